@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 from typing import Any, Literal
 
 import numpy as np
@@ -86,16 +87,22 @@ class OpenVinoRuntime:
             raise RuntimeUnusable("this CPU does not multiply bfloat16; set GMN_DTYPE=float32")
         self._dimension = artefact.description.embedder.dimension
         # Twice as many as run at once: the next crop is ready when one is done.
-        count = 2 * int(network.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
-        self._requests = [network.create_infer_request() for _ in range(count)]
+        self.at_once = 2 * int(network.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
+        self._network, self._of_thread = network, threading.local()
 
     def embed(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Features `(B, d)` float32 of resized crops `(B, height, width, 3)` uint8 RGB."""
+        """Features `(B, d)` float32 of resized crops `(B, height, width, 3)` uint8 RGB.
+
+        Any thread may call it, several at once.
+        """
         features = np.empty((len(crops), self._dimension), np.float32)
-        count = len(self._requests)
+        requests = vars(self._of_thread).setdefault("requests", [])
+        count = min(len(crops), self.at_once)
+        while len(requests) < count:
+            requests.append(self._network.create_infer_request())
         try:
             for step in range(len(crops) + count):
-                request = self._requests[step % count]
+                request = requests[step % count]
                 if step >= count:
                     request.wait()
                     features[step - count] = request.get_output_tensor(0).data[0]
@@ -103,7 +110,7 @@ class OpenVinoRuntime:
                     request.start_async({0: crops[step : step + 1]})
         except BaseException:
             # After a failure no request is left running.
-            for request in self._requests:
+            for request in requests:
                 with contextlib.suppress(RuntimeError):
                     request.wait()
             raise

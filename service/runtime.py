@@ -136,8 +136,10 @@ class Runtime:
         yield from self.pools.health_checks
         yield from self.galleries.health_checks
         for one in self.models.values():
-            name = "decode threads" if one is self.model else f"decode threads of {one.name}"
-            yield HealthCheck(name, one.pipeline.threads.silent_seconds)
+            of = "" if one is self.model else f" of {one.name}"
+            yield HealthCheck(f"decode threads{of}", one.pipeline.threads.silent_seconds)
+            if one.embedding is not self.device:
+                yield HealthCheck(f"embedding threads{of}", one.embedding.silent_seconds)
         if self.pictures:
             yield self.pictures.views.health_check
             yield self.pictures.changes.health_check

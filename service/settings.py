@@ -86,9 +86,9 @@ class Settings(BaseSettings):
     """Number format of the embedder: `float32` or `bfloat16`; `auto` is bfloat16 on a GPU with
     hardware for it, else float32, or the one that `GMN_RUNTIME=auto` measured as fastest."""
     max_batch: int = Field(32, ge=1, le=1024)
-    """Images in one forward pass."""
+    """Images in one forward pass of PyTorch; OpenVINO embeds them one by one, several at once."""
     max_wait_ms: float = Field(2.0, ge=0.0, le=1000.0)
-    """How long an idle device waits for images that are being decoded, in milliseconds."""
+    """How long PyTorch, while idle, waits for images that are being decoded, in milliseconds."""
     max_queued_images: int = Field(256, ge=1)
     """Images that are accepted and not yet answered; further ones are refused with 429."""
     decode_threads: int = Field(default_factory=lambda: max(1, (os.cpu_count() or 2) - 1), ge=1)

@@ -37,17 +37,22 @@ MEMORY_MESSAGES = re.compile("out of memory|(cublas|cudnn)_status_alloc_failed",
 
 
 class DeviceThread(MonitoredThreadPool):
-    """Runs calls one after another, in the order of submission.
+    """Runs calls one after another, in the order of submission; on several threads, so many at once.
 
     An error goes to the call's future, and the thread lives on. A call whose future was cancelled
     before its turn is not begun. After a `DeviceLost` no call is begun: each gets that error.
     `shutdown` finishes what was submitted.
     """
 
-    def __init__(self, on_loss: Callable[[str], None] = lambda _: None) -> None:
+    def __init__(
+        self,
+        on_loss: Callable[[str], None] = lambda _: None,
+        threads: int = 1,
+        name: str = "device",
+    ) -> None:
         """Starts nothing; `on_loss` is called with the reason, once, when the device is lost."""
-        super().__init__(1, "device")
-        self._on_loss = on_loss
+        super().__init__(threads, name)
+        self.on_loss = on_loss
         self._lost: ServiceError | None = None
 
     def submit(self, call: Callable[..., Result], /, *args: Any, **kwargs: Any) -> Future[Result]:
@@ -74,7 +79,7 @@ class DeviceThread(MonitoredThreadPool):
             if isinstance(raised, DeviceLost) and self._lost is None:
                 log.critical("the device is lost: %s", raised.why)
                 self._lost = raised
-                self._on_loss(raised.why)
+                self.on_loss(raised.why)
             if raised is error:
                 raise
             # Its frames hold device memory.

@@ -25,7 +25,7 @@ from model.calibration import Scoring
 from model.collapse import probe_collapse
 from model.metric_network import score_pairs
 from model.problems import InputProblem
-from model.runtimes import EmbeddingRuntime
+from model.runtimes import EmbeddingRuntime, OpenVinoRuntime
 from service.engine.batcher import MicroBatcher
 from service.engine.device import DeviceThread, bisect_failures
 from service.engine.images import Pipeline
@@ -97,7 +97,13 @@ class Networks:
             raise RuntimeError("an artefact without M-Net scores no pairs")
         asked = torch.from_numpy(queries).to(self.device)
         gallery = torch.from_numpy(padded).to(self.device)
-        block = score_pairs(self._metric_network, asked, gallery, PAIRS_PER_PASS)
+        threads = torch.get_num_threads()
+        try:
+            # So small a pass is slower on several, which take the cores of what is embedded.
+            torch.set_num_threads(1)
+            block = score_pairs(self._metric_network, asked, gallery, PAIRS_PER_PASS)
+        finally:
+            torch.set_num_threads(threads)
         return np.asarray(block.double().mean(dim=0).cpu().numpy(), np.float64)
 
     def probe(self) -> None:
@@ -126,6 +132,7 @@ class LoadedModel:
         networks: to be called on the device thread only.
         runtime: what computes the features, and the candidates' speeds when it was chosen.
         pipeline: from image files to features.
+        embedding: the threads of its forward passes, the device thread unless OpenVINO computes.
     """
 
     name: str
@@ -133,6 +140,7 @@ class LoadedModel:
     networks: Networks
     runtime: RuntimeChoice
     pipeline: Pipeline
+    embedding: DeviceThread
 
     @cached_property
     def embedder(self) -> str:
@@ -192,8 +200,13 @@ def load_model(
     runtime, choice = device.submit(choose_runtime, artefact, settings, records).result()
     networks = Networks(artefact, runtime)
     device.submit(networks.probe).result()
-    wait, size = settings.max_wait_ms / 1000, settings.max_batch
-    batcher = MicroBatcher(device, runtime.embed, size, wait, metrics, networks.probe)
+    embedding, size, wait = device, settings.max_batch, settings.max_wait_ms / 1000
+    if isinstance(runtime, OpenVinoRuntime):
+        # Beside the device thread: a crop is answered once it is embedded, and no search waits.
+        embedding = DeviceThread(device.on_loss, runtime.at_once, "embedding")
+        held.callback(embedding.shutdown)
+        size, wait = 1, 0.0
+    batcher = MicroBatcher(embedding, runtime.embed, size, wait, metrics, networks.probe)
     pipeline = Pipeline(description.preprocessing, batcher, settings)
     held.callback(pipeline.threads.shutdown)
-    return LoadedModel(artefact_name(path), description, networks, choice, pipeline)
+    return LoadedModel(artefact_name(path), description, networks, choice, pipeline, embedding)

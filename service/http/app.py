@@ -70,11 +70,9 @@ def create_app(settings: Settings, runtime: Runtime | None = None) -> FastAPI:
         static_url="/docs/assets",
         # It warns of each list of files that it has no component for them, and shows them.
         swagger_ui_parameters={"configs": {"logLevel": "error"}},
-        # Operation ids are the names of the functions, which are unique.
-        generate_unique_id_function=lambda route: route.name,
     )
-    for router in ROUTERS:
-        app.include_router(router)
+    # The framework's include_router would match each path twice, router by router.
+    app.router.routes += [route for router in ROUTERS for route in router.routes]
     handle_errors(app)
     if settings.cors_origins:
         app.add_middleware(

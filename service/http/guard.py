@@ -193,8 +193,13 @@ class GuardedRoute(APIRoute):
 
 
 def guarded_router(prefix: str, tag: str) -> APIRouter:
-    """A router of guarded routes."""
-    return APIRouter(prefix=prefix, tags=[tag], route_class=GuardedRoute)
+    """A router of guarded routes; their operation ids are the functions' names, all different."""
+    return APIRouter(
+        prefix=prefix,
+        tags=[tag],
+        route_class=GuardedRoute,
+        generate_unique_id_function=lambda route: route.name,
+    )
 
 
 class _FormRequest(Request):

@@ -11,7 +11,7 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
-from fastapi.routing import APIRoute, iter_route_contexts
+from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
@@ -100,9 +100,9 @@ def _methods_of(request: Request) -> list[str]:
     path = request.scope["path"]
     return sorted(
         method
-        for route in iter_route_contexts(request.app.routes)
-        if isinstance(route.original_route, APIRoute) and route.path_regex.match(path)
-        for method in route.methods or ()
+        for route in request.app.routes
+        if isinstance(route, APIRoute) and route.path_regex.match(path)
+        for method in route.methods
     )
 
 

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,9 +18,10 @@ from model.crops.decode import decode_crop
 from model.runtimes import OpenVinoRuntime, TorchRuntime
 from service.engine.batcher import MicroBatcher, WaitingCrop
 from service.engine.device import DeviceThread
-from service.engine.networks import Networks
+from service.engine.networks import Networks, load_model
 from service.errors import DeviceLost
 from service.ops.metrics import Metrics
+from service.settings import Settings
 from tests.forked import run_forked
 
 pytest.importorskip("openvino")
@@ -84,6 +90,42 @@ def test_in_openvino_a_feature_is_the_same_to_the_last_digit_in_every_batch(arte
     np.testing.assert_array_equal(runtime.embed(crops), alone)
 
 
+def test_openvino_answers_several_threads_at_once(artefact, crops):
+    runtime = OpenVinoRuntime(artefact, "float32")
+    expected = runtime.embed(crops)
+    with ThreadPoolExecutor(runtime.at_once) as threads:
+        found = list(threads.map(lambda crop: runtime.embed(crop[None])[0], crops))
+    np.testing.assert_array_equal(np.stack(found), expected)
+
+
+def test_with_openvino_no_crop_waits_for_another_one_or_for_the_device_thread(
+    tiny_artefact, drawn_crops
+):
+    settings = Settings(artefact=str(tiny_artefact), device="cpu", runtime="openvino")
+    gate = threading.Event()
+    with contextlib.ExitStack() as held:
+        device = held.enter_context(DeviceThread())
+        model = load_model(settings.artefact, settings, device, Metrics(), Kept(), held)
+        device.submit(gate.wait, 60)
+        try:
+            images = [crop.png for crop in drawn_crops]
+            answers = asyncio.run(asyncio.wait_for(model.pipeline.embed(images), 20))
+        finally:
+            gate.set()
+    assert len(answers) == len(drawn_crops)
+    assert all(len(one.vector) == model.networks.dimension for one in answers)
+
+
+class Kept:
+    """A record without choices of a runtime."""
+
+    def get(self, embedder):
+        return None
+
+    def keep_first(self, embedder, choice):
+        return choice
+
+
 @pytest.mark.slow
 def test_a_batch_that_fails_in_openvino_leaves_the_next_one_whole(artefact, crops):
     runtime = OpenVinoRuntime(artefact, "float32")
@@ -96,7 +138,8 @@ def test_a_batch_that_fails_in_openvino_leaves_the_next_one_whole(artefact, crop
 def test_openvino_that_fails_at_every_image_is_a_lost_device(monkeypatch, tiny_artefact):
     artefact = load_artefact(tiny_artefact)
     networks = Networks(artefact, OpenVinoRuntime(artefact, "float32"))
-    monkeypatch.setattr(networks.runtime, "_requests", [_Failing()])
+    failing = SimpleNamespace(create_infer_request=_Failing)
+    monkeypatch.setattr(networks.runtime, "_network", failing)
     device = DeviceThread()
     batcher = MicroBatcher(device, networks.runtime.embed, 8, 0.0, Metrics(), networks.probe)
     crop = WaitingCrop(np.zeros((64, 32, 3), np.uint8))
