@@ -37,7 +37,7 @@ MEMORY_MESSAGES = re.compile("out of memory|(cublas|cudnn)_status_alloc_failed",
 
 
 class DeviceThread(MonitoredThreadPool):
-    """Runs calls one after another, in the order of submission; on several threads, so many at once.
+    """Runs calls in the order of submission: one after another, or on several threads so many.
 
     An error goes to the call's future, and the thread lives on. A call whose future was cancelled
     before its turn is not begun. After a `DeviceLost` no call is begun: each gets that error.

@@ -102,7 +102,7 @@ def _methods_of(request: Request) -> list[str]:
         method
         for route in request.app.routes
         if isinstance(route, APIRoute) and route.path_regex.match(path)
-        for method in route.methods
+        for method in route.methods or ()
     )
 
 

@@ -8,6 +8,7 @@ import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -105,7 +106,8 @@ def test_with_openvino_no_crop_waits_for_another_one_or_for_the_device_thread(
     gate = threading.Event()
     with contextlib.ExitStack() as held:
         device = held.enter_context(DeviceThread())
-        model = load_model(settings.artefact, settings, device, Metrics(), Kept(), held)
+        kept: Any = None
+        model = load_model(settings.artefact, settings, device, Metrics(), kept, held)
         device.submit(gate.wait, 60)
         try:
             images = [crop.png for crop in drawn_crops]
@@ -114,16 +116,6 @@ def test_with_openvino_no_crop_waits_for_another_one_or_for_the_device_thread(
             gate.set()
     assert len(answers) == len(drawn_crops)
     assert all(len(one.vector) == model.networks.dimension for one in answers)
-
-
-class Kept:
-    """A record without choices of a runtime."""
-
-    def get(self, embedder):
-        return None
-
-    def keep_first(self, embedder, choice):
-        return choice
 
 
 @pytest.mark.slow
