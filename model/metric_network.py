@@ -8,7 +8,7 @@ brings the entries near 1, so that a BatchNorm's eps does not swallow them.
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
@@ -19,7 +19,9 @@ from model.problems import InputProblem
 from model.stored import Stored
 
 PairFeatureKind = Literal["square", "abs"]
-PAIRS_PER_CHUNK = 2048
+# On a CPU the buffers stay in each core's cache; a GPU needs this much work at once.
+PAIRS_PER_THREAD, PAIRS_ON_GPU = 512, 32_768
+QUERIES_PER_CHUNK = 16
 
 
 def unit_features(features: torch.Tensor) -> torch.Tensor:
@@ -102,12 +104,100 @@ class MetricNetwork(nn.Module):
         bias.add_(bias.new_tensor([-by / 2.0, by / 2.0]))
 
 
-@torch.inference_mode()
+class PairScorer:
+    """M-Net prepared to score many pairs.
+
+    BatchNorm and the factor of the pair feature are multiplied into the first layer's weights, and
+    the two logits are one score. A chunk of pairs then costs a matrix product, a product with a
+    vector, and three elementwise passes over buffers that all chunks share.
+    """
+
+    @torch.inference_mode()
+    def __init__(self, metric_network: MetricNetwork, dtype: torch.dtype = torch.float32) -> None:
+        """Copies the weights, on their device; later changes of the network have no effect.
+
+        Args:
+            metric_network: in evaluation mode.
+            dtype: of the first layer's matrix product, its inputs and its outputs.
+
+        Raises:
+            InputProblem: the network is in training mode.
+        """
+        if metric_network.training:
+            raise InputProblem(
+                "the metric network is in training mode; call .eval() before scoring"
+            )
+        self.dimension, self._dtype = metric_network.dimension, dtype
+        self._square = metric_network.config.pair_feature == "square"
+        layers: list[Any] = list(metric_network.classifier)
+        first, last = layers[0], layers[-1]
+        factor = self.dimension if self._square else math.sqrt(self.dimension)
+        weights = last.weight[1].double() - last.weight[0].double()
+        bias = last.bias[1].double() - last.bias[0].double()
+        self._kernel: torch.Tensor | None = None
+        if metric_network.config.layers == "two":
+            norm = layers[1]
+            scale = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
+            shift = (first.bias.double() - norm.running_mean.double()) * scale + norm.bias.double()
+            kernel = first.weight.double() * scale[:, None] * factor
+            self._kernel = kernel.T.to(dtype).contiguous()
+            # max(h + b, 0) = max(h, −b) + b: the activation and the bias are one pass.
+            self._negative_shift = -shift.to(dtype)
+            bias = bias - weights @ self._negative_shift.double()
+        else:
+            weights = weights * factor
+        self._weights, self._bias = weights.float(), bias.float()
+
+    @torch.inference_mode()
+    def scores(
+        self, queries: torch.Tensor, gallery: torch.Tensor, pairs_per_chunk: int | None = None
+    ) -> torch.Tensor:
+        """M-Net's score s(p, q) of every pair; see `score_pairs`."""
+        for name, features in (("queries", queries), ("gallery", gallery)):
+            if features.ndim != 2 or features.shape[1] != self.dimension:
+                raise InputProblem(
+                    f"{name} have shape {tuple(features.shape)}, but this M-Net compares features "
+                    f"(n, {self.dimension}); embed them with the same artefact"
+                )
+        queries, gallery = unit_features(queries), unit_features(gallery)
+        scores = queries.new_empty((len(queries), len(gallery)))
+        size = pairs_per_chunk or pairs_in_a_chunk(scores.device)
+        columns = max(1, min(len(gallery), size))
+        rows = max(1, min(len(queries), size // columns))
+        if len(gallery) > size:
+            # A part of the gallery is read from memory once for some queries.
+            rows = max(1, min(len(queries), size, QUERIES_PER_CHUNK))
+            columns = size // rows
+        pairs = queries.new_empty((rows * columns, self.dimension))
+        width = 0 if self._kernel is None else self._kernel.shape[1]
+        hidden = self._weights.new_empty((rows * columns, width), dtype=self._dtype)
+        with torch.autocast(scores.device.type, enabled=False):
+            for row in range(0, len(queries), rows):
+                first = queries[row : row + rows, None, :]
+                for column in range(0, len(gallery), columns):
+                    second = gallery[None, column : column + columns, :]
+                    shape = (len(first), second.shape[1])
+                    count = shape[0] * shape[1]
+                    torch.sub(first, second, out=pairs[:count].view(*shape, -1))
+                    block = self._score(pairs[:count], hidden[:count])
+                    scores[row : row + rows, column : column + columns] = block.view(shape)
+        return scores.add_(self._bias)
+
+    def _score(self, pairs: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
+        """Scores `(n,)` float32, without the bias, of differences; overwrites both arguments."""
+        pairs = pairs.square_() if self._square else pairs.abs_()
+        if self._kernel is None:
+            return torch.mv(pairs, self._weights)
+        torch.mm(pairs.to(self._dtype), self._kernel, out=hidden)
+        torch.maximum(hidden, self._negative_shift, out=hidden)
+        return torch.mv(hidden.float(), self._weights)
+
+
 def score_pairs(
     metric_network: MetricNetwork,
     queries: torch.Tensor,
     gallery: torch.Tensor,
-    pairs_per_chunk: int = PAIRS_PER_CHUNK,
+    pairs_per_chunk: int | None = None,
 ) -> torch.Tensor:
     """M-Net's score s(p, q) of every pair, `(Q, G)` float32 on the features' device.
 
@@ -116,31 +206,17 @@ def score_pairs(
     Args:
         metric_network: in evaluation mode.
         queries, gallery: features `(Q, d)` and `(G, d)`.
-        pairs_per_chunk: how many pair features exist at once; each takes 4·d bytes.
+        pairs_per_chunk: how many pairs are in memory at once, each with 4·(d + hidden) bytes.
 
     Raises:
         InputProblem: when the features are not `(n, d)` with this network's d, or it is training.
     """
-    for name, features in (("queries", queries), ("gallery", gallery)):
-        if features.ndim != 2 or features.shape[1] != metric_network.dimension:
-            raise InputProblem(
-                f"{name} have shape {tuple(features.shape)}, but this M-Net compares features "
-                f"(n, {metric_network.dimension}); embed them with the same artefact"
-            )
-    if metric_network.training:
-        raise InputProblem("the metric network is in training mode; call .eval() before scoring")
-    queries, gallery = unit_features(queries), unit_features(gallery)
-    scores = queries.new_empty((len(queries), len(gallery)))
-    columns = max(1, min(len(gallery), pairs_per_chunk))
-    rows = max(1, pairs_per_chunk // columns)
-    for row in range(0, len(queries), rows):
-        for column in range(0, len(gallery), columns):
-            first = queries[row : row + rows, None, :]
-            second = gallery[None, column : column + columns, :]
-            pairs = metric_network.pair_features(first, second)
-            block = metric_network.scores(pairs.flatten(0, 1)).view(pairs.shape[:2])
-            scores[row : row + rows, column : column + columns] = block
-    return scores
+    return PairScorer(metric_network).scores(queries, gallery, pairs_per_chunk)
+
+
+def pairs_in_a_chunk(device: torch.device) -> int:
+    """How many pairs are scored at once on a device unless a number is given."""
+    return PAIRS_PER_THREAD * torch.get_num_threads() if device.type == "cpu" else PAIRS_ON_GPU
 
 
 @torch.inference_mode()

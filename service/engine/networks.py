@@ -23,7 +23,7 @@ from model.artefact import (
 )
 from model.calibration import Scoring
 from model.collapse import probe_collapse
-from model.metric_network import score_pairs
+from model.metric_network import PairScorer
 from model.problems import InputProblem
 from model.runtimes import EmbeddingRuntime, OpenVinoRuntime
 from service.engine.batcher import MicroBatcher
@@ -55,7 +55,7 @@ class Networks:
         self.dimension = artefact.description.embedder.dimension
         self._preprocessing = artefact.description.preprocessing
         network = artefact.metric_network
-        self._metric_network = network and network.to(self.device).requires_grad_(False)
+        self._scorer = None if network is None else PairScorer(network.to(self.device))
 
     def pair_scores(
         self, queries: NDArray[np.float32], candidates: NDArray[np.float32]
@@ -93,7 +93,7 @@ class Networks:
     def _score_pass(
         self, queries: NDArray[np.float32], padded: NDArray[np.float32]
     ) -> NDArray[np.float64]:
-        if self._metric_network is None:
+        if self._scorer is None:
             raise RuntimeError("an artefact without M-Net scores no pairs")
         asked = torch.from_numpy(queries).to(self.device)
         gallery = torch.from_numpy(padded).to(self.device)
@@ -101,7 +101,7 @@ class Networks:
         try:
             # So small a pass is slower on several, which take the cores of what is embedded.
             torch.set_num_threads(1)
-            block = score_pairs(self._metric_network, asked, gallery, PAIRS_PER_PASS)
+            block = self._scorer.scores(asked, gallery, PAIRS_PER_PASS)
         finally:
             torch.set_num_threads(threads)
         return np.asarray(block.double().mean(dim=0).cpu().numpy(), np.float64)
@@ -114,7 +114,7 @@ class Networks:
         """
         shape = (1, self._preprocessing.height, self._preprocessing.width, 3)
         feature = self.runtime.embed(np.full(shape, 128, np.uint8))
-        scores = self.pair_scores(feature, feature) if self._metric_network else feature
+        scores = self.pair_scores(feature, feature) if self._scorer else feature
         if not (np.isfinite(feature).all() and np.isfinite(scores).all()):
             raise InputProblem(
                 f"the artefact gives numbers that are not finite on {self.device}; train it again, "

@@ -6,6 +6,7 @@ import torch
 from model.metric_network import (
     MetricNetwork,
     MetricNetworkConfig,
+    PairScorer,
     cosine_similarities,
     pair_features,
     score_pairs,
@@ -55,8 +56,9 @@ def test_scores_do_not_depend_on_the_length_of_a_feature(config: MetricNetworkCo
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 40, 10_000])
-def test_chunks_do_not_change_a_score(chunk: int) -> None:
-    network = trained_like(MetricNetworkConfig(hidden=16))
+@pytest.mark.parametrize("config", KINDS, ids=str)
+def test_chunks_do_not_change_a_score(config: MetricNetworkConfig, chunk: int) -> None:
+    network = trained_like(config)
     queries, gallery = torch.randn(5, DIMENSION), torch.randn(11, DIMENSION)
     direct = torch.stack(
         [
@@ -67,6 +69,16 @@ def test_chunks_do_not_change_a_score(chunk: int) -> None:
     scores = score_pairs(network, queries, gallery, pairs_per_chunk=chunk)
     assert scores.shape == (5, 11)
     assert torch.allclose(scores, direct, atol=1e-5)
+
+
+def test_a_product_in_bfloat16_is_near_the_score() -> None:
+    network = trained_like(MetricNetworkConfig(hidden=16))
+    features = torch.randn(9, DIMENSION)
+    scores = score_pairs(network, features, features)
+    near = PairScorer(network, torch.bfloat16).scores(features, features)
+    assert near.dtype == torch.float32
+    assert torch.allclose(near, scores, atol=0.02 * float(scores.abs().max()))
+    assert not torch.equal(near, scores)
 
 
 def test_no_candidates_give_an_empty_answer() -> None:
