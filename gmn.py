@@ -15,6 +15,7 @@ import typer
 from rich.console import Console
 
 from bench.command import bench
+from bench.plan import plan
 from demo.command import demo
 from demo.source_crops import read_spec
 from gmn_client import InvalidInput, RequestRefused, ServiceUnreachable
@@ -61,7 +62,7 @@ app = typer.Typer(
 )
 for command in (
     *(check_data, train, finish, evaluate, report, calibrate, import_weights, embed, score),
-    *(serve, enroll, query, forget, reindex, bench, demo),
+    *(serve, enroll, query, forget, reindex, bench, plan, demo),
 ):
     app.command()(command)
 for name, group in {"snapshot": snapshot, "keys": keys, "store": store, "audit": audit}.items():

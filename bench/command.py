@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from bench.result import BenchResult
+from bench.units import keep_units, read_units
 from model.problems import InputProblem
 from service.commands.common import JsonOption, output, plain_table
 
-NAMES = ("embed", "query", "serve", "train")
+NAMES = ("embed", "query", "serve", "pairs", "train")
 
 
 def bench(
@@ -17,11 +20,15 @@ def bench(
     artefact: Annotated[
         str | None,
         typer.Option(
-            help="What embed, query and serve run with: a file, or bundled. Without it they run "
-            "with ResNet-50 at 256×128, random weights, and with the bundled one beside it.",
+            help="What all but train run with: a file, or bundled. Without it pairs runs with the "
+            "bundled one, and the others with ResNet-50 at 256×128, random weights, and with the "
+            "bundled one beside it.",
         ),
     ] = None,
     device: Annotated[str, typer.Option(help="Where train runs: auto, cpu or cuda.")] = "auto",
+    units: Annotated[
+        Path | None, typer.Option(help="Adds measured unit costs to this file, for gmn plan.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Measures ratios, both sides in one run.
@@ -31,12 +38,12 @@ def bench(
     unknown = [name for name in names if name not in NAMES]
     if unknown:
         raise InputProblem(f"{unknown[0]}: there is no such bench; there is {', '.join(NAMES)}")
-    from bench.serve import bench_serving
-    from bench.train import bench_train
-
-    results = [
-        bench_train(device) if name == "train" else bench_serving(name, artefact) for name in names
-    ]
+    if units is not None and units.exists():
+        # What cannot be written to is found before hours of measuring.
+        read_units(units)
+    results = [_measure(name, artefact, device) for name in names]
+    if units is not None:
+        keep_units(units, results)
     if as_json:
         answers = [result.model_dump(mode="json") for result in results]
         output().print_json(data=answers[0] if len(answers) == 1 else answers)
@@ -51,3 +58,17 @@ def bench(
         rows.append((result.bench, f"{result.ratio:.2f}", spread, aim, reached, details))
     titles = ("bench", "ratio", "spread", "aimed at", "reached", "details")
     output().print(plain_table(titles, rows))
+
+
+def _measure(name: str, artefact: str | None, device: str) -> BenchResult:
+    if name == "train":
+        from bench.train import bench_train
+
+        return bench_train(device)
+    if name == "pairs":
+        from bench.pairs import bench_pairs
+
+        return bench_pairs(artefact)
+    from bench.serve import bench_serving
+
+    return bench_serving(name, artefact)

@@ -1,0 +1,129 @@
+"""`gmn bench pairs`: M-Net's scores of many pairs against the machine's matrix product.
+
+The product alone multiplies matrices of the shape of M-Net's first layer for one chunk of pairs.
+The scores have all the rest: pair features, bias, activation, the last layer. Both are counted in
+multiply-adds a second.
+"""
+
+from __future__ import annotations
+
+import re
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bench.result import ROUNDS, BenchResult, alternate, compare, ratio_of
+from model.artefact import Artefact, load_artefact, resolve_artefact
+from model.metric_network import MetricNetwork, PairScorer, pairs_in_a_chunk
+from model.precision import choose_dtype
+from service.engine.networks import Networks
+from service.engine.runtimes import TorchRuntime
+from training.cost import pair_cost
+
+REACH = 0.9
+CPU = torch.device("cpu")
+QUERIES, GALLERY, CANDIDATES = 32, 2048, 100
+# Queries and gallery crops of 10⁴, 10⁵ and 10⁶ pairs.
+SIZES = ((100, 100), (250, 400), (1000, 1000))
+
+
+def bench_pairs(artefact: str | None = None) -> BenchResult:
+    """M-Net's multiply-adds a second over the matrix product's, on the CPU in float32.
+
+    `details` has the same in bfloat16 where the CPU multiplies it, the time in which the service
+    scores 100 candidates of a query, and the peak of memory by pairs.
+
+    Raises:
+        InputProblem: the artefact has no M-Net.
+    """
+    loaded = load_artefact(resolve_artefact(artefact or "bundled"))
+    network = loaded.require_metric_network(artefact or "bundled")
+    # First: memory that a round has freed would hide what a size needs.
+    memory = {str(asked * held): _peak_mib(network, asked, held) for asked, held in SIZES}
+    scored, multiplied, details = _paces(network, torch.float32)
+    if choose_dtype(CPU) == torch.bfloat16:
+        *sides, reduced = _paces(network, torch.bfloat16)
+        ratio, spread = ratio_of(*sides)
+        drawn = torch.randn(GALLERY, network.dimension)
+        exact, near = (
+            PairScorer(network, dtype).scores(drawn[:QUERIES], drawn)
+            for dtype in (torch.float32, torch.bfloat16)
+        )
+        details["bfloat16"] = reduced | {
+            "ratio": ratio,
+            "spread": spread,
+            "largest_difference_of_a_score": round(float((near - exact).abs().max()), 3),
+        }
+    rerank_ms = _served_ms(loaded)
+    details |= {
+        "dimension": network.dimension,
+        "hidden": network.config.hidden,
+        "pairs_in_a_chunk": pairs_in_a_chunk(CPU),
+        "threads": torch.get_num_threads(),
+        "served_ms_of_100_candidates": rerank_ms,
+        "peak_mib_by_pairs": memory,
+        "units": {"rerank_ms": rerank_ms},
+    }
+    return compare("pairs", scored, multiplied, REACH, details)
+
+
+def _paces(
+    network: MetricNetwork, dtype: torch.dtype
+) -> tuple[list[float], list[float], dict[str, Any]]:
+    """Multiply-adds a second by round, of the scores and of the product alone; and details."""
+    scorer, height = PairScorer(network, dtype), pairs_in_a_chunk(CPU)
+    width = network.config.hidden if network.config.layers == "two" else 2
+    gallery = torch.randn(GALLERY, network.dimension)
+    left, right = torch.rand(height, network.dimension), torch.rand(network.dimension, width)
+    left, right, out = left.to(dtype), right.to(dtype), torch.empty(height, width, dtype=dtype)
+    chunks = max(1, QUERIES * GALLERY // height)
+
+    def score() -> None:
+        scorer.scores(gallery[:QUERIES], gallery)
+
+    def multiply() -> None:
+        for _ in range(chunks):
+            torch.mm(left, right, out=out)
+
+    paces = alternate({"scores": score, "product": multiply}, 1)
+    pairs = [QUERIES * GALLERY * pace for pace in paces["scores"]]
+    scored = [pace * pair_cost(network.dimension, network.config).multiply_adds for pace in pairs]
+    multiplied = [chunks * out.numel() * network.dimension * pace for pace in paces["product"]]
+    found = {
+        "pairs_per_second": round(statistics.median(pairs)),
+        "scores_gflops": round(2e-9 * statistics.median(scored), 1),
+        "product_gflops": round(2e-9 * statistics.median(multiplied), 1),
+    }
+    return scored, multiplied, found
+
+
+def _served_ms(artefact: Artefact) -> float:
+    """Milliseconds in which the service scores 100 candidates, the median of some rounds."""
+    networks = Networks(artefact, TorchRuntime(artefact, "float32", CPU))
+    candidates = torch.randn(CANDIDATES, networks.dimension).numpy()
+    taken = []
+    for _ in range(20 * ROUNDS):
+        began = time.perf_counter()
+        networks.pair_scores(candidates[:1], candidates)
+        taken.append(time.perf_counter() - began)
+    return round(1e3 * statistics.median(taken), 3)
+
+
+def _peak_mib(network: MetricNetwork, queries: int, gallery: int) -> float:
+    """The peak of this process's memory while it scores, above what it held before."""
+    scorer = PairScorer(network)
+    drawn = torch.randn(queries + gallery, network.dimension)
+    # Resets the peak.
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    before = _memory("VmRSS")
+    scorer.scores(drawn[:queries], drawn[queries:])
+    return round(_memory("VmHWM") - before, 1)
+
+
+def _memory(name: str) -> float:
+    """A line of this process's memory, in MiB."""
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return int(re.findall(rf"^{name}:\s+(\d+) kB$", status, re.MULTILINE)[0]) / 1024

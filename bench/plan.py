@@ -1,0 +1,258 @@
+"""`gmn plan`: what a gallery of some size and load needs, from measured unit costs.
+
+A layout is a list of components, each with its need and with what one machine has of it. The answer
+is the first of three layouts in which every component fits, else the last.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
+
+from typer import Option
+
+from bench.units import REFERENCE, Unit, read_units
+from model.problems import InputProblem
+from service.commands.common import JsonOption, output, plain_table, show
+
+GIB = 2**30
+PROCESS, REPLICAS, MILVUS = LAYOUTS = (
+    "one process, SQLite and the index in its memory",
+    "processes with the index in the memory of each, Redis and an object store",
+    "processes without vectors, Redis, an object store and Milvus",
+)
+# Artefacts with a measured cost, and whether they score candidates by M-Net unless asked not to.
+ARTEFACTS = {"bundled": False, "small": True}
+# The number, 0 where it is this machine's, and its meaning.
+ASSUMED = {
+    "cores": (0.0, "of each machine"),
+    "memory_gib": (0.0, "of each machine"),
+    "disk_gib": (0.0, "of each machine, free"),
+    "busy": (0.7, "share of the cores that may be used"),
+    "filled": (0.7, "share of memory and disk that may be used"),
+    "search_ms": (100.0, "a search may take"),
+    "dimension": (256.0, "of a feature, as of bundled and small"),
+    "picture_bytes": (5000.0, "of a stored crop"),
+    "crops_per_camera_hour": (100.0, "enrolled from each camera, all day"),
+    "ann_from_crops": (500_000.0, "a larger gallery has a copy in 8-bit integers"),
+}
+
+
+class Component(NamedTuple):
+    """A part of a layout: what it needs and what there is of it, None where that is no bound."""
+
+    name: str
+    need: float
+    has: float | None
+    unit: str
+    grows_with: Literal["crops", "load"] = "crops"
+
+    @property
+    def share(self) -> float:
+        """The need divided by what there is; 0 without a bound."""
+        return self.need / self.has if self.has else 0.0
+
+
+class Demand(NamedTuple):
+    """What is asked for, with unit costs and assumptions by name."""
+
+    crops: int
+    queries_per_second: float
+    cameras: int
+    artefact: str
+    units: Mapping[str, Unit]
+    assumed: Mapping[str, float]
+
+    def cost(self, name: str) -> float:
+        """A unit cost; `InputProblem` where it was not measured."""
+        if name not in self.units:
+            raise InputProblem(f"{name}: no file of unit costs has it; add it to that of --units")
+        return self.units[name].value
+
+    def core_ms(self, name: str) -> float:
+        """A duration during which all cores of the machine were busy, times these cores."""
+        return self.cost(name) * self.units[name].cores
+
+    @property
+    def enrolled_per_second(self) -> float:
+        """Crops that the cameras add."""
+        return self.cameras * self.assumed["crops_per_camera_hour"] / 3600
+
+    @property
+    def width(self) -> float:
+        """Of a feature, over that of the features that were measured."""
+        return self.assumed["dimension"] / self.cost("dimension")
+
+    def search(self, layout: str) -> str:
+        """The unit cost of a layout's search."""
+        if layout == MILVUS:
+            return "milvus_ms_per_million"
+        proposed = self.crops >= self.assumed["ann_from_crops"]
+        return "ann_ms_per_million" if proposed else "flat_ms_per_million"
+
+
+def components(demand: Demand, layout: str) -> list[Component]:
+    """The components of a layout."""
+    cost, assumed, crops = demand.cost, demand.assumed, demand.crops
+    cores = assumed["cores"] * assumed["busy"]
+    memory, disk = (assumed[name] * assumed["filled"] for name in ("memory_gib", "disk_gib"))
+    queries, enrolled = demand.queries_per_second, demand.enrolled_per_second
+    searched = demand.search(layout)
+    millions = demand.width * crops / 1e6
+    searching = queries * millions * demand.core_ms(searched) / 1000
+    scored = demand.core_ms("rerank_ms") if ARTEFACTS[demand.artefact] else 0.0
+    served = cost(f"embed_ms_{demand.artefact}") + cost("request_ms")
+    computed = (queries * (served + scored) + enrolled * served) / 1000
+    vector, indexed = 4 * assumed["dimension"], 0.0
+    if layout != MILVUS:
+        computed += searching
+        copy = assumed["dimension"] if searched == "ann_ms_per_million" else 0.0
+        indexed = crops * (vector + copy + cost("crop_anon_bytes"))
+    found = [
+        Component("memory of a process", (cost("process_bytes") + indexed) / GIB, memory, "GiB"),
+        Component("one search", millions * cost(searched), assumed["search_ms"], "ms"),
+        Component("processor", computed, cores if layout == PROCESS else None, "cores", "load"),
+    ]
+    if "embed_gpu_crops_per_second" in demand.units:
+        gpus = (queries + enrolled) / cost("embed_gpu_crops_per_second") / assumed["busy"]
+        found.append(Component("GPUs, where these embed", gpus, None, "GPUs", "load"))
+    if layout != MILVUS:
+        start = crops / 1e6 * cost("start_seconds_per_million")
+        found.append(Component("start of a process", start, None, "s"))
+    if layout == PROCESS:
+        # The record and the side file have each vector once.
+        record = cost("record_bytes_per_crop") + 8 * (assumed["dimension"] - cost("dimension"))
+        stored = crops * (record + assumed["picture_bytes"]) / GIB
+        written = cost("enroll_crops_per_second")
+        return [
+            *found,
+            Component("disk", stored, disk, "GiB"),
+            Component("record", enrolled, written, "crops/s", "load"),
+        ]
+    found += [
+        Component("processes", math.ceil(computed / cores), None, "machines", "load"),
+        Component("memory of Redis", crops * cost("redis_bytes_per_crop") / GIB, memory, "GiB"),
+        Component("disk of Redis", crops * cost("aof_bytes_per_crop") / GIB, disk, "GiB"),
+        Component("object store", crops * (vector + assumed["picture_bytes"]) / GIB, None, "GiB"),
+    ]
+    if layout == MILVUS:
+        rows, indexer = crops * demand.width / GIB, cost("indexer_crops_per_second")
+        found += [
+            Component("memory of Milvus", rows * cost("milvus_bytes_per_crop"), memory, "GiB"),
+            Component("disk of Milvus", rows * cost("milvus_disk_bytes_per_crop"), disk, "GiB"),
+            Component("processor of Milvus", searching, cores, "cores", "load"),
+            Component("indexer", enrolled, indexer, "crops/s", "load"),
+        ]
+    return found
+
+
+def make_plan(demand: Demand) -> dict[str, Any]:
+    """The first layout that fits, its components, and the one that ends first.
+
+    `ends_first` has how many times the crops, or the queries and enrollments, it is enough for.
+    """
+    too_small: dict[str, list[str]] = {}
+    for layout in LAYOUTS:
+        parts = components(demand, layout)
+        too_small[layout] = [part.name for part in parts if part.share > 1]
+        if not too_small[layout]:
+            break
+    first = max(parts, key=lambda part: part.share)
+    return {
+        "layout": layout,
+        "fits": not too_small.pop(layout),
+        "too_small": too_small,
+        "components": [part._asdict() | {"share": part.share} for part in parts],
+        "ends_first": {"component": first.name, first.grows_with: 1 / first.share},
+        "assumed": dict(demand.assumed),
+        "units": {name: unit.model_dump(mode="json") for name, unit in demand.units.items()},
+    }
+
+
+def plan(
+    crops: Annotated[int, Option(min=1, help="Crops of the gallery.")],
+    qps: Annotated[float, Option(min=0, help="Queries a second.")],
+    cameras: Annotated[int, Option(min=0, help="Cameras that enroll crops all day.")] = 0,
+    artefact: Annotated[str, Option(help=f"What embeds: {' or '.join(ARTEFACTS)}.")] = "bundled",
+    units: Annotated[
+        Path | None, Option(help="Unit costs by gmn bench --units; the shipped ones fill gaps.")
+    ] = None,
+    assume: Annotated[
+        list[str] | None, Option(metavar="NAME=NUMBER", help="Replaces an assumption.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Plans processors, memory, Redis, object store, Milvus and disk of a gallery.
+
+    Example: gmn plan --crops 1000000 --qps 20 --cameras 30
+    """
+    if artefact not in ARTEFACTS:
+        raise InputProblem(f"--artefact {artefact}: give {' or '.join(ARTEFACTS)}")
+    if not math.isfinite(qps):
+        raise InputProblem(f"--qps {qps}: give a finite number")
+    shipped, own = read_units(REFERENCE), {} if units is None else read_units(units)
+    assumed = _assumptions(assume or [])
+    answer = make_plan(Demand(crops, qps, cameras, artefact, shipped | own, assumed))
+    answer["shipped_units"] = sorted(shipped.keys() - own.keys())
+    show(answer, as_json, lambda: _print(answer, crops))
+
+
+def _assumptions(given: Sequence[str]) -> dict[str, float]:
+    assumed = {name: number for name, (number, _) in ASSUMED.items()}
+    assumed["cores"] = len(os.sched_getaffinity(0))
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for name, found in (("memory_gib", memory), ("disk_gib", shutil.disk_usage(".").free)):
+        assumed[name] = round(found / GIB, 1)
+    for text in given:
+        name, _, number = text.partition("=")
+        try:
+            value = float(number)
+        except ValueError:
+            value = math.nan
+        if name not in assumed or not 0 < value < math.inf:
+            names = ", ".join(assumed)
+            raise InputProblem(f"--assume {text}: give NAME=NUMBER, above 0, NAME one of {names}")
+        assumed[name] = value
+    return assumed
+
+
+def _print(answer: Mapping[str, Any], crops: int) -> None:
+    console = output()
+    for layout, parts in answer["too_small"].items():
+        console.print(f"Too small: {layout} ({', '.join(parts)})")
+    console.print(f"{'Layout' if answer['fits'] else 'Too small as well'}: {answer['layout']}")
+    rows = []
+    for part in answer["components"]:
+        bound = (
+            ("–", "–") if part["has"] is None else (f"{part['has']:,.1f}", f"{part['share']:.0%}")
+        )
+        rows.append((part["name"], f"{part['need']:,.1f}", bound[0], part["unit"], bound[1]))
+    console.print(plain_table(("component", "needs", "at most", "unit", "used"), rows))
+    ends = answer["ends_first"]
+    at = (
+        f"{ends['crops'] * crops:,.0f} crops"
+        if "crops" in ends
+        else f"{ends['load']:.2g} × the load"
+    )
+    console.print(f"{ends['component']} ends first, at about {at}.")
+    if "embed_gpu_crops_per_second" not in answer["units"]:
+        console.print("No unit cost was measured on a GPU; the processor embeds.")
+    if answer["shipped_units"]:
+        console.print(
+            "Shipped unit costs are of another machine; gmn bench --units measures this one."
+        )
+    assumed = [(name, f"{answer['assumed'][name]:g}", ASSUMED[name][1]) for name in ASSUMED]
+    console.print(plain_table(("assumed", "number", "meaning"), assumed))
+    costs = [
+        (
+            *(name, f"{unit['value']:,.4g}", unit["source"], unit["machine"], unit["cores"]),
+            *(unit["date"], "shipped" if name in answer["shipped_units"] else "--units"),
+        )
+        for name, unit in answer["units"].items()
+    ]
+    titles = ("unit cost", "value", "measured by", "machine", "cores", "date", "from")
+    console.print(plain_table(titles, costs))

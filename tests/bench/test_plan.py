@@ -1,0 +1,190 @@
+"""`gmn plan`: arithmetic with known answers, unit costs from files, and input that is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import gmn
+from bench.plan import ASSUMED, LAYOUTS, MILVUS, PROCESS, REPLICAS, Demand, components, make_plan
+from bench.result import BenchResult
+from bench.units import REFERENCE, UNITS, keep_units, read_units
+
+GIB = 2**30
+COSTS = {
+    "dimension": 512,
+    "process_bytes": GIB,
+    "crop_anon_bytes": 100,
+    "flat_ms_per_million": 80,
+    "ann_ms_per_million": 20,
+    "start_seconds_per_million": 5,
+    "record_bytes_per_crop": 6000,
+    "enroll_crops_per_second": 4000,
+    "redis_bytes_per_crop": 1000,
+    "aof_bytes_per_crop": 2000,
+    "milvus_bytes_per_crop": 2000,
+    "milvus_disk_bytes_per_crop": 2500,
+    "milvus_ms_per_million": 20,
+    "indexer_crops_per_second": 2000,
+    "embed_ms_bundled": 25,
+    "embed_ms_small": 7,
+    "request_ms": 5,
+    "rerank_ms": 1,
+}
+MACHINE = {"cores": 4, "memory_gib": 20, "disk_gib": 100, "busy": 0.5, "filled": 0.5}
+ASSUMPTIONS = {name: number for name, (number, _) in ASSUMED.items()} | MACHINE
+
+
+def file_of(path: Path, costs: dict[str, Any]) -> Path:
+    about = {"source": "a test", "machine": "a machine", "cores": 2, "date": "2026-01-02"}
+    path.write_text(json.dumps({name: {"value": cost} | about for name, cost in costs.items()}))
+    return path
+
+
+@pytest.fixture
+def units(tmp_path: Path) -> Path:
+    return file_of(tmp_path / "units.json", COSTS)
+
+
+def demand(units: Path, crops: int, queries: float = 10.0, **more: Any) -> Demand:
+    given = {"cameras": 0, "artefact": "bundled"} | more
+    costs = UNITS.validate_json(units.read_bytes())
+    return Demand(crops, queries, units=costs, assumed=ASSUMPTIONS, **given)
+
+
+def needs(asked: Demand, layout: str) -> dict[str, float]:
+    return {part.name: part.need for part in components(asked, layout)}
+
+
+def test_a_small_gallery_is_one_process(units: Path) -> None:
+    # Half as wide as measured: 100,000 crops are 80 · 0.1 / 2 = 4 ms on both cores.
+    found = needs(demand(units, 100_000, cameras=36), PROCESS)
+    assert found["one search"] == pytest.approx(4.0)
+    # 10 queries of 25 + 5 + 4 · 2 ms and a crop a second of 25 + 5 ms.
+    assert found["processor"] == pytest.approx(0.38 + 0.03)
+    assert found["memory of a process"] == pytest.approx(1 + 100_000 * (4 * 256 + 100) / GIB)
+    # The record and the side file are each 4 · 256 bytes smaller than those measured.
+    assert found["disk"] == pytest.approx(100_000 * (6000 - 2048 + 5000) / GIB)
+    assert (found["start of a process"], found["record"]) == (pytest.approx(0.5), 1.0)
+    answer = make_plan(demand(units, 100_000))
+    assert (answer["layout"], answer["fits"], answer["too_small"]) == (PROCESS, True, {})
+
+
+def test_a_large_gallery_has_the_copy_that_proposes(units: Path) -> None:
+    found = needs(demand(units, 1_000_000), PROCESS)
+    assert found["one search"] == pytest.approx(10.0)
+    assert found["memory of a process"] == pytest.approx(1 + 1e6 * (5 * 256 + 100) / GIB)
+
+
+def test_an_artefact_that_scores_by_m_net_pays_for_it(units: Path) -> None:
+    assert needs(demand(units, 100_000, artefact="small"), PROCESS)["processor"] == pytest.approx(
+        10 * (7 + 5 + 4 * 2 + 1 * 2) / 1000
+    )
+
+
+def test_more_queries_than_a_machine_answers_are_several_processes(units: Path) -> None:
+    answer = make_plan(demand(units, 100_000, 200.0))
+    assert (answer["layout"], answer["too_small"]) == (REPLICAS, {PROCESS: ["processor"]})
+    # 7.6 cores, 2 of each machine.
+    assert needs(demand(units, 100_000, 200.0), REPLICAS)["processes"] == 4
+    memory = needs(demand(units, 100_000), REPLICAS)["memory of Redis"]
+    assert memory == pytest.approx(100_000 * 1000 / GIB)
+
+
+def test_more_crops_than_a_memory_holds_are_in_milvus(units: Path) -> None:
+    asked = demand(units, 8_000_000, 10.0, cameras=36)
+    answer = make_plan(asked)
+    assert (answer["layout"], answer["fits"]) == (MILVUS, True)
+    assert answer["too_small"][REPLICAS] == ["memory of a process"]
+    found = needs(asked, MILVUS)
+    assert found["memory of a process"] == 1.0
+    assert found["one search"] == pytest.approx(80.0)
+    assert found["memory of Milvus"] == pytest.approx(8e6 * 2000 / 2 / GIB)
+    assert found["processor of Milvus"] == pytest.approx(10 * 80 * 2 / 1000)
+    assert found["object store"] == pytest.approx(8e6 * (4 * 256 + 5000) / GIB)
+    assert "start of a process" not in found
+
+
+def test_the_component_that_ends_first_is_named_with_the_size_at_which_it_ends(units: Path) -> None:
+    answer = make_plan(demand(units, 100_000))
+    # 0.38 of 2 cores is more than any other share.
+    assert answer["ends_first"] == {"component": "processor", "load": pytest.approx(2 / 0.38)}
+    answer = make_plan(demand(units, 1_000_000, 1.0))
+    assert answer["ends_first"]["component"] == "memory of a process"
+    assert answer["ends_first"]["crops"] == pytest.approx(10 / (1 + 1e6 * 1380 / GIB))
+
+
+def test_what_fits_no_layout_is_reported_as_too_small(units: Path) -> None:
+    answer = make_plan(demand(units, 1_000_000_000))
+    assert (answer["layout"], answer["fits"]) == (MILVUS, False)
+    assert "memory of Redis" in answer["too_small"][REPLICAS]
+
+
+def test_the_answer_names_each_unit_cost_and_each_assumption(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = file_of(tmp_path / "own.json", {"request_ms": 5.25})
+    arguments = ["plan", "--crops", "1000", "--qps", "1", "--units", str(own)]
+    assert gmn.run([*arguments, "--assume", "cores=64", "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["units"]["request_ms"]["value"] == 5.25
+    assert set(answer["shipped_units"]) == set(read_units(REFERENCE)) - {"request_ms"}
+    assert answer["assumed"]["cores"] == 64
+    assert gmn.run(arguments) == 0
+    text = capsys.readouterr().out
+    assert all(name in text for name in (*ASSUMED, *read_units(REFERENCE), "ends first"))
+    assert "Shipped unit costs are of another machine" in text
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        (["--crops", "0"], "greater than or equal to 1"),
+        (["--qps", "inf"], "finite"),
+        (["--artefact", "large"], "give bundled or small"),
+        (["--assume", "horses=3"], "NAME one of cores"),
+        (["--assume", "cores=0"], "above 0"),
+        (["--units", "no-such-file"], "gmn bench scale pairs --units"),
+    ],
+)
+def test_bad_input_is_refused_with_the_remedy(
+    given: list[str], reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert gmn.run(["plan", "--crops", "10", "--qps", "1", *given]) == 2
+    assert reason in capsys.readouterr().err
+
+
+def test_a_file_with_an_unknown_or_negative_cost_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for costs in ({"horse_ms": 1}, {"request_ms": -1}):
+        own = file_of(tmp_path / "own.json", costs)
+        assert gmn.run(["plan", "--crops", "10", "--qps", "1", "--units", str(own)]) == 2
+        assert str(own) in capsys.readouterr().err.replace("\n", "")
+
+
+def test_a_bench_keeps_its_unit_costs_beside_those_of_others(tmp_path: Path) -> None:
+    path = file_of(tmp_path / "units.json", {"request_ms": 5, "rerank_ms": 9})
+    machine = {"processor": "a processor", "cores": 3}
+    details = {"units": {"rerank_ms": 0.5}}
+    result = BenchResult(
+        bench="pairs",
+        ratio=1,
+        spread=(1, 1),
+        reach=None,
+        reached=None,
+        details=details,
+        machine=machine,
+    )
+    keep_units(path, [result])
+    kept = read_units(path)
+    assert (kept["request_ms"].value, kept["rerank_ms"].value) == (5, 0.5)
+    assert (kept["rerank_ms"].source, kept["rerank_ms"].cores) == ("gmn bench pairs", 3)
+
+
+def test_the_shipped_unit_costs_are_enough_for_every_layout() -> None:
+    asked = Demand(10**6, 10.0, 20, "small", read_units(REFERENCE), ASSUMPTIONS)
+    assert all(components(asked, layout) for layout in LAYOUTS)
