@@ -9,10 +9,15 @@ CYCLES ?= 200
 SEED ?=
 CUTS ?= 600
 
-.PHONY: demo test test-slow test-all compose-test mutations torture power-cut load soak fuzz check lint format clean
+.PHONY: demo gpu test test-slow test-all compose-test mutations torture power-cut load soak fuzz check lint format clean
 
 demo: .venv/ready
 	$(BIN)/gmn demo
+
+# Networks on a GPU against the CPU, and their throughput; GPU_PYTHON is a Python that has torch.
+GPU_PYTHON ?= python3
+gpu:
+	timeout 480 $(GPU_PYTHON) -m training.gpu_check $(GPU_OPTIONS)
 
 test: .venv/ready
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_OPTIONS) -m "not slow"
