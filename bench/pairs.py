@@ -19,8 +19,8 @@ from bench.result import ROUNDS, BenchResult, alternate, compare, ratio_of
 from model.artefact import Artefact, load_artefact, resolve_artefact
 from model.metric_network import MetricNetwork, PairScorer, pairs_in_a_chunk
 from model.precision import choose_dtype
+from model.runtimes import TorchRuntime
 from service.engine.networks import Networks
-from service.engine.runtimes import TorchRuntime
 from training.cost import pair_cost
 
 REACH = 0.9

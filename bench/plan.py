@@ -104,7 +104,7 @@ def components(demand: Demand, layout: str) -> list[Component]:
     searched = demand.search(layout)
     millions = demand.width * crops / 1e6
     searching = queries * millions * demand.core_ms(searched) / 1000
-    scored = demand.core_ms("rerank_ms") if ARTEFACTS[demand.artefact] else 0.0
+    scored = cost("rerank_ms") if ARTEFACTS[demand.artefact] else 0.0
     served = cost(f"embed_ms_{demand.artefact}") + cost("request_ms")
     computed = (queries * (served + scored) + enrolled * served) / 1000
     vector, indexed = 4 * assumed["dimension"], 0.0
@@ -133,17 +133,18 @@ def components(demand: Demand, layout: str) -> list[Component]:
             Component("disk", stored, disk, "GiB"),
             Component("record", enrolled, written, "crops/s", "load"),
         ]
+    # The truth of the vectors, and with Milvus its own files.
+    objects = crops * (vector * (2 if layout == MILVUS else 1) + assumed["picture_bytes"])
     found += [
         Component("processes", math.ceil(computed / cores), None, "machines", "load"),
         Component("memory of Redis", crops * cost("redis_bytes_per_crop") / GIB, memory, "GiB"),
         Component("disk of Redis", crops * cost("aof_bytes_per_crop") / GIB, disk, "GiB"),
-        Component("object store", crops * (vector + assumed["picture_bytes"]) / GIB, None, "GiB"),
+        Component("object store", objects / GIB, None, "GiB"),
     ]
     if layout == MILVUS:
         rows, indexer = crops * demand.width / GIB, cost("indexer_crops_per_second")
         found += [
             Component("memory of Milvus", rows * cost("milvus_bytes_per_crop"), memory, "GiB"),
-            Component("disk of Milvus", rows * cost("milvus_disk_bytes_per_crop"), disk, "GiB"),
             Component("processor of Milvus", searching, cores, "cores", "load"),
             Component("indexer", enrolled, indexer, "crops/s", "load"),
         ]
@@ -243,7 +244,7 @@ def _print(answer: Mapping[str, Any], crops: int) -> None:
         console.print("No unit cost was measured on a GPU; the processor embeds.")
     if answer["shipped_units"]:
         console.print(
-            "Shipped unit costs are of another machine; gmn bench --units measures this one."
+            "Costs marked shipped are of another machine; gmn bench --units measures this one."
         )
     assumed = [(name, f"{answer['assumed'][name]:g}", ASSUMED[name][1]) for name in ASSUMED]
     console.print(plain_table(("assumed", "number", "meaning"), assumed))
