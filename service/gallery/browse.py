@@ -87,7 +87,7 @@ def _calibration(runtime: Runtime, gallery: Gallery) -> models.GalleryCalibratio
     if gallery.needs_reindex:
         states = dict.fromkeys(offered, models.CalibrationState(state="artefact"))
     else:
-        identities = gallery.index.table.identities
+        identities = gallery.index.identities()
         states = {
             scoring: runtime.calibrations.current(gallery, scoring).as_state(identities)
             for scoring in offered

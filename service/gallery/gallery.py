@@ -94,7 +94,7 @@ class Gallery:
         """Takes over what a record has beside the crops, and their number if it has no index."""
         self.settings: GallerySettings = record.settings
         self.embedding_fingerprint = record.embedding_fingerprint
-        self.crops = record.crops if self._index is None else self._index.table.valid_count
+        self.crops = record.crops if self._index is None else self._index.count
 
     def replace(self, read: Gallery) -> None:
         """Takes over everything of a gallery that was read again, in one step."""
@@ -112,20 +112,20 @@ class Gallery:
         if isinstance(change, Enrolment) and change.added:
             self.embedding_fingerprint = change.embedding_fingerprint
             self._make_index_for(change.embedding_fingerprint)
-            table, newest = self.index.table, self.index.table.newest
+            index, newest = self.index, self.index.newest
             for crop in change.added:
-                if crop.label.row_id <= newest and not table.holds(crop.label.row_id):
+                if crop.label.row_id <= newest and not index.holds(crop.label.row_id):
                     raise IndexMismatch(f"crop {crop.label.crop_id} is missing from the index")
-            self.index.add([crop for crop in change.added if crop.label.row_id > newest])
+            index.add([crop for crop in change.added if crop.label.row_id > newest])
         elif isinstance(change, Removal):
             if self._index is None:
                 self.crops -= change.count
             else:
                 self._index.remove(change.row_ids)
         elif isinstance(change, Relabelling) and self._index is not None:
-            self._index.table.relabel(change.labels)
+            self._index.relabel(change.labels)
         if self._index is not None:
-            self.crops = self._index.table.valid_count
+            self.crops = self._index.count
         if self.crops == 0:
             self._make_index_for(self.newest_embedder)
         self.version = max(self.version, change.version)

@@ -14,10 +14,10 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Callable, Iterable
-from concurrent.futures import CancelledError
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -26,14 +26,13 @@ from numpy.typing import NDArray
 from service.engine.device import retry_out_of_memory
 from service.errors import DeviceFull
 from service.ops.health import heartbeat
-from service.record.records import IndexedCrop
+from service.record.records import CropLabel, IndexedCrop
+from service.search.compaction_plan import Compaction, Cover, IndexLimits, Segment
 from service.search.gpu import DeviceVectors
 from service.search.ivf import IvfSegment
-from service.search.table import Filter, RowTable
+from service.search.table import EVERY_CROP, Filter, NamedCrops, RowTable
 
 log = logging.getLogger(__name__)
-Segment = IvfSegment | DeviceVectors
-Cover = Callable[[RowTable, int, NDArray[np.int64], Callable[[], None]], Segment]
 ROWS_PER_CHUNK = 8192
 BLOCK_ROWS = 4096
 EXACT_ROWS = 1024
@@ -48,88 +47,77 @@ TRAINED_SHARE = 0.1
 CROPS_PER_GROUP = 100
 
 
-@dataclass(frozen=True)
-class IndexLimits:
-    """When an index changes how it searches, and when it is worth rewriting.
+class CropSource(Protocol):
+    """Vectors and labels of crops, by private row numbers."""
 
-    Attributes:
-        trained_rows: from so many valid crops on a processor searches through a trained segment.
-        float16_rows: from so many on the device's copy is float16.
-        deleted_rows, deleted_share: deleted rows, at least so many and above this share of all.
-        delta_rows, delta_share: rows that a segment does not cover, above both, the second a share
-            of those that it covers.
-    """
+    @property
+    def vectors(self) -> RowVectors:
+        """As the embedder gave them."""
 
-    trained_rows: float = 500_000
-    float16_rows: float = 1_000_000
-    deleted_rows: int = 64
-    deleted_share: float = 0.2
-    delta_rows: int = 1024
-    delta_share: float = 0.05
+    def label(self, row: int) -> CropLabel:
+        """The label of one."""
+
+
+class RowVectors(Protocol):
+    """Rows `(d,)` float32."""
+
+    def __getitem__(self, rows: NDArray[np.int64], /) -> NDArray[np.float32]:
+        """A copy of rows `(n, d)`."""
 
 
 @dataclass(frozen=True)
 class Candidates:
     """The best of a search, by cosine downwards and, where equal, by age.
 
+    Vectors and labels are readable for the one search that found them.
+
     Attributes:
-        rows: row numbers, `(n,)`.
+        row_ids: the record's ids, `(n,)` int64.
         cosines: mean cosine to the queries, `(n,)` float32.
+        groups: `(n,)` int64, equal for the crops of one identity and not negative; a crop without
+            an identity has a negative value of its own.
         searched: the number of crops that passed the filter.
     """
 
-    rows: NDArray[np.int64]
+    row_ids: NDArray[np.int64]
     cosines: NDArray[np.float32]
+    groups: NDArray[np.int64]
     searched: int
+    _source: CropSource
+    _rows: NDArray[np.int64]
 
     def __getitem__(self, places: slice | NDArray[np.int64]) -> Candidates:
         """Some of them."""
-        return Candidates(self.rows[places], self.cosines[places], self.searched)
+        return replace(
+            self,
+            row_ids=self.row_ids[places],
+            cosines=self.cosines[places],
+            groups=self.groups[places],
+            _rows=self._rows[places],
+        )
 
     def extended(self, deeper: Candidates, most: int | None = None) -> Candidates:
-        """These, then up to `most` others of a deeper search."""
-        new = deeper[np.flatnonzero(~np.isin(deeper.rows, self.rows))[:most]]
-        rows = np.concatenate([self.rows, new.rows])
-        return Candidates(rows, np.concatenate([self.cosines, new.cosines]), self.searched)
+        """These, then up to `most` others of a deeper search of the same index."""
+        new = deeper[np.flatnonzero(~np.isin(deeper.row_ids, self.row_ids))[:most]]
+        return replace(
+            self,
+            row_ids=np.concatenate([self.row_ids, new.row_ids]),
+            cosines=np.concatenate([self.cosines, new.cosines]),
+            groups=np.concatenate([self.groups, new.groups]),
+            _rows=np.concatenate([self._rows, new._rows]),
+        )
 
+    def first_of_groups(self) -> NDArray[np.int64]:
+        """The places, ascending, at which each group occurs for the first time."""
+        return np.sort(np.unique(self.groups, return_index=True)[1])
 
-@dataclass
-class Compaction:
-    """What to rewrite of an index, and once it is built the outcome.
+    def vectors(self) -> NDArray[np.float32]:
+        """Their features as the embedder gave them, `(n, d)`."""
+        return self._source.vectors[self._rows]
 
-    Attributes:
-        table: the index's own, read without being changed.
-        size: the number of its rows.
-        rows: the valid ones, ascending.
-        rewrite: whether to make a table without the deleted ones.
-        cover: makes a segment over the first rows of a table.
-        rewritten, segment: the outcome.
-        stopped: whether `build` is to end at its next step.
-    """
-
-    table: RowTable
-    size: int
-    rows: NDArray[np.int64]
-    rewrite: bool
-    cover: Cover | None
-    rewritten: RowTable | None = None
-    segment: Segment | None = None
-    stopped: bool = False
-
-    def build(self) -> Compaction:
-        """Does the work; on any thread."""
-        table, size, rows = self.table, self.size, self.rows
-        if self.rewrite:
-            table = self.rewritten = table.rewritten(rows, self._between)
-            size, rows = table.size, np.arange(table.size)
-        if self.cover:
-            self.segment = retry_out_of_memory(self.cover, table, size, rows, self._between)
-        return self
-
-    def _between(self) -> None:
-        heartbeat()
-        if self.stopped:
-            raise CancelledError
+    def labels(self) -> list[CropLabel]:
+        """Their labels."""
+        return list(map(self._source.label, self._rows.tolist()))
 
 
 class GalleryIndex:
@@ -165,6 +153,16 @@ class GalleryIndex:
         return self._segment.recall if self._segment else None
 
     @property
+    def count(self) -> int:
+        """The number of crops."""
+        return self.table.valid_count
+
+    @property
+    def newest(self) -> int:
+        """The highest `row_id`, also of a deleted crop; −1 where there is none."""
+        return self.table.newest
+
+    @property
     def bytes(self) -> int:
         """Memory of the vectors: the table's and a segment's."""
         segment = self._segment.bytes if self._segment else 0
@@ -177,6 +175,25 @@ class GalleryIndex:
             self.table.append(chunk)
             heartbeat()
 
+    def relabel(self, labels: Iterable[CropLabel]) -> None:
+        """Gives crops other labels; unknown and deleted ones are ignored."""
+        self.table.relabel(labels)
+
+    def find(self, crop_id: str) -> tuple[CropLabel, NDArray[np.float32]] | None:
+        """The label and the feature `(d,)` of a crop; None where it is not there."""
+        row = self.table.row_of(crop_id)
+        if row is None:
+            return None
+        return self.table.label(row), self.table.vectors[np.array([row])][0]
+
+    def holds(self, row_id: int) -> bool:
+        """Whether a crop is there and not deleted."""
+        return self.table.holds(row_id)
+
+    def named_crops(self) -> NamedCrops:
+        """Those with an identity, in the order of their age; quick, on the device thread."""
+        return self.table.named_crops()
+
     def remove(self, row_ids: Iterable[int]) -> None:
         """Makes crops unfindable, at once."""
         found = [row for row in map(self.table.mark_deleted, row_ids) if row is not None]
@@ -184,7 +201,7 @@ class GalleryIndex:
             self._segment.mark_deleted(np.array(found, np.int64))
 
     def search(
-        self, queries: NDArray[np.float32], limit: int, wanted: Filter | None = None
+        self, queries: NDArray[np.float32], limit: int, wanted: Filter = EVERY_CROP
     ) -> Candidates:
         """The `limit` crops with the highest mean cosine to the queries.
 
@@ -193,25 +210,23 @@ class GalleryIndex:
             limit: the number of crops at most.
             wanted: which crops may be returned, all by default.
         """
-        wanted = wanted or Filter()
         query = _mean_direction(queries)
         passing = self.table.select(wanted)
-        rows = self._nearest(passing, query.astype(np.float32), limit, wanted.passes_all)
+        rows = self._nearest(passing, query.astype(np.float32), limit, wanted == EVERY_CROP)
         return self._scored(rows, query, len(passing))[:limit]
 
     def search_groups(
-        self, queries: NDArray[np.float32], limit: int, wanted: Filter | None = None
+        self, queries: NDArray[np.float32], limit: int, wanted: Filter = EVERY_CROP
     ) -> Candidates:
         """The nearest crop of each of the `limit` nearest identities, in one pass.
 
         A crop without an identity is a group of its own. The arguments are those of `search`. The
         pass is exact, but where a trained segment proposes enough crops of as many identities.
         """
-        wanted = wanted or Filter()
         proposed = limit * CROPS_PER_GROUP
-        if self.recall is not None and wanted.passes_all and self._is_small(proposed):
+        if self.recall is not None and wanted == EVERY_CROP and self._is_small(proposed):
             found = self.search(queries, proposed)
-            first = self.table.first_of_groups(found.rows)
+            first = found.first_of_groups()
             if len(first) >= limit:
                 return found[first[:limit]]
         query = _mean_direction(queries)
@@ -224,15 +239,15 @@ class GalleryIndex:
         last = np.partition(best, -limit)[-limit] if len(best) > limit else -np.inf
         rows = passing[scores >= np.maximum(best[group], last) - TOLERANCE]
         found = self._scored(rows, query, len(passing))
-        return found[self.table.first_of_groups(found.rows)[:limit]]
+        return found[found.first_of_groups()[:limit]]
 
-    def identities(self, wanted: Filter) -> int:
+    def identities(self, wanted: Filter = EVERY_CROP) -> int:
         """The number of identities that a search covers; a crop without one counts by itself.
 
         Single crops that are left out are counted still.
         """
         wanted = replace(wanted, without=frozenset())
-        if wanted.passes_all:
+        if wanted == EVERY_CROP:
             return self.table.identities
         return len(np.unique(self.table.groups[self.table.select(wanted)]))
 
@@ -323,8 +338,10 @@ class GalleryIndex:
             products = np.einsum("rd,d->r", vectors, query)
             norms = np.sqrt(np.einsum("rd,rd->r", vectors, vectors))
             cosines[part] = products / np.maximum(norms, 1e-12)
-        found = Candidates(rows, np.clip(cosines, -1.0, 1.0), searched)
-        return found[np.lexsort((self.table.row_ids[rows], -found.cosines))]
+        table, cosines = self.table, np.clip(cosines, -1.0, 1.0)
+        row_ids, groups = table.row_ids[rows], table.groups[rows]
+        found = Candidates(row_ids, cosines, groups, searched, table, rows)
+        return found[np.lexsort((row_ids, -cosines))]
 
 
 def _mean_direction(queries: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,7 +14,7 @@ from service.engine.networks import LoadedModel
 from service.ops.health import MonitoredThreadPool
 from service.search.options import RERANK_DEPTH
 from service.search.ranking import every_score
-from service.search.table import RowTable
+from service.search.table import NamedCrops
 
 # Pairs of crops compared by cosine: fewer crops search a gallery of more than 100,000.
 MOST_COMPARISONS = 10**8
@@ -26,32 +24,6 @@ CROPS_OF_A_PART = 300
 # One step holds about four arrays of so many scores.
 SCORES_PER_STEP = 2**22
 ROWS_PER_STEP, CROPS_PER_STEP = 4096, 64
-
-
-@dataclass(frozen=True)
-class NamedCrops:
-    """Named crops of a gallery at one moment.
-
-    Attributes:
-        table: holds their vectors; other threads may read it.
-        rows: in the table, `(n,)`.
-        names, cameras: codes, `(n,)`; the camera is -1 where it is unknown.
-    """
-
-    table: RowTable
-    rows: NDArray[np.int64]
-    names: NDArray[np.int64]
-    cameras: NDArray[np.int64]
-
-    @classmethod
-    def of(cls, table: RowTable) -> NamedCrops:
-        """Those of a table, in the order of its rows; quick, on the device thread."""
-        rows = np.flatnonzero(table.valid[: table.size] & (table.groups[: table.size] >= 0))
-        return cls(table, rows, table.groups[rows], table.cameras[rows].astype(np.int64))
-
-    def at(self, places: NDArray[np.int64]) -> NamedCrops:
-        """The crops at some places, in their order."""
-        return NamedCrops(self.table, self.rows[places], self.names[places], self.cameras[places])
 
 
 async def search_left_out(

@@ -62,7 +62,7 @@ async def compare(runtime: Runtime, first: bytes, second: bytes, options: PairOp
     score = float(scores[scoring][0])
     if target and current:
         level = current.published.level if current.published else None
-        judge = current.judge(point, target.index.table.identities, level)
+        judge = current.judge(point, target.index.identities(), level)
     else:
         pairs = model.description.calibration.scorings[scoring]
         uncertain = pairs.pair_threshold(max(PAIR_OPERATING_POINTS.values()))

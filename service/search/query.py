@@ -110,7 +110,7 @@ async def run_search(runtime: Runtime, search: Search) -> Ranking | None:
     gone: frozenset[int] = frozenset()
     top_k = places = search.options.top_k
     while True:
-        ranking = await runtime.device.run(search.run, places, gone)
+        ranking = await runtime.device.run(search.rank, places, gone)
         if ranking is None:
             return None
         crop = ranking.query_crop

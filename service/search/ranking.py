@@ -1,4 +1,4 @@
-"""One search, on the device thread: find candidates, score pairs, order, group, judge."""
+"""One search: the index proposes by cosine, then pairs are scored, ordered, grouped, judged."""
 
 from __future__ import annotations
 
@@ -50,6 +50,35 @@ class Ranking:
 
 
 @dataclass(frozen=True)
+class Proposal:
+    """What a search found by cosine, to be scored and ordered.
+
+    Attributes:
+        queries: features `(m, d)` of one person.
+        found: what becomes results.
+        head: so many of the first of them are scored by M-Net.
+        scored: these, then for the level alone the nearest crops of further people; of a search by
+            cosine all that were found.
+        shows_level: whether nine people are among the scored.
+        identities: how many the search covers.
+        shallow: the scored are not the best of the gallery.
+        query_crop: of a search by `crop_id`.
+        began, ended: as `time.perf_counter` has it.
+    """
+
+    queries: Array
+    found: Candidates
+    head: int
+    scored: Candidates
+    shows_level: bool
+    identities: int
+    shallow: bool
+    query_crop: CropLabel | None
+    began: float
+    ended: float
+
+
+@dataclass(frozen=True)
 class Search:
     """One search of a gallery, by the features of one person or by a crop of the gallery.
 
@@ -67,69 +96,89 @@ class Search:
     queries: Array | None = None
     sample: bool = False
 
-    def run(self, top_k: int, without: frozenset[int] = frozenset()) -> Ranking | None:
-        """Ranks the crops that pass the filter; on the device thread.
+    def propose(self, top_k: int, without: frozenset[int] = frozenset()) -> Proposal:
+        """Finds the candidates by cosine alone, on the thread that the index belongs to.
 
         Args:
             top_k: the number of results, in place of the option.
             without: `row_id`s of crops to leave out.
 
-        Returns:
-            None where the gallery went over to another embedder since `current` was read.
-
         Raises:
             UnknownCrop: the gallery does not hold the crop.
         """
-        gallery, options = self.gallery, self.options
-        if gallery.embedder != self.current.model.embedder:
-            return None
-        if self.queries is not None:
-            return self._rank(self.queries, top_k, options.filter(options.camera, without))
-        table = gallery.index.table
-        crop_id = options.crop_id or ""
-        row = table.row_of(crop_id)
-        if row is None:
-            raise UnknownCrop(gallery.name, crop_id)
-        crop = table.label(row)
-        wanted = options.filter(crop.camera, without | {crop.row_id})
-        return self._rank(table.vectors[np.array([row])], top_k, wanted, crop)
-
-    def _rank(
-        self, queries: Array, top_k: int, wanted: Filter, query_crop: CropLabel | None = None
-    ) -> Ranking:
         began = time.perf_counter()
-        current, options, index = self.current, self.options, self.gallery.index
-        by_cosine = current.scoring == "cosine"
+        options, index, crop, queries = self.options, self.gallery.index, None, self.queries
+        camera = options.camera
+        if queries is None:
+            crop_id = options.crop_id or ""
+            held = index.find(crop_id)
+            if held is None:
+                raise UnknownCrop(self.gallery.name, crop_id)
+            crop, queries = held[0], held[1][None]
+            camera, without = crop.camera, without | {crop.row_id}
+        wanted = options.filter(camera, without)
+        by_cosine = self.current.scoring == "cosine"
         depth = 0 if by_cosine else options.rerank_depth
         found = index.search(queries, max(top_k, depth or RERANK_DEPTH), wanted)
         identities = index.identities(wanted)
         shallow = not by_cosine and depth < min(RERANK_DEPTH, found.searched)
         people, scored = None, found if by_cosine else found[:depth]
-        if (self.sample or current.by_level) and not shallow and not few_identities(identities):
-            people = _nine_people(index, queries, wanted, scored, current.joins_at)
-        scored = people or scored
-        searched, logits = time.perf_counter(), np.full(len(scored.rows), np.nan, np.float32)
-        if not by_cosine:
-            candidates = index.table.vectors[scored.rows]
-            logits = current.model.networks.pair_scores(queries, candidates)
-        reranked = time.perf_counter()
-        # Pairs that were scored for the level alone are no results.
-        head = logits[: len(found.rows[:depth])]
-        best = self._best(found, head, top_k)
-        if len(best[0].rows) < top_k and len(found.rows) < found.searched:
+        judged_by_level = self.sample or self.current.by_level
+        if judged_by_level and not shallow and not few_identities(identities):
+            people = _nine_people(index, queries, wanted, scored, self.current.joins_at)
+        by_identity = options.group_by == "identity"
+        places = len(found.first_of_groups() if by_identity else found.row_ids)
+        if places < top_k and len(found.row_ids) < found.searched:
             # The candidates belong to too few identities. They keep their scores and stay the head.
             found = found[:depth].extended(index.search_groups(queries, top_k, wanted))
-            best = self._best(found, head, top_k)
-        deeper = time.perf_counter() - reranked
+        head, ended = len(scored.row_ids) if depth else 0, time.perf_counter()
+        scored, level = people or scored, people is not None
+        return Proposal(
+            queries, found, head, scored, level, identities, shallow, crop, began, ended
+        )
+
+    def rank(
+        self,
+        top_k: int,
+        without: frozenset[int] = frozenset(),
+        proposal: Proposal | None = None,
+    ) -> Ranking | None:
+        """Scores pairs, orders, groups and judges; on the device thread.
+
+        Args:
+            proposal: what `propose` found on another thread; by default it is asked here, with the
+                other arguments.
+
+        Returns:
+            None where the gallery went over to another embedder since `current` was read.
+        """
+        if self.gallery.embedder != self.current.model.embedder:
+            return None
+        proposal = proposal or self.propose(top_k, without)
+        current, options, found = self.current, self.options, proposal.found
+        scored, identities = proposal.scored, proposal.identities
+        by_cosine = current.scoring == "cosine"
+        began, logits = time.perf_counter(), np.full(len(scored.row_ids), np.nan, np.float32)
+        if not by_cosine:
+            logits = current.model.networks.pair_scores(proposal.queries, scored.vectors())
+        rerank = time.perf_counter() - began
+        # Pairs that were scored for the level alone are no results.
+        best = self._best(found, logits[: proposal.head], top_k)
         leading: tuple[float, ...] = ()
-        if people is not None:
-            scores = every_score(current.model, people.cosines, logits)[current.scoring]
-            leading = _leading_scores(index, people, scores, current.joins_at)
+        if proposal.shows_level:
+            scores = every_score(current.model, scored.cosines, logits)[current.scoring]
+            leading = _leading_scores(scored, scores, current.joins_at)
         level = float(np.mean(leading[1:])) if len(leading) == RANKS else None
-        judge = current.judge(options.operating_point, identities, level, shallow)
-        labels = list(map(index.table.label, best[0].rows.tolist()))
-        search, rerank = (searched - began + deeper) * 1e3, (reranked - searched) * 1e3
-        timing = Timing(decode=0.0, queue=0.0, embed=0.0, search=search, rerank=rerank, total=0.0)
+        judge = current.judge(options.operating_point, identities, level, proposal.shallow)
+        labels = best[0].labels()
+        timing = Timing(
+            decode=0.0,
+            queue=0.0,
+            embed=0.0,
+            search=(proposal.ended - proposal.began) * 1e3,
+            rerank=rerank * 1e3,
+            total=0.0,
+        )
         answer = QueryAnswer(
             gallery_version=self.gallery.version,
             calibration_version=str(judge.state.version),
@@ -139,13 +188,13 @@ class Search:
             verdict="nothing_searched",
             warnings=[],
             results=self._results(labels, best, judge),
-            candidates_scored=found.searched if by_cosine else len(head),
+            candidates_scored=found.searched if by_cosine else proposal.head,
             timing_ms=timing,
         )
         sample = None
         if self.sample and len(leading) == RANKS:
             sample = SearchScores(leading, identities, time.time())
-        return Ranking(answer, labels, began, sample, query_crop)
+        return Ranking(answer, labels, proposal.began, sample, proposal.query_crop)
 
     def _best(self, found: Candidates, head: Array, top_k: int) -> _Best:
         """The candidates that become results; `head` has the logits of the first ones.
@@ -155,18 +204,17 @@ class Search:
         Returns:
             Candidates best first, with their logits and scores `(n,)`; NaN was not computed.
         """
-        table = self.gallery.index.table
-        logits = np.full(len(found.rows), np.nan, np.float32)
+        logits = np.full(len(found.row_ids), np.nan, np.float32)
         logits[: len(head)] = head
         scores = every_score(self.current.model, found.cosines, logits)[self.current.scoring]
-        order = np.arange(len(found.rows))
+        order = np.arange(len(found.row_ids))
         if self.current.scoring != "cosine":
             # M-Net may saturate on near copies: of equals the nearer comes first, then the older.
             first = slice(0, len(head))
-            ages = table.row_ids[found.rows[first]]
-            order[first] = np.lexsort((ages, -found.cosines[first], -scores[first]))
+            ages, farness = found.row_ids[first], -found.cosines[first]
+            order[first] = np.lexsort((ages, farness, -scores[first]))
         if self.options.group_by == "identity":
-            order = order[table.first_of_groups(found.rows[order])]
+            order = order[found[order].first_of_groups()]
         order = order[:top_k]
         return found[order], logits[order], scores[order]
 
@@ -208,28 +256,25 @@ def _nine_people(
     So many are added that nine people have a score, and 64 at most. None are added where there
     are too few people or they are too far off.
     """
-    people = _leading_scores(index, scored, scored.cosines, joins_at)
-    if len(people) == RANKS or len(scored.rows) == scored.searched:
+    people = _leading_scores(scored, scored.cosines, joins_at)
+    if len(people) == RANKS or len(scored.row_ids) == scored.searched:
         return scored
     deeper = index.search(queries, DEEPEST, wanted)
-    first = deeper[index.table.first_of_groups(deeper.rows)]
-    more = scored.extended(first, MORE_PAIRS)
-    people = _leading_scores(index, more, more.cosines, joins_at)
+    more = scored.extended(deeper[deeper.first_of_groups()], MORE_PAIRS)
+    people = _leading_scores(more, more.cosines, joins_at)
     if len(people) < RANKS:
         return scored
     enough = np.flatnonzero(more.cosines >= np.float32(people[-1]))
-    return more[np.union1d(np.arange(len(scored.rows)), enough)]
+    return more[np.union1d(np.arange(len(scored.row_ids)), enough)]
 
 
-def _leading_scores(
-    index: GalleryIndex, found: Candidates, scores: Array, joins_at: float
-) -> tuple[float, ...]:
+def _leading_scores(found: Candidates, scores: Array, joins_at: float) -> tuple[float, ...]:
     """The best scores of up to nine different people among candidates, descending.
 
     A score `(n,)` is NaN where the candidate was not scored.
     """
     scored = np.isfinite(scores)
-    rows = found.rows[scored]
-    groups = index.table.groups[rows]
-    codes = np.where(groups < 0, UNNAMED, groups)
-    return leading_scores(scores[scored], codes, index.table.units(rows), joins_at)
+    found, vectors = found[scored], found[scored].vectors()
+    units = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    codes = np.where(found.groups < 0, UNNAMED, found.groups)
+    return leading_scores(scores[scored], codes, units, joins_at)

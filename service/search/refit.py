@@ -31,7 +31,7 @@ from service.gallery.gallery import Gallery
 from service.record.records import GalleryRecord
 from service.runtime import Runtime
 from service.search.calibration import Place, Publication
-from service.search.leave_one_out import NamedCrops, search_left_out
+from service.search.leave_one_out import search_left_out
 
 log = logging.getLogger(__name__)
 STORED_WITHIN_SECONDS = 2.0
@@ -135,7 +135,7 @@ async def fit_if_due(runtime: Runtime, gallery: Gallery) -> bool:
     if entry is None:
         return True
     await runtime.galleries.wait_for_version(gallery, entry.version)
-    crops = await runtime.device.run(NamedCrops.of, gallery.index.table)
+    crops = await runtime.device.run(gallery.index.named_crops)
     threads = runtime.pools.calibration
     left_out = await search_left_out(crops, model, runtime.device, threads)
     published, vectors = True, (entry.at, entry.side)

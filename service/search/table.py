@@ -102,10 +102,8 @@ class Filter:
     captured_before: datetime | None = None
     without: frozenset[int] = frozenset()
 
-    @property
-    def passes_all(self) -> bool:
-        """Whether every valid crop passes."""
-        return self == Filter()
+
+EVERY_CROP = Filter()
 
 
 class RowTable:
@@ -234,9 +232,10 @@ class RowTable:
             passing &= ~np.isin(self.row_ids[: self.size], list(wanted.without))
         return np.flatnonzero(passing)
 
-    def first_of_groups(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The places, ascending, at which each group occurs for the first time among rows."""
-        return np.sort(np.unique(self.groups[rows], return_index=True)[1])
+    def named_crops(self) -> NamedCrops:
+        """The valid rows with an identity; other threads may read their vectors."""
+        rows = np.flatnonzero(self.valid[: self.size] & (self.groups[: self.size] >= 0))
+        return NamedCrops(self, rows, self.groups[rows], self.cameras[rows].astype(np.int64))
 
     def rewritten(self, rows: NDArray[np.int64], between: Callable[[], None]) -> RowTable:
         """Another table of these rows alone; `catch_up` has to be called before it is used.
@@ -299,6 +298,26 @@ class RowTable:
         row = int(np.searchsorted(self.row_ids[: self.size], row_id))
         there = row < self.size and self.row_ids[row] == row_id and self.valid[row]
         return row if there else None
+
+
+@dataclass(frozen=True)
+class NamedCrops:
+    """Named crops of a gallery at one moment.
+
+    Attributes:
+        table: holds their vectors.
+        rows: in the table, `(n,)`.
+        names, cameras: codes, `(n,)`; the camera is -1 where it is unknown.
+    """
+
+    table: RowTable
+    rows: NDArray[np.int64]
+    names: NDArray[np.int64]
+    cameras: NDArray[np.int64]
+
+    def at(self, places: NDArray[np.int64]) -> NamedCrops:
+        """The crops at some places, in their order."""
+        return NamedCrops(self.table, self.rows[places], self.names[places], self.cameras[places])
 
 
 def _group(label: CropLabel) -> int:

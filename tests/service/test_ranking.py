@@ -49,9 +49,9 @@ def clustered():
         for row, vector in enumerate(vectors)
     )
     everyone = Filter(exclude_cameras=("none",))
-    exact = [set(index.search(vectors[[row]], 100, everyone).rows) for row in range(0, 4000, 40)]
+    exact = [set(index.search(vectors[[row]], 100, everyone).row_ids) for row in range(0, 4000, 40)]
     index.replace(index.compaction().build())
-    proposed = [set(index.search(vectors[[row]], 100).rows) for row in range(0, 4000, 40)]
+    proposed = [set(index.search(vectors[[row]], 100).row_ids) for row in range(0, 4000, 40)]
     assert index.kind == "ivf_flat"
     assert proposed != exact
     return index, vectors
@@ -62,7 +62,7 @@ def _rank(index, query, **options):
         index=index, name="default", version=1, embedder="e", image_url=lambda crop_id: crop_id
     )
     search = Search(gallery, CURRENT, QueryOptions(**options), query)
-    return search.run(search.options.top_k).answer
+    return search.rank(search.options.top_k).answer
 
 
 def test_every_crop_of_a_deep_grouped_search_has_its_own_score(clustered):
@@ -107,8 +107,8 @@ def test_the_nearest_groups_of_a_trained_segment_are_as_many_as_asked(clustered)
     index, vectors = clustered
     for row in range(0, len(vectors), 500):
         found = index.search_groups(vectors[[row]], 4)
-        people = found.rows // CROPS_EACH
-        assert found.rows[0] == row
+        people = found.row_ids // CROPS_EACH
+        assert found.row_ids[0] == row
         assert len(set(people.tolist())) == 4
         assert found.cosines.tolist() == sorted(found.cosines.tolist(), reverse=True)
         assert found.searched == len(vectors)
@@ -117,4 +117,4 @@ def test_the_nearest_groups_of_a_trained_segment_are_as_many_as_asked(clustered)
 def test_a_gallery_that_went_over_to_another_embedder_is_not_searched_by_old_features(clustered):
     index, vectors = clustered
     gallery = SimpleNamespace(index=index, name="default", version=1, embedder="newer")
-    assert Search(gallery, CURRENT, QueryOptions(), vectors[:1]).run(10) is None
+    assert Search(gallery, CURRENT, QueryOptions(), vectors[:1]).rank(10) is None

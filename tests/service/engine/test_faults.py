@@ -356,5 +356,5 @@ def test_a_search_that_the_device_has_no_room_for_is_done_in_the_hosts_memory(mo
 
     monkeypatch.setattr("service.search.gpu.DeviceVectors.nearest", fails)
     on_host = index.search(vectors[:1], 10)
-    np.testing.assert_array_equal(on_host.rows, on_device.rows)
+    np.testing.assert_array_equal(on_host.row_ids, on_device.row_ids)
     np.testing.assert_array_equal(on_host.cosines, on_device.cosines)

@@ -69,8 +69,7 @@ class Replica:
         def look() -> dict[str, str | None]:
             index = self.galleries.get(gallery).index
             found = index.search(np.ones((1, 4), np.float32), 1000)
-            labels = [index.table.label(int(row)) for row in found.rows]
-            return {label.crop_id: label.identity for label in labels}
+            return {label.crop_id: label.identity for label in found.labels()}
 
         return self.device.submit(look).result()
 
@@ -80,18 +79,18 @@ class Replica:
         await self.galleries.wait_for_version(self.galleries.get(gallery), min_version)
         held, options = self.galleries.get(gallery), QueryOptions(top_k=1000)
 
-        def run(top_k: int, without: frozenset[int]) -> Ranking:
+        def rank(top_k: int, without: frozenset[int]) -> Ranking:
             index = held.index
             query = np.ones((1, 4), np.float32)
             found = index.search(query, top_k, options.filter(None, without))
-            labels = [index.table.label(row) for row in found.rows.tolist()]
+            labels = found.labels()
             results = [
                 RankedCrop.model_construct(crop_id=label.crop_id, verdict="match")
                 for label in labels
             ]
             return Ranking(QueryAnswer.model_construct(results=results), labels)
 
-        search: Any = SimpleNamespace(gallery=held, options=options, run=run)
+        search: Any = SimpleNamespace(gallery=held, options=options, rank=rank)
         ranking = await run_search(runtime, search)
         assert ranking is not None
         return {one.crop_id for one in ranking.answer.results}, ranking.answer.stale

@@ -40,7 +40,7 @@ class Service:
     def search(self, index, limit=50):
         query = np.ones((1, DIMENSION), np.float32)
         found = self.device.submit(index.search, query, limit).result(5)
-        return sorted(index.table.row_ids[found.rows].tolist())
+        return sorted(found.row_ids.tolist())
 
     async def compact_until(self, condition):
         working = asyncio.create_task(compact_indexes(self))

@@ -50,8 +50,8 @@ def _enrolling(galleries, record, gallery, crop, embedder=EMBEDDER):
 def _found(galleries, device):
     def look():
         index = galleries.get(DEFAULT_GALLERY).index
-        rows = index.search(np.ones((1, 4), np.float32), 100).rows
-        return {index.table.label(int(row)).crop_id for row in rows}
+        found = index.search(np.ones((1, 4), np.float32), 100)
+        return {label.crop_id for label in found.labels()}
 
     return device.submit(look).result()
 

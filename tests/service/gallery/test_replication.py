@@ -228,9 +228,8 @@ def _reading_slowly(replica, monkeypatch):
 
 
 def _label(replica, crop_id) -> CropLabel:
-    return replica.galleries.get(HERE).index.table.label(
-        replica.galleries.get(HERE).index.table.row_of(crop_id)
-    )
+    label, _ = replica.galleries.get(HERE).index.find(crop_id)
+    return label
 
 
 def test_a_search_behind_the_record_is_told_what_was_deleted(pair, monkeypatch):

@@ -1,0 +1,78 @@
+"""What is to be rewritten of an index, and when: deleted rows, and rows that no segment covers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import CancelledError
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.engine.device import retry_out_of_memory
+from service.ops.health import heartbeat
+from service.search.gpu import DeviceVectors
+from service.search.ivf import IvfSegment
+from service.search.table import RowTable
+
+Segment = IvfSegment | DeviceVectors
+Cover = Callable[[RowTable, int, NDArray[np.int64], Callable[[], None]], Segment]
+
+
+@dataclass(frozen=True)
+class IndexLimits:
+    """When an index changes how it searches, and when it is worth rewriting.
+
+    Attributes:
+        trained_rows: from so many valid crops on a processor searches through a trained segment.
+        float16_rows: from so many on the device's copy is float16.
+        deleted_rows, deleted_share: deleted rows, at least so many and above this share of all.
+        delta_rows, delta_share: rows that a segment does not cover, above both, the second a share
+            of those that it covers.
+    """
+
+    trained_rows: float = 500_000
+    float16_rows: float = 1_000_000
+    deleted_rows: int = 64
+    deleted_share: float = 0.2
+    delta_rows: int = 1024
+    delta_share: float = 0.05
+
+
+@dataclass
+class Compaction:
+    """What to rewrite of an index, and once it is built the outcome.
+
+    Attributes:
+        table: the index's own, read without being changed.
+        size: the number of its rows.
+        rows: the valid ones, ascending.
+        rewrite: whether to make a table without the deleted ones.
+        cover: makes a segment over the first rows of a table.
+        rewritten, segment: the outcome.
+        stopped: whether `build` is to end at its next step.
+    """
+
+    table: RowTable
+    size: int
+    rows: NDArray[np.int64]
+    rewrite: bool
+    cover: Cover | None
+    rewritten: RowTable | None = None
+    segment: Segment | None = None
+    stopped: bool = False
+
+    def build(self) -> Compaction:
+        """Does the work; on any thread."""
+        table, size, rows = self.table, self.size, self.rows
+        if self.rewrite:
+            table = self.rewritten = table.rewritten(rows, self._between)
+            size, rows = table.size, np.arange(table.size)
+        if self.cover:
+            self.segment = retry_out_of_memory(self.cover, table, size, rows, self._between)
+        return self
+
+    def _between(self) -> None:
+        heartbeat()
+        if self.stopped:
+            raise CancelledError
