@@ -28,18 +28,22 @@ class Gallery:
         consistent: False where a committed change could not be applied, until it is read again.
     """
 
-    def __init__(self, record: GalleryRecord, embedders: Mapping[str, int]) -> None:
+    def __init__(
+        self, record: GalleryRecord, embedders: Mapping[str, int], secret: bytes = b""
+    ) -> None:
         """A gallery of a record, whose index is empty.
 
         Args:
             embedders: sizes of the loaded embedders' features by fingerprint; the first is the one
                 that new galleries are bound to.
+            secret: the record's, for the index's group codes.
         """
         self.gallery_id = record.gallery_id
         self.name = record.name
         self.newest_embedder = next(iter(embedders))
         self.consistent = True
         self._embedders = embedders
+        self._secret = secret
         self._indexed_by = ""
         self._index: GalleryIndex | None = None
         self.follow_record(record)
@@ -138,5 +142,5 @@ class Gallery:
         """Begins an empty index, unless there is one of this embedder; none of an unknown one."""
         if embedder != self._indexed_by:
             size = self._embedders.get(embedder)
-            self._index = None if size is None else GalleryIndex(size)
+            self._index = None if size is None else GalleryIndex(size, secret=self._secret)
             self._indexed_by = embedder

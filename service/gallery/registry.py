@@ -218,7 +218,7 @@ class GalleryRegistry:
         """
         record = self.record.galleries.get(gallery_id)
         while record is not None:
-            gallery = Gallery(record, self.embedders)
+            gallery = Gallery(record, self.embedders, self.record.galleries.group_secret())
             if not gallery.needs_reindex:
                 gallery.index.add(self.record.crops.vectors(gallery_id))
             now = self.record.galleries.get(gallery_id)

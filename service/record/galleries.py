@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -34,6 +35,8 @@ from service.record.records import (
 
 NEXT_GALLERY = key("next gallery")
 NAMES = key("gallery name")
+SECRET = key("group secret")
+SECRET_BYTES = 32
 
 
 class Galleries(RecordPart):
@@ -50,6 +53,15 @@ class Galleries(RecordPart):
     def get(self, gallery_id: int) -> GalleryRecord | None:
         """One gallery; None where it was deleted."""
         return read_entry(self._reader, gallery_id)
+
+    @transactional
+    def group_secret(self, transaction: Transaction) -> bytes:
+        """The key of the record's group codes, made where there is none."""
+        text: str | None = transaction.json(SECRET)
+        if text is None:
+            text = secrets.token_hex(SECRET_BYTES)
+            transaction.put_json(SECRET, text)
+        return bytes.fromhex(text)
 
     @transactional
     def create(

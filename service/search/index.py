@@ -129,11 +129,19 @@ class GalleryIndex:
     """
 
     def __init__(
-        self, dimension: int, limits: IndexLimits | None = None, block_rows: int = BLOCK_ROWS
+        self,
+        dimension: int,
+        limits: IndexLimits | None = None,
+        block_rows: int = BLOCK_ROWS,
+        secret: bytes = b"",
     ) -> None:
-        """An empty index of features `(d,)`; its table takes memory for `block_rows` at a time."""
+        """An empty index of features `(d,)`; its table takes memory for `block_rows` at a time.
+
+        Args:
+            secret: the record's, under which identities become group codes.
+        """
         self.dimension = dimension
-        self.table = RowTable(dimension, block_rows)
+        self.table = RowTable(dimension, block_rows, secret)
         self._limits = limits or IndexLimits()
         self._segment: Segment | None = None
 

@@ -12,7 +12,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from service.record.records import CropLabel, IndexedCrop
+from service.record.records import CropLabel, IndexedCrop, group_code
 
 COPIED_AT_ONCE = 1024
 FIRST_CAPACITY = 256
@@ -123,8 +123,9 @@ class RowTable:
         cameras: `(capacity,)` int32, a code for each camera; -1 where it is unknown.
     """
 
-    def __init__(self, dimension: int, block_rows: int) -> None:
+    def __init__(self, dimension: int, block_rows: int, secret: bytes = b"") -> None:
         self.size = self.valid_count = 0
+        self._secret = secret
         self.vectors = VectorBlocks(dimension, block_rows)
         self.norms = np.empty(0, np.float32)
         self.row_ids = np.empty(0, np.int64)
@@ -244,7 +245,7 @@ class RowTable:
             rows: ascending, valid when the caller read them. They may be deleted meanwhile.
             between: called now and then; an error of it ends this.
         """
-        table = RowTable(self.vectors.dimension, self.vectors.block_rows)
+        table = RowTable(self.vectors.dimension, self.vectors.block_rows, self._secret)
         for start in range(0, len(rows), COPIED_AT_ONCE):
             between()
             part = rows[start : start + COPIED_AT_ONCE]
@@ -281,7 +282,7 @@ class RowTable:
 
     def _set_label(self, row: int, label: CropLabel) -> None:
         self._labels[row] = label
-        self.groups[row] = _group(label)
+        self.groups[row] = group_code(label, self._secret)
         codes, camera = self._camera_codes, label.camera
         self.cameras[row] = codes.setdefault(camera, len(codes)) if camera is not None else UNKNOWN
         self._captured[row] = label.captured_at.timestamp() if label.captured_at else np.nan
@@ -318,9 +319,3 @@ class NamedCrops:
     def at(self, places: NDArray[np.int64]) -> NamedCrops:
         """The crops at some places, in their order."""
         return NamedCrops(self.table, self.rows[places], self.names[places], self.cameras[places])
-
-
-def _group(label: CropLabel) -> int:
-    # A hash of 63 bits, and not a numbering of the names, which would outlive a forgotten person.
-    # Among a million identities two share one with a probability of 5e-8.
-    return -1 - label.row_id if label.identity is None else hash(label.identity) & (2**63 - 1)

@@ -14,7 +14,7 @@ from service.gallery import registry
 from service.gallery.gallery import Gallery
 from service.gallery.registry import DEFAULT_GALLERY, GalleryRegistry
 from service.record.record import open_sqlite
-from service.record.records import GallerySettings
+from service.record.records import CropLabel, GallerySettings, group_code
 from tests.service.gallery.new_crops import EMBEDDER, OTHER_EMBEDDER, new_crop
 from tests.waiting import eventually
 
@@ -156,3 +156,19 @@ def test_a_cancelled_enrolment_that_is_committed_is_shown(galleries, record, dev
 
     asyncio.run(cancel())
     eventually(lambda: len(_found(galleries, device)) == 1)
+
+
+def test_group_codes_are_those_of_the_record_and_of_no_other(galleries, record, device, tmp_path):
+    def code(of):
+        label = CropLabel(1, "crop", identity="Ann")
+        return group_code(label, of.galleries.group_secret())
+
+    asyncio.run(_enrolling(galleries, record, galleries.get(DEFAULT_GALLERY), new_crop(1, "Ann")))
+    again = GalleryRegistry(record, device, {EMBEDDER: 4}, lambda _: None)
+    again.load()
+    for held in (galleries, again):
+        table = held.get(DEFAULT_GALLERY).index.table
+        assert table.groups[0] == code(record) >= 0
+    with contextlib.closing(open_sqlite(tmp_path / "other")) as other:
+        assert code(other) != code(record)
+    assert group_code(CropLabel(7, "crop"), b"") == -8
