@@ -74,6 +74,23 @@ class UnusableImages(ServiceError):
         self.more["results"] = [one.model_dump(mode="json") if one else {} for one in images]
 
 
+class IndexUnavailable(ServiceError):
+    """An index outside this process that cannot be searched or written.
+
+    Attributes:
+        collection_gone: the server answers, and has no such collection.
+    """
+
+    code = "index_unavailable"
+    status = 503
+    retry_after_s = 2
+    sentence = (
+        "Milvus cannot be searched at the moment: {0}; ask again in {seconds} s, writes and reads "
+        "go on"
+    )
+    collection_gone = False
+
+
 def _kind(
     code: str, status: int, retry_after_s: int | None = None
 ) -> Callable[[str], type[ServiceError]]:

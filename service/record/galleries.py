@@ -32,6 +32,7 @@ from service.record.records import (
     PublishedCalibration,
     SettingsChanges,
 )
+from service.record.remote_index import drop_state
 
 NEXT_GALLERY = key("next gallery")
 NAMES = key("gallery name")
@@ -150,6 +151,7 @@ def _delete(transaction: Transaction, gallery_id: int) -> int:
     prefix = key("snapshot", gallery_id)
     snapshots = [last_text(own, prefix) for own, _ in transaction.below(prefix)]
     note_unneeded(transaction, [snapshot_name(gallery_id, one) for one in snapshots])
+    drop_state(transaction, gallery_id)
     transaction.note("gallery_deleted", gallery_id, entry.version)
     return entry.crops
 

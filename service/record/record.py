@@ -21,6 +21,7 @@ from service.record.identity_changes import IdentityChanges
 from service.record.jobs import Jobs
 from service.record.migration import is_older_file, is_older_redis, migrate_file, migrate_redis
 from service.record.redis_engine import RedisEngine, check_server
+from service.record.remote_index import RemoteIndexes
 from service.record.replacing import StagedVectors
 from service.record.sqlite_engine import SqliteEngine
 
@@ -47,6 +48,7 @@ class Record:
         self.identities = IdentityChanges(engine)
         self.unneeded_files = UnneededFiles(engine)
         self.calibrations = StoredCalibrations(engine)
+        self.remote_indexes = RemoteIndexes(engine)
         self.collect_garbage()
 
     def collect_garbage(self) -> None:

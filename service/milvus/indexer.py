@@ -1,0 +1,317 @@
+"""The indexer: brings galleries' collections in Milvus up to what the record has.
+
+Of the processes on a record one has a gallery's index, under a lease. It reads the record's changes
+in order, writes what is there now of the crops that they name, and then moves the watermark in the
+record. Doing so again from an older watermark leads to the same rows. What cannot be followed, or
+is of other vectors, is built anew beside what is searched.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, field, replace
+from typing import cast
+
+from service.errors import IndexUnavailable, RecordUnavailable, ServiceStopping
+from service.milvus.writing import CollectionWriter, Outdated, is_of
+from service.ops.failpoints import failpoint
+from service.ops.health import STOPPED, HealthCheck, Heartbeat, MonitoredThreadPool
+from service.record.engine import Change, ChangesLost, ChangeStream
+from service.record.remote_index import IndexState
+
+log = logging.getLogger(__name__)
+# After a crash another process goes on this late.
+LEASE_SECONDS, RENEW_SECONDS = 10.0, 3.0
+CHANGES_PER_READ = 256
+# The watermark of a gallery without changes is moved so often, so that those after it are kept.
+IDLE_CHANGES = 10_000
+WAIT_SECONDS = 0.5
+# A write of the process before may arrive so late; what it brought back is removed then.
+LATE_SECONDS = 30.0
+FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.05, 2.0
+SILENT_SECONDS, LONG_WORK_FACTOR = 90.0, 30.0
+CLOSING_SECONDS = 5.0
+
+
+class LeaseLost(Exception):
+    """Another process has the index of a gallery."""
+
+
+@dataclass
+class _Held:
+    """A gallery whose index this process writes.
+
+    Attributes:
+        state: as the record has it.
+        cursor: the last change that was read.
+        work: a build, which answers the new collection's state, or a sweep, which answers rows.
+        sweep_at: when the collection is compared with the record, by `time.monotonic`.
+        retry_at: before then nothing is tried after a failure.
+    """
+
+    state: IndexState
+    cursor: int
+    work: Future[IndexState | list[int]] | None = None
+    sweep_at: float | None = None
+    retry_at: float = 0.0
+
+
+@dataclass(eq=False)
+class Indexer:
+    """Follows the record for all galleries that no other process has.
+
+    Its thread outlives every failure, and tries again after a pause.
+
+    Attributes:
+        worker: what this process is called; no other one ever has the name.
+        dimensions: sizes of known embedders' features, for collections without rows.
+    """
+
+    writer: CollectionWriter
+    worker: str
+    dimensions: Mapping[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Starts nothing yet."""
+        self._record = self.writer.record
+        self._states = self._record.remote_indexes
+        self._stream = cast(ChangeStream, self._record.changes)
+        self._held: dict[int, _Held] = {}
+        self._renew_at, self._seen = 0.0, self._stream.last()
+        self._closing = threading.Event()
+        self._heartbeat = Heartbeat()
+        self._builders = MonitoredThreadPool(1, "index builder")
+        self._thread = threading.Thread(target=self._run, name="indexer", daemon=True)
+        self._why_down = ""
+
+    @property
+    def health_checks(self) -> list[HealthCheck]:
+        """Its threads, for the watchdog."""
+        silent = self._builders.silent_seconds
+        return [
+            HealthCheck("indexer", self._silent_seconds, SILENT_SECONDS),
+            HealthCheck("index builder", silent, SILENT_SECONDS, LONG_WORK_FACTOR),
+        ]
+
+    def start(self) -> None:
+        """Begins to follow the record."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Ends the work, and lets another process go on with it at once."""
+        self._closing.set()
+        if self._thread.is_alive():
+            self._thread.join(CLOSING_SECONDS)
+        self._builders.shutdown(cancel_futures=True)
+        for gallery_id in self._held:
+            try:
+                self._states.release(gallery_id, self.worker)
+            except RecordUnavailable:
+                return
+
+    def turn(self) -> bool:
+        """Does what there is to do; whether that was anything.
+
+        Raises:
+            IndexUnavailable, RecordUnavailable: it is to be called again after a pause.
+        """
+        if time.monotonic() >= self._renew_at:
+            self._renew()
+        busy = False
+        for gallery_id, held in list(self._held.items()):
+            if time.monotonic() < held.retry_at:
+                continue
+            try:
+                busy |= self._serve(held)
+            except LeaseLost:
+                log.warning("the index of gallery %d is not this process' any more", gallery_id)
+                del self._held[gallery_id]
+            except Exception as error:
+                held.retry_at = time.monotonic() + LONGEST_PAUSE_SECONDS
+                if isinstance(error, IndexUnavailable | RecordUnavailable):
+                    raise
+                log.exception("gallery %d could not be indexed", gallery_id)
+        return busy
+
+    def _run(self) -> None:
+        with self._heartbeat.working():
+            pause = FIRST_PAUSE_SECONDS
+            while not self._closing.is_set():
+                try:
+                    self._heartbeat.beat()
+                    if not self.turn():
+                        self._stream.after(self._seen, 1, WAIT_SECONDS)
+                    self._note_state("")
+                    pause = FIRST_PAUSE_SECONDS
+                    continue
+                except ServiceStopping:
+                    return
+                except (IndexUnavailable, RecordUnavailable, ChangesLost) as problem:
+                    self._note_state(problem.why)
+                except Exception:
+                    log.exception("the index in Milvus could not be brought up to the record")
+                with self._heartbeat.paused():
+                    self._closing.wait(pause)
+                pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+
+    def _note_state(self, why_down: str) -> None:
+        if bool(why_down) != bool(self._why_down):
+            log.warning("indexing %s", f"waits: {why_down}" if why_down else "goes on")
+        self._why_down = why_down
+
+    def _silent_seconds(self) -> float:
+        return self._heartbeat.silent_seconds() if self._thread.is_alive() else STOPPED
+
+    def _renew(self) -> None:
+        """Renews leases, takes over what is free, and drops collections that are unneeded."""
+        self._renew_at = time.monotonic() + RENEW_SECONDS
+        there = {entry.gallery_id: entry for entry in self._record.galleries.all()}
+        for gallery_id, entry in there.items():
+            state = self._states.claim(gallery_id, self.worker, LEASE_SECONDS)
+            if state is None:
+                self._held.pop(gallery_id, None)
+                continue
+            held = self._held.get(gallery_id)
+            if held is None or held.state.sequence != state.sequence:
+                held = self._held[gallery_id] = _Held(state, state.sequence)
+                # What a write of the process before has brought back is removed then.
+                held.sweep_at = time.monotonic() + LATE_SECONDS
+            held.state = state
+            if state.wanted or not is_of(state, entry):
+                self._begin_build(held, "it was asked for" if state.wanted else "it is behind")
+            elif held.sweep_at and time.monotonic() >= held.sweep_at and held.work is None:
+                held.sweep_at = None
+                held.work = self._builders.submit(self.writer.differing, state)
+        for gallery_id in self._held.keys() - there.keys():
+            del self._held[gallery_id]
+        for collection in self._states.unneeded():
+            self.writer.server.drop(collection)
+            self._states.forget_unneeded(collection)
+
+    def _serve(self, held: _Held) -> bool:
+        """Finishes and follows one gallery; whether there was anything to do."""
+        try:
+            finished = held.work is not None and held.work.done() and self._finish(held)
+            return self._follow(held) or finished
+        except (Outdated, ChangesLost) as why:
+            self._begin_build(held, str(why))
+        except IndexUnavailable as unavailable:
+            if not unavailable.collection_gone:
+                raise
+            self._begin_build(held, unavailable.why)
+        return False
+
+    def _follow(self, held: _Held) -> bool:
+        """Applies some changes of a gallery; whether there were any to read."""
+        changes = self._stream.after(held.cursor, CHANGES_PER_READ, 0.0)
+        if not changes:
+            return False
+        last = changes[-1].sequence
+        self._seen = max(self._seen, last)
+        if any(one.kind in ("gallery_created", "gallery_deleted") for one in changes):
+            self._renew_at = 0.0
+        if own := self._own(held.state, changes):
+            self._apply(held.state, own)
+        if own or last - held.state.sequence > IDLE_CHANGES:
+            self._advance(held, held.state, last, own)
+        held.cursor = last
+        return True
+
+    def _own(self, state: IndexState, changes: list[Change]) -> list[Change]:
+        mine = (one for one in changes if one.gallery_id == state.gallery_id)
+        return [one for one in mine if one.kind not in ("jobs", "keys", "calibration")]
+
+    def _apply(self, state: IndexState, own: list[Change]) -> None:
+        if not state.collection:
+            raise Outdated("it has no collection yet")
+        self.writer.apply(state, own)
+
+    def _advance(self, held: _Held, state: IndexState, last: int, own: list[Change]) -> None:
+        """Moves the watermark to a change; `state` names the collection that is searched then."""
+        timestamp, switches = self.writer.server.timestamp(), state is not held.state
+        if not switches and timestamp < state.timestamp:
+            raise Outdated("Milvus holds an older copy: its clock went back")
+        changes: dict[str, object] = {"sequence": last, "timestamp": timestamp}
+        changes["version"] = max([state.version, *(one.version for one in own)])
+        if switches:
+            names = ("collection", "at", "side", "embedder", "building", "wanted")
+            changes |= {name: getattr(state, name) for name in names}
+        failpoint("index.before-watermark")
+        moved = self._states.advance(held.state, **changes)
+        failpoint("index.watermark-moved")
+        if moved is None:
+            raise LeaseLost
+        held.state = moved
+
+    def _begin_build(self, held: _Held, why: str) -> None:
+        """Begins a new collection beside what is searched, unless one is being filled."""
+        if held.work is not None or time.monotonic() < held.retry_at:
+            return
+        state = held.state
+        log.info("gallery %d is indexed anew: %s", state.gallery_id, why)
+        builds = state.builds + 1
+        name = self.writer.codes.collection(state.gallery_id, builds)
+        begun = self._states.advance(state.gallery_id, self.worker, building=name, builds=builds)
+        if begun is None:
+            raise LeaseLost
+        held.state = begun
+        held.work = self._builders.submit(self._build, begun)
+
+    def _build(self, state: IndexState) -> IndexState:
+        """Fills a collection; answers the state in which it is searched."""
+        noted, entry = self._stream.last(), self._record.galleries.get(state.gallery_id)
+        if entry is None:
+            raise Outdated("it was deleted")
+        built = replace(
+            state,
+            collection=state.building,
+            building="",
+            wanted=False,
+            at=entry.at,
+            side=entry.side,
+            embedder=entry.embedding_fingerprint,
+            sequence=noted,
+            version=entry.version,
+        )
+        filled = self.writer.fill(built, self.dimensions.get(built.embedder), self._require_open)
+        return built if filled else replace(built, collection="")
+
+    def _require_open(self) -> None:
+        if self._closing.is_set():
+            raise ServiceStopping("the service is shutting down")
+
+    def _finish(self, held: _Held) -> bool:
+        """Searches what was built from now on, or mends what a sweep found."""
+        work, held.work = held.work, None
+        assert work is not None
+        try:
+            found = work.result()
+        except (Outdated, IndexUnavailable, RecordUnavailable, ChangesLost) as why:
+            held.retry_at = time.monotonic() + LONGEST_PAUSE_SECONDS
+            log.warning("a collection could not be filled, which is tried again: %s", why)
+            self._renew_at = held.retry_at
+            return False
+        if isinstance(found, list):
+            if found:
+                log.warning("%d rows differ from the record and are written anew", len(found))
+                gallery_id, version = held.state.gallery_id, held.state.version
+                self.writer.apply(
+                    held.state, [Change(0, "relabelled", gallery_id, version, tuple(found))]
+                )
+            return bool(found)
+        own: list[Change] = []
+        last = found.sequence
+        while last < held.cursor:
+            changes = self._stream.after(last, CHANGES_PER_READ, 0.0)
+            if mine := self._own(found, changes):
+                self._apply(found, mine)
+                own += mine
+            last = changes[-1].sequence
+        self._advance(held, found, last, own)
+        held.cursor = last
+        self._renew_at = 0.0
+        return True

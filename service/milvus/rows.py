@@ -1,0 +1,124 @@
+"""What Milvus holds of a crop: its vector, and codes that only the record can read.
+
+A code is a keyed hash: neither names nor crop ids nor metadata leave the record. What Milvus finds
+is a proposal; the record decides whether it is still there and what it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.record.records import CropLabel, IndexedCrop
+from service.search.table import Filter
+
+PREFIX = "gmn"
+UNKNOWN_CAMERA = -1
+# Before every time with a year; Milvus 2.3 has no null.
+UNKNOWN_TIME, EARLIEST_TIME = -1e18, -1e17
+
+
+class LabelRow(TypedDict):
+    """What a row has beside its vector; each compares equal or in order."""
+
+    id: int
+    crop: int
+    grp: int
+    camera: int
+    captured: float
+
+
+class Row(LabelRow):
+    """One row of a collection; `v` is of unit length, `(d,)`."""
+
+    v: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Hits:
+    """What a search proposes, nearest first.
+
+    Attributes:
+        row_ids, groups, crops: `(n,)` int64; the codes are those of `Codes`.
+        vectors: of unit length, `(n, d)` float32.
+        full: as many were found as were asked for; an approximate index may find fewer than are
+            there.
+    """
+
+    row_ids: NDArray[np.int64]
+    vectors: NDArray[np.float32]
+    groups: NDArray[np.int64]
+    crops: NDArray[np.int64]
+    full: bool
+
+
+@dataclass(frozen=True)
+class Codes:
+    """Codes of names by the record's secret; 63 bits, the same in every process.
+
+    Attributes:
+        secret: at most 64 bytes.
+    """
+
+    secret: bytes
+
+    def crop(self, label: CropLabel) -> int:
+        """Of a crop id: another copy of the record may give a row number out once more."""
+        return self._code("crop", label.crop_id)
+
+    def group(self, label: CropLabel) -> int:
+        """Of an identity; a crop without one is a group of its own, below 0."""
+        return -1 - label.row_id if label.identity is None else self._code("", label.identity)
+
+    def camera(self, name: str | None) -> int:
+        """Of a camera."""
+        return UNKNOWN_CAMERA if name is None else self._code("camera", name)
+
+    def label(self, label: CropLabel) -> LabelRow:
+        """What Milvus holds of a crop beside its vector."""
+        captured = label.captured_at
+        return LabelRow(
+            id=label.row_id,
+            crop=self.crop(label),
+            grp=self.group(label),
+            camera=self.camera(label.camera),
+            captured=UNKNOWN_TIME if captured is None else captured.timestamp(),
+        )
+
+    def row(self, crop: IndexedCrop) -> Row:
+        """What Milvus holds of a crop."""
+        vector = crop.vector.astype(np.float64)
+        unit = vector / max(float(np.linalg.norm(vector)), 1e-12)
+        return Row(**self.label(crop.label), v=unit.astype(np.float32))
+
+    def collection(self, gallery_id: int, build: int) -> str:
+        """A collection's name: other records on the same server have others."""
+        return f"{PREFIX}_{self._code('record', ''):x}_{gallery_id}_{build}"
+
+    def expression(self, wanted: Filter) -> str:
+        """A filter in Milvus' language; empty for every crop."""
+        parts: list[str] = []
+        if wanted.cameras:
+            parts.append(f"camera in {self._cameras(wanted.cameras)}")
+        if wanted.exclude_cameras:
+            parts.append(f"camera not in {self._cameras(wanted.exclude_cameras)}")
+        if wanted.captured_after:
+            parts.append(f"captured >= {wanted.captured_after.timestamp()!r}")
+        if wanted.captured_before:
+            parts.append(f"captured > {EARLIEST_TIME!r}")
+            parts.append(f"captured <= {wanted.captured_before.timestamp()!r}")
+        if wanted.without:
+            parts.append(f"id not in {sorted(wanted.without)}")
+        return " and ".join(parts)
+
+    def _cameras(self, names: Iterable[str]) -> list[int]:
+        return [self.camera(name) for name in names]
+
+    def _code(self, kind: str, text: str) -> int:
+        hashed = blake2b(text.encode(), digest_size=8, key=self.secret, person=kind.encode())
+        return int.from_bytes(hashed.digest(), "big") >> 1

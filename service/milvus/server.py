@@ -1,0 +1,211 @@
+"""A Milvus server: collections of rows, written and searched under time limits.
+
+What it shows may be older than what was written: a search waits for a timestamp that the server
+itself gave out after the write. Deletes answer none and inserts need not, so it is asked for one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import re
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import grpc
+import numpy as np
+from numpy.typing import NDArray
+from pymilvus import DataType, MilvusClient, MilvusException
+
+from service.errors import IndexUnavailable
+from service.milvus.rows import PREFIX, Codes, Hits, LabelRow, Row
+from service.search.table import Filter
+
+# It logs every error with the request, which is raised anyway.
+logging.getLogger("pymilvus").setLevel(logging.CRITICAL)
+log = logging.getLogger(__name__)
+OLDEST_SERVER = (2, 3)
+# Milvus refuses more.
+LARGEST_LIMIT = 16_384
+# A page of rows is a range of numbers, since an answer's order is not promised.
+IDS_PER_PAGE = 8192
+NOT_FOUND, NOT_LOADED = 100, 101
+SEARCH_SECONDS, WRITE_SECONDS, SCHEMA_SECONDS = 1.0, 10.0, 60.0
+NUMBERS = ("crop", "grp", "camera")
+
+
+class MilvusServer:
+    """One server, connected when it is first needed; used from any thread."""
+
+    def __init__(self, url: str, token: str = "") -> None:
+        self.url = url
+        self._token = token
+        self._lock = threading.Lock()
+        self._client: MilvusClient | None = None
+
+    def create(self, collection: str, dimension: int, index: str = "FLAT") -> None:
+        """Makes an empty collection that can be searched."""
+        # Types that every server knows: an unknown one ends Milvus 2.3, at each restart again.
+        schema = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
+        schema.add_field("id", DataType.INT64, is_primary=True)
+        schema.add_field("v", DataType.FLOAT_VECTOR, dim=dimension)
+        for name in NUMBERS:
+            schema.add_field(name, DataType.INT64)
+        schema.add_field("captured", DataType.DOUBLE)
+        indexes = MilvusClient.prepare_index_params()
+        indexes.add_index("v", index_type=index, metric_type="IP")
+        with self._answering() as client:
+            client.create_collection(
+                collection, schema=schema, index_params=indexes, timeout=SCHEMA_SECONDS
+            )
+
+    def collections(self) -> list[str]:
+        """The names of all collections of this program."""
+        with self._answering() as client:
+            found = client.list_collections(timeout=WRITE_SECONDS)
+        return [name for name in found if name.startswith(PREFIX)]
+
+    def drop(self, collection: str) -> None:
+        """Drops a collection; one that is gone is no error."""
+        with self._answering() as client:
+            client.drop_collection(collection, timeout=SCHEMA_SECONDS)
+
+    def upsert(self, collection: str, rows: Sequence[Row]) -> None:
+        """Writes rows, or writes them anew."""
+        if rows:
+            with self._answering(collection) as client:
+                client.upsert(collection, list(rows), timeout=WRITE_SECONDS)
+
+    def delete(self, collection: str, row_ids: Sequence[int]) -> None:
+        """Deletes rows; those that are not there are no error."""
+        if row_ids:
+            with self._answering(collection) as client:
+                client.delete(collection, ids=list(row_ids), timeout=WRITE_SECONDS)
+
+    def timestamp(self) -> int:
+        """A time of the server's clock, after all that it has acknowledged; 0 of milvus-lite."""
+        with self._answering() as client:
+            # The client offers it nowhere else; an insert's answer would need a row for a marker.
+            handler: Any = client._get_connection()
+            return int(handler.alloc_timestamp(timeout=WRITE_SECONDS))
+
+    def search(
+        self,
+        collection: str,
+        query: NDArray[np.float32],
+        limit: int,
+        wanted: Filter,
+        codes: Codes,
+        timestamp: int,
+        grouped: bool = False,
+    ) -> Hits:
+        """The rows nearest to a query, as they were at a timestamp or later.
+
+        Args:
+            query: of unit length, `(d,)`.
+            limit: at most; cut to what Milvus allows.
+            timestamp: of this server, which the search waits for.
+            grouped: only the nearest of each group.
+        """
+        limit = min(limit, LARGEST_LIMIT)
+        more = {"group_by_field": "grp"} if grouped else {}
+        with self._answering(collection) as client:
+            (found,) = client.search(
+                collection,
+                data=[query],
+                anns_field="v",
+                filter=codes.expression(wanted),
+                limit=limit,
+                search_params={"metric_type": "IP"},
+                output_fields=["v", "grp", "crop"],
+                # Where the server gives out no timestamps, 0 waits for everything.
+                consistency_level="Customized",
+                guarantee_timestamp=timestamp,
+                timeout=SEARCH_SECONDS,
+                **more,
+            )
+        vectors = [one["entity"]["v"] for one in found]
+        return Hits(
+            np.array([one["id"] for one in found], np.int64),
+            np.array(vectors, np.float32).reshape(len(found), len(query)),
+            np.array([one["entity"]["grp"] for one in found], np.int64),
+            np.array([one["entity"]["crop"] for one in found], np.int64),
+            len(found) == limit,
+        )
+
+    def rows(self, collection: str, first: int, end: int, timestamp: int) -> list[LabelRow]:
+        """The rows from a number to before another, at most `IDS_PER_PAGE`, in no order."""
+        # Not by the client's iterator, which waits for a time of this machine's clock.
+        with self._answering(collection) as client:
+            found: list[LabelRow] = client.query(
+                collection,
+                filter=f"id >= {first} and id < {end}",
+                output_fields=["id", *NUMBERS, "captured"],
+                consistency_level="Customized",
+                guarantee_timestamp=timestamp,
+                timeout=WRITE_SECONDS,
+            )
+        return found
+
+    def compact(self, collection: str) -> int:
+        """Begins to remove what was deleted from the collection's files; answers its number."""
+        with self._answering(collection) as client:
+            client.flush(collection, timeout=WRITE_SECONDS)
+            return int(client.compact(collection, timeout=WRITE_SECONDS))
+
+    def is_compacted(self, number: int) -> bool:
+        """Whether a compaction has ended."""
+        with self._answering() as client:
+            return str(client.get_compaction_state(number, timeout=WRITE_SECONDS)) == "Completed"
+
+    def close(self) -> None:
+        """Ends the connection."""
+        with self._lock:
+            if self._client:
+                self._client.close()
+            self._client = None
+
+    @contextlib.contextmanager
+    def _answering(self, collection: str = "") -> Iterator[MilvusClient]:
+        """A connected client; its errors are raised as `IndexUnavailable`."""
+        try:
+            client = self._connected()
+            try:
+                yield client
+            except MilvusException as error:
+                if collection and error.code == NOT_LOADED:
+                    client.load_collection(collection, timeout=SEARCH_SECONDS, _async=True)
+                raise
+        except (MilvusException, grpc.RpcError) as error:
+            unavailable = IndexUnavailable(_why(error))
+            unavailable.collection_gone = getattr(error, "code", None) == NOT_FOUND
+            raise unavailable from error
+
+    def _connected(self) -> MilvusClient:
+        with self._lock:
+            if self._client is None:
+                client = MilvusClient(self.url, token=self._token, timeout=SEARCH_SECONDS)
+                try:
+                    found = str(client.get_server_version(timeout=SEARCH_SECONDS))
+                    version = tuple(map(int, re.findall(r"\d+", found)[:2]))
+                    if version < OLDEST_SERVER:
+                        raise IndexUnavailable(
+                            f"it is version {found}, and 2.3 or newer is needed; name another "
+                            "server in GMN_INDEX_URL"
+                        )
+                except BaseException:
+                    client.close()
+                    raise
+                self._client = client
+            return self._client
+
+
+def _why(error: MilvusException | grpc.RpcError) -> str:
+    """A short reason without addresses and requests."""
+    if isinstance(error, MilvusException) and error.code == NOT_LOADED:
+        return "a collection is being loaded"
+    if isinstance(error, MilvusException) and error.code == NOT_FOUND:
+        return "a collection is gone; it is built anew"
+    code = error.code() if isinstance(error, grpc.RpcError) else error.code
+    return f"it does not answer ({code})"

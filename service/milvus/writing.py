@@ -1,0 +1,134 @@
+"""Writes a gallery's crops from the record into a collection, and compares the two."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import TypeVar
+
+from service.milvus.rows import Codes, LabelRow
+from service.milvus.server import IDS_PER_PAGE, MilvusServer
+from service.ops.failpoints import failpoint
+from service.ops.health import heartbeat
+from service.record.engine import Change
+from service.record.record import Record
+from service.record.records import CropFilter, CropLabel, GalleryRecord
+from service.record.remote_index import IndexState
+
+ROWS_PER_WRITE = 1000
+Item = TypeVar("Item")
+
+
+class Outdated(Exception):
+    """The gallery has other vectors or crops than a collection: it has to be built anew."""
+
+
+def is_of(state: IndexState, entry: GalleryRecord | None) -> bool:
+    """Whether a collection is of the crops and vectors that a gallery has now."""
+    found = entry and (entry.at, entry.side, entry.embedding_fingerprint)
+    return found == (state.at, state.side, state.embedder)
+
+
+@dataclass(frozen=True)
+class CollectionWriter:
+    """Brings collections up to the record."""
+
+    record: Record
+    server: MilvusServer
+    codes: Codes
+
+    def apply(self, state: IndexState, changes: Iterable[Change]) -> None:
+        """Writes what is there now of the crops that changes name, and deletes the others.
+
+        Raises:
+            Outdated: the gallery has gone over to other vectors; some may be written.
+        """
+        wanted = {row: one.kind for one in changes for row in one.row_ids}
+        removed = [row for row, kind in wanted.items() if kind == "removed"]
+        left = sorted(wanted.keys() - removed)
+        for rows in _parts(left):
+            crops = self.record.crops.indexed(state.gallery_id, rows)
+            # Afterwards: the crops were then read of the same vectors.
+            self._require(state)
+            self.server.upsert(state.collection, list(map(self.codes.row, crops)))
+            removed += set(rows).difference(crop.label.row_id for crop in crops)
+        failpoint("index.rows-written")
+        for rows in _parts(removed):
+            self.server.delete(state.collection, rows)
+        self._require(state)
+
+    def fill(self, state: IndexState, dimension: int | None, between: Callable[[], None]) -> bool:
+        """Makes a collection of every crop of a gallery.
+
+        Args:
+            state: with the collection's name.
+            dimension: of a gallery without crops; None where it is unknown.
+            between: called now and then; an error of it ends this.
+
+        Returns:
+            False, and nothing was made, where the dimension is unknown.
+
+        Raises:
+            Outdated: the gallery went over to other vectors meanwhile.
+        """
+        crops = self.record.crops.vectors(state.gallery_id)
+        part = list(islice(crops, ROWS_PER_WRITE))
+        size = len(part[0].vector) if part else dimension
+        if size is None:
+            return False
+        # Under this name there may be one of a newer copy of the record.
+        self.server.drop(state.collection)
+        self.server.create(state.collection, size)
+        while part:
+            heartbeat()
+            between()
+            self.server.upsert(state.collection, list(map(self.codes.row, part)))
+            failpoint("index.part-filled")
+            part = list(islice(crops, ROWS_PER_WRITE))
+        self._require(state)
+        return True
+
+    def differing(self, state: IndexState, among: Iterable[int] | None = None) -> list[int]:
+        """Rows that are in one alone of collection and record, or differ; changes show as such.
+
+        Args:
+            among: looks only at these rows; None for all.
+        """
+        entry, timestamp = self.record.galleries.get(state.gallery_id), self.server.timestamp()
+        if entry is None or not state.collection:
+            return []
+        only = None if among is None else set(among)
+        pages = range(entry.rows // IDS_PER_PAGE + 1)
+        found: list[int] = []
+        for page in pages if only is None else sorted({row // IDS_PER_PAGE for row in only}):
+            first = page * IDS_PER_PAGE
+            held = self.server.rows(state.collection, first, first + IDS_PER_PAGE, timestamp)
+            here = {row["id"]: _codes(row) for row in held}
+            labels = self._labels(state.gallery_id, first, first + IDS_PER_PAGE)
+            there = {one.row_id: _codes(self.codes.label(one)) for one in labels}
+            rows = here.keys() | there.keys()
+            found += (row for row in sorted(rows) if here.get(row) != there.get(row))
+        return [row for row in found if only is None or row in only]
+
+    def _labels(self, gallery_id: int, first: int, end: int) -> Iterator[CropLabel]:
+        after = first - 1
+        while crops := self.record.crops.page(gallery_id, CropFilter(), after, ROWS_PER_WRITE):
+            heartbeat()
+            yield from (crop for crop in crops if crop.row_id < end)
+            after = crops[-1].row_id
+            if after >= end:
+                return
+
+    def _require(self, state: IndexState) -> None:
+        if not is_of(state, self.record.galleries.get(state.gallery_id)):
+            raise Outdated
+
+
+def _codes(row: LabelRow) -> tuple[float, ...]:
+    return row["crop"], row["grp"], row["camera"], row["captured"]
+
+
+def _parts(items: Sequence[Item]) -> Iterator[Sequence[Item]]:
+    for first in range(0, len(items), ROWS_PER_WRITE):
+        yield items[first : first + ROWS_PER_WRITE]

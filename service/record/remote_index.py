@@ -1,0 +1,157 @@
+"""The state of a gallery's index outside this program: which collection, up to where, by whom.
+
+The entry is the watermark. A search reads it first; one commit leads it to another collection.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from pydantic import TypeAdapter
+from pydantic.dataclasses import dataclass as stored_dataclass
+
+from service.record.engine import (
+    Reader,
+    RecordPart,
+    Transaction,
+    below,
+    key,
+    last_text,
+    transactional,
+)
+from service.record.entries import require_entry
+
+UNNEEDED = "unneeded collection"
+
+
+@stored_dataclass(frozen=True)
+class IndexState:
+    """How far a gallery's index outside is, and which process writes it.
+
+    Attributes:
+        collection: that is searched; empty for none.
+        at, side, embedder: of the vectors in it, as in `GalleryRecord`.
+        sequence: of the last change of the record that is in it.
+        version: of the gallery that it shows.
+        timestamp: of the index' server, after the last write.
+        building: a collection that is being filled; empty for none.
+        builds: how many were begun; each has a name of its own.
+        wanted: a rebuild was asked for.
+        worker: the process that writes it, until `lease_until_ms` on the record's clock.
+    """
+
+    gallery_id: int
+    collection: str = ""
+    at: int = -1
+    side: int = -1
+    embedder: str = ""
+    sequence: int = 0
+    version: int = 0
+    timestamp: int = 0
+    building: str = ""
+    builds: int = 0
+    wanted: bool = False
+    worker: str = ""
+    lease_until_ms: int = 0
+
+
+class RemoteIndexes(RecordPart):
+    """The states of all galleries' indexes; a gallery's deletion removes its own."""
+
+    def state(self, gallery_id: int) -> IndexState | None:
+        """One gallery's; None where no process has begun."""
+        return _read(self._reader, gallery_id)
+
+    @transactional
+    def claim(
+        self, transaction: Transaction, gallery_id: int, worker: str, lease_seconds: float
+    ) -> IndexState | None:
+        """Takes a gallery's index where it is free, or renews its lease.
+
+        Returns:
+            The state; None where another process has it, or the gallery was deleted.
+        """
+        now_ms = self._engine.now_ms()
+        found = _read(transaction, gallery_id)
+        if found and found.worker != worker and found.lease_until_ms > now_ms:
+            return None
+        # By `json`, so that one that is deleted at this moment gets no state any more.
+        if found is None and transaction.json(key("gallery", gallery_id)) is None:
+            return None
+        until_ms = now_ms + int(lease_seconds * 1000)
+        state = replace(found or IndexState(gallery_id), worker=worker, lease_until_ms=until_ms)
+        return _put(transaction, state)
+
+    @transactional
+    def release(self, transaction: Transaction, gallery_id: int, worker: str) -> None:
+        """Lets another process take an index over at once."""
+        found = _read(transaction, gallery_id)
+        if found and found.worker == worker:
+            _put(transaction, replace(found, lease_until_ms=0))
+
+    @transactional
+    def advance(
+        self, transaction: Transaction, before: IndexState, **changes: Any
+    ) -> IndexState | None:
+        """Moves the watermark; a collection that another one replaces is unneeded then.
+
+        Returns:
+            The state; None where it is not as before: another process has the index, the gallery
+            was deleted, or the record is an older copy.
+        """
+        found = _read(transaction, before.gallery_id)
+        if found is None or _place(found) != _place(before):
+            return None
+        state = replace(found, **changes)
+        kept = (state.collection, state.building)
+        note_collections(transaction, {found.collection, found.building}.difference(kept))
+        return _put(transaction, state)
+
+    @transactional
+    def ask_rebuild(self, transaction: Transaction, gallery_id: int) -> None:
+        """Asks for a new collection from the record; raises `UnknownGallery`."""
+        require_entry(transaction, gallery_id)
+        found = _read(transaction, gallery_id) or IndexState(gallery_id)
+        _put(transaction, replace(found, wanted=True))
+
+    def unneeded(self) -> list[str]:
+        """Collections that are to be dropped."""
+        prefix = key(UNNEEDED)
+        return [last_text(own, prefix) for own, _ in self._reader.every(below(prefix))]
+
+    @transactional
+    def forget_unneeded(self, transaction: Transaction, collection: str) -> None:
+        """Notes that a collection is dropped."""
+        transaction.delete(key(UNNEEDED, collection))
+
+
+def note_collections(transaction: Transaction, collections: set[str]) -> None:
+    """Notes collections that nothing shows any more."""
+    for name in filter(None, collections):
+        transaction.put_json(key(UNNEEDED, name), 1)
+
+
+def drop_state(transaction: Transaction, gallery_id: int) -> None:
+    """Removes the state of a gallery that is deleted; its collections are unneeded then."""
+    found = _read(transaction, gallery_id)
+    if found:
+        note_collections(transaction, {found.collection, found.building})
+        transaction.delete(key("remote index", gallery_id))
+
+
+def _place(state: IndexState) -> tuple[str | int, ...]:
+    return state.worker, state.sequence, state.builds
+
+
+def _read(reader: Reader, gallery_id: int) -> IndexState | None:
+    found = reader.json(key("remote index", gallery_id))
+    return None if found is None else STATE.validate_python(found)
+
+
+def _put(transaction: Transaction, state: IndexState) -> IndexState:
+    transaction.put_json(key("remote index", state.gallery_id), state)
+    return state
+
+
+STATE = TypeAdapter(IndexState)
