@@ -18,7 +18,6 @@ from typing import cast
 
 from service.errors import IndexUnavailable, RecordUnavailable, ServiceStopping
 from service.milvus.writing import CollectionWriter, Outdated, is_of
-from service.ops.failpoints import failpoint
 from service.ops.health import STOPPED, HealthCheck, Heartbeat, MonitoredThreadPool
 from service.record.engine import Change, ChangesLost, ChangeStream
 from service.record.remote_index import IndexState
@@ -29,7 +28,8 @@ LEASE_SECONDS, RENEW_SECONDS = 10.0, 3.0
 CHANGES_PER_READ = 256
 # The watermark of a gallery without changes is moved so often, so that those after it are kept.
 IDLE_CHANGES = 10_000
-WAIT_SECONDS = 0.5
+# While a collection is being filled, the end of that is looked for.
+WAIT_SECONDS, POLL_SECONDS = 0.5, 0.05
 # A write of the process before may arrive so late; what it brought back is removed then.
 LATE_SECONDS = 30.0
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.05, 2.0
@@ -144,7 +144,9 @@ class Indexer:
                 try:
                     self._heartbeat.beat()
                     if not self.turn():
-                        self._stream.after(self._seen, 1, WAIT_SECONDS)
+                        filling = any(held.work for held in self._held.values())
+                        wait = POLL_SECONDS if filling else WAIT_SECONDS
+                        self._stream.after(self._seen, 1, wait)
                     self._note_state("")
                     pause = FIRST_PAUSE_SECONDS
                     continue
@@ -240,9 +242,7 @@ class Indexer:
         if switches:
             names = ("collection", "at", "side", "embedder", "building", "wanted")
             changes |= {name: getattr(state, name) for name in names}
-        failpoint("index.before-watermark")
         moved = self._states.advance(held.state, **changes)
-        failpoint("index.watermark-moved")
         if moved is None:
             raise LeaseLost
         held.state = moved
@@ -255,9 +255,10 @@ class Indexer:
         log.info("gallery %d is indexed anew: %s", state.gallery_id, why)
         builds = state.builds + 1
         name = self.writer.codes.collection(state.gallery_id, builds)
-        begun = self._states.advance(state.gallery_id, self.worker, building=name, builds=builds)
+        begun = self._states.advance(state, building=name, builds=builds)
         if begun is None:
-            raise LeaseLost
+            self._held.pop(state.gallery_id, None)
+            return
         held.state = begun
         held.work = self._builders.submit(self._build, begun)
 

@@ -9,7 +9,6 @@ from typing import TypeVar
 
 from service.milvus.rows import Codes, LabelRow
 from service.milvus.server import IDS_PER_PAGE, MilvusServer
-from service.ops.failpoints import failpoint
 from service.ops.health import heartbeat
 from service.record.engine import Change
 from service.record.record import Record
@@ -53,7 +52,6 @@ class CollectionWriter:
             self._require(state)
             self.server.upsert(state.collection, list(map(self.codes.row, crops)))
             removed += set(rows).difference(crop.label.row_id for crop in crops)
-        failpoint("index.rows-written")
         for rows in _parts(removed):
             self.server.delete(state.collection, rows)
         self._require(state)
@@ -84,7 +82,6 @@ class CollectionWriter:
             heartbeat()
             between()
             self.server.upsert(state.collection, list(map(self.codes.row, part)))
-            failpoint("index.part-filled")
             part = list(islice(crops, ROWS_PER_WRITE))
         self._require(state)
         return True

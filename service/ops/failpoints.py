@@ -33,8 +33,7 @@ snapshot.written snapshot.in-place snapshot.registered restore.file-read restore
 compaction.planned compaction.built compaction.adopted
 reindex.begun reindex.batch-embedded reindex.batch-kept reindex.switched
 job.created job.ended import.archive-kept import.unpacked import.files-read import.batch-landed
-import.progress-noted import.files-removed
-index.rows-written index.part-filled index.before-watermark index.watermark-moved audit.before-line audit.line-written
+import.progress-noted import.files-removed audit.before-line audit.line-written
 """
 WRITES = _WRITES.split()
 # Before the commit; then the record has the write and the index does not; then searches show it.

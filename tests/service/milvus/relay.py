@@ -6,6 +6,7 @@ socket is made before the process enters its new namespace and stays in the old 
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import fcntl
 import os
@@ -21,17 +22,12 @@ CHUNK = 1 << 16
 
 
 def _pass_on(source: socket.socket, target: socket.socket) -> None:
-    try:
+    with contextlib.suppress(OSError):
         while data := source.recv(CHUNK):
             target.sendall(data)
-    except OSError:
-        pass
-    finally:
-        for one in (source, target):
-            try:
-                one.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
+    for one in (source, target):
+        with contextlib.suppress(OSError):
+            one.shutdown(socket.SHUT_RDWR)
 
 
 def main(port: int) -> None:

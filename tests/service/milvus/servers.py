@@ -20,7 +20,7 @@ import pytest
 
 from tests.service.redis_server import free_port
 
-ENVIRONMENTS = Path(os.environ.get("GMN_TEST_MILVUS", Path(__file__).parents[3] / ".milvus"))
+ENVIRONMENTS = Path(os.environ.get("REID_TEST_MILVUS", Path(__file__).parents[3] / ".milvus"))
 LITE = ENVIRONMENTS / "lite" / "bin" / "milvus-lite"
 REAL = ENVIRONMENTS / "real" / "bin" / "milvus-server"
 INSIDE_PORT = 19530

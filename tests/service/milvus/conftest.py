@@ -1,0 +1,28 @@
+"""Servers that the tests of a file share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.service.milvus.lab import Lab, lab
+from tests.service.milvus.servers import Lite, Real, milvus_server
+from tests.service.redis_server import RedisServer
+
+KINDS = ["lite", pytest.param("real", marks=pytest.mark.slow)]
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def milvus(request: pytest.FixtureRequest) -> Iterator[Lite | Real]:
+    """milvus-lite in fast tests, the real Milvus in slow ones."""
+    with milvus_server(request.param) as server:
+        yield server
+
+
+@pytest.fixture
+def one(redis_record: RedisServer, milvus: Lite | Real) -> Iterator[Lab]:
+    """An emptied record, and its indexer."""
+    redis_record.ask("FLUSHALL")
+    with lab(redis_record.url, milvus.url) as own:
+        yield own

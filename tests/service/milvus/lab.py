@@ -1,0 +1,119 @@
+"""A record with its indexer, beside the same crops in FAISS, without model and HTTP."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.milvus.indexer import Indexer
+from service.milvus.rows import Codes, Hits
+from service.milvus.server import MilvusServer
+from service.milvus.writing import CollectionWriter
+from service.record.record import Record, open_redis
+from service.record.records import ArchivedCrop, GalleryRecord, GallerySettings
+from service.record.remote_index import IndexState
+from service.search.index import GalleryIndex
+from service.search.table import Filter
+from tests.service.gallery.new_crops import EMBEDDER, new_crop
+from tests.waiting import eventually
+
+DIMENSION = 32
+SECRET = hashlib.sha256(b"of these tests").digest()
+
+
+def drawn(number: int, dimension: int = DIMENSION) -> NDArray[np.float32]:
+    """A crop's vector, not of unit length."""
+    drawing = np.random.default_rng(number)
+    return (drawing.normal(size=dimension) * drawing.uniform(1, 9)).astype(np.float32)
+
+
+def drawn_crop(number: int, **said: Any) -> ArchivedCrop:
+    return replace(new_crop(number, **said), vector=drawn(number), picture=None)
+
+
+class Lab:
+    """One process' indexer on a record, and what a search of it finds."""
+
+    def __init__(self, redis_url: str, milvus_url: str, worker: str = "one") -> None:
+        self.redis_url = redis_url
+        self.record: Record = open_redis(redis_url, timeout_seconds=5.0)
+        self.server = MilvusServer(milvus_url)
+        self.codes = Codes(SECRET)
+        self.writer = CollectionWriter(self.record, self.server, self.codes)
+        self.indexer = Indexer(self.writer, worker, {EMBEDDER: DIMENSION})
+
+    def gallery(self, name: str = "default") -> GalleryRecord:
+        """A gallery of a name, which is made where there is none."""
+        for one in self.record.galleries.all():
+            if one.name == name:
+                return one
+        return self.record.galleries.create(name, EMBEDDER, GallerySettings())
+
+    def enroll(self, gallery: GalleryRecord, *crops: ArchivedCrop) -> list[int]:
+        """Enrols crops; answers their rows."""
+        crops_now = self.record.crops
+        added = crops_now.enroll(gallery.gallery_id, EMBEDDER, list(crops)).added
+        return [one.label.row_id for one in added]
+
+    def remove(self, gallery: GalleryRecord, rows: Sequence[int]) -> None:
+        crops = self.record.crops
+        ids = [one.crop_id for one in crops.by_row(gallery.gallery_id, rows).values()]
+        crops.remove(gallery.gallery_id, ids)
+
+    def state(self, gallery: GalleryRecord) -> IndexState:
+        return self.record.remote_indexes.state(gallery.gallery_id) or IndexState(-1)
+
+    def caught_up(self, gallery: GalleryRecord, seconds: float = 30.0) -> None:
+        """Returns once the watermark shows what was committed before."""
+        entry = self.record.galleries.get(gallery.gallery_id)
+        assert entry is not None
+
+        def up() -> bool:
+            state = self.state(gallery)
+            there = (state.at, state.side) == (entry.at, entry.side)
+            return there and bool(state.collection) and state.version >= entry.version
+
+        eventually(up, seconds)
+
+    def hits(
+        self,
+        gallery: GalleryRecord,
+        query: NDArray[np.float32],
+        limit: int = 1000,
+        wanted: Filter | None = None,
+        grouped: bool = False,
+    ) -> Hits:
+        """What Milvus proposes at the watermark."""
+        state, unit = self.state(gallery), query / np.linalg.norm(query)
+        args = (wanted or Filter(), self.codes, state.timestamp, grouped)
+        return self.server.search(state.collection, unit.astype(np.float32), limit, *args)
+
+    def found(self, gallery: GalleryRecord, *args: Any, **more: Any) -> list[int]:
+        """The rows of `hits`."""
+        return self.hits(gallery, *args, **more).row_ids.tolist()
+
+    def in_faiss(self, gallery: GalleryRecord) -> GalleryIndex:
+        """The record's crops in an index of this process."""
+        index = GalleryIndex(DIMENSION)
+        index.add(self.record.crops.vectors(gallery.gallery_id))
+        return index
+
+    def close(self) -> None:
+        self.indexer.close()
+        self.server.close()
+        self.record.close()
+
+
+@contextlib.contextmanager
+def lab(redis_url: str, milvus_url: str, worker: str = "one") -> Iterator[Lab]:
+    """A lab whose indexer runs."""
+    with contextlib.closing(Lab(redis_url, milvus_url, worker)) as own:
+        own.gallery()
+        own.indexer.start()
+        yield own
