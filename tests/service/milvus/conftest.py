@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from service.milvus import indexer
 from tests.service.milvus.lab import Lab, lab
 from tests.service.milvus.servers import Lite, Real, milvus_server
 from tests.service.redis_server import RedisServer
@@ -18,6 +19,12 @@ def milvus(request: pytest.FixtureRequest) -> Iterator[Lite | Real]:
     """milvus-lite in fast tests, the real Milvus in slow ones."""
     with milvus_server(request.param) as server:
         yield server
+
+
+@pytest.fixture(autouse=True)
+def _short_leases(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(indexer, "LEASE_SECONDS", 1.0)
+    monkeypatch.setattr(indexer, "RENEW_SECONDS", 0.2)
 
 
 @pytest.fixture
