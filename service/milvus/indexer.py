@@ -32,6 +32,8 @@ IDLE_CHANGES = 10_000
 WAIT_SECONDS, POLL_SECONDS = 0.5, 0.05
 # A write of the process before may arrive so late; what it brought back is removed then.
 LATE_SECONDS = 30.0
+# A search that is under way would find nothing in a collection that is dropped, and no error.
+DROP_AFTER_SECONDS = 10.0
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.05, 2.0
 SILENT_SECONDS, LONG_WORK_FACTOR = 90.0, 30.0
 CLOSING_SECONDS = 5.0
@@ -190,7 +192,7 @@ class Indexer:
                 held.work = self._builders.submit(self.writer.differing, state)
         for gallery_id in self._held.keys() - there.keys():
             del self._held[gallery_id]
-        for collection in self._states.unneeded():
+        for collection in self._states.unneeded(DROP_AFTER_SECONDS):
             self.writer.server.drop(collection)
             self._states.forget_unneeded(collection)
 

@@ -30,6 +30,8 @@ OLDEST_SERVER = (2, 3)
 LARGEST_LIMIT = 16_384
 # A page of rows is a range of numbers, since an answer's order is not promised.
 IDS_PER_PAGE = 8192
+# Where groups are too few, so many times as many are asked for.
+DEEPER = 8
 NOT_FOUND, NOT_LOADED = 100, 101
 SEARCH_SECONDS, WRITE_SECONDS, SCHEMA_SECONDS = 1.0, 10.0, 60.0
 NUMBERS = ("crop", "grp", "camera")
@@ -108,8 +110,36 @@ class MilvusServer:
             timestamp: of this server, which the search waits for.
             grouped: only the nearest of each group.
         """
-        limit = min(limit, LARGEST_LIMIT)
-        more = {"group_by_field": "grp"} if grouped else {}
+        asked = limit = min(limit, LARGEST_LIMIT)
+        while True:
+            found = self._search(collection, query, asked, wanted, codes, timestamp, grouped)
+            groups = np.array([one["entity"]["grp"] for one in found], np.int64)
+            if not grouped:
+                break
+            # Milvus 2.3 answers several of one group from what it has not indexed yet.
+            first = np.sort(np.unique(groups, return_index=True)[1])[:limit]
+            if len(first) == limit or len(found) < asked or asked == LARGEST_LIMIT:
+                found, groups = [found[place] for place in first.tolist()], groups[first]
+                break
+            asked = min(asked * DEEPER, LARGEST_LIMIT)
+        return Hits(
+            np.array([one["id"] for one in found], np.int64),
+            np.array([one["entity"]["v"] for one in found], np.float32).reshape(-1, len(query)),
+            groups,
+            np.array([one["entity"]["crop"] for one in found], np.int64),
+            len(found) == limit,
+        )
+
+    def _search(
+        self,
+        collection: str,
+        query: NDArray[np.float32],
+        limit: int,
+        wanted: Filter,
+        codes: Codes,
+        timestamp: int,
+        grouped: bool,
+    ) -> list[Any]:
         with self._answering(collection) as client:
             (found,) = client.search(
                 collection,
@@ -123,16 +153,9 @@ class MilvusServer:
                 consistency_level="Customized",
                 guarantee_timestamp=timestamp,
                 timeout=SEARCH_SECONDS,
-                **more,
+                **({"group_by_field": "grp"} if grouped else {}),
             )
-        vectors = [one["entity"]["v"] for one in found]
-        return Hits(
-            np.array([one["id"] for one in found], np.int64),
-            np.array(vectors, np.float32).reshape(len(found), len(query)),
-            np.array([one["entity"]["grp"] for one in found], np.int64),
-            np.array([one["entity"]["crop"] for one in found], np.int64),
-            len(found) == limit,
-        )
+        return list(found)
 
     def rows(self, collection: str, first: int, end: int, timestamp: int) -> list[LabelRow]:
         """The rows from a number to before another, at most `IDS_PER_PAGE`, in no order."""

@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 from pydantic.dataclasses import dataclass as stored_dataclass
+from pydantic_core import from_json
 
 from service.record.engine import (
     Reader,
@@ -115,10 +116,11 @@ class RemoteIndexes(RecordPart):
         found = _read(transaction, gallery_id) or IndexState(gallery_id)
         _put(transaction, replace(found, wanted=True))
 
-    def unneeded(self) -> list[str]:
-        """Collections that are to be dropped."""
-        prefix = key(UNNEEDED)
-        return [last_text(own, prefix) for own, _ in self._reader.every(below(prefix))]
+    def unneeded(self, seconds: float) -> list[str]:
+        """Collections that have been unneeded for so long."""
+        prefix, until_ms = key(UNNEEDED), self._engine.now_ms() - int(seconds * 1000)
+        noted = self._reader.every(below(prefix))
+        return [last_text(own, prefix) for own, body in noted if from_json(body) <= until_ms]
 
     @transactional
     def forget_unneeded(self, transaction: Transaction, collection: str) -> None:
@@ -129,7 +131,7 @@ class RemoteIndexes(RecordPart):
 def note_collections(transaction: Transaction, collections: set[str]) -> None:
     """Notes collections that nothing shows any more."""
     for name in filter(None, collections):
-        transaction.put_json(key(UNNEEDED, name), 1)
+        transaction.put_json(key(UNNEEDED, name), transaction.engine.now_ms())
 
 
 def drop_state(transaction: Transaction, gallery_id: int) -> None:

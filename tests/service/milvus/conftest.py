@@ -25,6 +25,7 @@ def milvus(request: pytest.FixtureRequest) -> Iterator[Lite | Real]:
 def _short_leases(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(indexer, "LEASE_SECONDS", 1.0)
     monkeypatch.setattr(indexer, "RENEW_SECONDS", 0.2)
+    monkeypatch.setattr(indexer, "DROP_AFTER_SECONDS", 1.0)
 
 
 @pytest.fixture

@@ -182,7 +182,7 @@ def test_a_deleted_gallery_takes_its_collection_along(one):
     one.caught_up(gallery)
     collection = one.state(gallery).collection
     one.record.galleries.delete(gallery.gallery_id)
-    eventually(lambda: not one.record.remote_indexes.unneeded())
+    eventually(lambda: not one.record.remote_indexes.unneeded(0))
     assert collection not in one.server.collections()
     assert one.record.remote_indexes.state(gallery.gallery_id) is None
 
