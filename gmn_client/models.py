@@ -586,9 +586,11 @@ class RecordState(WireModel):
 class Ready(WireModel):
     """The model answered a probe and every gallery is loaded, or known to need a reindex.
 
-    `galleries` is how many are in each state; callers without a key see no names.
+    `galleries` is how many are in each state; callers without a key see no names. `index` is
+    `unavailable` where the last search found no Milvus, and the others are answered with 503.
     """
 
     status: Literal["ready"] = "ready"
     galleries: dict[Literal["ready", "needs_reindex"], int]
     record: RecordState
+    index: Literal["ready", "unavailable"] = "ready"

@@ -17,6 +17,8 @@ from service.gallery.registry import GalleryRegistry
 from service.gallery.replication import ReplicatedGalleries
 from service.http.keys import KeyRing, is_loopback
 from service.http.limits import BodyLimits
+from service.milvus.index import MilvusIndexes
+from service.milvus.rows import Codes
 from service.ops.audit import AuditLog
 from service.ops.critical_sections import CriticalSections
 from service.ops.data_directory import DATABASE_NAME, lock_data_directory
@@ -44,6 +46,7 @@ class Runtime:
         calibrations: what verdicts are made by, and the scores of searches for them.
         keys: who may do what; lives on the event loop.
         audit: the log of deletions, searches and views.
+        outside: galleries' indexes in Milvus; None where this process holds them.
         pictures: where kept images lie outside the record store; None keeps them in it.
         pools: run what blocks for long.
         sections: run what must not be cut off by a client that disconnects.
@@ -73,12 +76,14 @@ class Runtime:
             self.models = _load_models(settings, self.device, self.metrics, self.record, held)
             self.model = next(iter(self.models.values()))
             self.calibrations = GalleryCalibrations(self.record, self.models)
+            self.outside = _open_index(settings, self.record, held)
             registry = ReplicatedGalleries if self.record.changes else GalleryRegistry
             self.galleries = registry(
                 self.record,
                 self.device,
                 {embedder: one.networks.dimension for embedder, one in self.models.items()},
                 self.calibrations.reload,
+                self.outside.of if self.outside else None,
             )
             held.callback(self.galleries.close)
             self.galleries.load()
@@ -140,6 +145,8 @@ class Runtime:
             yield HealthCheck(f"decode threads{of}", one.pipeline.threads.silent_seconds)
             if one.embedding is not self.device:
                 yield HealthCheck(f"embedding threads{of}", one.embedding.silent_seconds)
+        if self.outside:
+            yield self.outside.health_check
         if self.pictures:
             yield self.pictures.views.health_check
             yield self.pictures.changes.health_check
@@ -155,6 +162,22 @@ def _open_record(settings: Settings, held: contextlib.ExitStack) -> Record:
     held.callback(record.close)
     failpoint("start.record-opened")
     return record
+
+
+def _open_index(
+    settings: Settings, record: Record, held: contextlib.ExitStack
+) -> MilvusIndexes | None:
+    if settings.index_url is None:
+        return None
+    # Its client takes half a second and 140 MB, which the embedded default needs not.
+    from service.milvus.server import MilvusServer
+
+    token = settings.index_token_file.read_text().strip() if settings.index_token_file else ""
+    server = MilvusServer(settings.index_url, token)
+    held.callback(server.close)
+    opened = MilvusIndexes(record, server, Codes(record.galleries.group_secret()))
+    held.callback(opened.close)
+    return opened
 
 
 def _load_models(

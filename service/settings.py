@@ -137,6 +137,11 @@ class Settings(BaseSettings):
     images_url: str | None = None
     """An fsspec URL that stores images outside of the record, such as `file:///srv/crops`, or
     `s3://bucket/crops` with s3fs installed."""
+    index_url: str | None = None
+    """A Milvus server that searches in place of this process, such as `http://milvus:19530`, where
+    a gallery is too large for its memory. It needs `GMN_REDIS_URL` and `GMN_IMAGES_URL`."""
+    index_token_file: Path | None = None
+    """A file with the server's token, such as `user:password`, where `GMN_INDEX_URL` needs one."""
     import_dir: Path | None = None
     """The folder whose sub-folders an import may name."""
     max_import_bytes: int = Field(8 * 1024**3, ge=1)
@@ -181,6 +186,19 @@ class Settings(BaseSettings):
                 raise ValueError(
                     f"{low} ({lower:g}) is above {high} ({upper:g}), so that {why}; lower the "
                     "first or raise the second"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _index_outside_has_its_record(self) -> Self:
+        for name, why in (
+            ("redis_url", "one process on SQLite searches in its own memory"),
+            ("images_url", "without it the record would keep every vector in the memory of Redis"),
+        ):
+            if self.index_url and not getattr(self, name):
+                raise ValueError(
+                    f"{PREFIX}INDEX_URL needs {PREFIX}{name.upper()}: {why}; set it, or unset "
+                    f"{PREFIX}INDEX_URL"
                 )
         return self
 

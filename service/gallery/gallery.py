@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from service.errors import NeedsReindex
 from service.record.records import Enrolment, GalleryRecord, GallerySettings, Relabelling, Removal
+from service.search.candidates import OutsideIndex, SearchedIndex
 from service.search.index import GalleryIndex
 
 # One committed change of a gallery's crops.
 CropsChange = Enrolment | Removal | Relabelling
+# By a gallery's number and an embedder's fingerprint.
+MakeIndex = Callable[[int, str], OutsideIndex]
 
 
 class IndexMismatch(Exception):
@@ -25,11 +28,17 @@ class Gallery:
         crops: how many there are.
         embedding_fingerprint: of the embedder that made the stored vectors.
         newest_embedder: fingerprint of the embedder that a reindex leads to.
+        own_index: the index where this process holds the vectors, and changes are applied to it.
+        outside_index: the one that another program holds and an indexer writes.
         consistent: False where a committed change could not be applied, until it is read again.
     """
 
     def __init__(
-        self, record: GalleryRecord, embedders: Mapping[str, int], secret: bytes = b""
+        self,
+        record: GalleryRecord,
+        embedders: Mapping[str, int],
+        secret: bytes = b"",
+        outside: MakeIndex | None = None,
     ) -> None:
         """A gallery of a record, whose index is empty.
 
@@ -37,15 +46,17 @@ class Gallery:
             embedders: sizes of the loaded embedders' features by fingerprint; the first is the one
                 that new galleries are bound to.
             secret: the record's, for the index's group codes.
+            outside: finds the index outside this process; None for one that this process holds.
         """
         self.gallery_id = record.gallery_id
         self.name = record.name
         self.newest_embedder = next(iter(embedders))
         self.consistent = True
         self._embedders = embedders
-        self._secret = secret
+        self._secret, self._outside = secret, outside
         self._indexed_by = ""
-        self._index: GalleryIndex | None = None
+        self.outside_index: OutsideIndex | None = None
+        self.own_index: GalleryIndex | None = None
         self.follow_record(record)
         self.version = record.version
         self._make_index_for(self._embedder_of(record))
@@ -53,7 +64,7 @@ class Gallery:
     @property
     def needs_reindex(self) -> bool:
         """Whether no loaded embedder made its vectors."""
-        return self._index is None
+        return self.own_index is None and self.outside_index is None
 
     @property
     def outdated(self) -> bool:
@@ -71,15 +82,16 @@ class Gallery:
         return self._indexed_by
 
     @property
-    def index(self) -> GalleryIndex:
+    def index(self) -> SearchedIndex:
         """The index.
 
         Raises:
             NeedsReindex: where no loaded embedder made the stored vectors.
         """
-        if self._index is None:
+        index = self.own_index or self.outside_index
+        if index is None:
             raise NeedsReindex(self.name, self.embedding_fingerprint, self.newest_embedder)
-        return self._index
+        return index
 
     def image_url(self, crop_id: str) -> str:
         """Where a crop's picture is, below the service's address."""
@@ -98,7 +110,7 @@ class Gallery:
         """Takes over what a record has beside the crops, and their number if it has no index."""
         self.settings: GallerySettings = record.settings
         self.embedding_fingerprint = record.embedding_fingerprint
-        self.crops = record.crops if self._index is None else self._index.count
+        self.crops = self.own_index.count if self.own_index else record.crops
 
     def replace(self, read: Gallery) -> None:
         """Takes over everything of a gallery that was read again, in one step."""
@@ -116,20 +128,23 @@ class Gallery:
         if isinstance(change, Enrolment) and change.added:
             self.embedding_fingerprint = change.embedding_fingerprint
             self._make_index_for(change.embedding_fingerprint)
-            index, newest = self.index, self.index.newest
+            index = self.own_index
+            if index is None:
+                raise NeedsReindex(self.name, self.embedding_fingerprint, self.newest_embedder)
+            newest = index.newest
             for crop in change.added:
                 if crop.label.row_id <= newest and not index.holds(crop.label.row_id):
                     raise IndexMismatch(f"crop {crop.label.crop_id} is missing from the index")
             index.add([crop for crop in change.added if crop.label.row_id > newest])
         elif isinstance(change, Removal):
-            if self._index is None:
+            if self.own_index is None:
                 self.crops -= change.count
             else:
-                self._index.remove(change.row_ids)
-        elif isinstance(change, Relabelling) and self._index is not None:
-            self._index.relabel(change.labels)
-        if self._index is not None:
-            self.crops = self._index.count
+                self.own_index.remove(change.row_ids)
+        elif isinstance(change, Relabelling) and self.own_index is not None:
+            self.own_index.relabel(change.labels)
+        if self.own_index is not None:
+            self.crops = self.own_index.count
         if self.crops == 0:
             self._make_index_for(self.newest_embedder)
         self.version = max(self.version, change.version)
@@ -142,5 +157,8 @@ class Gallery:
         """Begins an empty index, unless there is one of this embedder; none of an unknown one."""
         if embedder != self._indexed_by:
             size = self._embedders.get(embedder)
-            self._index = None if size is None else GalleryIndex(size, secret=self._secret)
-            self._indexed_by = embedder
+            self._indexed_by, self.own_index, self.outside_index = embedder, None, None
+            if size is not None and self._outside:
+                self.outside_index = self._outside(self.gallery_id, embedder)
+            elif size is not None:
+                self.own_index = GalleryIndex(size, secret=self._secret)

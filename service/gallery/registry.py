@@ -17,7 +17,7 @@ from typing import Any, ClassVar, TypeVar
 from gmn_client.models import RecordState
 from service.engine.device import DeviceThread
 from service.errors import GalleryConflict, RecordUnavailable, UnknownGallery, VersionNotReached
-from service.gallery.gallery import CropsChange, Gallery
+from service.gallery.gallery import CropsChange, Gallery, MakeIndex
 from service.ops.failpoints import failpoint
 from service.ops.health import HealthCheck, MonitoredThreadPool
 from service.record.record import Record
@@ -58,12 +58,14 @@ class GalleryRegistry:
     Attributes:
         embedders: sizes of the loaded embedders' features by fingerprint, the newest first.
         read_calibration: reads a gallery's published calibration; it blocks.
+        outside: finds galleries' indexes outside this process; None where it holds them itself.
     """
 
     record: Record
     device: DeviceThread
     embedders: Mapping[str, int]
     read_calibration: Callable[[Gallery], None]
+    outside: MakeIndex | None = None
     # A record in a file answers.
     answers_within: ClassVar[float] = 0.0
 
@@ -139,7 +141,7 @@ class GalleryRegistry:
             VersionNotReached: where it does not come within two seconds.
         """
         until = time.monotonic() + VERSION_WITHIN_SECONDS
-        while (shown := gallery.version) < version:
+        while (shown := await self._shown_version(gallery)) < version:
             self.get(gallery.name)
             if time.monotonic() >= until:
                 raise VersionNotReached(gallery.name, shown, version)
@@ -218,9 +220,10 @@ class GalleryRegistry:
         """
         record = self.record.galleries.get(gallery_id)
         while record is not None:
-            gallery = Gallery(record, self.embedders, self.record.galleries.group_secret())
-            if not gallery.needs_reindex:
-                gallery.index.add(self.record.crops.vectors(gallery_id))
+            secret = self.record.galleries.group_secret()
+            gallery = Gallery(record, self.embedders, secret, self.outside)
+            if gallery.own_index:
+                gallery.own_index.add(self.record.crops.vectors(gallery_id))
             now = self.record.galleries.get(gallery_id)
             # Vectors of two embedders must not come together in one index.
             if now is not None and gallery.can_go_on_as(now):
@@ -258,6 +261,10 @@ class GalleryRegistry:
         """Finishes the writes under way."""
         self._writer.shutdown()
         self._readers.shutdown()
+
+    async def _shown_version(self, gallery: Gallery) -> int:
+        outside = gallery.outside_index
+        return await self.read(outside.version) if outside else gallery.version
 
     def _load(self) -> None:
         for one in self.record.galleries.all():

@@ -300,7 +300,7 @@ class ReplicatedGalleries(GalleryRegistry):
         if gallery is None or "replaced" in rows:
             return self.read_gallery(gallery_id)
         crops: list[IndexedCrop] = []
-        if not gallery.needs_reindex and (wanted := rows["added"] + rows["relabelled"]):
+        if gallery.own_index and (wanted := rows["added"] + rows["relabelled"]):
             crops = self.record.crops.indexed(gallery_id, wanted)
         now = self.record.galleries.get(gallery_id)
         if now is None or not gallery.can_go_on_as(now, vectors=bool(crops)):

@@ -56,6 +56,7 @@ class Metrics:
         self.gallery_crops = gauge("gmn_gallery_crops", "Crops in a gallery.", ("gallery",))
         self.gallery_version = gauge("gmn_gallery_version", "Version of a gallery.", ("gallery",))
         self.record_up = gauge("gmn_record_up", "Whether the record store answers.")
+        self.index_up = gauge("gmn_index_up", "Whether the last search found its index.")
         self.follower_lag = gauge(
             "gmn_follower_lag", "Changes of the record that searches do not show yet."
         )

@@ -263,6 +263,7 @@ class GalleryRecord:
         generations, sides, rows: how many numbers were given out of each.
         removals: how many commits removed crops for good.
         staged_crops: how many crops have a staged vector.
+        unnamed: how many crops have no identity; None in a record of earlier programs.
     """
 
     gallery_id: int
@@ -283,6 +284,7 @@ class GalleryRecord:
     sides: int = 1
     rows: int = 0
     removals: int = 0
+    unnamed: int | None = None
 
 
 @dataclass(frozen=True)

@@ -380,4 +380,4 @@ class Recovery:
 def _emptied(entry: GalleryRecord) -> GalleryRecord:
     version = entry.version + 1
     place = (entry.gallery_id, entry.name, entry.embedding_fingerprint, entry.created_at)
-    return GalleryRecord(*place, entry.settings, version=version)
+    return GalleryRecord(*place, entry.settings, version=version, unnamed=0)

@@ -33,8 +33,8 @@ async def compact_indexes(runtime: Runtime) -> None:
             if time.monotonic() < rests_until.get(gallery.gallery_id, 0.0):
                 continue
             try:
-                if not gallery.needs_reindex:
-                    await _compact(runtime, gallery.index)
+                if gallery.own_index:
+                    await _compact(runtime, gallery.own_index)
             except Exception:
                 log.exception("gallery %s: its index stays as it is", gallery.name)
                 rests_until[gallery.gallery_id] = time.monotonic() + REST_SECONDS

@@ -15,9 +15,8 @@ from __future__ import annotations
 import itertools
 import logging
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -27,6 +26,7 @@ from service.engine.device import retry_out_of_memory
 from service.errors import DeviceFull
 from service.ops.health import heartbeat
 from service.record.records import CropLabel, IndexedCrop
+from service.search.candidates import Candidates, mean_direction, scored
 from service.search.compaction_plan import Compaction, Cover, IndexLimits, Segment
 from service.search.gpu import DeviceVectors
 from service.search.ivf import IvfSegment
@@ -35,7 +35,6 @@ from service.search.table import EVERY_CROP, Filter, NamedCrops, RowTable
 log = logging.getLogger(__name__)
 ROWS_PER_CHUNK = 8192
 BLOCK_ROWS = 4096
-EXACT_ROWS = 1024
 # Float32 sums differ in their last digits from one way of searching to another. Rows this close to
 # the last place are scored exactly before the cut, so that ties are cut by age.
 TOLERANCE = 1e-5
@@ -47,79 +46,6 @@ TRAINED_SHARE = 0.1
 CROPS_PER_GROUP = 100
 
 
-class CropSource(Protocol):
-    """Vectors and labels of crops, by private row numbers."""
-
-    @property
-    def vectors(self) -> RowVectors:
-        """As the embedder gave them."""
-
-    def label(self, row: int) -> CropLabel:
-        """The label of one."""
-
-
-class RowVectors(Protocol):
-    """Rows `(d,)` float32."""
-
-    def __getitem__(self, rows: NDArray[np.int64], /) -> NDArray[np.float32]:
-        """A copy of rows `(n, d)`."""
-
-
-@dataclass(frozen=True)
-class Candidates:
-    """The best of a search, by cosine downwards and, where equal, by age.
-
-    Vectors and labels are readable for the one search that found them.
-
-    Attributes:
-        row_ids: the record's ids, `(n,)` int64.
-        cosines: mean cosine to the queries, `(n,)` float32.
-        groups: `(n,)` int64, equal for the crops of one identity and not negative; a crop without
-            an identity has a negative value of its own.
-        searched: the number of crops that passed the filter.
-    """
-
-    row_ids: NDArray[np.int64]
-    cosines: NDArray[np.float32]
-    groups: NDArray[np.int64]
-    searched: int
-    _source: CropSource
-    _rows: NDArray[np.int64]
-
-    def __getitem__(self, places: slice | NDArray[np.int64]) -> Candidates:
-        """Some of them."""
-        return replace(
-            self,
-            row_ids=self.row_ids[places],
-            cosines=self.cosines[places],
-            groups=self.groups[places],
-            _rows=self._rows[places],
-        )
-
-    def extended(self, deeper: Candidates, most: int | None = None) -> Candidates:
-        """These, then up to `most` others of a deeper search of the same index."""
-        new = deeper[np.flatnonzero(~np.isin(deeper.row_ids, self.row_ids))[:most]]
-        return replace(
-            self,
-            row_ids=np.concatenate([self.row_ids, new.row_ids]),
-            cosines=np.concatenate([self.cosines, new.cosines]),
-            groups=np.concatenate([self.groups, new.groups]),
-            _rows=np.concatenate([self._rows, new._rows]),
-        )
-
-    def first_of_groups(self) -> NDArray[np.int64]:
-        """The places, ascending, at which each group occurs for the first time."""
-        return np.sort(np.unique(self.groups, return_index=True)[1])
-
-    def vectors(self) -> NDArray[np.float32]:
-        """Their features as the embedder gave them, `(n, d)`."""
-        return self._source.vectors[self._rows]
-
-    def labels(self) -> list[CropLabel]:
-        """Their labels."""
-        return list(map(self._source.label, self._rows.tolist()))
-
-
 class GalleryIndex:
     """Vectors of one gallery, ready to be searched.
 
@@ -127,6 +53,8 @@ class GalleryIndex:
     device, before and after a compaction. Only a trained segment, where `recall` is not None, may
     miss some in a search without a filter.
     """
+
+    counts_filtered = True
 
     def __init__(
         self,
@@ -211,25 +139,18 @@ class GalleryIndex:
     def search(
         self, queries: NDArray[np.float32], limit: int, wanted: Filter = EVERY_CROP
     ) -> Candidates:
-        """The `limit` crops with the highest mean cosine to the queries.
-
-        Args:
-            queries: features `(m, d)` of one person, not of unit length.
-            limit: the number of crops at most.
-            wanted: which crops may be returned, all by default.
-        """
-        query = _mean_direction(queries)
+        """As of every `SearchedIndex`."""
+        query = mean_direction(queries)
         passing = self.table.select(wanted)
         rows = self._nearest(passing, query.astype(np.float32), limit, wanted == EVERY_CROP)
-        return self._scored(rows, query, len(passing))[:limit]
+        return scored(self.table, rows, query, len(passing))[:limit]
 
     def search_groups(
         self, queries: NDArray[np.float32], limit: int, wanted: Filter = EVERY_CROP
     ) -> Candidates:
-        """The nearest crop of each of the `limit` nearest identities, in one pass.
+        """As of every `SearchedIndex`, in one pass.
 
-        A crop without an identity is a group of its own. The arguments are those of `search`. The
-        pass is exact, but where a trained segment proposes enough crops of as many identities.
+        It is exact, but where a trained segment proposes enough crops of as many identities.
         """
         proposed = limit * CROPS_PER_GROUP
         if self.recall is not None and wanted == EVERY_CROP and self._is_small(proposed):
@@ -237,7 +158,7 @@ class GalleryIndex:
             first = found.first_of_groups()
             if len(first) >= limit:
                 return found[first[:limit]]
-        query = _mean_direction(queries)
+        query = mean_direction(queries)
         passing = self.table.select(wanted)
         products = self.table.vectors.products(passing, query.astype(np.float32))
         scores = products / self.table.norms[passing]
@@ -246,14 +167,11 @@ class GalleryIndex:
         np.maximum.at(best, group, scores)
         last = np.partition(best, -limit)[-limit] if len(best) > limit else -np.inf
         rows = passing[scores >= np.maximum(best[group], last) - TOLERANCE]
-        found = self._scored(rows, query, len(passing))
+        found = scored(self.table, rows, query, len(passing))
         return found[found.first_of_groups()[:limit]]
 
     def identities(self, wanted: Filter = EVERY_CROP) -> int:
-        """The number of identities that a search covers; a crop without one counts by itself.
-
-        Single crops that are left out are counted still.
-        """
+        """As of every `SearchedIndex`; without a filter any thread may ask."""
         wanted = replace(wanted, without=frozenset())
         if wanted == EVERY_CROP:
             return self.table.identities
@@ -333,26 +251,3 @@ class GalleryIndex:
         scores = self.table.vectors.products(rows, query) / self.table.norms[rows]
         last = np.partition(scores, len(rows) - limit)[len(rows) - limit]
         return np.asarray(rows[scores >= last - TOLERANCE], np.int64)
-
-    def _scored(
-        self, rows: NDArray[np.int64], query: NDArray[np.float64], searched: int
-    ) -> Candidates:
-        """Rows with their exact cosines, in order."""
-        cosines = np.empty(len(rows), np.float32)
-        for start in range(0, len(rows), EXACT_ROWS):
-            part = slice(start, start + EXACT_ROWS)
-            vectors = self.table.vectors[rows[part]].astype(np.float64)
-            # einsum sums every row alone; a matrix product's last digits depend on its height.
-            products = np.einsum("rd,d->r", vectors, query)
-            norms = np.sqrt(np.einsum("rd,rd->r", vectors, vectors))
-            cosines[part] = products / np.maximum(norms, 1e-12)
-        table, cosines = self.table, np.clip(cosines, -1.0, 1.0)
-        row_ids, groups = table.row_ids[rows], table.groups[rows]
-        found = Candidates(row_ids, cosines, groups, searched, table, rows)
-        return found[np.lexsort((row_ids, -cosines))]
-
-
-def _mean_direction(queries: NDArray[np.float32]) -> NDArray[np.float64]:
-    units = queries.astype(np.float64)
-    units /= np.maximum(np.linalg.norm(units, axis=1, keepdims=True), 1e-12)
-    return np.asarray(units.mean(axis=0), np.float64)

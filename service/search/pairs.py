@@ -62,7 +62,9 @@ async def compare(runtime: Runtime, first: bytes, second: bytes, options: PairOp
     score = float(scores[scoring][0])
     if target and current:
         level = current.published.level if current.published else None
-        judge = current.judge(point, target.index.identities(), level)
+        identities = target.index.identities
+        known = await runtime.galleries.read(identities) if target.outside_index else identities()
+        judge = current.judge(point, known, level)
     else:
         pairs = model.description.calibration.scorings[scoring]
         uncertain = pairs.pair_threshold(max(PAIR_OPERATING_POINTS.values()))

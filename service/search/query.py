@@ -110,7 +110,12 @@ async def run_search(runtime: Runtime, search: Search) -> Ranking | None:
     gone: frozenset[int] = frozenset()
     top_k = places = search.options.top_k
     while True:
-        ranking = await runtime.device.run(search.rank, places, gone)
+        proposal = None
+        if search.gallery.outside_index and runtime.outside:
+            if search.gallery.embedder != search.current.model.embedder:
+                return None
+            proposal = await runtime.outside.run(search.propose, places, gone)
+        ranking = await runtime.device.run(search.rank, places, gone, proposal)
         if ranking is None:
             return None
         crop = ranking.query_crop

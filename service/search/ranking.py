@@ -17,7 +17,7 @@ from service.errors import UnknownCrop
 from service.gallery.gallery import Gallery
 from service.record.records import CropLabel
 from service.search.calibration import CurrentCalibration, Judge
-from service.search.index import Candidates, GalleryIndex
+from service.search.candidates import Candidates, SearchedIndex
 from service.search.options import RERANK_DEPTH, QueryOptions
 from service.search.table import Filter
 
@@ -27,6 +27,9 @@ _Best = tuple[Candidates, Array, Array]
 MORE_PAIRS = 64
 # Where the candidates show too few people, so many crops by cosine are searched for others.
 DEEPEST = 1600
+COUNTS_ALL = (
+    "It counts the people of the whole gallery: how many pass the filter is not known to its index."
+)
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,7 @@ class Proposal:
             cosine all that were found.
         shows_level: whether nine people are among the scored.
         identities: how many the search covers.
+        counts_all: these are the gallery's, of which a filter lets through fewer.
         shallow: the scored are not the best of the gallery.
         query_crop: of a search by `crop_id`.
         began, ended: as `time.perf_counter` has it.
@@ -72,6 +76,7 @@ class Proposal:
     scored: Candidates
     shows_level: bool
     identities: int
+    counts_all: bool
     shallow: bool
     query_crop: CropLabel | None
     began: float
@@ -133,9 +138,9 @@ class Search:
             found = found[:depth].extended(index.search_groups(queries, top_k, wanted))
         head, ended = len(scored.row_ids) if depth else 0, time.perf_counter()
         scored, level = people or scored, people is not None
-        return Proposal(
-            queries, found, head, scored, level, identities, shallow, crop, began, ended
-        )
+        all_counted = not index.counts_filtered and wanted != Filter(without=wanted.without)
+        counts = identities, all_counted
+        return Proposal(queries, found, head, scored, level, *counts, shallow, crop, began, ended)
 
     def rank(
         self,
@@ -161,7 +166,7 @@ class Search:
         began, logits = time.perf_counter(), np.full(len(scored.row_ids), np.nan, np.float32)
         if not by_cosine:
             logits = current.model.networks.pair_scores(proposal.queries, scored.vectors())
-        rerank = time.perf_counter() - began
+        rerank = (time.perf_counter() - began) * 1e3
         # Pairs that were scored for the level alone are no results.
         best = self._best(found, logits[: proposal.head], top_k)
         leading: tuple[float, ...] = ()
@@ -171,18 +176,15 @@ class Search:
         level = float(np.mean(leading[1:])) if len(leading) == RANKS else None
         judge = current.judge(options.operating_point, identities, level, proposal.shallow)
         labels = best[0].labels()
-        timing = Timing(
-            decode=0.0,
-            queue=0.0,
-            embed=0.0,
-            search=(proposal.ended - proposal.began) * 1e3,
-            rerank=rerank * 1e3,
-            total=0.0,
-        )
+        state = judge.state
+        if proposal.counts_all:
+            state = state.model_copy(update={"basis": f"{state.basis} {COUNTS_ALL}"})
+        search = (proposal.ended - proposal.began) * 1e3
+        timing = Timing(decode=0.0, queue=0.0, embed=0.0, search=search, rerank=rerank, total=0.0)
         answer = QueryAnswer(
-            gallery_version=self.gallery.version,
-            calibration_version=str(judge.state.version),
-            calibration=judge.state,
+            gallery_version=self.gallery.version if found.version is None else found.version,
+            calibration_version=str(state.version),
+            calibration=state,
             model=current.model.description.artefact_fingerprint,
             scoring=current.scoring,
             verdict="nothing_searched",
@@ -192,7 +194,7 @@ class Search:
             timing_ms=timing,
         )
         sample = None
-        if self.sample and len(leading) == RANKS:
+        if self.sample and len(leading) == RANKS and not proposal.counts_all:
             sample = SearchScores(leading, identities, time.time())
         return Ranking(answer, labels, proposal.began, sample, proposal.query_crop)
 
@@ -249,7 +251,7 @@ def every_score(model: LoadedModel, cosines: Array, logits: Array) -> dict[Scori
 
 
 def _nine_people(
-    index: GalleryIndex, queries: Array, wanted: Filter, scored: Candidates, joins_at: float
+    index: SearchedIndex, queries: Array, wanted: Filter, scored: Candidates, joins_at: float
 ) -> Candidates:
     """The candidates that are scored, then the nearest crop of each further person, by cosine.
 

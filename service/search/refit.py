@@ -135,8 +135,10 @@ async def fit_if_due(runtime: Runtime, gallery: Gallery) -> bool:
     if entry is None:
         return True
     await runtime.galleries.wait_for_version(gallery, entry.version)
-    crops = await runtime.device.run(gallery.index.named_crops)
     threads = runtime.pools.calibration
+    if gallery.own_index is None:
+        return True
+    crops = await runtime.device.run(gallery.own_index.named_crops)
     left_out = await search_left_out(crops, model, runtime.device, threads)
     published, vectors = True, (entry.at, entry.side)
     for scoring, searches in left_out.items():

@@ -102,6 +102,17 @@ class Filter:
     captured_before: datetime | None = None
     without: frozenset[int] = frozenset()
 
+    def passes(self, label: CropLabel) -> bool:
+        """Whether a crop with this label may be returned."""
+        taken, after, before = label.captured_at, self.captured_after, self.captured_before
+        if self.cameras and label.camera not in self.cameras:
+            return False
+        if label.camera in self.exclude_cameras or label.row_id in self.without:
+            return False
+        if taken is None:
+            return after is None and before is None
+        return (after is None or taken >= after) and (before is None or taken <= before)
+
 
 EVERY_CROP = Filter()
 

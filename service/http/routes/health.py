@@ -49,6 +49,7 @@ async def readyz(runtime: Working) -> Ready:
     return Ready(
         galleries={"ready": len(galleries) - needs_reindex, "needs_reindex": needs_reindex},
         record=runtime.galleries.record_state,
+        index="unavailable" if runtime.outside and not runtime.outside.up else "ready",
     )
 
 
@@ -67,6 +68,7 @@ async def metrics(call: Scraper) -> Response:
         silent.set(check.silent_seconds())
     record = runtime.galleries.record_state
     runtime.metrics.record_up.set(record.up)
+    runtime.metrics.index_up.set(runtime.outside is None or runtime.outside.up)
     runtime.metrics.follower_lag.set(record.lag)
     runtime.metrics.follower_lag_seconds.set(record.lag_seconds)
     return Response(runtime.metrics.render(), media_type=CONTENT_TYPE_LATEST)

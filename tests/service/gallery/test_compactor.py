@@ -27,7 +27,7 @@ class Service:
     def __init__(self, galleries, device="cpu"):
         indexes = [_index() for _ in range(galleries)]
         held = [
-            SimpleNamespace(gallery_id=number, name=str(number), index=index, needs_reindex=False)
+            SimpleNamespace(gallery_id=number, name=str(number), own_index=index)
             for number, index in enumerate(indexes)
         ]
         self.indexes = indexes

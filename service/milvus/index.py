@@ -1,0 +1,241 @@
+"""Galleries' indexes in Milvus as searches ask them: Milvus proposes, the record decides.
+
+A search reads the watermark, asks Milvus for what is near, and asks the record for every hit: one
+that was deleted is left out, filters and groups go by the labels that the record has now, and
+cosines are computed from the vectors that came along. Where hits had to be left out, Milvus is
+asked again without them, until none is missing: a search is exact or refused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.errors import IndexUnavailable, UnknownGallery
+from service.milvus.rows import Codes, Hits
+from service.ops.health import HealthCheck, MonitoredThreadPool
+from service.record.record import Record
+from service.record.records import CropLabel
+from service.record.remote_index import IndexState
+from service.search.candidates import Candidates, FetchedCrops, mean_direction, scored
+from service.search.table import EVERY_CROP, Filter
+
+log = logging.getLogger(__name__)
+SEARCH_THREADS, SEARCH_SECONDS = 8, 1.0
+# Of a server that did not answer nothing is asked for so long.
+PAUSE_SECONDS = 1.0
+# Milvus is asked for a few more: its sums of float32 may swap neighbours.
+MARGIN = 16
+# Where hits were left out, so many times as many are asked for.
+DEEPER = 4
+Result = TypeVar("Result")
+
+
+class RowServer(Protocol):
+    """What is asked of a server by searches; `MilvusServer` has the arguments."""
+
+    def search(
+        self,
+        collection: str,
+        query: NDArray[np.float32],
+        limit: int,
+        wanted: Filter,
+        codes: Codes,
+        timestamp: int,
+        grouped: bool = False,
+    ) -> Hits:
+        """The rows nearest to a query; raises `IndexUnavailable`."""
+
+
+class IndexRebuilding(IndexUnavailable):
+    """The server answers, and has no collection yet of the vectors that the gallery has now."""
+
+
+class MilvusIndexes:
+    """The indexes of all galleries on one server, and whether it answers."""
+
+    def __init__(self, record: Record, server: RowServer, codes: Codes) -> None:
+        """Asks nothing yet."""
+        self.record, self.server, self.codes = record, server, codes
+        self._threads = MonitoredThreadPool(SEARCH_THREADS, "index")
+        self._why_down, self._retry_at = "", 0.0
+
+    def of(self, gallery_id: int, embedder: str) -> MilvusIndex:
+        """The index of a gallery's vectors of one embedder."""
+        return MilvusIndex(self, gallery_id, embedder)
+
+    @property
+    def up(self) -> bool:
+        """Whether the server answered the last search."""
+        return not self._why_down
+
+    @property
+    def health_check(self) -> HealthCheck:
+        """Its threads, for the watchdog."""
+        return HealthCheck("index searches", self._threads.silent_seconds)
+
+    async def run(self, call: Callable[..., Result], *args: object) -> Result:
+        """Runs a call that searches, on a thread that may wait for the network.
+
+        Raises:
+            IndexUnavailable: the server does not answer in time, or did not a moment ago.
+        """
+        if time.monotonic() < self._retry_at:
+            raise IndexUnavailable(self._why_down)
+        begun = self._threads.submit(call, *args)
+        asked = asyncio.wrap_future(begun)
+        try:
+            await asyncio.wait({asked}, timeout=SEARCH_SECONDS)
+            if asked.done():
+                found = asked.result()
+            elif begun.cancel():
+                raise IndexRebuilding("too many searches wait for it")
+            else:
+                raise IndexUnavailable("it does not answer in time")
+        except IndexRebuilding:
+            raise
+        except IndexUnavailable as error:
+            self._note_down(error.why)
+            raise
+        self._note_down("")
+        return found
+
+    def close(self) -> None:
+        """Ends the threads."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def _note_down(self, why: str) -> None:
+        if bool(why) != bool(self._why_down):
+            log.warning("Milvus %s", f"cannot be searched: {why}" if why else "answers again")
+        self._why_down = why
+        self._retry_at = time.monotonic() + PAUSE_SECONDS if why else 0.0
+
+
+class MilvusIndex:
+    """One gallery's vectors of one embedder in Milvus; the indexer alone writes them.
+
+    Its calls block.
+    """
+
+    kind, dtype, recall, bytes = "milvus", "float32", None, 0
+    counts_filtered = False
+
+    def __init__(self, indexes: MilvusIndexes, gallery_id: int, embedder: str) -> None:
+        """Asks nothing yet."""
+        self._server, self._codes = indexes.server, indexes.codes
+        self._record, self._gallery_id = indexes.record, gallery_id
+        self._embedder = embedder
+
+    def search(
+        self, queries: NDArray[np.float32], limit: int, wanted: Filter = EVERY_CROP
+    ) -> Candidates:
+        """As of every `SearchedIndex`."""
+        return self._search(queries, limit, wanted, grouped=False)
+
+    def search_groups(
+        self, queries: NDArray[np.float32], limit: int, wanted: Filter = EVERY_CROP
+    ) -> Candidates:
+        """As of every `SearchedIndex`."""
+        return self._search(queries, limit, wanted, grouped=True)
+
+    def identities(self, _: Filter = EVERY_CROP) -> int:
+        """The number of identities in the whole gallery: the record counts none by filter."""
+        entry = self._record.galleries.get(self._gallery_id)
+        return entry.identities + (entry.unnamed or 0) if entry else 0
+
+    def find(self, crop_id: str) -> tuple[CropLabel, NDArray[np.float32]] | None:
+        """The label and the feature `(d,)` of a crop, by the record; None where it is not there."""
+        crop = self._record.crops.get(self._gallery_id, crop_id)
+        crops = self._record.crops.indexed(self._gallery_id, [crop.row_id]) if crop else []
+        return (crops[0].label, crops[0].vector) if crops else None
+
+    def version(self) -> int:
+        """The gallery's version that searches show."""
+        return self._watermark()[0].version
+
+    def _search(
+        self, queries: NDArray[np.float32], limit: int, wanted: Filter, grouped: bool
+    ) -> Candidates:
+        state, crops = self._watermark()
+        direction = mean_direction(queries)
+        unit = (direction / max(float(np.linalg.norm(direction)), 1e-12)).astype(np.float32)
+        found: dict[int, tuple[NDArray[np.float32], CropLabel]] = {}
+        asked, full, without = limit + MARGIN, False, wanted.without
+        until = time.monotonic() + SEARCH_SECONDS
+        while crops:
+            hits = self._server.search(
+                state.collection,
+                unit,
+                asked,
+                replace(wanted, without=without),
+                self._codes,
+                state.timestamp,
+                grouped,
+            )
+            outdated = self._confirm(hits, wanted, grouped, found)
+            full = hits.full
+            if not outdated or not (full or grouped):
+                break
+            if time.monotonic() > until:
+                raise IndexRebuilding("it still has many crops that were deleted or changed")
+            without, asked = without | outdated, DEEPER * asked
+        row_ids = np.array(list(found), np.int64)
+        labels = [label for _, label in found.values()]
+        vectors = np.array([one for one, _ in found.values()], np.float32)
+        groups = np.array(list(map(self._codes.group, labels)), np.int64)
+        vectors = vectors.reshape(len(found), queries.shape[1])
+        source = FetchedCrops(row_ids, groups, vectors, labels)
+        searched = crops if full or grouped else len(found)
+        best = scored(source, np.arange(len(found)), direction, searched)
+        best = best[best.first_of_groups()] if grouped else best
+        return replace(best[:limit], version=state.version)
+
+    def _confirm(
+        self,
+        hits: Hits,
+        wanted: Filter,
+        grouped: bool,
+        found: dict[int, tuple[NDArray[np.float32], CropLabel]],
+    ) -> set[int]:
+        """Adds the hits that the record has to those found.
+
+        Returns:
+            Rows that were deleted, pass the filter no more, or hide others of a former group.
+        """
+        crops = self._record.crops.by_row(self._gallery_id, hits.row_ids.tolist())
+        outdated: set[int] = set()
+        for place, row_id in enumerate(hits.row_ids.tolist()):
+            label = crops[row_id].label if row_id in crops else None
+            # After an older copy of the record its rows may have been given out again.
+            if label and self._codes.crop(label) == hits.crops[place] and wanted.passes(label):
+                found[row_id] = hits.vectors[place], label
+                if not grouped or self._codes.group(label) == hits.groups[place]:
+                    continue
+            outdated.add(row_id)
+        return outdated
+
+    def _watermark(self) -> tuple[IndexState, int]:
+        """How far the collection is, and the number of crops in the record.
+
+        Raises:
+            IndexRebuilding: it is of other vectors than the gallery has.
+        """
+        state = self._record.remote_indexes.state(self._gallery_id)
+        entry = self._record.galleries.get(self._gallery_id)
+        if entry is None:
+            raise UnknownGallery(str(self._gallery_id))
+        if not entry.crops:
+            return replace(state or IndexState(self._gallery_id), version=entry.version), 0
+        now = entry.at, entry.side, entry.embedding_fingerprint
+        if entry.embedding_fingerprint != self._embedder or not state or not state.collection:
+            raise IndexRebuilding("the gallery's index is being built")
+        if (state.at, state.side, state.embedder) != now:
+            raise IndexRebuilding("the gallery's index is being rebuilt")
+        return state, entry.crops

@@ -1,0 +1,113 @@
+"""A server of rows in memory that can be dead or hang."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.errors import IndexUnavailable
+from service.milvus.rows import EARLIEST_TIME, Codes, Hits, LabelRow, Row
+from service.search.table import Filter
+
+Rows = dict[int, Row]
+
+
+class FakeServer:
+    """What `MilvusServer` offers.
+
+    Attributes:
+        dead: every call is refused.
+        answers: while cleared, calls hang.
+        searches: how often it was searched.
+    """
+
+    def __init__(self, *_: str) -> None:
+        self.dead = False
+        self.answers = threading.Event()
+        self.answers.set()
+        self.searches = 0
+        self._held: dict[str, Rows] = {}
+        self._clock = itertools.count(1)
+
+    def create(self, collection: str, *_: object) -> None:
+        self._ask()
+        self._held[collection] = {}
+
+    def collections(self) -> list[str]:
+        self._ask()
+        return list(self._held)
+
+    def drop(self, collection: str) -> None:
+        self._ask()
+        self._held.pop(collection, None)
+
+    def upsert(self, collection: str, rows: Sequence[Row]) -> None:
+        self._ask()
+        self._held[collection] |= {row["id"]: row for row in rows}
+
+    def delete(self, collection: str, row_ids: Sequence[int]) -> None:
+        self._ask()
+        for row_id in row_ids:
+            self._held[collection].pop(row_id, None)
+
+    def timestamp(self) -> int:
+        self._ask()
+        return next(self._clock)
+
+    def search(
+        self,
+        collection: str,
+        query: NDArray[np.float32],
+        limit: int,
+        wanted: Filter,
+        codes: Codes,
+        _: int,
+        grouped: bool = False,
+    ) -> Hits:
+        self.searches += 1
+        self._ask()
+        passing = [row for row in self._held[collection].values() if _passes(row, wanted, codes)]
+        passing.sort(key=lambda row: -float(row["v"] @ query))
+        if grouped:
+            passing = list({row["grp"]: row for row in reversed(passing)}.values())[::-1]
+            passing.sort(key=lambda row: -float(row["v"] @ query))
+        found = passing[:limit]
+        return Hits(
+            np.array([row["id"] for row in found], np.int64),
+            np.array([row["v"] for row in found], np.float32).reshape(len(found), len(query)),
+            np.array([row["grp"] for row in found], np.int64),
+            np.array([row["crop"] for row in found], np.int64),
+            len(found) == limit,
+        )
+
+    def rows(self, collection: str, first: int, end: int, _: int) -> list[LabelRow]:
+        self._ask()
+        return [row for row_id, row in self._held[collection].items() if first <= row_id < end]
+
+    def close(self) -> None:
+        self.answers.set()
+
+    def _ask(self) -> None:
+        if not self.answers.wait(20):
+            raise TimeoutError("a test has left a call hanging")
+        if self.dead:
+            raise IndexUnavailable("it does not answer (2)")
+
+
+def _passes(row: Any, wanted: Filter, codes: Codes) -> bool:
+    cameras, excluded = (
+        list(map(codes.camera, names)) for names in (wanted.cameras, wanted.exclude_cameras)
+    )
+    after, before = wanted.captured_after, wanted.captured_before
+    return (
+        (not cameras or row["camera"] in cameras)
+        and row["camera"] not in excluded
+        and (after is None or row["captured"] >= after.timestamp())
+        and (before is None or EARLIEST_TIME < row["captured"] <= before.timestamp())
+        and row["id"] not in wanted.without
+    )

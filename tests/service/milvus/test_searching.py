@@ -1,0 +1,259 @@
+"""What a search of an index outside this process answers, whatever its server shows."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from service.errors import IndexUnavailable
+from service.milvus import index as milvus_index
+from service.milvus.index import IndexRebuilding, MilvusIndexes
+from service.milvus.rows import Codes
+from service.record.record import open_sqlite
+from service.record.records import GallerySettings
+from service.search.index import GalleryIndex
+from service.search.table import EVERY_CROP, Filter
+from tests.service.gallery.new_crops import EMBEDDER, NOON, OTHER_EMBEDDER, new_crop
+from tests.service.milvus.fake_server import FakeServer
+
+DIMENSION = 16
+CAMERAS = ("east", "west", None)
+
+
+def _vector(number):
+    drawing = np.random.default_rng(number)
+    return (drawing.normal(size=DIMENSION) * drawing.uniform(1, 9)).astype(np.float32)
+
+
+def _crop(number, **known):
+    return replace(new_crop(number, **known), vector=_vector(number), picture=None)
+
+
+class Lab:
+    """A gallery's record with 60 crops, and a server that has what `index` put there."""
+
+    def __init__(self, folder) -> None:
+        self.record = open_sqlite(folder / "record")
+        self.server = FakeServer()
+        self.gallery = self.record.galleries.create("here", EMBEDDER, GallerySettings())
+        self.number = self.gallery.gallery_id
+        self.codes = Codes(self.record.galleries.group_secret())
+        self.indexes = MilvusIndexes(self.record, self.server, self.codes)
+        self.index_outside = self.indexes.of(self.number, EMBEDDER)
+        crops = [
+            _crop(
+                number,
+                identity=f"person {number % 7}" if number % 5 else None,
+                camera=CAMERAS[number % 3],
+                captured_at=NOON if number % 4 else None,
+            )
+            for number in range(60)
+        ]
+        self.record.crops.enroll(self.number, EMBEDDER, crops)
+        self.index("one")
+
+    def index(self, collection="one"):
+        """Puts what the record has now into a collection, and moves the watermark to it."""
+        self.server.create(collection, DIMENSION)
+        crops = self.record.crops.vectors(self.number)
+        self.server.upsert(collection, list(map(self.codes.row, crops)))
+        entry = self.record.galleries.get(self.number)
+        state = self.record.remote_indexes.claim(self.number, "tests", 60.0)
+        self.record.remote_indexes.advance(
+            state,
+            collection=collection,
+            at=entry.at,
+            side=entry.side,
+            embedder=entry.embedding_fingerprint,
+            version=entry.version,
+            timestamp=self.server.timestamp(),
+        )
+
+    def remove(self, *rows):
+        crops = self.record.crops.by_row(self.number, rows)
+        self.record.crops.remove(self.number, [one.crop_id for one in crops.values()])
+
+    def change(self, row, **fields):
+        (crop,) = self.record.crops.by_row(self.number, [row]).values()
+        self.record.crops.change(self.number, crop.crop_id, fields)
+
+    def inside(self):
+        """The same crops in an index of this process."""
+        index = GalleryIndex(DIMENSION, secret=self.codes.secret)
+        index.add(self.record.crops.vectors(self.number))
+        return index
+
+    def same(self, queries, limit, wanted=EVERY_CROP):
+        """Asserts that both indexes find the same; answers what was found."""
+        for ask in ("search", "search_groups"):
+            expected = getattr(self.inside(), ask)(queries, limit, wanted)
+            found = getattr(self.index_outside, ask)(queries, limit, wanted)
+            assert found.row_ids.tolist() == expected.row_ids.tolist(), ask
+            np.testing.assert_allclose(found.cosines, expected.cosines, atol=1e-6)
+            assert found.groups.tolist() == expected.groups.tolist()
+            assert found.labels() == expected.labels()
+            units = expected.vectors() / np.linalg.norm(expected.vectors(), axis=1, keepdims=True)
+            np.testing.assert_allclose(found.vectors(), units, atol=1e-6)
+        return found
+
+
+@pytest.fixture
+def lab(tmp_path):
+    own = Lab(tmp_path)
+    with contextlib.closing(own.record):
+        yield own
+        own.server.close()
+        own.indexes.close()
+
+
+QUERIES = np.stack([_vector(1000), _vector(1001)])
+FILTERS = [
+    EVERY_CROP,
+    Filter(cameras=("east",)),
+    Filter(exclude_cameras=("east", "west")),
+    Filter(captured_after=NOON),
+    Filter(captured_before=NOON, cameras=("west", "nowhere")),
+    Filter(without=frozenset(range(0, 60, 2))),
+]
+
+
+@pytest.mark.parametrize("wanted", FILTERS)
+def test_it_finds_what_an_index_of_this_process_finds(lab, wanted):
+    for limit in (1, 10, 1000):
+        lab.same(QUERIES, limit, wanted)
+    assert lab.index_outside.identities() == lab.inside().identities()
+    label, vector = lab.index_outside.find(lab.inside().search(QUERIES, 1).labels()[0].crop_id)
+    assert vector.tolist() == lab.inside().find(label.crop_id)[1].tolist()
+    assert lab.index_outside.find("unknown") is None
+
+
+def test_a_deleted_crop_takes_no_place_though_the_server_still_shows_it(lab):
+    before = lab.inside().search(QUERIES, 40).row_ids.tolist()
+    # More than one search of ten proposes.
+    lab.remove(*before[:35])
+    lab.same(QUERIES, 10)
+    lab.same(QUERIES, 10, Filter(cameras=("west",)))
+
+
+def test_labels_of_the_server_decide_nothing(lab):
+    nearest = lab.inside().search(QUERIES, 4).row_ids.tolist()
+    lab.change(nearest[0], identity="person 1", camera="north", captured_at=None)
+    lab.change(nearest[1], identity=None)
+    lab.change(nearest[2], identity="new", camera="west")
+    for limit in (3, 10, 60):
+        lab.same(QUERIES, limit)
+    # A row that passes by the label that the record has alone is found once the server has it.
+    lab.same(QUERIES, 60, Filter(exclude_cameras=("north",)))
+    found = lab.index_outside.search(QUERIES, 60, Filter(cameras=("north",)))
+    assert found.row_ids.tolist() == []
+    lab.index("two")
+    assert lab.same(QUERIES, 60, Filter(cameras=("north",))).row_ids.tolist() == nearest[:1]
+
+
+def test_a_row_of_another_crop_is_no_hit(lab):
+    (first,) = lab.index_outside.search(QUERIES, 1).row_ids.tolist()
+    (crop,) = lab.record.crops.indexed(lab.number, [first])
+    other = replace(crop, label=replace(crop.label, crop_id="given out before"))
+    lab.server.upsert("one", [lab.codes.row(other)])
+    assert first not in lab.index_outside.search(QUERIES, 60).row_ids
+
+
+def test_many_deletions_that_the_server_does_not_know_yet_end_in_a_refusal(lab, monkeypatch):
+    monkeypatch.setattr(milvus_index, "SEARCH_SECONDS", -1.0)
+    lab.remove(*lab.inside().search(QUERIES, 30).row_ids.tolist())
+    with pytest.raises(IndexRebuilding, match="many crops that were deleted"):
+        lab.index_outside.search(QUERIES, 10)
+
+
+def test_candidates_of_two_searches_are_read_together(lab):
+    first = lab.index_outside.search(QUERIES, 5)
+    both = first.extended(lab.index_outside.search_groups(QUERIES, 30))
+    assert both[:5].row_ids.tolist() == first.row_ids.tolist()
+    assert [label.row_id for label in both.labels()] == both.row_ids.tolist()
+    cosines = [float(np.mean(_units(QUERIES) @ one)) for one in both.vectors()]
+    np.testing.assert_allclose(both.cosines, cosines, atol=1e-6)
+    inside = lab.inside()
+    same = inside.search(QUERIES, 5).extended(inside.search_groups(QUERIES, 30))
+    assert both.row_ids.tolist() == same.row_ids.tolist()
+
+
+def _units(vectors):
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def test_an_answer_has_the_version_that_the_server_shows(lab):
+    shown = lab.index_outside.version()
+    assert lab.index_outside.search(QUERIES, 1).version == shown
+    lab.remove(5)
+    assert lab.index_outside.version() == shown
+    lab.index()
+    assert lab.index_outside.version() == shown + 1
+
+
+def test_other_vectors_than_the_server_has_are_not_searched(lab):
+    with lab.record.crops.archive(lab.number) as archive:
+        lab.record.crops.replace(lab.number, EMBEDDER, list(archive.crops))
+    with pytest.raises(IndexRebuilding, match="rebuilt"):
+        lab.index_outside.search(QUERIES, 1)
+    with pytest.raises(IndexRebuilding):
+        lab.indexes.of(lab.number, OTHER_EMBEDDER).search(QUERIES, 1)
+    lab.index("two")
+    lab.same(QUERIES, 10)
+
+
+def test_of_an_empty_gallery_the_server_is_not_asked(lab):
+    lab.server.dead = True
+    lab.remove(*range(1, 61))
+    found = lab.index_outside.search(QUERIES, 10)
+    assert (len(found.labels()), found.searched, found.vectors().shape) == (0, 0, (0, DIMENSION))
+    assert found.version == lab.record.galleries.get(lab.number).version
+    lab.record.crops.enroll(lab.number, EMBEDDER, [_crop(99)])
+    with pytest.raises(IndexUnavailable):
+        lab.index_outside.search(QUERIES, 10)
+
+
+def _timed(lab):
+    """How long a search that is refused takes, and why it is."""
+    began = time.monotonic()
+    with pytest.raises(IndexUnavailable) as refused:
+        asyncio.run(lab.indexes.run(lab.index_outside.search, QUERIES, 3))
+    return time.monotonic() - began, refused.value.why
+
+
+def test_a_server_that_hangs_or_is_dead_is_not_waited_for_and_comes_back_by_itself(
+    lab, monkeypatch
+):
+    monkeypatch.setattr(milvus_index, "PAUSE_SECONDS", 0.3)
+    monkeypatch.setattr(milvus_index, "SEARCH_SECONDS", 0.3)
+    assert lab.indexes.up
+    lab.server.answers.clear()
+    seconds, why = _timed(lab)
+    assert seconds < 0.8
+    assert "in time" in why
+    assert not lab.indexes.up
+    asked = lab.server.searches
+    assert _timed(lab)[0] < 0.2
+    assert lab.server.searches == asked, "it was asked though it had just not answered"
+    lab.server.answers.set()
+    lab.server.dead = True
+    time.sleep(0.35)
+    assert _timed(lab)[1] == "it does not answer (2)"
+    lab.server.dead = False
+    time.sleep(0.35)
+    found = asyncio.run(lab.indexes.run(lab.index_outside.search, QUERIES, 3))
+    assert len(found.row_ids) == 3
+    assert lab.indexes.up
+
+
+def test_a_gallery_that_is_being_built_keeps_no_other_from_being_searched(lab):
+    other = lab.record.galleries.create("other", EMBEDDER, GallerySettings()).gallery_id
+    lab.record.crops.enroll(other, EMBEDDER, [_crop(1)])
+    with pytest.raises(IndexRebuilding, match="being built"):
+        asyncio.run(lab.indexes.run(lab.indexes.of(other, EMBEDDER).search, QUERIES, 3))
+    assert lab.indexes.up
+    assert asyncio.run(lab.indexes.run(lab.index_outside.search, QUERIES, 3)).searched == 60
