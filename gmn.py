@@ -21,6 +21,7 @@ from demo.source_crops import read_spec
 from gmn_client import InvalidInput, RequestRefused, ServiceUnreachable
 from model.problems import InputProblem
 from service.commands.enroll import enroll
+from service.commands.index import index
 from service.commands.keys import keys
 from service.commands.lifecycle import forget, reindex, snapshot
 from service.commands.query import query
@@ -65,7 +66,8 @@ for command in (
     *(serve, enroll, query, forget, reindex, bench, plan, demo),
 ):
     app.command()(command)
-for name, group in {"snapshot": snapshot, "keys": keys, "store": store, "audit": audit}.items():
+groups = {"snapshot": snapshot, "keys": keys, "store": store, "index": index, "audit": audit}
+for name, group in groups.items():
     app.add_typer(group, name=name)
 
 

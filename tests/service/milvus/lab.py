@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -24,7 +23,6 @@ from tests.service.gallery.new_crops import EMBEDDER, new_crop
 from tests.waiting import eventually
 
 DIMENSION = 32
-SECRET = hashlib.sha256(b"of these tests").digest()
 
 
 def drawn(number: int, dimension: int = DIMENSION) -> NDArray[np.float32]:
@@ -44,7 +42,7 @@ class Lab:
         self.redis_url = redis_url
         self.record: Record = open_redis(redis_url, timeout_seconds=5.0)
         self.server = MilvusServer(milvus_url)
-        self.codes = Codes(SECRET)
+        self.codes = Codes(self.record.galleries.group_secret())
         self.writer = CollectionWriter(self.record, self.server, self.codes)
         self.indexer = Indexer(self.writer, worker, {EMBEDDER: DIMENSION})
 

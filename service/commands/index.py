@@ -1,0 +1,138 @@
+"""`gmn index`: what galleries have in Milvus, held against the record or built anew from it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from model.problems import InputProblem
+from service.commands.common import (
+    DEFAULT_DATA_DIR,
+    DataDirOption,
+    JsonOption,
+    command_group,
+    show,
+)
+from service.commands.store import REDIS_URL, open_record
+
+if TYPE_CHECKING:
+    from service.milvus.writing import CollectionWriter
+    from service.record.records import GalleryRecord
+
+INDEX_URL = "GMN_INDEX_URL"
+POLL_SECONDS, CAUGHT_UP_SECONDS = 0.1, 30.0
+
+index = command_group(
+    """Looks after the index that galleries have in Milvus, where GMN_INDEX_URL names one.
+
+    Example: gmn index verify
+    """
+)
+
+
+@index.command("rebuild")
+def rebuild(
+    gallery: Annotated[str, typer.Argument(help="The gallery's name.")],
+    data_dir: DataDirOption = DEFAULT_DATA_DIR,
+) -> None:
+    """Fills a new collection from the record, and searches that one from then on.
+
+    A service on the record does the work, or where none runs this command. Meanwhile searches go on
+    by the collection of before.
+
+    Example: gmn index rebuild entrance
+    """
+    from service.milvus.indexer import Indexer
+
+    with _writer(data_dir) as writer:
+        states = writer.record.remote_indexes
+        (entry,) = _galleries(writer, gallery)
+        states.ask_rebuild(entry.gallery_id)
+        indexer = Indexer(writer, f"command.{os.getpid()}.{secrets.token_hex(4)}")
+        with contextlib.closing(indexer):
+            while (state := states.state(entry.gallery_id)) and state.wanted:
+                indexer.turn()
+                time.sleep(POLL_SECONDS)
+    typer.echo(f"{gallery}: indexed anew, up to version {state.version if state else 0}")
+
+
+@index.command("verify")
+def verify(
+    gallery: Annotated[str | None, typer.Argument(help="Only this gallery.")] = None,
+    data_dir: DataDirOption = DEFAULT_DATA_DIR,
+    as_json: JsonOption = False,
+) -> None:
+    """Holds every row in Milvus against the record, and changes nothing.
+
+    It may run while the service does: what differs is looked at once more when the index has caught
+    up. The exit status is 1 where something differs then.
+
+    Example: gmn index verify entrance --json
+    """
+    found = {}
+    with _writer(data_dir) as writer:
+        for entry in _galleries(writer, gallery):
+            found[entry.name] = _differing(writer, entry)
+    lines = [
+        f"{name}: {len(rows)} rows differ from the record; gmn index rebuild {name} mends that"
+        if rows
+        else f"{name}: as in the record"
+        for name, rows in found.items()
+    ]
+    whole = not any(found.values())
+    show({"whole": whole, "differing_rows": found}, as_json, "\n".join(lines))
+    if not whole:
+        raise typer.Exit(1)
+
+
+def _differing(writer: CollectionWriter, entry: GalleryRecord) -> list[int]:
+    """Rows of a gallery that differ still once its index has caught up."""
+    states, until = writer.record.remote_indexes, time.monotonic() + CAUGHT_UP_SECONDS
+    state = states.state(entry.gallery_id)
+    rows = writer.differing(state) if state else []
+    now = writer.record.galleries.get(entry.gallery_id)
+    while now and (state is None or state.version < now.version):
+        if time.monotonic() >= until:
+            raise InputProblem(
+                f"gallery {entry.name!r}: its index is at version {state.version if state else 0} "
+                f"and the gallery at {now.version}: does a service with {INDEX_URL} run? Start one"
+            )
+        time.sleep(POLL_SECONDS)
+        state = states.state(entry.gallery_id)
+    return writer.differing(state, rows) if state and rows else []
+
+
+def _galleries(writer: CollectionWriter, name: str | None) -> list[GalleryRecord]:
+    from service.errors import UnknownGallery
+
+    found = [one for one in writer.record.galleries.all() if name in (None, one.name)]
+    if name and not found:
+        raise UnknownGallery(name)
+    return found
+
+
+@contextlib.contextmanager
+def _writer(data_dir: Path) -> Iterator[CollectionWriter]:
+    """What compares and writes, on the record and the server that the environment names."""
+    url = os.environ.get(INDEX_URL)
+    if not (url and os.environ.get(REDIS_URL)):
+        raise InputProblem(
+            f"{INDEX_URL} and {REDIS_URL}: name the Milvus and the record of the service in both; "
+            "without them the index is in the service's memory and needs no care"
+        )
+    from service.milvus.rows import Codes
+    from service.milvus.server import MilvusServer
+    from service.milvus.writing import CollectionWriter
+
+    with (
+        contextlib.closing(open_record(data_dir)) as record,
+        contextlib.closing(MilvusServer(url)) as server,
+    ):
+        yield CollectionWriter(record, server, Codes(record.galleries.group_secret()))

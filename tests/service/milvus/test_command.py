@@ -1,0 +1,52 @@
+"""`gmn index`: it rebuilds without a service and beside one, and finds what differs."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from gmn import app
+from tests.service.milvus.lab import drawn, drawn_crop
+
+
+@pytest.fixture
+def run(one, milvus, redis_record, monkeypatch, tmp_path):
+    """Runs a command of the group; answers its exit status and what it printed."""
+    monkeypatch.setenv("GMN_REDIS_URL", redis_record.url)
+    monkeypatch.setenv("GMN_INDEX_URL", milvus.url)
+
+    def run_command(*arguments: str) -> tuple[int, str]:
+        ran = CliRunner().invoke(app, ["index", *arguments, "--data-dir", str(tmp_path)])
+        return ran.exit_code, ran.stdout
+
+    return run_command
+
+
+def test_what_differs_is_found_and_a_rebuild_mends_it(one, run):
+    gallery = one.gallery()
+    rows = one.enroll(gallery, *(drawn_crop(number) for number in range(20)))
+    one.caught_up(gallery)
+    assert run("verify") == (0, "default: as in the record\n")
+    before = one.state(gallery)
+    one.server.delete(before.collection, rows[:3])
+    status, printed = run("verify", "default", "--json")
+    assert (status, json.loads(printed)["differing_rows"]) == (1, {"default": rows[:3]})
+    assert run("rebuild", "default")[0] == 0
+    assert one.state(gallery).collection != before.collection
+    assert run("verify")[0] == 0
+
+
+def test_without_a_service_the_command_itself_rebuilds(one, run):
+    gallery = one.gallery()
+    one.indexer.close()
+    rows = one.enroll(gallery, drawn_crop(1))
+    assert "up to version 1" in run("rebuild", "default")[1]
+    assert one.found(gallery, drawn(1)) == rows
+
+
+def test_an_unknown_gallery_and_missing_settings_are_refused(run, monkeypatch):
+    assert run("rebuild", "nowhere")[0] != 0
+    monkeypatch.delenv("GMN_INDEX_URL")
+    assert run("verify")[0] != 0
