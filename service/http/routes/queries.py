@@ -45,7 +45,8 @@ MAX_RESULTS = 10_000
     "/queries",
     response_model=QueryAnswer | SeparateAnswers,
     responses=ANSWERED
-    | problems("unknown_crop", "needs_reindex", "answer_too_large", "version_not_reached"),
+    | problems("unknown_crop", "needs_reindex", "answer_too_large")
+    | problems("version_not_reached", "index_unavailable"),
 )
 async def query_gallery(
     request: Request, call: Searcher, form: Annotated[QueryForm, MULTIPART]
