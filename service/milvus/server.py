@@ -171,19 +171,6 @@ class MilvusServer:
             )
         return found
 
-    def count(self, collection: str, timestamp: int, unnamed: bool = False) -> int:
-        """How many rows there are, of all crops or of those without an identity alone."""
-        with self._answering(collection) as client:
-            (found,) = client.query(
-                collection,
-                filter="grp < 0" if unnamed else "",
-                output_fields=["count(*)"],
-                consistency_level="Customized",
-                guarantee_timestamp=timestamp,
-                timeout=SEARCH_SECONDS,
-            )
-        return int(found["count(*)"])
-
     def compact(self, collection: str) -> int:
         """Begins to remove what was deleted from the collection's files; answers its number."""
         with self._answering(collection) as client:

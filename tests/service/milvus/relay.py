@@ -14,6 +14,7 @@ import socket
 import struct
 import sys
 import threading
+from pathlib import Path
 
 CLONE_NEWNET = 0x40000000
 SIOCSIFFLAGS = 0x8914
@@ -37,6 +38,8 @@ def main(port: int) -> None:
         sys.exit(f"no network namespace: {os.strerror(ctypes.get_errno())}")
     with socket.socket() as any_socket:
         fcntl.ioctl(any_socket, SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", IFF_UP))
+    # Milvus takes other ports than before where connections of a killed one linger.
+    Path("/proc/sys/net/ipv4/tcp_max_tw_buckets").write_text("0")
     sys.stdout.write(f"{listening.getsockname()[1]}\n")
     sys.stdout.flush()
     while True:

@@ -60,13 +60,6 @@ def test_every_filter_passes_what_it_passes_in_faiss(filled):
         assert not found.full
 
 
-def test_rows_are_counted(filled):
-    one, gallery, _ = filled
-    state = one.state(gallery)
-    assert one.server.count(state.collection, state.timestamp) == 100
-    assert one.server.count(state.collection, state.timestamp, unnamed=True) == 20
-
-
 def test_groups_are_those_of_faiss(filled):
     one, gallery, index = filled
     for wanted in (Filter(), FILTERS["since"]):
