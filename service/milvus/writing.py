@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import TypeVar
 
+from service.errors import IndexUnavailable
 from service.milvus.rows import Codes, LabelRow
 from service.milvus.server import IDS_PER_PAGE, MilvusServer
 from service.ops.health import heartbeat
@@ -16,6 +19,7 @@ from service.record.records import CropFilter, CropLabel, GalleryRecord
 from service.record.remote_index import IndexState
 
 ROWS_PER_WRITE = 1000
+POLL_SECONDS = 0.1
 Item = TypeVar("Item")
 
 
@@ -107,6 +111,26 @@ class CollectionWriter:
             rows = here.keys() | there.keys()
             found += (row for row in sorted(rows) if here.get(row) != there.get(row))
         return [row for row in found if only is None or row in only]
+
+    def compact(self, gallery_id: int, version: int, seconds: float) -> bool:
+        """Waits until a gallery's collection shows a version, and for a compaction of its files.
+
+        Returns:
+            False where either takes longer, or Milvus does not answer.
+        """
+        until, compaction = time.monotonic() + seconds, None
+        with contextlib.suppress(IndexUnavailable):
+            while time.monotonic() < until:
+                state = self.record.remote_indexes.state(gallery_id)
+                if state is None or state.version >= version:
+                    if state is None or not state.collection:
+                        return True
+                    if compaction is None:
+                        compaction = self.server.compact(state.collection)
+                    if self.server.is_compacted(compaction):
+                        return True
+                time.sleep(POLL_SECONDS)
+        return False
 
     def _labels(self, gallery_id: int, first: int, end: int) -> Iterator[CropLabel]:
         after = first - 1

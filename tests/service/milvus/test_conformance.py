@@ -227,3 +227,13 @@ def test_vectors_of_another_length_get_a_collection_of_their_own(one):
     one.record.crops.enroll(gallery.gallery_id, "c" * 64, [wide])
     one.caught_up(gallery)
     assert one.found(gallery, drawn(1, 2 * DIMENSION)) == [1]
+
+
+def test_files_are_compacted_after_a_deletion(one):
+    gallery = one.gallery()
+    rows = one.enroll(gallery, *(drawn_crop(number) for number in range(20)))
+    one.remove(gallery, rows[:10])
+    entry = one.record.galleries.get(gallery.gallery_id)
+    assert one.writer.compact(gallery.gallery_id, entry.version, 60)
+    assert sorted(one.found(gallery, drawn(1))) == rows[10:]
+    assert not one.writer.compact(gallery.gallery_id, entry.version + 1, 0.3)
