@@ -9,7 +9,7 @@ CYCLES ?= 200
 SEED ?=
 CUTS ?= 600
 
-.PHONY: demo gpu test test-slow test-all compose-test mutations torture power-cut load soak fuzz check lint format clean
+.PHONY: demo gpu test test-slow test-all compose-test mutations torture power-cut load soak fuzz milvus-env check lint format clean
 
 demo: .venv/ready
 	$(BIN)/gmn demo
@@ -83,6 +83,14 @@ format: .venv/ready
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	touch $@
+
+# The two Milvus servers of the tests: milvus-lite, and a real Milvus for slow tests, each in an
+# environment of its own below .milvus.
+milvus-env:
+	for server in "lite milvus-lite==3.2.2 pymilvus==3.0.2" "real milvus==2.3.5"; do set -- $$server; \
+		$(PYTHON) -m venv .milvus/$$1 && folder=$$1 && shift && \
+		.milvus/$$folder/bin/python -m pip install --quiet --disable-pip-version-check "$$@" || exit 1; \
+	done
 
 clean:
 	rm -rf .venv runs demo-output gmn-data .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -93,7 +93,7 @@ class RemoteIndexes(RecordPart):
 
     @transactional
     def advance(
-        self, transaction: Transaction, before: IndexState, **changes: Any
+        self, transaction: Transaction, before: IndexState, /, **changes: Any
     ) -> IndexState | None:
         """Moves the watermark; a collection that another one replaces is unneeded then.
 
