@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from secrets import token_hex
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from service.engine.device import Admission, DeviceThread
 from service.engine.networks import LoadedModel, load_model, shipped_fillers
@@ -30,6 +30,9 @@ from service.record.record import Record, open_store, upgrade_store
 from service.search.calibration import GalleryCalibrations
 from service.settings import Settings
 
+if TYPE_CHECKING:
+    from service.milvus.indexer import Indexer
+
 LOCKS = "locks"
 Result = TypeVar("Result")
 
@@ -47,6 +50,7 @@ class Runtime:
         keys: who may do what; lives on the event loop.
         audit: the log of deletions, searches and views.
         outside: galleries' indexes in Milvus; None where this process holds them.
+        indexer: brings them up to the record.
         pictures: where kept images lie outside the record store; None keeps them in it.
         pools: run what blocks for long.
         sections: run what must not be cut off by a client that disconnects.
@@ -76,12 +80,18 @@ class Runtime:
             self.models = _load_models(settings, self.device, self.metrics, self.record, held)
             self.model = next(iter(self.models.values()))
             self.calibrations = GalleryCalibrations(self.record, self.models)
-            self.outside = _open_index(settings, self.record, held)
+            # A process that has its record to itself bears the name of its predecessor, whose jobs
+            # it goes on with at once. Another one's jobs are free once their lease has run out.
+            self.worker = f"{replica}.{os.getpid()}.{token_hex(4)}" if replica else "embedded"
+            embedders = {embedder: one.networks.dimension for embedder, one in self.models.items()}
+            self.outside = self.indexer = None
+            if settings.index_url:
+                self.outside, self.indexer = self._open_index(settings.index_url, embedders, held)
             registry = ReplicatedGalleries if self.record.changes else GalleryRegistry
             self.galleries = registry(
                 self.record,
                 self.device,
-                {embedder: one.networks.dimension for embedder, one in self.models.items()},
+                embedders,
                 self.calibrations.reload,
                 self.outside.of if self.outside else None,
             )
@@ -97,9 +107,6 @@ class Runtime:
             self.watchdog.checks += self._health_checks()
             self.admission = Admission(settings.max_queued_images, self.metrics)
             self.body_limits = BodyLimits(settings)
-            # A process that has its record to itself bears the name of its predecessor, whose jobs
-            # it goes on with at once. Another one's jobs are free once their lease has run out.
-            self.worker = f"{replica}.{os.getpid()}.{token_hex(4)}" if replica else "embedded"
             self.jobs_wanted = asyncio.Event()
             self._held = held.pop_all()
 
@@ -135,6 +142,25 @@ class Runtime:
         """Finishes what was accepted, then lets go of everything."""
         self._held.close()
 
+    def _open_index(
+        self, url: str, embedders: Mapping[str, int], held: contextlib.ExitStack
+    ) -> tuple[MilvusIndexes, Indexer]:
+        # Their client takes half a second and 140 MB, which a process with its own index saves.
+        from service.milvus.indexer import Indexer
+        from service.milvus.server import MilvusServer
+        from service.milvus.writing import CollectionWriter
+
+        token = self.settings.index_token_file
+        server = MilvusServer(url, token.read_text().strip() if token else "")
+        held.callback(server.close)
+        codes = Codes(self.record.galleries.group_secret())
+        outside = MilvusIndexes(self.record, server, codes)
+        held.callback(outside.close)
+        indexer = Indexer(CollectionWriter(self.record, server, codes), self.worker, embedders)
+        held.callback(indexer.close)
+        indexer.start()
+        return outside, indexer
+
     def _health_checks(self) -> Iterator[HealthCheck]:
         yield HealthCheck("device thread", self.device.silent_seconds)
         yield HealthCheck("audit log", self.audit.threads.silent_seconds)
@@ -145,8 +171,9 @@ class Runtime:
             yield HealthCheck(f"decode threads{of}", one.pipeline.threads.silent_seconds)
             if one.embedding is not self.device:
                 yield HealthCheck(f"embedding threads{of}", one.embedding.silent_seconds)
-        if self.outside:
+        if self.outside and self.indexer:
             yield self.outside.health_check
+            yield from self.indexer.health_checks
         if self.pictures:
             yield self.pictures.views.health_check
             yield self.pictures.changes.health_check
@@ -162,22 +189,6 @@ def _open_record(settings: Settings, held: contextlib.ExitStack) -> Record:
     held.callback(record.close)
     failpoint("start.record-opened")
     return record
-
-
-def _open_index(
-    settings: Settings, record: Record, held: contextlib.ExitStack
-) -> MilvusIndexes | None:
-    if settings.index_url is None:
-        return None
-    # Its client takes half a second and 140 MB, which the embedded default needs not.
-    from service.milvus.server import MilvusServer
-
-    token = settings.index_token_file.read_text().strip() if settings.index_token_file else ""
-    server = MilvusServer(settings.index_url, token)
-    held.callback(server.close)
-    opened = MilvusIndexes(record, server, Codes(record.galleries.group_secret()))
-    held.callback(opened.close)
-    return opened
 
 
 def _load_models(

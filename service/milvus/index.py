@@ -157,8 +157,11 @@ class MilvusIndex:
         return (crops[0].label, crops[0].vector) if crops else None
 
     def version(self) -> int:
-        """The gallery's version that searches show."""
-        return self._watermark()[0].version
+        """The gallery's version that searches show; 0 while its collection is being built."""
+        try:
+            return self._watermark()[0].version
+        except IndexRebuilding:
+            return 0
 
     def _search(
         self, queries: NDArray[np.float32], limit: int, wanted: Filter, grouped: bool

@@ -1,10 +1,12 @@
-"""A server of rows in memory that can be dead or hang."""
+"""A server of rows in memory that can be dead or hang; stands for `service.milvus.server`."""
 
 from __future__ import annotations
 
 import itertools
 import threading
+import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ from service.errors import IndexUnavailable
 from service.milvus.rows import EARLIEST_TIME, Codes, Hits, LabelRow, Row
 from service.search.table import Filter
 
+IDS_PER_PAGE = 8192
 Rows = dict[int, Row]
 
 
@@ -26,7 +29,9 @@ class FakeServer:
         searches: how often it was searched.
     """
 
-    def __init__(self, *_: str) -> None:
+    def __init__(self, url: str = "/nowhere", _: str = "") -> None:
+        """Of another process the file URL.dead or URL.hangs does the same while it is there."""
+        self._dead, self._hangs = Path(f"{url}.dead"), Path(f"{url}.hangs")
         self.dead = False
         self.answers = threading.Event()
         self.answers.set()
@@ -95,7 +100,9 @@ class FakeServer:
     def _ask(self) -> None:
         if not self.answers.wait(20):
             raise TimeoutError("a test has left a call hanging")
-        if self.dead:
+        while self._hangs.exists():
+            time.sleep(0.02)
+        if self.dead or self._dead.exists():
             raise IndexUnavailable("it does not answer (2)")
 
 
@@ -111,3 +118,6 @@ def _passes(row: Any, wanted: Filter, codes: Codes) -> bool:
         and (before is None or EARLIEST_TIME < row["captured"] <= before.timestamp())
         and row["id"] not in wanted.without
     )
+
+
+MilvusServer = FakeServer

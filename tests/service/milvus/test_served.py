@@ -1,0 +1,167 @@
+"""The service with an index outside its process, through HTTP."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+import pytest
+
+from tests.service.conftest import START
+from tests.waiting import eventually
+
+PROGRAM = (
+    "import sys; from tests.service.milvus import fake_server; "
+    "sys.modules['service.milvus.server'] = fake_server; "
+) + START
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    return tmp_path_factory.mktemp("index")
+
+
+@pytest.fixture(scope="module")
+def outside(start, redis_record, place):
+    """A service whose server of rows is a dictionary."""
+    return start(
+        program=PROGRAM,
+        redis_url=redis_record.url,
+        images_url=f"file://{place}/pictures",
+        index_url=place / "rows",
+    )
+
+
+@pytest.fixture(scope="module")
+def inside(served, drawn_crops):
+    """The same crops in a gallery of a service with an index of its own."""
+    return _fill(served, served.create("beside-outside"), drawn_crops)
+
+
+def _fill(service, gallery, crops):
+    answer = service.enroll(
+        gallery,
+        *(crop.png for crop in crops),
+        identity=[crop.identity for crop in crops],
+        camera=[crop.camera for crop in crops],
+    )
+    assert answer.status_code == 201, answer.text
+    return gallery, answer.json()["gallery_version"]
+
+
+@pytest.fixture(scope="module")
+def filled(outside, drawn_crops):
+    gallery, version = _fill(outside, outside.create("here"), drawn_crops)
+    _wait_for(outside, gallery, version)
+    return gallery, version
+
+
+def _wait_for(service, gallery, version):
+    """Returns once searches show a version; a new gallery's collection may take some seconds."""
+    found = {"data": {"crop_id": "unknown", "min_version": version}}
+    url = f"/v1/galleries/{gallery}/queries"
+    eventually(lambda: service.http.post(url, **found).status_code == 404, 30)
+
+
+def _shown(answer):
+    assert answer.status_code == 200, answer.text
+    return [
+        (one["identity"], one["camera"], round(one["cosine"], 5), one["verdict"])
+        for one in answer.json()["results"]
+    ]
+
+
+OPTIONS = (
+    {},
+    {"group_by": "identity", "top_k": 1000},
+    {"scoring": "cosine", "top_k": 3},
+    {"rerank_depth": 5, "top_k": 20},
+    {"cameras": "east"},
+)
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_an_answer_is_that_of_an_index_of_the_process(
+    outside, filled, served, inside, drawn_crops, options
+):
+    gallery, version = filled
+    images = [drawn_crops[0].png, drawn_crops[1].png]
+    found = outside.query(gallery, *images, min_version=version, **options)
+    assert _shown(found) == _shown(served.query(inside[0], *images, **options))
+    assert found.json()["gallery_version"] == version
+    counted = "the whole gallery" in found.json()["calibration"]["basis"]
+    assert counted == ("cameras" in options)
+
+
+def test_crops_are_found_changed_and_deleted_by_their_ids(outside, drawn_crops):
+    gallery = outside.create("ids")
+    _, version = _fill(outside, gallery, drawn_crops[:6])
+    _wait_for(outside, gallery, version)
+    found = outside.query(gallery, drawn_crops[0].png).json()["results"]
+    first, second = found[0]["crop_id"], found[1]["crop_id"]
+    url = f"/v1/galleries/{gallery}"
+    like = outside.http.post(f"{url}/queries", data={"crop_id": first}).json()["results"]
+    assert first not in [one["crop_id"] for one in like]
+    assert len(like) == 5
+    assert outside.http.delete(f"{url}/crops/{second}").status_code == 200
+    # At once, whether the index knows it already or not.
+    left = outside.query(gallery, drawn_crops[0].png).json()["results"]
+    assert second not in [one["crop_id"] for one in left]
+    assert len(left) == 5
+    gone = outside.http.post(f"{url}/queries", data={"crop_id": second})
+    assert gone.status_code == 404
+    changed = outside.http.patch(f"{url}/crops/{first}", data={"identity": "Ann"}).json()
+    named = outside.query(
+        gallery, drawn_crops[0].png, min_version=changed["gallery_version"]
+    ).json()
+    assert named["results"][0]["identity"] == "Ann"
+    described = outside.http.get(url).json()
+    assert (described["crops"], described["index_kind"]) == (5, "milvus")
+    assert described["index_bytes"] == 0
+
+
+@pytest.mark.parametrize("trouble", ["dead", "hangs"])
+def test_without_its_server_searches_are_refused_at_once_and_the_rest_goes_on(
+    outside, filled, drawn_crops, place, trouble
+):
+    gallery, _ = filled
+    flag = place / f"rows.{trouble}"
+    flag.touch()
+    try:
+        for _ in range(3):
+            began = time.monotonic()
+            refused = outside.query(gallery, drawn_crops[0].png)
+            assert time.monotonic() - began < 1.5
+            assert refused.status_code == 503
+            assert refused.json()["type"] == "urn:gmn:problem:index_unavailable"
+            assert int(refused.headers["Retry-After"]) > 0
+        assert outside.http.get("/readyz").json()["index"] == "unavailable"
+        assert "\ngmn_index_up 0.0\n" in outside.http.get("/metrics").text
+        other = outside.create(f"new-{trouble}")
+        _, version = _fill(outside, other, drawn_crops[:3])
+        listed = outside.http.get(f"/v1/galleries/{other}/crops").json()["results"]
+        gone = listed[0]["crop_id"]
+        assert outside.http.delete(f"/v1/galleries/{other}/crops/{gone}").status_code == 200
+        assert outside.http.get(f"/v1/galleries/{other}").json()["crops"] == 2
+        pair = [("images", ("a", drawn_crops[0].png)), ("images", ("b", drawn_crops[1].png))]
+        assert outside.http.post("/v1/pairs", files=pair, data={"gallery": gallery}).is_success
+    finally:
+        flag.unlink()
+    eventually(lambda: outside.query(gallery, drawn_crops[0].png).status_code == 200)
+    assert outside.http.get("/readyz").json()["index"] == "ready"
+    _wait_for(outside, other, version + 1)
+    assert len(outside.query(other, drawn_crops[1].png).json()["results"]) == 2
+
+
+def test_it_needs_redis_and_a_place_for_pictures(refused_start, tmp_path, redis_record):
+    url = {"index_url": "http://milvus:19530"}
+    told = refused_start(tmp_path, **url)
+    assert "GMN_INDEX_URL needs GMN_REDIS_URL: one process on SQLite" in told
+    told = refused_start(tmp_path, redis_url=redis_record.url, **url)
+    assert "GMN_INDEX_URL needs GMN_IMAGES_URL" in told
+
+
+def test_the_client_of_milvus_is_not_loaded_without_an_index_url():
+    import service.runtime  # noqa: F401
+
+    assert "pymilvus" not in sys.modules or "tests.service.milvus.servers" in sys.modules
