@@ -150,8 +150,7 @@ class Runtime:
         from service.milvus.server import MilvusServer
         from service.milvus.writing import CollectionWriter
 
-        token = self.settings.index_token_file
-        server = MilvusServer(url, token.read_text().strip() if token else "")
+        server = MilvusServer(url)
         held.callback(server.close)
         codes = Codes(self.record.galleries.group_secret())
         outside = MilvusIndexes(self.record, server, codes)

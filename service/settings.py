@@ -138,10 +138,9 @@ class Settings(BaseSettings):
     """An fsspec URL that stores images outside of the record, such as `file:///srv/crops`, or
     `s3://bucket/crops` with s3fs installed."""
     index_url: str | None = None
-    """A Milvus server that searches in place of this process, such as `http://milvus:19530`, where
-    a gallery is too large for its memory. It needs `GMN_REDIS_URL` and `GMN_IMAGES_URL`."""
-    index_token_file: Path | None = None
-    """A file with the server's token, such as `user:password`, where `GMN_INDEX_URL` needs one."""
+    """A Milvus server that searches in place of this process, such as
+    `http://user:password@milvus:19530`, for galleries that are too large for its memory. It needs
+    `GMN_REDIS_URL` and `GMN_IMAGES_URL`."""
     import_dir: Path | None = None
     """The folder whose sub-folders an import may name."""
     max_import_bytes: int = Field(8 * 1024**3, ge=1)

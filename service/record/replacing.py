@@ -236,8 +236,8 @@ def _begin(transaction: Transaction, gallery_id: int) -> GalleryRecord:
     entry.generations += 1
     put_entry(transaction, entry)
     unstaged = replace(entry, staged_fingerprint=None, staged_side=None, staged_crops=0)
-    none = {"crops": 0, "identities": 0, "unnamed": 0, "image_bytes": 0}
-    empty = replace(unstaged, **none, at=entry.generations - 1)
+    none = replace(unstaged, crops=0, identities=0, unnamed=0, image_bytes=0)
+    empty = replace(none, at=entry.generations - 1)
     _hold(transaction, empty, begun=True)
     return empty
 
