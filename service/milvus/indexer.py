@@ -163,6 +163,9 @@ class Indexer:
                 pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
 
     def _note_state(self, why_down: str) -> None:
+        now = time.monotonic()
+        if not why_down and any(held.retry_at > now for held in self._held.values()):
+            return
         if bool(why_down) != bool(self._why_down):
             log.warning("indexing %s", f"waits: {why_down}" if why_down else "goes on")
         self._why_down = why_down

@@ -38,13 +38,15 @@ def drawn_crop(number: int, **said: Any) -> ArchivedCrop:
 class Lab:
     """One process' indexer on a record, and what a search of it finds."""
 
-    def __init__(self, redis_url: str, milvus_url: str, worker: str = "one") -> None:
+    def __init__(
+        self, redis_url: str, milvus_url: str, worker: str = "one", dimension: int = DIMENSION
+    ) -> None:
         self.redis_url = redis_url
         self.record: Record = open_redis(redis_url, timeout_seconds=5.0)
         self.server = MilvusServer(milvus_url)
         self.codes = Codes(self.record.galleries.group_secret())
         self.writer = CollectionWriter(self.record, self.server, self.codes)
-        self.indexer = Indexer(self.writer, worker, {EMBEDDER: DIMENSION})
+        self.indexer = Indexer(self.writer, worker, {EMBEDDER: dimension})
 
     def gallery(self, name: str = "default") -> GalleryRecord:
         """A gallery of a name, which is made where there is none."""
@@ -109,9 +111,11 @@ class Lab:
 
 
 @contextlib.contextmanager
-def lab(redis_url: str, milvus_url: str, worker: str = "one") -> Iterator[Lab]:
+def lab(
+    redis_url: str, milvus_url: str, worker: str = "one", dimension: int = DIMENSION
+) -> Iterator[Lab]:
     """A lab whose indexer runs."""
-    with contextlib.closing(Lab(redis_url, milvus_url, worker)) as own:
+    with contextlib.closing(Lab(redis_url, milvus_url, worker, dimension)) as own:
         own.gallery()
         own.indexer.start()
         yield own

@@ -1,0 +1,154 @@
+"""Milvus beside FAISS: search, enrollment to found, filling, recall, memory and disk.
+
+`python -m tests.service.milvus.measure --crops 100000` starts a Redis and a Milvus 2.3.5, enrols
+crops without pictures by the record, and prints one JSON object. Nothing of HTTP or embedding is in
+it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench.scale_crops import Array, ScaleCrops
+from service.milvus.index import MilvusIndexes
+from service.search.index import GalleryIndex
+from service.search.table import Filter
+from tests.service.gallery.new_crops import EMBEDDER
+from tests.service.milvus.lab import Lab, lab
+from tests.service.milvus.servers import Real, milvus_server
+from tests.service.redis_server import redis_server
+
+QUERIES, TRIALS, LIMIT, PER_COMMIT = 200, 50, 100, 1000
+FILTERS = {
+    "all": Filter(),
+    "4 of 20 cameras": Filter(cameras=tuple(f"camera-{one:02}" for one in range(4))),
+    "without 1 camera": Filter(exclude_cameras=("camera-07",)),
+}
+
+
+def _times(search: Callable[[Array], object], queries: Array) -> dict[str, float]:
+    taken = []
+    for query in queries:
+        began = time.perf_counter()
+        search(query[None])
+        taken.append(1e3 * (time.perf_counter() - began))
+    return {"p50_ms": float(np.median(taken)), "p99_ms": float(np.percentile(taken, 99))}
+
+
+def _resident(server: Real) -> int:
+    """Bytes of the server's processes, by `ps`."""
+    assert server.process is not None
+    shown = subprocess.check_output(["ps", "-o", "rss=", "-g", str(server.process.pid)], text=True)
+    return 1024 * sum(map(int, shown.split()))
+
+
+def _disk(folder: Path) -> int:
+    return sum(one.stat().st_blocks * 512 for one in folder.rglob("*") if one.is_file())
+
+
+def _until_shown(one: Lab, version: int) -> float:
+    began = time.perf_counter()
+    while one.state(one.gallery()).version < version:
+        time.sleep(0.002)
+    return time.perf_counter() - began
+
+
+def measure(one: Lab, server: Real, source: ScaleCrops, crops: int) -> dict[str, Any]:
+    """All of one size."""
+    gallery, found = one.gallery(), dict[str, Any]()
+    idle = _resident(server)
+    began = time.perf_counter()
+    for first in range(0, crops, PER_COMMIT):
+        one.enroll(gallery, *source.crops(first, min(first + PER_COMMIT, crops)))
+    found["enrolled_per_second"] = crops / (time.perf_counter() - began)
+    version = one.gallery().version
+    _until_shown(one, version)
+    found["indexed_per_second"] = crops / (time.perf_counter() - began)
+    began = time.perf_counter()
+    one.record.remote_indexes.ask_rebuild(gallery.gallery_id)
+    while one.state(gallery).wanted:
+        time.sleep(0.01)
+    found["rebuilt_per_second"] = crops / (time.perf_counter() - began)
+    # Sealed and indexed by then.
+    one.server.compact(one.state(gallery).collection)
+    time.sleep(10)
+    found["milvus_bytes_per_crop"] = (_resident(server) - idle) / crops
+    found["milvus_disk_bytes_per_crop"] = _disk(server.folder / "data" / "data") / crops
+    queries = source.queries(QUERIES, crops)
+    index = MilvusIndexes(one.record, one.server, one.codes).of(gallery.gallery_id, EMBEDDER)
+    local = GalleryIndex(source.dimension)
+    local.add(one.record.crops.vectors(gallery.gallery_id))
+    state = one.state(gallery)
+    for name, wanted in FILTERS.items():
+        index.search(queries[:1], LIMIT, wanted)
+        found[f"milvus, {name}"] = _times(
+            lambda query, wanted=wanted: index.search(query, LIMIT, wanted), queries
+        )
+        found[f"faiss, {name}"] = _times(
+            lambda query, wanted=wanted: local.search(query, LIMIT, wanted), queries
+        )
+    found["milvus alone, all"] = _times(
+        lambda query: one.server.search(
+            state.collection,
+            query[0] / np.linalg.norm(query[0]),
+            LIMIT,
+            Filter(),
+            one.codes,
+            state.timestamp,
+        ),
+        queries,
+    )
+    found["milvus, groups"] = _times(lambda query: index.search_groups(query, LIMIT), queries)
+    same = [
+        len(
+            np.intersect1d(
+                index.search(q[None], LIMIT).row_ids, local.search(q[None], LIMIT).row_ids
+            )
+        )
+        for q in queries[:50]
+    ]
+    found["recall_at_100"] = float(np.mean(same)) / LIMIT
+    found["to_found_ms"] = _to_found(one, index, source, crops)
+    return found
+
+
+def _to_found(one: Lab, index: Any, source: ScaleCrops, crops: int) -> dict[str, float]:
+    """From the begin of a commit of one crop until a search finds it."""
+    gallery, taken = one.gallery(), []
+    for number in range(TRIALS):
+        (crop,) = source.crops(crops + number, crops + number + 1)
+        began = time.perf_counter()
+        (row,) = one.enroll(gallery, crop)
+        while row not in index.search(crop.vector[None], 1).row_ids:
+            time.sleep(0.005)
+        taken.append(1e3 * (time.perf_counter() - began))
+    return {"p50": float(np.median(taken)), "p99": float(np.percentile(taken, 99))}
+
+
+def main() -> None:
+    """Measures what is asked for, and prints it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--crops", type=int, default=100_000)
+    parser.add_argument("--features", type=Path)
+    asked = parser.parse_args()
+    source = ScaleCrops("people", asked.features, 512)
+    with redis_server() as redis, milvus_server("real") as server:
+        assert isinstance(server, Real)
+        with lab(redis.url, server.url, "one", source.dimension) as one:
+            found = measure(one, server, source, asked.crops)
+    conditions = {"crops": asked.crops, "dimension": source.dimension, "load": os.getloadavg()[0]}
+    sys.stdout.write(json.dumps(conditions | found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
