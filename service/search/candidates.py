@@ -65,7 +65,7 @@ class Candidates:
     _rows: NDArray[np.int64]
     version: int | None = None
 
-    def __getitem__(self, places: slice | NDArray[np.int64]) -> Candidates:
+    def __getitem__(self, places: slice | NDArray[np.int64] | NDArray[np.bool_]) -> Candidates:
         """Some of them."""
         return replace(
             self,

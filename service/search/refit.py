@@ -32,6 +32,7 @@ from service.record.records import GalleryRecord
 from service.runtime import Runtime
 from service.search.calibration import Place, Publication
 from service.search.leave_one_out import search_left_out
+from service.search.leave_one_out_outside import search_left_out_outside
 
 log = logging.getLogger(__name__)
 STORED_WITHIN_SECONDS = 2.0
@@ -136,10 +137,11 @@ async def fit_if_due(runtime: Runtime, gallery: Gallery) -> bool:
         return True
     await runtime.galleries.wait_for_version(gallery, entry.version)
     threads = runtime.pools.calibration
-    if gallery.own_index is None:
-        return True
-    crops = await runtime.device.run(gallery.own_index.named_crops)
-    left_out = await search_left_out(crops, model, runtime.device, threads)
+    if gallery.own_index:
+        crops = await runtime.device.run(gallery.own_index.named_crops)
+        left_out = await search_left_out(crops, model, runtime.device, threads)
+    else:
+        left_out = await search_left_out_outside(runtime, gallery, model)
     published, vectors = True, (entry.at, entry.side)
     for scoring, searches in left_out.items():
         place = places[scoring]
