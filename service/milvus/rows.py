@@ -18,6 +18,8 @@ from service.record.records import CropLabel, IndexedCrop
 from service.search.table import Filter
 
 PREFIX = "gmn"
+# A page of rows is a range of numbers, since an answer's order is not promised.
+IDS_PER_PAGE = 8192
 UNKNOWN_CAMERA = -1
 # Before every time with a year; Milvus 2.3 has no null.
 UNKNOWN_TIME, EARLIEST_TIME = -1e18, -1e17

@@ -28,8 +28,6 @@ log = logging.getLogger(__name__)
 OLDEST_SERVER = (2, 3)
 # Milvus refuses more.
 LARGEST_LIMIT = 16_384
-# A page of rows is a range of numbers, since an answer's order is not promised.
-IDS_PER_PAGE = 8192
 # Where groups are too few, so many times as many are asked for.
 DEEPER = 8
 NOT_FOUND, NOT_LOADED = 100, 101

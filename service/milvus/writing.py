@@ -7,16 +7,18 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from service.errors import IndexUnavailable
-from service.milvus.rows import Codes, LabelRow
-from service.milvus.server import IDS_PER_PAGE, MilvusServer
+from service.milvus.rows import IDS_PER_PAGE, Codes, LabelRow
 from service.ops.health import heartbeat
 from service.record.engine import Change
 from service.record.record import Record
 from service.record.records import CropFilter, CropLabel, GalleryRecord
 from service.record.remote_index import IndexState
+
+if TYPE_CHECKING:
+    from service.milvus.server import MilvusServer
 
 ROWS_PER_WRITE = 1000
 POLL_SECONDS = 0.1

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 
 from service.milvus import indexer
-from tests.service.milvus.lab import Lab, lab
 from tests.service.milvus.servers import Lite, Real, milvus_server
 from tests.service.redis_server import RedisServer
+
+if TYPE_CHECKING:
+    from tests.service.milvus.lab import Lab
 
 KINDS = ["lite", pytest.param("real", marks=pytest.mark.slow)]
 
@@ -31,6 +34,8 @@ def _short_leases(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def one(redis_record: RedisServer, milvus: Lite | Real) -> Iterator[Lab]:
     """An emptied record, and its indexer."""
+    from tests.service.milvus.lab import lab
+
     redis_record.ask("FLUSHALL")
     with lab(redis_record.url, milvus.url) as own:
         yield own

@@ -16,7 +16,6 @@ from service.errors import IndexUnavailable
 from service.milvus.rows import EARLIEST_TIME, Codes, Hits, LabelRow, Row
 from service.search.table import Filter
 
-IDS_PER_PAGE = 8192
 Rows = dict[int, Row]
 
 

@@ -8,7 +8,10 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
+
+pytest.importorskip("pymilvus", reason="needs the extra milvus: pip install -e .[milvus]")
 
 from service.milvus.indexer import Indexer
 from service.milvus.rows import Codes, Hits

@@ -72,7 +72,7 @@ def _wait_for(service, gallery, version):
 def _shown(answer):
     assert answer.status_code == 200, answer.text
     return [
-        (one["identity"], one["camera"], round(one["cosine"], 5), one["verdict"])
+        (one["identity"], one["camera"], pytest.approx(one["cosine"], abs=1e-4), one["verdict"])
         for one in answer.json()["results"]
     ]
 
