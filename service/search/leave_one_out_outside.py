@@ -50,10 +50,12 @@ async def search_left_out_outside(
     leaders: list[dict[Scoring, list[Array]]] = [{} for _ in parts]
     for place, one in enumerate(asking):
         query = one.crop.vector[None]
-        near = await threads.run(_candidates, gallery.index, one)
+        near, people = await threads.run(_candidates, gallery.index, one)
         for number, identities in enumerate(parts if place < CROPS_OF_A_PART else parts[:1]):
-            inside = np.isin(near.groups, identities) if number else near.groups >= 0
-            shown = near[np.flatnonzero(inside)[: RERANK_DEPTH + RANKS]]
+            shown = near[np.isin(near.groups, identities)] if number else near
+            others = people[np.isin(people.groups, identities)] if number else people
+            more = max(RANKS, RERANK_DEPTH - len(shown.row_ids)) if number else RANKS
+            shown = shown.extended(others[:more])
             logits = np.full(len(shown.row_ids), np.nan, np.float32)
             if "mnet" in model.description.scorings and len(logits):
                 logits = await runtime.device.run(networks.pair_scores, query, shown.vectors())
@@ -90,15 +92,20 @@ def _sample(runtime: Runtime, gallery_id: int) -> tuple[NDArray[np.int64], list[
     return codes, [one for turn in turns for one in turn][:MOST_CROPS]
 
 
-def _candidates(index: SearchedIndex, asking: _Asking) -> Candidates:
-    """Named crops of other identities, under other cameras where these have enough of them."""
+def _candidates(index: SearchedIndex, asking: _Asking) -> tuple[Candidates, Candidates]:
+    """The nearest named crops of other identities, and the nearest one of each of these.
+
+    They are of other cameras where these have enough identities.
+    """
     query, camera = asking.crop.vector[None], asking.crop.label.camera
     elsewhere = (camera,) if camera is not None else ()
     for excluded in dict.fromkeys([elsewhere, ()]):
         wanted = Filter(exclude_cameras=excluded, without=asking.own)
-        found = index.search(query, RERANK_DEPTH, wanted)
-        found = found.extended(index.search_groups(query, DEEPEST, wanted))
-        found = found[(found.groups >= 0) & (found.groups != asking.name)]
-        if len(found.first_of_groups()) >= FEW_IDENTITIES:
+        people = index.search_groups(query, DEEPEST, wanted)
+        people = people[(people.groups >= 0) & (people.groups != asking.name)]
+        if len(people.row_ids) >= FEW_IDENTITIES:
             break
-    return found
+    # Twice as many as are scored: crops without a name are left out.
+    near = index.search(query, 2 * RERANK_DEPTH, wanted)
+    near = near[(near.groups >= 0) & (near.groups != asking.name)]
+    return near[:RERANK_DEPTH], people

@@ -35,9 +35,9 @@ def _crop(number, **known):
 
 
 class Lab:
-    """A gallery's record with 60 crops, and a server that has what `index` put there."""
+    """A gallery's record with some crops, and a server that has what `index` put there."""
 
-    def __init__(self, folder) -> None:
+    def __init__(self, folder, crops=60) -> None:
         self.record = open_sqlite(folder / "record")
         self.server = FakeServer()
         self.gallery = self.record.galleries.create("here", EMBEDDER, GallerySettings())
@@ -45,16 +45,16 @@ class Lab:
         self.codes = Codes(self.record.galleries.group_secret())
         self.indexes = MilvusIndexes(self.record, self.server, self.codes)
         self.index_outside = self.indexes.of(self.number, EMBEDDER)
-        crops = [
+        drawn = [
             _crop(
                 number,
                 identity=f"person {number % 7}" if number % 5 else None,
                 camera=CAMERAS[number % 3],
                 captured_at=NOON if number % 4 else None,
             )
-            for number in range(60)
+            for number in range(crops)
         ]
-        self.record.crops.enroll(self.number, EMBEDDER, crops)
+        self.record.crops.enroll(self.number, EMBEDDER, drawn)
         self.index("one")
 
     def index(self, collection="one"):
