@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from service.engine.device import retry_out_of_memory
 from service.ops.health import heartbeat
 from service.search.gpu import DeviceVectors
-from service.search.ivf import IvfSegment
+from service.search.quantized import QuantizedRows
 from service.search.table import RowTable
 
-Segment = IvfSegment | DeviceVectors
+Segment = QuantizedRows | DeviceVectors
 Cover = Callable[[RowTable, int, NDArray[np.int64], Callable[[], None]], Segment]
 
 
@@ -24,14 +24,15 @@ class IndexLimits:
     """When an index changes how it searches, and when it is worth rewriting.
 
     Attributes:
-        trained_rows: from so many valid crops on a processor searches through a trained segment.
+        quantized_rows: from so many valid crops on a processor proposes from 8-bit integers, where
+            these save time.
         float16_rows: from so many on the device's copy is float16.
         deleted_rows, deleted_share: deleted rows, at least so many and above this share of all.
         delta_rows, delta_share: rows that a segment does not cover, above both, the second a share
             of those that it covers.
     """
 
-    trained_rows: float = 500_000
+    quantized_rows: float = 500_000
     float16_rows: float = 1_000_000
     deleted_rows: int = 64
     deleted_share: float = 0.2

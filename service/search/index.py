@@ -2,9 +2,9 @@
 
 It is derived from the record and belongs to one thread. The table is the only full copy of the
 vectors, and it grows without moving; exact search reads it in place. Beside it there may be a
-segment over the first rows, which only proposes rows: trained lists (`IvfSegment`, large galleries
-on a processor), or a copy on the networks' device (`DeviceVectors`), which float16 halves. The rows
-after it are its delta and are searched exactly; a compaction covers them anew.
+segment over the first rows, which only proposes rows: 8-bit integers (`QuantizedRows`, large
+galleries on a processor), or a copy on the networks' device (`DeviceVectors`), which float16
+halves. The rows after it are its delta and are searched exactly; a compaction covers them anew.
 
 Proposals are masked by row, never by an `IDSelector`, which FAISS's GPU indexes accept and ignore,
 and scored once more in float64.
@@ -29,7 +29,7 @@ from service.record.records import CropLabel, IndexedCrop
 from service.search.candidates import Candidates, mean_direction, scored
 from service.search.compaction_plan import Compaction, Cover, IndexLimits, Segment
 from service.search.gpu import DeviceVectors
-from service.search.ivf import IvfSegment
+from service.search.quantized import QuantizedRows
 from service.search.table import EVERY_CROP, Filter, NamedCrops, RowTable
 
 log = logging.getLogger(__name__)
@@ -38,11 +38,9 @@ BLOCK_ROWS = 4096
 # Float32 sums differ in their last digits from one way of searching to another. Rows this close to
 # the last place are scored exactly before the cut, so that ties are cut by age.
 TOLERANCE = 1e-5
-# A trained segment is asked for a few more than are wanted: float16 may swap neighbours.
-MARGIN = 16
 # Of a larger share of its rows an exact search is as quick.
-TRAINED_SHARE = 0.1
-# A trained segment is asked for so many crops for each group that is wanted.
+PROPOSED_SHARE = 0.1
+# 8-bit integers are asked for so many crops for each group that is wanted.
 CROPS_PER_GROUP = 100
 
 
@@ -50,7 +48,7 @@ class GalleryIndex:
     """Vectors of one gallery, ready to be searched.
 
     The same search gives the same rows and the same cosines with a filter and without, on every
-    device, before and after a compaction. Only a trained segment, where `recall` is not None, may
+    device, before and after a compaction. Only 8-bit integers, where `recall` is not None, may
     miss some in a search without a filter.
     """
 
@@ -76,7 +74,7 @@ class GalleryIndex:
     @property
     def kind(self) -> str:
         """What searches without a filter go through, in FAISS's words."""
-        return "ivf_flat" if self.recall is not None else "flat_ip"
+        return "sq8" if self.recall is not None else "flat_ip"
 
     @property
     def dtype(self) -> str:
@@ -85,7 +83,7 @@ class GalleryIndex:
 
     @property
     def recall(self) -> float | None:
-        """Measured share of the ten nearest that a search without filter finds; None: all."""
+        """Measured share of the 100 nearest that a search without filter finds; None: all."""
         return self._segment.recall if self._segment else None
 
     @property
@@ -150,7 +148,7 @@ class GalleryIndex:
     ) -> Candidates:
         """As of every `SearchedIndex`, in one pass.
 
-        It is exact, but where a trained segment proposes enough crops of as many identities.
+        It is exact, but where 8-bit integers propose enough crops of as many identities.
         """
         proposed = limit * CROPS_PER_GROUP
         if self.recall is not None and wanted == EVERY_CROP and self._is_small(proposed):
@@ -190,8 +188,8 @@ class GalleryIndex:
         if device:
             half = table.valid_count >= limits.float16_rows
             cover = partial(DeviceVectors, device, torch.float16 if half else torch.float32)
-        elif table.valid_count >= limits.trained_rows:
-            cover = IvfSegment.train
+        elif table.valid_count >= limits.quantized_rows:
+            cover = QuantizedRows
         covered = self._segment.size if self._segment else 0
         outgrown = table.size - covered > max(limits.delta_rows, limits.delta_share * covered)
         if not rewrite and not (outgrown and (cover or self._segment)):
@@ -231,8 +229,8 @@ class GalleryIndex:
             except DeviceFull:
                 # Other work on the device may end; the next search tries again.
                 log.warning("the device has no memory for a search; it is done in the host's")
-        elif segment and everything and self._is_small(limit):
-            found = segment.nearest(query, limit + MARGIN)
+        elif segment and self.recall is not None and everything and self._is_small(limit):
+            found = segment.nearest(query, limit)
             found = found[self.table.valid[found]]
             # Where deletions left too few, all are looked at.
             found = found if len(found) >= limit else None
@@ -241,7 +239,7 @@ class GalleryIndex:
         return np.concatenate([found, self._nearest_of(passing[covered:], query, limit)])
 
     def _is_small(self, limit: int) -> bool:
-        return self._segment is not None and limit <= TRAINED_SHARE * self._segment.size
+        return self._segment is not None and limit <= PROPOSED_SHARE * self._segment.size
 
     def _nearest_of(
         self, rows: NDArray[np.int64], query: NDArray[np.float32], limit: int

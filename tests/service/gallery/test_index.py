@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.record.records import CropLabel, IndexedCrop
+from service.search import quantized
 from service.search.index import GalleryIndex, IndexLimits
 from service.search.table import EVERY_CROP, Filter
 
@@ -21,14 +22,20 @@ DIMENSION = 8
 BLOCK_ROWS = 16
 CAMERAS = ("east", "west", None)
 LIMITS = IndexLimits(
-    trained_rows=math.inf,
+    quantized_rows=math.inf,
     float16_rows=60,
     deleted_rows=8,
     deleted_share=0.2,
     delta_rows=16,
     delta_share=0.05,
 )
-TRAINED = replace(LIMITS, trained_rows=40)
+QUANTIZED = replace(LIMITS, quantized_rows=40)
+
+
+@pytest.fixture(autouse=True)
+def _quantized_at_any_price(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So few rows are scanned exactly as quickly."""
+    monkeypatch.setattr(quantized, "MOST_TIME", math.inf)
 
 
 def _crop(row_id: int, seed: int, camera: str | None = "east") -> IndexedCrop:
@@ -38,8 +45,8 @@ def _crop(row_id: int, seed: int, camera: str | None = "east") -> IndexedCrop:
 
 
 def _index(path: str) -> GalleryIndex:
-    """On the host, to be copied to a device (the processor), or with a trained segment."""
-    return GalleryIndex(DIMENSION, TRAINED if path == "trained" else LIMITS, BLOCK_ROWS)
+    """On the host, to be copied to a device (the processor), or with 8-bit integers."""
+    return GalleryIndex(DIMENSION, QUANTIZED if path == "quantized" else LIMITS, BLOCK_ROWS)
 
 
 def _plan(index: GalleryIndex, path: str):
@@ -87,7 +94,7 @@ steps = st.lists(
 )
 
 
-@pytest.mark.parametrize("path", ["host", "device", "trained"])
+@pytest.mark.parametrize("path", ["host", "device", "quantized"])
 @settings(max_examples=30, deadline=None)
 @given(steps, st.integers(0, 120))
 def test_whatever_is_added_removed_and_compacted_a_search_finds_the_nearest_living(
@@ -131,7 +138,7 @@ def test_whatever_is_added_removed_and_compacted_a_search_finds_the_nearest_livi
     assert index.count == len(crops)
 
 
-@pytest.mark.parametrize("path", ["host", "device", "trained"])
+@pytest.mark.parametrize("path", ["host", "device", "quantized"])
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=90), st.integers(1, 12), st.data())
 def test_a_search_for_groups_finds_the_nearest_crop_of_each_identity(path, people, limit, data):
@@ -200,7 +207,7 @@ def test_host_and_device_give_the_same_rows_and_cosines_in_either_dtype():
     assert (host.dtype, device.dtype) == ("float32", "float16")
 
 
-@pytest.mark.parametrize("path", ["host", "device", "trained"])
+@pytest.mark.parametrize("path", ["host", "device", "quantized"])
 def test_what_is_removed_added_or_relabelled_while_an_index_is_rewritten_shows_after_it(path):
     index = _index(path)
     index.add(_crop(row_id, seed=row_id) for row_id in range(1, 201))
@@ -238,21 +245,21 @@ def test_an_outcome_that_another_has_overtaken_is_left_out():
 
 
 def test_an_index_that_needs_nothing_plans_nothing():
-    index = _index("trained")
+    index = _index("quantized")
     assert index.compaction() is None
     index.add(_crop(row_id, seed=row_id) for row_id in range(1, 30))
     index.remove([1, 2])
     assert index.compaction() is None
 
 
-def test_a_large_gallery_is_searched_through_a_trained_segment_whose_recall_was_measured():
-    index = _index("trained")
+def test_a_large_gallery_is_searched_through_8_bit_integers_whose_recall_was_measured():
+    index = _index("quantized")
     index.add(_crop(row_id, seed=row_id) for row_id in range(1, 201))
     assert (index.kind, index.recall) == ("flat_ip", None)
     before = index.bytes
     _compact(index)
-    assert (index.kind, index.dtype) == ("ivf_flat", "float16")
-    assert 0.95 <= index.recall <= 1.0
+    assert (index.kind, index.dtype) == ("sq8", "int8")
+    assert 0.99 <= index.recall <= 1.0
     assert index.bytes > before
     # What arrives later is found before the next compaction, and so is what it brings nearer.
     index.add([_crop(201, seed=500)])
@@ -279,7 +286,7 @@ def test_too_little_memory_leaves_an_index_as_it_is(monkeypatch):
 
 
 def test_the_owner_goes_on_while_another_thread_rewrites():
-    index, crops = _index("trained"), {}
+    index, crops = _index("quantized"), {}
     for row_id in range(1, 3001):
         crops[row_id] = _crop(row_id, row_id % 700, CAMERAS[row_id % 3])
     index.add(crops.values())
@@ -306,3 +313,37 @@ def test_the_owner_goes_on_while_another_thread_rewrites():
         query = _crop(0, seed).vector[None]
         assert _found(index, query, 30, wanted) == _plain_search(crops, query, 30, wanted)
         assert set(_found(index, query, 30)) <= set(crops)
+
+
+def test_a_large_gallery_stays_exact_where_8_bit_integers_save_no_time(monkeypatch):
+    monkeypatch.setattr(quantized, "MOST_TIME", 0.0)
+    index = _index("quantized")
+    index.add(_crop(row_id, seed=row_id) for row_id in range(1, 201))
+    exact, before = _found(index, _crop(0, 7).vector[None], 50), index.bytes
+    _compact(index)
+    assert (index.kind, index.recall, index.bytes) == ("flat_ip", None, before)
+    assert _found(index, _crop(0, 7).vector[None], 50) == exact
+    # Nor is it measured again before the gallery has grown.
+    assert _plan(index, "quantized") is None
+
+
+def test_a_large_gallery_stays_exact_where_8_bit_integers_do_not_tell_its_crops_apart():
+    """Near copies: their cosines differ by less than the integers can show."""
+    index, random = _index("quantized"), np.random.default_rng(0)
+    shared = random.normal(size=DIMENSION)
+    for row_id in range(1, 1001):
+        crop = _crop(row_id, row_id)
+        near = (shared + 1e-2 * crop.vector).astype(np.float32)
+        index.add([replace(crop, vector=near)])
+    _compact(index)
+    assert (index.kind, index.recall) == ("flat_ip", None)
+
+
+def test_a_deleted_crop_leaves_the_8_bit_integers():
+    index = _index("quantized")
+    index.add(_crop(row_id, seed=row_id) for row_id in range(1, 201))
+    _compact(index)
+    index.remove([1, 2, 200])
+    codes = np.concatenate(index._segment._codes)
+    (zeroed,) = np.nonzero((codes == quantized.ZERO).all(axis=1))
+    assert zeroed.tolist() == [0, 1, 199]
