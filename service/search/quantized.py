@@ -45,8 +45,6 @@ class QuantizedRows:
             where too few were found, or not sooner than exactly: then it keeps no codes.
     """
 
-    dtype = "int8"
-
     def __init__(
         self, table: RowTable, size: int, valid: NDArray[np.int64], between: Callable[[], None]
     ) -> None:
@@ -76,6 +74,11 @@ class QuantizedRows:
             self.recall = recall
         else:
             self._shards, self._codes = None, []
+
+    @property
+    def dtype(self) -> str:
+        """What is scanned."""
+        return "float32" if self.recall is None else "int8"
 
     @property
     def bytes(self) -> int:

@@ -1,7 +1,8 @@
-"""Ranking a gallery whose index has a trained segment, which may miss some of the nearest."""
+"""Ranking a gallery that proposes from 8-bit integers, which may miss some of the nearest."""
 
 from __future__ import annotations
 
+import math
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,14 +11,21 @@ import pytest
 from model.calibration import Fusion, ScoringCalibration, TailPoint
 from model.search_calibration import artefact_search_calibration
 from service.record.records import CropLabel, IndexedCrop
+from service.search import quantized
 from service.search.calibration import CurrentCalibration
 from service.search.index import GalleryIndex, IndexLimits
 from service.search.options import QueryOptions
 from service.search.ranking import Search
 from service.search.table import Filter
 
+ASKED_FOR_ALONE = {
+    "PROPOSED_SHARE": 1.0,
+    "PROPOSED_MORE": 0,
+    "LEAST_RECALL": 0.0,
+    "MOST_TIME": math.inf,
+}
 PEOPLE, CROPS_EACH, DIMENSION = 100, 40, 32
-LIMITS = IndexLimits(trained_rows=1000, delta_rows=100)
+LIMITS = IndexLimits(quantized_rows=1000, delta_rows=100)
 
 # A pair's logit depends on the candidate alone, so that it shows whose it is.
 NETWORKS = SimpleNamespace(pair_scores=lambda _, candidates: candidates.sum(axis=1))
@@ -39,7 +47,14 @@ CURRENT = CurrentCalibration(MODEL, "mnet", "mnet:a", CALIBRATION, 0.6, "on")
 
 @pytest.fixture(scope="module")
 def clustered():
-    """An index with a trained segment over people whose crops lie together; their features."""
+    """An index that proposes no more crops than it is asked for, and misses some; its features."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in ASKED_FOR_ALONE.items():
+            patch.setattr(quantized, name, value)
+        yield _clustered()
+
+
+def _clustered():
     random = np.random.default_rng(0)
     centres = np.repeat(random.normal(size=(PEOPLE, DIMENSION)), CROPS_EACH, axis=0)
     vectors = (centres + 0.6 * random.normal(size=centres.shape)).astype(np.float32)
@@ -52,7 +67,7 @@ def clustered():
     exact = [set(index.search(vectors[[row]], 100, everyone).row_ids) for row in range(0, 4000, 40)]
     index.replace(index.compaction().build())
     proposed = [set(index.search(vectors[[row]], 100).row_ids) for row in range(0, 4000, 40)]
-    assert index.kind == "ivf_flat"
+    assert index.kind == "sq8"
     assert proposed != exact
     return index, vectors
 
@@ -103,7 +118,7 @@ def test_more_groups_than_there_are_cost_no_look_at_every_crop(clustered, monkey
     assert len(looked_at) == PEOPLE
 
 
-def test_the_nearest_groups_of_a_trained_segment_are_as_many_as_asked(clustered):
+def test_the_nearest_groups_of_proposed_crops_are_as_many_as_asked(clustered):
     index, vectors = clustered
     for row in range(0, len(vectors), 500):
         found = index.search_groups(vectors[[row]], 4)
