@@ -12,7 +12,7 @@ from bench.units import keep_units, read_units
 from model.problems import InputProblem
 from service.commands.common import JsonOption, output, plain_table
 
-NAMES = ("embed", "query", "serve", "pairs", "train")
+NAMES = ("embed", "query", "serve", "pairs", "train", "scale")
 
 
 def bench(
@@ -20,7 +20,7 @@ def bench(
     artefact: Annotated[
         str | None,
         typer.Option(
-            help="What all but train run with: a file, or bundled. Without it pairs runs with the "
+            help="What all but train and scale run with: a file, or bundled. Without it pairs runs with the "
             "bundled one, and the others with ResNet-50 at 256×128, random weights, and with the "
             "bundled one beside it.",
         ),
@@ -28,6 +28,14 @@ def bench(
     device: Annotated[str, typer.Option(help="Where train runs: auto, cpu or cuda.")] = "auto",
     units: Annotated[
         Path | None, typer.Option(help="Adds measured unit costs to this file, for gmn plan.")
+    ] = None,
+    crops: Annotated[int, typer.Option(min=1, help="The largest gallery of scale.")] = 100_000,
+    data: Annotated[str, typer.Option(help="What scale enrolls: people or clusters.")] = "people",
+    features: Annotated[
+        Path | None, typer.Option(help="People of scale are like those of this file of gmn embed.")
+    ] = None,
+    work: Annotated[
+        Path | None, typer.Option(help="Where scale keeps its record, to go on from there.")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -41,7 +49,12 @@ def bench(
     if units is not None and units.exists():
         # What cannot be written to is found before hours of measuring.
         read_units(units)
-    results = [_measure(name, artefact, device) for name in names]
+    results = [
+        _measure_scale(crops, data, features, work)
+        if name == "scale"
+        else _measure(name, artefact, device)
+        for name in names
+    ]
     if units is not None:
         keep_units(units, results)
     if as_json:
@@ -72,3 +85,9 @@ def _measure(name: str, artefact: str | None, device: str) -> BenchResult:
     from bench.serve import bench_serving
 
     return bench_serving(name, artefact)
+
+
+def _measure_scale(crops: int, data: str, features: Path | None, work: Path | None) -> BenchResult:
+    from bench.scale import bench_scale
+
+    return bench_scale(crops, data, features, work)

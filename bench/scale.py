@@ -1,0 +1,263 @@
+"""One gallery from a thousand crops to a million: how latency, memory, disk and start grow.
+
+Crops without pictures are enrolled by the record layer, 1,000 a commit. At each size a process of
+its own starts on the record, with nothing of it in the page cache, and searches it through the
+stage that ranks, without HTTP and embedding.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import json
+import multiprocessing
+import os
+import re
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from functools import cache
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from bench.result import BenchResult, compare
+from bench.scale_crops import Array, ScaleCrops
+from model.artefact import read_description, resolve_artefact
+from service.engine.device import DeviceThread
+from service.engine.networks import LoadedModel
+from service.gallery.registry import DEFAULT_GALLERY, GalleryRegistry
+from service.ops.data_directory import DATABASE_NAME
+from service.record.record import open_sqlite
+from service.record.records import GallerySettings
+from service.search.calibration import GalleryCalibrations
+from service.search.options import QueryOptions
+from service.search.ranking import Search
+
+FIRST_SIZE = 1000
+CROPS_PER_COMMIT = 1000
+QUERIES, UNCOUNTED = 200, 10
+DIMENSION = 512
+# The start may take three times as long as reading the bytes of the vectors.
+REACH = 1 / 3
+READ_AT_ONCE = 1 << 23
+FILTERS = {
+    "all": QueryOptions(),
+    "4 of 20 cameras": QueryOptions(cameras=tuple(f"camera-{one:02}" for one in range(4))),
+    "without 1 camera": QueryOptions(exclude_cameras=("camera-07",)),
+}
+
+
+def bench_scale(
+    crops: int, kind: str = "people", features: Path | None = None, work: Path | None = None
+) -> BenchResult:
+    """Measures sizes from 1,000 crops on, each ten times the one before, up to `crops`.
+
+    Args:
+        crops: the largest size.
+        kind: `people` or `clusters`.
+        features: what people are drawn from; a drawn spectrum of d = 512 without.
+        work: keeps the record and what was measured, so that another run goes on from there; a
+            folder that is removed at the end without.
+
+    Returns:
+        The time to read the vectors' bytes over the time until the largest gallery has started and
+        answered one search, beyond an empty one. `details["sizes"]` has the curves.
+    """
+    drawn = ScaleCrops(kind, features, DIMENSION)
+    with contextlib.ExitStack() as held:
+        if work is None:
+            work = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="gmn-scale-")))
+        folder = work / f"{kind}-{drawn.dimension}"
+        folder.mkdir(parents=True, exist_ok=True)
+        sizes = [_size(drawn, folder, size) for size in _sizes(crops)]
+    last = sizes[-1]
+    ready = last["start_seconds"] + last["first_search_seconds"]
+    details = {
+        "data": kind,
+        "dimension": drawn.dimension,
+        "features": str(features) if features else "drawn",
+        "queries": QUERIES,
+        "sizes": sizes,
+        "units": _units(sizes, drawn.dimension),
+    }
+    return compare("scale", [last["read_seconds"]], [ready], REACH, details)
+
+
+def _sizes(crops: int) -> Iterator[int]:
+    size = FIRST_SIZE
+    while size < crops:
+        yield size
+        size *= 10
+    yield crops
+
+
+def _size(drawn: ScaleCrops, folder: Path, crops: int) -> dict[str, Any]:
+    """What was measured at a size, now or by a run before."""
+    kept = folder / f"{crops}.json"
+    if not kept.exists():
+        enrolled = _enroll(drawn, folder / "data", crops)
+        queries = drawn.queries(QUERIES, crops)
+        # A process of its own, so that its memory is of this size alone.
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+            found = process.submit(measure, folder / "data", crops, queries).result()
+        kept.write_text(json.dumps({"crops": crops} | enrolled | found), encoding="utf-8")
+    return cast("dict[str, Any]", json.loads(kept.read_text(encoding="utf-8")))
+
+
+def _enroll(drawn: ScaleCrops, folder: Path, crops: int) -> dict[str, Any]:
+    """Enrolls what is missing of a size."""
+    folder.mkdir(exist_ok=True)
+    seconds, fingerprint = 0.0, _model().embedder
+    with contextlib.closing(open_sqlite(folder / DATABASE_NAME)) as record:
+        if not record.galleries.all():
+            record.galleries.create(DEFAULT_GALLERY, fingerprint, GallerySettings())
+        (gallery,) = record.galleries.all()
+        for start in range(gallery.crops, crops, CROPS_PER_COMMIT):
+            some = list(drawn.crops(start, min(start + CROPS_PER_COMMIT, crops)))
+            began = time.perf_counter()
+            record.crops.enroll(gallery.gallery_id, fingerprint, some)
+            seconds += time.perf_counter() - began
+    added = crops - gallery.crops
+    return {"enrolled_per_second": added / seconds if added else None}
+
+
+def measure(folder: Path, crops: int, queries: Array) -> dict[str, Any]:
+    """Starts on a record and searches it, in a process that does nothing else."""
+    dimension = queries.shape[1]
+    found: dict[str, Any] = {
+        "disk_bytes": sum(file.stat().st_size for file in _files(folder)),
+        "read_seconds": _reading_seconds(folder, crops * dimension * 4),
+    }
+    with tempfile.TemporaryDirectory() as empty:
+        # Loads what every start loads, and gives the memory of a service without crops.
+        _drop_from_cache(folder)
+        with _started(Path(empty), dimension) as (_, empty_seconds):
+            gc.collect()
+            before = _memory()
+    with _started(folder, dimension) as (registry, seconds):
+        found["start_seconds"] = seconds - empty_seconds
+        gallery = registry.get(DEFAULT_GALLERY)
+        calibrations = GalleryCalibrations(registry.record, {_model().embedder: _model()})
+        current = calibrations.current(gallery, "cosine")
+
+        def ask(options: QueryOptions, query: Array) -> float:
+            search = Search(gallery, current, options, query[None], sample=True)
+            began = time.perf_counter()
+            registry.device.submit(search.rank, options.top_k).result()
+            return time.perf_counter() - began
+
+        found["first_search_seconds"] = ask(QueryOptions(), queries[0])
+        after = _memory()
+        found |= {f"{name}_bytes": after[name] - before[name] for name in after}
+        found["process_bytes"] = before["anonymous"]
+        found["flat_ms"] = {
+            name: _milliseconds(ask, options, queries) for name, options in FILTERS.items()
+        }
+        began = time.perf_counter()
+        plan = registry.device.submit(gallery.index.compaction).result()
+        if plan:
+            registry.device.submit(gallery.index.replace, plan.build()).result()
+            found["index_seconds"] = time.perf_counter() - began
+            found["index_bytes"] = _memory()["anonymous"] - after["anonymous"]
+        found |= {"index_kind": gallery.index.kind, "recall": gallery.index.recall}
+        if gallery.index.recall is not None:
+            found["ann_ms"] = _milliseconds(ask, QueryOptions(), queries)
+    return found
+
+
+@contextlib.contextmanager
+def _started(folder: Path, dimension: int) -> Iterator[tuple[GalleryRegistry, float]]:
+    """A record's galleries, loaded as the service does, and the seconds that it took."""
+    began = time.perf_counter()
+    with contextlib.ExitStack() as held:
+        record = open_sqlite(folder / DATABASE_NAME)
+        held.callback(record.close)
+        device = DeviceThread()
+        held.callback(device.shutdown)
+        registry = GalleryRegistry(record, device, {_model().embedder: dimension}, lambda _: None)
+        held.callback(registry.close)
+        registry.load()
+        yield registry, time.perf_counter() - began
+
+
+@cache
+def _model() -> LoadedModel:
+    """The bundled artefact without its networks, which a ranking by cosine does not use."""
+    description = read_description(resolve_artefact("bundled"))
+    unused = cast("Any", None)
+    return LoadedModel("bundled", description, unused, unused, unused)
+
+
+def _milliseconds(
+    ask: Callable[[QueryOptions, Array], float], options: QueryOptions, queries: Array
+) -> dict[str, float]:
+    """Median and 99th percentile, after some that do not count."""
+    for query in queries[:UNCOUNTED]:
+        ask(options, query)
+    seconds = [ask(options, query) for query in queries]
+    return {f"p{share}": 1e3 * float(np.percentile(seconds, share)) for share in (50, 99)}
+
+
+def _files(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
+def _drop_from_cache(folder: Path) -> None:
+    """Makes the next read of a folder's files one of the disk."""
+    for path in _files(folder):
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def _reading_seconds(folder: Path, size: int) -> float:
+    """The time to read so many bytes in one file of the disk into one buffer."""
+    buffer = np.random.default_rng(0).bytes(READ_AT_ONCE)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as beside:
+        path = Path(beside) / "vectors"
+        with path.open("wb") as file:
+            for left in range(size, 0, -READ_AT_ONCE):
+                file.write(buffer[:left])
+        _drop_from_cache(path.parent)
+        into = bytearray(READ_AT_ONCE)
+        began = time.perf_counter()
+        with path.open("rb", buffering=0) as file:
+            while file.readinto(into):
+                pass
+        return time.perf_counter() - began
+
+
+def _memory() -> dict[str, int]:
+    """This process's memory: its own, and pages of files."""
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    return {
+        name: int(re.search(rf"{field}:\s+(\d+) kB", status)[1]) * 1024
+        for name, field in (("anonymous", "RssAnon"), ("mapped", "RssFile"))
+    }
+
+
+def _units(sizes: list[dict[str, Any]], dimension: int) -> dict[str, float]:
+    """What `gmn plan` reckons with; of a crop, the slope between the two largest sizes."""
+    nothing = {"crops": 0, "start_seconds": 0, "anonymous_bytes": 0, "disk_bytes": 0, "flat": 0}
+    flat = [one | {"flat": one["flat_ms"]["all"]["p50"]} for one in sizes]
+    before, last = [nothing, *flat][-2:]
+
+    def slope(name: str) -> float:
+        return float((last[name] - before[name]) / (last["crops"] - before["crops"]))
+
+    units = {
+        "dimension": dimension,
+        "process_bytes": last["process_bytes"],
+        "crop_anon_bytes": slope("anonymous_bytes"),
+        "flat_ms_per_million": 1e6 * slope("flat"),
+        "start_seconds_per_million": 1e6 * slope("start_seconds"),
+        "record_bytes_per_crop": slope("disk_bytes"),
+    }
+    if last["enrolled_per_second"]:
+        units["enroll_crops_per_second"] = last["enrolled_per_second"]
+    if "ann_ms" in last:
+        units["ann_ms_per_million"] = 1e6 * last["ann_ms"]["p50"] / last["crops"]
+    return units

@@ -1,0 +1,68 @@
+"""The bench of growing galleries: sizes that go on from what was measured, and drawn crops."""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from bench import scale, scale_figure
+from bench.scale_crops import BLOCK, KINDS, ScaleCrops
+from bench.tables import RESULTS, page_of
+from model.problems import InputProblem
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """Sizes and queries of a moment, in this process."""
+    monkeypatch.setattr(scale, "FIRST_SIZE", 40)
+    monkeypatch.setattr(scale, "QUERIES", 8)
+    monkeypatch.setattr(scale, "UNCOUNTED", 0)
+    monkeypatch.setattr(scale, "DIMENSION", 16)
+    monkeypatch.setattr(scale, "ProcessPoolExecutor", lambda count, _: ThreadPoolExecutor(count))
+
+
+def test_a_run_that_goes_further_measures_only_what_is_new(small, tmp_path):
+    first = scale.bench_scale(400, "clusters", work=tmp_path).details["sizes"]
+    result = scale.bench_scale(900, "clusters", work=tmp_path)
+    sizes = result.details["sizes"]
+    assert [size["crops"] for size in sizes] == [40, 400, 900]
+    assert sizes[:2] == first
+    assert result.details["dimension"] == 16
+    for size in sizes:
+        assert size["enrolled_per_second"] > 0
+        assert set(size["flat_ms"]) == set(scale.FILTERS)
+        assert size["disk_bytes"] > 4 * 16 * size["crops"]
+    assert result.details["units"]["enroll_crops_per_second"] == sizes[-1]["enrolled_per_second"]
+    drawn = scale_figure.drawing({"clusters": sizes, "people": sizes})
+    assert drawn.startswith("<svg xmlns")
+    assert scale_figure.markdown({"clusters": sizes}).count("\n| clusters ") == 3
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_same_crops_are_drawn_in_every_run_and_those_of_a_person_lie_together(kind):
+    drawn = ScaleCrops(kind, None, 64)
+    crops = [*drawn.crops(BLOCK - 60, BLOCK + 60)]
+    again = [*ScaleCrops(kind, None, 64).crops(BLOCK - 60, BLOCK + 60)]
+    vectors = np.stack([crop.vector for crop in crops])
+    assert np.array_equal(vectors, np.stack([crop.vector for crop in again]))
+    assert len({crop.record.crop_id for crop in crops}) == 120
+    units = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    same = np.array([[a.record.identity == b.record.identity for b in crops] for a in crops])
+    cosines = units @ units.T
+    assert cosines[same].mean() > cosines[~same].mean() + 0.3
+    assert drawn.queries(16, 100).shape == (16, 64)
+
+
+def test_a_file_without_identities_is_refused(tmp_path):
+    np.savez(tmp_path / "features.npz", features=np.ones((3, 4), np.float32))
+    with pytest.raises(InputProblem, match="gmn embed"):
+        ScaleCrops("people", tmp_path / "features.npz", 4)
+
+
+def test_the_page_shows_the_stored_curves():
+    curves = json.loads((RESULTS / "scale.json").read_text(encoding="utf-8"))
+    page = page_of("scale").read_text(encoding="utf-8")
+    assert scale_figure.markdown(curves) in page
