@@ -13,6 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bench.scale_crops import KINDS, ScaleCrops
 from service.record.records import CropLabel, IndexedCrop
 from service.search import quantized
 from service.search.index import GalleryIndex, IndexLimits
@@ -347,3 +348,21 @@ def test_a_deleted_crop_leaves_the_8_bit_integers():
     codes = np.concatenate(index._segment._codes)
     (zeroed,) = np.nonzero((codes == quantized.ZERO).all(axis=1))
     assert zeroed.tolist() == [0, 1, 199]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_8_bit_integers_find_the_nearest_of_people_and_of_isolated_clusters(kind):
+    drawn = ScaleCrops(kind, None, 64)
+    index = GalleryIndex(64, QUANTIZED)
+    index.add(
+        IndexedCrop(replace(crop.record.label, row_id=row), crop.vector)
+        for row, crop in enumerate(drawn.crops(0, 4000), start=1)
+    )
+    _compact(index)
+    assert index.recall == pytest.approx(1.0, abs=0.005)
+    for query in drawn.queries(16, 4000):
+        found, exact = (
+            index.search(query[None], 100, wanted).row_ids
+            for wanted in (Filter(), Filter(exclude_cameras=("nowhere",)))
+        )
+        assert len(np.intersect1d(found, exact)) >= 99
