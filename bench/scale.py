@@ -188,7 +188,7 @@ def _model() -> LoadedModel:
     """The bundled artefact without its networks, which a ranking by cosine does not use."""
     description = read_description(resolve_artefact("bundled"))
     unused = cast("Any", None)
-    return LoadedModel("bundled", description, unused, unused, unused)
+    return LoadedModel("bundled", description, *[unused] * 4)
 
 
 def _milliseconds(
@@ -234,7 +234,7 @@ def _memory() -> dict[str, int]:
     """This process's memory: its own, and pages of files."""
     status = Path("/proc/self/status").read_text(encoding="utf-8")
     return {
-        name: int(re.search(rf"{field}:\s+(\d+) kB", status)[1]) * 1024
+        name: int(re.findall(rf"{field}:\s+(\d+) kB", status)[0]) * 1024
         for name, field in (("anonymous", "RssAnon"), ("mapped", "RssFile"))
     }
 

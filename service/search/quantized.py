@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 import faiss
 import numpy as np
@@ -61,7 +62,7 @@ class QuantizedRows:
         self.size = size
         self.recall: float | None = None
         # Each shard is scanned by a thread of FAISS's own.
-        self._shards = faiss.IndexShards(table.vectors.dimension, True, True)
+        self._shards: Any = faiss.IndexShards(table.vectors.dimension, True, True)  # type: ignore[call-arg]
         self._codes: list[NDArray[np.uint8]] = []
         random = np.random.default_rng(0)
         scaled, asked = (
@@ -164,4 +165,4 @@ class QuantizedRows:
 def _integers(vectors: NDArray[np.float32], largest: float) -> NDArray[np.float32]:
     """Vectors `(..., d)` as whole numbers from -127 to 127, which `largest` becomes."""
     scaled = np.rint(vectors * (HIGHEST / max(largest, 1e-12)))
-    return np.clip(scaled, -HIGHEST, HIGHEST).astype(np.float32)
+    return np.asarray(np.clip(scaled, -HIGHEST, HIGHEST), np.float32)
