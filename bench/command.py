@@ -20,8 +20,8 @@ def bench(
     artefact: Annotated[
         str | None,
         typer.Option(
-            help="What all but train and scale run with: a file, or bundled. Without it pairs runs with the "
-            "bundled one, and the others with ResNet-50 at 256×128, random weights, and with the "
+            help="What all but train and scale run with: a file, or bundled. Without it pairs runs "
+            "with the bundled one, and the others with ResNet-50 at 256×128, random weights, and with the "
             "bundled one beside it.",
         ),
     ] = None,
