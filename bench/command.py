@@ -21,8 +21,8 @@ def bench(
         str | None,
         typer.Option(
             help="What all but train and scale run with: a file, or bundled. Without it pairs runs "
-            "with the bundled one, and the others with ResNet-50 at 256×128, random weights, and with the "
-            "bundled one beside it.",
+            "with the bundled one, and the others with ResNet-50 at 256×128, random weights, and "
+            "with the bundled one beside it.",
         ),
     ] = None,
     device: Annotated[str, typer.Option(help="Where train runs: auto, cpu or cuda.")] = "auto",
