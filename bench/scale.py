@@ -140,6 +140,8 @@ def measure(folder: Path, crops: int, queries: Array) -> dict[str, Any]:
     with _started(folder, dimension) as (registry, seconds):
         found["start_seconds"] = seconds - empty_seconds
         gallery = registry.get(DEFAULT_GALLERY)
+        index = gallery.own_index
+        assert index is not None
         calibrations = GalleryCalibrations(registry.record, {_model().embedder: _model()})
         current = calibrations.current(gallery, "cosine")
 
@@ -157,13 +159,13 @@ def measure(folder: Path, crops: int, queries: Array) -> dict[str, Any]:
             name: _milliseconds(ask, options, queries) for name, options in FILTERS.items()
         }
         began = time.perf_counter()
-        plan = registry.device.submit(gallery.index.compaction).result()
+        plan = registry.device.submit(index.compaction).result()
         if plan:
-            registry.device.submit(gallery.index.replace, plan.build()).result()
+            registry.device.submit(index.replace, plan.build()).result()
             found["index_seconds"] = time.perf_counter() - began
             found["index_bytes"] = _memory()["anonymous"] - after["anonymous"]
-        found |= {"index_kind": gallery.index.kind, "recall": gallery.index.recall}
-        if gallery.index.recall is not None:
+        found |= {"index_kind": index.kind, "recall": index.recall}
+        if index.recall is not None:
             found["ann_ms"] = _milliseconds(ask, QueryOptions(), queries)
     return found
 

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from bench.scale_crops import Array, ScaleCrops
 
+from bench.scale_crops import Array, ScaleCrops
 from service.milvus.index import MilvusIndexes
 from service.search.index import GalleryIndex
 from service.search.table import Filter
