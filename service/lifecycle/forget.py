@@ -18,6 +18,7 @@ from service.record import records
 from service.runtime import Runtime
 
 CROPS_PER_SWEEP = 1000
+COMPACTED_WITHIN_SECONDS = 10.0
 MOST_JOBS = 1000
 
 
@@ -80,7 +81,7 @@ async def forget_identity(runtime: Runtime, gallery: Gallery, identity: str) -> 
             gallery_version=removal.version,
             removed=removal.count,
             snapshots=rewriting.taken,
-            remaining=await _remaining(runtime, gallery),
+            remaining=await _remaining(runtime, gallery, removal.version),
         )
 
     # The lock is held from before the deletion, so that no restore comes in between.
@@ -154,6 +155,18 @@ REDIS_REMAINS = (
     "the deleted crops",
     "Redis next rewrites it; redis-cli BGREWRITEAOF does so now",
 )
+# Numbers and codes; the record alone knows whose.
+COMPACTED = (
+    "Milvus' object store",
+    "files of before the compaction, with vectors of the deleted crops, which no search shows",
+    "its garbage collection removes them, hours later by default",
+)
+NOT_COMPACTED = (
+    "Milvus and its object store",
+    "vectors of the deleted crops, which no search shows",
+    "the indexer has deleted them (gmn index verify shows that), Milvus has compacted its files, "
+    "and its garbage collection has removed the former ones",
+)
 STRAYS_REMAIN = (
     f"{SNAPSHOTS}/{STRAY} and {IMPORTS}/{STRAY} below the data directory",
     "copies and archives that were in no record at a start, and may show this person",
@@ -167,8 +180,12 @@ JOBS_REMAIN = (
 )
 
 
-async def _remaining(runtime: Runtime, gallery: Gallery) -> list[Remainder]:
+async def _remaining(runtime: Runtime, gallery: Gallery, version: int) -> list[Remainder]:
     remaining = list(ALWAYS_REMAINS)
+    if runtime.indexer:
+        compact, number = runtime.indexer.writer.compact, gallery.gallery_id
+        compacted = runtime.pools.files.run(compact, number, version, COMPACTED_WITHIN_SECONDS)
+        remaining.append(COMPACTED if await compacted else NOT_COMPACTED)
     if runtime.settings.images_url:
         remaining.append(ELSEWHERE_REMAINS)
     if runtime.settings.redis_url:
