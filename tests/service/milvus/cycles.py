@@ -73,10 +73,14 @@ class Cycles:
             raise Violated(f"{name} did not start: {self.services[name].said}")
 
     def restart(self, name: str) -> None:
-        self.services[name].kill()
+        self._end(name)
         # Its address is read from the log.
         (self.folder / f"{name}.log").rename(self.folder / f"{name}.{time.monotonic_ns()}.log")
         self.services[name] = self._begin(name)
+
+    def _end(self, name: str) -> None:
+        self.services[name].kill()
+        self.services[name].http.close()
 
     def client(self, seed: int) -> None:
         """Enrols, deletes and searches until the end; stands still while it is told to."""
@@ -99,7 +103,8 @@ class Cycles:
         until = time.monotonic() + FOUND_WITHIN_SECONDS
         while time.monotonic() < until:
             service = self.services[chance.choice(REPLICAS)]
-            with contextlib.suppress(httpx.HTTPError):
+            # The client of one that is killed is closed.
+            with contextlib.suppress(httpx.HTTPError, RuntimeError):
                 answer = service.http.request(*of, **what, timeout=20.0)
                 if answer.status_code not in (429, 503):
                     return answer
@@ -142,7 +147,7 @@ class Cycles:
         until = time.monotonic() + FOUND_WITHIN_SECONDS
         while time.monotonic() < until:
             service = self.services[name or chance.choice(REPLICAS)]
-            with contextlib.suppress(httpx.HTTPError):
+            with contextlib.suppress(httpx.HTTPError, RuntimeError):
                 answer = service.http.post(
                     f"{GALLERY}/queries", files=files(PICTURE), data=asked, timeout=20.0
                 )
@@ -206,8 +211,8 @@ class Cycles:
             for thread in threads:
                 if thread.ident:
                     thread.join(30.0)
-            for service in self.services.values():
-                service.kill()
+            for name in REPLICAS:
+                self._end(name)
         return {"cycles": cycles, "killed": killed, **self.counts, "lost": 0, "back": 0}
 
 

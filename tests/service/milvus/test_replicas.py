@@ -1,0 +1,118 @@
+"""Two processes of the service on one record and one Milvus, through HTTP."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from tests.service.milvus.cycles import Cycles
+from tests.service.milvus.servers import milvus_server
+from tests.service.redis_server import redis_server
+from tests.waiting import eventually
+
+pytestmark = pytest.mark.slow
+KINDS = ("lite", "real")
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def replicas(request, start, tmp_path_factory):
+    place = tmp_path_factory.mktemp("replicas")
+    with redis_server() as redis, milvus_server(request.param) as milvus:
+        yield [
+            start(
+                data_dir=place / "data",
+                replica_name=name,
+                redis_url=redis.url,
+                images_url=f"file://{place}/pictures",
+                index_url=milvus.url,
+            )
+            for name in ("one", "two")
+        ]
+
+
+def _fill(service, gallery, crops):
+    answer = service.enroll(
+        gallery,
+        *(crop.png for crop in crops),
+        identity=[crop.identity for crop in crops],
+        camera=[crop.camera for crop in crops],
+    )
+    assert answer.status_code == 201, answer.text
+    return answer.json()
+
+
+def _search(service, gallery, image, **more):
+    """An answer, once the index shows what is asked for."""
+    kept = []
+
+    def answered():
+        answer = service.query(gallery, image, **more)
+        kept.append(answer)
+        return answer.status_code != 503
+
+    eventually(answered)
+    assert kept[-1].status_code == 200, kept[-1].text
+    return kept[-1].json()
+
+
+def _rows(answer):
+    return [
+        (one["identity"], one["camera"], one["verdict"], pytest.approx(one["cosine"], abs=1e-5))
+        for one in answer["results"]
+    ]
+
+
+def test_verdicts_are_those_of_faiss(replicas, served, drawn_crops):
+    one, other = replicas
+    gallery, local = one.create("verdicts"), served.create("verdicts-of-faiss")
+    version = _fill(one, gallery, drawn_crops)["gallery_version"]
+    _fill(served, local, drawn_crops)
+    for crop in drawn_crops[::5]:
+        for options in ({}, {"group_by": "identity"}, {"scoring": "cosine"}):
+            found = _search(other, gallery, crop.png, min_version=version, top_k=20, **options)
+            expected = _search(served, local, crop.png, top_k=20, **options)
+            assert _rows(found) == _rows(expected)
+
+
+def test_a_deleted_crop_shows_nowhere_and_a_forgotten_person_is_named_in_milvus(
+    replicas, drawn_crops
+):
+    one, other = replicas
+    gallery = one.create("deletions")
+    landed = _fill(one, gallery, drawn_crops)
+    _search(other, gallery, drawn_crops[0].png, min_version=landed["gallery_version"])
+    first = landed["results"][0]["crop_id"]
+    assert one.http.delete(f"/v1/galleries/{gallery}/crops/{first}").status_code == 200
+    shown = _search(other, gallery, drawn_crops[0].png, top_k=1000)["results"]
+    assert first not in {hit["crop_id"] for hit in shown}
+    identity = drawn_crops[0].identity
+    forgotten = one.http.delete(f"/v1/galleries/{gallery}/identities/{identity}")
+    assert forgotten.status_code == 200, forgotten.text
+    assert any("Milvus" in place["where"] for place in forgotten.json()["remaining"])
+    shown = _search(other, gallery, drawn_crops[0].png, top_k=1000)["results"]
+    assert identity not in {hit["identity"] for hit in shown}
+
+
+def test_a_restored_snapshot_is_searched_once_it_is_in_milvus(replicas, drawn_crops):
+    one, other = replicas
+    gallery = one.create("restored")
+    _fill(one, gallery, drawn_crops[:10])
+    snapshot = one.http.post(f"/v1/galleries/{gallery}/snapshots").json()["snapshot_id"]
+    _fill(one, gallery, drawn_crops[10:20])
+    url = f"/v1/galleries/{gallery}/snapshots/{snapshot}/restore"
+    version = one.http.post(url).json()["gallery_version"]
+    shown = _search(other, gallery, drawn_crops[0].png, top_k=1000, min_version=version)
+    assert len(shown["results"]) == 10
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_kills_of_processes_lose_nothing_and_bring_nothing_back(kind):
+    with (
+        tempfile.TemporaryDirectory(prefix="cycles-") as folder,
+        redis_server() as redis,
+        milvus_server(kind) as server,
+    ):
+        done = Cycles(Path(folder), redis.url, server, "test").run(3)
+    assert done["enrolled"] > 10
