@@ -13,7 +13,7 @@ import numpy as np
 from gmn_client.models import QueryAnswer, SeparateAnswers, Timing
 from model.crops.decode import CropProblem
 from service.engine.batcher import EmbeddedImage
-from service.errors import UnknownCrop, UnusableImages, refused_image
+from service.errors import UnknownCrop, UnknownGallery, UnusableImages, refused_image
 from service.gallery.gallery import Gallery
 from service.runtime import Runtime
 from service.search.options import QueryOptions
@@ -114,7 +114,10 @@ async def run_search(runtime: Runtime, search: Search) -> Ranking | None:
         if search.gallery.outside_index and runtime.outside:
             if search.gallery.embedder != search.current.model.embedder:
                 return None
-            proposal = await runtime.outside.run(search.propose, places, gone)
+            try:
+                proposal = await runtime.outside.run(search.propose, places, gone)
+            except UnknownGallery as error:
+                raise UnknownGallery(search.gallery.name) from error
         ranking = await runtime.device.run(search.rank, places, gone, proposal)
         if ranking is None:
             return None

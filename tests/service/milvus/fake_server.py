@@ -29,8 +29,9 @@ class FakeServer:
     """
 
     def __init__(self, url: str = "/nowhere", _: str = "") -> None:
-        """Of another process the file URL.dead or URL.hangs does the same while it is there."""
+        """Of another process files do the same: URL.dead, URL.hangs, and URL.behind for writes."""
         self._dead, self._hangs = Path(f"{url}.dead"), Path(f"{url}.hangs")
+        self._behind = Path(f"{url}.behind")
         self.dead = False
         self.answers = threading.Event()
         self.answers.set()
@@ -51,11 +52,11 @@ class FakeServer:
         self._held.pop(collection, None)
 
     def upsert(self, collection: str, rows: Sequence[Row]) -> None:
-        self._ask()
+        self._ask(self._behind)
         self._held[collection] |= {row["id"]: row for row in rows}
 
     def delete(self, collection: str, row_ids: Sequence[int]) -> None:
-        self._ask()
+        self._ask(self._behind)
         for row_id in row_ids:
             self._held[collection].pop(row_id, None)
 
@@ -96,10 +97,10 @@ class FakeServer:
     def close(self) -> None:
         self.answers.set()
 
-    def _ask(self) -> None:
+    def _ask(self, waits: Path | None = None) -> None:
         if not self.answers.wait(20):
             raise TimeoutError("a test has left a call hanging")
-        while self._hangs.exists():
+        while self._hangs.exists() or (waits and waits.exists()):
             time.sleep(0.02)
         if self.dead or self._dead.exists():
             raise IndexUnavailable("it does not answer (2)")

@@ -6,17 +6,21 @@ import asyncio
 import contextlib
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from service.errors import IndexUnavailable
+from service.errors import IndexUnavailable, UnknownGallery
 from service.milvus import index as milvus_index
 from service.milvus.index import IndexRebuilding, MilvusIndexes
 from service.milvus.rows import Codes
 from service.record.record import open_sqlite
 from service.record.records import GallerySettings
 from service.search.index import GalleryIndex
+from service.search.options import QueryOptions
+from service.search.query import run_search
+from service.search.ranking import Search
 from service.search.table import EVERY_CROP, Filter
 from tests.service.gallery.new_crops import EMBEDDER, NOON, OTHER_EMBEDDER, new_crop
 from tests.service.milvus.fake_server import FakeServer
@@ -248,6 +252,17 @@ def test_a_server_that_hangs_or_is_dead_is_not_waited_for_and_comes_back_by_itse
     found = asyncio.run(lab.indexes.run(lab.index_outside.search, QUERIES, 3))
     assert len(found.row_ids) == 3
     assert lab.indexes.up
+
+
+def test_a_deleted_gallery_is_named_as_the_client_named_it(lab):
+    model = SimpleNamespace(embedder=EMBEDDER)
+    gallery = SimpleNamespace(name="here", embedder=EMBEDDER, outside_index=lab.index_outside)
+    gallery.index = lab.index_outside
+    current = SimpleNamespace(model=model, scoring="cosine", joins_at=0.6, by_level=False)
+    search = Search(gallery, current, QueryOptions(), QUERIES)
+    lab.record.galleries.delete(lab.number)
+    with pytest.raises(UnknownGallery, match="'here'"):
+        asyncio.run(run_search(SimpleNamespace(outside=lab.indexes), search))
 
 
 def test_a_gallery_that_is_being_built_keeps_no_other_from_being_searched(lab):

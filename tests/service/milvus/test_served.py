@@ -160,6 +160,40 @@ def test_without_its_server_searches_are_refused_at_once_and_the_rest_goes_on(
     assert len(outside.query(other, drawn_crops[1].png).json()["results"]) == 2
 
 
+@pytest.mark.parametrize("outside", ["fake"], indirect=True)
+def test_while_its_server_is_behind_an_answer_says_which_version_it_shows(
+    outside, drawn_crops, place
+):
+    gallery = outside.create("behind")
+    _, version = _fill(outside, gallery, drawn_crops[:4])
+    _wait_for(outside, gallery, version)
+    first, second = (
+        one["crop_id"]
+        for one in outside.query(gallery, drawn_crops[0].png, top_k=2).json()["results"]
+    )
+    flag = place / "rows.behind"
+    flag.touch()
+    try:
+        _, later = _fill(outside, gallery, drawn_crops[4:6])
+        url = f"/v1/galleries/{gallery}/crops"
+        assert outside.http.delete(f"{url}/{first}").status_code == 200
+        assert outside.http.patch(f"{url}/{second}", data={"identity": "Ann"}).status_code == 200
+        found = outside.query(gallery, drawn_crops[0].png).json()
+        assert found["gallery_version"] == version < later
+        shown = {one["crop_id"]: one["identity"] for one in found["results"]}
+        assert len(shown) == 3
+        assert first not in shown
+        assert shown[second] == "Ann"
+        waited = outside.query(gallery, drawn_crops[0].png, min_version=later)
+        assert waited.status_code == 503
+        assert waited.json()["type"] == "urn:gmn:problem:version_not_reached"
+    finally:
+        flag.unlink()
+    _wait_for(outside, gallery, later + 2)
+    found = outside.query(gallery, drawn_crops[0].png).json()
+    assert (found["gallery_version"], len(found["results"])) == (later + 2, 5)
+
+
 def test_it_needs_redis_and_a_place_for_pictures(refused_start, tmp_path, redis_record):
     url = {"index_url": "http://milvus:19530"}
     told = refused_start(tmp_path, **url)
