@@ -34,7 +34,6 @@ class EmbeddedImage:
     Attributes:
         vector: `(d,)` float32, not of unit length.
         decode: reading and resizing.
-        queue: waiting for a thread or the device.
         embed: the forward pass of its batch.
         faults: of the image's quality; empty without a quality gate.
         prepared: what `Pipeline.embed` was asked to prepare of the image.
@@ -42,7 +41,6 @@ class EmbeddedImage:
 
     vector: NDArray[np.float32]
     decode: float
-    queue: float
     embed: float
     faults: tuple[QualityFault, ...] = ()
     prepared: Any = None
@@ -57,13 +55,11 @@ class WaitingCrop:
 
     Attributes:
         decode: seconds that reading and resizing took.
-        arrived: when the image arrived, by `time.perf_counter`.
     """
 
     pixels: NDArray[np.uint8]
     future: Future[Embedded] = field(default_factory=Future)
     decode: float = 0.0
-    arrived: float = field(default_factory=time.perf_counter)
     faults: tuple[QualityFault, ...] = ()
     prepared: Any = None
 
@@ -187,10 +183,8 @@ class MicroBatcher:
         seconds = time.perf_counter() - began
         self._metrics.images_embedded.inc(len(batch))
         for crop, vector in zip(batch, vectors, strict=True):
-            queue = began - crop.arrived - crop.decode
-            crop.future.set_result(
-                EmbeddedImage(vector, crop.decode, queue, seconds, crop.faults, crop.prepared)
-            )
+            answer = EmbeddedImage(vector, crop.decode, seconds, crop.faults, crop.prepared)
+            crop.future.set_result(answer)
 
     def _set_limit(self, images: int) -> None:
         """Sets the size of a batch: halved when memory runs out, doubled again with time."""

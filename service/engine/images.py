@@ -52,7 +52,6 @@ class Pipeline:
                 `(height, width, 3)` uint8 RGB, for `EmbeddedImage.prepared`.
         """
         self._batcher.announce(len(images))
-        arrived = time.perf_counter()
         # Work is skipped where such a future is cancelled before its turn.
         futures: list[Future[Embedded]] = [Future() for _ in images]
 
@@ -62,7 +61,7 @@ class Pipeline:
                 if not future.cancelled():
                     pixels, *found = self._decode(image, quality, prepare)
                     seconds = time.perf_counter() - began
-                    self._batcher.submit(WaitingCrop(pixels, future, seconds, arrived, *found))
+                    self._batcher.submit(WaitingCrop(pixels, future, seconds, *found))
                     return
             except CropProblem as problem:
                 if future.set_running_or_notify_cancel():

@@ -148,6 +148,7 @@ async def _query(
     """
     # A query is answered also where its images are poor.
     quality: QualityPolicy = "off" if runtime.settings.quality == "off" else "warn"
+    arrived = time.perf_counter()
     outcomes = await search.current.model.pipeline.embed(images, quality)
     usable: list[EmbeddedImage] = []
     problems: list[CropProblem] = []
@@ -163,7 +164,6 @@ async def _query(
                 warnings.append(f"{name}{fault.detail}")
     if problems and not usable:
         return problems
-    submitted = time.perf_counter()
     if usable:
         search = replace(search, queries=np.stack(list(map(attrgetter("vector"), usable))))
     ranking = await run_search(runtime, search)
@@ -176,12 +176,12 @@ async def _query(
         runtime.calibrations.record_search_scores(place, usable[0].vector, ranking.sample)
     answer = ranking.answer
     verdict = (answer.results[0].verdict or "no_match") if answer.results else "nothing_searched"
-    # The times of the slowest image.
-    spent = [(0.0, 0.0, 0.0), *map(attrgetter("decode", "queue", "embed"), usable)]
-    decode, queue, embed = map(max, zip(*spent, strict=True))
+    # The times of the slowest image; what else went by before the search was waiting for a thread.
+    spent = [(0.0, 0.0), *map(attrgetter("decode", "embed"), usable)]
+    decode, embed = map(max, zip(*spent, strict=True))
     times = {
         "decode": decode * 1e3,
-        "queue": (queue + ranking.began - submitted) * 1e3,
+        "queue": max(0.0, ranking.began - arrived - decode - embed) * 1e3,
         "embed": embed * 1e3,
         "total": (time.perf_counter() - began) * 1e3,
     }

@@ -70,7 +70,7 @@ async def _turns_meanwhile(answering) -> int:
 @pytest.mark.slow
 def test_the_loop_does_other_work_while_a_hundred_embeddings_are_written(runtime, monkeypatch):
     vector = np.random.default_rng(0).normal(size=2048).astype(np.float32)
-    outcomes = [EmbeddedImage(vector, 0.0, 0.0, 0.0)] * 128
+    outcomes = [EmbeddedImage(vector, 0.0, 0.0)] * 128
 
     async def embedded(*_):
         return outcomes
