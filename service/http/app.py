@@ -37,7 +37,8 @@ VERSION = "0.1.0"
 PAGE = Path(__file__).parents[1] / "web"
 DESCRIPTION = """Ranks the crops of people in a gallery by likeness to a query, with a calibrated
 verdict. Images are multipart files named `images`; every other input is a form field or a query
-parameter; errors are RFC 9457 problem documents."""
+parameter, and counts as left out where it is empty and its description gives that no other meaning;
+errors are RFC 9457 problem documents."""
 
 
 def create_app(settings: Settings, runtime: Runtime | None = None) -> FastAPI:
