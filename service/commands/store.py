@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
+from urllib.parse import urlsplit
 
 import typer
 
@@ -24,12 +25,14 @@ from service.commands.common import (
 )
 
 if TYPE_CHECKING:
+    from service.record.engine import Engine
     from service.record.record import Record
     from service.record.recovery import Recovery, StoreFound
 
 # No option: every user of the machine can read a command line, with the password in it.
 REDIS_URL = "GMN_REDIS_URL"
 REDIS_PASSWORD_FILE = "GMN_REDIS_PASSWORD_FILE"  # pragma: allowlist secret
+IMAGES_URL = "GMN_IMAGES_URL"
 DAMAGE_SHOWN = 5
 
 audit = command_group(
@@ -203,6 +206,61 @@ def recover(
         typer.echo(f"Serve it with gmn serve --data-dir {into}")
 
 
+@store.command("copy")
+def copy(
+    to: Annotated[str, typer.Option(help="The Redis to copy to, without its password.")],
+    into: Annotated[Path, typer.Option(help="The data directory of services on the copy.")],
+    to_password_file: Annotated[Path | None, typer.Option(help="The password of --to.")] = None,
+    to_images: Annotated[str | None, typer.Option(help="GMN_IMAGES_URL of the copy.")] = None,
+    data_dir: DataDirOption = DEFAULT_DATA_DIR,
+) -> None:
+    """Copies every gallery into a Redis, from SQLite or from the record in GMN_REDIS_URL.
+
+    With them come deletions, merges, calibrations, snapshots and API keys; jobs, audit logs and
+    answers kept for an Idempotency-Key stay behind. Every copy is compared with its source before
+    it is shown. The source is not changed. Every service on either must be stopped. After an
+    interruption run it again.
+
+    Example: gmn store copy --data-dir ./gmn-data --to redis://localhost:6379/0 --into ./new-data
+    """
+    from service.ops.data_directory import DATABASE_NAME, lock_data_directory
+    from service.record.copying import Store, copy_galleries
+    from service.record.picture_folder import PictureFolder
+    from service.record.record import open_store
+
+    _require_directory(data_dir)
+    source_url, database, source_password = _record_place(data_dir)
+    if urlsplit(to).password:
+        raise typer.BadParameter("has a password; use --to-password-file", param_hint="--to")
+    if into.resolve() == data_dir.resolve():
+        raise typer.BadParameter("is the directory of the source", param_hint="--into")
+    if not source_url and not database.is_file():
+        raise InputProblem(f"{database}: there is no record; name the service's with --data-dir")
+    with contextlib.ExitStack() as held:
+        for directory in (data_dir, into):
+            held.enter_context(lock_data_directory(directory))
+        source = open_store(source_url, database, source_password, alone=True)
+        held.callback(source.close)
+        target = open_store(to, into / DATABASE_NAME, to_password_file)
+        held.callback(target.close)
+        epochs = [one.changes.epoch() for one in (source, target) if one.changes]
+        if len(set(epochs)) < len(epochs):
+            raise InputProblem("--to: is the record in GMN_REDIS_URL itself; name another Redis")
+        for name, record in ((REDIS_URL, source), ("--to", target)):
+            _require_unserved(name, record.engine)
+        folders = (
+            PictureFolder(url) if url else None for url in (os.environ.get(IMAGES_URL), to_images)
+        )
+        stores = map(Store, (source.engine, target.engine), (data_dir, into), folders)
+        for entry, before in copy_galleries(*stores):
+            done = "were copied before, and are" if before else "are copied, and"
+            typer.echo(f"{entry.name}: {entry.crops} crops {done} equal to the source")
+        # From now on the directory belongs to that record.
+        if target.changes:
+            target.changes.last()
+    typer.echo(f"Serve it with GMN_REDIS_URL={to} gmn serve --data-dir {into}")
+
+
 @store.command("forget-runtime")
 def forget_runtime(data_dir: DataDirOption = DEFAULT_DATA_DIR) -> None:
     """Forgets what computes the features, so that the next start of the service chooses again.
@@ -229,6 +287,15 @@ def _require_directory(data_dir: Path) -> None:
         )
 
 
+def _require_unserved(name: str, engine: Engine) -> None:
+    from service.record.redis_engine import RedisEngine
+
+    if isinstance(engine, RedisEngine) and engine.others_connected():
+        raise InputProblem(
+            f"{name}: a service is connected to this record; stop every one of them first"
+        )
+
+
 def _lines(place: str, found: StoreFound) -> Iterator[str]:
     damaged = found.problems or any(gallery.damage for gallery in found.galleries)
     yield f"{place}: {'damaged' if damaged else 'as written'}"
@@ -248,15 +315,10 @@ def _lines(place: str, found: StoreFound) -> Iterator[str]:
 
 def _recover_redis(data_dir: Path) -> Recovery:
     from service.record.recovery import recover_in_place
-    from service.record.redis_engine import RedisEngine
 
     with contextlib.closing(open_record(data_dir)) as record:
-        engine = record.engine
-        if isinstance(engine, RedisEngine) and engine.others_connected():
-            raise InputProblem(
-                "GMN_REDIS_URL: a service is connected to this record; stop every one of them first"
-            )
-        return recover_in_place(engine, data_dir, _deleted_by_audit(data_dir))
+        _require_unserved(REDIS_URL, record.engine)
+        return recover_in_place(record.engine, data_dir, _deleted_by_audit(data_dir))
 
 
 def _deleted_by_audit(data_dir: Path) -> list[str]:

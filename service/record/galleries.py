@@ -112,7 +112,7 @@ class Galleries(RecordPart):
         Raises:
             UnknownGallery: the gallery was deleted before.
         """
-        crops = transact(self._engine, _delete, gallery_id)
+        crops = transact(self._engine, remove_gallery, gallery_id)
         collect_garbage(self._engine)
         return crops
 
@@ -142,7 +142,8 @@ class Runtimes(RecordPart):
         return len(found)
 
 
-def _delete(transaction: Transaction, gallery_id: int) -> int:
+def remove_gallery(transaction: Transaction, gallery_id: int) -> int:
+    """Takes a gallery out and notes what belongs to it as garbage; answers how many crops."""
     entry = require_entry(transaction, gallery_id)
     transaction.delete(key("gallery", gallery_id), NAMES + key(entry.name))
     transaction.removes = True

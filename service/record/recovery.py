@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import shutil
 import sqlite3
 from collections import deque
@@ -12,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pydantic_core import from_json
+from pydantic_core import from_json, to_json
 
 from model.problems import InputProblem
 from service.errors import DamagedSnapshot, ServiceError
@@ -47,7 +48,7 @@ from service.record.replacing import replace_crops
 from service.record.snapshot_file import describe_snapshot, read_snapshot, snapshot_header
 from service.record.sqlite_engine import SqliteEngine
 
-KEYS_AT_ONCE = 200
+KEYS_AT_ONCE, CROPS_AT_ONCE = 200, 100
 PAGE_PROBLEMS = 20
 
 
@@ -164,14 +165,11 @@ def checked_crops(engine: Engine, entry: GalleryRecord) -> Iterator[ArchivedCrop
     Crops that the service changes or removes meanwhile are left out.
     """
     reader, at, count = Reader(engine), Generation.searched(entry), 0
-    for _, body in readable(engine, below(at.key("crop"))):
-        found: list[ArchivedCrop | ServiceError]
-        if isinstance(body, ServiceError):
-            found = [body]
-        else:
-            found = _checked_crop(reader, at, as_crop(body))
-        count += bool(found)
-        yield from found
+    bodies = (body for _, body in readable(engine, below(at.key("crop"))))
+    while some := list(itertools.islice(bodies, CROPS_AT_ONCE)):
+        for found in _checked_crops(reader, at, some):
+            count += bool(found)
+            yield from found
     if count != entry.crops:
         with contextlib.suppress(ServiceError):
             if read_entry(reader, entry.gallery_id) != entry:
@@ -179,21 +177,30 @@ def checked_crops(engine: Engine, entry: GalleryRecord) -> Iterator[ArchivedCrop
         yield engine.damage(f"{count} crops are there, and {entry.crops} were written")
 
 
+def _checked_crops(
+    reader: Reader, at: Generation, bodies: Sequence[bytes | ServiceError]
+) -> list[list[ArchivedCrop | ServiceError]]:
+    """For each crop what is wrong with it, and the crop if its contents are whole."""
+    crops = [as_crop(body) for body in bodies if not isinstance(body, ServiceError)]
+    with contextlib.suppress(ServiceError):
+        whole = list(read_contents(reader, at, crops, pictures=True))
+        if len(whole) == len(bodies) and not any(_not_found_by(reader, at, crops)):
+            return [[one] for one in whole]
+    return [
+        [body] if isinstance(body, ServiceError) else _checked_crop(reader, at, as_crop(body))
+        for body in bodies
+    ]
+
+
 def _checked_crop(
     reader: Reader, at: Generation, crop: StoredCrop
 ) -> list[ArchivedCrop | ServiceError]:
-    """What is wrong with one crop, and the crop if its contents are whole."""
     found: list[ArchivedCrop | ServiceError] = []
     try:
         found += read_contents(reader, at, [crop], pictures=True)
         if not found:
             return []
-        missing = []
-        if reader.json(at.lookup("crop id", crop.crop_id)) != [crop.row_id, crop.changes]:
-            missing.append("its crop_id")
-        found_by = list(at.found_by(crop))
-        there = reader.scan(*(Scan(own, own + b"\0", 1) for own in found_by))
-        missing += [shown(own) for own, one in zip(found_by, there, strict=True) if not one]
+        (missing,) = _not_found_by(reader, at, [crop])
         whys = (f"crop {crop.crop_id} is not found by {one}" for one in missing)
         found[:0] = map(reader.engine.damage, whys)
     except ServiceError as error:
@@ -202,6 +209,18 @@ def _checked_crop(
         with contextlib.suppress(ServiceError):
             return found if is_still(reader, at, crop) else []
     return found
+
+
+def _not_found_by(reader: Reader, at: Generation, crops: Sequence[StoredCrop]) -> list[list[str]]:
+    """For each crop the keys that should lead to it and do not, as a message names them."""
+    ids = reader.get([at.lookup("crop id", crop.crop_id) for crop in crops])
+    keys = [list(at.found_by(crop)) for crop in crops]
+    there = iter(reader.scan(*(Scan(own, own + b"\0", 1) for one in keys for own in one)))
+    missing = []
+    for crop, body, found_by in zip(crops, ids, keys, strict=True):
+        names = [] if body == to_json((crop.row_id, crop.changes)) else ["its crop_id"]
+        missing.append(names + [shown(own) for own in found_by if not next(there)])
+    return missing
 
 
 def readable(

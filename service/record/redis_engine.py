@@ -241,10 +241,12 @@ class RedisEngine:
         return str(self.command("INFO", "server")["run_id"])
 
     def others_connected(self) -> bool:
-        """Whether another process of this program has a connection."""
-        own = self.command("CLIENT ID")
-        clients = self.command("CLIENT LIST")
-        return any(one["name"] == CLIENT_NAME and int(one["id"]) != own for one in clients)
+        """Whether another process of this program has a connection to this database."""
+        number = self.command("CLIENT ID")
+        clients = {int(one["id"]): one for one in self.command("CLIENT LIST")}
+        own = clients.pop(number)
+        like = (own["db"], CLIENT_NAME)
+        return any((one["db"], one["name"]) == like for one in clients.values())
 
     def moment(self) -> contextlib.nullcontext[RedisEngine]:
         """Itself: every read shows what other processes have written."""

@@ -208,7 +208,7 @@ def replace_crops(
     """
     filled = transact(engine, _begin, gallery_id)
     try:
-        for part in _parts(crops):
+        for part in parts(crops):
             filled, landed = transact(engine, _put, filled, part, keep_picture is None)
             # After their crops, with which they are removed where this ends early.
             for crop in landed:
@@ -329,7 +329,8 @@ def _named(entry: GalleryRecord) -> tuple[int, int, int]:
     return entry.gallery_id, entry.at, entry.sides
 
 
-def _parts(crops: Iterable[ArchivedCrop]) -> Iterator[list[ArchivedCrop]]:
+def parts(crops: Iterable[ArchivedCrop]) -> Iterator[list[ArchivedCrop]]:
+    """Crops in lists that one commit takes."""
     part: list[ArchivedCrop] = []
     held = 0
     for crop in crops:

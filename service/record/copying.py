@@ -1,0 +1,244 @@
+"""Galleries copied into another record: filled where nothing shows them, compared, then shown.
+
+A copy has a number of its own, so that it shares no file with its source. Where copying ends early
+nothing of that gallery is shown, and the next call begins it anew.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import filecmp
+import itertools
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from operator import attrgetter
+from pathlib import Path
+from typing import Any
+
+from pydantic_core import from_json, to_json
+
+from model.problems import InputProblem
+from service.errors import RecordUnavailable, ServiceError
+from service.ops.data_directory import make_folder, snapshot_name, sync
+from service.ops.failpoints import failpoint
+from service.record.crop_changes import CropChanges
+from service.record.engine import Engine, Reader, Transaction, below, key, transact
+from service.record.entries import put_entry
+from service.record.files import Snapshots, UnneededFiles, forget_unneeded
+from service.record.galleries import NAMES, NEXT_GALLERY, Galleries, remove_gallery
+from service.record.garbage import SEARCH_BY_HASH, collect_garbage, discard
+from service.record.picture_folder import PictureFolder
+from service.record.records import ArchivedCrop, GalleryRecord
+from service.record.recovery import checked_crops
+from service.record.replacing import parts
+
+# Of each gallery, besides its crops.
+COPIED = ("tombstone", "merge", "merged crops", "search", "searches", "published", "snapshot")
+KEPT = ("name", "embedding_fingerprint", "created_at", "settings", "version", "removals")
+ALIKE = attrgetter(*KEPT, "crops", "identities", "image_bytes")
+ENTRIES_AT_ONCE = 1000
+# What ends early removes what it has filled; where it is killed, the next call does.
+HELD_MS = 30 * 24 * 3600 * 1000
+
+
+@dataclass(frozen=True)
+class Store:
+    """A record, its data directory, and the folder of its pictures; None where it has none."""
+
+    engine: Engine
+    data_dir: Path
+    pictures: PictureFolder | None = None
+
+    def crops(self, entry: GalleryRecord) -> Iterator[ArchivedCrop]:
+        """Every crop of a gallery with its picture; raises `ServiceError` for a damaged one."""
+        for crop in checked_crops(self.engine, entry):
+            if isinstance(crop, ServiceError):
+                raise crop
+            if crop.record.elsewhere:
+                crop = replace(crop, picture=self._picture(entry.gallery_id, crop.record.crop_id))
+            yield crop
+
+    def snapshots(self, gallery_id: int) -> list[str]:
+        """The ids of a gallery's snapshots."""
+        return [one.snapshot_id for one in Snapshots(self.engine).all(gallery_id)]
+
+    def _picture(self, gallery_id: int, crop_id: str) -> bytes:
+        picture = self.pictures and self.pictures.get(gallery_id, crop_id)
+        if not picture:
+            raise self.engine.damage(
+                f"the picture of crop {crop_id}, kept at GMN_IMAGES_URL, is not found there"
+            )
+        return picture
+
+
+def copy_galleries(source: Store, target: Store) -> Iterator[tuple[GalleryRecord, bool]]:
+    """Copies galleries with what was deleted from them, their merges, calibrations and snapshots.
+
+    Also copies the API keys, and what computes the features, where the target has none. No other
+    process may use either record.
+
+    Yields:
+        Each gallery of the source, once its copy is equal to it and shown, and whether an earlier
+        call had copied it.
+
+    Raises:
+        InputProblem: the target has other galleries of these names; nothing was copied.
+        ServiceError: something of the source is damaged, or a copy is not equal to it.
+    """
+    entries = Galleries(source.engine).all()
+    # One that was never written was made by the start of a service.
+    used = {one.name: one for one in Galleries(target.engine).all() if one.version}
+    there = {one.name: used[one.name] for one in entries if one.name in used}
+    for entry in entries:
+        if entry.name in there and ALIKE(there[entry.name]) != ALIKE(entry):
+            raise InputProblem(
+                f"gallery {entry.name}: the target has another one of this name; delete that one "
+                "there, or name another Redis with --to"
+            )
+    # What another call was filling when it was killed.
+    transact(target.engine, _let_go)
+    collect_garbage(target.engine)
+    if not there:
+        transact(target.engine, _put_access, source.engine)
+    for entry in entries:
+        if entry.name in there:
+            _require_equal(source, target, entry, there[entry.name])
+        else:
+            _copy(source, target, entry)
+        yield entry, entry.name in there
+
+
+def _copy(source: Store, target: Store, entry: GalleryRecord) -> None:
+    engine, folder = target.engine, target.pictures
+    # Of neither record, as both may keep their pictures in one place.
+    numbers = (Reader(one.engine).json(NEXT_GALLERY) or 0 for one in (source, target))
+    filled = transact(engine, _begin, entry, max(numbers) + 1)
+    number = filled.gallery_id
+    files = [snapshot_name(number, one) for one in source.snapshots(entry.gallery_id)]
+    UnneededFiles(engine).add(files)
+    try:
+        for part in parts(source.crops(entry)):
+            filled = transact(engine, _put_crops, filled, part, folder is None)
+            # After their crops, with which they are removed where this ends early.
+            for crop in part:
+                if folder is not None and crop.picture is not None:
+                    folder.put(number, crop.record.crop_id, crop.picture)
+        others = _others(source.engine, entry.gallery_id, number)
+        while some := dict(itertools.islice(others, ENTRIES_AT_ONCE)):
+            transact(engine, _put_all, some)
+        for file in files:
+            make_folder((target.data_dir / file).parent)
+            name = snapshot_name(entry.gallery_id, Path(file).stem)
+            shutil.copyfile(source.data_dir / name, target.data_dir / file)
+            sync(target.data_dir / file)
+            sync((target.data_dir / file).parent)
+        failpoint("copy.filled")
+        _require_equal(source, target, entry, filled)
+        transact(engine, _show, filled, files)
+        collect_garbage(engine)
+    except BaseException:
+        # Where the store itself is gone, the next call removes what was filled.
+        with contextlib.suppress(ServiceError):
+            transact(engine, _let_go)
+            collect_garbage(engine)
+        raise
+
+
+def _require_equal(source: Store, target: Store, entry: GalleryRecord, copy: GalleryRecord) -> None:
+    """Compares everything of a gallery and its copy; raises `ServiceError` where they differ."""
+    different = "" if ALIKE(entry) == ALIKE(copy) else "its counts"
+    for one, other in itertools.zip_longest(source.crops(entry), target.crops(copy)):
+        if one is None or other is None or not _same(one, other):
+            different = f"crop {(one or other).record.crop_id}"
+            break
+    others = _others(source.engine, entry.gallery_id, copy.gallery_id)
+    while some := dict(itertools.islice(others, ENTRIES_AT_ONCE)):
+        if Reader(target.engine).get(list(some)) != list(some.values()):
+            different = "what is kept beside its crops"
+    for one in source.snapshots(entry.gallery_id):
+        old, new = (snapshot_name(number, one) for number in (entry.gallery_id, copy.gallery_id))
+        if not filecmp.cmp(source.data_dir / old, target.data_dir / new, shallow=False):
+            different = f"snapshot {one}"
+    if different:
+        raise target.engine.damage(
+            f"{different} of gallery {entry.name} is not equal to the source; copy again"
+        )
+
+
+def _same(one: ArchivedCrop, other: ArchivedCrop) -> bool:
+    # What is of the place alone.
+    placed = {name: getattr(one.record, name) for name in ("row_id", "changes", "inside")}
+    same = replace(other.record, **placed) == one.record and one.picture == other.picture
+    return same and one.vector.tobytes() == other.vector.tobytes()
+
+
+def _others(engine: Engine, of: int, to: int) -> Iterator[tuple[bytes, bytes]]:
+    """What is kept of a gallery besides its crops, as its copy of another number has it."""
+    for kind in COPIED:
+        prefix = key(kind, of)
+        for own, body in Reader(engine).every(below(prefix)):
+            if kind == "search":
+                # It begins with the key of its name.
+                body = key(SEARCH_BY_HASH, to) + body.removeprefix(key(SEARCH_BY_HASH, of))
+            elif kind == "snapshot":
+                body = to_json({**from_json(body), "gallery_id": to})
+            yield key(kind, to) + own.removeprefix(prefix), body
+
+
+def _begin(transaction: Transaction, entry: GalleryRecord, number: int) -> GalleryRecord:
+    """The copy's entry, empty so far; it is not put, so that no service sees it."""
+    transaction.put_json(NEXT_GALLERY, number)
+    until_ms = transaction.engine.now_ms() + HELD_MS
+    for note in _notes(number):
+        discard(transaction, *note, not_before_ms=until_ms)
+    return GalleryRecord(number, **{name: getattr(entry, name) for name in KEPT})
+
+
+def _put_crops(
+    transaction: Transaction, filled: GalleryRecord, crops: Sequence[ArchivedCrop], inside: bool
+) -> GalleryRecord:
+    after = replace(filled)
+    kept = crops if inside else [replace(crop, picture=None) for crop in crops]
+    CropChanges(transaction, after).put_all(kept)
+    return after
+
+
+def _put_all(transaction: Transaction, entries: Mapping[bytes, bytes]) -> None:
+    for own, body in entries.items():
+        transaction.put(own, body)
+
+
+def _put_access(transaction: Transaction, source: Engine) -> None:
+    """Puts the API keys, and what computes the features, where there are none."""
+    for kind in (key("api key"), key("runtime")):
+        if not transaction.below(kind, 1):
+            _put_all(transaction, dict(Reader(source).below(kind)))
+    transaction.note("keys")
+
+
+def _show(transaction: Transaction, filled: GalleryRecord, files: Sequence[str]) -> None:
+    """Makes a copy a gallery, in place of one of its name that was never written."""
+    own, number = NAMES + key(filled.name), filled.gallery_id
+    held = [transaction.json(key("garbage", *note)) for note in _notes(number)]
+    if not all(one and one[-1] for one in held):
+        raise RecordUnavailable("another copy was begun there, and has removed this one")
+    if unused := transaction.json(own):
+        remove_gallery(transaction, unused)
+    transaction.delete(*(key("garbage", *note) for note in _notes(number)))
+    forget_unneeded(transaction, files)
+    transaction.put_json(own, number)
+    put_entry(transaction, filled)
+    transaction.note("gallery_created", number)
+
+
+def _let_go(transaction: Transaction) -> None:
+    """Lets everything be removed that is held for being filled."""
+    for _, body in transaction.below(key("garbage")):
+        kind, of, _ = from_json(body)
+        discard(transaction, kind, *of)
+
+
+def _notes(number: int) -> tuple[tuple[Any, ...], ...]:
+    """What notes all keys of a copy as garbage until it is shown."""
+    return ("generation", number, 0, 1), ("gallery", number)
