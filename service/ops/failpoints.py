@@ -31,7 +31,6 @@ enroll.body-read enroll.embedded enroll.pictures-kept enroll.crop-written sqlite
 forget-identity.before-snapshots snapshot-rewrite.begun snapshot-rewrite.written
 snapshot.written snapshot.in-place snapshot.registered restore.file-read restore.generation-filled
 compaction.planned compaction.built compaction.adopted
-copy.filled
 reindex.begun reindex.batch-embedded reindex.batch-kept reindex.switched
 job.created job.ended import.archive-kept import.unpacked import.files-read import.batch-landed
 import.progress-noted import.files-removed audit.before-line audit.line-written

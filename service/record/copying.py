@@ -21,7 +21,6 @@ from pydantic_core import from_json, to_json
 from model.problems import InputProblem
 from service.errors import RecordUnavailable, ServiceError
 from service.ops.data_directory import make_folder, snapshot_name, sync
-from service.ops.failpoints import failpoint
 from service.record.crop_changes import CropChanges
 from service.record.engine import Engine, Reader, Transaction, below, key, transact
 from service.record.entries import put_entry
@@ -133,7 +132,6 @@ def _copy(source: Store, target: Store, entry: GalleryRecord) -> None:
             shutil.copyfile(source.data_dir / name, target.data_dir / file)
             sync(target.data_dir / file)
             sync((target.data_dir / file).parent)
-        failpoint("copy.filled")
         _require_equal(source, target, entry, filled)
         transact(engine, _show, filled, files)
         collect_garbage(engine)

@@ -56,7 +56,6 @@ PLACES = {
     ),
     "restore.file-read": ("lifecycle/snapshots.py", "from read_snapshot(", "crops.replace,"),
     "restore.generation-filled": ("record/replacing.py", "_put, filled", "_switch, filled"),
-    "copy.filled": ("record/copying.py", "shutil.copyfile(", "_show, filled"),
     "compaction.planned": ("search/compaction.py", "index.compaction,", "run(plan.build)"),
     "compaction.built": ("search/compaction.py", "run(plan.build)", "index.replace,"),
     "compaction.adopted": ("search/compaction.py", "index.replace,", "\n"),

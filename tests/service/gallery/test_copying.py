@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import signal
 import sqlite3
@@ -12,8 +13,8 @@ import pytest
 import redis
 
 import gmn
-from service.ops import failpoints
 from service.ops.data_directory import lock_data_directory, snapshot_name
+from service.record import copying
 from service.record.api_keys import ApiKey
 from service.record.picture_folder import PictureFolder
 from service.record.record import open_redis, open_sqlite
@@ -27,10 +28,9 @@ CROPS = 6
 @pytest.fixture
 def server(redis_record, monkeypatch):
     redis_record.ask("FLUSHALL")
-    for name in ("GMN_REDIS_URL", "GMN_IMAGES_URL", "GMN_FAILPOINT"):
+    for name in ("GMN_REDIS_URL", "GMN_IMAGES_URL"):
         monkeypatch.delenv(name, raising=False)
-    yield redis_record
-    failpoints.arm_failpoint()
+    return redis_record
 
 
 def fill(record, data_dir, pictures=None):
@@ -163,10 +163,16 @@ def test_what_is_not_equal_is_not_shown(server, tmp_path, source, monkeypatch, c
 def test_a_copy_that_was_killed_shows_nothing_and_the_next_one_leaves_nothing_of_it(
     server, tmp_path, source, monkeypatch
 ):
-    monkeypatch.setenv("GMN_FAILPOINT", "copy.filled:2")
+    passages = itertools.count(1)
+
+    def kill_at_the_second(*_):
+        if next(passages) == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+
     child = os.fork()
     if not child:
-        failpoints.arm_failpoint()
+        # When everything is there, and the first gallery is shown.
+        monkeypatch.setattr(copying, "_require_equal", kill_at_the_second)
         copy(tmp_path, server.url)
         os._exit(0)
     assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
