@@ -10,7 +10,7 @@ import numpy as np
 from pydantic_core import from_json
 
 from service.record.engine import ChangeKind, Scan, Transaction, below, key, last_number, now
-from service.record.entries import Generation, Sightings, put_entry, read_crops
+from service.record.entries import CROP, Generation, Sightings, put_entry, read_crops
 from service.record.garbage import note_strays_elsewhere
 from service.record.records import ArchivedCrop, GalleryRecord, Relabelling, Removal, StoredCrop
 
@@ -135,7 +135,8 @@ class CropChanges:
 
     def _put_record(self, crop: StoredCrop) -> None:
         """Puts a crop's record and the keys that it is found by, and counts it."""
-        self.transaction.put_json(self.at.key("crop", crop.row_id), crop)
+        body = CROP.dump_json(crop, exclude_defaults=True)
+        self.transaction.put(self.at.key("crop", crop.row_id), body)
         own = self.at.lookup("crop id", crop.crop_id)
         self.transaction.put_json(own, (crop.row_id, crop.changes))
         self.transaction.puts |= dict.fromkeys(self.at.found_by(crop), b"")

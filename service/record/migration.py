@@ -28,6 +28,7 @@ from service.record.engine import LOOKUP, Engine, Transaction, as_text, key, now
 from service.record.entries import ENTRY, put_entry, require_entry
 from service.record.galleries import NAMES, NEXT_GALLERY
 from service.record.jobs import JOB, job_entries
+from service.record.packed_keys import packed
 from service.record.records import (
     ArchivedCrop,
     GalleryRecord,
@@ -35,13 +36,18 @@ from service.record.records import (
     Snapshot,
     StoredCrop,
 )
-from service.record.redis_engine import FORMAT, STREAM, RedisEngine, record_name
+from service.record.redis_engine import FORMAT, STREAM, VALUES, RedisEngine, record_name
 from service.record.sqlite_engine import SqliteEngine
 
 CROPS_AT_ONCE = 200
 KEYS_AT_ONCE = 1000
 SQLITE_FORMAT = 6
 REDIS_FORMAT, MIGRATING = b"3", b"3 to 4"
+# Of the same content, under keys that were not packed.
+UNPACKED = b"4", b"4 to 5"
+RENAME = """for each = 1, #ARGV, 2 do
+  if redis.call('EXISTS', ARGV[each]) == 1 then redis.call('RENAME', ARGV[each], ARGV[each + 1]) end
+end"""
 NEW_KEYS = ("gmn:v:*", "gmn:order", "gmn:commit:*")
 OLD_KEYS = (
     *("gmn:g:*", "gmn:job:*", "gmn:jobs", "gmn:jobs:open", "gmn:keys", "gmn:names"),
@@ -216,16 +222,16 @@ def _beside(path: Path) -> list[Path]:
 
 
 def is_older_redis(engine: RedisEngine) -> bool:
-    """Whether Redis holds a record of the format before."""
-    return engine.command("GET", "gmn:format") in (REDIS_FORMAT, MIGRATING)
+    """Whether Redis holds a record of a format before."""
+    return engine.command("GET", "gmn:format") in (REDIS_FORMAT, MIGRATING, *UNPACKED)
 
 
 def migrate_redis(engine: RedisEngine) -> None:
-    """Writes a record of format 3 anew beside itself, and then removes the old one.
+    """Writes a record of format 3 anew beside itself and removes the old one, or packs its keys.
 
     The epoch of the record changes first: processes that connect later and hold the one before are
-    refused. Where this ends early the old record is whole, and the next upgrade begins again. Redis
-    holds both meanwhile.
+    refused. Where this ends early, the next upgrade goes on. Redis holds a record of format 3 twice
+    meanwhile.
 
     Raises:
         InputProblem: where another process is connected, or what was acknowledged is missing.
@@ -237,16 +243,45 @@ def migrate_redis(engine: RedisEngine) -> None:
             "this program are connected to it; stop every service, then run gmn store upgrade or "
             "start one"
         )
+    unpacked = engine.command("GET", "gmn:format") in UNPACKED
     name = record_name((engine.command("GET", "gmn:epoch") or b"").decode())
     epoch = f"{name or secrets.token_hex(16)}-{secrets.token_hex(8)}"
-    engine.command("MSET", "gmn:format", MIGRATING, "gmn:epoch", epoch)
+    begun = UNPACKED[1] if unpacked else MIGRATING
+    engine.command("MSET", "gmn:format", begun, "gmn:epoch", epoch)
     engine.adopt()
-    _remove(engine, NEW_KEYS)
-    migrate(engine, _redis_galleries(engine), _redis_others(engine))
-    # Followers of the old record read everything again.
-    engine.command("DEL", STREAM)
-    _remove(engine, OLD_KEYS)
+    if unpacked:
+        _pack_keys(engine)
+    else:
+        _remove(engine, NEW_KEYS)
+        migrate(engine, _redis_galleries(engine), _redis_others(engine))
+        # Followers of the old record read everything again.
+        engine.command("DEL", STREAM)
+        _remove(engine, OLD_KEYS)
     engine.command("SET", "gmn:format", FORMAT)
+
+
+def _pack_keys(engine: RedisEngine) -> None:
+    """Renames every key that is not packed; doing it twice does no more than once."""
+    for found in _scanned(engine, "SCAN", (), ("MATCH", "gmn:v:*")):
+        named = ((one, VALUES + packed(one.removeprefix(VALUES))) for one in found)
+        changed = itertools.chain(*(one for one in named if one[0] != one[1]))
+        engine.command("EVAL", RENAME, 0, *changed)
+    for found in _scanned(engine, "ZSCAN", ("gmn:order",)):
+        if old := [one for one, _ in found if packed(one) != one]:
+            new = itertools.chain(*((0, packed(one)) for one in old))
+            engine.command("ZADD", "gmn:order", *new)
+            engine.command("ZREM", "gmn:order", *old)
+
+
+def _scanned(
+    engine: RedisEngine, command: str, of: Iterable[str], options: Iterable[str] = ()
+) -> Iterator[list[Any]]:
+    """What a cursor finds, in parts: everything at least that stays where it was."""
+    cursor: int | None = None
+    while cursor != 0:
+        asked = (*of, cursor or 0, *options, "COUNT", KEYS_AT_ONCE)
+        cursor, found = engine.command(command, *asked)
+        yield found
 
 
 def _redis_galleries(engine: RedisEngine) -> Iterator[OldGallery]:

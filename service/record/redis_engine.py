@@ -27,12 +27,13 @@ from service.record.engine import (
     Transaction,
     another_format,
 )
+from service.record.packed_keys import packed, unpacked
 
 Argument = str | bytes | int | float
 # Every commit may be sent again, as it carries an id that Redis remembers; so may every read.
 RETRIES = 2
 CLIENT_NAME = "gmn"
-FORMAT = 4
+FORMAT, OLDEST_FORMAT = 5, 3
 KEPT_CHANGES = 100_000
 TIMEOUT_SECONDS = 5.0
 VALUES, STREAM = b"gmn:v:", "gmn:changes"
@@ -108,21 +109,25 @@ class RedisEngine:
 
     def get(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """The values of keys, of one moment."""
-        found: list[bytes | None] = self.command("MGET", *(VALUES + key for key in keys))
+        found: list[bytes | None] = self.command("MGET", *(VALUES + packed(key) for key in keys))
         return found
 
     def scan(self, scans: Sequence[Scan]) -> list[list[tuple[bytes, bytes]]]:
         """The keys and values of each range."""
         arguments: list[Argument] = []
         for one in scans:
-            arguments += (one.start, one.end, one.limit, int(one.reverse))
+            arguments += (packed(one.start), packed(one.end), one.limit, int(one.reverse))
         found = self._answer(self._scripts["scan"], (), arguments)
-        return [list(zip(one[::2], one[1::2], strict=True)) for one in found]
+        try:
+            return [list(zip(map(unpacked, one[::2]), one[1::2], strict=True)) for one in found]
+        except (IndexError, OverflowError) as error:
+            raise self.damage("a key is not what was written") from error
 
     def commit(self, transaction: Transaction) -> None:
         """Makes a transaction's changes; they are on the disk when this returns."""
-        puts = [(key, value) for key, value in transaction.puts.items() if value is not None]
-        deletes = [key for key, value in transaction.puts.items() if value is None]
+        changed = {packed(key): value for key, value in transaction.puts.items()}
+        puts = [(key, value) for key, value in changed.items() if value is not None]
+        deletes = [key for key, value in changed.items() if value is None]
         arguments: list[Argument] = [
             secrets.token_hex(16),
             self._epoch,
@@ -131,7 +136,7 @@ class RedisEngine:
             *(len(transaction.guards), len(puts), len(deletes), len(transaction.notes)),
         ]
         for key, guard in transaction.guards.items():
-            arguments += (key, int(guard is not None), guard or b"")
+            arguments += (packed(key), int(guard is not None), guard or b"")
         for key, value in puts:
             arguments += (key, value)
         arguments += deletes
@@ -219,7 +224,7 @@ class RedisEngine:
         if found != b"%d" % FORMAT:
             written = found.split()[0]
             version = int(written) if written.isdigit() else 0
-            raise another_format(f"Redis at {self.place}", version, FORMAT)
+            raise another_format(f"Redis at {self.place}", version, FORMAT, OLDEST_FORMAT)
         return self.adopt()
 
     def require_order(self) -> None:

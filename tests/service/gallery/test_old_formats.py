@@ -26,6 +26,8 @@ from service.ops.data_directory import lock_data_directory
 from service.record import migration
 from service.record.record import Record, open_redis, open_sqlite, upgrade_store
 from service.record.records import CropFilter, GallerySettings
+from service.record.recovery import verify_record
+from service.record.redis_engine import RedisEngine
 from service.record.snapshot_file import FORMAT, read_snapshot, snapshot_header, write_snapshot
 from tests.service.gallery.new_crops import new_crop
 from tests.service.redis_server import RedisServer, redis_server
@@ -111,12 +113,13 @@ def test_a_file_of_the_newest_format_is_read_and_written_on(tmp_path):
         assert again.galleries.get(gallery).crops == crops
 
 
-def test_a_redis_record_of_the_newest_format_is_read_and_written_on(tmp_path):
-    with _old_record("redis_format_3.tar.gz") as server:
+@pytest.mark.parametrize("before", [3, 4])
+def test_a_redis_record_of_a_format_before_is_read_and_written_on(tmp_path, before):
+    with _old_record(f"redis_format_{before}.tar.gz") as server:
         keys = server.ask("DBSIZE")
         with pytest.raises(InputProblem, match="run gmn store upgrade"):
             open_redis(server.url)
-        assert (_format_of(server), server.ask("DBSIZE")) == (3, keys)
+        assert (_format_of(server), server.ask("DBSIZE")) == (before, keys)
         assert upgrade_store(server.url, tmp_path / "galleries.sqlite3")
         assert not upgrade_store(server.url, tmp_path / "galleries.sqlite3")
         with contextlib.closing(open_redis(server.url)) as record:
@@ -145,6 +148,31 @@ def test_a_migration_that_was_killed_begins_again(tmp_path, monkeypatch):
     upgrade_store(None, path)
     with contextlib.closing(open_sqlite(path)) as record:
         _check_crops(record)
+
+
+def test_a_packing_of_keys_that_was_cut_off_goes_on(tmp_path, monkeypatch):
+    database, answer, left = tmp_path / "galleries.sqlite3", RedisEngine.command, [0]
+
+    def cut_off(self, *command):
+        left[0] -= command[0] in ("EVAL", "ZADD", "ZREM")
+        if left[0] < 0:
+            raise KeyboardInterrupt
+        return answer(self, *command)
+
+    with _old_record("redis_format_4.tar.gz") as server:
+        monkeypatch.setattr(migration, "KEYS_AT_ONCE", 20)
+        monkeypatch.setattr(RedisEngine, "command", cut_off)
+        for left[0] in (2, 5, 12, 13):
+            with pytest.raises(KeyboardInterrupt):
+                upgrade_store(server.url, database)
+        monkeypatch.undo()
+        with pytest.raises(InputProblem, match="run gmn store upgrade"):
+            open_redis(server.url)
+        assert upgrade_store(server.url, database)
+        with contextlib.closing(open_redis(server.url)) as record:
+            _check_crops(record)
+            assert verify_record(record.engine, tmp_path).whole
+        assert not [one for one in server.ask("KEYS", "*") if b"000000000000000001\0" in one[14:]]
 
 
 def test_a_file_of_an_older_format_is_refused_with_the_remedy(tmp_path):

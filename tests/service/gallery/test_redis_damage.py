@@ -21,6 +21,7 @@ from service.record.crop_changes import tombstone
 from service.record.engine import key, seal
 from service.record.entries import Generation
 from service.record.galleries import NAMES
+from service.record.packed_keys import packed
 from service.record.record import Record, open_redis
 from service.record.records import CropFilter, GallerySettings
 from service.record.snapshot_file import SnapshotHeader, write_snapshot
@@ -76,7 +77,11 @@ def _everything(store: Record) -> dict[str, object]:
 
 
 def _crop_key(gallery: int, row: int) -> bytes:
-    return b"gmn:v:" + Generation(gallery, 0).key("crop", row)
+    return _value(Generation(gallery, 0).key("crop", row))
+
+
+def _value(own: bytes) -> bytes:
+    return b"gmn:v:" + packed(own)
 
 
 # What is done, what is reported, and whether the crop cannot be had any more.
@@ -120,7 +125,7 @@ def test_a_damaged_picture_is_told_when_it_is_asked_for_and_by_verify(
     server, store, gallery, tmp_path, monkeypatch
 ):
     crop = store.crops.page(gallery, CropFilter(), 0, 1)[0]
-    server.ask("SET", b"gmn:v:" + Generation(gallery, 0).lookup("picture", crop.row_id), "another")
+    server.ask("SET", _value(Generation(gallery, 0).lookup("picture", crop.row_id)), "another")
     with pytest.raises(DamagedRedisRecord, match=f"the picture of crop {crop.crop_id}"):
         store.crops.picture(gallery, crop.crop_id)
     with pytest.raises(DamagedRedisRecord), store.crops.archive(gallery) as archive:
@@ -147,7 +152,7 @@ def test_what_the_audit_log_shows_as_deleted_is_not_recovered_from_a_snapshot(
     write_snapshot(tmp_path / "snapshots" / str(gallery) / "20260301T120000Z-1.gmn", crops, header)
     damaged, deleted = crops[0].record, crops[1].record
     store.crops.remove(gallery, [deleted.crop_id])
-    server.ask("DEL", b"gmn:v:" + tombstone(gallery, deleted.crop_id))
+    server.ask("DEL", _value(tombstone(gallery, deleted.crop_id)))
     server.ask("ZREM", "gmn:order", tombstone(gallery, deleted.crop_id))
     server.ask("APPEND", _crop_key(gallery, damaged.row_id), "x")
     line = {"event": "delete_crop", "phase": "asked", "crop_ids": [deleted.crop_id]}
@@ -183,7 +188,7 @@ def test_recover_ends_the_forgetting_that_damage_interrupted(
 
 
 def test_a_gallery_that_is_not_what_was_written_is_reported(server, store, gallery):
-    server.ask("APPEND", b"gmn:v:" + key("gallery", gallery), "x")
+    server.ask("APPEND", _value(key("gallery", gallery)), "x")
     with pytest.raises(DamagedRedisRecord, match="gallery 1 is not what was written"):
         store.galleries.all()
     with pytest.raises(DamagedRedisRecord, match="gallery 1 is not what was written"):
@@ -268,10 +273,10 @@ def _damage(server: RedisServer, gallery: int, crop, command) -> None:
     at, row = Generation(gallery, 0), crop.row_id
     known = {
         "{crop}": _crop_key(gallery, row),
-        "{order}": at.key("crop", row),
-        "{vector}": b"gmn:v:" + at.lookup("vector", 0, row),
-        "{staged}": b"gmn:v:" + at.lookup("vector", 1, row),
-        "{id}": b"gmn:v:" + at.lookup("crop id", crop.crop_id),
+        "{order}": packed(at.key("crop", row)),
+        "{vector}": _value(at.lookup("vector", 0, row)),
+        "{staged}": _value(at.lookup("vector", 1, row)),
+        "{id}": _value(at.lookup("crop id", crop.crop_id)),
         "{other}": seal(at.lookup("crop id", crop.crop_id), b"1"),
     }
     name, *arguments = command
