@@ -68,6 +68,11 @@ class Runtime:
         with contextlib.ExitStack() as held:
             self.settings = settings
             self.record = _open_record(settings, held)
+            self.pictures = PictureFolder(settings.images_url) if settings.images_url else None
+            if self.pictures:
+                held.callback(self.pictures.close)
+            if settings.shares_record:
+                self.record.engine.outside = self.pictures
             replica = settings.replica if settings.shares_record else None
             audit_options = settings.audit_max_bytes, settings.audit_queries
             self.audit = held.enter_context(AuditLog(settings.data_dir, replica, *audit_options))
@@ -101,9 +106,6 @@ class Runtime:
             held.callback(self.pools.shutdown)
             held.callback(self.watchdog.stop)
             failpoint("start.galleries-loaded")
-            self.pictures = PictureFolder(settings.images_url) if settings.images_url else None
-            if self.pictures:
-                held.callback(self.pictures.close)
             self.watchdog.checks += self._health_checks()
             self.admission = Admission(settings.max_queued_images, self.metrics)
             self.body_limits = BodyLimits(settings)

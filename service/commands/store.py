@@ -51,9 +51,13 @@ store = command_group(
 
 def open_record(data_dir: Path) -> Record:
     """The record in Redis or the data directory; raises `InputProblem` if unusable."""
+    from service.record.picture_folder import PictureFolder
     from service.record.record import open_store
 
-    return open_store(*_record_place(data_dir))
+    record, images = open_store(*_record_place(data_dir)), os.environ.get(IMAGES_URL)
+    if images and os.environ.get(REDIS_URL):
+        record.engine.outside = PictureFolder(images)
+    return record
 
 
 def _record_place(data_dir: Path) -> tuple[str | None, Path, Path | None]:
@@ -248,10 +252,12 @@ def copy(
             raise InputProblem("--to: is the record in GMN_REDIS_URL itself; name another Redis")
         for name, record in ((REDIS_URL, source), ("--to", target)):
             _require_unserved(name, record.engine)
-        folders = (
+        folders = [
             PictureFolder(url) if url else None for url in (os.environ.get(IMAGES_URL), to_images)
-        )
-        stores = map(Store, (source.engine, target.engine), (data_dir, into), folders)
+        ]
+        stores = Store(source.engine, data_dir, folders[0]), Store(target.engine, into, folders[1])
+        for store in stores[not source_url :]:
+            store.engine.outside = store.pictures
         for entry, before in copy_galleries(*stores):
             done = "were copied before, and are" if before else "are copied, and"
             typer.echo(f"{entry.name}: {entry.crops} crops {done} equal to the source")

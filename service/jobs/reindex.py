@@ -15,7 +15,7 @@ from service.engine.batcher import EmbeddedImage
 from service.errors import GalleryConflict, ServiceError
 from service.gallery.gallery import Gallery
 from service.jobs.runner import RETRYABLE, create_job, new_job_id, save_job, wait_while_busy
-from service.lifecycle.pictures import stored_picture
+from service.lifecycle.pictures import keep_staged, stored_picture
 from service.ops.failpoints import failpoint
 from service.record.jobs import Job
 from service.record.records import StoredCrop
@@ -89,7 +89,8 @@ async def _embed_missing(runtime: Runtime, gallery: Gallery, job: Job) -> None:
         vectors, problems = await _embed(runtime, gallery, crops)
         failed += len(problems)
         failpoint("reindex.batch-embedded")
-        await write(staged.add, number, vectors)
+        outside = await keep_staged(runtime, number, crops, vectors)
+        await write(staged.add, number, vectors, outside)
         failpoint("reindex.batch-kept")
         entry = await read(runtime.record.galleries.get, number)
         done = entry.staged_crops if entry else 0

@@ -1,8 +1,8 @@
-"""Pictures of crops, in the record or in a folder outside it, and strays of that folder."""
+"""Pictures and vectors of crops outside the record, and strays among them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -11,8 +11,10 @@ from operator import attrgetter
 
 from service.errors import RecordUnavailable, StorageFailed
 from service.gallery.gallery import Gallery
+from service.record.entries import files_of, vector_name
 from service.record.picture_folder import PictureFolder
 from service.record.records import ArchivedCrop, Picture, StoredCrop
+from service.record.replacing import RowVectors
 from service.runtime import Runtime
 
 # Longer than any enrolment takes from its first picture to its commit.
@@ -24,20 +26,43 @@ REMOVED_PER_CALL = 100
 async def keep_elsewhere(
     runtime: Runtime, folder: PictureFolder, target: Gallery, crops: Sequence[ArchivedCrop]
 ) -> list[ArchivedCrop]:
-    """Keeps pictures of crops that are about to be stored in a folder, not in the record store.
-
-    Each is noted before it is written: what lands in no commit is swept up later.
+    """Keeps pictures, and vectors beside Redis, of crops that are about to be stored, in a folder.
 
     Raises:
         StorageFailed, RecordUnavailable: nothing was stored.
     """
-    kept = [(crop.record.crop_id, crop.picture) for crop in crops if crop.picture is not None]
-    crop_ids = [crop_id for crop_id, _ in kept]
-    expect, until = runtime.record.stray_pictures.expect, datetime.now(UTC) + SETTLED
-    await runtime.galleries.write(expect, target.gallery_id, crop_ids, until)
-    for crop_id, picture in kept:
-        await folder.changes.run(folder.put, target.gallery_id, crop_id, picture)
-    return [replace(crop, picture=None) for crop in crops]
+    number, files, side = target.gallery_id, dict[str, bytes](), None
+    if runtime.record.engine.outside:
+        entry = await runtime.galleries.read(runtime.record.galleries.get, number)
+        side = entry.side if entry else None
+    for crop in crops:
+        files |= files_of(number, crop, side)
+    await _keep(runtime, folder, number, files)
+    return [replace(crop, picture=None, outside=side) for crop in crops]
+
+
+async def keep_staged(
+    runtime: Runtime, gallery_id: int, crops: Sequence[StoredCrop], vectors: RowVectors
+) -> int | None:
+    """Keeps vectors of a reindex outside the record; answers their side, None for inside."""
+    folder = runtime.record.engine.outside
+    entry = await runtime.galleries.read(runtime.record.galleries.get, gallery_id)
+    if folder is None or entry is None:
+        return None
+    of, files = {crop.row_id: crop for crop in crops}, dict[str, bytes]()
+    for row, vector in vectors:
+        files |= files_of(gallery_id, ArchivedCrop(of[row], vector, None), entry.staged_side)
+    await _keep(runtime, folder, gallery_id, files)
+    return entry.staged_side
+
+
+async def _keep(
+    runtime: Runtime, folder: PictureFolder, gallery_id: int, files: Mapping[str, bytes]
+) -> None:
+    """Keeps files; each is noted before: what lands in no commit is swept up later."""
+    expect, until = runtime.record.stray_files.expect, datetime.now(UTC) + SETTLED
+    await runtime.galleries.write(expect, gallery_id, list(files), until)
+    await folder.changes.run(folder.put, gallery_id, files)
 
 
 async def stored_picture(runtime: Runtime, gallery_id: int, crop: StoredCrop) -> Picture | None:
@@ -62,11 +87,11 @@ async def remove_stray_pictures(runtime: Runtime) -> None:
     """Removes pictures whose crops are deleted or never landed; raises `StorageFailed`."""
     if runtime.pictures is None:
         return
-    stray, now = runtime.record.stray_pictures.all, datetime.now(UTC)
+    stray, now = runtime.record.stray_files.all, datetime.now(UTC)
     while strays := await runtime.galleries.read(stray, now, STRAYS_AT_ONCE):
         left: dict[str, Exception] = {}
         for gallery_id, some in groupby(strays, attrgetter("gallery_id")):
-            ids = [one.crop_id for one in some]
+            ids = [one.name for one in some]
             for start in range(0, len(ids), REMOVED_PER_CALL):
                 remove = partial(_remove, runtime, gallery_id, ids[start:][:REMOVED_PER_CALL])
                 # No restore brings crops back meanwhile; others wait for one call at most.
@@ -76,31 +101,39 @@ async def remove_stray_pictures(runtime: Runtime) -> None:
 
 
 async def remove_pictures(runtime: Runtime, gallery_id: int, crop_ids: Sequence[str]) -> None:
-    """Removes deleted crops' pictures elsewhere; raises `StorageFailed` where some stay."""
-    if left := await _remove(runtime, gallery_id, crop_ids):
+    """Removes what lies elsewhere of deleted crops; raises `StorageFailed` where some stays."""
+    entry = await runtime.galleries.read(runtime.record.galleries.get, gallery_id)
+    sides = entry.outside_sides if entry else ()
+    names = [*crop_ids, *(vector_name(one, side) for one in crop_ids for side in sides)]
+    if left := await _remove(runtime, gallery_id, names):
         raise StorageFailed(
             f"the crops are deleted, but {len(left)} images at GMN_IMAGES_URL could not be removed "
             f"({next(iter(left.values()))}); maintenance tries again every GMN_HOUSEKEEPING_SECONDS"
         )
 
 
-async def _remove(
-    runtime: Runtime, gallery_id: int, crop_ids: Sequence[str]
-) -> dict[str, Exception]:
-    """Removes pictures elsewhere, but of crops that a restore has brought back.
+async def _remove(runtime: Runtime, gallery_id: int, names: Sequence[str]) -> dict[str, Exception]:
+    """Removes files elsewhere, but of crops that a restore has brought back.
 
     Returns:
-        Why those that are left could not be removed, by crop id.
+        Why those that are left could not be removed, by name.
     """
-    folder, crops = runtime.pictures, runtime.record.crops
+    folder, record = runtime.pictures, runtime.record
     left: dict[str, Exception] = {}
-    if folder is None or not crop_ids:
+    if folder is None or not names:
         return left
 
     def find_gone() -> list[str]:
-        found = ((one, crops.get(gallery_id, one)) for one in crop_ids)
-        # A restore may also have brought a crop back with its picture inside the record.
-        return [one for one, crop in found if not (crop and crop.elsewhere)]
+        entry = record.galleries.get(gallery_id)
+        sides = entry.outside_sides if entry else ()
+
+        def is_kept(name: str) -> bool:
+            crop_id, *side = name.split(".")
+            crop = record.crops.get(gallery_id, crop_id)
+            # A restore may also have brought a crop back with its picture inside the record.
+            return bool(crop and (int(side[0]) in sides if side else crop.elsewhere))
+
+        return [name for name in names if not is_kept(name)]
 
     gone = await runtime.galleries.read(find_gone)
     for start in range(0, len(gone), REMOVED_PER_CALL):
@@ -109,6 +142,6 @@ async def _remove(
             left |= await folder.changes.run(folder.remove, gallery_id, some)
         except (OSError, RecordUnavailable) as error:
             left |= dict.fromkeys(some, error)
-    settled = [one for one in crop_ids if one not in left]
-    await runtime.galleries.write(runtime.record.stray_pictures.forget, settled)
+    settled = [one for one in names if one not in left]
+    await runtime.galleries.write(runtime.record.stray_files.forget, settled)
     return left

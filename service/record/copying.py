@@ -21,7 +21,6 @@ from pydantic_core import from_json, to_json
 from model.problems import InputProblem
 from service.errors import RecordUnavailable, ServiceError
 from service.ops.data_directory import make_folder, snapshot_name, sync
-from service.record.crop_changes import CropChanges
 from service.record.engine import Engine, Reader, Transaction, below, key, transact
 from service.record.entries import put_entry
 from service.record.files import Snapshots, UnneededFiles, forget_unneeded
@@ -30,7 +29,7 @@ from service.record.garbage import SEARCH_BY_HASH, collect_garbage, discard
 from service.record.picture_folder import PictureFolder
 from service.record.records import ArchivedCrop, GalleryRecord
 from service.record.recovery import checked_crops
-from service.record.replacing import parts
+from service.record.replacing import keep_files, parts, put_contents
 
 # Of each gallery, besides its crops.
 COPIED = ("tombstone", "merge", "merged crops", "search", "searches", "published", "snapshot")
@@ -120,9 +119,7 @@ def _copy(source: Store, target: Store, entry: GalleryRecord) -> None:
         for part in parts(source.crops(entry)):
             filled = transact(engine, _put_crops, filled, part, folder is None)
             # After their crops, with which they are removed where this ends early.
-            for crop in part:
-                if folder is not None and crop.picture is not None:
-                    folder.put(number, crop.record.crop_id, crop.picture)
+            keep_files(engine, filled, part, folder.put if folder else None)
         others = _others(source.engine, entry.gallery_id, number)
         while some := dict(itertools.islice(others, ENTRIES_AT_ONCE)):
             transact(engine, _put_all, some)
@@ -187,18 +184,19 @@ def _others(engine: Engine, of: int, to: int) -> Iterator[tuple[bytes, bytes]]:
 def _begin(transaction: Transaction, entry: GalleryRecord, number: int) -> GalleryRecord:
     """The copy's entry, empty so far; it is not put, so that no service sees it."""
     transaction.put_json(NEXT_GALLERY, number)
+    outside = transaction.engine.outside is not None
+    filled = GalleryRecord(number, **{name: getattr(entry, name) for name in KEPT}, outside=outside)
     until_ms = transaction.engine.now_ms() + HELD_MS
-    for note in _notes(number):
+    for note in _notes(filled):
         discard(transaction, *note, not_before_ms=until_ms)
-    return GalleryRecord(number, **{name: getattr(entry, name) for name in KEPT})
+    return filled
 
 
 def _put_crops(
     transaction: Transaction, filled: GalleryRecord, crops: Sequence[ArchivedCrop], inside: bool
 ) -> GalleryRecord:
     after = replace(filled)
-    kept = crops if inside else [replace(crop, picture=None) for crop in crops]
-    CropChanges(transaction, after).put_all(kept)
+    put_contents(transaction, after, crops, inside)
     return after
 
 
@@ -218,12 +216,12 @@ def _put_access(transaction: Transaction, source: Engine) -> None:
 def _show(transaction: Transaction, filled: GalleryRecord, files: Sequence[str]) -> None:
     """Makes a copy a gallery, in place of one of its name that was never written."""
     own, number = NAMES + key(filled.name), filled.gallery_id
-    held = [transaction.json(key("garbage", *note)) for note in _notes(number)]
+    held = [transaction.json(key("garbage", *note)) for note in _notes(filled)]
     if not all(one and one[-1] for one in held):
         raise RecordUnavailable("another copy was begun there, and has removed this one")
     if unused := transaction.json(own):
         remove_gallery(transaction, unused)
-    transaction.delete(*(key("garbage", *note) for note in _notes(number)))
+    transaction.delete(*(key("garbage", *note) for note in _notes(filled)))
     forget_unneeded(transaction, files)
     transaction.put_json(own, number)
     put_entry(transaction, filled)
@@ -237,6 +235,7 @@ def _let_go(transaction: Transaction) -> None:
         discard(transaction, kind, *of)
 
 
-def _notes(number: int) -> tuple[tuple[Any, ...], ...]:
+def _notes(filled: GalleryRecord) -> tuple[tuple[Any, ...], ...]:
     """What notes all keys of a copy as garbage until it is shown."""
-    return ("generation", number, 0, 1), ("gallery", number)
+    number = filled.gallery_id
+    return ("generation", number, 0, 1, *filled.outside_sides), ("gallery", number)

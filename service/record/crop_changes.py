@@ -30,8 +30,12 @@ class CropChanges:
         row = self.entry.rows
         record = replace(crop.record, row_id=row, inside=crop.picture is not None, changes=0)
         self._put_record(record)
-        vector_key = self.at.lookup("vector", self.at.side, row)
-        self.transaction.put(vector_key, np.asarray(crop.vector, "<f4").tobytes())
+        # Where another side is searched since it was kept outside, it is kept inside too.
+        if crop.outside == self.at.side:
+            self.entry.outside = True
+        else:
+            vector_key = self.at.lookup("vector", self.at.side, row)
+            self.transaction.put(vector_key, np.asarray(crop.vector, "<f4").tobytes())
         if crop.picture is not None:
             self.transaction.put(self.at.lookup("picture", row), crop.picture)
         return record
@@ -48,7 +52,9 @@ class CropChanges:
         at, transaction = self.at, self.transaction
         crops = read_crops(transaction, at, rows)
         self.read_sightings(crops.values())
-        note_strays_elsewhere(transaction, self.entry.gallery_id, crops.values(), now())
+        entry = self.entry
+        outside = entry.outside_sides
+        note_strays_elsewhere(transaction, entry.gallery_id, crops.values(), now(), outside)
         staged = [at.key("staged", self.entry.staged_side or 0, row) for row in crops]
         there = transaction.get(staged)
         for place, (row, crop) in enumerate(crops.items()):

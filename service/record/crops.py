@@ -40,6 +40,7 @@ from service.record.entries import (
     rows_by,
     rows_of_ids,
     scan_crops,
+    vector_name,
 )
 from service.record.garbage import forget_strays
 from service.record.identity_changes import finish_change
@@ -56,7 +57,7 @@ from service.record.records import (
     RequestKey,
     StoredCrop,
 )
-from service.record.replacing import Archive, KeepPicture, archive, replace_crops
+from service.record.replacing import Archive, KeepFiles, archive, replace_crops
 
 NAMED_IN_WARNINGS = 3
 # It names neither that crop's identity nor its camera: a key that may only enroll must not learn
@@ -112,8 +113,8 @@ class Crops(RecordPart):
                 stored = change.put(crop)
                 same.append(stored)
                 added.append(IndexedCrop(stored.label, crop.vector))
-                if stored.elsewhere:
-                    elsewhere.append(stored.crop_id)
+                elsewhere += [stored.crop_id] if stored.elsewhere else []
+                elsewhere += [vector_name(stored.crop_id, change.at.side)] if entry.outside else []
                 failpoint("enroll.crop-written")
             landed.append(
                 EnrolledImage(
@@ -315,12 +316,12 @@ class Crops(RecordPart):
         gallery_id: int,
         embedding_fingerprint: str,
         crops: Iterable[ArchivedCrop],
-        keep_picture: KeepPicture | None = None,
+        keep: KeepFiles | None = None,
     ) -> int:
         """Puts an archive's crops in the place of a gallery's own, at once; answers its version."""
         # A person whose forgetting was cut off would come back with those crops.
         finish_change(self._engine, gallery_id)
-        return replace_crops(self._engine, gallery_id, embedding_fingerprint, crops, keep_picture)
+        return replace_crops(self._engine, gallery_id, embedding_fingerprint, crops, keep)
 
     def _crop(self, at: Generation, crop_id: str) -> StoredCrop | None:
         found = read_crops(self._reader, at, rows_of_ids(self._reader, at, [crop_id]))

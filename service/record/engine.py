@@ -14,12 +14,15 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar
 
 from pydantic_core import from_json, to_json
 
 from model.problems import InputProblem
 from service.errors import ServiceError
+
+if TYPE_CHECKING:
+    from service.record.picture_folder import PictureFolder
 
 Given = ParamSpec("Given")
 Result = TypeVar("Result")
@@ -180,6 +183,9 @@ class ChangeStream(Protocol):
 
 class Engine(Protocol):
     """An ordered map of bytes; it is read from any thread, and written from one at a time."""
+
+    outside: PictureFolder | None
+    """Where vectors are kept too; None where all lie in the record."""
 
     @property
     def changes(self) -> ChangeStream | None:

@@ -17,6 +17,7 @@ from pydantic_core import from_json, to_json
 from service.errors import UnknownGallery
 from service.record.engine import (
     ALL,
+    CHECKSUM_BYTES,
     LOOKUP,
     Reader,
     Scan,
@@ -25,6 +26,7 @@ from service.record.engine import (
     as_text,
     key,
     last_number,
+    seal,
 )
 from service.record.records import ArchivedCrop, GalleryRecord, StoredCrop
 
@@ -124,9 +126,10 @@ def read_contents(
             at.lookup("picture", crop.row_id): f"the picture of crop {crop.crop_id}",
         }
         named.update(itertools.islice(contents.items(), kinds))
-    bodies = iter(reader.get(list(named), list(named.values())))
-    for crop in crops:
-        row_id, vector, *picture = itertools.islice(bodies, kinds)
+    bodies = reader.get(list(named), list(named.values()))
+    vectors = _with_outside(reader, at, crops, bodies[1::kinds])
+    for place, (crop, vector) in enumerate(zip(crops, vectors, strict=True)):
+        row_id, _, *picture = bodies[place * kinds : (place + 1) * kinds]
         lost = "vector" if vector is None else ""
         if picture == [None] and crop.inside:
             lost = lost or "picture"
@@ -134,11 +137,57 @@ def read_contents(
         if (lost or not found) and is_still(reader, at, crop):
             if not found:
                 raise reader.engine.damage(f"crop {crop.crop_id} is not found by its crop_id")
-            raise reader.engine.damage(f"the {lost} of crop {crop.crop_id} is gone")
+            entry = require_entry(reader, at.gallery_id)
+            outside = f", from GMN_IMAGES_URL too, in gallery {entry.name}" if entry.outside else ""
+            raise reader.engine.damage(f"the {lost} of crop {crop.crop_id} is gone{outside}")
         # One that is relabelled meanwhile too: the change that follows has the new label.
         if vector is not None and not lost:
             content = picture[0] if picture else None
             yield ArchivedCrop(crop, np.frombuffer(vector, "<f4"), content)
+
+
+def _with_outside(
+    reader: Reader, at: Generation, crops: Sequence[StoredCrop], vectors: Sequence[bytes | None]
+) -> list[bytes | None]:
+    """The vectors of crops, those too that are kept outside the record."""
+    found, folder = list(vectors), reader.engine.outside
+    missing = [place for place, vector in enumerate(vectors) if vector is None]
+    if folder is None or not missing:
+        return found
+    names = [vector_name(crops[place].crop_id, at.side) for place in missing]
+    contents = folder.views.wait(folder.get_all, at.gallery_id, names)
+    for place, name, content in zip(missing, names, contents, strict=True):
+        body = content and content[CHECKSUM_BYTES:]
+        if body and sealed_vector(at.gallery_id, name, body) != content:
+            raise reader.engine.damage(
+                f"the vector of crop {crops[place].crop_id}, {at.gallery_id}/{name} at "
+                "GMN_IMAGES_URL, is not what was written"
+            )
+        found[place] = body
+    return found
+
+
+def vector_name(crop_id: str, side: int) -> str:
+    """The name of a crop's vector outside the record, beside its picture."""
+    return f"{crop_id}.{side}.f32"
+
+
+def files_of(
+    gallery_id: int, crop: ArchivedCrop, side: int | None, picture: bool = True
+) -> dict[str, bytes]:
+    """What is kept of a crop outside the record, by name: its picture, and its vector of a side."""
+    files = {}
+    if picture and crop.picture is not None:
+        files[crop.record.crop_id] = crop.picture
+    if side is not None:
+        name = vector_name(crop.record.crop_id, side)
+        files[name] = sealed_vector(gallery_id, name, np.asarray(crop.vector, "<f4").tobytes())
+    return files
+
+
+def sealed_vector(gallery_id: int, name: str, body: bytes) -> bytes:
+    """A vector with a checksum of it and of where it lies."""
+    return seal(f"{gallery_id}/{name}".encode(), body)
 
 
 def is_still(reader: Reader, at: Generation, crop: StoredCrop) -> bool:

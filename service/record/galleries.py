@@ -147,7 +147,7 @@ def remove_gallery(transaction: Transaction, gallery_id: int) -> int:
     entry = require_entry(transaction, gallery_id)
     transaction.delete(key("gallery", gallery_id), NAMES + key(entry.name))
     transaction.removes = True
-    discard(transaction, "generation", gallery_id, entry.at, entry.sides)
+    discard(transaction, "generation", gallery_id, entry.at, entry.sides, *entry.outside_sides)
     discard(transaction, "gallery", gallery_id)
     prefix = key("snapshot", gallery_id)
     snapshots = [last_text(own, prefix) for own, _ in transaction.below(prefix)]

@@ -26,9 +26,16 @@ from service.record.engine import (
     transact,
     transactional,
 )
-from service.record.entries import Generation, as_crop, read_crops, read_entry, scan_crops
+from service.record.entries import (
+    Generation,
+    as_crop,
+    read_crops,
+    read_entry,
+    scan_crops,
+    vector_name,
+)
 from service.record.jobs import drop_job
-from service.record.records import StoredCrop, StrayPicture
+from service.record.records import StoredCrop, StrayFile
 
 Kind = Literal["generation", "side", "gallery"]
 KEYS_AT_ONCE, CROPS_AT_ONCE = 1000, 200
@@ -45,8 +52,9 @@ def discard(transaction: Transaction, kind: Kind, *of: int | str, not_before_ms:
     """Notes keys to be removed; until a time on the store's clock they may still be written.
 
     Args:
-        of: for a generation its gallery, number and how many sides there may be; for a side its
-            gallery, generation and number; for a gallery its number.
+        of: for a generation its gallery, number, how many sides there may be, and those that may
+            have vectors outside; for a side its gallery, generation and number, and 1 for outside
+            too; for a gallery its number.
     """
     transaction.put_json(key("garbage", kind, *of), [kind, list(of), not_before_ms])
 
@@ -83,14 +91,14 @@ def _remove_batch(transaction: Transaction, noted: bytes, now_ms: int) -> bool:
     return left
 
 
-def _crops(transaction: Transaction, at: Generation, sides: int) -> bool:
+def _crops(transaction: Transaction, at: Generation, sides: int, *outside: int) -> bool:
     """Deletes crops; a damaged one too, of which only its row is known."""
     found = transaction.engine.scan([Scan(*below(at.key("crop")), CROPS_AT_ONCE)])[0]
     crops = []
     for own, value in found:
         with contextlib.suppress(ServiceError):
             crops.append(as_crop(transaction.body(own, value) or b""))
-    note_strays_elsewhere(transaction, at.gallery_id, crops, now())
+    note_strays_elsewhere(transaction, at.gallery_id, crops, now(), outside)
     transaction.delete(*(at.lookup("crop id", crop.crop_id) for crop in crops))
     for own, _ in found:
         row = last_number(own)
@@ -99,11 +107,13 @@ def _crops(transaction: Transaction, at: Generation, sides: int) -> bool:
     return bool(found)
 
 
-def _vectors(transaction: Transaction, at: Generation, side: int) -> bool:
+def _vectors(transaction: Transaction, at: Generation, side: int, outside: int = 0) -> bool:
     """Deletes a side's vectors in the order of their rows, from where the last batch ended."""
     place = key("garbage at", "side", at.gallery_id, at.number, side)
     after_row = transaction.json(place) or 0
     crops = scan_crops(transaction, at, after_row, KEYS_AT_ONCE)
+    names = [vector_name(crop.crop_id, side) for crop in crops] if outside else []
+    note_strays(transaction, at.gallery_id, names, now())
     for crop in crops:
         row = crop.row_id
         transaction.delete(at.lookup("vector", side, row), at.key("staged", side, row))
@@ -142,17 +152,17 @@ def _ranges(transaction: Transaction, prefixes: list[bytes]) -> bool:
     return bool(found)
 
 
-class StrayPictures(RecordPart):
-    """Pictures outside the record that belong to no crop any more, or to none yet."""
+class StrayFiles(RecordPart):
+    """Pictures and vectors outside the record that belong to no crop any more, or to none yet."""
 
     @transactional
     def expect(
-        self, transaction: Transaction, gallery_id: int, crop_ids: Sequence[str], until: datetime
+        self, transaction: Transaction, gallery_id: int, names: Sequence[str], until: datetime
     ) -> None:
-        """Notes pictures that are about to be kept: strays if no crop lands by then."""
-        note_strays(transaction, gallery_id, crop_ids, as_text(until))
+        """Notes files that are about to be kept: strays if no crop lands by then."""
+        note_strays(transaction, gallery_id, names, as_text(until))
 
-    def all(self, now: datetime, limit: int) -> list[StrayPicture]:
+    def all(self, now: datetime, limit: int) -> list[StrayFile]:
         """Up to `limit` that belong to no crop, and to none that may land, the first ones first.
 
         A restore may have brought the crop of one back.
@@ -160,37 +170,47 @@ class StrayPictures(RecordPart):
         prefix = key("stray")
         found = self._reader.scan(Scan(prefix, key("stray", as_text(now)) + b"\xff", limit))[0]
         return [
-            StrayPicture(from_json(body), own[len(prefix) :].split(b"\0")[1].decode())
+            StrayFile(from_json(body), own[len(prefix) :].split(b"\0")[1].decode())
             for own, body in found
         ]
 
     @transactional
-    def forget(self, transaction: Transaction, crop_ids: Sequence[str]) -> None:
+    def forget(self, transaction: Transaction, names: Sequence[str]) -> None:
         """Notes that these are gone, or belong to a crop."""
-        forget_strays(transaction, crop_ids)
+        forget_strays(transaction, names)
 
 
 def note_strays(
-    transaction: Transaction, gallery_id: int, crop_ids: Sequence[str], moment: str
+    transaction: Transaction, gallery_id: int, names: Sequence[str], moment: str
 ) -> None:
-    """Notes pictures that can be removed from a moment on."""
-    forget_strays(transaction, crop_ids)
-    for crop_id in crop_ids:
-        transaction.put_json(key("stray", moment, crop_id), gallery_id)
-        transaction.put_json(LOOKUP + key("stray since", crop_id), moment)
+    """Notes files that can be removed from a moment on."""
+    forget_strays(transaction, names)
+    for name in names:
+        transaction.put_json(key("stray", moment, name), gallery_id)
+        transaction.put_json(LOOKUP + key("stray since", name), moment)
 
 
 def note_strays_elsewhere(
-    transaction: Transaction, gallery_id: int, crops: Iterable[StoredCrop], moment: str
+    transaction: Transaction,
+    gallery_id: int,
+    crops: Iterable[StoredCrop],
+    moment: str,
+    sides: Sequence[int] = (),
 ) -> None:
-    """Notes those pictures of crops about to be removed that lie outside the record."""
-    outside = [crop.crop_id for crop in crops if crop.elsewhere]
-    note_strays(transaction, gallery_id, outside, moment)
+    """Notes what lies outside the record of crops about to be removed.
+
+    Args:
+        sides: those that may have vectors there.
+    """
+    crops = list(crops)
+    names = [crop.crop_id for crop in crops if crop.elsewhere]
+    names += [vector_name(crop.crop_id, side) for crop in crops for side in sides]
+    note_strays(transaction, gallery_id, names, moment)
 
 
-def forget_strays(transaction: Transaction, crop_ids: Sequence[str]) -> None:
-    """Notes that pictures are gone, or belong to a crop now."""
-    keys = [LOOKUP + key("stray since", crop_id) for crop_id in crop_ids]
-    for own, crop_id, moment in zip(keys, crop_ids, transaction.get(keys), strict=True):
+def forget_strays(transaction: Transaction, names: Sequence[str]) -> None:
+    """Notes that files are gone, or belong to a crop now."""
+    keys = [LOOKUP + key("stray since", name) for name in names]
+    for own, name, moment in zip(keys, names, transaction.get(keys), strict=True):
         if moment is not None:
-            transaction.delete(own, key("stray", from_json(moment), crop_id))
+            transaction.delete(own, key("stray", from_json(moment), name))

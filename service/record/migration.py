@@ -36,7 +36,14 @@ from service.record.records import (
     Snapshot,
     StoredCrop,
 )
-from service.record.redis_engine import FORMAT, STREAM, VALUES, RedisEngine, record_name
+from service.record.redis_engine import (
+    FORMAT,
+    STREAM,
+    VALUES,
+    Argument,
+    RedisEngine,
+    record_name,
+)
 from service.record.sqlite_engine import SqliteEngine
 
 CROPS_AT_ONCE = 200
@@ -262,14 +269,19 @@ def migrate_redis(engine: RedisEngine) -> None:
 
 def _pack_keys(engine: RedisEngine) -> None:
     """Renames every key that is not packed; doing it twice does no more than once."""
+    changed: list[Argument]
     for found in _scanned(engine, "SCAN", (), ("MATCH", "gmn:v:*")):
-        named = ((one, VALUES + packed(one.removeprefix(VALUES))) for one in found)
-        changed = itertools.chain(*(one for one in named if one[0] != one[1]))
+        changed = []
+        for own in found:
+            new = VALUES + packed(own.removeprefix(VALUES))
+            changed += [own, new] if new != own else []
         engine.command("EVAL", RENAME, 0, *changed)
     for found in _scanned(engine, "ZSCAN", ("gmn:order",)):
         if old := [one for one, _ in found if packed(one) != one]:
-            new = itertools.chain(*((0, packed(one)) for one in old))
-            engine.command("ZADD", "gmn:order", *new)
+            changed = []
+            for own in old:
+                changed += [0, packed(own)]
+            engine.command("ZADD", "gmn:order", *changed)
             engine.command("ZREM", "gmn:order", *old)
 
 
@@ -279,8 +291,7 @@ def _scanned(
     """What a cursor finds, in parts: everything at least that stays where it was."""
     cursor: int | None = None
     while cursor != 0:
-        asked = (*of, cursor or 0, *options, "COUNT", KEYS_AT_ONCE)
-        cursor, found = engine.command(command, *asked)
+        cursor, found = engine.command(command, *of, cursor or 0, *options, "COUNT", KEYS_AT_ONCE)
         yield found
 
 

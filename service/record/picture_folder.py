@@ -1,10 +1,10 @@
-"""Pictures that are kept of images, and a folder of them outside the record."""
+"""Pictures and vectors that are kept outside the record: a folder, or a bucket."""
 
 from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,6 +18,8 @@ from service.ops.data_directory import make_folder, sync
 from service.ops.health import HealthCheck, MonitoredThreadPool
 
 PICTURE_THREADS, WAITING_CALLS = 4, 64
+# Files that are written or read at once by all calls together: a bucket takes long for each.
+TRANSFERS = 32
 # A call that takes longer is answered 503; its thread may hang on.
 ANSWERS_WITHIN_SECONDS = 30.0
 # Where every thread has hung for so long, no further call waits.
@@ -59,7 +61,7 @@ class PictureThreads(MonitoredThreadPool):
 
 
 class PictureFolder:
-    """A picture's file is `GALLERY/CROP` below the folder.
+    """A picture's file is `GALLERY/CROP` below the folder, a vector's `GALLERY/CROP.SIDE.f32`.
 
     Attributes:
         views, changes: run the methods, all of which block.
@@ -71,6 +73,7 @@ class PictureFolder:
     def __init__(self, url: str) -> None:
         self._url = url
         self.views, self.changes = PictureThreads("image views"), PictureThreads("image changes")
+        self._transfers = MonitoredThreadPool(TRANSFERS, "image transfers")
         try:
             files, root = fsspec.core.url_to_fs(url)
             self._local = isinstance(files, LocalFileSystem)
@@ -93,21 +96,18 @@ class PictureFolder:
 
     def close(self) -> None:
         """Drops the calls that wait, and leaves those under way to themselves."""
-        for threads in (self.views, self.changes):
+        for threads in (self.views, self.changes, self._transfers):
             threads.shutdown(wait=False, cancel_futures=True)
 
-    def put(self, gallery_id: int, crop_id: str, content: bytes) -> None:
-        """Keeps a picture, durably on a local disk; raises `StorageFailed` where it cannot."""
-        path = self._path(gallery_id, crop_id)
+    def put(self, gallery_id: int, contents: Mapping[str, bytes]) -> None:
+        """Keeps files, durably on a local disk; raises `StorageFailed` where it cannot."""
+        folder = Path(self._root) / str(gallery_id)
         try:
             if self._local:
-                make_folder(Path(path).parent)
-            # A restore keeps pictures of shown crops again; a crash must not leave these torn.
-            if not self._local or self.get(gallery_id, crop_id) != content:
-                self._files.pipe_file(path, content)
+                make_folder(folder)
+            self._each(self._put, [(gallery_id, *one) for one in contents.items()])
             if self._local:
-                sync(Path(path))
-                sync(Path(path).parent)
+                sync(folder)
         # Clients of object stores raise errors of their own.
         except Exception as error:
             raise StorageFailed(
@@ -115,10 +115,14 @@ class PictureFolder:
                 "that and send the request again"
             ) from error
 
-    def get(self, gallery_id: int, crop_id: str) -> bytes | None:
-        """A picture, or None; raises `RecordUnavailable` where the store does not answer."""
+    def get_all(self, gallery_id: int, names: Sequence[str]) -> list[bytes | None]:
+        """Files in order, None for one that is not there; raises as `get`."""
+        return self._each(self.get, [(gallery_id, name) for name in names])
+
+    def get(self, gallery_id: int, name: str) -> bytes | None:
+        """A file, or None; raises `RecordUnavailable` where the store does not answer."""
         try:
-            content: bytes = self._files.cat_file(self._path(gallery_id, crop_id))
+            content: bytes = self._files.cat_file(self._path(gallery_id, name))
         except FileNotFoundError:
             return None
         except Exception as error:
@@ -127,24 +131,43 @@ class PictureFolder:
             ) from error
         return content
 
-    def remove(self, gallery_id: int, crop_ids: Iterable[str]) -> dict[str, Exception]:
-        """Removes pictures, on a local disk for good; one that is not there is no error.
+    def remove(self, gallery_id: int, names: Sequence[str]) -> dict[str, Exception]:
+        """Removes files, on a local disk for good; one that is not there is no error.
 
         Returns:
-            Why those that are left could not be removed, by crop id.
+            Why those that are left could not be removed, by name.
         """
-        failed: dict[str, Exception] = {}
-        for crop_id in crop_ids:
-            try:
-                self._files.rm_file(self._path(gallery_id, crop_id))
-            except FileNotFoundError:
-                continue
-            except Exception as error:
-                failed[crop_id] = error
+        errors = self._each(self._remove, [(gallery_id, name) for name in names])
+        failed = {name: why for name, why in zip(names, errors, strict=True) if why is not None}
         folder = Path(self._root) / str(gallery_id)
         if self._local and folder.is_dir():
             sync(folder)
         return failed
 
-    def _path(self, gallery_id: int, crop_id: str) -> str:
-        return f"{self._root}/{gallery_id}/{crop_id}"
+    def _put(self, gallery_id: int, name: str, content: bytes) -> None:
+        path = self._path(gallery_id, name)
+        # A restore keeps pictures of shown crops again; a crash must not leave these torn.
+        if not self._local or self.get(gallery_id, name) != content:
+            self._files.pipe_file(path, content)
+        if self._local:
+            sync(Path(path))
+
+    def _remove(self, gallery_id: int, name: str) -> Exception | None:
+        try:
+            self._files.rm_file(self._path(gallery_id, name))
+        except FileNotFoundError:
+            return None
+        except Exception as error:
+            return error
+        return None
+
+    def _each(
+        self, call: Callable[..., Result], arguments: Sequence[tuple[Any, ...]]
+    ) -> list[Result]:
+        """A call for each file, several at once."""
+        if len(arguments) < 2:
+            return [call(*one) for one in arguments]
+        return [one.result() for one in [self._transfers.submit(call, *one) for one in arguments]]
+
+    def _path(self, gallery_id: int, name: str) -> str:
+        return f"{self._root}/{gallery_id}/{name}"

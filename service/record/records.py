@@ -25,11 +25,11 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class StrayPicture:
-    """A picture outside the store that belongs to no crop any more, or to none yet."""
+class StrayFile:
+    """A picture or vector outside the record that belongs to no crop any more, or to none yet."""
 
     gallery_id: int
-    crop_id: str
+    name: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,11 +109,13 @@ class ArchivedCrop:
     Attributes:
         vector: `(d,)` float32 as the embedder gave it, not of unit length.
         picture: its content, of the record's `content_type`; None where none is kept, or elsewhere.
+        outside: the side under which its vector was kept outside the record; None for inside.
     """
 
     record: StoredCrop
     vector: NDArray[np.float32]
     picture: bytes | None
+    outside: int | None = None
 
     @property
     def indexed(self) -> IndexedCrop:
@@ -264,6 +266,7 @@ class GalleryRecord:
         removals: how many commits removed crops for good.
         staged_crops: how many crops have a staged vector.
         unnamed: how many crops have no identity; None in a record of earlier programs.
+        outside: vectors lie outside the record too, each under a side that no other one has.
     """
 
     gallery_id: int
@@ -285,6 +288,12 @@ class GalleryRecord:
     rows: int = 0
     removals: int = 0
     unnamed: int | None = None
+    outside: bool = False
+
+    @property
+    def outside_sides(self) -> list[int]:
+        """The sides that may have vectors outside the record."""
+        return [one for one in (self.side, self.staged_side) if self.outside and one is not None]
 
 
 @dataclass(frozen=True)

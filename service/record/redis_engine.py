@@ -28,6 +28,7 @@ from service.record.engine import (
     another_format,
 )
 from service.record.packed_keys import packed, unpacked
+from service.record.picture_folder import PictureFolder
 
 Argument = str | bytes | int | float
 # Every commit may be sent again, as it carries an id that Redis remembers; so may every read.
@@ -70,6 +71,7 @@ class RedisEngine:
             InputProblem: for a URL that cannot be used.
         """
         self.place = shown_url(url)
+        self.outside: PictureFolder | None = None
         self.timeout_seconds = timeout_seconds
         self._epoch = ""
         self._kept_changes = kept_changes

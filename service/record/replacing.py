@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -25,20 +25,22 @@ from service.record.engine import (
 )
 from service.record.entries import (
     Generation,
+    files_of,
     put_entry,
     read_contents,
     read_crops,
     read_entry,
     require_entry,
     scan_crops,
+    vector_name,
 )
 from service.record.galleries import drop_calibrations
-from service.record.garbage import collect_garbage, discard
+from service.record.garbage import collect_garbage, discard, forget_strays
 from service.record.records import ArchivedCrop, GalleryRecord, StoredCrop
 
 RowVectors = Sequence[tuple[int, NDArray[np.float32]]]
-KeepPicture = Callable[[int, str, bytes], None]
-"""Keeps a picture of a gallery and a crop id."""
+KeepFiles = Callable[[int, Mapping[str, bytes]], None]
+"""Keeps files of a gallery, by name."""
 CROPS_AT_ONCE, CROPS_PER_READ, CHANGES_PER_READ = 500, 100, 10_000
 # Then a copy ends also where its gallery is written without a pause.
 FOLLOWED_FOR_SECONDS = 60.0
@@ -72,8 +74,18 @@ class StagedVectors(RecordPart):
         return missing[:limit]
 
     @transactional
-    def add(self, transaction: Transaction, gallery_id: int, vectors: RowVectors) -> None:
-        """Adds vectors `(d,)` by `row_id`; those of crops that are gone are left out."""
+    def add(
+        self,
+        transaction: Transaction,
+        gallery_id: int,
+        vectors: RowVectors,
+        outside: int | None = None,
+    ) -> None:
+        """Adds vectors `(d,)` by `row_id`; those of crops that are gone are left out.
+
+        Args:
+            outside: the side under which they were kept outside the record; None for inside.
+        """
         entry = require_entry(transaction, gallery_id)
         side = entry.staged_side
         if side is None:
@@ -84,8 +96,11 @@ class StagedVectors(RecordPart):
         entry.staged_crops += sum(one is None for one in transaction.get(keys))
         for own in keys:
             transaction.put_json(own, 1)
+        if outside == side:
+            entry.outside = True
+            forget_strays(transaction, [vector_name(one.crop_id, side) for one in there.values()])
         for row, vector in vectors:
-            if row in there:
+            if row in there and outside != side:
                 transaction.put(at.lookup("vector", side, row), np.asarray(vector, "<f4").tobytes())
         put_entry(transaction, entry)
 
@@ -103,7 +118,8 @@ def _prepare_for(transaction: Transaction, gallery_id: int, embedder: str | None
     if embedder is not None and entry.staged_fingerprint == embedder:
         return
     if entry.staged_side is not None:
-        discard(transaction, "side", gallery_id, entry.at, entry.staged_side)
+        outside = int(entry.outside)
+        discard(transaction, "side", gallery_id, entry.at, entry.staged_side, outside)
     entry.staged_fingerprint, entry.staged_side, entry.staged_crops = embedder, None, 0
     if embedder is not None:
         entry.staged_side = entry.sides
@@ -117,7 +133,7 @@ def _switch_side(transaction: Transaction, gallery_id: int) -> int | None:
     embedder, side = entry.staged_fingerprint, entry.staged_side
     if embedder is None or side is None or entry.staged_crops < entry.crops:
         return None
-    discard(transaction, "side", gallery_id, entry.at, entry.side)
+    discard(transaction, "side", gallery_id, entry.at, entry.side, int(entry.outside))
     entry.embedding_fingerprint, entry.side = embedder, side
     entry.staged_fingerprint, entry.staged_side, entry.staged_crops = None, None, 0
     # What the old embedder's scores taught does not hold for the new one's.
@@ -192,7 +208,7 @@ def replace_crops(
     gallery_id: int,
     embedding_fingerprint: str,
     crops: Iterable[ArchivedCrop],
-    keep_picture: KeepPicture | None = None,
+    keep: KeepFiles | None = None,
 ) -> int:
     """Puts an archive's crops in the place of a gallery's own, at once; answers its version.
 
@@ -200,7 +216,7 @@ def replace_crops(
     removed.
 
     Args:
-        keep_picture: keeps a picture outside the record; None for inside.
+        keep: keeps pictures outside the record; None for inside.
 
     Raises:
         UnknownGallery: the gallery was deleted.
@@ -209,11 +225,9 @@ def replace_crops(
     filled = transact(engine, _begin, gallery_id)
     try:
         for part in parts(crops):
-            filled, landed = transact(engine, _put, filled, part, keep_picture is None)
+            filled, landed = transact(engine, _put, filled, part, keep is None)
             # After their crops, with which they are removed where this ends early.
-            for crop in landed:
-                if keep_picture is not None and crop.picture is not None:
-                    keep_picture(gallery_id, crop.record.crop_id, crop.picture)
+            keep_files(engine, filled, landed, keep)
         failpoint("restore.generation-filled")
         version = None
         while version is None:
@@ -230,14 +244,31 @@ def replace_crops(
     return version
 
 
+def keep_files(
+    engine: Engine, filled: GalleryRecord, crops: Iterable[ArchivedCrop], keep: KeepFiles | None
+) -> None:
+    """Keeps what lies outside the record of crops that nothing shows yet."""
+    side, files = filled.side if filled.outside else None, dict[str, bytes]()
+    for crop in crops:
+        files |= files_of(filled.gallery_id, crop, side, picture=keep is not None)
+    put = keep or (engine.outside and engine.outside.put)
+    if put and files:
+        put(filled.gallery_id, files)
+
+
 def _begin(transaction: Transaction, gallery_id: int) -> GalleryRecord:
     """The gallery's entry as it would be with a new generation, empty so far."""
     entry = require_entry(transaction, gallery_id)
     entry.generations += 1
+    outside = transaction.engine.outside is not None
+    # Names outside are not of a generation: each one has a side of its own.
+    entry.sides += outside
     put_entry(transaction, entry)
     unstaged = replace(entry, staged_fingerprint=None, staged_side=None, staged_crops=0)
     none = replace(unstaged, crops=0, identities=0, unnamed=0, image_bytes=0)
     empty = replace(none, at=entry.generations - 1)
+    empty.outside = outside
+    empty.side = entry.sides - 1 if outside else entry.side
     _hold(transaction, empty, begun=True)
     return empty
 
@@ -257,11 +288,19 @@ def _put(
     ids = [crop.record.crop_id for crop in crops]
     gone = transaction.get([tombstone(after.gallery_id, one) for one in ids])
     left = [crop for crop, tomb in zip(crops, gone, strict=True) if tomb is None]
-    stored = left if inside else [replace(crop, picture=None) for crop in left]
-    CropChanges(transaction, after).put_all(stored)
+    put_contents(transaction, after, left, inside)
     entry.rows = after.rows
     put_entry(transaction, entry)
     return after, left
+
+
+def put_contents(
+    transaction: Transaction, filled: GalleryRecord, crops: Sequence[ArchivedCrop], inside: bool
+) -> None:
+    """Puts crops of a generation that nothing shows yet, with their pictures inside or without."""
+    outside = filled.side if filled.outside else None
+    kept = crops if inside else [replace(one, picture=None) for one in crops]
+    CropChanges(transaction, filled).put_all([replace(one, outside=outside) for one in kept])
 
 
 def _take_out_removed(engine: Engine, filled: GalleryRecord) -> GalleryRecord:
@@ -325,8 +364,8 @@ def _hold(transaction: Transaction, filled: GalleryRecord, begun: bool = False) 
     discard(transaction, "generation", *_named(filled), not_before_ms=until_ms)
 
 
-def _named(entry: GalleryRecord) -> tuple[int, int, int]:
-    return entry.gallery_id, entry.at, entry.sides
+def _named(entry: GalleryRecord) -> tuple[int, ...]:
+    return entry.gallery_id, entry.at, entry.sides, *entry.outside_sides
 
 
 def parts(crops: Iterable[ArchivedCrop]) -> Iterator[list[ArchivedCrop]]:

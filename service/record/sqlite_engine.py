@@ -15,6 +15,7 @@ from service.ops.commit_mark import ACKNOWLEDGED_SUFFIX, LastCommitMark
 from service.ops.failpoints import failpoint
 from service.ops.health import heartbeat
 from service.record.engine import Conflict, Scan, Transaction, another_format
+from service.record.picture_folder import PictureFolder
 
 # FULL: a commit is on the disk, not in a cache, before it is acknowledged.
 PRAGMAS = ("journal_mode = WAL", "synchronous = FULL", "secure_delete = ON")
@@ -43,6 +44,7 @@ class SqliteEngine:
 
     FORMAT = 7
     changes = None
+    outside: PictureFolder | None = None
 
     def __init__(self, path: Path, only_read: bool = False) -> None:
         """Opens a file, and creates it where there is none.

@@ -15,7 +15,7 @@ import httpx
 from service.record.api_keys import Keys
 from service.record.engine import Reader, below
 from service.record.entries import Generation, as_crop
-from service.record.garbage import StrayPictures
+from service.record.garbage import StrayFiles
 from service.record.records import GalleryRecord
 from service.record.recovery import entries
 from service.record.snapshot_file import read_snapshot
@@ -68,7 +68,7 @@ def forgotten_pictures(folder: Path, data_dir: Path) -> set[str]:
     """Pictures in the folder without a crop that no maintenance will ever remove."""
     with _reading(data_dir) as engine:
         reader = Reader(engine)
-        known = {one.crop_id for one in StrayPictures(engine).all(ALL_TIME, 1_000_000)}
+        known = {one.name for one in StrayFiles(engine).all(ALL_TIME, 1_000_000)}
         for entry in entries(engine):
             assert isinstance(entry, GalleryRecord)
             crops = reader.every(below(Generation.searched(entry).key("crop")))

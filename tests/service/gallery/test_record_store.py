@@ -394,8 +394,8 @@ def test_what_was_prepared_for_one_embedder_is_dropped_for_another(store, galler
 
 def test_a_picture_elsewhere_is_a_stray_until_its_crop_lands_and_after_it_is_gone(store, gallery):
     later = NOON + timedelta(hours=1)
-    store.stray_pictures.expect(gallery, ["c1", "c2", "c3"], later)
-    assert store.stray_pictures.all(NOON, 9) == []
+    store.stray_files.expect(gallery, ["c1", "c2", "c3"], later)
+    assert store.stray_files.all(NOON, 9) == []
     landing = [
         dataclasses.replace(new_crop(number, crop_id=f"c{number}"), picture=None)
         for number in (1, 2)
@@ -403,14 +403,14 @@ def test_a_picture_elsewhere_is_a_stray_until_its_crop_lands_and_after_it_is_gon
     store.crops.enroll(gallery, EMBEDDER, [*landing, new_crop(4)])
     assert store.crops.picture(gallery, "c1") is None
     assert store.crops.get(gallery, "c1").image_bytes == len(b"image 1")
-    assert [one.crop_id for one in store.stray_pictures.all(later, 9)] == ["c3"]
-    store.stray_pictures.forget(["c3"])
+    assert [one.name for one in store.stray_files.all(later, 9)] == ["c3"]
+    store.stray_files.forget(["c3"])
     store.crops.remove(gallery, ["c1"])
     now = datetime.now(UTC) + timedelta(seconds=1)
-    assert [one.crop_id for one in store.stray_pictures.all(now, 9)] == ["c1"]
+    assert [one.name for one in store.stray_files.all(now, 9)] == ["c1"]
     store.galleries.delete(gallery)
-    assert {one.crop_id for one in store.stray_pictures.all(now, 9)} == {"c1", "c2"}
-    assert {one.gallery_id for one in store.stray_pictures.all(now, 9)} == {gallery}
+    assert {one.crop_id for one in store.stray_files.all(now, 9)} == {"c1", "c2"}
+    assert {one.gallery_id for one in store.stray_files.all(now, 9)} == {gallery}
 
 
 def test_a_request_that_fails_amid_its_crops_leaves_nothing_of_itself(store, gallery, monkeypatch):
