@@ -1,0 +1,212 @@
+"""Vectors beside Redis: written before their commit, read like others, gone with their crops."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from service.errors import DamagedRedisRecord
+from service.lifecycle.pictures import keep_elsewhere, keep_staged, remove_stray_pictures
+from service.ops.critical_sections import CriticalSections
+from service.record.picture_folder import PictureFolder
+from service.record.record import open_redis
+from service.record.records import CropFilter, GallerySettings
+from service.record.recovery import recover_in_place, verify_record
+from tests.service.gallery.new_crops import EMBEDDER, OTHER_EMBEDDER, new_crop
+
+LATER = datetime.now(UTC) + timedelta(days=1)
+
+
+class Galleries:
+    """Calls of a record, without threads."""
+
+    async def read(self, call, *args):
+        return call(*args)
+
+    write = read
+
+
+class Place:
+    """A record in Redis with a folder beside it, and what lifecycle asks of a runtime."""
+
+    def __init__(self, server, folder):
+        self.server, self.folder = server, folder
+        self.record = open_redis(server.url)
+        self.pictures = self.record.engine.outside = PictureFolder(folder.as_uri())
+        self.galleries, self.sections = Galleries(), CriticalSections()
+        self.gallery = self.record.galleries.create("lobby", EMBEDDER, GallerySettings())
+        self.number = self.gallery.gallery_id
+
+    def snapshot_lock(self, _):
+        return self.folder.parent / "lock"
+
+    def enroll(self, *crops):
+        kept = asyncio.run(
+            keep_elsewhere(self, self.pictures, SimpleNamespace(gallery_id=self.number), crops)
+        )
+        landed = self.record.crops.enroll(self.number, self.entry.embedding_fingerprint, kept)
+        return [one.crop_id for one in landed.landed]
+
+    def sweep(self):
+        asyncio.run(remove_stray_pictures(self))
+
+    @property
+    def entry(self):
+        return self.record.galleries.get(self.number)
+
+    def files(self):
+        return {one.name for one in self.folder.rglob("*") if one.is_file()}
+
+    def vectors(self):
+        return {one.label.crop_id: one.vector for one in self.record.crops.vectors(self.number)}
+
+    def inside(self):
+        return len(self.server.ask("KEYS", "gmn:v:!vector*"))
+
+
+@pytest.fixture
+def place(redis_record, tmp_path):
+    redis_record.ask("FLUSHALL")
+    place = Place(redis_record, tmp_path / "crops")
+    yield place
+    place.record.close()
+    place.pictures.close()
+
+
+def both(ids, side=0):
+    return {*ids, *(f"{one}.{side}.f32" for one in ids)}
+
+
+def test_vectors_lie_beside_their_pictures_and_those_inside_are_still_read(place):
+    place.record.crops.enroll(place.number, EMBEDDER, [new_crop(1)])
+    ids = place.enroll(new_crop(2), new_crop(3))
+    assert (place.files(), place.inside()) == (both(ids), 1)
+    assert sorted(float(one[0]) for one in place.vectors().values()) == [1.25, 2.25, 3.25]
+    found = place.record.crops.indexed(place.number, [1, 2, 3])
+    assert [float(one.vector[0]) for one in found] == [1.25, 2.25, 3.25]
+    assert place.record.stray_files.all(LATER, 9) == []
+    with place.record.crops.archive(place.number) as archive:
+        assert len(list(archive.crops)) == 3
+    assert verify_record(place.record.engine, place.folder).whole
+
+
+def test_what_lands_in_no_commit_is_swept_up(place):
+    ids = place.enroll(new_crop(1))
+    # The same image again, which changes nothing.
+    again = new_crop(1)
+    assert place.enroll(again) == ids
+    assert f"{again.record.crop_id}.0.f32" in place.files()
+    strays = {one.name for one in place.record.stray_files.all(LATER, 9)}
+    assert strays == both([again.record.crop_id])
+    names = list(strays)
+    place.record.stray_files.expect(place.number, [*names, f"{ids[0]}.0.f32"], datetime.now(UTC))
+    place.sweep()
+    # One that a crop has stays, whatever was noted.
+    assert place.files() == both(ids)
+
+
+def test_deletions_reach_vectors(place):
+    ids = place.enroll(*(new_crop(n, identity="ab"[n % 2]) for n in range(4)))
+    place.record.crops.remove(place.number, ids[:1])
+    place.record.identities.forget(place.number, "b")
+    place.sweep()
+    assert place.files() == both(ids[2:3])
+    place.record.galleries.delete(place.number)
+    place.sweep()
+    assert place.files() == set()
+
+
+def test_a_reindex_writes_the_vectors_of_its_side_and_drops_the_others(place):
+    ids = place.enroll(new_crop(1), new_crop(2))
+    staged = place.record.staged
+
+    def stage(rows):
+        staged.begin(place.number, OTHER_EMBEDDER)
+        crops = place.record.crops.page(place.number, CropFilter(), 0, 9)
+        vectors = [(one.row_id, np.full(8, one.row_id, np.float32)) for one in crops][:rows]
+        side = asyncio.run(keep_staged(place, place.number, crops, vectors))
+        staged.add(place.number, vectors, side)
+        return side
+
+    first = stage(1)
+    assert f"{ids[0]}.{first}.f32" in place.files()
+    # Given up, begun again.
+    staged.begin(place.number, None)
+    place.sweep()
+    assert place.files() == both(ids)
+    side = stage(2)
+    assert staged.switch(place.number)
+    place.sweep()
+    assert (place.files(), place.inside()) == (both(ids, side), 0)
+    assert {one.shape for one in place.vectors().values()} == {(8,)}
+
+
+def test_an_enrolment_that_a_restore_overtakes_keeps_its_vector_inside(place):
+    ids = place.enroll(new_crop(1))
+    with place.record.crops.archive(place.number) as archive:
+        kept = list(archive.crops)
+    crops = [new_crop(2)]
+    target = SimpleNamespace(gallery_id=place.number)
+    late = asyncio.run(keep_elsewhere(place, place.pictures, target, crops))
+    place.record.crops.replace(place.number, EMBEDDER, kept, place.pictures.put)
+    assert place.entry.side == 1
+    place.record.crops.enroll(place.number, EMBEDDER, late)
+    assert len(place.vectors()) == 2
+    assert place.inside() == 1
+    names = [one.name for one in place.record.stray_files.all(LATER, 9)]
+    place.record.stray_files.expect(place.number, names, datetime.now(UTC))
+    place.sweep()
+    assert place.files() == {*both(ids, 1), crops[0].record.crop_id}
+
+
+def test_a_restore_that_is_cut_off_leaves_the_vectors_that_are_searched(place):
+    ids = place.enroll(new_crop(1), new_crop(2))
+    with place.record.crops.archive(place.number) as archive:
+        kept = [replace(one, vector=one.vector + 1) for one in archive.crops]
+
+    def cut_off():
+        yield from kept
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        place.record.crops.replace(place.number, EMBEDDER, cut_off(), place.pictures.put)
+    place.sweep()
+    assert (sorted(one[0] for one in place.vectors().values()), place.files()) == (
+        [1.25, 2.25],
+        both(ids),
+    )
+
+
+@pytest.mark.parametrize("how", ["gone", "another", "cut"])
+def test_a_damaged_vector_is_named_found_and_left_out(place, tmp_path, how):
+    ids = place.enroll(new_crop(1), new_crop(2), new_crop(3))
+    first, second = (place.folder / str(place.number) / f"{one}.0.f32" for one in ids[:2])
+    if how == "gone":
+        first.unlink()
+    else:
+        first.write_bytes(second.read_bytes() if how == "another" else first.read_bytes()[:9])
+    said = f"the vector of crop {ids[0]}.* GMN_IMAGES_URL"
+    with pytest.raises(DamagedRedisRecord, match=said):
+        place.vectors()
+    found = verify_record(place.record.engine, tmp_path)
+    (lobby,) = found.galleries
+    assert (lobby.whole, len(lobby.damage)) == (2, 1)
+    recover_in_place(place.record.engine, tmp_path)
+    assert set(place.vectors()) == set(ids[1:])
+    assert verify_record(place.record.engine, tmp_path).whole
+    assert place.inside() == 0
+
+
+def test_without_the_folder_the_record_names_what_is_missing(place):
+    place.enroll(new_crop(1))
+    with (
+        contextlib.closing(open_redis(place.server.url)) as record,
+        pytest.raises(DamagedRedisRecord, match="GMN_IMAGES_URL"),
+    ):
+        list(record.crops.vectors(place.number))
