@@ -135,8 +135,8 @@ class Settings(BaseSettings):
     """What is stored of an enrolled image: the file (`original`), a JPEG at most 256 pixels high
     (`thumbnail`), or nothing (`none`). A reindex needs the image."""
     images_url: str | None = None
-    """An fsspec URL that stores images outside of the record, such as `file:///srv/crops`, or
-    `s3://bucket/crops` with s3fs installed."""
+    """An fsspec URL that stores images outside of the record, beside Redis vectors too, such as
+    `file:///srv/crops`, or `s3://bucket/crops` with the extra `s3`."""
     index_url: str | None = None
     """A Milvus server that searches in place of this process, such as
     `http://user:password@milvus:19530`, for galleries that are too large for its memory. It needs

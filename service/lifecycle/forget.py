@@ -147,7 +147,7 @@ ALWAYS_REMAINS = (
 )
 ELSEWHERE_REMAINS = (
     "versions and copies that the storage at GMN_IMAGES_URL keeps by itself",
-    "images of the deleted crops",
+    "images and vectors of the deleted crops",
     "its own rules delete them",
 )
 REDIS_REMAINS = (

@@ -185,7 +185,8 @@ def _begin(transaction: Transaction, entry: GalleryRecord, number: int) -> Galle
     """The copy's entry, empty so far; it is not put, so that no service sees it."""
     transaction.put_json(NEXT_GALLERY, number)
     outside = transaction.engine.outside is not None
-    filled = GalleryRecord(number, **{name: getattr(entry, name) for name in KEPT}, outside=outside)
+    kept = {name: getattr(entry, name) for name in KEPT}
+    filled = GalleryRecord(number, **kept, unnamed=0, outside=outside)
     until_ms = transaction.engine.now_ms() + HELD_MS
     for note in _notes(filled):
         discard(transaction, *note, not_before_ms=until_ms)

@@ -14,6 +14,7 @@ import pytest
 from service.errors import DamagedRedisRecord
 from service.lifecycle.pictures import keep_elsewhere, keep_staged, remove_stray_pictures
 from service.ops.critical_sections import CriticalSections
+from service.record import replacing
 from service.record.picture_folder import PictureFolder
 from service.record.record import open_redis
 from service.record.records import CropFilter, GallerySettings
@@ -165,7 +166,8 @@ def test_an_enrolment_that_a_restore_overtakes_keeps_its_vector_inside(place):
     assert place.files() == {*both(ids, 1), crops[0].record.crop_id}
 
 
-def test_a_restore_that_is_cut_off_leaves_the_vectors_that_are_searched(place):
+def test_a_restore_that_is_cut_off_leaves_the_vectors_that_are_searched(place, monkeypatch):
+    monkeypatch.setattr(replacing, "CROPS_PER_PART", 1)
     ids = place.enroll(new_crop(1), new_crop(2))
     with place.record.crops.archive(place.number) as archive:
         kept = [replace(one, vector=one.vector + 1) for one in archive.crops]

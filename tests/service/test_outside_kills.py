@@ -1,0 +1,102 @@
+"""A service beside Redis, whose files lie in a folder, is killed, and nothing is lost."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from datetime import UTC, datetime, timedelta
+
+import httpx
+import pytest
+
+from service.record.picture_folder import PictureFolder
+from service.record.record import open_redis
+from service.record.recovery import verify_record
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def place(redis_record, tmp_path):
+    redis_record.ask("FLUSHALL")
+    folder = tmp_path / "crops"
+    settings = {"redis_url": redis_record.url, "images_url": folder.as_uri()}
+    return {"data_dir": tmp_path / "data", **settings}, folder, redis_record
+
+
+def _check(place, tmp_path, held: set[str], deleted: set[str]) -> None:
+    """The record has what was acknowledged, every file is whole, and each other one is a stray."""
+    _, folder, server = place
+    with contextlib.closing(open_redis(server.url)) as record:
+        record.engine.outside = PictureFolder(folder.as_uri())
+        assert verify_record(record.engine, tmp_path).whole
+        (gallery,) = record.galleries.all()
+        there = {one.label.crop_id for one in record.crops.vectors(gallery.gallery_id)}
+        assert held <= there
+        assert not deleted & there
+        later = datetime.now(UTC) + timedelta(days=1)
+        strays = {one.name for one in record.stray_files.all(later, 10_000)}
+        record.engine.outside.close()
+    assert not server.ask("KEYS", "gmn:v:!vector*")
+    files = {path.name for path in folder.rglob("*") if path.is_file()}
+    names = there | {f"{one}.{gallery.side}.f32" for one in there}
+    assert names <= files
+    assert files - names <= strays
+
+
+def _enroll(served, image: bytes, held: set[str], deleted: set[str]) -> None:
+    """Enrolls images until the service is gone, and deletes every fourth."""
+    with contextlib.suppress(httpx.TransportError):
+        for number in range(10_000):
+            answer = served.enroll("default", image + b"%d %d" % (id(held), number))
+            if answer.status_code != 201:
+                return
+            crop_id = answer.json()["results"][0]["crop_id"]
+            if number % 4:
+                held.add(crop_id)
+                continue
+            gone = served.http.delete(f"/v1/galleries/default/crops/{crop_id}")
+            if gone.is_success:
+                deleted.add(crop_id)
+
+
+def test_what_was_acknowledged_is_whole_after_every_kill(start, place, tmp_path, drawn_crops):
+    held, deleted = set(), set()
+    for cycle in range(3):
+        served = start(**place[0])
+        mine = [(set(), set()) for _ in range(4)]
+        threads = [
+            threading.Thread(
+                target=_enroll, args=(served, drawn_crops[n].png + bytes([cycle]), *one)
+            )
+            for n, one in enumerate(mine)
+        ]
+        for thread in threads:
+            thread.start()
+        time.sleep(1.5)
+        served.kill()
+        for thread, (own, gone) in zip(threads, mine, strict=True):
+            thread.join()
+            assert own
+            held |= own
+            deleted |= gone
+        _check(place, tmp_path, held, deleted)
+    again = start(**place[0])
+    listed = again.http.get("/v1/galleries/default/crops?limit=1000").json()["results"]
+    assert held <= {one["crop_id"] for one in listed}
+    found = again.query("default", drawn_crops[0].png, top_k=5).json()["results"]
+    assert len(found) == 5
+
+
+@pytest.mark.parametrize("point", ["enroll.pictures-kept", "enroll.before-commit"])
+def test_files_of_an_enrolment_that_was_killed_are_strays(
+    start, place, tmp_path, drawn_crops, monkeypatch, point
+):
+    served = start(**place[0], failpoint=f"{point}:2")
+    first = served.enroll("default", drawn_crops[0].png).json()["results"][0]["crop_id"]
+    with pytest.raises(httpx.TransportError):
+        served.enroll("default", drawn_crops[1].png)
+    served.ended_with()
+    assert sum(path.is_file() for path in place[1].rglob("*")) == 4
+    _check(place, tmp_path, {first}, set())
