@@ -30,7 +30,7 @@ CHANGES_PER_READ = 256
 IDLE_CHANGES = 10_000
 # While a collection is being filled, the end of that is looked for.
 WAIT_SECONDS, POLL_SECONDS = 0.5, 0.05
-# A write of the process before may arrive so late; what it brought back is removed then.
+# A write of the process before arrives no later than this.
 LATE_SECONDS = 30.0
 # A search that is under way would find nothing in a collection that is dropped, and no error.
 DROP_AFTER_SECONDS = 10.0
@@ -178,6 +178,7 @@ class Indexer:
         self._renew_at = time.monotonic() + RENEW_SECONDS
         there = {entry.gallery_id: entry for entry in self._record.galleries.all()}
         for gallery_id, entry in there.items():
+            before = self._states.state(gallery_id)
             state = self._states.claim(gallery_id, self.worker, LEASE_SECONDS)
             if state is None:
                 self._held.pop(gallery_id, None)
@@ -185,14 +186,16 @@ class Indexer:
             held = self._held.get(gallery_id)
             if held is None or held.state.sequence != state.sequence:
                 held = self._held[gallery_id] = _Held(state, state.sequence)
-                # What a write of the process before has brought back is removed then.
-                held.sweep_at = time.monotonic() + LATE_SECONDS
+                if before and before.worker:
+                    # It did not end in order: a late write of it may bring a deleted crop back.
+                    held.sweep_at = time.monotonic() + LATE_SECONDS
             held.state = state
             if state.wanted or not is_of(state, entry):
                 self._begin_build(held, "it was asked for" if state.wanted else "it is behind")
             elif held.sweep_at and time.monotonic() >= held.sweep_at and held.work is None:
                 held.sweep_at = None
-                held.work = self._builders.submit(self.writer.differing, state)
+                sweep = self.writer.differing
+                held.work = self._builders.submit(sweep, state, None, self._require_open)
         for gallery_id in self._held.keys() - there.keys():
             del self._held[gallery_id]
         for collection in self._states.unneeded(DROP_AFTER_SECONDS):
@@ -239,12 +242,9 @@ class Indexer:
 
     def _advance(self, held: _Held, state: IndexState, last: int, own: list[Change]) -> None:
         """Moves the watermark to a change; `state` names the collection that is searched then."""
-        timestamp, switches = self.writer.server.timestamp(), state is not held.state
-        if not switches and timestamp < state.timestamp:
-            raise Outdated("Milvus holds an older copy: its clock went back")
-        changes: dict[str, object] = {"sequence": last, "timestamp": timestamp}
+        changes: dict[str, object] = {"sequence": last, "timestamp": self.writer.server.timestamp()}
         changes["version"] = max([state.version, *(one.version for one in own)])
-        if switches:
+        if state is not held.state:
             names = ("collection", "at", "side", "embedder", "building", "wanted")
             changes |= {name: getattr(state, name) for name in names}
         moved = self._states.advance(held.state, **changes)
@@ -297,13 +297,14 @@ class Indexer:
         try:
             found = work.result()
         except (Outdated, IndexUnavailable, RecordUnavailable, ChangesLost) as why:
-            held.retry_at = time.monotonic() + LONGEST_PAUSE_SECONDS
-            log.warning("a collection could not be filled, which is tried again: %s", why)
-            self._renew_at = held.retry_at
+            log.warning("a collection could not be filled or compared; tried again: %s", why)
+            held.retry_at = self._renew_at = time.monotonic() + LONGEST_PAUSE_SECONDS
+            held.sweep_at = held.retry_at
             return False
         if isinstance(found, list):
             if found:
                 log.warning("%d rows differ from the record and are written anew", len(found))
+                held.sweep_at = time.monotonic() + LATE_SECONDS
                 gallery_id, version = held.state.gallery_id, held.state.version
                 self.writer.apply(
                     held.state, [Change(0, "relabelled", gallery_id, version, tuple(found))]

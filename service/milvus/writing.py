@@ -92,11 +92,17 @@ class CollectionWriter:
         self._require(state)
         return True
 
-    def differing(self, state: IndexState, among: Iterable[int] | None = None) -> list[int]:
+    def differing(
+        self,
+        state: IndexState,
+        among: Iterable[int] | None = None,
+        between: Callable[[], None] = lambda: None,
+    ) -> list[int]:
         """Rows that are in one alone of collection and record, or differ; changes show as such.
 
         Args:
             among: looks only at these rows; None for all.
+            between: as of `fill`.
         """
         entry, timestamp = self.record.galleries.get(state.gallery_id), self.server.timestamp()
         if entry is None or not state.collection:
@@ -105,6 +111,7 @@ class CollectionWriter:
         pages = range(entry.rows // IDS_PER_PAGE + 1)
         found: list[int] = []
         for page in pages if only is None else sorted({row // IDS_PER_PAGE for row in only}):
+            between()
             first = page * IDS_PER_PAGE
             held = self.server.rows(state.collection, first, first + IDS_PER_PAGE, timestamp)
             here = {row["id"]: _codes(row) for row in held}

@@ -39,7 +39,8 @@ class IndexState:
         building: a collection that is being filled; empty for none.
         builds: how many were begun; each has a name of its own.
         wanted: a rebuild was asked for.
-        worker: the process that writes it, until `lease_until_ms` on the record's clock.
+        worker: the process that writes it, until `lease_until_ms` on the record's clock; empty
+            after one that ended in order.
     """
 
     gallery_id: int
@@ -89,7 +90,7 @@ class RemoteIndexes(RecordPart):
         """Lets another process take an index over at once."""
         found = _read(transaction, gallery_id)
         if found and found.worker == worker:
-            _put(transaction, replace(found, lease_until_ms=0))
+            _put(transaction, replace(found, worker="", lease_until_ms=0))
 
     @transactional
     def advance(

@@ -11,16 +11,19 @@ from service.commands.serve import DRAIN_SECONDS
 from service.settings import PREFIX, Settings, read_settings
 from tests.docker.conftest import ROOT, VARIABLE, read_compose, text_of
 
-SERVICES = ("service", "redis", "proxy", "prometheus", "trainer")
-VERSIONED = re.compile(r"^[a-z/-]+:v?\d[\w.-]*$")
+OWN = ("service", "redis", "proxy", "prometheus", "trainer")
+# What they write beside their volumes is not known.
+OF_MILVUS = ("milvus", "etcd", "minio")
+SERVICES = (*OWN, *OF_MILVUS)
+VERSIONED = re.compile(r"^[a-z./-]+:(v?\d|RELEASE\.)[\w.-]*$")
 
 
 @pytest.mark.parametrize("name", SERVICES)
-def test_every_container_runs_without_privileges_on_a_file_system_it_cannot_write(
+def test_every_container_runs_without_privileges_and_ours_on_a_file_system_they_cannot_write(
     compose, name
 ) -> None:
     container = compose["services"][name]
-    assert container["read_only"] is True
+    assert container["read_only"] is (name in OWN)
     assert container["cap_drop"] == ["ALL"]
     assert container["security_opt"] == ["no-new-privileges:true"]
     assert "privileged" not in container
@@ -105,8 +108,10 @@ def test_compose_waits_for_longer_than_the_service_drains(compose) -> None:
 
 def test_the_service_reaches_nothing_but_its_peers(compose) -> None:
     assert compose["networks"]["inside"] == {"internal": True}
-    for name in ("service", "redis"):
-        assert compose["services"][name]["networks"] == ["inside"]
+    assert compose["networks"]["index"] == {"internal": True}
+    networks = {"service": ["inside", "index"], "redis": ["inside"]}
+    for name, reached in (networks | {one: ["index"] for one in OF_MILVUS}).items():
+        assert compose["services"][name]["networks"] == reached
         assert "ports" not in compose["services"][name]
 
 
@@ -131,6 +136,7 @@ def test_monitor_and_trainer_run_only_when_they_are_asked_for(compose) -> None:
         "proxy": None,
         "prometheus": ["monitor"],
         "trainer": ["train"],
+        **{one: ["milvus"] for one in OF_MILVUS},
     }
 
 
