@@ -17,7 +17,7 @@ from service.search.leave_one_out_outside import search_left_out_outside
 from tests.service.gallery.new_crops import EMBEDDER
 from tests.service.milvus.test_searching import Lab, _crop
 
-PEOPLE, CROPS = 60, 3
+PEOPLE, CROPS = 60, 2
 # A pair's logit depends on the candidate, whatever its length.
 NETWORKS = SimpleNamespace(
     pair_scores=lambda _, others: others[:, 0] / np.linalg.norm(others, axis=1)
