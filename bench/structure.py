@@ -39,12 +39,12 @@ ROOT = Path(__file__).resolve().parent.parent
 SOURCE = f"{ROOT}{os.sep}"
 # What the tests hold the code to. A number that rises is a commit of its own, with its reason.
 BOUNDS = {
-    "lines of service and gmn_client": 20_900,
-    "files of service and gmn_client": 118,
+    "lines of service and gmn_client": 22_200,
+    "files of service and gmn_client": 124,
     "functions of a query": 130,
-    "files of a query": 31,
-    "functions of an enrolment": 184,
-    "files of an enrolment": 36,
+    "files of a query": 33,
+    "functions of an enrolment": 200,
+    "files of an enrolment": 37,
     "lines of a function": 60,
     "circles": 0,
 }

@@ -17,8 +17,10 @@ while [ "$(value aof_rewrite_in_progress)$(value aof_rewrite_scheduled)" != 00 ]
 # tar exits with 1 because the file grows; everything written before the copy began is complete.
 docker compose exec -T redis tar -C /data --warning=no-file-changed -cf - . > "$folder.part/redis.tar" \
   || [ $? = 1 ]
-# redis.acknowledged is excluded: it may already be ahead of the copy of Redis.
+# redis.acknowledged is excluded: it may already be ahead of the copy of Redis. Indexes are filled
+# from the record.
 docker compose exec -T service tar -C /data --warning=no-file-changed --exclude=./redis.acknowledged \
+  --exclude=./indexes \
   -cf - . > "$folder.part/data.tar" \
   || [ $? = 1 ]
 (cd "$folder.part" && sha256sum redis.tar data.tar > SHA256SUMS)

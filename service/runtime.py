@@ -21,13 +21,14 @@ from service.milvus.index import MilvusIndexes
 from service.milvus.rows import Codes
 from service.ops.audit import AuditLog
 from service.ops.critical_sections import CriticalSections
-from service.ops.data_directory import DATABASE_NAME, lock_data_directory
+from service.ops.data_directory import DATABASE_NAME, INDEXES, lock_data_directory
 from service.ops.failpoints import failpoint
 from service.ops.health import BlockingPools, HealthCheck, Watchdog
 from service.ops.metrics import Metrics
 from service.record.picture_folder import PictureFolder
 from service.record.record import Record, open_store, upgrade_store
 from service.search.calibration import GalleryCalibrations
+from service.search.index_files import IndexFolder
 from service.settings import Settings
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ class Runtime:
         pools: run what blocks for long.
         sections: run what must not be cut off by a client that disconnects.
         watchdog: looks at every part of this once the service runs.
+        checked: whether the start reads all of the record; else it is read beside the requests.
         worker: what this process is called where it works on a job.
         jobs_wanted: set when there may be work for the job runner.
     """
@@ -67,7 +69,9 @@ class Runtime:
         """
         with contextlib.ExitStack() as held:
             self.settings = settings
-            self.record = _open_record(settings, held)
+            # To read all of a record takes longer than to go on from stored indexes.
+            self.checked = not any((settings.data_dir / INDEXES).glob("[0-9]*/*/columns"))
+            self.record = _open_record(settings, held, self.checked)
             self.pictures = PictureFolder(settings.images_url) if settings.images_url else None
             if self.pictures:
                 held.callback(self.pictures.close)
@@ -99,6 +103,11 @@ class Runtime:
                 embedders,
                 self.calibrations.reload,
                 self.outside.of if self.outside else None,
+                IndexFolder(
+                    settings.data_dir / INDEXES,
+                    settings.index_files_from,
+                    settings.reserved_disk_bytes,
+                ),
             )
             held.callback(self.galleries.close)
             self.galleries.load()
@@ -180,13 +189,13 @@ class Runtime:
             yield self.pictures.changes.health_check
 
 
-def _open_record(settings: Settings, held: contextlib.ExitStack) -> Record:
+def _open_record(settings: Settings, held: contextlib.ExitStack, check: bool) -> Record:
     shared, directory = settings.shares_record, settings.data_dir
     place = (settings.redis_url, directory / DATABASE_NAME, settings.redis_password_file)
     # Before the lock that others may share is held.
     upgrade_store(*place)
     held.enter_context(lock_data_directory(directory, shared))
-    record = open_store(*place, alone=True)
+    record = open_store(*place, alone=check)
     held.callback(record.close)
     failpoint("start.record-opened")
     return record

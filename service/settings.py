@@ -148,6 +148,9 @@ class Settings(BaseSettings):
     reserved_disk_bytes: int = Field(64 * 1024 * 1024, ge=0)
     """Bytes that stay free on the disk of the data directory. With less, new data are refused with
     507 and deletions go on."""
+    index_files_from: int = Field(20_000, ge=1)
+    """Crops from which on a gallery's index lies in files below the data directory, which the next
+    start goes on from. A smaller index is in memory alone and is read from the record."""
     audit_queries: bool = True
     """Whether the audit log records searches and views of images."""
     audit_max_bytes: int = Field(16 * 1024 * 1024, ge=4096)

@@ -22,7 +22,7 @@ from service.gallery.browse import describe_gallery, read_crop
 from service.gallery.enroll import CLOCKS_DIFFER_BY
 from service.gallery.gallery import Gallery
 from service.gallery.registry import DEFAULT_GALLERY
-from service.ops.data_directory import SNAPSHOTS
+from service.ops.data_directory import INDEXES, SNAPSHOTS
 from service.record.records import (
     CropFields,
     GallerySettings,
@@ -209,8 +209,9 @@ async def delete_gallery(runtime: Runtime, gallery: Gallery) -> int:
         result["count"] = removed
         runtime.calibrations.forget(gallery)
         # Where this is cut off, maintenance removes what the record has noted as unneeded.
-        folder = runtime.settings.data_dir / SNAPSHOTS / str(gallery.gallery_id)
-        await runtime.pools.files.run(shutil.rmtree, folder, ignore_errors=True)
+        for kind in (SNAPSHOTS, INDEXES):
+            folder = runtime.settings.data_dir / kind / str(gallery.gallery_id)
+            await runtime.pools.files.run(shutil.rmtree, folder, ignore_errors=True)
         return removed
 
     return await runtime.audited(

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import hashlib
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 from service.errors import NeedsReindex
 from service.record.records import Enrolment, GalleryRecord, GallerySettings, Relabelling, Removal
 from service.search.candidates import OutsideIndex, SearchedIndex
 from service.search.index import GalleryIndex
+from service.search.index_files import DamagedFiles, IndexFolder, Stored
+
+log = logging.getLogger(__name__)
 
 # One committed change of a gallery's crops.
 CropsChange = Enrolment | Removal | Relabelling
@@ -39,6 +45,7 @@ class Gallery:
         embedders: Mapping[str, int],
         secret: bytes = b"",
         outside: MakeIndex | None = None,
+        folder: IndexFolder | None = None,
     ) -> None:
         """A gallery of a record, whose index is empty.
 
@@ -47,13 +54,14 @@ class Gallery:
                 that new galleries are bound to.
             secret: the record's, for the index's group codes.
             outside: finds the index outside this process; None for one that this process holds.
+            folder: of the index's files; None for memory alone.
         """
         self.gallery_id = record.gallery_id
         self.name = record.name
         self.newest_embedder = next(iter(embedders))
         self.consistent = True
         self._embedders = embedders
-        self._secret, self._outside = secret, outside
+        self._secret, self._outside, self._folder = secret, outside, folder
         self._indexed_by = ""
         self.outside_index: OutsideIndex | None = None
         self.own_index: GalleryIndex | None = None
@@ -92,6 +100,51 @@ class Gallery:
         if index is None:
             raise NeedsReindex(self.name, self.embedding_fingerprint, self.newest_embedder)
         return index
+
+    def stored_indexes(self, index: GalleryIndex, crops: int) -> Iterator[Stored]:
+        """Checkpoints of its own index in files, one at a time, that no other process holds.
+
+        Args:
+            crops: how many the record has; of few there are no files.
+        """
+        folder = self._folder
+        for files in folder.sets() if folder and crops >= folder.least_crops else ():
+            try:
+                stored = files.read_columns()
+                if stored and stored.named.items() >= self._stored_as(index).items():
+                    yield stored
+            except DamagedFiles as damage:
+                files.move_aside(damage)
+            except OSError as error:
+                log.error("%s cannot be read: %s", files.folder, error)
+            files.close()
+
+    def checkpoint(self, position: str) -> Stored | None:
+        """What its index shows, to be written to its files; None where it has none.
+
+        Args:
+            position: in the history of the record, no later than what it shows.
+        """
+        index = self.own_index
+        if index is None or not self.consistent:
+            return None
+        known = {"version": self.version, "position": position}
+        return index.table.checkpoint({**self._stored_as(index), **known})
+
+    def discard_files(self) -> None:
+        """Removes the files of its index, which is not to be searched any more."""
+        if self.own_index is not None:
+            self.own_index.table.discard()
+
+    def _stored_as(self, index: GalleryIndex) -> dict[str, Any]:
+        """What files of its index have to be of."""
+        secret = hashlib.sha256(self._secret).hexdigest()
+        known = {"format": 1, "gallery": self.gallery_id, "embedder": self._indexed_by}
+        return {
+            **known,
+            "secret": secret,
+            "block": [index.dimension, index.table.vectors.block_rows],
+        }
 
     def image_url(self, crop_id: str) -> str:
         """Where a crop's picture is, below the service's address."""
@@ -161,4 +214,4 @@ class Gallery:
             if size is not None and self._outside:
                 self.outside_index = self._outside(self.gallery_id, embedder)
             elif size is not None:
-                self.own_index = GalleryIndex(size, secret=self._secret)
+                self.own_index = GalleryIndex(size, secret=self._secret, folder=self._folder)

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from operator import attrgetter
 from typing import Any, ClassVar, TypeVar
@@ -17,11 +17,13 @@ from typing import Any, ClassVar, TypeVar
 from gmn_client.models import RecordState
 from service.engine.device import DeviceThread
 from service.errors import GalleryConflict, RecordUnavailable, UnknownGallery, VersionNotReached
+from service.gallery.catch_up import fill
 from service.gallery.gallery import CropsChange, Gallery, MakeIndex
 from service.ops.failpoints import failpoint
 from service.ops.health import HealthCheck, MonitoredThreadPool
 from service.record.record import Record
 from service.record.records import CropLabel, GalleryRecord, GallerySettings
+from service.search.index_files import IndexFolder
 
 log = logging.getLogger(__name__)
 DEFAULT_GALLERY = "default"
@@ -59,6 +61,7 @@ class GalleryRegistry:
         embedders: sizes of the loaded embedders' features by fingerprint, the newest first.
         read_calibration: reads a gallery's published calibration; it blocks.
         outside: finds galleries' indexes outside this process; None where it holds them itself.
+        folders: holds a folder of each gallery's index files; None for no files.
     """
 
     record: Record
@@ -66,6 +69,7 @@ class GalleryRegistry:
     embedders: Mapping[str, int]
     read_calibration: Callable[[Gallery], None]
     outside: MakeIndex | None = None
+    folders: IndexFolder | None = None
     # A record in a file answers.
     answers_within: ClassVar[float] = 0.0
 
@@ -221,9 +225,9 @@ class GalleryRegistry:
         record = self.record.galleries.get(gallery_id)
         while record is not None:
             secret = self.record.galleries.group_secret()
-            gallery = Gallery(record, self.embedders, secret, self.outside)
-            if gallery.own_index:
-                gallery.own_index.add(self.record.crops.vectors(gallery_id))
+            folder = self._folder(gallery_id)
+            gallery = Gallery(record, self.embedders, secret, self.outside, folder)
+            fill(self.record, gallery, record.crops)
             now = self.record.galleries.get(gallery_id)
             # Vectors of two embedders must not come together in one index.
             if now is not None and gallery.can_go_on_as(now):
@@ -237,6 +241,7 @@ class GalleryRegistry:
         """Makes a gallery that was read the one that is searched; on the device thread."""
         held = self.by_id(gallery.gallery_id)
         if held is not None and held.name == gallery.name:
+            held.discard_files()
             held.replace(gallery)
         else:
             self.drop(gallery.gallery_id)
@@ -246,6 +251,7 @@ class GalleryRegistry:
         """Forgets a gallery that was deleted; on the device thread."""
         gallery = self.by_id(gallery_id)
         if gallery is not None:
+            gallery.discard_files()
             del self._by_name[gallery.name]
 
     def refresh_calibration(self, gallery: Gallery) -> None:
@@ -257,14 +263,51 @@ class GalleryRegistry:
         except Exception:
             log.exception("the calibration of gallery %s cannot be read", gallery.name)
 
+    def save_index(self, gallery: Gallery) -> None:
+        """Makes a checkpoint of a gallery's index files, which the next start goes on from; blocks.
+
+        Raises:
+            OSError: the files cannot be written; the checkpoint before stays.
+            ServiceError: the record cannot be written; so does it.
+        """
+        position = self._position(gallery)
+        if position is None:
+            return
+        stored = self.device.submit(gallery.checkpoint, position).result()
+        if stored is not None:
+            stored.write()
+
+    def remove_unheld_indexes(self) -> None:
+        """Removes index files of processes that have ended, which no deletion reaches; blocks."""
+        for gallery in self.all():
+            if folder := self._folder(gallery.gallery_id):
+                folder.remove_unheld()
+
     def close(self) -> None:
-        """Finishes the writes under way."""
+        """Stores the indexes and finishes the writes under way."""
+        for gallery in self.all():
+            try:
+                if gallery.own_index and gallery.own_index.unsaved:
+                    self.save_index(gallery)
+            except Exception:
+                log.exception("the index of gallery %s is not stored", gallery.name)
         self._writer.shutdown()
         self._readers.shutdown()
 
     async def _shown_version(self, gallery: Gallery) -> int:
         outside = gallery.outside_index
         return await self.read(outside.version) if outside else gallery.version
+
+    def _folder(self, gallery_id: int) -> IndexFolder | None:
+        folders = self.folders
+        return folders and replace(folders, path=folders.path / str(gallery_id))
+
+    def _position(self, gallery: Gallery, /) -> str | None:
+        """Where the record is, no later than what an index shows next; None where that is unknown.
+
+        Changes are kept from then on.
+        """
+        return self._writer.submit(self.record.history.begin, gallery.gallery_id).result()
 
     def _load(self) -> None:
         for one in self.record.galleries.all():

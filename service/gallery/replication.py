@@ -21,16 +21,15 @@ from typing import ClassVar, TypeVar, cast
 from gmn_client.models import RecordState
 from model.problems import InputProblem
 from service.errors import DamagedRedisRecord, RecordUnavailable, ServiceStopping, UnknownGallery
+from service.gallery.catch_up import CHANGES_PER_STEP, read_changes
 from service.gallery.gallery import Gallery
 from service.gallery.registry import Confirmation, GalleryRegistry, Show
 from service.ops.failpoints import failpoint
 from service.ops.health import STOPPED, HealthCheck, Heartbeat, MonitoredThreadPool
 from service.record.engine import Change, ChangesLost, ChangeStream
-from service.record.records import CropLabel, Enrolment, IndexedCrop, Relabelling, Removal
+from service.record.records import CropLabel
 
 log = logging.getLogger(__name__)
-# The vectors of so many changes are held at once.
-CHANGES_PER_READ = 32
 OF_NO_GALLERY = ("jobs", "keys")
 WAIT_SECONDS = 0.5
 # A client gives up later, and asks again; a request that waits fails earlier.
@@ -257,7 +256,7 @@ class ReplicatedGalleries(GalleryRegistry):
         """Reads new changes, waiting a little for one, and applies them."""
         self._asked_at = time.monotonic()
         try:
-            found = self._stream.after(self._barrier.shown, CHANGES_PER_READ, wait_seconds)
+            found = self._stream.after(self._barrier.shown, CHANGES_PER_STEP, wait_seconds)
             # Asked afterwards: the changes were then answered by this process or an earlier one.
             server = self._stream.server()
         finally:
@@ -269,7 +268,7 @@ class ReplicatedGalleries(GalleryRegistry):
         self._mark_reachable(found[-1].sequence if found else 0)
         if found:
             self._apply(found)
-        if len(found) < CHANGES_PER_READ:
+        if len(found) < CHANGES_PER_STEP:
             self._in_step_at = time.monotonic()
         else:
             self._newest = max(self._newest, self._stream.last())
@@ -288,38 +287,19 @@ class ReplicatedGalleries(GalleryRegistry):
         self._barrier.advance(changes[-1].sequence)
 
     def _step(self, gallery_id: int, changes: Sequence[Change]) -> Show:
-        """Reads what the changes of one gallery need; answers what applies them together.
-
-        A row id is never given out twice, and crops are read after the changes: those that are
-        there are added with their last labels, the others were removed.
-        """
-        rows: dict[str, list[int]] = defaultdict(list)
-        for change in changes:
-            rows[change.kind] += change.row_ids
+        """Reads what the changes of one gallery need; answers what applies them together."""
         gallery = self.by_id(gallery_id)
-        if gallery is None or "replaced" in rows:
+        apply = read_changes(self.record, gallery, changes) if gallery else None
+        if gallery is None or apply is None:
             return self.read_gallery(gallery_id)
-        crops: list[IndexedCrop] = []
-        if gallery.own_index and (wanted := rows["added"] + rows["relabelled"]):
-            crops = self.record.crops.indexed(gallery_id, wanted)
-        now = self.record.galleries.get(gallery_id)
-        if now is None or not gallery.can_go_on_as(now, vectors=bool(crops)):
-            return self.read_gallery(gallery_id)
-        if "calibration" in rows:
+        if any(change.kind == "calibration" for change in changes):
             self.refresh_calibration(gallery)
-        version = max(change.version for change in changes)
-        added, relabelled = set(rows["added"]), set(rows["relabelled"])
-
-        def apply() -> None:
-            new = tuple(crop for crop in crops if crop.label.row_id in added)
-            labels = tuple(crop.label for crop in crops if crop.label.row_id in relabelled)
-            gallery.apply(Enrolment(version, now.embedding_fingerprint, (), new))
-            gallery.apply(Relabelling(version, labels))
-            if rows["removed"] and not gallery.needs_reindex:
-                gallery.apply(Removal(version, tuple(rows["removed"])))
-            gallery.follow_record(now)
-
         return apply
+
+    def _position(self, _: Gallery, /) -> str | None:
+        if self._lost or self._another_record:
+            return None
+        return f"{self._epoch} {self._server} {self._barrier.shown}"
 
     def _read_everything(self) -> None:
         """Reads every gallery beside the one that is searched, and switches to it."""

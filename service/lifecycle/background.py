@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
@@ -14,7 +15,7 @@ from typing import Any
 from filelock import Timeout
 
 from gmn_client.models import JobKind
-from service.errors import ServiceError
+from service.errors import DamagedRecord, DamagedRedisRecord, ServiceError
 from service.gallery.gallery import Gallery
 from service.jobs.imports import run_import
 from service.jobs.reindex import run_reindex
@@ -24,7 +25,9 @@ from service.lifecycle.pictures import remove_stray_pictures
 from service.lifecycle.snapshots import list_snapshots, take_removed_out_of_snapshots
 from service.lifecycle.strays import clear_files, remove_unneeded_files
 from service.ops.critical_sections import file_lock
-from service.ops.health import STOPPED, HealthCheck, Heartbeat
+from service.ops.data_directory import INDEXES, STRAY, move_aside
+from service.ops.health import STOPPED, HealthCheck, Heartbeat, heartbeat
+from service.record.record import Record
 from service.runtime import Runtime
 from service.search.compaction import compact_indexes
 from service.search.refit import fit_galleries, refit_calibrations
@@ -36,6 +39,8 @@ JOBS: Mapping[JobKind, DoJob] = {"import": run_import, "reindex": run_reindex}
 LONGEST_BEAT_SECONDS = 5.0
 # A new or revoked key takes effect within a second.
 KEYS_PAUSE_SECONDS = 0.8
+# The record is checked beside the requests in pieces, with a pause after each.
+CROPS_PER_CHECK, CHECK_PAUSE_SECONDS = 200, 0.05
 # A record that does not answer is given up after less.
 READING_SECONDS = 45.0
 
@@ -64,6 +69,8 @@ async def _run_once(runtime: Runtime) -> None:
         await _attempt(f"snapshots of gallery {one.name}", cleaning)
     # A process that was killed left what was deleted since.
     await _attempt("removed keys", runtime.pools.files.run(runtime.record.collect_garbage))
+    remove = runtime.galleries.remove_unheld_indexes
+    await _attempt("indexes of other processes", runtime.pools.files.run(remove))
     await _attempt("unneeded files", remove_unneeded_files(runtime))
     await _attempt("images kept elsewhere", remove_stray_pictures(runtime))
 
@@ -106,6 +113,8 @@ async def background_work(runtime: Runtime) -> AsyncIterator[None]:
         _watched(runtime, "gallery fits", fit_galleries(runtime)),
         _watched(runtime, "compaction", compact_indexes(runtime)),
     ]
+    if not runtime.checked:
+        tasks.append(asyncio.create_task(check_record(runtime), name="check of the record"))
     runtime.watchdog.start()
     try:
         yield
@@ -145,6 +154,34 @@ async def read_keys(runtime: Runtime) -> None:
     while True:
         await asyncio.sleep(KEYS_PAUSE_SECONDS)
         await runtime.keys.threads.run(runtime.keys.read)
+
+
+async def check_record(runtime: Runtime) -> None:
+    """Reads all of the record beside the requests, as a start does without stored indexes.
+
+    Damage ends the process: the next start has no stored index, and names damage and remedy.
+    """
+    stopped, indexes = threading.Event(), runtime.settings.data_dir / INDEXES
+    pause = partial(stopped.wait, CHECK_PAUSE_SECONDS)
+    try:
+        await runtime.pools.files.run(_read_record, runtime.record, pause)
+    except (DamagedRecord, DamagedRedisRecord) as damage:
+        for folder in indexes.glob("[0-9]*"):
+            move_aside(folder, indexes / STRAY, folder.name, "is of a record that is damaged")
+        runtime.watchdog.give_up("record", damage.detail)
+    except ServiceError as error:
+        log.error("the record could not be checked: %s", error.detail)
+    finally:
+        stopped.set()
+
+
+def _read_record(record: Record, pause: Callable[[], bool]) -> None:
+    record.engine.require_order(pause)
+    for gallery in record.galleries.all():
+        for number, _ in enumerate(record.crops.vectors(gallery.gallery_id)):
+            heartbeat()
+            if number % CROPS_PER_CHECK == 0 and pause():
+                return
 
 
 async def _send_heartbeats(runtime: Runtime, loop: Heartbeat) -> None:

@@ -12,7 +12,7 @@ from service.gallery.changes import change_crops
 from service.gallery.gallery import Gallery
 from service.lifecycle.pictures import remove_pictures
 from service.lifecycle.snapshots import take_removed_out_of_snapshots
-from service.ops.data_directory import IMPORTS, SNAPSHOTS, STRAY
+from service.ops.data_directory import IMPORTS, INDEXES, SNAPSHOTS, STRAY
 from service.ops.failpoints import failpoint
 from service.record import records
 from service.runtime import Runtime
@@ -168,8 +168,8 @@ NOT_COMPACTED = (
     "and its garbage collection has removed the former ones",
 )
 STRAYS_REMAIN = (
-    f"{SNAPSHOTS}/{STRAY} and {IMPORTS}/{STRAY} below the data directory",
-    "copies and archives that were in no record at a start, and may show this person",
+    f"{SNAPSHOTS}/{STRAY}, {IMPORTS}/{STRAY} and {INDEXES}/{STRAY} below the data directory",
+    "copies, archives and damaged index files that were moved aside, and may be of this person",
     "you delete them",
 )
 JOBS_REMAIN = (
@@ -190,7 +190,10 @@ async def _remaining(runtime: Runtime, gallery: Gallery, version: int) -> list[R
         remaining.append(ELSEWHERE_REMAINS)
     if runtime.settings.redis_url:
         remaining.append(REDIS_REMAINS)
-    if any((runtime.settings.data_dir / name / STRAY).exists() for name in (SNAPSHOTS, IMPORTS)):
+    if any(
+        (runtime.settings.data_dir / name / STRAY).exists()
+        for name in (SNAPSHOTS, IMPORTS, INDEXES)
+    ):
         remaining.append(STRAYS_REMAIN)
     jobs = await runtime.galleries.read(runtime.record.jobs.page, gallery.gallery_id, MOST_JOBS)
     imports = [job for job in jobs if job.kind == "import"]

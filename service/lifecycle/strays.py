@@ -7,15 +7,15 @@ import logging
 import shutil
 from functools import partial
 from pathlib import Path
-from secrets import token_hex
 
 from service.errors import ServiceError
 from service.ops.data_directory import (
     IMPORTS,
+    INDEXES,
     SNAPSHOTS,
     STRAY,
     hold_folder,
-    make_folder,
+    move_aside,
     snapshot_name,
     sync,
 )
@@ -27,7 +27,7 @@ JOURNAL = "-journal"
 
 
 async def clear_files(runtime: Runtime) -> None:
-    """Removes unneeded files, and moves strays into `snapshots/stray` and `imports/stray`.
+    """Removes unneeded files, and moves strays into a folder `stray` beside them.
 
     To be called before the first request, since a file comes before its record; other processes
     hold the lock of snapshots in between.
@@ -39,6 +39,7 @@ async def clear_files(runtime: Runtime) -> None:
                 move = partial(runtime.pools.files.run, _move_stray_snapshots, runtime, folder)
                 await runtime.sections.run(move, runtime.snapshot_lock(int(folder.name)))
         await runtime.pools.files.run(_move_stray_imports, runtime)
+        await runtime.pools.files.run(_move_stray_indexes, runtime)
     except (OSError, ServiceError) as error:
         log.error("files of which there is no record: %s", error)
 
@@ -83,10 +84,21 @@ def _move_stray_imports(runtime: Runtime) -> None:
         if (name := f"{IMPORTS}/{spool.name}") not in unneeded:
             job = record.jobs.get(spool.name)
             if job is None:
-                _move_aside(spool, folder / STRAY, spool.name)
+                move_aside(spool, folder / STRAY, spool.name)
             elif job.finished:
                 # Programs before noted no files of an import that had ended.
                 record.unneeded_files.add([name])
+
+
+def _move_stray_indexes(runtime: Runtime) -> None:
+    folder, record = runtime.settings.data_dir / INDEXES, runtime.record
+    # First: another process may create a gallery meanwhile.
+    found = [one for one in folder.glob("*") if one.name != STRAY]
+    known = {f"{INDEXES}/{one.gallery_id}" for one in record.galleries.all()}
+    known |= set(record.unneeded_files.all())
+    for one in found:
+        if f"{INDEXES}/{one.name}" not in known:
+            move_aside(one, folder / STRAY, one.name)
 
 
 def _move_stray_snapshots(runtime: Runtime, folder: Path) -> None:
@@ -98,16 +110,4 @@ def _move_stray_snapshots(runtime: Runtime, folder: Path) -> None:
             log.warning("removed %s, a copy that was cut off", file.name)
             file.unlink(missing_ok=True)
         elif str(file.relative_to(data_dir)).removesuffix(JOURNAL) not in known:
-            _move_aside(file, data_dir / SNAPSHOTS / STRAY, f"{file.parent.name}-{file.name}")
-
-
-def _move_aside(path: Path, folder: Path, name: str) -> None:
-    try:
-        make_folder(folder)
-        target = folder / name
-        if target.exists():
-            target = folder / f"{token_hex(4)}-{name}"
-        path.rename(target)
-        log.warning("%s is in no record; moved to %s, look at it and delete it", path, target)
-    except OSError as error:
-        log.error("%s is in no record, and cannot be moved to %s: %s", path, folder, error)
+            move_aside(file, data_dir / SNAPSHOTS / STRAY, f"{file.parent.name}-{file.name}")

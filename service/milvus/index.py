@@ -25,7 +25,7 @@ from service.record.record import Record
 from service.record.records import CropLabel
 from service.record.remote_index import IndexState
 from service.search.candidates import Candidates, FetchedCrops, mean_direction, scored
-from service.search.table import EVERY_CROP, Filter
+from service.search.filters import EVERY_CROP, Filter
 
 log = logging.getLogger(__name__)
 SEARCH_THREADS, SEARCH_SECONDS = 8, 1.0

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.record.records import CropLabel, IndexedCrop
-from service.search.table import Filter
+from service.search.filters import Filter
 
 PREFIX = "gmn"
 # A page of rows is a range of numbers, since an answer's order is not promised.

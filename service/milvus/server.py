@@ -20,7 +20,7 @@ from pymilvus import DataType, MilvusClient, MilvusException
 
 from service.errors import IndexUnavailable
 from service.milvus.rows import PREFIX, Codes, Hits, LabelRow, Row
-from service.search.table import Filter
+from service.search.filters import Filter
 
 # It logs every error with the request, which is raised anyway.
 logging.getLogger("pymilvus").setLevel(logging.CRITICAL)

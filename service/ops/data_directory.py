@@ -13,6 +13,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from secrets import token_hex
 
 from model.problems import InputProblem
 from service.errors import StorageFailed
@@ -22,6 +23,7 @@ PRIVATE = 0o700
 DATABASE_NAME = "galleries.sqlite3"
 SNAPSHOTS = "snapshots"
 IMPORTS = "imports"
+INDEXES = "indexes"
 # What no record names is moved into a folder of this name beside it.
 STRAY = "stray"
 SNAPSHOT_SUFFIX = ".gmn"
@@ -56,6 +58,19 @@ def sync_below(folder: Path) -> None:
             sync(Path(place) / name)
         sync(Path(place))
     sync(folder.parent)
+
+
+def move_aside(path: Path, folder: Path, name: str, why: str = "is in no record") -> None:
+    """Moves what is of no use into a folder, under a name that is free; never raises."""
+    try:
+        make_folder(folder)
+        target = folder / name
+        if target.exists():
+            target = folder / f"{token_hex(4)}-{name}"
+        path.rename(target)
+        log.warning("%s %s; moved to %s, look at it and delete it", path, why, target)
+    except OSError as error:
+        log.error("%s %s, and cannot be moved to %s: %s", path, why, folder, error)
 
 
 @contextlib.contextmanager

@@ -30,7 +30,7 @@ replica.noted replica.scanned follower.changes-read follower.changes-applied
 enroll.body-read enroll.embedded enroll.pictures-kept enroll.crop-written sqlite.before-commit
 forget-identity.before-snapshots snapshot-rewrite.begun snapshot-rewrite.written
 snapshot.written snapshot.in-place snapshot.registered restore.file-read restore.generation-filled
-compaction.planned compaction.built compaction.adopted
+compaction.planned compaction.built compaction.adopted index-files.synced index-files.written
 reindex.begun reindex.batch-embedded reindex.batch-kept reindex.switched
 job.created job.ended import.archive-kept import.unpacked import.files-read import.batch-landed
 import.progress-noted import.files-removed audit.before-line audit.line-written

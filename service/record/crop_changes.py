@@ -12,6 +12,7 @@ from pydantic_core import from_json
 from service.record.engine import ChangeKind, Scan, Transaction, below, key, last_number, now
 from service.record.entries import CROP, Generation, Sightings, put_entry, read_crops
 from service.record.garbage import note_strays_elsewhere
+from service.record.history import note_change
 from service.record.records import ArchivedCrop, GalleryRecord, Relabelling, Removal, StoredCrop
 
 
@@ -104,6 +105,7 @@ class CropChanges:
         """Puts the counts and the gallery's next version, which it answers, and announces it."""
         self.put_sightings()
         self.entry.version += 1
+        note_change(self.transaction, self.entry, kind, rows)
         put_entry(self.transaction, self.entry)
         self.transaction.note(kind, self.entry.gallery_id, self.entry.version, rows)
         return self.entry.version

@@ -163,6 +163,10 @@ class Scan:
 class ChangeStream(Protocol):
     """The changes of a record that several processes share."""
 
+    @property
+    def adopted(self) -> str:
+        """The record's name, which commits are held against."""
+
     def last(self) -> int:
         """The newest change's number; 0 where nothing has happened."""
 
@@ -208,6 +212,9 @@ class Engine(Protocol):
 
     def damage(self, what: str) -> ServiceError:
         """The error for something that is not what was written."""
+
+    def require_order(self, stopped: Callable[[], bool], /) -> None:
+        """Raises an error where damage moved a key; ends once `stopped` is true."""
 
     def require_same(self) -> None:
         """Raises `RecordUnavailable` where another record has taken this one's place."""

@@ -11,7 +11,7 @@ from pydantic_core import from_json
 
 from model.search_calibration import KEPT_SEARCHES
 from service.errors import GalleryConflict
-from service.ops.data_directory import snapshot_name
+from service.ops.data_directory import INDEXES, snapshot_name
 from service.record.engine import (
     Reader,
     RecordPart,
@@ -151,7 +151,8 @@ def remove_gallery(transaction: Transaction, gallery_id: int) -> int:
     discard(transaction, "gallery", gallery_id)
     prefix = key("snapshot", gallery_id)
     snapshots = [last_text(own, prefix) for own, _ in transaction.below(prefix)]
-    note_unneeded(transaction, [snapshot_name(gallery_id, one) for one in snapshots])
+    names = [snapshot_name(gallery_id, one) for one in snapshots]
+    note_unneeded(transaction, [*names, f"{INDEXES}/{gallery_id}"])
     drop_state(transaction, gallery_id)
     transaction.note("gallery_deleted", gallery_id, entry.version)
     return entry.crops

@@ -43,7 +43,7 @@ SEARCH_BY_HASH = "search of"
 CALIBRATION_KEYS = ("search", SEARCH_BY_HASH, "searches", "published")
 OF_GENERATION = (*INDEXES, "identity", "staged")
 OF_GALLERY = (
-    *("tombstone", "request", "job of", "snapshot", "merge", "merged crops"),
+    *("tombstone", "request", "change", "job of", "snapshot", "merge", "merged crops"),
     *("pending identity change", *CALIBRATION_KEYS),
 )
 

@@ -17,6 +17,7 @@ from service.record.engine import Engine, transact
 from service.record.files import Snapshots, UnneededFiles
 from service.record.galleries import Galleries, Runtimes, StoredCalibrations
 from service.record.garbage import StrayFiles, collect_garbage, remove_pins
+from service.record.history import History
 from service.record.identity_changes import IdentityChanges
 from service.record.jobs import Jobs
 from service.record.migration import is_older_file, is_older_redis, migrate_file, migrate_redis
@@ -40,6 +41,7 @@ class Record:
         self.galleries = Galleries(engine)
         self.crops = Crops(engine)
         self.stray_files = StrayFiles(engine)
+        self.history = History(engine)
         self.staged = StagedVectors(engine)
         self.jobs = Jobs(engine)
         self.keys = Keys(engine)

@@ -267,6 +267,7 @@ class GalleryRecord:
         staged_crops: how many crops have a staged vector.
         unnamed: how many crops have no identity; None in a record of earlier programs.
         outside: vectors lie outside the record too, each under a side that no other one has.
+        changes_from: the version from which on a file keeps what changed; None for nothing.
     """
 
     gallery_id: int
@@ -289,6 +290,7 @@ class GalleryRecord:
     removals: int = 0
     unnamed: int | None = None
     outside: bool = False
+    changes_from: int | None = None
 
     @property
     def outside_sides(self) -> list[int]:

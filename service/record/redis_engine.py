@@ -101,6 +101,11 @@ class RedisEngine:
         }
 
     @property
+    def adopted(self) -> str:
+        """The record's name, which commits are held against."""
+        return self._epoch
+
+    @property
     def changes(self) -> RedisEngine:
         """Its change stream, whose entries' ids are their numbers, so that a gap shows."""
         return self
@@ -229,7 +234,7 @@ class RedisEngine:
             raise another_format(f"Redis at {self.place}", version, FORMAT, OLDEST_FORMAT)
         return self.adopt()
 
-    def require_order(self) -> None:
+    def require_order(self, _: Callable[[], bool] = lambda: False, /) -> None:
         """Raises `InputProblem` where damage moved a key, so that others are not found."""
         ranges = (("-inf", "(0"), ("(0", "+inf"))
         if any(self.command("ZCOUNT", "gmn:order", *one) for one in ranges):

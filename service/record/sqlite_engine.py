@@ -6,7 +6,7 @@ import contextlib
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from model.problems import InputProblem
@@ -28,7 +28,7 @@ PRIVATE_FILE = 0o600
 # Of SQLite's machine: some tenths of a second.
 STEPS_PER_BEAT = 1_000_000
 BUSY_SECONDS = 30.0
-KEYS_AT_ONCE = 500
+KEYS_AT_ONCE, KEYS_PER_BEAT = 500, 10_000
 # Where damage made a text of a key, it is sorted before all others.
 ALL_KEYS = "SELECT CASE typeof(key) WHEN 'blob' THEN key END FROM entries"
 NOT_A_DATABASE = (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)
@@ -138,13 +138,21 @@ class SqliteEngine:
         """Counts commits from a number on, as the record that this one is made of did."""
         self._connection.execute("UPDATE commits SET number = number + ?", (commits,))
 
-    def require_order(self) -> None:
-        """Raises `DamagedRecord` for a key out of order; takes a second for 100,000 crops."""
+    def require_order(self, stopped: Callable[[], bool] = lambda: False) -> None:
+        """Raises `DamagedRecord` for a key out of order; takes a second for 100,000 crops.
+
+        Args:
+            stopped: called now and then; ends this where it is true.
+        """
         before = b""
-        with self._transaction("BEGIN") as connection:
-            for (own,) in connection.execute(ALL_KEYS):
+        with self.moment() as held, held._transaction("BEGIN") as connection:
+            for number, (own,) in enumerate(connection.execute(ALL_KEYS)):
                 if not isinstance(own, bytes) or own <= before:
                     raise DamagedRecord(self.path, "its keys are not in order")
+                if number % KEYS_PER_BEAT == 0:
+                    heartbeat()
+                    if stopped():
+                        return
                 before = own
 
     def page_problems(self, most: int) -> list[str]:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.record.records import CropLabel
-from service.search.table import EVERY_CROP, Filter
+from service.search.filters import EVERY_CROP, Filter
 
 EXACT_ROWS = 1024
 

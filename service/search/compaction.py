@@ -12,6 +12,7 @@ import asyncio
 import logging
 import time
 
+from service.gallery.gallery import Gallery
 from service.ops.failpoints import failpoint
 from service.runtime import Runtime
 from service.search.index import GalleryIndex
@@ -34,23 +35,32 @@ async def compact_indexes(runtime: Runtime) -> None:
                 continue
             try:
                 if gallery.own_index:
-                    await _compact(runtime, gallery.own_index)
+                    await _compact(runtime, gallery, gallery.own_index)
             except Exception:
                 log.exception("gallery %s: its index stays as it is", gallery.name)
                 rests_until[gallery.gallery_id] = time.monotonic() + REST_SECONDS
         await asyncio.sleep(LOOK_EVERY_SECONDS)
 
 
-async def _compact(runtime: Runtime, index: GalleryIndex) -> None:
+async def _compact(runtime: Runtime, gallery: Gallery, index: GalleryIndex) -> None:
+    threads = runtime.pools.compaction
     device = runtime.model.networks.device
     plan = await runtime.device.run(index.compaction, device if device.type != "cpu" else None)
     if plan is None:
+        if index.outdated_files:
+            await threads.run(runtime.galleries.save_index, gallery)
         return
     failpoint("compaction.planned")
     try:
-        await runtime.pools.compaction.run(plan.build)
+        await threads.run(plan.build)
+        failpoint("compaction.built")
+        await runtime.device.run(index.replace, plan)
+        failpoint("compaction.adopted")
+        if index.outdated_files:
+            await threads.run(runtime.galleries.save_index, gallery)
     finally:
         plan.stopped = True
-    failpoint("compaction.built")
-    await runtime.device.run(index.replace, plan)
-    failpoint("compaction.adopted")
+        # Of two tables one is not searched any more.
+        for table in (plan.table, plan.rewritten):
+            if table not in (None, index.table):
+                table.discard()

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from service.engine.device import retry_out_of_memory
 from service.ops.health import heartbeat
 from service.search.gpu import DeviceVectors
+from service.search.index_files import IndexFolder
 from service.search.quantized import QuantizedRows
 from service.search.table import RowTable
 
@@ -30,6 +31,7 @@ class IndexLimits:
         deleted_rows, deleted_share: deleted rows, at least so many and above this share of all.
         delta_rows, delta_share: rows that a segment does not cover, above both, the second a share
             of those that it covers.
+        unsaved_share: rows that were changed since the last checkpoint of the files, as a share.
     """
 
     quantized_rows: float = 500_000
@@ -38,6 +40,7 @@ class IndexLimits:
     deleted_share: float = 0.2
     delta_rows: int = 1024
     delta_share: float = 0.05
+    unsaved_share: float = 0.05
 
 
 @dataclass
@@ -49,6 +52,7 @@ class Compaction:
         size: the number of its rows.
         rows: the valid ones, ascending.
         rewrite: whether to make a table without the deleted ones.
+        folder: where it gets files; None for memory.
         cover: makes a segment over the first rows of a table.
         rewritten, segment: the outcome.
         stopped: whether `build` is to end at its next step.
@@ -59,6 +63,7 @@ class Compaction:
     rows: NDArray[np.int64]
     rewrite: bool
     cover: Cover | None
+    folder: IndexFolder | None = None
     rewritten: RowTable | None = None
     segment: Segment | None = None
     stopped: bool = False
@@ -67,11 +72,23 @@ class Compaction:
         """Does the work; on any thread."""
         table, size, rows = self.table, self.size, self.rows
         if self.rewrite:
-            table = self.rewritten = table.rewritten(rows, self._between)
+            table = self.rewritten = self._rewritten()
             size, rows = table.size, np.arange(table.size)
         if self.cover:
             self.segment = retry_out_of_memory(self.cover, table, size, rows, self._between)
         return self
+
+    def _rewritten(self) -> RowTable:
+        size = len(self.rows) * self.table.vectors.dimension * np.float32().nbytes
+        files = self.folder.create(size) if self.folder else None
+        try:
+            table = self.table.rewritten(self.rows, self._between, files)
+            table.require_files()
+        except BaseException:
+            if files:
+                files.remove()
+            raise
+        return table
 
     def _between(self) -> None:
         heartbeat()

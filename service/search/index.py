@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 from functools import partial
 
@@ -28,9 +28,12 @@ from service.ops.health import heartbeat
 from service.record.records import CropLabel, IndexedCrop
 from service.search.candidates import Candidates, mean_direction, scored
 from service.search.compaction_plan import Compaction, Cover, IndexLimits, Segment
+from service.search.filters import EVERY_CROP, Filter
 from service.search.gpu import DeviceVectors
+from service.search.index_files import IndexFolder, Stored
 from service.search.quantized import QuantizedRows
-from service.search.table import EVERY_CROP, Filter, NamedCrops, RowTable
+from service.search.stored_table import open_table
+from service.search.table import NamedCrops, RowTable
 
 log = logging.getLogger(__name__)
 ROWS_PER_CHUNK = 8192
@@ -60,14 +63,18 @@ class GalleryIndex:
         limits: IndexLimits | None = None,
         block_rows: int = BLOCK_ROWS,
         secret: bytes = b"",
+        folder: IndexFolder | None = None,
     ) -> None:
         """An empty index of features `(d,)`; its table takes memory for `block_rows` at a time.
 
         Args:
             secret: the record's, under which identities become group codes.
+            folder: where its table has files once it is large; None for memory alone.
         """
         self.dimension = dimension
-        self.table = RowTable(dimension, block_rows, secret)
+        self.folder = folder
+        self._make_table = partial(RowTable, dimension, block_rows, secret)
+        self.table = self._make_table()
         self._limits = limits or IndexLimits()
         self._segment: Segment | None = None
 
@@ -130,9 +137,9 @@ class GalleryIndex:
 
     def remove(self, row_ids: Iterable[int]) -> None:
         """Makes crops unfindable, at once."""
-        found = [row for row in map(self.table.mark_deleted, row_ids) if row is not None]
+        found = self.table.mark_deleted(row_ids)
         if self._segment:
-            self._segment.mark_deleted(np.array(found, np.int64))
+            self._segment.mark_deleted(found)
 
     def search(
         self, queries: NDArray[np.float32], limit: int, wanted: Filter = EVERY_CROP
@@ -170,10 +177,40 @@ class GalleryIndex:
 
     def identities(self, wanted: Filter = EVERY_CROP) -> int:
         """As of every `SearchedIndex`; without a filter any thread may ask."""
-        wanted = replace(wanted, without=frozenset())
-        if wanted == EVERY_CROP:
-            return self.table.identities
-        return len(np.unique(self.table.groups[self.table.select(wanted)]))
+        return self.table.count_identities(replace(wanted, without=frozenset()))
+
+    @property
+    def unsaved(self) -> int:
+        """How many rows were changed since the last checkpoint of the files; 0 without files."""
+        return self.table.unsaved if self.table.in_files else 0
+
+    @property
+    def outdated_files(self) -> bool:
+        """Whether so much has changed since the last checkpoint that another one is due."""
+        return self.unsaved > self._limits.unsaved_share * self.table.size
+
+    def use_files(self, crops: int) -> None:
+        """Gives an empty table files, where so many crops need them and the disk has room."""
+        if self.folder is None or crops < self.folder.least_crops:
+            return
+        try:
+            files = self.folder.create(crops * self.dimension * np.float32().nbytes)
+        except OSError as error:
+            log.error("an index goes into memory: %s", error)
+            return
+        self.table = self._make_table(files)
+
+    def open_files(
+        self, stored: Stored, gone: Collection[int] = (), relabelled: Collection[int] = ()
+    ) -> None:
+        """Fills an empty index with what a set of files holds, as `open_table` does."""
+        table = self._make_table(stored.files)
+        open_table(table, stored, gone, relabelled)
+        self.table = table
+
+    def clear(self) -> None:
+        """Begins an empty table; the files of the one before are left."""
+        self.table = self._make_table()
 
     def compaction(self, device: torch.device | None = None) -> Compaction | None:
         """What is to be rewritten beside this index; None: nothing.
@@ -184,6 +221,10 @@ class GalleryIndex:
         table, limits = self.table, self._limits
         deleted = table.size - table.valid_count
         rewrite = deleted >= limits.deleted_rows and deleted > limits.deleted_share * table.size
+        folder = self.folder
+        if folder and table.valid_count < folder.least_crops:
+            folder = None
+        rewrite |= table.wasteful or (folder is not None and not table.in_files)
         cover: Cover | None = None
         if device:
             half = table.valid_count >= limits.float16_rows
@@ -195,7 +236,7 @@ class GalleryIndex:
         if not rewrite and not (outgrown and (cover or self._segment)):
             return None
         rows = np.flatnonzero(table.valid[: table.size])
-        return Compaction(table, table.size, rows, rewrite, cover)
+        return Compaction(table, table.size, rows, rewrite, cover, folder)
 
     def replace(self, built: Compaction) -> None:
         """Replaces what was rewritten, in one step, and applies what has changed since.

@@ -21,10 +21,10 @@ from service.gallery.gallery import Gallery
 from service.record.records import CropFilter, CropLabel, IndexedCrop
 from service.runtime import Runtime
 from service.search.candidates import Candidates, SearchedIndex
+from service.search.filters import Filter
 from service.search.leave_one_out import CROPS_OF_A_PART
 from service.search.options import RERANK_DEPTH
 from service.search.ranking import DEEPEST, every_score
-from service.search.table import Filter
 
 NAMES_PER_PAGE = 1000
 # Of an identity with more crops the others are left out of what a search found.

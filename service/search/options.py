@@ -9,7 +9,7 @@ from pydantic import AwareDatetime, BaseModel, BeforeValidator, Field, model_val
 
 from model.calibration import Scoring
 from service.errors import InvalidField
-from service.search.table import Filter
+from service.search.filters import Filter
 
 GroupBy = Literal["crop", "identity"]
 OperatingPoint = Literal["far_1e-1", "far_1e-2", "far_1e-3"]

@@ -18,8 +18,8 @@ from service.gallery.gallery import Gallery
 from service.record.records import CropLabel
 from service.search.calibration import CurrentCalibration, Judge
 from service.search.candidates import Candidates, SearchedIndex
+from service.search.filters import Filter
 from service.search.options import RERANK_DEPTH, QueryOptions
-from service.search.table import Filter
 
 Array = NDArray[np.float32]
 _Best = tuple[Candidates, Array, Array]

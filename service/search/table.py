@@ -2,126 +2,52 @@
 
 from __future__ import annotations
 
-import itertools
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+import errno
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Any
 
-import faiss
 import numpy as np
 from numpy.typing import NDArray
+from pydantic_core import from_json, to_json
 
-from service.record.records import CropLabel, IndexedCrop, group_code
+from service.record.records import LABEL, CropLabel, IndexedCrop, group_code
+from service.search import blocks
+from service.search.blocks import TextBlocks, VectorBlocks
+from service.search.filters import EVERY_CROP, Filter, Rows, View, grown
+from service.search.index_files import FileSet, Stored
 
 COPIED_AT_ONCE = 1024
 FIRST_CAPACITY = 256
-# Above this share of a block, multiplying all of it is faster than copying the wanted rows first.
-WHOLE_BLOCK_SHARE = 0.25
-# Codes of an unknown camera, and of one that no crop has.
-UNKNOWN, NOWHERE = -1, -2
-COLUMNS = ("norms", "row_ids", "valid", "groups", "cameras", "_captured")
-
-
-class VectorBlocks:
-    """Rows `(d,)` float32, numbered from 0, in blocks of a fixed height.
-
-    Appending moves nothing, so that other threads may read rows meanwhile. The owner counts rows.
-    """
-
-    def __init__(self, dimension: int, block_rows: int) -> None:
-        self.dimension = dimension
-        self.block_rows = block_rows
-        self._blocks: list[NDArray[np.float32]] = []
-
-    def reserve(self, rows: int) -> None:
-        """Makes room for so many rows in all; a block takes memory as it is written."""
-        while len(self._blocks) * self.block_rows < rows:
-            self._blocks.append(np.empty((self.block_rows, self.dimension), np.float32))
-
-    def __setitem__(self, row: int, vector: NDArray[np.float32] | float) -> None:
-        """Writes a row for which there is room."""
-        number, place = divmod(row, self.block_rows)
-        self._blocks[number][place] = vector
-
-    def __getitem__(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """A copy of rows `(n, d)`."""
-        found = np.empty((len(rows), self.dimension), np.float32)
-        numbers, places = np.divmod(rows, self.block_rows)
-        for number in np.unique(numbers):
-            here = numbers == number
-            found[here] = self._blocks[number][places[here]]
-        return found
-
-    def products(self, rows: NDArray[np.int64], query: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Inner products `(n,)` of rows, ascending, with a query `(d,)`."""
-        products = np.empty(len(rows), np.float32)
-        blocks = np.arange(len(self._blocks) + 1)
-        edges = np.searchsorted(rows, blocks * self.block_rows).tolist()
-        for number, (start, stop) in enumerate(itertools.pairwise(edges)):
-            if start == stop:
-                continue
-            places = rows[start:stop] - number * self.block_rows
-            filled = self._blocks[number][: places[-1] + 1]
-            if len(places) > WHOLE_BLOCK_SHARE * len(filled):
-                products[start:stop] = _products(filled, query)[places]
-            else:
-                products[start:stop] = _products(filled[places], query)
-        return products
-
-
-def _products(vectors: NDArray[np.float32], query: NDArray[np.float32]) -> NDArray[np.float32]:
-    # FAISS's own loop takes half the time of a matrix product through BLAS for one query. It is as
-    # fast as IndexFlatIP, which would need a second copy of every vector.
-    products = np.empty(len(vectors), np.float32)
-    # FAISS exports it, its type stubs leave it out.
-    faiss.fvec_inner_products_ny(  # type: ignore[attr-defined]
-        faiss.swig_ptr(products),
-        faiss.swig_ptr(np.ascontiguousarray(query)),
-        faiss.swig_ptr(vectors),
-        vectors.shape[1],
-        len(vectors),
-    )
-    return products
-
-
-@dataclass(frozen=True)
-class Filter:
-    """Which crops a search may return; a crop of unknown camera or time passes no `only`.
-
-    Attributes:
-        cameras: only these; empty for every camera.
-        exclude_cameras: none of these.
-        captured_after, captured_before: inclusive bounds, with time zone.
-        without: `row_id`s to leave out.
-    """
-
-    cameras: tuple[str, ...] = ()
-    exclude_cameras: tuple[str, ...] = ()
-    captured_after: datetime | None = None
-    captured_before: datetime | None = None
-    without: frozenset[int] = frozenset()
-
-    def passes(self, label: CropLabel) -> bool:
-        """Whether a crop with this label may be returned."""
-        taken, after, before = label.captured_at, self.captured_after, self.captured_before
-        if self.cameras and label.camera not in self.cameras:
-            return False
-        if label.camera in self.exclude_cameras or label.row_id in self.without:
-            return False
-        if taken is None:
-            return after is None and before is None
-        return (after is None or taken >= after) and (before is None or taken <= before)
-
-
-EVERY_CROP = Filter()
+# The code of an unknown camera, and the group number of no identity.
+UNKNOWN, UNNAMED = -1, -1
+# Camera filters that are counted along with every change; each takes a byte a row and more.
+MOST_VIEWS = 8
+SHORTEST = 1e-12
+COLUMNS: Mapping[str, type] = {
+    "norms": np.float32,
+    "row_ids": np.int64,
+    "valid": np.bool_,
+    "groups": np.int64,
+    "cameras": np.int32,
+    "captured": np.float64,
+    "crop_hashes": np.uint64,
+    "vector_sums": np.uint64,
+    "text_at": np.int64,
+    "text_bytes": np.int32,
+    "text_sums": np.uint64,
+}
+COPIED = ("norms", "row_ids", "groups", "cameras", "captured", "crop_hashes", "vector_sums")
 
 
 class RowTable:
     """Columns of equal length; a row is never reused while the table lives.
 
     One thread writes. Another may read the rows that were there before: `rewritten` does, and
-    `catch_up` then applies what changed meanwhile.
+    `catch_up` then applies what changed meanwhile. No crop is kept as an object: a label is a text
+    that is read where it is asked for.
 
     Attributes:
         vectors: as the embedder gave them; the first `size` rows count.
@@ -129,79 +55,113 @@ class RowTable:
         row_ids: the record's ids, `(capacity,)` int64, ascending.
         valid: False where a crop was deleted.
         valid_count: the number of valid rows.
-        groups: `(capacity,)` int64, equal for the crops of one identity and not negative; a crop
-            without an identity has a negative value of its own.
+        groups: `(capacity,)` int64, the group codes.
         cameras: `(capacity,)` int32, a code for each camera; -1 where it is unknown.
+        files: that hold vectors and labels; None for memory.
+        unsaved: the number of rows that were changed since the files were complete.
     """
 
-    def __init__(self, dimension: int, block_rows: int, secret: bytes = b"") -> None:
-        self.size = self.valid_count = 0
+    norms: NDArray[np.float32]
+    row_ids: NDArray[np.int64]
+    valid: NDArray[np.bool_]
+    groups: NDArray[np.int64]
+    cameras: NDArray[np.int32]
+    captured: NDArray[np.float64]
+    crop_hashes: NDArray[np.uint64]
+    vector_sums: NDArray[np.uint64]
+    text_at: NDArray[np.int64]
+    text_bytes: NDArray[np.int32]
+    text_sums: NDArray[np.uint64]
+
+    def __init__(
+        self,
+        dimension: int,
+        block_rows: int,
+        secret: bytes = b"",
+        files: FileSet | None = None,
+    ) -> None:
+        self.size = self.valid_count = self.unsaved = 0
+        self.files = files
+        self.vectors = VectorBlocks(dimension, block_rows, files.vectors if files else None)
+        self.texts = TextBlocks(files.texts if files else None)
+        self._erased_bytes = 0
+        for name, dtype in COLUMNS.items():
+            setattr(self, name, np.zeros(0, dtype))
         self._secret = secret
-        self.vectors = VectorBlocks(dimension, block_rows)
-        self.norms = np.empty(0, np.float32)
-        self.row_ids = np.empty(0, np.int64)
-        self.valid = np.zeros(0, np.bool_)
-        self.groups = np.empty(0, np.int64)
-        self.cameras = np.empty(0, np.int32)
-        self._captured = np.empty(0, np.float64)
-        self._camera_codes: dict[str, int] = {}
-        self._labels: list[CropLabel | None] = []
-        self._row_of_crop: dict[str, int] = {}
-        self._crops_of_group: Counter[int] = Counter()
+        self.cameras_known: dict[str, int] = {}
+        self._group_numbers: dict[int, int] = {}
+        self._numbers = np.zeros(0, np.int32)
+        self._all = View(EVERY_CROP, 0)
+        self._views: dict[Filter, View] = {}
+        self._selected: tuple[Filter, Rows] | None = None
+        # Of a rewritten table: where the texts of its rows began.
+        self._copied_from = np.zeros(0, np.int64)
 
     def reserve(self, crops: int) -> None:
         """Makes room for so many more crops; where memory is short it changes nothing."""
         size, capacity = self.size + crops, len(self.row_ids)
-        self.vectors.reserve(size)
+        self.vectors.blocks.reserve(size)
         if size > capacity:
-            more = max(size, 2 * capacity, FIRST_CAPACITY) - capacity
-            grown = {name: np.pad(getattr(self, name), (0, more)) for name in COLUMNS}
-            vars(self).update(grown)
+            self._grow(max(size, 2 * capacity, FIRST_CAPACITY))
 
     def append(self, crops: Sequence[IndexedCrop]) -> None:
         """Adds crops at the end; a `MemoryError` comes before the first change."""
         self.reserve(len(crops))
-        for crop in crops:
-            row, label = self.size, crop.label
-            self.vectors[row] = crop.vector
-            self.norms[row] = max(float(np.linalg.norm(crop.vector)), 1e-12)
-            self.row_ids[row] = label.row_id
-            self.valid[row] = True
-            self._labels.append(label)
-            self._set_label(row, label)
-            self._row_of_crop[label.crop_id] = row
-            self.size += 1
-            self.valid_count += 1
+        if not crops:
+            return
+        labels, rows = [crop.label for crop in crops], self._new_rows(len(crops))
+        vectors = np.stack([np.asarray(crop.vector, np.float32) for crop in crops])
+        self._set_texts(rows, [_text(label) for label in labels])
+        self.vectors.blocks.write(self.size, vectors)
+        self.norms[rows] = np.maximum(np.linalg.norm(vectors, axis=1), SHORTEST)
+        self.vector_sums[rows] = blocks.vector_sums(vectors)
+        self.row_ids[rows] = [label.row_id for label in labels]
+        self.crop_hashes[rows] = [_crop_hash(label.crop_id) for label in labels]
+        self._set_labels(rows, labels)
+        self._show(rows)
 
-    def mark_deleted(self, row_id: int) -> int | None:
-        """Deletes a crop, also from memory, and returns its row; None where it is not there."""
-        row = self._row(row_id)
-        if row is not None:
-            del self._row_of_crop[self.label(row).crop_id]
-            self.valid[row] = False
-            self.vectors[row] = 0.0
-            self._labels[row] = None
-            self.valid_count -= 1
-            self._count(row, -1)
-        return row
+    def mark_deleted(self, row_ids: Iterable[int]) -> Rows:
+        """Deletes crops, also from memory and files; answers the rows of those that were there."""
+        found = {row for one in row_ids if (row := self._row(one)) is not None}
+        rows = np.array(sorted(found), np.int64)
+        self._count(rows, shown=False)
+        self.valid[rows] = False
+        nothing = np.zeros((1, self.vectors.dimension), np.float32)
+        for row in found:
+            self.vectors.blocks.write(row, nothing)
+            self._erase_text(row)
+        self.valid_count -= len(rows)
+        self.unsaved += len(rows)
+        return rows
 
     def relabel(self, labels: Iterable[CropLabel]) -> None:
         """Gives crops other labels; unknown and deleted ones are ignored."""
-        for label in labels:
-            row = self._row(label.row_id)
-            if row is not None:
-                self._count(row, -1)
-                self._set_label(row, label)
+        found = {row: label for label in labels if (row := self._row(label.row_id)) is not None}
+        if not found:
+            return
+        rows, new = np.array(list(found), np.int64), list(found.values())
+        self._count(rows, shown=False)
+        for row in found:
+            self._erase_text(row)
+        self._set_texts(rows, list(map(_text, new)))
+        self._set_labels(rows, new)
+        self._count(rows, shown=True)
+        self.unsaved += len(rows)
 
     @property
     def identities(self) -> int:
         """The number of identities, a crop without one counting by itself; any thread may ask."""
-        return len(self._crops_of_group)
+        return self._all.identities
 
     @property
     def newest(self) -> int:
         """The highest `row_id`, also of a deleted crop; −1 where there is none."""
         return int(self.row_ids[self.size - 1]) if self.size else -1
+
+    @property
+    def wasteful(self) -> bool:
+        """Whether most of the texts' bytes are of labels that were changed."""
+        return self._erased_bytes > max(self.texts.used // 2, COPIED_AT_ONCE**2)
 
     def holds(self, row_id: int) -> bool:
         """Whether a crop is there and not deleted."""
@@ -209,16 +169,20 @@ class RowTable:
 
     def row_of(self, crop_id: str) -> int | None:
         """The row of a valid crop."""
-        return self._row_of_crop.get(crop_id)
+        hashes = self.crop_hashes[: self.size]
+        alike = np.flatnonzero((hashes == np.uint64(_crop_hash(crop_id))) & self.valid[: self.size])
+        return next((row for row in alike.tolist() if self.label(row).crop_id == crop_id), None)
 
     def label(self, row: int) -> CropLabel:
         """The label of a valid row."""
-        label = self._labels[row]
-        if label is None:
+        if not self.valid[row]:
             raise LookupError(f"row {row} was deleted")
-        return label
+        text = self.texts.text(int(self.text_at[row]), int(self.text_bytes[row]))
+        label = CropLabel(*from_json(text))
+        captured: Any = label.captured_at
+        return replace(label, captured_at=datetime.fromisoformat(captured)) if captured else label
 
-    def units(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    def units(self, rows: Rows) -> NDArray[np.float32]:
         """A copy of rows at unit length, `(n, d)`."""
         return np.asarray(self.vectors[rows] / self.norms[rows, None], np.float32)
 
@@ -227,47 +191,68 @@ class RowTable:
         for start in range(0, size, self.vectors.block_rows):
             yield self.units(np.arange(start, min(start + self.vectors.block_rows, size)))
 
-    def select(self, wanted: Filter) -> NDArray[np.int64]:
-        """The valid rows that pass a filter, ascending."""
-        passing, codes = self.valid[: self.size].copy(), self._camera_codes
-        cameras, captured = self.cameras[: self.size], self._captured[: self.size]
-        if wanted.cameras:
-            passing &= np.isin(cameras, [codes.get(name, NOWHERE) for name in wanted.cameras])
-        if wanted.exclude_cameras:
-            excluded = [codes.get(name, NOWHERE) for name in wanted.exclude_cameras]
-            passing &= ~np.isin(cameras, excluded)
+    def select(self, wanted: Filter) -> Rows:
+        """The valid rows that pass a filter, ascending; not to be changed."""
+        if self._selected and self._selected[0] == wanted:
+            return self._selected[1]
+        passing = self._view(wanted).mask[: self.size]
+        captured = self.captured[: self.size]
         if wanted.captured_after:
-            passing &= captured >= wanted.captured_after.timestamp()
+            passing = passing & (captured >= wanted.captured_after.timestamp())
         if wanted.captured_before:
-            passing &= captured <= wanted.captured_before.timestamp()
+            passing = passing & (captured <= wanted.captured_before.timestamp())
         if wanted.without:
-            passing &= ~np.isin(self.row_ids[: self.size], list(wanted.without))
-        return np.flatnonzero(passing)
+            passing = passing.copy()
+            passing[[row for one in wanted.without if (row := self._row(one)) is not None]] = False
+        rows = np.flatnonzero(passing)
+        self._selected = wanted, rows
+        return rows
+
+    def count_identities(self, wanted: Filter) -> int:
+        """The number of identities of the rows that pass a filter, as in `identities`."""
+        if wanted == wanted.of_cameras:
+            return self._view(wanted).identities
+        numbers = self._numbers[self.select(wanted)]
+        seen = np.zeros(len(self._group_numbers) + 1, np.bool_)
+        seen[numbers] = True
+        unnamed = int(np.count_nonzero(numbers < 0))
+        return int(np.count_nonzero(seen[:UNNAMED])) + unnamed
 
     def named_crops(self) -> NamedCrops:
         """The valid rows with an identity; other threads may read their vectors."""
         rows = np.flatnonzero(self.valid[: self.size] & (self.groups[: self.size] >= 0))
         return NamedCrops(self, rows, self.groups[rows], self.cameras[rows].astype(np.int64))
 
-    def rewritten(self, rows: NDArray[np.int64], between: Callable[[], None]) -> RowTable:
+    def rewritten(
+        self, rows: Rows, between: Callable[[], None], files: FileSet | None = None
+    ) -> RowTable:
         """Another table of these rows alone; `catch_up` has to be called before it is used.
 
         Args:
             rows: ascending, valid when the caller read them. They may be deleted meanwhile.
             between: called now and then; an error of it ends this.
+            files: where it lies; None for memory.
         """
-        table = RowTable(self.vectors.dimension, self.vectors.block_rows, self._secret)
+        table = RowTable(self.vectors.dimension, self.vectors.block_rows, self._secret, files)
+        table._copied_from = self.text_at[rows]
+        # The same one: cameras only join it.
+        table.cameras_known = self.cameras_known
         for start in range(0, len(rows), COPIED_AT_ONCE):
             between()
             part = rows[start : start + COPIED_AT_ONCE]
-            # Labels first: where one is still there, the vector that is read next may be torn by
-            # its deletion, which `catch_up` finds.
-            labels = [self._labels[row] for row in part.tolist()]
-            pairs = zip(labels, self.vectors[part], strict=True)
-            table.append([IndexedCrop(label, vector) for label, vector in pairs if label])
+            table.reserve(len(part))
+            new = table._new_rows(len(part))
+            # What is changed or deleted while it is copied is found by `catch_up`.
+            where = zip(table._copied_from[new].tolist(), self.text_bytes[part], strict=True)
+            table._set_texts(new, [self.texts.text(*one) for one in where])
+            table.vectors.blocks.write(table.size, self.vectors[part])
+            for name in COPIED:
+                getattr(table, name)[new] = getattr(self, name)[part]
+            table._number(new)
+            table._show(new)
         return table
 
-    def catch_up(self, old: RowTable, size: int) -> NDArray[np.int64]:
+    def catch_up(self, old: RowTable, size: int) -> Rows:
         """Applies the changes of a table since this one was made of its rows.
 
         Args:
@@ -280,30 +265,136 @@ class RowTable:
             MemoryError: too little for the added rows; this table cannot be used.
         """
         places = np.searchsorted(old.row_ids[: old.size], self.row_ids[: self.size])
-        deleted = np.flatnonzero(~old.valid[places])
-        for row in deleted.tolist():
-            self.mark_deleted(int(self.row_ids[row]))
-        now = [old._labels[place] for place in places.tolist()]
-        pairs = zip(now, self._labels, strict=True)
-        self.relabel([label for label, own in pairs if label and label is not own])
+        gone = ~old.valid[places]
+        deleted = np.flatnonzero(gone)
+        changed = np.flatnonzero((old.text_at[places] != self._copied_from) & ~gone)
+        self.mark_deleted(self.row_ids[deleted].tolist())
+        self.relabel([old.label(row) for row in places[changed].tolist()])
         added = np.flatnonzero(old.valid[size : old.size]) + size
         new = zip(added.tolist(), old.vectors[added], strict=True)
         self.append([IndexedCrop(old.label(row), vector) for row, vector in new])
         return deleted
 
-    def _set_label(self, row: int, label: CropLabel) -> None:
-        self._labels[row] = label
-        self.groups[row] = group_code(label, self._secret)
-        codes, camera = self._camera_codes, label.camera
-        self.cameras[row] = codes.setdefault(camera, len(codes)) if camera is not None else UNKNOWN
-        self._captured[row] = label.captured_at.timestamp() if label.captured_at else np.nan
-        self._count(row, 1)
+    @property
+    def in_files(self) -> bool:
+        """Whether all of it lies in files."""
+        return self.files is not None and self.vectors.blocks.whole and self.texts.blocks.whole
 
-    def _count(self, row: int, crops: int) -> None:
-        group = int(self.groups[row])
-        self._crops_of_group[group] += crops
-        if not self._crops_of_group[group]:
-            del self._crops_of_group[group]
+    def require_files(self) -> None:
+        """Raises `OSError` where it has files that did not take all of it."""
+        if self.files and not self.in_files:
+            raise OSError(errno.ENOSPC, f"{self.files.folder} could not be written")
+
+    def discard(self) -> None:
+        """Removes its files; those that read it go on."""
+        if self.files:
+            self.files.remove()
+
+    def checkpoint(self, named: Mapping[str, Any]) -> Stored | None:
+        """The columns as they are, copied; None for a table that is not wholly in files.
+
+        Until it is written the one before is that of the files.
+
+        Args:
+            named: what it is of, as JSON.
+        """
+        if self.files is None or not self.in_files:
+            return None
+        columns = {name: getattr(self, name)[: self.size].copy() for name in COLUMNS}
+        known = {"rows": self.size, "texts": self.texts.used, "cameras": {**self.cameras_known}}
+        self.unsaved = 0
+        return Stored(self.files, {**named, **known}, columns)
+
+    def restore(
+        self, columns: Mapping[str, NDArray[Any]], cameras: Mapping[str, int], text_bytes: int
+    ) -> None:
+        """Fills an empty table with columns of rows whose vectors and texts its files have."""
+        self.size = size = len(columns["row_ids"])
+        self.vectors.blocks.reserve(size)
+        self.texts.blocks.reserve(text_bytes)
+        self._grow(size)
+        for name, column in columns.items():
+            getattr(self, name)[:] = column
+        self.cameras_known, self.texts.used = dict(cameras), text_bytes
+        rows = np.flatnonzero(self.valid)
+        codes, numbers = np.unique(self.groups[rows], return_inverse=True)
+        # The negative ones, which are of no identity, come first.
+        unnamed = int(np.count_nonzero(codes < 0))
+        self._numbers[rows] = np.maximum(numbers - unnamed, UNNAMED)
+        self._group_numbers = {code: at for at, code in enumerate(codes[unnamed:].tolist())}
+        self._all.add(rows, self._numbers[rows])
+        self.valid_count = len(rows)
+        self._erased_bytes = text_bytes - int(self.text_bytes[rows].sum())
+
+    def _new_rows(self, count: int) -> Rows:
+        return np.arange(self.size, self.size + count)
+
+    def _show(self, rows: Rows) -> None:
+        """Counts rows at the end, whose columns are complete."""
+        self.valid[rows] = True
+        self.size += len(rows)
+        self.valid_count += len(rows)
+        self.unsaved += len(rows)
+        self._count(rows, shown=True)
+
+    def _set_texts(self, rows: Rows, texts: Sequence[bytes]) -> None:
+        self.text_at[rows], self.text_bytes[rows], self.text_sums[rows] = self.texts.append(texts)
+
+    def _erase_text(self, row: int) -> None:
+        size = int(self.text_bytes[row])
+        self.texts.erase(int(self.text_at[row]), size)
+        self._erased_bytes += size
+
+    def _set_labels(self, rows: Rows, labels: Sequence[CropLabel]) -> None:
+        codes = self.cameras_known
+        self.groups[rows] = [group_code(label, self._secret) for label in labels]
+        self._number(rows)
+        self.cameras[rows] = [
+            UNKNOWN if one.camera is None else codes.setdefault(one.camera, len(codes))
+            for one in labels
+        ]
+        self.captured[rows] = [
+            one.captured_at.timestamp() if one.captured_at else np.nan for one in labels
+        ]
+
+    def _number(self, rows: Rows) -> None:
+        """Numbers the groups of rows, from 0 in the order in which they came."""
+        known, codes = self._group_numbers, self.groups[rows].tolist()
+        self._numbers[rows] = [
+            UNNAMED if code < 0 else known.setdefault(code, len(known)) for code in codes
+        ]
+
+    def _grow(self, capacity: int) -> None:
+        names = [*COLUMNS, "_numbers"]
+        vars(self).update({name: grown(getattr(self, name), capacity) for name in names})
+        for view in (self._all, *self._views.values()):
+            view.grow(capacity)
+
+    def _count(self, rows: Rows, shown: bool) -> None:
+        """Changes the views as rows begin or cease to be shown with their present labels."""
+        self._selected, numbers = None, self._numbers[rows]
+        for view in (self._all, *self._views.values()):
+            if shown:
+                passing = view.passing(self.cameras[rows], self.cameras_known)
+                view.add(rows[passing], numbers[passing])
+            else:
+                view.remove(rows, numbers)
+
+    def _view(self, wanted: Filter) -> View:
+        """Of a filter's cameras; the one that was made first gives way to one more."""
+        cameras = wanted.of_cameras
+        if cameras == EVERY_CROP:
+            return self._all
+        view = self._views.get(cameras)
+        if view is None:
+            view, valid = View(cameras, len(self.row_ids)), self.valid[: self.size]
+            passing = view.passing(self.cameras[: self.size], self.cameras_known)
+            rows = np.flatnonzero(passing & valid)
+            view.add(rows, self._numbers[rows])
+            if len(self._views) == MOST_VIEWS:
+                del self._views[next(iter(self._views))]
+            self._views[cameras] = view
+        return view
 
     def _row(self, row_id: int) -> int | None:
         """The row of a crop that is there and not deleted."""
@@ -330,3 +421,12 @@ class NamedCrops:
     def at(self, places: NDArray[np.int64]) -> NamedCrops:
         """The crops at some places, in their order."""
         return NamedCrops(self.table, self.rows[places], self.names[places], self.cameras[places])
+
+
+def _text(label: CropLabel) -> bytes:
+    return to_json(LABEL(label))
+
+
+def _crop_hash(crop_id: str) -> int:
+    digest = hashlib.blake2b(crop_id.encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big")

@@ -13,10 +13,10 @@ from model.search_calibration import artefact_search_calibration
 from service.record.records import CropLabel, IndexedCrop
 from service.search import quantized
 from service.search.calibration import CurrentCalibration
+from service.search.filters import Filter
 from service.search.index import GalleryIndex, IndexLimits
 from service.search.options import QueryOptions
 from service.search.ranking import Search
-from service.search.table import Filter
 
 ASKED_FOR_ALONE = {
     "PROPOSED_SHARE": 1.0,

@@ -15,6 +15,7 @@ from service.gallery.gallery import Gallery
 from service.gallery.replication import ReplicatedGalleries
 from service.record.record import open_redis
 from service.record.records import ArchivedCrop, Enrolment, Removal
+from service.search.index_files import IndexFolder
 from service.search.options import QueryOptions
 from service.search.query import run_search
 from service.search.ranking import Ranking
@@ -26,13 +27,15 @@ TIMEOUT_SECONDS = 1.0
 class Replica:
     """Opens galleries on a Redis, as a process of the service does."""
 
-    def __init__(self, url: str, *embedders: str) -> None:
+    def __init__(self, url: str, *embedders: str, files: IndexFolder | None = None) -> None:
         # Of these galleries the calibration was read, in order.
         self.calibrated: list[str] = []
         self.store = open_redis(url, timeout_seconds=TIMEOUT_SECONDS)
         self.device = DeviceThread()
         sizes = dict.fromkeys(embedders or (EMBEDDER,), 4)
-        self.galleries = ReplicatedGalleries(self.store, self.device, sizes, self._calibrate)
+        self.galleries = ReplicatedGalleries(
+            self.store, self.device, sizes, self._calibrate, folders=files
+        )
         self.galleries.load()
 
     def close(self) -> None:

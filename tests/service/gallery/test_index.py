@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from bench.scale_crops import KINDS, ScaleCrops
 from service.record.records import CropLabel, IndexedCrop
 from service.search import quantized
+from service.search.filters import EVERY_CROP, Filter
 from service.search.index import GalleryIndex, IndexLimits
-from service.search.table import EVERY_CROP, Filter
+from service.search.index_files import IndexFolder
 
 DIMENSION = 8
 BLOCK_ROWS = 16
@@ -33,6 +34,16 @@ LIMITS = IndexLimits(
 QUANTIZED = replace(LIMITS, quantized_rows=40)
 
 
+CAMERA_FILTERS = (
+    EVERY_CROP,
+    Filter(cameras=("west", "north")),
+    Filter(exclude_cameras=("west",)),
+    Filter(cameras=("east", "west"), exclude_cameras=("east",)),
+)
+LATE = datetime.fromtimestamp(1_000_030, UTC)
+FOLDERS: list[pytest.TempPathFactory] = []
+
+
 @pytest.fixture(autouse=True)
 def _quantized_at_any_price(monkeypatch: pytest.MonkeyPatch) -> None:
     """So few rows are scanned exactly as quickly."""
@@ -46,8 +57,21 @@ def _crop(row_id: int, seed: int, camera: str | None = "east") -> IndexedCrop:
 
 
 def _index(path: str) -> GalleryIndex:
-    """On the host, to be copied to a device (the processor), or with 8-bit integers."""
-    return GalleryIndex(DIMENSION, QUANTIZED if path == "quantized" else LIMITS, BLOCK_ROWS)
+    """On the host, in files, copied to a device (the processor), or with 8-bit integers."""
+    limits = QUANTIZED if path == "quantized" else LIMITS
+    if path != "files":
+        return GalleryIndex(DIMENSION, limits, BLOCK_ROWS)
+    folder = IndexFolder(FOLDERS[-1].mktemp("index"), 1, 0)
+    index = GalleryIndex(DIMENSION, limits, BLOCK_ROWS, folder=folder)
+    index.use_files(1)
+    assert index.table.in_files
+    return index
+
+
+@pytest.fixture(scope="module", autouse=True)
+def folders(tmp_path_factory):
+    """A folder for each index in files."""
+    FOLDERS.append(tmp_path_factory)
 
 
 def _plan(index: GalleryIndex, path: str):
@@ -66,6 +90,11 @@ def _plain_search(crops, query, limit, wanted):
         vector = crop.vector.astype(np.float64)
         scored.append((-np.float32(vector @ unit / np.linalg.norm(vector)), label.row_id))
     return [row_id for _, row_id in sorted(scored)][:limit]
+
+
+def _plain_identities(crops, wanted):
+    passing = (crop.label for crop in crops.values() if wanted.passes(crop.label))
+    return len({label.identity or label.row_id for label in passing})
 
 
 def _found(index, query, limit, wanted=EVERY_CROP):
@@ -95,7 +124,7 @@ steps = st.lists(
 )
 
 
-@pytest.mark.parametrize("path", ["host", "device", "quantized"])
+@pytest.mark.parametrize("path", ["host", "files", "device", "quantized"])
 @settings(max_examples=30, deadline=None)
 @given(steps, st.integers(0, 120))
 def test_whatever_is_added_removed_and_compacted_a_search_finds_the_nearest_living(
@@ -139,7 +168,7 @@ def test_whatever_is_added_removed_and_compacted_a_search_finds_the_nearest_livi
     assert index.count == len(crops)
 
 
-@pytest.mark.parametrize("path", ["host", "device", "quantized"])
+@pytest.mark.parametrize("path", ["host", "files", "device", "quantized"])
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=90), st.integers(1, 12), st.data())
 def test_a_search_for_groups_finds_the_nearest_crop_of_each_identity(path, people, limit, data):
@@ -150,6 +179,10 @@ def test_a_search_for_groups_finds_the_nearest_crop_of_each_identity(path, peopl
         named = replace(crop.label, identity=str(person) if person else None)
         crops[row_id] = replace(crop, label=named)
     index.add(crops.values())
+    asked = [replace(one, captured_after=after) for one in CAMERA_FILTERS for after in (None, LATE)]
+    for wanted in asked:
+        # What was counted once is counted on with every change.
+        assert index.identities(wanted) == _plain_identities(crops, wanted)
     plan = _plan(index, path)
     built = plan.build() if plan else None
     for row_id in data.draw(st.sets(st.sampled_from(sorted(crops)))):
@@ -167,11 +200,14 @@ def test_a_search_for_groups_finds_the_nearest_crop_of_each_identity(path, peopl
         leaders = {}
         for row_id in _plain_search(crops, query, len(crops), wanted):
             leaders.setdefault(crops[row_id].label.identity or row_id, row_id)
+        assert index.identities(wanted) == len(leaders)
         found = index.search_groups(query, limit, wanted)
         assert found.row_ids.tolist() == list(leaders.values())[:limit]
+    for wanted in asked:
+        assert index.identities(wanted) == _plain_identities(crops, wanted)
 
 
-@pytest.mark.parametrize("path", ["host", "device"])
+@pytest.mark.parametrize("path", ["host", "files", "device"])
 def test_many_equal_vectors_are_cut_by_age(path):
     index = _index(path)
     index.add(_crop(row_id, seed=1, camera=CAMERAS[row_id % 2]) for row_id in range(1, 301))
@@ -182,7 +218,7 @@ def test_many_equal_vectors_are_cut_by_age(path):
     assert _found(index, query, 10, Filter(cameras=("west",))) == list(range(1, 20, 2))
 
 
-@pytest.mark.parametrize("path", ["host", "device"])
+@pytest.mark.parametrize("path", ["host", "files", "device"])
 def test_scores_stay_what_they_were_through_a_compaction(path):
     index = _index(path)
     index.add(_crop(row_id, seed=row_id) for row_id in range(1, 401))
@@ -208,7 +244,7 @@ def test_host_and_device_give_the_same_rows_and_cosines_in_either_dtype():
     assert (host.dtype, device.dtype) == ("float32", "float16")
 
 
-@pytest.mark.parametrize("path", ["host", "device", "quantized"])
+@pytest.mark.parametrize("path", ["host", "files", "device", "quantized"])
 def test_what_is_removed_added_or_relabelled_while_an_index_is_rewritten_shows_after_it(path):
     index = _index(path)
     index.add(_crop(row_id, seed=row_id) for row_id in range(1, 201))

@@ -22,6 +22,7 @@ from service.ops.health import STOPPED
 from service.record import crops
 from service.record.engine import ChangesLost
 from service.record.records import CropLabel, GallerySettings
+from service.search.index_files import IndexFolder
 from tests.service.gallery.new_crops import EMBEDDER, OTHER_EMBEDDER, new_crop
 from tests.service.gallery.replicas import Replica
 from tests.service.redis_server import redis_server
@@ -36,8 +37,9 @@ def opened(redis_record):
     redis_record.ask("FLUSHALL")
     with contextlib.ExitStack() as held:
 
-        def open_replica(*embedders: str) -> Replica:
-            return held.enter_context(contextlib.closing(Replica(redis_record.url, *embedders)))
+        def open_replica(*embedders: str, **options) -> Replica:
+            replica = Replica(redis_record.url, *embedders, **options)
+            return held.enter_context(contextlib.closing(replica))
 
         yield open_replica
 
@@ -304,6 +306,39 @@ def test_while_everything_is_read_again_searches_are_stale_and_writes_go_on(pair
     threading.Timer(0.2, go.set).start()
     assert other.enroll(HERE, 2)[0] in other.shown(HERE)
     eventually(lambda: other.galleries.record_state.state == "in_step")
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_replica_goes_on_from_its_own_files_while_the_changes_since_are_kept(
+    opened, tmp_path, monkeypatch, lost
+):
+    files = IndexFolder(tmp_path, 1, 0)
+    one = opened(files=files)
+    first, second = one.enroll(HERE, 1, 2)
+    other = opened(files=files)
+    for replica in (one, other):
+        index = replica.galleries.get(HERE).index
+        if plan := replica.device.submit(index.compaction).result():
+            replica.device.submit(index.replace, plan.build()).result()
+        replica.galleries.save_index(replica.galleries.get(HERE))
+    assert len(list(tmp_path.glob("1/*/columns"))) == 2
+    other.galleries.close()
+    other.galleries.get(HERE).index.table.files.close()
+    other.galleries.get(HERE).index.clear()
+    one.remove(HERE, first)
+    (third,) = one.enroll(HERE, 3)
+    if lost:
+        one.store.changes.command("XTRIM", "gmn:changes", "MAXLEN", 0)
+    read, filled = crops.Crops.vectors, []
+    monkeypatch.setattr(
+        crops.Crops, "vectors", lambda self, number: filled.append(number) or read(self, number)
+    )
+    again = opened(files=files)
+    assert again.shown(HERE).keys() == {second, third}
+    assert bool(filled) == lost
+    assert again.galleries.get(HERE).index.table.in_files
+    (fourth,) = one.enroll(HERE, 4)
+    eventually(lambda: again.shown(HERE).keys() == {second, third, fourth})
 
 
 def test_a_record_that_was_emptied_is_not_taken_for_what_is_there(redis_record, pair):

@@ -20,8 +20,8 @@ from service.milvus.writing import CollectionWriter
 from service.record.record import Record, open_redis
 from service.record.records import ArchivedCrop, GalleryRecord, GallerySettings
 from service.record.remote_index import IndexState
+from service.search.filters import Filter
 from service.search.index import GalleryIndex
-from service.search.table import Filter
 from tests.service.gallery.new_crops import EMBEDDER, new_crop
 from tests.waiting import eventually
 

@@ -21,8 +21,8 @@ import numpy as np
 
 from bench.scale_crops import Array, ScaleCrops
 from service.milvus.index import MilvusIndexes
+from service.search.filters import Filter
 from service.search.index import GalleryIndex
-from service.search.table import Filter
 from tests.service.gallery.new_crops import EMBEDDER
 from tests.service.milvus.lab import Lab, lab
 from tests.service.milvus.servers import Real, milvus_server

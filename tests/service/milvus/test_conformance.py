@@ -9,7 +9,7 @@ import pytest
 
 from service.milvus import indexer
 from service.milvus.rows import Codes
-from service.search.table import Filter
+from service.search.filters import Filter
 from tests.service.gallery.new_crops import NOON
 from tests.service.milvus.lab import DIMENSION, drawn, drawn_crop, lab
 from tests.waiting import eventually

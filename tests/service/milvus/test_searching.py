@@ -17,11 +17,11 @@ from service.milvus.index import IndexRebuilding, MilvusIndexes
 from service.milvus.rows import Codes
 from service.record.record import open_sqlite
 from service.record.records import GallerySettings
+from service.search.filters import EVERY_CROP, Filter
 from service.search.index import GalleryIndex
 from service.search.options import QueryOptions
 from service.search.query import run_search
 from service.search.ranking import Search
-from service.search.table import EVERY_CROP, Filter
 from tests.service.gallery.new_crops import EMBEDDER, NOON, OTHER_EMBEDDER, new_crop
 from tests.service.milvus.fake_server import FakeServer
 

@@ -1,0 +1,110 @@
+"""A gallery's index follows the record, by the changes that were committed since."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+
+from service.gallery.gallery import Gallery, IndexMismatch
+from service.record.engine import Change
+from service.record.record import Record
+from service.record.records import Enrolment, IndexedCrop, Relabelling, Removal
+from service.search.index import GalleryIndex
+from service.search.index_files import DamagedFiles, Stored
+
+log = logging.getLogger(__name__)
+# The vectors of so many changes are held at once.
+CHANGES_PER_STEP = 32
+
+
+def read_changes(
+    record: Record, gallery: Gallery, changes: Sequence[Change]
+) -> Callable[[], None] | None:
+    """Reads what changes of a gallery need; answers what applies them together.
+
+    A row id is never given out twice, and crops are read after the changes: those that are there
+    are added with their last labels, the others were removed.
+
+    Returns:
+        None where the gallery has to be read again.
+    """
+    rows = rows_of(changes)
+    if "replaced" in rows:
+        return None
+    crops: list[IndexedCrop] = []
+    if gallery.own_index and (wanted := rows["added"] + rows["relabelled"]):
+        crops = record.crops.indexed(gallery.gallery_id, wanted)
+    now = record.galleries.get(gallery.gallery_id)
+    if now is None or not gallery.can_go_on_as(now, vectors=bool(crops)):
+        return None
+    version = max(change.version for change in changes)
+    added, relabelled = set(rows["added"]), set(rows["relabelled"])
+
+    def apply() -> None:
+        new = tuple(crop for crop in crops if crop.label.row_id in added)
+        labels = tuple(crop.label for crop in crops if crop.label.row_id in relabelled)
+        gallery.apply(Enrolment(version, now.embedding_fingerprint, (), new))
+        gallery.apply(Relabelling(version, labels))
+        if rows["removed"] and not gallery.needs_reindex:
+            gallery.apply(Removal(version, tuple(rows["removed"])))
+        gallery.follow_record(now)
+
+    return apply
+
+
+def rows_of(changes: Sequence[Change]) -> dict[str, list[int]]:
+    """The row ids of changes, by their kind."""
+    rows: dict[str, list[int]] = defaultdict(list)
+    for change in changes:
+        rows[change.kind] += change.row_ids
+    return rows
+
+
+def fill(record: Record, gallery: Gallery, crops: int) -> None:
+    """Fills a gallery's empty index, from files that are no more than behind or else the record.
+
+    Args:
+        crops: how many the record has.
+    """
+    index = gallery.own_index
+    if index is None:
+        return
+    for stored in gallery.stored_indexes(index, crops):
+        with contextlib.ExitStack() as failed:
+            failed.callback(stored.files.close)
+            failed.callback(index.clear)
+            if _go_on_from(record, gallery, index, stored):
+                failed.pop_all()
+                return
+    index.use_files(crops)
+    index.add(record.crops.vectors(gallery.gallery_id))
+
+
+def _go_on_from(record: Record, gallery: Gallery, index: GalleryIndex, stored: Stored) -> bool:
+    version, position = stored.named["version"], stored.named["position"]
+    changes = record.history.since(gallery.gallery_id, version, position)
+    if changes is None:
+        log.warning("gallery %s: its stored index is of another history", gallery.name)
+        return False
+    rows = rows_of(changes)
+    try:
+        index.open_files(stored, rows["removed"], rows["relabelled"])
+        gallery.version, gallery.crops = version, index.count
+        for first in range(0, len(changes), CHANGES_PER_STEP):
+            apply = read_changes(record, gallery, changes[first : first + CHANGES_PER_STEP])
+            if apply is None:
+                return False
+            apply()
+    except (DamagedFiles, IndexMismatch) as damage:
+        stored.files.move_aside(damage)
+        return False
+    except OSError as error:
+        log.error("gallery %s: its stored index cannot be read: %s", gallery.name, error)
+        return False
+    now = record.galleries.get(gallery.gallery_id)
+    if now and now.version == gallery.version and now.crops != index.count:
+        stored.files.move_aside(f"{index.count} crops of {now.crops}")
+        return False
+    return True

@@ -1,0 +1,125 @@
+"""What changed in a gallery since a version, for an index that was stored and is to go on.
+
+Redis keeps the changes of all galleries. In a file a gallery's changes are kept under its versions
+from the first stored index on, and up to it once a newer one is stored.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+
+from pydantic_core import from_json
+
+from service.record.engine import (
+    Change,
+    ChangeKind,
+    ChangesLost,
+    ChangeStream,
+    RecordPart,
+    Scan,
+    Transaction,
+    above,
+    key,
+    last_number,
+    transactional,
+)
+from service.record.entries import put_entry, read_entry, require_entry
+from service.record.records import GalleryRecord
+
+CHANGE = "change"
+OF_CROPS = ("added", "removed", "relabelled", "replaced")
+# An index that is further behind is filled anew.
+KEPT_CHANGES = 100_000
+CHANGES_AT_ONCE = 1000
+
+
+class History(RecordPart):
+    """The changes of galleries, by version."""
+
+    @transactional
+    def begin(self, transaction: Transaction, gallery_id: int) -> str:
+        """Keeps changes from now on; answers the position that names this moment.
+
+        It is for a record in a file. Another record with the same versions, such as an older copy
+        that went on, does not know the position. Changes from before the last one are dropped: an
+        index was stored there.
+        """
+        entry = require_entry(transaction, gallery_id)
+        own, first = key(CHANGE, gallery_id, entry.version), key(CHANGE, gallery_id)
+        if entry.changes_from is not None:
+            last = key(CHANGE, gallery_id, entry.changes_from)
+            transaction.delete(*(old for old, _ in transaction.scan(Scan(first, last))[0]))
+        kept = transaction.json(own)
+        if kept is None or entry.changes_from is None:
+            kept = ["stored", [], secrets.token_hex(8)]
+            transaction.put_json(own, kept)
+        entry.changes_from = entry.version
+        put_entry(transaction, entry)
+        return f"{entry.version} {kept[2]}"
+
+    def since(self, gallery_id: int, version: int, position: str) -> list[Change] | None:
+        """The changes of a gallery's crops after a version.
+
+        Args:
+            version: that is known, at the position or later.
+            position: from `begin`; with Redis the record, its server and the number of a change
+                that came no later than the version, separated by spaces.
+
+        Returns:
+            None where they are not kept any more, or all crops were replaced meanwhile.
+        """
+        entry, stream = read_entry(self._reader, gallery_id), self._engine.changes
+        if entry is None or entry.version < version:
+            return None
+        if stream:
+            kept = _of_stream(stream, gallery_id, position)
+        else:
+            kept = self._of_file(gallery_id, position)
+        if kept is None:
+            return None
+        found = [one for one in kept if one.version > version]
+        versions = range(version + 1, version + 1 + len(found))
+        whole = [one.version for one in found] == list(versions)
+        if not whole or version + len(found) < entry.version:
+            return None
+        return None if any(one.kind == "replaced" for one in found) else found
+
+    def _of_file(self, gallery_id: int, position: str) -> list[Change] | None:
+        begun, name = position.split()
+        prefix = key(CHANGE, gallery_id)
+        kept = self._reader.json(prefix + key(int(begun)))
+        if kept is None or kept[2] != name:
+            return None
+        return [
+            Change(0, kept[0], gallery_id, last_number(own), tuple(kept[1]))
+            for own, body in self._reader.every(above(prefix, int(begun)))
+            if (kept := from_json(body))
+        ]
+
+
+def _of_stream(stream: ChangeStream, gallery_id: int, position: str) -> list[Change] | None:
+    epoch, server, sequence = position.split()
+    if (epoch, server) != (stream.adopted, stream.server()):
+        return None
+    found: list[Change] = []
+    try:
+        while part := stream.after(int(sequence), CHANGES_AT_ONCE, 0.0):
+            found += (one for one in part if one.gallery_id == gallery_id)
+            sequence = str(part[-1].sequence)
+    except ChangesLost:
+        return None
+    return [one for one in found if one.kind in OF_CROPS]
+
+
+def note_change(
+    transaction: Transaction, entry: GalleryRecord, kind: ChangeKind, rows: Sequence[int]
+) -> None:
+    """Keeps a change of a gallery under its new version, where an index is stored."""
+    if entry.changes_from is None or transaction.engine.changes:
+        return
+    if entry.version - entry.changes_from > KEPT_CHANGES:
+        entry.changes_from = None
+        return
+    kept = [kind, list(rows), secrets.token_hex(8)]
+    transaction.put_json(key(CHANGE, entry.gallery_id, entry.version), kept)

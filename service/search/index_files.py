@@ -1,0 +1,181 @@
+"""Files of an index: vectors and label texts, which are mapped, and columns that complete them.
+
+A set of files belongs to one process, which holds its lock. `vectors` and `texts` change with the
+index: rows are appended and zeroed in place. `columns` is written anew at a checkpoint and names
+the moment of the record that the first rows of the others are right for; what was added later is
+ignored, and rows that do not have their checksum any more have to be among those that the record
+has changed since. So a process may be killed, or the machine lose its power, at any moment.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import itertools
+import json
+import logging
+import os
+import shutil
+import weakref
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from secrets import token_hex
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from typing_extensions import Buffer
+
+from service.ops.data_directory import STRAY, make_folder, move_aside, sync
+from service.ops.failpoints import failpoint
+
+log = logging.getLogger(__name__)
+Columns = dict[str, NDArray[Any]]
+COLUMNS = "columns"
+CHECKSUM_BYTES = 4
+
+
+class DamagedFiles(Exception):
+    """Files of an index are not what was written."""
+
+
+class FileSet:
+    """The files of one table, which this process holds.
+
+    Attributes:
+        vectors, texts: to be read and written in place.
+    """
+
+    def __init__(self, folder: Path, new: bool = False) -> None:
+        """Opens a folder's files, or makes them.
+
+        Raises:
+            OSError: they cannot be used; a `BlockingIOError` where another process holds them.
+        """
+        self.folder = folder
+        with contextlib.ExitStack() as opened:
+            self.vectors = opened.enter_context(_open(folder / "vectors", new))
+            # Released when nothing reads the mapped file any more.
+            fcntl.flock(self.vectors, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self.texts = opened.enter_context(_open(folder / "texts", new))
+            self.close = weakref.finalize(self, opened.pop_all().close)
+
+    def read_columns(self) -> Stored | None:
+        """The newest checkpoint; None where there is none.
+
+        Raises:
+            DamagedFiles: it is not what was written.
+            OSError: it cannot be read.
+        """
+        path = self.folder / COLUMNS
+        if not path.exists():
+            return None
+        content = memoryview(path.read_bytes())
+        body, checksum = content[:-CHECKSUM_BYTES], content[-CHECKSUM_BYTES:]
+        if zlib.crc32(body) != int.from_bytes(checksum, "big"):
+            raise DamagedFiles(f"{path} is not what was written")
+        size = int.from_bytes(body[:8], "big")
+        named, at = json.loads(bytes(body[8 : 8 + size])), 8 + size
+        columns: Columns = {}
+        for name, dtype in named.pop("columns"):
+            columns[name] = np.frombuffer(body, dtype, named["rows"], at)
+            at += columns[name].nbytes
+        return Stored(self, named, columns)
+
+    def remove(self) -> None:
+        """Removes the files; an index that reads them goes on."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def move_aside(self, why: object) -> None:
+        """Moves damaged files into the folder `stray`; nothing reads or erases them there."""
+        strays, name = self.folder.parent.parent / STRAY, self.folder.name
+        move_aside(self.folder, strays, name, f"holds files that are damaged ({why})")
+
+
+def _open(path: Path, new: bool) -> IO[bytes]:
+    return open(path, "w+b" if new else "r+b", buffering=0, opener=_private)
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_CLOEXEC, 0o600)
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A checkpoint.
+
+    Attributes:
+        named: what it is of, as JSON; `rows` are its rows, `position` and `version` the record's.
+        columns: by name, `(rows,)` each.
+    """
+
+    files: FileSet
+    named: Mapping[str, Any]
+    columns: Columns
+
+    def write(self) -> None:
+        """Makes it the newest one; vectors and texts are on the disk before; raises `OSError`."""
+        os.fsync(self.files.vectors.fileno())
+        os.fsync(self.files.texts.fileno())
+        failpoint("index-files.synced")
+        kinds = [(name, one.dtype.str) for name, one in self.columns.items()]
+        head = json.dumps({**self.named, "columns": kinds}).encode()
+        path = self.files.folder / COLUMNS
+        beside, checksum = path.with_suffix(".new"), 0
+        bodies: Iterable[Buffer] = (one.data for one in self.columns.values())
+        with open(beside, "wb", opener=_private) as file:
+            for part in itertools.chain([len(head).to_bytes(8, "big"), head], bodies):
+                checksum = zlib.crc32(part, checksum)
+                file.write(part)
+            file.write(checksum.to_bytes(CHECKSUM_BYTES, "big"))
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+        sync(self.files.folder)
+        failpoint("index-files.written")
+
+
+@dataclass(frozen=True)
+class IndexFolder:
+    """Where the sets of files of one gallery lie.
+
+    Attributes:
+        path: of the folder; each set is a folder in it.
+        least_crops: smaller galleries have no files.
+        reserved_bytes: of the disk, which stay free.
+    """
+
+    path: Path
+    least_crops: int
+    reserved_bytes: int
+
+    def create(self, size: int) -> FileSet:
+        """A new set for vectors of so many bytes; raises `OSError` where there is no room."""
+        make_folder(self.path)
+        free = shutil.disk_usage(self.path).free
+        if free < size + self.reserved_bytes:
+            raise OSError(errno.ENOSPC, f"the disk of {self.path} has no room for an index")
+        folder = self.path / token_hex(8)
+        make_folder(folder)
+        return FileSet(folder, new=True)
+
+    def sets(self) -> Iterator[FileSet]:
+        """Those that no process holds, and that are held by this one from now on."""
+        for folder in self.path.glob("*"):
+            try:
+                yield FileSet(folder)
+            except BlockingIOError:
+                continue
+            except OSError as error:
+                log.error(
+                    "%s cannot be read, the index is filled from the record: %s", folder, error
+                )
+
+    def remove_unheld(self) -> None:
+        """Removes the sets of processes that have ended, which no deletion reaches."""
+        for files in self.sets():
+            files.remove()
+            files.close()

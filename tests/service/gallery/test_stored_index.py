@@ -1,0 +1,324 @@
+"""An index in files: what a start goes on from, and what it does where it cannot."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+import sqlite3
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from service.engine.device import DeviceThread
+from service.errors import DamagedRecord
+from service.gallery.registry import DEFAULT_GALLERY, GalleryRegistry
+from service.lifecycle.background import check_record
+from service.ops.health import BlockingPools
+from service.record.record import open_sqlite
+from service.search import blocks
+from service.search.index_files import FileSet, IndexFolder
+from tests.service.gallery.new_crops import EMBEDDER, new_crop
+
+SECTOR = 64
+
+
+class Service:
+    """One process on a record with index files: its galleries and what they show."""
+
+    def __init__(self, folder):
+        self.folder = folder / "indexes"
+        self.record = open_sqlite(folder / "galleries.sqlite3")
+        self.device = DeviceThread()
+        files = IndexFolder(self.folder, 1, 0)
+        self.galleries = GalleryRegistry(
+            self.record, self.device, {EMBEDDER: 4}, lambda _: None, folders=files
+        )
+        self.read = []
+        read = self.record.crops.vectors
+        self.record.crops.vectors = lambda number: self.read.append(number) or read(number)
+        self.galleries.load()
+
+    @property
+    def gallery(self):
+        return self.galleries.get(DEFAULT_GALLERY)
+
+    def change(self, write, *args):
+        return asyncio.run(self.galleries.change("enroll", self.gallery, write, *args))
+
+    def enroll(self, *crops):
+        landed = self.change(self.record.crops.enroll, EMBEDDER, crops).landed
+        return [one.crop_id for one in landed]
+
+    def remove(self, crop_id):
+        self.change(self.record.crops.remove, [crop_id])
+
+    def label(self, crop_id, **fields):
+        self.change(self.record.crops.change, crop_id, fields)
+
+    def into_files(self):
+        """As the compaction does it."""
+        plan = self.device.submit(self.gallery.index.compaction).result()
+        self.device.submit(self.gallery.index.replace, plan.build()).result()
+
+    def save(self):
+        self.galleries.save_index(self.gallery)
+
+    def shown(self):
+        """What a search shows of each crop: its label and its vector."""
+        found = self.device.submit(
+            self.gallery.index.search, np.ones((1, 4), np.float32), 1000
+        ).result()
+        vectors = found.vectors()
+        return {
+            label.crop_id: (label, tuple(vector.tolist()))
+            for label, vector in zip(found.labels(), vectors, strict=True)
+        }
+
+    def die(self):
+        """Ends without a checkpoint, as kill -9 does; what was written stays."""
+        self.device.shutdown()
+        self.record.close()
+        self.galleries._writer.shutdown()
+        self.galleries._readers.shutdown()
+        # The kernel would release the locks.
+        for one in self.galleries.all():
+            if one.index.table.files:
+                one.index.table.files.close()
+            one.index.clear()
+
+    def close(self):
+        with contextlib.suppress(Exception):
+            self.galleries.close()
+        self.die()
+
+
+@pytest.fixture
+def serve(tmp_path):
+    running = []
+
+    def start():
+        running.append(Service(tmp_path))
+        return running[-1]
+
+    yield start
+    for one in running:
+        one.close()
+
+
+@pytest.fixture
+def filled(serve):
+    """A service whose index lies in files, and has a checkpoint of 40 crops."""
+    service = serve()
+    service.enroll(*(new_crop(number, f"person {number % 7}") for number in range(40)))
+    service.into_files()
+    service.save()
+    return service
+
+
+def _again(serve, service, clean=False):
+    """Another process, after a stop or a kill; and what was shown before."""
+    before = service.shown()
+    if clean:
+        service.galleries.close()
+    service.die()
+    return serve(), before
+
+
+def _same(service, before):
+    assert service.shown() == before
+    assert service.gallery.version == service.record.galleries.get(1).version
+    rows = list(service.record.crops.vectors(1))
+    assert {one.label.crop_id: one.label for one in rows} == {
+        crop_id: label for crop_id, (label, _) in service.shown().items()
+    }
+    assert service.gallery.index.identities() == len({one.label.identity for one in rows})
+
+
+@pytest.mark.parametrize("clean", [True, False])
+def test_a_start_goes_on_from_the_files_and_from_what_the_record_has_since(serve, filled, clean):
+    ids = filled.enroll(*(new_crop(number, "late") for number in range(50, 60)))
+    old = next(iter(filled.shown()))
+    filled.label(old, identity="renamed", camera="roof")
+    filled.remove(ids[3])
+    filled.remove(next(iter(set(filled.shown()) - {old, *ids})))
+    service, before = _again(serve, filled, clean)
+    assert service.read == []
+    assert service.gallery.index.table.in_files
+    _same(service, before)
+    assert (old, "roof") in {(one, label.camera) for one, (label, _) in service.shown().items()}
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_after_a_power_cut_any_part_of_what_was_written_may_be_there(serve, filled, seed):
+    """Of what was written since the checkpoint the disk has some sectors, and others not."""
+    random, kept = np.random.default_rng(seed), filled.folder.with_name("kept")
+    shutil.copytree(filled.folder, kept)
+    there = list(filled.shown())
+    for crop_id in random.choice(there, 12, replace=False):
+        filled.remove(str(crop_id))
+    for crop_id in random.choice(list(filled.shown()), 9, replace=False):
+        filled.label(str(crop_id), identity=f"renamed {crop_id}")
+    filled.enroll(*(new_crop(number, "late") for number in range(50, 58)))
+    before = filled.shown()
+    filled.die()
+    for file in kept.rglob("[vt]e*"):
+        place = filled.folder / file.relative_to(kept)
+        old, new = bytearray(file.read_bytes()), place.read_bytes()
+        for start in range(0, min(len(old), 8192), SECTOR):
+            if random.integers(2):
+                old[start : start + SECTOR] = new[start : start + SECTOR]
+        place.write_bytes(old)
+    service = serve()
+    assert service.read == []
+    _same(service, before)
+
+
+@pytest.mark.parametrize("name", ["vectors", "texts", "columns"])
+@pytest.mark.parametrize("place", [3, -20])
+def test_damaged_files_are_moved_aside_and_the_record_is_read(serve, filled, name, place, caplog):
+    (file,) = filled.folder.glob(f"1/*/{name}")
+    before = filled.shown()
+    filled.galleries.close()
+    filled.die()
+    content = bytearray(file.read_bytes())
+    content[place if name == "columns" else place % 500] ^= 4
+    file.write_bytes(content)
+    service = serve()
+    assert service.read == [1]
+    _same(service, before)
+    assert "files that are damaged" in caplog.text
+    assert (service.folder / "stray" / file.parent.name / name).exists()
+    service.save()
+    service, before = _again(serve, service)
+    assert service.read == []
+    _same(service, before)
+
+
+def test_an_older_copy_of_the_record_is_not_mixed_with_newer_files(serve, filled, tmp_path):
+    filled.galleries.close()
+    filled.die()
+    shutil.copy(tmp_path / "galleries.sqlite3", tmp_path / "old")
+    service = serve()
+    service.enroll(new_crop(70, "of the newer one"))
+    service.save()
+    service.die()
+    for file in tmp_path.glob("galleries*"):
+        file.unlink()
+    shutil.copy(tmp_path / "old", tmp_path / "galleries.sqlite3")
+    # The copy goes on, and comes to the version of the files, with other crops.
+    indexes = tmp_path / "indexes"
+    indexes.rename(tmp_path / "away")
+    service = serve()
+    service.enroll(new_crop(71, "of the older one"))
+    service.enroll(new_crop(72, "of the older one"))
+    before = service.shown()
+    service.die()
+    shutil.rmtree(indexes, ignore_errors=True)
+    (tmp_path / "away").rename(indexes)
+    service = serve()
+    assert service.read == [1]
+    _same(service, before)
+
+
+def test_a_deleted_or_renamed_person_is_in_no_file(serve, filled):
+    def on_disk(text):
+        return any(text in file.read_bytes() for file in filled.folder.rglob("*") if file.is_file())
+
+    ids = filled.enroll(new_crop(80, "Ann Forgotten"), new_crop(81, "Bob Renamed"))
+    filled.save()
+    vector = np.array(filled.shown()[ids[0]][1], np.float32).tobytes()
+    texts = (b"Ann Forgotten", b"Bob Renamed", vector)
+    assert all(map(on_disk, texts))
+    filled.remove(ids[0])
+    filled.label(ids[1], identity="Carl")
+    assert not any(map(on_disk, texts))
+
+
+def test_a_disk_that_is_full_leaves_the_index_in_memory(serve, filled, monkeypatch, caplog):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(blocks.os, "pwrite", full)
+        (crop_id,) = filled.enroll(new_crop(90, "late"))
+        filled.label(crop_id, camera="roof")
+        filled.remove(next(iter(filled.shown())))
+    assert "cannot be written, the index goes on in memory" in caplog.text
+    before = filled.shown()
+    assert before[crop_id][0].camera == "roof"
+    filled.save()
+    assert not filled.gallery.index.table.in_files
+    service, _ = _again(serve, filled)
+    _same(service, before)
+
+
+def test_files_of_a_process_that_has_ended_are_removed(serve, filled):
+    filled.galleries.close()
+    filled.die()
+    (left,) = filled.folder.glob("1/*")
+    other = left.with_name("of-another-process")
+    shutil.copytree(left, other)
+    service = serve()
+    (held,) = {left, other} - {one for one in (left, other) if not _locked(one)}
+    service.galleries.remove_unheld_indexes()
+    assert list(service.folder.glob("1/*")) == [held]
+
+
+def _locked(folder):
+    try:
+        FileSet(folder).close()
+    except BlockingIOError:
+        return True
+    return False
+
+
+def test_without_a_checkpoint_the_record_is_read(serve, filled):
+    (columns,) = filled.folder.glob("1/*/columns")
+    columns.unlink()
+    service, before = _again(serve, filled)
+    assert service.read == [1]
+    _same(service, before)
+
+
+def test_damage_of_the_record_that_a_start_has_not_read_ends_the_process(serve, filled, tmp_path):
+    filled.galleries.close()
+    filled.die()
+    with contextlib.closing(sqlite3.connect(tmp_path / "galleries.sqlite3")) as database:
+        (key,) = database.execute(
+            "SELECT key FROM entries WHERE CAST(key AS TEXT) LIKE '!vector%' LIMIT 1"
+        ).fetchone()
+        database.execute("UPDATE entries SET value = zeroblob(20) WHERE key = ?", [key])
+        database.commit()
+    service = serve()
+    assert service.read == []
+    gave_up, pools = [], BlockingPools()
+    asyncio.run(
+        check_record(
+            SimpleNamespace(
+                settings=SimpleNamespace(data_dir=tmp_path),
+                pools=pools,
+                record=service.record,
+                watchdog=SimpleNamespace(give_up=lambda *said: gave_up.append(said)),
+            )
+        )
+    )
+    pools.shutdown()
+    ((part, why),) = gave_up
+    assert part == "record"
+    assert "vector" in why
+    service.die()
+    with pytest.raises(DamagedRecord, match="vector"):
+        serve()
+
+
+def test_a_position_that_the_record_does_not_know_is_of_another_history(filled):
+    history, version = filled.record.history, filled.gallery.version
+    position = history.begin(1)
+    assert history.since(1, version, position) == []
+    filled.enroll(new_crop(60, "late"))
+    assert [one.kind for one in history.since(1, version, position)] == ["added"]
+    assert history.since(1, version + 1, f"{version} unknown") is None
+    assert history.since(1, version + 1, f"{version + 1} unknown") is None
+    assert history.since(1, version + 2, position) is None
