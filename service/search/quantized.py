@@ -26,6 +26,8 @@ MOST_SHARDS = 8
 SCALE_SAMPLE = 16_384
 # So many rows are proposed for one that is wanted, and so many more.
 PROPOSED_SHARE, PROPOSED_MORE = 1.5, 64
+# One scan finds so many at least: enough for the deepest search of one query.
+SCANNED_FOR = 2500
 # Worth its memory from such a recall on, and below such a share of an exact scan's time.
 LEAST_RECALL, MOST_TIME = 0.99, 1.0
 # Recall and time are measured with so many stored crops as queries, on their nearest others.
@@ -64,6 +66,7 @@ class QuantizedRows:
         # Each shard is scanned by a thread of FAISS's own.
         self._shards: Any = faiss.IndexShards(table.vectors.dimension, True, True)  # type: ignore[call-arg]
         self._codes: list[NDArray[np.uint8]] = []
+        self._forget_query()
         random = np.random.default_rng(0)
         scaled, asked = (
             np.sort(random.choice(valid, min(len(valid), count), replace=False, shuffle=False))
@@ -75,6 +78,7 @@ class QuantizedRows:
             self.recall = recall
         else:
             self._shards, self._codes = None, []
+        self._forget_query()
 
     @property
     def dtype(self) -> str:
@@ -92,16 +96,30 @@ class QuantizedRows:
         Args:
             query: `(d,)`, of any length.
         """
-        proposed = min(int(PROPOSED_SHARE * limit) + PROPOSED_MORE, self.size)
-        integers = _integers(query, float(np.abs(query).max()))
-        _, rows = self._shards.search(integers[None], proposed)
-        return np.asarray(rows[0][rows[0] >= 0], np.int64)
+        proposed = int(PROPOSED_SHARE * limit) + PROPOSED_MORE
+        asked, rows = self._last
+        # A query whose candidates show too few people searches once more, deeper.
+        if len(rows) < min(proposed, self.size) or not np.array_equal(asked, query):
+            integers = _integers(query, float(np.abs(query).max()))
+            _, (found,) = self._shards.search(
+                integers[None], min(max(proposed, SCANNED_FOR), self.size)
+            )
+            rows = np.asarray(found[found >= 0], np.int64)
+            self._last = query, rows
+        return rows[:proposed]
 
     def mark_deleted(self, rows: NDArray[np.int64]) -> None:
         """Zeroes rows; those that it does not cover are ignored."""
+        self._forget_query()
         for codes in self._codes:
             codes[rows[(rows >= 0) & (rows < len(codes))]] = ZERO
             rows = rows - len(codes)
+
+    def _forget_query(self) -> None:
+        self._last: tuple[NDArray[np.float32], NDArray[np.int64]] = (
+            np.empty(0, np.float32),
+            np.empty(0, np.int64),
+        )
 
     def _quantize(self, table: RowTable, largest: float, between: Callable[[], None]) -> None:
         dimension = table.vectors.dimension

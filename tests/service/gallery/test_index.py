@@ -402,3 +402,19 @@ def test_8_bit_integers_find_the_nearest_of_people_and_of_isolated_clusters(kind
             for wanted in (Filter(), Filter(exclude_cameras=("nowhere",)))
         )
         assert len(np.intersect1d(found, exact)) >= 99
+
+
+def test_a_deeper_search_of_the_same_query_needs_no_second_scan():
+    index = _index("quantized")
+    index.add(_crop(row_id, seed=row_id) for row_id in range(1, 4001))
+    _compact(index)
+    query = _crop(0, 999).vector[None]
+    nearest = _found(index, query, 10)
+    scanned, index._segment._shards = index._segment._shards, None
+    assert _found(index, query, 300)[:10] == nearest
+    # Another query, and this one after a deletion, are scanned.
+    index._segment._shards = scanned
+    assert _found(index, _crop(0, 7).vector[None], 1) == [7]
+    index.remove(nearest)
+    exact = _found(index, query, 300, Filter(exclude_cameras=("none",)))
+    assert _found(index, query, 300) == exact
