@@ -248,7 +248,9 @@ def _units(sizes: list[dict[str, Any]], dimension: int) -> dict[str, float]:
     before, last = [nothing, *flat][-2:]
 
     def slope(name: str) -> float:
-        return float((last[name] - before[name]) / (last["crops"] - before["crops"]))
+        grown: float = (last[name] - before[name]) / (last["crops"] - before["crops"])
+        # Between small sizes the noise may be larger.
+        return max(0.0, grown)
 
     units = {
         "dimension": dimension,
