@@ -71,15 +71,19 @@ def ratio_of(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, tup
     return round(statistics.median(ratios), 4), (round(min(ratios), 4), round(max(ratios), 4))
 
 
-def alternate(sides: dict[str, Callable[[], None]], images: int) -> dict[str, list[float]]:
+def alternate(
+    sides: dict[str, Callable[[], None]],
+    images: int,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, list[float]]:
     """Images per second of each side in each round, after one round that does not count."""
     paces: dict[str, list[float]] = {name: [] for name in sides}
     for number in range(ROUNDS + 1):
         for name, side in sides.items():
-            started = time.perf_counter()
+            started = clock()
             side()
             if number:
-                paces[name].append(images / (time.perf_counter() - started))
+                paces[name].append(images / (clock() - started))
     return paces
 
 

@@ -171,16 +171,19 @@ class PairScorer:
         pairs = queries.new_empty((rows * columns, self.dimension))
         width = 0 if self._kernel is None else self._kernel.shape[1]
         hidden = self._weights.new_empty((rows * columns, width), dtype=self._dtype)
+        parts = torch.split(gallery, columns)
         with torch.autocast(scores.device.type, enabled=False):
-            for row in range(0, len(queries), rows):
-                first = queries[row : row + rows, None, :]
-                for column in range(0, len(gallery), columns):
-                    second = gallery[None, column : column + columns, :]
-                    shape = (len(first), second.shape[1])
+            for asked, found in zip(
+                torch.split(queries, rows), torch.split(scores, rows), strict=True
+            ):
+                blocks = []
+                for part in parts:
+                    shape = (len(asked), len(part))
                     count = shape[0] * shape[1]
-                    torch.sub(first, second, out=pairs[:count].view(*shape, -1))
-                    block = self._score(pairs[:count], hidden[:count])
-                    scores[row : row + rows, column : column + columns] = block.view(shape)
+                    chunk = pairs[:count]
+                    torch.sub(asked[:, None], part, out=chunk.view(*shape, self.dimension))
+                    blocks.append(self._score(chunk, hidden[:count]).view(shape))
+                torch.cat(blocks, dim=1, out=found)
         return scores.add_(self._bias)
 
     def _score(self, pairs: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
