@@ -36,6 +36,10 @@ RECALL_DEPTH = 100
 # Which of two others with cosines closer than this was found makes no difference.
 TOLERANCE = 1e-5
 
+# A query, and the rows that it was proposed.
+Proposed = tuple[NDArray[np.float32], NDArray[np.int64]]
+NO_QUERY: Proposed = np.empty(0, np.float32), np.empty(0, np.int64)
+
 
 class QuantizedRows:
     """Proposes the nearest rows; a position is a row.
@@ -66,7 +70,7 @@ class QuantizedRows:
         # Each shard is scanned by a thread of FAISS's own.
         self._shards: Any = faiss.IndexShards(table.vectors.dimension, True, True)  # type: ignore[call-arg]
         self._codes: list[NDArray[np.uint8]] = []
-        self._forget_query()
+        self._last = NO_QUERY
         random = np.random.default_rng(0)
         scaled, asked = (
             np.sort(random.choice(valid, min(len(valid), count), replace=False, shuffle=False))
@@ -78,7 +82,7 @@ class QuantizedRows:
             self.recall = recall
         else:
             self._shards, self._codes = None, []
-        self._forget_query()
+        self._last = NO_QUERY
 
     @property
     def dtype(self) -> str:
@@ -110,16 +114,10 @@ class QuantizedRows:
 
     def mark_deleted(self, rows: NDArray[np.int64]) -> None:
         """Zeroes rows; those that it does not cover are ignored."""
-        self._forget_query()
+        self._last = NO_QUERY
         for codes in self._codes:
             codes[rows[(rows >= 0) & (rows < len(codes))]] = ZERO
             rows = rows - len(codes)
-
-    def _forget_query(self) -> None:
-        self._last: tuple[NDArray[np.float32], NDArray[np.int64]] = (
-            np.empty(0, np.float32),
-            np.empty(0, np.int64),
-        )
 
     def _quantize(self, table: RowTable, largest: float, between: Callable[[], None]) -> None:
         dimension = table.vectors.dimension
