@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 import httpx
 import pytest
 
+from service.record.packed_keys import KINDS
 from service.record.picture_folder import PictureFolder
 from service.record.record import open_redis
 from service.record.recovery import verify_record
@@ -38,7 +39,7 @@ def _check(place, tmp_path, held: set[str], deleted: set[str]) -> None:
         later = datetime.now(UTC) + timedelta(days=1)
         strays = {one.name for one in record.stray_files.all(later, 10_000)}
         record.engine.outside.close()
-    assert not server.ask("KEYS", "gmn:v:!vector*")
+    assert not server.ask("KEYS", b"gmn:v:" + KINDS[b"!vector"] + b"*")
     files = {path.name for path in folder.rglob("*") if path.is_file()}
     names = there | {f"{one}.{gallery.side}.f32" for one in there}
     assert names <= files

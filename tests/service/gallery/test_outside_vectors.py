@@ -15,6 +15,7 @@ from service.errors import DamagedRedisRecord
 from service.lifecycle.pictures import keep_elsewhere, keep_staged, remove_stray_pictures
 from service.ops.critical_sections import CriticalSections
 from service.record import replacing
+from service.record.packed_keys import KINDS
 from service.record.picture_folder import PictureFolder
 from service.record.record import open_redis
 from service.record.records import CropFilter, GallerySettings
@@ -68,7 +69,7 @@ class Place:
         return {one.label.crop_id: one.vector for one in self.record.crops.vectors(self.number)}
 
     def inside(self):
-        return len(self.server.ask("KEYS", "gmn:v:!vector*"))
+        return len(self.server.ask("KEYS", b"gmn:v:" + KINDS[b"!vector"] + b"*"))
 
 
 @pytest.fixture

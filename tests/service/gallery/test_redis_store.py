@@ -17,6 +17,7 @@ import pytest
 from service.errors import GalleryConflict, RecordUnavailable, UnknownGallery
 from service.record import galleries, identity_changes, replacing
 from service.record.engine import Change
+from service.record.packed_keys import KINDS
 from service.record.record import Record, open_redis
 from service.record.records import ArchivedCrop, CropFilter, GallerySettings
 from tests.service.gallery.new_crops import EMBEDDER, NOON, OTHER_EMBEDDER, new_crop
@@ -56,7 +57,7 @@ def _identities(store, gallery: int) -> dict[str, str | None]:
 
 
 def _crop_keys(server) -> list[bytes]:
-    return server.ask("KEYS", "gmn:v:crop*")
+    return server.ask("KEYS", b"gmn:v:" + KINDS[b"crop"] + b"*")
 
 
 def test_two_processes_write_one_gallery_and_nothing_is_lost(opened, store, gallery):
