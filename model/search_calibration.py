@@ -129,14 +129,16 @@ def leading_scores(
     while len(remaining) and len(leaders) < ranks:
         leader = remaining[0]
         leaders.append(float(scores[leader]))
-        name = identities[leader]
-        others = identities[remaining]
-        unnamed = others == UNNAMED
-        near = units[remaining] @ units[leader] >= joins_at
-        taken = (unnamed | (name == UNNAMED)) & near | (~unnamed & (others == name))
+        name, others = identities[leader], identities[remaining]
+        taken = unnamed = others == UNNAMED
+        if name == UNNAMED:
+            taken = units[remaining] @ units[leader] >= joins_at
+            # The names that an unnamed leader took are the same person, wherever their crops are.
+            taken |= ~unnamed & np.isin(others, others[taken])
+        elif unnamed.any():
+            taken[unnamed] = units[remaining[unnamed]] @ units[leader] >= joins_at
+        taken |= (others == name) & (name != UNNAMED)
         taken[0] = True
-        # The names that an unnamed leader took are the same person, wherever their crops are.
-        taken |= ~unnamed & np.isin(others, others[taken])
         remaining = remaining[~taken]
     return tuple(leaders)
 

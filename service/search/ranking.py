@@ -276,7 +276,10 @@ def _leading_scores(found: Candidates, scores: Array, joins_at: float) -> tuple[
     A score `(n,)` is NaN where the candidate was not scored.
     """
     scored = np.isfinite(scores)
-    found, vectors = found[scored], found[scored].vectors()
-    units = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    found, units = found[scored], np.empty((len(scores), 0), np.float32)
     codes = np.where(found.groups < 0, UNNAMED, found.groups)
+    if UNNAMED in codes:
+        # Named crops are compared with these alone.
+        vectors = found.vectors()
+        units = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
     return leading_scores(scores[scored], codes, units, joins_at)
