@@ -144,7 +144,7 @@ class Cycles:
     def _shown(self, chance: random.Random, version: int, name: str = "") -> set[str]:
         """The crops that a search for all of them finds."""
         asked = {"top_k": 2000, "scoring": "cosine", "min_version": version}
-        until = time.monotonic() + FOUND_WITHIN_SECONDS
+        refused, until = "", time.monotonic() + FOUND_WITHIN_SECONDS
         while time.monotonic() < until:
             service = self.services[name or chance.choice(REPLICAS)]
             with contextlib.suppress(httpx.HTTPError, RuntimeError):
@@ -153,8 +153,10 @@ class Cycles:
                 )
                 if answer.status_code == 200:
                     return {one["crop_id"] for one in answer.json()["results"]}
+                refused = answer.text
             time.sleep(0.1)
-        raise Violated(f"searches were refused for {FOUND_WITHIN_SECONDS:.0f} s")
+        said = "\n".join(one.said for one in self.services.values())
+        raise Violated(f"searches are refused for {FOUND_WITHIN_SECONDS:.0f} s: {refused}\n{said}")
 
     def cycle(self, number: int) -> str:
         """Kills something under load, starts it again, and looks at what both processes find."""
@@ -188,7 +190,8 @@ class Cycles:
                 return
             # While the last requests are answered the ledger is behind.
             if same or back or time.monotonic() > until:
-                raise Violated(f"{name}: {len(lost)} crops are lost, {len(back)} came back")
+                said = f"{len(lost)} crops are lost, {len(back)} came back"
+                raise Violated(f"{name}: {said}\n{self.services[name].said}")
             time.sleep(0.2)
 
     def run(self, cycles: int, say: Any = lambda _: None) -> dict[str, Any]:
