@@ -28,7 +28,7 @@ from tests.service.milvus.lab import Lab, lab
 from tests.service.milvus.servers import Real, milvus_server
 from tests.service.redis_server import redis_server
 
-QUERIES, TRIALS, LIMIT, PER_COMMIT = 200, 50, 100, 1000
+QUERIES, TRIALS, LIMIT, GROUPS, PER_COMMIT = 200, 50, 100, 10, 1000
 FILTERS = {
     "all": Filter(),
     "4 of 20 cameras": Filter(cameras=tuple(f"camera-{one:02}" for one in range(4))),
@@ -108,7 +108,7 @@ def measure(one: Lab, server: Real, source: ScaleCrops, crops: int) -> dict[str,
         ),
         queries,
     )
-    found["milvus, groups"] = _times(lambda query: index.search_groups(query, LIMIT), queries)
+    found["milvus, 10 groups"] = _times(lambda query: index.search_groups(query, GROUPS), queries)
     same = [
         len(
             np.intersect1d(
