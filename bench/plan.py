@@ -29,7 +29,7 @@ PROCESS, REPLICAS, MILVUS = LAYOUTS = (
 ARTEFACTS = {"bundled": False, "small": True}
 # The number, 0 where it is this machine's, and its meaning.
 ASSUMED = {
-    "cores": (0.0, "of each machine"),
+    "cores": (0.0, "of each machine; a search is divided among them"),
     "memory_gib": (0.0, "of each machine"),
     "disk_gib": (0.0, "of each machine, free"),
     "busy": (0.7, "share of the cores that may be used"),
@@ -103,7 +103,8 @@ def components(demand: Demand, layout: str) -> list[Component]:
     queries, enrolled = demand.queries_per_second, demand.enrolled_per_second
     searched = demand.search(layout)
     millions = demand.width * crops / 1e6
-    searching = queries * millions * demand.core_ms(searched) / 1000
+    one_search = millions * demand.core_ms(searched)
+    searching = queries * one_search / 1000
     scored = cost("rerank_ms") if ARTEFACTS[demand.artefact] else 0.0
     served = cost(f"embed_ms_{demand.artefact}") + cost("request_ms")
     computed = (queries * (served + scored) + enrolled * served) / 1000
@@ -114,7 +115,7 @@ def components(demand: Demand, layout: str) -> list[Component]:
         indexed = crops * (vector + copy + cost("crop_anon_bytes"))
     found = [
         Component("memory of a process", (cost("process_bytes") + indexed) / GIB, memory, "GiB"),
-        Component("one search", millions * cost(searched), assumed["search_ms"], "ms"),
+        Component("one search", one_search / assumed["cores"], assumed["search_ms"], "ms"),
         Component("processor", computed, cores if layout == PROCESS else None, "cores", "load"),
     ]
     if "embed_gpu_crops_per_second" in demand.units:
@@ -234,11 +235,11 @@ def _print(answer: Mapping[str, Any], crops: int) -> None:
         rows.append((part["name"], f"{part['need']:,.1f}", bound[0], part["unit"], bound[1]))
     console.print(plain_table(("component", "needs", "at most", "unit", "used"), rows))
     ends = answer["ends_first"]
-    at = (
-        f"{ends['crops'] * crops:,.0f} crops"
-        if "crops" in ends
-        else f"{ends['load']:.2g} × the load"
-    )
+    if "crops" in ends:
+        last = float(format(crops * ends["crops"], ".2g"))
+        at = f"{last:,.0f} crops"
+    else:
+        at = f"{ends['load']:.2g} × the load"
     console.print(f"{ends['component']} ends first, at about {at}.")
     if "embed_gpu_crops_per_second" not in answer["units"]:
         console.print("No unit cost was measured on a GPU; the processor embeds.")
