@@ -29,12 +29,14 @@ from model.artefact import read_description, resolve_artefact
 from service.engine.device import DeviceThread
 from service.engine.networks import LoadedModel
 from service.gallery.registry import DEFAULT_GALLERY, GalleryRegistry
-from service.ops.data_directory import DATABASE_NAME
+from service.ops.data_directory import DATABASE_NAME, INDEXES
 from service.record.record import open_sqlite
 from service.record.records import GallerySettings
 from service.search.calibration import GalleryCalibrations
+from service.search.index_files import IndexFolder
 from service.search.options import QueryOptions
 from service.search.ranking import Search
+from service.settings import Settings
 
 FIRST_SIZE = 1000
 CROPS_PER_COMMIT = 1000
@@ -43,6 +45,8 @@ DIMENSION = 512
 # The start may take three times as long as reading the bytes of the vectors.
 REACH = 1 / 3
 READ_AT_ONCE = 1 << 23
+# From so many on an index lies in files.
+LEAST_CROPS: int = Settings.model_fields["index_files_from"].default
 FILTERS = {
     "all": QueryOptions(),
     "4 of 20 cameras": QueryOptions(cameras=tuple(f"camera-{one:02}" for one in range(4))),
@@ -99,10 +103,11 @@ def _size(drawn: ScaleCrops, folder: Path, crops: int) -> dict[str, Any]:
     kept = folder / f"{crops}.json"
     if not kept.exists():
         enrolled = _enroll(drawn, folder / "data", crops)
-        queries = drawn.queries(QUERIES, crops)
-        # A process of its own, so that its memory is of this size alone.
-        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
-            found = process.submit(measure, folder / "data", crops, queries).result()
+        queries, found = drawn.queries(QUERIES, crops), dict[str, Any]()
+        # Processes of their own, so that the memory of the second one is of this size alone.
+        for work, arguments in ((fill, ()), (measure, (crops, queries))):
+            with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+                found |= process.submit(work, folder / "data", *arguments).result()
         kept.write_text(json.dumps({"crops": crops} | enrolled | found), encoding="utf-8")
     return cast("dict[str, Any]", json.loads(kept.read_text(encoding="utf-8")))
 
@@ -124,11 +129,17 @@ def _enroll(drawn: ScaleCrops, folder: Path, crops: int) -> dict[str, Any]:
     return {"enrolled_per_second": added / seconds if added else None}
 
 
+def fill(folder: Path) -> dict[str, float]:
+    """Fills the index from the record; a large one leaves files that a start goes on from."""
+    with _started(folder, DIMENSION) as (_, seconds):
+        return {"fill_seconds": seconds}
+
+
 def measure(folder: Path, crops: int, queries: Array) -> dict[str, Any]:
     """Starts on a record and searches it, in a process that does nothing else."""
     dimension = queries.shape[1]
     found: dict[str, Any] = {
-        "disk_bytes": sum(file.stat().st_size for file in _files(folder)),
+        "disk_bytes": sum(file.stat().st_blocks * 512 for file in _files(folder)),
         "read_seconds": _reading_seconds(folder, crops * dimension * 4),
     }
     with tempfile.TemporaryDirectory() as empty:
@@ -175,11 +186,15 @@ def _started(folder: Path, dimension: int) -> Iterator[tuple[GalleryRegistry, fl
     """A record's galleries, loaded as the service does, and the seconds that it took."""
     began = time.perf_counter()
     with contextlib.ExitStack() as held:
-        record = open_sqlite(folder / DATABASE_NAME)
+        indexes = IndexFolder(folder / INDEXES, LEAST_CROPS, reserved_bytes=0)
+        # As a service does, which reads all of the record beside the requests then.
+        stored = any(indexes.path.glob("[0-9]*/*/columns"))
+        record = open_sqlite(folder / DATABASE_NAME, alone=not stored)
         held.callback(record.close)
         device = DeviceThread()
         held.callback(device.shutdown)
-        registry = GalleryRegistry(record, device, {_model().embedder: dimension}, lambda _: None)
+        sizes = {_model().embedder: dimension}
+        registry = GalleryRegistry(record, device, sizes, lambda _: None, folders=indexes)
         held.callback(registry.close)
         registry.load()
         yield registry, time.perf_counter() - began
