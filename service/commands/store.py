@@ -264,7 +264,8 @@ def copy(
         # From now on the directory belongs to that record.
         if target.changes:
             target.changes.last()
-    typer.echo(f"Serve it with GMN_REDIS_URL={to} gmn serve --data-dir {into}")
+    place = f"GMN_REDIS_URL={to}" + (f" GMN_IMAGES_URL={to_images}" if to_images else "")
+    typer.echo(f"Serve it with {place} gmn serve --data-dir {into}")
 
 
 @store.command("forget-runtime")

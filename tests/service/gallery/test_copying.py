@@ -137,6 +137,7 @@ def test_a_record_in_redis_leaves_its_images_at_another_place(
     assert "the picture of crop" in capsys.readouterr().err
     monkeypatch.setenv("GMN_IMAGES_URL", (tmp_path / "old images").as_uri())
     assert copy(tmp_path, other, "new", "--to-images", images.as_uri()) == 0
+    assert f"GMN_IMAGES_URL={images.as_uri()} gmn serve" in capsys.readouterr().out
     new = open_redis(other)
     number = new.galleries.all()[1].gallery_id
     names = {one.name for one in (images / str(number)).iterdir()}
