@@ -129,21 +129,24 @@ class RowTable:
         nothing = np.zeros((1, self.vectors.dimension), np.float32)
         for row in found:
             self.vectors.blocks.write(row, nothing)
-            self._erase_text(row)
+        self._erase_texts(self._text_places(rows))
         self.valid_count -= len(rows)
         self.unsaved += len(rows)
         return rows
 
     def relabel(self, labels: Iterable[CropLabel]) -> None:
-        """Gives crops other labels; unknown and deleted ones are ignored."""
+        """Gives crops other labels; unknown and deleted ones are ignored.
+
+        A `MemoryError` comes before the first change.
+        """
         found = {row: label for label in labels if (row := self._row(label.row_id)) is not None}
         if not found:
             return
         rows, new = np.array(list(found), np.int64), list(found.values())
-        self._count(rows, shown=False)
-        for row in found:
-            self._erase_text(row)
+        old = self._text_places(rows)
         self._set_texts(rows, list(map(_text, new)))
+        self._erase_texts(old)
+        self._count(rows, shown=False)
         self._set_labels(rows, new)
         self._count(rows, shown=True)
         self.unsaved += len(rows)
@@ -340,10 +343,15 @@ class RowTable:
     def _set_texts(self, rows: Rows, texts: Sequence[bytes]) -> None:
         self.text_at[rows], self.text_bytes[rows], self.text_sums[rows] = self.texts.append(texts)
 
-    def _erase_text(self, row: int) -> None:
-        size = int(self.text_bytes[row])
-        self.texts.erase(int(self.text_at[row]), size)
-        self._erased_bytes += size
+    def _text_places(self, rows: Rows) -> list[tuple[int, int]]:
+        """Where the texts of rows begin, and their lengths."""
+        at, sizes = self.text_at[rows].tolist(), self.text_bytes[rows].tolist()
+        return list(zip(at, sizes, strict=True))
+
+    def _erase_texts(self, places: Sequence[tuple[int, int]]) -> None:
+        for at, size in places:
+            self.texts.erase(at, size)
+            self._erased_bytes += size
 
     def _set_labels(self, rows: Rows, labels: Sequence[CropLabel]) -> None:
         codes = self.cameras_known
