@@ -91,6 +91,8 @@ class MilvusIndexes:
             raise IndexUnavailable(self._why_down)
         begun = self._threads.submit(call, *args)
         asked = asyncio.wrap_future(begun)
+        # One that is not waited for any more may still end with an error.
+        asked.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
         try:
             await asyncio.wait({asked}, timeout=SEARCH_SECONDS)
             if asked.done():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import time
 from dataclasses import replace
 from types import SimpleNamespace
@@ -272,3 +273,19 @@ def test_a_gallery_that_is_being_built_keeps_no_other_from_being_searched(lab):
         asyncio.run(lab.indexes.run(lab.indexes.of(other, EMBEDDER).search, QUERIES, 3))
     assert lab.indexes.up
     assert asyncio.run(lab.indexes.run(lab.index_outside.search, QUERIES, 3)).searched == 60
+
+
+def test_what_a_call_that_was_given_up_ends_with_is_no_error_in_the_log(lab, monkeypatch, caplog):
+    monkeypatch.setattr(milvus_index, "SEARCH_SECONDS", 0.1)
+
+    async def given_up():
+        lab.server.answers.clear()
+        with pytest.raises(IndexUnavailable, match="in time"):
+            await lab.indexes.run(lab.index_outside.search, QUERIES, 3)
+        lab.server.dead = True
+        lab.server.answers.set()
+        await asyncio.sleep(0.2)
+        gc.collect()
+
+    asyncio.run(given_up())
+    assert "never retrieved" not in caplog.text
