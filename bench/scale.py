@@ -36,7 +36,6 @@ from service.search.calibration import GalleryCalibrations
 from service.search.index_files import IndexFolder
 from service.search.options import QueryOptions
 from service.search.ranking import Search
-from service.settings import Settings
 
 FIRST_SIZE = 1000
 CROPS_PER_COMMIT = 1000
@@ -105,7 +104,7 @@ def _size(drawn: ScaleCrops, folder: Path, crops: int) -> dict[str, Any]:
         enrolled = _enroll(drawn, folder / "data", crops)
         queries, found = drawn.queries(QUERIES, crops), dict[str, Any]()
         # Processes of their own, so that the memory of the second one is of this size alone.
-        for work, arguments in ((fill, ()), (measure, (crops, queries))):
+        for work, arguments in ((fill, (drawn.dimension,)), (measure, (crops, queries))):
             with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
                 found |= process.submit(work, folder / "data", *arguments).result()
         kept.write_text(json.dumps({"crops": crops} | enrolled | found), encoding="utf-8")
@@ -125,13 +124,16 @@ def _enroll(drawn: ScaleCrops, folder: Path, crops: int) -> dict[str, Any]:
             began = time.perf_counter()
             record.crops.enroll(gallery.gallery_id, fingerprint, some)
             seconds += time.perf_counter() - began
-    added = crops - gallery.crops
-    return {"enrolled_per_second": added / seconds if added else None}
+    # A second measurement of the same record has no rate of its own.
+    added, kept = crops - gallery.crops, folder.with_name(f"enrolled-{crops}")
+    if added:
+        kept.write_text(str(added / seconds), encoding="utf-8")
+    return {"enrolled_per_second": float(kept.read_text()) if kept.exists() else None}
 
 
-def fill(folder: Path) -> dict[str, float]:
+def fill(folder: Path, dimension: int) -> dict[str, float]:
     """Fills the index from the record; a large one leaves files that a start goes on from."""
-    with _started(folder, DIMENSION) as (_, seconds):
+    with _started(folder, dimension) as (_, seconds):
         return {"fill_seconds": seconds}
 
 
