@@ -36,6 +36,7 @@ from service.search.calibration import GalleryCalibrations
 from service.search.index_files import IndexFolder
 from service.search.options import QueryOptions
 from service.search.ranking import Search
+from service.settings import Settings
 
 FIRST_SIZE = 1000
 CROPS_PER_COMMIT = 1000

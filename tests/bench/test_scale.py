@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 from bench import scale, scale_figure
 from bench.scale_crops import BLOCK, KINDS, ScaleCrops
+from bench.tables import RESULTS, page_of
 from model.problems import InputProblem
 
 
@@ -59,3 +61,9 @@ def test_a_file_without_identities_is_refused(tmp_path):
     np.savez(tmp_path / "features.npz", features=np.ones((3, 4), np.float32))
     with pytest.raises(InputProblem, match="gmn embed"):
         ScaleCrops("people", tmp_path / "features.npz", 4)
+
+
+def test_the_page_shows_the_stored_curves():
+    for stored in RESULTS.glob("scale.json"):
+        curves = json.loads(stored.read_text(encoding="utf-8"))
+        assert scale_figure.markdown(curves) in page_of("scale").read_text(encoding="utf-8")
