@@ -26,6 +26,7 @@ import numpy as np
 from bench.result import BenchResult, compare
 from bench.scale_crops import Array, ScaleCrops
 from model.artefact import read_description, resolve_artefact
+from model.problems import InputProblem
 from service.engine.device import DeviceThread
 from service.engine.networks import LoadedModel
 from service.gallery.registry import DEFAULT_GALLERY, GalleryRegistry
@@ -120,6 +121,11 @@ def _enroll(drawn: ScaleCrops, folder: Path, crops: int) -> dict[str, Any]:
         if not record.galleries.all():
             record.galleries.create(DEFAULT_GALLERY, fingerprint, GallerySettings())
         (gallery,) = record.galleries.all()
+        if gallery.crops > crops:
+            raise InputProblem(
+                f"{folder}: holds {gallery.crops} crops, more than the {crops} to be measured; "
+                "name another folder as --work"
+            )
         for start in range(gallery.crops, crops, CROPS_PER_COMMIT):
             some = list(drawn.crops(start, min(start + CROPS_PER_COMMIT, crops)))
             began = time.perf_counter()

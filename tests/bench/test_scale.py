@@ -37,6 +37,9 @@ def test_a_run_that_goes_further_measures_only_what_is_new(small, tmp_path):
         assert set(size["flat_ms"]) == set(scale.FILTERS)
         assert size["disk_bytes"] > 4 * 16 * size["crops"]
     assert result.details["units"]["enroll_crops_per_second"] == sizes[-1]["enrolled_per_second"]
+    (tmp_path / "clusters-16" / "400.json").unlink()
+    with pytest.raises(InputProblem, match="holds 900 crops"):
+        scale.bench_scale(900, "clusters", work=tmp_path)
     drawn = scale_figure.drawing({"clusters": sizes, "people": sizes})
     assert drawn.startswith("<svg xmlns")
     assert scale_figure.markdown({"clusters": sizes}).count("\n| clusters ") == 3
