@@ -146,21 +146,31 @@ class Indexer:
                 try:
                     self._heartbeat.beat()
                     if not self.turn():
-                        filling = any(held.work for held in self._held.values())
-                        wait = POLL_SECONDS if filling else WAIT_SECONDS
-                        self._stream.after(self._seen, 1, wait)
+                        self._wait()
                     self._note_state("")
                     pause = FIRST_PAUSE_SECONDS
                     continue
                 except ServiceStopping:
                     return
-                except (IndexUnavailable, RecordUnavailable, ChangesLost) as problem:
+                except (IndexUnavailable, RecordUnavailable) as problem:
                     self._note_state(problem.why)
                 except Exception:
                     log.exception("the index in Milvus could not be brought up to the record")
                 with self._heartbeat.paused():
                     self._closing.wait(pause)
                 pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+
+    def _wait(self) -> None:
+        """Waits a while for changes that no wait has seen; the next turn reads them."""
+        filling = any(held.work for held in self._held.values())
+        wait = POLL_SECONDS if filling else WAIT_SECONDS
+        try:
+            found = self._stream.after(self._seen, CHANGES_PER_READ, wait)
+        except ChangesLost:
+            self._seen = self._stream.last()
+            return
+        if found:
+            self._seen = found[-1].sequence
 
     def _note_state(self, why_down: str) -> None:
         now = time.monotonic()
@@ -221,7 +231,6 @@ class Indexer:
         if not changes:
             return False
         last = changes[-1].sequence
-        self._seen = max(self._seen, last)
         if any(one.kind in ("gallery_created", "gallery_deleted") for one in changes):
             self._renew_at = 0.0
         if own := self._own(held.state, changes):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import timedelta
 
 import numpy as np
@@ -198,6 +199,17 @@ def test_one_process_indexes_and_another_takes_over_when_it_is_gone(one):
         other.caught_up(gallery)
         assert other.state(gallery).worker == "two"
         assert other.found(gallery, drawn(3), 1) == [row]
+
+
+def test_a_process_that_indexes_nothing_waits(one):
+    gallery, turns = one.gallery(), []
+    with lab(one.redis_url, one.server.url, "two") as other:
+        one.enroll(gallery, drawn_crop(1))
+        one.caught_up(gallery)
+        turn = other.indexer.turn
+        other.indexer.turn = lambda: turns.append(turn()) or turns[-1]
+        time.sleep(1)
+    assert len(turns) < 20
 
 
 def test_changes_that_are_kept_no_more_are_made_up_for(one):
