@@ -12,7 +12,7 @@ from bench.units import keep_units, read_units
 from model.problems import InputProblem
 from service.commands.common import JsonOption, output, plain_table
 
-NAMES = ("embed", "query", "serve", "pairs", "train", "scale")
+NAMES = ("embed", "enroll", "query", "serve", "pairs", "train", "scale")
 
 
 def bench(
@@ -20,9 +20,8 @@ def bench(
     artefact: Annotated[
         str | None,
         typer.Option(
-            help="What all but train and scale run with: a file, or bundled. Without it pairs runs "
-            "with the bundled one, and the others with ResNet-50 at 256×128, random weights, and "
-            "with the bundled one beside it.",
+            help="What all but train and scale run with: a file, or a shipped name. Without it it "
+            "is bundled, with small beside it but in pairs.",
         ),
     ] = None,
     device: Annotated[str, typer.Option(help="Where train runs: auto, cpu or cuda.")] = "auto",

@@ -84,11 +84,11 @@ def _with_interval(metrics: dict[str, Any]) -> dict[str, list[float]]:
 
 
 def condense_bench(label: str, printed: dict[str, Any]) -> list[dict[str, Any]]:
-    """The rows of a serving bench: of ResNet-50 and the bundled artefact, or of the one named."""
+    """The rows of a serving bench: of the artefacts `bundled` and `small`, or of the one named."""
     details = dict(printed["details"])
-    bundled = details.pop("bundled", None)
+    beside = details.pop("small", None)
     first = details | {name: printed[name] for name in ("ratio", "spread")}
-    return [{"bench": label} | row for row in (first, bundled) if row]
+    return [{"bench": label} | row for row in (first, beside) if row]
 
 
 def markdown(rows: list[dict[str, Any]]) -> str:
@@ -99,16 +99,24 @@ def markdown(rows: list[dict[str, Any]]) -> str:
 
 
 def _bench_table(rows: list[dict[str, Any]]) -> str:
-    phases = ("decode", "queue", "embed", "search", "rerank", "total")
-    figures = ("served_images_per_second", "bare_images_per_second", "client_cpu_ms_per_image")
+    phases = ("decode", "queue", "embed", "search", "rerank", "wall")
+    figures = {
+        "served/s": "served_images_per_second",
+        "bare/s": "bare_crops_per_second",
+        "service's CPU ms": "service_cpu_ms_per_image",
+        "bare CPU ms": "bare_cpu_ms_per_crop",
+        "p50 ms": "p50_ms",
+        "p99 ms": "p99_ms",
+    }
     lines = []
     for row in rows:
         low, high = row["spread"]
         taken = row.get("service_ms")
-        cells = [row["bench"], row["backbone"], f"{row['ratio']:.2f}, {low:.2f}–{high:.2f}"]
-        cells += [f"{row[name]:.1f}" for name in figures]
+        cells = [row["bench"], row["artefact"], f"{row['ratio']:.2f}, {low:.2f}–{high:.2f}"]
+        cells += [f"{row[name]:.1f}" for name in figures.values()]
+        cells.append(f"{100 * row['client_share_of_processor']:.1f}%")
         lines.append(cells + [f"{taken[name]:.1f}" if taken else None for name in phases])
-    titles = ("bench", "network", "ratio, of rounds", "served/s", "bare/s", "client ms")
+    titles = ("bench", "artefact", "ratio, of rounds", *figures, "client's share")
     return table((*titles, *(f"{name} ms" for name in phases)), lines)
 
 

@@ -120,17 +120,22 @@ def test_what_a_service_was_seen_doing_is_a_table_of_steps() -> None:
 
 def test_a_serving_bench_is_a_row_for_each_network() -> None:
     side = {
-        "backbone": "resnet50",
+        "artefact": "bundled",
         "served_images_per_second": 8.0,
-        "bare_images_per_second": 10.0,
-        "client_cpu_ms_per_image": 2.0,
+        "bare_crops_per_second": 10.0,
+        "service_cpu_ms_per_image": 3.0,
+        "bare_cpu_ms_per_crop": 2.0,
+        "p50_ms": 20.0,
+        "p99_ms": 40.0,
+        "client_share_of_processor": 0.012,
     }
-    beside = side | {"backbone": "mobilenet_v2", "ratio": 0.4, "spread": [0.3, 0.5]}
+    beside = side | {"artefact": "small", "ratio": 0.4, "spread": [0.3, 0.5]}
     printed = {"bench": "embed", "ratio": 0.8, "spread": [0.7, 0.9], "details": side}
-    printed["details"] = side | {"bundled": beside}
+    printed["details"] = side | {"small": beside}
+    figures = "8.0 | 10.0 | 3.0 | 2.0 | 20.0 | 40.0 | 1.2%"
     assert markdown(condense_bench("embed", printed)).splitlines()[2:] == [
-        "| embed | resnet50 | 0.80, 0.70–0.90 | 8.0 | 10.0 | 2.0 | – | – | – | – | – | – |",
-        "| embed | mobilenet_v2 | 0.40, 0.30–0.50 | 8.0 | 10.0 | 2.0 | – | – | – | – | – | – |",
+        f"| embed | bundled | 0.80, 0.70–0.90 | {figures} | – | – | – | – | – | – |",
+        f"| embed | small | 0.40, 0.30–0.50 | {figures} | – | – | – | – | – | – |",
     ]
 
 

@@ -1,0 +1,82 @@
+"""The serving benches: what they send is answered, and what they need is named where it lacks."""
+
+from __future__ import annotations
+
+import shutil
+
+import httpx
+import pytest
+
+from bench import serve
+from demo.story import draw_cast
+from model.artefact import load_artefact
+from model.problems import InputProblem
+from tests.service.conftest import serving
+
+needs_wrk = pytest.mark.skipif(shutil.which("wrk") is None, reason="wrk is not installed")
+
+
+@pytest.fixture(scope="module")
+def url(tiny_artefact, tmp_path_factory):
+    with serving(tiny_artefact, tmp_path_factory.mktemp("bench") / "data") as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def cast():
+    return draw_cast(7, 4, 0, 2)
+
+
+@pytest.fixture(autouse=True)
+def _short_rounds(monkeypatch):
+    monkeypatch.setattr(serve, "ROUND_SECONDS", 1)
+
+
+def test_without_wrk_the_remedy_is_named(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(InputProblem, match="apt-get install wrk"):
+        serve.bench_serving("serve")
+
+
+@needs_wrk
+def test_no_crop_is_enrolled_twice(url, cast, tmp_path):
+    load = serve.LOADS["enroll"]
+    files = serve.write_bodies(tmp_path, load, cast.known)
+    answered = sum(serve.press(url, load, files, number).requests for number in range(2))
+    crops = httpx.get(f"{url}/v1/galleries/default").json()["crops"]
+    # Those that were under way at a round's end are not counted.
+    assert 0 < answered <= crops <= answered + 2 * load.in_flight
+
+
+@needs_wrk
+@pytest.mark.parametrize("name", ["embed", "query"])
+def test_every_request_is_answered_and_timed(url, cast, tmp_path, name):
+    load = serve.LOADS[name]
+    files = serve.write_bodies(tmp_path, load, cast.known)
+    answered = serve.press(url, load, files, 0)
+    # A long wait counts several times, as for requests that it kept from being sent.
+    assert answered.times_ms.total() >= answered.requests > 0
+    assert 0 < answered.percentile(0.5) <= answered.percentile(0.99)
+    assert 0 < answered.cpu_seconds < answered.seconds
+
+
+@needs_wrk
+def test_a_request_that_is_refused_is_no_figure(url, cast, tmp_path):
+    load = serve.LOADS["serve"]._replace(call="/v1/galleries/nowhere/queries")
+    files = serve.write_bodies(tmp_path, load, cast.known)
+    with pytest.raises(InputProblem, match="requests failed"):
+        serve.press(url, load, files, 0)
+
+
+def test_the_stages_of_a_query_are_a_share_of_its_time(url, cast, tmp_path):
+    load = serve.LOADS["query"]
+    found = serve.stages_of(url, load, serve.write_bodies(tmp_path, load, cast.known))
+    assert 0 < found["stages_share_of_wall"] < 1
+
+
+def test_the_fastest_runtime_is_the_bare_model(tiny_artefact):
+    pytest.importorskip("openvino")
+    speeds, compute = serve.fastest_bare(load_artefact(tiny_artefact))
+    assert set(speeds) == {"openvino float32", "torch"}
+    assert min(speeds.values()) > 0
+    compute()
