@@ -198,7 +198,8 @@ class MilvusServer:
                 if collection and error.code == NOT_LOADED:
                     client.load_collection(collection, timeout=SEARCH_SECONDS, _async=True)
                 raise
-        except (MilvusException, grpc.RpcError) as error:
+        # The client raises the last for a channel that another thread has just replaced.
+        except (MilvusException, grpc.RpcError, ValueError) as error:
             unavailable = IndexUnavailable(_why(error))
             unavailable.collection_gone = getattr(error, "code", None) == NOT_FOUND
             raise unavailable from error
@@ -222,11 +223,11 @@ class MilvusServer:
             return self._client
 
 
-def _why(error: MilvusException | grpc.RpcError) -> str:
+def _why(error: Exception) -> str:
     """A short reason without addresses and requests."""
     if isinstance(error, MilvusException) and error.code == NOT_LOADED:
         return "a collection is being loaded"
     if isinstance(error, MilvusException) and error.code == NOT_FOUND:
         return "a collection is gone; it is built anew"
-    code = error.code() if isinstance(error, grpc.RpcError) else error.code
+    code = error.code() if isinstance(error, grpc.RpcError) else getattr(error, "code", "closed")
     return f"it does not answer ({code})"
