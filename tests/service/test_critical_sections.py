@@ -255,9 +255,9 @@ def _assert_nothing_is_left_by_halves(runtime: Runtime) -> None:
     files = {str(file.relative_to(pictures)) for file in pictures.glob("*/*")}
     # Housekeeping removes pictures that the record knows to be left over.
     later = datetime.now(UTC) + timedelta(hours=2)
-    strays = store.stray_pictures.all(later, 1000)
+    strays = store.stray_files.all(later, 1000)
     assert kept <= files
-    assert files - kept <= {f"{stray.gallery_id}/{stray.crop_id}" for stray in strays}
+    assert files - kept <= {f"{stray.gallery_id}/{stray.name}" for stray in strays}
     lines = [
         json.loads(line)
         for line in (runtime.settings.data_dir / "audit.jsonl").read_text().splitlines()

@@ -198,7 +198,7 @@ def _background(monkeypatch, watchdog, **replaced):
         monkeypatch.setattr(background, name, one)
     settings = SimpleNamespace(stall_seconds=STALL)
     keys = SimpleNamespace(threads=MonitoredThreadPool(1, "keys"))
-    runtime: Any = SimpleNamespace(watchdog=watchdog, settings=settings, keys=keys)
+    runtime: Any = SimpleNamespace(watchdog=watchdog, settings=settings, keys=keys, checked=True)
 
     async def serve():
         async with background.background_work(runtime):
