@@ -11,9 +11,11 @@ from operator import attrgetter
 
 from service.errors import RecordUnavailable, StorageFailed
 from service.gallery.gallery import Gallery
+from service.record.engine import Reader
 from service.record.entries import files_of, vector_name
+from service.record.garbage import sides_outside
 from service.record.picture_folder import PictureFolder
-from service.record.records import ArchivedCrop, Picture, StoredCrop
+from service.record.records import ArchivedCrop, Picture, StoredCrop, StrayFile
 from service.record.replacing import RowVectors
 from service.runtime import Runtime
 
@@ -91,9 +93,9 @@ async def remove_stray_pictures(runtime: Runtime) -> None:
     while strays := await runtime.galleries.read(stray, now, STRAYS_AT_ONCE):
         left: dict[str, Exception] = {}
         for gallery_id, some in groupby(strays, attrgetter("gallery_id")):
-            ids = [one.name for one in some]
-            for start in range(0, len(ids), REMOVED_PER_CALL):
-                remove = partial(_remove, runtime, gallery_id, ids[start:][:REMOVED_PER_CALL])
+            own = list(some)
+            for start in range(0, len(own), REMOVED_PER_CALL):
+                remove = partial(_remove, runtime, gallery_id, own[start:][:REMOVED_PER_CALL])
                 # No restore brings crops back meanwhile; others wait for one call at most.
                 left |= await runtime.sections.run(remove, runtime.snapshot_lock(gallery_id))
         if left:
@@ -102,17 +104,23 @@ async def remove_stray_pictures(runtime: Runtime) -> None:
 
 async def remove_pictures(runtime: Runtime, gallery_id: int, crop_ids: Sequence[str]) -> None:
     """Removes what lies elsewhere of deleted crops; raises `StorageFailed` where some stays."""
-    entry = await runtime.galleries.read(runtime.record.galleries.get, gallery_id)
-    sides = entry.outside_sides if entry else ()
+
+    def find_sides() -> list[int]:
+        entry = runtime.record.galleries.get(gallery_id)
+        return sides_outside(Reader(runtime.record.engine), entry) if entry else []
+
+    sides = await runtime.galleries.read(find_sides)
     names = [*crop_ids, *(vector_name(one, side) for one in crop_ids for side in sides)]
-    if left := await _remove(runtime, gallery_id, names):
+    if left := await _remove(runtime, gallery_id, [StrayFile(gallery_id, one) for one in names]):
         raise StorageFailed(
             f"the crops are deleted, but {len(left)} images at GMN_IMAGES_URL could not be removed "
             f"({next(iter(left.values()))}); maintenance tries again every GMN_HOUSEKEEPING_SECONDS"
         )
 
 
-async def _remove(runtime: Runtime, gallery_id: int, names: Sequence[str]) -> dict[str, Exception]:
+async def _remove(
+    runtime: Runtime, gallery_id: int, strays: Sequence[StrayFile]
+) -> dict[str, Exception]:
     """Removes files elsewhere, but of crops that a restore has brought back.
 
     Returns:
@@ -120,7 +128,7 @@ async def _remove(runtime: Runtime, gallery_id: int, names: Sequence[str]) -> di
     """
     folder, record = runtime.pictures, runtime.record
     left: dict[str, Exception] = {}
-    if folder is None or not names:
+    if folder is None or not strays:
         return left
 
     def find_gone() -> list[str]:
@@ -133,7 +141,7 @@ async def _remove(runtime: Runtime, gallery_id: int, names: Sequence[str]) -> di
             # A restore may also have brought a crop back with its picture inside the record.
             return bool(crop and (int(side[0]) in sides if side else crop.elsewhere))
 
-        return [name for name in names if not is_kept(name)]
+        return [one.name for one in strays if not is_kept(one.name)]
 
     gone = await runtime.galleries.read(find_gone)
     for start in range(0, len(gone), REMOVED_PER_CALL):
@@ -142,6 +150,6 @@ async def _remove(runtime: Runtime, gallery_id: int, names: Sequence[str]) -> di
             left |= await folder.changes.run(folder.remove, gallery_id, some)
         except (OSError, RecordUnavailable) as error:
             left |= dict.fromkeys(some, error)
-    settled = [one for one in names if one not in left]
+    settled = [one for one in strays if one.name not in left]
     await runtime.galleries.write(runtime.record.stray_files.forget, settled)
     return left

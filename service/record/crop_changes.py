@@ -11,7 +11,7 @@ from pydantic_core import from_json
 
 from service.record.engine import ChangeKind, Scan, Transaction, below, key, last_number, now
 from service.record.entries import CROP, Generation, Sightings, put_entry, read_crops
-from service.record.garbage import note_strays_elsewhere
+from service.record.garbage import note_strays_elsewhere, sides_outside
 from service.record.history import note_change
 from service.record.records import ArchivedCrop, GalleryRecord, Relabelling, Removal, StoredCrop
 
@@ -54,7 +54,7 @@ class CropChanges:
         crops = read_crops(transaction, at, rows)
         self.read_sightings(crops.values())
         entry = self.entry
-        outside = entry.outside_sides
+        outside = sides_outside(transaction, entry)
         note_strays_elsewhere(transaction, entry.gallery_id, crops.values(), now(), outside)
         staged = [at.key("staged", self.entry.staged_side or 0, row) for row in crops]
         there = transaction.get(staged)

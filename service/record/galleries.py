@@ -25,7 +25,13 @@ from service.record.engine import (
 )
 from service.record.entries import ENTRY, put_entry, read_entry, require_entry
 from service.record.files import note_unneeded
-from service.record.garbage import CALIBRATION_KEYS, SEARCH_BY_HASH, collect_garbage, discard
+from service.record.garbage import (
+    CALIBRATION_KEYS,
+    SEARCH_BY_HASH,
+    collect_garbage,
+    discard,
+    sides_outside,
+)
 from service.record.records import (
     GalleryRecord,
     GallerySettings,
@@ -147,7 +153,8 @@ def remove_gallery(transaction: Transaction, gallery_id: int) -> int:
     entry = require_entry(transaction, gallery_id)
     transaction.delete(key("gallery", gallery_id), NAMES + key(entry.name))
     transaction.removes = True
-    discard(transaction, "generation", gallery_id, entry.at, entry.sides, *entry.outside_sides)
+    sides = sides_outside(transaction, entry)
+    discard(transaction, "generation", gallery_id, entry.at, entry.sides, *sides)
     discard(transaction, "gallery", gallery_id)
     prefix = key("snapshot", gallery_id)
     snapshots = [last_text(own, prefix) for own, _ in transaction.below(prefix)]

@@ -35,7 +35,7 @@ from service.record.entries import (
     vector_name,
 )
 from service.record.jobs import drop_job
-from service.record.records import StoredCrop, StrayFile
+from service.record.records import GalleryRecord, StoredCrop, StrayFile
 
 Kind = Literal["generation", "side", "gallery"]
 KEYS_AT_ONCE, CROPS_AT_ONCE = 1000, 200
@@ -124,6 +124,16 @@ def _vectors(transaction: Transaction, at: Generation, side: int, outside: int =
     return bool(crops)
 
 
+def sides_outside(reader: Reader, entry: GalleryRecord) -> list[int]:
+    """The sides that may have vectors outside the record, also those that are being removed."""
+    sides = set(entry.outside_sides)
+    if entry.outside:
+        for _, body in reader.below(key("garbage", "side", entry.gallery_id, entry.at)):
+            _, (_, _, side, *outside), _ = from_json(body)
+            sides |= {side} if outside == [1] else set()
+    return sorted(sides)
+
+
 def remove_pins(transaction: Transaction) -> None:
     """Removes what programs before kept for archives, and contents that no crop has any more."""
     transaction.removes = True
@@ -169,15 +179,18 @@ class StrayFiles(RecordPart):
         """
         prefix = key("stray")
         found = self._reader.scan(Scan(prefix, key("stray", as_text(now)) + b"\xff", limit))[0]
-        return [
-            StrayFile(from_json(body), own[len(prefix) :].split(b"\0")[1].decode())
-            for own, body in found
-        ]
+        strays = []
+        for own, body in found:
+            moment, name, _ = own[len(prefix) :].decode().split("\0")
+            strays.append(StrayFile(from_json(body), name, moment))
+        return strays
 
     @transactional
-    def forget(self, transaction: Transaction, names: Sequence[str]) -> None:
+    def forget(self, transaction: Transaction, strays: Sequence[StrayFile]) -> None:
         """Notes that these are gone, or belong to a crop."""
-        forget_strays(transaction, names)
+        forget_strays(transaction, [one.name for one in strays])
+        # Two processes that noted one file at once left two notes of it.
+        transaction.delete(*(key("stray", one.moment, one.name) for one in strays if one.moment))
 
 
 def note_strays(

@@ -30,6 +30,8 @@ class StrayFile:
 
     gallery_id: int
     name: str
+    # Since when, as it was noted; empty where that is not known.
+    moment: str = ""
 
 
 @dataclass(frozen=True, slots=True)

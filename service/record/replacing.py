@@ -35,7 +35,7 @@ from service.record.entries import (
     vector_name,
 )
 from service.record.galleries import drop_calibrations
-from service.record.garbage import collect_garbage, discard, forget_strays
+from service.record.garbage import collect_garbage, discard, forget_strays, sides_outside
 from service.record.records import ArchivedCrop, GalleryRecord, StoredCrop
 
 RowVectors = Sequence[tuple[int, NDArray[np.float32]]]
@@ -336,7 +336,8 @@ def _switch(
         return None
     _hold(transaction, filled)
     transaction.delete(key("garbage", "generation", *_named(filled)))
-    discard(transaction, "generation", *_named(entry))
+    sides = sides_outside(transaction, entry)
+    discard(transaction, "generation", entry.gallery_id, entry.at, entry.sides, *sides)
     drop_calibrations(transaction, entry.gallery_id)
     filled = replace(
         filled,

@@ -12,9 +12,16 @@ import numpy as np
 import pytest
 
 from service.errors import DamagedRedisRecord
-from service.lifecycle.pictures import keep_elsewhere, keep_staged, remove_stray_pictures
+from service.lifecycle.pictures import (
+    keep_elsewhere,
+    keep_staged,
+    remove_pictures,
+    remove_stray_pictures,
+)
 from service.ops.critical_sections import CriticalSections
 from service.record import replacing
+from service.record.engine import Transaction, as_text
+from service.record.garbage import note_strays
 from service.record.packed_keys import KINDS
 from service.record.picture_folder import PictureFolder
 from service.record.record import open_redis
@@ -147,6 +154,55 @@ def test_a_reindex_writes_the_vectors_of_its_side_and_drops_the_others(place):
     place.sweep()
     assert (place.files(), place.inside()) == (both(ids, side), 0)
     assert {one.shape for one in place.vectors().values()} == {(8,)}
+
+
+@pytest.mark.parametrize("how", ["crop", "gallery", "restored"])
+def test_vectors_of_a_side_that_is_being_removed_go_with_their_crops(place, monkeypatch, how):
+    ids = place.enroll(new_crop(1), new_crop(2))
+    place.record.staged.begin(place.number, OTHER_EMBEDDER)
+    crops = place.record.crops.page(place.number, CropFilter(), 0, 9)
+    vectors = [(one.row_id, np.ones(8, np.float32)) for one in crops]
+    side = asyncio.run(keep_staged(place, place.number, crops, vectors))
+    place.record.staged.add(place.number, vectors, side)
+    with monkeypatch.context() as patch:
+        # As where the process ends right after the switch.
+        patch.setattr(replacing, "collect_garbage", lambda _: None)
+        assert place.record.staged.switch(place.number)
+    kept = set()
+    if how == "crop":
+        place.record.crops.remove(place.number, ids[:1])
+        asyncio.run(remove_pictures(place, place.number, ids[:1]))
+        assert not any(one.startswith(ids[0]) for one in place.files())
+        kept = both(ids[1:], side)
+    elif how == "gallery":
+        place.record.galleries.delete(place.number)
+    else:
+        with place.record.crops.archive(place.number) as archive:
+            found = list(archive.crops)
+        place.record.crops.replace(place.number, OTHER_EMBEDDER, found, place.pictures.put)
+        kept = both(ids, place.entry.side)
+    place.record.collect_garbage()
+    place.sweep()
+    assert place.files() == kept
+
+
+def test_a_file_that_two_processes_noted_at_once_is_swept_up(place):
+    """Both read that it had no note, and each commits its own."""
+    engine, now = place.record.engine, datetime.now(UTC)
+    place.pictures.put(place.number, {"c1": b"picture"})
+    first, second = Transaction(engine), Transaction(engine)
+    for ago, one in enumerate((first, second), 1):
+        note_strays(one, place.number, ["c1"], as_text(now - timedelta(seconds=ago)))
+    engine.commit(first)
+    engine.commit(second)
+
+    async def sweep():
+        async with asyncio.timeout(10):
+            await remove_stray_pictures(place)
+
+    asyncio.run(sweep())
+    assert place.files() == set()
+    assert place.record.stray_files.all(LATER, 9) == []
 
 
 def test_an_enrolment_that_a_restore_overtakes_keeps_its_vector_inside(place):

@@ -12,7 +12,7 @@ import pytest
 from gmn_client.models import IdentityDetail
 from service.errors import GalleryConflict, NeedsReindex, RequestConflict, UnknownGallery
 from service.record import crops
-from service.record.records import CropFilter, GallerySettings, Picture, RequestKey
+from service.record.records import CropFilter, GallerySettings, Picture, RequestKey, StrayFile
 from tests.service.gallery.new_crops import (
     EMBEDDER,
     NOON,
@@ -404,7 +404,7 @@ def test_a_picture_elsewhere_is_a_stray_until_its_crop_lands_and_after_it_is_gon
     assert store.crops.picture(gallery, "c1") is None
     assert store.crops.get(gallery, "c1").image_bytes == len(b"image 1")
     assert [one.name for one in store.stray_files.all(later, 9)] == ["c3"]
-    store.stray_files.forget(["c3"])
+    store.stray_files.forget([StrayFile(gallery, "c3")])
     store.crops.remove(gallery, ["c1"])
     now = datetime.now(UTC) + timedelta(seconds=1)
     assert [one.name for one in store.stray_files.all(now, 9)] == ["c1"]
