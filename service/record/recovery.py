@@ -16,7 +16,7 @@ from typing import Any
 from pydantic_core import from_json, to_json
 
 from model.problems import InputProblem
-from service.errors import DamagedSnapshot, ServiceError
+from service.errors import DamagedSnapshot, RecordUnavailable, ServiceError
 from service.ops.data_directory import SNAPSHOTS, make_folder, snapshot_name, sync
 from service.record.crop_changes import tombstone
 from service.record.engine import (
@@ -203,6 +203,9 @@ def _checked_crop(
         (missing,) = _not_found_by(reader, at, [crop])
         whys = (f"crop {crop.crop_id} is not found by {one}" for one in missing)
         found[:0] = map(reader.engine.damage, whys)
+    except RecordUnavailable:
+        # What does not answer is not damaged: a recovery would leave the crop out.
+        raise
     except ServiceError as error:
         found = [error]
     if isinstance(found[0], ServiceError):
@@ -256,8 +259,17 @@ def recover_in_place(engine: Engine, data_dir: Path, removed: Sequence[str] = ()
 
     Raises:
         ServiceError: the entry of a gallery is damaged; only a copy of the store helps then.
+        InputProblem: vectors lie outside the record, and it is not given where.
     """
     recovery, reader = Recovery(engine, data_dir), Reader(engine)
+    outside = [
+        one.name for one in entries(engine) if isinstance(one, GalleryRecord) and one.outside
+    ]
+    if outside and engine.outside is None:
+        raise InputProblem(
+            f"GMN_IMAGES_URL: is not set, and vectors of gallery {outside[0]} lie there; without "
+            "it their crops would be left out; nothing was changed"
+        )
     for found in (one for one in verify_galleries(engine) if one.damage):
         number, later = found.gallery_id, list[ArchivedCrop]()
         migrate(engine, (), ((tombstone(number, crop_id), now()) for crop_id in removed))

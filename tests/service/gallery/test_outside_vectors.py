@@ -11,7 +11,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from service.errors import DamagedRedisRecord
+from model.problems import InputProblem
+from service.errors import DamagedRedisRecord, RecordUnavailable
 from service.lifecycle.pictures import (
     keep_elsewhere,
     keep_staged,
@@ -269,3 +270,23 @@ def test_without_the_folder_the_record_names_what_is_missing(place):
         pytest.raises(DamagedRedisRecord, match="GMN_IMAGES_URL"),
     ):
         list(record.crops.vectors(place.number))
+
+
+def test_a_recovery_leaves_out_nothing_because_the_folder_does_not_answer(place, tmp_path):
+    ids = place.enroll(new_crop(1), new_crop(2))
+    (place.folder / str(place.number) / f"{ids[0]}.0.f32").write_bytes(b"damaged")
+    engine = place.record.engine
+    engine.outside = None
+    with pytest.raises(InputProblem, match="GMN_IMAGES_URL: is not set"):
+        recover_in_place(engine, tmp_path)
+    engine.outside = place.pictures
+    with pytest.MonkeyPatch.context() as patch:
+
+        def refuse(_):
+            raise OSError("no route")
+
+        patch.setattr(place.pictures._files, "cat_file", refuse)
+        with pytest.raises(RecordUnavailable, match="no route"):
+            recover_in_place(engine, tmp_path)
+    recover_in_place(engine, tmp_path)
+    assert set(place.vectors()) == {ids[1]}
