@@ -95,7 +95,8 @@ class Networks:
     ) -> NDArray[np.float64]:
         if self._scorer is None:
             raise RuntimeError("an artefact without M-Net scores no pairs")
-        asked = torch.from_numpy(queries).to(self.device)
+        # A copy: a stored crop that searches is mapped read-only, which PyTorch warns of.
+        asked = torch.tensor(queries, device=self.device)
         gallery = torch.from_numpy(padded).to(self.device)
         threads = torch.get_num_threads()
         try:

@@ -321,6 +321,18 @@ def test_a_stored_vector_that_breaks_m_net_is_ranked_without_a_score(monkeypatch
         networks.pair_scores(queries, candidates[217:218])
 
 
+@pytest.mark.filterwarnings("error")
+def test_stored_vectors_are_scored_as_others_though_nothing_may_write_them(networks):
+    vectors = np.random.default_rng(4).normal(size=(2, networks.dimension)).astype(np.float32)
+    stored = np.frombuffer(vectors.tobytes(), np.float32).reshape(vectors.shape)
+    expected = networks.pair_scores(vectors, vectors)
+    torch.set_warn_always(True)
+    try:
+        np.testing.assert_array_equal(networks.pair_scores(stored, stored), expected)
+    finally:
+        torch.set_warn_always(False)
+
+
 def test_m_net_without_room_tries_once_more_and_then_says_so(monkeypatch, networks):
     vectors = np.ones((3, networks.dimension), np.float32)
     whole = networks.pair_scores(vectors, vectors)
