@@ -45,11 +45,14 @@ def read_changes(
     def apply() -> None:
         new = tuple(crop for crop in crops if crop.label.row_id in added)
         labels = tuple(crop.label for crop in crops if crop.label.row_id in relabelled)
-        gallery.apply(Enrolment(version, now.embedding_fingerprint, (), new))
-        gallery.apply(Relabelling(version, labels))
+        # The version comes last: where a part fails, it is not one that the index shows.
+        before = gallery.version
+        gallery.apply(Enrolment(before, now.embedding_fingerprint, (), new))
+        gallery.apply(Relabelling(before, labels))
         if rows["removed"] and not gallery.needs_reindex:
-            gallery.apply(Removal(version, tuple(rows["removed"])))
+            gallery.apply(Removal(before, tuple(rows["removed"])))
         gallery.follow_record(now)
+        gallery.version = max(before, version)
 
     return apply
 

@@ -47,13 +47,13 @@ class History(RecordPart):
         """
         entry = require_entry(transaction, gallery_id)
         own, first = key(CHANGE, gallery_id, entry.version), key(CHANGE, gallery_id)
-        if entry.changes_from is not None:
-            last = key(CHANGE, gallery_id, entry.changes_from)
-            transaction.delete(*(old for old, _ in transaction.scan(Scan(first, last))[0]))
-        kept = transaction.json(own)
-        if kept is None or entry.changes_from is None:
-            kept = ["stored", [], secrets.token_hex(8)]
+        kept, begun = transaction.json(own), entry.changes_from
+        if kept is None or begun is None:
+            # All crops were replaced, or none were kept: no older position leads here.
+            kept, begun = ["stored", [], secrets.token_hex(8)], entry.version
             transaction.put_json(own, kept)
+        last = key(CHANGE, gallery_id, begun)
+        transaction.delete(*(old for old, _ in transaction.scan(Scan(first, last))[0]))
         entry.changes_from = entry.version
         put_entry(transaction, entry)
         return f"{entry.version} {kept[2]}"

@@ -61,6 +61,9 @@ class FileSet:
             # Released when nothing reads the mapped file any more.
             fcntl.flock(self.vectors, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self.texts = opened.enter_context(_open(folder / "texts", new))
+            if new:
+                # Without a checkpoint no start can go on from them.
+                opened.callback(_remove_unused, folder)
             self.close = weakref.finalize(self, opened.pop_all().close)
 
     def read_columns(self) -> Stored | None:
@@ -95,12 +98,18 @@ class FileSet:
         move_aside(self.folder, strays, name, f"holds files that are damaged ({why})")
 
 
+def _remove_unused(folder: Path) -> None:
+    if not (folder / COLUMNS).exists():
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def _open(path: Path, new: bool) -> IO[bytes]:
     return open(path, "w+b" if new else "r+b", buffering=0, opener=_private)
 
 
 def _private(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_CLOEXEC, 0o600)
+    # Created where a removal was cut short, so that what is left can be held, and removed.
+    return os.open(path, flags | os.O_CLOEXEC | os.O_CREAT, 0o600)
 
 
 @dataclass(frozen=True)

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import shutil
 import sqlite3
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 
 from service.engine.device import DeviceThread
-from service.errors import DamagedRecord
+from service.errors import DamagedRecord, RecordUnavailable
+from service.gallery.catch_up import read_changes
 from service.gallery.registry import DEFAULT_GALLERY, GalleryRegistry
 from service.lifecycle.background import check_record
 from service.ops.health import BlockingPools
+from service.record.engine import Change, transact
+from service.record.entries import put_entry, require_entry
 from service.record.record import open_sqlite
 from service.search import blocks
 from service.search.index_files import FileSet, IndexFolder
@@ -311,6 +316,68 @@ def test_damage_of_the_record_that_a_start_has_not_read_ends_the_process(serve, 
     service.die()
     with pytest.raises(DamagedRecord, match="vector"):
         serve()
+
+
+def test_a_position_from_before_changes_that_were_not_kept_is_unknown(filled):
+    history, entry = filled.record.history, filled.record.galleries.get(1)
+    before = history.begin(1)
+    version = entry.version
+    assert history.since(1, version, before) == []
+    # As a reindex does, which replaces every vector and keeps no change.
+    transact(filled.record.engine, _raise_version)
+    history.begin(1)
+    assert history.since(1, version, before) is None
+    # As a program before does, which knows of no history.
+    before, version = history.begin(1), version + 1
+    transact(filled.record.engine, _raise_version, None)
+    history.begin(1)
+    assert history.since(1, version, before) is None
+
+
+def _raise_version(transaction, *changes_from):
+    entry = require_entry(transaction, 1)
+    entry.version += 1
+    entry.changes_from = changes_from[0] if changes_from else entry.changes_from
+    put_entry(transaction, entry)
+
+
+def test_files_of_an_index_that_is_not_used_go_with_it(serve, filled, monkeypatch):
+    def gone(*_):
+        raise RecordUnavailable("it does not answer")
+        yield
+
+    sets = set(filled.folder.glob("1/*"))
+    monkeypatch.setattr(filled.record.crops, "vectors", gone)
+    with pytest.raises(RecordUnavailable):
+        filled.galleries.read_gallery(1)
+    gc.collect()
+    assert set(filled.folder.glob("1/*")) == sets
+
+
+@pytest.mark.parametrize("left", ["vectors", "texts", None])
+def test_what_an_unfinished_removal_left_is_removed(filled, left):
+    folder = filled.folder / "1" / "removed"
+    folder.mkdir()
+    if left:
+        (folder / left).write_bytes(b"of a deleted person")
+    filled.galleries.remove_unheld_indexes()
+    assert not folder.exists()
+
+
+def test_a_change_that_is_applied_in_part_is_not_shown_as_a_version(filled, monkeypatch):
+    gallery, one = filled.gallery, next(iter(filled.shown()))
+    version, row = gallery.version, filled.shown()[one][0].row_id
+    filled.record.crops.remove(1, [one])
+    change = Change(1, "removed", 1, version + 1, (row,))
+    monkeypatch.setattr(gallery.own_index, "remove", Mock(side_effect=MemoryError))
+    apply = read_changes(filled.record, gallery, [change])
+    with pytest.raises(MemoryError):
+        apply()
+    assert gallery.version == version
+    monkeypatch.undo()
+    apply()
+    assert gallery.version == version + 1
+    assert one not in filled.shown()
 
 
 def test_a_position_that_the_record_does_not_know_is_of_another_history(filled):
