@@ -51,7 +51,7 @@ def embed(
 
     Example: gmn embed bundled --data cuhk01:/data/cuhk01 --out features.npz
 
-    Example: gmn embed bundled --data market1501:/data/market --out features --part 1/2
+    Example: gmn embed bundled --data cuhk01:/data/cuhk01 --out features --part 1/2
     """
     from training.datasets.registry import read_dataset
     from training.evaluation.offline import Part, embed_to_file, embed_to_folder

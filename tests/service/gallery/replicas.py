@@ -82,7 +82,7 @@ class Replica:
         await self.galleries.wait_for_version(self.galleries.get(gallery), min_version)
         held, options = self.galleries.get(gallery), QueryOptions(top_k=1000)
 
-        def rank(top_k: int, without: frozenset[int]) -> Ranking:
+        def rank(top_k: int, without: frozenset[int], _: None) -> Ranking:
             index = held.index
             query = np.ones((1, 4), np.float32)
             found = index.search(query, top_k, options.filter(None, without))
