@@ -117,7 +117,7 @@ def test_what_lands_in_no_commit_is_swept_up(place):
     names = list(strays)
     place.record.stray_files.expect(place.number, [*names, f"{ids[0]}.0.f32"], datetime.now(UTC))
     place.sweep()
-    # One that a crop has stays, whatever was noted.
+    # One that a crop has stays, also where another was noted.
     assert place.files() == both(ids)
 
 

@@ -83,7 +83,7 @@ class Cycles:
         self.services[name].http.close()
 
     def client(self, seed: int) -> None:
-        """Enrols, deletes and searches until the end; stands still while it is told to."""
+        """Enrols, deletes and searches until the end; stands still while it has to."""
         chance = random.Random(f"{self.chance.random()}{seed}")
         try:
             while not self._ended:

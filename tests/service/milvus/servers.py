@@ -84,7 +84,7 @@ class TestServer:
 
 
 class Lite(TestServer):
-    """milvus-lite: always shows the newest, whatever consistency is asked for."""
+    """milvus-lite: always shows the newest, at every level of consistency."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder, LITE_SECONDS)

@@ -18,7 +18,7 @@ from tests.service.gallery.new_crops import EMBEDDER
 from tests.service.milvus.test_searching import Lab, _crop
 
 PEOPLE, CROPS = 60, 2
-# A pair's logit depends on the candidate, whatever its length.
+# A pair's logit depends on the candidate and not on its length.
 NETWORKS = SimpleNamespace(
     pair_scores=lambda _, others: others[:, 0] / np.linalg.norm(others, axis=1)
 )

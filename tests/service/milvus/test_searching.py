@@ -1,4 +1,4 @@
-"""What a search of an index outside this process answers, whatever its server shows."""
+"""Searches of an index outside this process, whose server may show what is old, gone or wrong."""
 
 from __future__ import annotations
 
