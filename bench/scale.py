@@ -34,7 +34,7 @@ from service.ops.data_directory import DATABASE_NAME, INDEXES
 from service.record.record import open_sqlite
 from service.record.records import GallerySettings
 from service.search.calibration import GalleryCalibrations
-from service.search.index_files import IndexFolder
+from service.search.index_files import IndexFolder, any_stored
 from service.search.options import QueryOptions
 from service.search.ranking import Search
 from service.settings import Settings
@@ -197,7 +197,7 @@ def _started(folder: Path, dimension: int) -> Iterator[tuple[GalleryRegistry, fl
     with contextlib.ExitStack() as held:
         indexes = IndexFolder(folder / INDEXES, LEAST_CROPS, reserved_bytes=0)
         # As a service does, which reads all of the record beside the requests then.
-        stored = any(indexes.path.glob("[0-9]*/*/columns"))
+        stored = any_stored(indexes.path)
         record = open_sqlite(folder / DATABASE_NAME, alone=not stored)
         held.callback(record.close)
         device = DeviceThread()

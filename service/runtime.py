@@ -28,7 +28,7 @@ from service.ops.metrics import Metrics
 from service.record.picture_folder import PictureFolder
 from service.record.record import Record, open_store, upgrade_store
 from service.search.calibration import GalleryCalibrations
-from service.search.index_files import IndexFolder
+from service.search.index_files import IndexFolder, any_stored
 from service.settings import Settings
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class Runtime:
         with contextlib.ExitStack() as held:
             self.settings = settings
             # To read all of a record takes longer than to go on from stored indexes.
-            self.checked = not any((settings.data_dir / INDEXES).glob("[0-9]*/*/columns"))
+            self.checked = not any_stored(settings.data_dir / INDEXES)
             self.record = _open_record(settings, held, self.checked)
             self.pictures = PictureFolder(settings.images_url) if settings.images_url else None
             if self.pictures:

@@ -11,9 +11,7 @@ from operator import attrgetter
 
 from service.errors import RecordUnavailable, StorageFailed
 from service.gallery.gallery import Gallery
-from service.record.engine import Reader
 from service.record.entries import files_of, vector_name
-from service.record.garbage import sides_outside
 from service.record.picture_folder import PictureFolder
 from service.record.records import ArchivedCrop, Picture, StoredCrop, StrayFile
 from service.record.replacing import RowVectors
@@ -104,12 +102,7 @@ async def remove_stray_pictures(runtime: Runtime) -> None:
 
 async def remove_pictures(runtime: Runtime, gallery_id: int, crop_ids: Sequence[str]) -> None:
     """Removes what lies elsewhere of deleted crops; raises `StorageFailed` where some stays."""
-
-    def find_sides() -> list[int]:
-        entry = runtime.record.galleries.get(gallery_id)
-        return sides_outside(Reader(runtime.record.engine), entry) if entry else []
-
-    sides = await runtime.galleries.read(find_sides)
+    sides = await runtime.galleries.read(runtime.record.stray_files.sides, gallery_id)
     names = [*crop_ids, *(vector_name(one, side) for one in crop_ids for side in sides)]
     if left := await _remove(runtime, gallery_id, [StrayFile(gallery_id, one) for one in names]):
         raise StorageFailed(

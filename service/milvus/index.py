@@ -13,19 +13,23 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from service.errors import IndexUnavailable, UnknownGallery
 from service.milvus.rows import Codes, Hits
+from service.milvus.writing import is_of
 from service.ops.health import HealthCheck, MonitoredThreadPool
 from service.record.record import Record
 from service.record.records import CropLabel
 from service.record.remote_index import IndexState
 from service.search.candidates import Candidates, FetchedCrops, mean_direction, scored
 from service.search.filters import EVERY_CROP, Filter
+
+if TYPE_CHECKING:
+    from service.milvus.server import MilvusServer
 
 log = logging.getLogger(__name__)
 SEARCH_THREADS, SEARCH_SECONDS = 8, 1.0
@@ -38,22 +42,6 @@ DEEPER = 4
 Result = TypeVar("Result")
 
 
-class RowServer(Protocol):
-    """What is asked of a server by searches; `MilvusServer` has the arguments."""
-
-    def search(
-        self,
-        collection: str,
-        query: NDArray[np.float32],
-        limit: int,
-        wanted: Filter,
-        codes: Codes,
-        timestamp: int,
-        grouped: bool = False,
-    ) -> Hits:
-        """The rows nearest to a query; raises `IndexUnavailable`."""
-
-
 class IndexRebuilding(IndexUnavailable):
     """The server answers, and has no collection yet of the vectors that the gallery has now."""
 
@@ -61,7 +49,7 @@ class IndexRebuilding(IndexUnavailable):
 class MilvusIndexes:
     """The indexes of all galleries on one server, and whether it answers."""
 
-    def __init__(self, record: Record, server: RowServer, codes: Codes) -> None:
+    def __init__(self, record: Record, server: MilvusServer, codes: Codes) -> None:
         """Asks nothing yet."""
         self.record, self.server, self.codes = record, server, codes
         self._threads = MonitoredThreadPool(SEARCH_THREADS, "index")
@@ -238,9 +226,8 @@ class MilvusIndex:
             raise UnknownGallery(str(self._gallery_id))
         if not entry.crops:
             return replace(state or IndexState(self._gallery_id), version=entry.version), 0
-        now = entry.at, entry.side, entry.embedding_fingerprint
         if entry.embedding_fingerprint != self._embedder or not state or not state.collection:
             raise IndexRebuilding("the gallery's index is being built")
-        if (state.at, state.side, state.embedder) != now:
+        if not is_of(state, entry):
             raise IndexRebuilding("the gallery's index is being rebuilt")
         return state, entry.crops

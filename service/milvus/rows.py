@@ -14,7 +14,7 @@ from typing import TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from service.record.records import CropLabel, IndexedCrop
+from service.record.records import CropLabel, IndexedCrop, group_code
 from service.search.filters import Filter
 
 PREFIX = "gmn"
@@ -75,7 +75,7 @@ class Codes:
 
     def group(self, label: CropLabel) -> int:
         """Of an identity; a crop without one is a group of its own, below 0."""
-        return -1 - label.row_id if label.identity is None else self._code("", label.identity)
+        return group_code(label, self.secret)
 
     def camera(self, name: str | None) -> int:
         """Of a camera."""

@@ -110,7 +110,22 @@ class MilvusServer:
         """
         asked = limit = min(limit, LARGEST_LIMIT)
         while True:
-            found = self._search(collection, query, asked, wanted, codes, timestamp, grouped)
+            with self._answering(collection) as client:
+                (hits,) = client.search(
+                    collection,
+                    data=[query],
+                    anns_field="v",
+                    filter=codes.expression(wanted),
+                    limit=asked,
+                    search_params={"metric_type": "IP"},
+                    output_fields=["v", "grp", "crop"],
+                    # Where the server gives out no timestamps, 0 waits for everything.
+                    consistency_level="Customized",
+                    guarantee_timestamp=timestamp,
+                    timeout=SEARCH_SECONDS,
+                    **({"group_by_field": "grp"} if grouped else {}),
+                )
+            found = list(hits)
             groups = np.array([one["entity"]["grp"] for one in found], np.int64)
             if not grouped:
                 break
@@ -127,33 +142,6 @@ class MilvusServer:
             np.array([one["entity"]["crop"] for one in found], np.int64),
             len(found) == limit,
         )
-
-    def _search(
-        self,
-        collection: str,
-        query: NDArray[np.float32],
-        limit: int,
-        wanted: Filter,
-        codes: Codes,
-        timestamp: int,
-        grouped: bool,
-    ) -> list[Any]:
-        with self._answering(collection) as client:
-            (found,) = client.search(
-                collection,
-                data=[query],
-                anns_field="v",
-                filter=codes.expression(wanted),
-                limit=limit,
-                search_params={"metric_type": "IP"},
-                output_fields=["v", "grp", "crop"],
-                # Where the server gives out no timestamps, 0 waits for everything.
-                consistency_level="Customized",
-                guarantee_timestamp=timestamp,
-                timeout=SEARCH_SECONDS,
-                **({"group_by_field": "grp"} if grouped else {}),
-            )
-        return list(found)
 
     def rows(self, collection: str, first: int, end: int, timestamp: int) -> list[LabelRow]:
         """The rows from a number to before another, at most `IDS_PER_PAGE`, in no order."""

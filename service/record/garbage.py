@@ -185,6 +185,11 @@ class StrayFiles(RecordPart):
             strays.append(StrayFile(from_json(body), name, moment))
         return strays
 
+    def sides(self, gallery_id: int) -> list[int]:
+        """The sides of a gallery that may have vectors outside; none where it was deleted."""
+        entry = read_entry(self._reader, gallery_id)
+        return sides_outside(self._reader, entry) if entry else []
+
     @transactional
     def forget(self, transaction: Transaction, strays: Sequence[StrayFile]) -> None:
         """Notes that these are gone, or belong to a crop."""

@@ -1,8 +1,8 @@
 """Keys as Redis keeps them: kinds, numbers, checksums and ids in few bytes, in the same order.
 
 Every crop has several keys in memory, which would be numbers of 16 digits for the most part. A
-packed part begins with a byte that no text begins with, and has no end mark. Whatever is not a
-whole key of a kind below, such as the bound of a range, is packed as far as it is one.
+packed part begins with a byte that no text begins with, and has no end mark. What is not a whole
+key of a kind below, such as the bound of a range, is packed as far as it is one.
 """
 
 from __future__ import annotations

@@ -66,7 +66,7 @@ class Blocks:
             number, place = divmod(at, self.items)
             part = np.ascontiguousarray(values[: self.items - place])
             if number < self._mapped:
-                self._write_file(number, place, part)
+                self._write_file(at, part)
             if self._blocks[number].flags.writeable:
                 self._blocks[number][place : place + len(part)] = part
             at, values = at + len(part), values[len(part) :]
@@ -96,10 +96,10 @@ class Blocks:
             self._blocks.append(there.reshape(self._shape))
         self._mapped = len(self._blocks)
 
-    def _write_file(self, number: int, place: int, values: NDArray[Any]) -> None:
+    def _write_file(self, at: int, values: NDArray[Any]) -> None:
         assert self._file is not None
         content = memoryview(values.data).cast("B")
-        offset = number * self._stride + place * self._item_bytes
+        offset, number = self.offset(at), at // self.items
         try:
             while content:
                 written = os.pwrite(self._file.fileno(), content, offset)

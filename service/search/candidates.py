@@ -146,7 +146,7 @@ class SearchedIndex(Protocol):
 
     @property
     def recall(self) -> float | None:
-        """Measured share of the ten nearest that a search without filter finds; None: all."""
+        """Measured share of the 100 nearest that a search without filter finds; None: all."""
 
     @property
     def bytes(self) -> int:

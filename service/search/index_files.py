@@ -147,6 +147,11 @@ class Stored:
         failpoint("index-files.written")
 
 
+def any_stored(indexes: Path) -> bool:
+    """Whether a folder of galleries' index folders has a checkpoint."""
+    return any(indexes.glob(f"[0-9]*/*/{COLUMNS}"))
+
+
 @dataclass(frozen=True)
 class IndexFolder:
     """Where the sets of files of one gallery lie.
