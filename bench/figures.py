@@ -1,20 +1,26 @@
-"""The tables of the README and the results page, from evaluation reports and never by hand.
+"""The tables of the README and the documents, from measured figures and never by hand.
 
-`python -m bench.figures unseen twin=runs/without-cuhk01/unseen/report.json …` keeps the reports'
-figures in `docs/figures/unseen.json` and writes the table between the page's markers
-`<!-- unseen -->` and `<!-- /unseen -->`. Beside reports it reads what `gmn enroll --json`,
-`gmn query --data … --json` and `gmn bench … --json` printed.
+`python -m bench.figures NAME [LABEL=]FILE…` keeps the figures of these files in
+`docs/figures/NAME.json` and writes the table between the page's markers `<!-- NAME -->` and
+`<!-- /NAME -->`. A file is what `gmn evaluate --out` wrote (`report.json`, or `protocol.json`), or
+what `gmn enroll`, `gmn query --data` or `gmn bench` printed with `--json`. `premise` is the gaps
+of a report, of which the two spaces are drawn as well; the curves of `gmn bench scale` are drawn,
+too.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.tables import ends, percent, publish, table
+from bench import service_tables
+from bench.tables import ends, percent, publish, save_drawing, table
 from model.provenance import Provenance
+from training.evaluation.figures import projection_figure
+from training.evaluation.results import Projection
 
 METRICS = {"Rank-1": "rank_1", "mAP": "mAP"}
 FOUND = "found at 1%"
@@ -83,61 +89,27 @@ def _with_interval(metrics: dict[str, Any]) -> dict[str, list[float]]:
     return {title: ends(metrics[key]) for title, key in METRICS.items()}
 
 
-def condense_bench(label: str, printed: dict[str, Any]) -> list[dict[str, Any]]:
-    """The rows of a serving bench: of the artefacts `bundled` and `small`, or of the one named."""
-    details = dict(printed["details"])
-    beside = details.pop("small", None)
-    first = details | {name: printed[name] for name in ("ratio", "spread")}
-    return [{"bench": label} | row for row in (first, beside) if row]
+def markdown(kept: Any) -> str:
+    """The kept figures as a table."""
+    if isinstance(kept, dict):
+        return _premise_table(kept) if "gaps" in kept else service_tables.curves_table(kept)
+    if "bench" in kept[0]:
+        return service_tables.bench_table(kept)
+    return service_tables.steps_table(kept) if "step" in kept[0] else _ranking_table(kept)
 
 
-def markdown(rows: list[dict[str, Any]]) -> str:
-    """The rows as a table: of rankings, benches, or of what a service was seen doing."""
-    if "bench" in rows[0]:
-        return _bench_table(rows)
-    return _served_table(rows) if "step" in rows[0] else _ranking_table(rows)
-
-
-def _bench_table(rows: list[dict[str, Any]]) -> str:
-    phases = ("decode", "queue", "embed", "search", "rerank", "wall")
-    figures = {
-        "served/s": "served_images_per_second",
-        "bare/s": "bare_crops_per_second",
-        "service's CPU ms": "service_cpu_ms_per_image",
-        "bare CPU ms": "bare_cpu_ms_per_crop",
-        "p50 ms": "p50_ms",
-        "p99 ms": "p99_ms",
-    }
-    lines = []
-    for row in rows:
-        low, high = row["spread"]
-        taken = row.get("service_ms")
-        cells = [row["bench"], row["artefact"], f"{row['ratio']:.2f}, {low:.2f}–{high:.2f}"]
-        cells += [f"{row[name]:.1f}" for name in figures.values()]
-        cells.append(f"{100 * row['client_share_of_processor']:.1f}%")
-        lines.append(cells + [f"{taken[name]:.1f}" if taken else None for name in phases])
-    titles = ("bench", "artefact", "ratio, of rounds", *figures, "client's share")
-    return table((*titles, *(f"{name} ms" for name in phases)), lines)
-
-
-def _served_table(rows: list[dict[str, Any]]) -> str:
-    titles = ("step", "crops", "per second", "ms per query", *METRICS, "answered match, right")
-    lines: list[list[str | None]] = []
-    for row in rows:
-        if "queries" not in row:
-            figures = [f"{row['enrolled']:,}", f"{row['crops_per_second']:.0f}", *[None] * 4]
-        else:
-            figures = [
-                f"{row['queries']:,}",
-                f"{row['queries_per_second']:.0f}",
-                f"{row['ms_per_query']:.1f}, {row['in_flight']} in flight",
-                f"{100 * row['rank_1']:.1f}",
-                # Of a ranking that was cut, mAP is a lower bound only.
-                f"{100 * row['mAP']:.1f}" if row["whole_rankings"] else None,
-                f"{row['verdicts']['match']:,}, {row['matches_right']:,}",
-            ]
-        lines.append([row["step"], *figures])
-    return table(titles, lines)
+def _premise_table(premise: dict[str, Any]) -> str:
+    """Both spaces' gaps, a line for two domains in one space."""
+    rows = []
+    for gap in premise["gaps"]:
+        for space in ("instance", "pair"):
+            found = gap[space]
+            accuracy = percent(ends(found["classifier"]))
+            mmd, chance = 1e3 * found["mmd"], 1e3 * found["mmd_by_chance"]
+            figures = (accuracy, f"{mmd:.2f}", f"{chance:.2f}", f"{mmd / chance:.1f}")
+            rows.append((" – ".join(gap["domains"]), space, *figures))
+    titles = ("domain classifier's accuracy, %", "MMD²·10³", "by chance", "ratio")
+    return table(("domains", "space", *titles), rows)
 
 
 def _ranking_table(rows: list[dict[str, Any]]) -> str:
@@ -162,19 +134,56 @@ def _figure(row: dict[str, Any] | None, title: str) -> str | None:
     return percent(own) if own else None
 
 
-def main(arguments: list[str]) -> None:
-    """Writes one table from `NAME LABEL=REPORT…`."""
-    name, *sources = arguments
-    rows = []
-    for source in sources:
-        label, _, path = source.partition("=")
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-        if "datasets" in content:
-            rows += condense(label, content)
+def joined(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of each data set together, its artefacts first, and then each peer once.
+
+    A peer that was measured beside several artefacts has the same figures each time.
+    """
+    found: dict[tuple[object, ...], dict[str, Any]] = {}
+    for row in rows:
+        key = tuple(row[name] for name in ("data", "queries", "gallery", "model", "scoring"))
+        known = found.setdefault(key, row)
+        if known is not row and "ahead" in known:
+            known["ahead"] = known["ahead"] | row.get("ahead", {})
+    data = list(dict.fromkeys(row["data"] for row in rows))
+    return sorted(
+        found.values(), key=lambda row: (data.index(row["data"]), row["people"] == READY_MADE)
+    )
+
+
+def _rows(label: str, content: Any) -> Iterator[dict[str, Any]]:
+    """The rows of one file."""
+    for one in content if isinstance(content, list) else content.get("reports", [content]):
+        if "datasets" in one:
+            yield from condense(label, one)
+        elif "bench" in one:
+            yield from service_tables.condense_bench(one)
         else:
-            served = "bench" not in content
-            rows += [{"step": label} | content] if served else condense_bench(label, content)
-    publish(name, markdown(rows), rows)
+            yield {"step": label} | one
+
+
+def main(arguments: list[str]) -> None:
+    """Writes one table from `NAME [LABEL=]FILE…`."""
+    name, *sources = arguments
+    read = {}
+    for source in sources:
+        label, _, path = source.rpartition("=")
+        read[path] = label, json.loads(Path(path).read_text(encoding="utf-8"))
+    contents = [content for _, content in read.values()]
+    kept: Any
+    if name == "premise":
+        kept = contents[0]["premise"]
+        for found in kept.pop("projections"):
+            drawn = projection_figure(Projection.model_validate(found))
+            save_drawing(f"premise-{found['space']}", drawn.svg)
+    elif name == "scale":
+        kept = {one["details"]["data"]: one["details"]["sizes"] for one in contents}
+        save_drawing("scale", service_tables.drawing(kept))
+    else:
+        kept = [row for label, content in read.values() for row in _rows(label, content)]
+        if "people" in kept[0]:
+            kept = joined(kept)
+    publish(name, markdown(kept), kept)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,13 @@ FIGURES = ROOT / "docs" / "figures"
 RESULTS = ROOT / "docs" / "results"
 
 
+def save_drawing(name: str, svg: str) -> None:
+    """Writes an SVG element as the file `docs/figures/NAME.svg`."""
+    # Inside a page the element needs no name space, as a file it does.
+    named = svg.replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg"', 1)
+    (FIGURES / f"{name}.svg").write_text(named, encoding="utf-8")
+
+
 def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """A Markdown table; an empty cell is a dash."""
     lines = [header, *(["–" if cell is None else str(cell) for cell in row] for row in rows)]

@@ -2,14 +2,27 @@
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 
-from bench.figures import condense, condense_bench, markdown
+from bench import figures, tables
+from bench.figures import condense, joined, markdown
+from bench.service_tables import condense_bench
 from bench.tables import FIGURES, ROOT, page_of, publish, replace_table
 from model.problems import InputProblem
 
 STORED = sorted(FIGURES.glob("*.json"))
+SIDE = {
+    "artefact": "bundled",
+    "served_images_per_second": 8.0,
+    "bare_crops_per_second": 10.0,
+    "service_cpu_ms_per_image": 3.0,
+    "bare_cpu_ms_per_crop": 2.0,
+    "p50_ms": 20.0,
+    "p99_ms": 40.0,
+    "client_share_of_processor": 0.012,
+}
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
@@ -119,24 +132,63 @@ def test_what_a_service_was_seen_doing_is_a_table_of_steps() -> None:
 
 
 def test_a_serving_bench_is_a_row_for_each_network() -> None:
-    side = {
-        "artefact": "bundled",
-        "served_images_per_second": 8.0,
-        "bare_crops_per_second": 10.0,
-        "service_cpu_ms_per_image": 3.0,
-        "bare_cpu_ms_per_crop": 2.0,
-        "p50_ms": 20.0,
-        "p99_ms": 40.0,
-        "client_share_of_processor": 0.012,
-    }
-    beside = side | {"artefact": "small", "ratio": 0.4, "spread": [0.3, 0.5]}
-    printed = {"bench": "embed", "ratio": 0.8, "spread": [0.7, 0.9], "details": side}
-    printed["details"] = side | {"small": beside}
+    beside = SIDE | {"artefact": "small", "ratio": 0.4, "spread": [0.3, 0.5]}
+    printed = {"bench": "embed", "ratio": 0.8, "spread": [0.7, 0.9], "details": SIDE}
+    printed["details"] = SIDE | {"small": beside}
     figures = "8.0 | 10.0 | 3.0 | 2.0 | 20.0 | 40.0 | 1.2%"
-    assert markdown(condense_bench("embed", printed)).splitlines()[2:] == [
+    assert markdown(condense_bench(printed)).splitlines()[2:] == [
         f"| embed | bundled | 0.80, 0.70–0.90 | {figures} | – | – | – | – | – | – |",
         f"| embed | small | 0.40, 0.30–0.50 | {figures} | – | – | – | – | – | – |",
     ]
+
+
+def test_a_gap_is_shown_in_both_spaces_beside_what_chance_shows() -> None:
+    space = {
+        "classifier": {"mean": 0.9, "low": 0.8, "high": 0.95},
+        "mmd": 0.02,
+        "mmd_by_chance": 0.001,
+    }
+    gap = {"domains": ["lobby", "roof"], "instance": space, "pair": {**space, "mmd": 0.005}}
+    assert markdown({"gaps": [gap]}).splitlines()[2:] == [
+        "| lobby – roof | instance | 90.0 [80.0, 95.0] | 20.00 | 1.00 | 20.0 |",
+        "| lobby – roof | pair | 90.0 [80.0, 95.0] | 5.00 | 1.00 | 5.0 |",
+    ]
+
+
+def test_a_peer_of_several_artefacts_has_one_row_after_them() -> None:
+    figure = {"mean": 0.5, "low": 0.4, "high": 0.6}
+    given = report()
+    differences = given["datasets"][0]["differences"]
+    differences["mnet - elsewhere"] = {"rank_1": figure, "mAP": figure}
+    rows = joined([*condense("one", given), *condense("two", given)])
+    assert [row["model"] for row in rows] == ["one", "one", "two", "two", "elsewhere"]
+    assert set(rows[-1]["ahead"]) == {"one, mnet", "two, mnet"}
+
+
+@pytest.fixture
+def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(tables, "ROOT", tmp_path)
+    monkeypatch.setattr(tables, "FIGURES", tmp_path)
+    (tmp_path / "README.md").write_text("before\n<!-- all -->\n<!-- /all -->\nafter\n")
+    return tmp_path / "README.md"
+
+
+def test_reports_and_protocols_become_one_table_of_a_page(page: Path, tmp_path: Path) -> None:
+    (tmp_path / "report.json").write_text(json.dumps(report()))
+    (tmp_path / "protocol.json").write_text(json.dumps({"reports": [report()]}))
+    figures.main(["all", f"ours={tmp_path}/report.json", f"twin={tmp_path}/protocol.json"])
+    kept = json.loads((tmp_path / "all.json").read_text())
+    assert [row["model"] for row in kept] == ["ours", "ours", "twin", "twin", "elsewhere"]
+    assert page.read_text() == f"before\n<!-- all -->\n{markdown(kept)}\n<!-- /all -->\nafter\n"
+
+
+def test_several_benches_of_one_file_become_one_table(page: Path, tmp_path: Path) -> None:
+    printed = {"ratio": 0.8, "spread": [0.7, 0.9], "details": SIDE}
+    both = [{"bench": name} | printed for name in "ab"]
+    (tmp_path / "serving.json").write_text(json.dumps(both))
+    figures.main(["all", str(tmp_path / "serving.json")])
+    assert "\n| a | bundled | 0.80, 0.70–0.90 |" in page.read_text()
+    assert "\n| b | bundled | 0.80, 0.70–0.90 |" in page.read_text()
 
 
 def test_a_table_without_a_place_in_the_pages_is_refused() -> None:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
-from bench import scale, scale_figure
+from bench import scale
 from bench.scale_crops import BLOCK, KINDS, ScaleCrops
-from bench.tables import RESULTS, page_of
+from bench.service_tables import curves_table, drawing
 from model.problems import InputProblem
 
 
@@ -40,9 +39,9 @@ def test_a_run_that_goes_further_measures_only_what_is_new(small, tmp_path):
     (tmp_path / "clusters-16" / "400.json").unlink()
     with pytest.raises(InputProblem, match="holds 900 crops"):
         scale.bench_scale(900, "clusters", work=tmp_path)
-    drawn = scale_figure.drawing({"clusters": sizes, "people": sizes})
-    assert drawn.startswith("<svg xmlns")
-    assert scale_figure.markdown({"clusters": sizes}).count("\n| clusters ") == 3
+    drawn = drawing({"clusters": sizes, "people": sizes})
+    assert drawn.startswith("<svg ")
+    assert curves_table({"clusters": sizes}).count("\n| clusters ") == 3
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -64,9 +63,3 @@ def test_a_file_without_identities_is_refused(tmp_path):
     np.savez(tmp_path / "features.npz", features=np.ones((3, 4), np.float32))
     with pytest.raises(InputProblem, match="gmn embed"):
         ScaleCrops("people", tmp_path / "features.npz", 4)
-
-
-def test_the_page_shows_the_stored_curves():
-    for stored in RESULTS.glob("scale.json"):
-        curves = json.loads(stored.read_text(encoding="utf-8"))
-        assert scale_figure.markdown(curves) in page_of("scale").read_text(encoding="utf-8")

@@ -1,0 +1,113 @@
+"""Tables of the service's figures: of the serving benches, of growing galleries, of commands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from bench.tables import table
+from training.evaluation.drawing import chart, colour_of, dash_of
+
+Size = dict[str, Any]
+# Columns of the table, by title: what is in them, and its format.
+COLUMNS: dict[str, tuple[Callable[[Size], float | None], str]] = {
+    "crops": (lambda one: one["crops"], ",d"),
+    "enrolled/s": (lambda one: one["enrolled_per_second"], ",.0f"),
+    "disk, B a crop": (lambda one: one["disk_bytes"] / one["crops"], ",.0f"),
+    "RssAnon, B a crop": (lambda one: one["anonymous_bytes"] / one["crops"], ",.0f"),
+    "start, s": (lambda one: one["start_seconds"], ".2f"),
+    "first search, s": (lambda one: one["first_search_seconds"], ".2f"),
+    "reading, s": (lambda one: one["read_seconds"], ".2f"),
+    "exact, ms": (lambda one: one["flat_ms"]["all"]["p50"], ".1f"),
+    "4 of 20 cameras, ms": (lambda one: one["flat_ms"]["4 of 20 cameras"]["p50"], ".1f"),
+    "without 1 camera, ms": (lambda one: one["flat_ms"]["without 1 camera"]["p50"], ".1f"),
+    "8-bit, ms": (lambda one: one.get("ann_ms", {}).get("p50"), ".1f"),
+    "recall@100": (lambda one: one["recall"], ".4f"),
+}
+PANELS = {
+    "query, ms": ("exact, ms", "4 of 20 cameras, ms", "8-bit, ms"),
+    "bytes a crop": ("disk, B a crop", "RssAnon, B a crop"),
+    "seconds": ("start, s", "reading, s"),
+    "enrolled a second": ("enrolled/s",),
+}
+
+
+def curves_table(curves: dict[str, list[Size]]) -> str:
+    """A row for each size of each data of `gmn bench scale`."""
+    rows = []
+    for data, sizes in curves.items():
+        for size in sizes:
+            cells = [(of(size), form) for of, form in COLUMNS.values()]
+            found = [None if value is None else format(value, form) for value, form in cells]
+            rows.append([data, *found])
+    return table(("data", *COLUMNS), rows)
+
+
+def drawing(curves: dict[str, list[Size]]) -> str:
+    """The curves as an SVG element: a panel for each measure, a line style for each data."""
+    alt = "Latency, bytes, start and enrollment rate over the number of crops"
+    with chart("", "", "", alt, size=(9.6, 6.2)) as canvas:
+        canvas.figure.clear()
+        for axes, title in zip(canvas.figure.subplots(2, 2).flat, PANELS, strict=True):
+            for dash, (data, sizes) in enumerate(curves.items()):
+                for colour, column in enumerate(PANELS[title]):
+                    drawn = {one["crops"]: COLUMNS[column][0](one) for one in sizes}
+                    drawn = {crops: value for crops, value in drawn.items() if value is not None}
+                    style = {"color": colour_of(colour), "linestyle": dash_of(dash)}
+                    label = f"{column.split(',')[0]}, {data}"
+                    axes.plot([*drawn], [*drawn.values()], marker="o", label=label, **style)
+            axes.set(xscale="log", yscale="log", xlabel="crops", ylabel=title)
+            axes.legend()
+    return canvas.drawing.svg
+
+
+def condense_bench(printed: dict[str, Any]) -> list[dict[str, Any]]:
+    """The rows of a serving bench: of the artefacts `bundled` and `small`, or of the one named."""
+    details = dict(printed["details"])
+    beside = details.pop("small", None)
+    first = details | {name: printed[name] for name in ("ratio", "spread")}
+    return [{"bench": printed["bench"]} | row for row in (first, beside) if row]
+
+
+def bench_table(rows: list[dict[str, Any]]) -> str:
+    """A row for each serving bench and artefact."""
+    phases = ("decode", "queue", "embed", "search", "rerank", "wall")
+    figures = {
+        "served/s": "served_images_per_second",
+        "bare/s": "bare_crops_per_second",
+        "service's CPU ms": "service_cpu_ms_per_image",
+        "bare CPU ms": "bare_cpu_ms_per_crop",
+        "p50 ms": "p50_ms",
+        "p99 ms": "p99_ms",
+    }
+    lines = []
+    for row in rows:
+        low, high = row["spread"]
+        taken = row.get("service_ms")
+        cells = [row["bench"], row["artefact"], f"{row['ratio']:.2f}, {low:.2f}–{high:.2f}"]
+        cells += [f"{row[name]:.1f}" for name in figures.values()]
+        cells.append(f"{100 * row['client_share_of_processor']:.1f}%")
+        lines.append(cells + [f"{taken[name]:.1f}" if taken else None for name in phases])
+    titles = ("bench", "artefact", "ratio, of rounds", *figures, "client's share")
+    return table((*titles, *(f"{name} ms" for name in phases)), lines)
+
+
+def steps_table(rows: list[dict[str, Any]]) -> str:
+    """What `gmn enroll` and `gmn query --data` printed, a row for each."""
+    titles = ("step", "crops", "per second", "ms per query", "Rank-1", "mAP")
+    lines: list[list[str | None]] = []
+    for row in rows:
+        if "queries" not in row:
+            figures = [f"{row['enrolled']:,}", f"{row['crops_per_second']:.0f}", *[None] * 4]
+        else:
+            figures = [
+                f"{row['queries']:,}",
+                f"{row['queries_per_second']:.0f}",
+                f"{row['ms_per_query']:.1f}, {row['in_flight']} in flight",
+                f"{100 * row['rank_1']:.1f}",
+                # Of a ranking that was cut, mAP is a lower bound only.
+                f"{100 * row['mAP']:.1f}" if row["whole_rankings"] else None,
+                f"{row['verdicts']['match']:,}, {row['matches_right']:,}",
+            ]
+        lines.append([row["step"], *figures])
+    return table((*titles, "answered match, right"), lines)
