@@ -39,6 +39,7 @@ from service.record.entries import (
     read_contents,
     read_entry,
     require_entry,
+    vector_name,
 )
 from service.record.galleries import NEXT_GALLERY
 from service.record.identity_changes import PENDING, finish_change, move_pending
@@ -259,17 +260,10 @@ def recover_in_place(engine: Engine, data_dir: Path, removed: Sequence[str] = ()
 
     Raises:
         ServiceError: the entry of a gallery is damaged; only a copy of the store helps then.
-        InputProblem: vectors lie outside the record, and it is not given where.
+        InputProblem: vectors lie outside the record, and none of them is at GMN_IMAGES_URL.
     """
+    _require_place_outside(engine)
     recovery, reader = Recovery(engine, data_dir), Reader(engine)
-    outside = [
-        one.name for one in entries(engine) if isinstance(one, GalleryRecord) and one.outside
-    ]
-    if outside and engine.outside is None:
-        raise InputProblem(
-            f"GMN_IMAGES_URL: is not set, and vectors of gallery {outside[0]} lie there; without "
-            "it their crops would be left out; nothing was changed"
-        )
     for found in (one for one in verify_galleries(engine) if one.damage):
         number, later = found.gallery_id, list[ArchivedCrop]()
         migrate(engine, (), ((tombstone(number, crop_id), now()) for crop_id in removed))
@@ -280,6 +274,30 @@ def recover_in_place(engine: Engine, data_dir: Path, removed: Sequence[str] = ()
         transact(engine, move_pending, number, len(later))
         finish_change(engine, number)
     return recovery
+
+
+def _require_place_outside(engine: Engine) -> None:
+    """Raises `InputProblem` where vectors lie outside the record, and none of them is found."""
+    folder, missing = engine.outside, ""
+    for entry in entries(engine):
+        if isinstance(entry, ServiceError) or not entry.outside:
+            continue
+        at = Generation.searched(entry)
+        bodies = (body for _, body in readable(engine, below(at.key("crop"))))
+        whole = (as_crop(body) for body in bodies if not isinstance(body, ServiceError))
+        while some := list(itertools.islice(whole, CROPS_AT_ONCE)):
+            inside = engine.get([at.lookup("vector", at.side, one.row_id) for one in some])
+            pairs = zip(some, inside, strict=True)
+            names = [vector_name(one.crop_id, at.side) for one, there in pairs if there is None]
+            if folder and any(folder.get_all(entry.gallery_id, names)):
+                return
+            missing = entry.name if names else missing
+    if missing:
+        raise InputProblem(
+            f"GMN_IMAGES_URL: {'has none' if folder else 'is not set, and has to name the place'} "
+            f"of the vectors of gallery {missing}; name the place that has them, or put its copy "
+            "back: without it their crops would be left out; nothing was changed"
+        )
 
 
 def _later_last(

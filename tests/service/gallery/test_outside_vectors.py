@@ -290,3 +290,18 @@ def test_a_recovery_leaves_out_nothing_because_the_folder_does_not_answer(place,
             recover_in_place(engine, tmp_path)
     recover_in_place(engine, tmp_path)
     assert set(place.vectors()) == {ids[1]}
+
+
+def test_a_recovery_from_the_wrong_place_changes_nothing(place, tmp_path):
+    place.enroll(new_crop(1), new_crop(2))
+    before = place.server.ask("KEYS", "gmn:v:*")
+    place.record.engine.outside = other = PictureFolder((tmp_path / "empty").as_uri())
+    other.put(place.number, {"c1": b"of another record"})
+    with pytest.raises(
+        InputProblem, match="GMN_IMAGES_URL: has none of the vectors of gallery lobby"
+    ):
+        recover_in_place(place.record.engine, tmp_path)
+    assert set(place.server.ask("KEYS", "gmn:v:*")) == set(before)
+    place.record.engine.outside = place.pictures
+    assert len(place.vectors()) == 2
+    other.close()
