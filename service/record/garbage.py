@@ -41,6 +41,7 @@ Kind = Literal["generation", "side", "gallery"]
 KEYS_AT_ONCE, CROPS_AT_ONCE = 1000, 200
 SEARCH_BY_HASH = "search of"
 CALIBRATION_KEYS = ("search", SEARCH_BY_HASH, "searches", "published")
+# Programs before noted each prepared vector as staged.
 OF_GENERATION = (*INDEXES, "identity", "staged")
 OF_GALLERY = (
     *("tombstone", "request", "change", "job of", "snapshot", "merge", "merged crops"),
@@ -115,8 +116,7 @@ def _vectors(transaction: Transaction, at: Generation, side: int, outside: int =
     names = [vector_name(crop.crop_id, side) for crop in crops] if outside else []
     note_strays(transaction, at.gallery_id, names, now())
     for crop in crops:
-        row = crop.row_id
-        transaction.delete(at.lookup("vector", side, row), at.key("staged", side, row))
+        transaction.delete(at.lookup("vector", side, crop.row_id))
     if crops:
         transaction.put_json(place, crops[-1].row_id)
     else:

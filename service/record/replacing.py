@@ -61,17 +61,10 @@ class StagedVectors(RecordPart):
     def missing(self, gallery_id: int, after: int, limit: int) -> list[StoredCrop]:
         """Up to `limit` crops that have no vector yet, with a `row_id` above `after`."""
         entry = read_entry(self._reader, gallery_id)
-        missing: list[StoredCrop] = []
         if entry is None or entry.staged_side is None:
-            return missing
-        at, side = Generation.searched(entry), entry.staged_side
-        while len(missing) < limit and (
-            crops := scan_crops(self._reader, at, after, CROPS_AT_ONCE)
-        ):
-            staged = self._reader.get([at.key("staged", side, crop.row_id) for crop in crops])
-            missing += [crop for crop, one in zip(crops, staged, strict=True) if one is None]
-            after = crops[-1].row_id
-        return missing[:limit]
+            return []
+        at = Generation.searched(entry)
+        return scan_crops(self._reader, at, max(after, entry.staged_row), limit)
 
     @transactional
     def add(
@@ -81,7 +74,7 @@ class StagedVectors(RecordPart):
         vectors: RowVectors,
         outside: int | None = None,
     ) -> None:
-        """Adds vectors `(d,)` by `row_id`; those of crops that are gone are left out.
+        """Adds vectors `(d,)` by `row_id`, in the order of rows, up to one that is left out.
 
         Args:
             outside: the side under which they were kept outside the record; None for inside.
@@ -90,18 +83,17 @@ class StagedVectors(RecordPart):
         side = entry.staged_side
         if side is None:
             return
-        at = Generation.searched(entry)
-        there = read_crops(transaction, at, [row for row, _ in vectors])
-        keys = [at.key("staged", side, row) for row in there]
-        entry.staged_crops += sum(one is None for one in transaction.get(keys))
-        for own in keys:
-            transaction.put_json(own, 1)
-        if outside == side:
-            entry.outside = True
-            forget_strays(transaction, [vector_name(one.crop_id, side) for one in there.values()])
-        for row, vector in vectors:
-            if row in there and outside != side:
-                transaction.put(at.lookup("vector", side, row), np.asarray(vector, "<f4").tobytes())
+        at, of = Generation.searched(entry), dict(vectors)
+        waiting = scan_crops(transaction, at, entry.staged_row, len(of))
+        for crop in itertools.takewhile(lambda one: one.row_id in of, waiting):
+            entry.staged_row = row = crop.row_id
+            entry.staged_crops += 1
+            if outside == side:
+                entry.outside = True
+                forget_strays(transaction, [vector_name(crop.crop_id, side)])
+            else:
+                vector = np.asarray(of[row], "<f4").tobytes()
+                transaction.put(at.lookup("vector", side, row), vector)
         put_entry(transaction, entry)
 
     def switch(self, gallery_id: int) -> int | None:
@@ -115,12 +107,15 @@ class StagedVectors(RecordPart):
 
 def _prepare_for(transaction: Transaction, gallery_id: int, embedder: str | None) -> None:
     entry = require_entry(transaction, gallery_id)
-    if embedder is not None and entry.staged_fingerprint == embedder:
+    # A program before counted vectors that may be of any rows.
+    counted = entry.staged_crops and not entry.staged_row
+    if embedder is not None and entry.staged_fingerprint == embedder and not counted:
         return
     if entry.staged_side is not None:
         outside = int(entry.outside)
         discard(transaction, "side", gallery_id, entry.at, entry.staged_side, outside)
-    entry.staged_fingerprint, entry.staged_side, entry.staged_crops = embedder, None, 0
+    entry.staged_fingerprint, entry.staged_side = embedder, None
+    entry.staged_crops = entry.staged_row = 0
     if embedder is not None:
         entry.staged_side = entry.sides
         entry.sides += 1
@@ -135,7 +130,8 @@ def _switch_side(transaction: Transaction, gallery_id: int) -> int | None:
         return None
     discard(transaction, "side", gallery_id, entry.at, entry.side, int(entry.outside))
     entry.embedding_fingerprint, entry.side = embedder, side
-    entry.staged_fingerprint, entry.staged_side, entry.staged_crops = None, None, 0
+    entry.staged_fingerprint = entry.staged_side = None
+    entry.staged_crops = entry.staged_row = 0
     # What the old embedder's scores taught does not hold for the new one's.
     drop_calibrations(transaction, gallery_id)
     entry.version += 1
@@ -264,7 +260,9 @@ def _begin(transaction: Transaction, gallery_id: int) -> GalleryRecord:
     # Names outside are not of a generation: each one has a side of its own.
     entry.sides += outside
     put_entry(transaction, entry)
-    unstaged = replace(entry, staged_fingerprint=None, staged_side=None, staged_crops=0)
+    unstaged = replace(
+        entry, staged_fingerprint=None, staged_side=None, staged_crops=0, staged_row=0
+    )
     none = replace(unstaged, crops=0, identities=0, unnamed=0, image_bytes=0)
     empty = replace(none, at=entry.generations - 1)
     empty.outside = outside
