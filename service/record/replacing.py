@@ -220,10 +220,10 @@ def replace_crops(
     """
     filled = transact(engine, _begin, gallery_id)
     try:
-        for part in parts(crops):
+        for part in _parts(crops):
             filled, landed = transact(engine, _put, filled, part, keep is None)
             # After their crops, with which they are removed where this ends early.
-            keep_files(engine, filled, landed, keep)
+            _keep_files(engine, filled, landed, keep)
         failpoint("restore.generation-filled")
         version = None
         while version is None:
@@ -240,7 +240,7 @@ def replace_crops(
     return version
 
 
-def keep_files(
+def _keep_files(
     engine: Engine, filled: GalleryRecord, crops: Iterable[ArchivedCrop], keep: KeepFiles | None
 ) -> None:
     """Keeps what lies outside the record of crops that nothing shows yet."""
@@ -286,19 +286,12 @@ def _put(
     ids = [crop.record.crop_id for crop in crops]
     gone = transaction.get([tombstone(after.gallery_id, one) for one in ids])
     left = [crop for crop, tomb in zip(crops, gone, strict=True) if tomb is None]
-    put_contents(transaction, after, left, inside)
+    outside = after.side if after.outside else None
+    kept = left if inside else [replace(one, picture=None) for one in left]
+    CropChanges(transaction, after).put_all([replace(one, outside=outside) for one in kept])
     entry.rows = after.rows
     put_entry(transaction, entry)
     return after, left
-
-
-def put_contents(
-    transaction: Transaction, filled: GalleryRecord, crops: Sequence[ArchivedCrop], inside: bool
-) -> None:
-    """Puts crops of a generation that nothing shows yet, with their pictures inside or without."""
-    outside = filled.side if filled.outside else None
-    kept = crops if inside else [replace(one, picture=None) for one in crops]
-    CropChanges(transaction, filled).put_all([replace(one, outside=outside) for one in kept])
 
 
 def _take_out_removed(engine: Engine, filled: GalleryRecord) -> GalleryRecord:
@@ -367,7 +360,7 @@ def _named(entry: GalleryRecord) -> tuple[int, ...]:
     return entry.gallery_id, entry.at, entry.sides, *entry.outside_sides
 
 
-def parts(crops: Iterable[ArchivedCrop]) -> Iterator[list[ArchivedCrop]]:
+def _parts(crops: Iterable[ArchivedCrop]) -> Iterator[list[ArchivedCrop]]:
     """Crops in lists that one commit takes."""
     part: list[ArchivedCrop] = []
     held = 0
