@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Literal
 
 from pydantic_core import from_json
@@ -39,6 +39,8 @@ from service.record.records import GalleryRecord, StoredCrop, StrayFile
 
 Kind = Literal["generation", "side", "gallery"]
 KEYS_AT_ONCE, CROPS_AT_ONCE = 1000, 200
+# Longer than any write takes from its first picture to its commit.
+SETTLED = timedelta(hours=1)
 SEARCH_BY_HASH = "search of"
 CALIBRATION_KEYS = ("search", SEARCH_BY_HASH, "searches", "published")
 # Programs before noted each prepared vector as staged.

@@ -7,6 +7,7 @@ import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,7 @@ from service.record.engine import (
     Reader,
     RecordPart,
     Transaction,
+    as_text,
     key,
     transact,
     transactional,
@@ -35,7 +37,14 @@ from service.record.entries import (
     vector_name,
 )
 from service.record.galleries import drop_calibrations
-from service.record.garbage import collect_garbage, discard, forget_strays, sides_outside
+from service.record.garbage import (
+    SETTLED,
+    collect_garbage,
+    discard,
+    forget_strays,
+    note_strays,
+    sides_outside,
+)
 from service.record.records import ArchivedCrop, GalleryRecord, StoredCrop
 
 RowVectors = Sequence[tuple[int, NDArray[np.float32]]]
@@ -218,12 +227,18 @@ def replace_crops(
         UnknownGallery: the gallery was deleted.
         RecordUnavailable: a part took so long that the generation was given up.
     """
-    filled = transact(engine, _begin, gallery_id)
+    filled, files = transact(engine, _begin, gallery_id), dict[str, bytes]()
+    side = filled.side if filled.outside else None
+    put = keep or (engine.outside and engine.outside.put)
     try:
         for part in _parts(crops):
             filled, landed = transact(engine, _put, filled, part, keep is None)
+            for crop in landed:
+                files |= files_of(gallery_id, crop, side, picture=keep is not None)
             # After their crops, with which they are removed where this ends early.
-            _keep_files(engine, filled, landed, keep)
+            if put and files:
+                put(gallery_id, files)
+            files = {}
         failpoint("restore.generation-filled")
         version = None
         while version is None:
@@ -234,22 +249,13 @@ def replace_crops(
         with contextlib.suppress(ServiceError):
             transact(engine, discard, "generation", *_named(filled))
             collect_garbage(engine)
+            # A write that was given up as it hung may still land.
+            until = as_text(datetime.now(UTC) + SETTLED)
+            transact(engine, note_strays, gallery_id, list(files), until)
         raise
     with contextlib.suppress(ServiceError):
         collect_garbage(engine)
     return version
-
-
-def _keep_files(
-    engine: Engine, filled: GalleryRecord, crops: Iterable[ArchivedCrop], keep: KeepFiles | None
-) -> None:
-    """Keeps what lies outside the record of crops that nothing shows yet."""
-    side, files = filled.side if filled.outside else None, dict[str, bytes]()
-    for crop in crops:
-        files |= files_of(filled.gallery_id, crop, side, picture=keep is not None)
-    put = keep or (engine.outside and engine.outside.put)
-    if put and files:
-        put(filled.gallery_id, files)
 
 
 def _begin(transaction: Transaction, gallery_id: int) -> GalleryRecord:
