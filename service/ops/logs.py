@@ -68,15 +68,17 @@ class LoopErrorLog:
             log.error("event loop: %s", context["message"], exc_info=context.get("exception"))
 
 
-def _traceback(error: BaseException) -> Iterator[str]:
+def _traceback(error: BaseException, seen: frozenset[int] = frozenset()) -> Iterator[str]:
     """Frames and types of an exception and of those behind it."""
+    seen |= {id(error)}
     behind = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
-    if behind is not None:
-        yield from _traceback(behind)
+    # Some libraries raise an error from itself.
+    if behind is not None and id(behind) not in seen:
+        yield from _traceback(behind, seen)
         yield "\nafter which:\n"
     if isinstance(error, BaseExceptionGroup):
         for one in error.exceptions:
-            yield from _traceback(one)
+            yield from _traceback(one, seen)
     yield "Traceback (most recent call last):\n"
     yield from traceback.format_tb(error.__traceback__)
     yield f"{type(error).__module__}.{type(error).__qualname__}{_message(error)}\n"

@@ -116,6 +116,9 @@ def test_a_traceback_keeps_messages_that_name_code_and_no_others():
     assert line(OSError(28, "No space left", f"{PERSON}.png")).endswith(
         "[Errno 28] No space left\n"
     )
+    itself = TypeError("from itself")
+    itself.__cause__ = itself
+    assert line(itself).count("from itself") == 1
 
 
 def test_an_error_of_the_event_loop_that_comes_again_and_again_is_logged_once_a_second(caplog):
