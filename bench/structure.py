@@ -1,6 +1,6 @@
 """How large the code is, and how long the way of one query and one enrolment through it.
 
-`python -m bench.structure` counts files, lines and long functions of each package, names a circle
+`python -m bench.structure` counts files, lines and long functions of each package, lists circles
 of imports, and serves a gallery in this process while it records which of the project's functions
 one query and one enrolment enter, in how many files and with how many changes of thread. `--list`
 prints these functions in the order in which they are first entered.
@@ -13,6 +13,7 @@ import contextlib
 import io
 import itertools
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -30,7 +31,7 @@ from typing import Annotated
 import typer
 
 import gmn
-from bench.circles import import_circle
+from bench.circles import import_circles
 from demo.source_crops import read_spec
 from gmn_client import Client, Image
 
@@ -45,9 +46,12 @@ BOUNDS = {
     "functions of an enrolment": 200,
     "files of an enrolment": 37,
     "lines of a function": 60,
+    "circles": 0,
 }
 LONGEST_FUNCTION = 60
-READ = (".py", ".lua")
+WORDS = re.compile(r"\b(whoever|whatever|somebody|told|tells|said|says)\b", re.IGNORECASE)
+WORDED = (".py", ".md", ".js", ".html")
+READ = (*WORDED, ".lua")
 # A request's last steps, such as the audit log, may come after its answer.
 SETTLE_SECONDS = 0.3
 # With a request about 1.45 s: tasks that run every second or two meet not each of three requests.
@@ -150,11 +154,15 @@ def summary(entered: Sequence[Entered]) -> dict[str, int]:
 
 
 def sizes(texts: Mapping[Path, str]) -> dict[str, Counter[str]]:
-    """Files, lines and functions over 60 lines of each package, and of its Lua."""
+    """Files, lines and functions over 60 lines of each package; Lua; words to replace."""
     found: dict[str, Counter[str]] = {}
-    outside = Counter[str]()
+    outside, words = Counter[str](), 0
     for file, text in texts.items():
         top = file.parts[0]
+        if file.suffix in WORDED and top != "tests":
+            words += sum(bool(WORDS.search(line)) for line in text.splitlines())
+        if file.suffix not in (".py", ".lua"):
+            continue
         is_python = file.suffix == ".py"
         one = Counter(files=1, lines=len(text.splitlines()))
         one["long functions"] = sum(
@@ -163,7 +171,8 @@ def sizes(texts: Mapping[Path, str]) -> dict[str, Counter[str]]:
         found.setdefault(top if is_python else f"{top} (Lua)", Counter()).update(one)
         if is_python and top not in ("tests", "model", "training"):
             outside.update(one)
-    return found | {"outside tests, model and training": outside}
+    found["outside tests, model and training"] = outside
+    return found | {"lines with words to replace": Counter(lines=words)}
 
 
 def measured(
@@ -177,6 +186,7 @@ def measured(
         "lines of service and gmn_client": sum(len(text.splitlines()) for text in bound),
         "files of service and gmn_client": len(bound),
         "lines of a function": max(longest),
+        "circles": len(circles(texts)),
     }
     for way, entered in (ways or {}).items():
         for what, count in summary(entered).items():
@@ -185,9 +195,9 @@ def measured(
     return found
 
 
-def circle(texts: Mapping[Path, str]) -> tuple[str, ...]:
-    """A circle of imports, tests included, as its files' paths in order; empty without one."""
-    return import_circle(
+def circles(texts: Mapping[Path, str]) -> list[tuple[str, ...]]:
+    """The circles of imports, tests included, each as its files' paths in order."""
+    return import_circles(
         {file.as_posix(): text for file, text in texts.items() if file.suffix == ".py"}
     )
 
@@ -211,15 +221,15 @@ def _function_lengths(text: str) -> list[int]:
 def main(
     list_: Annotated[bool, typer.Option("--list", help="The functions of each way.")] = False,
 ) -> None:
-    """Prints sizes, bounds, a circle of imports, and ways."""
+    """Prints sizes, bounds, circles and ways."""
     ways, texts = traced_ways(), read_files()
     found = {name: summary(way) for name, way in ways.items()}
     for name, figures in {**sizes(texts), **found}.items():
         typer.echo(f"{name}: " + ", ".join(f"{v} {k}" for k, v in figures.items()))
     for name, count in measured(texts, ways).items():
         typer.echo(f"{name}: {count}, at most {BOUNDS[name]}")
-    if found_circle := circle(texts):
-        typer.echo(f"circle: {', '.join(found_circle)}")
+    for circle in circles(texts):
+        typer.echo(f"circle: {', '.join(circle)}")
     for name, way in ways.items() if list_ else ():
         typer.echo(f"\n{name}")
         for file, function in dict.fromkeys((file, name) for file, name, _ in way):

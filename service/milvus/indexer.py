@@ -8,12 +8,14 @@ is of other vectors, is built anew beside what is searched.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
 from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import cast
 
 from service.errors import IndexUnavailable, RecordUnavailable, ServiceStopping
@@ -196,8 +198,9 @@ class Indexer:
             held = self._held.get(gallery_id)
             if held is None or held.state.sequence != state.sequence:
                 held = self._held[gallery_id] = _Held(state, state.sequence)
-                if before and before.worker:
-                    # It did not end in order: a late write of it may bring a deleted crop back.
+                if before:
+                    # A late write of the process before may bring a deleted crop back, and this may
+                    # be an older copy of the record, which lacks what Milvus has or has more.
                     held.sweep_at = time.monotonic() + LATE_SECONDS
             held.state = state
             if state.wanted or not is_of(state, entry):
@@ -208,9 +211,24 @@ class Indexer:
                 held.work = self._builders.submit(sweep, state, None, self._require_open)
         for gallery_id in self._held.keys() - there.keys():
             del self._held[gallery_id]
+        self._rebuild_gone()
         for collection in self._states.unneeded(DROP_AFTER_SECONDS):
             self.writer.server.drop(collection)
             self._states.forget_unneeded(collection)
+
+    def _rebuild_gone(self) -> None:
+        """Builds anew what Milvus has lost, also of galleries without changes."""
+        with contextlib.suppress(IndexUnavailable):
+            there = set(self.writer.server.collections())
+            for held in list(self._held.values()):
+                if held.state.collection and held.state.collection not in there:
+                    self._begin_build(held, "its collection is gone")
+
+    def _keep(self, gallery_id: int) -> None:
+        """Renews a lease before a write that comes late; raises `LeaseLost`."""
+        late = time.monotonic() >= self._renew_at
+        if late and self._states.claim(gallery_id, self.worker, LEASE_SECONDS) is None:
+            raise LeaseLost
 
     def _serve(self, held: _Held) -> bool:
         """Finishes and follows one gallery; whether there was anything to do."""
@@ -247,7 +265,7 @@ class Indexer:
     def _apply(self, state: IndexState, own: list[Change]) -> None:
         if not state.collection:
             raise Outdated("it has no collection yet")
-        self.writer.apply(state, own)
+        self.writer.apply(state, own, partial(self._keep, state.gallery_id))
 
     def _advance(self, held: _Held, state: IndexState, last: int, own: list[Change]) -> None:
         """Moves the watermark to a change; `state` names the collection that is searched then."""
@@ -315,9 +333,8 @@ class Indexer:
                 log.warning("%d rows differ from the record and are written anew", len(found))
                 held.sweep_at = time.monotonic() + LATE_SECONDS
                 gallery_id, version = held.state.gallery_id, held.state.version
-                self.writer.apply(
-                    held.state, [Change(0, "relabelled", gallery_id, version, tuple(found))]
-                )
+                rows = Change(0, "relabelled", gallery_id, version, tuple(found))
+                self._apply(held.state, [rows])
             return bool(found)
         own: list[Change] = []
         last = found.sequence

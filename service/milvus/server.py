@@ -63,7 +63,7 @@ class MilvusServer:
     def collections(self) -> list[str]:
         """The names of all collections of this program."""
         with self._answering() as client:
-            found = client.list_collections(timeout=WRITE_SECONDS)
+            found = client.list_collections(timeout=SEARCH_SECONDS)
         return [name for name in found if name.startswith(PREFIX)]
 
     def drop(self, collection: str) -> None:
@@ -144,7 +144,7 @@ class MilvusServer:
         )
 
     def rows(self, collection: str, first: int, end: int, timestamp: int) -> list[LabelRow]:
-        """The rows from a number to before another, at most `IDS_PER_PAGE`, in no order."""
+        """The rows from a number to before another, in no order."""
         # Not by the client's iterator, which waits for a time of this machine's clock.
         with self._answering(collection) as client:
             found: list[LabelRow] = client.query(

@@ -6,7 +6,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, pairwise
 from typing import TYPE_CHECKING, TypeVar
 
 from service.errors import IndexUnavailable
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from service.milvus.server import MilvusServer
 
 ROWS_PER_WRITE = 1000
+LAST_ROW = 2**63 - 1
 POLL_SECONDS = 0.1
 Item = TypeVar("Item")
 
@@ -43,8 +44,15 @@ class CollectionWriter:
     server: MilvusServer
     codes: Codes
 
-    def apply(self, state: IndexState, changes: Iterable[Change]) -> None:
+    def apply(
+        self, state: IndexState, changes: Iterable[Change], between: Callable[[], None]
+    ) -> None:
         """Writes what is there now of the crops that changes name, and deletes the others.
+
+        Args:
+            state: names the collection.
+            changes: in order.
+            between: called before every write; an error of it ends this.
 
         Raises:
             Outdated: the gallery has gone over to other vectors; some may be written.
@@ -56,9 +64,11 @@ class CollectionWriter:
             crops = self.record.crops.indexed(state.gallery_id, rows)
             # Afterwards: the crops were then read of the same vectors.
             self._require(state)
+            between()
             self.server.upsert(state.collection, list(map(self.codes.row, crops)))
             removed += set(rows).difference(crop.label.row_id for crop in crops)
         for rows in _parts(removed):
+            between()
             self.server.delete(state.collection, rows)
         self._require(state)
 
@@ -108,14 +118,17 @@ class CollectionWriter:
         if entry is None or not state.collection:
             return []
         only = None if among is None else set(among)
-        pages = range(entry.rows // IDS_PER_PAGE + 1)
+        pages = range(0, entry.rows + 1, IDS_PER_PAGE)
+        # Beyond the record's last row where the record is an older copy.
+        ends = [*(first + IDS_PER_PAGE for first in pages), LAST_ROW]
         found: list[int] = []
-        for page in pages if only is None else sorted({row // IDS_PER_PAGE for row in only}):
+        for first, end in pairwise([0, *ends]):
+            if only is not None and not any(first <= row < end for row in only):
+                continue
             between()
-            first = page * IDS_PER_PAGE
-            held = self.server.rows(state.collection, first, first + IDS_PER_PAGE, timestamp)
+            held = self.server.rows(state.collection, first, end, timestamp)
             here = {row["id"]: _codes(row) for row in held}
-            labels = self._labels(state.gallery_id, first, first + IDS_PER_PAGE)
+            labels = self._labels(state.gallery_id, first, end)
             there = {one.row_id: _codes(self.codes.label(one)) for one in labels}
             rows = here.keys() | there.keys()
             found += (row for row in sorted(rows) if here.get(row) != there.get(row))
@@ -131,7 +144,8 @@ class CollectionWriter:
         with contextlib.suppress(IndexUnavailable):
             while time.monotonic() < until:
                 state = self.record.remote_indexes.state(gallery_id)
-                if state is None or state.version >= version:
+                # What is being filled may hold what was deleted since its filling began.
+                if state is None or (state.version >= version and not state.building):
                     if state is None or not state.collection:
                         return True
                     if compaction is None:

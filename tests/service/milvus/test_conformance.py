@@ -8,7 +8,7 @@ from datetime import timedelta
 import numpy as np
 import pytest
 
-from service.milvus import indexer
+from service.milvus import indexer, writing
 from service.milvus.rows import Codes
 from service.search.filters import Filter
 from tests.service.gallery.new_crops import NOON
@@ -232,6 +232,61 @@ def test_a_collection_that_is_gone_is_built_anew(one):
     rows = [1, *one.enroll(gallery, drawn_crop(2))]
     one.caught_up(gallery)
     assert sorted(one.found(gallery, drawn(1))) == rows
+    # Also where nothing is written to the gallery any more.
+    lost = one.state(gallery).collection
+    one.server.drop(lost)
+    eventually(lambda: one.state(gallery).collection != lost, 30)
+    assert sorted(one.found(gallery, drawn(1))) == rows
+
+
+def _slow(call, seconds, calls):
+    def slowly(*args):
+        time.sleep(seconds)
+        calls.append(args)
+        return call(*args)
+
+    return slowly
+
+
+def test_two_processes_get_on_where_the_changes_take_longer_than_a_lease(one, monkeypatch):
+    monkeypatch.setattr(writing, "ROWS_PER_WRITE", 4)
+    gallery = one.gallery()
+    one.caught_up(gallery)
+    with lab(one.redis_url, one.server.url, "two") as other:
+        for process in (one, other):
+            process.server.upsert = _slow(process.server.upsert, 0.4, [])
+        rows = one.enroll(gallery, *map(drawn_crop, range(20)))
+        one.caught_up(gallery, 10)
+        assert sorted(one.found(gallery, drawn(1))) == rows
+
+
+def test_a_process_that_stood_still_before_a_write_does_not_write(one):
+    gallery, written = one.gallery(), []
+    one.caught_up(gallery)
+    one.writer.record.crops.indexed = _slow(one.record.crops.indexed, 3, reads := [])
+    one.server.upsert = _slow(one.server.upsert, 0, written)
+    with lab(one.redis_url, one.server.url, "two") as other:
+        (row,) = one.enroll(gallery, drawn_crop(1))
+        other.caught_up(gallery)
+        assert other.found(gallery, drawn(1)) == [row]
+        eventually(lambda: reads and gallery.gallery_id not in one.indexer._held)
+    assert not written
+
+
+def test_an_older_copy_of_the_record_is_made_up_for_after_an_orderly_end_too(one, monkeypatch):
+    monkeypatch.setattr(indexer, "LATE_SECONDS", 0.5)
+    gallery = one.gallery()
+    rows = one.enroll(gallery, *map(drawn_crop, range(4)))
+    one.caught_up(gallery)
+    collection = one.state(gallery).collection
+    one.indexer.close()
+    # Milvus is ahead: a crop is deleted, and another one is far beyond the record's last row.
+    (row,) = map(one.codes.row, one.record.crops.indexed(gallery.gallery_id, rows[:1]))
+    one.server.upsert(collection, [{**row, "id": 100_000}])
+    one.server.delete(collection, rows[:1])
+    assert one.writer.differing(one.state(gallery)) == [rows[0], 100_000]
+    with lab(one.redis_url, one.server.url, "two") as other:
+        eventually(lambda: not other.writer.differing(other.state(gallery)), 15)
 
 
 def test_vectors_of_another_length_get_a_collection_of_their_own(one):
@@ -252,3 +307,7 @@ def test_files_are_compacted_after_a_deletion(one):
     assert one.writer.compact(gallery.gallery_id, entry.version, 60)
     assert sorted(one.found(gallery, drawn(1))) == rows[10:]
     assert not one.writer.compact(gallery.gallery_id, entry.version + 1, 0.3)
+    one.indexer.close()
+    state = one.record.remote_indexes.claim(gallery.gallery_id, "two", 60)
+    one.record.remote_indexes.advance(state, building="being filled")
+    assert not one.writer.compact(gallery.gallery_id, entry.version, 2)
