@@ -113,21 +113,6 @@ def jobs(plan: Plan, *options: str) -> Iterator[Job]:
                     yield Job(plan, row, row.seeds[nth], left_out, options)
 
 
-def origin(job: Job, report: dict[str, Any]) -> dict[str, Any]:
-    """What made a row: commit and time of its training, hashes of recipe and initial weights."""
-    name = job.recipe.initial_weights
-    weights = Path(name or "")
-    known = weights.is_file()
-    digest = hashlib.sha256(weights.read_bytes()).hexdigest() if known else None
-    return {
-        "commit": report["provenance"]["commit"],
-        "created_at": report["provenance"]["created_at"],
-        "recipe_sha256": job.recipe_sha256,
-        "initial_weights": weights.name if known else name,
-        "initial_weights_sha256": digest,
-    }
-
-
 def is_done(result: Path, job: Job) -> bool:
     """Whether a row's figures are kept already.
 
@@ -168,11 +153,13 @@ def run_job(job: Job, specs: dict[str, str], run: Path) -> dict[str, Any]:
         json.loads((folder / "report.json").read_text(encoding="utf-8"))
         for folder in (run, run / "unseen")
     ]
+    own = reports[0]["provenance"]
+    made_by = {name: own[name] for name in ("commit", "created_at", "sources")}
     return {
         "row": job.row.name,
         "seed": job.seed,
         "left_out": job.left_out,
-        "made_by": origin(job, reports[0]),
+        "made_by": made_by | {"recipe_sha256": job.recipe_sha256},
         "figures": [row for report in reports for row in condense(job.row.name, report)],
     }
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 from collections.abc import Iterator, Mapping
 
 
-def import_circles(files: Mapping[str, str]) -> list[tuple[str, ...]]:
-    """The groups of files of which each reaches all others by its imports, sorted.
+def import_circle(files: Mapping[str, str]) -> tuple[str, ...]:
+    """A circle of files of which each imports the next; the first is the last again.
 
     Args:
         files: by its path below the folder that modules are imported from, what each contains.
@@ -17,13 +18,12 @@ def import_circles(files: Mapping[str, str]) -> list[tuple[str, ...]]:
         path: {modules[name] for name in _imported(text, modules)} - {path}
         for path, text in files.items()
     }
-    reached = {path: _reached(path, imports) for path in files}
-    circles = {
-        tuple(sorted(other for other in reached[path] if path in reached[other]))
-        for path in files
-        if path in reached[path]
-    }
-    return sorted(circles)
+    try:
+        graphlib.TopologicalSorter(imports).prepare()
+    except graphlib.CycleError as error:
+        # It names what is imported before what imports it.
+        return tuple(reversed(error.args[1]))
+    return ()
 
 
 def _module(path: str) -> str:
@@ -40,15 +40,3 @@ def _imported(text: str, modules: Mapping[str, str]) -> Iterator[str]:
                 inner = f"{node.module}.{alias.name}"
                 if inner in modules or node.module in modules:
                     yield inner if inner in modules else str(node.module)
-
-
-def _reached(start: str, imports: Mapping[str, set[str]]) -> set[str]:
-    """All files that one reaches in a step or more."""
-    found: set[str] = set()
-    waiting = list(imports[start])
-    while waiting:
-        path = waiting.pop()
-        if path not in found:
-            found.add(path)
-            waiting.extend(imports[path])
-    return found

@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from bench.result import BenchResult
 from bench.units import keep_units, read_units
-from model.problems import InputProblem
 from service.commands.common import JsonOption, output, plain_table
 
-NAMES = ("embed", "enroll", "query", "serve", "pairs", "train", "scale")
+Name = StrEnum("Name", ["embed", "enroll", "query", "serve", "pairs", "scale"])
 
 
 def bench(
-    names: Annotated[list[str], typer.Argument(metavar="NAME", help=f"Which: {', '.join(NAMES)}.")],
+    names: Annotated[list[Name], typer.Argument(help="What is measured.")],
     artefact: Annotated[
         str | None,
         typer.Option(
-            help="What all but train and scale run with: a file, or a shipped name. Without it it "
-            "is bundled, with small beside it but in pairs.",
+            help="What all but scale run with: a file, or a shipped name. Without it it is "
+            "bundled, with small beside it but in pairs.",
         ),
     ] = None,
-    device: Annotated[str, typer.Option(help="Where train runs: auto, cpu or cuda.")] = "auto",
     units: Annotated[
         Path | None, typer.Option(help="Adds measured unit costs to this file, for gmn plan.")
     ] = None,
@@ -42,20 +40,26 @@ def bench(
 
     Example: gmn bench serve --json
     """
-    unknown = [name for name in names if name not in NAMES]
-    if unknown:
-        raise InputProblem(f"{unknown[0]}: there is no such bench; there is {', '.join(NAMES)}")
     if units is not None and units.exists():
         # What cannot be written to is found before hours of measuring.
         read_units(units)
-    results = [
-        _measure_scale(crops, data, features, work)
-        if name == "scale"
-        else _measure(name, artefact, device)
-        for name in names
-    ]
-    if units is not None:
-        keep_units(units, results)
+    # Here and not above: the help is shown without what measures.
+    from bench.pairs import bench_pairs
+    from bench.scale import bench_scale
+    from bench.serve import bench_serving
+
+    results = []
+    for name in names:
+        if name is Name.scale:
+            results.append(bench_scale(crops, data, features, work))
+        elif name is Name.pairs:
+            results.append(bench_pairs(artefact))
+        else:
+            results.append(bench_serving(name, artefact))
+        if units is not None:
+            measured = results[-1].details.get("units", {})
+            more = f" --crops {crops}" if name is Name.scale else ""
+            keep_units(units, f"gmn bench {name}{more}", measured, results[-1].machine)
     if as_json:
         answers = [result.model_dump(mode="json") for result in results]
         output().print_json(data=answers[0] if len(answers) == 1 else answers)
@@ -70,23 +74,3 @@ def bench(
         rows.append((result.bench, f"{result.ratio:.2f}", spread, aim, reached, details))
     titles = ("bench", "ratio", "spread", "aimed at", "reached", "details")
     output().print(plain_table(titles, rows))
-
-
-def _measure(name: str, artefact: str | None, device: str) -> BenchResult:
-    if name == "train":
-        from bench.train import bench_train
-
-        return bench_train(device)
-    if name == "pairs":
-        from bench.pairs import bench_pairs
-
-        return bench_pairs(artefact)
-    from bench.serve import bench_serving
-
-    return bench_serving(name, artefact)
-
-
-def _measure_scale(crops: int, data: str, features: Path | None, work: Path | None) -> BenchResult:
-    from bench.scale import bench_scale
-
-    return bench_scale(crops, data, features, work)

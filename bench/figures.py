@@ -4,8 +4,9 @@
 `docs/figures/NAME.json` and writes the table between the page's markers `<!-- NAME -->` and
 `<!-- /NAME -->`. A file is what `gmn evaluate --out` wrote (`report.json`, or `protocol.json`), or
 what `gmn enroll`, `gmn query --data` or `gmn bench` printed with `--json`. `premise` is the gaps
-of a report, of which the two spaces are drawn as well; the curves of `gmn bench scale` are drawn,
-too.
+of a report, of which the two spaces are drawn as well. `scale` is the curves of `gmn bench scale`,
+which are drawn, too; beside them `planned` compares `gmn plan` with the largest size. `plan` needs
+no file: its table is of the shipped unit costs.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench import service_tables
+from bench import plan_tables, service_tables
 from bench.tables import ends, percent, publish, save_drawing, table
 from model.provenance import Provenance
 from training.evaluation.figures import projection_figure
@@ -165,6 +166,9 @@ def _rows(label: str, content: Any) -> Iterator[dict[str, Any]]:
 def main(arguments: list[str]) -> None:
     """Writes one table from `NAME [LABEL=]FILE…`."""
     name, *sources = arguments
+    if name == "plan":
+        publish(name, plan_tables.costs_table())
+        return
     read = {}
     for source in sources:
         label, _, path = source.rpartition("=")
@@ -177,8 +181,12 @@ def main(arguments: list[str]) -> None:
             drawn = projection_figure(Projection.model_validate(found))
             save_drawing(f"premise-{found['space']}", drawn.svg)
     elif name == "scale":
-        kept = {one["details"]["data"]: one["details"]["sizes"] for one in contents}
+        kept = {
+            found["data"]: [one | {"dimension": found["dimension"]} for one in found["sizes"]]
+            for found in (content["details"] for content in contents)
+        }
         save_drawing("scale", service_tables.drawing(kept))
+        publish("planned", plan_tables.planned_table(next(iter(kept.values()))))
     else:
         kept = [row for label, content in read.values() for row in _rows(label, content)]
         if "people" in kept[0]:

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from typer import Option
 
-from bench.units import REFERENCE, Unit, read_units
+from bench.units import ARTEFACTS, OF_A_GPU, REFERENCE, Unit, read_units
 from model.problems import InputProblem
 from service.commands.common import JsonOption, output, plain_table, show
 
@@ -25,8 +25,6 @@ PROCESS, REPLICAS, MILVUS = LAYOUTS = (
     "processes with the index in the memory of each, Redis and an object store",
     "processes without vectors, Redis, an object store and Milvus",
 )
-# Artefacts with a measured cost, and whether they score candidates by M-Net unless asked not to.
-ARTEFACTS = {"bundled": False, "small": True}
 # The number, 0 where it is this machine's, and its meaning.
 ASSUMED = {
     "cores": (0.0, "of each machine; a search is divided among them"),
@@ -105,9 +103,8 @@ def components(demand: Demand, layout: str) -> list[Component]:
     millions = demand.width * crops / 1e6
     one_search = millions * demand.core_ms(searched)
     searching = queries * one_search / 1000
-    scored = cost("rerank_ms") if ARTEFACTS[demand.artefact] else 0.0
-    served = cost(f"embed_ms_{demand.artefact}") + cost("request_ms")
-    computed = (queries * (served + scored) + enrolled * served) / 1000
+    computed = queries * cost(f"query_ms_{demand.artefact}") / 1000
+    computed += enrolled * cost(f"enroll_ms_{demand.artefact}") / 1000
     vector, indexed = 4 * assumed["dimension"], 0.0
     if layout != MILVUS:
         computed += searching
@@ -118,8 +115,8 @@ def components(demand: Demand, layout: str) -> list[Component]:
         Component("one search", one_search / assumed["cores"], assumed["search_ms"], "ms"),
         Component("processor", computed, cores if layout == PROCESS else None, "cores", "load"),
     ]
-    if "embed_gpu_crops_per_second" in demand.units:
-        gpus = (queries + enrolled) / cost("embed_gpu_crops_per_second") / assumed["busy"]
+    if OF_A_GPU in demand.units:
+        gpus = (queries + enrolled) / cost(OF_A_GPU) / assumed["busy"]
         found.append(Component("GPUs, where these embed", gpus, None, "GPUs", "load"))
     if layout != MILVUS:
         start = crops / 1e6 * cost("start_seconds_per_million")
@@ -241,7 +238,7 @@ def _print(answer: Mapping[str, Any], crops: int) -> None:
     else:
         at = f"{ends['load']:.2g} × the load"
     console.print(f"{ends['component']} ends first, at about {at}.")
-    if "embed_gpu_crops_per_second" not in answer["units"]:
+    if OF_A_GPU not in answer["units"]:
         console.print("No unit cost was measured on a GPU; the processor embeds.")
     if answer["shipped_units"]:
         console.print(

@@ -86,7 +86,7 @@ def bench_scale(
         "features": str(features) if features else "drawn",
         "queries": QUERIES,
         "sizes": sizes,
-        "units": _units(sizes, drawn.dimension),
+        "units": unit_costs(last | {"dimension": drawn.dimension}),
     }
     return compare("scale", [last["read_seconds"]], [ready], REACH, details)
 
@@ -265,27 +265,18 @@ def _memory() -> dict[str, int]:
     }
 
 
-def _units(sizes: list[dict[str, Any]], dimension: int) -> dict[str, float]:
-    """What `gmn plan` reckons with; of a crop, the slope between the two largest sizes."""
-    nothing = {"crops": 0, "start_seconds": 0, "anonymous_bytes": 0, "disk_bytes": 0, "flat": 0}
-    flat = [one | {"flat": one["flat_ms"]["all"]["p50"]} for one in sizes]
-    before, last = [nothing, *flat][-2:]
-
-    def slope(name: str) -> float:
-        grown: float = (last[name] - before[name]) / (last["crops"] - before["crops"])
-        # Between small sizes the noise may be larger.
-        return max(0.0, grown)
-
+def unit_costs(size: dict[str, Any]) -> dict[str, float]:
+    """What `gmn plan` computes with, from one size; what is fixed counts as of its crops."""
+    crops = size["crops"]
     units = {
-        "dimension": dimension,
-        "process_bytes": last["process_bytes"],
-        "crop_anon_bytes": slope("anonymous_bytes"),
-        "flat_ms_per_million": 1e6 * slope("flat"),
-        "start_seconds_per_million": 1e6 * slope("start_seconds"),
-        "record_bytes_per_crop": slope("disk_bytes"),
+        "dimension": size["dimension"],
+        "crop_anon_bytes": size["anonymous_bytes"] / crops,
+        "flat_ms_per_million": 1e6 * size["flat_ms"]["all"]["p50"] / crops,
+        "start_seconds_per_million": 1e6 * size["start_seconds"] / crops,
+        "record_bytes_per_crop": size["disk_bytes"] / crops,
     }
-    if last["enrolled_per_second"]:
-        units["enroll_crops_per_second"] = last["enrolled_per_second"]
-    if "ann_ms" in last:
-        units["ann_ms_per_million"] = 1e6 * last["ann_ms"]["p50"] / last["crops"]
+    if size["enrolled_per_second"]:
+        units["enroll_crops_per_second"] = size["enrolled_per_second"]
+    if "ann_ms" in size:
+        units["ann_ms_per_million"] = 1e6 * size["ann_ms"]["p50"] / crops
     return units

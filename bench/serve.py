@@ -30,6 +30,7 @@ import numpy as np
 import torch
 
 from bench.result import ROUNDS, BenchResult, compare
+from bench.units import ARTEFACTS
 from demo.service import own_service
 from demo.story import draw_cast, enroll_all
 from gmn_client import Client
@@ -42,7 +43,8 @@ SEED, PEOPLE, CAMERAS = 31, 64, 4
 CROPS, BATCH = 64, 32
 ROUND_SECONDS, STAGED_QUERIES = 2, 60
 LOAD, BOUNDARY = Path(__file__).with_name("load.lua"), "gmn-bench"
-CPU_SECONDS = re.compile(r"^gmn_process_cpu_seconds_total (\S+)$", re.MULTILINE)
+# Unit costs of a request, in ms of the service's processor time.
+UNIT_COSTS = {"enroll": "enroll_ms", "serve": "query_ms"}
 STAGES = ("decode", "queue", "embed", "search", "rerank")
 
 
@@ -88,19 +90,32 @@ def bench_serving(name: str, artefact: str | None = None) -> BenchResult:
         artefact: a file or a shipped name; without it `bundled`, with `small` beside it.
 
     Returns:
-        The ratio; `details["small"]` has that of the artefact beside it.
+        The ratio; `details["small"]` has that of the artefact beside it, and `details["units"]`
+        what `gmn plan` computes with.
 
     Raises:
         InputProblem: without wrk, and where a request fails.
     """
     if shutil.which("wrk") is None:
         raise InputProblem("wrk, which makes the load, is not installed; apt-get install wrk")
-    result = _measure(name, artefact or "bundled")
-    if artefact is None:
-        beside = _measure(name, "small")
-        ratio = {"ratio": beside.ratio, "spread": beside.spread, "reached": beside.reached}
-        result.details["small"] = ratio | beside.details
+    result, *beside = [_measure(name, one) for one in ((artefact,) if artefact else ARTEFACTS)]
+    units = _units_of(name, [one.details for one in (result, *beside)])
+    for one in beside:
+        ratio = {"ratio": one.ratio, "spread": one.spread, "reached": one.reached}
+        result.details[one.details["artefact"]] = ratio | one.details
+    result.details["units"] = units
     return result
+
+
+def _units_of(name: str, measured: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """Unit costs of what was measured with the artefacts that have some."""
+    known = [one for one in measured if one["artefact"] in ARTEFACTS and name in UNIT_COSTS]
+    units = {
+        f"{UNIT_COSTS[name]}_{one['artefact']}": one["service_cpu_ms_per_image"] for one in known
+    }
+    if known:
+        units["process_bytes"] = max(one["service_resident_bytes"] for one in known)
+    return units
 
 
 def _measure(name: str, artefact: str) -> BenchResult:
@@ -114,9 +129,9 @@ def _measure(name: str, artefact: str) -> BenchResult:
             enrolled, device = enroll_all(client, cast.gallery), client.model().device
         files = write_bodies(Path(folder), load, cast.known)
         for number in range(ROUNDS + 1):
-            before = _service_cpu(url)
+            before = _of_service(url, "cpu_seconds_total")
             answered = press(url, load, files, number)
-            spent = _service_cpu(url) - before
+            spent = _of_service(url, "cpu_seconds_total") - before
             began, started, computed = time.process_time(), time.perf_counter(), 0
             while time.perf_counter() - started < ROUND_SECONDS:
                 compute()
@@ -132,6 +147,7 @@ def _measure(name: str, artefact: str) -> BenchResult:
             whole.cpu_seconds += answered.cpu_seconds
             whole.times_ms += answered.times_ms
         stages = stages_of(url, load, files) if name == "query" else {}
+        resident = _of_service(url, "resident_memory_bytes")
     cores = len(os.sched_getaffinity(0))
     details: dict[str, Any] = {
         "artefact": artefact,
@@ -140,6 +156,7 @@ def _measure(name: str, artefact: str) -> BenchResult:
         "served_images_per_second": round(statistics.median(paces["served"]), 2),
         "bare_crops_per_second": round(statistics.median(paces["bare"]), 2),
         "service_cpu_ms_per_image": round(cpu["served"], 2),
+        "service_resident_bytes": resident,
         "bare_cpu_ms_per_crop": round(cpu["bare"], 2),
         "client_share_of_processor": round(whole.cpu_seconds / whole.seconds / cores, 4),
         "p50_ms": whole.percentile(0.5),
@@ -214,10 +231,12 @@ def stages_of(url: str, load: Load, files: Sequence[Path]) -> dict[str, Any]:
     return {"service_ms": medians, "stages_share_of_wall": share}
 
 
-def _service_cpu(url: str) -> float:
+def _of_service(url: str, name: str) -> float:
+    """A figure of the service's process, by its metrics."""
     with urllib.request.urlopen(f"{url}/metrics", timeout=60) as answer:
-        found = CPU_SECONDS.search(answer.read().decode())
-    return float(found[1]) if found else 0.0
+        found = re.search(rf"^gmn_process_{name} (\S+)$", answer.read().decode(), re.MULTILINE)
+    assert found is not None
+    return float(found[1])
 
 
 def fastest_bare(artefact: Artefact) -> tuple[dict[str, float], Callable[[], object]]:

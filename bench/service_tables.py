@@ -65,6 +65,7 @@ def condense_bench(printed: dict[str, Any]) -> list[dict[str, Any]]:
     """The rows of a serving bench: of the artefacts `bundled` and `small`, or of the one named."""
     details = dict(printed["details"])
     beside = details.pop("small", None)
+    details.pop("units", None)
     first = details | {name: printed[name] for name in ("ratio", "spread")}
     return [{"bench": printed["bench"]} | row for row in (first, beside) if row]
 

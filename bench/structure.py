@@ -1,6 +1,6 @@
 """How large the code is, and how long the way of one query and one enrolment through it.
 
-`python -m bench.structure` counts files, lines and long functions of each package, lists circles
+`python -m bench.structure` counts files, lines and long functions of each package, names a circle
 of imports, and serves a gallery in this process while it records which of the project's functions
 one query and one enrolment enter, in how many files and with how many changes of thread. `--list`
 prints these functions in the order in which they are first entered.
@@ -13,7 +13,6 @@ import contextlib
 import io
 import itertools
 import os
-import re
 import signal
 import socket
 import subprocess
@@ -31,7 +30,7 @@ from typing import Annotated
 import typer
 
 import gmn
-from bench.circles import import_circles
+from bench.circles import import_circle
 from demo.source_crops import read_spec
 from gmn_client import Client, Image
 
@@ -46,12 +45,9 @@ BOUNDS = {
     "functions of an enrolment": 200,
     "files of an enrolment": 37,
     "lines of a function": 60,
-    "circles": 0,
 }
 LONGEST_FUNCTION = 60
-WORDS = re.compile(r"\b(whoever|whatever|somebody|told|tells|said|says)\b", re.IGNORECASE)
-WORDED = (".py", ".md", ".js", ".html")
-READ = (*WORDED, ".lua")
+READ = (".py", ".lua")
 # A request's last steps, such as the audit log, may come after its answer.
 SETTLE_SECONDS = 0.3
 # With a request about 1.45 s: tasks that run every second or two meet not each of three requests.
@@ -154,15 +150,11 @@ def summary(entered: Sequence[Entered]) -> dict[str, int]:
 
 
 def sizes(texts: Mapping[Path, str]) -> dict[str, Counter[str]]:
-    """Files, lines and functions over 60 lines of each package; Lua; words to replace."""
+    """Files, lines and functions over 60 lines of each package, and of its Lua."""
     found: dict[str, Counter[str]] = {}
-    outside, words = Counter[str](), 0
+    outside = Counter[str]()
     for file, text in texts.items():
         top = file.parts[0]
-        if file.suffix in WORDED and top != "tests":
-            words += sum(bool(WORDS.search(line)) for line in text.splitlines())
-        if file.suffix not in (".py", ".lua"):
-            continue
         is_python = file.suffix == ".py"
         one = Counter(files=1, lines=len(text.splitlines()))
         one["long functions"] = sum(
@@ -171,8 +163,7 @@ def sizes(texts: Mapping[Path, str]) -> dict[str, Counter[str]]:
         found.setdefault(top if is_python else f"{top} (Lua)", Counter()).update(one)
         if is_python and top not in ("tests", "model", "training"):
             outside.update(one)
-    found["outside tests, model and training"] = outside
-    return found | {"lines with words to replace": Counter(lines=words)}
+    return found | {"outside tests, model and training": outside}
 
 
 def measured(
@@ -186,7 +177,6 @@ def measured(
         "lines of service and gmn_client": sum(len(text.splitlines()) for text in bound),
         "files of service and gmn_client": len(bound),
         "lines of a function": max(longest),
-        "circles": len(circles(texts)),
     }
     for way, entered in (ways or {}).items():
         for what, count in summary(entered).items():
@@ -195,9 +185,9 @@ def measured(
     return found
 
 
-def circles(texts: Mapping[Path, str]) -> list[tuple[str, ...]]:
-    """The circles of imports, tests included, each as its files' paths in order."""
-    return import_circles(
+def circle(texts: Mapping[Path, str]) -> tuple[str, ...]:
+    """A circle of imports, tests included, as its files' paths in order; empty without one."""
+    return import_circle(
         {file.as_posix(): text for file, text in texts.items() if file.suffix == ".py"}
     )
 
@@ -221,15 +211,15 @@ def _function_lengths(text: str) -> list[int]:
 def main(
     list_: Annotated[bool, typer.Option("--list", help="The functions of each way.")] = False,
 ) -> None:
-    """Prints sizes, bounds, circles and ways."""
+    """Prints sizes, bounds, a circle of imports, and ways."""
     ways, texts = traced_ways(), read_files()
     found = {name: summary(way) for name, way in ways.items()}
     for name, figures in {**sizes(texts), **found}.items():
         typer.echo(f"{name}: " + ", ".join(f"{v} {k}" for k, v in figures.items()))
     for name, count in measured(texts, ways).items():
         typer.echo(f"{name}: {count}, at most {BOUNDS[name]}")
-    for circle in circles(texts):
-        typer.echo(f"circle: {', '.join(circle)}")
+    if found_circle := circle(texts):
+        typer.echo(f"circle: {', '.join(found_circle)}")
     for name, way in ways.items() if list_ else ():
         typer.echo(f"\n{name}")
         for file, function in dict.fromkeys((file, name) for file, name, _ in way):

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterable
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from bench.result import BenchResult
 from model.problems import InputProblem
 
 REFERENCE = Path(__file__).with_name("units.json")
+ARTEFACTS = ("bundled", "small")
+"""Those whose costs are in the file."""
+# A cost that the shipped file has not: it is of another machine.
+OF_A_GPU = "embed_gpu_crops_per_second"
 
 
 class Unit(BaseModel):
@@ -45,24 +49,32 @@ def read_units(path: Path) -> dict[str, Unit]:
     except (OSError, ValidationError) as error:
         raise InputProblem(
             f"{path}: no file of unit costs ({' '.join(str(error).split())}); "
-            "gmn bench scale pairs --units FILE writes one"
+            "gmn bench serve --units FILE writes one"
         ) from error
-    known = units if path == REFERENCE else read_units(REFERENCE)
-    if unknown := units.keys() - known.keys():
+    known = {*(units if path == REFERENCE else read_units(REFERENCE)), OF_A_GPU}
+    if unknown := units.keys() - known:
         raise InputProblem(f"{path}: {min(unknown)} is not one of {', '.join(sorted(known))}")
     return units
 
 
-def keep_units(path: Path, results: Iterable[BenchResult]) -> None:
-    """Puts the unit costs of results, `details["units"]`, into a file, beside those it has."""
+def keep_units(
+    path: Path, source: str, measured: Mapping[str, float], machine: Mapping[str, Any]
+) -> None:
+    """Puts measured costs into a file, beside those it has.
+
+    Args:
+        path: made where it is missing.
+        source: the command that measured them.
+        measured: by name.
+        machine: of `describe_machine`.
+    """
     units = read_units(path) if path.exists() else {}
-    for result in results:
-        for name, value in result.details.get("units", {}).items():
-            units[name] = Unit(
-                value=value,
-                source=f"gmn bench {result.bench}",
-                machine=result.machine["processor"],
-                cores=result.machine["cores"],
-                date=datetime.datetime.now(tz=datetime.UTC).date(),
-            )
+    for name, value in measured.items():
+        units[name] = Unit(
+            value=value,
+            source=source,
+            machine=machine["processor"],
+            cores=machine["cores"],
+            date=datetime.datetime.now(tz=datetime.UTC).date(),
+        )
     path.write_bytes(UNITS.dump_json(units, indent=1) + b"\n")

@@ -20,7 +20,7 @@ SEED_HELP = "Of the drawing, the order of the queries, and who is shown."
 
 def demo(
     artefact: Annotated[str, Option(help="A shipped name such as bundled, or a file.")] = "bundled",
-    out: Annotated[Path, Option(help="Folder for the page and the picture.")] = Path("demo-output"),
+    out: Annotated[Path, Option(help="Folder for the page.")] = Path("demo-output"),
     people: Annotated[int, Option(min=1, help="How many are enrolled.")] = 60,
     strangers: Annotated[int, Option(min=0, help="How many are asked for but not enrolled.")] = 40,
     seed: Annotated[int, Option(min=0, help=SEED_HELP)] = 20_260,
@@ -36,7 +36,7 @@ def demo(
     Example: gmn demo --out demo-output
     """
     # Here and not above: the help is shown without what draws and serves.
-    from demo.page import draw_picture, render_page, show_findings
+    from demo.page import render_page, show_findings
     from demo.service import own_service
     from demo.story import draw_cast, play
 
@@ -48,7 +48,6 @@ def demo(
         out.mkdir(parents=True, exist_ok=True)
         page = (out / "index.html").resolve()
         page.write_text(render_page(findings), encoding="utf-8")
-        draw_picture(findings).save(out / "ranking.png")
         console = output()
         if as_json:
             console.print_json(data=findings.figures() | {"page": str(page)})

@@ -12,7 +12,7 @@ from service.commands.bulk import SourceCrop
 
 OPERATING_POINT, ASKED = "far_1e-2", 0.01
 SHOWN_KNOWN, SHOWN_STRANGERS = 9, 3
-SCORING_WORDS = {"mnet": "M-Net", "fused": "M-Net and cosine", "cosine": "cosine alone"}
+METRICS = {"rank_1": "Rank-1", "mAP": "mAP"}
 
 
 @dataclass(frozen=True)
@@ -24,15 +24,14 @@ class Finding:
         enrolled: whether the gallery knows this person.
         answer: the service's.
         shown: the first rows of the ranking, best first, each with the gallery's crop.
-        metrics: ranking metrics, 0 to 1 by name, of the whole ranking by the artefact's default
-            scoring and by `cosine`; None for a stranger.
+        metrics: ranking metrics of the whole ranking, 0 to 1 by name; None for a stranger.
     """
 
     query: SourceCrop
     enrolled: bool
     answer: QueryAnswer
     shown: Sequence[tuple[RankedCrop, SourceCrop]]
-    metrics: Mapping[str, Mapping[str, float] | None]
+    metrics: Mapping[str, float] | None
 
     @property
     def name(self) -> str:
@@ -122,12 +121,7 @@ class Findings:
         known, strangers, model = self.known, self.strangers, self.model
         outcomes = [one.outcome for one in known]
         milliseconds = sum(one.answer.timing_ms.total for one in self.findings)
-        metrics = {
-            f"{name.lower()}_{by}": sum(own[name] for one in known if (own := one.metrics[by]))
-            / max(1, sum(one.metrics[by] is not None for one in known))
-            for name in ("rank_1", "mAP")
-            for by in dict.fromkeys((model.default_scoring, "cosine"))
-        }
+        ranked = [one.metrics for one in known if one.metrics is not None]
         return {
             "artefact": model.artefact,
             "terms": str(model.provenance.get("terms", "unknown")),
@@ -137,7 +131,7 @@ class Findings:
             "people": len({crop.identity for crop in self.gallery}),
             "cameras": len({crop.camera for crop in self.gallery}),
             "queries": len(self.findings),
-            **metrics,
+            **{name: sum(one[name] for one in ranked) / max(1, len(ranked)) for name in METRICS},
             "known": len(known),
             "known_not_matched": outcomes.count("missed") + outcomes.count("unsure"),
             "known_uncertain": outcomes.count("unsure"),
@@ -157,7 +151,6 @@ class Findings:
 def headlines(found: Mapping[str, Any]) -> list[tuple[str, str]]:
     """The headline figures, each with what it counts."""
     known = found["known"]
-    words = {f"_{name}": text for name, text in SCORING_WORDS.items() if f"map_{name}" in found}
     return [
         (
             f"{found['known_not_matched']} of {known}",
@@ -172,9 +165,8 @@ def headlines(found: Mapping[str, Any]) -> list[tuple[str, str]]:
             "strangers answered match (false alarms)",
         ),
         *(
-            (f"{found[name + by]:.1%}", f"{title} with {text}, {known} queries")
-            for name, title in (("rank_1", "Rank-1"), ("map", "mAP"))
-            for by, text in words.items()
+            (f"{found[name]:.1%}", f"{title} by {found['scoring']}, {known} queries")
+            for name, title in METRICS.items()
         ),
         (f"{found['ms_per_query']:.0f} ms", "per query, in the service"),
         (f"{found['crops_per_second']:.0f}/s", "crops enrolled"),
@@ -207,28 +199,12 @@ def judging(findings: Findings) -> str:
     )
 
 
-def comparison(found: Mapping[str, Any]) -> str:
-    """What the difference between the scorings is worth."""
-    scoring, difference = found["scoring"], ""
-    if scoring != "cosine":
-        rank_1, precision = (
-            100 * (found[f"{name}_{scoring}"] - found[f"{name}_cosine"])
-            for name in ("rank_1", "map")
-        )
-        words = SCORING_WORDS[scoring]
-        difference = f"{words} minus cosine: Rank-1 {rank_1:+.1f}, mAP {precision:+.1f} points. "
-    return (
-        f"{difference}One query is "
-        f"{100 / max(1, found['known']):.1f} points of Rank-1, and drawn people show nothing "
-        "of real cameras: docs/results.md has measurements on photographs."
-    )
-
-
 def chosen(found: Mapping[str, Any]) -> str:
     """How those who are shown were chosen."""
     known, strangers = found["known"], found["strangers"]
     return (
         f"Shown are {min(SHOWN_KNOWN, known)} of {known} known people and "
         f"{min(SHOWN_STRANGERS, strangers)} of {strangers} strangers, drawn "
-        f"at random by seed {found['seed']} without regard to the answers."
+        f"at random by seed {found['seed']} without regard to the answers. Drawn people "
+        "show nothing of real cameras: docs/results.md has measurements on photographs."
     )

@@ -70,10 +70,7 @@ def enroll_all(client: Client, crops: Sequence[SourceCrop]) -> dict[str, SourceC
         InputProblem: if the service refuses one.
     """
     enrolled: dict[str, SourceCrop] = {}
-    with progress_bar() as bar:
-        task = bar.add_task("Enrolling", total=len(crops))
-        sent = enroll_crops(client, crops, lambda done: bar.update(task, completed=done))
-    for crop, one in sent:
+    for crop, one in enroll_crops(client, crops):
         if one.problem is not None:
             raise InputProblem(f"{crop.name}: {one.problem.detail}")
         enrolled[one.crop_id] = crop
@@ -107,11 +104,6 @@ def _ask(
 ) -> Finding:
     answer = client.query(crop.read(), top_k=len(enrolled), operating_point=OPERATING_POINT)
     shown = [(row, enrolled[row.crop_id]) for row in answer.results[:PICTURES]]
-    by_cosine = sorted(answer.results, key=lambda row: -row.cosine)
-    metrics = {
-        str(scoring): rank_figures(
-            str(crop.identity), str(crop.camera), [(row.identity, row.camera) for row in rows]
-        )
-        for scoring, rows in {answer.scoring: answer.results, "cosine": by_cosine}.items()
-    }
+    ranked = [(row.identity, row.camera) for row in answer.results]
+    metrics = rank_figures(str(crop.identity), str(crop.camera), ranked)
     return Finding(crop, known, answer, shown, metrics)

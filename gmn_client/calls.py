@@ -394,15 +394,6 @@ class Calls:
         return Call(parse_report, "GET", path_to("jobs", job_id, "report"))
 
     @answered
-    def save_job_report(self, job_id: str, file: str | PathLike[str]) -> Call[None]:
-        """Writes what is wrong with which item to a CSV file."""
-
-        def save(response: httpx.Response) -> None:
-            Path(file).write_bytes(checked(response).content)
-
-        return Call(save, "GET", path_to("jobs", job_id, "report"))
-
-    @answered
     def model(self) -> Call[models.ModelInfo]:
         """The served artefact's own description."""
         return Call(_parsed(models.ModelInfo), "GET", path_to("model"))

@@ -17,6 +17,7 @@ from model.crops.folder import read_folder
 from model.crops.manifest import MANIFEST, read_manifest
 from model.crops.names import Ignored, LeftOut, is_image_name
 from model.problems import InputProblem
+from service.commands.common import progress_bar
 
 CONCURRENT_REQUESTS = 4
 
@@ -139,10 +140,8 @@ def find_source(name: str, read_spec: Callable[[str], Iterable[SourceCrop]]) -> 
     return Source(crops, labelled, ignored.lines())
 
 
-def enroll_crops(
-    client: Client, crops: Sequence[SourceCrop], progress: Callable[[int], object] | None = None
-) -> list[tuple[SourceCrop, Sent]]:
-    """Enrolls crops, and returns each with its outcome, in order.
+def enroll_crops(client: Client, crops: Sequence[SourceCrop]) -> list[tuple[SourceCrop, Sent]]:
+    """Enrolls crops under a progress bar, and returns each with its outcome, in order.
 
     A crop that cannot be read or is refused has a problem; the others are enrolled all the same.
 
@@ -162,9 +161,15 @@ def enroll_crops(
             yield Image(data, crop.name, *labels)
 
     images = readable()
-    first = next(images, None)
-    sent = first and client.enroll(itertools.chain([first], images), progress=progress).results
-    answers = iter(sent or ())
+    sent: Sequence[Sent] = ()
+    with progress_bar() as bar:
+        task = bar.add_task("Enrolling", total=len(crops))
+        if first := next(images, None):
+            each = itertools.chain([first], images)
+            sent = client.enroll(
+                each, progress=lambda done: bar.update(task, completed=done)
+            ).results
+    answers = iter(sent)
     return [(crop, unreadable.get(place) or next(answers)) for place, crop in enumerate(crops)]
 
 

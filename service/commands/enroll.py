@@ -134,9 +134,7 @@ def _gallery(client: Client, create: bool) -> Iterator[None]:
 
 def _send(client: Client, crops: Sequence[SourceCrop], problems: list[Problem]) -> dict[str, Any]:
     """Enrolls crops, adds to the problems, and returns the counts."""
-    with progress_bar() as bar:
-        task = bar.add_task("Enrolling", total=len(crops))
-        sent = enroll_crops(client, crops, lambda done: bar.update(task, completed=done))
+    sent = enroll_crops(client, crops)
     refused = [(crop.name, one.problem) for crop, one in sent if one.problem is not None]
     problems += [
         ("", name, problem.code, problem.detail or problem.title) for name, problem in refused

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -75,14 +74,17 @@ def fill(record: Record, gallery: Gallery, crops: int) -> None:
     if index is None:
         return
     for stored in gallery.stored_indexes(index, crops):
-        with contextlib.ExitStack() as failed:
-            failed.callback(stored.files.close)
-            failed.callback(index.clear)
-            if _go_on_from(record, gallery, index, stored):
-                failed.pop_all()
-                return
-    index.use_files(crops)
-    index.add(record.crops.vectors(gallery.gallery_id))
+        if _go_on_from(record, gallery, index, stored):
+            return
+        index.clear()
+        stored.files.close()
+    try:
+        index.use_files(crops)
+        index.add(record.crops.vectors(gallery.gallery_id))
+    except OSError as error:
+        log.error("the index of gallery %s goes into memory: %s", gallery.name, error)
+        index.clear()
+        index.add(record.crops.vectors(gallery.gallery_id))
 
 
 def _go_on_from(record: Record, gallery: Gallery, index: GalleryIndex, stored: Stored) -> bool:

@@ -110,7 +110,7 @@ class Gallery:
         folder = self._folder
         for files in folder.sets() if folder and crops >= folder.least_crops else ():
             try:
-                stored = files.read_columns()
+                stored = files.read()
                 if stored and stored.named.items() >= self._stored_as(index).items():
                     yield stored
             except DamagedFiles as damage:
@@ -139,11 +139,12 @@ class Gallery:
     def _stored_as(self, index: GalleryIndex) -> dict[str, Any]:
         """What files of its index have to be of."""
         secret = hashlib.sha256(self._secret).hexdigest()
-        known = {"format": 1, "gallery": self.gallery_id, "embedder": self._indexed_by}
         return {
-            **known,
+            "format": 2,
+            "gallery": self.gallery_id,
+            "embedder": self._indexed_by,
             "secret": secret,
-            "block": [index.dimension, index.table.vectors.block_rows],
+            "dimension": index.dimension,
         }
 
     def image_url(self, crop_id: str) -> str:

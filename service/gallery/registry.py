@@ -287,7 +287,7 @@ class GalleryRegistry:
         """Stores the indexes and finishes the writes under way."""
         for gallery in self.all():
             try:
-                if gallery.own_index and gallery.own_index.unsaved:
+                if gallery.own_index and gallery.own_index.table.unsaved:
                     self.save_index(gallery)
             except Exception:
                 log.exception("the index of gallery %s is not stored", gallery.name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import partial
 from itertools import groupby
 from operator import attrgetter
@@ -12,13 +12,12 @@ from operator import attrgetter
 from service.errors import RecordUnavailable, StorageFailed
 from service.gallery.gallery import Gallery
 from service.record.entries import files_of, vector_name
+from service.record.garbage import SETTLED
 from service.record.picture_folder import PictureFolder
 from service.record.records import ArchivedCrop, Picture, StoredCrop, StrayFile
 from service.record.replacing import RowVectors
 from service.runtime import Runtime
 
-# Longer than any enrolment takes from its first picture to its commit.
-SETTLED = timedelta(hours=1)
 STRAYS_AT_ONCE = 10_000
 REMOVED_PER_CALL = 100
 

@@ -9,35 +9,31 @@ from __future__ import annotations
 import contextlib
 import filecmp
 import itertools
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
 
 from pydantic_core import from_json, to_json
 
 from model.problems import InputProblem
-from service.errors import RecordUnavailable, ServiceError
-from service.ops.data_directory import make_folder, snapshot_name, sync
+from service.errors import ServiceError
+from service.ops.data_directory import copy_file, snapshot_name
 from service.record.engine import Engine, Reader, Transaction, below, key, transact
-from service.record.entries import put_entry
+from service.record.entries import ENTRY, put_entry, require_entry
 from service.record.files import Snapshots, UnneededFiles, forget_unneeded
 from service.record.galleries import NAMES, NEXT_GALLERY, Galleries, remove_gallery
 from service.record.garbage import SEARCH_BY_HASH, collect_garbage, discard
 from service.record.picture_folder import PictureFolder
 from service.record.records import ArchivedCrop, GalleryRecord
 from service.record.recovery import checked_crops
-from service.record.replacing import keep_files, parts, put_contents
+from service.record.replacing import replace_crops
 
 # Of each gallery, besides its crops.
 COPIED = ("tombstone", "merge", "merged crops", "search", "searches", "published", "snapshot")
 KEPT = ("name", "embedding_fingerprint", "created_at", "settings", "version", "removals")
 ALIKE = attrgetter(*KEPT, "crops", "identities", "image_bytes")
 ENTRIES_AT_ONCE = 1000
-# What ends early removes what it has filled; where it is killed, the next call does.
-HELD_MS = 30 * 24 * 3600 * 1000
 
 
 @dataclass(frozen=True)
@@ -94,9 +90,7 @@ def copy_galleries(source: Store, target: Store) -> Iterator[tuple[GalleryRecord
                 f"gallery {entry.name}: the target has another one of this name; delete that one "
                 "there, or name another Redis with --to"
             )
-    # What another call was filling when it was killed.
-    transact(target.engine, _let_go)
-    collect_garbage(target.engine)
+    _remove_unfinished(target.engine)
     if not there:
         transact(target.engine, _put_access, source.engine)
     for entry in entries:
@@ -111,33 +105,28 @@ def _copy(source: Store, target: Store, entry: GalleryRecord) -> None:
     engine, folder = target.engine, target.pictures
     # Of neither record, as both may keep their pictures in one place.
     numbers = (Reader(one.engine).json(NEXT_GALLERY) or 0 for one in (source, target))
-    filled = transact(engine, _begin, entry, max(numbers) + 1)
-    number = filled.gallery_id
+    number = transact(engine, _begin, entry, max(numbers) + 1)
     files = [snapshot_name(number, one) for one in source.snapshots(entry.gallery_id)]
     UnneededFiles(engine).add(files)
     try:
-        for part in parts(source.crops(entry)):
-            filled = transact(engine, _put_crops, filled, part, folder is None)
-            # After their crops, with which they are removed where this ends early.
-            keep_files(engine, filled, part, folder.put if folder else None)
+        put = folder.put if folder else None
+        replace_crops(engine, number, entry.embedding_fingerprint, source.crops(entry), put)
         others = _others(source.engine, entry.gallery_id, number)
         while some := dict(itertools.islice(others, ENTRIES_AT_ONCE)):
             transact(engine, _put_all, some)
         for file in files:
-            make_folder((target.data_dir / file).parent)
             name = snapshot_name(entry.gallery_id, Path(file).stem)
-            shutil.copyfile(source.data_dir / name, target.data_dir / file)
-            sync(target.data_dir / file)
-            sync((target.data_dir / file).parent)
+            copy_file(source.data_dir / name, target.data_dir / file)
+        filled = require_entry(Reader(engine), number)
+        filled = replace(filled, **{name: getattr(entry, name) for name in KEPT})
         _require_equal(source, target, entry, filled)
         transact(engine, _show, filled, files)
-        collect_garbage(engine)
     except BaseException:
         # Where the store itself is gone, the next call removes what was filled.
         with contextlib.suppress(ServiceError):
-            transact(engine, _let_go)
-            collect_garbage(engine)
+            _remove_unfinished(engine)
         raise
+    collect_garbage(engine)
 
 
 def _require_equal(source: Store, target: Store, entry: GalleryRecord, copy: GalleryRecord) -> None:
@@ -181,24 +170,12 @@ def _others(engine: Engine, of: int, to: int) -> Iterator[tuple[bytes, bytes]]:
             yield key(kind, to) + own.removeprefix(prefix), body
 
 
-def _begin(transaction: Transaction, entry: GalleryRecord, number: int) -> GalleryRecord:
-    """The copy's entry, empty so far; it is not put, so that no service sees it."""
+def _begin(transaction: Transaction, entry: GalleryRecord, number: int) -> int:
+    """Makes an empty gallery without a name, which no service shows; answers its number."""
     transaction.put_json(NEXT_GALLERY, number)
-    outside = transaction.engine.outside is not None
-    kept = {name: getattr(entry, name) for name in KEPT}
-    filled = GalleryRecord(number, **kept, unnamed=0, outside=outside)
-    until_ms = transaction.engine.now_ms() + HELD_MS
-    for note in _notes(filled):
-        discard(transaction, *note, not_before_ms=until_ms)
-    return filled
-
-
-def _put_crops(
-    transaction: Transaction, filled: GalleryRecord, crops: Sequence[ArchivedCrop], inside: bool
-) -> GalleryRecord:
-    after = replace(filled)
-    put_contents(transaction, after, crops, inside)
-    return after
+    unnamed = GalleryRecord(number, "", entry.embedding_fingerprint, entry.created_at, unnamed=0)
+    put_entry(transaction, unnamed)
+    return number
 
 
 def _put_all(transaction: Transaction, entries: Mapping[bytes, bytes]) -> None:
@@ -215,28 +192,22 @@ def _put_access(transaction: Transaction, source: Engine) -> None:
 
 
 def _show(transaction: Transaction, filled: GalleryRecord, files: Sequence[str]) -> None:
-    """Makes a copy a gallery, in place of one of its name that was never written."""
+    """Gives a copy its name, and takes it from a gallery that was never written."""
     own, number = NAMES + key(filled.name), filled.gallery_id
-    held = [transaction.json(key("garbage", *note)) for note in _notes(filled)]
-    if not all(one and one[-1] for one in held):
-        raise RecordUnavailable("another copy was begun there, and has removed this one")
     if unused := transaction.json(own):
         remove_gallery(transaction, unused)
-    transaction.delete(*(key("garbage", *note) for note in _notes(filled)))
     forget_unneeded(transaction, files)
     transaction.put_json(own, number)
     put_entry(transaction, filled)
     transaction.note("gallery_created", number)
 
 
-def _let_go(transaction: Transaction) -> None:
-    """Lets everything be removed that is held for being filled."""
-    for _, body in transaction.below(key("garbage")):
+def _remove_unfinished(engine: Engine) -> None:
+    """Removes what was being filled: galleries without a name, and keys that are held for it."""
+    for _, body in Reader(engine).below(key("gallery")):
+        if not (unfinished := ENTRY.validate_json(body)).name:
+            transact(engine, remove_gallery, unfinished.gallery_id)
+    for _, body in Reader(engine).below(key("garbage")):
         kind, of, _ = from_json(body)
-        discard(transaction, kind, *of)
-
-
-def _notes(filled: GalleryRecord) -> tuple[tuple[Any, ...], ...]:
-    """What notes all keys of a copy as garbage until it is shown."""
-    number = filled.gallery_id
-    return ("generation", number, 0, 1, *filled.outside_sides), ("gallery", number)
+        transact(engine, discard, kind, *of)
+    collect_garbage(engine)

@@ -56,16 +56,12 @@ class CropChanges:
         entry = self.entry
         outside = sides_outside(transaction, entry)
         note_strays_elsewhere(transaction, entry.gallery_id, crops.values(), now(), outside)
-        staged = [at.key("staged", self.entry.staged_side or 0, row) for row in crops]
-        there = transaction.get(staged)
-        for place, (row, crop) in enumerate(crops.items()):
+        for row, crop in crops.items():
             transaction.delete(at.key("crop", row), at.lookup("crop id", crop.crop_id))
             transaction.delete(at.lookup("picture", row), *at.found_by(crop))
             sides = range(self.entry.sides)
             transaction.delete(*(at.lookup("vector", side, row) for side in sides))
-            if there[place] is not None:
-                transaction.delete(staged[place])
-                self.entry.staged_crops -= 1
+            self.entry.staged_crops -= row <= self.entry.staged_row
             self._count(crop, -1)
         return crops
 

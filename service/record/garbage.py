@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Literal
 
 from pydantic_core import from_json
@@ -39,8 +39,11 @@ from service.record.records import GalleryRecord, StoredCrop, StrayFile
 
 Kind = Literal["generation", "side", "gallery"]
 KEYS_AT_ONCE, CROPS_AT_ONCE = 1000, 200
+# Longer than any write takes from its first picture to its commit.
+SETTLED = timedelta(hours=1)
 SEARCH_BY_HASH = "search of"
 CALIBRATION_KEYS = ("search", SEARCH_BY_HASH, "searches", "published")
+# Programs before noted each prepared vector as staged.
 OF_GENERATION = (*INDEXES, "identity", "staged")
 OF_GALLERY = (
     *("tombstone", "request", "change", "job of", "snapshot", "merge", "merged crops"),
@@ -115,8 +118,7 @@ def _vectors(transaction: Transaction, at: Generation, side: int, outside: int =
     names = [vector_name(crop.crop_id, side) for crop in crops] if outside else []
     note_strays(transaction, at.gallery_id, names, now())
     for crop in crops:
-        row = crop.row_id
-        transaction.delete(at.lookup("vector", side, row), at.key("staged", side, row))
+        transaction.delete(at.lookup("vector", side, crop.row_id))
     if crops:
         transaction.put_json(place, crops[-1].row_id)
     else:

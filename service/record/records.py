@@ -266,7 +266,7 @@ class GalleryRecord:
         side: which vectors are searched; a reindex fills others, `staged_side`, and switches.
         generations, sides, rows: how many numbers were given out of each.
         removals: how many commits removed crops for good.
-        staged_crops: how many crops have a staged vector.
+        staged_crops, staged_row: how many crops have a staged vector: all up to this row.
         unnamed: how many crops have no identity; None in a record of earlier programs.
         outside: vectors lie outside the record too, each under a side that no other one has.
         changes_from: the version from which on a file keeps what changed; None for nothing.
@@ -286,6 +286,7 @@ class GalleryRecord:
     side: int = 0
     staged_side: int | None = None
     staged_crops: int = 0
+    staged_row: int = 0
     generations: int = 1
     sides: int = 1
     rows: int = 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import shutil
 import sqlite3
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,7 +16,7 @@ from pydantic_core import from_json, to_json
 
 from model.problems import InputProblem
 from service.errors import DamagedSnapshot, RecordUnavailable, ServiceError
-from service.ops.data_directory import SNAPSHOTS, make_folder, snapshot_name, sync
+from service.ops.data_directory import SNAPSHOTS, copy_file, snapshot_name
 from service.record.crop_changes import tombstone
 from service.record.engine import (
     LOOKUP,
@@ -408,10 +407,7 @@ class Recovery:
         embedders = {entry.gallery_id: entry.embedding_fingerprint for entry in galleries}
         for path in self.snapshots:
             copy = into / SNAPSHOTS / path.parent.name / path.name
-            make_folder(copy.parent)
-            shutil.copyfile(path, copy)
-            sync(copy)
-            sync(copy.parent)
+            copy_file(path, copy)
             made = datetime.strptime(path.stem.partition("-")[0] + "+0000", "%Y%m%dT%H%M%SZ%z")
             one = describe_snapshot(copy, made)
             embedder = one.embedding_fingerprint or embedders[one.gallery_id]

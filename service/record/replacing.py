@@ -7,6 +7,7 @@ import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,7 @@ from service.record.engine import (
     Reader,
     RecordPart,
     Transaction,
+    as_text,
     key,
     transact,
     transactional,
@@ -35,7 +37,14 @@ from service.record.entries import (
     vector_name,
 )
 from service.record.galleries import drop_calibrations
-from service.record.garbage import collect_garbage, discard, forget_strays, sides_outside
+from service.record.garbage import (
+    SETTLED,
+    collect_garbage,
+    discard,
+    forget_strays,
+    note_strays,
+    sides_outside,
+)
 from service.record.records import ArchivedCrop, GalleryRecord, StoredCrop
 
 RowVectors = Sequence[tuple[int, NDArray[np.float32]]]
@@ -61,17 +70,10 @@ class StagedVectors(RecordPart):
     def missing(self, gallery_id: int, after: int, limit: int) -> list[StoredCrop]:
         """Up to `limit` crops that have no vector yet, with a `row_id` above `after`."""
         entry = read_entry(self._reader, gallery_id)
-        missing: list[StoredCrop] = []
         if entry is None or entry.staged_side is None:
-            return missing
-        at, side = Generation.searched(entry), entry.staged_side
-        while len(missing) < limit and (
-            crops := scan_crops(self._reader, at, after, CROPS_AT_ONCE)
-        ):
-            staged = self._reader.get([at.key("staged", side, crop.row_id) for crop in crops])
-            missing += [crop for crop, one in zip(crops, staged, strict=True) if one is None]
-            after = crops[-1].row_id
-        return missing[:limit]
+            return []
+        at = Generation.searched(entry)
+        return scan_crops(self._reader, at, max(after, entry.staged_row), limit)
 
     @transactional
     def add(
@@ -81,7 +83,7 @@ class StagedVectors(RecordPart):
         vectors: RowVectors,
         outside: int | None = None,
     ) -> None:
-        """Adds vectors `(d,)` by `row_id`; those of crops that are gone are left out.
+        """Adds vectors `(d,)` by `row_id`, in the order of rows, up to one that is left out.
 
         Args:
             outside: the side under which they were kept outside the record; None for inside.
@@ -90,18 +92,17 @@ class StagedVectors(RecordPart):
         side = entry.staged_side
         if side is None:
             return
-        at = Generation.searched(entry)
-        there = read_crops(transaction, at, [row for row, _ in vectors])
-        keys = [at.key("staged", side, row) for row in there]
-        entry.staged_crops += sum(one is None for one in transaction.get(keys))
-        for own in keys:
-            transaction.put_json(own, 1)
-        if outside == side:
-            entry.outside = True
-            forget_strays(transaction, [vector_name(one.crop_id, side) for one in there.values()])
-        for row, vector in vectors:
-            if row in there and outside != side:
-                transaction.put(at.lookup("vector", side, row), np.asarray(vector, "<f4").tobytes())
+        at, of = Generation.searched(entry), dict(vectors)
+        waiting = scan_crops(transaction, at, entry.staged_row, len(of))
+        for crop in itertools.takewhile(lambda one: one.row_id in of, waiting):
+            entry.staged_row = row = crop.row_id
+            entry.staged_crops += 1
+            if outside == side:
+                entry.outside = True
+                forget_strays(transaction, [vector_name(crop.crop_id, side)])
+            else:
+                vector = np.asarray(of[row], "<f4").tobytes()
+                transaction.put(at.lookup("vector", side, row), vector)
         put_entry(transaction, entry)
 
     def switch(self, gallery_id: int) -> int | None:
@@ -115,12 +116,15 @@ class StagedVectors(RecordPart):
 
 def _prepare_for(transaction: Transaction, gallery_id: int, embedder: str | None) -> None:
     entry = require_entry(transaction, gallery_id)
-    if embedder is not None and entry.staged_fingerprint == embedder:
+    # A program before counted vectors that may be of any rows.
+    counted = entry.staged_crops and not entry.staged_row
+    if embedder is not None and entry.staged_fingerprint == embedder and not counted:
         return
     if entry.staged_side is not None:
         outside = int(entry.outside)
         discard(transaction, "side", gallery_id, entry.at, entry.staged_side, outside)
-    entry.staged_fingerprint, entry.staged_side, entry.staged_crops = embedder, None, 0
+    entry.staged_fingerprint, entry.staged_side = embedder, None
+    entry.staged_crops = entry.staged_row = 0
     if embedder is not None:
         entry.staged_side = entry.sides
         entry.sides += 1
@@ -135,7 +139,8 @@ def _switch_side(transaction: Transaction, gallery_id: int) -> int | None:
         return None
     discard(transaction, "side", gallery_id, entry.at, entry.side, int(entry.outside))
     entry.embedding_fingerprint, entry.side = embedder, side
-    entry.staged_fingerprint, entry.staged_side, entry.staged_crops = None, None, 0
+    entry.staged_fingerprint = entry.staged_side = None
+    entry.staged_crops = entry.staged_row = 0
     # What the old embedder's scores taught does not hold for the new one's.
     drop_calibrations(transaction, gallery_id)
     entry.version += 1
@@ -222,12 +227,18 @@ def replace_crops(
         UnknownGallery: the gallery was deleted.
         RecordUnavailable: a part took so long that the generation was given up.
     """
-    filled = transact(engine, _begin, gallery_id)
+    filled, files = transact(engine, _begin, gallery_id), dict[str, bytes]()
+    side = filled.side if filled.outside else None
+    put = keep or (engine.outside and engine.outside.put)
     try:
-        for part in parts(crops):
+        for part in _parts(crops):
             filled, landed = transact(engine, _put, filled, part, keep is None)
+            for crop in landed:
+                files |= files_of(gallery_id, crop, side, picture=keep is not None)
             # After their crops, with which they are removed where this ends early.
-            keep_files(engine, filled, landed, keep)
+            if put and files:
+                put(gallery_id, files)
+            files = {}
         failpoint("restore.generation-filled")
         version = None
         while version is None:
@@ -238,22 +249,13 @@ def replace_crops(
         with contextlib.suppress(ServiceError):
             transact(engine, discard, "generation", *_named(filled))
             collect_garbage(engine)
+            # A write that was given up as it hung may still land.
+            until = as_text(datetime.now(UTC) + SETTLED)
+            transact(engine, note_strays, gallery_id, list(files), until)
         raise
     with contextlib.suppress(ServiceError):
         collect_garbage(engine)
     return version
-
-
-def keep_files(
-    engine: Engine, filled: GalleryRecord, crops: Iterable[ArchivedCrop], keep: KeepFiles | None
-) -> None:
-    """Keeps what lies outside the record of crops that nothing shows yet."""
-    side, files = filled.side if filled.outside else None, dict[str, bytes]()
-    for crop in crops:
-        files |= files_of(filled.gallery_id, crop, side, picture=keep is not None)
-    put = keep or (engine.outside and engine.outside.put)
-    if put and files:
-        put(filled.gallery_id, files)
 
 
 def _begin(transaction: Transaction, gallery_id: int) -> GalleryRecord:
@@ -264,7 +266,9 @@ def _begin(transaction: Transaction, gallery_id: int) -> GalleryRecord:
     # Names outside are not of a generation: each one has a side of its own.
     entry.sides += outside
     put_entry(transaction, entry)
-    unstaged = replace(entry, staged_fingerprint=None, staged_side=None, staged_crops=0)
+    unstaged = replace(
+        entry, staged_fingerprint=None, staged_side=None, staged_crops=0, staged_row=0
+    )
     none = replace(unstaged, crops=0, identities=0, unnamed=0, image_bytes=0)
     empty = replace(none, at=entry.generations - 1)
     empty.outside = outside
@@ -288,19 +292,12 @@ def _put(
     ids = [crop.record.crop_id for crop in crops]
     gone = transaction.get([tombstone(after.gallery_id, one) for one in ids])
     left = [crop for crop, tomb in zip(crops, gone, strict=True) if tomb is None]
-    put_contents(transaction, after, left, inside)
+    outside = after.side if after.outside else None
+    kept = left if inside else [replace(one, picture=None) for one in left]
+    CropChanges(transaction, after).put_all([replace(one, outside=outside) for one in kept])
     entry.rows = after.rows
     put_entry(transaction, entry)
     return after, left
-
-
-def put_contents(
-    transaction: Transaction, filled: GalleryRecord, crops: Sequence[ArchivedCrop], inside: bool
-) -> None:
-    """Puts crops of a generation that nothing shows yet, with their pictures inside or without."""
-    outside = filled.side if filled.outside else None
-    kept = crops if inside else [replace(one, picture=None) for one in crops]
-    CropChanges(transaction, filled).put_all([replace(one, outside=outside) for one in kept])
 
 
 def _take_out_removed(engine: Engine, filled: GalleryRecord) -> GalleryRecord:
@@ -369,7 +366,7 @@ def _named(entry: GalleryRecord) -> tuple[int, ...]:
     return entry.gallery_id, entry.at, entry.sides, *entry.outside_sides
 
 
-def parts(crops: Iterable[ArchivedCrop]) -> Iterator[list[ArchivedCrop]]:
+def _parts(crops: Iterable[ArchivedCrop]) -> Iterator[list[ArchivedCrop]]:
     """Crops in lists that one commit takes."""
     part: list[ArchivedCrop] = []
     held = 0

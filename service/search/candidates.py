@@ -27,18 +27,11 @@ class CropSource(Protocol):
         """As `Candidates` has them, `(n,)`."""
 
     @property
-    def vectors(self) -> RowVectors:
-        """As the embedder gave them."""
+    def vectors(self) -> NDArray[np.float32]:
+        """As the embedder gave them, `(n, d)`."""
 
     def label(self, row: int) -> CropLabel:
         """The label of one."""
-
-
-class RowVectors(Protocol):
-    """Rows `(d,)` float32."""
-
-    def __getitem__(self, rows: NDArray[np.int64], /) -> NDArray[np.float32]:
-        """A copy of rows `(n, d)`."""
 
 
 @dataclass(frozen=True)

@@ -79,16 +79,9 @@ class Compaction:
         return self
 
     def _rewritten(self) -> RowTable:
-        size = len(self.rows) * self.table.vectors.dimension * np.float32().nbytes
+        size = len(self.rows) * self.table.dimension * np.float32().nbytes
         files = self.folder.create(size) if self.folder else None
-        try:
-            table = self.table.rewritten(self.rows, self._between, files)
-            table.require_files()
-        except BaseException:
-            if files:
-                files.remove()
-            raise
-        return table
+        return self.table.rewritten(self.rows, self._between, files)
 
     def _between(self) -> None:
         heartbeat()

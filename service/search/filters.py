@@ -118,6 +118,6 @@ def _counted(groups: NDArray[np.int32]) -> tuple[NDArray[np.int32], NDArray[np.i
 
 def grown(array: NDArray[Item], capacity: int) -> NDArray[Item]:
     """A copy with room for more; what is not written yet takes no memory."""
-    more = np.zeros(capacity, array.dtype)
+    more = np.zeros((capacity, *array.shape[1:]), array.dtype)
     more[: len(array)] = array
     return more

@@ -42,13 +42,12 @@ class DeviceVectors:
         """Copies the first `size` rows; PyTorch's error where there is no room for them."""
         self.size = size
         self.dtype = str(dtype).removeprefix("torch.")
-        shape = (size, table.vectors.dimension)
+        shape = (size, table.dimension)
         self._vectors = torch.empty(shape, dtype=dtype, device=device)
         self.bytes = self._vectors.nbytes
-        rows = table.vectors.block_rows
-        for number, units in enumerate(table.unit_parts(size)):
+        for part, units in table.unit_parts(size):
             between()
-            self._vectors[number * rows : (number + 1) * rows] = torch.from_numpy(units)
+            self._vectors[part] = torch.from_numpy(units)
 
     def mark_deleted(self, rows: NDArray[np.int64]) -> None:
         """Zeroes rows; those that it does not cover are ignored."""

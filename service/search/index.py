@@ -26,6 +26,7 @@ from service.engine.device import retry_out_of_memory
 from service.errors import DeviceFull
 from service.ops.health import heartbeat
 from service.record.records import CropLabel, IndexedCrop
+from service.search.arrays import inner_products
 from service.search.candidates import Candidates, mean_direction, scored
 from service.search.compaction_plan import Compaction, Cover, IndexLimits, Segment
 from service.search.filters import EVERY_CROP, Filter
@@ -37,7 +38,6 @@ from service.search.table import NamedCrops, RowTable
 
 log = logging.getLogger(__name__)
 ROWS_PER_CHUNK = 8192
-BLOCK_ROWS = 4096
 # Float32 sums differ in their last digits from one way of searching to another. Rows this close to
 # the last place are scored exactly before the cut, so that ties are cut by age.
 TOLERANCE = 1e-5
@@ -61,11 +61,10 @@ class GalleryIndex:
         self,
         dimension: int,
         limits: IndexLimits | None = None,
-        block_rows: int = BLOCK_ROWS,
         secret: bytes = b"",
         folder: IndexFolder | None = None,
     ) -> None:
-        """An empty index of features `(d,)`; its table takes memory for `block_rows` at a time.
+        """An empty index of features `(d,)`.
 
         Args:
             secret: the record's, under which identities become group codes.
@@ -73,7 +72,7 @@ class GalleryIndex:
         """
         self.dimension = dimension
         self.folder = folder
-        self._make_table = partial(RowTable, dimension, block_rows, secret)
+        self._make_table = partial(RowTable, dimension, secret)
         self.table = self._make_table()
         self._limits = limits or IndexLimits()
         self._segment: Segment | None = None
@@ -125,7 +124,7 @@ class GalleryIndex:
         row = self.table.row_of(crop_id)
         if row is None:
             return None
-        return self.table.label(row), self.table.vectors[np.array([row])][0]
+        return self.table.label(row), self.table.vectors[row].copy()
 
     def holds(self, row_id: int) -> bool:
         """Whether a crop is there and not deleted."""
@@ -165,7 +164,7 @@ class GalleryIndex:
                 return found[first[:limit]]
         query = mean_direction(queries)
         passing = self.table.select(wanted)
-        products = self.table.vectors.products(passing, query.astype(np.float32))
+        products = inner_products(self.table.vectors, passing, query.astype(np.float32))
         scores = products / self.table.norms[passing]
         _, group = np.unique(self.table.groups[passing], return_inverse=True)
         best = np.full(group.max(initial=-1) + 1, -np.inf, np.float32)
@@ -180,25 +179,15 @@ class GalleryIndex:
         return self.table.count_identities(replace(wanted, without=frozenset()))
 
     @property
-    def unsaved(self) -> int:
-        """How many rows were changed since the last checkpoint of the files; 0 without files."""
-        return self.table.unsaved if self.table.in_files else 0
-
-    @property
     def outdated_files(self) -> bool:
         """Whether so much has changed since the last checkpoint that another one is due."""
-        return self.unsaved > self._limits.unsaved_share * self.table.size
+        return self.table.unsaved > self._limits.unsaved_share * self.table.size
 
     def use_files(self, crops: int) -> None:
-        """Gives an empty table files, where so many crops need them and the disk has room."""
-        if self.folder is None or crops < self.folder.least_crops:
-            return
-        try:
-            files = self.folder.create(crops * self.dimension * np.float32().nbytes)
-        except OSError as error:
-            log.error("an index goes into memory: %s", error)
-            return
-        self.table = self._make_table(files)
+        """Gives an empty table files, where so many crops need them; raises `OSError`."""
+        if self.folder and crops >= self.folder.least_crops:
+            files = self.folder.create(self._vector_bytes(crops))
+            self.table = self._make_table(files)
 
     def open_files(
         self, stored: Stored, gone: Collection[int] = (), relabelled: Collection[int] = ()
@@ -224,7 +213,10 @@ class GalleryIndex:
         folder = self.folder
         if folder and table.valid_count < folder.least_crops:
             folder = None
-        rewrite |= table.wasteful or (folder is not None and not table.in_files)
+        rewrite |= table.wasteful or (folder is not None and not table.files)
+        if rewrite and folder and not folder.has_room(self._vector_bytes(table.valid_count)):
+            # The rest is done all the same.
+            rewrite = False
         cover: Cover | None = None
         if device:
             half = table.valid_count >= limits.float16_rows
@@ -279,6 +271,9 @@ class GalleryIndex:
             return self._nearest_of(passing, query, limit)
         return np.concatenate([found, self._nearest_of(passing[covered:], query, limit)])
 
+    def _vector_bytes(self, crops: int) -> int:
+        return crops * self.dimension * np.float32().nbytes
+
     def _is_small(self, limit: int) -> bool:
         return self._segment is not None and limit <= PROPOSED_SHARE * self._segment.size
 
@@ -287,6 +282,6 @@ class GalleryIndex:
     ) -> NDArray[np.int64]:
         if len(rows) <= limit:
             return rows
-        scores = self.table.vectors.products(rows, query) / self.table.norms[rows]
+        scores = inner_products(self.table.vectors, rows, query) / self.table.norms[rows]
         last = np.partition(scores, len(rows) - limit)[len(rows) - limit]
         return np.asarray(rows[scores >= last - TOLERANCE], np.int64)

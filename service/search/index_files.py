@@ -12,14 +12,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import itertools
 import json
 import logging
 import os
 import shutil
 import weakref
-import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from secrets import token_hex
@@ -27,15 +25,13 @@ from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from typing_extensions import Buffer
 
 from service.ops.data_directory import STRAY, make_folder, move_aside, sync
 from service.ops.failpoints import failpoint
 
 log = logging.getLogger(__name__)
-Columns = dict[str, NDArray[Any]]
+Columns = Mapping[str, NDArray[Any]]
 COLUMNS = "columns"
-CHECKSUM_BYTES = 4
 
 
 class DamagedFiles(Exception):
@@ -47,6 +43,7 @@ class FileSet:
 
     Attributes:
         vectors, texts: to be read and written in place.
+        saved: how many of the table's changes the newest checkpoint has.
     """
 
     def __init__(self, folder: Path, new: bool = False) -> None:
@@ -55,7 +52,7 @@ class FileSet:
         Raises:
             OSError: they cannot be used; a `BlockingIOError` where another process holds them.
         """
-        self.folder = folder
+        self.folder, self.saved = folder, 0
         with contextlib.ExitStack() as opened:
             self.vectors = opened.enter_context(_open(folder / "vectors", new))
             # Released when nothing reads the mapped file any more.
@@ -66,7 +63,7 @@ class FileSet:
                 opened.callback(_remove_unused, folder)
             self.close = weakref.finalize(self, opened.pop_all().close)
 
-    def read_columns(self) -> Stored | None:
+    def read(self) -> Stored | None:
         """The newest checkpoint; None where there is none.
 
         Raises:
@@ -76,17 +73,16 @@ class FileSet:
         path = self.folder / COLUMNS
         if not path.exists():
             return None
-        content = memoryview(path.read_bytes())
-        body, checksum = content[:-CHECKSUM_BYTES], content[-CHECKSUM_BYTES:]
-        if zlib.crc32(body) != int.from_bytes(checksum, "big"):
-            raise DamagedFiles(f"{path} is not what was written")
-        size = int.from_bytes(body[:8], "big")
-        named, at = json.loads(bytes(body[8 : 8 + size])), 8 + size
-        columns: Columns = {}
-        for name, dtype in named.pop("columns"):
-            columns[name] = np.frombuffer(body, dtype, named["rows"], at)
-            at += columns[name].nbytes
-        return Stored(self, named, columns)
+        try:
+            with path.open("rb") as file, np.load(file) as archive:
+                named = json.loads(archive["named"].tobytes())
+                columns = {name: archive[name] for name in named.pop("columns")}
+            return Stored(self, named, columns)
+        except OSError:
+            raise
+        except Exception as error:
+            # Each part has a checksum; a broken archive is an error of many types.
+            raise DamagedFiles(f"{path} is not what was written: {error}") from error
 
     def remove(self) -> None:
         """Removes the files; an index that reads them goes on."""
@@ -117,33 +113,32 @@ class Stored:
     """A checkpoint.
 
     Attributes:
-        named: what it is of, as JSON; `rows` are its rows, `position` and `version` the record's.
+        named: what it is of, as JSON; `position` and `version` are the record's.
         columns: by name, `(rows,)` each.
+        changes: how many of the table's changes it has.
     """
 
     files: FileSet
     named: Mapping[str, Any]
     columns: Columns
+    changes: int = 0
 
     def write(self) -> None:
         """Makes it the newest one; vectors and texts are on the disk before; raises `OSError`."""
         os.fsync(self.files.vectors.fileno())
         os.fsync(self.files.texts.fileno())
         failpoint("index-files.synced")
-        kinds = [(name, one.dtype.str) for name, one in self.columns.items()]
-        head = json.dumps({**self.named, "columns": kinds}).encode()
         path = self.files.folder / COLUMNS
-        beside, checksum = path.with_suffix(".new"), 0
-        bodies: Iterable[Buffer] = (one.data for one in self.columns.values())
+        beside = path.with_suffix(".new")
+        named = json.dumps({**self.named, "columns": list(self.columns)}).encode()
+        parts = {"named": np.frombuffer(named, np.uint8), **self.columns}
         with open(beside, "wb", opener=_private) as file:
-            for part in itertools.chain([len(head).to_bytes(8, "big"), head], bodies):
-                checksum = zlib.crc32(part, checksum)
-                file.write(part)
-            file.write(checksum.to_bytes(CHECKSUM_BYTES, "big"))
+            np.savez(file, allow_pickle=False, **parts)
             file.flush()
             os.fsync(file.fileno())
         beside.replace(path)
         sync(self.files.folder)
+        self.files.saved = self.changes
         failpoint("index-files.written")
 
 
@@ -166,11 +161,14 @@ class IndexFolder:
     least_crops: int
     reserved_bytes: int
 
+    def has_room(self, size: int) -> bool:
+        """Whether the disk takes vectors of so many bytes; raises `OSError`."""
+        make_folder(self.path)
+        return shutil.disk_usage(self.path).free >= size + self.reserved_bytes
+
     def create(self, size: int) -> FileSet:
         """A new set for vectors of so many bytes; raises `OSError` where there is no room."""
-        make_folder(self.path)
-        free = shutil.disk_usage(self.path).free
-        if free < size + self.reserved_bytes:
+        if not self.has_room(size):
             raise OSError(errno.ENOSPC, f"the disk of {self.path} has no room for an index")
         folder = self.path / token_hex(8)
         make_folder(folder)

@@ -15,6 +15,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from service.search.arrays import inner_products
 from service.search.table import RowTable
 
 HIGHEST = 127
@@ -68,7 +69,7 @@ class QuantizedRows:
         self.size = size
         self.recall: float | None = None
         # Each shard is scanned by a thread of FAISS's own.
-        self._shards: Any = faiss.IndexShards(table.vectors.dimension, True, True)  # type: ignore[call-arg]
+        self._shards: Any = faiss.IndexShards(table.dimension, True, True)  # type: ignore[call-arg]
         self._codes: list[NDArray[np.uint8]] = []
         self._last = NO_QUERY
         random = np.random.default_rng(0)
@@ -120,7 +121,7 @@ class QuantizedRows:
             rows = rows - len(codes)
 
     def _quantize(self, table: RowTable, largest: float, between: Callable[[], None]) -> None:
-        dimension = table.vectors.dimension
+        dimension = table.dimension
         each = -(-self.size // min(faiss.omp_get_max_threads(), MOST_SHARDS))
         for start in range(0, self.size, each):
             shard = faiss.IndexScalarQuantizer(
@@ -134,17 +135,15 @@ class QuantizedRows:
             codes = faiss.rev_swig_ptr(shard.codes.data(), shard.ntotal * dimension)
             self._codes.append(codes.reshape(shard.ntotal, dimension))
             self._shards.add_shard(shard)
-        start = 0
-        for part in table.unit_parts(self.size):
+        for part, units in table.unit_parts(self.size):
             between()
-            integers, end = (_integers(part, largest) + ZERO).astype(np.uint8), start + len(part)
+            integers = (_integers(units, largest) + ZERO).astype(np.uint8)
             for first, codes in zip(range(0, self.size, each), self._codes, strict=True):
-                rows = slice(max(start, first), min(end, first + len(codes)))
+                rows = slice(max(part.start, first), min(part.stop, first + len(codes)))
                 if rows.start < rows.stop:
                     codes[rows.start - first : rows.stop - first] = integers[
-                        rows.start - start : rows.stop - start
+                        rows.start - part.start : rows.stop - part.start
                     ]
-            start = end
 
     def _measure(
         self,
@@ -163,7 +162,7 @@ class QuantizedRows:
         for row, unit in zip(asked.tolist(), table.units(asked), strict=True):
             between()
             began = time.perf_counter()
-            cosines = table.vectors.products(valid, unit) / table.norms[valid]
+            cosines = inner_products(table.vectors, valid, unit) / table.norms[valid]
             # One more: the nearest is the crop itself, or one that equals it.
             last = np.partition(cosines, -wanted - 1)[-wanted - 1]
             scanned = time.perf_counter()

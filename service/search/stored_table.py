@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import os
+import zlib
 from collections.abc import Collection
-from functools import partial
-from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from service.ops.health import MonitoredThreadPool, heartbeat
-from service.search.blocks import TEXT_BLOCK_BYTES, Blocks, VectorBlocks, text_sums, vector_sums
+from service.ops.health import heartbeat
 from service.search.filters import Rows
-from service.search.index_files import Columns, DamagedFiles, Stored
-from service.search.table import RowTable
+from service.search.index_files import DamagedFiles, Stored
+from service.search.table import RowTable, vector_sums
 
-CHECK_THREADS = 2
+ROWS_AT_ONCE = 8192
 
 
 def open_table(
@@ -36,69 +32,43 @@ def open_table(
         DamagedFiles: another row is not what was written.
         OSError: the files cannot be read or mapped.
     """
-    files, named, columns = stored.files, stored.named, stored.columns
-    vectors, texts, used = table.vectors.blocks, table.texts.blocks, int(named["texts"])
+    columns, files = stored.columns, stored.files
     there = columns["valid"] & ~np.isin(columns["row_ids"], list(gone))
-    labelled = np.flatnonzero(there & ~np.isin(columns["row_ids"], list(relabelled)))
-    blocks = -(-len(there) // vectors.items)
-    halves = ((0, blocks // 2), (blocks // 2, blocks))
-    checks = [
-        partial(_check_vectors, Path(files.vectors.name), table.vectors, columns, there, *half)
-        for half in halves
-    ]
-    text_path = Path(files.texts.name)
-    checks.append(partial(_check_texts, text_path, texts, columns, labelled, used))
-    with MonitoredThreadPool(CHECK_THREADS, "index files") as pool:
-        for checked in [pool.submit(check) for check in checks]:
-            checked.result()
-            heartbeat()
+    labelled = there & ~np.isin(columns["row_ids"], list(relabelled))
+    _check_vectors(stored, np.flatnonzero(there), table.dimension)
+    _check_texts(stored, np.flatnonzero(labelled))
     # What was added after the checkpoint comes from the record again.
-    os.ftruncate(files.vectors.fileno(), vectors.offset(len(there)))
-    os.ftruncate(files.texts.fileno(), texts.offset(used))
-    table.restore(columns, named["cameras"], used)
-    table.require_files()
+    os.ftruncate(files.vectors.fileno(), len(there) * table.dimension * np.float32().nbytes)
+    os.ftruncate(files.texts.fileno(), stored.named["texts"])
+    table.restore(columns, stored.named["cameras"], stored.named["texts"])
 
 
-def _check_vectors(
-    path: Path,
-    vectors: VectorBlocks,
-    columns: Columns,
-    rows: NDArray[np.bool_],
-    first: int,
-    last: int,
-) -> None:
-    blocks = vectors.blocks
-    with path.open("rb", buffering=0) as file:
-        for number in range(first, last):
-            heartbeat()
-            part = slice(number * blocks.items, min((number + 1) * blocks.items, len(rows)))
-            shape = part.stop - part.start, vectors.dimension
-            content = _read(file.fileno(), blocks.offset(part.start), np.empty(shape, np.float32))
-            same = vector_sums(content) == columns["vector_sums"][part]
-            if not (same | ~rows[part]).all():
-                raise DamagedFiles(f"{path} has other vectors than were written")
+def _check_vectors(stored: Stored, rows: Rows, dimension: int) -> None:
+    path, size = stored.files.folder / "vectors", len(stored.columns["row_ids"])
+    sums = np.empty(size, np.uint64)
+    for start in range(0, size, ROWS_AT_ONCE):
+        heartbeat()
+        part = slice(start, min(start + ROWS_AT_ONCE, size))
+        # Read and not mapped: a sector that cannot be read is an error, and not a signal.
+        count, offset = (part.stop - start) * dimension, start * dimension * np.float32().nbytes
+        content = np.fromfile(path, np.float32, count, offset=offset)
+        if len(content) < count:
+            raise DamagedFiles(f"{path} is shorter than it was")
+        sums[part] = vector_sums(content.reshape(-1, dimension))
+    if not np.array_equal(sums[rows], stored.columns["vector_sums"][rows]):
+        raise DamagedFiles(f"{path} has other vectors than were written")
 
 
-def _check_texts(path: Path, blocks: Blocks, columns: Columns, rows: Rows, used: int) -> None:
-    rows = rows[np.argsort(columns["text_at"][rows], kind="stable")]
-    starts, sizes = columns["text_at"][rows], columns["text_bytes"][rows]
-    with path.open("rb", buffering=0) as file:
-        for first in range(0, used, TEXT_BLOCK_BYTES):
-            heartbeat()
-            size = min(TEXT_BLOCK_BYTES, used - first)
-            content = _read(file.fileno(), blocks.offset(first), np.empty(size, np.uint8))
-            part = slice(*np.searchsorted(starts, (first, first + size)).tolist())
-            sums = text_sums(content, first, starts[part], sizes[part])
-            if not np.array_equal(sums, columns["text_sums"][rows[part]]):
-                raise DamagedFiles(f"{path} has other labels than were written")
-
-
-def _read(file: int, offset: int, into: NDArray[Any]) -> NDArray[Any]:
-    """Read and not mapped: a sector that cannot be read is an error, and not a signal."""
-    left = memoryview(into.data).cast("B")
-    while left:
-        count = os.preadv(file, [left], offset)
-        if not count:
-            raise DamagedFiles("a file of an index is shorter than it was")
-        left, offset = left[count:], offset + count
-    return into
+def _check_texts(stored: Stored, rows: Rows) -> None:
+    path, columns = stored.files.folder / "texts", stored.columns
+    rows = rows[np.argsort(columns["text_at"][rows])]
+    for first in range(0, len(rows), ROWS_AT_ONCE):
+        heartbeat()
+        part = rows[first : first + ROWS_AT_ONCE]
+        starts = columns["text_at"][part]
+        ends = (starts + columns["text_bytes"][part] - starts[0]).tolist()
+        content = np.fromfile(path, np.uint8, ends[-1], offset=int(starts[0])).data
+        places = zip((starts - starts[0]).tolist(), ends, strict=True)
+        sums = [zlib.crc32(content[start:end]) for start, end in places]
+        if sums != columns["text_sums"][part].tolist():
+            raise DamagedFiles(f"{path} has other labels than were written")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from pydantic_core import from_json, to_json
 
 from service.record.records import LABEL, CropLabel, IndexedCrop, group_code
-from service.search import blocks
-from service.search.blocks import TextBlocks, VectorBlocks
+from service.search.arrays import FIRST_CAPACITY, GrowingArray
 from service.search.filters import EVERY_CROP, Filter, Rows, View, grown
 from service.search.index_files import FileSet, Stored
 
-COPIED_AT_ONCE = 1024
-FIRST_CAPACITY = 256
+COPIED_AT_ONCE, UNITS_AT_ONCE = 1024, 4096
+# Fewer bytes of old labels are not worth a rewrite.
+WASTED_TEXT = 2**21
 # The code of an unknown camera, and the group number of no identity.
 UNKNOWN, UNNAMED = -1, -1
 # Camera filters that are counted along with every change; each takes a byte a row and more.
@@ -37,7 +37,7 @@ COLUMNS: Mapping[str, type] = {
     "vector_sums": np.uint64,
     "text_at": np.int64,
     "text_bytes": np.int32,
-    "text_sums": np.uint64,
+    "text_sums": np.uint32,
 }
 COPIED = ("norms", "row_ids", "groups", "cameras", "captured", "crop_hashes", "vector_sums")
 
@@ -50,7 +50,7 @@ class RowTable:
     that is read where it is asked for.
 
     Attributes:
-        vectors: as the embedder gave them; the first `size` rows count.
+        size: the number of rows.
         norms: their Euclidean lengths, `(capacity,)` float32.
         row_ids: the record's ids, `(capacity,)` int64, ascending.
         valid: False where a crop was deleted.
@@ -58,7 +58,7 @@ class RowTable:
         groups: `(capacity,)` int64, the group codes.
         cameras: `(capacity,)` int32, a code for each camera; -1 where it is unknown.
         files: that hold vectors and labels; None for memory.
-        unsaved: the number of rows that were changed since the files were complete.
+        changes: how many rows were changed, each time counted.
     """
 
     norms: NDArray[np.float32]
@@ -71,20 +71,14 @@ class RowTable:
     vector_sums: NDArray[np.uint64]
     text_at: NDArray[np.int64]
     text_bytes: NDArray[np.int32]
-    text_sums: NDArray[np.uint64]
+    text_sums: NDArray[np.uint32]
 
-    def __init__(
-        self,
-        dimension: int,
-        block_rows: int,
-        secret: bytes = b"",
-        files: FileSet | None = None,
-    ) -> None:
-        self.size = self.valid_count = self.unsaved = 0
-        self.files = files
-        self.vectors = VectorBlocks(dimension, block_rows, files.vectors if files else None)
-        self.texts = TextBlocks(files.texts if files else None)
-        self._erased_bytes = 0
+    def __init__(self, dimension: int, secret: bytes = b"", files: FileSet | None = None) -> None:
+        self.dimension, self.files = dimension, files
+        self.size = self.valid_count = self.changes = 0
+        self._vectors = GrowingArray((dimension,), np.float32, files.vectors if files else None)
+        self._texts = GrowingArray((), np.uint8, files.texts if files else None)
+        self._text_end = 0
         for name, dtype in COLUMNS.items():
             setattr(self, name, np.zeros(0, dtype))
         self._secret = secret
@@ -97,24 +91,29 @@ class RowTable:
         # Of a rewritten table: where the texts of its rows began.
         self._copied_from = np.zeros(0, np.int64)
 
+    @property
+    def vectors(self) -> NDArray[np.float32]:
+        """As the embedder gave them, `(capacity, d)`; to be read."""
+        return self._vectors.items
+
     def reserve(self, crops: int) -> None:
-        """Makes room for so many more crops; where memory is short it changes nothing."""
+        """Makes room for so many more crops; where there is none it changes nothing."""
         size, capacity = self.size + crops, len(self.row_ids)
-        self.vectors.blocks.reserve(size)
+        self._vectors.reserve(size)
         if size > capacity:
             self._grow(max(size, 2 * capacity, FIRST_CAPACITY))
 
     def append(self, crops: Sequence[IndexedCrop]) -> None:
-        """Adds crops at the end; a `MemoryError` comes before the first change."""
+        """Adds crops at the end; where there is no room it changes nothing."""
         self.reserve(len(crops))
         if not crops:
             return
         labels, rows = [crop.label for crop in crops], self._new_rows(len(crops))
         vectors = np.stack([np.asarray(crop.vector, np.float32) for crop in crops])
-        self._set_texts(rows, [_text(label) for label in labels])
-        self.vectors.blocks.write(self.size, vectors)
+        self._set_texts(rows, [to_json(LABEL(label)) for label in labels])
+        self._vectors.write(self.size, vectors)
         self.norms[rows] = np.maximum(np.linalg.norm(vectors, axis=1), SHORTEST)
-        self.vector_sums[rows] = blocks.vector_sums(vectors)
+        self.vector_sums[rows] = vector_sums(vectors)
         self.row_ids[rows] = [label.row_id for label in labels]
         self.crop_hashes[rows] = [_crop_hash(label.crop_id) for label in labels]
         self._set_labels(rows, labels)
@@ -126,30 +125,30 @@ class RowTable:
         rows = np.array(sorted(found), np.int64)
         self._count(rows, shown=False)
         self.valid[rows] = False
-        nothing = np.zeros((1, self.vectors.dimension), np.float32)
+        nothing = np.zeros((1, self.dimension), np.float32)
         for row in found:
-            self.vectors.blocks.write(row, nothing)
+            self._vectors.write(row, nothing)
         self._erase_texts(self._text_places(rows))
         self.valid_count -= len(rows)
-        self.unsaved += len(rows)
+        self.changes += len(rows)
         return rows
 
     def relabel(self, labels: Iterable[CropLabel]) -> None:
         """Gives crops other labels; unknown and deleted ones are ignored.
 
-        A `MemoryError` comes before the first change.
+        Where there is no room it changes nothing.
         """
         found = {row: label for label in labels if (row := self._row(label.row_id)) is not None}
         if not found:
             return
         rows, new = np.array(list(found), np.int64), list(found.values())
         old = self._text_places(rows)
-        self._set_texts(rows, list(map(_text, new)))
+        self._set_texts(rows, [to_json(LABEL(label)) for label in new])
         self._erase_texts(old)
         self._count(rows, shown=False)
         self._set_labels(rows, new)
         self._count(rows, shown=True)
-        self.unsaved += len(rows)
+        self.changes += len(rows)
 
     @property
     def identities(self) -> int:
@@ -164,7 +163,8 @@ class RowTable:
     @property
     def wasteful(self) -> bool:
         """Whether most of the texts' bytes are of labels that were changed."""
-        return self._erased_bytes > max(self.texts.used // 2, COPIED_AT_ONCE**2)
+        used = int(self.text_bytes[: self.size][self.valid[: self.size]].sum())
+        return self._text_end > max(2 * used, WASTED_TEXT)
 
     def holds(self, row_id: int) -> bool:
         """Whether a crop is there and not deleted."""
@@ -180,8 +180,7 @@ class RowTable:
         """The label of a valid row."""
         if not self.valid[row]:
             raise LookupError(f"row {row} was deleted")
-        text = self.texts.text(int(self.text_at[row]), int(self.text_bytes[row]))
-        label = CropLabel(*from_json(text))
+        label = CropLabel(*from_json(self._text(int(self.text_at[row]), int(self.text_bytes[row]))))
         captured: Any = label.captured_at
         return replace(label, captured_at=datetime.fromisoformat(captured)) if captured else label
 
@@ -189,10 +188,11 @@ class RowTable:
         """A copy of rows at unit length, `(n, d)`."""
         return np.asarray(self.vectors[rows] / self.norms[rows, None], np.float32)
 
-    def unit_parts(self, size: int) -> Iterator[NDArray[np.float32]]:
-        """Copies of the first rows at unit length, block by block."""
-        for start in range(0, size, self.vectors.block_rows):
-            yield self.units(np.arange(start, min(start + self.vectors.block_rows, size)))
+    def unit_parts(self, size: int) -> Iterator[tuple[slice, NDArray[np.float32]]]:
+        """Copies of the first rows at unit length, in parts, each with its place."""
+        for start in range(0, size, UNITS_AT_ONCE):
+            part = slice(start, min(start + UNITS_AT_ONCE, size))
+            yield part, self.vectors[part] / self.norms[part, None]
 
     def select(self, wanted: Filter) -> Rows:
         """The valid rows that pass a filter, ascending; not to be changed."""
@@ -236,19 +236,19 @@ class RowTable:
             between: called now and then; an error of it ends this.
             files: where it lies; None for memory.
         """
-        table = RowTable(self.vectors.dimension, self.vectors.block_rows, self._secret, files)
+        table = RowTable(self.dimension, self._secret, files)
+        table.reserve(len(rows))
         table._copied_from = self.text_at[rows]
         # The same one: cameras only join it.
         table.cameras_known = self.cameras_known
         for start in range(0, len(rows), COPIED_AT_ONCE):
             between()
             part = rows[start : start + COPIED_AT_ONCE]
-            table.reserve(len(part))
             new = table._new_rows(len(part))
             # What is changed or deleted while it is copied is found by `catch_up`.
             where = zip(table._copied_from[new].tolist(), self.text_bytes[part], strict=True)
-            table._set_texts(new, [self.texts.text(*one) for one in where])
-            table.vectors.blocks.write(table.size, self.vectors[part])
+            table._set_texts(new, [self._text(*one) for one in where])
+            table._vectors.write(table.size, self.vectors[part])
             for name in COPIED:
                 getattr(table, name)[new] = getattr(self, name)[part]
             table._number(new)
@@ -279,14 +279,9 @@ class RowTable:
         return deleted
 
     @property
-    def in_files(self) -> bool:
-        """Whether all of it lies in files."""
-        return self.files is not None and self.vectors.blocks.whole and self.texts.blocks.whole
-
-    def require_files(self) -> None:
-        """Raises `OSError` where it has files that did not take all of it."""
-        if self.files and not self.in_files:
-            raise OSError(errno.ENOSPC, f"{self.files.folder} could not be written")
+    def unsaved(self) -> int:
+        """How many changes its files do not have; 0 without files."""
+        return self.changes - self.files.saved if self.files else 0
 
     def discard(self) -> None:
         """Removes its files; those that read it go on."""
@@ -294,31 +289,28 @@ class RowTable:
             self.files.remove()
 
     def checkpoint(self, named: Mapping[str, Any]) -> Stored | None:
-        """The columns as they are, copied; None for a table that is not wholly in files.
-
-        Until it is written the one before is that of the files.
+        """The columns as they are, copied; None for a table in memory.
 
         Args:
             named: what it is of, as JSON.
         """
-        if self.files is None or not self.in_files:
+        if self.files is None:
             return None
         columns = {name: getattr(self, name)[: self.size].copy() for name in COLUMNS}
-        known = {"rows": self.size, "texts": self.texts.used, "cameras": {**self.cameras_known}}
-        self.unsaved = 0
-        return Stored(self.files, {**named, **known}, columns)
+        known = {"texts": self._text_end, "cameras": {**self.cameras_known}}
+        return Stored(self.files, {**named, **known}, columns, self.changes)
 
     def restore(
         self, columns: Mapping[str, NDArray[Any]], cameras: Mapping[str, int], text_bytes: int
     ) -> None:
         """Fills an empty table with columns of rows whose vectors and texts its files have."""
         self.size = size = len(columns["row_ids"])
-        self.vectors.blocks.reserve(size)
-        self.texts.blocks.reserve(text_bytes)
+        self._vectors.reserve(size)
+        self._texts.reserve(text_bytes)
         self._grow(size)
         for name, column in columns.items():
             getattr(self, name)[:] = column
-        self.cameras_known, self.texts.used = dict(cameras), text_bytes
+        self.cameras_known, self._text_end = dict(cameras), text_bytes
         rows = np.flatnonzero(self.valid)
         codes, numbers = np.unique(self.groups[rows], return_inverse=True)
         # The negative ones, which are of no identity, come first.
@@ -327,7 +319,6 @@ class RowTable:
         self._group_numbers = {code: at for at, code in enumerate(codes[unnamed:].tolist())}
         self._all.add(rows, self._numbers[rows])
         self.valid_count = len(rows)
-        self._erased_bytes = text_bytes - int(self.text_bytes[rows].sum())
 
     def _new_rows(self, count: int) -> Rows:
         return np.arange(self.size, self.size + count)
@@ -337,11 +328,20 @@ class RowTable:
         self.valid[rows] = True
         self.size += len(rows)
         self.valid_count += len(rows)
-        self.unsaved += len(rows)
+        self.changes += len(rows)
         self._count(rows, shown=True)
 
     def _set_texts(self, rows: Rows, texts: Sequence[bytes]) -> None:
-        self.text_at[rows], self.text_bytes[rows], self.text_sums[rows] = self.texts.append(texts)
+        sizes = np.array(list(map(len, texts)), np.int32)
+        ends = self._text_end + np.cumsum(sizes, dtype=np.int64)
+        self._texts.reserve(int(ends[-1]))
+        self._texts.write(self._text_end, np.frombuffer(b"".join(texts), np.uint8))
+        self.text_at[rows], self.text_bytes[rows] = ends - sizes, sizes
+        self.text_sums[rows] = list(map(zlib.crc32, texts))
+        self._text_end = int(ends[-1])
+
+    def _text(self, at: int, size: int) -> bytes:
+        return self._texts.items[at : at + size].tobytes()
 
     def _text_places(self, rows: Rows) -> list[tuple[int, int]]:
         """Where the texts of rows begin, and their lengths."""
@@ -350,8 +350,7 @@ class RowTable:
 
     def _erase_texts(self, places: Sequence[tuple[int, int]]) -> None:
         for at, size in places:
-            self.texts.erase(at, size)
-            self._erased_bytes += size
+            self._texts.write(at, np.zeros(size, np.uint8))
 
     def _set_labels(self, rows: Rows, labels: Sequence[CropLabel]) -> None:
         codes = self.cameras_known
@@ -431,8 +430,10 @@ class NamedCrops:
         return NamedCrops(self.table, self.rows[places], self.names[places], self.cameras[places])
 
 
-def _text(label: CropLabel) -> bytes:
-    return to_json(LABEL(label))
+def vector_sums(vectors: NDArray[np.float32]) -> NDArray[np.uint64]:
+    """A checksum of each row of `(n, d)`: the sum of its 32-bit words."""
+    words = np.ascontiguousarray(vectors).view(np.uint32)
+    return np.asarray(words.sum(axis=1, dtype=np.uint64))
 
 
 def _crop_hash(crop_id: str) -> int:

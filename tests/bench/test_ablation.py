@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 
 import pytest
 
-from bench.ablation import PLANS, Job, is_done, jobs, markdown, origin, read_plan
+from bench import ablation
+from bench.ablation import PLANS, Job, is_done, jobs, markdown, read_plan, run_job
 from bench.tables import RESULTS, page_of
 from model.problems import InputProblem
 
@@ -56,24 +56,26 @@ def test_one_seed_shows_its_interval_and_several_their_mean_and_ends(tmp_path: P
     assert lines[3].startswith("| cuhk03_p1, left out | + CSIP | 1 | 30.0 [20.0, 40.0] |")
 
 
-def test_a_kept_row_names_the_commit_recipe_and_weights_that_made_it(tmp_path: Path) -> None:
-    weights = tmp_path / "weights.pth"
-    weights.write_bytes(b"weights")
-    plan = read_plan("gmn")
-    job = next(jobs(plan, f"initial_weights={weights}"))
-    report = {"provenance": {"commit": "0123abc", "created_at": "2026-01-01T00:00:00Z"}}
-    made_by = origin(job, report)
-    assert made_by["commit"] == "0123abc"
-    assert made_by["initial_weights"] == "weights.pth"
-    assert made_by["initial_weights_sha256"] == hashlib.sha256(b"weights").hexdigest()
-
-    result = tmp_path / "row.json"
+def test_a_kept_row_names_what_made_it_and_a_row_of_another_recipe_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "run" / "unseen").mkdir(parents=True)
+    provenance = {"commit": "0123abc", "created_at": "2026-01-01T00:00:00Z", "sources": []}
+    report = json.dumps({"provenance": provenance, "datasets": []})
+    for folder in ("run", "run/unseen"):
+        (tmp_path / folder / "report.json").write_text(report)
+    asked: list[str] = []
+    monkeypatch.setattr(ablation, "_gmn", lambda *words: asked.extend(words))
+    plan, result = read_plan("gmn"), tmp_path / "row.json"
+    job = next(jobs(plan))
     assert not is_done(result, job)
-    result.write_text(json.dumps({"made_by": made_by}), encoding="utf-8")
+    row = run_job(job, {"cuhk01": "cuhk01:/data"}, tmp_path / "run")
+    assert {"train", "evaluate", "--leave-out", "cuhk01:/data"} <= set(asked)
+    assert row["made_by"] == provenance | {"recipe_sha256": job.recipe_sha256}
+    result.write_text(json.dumps(row))
     assert is_done(result, job)
-    another = next(jobs(plan, f"initial_weights={weights}", "losses.pic=0.7"))
     with pytest.raises(InputProblem, match="another recipe made this row"):
-        is_done(result, another)
+        is_done(result, next(jobs(plan, "losses.pic=0.7")))
 
 
 def test_a_jobs_name_is_a_file_name() -> None:

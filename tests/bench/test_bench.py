@@ -27,4 +27,4 @@ def test_a_bench_without_an_aim_neither_reaches_nor_misses_it() -> None:
 
 def test_a_bench_that_does_not_exist_is_bad_input(capsys: pytest.CaptureFixture[str]) -> None:
     assert gmn.run(["bench", "nonsense"]) == 2
-    assert "there is embed, enroll, query, serve" in capsys.readouterr().err
+    assert "not one of 'embed', 'enroll', 'query', 'serve'" in capsys.readouterr().err

@@ -10,8 +10,9 @@ import pytest
 
 import gmn
 from bench.plan import ASSUMED, LAYOUTS, MILVUS, PROCESS, REPLICAS, Demand, components, make_plan
-from bench.result import BenchResult
-from bench.units import REFERENCE, UNITS, keep_units, read_units
+from bench.plan_tables import costs_table, planned_table
+from bench.tables import FIGURES, page_of
+from bench.units import ARTEFACTS, REFERENCE, UNITS, keep_units, read_units
 
 GIB = 2**30
 COSTS = {
@@ -28,10 +29,10 @@ COSTS = {
     "milvus_bytes_per_crop": 2000,
     "milvus_ms_per_million": 20,
     "indexer_crops_per_second": 2000,
-    "embed_ms_bundled": 25,
-    "embed_ms_small": 7,
-    "request_ms": 5,
-    "rerank_ms": 1,
+    "query_ms_bundled": 30,
+    "query_ms_small": 13,
+    "enroll_ms_bundled": 32,
+    "enroll_ms_small": 12,
 }
 MACHINE = {"cores": 4, "memory_gib": 20, "disk_gib": 100, "busy": 0.5, "filled": 0.5}
 ASSUMPTIONS = {name: number for name, (number, _) in ASSUMED.items()} | MACHINE
@@ -62,8 +63,8 @@ def test_a_small_gallery_is_one_process(units: Path) -> None:
     # Half as wide as measured: 100,000 crops are 80 · 0.1 / 2 = 4 ms on two cores, 2 on four.
     found = needs(demand(units, 100_000, cameras=36), PROCESS)
     assert found["one search"] == pytest.approx(2.0)
-    # 10 queries of 25 + 5 + 4 · 2 ms and a crop a second of 25 + 5 ms.
-    assert found["processor"] == pytest.approx(0.38 + 0.03)
+    # 10 queries of 30 + 4 · 2 ms and a crop a second of 32 ms.
+    assert found["processor"] == pytest.approx(0.38 + 0.032)
     assert found["memory of a process"] == pytest.approx(1 + 100_000 * (4 * 256 + 100) / GIB)
     # The record and the side file are each 4 · 256 bytes smaller than those measured.
     assert found["disk"] == pytest.approx(100_000 * (6000 - 2048 + 5000) / GIB)
@@ -78,10 +79,17 @@ def test_a_large_gallery_has_the_copy_that_proposes(units: Path) -> None:
     assert found["memory of a process"] == pytest.approx(1 + 1e6 * (5 * 256 + 100) / GIB)
 
 
-def test_an_artefact_that_scores_by_m_net_pays_for_it(units: Path) -> None:
-    assert needs(demand(units, 100_000, artefact="small"), PROCESS)["processor"] == pytest.approx(
-        10 * (7 + 5 + 4 * 2 + 1) / 1000
-    )
+def test_the_artefact_decides_what_a_request_costs(units: Path) -> None:
+    found = needs(demand(units, 100_000, artefact="small", cameras=36), PROCESS)
+    assert found["processor"] == pytest.approx((10 * (13 + 4 * 2) + 12) / 1000)
+
+
+def test_a_cost_of_a_gpu_adds_the_gpus(tmp_path: Path) -> None:
+    units = file_of(tmp_path / "own.json", COSTS | {"embed_gpu_crops_per_second": 100})
+    assert read_units(units).keys() > COSTS.keys()
+    # A half of each may be used.
+    found = needs(demand(units, 100_000, 190.0, cameras=360), REPLICAS)
+    assert found["GPUs, where these embed"] == pytest.approx(2 * (190 + 10) / 100)
 
 
 def test_more_queries_than_a_machine_answers_are_several_processes(units: Path) -> None:
@@ -125,12 +133,12 @@ def test_what_fits_no_layout_is_reported_as_too_small(units: Path) -> None:
 def test_the_answer_names_each_unit_cost_and_each_assumption(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    own = file_of(tmp_path / "own.json", {"request_ms": 5.25})
+    own = file_of(tmp_path / "own.json", {"query_ms_small": 5.25})
     arguments = ["plan", "--crops", "1000", "--qps", "1", "--units", str(own)]
     assert gmn.run([*arguments, "--assume", "cores=64", "--json"]) == 0
     answer = json.loads(capsys.readouterr().out)
-    assert answer["units"]["request_ms"]["value"] == 5.25
-    assert set(answer["shipped_units"]) == set(read_units(REFERENCE)) - {"request_ms"}
+    assert answer["units"]["query_ms_small"]["value"] == 5.25
+    assert set(answer["shipped_units"]) == set(read_units(REFERENCE)) - {"query_ms_small"}
     assert answer["assumed"]["cores"] == 64
     assert gmn.run(arguments) == 0
     text = capsys.readouterr().out
@@ -146,7 +154,7 @@ def test_the_answer_names_each_unit_cost_and_each_assumption(
         (["--artefact", "large"], "give bundled or small"),
         (["--assume", "horses=3"], "NAME one of cores"),
         (["--assume", "cores=0"], "above 0"),
-        (["--units", "no-such-file"], "gmn bench scale pairs --units"),
+        (["--units", "no-such-file"], "gmn bench serve --units"),
     ],
 )
 def test_bad_input_is_refused_with_the_remedy(
@@ -159,31 +167,39 @@ def test_bad_input_is_refused_with_the_remedy(
 def test_a_file_with_an_unknown_or_negative_cost_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for costs in ({"horse_ms": 1}, {"request_ms": -1}):
+    for costs in ({"horse_ms": 1}, {"query_ms_small": -1}):
         own = file_of(tmp_path / "own.json", costs)
         assert gmn.run(["plan", "--crops", "10", "--qps", "1", "--units", str(own)]) == 2
         assert str(own) in capsys.readouterr().err.replace("\n", "")
 
 
 def test_a_bench_keeps_its_unit_costs_beside_those_of_others(tmp_path: Path) -> None:
-    path = file_of(tmp_path / "units.json", {"request_ms": 5, "rerank_ms": 9})
+    path = file_of(tmp_path / "units.json", {"query_ms_small": 5, "process_bytes": 9})
     machine = {"processor": "a processor", "cores": 3}
-    details = {"units": {"rerank_ms": 0.5}}
-    result = BenchResult(
-        bench="pairs",
-        ratio=1,
-        spread=(1, 1),
-        reach=None,
-        reached=None,
-        details=details,
-        machine=machine,
-    )
-    keep_units(path, [result])
+    keep_units(path, "gmn bench serve", {"process_bytes": 0.5}, machine)
     kept = read_units(path)
-    assert (kept["request_ms"].value, kept["rerank_ms"].value) == (5, 0.5)
-    assert (kept["rerank_ms"].source, kept["rerank_ms"].cores) == ("gmn bench pairs", 3)
+    assert (kept["query_ms_small"].value, kept["process_bytes"].value) == (5, 0.5)
+    assert kept["process_bytes"].source == "gmn bench serve"
+    assert (kept["process_bytes"].machine, kept["process_bytes"].cores) == ("a processor", 3)
 
 
 def test_the_shipped_unit_costs_are_enough_for_every_layout() -> None:
-    asked = Demand(10**6, 10.0, 20, "small", read_units(REFERENCE), ASSUMPTIONS)
-    assert all(components(asked, layout) for layout in LAYOUTS)
+    for artefact in ARTEFACTS:
+        asked = Demand(10**6, 10.0, 20, artefact, read_units(REFERENCE), ASSUMPTIONS)
+        assert all(components(asked, layout) for layout in LAYOUTS)
+
+
+def test_the_page_shows_what_the_shipped_costs_come_to() -> None:
+    shown = f"<!-- plan -->\n{costs_table()}\n<!-- /plan -->"
+    assert shown in page_of("plan").read_text("utf-8"), "run python -m bench.figures plan"
+
+
+def test_the_plan_of_the_largest_measured_gallery_is_near_what_was_measured() -> None:
+    """A cost of 100,000 crops, such as a start, holds for ten times as many, within a half."""
+    sizes = json.loads((FIGURES / "scale.json").read_text(encoding="utf-8"))["people"]
+    assert [size["crops"] for size in sizes[-2:]] == [100_000, 1_000_000]
+    shown = planned_table(sizes)
+    assert f"<!-- planned -->\n{shown}\n<!-- /planned -->" in page_of("planned").read_text("utf-8")
+    ratios = [float(line.split(" | ")[-1].strip(" |")) for line in shown.splitlines()[2:]]
+    assert len(ratios) == 5
+    assert all(0.67 < ratio < 1.5 for ratio in ratios)

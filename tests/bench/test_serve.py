@@ -61,6 +61,19 @@ def test_every_request_is_answered_and_timed(url, cast, tmp_path, name):
 
 
 @needs_wrk
+def test_the_costs_of_a_request_are_those_that_a_plan_knows(tiny_artefact, monkeypatch, tmp_path):
+    monkeypatch.setattr(serve, "ARTEFACTS", (str(tiny_artefact),))
+    monkeypatch.setattr(serve, "ROUNDS", 1)
+    monkeypatch.setattr(serve, "PEOPLE", 4)
+    result = serve.bench_serving("serve", str(tiny_artefact))
+    measured = result.details["service_cpu_ms_per_image"]
+    resident = result.details["units"].pop("process_bytes")
+    assert result.details["units"] == {f"query_ms_{tiny_artefact}": measured}
+    assert 0 < measured < 1000
+    assert 2**27 < resident < 2**34
+
+
+@needs_wrk
 def test_a_request_that_is_refused_is_no_figure(url, cast, tmp_path):
     load = serve.LOADS["serve"]._replace(call="/v1/galleries/nowhere/queries")
     files = serve.write_bodies(tmp_path, load, cast.known)

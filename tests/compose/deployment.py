@@ -109,7 +109,8 @@ class Deployment:
         if error is not None:
             self.say("failed; the last of the logs:")
             self._shell(LAST_WORDS, check=False, show=True)
-        self._shell("docker compose --profile monitor --profile train down --volumes", check=False)
+        profiles = " ".join(f"--profile {one}" for one in ("monitor", "train", "milvus"))
+        self._shell(f"docker compose {profiles} down --volumes", check=False)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def say(self, what: str) -> None:

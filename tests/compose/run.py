@@ -1,4 +1,4 @@
-"""`make compose-test`: everything that docs/operations.md says, done to a deployment of its own.
+"""`make compose-test`: what docs/operations.md and docs/milvus.md say, done to a deployment.
 
 Needs the compose command and openssl; `COMPOSE` names another compose command, `COMPOSE_STAND_IN`
 one that makes an image under a name from a Dockerfile on standard input, for machines without a
@@ -25,8 +25,15 @@ from tests.compose.checks import (
 )
 from tests.compose.deployment import ROOT, Deployment, Failed, now, read_json
 from tests.compose.load import Kept
+from tests.compose.milvus import search_in_milvus
 
-STAND_INS = {"haproxy:2.6-bookworm": "haproxy", "prom/prometheus:v3.5.0": "prometheus"}
+STAND_INS = {
+    "haproxy:2.6-bookworm": "haproxy",
+    "prom/prometheus:v3.5.0": "prometheus",
+    "quay.io/coreos/etcd:v3.5.18": "etcd",
+    "minio/minio:RELEASE.2024-05-28T17-19-04Z": "minio",
+    "milvusdb/milvus:v2.6.16": "milvus",
+}
 REPLICAS = 2
 
 
@@ -87,6 +94,7 @@ def _tell(it: Deployment) -> None:
     it.until_ready(REPLICAS)
     compare_with(it, kept, REPLICAS, "after the volumes were destroyed and restored")
     it.do("audit")
+    search_in_milvus(it, kept, REPLICAS)
     it.say(f"done {now()}: nothing lost")
 
 

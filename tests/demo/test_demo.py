@@ -9,7 +9,6 @@ import time
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
 from demo.findings import Finding, Findings, judging
 from demo.story import Cast
@@ -58,8 +57,8 @@ def test_the_demo_ends_with_a_page_that_shows_every_ranking(
     assert finished.returncode == 0, finished.stderr
     assert "30 crops of 5 drawn people from 3 cameras enrolled" in finished.stdout
     assert "Artefact tiny.safetensors: Free of any: nobody is shown" in finished.stdout
-    assert "Rank-1 with M-Net, 5 queries" in finished.stdout
-    assert "mAP with cosine alone, 5 queries" in finished.stdout
+    assert "Rank-1 by mnet, 5 queries" in finished.stdout
+    assert "mAP by mnet, 5 queries" in finished.stdout
     assert re.search(r"\d of 5 +known people not answered match", finished.stdout)
     assert re.search(r"\d of 2 +strangers answered match", finished.stdout)
     assert "Operating point far_1e-2: 1% of strangers may be answered match" in finished.stdout
@@ -69,8 +68,6 @@ def test_the_demo_ends_with_a_page_that_shows_every_ranking(
     assert page.count("data:image/png;base64,") == 7 * (1 + 8)
     assert page.count('class="query"') == 7
     assert re.search(r'(src|href)="(?!data:)', page) is None
-    with Image.open(tmp_path / "out" / "ranking.png") as picture:
-        assert picture.width > 600
 
 
 @pytest.mark.slow
@@ -81,7 +78,7 @@ def test_the_demo_of_an_artefact_without_a_metric_network_ranks_by_cosine(
     assert finished.returncode == 0, finished.stderr
     figures = json.loads(finished.stdout)
     assert (figures["artefact"], figures["scoring"]) == ("cosine.safetensors", "cosine")
-    assert 0.0 <= figures["rank_1_cosine"] <= 1.0
+    assert 0.0 <= figures["rank_1"] <= 1.0
     page = (tmp_path / "out" / "index.html").read_text()
     assert "M-Net" not in page
     assert "Artefact cosine.safetensors: Free of any" in page
@@ -92,8 +89,8 @@ def test_the_demos_figures_are_there_for_a_program(tiny_artefact: Path, tmp_path
     finished = run_gmn(*demo_command(tiny_artefact, tmp_path / "out", "--json"))
     figures = json.loads(finished.stdout)
     assert (figures["crops"], figures["known"], figures["strangers"]) == (30, 5, 2)
-    assert 0.0 <= figures["rank_1_mnet"] <= 1.0
-    assert 0.0 <= figures["map_cosine"] <= 1.0
+    assert 0.0 <= figures["rank_1"] <= 1.0
+    assert 0.0 <= figures["mAP"] <= 1.0
     assert 0 <= figures["known_uncertain"] <= figures["known_not_matched"] <= 5
     assert 0 <= figures["false_alarms"] <= 2
     assert figures["operating_point"] == "far_1e-2"

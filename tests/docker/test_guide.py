@@ -1,4 +1,4 @@
-"""docs/operations.md: every command is typed by the compose test, every alert and metric is so."""
+"""The guides: every command is typed by the compose test, every alert and metric is so."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def metric_names() -> set[str]:
 
 
 def test_every_block_of_commands_is_typed_by_the_compose_test() -> None:
-    story = text_of("tests/compose/run.py") + text_of("tests/compose/checks.py")
+    story = "".join(text_of(f"tests/compose/{name}.py") for name in ("run", "checks", "milvus"))
     typed = set(re.findall(r'\.do\("([^"]+)"\)', story))
     assert typed == set(blocks())
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import csv
 import os
 import tracemalloc
 import zipfile
@@ -31,9 +30,7 @@ def archive(tmp_path: Path, drawn_crops) -> Path:
     return path
 
 
-def test_an_archive_is_imported_followed_and_reported(
-    client: Client, archive: Path, tmp_path: Path
-) -> None:
+def test_an_archive_is_imported_followed_and_reported(client: Client, archive: Path) -> None:
     job = client.import_archive(archive, camera="east", identity="guest")
     told = list(client.watch_job(job.job_id))
     assert told[-1].finished
@@ -45,9 +42,6 @@ def test_an_archive_is_imported_followed_and_reported(
     assert {(crop.identity, crop.camera) for crop in client.crops()} == {("guest", "east")}
     problems = {one.source: one.code for one in client.job_problems(job.job_id)}
     assert problems == {'../7, "climbing".png': "not_unpacked", "people/6.png": "not_an_image"}
-    client.save_job_report(job.job_id, tmp_path / "report.csv")
-    with (tmp_path / "report.csv").open(newline="") as lines:
-        assert [row["source"] for row in csv.DictReader(lines)] == list(problems)
     assert ended in client.jobs(client.gallery_name)
     assert client.job(job.job_id) == client.cancel_job(job.job_id) == ended
 
@@ -183,7 +177,7 @@ def test_a_gallery_of_the_served_model_needs_no_reindex(client: Client) -> None:
 
 
 def test_the_asynchronous_client_imports_and_follows_alike(
-    service_url: str, gallery: str, archive: Path, tmp_path: Path
+    service_url: str, gallery: str, archive: Path
 ) -> None:
     async def talk() -> None:
         async with AsyncClient(service_url, gallery=gallery) as client:
@@ -194,8 +188,6 @@ def test_the_asynchronous_client_imports_and_follows_alike(
             assert ended.progress.landed == 6
             problems = await client.job_problems(job.job_id)
             assert len(problems) == ended.problems == 2
-            await client.save_job_report(job.job_id, tmp_path / "report.csv")
-            assert "people/6.png" in (tmp_path / "report.csv").read_text()
             assert ended in await client.jobs(gallery)
 
     asyncio.run(talk())

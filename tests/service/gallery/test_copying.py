@@ -141,7 +141,7 @@ def test_a_record_in_redis_leaves_its_images_at_another_place(
     new = open_redis(other)
     number = new.galleries.all()[1].gallery_id
     names = {one.name for one in (images / str(number)).iterdir()}
-    assert names == {*ids[1:CROPS], *(f"{one}.0.f32" for one in ids[1:])}
+    assert names == {*ids[1:CROPS], *(f"{one}.1.f32" for one in ids[1:])}
     with redis.Redis.from_url(other, protocol=2) as client:
         assert not [
             one

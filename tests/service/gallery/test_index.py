@@ -15,13 +15,12 @@ from hypothesis import strategies as st
 
 from bench.scale_crops import KINDS, ScaleCrops
 from service.record.records import CropLabel, IndexedCrop
-from service.search import quantized
+from service.search import arrays, quantized
 from service.search.filters import EVERY_CROP, Filter
 from service.search.index import GalleryIndex, IndexLimits
 from service.search.index_files import IndexFolder
 
 DIMENSION = 8
-BLOCK_ROWS = 16
 CAMERAS = ("east", "west", None)
 LIMITS = IndexLimits(
     quantized_rows=math.inf,
@@ -45,9 +44,10 @@ FOLDERS: list[pytest.TempPathFactory] = []
 
 
 @pytest.fixture(autouse=True)
-def _quantized_at_any_price(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So few rows are scanned exactly as quickly."""
+def _as_of_many_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So few rows are scanned exactly as quickly, and all at once."""
     monkeypatch.setattr(quantized, "MOST_TIME", math.inf)
+    monkeypatch.setattr(arrays, "ROWS_AT_ONCE", 16)
 
 
 def _crop(row_id: int, seed: int, camera: str | None = "east") -> IndexedCrop:
@@ -60,11 +60,11 @@ def _index(path: str) -> GalleryIndex:
     """On the host, in files, copied to a device (the processor), or with 8-bit integers."""
     limits = QUANTIZED if path == "quantized" else LIMITS
     if path != "files":
-        return GalleryIndex(DIMENSION, limits, BLOCK_ROWS)
+        return GalleryIndex(DIMENSION, limits)
     folder = IndexFolder(FOLDERS[-1].mktemp("index"), 1, 0)
-    index = GalleryIndex(DIMENSION, limits, BLOCK_ROWS, folder=folder)
+    index = GalleryIndex(DIMENSION, limits, folder=folder)
     index.use_files(1)
-    assert index.table.in_files
+    assert index.table.files
     return index
 
 
@@ -279,6 +279,15 @@ def test_an_outcome_that_another_has_overtaken_is_left_out():
     index.replace(second.build())
     assert index.table.size == 50
     assert index.count == 49
+
+
+def test_without_room_for_a_rewrite_8_bit_integers_are_made_all_the_same(tmp_path):
+    index = GalleryIndex(DIMENSION, QUANTIZED, folder=IndexFolder(tmp_path, 1, 2**62))
+    index.add(_crop(row_id, seed=row_id) for row_id in range(1, 201))
+    index.remove(range(1, 101))
+    _compact(index)
+    assert index.recall is not None
+    assert (index.table.size, index.table.files) == (200, None)
 
 
 def test_an_index_that_needs_nothing_plans_nothing():

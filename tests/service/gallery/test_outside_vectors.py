@@ -243,6 +243,26 @@ def test_a_restore_that_is_cut_off_leaves_the_vectors_that_are_searched(place, m
     )
 
 
+def test_what_a_restore_gave_up_writing_is_swept_up_when_it_lands_late(place):
+    ids, late = place.enroll(new_crop(1)), {}
+    with place.record.crops.archive(place.number) as archive:
+        kept = list(archive.crops)
+
+    def hang(_, files):
+        late.update(files)
+        raise RecordUnavailable("the store of images does not answer")
+
+    with pytest.raises(RecordUnavailable, match="store of images"):
+        place.record.crops.replace(place.number, EMBEDDER, kept, hang)
+    place.sweep()
+    place.pictures.put(place.number, late)
+    assert place.files() == both(ids) | {f"{ids[0]}.1.f32"}
+    noted = [one.name for one in place.record.stray_files.all(LATER, 9)]
+    place.record.stray_files.expect(place.number, noted, datetime.now(UTC))
+    place.sweep()
+    assert place.files() == both(ids)
+
+
 @pytest.mark.parametrize("how", ["gone", "another", "cut"])
 def test_a_damaged_vector_is_named_found_and_left_out(place, tmp_path, how):
     ids = place.enroll(new_crop(1), new_crop(2), new_crop(3))

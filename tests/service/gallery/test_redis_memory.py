@@ -6,6 +6,7 @@ import contextlib
 import sys
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 
 import redis
 
@@ -26,15 +27,23 @@ def _crops(first):
         yield replace(crop, record=label, outside=0)
 
 
-def test_a_crop_takes_no_more_of_redis_than_it_may(tmp_path):
+def bytes_of_a_crop(folder: Path) -> tuple[float, float]:
+    """Of Redis' memory, and of its files on the disk."""
     with redis_server() as server, redis.Redis.from_url(server.url, protocol=2) as client:
         with contextlib.closing(open_redis(server.url)) as record:
-            record.engine.outside = PictureFolder(tmp_path.as_uri())
+            record.engine.outside = PictureFolder(folder.as_uri())
             number = record.galleries.create("lobby", EMBEDDER, GallerySettings()).gallery_id
             empty = client.info("memory")["used_memory"]
             for first in range(0, CROPS, AT_ONCE):
                 record.crops.enroll(number, EMBEDDER, list(_crops(first)))
             record.engine.outside.close()
-        taken = (client.info("memory")["used_memory"] - empty) / CROPS
-    sys.stdout.write(f"{taken:.0f} bytes a crop\n")
+        taken = client.info("memory")["used_memory"] - empty
+        files = (one.stat().st_size for one in server.folder.rglob("appendonlydir/*"))
+        return taken / CROPS, sum(files) / CROPS
+
+
+def test_a_crop_takes_no_more_of_redis_than_it_may(tmp_path):
+    taken, on_disk = bytes_of_a_crop(tmp_path)
+    sys.stdout.write(f"{taken:.0f} bytes a crop, {on_disk:.0f} on the disk\n")
     assert 1000 < taken < MOST_BYTES
+    assert on_disk > 0

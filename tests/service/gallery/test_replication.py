@@ -336,7 +336,7 @@ def test_a_replica_goes_on_from_its_own_files_while_the_changes_since_are_kept(
     again = opened(files=files)
     assert again.shown(HERE).keys() == {second, third}
     assert bool(filled) == lost
-    assert again.galleries.get(HERE).index.table.in_files
+    assert again.galleries.get(HERE).index.table.files
     (fourth,) = one.enroll(HERE, 4)
     eventually(lambda: again.shown(HERE).keys() == {second, third, fourth})
 

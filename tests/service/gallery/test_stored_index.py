@@ -7,6 +7,7 @@ import contextlib
 import gc
 import shutil
 import sqlite3
+from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import Mock
 
@@ -22,7 +23,7 @@ from service.ops.health import BlockingPools
 from service.record.engine import Change, transact
 from service.record.entries import put_entry, require_entry
 from service.record.record import open_sqlite
-from service.search import blocks
+from service.search import arrays
 from service.search.index_files import FileSet, IndexFolder
 from tests.service.gallery.new_crops import EMBEDDER, new_crop
 
@@ -150,7 +151,7 @@ def test_a_start_goes_on_from_the_files_and_from_what_the_record_has_since(serve
     filled.remove(next(iter(set(filled.shown()) - {old, *ids})))
     service, before = _again(serve, filled, clean)
     assert service.read == []
-    assert service.gallery.index.table.in_files
+    assert service.gallery.index.table.files
     _same(service, before)
     assert (old, "roof") in {(one, label.camera) for one, (label, _) in service.shown().items()}
 
@@ -246,17 +247,29 @@ def test_a_disk_that_is_full_leaves_the_index_in_memory(serve, filled, monkeypat
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr(blocks.os, "pwrite", full)
+        patched.setattr(arrays.os, "pwrite", full)
         (crop_id,) = filled.enroll(new_crop(90, "late"))
         filled.label(crop_id, camera="roof")
         filled.remove(next(iter(filled.shown())))
-    assert "cannot be written, the index goes on in memory" in caplog.text
+    assert "goes into memory: [Errno 28]" in caplog.text
     before = filled.shown()
     assert before[crop_id][0].camera == "roof"
     filled.save()
-    assert not filled.gallery.index.table.in_files
+    assert not filled.gallery.index.table.files
     service, _ = _again(serve, filled)
     _same(service, before)
+
+
+def test_a_checkpoint_that_could_not_be_written_is_due_still(filled, monkeypatch):
+    filled.enroll(*(new_crop(number, "late") for number in range(50, 60)))
+    index, replace = filled.gallery.own_index, Path.replace
+    monkeypatch.setattr(Path, "replace", Mock(side_effect=OSError(28, "No space left on device")))
+    with pytest.raises(OSError, match="No space"):
+        filled.save()
+    assert index.outdated_files
+    monkeypatch.setattr(Path, "replace", replace)
+    filled.save()
+    assert not index.outdated_files
 
 
 def test_files_of_a_process_that_has_ended_are_removed(serve, filled):

@@ -2,7 +2,7 @@
 
 `python -m tests.service.milvus.measure --crops 100000` starts a Redis and a Milvus 2.3.5, enrols
 crops without pictures by the record, and prints one JSON object. Nothing of HTTP or embedding is in
-it.
+it. With `--units FILE` it adds the unit costs of Milvus and Redis to a file of `gmn plan`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,11 +20,14 @@ from typing import Any
 
 import numpy as np
 
+from bench.result import describe_machine
 from bench.scale_crops import Array, ScaleCrops
+from bench.units import keep_units
 from service.milvus.index import MilvusIndexes
 from service.search.filters import Filter
 from service.search.index import GalleryIndex
 from tests.service.gallery.new_crops import EMBEDDER
+from tests.service.gallery.test_redis_memory import bytes_of_a_crop
 from tests.service.milvus.lab import Lab, lab
 from tests.service.milvus.servers import Real, milvus_server
 from tests.service.redis_server import redis_server
@@ -140,6 +144,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--crops", type=int, default=100_000)
     parser.add_argument("--features", type=Path)
+    parser.add_argument("--units", type=Path)
     asked = parser.parse_args()
     source = ScaleCrops("people", asked.features, 512)
     with redis_server() as redis, milvus_server("real") as server:
@@ -147,6 +152,18 @@ def main() -> None:
         with lab(redis.url, server.url, "one", source.dimension) as one:
             found = measure(one, server, source, asked.crops)
     conditions = {"crops": asked.crops, "dimension": source.dimension, "load": os.getloadavg()[0]}
+    if asked.units:
+        with tempfile.TemporaryDirectory() as folder:
+            memory, disk = bytes_of_a_crop(Path(folder))
+        units = {
+            "milvus_bytes_per_crop": found["milvus_bytes_per_crop"],
+            "milvus_ms_per_million": 1e6 * found["milvus, all"]["p50_ms"] / asked.crops,
+            "indexer_crops_per_second": found["indexed_per_second"],
+            "redis_bytes_per_crop": memory,
+            "aof_bytes_per_crop": disk,
+        }
+        command = f"python -m tests.service.milvus.measure --crops {asked.crops}"
+        keep_units(asked.units, command, units, describe_machine())
     sys.stdout.write(json.dumps(conditions | found, indent=1) + "\n")
 
 

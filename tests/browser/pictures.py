@@ -1,0 +1,69 @@
+"""The pictures of the README, with drawn people: `python -m tests.browser.pictures docs/images`.
+
+`page.png` is the service's page with the answer to one query, `ranking.png` a part of the page that
+`gmn demo` writes.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from playwright.sync_api import FilePayload, sync_playwright
+
+from demo.command import CAMERAS
+from demo.page import render_page
+from demo.service import own_service
+from demo.story import draw_cast, play
+from gmn_client import Client
+
+SEED, PEOPLE, STRANGERS = 20_260, 60, 40
+COLOURS = 256
+# Of the demonstration's nine known people and three strangers.
+SOME_RANKINGS = """
+main > :not(article), article:nth-of-type(n+4):not(:nth-of-type(10)) { display: none !important }
+"""
+
+
+def _kept(shot: Any, file: Path) -> None:
+    """Writes a picture of the browser's in 256 colours."""
+    shot.screenshot(path=file)
+    with Image.open(file) as picture:
+        few = picture.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE)
+    few.save(file, optimize=True)
+
+
+def take_pictures(folder: Path) -> None:
+    """Serves, enrolls and asks for drawn people, and writes both pictures."""
+    cast = draw_cast(SEED, PEOPLE, STRANGERS, CAMERAS)
+    asked = random.Random(SEED).choice(cast.known).read()
+    upload: FilePayload = {"name": "query.png", "mimeType": "image/png", "buffer": asked}
+    with (
+        tempfile.TemporaryDirectory() as place,
+        own_service("bundled") as url,
+        sync_playwright() as driver,
+    ):
+        with Client(url) as client:
+            findings = play(client, cast, SEED)
+        demonstration = Path(place) / "index.html"
+        demonstration.write_text(render_page(findings), encoding="utf-8")
+        browser = driver.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1280, "height": 860})
+        page.goto(f"{url}/#default/search")
+        page.wait_for_selector("#state .dot.ready")
+        page.set_input_files("#query .drop input", upload)
+        page.wait_for_selector(".banner")
+        page.wait_for_load_state("networkidle")
+        _kept(page, folder / "page.png")
+        page.goto(demonstration.as_uri())
+        page.add_style_tag(content=SOME_RANKINGS)
+        _kept(page.locator("main"), folder / "ranking.png")
+        browser.close()
+
+
+if __name__ == "__main__":
+    take_pictures(Path(sys.argv[1]))

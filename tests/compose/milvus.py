@@ -1,0 +1,84 @@
+"""The guide's Milvus: replicas search in it, it is killed under them, and they leave it again."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import httpx
+
+from tests.compose.checks import compare_with, enrol_here_and_query_there
+from tests.compose.deployment import Deployment, Failed
+from tests.compose.drawn import drawn_person
+from tests.compose.load import GALLERY, Kept
+
+PERSON = 9_000_000
+# A gallery of some hundred crops is filled, or a killed Milvus is up again.
+WAIT_SECONDS = 180.0
+# The time limit of a search, and some for a loaded machine.
+REFUSED_SECONDS = 3.0
+
+
+def search_in_milvus(it: Deployment, kept: Kept, replicas: int) -> None:
+    """Filled from the record, searched by all, killed and started again; then left."""
+    it.do("search in Milvus")
+    it.until_ready(replicas)
+    seconds = _until(lambda: _all_search(it, kept, replicas))
+    it.say(f"Milvus filled from the record, searched by all after another {seconds:.1f} s")
+    compare_with(it, kept, replicas, "in Milvus")
+    enrol_here_and_query_there(it, kept)
+
+    it.compose("--profile", "milvus", "kill", "milvus")
+    with it.through_the_proxy() as http:
+        began = time.monotonic()
+        refused = _query(http, next(iter(kept.images.values())))
+        seconds = time.monotonic() - began
+        if refused.status_code != 503 or "retry-after" not in refused.headers:
+            raise Failed(f"without Milvus: {refused.status_code} {refused.text[:300]}")
+        if seconds > REFUSED_SECONDS:
+            raise Failed(f"without Milvus a search was refused after {seconds:.1f} s only")
+        image = drawn_person(PERSON, 0)
+        answer = http.post(
+            f"{GALLERY}/crops", files={"images": ("crop.png", image)}, data={"camera": "door"}
+        )
+        if answer.status_code != 201:
+            raise Failed(f"without Milvus an enrollment was {answer.status_code} {answer.text}")
+        found = answer.json()
+        kept.note(found["gallery_version"], found["results"][0]["crop_id"], image)
+    it.compose("--profile", "milvus", "start", "milvus")
+    back = _until(lambda: _all_search(it, kept, replicas))
+    it.say(
+        f"Milvus killed: a search 503 after {seconds:.1f} s, an enrollment 201; back {back:.1f} s"
+    )
+    compare_with(it, kept, replicas, "after kill -9 of Milvus")
+    it.do("compare Milvus with the record")
+
+    it.do("leave Milvus")
+    it.until_ready(replicas)
+    compare_with(it, kept, replicas, "after Milvus was left")
+
+
+def _all_search(it: Deployment, kept: Kept, replicas: int) -> bool:
+    image = next(iter(kept.images.values()))
+    for number in range(1, replicas + 1):
+        with it.replica(number) as http:
+            if _query(http, image, kept.version).status_code != 200:
+                return False
+    return True
+
+
+def _query(http: httpx.Client, image: bytes, version: int = 0) -> httpx.Response:
+    return http.post(
+        f"{GALLERY}/queries",
+        files={"images": ("crop.png", image)},
+        data={"min_version": str(version), "scoring": "cosine"},
+    )
+
+
+def _until(done: Callable[[], bool]) -> float:
+    began = time.monotonic()
+    while not done():
+        if time.monotonic() - began > WAIT_SECONDS:
+            raise Failed(f"not within {WAIT_SECONDS:.0f} s")
+        time.sleep(0.5)
+    return time.monotonic() - began
