@@ -12,7 +12,6 @@ from model.problems import InputProblem
 
 ROOT = Path(__file__).parents[1]
 FIGURES = ROOT / "docs" / "figures"
-RESULTS = ROOT / "docs" / "results"
 
 
 def save_drawing(name: str, svg: str) -> None:
