@@ -36,7 +36,7 @@ ASSUMED = {
     "dimension": (256.0, "of a feature, as of bundled and small"),
     "picture_bytes": (5000.0, "of a stored crop"),
     "crops_per_camera_hour": (100.0, "enrolled from each camera, all day"),
-    "ann_from_crops": (500_000.0, "a larger gallery has a copy in 8-bit integers"),
+    "ann_from_crops": (500_000.0, "a larger gallery has a copy in product codes"),
 }
 
 
@@ -108,7 +108,7 @@ def components(demand: Demand, layout: str) -> list[Component]:
     vector, indexed = 4 * assumed["dimension"], 0.0
     if layout != MILVUS:
         computed += searching
-        copy = assumed["dimension"] if searched == "ann_ms_per_million" else 0.0
+        copy = assumed["dimension"] / 4 if searched == "ann_ms_per_million" else 0.0
         indexed = crops * (vector + copy + cost("crop_anon_bytes"))
     found = [
         Component("memory of a process", (cost("process_bytes") + indexed) / GIB, memory, "GiB"),

@@ -46,7 +46,7 @@ def planned_table(sizes: Sequence[dict[str, Any]]) -> str:
     units = read_units(REFERENCE)
     for name, value in costs.items():
         units[name] = units[name].model_copy(update={"value": value, "cores": 1})
-    # Crops without pictures; the search of all crops, as no smaller gallery has a copy of 8 bits.
+    # Crops without pictures; the search of all crops, as no smaller gallery has a copy in codes.
     own = {"picture_bytes": 0.0, "cores": 1.0, "dimension": last["dimension"]}
     assumed = ASSUMPTIONS | own
     asked = Demand(last["crops"], 0.0, 0, ARTEFACTS[0], units, assumed)

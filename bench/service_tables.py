@@ -21,11 +21,11 @@ COLUMNS: dict[str, tuple[Callable[[Size], float | None], str]] = {
     "exact, ms": (lambda one: one["flat_ms"]["all"]["p50"], ".1f"),
     "4 of 20 cameras, ms": (lambda one: one["flat_ms"]["4 of 20 cameras"]["p50"], ".1f"),
     "without 1 camera, ms": (lambda one: one["flat_ms"]["without 1 camera"]["p50"], ".1f"),
-    "8-bit, ms": (lambda one: one.get("ann_ms", {}).get("p50"), ".1f"),
+    "codes, ms": (lambda one: one.get("ann_ms", {}).get("p50"), ".1f"),
     "recall@100": (lambda one: one["recall"], ".4f"),
 }
 PANELS = {
-    "query, ms": ("exact, ms", "4 of 20 cameras, ms", "8-bit, ms"),
+    "query, ms": ("exact, ms", "4 of 20 cameras, ms", "codes, ms"),
     "bytes a crop": ("disk, B a crop", "RssAnon, B a crop"),
     "seconds": ("start, s", "reading, s"),
     "enrolled a second": ("enrolled/s",),

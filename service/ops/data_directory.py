@@ -51,6 +51,14 @@ def make_folder(path: Path) -> None:
         sync(path.parent)
 
 
+def copy_file(path: Path, to: Path) -> None:
+    """Copies a file into a folder, which is made, durably; raises `OSError`."""
+    make_folder(to.parent)
+    shutil.copyfile(path, to)
+    sync(to)
+    sync(to.parent)
+
+
 def sync_below(folder: Path) -> None:
     """Syncs a folder with everything in it, and its name; raises `OSError`."""
     for place, _, names in os.walk(folder):

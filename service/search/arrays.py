@@ -70,17 +70,14 @@ def inner_products(
 ) -> NDArray[np.float32]:
     """Inner products `(n,)` of rows of `(m, d)`, ascending, with a query `(d,)`."""
     products = np.empty(len(rows), np.float32)
-    start = 0
-    while start < len(rows):
-        first = int(rows[start])
-        stop = int(np.searchsorted(rows, first + ROWS_AT_ONCE))
-        places = rows[start:stop] - first
-        near = vectors[first : first + int(places[-1]) + 1]
-        if len(places) > ALL_ROWS_SHARE * len(near):
-            products[start:stop] = _products(near, query)[places]
+    for start in range(0, len(rows), ROWS_AT_ONCE):
+        wanted = rows[start : start + ROWS_AT_ONCE]
+        first, end = int(wanted[0]), int(wanted[-1]) + 1
+        if len(wanted) > ALL_ROWS_SHARE * (end - first):
+            found = _products(vectors[first:end], query)[wanted - first]
         else:
-            products[start:stop] = _products(near[places], query)
-        start = stop
+            found = _products(vectors[wanted], query)
+        products[start : start + ROWS_AT_ONCE] = found
     return products
 
 

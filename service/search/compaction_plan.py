@@ -13,10 +13,10 @@ from service.engine.device import retry_out_of_memory
 from service.ops.health import heartbeat
 from service.search.gpu import DeviceVectors
 from service.search.index_files import IndexFolder
-from service.search.quantized import QuantizedRows
+from service.search.product_codes import ProductCodes
 from service.search.table import RowTable
 
-Segment = QuantizedRows | DeviceVectors
+Segment = ProductCodes | DeviceVectors
 Cover = Callable[[RowTable, int, NDArray[np.int64], Callable[[], None]], Segment]
 
 
@@ -25,7 +25,7 @@ class IndexLimits:
     """When an index changes how it searches, and when it is worth rewriting.
 
     Attributes:
-        quantized_rows: from so many valid crops on a processor proposes from 8-bit integers, where
+        coded_rows: from so many valid crops on a processor proposes from product codes, where
             these save time.
         float16_rows: from so many on the device's copy is float16.
         deleted_rows, deleted_share: deleted rows, at least so many and above this share of all.
@@ -34,7 +34,7 @@ class IndexLimits:
         unsaved_share: rows that were changed since the last checkpoint of the files, as a share.
     """
 
-    quantized_rows: float = 500_000
+    coded_rows: float = 500_000
     float16_rows: float = 1_000_000
     deleted_rows: int = 64
     deleted_share: float = 0.2

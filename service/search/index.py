@@ -2,7 +2,7 @@
 
 It is derived from the record and belongs to one thread. The table is the only full copy of the
 vectors, and it grows without moving; exact search reads it in place. Beside it there may be a
-segment over the first rows, which only proposes rows: 8-bit integers (`QuantizedRows`, large
+segment over the first rows, which only proposes rows: product codes (`ProductCodes`, large
 galleries on a processor), or a copy on the networks' device (`DeviceVectors`), which float16
 halves. The rows after it are its delta and are searched exactly; a compaction covers them anew.
 
@@ -32,7 +32,7 @@ from service.search.compaction_plan import Compaction, Cover, IndexLimits, Segme
 from service.search.filters import EVERY_CROP, Filter
 from service.search.gpu import DeviceVectors
 from service.search.index_files import IndexFolder, Stored
-from service.search.quantized import QuantizedRows
+from service.search.product_codes import ProductCodes
 from service.search.stored_table import open_table
 from service.search.table import NamedCrops, RowTable
 
@@ -43,7 +43,7 @@ ROWS_PER_CHUNK = 8192
 TOLERANCE = 1e-5
 # Of a larger share of its rows an exact search is as quick.
 PROPOSED_SHARE = 0.1
-# 8-bit integers are asked for so many crops for each group that is wanted.
+# Product codes are asked for so many crops for each group that is wanted.
 CROPS_PER_GROUP = 100
 
 
@@ -51,7 +51,7 @@ class GalleryIndex:
     """Vectors of one gallery, ready to be searched.
 
     The same search gives the same rows and the same cosines with a filter and without, on every
-    device, before and after a compaction. Only 8-bit integers, where `recall` is not None, may
+    device, before and after a compaction. Only product codes, where `recall` is not None, may
     miss some in a search without a filter.
     """
 
@@ -80,7 +80,7 @@ class GalleryIndex:
     @property
     def kind(self) -> str:
         """What searches without a filter go through, in FAISS's words."""
-        return "sq8" if self.recall is not None else "flat_ip"
+        return "pq4" if self.recall is not None else "flat_ip"
 
     @property
     def dtype(self) -> str:
@@ -154,7 +154,7 @@ class GalleryIndex:
     ) -> Candidates:
         """As of every `SearchedIndex`, in one pass.
 
-        It is exact, but where 8-bit integers propose enough crops of as many identities.
+        It is exact, but where product codes propose enough crops of as many identities.
         """
         proposed = limit * CROPS_PER_GROUP
         if self.recall is not None and wanted == EVERY_CROP and self._is_small(proposed):
@@ -221,8 +221,8 @@ class GalleryIndex:
         if device:
             half = table.valid_count >= limits.float16_rows
             cover = partial(DeviceVectors, device, torch.float16 if half else torch.float32)
-        elif table.valid_count >= limits.quantized_rows:
-            cover = QuantizedRows
+        elif table.valid_count >= limits.coded_rows:
+            cover = ProductCodes
         covered = self._segment.size if self._segment else 0
         outgrown = table.size - covered > max(limits.delta_rows, limits.delta_share * covered)
         if not rewrite and not (outgrown and (cover or self._segment)):
@@ -254,34 +254,27 @@ class GalleryIndex:
         """Rows among which the nearest are."""
         if len(passing) <= limit:
             return passing
-        segment, found = self._segment, None
+        segment, proposed = self._segment, None
         covered = np.searchsorted(passing, segment.size) if segment else 0
         if isinstance(segment, DeviceVectors):
             try:
-                found = retry_out_of_memory(segment.nearest, query, limit, passing[:covered])
+                proposed = retry_out_of_memory(segment.nearest, query, limit, passing[:covered])
             except DeviceFull:
                 # Other work on the device may end; the next search tries again.
                 log.warning("the device has no memory for a search; it is done in the host's")
         elif segment and self.recall is not None and everything and self._is_small(limit):
-            found = segment.nearest(query, limit)
-            found = found[self.table.valid[found]]
+            proposed = segment.nearest(query, limit)
+            proposed = proposed[self.table.valid[proposed]]
             # Where deletions left too few, all are looked at.
-            found = found if len(found) >= limit else None
-        if found is None:
-            return self._nearest_of(passing, query, limit)
-        return np.concatenate([found, self._nearest_of(passing[covered:], query, limit)])
+            proposed = proposed if len(proposed) >= limit else None
+        if proposed is not None:
+            passing = np.concatenate([proposed, passing[covered:]])
+        scores = inner_products(self.table.vectors, passing, query) / self.table.norms[passing]
+        last = np.partition(scores, -limit)[-limit]
+        return np.asarray(passing[scores >= last - TOLERANCE], np.int64)
 
     def _vector_bytes(self, crops: int) -> int:
         return crops * self.dimension * np.float32().nbytes
 
     def _is_small(self, limit: int) -> bool:
         return self._segment is not None and limit <= PROPOSED_SHARE * self._segment.size
-
-    def _nearest_of(
-        self, rows: NDArray[np.int64], query: NDArray[np.float32], limit: int
-    ) -> NDArray[np.int64]:
-        if len(rows) <= limit:
-            return rows
-        scores = inner_products(self.table.vectors, rows, query) / self.table.norms[rows]
-        last = np.partition(scores, len(rows) - limit)[len(rows) - limit]
-        return np.asarray(rows[scores >= last - TOLERANCE], np.int64)

@@ -1,4 +1,4 @@
-"""Ranking a gallery that proposes from 8-bit integers, which may miss some of the nearest."""
+"""Ranking a gallery that proposes from product codes, which may miss some of the nearest."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from model.calibration import Fusion, ScoringCalibration, TailPoint
 from model.search_calibration import artefact_search_calibration
 from service.record.records import CropLabel, IndexedCrop
-from service.search import quantized
+from service.search import product_codes
 from service.search.calibration import CurrentCalibration
 from service.search.filters import Filter
 from service.search.index import GalleryIndex, IndexLimits
@@ -25,7 +25,7 @@ ASKED_FOR_ALONE = {
     "MOST_TIME": math.inf,
 }
 PEOPLE, CROPS_EACH, DIMENSION = 100, 40, 32
-LIMITS = IndexLimits(quantized_rows=1000, delta_rows=100)
+LIMITS = IndexLimits(coded_rows=1000, delta_rows=100)
 
 # A pair's logit depends on the candidate alone, so that it shows whose it is.
 NETWORKS = SimpleNamespace(pair_scores=lambda _, candidates: candidates.sum(axis=1))
@@ -50,7 +50,7 @@ def clustered():
     """An index that proposes no more crops than it is asked for, and misses some; its features."""
     with pytest.MonkeyPatch.context() as patch:
         for name, value in ASKED_FOR_ALONE.items():
-            patch.setattr(quantized, name, value)
+            patch.setattr(product_codes, name, value)
         yield _clustered()
 
 
@@ -67,7 +67,7 @@ def _clustered():
     exact = [set(index.search(vectors[[row]], 100, everyone).row_ids) for row in range(0, 4000, 40)]
     index.replace(index.compaction().build())
     proposed = [set(index.search(vectors[[row]], 100).row_ids) for row in range(0, 4000, 40)]
-    assert index.kind == "sq8"
+    assert index.kind == "pq4"
     assert proposed != exact
     return index, vectors
 
