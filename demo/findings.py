@@ -102,20 +102,6 @@ class Findings:
             one for group, count in groups for one in draw.sample(group, min(count, len(group)))
         ]
 
-    def by_calibration(self) -> dict[str, dict[str, int]]:
-        """Queries, and how many were answered `match`, by the state of what judged them.
-
-        In the order in which the states first came up.
-        """
-        found: dict[str, dict[str, int]] = {}
-        for one in self.findings:
-            group = "known" if one.enrolled else "strangers"
-            names = ("known", "known_matched", "strangers", "strangers_matched")
-            counts = found.setdefault(one.answer.calibration.state, dict.fromkeys(names, 0))
-            counts[group] += 1
-            counts[f"{group}_matched"] += one.answer.verdict == "match"
-        return found
-
     def figures(self) -> dict[str, Any]:
         """The figures for a program: shares 0 to 1, counts, milliseconds and crops per second."""
         known, strangers, model = self.known, self.strangers, self.model
@@ -138,7 +124,6 @@ class Findings:
             "known_matched_as_another": outcomes.count("wrong person"),
             "strangers": len(strangers),
             "false_alarms": sum(one.outcome == "false alarm" for one in strangers),
-            "by_calibration": self.by_calibration(),
             "operating_point": OPERATING_POINT,
             "threshold_versions": len({one.answer.calibration_version for one in self.findings}),
             "calibration_state": self.calibration.state,
@@ -184,18 +169,12 @@ def setting(found: Mapping[str, Any]) -> str:
 
 def judging(findings: Findings) -> str:
     """What the verdicts were made by."""
-    fitted, strangers = findings.calibration, len(findings.strangers)
-    phases = "; ".join(
-        f"{'the model' if state == 'artefact' else 'the gallery'}'s thresholds: "
-        f"{count['known_matched']} of {count['known']} known people and "
-        f"{count['strangers_matched']} of {count['strangers']} strangers matched"
-        for state, count in findings.by_calibration().items()
-    )
+    strangers = len(findings.strangers)
     return (
         f"Operating point {OPERATING_POINT}: {ASKED:.0%} of strangers may be answered match, "
-        f"{ASKED * strangers:.1f} of {strangers}. By {phases}. The model's thresholds "
-        "do not fit every camera; a gallery with 18 named people or more gets its own. At the last "
-        f"query: {fitted.basis}"
+        f"{ASKED * strangers:.1f} of {strangers}. The model's thresholds do not fit every camera; "
+        "a gallery with 18 named people or more gets its own, some seconds after these are "
+        f"enrolled. At the last query: {findings.calibration.basis}"
     )
 
 

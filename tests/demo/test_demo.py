@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from demo.findings import Finding, Findings, judging
+from demo.findings import Finding, Findings
 from demo.story import Cast
 from gmn_client.models import CalibrationState, ModelInfo, QueryAnswer, Verdict
 from service.commands.bulk import SourceCrop
@@ -38,11 +38,8 @@ def crop(identity: str) -> SourceCrop:
     return SourceCrop(identity, bytes, identity, "c0")
 
 
-def answered(
-    identity: str, enrolled: bool, verdict: Verdict, calibration: str = "artefact"
-) -> Finding:
-    state = CalibrationState.model_construct(state=calibration)
-    answer = QueryAnswer.model_construct(verdict=verdict, results=[], calibration=state)
+def answered(identity: str, enrolled: bool, verdict: Verdict) -> Finding:
+    answer = QueryAnswer.model_construct(verdict=verdict, results=[])
     return Finding(crop(identity), enrolled, answer, (), {})
 
 
@@ -117,22 +114,6 @@ def test_who_is_shown_depends_on_the_seed_and_not_on_the_answers() -> None:
     assert [one < "s" for one in chosen] == [True] * 3 + [False] * 2
     assert chosen == shown(1, "no_match")
     assert chosen != shown(2, "match")
-
-
-def test_errors_are_counted_apart_by_what_made_the_thresholds() -> None:
-    findings = (
-        answered("a", True, "match"),
-        answered("s", False, "match"),
-        answered("b", True, "no_match", "own"),
-        answered("t", False, "no_match", "own"),
-        answered("u", False, "uncertain", "own"),
-    )
-    own = CalibrationState(state="own", searches=32)
-    assert judging(found(findings, 1, own)).startswith(
-        "Operating point far_1e-2: 1% of strangers may be answered match, 0.0 of 3. By the model's "
-        "thresholds: 1 of 1 known people and 1 of 1 strangers matched; the gallery's thresholds: 0 "
-        "of 1 known people and 0 of 2 strangers matched."
-    )
 
 
 @pytest.mark.slow
