@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import shutil
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from service.ops.data_directory import (
     snapshot_name,
     sync,
 )
+from service.record.record import Record
 from service.runtime import Runtime
 
 log = logging.getLogger(__name__)
@@ -38,8 +40,8 @@ async def clear_files(runtime: Runtime) -> None:
             if folder.name.isdecimal():
                 move = partial(runtime.pools.files.run, _move_stray_snapshots, runtime, folder)
                 await runtime.sections.run(move, runtime.snapshot_lock(int(folder.name)))
-        await runtime.pools.files.run(_move_stray_imports, runtime)
-        await runtime.pools.files.run(_move_stray_indexes, runtime)
+        await runtime.pools.files.run(_move_stray_folders, runtime, IMPORTS, _has_open_job)
+        await runtime.pools.files.run(_move_stray_folders, runtime, INDEXES, _has_gallery)
     except (OSError, ServiceError) as error:
         log.error("files of which there is no record: %s", error)
 
@@ -75,29 +77,26 @@ def remove_unneeded(runtime: Runtime, name: str) -> None:
         log.error("%s is unneeded, and cannot be removed: %s", path, error)
 
 
-def _move_stray_imports(runtime: Runtime) -> None:
-    folder, record = runtime.settings.data_dir / IMPORTS, runtime.record
-    # An upload is noted as unneeded before it has a file, and until it has its job.
-    filled = [one for one in folder.glob("*") if one.name != STRAY and any(one.iterdir())]
+def _has_open_job(record: Record, name: str) -> bool:
+    # Programs before did not note the files of an import that had ended.
+    job = record.jobs.get(name)
+    return job is not None and not job.finished
+
+
+def _has_gallery(record: Record, name: str) -> bool:
+    return name.isdecimal() and record.galleries.get(int(name)) is not None
+
+
+def _move_stray_folders(
+    runtime: Runtime, kind: str, is_known: Callable[[Record, str], bool]
+) -> None:
+    """Moves folders aside that are neither known nor noted as unneeded."""
+    folder, record = runtime.settings.data_dir / kind, runtime.record
+    # First, as another process may note or fill one meanwhile. An upload has a file once noted.
+    found = [one for one in folder.glob("*") if one.name != STRAY and any(one.iterdir())]
     unneeded = set(record.unneeded_files.all())
-    for spool in filled:
-        if (name := f"{IMPORTS}/{spool.name}") not in unneeded:
-            job = record.jobs.get(spool.name)
-            if job is None:
-                move_aside(spool, folder / STRAY, spool.name)
-            elif job.finished:
-                # Programs before noted no files of an import that had ended.
-                record.unneeded_files.add([name])
-
-
-def _move_stray_indexes(runtime: Runtime) -> None:
-    folder, record = runtime.settings.data_dir / INDEXES, runtime.record
-    # First: another process may create a gallery meanwhile.
-    found = [one for one in folder.glob("*") if one.name != STRAY]
-    known = {f"{INDEXES}/{one.gallery_id}" for one in record.galleries.all()}
-    known |= set(record.unneeded_files.all())
     for one in found:
-        if f"{INDEXES}/{one.name}" not in known:
+        if f"{kind}/{one.name}" not in unneeded and not is_known(record, one.name):
             move_aside(one, folder / STRAY, one.name)
 
 

@@ -200,8 +200,7 @@ class StoredCalibrations(RecordPart):
             transaction.put(kept[by_name], by_name + body)
             added += 1
         for by_name in list(kept)[:-KEPT_SEARCHES]:
-            # Programs before looked a search up by its name.
-            transaction.delete(kept[by_name], by_name)
+            transaction.delete(kept[by_name])
         transaction.put_json(counted, {"next": added, "kept": min(len(kept), KEPT_SEARCHES)})
 
     def searches(self, gallery_id: int, subject: str) -> list[bytes]:

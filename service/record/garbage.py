@@ -29,7 +29,6 @@ from service.record.engine import (
 from service.record.entries import (
     Generation,
     as_crop,
-    read_crops,
     read_entry,
     scan_crops,
     vector_name,
@@ -86,7 +85,6 @@ def _remove_batch(transaction: Transaction, noted: bytes, now_ms: int) -> bool:
     elif kind == "gallery":
         prefixes = [key(name, gallery_id) for name in OF_GALLERY]
         left = _jobs(transaction, gallery_id) or _ranges(transaction, prefixes)
-    # Others are an archive's, of a program before: see `remove_pins`.
     if left:
         transaction.put_json(noted, [kind, [gallery_id, *of], 0])
     else:
@@ -134,20 +132,6 @@ def sides_outside(reader: Reader, entry: GalleryRecord) -> list[int]:
             _, (_, _, side, *outside), _ = from_json(body)
             sides |= {side} if outside == [1] else set()
     return sorted(sides)
-
-
-def remove_pins(transaction: Transaction) -> None:
-    """Removes what programs before kept for archives, and contents that no crop has any more."""
-    transaction.removes = True
-    pinned = transaction.below(key("pinned"))
-    for own, _ in pinned:
-        gallery_id, generation = (int(part, 16) for part in own.split(b"\0")[1:3])
-        at, row = Generation(gallery_id, generation), last_number(own)
-        entry = read_entry(transaction, gallery_id)
-        if entry and not read_crops(transaction, at, [row]):
-            sides = (at.lookup("vector", side, row) for side in range(entry.sides))
-            transaction.delete(at.lookup("picture", row), *sides)
-    transaction.delete(*(own for own, _ in [*transaction.below(key("pin")), *pinned]))
 
 
 def _jobs(transaction: Transaction, gallery_id: int) -> bool:

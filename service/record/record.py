@@ -13,10 +13,10 @@ from service.ops.commit_mark import ACKNOWLEDGED_SUFFIX, LastCommitMark
 from service.ops.data_directory import lock_data_directory, snapshot_name
 from service.record.api_keys import Keys
 from service.record.crops import Crops
-from service.record.engine import Engine, transact
+from service.record.engine import Engine
 from service.record.files import Snapshots, UnneededFiles
 from service.record.galleries import Galleries, Runtimes, StoredCalibrations
-from service.record.garbage import StrayFiles, collect_garbage, remove_pins
+from service.record.garbage import StrayFiles, collect_garbage
 from service.record.history import History
 from service.record.identity_changes import IdentityChanges
 from service.record.jobs import Jobs
@@ -55,7 +55,6 @@ class Record:
 
     def collect_garbage(self) -> None:
         """Finishes changes that were cut off, and removes what nothing shows any more."""
-        transact(self.engine, remove_pins)
         # First, as it removes the changes of deleted galleries.
         collect_garbage(self.engine)
         self.identities.finish()

@@ -8,9 +8,8 @@ from functools import partial
 import pytest
 
 from service.record import crops, engine
-from service.record.engine import Reader, as_text, transact
-from service.record.entries import Generation
-from service.record.records import CropFilter, GallerySettings, RequestKey
+from service.record.engine import Reader, as_text
+from service.record.records import GallerySettings, RequestKey
 from tests.service.gallery.new_crops import EMBEDDER, new_crop
 
 
@@ -45,28 +44,6 @@ def test_what_is_removed_while_a_gallery_is_copied_is_kept_nowhere(store, galler
         assert b"Ann" not in contents(store)
         list(archive.crops)
     assert b"Bob" in contents(store)
-
-
-def test_what_an_earlier_program_kept_for_a_copy_is_removed(store, gallery):
-    store.crops.enroll(gallery, EMBEDDER, [new_crop(1, "Ann"), new_crop(2, "Bob")])
-    at = Generation(gallery, 0)
-    (ann,) = store.crops.page(gallery, CropFilter(identity="Ann"), 0, 9)
-    store.identities.forget(gallery, "Ann")
-
-    def keep(transaction):
-        until_ms = store.engine.now_ms() - 1
-        pin = {"name": "copy", "newest": 2, "side": 0, "until_ms": until_ms}
-        transaction.put_json(at.key("pin", "copy"), pin)
-        transaction.put_json(at.key("pinned", "copy", ann.row_id), ann)
-        transaction.put(at.lookup("picture", ann.row_id), b"of Ann")
-        transaction.put(at.lookup("vector", 0, ann.row_id), b"hers")
-
-    transact(store.engine, keep)
-    assert b"Ann" in contents(store)
-    store.collect_garbage()
-    assert b"Ann" not in contents(store)
-    kept = [at.lookup("picture", ann.row_id), at.lookup("vector", 0, ann.row_id)]
-    assert store.engine.get(kept) == [None, None]
 
 
 def test_a_forgotten_name_does_not_return_with_a_rename_at_the_same_time(
