@@ -89,7 +89,8 @@ async def remove_stray_pictures(runtime: Runtime) -> None:
     stray, now = runtime.record.stray_files.all, datetime.now(UTC)
     while strays := await runtime.galleries.read(stray, now, STRAYS_AT_ONCE):
         left: dict[str, Exception] = {}
-        for gallery_id, some in groupby(strays, attrgetter("gallery_id")):
+        of_gallery = attrgetter("gallery_id")
+        for gallery_id, some in groupby(sorted(strays, key=of_gallery), of_gallery):
             own = list(some)
             for start in range(0, len(own), REMOVED_PER_CALL):
                 remove = partial(_remove, runtime, gallery_id, own[start:][:REMOVED_PER_CALL])

@@ -159,17 +159,21 @@ class StrayFiles(RecordPart):
         note_strays(transaction, gallery_id, names, as_text(until))
 
     def all(self, now: datetime, limit: int) -> list[StrayFile]:
-        """Up to `limit` that belong to no crop, and to none that may land, the first ones first.
+        """Up to `limit` that belong to no crop, and to none that may land.
 
         A restore may have brought the crop of one back.
         """
         prefix = key("stray")
-        found = self._reader.scan(Scan(prefix, key("stray", as_text(now)) + b"\xff", limit))[0]
-        strays = []
-        for own, body in found:
-            moment, name, _ = own[len(prefix) :].decode().split("\0")
-            strays.append(StrayFile(from_json(body), name, moment))
-        return strays
+        found: list[StrayFile] = []
+        for own, body in self._reader.every(below(prefix)):
+            *former, name, _ = own[len(prefix) :].decode().split("\0")
+            # Programs before had the moment in the key, before the name.
+            gallery_id, moment = (from_json(body), *former) if former else from_json(body)
+            if moment <= as_text(now):
+                found.append(StrayFile(gallery_id, name, own))
+            if len(found) == limit:
+                break
+        return found
 
     def sides(self, gallery_id: int) -> list[int]:
         """The sides of a gallery that may have vectors outside; none where it was deleted."""
@@ -180,18 +184,16 @@ class StrayFiles(RecordPart):
     def forget(self, transaction: Transaction, strays: Sequence[StrayFile]) -> None:
         """Notes that these are gone, or belong to a crop."""
         forget_strays(transaction, [one.name for one in strays])
-        # Two processes that noted one file at once left two notes of it.
-        transaction.delete(*(key("stray", one.moment, one.name) for one in strays if one.moment))
+        transaction.delete(*(one.noted for one in strays if one.noted))
+        transaction.delete(*(LOOKUP + key("stray since", one.name) for one in strays))
 
 
 def note_strays(
     transaction: Transaction, gallery_id: int, names: Sequence[str], moment: str
 ) -> None:
     """Notes files that can be removed from a moment on."""
-    forget_strays(transaction, names)
     for name in names:
-        transaction.put_json(key("stray", moment, name), gallery_id)
-        transaction.put_json(LOOKUP + key("stray since", name), moment)
+        transaction.put_json(key("stray", name), (gallery_id, moment))
 
 
 def note_strays_elsewhere(
@@ -212,9 +214,6 @@ def note_strays_elsewhere(
     note_strays(transaction, gallery_id, names, moment)
 
 
-def forget_strays(transaction: Transaction, names: Sequence[str]) -> None:
+def forget_strays(transaction: Transaction, names: Iterable[str]) -> None:
     """Notes that files are gone, or belong to a crop now."""
-    keys = [LOOKUP + key("stray since", name) for name in names]
-    for own, name, moment in zip(keys, names, transaction.get(keys), strict=True):
-        if moment is not None:
-            transaction.delete(own, key("stray", from_json(moment), name))
+    transaction.delete(*(key("stray", name) for name in names))

@@ -24,7 +24,7 @@ from service.ops.commit_mark import ACKNOWLEDGED_SUFFIX
 from service.ops.data_directory import sync
 from service.record.api_keys import API_KEY, SCOPES
 from service.record.crop_changes import CropChanges, tombstone
-from service.record.engine import LOOKUP, Engine, Transaction, as_text, key, now, transact
+from service.record.engine import Engine, Transaction, as_text, key, now, transact
 from service.record.entries import ENTRY, put_entry, require_entry
 from service.record.galleries import NAMES, NEXT_GALLERY
 from service.record.jobs import JOB, job_entries
@@ -136,12 +136,6 @@ def _old_api_key(kept: Mapping[str, Any], scopes: Sequence[str]) -> tuple[bytes,
     return key("api key", kept["key_id"]), API_KEY.validate_python(known)
 
 
-def _old_stray(gallery_id: int, crop_id: str, moment: str) -> Entries:
-    """A picture outside of the record that belongs to no crop from a moment on."""
-    yield key("stray", moment, crop_id), gallery_id
-    yield LOOKUP + key("stray since", crop_id), moment
-
-
 def is_older_file(path: Path) -> bool:
     """Whether a file is of the format before."""
     if not path.is_file() or not path.stat().st_size:
@@ -218,7 +212,7 @@ def _file_others(old: sqlite3.Connection) -> Entries:
     for row in rows("runtimes"):
         yield key("runtime", row["embedder"]), row["choice"]
     for row in rows("stray_pictures"):
-        yield from _old_stray(row["gallery_id"], row["crop_id"], row["removable_from"])
+        yield key("stray", row["crop_id"]), (row["gallery_id"], row["removable_from"])
     for row in rows("sqlite_sequence WHERE name = 'galleries'"):
         yield NEXT_GALLERY, row["seq"]
 
@@ -343,7 +337,7 @@ def _redis_others(engine: RedisEngine) -> Entries:
     for one, at_us in engine.command("ZRANGE", "gmn:strays", 0, -1, "WITHSCORES"):
         if (crop_id := one.decode()) in galleries:
             since = datetime.fromtimestamp(0, UTC) + timedelta(microseconds=at_us)
-            yield from _old_stray(int(galleries[crop_id]), crop_id, as_text(since))
+            yield key("stray", crop_id), (int(galleries[crop_id]), as_text(since))
     yield NEXT_GALLERY, int(engine.command("GET", "gmn:galleries") or 0)
 
 

@@ -30,8 +30,8 @@ class StrayFile:
 
     gallery_id: int
     name: str
-    # Since when, as it was noted; empty where that is not known.
-    moment: str = ""
+    # The key of its note; empty where that is not known.
+    noted: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,6 @@ from service.errors import DamagedSnapshot, RecordUnavailable, ServiceError
 from service.ops.data_directory import SNAPSHOTS, copy_file, snapshot_name
 from service.record.crop_changes import tombstone
 from service.record.engine import (
-    LOOKUP,
     Engine,
     Reader,
     Scan,
@@ -399,8 +398,7 @@ class Recovery:
         for entry in galleries:
             for crop_id in self._removed:
                 yield tombstone(entry.gallery_id, crop_id), now()
-        strays = key("stray"), LOOKUP + key("stray since")
-        for prefix in (key("tombstone"), *strays, key("api key")):
+        for prefix in (key("tombstone"), key("stray"), key("api key")):
             for own, body in self._bodies(prefix):
                 yield own, from_json(body)
         yield NEXT_GALLERY, max((entry.gallery_id for entry in galleries), default=0)

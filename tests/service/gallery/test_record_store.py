@@ -12,6 +12,7 @@ import pytest
 from gmn_client.models import IdentityDetail
 from service.errors import GalleryConflict, NeedsReindex, RequestConflict, UnknownGallery
 from service.record import crops
+from service.record.engine import LOOKUP, as_text, key, transact
 from service.record.records import CropFilter, GallerySettings, Picture, RequestKey, StrayFile
 from tests.service.gallery.new_crops import (
     EMBEDDER,
@@ -411,6 +412,22 @@ def test_a_picture_elsewhere_is_a_stray_until_its_crop_lands_and_after_it_is_gon
     store.galleries.delete(gallery)
     assert {one.name for one in store.stray_files.all(now, 9)} == {"c1", "c2"}
     assert {one.gallery_id for one in store.stray_files.all(now, 9)} == {gallery}
+
+
+def test_a_stray_that_a_program_before_noted_is_found_and_forgotten(store, gallery):
+    moment, name = as_text(NOON), "c1.0.f32"
+    own, since = key("stray", moment, name), LOOKUP + key("stray since", name)
+
+    def note(transaction):
+        transaction.put_json(own, gallery)
+        transaction.put_json(since, moment)
+
+    transact(store.engine, note)
+    assert store.stray_files.all(NOON - timedelta(seconds=1), 9) == []
+    (stray,) = store.stray_files.all(NOON, 9)
+    assert (stray.gallery_id, stray.name) == (gallery, name)
+    store.stray_files.forget([stray])
+    assert store.engine.get([own, since]) == [None, None]
 
 
 def test_a_request_that_fails_amid_its_crops_leaves_nothing_of_itself(store, gallery, monkeypatch):
