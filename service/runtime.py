@@ -75,8 +75,7 @@ class Runtime:
             self.pictures = PictureFolder(settings.images_url) if settings.images_url else None
             if self.pictures:
                 held.callback(self.pictures.close)
-            if settings.shares_record:
-                self.record.engine.outside = self.pictures
+            self.record.engine.outside = self.pictures
             replica = settings.replica if settings.shares_record else None
             audit_options = settings.audit_max_bytes, settings.audit_queries
             self.audit = held.enter_context(AuditLog(settings.data_dir, replica, *audit_options))

@@ -252,12 +252,9 @@ def copy(
             raise InputProblem("--to: is the record in GMN_REDIS_URL itself; name another Redis")
         for name, record in ((REDIS_URL, source), ("--to", target)):
             _require_unserved(name, record.engine)
-        folders = [
-            PictureFolder(url) if url else None for url in (os.environ.get(IMAGES_URL), to_images)
-        ]
-        stores = Store(source.engine, data_dir, folders[0]), Store(target.engine, into, folders[1])
-        for store in stores[not source_url :]:
-            store.engine.outside = store.pictures
+        for record, url in ((source, os.environ.get(IMAGES_URL)), (target, to_images)):
+            record.engine.outside = PictureFolder(url) if url else None
+        stores = Store(source.engine, data_dir), Store(target.engine, into)
         for entry, before in copy_galleries(*stores):
             done = "were copied before, and are" if before else "are copied, and"
             typer.echo(f"{entry.name}: {entry.crops} crops {done} equal to the source")

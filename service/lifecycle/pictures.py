@@ -11,7 +11,7 @@ from operator import attrgetter
 
 from service.errors import RecordUnavailable, StorageFailed
 from service.gallery.gallery import Gallery
-from service.record.entries import files_of, vector_name
+from service.record.entries import files_of, vector_name, vectors_outside
 from service.record.garbage import SETTLED
 from service.record.picture_folder import PictureFolder
 from service.record.records import ArchivedCrop, Picture, StoredCrop, StrayFile
@@ -31,7 +31,7 @@ async def keep_elsewhere(
         StorageFailed, RecordUnavailable: nothing was stored.
     """
     number, files, side = target.gallery_id, dict[str, bytes](), None
-    if runtime.record.engine.outside:
+    if vectors_outside(runtime.record.engine):
         entry = await runtime.galleries.read(runtime.record.galleries.get, number)
         side = entry.side if entry else None
     for crop in crops:
@@ -46,7 +46,7 @@ async def keep_staged(
     """Keeps vectors of a reindex outside the record; answers their side, None for inside."""
     folder = runtime.record.engine.outside
     entry = await runtime.galleries.read(runtime.record.galleries.get, gallery_id)
-    if folder is None or entry is None:
+    if folder is None or entry is None or not vectors_outside(runtime.record.engine):
         return None
     of, files = {crop.row_id: crop for crop in crops}, dict[str, bytes]()
     for row, vector in vectors:
@@ -72,14 +72,6 @@ async def stored_picture(runtime: Runtime, gallery_id: int, crop: StoredCrop) ->
         content = await folder.views.run(folder.get, gallery_id, crop.crop_id)
         picture = Picture(content, crop.content_type) if content else None
     return picture
-
-
-def with_picture(runtime: Runtime, gallery_id: int, crop: ArchivedCrop) -> ArchivedCrop:
-    """An archived crop with its picture, also where that is kept elsewhere. Blocks."""
-    folder = runtime.pictures
-    if crop.picture is not None or crop.record.content_type is None or folder is None:
-        return crop
-    return replace(crop, picture=folder.views.wait(folder.get, gallery_id, crop.record.crop_id))
 
 
 async def remove_stray_pictures(runtime: Runtime) -> None:

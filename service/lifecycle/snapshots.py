@@ -6,7 +6,6 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from secrets import token_hex
 from typing import Any
@@ -20,7 +19,6 @@ from service.errors import (
     UnknownSnapshot,
 )
 from service.gallery.gallery import Gallery
-from service.lifecycle.pictures import with_picture
 from service.lifecycle.strays import remove_unneeded
 from service.ops.data_directory import require_free_disk, snapshot_name
 from service.ops.failpoints import failpoint
@@ -72,13 +70,12 @@ async def take_snapshot(runtime: Runtime, gallery: Gallery) -> Snapshot:
 
     def copy() -> Snapshot:
         with store.crops.archive(gallery_id) as archive:
-            crops = (with_picture(runtime, gallery_id, crop) for crop in archive.crops)
             origin = SnapshotHeader(
                 gallery=gallery.name,
                 embedding_fingerprint=archive.embedding_fingerprint,
                 version=archive.version,
             )
-            write_snapshot(path, crops, origin)
+            write_snapshot(path, archive.crops, origin)
         failpoint("snapshot.in-place")
         return describe_snapshot(path, datetime.now(UTC))
 
@@ -148,17 +145,16 @@ async def restore_snapshot(
     """
     snapshot = await find_snapshot(runtime, gallery, snapshot_id)
     require_free_disk(runtime.settings)
-    path, folder = snapshot_path(runtime, gallery, snapshot_id), runtime.pictures
+    path = snapshot_path(runtime, gallery, snapshot_id)
 
     def crops() -> Iterator[ArchivedCrop]:
         yield from read_snapshot(path)
         failpoint("restore.file-read")
 
-    write, keep = runtime.record.crops.replace, folder and partial(folder.changes.wait, folder.put)
-    archive = snapshot.embedding_fingerprint, crops(), keep
+    write, embedder = runtime.record.crops.replace, snapshot.embedding_fingerprint
 
     async def restore(result: dict[str, Any]) -> int:
-        version = await runtime.galleries.change("restore", gallery, write, *archive)
+        version = await runtime.galleries.change("restore", gallery, write, embedder, crops())
         result["gallery_version"] = version
         return version
 

@@ -24,7 +24,6 @@ from service.record.entries import ENTRY, put_entry, require_entry
 from service.record.files import Snapshots, UnneededFiles, forget_unneeded
 from service.record.galleries import NAMES, NEXT_GALLERY, Galleries, remove_gallery
 from service.record.garbage import SEARCH_BY_HASH, collect_garbage, discard
-from service.record.picture_folder import PictureFolder
 from service.record.records import ArchivedCrop, GalleryRecord
 from service.record.recovery import checked_crops
 from service.record.replacing import replace_crops
@@ -38,32 +37,26 @@ ENTRIES_AT_ONCE = 1000
 
 @dataclass(frozen=True)
 class Store:
-    """A record, its data directory, and the folder of its pictures; None where it has none."""
+    """A record and its data directory."""
 
     engine: Engine
     data_dir: Path
-    pictures: PictureFolder | None = None
 
     def crops(self, entry: GalleryRecord) -> Iterator[ArchivedCrop]:
         """Every crop of a gallery with its picture; raises `ServiceError` for a damaged one."""
         for crop in checked_crops(self.engine, entry):
             if isinstance(crop, ServiceError):
                 raise crop
-            if crop.record.elsewhere:
-                crop = replace(crop, picture=self._picture(entry.gallery_id, crop.record.crop_id))
+            if crop.record.content_type and crop.picture is None:
+                raise self.engine.damage(
+                    f"the picture of crop {crop.record.crop_id}, kept at GMN_IMAGES_URL, is not "
+                    "found there"
+                )
             yield crop
 
     def snapshots(self, gallery_id: int) -> list[str]:
         """The ids of a gallery's snapshots."""
         return [one.snapshot_id for one in Snapshots(self.engine).all(gallery_id)]
-
-    def _picture(self, gallery_id: int, crop_id: str) -> bytes:
-        picture = self.pictures and self.pictures.get(gallery_id, crop_id)
-        if not picture:
-            raise self.engine.damage(
-                f"the picture of crop {crop_id}, kept at GMN_IMAGES_URL, is not found there"
-            )
-        return picture
 
 
 def copy_galleries(source: Store, target: Store) -> Iterator[tuple[GalleryRecord, bool]]:
@@ -102,15 +95,14 @@ def copy_galleries(source: Store, target: Store) -> Iterator[tuple[GalleryRecord
 
 
 def _copy(source: Store, target: Store, entry: GalleryRecord) -> None:
-    engine, folder = target.engine, target.pictures
+    engine = target.engine
     # Of neither record, as both may keep their pictures in one place.
     numbers = (Reader(one.engine).json(NEXT_GALLERY) or 0 for one in (source, target))
     number = transact(engine, _begin, entry, max(numbers) + 1)
     files = [snapshot_name(number, one) for one in source.snapshots(entry.gallery_id)]
     UnneededFiles(engine).add(files)
     try:
-        put = folder.put if folder else None
-        replace_crops(engine, number, entry.embedding_fingerprint, source.crops(entry), put)
+        replace_crops(engine, number, entry.embedding_fingerprint, source.crops(entry))
         others = _others(source.engine, entry.gallery_id, number)
         while some := dict(itertools.islice(others, ENTRIES_AT_ONCE)):
             transact(engine, _put_all, some)

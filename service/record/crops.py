@@ -57,7 +57,7 @@ from service.record.records import (
     RequestKey,
     StoredCrop,
 )
-from service.record.replacing import Archive, KeepFiles, archive, replace_crops
+from service.record.replacing import Archive, archive, replace_crops
 
 NAMED_IN_WARNINGS = 3
 # It names neither that crop's identity nor its camera: a key that may only enroll must not learn
@@ -316,12 +316,11 @@ class Crops(RecordPart):
         gallery_id: int,
         embedding_fingerprint: str,
         crops: Iterable[ArchivedCrop],
-        keep: KeepFiles | None = None,
     ) -> int:
         """Puts an archive's crops in the place of a gallery's own, at once; answers its version."""
         # A person whose forgetting was cut off would come back with those crops.
         finish_change(self._engine, gallery_id)
-        return replace_crops(self._engine, gallery_id, embedding_fingerprint, crops, keep)
+        return replace_crops(self._engine, gallery_id, embedding_fingerprint, crops)
 
     def _crop(self, at: Generation, crop_id: str) -> StoredCrop | None:
         found = read_crops(self._reader, at, rows_of_ids(self._reader, at, [crop_id]))

@@ -189,7 +189,7 @@ class Engine(Protocol):
     """An ordered map of bytes; it is read from any thread, and written from one at a time."""
 
     outside: PictureFolder | None
-    """Where vectors are kept too; None where all lie in the record."""
+    """Where pictures are kept, and beside Redis vectors; None where all lie in the record."""
 
     @property
     def changes(self) -> ChangeStream | None:

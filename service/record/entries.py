@@ -19,6 +19,7 @@ from service.record.engine import (
     ALL,
     CHECKSUM_BYTES,
     LOOKUP,
+    Engine,
     Reader,
     Scan,
     Transaction,
@@ -112,7 +113,8 @@ def read_contents(
     """Crops with their contents, without those that are removed meanwhile.
 
     Args:
-        pictures: also reads these, and does not ask whether a crop is found by its crop_id.
+        pictures: also reads these, of which one outside the record may be missing, and does not
+            ask whether a crop is found by its crop_id.
 
     Raises:
         ServiceError: a part of a crop is missing, or not what was written.
@@ -128,6 +130,8 @@ def read_contents(
         named.update(itertools.islice(contents.items(), kinds))
     bodies = reader.get(list(named), list(named.values()))
     vectors = _with_outside(reader, at, crops, bodies[1::kinds])
+    elsewhere = [crop.crop_id for crop in crops if pictures and crop.elsewhere]
+    outside = dict(zip(elsewhere, _read_outside(reader, at, elsewhere), strict=True))
     for place, (crop, vector) in enumerate(zip(crops, vectors, strict=True)):
         row_id, _, *picture = bodies[place * kinds : (place + 1) * kinds]
         lost = "vector" if vector is None else ""
@@ -138,11 +142,11 @@ def read_contents(
             if not found:
                 raise reader.engine.damage(f"crop {crop.crop_id} is not found by its crop_id")
             entry = require_entry(reader, at.gallery_id)
-            outside = f", from GMN_IMAGES_URL too, in gallery {entry.name}" if entry.outside else ""
-            raise reader.engine.damage(f"the {lost} of crop {crop.crop_id} is gone{outside}")
+            where = f", from GMN_IMAGES_URL too, in gallery {entry.name}" if entry.outside else ""
+            raise reader.engine.damage(f"the {lost} of crop {crop.crop_id} is gone{where}")
         # One that is relabelled meanwhile too: the change that follows has the new label.
         if vector is not None and not lost:
-            content = picture[0] if picture else None
+            content = outside.get(crop.crop_id) if crop.elsewhere else next(iter(picture), None)
             yield ArchivedCrop(crop, np.frombuffer(vector, "<f4"), content)
 
 
@@ -150,12 +154,10 @@ def _with_outside(
     reader: Reader, at: Generation, crops: Sequence[StoredCrop], vectors: Sequence[bytes | None]
 ) -> list[bytes | None]:
     """The vectors of crops, those too that are kept outside the record."""
-    found, folder = list(vectors), reader.engine.outside
+    found = list(vectors)
     missing = [place for place, vector in enumerate(vectors) if vector is None]
-    if folder is None or not missing:
-        return found
     names = [vector_name(crops[place].crop_id, at.side) for place in missing]
-    contents = folder.views.wait(folder.get_all, at.gallery_id, names)
+    contents = _read_outside(reader, at, names)
     for place, name, content in zip(missing, names, contents, strict=True):
         body = content and content[CHECKSUM_BYTES:]
         if body and sealed_vector(at.gallery_id, name, body) != content:
@@ -167,17 +169,28 @@ def _with_outside(
     return found
 
 
+def _read_outside(reader: Reader, at: Generation, names: Sequence[str]) -> list[bytes | None]:
+    """Files that are kept outside the record; None for each that is not there."""
+    folder = reader.engine.outside
+    if folder is None or not names:
+        return [None] * len(names)
+    return folder.views.wait(folder.get_all, at.gallery_id, names)
+
+
+def vectors_outside(engine: Engine) -> bool:
+    """Whether vectors of new crops are kept outside the record: in a file they never are."""
+    return engine.outside is not None and engine.changes is not None
+
+
 def vector_name(crop_id: str, side: int) -> str:
     """The name of a crop's vector outside the record, beside its picture."""
     return f"{crop_id}.{side}.f32"
 
 
-def files_of(
-    gallery_id: int, crop: ArchivedCrop, side: int | None, picture: bool = True
-) -> dict[str, bytes]:
+def files_of(gallery_id: int, crop: ArchivedCrop, side: int | None) -> dict[str, bytes]:
     """What is kept of a crop outside the record, by name: its picture, and its vector of a side."""
     files = {}
-    if picture and crop.picture is not None:
+    if crop.picture is not None:
         files[crop.record.crop_id] = crop.picture
     if side is not None:
         name = vector_name(crop.record.crop_id, side)

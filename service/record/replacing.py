@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -35,6 +35,7 @@ from service.record.entries import (
     require_entry,
     scan_crops,
     vector_name,
+    vectors_outside,
 )
 from service.record.galleries import drop_calibrations
 from service.record.garbage import (
@@ -48,8 +49,6 @@ from service.record.garbage import (
 from service.record.records import ArchivedCrop, GalleryRecord, StoredCrop
 
 RowVectors = Sequence[tuple[int, NDArray[np.float32]]]
-KeepFiles = Callable[[int, Mapping[str, bytes]], None]
-"""Keeps files of a gallery, by name."""
 CROPS_AT_ONCE, CROPS_PER_READ, CHANGES_PER_READ = 500, 100, 10_000
 # Then a copy ends also where its gallery is written without a pause.
 FOLLOWED_FOR_SECONDS = 60.0
@@ -209,35 +208,27 @@ def _changed_rows(engine: Engine, gallery_id: int, sequence: int) -> Iterator[Se
 
 
 def replace_crops(
-    engine: Engine,
-    gallery_id: int,
-    embedding_fingerprint: str,
-    crops: Iterable[ArchivedCrop],
-    keep: KeepFiles | None = None,
+    engine: Engine, gallery_id: int, embedding_fingerprint: str, crops: Iterable[ArchivedCrop]
 ) -> int:
     """Puts an archive's crops in the place of a gallery's own, at once; answers its version.
 
     Crops keep their ids and get new rows; what was removed since the archive was made stays
     removed.
 
-    Args:
-        keep: keeps pictures outside the record; None for inside.
-
     Raises:
         UnknownGallery: the gallery was deleted.
         RecordUnavailable: a part took so long that the generation was given up.
     """
     filled, files = transact(engine, _begin, gallery_id), dict[str, bytes]()
-    side = filled.side if filled.outside else None
-    put = keep or (engine.outside and engine.outside.put)
+    side, folder = filled.side if filled.outside else None, engine.outside
     try:
         for part in _parts(crops):
-            filled, landed = transact(engine, _put, filled, part, keep is None)
-            for crop in landed:
-                files |= files_of(gallery_id, crop, side, picture=keep is not None)
+            filled, landed = transact(engine, _put, filled, part)
             # After their crops, with which they are removed where this ends early.
-            if put and files:
-                put(gallery_id, files)
+            if folder:
+                for crop in landed:
+                    files |= files_of(gallery_id, crop, side)
+                folder.changes.wait(folder.put, gallery_id, files)
             files = {}
         failpoint("restore.generation-filled")
         version = None
@@ -262,7 +253,7 @@ def _begin(transaction: Transaction, gallery_id: int) -> GalleryRecord:
     """The gallery's entry as it would be with a new generation, empty so far."""
     entry = require_entry(transaction, gallery_id)
     entry.generations += 1
-    outside = transaction.engine.outside is not None
+    outside = vectors_outside(transaction.engine)
     # Names outside are not of a generation: each one has a side of its own.
     entry.sides += outside
     put_entry(transaction, entry)
@@ -278,9 +269,9 @@ def _begin(transaction: Transaction, gallery_id: int) -> GalleryRecord:
 
 
 def _put(
-    transaction: Transaction, filled: GalleryRecord, crops: Sequence[ArchivedCrop], inside: bool
+    transaction: Transaction, filled: GalleryRecord, crops: Sequence[ArchivedCrop]
 ) -> tuple[GalleryRecord, list[ArchivedCrop]]:
-    """Adds crops, with their pictures inside or without.
+    """Adds crops, without what is kept outside.
 
     Returns:
         The entry with them counted, and those that were not removed since.
@@ -293,6 +284,7 @@ def _put(
     gone = transaction.get([tombstone(after.gallery_id, one) for one in ids])
     left = [crop for crop, tomb in zip(crops, gone, strict=True) if tomb is None]
     outside = after.side if after.outside else None
+    inside = transaction.engine.outside is None
     kept = left if inside else [replace(one, picture=None) for one in left]
     CropChanges(transaction, after).put_all([replace(one, outside=outside) for one in kept])
     entry.rows = after.rows

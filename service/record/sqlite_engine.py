@@ -175,6 +175,7 @@ class SqliteEngine:
     def moment(self) -> Iterator[SqliteEngine]:
         """The record as it is now; what is deleted meanwhile leaves the log once this has ended."""
         held = SqliteEngine(self.path, only_read=True)
+        held.outside = self.outside
         with self._opening:
             self._moments += 1
         try:

@@ -180,7 +180,7 @@ def test_vectors_of_a_side_that_is_being_removed_go_with_their_crops(place, monk
     else:
         with place.record.crops.archive(place.number) as archive:
             found = list(archive.crops)
-        place.record.crops.replace(place.number, OTHER_EMBEDDER, found, place.pictures.put)
+        place.record.crops.replace(place.number, OTHER_EMBEDDER, found)
         kept = both(ids, place.entry.side)
     place.record.collect_garbage()
     place.sweep()
@@ -213,7 +213,7 @@ def test_an_enrolment_that_a_restore_overtakes_keeps_its_vector_inside(place):
     crops = [new_crop(2)]
     target = SimpleNamespace(gallery_id=place.number)
     late = asyncio.run(keep_elsewhere(place, place.pictures, target, crops))
-    place.record.crops.replace(place.number, EMBEDDER, kept, place.pictures.put)
+    place.record.crops.replace(place.number, EMBEDDER, kept)
     assert place.entry.side == 1
     place.record.crops.enroll(place.number, EMBEDDER, late)
     assert len(place.vectors()) == 2
@@ -235,7 +235,7 @@ def test_a_restore_that_is_cut_off_leaves_the_vectors_that_are_searched(place, m
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        place.record.crops.replace(place.number, EMBEDDER, cut_off(), place.pictures.put)
+        place.record.crops.replace(place.number, EMBEDDER, cut_off())
     place.sweep()
     assert (sorted(one[0] for one in place.vectors().values()), place.files()) == (
         [1.25, 2.25],
@@ -243,7 +243,7 @@ def test_a_restore_that_is_cut_off_leaves_the_vectors_that_are_searched(place, m
     )
 
 
-def test_what_a_restore_gave_up_writing_is_swept_up_when_it_lands_late(place):
+def test_what_a_restore_gave_up_writing_is_swept_up_when_it_lands_late(place, monkeypatch):
     ids, late = place.enroll(new_crop(1)), {}
     with place.record.crops.archive(place.number) as archive:
         kept = list(archive.crops)
@@ -252,8 +252,10 @@ def test_what_a_restore_gave_up_writing_is_swept_up_when_it_lands_late(place):
         late.update(files)
         raise RecordUnavailable("the store of images does not answer")
 
-    with pytest.raises(RecordUnavailable, match="store of images"):
-        place.record.crops.replace(place.number, EMBEDDER, kept, hang)
+    with monkeypatch.context() as patch:
+        patch.setattr(place.pictures, "put", hang)
+        with pytest.raises(RecordUnavailable, match="store of images"):
+            place.record.crops.replace(place.number, EMBEDDER, kept)
     place.sweep()
     place.pictures.put(place.number, late)
     assert place.files() == both(ids) | {f"{ids[0]}.1.f32"}
