@@ -71,10 +71,6 @@ class Demand(NamedTuple):
             raise InputProblem(f"{name}: no file of unit costs has it; add it to that of --units")
         return self.units[name].value
 
-    def core_ms(self, name: str) -> float:
-        """A duration during which all cores of the machine were busy, times these cores."""
-        return self.cost(name) * self.units[name].cores
-
     @property
     def enrolled_per_second(self) -> float:
         """Crops that the cameras add."""
@@ -85,12 +81,22 @@ class Demand(NamedTuple):
         """Of a feature, over that of the features that were measured."""
         return self.assumed["dimension"] / self.cost("dimension")
 
-    def search(self, layout: str) -> str:
-        """The unit cost of a layout's search."""
-        if layout == MILVUS:
-            return "milvus_ms_per_million"
-        proposed = self.crops >= self.assumed["ann_from_crops"]
-        return "ann_ms_per_million" if proposed else "flat_ms_per_million"
+    @property
+    def has_codes(self) -> bool:
+        """Whether the index of a process proposes from product codes."""
+        return self.crops >= self.assumed["ann_from_crops"]
+
+    def search_ms(self, layout: str) -> tuple[float, float]:
+        """Of one search: the processor time, and the time on a machine that does nothing else."""
+        millions = self.width * self.crops / 1e6
+        if layout != MILVUS and self.has_codes:
+            # On one thread.
+            spent = millions * self.cost("ann_ms_per_million")
+            return spent, spent
+        name = "milvus_ms_per_million" if layout == MILVUS else "flat_ms_per_million"
+        # All cores of the machine were busy.
+        spent = millions * self.cost(name) * self.units[name].cores
+        return spent, spent / self.assumed["cores"]
 
 
 def components(demand: Demand, layout: str) -> list[Component]:
@@ -99,20 +105,18 @@ def components(demand: Demand, layout: str) -> list[Component]:
     cores = assumed["cores"] * assumed["busy"]
     memory, disk = (assumed[name] * assumed["filled"] for name in ("memory_gib", "disk_gib"))
     queries, enrolled = demand.queries_per_second, demand.enrolled_per_second
-    searched = demand.search(layout)
-    millions = demand.width * crops / 1e6
-    one_search = millions * demand.core_ms(searched)
-    searching = queries * one_search / 1000
+    spent, one_search = demand.search_ms(layout)
+    searching = queries * spent / 1000
     computed = queries * cost(f"query_ms_{demand.artefact}") / 1000
     computed += enrolled * cost(f"enroll_ms_{demand.artefact}") / 1000
     vector, indexed = 4 * assumed["dimension"], 0.0
     if layout != MILVUS:
         computed += searching
-        copy = assumed["dimension"] / 4 if searched == "ann_ms_per_million" else 0.0
+        copy = assumed["dimension"] / 4 if demand.has_codes else 0.0
         indexed = crops * (vector + copy + cost("crop_anon_bytes"))
     found = [
         Component("memory of a process", (cost("process_bytes") + indexed) / GIB, memory, "GiB"),
-        Component("one search", one_search / assumed["cores"], assumed["search_ms"], "ms"),
+        Component("one search", one_search, assumed["search_ms"], "ms"),
         Component("processor", computed, cores if layout == PROCESS else None, "cores", "load"),
     ]
     if OF_A_GPU in demand.units:

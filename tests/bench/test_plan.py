@@ -73,9 +73,10 @@ def test_a_small_gallery_is_one_process(units: Path) -> None:
     assert (answer["layout"], answer["fits"], answer["too_small"]) == (PROCESS, True, {})
 
 
-def test_a_large_gallery_has_the_copy_that_proposes(units: Path) -> None:
+def test_a_large_gallery_has_codes_that_one_thread_scans(units: Path) -> None:
     found = needs(demand(units, 1_000_000), PROCESS)
-    assert found["one search"] == pytest.approx(5.0)
+    assert found["one search"] == pytest.approx(10.0)
+    assert found["processor"] == pytest.approx(10 * (30 + 10) / 1000)
     assert found["memory of a process"] == pytest.approx(1 + 1e6 * (4.25 * 256 + 100) / GIB)
 
 
