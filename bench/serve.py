@@ -101,7 +101,7 @@ def bench_serving(name: str, artefact: str | None = None) -> BenchResult:
     result, *beside = [_measure(name, one) for one in ((artefact,) if artefact else ARTEFACTS)]
     units = _units_of(name, [one.details for one in (result, *beside)])
     for one in beside:
-        ratio = {"ratio": one.ratio, "spread": one.spread, "reached": one.reached}
+        ratio = one.model_dump(include={"ratio", "spread", "reach", "reached"})
         result.details[one.details["artefact"]] = ratio | one.details
     result.details["units"] = units
     return result

@@ -66,7 +66,7 @@ def condense_bench(printed: dict[str, Any]) -> list[dict[str, Any]]:
     details = dict(printed["details"])
     beside = details.pop("small", None)
     details.pop("units", None)
-    first = details | {name: printed[name] for name in ("ratio", "spread")}
+    first = details | {name: printed[name] for name in ("ratio", "spread", "reach")}
     return [{"bench": printed["bench"]} | row for row in (first, beside) if row]
 
 
@@ -81,16 +81,20 @@ def bench_table(rows: list[dict[str, Any]]) -> str:
         "p50 ms": "p50_ms",
         "p99 ms": "p99_ms",
     }
-    lines = []
+    lines: list[list[str | None]] = []
     for row in rows:
         low, high = row["spread"]
-        taken = row.get("service_ms")
+        taken, share = row.get("service_ms"), row.get("stages_share_of_wall")
         cells = [row["bench"], row["artefact"], f"{row['ratio']:.2f}, {low:.2f}–{high:.2f}"]
+        cells += [None if row["reach"] is None else f"{row['reach']:.2f}"]
         cells += [f"{row[name]:.1f}" for name in figures.values()]
-        cells.append(f"{100 * row['client_share_of_processor']:.1f}%")
-        lines.append(cells + [f"{taken[name]:.1f}" if taken else None for name in phases])
-    titles = ("bench", "artefact", "ratio, of rounds", *figures, "client's share")
-    return table((*titles, *(f"{name} ms" for name in phases)), lines)
+        cells += [f"{row['p99_ms'] / row['p50_ms']:.1f}"]
+        cells += [f"{100 * row['client_share_of_processor']:.1f}%"]
+        cells += [f"{taken[name]:.1f}" if taken else None for name in phases]
+        lines.append([*cells, None if share is None else f"{share:.2f}"])
+    titles = ("bench", "artefact", "ratio, of rounds", "aim", *figures, "p99 / p50")
+    stages = (*(f"{name} ms" for name in phases), "stages of wall")
+    return table((*titles, "client's share", *stages), lines)
 
 
 def steps_table(rows: list[dict[str, Any]]) -> str:

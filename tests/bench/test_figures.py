@@ -132,13 +132,16 @@ def test_what_a_service_was_seen_doing_is_a_table_of_steps() -> None:
 
 
 def test_a_serving_bench_is_a_row_for_each_network() -> None:
-    beside = SIDE | {"artefact": "small", "ratio": 0.4, "spread": [0.3, 0.5]}
-    printed = {"bench": "embed", "ratio": 0.8, "spread": [0.7, 0.9], "details": SIDE}
+    stages = dict.fromkeys(("decode", "queue", "embed", "search", "rerank", "wall"), 1.5)
+    beside = SIDE | {"artefact": "small", "ratio": 0.4, "spread": [0.3, 0.5], "reach": 0.4}
+    beside |= {"service_ms": stages, "stages_share_of_wall": 0.875}
+    printed = {"bench": "embed", "ratio": 0.8, "spread": [0.7, 0.9], "reach": None}
     printed["details"] = SIDE | {"small": beside}
-    figures = "8.0 | 10.0 | 3.0 | 2.0 | 20.0 | 40.0 | 1.2%"
+    figures = "8.0 | 10.0 | 3.0 | 2.0 | 20.0 | 40.0 | 2.0 | 1.2%"
+    nothing, each = " | ".join("–" * 7), " | ".join(["1.5"] * 6)
     assert markdown(condense_bench(printed)).splitlines()[2:] == [
-        f"| embed | bundled | 0.80, 0.70–0.90 | {figures} | – | – | – | – | – | – |",
-        f"| embed | small | 0.40, 0.30–0.50 | {figures} | – | – | – | – | – | – |",
+        f"| embed | bundled | 0.80, 0.70–0.90 | – | {figures} | {nothing} |",
+        f"| embed | small | 0.40, 0.30–0.50 | 0.40 | {figures} | {each} | 0.88 |",
     ]
 
 
@@ -183,11 +186,11 @@ def test_reports_and_protocols_become_one_table_of_a_page(page: Path, tmp_path: 
 
 
 def test_several_benches_of_one_file_become_one_table(page: Path, tmp_path: Path) -> None:
-    printed = {"ratio": 0.8, "spread": [0.7, 0.9], "details": SIDE}
+    printed = {"ratio": 0.8, "spread": [0.7, 0.9], "reach": 0.65, "details": SIDE}
     both = [{"bench": name} | printed for name in "ab"]
     (tmp_path / "serving.json").write_text(json.dumps(both))
     figures.main(["all", str(tmp_path / "serving.json")])
-    assert "\n| a | bundled | 0.80, 0.70–0.90 |" in page.read_text()
+    assert "\n| a | bundled | 0.80, 0.70–0.90 | 0.65 |" in page.read_text()
     assert "\n| b | bundled | 0.80, 0.70–0.90 |" in page.read_text()
 
 
