@@ -11,7 +11,7 @@ from service.record.engine import Change
 from service.record.record import Record
 from service.record.records import Enrolment, IndexedCrop, Relabelling, Removal
 from service.search.index import GalleryIndex
-from service.search.index_files import DamagedFiles, Stored
+from service.search.index_files import DamagedFiles, FileSet
 
 log = logging.getLogger(__name__)
 # The vectors of so many changes are held at once.
@@ -68,16 +68,24 @@ def fill(record: Record, gallery: Gallery, crops: int) -> None:
     """Fills a gallery's empty index, from files that are no more than behind or else the record.
 
     Args:
-        crops: how many the record has.
+        crops: how many the record has; of few there are no files.
     """
     index = gallery.own_index
     if index is None:
         return
-    for stored in gallery.stored_indexes(index, crops):
-        if _go_on_from(record, gallery, index, stored):
-            return
+    version = gallery.version
+    folder = index.folder if index.folder and crops >= index.folder.least_crops else None
+    for files in folder.sets() if folder else ():
+        try:
+            if _go_on_from(record, gallery, index, files):
+                return
+        except (DamagedFiles, IndexMismatch) as damage:
+            files.move_aside(damage)
+        except OSError as error:
+            log.error("gallery %s: %s cannot be read: %s", gallery.name, files.folder, error)
+        gallery.version = version
         index.clear()
-        stored.files.close()
+        files.close()
     try:
         index.use_files(crops)
         index.add(record.crops.vectors(gallery.gallery_id))
@@ -87,29 +95,30 @@ def fill(record: Record, gallery: Gallery, crops: int) -> None:
         index.add(record.crops.vectors(gallery.gallery_id))
 
 
-def _go_on_from(record: Record, gallery: Gallery, index: GalleryIndex, stored: Stored) -> bool:
+def _go_on_from(record: Record, gallery: Gallery, index: GalleryIndex, files: FileSet) -> bool:
+    """Opens files and applies what the record has since; False where they are of no use.
+
+    Raises:
+        DamagedFiles, IndexMismatch: they are not what was written.
+        OSError: they cannot be read.
+    """
+    stored = files.read()
+    if stored is None or not stored.named.items() >= gallery.stored_as().items():
+        return False
     version, position = stored.named["version"], stored.named["position"]
     changes = record.history.since(gallery.gallery_id, version, position)
     if changes is None:
         log.warning("gallery %s: its stored index is of another history", gallery.name)
         return False
     rows = rows_of(changes)
-    try:
-        index.open_files(stored, rows["removed"], rows["relabelled"])
-        gallery.version, gallery.crops = version, index.count
-        for first in range(0, len(changes), CHANGES_PER_STEP):
-            apply = read_changes(record, gallery, changes[first : first + CHANGES_PER_STEP])
-            if apply is None:
-                return False
-            apply()
-    except (DamagedFiles, IndexMismatch) as damage:
-        stored.files.move_aside(damage)
-        return False
-    except OSError as error:
-        log.error("gallery %s: its stored index cannot be read: %s", gallery.name, error)
-        return False
+    index.open_files(stored, rows["removed"], rows["relabelled"])
+    gallery.version, gallery.crops = version, index.count
+    for first in range(0, len(changes), CHANGES_PER_STEP):
+        apply = read_changes(record, gallery, changes[first : first + CHANGES_PER_STEP])
+        if apply is None:
+            return False
+        apply()
     now = record.galleries.get(gallery.gallery_id)
     if now and now.version == gallery.version and now.crops != index.count:
-        stored.files.move_aside(f"{index.count} crops of {now.crops}")
-        return False
+        raise DamagedFiles(f"{index.count} crops of {now.crops}")
     return True

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from service.errors import NeedsReindex
+from service.milvus.index import MilvusIndex
 from service.record.records import Enrolment, GalleryRecord, GallerySettings, Relabelling, Removal
-from service.search.candidates import OutsideIndex, SearchedIndex
 from service.search.index import GalleryIndex
-from service.search.index_files import DamagedFiles, IndexFolder, Stored
-
-log = logging.getLogger(__name__)
+from service.search.index_files import IndexFolder, Stored
 
 # One committed change of a gallery's crops.
 CropsChange = Enrolment | Removal | Relabelling
+SearchedIndex = GalleryIndex | MilvusIndex
 # By a gallery's number and an embedder's fingerprint.
-MakeIndex = Callable[[int, str], OutsideIndex]
+MakeIndex = Callable[[int, str], MilvusIndex]
 
 
 class IndexMismatch(Exception):
@@ -63,7 +61,7 @@ class Gallery:
         self._embedders = embedders
         self._secret, self._outside, self._folder = secret, outside, folder
         self._indexed_by = ""
-        self.outside_index: OutsideIndex | None = None
+        self.outside_index: MilvusIndex | None = None
         self.own_index: GalleryIndex | None = None
         self.follow_record(record)
         self.version = record.version
@@ -101,24 +99,6 @@ class Gallery:
             raise NeedsReindex(self.name, self.embedding_fingerprint, self.newest_embedder)
         return index
 
-    def stored_indexes(self, index: GalleryIndex, crops: int) -> Iterator[Stored]:
-        """Checkpoints of its own index in files, one at a time, that no other process holds.
-
-        Args:
-            crops: how many the record has; of few there are no files.
-        """
-        folder = self._folder
-        for files in folder.sets() if folder and crops >= folder.least_crops else ():
-            try:
-                stored = files.read()
-                if stored and stored.named.items() >= self._stored_as(index).items():
-                    yield stored
-            except DamagedFiles as damage:
-                files.move_aside(damage)
-            except OSError as error:
-                log.error("%s cannot be read: %s", files.folder, error)
-            files.close()
-
     def checkpoint(self, position: str) -> Stored | None:
         """What its index shows, to be written to its files; None where it has none.
 
@@ -129,22 +109,21 @@ class Gallery:
         if index is None or not self.consistent:
             return None
         known = {"version": self.version, "position": position}
-        return index.table.checkpoint({**self._stored_as(index), **known})
+        return index.table.checkpoint({**self.stored_as(), **known})
 
     def discard_files(self) -> None:
         """Removes the files of its index, which is not to be searched any more."""
         if self.own_index is not None:
             self.own_index.table.discard()
 
-    def _stored_as(self, index: GalleryIndex) -> dict[str, Any]:
-        """What files of its index have to be of."""
-        secret = hashlib.sha256(self._secret).hexdigest()
+    def stored_as(self) -> dict[str, Any]:
+        """What files of its own index have to be of."""
         return {
             "format": 2,
             "gallery": self.gallery_id,
             "embedder": self._indexed_by,
-            "secret": secret,
-            "dimension": index.dimension,
+            "secret": hashlib.sha256(self._secret).hexdigest(),
+            "dimension": self._embedders.get(self._indexed_by),
         }
 
     def image_url(self, crop_id: str) -> str:

@@ -126,13 +126,13 @@ class MilvusIndex:
     def search(
         self, queries: NDArray[np.float32], limit: int, wanted: Filter = EVERY_CROP
     ) -> Candidates:
-        """As of every `SearchedIndex`."""
+        """As of a `GalleryIndex`."""
         return self._search(queries, limit, wanted, grouped=False)
 
     def search_groups(
         self, queries: NDArray[np.float32], limit: int, wanted: Filter = EVERY_CROP
     ) -> Candidates:
-        """As of every `SearchedIndex`."""
+        """As of a `GalleryIndex`."""
         return self._search(queries, limit, wanted, grouped=True)
 
     def identities(self, _: Filter = EVERY_CROP) -> int:

@@ -1,37 +1,31 @@
-"""What every index of a gallery answers, in this process or outside it: candidates by cosine."""
+"""What an index of a gallery answers, in this process or outside it: candidates by cosine."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from service.record.records import CropLabel
-from service.search.filters import EVERY_CROP, Filter
+from service.search.table import RowTable
 
 EXACT_ROWS = 1024
 
 
-class CropSource(Protocol):
-    """Vectors and labels of crops, by private row numbers."""
+@dataclass(frozen=True)
+class FetchedCrops:
+    """Crops that an index outside this process has sent; in parallel."""
 
-    @property
-    def row_ids(self) -> NDArray[np.int64]:
-        """The record's ids, `(n,)`."""
-
-    @property
-    def groups(self) -> NDArray[np.int64]:
-        """As `Candidates` has them, `(n,)`."""
-
-    @property
-    def vectors(self) -> NDArray[np.float32]:
-        """As the embedder gave them, `(n, d)`."""
+    row_ids: NDArray[np.int64]
+    groups: NDArray[np.int64]
+    vectors: NDArray[np.float32]
+    labels: Sequence[CropLabel]
 
     def label(self, row: int) -> CropLabel:
         """The label of one."""
+        return self.labels[row]
 
 
 @dataclass(frozen=True)
@@ -54,7 +48,7 @@ class Candidates:
     cosines: NDArray[np.float32]
     groups: NDArray[np.int64]
     searched: int
-    _source: CropSource
+    _source: RowTable | FetchedCrops
     _rows: NDArray[np.int64]
     version: int | None = None
 
@@ -106,83 +100,11 @@ class Candidates:
         return list(map(self._source.label, self._rows.tolist()))
 
 
-@dataclass(frozen=True)
-class FetchedCrops:
-    """Crops that an index outside this process has sent; in parallel."""
-
-    row_ids: NDArray[np.int64]
-    groups: NDArray[np.int64]
-    vectors: NDArray[np.float32]
-    labels: Sequence[CropLabel]
-
-    def label(self, row: int) -> CropLabel:
-        """The label of one."""
-        return self.labels[row]
-
-
-class SearchedIndex(Protocol):
-    """What searches ask of a gallery's index, in this process or outside it.
-
-    Attributes:
-        counts_filtered: whether `identities` follows a filter.
-    """
-
-    counts_filtered: bool
-
-    @property
-    def kind(self) -> str:
-        """What searches without a filter go through, in FAISS's words, or `milvus`."""
-
-    @property
-    def dtype(self) -> str:
-        """The type that proposals are compared in; their cosines are exact."""
-
-    @property
-    def recall(self) -> float | None:
-        """Measured share of the 100 nearest that a search without filter finds; None: all."""
-
-    @property
-    def bytes(self) -> int:
-        """Memory of the vectors in this process."""
-
-    def search(
-        self, queries: NDArray[np.float32], limit: int, wanted: Filter = EVERY_CROP
-    ) -> Candidates:
-        """The `limit` crops with the highest mean cosine to the queries.
-
-        Args:
-            queries: features `(m, d)` of one person, not of unit length.
-            limit: the number of crops at most.
-            wanted: which crops may be returned, all by default.
-        """
-
-    def search_groups(
-        self, queries: NDArray[np.float32], limit: int, wanted: Filter = EVERY_CROP
-    ) -> Candidates:
-        """The nearest crop of each of the `limit` nearest identities.
-
-        A crop without an identity is a group of its own. The arguments are those of `search`.
-        """
-
-    def identities(self, wanted: Filter = EVERY_CROP) -> int:
-        """The number of identities that a search covers; a crop without one counts by itself.
-
-        Single crops that are left out are counted still.
-        """
-
-    def find(self, crop_id: str) -> tuple[CropLabel, NDArray[np.float32]] | None:
-        """The label and the feature `(d,)` of a crop; None where it is not there."""
-
-
-class OutsideIndex(SearchedIndex, Protocol):
-    """An index outside this process; its calls block."""
-
-    def version(self) -> int:
-        """The gallery's version that searches show."""
-
-
 def scored(
-    source: CropSource, rows: NDArray[np.int64], query: NDArray[np.float64], searched: int
+    source: RowTable | FetchedCrops,
+    rows: NDArray[np.int64],
+    query: NDArray[np.float64],
+    searched: int,
 ) -> Candidates:
     """Crops in order, with their exact cosines to the mean direction of queries `(d,)`."""
     row_ids, groups = source.row_ids[rows], source.groups[rows]

@@ -13,8 +13,6 @@ from numpy.typing import NDArray
 from service.record.records import CropLabel
 
 Rows = NDArray[np.int64]
-# More are counted quicker without being sorted.
-FEW_ROWS = 10_000
 Item = TypeVar("Item", bound=np.generic)
 
 
@@ -69,51 +67,46 @@ class View:
         self._wanted = wanted
         self._passes = np.zeros(0, np.bool_)
         self.mask = np.zeros(capacity, np.bool_)
-        self.identities = 0
+        self.identities = self._unnamed = 0
         self._rows_of = np.zeros(0, np.int32)
 
     def grow(self, capacity: int) -> None:
         """Makes room for rows."""
         self.mask = grown(self.mask, capacity)
 
-    def passing(self, cameras: NDArray[np.int32], known: Mapping[str, int]) -> NDArray[np.bool_]:
-        """Which rows are of its cameras, by the codes of theirs; the last one's stands for none."""
+    def add(
+        self,
+        rows: Rows,
+        groups: NDArray[np.int32],
+        cameras: NDArray[np.int32],
+        known: Mapping[str, int],
+    ) -> None:
+        """Adds those of some rows that are of its cameras.
+
+        Args:
+            groups: numbers of theirs; -1 for none.
+            cameras: codes of theirs, as `known` has them; -1 for none.
+        """
         if len(self._passes) <= len(known):
             self._passes = np.array([*map(self._wanted.passes_camera, [*known, None])])
-        return self._passes[cameras]
-
-    def add(self, rows: Rows, groups: NDArray[np.int32]) -> None:
-        """Adds rows, that are not in it, with their groups' numbers; -1 for none."""
-        self.mask[rows] = True
-        found, counts = _counted(groups)
-        if len(found) and found[-1] >= len(self._rows_of):
-            self._rows_of = grown(self._rows_of, 2 * int(found[-1]) + 2)
-        self.identities += int(np.count_nonzero(self._rows_of[found] == 0))
-        self.identities += int(np.count_nonzero(groups < 0))
-        self._rows_of[found] += counts
+        passing = self._passes[cameras]
+        self.mask[rows[passing]] = True
+        self._count(groups[passing], 1)
 
     def remove(self, rows: Rows, groups: NDArray[np.int32]) -> None:
         """Removes those of these rows that are in it."""
         there = self.mask[rows]
-        rows, groups = rows[there], groups[there]
         self.mask[rows] = False
-        found, counts = _counted(groups)
-        self._rows_of[found] -= counts
-        self.identities -= int(np.count_nonzero(self._rows_of[found] == 0))
-        self.identities -= int(np.count_nonzero(groups < 0))
+        self._count(groups[there], -1)
 
-
-def _counted(groups: NDArray[np.int32]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    groups = groups[groups >= 0]
-    if len(groups) < 2:
-        return groups, np.ones(len(groups), np.int32)
-    if len(groups) < FEW_ROWS:
-        found, counts = np.unique(groups, return_counts=True)
-    else:
-        counts = np.bincount(groups)
-        found = np.flatnonzero(counts).astype(np.int32)
-        counts = counts[found]
-    return found, counts.astype(np.int32)
+    def _count(self, groups: NDArray[np.int32], change: int) -> None:
+        named = groups[groups >= 0]
+        highest = int(named.max(initial=-1))
+        if highest >= len(self._rows_of):
+            self._rows_of = grown(self._rows_of, 2 * highest + 2)
+        np.add.at(self._rows_of, named, np.int32(change))
+        self._unnamed += change * (len(groups) - len(named))
+        self.identities = self._unnamed + int(np.count_nonzero(self._rows_of))
 
 
 def grown(array: NDArray[Item], capacity: int) -> NDArray[Item]:

@@ -55,6 +55,7 @@ class GalleryIndex:
     miss some in a search without a filter.
     """
 
+    # Whether `identities` follows a filter.
     counts_filtered = True
 
     def __init__(
@@ -143,7 +144,13 @@ class GalleryIndex:
     def search(
         self, queries: NDArray[np.float32], limit: int, wanted: Filter = EVERY_CROP
     ) -> Candidates:
-        """As of every `SearchedIndex`."""
+        """The `limit` crops with the highest mean cosine to the queries.
+
+        Args:
+            queries: features `(m, d)` of one person, not of unit length.
+            limit: the number of crops at most.
+            wanted: which crops may be returned, all by default.
+        """
         query = mean_direction(queries)
         passing = self.table.select(wanted)
         rows = self._nearest(passing, query.astype(np.float32), limit, wanted == EVERY_CROP)
@@ -152,9 +159,10 @@ class GalleryIndex:
     def search_groups(
         self, queries: NDArray[np.float32], limit: int, wanted: Filter = EVERY_CROP
     ) -> Candidates:
-        """As of every `SearchedIndex`, in one pass.
+        """The nearest crop of each of the `limit` nearest identities, in one pass.
 
-        It is exact, but where product codes propose enough crops of as many identities.
+        A crop without an identity is a group of its own. The arguments are those of `search`. It is
+        exact, but where product codes propose enough crops of as many identities.
         """
         proposed = limit * CROPS_PER_GROUP
         if self.recall is not None and wanted == EVERY_CROP and self._is_small(proposed):
@@ -175,7 +183,10 @@ class GalleryIndex:
         return found[found.first_of_groups()[:limit]]
 
     def identities(self, wanted: Filter = EVERY_CROP) -> int:
-        """As of every `SearchedIndex`; without a filter any thread may ask."""
+        """The number of identities that a search covers; a crop without one counts by itself.
+
+        Single crops that are left out are counted still. Without a filter any thread may ask.
+        """
         return self.table.count_identities(replace(wanted, without=frozenset()))
 
     @property

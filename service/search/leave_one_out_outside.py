@@ -15,10 +15,10 @@ from model.gallery_thresholds import CROPS_PER_IDENTITY, MOST_CROPS, leaders_by_
 from model.search_calibration import FEW_IDENTITIES, RANKS
 from model.stranger_tail import Array, LeftOutSearches
 from service.engine.networks import LoadedModel
-from service.gallery.gallery import Gallery
+from service.gallery.gallery import Gallery, SearchedIndex
 from service.record.records import CropFilter, IndexedCrop
 from service.runtime import Runtime
-from service.search.candidates import Candidates, SearchedIndex
+from service.search.candidates import Candidates
 from service.search.filters import Filter
 from service.search.options import RERANK_DEPTH
 from service.search.ranking import every_score

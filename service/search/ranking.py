@@ -14,10 +14,10 @@ from model.calibration import Scoring
 from model.search_calibration import RANKS, UNNAMED, SearchScores, few_identities, leading_scores
 from service.engine.networks import LoadedModel
 from service.errors import UnknownCrop
-from service.gallery.gallery import Gallery
+from service.gallery.gallery import Gallery, SearchedIndex
 from service.record.records import CropLabel
 from service.search.calibration import CurrentCalibration, Judge
-from service.search.candidates import Candidates, SearchedIndex
+from service.search.candidates import Candidates
 from service.search.filters import Filter
 from service.search.options import RERANK_DEPTH, QueryOptions
 

@@ -85,8 +85,8 @@ class RowTable:
         self.cameras_known: dict[str, int] = {}
         self._group_numbers: dict[int, int] = {}
         self._numbers = np.zeros(0, np.int32)
-        self._all = View(EVERY_CROP, 0)
-        self._views: dict[Filter, View] = {}
+        # The one of every crop stays the first.
+        self._views = {EVERY_CROP: View(EVERY_CROP, 0)}
         self._selected: tuple[Filter, Rows] | None = None
         # Of a rewritten table: where the texts of its rows began.
         self._copied_from = np.zeros(0, np.int64)
@@ -151,11 +151,6 @@ class RowTable:
         self.changes += len(rows)
 
     @property
-    def identities(self) -> int:
-        """The number of identities, a crop without one counting by itself; any thread may ask."""
-        return self._all.identities
-
-    @property
     def newest(self) -> int:
         """The highest `row_id`, also of a deleted crop; −1 where there is none."""
         return int(self.row_ids[self.size - 1]) if self.size else -1
@@ -212,7 +207,10 @@ class RowTable:
         return rows
 
     def count_identities(self, wanted: Filter) -> int:
-        """The number of identities of the rows that pass a filter, as in `identities`."""
+        """The number of identities of the rows that pass a filter.
+
+        A crop without one counts by itself. Without a filter any thread may ask.
+        """
         if wanted == wanted.of_cameras:
             return self._view(wanted).identities
         numbers = self._numbers[self.select(wanted)]
@@ -317,7 +315,7 @@ class RowTable:
         unnamed = int(np.count_nonzero(codes < 0))
         self._numbers[rows] = np.maximum(numbers - unnamed, UNNAMED)
         self._group_numbers = {code: at for at, code in enumerate(codes[unnamed:].tolist())}
-        self._all.add(rows, self._numbers[rows])
+        self._views[EVERY_CROP].add(rows, *self._counted(rows))
         self.valid_count = len(rows)
 
     def _new_rows(self, count: int) -> Rows:
@@ -374,34 +372,32 @@ class RowTable:
     def _grow(self, capacity: int) -> None:
         names = [*COLUMNS, "_numbers"]
         vars(self).update({name: grown(getattr(self, name), capacity) for name in names})
-        for view in (self._all, *self._views.values()):
+        for view in self._views.values():
             view.grow(capacity)
 
     def _count(self, rows: Rows, shown: bool) -> None:
         """Changes the views as rows begin or cease to be shown with their present labels."""
-        self._selected, numbers = None, self._numbers[rows]
-        for view in (self._all, *self._views.values()):
+        self._selected = None
+        for view in self._views.values():
             if shown:
-                passing = view.passing(self.cameras[rows], self.cameras_known)
-                view.add(rows[passing], numbers[passing])
+                view.add(rows, *self._counted(rows))
             else:
-                view.remove(rows, numbers)
+                view.remove(rows, self._numbers[rows])
+
+    def _counted(self, rows: Rows) -> tuple[NDArray[np.int32], NDArray[np.int32], dict[str, int]]:
+        """What a view counts rows by."""
+        return self._numbers[rows], self.cameras[rows], self.cameras_known
 
     def _view(self, wanted: Filter) -> View:
-        """Of a filter's cameras; the one that was made first gives way to one more."""
+        """Of a filter's cameras; of those with cameras the oldest gives way to one more."""
         cameras = wanted.of_cameras
-        if cameras == EVERY_CROP:
-            return self._all
-        view = self._views.get(cameras)
-        if view is None:
-            view, valid = View(cameras, len(self.row_ids)), self.valid[: self.size]
-            passing = view.passing(self.cameras[: self.size], self.cameras_known)
-            rows = np.flatnonzero(passing & valid)
-            view.add(rows, self._numbers[rows])
-            if len(self._views) == MOST_VIEWS:
-                del self._views[next(iter(self._views))]
+        if cameras not in self._views:
+            rows, view = np.flatnonzero(self.valid[: self.size]), View(cameras, len(self.row_ids))
+            view.add(rows, *self._counted(rows))
+            if len(self._views) > MOST_VIEWS:
+                del self._views[list(self._views)[1]]
             self._views[cameras] = view
-        return view
+        return self._views[cameras]
 
     def _row(self, row_id: int) -> int | None:
         """The row of a crop that is there and not deleted."""

@@ -17,6 +17,7 @@ import pytest
 from service.engine.device import DeviceThread
 from service.errors import DamagedRecord, RecordUnavailable
 from service.gallery.catch_up import read_changes
+from service.gallery.gallery import IndexMismatch
 from service.gallery.registry import DEFAULT_GALLERY, GalleryRegistry
 from service.lifecycle.background import check_record
 from service.ops.health import BlockingPools
@@ -24,6 +25,7 @@ from service.record.engine import Change, transact
 from service.record.entries import put_entry, require_entry
 from service.record.record import open_sqlite
 from service.search import arrays
+from service.search.index import GalleryIndex
 from service.search.index_files import FileSet, IndexFolder
 from tests.service.gallery.new_crops import EMBEDDER, new_crop
 
@@ -199,6 +201,17 @@ def test_damaged_files_are_moved_aside_and_the_record_is_read(serve, filled, nam
     service.save()
     service, before = _again(serve, service)
     assert service.read == []
+    _same(service, before)
+
+
+def test_files_that_turn_out_to_be_damaged_leave_the_version_of_the_record(
+    serve, filled, monkeypatch
+):
+    filled.enroll(new_crop(50, "late"))
+    monkeypatch.setattr(GalleryIndex, "relabel", Mock(side_effect=IndexMismatch("another crop")))
+    service, before = _again(serve, filled)
+    monkeypatch.undo()
+    assert service.read == [1]
     _same(service, before)
 
 
