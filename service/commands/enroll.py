@@ -16,7 +16,7 @@ from typing import Annotated, Any, Unpack
 
 import httpx
 from rich.markup import escape
-from typer import Argument, BadParameter, Context, Exit, Option
+from typer import Argument, Context, Exit, Option
 
 from gmn_client import Client, RequestRefused
 from gmn_client.models import Job
@@ -38,16 +38,10 @@ IDENTITY_HELP = "Whom all images show; for images, folders and zips."
 CAMERA_HELP = (
     "Enroll this camera's images only; for images, a folder or zip, the camera that took them."
 )
-ReportOption = Annotated[
-    Path | None, Option(help="With --job: write what is wrong with which to a CSV.")
-]
 COLUMNS = ("path", "identity", "camera", "captured_at", "external_id", "metadata")
 IGNORED = "ignored"
-REPORT_COLUMNS = ("position", "source", "code", "detail")
-# A spreadsheet runs what begins like a formula, some of them after a tab or a line's end.
-FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
-Problem = tuple[str, str, str, str]
-"""The columns of the report; a crop that was not sent has no position."""
+Problem = tuple[str, str, str]
+"""The name of a crop or file, and code and detail of what is wrong with it."""
 
 
 @with_client
@@ -59,7 +53,6 @@ def enroll(
     camera: Annotated[str | None, Option(help=CAMERA_HELP)] = None,
     split: Annotated[str | None, Option(help="One split only: train, query, gallery.")] = None,
     job: Annotated[bool, Option("--job", help="Send an import, which survives a restart.")] = False,
-    report: ReportOption = None,
     create: Annotated[bool, Option("--create", help="Create a missing gallery.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -80,16 +73,12 @@ def enroll(
     """
     path, started = Path(source), time.perf_counter()
     archives = _archives(path)
-    if report is not None and not (job or archives):
-        raise BadParameter("--report goes with --job or an archive")
     if archives:
         _require_archive(archives[0], split)
         found = Source((), labelled=False)
     else:
         found = find_source(source, context.obj.read_spec).chosen(split, camera, identity)
-    problems = [("", one.name, IGNORED, one.reason) for one in found.ignored]
-    # Before anything is sent: a file that cannot be written is named at once.
-    write_report(report, ())
+    problems = [(one.name, IGNORED, one.reason) for one in found.ignored]
     with _gallery(client, create):
         if archives:
             counts = _import(client, archives, {}, problems, identity=identity, camera=camera)
@@ -99,12 +88,14 @@ def enroll(
             counts["sent"] += len(found.crops) - len(names)
         else:
             counts = _send(client, found.crops, problems)
-    write_report(report, problems)
     seconds = time.perf_counter() - started
-    refused = [(name, why) for _, name, code, why in problems if code != IGNORED]
-    ignored = [(name, why) for _, name, code, why in problems if code == IGNORED]
     summary = {"gallery": client.gallery_name, **counts}
-    summary["problems"] = [{"name": name, "problem": why} for name, why in refused]
+    summary["problems"] = refused = [
+        {"name": name, "code": code, "problem": why}
+        for name, code, why in problems
+        if code != IGNORED
+    ]
+    ignored = [(name, why) for name, code, why in problems if code == IGNORED]
     summary["ignored"] = [{"name": name, "reason": why} for name, why in ignored]
     summary["seconds"] = round(seconds, 3)
     summary["crops_per_second"] = round(counts["sent"] / max(seconds, 1e-9), 1)
@@ -136,9 +127,7 @@ def _send(client: Client, crops: Sequence[SourceCrop], problems: list[Problem]) 
     """Enrolls crops, adds to the problems, and returns the counts."""
     sent = enroll_crops(client, crops)
     refused = [(crop.name, one.problem) for crop, one in sent if one.problem is not None]
-    problems += [
-        ("", name, problem.code, problem.detail or problem.title) for name, problem in refused
-    ]
+    problems += [(name, one.code, one.detail or one.title) for name, one in refused]
     duplicates = [crop.name for crop, one in sent if one.duplicate]
     return {
         "sent": len(crops),
@@ -168,7 +157,7 @@ def _import(
         if number > 0:
             job = follow(client, running.popleft(), f"Enrolling {number} of {len(archives)}")
             problems += [
-                (str(one.position), names.get(one.source, one.source), one.code, one.detail)
+                (names.get(one.source, one.source), one.code, one.detail)
                 for one in (client.job_problems(job.job_id) if job.problems else ())
             ]
             done = job.progress
@@ -243,7 +232,7 @@ def pack(
             for number, crop in enumerate(bar.track(crops, description="Packing")):
                 data, name = read_crop(crop), f"{number:08d}.png"
                 if isinstance(data, str):
-                    problems.append(("", crop.name, "unreadable", data))
+                    problems.append((crop.name, "unreadable", data))
                     continue
                 _add(packed, name, data)
                 names[name] = crop.name
@@ -260,19 +249,3 @@ def _add(packed: tarfile.TarFile, name: str, content: bytes) -> None:
     entry = tarfile.TarInfo(name)
     entry.size = len(content)
     packed.addfile(entry, io.BytesIO(content))
-
-
-def write_report(report: Path | None, problems: Sequence[Problem]) -> None:
-    """Writes the problems as CSV, if to a file; an `InputProblem` where it cannot be written."""
-    if report is None:
-        return
-    try:
-        with report.open("w", newline="", encoding="utf-8", errors="replace") as file:
-            lines = csv.writer(file)
-            lines.writerow(REPORT_COLUMNS)
-            for problem in problems:
-                lines.writerow(f"'{text}" if text.startswith(FORMULA) else text for text in problem)
-    except OSError as error:
-        raise InputProblem(
-            f"--report {report}: cannot be written ({error.strerror}); name another file"
-        ) from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import pty
@@ -14,25 +13,24 @@ import pytest
 from gmn_client import Client, Image
 from model.crops import unpack
 from service.commands.bulk import SourceCrop
-from service.commands.enroll import pack, write_report
+from service.commands.enroll import pack
 from tests.service.client.conftest import run_gmn
 from tests.service.conftest import serving
 
 
 @pytest.mark.parametrize("kind", ["folder", "archive"])
 def test_a_source_sent_as_one_job_names_what_is_wrong_and_enrols_the_rest(
-    kind: str, request: pytest.FixtureRequest, service_url: str, gallery: str, drawn_crops, tmp_path
+    kind: str, request: pytest.FixtureRequest, service_url: str, gallery: str, drawn_crops
 ) -> None:
-    source, report = str(request.getfixturevalue(kind)), tmp_path / "report.csv"
-    asked = ["enroll", source, "--camera", "door", "--job", "--report", str(report), "--json"]
+    source = str(request.getfixturevalue(kind))
+    asked = ["enroll", source, "--camera", "door", "--job", "--json"]
     finished = run_gmn(service_url, gallery, *asked)
     assert finished.returncode == 1, finished.stderr
     summary = json.loads(finished.stdout)
     assert (summary["state"], summary["enrolled"]) == ("done", len(drawn_crops))
-    assert [Path(one["name"]).name for one in summary["problems"]] == ["broken.png"]
-    with report.open(newline="") as lines:
-        found = {Path(row["source"]).name: row["code"] for row in csv.DictReader(lines)}
-    assert found == {"broken.png": "truncated", "notes.txt": "ignored"}
+    found = {Path(one["name"]).name: one["code"] for one in summary["problems"]}
+    assert found == {"broken.png": "truncated"}
+    assert [Path(one["name"]).name for one in summary["ignored"]] == ["notes.txt"]
     with Client(service_url, gallery=gallery) as client:
         crops = list(client.crops())
     assert {(crop.identity, crop.camera) for crop in crops} == {(None, "door")}
@@ -86,32 +84,12 @@ def test_a_tar_as_a_job_goes_with_the_manifest_in_it(
         assert {crop.identity for crop in client.crops()} == {c.identity for c in drawn_crops}
 
 
-def test_what_cannot_be_sent_as_a_job_is_said_before_it_is(
+def test_what_cannot_be_sent_as_a_job_is_named_before_it_is(
     folder: Path, service_url: str, gallery: str
 ) -> None:
-    for asked in (
-        [str(folder / "notes.txt"), "--job"],
-        [str(folder), "--report", "report.csv"],
-        [str(folder), "--job", "--report", str(folder)],
-    ):
-        finished = run_gmn(service_url, gallery, "enroll", *asked)
-        assert finished.returncode == 2
-        assert len(finished.stderr.strip().splitlines()) == 1
-
-
-def test_a_report_is_kept_where_nothing_is_sent_and_runs_no_formula(
-    service_url: str, gallery: str, tmp_path: Path
-) -> None:
-    report = tmp_path / "report.csv"
-    report.write_text("of the import before")
-    missing = str(tmp_path / "nothing")
-    finished = run_gmn(service_url, gallery, "enroll", missing, "--job", "--report", str(report))
+    finished = run_gmn(service_url, gallery, "enroll", str(folder / "notes.txt"), "--job")
     assert finished.returncode == 2
-    assert report.read_text() == "of the import before"
-    write_report(report, [("1", "\t=1+1.png", "not_an_image", "-2")])
-    with report.open(newline="") as lines:
-        (row,) = csv.DictReader(lines)
-    assert (row["source"], row["detail"]) == ("'\t=1+1.png", "'-2")
+    assert len(finished.stderr.strip().splitlines()) == 1
 
 
 def test_a_snapshot_is_taken_listed_and_restored_without_who_was_forgotten(
