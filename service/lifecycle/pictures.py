@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -15,7 +15,6 @@ from service.record.entries import files_of, vector_name, vectors_outside
 from service.record.garbage import SETTLED
 from service.record.picture_folder import PictureFolder
 from service.record.records import ArchivedCrop, Picture, StoredCrop, StrayFile
-from service.record.replacing import RowVectors
 from service.runtime import Runtime
 
 STRAYS_AT_ONCE = 10_000
@@ -23,9 +22,16 @@ REMOVED_PER_CALL = 100
 
 
 async def keep_elsewhere(
-    runtime: Runtime, folder: PictureFolder, target: Gallery, crops: Sequence[ArchivedCrop]
+    runtime: Runtime,
+    folder: PictureFolder,
+    target: Gallery,
+    crops: Sequence[ArchivedCrop],
+    staged: bool = False,
 ) -> list[ArchivedCrop]:
-    """Keeps pictures, and vectors beside Redis, of crops that are about to be stored, in a folder.
+    """Keeps pictures, and vectors beside Redis, in a folder; answers the crops as they are then.
+
+    Args:
+        staged: the crops are there already, and the vectors are those of a reindex.
 
     Raises:
         StorageFailed, RecordUnavailable: nothing was stored.
@@ -33,35 +39,15 @@ async def keep_elsewhere(
     number, files, side = target.gallery_id, dict[str, bytes](), None
     if vectors_outside(runtime.record.engine):
         entry = await runtime.galleries.read(runtime.record.galleries.get, number)
-        side = entry.side if entry else None
+        if entry:
+            side = entry.staged_side if staged else entry.side
     for crop in crops:
         files |= files_of(number, crop, side)
-    await _keep(runtime, folder, number, files)
-    return [replace(crop, picture=None, outside=side) for crop in crops]
-
-
-async def keep_staged(
-    runtime: Runtime, gallery_id: int, crops: Sequence[StoredCrop], vectors: RowVectors
-) -> int | None:
-    """Keeps vectors of a reindex outside the record; answers their side, None for inside."""
-    folder = runtime.record.engine.outside
-    entry = await runtime.galleries.read(runtime.record.galleries.get, gallery_id)
-    if folder is None or entry is None or not vectors_outside(runtime.record.engine):
-        return None
-    of, files = {crop.row_id: crop for crop in crops}, dict[str, bytes]()
-    for row, vector in vectors:
-        files |= files_of(gallery_id, ArchivedCrop(of[row], vector, None), entry.staged_side)
-    await _keep(runtime, folder, gallery_id, files)
-    return entry.staged_side
-
-
-async def _keep(
-    runtime: Runtime, folder: PictureFolder, gallery_id: int, files: Mapping[str, bytes]
-) -> None:
-    """Keeps files; each is noted before: what lands in no commit is swept up later."""
+    # Noted before: what lands in no commit is swept up later.
     expect, until = runtime.record.stray_files.expect, datetime.now(UTC) + SETTLED
-    await runtime.galleries.write(expect, gallery_id, list(files), until)
-    await folder.changes.run(folder.put, gallery_id, files)
+    await runtime.galleries.write(expect, number, list(files), until)
+    await folder.changes.run(folder.put, number, files)
+    return [replace(crop, picture=None, outside=side) for crop in crops]
 
 
 async def stored_picture(runtime: Runtime, gallery_id: int, crop: StoredCrop) -> Picture | None:

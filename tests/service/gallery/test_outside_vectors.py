@@ -15,7 +15,6 @@ from model.problems import InputProblem
 from service.errors import DamagedRedisRecord, RecordUnavailable
 from service.lifecycle.pictures import (
     keep_elsewhere,
-    keep_staged,
     remove_pictures,
     remove_stray_pictures,
 )
@@ -26,7 +25,7 @@ from service.record.garbage import note_strays
 from service.record.packed_keys import KINDS
 from service.record.picture_folder import PictureFolder
 from service.record.record import open_redis
-from service.record.records import CropFilter, GallerySettings
+from service.record.records import ArchivedCrop, CropFilter, GallerySettings
 from service.record.recovery import recover_in_place, verify_record
 from tests.service.gallery.new_crops import EMBEDDER, OTHER_EMBEDDER, new_crop
 
@@ -62,6 +61,13 @@ class Place:
         )
         landed = self.record.crops.enroll(self.number, self.entry.embedding_fingerprint, kept)
         return [one.crop_id for one in landed.landed]
+
+    def stage(self, crops, vectors):
+        target, of = SimpleNamespace(gallery_id=self.number), {one.row_id: one for one in crops}
+        embedded = [ArchivedCrop(of[row], vector, None) for row, vector in vectors]
+        kept = asyncio.run(keep_elsewhere(self, self.pictures, target, embedded, staged=True))
+        self.record.staged.add(self.number, vectors, kept[0].outside)
+        return kept[0].outside
 
     def sweep(self):
         asyncio.run(remove_stray_pictures(self))
@@ -140,9 +146,7 @@ def test_a_reindex_writes_the_vectors_of_its_side_and_drops_the_others(place):
         staged.begin(place.number, OTHER_EMBEDDER)
         crops = place.record.crops.page(place.number, CropFilter(), 0, 9)
         vectors = [(one.row_id, np.full(8, one.row_id, np.float32)) for one in crops][:rows]
-        side = asyncio.run(keep_staged(place, place.number, crops, vectors))
-        staged.add(place.number, vectors, side)
-        return side
+        return place.stage(crops, vectors)
 
     first = stage(1)
     assert f"{ids[0]}.{first}.f32" in place.files()
@@ -163,8 +167,7 @@ def test_vectors_of_a_side_that_is_being_removed_go_with_their_crops(place, monk
     place.record.staged.begin(place.number, OTHER_EMBEDDER)
     crops = place.record.crops.page(place.number, CropFilter(), 0, 9)
     vectors = [(one.row_id, np.ones(8, np.float32)) for one in crops]
-    side = asyncio.run(keep_staged(place, place.number, crops, vectors))
-    place.record.staged.add(place.number, vectors, side)
+    side = place.stage(crops, vectors)
     with monkeypatch.context() as patch:
         # As where the process ends right after the switch.
         patch.setattr(replacing, "collect_garbage", lambda _: None)
