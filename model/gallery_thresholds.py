@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,12 +62,7 @@ class GalleryThresholds(Stored):
 
     def tail(self, identities: int) -> StrangerTail:
         """The strangers' heights among K identities, interpolated along ln K."""
-        tails = self.tails[::-1]
-        sizes = np.log([tail.identities for tail in tails])
-        place = math.log(max(1, identities))
-        columns = np.array([(tail.scale, *tail.heights) for tail in tails]).T
-        scale, *heights = (float(np.interp(place, sizes, column)) for column in columns)
-        return StrangerTail(identities=max(1, identities), scale=scale, heights=tuple(heights))
+        return _tail_of(self.tails, max(1, identities))
 
     def threshold(self, far: float, level: float, identities: int) -> float:
         """The score that the best of `identities` other people reaches in a share `far`.
@@ -97,6 +93,16 @@ class GalleryThresholds(Stored):
     def extrapolated(self, identities: int) -> bool:
         """Whether K lies beyond ten times the identities that were searched."""
         return identities > FAR_EXTRAPOLATION * self.tails[0].identities
+
+
+@lru_cache(maxsize=64)
+def _tail_of(tails: tuple[StrangerTail, ...], identities: int) -> StrangerTail:
+    # One search asks three times, and the next one mostly for the same number.
+    tails = tails[::-1]
+    sizes = np.log([tail.identities for tail in tails])
+    columns = np.array([(tail.scale, *tail.heights) for tail in tails]).T
+    scale, *heights = (float(np.interp(math.log(identities), sizes, one)) for one in columns)
+    return StrangerTail(identities=identities, scale=scale, heights=tuple(heights))
 
 
 def fit_gallery(

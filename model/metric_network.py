@@ -171,20 +171,28 @@ class PairScorer:
         pairs = queries.new_empty((rows * columns, self.dimension))
         width = 0 if self._kernel is None else self._kernel.shape[1]
         hidden = self._weights.new_empty((rows * columns, width), dtype=self._dtype)
-        parts = torch.split(gallery, columns)
         with torch.autocast(scores.device.type, enabled=False):
-            for asked, found in zip(
-                torch.split(queries, rows), torch.split(scores, rows), strict=True
-            ):
-                blocks = []
-                for part in parts:
+            for row in range(0, len(queries), rows):
+                asked = queries[row : row + rows, None]
+                for column in range(0, len(gallery), columns):
+                    part = gallery[column : column + columns]
                     shape = (len(asked), len(part))
                     count = shape[0] * shape[1]
                     chunk = pairs[:count]
-                    torch.sub(asked[:, None], part, out=chunk.view(*shape, self.dimension))
-                    blocks.append(self._score(chunk, hidden[:count]).view(shape))
-                torch.cat(blocks, dim=1, out=found)
+                    torch.sub(asked, part, out=chunk.view(*shape, self.dimension))
+                    block = self._score(chunk, hidden[:count]).view(shape)
+                    scores[row : row + rows, column : column + columns] = block
         return scores.add_(self._bias)
+
+    @torch.inference_mode()
+    def scores_of(self, differences: torch.Tensor) -> torch.Tensor:
+        """Scores `(n,)` of the pairs whose unit features differ by `(n, d)`, which is overwritten.
+
+        Few operations, for few pairs: each gives other threads of Python their turn.
+        """
+        width = 0 if self._kernel is None else self._kernel.shape[1]
+        hidden = self._weights.new_empty((len(differences), width), dtype=self._dtype)
+        return self._score(differences, hidden).add_(self._bias)
 
     def _score(self, pairs: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
         """Scores `(n,)` float32, without the bias, of differences; overwrites both arguments."""

@@ -125,6 +125,9 @@ def leading_scores(
         ranks: the largest number of scores.
     """
     remaining = np.argsort(-scores, kind="stable")
+    if UNNAMED not in identities:
+        _, first = np.unique(identities[remaining], return_index=True)
+        return tuple(scores[remaining[np.sort(first)[:ranks]]].tolist())
     leaders: list[float] = []
     while len(remaining) and len(leaders) < ranks:
         leader = remaining[0]

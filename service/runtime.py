@@ -178,8 +178,6 @@ class Runtime:
         for one in self.models.values():
             of = "" if one is self.model else f" of {one.name}"
             yield HealthCheck(f"decode threads{of}", one.pipeline.threads.silent_seconds)
-            if one.embedding is not self.device:
-                yield HealthCheck(f"embedding threads{of}", one.embedding.silent_seconds)
         if self.outside and self.indexer:
             yield self.outside.health_check
             yield from self.indexer.health_checks

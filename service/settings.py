@@ -87,12 +87,11 @@ class Settings(BaseSettings):
     hardware for it, else float32, or the one that `GMN_RUNTIME=auto` measured as fastest."""
     max_batch: int = Field(32, ge=1, le=1024)
     """Images in one forward pass of PyTorch; OpenVINO embeds them one by one, several at once."""
-    max_wait_ms: float = Field(2.0, ge=0.0, le=1000.0)
-    """How long PyTorch, while idle, waits for images that are being decoded, in milliseconds."""
     max_queued_images: int = Field(256, ge=1)
     """Images that are accepted and not yet answered; further ones are refused with 429."""
     decode_threads: int = Field(default_factory=lambda: max(1, (os.cpu_count() or 2) - 1), ge=1)
-    """Threads that decode images."""
+    """Threads that decode images. With OpenVINO they embed them as well, and are at least two for
+    each crop that it embeds at once."""
     max_image_bytes: int = Field(10 * 1024 * 1024, ge=1)
     """Bytes of one image. A larger image is a problem of that image, not of the request."""
     max_image_pixels: int = Field(16_000_000, ge=64)

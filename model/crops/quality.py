@@ -99,7 +99,9 @@ def measure_quality(pixels: NDArray[np.uint8]) -> CropQuality:
     """
     height, width = pixels.shape[:2]
     luma = _luma(pixels)
-    shadow, brightness = np.percentile(luma, (10, 90))
+    ordered = np.sort(luma, axis=None)
+    tenth = len(ordered) // 10
+    shadow, brightness = ordered[tenth], ordered[-1 - tenth]
     near, far = _change(luma, 1), _change(luma, FAR)
     sharpness = min(1.0, float(np.sqrt(near / (far + NOISE))))
     return CropQuality(width, height, sharpness, float(brightness), float(shadow))

@@ -65,10 +65,9 @@ class WaitingCrop:
 
 
 class MicroBatcher:
-    """Collects resized crops and embeds them together on the device thread.
+    """Embeds resized crops: those that are ready together, up to `max_batch`, on the device thread.
 
-    A batch is the crops that are ready, up to `max_batch`. Only an idle device waits, at most
-    `max_wait` seconds, and only while announced images are still being decoded.
+    Without a device thread each is embedded by itself, on the thread that submits it.
 
     A batch that fails is bisected to the crop that causes the failure. After an out-of-memory
     error the batches are smaller for a while.
@@ -76,50 +75,49 @@ class MicroBatcher:
 
     def __init__(
         self,
-        device: DeviceThread,
+        device: DeviceThread | None,
         embed: Embed,
         max_batch: int,
-        max_wait: float,
         metrics: Metrics,
         probe: Callable[[], object] = lambda: None,
     ) -> None:
         """Starts nothing.
 
         Args:
+            device: None where any thread may embed, several at once.
             embed: features `(B, d)` of resized crops `(B, height, width, 3)`.
             max_batch: images in one forward pass.
-            max_wait: seconds.
             probe: embeds an image that is known to be good. Where a crop fails alone and the probe
                 fails too, the device is lost.
         """
         self._device, self._metrics = device, metrics
         self._embed, self._probe = embed, probe
-        self._max_batch, self._max_wait = max_batch, max_wait
+        self._max_batch = max_batch
         self._waiting: deque[WaitingCrop] = deque()
-        self._announced, self._scheduled = 0, False
-        self._changed = threading.Condition()
+        self._scheduled = False
+        self._lock = threading.RLock()
         self._set_limit(max_batch)
 
-    def announce(self, images: int = 1) -> None:
-        """So many images more, or fewer, are going to be decoded; `submit` follows for each."""
-        with self._changed:
-            self._announced += images
-            self._changed.notify()
-
     def submit(self, crop: WaitingCrop) -> None:
-        """Queues an announced crop; it is skipped if its future is cancelled before its turn."""
-        with self._changed:
-            self._announced -= 1
-            self._waiting.append(crop)
-            self._changed.notify()
-            if not self._scheduled:
-                self._schedule()
+        """Embeds a crop, or queues it; it is skipped if its future is cancelled before its turn.
 
-    def _schedule(self) -> None:
+        Raises:
+            DeviceLost: found while the crop was embedded on this thread.
+        """
+        if self._device is None:
+            if crop.future.set_running_or_notify_cancel():
+                self._answer([crop])
+            return
+        with self._lock:
+            self._waiting.append(crop)
+            if not self._scheduled:
+                self._schedule(self._device)
+
+    def _schedule(self, device: DeviceThread) -> None:
         # Set first: a run that fails at once clears it.
         self._scheduled = True
         try:
-            run = self._device.submit(self._run_batch)
+            run = device.submit(self._run_batch, device)
         except ServiceError as error:
             run = Future()
             run.set_exception(error)
@@ -128,23 +126,18 @@ class MicroBatcher:
     def _fail_waiting(self, run: Future[None]) -> None:
         """Answers every waiting crop when the device thread begins no more batches."""
         if (error := run.exception()) is not None:
-            with self._changed:
+            with self._lock:
                 waiting, self._waiting, self._scheduled = self._waiting, deque(), False
             for crop in waiting:
                 if crop.future.set_running_or_notify_cancel():
                     crop.future.set_exception(error)
 
-    def _run_batch(self) -> None:
+    def _run_batch(self, device: DeviceThread) -> None:
         """Embeds the crops that are ready; on the device thread."""
         if self._limit < self._max_batch and time.monotonic() >= self._grows_at:
             self._set_limit(min(2 * self._limit, self._max_batch))
         batch: list[WaitingCrop] = []
-        with self._changed:
-            if self._device.waiting == 0:
-                until = time.monotonic() + self._max_wait
-                while self._announced and len(self._waiting) < self._max_batch:
-                    if not self._changed.wait(until - time.monotonic()):
-                        break
+        with self._lock:
             while self._waiting and len(batch) < self._limit:
                 crop = self._waiting.popleft()
                 if crop.future.set_running_or_notify_cancel():
@@ -152,9 +145,13 @@ class MicroBatcher:
             # The rest takes its turn behind the searches that wait by now.
             self._scheduled = False
             if self._waiting:
-                self._schedule()
+                self._schedule(device)
+        if batch:
+            self._answer(batch)
+
+    def _answer(self, batch: Sequence[WaitingCrop]) -> None:
         try:
-            if batch and (failures := bisect_failures(batch, self._embed_batch)):
+            if failures := bisect_failures(batch, self._embed_batch):
                 self._answer_failures(failures)
         except BaseException as error:
             for crop in batch:

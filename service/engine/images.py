@@ -1,4 +1,4 @@
-"""From image files to features: a pool of decode threads in front of the micro-batches."""
+"""From image files to features: decode threads, which embed as well or pass crops on."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -28,13 +29,17 @@ class Pipeline:
     """Decodes, resizes and embeds images; a bad one does not affect the others."""
 
     def __init__(
-        self, preprocessing: Preprocessing, batcher: MicroBatcher, settings: Settings
+        self,
+        preprocessing: Preprocessing,
+        batcher: MicroBatcher,
+        threads: MonitoredThreadPool,
+        settings: Settings,
     ) -> None:
+        self.threads = threads
         self._preprocessing = preprocessing
         self._batcher = batcher
         self._limits = CropLimits(settings.max_image_bytes, settings.max_image_pixels)
         self._quality_limits = settings.quality_limits
-        self.threads = MonitoredThreadPool(settings.decode_threads, "decode")
 
     async def embed(
         self,
@@ -51,25 +56,25 @@ class Pipeline:
             prepare: called on a decode thread with a good image's file and its pixels
                 `(height, width, 3)` uint8 RGB, for `EmbeddedImage.prepared`.
         """
-        self._batcher.announce(len(images))
         # Work is skipped where such a future is cancelled before its turn.
         futures: list[Future[Embedded]] = [Future() for _ in images]
 
-        def decode_and_queue(image: bytes, future: Future[Embedded]) -> None:
+        def decode_and_submit(image: bytes, future: Future[Embedded]) -> None:
+            if future.cancelled():
+                return
             began = time.perf_counter()
             try:
-                if not future.cancelled():
-                    pixels, *found = self._decode(image, quality, prepare)
-                    seconds = time.perf_counter() - began
-                    self._batcher.submit(WaitingCrop(pixels, future, seconds, *found))
-                    return
+                pixels, *found = self._decode(image, quality, prepare)
             except CropProblem as problem:
                 if future.set_running_or_notify_cancel():
                     future.set_result(problem)
-            self._batcher.announce(-1)
+            else:
+                seconds = time.perf_counter() - began
+                self._batcher.submit(WaitingCrop(pixels, future, seconds, *found))
 
         for image, future in zip(images, futures, strict=True):
-            self.threads.submit(decode_and_queue, image, future)
+            run = self.threads.submit(decode_and_submit, image, future)
+            run.add_done_callback(partial(_pass_error, future))
         return await _results(futures)
 
     async def resize(self, images: Sequence[bytes]) -> list[NDArray[np.uint8]]:
@@ -106,7 +111,14 @@ class Pipeline:
 async def _results(futures: Sequence[Future[Result]]) -> list[Result]:
     """The results in order; where one raises, work on the others that has not begun is skipped."""
     try:
-        return await asyncio.gather(*map(asyncio.wrap_future, futures))
+        return [await asyncio.wrap_future(future) for future in futures]
     finally:
         for future in futures:
             future.cancel()
+
+
+def _pass_error(future: Future[Any], run: Future[None]) -> None:
+    """Fails the future of work that was not begun, as after the loss of the device."""
+    error = run.exception()
+    if error is not None and not future.done() and future.set_running_or_notify_cancel():
+        future.set_exception(error)

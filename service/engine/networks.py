@@ -31,6 +31,7 @@ from service.engine.device import DeviceThread, bisect_failures
 from service.engine.images import Pipeline
 from service.engine.runtimes import KeptRuntimes, RuntimeChoice, choose_runtime
 from service.errors import DeviceFull, InvalidField
+from service.ops.health import MonitoredThreadPool
 from service.ops.metrics import Metrics
 from service.settings import Settings
 
@@ -79,9 +80,10 @@ class Networks:
         def score(rows: Sequence[int]) -> None:
             for start in range(0, len(rows), PAIRS_PER_PASS):
                 part = rows[start : start + PAIRS_PER_PASS]
+                found = slice(part[0], part[-1] + 1)
                 padded = np.ones((PAIRS_PER_PASS, candidates.shape[1]), np.float32)
-                padded[: len(part)] = candidates[part]
-                scores[part] = self._score_pass(queries, padded)[: len(part)]
+                padded[: len(part)] = candidates[found]
+                scores[found] = self._score_pass(queries, padded)[: len(part)]
 
         if failures := bisect_failures(range(len(candidates)), score):
             error = failures[0][1]
@@ -95,17 +97,17 @@ class Networks:
     ) -> NDArray[np.float64]:
         if self._scorer is None:
             raise RuntimeError("an artefact without M-Net scores no pairs")
-        # A copy: a stored crop that searches is mapped read-only, which PyTorch warns of.
-        asked = torch.tensor(queries, device=self.device)
-        gallery = torch.from_numpy(padded).to(self.device)
+        gallery, total = unit_rows(padded), np.zeros(len(padded))
         threads = torch.get_num_threads()
         try:
             # So small a pass is slower on several, which take the cores of what is embedded.
             torch.set_num_threads(1)
-            block = self._scorer.scores(asked, gallery, PAIRS_PER_PASS)
+            for query in unit_rows(queries):
+                differences = torch.from_numpy(gallery - query).to(self.device)
+                total += self._scorer.scores_of(differences).cpu().numpy()
         finally:
             torch.set_num_threads(threads)
-        return np.asarray(block.double().mean(dim=0).cpu().numpy(), np.float64)
+        return total / len(queries)
 
     def probe(self) -> None:
         """Embeds a grey crop, and scores it where there is M-Net.
@@ -123,6 +125,11 @@ class Networks:
             )
 
 
+def unit_rows(features: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Features `(n, d)` at unit length."""
+    return features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
+
+
 @dataclass(frozen=True)
 class LoadedModel:
     """One artefact, ready to answer.
@@ -133,7 +140,6 @@ class LoadedModel:
         networks: to be called on the device thread only.
         runtime: what computes the features, and the candidates' speeds when it was chosen.
         pipeline: from image files to features.
-        embedding: the threads of its forward passes, the device thread unless OpenVINO computes.
     """
 
     name: str
@@ -141,7 +147,6 @@ class LoadedModel:
     networks: Networks
     runtime: RuntimeChoice
     pipeline: Pipeline
-    embedding: DeviceThread
 
     @cached_property
     def embedder(self) -> str:
@@ -201,13 +206,15 @@ def load_model(
     runtime, choice = device.submit(choose_runtime, artefact, settings, records).result()
     networks = Networks(artefact, runtime)
     device.submit(networks.probe).result()
-    embedding, size, wait = device, settings.max_batch, settings.max_wait_ms / 1000
+    threads: MonitoredThreadPool
     if isinstance(runtime, OpenVinoRuntime):
-        # Beside the device thread: a crop is answered once it is embedded, and no search waits.
-        embedding = DeviceThread(device.on_loss, runtime.at_once, "embedding")
-        held.callback(embedding.shutdown)
-        size, wait = 1, 0.0
-    batcher = MicroBatcher(embedding, runtime.embed, size, wait, metrics, networks.probe)
-    pipeline = Pipeline(description.preprocessing, batcher, settings)
-    held.callback(pipeline.threads.shutdown)
-    return LoadedModel(artefact_name(path), description, networks, choice, pipeline, embedding)
+        # A crop is embedded by the thread that decoded it, and no search waits for that.
+        count = max(settings.decode_threads, runtime.at_once)
+        threads = DeviceThread(device.on_loss, count, "decode")
+        batcher = MicroBatcher(None, runtime.embed, 1, metrics, networks.probe)
+    else:
+        threads = MonitoredThreadPool(settings.decode_threads, "decode")
+        batcher = MicroBatcher(device, runtime.embed, settings.max_batch, metrics, networks.probe)
+    held.callback(threads.shutdown)
+    pipeline = Pipeline(description.preprocessing, batcher, threads, settings)
+    return LoadedModel(artefact_name(path), description, networks, choice, pipeline)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import partial
-from operator import methodcaller
 from typing import Annotated, Any, Literal, cast
 
 import fastapi
@@ -75,8 +73,7 @@ class ImagesForm(Form):
                 f"images: {len(self.images)} were sent, a request may have {limit}; send several "
                 "requests, or raise GMN_MAX_IMAGES_PER_REQUEST"
             )
-        images: list[bytes] = await asyncio.gather(*map(methodcaller("read"), self.images))
-        return images
+        return [await one.read() for one in self.images]
 
 
 class EnrollFields(Form):

@@ -236,7 +236,7 @@ class GalleryCalibrations:
         self._published: dict[int, dict[str, tuple[str, Publication]]] = {}
         self._stored: dict[int, dict[str, int]] = {}
         self._waiting: dict[Place, dict[str, bytes]] = {}
-        self._recent: dict[int, dict[str, NDArray[np.float32]]] = {}
+        self._recent: dict[int, tuple[list[str], NDArray[np.float32]]] = {}
 
     def current(self, gallery: Gallery, scoring: Scoring | None) -> CurrentCalibration:
         """What one search of a gallery is judged by from its beginning to its end.
@@ -314,20 +314,21 @@ class GalleryCalibrations:
 
     def _key_of(self, gallery_id: int, query: NDArray[np.float32]) -> str:
         """The key of the nearest of the last queries where that is near enough, else a new one."""
-        recent = self._recent.pop(gallery_id, {})
-        # A gallery that went over to another model may have features of another size.
-        recent = {key: unit for key, unit in recent.items() if len(unit) == len(query)}
-        self._recent[gallery_id] = recent
-        _keep_last(self._recent, RECENT_GALLERIES)
         unit = (query / max(float(np.linalg.norm(query)), 1e-12)).astype(np.float32)
-        key = secrets.token_hex(KEY_BYTES)
-        if recent:
-            cosines = np.stack(list(recent.values())) @ unit
-            if cosines.max() >= REPEATED_COSINE:
-                key = list(recent)[int(cosines.argmax())]
-        recent.pop(key, None)
-        recent[key] = unit
-        _keep_last(recent, RECENT_QUERIES)
+        keys, units = self._recent.pop(gallery_id, ([], unit[None, :0]))
+        if units.shape[1] != len(unit):
+            # None yet, or of another model, whose features have another size.
+            keys, units = [], np.empty((0, len(unit)), np.float32)
+        cosines = np.einsum("nd,d->n", units, unit)
+        if keys and cosines.max() >= REPEATED_COSINE:
+            nearest = int(cosines.argmax())
+            key, units = keys.pop(nearest), np.delete(units, nearest, axis=0)
+        else:
+            key = secrets.token_hex(KEY_BYTES)
+        # The last used ones, in this order.
+        units = np.concatenate([units, unit[None]])
+        self._recent[gallery_id] = [*keys, key][-RECENT_QUERIES:], units[-RECENT_QUERIES:]
+        _keep_last(self._recent, RECENT_GALLERIES)
         return key
 
 

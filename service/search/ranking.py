@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from gmn_client.models import QueryAnswer, RankedCrop, Timing
 from model.calibration import Scoring
 from model.search_calibration import RANKS, UNNAMED, SearchScores, few_identities, leading_scores
-from service.engine.networks import LoadedModel
+from service.engine.networks import LoadedModel, unit_rows
 from service.errors import UnknownCrop
 from service.gallery.gallery import Gallery, SearchedIndex
 from service.record.records import CropLabel
@@ -276,10 +276,9 @@ def _leading_scores(found: Candidates, scores: Array, joins_at: float) -> tuple[
     A score `(n,)` is NaN where the candidate was not scored.
     """
     scored = np.isfinite(scores)
-    found, units = found[scored], np.empty((len(scores), 0), np.float32)
-    codes = np.where(found.groups < 0, UNNAMED, found.groups)
+    groups, units = found.groups[scored], np.empty((len(scores), 0), np.float32)
+    codes = np.where(groups < 0, UNNAMED, groups)
     if UNNAMED in codes:
         # Named crops are compared with these alone.
-        vectors = found.vectors()
-        units = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+        units = unit_rows(found[scored].vectors())
     return leading_scores(scores[scored], codes, units, joins_at)

@@ -48,7 +48,7 @@ def broken(start, tmp_path):
     def start_one(defect: str) -> Served:
         begins = tmp_path / defect.replace(" ", "-")
         program = f"{BREAK}; break_service({defect!r}, {str(begins)!r}); {START}"
-        served = start(program=program, stall_seconds=STALL, max_wait_ms=0)
+        served = start(program=program, stall_seconds=STALL)
         served.begins = begins
         return served
 

@@ -14,7 +14,8 @@ from model.crops.decode import CropProblem
 from service.engine.batcher import MicroBatcher, WaitingCrop
 from service.engine.device import DeviceThread
 from service.engine.images import Pipeline
-from service.errors import DeviceFull
+from service.errors import DeviceFull, DeviceLost
+from service.ops.health import MonitoredThreadPool
 from service.ops.metrics import Metrics
 from service.settings import Settings
 
@@ -44,7 +45,6 @@ def device():
 
 def _submit(batcher, value):
     crop = WaitingCrop(np.full((4, 2, 3), value, np.uint8))
-    batcher.announce()
     batcher.submit(crop)
     return crop.future
 
@@ -59,7 +59,7 @@ def _submit_together(device, batcher, values):
 
 def test_what_is_ready_together_shares_forward_passes(device):
     model = StandInModel()
-    batcher = MicroBatcher(device, model.embed, 4, 0.0, Metrics())
+    batcher = MicroBatcher(device, model.embed, 4, Metrics())
     futures = _submit_together(device, batcher, range(1, 11))
     assert [future.result(5).vector[0] for future in futures] == list(range(1, 11))
     assert model.batches == [4, 4, 2]
@@ -67,14 +67,14 @@ def test_what_is_ready_together_shares_forward_passes(device):
 
 def test_an_image_that_breaks_its_batch_fails_alone(device):
     model = StandInModel()
-    batcher = MicroBatcher(device, model.embed, 8, 0.0, Metrics())
+    batcher = MicroBatcher(device, model.embed, 8, Metrics())
     first, poisoned, last = _submit_together(device, batcher, [1, POISON, 2])
     assert (first.result(5).vector[0], last.result(5).vector[0]) == (1, 2)
     assert isinstance(poisoned.result(5), CropProblem)
 
 
 def test_an_image_without_a_usable_vector_fails_alone(device):
-    batcher = MicroBatcher(device, StandInModel().embed, 8, 0.0, Metrics())
+    batcher = MicroBatcher(device, StandInModel().embed, 8, Metrics())
     zero, good = _submit_together(device, batcher, [0, 5])
     assert good.result(5).vector[0] == 5
     assert isinstance(zero.result(5), CropProblem)
@@ -82,7 +82,7 @@ def test_an_image_without_a_usable_vector_fails_alone(device):
 
 def test_an_image_whose_client_left_is_not_embedded(device):
     model = StandInModel()
-    batcher = MicroBatcher(device, model.embed, 8, 0.0, Metrics())
+    batcher = MicroBatcher(device, model.embed, 8, Metrics())
     gate = threading.Event()
     device.submit(gate.wait)
     gone, stays = _submit(batcher, 1), _submit(batcher, 2)
@@ -92,14 +92,12 @@ def test_an_image_whose_client_left_is_not_embedded(device):
     assert model.batches == [1]
 
 
-def test_an_idle_device_waits_for_announced_images_but_not_for_ever(device):
+def test_without_a_device_thread_an_image_is_embedded_by_the_thread_that_submits_it():
     model = StandInModel()
-    batcher = MicroBatcher(device, model.embed, 8, 0.2, Metrics())
-    batcher.announce()
-    first, second = _submit(batcher, 1), _submit(batcher, 2)
-    assert first.result(5)
-    assert second.result(5)
-    assert model.batches == [2]
+    batcher = MicroBatcher(None, model.embed, 1, Metrics())
+    good, poisoned = _submit(batcher, 1), _submit(batcher, POISON)
+    assert good.result(0).vector[0] == 1
+    assert isinstance(poisoned.result(0), CropProblem)
 
 
 def test_where_an_image_finds_no_memory_the_others_of_its_request_are_left(drawn_crops):
@@ -108,10 +106,8 @@ def test_where_an_image_finds_no_memory_the_others_of_its_request_are_left(drawn
             crop.future.set_running_or_notify_cancel()
             crop.future.set_exception(DeviceFull("a single image"))
 
-        def announce(self, images): ...
-
     whole: Any = SimpleNamespace(resize=lambda pixels: pixels)
-    pipeline = Pipeline(whole, Batcher(), Settings(decode_threads=1))
+    pipeline = Pipeline(whole, Batcher(), MonitoredThreadPool(1, "decode"), Settings())
     gate, prepared = threading.Event(), []
 
     def prepare(image, pixels):
@@ -123,3 +119,22 @@ def test_where_an_image_finds_no_memory_the_others_of_its_request_are_left(drawn
     gate.set()
     pipeline.threads.shutdown()
     assert len(prepared) <= 3, "images that no request waits for are decoded"
+
+
+def test_images_that_wait_while_the_device_is_lost_are_answered(drawn_crops):
+    def embed(crops):
+        gate.wait(5)
+        raise DeviceLost("it is gone")
+
+    whole: Any = SimpleNamespace(resize=lambda pixels: pixels)
+    threads, gate = DeviceThread(name="decode"), threading.Event()
+    pipeline = Pipeline(whole, MicroBatcher(None, embed, 1, Metrics()), threads, Settings())
+
+    async def ask() -> list[Any]:
+        asked = [asyncio.create_task(pipeline.embed([drawn_crops[0].png])) for _ in range(3)]
+        await asyncio.sleep(0.05)
+        gate.set()
+        return await asyncio.wait_for(asyncio.gather(*asked, return_exceptions=True), 10)
+
+    assert [type(one) for one in asyncio.run(ask())] == [DeviceLost] * 3
+    threads.shutdown()

@@ -171,14 +171,13 @@ def small():
 @pytest.fixture
 def batcher(device, small):
     metrics = Metrics()
-    one = MicroBatcher(device, small.embed, 32, 0.0, metrics, small.probe)
+    one = MicroBatcher(device, small.embed, 32, metrics, small.probe)
     one.metrics = metrics
     return one
 
 
 def _submit(batcher, value):
     crop = WaitingCrop(np.full((4, 2, 3), value, np.uint8))
-    batcher.announce()
     batcher.submit(crop)
     return crop.future
 

@@ -132,15 +132,12 @@ def test_openvino_that_fails_at_every_image_is_a_lost_device(monkeypatch, tiny_a
     networks = Networks(artefact, OpenVinoRuntime(artefact, "float32"))
     failing = SimpleNamespace(create_infer_request=_Failing)
     monkeypatch.setattr(networks.runtime, "_network", failing)
-    device = DeviceThread()
-    batcher = MicroBatcher(device, networks.runtime.embed, 8, 0.0, Metrics(), networks.probe)
+    batcher = MicroBatcher(None, networks.runtime.embed, 1, Metrics(), networks.probe)
     crop = WaitingCrop(np.zeros((64, 32, 3), np.uint8))
-    batcher.announce()
-    batcher.submit(crop)
     with pytest.raises(DeviceLost) as lost:
-        crop.future.result(10)
+        batcher.submit(crop)
     assert "it fails at an image that is known to be good" in lost.value.why
-    device.shutdown()
+    assert crop.future.exception(0) is lost.value
 
 
 class _Failing:
