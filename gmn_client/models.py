@@ -428,7 +428,11 @@ class RankedCrop(WireModel):
 
 
 class Timing(WireModel):
-    """Milliseconds of each stage; of several images the slowest counts."""
+    """Milliseconds of each stage; of several images the slowest counts.
+
+    `decode` begins with the form, once the request is there, `queue` is waiting for a thread, and
+    `rerank` ends with the verdicts.
+    """
 
     decode: Milliseconds
     queue: Milliseconds

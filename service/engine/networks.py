@@ -127,7 +127,8 @@ class Networks:
 
 def unit_rows(features: NDArray[np.float32]) -> NDArray[np.float32]:
     """Features `(n, d)` at unit length."""
-    return features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
+    lengths = np.linalg.norm(features, axis=1, keepdims=True)
+    return np.asarray(features / np.maximum(lengths, 1e-12), np.float32)
 
 
 @dataclass(frozen=True)

@@ -110,7 +110,7 @@ class Body:
 
     def __init__(self, request: Request, limits: BodyLimits, rule: Rule, caller: str) -> None:
         """Begins to receive; 413 and 429 are raised where the announced length suffices for it."""
-        self._receive = request.receive
+        self._receive, self._state = request.receive, request.state
         self._limits, self._rule, self._caller = limits, rule, caller
         self._waited = 0.0
         self._received = self._held = 0
@@ -143,6 +143,7 @@ class Body:
         self._waited += time.monotonic() - began
         if not message.get("more_body", False):
             self._whole.set()
+            self._state.received = time.perf_counter()
         before, self._received = self._received, self._received + len(message.get("body", b""))
         if self._received > self._rule.max_bytes:
             raise HTTPException(413, self._rule.detail)

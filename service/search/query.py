@@ -31,19 +31,20 @@ async def query_person(
     images: Sequence[bytes],
     options: QueryOptions,
     sample: bool = True,
+    began: float | None = None,
 ) -> QueryAnswer:
     """One query by one or several images of one person, or without images by `options.crop_id`.
 
     A score is the mean over the images. An image that cannot be used is left out, and `warnings`
     names it. A crop is itself left out. With `sample` the search by one image counts for the
-    gallery's calibration.
+    gallery's calibration. `began` is when the request was there, by `time.perf_counter`.
 
     Raises:
         UnusableImages: every image is.
         UnknownGallery, UnknownCrop, NeedsReindex, InvalidField, QueueFull: nothing was searched.
     """
     sample = sample and len(images) == 1
-    (answer,) = await _query_all(runtime, gallery, [images], options, sample)
+    (answer,) = await _query_all(runtime, gallery, [images], options, sample, began)
     if isinstance(answer, list):
         raise UnusableImages(answer)
     return answer
@@ -55,13 +56,15 @@ async def query_each(
     images: Sequence[bytes],
     options: QueryOptions,
     sample: bool = True,
+    began: float | None = None,
 ) -> SeparateAnswers:
-    """One answer per image, in order, by one calibration; a bad image is its own problem.
+    """As `query_person` for each image, in order, by one calibration; a bad one is its own problem.
 
     Raises:
         UnknownGallery, NeedsReindex, InvalidField, QueueFull: nothing was searched.
     """
-    answers = await _query_all(runtime, gallery, [[one] for one in images], options, sample)
+    queries = [[one] for one in images]
+    answers = await _query_all(runtime, gallery, queries, options, sample, began)
     return SeparateAnswers(
         results=[refused_image(one[0]) if isinstance(one, list) else one for one in answers]
     )
@@ -73,9 +76,10 @@ async def _query_all(
     queries: Sequence[Sequence[bytes]],
     options: QueryOptions,
     sample: bool,
+    began: float | None,
 ) -> list[QueryAnswer | list[CropProblem]]:
     """Queries by the model and the calibration of one moment; where one fails, so do all."""
-    began = time.perf_counter()
+    began = began or time.perf_counter()
     with runtime.admission.image_slots(max(1, sum(map(len, queries)))):
         while True:
             current = runtime.calibrations.current(gallery, options.scoring)
@@ -176,11 +180,11 @@ async def _query(
         runtime.calibrations.record_search_scores(place, usable[0].vector, ranking.sample)
     answer = ranking.answer
     verdict = (answer.results[0].verdict or "no_match") if answer.results else "nothing_searched"
-    # The times of the slowest image; what else went by before the search was waiting for a thread.
+    # Of the slowest image; what else went by before the search was waiting for a thread.
     spent = [(0.0, 0.0), *map(attrgetter("decode", "embed"), usable)]
     decode, embed = map(max, zip(*spent, strict=True))
     times = {
-        "decode": decode * 1e3,
+        "decode": (arrived - began + decode) * 1e3,
         "queue": max(0.0, ranking.began - arrived - decode - embed) * 1e3,
         "embed": embed * 1e3,
         "total": (time.perf_counter() - began) * 1e3,

@@ -166,7 +166,6 @@ class Search:
         began, logits = time.perf_counter(), np.full(len(scored.row_ids), np.nan, np.float32)
         if not by_cosine:
             logits = current.model.networks.pair_scores(proposal.queries, scored.vectors())
-        rerank = (time.perf_counter() - began) * 1e3
         # Pairs that were scored for the level alone are no results.
         best = self._best(found, logits[: proposal.head], top_k)
         leading: tuple[float, ...] = ()
@@ -179,8 +178,9 @@ class Search:
         state = judge.state
         if proposal.counts_all:
             state = state.model_copy(update={"basis": f"{state.basis} {COUNTS_ALL}"})
-        search = (proposal.ended - proposal.began) * 1e3
-        timing = Timing(decode=0.0, queue=0.0, embed=0.0, search=search, rerank=rerank, total=0.0)
+        results = self._results(labels, best, judge)
+        search, rerank = proposal.ended - proposal.began, time.perf_counter() - began
+        times = {"search": search * 1e3, "rerank": rerank * 1e3}
         answer = QueryAnswer(
             gallery_version=self.gallery.version if found.version is None else found.version,
             calibration_version=str(state.version),
@@ -189,9 +189,9 @@ class Search:
             scoring=current.scoring,
             verdict="nothing_searched",
             warnings=[],
-            results=self._results(labels, best, judge),
+            results=results,
             candidates_scored=found.searched if by_cosine else proposal.head,
-            timing_ms=timing,
+            timing_ms=Timing(decode=0.0, queue=0.0, embed=0.0, total=0.0, **times),
         )
         sample = None
         if self.sample and len(leading) == RANKS and not proposal.counts_all:

@@ -58,6 +58,8 @@ async def query_gallery(
     answer. By `crop_id` the crop itself is left out.
     """
     runtime, gallery = call.runtime, call.gallery
+    # Without a body nothing is received.
+    began = getattr(request.state, "received", None)
     if form.min_version:
         await runtime.galleries.wait_for_version(gallery, form.min_version)
     images: list[bytes] = []
@@ -67,7 +69,7 @@ async def query_gallery(
         raise InvalidField("crop_id: was sent with images; send one or the other")
     answer: QueryAnswer | SeparateAnswers
     if form.crop_id is not None or form.mode == "multi_shot":
-        answer = await query_person(runtime, gallery, images, form, call.caller.learn)
+        answer = await query_person(runtime, gallery, images, form, call.caller.learn, began)
     elif len(images) * form.top_k > MAX_RESULTS:
         raise AnswerTooLarge(
             f"images, top_k: {len(images)} images with {form.top_k:,} results each are more "
@@ -75,7 +77,7 @@ async def query_gallery(
             "top_k"
         )
     else:
-        answer = await query_each(runtime, gallery, images, form, call.caller.learn)
+        answer = await query_each(runtime, gallery, images, form, call.caller.learn, began)
     each = [answer] if isinstance(answer, QueryAnswer) else answer.results
     for one in each:
         if isinstance(one, QueryAnswer):
