@@ -16,10 +16,9 @@ from typing import Any
 
 import torch
 
-from bench.result import ROUNDS, BenchResult, alternate, compare, ratio_of
+from bench.result import ROUNDS, BenchResult, alternate, compare
 from model.artefact import Artefact, load_artefact, resolve_artefact
 from model.metric_network import MetricNetwork, PairScorer, pairs_in_a_chunk
-from model.precision import choose_dtype
 from model.runtimes import TorchRuntime
 from service.engine.networks import Networks
 from training.cost import pair_cost
@@ -34,8 +33,8 @@ SIZES = ((100, 100), (250, 400), (1000, 1000))
 def bench_pairs(artefact: str | None = None) -> BenchResult:
     """M-Net's multiply-adds a second over the matrix product's, on one core in float32.
 
-    `details` has the same in bfloat16 where the CPU multiplies it, the time in which the service
-    scores 100 candidates of a query, and the peak of memory by pairs.
+    `details` has the time in which the service scores 100 candidates of a query, and the peak of
+    memory by pairs.
 
     Raises:
         InputProblem: the artefact has no M-Net.
@@ -54,42 +53,14 @@ def bench_pairs(artefact: str | None = None) -> BenchResult:
 def _measure(
     artefact: Artefact, network: MetricNetwork
 ) -> tuple[list[float], list[float], dict[str, Any]]:
+    """Multiply-adds a second by round, of the scores and of the product alone; and details."""
     # First: memory that a round has freed would hide what a size needs.
     memory = {str(asked * held): _peak_mib(network, asked, held) for asked, held in SIZES}
-    scored, multiplied, details = _paces(network, torch.float32)
-    if choose_dtype(CPU) == torch.bfloat16:
-        *sides, reduced = _paces(network, torch.bfloat16)
-        ratio, spread = ratio_of(*sides)
-        drawn = torch.randn(GALLERY, network.dimension)
-        exact, near = (
-            PairScorer(network, dtype).scores(drawn[:QUERIES], drawn)
-            for dtype in (torch.float32, torch.bfloat16)
-        )
-        details["bfloat16"] = reduced | {
-            "ratio": ratio,
-            "spread": spread,
-            "largest_difference_of_a_score": round(float((near - exact).abs().max()), 3),
-        }
-    details |= {
-        "dimension": network.dimension,
-        "hidden": network.config.hidden,
-        "pairs_in_a_chunk": pairs_in_a_chunk(CPU),
-        "served_ms_of_100_candidates": _served_ms(artefact),
-        "peak_mib_by_pairs": memory,
-    }
-    return scored, multiplied, details
-
-
-def _paces(
-    network: MetricNetwork, dtype: torch.dtype
-) -> tuple[list[float], list[float], dict[str, Any]]:
-    """Multiply-adds a second by round, of the scores and of the product alone; and details."""
-    scorer, height = PairScorer(network, dtype), pairs_in_a_chunk(CPU)
+    scorer, height = PairScorer(network), pairs_in_a_chunk(CPU)
     width = network.config.hidden if network.config.layers == "two" else 2
     gallery = torch.randn(GALLERY, network.dimension)
     left, right = torch.rand(height, network.dimension), torch.rand(network.dimension, width)
-    left, right, out = left.to(dtype), right.to(dtype), torch.empty(height, width, dtype=dtype)
-    chunks = max(1, QUERIES * GALLERY // height)
+    out, chunks = torch.empty(height, width), max(1, QUERIES * GALLERY // height)
 
     def score() -> None:
         scorer.scores(gallery[:QUERIES], gallery)
@@ -102,12 +73,19 @@ def _paces(
     pairs = [QUERIES * GALLERY * pace for pace in paces["scores"]]
     scored = [pace * pair_cost(network.dimension, network.config).multiply_adds for pace in pairs]
     multiplied = [chunks * out.numel() * network.dimension * pace for pace in paces["product"]]
-    found = {
+    rerank_ms = _served_ms(artefact)
+    details = {
         "pairs_per_second": round(statistics.median(pairs)),
         "scores_gflops": round(2e-9 * statistics.median(scored), 1),
         "product_gflops": round(2e-9 * statistics.median(multiplied), 1),
+        "dimension": network.dimension,
+        "hidden": network.config.hidden,
+        "pairs_in_a_chunk": height,
+        "served_ms_of_100_candidates": rerank_ms,
+        "peak_mib_by_pairs": memory,
+        "units": {"rerank_ms": rerank_ms},
     }
-    return scored, multiplied, found
+    return scored, multiplied, details
 
 
 def _served_ms(artefact: Artefact) -> float:
