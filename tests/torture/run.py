@@ -15,7 +15,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from service.ops.failpoints import FAILPOINTS
 from tests.conftest import draw_crops, save_tiny_artefact
 from tests.service.conftest import save_other_artefact
 from tests.service.redis_server import BINARY, MEMORY
@@ -74,7 +73,7 @@ def torture(
 
 def plan_for(store: StoreKind, cycles: int, chance: random.Random) -> list[str | None]:
     """Every failpoint of a store once, as far as they fit beside kills at random."""
-    points: list[str | None] = [p for p in FAILPOINTS if store in SCENARIOS[p].stores]
+    points: list[str | None] = [p for p in SCENARIOS if store in SCENARIOS[p].stores]
     chance.shuffle(points)
     chosen = points[: cycles * 7 // 10]
     plan = chosen + [None] * (cycles - len(chosen))
@@ -101,7 +100,7 @@ def main() -> int:
     parser.add_argument("--cycles", type=int, default=CYCLES)
     parser.add_argument("--seed", default=secrets.token_hex(4))
     parser.add_argument("--store", choices=("sqlite", "redis"))
-    parser.add_argument("--failpoint", choices=FAILPOINTS, help="only this one, at every cycle")
+    parser.add_argument("--failpoint", choices=SCENARIOS, help="only this one, at every cycle")
     asked = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
     stores: list[StoreKind] = ["sqlite", "redis"] if asked.store is None else [asked.store]
