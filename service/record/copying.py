@@ -1,7 +1,7 @@
 """Galleries copied into another record: filled where nothing shows them, compared, then shown.
 
 A copy has a number of its own, so that it shares no file with its source. Where copying ends early
-nothing of that gallery is shown, and the next call begins it anew.
+nothing of that gallery is shown, and the next process that opens the record removes it.
 """
 
 from __future__ import annotations
@@ -20,10 +20,16 @@ from model.problems import InputProblem
 from service.errors import ServiceError
 from service.ops.data_directory import copy_file, snapshot_name
 from service.record.engine import Engine, Reader, Transaction, below, key, transact
-from service.record.entries import ENTRY, put_entry, require_entry
+from service.record.entries import put_entry, require_entry
 from service.record.files import Snapshots, UnneededFiles, forget_unneeded
-from service.record.galleries import NAMES, NEXT_GALLERY, Galleries, remove_gallery
-from service.record.garbage import SEARCH_BY_HASH, collect_garbage, discard
+from service.record.galleries import (
+    NAMES,
+    NEXT_GALLERY,
+    Galleries,
+    remove_gallery,
+    remove_unfinished,
+)
+from service.record.garbage import SEARCH_BY_HASH, collect_garbage
 from service.record.records import ArchivedCrop, GalleryRecord
 from service.record.recovery import checked_crops
 from service.record.replacing import replace_crops
@@ -83,7 +89,6 @@ def copy_galleries(source: Store, target: Store) -> Iterator[tuple[GalleryRecord
                 f"gallery {entry.name}: the target has another one of this name; delete that one "
                 "there, or name another Redis with --to"
             )
-    _remove_unfinished(target.engine)
     if not there:
         transact(target.engine, _put_access, source.engine)
     for entry in entries:
@@ -114,9 +119,10 @@ def _copy(source: Store, target: Store, entry: GalleryRecord) -> None:
         _require_equal(source, target, entry, filled)
         transact(engine, _show, filled, files)
     except BaseException:
-        # Where the store itself is gone, the next call removes what was filled.
+        # Where the store itself is gone, the next process removes what was filled.
         with contextlib.suppress(ServiceError):
-            _remove_unfinished(engine)
+            remove_unfinished(engine)
+            collect_garbage(engine)
         raise
     collect_garbage(engine)
 
@@ -192,14 +198,3 @@ def _show(transaction: Transaction, filled: GalleryRecord, files: Sequence[str])
     transaction.put_json(own, number)
     put_entry(transaction, filled)
     transaction.note("gallery_created", number)
-
-
-def _remove_unfinished(engine: Engine) -> None:
-    """Removes what was being filled: galleries without a name, and keys that are held for it."""
-    for _, body in Reader(engine).below(key("gallery")):
-        if not (unfinished := ENTRY.validate_json(body)).name:
-            transact(engine, remove_gallery, unfinished.gallery_id)
-    for _, body in Reader(engine).below(key("garbage")):
-        kind, of, _ = from_json(body)
-        transact(engine, discard, kind, *of)
-    collect_garbage(engine)

@@ -13,6 +13,7 @@ from model.search_calibration import KEPT_SEARCHES
 from service.errors import GalleryConflict
 from service.ops.data_directory import INDEXES, snapshot_name
 from service.record.engine import (
+    Engine,
     Reader,
     RecordPart,
     Scan,
@@ -165,6 +166,13 @@ def remove_gallery(transaction: Transaction, gallery_id: int) -> int:
     drop_state(transaction, gallery_id)
     transaction.note("gallery_deleted", gallery_id, entry.version)
     return entry.crops
+
+
+def remove_unfinished(engine: Engine) -> None:
+    """Removes galleries without a name, which copies were filling that were cut off."""
+    for _, body in Reader(engine).below(key("gallery")):
+        if not (unfinished := ENTRY.validate_json(body)).name:
+            transact(engine, remove_gallery, unfinished.gallery_id)
 
 
 class StoredCalibrations(RecordPart):

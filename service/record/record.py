@@ -8,14 +8,19 @@ from pathlib import Path
 from urllib.parse import quote, urlsplit
 
 from model.problems import InputProblem
-from service.errors import DamagedRecord, RecordUnavailable
+from service.errors import DamagedRecord, RecordUnavailable, ServiceError
 from service.ops.commit_mark import ACKNOWLEDGED_SUFFIX, LastCommitMark
 from service.ops.data_directory import lock_data_directory, snapshot_name
 from service.record.api_keys import Keys
 from service.record.crops import Crops
 from service.record.engine import Engine
 from service.record.files import Snapshots, UnneededFiles
-from service.record.galleries import Galleries, Runtimes, StoredCalibrations
+from service.record.galleries import (
+    Galleries,
+    Runtimes,
+    StoredCalibrations,
+    remove_unfinished,
+)
 from service.record.garbage import StrayFiles, collect_garbage
 from service.record.history import History
 from service.record.identity_changes import IdentityChanges
@@ -51,6 +56,9 @@ class Record:
         self.unneeded_files = UnneededFiles(engine)
         self.calibrations = StoredCalibrations(engine)
         self.remote_indexes = RemoteIndexes(engine)
+        # Damage is named where galleries are read.
+        with contextlib.suppress(ServiceError):
+            remove_unfinished(engine)
         self.collect_garbage()
 
     def collect_garbage(self) -> None:

@@ -188,6 +188,8 @@ def test_a_copy_that_was_killed_shows_nothing_and_the_next_one_leaves_nothing_of
     new = open_redis(server.url)
     assert [one.name for one in new.galleries.all()] == ["default"]
     new.close()
+    # Also where no copy follows.
+    assert not server.ask("KEYS", CROP_KEYS)
     assert copy(tmp_path, server.url) == 0
 
     def kinds() -> Counter:
