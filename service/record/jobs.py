@@ -141,6 +141,11 @@ class Jobs(RecordPart):
             return None
         if job.finished and state not in FINISHED:
             return None
+        keys = [key("job problem", job_id, one.position) for one in problems]
+        # One may be noted again.
+        new = sum(one is None for one in transaction.get(keys))
+        for own, problem in zip(keys, problems, strict=True):
+            transaction.put_json(own, problem)
         until_ms = job.lease_until_ms
         if job.lease_ms is not None:
             until_ms = self._engine.now_ms() + job.lease_ms
@@ -150,7 +155,7 @@ class Jobs(RecordPart):
             state=state,
             progress=job.progress if progress is None else dict(progress),
             detail=detail,
-            problems=job.problems + _put_problems(transaction, job_id, problems),
+            problems=job.problems + new,
             lease_until_ms=until_ms,
         )
 
@@ -199,15 +204,6 @@ def drop_job(transaction: Transaction, job_id: str) -> None:
         transaction.delete(key("job", job_id), *_found_by(job))
         _note_files(transaction, job)
     transaction.delete(*(own for own, _ in transaction.below(key("job problem", job_id))))
-
-
-def _put_problems(transaction: Transaction, job_id: str, problems: Sequence[JobProblem]) -> int:
-    """Puts problems, and answers how many are new: one may be noted again."""
-    keys = [key("job problem", job_id, one.position) for one in problems]
-    new = sum(one is None for one in transaction.get(keys))
-    for own, problem in zip(keys, problems, strict=True):
-        transaction.put_json(own, problem)
-    return new
 
 
 def _read(reader: Reader, job_id: str) -> Job | None:
