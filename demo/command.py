@@ -1,4 +1,4 @@
-"""`gmn demo`: draws people, serves, enrolls, queries, and shows the results."""
+"""`gmn demo`: draws people, serves, enrolls, queries, and writes a page of the results."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def demo(
     seed: Annotated[int, Option(min=0, help=SEED_HELP)] = 20_260,
     as_json: JsonOption = False,
 ) -> None:
-    """Draws people, serves, enrolls and queries them, and shows the rankings.
+    """Draws people, serves, enrolls and queries them, and writes a page with rankings.
 
     Needs no network and no data: all people are drawn. Known people and strangers are asked for in
     a mixed order; both errors are counted, and the people shown are chosen at random by the seed.

@@ -1,4 +1,4 @@
-"""The demonstration as one self-contained HTML page, and on the terminal."""
+"""The demonstration as one self-contained HTML page, and its figures on the terminal."""
 
 from __future__ import annotations
 
@@ -7,12 +7,8 @@ from importlib.resources import files
 
 from jinja2 import Environment
 from rich.console import Console
-from rich.table import Table
 
-from demo.findings import Finding, Findings, chosen, headlines, judging, setting
-from gmn_client.models import RankedCrop
-
-TOP = 5
+from demo.findings import Findings, chosen, headlines, judging, setting
 
 
 def render_page(findings: Findings) -> str:
@@ -32,27 +28,10 @@ def render_page(findings: Findings) -> str:
 
 
 def show_findings(console: Console, findings: Findings) -> None:
-    """Prints some queries with their best rows, and the figures over all."""
+    """Prints the figures over all queries."""
     figures = findings.figures()
     console.print(f"Artefact {figures['artefact']}: {figures['terms']}", soft_wrap=True)
     console.print(setting(figures), soft_wrap=True)
-    table = Table("query", *(f"{rank}." for rank in range(1, TOP + 1)), "answer", "judged")
-    for finding in findings.sample():
-        colour = "green" if finding.tone == "good" else "red"
-        rows = [_row(row, finding) for row in finding.answer.results[:TOP]]
-        rows += [""] * (TOP - len(rows))
-        judged = f"[{colour}]{finding.outcome}[/]"
-        table.add_row(finding.name, *rows, finding.verdict, judged)
-    console.print(table)
-    console.print(chosen(figures))
-    console.print("✓ and ✗: whether a result shows who was asked for, and its probability\n")
     for value, name in headlines(figures):
         console.print(f"[bold]{value:>10}[/]  {name}")
     console.print(f"\n{judging(findings)}", soft_wrap=True)
-
-
-def _row(row: RankedCrop, finding: Finding) -> str:
-    right = row.identity == finding.query.identity
-    colour, mark = ("green", "✓") if right else ("red", "✗")
-    sure = "" if row.probability is None else f" {row.probability:.0%}"
-    return f"[{colour}]{mark}{sure}[/]"

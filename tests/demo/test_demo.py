@@ -60,8 +60,8 @@ def test_the_demo_ends_with_a_page_that_shows_every_ranking(
     assert re.search(r"\d of 2 +strangers answered match", finished.stdout)
     assert "Operating point far_1e-2: 1% of strangers may be answered match" in finished.stdout
     assert "At the last query: The model's own thresholds" in finished.stdout
-    assert "Shown are 5 of 5 known people and 2 of 2 strangers" in finished.stdout
     page = (tmp_path / "out" / "index.html").read_text()
+    assert "Shown are 5 of 5 known people and 2 of 2 strangers" in page
     assert page.count("data:image/png;base64,") == 7 * (1 + 8)
     assert page.count('class="query"') == 7
     assert re.search(r'(src|href)="(?!data:)', page) is None
