@@ -31,11 +31,7 @@ class GrowingArray:
         """No items; `file` is empty, or `reserve` finds its items again."""
         self.items: NDArray[Any] = np.zeros((0, *shape), dtype)
         self._file = file
-
-    @property
-    def item_bytes(self) -> int:
-        """The bytes of one item."""
-        return self.items.dtype.itemsize * int(np.prod(self.items.shape[1:], dtype=int))
+        self._item_bytes = self.items.dtype.itemsize * int(np.prod(shape, dtype=int))
 
     def reserve(self, count: int) -> None:
         """Makes room for so many items in all; it takes memory or disk as it is written.
@@ -49,7 +45,7 @@ class GrowingArray:
         if self._file is None:
             self.items = grown(self.items, capacity)
             return
-        os.ftruncate(self._file.fileno(), capacity * self.item_bytes)
+        os.ftruncate(self._file.fileno(), capacity * self._item_bytes)
         shape = (capacity, *self.items.shape[1:])
         self.items = np.asarray(np.memmap(self._file, self.items.dtype, "r", shape=shape))
 
@@ -59,7 +55,7 @@ class GrowingArray:
             self.items[at : at + len(values)] = values
             return
         content = memoryview(np.ascontiguousarray(values, self.items.dtype).data).cast("B")
-        offset = at * self.item_bytes
+        offset = at * self._item_bytes
         while content:
             written = os.pwrite(self._file.fileno(), content, offset)
             content, offset = content[written:], offset + written

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,7 @@ from model.calibration import Scoring
 from model.search_calibration import RANKS, UNNAMED, SearchScores, few_identities, leading_scores
 from service.engine.networks import LoadedModel, unit_rows
 from service.errors import UnknownCrop
-from service.gallery.gallery import Gallery, SearchedIndex
+from service.gallery.gallery import Gallery
 from service.record.records import CropLabel
 from service.search.calibration import CurrentCalibration, Judge
 from service.search.candidates import Candidates
@@ -25,8 +26,8 @@ Array = NDArray[np.float32]
 _Best = tuple[Candidates, Array, Array]
 # So many pairs at most are scored for the level of a search alone.
 MORE_PAIRS = 64
-# Where the candidates show too few people, so many crops by cosine are searched for others.
-DEEPEST = 1600
+# People are sought among so many crops by cosine, and where these show too few among more.
+NEAR, DEEPEST = 400, 1600
 COUNTS_ALL = (
     "It counts the people of the whole gallery: how many pass the filter is not known to its index."
 )
@@ -124,13 +125,15 @@ class Search:
         wanted = options.filter(camera, without)
         by_cosine = self.current.scoring == "cosine"
         depth = 0 if by_cosine else options.rerank_depth
-        found = index.search(queries, max(top_k, depth or RERANK_DEPTH), wanted)
-        identities = index.identities(wanted)
+        judged_by_level = self.sample or self.current.by_level
+        wide = max(top_k, depth or RERANK_DEPTH)
+        near = index.search(queries, max(wide, NEAR if judged_by_level else 0), wanted)
+        found, identities = near[:wide], index.identities(wanted)
         shallow = not by_cosine and depth < min(RERANK_DEPTH, found.searched)
         people, scored = None, found if by_cosine else found[:depth]
-        judged_by_level = self.sample or self.current.by_level
         if judged_by_level and not shallow and not few_identities(identities):
-            people = _nine_people(index, queries, wanted, scored, self.current.joins_at)
+            deeper = partial(index.search, queries, DEEPEST, wanted)
+            people = _nine_people(scored, near, deeper, self.current.joins_at)
         by_identity = options.group_by == "identity"
         places = len(found.first_of_groups() if by_identity else found.row_ids)
         if places < top_k and len(found.row_ids) < found.searched:
@@ -251,18 +254,24 @@ def every_score(model: LoadedModel, cosines: Array, logits: Array) -> dict[Scori
 
 
 def _nine_people(
-    index: SearchedIndex, queries: Array, wanted: Filter, scored: Candidates, joins_at: float
+    scored: Candidates, near: Candidates, deeper: Callable[[], Candidates], joins_at: float
 ) -> Candidates:
     """The candidates that are scored, then the nearest crop of each further person, by cosine.
 
     So many are added that nine people have a score, and 64 at most. None are added where there
     are too few people or they are too far off.
+
+    Args:
+        near: the scored and farther ones, among which people are sought first.
+        deeper: searches for more.
     """
-    people = _leading_scores(scored, scored.cosines, joins_at)
-    if len(people) == RANKS or len(scored.row_ids) == scored.searched:
-        return scored
-    deeper = index.search(queries, DEEPEST, wanted)
-    more = scored.extended(deeper[deeper.first_of_groups()], MORE_PAIRS)
+    more = scored
+    for far in (False, True):
+        people = _leading_scores(more, more.cosines, joins_at)
+        if len(people) == RANKS or len(scored.row_ids) == scored.searched:
+            break
+        found = deeper() if far else near
+        more = scored.extended(found[found.first_of_groups()], MORE_PAIRS)
     people = _leading_scores(more, more.cosines, joins_at)
     if len(people) < RANKS:
         return scored

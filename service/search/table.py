@@ -108,7 +108,7 @@ class RowTable:
         self.reserve(len(crops))
         if not crops:
             return
-        labels, rows = [crop.label for crop in crops], self._new_rows(len(crops))
+        labels, rows = [crop.label for crop in crops], np.arange(self.size, self.size + len(crops))
         vectors = np.stack([np.asarray(crop.vector, np.float32) for crop in crops])
         self._set_texts(rows, [to_json(LABEL(label)) for label in labels])
         self._vectors.write(self.size, vectors)
@@ -128,7 +128,7 @@ class RowTable:
         nothing = np.zeros((1, self.dimension), np.float32)
         for row in found:
             self._vectors.write(row, nothing)
-        self._erase_texts(self._text_places(rows))
+        self._erase_texts(self.text_at[rows], self.text_bytes[rows])
         self.valid_count -= len(rows)
         self.changes += len(rows)
         return rows
@@ -142,9 +142,9 @@ class RowTable:
         if not found:
             return
         rows, new = np.array(list(found), np.int64), list(found.values())
-        old = self._text_places(rows)
+        old = self.text_at[rows], self.text_bytes[rows]
         self._set_texts(rows, [to_json(LABEL(label)) for label in new])
-        self._erase_texts(old)
+        self._erase_texts(*old)
         self._count(rows, shown=False)
         self._set_labels(rows, new)
         self._count(rows, shown=True)
@@ -242,7 +242,7 @@ class RowTable:
         for start in range(0, len(rows), COPIED_AT_ONCE):
             between()
             part = rows[start : start + COPIED_AT_ONCE]
-            new = table._new_rows(len(part))
+            new = np.arange(table.size, table.size + len(part))
             # What is changed or deleted while it is copied is found by `catch_up`.
             where = zip(table._copied_from[new].tolist(), self.text_bytes[part], strict=True)
             table._set_texts(new, [self._text(*one) for one in where])
@@ -318,9 +318,6 @@ class RowTable:
         self._views[EVERY_CROP].add(rows, *self._counted(rows))
         self.valid_count = len(rows)
 
-    def _new_rows(self, count: int) -> Rows:
-        return np.arange(self.size, self.size + count)
-
     def _show(self, rows: Rows) -> None:
         """Counts rows at the end, whose columns are complete."""
         self.valid[rows] = True
@@ -341,14 +338,9 @@ class RowTable:
     def _text(self, at: int, size: int) -> bytes:
         return self._texts.items[at : at + size].tobytes()
 
-    def _text_places(self, rows: Rows) -> list[tuple[int, int]]:
-        """Where the texts of rows begin, and their lengths."""
-        at, sizes = self.text_at[rows].tolist(), self.text_bytes[rows].tolist()
-        return list(zip(at, sizes, strict=True))
-
-    def _erase_texts(self, places: Sequence[tuple[int, int]]) -> None:
-        for at, size in places:
-            self._texts.write(at, np.zeros(size, np.uint8))
+    def _erase_texts(self, starts: NDArray[np.int64], sizes: NDArray[np.int32]) -> None:
+        for start, size in zip(starts.tolist(), sizes.tolist(), strict=True):
+            self._texts.write(start, np.zeros(size, np.uint8))
 
     def _set_labels(self, rows: Rows, labels: Sequence[CropLabel]) -> None:
         codes = self.cameras_known

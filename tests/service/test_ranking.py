@@ -11,7 +11,7 @@ import pytest
 from model.calibration import Fusion, ScoringCalibration, TailPoint
 from model.search_calibration import artefact_search_calibration
 from service.record.records import CropLabel, IndexedCrop
-from service.search import product_codes
+from service.search import product_codes, ranking
 from service.search.calibration import CurrentCalibration
 from service.search.filters import Filter
 from service.search.index import GalleryIndex, IndexLimits
@@ -133,3 +133,27 @@ def test_a_gallery_that_went_over_to_another_embedder_is_not_searched_by_old_fea
     index, vectors = clustered
     gallery = SimpleNamespace(index=index, name="default", version=1, embedder="newer")
     assert Search(gallery, CURRENT, QueryOptions(), vectors[:1]).rank(10) is None
+
+
+@pytest.mark.parametrize(("among", "searches"), [(400, 1), (200, 2)])
+def test_people_for_the_level_are_found_by_one_search_where_the_near_crops_show_nine(
+    monkeypatch, among, searches
+):
+    """The hundred nearest show three people, and 400 show ten."""
+    random = np.random.default_rng(2)
+    centres = np.repeat(random.normal(size=(30, DIMENSION)), CROPS_EACH, axis=0)
+    vectors = (centres + 0.01 * random.normal(size=centres.shape)).astype(np.float32)
+    index = GalleryIndex(DIMENSION, LIMITS)
+    index.add(
+        IndexedCrop(CropLabel(row, f"{row}", f"person {row // CROPS_EACH}", "east", None), vector)
+        for row, vector in enumerate(vectors)
+    )
+    monkeypatch.setattr(ranking, "NEAR", among)
+    asked, search = [], index.search
+    monkeypatch.setattr(index, "search", lambda *args: asked.append(args[1]) or search(*args))
+    gallery = SimpleNamespace(
+        index=index, name="default", version=1, embedder="e", image_url=lambda crop_id: crop_id
+    )
+    found = Search(gallery, CURRENT, QueryOptions(), vectors[:1], sample=True).rank(10)
+    assert len(found.sample.scores) == 9
+    assert len(asked) == searches
