@@ -75,11 +75,7 @@ class UnusableImages(ServiceError):
 
 
 class IndexUnavailable(ServiceError):
-    """An index outside this process that cannot be searched or written.
-
-    Attributes:
-        collection_gone: the server answers, and has no such collection.
-    """
+    """An index outside this process that cannot be searched or written."""
 
     code = "index_unavailable"
     status = 503
@@ -88,7 +84,10 @@ class IndexUnavailable(ServiceError):
         "Milvus cannot be searched at the moment: {0}; ask again in {seconds} s, writes and reads "
         "go on"
     )
-    collection_gone = False
+
+
+class CollectionUnavailable(IndexUnavailable):
+    """The server of the index answers, and has no collection yet that shows what a gallery has."""
 
 
 def _kind(

@@ -21,6 +21,7 @@ from service.commands.common import (
     show,
 )
 from service.commands.store import REDIS_URL, open_record
+from service.errors import UnknownGallery
 
 if TYPE_CHECKING:
     from service.milvus.writing import CollectionWriter
@@ -57,10 +58,12 @@ def rebuild(
         states.ask_rebuild(entry.gallery_id)
         indexer = Indexer(writer, f"command.{os.getpid()}.{secrets.token_hex(4)}")
         with contextlib.closing(indexer):
-            while (state := states.state(entry.gallery_id)) and state.wanted:
+            while (state := states.state(entry.gallery_id)) and state.unfinished:
                 indexer.turn()
                 time.sleep(POLL_SECONDS)
-    typer.echo(f"{gallery}: indexed anew, up to version {state.version if state else 0}")
+    if state is None:
+        raise UnknownGallery(gallery)
+    typer.echo(f"{gallery}: indexed anew, up to version {state.version}")
 
 
 @index.command("verify")
@@ -93,25 +96,33 @@ def verify(
 
 
 def _differing(writer: CollectionWriter, entry: GalleryRecord) -> list[int]:
-    """Rows of a gallery that differ still once its index has caught up."""
-    states, until = writer.record.remote_indexes, time.monotonic() + CAUGHT_UP_SECONDS
-    state = states.state(entry.gallery_id)
-    rows = writer.differing(state) if state else []
-    now = writer.record.galleries.get(entry.gallery_id)
-    while now and (state is None or state.version < now.version):
+    """Rows that differ, also once the index shows what was written during the first comparison."""
+    _wait_for_index(writer, entry)
+    rows = writer.differing(entry.gallery_id)
+    if rows:
+        _wait_for_index(writer, entry)
+        rows = sorted(set(rows).intersection(writer.differing(entry.gallery_id)))
+    return rows
+
+
+def _wait_for_index(writer: CollectionWriter, entry: GalleryRecord) -> None:
+    """Returns once a gallery's index shows what is committed now, or raises `InputProblem`."""
+    record, until = writer.record, time.monotonic() + CAUGHT_UP_SECONDS
+    now = record.galleries.get(entry.gallery_id)
+    while now:
+        state = record.remote_indexes.state(entry.gallery_id)
+        shown = state.version if state else 0
+        if shown >= now.version:
+            return
         if time.monotonic() >= until:
             raise InputProblem(
-                f"gallery {entry.name!r}: its index is at version {state.version if state else 0} "
-                f"and the gallery at {now.version}: does a service with {INDEX_URL} run? Start one"
+                f"gallery {entry.name!r}: its index is at version {shown} and the gallery at "
+                f"{now.version}: does a service with {INDEX_URL} run? Start one"
             )
         time.sleep(POLL_SECONDS)
-        state = states.state(entry.gallery_id)
-    return writer.differing(state, rows) if state and rows else []
 
 
 def _galleries(writer: CollectionWriter, name: str | None) -> list[GalleryRecord]:
-    from service.errors import UnknownGallery
-
     found = [one for one in writer.record.galleries.all() if name in (None, one.name)]
     if name and not found:
         raise UnknownGallery(name)

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from service.errors import IndexUnavailable, UnknownGallery
-from service.milvus.rows import Codes, Hits
+from service.errors import CollectionUnavailable, IndexUnavailable, UnknownGallery
+from service.milvus.rows import LARGEST_LIMIT, Codes, Hits
 from service.milvus.writing import is_of
 from service.ops.health import HealthCheck, MonitoredThreadPool
 from service.record.record import Record
@@ -37,13 +37,9 @@ SEARCH_THREADS, SEARCH_SECONDS = 8, 1.0
 PAUSE_SECONDS = 1.0
 # Milvus is asked for a few more: its sums of float32 may swap neighbours.
 MARGIN = 16
-# Where hits were left out, so many times as many are asked for.
+# Where hits were left out or are of too few groups, so many times as many are asked for.
 DEEPER = 4
 Result = TypeVar("Result")
-
-
-class IndexRebuilding(IndexUnavailable):
-    """The server answers, and has no collection yet of the vectors that the gallery has now."""
 
 
 class MilvusIndexes:
@@ -86,10 +82,10 @@ class MilvusIndexes:
             if asked.done():
                 found = asked.result()
             elif begun.cancel():
-                raise IndexRebuilding("too many searches wait for it")
+                raise CollectionUnavailable("too many searches wait for it")
             else:
                 raise IndexUnavailable("it does not answer in time")
-        except IndexRebuilding:
+        except CollectionUnavailable:
             raise
         except IndexUnavailable as error:
             self._note_down(error.why)
@@ -150,7 +146,7 @@ class MilvusIndex:
         """The gallery's version that searches show; 0 while its collection is being built."""
         try:
             return self._watermark()[0].version
-        except IndexRebuilding:
+        except CollectionUnavailable:
             return 0
 
     def _search(
@@ -174,10 +170,12 @@ class MilvusIndex:
             )
             outdated = self._confirm(hits, wanted, grouped, found)
             full = hits.full
-            if not outdated or not (full or grouped):
+            people = {self._codes.group(label) for _, label in found.values()}
+            few = grouped and full and len(people) < limit and asked < LARGEST_LIMIT
+            if not few and not (outdated and (full or grouped)):
                 break
             if time.monotonic() > until:
-                raise IndexRebuilding("it still has many crops that were deleted or changed")
+                raise CollectionUnavailable("it still has many crops that were deleted or changed")
             without, asked = without | outdated, DEEPER * asked
         row_ids = np.array(list(found), np.int64)
         labels = [label for _, label in found.values()]
@@ -218,7 +216,7 @@ class MilvusIndex:
         """How far the collection is, and the number of crops in the record.
 
         Raises:
-            IndexRebuilding: it is of other vectors than the gallery has.
+            CollectionUnavailable: it is of other vectors than the gallery has.
         """
         state = self._record.remote_indexes.state(self._gallery_id)
         entry = self._record.galleries.get(self._gallery_id)
@@ -227,7 +225,7 @@ class MilvusIndex:
         if not entry.crops:
             return replace(state or IndexState(self._gallery_id), version=entry.version), 0
         if entry.embedding_fingerprint != self._embedder or not state or not state.collection:
-            raise IndexRebuilding("the gallery's index is being built")
+            raise CollectionUnavailable("the gallery's index is being built")
         if not is_of(state, entry):
-            raise IndexRebuilding("the gallery's index is being rebuilt")
+            raise CollectionUnavailable("the gallery's index is being rebuilt")
         return state, entry.crops

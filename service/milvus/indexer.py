@@ -36,7 +36,7 @@ WAIT_SECONDS, POLL_SECONDS = 0.5, 0.05
 LATE_SECONDS = 30.0
 # A search that is under way would find nothing in a collection that is dropped, and no error.
 DROP_AFTER_SECONDS = 10.0
-FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.05, 2.0
+PAUSE_SECONDS = 1.0
 SILENT_SECONDS, LONG_WORK_FACTOR = 90.0, 30.0
 CLOSING_SECONDS = 5.0
 
@@ -53,6 +53,7 @@ class _Held:
         state: as the record has it.
         cursor: the last change that was read.
         work: a build, which answers the new collection's state, or a sweep, which answers rows.
+        follows: False where the changes cannot be followed until `work` has ended.
         sweep_at: when the collection is compared with the record, by `time.monotonic`.
         retry_at: before then nothing is tried after a failure.
     """
@@ -60,6 +61,7 @@ class _Held:
     state: IndexState
     cursor: int
     work: Future[IndexState | list[int]] | None = None
+    follows: bool = True
     sweep_at: float | None = None
     retry_at: float = 0.0
 
@@ -135,7 +137,7 @@ class Indexer:
                 log.warning("the index of gallery %d is not this process' any more", gallery_id)
                 del self._held[gallery_id]
             except Exception as error:
-                held.retry_at = time.monotonic() + LONGEST_PAUSE_SECONDS
+                held.retry_at = time.monotonic() + PAUSE_SECONDS
                 if isinstance(error, IndexUnavailable | RecordUnavailable):
                     raise
                 log.exception("gallery %d could not be indexed", gallery_id)
@@ -143,14 +145,12 @@ class Indexer:
 
     def _run(self) -> None:
         with self._heartbeat.working():
-            pause = FIRST_PAUSE_SECONDS
             while not self._closing.is_set():
                 try:
                     self._heartbeat.beat()
                     if not self.turn():
                         self._wait()
                     self._note_state("")
-                    pause = FIRST_PAUSE_SECONDS
                     continue
                 except ServiceStopping:
                     return
@@ -159,20 +159,17 @@ class Indexer:
                 except Exception:
                     log.exception("the index in Milvus could not be brought up to the record")
                 with self._heartbeat.paused():
-                    self._closing.wait(pause)
-                pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+                    self._closing.wait(PAUSE_SECONDS)
 
     def _wait(self) -> None:
         """Waits a while for changes that no wait has seen; the next turn reads them."""
         filling = any(held.work for held in self._held.values())
         wait = POLL_SECONDS if filling else WAIT_SECONDS
         try:
-            found = self._stream.after(self._seen, CHANGES_PER_READ, wait)
+            if found := self._stream.after(self._seen, CHANGES_PER_READ, wait):
+                self._seen = found[-1].sequence
         except ChangesLost:
             self._seen = self._stream.last()
-            return
-        if found:
-            self._seen = found[-1].sequence
 
     def _note_state(self, why_down: str) -> None:
         now = time.monotonic()
@@ -190,7 +187,6 @@ class Indexer:
         self._renew_at = time.monotonic() + RENEW_SECONDS
         there = {entry.gallery_id: entry for entry in self._record.galleries.all()}
         for gallery_id, entry in there.items():
-            before = self._states.state(gallery_id)
             state = self._states.claim(gallery_id, self.worker, LEASE_SECONDS)
             if state is None:
                 self._held.pop(gallery_id, None)
@@ -198,17 +194,17 @@ class Indexer:
             held = self._held.get(gallery_id)
             if held is None or held.state.sequence != state.sequence:
                 held = self._held[gallery_id] = _Held(state, state.sequence)
-                if before:
+                if state.builds:
                     # A late write of the process before may bring a deleted crop back, and this may
                     # be an older copy of the record, which lacks what Milvus has or has more.
                     held.sweep_at = time.monotonic() + LATE_SECONDS
             held.state = state
-            if state.wanted or not is_of(state, entry):
-                self._begin_build(held, "it was asked for" if state.wanted else "it is behind")
+            if state.unfinished or not is_of(state, entry):
+                self._begin_build(held, "it was asked for, not ended, or is of other vectors")
             elif held.sweep_at and time.monotonic() >= held.sweep_at and held.work is None:
                 held.sweep_at = None
                 sweep = self.writer.differing
-                held.work = self._builders.submit(sweep, state, None, self._require_open)
+                held.work = self._builders.submit(sweep, gallery_id, self._require_open)
         for gallery_id in self._held.keys() - there.keys():
             del self._held[gallery_id]
         self._rebuild_gone()
@@ -234,13 +230,10 @@ class Indexer:
         """Finishes and follows one gallery; whether there was anything to do."""
         try:
             finished = held.work is not None and held.work.done() and self._finish(held)
-            return self._follow(held) or finished
+            return (held.follows and self._follow(held)) or finished
         except (Outdated, ChangesLost) as why:
             self._begin_build(held, str(why))
-        except IndexUnavailable as unavailable:
-            if not unavailable.collection_gone:
-                raise
-            self._begin_build(held, unavailable.why)
+        held.follows = held.work is None
         return False
 
     def _follow(self, held: _Held) -> bool:
@@ -272,7 +265,7 @@ class Indexer:
         changes: dict[str, object] = {"sequence": last, "timestamp": self.writer.server.timestamp()}
         changes["version"] = max([state.version, *(one.version for one in own)])
         if state is not held.state:
-            names = ("collection", "at", "side", "embedder", "building", "wanted")
+            names = ("collection", "at", "side", "embedder", "building")
             changes |= {name: getattr(state, name) for name in names}
         moved = self._states.advance(held.state, **changes)
         if moved is None:
@@ -281,13 +274,12 @@ class Indexer:
 
     def _begin_build(self, held: _Held, why: str) -> None:
         """Begins a new collection beside what is searched, unless one is being filled."""
-        if held.work is not None or time.monotonic() < held.retry_at:
+        if held.work is not None:
             return
-        state = held.state
+        state, builds = held.state, held.state.builds + 1
         log.info("gallery %d is indexed anew: %s", state.gallery_id, why)
-        builds = state.builds + 1
         name = self.writer.codes.collection(state.gallery_id, builds)
-        begun = self._states.advance(state, building=name, builds=builds)
+        begun = self._states.advance(state, building=name, builds=builds, wanted=False)
         if begun is None:
             self._held.pop(state.gallery_id, None)
             return
@@ -296,22 +288,44 @@ class Indexer:
 
     def _build(self, state: IndexState) -> IndexState:
         """Fills a collection; answers the state in which it is searched."""
-        noted, entry = self._stream.last(), self._record.galleries.get(state.gallery_id)
+        cursor, entry = self._stream.last(), self._record.galleries.get(state.gallery_id)
         if entry is None:
             raise Outdated("it was deleted")
         built = replace(
             state,
             collection=state.building,
             building="",
-            wanted=False,
             at=entry.at,
             side=entry.side,
             embedder=entry.embedding_fingerprint,
-            sequence=noted,
             version=entry.version,
         )
-        filled = self.writer.fill(built, self.dimensions.get(built.embedder), self._require_open)
-        return built if filled else replace(built, collection="")
+        missed: list[Change] = []
+
+        def between() -> None:
+            nonlocal cursor
+            self._require_building(state)
+            # Now and not at the end: the record keeps the latest changes alone.
+            while changes := self._stream.after(cursor, CHANGES_PER_READ, 0.0):
+                missed.extend(self._own(built, changes))
+                cursor = changes[-1].sequence
+
+        try:
+            if not self.writer.fill(built, self.dimensions.get(built.embedder), between):
+                built = replace(built, collection="")
+            elif missed:
+                self.writer.apply(built, missed, partial(self._require_building, state))
+        except Outdated:
+            self.writer.server.drop(built.collection)
+            raise
+        version = max([built.version, *(one.version for one in missed)])
+        return replace(built, sequence=cursor, version=version)
+
+    def _require_building(self, state: IndexState) -> None:
+        self._require_open()
+        now = self._states.state(state.gallery_id)
+        if now is None or now.building != state.building:
+            raise Outdated("another process builds it")
 
     def _require_open(self) -> None:
         if self._closing.is_set():
@@ -319,13 +333,13 @@ class Indexer:
 
     def _finish(self, held: _Held) -> bool:
         """Searches what was built from now on, or mends what a sweep found."""
-        work, held.work = held.work, None
+        work, held.work, held.follows = held.work, None, True
         assert work is not None
         try:
             found = work.result()
         except (Outdated, IndexUnavailable, RecordUnavailable, ChangesLost) as why:
             log.warning("a collection could not be filled or compared; tried again: %s", why)
-            held.retry_at = self._renew_at = time.monotonic() + LONGEST_PAUSE_SECONDS
+            held.retry_at = self._renew_at = time.monotonic() + PAUSE_SECONDS
             held.sweep_at = held.retry_at
             return False
         if isinstance(found, list):

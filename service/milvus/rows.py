@@ -20,6 +20,8 @@ from service.search.filters import Filter
 PREFIX = "gmn"
 # A page of rows is a range of numbers, since an answer's order is not promised.
 IDS_PER_PAGE = 8192
+# Milvus refuses to answer more.
+LARGEST_LIMIT = 16_384
 UNKNOWN_CAMERA = -1
 # Before every time with a year; Milvus 2.3 has no null.
 UNKNOWN_TIME, EARLIEST_TIME = -1e18, -1e17

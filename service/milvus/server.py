@@ -18,19 +18,18 @@ import numpy as np
 from numpy.typing import NDArray
 from pymilvus import DataType, MilvusClient, MilvusException
 
-from service.errors import IndexUnavailable
-from service.milvus.rows import PREFIX, Codes, Hits, LabelRow, Row
+from service.errors import CollectionUnavailable, IndexUnavailable
+from service.milvus.rows import LARGEST_LIMIT, PREFIX, Codes, Hits, LabelRow, Row
 from service.search.filters import Filter
 
 # It logs every error with the request, which is raised anyway.
 logging.getLogger("pymilvus").setLevel(logging.CRITICAL)
-log = logging.getLogger(__name__)
 OLDEST_SERVER = (2, 3)
-# Milvus refuses more.
-LARGEST_LIMIT = 16_384
-# Where groups are too few, so many times as many are asked for.
-DEEPER = 8
-NOT_FOUND, NOT_LOADED = 100, 101
+NOT_LOADED = 101
+COLLECTION_AWAY = {
+    100: "a collection is gone; it is built anew",
+    NOT_LOADED: "a collection is being loaded",
+}
 SEARCH_SECONDS, WRITE_SECONDS, SCHEMA_SECONDS = 1.0, 10.0, 60.0
 NUMBERS = ("crop", "grp", "camera")
 
@@ -44,7 +43,7 @@ class MilvusServer:
         self._lock = threading.Lock()
         self._client: MilvusClient | None = None
 
-    def create(self, collection: str, dimension: int, index: str = "FLAT") -> None:
+    def create(self, collection: str, dimension: int) -> None:
         """Makes an empty collection that can be searched."""
         # Types that every server knows: an unknown one ends Milvus 2.3, at each restart again.
         schema = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
@@ -54,7 +53,7 @@ class MilvusServer:
             schema.add_field(name, DataType.INT64)
         schema.add_field("captured", DataType.DOUBLE)
         indexes = MilvusClient.prepare_index_params()
-        indexes.add_index("v", index_type=index, metric_type="IP")
+        indexes.add_index("v", index_type="FLAT", metric_type="IP")
         with self._answering() as client:
             client.create_collection(
                 collection, schema=schema, index_params=indexes, timeout=SCHEMA_SECONDS
@@ -106,39 +105,29 @@ class MilvusServer:
             query: of unit length, `(d,)`.
             limit: at most; cut to what Milvus allows.
             timestamp: of this server, which the search waits for.
-            grouped: only the nearest of each group.
+            grouped: only the nearest of each group; Milvus 2.3 answers several of one from what it
+                has not indexed yet.
         """
-        asked = limit = min(limit, LARGEST_LIMIT)
-        while True:
-            with self._answering(collection) as client:
-                (hits,) = client.search(
-                    collection,
-                    data=[query],
-                    anns_field="v",
-                    filter=codes.expression(wanted),
-                    limit=asked,
-                    search_params={"metric_type": "IP"},
-                    output_fields=["v", "grp", "crop"],
-                    # Where the server gives out no timestamps, 0 waits for everything.
-                    consistency_level="Customized",
-                    guarantee_timestamp=timestamp,
-                    timeout=SEARCH_SECONDS,
-                    **({"group_by_field": "grp"} if grouped else {}),
-                )
-            found = list(hits)
-            groups = np.array([one["entity"]["grp"] for one in found], np.int64)
-            if not grouped:
-                break
-            # Milvus 2.3 answers several of one group from what it has not indexed yet.
-            first = np.sort(np.unique(groups, return_index=True)[1])[:limit]
-            if len(first) == limit or len(found) < asked or asked == LARGEST_LIMIT:
-                found, groups = [found[place] for place in first.tolist()], groups[first]
-                break
-            asked = min(asked * DEEPER, LARGEST_LIMIT)
+        limit = min(limit, LARGEST_LIMIT)
+        with self._answering(collection) as client:
+            (found,) = client.search(
+                collection,
+                data=[query],
+                anns_field="v",
+                filter=codes.expression(wanted),
+                limit=limit,
+                search_params={"metric_type": "IP"},
+                output_fields=["v", "grp", "crop"],
+                # Where the server gives out no timestamps, 0 waits for everything.
+                consistency_level="Customized",
+                guarantee_timestamp=timestamp,
+                timeout=SEARCH_SECONDS,
+                **({"group_by_field": "grp"} if grouped else {}),
+            )
         return Hits(
             np.array([one["id"] for one in found], np.int64),
             np.array([one["entity"]["v"] for one in found], np.float32).reshape(-1, len(query)),
-            groups,
+            np.array([one["entity"]["grp"] for one in found], np.int64),
             np.array([one["entity"]["crop"] for one in found], np.int64),
             len(found) == limit,
         )
@@ -188,9 +177,10 @@ class MilvusServer:
                 raise
         # The client raises the last for a channel that another thread has just replaced.
         except (MilvusException, grpc.RpcError, ValueError) as error:
-            unavailable = IndexUnavailable(_why(error))
-            unavailable.collection_gone = getattr(error, "code", None) == NOT_FOUND
-            raise unavailable from error
+            code = error.code() if isinstance(error, grpc.RpcError) else getattr(error, "code", 0)
+            if code in COLLECTION_AWAY:
+                raise CollectionUnavailable(COLLECTION_AWAY[code]) from error
+            raise IndexUnavailable(f"it does not answer ({code or 'closed'})") from error
 
     def _connected(self) -> MilvusClient:
         with self._lock:
@@ -209,13 +199,3 @@ class MilvusServer:
                     raise
                 self._client = client
             return self._client
-
-
-def _why(error: Exception) -> str:
-    """A short reason without addresses and requests."""
-    if isinstance(error, MilvusException) and error.code == NOT_LOADED:
-        return "a collection is being loaded"
-    if isinstance(error, MilvusException) and error.code == NOT_FOUND:
-        return "a collection is gone; it is built anew"
-    code = error.code() if isinstance(error, grpc.RpcError) else getattr(error, "code", "closed")
-    return f"it does not answer ({code})"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice, pairwise
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from service.errors import IndexUnavailable
 from service.milvus.rows import IDS_PER_PAGE, Codes, LabelRow
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 ROWS_PER_WRITE = 1000
 LAST_ROW = 2**63 - 1
 POLL_SECONDS = 0.1
-Item = TypeVar("Item")
 
 
 class Outdated(Exception):
@@ -57,19 +56,16 @@ class CollectionWriter:
         Raises:
             Outdated: the gallery has gone over to other vectors; some may be written.
         """
-        wanted = {row: one.kind for one in changes for row in one.row_ids}
-        removed = [row for row, kind in wanted.items() if kind == "removed"]
-        left = sorted(wanted.keys() - removed)
-        for rows in _parts(left):
+        changed = sorted({row for one in changes for row in one.row_ids})
+        for first in range(0, len(changed), ROWS_PER_WRITE):
+            rows = changed[first : first + ROWS_PER_WRITE]
             crops = self.record.crops.indexed(state.gallery_id, rows)
             # Afterwards: the crops were then read of the same vectors.
             self._require(state)
             between()
             self.server.upsert(state.collection, list(map(self.codes.row, crops)))
-            removed += set(rows).difference(crop.label.row_id for crop in crops)
-        for rows in _parts(removed):
-            between()
-            self.server.delete(state.collection, rows)
+            gone = set(rows).difference(crop.label.row_id for crop in crops)
+            self.server.delete(state.collection, sorted(gone))
         self._require(state)
 
     def fill(self, state: IndexState, dimension: int | None, between: Callable[[], None]) -> bool:
@@ -99,40 +95,33 @@ class CollectionWriter:
             between()
             self.server.upsert(state.collection, list(map(self.codes.row, part)))
             part = list(islice(crops, ROWS_PER_WRITE))
+        between()
         self._require(state)
         return True
 
-    def differing(
-        self,
-        state: IndexState,
-        among: Iterable[int] | None = None,
-        between: Callable[[], None] = lambda: None,
-    ) -> list[int]:
+    def differing(self, gallery_id: int, between: Callable[[], None] = lambda: None) -> list[int]:
         """Rows that are in one alone of collection and record, or differ; changes show as such.
 
         Args:
-            among: looks only at these rows; None for all.
+            gallery_id: of the gallery.
             between: as of `fill`.
         """
-        entry, timestamp = self.record.galleries.get(state.gallery_id), self.server.timestamp()
-        if entry is None or not state.collection:
+        state = self.record.remote_indexes.state(gallery_id)
+        entry, timestamp = self.record.galleries.get(gallery_id), self.server.timestamp()
+        if entry is None or state is None or not state.collection:
             return []
-        only = None if among is None else set(among)
-        pages = range(0, entry.rows + 1, IDS_PER_PAGE)
         # Beyond the record's last row where the record is an older copy.
-        ends = [*(first + IDS_PER_PAGE for first in pages), LAST_ROW]
+        bounds = [*range(0, entry.rows + 1 + IDS_PER_PAGE, IDS_PER_PAGE), LAST_ROW]
         found: list[int] = []
-        for first, end in pairwise([0, *ends]):
-            if only is not None and not any(first <= row < end for row in only):
-                continue
+        for first, end in pairwise(bounds):
             between()
             held = self.server.rows(state.collection, first, end, timestamp)
             here = {row["id"]: _codes(row) for row in held}
-            labels = self._labels(state.gallery_id, first, end)
+            labels = self._labels(gallery_id, first, end)
             there = {one.row_id: _codes(self.codes.label(one)) for one in labels}
             rows = here.keys() | there.keys()
             found += (row for row in sorted(rows) if here.get(row) != there.get(row))
-        return [row for row in found if only is None or row in only]
+        return found
 
     def compact(self, gallery_id: int, version: int, seconds: float) -> bool:
         """Waits until a gallery's collection shows a version, and for a compaction of its files.
@@ -145,7 +134,7 @@ class CollectionWriter:
             while time.monotonic() < until:
                 state = self.record.remote_indexes.state(gallery_id)
                 # What is being filled may hold what was deleted since its filling began.
-                if state is None or (state.version >= version and not state.building):
+                if state is None or (state.version >= version and not state.unfinished):
                     if state is None or not state.collection:
                         return True
                     if compaction is None:
@@ -171,8 +160,3 @@ class CollectionWriter:
 
 def _codes(row: LabelRow) -> tuple[float, ...]:
     return row["crop"], row["grp"], row["camera"], row["captured"]
-
-
-def _parts(items: Sequence[Item]) -> Iterator[Sequence[Item]]:
-    for first in range(0, len(items), ROWS_PER_WRITE):
-        yield items[first : first + ROWS_PER_WRITE]

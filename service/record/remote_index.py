@@ -38,7 +38,7 @@ class IndexState:
         timestamp: of the index' server, after the last write.
         building: a collection that is being filled; empty for none.
         builds: how many were begun; each has a name of its own.
-        wanted: a rebuild was asked for.
+        wanted: a rebuild was asked for, and has not begun.
         worker: the process that writes it, until `lease_until_ms` on the record's clock; empty
             after one that ended in order.
     """
@@ -56,6 +56,11 @@ class IndexState:
     wanted: bool = False
     worker: str = ""
     lease_until_ms: int = 0
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether a collection is being filled, or is still to be."""
+        return self.wanted or bool(self.building)
 
 
 class RemoteIndexes(RecordPart):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 pytest.importorskip("pymilvus", reason="needs the extra milvus: pip install -e .[milvus]")
 
+from service.milvus.index import MilvusIndex, MilvusIndexes
 from service.milvus.indexer import Indexer
 from service.milvus.rows import Codes, Hits
 from service.milvus.server import MilvusServer
@@ -36,6 +38,18 @@ def drawn(number: int, dimension: int = DIMENSION) -> NDArray[np.float32]:
 
 def drawn_crop(number: int, **said: Any) -> ArchivedCrop:
     return replace(new_crop(number, **said), vector=drawn(number), picture=None)
+
+
+def slowed(call: Callable[..., Any], seconds: float, calls: list[Any] | None = None) -> Any:
+    """A call that begins later; `calls` gets what it was called with."""
+
+    def slowly(*args: Any) -> Any:
+        time.sleep(seconds)
+        if calls is not None:
+            calls.append(args)
+        return call(*args)
+
+    return slowly
 
 
 class Lab:
@@ -90,16 +104,20 @@ class Lab:
         query: NDArray[np.float32],
         limit: int = 1000,
         wanted: Filter | None = None,
-        grouped: bool = False,
     ) -> Hits:
         """What Milvus proposes at the watermark."""
         state, unit = self.state(gallery), query / np.linalg.norm(query)
-        args = (wanted or Filter(), self.codes, state.timestamp, grouped)
+        args = (wanted or Filter(), self.codes, state.timestamp)
         return self.server.search(state.collection, unit.astype(np.float32), limit, *args)
 
     def found(self, gallery: GalleryRecord, *args: Any, **more: Any) -> list[int]:
         """The rows of `hits`."""
         return self.hits(gallery, *args, **more).row_ids.tolist()
+
+    def index(self, gallery: GalleryRecord) -> MilvusIndex:
+        """The gallery's index, as searches ask it."""
+        indexes = MilvusIndexes(self.record, self.server, self.codes)
+        return indexes.of(gallery.gallery_id, EMBEDDER)
 
     def in_faiss(self, gallery: GalleryRecord) -> GalleryIndex:
         """The record's crops in an index of this process."""

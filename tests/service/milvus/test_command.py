@@ -8,6 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from gmn import app
+from service.milvus.indexer import Indexer
 from tests.service.milvus.lab import drawn, drawn_crop
 
 
@@ -44,6 +45,14 @@ def test_without_a_service_the_command_itself_rebuilds(one, run):
     rows = one.enroll(gallery, drawn_crop(1))
     assert "up to version 1" in run("rebuild", "default")[1]
     assert one.found(gallery, drawn(1)) == rows
+
+
+def test_a_gallery_that_is_deleted_meanwhile_is_not_indexed_anew(one, run, monkeypatch):
+    gallery = one.gallery()
+    one.indexer.close()
+    monkeypatch.setattr(Indexer, "turn", lambda _: one.record.galleries.delete(gallery.gallery_id))
+    status, printed = run("rebuild", "default")
+    assert (status != 0, printed) == (True, "")
 
 
 def test_an_unknown_gallery_and_missing_settings_are_refused(run, monkeypatch):

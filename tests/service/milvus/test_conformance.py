@@ -12,7 +12,7 @@ from service.milvus import indexer, writing
 from service.milvus.rows import Codes
 from service.search.filters import Filter
 from tests.service.gallery.new_crops import NOON
-from tests.service.milvus.lab import DIMENSION, drawn, drawn_crop, lab
+from tests.service.milvus.lab import DIMENSION, drawn, drawn_crop, lab, slowed
 from tests.waiting import eventually
 
 CAMERAS = ("east", "west", "nörd\n'\"", None)
@@ -71,9 +71,8 @@ def test_groups_are_those_of_faiss(filled):
     one, gallery, index = filled
     for wanted in (Filter(), FILTERS["since"]):
         expected = index.search_groups(drawn(5001)[None], 12, wanted)
-        found = one.hits(gallery, drawn(5001), 12, wanted, grouped=True)
+        found = one.index(gallery).search_groups(drawn(5001)[None], 12, wanted)
         assert found.row_ids.tolist() == expected.row_ids.tolist()
-        assert found.full
         assert len(set(found.groups.tolist())) == 12
 
 
@@ -103,7 +102,8 @@ def test_a_changed_label_moves_a_crop_to_other_filters_and_groups(one):
     one.record.identities.rename(gallery.gallery_id, "b", "a")
     one.caught_up(gallery)
     assert one.found(gallery, drawn(1), wanted=Filter(cameras=("west",))) == [first]
-    assert one.found(gallery, drawn(1), grouped=True) == [first]
+    groups = one.index(gallery).search_groups(drawn(1)[None], 10)
+    assert groups.row_ids.tolist() == [first]
 
 
 def test_milvus_holds_no_name(filled):
@@ -149,11 +149,10 @@ def test_what_a_late_write_brings_back_is_removed(one, monkeypatch):
     state = one.state(gallery)
     one.server.upsert(state.collection, late)
     one.server.delete(state.collection, rows[3:])
-    assert one.writer.differing(state) == rows
-    assert one.writer.differing(state, rows[:1]) == rows[:1]
+    assert one.writer.differing(gallery.gallery_id) == rows
     _crash(one)
     with lab(one.redis_url, one.server.url, "two") as other:
-        eventually(lambda: not other.writer.differing(other.state(gallery)))
+        eventually(lambda: not other.writer.differing(gallery.gallery_id))
         assert sorted(other.found(gallery, drawn(1))) == rows[2:]
 
 
@@ -164,7 +163,7 @@ def test_a_rebuild_leads_to_a_new_collection_and_loses_nothing_meanwhile(one):
     before = one.state(gallery)
     one.record.remote_indexes.ask_rebuild(gallery.gallery_id)
     number = 50
-    while one.state(gallery).wanted:
+    while one.state(gallery).unfinished:
         (row,) = one.enroll(gallery, drawn_crop(number))
         one.caught_up(gallery)
         assert one.found(gallery, drawn(number), 1) == [row]
@@ -172,7 +171,7 @@ def test_a_rebuild_leads_to_a_new_collection_and_loses_nothing_meanwhile(one):
     after = one.state(gallery)
     assert after.collection != before.collection
     assert after.version >= before.version
-    assert not one.writer.differing(after)
+    assert not one.writer.differing(gallery.gallery_id)
 
 
 def test_a_deleted_gallery_takes_its_collection_along(one):
@@ -221,7 +220,7 @@ def test_changes_that_are_kept_no_more_are_made_up_for(one):
     one.record.engine.command("XTRIM", "gmn:changes", "MAXLEN", 0)
     with lab(one.redis_url, one.server.url, "two") as other:
         other.caught_up(gallery)
-        assert not other.writer.differing(other.state(gallery))
+        assert not other.writer.differing(gallery.gallery_id)
 
 
 def test_a_collection_that_is_gone_is_built_anew(one):
@@ -239,22 +238,13 @@ def test_a_collection_that_is_gone_is_built_anew(one):
     assert sorted(one.found(gallery, drawn(1))) == rows
 
 
-def _slow(call, seconds, calls):
-    def slowly(*args):
-        time.sleep(seconds)
-        calls.append(args)
-        return call(*args)
-
-    return slowly
-
-
 def test_two_processes_get_on_where_the_changes_take_longer_than_a_lease(one, monkeypatch):
     monkeypatch.setattr(writing, "ROWS_PER_WRITE", 4)
     gallery = one.gallery()
     one.caught_up(gallery)
     with lab(one.redis_url, one.server.url, "two") as other:
         for process in (one, other):
-            process.server.upsert = _slow(process.server.upsert, 0.4, [])
+            process.server.upsert = slowed(process.server.upsert, 0.4)
         rows = one.enroll(gallery, *map(drawn_crop, range(20)))
         one.caught_up(gallery, 10)
         assert sorted(one.found(gallery, drawn(1))) == rows
@@ -263,8 +253,8 @@ def test_two_processes_get_on_where_the_changes_take_longer_than_a_lease(one, mo
 def test_a_process_that_stood_still_before_a_write_does_not_write(one):
     gallery, written = one.gallery(), []
     one.caught_up(gallery)
-    one.writer.record.crops.indexed = _slow(one.record.crops.indexed, 3, reads := [])
-    one.server.upsert = _slow(one.server.upsert, 0, written)
+    one.writer.record.crops.indexed = slowed(one.record.crops.indexed, 3, reads := [])
+    one.server.upsert = slowed(one.server.upsert, 0, written)
     with lab(one.redis_url, one.server.url, "two") as other:
         (row,) = one.enroll(gallery, drawn_crop(1))
         other.caught_up(gallery)
@@ -284,9 +274,9 @@ def test_an_older_copy_of_the_record_is_made_up_for_after_an_orderly_end_too(one
     (row,) = map(one.codes.row, one.record.crops.indexed(gallery.gallery_id, rows[:1]))
     one.server.upsert(collection, [{**row, "id": 100_000}])
     one.server.delete(collection, rows[:1])
-    assert one.writer.differing(one.state(gallery)) == [rows[0], 100_000]
+    assert one.writer.differing(gallery.gallery_id) == [rows[0], 100_000]
     with lab(one.redis_url, one.server.url, "two") as other:
-        eventually(lambda: not other.writer.differing(other.state(gallery)), 15)
+        eventually(lambda: not other.writer.differing(gallery.gallery_id), 15)
 
 
 def test_vectors_of_another_length_get_a_collection_of_their_own(one):

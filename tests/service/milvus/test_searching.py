@@ -12,9 +12,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from service.errors import IndexUnavailable, UnknownGallery
+from service.errors import CollectionUnavailable, IndexUnavailable, UnknownGallery
 from service.milvus import index as milvus_index
-from service.milvus.index import IndexRebuilding, MilvusIndexes
+from service.milvus.index import MilvusIndexes
 from service.milvus.rows import Codes
 from service.record.record import open_sqlite
 from service.record.records import GallerySettings
@@ -171,7 +171,7 @@ def test_a_row_of_another_crop_is_no_hit(lab):
 def test_many_deletions_that_the_server_does_not_know_yet_end_in_a_refusal(lab, monkeypatch):
     monkeypatch.setattr(milvus_index, "SEARCH_SECONDS", -1.0)
     lab.remove(*lab.inside().search(QUERIES, 30).row_ids.tolist())
-    with pytest.raises(IndexRebuilding, match="many crops that were deleted"):
+    with pytest.raises(CollectionUnavailable, match="many crops that were deleted"):
         lab.index_outside.search(QUERIES, 10)
 
 
@@ -203,9 +203,9 @@ def test_an_answer_has_the_version_that_the_server_shows(lab):
 def test_other_vectors_than_the_server_has_are_not_searched(lab):
     with lab.record.crops.archive(lab.number) as archive:
         lab.record.crops.replace(lab.number, EMBEDDER, list(archive.crops))
-    with pytest.raises(IndexRebuilding, match="rebuilt"):
+    with pytest.raises(CollectionUnavailable, match="rebuilt"):
         lab.index_outside.search(QUERIES, 1)
-    with pytest.raises(IndexRebuilding):
+    with pytest.raises(CollectionUnavailable):
         lab.indexes.of(lab.number, OTHER_EMBEDDER).search(QUERIES, 1)
     lab.index("two")
     lab.same(QUERIES, 10)
@@ -269,7 +269,7 @@ def test_a_deleted_gallery_is_named_as_the_client_named_it(lab):
 def test_a_gallery_that_is_being_built_keeps_no_other_from_being_searched(lab):
     other = lab.record.galleries.create("other", EMBEDDER, GallerySettings()).gallery_id
     lab.record.crops.enroll(other, EMBEDDER, [_crop(1)])
-    with pytest.raises(IndexRebuilding, match="being built"):
+    with pytest.raises(CollectionUnavailable, match="being built"):
         asyncio.run(lab.indexes.run(lab.indexes.of(other, EMBEDDER).search, QUERIES, 3))
     assert lab.indexes.up
     assert asyncio.run(lab.indexes.run(lab.index_outside.search, QUERIES, 3)).searched == 60

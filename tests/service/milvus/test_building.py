@@ -1,0 +1,107 @@
+"""Collections that are filled while the record changes, and fillings that end otherwise."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from service.milvus import indexer, writing
+from tests.service.milvus.lab import drawn, drawn_crop, lab, slowed
+from tests.waiting import eventually
+
+
+@pytest.fixture
+def filling(one, monkeypatch):
+    """A gallery that is being indexed anew, for four seconds at least."""
+    monkeypatch.setattr(writing, "ROWS_PER_WRITE", 2)
+    gallery = one.gallery()
+    rows = one.enroll(gallery, *map(drawn_crop, range(20)))
+    one.caught_up(gallery)
+    before = one.state(gallery)
+    one.server.upsert = slowed(one.server.upsert, 0.4, writes := [])
+    one.record.remote_indexes.ask_rebuild(gallery.gallery_id)
+    eventually(lambda: writes)
+    return gallery, rows, before, writes
+
+
+def _forget_changes(one):
+    one.record.engine.command("XTRIM", "gmn:changes", "MAXLEN", 0)
+
+
+def test_changes_that_are_kept_no_more_at_its_end_are_in_it(one, filling):
+    gallery, rows, before, writes = filling
+    rows += one.enroll(gallery, drawn_crop(20))
+    one.remove(gallery, rows[:1])
+    one.caught_up(gallery)
+    building, done = one.state(gallery).building, len(writes)
+    # Before each of its writes the process looks for changes.
+    eventually(lambda: sum(args[0] == building for args in writes[done:]) == 2)
+    _forget_changes(one)
+    eventually(lambda: not one.state(gallery).building)
+    after = one.state(gallery)
+    assert (after.builds, after.collection != before.collection) == (before.builds + 1, True)
+    assert one.state(gallery).version == one.gallery().version
+    assert sorted(one.found(gallery, drawn(1))) == rows[1:]
+
+
+def test_what_cannot_be_followed_is_not_read_again_until_another_one_is_filled(one, filling):
+    gallery, rows, *_ = filling
+    reads, follow, apply = [], one.indexer._follow, one.indexer._apply
+
+    def outdated(*_):
+        one.indexer._apply = apply
+        raise writing.Outdated
+
+    one.indexer._follow = lambda held: reads.append(held) or follow(held)
+    one.indexer._apply = outdated
+    rows += one.enroll(gallery, drawn_crop(20))
+    eventually(lambda: reads and not reads[-1].follows)
+    asked = len(reads)
+    time.sleep(0.4)
+    assert (len(reads), bool(one.state(gallery).building)) == (asked, True)
+    eventually(lambda: not one.state(gallery).building)
+    one.caught_up(gallery)
+    assert sorted(one.found(gallery, drawn(1))) == rows
+
+
+def test_another_rebuild_that_is_asked_for_meanwhile_is_done_too(one, filling):
+    gallery, _, before, _ = filling
+    one.record.remote_indexes.ask_rebuild(gallery.gallery_id)
+    eventually(lambda: one.state(gallery).builds == before.builds + 2)
+    eventually(lambda: not one.state(gallery).building)
+
+
+def test_what_a_deposed_process_fills_is_dropped(one, monkeypatch):
+    gallery = one.gallery()
+    one.caught_up(gallery)
+    one.server.create = slowed(one.server.create, 4.0)
+    one.record.remote_indexes.ask_rebuild(gallery.gallery_id)
+    eventually(lambda: one.state(gallery).building)
+    left = one.state(gallery).building
+    # Its lease runs out, and it goes on much later.
+    one.indexer.turn = lambda: time.sleep(6.0) or False
+    with lab(one.redis_url, one.server.url, "two") as other:
+        eventually(
+            lambda: other.state(gallery).worker == "two" and not other.state(gallery).building
+        )
+        eventually(lambda: left in other.server.collections())
+        eventually(lambda: left not in other.server.collections())
+
+
+def test_a_filling_that_fails_is_begun_again(one, monkeypatch):
+    monkeypatch.setattr(indexer, "PAUSE_SECONDS", 0.2)
+    gallery = one.gallery()
+    rows = one.enroll(gallery, drawn_crop(1))
+    one.caught_up(gallery)
+    before, create = one.state(gallery), one.server.create
+
+    def fails_once(*args):
+        one.server.create = create
+        raise indexer.IndexUnavailable("it does not answer")
+
+    one.server.create = fails_once
+    one.record.remote_indexes.ask_rebuild(gallery.gallery_id)
+    eventually(lambda: one.state(gallery).builds == before.builds + 2)
+    eventually(lambda: not one.state(gallery).building)
+    assert one.found(gallery, drawn(1)) == rows
