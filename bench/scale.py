@@ -214,7 +214,7 @@ def _model() -> LoadedModel:
     """The bundled artefact without its networks, which a ranking by cosine does not use."""
     description = read_description(resolve_artefact("bundled"))
     unused = cast("Any", None)
-    return LoadedModel("bundled", description, *[unused] * 4)
+    return LoadedModel("bundled", description, *[unused] * 3)
 
 
 def _milliseconds(
