@@ -106,12 +106,12 @@ def new_crop_id() -> str:
     return f"{time.time_ns() // 1_000_000:012x}{secrets.token_hex(10)}"
 
 
-def another_format(place: str, found: int, read: int, oldest: int) -> InputProblem:
+def another_format(place: str, found: int, read: int) -> InputProblem:
     """The error for a record of another format than the one that is read, or is upgraded from."""
     remedy = "serve it with the program version that wrote it"
-    if found < read:
+    if found < read - 1:
         remedy = "serve it once with the program version between"
-    if oldest <= found < read:
+    if found == read - 1:
         remedy = "stop every service on it and run gmn store upgrade, or start gmn serve"
     return InputProblem(f"{place}: has format version {found}, this program reads {read}; {remedy}")
 

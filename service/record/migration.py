@@ -1,6 +1,6 @@
-"""Records of the formats before, a SQLite file and Redis, written anew; and the writing itself.
+"""Records of the format before: a SQLite file is written anew, keys in Redis are packed.
 
-The formats before had tables, or hashes and sorted sets, of galleries, crops, vectors and pictures.
+The file had tables of galleries, crops, vectors and pictures.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import secrets
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,7 +23,7 @@ from service.ops.commit_mark import ACKNOWLEDGED_SUFFIX
 from service.ops.data_directory import sync
 from service.record.api_keys import API_KEY, SCOPES
 from service.record.crop_changes import CropChanges, tombstone
-from service.record.engine import Engine, Transaction, as_text, key, now, transact
+from service.record.engine import Engine, Transaction, key, now, transact
 from service.record.entries import ENTRY, put_entry, require_entry
 from service.record.galleries import NAMES, NEXT_GALLERY
 from service.record.jobs import JOB, job_entries
@@ -38,7 +37,6 @@ from service.record.records import (
 )
 from service.record.redis_engine import (
     FORMAT,
-    STREAM,
     VALUES,
     Argument,
     RedisEngine,
@@ -49,19 +47,12 @@ from service.record.sqlite_engine import SqliteEngine
 CROPS_AT_ONCE = 200
 KEYS_AT_ONCE = 1000
 SQLITE_FORMAT = 6
-REDIS_FORMAT, MIGRATING = b"3", b"3 to 4"
-# Of the same content, under keys that were not packed.
-UNPACKED = b"4", b"4 to 5"
+# A record in Redis of the same content, under keys that were not packed; and while they are packed.
+REDIS_FORMAT, PACKING = b"4", b"4 to 5"
 RENAME = """for each = 1, #ARGV, 2 do
   if redis.call('EXISTS', ARGV[each]) == 1 then redis.call('RENAME', ARGV[each], ARGV[each + 1]) end
 end"""
-NEW_KEYS = ("gmn:v:*", "gmn:order", "gmn:commit:*")
-OLD_KEYS = (
-    *("gmn:g:*", "gmn:job:*", "gmn:jobs", "gmn:jobs:open", "gmn:keys", "gmn:names"),
-    *("gmn:galleries", "gmn:rows", "gmn:runtimes", "gmn:strays", "gmn:strays:galleries"),
-    *("gmn:chores", "gmn:write:*"),
-)
-# What a crop had before: these columns, or fields of a hash.
+# What a crop had before: these columns.
 CROP = tuple(
     one.name for one in fields(StoredCrop) if one.name not in ("row_id", "inside", "changes")
 )
@@ -223,16 +214,15 @@ def _beside(path: Path) -> list[Path]:
 
 
 def is_older_redis(engine: RedisEngine) -> bool:
-    """Whether Redis holds a record of a format before."""
-    return engine.command("GET", "gmn:format") in (REDIS_FORMAT, MIGRATING, *UNPACKED)
+    """Whether Redis holds a record of the format before."""
+    return engine.command("GET", "gmn:format") in (REDIS_FORMAT, PACKING)
 
 
 def migrate_redis(engine: RedisEngine) -> None:
-    """Writes a record of format 3 anew beside itself and removes the old one, or packs its keys.
+    """Packs the keys of a record of the format before.
 
     The epoch of the record changes first: processes that connect later and hold the one before are
-    refused. Where this ends early, the next upgrade goes on. Redis holds a record of format 3 twice
-    meanwhile.
+    refused. Where this ends early, the next upgrade goes on.
 
     Raises:
         InputProblem: where another process is connected, or what was acknowledged is missing.
@@ -244,20 +234,11 @@ def migrate_redis(engine: RedisEngine) -> None:
             "this program are connected to it; stop every service, then run gmn store upgrade or "
             "start one"
         )
-    unpacked = engine.command("GET", "gmn:format") in UNPACKED
     name = record_name((engine.command("GET", "gmn:epoch") or b"").decode())
     epoch = f"{name or secrets.token_hex(16)}-{secrets.token_hex(8)}"
-    begun = UNPACKED[1] if unpacked else MIGRATING
-    engine.command("MSET", "gmn:format", begun, "gmn:epoch", epoch)
+    engine.command("MSET", "gmn:format", PACKING, "gmn:epoch", epoch)
     engine.adopt()
-    if unpacked:
-        _pack_keys(engine)
-    else:
-        _remove(engine, NEW_KEYS)
-        migrate(engine, _redis_galleries(engine), _redis_others(engine))
-        # Followers of the old record read everything again.
-        engine.command("DEL", STREAM)
-        _remove(engine, OLD_KEYS)
+    _pack_keys(engine)
     engine.command("SET", "gmn:format", FORMAT)
 
 
@@ -287,66 +268,3 @@ def _scanned(
     while cursor != 0:
         cursor, found = engine.command(command, *of, cursor or 0, *options, "COUNT", KEYS_AT_ONCE)
         yield found
-
-
-def _redis_galleries(engine: RedisEngine) -> Iterator[OldGallery]:
-    for name, number in _texts(engine, "gmn:names").items():
-        at = f"gmn:g:{number}"
-        kept = _texts(engine, at)
-        kept |= {"gallery_id": number, "name": name, "embedding_fingerprint": kept["embedder"]}
-        yield _old_entry(kept), _redis_crops(engine, f"{at}:{kept['generation']}:", kept["side"])
-
-
-def _redis_crops(engine: RedisEngine, at: str, side: str) -> Iterator[ArchivedCrop]:
-    first = 0
-    while rows := engine.command("ZRANGE", f"{at}rows", first, first + CROPS_AT_ONCE - 1):
-        first += len(rows)
-        for row in rows:
-            *values, vector, picture = engine.command(
-                "HMGET", f"{at}crop:{row.decode()}", *CROP, f"vector:{side}", "picture"
-            )
-            texts = (value.decode() if value is not None else None for value in values)
-            yield _old_crop(int(row), dict(zip(CROP, texts, strict=True)), vector, picture)
-
-
-def _redis_others(engine: RedisEngine) -> Entries:
-    moment = now()
-    for gallery in map(int, _texts(engine, "gmn:names").values()):
-        at = f"gmn:g:{gallery}"
-        for crop_id in engine.command("ZRANGE", f"{at}:tombstones", 0, -1):
-            yield tombstone(gallery, crop_id.decode()), moment
-        for text in engine.command("HVALS", f"{at}:snapshots"):
-            snapshot = Snapshot(**from_json(text))
-            yield key("snapshot", gallery, snapshot.snapshot_id), snapshot
-        for job_id in engine.command("ZRANGE", f"{at}:jobs", 0, -1):
-            job = f"gmn:job:{job_id.decode()}"
-            texts = _texts(engine, job)
-            kept = {"detail": None, **texts, "job_id": job_id.decode()}
-            kept["cancelling"] = "cancelling" in texts
-            found = engine.command("HVALS", f"{job}:problems")
-            yield from _old_job(kept, [JobProblem.model_validate_json(text) for text in found])
-        for subject, text in _texts(engine, f"{at}:published").items():
-            version, _, body = text.partition(":")
-            yield key("published", gallery, subject), PublishedCalibration(int(version), body)
-    for text in engine.command("HVALS", "gmn:keys"):
-        kept = from_json(text)
-        yield _old_api_key(kept, kept["scopes"])
-    for embedder, choice in _texts(engine, "gmn:runtimes").items():
-        yield key("runtime", embedder), choice
-    galleries = _texts(engine, "gmn:strays:galleries")
-    for one, at_us in engine.command("ZRANGE", "gmn:strays", 0, -1, "WITHSCORES"):
-        if (crop_id := one.decode()) in galleries:
-            since = datetime.fromtimestamp(0, UTC) + timedelta(microseconds=at_us)
-            yield key("stray", crop_id), (int(galleries[crop_id]), as_text(since))
-    yield NEXT_GALLERY, int(engine.command("GET", "gmn:galleries") or 0)
-
-
-def _texts(engine: RedisEngine, hash_key: str) -> dict[str, str]:
-    found = engine.command("HGETALL", hash_key)
-    return {name.decode(): value.decode() for name, value in found.items()}
-
-
-def _remove(engine: RedisEngine, patterns: Iterable[str]) -> None:
-    for pattern in patterns:
-        for found in _batches(engine.command("KEYS", pattern), KEYS_AT_ONCE):
-            engine.command("UNLINK", *found)

@@ -34,7 +34,7 @@ Argument = str | bytes | int | float
 # Every commit may be sent again, as it carries an id that Redis remembers; so may every read.
 RETRIES = 2
 CLIENT_NAME = "gmn"
-FORMAT, OLDEST_FORMAT = 5, 3
+FORMAT = 5
 KEPT_CHANGES = 100_000
 TIMEOUT_SECONDS = 5.0
 VALUES, STREAM = b"gmn:v:", "gmn:changes"
@@ -231,7 +231,7 @@ class RedisEngine:
         if found != b"%d" % FORMAT:
             written = found.split()[0]
             version = int(written) if written.isdigit() else 0
-            raise another_format(f"Redis at {self.place}", version, FORMAT, OLDEST_FORMAT)
+            raise another_format(f"Redis at {self.place}", version, FORMAT)
         return self.adopt()
 
     def require_order(self, _: Callable[[], bool] = lambda: False, /) -> None:

@@ -226,7 +226,7 @@ class SqliteEngine:
                 for statement in (*TABLES, f"PRAGMA user_version = {self.FORMAT}"):
                     connection.execute(statement)
             elif version != self.FORMAT:
-                raise another_format(str(self.path), version, self.FORMAT, self.FORMAT - 1)
+                raise another_format(str(self.path), version, self.FORMAT)
             return int(connection.execute("SELECT number FROM commits").fetchone()[0])
 
     @contextlib.contextmanager
