@@ -21,8 +21,6 @@ from service.errors import DeviceFull, DeviceLost, ServiceError
 from service.ops.metrics import Metrics
 
 log = logging.getLogger(__name__)
-# Other programs on the device may end: a larger batch is tried again after this time.
-GROWS_AFTER_SECONDS = 60.0
 NO_FINITE_VECTOR = "the model gives no finite vector for this image"
 Embed = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 
@@ -69,8 +67,7 @@ class MicroBatcher:
 
     Without a device thread each is embedded by itself, on the thread that submits it.
 
-    A batch that fails is bisected to the crop that causes the failure. After an out-of-memory
-    error the batches are smaller for a while.
+    A batch that fails, or finds no memory, is bisected to the crop that causes the failure.
     """
 
     def __init__(
@@ -96,7 +93,6 @@ class MicroBatcher:
         self._waiting: deque[WaitingCrop] = deque()
         self._scheduled = False
         self._lock = threading.RLock()
-        self._set_limit(max_batch)
 
     def submit(self, crop: WaitingCrop) -> None:
         """Embeds a crop, or queues it; it is skipped if its future is cancelled before its turn.
@@ -134,11 +130,9 @@ class MicroBatcher:
 
     def _run_batch(self, device: DeviceThread) -> None:
         """Embeds the crops that are ready; on the device thread."""
-        if self._limit < self._max_batch and time.monotonic() >= self._grows_at:
-            self._set_limit(min(2 * self._limit, self._max_batch))
         batch: list[WaitingCrop] = []
         with self._lock:
-            while self._waiting and len(batch) < self._limit:
+            while self._waiting and len(batch) < self._max_batch:
                 crop = self._waiting.popleft()
                 if crop.future.set_running_or_notify_cancel():
                     batch.append(crop)
@@ -161,9 +155,6 @@ class MicroBatcher:
 
     def _embed_batch(self, batch: Sequence[WaitingCrop]) -> None:
         """Answers every crop of a batch, or raises and answers none."""
-        if len(batch) > self._limit:
-            # Not tried: this size ran out of memory a moment ago.
-            raise DeviceFull(f"{len(batch)} images")
         began = time.perf_counter()
         self._metrics.batch_size.observe(len(batch))
         try:
@@ -172,21 +163,14 @@ class MicroBatcher:
                 raise ValueError(NO_FINITE_VECTOR)
         except Exception as error:
             log.warning("a batch of %d images failed: %s", len(batch), error)
-            if isinstance(device_error(error), DeviceFull):
-                if len(batch) > 1:
-                    self._metrics.device_out_of_memory.inc()
-                self._set_limit(max(1, min(self._limit, len(batch) // 2)))
+            if len(batch) > 1 and isinstance(device_error(error), DeviceFull):
+                self._metrics.device_out_of_memory.inc()
             raise
         seconds = time.perf_counter() - began
         self._metrics.images_embedded.inc(len(batch))
         for crop, vector in zip(batch, vectors, strict=True):
             answer = EmbeddedImage(vector, crop.decode, seconds, crop.faults, crop.prepared)
             crop.future.set_result(answer)
-
-    def _set_limit(self, images: int) -> None:
-        """Sets the size of a batch: halved when memory runs out, doubled again with time."""
-        self._limit, self._grows_at = images, time.monotonic() + GROWS_AFTER_SECONDS
-        self._metrics.batch_limit.set(images)
 
     def _answer_failures(self, failures: Sequence[tuple[WaitingCrop, Exception]]) -> None:
         """Answers crops that failed alone, unless the device is lost."""

@@ -39,9 +39,6 @@ class Metrics:
             "Images in one forward pass.",
             buckets=[2**n for n in range(9)],
         )
-        self.batch_limit = gauge(
-            "gmn_batch_limit", "Images in one forward pass at most, by the device's memory."
-        )
         self.device_out_of_memory = counter(
             "gmn_device_out_of_memory_total",
             "Forward passes and searches that the device had no memory for.",

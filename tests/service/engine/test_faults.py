@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 import threading
-import time
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,7 +12,6 @@ import torch
 from model.artefact import load_artefact
 from model.crops.decode import CropProblem
 from model.runtimes import TorchRuntime
-from service.engine import batcher as batches
 from service.engine.batcher import MicroBatcher, WaitingCrop
 from service.engine.device import DeviceThread, bisect_failures, device_error, retry_out_of_memory
 from service.engine.networks import Networks
@@ -196,37 +193,12 @@ def _vectors(futures):
     return [future.result(5).vector[0] for future in futures]
 
 
-def test_a_batch_without_room_is_halved_and_later_ones_are_as_small(device, batcher, small):
+def test_a_batch_without_room_is_halved_until_there_is(device, batcher, small):
     small.room = 10
     values = list(range(20, 52))
     assert _vectors(_submit_together(device, batcher, values)) == values
-    assert small.passes == [32, 16, 8, 8, 8, 8]
-    small.passes.clear()
-    assert _vectors(_submit_together(device, batcher, values)) == values
-    assert small.passes == [8, 8, 8, 8]
-    assert batcher.metrics.device_out_of_memory._value.get() == 2
-    assert batcher.metrics.batch_limit._value.get() == 8
-
-
-def test_a_batch_that_had_no_room_grows_again_later(monkeypatch, device, batcher, small):
-    now = [0.0]
-    clock = SimpleNamespace(monotonic=lambda: now[0], perf_counter=time.perf_counter)
-    monkeypatch.setattr(batches, "time", clock)
-    small.room = 10
-    values = list(range(20, 52))
-    _vectors(_submit_together(device, batcher, values))
-    small.room = 32
-    for seconds, passes in (
-        (59, [8] * 4),
-        (61, [16] * 2),
-        (120, [16] * 2),
-        (122, [32]),
-        (999, [32]),
-    ):
-        now[0] = seconds
-        small.passes.clear()
-        assert _vectors(_submit_together(device, batcher, values)) == values
-        assert small.passes == passes
+    assert small.passes == [32, 16, 8, 8, 16, 8, 8]
+    assert batcher.metrics.device_out_of_memory._value.get() == 3
 
 
 def test_a_single_image_without_room_is_told_to_come_again_and_is_not_to_blame(
