@@ -164,9 +164,9 @@ class Gallery:
             index = self.own_index
             if index is None:
                 raise NeedsReindex(self.name, self.embedding_fingerprint, self.newest_embedder)
-            newest = index.newest
+            newest = index.table.newest
             for crop in change.added:
-                if crop.label.row_id <= newest and not index.holds(crop.label.row_id):
+                if crop.label.row_id <= newest and not index.table.holds(crop.label.row_id):
                     raise IndexMismatch(f"crop {crop.label.crop_id} is missing from the index")
             index.add([crop for crop in change.added if crop.label.row_id > newest])
         elif isinstance(change, Removal):

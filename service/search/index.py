@@ -99,11 +99,6 @@ class GalleryIndex:
         return self.table.valid_count
 
     @property
-    def newest(self) -> int:
-        """The highest `row_id`, also of a deleted crop; −1 where there is none."""
-        return self.table.newest
-
-    @property
     def bytes(self) -> int:
         """Memory of the vectors: the table's and a segment's."""
         segment = self._segment.bytes if self._segment else 0
@@ -126,10 +121,6 @@ class GalleryIndex:
         if row is None:
             return None
         return self.table.label(row), self.table.vectors[row].copy()
-
-    def holds(self, row_id: int) -> bool:
-        """Whether a crop is there and not deleted."""
-        return self.table.holds(row_id)
 
     def named_crops(self) -> NamedCrops:
         """Those with an identity, in the order of their age; quick, on the device thread."""

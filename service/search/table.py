@@ -315,7 +315,7 @@ class RowTable:
         unnamed = int(np.count_nonzero(codes < 0))
         self._numbers[rows] = np.maximum(numbers - unnamed, UNNAMED)
         self._group_numbers = {code: at for at, code in enumerate(codes[unnamed:].tolist())}
-        self._views[EVERY_CROP].add(rows, *self._counted(rows))
+        self._count(rows, shown=True)
         self.valid_count = len(rows)
 
     def _show(self, rows: Rows) -> None:
@@ -369,23 +369,19 @@ class RowTable:
 
     def _count(self, rows: Rows, shown: bool) -> None:
         """Changes the views as rows begin or cease to be shown with their present labels."""
-        self._selected = None
+        self._selected, numbers = None, self._numbers[rows]
         for view in self._views.values():
             if shown:
-                view.add(rows, *self._counted(rows))
+                view.add(rows, numbers, self.cameras[rows], self.cameras_known)
             else:
-                view.remove(rows, self._numbers[rows])
-
-    def _counted(self, rows: Rows) -> tuple[NDArray[np.int32], NDArray[np.int32], dict[str, int]]:
-        """What a view counts rows by."""
-        return self._numbers[rows], self.cameras[rows], self.cameras_known
+                view.remove(rows, numbers)
 
     def _view(self, wanted: Filter) -> View:
         """Of a filter's cameras; of those with cameras the oldest gives way to one more."""
         cameras = wanted.of_cameras
         if cameras not in self._views:
             rows, view = np.flatnonzero(self.valid[: self.size]), View(cameras, len(self.row_ids))
-            view.add(rows, *self._counted(rows))
+            view.add(rows, self._numbers[rows], self.cameras[rows], self.cameras_known)
             if len(self._views) > MOST_VIEWS:
                 del self._views[list(self._views)[1]]
             self._views[cameras] = view
