@@ -23,7 +23,7 @@ import numpy as np
 
 from bench.result import describe_machine
 from bench.scale_crops import Array, ScaleCrops
-from bench.units import keep_units
+from bench.units import REFERENCE, keep_units, read_units
 from service.errors import IndexUnavailable
 from service.milvus.index import MilvusIndexes
 from service.search.filters import Filter
@@ -156,14 +156,18 @@ def main() -> None:
     if asked.units:
         with tempfile.TemporaryDirectory() as folder:
             memory, disk = bytes_of_a_crop(Path(folder))
+        # All costs of the file are of features of one dimension.
+        width = read_units(REFERENCE)["dimension"].value / source.dimension
+        per_million = 1e6 * found["milvus, all"]["p50_ms"] / asked.crops
         units = {
-            "milvus_bytes_per_crop": found["milvus_bytes_per_crop"],
-            "milvus_ms_per_million": 1e6 * found["milvus, all"]["p50_ms"] / asked.crops,
+            "milvus_bytes_per_crop": width * found["milvus_bytes_per_crop"],
+            "milvus_ms_per_million": width * per_million,
             "indexer_crops_per_second": found["indexed_per_second"],
             "redis_bytes_per_crop": memory,
             "aof_bytes_per_crop": disk,
         }
         command = f"python -m tests.service.milvus.measure --crops {asked.crops}"
+        command += f" --dimension {source.dimension}"
         keep_units(asked.units, command, units, describe_machine())
     sys.stdout.write(json.dumps(conditions | found, indent=1) + "\n")
 
