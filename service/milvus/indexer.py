@@ -13,14 +13,14 @@ import logging
 import threading
 import time
 from collections.abc import Mapping
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import cast
 
 from service.errors import IndexUnavailable, RecordUnavailable, ServiceStopping
 from service.milvus.writing import CollectionWriter, Outdated, is_of
-from service.ops.health import STOPPED, HealthCheck, Heartbeat, MonitoredThreadPool
+from service.ops.health import HealthCheck, MonitoredThreadPool, heartbeat
 from service.record.engine import Change, ChangesLost, ChangeStream
 from service.record.remote_index import IndexState
 
@@ -70,7 +70,7 @@ class _Held:
 class Indexer:
     """Follows the record for all galleries that no other process has.
 
-    Its thread outlives every failure, and tries again after a pause.
+    It outlives every failure, and tries again after a pause.
 
     Attributes:
         worker: what this process is called; no other one ever has the name.
@@ -89,35 +89,33 @@ class Indexer:
         self._held: dict[int, _Held] = {}
         self._renew_at, self._seen = 0.0, self._stream.last()
         self._closing = threading.Event()
-        self._heartbeat = Heartbeat()
-        self._builders = MonitoredThreadPool(1, "index builder")
-        self._thread = threading.Thread(target=self._run, name="indexer", daemon=True)
+        self._follower = MonitoredThreadPool(1, "indexer")
+        self._builder = MonitoredThreadPool(1, "index builder")
+        self._following: list[Future[None]] = []
         self._why_down = ""
 
     @property
     def health_checks(self) -> list[HealthCheck]:
         """Its threads, for the watchdog."""
-        silent = self._builders.silent_seconds
+        following, building = self._follower.silent_seconds, self._builder.silent_seconds
         return [
-            HealthCheck("indexer", self._silent_seconds, SILENT_SECONDS),
-            HealthCheck("index builder", silent, SILENT_SECONDS, LONG_WORK_FACTOR),
+            HealthCheck("indexer", following, SILENT_SECONDS),
+            HealthCheck("index builder", building, SILENT_SECONDS, LONG_WORK_FACTOR),
         ]
 
     def start(self) -> None:
         """Begins to follow the record."""
-        self._thread.start()
+        self._following.append(self._follower.submit(self._run))
 
     def close(self) -> None:
         """Ends the work, and lets another process go on with it at once."""
         self._closing.set()
-        if self._thread.is_alive():
-            self._thread.join(CLOSING_SECONDS)
-        self._builders.shutdown(cancel_futures=True)
-        for gallery_id in self._held:
-            try:
-                self._states.release(gallery_id, self.worker)
-            except RecordUnavailable:
-                return
+        wait(self._following, CLOSING_SECONDS)
+        self._follower.shutdown(wait=False)
+        self._builder.shutdown(cancel_futures=True)
+        with contextlib.suppress(RecordUnavailable):
+            for held in list(self._held.values()):
+                self._states.advance(held.state, worker="", lease_until_ms=0)
 
     def turn(self) -> bool:
         """Does what there is to do; whether that was anything.
@@ -144,29 +142,27 @@ class Indexer:
         return busy
 
     def _run(self) -> None:
-        with self._heartbeat.working():
-            while not self._closing.is_set():
-                try:
-                    self._heartbeat.beat()
-                    if not self.turn():
-                        self._wait()
-                    self._note_state("")
-                    continue
-                except ServiceStopping:
-                    return
-                except (IndexUnavailable, RecordUnavailable) as problem:
-                    self._note_state(problem.why)
-                except Exception:
-                    log.exception("the index in Milvus could not be brought up to the record")
-                with self._heartbeat.paused():
-                    self._closing.wait(PAUSE_SECONDS)
+        while not self._closing.is_set():
+            heartbeat()
+            try:
+                if not self.turn():
+                    self._wait()
+                self._note_state("")
+                continue
+            except ServiceStopping:
+                return
+            except (IndexUnavailable, RecordUnavailable) as problem:
+                self._note_state(problem.why)
+            except Exception:
+                log.exception("the index in Milvus could not be brought up to the record")
+            self._closing.wait(PAUSE_SECONDS)
 
     def _wait(self) -> None:
         """Waits a while for changes that no wait has seen; the next turn reads them."""
         filling = any(held.work for held in self._held.values())
-        wait = POLL_SECONDS if filling else WAIT_SECONDS
+        seconds = POLL_SECONDS if filling else WAIT_SECONDS
         try:
-            if found := self._stream.after(self._seen, CHANGES_PER_READ, wait):
+            if found := self._stream.after(self._seen, CHANGES_PER_READ, seconds):
                 self._seen = found[-1].sequence
         except ChangesLost:
             self._seen = self._stream.last()
@@ -178,9 +174,6 @@ class Indexer:
         if bool(why_down) != bool(self._why_down):
             log.warning("indexing %s", f"waits: {why_down}" if why_down else "goes on")
         self._why_down = why_down
-
-    def _silent_seconds(self) -> float:
-        return self._heartbeat.silent_seconds() if self._thread.is_alive() else STOPPED
 
     def _renew(self) -> None:
         """Renews leases, takes over what is free, and drops collections that are unneeded."""
@@ -204,7 +197,7 @@ class Indexer:
             elif held.sweep_at and time.monotonic() >= held.sweep_at and held.work is None:
                 held.sweep_at = None
                 sweep = self.writer.differing
-                held.work = self._builders.submit(sweep, gallery_id, self._require_open)
+                held.work = self._builder.submit(sweep, gallery_id, self._require_open)
         for gallery_id in self._held.keys() - there.keys():
             del self._held[gallery_id]
         self._rebuild_gone()
@@ -284,7 +277,7 @@ class Indexer:
             self._held.pop(state.gallery_id, None)
             return
         held.state = begun
-        held.work = self._builders.submit(self._build, begun)
+        held.work = self._builder.submit(self._build, begun)
 
     def _build(self, state: IndexState) -> IndexState:
         """Fills a collection; answers the state in which it is searched."""

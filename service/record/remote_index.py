@@ -91,17 +91,10 @@ class RemoteIndexes(RecordPart):
         return _put(transaction, state)
 
     @transactional
-    def release(self, transaction: Transaction, gallery_id: int, worker: str) -> None:
-        """Lets another process take an index over at once."""
-        found = _read(transaction, gallery_id)
-        if found and found.worker == worker:
-            _put(transaction, replace(found, worker="", lease_until_ms=0))
-
-    @transactional
     def advance(
         self, transaction: Transaction, before: IndexState, /, **changes: Any
     ) -> IndexState | None:
-        """Moves the watermark; a collection that another one replaces is unneeded then.
+        """Changes the state, as the watermark; a collection that another one replaces is unneeded.
 
         Returns:
             The state; None where it is not as before: another process has the index, the gallery

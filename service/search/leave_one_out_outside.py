@@ -6,6 +6,7 @@ crop of each of the nearest identities.
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,7 +24,6 @@ from service.search.filters import Filter
 from service.search.options import RERANK_DEPTH
 from service.search.ranking import every_score
 
-NAMES_PER_PAGE = 1000
 # Of an identity with more crops the others are left out of what a search found.
 OWN_CROPS = 1000
 
@@ -65,9 +65,8 @@ async def search_left_out_outside(
 
 def _sample(runtime: Runtime, gallery_id: int) -> tuple[int, list[_Asking]]:
     """The number of identities, and crops of a sample of them, each one's first crop first."""
-    crops, names = runtime.record.crops, list[str]()
-    while page := crops.identities(gallery_id, names[-1] if names else "", NAMES_PER_PAGE):
-        names += [one.identity for one in page]
+    crops = runtime.record.crops
+    names = [one.identity for one in crops.identities(gallery_id, "", sys.maxsize)]
     if not runtime.outside or not names:
         return 0, []
     each = min(CROPS_PER_IDENTITY, max(1, MOST_CROPS // len(names)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import wait
 from datetime import timedelta
 
 import numpy as np
@@ -32,7 +33,7 @@ FILTERS = {
 def _crash(one):
     """Ends an indexer as kill -9 does: its leases are not given back."""
     one.indexer._closing.set()
-    one.indexer._thread.join()
+    wait(one.indexer._following)
 
 
 def _mixed(number):
