@@ -30,7 +30,7 @@ from tests.compose.milvus import search_in_milvus
 STAND_INS = {
     "haproxy:2.6-bookworm": "haproxy",
     "prom/prometheus:v3.5.0": "prometheus",
-    "quay.io/coreos/etcd:v3.5.18": "etcd",
+    "coreos/etcd:v3.5.18": "etcd",
     "minio/minio:RELEASE.2024-05-28T17-19-04Z": "minio",
     "milvusdb/milvus:v2.6.16": "milvus",
 }
@@ -54,6 +54,9 @@ def _tell(it: Deployment) -> None:
     it.say(f"begun {now()} on {platform.machine()}, {os.cpu_count()} cores")
     it.say(f"commit {_first_line('git', 'rev-parse', '--short', 'HEAD')}")
     it.set(REPLICAS=str(REPLICAS))
+    if os.environ.get("COMPOSE_STAND_IN"):
+        # Without its registry: not every maker of stand-ins takes one.
+        it.set(ETCD_IMAGE="coreos/etcd:v3.5.18")
     _remember_the_key(it, it.do("secrets"))
     it.do("build")
     it.do("up")
