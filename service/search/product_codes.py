@@ -22,7 +22,7 @@ BITS = 4
 # The codes are learnt from so many rows, in so many rounds.
 TRAINING_SAMPLE, TRAINING_ROUNDS = 4096, 8
 # So many rows are proposed for one that is wanted, and so many more.
-PROPOSED_SHARE, PROPOSED_MORE = 2, 2300
+PROPOSED_SHARE, PROPOSED_MORE = 2, 3800
 # Worth its memory from such a recall on, and below such a share of an exact scan's time.
 LEAST_RECALL, MOST_TIME = 0.99, 1.0
 # Recall and time are measured with so many stored crops as queries, on their nearest others.
