@@ -17,7 +17,7 @@ from pathlib import Path
 from pydantic_core import from_json, to_json
 
 from model.problems import InputProblem
-from service.errors import ServiceError
+from service.errors import RecordUnavailable, ServiceError, UnknownGallery
 from service.ops.data_directory import copy_file, snapshot_name
 from service.record.engine import Engine, Reader, Transaction, below, key, transact
 from service.record.entries import put_entry, require_entry
@@ -118,11 +118,16 @@ def _copy(source: Store, target: Store, entry: GalleryRecord) -> None:
         filled = replace(filled, **{name: getattr(entry, name) for name in KEPT})
         _require_equal(source, target, entry, filled)
         transact(engine, _show, filled, files)
-    except BaseException:
+    except BaseException as error:
         # Where the store itself is gone, the next process removes what was filled.
         with contextlib.suppress(ServiceError):
             remove_unfinished(engine)
             collect_garbage(engine)
+        if isinstance(error, UnknownGallery):
+            raise RecordUnavailable(
+                "another process has opened the target and removed what was copied; stop every "
+                "service on it, and copy again"
+            ) from error
         raise
     collect_garbage(engine)
 
@@ -192,6 +197,8 @@ def _put_access(transaction: Transaction, source: Engine) -> None:
 def _show(transaction: Transaction, filled: GalleryRecord, files: Sequence[str]) -> None:
     """Gives a copy its name, and takes it from a gallery that was never written."""
     own, number = NAMES + key(filled.name), filled.gallery_id
+    # Any process that opens the record removes what has no name.
+    require_entry(transaction, number)
     if unused := transaction.json(own):
         remove_gallery(transaction, unused)
     forget_unneeded(transaction, files)

@@ -1,9 +1,9 @@
 """Files of an index: vectors and label texts, which are mapped, and columns that complete them.
 
 A set of files belongs to one process, which holds its lock. `vectors` and `texts` change with the
-index: rows are appended and zeroed in place. `columns` is written anew at a checkpoint and names
-the moment of the record that the first rows of the others are right for; what was added later is
-ignored, and rows that do not have their checksum any more have to be among those that the record
+index: rows are appended and zeroed in place. `columns.npz` is written anew at a checkpoint and
+names the moment of the record that the first rows of the others are right for; what was added later
+is ignored, and rows that do not have their checksum any more have to be among those that the record
 has changed since. So a process may be killed, or the machine lose its power, at any moment.
 """
 
@@ -31,7 +31,8 @@ from service.ops.failpoints import failpoint
 
 log = logging.getLogger(__name__)
 Columns = Mapping[str, NDArray[Any]]
-COLUMNS = "columns"
+# Programs before wrote a file `columns`, which is not read: the record is.
+COLUMNS = "columns.npz"
 
 
 class DamagedFiles(Exception):

@@ -168,6 +168,29 @@ def test_what_is_not_equal_is_not_shown(server, tmp_path, source, monkeypatch, c
     assert copy(tmp_path, server.url, "new", "--to-images", images) == 0
 
 
+@pytest.mark.parametrize("step", ["replace_crops", "_require_equal"])
+def test_what_another_process_removed_meanwhile_is_not_shown(
+    server, tmp_path, source, monkeypatch, capsys, step
+):
+    do, passages = getattr(copying, step), itertools.count(1)
+
+    def open_meanwhile(*args):
+        done = None if step == "replace_crops" else do(*args)
+        # The second gallery has crops.
+        if next(passages) == 2:
+            open_redis(server.url).close()
+        return do(*args) if step == "replace_crops" else done
+
+    monkeypatch.setattr(copying, step, open_meanwhile)
+    assert copy(tmp_path, server.url) == 2
+    assert "another process has opened the target" in capsys.readouterr().err
+    new = open_redis(server.url)
+    assert [one.name for one in new.galleries.all()] == ["default"]
+    new.close()
+    monkeypatch.undo()
+    assert copy(tmp_path, server.url) == 0
+
+
 def test_a_copy_that_was_killed_shows_nothing_and_the_next_one_leaves_nothing_of_it(
     server, tmp_path, source, monkeypatch
 ):

@@ -321,7 +321,7 @@ def test_a_replica_goes_on_from_its_own_files_while_the_changes_since_are_kept(
         if plan := replica.device.submit(index.compaction).result():
             replica.device.submit(index.replace, plan.build()).result()
         replica.galleries.save_index(replica.galleries.get(HERE))
-    assert len(list(tmp_path.glob("1/*/columns"))) == 2
+    assert len(list(tmp_path.glob("1/*/columns.npz"))) == 2
     other.galleries.close()
     other.galleries.get(HERE).index.table.files.close()
     other.galleries.get(HERE).index.clear()

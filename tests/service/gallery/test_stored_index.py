@@ -183,7 +183,7 @@ def test_after_a_power_cut_any_part_of_what_was_written_may_be_there(serve, fill
     _same(service, before)
 
 
-@pytest.mark.parametrize("name", ["vectors", "texts", "columns"])
+@pytest.mark.parametrize("name", ["vectors", "texts", "columns.npz"])
 @pytest.mark.parametrize("place", [3, -20])
 def test_damaged_files_are_moved_aside_and_the_record_is_read(serve, filled, name, place, caplog):
     (file,) = filled.folder.glob(f"1/*/{name}")
@@ -191,7 +191,7 @@ def test_damaged_files_are_moved_aside_and_the_record_is_read(serve, filled, nam
     filled.galleries.close()
     filled.die()
     content = bytearray(file.read_bytes())
-    content[place if name == "columns" else place % 500] ^= 4
+    content[place if name == "columns.npz" else place % 500] ^= 4
     file.write_bytes(content)
     service = serve()
     assert service.read == [1]
@@ -306,11 +306,24 @@ def _locked(folder):
 
 
 def test_without_a_checkpoint_the_record_is_read(serve, filled):
-    (columns,) = filled.folder.glob("1/*/columns")
+    (columns,) = filled.folder.glob("1/*/columns.npz")
     columns.unlink()
     service, before = _again(serve, filled)
     assert service.read == [1]
     _same(service, before)
+
+
+def test_files_of_a_program_before_are_no_damage_and_are_removed(serve, filled):
+    (columns,) = filled.folder.glob("1/*/columns.npz")
+    # It began with the length of a JSON text, and ended with a checksum.
+    columns.with_name("columns").write_bytes(b"\0\0\0\0\0\0\0\x02{}\x12\x34\x56\x78")
+    columns.unlink()
+    service, before = _again(serve, filled)
+    assert service.read == [1]
+    _same(service, before)
+    assert not (service.folder / "stray").exists()
+    service.galleries.remove_unheld_indexes()
+    assert not columns.parent.exists()
 
 
 def test_damage_of_the_record_that_a_start_has_not_read_ends_the_process(serve, filled, tmp_path):
