@@ -27,7 +27,7 @@ PROCESS, REPLICAS, MILVUS = LAYOUTS = (
 )
 # The number, 0 where it is this machine's, and its meaning.
 ASSUMED = {
-    "cores": (0.0, "of each machine; a search is divided among them"),
+    "cores": (0.0, "of each machine; a search in Milvus is divided among them"),
     "memory_gib": (0.0, "of each machine"),
     "disk_gib": (0.0, "of each machine, free"),
     "busy": (0.7, "share of the cores that may be used"),
@@ -89,11 +89,11 @@ class Demand(NamedTuple):
     def search_ms(self, layout: str) -> tuple[float, float]:
         """Of one search: the processor time, and the time on a machine that does nothing else."""
         millions = self.width * self.crops / 1e6
-        if layout != MILVUS and self.has_codes:
+        if layout != MILVUS:
             # On one thread.
-            spent = millions * self.cost("ann_ms_per_million")
+            spent = millions * self.cost(f"{'ann' if self.has_codes else 'flat'}_ms_per_million")
             return spent, spent
-        name = "milvus_ms_per_million" if layout == MILVUS else "flat_ms_per_million"
+        name = "milvus_ms_per_million"
         # All cores of the machine were busy.
         spent = millions * self.cost(name) * self.units[name].cores
         return spent, spent / self.assumed["cores"]
