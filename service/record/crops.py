@@ -126,7 +126,7 @@ class Crops(RecordPart):
                 )
             )
         if elsewhere:
-            forget_strays(transaction, elsewhere)
+            forget_strays(transaction, gallery_id, elsewhere)
         if added:
             change.finish("added", range(newest + 1, entry.rows + 1))
         if request:

@@ -166,9 +166,11 @@ class StrayFiles(RecordPart):
         prefix = key("stray")
         found: list[StrayFile] = []
         for own, body in self._reader.every(below(prefix)):
-            *former, name, _ = own[len(prefix) :].decode().split("\0")
-            # Programs before had the moment in the key, before the name.
-            gallery_id, moment = (from_json(body), *former) if former else from_json(body)
+            first, name, _ = own[len(prefix) :].decode().split("\0")
+            noted = from_json(body)
+            # Programs before had the moment in the key, and the gallery as the value.
+            former = isinstance(noted, int)
+            gallery_id, moment = (noted, first) if former else (int(first, 16), noted)
             if moment <= as_text(now):
                 found.append(StrayFile(gallery_id, name, own))
             if len(found) == limit:
@@ -183,7 +185,8 @@ class StrayFiles(RecordPart):
     @transactional
     def forget(self, transaction: Transaction, strays: Sequence[StrayFile]) -> None:
         """Notes that these are gone, or belong to a crop."""
-        forget_strays(transaction, [one.name for one in strays])
+        for one in strays:
+            forget_strays(transaction, one.gallery_id, [one.name])
         transaction.delete(*(one.noted for one in strays if one.noted))
         transaction.delete(*(LOOKUP + key("stray since", one.name) for one in strays))
 
@@ -193,7 +196,7 @@ def note_strays(
 ) -> None:
     """Notes files that can be removed from a moment on."""
     for name in names:
-        transaction.put_json(key("stray", name), (gallery_id, moment))
+        transaction.put_json(key("stray", gallery_id, name), moment)
 
 
 def note_strays_elsewhere(
@@ -214,6 +217,6 @@ def note_strays_elsewhere(
     note_strays(transaction, gallery_id, names, moment)
 
 
-def forget_strays(transaction: Transaction, names: Iterable[str]) -> None:
+def forget_strays(transaction: Transaction, gallery_id: int, names: Iterable[str]) -> None:
     """Notes that files are gone, or belong to a crop now."""
-    transaction.delete(*(key("stray", name) for name in names))
+    transaction.delete(*(key("stray", gallery_id, name) for name in names))

@@ -203,7 +203,7 @@ def _file_others(old: sqlite3.Connection) -> Entries:
     for row in rows("runtimes"):
         yield key("runtime", row["embedder"]), row["choice"]
     for row in rows("stray_pictures"):
-        yield key("stray", row["crop_id"]), (row["gallery_id"], row["removable_from"])
+        yield key("stray", row["gallery_id"], row["crop_id"]), row["removable_from"]
     for row in rows("sqlite_sequence WHERE name = 'galleries'"):
         yield NEXT_GALLERY, row["seq"]
 

@@ -98,7 +98,7 @@ class StagedVectors(RecordPart):
             entry.staged_crops += 1
             if outside == side:
                 entry.outside = True
-                forget_strays(transaction, [vector_name(crop.crop_id, side)])
+                forget_strays(transaction, gallery_id, [vector_name(crop.crop_id, side)])
             else:
                 vector = np.asarray(of[row], "<f4").tobytes()
                 transaction.put(at.lookup("vector", side, row), vector)

@@ -414,6 +414,16 @@ def test_a_picture_elsewhere_is_a_stray_until_its_crop_lands_and_after_it_is_gon
     assert {one.gallery_id for one in store.stray_files.all(now, 9)} == {gallery}
 
 
+def test_strays_of_one_name_in_two_galleries_are_both_found(store, gallery):
+    # As two copies of one gallery leave them that were cut off.
+    for number in (gallery, gallery + 1):
+        store.stray_files.expect(number, ["c1"], NOON)
+    found = store.stray_files.all(NOON, 9)
+    assert [one.gallery_id for one in found] == [gallery, gallery + 1]
+    store.stray_files.forget(found[:1])
+    assert store.stray_files.all(NOON, 9) == found[1:]
+
+
 def test_a_stray_that_a_program_before_noted_is_found_and_forgotten(store, gallery):
     moment, name = as_text(NOON), "c1.0.f32"
     own, since = key("stray", moment, name), LOOKUP + key("stray since", name)
