@@ -40,7 +40,7 @@ async def clear_files(runtime: Runtime) -> None:
             if folder.name.isdecimal():
                 move = partial(runtime.pools.files.run, _move_stray_snapshots, runtime, folder)
                 await runtime.sections.run(move, runtime.snapshot_lock(int(folder.name)))
-        await runtime.pools.files.run(_move_stray_folders, runtime, IMPORTS, _has_open_job)
+        await runtime.pools.files.run(_move_stray_folders, runtime, IMPORTS, _has_job)
         await runtime.pools.files.run(_move_stray_folders, runtime, INDEXES, _has_gallery)
     except (OSError, ServiceError) as error:
         log.error("files of which there is no record: %s", error)
@@ -77,10 +77,12 @@ def remove_unneeded(runtime: Runtime, name: str) -> None:
         log.error("%s is unneeded, and cannot be removed: %s", path, error)
 
 
-def _has_open_job(record: Record, name: str) -> bool:
-    # Programs before did not note the files of an import that had ended.
+def _has_job(record: Record, name: str) -> bool:
     job = record.jobs.get(name)
-    return job is not None and not job.finished
+    if job is not None and job.finished:
+        # Programs before noted no files of an import that had ended.
+        record.unneeded_files.add([f"{IMPORTS}/{name}"])
+    return job is not None
 
 
 def _has_gallery(record: Record, name: str) -> bool:
@@ -94,9 +96,11 @@ def _move_stray_folders(
     folder, record = runtime.settings.data_dir / kind, runtime.record
     # First, as another process may note or fill one meanwhile. An upload has a file once noted.
     found = [one for one in folder.glob("*") if one.name != STRAY and any(one.iterdir())]
-    unneeded = set(record.unneeded_files.all())
+    unneeded = record.unneeded_files.all
     for one in found:
-        if f"{kind}/{one.name}" not in unneeded and not is_known(record, one.name):
+        name = f"{kind}/{one.name}"
+        # Asked again, as its job or its gallery may be deleted in between.
+        if not (name in unneeded() or is_known(record, one.name) or name in unneeded()):
             move_aside(one, folder / STRAY, one.name)
 
 

@@ -119,7 +119,21 @@ def test_files_of_an_import_that_ended_under_a_program_before_are_removed(
     asyncio.run(clear_files(runtime))
     asyncio.run(remove_unneeded_files(runtime))
     assert (ended.exists(), waiting.exists()) == (False, True)
+    assert not (tmp_path / "imports" / "stray").exists()
     assert runtime.record.unneeded_files.all() == []
+
+
+def test_the_index_of_a_gallery_that_is_deleted_meanwhile_is_removed(
+    runtime, gallery, tmp_path, monkeypatch
+):
+    index = _written(tmp_path / "indexes" / str(gallery) / "own" / "vectors")
+    get, delete = runtime.record.galleries.get, runtime.record.galleries.delete
+    # As another process does it.
+    monkeypatch.setattr(runtime.record.galleries, "get", lambda one: [delete(one), get(one)][1])
+    asyncio.run(clear_files(runtime))
+    asyncio.run(remove_unneeded_files(runtime))
+    assert not index.exists()
+    assert not (tmp_path / "indexes" / "stray").exists()
 
 
 def test_an_upload_that_got_its_job_meanwhile_is_left_alone(
