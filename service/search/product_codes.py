@@ -105,7 +105,9 @@ class ProductCodes:
         # As near to no query as may be.
         nothing = self._index.pq.compute_codes(np.zeros((1, self._index.d), np.float32))[0]
         for row in rows[rows < self.size].tolist():
-            packer.pack_1(nothing, row, blocks)
+            block, place = divmod(row, packer.nvec)
+            # One block at a time: of several FAISS's wrapper refuses those far in.
+            packer.pack_1(nothing, place, blocks[block : block + 1])
 
     def _measure(
         self,

@@ -407,6 +407,17 @@ def test_a_deleted_crop_leaves_the_product_codes():
     assert len(np.unique(after[overwritten], axis=0)) == 1
 
 
+def test_any_row_can_be_deleted_from_product_codes():
+    index = _index("coded")
+    index.add(_crop(row_id, row_id) for row_id in range(1, 2200))
+    index.replace(index.compaction().build())
+    assert index.recall is not None
+    query = index.table.vectors[[2190]]
+    assert index.search(query, 1).row_ids.tolist() == [2191]
+    index.remove([2191])
+    assert index.search(query, 1).row_ids.tolist() != [2191]
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_product_codes_find_the_nearest_of_people_and_of_isolated_clusters(kind):
     drawn = ScaleCrops(kind, None, 64)
