@@ -18,7 +18,12 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import cast
 
-from service.errors import IndexUnavailable, RecordUnavailable, ServiceStopping
+from service.errors import (
+    CollectionUnavailable,
+    IndexUnavailable,
+    RecordUnavailable,
+    ServiceStopping,
+)
 from service.milvus.writing import CollectionWriter, Outdated, is_of
 from service.ops.health import HealthCheck, MonitoredThreadPool, heartbeat
 from service.record.engine import Change, ChangesLost, ChangeStream
@@ -134,6 +139,10 @@ class Indexer:
             except LeaseLost:
                 log.warning("the index of gallery %d is not this process' any more", gallery_id)
                 del self._held[gallery_id]
+            except CollectionUnavailable as problem:
+                # What the others have may be there.
+                held.retry_at = time.monotonic() + PAUSE_SECONDS
+                log.info("the index of gallery %d waits: %s", gallery_id, problem.why)
             except Exception as error:
                 held.retry_at = time.monotonic() + PAUSE_SECONDS
                 if isinstance(error, IndexUnavailable | RecordUnavailable):

@@ -58,6 +58,7 @@ class CollectionWriter:
         """
         changed = sorted({row for one in changes for row in one.row_ids})
         for first in range(0, len(changed), ROWS_PER_WRITE):
+            heartbeat()
             rows = changed[first : first + ROWS_PER_WRITE]
             crops = self.record.crops.indexed(state.gallery_id, rows)
             # Afterwards: the crops were then read of the same vectors.

@@ -105,3 +105,28 @@ def test_a_filling_that_fails_is_begun_again(one, monkeypatch):
     eventually(lambda: one.state(gallery).builds == before.builds + 2)
     eventually(lambda: not one.state(gallery).building)
     assert one.found(gallery, drawn(1)) == rows
+
+
+def test_other_galleries_are_followed_while_a_lost_collection_is_filled(one):
+    lost, other = one.gallery(), one.gallery("other")
+    for gallery in (lost, other):
+        one.enroll(gallery, drawn_crop(1))
+        one.caught_up(gallery)
+    one.server.create = slowed(one.server.create, 8.0)
+    one.server.drop(one.state(lost).collection)
+    eventually(lambda: one.state(lost).building)
+    one.enroll(lost, drawn_crop(2))
+    (row,) = one.enroll(other, drawn_crop(2))
+    one.caught_up(other)
+    assert one.state(lost).building
+    assert one.found(other, drawn(2), 1) == [row]
+
+
+def test_a_change_of_many_crops_is_work_and_no_silence(one, monkeypatch):
+    gallery, beats = one.gallery(), []
+    one.caught_up(gallery)
+    monkeypatch.setattr(writing, "ROWS_PER_WRITE", 2)
+    monkeypatch.setattr(writing, "heartbeat", lambda: beats.append(1))
+    one.enroll(gallery, *map(drawn_crop, range(20)))
+    one.caught_up(gallery)
+    assert len(beats) >= 10
