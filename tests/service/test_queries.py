@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -29,6 +30,17 @@ def test_an_answer_says_what_it_was_made_with_and_how_long_it_took(served, fille
     assert 0 < timing["embed"] < timing["total"]
     stages = ("decode", "queue", "embed", "search", "rerank")
     assert sum(timing[stage] for stage in stages) <= timing["total"]
+
+
+def test_waiting_for_a_version_is_not_decoding(served, gallery, drawn_crops):
+    version = served.enroll(gallery, drawn_crops[0].png).json()["gallery_version"]
+    with ThreadPoolExecutor(1) as beside:
+        asked = beside.submit(served.query, gallery, drawn_crops[0].png, min_version=version + 1)
+        time.sleep(1)
+        served.enroll(gallery, drawn_crops[1].png)
+        answer = asked.result().json()
+    assert answer["gallery_version"] > version
+    assert answer["timing_ms"]["decode"] < 1000
 
 
 @pytest.mark.parametrize("scoring", ["mnet", "cosine", "fused"])

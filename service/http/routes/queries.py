@@ -62,6 +62,8 @@ async def query_gallery(
     began = getattr(request.state, "received", None)
     if form.min_version:
         await runtime.galleries.wait_for_version(gallery, form.min_version)
+        # That was no stage of the query.
+        began = None
     images: list[bytes] = []
     if form.crop_id is None:
         images = await form.read_images(runtime.settings.max_images_per_request)
