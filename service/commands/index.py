@@ -21,7 +21,6 @@ from service.commands.common import (
     show,
 )
 from service.commands.store import REDIS_URL, open_record
-from service.errors import UnknownGallery
 
 if TYPE_CHECKING:
     from service.milvus.writing import CollectionWriter
@@ -50,6 +49,7 @@ def rebuild(
 
     Example: gmn index rebuild entrance
     """
+    from service.errors import UnknownGallery
     from service.milvus.indexer import Indexer
 
     with _writer(data_dir) as writer:
@@ -123,6 +123,8 @@ def _wait_for_index(writer: CollectionWriter, entry: GalleryRecord) -> None:
 
 
 def _galleries(writer: CollectionWriter, name: str | None) -> list[GalleryRecord]:
+    from service.errors import UnknownGallery
+
     found = [one for one in writer.record.galleries.all() if name in (None, one.name)]
     if name and not found:
         raise UnknownGallery(name)
