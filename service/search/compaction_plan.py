@@ -51,6 +51,7 @@ class Compaction:
         table: the index's own, read without being changed.
         size: the number of its rows.
         rows: the valid ones, ascending.
+        texts_at: where their texts began.
         rewrite: whether to make a table without the deleted ones.
         folder: where it gets files; None for memory.
         cover: makes a segment over the first rows of a table.
@@ -61,6 +62,7 @@ class Compaction:
     table: RowTable
     size: int
     rows: NDArray[np.int64]
+    texts_at: NDArray[np.int64]
     rewrite: bool
     cover: Cover | None
     folder: IndexFolder | None = None
@@ -81,7 +83,7 @@ class Compaction:
     def _rewritten(self) -> RowTable:
         size = len(self.rows) * self.table.dimension * np.float32().nbytes
         files = self.folder.create(size) if self.folder else None
-        return self.table.rewritten(self.rows, self._between, files)
+        return self.table.rewritten(self.rows, self.texts_at, self._between, files)
 
     def _between(self) -> None:
         heartbeat()

@@ -230,7 +230,7 @@ class GalleryIndex:
         if not rewrite and not (outgrown and (cover or self._segment)):
             return None
         rows = np.flatnonzero(table.valid[: table.size])
-        return Compaction(table, table.size, rows, rewrite, cover, folder)
+        return Compaction(table, table.size, rows, table.text_at[rows], rewrite, cover, folder)
 
     def replace(self, built: Compaction) -> None:
         """Replaces what was rewritten, in one step, and applies what has changed since.

@@ -225,18 +225,24 @@ class RowTable:
         return NamedCrops(self, rows, self.groups[rows], self.cameras[rows].astype(np.int64))
 
     def rewritten(
-        self, rows: Rows, between: Callable[[], None], files: FileSet | None = None
+        self,
+        rows: Rows,
+        texts_at: NDArray[np.int64],
+        between: Callable[[], None],
+        files: FileSet | None = None,
     ) -> RowTable:
         """Another table of these rows alone; `catch_up` has to be called before it is used.
 
         Args:
             rows: ascending, valid when the caller read them. They may be deleted meanwhile.
+            texts_at: where their texts began, as read together with them by the thread that writes:
+                another one may see a new text before the columns that go with it.
             between: called now and then; an error of it ends this.
             files: where it lies; None for memory.
         """
         table = RowTable(self.dimension, self._secret, files)
         table.reserve(len(rows))
-        table._copied_from = self.text_at[rows]
+        table._copied_from = texts_at
         # The same one: cameras only join it.
         table.cameras_known = self.cameras_known
         for start in range(0, len(rows), COPIED_AT_ONCE):

@@ -407,6 +407,25 @@ def test_a_deleted_crop_leaves_the_product_codes():
     assert len(np.unique(after[overwritten], axis=0)) == 1
 
 
+def test_a_label_that_is_changed_as_a_rewrite_begins_is_filtered_by_the_new_one(monkeypatch):
+    index = _index("memory")
+    index.add(_crop(row_id, row_id) for row_id in range(1, 41))
+    index.remove(range(1, 21))
+    plan, set_labels = index.compaction(), index.table._set_labels
+
+    def meanwhile(*args):
+        # On another thread, between a label's text and its columns.
+        plan.build()
+        set_labels(*args)
+
+    monkeypatch.setattr(index.table, "_set_labels", meanwhile)
+    index.relabel([CropLabel(30, "crop-30", "ann", "west")])
+    index.replace(plan)
+    query = np.ones((1, DIMENSION), np.float32)
+    assert index.search(query, 9, Filter(cameras=("west",))).row_ids.tolist() == [30]
+    assert index.search(query, 1, Filter(cameras=("west",))).groups.tolist()[0] >= 0
+
+
 def test_any_row_can_be_deleted_from_product_codes():
     index = _index("coded")
     index.add(_crop(row_id, row_id) for row_id in range(1, 2200))
