@@ -211,6 +211,7 @@ class Indexer:
             del self._held[gallery_id]
         self._rebuild_gone()
         for collection in self._states.unneeded(DROP_AFTER_SECONDS):
+            heartbeat()
             self.writer.server.drop(collection)
             self._states.forget_unneeded(collection)
 
