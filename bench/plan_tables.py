@@ -45,9 +45,9 @@ def planned_table(sizes: Sequence[dict[str, Any]]) -> str:
     costs = unit_costs(before) | {"process_bytes": before["process_bytes"]}
     units = read_units(REFERENCE)
     for name, value in costs.items():
-        units[name] = units[name].model_copy(update={"value": value, "cores": 1})
+        units[name] = units[name].model_copy(update={"value": value})
     # Crops without pictures; the search of all crops, as no smaller gallery has a copy in codes.
-    own = {"picture_bytes": 0.0, "cores": 1.0, "dimension": last["dimension"]}
+    own = {"picture_bytes": 0.0, "dimension": last["dimension"]}
     assumed = ASSUMPTIONS | own
     asked = Demand(last["crops"], 0.0, 0, ARTEFACTS[0], units, assumed)
     needs = {part.name: part.need for part in components(asked, PROCESS)}

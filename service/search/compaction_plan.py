@@ -81,7 +81,7 @@ class Compaction:
         return self
 
     def _rewritten(self) -> RowTable:
-        size = len(self.rows) * self.table.dimension * np.float32().nbytes
+        size = self.table.vector_bytes(len(self.rows))
         files = self.folder.create(size) if self.folder else None
         return self.table.rewritten(self.rows, self.texts_at, self._between, files)
 

@@ -102,7 +102,7 @@ class GalleryIndex:
     def bytes(self) -> int:
         """Memory of the vectors: the table's and a segment's."""
         segment = self._segment.bytes if self._segment else 0
-        return self.table.size * self.dimension * 4 + segment
+        return self.table.vector_bytes(self.table.size) + segment
 
     def add(self, crops: Iterable[IndexedCrop]) -> None:
         """Makes crops findable."""
@@ -188,7 +188,7 @@ class GalleryIndex:
     def use_files(self, crops: int) -> None:
         """Gives an empty table files, where so many crops need them; raises `OSError`."""
         if self.folder and crops >= self.folder.least_crops:
-            files = self.folder.create(self._vector_bytes(crops))
+            files = self.folder.create(self.table.vector_bytes(crops))
             self.table = self._make_table(files)
 
     def open_files(
@@ -216,7 +216,7 @@ class GalleryIndex:
         if folder and table.valid_count < folder.least_crops:
             folder = None
         rewrite |= table.wasteful or (folder is not None and not table.files)
-        if rewrite and folder and not folder.has_room(self._vector_bytes(table.valid_count)):
+        if rewrite and folder and not folder.has_room(table.vector_bytes(table.valid_count)):
             # The rest is done all the same.
             rewrite = False
         cover: Cover | None = None
@@ -274,9 +274,6 @@ class GalleryIndex:
         scores = inner_products(self.table.vectors, passing, query) / self.table.norms[passing]
         last = np.partition(scores, -limit)[-limit]
         return np.asarray(passing[scores >= last - TOLERANCE], np.int64)
-
-    def _vector_bytes(self, crops: int) -> int:
-        return crops * self.dimension * np.float32().nbytes
 
     def _is_small(self, limit: int) -> bool:
         return self._segment is not None and limit <= PROPOSED_SHARE * self._segment.size

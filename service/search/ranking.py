@@ -265,15 +265,16 @@ def _nine_people(
         near: the scored and farther ones, among which people are sought first.
         deeper: searches for more.
     """
-    more = scored
+    more, people = scored, _leading_scores(scored, scored.cosines, joins_at)
+    if len(people) == RANKS or len(scored.row_ids) == scored.searched:
+        return scored
     for far in (False, True):
-        people = _leading_scores(more, more.cosines, joins_at)
-        if len(people) == RANKS or len(scored.row_ids) == scored.searched:
-            break
         found = deeper() if far else near
         more = scored.extended(found[found.first_of_groups()], MORE_PAIRS)
-    people = _leading_scores(more, more.cosines, joins_at)
-    if len(people) < RANKS:
+        people = _leading_scores(more, more.cosines, joins_at)
+        if len(people) == RANKS:
+            break
+    else:
         return scored
     enough = np.flatnonzero(more.cosines >= np.float32(people[-1]))
     return more[np.union1d(np.arange(len(scored.row_ids)), enough)]

@@ -38,7 +38,7 @@ def open_table(
     _check_vectors(stored, np.flatnonzero(there), table.dimension)
     _check_texts(stored, np.flatnonzero(labelled))
     # What was added after the checkpoint comes from the record again.
-    os.ftruncate(files.vectors.fileno(), len(there) * table.dimension * np.float32().nbytes)
+    os.ftruncate(files.vectors.fileno(), table.vector_bytes(len(there)))
     os.ftruncate(files.texts.fileno(), stored.named["texts"])
     table.restore(columns, stored.named["cameras"], stored.named["texts"])
 

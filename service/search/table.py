@@ -96,6 +96,10 @@ class RowTable:
         """As the embedder gave them, `(capacity, d)`; to be read."""
         return self._vectors.items
 
+    def vector_bytes(self, crops: int) -> int:
+        """The bytes of so many vectors."""
+        return crops * self.dimension * np.float32().nbytes
+
     def reserve(self, crops: int) -> None:
         """Makes room for so many more crops; where there is none it changes nothing."""
         size, capacity = self.size + crops, len(self.row_ids)
