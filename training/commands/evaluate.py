@@ -118,7 +118,8 @@ People = Annotated[
     typer.Option(
         "--people",
         min=2,
-        help="Search for at most so many people of each set, always the same ones.",
+        help="Search for at most so many people of each set, or of each of its random splits; "
+        "always the same ones.",
         show_default=False,
     ),
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from training.datasets.folder import DatasetProblem
@@ -35,9 +35,16 @@ def limit_identities(
     kept = {
         (dataset, identity)
         for dataset, identities in people.items()
-        for identity in sorted(identities, key=lambda one: _digest(seed, dataset, one))[:per_set]
+        for identity in some_identities(dataset, identities, per_set, seed)
     }
     return [record for record in records if record.person in kept]
+
+
+def some_identities(
+    dataset: str, identities: Iterable[str], most: int | None, seed: int
+) -> list[str]:
+    """At most so many identities of a data set, chosen as `limit_identities` does; None is all."""
+    return sorted(identities, key=lambda one: _digest(seed, dataset, one))[:most]
 
 
 def fewer_people(
@@ -46,7 +53,8 @@ def fewer_people(
     """The set with at most so many of the people who have queries.
 
     Where a set has a query split, these are the people of that split. Crops of no
-    person, such as distractors, stay.
+    person, such as distractors, stay. A set that papers split at random stays whole: a split draws
+    from all of its people, and the search limits each split.
 
     Args:
         dataset: as read by the registry.
@@ -54,9 +62,10 @@ def fewer_people(
         held_out: `fraction` and `seed` of a training, where only the people that it
             held out have queries; None is all people.
     """
-    if most is None:
+    kind = kind_of(dataset.spec)
+    if most is None or (kind.trials is not None and held_out is None):
         return dataset
-    nobody = kind_of(dataset.spec).not_people
+    nobody = kind.not_people
     people = [record for record in dataset.records if record.identity not in nobody]
     if held_out is not None:
         searched = split_held_out(

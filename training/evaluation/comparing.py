@@ -177,9 +177,14 @@ def _own_metrics(results: Sequence[ScoringResult]) -> dict[str, Figure]:
     }
 
 
+def _versioned(result: DatasetResult) -> str:
+    """The set's name with what was read of it: figures of two versions do not compare."""
+    return f"{result.name}, {result.version}" if result.version else result.name
+
+
 def _answers(model: Model) -> dict[Place, Answer]:
     return {
-        Place(result.name, run.report.split, result.protocol): Answer(
+        Place(_versioned(result), run.report.split, result.protocol): Answer(
             result, run.values.get(number)
         )
         for run in model.folders

@@ -8,14 +8,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.problems import InputProblem
+from training.datasets.fewer import some_identities
 from training.datasets.record import CropRecord, Dataset
 from training.datasets.registry import kind_of
 from training.datasets.trials import Trials, taking_part
 from training.evaluation.protocols import RandomSplit, Search, whole_set
 
 
-def usual_search(dataset: Dataset) -> Search:
+def usual_search(dataset: Dataset, most: int | None = None) -> Search:
     """How papers search a set: in random splits where that is the custom, else in its own splits.
+
+    Args:
+        dataset: as read; without a split of its own, after `fewer_people`.
+        most: how many people a random split searches for at most; None is what papers do.
 
     Raises:
         InputProblem: where the set cannot be searched so.
@@ -23,7 +28,7 @@ def usual_search(dataset: Dataset) -> Search:
     kind = kind_of(dataset.spec)
     if kind.trials is None:
         return whole_set(dataset)
-    return search_in_random_splits(dataset, kind.trials, kind.not_people)
+    return search_in_random_splits(dataset, kind.trials, kind.not_people, most=most)
 
 
 def search_in_random_splits(
@@ -31,6 +36,7 @@ def search_in_random_splits(
     trials: Trials,
     not_people: frozenset[str] = frozenset(),
     seed: int = 0,
+    most: int | None = None,
 ) -> Search:
     """The search of everybody who takes part, and which of it each split is.
 
@@ -41,6 +47,8 @@ def search_in_random_splits(
         trials: how the set is split by custom.
         not_people: identities that label no person.
         seed: of the people drawn and, where crops are drawn, of the crops.
+        most: how many of the people drawn are searched for at most, chosen as `limit_identities`
+            does; None is all.
 
     Raises:
         InputProblem: where fewer people take part than a split draws.
@@ -51,6 +59,7 @@ def search_in_random_splits(
             f"{dataset.spec}: {len(people)} people are on both sides, and a split draws "
             f"{trials.test_people}; complete the set, or name a part of it as a manifest"
         )
+    searched = trials.test_people
     queries, gallery = _sides(dataset, trials, set(people))
     splits = []
     for number in range(trials.number):
@@ -59,13 +68,14 @@ def search_in_random_splits(
             drawn = set(people) - dataset.training_people[number % len(dataset.training_people)]
         else:
             drawn = set(random.choice(people, trials.test_people, replace=False).tolist())
+        drawn = set(some_identities(dataset.name, drawn, most, seed=0))
         if trials.sides == "crops":
             splits.append(_one_crop_each(queries, sorted(drawn), random))
             continue
         stay = {record.identity for record in gallery} - set(people)
         splits.append(RandomSplit(_rows(queries, drawn), _rows(gallery, drawn | stay)))
     return Search(
-        f"{trials.number} random splits of {trials.test_people} people, averaged",
+        f"{trials.number} random splits of {min(most or searched, searched)} people, averaged",
         queries,
         gallery,
         splits=tuple(splits),

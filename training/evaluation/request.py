@@ -37,7 +37,8 @@ class EvaluationRequest:
         page: a page will be written.
         pictures: it shows crops.
         device: where the networks run.
-        people: search for at most so many people of each set; None is all.
+        people: search for at most so many people of each set, or of each of its random splits; None
+            is all.
         features: files and folders of `gmn embed` to read them from; without any, crops are
             embedded.
     """
@@ -105,7 +106,12 @@ class EvaluationRequest:
         held_out = known if self.held_out else None
         fewer = [fewer_people(dataset, self.people, held_out) for dataset in datasets]
         return [
-            (dataset, held_out_people(dataset, known) if self.held_out else usual_search(dataset))
+            (
+                dataset,
+                held_out_people(dataset, known)
+                if self.held_out
+                else usual_search(dataset, self.people),
+            )
             for dataset in fewer
         ]
 

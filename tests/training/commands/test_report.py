@@ -233,6 +233,20 @@ def test_a_run_of_an_older_version_is_shown_without_what_it_did_not_keep(runs, t
     assert all(row["differences"] == {} for row in rows)
 
 
+def test_versions_of_a_set_are_not_compared(runs, tmp_path):
+    for run, boxes in (("plain-1", "labelled boxes"), ("other", "detected boxes")):
+        found = json.loads((runs / run / "report.json").read_text())
+        found["datasets"][0] |= {"name": "cuhk03np", "version": boxes}
+        (tmp_path / run).mkdir()
+        (tmp_path / run / "report.json").write_text(json.dumps(found))
+    report([str(tmp_path / "plain-1"), str(tmp_path / "other")], out=tmp_path)
+    compared = json.loads((tmp_path / "comparison.json").read_text())["datasets"]
+    assert [(one["name"], {row["group"] for row in one["rankings"]}) for one in compared] == [
+        ("cuhk03np, labelled boxes", {"plain"}),
+        ("cuhk03np, detected boxes", {"other"}),
+    ]
+
+
 def test_a_folder_that_is_no_run_is_named(tmp_path):
     with pytest.raises(InputProblem, match=r"holds no report\.json; name a folder made by"):
         report([str(tmp_path)], out=tmp_path / "page")
