@@ -17,7 +17,7 @@ from model.calibration import SEARCH_OPERATING_POINTS, Calibration
 from model.problems import InputProblem
 from training.evaluation.blending import PEOPLE_OF_START, blended, impostor_moments
 from training.evaluation.embedding import embed_search
-from training.evaluation.intervals import Interval, average_intervals
+from training.evaluation.intervals import Estimate, average_intervals
 from training.evaluation.pair_scores import SearchScores, computed_scores
 from training.evaluation.protocols import Search
 from training.quality import OPERATING_POINT, Quality, measure
@@ -167,7 +167,7 @@ def _answering(start: Quality, trained: Quality) -> str:
 
 def _difference(
     ours: Mapping[str, Values], theirs: Mapping[str, Values], people: Mapping[str, tuple[int, ...]]
-) -> Interval:
+) -> Estimate:
     """The mean difference per query, with its interval over people."""
     sets: list[tuple[Mapping[str, NDArray[np.float64]], NDArray[np.int64] | None]] = [
         ({"": np.array(ours[name]) - np.array(theirs[name])}, np.array(whose))
@@ -176,7 +176,7 @@ def _difference(
     return average_intervals(sets)[""]
 
 
-def _shown(change: Interval) -> str:
+def _shown(change: Estimate) -> str:
     mean, low, high = (100 * value for value in (change.mean, change.low, change.high))
     return f"{mean:+.1f} points [{low:+.1f}, {high:+.1f}]"
 

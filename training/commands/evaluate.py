@@ -12,8 +12,6 @@ from rich.console import Console
 
 from model.problems import InputProblem
 from training.commands.progress import progress_bar
-from training.commands.protocol_rendering import render_protocol
-from training.commands.rendering import render_report
 
 if TYPE_CHECKING:
     from training.datasets.record import Dataset
@@ -197,6 +195,7 @@ def _single(
 ) -> None:
     """Every set by the one artefact; JSON where there is no console."""
     from model.artefact import load_artefact
+    from training.commands.rendering import render_report
     from training.evaluation.report_page import write_report
 
     ((name, file),) = files.items()
@@ -219,6 +218,7 @@ def _protocol(
 ) -> None:
     """Every set by the artefact that has not seen it; JSON where there is no console."""
     from model.artefact import load_artefact, shipped_artefacts
+    from training.commands.protocol_rendering import render_protocol
     from training.datasets.generalisation import PROTOCOLS
     from training.evaluation.protocol_page import write_protocol_report
     from training.evaluation.protocol_report import run_protocol

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+
+from training.evaluation.intervals import Estimate
+from training.evaluation.tables import Cell, Table, Value, difference, percent
 
 if TYPE_CHECKING:
     from training.evaluation.protocol_report import ProtocolReport
-    from training.evaluation.results import Figure
 
 
 def render_protocol(report: ProtocolReport, console: Console, out: Path | None) -> None:
@@ -26,45 +28,30 @@ def render_protocol(report: ProtocolReport, console: Console, out: Path | None) 
         )
     for remark in report.remarks:
         console.print(f"  [yellow]{escape(remark)}[/yellow]", soft_wrap=True)
-    console.print(_table(report))
+    console.print(_table(report).rich(console.width))
     if out is not None:
         console.print(f"\nReport: {escape(str(out / 'protocol.html'))}", soft_wrap=True)
 
 
 def _table(report: ProtocolReport) -> Table:
-    table = Table(
-        box=None, padding=(0, 1), title="mAP / Rank-1, %; mAP's interval", title_justify="left"
-    )
+    """Papers' figures stand below this run's."""
     results = [result for own in report.reports for result in own.datasets]
-    table.add_column("", overflow="fold")
-    for name in (*(result.name for result in results), "average"):
-        table.add_column(escape(name), justify="right")
+    rows: list[list[Value]] = []
     for name, average in report.averages.items():
-        rankings = [result.scorings | result.peers for result in results]
-        metrics = [*(own[name].metrics for own in rankings), average]
-        table.add_row(escape(name), *(_cell(own["mAP"], own["rank_1"]) for own in metrics))
-    for name, difference in report.differences.items():
-        apart = [result.differences[name] for result in results]
-        cells = (_cell(own["mAP"], own["rank_1"], "+.1f") for own in (*apart, difference))
-        table.add_row(escape(name), *cells)
+        metrics = [(result.scorings | result.peers)[name].metrics for result in results]
+        rows.append([name, *(_both(own, percent) for own in (*metrics, average))])
+    for name, apart in report.differences.items():
+        metrics = [result.differences[name] for result in results]
+        rows.append([name, *(_both(own, difference) for own in (*metrics, apart))])
+    names = [*(result.name for result in results), "average"]
     for row in report.published:
-        found = [row.results.get(name) for name in (*(own.name for own in results), "average")]
-        table.add_row(
-            escape(row.row),
-            *(f"{own.mAP:.1f} / {own.rank_1:.1f}" if own else "–" for own in found),
-            style="dim",
+        found = [row.results.get(name) for name in names]
+        rows.append(
+            [row.row, *(f"{own.mAP:.1f} / {own.rank_1:.1f}" if own else None for own in found)]
         )
-    return table
+    return Table("mAP / Rank-1, %; mAP's interval", ["", *names], rows)
 
 
-def _cell(average_precision: Figure, rank_1: Figure, form: str = ".1f") -> str:
-    mean, low, high, first = (
-        format(100 * value, form)
-        for value in (
-            average_precision.mean,
-            average_precision.low,
-            average_precision.high,
-            rank_1.mean,
-        )
-    )
-    return f"{mean} / {first} [dim]{low}…{high}[/dim]"
+def _both(metrics: Mapping[str, Estimate], form: Callable[[Estimate], Cell]) -> Cell:
+    first, second = form(metrics["mAP"]), form(metrics["rank_1"])
+    return first._replace(text=f"{first.text} / {second.text}")

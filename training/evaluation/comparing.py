@@ -10,9 +10,9 @@ import numpy as np
 
 from training.evaluation.comparison import ComparedDataset, ComparedRanking, Comparison, RunName
 from training.evaluation.grouping import Group, Model, differing_settings
-from training.evaluation.intervals import people_and_seeds_interval
+from training.evaluation.intervals import Estimate, people_and_seeds_interval
 from training.evaluation.query_values import QueryValues
-from training.evaluation.results import DatasetResult, Figure, ScoringResult
+from training.evaluation.results import DatasetResult, ScoringResult
 
 METRICS = ("mAP", "rank_1", "rank_5", "rank_10", "mINP")
 FALLBACK = "cosine"
@@ -103,7 +103,7 @@ def _ranking(group: str, ranking: str, answers: Sequence[Answer]) -> ComparedRan
     if values is not None:
         identities, of_seeds = values
         metrics = {
-            metric: Figure.of(people_and_seeds_interval(of_seeds[metric], None, identities))
+            metric: people_and_seeds_interval(of_seeds[metric], None, identities)
             for metric in METRICS
             if metric in of_seeds
         }
@@ -138,9 +138,7 @@ def _difference(
     return {
         "against": against,
         "differences": {
-            metric: Figure.of(
-                people_and_seeds_interval(ours[1][metric], theirs[1][metric], ours[0])
-            )
+            metric: people_and_seeds_interval(ours[1][metric], theirs[1][metric], ours[0])
             for metric in METRICS
             if metric in ours[1] and metric in theirs[1]
         },
@@ -163,10 +161,10 @@ def _values_of_seeds(
     }
 
 
-def _own_metrics(results: Sequence[ScoringResult]) -> dict[str, Figure]:
+def _own_metrics(results: Sequence[ScoringResult]) -> dict[str, Estimate]:
     """The reports' own figures; of several seeds, their means and the means of their ends."""
     return {
-        metric: Figure(
+        metric: Estimate(
             **{
                 end: float(np.mean([getattr(result.metrics[metric], end) for result in results]))
                 for end in ("mean", "low", "high")

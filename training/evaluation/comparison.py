@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict
 
-from training.evaluation.results import Figure
+from training.evaluation.intervals import Estimate
 
 
 class RunName(BaseModel):
@@ -42,15 +42,15 @@ class ComparedRanking(BaseModel):
 
     group: str
     ranking: str
-    metrics: dict[str, Figure]
+    metrics: dict[str, Estimate]
     peer: bool = False
     over_people: bool = False
     seeds: dict[str, list[float]] = {}
     against: str = ""
-    differences: dict[str, Figure] = {}
+    differences: dict[str, Estimate] = {}
     over_seeds: bool = False
-    false_alarm_rate: Figure | None = None
-    detection_rate: Figure | None = None
+    false_alarm_rate: Estimate | None = None
+    detection_rate: Estimate | None = None
 
 
 class ComparedDataset(BaseModel):

@@ -13,6 +13,7 @@ from training.evaluation.comparison import ComparedDataset, ComparedRanking, Com
 from training.evaluation.drawing import Drawing
 from training.evaluation.files import replacing
 from training.evaluation.grouping import Group
+from training.evaluation.intervals import Estimate
 from training.evaluation.markup import (
     NOTHING,
     charts,
@@ -25,7 +26,6 @@ from training.evaluation.markup import (
     table,
 )
 from training.evaluation.papers_section import Measured, papers_section
-from training.evaluation.results import Figure
 from training.evaluation.training_log import TrainingLog
 
 COLUMNS = {"mAP": "mAP", "rank_1": "Rank-1", "mINP": "mINP"}
@@ -187,7 +187,7 @@ def _operating_points(rows: Sequence[ComparedRanking]) -> str:
 
 
 def _intervals(rows: Sequence[ComparedRanking], metric: str, title: str) -> Drawing:
-    shown: list[tuple[str, str, Figure, Sequence[float]]] = [
+    shown: list[tuple[str, str, Estimate, Sequence[float]]] = [
         (row.group, "peer" if row.peer else row.ranking, row.metrics[metric], row.seeds[metric])
         if row.seeds
         else (row.group, "peer" if row.peer else row.ranking, row.metrics[metric], ())

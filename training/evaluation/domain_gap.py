@@ -17,7 +17,7 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
 from model.problems import InputProblem
-from training.evaluation.intervals import Interval, mean_interval
+from training.evaluation.intervals import Estimate, mean_interval
 
 PERMUTATIONS = 1000
 FOLDS = 5
@@ -118,7 +118,7 @@ def domain_classifier(
     return right
 
 
-def classifier_interval(right: NDArray[np.float64]) -> Interval:
+def classifier_interval(right: NDArray[np.float64]) -> Estimate:
     """Balanced accuracy of `domain_classifier`'s answer, 0 to 1; the interval is over groups."""
     return mean_interval(right)
 

@@ -16,6 +16,7 @@ from training.evaluation.drawing import (
     colour_of,
     dash_of,
 )
+from training.evaluation.intervals import Estimate
 from training.evaluation.results import (
     DatasetResult,
     DepthResult,
@@ -23,7 +24,6 @@ from training.evaluation.results import (
     ScoreDistribution,
     ScoringResult,
 )
-from training.evaluation.results import Figure as ResultFigure
 
 PERCENT = FuncFormatter(lambda value, _: f"{100 * value:.5g}%")
 PLAIN = FuncFormatter(lambda value, _: f"{value:g}")
@@ -293,7 +293,7 @@ def _density(counts: list[int], edges: list[float]) -> list[float]:
 
 
 def interval_figure(
-    title: str, rows: Sequence[tuple[str, str, ResultFigure, Sequence[float]]]
+    title: str, rows: Sequence[tuple[str, str, Estimate, Sequence[float]]]
 ) -> Drawing:
     """Figures with their intervals, a line each, seeds as small dots.
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from training.evaluation.intervals import LEVEL, Interval
+from training.evaluation.intervals import LEVEL, Estimate
 from training.evaluation.ranking import SCORES_PER_BLOCK, PairLabels, ScoreRows
 
 FALSE_ALARM_RATE = 0.01
@@ -31,7 +31,7 @@ class HalfEnrolled:
     """
 
     enrolled: int
-    detection_rate: Interval
+    detection_rate: Estimate
 
 
 def half_enrolled(
@@ -78,7 +78,7 @@ def half_enrolled(
     if len(found) < RESAMPLES // 2:
         return None
     low, high = np.quantile(found[1:], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return HalfEnrolled(half, Interval(found[0], float(low), float(high)))
+    return HalfEnrolled(half, Estimate(mean=found[0], low=float(low), high=float(high)))
 
 
 def _best_scores(

@@ -7,10 +7,10 @@ interval over people is wider and the more honest one: name `clusters` to have i
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
 from scipy import stats
 
 from model.problems import InputProblem
@@ -19,9 +19,10 @@ RESAMPLES = 1000
 LEVEL = 0.95
 
 
-@dataclass(frozen=True)
-class Interval:
-    """A mean and the ends of its bootstrap interval."""
+class Estimate(BaseModel):
+    """A mean and the ends of its 95% interval."""
+
+    model_config = ConfigDict(frozen=True)
 
     mean: float
     low: float
@@ -33,7 +34,7 @@ def mean_interval(
     clusters: NDArray[np.int64] | None = None,
     resamples: int = RESAMPLES,
     seed: int = 0,
-) -> Interval:
+) -> Estimate:
     """The mean of per-query values and its 95% percentile bootstrap interval.
 
     Args:
@@ -53,7 +54,7 @@ def mean_intervals(
     clusters: NDArray[np.int64] | None = None,
     resamples: int = RESAMPLES,
     seed: int = 0,
-) -> dict[str, Interval]:
+) -> dict[str, Estimate]:
     """`mean_interval` of several figures of the same queries, resampled together, each `(N,)`.
 
     Raises:
@@ -66,7 +67,7 @@ def average_intervals(
     sets: Sequence[tuple[Mapping[str, NDArray[np.float64]], NDArray[np.int64] | None]],
     resamples: int = RESAMPLES,
     seed: int = 0,
-) -> dict[str, Interval]:
+) -> dict[str, Estimate]:
     """The average of several data sets' means, each set weighing the same, with its interval.
 
     Queries or people are resampled within every set: the interval is that of these sets, not
@@ -94,7 +95,7 @@ def average_intervals(
     low, high = np.quantile(resampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
     means = np.mean([table.mean(axis=1) for table in tables], axis=0)
     return {
-        name: Interval(float(means[number]), float(low[number]), float(high[number]))
+        name: Estimate(mean=float(means[number]), low=float(low[number]), high=float(high[number]))
         for number, name in enumerate(sets[0][0])
     }
 
@@ -105,7 +106,7 @@ def people_and_seeds_interval(
     clusters: NDArray[np.int64],
     resamples: int = RESAMPLES,
     seed: int = 0,
-) -> Interval:
+) -> Estimate:
     """The interval of a mean, or of a paired difference, over other people and other seeds.
 
     People are resampled. Seeds are too few for that: their part is Student's t interval, with the
@@ -131,10 +132,10 @@ def people_and_seeds_interval(
     error = (pooled * sum(1 / len(run) for run in runs)) ** 0.5
     of_seeds = float(stats.t.ppf((1 + LEVEL) / 2, freedom)) * error
     mean = over_people.mean
-    return Interval(
-        mean,
-        mean - float(np.hypot(mean - over_people.low, of_seeds)),
-        mean + float(np.hypot(over_people.high - mean, of_seeds)),
+    return Estimate(
+        mean=mean,
+        low=mean - float(np.hypot(mean - over_people.low, of_seeds)),
+        high=mean + float(np.hypot(over_people.high - mean, of_seeds)),
     )
 
 

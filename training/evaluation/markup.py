@@ -9,7 +9,7 @@ from pathlib import Path
 from string import Template
 
 from training.evaluation.drawing import Drawing
-from training.evaluation.results import Figure
+from training.evaluation.intervals import Estimate
 
 TEMPLATE = Path(__file__).parent / "templates" / "page.html"
 NOTHING = "–"
@@ -96,7 +96,7 @@ def picture(jpeg: bytes, alt: str) -> str:
     return f'<img alt="{escape(alt)}" src="data:image/jpeg;base64,{data}">'
 
 
-def percent(figure: Figure, form: str = ".1f") -> str:
+def percent(figure: Estimate, form: str = ".1f") -> str:
     """A share as percent with its interval."""
     mean, low, high = (
         format(100 * value, form) for value in (figure.mean, figure.low, figure.high)
@@ -104,7 +104,7 @@ def percent(figure: Figure, form: str = ".1f") -> str:
     return f"{mean} <small>{low} … {high}</small>"
 
 
-def difference(figure: Figure, better: int = 1) -> str:
+def difference(figure: Estimate, better: int = 1) -> str:
     """A difference of shares in percentage points, marked where its interval leaves out 0.
 
     Args:

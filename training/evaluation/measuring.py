@@ -10,7 +10,7 @@ import numpy as np
 from model.calibration import ScoringCalibration
 from training.evaluation.distributions import expected_calibration_error, score_distribution
 from training.evaluation.half_enrolled import FALSE_ALARM_RATE, half_enrolled
-from training.evaluation.intervals import Interval, mean_intervals
+from training.evaluation.intervals import Estimate, mean_intervals
 from training.evaluation.open_set import (
     SearchExtremes,
     detection_curve,
@@ -21,7 +21,6 @@ from training.evaluation.protocols import RandomSplit, Search
 from training.evaluation.ranking import PairLabels, QueryMetrics, ScoreRows
 from training.evaluation.results import (
     DepthResult,
-    Figure,
     HalfEnrolledResult,
     OperatingPointResult,
     ScoringResult,
@@ -43,9 +42,9 @@ def plain_result(metrics: QueryMetrics, labels: PairLabels, note: str = "") -> S
     over_people = mean_intervals(values, labels.query_identities[metrics.queries])
     pooled = len(np.unique(metrics.queries)) < len(metrics.queries)
     return ScoringResult(
-        metrics=_figures(over_people if pooled else mean_intervals(values)),
+        metrics=over_people if pooled else mean_intervals(values),
         cmc=metrics.cmc().tolist(),
-        over_identities=_figures(over_people),
+        over_identities=over_people,
         note=note,
     )
 
@@ -83,7 +82,7 @@ def with_half_enrolled(result: ScoringResult, rows: ScoreRows, labels: PairLabel
     figure = HalfEnrolledResult(
         enrolled=found.enrolled,
         false_alarm_rate=FALSE_ALARM_RATE,
-        detection_rate=Figure.of(found.detection_rate),
+        detection_rate=found.detection_rate,
     )
     return result.model_copy(update={"half_enrolled": figure})
 
@@ -97,8 +96,8 @@ def _operating_points(
             name=point.name,
             asked=point.asked,
             threshold=calibration.search_threshold(point.asked, usual_size),
-            false_alarm_rate=Figure.of(point.false_alarm_rate),
-            detection_rate=Figure.of(point.detection_rate),
+            false_alarm_rate=point.false_alarm_rate,
+            detection_rate=point.detection_rate,
         )
         for point in operating_point_figures(extremes, calibration)
     ]
@@ -128,7 +127,7 @@ def paired_differences(
     labels: PairLabels,
     peers: Collection[str] = (),
     best: str = "cosine",
-) -> dict[str, dict[str, Figure]]:
+) -> dict[str, dict[str, Estimate]]:
     """Differences over the same queries, their intervals over people, by "one - other".
 
     Args:
@@ -148,9 +147,5 @@ def paired_differences(
             ours, theirs = metrics[name].values(), metrics[base].values()
             apart = {metric: values - theirs[metric] for metric, values in ours.items()}
             people = labels.query_identities[metrics[name].queries]
-            found[f"{name} - {base}"] = _figures(mean_intervals(apart, people))
+            found[f"{name} - {base}"] = mean_intervals(apart, people)
     return found
-
-
-def _figures(intervals: dict[str, Interval]) -> dict[str, Figure]:
-    return {name: Figure.of(interval) for name, interval in intervals.items()}

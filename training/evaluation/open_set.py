@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.calibration import SEARCH_OPERATING_POINTS, ScoringCalibration
-from training.evaluation.intervals import Interval, mean_interval
+from training.evaluation.intervals import Estimate, mean_interval
 from training.evaluation.ranking import SCORES_PER_BLOCK, PairLabels, ScoreRows
 
 
@@ -49,8 +49,8 @@ class OperatingPointFigures:
 
     name: str
     asked: float
-    false_alarm_rate: Interval
-    detection_rate: Interval
+    false_alarm_rate: Estimate
+    detection_rate: Estimate
 
 
 def search_extremes(

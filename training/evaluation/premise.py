@@ -30,7 +30,6 @@ from training.evaluation.projection import project
 from training.evaluation.protocols import camera_name
 from training.evaluation.results import (
     DomainGap,
-    Figure,
     PremiseResult,
     Projection,
     SpaceGap,
@@ -155,7 +154,7 @@ def _gaps(spaces: Mapping[str, Mapping[str, NDArray[np.float32]]], seed: int) ->
                 mmd_by_chance=discrepancy.by_chance,
                 mmd_p_value=discrepancy.p_value,
                 mmd_same_domain=(same[name][first][0] + same[name][second][0]) / 2,
-                classifier=Figure.of(classifier_interval(right[name])),
+                classifier=classifier_interval(right[name]),
                 classifier_same_domain=(same[name][first][1] + same[name][second][1]) / 2,
             )
         found.append(
@@ -163,7 +162,7 @@ def _gaps(spaces: Mapping[str, Mapping[str, NDArray[np.float32]]], seed: int) ->
                 domains=(first, second),
                 instance=gaps[INSTANCES],
                 pair=gaps[PAIRS],
-                classifier_difference=Figure.of(mean_interval(right[PAIRS] - right[INSTANCES])),
+                classifier_difference=mean_interval(right[PAIRS] - right[INSTANCES]),
             )
         )
     return found

@@ -12,9 +12,9 @@ from pydantic import BaseModel, ConfigDict
 from model.problems import InputProblem
 from training.datasets.generalisation import Protocol
 from training.datasets.record import Dataset
-from training.evaluation.intervals import Interval, average_intervals
+from training.evaluation.intervals import Estimate, average_intervals
 from training.evaluation.query_values import QueryValues
-from training.evaluation.results import EvaluationReport, Figure
+from training.evaluation.results import EvaluationReport
 from training.evaluation.unseen import Candidate, choose_unseen
 
 PUBLISHED = Path(__file__).with_name("published.toml")
@@ -60,8 +60,8 @@ class ProtocolReport(BaseModel):
     title: str
     created_at: str
     reports: list[EvaluationReport]
-    averages: dict[str, dict[str, Figure]]
-    differences: dict[str, dict[str, Figure]]
+    averages: dict[str, dict[str, Estimate]]
+    differences: dict[str, dict[str, Estimate]]
     remarks: list[str]
     published: list[PublishedRow]
 
@@ -135,7 +135,7 @@ def _in_all(values: Sequence[QueryValues]) -> list[str]:
     ]
 
 
-def _average(values: Sequence[QueryValues], name: str, less: str = "") -> dict[str, Figure]:
+def _average(values: Sequence[QueryValues], name: str, less: str = "") -> dict[str, Estimate]:
     """The average of a ranking's metrics over the sets, perhaps less another ranking's."""
     sets = []
     for own in values:
@@ -145,11 +145,7 @@ def _average(values: Sequence[QueryValues], name: str, less: str = "") -> dict[s
                 metric: found - own.rankings[less][metric] for metric, found in figures.items()
             }
         sets.append((figures, own.identities))
-    return _figures(average_intervals(sets))
-
-
-def _figures(intervals: dict[str, Interval]) -> dict[str, Figure]:
-    return {name: Figure.of(interval) for name, interval in intervals.items()}
+    return average_intervals(sets)
 
 
 def _remarks(protocol: Protocol, candidate: Candidate, dataset: Dataset) -> list[str]:

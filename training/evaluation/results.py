@@ -4,33 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, InstanceOf
 
 from model.provenance import Provenance
-from training.evaluation.intervals import Interval, mean_interval
+from training.evaluation.intervals import Estimate
 from training.evaluation.query_values import QueryValues
-
-
-class Figure(BaseModel):
-    """A mean over queries and its 95% bootstrap interval."""
-
-    model_config = ConfigDict(frozen=True)
-
-    mean: float
-    low: float
-    high: float
-
-    @classmethod
-    def of(cls, interval: Interval) -> Figure:
-        """The same numbers, as they are written."""
-        return cls(mean=interval.mean, low=interval.low, high=interval.high)
-
-    @classmethod
-    def over(cls, values: NDArray[np.float64]) -> Figure:
-        """The mean of per-query values, `(N,)`; the interval is over queries."""
-        return cls.of(mean_interval(values))
 
 
 class OperatingPointResult(BaseModel):
@@ -41,8 +19,8 @@ class OperatingPointResult(BaseModel):
     name: str
     asked: float
     threshold: float
-    false_alarm_rate: Figure
-    detection_rate: Figure
+    false_alarm_rate: Estimate
+    detection_rate: Estimate
 
 
 class ScoreDistribution(BaseModel):
@@ -70,7 +48,7 @@ class VerificationResult(BaseModel):
     asked: float
     threshold: float
     false_accept_rate: float
-    true_accept_rate: Figure
+    true_accept_rate: Estimate
 
 
 class HalfEnrolledResult(BaseModel):
@@ -87,7 +65,7 @@ class HalfEnrolledResult(BaseModel):
 
     enrolled: int
     false_alarm_rate: float
-    detection_rate: Figure
+    detection_rate: Estimate
 
 
 class ScoringResult(BaseModel):
@@ -111,13 +89,13 @@ class ScoringResult(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    metrics: dict[str, Figure]
+    metrics: dict[str, Estimate]
     cmc: list[float]
     operating_points: list[OperatingPointResult] = []
     detection_curve: list[tuple[float, float]] = []
     distribution: ScoreDistribution | None = None
     expected_calibration_error: float | None = None
-    over_identities: dict[str, Figure] = {}
+    over_identities: dict[str, Estimate] = {}
     verification: list[VerificationResult] = []
     half_enrolled: HalfEnrolledResult | None = None
     note: str = ""
@@ -208,7 +186,7 @@ class SpaceGap(BaseModel):
     mmd_by_chance: float
     mmd_p_value: float
     mmd_same_domain: float
-    classifier: Figure
+    classifier: Estimate
     classifier_same_domain: float
 
 
@@ -225,7 +203,7 @@ class DomainGap(BaseModel):
     domains: tuple[str, str]
     instance: SpaceGap
     pair: SpaceGap
-    classifier_difference: Figure
+    classifier_difference: Estimate
 
 
 class Projection(BaseModel):
@@ -318,7 +296,7 @@ class DatasetResult(BaseModel):
     used_to_calibrate: bool
     not_counted: int
     scorings: dict[str, ScoringResult]
-    differences: dict[str, dict[str, Figure]]
+    differences: dict[str, dict[str, Estimate]]
     rerank_depths: list[DepthResult]
     peers: dict[str, ScoringResult]
     seconds: dict[str, float]

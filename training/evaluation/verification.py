@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from training.evaluation.intervals import mean_interval
 from training.evaluation.ranking import SCORES_PER_BLOCK, PairLabels, ScoreRows
-from training.evaluation.results import Figure, VerificationResult
+from training.evaluation.results import VerificationResult
 
 FALSE_ACCEPT_RATES = (1e-2, 1e-3, 1e-4)
 
@@ -60,7 +60,7 @@ def true_accept_rates(
                 asked=rate,
                 threshold=float(np.nextafter(refused, np.float32(np.inf))),
                 false_accept_rate=float(np.count_nonzero(impostors > refused) / highest.seen),
-                true_accept_rate=Figure.of(found),
+                true_accept_rate=found,
             )
         )
     return results

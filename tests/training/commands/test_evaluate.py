@@ -95,6 +95,14 @@ def test_without_json_a_table_is_printed(app, tiny_artefact, manifest):
     assert "far_1e-2" in answer.stdout
 
 
+def test_tables_are_whole_at_80_columns(app, tiny_artefact, manifest):
+    words = [str(tiny_artefact), "--data", f"manifest:{manifest}", "--multi-shot", "mean"]
+    answer = CliRunner().invoke(app, words, env={"COLUMNS": "80"})
+    tables = answer.stdout[answer.stdout.index("Ranking, %") :]
+    assert "fused - cosine" in tables
+    assert max(map(len, tables.splitlines())) <= 80
+
+
 def test_an_unknown_scoring_is_refused(tiny_artefact, manifest):
     with pytest.raises(InputProblem, match="--scoring names euclid"):
         evaluate([str(tiny_artefact)], [f"manifest:{manifest}"], scoring="cosine,euclid")
