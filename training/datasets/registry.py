@@ -28,7 +28,7 @@ from training.datasets import (
 from training.datasets.folder import DatasetProblem, named_path
 from training.datasets.kind import DatasetKind
 from training.datasets.options import split_options
-from training.datasets.record import Dataset
+from training.datasets.record import CropRecord, Dataset
 from training.datasets.synthetic import people
 
 SYNTHETIC = DatasetKind(
@@ -81,6 +81,12 @@ def kind_of(spec: str) -> DatasetKind:
     if not path:
         raise DatasetProblem(f"{spec}: lacks its PATH; write {name}: and {kind.path}")
     return kind
+
+
+def showing_people(spec: str, records: Iterable[CropRecord]) -> list[CropRecord]:
+    """The crops of a set that show a person: neither junk nor distractors."""
+    nobody = kind_of(spec).not_people | {market1501.JUNK}
+    return [record for record in records if record.identity not in nobody]
 
 
 def read_dataset(spec: str) -> Dataset:

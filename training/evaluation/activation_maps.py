@@ -18,6 +18,7 @@ from model.artefact import Artefact
 from model.embedder import Embedder
 from model.problems import InputProblem
 from training.datasets.record import CropRecord, Dataset
+from training.datasets.registry import showing_people
 from training.evaluation.embedding import decoded_batches
 
 STAGES = (1, 2, 3, 4)
@@ -33,11 +34,11 @@ def choose_crops(dataset: Dataset, crops: int = CROPS) -> list[CropRecord]:
         InputProblem: for a data set without anybody.
     """
     first: dict[str, CropRecord] = {}
-    for record in dataset.records:
+    for record in showing_people(dataset.spec, dataset.records):
         first.setdefault(record.identity, record)
     people = sorted(first)
     if not people:
-        raise InputProblem(f"{dataset.spec}: holds nobody to draw maps of; name a further set")
+        raise InputProblem(f"{dataset.spec}: holds no person to draw maps of; name a further set")
     places = np.linspace(0, len(people) - 1, min(crops, len(people))).round().astype(int)
     return [first[people[place]] for place in places]
 

@@ -11,6 +11,7 @@ import torch
 from model.artefact import Artefact
 from training.datasets.fewer import fewer_people
 from training.datasets.record import Dataset
+from training.datasets.registry import showing_people
 from training.evaluation.embedding import ProgressBar
 from training.evaluation.evaluating import build_report, evaluate_search
 from training.evaluation.multi_shot import Pooling
@@ -124,7 +125,13 @@ class EvaluationRequest:
         """The premise, where requested; by default where a page is written."""
         if self.premise is False or (self.premise is None and not self.page):
             return None
-        couples = sample_couples([record for _, search in searches for record in search.records])
+        couples = sample_couples(
+            [
+                record
+                for dataset, search in searches
+                for record in showing_people(dataset.spec, search.records)
+            ]
+        )
         if self.premise is None and not couples:
             return None
         crops = sum(4 * len(own) for own in couples.values())

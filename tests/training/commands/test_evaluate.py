@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import typer
+from PIL import Image
 from typer.testing import CliRunner
 
 from model.problems import InputProblem
@@ -156,3 +157,23 @@ def test_stored_features_are_measured_as_those_that_are_computed(
         assert result["metrics"]["mAP"]["mean"] == pytest.approx(expected, abs=0.02)
     refused = run(app, tiny_artefact, *options, "--protocol", "lodo")
     assert "leave out --features" in str(refused.exception)
+
+
+def test_junk_is_no_person_of_a_domain_in_the_premise(app, tiny_artefact, tmp_path):
+    sets = []
+    for name in ("first", "second"):
+        rows = ["path,identity,camera"]
+        for person in [*range(19), -1]:
+            for camera in "ab":
+                crop = f"{name}{person}{camera}.png"
+                shade = (10 * (person + 2), 90 * (camera == "a"), 150 * (name == "first"))
+                Image.new("RGB", (32, 64), shade).save(tmp_path / crop)
+                rows.append(f"{crop},{person},{camera}")
+        (tmp_path / f"{name}.csv").write_text("\n".join(rows))
+        sets += ["--data", f"manifest:{tmp_path / name}.csv"]
+    with pytest.raises(InputProblem, match="two domains with 20 people each"):
+        CliRunner().invoke(
+            app,
+            [str(tiny_artefact), *sets, "--premise", "--scoring", "cosine"],
+            catch_exceptions=False,
+        )

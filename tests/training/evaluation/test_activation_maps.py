@@ -54,13 +54,19 @@ def test_what_a_map_marks_is_bright_and_what_it_does_not_is_dark():
 
 def test_the_same_people_are_chosen_every_time_one_crop_each():
     records = tuple(record(f"{person:02d}", shot) for person in range(20) for shot in range(3))
-    dataset = Dataset("drawn", "drawn:1", "free", records)
+    dataset = Dataset("drawn", "synthetic:1", "free", records)
     chosen = choose_crops(dataset, 4)
     assert [crop.identity for crop in chosen] == ["00", "06", "13", "19"]
     assert choose_crops(dataset, 4) == chosen
     assert len(choose_crops(dataset, 100)) == 20
-    with pytest.raises(InputProblem, match="nobody"):
-        choose_crops(Dataset("none", "none:1", "free", ()))
+    with pytest.raises(InputProblem, match="no person"):
+        choose_crops(Dataset("none", "synthetic:2", "free", ()))
+
+
+def test_no_map_is_drawn_of_junk_or_a_distractor():
+    records = tuple(record(name) for name in ("-1", "0000", "0001", "0002"))
+    chosen = choose_crops(Dataset("market1501", "market1501:/x", "free", records), 2)
+    assert [crop.identity for crop in chosen] == ["0001", "0002"]
 
 
 def test_models_stand_side_by_side_over_the_same_crops(tiny_artefact):
