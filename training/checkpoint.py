@@ -6,7 +6,7 @@ import os
 import pickle
 import zipfile
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -59,14 +59,35 @@ class RunIdentity:
     Attributes:
         recipe: of which only what the weights depend on counts.
         data: a digest of the training crops.
-        data_by_path: the digest that checkpoints of earlier versions hold.
         files: a digest of each file that the recipe names, by its setting.
     """
 
     recipe: Recipe
     data: str
-    data_by_path: str = ""
-    files: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, str]
+
+    @classmethod
+    def stored(cls, state: Mapping[str, Any]) -> RunIdentity:
+        """That of a checkpoint; a setting that is newer than it had its default then.
+
+        Raises:
+            ValidationError: where its recipe is of another version of the program.
+        """
+        return cls(Recipe.model_validate(state["recipe"]), state["data"], state["files"])
+
+    def differs_by(self, other: RunIdentity) -> str | None:
+        """Whether another run has another `recipe` or other `data`; None where it is the same."""
+        # Files are compared by content: their paths may change.
+        if (self._settings, self.files) != (other._settings, other.files):
+            return "recipe"
+        return "data" if self.data != other.data else None
+
+    @property
+    def _settings(self) -> dict[str, Any]:
+        settings = self.recipe.decisive
+        del settings["distillation"]["cache"]
+        del settings["initial_weights"], settings["distillation"]["teachers"]
+        return settings
 
 
 def save_checkpoint(
@@ -118,16 +139,14 @@ class SavedWeights:
         path: the file.
         networks: tensors by the names of `TrainedNetworks`.
         done: steps that were done.
-        recipe: the recipe that they were trained by.
-        data: a digest of the training crops.
+        identity: of the run that they are of.
         validation: the figures in `best.pt`; empty for another checkpoint.
     """
 
     path: Path
     networks: Mapping[str, torch.Tensor]
     done: int
-    recipe: Recipe
-    data: str
+    identity: RunIdentity
     validation: Mapping[str, Any]
 
     def part(self, name: str) -> dict[str, torch.Tensor]:
@@ -145,13 +164,11 @@ def read_weights(path: Path) -> SavedWeights:
         raise InputProblem(f"{path}: no such checkpoint; name best, last or a file of the run")
     try:
         state = _read(path)
-        recipe = Recipe.model_validate(state["identity"]["recipe"])
         return SavedWeights(
             path,
             artefact_weights(state),
             state["done"],
-            recipe,
-            state["identity"]["data"],
+            RunIdentity.stored(state["identity"]),
             state.get("validation", {}),
         )
     except (*DAMAGES, ValidationError) as error:
@@ -219,7 +236,7 @@ def load_checkpoint(
             notice(f"{damaged[0]}; continuing from {path}, the checkpoint before it")
         for part, owner in parts.items():
             owner.load_state_dict(state[part])
-        return Progress(state["epoch"], state["step"], state.get("done", 0))
+        return Progress(state["epoch"], state["step"], state["done"])
     if damaged:
         raise InputProblem(f"{'; '.join(damaged)}; delete it to start the run afresh")
     return Progress()
@@ -235,38 +252,16 @@ def _read(path: Path) -> State:
     return state
 
 
-def _compare(path: Path, found: dict[str, Any], identity: RunIdentity) -> None:
-    for part, same in (
-        ("recipe", _same_recipe(found, identity)),
-        ("data", found["data"] in (identity.data, identity.data_by_path)),
-    ):
-        if not same:
-            raise InputProblem(
-                f"{path}: was made with another {part}; resume with the same one, or train into "
-                "another --out"
-            )
-
-
-def _same_recipe(found: dict[str, Any], identity: RunIdentity) -> bool:
+def _compare(path: Path, found: Mapping[str, Any], identity: RunIdentity) -> None:
     try:
-        # A setting that is newer than the checkpoint had its default then.
-        recipe = Recipe.model_validate(found["recipe"])
-    except ValidationError:
-        return False
-    # Files are compared by content; checkpoints of earlier versions hold only their paths.
-    files = found.get("files")
-    return _settings(recipe, files is None) == _settings(identity.recipe, files is None) and (
-        files in (None, dict(identity.files))
-    )
-
-
-def _settings(recipe: Recipe, with_paths: bool) -> dict[str, Any]:
-    """What the weights depend on, with or without the paths of files."""
-    settings = recipe.decisive
-    del settings["distillation"]["cache"]
-    if not with_paths:
-        del settings["initial_weights"], settings["distillation"]["teachers"]
-    return settings
+        part = RunIdentity.stored(found).differs_by(identity)
+    except (ValidationError, KeyError):
+        part = "recipe"
+    if part:
+        raise InputProblem(
+            f"{path}: was made with another {part}; resume with the same one, or train into "
+            "another --out"
+        )
 
 
 def _sync_folder(folder: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import torch
 
 from model.artefact import Artefact, Description, round_as_stored, save_artefact
 from model.calibration import Calibration
-from model.collapse import refuse_collapse
+from model.collapse import CollapsedModel, refuse_collapse
 from model.embedder import Embedder
 from model.metric_network import MetricNetwork
 from model.precision import choose_device
@@ -32,6 +32,7 @@ from training.evaluation.protocols import Search, camera_name, held_out_people
 from training.evaluation.report_page import write_report
 from training.evaluation.results import DatasetResult, EvaluationReport
 from training.evaluation.unseen import unseen_people
+from training.identity import run_identity
 from training.improvement import improvement_on_start
 from training.loader import BatchMaker
 from training.metric_fit import chosen_records, fit_metric_network
@@ -98,7 +99,11 @@ def finish_run(
         )
     provenance, fingerprints = describe_training(recipe, run.datasets, run.records, run.command)
     searches = (
-        {one.name: unseen_people(one, provenance, fingerprints) for one in others}
+        {
+            # Thresholds, fusion and default ranking are fitted on these people below.
+            one.name: replace(unseen_people(one, provenance, fingerprints), held_out=True)
+            for one in others
+        }
         if others
         else held_out_searches(recipe, run.datasets)
     )
@@ -107,8 +112,7 @@ def finish_run(
         name: embed_search(embedder, recipe.preprocessing, search)
         for name, search in searches.items()
     }
-    some = np.concatenate([spaced(own.gallery) for own in features.values()])
-    refuse_collapse(f"{weights.path}: no artefact is written", some, metric_network)
+    _refuse_collapse(run, weights, features, metric_network)
     artefact, results, improvement = _measure(
         run,
         others,
@@ -124,6 +128,23 @@ def finish_run(
     report = report.model_copy(update={"checkpoint": checkpoint})
     write_report(run.folder, report)
     return report
+
+
+def _refuse_collapse(
+    run: FinishedRun,
+    weights: SavedWeights,
+    features: dict[str, SearchFeatures],
+    metric_network: MetricNetwork | None,
+) -> None:
+    some = np.concatenate([spaced(own.gallery) for own in features.values()])
+    try:
+        refuse_collapse(f"{weights.path}: no artefact is written", some, metric_network)
+    except CollapsedModel as problem:
+        if weights.path.name == CHECKPOINT_NAME:
+            raise
+        raise CollapsedModel(
+            f"{problem}; the last weights may be better: gmn finish {run.folder} --checkpoint last"
+        ) from problem
 
 
 def _measure(
@@ -155,7 +176,9 @@ def _measure(
             )
             for name, search in searches.items()
         }
-        calibration, improvement = _calibrate(run, others, searches, scores)
+        calibration, improvement = _calibrate(
+            run, others, searches, scores, next(embedder.parameters()).device
+        )
         description = Description(
             embedder=run.recipe.embedder,
             metric_network=run.recipe.metric_network if metric_network else None,
@@ -185,6 +208,7 @@ def _calibrate(
     others: Sequence[Dataset],
     searches: dict[str, Search],
     scores: dict[str, SearchScores],
+    device: torch.device,
 ) -> tuple[Calibration, str]:
     """The calibration, and how the weights compare with the run's start."""
     fitted = photographed(searches)
@@ -194,7 +218,7 @@ def _calibrate(
     )
     if others or not run.recipe.refuse_worse:
         return calibration, ""
-    return improvement_on_start(run.recipe, run.folder, searches, scores, calibration)
+    return improvement_on_start(run.recipe, run.folder, searches, scores, calibration, device)
 
 
 def _save(path: Path, artefact: Artefact, results: list[DatasetResult]) -> Description:
@@ -290,7 +314,7 @@ def _load_networks(
     """
     recipe = run.recipe
     people = {record.person for record in run.records}
-    if weights.recipe.decisive != recipe.decisive:
+    if weights.identity.differs_by(run_identity(recipe, run.records)) == "recipe":
         raise InputProblem(
             f"{weights.path}: was made with another recipe than {run.folder}; name a checkpoint "
             "of this run"

@@ -26,14 +26,12 @@ def run_identity(recipe: Recipe, records: Sequence[CropRecord]) -> RunIdentity:
     Raises:
         InputProblem: naming starting weights or a teacher that cannot be read.
     """
-    by_path = [record.source for record in records]
     words = {"initial_weights": recipe.initial_weights}
     for number, word in enumerate(recipe.distillation.teachers):
         words[f"distillation.teachers.{number}"] = word
     return RunIdentity(
         recipe,
-        _digest(records, names_within_sets(records)),
-        _digest(records, by_path),
+        _digest(records),
         {
             setting: word if word in NO_FILE else file_digest(resolve_artefact(word))
             for setting, word in words.items()
@@ -55,9 +53,9 @@ def names_within_sets(records: Sequence[CropRecord]) -> list[str]:
     return names
 
 
-def _digest(records: Sequence[CropRecord], names: Sequence[str]) -> str:
+def _digest(records: Sequence[CropRecord]) -> str:
     """Of names and labels, not of pixels."""
     digest = hashlib.sha256()
-    for record, name in zip(records, names, strict=True):
+    for record, name in zip(records, names_within_sets(records), strict=True):
         digest.update(f"{name}\0{record.identity}\0{record.camera}\n".encode())
     return digest.hexdigest()

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
@@ -34,7 +35,9 @@ REMEDY = (
 Values = tuple[float, ...]
 
 
-def measure_start(recipe: Recipe, searches: Mapping[str, Search], folder: Path) -> Quality:
+def measure_start(
+    recipe: Recipe, searches: Mapping[str, Search], folder: Path, device: torch.device
+) -> Quality:
     """Measures what a run starts from, and keeps the figures in the run's folder.
 
     Args:
@@ -42,6 +45,7 @@ def measure_start(recipe: Recipe, searches: Mapping[str, Search], folder: Path) 
         searches: by data set, the held-out people; photographed ones alone count where there are
             any, since drawn ones are easier.
         folder: of the run; figures that are there already are not measured again.
+        device: where the networks run.
 
     Raises:
         InputProblem: where the recipe starts from no whole embedder.
@@ -52,6 +56,9 @@ def measure_start(recipe: Recipe, searches: Mapping[str, Search], folder: Path) 
         return kept
     start = _start_of(recipe)
     embedder, metric_network = start.networks()
+    embedder.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if metric_network is not None:
+        metric_network.to(device)
     scores = {
         name: computed_scores(
             metric_network,
@@ -71,6 +78,7 @@ def improvement_on_start(
     searches: Mapping[str, Search],
     scores: Mapping[str, SearchScores],
     calibration: Calibration,
+    device: torch.device,
 ) -> tuple[Calibration, str]:
     """The calibration that the artefact gets, and how it compares with its start in sentences.
 
@@ -80,16 +88,17 @@ def improvement_on_start(
         searches: by data set, the held-out people.
         scores: of the trained networks, by data set.
         calibration: fitted to these scores alone.
+        device: where the start's networks run, if they are measured here.
 
     Raises:
         InputProblem: where the trained networks are worse.
     """
-    start = measure_start(recipe, searches, folder)
+    start = measure_start(recipe, searches, folder, device)
     own = {name: scores[name] for name in start.people}
     if start.people != measure(str(folder), own, None).people:
         # The data have changed since the run began.
         (folder / FILE_NAME).unlink()
-        start = measure_start(recipe, searches, folder)
+        start = measure_start(recipe, searches, folder, device)
     theirs = _start_of(recipe).calibration
     if theirs is None:
         return calibration, refuse_if_worse(start, measure(str(folder), own, calibration))

@@ -150,9 +150,7 @@ class GradientStep:
         # Of about one size: a BatchNorm cannot train on the one crop that might be left over.
         count = min(math.ceil(len(images) / micro), max(1, len(images) // 2))
         parts = torch.tensor_split(images, count)
-        with torch.no_grad(), kept_statistics(self._run.networks):
-            found = torch.cat([self._trunk(part)[0] for part in parts])
-        found.requires_grad_()
+        found = torch.cat(self._features_without_graph(parts, seed)).requires_grad_()
         torch.manual_seed(seed)
         features = self._features(found, ())
         terms = self._terms(features, batch, self._anchor(parts))
@@ -163,8 +161,21 @@ class GradientStep:
             zip(parts, torch.tensor_split(gradients, count), strict=True), start=1
         ):
             with nullcontext() if number == len(parts) else self._unshared():
+                torch.manual_seed(seed + number)
                 torch.autograd.backward(self._embed(part)[0], gradient)
         return terms, norms
+
+    def _features_without_graph(
+        self, parts: Sequence[torch.Tensor], seed: int
+    ) -> list[torch.Tensor]:
+        """What each part will be embedded to when it is seeded by its number, from 1."""
+        found = []
+        with torch.no_grad(), kept_statistics(self._run.networks):
+            for number, part in enumerate(parts, start=1):
+                # Dropout and drop path draw the same masks when the part is embedded again.
+                torch.manual_seed(seed + number)
+                found.append(self._trunk(part)[0])
+        return found
 
     def _embed(
         self, images: torch.Tensor, perturbations: tuple[torch.Tensor, ...] = ()

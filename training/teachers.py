@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from training.distributed import Processes
 from training.evaluation import peers
 from training.evaluation.embedding import embed_records
 from training.evaluation.files import make_folder, replacing
-from training.provenance import file_digest
+from training.provenance import crop_fingerprint, file_digest
 
 REMEDY = "name a teacher's .xml, .onnx or .safetensors file in distillation.teachers"
 
@@ -48,37 +48,39 @@ def ask_teachers(
     Args:
         models: files of ready-made models (`.xml`, `.onnx`) or artefacts (`.safetensors`).
         records: the training crops.
-        cache: a folder where features are kept by the crops' names, for the next run.
+        cache: a folder where features are kept by the crops' contents, for the next run.
         processes: those that train together; the leading one asks.
 
     Raises:
         InputProblem: for a model that cannot be read, or a crop.
     """
+    # By content: a file that has changed is another crop.
+    names = [str(crop_fingerprint(record)) for record in records] if models else []
     teachers = []
     for model in models:
         file = resolve_artefact(model)
         # The digest, so that features of another model with this name are not taken for its own.
         kept = cache / f"{file.stem}-{file_digest(file, REMEDY)[:12]}.npz"
         if processes.leads:
-            _ask(file, records, kept)
+            _ask(file, dict(zip(names, records, strict=True)), kept)
         processes.any(False)
         known = read_features(kept, ["paths"])
-        place = {path: row for row, path in enumerate(known.paths)}
-        features = known.features[[place[record.source] for record in records]]
+        place = {crop: row for row, crop in enumerate(known.paths)}
+        features = known.features[[place[name] for name in names]]
         units = torch.nn.functional.normalize(torch.from_numpy(features), dim=1)
         teachers.append(Teacher(file.stem, units))
     return teachers
 
 
-def _ask(model: Path, records: Sequence[CropRecord], kept: Path) -> None:
-    """Adds to the kept features those of the crops that are not among them."""
+def _ask(model: Path, crops: Mapping[str, CropRecord], kept: Path) -> None:
+    """Adds to the kept features those of the crops that are not among them, by their names."""
     known = read_features(kept, ["paths"]) if kept.exists() else None
     have = set(known.paths) if known else set()
-    new = list({record.source: record for record in records if record.source not in have}.values())
+    new = {name: record for name, record in crops.items() if name not in have}
     if not new:
         return
-    features = _embed(model, new)
-    names = [record.source for record in new]
+    features = _embed(model, list(new.values()))
+    names = list(new)
     if known:
         features = np.concatenate([known.features, features])
         names = [*known.paths, *names]

@@ -94,10 +94,6 @@ def train(
     """
     training = assemble(run, report, searches, notice)
     progress = load_checkpoint(run.folder, training.parts, run.identity, notice)
-    if not progress.done:
-        # A checkpoint older than this count has it from the length of an epoch.
-        done = progress.epoch * len(run.sampler.epoch(0)) + progress.step
-        progress = Progress(progress.epoch, progress.step, done)
     with _open_log(run, progress) as training.log, stop_requests() as training.stop:
         while progress.epoch < run.recipe.optimisation.epochs:
             progress = _train_epoch(training, progress)

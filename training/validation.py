@@ -10,12 +10,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
+from model.collapse import CollapsedModel, refuse_collapse
 from model.problems import InputProblem
 from training.averaging import WeightAverage
 from training.checkpoint import BEST_NAME, Progress, read_weights, save_best
 from training.datasets.fewer import limit_identities
 from training.datasets.record import CropRecord, Dataset
-from training.evaluation.embedding import embed_search
+from training.evaluation.embedding import embed_search, spaced
 from training.evaluation.pair_scores import computed_scores
 from training.evaluation.protocols import Search, across_cameras, camera_name, held_out_people
 from training.evaluation.ranking import rank_queries
@@ -136,9 +137,9 @@ class Validation:
         networks = copy.deepcopy(self._run.networks)
         if self._average is not None:
             self._average.copy_to(networks)
-        figures = self._figures(networks)
+        figures, collapsed = self._figures(networks)
         scoring, score = best_scoring(figures)
-        best = self._best is None or score > self._best
+        best = not collapsed and (self._best is None or score > self._best)
         epoch = round(now.epoch + now.step / steps, 4)
         if best:
             self._best = score
@@ -155,21 +156,27 @@ class Validation:
             scoring=scoring,
             score=round(score, 4),
             best=best,
+            collapsed=collapsed,
             seconds=round(time.perf_counter() - began, 1),
         )
-        self._notice(f"epoch {epoch:g}: {summary(figures)}{'; the best' if best else ''}")
+        remark = "; collapsed, every crop has nearly the same feature" if collapsed else ""
+        self._notice(f"epoch {epoch:g}: {summary(figures)}{'; the best' if best else remark}")
 
-    def _figures(self, networks: TrainedNetworks) -> Figures:
+    def _figures(self, networks: TrainedNetworks) -> tuple[Figures, bool]:
+        """The figures, and whether the networks have collapsed: they then rank by rounding."""
         recipe, metric_network = self._run.recipe, None
         networks.eval()
-        if recipe.losses.gmn:
+        # The artefact has another M-Net where the recipe fits one when training is over.
+        if recipe.losses.gmn and not recipe.metric_fit.steps:
             metric_network = networks.metric_network
             batches = training_batches(recipe, self._run.records, self._run.batches, BATCHES)
             # While DP is on, its statistics are of perturbed pairs, which no test pair is.
             recalibrate_metric_network(networks.embedder, metric_network, batches)
         figures: Figures = {}
+        some = []
         for name, search in self._searches.items():
             features = embed_search(networks.embedder, recipe.preprocessing, search)
+            some.append(spaced(features.gallery))
             scores = computed_scores(metric_network, features, search.labels())
             means = {
                 scoring: rank_queries(rows, scores.labels).means()
@@ -179,7 +186,11 @@ class Validation:
                 scoring: {metric: found[metric] for metric in ("mAP", "rank_1")}
                 for scoring, found in means.items()
             }
-        return figures
+        try:
+            refuse_collapse("these weights", np.concatenate(some), metric_network)
+        except CollapsedModel:
+            return figures, True
+        return figures, False
 
     def _kept_score(self) -> float | None:
         """That of the best weights an earlier start of this run kept, on the same people."""

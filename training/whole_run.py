@@ -112,7 +112,7 @@ def begin_run(
         out.mkdir(exist_ok=True)
         write_run(out, recipe, source)
         if recipe.refuse_worse and known:
-            start = measure_start(recipe, known, out)
+            start = measure_start(recipe, known, out, run.device)
             scoring, mean = start.best
             notice(f"{start.name}: held-out people mAP {100 * mean:.1f} by {scoring}")
     return run, searches

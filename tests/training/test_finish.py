@@ -153,6 +153,22 @@ def test_a_run_on_all_people_is_finished_with_other_people(
     assert gmn.run(["finish", str(out), "--data", manifest(tmp_path, drawn_crops)]) == 0
     description = load_artefact(out / "model.safetensors").description
     assert description.calibration.data == "identities of others"
+    report = json.loads((out / "report.json").read_text())
+    assert [one["used_to_calibrate"] for one in report["datasets"]] == [True]
+    assert "was calibrated on these people" in (out / "report.html").read_text()
+
+
+def test_a_run_whose_start_was_moved_resumes_and_is_finished_by_its_best_weights(
+    train: Callable[..., int], tiny_artefact: Path, tmp_path: Path
+) -> None:
+    out, moved = tmp_path / "run", tmp_path / "moved.safetensors"
+    assert train(out) == 0
+    moved.write_bytes(tiny_artefact.read_bytes())
+    settings = (f"initial_weights={moved}", *SETTINGS)
+    words = [word for setting in settings for word in ("--set", setting)]
+    assert (
+        gmn.run(["train", "small-gmn", "--data", DATA, "--out", str(out), "--resume", *words]) == 0
+    )
 
 
 def test_a_collapsed_run_ends_with_an_error_that_names_the_remedy(
@@ -165,4 +181,8 @@ def test_a_collapsed_run_ends_with_an_error_that_names_the_remedy(
     assert "the model has collapsed" in error
     assert "more epochs" in error
     assert not (out / "model.safetensors").exists()
-    assert (out / "checkpoint.pt").exists()
+    assert not (out / "best.pt").exists()
+    another = tmp_path / "another.pt"
+    another.write_bytes((out / "checkpoint.pt").read_bytes())
+    assert gmn.run(["finish", str(out), "--checkpoint", str(another)]) == 2
+    assert f"gmn finish {out} --checkpoint last" in capsys.readouterr().err

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 import gmn
 from model.artefact import Artefact, load_artefact, save_artefact
@@ -52,6 +53,9 @@ def scores_of(artefact: Artefact) -> dict[str, SearchScores]:
     return {"shop": computed_scores(artefact.metric_network, features, search.labels())}
 
 
+CPU = torch.device("cpu")
+
+
 @pytest.fixture
 def adapt(tiny_artefact: Path) -> Recipe:
     return read_recipe("adapt", [f"initial_weights={tiny_artefact}"])
@@ -60,7 +64,7 @@ def adapt(tiny_artefact: Path) -> Recipe:
 def test_the_start_is_measured_by_cosine_and_by_m_net(
     adapt: Recipe, tiny_artefact: Path, tmp_path: Path
 ) -> None:
-    found = measure_start(adapt, SEARCHES, tmp_path)
+    found = measure_start(adapt, SEARCHES, tmp_path, CPU)
     tiny = load_artefact(tiny_artefact)
     calibration = tiny.description.calibration
     assert found == measure("tiny.safetensors", scores_of(tiny), calibration)
@@ -68,22 +72,40 @@ def test_the_start_is_measured_by_cosine_and_by_m_net(
     assert len(found.precisions["cosine"]["shop"]) == 16
 
 
+def test_the_start_is_measured_where_the_run_trains(
+    adapt: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places = []
+
+    class Measured(Exception):
+        pass
+
+    def stop(embedder, *_):
+        places.append(next(embedder.parameters()).device.type)
+        raise Measured
+
+    monkeypatch.setattr("training.improvement.embed_search", stop)
+    with pytest.raises(Measured):
+        measure_start(adapt, SEARCHES, tmp_path, torch.device("meta"))
+    assert places == ["meta"]
+
+
 def test_a_resumed_run_does_not_measure_the_start_again(
     adapt: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = measure_start(adapt, SEARCHES, tmp_path)
+    found = measure_start(adapt, SEARCHES, tmp_path, CPU)
     monkeypatch.delattr("training.improvement.embed_search")
-    assert measure_start(adapt, SEARCHES, tmp_path) == found
+    assert measure_start(adapt, SEARCHES, tmp_path, CPU) == found
 
 
 def test_figures_of_other_queries_are_measured_anew(
     adapt: Recipe, tiny_artefact: Path, tmp_path: Path
 ) -> None:
     fewer = {"shop": across_cameras("shop", DATA.records[:-4])}
-    measure_start(adapt, fewer, tmp_path)
+    measure_start(adapt, fewer, tmp_path, CPU)
     scores = scores_of(load_artefact(tiny_artefact))
     fitted = calibrate_searches(list(scores.values()), "shop")
-    calibration, sentence = improvement_on_start(adapt, tmp_path, SEARCHES, scores, fitted)
+    calibration, sentence = improvement_on_start(adapt, tmp_path, SEARCHES, scores, fitted, CPU)
     assert "+0.0 points" in sentence
     assert "Only 8 people were held out" in sentence
     assert calibration.scorings != fitted.scorings
@@ -92,7 +114,7 @@ def test_figures_of_other_queries_are_measured_anew(
 def test_a_start_that_is_no_embedder_cannot_be_compared_with(tmp_path: Path) -> None:
     chosen = read_recipe("small-gmn", ["initial_weights=none", "refuse_worse=true"])
     with pytest.raises(InputProblem, match=r"refuse_worse.*none gives no.*refuse_worse=false"):
-        measure_start(chosen, SEARCHES, tmp_path)
+        measure_start(chosen, SEARCHES, tmp_path, CPU)
 
 
 def test_worse_weights_are_refused_with_both_figures_and_what_to_do() -> None:

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
+from model.backbones import BackboneKind, register_backbone
 from model.precision import choose_device
 from model.problems import InputProblem
 from training.datasets.synthetic import draw_people
@@ -52,6 +54,32 @@ def test_micro_batches_give_the_gradient_of_the_whole_batch(tmp_path: Path) -> N
     assert list(found) == list(expected)
     for name, gradient in expected.items():
         assert (found[name] - gradient).norm() <= 1e-3 * gradient.norm() + 1e-7, name
+
+
+def test_micro_batches_carry_on_the_gradient_of_the_features_that_the_loss_had(
+    tmp_path: Path,
+) -> None:
+    """Dropout draws the same masks when a part is embedded again."""
+
+    def build(_stride: int) -> nn.Module:
+        sizes = ((3, 8), (8, 16), (16, 32), (32, 64))
+        return nn.Sequential(
+            *(nn.Sequential(nn.Conv2d(a, b, 3, 2, 1), nn.Dropout(0.3)) for a, b in sizes)
+        )
+
+    register_backbone("dropping", BackboneKind(build, (8, 16, 32, 64), ("0", "1", "2", "3")))
+    settings = ("embedder.backbone=dropping", "optimisation.micro_batch=4")
+    run = prepare_run(recipe("small-gmn", *settings), DATA.records, tmp_path)
+    run.networks.train()
+    found = []
+    last = run.networks.embedder.backbone[-1]
+    last.register_forward_hook(lambda _, __, maps: found.append(maps.detach().clone()))
+    batch = run.batches.make(0, 0, run.sampler.epoch(0)[0], run.processes)
+    GradientStep(run).backward(batch, None, seed=1, with_norms=False)
+    first, second, first_again, second_again = found
+    assert torch.equal(first, first_again)
+    assert torch.equal(second, second_again)
+    assert not torch.equal(first != 0, second != 0)
 
 
 def test_micro_batches_change_each_statistic_once(tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
-"""Teachers: asked once for every crop, their answers are kept and found by the crop's name."""
+"""Teachers: asked once for every crop; their answers are kept and found by its content."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +57,14 @@ def test_a_model_of_the_same_name_and_other_content_is_asked_anew(teacher_file, 
     with pytest.raises(InputProblem, match=r"teacher\.safetensors"):
         ask_teachers([str(teacher_file)], RECORDS[:2], tmp_path / "kept", ALONE)
     assert kept.exists()
+
+
+def test_a_crop_that_changed_under_its_name_is_shown_anew(teacher_file, tmp_path) -> None:
+    asked = ([str(teacher_file)], RECORDS, tmp_path / "kept", ALONE)
+    (before,) = ask_teachers(*asked)
+    changed = [replace(RECORDS[0], pixels=RECORDS[1].pixels), *RECORDS[1:]]
+    (after,) = ask_teachers(asked[0], changed, *asked[2:])
+    np.testing.assert_allclose(after.features[0], before.features[1], atol=1e-4)
 
 
 def test_a_teacher_that_is_not_there_is_named(tmp_path: Path) -> None:

@@ -21,8 +21,6 @@ from training.validation import best_scoring, validation_searches
 
 PEOPLE = draw_people(11, 1, 24, cameras_per_domain=2, crops_per_camera=3)
 SETTINGS = (
-    "initial_weights=none",
-    "embedder.last_stride=2",
     "preprocessing.height=64",
     "preprocessing.width=32",
     "sampling.identities=4",
@@ -39,8 +37,14 @@ class StoppedError(Exception):
     """Raised by a test where a process would have been killed."""
 
 
-def recipe(*settings: str) -> Recipe:
-    return read_recipe("small-gmn", [*SETTINGS, *settings])
+@pytest.fixture(scope="module")
+def recipe(tiny_artefact: Path) -> Callable[..., Recipe]:
+    """From trained weights: a few steps from random ones collapse, which is never the best."""
+
+    def from_tiny(*settings: str) -> Recipe:
+        return read_recipe("small-gmn", [f"initial_weights={tiny_artefact}", *SETTINGS, *settings])
+
+    return from_tiny
 
 
 def train_in(
@@ -72,14 +76,14 @@ def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
 
 
 @pytest.fixture(scope="module")
-def validated(tmp_path_factory: pytest.TempPathFactory):
+def validated(recipe, tmp_path_factory: pytest.TempPathFactory):
     folder = tmp_path_factory.mktemp("validated")
     notices: list[str] = []
     return folder, train_in(folder, recipe(), notices=notices), notices
 
 
 @pytest.mark.slow
-def test_validation_changes_no_weight(validated, tmp_path: Path) -> None:
+def test_validation_changes_no_weight(validated, recipe, tmp_path: Path) -> None:
     _, weights, _ = validated
     assert equal(weights, train_in(tmp_path, recipe("validation.every_epochs=0")))
 
@@ -108,7 +112,7 @@ def test_the_best_weights_are_those_of_the_highest_map(validated) -> None:
 
 @pytest.mark.parametrize("at", [3, 4])
 def test_a_stopped_run_resumes_to_the_same_validations_and_the_same_best(
-    validated, tmp_path: Path, at: int
+    validated, recipe, tmp_path: Path, at: int
 ) -> None:
     folder, weights, _ = validated
 
@@ -129,7 +133,7 @@ def test_a_stopped_run_resumes_to_the_same_validations_and_the_same_best(
 
 
 def test_a_killed_run_resumes_to_the_same_validations_and_the_same_best(
-    validated, tmp_path: Path
+    validated, recipe, tmp_path: Path
 ) -> None:
     folder, weights, _ = validated
     steps = read_weights(folder / "checkpoint.pt").done
@@ -147,7 +151,7 @@ def test_a_killed_run_resumes_to_the_same_validations_and_the_same_best(
     assert equal(dict(one.networks), dict(other.networks))
 
 
-def test_averaged_weights_are_measured_and_kept(tmp_path: Path) -> None:
+def test_averaged_weights_are_measured_and_kept(recipe, tmp_path: Path) -> None:
     only_at_the_end = ("validation.every_steps=none", "optimisation.epochs=1")
     weights = train_in(tmp_path, recipe("optimisation.weight_average=0.9", *only_at_the_end))
     best, last = (read_weights(tmp_path / name) for name in ("best.pt", "checkpoint.pt"))
@@ -156,12 +160,27 @@ def test_averaged_weights_are_measured_and_kept(tmp_path: Path) -> None:
     assert equal(best.part("embedder"), last.part("embedder"))
 
 
-def test_without_l_gmn_the_cosine_alone_is_measured(tmp_path: Path) -> None:
+def test_without_l_gmn_the_cosine_alone_is_measured(recipe, tmp_path: Path) -> None:
     train_in(tmp_path, recipe("losses.gmn=0", "losses.pic=0", "optimisation.epochs=1"))
     assert set(validations(tmp_path)[-1]["mAP"]) == {"synthetic/cosine"}
 
 
-def test_at_most_so_many_people_and_crops_are_measured() -> None:
+def test_an_m_net_that_the_artefact_replaces_chooses_nothing(recipe, tmp_path: Path) -> None:
+    train_in(tmp_path, recipe("metric_fit.steps=2", "optimisation.epochs=1"))
+    assert {line["scoring"] for line in validations(tmp_path)} == {"cosine"}
+
+
+def test_collapsed_weights_are_never_the_best(recipe, tmp_path: Path) -> None:
+    # The steps from random weights at this rate give every crop the same feature.
+    settings = ("initial_weights=none", "embedder.last_stride=2", "optimisation.epochs=1")
+    notices: list[str] = []
+    train_in(tmp_path, recipe(*settings), notices=notices)
+    assert all(line["collapsed"] and not line["best"] for line in validations(tmp_path))
+    assert all("collapsed" in notice for notice in notices)
+    assert not (tmp_path / "best.pt").exists()
+
+
+def test_at_most_so_many_people_and_crops_are_measured(recipe) -> None:
     few = recipe("validation.identities=3", "validation.crops=1")
     (search,) = validation_searches(few, [PEOPLE]).values()
     assert len({record.identity for record in search.records}) == 3

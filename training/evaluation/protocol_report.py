@@ -150,12 +150,29 @@ def _average(values: Sequence[QueryValues], name: str, less: str = "") -> dict[s
 
 def _remarks(protocol: Protocol, candidate: Candidate, dataset: Dataset) -> list[str]:
     """Where an artefact's training data are not the protocol's."""
-    known = {data.name for data in candidate.description.provenance.data}
-    asked = set(protocol.sources) - {dataset.name}
-    if not asked or known == asked:
+    sources = set(protocol.sources) - {dataset.name}
+    if not sources:
         return []
-    return [
-        f"{candidate.name}, measured on {dataset.name}, was trained on "
-        f"{', '.join(sorted(known)) or 'nothing that it names'}; protocol {protocol.name} trains "
-        f"on {', '.join(sorted(asked))}."
-    ]
+    provenance, found = candidate.description.provenance, []
+    known = {data.name for data in provenance.data}
+    if known != sources:
+        found.append(
+            f"on {', '.join(sorted(known)) or 'nothing that it names'}; protocol {protocol.name} "
+            f"trains on {', '.join(sorted(sources))}"
+        )
+    for data in provenance.data:
+        tested = data.splits is not None and bool({"query", "gallery"} & set(data.splits))
+        # A set without splits trains whole by every protocol.
+        if data.splits is not None and tested != protocol.test_images:
+            found.append(
+                f"on the {', '.join(data.splits)} images of {data.name}; protocol {protocol.name} "
+                f"trains on {'the test images, too' if protocol.test_images else 'train alone'}"
+            )
+    held_out = provenance.held_out.get("fraction", 0.0)
+    if held_out:
+        found.append(f"on {1 - held_out:.0%} of the people; the protocol trains on all")
+    limit = provenance.recipe.get("sampling", {}).get("identities_per_set")
+    if limit:
+        found.append(f"on at most {limit:,} people of each set; the protocol trains on all")
+    start = f"{candidate.name}, measured on {dataset.name}, was trained"
+    return [f"{start} {difference}." for difference in found]

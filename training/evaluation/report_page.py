@@ -163,8 +163,8 @@ def _warnings(result: DatasetResult) -> list[str]:
     if result.used_to_calibrate:
         found.append(
             paragraph(
-                "The artefact was calibrated on held-out people: false-alarm rates and calibration "
-                "errors of these same people are better than those of others.",
+                "The artefact was calibrated on these people: their false-alarm rates and "
+                "calibration errors are better than those of others.",
                 "note",
             )
         )

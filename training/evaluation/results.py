@@ -268,7 +268,8 @@ class DatasetResult(BaseModel):
         seen_identities: how many of the people searched for.
         seen_because: why, a clause each, such as "was trained on 20 of its 24 crops"; they are of
             the whole set, not only of the people searched for.
-        used_to_calibrate: the people are those held out, on whom the artefact was calibrated.
+        used_to_calibrate: the artefact was calibrated on these people, and its default ranking
+            chosen by them.
         not_counted: queries without a true match under another camera.
         differences: by `mnet - cosine`, the paired difference of each metric over the queries, its
             interval over people: of the artefact's rankings to its cosine, and of its default

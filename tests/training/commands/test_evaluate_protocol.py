@@ -146,6 +146,50 @@ def test_a_set_that_a_protocol_does_not_test_is_refused(runs, manifests):
         evaluate([str(runs)], [f"manifest:{manifests[0]}"], protocol=ProtocolName.P2)
 
 
+def test_a_row_of_a_paper_has_beside_it_where_the_training_was_another(
+    tiny_artefact, drawn_crops, tmp_path
+):
+    for number, crop in enumerate(drawn_crops):
+        split = ("bounding_box_train", "query", "bounding_box_test")[number % 3]
+        (tmp_path / split).mkdir(exist_ok=True)
+        name = f"{int(crop.identity) + 1:04d}_c{1 + (crop.camera == 'west')}s1_{number:06d}_00.jpg"
+        (tmp_path / split / name).write_bytes(crop.png)
+    artefact = load_artefact(tiny_artefact)
+    sizes = {"terms": "", "crops": 500, "identities": 50, "cameras": 2}
+    by_p2 = [
+        TrainingData(name=name, spec=f"{name}:x", splits=("train",), **sizes)
+        for name in ("msmt17", "cuhk03np")
+    ]
+    every = TrainingData(name="cuhksysu", spec="cuhksysu:x", **sizes)
+    provenance = artefact.description.provenance.model_copy(
+        update={
+            "data": (*by_p2, every),
+            "held_out": {"fraction": 0.15, "seed": 0},
+            "recipe": {"sampling": {"identities_per_set": 50}},
+        }
+    )
+    save_artefact(
+        tmp_path / "without-market1501.safetensors",
+        artefact.description.model_copy(update={"provenance": provenance}),
+        artefact.embedder,
+        artefact.metric_network,
+    )
+    answer = run(
+        *(tmp_path / "without-market1501.safetensors", "--protocol", "P3", "--json"),
+        *("--data", f"market1501:{tmp_path}", "--scoring", "cosine"),
+    )
+    assert answer.exit_code == 0, answer.output
+    found = json.loads(answer.stdout)["remarks"]
+    for part in (
+        "on the train images of msmt17; protocol P3 trains on the test images, too",
+        "on the train images of cuhk03np",
+        "on 85% of the people",
+        "on at most 50 people of each set",
+    ):
+        assert sum(part in remark for remark in found) == 1, (part, found)
+    assert not any("cuhksysu" in remark for remark in found)
+
+
 def test_a_protocols_table_is_printed(runs, manifests):
     answer = run(runs, "--protocol", "lodo", *specs(manifests), "--scoring", "cosine")
     assert "Protocol lodo" in answer.stdout
