@@ -9,7 +9,7 @@ import contextlib
 import itertools
 import secrets
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -31,6 +31,7 @@ from service.record.packed_keys import packed
 from service.record.records import (
     ArchivedCrop,
     GalleryRecord,
+    GallerySettings,
     PublishedCalibration,
     Snapshot,
     StoredCrop,
@@ -56,6 +57,8 @@ end"""
 CROP = tuple(
     one.name for one in fields(StoredCrop) if one.name not in ("row_id", "inside", "changes")
 )
+GALLERY = ("gallery_id", "name", "embedding_fingerprint", "created_at", "version")
+JOB_COLUMNS = ("job_id", "gallery_id", "kind", "state", "created_at", "updated_at", "cancelling")
 Item = TypeVar("Item")
 Entries = Iterable[tuple[bytes, Any]]
 """Keys of a record with their plain data."""
@@ -93,38 +96,6 @@ def _batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
     left = iter(items)
     while batch := list(itertools.islice(left, size)):
         yield batch
-
-
-def _old_entry(kept: Mapping[str, Any]) -> GalleryRecord:
-    """A gallery's entry from the texts and numbers that were kept of it."""
-    names = ("gallery_id", "name", "embedding_fingerprint", "created_at", "version")
-    settings = {name: kept[name] for name in ("calibration", "retention_from")}
-    settings["retention_days"] = kept.get("retention_days") or None
-    return ENTRY.validate_python({**{name: kept[name] for name in names}, "settings": settings})
-
-
-def _old_crop(row_id: int, kept: Mapping[str, Any], vector: bytes, picture: Any) -> ArchivedCrop:
-    """A crop from the texts and numbers that were kept of it."""
-    known = {**kept, "content_type": kept["content_type"] or None}
-    known["metadata"] = from_json(kept["metadata"]) if kept["metadata"] else None
-    return ArchivedCrop(StoredCrop(row_id, **known), np.frombuffer(vector, "<f4"), picture)
-
-
-def _old_job(kept: Mapping[str, Any], problems: Sequence[JobProblem]) -> Entries:
-    """A job from the texts that were kept of it; no process works on it."""
-    names = ("job_id", "gallery_id", "kind", "state", "created_at", "updated_at")
-    known = {name: kept[name] for name in names}
-    known |= {name: from_json(kept[name]) for name in ("parameters", "progress")}
-    known |= {"problems": len(problems), "cancelling": bool(kept["cancelling"])}
-    job = JOB.validate_python({**known, "detail": kept["detail"] or None})
-    return job_entries(job, problems)
-
-
-def _old_api_key(kept: Mapping[str, Any], scopes: Sequence[str]) -> tuple[bytes, Any]:
-    """An API key from what was kept of it, without scopes that are no more."""
-    known = {**kept, "scopes": [one for one in SCOPES if one in scopes]}
-    known["expires_at"] = kept.get("expires_at") or None
-    return key("api key", kept["key_id"]), API_KEY.validate_python(known)
 
 
 def is_older_file(path: Path) -> bool:
@@ -166,7 +137,11 @@ def migrate_file(path: Path) -> None:
 
 def _file_galleries(old: sqlite3.Connection) -> Iterator[OldGallery]:
     for row in old.execute("SELECT * FROM galleries ORDER BY gallery_id"):
-        yield _old_entry(dict(row)), _file_crops(old, row["gallery_id"], row["side"])
+        known: dict[str, Any] = {name: row[name] for name in GALLERY}
+        # A retention of 0 days was none.
+        known["settings"] = {one.name: row[one.name] or None for one in fields(GallerySettings)}
+        entry = ENTRY.validate_python(known)
+        yield entry, _file_crops(old, entry.gallery_id, row["side"])
 
 
 def _file_crops(old: sqlite3.Connection, gallery_id: int, side: str) -> Iterator[ArchivedCrop]:
@@ -178,8 +153,11 @@ def _file_crops(old: sqlite3.Connection, gallery_id: int, side: str) -> Iterator
         (gallery_id,),
     )
     for row in rows:
-        kept = {name: row[name] for name in CROP}
-        yield _old_crop(row["row_id"], kept, row["vector"], row["content"])
+        kept: dict[str, Any] = {name: row[name] for name in CROP}
+        kept["content_type"] = row["content_type"] or None
+        kept["metadata"] = from_json(row["metadata"]) if row["metadata"] else None
+        record = StoredCrop(row["row_id"], **kept)
+        yield ArchivedCrop(record, np.frombuffer(row["vector"], "<f4"), row["content"])
 
 
 def _file_others(old: sqlite3.Connection) -> Entries:
@@ -194,12 +172,19 @@ def _file_others(old: sqlite3.Connection) -> Entries:
     query = f"SELECT {', '.join(JobProblem.model_fields)} FROM job_problems WHERE job_id = ?"
     for row in rows("jobs"):
         problems = [JobProblem(**dict(one)) for one in old.execute(query, (row["job_id"],))]
-        yield from _old_job(dict(row), problems)
+        known: dict[str, Any] = {name: row[name] for name in JOB_COLUMNS}
+        known |= {name: from_json(row[name]) for name in ("parameters", "progress")}
+        known |= {"problems": len(problems), "detail": row["detail"] or None}
+        # No process works on it.
+        yield from job_entries(JOB.validate_python(known), problems)
     for row in rows("published_calibrations"):
         body = PublishedCalibration(row["version"], row["body"].decode())
         yield key("published", row["gallery_id"], row["subject"]), body
     for row in rows("api_keys"):
-        yield _old_api_key(dict(row), row["scopes"].split(","))
+        # Without scopes that are no more.
+        scopes = [one for one in SCOPES if one in row["scopes"].split(",")]
+        known = {**dict(row), "scopes": scopes, "expires_at": row["expires_at"] or None}
+        yield key("api key", row["key_id"]), API_KEY.validate_python(known)
     for row in rows("runtimes"):
         yield key("runtime", row["embedder"]), row["choice"]
     for row in rows("stray_pictures"):
