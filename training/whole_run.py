@@ -7,8 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from model.problems import InputProblem
-from training.datasets.readable import refuse_unreadable
-from training.datasets.record import Dataset
+from training.datasets.record import Dataset, refuse_unreadable
 from training.distributed import Processes
 from training.evaluation.embedding import Progress, ProgressBar
 from training.evaluation.protocols import Search

@@ -8,9 +8,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from training.datasets.folder import DatasetProblem
 from training.datasets.held_out import split_held_out
-from training.datasets.record import CropRecord, Dataset
+from training.datasets.record import CropRecord, Dataset, DatasetProblem
 from training.datasets.registry import kind_of
 
 
@@ -63,7 +62,7 @@ def fewer_people(
             held out have queries; None is all people.
     """
     kind = kind_of(dataset.spec)
-    if most is None or (kind.trials is not None and held_out is None):
+    if most is None or (kind.random_splits is not None and held_out is None):
         return dataset
     nobody = kind.not_people
     people = [record for record in dataset.records if record.identity not in nobody]

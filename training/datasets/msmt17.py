@@ -3,36 +3,20 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 
-from training.datasets.folder import DatasetProblem, descend, named_path
+from training.datasets.folders import descend
 from training.datasets.kind import DatasetKind, PublishedCount
-from training.datasets.options import split_options
-from training.datasets.record import CropRecord, Dataset, crop_in_file
+from training.datasets.record import CropRecord, Dataset, DatasetProblem, crop_in_file
 
-NAME = "msmt17"
-TERMS = "Research only, under the agreement its authors have signed; not to be redistributed."
-OPTIONS = {"validation": ("train", "drop")}
 FILE_NAME = re.compile(r"\d{4}_\d+_(?P<camera>\d{2})_\w+\.jpg")
 FILE_FORM = "like 0000_000_01_0303morning_0015_0.jpg (identity, image, camera, time, frame, box)"
+VERSIONS = {"V1": ("train", "test"), "V2": ("mask_train_v2", "mask_test_v2")}
 DROPPED = " without its validation list"
-LISTS = ("list_train.txt", "list_val.txt", "list_query.txt", "list_gallery.txt")
 
 
-@dataclass(frozen=True)
-class Version:
-    """One published version: what it is called and the folders its lists speak of."""
-
-    name: str
-    train: str
-    test: str
-
-
-VERSIONS = (Version("V1", "train", "test"), Version("V2", "mask_train_v2", "mask_test_v2"))
-
-
-def read_msmt17(text: str) -> Dataset:
+def _read(kind: DatasetKind, path: Path, validation: str = "train") -> Dataset:
     """Reads MSMT17 from the folder that holds its lists, or from the one above it.
 
     Training and test people are both numbered from 0000, so an identity is `train-0000` or
@@ -42,91 +26,76 @@ def read_msmt17(text: str) -> Dataset:
     Raises:
         DatasetProblem: naming the first file, line or folder that is wrong.
     """
-    path, options = split_options(NAME, text, OPTIONS)
-    folder = _folder_of_lists(named_path(path))
-    version = _version_in(folder)
-    lists = [
-        ("list_train.txt", version.train, "train"),
-        ("list_val.txt", version.train, "train"),
-        ("list_query.txt", version.test, "query"),
-        ("list_gallery.txt", version.test, "gallery"),
-    ]
-    described = version.name
-    if options.get("validation") == "drop":
-        del lists[1]
-        described += DROPPED
+    folder = _folder_of_lists(path)
+    if not folder.is_dir():
+        raise DatasetProblem(f"{folder}: no such folder; name the one that holds list_train.txt")
+    version = next((v for v, own in VERSIONS.items() if (folder / own[0]).is_dir()), None)
+    if version is None:
+        raise DatasetProblem(
+            f"{folder}: holds neither train (version 1) nor mask_train_v2 (version 2); name the "
+            "folder that holds list_train.txt"
+        )
+    train, test = (folder / name for name in VERSIONS[version])
+    lists = {"list_train.txt": (train, "train"), "list_val.txt": (train, "train")}
+    if validation == "drop":
+        del lists["list_val.txt"]
+        version += DROPPED
+    lists |= {"list_query.txt": (test, "query"), "list_gallery.txt": (test, "gallery")}
     records = [
         record
-        for file, images, split in lists
-        for record in _read_list(folder / file, folder / images, split)
+        for name, (images, split) in lists.items()
+        for record in _read_list(kind.name, folder / name, images, split)
     ]
-    return Dataset(NAME, f"{NAME}:{text}", TERMS, tuple(records), described)
-
-
-def looks_like_msmt17(folder: Path) -> bool:
-    """Whether the folder holds the lists and one version's images."""
-    folder = _folder_of_lists(folder)
-    return (folder / LISTS[0]).is_file() and any(
-        (folder / version.train).is_dir() for version in VERSIONS
-    )
+    return kind.dataset(records, version)
 
 
 def _folder_of_lists(folder: Path) -> Path:
-    return descend(folder, *(f"MSMT17_{version.name}" for version in VERSIONS))
+    return descend(folder, *(f"MSMT17_{version}" for version in VERSIONS))
 
 
-def _version_in(folder: Path) -> Version:
-    if not folder.is_dir():
-        raise DatasetProblem(f"{folder}: no such folder; name the one that holds {LISTS[0]}")
-    version = next((each for each in VERSIONS if (folder / each.train).is_dir()), None)
-    if version is None:
-        raise DatasetProblem(
-            f"{folder}: holds neither {VERSIONS[0].train} (version 1) nor {VERSIONS[1].train} "
-            f"(version 2); name the folder that holds {LISTS[0]}"
-        )
-    return version
+def _looks_like(path: Path) -> bool:
+    folder = _folder_of_lists(path)
+    return (folder / "list_train.txt").is_file() and any(
+        (folder / train).is_dir() for train, _ in VERSIONS.values()
+    )
 
 
-def _read_list(file: Path, images: Path, split: str) -> list[CropRecord]:
+def _read_list(dataset: str, file: Path, images: Path, split: str) -> Iterator[CropRecord]:
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DatasetProblem(
             f"{file}: cannot be read ({error}); unpack it beside {images.name}"
         ) from error
-    part = "train" if split == "train" else "test"
-    return [
-        _read_line(f"{file}, line {number}", line, images, part, split)
-        for number, line in enumerate(lines, start=1)
-        if line.strip()
-    ]
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        where = f"{file}, line {number}"
+        name, _, identity = line.strip().rpartition(" ")
+        match = FILE_NAME.fullmatch(name.rpartition("/")[2])
+        if match is None or not identity.isdecimal():
+            raise DatasetProblem(
+                f"{where}: {line.strip()!r} is not a file {FILE_FORM}, a space and an identity; "
+                "unpack the list again"
+            )
+        crop = images / name
+        if not crop.is_file():
+            raise DatasetProblem(f"{crop}: no such file, yet {where} lists it; unpack it again")
+        part = "train" if split == "train" else "test"
+        yield crop_in_file(crop, dataset, f"{part}-{int(identity):04d}", match["camera"], split)
 
 
-def _read_line(where: str, line: str, images: Path, part: str, split: str) -> CropRecord:
-    name, _, identity = line.strip().rpartition(" ")
-    match = FILE_NAME.fullmatch(name.rpartition("/")[2])
-    if match is None or not identity.isdecimal():
-        raise DatasetProblem(
-            f"{where}: {line.strip()!r} is not a file {FILE_FORM}, a space and an identity; "
-            "unpack the list again"
-        )
-    crop = images / name
-    if not crop.is_file():
-        raise DatasetProblem(f"{crop}: no such file, yet {where} lists it; unpack it again")
-    return crop_in_file(crop, NAME, f"{part}-{int(identity):04d}", match["camera"], split)
-
-
-KIND = DatasetKind(
-    kind=NAME,
+MSMT17 = DatasetKind(
+    name="msmt17",
     path="the folder that holds list_train.txt, or the one above it",
-    read=read_msmt17,
-    looks_like=looks_like_msmt17,
+    terms="Research only, under the agreement its authors have signed; not to be redistributed.",
     obtain="https://www.pkuvmc.com/dataset.html, after signing its agreement",
-    terms=TERMS,
-    options=OPTIONS,
+    read=_read,
+    looks_like=_looks_like,
+    options={"validation": ("train", "drop")},
     published=(
-        *(PublishedCount("train", 32_621, 1_041, version.name) for version in VERSIONS),
-        *(PublishedCount("train", 30_248, 1_041, version.name + DROPPED) for version in VERSIONS),
+        *(PublishedCount("train", 32_621, 1_041, version) for version in VERSIONS),
+        *(PublishedCount("train", 30_248, 1_041, version + DROPPED) for version in VERSIONS),
         PublishedCount("query", 11_659, 3_060),
         PublishedCount("gallery", 82_161, 3_060),
     ),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -14,6 +16,16 @@ from PIL import Image
 
 from model.crops.decode import CropProblem, decode_crop
 from model.problems import InputProblem
+
+UNREADABLE_NAMED = 5
+"""How many unreadable crops a message names."""
+
+READ_AT_ONCE = 256
+"""Crops that wait to be read."""
+
+
+class DatasetProblem(InputProblem):
+    """A data set that cannot be read: the first file or folder that is wrong and what to do."""
 
 
 @dataclass(frozen=True)
@@ -106,8 +118,8 @@ class Dataset:
         records: every crop, in a stable order.
         version: which of its versions was read, such as `V2` or `labelled boxes`, since figures of
             two versions do not compare; empty where there is one only.
-        training_people: the identities that each of the authors' own random trials trains on
-            (`DatasetKind.trials`), one set a trial; empty where the authors ship none.
+        training_people: the identities that each of the authors' own random splits trains on
+            (`DatasetKind.random_splits`), one set a split; empty where the authors ship none.
         training_splits: of which splits the crops are that a run may train on; None where the set
             has none.
     """
@@ -129,3 +141,42 @@ class Dataset:
     def cameras(self) -> list[str]:
         """Every camera once, sorted."""
         return sorted({record.camera for record in self.records})
+
+
+def refuse_unreadable(
+    records: Sequence[CropRecord], on_crops: Callable[[int], None] = lambda _: None
+) -> None:
+    """Decodes every crop once before a training, so that none ends it in the middle.
+
+    Reads in as many threads as there are processors, and keeps no pixels.
+
+    Args:
+        records: the crops; drawn ones are passed over.
+        on_crops: called with a number of crops whenever so many were read.
+
+    Raises:
+        DatasetProblem: with the number of crops that cannot be read, and the first of them.
+    """
+    files = [record for record in records if record.pixels is None]
+    found: list[str] = []
+    with ThreadPoolExecutor(os.cpu_count() or 1, "reading") as pool:
+        for start in range(0, len(files), READ_AT_ONCE):
+            for problem in pool.map(_problem_with, files[start : start + READ_AT_ONCE]):
+                found += [problem] if problem else []
+                on_crops(1)
+    if found:
+        unnamed = len(found) - UNREADABLE_NAMED
+        more = f", and {unnamed:,} more" if unnamed > 0 else ""
+        raise DatasetProblem(
+            f"{len(found):,} of {len(files):,} crops cannot be read: "
+            f"{'; '.join(found[:UNREADABLE_NAMED])}{more}; repair, convert or remove them "
+            "(gmn check-data lists them), then train again"
+        )
+
+
+def _problem_with(record: CropRecord) -> str | None:
+    try:
+        record.decode()
+    except InputProblem as problem:
+        return str(problem)
+    return None

@@ -3,63 +3,49 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from difflib import get_close_matches
+from importlib.metadata import entry_points
 from itertools import islice
 from pathlib import Path
 
 from model.problems import InputProblem
-from training.datasets import (
-    cuhk01,
-    cuhk02,
-    cuhk03np,
-    cuhksysu,
-    dukemtmc,
-    grid,
-    ilids,
-    manifest,
-    market1501,
-    msmt17,
-    people_folder,
-    prid2011,
-    randperson,
-    viper,
-)
-from training.datasets.folder import DatasetProblem, named_path
-from training.datasets.kind import DatasetKind
-from training.datasets.options import split_options
-from training.datasets.record import CropRecord, Dataset
-from training.datasets.synthetic import people
+from training.datasets.kind import DatasetKind, read_layout
+from training.datasets.manifests import MANIFEST, PEOPLE_FOLDER
+from training.datasets.public import JUNK, PUBLIC_SETS
+from training.datasets.record import CropRecord, Dataset, DatasetProblem
+from training.datasets.synthetic.people import SYNTHETIC
 
-SYNTHETIC = DatasetKind(
-    kind="synthetic",
-    path="a seed such as 7, with options such as 7,identities=60,domains=4",
-    read=people.read_synthetic,
-    looks_like=lambda _: False,
-    obtain="drawn on the spot",
-    terms=people.TERMS,
-)
+ENTRY_POINTS = "gmn.datasets"
 
-KINDS: tuple[DatasetKind, ...] = (
-    market1501.KIND,
-    msmt17.KIND,
-    cuhk03np.KIND,
-    cuhk02.KIND,
-    cuhk01.KIND,
-    cuhksysu.KIND,
-    viper.KIND,
-    grid.KIND,
-    prid2011.KIND,
-    ilids.KIND,
-    randperson.KIND,
-    dukemtmc.KIND,
-    manifest.KIND,
-    people_folder.KIND,
-    SYNTHETIC,
-)
+KINDS: dict[str, DatasetKind] = {}
+"""Every kind by its name, in the order in which messages list them."""
+
+OPTION = re.compile(r"(?P<path>.*),\s*(?P<name>[a-z]+)\s*=\s*(?P<value>[^,/\\]*)", re.DOTALL)
 
 LOOKED_INTO = 20
 """How many folders within a wrong path are looked at for the spec to suggest."""
+
+
+def register_dataset(kind: DatasetKind) -> None:
+    """Adds a kind of data set, so that specs can name it.
+
+    An installed package registers its kinds in every process by an entry point of the group
+    `gmn.datasets`: a function without arguments that calls this.
+
+    Raises:
+        ValueError: where another kind has the name, or nothing states how to read it.
+    """
+    if kind.layout is None and kind.read is read_layout:
+        raise ValueError(f"data set {kind.name}: give it a layout or a function that reads it")
+    if KINDS.setdefault(kind.name, kind) is not kind:
+        raise ValueError(f"there is a data set {kind.name} already")
+
+
+for _kind in (*PUBLIC_SETS, MANIFEST, PEOPLE_FOLDER, SYNTHETIC):
+    register_dataset(_kind)
 
 
 def kind_of(spec: str) -> DatasetKind:
@@ -69,23 +55,25 @@ def kind_of(spec: str) -> DatasetKind:
         DatasetProblem: naming the kinds there are.
     """
     name, colon, path = spec.partition(":")
-    kind = next((kind for kind in KINDS if kind.kind == name), None)
-    if kind is None or not colon:
-        kinds = [kind.kind for kind in KINDS]
-        close = get_close_matches(name, kinds, n=1) if colon else []
+    if colon and name not in KINDS:
+        for point in entry_points(group=ENTRY_POINTS):
+            if point.name not in KINDS:
+                point.load()()
+    if not colon or name not in KINDS:
+        close = get_close_matches(name, KINDS, n=1) if colon else []
         hint = f"; did you mean {close[0]}:{path}?" if close else ""
-        named = named_path(path if colon else spec)
+        named = _named_path(path if colon else spec)
         if not hint and named.exists():
             hint = _suggestion(named)
-        raise DatasetProblem(f"{spec}: is not KIND:PATH with a KIND of {', '.join(kinds)}{hint}")
+        raise DatasetProblem(f"{spec}: is not KIND:PATH with a KIND of {', '.join(KINDS)}{hint}")
     if not path:
-        raise DatasetProblem(f"{spec}: lacks its PATH; write {name}: and {kind.path}")
-    return kind
+        raise DatasetProblem(f"{spec}: lacks its PATH; write {name}: and {KINDS[name].path}")
+    return KINDS[name]
 
 
 def showing_people(spec: str, records: Iterable[CropRecord]) -> list[CropRecord]:
     """The crops of a set that show a person: neither junk nor distractors."""
-    nobody = kind_of(spec).not_people | {market1501.JUNK}
+    nobody = kind_of(spec).not_people | {JUNK}
     return [record for record in records if record.identity not in nobody]
 
 
@@ -96,22 +84,19 @@ def read_dataset(spec: str) -> Dataset:
         InputProblem: naming the first file, row or folder that is wrong and, where the path holds
             another kind, the spec to write instead.
     """
-    if _is_manifest(spec):
-        spec = f"{manifest.KIND.kind}:{spec}"
-    kind = kind_of(spec)
-    text = spec.partition(":")[2]
+    kind, text, options = _parse(spec)
+    path = _named_path(text) if kind.is_path else text
     try:
-        dataset = kind.read(text)
+        dataset = kind.read(kind, path, **options)
     except InputProblem as problem:
-        path = _path_of(kind, text)
-        is_clear = kind.looks_like(path) or f"{kind.kind}:" in str(problem)
-        suggestion = "" if is_clear else _suggestion(path)
-        if not suggestion:
+        if isinstance(path, str) or kind.fits(path) or f"{kind.name}:" in str(problem):
             raise
-        raise DatasetProblem(f"{problem}{suggestion}") from problem
+        if suggestion := _suggestion(path):
+            raise DatasetProblem(f"{problem}{suggestion}") from problem
+        raise
     if not dataset.records:
         raise DatasetProblem(f"{spec}: lists no crop; unpack the data set again")
-    return dataset
+    return replace(dataset, spec=_full(spec))
 
 
 def read_datasets(specs: Sequence[str]) -> list[Dataset]:
@@ -134,14 +119,12 @@ def read_datasets(specs: Sequence[str]) -> list[Dataset]:
 
 def absolute_spec(spec: str) -> str:
     """The spec with an absolute path, which means the same data in every working folder."""
-    if _is_manifest(spec):
-        spec = f"{manifest.KIND.kind}:{spec}"
-    kind = kind_of(spec)
-    text = spec.partition(":")[2]
-    if kind is SYNTHETIC:
+    spec = _full(spec)
+    kind, path, _ = _parse(spec)
+    if not kind.is_path:
         return spec
-    path = split_options(kind.kind, text, kind.options)[0]
-    return f"{kind.kind}:{named_path(path).absolute()}{text[len(path) :]}"
+    options = spec.removeprefix(f"{kind.name}:{path}")
+    return f"{kind.name}:{_named_path(path).absolute()}{options}"
 
 
 def overlapping(names_a: Iterable[str], names_b: Iterable[str]) -> list[tuple[str, str]]:
@@ -155,20 +138,51 @@ def overlapping(names_a: Iterable[str], names_b: Iterable[str]) -> list[tuple[st
     Returns:
         Pairs of a name of `names_a` and a name of `names_b`, in their order.
     """
-    overlaps = {kind.kind: kind.overlaps for kind in KINDS}
     second = list(names_b)
-    return [(a, b) for a in names_a for b in second if b in overlaps.get(a, ())]
+    return [(a, b) for a in names_a if a in KINDS for b in second if b in KINDS[a].overlaps]
 
 
-def _is_manifest(spec: str) -> bool:
-    return Path(spec).suffix.lower() == ".csv" and Path(spec).is_file()
+def _full(spec: str) -> str:
+    """The spec with its KIND, which the path of a CSV file alone does not have."""
+    is_manifest = Path(spec).suffix.lower() == ".csv" and Path(spec).is_file()
+    return f"{MANIFEST.name}:{spec}" if is_manifest else spec
 
 
-def _path_of(kind: DatasetKind, text: str) -> Path:
+def _parse(spec: str) -> tuple[DatasetKind, str, dict[str, str]]:
+    """The kind of a spec, its PATH, and the options behind that.
+
+    A path that exists as it is written, comma and all, is a path.
+
+    Raises:
+        DatasetProblem: naming the option or value that there is none of, or that is given twice.
+    """
+    spec = _full(spec)
+    kind = kind_of(spec)
+    path = spec.partition(":")[2]
+    options: dict[str, str] = {}
+    if not kind.is_path:
+        return kind, path, options
+    while (match := OPTION.fullmatch(path)) and not Path(path).exists():
+        path, name, value = match["path"], match["name"], match["value"].strip()
+        if name not in kind.options:
+            known = ", ".join(kind.options)
+            there_are = f"its options are {known}" if known else "it takes none"
+            raise DatasetProblem(f"{spec}: there is no option {name}; {there_are}")
+        if value not in kind.options[name]:
+            values = " or ".join(f"{name}={value}" for value in kind.options[name])
+            raise DatasetProblem(f"{spec}: {name} is {value!r}; write {values}")
+        if name in options:
+            raise DatasetProblem(f"{spec}: {name} is given twice; write it once")
+        options[name] = value
+    return kind, path, options
+
+
+def _named_path(text: str) -> Path:
+    """The PATH of a spec, with `~` expanded, since no shell expands it behind a colon."""
     try:
-        return named_path(split_options(kind.kind, text, kind.options)[0])
-    except DatasetProblem:
-        return Path(text)
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise DatasetProblem(f"{text}: {error}; write the path in full") from error
 
 
 def _suggestion(path: Path) -> str:
@@ -176,7 +190,7 @@ def _suggestion(path: Path) -> str:
     inside = sorted(path.iterdir()) if path.is_dir() and os.access(path, os.R_OK) else []
     folders = islice((place for place in inside if place.is_dir()), LOOKED_INTO)
     for place in (path, *folders, path.parent):
-        for kind in KINDS:
-            if kind.looks_like(place):
-                return f"; it looks like {kind.kind}:{place}"
+        for kind in KINDS.values():
+            if kind.fits(place):
+                return f"; it looks like {kind.name}:{place}"
     return ""

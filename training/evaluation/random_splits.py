@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from model.problems import InputProblem
 from training.datasets.fewer import some_identities
+from training.datasets.kind import RandomSplits
 from training.datasets.record import CropRecord, Dataset
 from training.datasets.registry import kind_of
-from training.datasets.trials import Trials, taking_part
 from training.evaluation.protocols import RandomSplit, Search, whole_set
 
 
@@ -26,14 +26,14 @@ def usual_search(dataset: Dataset, most: int | None = None) -> Search:
         InputProblem: where the set cannot be searched so.
     """
     kind = kind_of(dataset.spec)
-    if kind.trials is None:
+    if kind.random_splits is None:
         return whole_set(dataset)
-    return search_in_random_splits(dataset, kind.trials, kind.not_people, most=most)
+    return search_in_random_splits(dataset, kind.random_splits, kind.not_people, most=most)
 
 
 def search_in_random_splits(
     dataset: Dataset,
-    trials: Trials,
+    trials: RandomSplits,
     not_people: frozenset[str] = frozenset(),
     seed: int = 0,
     most: int | None = None,
@@ -53,7 +53,7 @@ def search_in_random_splits(
     Raises:
         InputProblem: where fewer people take part than a split draws.
     """
-    people = taking_part(dataset.records, trials, not_people)
+    people = trials.eligible_identities(dataset.records, not_people)
     if len(people) < trials.test_people:
         raise InputProblem(
             f"{dataset.spec}: {len(people)} people are on both sides, and a split draws "
@@ -83,7 +83,7 @@ def search_in_random_splits(
 
 
 def _sides(
-    dataset: Dataset, trials: Trials, people: Collection[str]
+    dataset: Dataset, trials: RandomSplits, people: Collection[str]
 ) -> tuple[tuple[CropRecord, ...], tuple[CropRecord, ...]]:
     """Everybody's queries, and everything that is in some split's gallery."""
     if trials.sides == "crops":

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.problems import InputProblem
-from training.datasets.market1501 import JUNK
+from training.datasets.public import JUNK
 
 SCORES_PER_BLOCK = 4_000_000
 # One in so many of a query's true matches is counted against the whole gallery.

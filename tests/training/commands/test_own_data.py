@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 import gmn
-from training.datasets.readable import refuse_unreadable
+from training.datasets.record import refuse_unreadable
 from training.datasets.registry import read_dataset
 
 Train = Callable[..., tuple[int, str]]

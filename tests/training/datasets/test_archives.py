@@ -16,6 +16,7 @@ from scipy.io import savemat
 
 from model.problems import InputProblem
 from training.datasets.check import check_datasets
+from training.datasets.generalisation import PROTOCOLS, training_sets
 from training.datasets.registry import read_dataset
 
 DrawImage = Callable[..., Path]
@@ -187,6 +188,60 @@ def test_ready_crops_beside_the_scenes_are_read_where_asked(
     from_scenes = read_dataset(f"cuhksysu:{cuhksysu}").records[0]
     assert dataset.records[0].person == from_scenes.person
     assert dataset.records[0].camera == from_scenes.camera
+
+
+@pytest.fixture
+def cuhksysu_with_splits(cuhksysu: Path, draw_image: DrawImage) -> Path:
+    """Person 1 is trained on, 11934 is searched for, and 7 is of neither list."""
+    write_persons(cuhksysu, BOXES | {"p7": [("s1.jpg", [1, 1, 9, 39]), ("s2.jpg", [1, 1, 9, 39])]})
+    for name in ("p00001_s00001_1", "p7_s1_1", "p11934_s2_1"):
+        draw_image(cuhksysu / "cropped_images" / f"{name}.jpg")
+    lists = cuhksysu / "annotation" / "test" / "train_test"
+    lists.mkdir(parents=True)
+    # A column of cells, and a row of structures: as the archive has them.
+    train = np.empty((1, 1), dtype=object)
+    train[0, 0] = {"idname": "p1", "nAppear": 2, "scene": np.zeros(1)}
+    savemat(lists / "Train.mat", {"Train": train})
+    test = np.empty((1, 1), dtype=[("Query", "O"), ("Gallery", "O")])
+    query = {"imname": "s2.jpg", "idlocate": np.array([[50, 60, 30, 40]]), "idname": "p11934"}
+    test[0, 0] = (query, np.zeros(1))
+    savemat(lists / "TestG50.mat", {"TestG50": test})
+    return cuhksysu
+
+
+@pytest.mark.parametrize("crops", ["scenes", "cut"])
+def test_cuhksysu_has_the_splits_of_its_authors(cuhksysu_with_splits: Path, crops: str) -> None:
+    dataset = read_dataset(f"cuhksysu:{cuhksysu_with_splits},crops={crops}")
+    found = {(each.identity, each.camera): each.split for each in dataset.records}
+    known = {
+        ("p00001", "s00001"): "train",
+        ("p00001", "s00002"): "train",
+        ("p00007", "s00001"): "gallery",
+        ("p00007", "s00002"): "gallery",
+        ("p11934", "s00002"): "query",
+    }
+    assert found.items() <= known.items()
+    assert set(found.values()) == {"train", "query", "gallery"}
+    assert dataset.version.endswith(", in its own splits")
+
+
+def test_p2_trains_on_cuhksysu_s_training_split_and_p3_on_all_of_it(
+    cuhksysu_with_splits: Path,
+) -> None:
+    dataset = read_dataset(f"cuhksysu:{cuhksysu_with_splits}")
+    (p2,), (p3,) = (training_sets([dataset], PROTOCOLS[name], "msmt17") for name in ("P2", "P3"))
+    assert p2.identities == ["p00001"]
+    assert p3.identities == ["p00001", "p00007", "p11934"]
+
+
+def test_damaged_lists_of_cuhksysu_s_splits_are_named(cuhksysu_with_splits: Path) -> None:
+    lists = cuhksysu_with_splits / "annotation" / "test" / "train_test"
+    savemat(lists / "Train.mat", {"Train": np.arange(3)})
+    with pytest.raises(InputProblem, match=r"Train\.mat or TestG50\.mat lists no people .*again"):
+        read_dataset(f"cuhksysu:{cuhksysu_with_splits}")
+    (lists / "TestG50.mat").unlink()
+    with pytest.raises(InputProblem, match=r"TestG50\.mat: no such file; unpack it there"):
+        read_dataset(f"cuhksysu:{cuhksysu_with_splits}")
 
 
 def test_a_scene_that_is_not_there_and_a_box_that_is_none_are_named(cuhksysu: Path) -> None:

@@ -341,4 +341,4 @@ def test_many_cameras_are_listed_in_short_on_the_page_and_in_full_in_the_json(
 
 def test_the_help_names_every_kind(command: typer.Typer) -> None:
     shown = CliRunner().invoke(command, ["--help"], env={"COLUMNS": "200"}).stdout
-    assert all(kind.kind in shown for kind in KINDS)
+    assert all(kind in shown for kind in KINDS)

@@ -17,18 +17,18 @@ def rows(kind: DatasetKind) -> list[str]:
     return [
         line
         for line in PAGE.splitlines()
-        if line.startswith("|") and f"`{kind.kind}`" in line.split("|")[1]
+        if line.startswith("|") and f"`{kind.name}`" in line.split("|")[1]
     ]
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.kind)
+@pytest.mark.parametrize("kind", KINDS.values(), ids=lambda kind: kind.name)
 def test_both_tables_have_a_row_of_every_kind(kind: DatasetKind) -> None:
     layout, source = rows(kind)
     for name, values in kind.options.items():
         assert f"`{name}={values[0]}`" in layout
         assert all(value in layout for value in values)
     for count in kind.published:
-        assert f"{count.images:,}" in layout
+        assert count.images is None or f"{count.images:,}" in layout
         assert f"{count.identities:,}" in layout
     assert kind.obtain.split(";")[0].split(",")[0] in source
 

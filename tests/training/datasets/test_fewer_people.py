@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from training.datasets.fewer import fewer_people
 from training.datasets.held_out import is_held_out
-from training.datasets.market1501 import DISTRACTOR
+from training.datasets.public import DISTRACTOR
 from training.datasets.synthetic import draw_people
 
 DRAWN = draw_people(seed=2, domains=1, identities_per_domain=6, crops_per_camera=1)

@@ -52,4 +52,4 @@ def test_the_set_to_leave_out_has_to_be_named():
 
 @pytest.mark.parametrize("protocol", PROTOCOLS.values(), ids=list(PROTOCOLS))
 def test_every_set_of_a_protocol_has_a_reader(protocol):
-    assert {*protocol.sources, *protocol.targets} <= {kind.kind for kind in KINDS}
+    assert {*protocol.sources, *protocol.targets} <= KINDS.keys()

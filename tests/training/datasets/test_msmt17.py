@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from model.problems import InputProblem
-from training.datasets.msmt17 import read_msmt17
 from training.datasets.registry import read_dataset
 
 DrawImage = Callable[..., Path]
@@ -46,7 +45,7 @@ def root(tmp_path: Path, draw_image: DrawImage, version: str) -> Path:
 def test_its_version_is_told_and_people_to_test_on_are_not_those_to_train_on(
     root: Path, version: str
 ) -> None:
-    dataset = read_msmt17(str(root))
+    dataset = read_dataset(f"msmt17:{root}")
     assert dataset.version == version
     assert [(each.identity, each.camera, each.split) for each in dataset.records] == [
         ("train-0000", "01", "train"),
@@ -59,12 +58,12 @@ def test_its_version_is_told_and_people_to_test_on_are_not_those_to_train_on(
 
 
 def test_the_folder_of_the_lists_is_read_alike(root: Path, version: str) -> None:
-    inside = read_msmt17(str(root / f"MSMT17_{version}"))
-    assert inside.records == read_msmt17(str(root)).records
+    inside = read_dataset(f"msmt17:{root / f'MSMT17_{version}'}")
+    assert inside.records == read_dataset(f"msmt17:{root}").records
 
 
 def test_the_validation_list_can_be_left_out(root: Path, version: str) -> None:
-    dataset = read_msmt17(f"{root},validation=drop")
+    dataset = read_dataset(f"msmt17:{root},validation=drop")
     assert [record.camera for record in dataset.records] == ["01", "05", "07", "15"]
     assert dataset.version == f"{version} without its validation list"
 
@@ -74,7 +73,7 @@ def test_a_listed_file_that_is_not_there_is_named_with_its_line(root: Path, vers
     missing = folder / FOLDERS[version][1] / "0001" / "0001_000_15_0302afternoon_0003_2.jpg"
     missing.unlink()
     with pytest.raises(InputProblem) as caught:
-        read_msmt17(str(root))
+        read_dataset(f"msmt17:{root}")
     assert str(caught.value).startswith(f"{missing}: no such file, yet ")
     assert "list_gallery.txt, line 2 lists it" in str(caught.value)
 
@@ -85,7 +84,7 @@ def test_a_listed_file_that_is_not_there_is_named_with_its_line(root: Path, vers
 def test_a_line_of_another_form_is_named(root: Path, version: str, line: str) -> None:
     (root / f"MSMT17_{version}" / "list_query.txt").write_text(f"{line}\n", encoding="utf-8")
     with pytest.raises(InputProblem, match=r"list_query\.txt, line 1: .* is not a file like 0000_"):
-        read_msmt17(str(root))
+        read_dataset(f"msmt17:{root}")
 
 
 def test_lists_without_a_line_are_refused(root: Path, version: str) -> None:
@@ -98,14 +97,14 @@ def test_lists_without_a_line_are_refused(root: Path, version: str) -> None:
 def test_a_list_that_is_missing_is_named(root: Path, version: str) -> None:
     (root / f"MSMT17_{version}" / "list_val.txt").unlink()
     with pytest.raises(InputProblem, match=r"list_val\.txt: cannot be read .* unpack it beside"):
-        read_msmt17(str(root))
+        read_dataset(f"msmt17:{root}")
 
 
 def test_a_folder_of_neither_version_is_told_what_is_looked_for(tmp_path: Path) -> None:
     with pytest.raises(InputProblem, match=r"neither train \(version 1\) nor mask_train_v2"):
-        read_msmt17(str(tmp_path))
+        read_dataset(f"msmt17:{tmp_path}")
     with pytest.raises(InputProblem, match="no such folder; name the one that holds list_train"):
-        read_msmt17(str(tmp_path / "none"))
+        read_dataset(f"msmt17:{tmp_path / 'none'}")
 
 
 def test_a_bare_path_is_told_the_spec_to_write(root: Path) -> None:

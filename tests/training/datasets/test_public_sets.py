@@ -14,10 +14,8 @@ from scipy.io import savemat
 from model.problems import InputProblem
 from training.datasets.record import CropRecord, Dataset
 from training.datasets.registry import KINDS, read_dataset
-from training.datasets.trials import taking_part
 
 DrawImage = Callable[..., Path]
-KIND_OF = {kind.kind: kind for kind in KINDS}
 
 
 @dataclass(frozen=True)
@@ -215,10 +213,10 @@ def test_viper_has_one_crop_of_everybody_under_either_camera(
         ("000", "b", None),
         ("001", "b", None),
     ]
-    trials = KIND_OF["viper"].trials
-    assert trials is not None
-    assert (trials.number, trials.test_people, trials.sides) == (10, 316, "cameras")
-    assert taking_part(dataset.records, trials) == ["000", "001"]
+    splits = KINDS["viper"].random_splits
+    assert splits is not None
+    assert (splits.number, splits.test_people, splits.sides) == (10, 316, "cameras")
+    assert splits.eligible_identities(dataset.records) == ["000", "001"]
 
 
 def test_prid_s_later_numbers_are_other_people_in_the_other_camera(
@@ -226,19 +224,19 @@ def test_prid_s_later_numbers_are_other_people_in_the_other_camera(
 ) -> None:
     dataset = read("prid2011", place(PRID))
     assert dataset.identities == ["0001", "0002", "a-0201", "b-0201", "b-0749"]
-    trials = KIND_OF["prid2011"].trials
-    assert trials is not None
-    assert trials.test_people == 100
-    assert taking_part(dataset.records, trials) == ["0001", "0002"]
+    splits = KINDS["prid2011"].random_splits
+    assert splits is not None
+    assert splits.test_people == 100
+    assert splits.eligible_identities(dataset.records) == ["0001", "0002"]
 
 
 def test_ilids_takes_every_shot_for_a_camera(place: Callable[[Layout], Path]) -> None:
     dataset = read("ilids", place(ILIDS))
     assert dataset.cameras == ["shot1", "shot2", "shot3"]
-    trials = KIND_OF["ilids"].trials
-    assert trials is not None
-    assert (trials.test_people, trials.sides) == (60, "crops")
-    assert taking_part(dataset.records, trials) == ["0001"]
+    splits = KINDS["ilids"].random_splits
+    assert splits is not None
+    assert (splits.test_people, splits.sides) == (60, "crops")
+    assert splits.eligible_identities(dataset.records) == ["0001"]
 
 
 def test_grid_has_probes_gallery_and_distractors(place: Callable[[Layout], Path]) -> None:
@@ -246,10 +244,10 @@ def test_grid_has_probes_gallery_and_distractors(place: Callable[[Layout], Path]
     assert seen(dataset.records)[:2] == [("0001", "1", "query"), ("0002", "2", "query")]
     assert Counter(record.identity for record in dataset.records)["0000"] == 2
     assert dataset.training_people == ()
-    trials = KIND_OF["grid"].trials
-    assert trials is not None
-    not_people = KIND_OF["grid"].not_people
-    assert taking_part(dataset.records, trials, not_people) == ["0001", "0002"]
+    splits = KINDS["grid"].random_splits
+    assert splits is not None
+    not_people = KINDS["grid"].not_people
+    assert splits.eligible_identities(dataset.records, not_people) == ["0001", "0002"]
 
 
 def test_grid_s_own_partitions_are_read(place: Callable[[Layout], Path]) -> None:
@@ -291,7 +289,7 @@ def test_cuhk02_s_pairs_of_cameras_number_their_people_apart(
 def test_dukemtmc_says_that_it_was_withdrawn(place: Callable[[Layout], Path]) -> None:
     dataset = read("dukemtmc", place(DUKE))
     assert dataset.terms.startswith("Withdrawn by its authors")
-    assert "took it down" in KIND_OF["dukemtmc"].obtain
+    assert "took it down" in KINDS["dukemtmc"].obtain
     assert seen(dataset.records) == [
         ("0001", "c2", "train"),
         ("0005", "c2", "query"),

@@ -10,16 +10,14 @@ from pathlib import Path
 import pytest
 
 from model.problems import InputProblem
-from training.datasets.cuhk01 import read_cuhk01
-from training.datasets.manifest import read_manifest_dataset
-from training.datasets.market1501 import DISTRACTOR, JUNK, read_market1501
+from training.datasets.public import DISTRACTOR, JUNK
 from training.datasets.registry import read_dataset
 
 DrawImage = Callable[..., Path]
 
 
 def test_cuhk01_keeps_leading_zeros_and_tells_the_cameras_apart(cuhk01_folder: Path) -> None:
-    dataset = read_cuhk01(str(cuhk01_folder))
+    dataset = read_dataset(f"cuhk01:{cuhk01_folder}")
     assert dataset.name == "cuhk01"
     assert dataset.identities == ["0001", "0002", "0010"]
     assert Counter(record.camera for record in dataset.records) == {"A": 6, "B": 6}
@@ -29,12 +27,12 @@ def test_cuhk01_keeps_leading_zeros_and_tells_the_cameras_apart(cuhk01_folder: P
 
 
 def test_cuhk01_reads_the_campus_folder_itself_as_well(cuhk01_folder: Path) -> None:
-    inside = read_cuhk01(str(cuhk01_folder / "campus"))
-    assert inside.records == read_cuhk01(str(cuhk01_folder)).records
+    inside = read_dataset(f"cuhk01:{cuhk01_folder / 'campus'}")
+    assert inside.records == read_dataset(f"cuhk01:{cuhk01_folder}").records
 
 
 def test_every_crop_that_was_read_decodes(cuhk01_folder: Path) -> None:
-    for record in read_cuhk01(str(cuhk01_folder)).records:
+    for record in read_dataset(f"cuhk01:{cuhk01_folder}").records:
         assert record.decode().shape == (48, 24, 3)
 
 
@@ -42,22 +40,22 @@ def test_every_crop_that_was_read_decodes(cuhk01_folder: Path) -> None:
 def test_cuhk01_names_the_file_whose_name_is_wrong(cuhk01_folder: Path, name: str) -> None:
     (cuhk01_folder / "campus" / name).write_bytes(b"")
     with pytest.raises(InputProblem, match=f"{name}: the name is not IIIIKKK.png"):
-        read_cuhk01(str(cuhk01_folder))
+        read_dataset(f"cuhk01:{cuhk01_folder}")
 
 
 def test_cuhk01_refuses_an_empty_folder_a_missing_one_and_a_file(tmp_path: Path) -> None:
     with pytest.raises(InputProblem, match="holds no image"):
-        read_cuhk01(str(tmp_path))
+        read_dataset(f"cuhk01:{tmp_path}")
     with pytest.raises(InputProblem, match="no such folder; correct the path"):
-        read_cuhk01(str(tmp_path / "none"))
+        read_dataset(f"cuhk01:{tmp_path / 'none'}")
     file = tmp_path / "file"
     file.write_bytes(b"")
     with pytest.raises(InputProblem, match="is a file; name the data set's folder"):
-        read_cuhk01(str(file))
+        read_dataset(f"cuhk01:{file}")
 
 
 def test_market1501_reads_three_splits_with_cameras(market1501_folder: Path) -> None:
-    dataset = read_market1501(str(market1501_folder))
+    dataset = read_dataset(f"market1501:{market1501_folder}")
     assert Counter(record.split for record in dataset.records) == {
         "train": 3,
         "query": 1,
@@ -73,7 +71,7 @@ def test_market1501_keeps_junk_and_distractors_apart_and_in_the_gallery_only(
     market1501_folder: Path,
 ) -> None:
     (market1501_folder / "bounding_box_train" / "-1_c1s1_000001_00.jpg").write_bytes(b"junk")
-    records = read_market1501(str(market1501_folder)).records
+    records = read_dataset(f"market1501:{market1501_folder}").records
     nobody = {record.identity: record.split for record in records if record.identity in "-1 0000"}
     assert nobody == {JUNK: "gallery", DISTRACTOR: "gallery"}
 
@@ -82,14 +80,14 @@ def test_market1501_keeps_junk_and_distractors_apart_and_in_the_gallery_only(
 def test_market1501_names_the_folder_that_is_missing(market1501_folder: Path, missing: str) -> None:
     (market1501_folder / missing).rename(market1501_folder / "elsewhere")
     with pytest.raises(InputProblem, match=f"{missing}: no such folder"):
-        read_market1501(str(market1501_folder))
+        read_dataset(f"market1501:{market1501_folder}")
 
 
 @pytest.mark.parametrize("name", ["0002_c7s1_000451_03.jpg", "2_c1s1_000451_03.jpg", "a.jpg"])
 def test_market1501_names_the_file_whose_name_is_wrong(market1501_folder: Path, name: str) -> None:
     (market1501_folder / "query" / name).write_bytes(b"")
     with pytest.raises(InputProblem, match=f"{name}: the name is not like 0002_c1s1"):
-        read_market1501(str(market1501_folder))
+        read_dataset(f"market1501:{market1501_folder}")
 
 
 def test_market1501_reads_the_official_names_whose_suffix_is_given_twice(
@@ -111,31 +109,31 @@ def test_what_operating_systems_and_authors_leave_in_a_folder_is_passed_over(
     cuhk01_folder: Path, name: str
 ) -> None:
     (cuhk01_folder / "campus" / name).write_bytes(b"no crop")
-    assert len(read_cuhk01(str(cuhk01_folder)).records) == 12
+    assert len(read_dataset(f"cuhk01:{cuhk01_folder}").records) == 12
 
 
 def test_a_manifest_set_is_named_after_its_file_or_its_folder(manifest_folder: Path) -> None:
-    assert read_manifest_dataset(str(manifest_folder)).name == "shop"
-    assert read_manifest_dataset(str(manifest_folder / "manifest.csv")).name == "shop"
+    assert read_dataset(f"manifest:{manifest_folder}").name == "shop"
+    assert read_dataset(f"manifest:{manifest_folder / 'manifest.csv'}").name == "shop"
     (manifest_folder / "manifest.csv").rename(manifest_folder / "people.csv")
-    assert read_manifest_dataset(str(manifest_folder / "people.csv")).name == "people"
+    assert read_dataset(f"manifest:{manifest_folder / 'people.csv'}").name == "people"
 
 
 def test_a_manifest_set_carries_time_split_and_identity(manifest_folder: Path) -> None:
-    record = read_manifest_dataset(str(manifest_folder)).records[0]
+    record = read_dataset(f"manifest:{manifest_folder}").records[0]
     assert record.captured_at == datetime(2024, 5, 1, 12, tzinfo=UTC)
     assert (record.identity, record.camera, record.split) == ("007", "door", "train")
     assert record.person == ("shop", "007")
 
 
 def test_terms_beside_a_manifest_become_the_set_s_terms(manifest_folder: Path) -> None:
-    assert read_manifest_dataset(str(manifest_folder)).terms.startswith("Unknown")
+    assert read_dataset(f"manifest:{manifest_folder}").terms.startswith("Unknown")
     terms = manifest_folder / "TERMS.txt"
     terms.write_text("\nOurs; consent on file.\nMore.\n", encoding="utf-8")
-    assert read_manifest_dataset(str(manifest_folder)).terms == "Ours; consent on file."
+    assert read_dataset(f"manifest:{manifest_folder}").terms == "Ours; consent on file."
     terms.write_bytes("façade".encode("latin-1"))
     with pytest.raises(InputProblem, match=r"TERMS.txt: cannot be read .* save it as UTF-8"):
-        read_manifest_dataset(str(manifest_folder))
+        read_dataset(f"manifest:{manifest_folder}")
 
 
 def test_market1501_takes_its_further_distractors_where_asked(
@@ -143,9 +141,9 @@ def test_market1501_takes_its_further_distractors_where_asked(
 ) -> None:
     draw_image(market1501_folder / "images" / "0000_c3s1_000001_01.jpg")
     draw_image(market1501_folder / "images" / "-1_c2s1_000002_01.jpg")
-    dataset = read_market1501(f"{market1501_folder},distractors=500k")
+    dataset = read_dataset(f"market1501:{market1501_folder},distractors=500k")
     assert dataset.version == "with the 500k distractors"
-    assert len(read_market1501(str(market1501_folder)).records) == 7
+    assert len(read_dataset(f"market1501:{market1501_folder}").records) == 7
     further = dataset.records[7:]
     assert [(record.identity, record.camera) for record in further] == [
         (JUNK, "c2"),

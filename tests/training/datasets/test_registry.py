@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from model.problems import InputProblem
-from training.datasets.registry import KINDS, overlapping, read_dataset, read_datasets
+from training.datasets import registry
+from training.datasets.folders import Layout
+from training.datasets.kind import DatasetKind
+from training.datasets.record import Dataset, crop_in_file
+from training.datasets.registry import (
+    KINDS,
+    overlapping,
+    read_dataset,
+    read_datasets,
+    register_dataset,
+)
 
 
 def problem_with(spec: str) -> str:
@@ -39,16 +51,16 @@ def test_drawn_people_are_a_kind_like_any_other() -> None:
     assert len(dataset.records) == 4
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.kind)
+@pytest.mark.parametrize("kind", KINDS.values(), ids=lambda kind: kind.name)
 def test_every_kind_says_where_to_obtain_it_and_under_what_terms(kind: object) -> None:
-    assert all(getattr(kind, name) for name in ("kind", "path", "obtain", "terms"))
+    assert all(getattr(kind, name) for name in ("name", "path", "obtain", "terms"))
 
 
 @pytest.mark.parametrize("spec", ["", "people", "mars:/data", "CUHK01:/data", ":/data"])
 def test_an_unknown_kind_is_told_the_kinds_there_are(spec: str) -> None:
     message = problem_with(spec)
     assert "a KIND of market1501, msmt17, cuhk03np" in message
-    assert all(kind.kind in message for kind in KINDS)
+    assert all(kind in message for kind in KINDS)
 
 
 @pytest.mark.parametrize(
@@ -65,7 +77,7 @@ def test_an_unknown_kind_is_not_taken_for_what_lies_in_the_working_folder(
     assert "looks like" not in problem_with("nosuch:1")
 
 
-@pytest.mark.parametrize("kind", [kind.kind for kind in KINDS])
+@pytest.mark.parametrize("kind", list(KINDS))
 def test_a_spec_without_its_path_is_told_what_the_path_is(kind: str) -> None:
     assert f"lacks its PATH; write {kind}:" in problem_with(f"{kind}:")
 
@@ -155,6 +167,54 @@ def test_cuhk02_and_cuhk01_are_known_to_show_the_same_people() -> None:
 
 
 def test_an_overlap_is_known_from_either_side() -> None:
-    names = {kind.kind: kind.overlaps for kind in KINDS}
+    names = {kind.name: kind.overlaps for kind in KINDS.values()}
     for name, others in names.items():
         assert all(name in names[other] for other in others)
+
+
+OUTSIDE = DatasetKind(
+    name="gate",
+    path="the folder of the gate's images",
+    terms="Ours.",
+    obtain="the gate",
+    layout=Layout(re.compile(r"(?P<camera>[ab])-(?P<identity>\d+)\.png"), "like a-1.png"),
+)
+
+
+def test_a_data_set_from_outside_is_read_suggested_and_listed_like_any_other(
+    tmp_path: Path, draw_image: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "KINDS", dict(KINDS))
+    assert callable(draw_image)
+    draw_image(tmp_path / "a-1.png")
+    draw_image(tmp_path / "b-1.png")
+    register_dataset(OUTSIDE)
+    dataset = read_dataset(f"gate:{tmp_path}")
+    assert (dataset.name, dataset.spec, dataset.terms) == ("gate", f"gate:{tmp_path}", "Ours.")
+    assert [record.person for record in dataset.records] == [("gate", "1")] * 2
+    assert problem_with(f"market1501:{tmp_path}").endswith(f"it looks like gate:{tmp_path}")
+    assert ", gate" in problem_with("nosuch:1")
+
+
+def test_an_installed_package_adds_a_data_set_with_options(
+    tmp_path: Path, draw_image: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(kind: DatasetKind, path: Path, light: str = "day") -> Dataset:
+        return kind.dataset([crop_in_file(path / "1.png", kind.name, light, "a")], light)
+
+    door = DatasetKind(
+        "door", "a folder", "Ours.", "", read=read, options={"light": ("day", "night")}
+    )
+    monkeypatch.setattr(registry, "KINDS", dict(KINDS))
+    point = SimpleNamespace(name="door", load=lambda: lambda: register_dataset(door))
+    monkeypatch.setattr(registry, "entry_points", lambda group: [point] * (group == "gmn.datasets"))
+    dataset = read_dataset(f"door:{tmp_path},light=night")
+    assert (dataset.version, dataset.identities) == ("night", ["night"])
+    assert "write light=day or light=night" in problem_with(f"door:{tmp_path},light=dusk")
+
+
+def test_a_data_set_of_a_known_name_or_without_a_reader_is_refused() -> None:
+    with pytest.raises(ValueError, match="there is a data set viper already"):
+        register_dataset(DatasetKind("viper", "", "", "", layout=OUTSIDE.layout))
+    with pytest.raises(ValueError, match="gate: give it a layout or a function that reads it"):
+        register_dataset(DatasetKind("gate", "", "", ""))

@@ -5,8 +5,8 @@ import pytest
 
 from model.problems import InputProblem
 from training.datasets.fewer import fewer_people
+from training.datasets.kind import RandomSplits
 from training.datasets.record import CropRecord, Dataset
-from training.datasets.trials import Trials
 from training.evaluation.measuring import paired_differences, plain_result
 from training.evaluation.protocols import Search
 from training.evaluation.random_splits import search_in_random_splits, usual_search
@@ -33,7 +33,7 @@ def people(search: Search, rows: np.ndarray, side: str) -> set[str]:
 
 
 def test_each_split_searches_some_people_among_them_and_those_of_one_camera():
-    search = search_in_random_splits(two_cameras(), Trials(test_people=4, sides="cameras"))
+    search = search_in_random_splits(two_cameras(), RandomSplits(test_people=4, sides="cameras"))
     assert len(search.splits) == 10
     assert {len(split.queries) for split in search.splits} == {4}
     for split in search.splits:
@@ -44,7 +44,7 @@ def test_each_split_searches_some_people_among_them_and_those_of_one_camera():
 
 def test_the_same_seed_draws_the_same_people():
     first, again, other = (
-        search_in_random_splits(two_cameras(), Trials(4, "cameras"), seed=seed)
+        search_in_random_splits(two_cameras(), RandomSplits(4, "cameras"), seed=seed)
         for seed in (0, 0, 1)
     )
     assert all(
@@ -57,7 +57,7 @@ def test_the_same_seed_draws_the_same_people():
 
 def test_splits_that_the_authors_ship_are_taken():
     training = (frozenset({"0", "1", "2", "3"}), frozenset({"4", "5", "6", "7"}))
-    search = search_in_random_splits(two_cameras(training), Trials(4, "cameras", number=2))
+    search = search_in_random_splits(two_cameras(training), RandomSplits(4, "cameras", number=2))
     assert people(search, search.splits[0].queries, "queries") == {"4", "5", "6", "7"}
     assert people(search, search.splits[1].queries, "queries") == {"0", "1", "2", "3"}
 
@@ -65,7 +65,7 @@ def test_splits_that_the_authors_ship_are_taken():
 def test_without_cameras_one_crop_of_a_person_queries_and_another_is_the_gallery():
     records = [crop(str(person), f"shot{shot}") for person in range(6) for shot in range(4)]
     dataset = Dataset("small", "ilids:small", "", tuple(records))
-    search = search_in_random_splits(dataset, Trials(3, "crops"))
+    search = search_in_random_splits(dataset, RandomSplits(3, "crops"))
     for split in search.splits:
         assert people(search, split.queries, "queries") == people(search, split.gallery, "gallery")
         assert len(split.queries) == len(split.gallery) == 3
@@ -77,7 +77,7 @@ def test_the_sets_own_query_and_gallery_sides_are_kept():
     records += [crop(str(person), "2", "gallery") for person in range(4)]
     records += [crop("0000", "3", "gallery")]
     dataset = Dataset("small", "grid:small", "", tuple(records))
-    search = search_in_random_splits(dataset, Trials(2, "splits"), frozenset({"0000"}))
+    search = search_in_random_splits(dataset, RandomSplits(2, "splits"), frozenset({"0000"}))
     assert {len(split.gallery) for split in search.splits} == {3}
 
 
@@ -103,7 +103,7 @@ def test_fewer_people_are_searched_for_in_each_split_and_the_splits_stay_differe
 
 
 def test_figures_of_the_splits_are_pooled():
-    search = search_in_random_splits(two_cameras(), Trials(4, "cameras"))
+    search = search_in_random_splits(two_cameras(), RandomSplits(4, "cameras"))
     labels = search.labels()
     shape = (len(search.queries), len(search.gallery))
     scores = np.random.default_rng(0).normal(size=shape).astype(np.float32)
@@ -126,7 +126,7 @@ def test_the_interval_over_splits_covers_what_other_people_would_give():
     covered = covered_difference = 0
     records = [crop(f"{person:03d}", camera) for camera in "ab" for person in range(80)]
     dataset = Dataset("small", "viper:small", "", tuple(records))
-    search = search_in_random_splits(dataset, Trials(40, "cameras"))
+    search = search_in_random_splits(dataset, RandomSplits(40, "cameras"))
     labels = search.labels()
     queries = np.concatenate([split.queries for split in search.splits])
 

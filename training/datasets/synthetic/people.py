@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from model.problems import InputProblem
+from training.datasets.kind import DatasetKind
 from training.datasets.record import CropRecord, Dataset
 from training.datasets.synthetic.cameras import domain_style, draw_camera
 from training.datasets.synthetic.crops import canvas_size, draw_crop
@@ -141,3 +142,13 @@ def _refusal(spec_path: str, fault: str) -> SyntheticProblem:
         f"synthetic:{spec_path}: {fault}; write a seed and, if wanted, counts, such as "
         "synthetic:7 or synthetic:7,identities=60,domains=4,cameras=3,crops=2"
     )
+
+
+SYNTHETIC = DatasetKind(
+    name="synthetic",
+    path="a seed such as 7, with options such as 7,identities=60,domains=4",
+    terms=TERMS,
+    obtain="drawn on the spot",
+    read=lambda _, spec_path: read_synthetic(spec_path),
+    is_path=False,
+)

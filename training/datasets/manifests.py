@@ -1,0 +1,101 @@
+"""A data set of one's own: a CSV manifest, or a folder with one sub-folder of images per person."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from model.crops.manifest import ManifestProblem, read_manifest
+from training.datasets.folders import image_files, sub_folders
+from training.datasets.kind import DatasetKind
+from training.datasets.record import CropRecord, Dataset, DatasetProblem, crop_in_file
+
+TERMS_FILE = "TERMS.txt"
+
+
+def _read_manifest(kind: DatasetKind, path: Path) -> Dataset:
+    """Reads `path,identity,camera[,captured_at,split]`, or the `manifest.csv` of a folder.
+
+    The set is named after the file, or after its folder where the file is `manifest.csv`.
+
+    Raises:
+        ManifestProblem: naming the first row that is wrong.
+    """
+    manifest = path / "manifest.csv" if path.is_dir() else path
+    rows = read_manifest(manifest)
+    named_by_folder = manifest.stem == "manifest"
+    name = manifest.resolve().parent.name if named_by_folder else manifest.stem
+    records = tuple(
+        CropRecord(
+            source=str(row.path),
+            dataset=name,
+            # Every row has both: `read_manifest` requires them.
+            identity=str(row.identity),
+            camera=str(row.camera),
+            domain=name,
+            path=row.path,
+            split=row.split,
+            captured_at=row.captured_at,
+        )
+        for row in rows
+    )
+    return Dataset(name, "", _stated_terms(manifest.parent, kind.terms), records)
+
+
+def _looks_like_manifest(path: Path) -> bool:
+    return (path / "manifest.csv").is_file() or (path.suffix.lower() == ".csv" and path.is_file())
+
+
+def _read_people(kind: DatasetKind, folder: Path) -> Dataset:
+    """Reads a folder whose sub-folders are named after the people on their images.
+
+    No camera is stated, so every image of a person counts as another camera, `shot1`, `shot2` and
+    so on: evaluation then drops the query itself from its gallery and nothing else. The set is
+    named after the folder.
+
+    Raises:
+        DatasetProblem: for a folder without sub-folders, or a sub-folder without an image.
+    """
+    people = sub_folders(folder)
+    if not people:
+        raise DatasetProblem(
+            f"{folder}: has no sub-folder; put the images of each person into a sub-folder named "
+            "after the person, or write a manifest"
+        )
+    name = folder.resolve().name
+    records = tuple(
+        crop_in_file(file, name, person.name, f"shot{number}")
+        for person in people
+        for number, file in enumerate(image_files(person), start=1)
+    )
+    return Dataset(name, "", _stated_terms(folder, kind.terms), records)
+
+
+def _stated_terms(folder: Path, unstated: str) -> str:
+    """The first line of the `TERMS.txt` in a folder; `unstated` where there is none."""
+    file = folder / TERMS_FILE
+    if not file.is_file():
+        return unstated
+    try:
+        lines = file.read_text(encoding="utf-8-sig").strip().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ManifestProblem(f"{file}: cannot be read ({error}); save it as UTF-8 text") from error
+    return lines[0].strip() if lines else unstated
+
+
+MANIFEST = DatasetKind(
+    name="manifest",
+    path="a CSV file, or a folder with a manifest.csv",
+    terms="Unknown: stated by the owner of the manifest.",
+    obtain="your own crops",
+    read=_read_manifest,
+    looks_like=_looks_like_manifest,
+)
+PEOPLE_FOLDER = DatasetKind(
+    name="folder",
+    path="a folder with one sub-folder of images per person",
+    terms="Unknown: stated by the owner of the folder.",
+    obtain="your own crops",
+    # Any folder of folders fits, so none is suggested: it has no `looks_like`.
+    read=_read_people,
+    stands_for_camera="every image of a person counts as one of another camera",
+)
