@@ -60,7 +60,7 @@ class Layout:
         found = []
         for folder, stated in self.folders.items():
             for file in image_files(root / folder):
-                parts = stated | matched_name(file, self.file_name, self.form)
+                parts = {**stated, **matched_name(file, self.file_name, self.form)}
                 identity, camera = self.label(parts)
                 split = parts.get("split")
                 if split in (None, "gallery") or identity not in not_people:
