@@ -44,7 +44,8 @@ async def compact_indexes(runtime: Runtime) -> None:
 
 async def _compact(runtime: Runtime, gallery: Gallery, index: GalleryIndex) -> None:
     threads = runtime.pools.compaction
-    plan = await runtime.device.run(index.compaction)
+    device = runtime.model.networks.device
+    plan = await runtime.device.run(index.compaction, device if device.type != "cpu" else None)
     if plan is None:
         if index.outdated_files:
             await threads.run(runtime.galleries.save_index, gallery)

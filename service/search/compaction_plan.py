@@ -1,17 +1,23 @@
-"""What is to be rewritten of an index, and when: deleted rows, and rows without product codes."""
+"""What is to be rewritten of an index, and when: deleted rows, and rows that no segment covers."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import CancelledError
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from service.engine.device import retry_out_of_memory
 from service.ops.health import heartbeat
+from service.search.gpu import DeviceVectors
 from service.search.index_files import IndexFolder
 from service.search.product_codes import ProductCodes
 from service.search.table import RowTable
+
+Segment = ProductCodes | DeviceVectors
+Cover = Callable[[RowTable, int, NDArray[np.int64], Callable[[], None]], Segment]
 
 
 @dataclass(frozen=True)
@@ -19,14 +25,17 @@ class IndexLimits:
     """When an index changes how it searches, and when it is worth rewriting.
 
     Attributes:
-        coded_rows: from so many valid crops on product codes propose, where these save time.
+        coded_rows: from so many valid crops on a processor proposes from product codes, where
+            these save time.
+        float16_rows: from so many on the device's copy is float16.
         deleted_rows, deleted_share: deleted rows, at least so many and above this share of all.
-        delta_rows, delta_share: rows without product codes, above both, the second a share of
-            those with them.
+        delta_rows, delta_share: rows that a segment does not cover, above both, the second a share
+            of those that it covers.
         unsaved_share: rows that were changed since the last checkpoint of the files, as a share.
     """
 
     coded_rows: float = 500_000
+    float16_rows: float = 1_000_000
     deleted_rows: int = 64
     deleted_share: float = 0.2
     delta_rows: int = 1024
@@ -45,8 +54,8 @@ class Compaction:
         texts_at: where their texts began.
         rewrite: whether to make a table without the deleted ones.
         folder: where it gets files; None for memory.
-        coded: whether to make product codes of the rows.
-        rewritten, codes: the outcome.
+        cover: makes a segment over the first rows of a table.
+        rewritten, segment: the outcome.
         stopped: whether `build` is to end at its next step.
     """
 
@@ -55,10 +64,10 @@ class Compaction:
     rows: NDArray[np.int64]
     texts_at: NDArray[np.int64]
     rewrite: bool
-    coded: bool
+    cover: Cover | None
     folder: IndexFolder | None = None
     rewritten: RowTable | None = None
-    codes: ProductCodes | None = None
+    segment: Segment | None = None
     stopped: bool = False
 
     def build(self) -> Compaction:
@@ -67,8 +76,8 @@ class Compaction:
         if self.rewrite:
             table = self.rewritten = self._rewritten()
             size, rows = table.size, np.arange(table.size)
-        if self.coded:
-            self.codes = ProductCodes(table, size, rows, self._between)
+        if self.cover:
+            self.segment = retry_out_of_memory(self.cover, table, size, rows, self._between)
         return self
 
     def _rewritten(self) -> RowTable:

@@ -1,32 +1,42 @@
 """The index of one gallery: a table of exact vectors, and faster proposals of the nearest of them.
 
 It is derived from the record and belongs to one thread. The table is the only full copy of the
-vectors, and it grows without moving; exact search reads it in place. Of a large gallery the first
-rows are also there as product codes, which only propose rows. The rows after them are searched
-exactly, until a compaction codes them too. Proposals are scored once more in float64.
+vectors, and it grows without moving; exact search reads it in place. Beside it there may be a
+segment over the first rows, which only proposes rows: product codes (`ProductCodes`, large
+galleries on a processor), or a copy on the networks' device (`DeviceVectors`), which float16
+halves. The rows after it are its delta and are searched exactly; a compaction covers them anew.
+
+Proposals are masked by row, never by an `IDSelector`, which FAISS's GPU indexes accept and ignore,
+and scored once more in float64.
 """
 
 from __future__ import annotations
 
 import itertools
+import logging
 from collections.abc import Collection, Iterable
 from dataclasses import replace
 from functools import partial
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from service.engine.device import retry_out_of_memory
+from service.errors import DeviceFull
 from service.ops.health import heartbeat
 from service.record.records import CropLabel, IndexedCrop
 from service.search.arrays import inner_products
 from service.search.candidates import Candidates, mean_direction, scored
-from service.search.compaction_plan import Compaction, IndexLimits
+from service.search.compaction_plan import Compaction, Cover, IndexLimits, Segment
 from service.search.filters import EVERY_CROP, Filter
+from service.search.gpu import DeviceVectors
 from service.search.index_files import IndexFolder, Stored
 from service.search.product_codes import ProductCodes
 from service.search.stored_table import open_table
 from service.search.table import NamedCrops, RowTable
 
+log = logging.getLogger(__name__)
 ROWS_PER_CHUNK = 8192
 # Float32 sums differ in their last digits from one way of searching to another. Rows this close to
 # the last place are scored exactly before the cut, so that ties are cut by age.
@@ -40,9 +50,9 @@ CROPS_PER_GROUP = 100
 class GalleryIndex:
     """Vectors of one gallery, ready to be searched.
 
-    The same search gives the same rows and the same cosines with a filter and without, before and
-    after a compaction. Only product codes, where `recall` is not None, may miss some in a search
-    without a filter.
+    The same search gives the same rows and the same cosines with a filter and without, on every
+    device, before and after a compaction. Only product codes, where `recall` is not None, may
+    miss some in a search without a filter.
     """
 
     # Whether `identities` follows a filter.
@@ -66,7 +76,7 @@ class GalleryIndex:
         self._make_table = partial(RowTable, dimension, secret)
         self.table = self._make_table()
         self._limits = limits or IndexLimits()
-        self._codes: ProductCodes | None = None
+        self._segment: Segment | None = None
 
     @property
     def kind(self) -> str:
@@ -76,12 +86,12 @@ class GalleryIndex:
     @property
     def dtype(self) -> str:
         """The type that proposals are compared in; their cosines are exact."""
-        return self._codes.dtype if self._codes else "float32"
+        return self._segment.dtype if self._segment else "float32"
 
     @property
     def recall(self) -> float | None:
         """Measured share of the 100 nearest that a search without filter finds; None: all."""
-        return self._codes.recall if self._codes else None
+        return self._segment.recall if self._segment else None
 
     @property
     def count(self) -> int:
@@ -90,9 +100,9 @@ class GalleryIndex:
 
     @property
     def bytes(self) -> int:
-        """Memory of the vectors and of their product codes."""
-        codes = self._codes.bytes if self._codes else 0
-        return self.table.vector_bytes(self.table.size) + codes
+        """Memory of the vectors: the table's and a segment's."""
+        segment = self._segment.bytes if self._segment else 0
+        return self.table.vector_bytes(self.table.size) + segment
 
     def add(self, crops: Iterable[IndexedCrop]) -> None:
         """Makes crops findable."""
@@ -119,8 +129,8 @@ class GalleryIndex:
     def remove(self, row_ids: Iterable[int]) -> None:
         """Makes crops unfindable, at once."""
         found = self.table.mark_deleted(row_ids)
-        if self._codes:
-            self._codes.mark_deleted(found)
+        if self._segment:
+            self._segment.mark_deleted(found)
 
     def search(
         self, queries: NDArray[np.float32], limit: int, wanted: Filter = EVERY_CROP
@@ -134,7 +144,7 @@ class GalleryIndex:
         """
         query = mean_direction(queries)
         passing = self.table.select(wanted)
-        rows = self._nearest(passing, query.astype(np.float32), limit, wanted)
+        rows = self._nearest(passing, query.astype(np.float32), limit, wanted == EVERY_CROP)
         return scored(self.table, rows, query, len(passing))[:limit]
 
     def search_groups(
@@ -146,7 +156,7 @@ class GalleryIndex:
         exact, but where product codes propose enough crops of as many identities.
         """
         proposed = limit * CROPS_PER_GROUP
-        if self._proposing(proposed, wanted):
+        if self.recall is not None and wanted == EVERY_CROP and self._is_small(proposed):
             found = self.search(queries, proposed)
             first = found.first_of_groups()
             if len(first) >= limit:
@@ -193,8 +203,12 @@ class GalleryIndex:
         """Begins an empty table; the files of the one before are left."""
         self.table = self._make_table()
 
-    def compaction(self) -> Compaction | None:
-        """What is to be rewritten beside this index; None: nothing."""
+    def compaction(self, device: torch.device | None = None) -> Compaction | None:
+        """What is to be rewritten beside this index; None: nothing.
+
+        Args:
+            device: of the networks, where that is no processor.
+        """
         table, limits = self.table, self._limits
         deleted = table.size - table.valid_count
         rewrite = deleted >= limits.deleted_rows and deleted > limits.deleted_share * table.size
@@ -205,13 +219,18 @@ class GalleryIndex:
         if rewrite and folder and not folder.has_room(table.vector_bytes(table.valid_count)):
             # The rest is done all the same.
             rewrite = False
-        coded = table.valid_count >= limits.coded_rows
-        covered = self._codes.size if self._codes else 0
+        cover: Cover | None = None
+        if device:
+            half = table.valid_count >= limits.float16_rows
+            cover = partial(DeviceVectors, device, torch.float16 if half else torch.float32)
+        elif table.valid_count >= limits.coded_rows:
+            cover = ProductCodes
+        covered = self._segment.size if self._segment else 0
         outgrown = table.size - covered > max(limits.delta_rows, limits.delta_share * covered)
-        if not rewrite and not (outgrown and (coded or self._codes)):
+        if not rewrite and not (outgrown and (cover or self._segment)):
             return None
         rows = np.flatnonzero(table.valid[: table.size])
-        return Compaction(table, table.size, rows, table.text_at[rows], rewrite, coded, folder)
+        return Compaction(table, table.size, rows, table.text_at[rows], rewrite, cover, folder)
 
     def replace(self, built: Compaction) -> None:
         """Replaces what was rewritten, in one step, and applies what has changed since.
@@ -227,30 +246,34 @@ class GalleryIndex:
         if built.rewritten:
             deleted = built.rewritten.catch_up(self.table, built.size)
             self.table = built.rewritten
-        self._codes = built.codes
-        if self._codes:
-            self._codes.mark_deleted(deleted)
+        self._segment = built.segment
+        if self._segment:
+            self._segment.mark_deleted(deleted)
 
     def _nearest(
-        self, passing: NDArray[np.int64], query: NDArray[np.float32], limit: int, wanted: Filter
+        self, passing: NDArray[np.int64], query: NDArray[np.float32], limit: int, everything: bool
     ) -> NDArray[np.int64]:
         """Rows among which the nearest are."""
         if len(passing) <= limit:
             return passing
-        if codes := self._proposing(limit, wanted):
-            proposed = codes.nearest(query, limit)
+        segment, proposed = self._segment, None
+        covered = np.searchsorted(passing, segment.size) if segment else 0
+        if isinstance(segment, DeviceVectors):
+            try:
+                proposed = retry_out_of_memory(segment.nearest, query, limit, passing[:covered])
+            except DeviceFull:
+                # Other work on the device may end; the next search tries again.
+                log.warning("the device has no memory for a search; it is done in the host's")
+        elif segment and self.recall is not None and everything and self._is_small(limit):
+            proposed = segment.nearest(query, limit)
             proposed = proposed[self.table.valid[proposed]]
             # Where deletions left too few, all are looked at.
-            if len(proposed) >= limit:
-                covered = np.searchsorted(passing, codes.size)
-                passing = np.concatenate([proposed, passing[covered:]])
+            proposed = proposed if len(proposed) >= limit else None
+        if proposed is not None:
+            passing = np.concatenate([proposed, passing[covered:]])
         scores = inner_products(self.table.vectors, passing, query) / self.table.norms[passing]
         last = np.partition(scores, -limit)[-limit]
         return np.asarray(passing[scores >= last - TOLERANCE], np.int64)
 
-    def _proposing(self, count: int, wanted: Filter) -> ProductCodes | None:
-        """The product codes, where they propose so many crops sooner than an exact search."""
-        codes = self._codes
-        if codes is None or codes.recall is None or wanted != EVERY_CROP:
-            return None
-        return codes if count <= PROPOSED_SHARE * codes.size else None
+    def _is_small(self, limit: int) -> bool:
+        return self._segment is not None and limit <= PROPOSED_SHARE * self._segment.size

@@ -318,3 +318,26 @@ def test_m_net_without_room_tries_once_more_and_then_says_so(monkeypatch, networ
     raised += [torch.OutOfMemoryError(OUT_OF_MEMORY) for _ in range(100)]
     with pytest.raises(DeviceFull):
         networks.pair_scores(vectors, vectors)
+
+
+def test_a_search_that_the_device_has_no_room_for_is_done_in_the_hosts_memory(monkeypatch):
+    from service.record.records import CropLabel, IndexedCrop
+    from service.search.index import GalleryIndex, IndexLimits
+
+    random = np.random.default_rng(5)
+    vectors = random.normal(size=(200, 16)).astype(np.float32)
+    index = GalleryIndex(16, IndexLimits(delta_rows=8))
+    index.add(
+        IndexedCrop(CropLabel(number, f"{number}", None, None, None), vector)
+        for number, vector in enumerate(vectors)
+    )
+    index.replace(index.compaction(torch.device("cpu")).build())
+    on_device = index.search(vectors[:1], 10)
+
+    def fails(*_):
+        raise torch.OutOfMemoryError(OUT_OF_MEMORY)
+
+    monkeypatch.setattr("service.search.gpu.DeviceVectors.nearest", fails)
+    on_host = index.search(vectors[:1], 10)
+    np.testing.assert_array_equal(on_host.row_ids, on_device.row_ids)
+    np.testing.assert_array_equal(on_host.cosines, on_device.cosines)

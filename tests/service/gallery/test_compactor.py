@@ -8,12 +8,14 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 from service.engine.device import DeviceThread
 from service.ops.health import BlockingPools
 from service.record.records import CropLabel, IndexedCrop
 from service.search import compaction
 from service.search.compaction import compact_indexes
+from service.search.gpu import DeviceVectors
 from service.search.index import Compaction, GalleryIndex, IndexLimits
 
 DIMENSION = 4
@@ -22,7 +24,7 @@ DIMENSION = 4
 class Service:
     """Some galleries and the threads that compaction uses."""
 
-    def __init__(self, galleries):
+    def __init__(self, galleries, device="cpu"):
         indexes = [_index() for _ in range(galleries)]
         held = [
             SimpleNamespace(gallery_id=number, name=str(number), own_index=index)
@@ -32,6 +34,8 @@ class Service:
         self.galleries = SimpleNamespace(all=lambda: held)
         self.device = DeviceThread()
         self.pools = BlockingPools()
+        networks = SimpleNamespace(device=torch.device(device))
+        self.model = SimpleNamespace(networks=networks)
 
     def search(self, index, limit=50):
         query = np.ones((1, DIMENSION), np.float32)
@@ -140,3 +144,34 @@ def test_an_index_that_cannot_be_rewritten_goes_on_as_it_is_and_holds_up_no_othe
     asyncio.run(service.compact_until(rewritten_twice))
     assert "gallery 0: its index stays as it is" in caplog.text
     assert service.search(one) == list(range(31, 51))
+
+
+def test_vectors_are_copied_to_the_device_and_without_room_are_searched_on_the_host(
+    open_service, monkeypatch, caplog
+):
+    service = open_service(1, "meta")
+    (index,) = service.indexes
+    before, room = service.search(index, 10), []
+
+    def copy(self, _, *args):
+        if not room:
+            raise torch.OutOfMemoryError
+        whole(self, torch.device("cpu"), *args)
+
+    whole = DeviceVectors.__init__
+    # No test machine has a device.
+    monkeypatch.setattr(DeviceVectors, "__init__", copy)
+    asyncio.run(service.compact_until(lambda: "its index stays as it is" in caplog.text))
+    assert service.search(index, 10) == before
+    room.append(True)
+    copied = index.bytes + 50 * DIMENSION * 4
+    asyncio.run(service.compact_until(lambda: index.bytes == copied))
+    assert service.search(index, 10) == before
+
+
+def test_on_a_processor_vectors_stay_in_the_one_memory_there_is(open_service):
+    service = open_service(2)
+    before = service.indexes[0].bytes
+    service.indexes[1].remove(range(1, 31))
+    asyncio.run(service.compact_until(lambda: service.indexes[1].table.size == 20))
+    assert service.indexes[0].bytes == before

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 import faiss
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -25,6 +26,7 @@ DIMENSION = 8
 CAMERAS = ("east", "west", None)
 LIMITS = IndexLimits(
     coded_rows=math.inf,
+    float16_rows=60,
     deleted_rows=8,
     deleted_share=0.2,
     delta_rows=16,
@@ -57,7 +59,7 @@ def _crop(row_id: int, seed: int, camera: str | None = "east") -> IndexedCrop:
 
 
 def _index(path: str) -> GalleryIndex:
-    """In memory, in files, or with product codes."""
+    """On the host, in files, copied to a device (the processor), or with product codes."""
     limits = CODED if path == "coded" else LIMITS
     if path != "files":
         return GalleryIndex(DIMENSION, limits)
@@ -72,6 +74,10 @@ def _index(path: str) -> GalleryIndex:
 def folders(tmp_path_factory):
     """A folder for each index in files."""
     FOLDERS.append(tmp_path_factory)
+
+
+def _plan(index: GalleryIndex, path: str):
+    return index.compaction(torch.device("cpu") if path == "device" else None)
 
 
 def _plain_search(crops, query, limit, wanted):
@@ -103,8 +109,8 @@ def _scores(index, query):
     return zip(found.row_ids.tolist(), found.cosines.tolist(), strict=True)
 
 
-def _compact(index):
-    plan = index.compaction()
+def _compact(index, path="host"):
+    plan = _plan(index, path)
     assert plan is not None
     index.replace(plan.build())
 
@@ -120,7 +126,7 @@ steps = st.lists(
 )
 
 
-@pytest.mark.parametrize("path", ["host", "files", "coded"])
+@pytest.mark.parametrize("path", ["host", "files", "device", "coded"])
 @settings(max_examples=30, deadline=None)
 @given(steps, st.integers(0, 120))
 def test_whatever_is_added_removed_and_compacted_a_search_finds_the_nearest_living(
@@ -144,7 +150,7 @@ def test_whatever_is_added_removed_and_compacted_a_search_finds_the_nearest_livi
             for row_id in doomed:
                 del crops[row_id]
         elif what == "plan":
-            plan = index.compaction()
+            plan = _plan(index, path)
         elif what == "build":
             built = plan.build() if plan else None
         elif what == "replace":
@@ -164,7 +170,7 @@ def test_whatever_is_added_removed_and_compacted_a_search_finds_the_nearest_livi
     assert index.count == len(crops)
 
 
-@pytest.mark.parametrize("path", ["host", "files", "coded"])
+@pytest.mark.parametrize("path", ["host", "files", "device", "coded"])
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=90), st.integers(1, 12), st.data())
 def test_a_search_for_groups_finds_the_nearest_crop_of_each_identity(path, people, limit, data):
@@ -179,7 +185,7 @@ def test_a_search_for_groups_finds_the_nearest_crop_of_each_identity(path, peopl
     for wanted in asked:
         # What was counted once is counted on with every change.
         assert index.identities(wanted) == _plain_identities(crops, wanted)
-    plan = index.compaction()
+    plan = _plan(index, path)
     built = plan.build() if plan else None
     for row_id in data.draw(st.sets(st.sampled_from(sorted(crops)))):
         if row_id % 2:
@@ -203,34 +209,49 @@ def test_a_search_for_groups_finds_the_nearest_crop_of_each_identity(path, peopl
         assert index.identities(wanted) == _plain_identities(crops, wanted)
 
 
-@pytest.mark.parametrize("path", ["host", "files"])
+@pytest.mark.parametrize("path", ["host", "files", "device"])
 def test_many_equal_vectors_are_cut_by_age(path):
     index = _index(path)
     index.add(_crop(row_id, seed=1, camera=CAMERAS[row_id % 2]) for row_id in range(1, 301))
+    if path == "device":
+        _compact(index, path)
     query = _crop(0, 1).vector[None]
     assert _found(index, query, 10) == list(range(1, 11))
     assert _found(index, query, 10, Filter(cameras=("west",))) == list(range(1, 20, 2))
 
 
-@pytest.mark.parametrize("path", ["host", "files"])
+@pytest.mark.parametrize("path", ["host", "files", "device"])
 def test_scores_stay_what_they_were_through_a_compaction(path):
     index = _index(path)
     index.add(_crop(row_id, seed=row_id) for row_id in range(1, 401))
     query = _crop(0, 999).vector[None]
     before = dict(_scores(index, query))
     index.remove(range(1, 201))
-    _compact(index)
+    _compact(index, path)
     assert index.table.size == 200
     after = dict(_scores(index, query))
     assert after == {row_id: before[row_id] for row_id in range(201, 401)}
 
 
-@pytest.mark.parametrize("path", ["host", "files", "coded"])
+def test_host_and_device_give_the_same_rows_and_cosines_in_either_dtype():
+    host, device = _index("host"), _index("device")
+    query = _crop(0, 999).vector[None]
+    for rows in (range(1, 50), range(50, 120)):
+        for index in (host, device):
+            index.add(_crop(row_id, seed=row_id) for row_id in rows)
+        _compact(device, "device")
+        found, same = host.search(query, 20), device.search(query, 20)
+        assert found.row_ids.tolist() == same.row_ids.tolist()
+        assert found.cosines.tolist() == same.cosines.tolist()
+    assert (host.dtype, device.dtype) == ("float32", "float16")
+
+
+@pytest.mark.parametrize("path", ["host", "files", "device", "coded"])
 def test_what_is_removed_added_or_relabelled_while_an_index_is_rewritten_shows_after_it(path):
     index = _index(path)
     index.add(_crop(row_id, seed=row_id) for row_id in range(1, 201))
     index.remove(range(1, 101))
-    plan = index.compaction()
+    plan = _plan(index, path)
     index.remove([150])
     built = plan.build()
     index.remove([151])
@@ -353,7 +374,7 @@ def test_a_large_gallery_stays_exact_where_product_codes_save_no_time(monkeypatc
     assert (index.kind, index.dtype, index.bytes) == ("flat_ip", "float32", before)
     assert _found(index, _crop(0, 7).vector[None], 50) == exact
     # Nor is it measured again before the gallery has grown.
-    assert index.compaction() is None
+    assert _plan(index, "coded") is None
 
 
 def test_a_large_gallery_stays_exact_where_product_codes_miss_too_many(monkeypatch):
@@ -373,7 +394,7 @@ def test_a_deleted_crop_leaves_the_product_codes():
     _compact(index)
 
     def codes():
-        scanned = index._codes._index
+        scanned = index._segment._index
         packer, there = scanned.get_CodePacker(), scanned.codes
         blocks = faiss.rev_swig_ptr(there.get(), there.size()).reshape(-1, packer.block_size)
         return np.stack([packer.unpack_1(blocks, row) for row in range(200)])

@@ -1,0 +1,74 @@
+"""A gallery's vectors on the networks' device, as a tensor of our own.
+
+A matrix product, a mask and top-k, where FAISS's GPU indexes ignore filters, stop at 2048 results
+and copy everything at every `add`. Nothing in it is particular to CUDA.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from service.search.table import RowTable
+
+# How far below the last place a row may score and still belong above it: twice the error of a
+# score. In float16 the rows, the query and the sum are each rounded by up to 2⁻¹¹ of it.
+MARGINS = {torch.float32: 1e-5, torch.float16: 4e-3}
+
+
+class DeviceVectors:
+    """The first rows of a table at unit length on a device; only deleted rows change, to zero.
+
+    Attributes:
+        size: how many rows it covers, with deleted ones.
+        dtype: what they are stored and compared in, `float32` or `float16`.
+        bytes: their memory.
+    """
+
+    recall = None
+
+    def __init__(
+        self,
+        device: torch.device,
+        dtype: torch.dtype,
+        table: RowTable,
+        size: int,
+        _: NDArray[np.int64],
+        between: Callable[[], None],
+    ) -> None:
+        """Copies the first `size` rows; PyTorch's error where there is no room for them."""
+        self.size = size
+        self.dtype = str(dtype).removeprefix("torch.")
+        shape = (size, table.dimension)
+        self._vectors = torch.empty(shape, dtype=dtype, device=device)
+        self.bytes = self._vectors.nbytes
+        for part, units in table.unit_parts(size):
+            between()
+            self._vectors[part] = torch.from_numpy(units)
+
+    def mark_deleted(self, rows: NDArray[np.int64]) -> None:
+        """Zeroes rows; those that it does not cover are ignored."""
+        self._vectors[torch.from_numpy(rows[rows < self.size]).to(self._vectors.device)] = 0
+
+    def nearest(
+        self, query: NDArray[np.float32], limit: int, rows: NDArray[np.int64]
+    ) -> NDArray[np.int64]:
+        """At least the `limit` nearest of some rows, and those that tie with the last.
+
+        Args:
+            query: `(d,)`, of unit length or shorter.
+            rows: those that may be returned; all where they are not more than `limit`.
+        """
+        if len(rows) <= limit:
+            return rows
+        device, dtype = self._vectors.device, self._vectors.dtype
+        scores = (self._vectors @ torch.from_numpy(query).to(device, dtype)).float()
+        hidden = torch.ones(self.size, dtype=torch.bool, device=device)
+        hidden[torch.from_numpy(rows).to(device)] = False
+        scores.masked_fill_(hidden, -torch.inf)
+        last = torch.topk(scores, limit).values[-1]
+        near = torch.nonzero(scores >= last - MARGINS[dtype]).squeeze(1)
+        return np.asarray(near.cpu().numpy(), np.int64)
