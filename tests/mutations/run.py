@@ -18,8 +18,8 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
-from bench.reliability import keep
 from tests.mutations.broken import OUTCOMES, ROOT, Broken, read_broken
+from tests.reliability import keep
 
 LIMIT_SECONDS = 400
 TESTS_FAILED = 1

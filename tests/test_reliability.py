@@ -7,8 +7,8 @@ import re
 
 import pytest
 
-from bench.reliability import RUNS, markdown
 from bench.tables import ROOT
+from tests.reliability import RUNS, markdown
 
 STORED = sorted(RUNS.glob("*.json"))
 PAGE = ROOT / "docs" / "reliability.md"

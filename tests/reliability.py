@@ -1,6 +1,6 @@
 """The tables of docs/reliability.md, from what the long runs wrote and never by hand.
 
-`python -m bench.reliability torture=runs/torture.json …` keeps what a run wrote in
+`python -m tests.reliability torture=runs/torture.json …` keeps what a run wrote in
 `docs/figures/reliability/` and writes it between the page's markers `<!-- torture -->` and
 `<!-- /torture -->`.
 """
