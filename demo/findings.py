@@ -9,6 +9,7 @@ from typing import Any
 
 from gmn_client.models import CalibrationState, ModelInfo, QueryAnswer, RankedCrop
 from service.commands.bulk import SourceCrop
+from training.evaluation.served import Label, summarize
 
 OPERATING_POINT, ASKED = "far_1e-2", 0.01
 SHOWN_KNOWN, SHOWN_STRANGERS = 9, 3
@@ -24,24 +25,18 @@ class Finding:
         enrolled: whether the gallery knows this person.
         answer: the service's.
         shown: the first rows of the ranking, best first, each with the gallery's crop.
-        metrics: ranking metrics of the whole ranking, 0 to 1 by name; None for a stranger.
     """
 
     query: SourceCrop
     enrolled: bool
     answer: QueryAnswer
     shown: Sequence[tuple[RankedCrop, SourceCrop]]
-    metrics: Mapping[str, float] | None
 
     @property
-    def name(self) -> str:
-        """The person's name in the gallery, if any."""
-        return str(self.query.identity) if self.enrolled else "a stranger"
-
-    @property
-    def verdict(self) -> str:
-        """The service's, in words."""
-        return self.answer.verdict.replace("_", " ")
+    def labels(self) -> tuple[Label, list[Label], str]:
+        """What the ranking metrics are computed from, as `summarize` takes it."""
+        ranking = [(row.identity, row.camera) for row in self.answer.results]
+        return (self.query.identity, self.query.camera), ranking, self.answer.verdict
 
     @property
     def outcome(self) -> str:
@@ -55,13 +50,6 @@ class Finding:
             right = bool(results) and results[0].identity == self.query.identity
             return "found" if right else "wrong person"
         return "missed"
-
-    @property
-    def tone(self) -> str:
-        """Whether the answer is what a user wants: `good`, `unsure` or `bad`."""
-        if self.outcome in ("found", "right: nobody"):
-            return "good"
-        return "unsure" if self.outcome == "unsure" else "bad"
 
 
 @dataclass(frozen=True)
@@ -107,7 +95,7 @@ class Findings:
         known, strangers, model = self.known, self.strangers, self.model
         outcomes = [one.outcome for one in known]
         milliseconds = sum(one.answer.timing_ms.total for one in self.findings)
-        ranked = [one.metrics for one in known if one.metrics is not None]
+        ranked = summarize(one.labels for one in known)
         return {
             "artefact": model.artefact,
             "terms": str(model.provenance.get("terms", "unknown")),
@@ -117,7 +105,7 @@ class Findings:
             "people": len({crop.identity for crop in self.gallery}),
             "cameras": len({crop.camera for crop in self.gallery}),
             "queries": len(self.findings),
-            **{name: sum(one[name] for one in ranked) / max(1, len(ranked)) for name in METRICS},
+            **{name: ranked[name] or 0.0 for name in METRICS},
             "known": len(known),
             "known_not_matched": outcomes.count("missed") + outcomes.count("unsure"),
             "known_uncertain": outcomes.count("unsure"),
@@ -175,15 +163,4 @@ def judging(findings: Findings) -> str:
         f"{ASKED * strangers:.1f} of {strangers}. The model's thresholds do not fit every camera; "
         "a gallery with 18 named people or more gets its own, some seconds after these are "
         f"enrolled. At the last query: {findings.calibration.basis}"
-    )
-
-
-def chosen(found: Mapping[str, Any]) -> str:
-    """How those who are shown were chosen."""
-    known, strangers = found["known"], found["strangers"]
-    return (
-        f"Shown are {min(SHOWN_KNOWN, known)} of {known} known people and "
-        f"{min(SHOWN_STRANGERS, strangers)} of {strangers} strangers, drawn "
-        f"at random by seed {found['seed']} without regard to the answers. Drawn people "
-        "show nothing of real cameras: docs/results.md has measurements on photographs."
     )

@@ -8,7 +8,7 @@ from importlib.resources import files
 from jinja2 import Environment
 from rich.console import Console
 
-from demo.findings import Findings, chosen, headlines, judging, setting
+from demo.findings import Findings, headlines, judging, setting
 
 
 def render_page(findings: Findings) -> str:
@@ -22,7 +22,6 @@ def render_page(findings: Findings) -> str:
         figures=figures,
         headlines=headlines(figures),
         lead=f"{setting(figures)} {judging(findings)}",
-        chosen=chosen(figures),
         shown=findings.sample(),
     )
 

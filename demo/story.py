@@ -13,7 +13,6 @@ from gmn_client import Client
 from model.problems import InputProblem
 from service.commands.bulk import SourceCrop, enroll_crops
 from service.commands.common import progress_bar
-from training.evaluation.served import rank_figures
 
 PICTURES = 8
 
@@ -104,6 +103,4 @@ def _ask(
 ) -> Finding:
     answer = client.query(crop.read(), top_k=len(enrolled), operating_point=OPERATING_POINT)
     shown = [(row, enrolled[row.crop_id]) for row in answer.results[:PICTURES]]
-    ranked = [(row.identity, row.camera) for row in answer.results]
-    metrics = rank_figures(str(crop.identity), str(crop.camera), ranked)
-    return Finding(crop, known, answer, shown, metrics)
+    return Finding(crop, known, answer, shown)

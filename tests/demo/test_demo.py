@@ -40,7 +40,7 @@ def crop(identity: str) -> SourceCrop:
 
 def answered(identity: str, enrolled: bool, verdict: Verdict) -> Finding:
     answer = QueryAnswer.model_construct(verdict=verdict, results=[])
-    return Finding(crop(identity), enrolled, answer, (), {})
+    return Finding(crop(identity), enrolled, answer, ())
 
 
 def found(findings: tuple[Finding, ...], seed: int, calibration: CalibrationState) -> Findings:
