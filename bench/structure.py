@@ -1,15 +1,16 @@
 """How large the code is, and how long the way of one query and one enrolment through it.
 
-`python -m bench.structure` counts files, lines and long functions of each package, names a circle
-of imports, and serves a gallery in this process while it records which of the project's functions
-one query and one enrolment enter, in how many files and with how many changes of thread. `--list`
-prints these functions in the order in which they are first entered.
+`python -m bench.structure` counts files and lines of each package, names a circle of imports, and
+serves a gallery in this process while it records which of the project's functions one query and one
+enrolment enter, in how many files and with how many changes of thread. `--list` prints these
+functions in the order in which they are first entered.
 """
 
 from __future__ import annotations
 
 import ast
 import contextlib
+import graphlib
 import io
 import itertools
 import os
@@ -21,7 +22,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -30,7 +31,6 @@ from typing import Annotated
 import typer
 
 import gmn
-from bench.circles import import_circle
 from demo.source_crops import read_spec
 from gmn_client import Client, Image
 
@@ -46,7 +46,6 @@ BOUNDS = {
     "files of an enrolment": 37,
     "lines of a function": 60,
 }
-LONGEST_FUNCTION = 60
 READ = (".py", ".lua")
 # A request's last steps, such as the audit log, may come after its answer.
 SETTLE_SECONDS = 0.3
@@ -150,16 +149,13 @@ def summary(entered: Sequence[Entered]) -> dict[str, int]:
 
 
 def sizes(texts: Mapping[Path, str]) -> dict[str, Counter[str]]:
-    """Files, lines and functions over 60 lines of each package, and of its Lua."""
+    """Files and lines of each package, and of its Lua."""
     found: dict[str, Counter[str]] = {}
     outside = Counter[str]()
     for file, text in texts.items():
         top = file.parts[0]
         is_python = file.suffix == ".py"
         one = Counter(files=1, lines=len(text.splitlines()))
-        one["long functions"] = sum(
-            length > LONGEST_FUNCTION for length in (_function_lengths(text) if is_python else ())
-        )
         found.setdefault(top if is_python else f"{top} (Lua)", Counter()).update(one)
         if is_python and top not in ("tests", "model", "training"):
             outside.update(one)
@@ -190,6 +186,41 @@ def circle(texts: Mapping[Path, str]) -> tuple[str, ...]:
     return import_circle(
         {file.as_posix(): text for file, text in texts.items() if file.suffix == ".py"}
     )
+
+
+def import_circle(files: Mapping[str, str]) -> tuple[str, ...]:
+    """A circle of files of which each imports the next; the first is the last again.
+
+    Args:
+        files: by its path below the folder that modules are imported from, what each contains.
+    """
+    modules = {_module(path): path for path in files}
+    imports = {
+        path: {modules[name] for name in _imported(text, modules)} - {path}
+        for path, text in files.items()
+    }
+    try:
+        graphlib.TopologicalSorter(imports).prepare()
+    except graphlib.CycleError as error:
+        # It names what is imported before what imports it.
+        return tuple(reversed(error.args[1]))
+    return ()
+
+
+def _module(path: str) -> str:
+    return path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+
+
+def _imported(text: str, modules: Mapping[str, str]) -> Iterator[str]:
+    """The modules that a file names, at any depth; of `from a import b`, a.b where that is one."""
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name in modules)
+        elif isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                if inner in modules or node.module in modules:
+                    yield inner if inner in modules else str(node.module)
 
 
 def read_files() -> dict[Path, str]:

@@ -175,7 +175,7 @@ class Gallery:
             else:
                 self.own_index.remove(change.row_ids)
         elif isinstance(change, Relabelling) and self.own_index is not None:
-            self.own_index.relabel(change.labels)
+            self.own_index.table.relabel(change.labels)
         if self.own_index is not None:
             self.crops = self.own_index.count
         if self.crops == 0:

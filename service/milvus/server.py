@@ -37,9 +37,8 @@ NUMBERS = ("crop", "grp", "camera")
 class MilvusServer:
     """One server, connected when it is first needed; used from any thread."""
 
-    def __init__(self, url: str, token: str = "") -> None:
+    def __init__(self, url: str) -> None:
         self.url = url
-        self._token = token
         self._lock = threading.Lock()
         self._client: MilvusClient | None = None
 
@@ -185,7 +184,7 @@ class MilvusServer:
     def _connected(self) -> MilvusClient:
         with self._lock:
             if self._client is None:
-                client = MilvusClient(self.url, token=self._token, timeout=SEARCH_SECONDS)
+                client = MilvusClient(self.url, timeout=SEARCH_SECONDS)
                 try:
                     found = str(client.get_server_version(timeout=SEARCH_SECONDS))
                     version = tuple(map(int, re.findall(r"\d+", found)[:2]))

@@ -100,11 +100,6 @@ class MonitoredThreadPool(ThreadPoolExecutor):
         finally:
             self._under_way.remove(own)
 
-    @property
-    def waiting(self) -> int:
-        """Number of calls that have not begun."""
-        return self._work_queue.qsize()
-
     def stuck(self, seconds: float) -> bool:
         """Whether each thread is at a piece of work that has been silent for so long."""
         under_way = tuple(self._under_way)

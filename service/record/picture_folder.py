@@ -40,7 +40,7 @@ class PictureThreads(MonitoredThreadPool):
 
     def submit(self, call: Callable[..., Result], /, *args: Any, **kwargs: Any) -> Future[Result]:
         """Queues a call; raises `RecordUnavailable` where too many wait, or every thread hangs."""
-        if self.waiting >= WAITING_CALLS or self.stuck(STUCK_SECONDS):
+        if self._work_queue.qsize() >= WAITING_CALLS or self.stuck(STUCK_SECONDS):
             raise RecordUnavailable("too many calls wait for the store of images, GMN_IMAGES_URL")
         return super().submit(call, *args, **kwargs)
 

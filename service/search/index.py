@@ -34,7 +34,7 @@ from service.search.gpu import DeviceVectors
 from service.search.index_files import IndexFolder, Stored
 from service.search.product_codes import ProductCodes
 from service.search.stored_table import open_table
-from service.search.table import NamedCrops, RowTable
+from service.search.table import RowTable
 
 log = logging.getLogger(__name__)
 ROWS_PER_CHUNK = 8192
@@ -111,20 +111,12 @@ class GalleryIndex:
             self.table.append(chunk)
             heartbeat()
 
-    def relabel(self, labels: Iterable[CropLabel]) -> None:
-        """Gives crops other labels; unknown and deleted ones are ignored."""
-        self.table.relabel(labels)
-
     def find(self, crop_id: str) -> tuple[CropLabel, NDArray[np.float32]] | None:
         """The label and the feature `(d,)` of a crop; None where it is not there."""
         row = self.table.row_of(crop_id)
         if row is None:
             return None
         return self.table.label(row), self.table.vectors[row].copy()
-
-    def named_crops(self) -> NamedCrops:
-        """Those with an identity, in the order of their age; quick, on the device thread."""
-        return self.table.named_crops()
 
     def remove(self, row_ids: Iterable[int]) -> None:
         """Makes crops unfindable, at once."""

@@ -138,7 +138,7 @@ async def fit_if_due(runtime: Runtime, gallery: Gallery) -> bool:
     await runtime.galleries.wait_for_version(gallery, entry.version)
     threads = runtime.pools.calibration
     if gallery.own_index:
-        crops = await runtime.device.run(gallery.own_index.named_crops)
+        crops = await runtime.device.run(gallery.own_index.table.named_crops)
         left_out = await search_left_out(crops, model, runtime.device, threads)
     else:
         left_out = await search_left_out_outside(runtime, gallery, model)

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.circles import import_circle
-from bench.structure import BOUNDS, circle, measured, read_files, summary
+from bench.structure import BOUNDS, circle, import_circle, measured, read_files, summary
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -193,7 +193,7 @@ def test_a_search_for_groups_finds_the_nearest_crop_of_each_identity(path, peopl
             del crops[row_id]
         else:
             named = replace(crops[row_id].label, identity="renamed")
-            index.relabel([named])
+            index.table.relabel([named])
             crops[row_id] = replace(crops[row_id], label=named)
     if built:
         index.replace(built)
@@ -257,7 +257,7 @@ def test_what_is_removed_added_or_relabelled_while_an_index_is_rewritten_shows_a
     index.remove([151])
     index.add([_crop(201, seed=7)])
     (row,) = np.flatnonzero(index.table.row_ids[: index.table.size] == 152)
-    index.relabel([replace(index.table.label(row), identity="anna", camera="north")])
+    index.table.relabel([replace(index.table.label(row), identity="anna", camera="north")])
     index.replace(built)
     assert _found(index, _crop(0, 150).vector[None], 150) == _found(
         index, _crop(0, 150).vector[None], 150, Filter(exclude_cameras=("none",))
@@ -419,7 +419,7 @@ def test_a_label_that_is_changed_as_a_rewrite_begins_is_filtered_by_the_new_one(
         set_labels(*args)
 
     monkeypatch.setattr(index.table, "_set_labels", meanwhile)
-    index.relabel([CropLabel(30, "crop-30", "ann", "west")])
+    index.table.relabel([CropLabel(30, "crop-30", "ann", "west")])
     index.replace(plan)
     query = np.ones((1, DIMENSION), np.float32)
     assert index.search(query, 9, Filter(cameras=("west",))).row_ids.tolist() == [30]

@@ -53,7 +53,7 @@ def test_a_sample_that_is_the_whole_gallery_finds_what_an_index_of_the_process_f
     runtime = SimpleNamespace(record=lab.record, outside=lab.indexes, pools=pools, device=device)
     gallery = SimpleNamespace(gallery_id=lab.number, index=lab.index_outside)
     with contextlib.closing(lab.record):
-        named = lab.inside().named_crops()
+        named = lab.inside().table.named_crops()
         expected = asyncio.run(search_left_out(named, model, device, threads))
         found = asyncio.run(search_left_out_outside(runtime, gallery, model))
     device.shutdown()
