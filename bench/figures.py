@@ -20,7 +20,7 @@ from typing import Any
 from bench import plan_tables, service_tables
 from bench.tables import ends, percent, publish, save_drawing, table
 from model.provenance import Provenance
-from training.evaluation.figures import projection_figure
+from training.evaluation.charts import projection
 from training.evaluation.results import Projection
 
 METRICS = {"Rank-1": "rank_1", "mAP": "mAP"}
@@ -178,7 +178,7 @@ def main(arguments: list[str]) -> None:
     if name == "premise":
         kept = contents[0]["premise"]
         for found in kept.pop("projections"):
-            drawn = projection_figure(Projection.model_validate(found))
+            drawn = projection(Projection.model_validate(found))
             save_drawing(f"premise-{found['space']}", drawn.svg)
     elif name == "scale":
         kept = {

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from bench.tables import table
-from training.evaluation.drawing import chart, colour_of, dash_of
+from training.evaluation.charts import chart, colour_of, dash_of
 
 Size = dict[str, Any]
 # Columns of the table, by title: what is in them, and its format.
@@ -58,7 +58,7 @@ def drawing(curves: dict[str, list[Size]]) -> str:
                     axes.plot([*drawn], [*drawn.values()], marker="o", label=label, **style)
             axes.set(xscale="log", yscale="log", xlabel="crops", ylabel=title)
             axes.legend()
-    return canvas.drawing.svg
+    return canvas.svg
 
 
 def condense_bench(printed: dict[str, Any]) -> list[dict[str, Any]]:

@@ -39,7 +39,8 @@ KNOWS_NOTHING_OF = {
     "training": ("gmn_client", "service", "demo", "bench", "gmn", *HTTP),
     "training/datasets": MODELS,
     "training/losses": ("training", "model"),
-    "training/evaluation": ("training.trainer", "training.recipe", "training.losses"),
+    # A report reads of a recipe which settings decide, and whose paper's row they are.
+    "training/evaluation": ("training.trainer", "training.losses"),
     "service": ("training", "demo", "bench", "gmn"),
     "service/engine": (*HTTP, *STORAGE, "service.record", "service.gallery", "service.http"),
     "service/record": (*HTTP, *MODELS, "service.engine", "service.gallery", "service.http"),

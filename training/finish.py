@@ -29,7 +29,7 @@ from training.evaluation.evaluating import build_report, evaluate_search
 from training.evaluation.mnet_zero import settle_zero
 from training.evaluation.pair_scores import SearchScores, open_scores
 from training.evaluation.protocols import Search, camera_name, held_out_people
-from training.evaluation.report_page import write_report
+from training.evaluation.report import write_report
 from training.evaluation.results import DatasetResult, EvaluationReport
 from training.evaluation.unseen import unseen_people
 from training.identity import run_identity

@@ -27,6 +27,8 @@ class Published(BaseModel):
         source: paper and table.
         setting: the `--set` that makes this row of the recipe; empty is the recipe as it is.
         parameters_millions, gflops: the cost as the paper counts it.
+        protocol: of domain generalisation, such as `P2`; empty where each test set is the one that
+            is trained on.
         results: by test set.
     """
 
@@ -35,6 +37,7 @@ class Published(BaseModel):
     row: str
     source: str
     setting: str = ""
+    protocol: str = ""
     parameters_millions: float | None = None
     gflops: float | None = None
     results: dict[str, PublishedResult] = {}

@@ -7,7 +7,7 @@ from model.problems import InputProblem
 from training.augmentation import cut_windows, draw_changes
 from training.cost import embedder_cost
 from training.datasets.synthetic import draw_people
-from training.evaluation.papers_section import published_rows
+from training.evaluation.papers import published_rows
 from training.loader import CropCache
 from training.recipe import RECIPES, Recipe, read_recipe
 
@@ -43,7 +43,7 @@ def test_every_published_row_is_a_recipe_or_one_setting_at_the_cost_it_reports(
     row = read_recipe(name).published[number]
     recipe = read_recipe(name, [row.setting] if row.setting else [])
     assert row.results
-    beside = [found["row"] for found in published_rows(recipe.model_dump(mode="json"))]
+    beside = [found.row for found in published_rows(recipe.model_dump(mode="json"))]
     assert row.row in beside
     assert len(beside) == 1 or not row.setting
     if row.gflops is not None:

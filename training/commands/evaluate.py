@@ -15,7 +15,7 @@ from training.commands.progress import progress_bar
 
 if TYPE_CHECKING:
     from training.datasets.record import Dataset
-    from training.evaluation.pictures import SearchPictures
+    from training.evaluation.report import SearchPictures
     from training.evaluation.request import EvaluationRequest
     from training.evaluation.results import EvaluationReport
     from training.evaluation.unseen import Candidate
@@ -196,7 +196,7 @@ def _single(
     """Every set by the one artefact; JSON where there is no console."""
     from model.artefact import load_artefact
     from training.commands.rendering import render_report
-    from training.evaluation.report_page import write_report
+    from training.evaluation.report import write_report
 
     ((name, file),) = files.items()
     report, pictures = request.measure(name, load_artefact(file), datasets, progress_bar)
@@ -220,8 +220,8 @@ def _protocol(
     from model.artefact import load_artefact, shipped_artefacts
     from training.commands.protocol_rendering import render_protocol
     from training.datasets.generalisation import PROTOCOLS
-    from training.evaluation.protocol_page import write_protocol_report
     from training.evaluation.protocol_report import run_protocol
+    from training.evaluation.report import write_protocol_report
     from training.evaluation.unseen import Candidate
 
     if request.features:

@@ -10,7 +10,8 @@ import typer
 from rich.console import Console
 
 if TYPE_CHECKING:
-    from training.evaluation.grouping import Group
+    from training.evaluation.report import ActivationMaps
+    from training.evaluation.runs import Group
 
 
 def report(
@@ -47,39 +48,37 @@ def report(
     Example: gmn report baseline=runs/baseline full=runs/full --out runs/compared
     """
     from training.evaluation.comparison_page import write_comparison
-    from training.evaluation.files import make_folder, replacing
-    from training.evaluation.grouping import group_runs
-    from training.evaluation.report_page import report_page
-    from training.evaluation.run_folder import read_run
+    from training.evaluation.files import make_folder
+    from training.evaluation.report import report_page, write_texts
+    from training.evaluation.runs import group_runs, read_run
 
     folders = [read_run(run) for run in runs]
     groups = group_runs(folders)
     make_folder(out)
-    more = [_maps(groups, maps, crops, device)] if maps else []
+    drawn = _maps(groups, maps, crops, device) if maps else None
     if len(folders) > 1:
-        write_comparison(out, groups, more)
+        write_comparison(out, groups, drawn)
     else:
         only = folders[0]
-        for name, content in (
-            ("report.json", only.report.model_dump_json(indent=2) + "\n"),
-            ("report.html", report_page(only.report, log=only.log, more=more)),
-        ):
-            with replacing(out / name) as beside:
-                beside.write_text(content, encoding="utf-8")
+        page = report_page(only.report, log=only.log, maps=drawn)
+        numbers = only.report.model_dump_json(indent=2) + "\n"
+        write_texts(out, {"report.json": numbers, "report.html": page})
     Console().print(f"Report: {out / 'report.html'}", markup=False, soft_wrap=True)
 
 
-def _maps(groups: Sequence[Group], spec: str, crops: int, device: str) -> str:
+def _maps(groups: Sequence[Group], spec: str, crops: int, device: str) -> ActivationMaps:
     from model.precision import choose_device
     from training.datasets.registry import read_dataset
     from training.evaluation.activation_maps import choose_crops, draw_maps
-    from training.evaluation.map_section import map_section
+    from training.evaluation.report import picture_maps
 
     records = choose_crops(read_dataset(spec), crops)
     chosen = choose_device(device)
-    drawn = {}
-    for group in groups:
+    return picture_maps(
+        records,
         # Seeds of one recipe look alike; the first stands for them.
-        loaded = group.models[0].folders[0].load_artefact()
-        drawn[group.name] = draw_maps(loaded.on(chosen), records)
-    return map_section(records, drawn)
+        {
+            group.name: draw_maps(group.models[0].folders[0].load_artefact().on(chosen), records)
+            for group in groups
+        },
+    )

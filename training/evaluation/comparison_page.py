@@ -1,360 +1,302 @@
-"""Several runs on one self-contained page, and the numbers in the JSON beside it."""
+"""The page of a comparison: several runs in tables, charts and a legend of what the marks mean."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from html import escape
 from pathlib import Path
 from statistics import stdev
+from typing import NamedTuple
 
-from training.evaluation import figures
-from training.evaluation.comparing import compare
-from training.evaluation.comparison import ComparedDataset, ComparedRanking, Comparison
-from training.evaluation.drawing import Drawing
-from training.evaluation.files import replacing
-from training.evaluation.grouping import Group
+from training.evaluation import charts, report_tables
+from training.evaluation.compare import ComparedDataset, ComparedRanking, Comparison, compare
 from training.evaluation.intervals import Estimate
-from training.evaluation.markup import (
-    NOTHING,
-    charts,
-    count,
-    difference,
-    page,
-    paragraph,
-    percent,
-    section,
-    table,
-)
-from training.evaluation.papers_section import Measured, papers_section
-from training.evaluation.training_log import TrainingLog
+from training.evaluation.papers import papers_table
+from training.evaluation.report import ActivationMaps, render, write_texts
+from training.evaluation.runs import Group
+from training.evaluation.tables import Cell, Table, Value, difference
 
 COLUMNS = {"mAP": "mAP", "rank_1": "Rank-1", "mINP": "mINP"}
 COMPARED = {"mAP": "Δ mAP", "rank_1": "Δ Rank-1"}
+ASKED = 0.01
+"""False alarms asked for at the operating point that is compared."""
 
 
-def write_comparison(folder: Path, groups: Sequence[Group], more: Sequence[str] = ()) -> None:
+class DatasetPart(NamedTuple):
+    """What the page shows of one data set."""
+
+    dataset: ComparedDataset
+    legend: str
+    tables: list[Table]
+    charts: list[charts.Chart]
+
+
+def write_comparison(
+    folder: Path, groups: Sequence[Group], maps: ActivationMaps | None = None
+) -> None:
     """Writes `comparison.json` and `report.html` into a folder.
 
     Args:
         folder: made where it is missing.
         groups: as `group_runs` gives them.
-        more: further sections, as HTML.
+        maps: activation maps to show, too.
 
     Raises:
         InputProblem: where the folder cannot be written.
     """
     comparison = compare(groups)
-    for name, content in (
-        ("comparison.json", comparison.model_dump_json(indent=2) + "\n"),
-        ("report.html", comparison_page(comparison, groups, more)),
-    ):
-        with replacing(folder / name) as beside:
-            beside.write_text(content, encoding="utf-8")
+    page = comparison_page(comparison, groups, maps)
+    numbers = comparison.model_dump_json(indent=2) + "\n"
+    write_texts(folder, {"comparison.json": numbers, "report.html": page})
 
 
 def comparison_page(
-    comparison: Comparison, groups: Sequence[Group], more: Sequence[str] = ()
+    comparison: Comparison, groups: Sequence[Group], maps: ActivationMaps | None = None
 ) -> str:
     """The page as HTML text; it loads nothing from elsewhere."""
+    names = [group.name for group in groups]
     models = sum(len(group.models) for group in groups)
     seeds = f", {models} runs" if models > len(groups) else ""
-    return page(
-        " · ".join(group.name for group in groups[:4]) + (" · …" if len(groups) > 4 else ""),
+    return render(
+        "comparison.html",
+        " · ".join(names[:4]) + (" · …" if len(names) > 4 else ""),
         f"{len(groups)} models side by side{seeds}. The first one is what the others differ from.",
-        [
-            *(_dataset(dataset) for dataset in comparison.datasets),
-            _settings(comparison, groups),
-            *more,
-            _premise(groups),
-            papers_section(_measured(groups)),
-            _cost(groups),
-            _curves(groups),
-            _origins(comparison, groups),
-        ],
-        footer="Every figure comes from the runs named above.",
-    )
-
-
-def _dataset(dataset: ComparedDataset) -> str:
-    rows = dataset.rankings
-    parts = [
-        paragraph(
-            f"{escape(dataset.protocol[:1].upper() + dataset.protocol[1:])}, split "
-            f"{escape(dataset.split)}: {dataset.queries:,} queries, {dataset.gallery:,} gallery "
-            f"crops, {dataset.identities:,} identities."
+        "Every figure comes from the runs named above.",
+        parts=[_dataset_part(dataset) for dataset in comparison.datasets],
+        several=len(groups) > 1,
+        settings_table=_settings(comparison, names),
+        maps=maps,
+        premise_table=_premise(groups),
+        beside_papers=papers_table(
+            # Each group's first seed, and everything measured on it.
+            (
+                group.name,
+                group.models[0].report.provenance,
+                [result for run in group.models[0].folders for result in run.report.datasets],
+            )
+            for group in groups
         ),
-        _ranking_table(dataset),
-        _seeds_table(rows),
-        _operating_points(rows),
-        charts([_intervals(rows, metric, title) for metric, title in list(COLUMNS.items())[:2]]),
-    ]
-    return section(dataset.name, parts)
-
-
-def _ranking_table(dataset: ComparedDataset) -> str:
-    rows = dataset.rankings
-    paired = any(row.differences for row in rows)
-    best = {
-        metric: max(row.metrics[metric].mean for row in rows if metric in row.metrics)
-        for metric in COLUMNS
-        if any(metric in row.metrics for row in rows)
-    }
-    header = ["model", "ranking", *COLUMNS.values(), *(COMPARED.values() if paired else ())]
-    note = "95% intervals over people and seeds" if all(row.over_people for row in rows) else ""
-    caption = (
-        f"{note}; Δ: less {dataset.baseline}, percentage points, the same queries; coloured where "
-        "one of the two has several seeds and the interval, over people and seeds, leaves out 0; "
-        "between two single runs it is over people only, and another seed may change it"
-        if paired
-        else note or "95% intervals over queries"
+        cost_table=_cost(groups),
+        curves=_curves(groups),
+        origin_tables=[
+            report_tables.training_data(
+                {group.name: group.models[0].report.provenance for group in groups}
+            ),
+            _artefacts(comparison),
+        ],
     )
-    return table(
+
+
+def _dataset_part(dataset: ComparedDataset) -> DatasetPart:
+    rows = dataset.rankings
+    return DatasetPart(
+        dataset,
+        _legend(dataset),
+        [_ranking(dataset), _seeds(rows), _searches(rows)],
+        [_intervals(rows, metric) for metric in ("mAP", "rank_1")],
+    )
+
+
+def _settings(comparison: Comparison, groups: Sequence[str]) -> Table:
+    return Table(
+        "Settings that are not the same",
+        ["setting", *groups],
+        [[name, *(value or None for value in own)] for name, own in comparison.settings.items()],
+        words=True,
+    )
+
+
+def _legend(dataset: ComparedDataset) -> str:
+    """How to read the page's colours: they mark what the intervals decide, and nothing else."""
+    over_people = all(row.over_people for row in dataset.rankings)
+    intervals = f"Intervals are 95% over {'people and seeds' if over_people else 'queries'}."
+    alarms = "False alarms are red where their whole interval lies above what was asked."
+    if not any(row.differences for row in dataset.rankings):
+        return f"{intervals} {alarms}"
+    return (
+        f"{intervals} Δ: less {dataset.baseline}, percentage points, the same queries. Green is "
+        "better and red worse, where one of the two has several seeds and the interval, over "
+        "people and seeds, leaves out 0; no colour means that nothing is decided. Between two "
+        "single runs the interval is over people only, and another seed may change it, so that "
+        f"it has no colour. {alarms}"
+    )
+
+
+def _ranking(dataset: ComparedDataset) -> Table:
+    rows = dataset.rankings
+    compared = COMPARED if any(row.differences for row in rows) else {}
+    return Table(
         "Ranking, %",
-        header,
+        ["model", "ranking", *COLUMNS.values(), *compared.values()],
         [
             [
-                escape(row.group) + (" <small>peer</small>" if row.peer else ""),
-                escape(row.ranking),
-                *(_metric(row, metric, best) for metric in COLUMNS),
-                *([_delta(row, metric) for metric in COMPARED] if paired else []),
+                Cell(row.group, "peer" if row.peer else ""),
+                row.ranking,
+                *(row.metrics.get(metric) for metric in COLUMNS),
+                *(_delta(row, metric) for metric in compared),
             ]
             for row in rows
         ],
-        caption.strip("; "),
-        kind="named",
+        labels=2,
     )
 
 
-def _metric(row: ComparedRanking, metric: str, best: dict[str, float]) -> str:
-    if metric not in row.metrics:
-        return NOTHING
-    text = percent(row.metrics[metric])
-    return f'<span class="best">{text}</span>' if row.metrics[metric].mean >= best[metric] else text
-
-
-def _delta(row: ComparedRanking, metric: str) -> str:
+def _delta(row: ComparedRanking, metric: str) -> Value:
     if metric not in row.differences:
-        return NOTHING
-    other = f" <small>to {escape(row.against)}</small>" if row.against != row.ranking else ""
-    figure = row.differences[metric]
-    text = difference(figure) if row.over_seeds else percent(figure, "+.1f").replace("-", "−")
-    return text + other
+        return None
+    cell = difference(row.differences[metric])
+    other = f", to {row.against}" if row.against != row.ranking else ""
+    return cell._replace(small=cell.small + other, mark=cell.mark if row.over_seeds else "")
 
 
-def _seeds_table(rows: Sequence[ComparedRanking]) -> str:
-    return table(
+def _seeds(rows: Sequence[ComparedRanking]) -> Table:
+    def cells(values: Sequence[float]) -> tuple[str, str]:
+        each = " · ".join(f"{100 * value:.1f}" for value in values)
+        return each, f"± {100 * stdev(values):.1f}"
+
+    return Table(
         "Seeds, %",
         ["model", "ranking", "runs", "mAP of each", "spread", "Rank-1 of each", "spread"],
         [
             [
-                escape(row.group),
-                escape(row.ranking),
-                str(len(row.seeds["mAP"])),
-                *(
-                    cell
-                    for metric in ("mAP", "rank_1")
-                    for cell in (
-                        " · ".join(f"{100 * value:.1f}" for value in row.seeds[metric]),
-                        f"± {100 * stdev(row.seeds[metric]):.1f}",
-                    )
-                ),
+                *(row.group, row.ranking, len(row.seeds["mAP"])),
+                *(*cells(row.seeds["mAP"]), *cells(row.seeds["rank_1"])),
             ]
             for row in rows
             if row.seeds
         ],
         "spread: one standard deviation over seeds",
-        kind="named",
+        labels=2,
     )
 
 
-def _operating_points(rows: Sequence[ComparedRanking]) -> str:
-    return table(
+def _searches(rows: Sequence[ComparedRanking]) -> Table:
+    return Table(
         "Searches where one false alarm in a hundred was asked, %",
         ["model", "ranking", "obtained", "people found"],
         [
             [
-                escape(row.group),
-                escape(row.ranking),
-                percent(row.false_alarm_rate, ".2f"),
-                percent(row.detection_rate),
+                row.group,
+                row.ranking,
+                report_tables.obtained(row.false_alarm_rate, ASKED),
+                row.detection_rate,
             ]
             for row in rows
-            if row.false_alarm_rate is not None and row.detection_rate is not None
+            if row.false_alarm_rate is not None
         ],
         "intervals over people",
-        kind="named",
+        labels=2,
     )
 
 
-def _intervals(rows: Sequence[ComparedRanking], metric: str, title: str) -> Drawing:
+def _intervals(rows: Sequence[ComparedRanking], metric: str) -> charts.Chart:
     shown: list[tuple[str, str, Estimate, Sequence[float]]] = [
-        (row.group, "peer" if row.peer else row.ranking, row.metrics[metric], row.seeds[metric])
-        if row.seeds
-        else (row.group, "peer" if row.peer else row.ranking, row.metrics[metric], ())
-        for row in rows
-        if metric in row.metrics
-    ]
-    return figures.interval_figure(title, shown)
-
-
-def _settings(comparison: Comparison, groups: Sequence[Group]) -> str:
-    if len(groups) < 2:
-        return ""
-    found = table(
-        "Settings that are not the same",
-        ["setting", *(escape(group.name) for group in groups)],
-        [
-            [f"<code>{escape(name)}</code>", *(escape(value) or NOTHING for value in values)]
-            for name, values in comparison.settings.items()
-        ],
-        kind="words",
-    )
-    return section("What differs", [found or paragraph("No setting differs.")])
-
-
-def _measured(groups: Sequence[Group]) -> list[Measured]:
-    """Each group's first seed and everything measured on it."""
-    return [
         (
-            group.name,
-            group.models[0].recipe,
-            [result for run in group.models[0].folders for result in run.report.datasets],
+            row.group,
+            "peer" if row.peer else row.ranking,
+            row.metrics[metric],
+            row.seeds.get(metric, ()),
         )
-        for group in groups
+        for row in rows
     ]
+    return charts.intervals(COLUMNS[metric], shown)
 
 
-def _premise(groups: Sequence[Group]) -> str:
-    rows = []
-    for group in groups:
-        premises = [run.report.premise for model in group.models for run in model.folders]
-        rows += [
+def _premise(groups: Sequence[Group]) -> Table:
+    return Table(
+        "Domain gap",
+        [
+            *("model", "domains", "classifier, instances, %", "classifier, pairs, %"),
+            *("difference", "MMD², instances", "MMD², pairs"),
+        ],
+        [
             [
-                escape(group.name),
-                escape(" – ".join(gap.domains)),
-                percent(gap.instance.classifier),
-                percent(gap.pair.classifier),
+                group.name,
+                " – ".join(gap.domains),
+                gap.instance.classifier,
+                gap.pair.classifier,
                 difference(gap.classifier_difference, -1),
-                f"{gap.instance.mmd:.4f} <small>chance {gap.instance.mmd_by_chance:.4f}</small>",
-                f"{gap.pair.mmd:.4f} <small>chance {gap.pair.mmd_by_chance:.4f}</small>",
+                *(
+                    Cell(f"{space.mmd:.4f}", f"chance {space.mmd_by_chance:.4f}")
+                    for space in (gap.instance, gap.pair)
+                ),
             ]
-            for premise in premises
-            if premise is not None
-            for gap in premise.gaps
-        ]
-    if not rows:
-        return ""
-    header = [
-        "model",
-        "domains",
-        "classifier, instances, %",
-        "classifier, pairs, %",
-        "difference",
-        "MMD², instances",
-        "MMD², pairs",
-    ]
-    return section(
-        "The premise: is the domain gap smaller in pair space?",
-        [table("Domain gap", header, rows, "50% is chance; a difference below 0 means yes")],
+            for group in groups
+            for model in group.models
+            for run in model.folders
+            if run.report.premise is not None
+            for gap in run.report.premise.gaps
+        ],
+        "50% is chance; a difference below 0 means yes",
+        labels=2,
     )
 
 
-def _cost(groups: Sequence[Group]) -> str:
-    rows = []
+def _cost(groups: Sequence[Group]) -> Table:
+    rows: list[list[Value]] = []
     for group in groups:
         runs = [run for model in group.models for run in model.folders]
         cost = next((run.report.cost for run in reversed(runs) if run.report.cost), None)
         speeds = [run.log.crops_per_second for run in runs if run.log.crops_per_second]
-        if cost is None and not speeds:
-            continue
-        rows.append(
-            [
-                escape(group.name),
-                count(cost.embedder_parameters) if cost else NOTHING,
-                count(cost.embedder_multiply_adds) if cost else NOTHING,
-                count(cost.metric_network_parameters) if cost else NOTHING,
-                f"{speeds[-1]:,.0f}" if speeds else NOTHING,
-                f"{cost.crops_per_second:,.0f}" if cost and cost.crops_per_second else NOTHING,
+        sizes: list[Value] = [None] * 3
+        if cost is not None:
+            sizes = [
+                report_tables.rounded(cost.embedder_parameters),
+                report_tables.rounded(cost.embedder_multiply_adds),
+                report_tables.rounded(cost.metric_network_parameters),
             ]
-        )
-    header = [
-        "model",
-        "embedder, parameters",
-        "multiply-adds a crop",
-        "M-Net, parameters",
-        "training, crops/s",
-        "embedding, crops/s",
-    ]
-    found = table("Networks and speed", header, rows, "speeds as measured in each run")
-    return section("Cost", [found]) if rows else ""
-
-
-def _curves(groups: Sequence[Group]) -> str:
-    logs: dict[str, TrainingLog] = {}
-    for group in groups:
-        for model in group.models:
-            found = [run.log for run in model.folders if run.log.losses]
-            if found:
-                logs[model.name] = found[0]
-    drawings = []
-    for kind, what in (("losses", "loss"), ("gradient_norms", "gradient norm")):
-        terms = dict.fromkeys(term for log in logs.values() for term in getattr(log, kind))
-        for term in terms:
-            series = {
-                name: getattr(log, kind)[term]
-                for name, log in logs.items()
-                if term in getattr(log, kind)
-            }
-            title = f"{term}: {what}"
-            drawings.append(figures.curve_figure(title, what, series, f"{title} over the epochs"))
-    if not drawings:
-        return ""
-    return section(
-        "Training",
+        embedding = cost.crops_per_second if cost else None
+        if cost or speeds:
+            rows.append(
+                [
+                    *(group.name, *sizes),
+                    f"{speeds[-1]:,.0f}" if speeds else None,
+                    f"{embedding:,.0f}" if embedding else None,
+                ]
+            )
+    return Table(
+        "Networks and speed",
         [
-            paragraph("Norms are of each term's gradient at the embedding.", "note"),
-            charts(drawings),
+            *("model", "embedder, parameters", "multiply-adds a crop", "M-Net, parameters"),
+            *("training, crops/s", "embedding, crops/s"),
         ],
+        rows,
+        "speeds as measured in each run",
     )
 
 
-def _origins(comparison: Comparison, groups: Sequence[Group]) -> str:
-    data = [
-        [
-            escape(group.name),
-            escape(one.name),
-            f"{one.crops:,}",
-            f"{one.identities:,}",
-            f"{one.cameras:,}",
-            escape(one.terms),
-        ]
+def _curves(groups: Sequence[Group]) -> list[charts.Chart]:
+    """Every loss term and gradient norm, a line for each run that has it."""
+    logs = {
+        model.name: run.log
         for group in groups
-        for one in group.models[0].folders[0].report.provenance.data
-    ]
-    return section(
-        "Runs and their data",
+        for model in group.models
+        for run in reversed(model.folders)
+        if run.log.losses
+    }
+    drawn = []
+    for kind, what in (("losses", "loss"), ("gradient_norms", "gradient norm")):
+        curves = {name: getattr(log, kind) for name, log in logs.items()}
+        for term in dict.fromkeys(term for own in curves.values() for term in own):
+            lines = {name: own[term] for name, own in curves.items() if term in own}
+            title = f"{term}: {what}"
+            drawn.append(charts.training_curves(title, what, lines, f"{title} over the epochs"))
+    return drawn
+
+
+def _artefacts(comparison: Comparison) -> Table:
+    return Table(
+        "Artefacts",
+        ["run", "seed", "made", "folders", "artefact", "commit"],
         [
-            table(
-                "Training data",
-                ["model", "set", "crops", "identities", "cameras", "terms"],
-                data,
-                kind="words",
-            ),
-            table(
-                "Artefacts",
-                ["run", "seed", "made", "folders", "artefact", "commit"],
-                [
-                    [
-                        escape(run.name),
-                        NOTHING if run.seed is None else str(run.seed),
-                        escape(run.created_at[:16].replace("T", " ")),
-                        escape(", ".join(run.folders)),
-                        f"<code>{escape(run.artefact_fingerprint[:12])}</code>",
-                        f"<code>{escape((run.commit or NOTHING)[:10])}</code>",
-                    ]
-                    for run in comparison.runs
-                ],
-                kind="words",
-            ),
+            [
+                run.name,
+                None if run.seed is None else str(run.seed),
+                run.created_at[:16].replace("T", " "),
+                ", ".join(run.folders),
+                run.artefact_fingerprint[:12],
+                run.commit and run.commit[:10],
+            ]
+            for run in comparison.runs
         ],
+        words=True,
     )

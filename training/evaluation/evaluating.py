@@ -270,4 +270,5 @@ def build_report(
         },
         datasets=results,
         cost=network_cost(description, results),
+        default_scoring=description.default_scoring,
     )

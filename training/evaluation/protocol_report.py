@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,12 +13,16 @@ from model.problems import InputProblem
 from training.datasets.generalisation import Protocol
 from training.datasets.record import Dataset
 from training.evaluation.intervals import Estimate, average_intervals
+from training.evaluation.papers import data_differences, people_differences
 from training.evaluation.query_values import QueryValues
+from training.evaluation.report_tables import METRICS
 from training.evaluation.results import EvaluationReport
+from training.evaluation.tables import Cell, Table, Value, difference, percent
 from training.evaluation.unseen import Candidate, choose_unseen
 
 PUBLISHED = Path(__file__).with_name("published.toml")
-BASE = "cosine"
+BASE, AVERAGE = "cosine", "average"
+Form = Callable[[Estimate], Cell]
 
 
 class PublishedFigures(BaseModel):
@@ -126,6 +130,74 @@ def published_rows(protocol: str) -> list[PublishedRow]:
     return [row for row in rows if row.protocol == protocol]
 
 
+def metric_tables(report: ProtocolReport) -> list[Table]:
+    """A table for each ranking, sets as rows; then the differences on average."""
+    first = report.reports[0].datasets[0].scorings
+    tables = []
+    for name, average in report.averages.items():
+        if name not in first:
+            continue
+        rows: list[list[Value]] = [
+            [
+                Cell(result.name, link=f"{result.name}/report.html"),
+                own.artefact,
+                *(result.scorings[name].metrics[metric] for metric in METRICS),
+            ]
+            for own in report.reports
+            for result in own.datasets
+        ]
+        rows.append([AVERAGE, "", *(average[metric] for metric in METRICS)])
+        columns = ["tested on", "artefact", *METRICS.values()]
+        tables.append(Table(f"{name}, %", columns, rows, labels=2))
+    differences = Table(
+        "Average difference over the same queries, percentage points",
+        ["", *METRICS.values()],
+        [
+            [name, *(difference(apart[metric]) for metric in METRICS)]
+            for name, apart in report.differences.items()
+        ],
+    )
+    return [*tables, differences]
+
+
+def table_beside_papers(report: ProtocolReport) -> Table:
+    """This run's rankings and differences on every set, and below them papers' figures."""
+    results = [result for own in report.reports for result in own.datasets]
+    names = [result.name for result in results]
+    others = {name for row in report.published for name in row.results} - {*names, AVERAGE}
+    columns = [*names, *sorted(others), AVERAGE]
+
+    def row(name: str, sets: Sequence[Mapping[str, Estimate]], form: Form) -> list[Value]:
+        found = dict(zip([*names, AVERAGE], sets, strict=True))
+        return [name, *(_both(found[one], form) if one in found else None for one in columns)]
+
+    rows = [
+        row(
+            f"{name}, this run",
+            [*((own.scorings | own.peers)[name].metrics for own in results), average],
+            percent,
+        )
+        for name, average in report.averages.items()
+    ]
+    rows += [
+        row(f"{name}, this run", [*(own.differences[name] for own in results), average], difference)
+        for name, average in report.differences.items()
+    ]
+    for paper in report.published:
+        known = (paper.results.get(name) for name in columns)
+        rows.append(
+            [paper.row, *(f"{own.mAP:.1f} / {own.rank_1:.1f}" if own else None for own in known)]
+        )
+    cited = "; ".join(dict.fromkeys(row.source for row in report.published))
+    note = "intervals are mAP's" + (f"; papers' rows: {cited}" if cited else "")
+    return Table("mAP / Rank-1, %", ["", *columns], rows, note)
+
+
+def _both(metrics: Mapping[str, Estimate], form: Form) -> Cell:
+    first, second = form(metrics["mAP"]), form(metrics["rank_1"])
+    return first._replace(text=f"{first.text} / {second.text}")
+
+
 def _in_all(values: Sequence[QueryValues]) -> list[str]:
     """The rankings that every set has."""
     return [
@@ -153,26 +225,9 @@ def _remarks(protocol: Protocol, candidate: Candidate, dataset: Dataset) -> list
     sources = set(protocol.sources) - {dataset.name}
     if not sources:
         return []
-    provenance, found = candidate.description.provenance, []
-    known = {data.name for data in provenance.data}
-    if known != sources:
-        found.append(
-            f"on {', '.join(sorted(known)) or 'nothing that it names'}; protocol {protocol.name} "
-            f"trains on {', '.join(sorted(sources))}"
-        )
-    for data in provenance.data:
-        tested = data.splits is not None and bool({"query", "gallery"} & set(data.splits))
-        # A set without splits trains whole by every protocol.
-        if data.splits is not None and tested != protocol.test_images:
-            found.append(
-                f"on the {', '.join(data.splits)} images of {data.name}; protocol {protocol.name} "
-                f"trains on {'the test images, too' if protocol.test_images else 'train alone'}"
-            )
-    held_out = provenance.held_out.get("fraction", 0.0)
-    if held_out:
-        found.append(f"on {1 - held_out:.0%} of the people; the protocol trains on all")
-    limit = provenance.recipe.get("sampling", {}).get("identities_per_set")
-    if limit:
-        found.append(f"on at most {limit:,} people of each set; the protocol trains on all")
+    provenance = candidate.description.provenance
+    found = data_differences(
+        f"protocol {protocol.name}", sources, protocol.test_images, provenance
+    ) + people_differences(provenance)
     start = f"{candidate.name}, measured on {dataset.name}, was trained"
     return [f"{start} {difference}." for difference in found]

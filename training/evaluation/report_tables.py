@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
+from model.provenance import Provenance
 from training.evaluation.intervals import Estimate
 from training.evaluation.results import (
+    CostResult,
     DatasetResult,
-    OperatingPointResult,
+    MultiShotResult,
+    PremiseResult,
     ScoringResult,
 )
 from training.evaluation.tables import NOTHING, Cell, Table, Value, difference, percent
+from training.evaluation.training_log import TrainingLog
 
 METRICS = {
     "mAP": "mAP (step)",
@@ -108,21 +113,20 @@ def operating_points(result: DatasetResult) -> Table:
             [
                 f"{name} {point.name}",
                 f"{100 * point.asked:g}",
-                obtained(point),
+                obtained(point.false_alarm_rate, point.asked),
                 point.detection_rate,
                 f"{point.threshold:.4g}",
             ]
             for name, own in result.scorings.items()
             for point in own.operating_points
         ],
-        "intervals over people; red where more false alarms than asked are certain",
+        "intervals over people; red where the whole interval lies above what was asked",
     )
 
 
-def obtained(point: OperatingPointResult) -> Cell:
-    """The false-alarm rate, marked where its whole interval lies above the one asked for."""
-    cell = percent(point.false_alarm_rate, ".2f")
-    return cell._replace(mark="bad") if point.false_alarm_rate.low > point.asked else cell
+def obtained(rate: Estimate, asked: float) -> Cell:
+    """A false-alarm rate, marked where its whole interval lies above the one asked for."""
+    return percent(rate, ".2f")._replace(mark="bad" if rate.low > asked else "")
 
 
 def half_enrolled(result: DatasetResult) -> Table:
@@ -157,6 +161,146 @@ def verification(result: DatasetResult) -> Table:
         ],
         "intervals over people",
     )
+
+
+def several_crops(shot: MultiShotResult) -> Table:
+    """The rankings of multi-shot queries."""
+    note = f"{shot.queries:,} queries of {shot.crops_per_query:.1f} crops on average"
+    return ranking(f"Several crops a query ({shot.how}), %", shot.scorings, note)
+
+
+def premise(found: PremiseResult) -> Table:
+    """The gap of every two domains in both spaces."""
+    return Table(
+        "Domain gap",
+        [
+            *("domains", "space", "MMD²", "by chance", "× chance", "same domain"),
+            *("classifier, %", "same domain, %"),
+        ],
+        [
+            [
+                " – ".join(gap.domains),
+                name,
+                f"{space.mmd:.4f}".replace("-", "−"),
+                f"{space.mmd_by_chance:.4f}",
+                f"{space.times_chance:.1f}",
+                f"{space.mmd_same_domain:.4f}".replace("-", "−"),
+                space.classifier,
+                f"{100 * space.classifier_same_domain:.1f}",
+            ]
+            for gap in found.gaps
+            for name, space in (("instance", gap.instance), ("pair", gap.pair))
+        ],
+        "same domain: between two halves of one",
+        labels=2,
+    )
+
+
+def networks(cost: CostResult) -> Table:
+    """Size and work."""
+    embedder = (cost.embedder_parameters, cost.embedder_multiply_adds)
+    pair = (cost.metric_network_parameters, cost.pair_multiply_adds)
+    rows = [("embedder, one crop", *embedder), ("M-Net, one pair", *pair)]
+    return Table(
+        "Networks",
+        ["", "parameters", "multiply-adds"],
+        [[name, rounded(size), rounded(work)] for name, size, work in rows if size],
+        "a multiplication with its addition counts once, as the papers count FLOPs",
+    )
+
+
+def speeds(cost: CostResult) -> Table:
+    """What this run did in a second."""
+    rows = (
+        ("crops a second, decoded and embedded", cost.crops_per_second),
+        ("pairs a second, scored by M-Net", cost.pairs_per_second),
+    )
+    found = [[name, f"{rate:,.0f}"] for name, rate in rows if rate is not None]
+    return Table("Speed in this run", ["", "a second"], found)
+
+
+def rounded(number: float) -> str:
+    """A large number in thousands, millions or billions, three digits of it."""
+    for size, name in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= size:
+            return f"{number / size:.3g} {name}"
+    return f"{number:.3g}"
+
+
+def validation(log: TrainingLog) -> Table:
+    """The figures of every epoch that was measured."""
+    curves = {
+        f"{name} {metric}": values
+        for name in log.mean_average_precision
+        for metric, (_, values) in (
+            ("mAP", log.mean_average_precision[name]),
+            ("Rank-1", log.rank_1[name]),
+        )
+    }
+    epochs = next(iter(log.mean_average_precision.values()), ((), ()))[0]
+    return Table(
+        "Held-out people while training, %",
+        ["epoch", *curves],
+        [
+            [f"{epoch:g}", *(f"{100 * values[row]:.1f}" for values in curves.values())]
+            for row, epoch in enumerate(epochs)
+        ],
+        "a part of the people held out",
+    )
+
+
+def training_data(models: Mapping[str, Provenance]) -> Table:
+    """What went into some artefacts, by their names; a single one has no column of its own."""
+    several = len(models) > 1
+    return Table(
+        "Training data",
+        [*(["model"] if several else []), "set", "crops", "identities", "cameras", "terms"],
+        [
+            [
+                *([name] if several else []),
+                *(data.name, data.crops, data.identities, data.cameras, data.terms),
+            ]
+            for name, provenance in models.items()
+            for data in provenance.data
+        ],
+        words=True,
+    )
+
+
+def sources(provenance: Provenance) -> Table:
+    """Initial weights and teachers."""
+    return Table(
+        "Weights from elsewhere",
+        ["weights", "role", "trained on", "terms"],
+        [
+            [
+                source.name,
+                source.role,
+                ", ".join([*(data.name for data in source.data), *source.documented_data])
+                or "not documented",
+                source.terms or None,
+            ]
+            for source in provenance.all_sources
+        ],
+        words=True,
+    )
+
+
+def settings(recipe: Mapping[str, Any]) -> Table:
+    """A recipe's every setting by its dotted name."""
+    rows = [[name, str(value)] for name, value in dotted(recipe).items()]
+    return Table("Every setting", ["setting", "value"], rows, words=True)
+
+
+def dotted(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by their dotted names, as `--set` takes them."""
+    found: dict[str, Any] = {}
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            found |= dotted(value, f"{prefix}{key}.")
+        else:
+            found[f"{prefix}{key}"] = value
+    return found
 
 
 def with_peers(result: DatasetResult) -> dict[str, ScoringResult]:

@@ -16,10 +16,10 @@ from training.evaluation.embedding import ProgressBar
 from training.evaluation.evaluating import build_report, evaluate_search
 from training.evaluation.multi_shot import Pooling
 from training.evaluation.peers import Peer
-from training.evaluation.pictures import SearchPictures, picture_rank_lists
 from training.evaluation.premise import measure_premise, sample_couples
 from training.evaluation.protocols import Search, held_out_people
 from training.evaluation.random_splits import usual_search
+from training.evaluation.report import SearchPictures, picture_rank_lists
 from training.evaluation.results import EvaluationReport, PremiseResult
 from training.evaluation.searching import needs_metric_network
 from training.evaluation.stored_features import StoredFeatures

@@ -189,6 +189,11 @@ class SpaceGap(BaseModel):
     classifier: Estimate
     classifier_same_domain: float
 
+    @property
+    def times_chance(self) -> float:
+        """How many times what chance makes of it the discrepancy is."""
+        return self.mmd / self.mmd_by_chance if self.mmd_by_chance > 0 else float("inf")
+
 
 class DomainGap(BaseModel):
     """Two domains in instance and in pair space, seen through the same crops.
@@ -327,6 +332,7 @@ class EvaluationReport(BaseModel):
         cost: None in reports of older versions.
         premise: where it was measured.
         checkpoint: which weights of its run were measured; empty for an evaluation.
+        default_scoring: the ranking that the artefact answers by; empty in older reports.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -344,3 +350,4 @@ class EvaluationReport(BaseModel):
     cost: CostResult | None = None
     premise: PremiseResult | None = None
     checkpoint: str = ""
+    default_scoring: str = ""

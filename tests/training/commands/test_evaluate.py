@@ -8,6 +8,7 @@ import typer
 from PIL import Image
 from typer.testing import CliRunner
 
+from model.artefact import load_artefact
 from model.problems import InputProblem
 from training.commands.embed import embed
 from training.commands.evaluate import evaluate
@@ -74,6 +75,27 @@ def test_the_page_stands_alone_and_says_what_the_weights_may_be_used_for(report)
     assert not re.search(r'(?:src|href)="(?!#)|url\((?!#)', page)
     assert "<img" not in page
     assert page.count("<svg") == 6
+
+
+def test_the_first_figure_of_a_page_is_of_the_artefacts_default_ranking(
+    app, tiny_artefact, manifest, tmp_path
+):
+    artefact = load_artefact(tiny_artefact)
+    default = artefact.description.default_scoring
+    asked = [*artefact.description.scorings, "k_reciprocal"]
+    assert default != asked[-1]
+    words = ["--data", f"manifest:{manifest}", "--scoring", ",".join(asked), "--out", tmp_path]
+    assert run(app, tiny_artefact, *words).exit_code == 0
+    first = re.search(r'<div class="tile"><b>([\d.]+)%</b><span>(.*?)</span>', page_of(tmp_path))
+    assert first is not None
+    assert first[2] == f"mAP, {default}, people"
+    report = json.loads((tmp_path / "report.json").read_text())
+    figure = report["datasets"][0]["scorings"][default]["metrics"]["mAP"]["mean"]
+    assert float(first[1]) == pytest.approx(100 * figure, abs=0.051)
+
+
+def page_of(folder: Path) -> str:
+    return (folder / "report.html").read_text()
 
 
 def test_one_scoring_alone_can_be_asked_for(app, tiny_artefact, manifest):

@@ -16,8 +16,8 @@ from model.problems import InputProblem
 from model.provenance import TrainingData
 from training.commands.evaluate import ProtocolName, evaluate
 from training.commands.protocol_rendering import render_protocol
-from training.evaluation.protocol_page import protocol_page
 from training.evaluation.protocol_report import ProtocolReport, published_rows
+from training.evaluation.report import protocol_page
 from training.recipe import RECIPES
 
 

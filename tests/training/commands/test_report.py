@@ -76,6 +76,8 @@ def runs(tiny_artefact, manifest, tmp_path_factory) -> Path:
         ("other", 1, "something_else", 0.3),
     ):
         recipe = {"name": "drawn", "seed": seed, "embedder": {"backbone": backbone}}
+        # Neither what no weight depends on nor a paper's figures make another recipe.
+        recipe |= {"workers": seed, "log_every_steps": 5 * seed, "published": [{"row": name}]}
         provenance = tiny.description.provenance.model_copy(update={"recipe": recipe})
         description = tiny.description.model_copy(update={"provenance": provenance})
         changed = load_artefact(tiny_artefact)
@@ -147,6 +149,29 @@ def test_two_single_runs_get_no_verdict_since_a_seed_may_be_the_difference(runs,
     ranking = page[page.index("Ranking, %") : page.index("</table>", page.index("Ranking, %"))]
     assert 'class="good"' not in ranking
     assert 'class="bad"' not in ranking
+
+
+def test_only_what_an_interval_decides_is_marked(runs, compared, tmp_path):
+    page = compared[1]
+    assert "Green is better and red worse" in page
+    assert 'class="best"' not in page
+    ranking = page[page.index("Ranking, %") : page.index("</table>", page.index("Ranking, %"))]
+    rows = compared[0]["datasets"][0]["rankings"]
+    decided = [
+        "good" if one["mean"] > 0 else "bad"
+        for row in rows
+        for metric in ("mAP", "rank_1")
+        if (one := row["differences"].get(metric)) and not one["low"] <= 0 <= one["high"]
+    ]
+    assert re.findall(r'<span class="(\w+)">', ranking) == decided
+    # Certainly more false alarms than the one in a hundred that was asked for.
+    found = json.loads((runs / "plain-1" / "report.json").read_text())
+    for point in found["datasets"][0]["scorings"]["cosine"]["operating_points"]:
+        point["false_alarm_rate"] = {"mean": 0.25, "low": 0.125, "high": 0.375}
+    (tmp_path / "alarms").mkdir()
+    (tmp_path / "alarms" / "report.json").write_text(json.dumps(found))
+    report([str(tmp_path / "alarms"), str(runs / "other")], out=tmp_path / "page")
+    assert '<span class="bad">25.00' in (tmp_path / "page" / "report.html").read_text()
 
 
 def test_only_settings_that_differ_are_listed(compared):

@@ -1,0 +1,30 @@
+"""The pages of `gmn evaluate` and `gmn report` in a real browser."""
+
+import csv
+from typing import Any
+
+from tests.conftest import draw_crops
+from training.commands.evaluate import MultiShot, evaluate
+from training.commands.report import report
+
+
+def test_no_table_is_cut_off_on_a_page_of_1280_pixels(browser: Any, tiny_artefact, tmp_path):
+    for number, crop in enumerate(crops := draw_crops()):
+        (tmp_path / f"{number}.png").write_bytes(crop.png)
+    with (tmp_path / "people.csv").open("w", newline="") as file:
+        rows = [(f"{number}.png", one.identity, one.camera) for number, one in enumerate(crops)]
+        csv.writer(file).writerows([("path", "identity", "camera"), *rows])
+    data, out = [f"manifest:{tmp_path}/people.csv"], tmp_path / "page"
+    scorings = "cosine,mnet,fused,k_reciprocal"
+    evaluate([str(tiny_artefact)], data, scoring=scorings, multi_shot=MultiShot.MEAN, out=out)
+    report([f"first={out}", f"second={out}"], out=tmp_path / "compared")
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    for place in (out, tmp_path / "compared"):
+        page.goto(f"file://{place}/report.html")
+        tables = page.eval_on_selector_all(
+            ".wide",
+            "all => all.map(one => [one.innerText, one.scrollWidth - one.clientWidth])",
+        )
+        assert [text for text, hidden in tables if hidden > 0] == []
+        assert len(tables) > 3
+    page.close()

@@ -1,0 +1,427 @@
+"""The charts of a report as SVG text: no display, and no lasting state of matplotlib's.
+
+Colours are the page's CSS variables, so that a chart turns light or dark with its page; text is
+text, in the page's font.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from html import escape
+from itertools import count
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator
+
+from training.evaluation.intervals import Estimate
+from training.evaluation.results import (
+    DatasetResult,
+    Projection,
+    ScoreDistribution,
+    ScoringResult,
+)
+
+INK, SOFT, LINE = "#1b2430", "#5a6675", "#dde3ea"
+SERIES = (
+    "#1f5fa8",
+    "#c2541b",
+    "#2b8a4b",
+    "#7a4fa3",
+    "#8a6d00",
+    "#b03a6a",
+    "#0e7c86",
+    "#4f6272",
+)
+VARIABLES = {INK: "ink", SOFT: "soft", LINE: "line"} | {
+    colour: f"series-{number}" for number, colour in enumerate(SERIES, 1)
+}
+DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)))
+WIDTH, HEIGHT = 4.8, 3.1
+POINTS_PER_INCH = 72
+
+STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "font.family": "sans-serif",
+    "font.size": 9.5,
+    "axes.edgecolor": SOFT,
+    "axes.labelcolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": LINE,
+    "grid.linewidth": 0.7,
+    "xtick.color": SOFT,
+    "ytick.color": SOFT,
+    "text.color": INK,
+    "lines.linewidth": 1.8,
+    "lines.markersize": 5,
+    "legend.frameon": False,
+    "legend.fontsize": 8.5,
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    "savefig.facecolor": "none",
+}
+
+
+PERCENT = FuncFormatter(lambda value, _: f"{100 * value:.5g}%")
+PLAIN = FuncFormatter(lambda value, _: f"{value:g}")
+
+Lines = Mapping[str, tuple[Sequence[float], Sequence[float]]]
+"""By name, where a line's points lie across and up."""
+
+
+@dataclass
+class Chart:
+    """One chart.
+
+    Attributes:
+        title: its caption.
+        note: what else a reader must know, or nothing.
+        figure, axes: to draw on.
+        svg: the element, as text, once its block has ended.
+    """
+
+    title: str
+    note: str
+    figure: Figure
+    axes: Axes
+    svg: str = ""
+
+
+@contextmanager
+def chart(
+    title: str,
+    across: str,
+    up: str,
+    alt: str,
+    note: str = "",
+    size: tuple[float, float] = (WIDTH, HEIGHT),
+) -> Iterator[Chart]:
+    """A chart in the report's style; draw on `axes` inside the block.
+
+    Args:
+        title: its caption.
+        across, up: what the axes show.
+        alt: what the chart shows, for those who do not see it.
+        note: what else a reader must know.
+        size: width and height, inches.
+    """
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=size, layout="constrained")
+        axes = figure.add_subplot()
+        axes.set(xlabel=across, ylabel=up)
+        axes.set_axisbelow(True)
+        drawn = Chart(title, note, figure, axes)
+        yield drawn
+        drawn.svg = _svg(figure, alt)
+
+
+def cmc(result: DatasetResult) -> Chart:
+    """Share of queries whose first true match is at rank k or better."""
+    rankings = result.scorings | result.peers
+    caption = ", ".join(f"{name} {100 * scoring.cmc[0]:.1f}%" for name, scoring in rankings.items())
+    with chart(
+        "First true match at rank k or better",
+        "rank k",
+        "share of queries",
+        f"Cumulative matching curves; at rank 1: {caption}",
+    ) as drawn:
+        curves = {name: scoring.cmc for name, scoring in rankings.items()}
+        _plot(drawn.axes, {name: (range(1, len(own) + 1), own) for name, own in curves.items()})
+        _logarithmic_ranks(drawn.axes)
+    return drawn
+
+
+def detection(result: DatasetResult) -> Chart:
+    """The DIR/FAR curve, with the operating points as they came out."""
+    scorings = result.scorings
+    caption = "; ".join(
+        f"{name} {point.name}: {100 * point.false_alarm_rate.mean:.2g}% false alarms, "
+        f"{100 * point.detection_rate.mean:.1f}% found"
+        for name, scoring in scorings.items()
+        for point in scoring.operating_points
+    )
+    with chart(
+        "Open-set search",
+        "false-alarm rate (person absent)",
+        "detection rate (person present)",
+        f"Detection against false alarms. {caption}",
+        "Dots: the operating points, as they came out. Dotted: the rates they were set for.",
+    ) as drawn:
+        asked = {point.asked for own in scorings.values() for point in own.operating_points}
+        for rate in sorted(asked):
+            drawn.axes.axvline(rate, color=SOFT, linewidth=0.8, linestyle=":")
+        for number, (name, scoring) in enumerate(scorings.items()):
+            if not scoring.detection_curve:
+                continue
+            rates, detected = zip(*scoring.detection_curve, strict=True)
+            drawn.axes.plot(
+                rates, detected, label=name, color=colour_of(number), linestyle=dash_of(number)
+            )
+            points = scoring.operating_points
+            drawn.axes.plot(
+                [max(point.false_alarm_rate.mean, rates[0]) for point in points],
+                [point.detection_rate.mean for point in points],
+                "o",
+                color=colour_of(number),
+            )
+        drawn.axes.set_xscale("log")
+        drawn.axes.xaxis.set_major_formatter(PERCENT)
+        drawn.axes.yaxis.set_major_formatter(PERCENT)
+        drawn.axes.legend()
+    return drawn
+
+
+def depths(result: DatasetResult) -> Chart:
+    """mAP against the number of candidates that M-Net re-ranks, and the time of a search."""
+    known = result.rerank_depths
+    times = ["" if own.milliseconds is None else f" in {own.milliseconds:.2g} ms" for own in known]
+    caption = ", ".join(
+        f"{own.depth}: {100 * own.mAP:.1f}%{time}" for own, time in zip(known, times, strict=True)
+    )
+    with chart(
+        "M-Net over the nearest k by cosine",
+        "re-rank depth k",
+        "mAP",
+        f"mAP by re-rank depth. {caption}",
+        "Numbers at the dots: milliseconds of one search, features at hand." if any(times) else "",
+    ) as drawn:
+        axes = drawn.axes
+        across, up = [own.depth for own in known], [own.mAP for own in known]
+        axes.plot(across, up, "o-", color=SERIES[1], label="re-ranked by M-Net")
+        for own in known:
+            if own.milliseconds is not None:
+                axes.annotate(
+                    f"{own.milliseconds:.2g}",
+                    (own.depth, own.mAP),
+                    (0, 6),
+                    textcoords="offset points",
+                    ha="center",
+                    fontsize=8,
+                )
+        if "cosine" in result.scorings:
+            alone = result.scorings["cosine"].metrics["mAP"].mean
+            axes.axhline(alone, color=SERIES[0], linestyle=dash_of(1), label="cosine alone")
+        axes.margins(y=0.15)
+        _logarithmic_ranks(axes)
+    return drawn
+
+
+def distribution(name: str, scoring: ScoringResult, found: ScoreDistribution) -> Chart:
+    """Scores of one person's and of two people's pairs, and where the operating points lie."""
+    points = scoring.operating_points
+    caption = ", ".join(f"{point.name} at {point.threshold:.3g}" for point in points)
+    with chart(
+        f"Scores of pairs: {name}",
+        f"{name} score",
+        "density",
+        f"Histograms of {name} scores of one person's and of two people's pairs; "
+        f"operating points: {caption or 'none'}",
+        "Lines: the operating points of a search in this gallery." if points else "",
+    ) as drawn:
+        axes, width = drawn.axes, found.edges[1] - found.edges[0]
+        for counts, label, colour in (
+            (found.impostor, "two people", SERIES[1]),
+            (found.genuine, "one person", SERIES[0]),
+        ):
+            density = [count / max(1, sum(counts)) / width for count in counts]
+            axes.stairs(density, found.edges, fill=True, alpha=0.45, label=label, color=colour)
+        top = axes.get_ylim()[1]
+        for point in points:
+            axes.axvline(point.threshold, color=SOFT, linewidth=1)
+            axes.annotate(
+                point.name,
+                (point.threshold, top),
+                (-2, 0),
+                textcoords="offset points",
+                rotation=90,
+                va="top",
+                ha="right",
+                fontsize=8,
+            )
+        axes.legend()
+    return drawn
+
+
+def projection(found: Projection) -> Chart:
+    """A space as t-SNE draws it, a colour for each domain (Figure 1 of GMN)."""
+    with chart(
+        f"{found.space.capitalize()} space, t-SNE",
+        "",
+        "",
+        f"Points of {found.space} space, coloured by domain: {', '.join(found.domains)}",
+        "Filled: one person's pairs; hollow: two people's."
+        if found.genuine
+        else "A point is a crop.",
+        size=(4.6, 4.2),
+    ) as drawn:
+        for number, (domain, points) in enumerate(found.domains.items()):
+            genuine = found.genuine or [True] * len(points)
+            for filled in (True, False):
+                own = [point for point, same in zip(points, genuine, strict=True) if same == filled]
+                drawn.axes.scatter(
+                    [x for x, _ in own],
+                    [y for _, y in own],
+                    s=11,
+                    color=colour_of(number),
+                    facecolors=colour_of(number) if filled else "none",
+                    linewidths=0.8,
+                    alpha=0.85,
+                    label=domain if filled else None,
+                )
+        drawn.axes.set(xticks=[], yticks=[], aspect="equal")
+        drawn.axes.grid(False)
+        drawn.axes.spines[:].set_visible(False)
+        drawn.figure.legend(loc="outside lower center", ncols=3)
+    return drawn
+
+
+def training_curves(title: str, up: str, lines: Lines, alt: str) -> Chart:
+    """Losses or norms over epochs, on a logarithmic axis.
+
+    Args:
+        title: the caption.
+        up: what the values are.
+        lines: epochs and values.
+        alt: for those who do not see it.
+    """
+    with chart(title, "epoch", up, alt) as drawn:
+        _plot(drawn.axes, lines, linewidth=1.4)
+        drawn.axes.set_yscale("log")
+        drawn.axes.yaxis.set_major_formatter(PLAIN)
+        drawn.axes.yaxis.set_minor_formatter("")
+        drawn.axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        drawn.axes.legend()
+    return drawn
+
+
+def validation(name: str, lines: Lines) -> Chart:
+    """mAP or Rank-1 on held-out people over the epochs, by data set and scoring."""
+    last = ", ".join(f"{one} {100 * values[-1]:.1f}%" for one, (_, values) in lines.items())
+    alt = f"{name} while training; at the end: {last}"
+    with chart(f"{name} on held-out people", "epoch", name, alt) as drawn:
+        _plot(drawn.axes, lines)
+        drawn.axes.yaxis.set_major_formatter(PERCENT)
+        drawn.axes.legend()
+    return drawn
+
+
+def intervals(title: str, rows: Sequence[tuple[str, str, Estimate, Sequence[float]]]) -> Chart:
+    """Estimates with their intervals, a line each, seeds as small dots.
+
+    Args:
+        title: the caption.
+        rows: group, ranking, the estimate, and each seed's own value where there are several.
+    """
+    groups = list(dict.fromkeys(group for group, *_ in rows))
+    rankings = list(dict.fromkeys(ranking for _, ranking, *_ in rows))
+    caption = ", ".join(
+        f"{group} {ranking} {100 * own.mean:.1f}%" for group, ranking, own, _ in rows
+    )
+    height = 0.75 + 0.2 * len(rows) + 0.12 * len(groups)
+    with chart(title, "", "", caption, size=(WIDTH, height)) as drawn:
+        axes, place = drawn.axes, 0.0
+        places: dict[str, list[float]] = {group: [] for group in groups}
+        for group, ranking, own, seeds in sorted(rows, key=lambda row: groups.index(row[0])):
+            if places[group] == [] and place:
+                place += 0.6
+            colour = colour_of(rankings.index(ranking))
+            first = ranking not in axes.get_legend_handles_labels()[1]
+            axes.plot([own.low, own.high], [place, place], color=colour, lw=1.6)
+            axes.plot(own.mean, place, "o", color=colour, label=ranking if first else None)
+            axes.plot(seeds, [place] * len(seeds), "|", color=colour, markersize=8)
+            places[group].append(place)
+            place += 1.0
+        axes.set_yticks([sum(own) / len(own) for own in places.values()], groups)
+        axes.tick_params(axis="y", length=0, labelcolor=INK)
+        axes.spines["left"].set_visible(False)
+        axes.grid(False, axis="y")
+        axes.set_ylim(place - 0.3, -0.7)
+        axes.set_xlim(*_at_most_one(*axes.get_xlim()))
+        axes.xaxis.set_major_formatter(PERCENT)
+        drawn.figure.legend(loc="outside lower center", ncols=4)
+    return drawn
+
+
+def _plot(axes: Axes, lines: Lines, linewidth: float | None = None) -> None:
+    for number, (name, (across, up)) in enumerate(lines.items()):
+        axes.plot(
+            across,
+            up,
+            label=name,
+            color=colour_of(number),
+            linestyle=dash_of(number),
+            linewidth=linewidth,
+            marker="o" if len(up) < 3 else "",
+        )
+
+
+def _logarithmic_ranks(axes: Axes) -> None:
+    """Ranks on a logarithmic axis, and shares of at most 1."""
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(PLAIN)
+    axes.xaxis.set_minor_formatter("")
+    axes.yaxis.set_major_formatter(PERCENT)
+    axes.set_ylim(*_at_most_one(*axes.get_ylim()))
+    axes.legend()
+
+
+def _at_most_one(low: float, high: float) -> tuple[float, float]:
+    """The limits of an axis of shares, which must not promise more than all."""
+    # A hair above, so that a dot at 1 is whole.
+    return low, 1.0 + 0.03 * (1.0 - low) if high > 1.0 else high
+
+
+def colour_of(number: int) -> str:
+    """A series' colour; they repeat after eight."""
+    return SERIES[number % len(SERIES)]
+
+
+def dash_of(number: int) -> str | tuple[int, Sequence[float]]:
+    """A series' line style: neighbours differ in more than colour."""
+    return DASHES[number % len(DASHES)]
+
+
+def _svg(figure: Figure, alt: str) -> str:
+    file = io.StringIO()
+    figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
+    # Only the element itself goes into the page, without the XML prologue and its outside DTD.
+    svg = file.getvalue()[file.getvalue().index("<svg") :]
+    # The element's own style sheet would hold for the whole page.
+    svg = re.sub(r"<(metadata|style).*?</\1>|<!--.*?-->", "", svg, flags=re.DOTALL)
+    for colour, name in VARIABLES.items():
+        svg = svg.replace(colour, f"var(--{name}, {colour})")
+    # The page's font instead of the one that the layout was computed with.
+    svg = re.sub(r"font-family: [^;\"]*; ?", "", svg)
+    svg = re.sub(r"(\d\.\d\d)\d+", r"\1", re.sub(r"\s+", " ", svg))
+    width, height = (POINTS_PER_INCH * side for side in figure.get_size_inches())
+    head = f'<svg viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{escape(alt)}">'
+    svg = re.sub(r"<svg.*?>", lambda _: head, svg, count=1, flags=re.DOTALL)
+    return _named_apart(svg)
+
+
+def _named_apart(svg: str) -> str:
+    """The element with ids that no other chart of a page has."""
+    own = hashlib.sha256(svg.encode()).hexdigest()[:8]
+    numbers = count()
+    names = {
+        name: f"c{own}-{next(numbers)}"
+        for name in re.findall(r'id="([^"]+)"', svg)
+        if f"#{name}" in svg
+    }
+    svg = re.sub(r' id="([^"]+)"', lambda found: _id(names.get(found[1])), svg)
+    svg = re.sub(r"#([\w.-]+)(?=[\")])", lambda found: f"#{names.get(found[1], found[1])}", svg)
+    # SVG inside HTML needs no namespace for its references.
+    return svg.replace("xlink:href", "href")
+
+
+def _id(name: str | None) -> str:
+    return f' id="{name}"' if name else ""

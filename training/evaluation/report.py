@@ -1,0 +1,311 @@
+"""The report of an evaluation: one self-contained HTML page, and the JSON beside it."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from numpy.typing import NDArray
+from PIL import Image
+
+from training.datasets.record import CropRecord
+from training.evaluation import charts, report_tables
+from training.evaluation.files import make_folder, replacing
+from training.evaluation.papers import papers_table
+from training.evaluation.protocol_report import (
+    ProtocolReport,
+    metric_tables,
+    table_beside_papers,
+)
+from training.evaluation.protocols import Search
+from training.evaluation.query_values import FILE_NAME as QUERY_VALUES
+from training.evaluation.query_values import write_query_values
+from training.evaluation.results import DatasetResult, EvaluationReport, RankList
+from training.evaluation.tables import Table, difference
+from training.evaluation.training_log import FILE_NAME as TRAINING_LOG
+from training.evaluation.training_log import TrainingLog, read_training_log
+
+PAGES = Environment(
+    loader=FileSystemLoader(Path(__file__).with_name("templates")),
+    autoescape=True,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    undefined=StrictUndefined,
+)
+PAGES.filters |= {
+    "base64": lambda content: base64.b64encode(content).decode("ascii"),
+    "sentence": lambda text: text[:1].upper() + text[1:],
+    "difference": difference,
+}
+PICTURE, QUALITY = (64, 128), 80
+HEADLINES = 3
+"""Data sets whose main figures stand at the top of a page."""
+
+
+class SearchPictures(NamedTuple):
+    """JPEGs of some of a search's crops, by their numbers in it; JSON never holds any."""
+
+    queries: Mapping[int, bytes] = {}
+    gallery: Mapping[int, bytes] = {}
+
+
+class ActivationMaps(NamedTuple):
+    """Activation maps of several models over the same crops.
+
+    Attributes:
+        crops: who is on each, and its JPEG.
+        models: by a model's name, of each crop, by the name of its map, a JPEG of both.
+    """
+
+    crops: list[tuple[str, bytes]]
+    models: dict[str, list[dict[str, bytes]]]
+
+
+class DatasetPart(NamedTuple):
+    """What a page shows of one data set."""
+
+    result: DatasetResult
+    notes: Mapping[str, str]
+    tables: Sequence[Table]
+    charts: Sequence[charts.Chart]
+    pictures: SearchPictures
+
+
+def render(template: str, title: str, summary: str, footer: str, **content: Any) -> str:
+    """A page as HTML text, which loads nothing from elsewhere; every text in it is escaped.
+
+    Args:
+        template: a file in `templates`.
+        title, summary, footer: of the page.
+        content: what the template names.
+    """
+    page = PAGES.get_template(template)
+    return page.render(title=title, summary=summary, footer=footer, **content)
+
+
+def write_texts(folder: Path, texts: Mapping[str, str]) -> None:
+    """Writes files into a folder, each whole or not at all.
+
+    Raises:
+        InputProblem: where the folder cannot be written.
+    """
+    for name, content in texts.items():
+        with replacing(folder / name) as beside:
+            beside.write_text(content, encoding="utf-8")
+
+
+def write_report(
+    folder: Path, report: EvaluationReport, pictures: Sequence[SearchPictures] = ()
+) -> None:
+    """Writes `report.json`, `queries.npz` and `report.html` into a folder.
+
+    Args:
+        folder: made where it is missing; a training log that lies in it is drawn too.
+        report: what to write.
+        pictures: of each data set's rank lists; without them the page shows no person.
+
+    Raises:
+        InputProblem: where the folder cannot be written.
+    """
+    log = read_training_log(folder / TRAINING_LOG)
+    values = [result.query_values for result in report.datasets]
+    if any(own is not None for own in values):
+        write_query_values(folder / QUERY_VALUES, values)
+    page = report_page(report, pictures, log)
+    write_texts(folder, {"report.json": _json(report), "report.html": page})
+
+
+def report_page(
+    report: EvaluationReport,
+    pictures: Sequence[SearchPictures] = (),
+    log: TrainingLog | None = None,
+    maps: ActivationMaps | None = None,
+) -> str:
+    """The page as HTML text.
+
+    Args:
+        report: what to show.
+        pictures: of each data set's rank lists, in order; without them no person is shown.
+        log: of the training, where it is known.
+        maps: activation maps to show, too.
+    """
+    provenance, log = report.provenance, log or TrainingLog({}, {})
+    shown = [*pictures, *[SearchPictures()] * len(report.datasets)]
+    machine = ", ".join(f"{name} {value}" for name, value in report.machine.items())
+    about = {
+        "artefact_fingerprint": report.artefact_fingerprint,
+        "embedding_fingerprint": report.embedding_fingerprint,
+        "calibrated_on": report.calibration_data,
+    } | provenance.model_dump(mode="json", exclude={"data", "recipe", "metrics"})
+    cost, premise = report.cost, report.premise
+    return render(
+        "evaluation.html",
+        f"Evaluation of {'/'.join(Path(report.artefact).parts[-2:])}",
+        f"{report.created_at}, split {report.split}, {machine}",
+        "Every figure comes from the run that this page reports.",
+        report=report,
+        headline=_headline(report),
+        parts=[
+            _dataset_part(result, own) for result, own in zip(report.datasets, shown, strict=False)
+        ],
+        premise_table=report_tables.premise(premise) if premise else None,
+        premise_charts=[charts.projection(one) for one in premise.projections] if premise else [],
+        maps=maps,
+        beside_papers=papers_table([(report.artefact, provenance, report.datasets)]),
+        cost_tables=[report_tables.networks(cost), report_tables.speeds(cost)] if cost else [],
+        log=log,
+        training_charts=_training_charts(log),
+        validation_table=report_tables.validation(log),
+        artefact_tables=[
+            report_tables.training_data({"": provenance}),
+            report_tables.sources(provenance),
+        ],
+        settings_table=report_tables.settings(provenance.recipe or report.architecture),
+        provenance=json.dumps(about, indent=2, ensure_ascii=False),
+    )
+
+
+def write_protocol_report(
+    folder: Path, report: ProtocolReport, pictures: Sequence[SearchPictures] = ()
+) -> None:
+    """Writes `protocol.html`, `protocol.json`, and each set's report into a folder of its name.
+
+    Args:
+        folder: made where it is missing.
+        report: what to write.
+        pictures: of every set's rank lists; without them no page shows a person.
+
+    Raises:
+        InputProblem: where the folder cannot be written.
+    """
+    for number, own in enumerate(report.reports):
+        place = folder / own.datasets[0].name
+        make_folder(place)
+        write_report(place, own, pictures[number : number + 1])
+    write_texts(folder, {"protocol.json": _json(report), "protocol.html": protocol_page(report)})
+
+
+def protocol_page(report: ProtocolReport) -> str:
+    """The page as HTML text; every set's name leads to its own report."""
+    return render(
+        "protocol.html",
+        f"Protocol {report.protocol}",
+        f"{report.title}; {report.created_at}",
+        "An average weighs every set the same; its interval resamples people within each.",
+        remarks=report.remarks,
+        tables=metric_tables(report),
+        beside_papers=table_beside_papers(report) if report.published else None,
+    )
+
+
+def picture_rank_lists(search: Search, lists: Sequence[RankList]) -> SearchPictures:
+    """A picture of every crop that rank lists name.
+
+    Raises:
+        InputProblem: naming the crop that cannot be read.
+    """
+    queries = {ranks.row for ranks in lists}
+    gallery = {crop.row for ranks in lists for own in ranks.ranked.values() for crop in own}
+    return SearchPictures(
+        {row: jpeg(search.queries[row].decode()) for row in sorted(queries)},
+        {row: jpeg(search.gallery[row].decode()) for row in sorted(gallery)},
+    )
+
+
+def picture_maps(
+    records: Sequence[CropRecord], models: Mapping[str, Iterable[Mapping[str, NDArray[np.uint8]]]]
+) -> ActivationMaps:
+    """Pictures of crops, and of each model's maps over them.
+
+    Args:
+        records: the crops.
+        models: by a model's name, what `draw_maps` gave of these crops.
+
+    Raises:
+        InputProblem: naming the crop that cannot be read.
+    """
+    return ActivationMaps(
+        [(f"{one.identity}, camera {one.camera}", jpeg(one.decode())) for one in records],
+        {
+            model: [{name: jpeg(pixels) for name, pixels in drawn.items()} for drawn in maps]
+            for model, maps in models.items()
+        },
+    )
+
+
+def jpeg(pixels: NDArray[np.uint8]) -> bytes:
+    """A crop `(h, w, 3)` uint8 RGB as a JPEG of a page's size."""
+    file = io.BytesIO()
+    small = Image.fromarray(pixels).resize(PICTURE, Image.Resampling.LANCZOS)
+    small.save(file, "JPEG", quality=QUALITY)
+    return file.getvalue()
+
+
+def _dataset_part(result: DatasetResult, pictures: SearchPictures) -> DatasetPart:
+    rankings = {**result.scorings, **result.peers}
+    drawn = [charts.cmc(result)]
+    if result.scorings:
+        drawn.append(charts.detection(result))
+    if result.rerank_depths:
+        drawn.append(charts.depths(result))
+    drawn += [
+        charts.distribution(name, own, own.distribution)
+        for name, own in result.scorings.items()
+        if own.distribution
+    ]
+    tables = [
+        report_tables.ranking("Ranking, %", report_tables.with_peers(result)),
+        report_tables.differences(result),
+        report_tables.operating_points(result),
+        report_tables.half_enrolled(result),
+        report_tables.verification(result),
+    ]
+    if result.multi_shot:
+        tables.append(report_tables.several_crops(result.multi_shot))
+    # Of several rankings with one note the last is named.
+    notes = {own.note: name for name, own in rankings.items() if own.note}
+    return DatasetPart(result, notes, tables, drawn, pictures)
+
+
+def _headline(report: EvaluationReport) -> list[tuple[str, str]]:
+    """Each data set's main figures by the artefact's own default, or what was asked first."""
+    found = []
+    for result in report.datasets[:HEADLINES]:
+        for name in [report.default_scoring, *result.scorings]:
+            if name in result.scorings:
+                metrics = result.scorings[name].metrics
+                found += [
+                    (f"{100 * metrics[metric].mean:.1f}%", f"{title}, {name}, {result.name}")
+                    for metric, title in (("mAP", "mAP"), ("rank_1", "Rank-1"))
+                ]
+                break
+    return found
+
+
+def _training_charts(log: TrainingLog) -> list[charts.Chart]:
+    found = []
+    for title, up, lines, alt in (
+        ("Loss terms", "loss", log.losses, "Every loss term over the epochs"),
+        (
+            "Gradient norms at the embedding",
+            "norm",
+            log.gradient_norms,
+            "The norm of every loss term's gradient over the epochs",
+        ),
+    ):
+        if lines:
+            found.append(charts.training_curves(title, up, lines, alt))
+    for name, lines in (("mAP", log.mean_average_precision), ("Rank-1", log.rank_1)):
+        if lines:
+            found.append(charts.validation(name, lines))
+    return found
+
+
+def _json(report: EvaluationReport | ProtocolReport) -> str:
+    return report.model_dump_json(indent=2) + "\n"
