@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 import typer
 
 from demo.service import own_service
@@ -41,26 +42,6 @@ class Split(NamedTuple):
     gallery: list[SourceCrop]
     searches: list[SourceCrop]
     known: frozenset[str]
-
-
-class Judged(NamedTuple):
-    """One search that was answered under the gallery's own calibration.
-
-    Attributes:
-        gallery: which one was searched.
-        identity: of whom.
-        known: whether they are in the gallery.
-        matched: the verdict was `match`.
-        right: the first result is of the one who was searched for.
-        score: of the first result.
-    """
-
-    gallery: str
-    identity: str
-    known: bool
-    matched: bool
-    right: bool
-    score: float
 
 
 def splits(crops: Sequence[SourceCrop], mixed: bool, number: int) -> Iterator[Split]:
@@ -104,41 +85,42 @@ def fill(url: str, split: Split, gallery: str, scorings: Sequence[Scoring]) -> N
             time.sleep(POLL_SECONDS)
 
 
-def judge(url: str, split: Split, gallery: str, scoring: Scoring) -> Iterator[Judged]:
-    """Searches a gallery by one scoring."""
+def judge(url: str, split: Split, gallery: str, scoring: Scoring) -> Iterator[dict[str, Any]]:
+    """Searches a gallery by one scoring: a row for each answer by the gallery's own calibration."""
     options: QueryOptions = {"scoring": scoring, "operating_point": ASKED, "top_k": 1}
     with Client(url, gallery=gallery) as client:
         for crop, answer, _ in query_crops(client, split.searches, options):
             first, identity = answer.results[0], str(crop.identity)
             score = first.cosine if scoring == "cosine" else first.pair_logit
             if answer.calibration.state == "own" and score is not None:
-                known, matched = identity in split.known, answer.verdict == "match"
-                right = first.identity == identity
-                yield Judged(gallery, identity, known, matched, right, score)
+                yield {
+                    "gallery": gallery,
+                    "identity": identity,
+                    "known": identity in split.known,
+                    "matched": answer.verdict == "match",
+                    "right": first.identity == identity,
+                    "score": score,
+                }
 
 
-def figures(judged: Sequence[Judged]) -> dict[str, Any]:
+def figures(judged: pd.DataFrame) -> dict[str, Any]:
     """Shares answered `match`: of strangers, with a 95% interval over people, and of the known.
 
     `best` is what each gallery's best threshold on the same scores would have found.
     """
-    strangers = [one for one in judged if not one.known]
-    people = np.unique([one.identity for one in strangers], return_inverse=True)[1]
-    alarms = np.array([one.matched for one in strangers], np.float64)
-    rate = mean_interval(alarms, people.astype(np.int64))
-    members = [one for one in judged if one.known]
-    best = {
-        gallery: np.quantile([one.score for one in strangers if one.gallery == gallery], 0.99)
-        for gallery in {one.gallery for one in strangers}
+    strangers, members = judged[~judged.known], judged[judged.known]
+    people = pd.factorize(strangers.identity, sort=True)[0]
+    rate = mean_interval(strangers.matched.to_numpy(np.float64), people.astype(np.int64))
+    best = members.gallery.map(strangers.groupby("gallery").score.quantile(0.99))
+    found = {
+        "detected": members.right & members.matched,
+        "best": members.right & (members.score > best),
     }
-    found = [one.matched and one.right for one in members]
-    ideal = [one.right and bool(one.score > best[one.gallery]) for one in members]
     return {
         "searches": len(strangers),
         "people": len(set(people)),
         "obtained": [round(value, 5) for value in (rate.mean, rate.low, rate.high)],
-        "detected": round(float(np.mean(found)), 4) if members else None,
-        "best": round(float(np.mean(ideal)), 4) if members else None,
+        **{name: round(float(one.mean()), 4) if len(one) else None for name, one in found.items()},
     }
 
 
@@ -149,13 +131,13 @@ def measure(artefact: str, data: str, mixed: bool, number: int) -> dict[str, Any
     with own_service(artefact) as url:
         with Client(url) as client:
             scorings = [one for one in SCORINGS if one in client.model().scorings]
-        judged: dict[Scoring, list[Judged]] = {scoring: [] for scoring in scorings}
+        judged: dict[Scoring, list[dict[str, Any]]] = {scoring: [] for scoring in scorings}
         for place, split in enumerate(splits(crops, mixed, number)):
             fill(url, split, f"split.{place}", scorings)
             found["gallery"] = len(split.gallery)
             for scoring in scorings:
                 judged[scoring] += judge(url, split, f"split.{place}", scoring)
-    return found | {scoring: figures(some) for scoring, some in judged.items()}
+    return found | {scoring: figures(pd.DataFrame(rows)) for scoring, rows in judged.items()}
 
 
 def main(

@@ -1,4 +1,4 @@
-"""What is to be rewritten of an index, and when: deleted rows, and rows that no segment covers."""
+"""What is to be rewritten of an index: a table without deleted rows, a segment over its rows."""
 
 from __future__ import annotations
 
@@ -18,29 +18,6 @@ from service.search.table import RowTable
 
 Segment = ProductCodes | DeviceVectors
 Cover = Callable[[RowTable, int, NDArray[np.int64], Callable[[], None]], Segment]
-
-
-@dataclass(frozen=True)
-class IndexLimits:
-    """When an index changes how it searches, and when it is worth rewriting.
-
-    Attributes:
-        coded_rows: from so many valid crops on a processor proposes from product codes, where
-            these save time.
-        float16_rows: from so many on the device's copy is float16.
-        deleted_rows, deleted_share: deleted rows, at least so many and above this share of all.
-        delta_rows, delta_share: rows that a segment does not cover, above both, the second a share
-            of those that it covers.
-        unsaved_share: rows that were changed since the last checkpoint of the files, as a share.
-    """
-
-    coded_rows: float = 500_000
-    float16_rows: float = 1_000_000
-    deleted_rows: int = 64
-    deleted_share: float = 0.2
-    delta_rows: int = 1024
-    delta_share: float = 0.05
-    unsaved_share: float = 0.05
 
 
 @dataclass

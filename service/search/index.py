@@ -28,7 +28,7 @@ from service.ops.health import heartbeat
 from service.record.records import CropLabel, IndexedCrop
 from service.search.arrays import inner_products
 from service.search.candidates import Candidates, mean_direction, scored
-from service.search.compaction_plan import Compaction, Cover, IndexLimits, Segment
+from service.search.compaction_plan import Compaction, Cover, Segment
 from service.search.filters import EVERY_CROP, Filter
 from service.search.gpu import DeviceVectors
 from service.search.index_files import IndexFolder, Stored
@@ -45,6 +45,15 @@ TOLERANCE = 1e-5
 PROPOSED_SHARE = 0.1
 # Product codes are asked for so many crops for each group that is wanted.
 CROPS_PER_GROUP = 100
+# From so many valid crops on a processor proposes from product codes, where these save time, and
+# the copy of a device is float16.
+CODED_ROWS, FLOAT16_ROWS = 500_000, 1_000_000
+# A table is rewritten for so many deleted rows, above this share of all, and a segment for so many
+# rows that it does not cover, above this share of those that it does.
+DELETED_ROWS, DELETED_SHARE = 64, 0.2
+DELTA_ROWS, DELTA_SHARE = 1024, 0.05
+# A checkpoint of the files is due once such a share of the rows was changed.
+UNSAVED_SHARE = 0.05
 
 
 class GalleryIndex:
@@ -61,7 +70,6 @@ class GalleryIndex:
     def __init__(
         self,
         dimension: int,
-        limits: IndexLimits | None = None,
         secret: bytes = b"",
         folder: IndexFolder | None = None,
     ) -> None:
@@ -75,7 +83,6 @@ class GalleryIndex:
         self.folder = folder
         self._make_table = partial(RowTable, dimension, secret)
         self.table = self._make_table()
-        self._limits = limits or IndexLimits()
         self._segment: Segment | None = None
 
     @property
@@ -175,7 +182,7 @@ class GalleryIndex:
     @property
     def outdated_files(self) -> bool:
         """Whether so much has changed since the last checkpoint that another one is due."""
-        return self.table.unsaved > self._limits.unsaved_share * self.table.size
+        return self.table.unsaved > UNSAVED_SHARE * self.table.size
 
     def use_files(self, crops: int) -> None:
         """Gives an empty table files, where so many crops need them; raises `OSError`."""
@@ -201,9 +208,9 @@ class GalleryIndex:
         Args:
             device: of the networks, where that is no processor.
         """
-        table, limits = self.table, self._limits
+        table = self.table
         deleted = table.size - table.valid_count
-        rewrite = deleted >= limits.deleted_rows and deleted > limits.deleted_share * table.size
+        rewrite = deleted >= DELETED_ROWS and deleted > DELETED_SHARE * table.size
         folder = self.folder
         if folder and table.valid_count < folder.least_crops:
             folder = None
@@ -213,12 +220,12 @@ class GalleryIndex:
             rewrite = False
         cover: Cover | None = None
         if device:
-            half = table.valid_count >= limits.float16_rows
+            half = table.valid_count >= FLOAT16_ROWS
             cover = partial(DeviceVectors, device, torch.float16 if half else torch.float32)
-        elif table.valid_count >= limits.coded_rows:
+        elif table.valid_count >= CODED_ROWS:
             cover = ProductCodes
         covered = self._segment.size if self._segment else 0
-        outgrown = table.size - covered > max(limits.delta_rows, limits.delta_share * covered)
+        outgrown = table.size - covered > max(DELTA_ROWS, DELTA_SHARE * covered)
         if not rewrite and not (outgrown and (cover or self._segment)):
             return None
         rows = np.flatnonzero(table.valid[: table.size])

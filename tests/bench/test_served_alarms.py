@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 
+import pandas as pd
 import pytest
 
 from bench import served_alarms
-from bench.served_alarms import Judged, figures, splits
+from bench.served_alarms import figures, splits
 from model.problems import InputProblem
 from service.commands.bulk import SourceCrop
 
@@ -41,12 +42,13 @@ def test_data_of_one_camera_is_refused():
 
 def test_alarms_are_of_strangers_and_detections_of_the_known_who_are_found():
     judged = [
-        Judged("g", "s1", False, True, False, 0.9),
-        *(Judged("g", f"s{number}", False, False, False, 0.1) for number in range(2, 5)),
-        Judged("g", "k1", True, True, True, 0.95),
-        Judged("g", "k2", True, True, False, 0.99),
+        ("g", "s1", False, True, False, 0.9),
+        *(("g", f"s{number}", False, False, False, 0.1) for number in range(2, 5)),
+        ("g", "k1", True, True, True, 0.95),
+        ("g", "k2", True, True, False, 0.99),
     ]
-    found = figures(judged)
+    columns = ["gallery", "identity", "known", "matched", "right", "score"]
+    found = figures(pd.DataFrame(judged, columns=columns))
     assert (found["searches"], found["people"], found["detected"]) == (4, 4, 0.5)
     assert found["obtained"][0] == 0.25
     assert found["best"] == 0.5

@@ -14,7 +14,7 @@ from service.record.records import CropLabel, IndexedCrop
 from service.search import product_codes, ranking
 from service.search.calibration import CurrentCalibration
 from service.search.filters import Filter
-from service.search.index import GalleryIndex, IndexLimits
+from service.search.index import GalleryIndex
 from service.search.options import QueryOptions
 from service.search.ranking import Search
 
@@ -25,7 +25,7 @@ ASKED_FOR_ALONE = {
     "MOST_TIME": math.inf,
 }
 PEOPLE, CROPS_EACH, DIMENSION = 100, 40, 32
-LIMITS = IndexLimits(coded_rows=1000, delta_rows=100)
+
 
 # A pair's logit depends on the candidate alone, so that it shows whose it is.
 NETWORKS = SimpleNamespace(pair_scores=lambda _, candidates: candidates.sum(axis=1))
@@ -45,6 +45,14 @@ MODEL = SimpleNamespace(
 CURRENT = CurrentCalibration(MODEL, "mnet", "mnet:a", CALIBRATION, 0.6, "on")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _proposed_of_few_rows():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("service.search.index.CODED_ROWS", 1000)
+        patch.setattr("service.search.index.DELTA_ROWS", 100)
+        yield
+
+
 @pytest.fixture(scope="module")
 def clustered():
     """An index that proposes no more crops than it is asked for, and misses some; its features."""
@@ -58,7 +66,7 @@ def _clustered():
     random = np.random.default_rng(0)
     centres = np.repeat(random.normal(size=(PEOPLE, DIMENSION)), CROPS_EACH, axis=0)
     vectors = (centres + 0.6 * random.normal(size=centres.shape)).astype(np.float32)
-    index = GalleryIndex(DIMENSION, LIMITS)
+    index = GalleryIndex(DIMENSION)
     index.add(
         IndexedCrop(CropLabel(row, f"{row}", f"person {row // CROPS_EACH}", "east", None), vector)
         for row, vector in enumerate(vectors)
@@ -143,7 +151,7 @@ def test_people_for_the_level_are_found_by_one_search_where_the_near_crops_show_
     random = np.random.default_rng(2)
     centres = np.repeat(random.normal(size=(30, DIMENSION)), CROPS_EACH, axis=0)
     vectors = (centres + 0.01 * random.normal(size=centres.shape)).astype(np.float32)
-    index = GalleryIndex(DIMENSION, LIMITS)
+    index = GalleryIndex(DIMENSION)
     index.add(
         IndexedCrop(CropLabel(row, f"{row}", f"person {row // CROPS_EACH}", "east", None), vector)
         for row, vector in enumerate(vectors)

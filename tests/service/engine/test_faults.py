@@ -322,11 +322,12 @@ def test_m_net_without_room_tries_once_more_and_then_says_so(monkeypatch, networ
 
 def test_a_search_that_the_device_has_no_room_for_is_done_in_the_hosts_memory(monkeypatch):
     from service.record.records import CropLabel, IndexedCrop
-    from service.search.index import GalleryIndex, IndexLimits
+    from service.search.index import GalleryIndex
 
     random = np.random.default_rng(5)
     vectors = random.normal(size=(200, 16)).astype(np.float32)
-    index = GalleryIndex(16, IndexLimits(delta_rows=8))
+    monkeypatch.setattr("service.search.index.DELTA_ROWS", 8)
+    index = GalleryIndex(16)
     index.add(
         IndexedCrop(CropLabel(number, f"{number}", None, None, None), vector)
         for number, vector in enumerate(vectors)

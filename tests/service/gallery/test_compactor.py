@@ -16,7 +16,7 @@ from service.record.records import CropLabel, IndexedCrop
 from service.search import compaction
 from service.search.compaction import compact_indexes
 from service.search.gpu import DeviceVectors
-from service.search.index import Compaction, GalleryIndex, IndexLimits
+from service.search.index import Compaction, GalleryIndex
 
 DIMENSION = 4
 
@@ -60,6 +60,8 @@ class Service:
 @pytest.fixture
 def open_service(monkeypatch):
     monkeypatch.setattr(compaction, "LOOK_EVERY_SECONDS", 0.01)
+    for name in ("DELETED_ROWS", "DELTA_ROWS"):
+        monkeypatch.setattr(f"service.search.index.{name}", 8)
     opened = []
 
     def open_one(*args):
@@ -72,7 +74,7 @@ def open_service(monkeypatch):
 
 
 def _index() -> GalleryIndex:
-    index = GalleryIndex(DIMENSION, IndexLimits(deleted_rows=8, delta_rows=8))
+    index = GalleryIndex(DIMENSION)
     vectors = np.random.default_rng(0).normal(size=(50, DIMENSION)).astype(np.float32)
     index.add(
         IndexedCrop(CropLabel(row_id, f"crop-{row_id}", None, None, None), vector)

@@ -18,23 +18,13 @@ from hypothesis import strategies as st
 from bench.scale_crops import KINDS, ScaleCrops
 from service.record.records import CropLabel, IndexedCrop
 from service.search import arrays, product_codes
+from service.search import index as indexes
 from service.search.filters import EVERY_CROP, Filter
-from service.search.index import GalleryIndex, IndexLimits
+from service.search.index import GalleryIndex
 from service.search.index_files import IndexFolder
 
 DIMENSION = 8
 CAMERAS = ("east", "west", None)
-LIMITS = IndexLimits(
-    coded_rows=math.inf,
-    float16_rows=60,
-    deleted_rows=8,
-    deleted_share=0.2,
-    delta_rows=16,
-    delta_share=0.05,
-)
-CODED = replace(LIMITS, coded_rows=40)
-
-
 CAMERA_FILTERS = (
     EVERY_CROP,
     Filter(cameras=("west", "north")),
@@ -50,6 +40,9 @@ def _as_of_many_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     """So few rows are scanned exactly as quickly, and all at once."""
     monkeypatch.setattr(product_codes, "MOST_TIME", math.inf)
     monkeypatch.setattr(arrays, "ROWS_AT_ONCE", 16)
+    smaller = {"CODED_ROWS": math.inf, "FLOAT16_ROWS": 60, "DELETED_ROWS": 8, "DELTA_ROWS": 16}
+    for name, rows in smaller.items():
+        monkeypatch.setattr(indexes, name, rows)
 
 
 def _crop(row_id: int, seed: int, camera: str | None = "east") -> IndexedCrop:
@@ -60,11 +53,11 @@ def _crop(row_id: int, seed: int, camera: str | None = "east") -> IndexedCrop:
 
 def _index(path: str) -> GalleryIndex:
     """On the host, in files, copied to a device (the processor), or with product codes."""
-    limits = CODED if path == "coded" else LIMITS
+    indexes.CODED_ROWS = 40 if path == "coded" else math.inf
     if path != "files":
-        return GalleryIndex(DIMENSION, limits)
+        return GalleryIndex(DIMENSION)
     folder = IndexFolder(FOLDERS[-1].mktemp("index"), 1, 0)
-    index = GalleryIndex(DIMENSION, limits, folder=folder)
+    index = GalleryIndex(DIMENSION, folder=folder)
     index.use_files(1)
     assert index.table.files
     return index
@@ -284,7 +277,8 @@ def test_an_outcome_that_another_has_overtaken_is_left_out():
 
 
 def test_without_room_for_a_rewrite_product_codes_are_made_all_the_same(tmp_path):
-    index = GalleryIndex(DIMENSION, CODED, folder=IndexFolder(tmp_path, 1, 2**62))
+    indexes.CODED_ROWS = 40
+    index = GalleryIndex(DIMENSION, folder=IndexFolder(tmp_path, 1, 2**62))
     index.add(_crop(row_id, seed=row_id) for row_id in range(1, 201))
     index.remove(range(1, 101))
     _compact(index)
@@ -440,7 +434,8 @@ def test_any_row_can_be_deleted_from_product_codes():
 @pytest.mark.parametrize("kind", KINDS)
 def test_product_codes_find_the_nearest_of_people_and_of_isolated_clusters(kind):
     drawn = ScaleCrops(kind, None, 64)
-    index = GalleryIndex(64, CODED)
+    indexes.CODED_ROWS = 40
+    index = GalleryIndex(64)
     index.add(
         IndexedCrop(replace(crop.record.label, row_id=row), crop.vector)
         for row, crop in enumerate(drawn.crops(0, 4000), start=1)
