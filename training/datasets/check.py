@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
+import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import median
+
+import numpy as np
+from numpy.typing import NDArray
 
 from model.crops.decode import CropProblem, decode_crop
 from model.crops.quality import QualityLimits, measure_quality, quality_faults
@@ -22,7 +24,12 @@ from training.datasets.check_report import (
     SizeRange,
     SplitCount,
 )
-from training.datasets.duplicates import Pictures, shared_pictures
+from training.datasets.duplicates import (
+    exact_duplicates,
+    near_duplicates,
+    perceptual_hash,
+    shared_pictures,
+)
 from training.datasets.kind import DatasetKind
 from training.datasets.record import CropRecord, Dataset
 from training.datasets.registry import kind_of, overlapping
@@ -35,16 +42,6 @@ CAMERA_IMBALANCE = 5.0
 
 SIZE_EDGES = (0, 16, 32, 48, 64, 96, 128, 160, 192, 256, 384, 512)
 """Where the bins of a size histogram begin, pixels; the last has no end."""
-
-
-@dataclass
-class _Files:
-    """What reading the files of one set gave."""
-
-    widths: list[int] = field(default_factory=list)
-    heights: list[int] = field(default_factory=list)
-    unreadable: list[FileFinding] = field(default_factory=list)
-    poor: dict[str, list[FileFinding]] = field(default_factory=lambda: defaultdict(list))
 
 
 def check_datasets(
@@ -61,15 +58,34 @@ def check_datasets(
         on_file: called after each file, to show progress.
         on_compared: called with a number of pictures after so many were compared with all others.
     """
-    pictures = Pictures()
+    by_content: dict[bytes, list[CropRecord]] = defaultdict(list)
+    hashes: list[NDArray[np.uint64]] = []
     reports = []
     for dataset in datasets:
-        files = _Files()
+        sizes: list[tuple[int, int]] = []
+        unreadable: list[FileFinding] = []
+        poor: dict[str, list[FileFinding]] = defaultdict(list)
         for record in dataset.records:
-            _check_file(record, files, pictures)
+            try:
+                content, pixels = _read(record)
+            except (InputProblem, OSError) as problem:
+                unreadable.append(_unreadable(record, problem))
+            else:
+                crops = by_content[hashlib.sha256(content).digest()]
+                if not crops:
+                    hashes.append(perceptual_hash(pixels))
+                crops.append(record)
+                sizes.append(pixels.shape[:2])
+                for fault in quality_faults(measure_quality(pixels), QUALITY_LIMITS):
+                    finding = FileFinding(
+                        source=record.source, code=fault.code, detail=fault.detail
+                    )
+                    poor[fault.code].append(finding)
             on_file()
-        reports.append(_report(dataset, kind_of(dataset.spec), files, examples))
-    exact, near = pictures.exact(examples), pictures.near(examples, on_compared)
+        reports.append(_report(dataset, sizes, unreadable, poor, examples))
+    exact = exact_duplicates(by_content.values(), examples)
+    shown = [crops[0] for crops in by_content.values()]
+    near = near_duplicates(shown, np.stack(hashes), examples, on_compared) if shown else []
     names = [dataset.name for dataset in datasets]
     return CheckReport(
         datasets=reports,
@@ -85,44 +101,44 @@ def check_datasets(
     )
 
 
-def _check_file(record: CropRecord, files: _Files, pictures: Pictures) -> None:
-    try:
-        if record.path is None:
-            pixels = record.decode()
-            content = pixels.tobytes()
-        else:
-            content = record.path.read_bytes()
-            pixels = decode_crop(content)
-    except (InputProblem, OSError) as problem:
-        files.unreadable.append(_unreadable(record, problem))
-        return
-    pictures.add(record, content, pixels)
-    height, width = pixels.shape[:2]
-    files.widths.append(width)
-    files.heights.append(height)
-    for fault in quality_faults(measure_quality(pixels), QUALITY_LIMITS):
-        found = FileFinding(source=record.source, code=fault.code, detail=fault.detail)
-        files.poor[fault.code].append(found)
+def _read(record: CropRecord) -> tuple[bytes, NDArray[np.uint8]]:
+    """The bytes of a crop's file, or of its pixels where it has none, and the pixels."""
+    if record.path is None:
+        pixels = record.decode()
+        return pixels.tobytes(), pixels
+    content = record.path.read_bytes()
+    return content, decode_crop(content)
 
 
 def _unreadable(record: CropRecord, problem: Exception) -> FileFinding:
     cause = problem if isinstance(problem, CropProblem | OSError) else problem.__cause__
+    code, detail = "unreadable", str(problem)
     if isinstance(cause, CropProblem):
-        return FileFinding(source=record.source, code=cause.code, detail=cause.detail)
-    if isinstance(cause, OSError):
-        detail = f"cannot be opened ({cause.strerror}); make it readable"
-        return FileFinding(source=record.source, code="unopened", detail=detail)
-    return FileFinding(source=record.source, code="unreadable", detail=str(problem))
+        code, detail = cause.code, cause.detail
+    elif isinstance(cause, OSError):
+        code, detail = "unopened", f"cannot be opened ({cause.strerror}); make it readable"
+    return FileFinding(source=record.source, code=code, detail=detail)
 
 
-def _report(dataset: Dataset, kind: DatasetKind, files: _Files, examples: int) -> DatasetReport:
-    people = [record for record in dataset.records if record.identity not in kind.not_people]
-    cameras_of: dict[str, set[str]] = defaultdict(set)
-    for record in people:
-        cameras_of[record.identity].add(record.camera)
+def _report(
+    dataset: Dataset,
+    sizes: Sequence[tuple[int, int]],
+    unreadable: Sequence[FileFinding],
+    poor: Mapping[str, Sequence[FileFinding]],
+    examples: int,
+) -> DatasetReport:
+    kind = kind_of(dataset.spec)
     cameras = Counter(record.camera for record in dataset.records)
-    splits = _count_splits(dataset, kind)
+    cameras_of: dict[str, set[str]] = defaultdict(set)
+    for record in dataset.records:
+        if record.identity not in kind.not_people:
+            cameras_of[record.identity].add(record.camera)
     alone = sorted(identity for identity, seen in cameras_of.items() if len(seen) == 1)
+    splits = _count_splits(dataset, kind)
+    if kind.stands_for_camera:
+        camera_notes = [f"the files state no camera: {kind.stands_for_camera}"]
+    else:
+        camera_notes = _camera_notes(cameras, len(alone), len(cameras_of))
     return DatasetReport(
         name=dataset.name,
         spec=dataset.spec,
@@ -133,22 +149,15 @@ def _report(dataset: Dataset, kind: DatasetKind, files: _Files, examples: int) -
         identities=len(cameras_of),
         images_by_camera=dict(sorted(cameras.items())),
         splits=splits,
-        unreadable=Findings.of(files.unreadable, examples),
+        unreadable=Findings.of(unreadable, examples),
         quality=[
             QualityCount(code=code, files=Findings.of(found, examples))
-            for code, found in sorted(files.poor.items(), key=lambda item: -len(item[1]))
+            for code, found in sorted(poor.items(), key=lambda item: -len(item[1]))
         ],
         one_camera_identities=Findings.of(alone, examples),
-        width=_size_range(files.widths),
-        height=_size_range(files.heights),
-        notes=[
-            *_count_notes(splits),
-            *(
-                [f"the files state no camera: {kind.stands_for_camera}"]
-                if kind.stands_for_camera
-                else _camera_notes(cameras, len(alone), len(cameras_of))
-            ),
-        ],
+        width=_size_range([width for _, width in sizes]),
+        height=_size_range([height for height, _ in sizes]),
+        notes=[*_count_notes(splits), *camera_notes],
     )
 
 
@@ -156,22 +165,20 @@ def _count_splits(dataset: Dataset, kind: DatasetKind) -> list[SplitCount]:
     published = {
         count.split: count for count in kind.published if count.version in (None, dataset.version)
     }
-    images: Counter[str | None] = Counter()
-    people: dict[str | None, set[str]] = defaultdict(set)
-    for record in dataset.records:
-        images[record.split] += 1
-        if record.identity not in kind.not_people:
-            people[record.split].add(record.identity)
-    return [
-        SplitCount(
-            split=split,
-            images=count,
-            identities=len(people[split]),
-            published_images=published[split].images if split in published else None,
-            published_identities=published[split].identities if split in published else None,
+    found = []
+    for split, images in Counter(record.split for record in dataset.records).items():
+        people = {record.identity for record in dataset.records if record.split == split}
+        known = published.get(split)
+        found.append(
+            SplitCount(
+                split=split,
+                images=images,
+                identities=len(people - kind.not_people),
+                published_images=known and known.images,
+                published_identities=known and known.identities,
+            )
         )
-        for split, count in images.items()
-    ]
+    return found
 
 
 def _count_notes(splits: Iterable[SplitCount]) -> list[str]:
@@ -208,20 +215,18 @@ def _camera_notes(cameras: Counter[str], alone: int, identities: int) -> list[st
     return notes
 
 
-def _size_range(sides: list[int]) -> SizeRange | None:
+def _size_range(sides: Sequence[int]) -> SizeRange | None:
     if not sides:
         return None
-    bins = Counter(bisect_right(SIZE_EDGES, side) - 1 for side in sides)
+    counts = np.histogram(sides, [*SIZE_EDGES, np.inf])[0].tolist()
+    bins = list(zip(SIZE_EDGES, [*SIZE_EDGES[1:], None], counts, strict=True))
+    first, last = (np.searchsorted(SIZE_EDGES, end(sides), "right") for end in (min, max))
     return SizeRange(
         smallest=min(sides),
         median=median(sides),
         largest=max(sides),
         histogram=[
-            SizeBin(
-                at_least=SIZE_EDGES[bin_],
-                below=SIZE_EDGES[bin_ + 1] if bin_ + 1 < len(SIZE_EDGES) else None,
-                images=bins[bin_],
-            )
-            for bin_ in range(min(bins), max(bins) + 1)
+            SizeBin(at_least=at_least, below=below, images=images)
+            for at_least, below, images in bins[first - 1 : last]
         ],
     )

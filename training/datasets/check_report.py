@@ -5,20 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Generic, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 EXAMPLES = 10
 """How many findings of a kind a report names, unless it is asked for more."""
 
-
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
-
 Found = TypeVar("Found")
 
 
-class Findings(_Frozen, Generic[Found]):
+class Findings(BaseModel, Generic[Found]):
     """All findings of one kind, counted; `examples` are the first of them."""
 
     count: int
@@ -30,7 +25,7 @@ class Findings(_Frozen, Generic[Found]):
         return cls(count=len(found), examples=list(found[:most]))
 
 
-class SplitCount(_Frozen):
+class SplitCount(BaseModel):
     """One split, counted; `published_…` is None where the authors published nothing."""
 
     split: str | None
@@ -40,7 +35,7 @@ class SplitCount(_Frozen):
     published_identities: int | None = None
 
 
-class FileFinding(_Frozen):
+class FileFinding(BaseModel):
     """A file that is wrong; `code` is stable for programs, `detail` is for people."""
 
     source: str
@@ -48,14 +43,14 @@ class FileFinding(_Frozen):
     detail: str
 
 
-class QualityCount(_Frozen):
+class QualityCount(BaseModel):
     """The readable crops of a set that pass one quality limit, by the fault's `code`."""
 
     code: str
     files: Findings[FileFinding]
 
 
-class SizeBin(_Frozen):
+class SizeBin(BaseModel):
     """How many crops have a side of `at_least` pixels and less than `below` (None: any more)."""
 
     at_least: int
@@ -63,7 +58,7 @@ class SizeBin(_Frozen):
     images: int
 
 
-class SizeRange(_Frozen):
+class SizeRange(BaseModel):
     """Smallest, median and largest of a side, pixels, and its histogram."""
 
     smallest: int
@@ -72,7 +67,7 @@ class SizeRange(_Frozen):
     histogram: list[SizeBin]
 
 
-class DatasetReport(_Frozen):
+class DatasetReport(BaseModel):
     """One data set as found.
 
     Attributes:
@@ -107,7 +102,7 @@ class DatasetReport(_Frozen):
 Crossing = Literal["data set", "split", "identity"]
 
 
-class Duplicates(_Frozen):
+class Duplicates(BaseModel):
     """One picture in several files.
 
     Attributes:
@@ -133,7 +128,7 @@ class NearDuplicates(Duplicates):
     distance: int
 
 
-class SharedPictures(_Frozen):
+class SharedPictures(BaseModel):
     """How many pictures two places share, or how many are in one place under several names.
 
     Attributes:
@@ -149,7 +144,7 @@ class SharedPictures(_Frozen):
     near: int
 
 
-class CheckReport(_Frozen):
+class CheckReport(BaseModel):
     """Every data set checked, and the pictures that are there more than once.
 
     Attributes:
@@ -167,8 +162,3 @@ class CheckReport(_Frozen):
     near_duplicates: Findings[NearDuplicates]
     shared: list[SharedPictures]
     notes: list[str]
-
-    @property
-    def readable(self) -> bool:
-        """Whether every file can be read."""
-        return not any(dataset.unreadable.count for dataset in self.datasets)

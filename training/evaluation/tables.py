@@ -43,7 +43,7 @@ class Table:
     """Rows under columns.
 
     Attributes:
-        title, note: what is shown, and how to read it.
+        title, note: what is shown, and how to read it; a terminal shows none where it is empty.
         columns: their names.
         rows: a value for each column.
         labels: how many columns at the left name a row.
@@ -71,6 +71,8 @@ class Table:
         table, needed = self._rich(" ")
         if needed > width:
             table, _ = self._rich("\n")
+        if not self.title:
+            return table
         title = Text(self.title, style="italic")
         return Group(title.append(f"  {self.note}" if self.note else "", style="dim"), table)
 

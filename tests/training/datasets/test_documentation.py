@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from training.datasets.duplicates import THRESHOLD
 from training.datasets.kind import DatasetKind
-from training.datasets.near_duplicates import THRESHOLD
 from training.datasets.registry import KINDS
 
 PAGE = (Path(__file__).parents[3] / "docs" / "datasets.md").read_text(encoding="utf-8")

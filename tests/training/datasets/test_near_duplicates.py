@@ -13,7 +13,7 @@ from PIL import Image, ImageEnhance
 
 from training.datasets.check import check_datasets
 from training.datasets.check_report import NearDuplicates
-from training.datasets.near_duplicates import THRESHOLD, near_groups, perceptual_hash
+from training.datasets.duplicates import THRESHOLD, near_groups, perceptual_hash
 from training.datasets.record import CropRecord
 from training.datasets.registry import read_dataset
 
