@@ -8,9 +8,13 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from model.problems import InputProblem
-from training.datasets.fewer import leave_out, limit_identities
-from training.datasets.generalisation import PROTOCOLS, training_sets
-from training.datasets.held_out import split_held_out
+from training.datasets.protocols import (
+    PROTOCOLS,
+    leave_out,
+    limit_identities,
+    split_held_out,
+    training_sets,
+)
 from training.datasets.recombined import recombine
 from training.datasets.record import CropRecord, Dataset
 from training.datasets.registry import absolute_spec, read_datasets

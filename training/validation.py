@@ -14,7 +14,7 @@ from model.collapse import CollapsedModel, refuse_collapse
 from model.problems import InputProblem
 from training.averaging import WeightAverage
 from training.checkpoint import BEST_NAME, Progress, read_weights, save_best
-from training.datasets.fewer import limit_identities
+from training.datasets.protocols import limit_identities
 from training.datasets.record import CropRecord, Dataset
 from training.evaluation.embedding import embed_search, spaced
 from training.evaluation.pair_scores import computed_scores

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from training.checkpoint import read_weights
-from training.datasets.held_out import split_held_out
+from training.datasets.protocols import split_held_out
 from training.datasets.synthetic import draw_people
 from training.recipe import Recipe, read_recipe
 from training.run import prepare_run

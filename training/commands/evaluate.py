@@ -219,7 +219,7 @@ def _protocol(
     """Every set by the artefact that has not seen it; JSON where there is no console."""
     from model.artefact import load_artefact, shipped_artefacts
     from training.commands.protocol_rendering import render_protocol
-    from training.datasets.generalisation import PROTOCOLS
+    from training.datasets.protocols import PROTOCOLS
     from training.evaluation.protocol_report import run_protocol
     from training.evaluation.report import write_protocol_report
     from training.evaluation.unseen import Candidate

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any
 
 from model.provenance import Provenance
-from training.datasets.generalisation import PROTOCOLS
+from training.datasets.protocols import PROTOCOLS
 from training.evaluation.results import DatasetResult
 from training.evaluation.runs import deciding
 from training.evaluation.tables import Table

@@ -10,7 +10,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from model.problems import InputProblem
-from training.datasets.generalisation import Protocol
+from training.datasets.protocols import Protocol
 from training.datasets.record import Dataset
 from training.evaluation.intervals import Estimate, average_intervals
 from training.evaluation.papers import data_differences, people_differences

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.problems import InputProblem
-from training.datasets.held_out import is_held_out
+from training.datasets.protocols import is_held_out
 from training.datasets.record import CropRecord, Dataset
 from training.evaluation.ranking import PairLabels, integer_labels
 

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.problems import InputProblem
-from training.datasets.fewer import some_identities
 from training.datasets.kind import RandomSplits
+from training.datasets.protocols import some_identities
 from training.datasets.record import CropRecord, Dataset
 from training.datasets.registry import kind_of
 from training.evaluation.protocols import RandomSplit, Search, whole_set
@@ -19,7 +19,7 @@ def usual_search(dataset: Dataset, most: int | None = None) -> Search:
     """How papers search a set: in random splits where that is the custom, else in its own splits.
 
     Args:
-        dataset: as read; without a split of its own, after `fewer_people`.
+        dataset: as read; without a split of its own, after `limit_test_identities`.
         most: how many people a random split searches for at most; None is what papers do.
 
     Raises:
@@ -68,7 +68,7 @@ def search_in_random_splits(
             drawn = set(people) - dataset.training_people[number % len(dataset.training_people)]
         else:
             drawn = set(random.choice(people, trials.test_people, replace=False).tolist())
-        drawn = set(some_identities(dataset.name, drawn, most, seed=0))
+        drawn = some_identities(dataset.name, drawn, most, seed=0)
         if trials.sides == "crops":
             splits.append(_one_crop_each(queries, sorted(drawn), random))
             continue

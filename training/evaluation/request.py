@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from model.artefact import Artefact
-from training.datasets.fewer import fewer_people
+from training.datasets.protocols import limit_test_identities
 from training.datasets.record import Dataset
 from training.datasets.registry import showing_people
 from training.evaluation.embedding import ProgressBar
@@ -105,7 +105,7 @@ class EvaluationRequest:
         """
         known = artefact.description.provenance.held_out
         held_out = known if self.held_out else None
-        fewer = [fewer_people(dataset, self.people, held_out) for dataset in datasets]
+        fewer = [limit_test_identities(dataset, self.people, held_out) for dataset in datasets]
         return [
             (
                 dataset,

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from model.artefact import Description, resolve_artefact, shipped_artefacts
 from model.problems import InputProblem
 from model.provenance import Provenance, TrainingData, TrainingFingerprints
-from training.datasets.held_out import is_held_out
+from training.datasets.protocols import is_held_out
 from training.datasets.record import Dataset
 from training.datasets.registry import overlapping
 from training.evaluation.protocols import Search, across_cameras, whole_set

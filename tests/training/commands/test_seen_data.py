@@ -15,7 +15,7 @@ from tests.conftest import draw_crops
 from tests.forked import run_gmn
 from training.commands.calibrate import calibrate
 from training.commands.evaluate import evaluate
-from training.datasets.generalisation import PROTOCOLS, training_sets
+from training.datasets.protocols import PROTOCOLS, training_sets
 from training.datasets.record import Dataset
 from training.datasets.registry import read_dataset
 from training.provenance import describe_training

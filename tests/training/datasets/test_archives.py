@@ -16,7 +16,7 @@ from scipy.io import savemat
 
 from model.problems import InputProblem
 from training.datasets.check import check_datasets
-from training.datasets.generalisation import PROTOCOLS, training_sets
+from training.datasets.protocols import PROTOCOLS, training_sets
 from training.datasets.registry import read_dataset
 
 DrawImage = Callable[..., Path]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from model.problems import InputProblem
-from training.datasets.fewer import leave_out, limit_identities
+from training.datasets.protocols import leave_out, limit_identities
 from training.datasets.record import CropRecord, Dataset
 from training.datasets.synthetic import draw_people
 

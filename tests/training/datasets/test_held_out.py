@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from training.datasets.held_out import is_held_out, split_held_out
+from training.datasets.protocols import is_held_out, split_held_out
 from training.datasets.record import CropRecord, Dataset
 
 

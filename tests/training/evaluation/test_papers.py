@@ -3,7 +3,7 @@ from types import SimpleNamespace
 import pytest
 
 from model.provenance import Provenance, TrainingData
-from training.datasets.generalisation import PROTOCOLS
+from training.datasets.protocols import PROTOCOLS
 from training.evaluation.papers import papers_table, published_rows
 from training.recipe import read_recipe
 

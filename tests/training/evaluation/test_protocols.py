@@ -1,7 +1,7 @@
 import pytest
 
 from model.problems import InputProblem
-from training.datasets.held_out import is_held_out
+from training.datasets.protocols import is_held_out
 from training.datasets.record import CropRecord, Dataset
 from training.evaluation.protocols import held_out_people, whole_set
 

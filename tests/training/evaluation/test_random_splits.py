@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from model.problems import InputProblem
-from training.datasets.fewer import fewer_people
 from training.datasets.kind import RandomSplits
+from training.datasets.protocols import limit_test_identities
 from training.datasets.record import CropRecord, Dataset
 from training.evaluation.measuring import paired_differences, plain_result
 from training.evaluation.protocols import Search
@@ -88,7 +88,7 @@ def test_a_set_with_too_few_people_is_refused():
 
 def test_fewer_people_are_searched_for_in_each_split_and_the_splits_stay_different():
     records = [crop(f"{person:03d}", camera) for camera in "ab" for person in range(632)]
-    viper = fewer_people(Dataset("viper", "viper:x", "", tuple(records)), 250)
+    viper = limit_test_identities(Dataset("viper", "viper:x", "", tuple(records)), 250)
     search = usual_search(viper, 250)
     assert search.protocol == "10 random splits of 250 people, averaged"
     drawn = [people(search, split.queries, "queries") for split in search.splits]

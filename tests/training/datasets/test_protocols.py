@@ -3,8 +3,7 @@
 import pytest
 
 from model.problems import InputProblem
-from training.datasets.generalisation import PROTOCOLS, training_sets
-from training.datasets.held_out import split_held_out
+from training.datasets.protocols import PROTOCOLS, split_held_out, training_sets
 from training.datasets.record import CropRecord, Dataset
 from training.datasets.registry import KINDS
 
