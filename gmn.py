@@ -9,15 +9,15 @@ from __future__ import annotations
 import sys
 import traceback
 from importlib.metadata import PackageNotFoundError, version
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
 from bench.command import bench
 from bench.plan import plan
+from demo import data_sets
 from demo.command import demo
-from demo.source_crops import read_spec
 from gmn_client import InvalidInput, RequestRefused, ServiceUnreachable
 from model.problems import InputProblem
 from service.commands.enroll import enroll
@@ -40,19 +40,6 @@ from training.commands.train import train
 FAILED = 1
 BAD_INPUT = 2
 INTERRUPTED = 130
-
-
-class Trainer:
-    """What the client's commands need of the trainer, which the service may not import."""
-
-    read_spec = staticmethod(read_spec)
-
-    @staticmethod
-    def summarize(*arguments: Any) -> dict[str, Any]:
-        """Ranking metrics of a service's answers; see the function of the evaluation."""
-        from training.evaluation.served import summarize
-
-        return summarize(*arguments)
 
 
 app = typer.Typer(
@@ -107,7 +94,7 @@ def main() -> None:
 def run(arguments: list[str], debug: bool = False) -> int:
     """Runs one command line and returns its exit status; errors go to standard error."""
     try:
-        status = app(arguments, prog_name="gmn", standalone_mode=False, obj=Trainer)
+        status = app(arguments, prog_name="gmn", standalone_mode=False, obj=data_sets)
     except KeyboardInterrupt:
         return INTERRUPTED
     except Exception as error:

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
+import httpx
 import numpy as np
 import torch
 
@@ -43,6 +44,8 @@ SEED, PEOPLE, CAMERAS = 31, 64, 4
 CROPS, BATCH = 64, 32
 ROUND_SECONDS, STAGED_QUERIES = 2, 60
 LOAD, BOUNDARY = Path(__file__).with_name("load.lua"), "gmn-bench"
+FORM_HEADERS = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
+END = f"\r\n--{BOUNDARY}--\r\n".encode()
 # Unit costs of a request, in ms of the service's processor time.
 UNIT_COSTS = {"enroll": "enroll_ms", "serve": "query_ms"}
 STAGES = ("decode", "queue", "embed", "search", "rerank")
@@ -177,17 +180,14 @@ def write_bodies(folder: Path, load: Load, crops: Sequence[SourceCrop]) -> list[
     files = []
     for number in range(max(1, len(crops) // load.images)):
         named = {"identity": f"p{number}"} if load.call.endswith("/crops") else {}
-        head = bytearray()
-        for name, value in (load.fields | named).items():
-            head += f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{name}"'.encode()
-            head += f"\r\n\r\n{value}\r\n".encode()
-        for place in range(load.images):
-            head += b"\r\n" if place else b""
-            head += f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="images"; '.encode()
-            head += f'filename="{place}.png"\r\nContent-Type: image/png\r\n\r\n'.encode()
-            head += crops[(number * load.images + place) % len(crops)].read()
+        images = [
+            ("images", (f"{place}.png", crops[(number * load.images + place) % len(crops)].read()))
+            for place in range(load.images)
+        ]
+        fields = load.fields | named
+        form = httpx.Request("POST", "http://", data=fields, files=images, headers=FORM_HEADERS)
         files.append(folder / f"{number:03d}")
-        files[-1].write_bytes(head)
+        files[-1].write_bytes(form.read().removesuffix(END))
     return files
 
 
@@ -215,12 +215,11 @@ def press(url: str, load: Load, files: Sequence[Path], number: int) -> Answered:
 def stages_of(url: str, load: Load, files: Sequence[Path]) -> dict[str, Any]:
     """Medians of the stages of single queries, in ms, and their sum as a share of the wall time."""
     connection = http.client.HTTPConnection(str(urlsplit(url).hostname), urlsplit(url).port or 80)
-    headers = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
     seen: list[dict[str, float]] = []
     for number in range(STAGED_QUERIES):
-        body = files[number % len(files)].read_bytes() + f"\r\n--{BOUNDARY}--\r\n".encode()
+        body = files[number % len(files)].read_bytes() + END
         began = time.perf_counter()
-        connection.request("POST", load.call, body, headers)
+        connection.request("POST", load.call, body, FORM_HEADERS)
         answer = connection.getresponse().read()
         wall = (time.perf_counter() - began) * 1e3
         spent = json.loads(answer)["timing_ms"]

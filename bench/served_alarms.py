@@ -19,8 +19,8 @@ import numpy as np
 import pandas as pd
 import typer
 
+from demo.data_sets import read_spec
 from demo.service import own_service
-from demo.source_crops import read_spec
 from gmn_client import Client, QueryOptions
 from model.calibration import Scoring
 from model.problems import InputProblem

@@ -31,7 +31,7 @@ from typing import Annotated
 import typer
 
 import gmn
-from demo.source_crops import read_spec
+from demo.data_sets import read_spec
 from gmn_client import Client, Image
 
 ROOT = Path(__file__).resolve().parent.parent

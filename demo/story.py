@@ -7,8 +7,8 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from demo.data_sets import read_spec
 from demo.findings import OPERATING_POINT, Finding, Findings
-from demo.source_crops import read_spec
 from gmn_client import Client
 from model.problems import InputProblem
 from service.commands.bulk import SourceCrop, enroll_crops

@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from operator import attrgetter
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +34,7 @@ from service.record.records import (
     StoredCrop,
 )
 from service.runtime import Runtime
+from service.search.options import read_moment
 from service.settings import KeepImages
 
 CLOCKS_DIFFER_BY = timedelta(hours=1)
@@ -327,3 +328,20 @@ def checked_metadata(name: str, value: str) -> dict[str, Any]:
 def _depth(value: Any) -> int:
     parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     return 1 + max(map(_depth, parts), default=0)
+
+
+def _checked_moment(name: str, value: str) -> datetime:
+    try:
+        return cast("datetime", read_moment(value))
+    except ValueError as error:
+        raise InvalidField(f"{name}: {error}") from error
+
+
+# What is known of an image, by name, and what reads it from text; in the order of `ImageToEnroll`.
+LABELS: Mapping[str, Callable[[str, str], Any]] = {
+    "identity": checked_text,
+    "camera": checked_camera,
+    "captured_at": _checked_moment,
+    "external_id": checked_text,
+    "metadata": checked_metadata,
+}

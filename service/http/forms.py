@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from datetime import datetime
+from collections.abc import Sequence
 from functools import partial
 from typing import Annotated, Any, Literal, cast
 
@@ -13,9 +12,9 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from gmn_client.models import RetentionFrom
 from service.errors import InvalidField
-from service.gallery.enroll import ImageToEnroll, checked_camera, checked_metadata, checked_text
+from service.gallery.enroll import LABELS, ImageToEnroll, checked_camera, checked_text
 from service.record.records import CalibrationMode, CropFields, SettingsChanges
-from service.search.options import PairOptions, QueryOptions, read_moment
+from service.search.options import PairOptions, QueryOptions
 from service.settings import NAME, checked_name
 
 
@@ -238,20 +237,3 @@ class ModelQuery(Form):
 
 def _label(name: str, value: str) -> Any:
     return LABELS[name](name, value) if value else None
-
-
-def _captured(name: str, value: str) -> datetime:
-    try:
-        return cast("datetime", read_moment(value))
-    except ValueError as error:
-        raise InvalidField(f"{name}: {error}") from error
-
-
-# In the order of `ImageToEnroll`.
-LABELS: dict[str, Callable[[str, str], Any]] = {
-    "identity": checked_text,
-    "camera": checked_camera,
-    "captured_at": _captured,
-    "external_id": checked_text,
-    "metadata": checked_metadata,
-}

@@ -26,13 +26,6 @@ from service.record.jobs import Job
 from service.runtime import Runtime
 from service.search.options import read_moment
 
-CHECKS = {
-    "identity": enroll.checked_text,
-    "camera": enroll.checked_camera,
-    "external_id": enroll.checked_text,
-    "metadata": enroll.checked_metadata,
-}
-
 
 @dataclass(frozen=True)
 class ImportContent:
@@ -173,10 +166,11 @@ def _read_items(
 
 
 def _check_labels(item: CropFile, where: str) -> None:
-    for label, check in CHECKS.items():
+    for label, check in enroll.LABELS.items():
         value = getattr(item, label)
         try:
-            if value is not None:
+            # A time has been read.
+            if isinstance(value, str):
                 check(label, value)
         except InvalidField as error:
             # The place is named and not its text, as others read what a job failed for.

@@ -1,8 +1,9 @@
-"""The crops of a data set as the client's commands take them."""
+"""What the client's commands need of the trainer, which the service may not import."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from service.commands.bulk import SourceCrop
 
@@ -18,3 +19,10 @@ def read_spec(spec: str) -> Iterator[SourceCrop]:
     for one in read_dataset(spec).records:
         labels = (one.identity, one.camera, one.captured_at, one.split)
         yield SourceCrop(one.source, one.content, *labels)
+
+
+def summarize(*arguments: Any) -> dict[str, Any]:
+    """Ranking metrics of a service's answers; see the function of the evaluation."""
+    from training.evaluation import served
+
+    return served.summarize(*arguments)
