@@ -31,7 +31,6 @@ from training.evaluation.pair_scores import SearchScores, open_scores
 from training.evaluation.protocols import Search, camera_name, held_out_people
 from training.evaluation.report import write_report
 from training.evaluation.results import DatasetResult, EvaluationReport
-from training.evaluation.unseen import unseen_people
 from training.identity import run_identity
 from training.improvement import improvement_on_start
 from training.loader import BatchMaker
@@ -39,6 +38,7 @@ from training.metric_fit import chosen_records, fit_metric_network
 from training.provenance import describe_training
 from training.recalibration import recalibrate_metric_network, training_batches
 from training.recipe import Recipe
+from training.seen import unseen_people
 from training.validation import best_scoring, photographed
 
 FILE_NAME = "model.safetensors"

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from model.artefact import load_artefact, resolve_artefact
 from model.problems import InputProblem
@@ -63,12 +62,16 @@ def describe_training(
         data.append(
             TrainingData(
                 name=dataset.name,
-                spec=without_folders(dataset.spec) + _version(dataset),
+                # A spec does not always state which version of a set was read.
+                spec=without_folders(dataset.spec)
+                + (f" ({dataset.version})" if dataset.version else ""),
                 terms=dataset.terms,
                 crops=len(own),
                 identities=len({record.identity for record in own}),
                 cameras=len({(record.domain, record.camera) for record in own}),
-                splits=dataset.training_splits or _splits(own),
+                splits=dataset.training_splits
+                or tuple(sorted({record.split for record in own if record.split}))
+                or None,
                 fingerprints=len(found),
             )
         )
@@ -180,7 +183,10 @@ def inherited_weights(
 
 def fingerprints_of(crops: Iterable[int], people: Iterable[int] = ()) -> TrainingFingerprints:
     """Fingerprints in any order; the lowest `MOST_FINGERPRINTS` of each are kept."""
-    return TrainingFingerprints(_lowest(crops), _lowest(people))
+    lowest = (
+        np.unique(np.fromiter(values, np.int64))[:MOST_FINGERPRINTS] for values in (crops, people)
+    )
+    return TrainingFingerprints(*lowest)
 
 
 def joined_fingerprints(several: Sequence[TrainingFingerprints]) -> TrainingFingerprints:
@@ -189,10 +195,6 @@ def joined_fingerprints(several: Sequence[TrainingFingerprints]) -> TrainingFing
         np.concatenate([one.crops for one in several]),
         np.concatenate([one.people for one in several]),
     )
-
-
-def _lowest(values: Iterable[int]) -> NDArray[np.int64]:
-    return np.unique(np.fromiter(values, np.int64))[:MOST_FINGERPRINTS]
 
 
 def fingerprint(content: bytes) -> int:
@@ -241,11 +243,11 @@ def known_source(spec: str) -> str | None:
 
 def joined_terms(terms: Iterable[str]) -> str:
     """Several terms as one text, each once."""
-    found: list[str] = []
+    found = ""
     for one in terms:
-        if one and not any(one in known for known in found):
-            found.append(one)
-    return " ".join(found)
+        if one not in found:
+            found = f"{found} {one}".strip()
+    return found
 
 
 def file_digest(file: Path, remedy: str = "name the weights' own file") -> str:
@@ -294,12 +296,3 @@ def current_commit(folder: Path = Path(__file__).parent) -> str | None:
     except (OSError, subprocess.CalledProcessError):
         return None
     return found.stdout.strip()
-
-
-def _splits(records: Sequence[CropRecord]) -> tuple[str, ...] | None:
-    return tuple(sorted({record.split for record in records if record.split})) or None
-
-
-def _version(dataset: Dataset) -> str:
-    """Which version of a set it is, since a spec does not always state it."""
-    return f" ({dataset.version})" if dataset.version else ""

@@ -82,7 +82,7 @@ def calibrate(
 
 def _unseen(artefact: Artefact, dataset: Dataset) -> Search:
     """A search for people that the artefact was not trained on; names a set that has others."""
-    from training.evaluation.unseen import unseen_people
+    from training.seen import unseen_people
 
     search = unseen_people(dataset, artefact.description.provenance, artefact.training)
     if search.held_out:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from training.evaluation.report import SearchPictures
     from training.evaluation.request import EvaluationRequest
     from training.evaluation.results import EvaluationReport
-    from training.evaluation.unseen import Candidate
+    from training.seen import Candidate
 
 
 class Split(StrEnum):
@@ -156,7 +156,7 @@ def evaluate(
     from training.evaluation.files import make_folder
     from training.evaluation.peers import Peer
     from training.evaluation.request import EvaluationRequest
-    from training.evaluation.unseen import artefact_files
+    from training.seen import artefact_files
 
     request = EvaluationRequest(
         scorings=None if scoring is None else _scorings(scoring),
@@ -222,7 +222,7 @@ def _protocol(
     from training.datasets.protocols import PROTOCOLS
     from training.evaluation.protocol_report import run_protocol
     from training.evaluation.report import write_protocol_report
-    from training.evaluation.unseen import Candidate
+    from training.seen import Candidate
 
     if request.features:
         raise InputProblem(

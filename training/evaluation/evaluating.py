@@ -48,7 +48,7 @@ from training.evaluation.searching import (
     rank_search,
     rows_of_split,
 )
-from training.evaluation.unseen import seen_people
+from training.seen import seen_people
 
 
 class Stopwatch:

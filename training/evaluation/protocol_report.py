@@ -18,7 +18,7 @@ from training.evaluation.query_values import QueryValues
 from training.evaluation.report_tables import METRICS
 from training.evaluation.results import EvaluationReport
 from training.evaluation.tables import Cell, Table, Value, difference, percent
-from training.evaluation.unseen import Candidate, choose_unseen
+from training.seen import Candidate, choose_unseen
 
 PUBLISHED = Path(__file__).with_name("published.toml")
 BASE, AVERAGE = "cosine", "average"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from model.artefact import Description, resolve_artefact, shipped_artefacts
 from model.problems import InputProblem
 from model.provenance import Provenance, TrainingData, TrainingFingerprints
-from training.datasets.protocols import is_held_out
 from training.datasets.record import Dataset
 from training.datasets.registry import overlapping
 from training.evaluation.protocols import Search, across_cameras, whole_set
@@ -96,8 +95,9 @@ def seen_people(
     """Which people of a data set an artefact, or a source of its weights, was trained on.
 
     Crops decide: a person counts as seen where one of the person's crops was trained on. People of
-    a public set are compared by their identities, too. An artefact of an older version stores
-    neither, and its data sets are compared by their names.
+    a public set are compared by their identities, too. Everybody counts as seen in a set that was
+    trained on without a stored fingerprint, that is known to show the same people, or that the
+    publisher of the weights names.
 
     Args:
         provenance, training: the artefact's.
@@ -107,24 +107,24 @@ def seen_people(
         InputProblem: naming a crop that cannot be read.
     """
     identities, crops, reasons = _seen_contents(training, dataset)
-    everyone = frozenset(record.identity for record in dataset.records)
+    of_everyone = []
     for known in _all_data(provenance):
         if known.name != dataset.name and overlapping([known.name], [dataset.name]):
-            identities |= everyone
-            reasons.append(f"was trained on {known.name}, which shows some of the same people")
-        elif known.fingerprints is None and _has_name_of(known, dataset):
-            own = provenance.held_out if known in provenance.data else {}
-            identities |= _trained_by_name(known, dataset, own)
-            reasons.append(
+            of_everyone.append(f"was trained on {known.name}, which shows some of the same people")
+        elif known.fingerprints is None and _is_same_set(known, dataset):
+            of_everyone.append(
                 f"was trained on a set named {known.name}; it stores no fingerprints of its "
                 "training crops, so contents cannot be compared"
             )
-    for source in provenance.all_sources:
-        for name in source.documented_data:
-            if _same_name(name, dataset):
-                identities |= everyone
-                reasons.append(f"has weights from {source.name}, which was trained on {name}")
-    return SeenPeople(frozenset(identities), crops, tuple(dict.fromkeys(reasons)))
+    of_everyone += [
+        f"has weights from {source.name}, which was trained on {name}"
+        for source in provenance.all_sources
+        for name in source.documented_data
+        if _same_name(name, dataset)
+    ]
+    if of_everyone:
+        identities = set(dataset.identities)
+    return SeenPeople(frozenset(identities), crops, tuple(dict.fromkeys(reasons + of_everyone)))
 
 
 def unseen_people(
@@ -164,12 +164,10 @@ def trained_on(
         provenance, training: the artefact's.
         dataset: to be tested on.
     """
-    source = known_source(dataset.spec)
     for known in _all_data(provenance):
-        if source is not None and known_source(known.spec) == source:
+        if known_source(dataset.spec) is not None and _is_same_set(known, dataset):
             return f"was trained on {known.name}"
-    seen = seen_people(provenance, training, dataset)
-    return "; it ".join(seen.reasons) or None
+    return "; it ".join(seen_people(provenance, training, dataset).reasons) or None
 
 
 def _all_data(provenance: Provenance) -> tuple[TrainingData, ...]:
@@ -192,7 +190,7 @@ def _seen_contents(
     if seen:
         least = "at least " if len(training.crops) == MOST_FINGERPRINTS else ""
         reasons.append(f"was trained on {least}{len(seen):,} of its {len(dataset.records):,} crops")
-    by_name = person_fingerprints(dataset, {record.identity for record in dataset.records})
+    by_name = person_fingerprints(dataset, dataset.identities)
     people = {name for value, name in by_name.items() if _holds(training.people, value)}
     if people - identities:
         reasons.append(f"was trained on {len(people):,} of its {len(by_name):,} people")
@@ -204,41 +202,16 @@ def _holds(ascending: NDArray[np.int64], value: int) -> bool:
     return place < len(ascending) and int(ascending[place]) == value
 
 
-def _has_name_of(known: TrainingData, dataset: Dataset) -> bool:
-    """Whether a set may be one that was trained on, by kind and name; another seed is another."""
+def _is_same_set(known: TrainingData, dataset: Dataset) -> bool:
+    """Whether a set that was trained on is this one, by its kind or its owner's name for it."""
     source = known_source(dataset.spec)
-    if source is not None:
-        return source == known_source(known.spec)
-    return known.name == dataset.name and known_source(known.spec) is None
+    return known_source(known.spec) == source and (source is not None or known.name == dataset.name)
 
 
 def _same_name(documented: str, dataset: Dataset) -> bool:
     """Whether a publisher's name of a set, such as Market-1501, is that of a data set."""
     one, other = (re.sub(r"[^a-z0-9]", "", name.lower()) for name in (documented, dataset.name))
     return bool(one and other) and (one.startswith(other) or other.startswith(one))
-
-
-def _trained_by_name(
-    known: TrainingData, dataset: Dataset, held_out: Mapping[str, float]
-) -> set[str]:
-    """People that an older artefact may have been trained on, by what it states of a set.
-
-    Those of the test splits were not, unless the training had more crops of the set than its
-    training split holds.
-
-    Args:
-        known: the artefact's statement.
-        dataset: of that name.
-        held_out: `fraction` and `seed` of the people held out; empty where they are not known.
-    """
-    training = [record for record in dataset.records if record.split in (None, "train")]
-    candidates = dataset.records if known.crops > len(training) else training
-    fraction, seed = held_out.get("fraction", 0.0), int(held_out.get("seed", 0))
-    return {
-        record.identity
-        for record in candidates
-        if not is_held_out(dataset.name, record.identity, fraction, seed)
-    }
 
 
 def choose_unseen(candidates: Sequence[Candidate], dataset: Dataset) -> Candidate:
