@@ -9,7 +9,6 @@ import typer
 from rich.console import Console
 
 from training.commands.progress import progress_bar
-from training.commands.rendering import render_report
 
 
 def finish(
@@ -39,6 +38,7 @@ def finish(
 
     Example: gmn finish runs/mine --checkpoint last
     """
+    from training.commands.rendering import render_report
     from training.datasets.registry import read_datasets
     from training.finish import FILE_NAME, FinishedRun, choose_weights, finish_run
     from training.run_data import read_run, split_people

@@ -13,7 +13,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from model.problems import InputProblem
 from training.commands.progress import progress_bar
-from training.commands.rendering import render_report
 
 if TYPE_CHECKING:
     from training.datasets.record import Dataset
@@ -198,6 +197,7 @@ def _train_one(
     processes: Processes,
 ) -> None:
     from training.commands.dry_run_rendering import crops_shown
+    from training.commands.rendering import render_report
     from training.finish import FinishedRun, choose_weights, finish_run
     from training.stopping import TrainingStopped
     from training.trainer import train as train_networks
