@@ -7,13 +7,11 @@ from math import cos
 import numpy as np
 from numpy.typing import NDArray
 
-from training.datasets.synthetic.cameras import Camera
-from training.datasets.synthetic.fabric import Folds, plain
+from training.datasets.synthetic.cameras import Camera, expose
+from training.datasets.synthetic.clothes import Appearance, Folds, plain
 from training.datasets.synthetic.figure import paint_figure
 from training.datasets.synthetic.pose import View, draw_pose
 from training.datasets.synthetic.raster import Canvas
-from training.datasets.synthetic.sensor import expose
-from training.datasets.synthetic.wardrobe import Appearance
 
 OVERSAMPLING = 1.25
 

@@ -6,12 +6,18 @@ from math import cos, sin
 
 import numpy as np
 
-from training.datasets.synthetic.fabric import Fabric, Folds, blend, plain, surface_angle
+from training.datasets.synthetic.clothes import (
+    Appearance,
+    Fabric,
+    Folds,
+    blend,
+    plain,
+    surface_angle,
+)
 from training.datasets.synthetic.head import paint_hair_behind, paint_head
 from training.datasets.synthetic.luggage import paint_luggage, paint_straps, paint_umbrella
 from training.datasets.synthetic.pose import Limb, Point, Skeleton, View
 from training.datasets.synthetic.raster import Canvas, Paint, Plane, soft_step
-from training.datasets.synthetic.wardrobe import Appearance
 
 
 def paint_figure(

@@ -6,10 +6,9 @@ from math import cos, sin
 
 import numpy as np
 
-from training.datasets.synthetic.fabric import blend, plain
+from training.datasets.synthetic.clothes import Appearance, blend, plain
 from training.datasets.synthetic.pose import Point, Skeleton, View
 from training.datasets.synthetic.raster import Canvas, Paint, Plane, soft_step
-from training.datasets.synthetic.wardrobe import Appearance
 
 HAIRLINES = {"crop": 0.62, "short": 0.52, "bald": 2.0}
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from training.datasets.synthetic.fabric import Colour, blend, plain
+from training.datasets.synthetic.clothes import Appearance, Colour, blend, plain
 from training.datasets.synthetic.pose import Point, Skeleton, View
 from training.datasets.synthetic.raster import Canvas, Paint, Plane
-from training.datasets.synthetic.wardrobe import Appearance
 
 
 def paint_luggage(

@@ -10,8 +10,8 @@ from model.problems import InputProblem
 from training.datasets.kind import DatasetKind
 from training.datasets.record import CropRecord, Dataset
 from training.datasets.synthetic.cameras import domain_style, draw_camera
+from training.datasets.synthetic.clothes import draw_appearance
 from training.datasets.synthetic.crops import canvas_size, draw_crop
-from training.datasets.synthetic.wardrobe import draw_appearance
 
 TERMS = "Drawn by this project; no person is shown."
 _PERSON, _CAMERA, _PASSER_BY, _CROP = range(4)

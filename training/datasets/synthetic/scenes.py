@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from training.datasets.synthetic.fabric import Colour
+from training.datasets.synthetic.clothes import Colour
 from training.datasets.synthetic.raster import Plane
 
 Ink = tuple[int, int, int]
@@ -27,199 +27,201 @@ def draw_scene(rng: np.random.Generator, kind: str, size: tuple[int, int], steep
     height, width = size
     image = Image.new("RGB", (width, height))
     horizon = int(height * float(np.clip(0.62 - 0.55 * steep + rng.normal(0, 0.05), 0.05, 0.75)))
-    SCENES[kind](rng, ImageDraw.Draw(image), width, height, horizon)
+    SCENES[kind](_Sketch(rng, ImageDraw.Draw(image), width, height, horizon))
     image = image.filter(ImageFilter.GaussianBlur(float(rng.uniform(0.6, 1.6)) * height / 192))
     pixels = np.asarray(image, np.float32) / 255.0
     for cells, strength in ((5, 0.06), (24, 0.04), (96, 0.03)):
-        pixels = pixels * _mottle(rng, cells, strength, size)[..., None]
+        grid = rng.normal(1.0, strength, (cells, max(2, cells * width // height)))
+        smooth = Image.fromarray(grid.astype(np.float32)).resize(
+            (width, height), Image.Resampling.BICUBIC
+        )
+        pixels = pixels * np.asarray(smooth, np.float32)[..., None]
     return np.clip(pixels, 0.02, 0.98).astype(np.float32)
 
 
-def _mottle(rng: np.random.Generator, cells: int, strength: float, size: tuple[int, int]) -> Plane:
-    height, width = size
-    grid = rng.normal(1.0, strength, (cells, max(2, cells * width // height))).astype(np.float32)
-    smooth = Image.fromarray(grid).resize((width, height), Image.Resampling.BICUBIC)
-    return np.asarray(smooth, np.float32)
+class _Sketch:
+    """An image being drawn, with the random numbers that decide what is on it."""
+
+    def __init__(
+        self,
+        rng: np.random.Generator,
+        draw: ImageDraw.ImageDraw,
+        width: int,
+        height: int,
+        horizon: int,
+    ) -> None:
+        self.rng, self.draw = rng, draw
+        self.width, self.height, self.horizon = width, height, horizon
+
+    def between(self, low: float, high: float) -> float:
+        return self.rng.uniform(low, high)
+
+    def times(self, least: int, below: int) -> range:
+        """A random number of turns."""
+        return range(int(self.rng.integers(least, below)))
+
+    def ink(self, colour: Colour, spread: float = 0.06) -> Ink:
+        """A shade near `colour`."""
+        lighter = self.rng.normal(0, spread)
+        shade = np.clip(np.asarray(colour) + lighter + self.rng.normal(0, spread / 3, 3), 0, 1)
+        red, green, blue = (int(255 * part) for part in shade)
+        return (red, green, blue)
+
+    def box(
+        self, left: float, top: float, right: float, bottom: float, colour: Colour,
+        spread: float = 0.06,
+    ) -> None:  # fmt: skip
+        """A rectangle in a shade near `colour`."""
+        self.draw.rectangle((left, top, right, bottom), fill=self.ink(colour, spread))
+
+    def backdrop(self, colour: Colour, spread: float = 0.06) -> None:
+        """Everything above the horizon."""
+        self.box(0, 0, self.width, self.horizon, colour, spread)
+
+    def ground(self, colour: Colour, tiles: bool) -> None:
+        """Ground that lightens with distance, with the joints of its slabs in perspective."""
+        width, height, horizon = self.width, self.height, self.horizon
+        base = np.asarray(self.ink(colour))
+        for row in range(horizon, height):
+            near = (row - horizon) / max(1, height - horizon)
+            red, green, blue = (int(part) for part in np.clip(base * (1.1 - 0.2 * near), 0, 255))
+            self.draw.line((0, row, width, row), fill=(red, green, blue))
+        if not tiles:
+            return
+        joint = self.ink((colour[0] * 0.8, colour[1] * 0.8, colour[2] * 0.8), 0.03)
+        vanish, slabs = self.between(0, width), int(self.rng.integers(8, 26))
+        for slab in range(-slabs, 2 * slabs):
+            foot = vanish + (slab - slabs / 2) * 2.5 * width / slabs
+            self.draw.line((vanish + (foot - vanish) * 0.2, horizon, foot, height), fill=joint)
+        for slab in range(1, slabs):
+            row = horizon + (height - horizon) * (slab / slabs) ** 1.7
+            self.draw.line((0, row, width, row), fill=joint)
 
 
-def _ink(rng: np.random.Generator, colour: Colour, spread: float = 0.06) -> Ink:
-    shade = np.clip(np.asarray(colour) + rng.normal(0, spread) + rng.normal(0, spread / 3, 3), 0, 1)
-    red, green, blue = (int(255 * part) for part in shade)
-    return (red, green, blue)
-
-
-def _ground(
-    rng: np.random.Generator, draw: ImageDraw.ImageDraw, width: int, height: int, horizon: int,
-    colour: Colour, tiles: bool,
-) -> None:  # fmt: skip
-    """Ground that lightens with distance, with the joints of its slabs in perspective."""
-    base = np.asarray(_ink(rng, colour))
-    for row in range(horizon, height):
-        near = (row - horizon) / max(1, height - horizon)
-        red, green, blue = (int(part) for part in np.clip(base * (1.1 - 0.2 * near), 0, 255))
-        draw.line((0, row, width, row), fill=(red, green, blue))
-    if not tiles:
-        return
-    joint = _ink(rng, (colour[0] * 0.8, colour[1] * 0.8, colour[2] * 0.8), 0.03)
-    vanish, slabs = rng.uniform(0, width), int(rng.integers(8, 26))
-    for slab in range(-slabs, 2 * slabs):
-        foot = vanish + (slab - slabs / 2) * 2.5 * width / slabs
-        draw.line((vanish + (foot - vanish) * 0.2, horizon, foot, height), fill=joint)
-    for slab in range(1, slabs):
-        row = horizon + (height - horizon) * (slab / slabs) ** 1.7
-        draw.line((0, row, width, row), fill=joint)
-
-
-def _street(
-    rng: np.random.Generator, draw: ImageDraw.ImageDraw, width: int, height: int, horizon: int
-) -> None:
-    draw.rectangle((0, 0, width, horizon), fill=_ink(rng, (0.55, 0.53, 0.5)))
+def _street(on: _Sketch) -> None:
+    width, height, horizon = on.width, on.height, on.horizon
+    on.backdrop((0.55, 0.53, 0.5))
     left = 0.0
     while left < width:
-        wide = rng.uniform(0.2, 0.6) * height
-        draw.rectangle((left, 0, left + wide, horizon), fill=_ink(rng, (0.5, 0.46, 0.42), 0.14))
-        glass = _ink(rng, (0.2, 0.24, 0.28))
-        inset, sill = 0.12 * wide, horizon * rng.uniform(0.7, 0.95)
-        draw.rectangle((left + inset, 0.1 * horizon, left + wide - inset, sill), fill=glass)
-        sign = _ink(rng, (0.5, 0.35, 0.35), 0.25)
-        draw.rectangle((left, 0, left + wide, horizon * 0.12), fill=sign)
+        wide = on.between(0.2, 0.6) * height
+        on.box(left, 0, left + wide, horizon, (0.5, 0.46, 0.42), 0.14)
+        glass = on.ink((0.2, 0.24, 0.28))
+        inset, sill = 0.12 * wide, horizon * on.between(0.7, 0.95)
+        on.draw.rectangle((left + inset, 0.1 * horizon, left + wide - inset, sill), fill=glass)
+        on.box(left, 0, left + wide, horizon * 0.12, (0.5, 0.35, 0.35), 0.25)
         left += wide
-    _ground(rng, draw, width, height, horizon, (0.47, 0.46, 0.45), bool(rng.random() < 0.5))
-    if rng.random() < 0.5:
-        kerb = horizon + (height - horizon) * rng.uniform(0.1, 0.4)
-        slope = rng.normal(0, 0.15) * height
-        draw.polygon(
-            ((0, kerb), (width, kerb + slope), (width, height), (0, height)),
-            fill=_ink(rng, (0.3, 0.3, 0.31)),
-        )
-        draw.line((0, kerb, width, kerb + slope), fill=_ink(rng, (0.7, 0.69, 0.66)), width=3)
-    for _ in range(int(rng.integers(0, 4))):
-        _car(rng, draw, rng.uniform(0, width), horizon + rng.uniform(0, 0.15) * height, height)
+    on.ground((0.47, 0.46, 0.45), bool(on.rng.random() < 0.5))
+    if on.rng.random() < 0.5:
+        kerb = horizon + (height - horizon) * on.between(0.1, 0.4)
+        far = kerb + on.rng.normal(0, 0.15) * height
+        road = ((0, kerb), (width, far), (width, height), (0, height))
+        on.draw.polygon(road, fill=on.ink((0.3, 0.3, 0.31)))
+        on.draw.line((0, kerb, width, far), fill=on.ink((0.7, 0.69, 0.66)), width=3)
+    for _ in on.times(0, 4):
+        _car(on, on.between(0, width), horizon + on.between(0, 0.15) * height)
 
 
-def _car(
-    rng: np.random.Generator, draw: ImageDraw.ImageDraw, x: float, y: float, height: int
-) -> None:
-    long, tall = rng.uniform(0.35, 0.5) * height, rng.uniform(0.11, 0.15) * height
-    body = _ink(rng, (0.45, 0.45, 0.48), 0.25)
-    draw.rounded_rectangle((x, y - tall, x + long, y), tall / 3, fill=body)
+def _car(on: _Sketch, x: float, y: float) -> None:
+    long, tall = on.between(0.35, 0.5) * on.height, on.between(0.11, 0.15) * on.height
+    body = (x, y - tall, x + long, y)
+    on.draw.rounded_rectangle(body, tall / 3, fill=on.ink((0.45, 0.45, 0.48), 0.25))
     roof = (x + long * 0.2, y - tall * 1.7, x + long * 0.78, y - tall * 0.8)
-    draw.rounded_rectangle(roof, tall / 3, fill=_ink(rng, (0.15, 0.17, 0.2)))
+    on.draw.rounded_rectangle(roof, tall / 3, fill=on.ink((0.15, 0.17, 0.2)))
     for wheel in (0.2, 0.78):
-        at = x + long * wheel
-        draw.ellipse(
-            (at - tall * 0.3, y - tall * 0.3, at + tall * 0.3, y + tall * 0.3), (25, 25, 25)
-        )
+        at, half = x + long * wheel, tall * 0.3
+        on.draw.ellipse((at - half, y - half, at + half, y + half), (25, 25, 25))
 
 
-def _campus(
-    rng: np.random.Generator, draw: ImageDraw.ImageDraw, width: int, height: int, horizon: int
-) -> None:
-    draw.rectangle((0, 0, width, horizon), fill=_ink(rng, (0.62, 0.68, 0.72)))
-    _ground(rng, draw, width, height, horizon, (0.32, 0.41, 0.2), False)
-    start, end = rng.uniform(-0.2, 0.6) * width, rng.uniform(-0.2, 0.6) * width
-    wide = rng.uniform(0.2, 0.9) * width
-    path = (
-        (start, horizon),
-        (start + 0.6 * wide, horizon),
-        (end + 1.6 * wide, height),
-        (end, height),
+def _campus(on: _Sketch) -> None:
+    width, height, horizon = on.width, on.height, on.horizon
+    on.backdrop((0.62, 0.68, 0.72))
+    on.ground((0.32, 0.41, 0.2), False)
+    start, end = on.between(-0.2, 0.6) * width, on.between(-0.2, 0.6) * width
+    wide = on.between(0.2, 0.9) * width
+    top = ((start, horizon), (start + 0.6 * wide, horizon))
+    on.draw.polygon(
+        (*top, (end + 1.6 * wide, height), (end, height)), fill=on.ink((0.62, 0.59, 0.54))
     )
-    draw.polygon(path, fill=_ink(rng, (0.62, 0.59, 0.54)))
-    for _ in range(int(rng.integers(6, 16))):
-        x, radius = rng.uniform(0, width), rng.uniform(0.06, 0.2) * height
-        y = horizon - radius * rng.uniform(0.0, 1.2)
-        trunk = _ink(rng, (0.25, 0.19, 0.14))
-        draw.line((x, y, x, horizon + 0.05 * height), fill=trunk, width=max(1, height // 50))
+    for _ in on.times(6, 16):
+        x, radius = on.between(0, width), on.between(0.06, 0.2) * height
+        y = horizon - radius * on.between(0.0, 1.2)
+        trunk = on.ink((0.25, 0.19, 0.14))
+        on.draw.line((x, y, x, horizon + 0.05 * height), fill=trunk, width=max(1, height // 50))
         for _ in range(8):
-            cx, cy = x + rng.normal(0, radius / 2), y + rng.normal(0, radius / 3)
-            r = radius * rng.uniform(0.25, 0.6)
-            draw.ellipse((cx - r, cy - r, cx + r, cy + r), fill=_ink(rng, (0.17, 0.29, 0.13)))
+            cx, cy = x + on.rng.normal(0, radius / 2), y + on.rng.normal(0, radius / 3)
+            r = radius * on.between(0.25, 0.6)
+            on.draw.ellipse((cx - r, cy - r, cx + r, cy + r), fill=on.ink((0.17, 0.29, 0.13)))
 
 
-def _corridor(
-    rng: np.random.Generator, draw: ImageDraw.ImageDraw, width: int, height: int, horizon: int
-) -> None:
-    wall = _ink(rng, (0.72, 0.7, 0.65), 0.08)
-    draw.rectangle((0, 0, width, horizon), fill=wall)
-    band = horizon * rng.uniform(0.5, 0.8)
-    draw.rectangle((0, band, width, horizon), fill=_ink(rng, (0.55, 0.55, 0.56), 0.12))
-    left = rng.uniform(0, 0.4) * height
+def _corridor(on: _Sketch) -> None:
+    width, height, horizon = on.width, on.height, on.horizon
+    on.backdrop((0.72, 0.7, 0.65), 0.08)
+    on.box(0, horizon * on.between(0.5, 0.8), width, horizon, (0.55, 0.55, 0.56), 0.12)
+    left = on.between(0, 0.4) * height
     while left < width:
-        wide = rng.uniform(0.2, 0.35) * height
-        colour = ((0.4, 0.29, 0.2), (0.3, 0.33, 0.38), (0.82, 0.8, 0.7))[int(rng.integers(3))]
-        draw.rectangle((left, 0, left + wide, horizon), fill=_ink(rng, colour))
-        draw.rectangle((left, 0, left + 2, horizon), fill=(60, 60, 60))
-        left += wide + rng.uniform(0.2, 0.9) * height
-    _ground(rng, draw, width, height, horizon, (0.58, 0.57, 0.54), True)
-    for _ in range(int(rng.integers(1, 5))):
-        x, wide = rng.uniform(0, width), rng.uniform(0.03, 0.12) * height
-        gleam = _ink(rng, (0.8, 0.8, 0.77))
-        draw.polygon(
-            ((x, horizon), (x + wide, horizon), (x + 2 * wide, height), (x - wide, height)), gleam
-        )
+        wide = on.between(0.2, 0.35) * height
+        door = ((0.4, 0.29, 0.2), (0.3, 0.33, 0.38), (0.82, 0.8, 0.7))[int(on.rng.integers(3))]
+        on.box(left, 0, left + wide, horizon, door)
+        on.draw.rectangle((left, 0, left + 2, horizon), fill=(60, 60, 60))
+        left += wide + on.between(0.2, 0.9) * height
+    on.ground((0.58, 0.57, 0.54), True)
+    for _ in on.times(1, 5):
+        x, wide = on.between(0, width), on.between(0.03, 0.12) * height
+        gleam = ((x, horizon), (x + wide, horizon), (x + 2 * wide, height), (x - wide, height))
+        on.draw.polygon(gleam, on.ink((0.8, 0.8, 0.77)))
 
 
-def _tiles(
-    rng: np.random.Generator, draw: ImageDraw.ImageDraw, width: int, height: int, horizon: int
-) -> None:
-    colour = ((0.75, 0.74, 0.7), (0.5, 0.56, 0.6), (0.62, 0.5, 0.4))[int(rng.integers(3))]
-    draw.rectangle((0, 0, width, horizon), fill=_ink(rng, colour))
-    side = rng.uniform(0.05, 0.14) * height
-    joint = _ink(rng, (colour[0] * 0.75, colour[1] * 0.75, colour[2] * 0.75))
+def _tiles(on: _Sketch) -> None:
+    width, height, horizon = on.width, on.height, on.horizon
+    colour = ((0.75, 0.74, 0.7), (0.5, 0.56, 0.6), (0.62, 0.5, 0.4))[int(on.rng.integers(3))]
+    on.backdrop(colour)
+    side = on.between(0.05, 0.14) * height
+    joint = on.ink((colour[0] * 0.75, colour[1] * 0.75, colour[2] * 0.75))
     for column in np.arange(0, width, side).tolist():
-        draw.line((column, 0, column, horizon), fill=joint)
+        on.draw.line((column, 0, column, horizon), fill=joint)
     for row in np.arange(horizon % side, horizon, side * 0.6).tolist():
-        draw.line((0, row, width, row), fill=joint)
-    for _ in range(int(rng.integers(0, 4))):
-        x, y = rng.uniform(0, width), rng.uniform(0, 0.6) * horizon
-        poster = (x, y, x + rng.uniform(0.1, 0.3) * height, y + rng.uniform(0.1, 0.3) * height)
-        draw.rectangle(poster, fill=_ink(rng, (0.5, 0.45, 0.45), 0.25))
-    _ground(rng, draw, width, height, horizon, (0.45, 0.44, 0.43), True)
+        on.draw.line((0, row, width, row), fill=joint)
+    for _ in on.times(0, 4):
+        x, y = on.between(0, width), on.between(0, 0.6) * horizon
+        right, bottom = x + on.between(0.1, 0.3) * height, y + on.between(0.1, 0.3) * height
+        on.box(x, y, right, bottom, (0.5, 0.45, 0.45), 0.25)
+    on.ground((0.45, 0.44, 0.43), True)
 
 
-def _stairs(
-    rng: np.random.Generator, draw: ImageDraw.ImageDraw, width: int, height: int, horizon: int
-) -> None:
-    draw.rectangle((0, 0, width, height), fill=_ink(rng, (0.6, 0.58, 0.55)))
-    row, step = float(horizon) * 0.4, 0.02 * height
+def _stairs(on: _Sketch) -> None:
+    width, height = on.width, on.height
+    on.box(0, 0, width, height, (0.6, 0.58, 0.55))
+    row, step = float(on.horizon) * 0.4, 0.02 * height
     while row < height:
-        draw.rectangle((0, row, width, row + step * 0.45), fill=_ink(rng, (0.7, 0.69, 0.66), 0.02))
-        draw.rectangle(
-            (0, row + step * 0.45, width, row + step), fill=_ink(rng, (0.4, 0.39, 0.38), 0.02)
-        )
+        on.box(0, row, width, row + step * 0.45, (0.7, 0.69, 0.66), 0.02)
+        on.box(0, row + step * 0.45, width, row + step, (0.4, 0.39, 0.38), 0.02)
         row, step = row + step, step * 1.12
     for _ in range(3):
-        x, lean = rng.uniform(0, width), rng.uniform(-0.4, 0.4) * height
-        draw.line(
-            (x, 0, x + lean, height), fill=_ink(rng, (0.25, 0.25, 0.27)), width=max(2, height // 60)
-        )
+        x, lean = on.between(0, width), on.between(-0.4, 0.4) * height
+        rail = on.ink((0.25, 0.25, 0.27))
+        on.draw.line((x, 0, x + lean, height), fill=rail, width=max(2, height // 60))
 
 
-def _plaza(
-    rng: np.random.Generator, draw: ImageDraw.ImageDraw, width: int, height: int, horizon: int
-) -> None:
-    draw.rectangle((0, 0, width, horizon), fill=_ink(rng, (0.7, 0.7, 0.7)))
+def _plaza(on: _Sketch) -> None:
+    width, height, horizon = on.width, on.height, on.horizon
+    on.backdrop((0.7, 0.7, 0.7))
     for _ in range(6):
-        x = rng.uniform(0, width)
-        wall = (x, rng.uniform(0, 0.4) * horizon, x + rng.uniform(0.2, 0.8) * height, horizon)
-        draw.rectangle(wall, fill=_ink(rng, (0.55, 0.5, 0.47), 0.12))
-    _ground(rng, draw, width, height, horizon, (0.63, 0.6, 0.56), True)
-    for _ in range(int(rng.integers(4, 14))):
-        x, foot = rng.uniform(0, width), horizon + rng.uniform(0.0, 0.25) * height
+        x = on.between(0, width)
+        top, right = on.between(0, 0.4) * horizon, x + on.between(0.2, 0.8) * height
+        on.box(x, top, right, horizon, (0.55, 0.5, 0.47), 0.12)
+    on.ground((0.63, 0.6, 0.56), True)
+    for _ in on.times(4, 14):
+        x, foot = on.between(0, width), horizon + on.between(0.0, 0.25) * height
         tall = (0.18 + 0.4 * (foot - horizon) / height) * height
-        clothes, legs = _ink(rng, (0.35, 0.33, 0.36), 0.2), _ink(rng, (0.18, 0.18, 0.22))
-        draw.rectangle((x, foot - 0.5 * tall, x + 0.2 * tall, foot), fill=legs)
-        draw.rounded_rectangle(
-            (x - 0.04 * tall, foot - 0.87 * tall, x + 0.24 * tall, foot - 0.45 * tall), 3, clothes
-        )
-        draw.ellipse(
-            (x + 0.03 * tall, foot - tall, x + 0.17 * tall, foot - 0.85 * tall), fill=(140, 110, 90)
-        )
+        clothes = on.ink((0.35, 0.33, 0.36), 0.2)
+        on.box(x, foot - 0.5 * tall, x + 0.2 * tall, foot, (0.18, 0.18, 0.22))
+        body = (x - 0.04 * tall, foot - 0.87 * tall, x + 0.24 * tall, foot - 0.45 * tall)
+        on.draw.rounded_rectangle(body, 3, clothes)
+        head = (x + 0.03 * tall, foot - tall, x + 0.17 * tall, foot - 0.85 * tall)
+        on.draw.ellipse(head, fill=(140, 110, 90))
 
 
-Painter = Callable[[np.random.Generator, ImageDraw.ImageDraw, int, int, int], None]
-SCENES: Mapping[str, Painter] = {
+SCENES: Mapping[str, Callable[[_Sketch], None]] = {
     "street": _street,
     "campus": _campus,
     "corridor": _corridor,
