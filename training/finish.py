@@ -25,7 +25,8 @@ from training.checkpoint import FILE_NAME as CHECKPOINT_NAME
 from training.datasets.record import CropRecord, Dataset
 from training.evaluation.calibrating import calibrate_searches
 from training.evaluation.embedding import ProgressBar, SearchFeatures, embed_search, spaced
-from training.evaluation.evaluating import build_report, evaluate_search
+from training.evaluation.evaluate import build_report
+from training.evaluation.evaluate_search import evaluate_search
 from training.evaluation.mnet_zero import settle_zero
 from training.evaluation.pair_scores import SearchScores, open_scores
 from training.evaluation.protocols import Search, camera_name, held_out_people
@@ -193,9 +194,8 @@ def _measure(
                 dataset,
                 searches[dataset.name],
                 description.scorings,
-                (),
                 progress_bar,
-                features[dataset.name],
+                features=features[dataset.name],
                 mnet=scores[dataset.name].mnet,
             )
             for dataset in others or run.datasets

@@ -15,8 +15,8 @@ from training.commands.progress import progress_bar
 
 if TYPE_CHECKING:
     from training.datasets.record import Dataset
+    from training.evaluation.evaluate import EvaluationSettings
     from training.evaluation.report import SearchPictures
-    from training.evaluation.request import EvaluationRequest
     from training.evaluation.results import EvaluationReport
     from training.seen import Candidate
 
@@ -72,7 +72,7 @@ Scorings = Annotated[
     str | None,
     typer.Option(
         help="Comma-separated: cosine, mnet, fused; k_reciprocal re-ranks cosine by common "
-        "neighbours, k_reciprocal_mnet M-Net's scores. Without it those of the artefact.",
+        "neighbours. Without it those of the artefact.",
         show_default=False,
     ),
 ]
@@ -153,12 +153,12 @@ def evaluate(
     """
     from model.precision import choose_device
     from training.datasets.registry import read_datasets
+    from training.evaluation.evaluate import EvaluationSettings
     from training.evaluation.files import make_folder
     from training.evaluation.peers import Peer
-    from training.evaluation.request import EvaluationRequest
     from training.seen import artefact_files
 
-    request = EvaluationRequest(
+    settings = EvaluationSettings(
         scorings=None if scoring is None else _scorings(scoring),
         held_out=split is Split.HELD_OUT,
         multi_shot=multi_shot.value if multi_shot else None,
@@ -176,18 +176,18 @@ def evaluate(
     datasets = read_datasets(data)
     console = None if as_json else Console()
     if protocol is not ProtocolName.SINGLE:
-        _protocol(request, protocol, files, datasets, out, console)
+        _protocol(settings, protocol, files, datasets, out, console)
         return
     if len(files) > 1:
         raise InputProblem(
             f"{', '.join(artefacts)}: {len(files)} artefacts; name one, or let "
             "--protocol lodo choose for every set"
         )
-    _single(request, files, datasets, out, console)
+    _single(settings, files, datasets, out, console)
 
 
 def _single(
-    request: EvaluationRequest,
+    settings: EvaluationSettings,
     files: dict[str, Path],
     datasets: Sequence[Dataset],
     out: Path | None,
@@ -196,10 +196,11 @@ def _single(
     """Every set by the one artefact; JSON where there is no console."""
     from model.artefact import load_artefact
     from training.commands.rendering import render_report
+    from training.evaluation.evaluate import evaluate as measure
     from training.evaluation.report import write_report
 
     ((name, file),) = files.items()
-    report, pictures = request.measure(name, load_artefact(file), datasets, progress_bar)
+    report, pictures = measure(name, load_artefact(file), datasets, settings, progress_bar)
     if out is not None:
         write_report(out, report, pictures)
     if console is None:
@@ -209,7 +210,7 @@ def _single(
 
 
 def _protocol(
-    request: EvaluationRequest,
+    settings: EvaluationSettings,
     name: ProtocolName,
     files: dict[str, Path],
     datasets: Sequence[Dataset],
@@ -220,16 +221,17 @@ def _protocol(
     from model.artefact import load_artefact, shipped_artefacts
     from training.commands.protocol_rendering import render_protocol
     from training.datasets.protocols import PROTOCOLS
+    from training.evaluation.evaluate import evaluate as measure
     from training.evaluation.protocol_report import run_protocol
     from training.evaluation.report import write_protocol_report
     from training.seen import Candidate
 
-    if request.features:
+    if settings.features:
         raise InputProblem(
             f"--protocol {name}: asks several artefacts, and features are of one; leave out "
             "--features"
         )
-    if request.held_out:
+    if settings.held_out:
         raise InputProblem(
             f"--protocol {name}: measures people that an artefact has never seen; leave out "
             f"--split {Split.HELD_OUT}"
@@ -241,14 +243,15 @@ def _protocol(
     ]
     pictures: list[SearchPictures] = []
 
-    def measure(candidate: Candidate, dataset: Dataset) -> EvaluationReport:
+    def measure_one(candidate: Candidate, dataset: Dataset) -> EvaluationReport:
         # By its file's name a report finds its artefact again.
         named = candidate.name if candidate.name in shipped_artefacts() else str(candidate.path)
-        report, own = request.measure(named, loaded[candidate.name], [dataset], progress_bar)
+        artefact = loaded[candidate.name]
+        report, own = measure(named, artefact, [dataset], settings, progress_bar)
         pictures.extend(own)
         return report
 
-    report = run_protocol(PROTOCOLS[name.value], candidates, datasets, measure)
+    report = run_protocol(PROTOCOLS[name.value], candidates, datasets, measure_one)
     if out is not None:
         write_protocol_report(out, report, pictures)
     if console is None:
@@ -258,7 +261,7 @@ def _protocol(
 
 
 def _scorings(asked: str) -> list[str]:
-    from training.evaluation.searching import RANKINGS
+    from training.evaluation.evaluate_search import RANKINGS
 
     names = [name.strip() for name in asked.split(",") if name.strip()]
     unknown = [name for name in names if name not in RANKINGS]

@@ -181,32 +181,18 @@ def detection(result: DatasetResult) -> Chart:
 
 
 def depths(result: DatasetResult) -> Chart:
-    """mAP against the number of candidates that M-Net re-ranks, and the time of a search."""
+    """mAP against the number of candidates that M-Net re-ranks."""
     known = result.rerank_depths
-    times = ["" if own.milliseconds is None else f" in {own.milliseconds:.2g} ms" for own in known]
-    caption = ", ".join(
-        f"{own.depth}: {100 * own.mAP:.1f}%{time}" for own, time in zip(known, times, strict=True)
-    )
+    caption = ", ".join(f"{own.depth}: {100 * own.mAP:.1f}%" for own in known)
     with chart(
         "M-Net over the nearest k by cosine",
         "re-rank depth k",
         "mAP",
         f"mAP by re-rank depth. {caption}",
-        "Numbers at the dots: milliseconds of one search, features at hand." if any(times) else "",
     ) as drawn:
         axes = drawn.axes
         across, up = [own.depth for own in known], [own.mAP for own in known]
         axes.plot(across, up, "o-", color=SERIES[1], label="re-ranked by M-Net")
-        for own in known:
-            if own.milliseconds is not None:
-                axes.annotate(
-                    f"{own.milliseconds:.2g}",
-                    (own.depth, own.mAP),
-                    (0, 6),
-                    textcoords="offset points",
-                    ha="center",
-                    fontsize=8,
-                )
         if "cosine" in result.scorings:
             alone = result.scorings["cosine"].metrics["mAP"].mean
             axes.axhline(alone, color=SERIES[0], linestyle=dash_of(1), label="cosine alone")

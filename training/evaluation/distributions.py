@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.calibration import ScoringCalibration
-from training.evaluation.ranking import SCORES_PER_BLOCK, PairLabels, ScoreRows
+from training.evaluation.ranking import PairLabels, ScoreRows, blocks
 from training.evaluation.results import ScoreDistribution
 
 BINS = 80
@@ -17,14 +17,13 @@ CALIBRATION_BINS = 15
 
 def score_distribution(score_rows: ScoreRows, labels: PairLabels) -> ScoreDistribution:
     """Histograms of all cross-camera pairs' scores, in bounded memory."""
-    low = min(
-        float(min(g.min(initial=np.inf), i.min(initial=np.inf)))
-        for g, i in _pairs(score_rows, labels)
-    )
-    high = max(
-        float(max(g.max(initial=-np.inf), i.max(initial=-np.inf)))
-        for g, i in _pairs(score_rows, labels)
-    )
+    ends = [
+        (scores.min(), scores.max())
+        for pair in _pairs(score_rows, labels)
+        for scores in pair
+        if len(scores)
+    ]
+    low, high = float(min(low for low, _ in ends)), float(max(high for _, high in ends))
     edges = np.linspace(low, high if high > low else low + 1.0, BINS + 1)
     counts = np.zeros((2, BINS), dtype=np.int64)
     for pair in _pairs(score_rows, labels):
@@ -61,10 +60,7 @@ def _pairs(
     score_rows: ScoreRows, labels: PairLabels
 ) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]:
     """Blocks of genuine and impostor scores."""
-    queries, gallery = len(labels.query_identities), len(labels.gallery_identities)
-    rows = max(1, SCORES_PER_BLOCK // max(1, gallery))
-    for start in range(0, queries, rows):
-        block = slice(start, min(start + rows, queries))
+    for block in blocks(labels):
         scores = score_rows(block)
         genuine, impostor = labels.across_cameras(block)
         yield scores[genuine], scores[impostor]

@@ -7,31 +7,16 @@ model, which has no calibration, is measured as an artefact is.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
 from training.evaluation.intervals import LEVEL, Estimate
-from training.evaluation.ranking import SCORES_PER_BLOCK, PairLabels, ScoreRows
+from training.evaluation.ranking import PairLabels, ScoreRows, blocks
+from training.evaluation.results import HalfEnrolledResult
 
 FALSE_ALARM_RATE = 0.01
 DRAWS = 10
 RESAMPLES = 200
-
-
-@dataclass(frozen=True)
-class HalfEnrolled:
-    """What is found with half of the people enrolled.
-
-    Attributes:
-        enrolled: number of people in the gallery.
-        detection_rate: the share of searches for enrolled people that rank the person first, at or
-            above the threshold; the mean over the draws, its interval over people.
-    """
-
-    enrolled: int
-    detection_rate: Estimate
 
 
 def half_enrolled(
@@ -39,8 +24,8 @@ def half_enrolled(
     labels: PairLabels,
     seed: int = 0,
     draws: int = DRAWS,
-    scores_per_block: int = SCORES_PER_BLOCK,
-) -> HalfEnrolled | None:
+    scores_per_block: int | None = None,
+) -> HalfEnrolledResult | None:
     """Detection at `FALSE_ALARM_RATE` obtained, over several draws of the enrolled half.
 
     Only crops of people with queries are enrolled: junk and distractors are not.
@@ -78,7 +63,11 @@ def half_enrolled(
     if len(found) < RESAMPLES // 2:
         return None
     low, high = np.quantile(found[1:], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return HalfEnrolled(half, Estimate(mean=found[0], low=float(low), high=float(high)))
+    return HalfEnrolledResult(
+        enrolled=half,
+        false_alarm_rate=FALSE_ALARM_RATE,
+        detection_rate=Estimate(mean=found[0], low=float(low), high=float(high)),
+    )
 
 
 def _best_scores(
@@ -86,19 +75,17 @@ def _best_scores(
     labels: PairLabels,
     people: NDArray[np.int64],
     chosen: NDArray[np.bool_],
-    scores_per_block: int,
+    scores_per_block: int | None,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Every query's best score of its own person, `(Q,)`, and of enrolled others, `(draws, Q)`."""
-    queries, gallery = len(labels.query_identities), len(labels.gallery_identities)
+    queries = len(labels.query_identities)
     place = np.searchsorted(people, labels.gallery_identities).clip(max=len(people) - 1)
     searched = people[place] == labels.gallery_identities
     enrolled = chosen[:, place] & searched
     lowest = np.float32(-np.inf)
     genuine = np.empty(queries, dtype=np.float32)
     impostor = np.empty((len(chosen), queries), dtype=np.float32)
-    rows = max(1, scores_per_block // max(1, gallery))
-    for start in range(0, queries, rows):
-        block = slice(start, min(start + rows, queries))
+    for block in blocks(labels, scores_per_block):
         scores = score_rows(block)
         own = labels.query_identities[block, None] == labels.gallery_identities[None, :]
         across = labels.query_cameras[block, None] != labels.gallery_cameras[None, :]

@@ -10,70 +10,100 @@ calibration and no operating points.
 
 from __future__ import annotations
 
-from typing import Protocol
-
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy import sparse
 
-from training.evaluation.ranking import ScoreRows
+from training.evaluation.ranking import SCORES_PER_BLOCK, ScoreRows
+from training.evaluation.scoring import unit_length
 
 K1, K2, ORIGINAL_WEIGHT = 20, 6, 0.3
 ROWS_PER_BLOCK = 4096
-
-
-class ImageDistances(Protocol):
-    """Distances among all images of a search: N images, first the queries, last the gallery.
-
-    Attributes:
-        images: N; the sum of Q and G, or either where the queries are the gallery.
-        queries, gallery: Q and G.
-    """
-
-    images: int
-    queries: int
-    gallery: int
-
-    def neighbours(self, count: int) -> NDArray[np.int64]:
-        """The nearest images of each, `(N, count)`: itself, then by distance and number."""
-
-    def between(self, first: NDArray[np.int64], second: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Distances of some pairs of images, `(n,)`, about 0 to 1."""
-
-    def closeness(self, rows: slice) -> NDArray[np.float32]:
-        """1 less the distances of some queries to the gallery, `(rows, G)`."""
+PAIRS_PER_CHUNK = 2048
 
 
 def k_reciprocal_rows(
-    distances: ImageDistances,
+    queries: NDArray[np.float32],
+    gallery: NDArray[np.float32],
     k1: int = K1,
     k2: int = K2,
     original_weight: float = ORIGINAL_WEIGHT,
+    one_list: bool = False,
+    scores_per_block: int = SCORES_PER_BLOCK,
 ) -> ScoreRows:
     """1 less the re-ranked distance, a function of a slice of queries.
 
-    d* = (1 − λ)·d_Jaccard + λ·d, equation 12 of the paper. Of most pairs both distances are next
-    to 1, where float32 is coarse; what they lack to 1 is added up instead.
+    d* = (1 − λ)·d_Jaccard + λ·d, equation 12 of the paper, where d is 2 − 2·cos divided by the
+    largest of its row, as in the paper's code. Of most pairs both distances are next to 1, where
+    float32 is coarse; what they lack to 1 is added up instead.
 
     Args:
-        distances: of the images.
+        queries, gallery: features `(Q, d)` and `(G, d)`.
         k1: how many neighbours have to be reciprocal.
         k2: over how many neighbours, the image itself among them, vectors are averaged.
         original_weight: λ, 0 to 1.
+        one_list: the queries are the gallery, and every image is there once.
+        scores_per_block: how many similarities exist at once.
     """
-    neighbours = distances.neighbours(min(k1 + 1, distances.images))
-    vectors = _vectors(_expanded_sets(neighbours, k1), distances)
+    images = unit_length(gallery if one_list else np.concatenate([queries, gallery]))
+    size = min(k1 + 1, len(images))
+    neighbours, furthest = _neighbours(images, size, max(1, scores_per_block // len(images)))
+    sets = _expanded_sets(neighbours, k1)
+    members = np.repeat(np.arange(sets.shape[0]), np.diff(sets.indptr))
+    cosine = _cosine_of_pairs(images, members, sets.indices)
+    vectors = _vectors(sets, np.maximum(2.0 - 2.0 * cosine, 0.0) / furthest[members])
     if k2 > 1:
         nearest = neighbours[:, :k2]
         vectors = (_incidence(nearest).astype(np.float32) @ vectors) / np.float32(nearest.shape[1])
-    of_queries = vectors[: distances.queries].tocsr()
-    by_member = vectors[-distances.gallery :].tocsc()
+    of_queries = vectors[: len(queries)].tocsr()
+    by_member = vectors[-len(gallery) :].tocsc()
 
     def rows_of(rows: slice) -> NDArray[np.float32]:
         shared = _jaccard_similarities(of_queries[rows], by_member)
-        return (1.0 - original_weight) * shared + original_weight * distances.closeness(rows)
+        asked = range(len(queries))[rows]
+        cosine = images[asked.start : asked.stop] @ images[-len(gallery) :].T
+        distances = np.maximum(2.0 - 2.0 * cosine, 0.0)
+        distances /= furthest[asked.start : asked.stop, None]
+        mixed = (1.0 - original_weight) * shared + original_weight * (1.0 - distances)
+        return np.asarray(mixed, dtype=np.float32)
 
     return rows_of
+
+
+def nearest(similarities: NDArray[np.float32], count: int) -> NDArray[np.int64]:
+    """The `count` most similar of each row, `(rows, count)`; of equal ones the earlier first."""
+    kept = torch.from_numpy(similarities).topk(count, dim=1, sorted=False).values
+    threshold = kept.amin(dim=1, keepdim=True).numpy()
+    row, column = np.divmod(np.flatnonzero(similarities >= threshold), similarities.shape[1])
+    order = np.lexsort((column, -similarities[row, column], row))
+    starts = np.searchsorted(row, np.arange(len(similarities)))
+    return np.asarray(column[order][starts[:, None] + np.arange(count)], dtype=np.int64)
+
+
+def _neighbours(
+    images: NDArray[np.float32], count: int, rows: int
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Each image's nearest, itself first, `(N, count)`; and its largest distance, `(N,)`."""
+    found, furthest = [], []
+    for start in range(0, len(images), rows):
+        similarities = images[start : start + rows] @ images.T
+        furthest.append(np.maximum(2.0 - 2.0 * similarities.min(axis=1), 1e-12))
+        own = np.arange(len(similarities))
+        similarities[own, start + own] = np.inf
+        found.append(nearest(similarities, count))
+    return np.concatenate(found), np.concatenate(furthest)
+
+
+def _cosine_of_pairs(
+    images: NDArray[np.float32], first: NDArray[np.int64], second: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    """Of unit features by their rows, `(n,)`."""
+    cosine = np.empty(len(first), dtype=np.float32)
+    for start in range(0, len(first), PAIRS_PER_CHUNK):
+        chunk = slice(start, start + PAIRS_PER_CHUNK)
+        cosine[chunk] = np.einsum("nd,nd->n", images[first[chunk]], images[second[chunk]])
+    return cosine
 
 
 def _incidence(lists: NDArray[np.int64]) -> sparse.csr_matrix:
@@ -109,10 +139,9 @@ def _expanded_sets(neighbours: NDArray[np.int64], k1: int) -> sparse.csr_matrix:
     return sparse.vstack(blocks, format="csr")
 
 
-def _vectors(sets: sparse.csr_matrix, distances: ImageDistances) -> sparse.csr_matrix:
+def _vectors(sets: sparse.csr_matrix, distances: NDArray[np.float32]) -> sparse.csr_matrix:
     """V: a Gaussian of the distance to every member of an image's set; rows sum to 1."""
-    members = np.repeat(np.arange(sets.shape[0]), np.diff(sets.indptr))
-    weights = np.exp(-distances.between(members, sets.indices.astype(np.int64)))
+    weights = np.exp(-distances)
     # No row is empty: every image is its own nearest, and so in its own set.
     weights /= np.repeat(np.add.reduceat(weights, sets.indptr[:-1]), np.diff(sets.indptr))
     return sparse.csr_matrix((weights, sets.indices, sets.indptr), shape=sets.shape)

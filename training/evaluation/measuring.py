@@ -1,35 +1,59 @@
-"""From rows of scores to the figures of one ranking."""
+"""From the scores of a search to the figures of its rankings."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from functools import partial
+from collections.abc import Callable, Collection
 
 import numpy as np
 
 from model.calibration import ScoringCalibration
 from training.evaluation.distributions import expected_calibration_error, score_distribution
-from training.evaluation.half_enrolled import FALSE_ALARM_RATE, half_enrolled
+from training.evaluation.half_enrolled import half_enrolled
 from training.evaluation.intervals import Estimate, mean_intervals
-from training.evaluation.open_set import (
-    SearchExtremes,
-    detection_curve,
-    operating_point_figures,
-    search_extremes,
-)
+from training.evaluation.open_set import detection_curve, operating_points, search_extremes
 from training.evaluation.protocols import RandomSplit, Search
-from training.evaluation.ranking import PairLabels, QueryMetrics, ScoreRows
-from training.evaluation.results import (
-    DepthResult,
-    HalfEnrolledResult,
-    OperatingPointResult,
-    ScoringResult,
-)
+from training.evaluation.ranking import PairLabels, QueryMetrics, ScoreRows, rank_queries
+from training.evaluation.results import DepthResult, ScoringResult
 from training.evaluation.scoring import reranked_rows
-from training.evaluation.searching import Rankings, rank_search
 from training.evaluation.verification import true_accept_rates
 
 RERANK_DEPTHS = (10, 20, 50, 100, 200, 500, 1000)
+PER_QUERY = (
+    "average_precision",
+    "average_precision_trapezoid",
+    "inverse_negative_penalty",
+    "first_rank",
+)
+
+RowsOf = Callable[[RandomSplit | None], ScoreRows]
+"""The scores of a whole search, or of one split of it."""
+
+
+def rank_search(search: Search, labels: PairLabels, rows_of: RowsOf) -> QueryMetrics:
+    """Ranks a search; where its set is split at random, every split, the queries pooled.
+
+    All splits have one number of queries, so that a mean over the pooled queries is the mean over
+    the splits. A query is counted once for every split that it is in.
+    """
+    if not search.splits:
+        return rank_queries(rows_of(None), labels)
+    found = [
+        rank_queries(rows_of(split), labels.part(split.queries, split.gallery))
+        for split in search.splits
+    ]
+    pooled = {field: np.concatenate([getattr(one, field) for one in found]) for field in PER_QUERY}
+    pooled["queries"] = np.concatenate(
+        [split.queries[one.queries] for split, one in zip(search.splits, found, strict=True)]
+    )
+    return QueryMetrics(**pooled, not_counted=sum(one.not_counted for one in found))
+
+
+def rows_of_split(rows: ScoreRows, split: RandomSplit | None) -> ScoreRows:
+    """The rows and columns of one split; sets that are split at random are small ones."""
+    if split is None:
+        return rows
+    scores = rows(slice(0, int(split.queries.max()) + 1))[np.ix_(split.queries, split.gallery)]
+    return lambda own: scores[own]
 
 
 def plain_result(metrics: QueryMetrics, labels: PairLabels, note: str = "") -> ScoringResult:
@@ -50,76 +74,57 @@ def plain_result(metrics: QueryMetrics, labels: PairLabels, note: str = "") -> S
 
 
 def calibrated_result(
-    rows: ScoreRows,
-    labels: PairLabels,
-    metrics: QueryMetrics,
-    calibration: ScoringCalibration,
+    rows: ScoreRows, search: Search, metrics: QueryMetrics, calibration: ScoringCalibration
 ) -> ScoringResult:
     """A pair score's metrics, and what its calibration promises against what it holds.
 
     Args:
-        rows, labels, metrics: of the search.
+        rows: of the search.
+        search, metrics: what was ranked.
         calibration: the artefact's own.
     """
+    labels = search.labels()
     extremes = search_extremes(rows, labels)
     rates, detected = detection_curve(extremes)
     return plain_result(metrics, labels).model_copy(
         update={
-            "operating_points": _operating_points(extremes, calibration),
+            "operating_points": operating_points(extremes, calibration),
             "detection_curve": list(zip(rates.tolist(), detected.tolist(), strict=True)),
             "distribution": score_distribution(rows, labels),
             "expected_calibration_error": expected_calibration_error(rows, labels, calibration),
             "verification": true_accept_rates(rows, labels),
+            "half_enrolled": None if search.splits else half_enrolled(rows, labels),
         }
     )
 
 
-def with_half_enrolled(result: ScoringResult, rows: ScoreRows, labels: PairLabels) -> ScoringResult:
-    """The result with its open-set figure where half of the people are enrolled."""
-    found = half_enrolled(rows, labels)
-    if found is None:
-        return result
-    figure = HalfEnrolledResult(
-        enrolled=found.enrolled,
-        false_alarm_rate=FALSE_ALARM_RATE,
-        detection_rate=found.detection_rate,
-    )
-    return result.model_copy(update={"half_enrolled": figure})
+def by_depth(
+    search: Search, cosine: ScoreRows, mnet: ScoreRows, everything: QueryMetrics
+) -> list[DepthResult]:
+    """M-Net over the nearest `depth` by cosine, at ever larger depths up to the whole gallery.
 
-
-def _operating_points(
-    extremes: SearchExtremes, calibration: ScoringCalibration
-) -> list[OperatingPointResult]:
-    usual_size = int(np.median(extremes.impostors))
-    return [
-        OperatingPointResult(
-            name=point.name,
-            asked=point.asked,
-            threshold=calibration.search_threshold(point.asked, usual_size),
-            false_alarm_rate=point.false_alarm_rate,
-            detection_rate=point.detection_rate,
-        )
-        for point in operating_point_figures(extremes, calibration)
-    ]
-
-
-def by_depth(search: Search, labels: PairLabels, rankings: Rankings) -> list[DepthResult]:
-    """M-Net over the nearest `depth` by cosine, at ever larger depths up to the whole gallery."""
-    gallery = len(labels.gallery_identities)
-    if search.splits:
-        gallery = len(search.splits[0].gallery)
-    found = []
+    Args:
+        search: what is ranked.
+        cosine, mnet: its scores.
+        everything: the metrics of M-Net's ranking of the whole gallery.
+    """
+    labels = search.labels()
+    gallery = len((search.splits or (search,))[0].gallery)
+    found = {}
     for depth in (depth for depth in RERANK_DEPTHS if depth < gallery):
-        rows_of = partial(_reranked, rankings, depth)
-        means = rank_search(search, labels, rows_of).means()
-        found.append(DepthResult(depth=depth, mAP=means["mAP"], rank_1=means["rank_1"]))
-    everything = rankings.rank("mnet").means()
-    found.append(DepthResult(depth=gallery, mAP=everything["mAP"], rank_1=everything["rank_1"]))
-    return found
-
-
-def _reranked(rankings: Rankings, depth: int, split: RandomSplit | None) -> ScoreRows:
-    return reranked_rows(rankings.rows("cosine", split), rankings.rows("mnet", split), depth)
+        found[depth] = rank_search(
+            search,
+            labels,
+            lambda split, depth=depth: reranked_rows(  # type: ignore[misc]
+                rows_of_split(cosine, split), rows_of_split(mnet, split), depth
+            ),
+        )
+    found[gallery] = everything
+    means = {depth: metrics.means() for depth, metrics in found.items()}
+    return [
+        DepthResult(depth=depth, mAP=own["mAP"], rank_1=own["rank_1"])
+        for depth, own in means.items()
+    ]
 
 
 def paired_differences(
@@ -144,8 +149,10 @@ def paired_differences(
     found = {}
     for name, base in pairs:
         if name in metrics and base in metrics:
-            ours, theirs = metrics[name].values(), metrics[base].values()
-            apart = {metric: values - theirs[metric] for metric, values in ours.items()}
+            theirs = metrics[base].values()
+            apart = {
+                metric: values - theirs[metric] for metric, values in metrics[name].values().items()
+            }
             people = labels.query_identities[metrics[name].queries]
             found[f"{name} - {base}"] = mean_intervals(apart, people)
     return found

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from model.metric_network import MetricNetwork, unit_features
 from training.evaluation.embedding import SearchFeatures
-from training.evaluation.ranking import SCORES_PER_BLOCK, PairLabels
+from training.evaluation.ranking import PairLabels, blocks
 
 IMPOSTORS_OF_A_DOMAIN = 200_000
 PAIRS_AT_ONCE = 2048
@@ -50,15 +50,13 @@ def _pair_scores(
     queries, gallery = len(labels.query_identities), len(labels.gallery_identities)
     random = np.random.default_rng(0)
     share = IMPOSTORS_OF_A_DOMAIN / max(1, queries * gallery)
-    rows = max(1, SCORES_PER_BLOCK // max(1, gallery))
     found: tuple[list[NDArray[np.float32]], ...] = ([], [])
-    for start in range(0, queries, rows):
-        block = slice(start, min(start + rows, queries))
+    for block in blocks(labels):
         genuine, impostor = labels.across_cameras(block)
         impostor &= random.random(impostor.shape, dtype=np.float32) < share
         for kind, mask in zip(found, (genuine, impostor), strict=True):
             query, other = np.nonzero(mask)
-            kind.append(_scores(metric_network, features, query + start, other))
+            kind.append(_scores(metric_network, features, query + block.start, other))
     return np.concatenate(found[0]), np.concatenate(found[1])
 
 

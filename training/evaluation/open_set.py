@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.calibration import SEARCH_OPERATING_POINTS, ScoringCalibration
-from training.evaluation.intervals import Estimate, mean_interval
-from training.evaluation.ranking import SCORES_PER_BLOCK, PairLabels, ScoreRows
+from training.evaluation.intervals import mean_interval
+from training.evaluation.ranking import PairLabels, ScoreRows, blocks
+from training.evaluation.results import OperatingPointResult
 
 
 @dataclass(frozen=True)
@@ -43,31 +44,19 @@ class SearchExtremes:
         return np.asarray(found[present], dtype=np.float64)
 
 
-@dataclass(frozen=True)
-class OperatingPointFigures:
-    """One operating point: the false-alarm rate asked for, and what came of it."""
-
-    name: str
-    asked: float
-    false_alarm_rate: Estimate
-    detection_rate: Estimate
-
-
 def search_extremes(
-    score_rows: ScoreRows, labels: PairLabels, scores_per_block: int = SCORES_PER_BLOCK
+    score_rows: ScoreRows, labels: PairLabels, scores_per_block: int | None = None
 ) -> SearchExtremes:
     """Reads off every query's best scores, in bounded memory.
 
     Junk and images of the query's own identity and camera are in no gallery; images of others
     under the query's own camera are, unless the labels say that only other cameras count.
     """
-    queries, gallery = len(labels.query_identities), len(labels.gallery_identities)
-    rows = max(1, scores_per_block // max(1, gallery))
+    queries = len(labels.query_identities)
     genuine = np.empty(queries, dtype=np.float32)
     impostor = np.empty(queries, dtype=np.float32)
     impostors = np.empty(queries, dtype=np.int64)
-    for start in range(0, queries, rows):
-        block = slice(start, min(start + rows, queries))
+    for block in blocks(labels, scores_per_block):
         scores = score_rows(block)
         own = labels.query_identities[block, None] == labels.gallery_identities[None, :]
         across = labels.query_cameras[block, None] != labels.gallery_cameras[None, :]
@@ -81,28 +70,37 @@ def search_extremes(
     return SearchExtremes(genuine, impostor, impostors, labels.query_identities)
 
 
-def operating_point_figures(
+def thresholds_of(
+    calibration: ScoringCalibration, asked: float, sizes: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """The threshold of a false-alarm rate for searches of galleries of these sizes, `(Q,)`."""
+    distinct, which = np.unique(sizes, return_inverse=True)
+    return np.array([calibration.search_threshold(asked, int(size)) for size in distinct])[which]
+
+
+def operating_points(
     extremes: SearchExtremes, calibration: ScoringCalibration
-) -> list[OperatingPointFigures]:
+) -> list[OperatingPointResult]:
     """Asked against obtained false-alarm rate, with the detection rate, at every operating point.
 
     The intervals are over people, since the searches for one person are alike.
     """
-    sizes, which = np.unique(extremes.impostors, return_inverse=True)
     present = np.isfinite(extremes.best_genuine)
-    figures = []
+    usual_size = int(np.median(extremes.impostors))
+    found = []
     for name, asked in SEARCH_OPERATING_POINTS.items():
-        by_size = np.array([calibration.search_threshold(asked, int(size)) for size in sizes])
-        thresholds = by_size[which]
-        figures.append(
-            OperatingPointFigures(
-                name,
-                asked,
-                mean_interval(extremes.false_alarms(thresholds), extremes.identities),
-                mean_interval(extremes.detections(thresholds), extremes.identities[present]),
+        thresholds = thresholds_of(calibration, asked, extremes.impostors)
+        alarms, detections = extremes.false_alarms(thresholds), extremes.detections(thresholds)
+        found.append(
+            OperatingPointResult(
+                name=name,
+                asked=asked,
+                threshold=calibration.search_threshold(asked, usual_size),
+                false_alarm_rate=mean_interval(alarms, extremes.identities),
+                detection_rate=mean_interval(detections, extremes.identities[present]),
             )
         )
-    return figures
+    return found
 
 
 def detection_curve(

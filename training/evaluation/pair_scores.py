@@ -133,7 +133,8 @@ def open_scores(
     features: SearchFeatures,
     labels: PairLabels,
     progress_bar: ProgressBar,
-    folder: Path,
+    folder: Path | None = None,
+    mnet: ScoreRows | None = None,
 ) -> Iterator[SearchScores]:
     """The scores of a search; M-Net's are computed once, and lie in a file while they are read.
 
@@ -141,17 +142,18 @@ def open_scores(
         metric_network: in evaluation mode, on any device; None where there is none.
         features, labels: of the search.
         progress_bar: shows how far M-Net is.
-        folder: for the file.
+        folder: for the file; None is as `mnet_rows` chooses.
+        mnet: M-Net's scores, where they are known already.
     """
     cosine = cosine_rows(*features)
-    if metric_network is None:
-        yield SearchScores(cosine, None, labels)
+    if metric_network is None or mnet is not None:
+        yield SearchScores(cosine, mnet, labels)
         return
     with (
         progress_bar("Scoring", len(features.queries)) as bar,
-        mnet_rows(metric_network, *features, bar, folder) as mnet,
+        mnet_rows(metric_network, *features, bar, folder) as computed,
     ):
-        yield SearchScores(cosine, mnet, labels)
+        yield SearchScores(cosine, computed, labels)
 
 
 def count_pairs(domain: SearchScores) -> tuple[int, int]:

@@ -7,7 +7,7 @@ not counted.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -105,6 +105,19 @@ class QueryMetrics:
         return np.cumsum(hits[1 : depth + 1]) / len(self.first_rank)
 
 
+def blocks(labels: PairLabels, scores: int | None = None) -> Iterator[slice]:
+    """Slices of the queries, one after the other, whose scores exist at once.
+
+    Args:
+        labels: of the queries and the gallery.
+        scores: how many may exist at once; each takes 4 bytes. None is `SCORES_PER_BLOCK`.
+    """
+    queries, gallery = len(labels.query_identities), len(labels.gallery_identities)
+    rows = max(1, (scores or SCORES_PER_BLOCK) // max(1, gallery))
+    for start in range(0, queries, rows):
+        yield slice(start, min(start + rows, queries))
+
+
 def integer_labels(
     query_identities: Sequence[str],
     query_cameras: Sequence[str],
@@ -138,7 +151,7 @@ def integer_labels(
 
 
 def rank_queries(
-    score_rows: ScoreRows, labels: PairLabels, scores_per_block: int = SCORES_PER_BLOCK
+    score_rows: ScoreRows, labels: PairLabels, scores_per_block: int | None = None
 ) -> QueryMetrics:
     """Ranks every query's true matches among the valid gallery images.
 
@@ -147,28 +160,27 @@ def rank_queries(
     Args:
         score_rows: computes or looks up one block of scores.
         labels: of the queries and the gallery.
-        scores_per_block: how many scores exist at once; each takes 4 bytes.
+        scores_per_block: as `blocks` takes it.
 
     Raises:
         InputProblem: when no query has a true match under another camera, or a score is not a
             finite number.
     """
     queries, gallery = len(labels.query_identities), len(labels.gallery_identities)
-    rows = max(1, scores_per_block // max(1, gallery))
     members = _members(labels.gallery_identities)
     taken_by = _members(labels.gallery_cameras) if labels.other_cameras_only else {}
     junk = members.get(-1, np.empty(0, dtype=np.int64))
     counted: list[int] = []
     figures: list[tuple[NDArray[np.float64], ...]] = []
-    for start in range(0, queries if gallery else 0, rows):
-        block = score_rows(slice(start, min(start + rows, queries)))
+    for rows in blocks(labels, scores_per_block) if gallery else ():
+        block = score_rows(rows)
         if not (np.isfinite(block.min()) and np.isfinite(block.max())):
             raise InputProblem(
-                f"a score of queries {start} to {start + len(block) - 1} is not a finite number; "
+                f"a score of queries {rows.start} to {rows.stop - 1} is not a finite number; "
                 "embed them again with a sound artefact"
             )
         ranks: list[NDArray[np.int64]] = []
-        for query, scores in enumerate(block, start):
+        for query, scores in enumerate(block, rows.start):
             own = members.get(int(labels.query_identities[query]), junk[:0])
             across = labels.gallery_cameras[own] != labels.query_cameras[query]
             if labels.query_identities[query] < 0 or not across.any():

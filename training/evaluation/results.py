@@ -102,17 +102,13 @@ class ScoringResult(BaseModel):
 
 
 class DepthResult(BaseModel):
-    """Ranking by M-Net of the nearest `depth` by cosine; the others follow in cosine order.
-
-    `milliseconds` is the median time of one search, features at hand; None where not measured.
-    """
+    """Ranking by M-Net of the nearest `depth` by cosine; the others follow in cosine order."""
 
     model_config = ConfigDict(frozen=True)
 
     depth: int
     mAP: float  # noqa: N815 - the field's name for it
     rank_1: float
-    milliseconds: float | None = None
 
 
 class MultiShotResult(BaseModel):

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from model.calibration import DEFAULT_TAIL_SHAPE
 from model.order_statistics import FLATTEST, LEAST_SCALE, STEEPEST
 from model.search_calibration import IDENTITIES_PER_SPACING, RANKS, few_identities
-from training.evaluation.ranking import SCORES_PER_BLOCK, PairLabels, ScoreRows
+from training.evaluation.ranking import PairLabels, ScoreRows, blocks
 
 # Chosen on CUHK01 and CUHK03 (docs/calibration.md): few people show a tail that is too short.
 PEOPLE_OF_DEFAULT = 50
@@ -44,7 +44,7 @@ def fit_tail_shape(domains: Sequence[tuple[ScoreRows, PairLabels]]) -> float | N
 
 
 def other_peoples_best(
-    score_rows: ScoreRows, labels: PairLabels, scores_per_block: int = SCORES_PER_BLOCK
+    score_rows: ScoreRows, labels: PairLabels, scores_per_block: int | None = None
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """The best scores of other people in every search, in bounded memory.
 
@@ -56,11 +56,8 @@ def other_peoples_best(
     """
     order = np.argsort(labels.gallery_identities, kind="stable")
     people, starts = np.unique(labels.gallery_identities[order], return_index=True)
-    rows = max(1, scores_per_block // max(1, len(order)))
     best, identities = [np.empty((0, RANKS))], [np.empty(0, np.int64)]
-    queries = 0 if few_identities(len(people)) else len(labels.query_identities)
-    for start in range(0, queries, rows):
-        block = slice(start, min(start + rows, queries))
+    for block in () if few_identities(len(people)) else blocks(labels, scores_per_block):
         _, other = labels.across_cameras(block)
         scores = np.where(other, score_rows(block), -np.inf)[:, order]
         by_person = np.maximum.reduceat(scores, starts, axis=1)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.evaluation.intervals import mean_interval
-from training.evaluation.ranking import SCORES_PER_BLOCK, PairLabels, ScoreRows
+from training.evaluation.ranking import PairLabels, ScoreRows, blocks
 from training.evaluation.results import VerificationResult
 
 FALSE_ACCEPT_RATES = (1e-2, 1e-3, 1e-4)
@@ -20,7 +20,7 @@ def true_accept_rates(
     score_rows: ScoreRows,
     labels: PairLabels,
     rates: tuple[float, ...] = FALSE_ACCEPT_RATES,
-    scores_per_block: int = SCORES_PER_BLOCK,
+    scores_per_block: int | None = None,
 ) -> list[VerificationResult]:
     """The share of genuine pairs accepted at each false accept rate, with its interval.
 
@@ -31,15 +31,13 @@ def true_accept_rates(
         score_rows: of a pair score; higher is nearer.
         labels: of the queries and the gallery.
         rates: asked false accept rates, over 0 and under 1.
-        scores_per_block: how many scores exist at once.
+        scores_per_block: as `blocks` takes it.
     """
-    queries, gallery = len(labels.query_identities), len(labels.gallery_identities)
-    rows = max(1, scores_per_block // max(1, gallery))
-    highest = _Highest(int(max(rates) * queries * gallery) + 1)
+    pairs = len(labels.query_identities) * len(labels.gallery_identities)
+    highest = _Highest(int(max(rates) * pairs) + 1)
     genuine: list[NDArray[np.float32]] = []
     people: list[NDArray[np.int64]] = []
-    for start in range(0, queries, rows):
-        block = slice(start, min(start + rows, queries))
+    for block in blocks(labels, scores_per_block):
         scores = score_rows(block)
         same, other = labels.across_cameras(block)
         genuine.append(scores[same])
@@ -72,32 +70,19 @@ class _Highest:
     def __init__(self, count: int) -> None:
         self.seen = 0
         self._count = count
-        self._kept = np.empty(0, dtype=np.float32)
-        self._new: list[NDArray[np.float32]] = []
-        self._waiting = 0
+        self._kept: list[NDArray[np.float32]] = []
         self._floor = np.float32(-np.inf)
 
     def add(self, scores: NDArray[np.float32]) -> None:
         self.seen += len(scores)
-        self._new.append(scores[scores > self._floor] if self._full else scores)
-        self._waiting += len(self._new[-1])
-        if self._waiting > self._count // 2:
-            self._settle()
+        self._kept.append(scores[scores > self._floor])
+        if sum(map(len, self._kept)) > 2 * self._count:
+            self._kept = [self.values()]
+            self._floor = self._kept[0].min()
 
     def values(self) -> NDArray[np.float32]:
         """The highest scores, in no order."""
-        self._settle()
-        return self._kept
-
-    @property
-    def _full(self) -> bool:
-        return len(self._kept) == self._count
-
-    def _settle(self) -> None:
-        everything = np.concatenate([self._kept, *self._new])
-        self._new, self._waiting = [], 0
+        everything = np.concatenate(self._kept)
         if len(everything) > self._count:
             everything.partition(len(everything) - self._count)
-            everything = everything[-self._count :].copy()
-            self._floor = everything.min()
-        self._kept = everything
+        return everything[-self._count :].copy()

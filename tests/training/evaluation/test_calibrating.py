@@ -11,7 +11,7 @@ from training.evaluation.calibrating import (
 )
 from training.evaluation.open_set import (
     detection_curve,
-    operating_point_figures,
+    operating_points,
     search_extremes,
 )
 from training.evaluation.pair_scores import SearchScores
@@ -65,7 +65,7 @@ def test_searches_for_absent_people_raise_about_as_many_alarms_as_asked():
     calibration = fit_calibration(cosine, mnet, labels, "drawn")
     fresh, _, _ = gaussian_search(1500, seed=5)
     extremes = search_extremes(lambda rows: fresh[rows], labels)
-    figures = operating_point_figures(extremes, calibration.scorings["cosine"])
+    figures = operating_points(extremes, calibration.scorings["cosine"])
     assert [figure.name for figure in figures] == ["far_1e-1", "far_1e-2", "far_1e-3"]
     assert figures[0].false_alarm_rate.mean == pytest.approx(0.1, rel=0.4)
     assert figures[1].false_alarm_rate.mean == pytest.approx(0.01, abs=0.01)

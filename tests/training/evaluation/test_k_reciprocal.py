@@ -1,20 +1,12 @@
-"""k-reciprocal re-ranking against the published dense code, and M-Net's scores as distances."""
+"""k-reciprocal re-ranking against the published dense code."""
 
 import tracemalloc
 
 import numpy as np
-import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.metric_network import MetricNetwork, MetricNetworkConfig, score_pairs
-from training.evaluation.image_distances import (
-    CosineDistances,
-    MetricNetworkDistances,
-    nearest,
-)
-from training.evaluation.k_reciprocal import k_reciprocal_rows
+from training.evaluation.k_reciprocal import k_reciprocal_rows, nearest
 from training.evaluation.ranking import PairLabels, rank_queries
 from training.evaluation.scoring import cosine_rows, unit_length
 
@@ -81,8 +73,8 @@ def test_the_sparse_distances_are_those_of_the_published_code(seed, queries, gal
     k1, k2 = min(k1, queries + gallery - 1), min(k2, k1 + 1, queries + gallery)
     images = drawn_images(seed, queries + gallery)
     expected = published(dense_cosine(images), queries, k1, k2, 0.3)[:, queries:]
-    sparse = CosineDistances(images[:queries], images[queries:], scores_per_block=100)
-    obtained = k_reciprocal_rows(sparse, k1, k2)(slice(0, queries))
+    rows = k_reciprocal_rows(images[:queries], images[queries:], k1, k2, scores_per_block=100)
+    obtained = rows(slice(0, queries))
     np.testing.assert_allclose(1 - obtained, expected, atol=2e-6)
 
 
@@ -90,7 +82,7 @@ def test_the_papers_own_settings_on_more_images_than_one_block_holds(monkeypatch
     monkeypatch.setattr("training.evaluation.k_reciprocal.ROWS_PER_BLOCK", 64)
     images = drawn_images(1, 260)
     expected = published(dense_cosine(images), 60, 20, 6, 0.3)[:, 60:]
-    rows = k_reciprocal_rows(CosineDistances(images[:60], images[60:], scores_per_block=5_000))
+    rows = k_reciprocal_rows(images[:60], images[60:], scores_per_block=5_000)
     np.testing.assert_allclose(1 - rows(slice(0, 60)), expected, atol=2e-6)
     # A matrix product may round its last bit by the number of rows, on some processors.
     np.testing.assert_allclose(
@@ -101,28 +93,8 @@ def test_the_papers_own_settings_on_more_images_than_one_block_holds(monkeypatch
 def test_where_every_crop_queries_all_others_each_is_there_once():
     images = drawn_images(2, 80)
     expected = published(dense_cosine(images), 80, 10, 3, 0.3)
-    rows = k_reciprocal_rows(CosineDistances(images, images, one_list=True), 10, 3)
+    rows = k_reciprocal_rows(images, images, 10, 3, one_list=True)
     np.testing.assert_allclose(1 - rows(slice(0, 80)), expected, atol=2e-6)
-
-
-@pytest.mark.parametrize("one_list", [False, True])
-def test_mnet_distances_are_those_of_the_published_code_where_the_shortlist_holds_all(one_list):
-    network = MetricNetwork(8, MetricNetworkConfig(layers="linear")).eval()
-    with torch.no_grad():  # a larger difference scores lower, as training makes it
-        network.classifier[0].weight.copy_(torch.tensor([[1.0], [-1.0]]) * torch.rand(8))
-    images, queries = drawn_images(3, 70), 70 if one_list else 20
-    one, other = images[:queries], images if one_list else images[queries:]
-    tensor = torch.from_numpy(images)
-    scores = score_pairs(network, tensor, tensor).numpy()
-    of_queries = scores[:queries, -len(other) :]
-    distances = np.maximum(scores[0, 0] - scores, 0) / (scores[0, 0] - of_queries.min())
-    np.fill_diagonal(distances, -1.0)
-    expected = published(distances, queries, 10, 3, 0.3)[:, -len(other) :]
-    cosine = CosineDistances(one, other, one_list)
-    mnet = MetricNetworkDistances(cosine, network, lambda rows: of_queries[rows], shortlist=70)
-    off_diagonal = ~np.eye(70, dtype=bool)[:queries, -len(other) :]
-    obtained = 1 - k_reciprocal_rows(mnet, 10, 3)(slice(0, queries))
-    np.testing.assert_allclose(obtained[off_diagonal], expected[off_diagonal], atol=1e-5)
 
 
 def test_re_ranking_finds_people_whose_crops_resemble_each_other_more_than_the_query():
@@ -139,7 +111,7 @@ def test_re_ranking_finds_people_whose_crops_resemble_each_other_more_than_the_q
     )
     queries, gallery = images[is_query], images[~is_query]
     plain = rank_queries(cosine_rows(queries, gallery), labels).means()
-    again = rank_queries(k_reciprocal_rows(CosineDistances(queries, gallery), 6, 3), labels).means()
+    again = rank_queries(k_reciprocal_rows(queries, gallery, 6, 3), labels).means()
     assert again["mAP"] > plain["mAP"] + 0.02
 
 
@@ -153,8 +125,7 @@ def test_of_equally_near_images_the_earlier_ones_are_the_neighbours(seed, count)
 def test_memory_stays_far_below_one_matrix_over_all_images():
     images = drawn_images(5, 3_000)
     tracemalloc.start()
-    distances = CosineDistances(images[:300], images[300:], scores_per_block=90_000)
-    rows = k_reciprocal_rows(distances)
+    rows = k_reciprocal_rows(images[:300], images[300:], scores_per_block=90_000)
     for start in range(0, 300, 30):
         rows(slice(start, start + 30))
     peak = tracemalloc.get_traced_memory()[1]

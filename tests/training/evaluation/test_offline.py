@@ -22,9 +22,8 @@ from model.shards import shards_in
 from tests.forked import run_forked
 from training.datasets.record import CropRecord
 from training.evaluation import offline
-from training.evaluation.embedding import embed_records
+from training.evaluation.embedding import embed_records, stored_features
 from training.evaluation.offline import Network, Part, embed_to_file, embed_to_folder, network_of
-from training.evaluation.stored_features import StoredFeatures
 
 WHOLE = Part()
 SIZE = Preprocessing(height=32, width=16)
@@ -243,6 +242,6 @@ def test_features_of_a_crop_that_has_none_are_asked_for_by_name(tiny_artefact, t
     dataset = read_dataset("synthetic:7,identities=3,domains=1")
     own = network(lambda crops: np.ones((len(crops), 1280), np.float32), made_by)
     embed_to_file(own, dataset.records[1:], tmp_path / "few.npz", no_bar)
-    stored = StoredFeatures([tmp_path / "few.npz"], artefact)
+    stored = stored_features([tmp_path / "few.npz"], artefact)
     with pytest.raises(InputProblem, match=rf"few\.npz: .* such as {dataset.records[0].source};"):
-        stored.of(usual_search(dataset))
+        stored(usual_search(dataset))

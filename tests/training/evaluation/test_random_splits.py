@@ -7,11 +7,15 @@ from model.problems import InputProblem
 from training.datasets.kind import RandomSplits
 from training.datasets.protocols import limit_test_identities
 from training.datasets.record import CropRecord, Dataset
-from training.evaluation.measuring import paired_differences, plain_result
+from training.evaluation.measuring import (
+    paired_differences,
+    plain_result,
+    rank_search,
+    rows_of_split,
+)
 from training.evaluation.protocols import Search
 from training.evaluation.random_splits import search_in_random_splits, usual_search
 from training.evaluation.ranking import QueryMetrics, rank_queries
-from training.evaluation.searching import rank_search, rows_of_split
 
 
 def crop(identity: str, camera: str, split: str | None = None, shot: int = 0) -> CropRecord:

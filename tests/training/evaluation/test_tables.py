@@ -34,7 +34,7 @@ def test_intervals_stand_beside_their_means_where_there_is_room():
 
 def test_a_word_that_no_terminal_holds_is_folded_and_not_cut():
     name = "osnet_x0_25_msmt17_combineall_256x128_amsgrad_ep150_stp60_lr0.0015"
-    lines = printed(Table("", ["", "mAP", "Rank-1"], [[name, SHARE, SHARE]]), width=40)
+    lines = printed(Table("Ranking, %", ["", "mAP", "Rank-1"], [[name, SHARE, SHARE]]), width=40)
     assert "".join(line.split(" ")[0] for line in lines[2:]) == name
 
 

@@ -1,0 +1,211 @@
+"""Measures an artefact on data sets, and reports what was found."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+
+from model.artefact import Artefact, Description
+from training.cost import embedder_cost, pair_cost
+from training.datasets.protocols import limit_test_identities
+from training.datasets.record import Dataset
+from training.datasets.registry import showing_people
+from training.evaluation.embedding import (
+    ProgressBar,
+    stored_features,
+)
+from training.evaluation.evaluate_search import evaluate_search, needs_metric_network
+from training.evaluation.multi_shot import Pooling
+from training.evaluation.peers import Peer
+from training.evaluation.premise import measure_premise, sample_couples
+from training.evaluation.protocols import Search, held_out_people
+from training.evaluation.random_splits import usual_search
+from training.evaluation.report import SearchPictures, picture_rank_lists
+from training.evaluation.results import (
+    CostResult,
+    DatasetResult,
+    EvaluationReport,
+    PremiseResult,
+)
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """What to measure of an artefact on data sets.
+
+    Attributes:
+        scorings: which rankings, of `RANKINGS`; None for those that the artefact offers.
+        held_out: search for the people that the artefact's training held out, not for all.
+        multi_shot: how multi-shot queries pool their scores; None measures single crops alone.
+        peers: models to stand beside.
+        premise: measure the domain gap; None does where a page shows it and the data suffice.
+        page: a page will be written.
+        pictures: it shows crops.
+        device: where the networks run.
+        people: search for at most so many people of each set; None is all.
+        features: files and folders of `gmn embed` to read them from; without any, crops are
+            embedded.
+    """
+
+    scorings: Sequence[str] | None = None
+    held_out: bool = False
+    multi_shot: Pooling | None = None
+    peers: Sequence[Peer] = ()
+    premise: bool | None = False
+    page: bool = False
+    pictures: bool = False
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    people: int | None = None
+    features: Sequence[Path] = ()
+
+
+def evaluate(
+    name: str,
+    loaded: Artefact,
+    datasets: Sequence[Dataset],
+    settings: EvaluationSettings,
+    progress_bar: ProgressBar,
+) -> tuple[EvaluationReport, list[SearchPictures]]:
+    """One artefact on some sets: its report, and the pictures of its rank lists.
+
+    Args:
+        name: what the artefact is called.
+        loaded: as it was read; its networks are moved to the device.
+        datasets: as read.
+        settings: what to measure.
+        progress_bar: shows how far the long steps are.
+
+    Raises:
+        InputProblem: where a set cannot be searched, or none of its people is held out, or
+            where the artefact has no M-Net for a scoring that needs it, or a crop no feature.
+    """
+    scorings = settings.scorings or loaded.description.scorings
+    if needs_metric_network(scorings):
+        loaded.require_metric_network(name)
+    searches = [(dataset, _search(loaded, dataset, settings)) for dataset in datasets]
+    artefact = loaded.on(settings.device)
+    known = stored_features(settings.features, artefact) if settings.features else None
+    results = [
+        evaluate_search(
+            artefact,
+            dataset,
+            search,
+            scorings,
+            progress_bar,
+            peers=settings.peers,
+            features=known(search) if known else None,
+            multi_shot=settings.multi_shot,
+        )
+        for dataset, search in searches
+    ]
+    split = "held-out" if settings.held_out else "all"
+    report = build_report(name, loaded.description, split, results, settings.device)
+    found = _domain_gap(artefact, searches, settings, progress_bar)
+    pictures = [
+        picture_rank_lists(search, result.rank_lists)
+        for (_, search), result in zip(searches, results, strict=True)
+        if settings.pictures
+    ]
+    return report.model_copy(update={"premise": found}), pictures
+
+
+def build_report(
+    name: str,
+    description: Description,
+    split: str,
+    results: list[DatasetResult],
+    device: torch.device,
+) -> EvaluationReport:
+    """The report of one evaluation.
+
+    Args:
+        name: what the artefact was called on the command line.
+        description: the artefact's.
+        split: `all` or `held-out`.
+        results: one per data set.
+        device: where the networks ran.
+    """
+    return EvaluationReport(
+        artefact=name,
+        artefact_fingerprint=description.artefact_fingerprint,
+        embedding_fingerprint=description.embedding_fingerprint,
+        architecture=description.model_dump(
+            mode="json", include={"embedder", "metric_network", "preprocessing"}
+        ),
+        calibration_data=description.calibration.data,
+        provenance=description.provenance,
+        split=split,
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        machine={
+            "device": str(device),
+            "processor": platform.machine(),
+            "cores": str(os.cpu_count()),
+            "torch": torch.__version__,
+        },
+        datasets=results,
+        cost=_cost(description, results),
+        default_scoring=description.default_scoring,
+    )
+
+
+def _cost(description: Description, results: Sequence[DatasetResult]) -> CostResult:
+    """Size and work of an artefact's networks, with the speed that an evaluation had."""
+    embedder = embedder_cost(description.embedder, description.preprocessing)
+    network = description.metric_network
+    pair = None if network is None else pair_cost(description.embedder.dimension, network)
+
+    def rate(step: str, things: Callable[[DatasetResult], int]) -> float | None:
+        own = [result for result in results if step in result.seconds]
+        seconds = sum(result.seconds[step] for result in own)
+        return round(sum(map(things, own)) / seconds, 1) if seconds > 0 else None
+
+    return CostResult(
+        embedder_parameters=embedder.parameters,
+        embedder_multiply_adds=embedder.multiply_adds,
+        metric_network_parameters=pair.parameters if pair else 0,
+        pair_multiply_adds=pair.multiply_adds if pair else 0,
+        crops_per_second=rate("embedding", lambda own: own.crops),
+        pairs_per_second=rate("scoring", lambda own: own.queries * own.gallery),
+    )
+
+
+def _search(artefact: Artefact, dataset: Dataset, settings: EvaluationSettings) -> Search:
+    """The search of the chosen people.
+
+    Raises:
+        InputProblem: where a set cannot be searched, or none of its people is held out.
+    """
+    held_out = artefact.description.provenance.held_out
+    fewer = limit_test_identities(dataset, settings.people, held_out if settings.held_out else None)
+    if settings.held_out:
+        return held_out_people(fewer, held_out)
+    return usual_search(fewer, settings.people)
+
+
+def _domain_gap(
+    artefact: Artefact,
+    searches: Sequence[tuple[Dataset, Search]],
+    settings: EvaluationSettings,
+    progress_bar: ProgressBar,
+) -> PremiseResult | None:
+    """The premise, where requested; by default where a page is written and the data suffice."""
+    if settings.premise is False or (settings.premise is None and not settings.page):
+        return None
+    couples = sample_couples(
+        [
+            record
+            for dataset, search in searches
+            for record in showing_people(dataset.spec, search.records)
+        ]
+    )
+    if settings.premise is None and not couples:
+        return None
+    crops = sum(4 * len(own) for own in couples.values())
+    with progress_bar("Measuring the domain gap", crops) as bar:
+        return measure_premise(artefact, couples, progress=bar)
