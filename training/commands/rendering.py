@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 def render_report(report: EvaluationReport, console: Console, out: Path | None) -> None:
     """Prints every data set's figures, and where the report page lies."""
     for result in report.datasets:
+        version = f"  ({escape(result.version)})" if result.version else ""
         console.print(
-            f"\n[bold]{escape(result.name)}[/bold]  {escape(result.spec)}", soft_wrap=True
+            f"\n[bold]{escape(result.name)}[/bold]{version}  {escape(result.spec)}", soft_wrap=True
         )
         console.print(
             f"  {escape(result.protocol)}: {result.queries:,} queries, {result.gallery:,} gallery "

@@ -102,15 +102,25 @@ def _lines(
         if data_differences(row.row, sources, test_images, provenance):
             continue
         ours = [_ours(own, figures) for own in results if own.name == name]
+        differences = people_differences(provenance) + _version_differences(figures, provenance)
         reported = [figures.mean_average_precision, figures.rank_1]
         found.append(
             [
                 f"{name}, {figures.version}" if figures.version else name,
                 " / ".join(f"{figure:.1f}" for figure in reported if figure is not None),
-                "; ".join([*ours, *(f"trained {one}" for one in people_differences(provenance))]),
+                "; ".join([*ours, *(f"trained {one}" for one in differences)]),
             ]
         )
     return found
+
+
+def _version_differences(figures: PublishedResult, provenance: Provenance) -> list[str]:
+    """Training data that state another version of a set than the one of a paper's figure."""
+    return [
+        f"on {data.spec}, not on {figures.version}"
+        for data in provenance.data
+        if figures.version and data.spec.endswith(")") and f"({figures.version})" not in data.spec
+    ]
 
 
 def _ours(result: DatasetResult, figures: PublishedResult) -> str:

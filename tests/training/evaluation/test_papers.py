@@ -96,6 +96,15 @@ def test_figures_of_detected_boxes_do_not_stand_beside_labelled_ones(version):
     assert (other in found) is (version == "labelled boxes")
 
 
+@pytest.mark.parametrize("version", ["labelled boxes", "detected boxes"])
+def test_a_run_trained_on_other_boxes_than_the_paper_states_it(version):
+    run = provenance(recipe("msfl-r50"), "cuhk03np")
+    data = run.data[0].model_copy(update={"spec": f"cuhk03np:x ({version})"})
+    found = beside(run.model_copy(update={"data": (data,)}))
+    trained = "trained on cuhk03np:x (labelled boxes), not on detected boxes"
+    assert (trained in found) is (version == "labelled boxes")
+
+
 def test_the_recipes_name_the_boxes_of_their_papers_figures():
     for name in ("msfl-r50", "msfl-msgr-r50", "msfl-baseline-r50"):
         for row in read_recipe(name).published:
