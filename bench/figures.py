@@ -18,10 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from bench import plan_tables, service_tables
-from bench.tables import ends, percent, publish, save_drawing, table
+from bench.tables import ends, percent, publish, save_drawing
 from model.provenance import Provenance
 from training.evaluation.charts import projection
-from training.evaluation.results import Projection
+from training.evaluation.report_tables import premise
+from training.evaluation.results import PremiseResult, Projection
+from training.evaluation.tables import Table
 
 METRICS = {"Rank-1": "rank_1", "mAP": "mAP"}
 FOUND = "found at 1%"
@@ -93,24 +95,12 @@ def _with_interval(metrics: dict[str, Any]) -> dict[str, list[float]]:
 def markdown(kept: Any) -> str:
     """The kept figures as a table."""
     if isinstance(kept, dict):
-        return _premise_table(kept) if "gaps" in kept else service_tables.curves_table(kept)
+        if "gaps" not in kept:
+            return service_tables.curves_table(kept)
+        return premise(PremiseResult.model_validate(kept | {"projections": []})).markdown()
     if "bench" in kept[0]:
         return service_tables.bench_table(kept)
     return service_tables.steps_table(kept) if "step" in kept[0] else _ranking_table(kept)
-
-
-def _premise_table(premise: dict[str, Any]) -> str:
-    """Both spaces' gaps, a line for two domains in one space."""
-    rows = []
-    for gap in premise["gaps"]:
-        for space in ("instance", "pair"):
-            found = gap[space]
-            accuracy = percent(ends(found["classifier"]))
-            mmd, chance = 1e3 * found["mmd"], 1e3 * found["mmd_by_chance"]
-            figures = (accuracy, f"{mmd:.2f}", f"{chance:.2f}", f"{mmd / chance:.1f}")
-            rows.append((" – ".join(gap["domains"]), space, *figures))
-    titles = ("domain classifier's accuracy, %", "MMD²·10³", "by chance", "ratio")
-    return table(("domains", "space", *titles), rows)
 
 
 def _ranking_table(rows: list[dict[str, Any]]) -> str:
@@ -127,7 +117,7 @@ def _ranking_table(rows: list[dict[str, Any]]) -> str:
         people = next(iter(by_scoring.values()))["people"]
         cells = [_figure(by_scoring.get(scoring), title) for title, scoring in columns]
         lines.append([f"{data}, {people}", model, *cells])
-    return table(["data", "model", *(" ".join(column) for column in columns)], lines)
+    return Table("", ["data", "model", *(" ".join(column) for column in columns)], lines).markdown()
 
 
 def _figure(row: dict[str, Any] | None, title: str) -> str | None:

@@ -8,8 +8,8 @@ from typing import Any
 
 from bench.plan import ASSUMED, GIB, PROCESS, Demand, components, make_plan
 from bench.scale import unit_costs
-from bench.tables import table
 from bench.units import ARTEFACTS, REFERENCE, read_units
+from training.evaluation.tables import Table
 
 SIZES = (10**5, 10**6, 10**7, 10**9)
 QUERIES_PER_SECOND, CAMERAS = 20.0, 30
@@ -30,7 +30,7 @@ def costs_table() -> str:
         found = (need.get(part) for need in needs)
         rows.append([", ".join(part), *(None if one is None else f"{one:,.1f}" for one in found)])
     rows.append(["ends first", *(_ending(plan["ends_first"]) for plan in plans)])
-    return table(("", *(f"{crops:,} crops" for crops in SIZES)), rows)
+    return Table("", ("", *(f"{crops:,} crops" for crops in SIZES)), rows).markdown()
 
 
 def _ending(first: dict[str, Any]) -> str:
@@ -63,4 +63,6 @@ def planned_table(sizes: Sequence[dict[str, Any]]) -> str:
     ]
     rows = [(name, f"{a:,.2f}", f"{b:,.2f}", f"{a / b:.2f}") for name, a, b in lines]
     of = f"{last['crops']:,} crops, d = {last['dimension']}"
-    return table((of, f"planned from {before['crops']:,}", "measured", "ratio"), rows)
+    return Table(
+        "", (of, f"planned from {before['crops']:,}", "measured", "ratio"), rows
+    ).markdown()

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from bench.tables import ROOT, replace_table, table
+from bench.tables import ROOT, replace_table
 from service.settings import PREFIX, Settings
+from training.evaluation.tables import Table
 
 PAGE = ROOT / "docs" / "reference.md"
 # The default of a setting that depends on the machine.
@@ -22,7 +23,7 @@ def settings_table() -> str:
         default = COMPUTED.get(name) or _shown(field.default)
         meaning = " ".join((field.description or "").split()).replace("|", "\\|")
         rows.append((f"`{PREFIX}{name.upper()}`", default, meaning))
-    return table(("variable", "default", "meaning"), rows)
+    return Table("", ("variable", "default", "meaning"), rows).markdown()
 
 
 def _shown(default: Any) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from bench.tables import table
 from training.evaluation.charts import chart, colour_of, dash_of
+from training.evaluation.tables import Table
 
 Size = dict[str, Any]
 # Columns of the table, by title: what is in them, and its format.
@@ -40,7 +40,7 @@ def curves_table(curves: dict[str, list[Size]]) -> str:
             cells = [(of(size), form) for of, form in COLUMNS.values()]
             found = [None if value is None else format(value, form) for value, form in cells]
             rows.append([data, *found])
-    return table(("data", *COLUMNS), rows)
+    return Table("", ("data", *COLUMNS), rows).markdown()
 
 
 def drawing(curves: dict[str, list[Size]]) -> str:
@@ -94,7 +94,7 @@ def bench_table(rows: list[dict[str, Any]]) -> str:
         lines.append([*cells, None if share is None else f"{share:.2f}"])
     titles = ("bench", "artefact", "ratio, of rounds", "aim", *figures, "p99 / p50")
     stages = (*(f"{name} ms" for name in phases), "stages of wall")
-    return table((*titles, "client's share", *stages), lines)
+    return Table("", (*titles, "client's share", *stages), lines).markdown()
 
 
 def steps_table(rows: list[dict[str, Any]]) -> str:
@@ -115,4 +115,4 @@ def steps_table(rows: list[dict[str, Any]]) -> str:
                 f"{row['verdicts']['match']:,}, {row['matches_right']:,}",
             ]
         lines.append([row["step"], *figures])
-    return table((*titles, "answered match, right"), lines)
+    return Table("", (*titles, "answered match, right"), lines).markdown()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,6 @@ def save_drawing(name: str, svg: str) -> None:
     # Inside a page the element needs no name space, as a file it does.
     named = svg.replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg"', 1)
     (FIGURES / f"{name}.svg").write_text(named, encoding="utf-8")
-
-
-def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """A Markdown table; an empty cell is a dash."""
-    lines = [header, *(["–" if cell is None else str(cell) for cell in row] for row in rows)]
-    written = ["| " + " | ".join(line) + " |" for line in lines]
-    return "\n".join([written[0], "|" + "---|" * len(header), *written[1:]])
 
 
 def percent(interval: Sequence[float]) -> str:

@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from bench.tables import FIGURES, publish, table
+from bench.tables import FIGURES, publish
+from training.evaluation.tables import Table
 
 RUNS = FIGURES / "reliability"
 NAMED = 12
@@ -22,12 +23,12 @@ NAMED = 12
 def markdown(kept: dict[str, Any]) -> str:
     """A run's figures as a table; of what was broken on purpose, a row for each."""
     if "broken" not in kept:
-        return table(("figure", "measured"), _rows(kept))
+        return Table("", ("figure", "measured"), list(_rows(kept))).markdown()
     rows = []
     for one in kept["broken"]:
         found = ", ".join(f"`{name}`" for name in one["tests"]) if one["failed"] else "nothing"
         rows.append((one["promise"] or None, one["says"], found))
-    return table(("promise", "what was broken", "found by"), rows)
+    return Table("", ("promise", "what was broken", "found by"), rows).markdown()
 
 
 def _rows(kept: dict[str, Any], *of: str) -> Iterator[tuple[str, str]]:

@@ -146,15 +146,16 @@ def test_a_serving_bench_is_a_row_for_each_network() -> None:
 
 
 def test_a_gap_is_shown_in_both_spaces_beside_what_chance_shows() -> None:
-    space = {
-        "classifier": {"mean": 0.9, "low": 0.8, "high": 0.95},
-        "mmd": 0.02,
-        "mmd_by_chance": 0.001,
-    }
+    estimate = {"mean": 0.9, "low": 0.8, "high": 0.95}
+    space = {"mmd": 0.02, "mmd_by_chance": 0.001, "mmd_p_value": 0.01, "mmd_same_domain": -0.0003}
+    space |= {"classifier": estimate, "classifier_same_domain": 0.5}
     gap = {"domains": ["lobby", "roof"], "instance": space, "pair": {**space, "mmd": 0.005}}
-    assert markdown({"gaps": [gap]}).splitlines()[2:] == [
-        "| lobby – roof | instance | 90.0 [80.0, 95.0] | 20.00 | 1.00 | 20.0 |",
-        "| lobby – roof | pair | 90.0 [80.0, 95.0] | 5.00 | 1.00 | 5.0 |",
+    gap["classifier_difference"] = estimate
+    premise = {"pair_feature": "square", "people": 2, "points": 4, "gaps": [gap]}
+    end = "−0.0003 | 90.0 [80.0, 95.0] | 50.0 |"
+    assert markdown(premise).splitlines()[2:] == [
+        f"| lobby – roof | instance | 0.0200 | 0.0010 | 20.0 | {end}",
+        f"| lobby – roof | pair | 0.0050 | 0.0010 | 5.0 | {end}",
     ]
 
 
