@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,18 +11,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress
 
-from training.datasets.check_report import (
-    EXAMPLES,
-    CheckReport,
-    DatasetReport,
-    Duplicates,
-    FileFinding,
-    Findings,
-    NearDuplicates,
-    SizeRange,
-)
-
 if TYPE_CHECKING:
+    from training.datasets.check import Report
     from training.datasets.record import Dataset
     from training.evaluation.tables import Value
 
@@ -43,7 +34,7 @@ def check_data(
     specs: Annotated[list[str], typer.Argument(metavar="SPEC...", help=SPEC_HELP)],
     examples: Annotated[
         int, typer.Option("--examples", min=0, help="How many findings of a kind are named.")
-    ] = EXAMPLES,
+    ] = 10,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Reads data sets, counts them, and reports their faults.
@@ -61,14 +52,14 @@ def check_data(
 
     report = _check(read_datasets(specs), examples)
     if as_json:
-        typer.echo(report.model_dump_json(indent=2))
+        typer.echo(json.dumps(report, indent=2, ensure_ascii=False))
     else:
         _print_report(report, Console())
-    if any(dataset.unreadable.count for dataset in report.datasets):
+    if any(dataset["unreadable"]["count"] for dataset in report["datasets"]):
         raise typer.Exit(1)
 
 
-def _check(datasets: list[Dataset], examples: int) -> CheckReport:
+def _check(datasets: list[Dataset], examples: int) -> Report:
     # Imported here, since comparing pictures needs libraries that --help should not wait for.
     from training.datasets.check import check_datasets
 
@@ -85,66 +76,58 @@ def _check(datasets: list[Dataset], examples: int) -> CheckReport:
         )
 
 
-def _print_report(report: CheckReport, console: Console) -> None:
+def _print_report(report: Report, console: Console) -> None:
     """Prints every data set, then the pictures that are there more than once."""
-    for dataset in report.datasets:
+    for dataset in report["datasets"]:
         _print_dataset(dataset, console)
-    if report.shared or report.notes:
+    if report["shared"] or report["notes"]:
         console.print("\n[bold]Between places[/bold]")
-    _print_notes(report.notes, console)
-    if report.shared:
+    _print_notes(report, console)
+    if shared := report["shared"][:LISTED]:
         rows = [
             (
-                ("within " if len(shared.places) == 1 else "") + " and ".join(shared.places),
-                shared.exact,
-                shared.crossing,
-                shared.near,
+                ("within " if len(one["places"]) == 1 else "") + " and ".join(one["places"]),
+                *(one[count] for count in ("exact", "crossing", "near")),
             )
-            for shared in report.shared[:LISTED]
+            for one in shared
         ]
         columns = ["pictures in several files", "same bytes", "label differs", "stored again"]
         _print_table(columns, rows, console)
-    _print_duplicates("Same bytes, different label or split", report.crossing_duplicates, console)
-    _print_duplicates(
-        "Same picture stored again, different label or split", report.near_duplicates, console
-    )
-    _print_duplicates("Same bytes, same label and split", report.duplicates, console)
+    for key, title in (
+        ("crossing_duplicates", "Same bytes, different label or split"),
+        ("near_duplicates", "Same picture stored again, different label or split"),
+        ("duplicates", "Same bytes, same label and split"),
+    ):
+        _print_findings(f"\n[yellow]{title}", report[key], _duplicate, console)
 
 
-def _print_dataset(dataset: DatasetReport, console: Console) -> None:
-    version = f"  ({escape(dataset.version)})" if dataset.version else ""
+def _print_dataset(dataset: Report, console: Console) -> None:
+    version = f"  ({escape(dataset['version'])})" if dataset["version"] else ""
     console.print(
-        f"\n[bold]{escape(dataset.name)}[/bold]{version}  {escape(dataset.spec)}", soft_wrap=True
+        f"\n[bold]{escape(dataset['name'])}[/bold]{version}  {escape(dataset['spec'])}",
+        soft_wrap=True,
     )
-    console.print(f"  Terms: {escape(dataset.terms)}", soft_wrap=True)
-    console.print(f"  From: {escape(dataset.obtain)}", soft_wrap=True)
+    console.print(f"  Terms: {escape(dataset['terms'])}", soft_wrap=True)
+    console.print(f"  From: {escape(dataset['obtain'])}", soft_wrap=True)
     console.print(
-        f"  {dataset.images:,} images, {dataset.identities:,} identities, "
-        f"{len(dataset.images_by_camera):,} cameras"
+        f"  {dataset['images']:,} images, {dataset['identities']:,} identities, "
+        f"{len(dataset['images_by_camera']):,} cameras"
     )
+    keys = ["images", "published_images", "identities", "published_identities"]
     rows = [
-        (
-            count.split or "none",
-            count.images,
-            count.published_images,
-            count.identities,
-            count.published_identities,
-        )
-        for count in dataset.splits
+        (split["split"] or "none", *(split[key] for key in keys)) for split in dataset["splits"]
     ]
-    columns = ["split", "images", "published", "identities", "published"]
-    _print_table(columns, rows, console)
+    _print_table(["split", "images", "published", "identities", "published"], rows, console)
     console.print(f"  Images by camera: {escape(_cameras(dataset))}", soft_wrap=True)
-    for side, sizes in (("Width", dataset.width), ("Height", dataset.height)):
-        if sizes:
-            _print_sizes(side, sizes, console)
-    _print_files("Unreadable files", "red", dataset.unreadable, console)
-    for fault in dataset.quality:
-        share = f"{fault.files.count / dataset.images:.2%} of the images"
-        _print_files(
-            f"{fault.code.replace('_', ' ').capitalize()}, {share}", "yellow", fault.files, console
-        )
-    _print_notes(dataset.notes, console)
+    for side in ("width", "height"):
+        if dataset[side]:
+            _print_sizes(side.capitalize(), dataset[side], console)
+    _print_findings("  [red]Unreadable files", dataset["unreadable"], _file, console)
+    for fault in dataset["quality"]:
+        share = f"{fault['files']['count'] / dataset['images']:.2%} of the images"
+        title = f"  [yellow]{fault['code'].replace('_', ' ').capitalize()}, {share}"
+        _print_findings(title, fault["files"], _file, console)
+    _print_notes(dataset, console)
 
 
 def _print_table(columns: Sequence[str], rows: Sequence[Sequence[Value]], console: Console) -> None:
@@ -154,50 +137,49 @@ def _print_table(columns: Sequence[str], rows: Sequence[Sequence[Value]], consol
     console.print(Table("", columns, rows).rich(console.width))
 
 
-def _cameras(dataset: DatasetReport) -> str:
-    cameras = list(dataset.images_by_camera.items())
-    rest = ""
+def _cameras(dataset: Report) -> str:
+    cameras, rest = list(dataset["images_by_camera"].items()), ""
     if len(cameras) > 2 * LISTED:
         rest = f" and {len(cameras) - LISTED:,} with fewer; --json names them all"
         cameras = sorted(cameras, key=lambda camera: -camera[1])[:LISTED]
     return ", ".join(f"{name} {count:,}" for name, count in cameras) + rest
 
 
-def _print_sizes(side: str, sizes: SizeRange, console: Console) -> None:
-    console.print(f"  {side} {sizes.smallest} to {sizes.largest} (median {sizes.median:g}) pixels")
-    most = max(each.images for each in sizes.histogram)
-    for each in sizes.histogram:
-        upper = f"– {each.below - 1:>3}" if each.below is not None else "or more"
-        bar = "█" * round(BAR * each.images / most) or ("▏" if each.images else "")
-        console.print(f"    {each.at_least:>3} {upper:<7} {bar} {each.images:,}")
+def _print_sizes(side: str, sizes: Report, console: Console) -> None:
+    console.print(
+        f"  {side} {sizes['smallest']} to {sizes['largest']} (median {sizes['median']:g}) pixels"
+    )
+    most = max(each["images"] for each in sizes["histogram"])
+    for each in sizes["histogram"]:
+        upper = f"– {each['below'] - 1:>3}" if each["below"] is not None else "or more"
+        bar = "█" * round(BAR * each["images"] / most) or ("▏" if each["images"] else "")
+        console.print(f"    {each['at_least']:>3} {upper:<7} {bar} {each['images']:,}")
 
 
-def _print_duplicates(
-    title: str, found: Findings[Duplicates] | Findings[NearDuplicates], console: Console
+def _duplicate(found: Report) -> str:
+    unnamed = found["files"] - len(found["sources"])
+    rest = f" and {unnamed:,} more files" if unnamed else ""
+    return f"{', '.join(found['people'])}: {', '.join(found['sources'])}{rest}"
+
+
+def _file(found: Report) -> str:
+    return f"  {found['source']}: {found['detail']}"
+
+
+def _print_findings(
+    title: str, found: Report, line: Callable[[Report], str], console: Console
 ) -> None:
-    lines = []
-    for duplicate in found.examples:
-        unnamed = duplicate.files - len(duplicate.sources)
-        rest = f" and {unnamed:,} more files" if unnamed else ""
-        lines.append(f"{', '.join(duplicate.people)}: {', '.join(duplicate.sources)}{rest}")
-    _print_findings(f"\n[yellow]{title}: {found.count:,}[/yellow]", lines, found.count, console)
-
-
-def _print_files(title: str, colour: str, files: Findings[FileFinding], console: Console) -> None:
-    lines = [f"  {file.source}: {file.detail}" for file in files.examples]
-    _print_findings(f"  [{colour}]{title}: {files.count:,}[/{colour}]", lines, files.count, console)
-
-
-def _print_findings(title: str, lines: list[str], count: int, console: Console) -> None:
+    """Prints how many there are, the examples, and how to see the others; nothing for none."""
+    count, examples = found["count"], found["examples"]
     if not count:
         return
-    console.print(title)
-    for line in lines:
-        console.print(f"  {escape(line)}", soft_wrap=True)
-    if count > len(lines):
-        console.print(f"    and {count - len(lines):,} more; --examples {count} names them all")
+    console.print(f"{title}: {count:,}[/]")
+    for one in examples:
+        console.print(f"  {escape(line(one))}", soft_wrap=True)
+    if count > len(examples):
+        console.print(f"    and {count - len(examples):,} more; --examples {count} names them all")
 
 
-def _print_notes(notes: list[str], console: Console) -> None:
-    for note in notes:
+def _print_notes(report: Report, console: Console) -> None:
+    for note in report["notes"]:
         console.print(f"  [yellow]Note:[/yellow] {escape(note)}", soft_wrap=True)

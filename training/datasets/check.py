@@ -1,11 +1,29 @@
-"""What `check-data` finds out: every file read once, counted, measured and compared."""
+"""What `check-data` finds out: every file read once, counted, measured and compared.
+
+The report becomes JSON as it is; a kind of finding is `{"count": all, "examples": the first}`.
+
+`datasets`: for each set its counts by split (`published_…` is None where the authors published
+nothing) and by camera, and the findings `unreadable` (what training and evaluation would stop at),
+`quality` (readable files too poor to recognise a person by, the most frequent fault first; a file
+may have several), `one_camera_identities` (who cannot be searched for across cameras), `width` and
+`height` of the readable files in pixels (None where there are none), and `notes`, a sentence each.
+Junk and distractors are no identities.
+
+`duplicates`: pictures in several files with the same bytes, under one label and in one split;
+`crossing_duplicates`: those under several labels or in several splits or sets; `near_duplicates`:
+the latter, stored in another way, with a `distance` in bits of 256. Each has its number of `files`,
+the first `sources`, the `people` that the labels name, the `places` (`data set` or
+`data set/split`), and what `crosses`: `data set` and `split` are leaks, what is trained on is also
+tested on. `shared`: all of them counted by place. `notes`: what is known of the sets together.
+"""
 
 from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from statistics import median
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,23 +31,7 @@ from numpy.typing import NDArray
 from model.crops.decode import CropProblem, decode_crop
 from model.crops.quality import QualityLimits, measure_quality, quality_faults
 from model.problems import InputProblem
-from training.datasets.check_report import (
-    EXAMPLES,
-    CheckReport,
-    DatasetReport,
-    FileFinding,
-    Findings,
-    QualityCount,
-    SizeBin,
-    SizeRange,
-    SplitCount,
-)
-from training.datasets.duplicates import (
-    exact_duplicates,
-    near_duplicates,
-    perceptual_hash,
-    shared_pictures,
-)
+from training.datasets.duplicates import count_by_places, find_duplicates, perceptual_hash
 from training.datasets.kind import DatasetKind
 from training.datasets.record import CropRecord, Dataset
 from training.datasets.registry import kind_of, overlapping
@@ -43,13 +45,16 @@ CAMERA_IMBALANCE = 5.0
 SIZE_EDGES = (0, 16, 32, 48, 64, 96, 128, 160, 192, 256, 384, 512)
 """Where the bins of a size histogram begin, pixels; the last has no end."""
 
+Report = dict[str, Any]
+"""The report or a part of it."""
+
 
 def check_datasets(
     datasets: Sequence[Dataset],
-    examples: int = EXAMPLES,
+    examples: int = 10,
     on_file: Callable[[], None] = lambda: None,
     on_compared: Callable[[int], None] = lambda _: None,
-) -> CheckReport:
+) -> Report:
     """Reads every file of the sets.
 
     Args:
@@ -62,43 +67,57 @@ def check_datasets(
     hashes: list[NDArray[np.uint64]] = []
     reports = []
     for dataset in datasets:
-        sizes: list[tuple[int, int]] = []
-        unreadable: list[FileFinding] = []
-        poor: dict[str, list[FileFinding]] = defaultdict(list)
-        for record in dataset.records:
-            try:
-                content, pixels = _read(record)
-            except (InputProblem, OSError) as problem:
-                unreadable.append(_unreadable(record, problem))
-            else:
-                crops = by_content[hashlib.sha256(content).digest()]
-                if not crops:
-                    hashes.append(perceptual_hash(pixels))
-                crops.append(record)
-                sizes.append(pixels.shape[:2])
-                for fault in quality_faults(measure_quality(pixels), QUALITY_LIMITS):
-                    finding = FileFinding(
-                        source=record.source, code=fault.code, detail=fault.detail
-                    )
-                    poor[fault.code].append(finding)
-            on_file()
-        reports.append(_report(dataset, sizes, unreadable, poor, examples))
-    exact = exact_duplicates(by_content.values(), examples)
-    shown = [crops[0] for crops in by_content.values()]
-    near = near_duplicates(shown, np.stack(hashes), examples, on_compared) if shown else []
+        found, sizes = _read_files(dataset, by_content, hashes, on_file)
+        reports.append(_report(dataset, found, sizes, examples))
+    exact, near = find_duplicates(by_content.values(), hashes, examples, on_compared)
     names = [dataset.name for dataset in datasets]
-    return CheckReport(
-        datasets=reports,
-        crossing_duplicates=Findings.of([each for each in exact if each.crosses], examples),
-        duplicates=Findings.of([each for each in exact if not each.crosses], examples),
-        near_duplicates=Findings.of(near, examples),
-        shared=shared_pictures(exact, near),
-        notes=[
+    return {
+        "datasets": reports,
+        "crossing_duplicates": _findings([each for each in exact if each["crosses"]], examples),
+        "duplicates": _findings([each for each in exact if not each["crosses"]], examples),
+        "near_duplicates": _findings(near, examples),
+        "shared": count_by_places(exact, near),
+        "notes": [
             f"{a} and {b} show some of the same people: never train on one and test on the other"
             for a, b in overlapping(names, names)
             if a < b
         ],
-    )
+    }
+
+
+def _findings(found: Sequence[Any], most: int) -> Report:
+    return {"count": len(found), "examples": list(found[:most])}
+
+
+def _read_files(
+    dataset: Dataset,
+    by_content: dict[bytes, list[CropRecord]],
+    hashes: list[NDArray[np.uint64]],
+    on_file: Callable[[], None],
+) -> tuple[dict[str, list[Report]], list[tuple[int, int]]]:
+    """Reads every crop of a set, and adds those with new bytes to the pictures known so far.
+
+    Returns:
+        The findings by their code, `unreadable` first, and (height, width) of the readable crops.
+    """
+    found: dict[str, list[Report]] = defaultdict(list, unreadable=[])
+    sizes: list[tuple[int, int]] = []
+    for record in dataset.records:
+        try:
+            content, pixels = _read(record)
+        except (InputProblem, OSError) as problem:
+            found["unreadable"].append({"source": record.source} | _cause(problem))
+        else:
+            crops = by_content[hashlib.sha256(content).digest()]
+            if not crops:
+                hashes.append(perceptual_hash(pixels))
+            crops.append(record)
+            sizes.append(pixels.shape[:2])
+            for fault in quality_faults(measure_quality(pixels), QUALITY_LIMITS):
+                poor = {"source": record.source, "code": fault.code, "detail": fault.detail}
+                found[fault.code].append(poor)
+        on_file()
+    return found, sizes
 
 
 def _read(record: CropRecord) -> tuple[bytes, NDArray[np.uint8]]:
@@ -110,23 +129,23 @@ def _read(record: CropRecord) -> tuple[bytes, NDArray[np.uint8]]:
     return content, decode_crop(content)
 
 
-def _unreadable(record: CropRecord, problem: Exception) -> FileFinding:
+def _cause(problem: Exception) -> Report:
+    """Why a file cannot be read: a `code` for programs and a `detail` for people."""
     cause = problem if isinstance(problem, CropProblem | OSError) else problem.__cause__
-    code, detail = "unreadable", str(problem)
     if isinstance(cause, CropProblem):
-        code, detail = cause.code, cause.detail
-    elif isinstance(cause, OSError):
-        code, detail = "unopened", f"cannot be opened ({cause.strerror}); make it readable"
-    return FileFinding(source=record.source, code=code, detail=detail)
+        return {"code": cause.code, "detail": cause.detail}
+    if isinstance(cause, OSError):
+        detail = f"cannot be opened ({cause.strerror}); make it readable"
+        return {"code": "unopened", "detail": detail}
+    return {"code": "unreadable", "detail": str(problem)}
 
 
 def _report(
     dataset: Dataset,
+    found: dict[str, list[Report]],
     sizes: Sequence[tuple[int, int]],
-    unreadable: Sequence[FileFinding],
-    poor: Mapping[str, Sequence[FileFinding]],
     examples: int,
-) -> DatasetReport:
+) -> Report:
     kind = kind_of(dataset.spec)
     cameras = Counter(record.camera for record in dataset.records)
     cameras_of: dict[str, set[str]] = defaultdict(set)
@@ -139,29 +158,29 @@ def _report(
         camera_notes = [f"the files state no camera: {kind.stands_for_camera}"]
     else:
         camera_notes = _camera_notes(cameras, len(alone), len(cameras_of))
-    return DatasetReport(
-        name=dataset.name,
-        spec=dataset.spec,
-        version=dataset.version,
-        terms=dataset.terms,
-        obtain=kind.obtain,
-        images=len(dataset.records),
-        identities=len(cameras_of),
-        images_by_camera=dict(sorted(cameras.items())),
-        splits=splits,
-        unreadable=Findings.of(unreadable, examples),
-        quality=[
-            QualityCount(code=code, files=Findings.of(found, examples))
-            for code, found in sorted(poor.items(), key=lambda item: -len(item[1]))
+    return {
+        "name": dataset.name,
+        "spec": dataset.spec,
+        "version": dataset.version,
+        "terms": dataset.terms,
+        "obtain": kind.obtain,
+        "images": len(dataset.records),
+        "identities": len(cameras_of),
+        "images_by_camera": dict(sorted(cameras.items())),
+        "splits": splits,
+        "unreadable": _findings(found.pop("unreadable"), examples),
+        "quality": [
+            {"code": code, "files": _findings(own, examples)}
+            for code, own in sorted(found.items(), key=lambda item: -len(item[1]))
         ],
-        one_camera_identities=Findings.of(alone, examples),
-        width=_size_range([width for _, width in sizes]),
-        height=_size_range([height for height, _ in sizes]),
-        notes=[*_count_notes(splits), *camera_notes],
-    )
+        "one_camera_identities": _findings(alone, examples),
+        "width": _size_range([width for _, width in sizes]),
+        "height": _size_range([height for height, _ in sizes]),
+        "notes": [*_count_notes(splits), *camera_notes],
+    }
 
 
-def _count_splits(dataset: Dataset, kind: DatasetKind) -> list[SplitCount]:
+def _count_splits(dataset: Dataset, kind: DatasetKind) -> list[Report]:
     published = {
         count.split: count for count in kind.published if count.version in (None, dataset.version)
     }
@@ -170,25 +189,23 @@ def _count_splits(dataset: Dataset, kind: DatasetKind) -> list[SplitCount]:
         people = {record.identity for record in dataset.records if record.split == split}
         known = published.get(split)
         found.append(
-            SplitCount(
-                split=split,
-                images=images,
-                identities=len(people - kind.not_people),
-                published_images=known and known.images,
-                published_identities=known and known.identities,
-            )
+            {
+                "split": split,
+                "images": images,
+                "identities": len(people - kind.not_people),
+                "published_images": known and known.images,
+                "published_identities": known and known.identities,
+            }
         )
     return found
 
 
-def _count_notes(splits: Iterable[SplitCount]) -> list[str]:
+def _count_notes(splits: Iterable[Report]) -> list[str]:
     notes = []
     for count in splits:
-        where = f"split {count.split}: " if count.split else ""
-        for what, found, published in (
-            ("images", count.images, count.published_images),
-            ("identities", count.identities, count.published_identities),
-        ):
+        where = f"split {count['split']}: " if count["split"] else ""
+        for what in ("images", "identities"):
+            found, published = count[what], count[f"published_{what}"]
             if published is not None and found != published:
                 notes.append(
                     f"{where}{found:,} {what}, {published:,} were published "
@@ -215,18 +232,18 @@ def _camera_notes(cameras: Counter[str], alone: int, identities: int) -> list[st
     return notes
 
 
-def _size_range(sides: Sequence[int]) -> SizeRange | None:
+def _size_range(sides: Sequence[int]) -> Report | None:
     if not sides:
         return None
     counts = np.histogram(sides, [*SIZE_EDGES, np.inf])[0].tolist()
-    bins = list(zip(SIZE_EDGES, [*SIZE_EDGES[1:], None], counts, strict=True))
+    bins = [
+        {"at_least": at_least, "below": below, "images": images}
+        for at_least, below, images in zip(SIZE_EDGES, (*SIZE_EDGES[1:], None), counts, strict=True)
+    ]
     first, last = (np.searchsorted(SIZE_EDGES, end(sides), "right") for end in (min, max))
-    return SizeRange(
-        smallest=min(sides),
-        median=median(sides),
-        largest=max(sides),
-        histogram=[
-            SizeBin(at_least=at_least, below=below, images=images)
-            for at_least, below, images in bins[first - 1 : last]
-        ],
-    )
+    return {
+        "smallest": min(sides),
+        "median": float(median(sides)),
+        "largest": max(sides),
+        "histogram": bins[first - 1 : last],
+    }

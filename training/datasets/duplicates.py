@@ -24,7 +24,6 @@ from PIL import Image
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from training.datasets.check_report import Crossing, Duplicates, NearDuplicates, SharedPictures
 from training.datasets.record import CropRecord
 
 SIDE = 16
@@ -36,68 +35,57 @@ ROWS, COLUMNS = 8, 4096
 """Pairs compared at once: their bits fit the processor's cache."""
 
 
-def exact_duplicates(groups: Iterable[Sequence[CropRecord]], named: int) -> list[Duplicates]:
-    """The pictures that are in several files with the same bytes.
-
-    Args:
-        groups: for each picture the crops with its bytes.
-        named: how many files of a picture are named at most.
-    """
-    return [Duplicates(**_described(group, named)) for group in groups if len(group) > 1]
-
-
-def near_duplicates(
-    shown: Sequence[CropRecord],
-    hashes: NDArray[np.uint64],
+def find_duplicates(
+    by_content: Iterable[Sequence[CropRecord]],
+    hashes: Sequence[NDArray[np.uint64]],
     named: int,
     on_rows: Callable[[int], None] = lambda _: None,
-) -> list[NearDuplicates]:
-    """Files with other bytes but one picture, of different people or to train and to test on.
-
-    Query and gallery crops of one person may look alike: often they are neighbouring frames of
-    one camera, which evaluation leaves out.
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The pictures that are in several files, as `check_datasets` reports them.
 
     Args:
-        shown: a crop of each picture.
-        hashes: `(n, 4)`, their `perceptual_hash`.
+        by_content: for each picture the crops with its bytes.
+        hashes: the pictures' `perceptual_hash`.
         named: how many files of a picture are named at most.
         on_rows: called with a number of pictures whenever so many were compared.
+
+    Returns:
+        Those with the same bytes, and those with other bytes of different people or to train and
+        to test on. Query and gallery crops of one person may look alike: often they are
+        neighbouring frames of one camera, which evaluation leaves out.
     """
-    tested = ("query", "gallery")
+    pictures = list(by_content)
     codes: dict[object, int] = {}
-    labels = [
-        codes.setdefault((each.person, "test" if each.split in tested else each.split), len(codes))
-        for each in shown
+    labels = []
+    for first, *_ in pictures:
+        trains = "test" if first.split in ("query", "gallery") else first.split
+        labels.append(codes.setdefault((first.person, trains), len(codes)))
+    exact = [_described(crops, named) for crops in pictures if len(crops) > 1]
+    groups = near_groups(np.stack(hashes), np.array(labels), on_rows) if pictures else []
+    near = [
+        _described([pictures[row][0] for row in group.rows], named) | {"distance": group.distance}
+        for group in groups
     ]
-    return [
-        NearDuplicates(
-            **_described([shown[row] for row in group.rows], named), distance=group.distance
-        )
-        for group in near_groups(hashes, np.array(labels, dtype=np.int64), on_rows)
-    ]
+    return exact, near
 
 
-def shared_pictures(
-    exact: Sequence[Duplicates], near: Sequence[NearDuplicates]
-) -> list[SharedPictures]:
-    """Counts duplicates by the places they lie in, most first."""
+def count_by_places(
+    exact: Sequence[dict[str, Any]], near: Sequence[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """How many pictures two places share, or are in one place under several names; most first."""
 
-    def counted(found: Iterable[Duplicates]) -> Counter[tuple[str, ...]]:
+    def counted(found: Iterable[dict[str, Any]]) -> Counter[tuple[str, ...]]:
+        places = [tuple(each["places"]) for each in found]
         return Counter(
-            key
-            for each in found
-            for key in (combinations(each.places, 2) if len(each.places) > 1 else [(*each.places,)])
+            key for own in places for key in (combinations(own, 2) if len(own) > 1 else [own])
         )
 
     same, again = counted(exact), counted(near)
-    crossing = counted(each for each in exact if each.crosses)
-    shared = [
-        SharedPictures(
-            places=list(places), exact=same[places], crossing=crossing[places], near=again[places]
-        )
-        for places in same | again
+    crossing = counted(each for each in exact if each["crosses"])
+    return [
+        {"places": list(key), "exact": same[key], "crossing": crossing[key], "near": again[key]}
+        for key in sorted(same | again, key=lambda key: (-same[key] - again[key], key))
     ]
-    return sorted(shared, key=lambda each: (-each.exact - each.near, each.places))
 
 
 def _described(group: Sequence[CropRecord], named: int) -> dict[str, Any]:
@@ -105,7 +93,7 @@ def _described(group: Sequence[CropRecord], named: int) -> dict[str, Any]:
     places = {f"{each.dataset}/{each.split}" if each.split else each.dataset for each in group}
     people = {"/".join(each.person) for each in group}
     datasets = len({each.dataset for each in group})
-    differs: dict[Crossing, bool] = {
+    differs = {
         "data set": datasets > 1,
         "split": len(places) > datasets,
         "identity": len(people) > datasets,

@@ -263,14 +263,17 @@ def test_a_box_outside_its_scene_is_named_when_it_is_read(cuhksysu: Path) -> Non
 def test_check_data_reads_crops_within_larger_files_too(cuhk03: Path, cuhksysu: Path) -> None:
     write_persons(cuhksysu, BOXES | {"p7": [("s1.jpg", [70, 1, 9, 39])]})
     specs = f"cuhk03np:{cuhk03}", f"cuhksysu:{cuhksysu}"
-    archive, scenes = check_datasets([read_dataset(spec) for spec in specs]).datasets
-    assert (archive.version, archive.images, archive.unreadable.count) == ("labelled boxes", 4, 0)
-    assert [count.published_images for count in archive.splits] == [7_368, 1_400, 5_328]
-    assert [(found.code, Path(found.source).name) for found in scenes.unreadable.examples] == [
-        ("too_small", "s1.jpg#p7")
-    ]
-    assert scenes.width is not None
-    assert scenes.width.largest == 25
+    archive, scenes = check_datasets([read_dataset(spec) for spec in specs])["datasets"]
+    assert (archive["version"], archive["images"], archive["unreadable"]["count"]) == (
+        "labelled boxes",
+        4,
+        0,
+    )
+    assert [count["published_images"] for count in archive["splits"]] == [7_368, 1_400, 5_328]
+    assert [
+        (found["code"], Path(found["source"]).name) for found in scenes["unreadable"]["examples"]
+    ] == [("too_small", "s1.jpg#p7")]
+    assert scenes["width"]["largest"] == 25
 
 
 def test_an_annotation_of_something_else_is_named(cuhksysu: Path) -> None:

@@ -11,8 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageEnhance
 
-from training.datasets.check import check_datasets
-from training.datasets.check_report import NearDuplicates
+from training.datasets.check import Report, check_datasets
 from training.datasets.duplicates import THRESHOLD, near_groups, perceptual_hash
 from training.datasets.record import CropRecord
 from training.datasets.registry import read_dataset
@@ -27,12 +26,10 @@ def people() -> tuple[CropRecord, ...]:
 
 
 @pytest.fixture
-def check(tmp_path: Path, people: tuple[CropRecord, ...]) -> Callable[..., list[NearDuplicates]]:
+def check(tmp_path: Path, people: tuple[CropRecord, ...]) -> Callable[..., list[Report]]:
     """Writes crops into a manifest, some of them changed or stored again, and checks it."""
 
-    def write(
-        *extra: tuple[int, str, str, str, Change], alone: bool = False
-    ) -> list[NearDuplicates]:
+    def write(*extra: tuple[int, str, str, str, Change], alone: bool = False) -> list[Report]:
         rows = []
         for number, record in enumerate(() if alone else people):
             Image.fromarray(record.decode()).save(tmp_path / f"{number}.png")
@@ -44,13 +41,14 @@ def check(tmp_path: Path, people: tuple[CropRecord, ...]) -> Callable[..., list[
         with (tmp_path / "shop.csv").open("w", newline="") as file:
             csv.writer(file).writerows([("path", "identity", "camera", "split"), *rows])
         report = check_datasets([read_dataset(f"manifest:{tmp_path / 'shop.csv'}")])
-        return report.near_duplicates.examples
+        found: list[Report] = report["near_duplicates"]["examples"]
+        return found
 
     return write
 
 
 def test_people_who_are_drawn_alike_are_not_taken_for_one_picture(
-    check: Callable[..., list[NearDuplicates]],
+    check: Callable[..., list[Report]],
 ) -> None:
     assert check() == []
 
@@ -64,24 +62,24 @@ def test_people_who_are_drawn_alike_are_not_taken_for_one_picture(
     ],
 )
 def test_a_picture_stored_again_under_another_name_is_found(
-    check: Callable[..., list[NearDuplicates]], name: str, change: Change
+    check: Callable[..., list[Report]], name: str, change: Change
 ) -> None:
     (found,) = check((3, name, "somebody", "train", change))
-    assert [Path(source).name for source in found.sources] == ["3.png", name]
-    assert found.crosses == ["identity"]
-    assert 0 <= found.distance <= THRESHOLD
+    assert [Path(source).name for source in found["sources"]] == ["3.png", name]
+    assert found["crosses"] == ["identity"]
+    assert 0 <= found["distance"] <= THRESHOLD
 
 
 def test_a_picture_to_train_on_and_to_test_on_is_a_leak_even_of_one_person(
-    check: Callable[..., list[NearDuplicates]], people: tuple[CropRecord, ...]
+    check: Callable[..., list[Report]], people: tuple[CropRecord, ...]
 ) -> None:
     (found,) = check((3, "again.jpg", people[3].identity, "query", AS_IT_IS))
-    assert found.crosses == ["split"]
-    assert found.places == ["shop/query", "shop/train"]
+    assert found["crosses"] == ["split"]
+    assert found["places"] == ["shop/query", "shop/train"]
 
 
 def test_frames_of_one_person_in_query_and_gallery_are_no_finding(
-    check: Callable[..., list[NearDuplicates]],
+    check: Callable[..., list[Report]],
 ) -> None:
     frames = (
         (2, "query.jpg", "x", "query", AS_IT_IS),
@@ -92,7 +90,7 @@ def test_frames_of_one_person_in_query_and_gallery_are_no_finding(
 
 
 def test_the_same_bytes_are_an_exact_duplicate_and_not_a_near_one(
-    check: Callable[..., list[NearDuplicates]],
+    check: Callable[..., list[Report]],
 ) -> None:
     assert check((3, "again.png", "somebody", "train", AS_IT_IS)) == []
 
