@@ -38,7 +38,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SOURCE = f"{ROOT}{os.sep}"
 # What the tests hold the code to. A number that rises is a commit of its own, with its reason.
 BOUNDS = {
-    "lines of service and gmn_client": 22_150,
+    "lines of service and gmn_client": 22_100,
     "files of service and gmn_client": 121,
     "functions of a query": 130,
     "files of a query": 33,
