@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from training.datasets.synthetic.cameras import Camera, expose
 from training.datasets.synthetic.clothes import Appearance, Folds, plain
 from training.datasets.synthetic.figure import paint_figure
-from training.datasets.synthetic.pose import View, draw_pose
+from training.datasets.synthetic.pose import Body, View, draw_pose
 from training.datasets.synthetic.raster import Canvas
 
 OVERSAMPLING = 1.25
@@ -69,7 +69,8 @@ def _paint_person(rng: np.random.Generator, canvas: Canvas, person: Appearance, 
     reach = (0.13 + 0.1 * abs(light.side)) * view.scale * view.stretch
     canvas.darken(shadow, (reach, 0.035 * view.scale), 0.25 + 0.4 * light.diffuse)
     folds = Folds(float(rng.uniform(0.08, 0.24)), float(rng.uniform(0, 6.28)))
-    paint_figure(canvas, person, draw_pose(rng, person.shoulders, person.build), view, folds)
+    skeleton = draw_pose(rng, person.shoulders, person.build)
+    paint_figure(Body(canvas, person, skeleton, view, folds))
 
 
 def _aside(rng: np.random.Generator, view: View, columns: int, behind: bool) -> View:

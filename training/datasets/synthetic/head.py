@@ -7,14 +7,15 @@ from math import cos, sin
 import numpy as np
 
 from training.datasets.synthetic.clothes import Appearance, blend, plain
-from training.datasets.synthetic.pose import Point, Skeleton, View
-from training.datasets.synthetic.raster import Canvas, Paint, Plane, soft_step
+from training.datasets.synthetic.pose import Body, move
+from training.datasets.synthetic.raster import Paint, Plane, soft_step
 
 HAIRLINES = {"crop": 0.62, "short": 0.52, "bald": 2.0}
 
 
-def paint_head(canvas: Canvas, person: Appearance, head: Point, view: View) -> None:
+def paint_head(body: Body) -> None:
     """Paints the head as a ball whose surface is face, hair or hat by where it points."""
+    person, view, head = body.person, body.view, body.skeleton.head
     thick = {"short": 1.04, "crop": 1.0, "bald": 0.98}.get(person.hair_style, 1.1)
     size = person.head * view.scale * thick
     centre = view.pixel(head)
@@ -48,33 +49,28 @@ def paint_head(canvas: Canvas, person: Appearance, head: Point, view: View) -> N
             colours = blend(colours, person.hat_colour, soft_step(up - brim + 0.12 * front, 10.0))
         return colours
 
-    canvas.ellipsoid(centre, radii, paint)
+    body.canvas.ellipsoid(centre, radii, paint)
     if person.hat == "cap" and cos(view.yaw) > -0.4:
-        reach = (head[0], head[1] + 0.075, head[2] + 0.022)
         dark = (person.hat_colour[0] * 0.8, person.hat_colour[1] * 0.8, person.hat_colour[2] * 0.8)
-        root = (head[0], head[1] + 0.03, head[2] + 0.03)
+        root, tip = move(head, forward=0.03, up=0.03), move(head, forward=0.075, up=0.022)
         wide = view.half_width(0.035, 0.008, 0.95)
-        canvas.tube(view.pixel(root), view.pixel(reach), (wide, wide * 0.8), plain(dark))
+        body.tube(root, tip, (wide, wide * 0.8), plain(dark))
 
 
-def paint_hair_behind(canvas: Canvas, person: Appearance, skeleton: Skeleton, view: View) -> None:
+def paint_hair_behind(body: Body) -> None:
     """Paints hair that hangs behind the head."""
-    head = skeleton.head
+    person, view, head = body.person, body.view, body.skeleton.head
     if person.hair_style in ("long", "bob"):
         fall = 0.15 if person.hair_style == "long" else 0.075
-        start = (head[0], head[1] - 0.012, head[2] + 0.01)
-        end = (head[0], head[1] - 0.045, head[2] - fall)
+        start, end = move(head, forward=-0.012, up=0.01), move(head, forward=-0.045, up=-fall)
         wide = view.half_width(0.052 * person.head, 0.04 * person.head, 0.9)
-        canvas.tube(
-            view.pixel(start), view.pixel(end), (wide, wide * 1.02, wide * 0.75), _strands(person),
-            at=(0.0, 0.6, 1.0),
-        )  # fmt: skip
+        widths = (wide, wide * 1.02, wide * 0.75)
+        body.tube(start, end, widths, _strands(person), at=(0.0, 0.6, 1.0))
     elif person.hair_style in ("tail", "bun"):
         fall = 0.12 if person.hair_style == "tail" else -0.025
-        start = (head[0], head[1] - 0.055, head[2] + 0.035)
-        end = (head[0], head[1] - 0.075, head[2] - fall)
+        start, end = move(head, forward=-0.055, up=0.035), move(head, forward=-0.075, up=-fall)
         wide = 0.02 * view.scale
-        canvas.tube(view.pixel(start), view.pixel(end), (wide, wide * 0.6), plain(person.hair))
+        body.tube(start, end, (wide, wide * 0.6), plain(person.hair))
 
 
 def _strands(person: Appearance) -> Paint:

@@ -5,49 +5,40 @@ from __future__ import annotations
 import numpy as np
 
 from training.datasets.synthetic.clothes import Appearance, Colour, blend, plain
-from training.datasets.synthetic.pose import Point, Skeleton, View
-from training.datasets.synthetic.raster import Canvas, Paint, Plane
+from training.datasets.synthetic.pose import Body, Point, move
+from training.datasets.synthetic.raster import Paint, Plane
 
 
-def paint_luggage(
-    canvas: Canvas, person: Appearance, skeleton: Skeleton, view: View, kinds: tuple[str, ...]
-) -> None:
+def paint_luggage(body: Body, kinds: tuple[str, ...]) -> None:
     """Paints the person's bag if it is one of `kinds`."""
-    if person.bag not in kinds:
+    bag, view = body.person.bag, body.view
+    hips, neck = body.skeleton.hips, body.skeleton.neck
+    if bag not in kinds:
         return
-    hips, neck = skeleton.hips, skeleton.neck
-    if person.bag == "backpack":
-        top: Point = (neck[0], neck[1] - 0.095, neck[2] - 0.035)
-        bottom: Point = (hips[0], hips[1] - 0.105, hips[2] + 0.09)
+    pouch = _pouch(body.person.bag_colour)
+    if bag == "backpack":
+        top, bottom = move(neck, forward=-0.095, up=-0.035), move(hips, forward=-0.105, up=0.09)
         wide = view.half_width(0.08, 0.05)
-        canvas.tube(
-            view.pixel(top), view.pixel(bottom), (wide * 0.6, wide * 0.95, wide, wide * 0.92),
-            _pouch(person.bag_colour), at=(0.0, 0.15, 0.7, 1.0),
-        )  # fmt: skip
+        widths = (wide * 0.6, wide * 0.95, wide, wide * 0.92)
+        body.tube(top, bottom, widths, pouch, at=(0.0, 0.15, 0.7, 1.0))
         return
     # Bags hang on the right, straps cross from the left shoulder: a camera on the other side
     # does not see the bag, as in life.
-    if person.bag == "shoulder":
+    if bag == "shoulder":
         centre: Point = (-0.115, -0.02, hips[2] + 0.015)
         wide, high = view.half_width(0.03, 0.07), 0.055
+        if view.depth(centre) < -0.07:
+            return
     else:
-        hand = skeleton.arms[1].tip
-        drop = 0.075 if person.bag == "hand" else 0.125
-        centre = (hand[0], hand[1], hand[2] - drop)
-        high = 0.04 if person.bag == "hand" else 0.07
+        hand = body.skeleton.arms[1].tip
+        drop, high = (0.075, 0.04) if bag == "hand" else (0.125, 0.07)
+        centre = move(hand, up=-drop)
         wide = view.half_width(0.022, 0.075)
         for side in (-0.4, 0.4):
-            handle = view.pixel((centre[0], centre[1] + side * 0.1, centre[2] + high))
-            canvas.tube(view.pixel(hand), handle, (0.8, 0.8), plain(_dark(person.bag_colour)))
-    if view.depth(centre) < -0.07 and person.bag == "shoulder":
-        return
-    canvas.tube(
-        view.pixel((centre[0], centre[1], centre[2] + high)),
-        view.pixel((centre[0], centre[1], centre[2] - high)),
-        (wide * 0.9, wide),
-        _pouch(person.bag_colour),
-        round_ends=False,
-    )
+            handle = move(centre, forward=side * 0.1, up=high)
+            body.tube(hand, handle, (0.8, 0.8), plain(_dark(body.person.bag_colour)))
+    top, bottom = move(centre, up=high), move(centre, up=-high)
+    body.tube(top, bottom, (wide * 0.9, wide), pouch, round_ends=False)
 
 
 def paint_straps(person: Appearance, cloth: Plane, angle: Plane, along: Plane) -> Plane:
@@ -62,15 +53,15 @@ def paint_straps(person: Appearance, cloth: Plane, angle: Plane, along: Plane) -
     return cloth
 
 
-def paint_umbrella(canvas: Canvas, person: Appearance, skeleton: Skeleton, view: View) -> None:
+def paint_umbrella(body: Body) -> None:
     """Paints an open umbrella over the head."""
-    if person.umbrella is None:
+    if body.person.umbrella is None:
         return
-    head = skeleton.head
+    canvas, view, head = body.canvas, body.view, body.skeleton.head
     hand = view.pixel((-0.12, 0.1, 0.7))
     tip = view.pixel((-0.08, 0.06, head[2] + 0.1))
     canvas.tube(hand, tip, (0.9, 0.9), plain((0.3, 0.3, 0.3)))
-    colour = np.asarray(person.umbrella, np.float32)
+    colour = np.asarray(body.person.umbrella, np.float32)
     reach = 0.21 * view.scale * view.stretch
 
     def ribs(right: Plane, rise: Plane) -> Plane:

@@ -7,8 +7,16 @@ from math import cos, hypot, sin
 
 import numpy as np
 
+from training.datasets.synthetic.clothes import Appearance, Folds
+from training.datasets.synthetic.raster import Canvas, Paint
+
 Point = tuple[float, float, float]
 """(left, forward, up) in body heights, the feet's middle at the origin."""
+
+
+def move(point: Point, left: float = 0.0, forward: float = 0.0, up: float = 0.0) -> Point:
+    """The point so far from another one, body heights."""
+    return (point[0] + left, point[1] + forward, point[2] + up)
 
 
 @dataclass(frozen=True)
@@ -61,6 +69,10 @@ class Limb:
     middle: Point
     tip: Point
 
+    def raised(self, lift: float) -> Limb:
+        """The limb so much higher, body heights."""
+        return Limb(*(move(joint, up=lift) for joint in (self.root, self.middle, self.tip)))
+
 
 @dataclass(frozen=True)
 class Skeleton:
@@ -72,6 +84,30 @@ class Skeleton:
     arms: tuple[Limb, Limb]
     legs: tuple[Limb, Limb]
     toes: tuple[Point, Point]
+
+
+@dataclass(frozen=True)
+class Body:
+    """One person on one canvas; `folds` are the creases of the clothes this time."""
+
+    canvas: Canvas
+    person: Appearance
+    skeleton: Skeleton
+    view: View
+    folds: Folds
+
+    def tube(
+        self,
+        start: Point,
+        end: Point,
+        half_widths: tuple[float, ...],
+        paint: Paint,
+        at: tuple[float, ...] = (0.0, 1.0),
+        round_ends: bool = True,
+    ) -> None:
+        """Paints a tube between two points of the body; see `Canvas.tube`."""
+        ends = self.view.pixel(start), self.view.pixel(end)
+        self.canvas.tube(*ends, half_widths, paint, at=at, round_ends=round_ends)
 
 
 def draw_pose(rng: np.random.Generator, shoulders: float, build: float) -> Skeleton:
@@ -109,12 +145,12 @@ def draw_pose(rng: np.random.Generator, shoulders: float, build: float) -> Skele
         elbow = _reach(root, 0.165, swing, side * out)
         arms.append(Limb(root, elbow, _reach(elbow, 0.15, swing + bend, side * inwards)))
     return Skeleton(
-        head=_raise((tilt * 1.3, lean * 1.6 + 0.012, 0.928), lift),
-        neck=_raise((tilt, lean, 0.85), lift),
-        hips=_raise((0.0, 0.0, 0.52), lift),
-        arms=(_raise_limb(arms[0], lift), _raise_limb(arms[1], lift)),
-        legs=(_raise_limb(legs[0], lift), _raise_limb(legs[1], lift)),
-        toes=(_raise(toes[0], lift), _raise(toes[1], lift)),
+        head=move((tilt * 1.3, lean * 1.6 + 0.012, 0.928), up=lift),
+        neck=move((tilt, lean, 0.85), up=lift),
+        hips=move((0.0, 0.0, 0.52), up=lift),
+        arms=(arms[0].raised(lift), arms[1].raised(lift)),
+        legs=(legs[0].raised(lift), legs[1].raised(lift)),
+        toes=(move(toes[0], up=lift), move(toes[1], up=lift)),
     )
 
 
@@ -125,11 +161,3 @@ def _reach(root: Point, length: float, swing: float, out: float) -> Point:
         root[1] + length * sin(swing) * cos(out),
         root[2] - length * cos(swing) * cos(out),
     )
-
-
-def _raise(point: Point, lift: float) -> Point:
-    return (point[0], point[1], point[2] + lift)
-
-
-def _raise_limb(limb: Limb, lift: float) -> Limb:
-    return Limb(_raise(limb.root, lift), _raise(limb.middle, lift), _raise(limb.tip, lift))
