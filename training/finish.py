@@ -23,7 +23,7 @@ from model.provenance import Provenance, TrainingFingerprints
 from training.checkpoint import BEST_NAME, SavedWeights, read_weights
 from training.checkpoint import FILE_NAME as CHECKPOINT_NAME
 from training.datasets.record import CropRecord, Dataset
-from training.evaluation.calibrating import calibrate_searches
+from training.evaluation.calibration import calibrate_searches
 from training.evaluation.embedding import ProgressBar, SearchFeatures, embed_search, spaced
 from training.evaluation.evaluate import build_report
 from training.evaluation.evaluate_search import evaluate_search

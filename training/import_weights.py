@@ -17,7 +17,7 @@ from model.provenance import Provenance, WeightSource
 from training.backbone_weights import load_tensors, read_state_dict, torchreid_tensors
 from training.datasets.record import CropRecord, Dataset
 from training.datasets.registry import read_datasets
-from training.evaluation.calibrating import calibrate_searches
+from training.evaluation.calibration import calibrate_searches
 from training.evaluation.embedding import embed_records, embed_search
 from training.evaluation.pair_scores import computed_scores
 from training.evaluation.peers import SUFFIXES, Peer

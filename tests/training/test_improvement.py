@@ -13,7 +13,7 @@ from model.artefact import Artefact, load_artefact, save_artefact
 from model.problems import InputProblem
 from training.datasets.registry import read_datasets
 from training.datasets.synthetic import draw_people
-from training.evaluation.calibrating import calibrate_searches
+from training.evaluation.calibration import calibrate_searches
 from training.evaluation.embedding import embed_search
 from training.evaluation.pair_scores import SearchScores, computed_scores
 from training.evaluation.protocols import Search, across_cameras

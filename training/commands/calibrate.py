@@ -112,7 +112,7 @@ def _fit(
     import numpy as np
 
     from model.collapse import refuse_collapse
-    from training.evaluation.calibrating import calibrate_searches
+    from training.evaluation.calibration import calibrate_searches
     from training.evaluation.embedding import spaced
     from training.evaluation.mnet_zero import settle_zero
     from training.evaluation.pair_scores import open_scores

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from model.calibration import Fusion, Scoring
 from model.metric_network import MetricNetwork
 from training.evaluation.embedding import ProgressBar, SearchFeatures
-from training.evaluation.ranking import PairLabels, ScoreRows
+from training.evaluation.ranking import PairLabels, ScoreRows, blocks
 from training.evaluation.scoring import computed_mnet_rows, cosine_rows, fused_rows, mnet_rows
 
 IMPOSTORS_TO_FIT = 200_000
@@ -52,64 +52,41 @@ class SearchScores:
             return self.mnet
         return fused_rows(fusion, self.cosine, self.mnet)
 
-    def blocks(self) -> Iterator[Block]:
-        """Every cross-camera pair once, in the order of queries and gallery.
+    def pairs(self) -> Iterator[tuple[slice, NDArray[np.bool_], NDArray[np.bool_]]]:
+        """Every cross-camera pair once: some queries, and masks `(rows, G)` of one's and of two's.
 
         Where queries and gallery are one list, as when every crop queries all others, a pair is
         there twice and is given once.
         """
         labels = self.labels
-        queries, gallery = len(labels.query_identities), len(labels.gallery_identities)
+        gallery = np.arange(len(labels.gallery_identities))
         one_list = np.array_equal(labels.query_identities, labels.gallery_identities)
         one_list = one_list and np.array_equal(labels.query_cameras, labels.gallery_cameras)
-        size = max(1, PAIRS_PER_BLOCK // max(1, gallery))
-        for start in range(0, queries, size):
-            rows = slice(start, min(start + size, queries))
+        for rows in blocks(labels, PAIRS_PER_BLOCK):
             genuine, impostor = labels.across_cameras(rows)
             if one_list:
-                above = np.arange(start, rows.stop)[:, None] < np.arange(gallery)[None, :]
+                above = gallery[rows, None] < gallery[None, :]
                 genuine, impostor = genuine & above, impostor & above
-            yield Block(self, rows, genuine, impostor)
+            yield rows, genuine, impostor
 
     def impostor_scores(self, fusion: Fusion | None, scoring: Scoring) -> Parts:
         """One scoring's scores of all pairs of two people, a block at a time, each time anew."""
-
-        def parts() -> Iterator[NDArray[np.float32]]:
-            for block in self.blocks():
-                yield block.scores(fusion, scoring)[block.impostor]
-
-        return parts
+        scores = self.rows(fusion, scoring)
+        return lambda: (scores(rows)[impostor] for rows, _, impostor in self.pairs())
 
 
-class Block(NamedTuple):
-    """Some queries of a search; both masks are `(rows, G)`."""
-
-    search: SearchScores
-    rows: slice
-    genuine: NDArray[np.bool_]
-    impostor: NDArray[np.bool_]
-
-    def scores(self, fusion: Fusion | None, scoring: Scoring) -> NDArray[np.float32]:
-        """One scoring's scores, `(rows, G)`."""
-        return self.search.rows(fusion, scoring)(self.rows)
-
-
-@dataclass(frozen=True)
-class PairScores:
+class SomePairs(NamedTuple):
     """The scores of all genuine pairs and of some impostors, and whose they are.
 
     Attributes:
-        genuine_cosine, genuine_mnet: of pairs of one person, `(n,)` float32.
-        impostor_cosine, impostor_mnet: of pairs of two people, `(m,)` float32. M-Net's are None
-            for an artefact without it.
+        genuine: of pairs of one person, `(n, k)` float32: cosine and, with an M-Net, its score.
+        impostors: of pairs of two people, `(m, k)`.
         genuine_people: whose, `(n,)`; person 1 of two domains is two people.
         impostor_people: the two of every pair, `(m, 2)`.
     """
 
-    genuine_cosine: NDArray[np.float32]
-    genuine_mnet: NDArray[np.float32] | None
-    impostor_cosine: NDArray[np.float32]
-    impostor_mnet: NDArray[np.float32] | None
+    genuine: NDArray[np.float32]
+    impostors: NDArray[np.float32]
     genuine_people: NDArray[np.int64]
     impostor_people: NDArray[np.int64]
 
@@ -158,53 +135,42 @@ def open_scores(
 
 def count_pairs(domain: SearchScores) -> tuple[int, int]:
     """How many genuine and impostor pairs a domain has."""
-    sums = [(int(block.genuine.sum()), int(block.impostor.sum())) for block in domain.blocks()]
-    return sum(genuine for genuine, _ in sums), sum(impostor for _, impostor in sums)
+    counts = [(int(own.sum()), int(others.sum())) for _, own, others in domain.pairs()]
+    return sum(own for own, _ in counts), sum(others for _, others in counts)
 
 
 def some_pairs(
     domains: Sequence[SearchScores], impostors: Sequence[int], seed: int = 0
-) -> PairScores:
+) -> SomePairs:
     """All genuine pairs, and at most 200,000 impostor pairs.
 
     Args:
-        domains: one after the other.
+        domains: one after the other; with M-Net's scores for all of them, or they are left out.
         impostors: how many impostor pairs each has.
         seed: of the choice among them.
     """
     random, size = np.random.default_rng(seed), min(sum(impostors), IMPOSTORS_TO_FIT)
     some = np.sort(random.choice(sum(impostors), size, replace=False))
+    scored = min(len(domain.by_scoring) for domain in domains)
     parts: list[tuple[NDArray[Any], ...]] = []
-    done = people = 0
-    for domain, count in zip(domains, impostors, strict=True):
+    seen = people = 0
+    for domain in domains:
         labels = domain.labels
-        chosen = some[(some >= done) & (some < done + count)] - done
-        seen = 0
-        for block in domain.blocks():
-            inside = np.flatnonzero(block.impostor)
-            first, last = np.searchsorted(chosen, (seen, seen + len(inside)))
-            taken = inside[chosen[first:last] - seen]
+        for rows, genuine, impostor in domain.pairs():
+            inside = np.flatnonzero(impostor)
+            first, last = np.searchsorted(some, (seen, seen + len(inside)))
+            query, other = np.divmod(inside[some[first:last] - seen], impostor.shape[1])
             seen += len(inside)
-            rows, columns = np.divmod(taken, len(labels.gallery_identities))
-            asked = labels.query_identities[block.rows]
-            cosine = block.scores(None, "cosine")
-            # Without M-Net the cosine stands in its place, and is dropped below.
-            mnet = block.scores(None, "mnet")
-            both = np.stack([asked[rows], labels.gallery_identities[columns]], axis=1)
+            asked = labels.query_identities[rows]
+            scores = np.stack([own(rows) for own in domain.by_scoring.values()][:scored], axis=-1)
             parts.append(
                 (
-                    cosine[block.genuine],
-                    mnet[block.genuine],
-                    cosine[rows, columns],
-                    mnet[rows, columns],
-                    asked[np.nonzero(block.genuine)[0]] + people,
-                    both + people,
+                    scores[genuine],
+                    scores[query, other],
+                    asked[np.nonzero(genuine)[0]] + people,
+                    np.stack([asked[query], labels.gallery_identities[other]], axis=1) + people,
                 )
             )
-        done += count
         both_sides = (labels.query_identities, labels.gallery_identities)
         people += 1 + max(int(side.max(initial=0)) for side in both_sides)
-    pairs = PairScores(*(np.concatenate(column) for column in zip(*parts, strict=True)))
-    if any(domain.mnet is None for domain in domains):
-        return replace(pairs, genuine_mnet=None, impostor_mnet=None)
-    return pairs
+    return SomePairs(*(np.concatenate(column) for column in zip(*parts, strict=True)))

@@ -148,7 +148,7 @@ def mnet_rows(
         folder: where the file lies; without it in TMPDIR or /var/tmp, since /tmp is often in
             memory, and large sets have gigabytes of scores.
     """
-    with TemporaryDirectory(prefix=".gmn-scores-", dir=folder or _disk()) as place:
+    with TemporaryDirectory(prefix=".gmn-scores-", dir=folder or folder_on_disk()) as place:
         path = Path(place) / "mnet.npy"
         write_mnet_scores(path, metric_network, queries, gallery, progress)
         offset = path.stat().st_size - 4 * len(queries) * len(gallery)
@@ -163,7 +163,7 @@ def mnet_rows(
         yield rows_of
 
 
-def _disk() -> str | None:
+def folder_on_disk() -> str | None:
     """A folder for large temporary files; None is the system's choice."""
     on_disk = "/var/tmp"
     usable = "TMPDIR" not in os.environ and os.access(on_disk, os.W_OK)

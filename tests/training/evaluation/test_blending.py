@@ -7,7 +7,7 @@ import pytest
 
 from model.calibration import Calibration, LikelihoodPoint, ScoringCalibration
 from training.evaluation.blending import Moments, blended, impostor_moments
-from training.evaluation.calibrating import calibrate_searches
+from training.evaluation.calibration import calibrate_searches
 from training.evaluation.open_set import search_extremes
 from training.evaluation.pair_scores import SearchScores
 from training.evaluation.ranking import PairLabels

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from model.problems import InputProblem
-from training.evaluation.calibrating import (
+from training.evaluation.calibration import (
     calibrate_searches,
     impostor_tail,
     ordered_scores,

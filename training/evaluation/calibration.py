@@ -1,0 +1,250 @@
+"""Fits an artefact's calibration on the pair scores of people who were held out of training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from tempfile import TemporaryFile
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import logit
+from sklearn.isotonic import IsotonicRegression
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from model.calibration import (
+    Calibration,
+    Fusion,
+    LikelihoodPoint,
+    Scoring,
+    ScoringCalibration,
+    TailPoint,
+)
+from model.problems import InputProblem
+from training.evaluation.pair_scores import Parts, SearchScores, count_pairs, some_pairs
+from training.evaluation.scoring import folder_on_disk
+from training.evaluation.tail_shape import fit_tail_shape
+
+TAIL_POINTS = 60
+ISOTONIC_POINTS = 64
+FOLDS = 5
+IMPOSTORS_TO_CHOOSE = 50_000
+
+
+class LabelledScores(NamedTuple):
+    """One score of pairs, and whose they are.
+
+    Attributes:
+        genuine: of pairs of one person, `(n,)`.
+        impostors: of pairs of two, `(m,)`.
+        genuine_people: whose, `(n,)`.
+        impostor_people: the two of every pair, `(m, 2)`.
+    """
+
+    genuine: NDArray[np.float64]
+    impostors: NDArray[np.float64]
+    genuine_people: NDArray[np.int64]
+    impostor_people: NDArray[np.int64]
+
+
+def calibrate_searches(domains: Sequence[SearchScores], data: str, seed: int = 0) -> Calibration:
+    """Fits fusion, probabilities and impostor tails on cross-camera pairs, in bounded memory.
+
+    The fusion and the likelihood ratio are maximum likelihood with genuine and impostor pairs
+    weighing one half each: `probability` is that of a pair that was as likely to be one person as
+    two. They see all genuine pairs and at most 200,000 impostor pairs. The ratio is Platt's, or
+    isotonic where that is the likelier on people who are not in the fit.
+
+    Without M-Net's scores there is no fusion, and the calibration is of the cosine alone.
+
+    The tails see every pair. Of several domains each has a tail of its own, and the one that is
+    kept is the highest score at every share: the rate asked for is not exceeded in any of them. The
+    shape of the tail of whole searches is that of the domain with the longest one.
+
+    Args:
+        domains: one for each data set; with M-Net's scores for all of them or for none.
+        data: what they are of, for people; stored in the calibration.
+        seed: of the choice of impostors and of the folds.
+
+    Raises:
+        InputProblem: without a genuine pair or two impostor pairs under different cameras.
+    """
+    counts = [count_pairs(one) for one in domains]
+    genuine, impostors = (sum(column) for column in zip((0, 0), *counts, strict=True))
+    if genuine < 1 or min((count for _, count in counts), default=0) < 2:
+        raise InputProblem(
+            f"a calibration needs pairs across cameras of one person and of two; {data} has "
+            f"{genuine} and {impostors}; name data with more people under two cameras or more"
+        )
+    pairs = some_pairs(domains, [count for _, count in counts], seed)
+    ours, others = pairs.genuine.T, pairs.impostors.T
+    scores: dict[Scoring, tuple[NDArray[np.float32], NDArray[np.float32]]]
+    scores, fusion = {"cosine": (ours[0], others[0])}, None
+    if len(ours) > 1:
+        weights, offset = fit_logistic(pairs.genuine, pairs.impostors)
+        fusion = Fusion(cosine_weight=weights[0], mnet_weight=weights[1], offset=offset)
+        scores["mnet"] = (ours[1], others[1])
+        scores["fused"] = (fusion.fuse(*ours), fusion.fuse(*others))
+    fitted: dict[Scoring, ScoringCalibration] = {}
+    for scoring, both in scores.items():
+        same, different = (values.astype(np.float64) for values in both)
+        labelled = LabelledScores(same, different, pairs.genuine_people, pairs.impostor_people)
+        tails = [
+            impostor_tail(one.impostor_scores(fusion, scoring), count)
+            for one, (_, count) in zip(domains, counts, strict=True)
+        ]
+        slopes, intercept = fit_logistic(same[:, None], different[:, None])
+        points = fit_isotonic(same, different) if slopes[0] > 0.0 else ()
+        if len(points) < 2 or not isotonic_generalises_better(labelled, seed):
+            # Scores that are all the same make a single point, which is no line.
+            points = ()
+        fitted[scoring] = ScoringCalibration(
+            slope=slopes[0],
+            intercept=intercept,
+            impostor_tail=tails[0] if len(tails) == 1 else highest_tail(tails),
+            isotonic=points or None,
+            tail_shape=fit_tail_shape([(one.rows(fusion, scoring), one.labels) for one in domains]),
+        )
+    return Calibration(
+        scorings=fitted,
+        fusion=fusion,
+        genuine_pairs=genuine,
+        impostor_pairs=impostors,
+        data=data,
+    )
+
+
+def highest_tail(tails: Sequence[tuple[TailPoint, ...]]) -> tuple[TailPoint, ...]:
+    """At every share the highest score of several domains' tails, each continued where it ends."""
+    each = [ScoringCalibration(slope=1.0, intercept=0.0, impostor_tail=tail) for tail in tails]
+    shares = np.geomspace(1.0, min(tail[-1].share for tail in tails), TAIL_POINTS).tolist()
+    return tuple(
+        TailPoint(share=share, score=max(one.pair_threshold(share) for one in each))
+        for share in shares
+    )
+
+
+def impostor_tail(parts: Parts, count: int, points: int = TAIL_POINTS) -> tuple[TailPoint, ...]:
+    """The tail of impostor scores at shares spaced evenly in their logarithm, 1 to 1/n.
+
+    Args:
+        parts: gives all scores, in parts.
+        count: n, how many there are.
+        points: how many shares.
+    """
+    places = np.unique(np.geomspace(1, count, points).round().astype(np.int64))
+    scores = ordered_scores(parts, count - places)
+    return tuple(
+        TailPoint(share=float(place / count), score=float(score))
+        for place, score in zip(places[::-1], scores[::-1], strict=True)
+    )
+
+
+def ordered_scores(parts: Parts, places: NDArray[np.int64]) -> NDArray[np.float32]:
+    """The scores at some places of the ascending order of all, exactly; all lie in a file.
+
+    Args:
+        parts: gives all scores, in parts.
+        places: from 0, `(k,)`.
+    """
+    with TemporaryFile(prefix=".gmn-scores-", dir=folder_on_disk()) as file:
+        for scores in parts():
+            file.write(np.asarray(scores, np.float32).tobytes())
+        everything = np.memmap(file, np.float32, "r+")
+        everything.partition(np.unique(places))
+        return np.array(everything[places])
+
+
+def fit_logistic(
+    genuine: NDArray[np.floating], impostors: NDArray[np.floating]
+) -> tuple[list[float], float]:
+    """Fits P(one person | x) = 1 / (1 + exp(−(w·x + c))) with w ≥ 0.
+
+    Either class weighs one half at any size, so that the probability is the one for a pair of which
+    nothing was known beforehand. The targets are Platt's, (n+1)/(n+2) and 1/(m+2): they keep the
+    weights finite where the classes do not overlap. A score that speaks against gets no weight.
+
+    Args:
+        genuine, impostors: rows of k scores, `(n, k)` and `(m, k)`; more must speak for one person.
+
+    Returns:
+        w, k numbers, and c.
+    """
+    n, m = len(genuine), len(impostors)
+    high, low = (n + 1.0) / (n + 2.0), 1.0 / (m + 2.0)
+    # A pair with a target between 0 and 1 is there once of either class, weighed by it.
+    scores = np.concatenate([genuine, genuine, impostors, impostors]).astype(np.float64)
+    classes = np.repeat([1, 0, 1, 0], [n, n, m, m])
+    shares = np.repeat([high / n, (1.0 - high) / n, low / m, (1.0 - low) / m], [n, n, m, m])
+    scaled = make_pipeline(StandardScaler(), LogisticRegression(C=np.inf, tol=1e-9, max_iter=1000))
+    weights = np.zeros(scores.shape[1])
+    free = np.ones(len(weights), dtype=bool)
+    while free.any():
+        scaled.fit(scores[:, free], classes, logisticregression__sample_weight=shares)
+        found = scaled[1].coef_[0] / scaled[0].scale_
+        if (found >= 0.0).all():
+            weights[free] = found
+            return weights.tolist(), float(scaled[1].intercept_[0] - found @ scaled[0].mean_)
+        free[free] = found >= 0.0
+    return weights.tolist(), float(logit((high + low) / 2.0))
+
+
+def fit_isotonic(
+    genuine: NDArray[np.float64], impostors: NDArray[np.float64]
+) -> tuple[LikelihoodPoint, ...]:
+    """The log of genuine over impostor likelihood as a line that rises through at most 64 points.
+
+    Either class weighs one half. Probabilities stay within Platt's targets, (n+1)/(n+2) and
+    1/(m+2): no number of pairs shows that a score is impossible.
+    """
+    n, m = len(genuine), len(impostors)
+    fitted = IsotonicRegression(
+        y_min=1.0 / (m + 2.0), y_max=(n + 1.0) / (n + 2.0), out_of_bounds="clip"
+    ).fit(
+        np.concatenate([genuine, impostors]),
+        np.repeat([1.0, 0.0], [n, m]),
+        np.repeat([0.5 / n, 0.5 / m], [n, m]),
+    )
+    last = len(fitted.X_thresholds_) - 1
+    kept = np.unique(np.linspace(0, last, ISOTONIC_POINTS).round().astype(int))
+    points = zip(fitted.X_thresholds_[kept], logit(fitted.y_thresholds_[kept]), strict=True)
+    return tuple(LikelihoodPoint(score=float(x), log_ratio=float(y)) for x, y in points)
+
+
+def isotonic_generalises_better(scores: LabelledScores, seed: int = 0) -> bool:
+    """Whether isotonic regression gives people who are not in the fit the higher likelihood.
+
+    Five folds of people: a fit sees the pairs of four, and is judged on those within the fifth.
+    Platt scaling, of two parameters, keeps a tie and what is too small to fold. At most some
+    50,000 impostors are looked at.
+    """
+    some = slice(None, None, max(1, len(scores.impostors) // IMPOSTORS_TO_CHOOSE))
+    impostors, impostor_people = scores.impostors[some], scores.impostor_people[some]
+    people = np.unique(np.concatenate([scores.genuine_people, impostor_people.ravel()]))
+    fold = np.random.default_rng(seed).permutation(len(people)) % FOLDS
+    genuine_fold = fold[np.searchsorted(people, scores.genuine_people)]
+    impostor_folds = fold[np.searchsorted(people, impostor_people)]
+    gain = 0.0
+    for number in range(FOLDS):
+        seen = scores.genuine[genuine_fold != number]
+        seen_others = impostors[(impostor_folds != number).all(axis=1)]
+        new = scores.genuine[genuine_fold == number]
+        new_others = impostors[(impostor_folds == number).all(axis=1)]
+        if min(len(seen), len(seen_others), len(new), len(new_others)) < 2:
+            return False
+        slopes, intercept = fit_logistic(seen[:, None], seen_others[:, None])
+        points = fit_isotonic(seen, seen_others)
+        places = [point.score for point in points]
+        ratios = [point.log_ratio for point in points]
+        gain += _likelihood(np.interp(new, places, ratios), np.interp(new_others, places, ratios))
+        gain -= _likelihood(slopes[0] * new + intercept, slopes[0] * new_others + intercept)
+    return gain > 0.0
+
+
+def _likelihood(genuine: NDArray[np.float64], impostors: NDArray[np.float64]) -> float:
+    """Mean log-likelihood of the truth, either class weighing one half."""
+    return float(
+        -0.5 * np.logaddexp(0.0, -genuine).mean() - 0.5 * np.logaddexp(0.0, impostors).mean()
+    )
