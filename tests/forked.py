@@ -25,8 +25,7 @@ PRELOADED = (
     "service.http.app",
     "service.runtime",
     "training.commands.train",
-    "training.run",
-    "training.trainer",
+    "training.train",
     "uvicorn",
     __name__,
 )

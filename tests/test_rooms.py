@@ -40,7 +40,7 @@ KNOWS_NOTHING_OF = {
     "training/datasets": MODELS,
     "training/losses": ("training", "model"),
     # A report reads of a recipe which settings decide, and whose paper's row they are.
-    "training/evaluation": ("training.trainer", "training.losses"),
+    "training/evaluation": ("training.train", "training.losses"),
     "service": ("training", "demo", "bench", "gmn"),
     "service/engine": (*HTTP, *STORAGE, "service.record", "service.gallery", "service.http"),
     "service/record": (*HTTP, *MODELS, "service.engine", "service.gallery", "service.http"),

@@ -1,11 +1,13 @@
-"""Checkpoints that are either whole or absent, and the one before the newest."""
+"""Checkpoints that are either whole or absent, and the run that each one is of."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import pickle
 import zipfile
-from collections.abc import Callable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,13 +15,15 @@ from typing import Any, Protocol
 import torch
 from pydantic import ValidationError
 
+from model.artefact import resolve_artefact
 from model.problems import InputProblem
+from training.datasets.record import CropRecord
+from training.distributed import Processes
+from training.provenance import file_digest
 from training.recipe import Recipe
-from training.start import artefact_weights, part_of
+from training.run_folder import BEST_NAME, CHECKPOINT_NAME, PREVIOUS_NAME
+from training.start import NO_FILE, artefact_weights, part_of
 
-FILE_NAME = "checkpoint.pt"
-PREVIOUS_NAME = "checkpoint.previous.pt"
-BEST_NAME = "best.pt"
 DAMAGES = (
     *(pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError),
     *(zipfile.BadZipFile, AttributeError, TypeError),
@@ -39,7 +43,7 @@ class Stateful(Protocol):
 
 
 @dataclass(frozen=True)
-class Progress:
+class Position:
     """Where a run stands, counted from 0.
 
     Attributes:
@@ -50,6 +54,12 @@ class Progress:
     epoch: int = 0
     step: int = 0
     done: int = 0
+
+    def next(self, steps: int) -> Position:
+        """After one more step, where this epoch has so many."""
+        if self.step + 1 == steps:
+            return Position(self.epoch + 1, 0, self.done + 1)
+        return Position(self.epoch, self.step + 1, self.done + 1)
 
 
 @dataclass(frozen=True)
@@ -90,28 +100,82 @@ class RunIdentity:
         return settings
 
 
+def run_identity(recipe: Recipe, records: Sequence[CropRecord]) -> RunIdentity:
+    """What a run has in common with its continuation.
+
+    Args:
+        recipe: of the run.
+        records: the training crops, in order.
+
+    Raises:
+        InputProblem: naming starting weights or a teacher that cannot be read.
+    """
+    words = {"initial_weights": recipe.initial_weights}
+    for number, word in enumerate(recipe.distillation.teachers):
+        words[f"distillation.teachers.{number}"] = word
+    return RunIdentity(
+        recipe,
+        _digest(records),
+        {
+            setting: word if word in NO_FILE else file_digest(resolve_artefact(word))
+            for setting, word in words.items()
+        },
+    )
+
+
+def names_within_sets(records: Sequence[CropRecord]) -> list[str]:
+    """What each crop is called, without the folder that all files of its data set lie in."""
+    places: dict[str, set[str]] = defaultdict(set)
+    for record in records:
+        if record.path is not None or record.load is not None:
+            places[record.dataset].add(str(Path(record.source).parent))
+    folders = {os.path.commonpath(list(found)) for found in places.values()} - {"", ".", os.sep}
+    names = [record.source for record in records]
+    # A longer folder may lie within a shorter one.
+    for folder in sorted(folders, key=len, reverse=True):
+        names = [name.replace(folder + os.sep, "") for name in names]
+    return names
+
+
+def _digest(records: Sequence[CropRecord]) -> str:
+    """Of names and labels, not of pixels."""
+    digest = hashlib.sha256()
+    for record, name in zip(records, names_within_sets(records), strict=True):
+        digest.update(f"{name}\0{record.identity}\0{record.camera}\n".encode())
+    return digest.hexdigest()
+
+
 def save_checkpoint(
-    run: Path, parts: dict[str, Stateful], progress: Progress, identity: RunIdentity
+    run: Path,
+    parts: dict[str, Stateful],
+    now: Position,
+    identity: RunIdentity,
+    processes: Processes,
 ) -> None:
     """Replaces the run's checkpoint once the new one is on disk, and keeps the one it replaces.
+
+    The process that leads writes; the others wait for it.
 
     Args:
         run: the run's folder.
         parts: what changes from step to step, by name.
-        progress: where the run stands.
+        now: where the run stands.
         identity: what a resumed run must share.
+        processes: those that train together.
 
     Raises:
         InputProblem: when it cannot be written; those that were there still are.
     """
     state = {name: part.state_dict() for name, part in parts.items()}
-    _write(run, FILE_NAME, state | asdict(progress), identity)
+    if processes.leads:
+        _write(run, CHECKPOINT_NAME, state | asdict(now), identity)
+    processes.any(False)
 
 
 def save_best(
     run: Path,
     networks: Stateful,
-    progress: Progress,
+    now: Position,
     validation: Mapping[str, Any],
     identity: RunIdentity,
 ) -> None:
@@ -120,7 +184,7 @@ def save_best(
     Args:
         run: the run's folder.
         networks: what is kept; averaged weights where the recipe averages.
-        progress: where the run stands.
+        now: where the run stands.
         validation: the figures that made these the best.
         identity: of the run.
 
@@ -128,7 +192,7 @@ def save_best(
         InputProblem: when they cannot be written; those that were there still are.
     """
     state = {"networks": networks.state_dict(), "validation": dict(validation)}
-    _write(run, BEST_NAME, state | asdict(progress), identity)
+    _write(run, BEST_NAME, state | asdict(now), identity)
 
 
 @dataclass(frozen=True)
@@ -191,7 +255,7 @@ def _write(run: Path, name: str, state: State, identity: RunIdentity) -> None:
             torch.save(state, file)
             file.flush()
             os.fsync(file.fileno())
-        if name == FILE_NAME and newest.exists():
+        if name == CHECKPOINT_NAME and newest.exists():
             newest.replace(run / PREVIOUS_NAME)
         beside.replace(newest)
         _sync_folder(run)
@@ -206,7 +270,7 @@ def load_checkpoint(
     parts: dict[str, Stateful],
     identity: RunIdentity,
     notice: Callable[[str], None],
-) -> Progress:
+) -> Position:
     """Continues where the run stopped; a run without a checkpoint starts from the beginning.
 
     Where the newest checkpoint is damaged or was not put in its place, the one before it serves.
@@ -222,7 +286,7 @@ def load_checkpoint(
             data.
     """
     damaged: list[str] = []
-    for name in (FILE_NAME, PREVIOUS_NAME):
+    for name in (CHECKPOINT_NAME, PREVIOUS_NAME):
         path = run / name
         if not path.exists():
             continue
@@ -236,10 +300,10 @@ def load_checkpoint(
             notice(f"{damaged[0]}; continuing from {path}, the checkpoint before it")
         for part, owner in parts.items():
             owner.load_state_dict(state[part])
-        return Progress(state["epoch"], state["step"], state["done"])
+        return Position(state["epoch"], state["step"], state["done"])
     if damaged:
         raise InputProblem(f"{'; '.join(damaged)}; delete it to start the run afresh")
-    return Progress()
+    return Position()
 
 
 def _read(path: Path) -> State:

@@ -7,18 +7,17 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from pydantic import BaseModel, ConfigDict
 
-from training.checkpoint import Progress
+from training.batches import worker_count
 from training.cost import embedder_cost, pair_cost
 from training.datasets.record import CropRecord
-from training.loader import worker_count
 from training.published import Published
 from training.run import Run
-from training.step import autocast_type
-from training.trainer import assemble, train_step
+from training.step import TrainingStep, autocast_type
 
 TIMED_STEPS = 3
 
@@ -93,7 +92,7 @@ def estimate_run(run: Run) -> Estimate:
         InputProblem: as the run itself would.
     """
     recipe, order = run.recipe, run.sampler.epoch(0)
-    training = assemble(run)
+    step = TrainingStep(run)
     run.networks.train()
     seconds, reading = [], []
     for number in range(1 + TIMED_STEPS):
@@ -102,8 +101,7 @@ def estimate_run(run: Run) -> Estimate:
         batch = run.batches.make(0, number, rows, run.processes)
         if number < len(order):
             reading.append((time.perf_counter() - began) / len(batch.crops))
-        now = Progress(0, number, number)
-        seconds.append(_time(lambda: train_step(training, batch, now, False), run.device))  # noqa: B023
+        seconds.append(_time(partial(step.train, batch, number), run.device))
     per_step = statistics.median(seconds[1:])
     embedder = embedder_cost(recipe.embedder, recipe.preprocessing)
     pair = pair_cost(recipe.embedder.dimension, recipe.metric_network)
@@ -122,8 +120,8 @@ def estimate_run(run: Run) -> Estimate:
         steps_per_epoch=len(order),
         epochs=epochs,
         steps=len(order) * epochs,
-        crops_in_epoch=run.sampler.shown(0),
-        single_crop_identities=run.sampler.alone,
+        crops_in_epoch=run.sampler.crops_per_epoch(0),
+        single_crop_identities=run.sampler.single_crop_identities,
         embedder=NetworkCost(**vars(embedder)),
         metric_network=NetworkCost(**vars(pair)),
         published=tuple(row for row in recipe.published if row.parameters_millions is not None),

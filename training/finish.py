@@ -20,8 +20,8 @@ from model.metric_network import MetricNetwork
 from model.precision import choose_device
 from model.problems import InputProblem
 from model.provenance import Provenance, TrainingFingerprints
-from training.checkpoint import BEST_NAME, SavedWeights, read_weights
-from training.checkpoint import FILE_NAME as CHECKPOINT_NAME
+from training.batches import BatchMaker, training_images
+from training.checkpoint import SavedWeights, read_weights, run_identity
 from training.datasets.record import CropRecord, Dataset
 from training.evaluation.calibration import calibrate_searches
 from training.evaluation.embedding import ProgressBar, SearchFeatures, embed_search, spaced
@@ -32,17 +32,18 @@ from training.evaluation.pair_scores import SearchScores, open_scores
 from training.evaluation.protocols import Search, camera_name, held_out_people
 from training.evaluation.report import write_report
 from training.evaluation.results import DatasetResult, EvaluationReport
-from training.identity import run_identity
 from training.improvement import improvement_on_start
-from training.loader import BatchMaker
 from training.metric_fit import chosen_records, fit_metric_network
+from training.networks import reestimate_batch_norm
 from training.provenance import describe_training
-from training.recalibration import recalibrate_metric_network, training_batches
 from training.recipe import Recipe
+from training.run_folder import BEST_NAME, CHECKPOINT_NAME
 from training.seen import unseen_people
 from training.validation import best_scoring, photographed
 
 FILE_NAME = "model.safetensors"
+STATISTICS_BATCHES = 50
+"""Training batches that M-Net's BatchNorm statistics are estimated on."""
 HELD_OUT_REMEDY = (
     "give more people, raise held_out.fraction, choose another held_out.seed, or set "
     "held_out.fraction=0 and calibrate the run by gmn finish --data"
@@ -342,9 +343,8 @@ def _load_networks(
     # No label is read.
     labels = np.zeros(len(run.records), dtype=np.int64)
     batches = BatchMaker(run.records, labels, recipe, device)
-    recalibrate_metric_network(
-        embedder, metric_network.to(device), training_batches(recipe, run.records, batches)
-    )
+    images = training_images(batches, run.records, recipe, STATISTICS_BATCHES)
+    reestimate_batch_norm(embedder, metric_network.to(device), images)
     return embedder, metric_network
 
 

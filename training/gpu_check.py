@@ -29,14 +29,12 @@ from model.folding import folded
 from model.metric_network import PairScorer
 from model.precision import choose_device
 from model.preprocessing import Preprocessing
-from training.checkpoint import Progress
+from training.batches import Batch
 from training.datasets.record import CropRecord
 from training.datasets.synthetic import draw_people
-from training.loader import Batch
 from training.recipe import Recipe, read_recipe
 from training.run import Run, prepare_run
-from training.step import GradientStep
-from training.trainer import assemble, train_step
+from training.step import TrainingStep
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 WARM_UP = 3
@@ -228,8 +226,8 @@ def _steps(bench: Bench, recipe: Recipe, records: Sequence[CropRecord]) -> Itera
             run = prepared(precision, bench.device.type)
             loss, found = _first_step(run)
             run = prepared(precision, bench.device.type)
-            training, batch = assemble(run), _batch(run)
-            step = partial(train_step, training, batch, Progress(), False)
+            batch = _batch(run)
+            step = partial(TrainingStep(run).train, batch, 0)
             difference = {
                 "loss, relative": abs(loss - expected) / abs(expected),
                 "cosine of the gradients": float(functional.cosine_similarity(found, gradient, 0)),
@@ -244,7 +242,7 @@ def _batch(run: Run) -> Batch:
 
 def _first_step(run: Run) -> tuple[float, torch.Tensor]:
     """Loss and gradient, one vector on the CPU, of a run's first batch."""
-    terms, _ = GradientStep(run).backward(_batch(run), None, seed=1, with_norms=False)
+    terms = TrainingStep(run).gradients(_batch(run), seed=1).terms
     gradients = [
         one.grad.flatten().cpu() for one in run.networks.parameters() if one.grad is not None
     ]

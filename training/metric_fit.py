@@ -17,18 +17,18 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.optim.swa_utils import update_bn
 
 from model.artefact import round_as_stored
 from model.embedder import Embedder
 from model.folding import folded
 from model.metric_network import MetricNetwork, unit_features
+from training.batches import BatchMaker
 from training.datasets.record import CropRecord
 from training.distributed import Processes
 from training.evaluation.embedding import Progress
-from training.loader import BatchMaker
 from training.losses.pair_ranking import cosine_anchor_loss, pair_ranking_loss
 from training.metric_start import add_cosine, keep_cosine_unit, start_at_cosine
-from training.recalibration import averaged_statistics
 from training.recipe import Recipe
 from training.settings import MetricFit
 
@@ -115,10 +115,11 @@ def fit_to_views(views: Sequence[Views], recipe: Recipe) -> MetricNetwork:
     metric_network.to(device).train()
     _train(metric_network, views, settings, recipe.seed)
     round_as_stored(metric_network)
-    with torch.no_grad(), averaged_statistics(metric_network):
-        for step in range(min(settings.steps, STATISTICS_STEPS)):
-            compared = compare(metric_network, views[step % len(views)], (recipe.seed, step))
-            metric_network(compared.pairs.flatten(0, 1))
+    steps = range(min(settings.steps, STATISTICS_STEPS))
+    each = (
+        compare(metric_network, views[step % len(views)], (recipe.seed, step)) for step in steps
+    )
+    update_bn((compared.pairs.flatten(0, 1) for compared in each), metric_network.eval())
     add_cosine(metric_network, settings.cosine_weight * _spread_ratio(metric_network, views))
     round_as_stored(metric_network)
     return metric_network

@@ -23,9 +23,9 @@ from model.provenance import (
 )
 from model.timm_backbones import PREFIX
 from training.backbone_weights import timm_weights
-from training.checkpoint import BEST_NAME, FILE_NAME, PREVIOUS_NAME
 from training.datasets.record import CropRecord, Dataset
 from training.recipe import Recipe
+from training.run_folder import BEST_NAME, CHECKPOINT_NAME, PREVIOUS_NAME
 
 MOST_FINGERPRINTS = 65_536
 """How many fingerprints of crops an artefact holds at most, 8 bytes each; a random sample."""
@@ -165,7 +165,7 @@ def inherited_weights(
         terms=terms,
     )
     of_run = file.with_name("model.safetensors")
-    if file.name in (FILE_NAME, PREVIOUS_NAME, BEST_NAME) and of_run.is_file():
+    if file.name in (CHECKPOINT_NAME, PREVIOUS_NAME, BEST_NAME) and of_run.is_file():
         file = of_run
     if file.suffix != ".safetensors":
         return (own,), TrainingFingerprints()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -11,23 +10,18 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
-from model.embedder import Embedder
-from model.folding import folded
 from model.precision import choose_device
-from model.problems import InputProblem
-from training.checkpoint import RunIdentity
+from training.batches import BatchMaker
+from training.checkpoint import RunIdentity, run_identity
 from training.datasets.record import CropRecord
-from training.distributed import Processes
-from training.hard_sampler import build_sampler
-from training.identity import run_identity
-from training.initial_weights import StartingNetworks, starting_networks
-from training.loader import BatchMaker
-from training.objective import TrainedNetworks
+from training.distributed import Processes, synchronise_norms
+from training.initial_weights import starting_networks
+from training.networks import TrainedNetworks, averaged_networks, starting_embedder
+from training.optimiser import build_optimiser
 from training.recipe import Recipe
 from training.sampler import PKSampler
-from training.schedule import build_optimiser
-from training.synchronised_norm import synchronise_norms
 from training.teachers import Teacher, ask_teachers
 
 
@@ -36,6 +30,7 @@ class Run:
     """One training run and everything that its steps share.
 
     Attributes:
+        average: of the weights over the steps; None where the recipe averages none.
         notes: what was taken over from the initial weights and what was not, a line each.
         anchor: the embedder as it starts, in evaluation mode; None where no loss compares with it.
     """
@@ -48,6 +43,7 @@ class Run:
     optimiser: torch.optim.Optimizer
     sampler: PKSampler
     batches: BatchMaker
+    average: AveragedModel | None = None
     teachers: Sequence[Teacher] = ()
     processes: Processes = field(default_factory=Processes)
     notes: tuple[str, ...] = ()
@@ -81,7 +77,7 @@ def prepare_run(
     """
     device, together = choose_device(device_name), processes or Processes()
     together.share(recipe.sampling.identities * recipe.sampling.images)
-    sampler = build_sampler(records, recipe)
+    sampler = PKSampler(records, recipe.sampling, recipe.seed)
     people = sorted({record.person for record in records})
     index = {person: label for label, person in enumerate(people)}
     labels = np.array([index[record.person] for record in records], dtype=np.int64)
@@ -92,49 +88,27 @@ def prepare_run(
     networks = TrainedNetworks(
         start, recipe, len(people), [teacher.dimension for teacher in teachers]
     )
-    anchor = _anchor(recipe, start, device)
+    anchor = starting_embedder(recipe, start, device) if recipe.losses.anchor else None
     networks = networks.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if together.count > 1:
-        _share_statistics(networks.embedder, recipe, together, device)
-    batches = BatchMaker(records, labels, recipe, device)
-    optimiser = build_optimiser(networks, recipe.optimisation)
+        # But for the neck, which sees the whole batch anyway.
+        neck, regulariser = networks.embedder.neck, recipe.losses.gradient_regulariser
+        twice = bool(regulariser.weight) and regulariser.form == "penalty"
+        synchronise_norms(networks.embedder, together, twice, device)
+        networks.embedder.neck = neck
+    decay = recipe.optimisation.weight_average
     return Run(
-        recipe,
-        records,
-        folder,
-        device,
-        networks,
-        optimiser,
-        sampler,
-        batches,
-        teachers,
-        together,
-        start.notes,
-        anchor,
+        recipe=recipe,
+        records=records,
+        folder=folder,
+        device=device,
+        networks=networks,
+        optimiser=build_optimiser(networks, recipe.optimisation),
+        sampler=sampler,
+        batches=BatchMaker(records, labels, recipe, device),
+        average=averaged_networks(networks, decay) if decay else None,
+        teachers=teachers,
+        processes=together,
+        notes=start.notes,
+        anchor=anchor,
     )
-
-
-def _anchor(recipe: Recipe, start: StartingNetworks, device: torch.device) -> nn.Module | None:
-    """The starting embedder, made to be run only."""
-    if not recipe.losses.anchor:
-        return None
-    if not start.is_whole:
-        raise InputProblem(
-            f"losses.anchor keeps embeddings near those of initial_weights, and "
-            f"{recipe.initial_weights} gives none; set initial_weights to an artefact or to a "
-            "run's checkpoint, or losses.anchor=0"
-        )
-    embedder = copy.deepcopy(start.embedder).eval().requires_grad_(False)
-    anchor: nn.Module = folded(embedder, recipe.preprocessing).to(device)
-    return anchor.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
-
-
-def _share_statistics(
-    embedder: Embedder, recipe: Recipe, processes: Processes, device: torch.device
-) -> None:
-    """BatchNorm over all processes' crops, but for the neck, which sees the whole batch anyway."""
-    regulariser = recipe.losses.gradient_regulariser
-    twice = bool(regulariser.weight) and regulariser.form == "penalty"
-    neck = embedder.neck
-    synchronise_norms(embedder, processes, twice, device)
-    embedder.neck = neck

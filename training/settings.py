@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from model.preprocessing import Preprocessing
-from training.losses.triplet import TripletForm
+from training.losses.reid import TripletForm
 
 
 class Section(BaseModel):
@@ -135,6 +135,11 @@ class Losses(Section):
     margin: float = Field(0.3, ge=0)
     perturbation_from_epoch: int | None = Field(10, ge=0)
     gradient_regulariser: GradientRegulariser = GradientRegulariser()
+
+    def perturbs(self, epoch: int) -> bool:
+        """Whether DP is on in an epoch, counted from 0."""
+        start = self.perturbation_from_epoch
+        return start is not None and epoch >= start
 
 
 class Optimisation(Section):

@@ -148,7 +148,7 @@ def artefact_weights(checkpoint: Mapping[str, Any]) -> dict[str, torch.Tensor]:
     Raises:
         KeyError: where it is no checkpoint.
     """
-    return {**checkpoint["networks"], **checkpoint.get("average", {})}
+    return {**checkpoint["networks"], **part_of(checkpoint.get("average", {}), "module")}
 
 
 def part_of(networks: State, name: str) -> dict[str, torch.Tensor]:

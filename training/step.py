@@ -1,34 +1,223 @@
-"""One training step: from a batch to gradients, and from gradients to other weights."""
+"""One training step: from a batch to loss terms, to gradients, and to other weights."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import NamedTuple
 
 import torch
 from torch import nn
+from torch.amp.grad_scaler import GradScaler
 from torch.nn.parallel import DistributedDataParallel
 
 from model.backbones import split_stages
 from model.embedder import Embedder, Features
+from model.metric_network import unit_features
 from model.precision import choose_dtype
-from training.divergence import copy_tensors
-from training.loader import Batch
-from training.losses.adversarial import adversarial_perturbations
-from training.losses.gradient_regulariser import gradient_regulariser
-from training.objective import Lesson, gradient_norms, loss_terms
+from training.batches import Batch
+from training.losses.distillation import (
+    feature_distillation_loss,
+    pair_distillation_loss,
+    relation_distillation_loss,
+)
+from training.losses.gmn import generalizable_metric_loss, pair_identity_center_loss
+from training.losses.msgr import adversarial_perturbations, gradient_regulariser
+from training.losses.reid import identity_loss, margin_identity_loss, triplet_loss
+from training.networks import TrainedNetworks
 from training.recipe import Recipe
 from training.run import Run
+from training.settings import Distillation, Losses
 
 Terms = dict[str, torch.Tensor]
 
 
-def autocast_type(recipe: Recipe, device: torch.device) -> torch.dtype:
-    """The number format of a recipe on a device."""
-    if recipe.precision == "float16":
-        return torch.float16
-    return choose_dtype(device, recipe.precision)
+class Gradients(NamedTuple):
+    """What a batch's gradients came from.
+
+    Attributes:
+        terms: the weighted loss terms, detached, on the device.
+        norms: of each term's gradient at the pooled feature; empty where they were not asked for.
+        finite: whether the loss is finite and, but for float16's scaled ones, every gradient; a
+            scalar on the device, so that a GPU need not be waited for.
+    """
+
+    terms: Terms
+    norms: dict[str, float]
+    finite: torch.Tensor
+
+
+class TrainingStep:
+    """Computes the gradients of a batch, alone or together with other processes, and applies them.
+
+    Attributes:
+        scaler: of the loss where the recipe computes in float16; switched off elsewhere.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self._run, self._networks, self._recipe = run, run.networks, run.recipe
+        self._trunk = Trunk(run.networks.embedder, run.recipe, run.device)
+        self._shared: DistributedDataParallel | None = None
+        averaged: set[int] = set()
+        if run.processes.count > 1:
+            ignored = self._trunk.names_without_gradient()
+            DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(  # type: ignore[no-untyped-call]
+                self._trunk, ignored
+            )
+            # BatchNorm has one and the same statistics in all processes: nothing to broadcast.
+            self._shared = DistributedDataParallel(self._trunk, broadcast_buffers=False)
+            averaged = {id(p) for name, p in self._trunk.named_parameters() if name not in ignored}
+        self._heads = [p for p in run.networks.parameters() if id(p) not in averaged]
+        scaled = autocast_type(run.recipe, run.device) is torch.float16
+        self.scaler = GradScaler(run.device.type, enabled=scaled)
+
+    def gradients(self, batch: Batch, seed: int, with_norms: bool = False) -> Gradients:
+        """Replaces the parameters' gradients by those of a batch.
+
+        Args:
+            batch: the batch, of which this process embeds its share.
+            seed: of what is random in the networks.
+            with_norms: whether to measure each term's gradient, which takes time.
+        """
+        run = self._run
+        run.optimiser.zero_grad(set_to_none=True)
+        images = run.batches.images(batch)
+        micro = self._recipe.optimisation.micro_batch
+        if micro is not None and micro < len(images):
+            terms, norms = self._in_parts(images, batch, seed, with_norms, micro)
+        else:
+            terms, norms = self._at_once(images, batch, seed, with_norms)
+        if self._shared is not None:
+            # Every process has the same gradients here but for the order in which a GPU adds.
+            run.processes.average([p.grad for p in self._heads if p.grad is not None])
+        watched = total(terms).detach()
+        # Scaled gradients may overflow: the scaler skips such a step and scales less.
+        if not self.scaler.is_enabled():
+            gradients = [p.grad for p in run.networks.parameters() if p.grad is not None]
+            watched = watched + torch.stack(torch._foreach_norm(gradients)).sum()
+        return Gradients({n: term.detach() for n, term in terms.items()}, norms, watched.isfinite())
+
+    def update(self) -> None:
+        """Changes the weights by their gradients, and takes them into their average."""
+        self.scaler.step(self._run.optimiser)
+        self.scaler.update()
+        if self._run.average is not None:
+            self._run.average.update_parameters(self._networks)
+
+    def train(self, batch: Batch, seed: int) -> None:
+        """A whole step, for those that measure its cost."""
+        self.gradients(batch, seed)
+        self.update()
+
+    def _at_once(
+        self, images: torch.Tensor, batch: Batch, seed: int, with_norms: bool
+    ) -> tuple[Terms, dict[str, float]]:
+        regulariser = self._recipe.losses.gradient_regulariser
+        anchor = self._anchor([images])
+        perturbations: tuple[torch.Tensor, ...] = ()
+        if regulariser.weight and regulariser.form == "adversarial":
+            with kept_statistics(self._networks), self._unshared():
+                torch.manual_seed(seed)
+                features = self._features(*self._embed(images))
+                loss = total(self._terms(features, batch, anchor))
+                perturbations = adversarial_perturbations(
+                    loss, features.stages, regulariser.norm, regulariser.weight
+                )
+        torch.manual_seed(seed)
+        features = self._features(*self._embed(images, perturbations))
+        terms = self._terms(features, batch, anchor)
+        if regulariser.weight and regulariser.form == "penalty":
+            terms["msgr"] = regulariser.weight * gradient_regulariser(
+                total(terms), features.stages, regulariser.norm, regulariser.exponent
+            )
+        norms = self._norms(terms, features) if with_norms else {}
+        torch.autograd.backward(self.scaler.scale(total(terms)))
+        return terms, norms
+
+    def _in_parts(
+        self, images: torch.Tensor, batch: Batch, seed: int, with_norms: bool, micro: int
+    ) -> tuple[Terms, dict[str, float]]:
+        """The whole batch's loss in the memory of a part (GradCache, Gao et al., 2021).
+
+        All parts are embedded without a graph, the loss is taken by their features, and each part
+        is embedded again to carry its features' gradients on to the weights.
+        """
+        # Of about one size: a BatchNorm cannot train on the one crop that might be left over.
+        count = min(math.ceil(len(images) / micro), max(1, len(images) // 2))
+        parts = torch.tensor_split(images, count)
+        found = torch.cat(self._features_without_graph(parts, seed)).requires_grad_()
+        torch.manual_seed(seed)
+        features = self._features(found, ())
+        terms = self._terms(features, batch, self._anchor(parts))
+        norms = self._norms(terms, features) if with_norms else {}
+        torch.autograd.backward(self.scaler.scale(total(terms)))
+        gradients = torch.zeros_like(found) if found.grad is None else found.grad
+        for number, (part, gradient) in enumerate(
+            zip(parts, torch.tensor_split(gradients, count), strict=True), start=1
+        ):
+            with nullcontext() if number == len(parts) else self._unshared():
+                torch.manual_seed(seed + number)
+                torch.autograd.backward(self._embed(part)[0], gradient)
+        return terms, norms
+
+    def _features_without_graph(
+        self, parts: Sequence[torch.Tensor], seed: int
+    ) -> list[torch.Tensor]:
+        """What each part will be embedded to when it is seeded by its number, from 1."""
+        found = []
+        with torch.no_grad(), kept_statistics(self._networks):
+            for number, part in enumerate(parts, start=1):
+                # Dropout and drop path draw the same masks when the part is embedded again.
+                torch.manual_seed(seed + number)
+                found.append(self._trunk(part)[0])
+        return found
+
+    def _embed(
+        self, images: torch.Tensor, perturbations: tuple[torch.Tensor, ...] = ()
+    ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
+        trunk = self._shared or self._trunk
+        found: tuple[torch.Tensor, tuple[torch.Tensor, ...]] = trunk(images, perturbations)
+        return found
+
+    def _features(self, before: torch.Tensor, stages: tuple[torch.Tensor, ...]) -> Features:
+        """Those of the whole batch, of which stages are this process's own."""
+        gathered = self._run.processes.gather(before)
+        return Features(gathered, self._networks.embedder.after_neck(gathered), stages)
+
+    def _anchor(self, parts: Sequence[torch.Tensor]) -> torch.Tensor | None:
+        """What the embedder made of the whole batch before the first step."""
+        embedder, device = self._run.anchor, self._run.device
+        if embedder is None:
+            return None
+        number_format = autocast_type(self._recipe, device)
+        cast = number_format is not torch.float32
+        with torch.no_grad(), torch.autocast(device.type, dtype=number_format, enabled=cast):
+            own = torch.cat([embedder(part) for part in parts])
+        return self._run.processes.gather(own.float())
+
+    def _terms(self, features: Features, batch: Batch, anchor: torch.Tensor | None) -> Terms:
+        device = self._run.device
+        labels = batch.labels.to(device, non_blocking=True)
+        terms, logits = loss_terms(self._networks, features, labels, self._recipe.losses, anchor)
+        if self._run.teachers:
+            taught = [teacher.features[batch.rows].to(device) for teacher in self._run.teachers]
+            terms |= distillation_terms(
+                self._networks, features.after_neck, logits, taught, self._recipe.distillation
+            )
+        return terms
+
+    def _norms(self, terms: Terms, features: Features) -> dict[str, float]:
+        """The norm of each term's gradient at the pooled feature `(B, d)`; keeps the graph."""
+        norms = {}
+        for name, term in terms.items():
+            (gradient,) = torch.autograd.grad(term, features.before_neck, retain_graph=True)
+            self._run.processes.average([gradient])
+            norms[name] = float(gradient.norm())
+        return norms
+
+    def _unshared(self) -> AbstractContextManager[None]:
+        return nullcontext() if self._shared is None else self._shared.no_sync()
 
 
 class Trunk(nn.Module):
@@ -61,166 +250,111 @@ class Trunk(nn.Module):
         return [name for name, p in self.named_parameters() if id(p) in unread_parameters]
 
 
-class GradientStep:
-    """Computes the gradients of one batch, alone or together with other processes."""
+def loss_terms(
+    networks: TrainedNetworks,
+    features: Features,
+    labels: torch.Tensor,
+    settings: Losses,
+    anchor: torch.Tensor | None = None,
+) -> tuple[Terms, torch.Tensor | None]:
+    """The weighted terms of L = L_cls + L_tri + L_gmn + λ·L_pic that are switched on, by name.
 
-    def __init__(self, run: Run) -> None:
-        self._run = run
-        self._trunk = Trunk(run.networks.embedder, run.recipe, run.device)
-        self._shared: DistributedDataParallel | None = None
-        if run.processes.count > 1:
-            ignored = self._trunk.names_without_gradient()
-            DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(  # type: ignore[no-untyped-call]
-                self._trunk, ignored
+    Args:
+        networks: what is trained.
+        features: of the batch.
+        labels: `(B,)`.
+        settings: which terms, and their weights.
+        anchor: what the initial weights make of the batch's crops, `(B, d)`; adds `anchor`.
+
+    Returns:
+        Of `identity`, `triplet`, `gmn`, `pic` and `anchor` those that are on; and M-Net's logits
+        `(N, 2)` of the batch's pairs, ordered as by `torch.triu_indices`, where `gmn` is on.
+    """
+    terms: Terms = {}
+    logits = None
+    if settings.identity and settings.identity_form == "margin":
+        terms["identity"] = settings.identity * margin_identity_loss(
+            features.after_neck,
+            networks.classifier.weight,
+            labels,
+            settings.identity_margin,
+            settings.identity_scale,
+        )
+    elif settings.identity:
+        terms["identity"] = settings.identity * identity_loss(
+            networks.classifier(features.after_neck), labels, settings.label_smoothing
+        )
+    if settings.triplet:
+        terms["triplet"] = settings.triplet * triplet_loss(
+            features.before_neck, labels, settings.margin, settings.triplet_form
+        )
+    if settings.gmn or settings.pic:
+        first, second = torch.triu_indices(len(labels), len(labels), offset=1, device=labels.device)
+        units = unit_features(features.after_neck)
+        # index_select adds gradients up in a fixed order; indexing by [] does not.
+        pairs = networks.metric_network.pair_features(
+            units.index_select(0, first), units.index_select(0, second)
+        )
+        if settings.gmn:
+            logits = networks.metric_network(pairs)
+            terms["gmn"] = settings.gmn * generalizable_metric_loss(
+                logits, labels[first] == labels[second]
             )
-            # BatchNorm has one and the same statistics in all processes: nothing to broadcast.
-            self._shared = DistributedDataParallel(self._trunk, broadcast_buffers=False)
-        averaged = set() if self._shared is None else self._averaged_by_the_wrapper(ignored)
-        self._heads = [p for p in run.networks.parameters() if id(p) not in averaged]
-
-    def backward(
-        self, batch: Batch, scale: torch.Tensor | None, seed: int, with_norms: bool
-    ) -> tuple[Terms, dict[str, float]]:
-        """Adds a batch's gradients to those of the parameters.
-
-        Args:
-            batch: the batch, of which this process embeds its share.
-            scale: a factor on the gradients, for float16.
-            seed: of what is random in the networks.
-            with_norms: whether to measure each term's gradient, which takes time.
-
-        Returns:
-            The weighted loss terms, detached, on the device, and the norms by term.
-        """
-        images = self._run.batches.images(batch)
-        factor = 1.0 if scale is None else scale
-        micro = self._run.recipe.optimisation.micro_batch
-        if micro is not None and micro < len(images):
-            terms, norms = self._in_parts(images, batch, factor, seed, with_norms, micro)
-        else:
-            terms, norms = self._at_once(images, batch, factor, seed, with_norms)
-        # Every process has the same gradients here but for the order in which a GPU adds.
-        self._run.processes.average([p.grad for p in self._heads if p.grad is not None])
-        return {name: term.detach() for name, term in terms.items()}, norms
-
-    def _at_once(
-        self,
-        images: torch.Tensor,
-        batch: Batch,
-        factor: torch.Tensor | float,
-        seed: int,
-        with_norms: bool,
-    ) -> tuple[Terms, dict[str, float]]:
-        regulariser = self._run.recipe.losses.gradient_regulariser
-        anchor = self._anchor([images])
-        perturbations: tuple[torch.Tensor, ...] = ()
-        if regulariser.weight and regulariser.form == "adversarial":
-            with kept_statistics(self._run.networks), self._unshared():
-                torch.manual_seed(seed)
-                features = self._features(*self._embed(images))
-                loss = total(self._terms(features, batch, anchor))
-                perturbations = adversarial_perturbations(
-                    loss, features.stages, regulariser.norm, regulariser.weight
-                )
-        torch.manual_seed(seed)
-        features = self._features(*self._embed(images, perturbations))
-        terms = self._terms(features, batch, anchor)
-        if regulariser.weight and regulariser.form == "penalty":
-            terms["msgr"] = regulariser.weight * gradient_regulariser(
-                total(terms), features.stages, regulariser.norm, regulariser.exponent
+        if settings.pic:
+            terms["pic"] = settings.pic * pair_identity_center_loss(
+                pairs, labels[first], labels[second]
             )
-        norms = self._norms(terms, features) if with_norms else {}
-        torch.autograd.backward(total(terms) * factor)
-        return terms, norms
+    if anchor is not None:
+        terms["anchor"] = settings.anchor * feature_distillation_loss(features.after_neck, anchor)
+    return terms, logits
 
-    def _in_parts(
-        self,
-        images: torch.Tensor,
-        batch: Batch,
-        factor: torch.Tensor | float,
-        seed: int,
-        with_norms: bool,
-        micro: int,
-    ) -> tuple[Terms, dict[str, float]]:
-        """The whole batch's loss in the memory of a part (GradCache, Gao et al., 2021).
 
-        All parts are embedded without a graph, the loss is taken by their features, and each part
-        is embedded again to carry its features' gradients on to the weights.
-        """
-        # Of about one size: a BatchNorm cannot train on the one crop that might be left over.
-        count = min(math.ceil(len(images) / micro), max(1, len(images) // 2))
-        parts = torch.tensor_split(images, count)
-        found = torch.cat(self._features_without_graph(parts, seed)).requires_grad_()
-        torch.manual_seed(seed)
-        features = self._features(found, ())
-        terms = self._terms(features, batch, self._anchor(parts))
-        norms = self._norms(terms, features) if with_norms else {}
-        torch.autograd.backward(total(terms) * factor)
-        gradients = torch.zeros_like(found) if found.grad is None else found.grad
-        for number, (part, gradient) in enumerate(
-            zip(parts, torch.tensor_split(gradients, count), strict=True), start=1
-        ):
-            with nullcontext() if number == len(parts) else self._unshared():
-                torch.manual_seed(seed + number)
-                torch.autograd.backward(self._embed(part)[0], gradient)
-        return terms, norms
+def distillation_terms(
+    networks: TrainedNetworks,
+    features: torch.Tensor,
+    logits: torch.Tensor | None,
+    teachers: Sequence[torch.Tensor],
+    settings: Distillation,
+) -> Terms:
+    """The weighted terms of a student, by name: `distilled_feature`, `…_relation`, `…_pair`.
 
-    def _features_without_graph(
-        self, parts: Sequence[torch.Tensor], seed: int
-    ) -> list[torch.Tensor]:
-        """What each part will be embedded to when it is seeded by its number, from 1."""
-        found = []
-        with torch.no_grad(), kept_statistics(self._run.networks):
-            for number, part in enumerate(parts, start=1):
-                # Dropout and drop path draw the same masks when the part is embedded again.
-                torch.manual_seed(seed + number)
-                found.append(self._trunk(part)[0])
-        return found
-
-    def _embed(
-        self, images: torch.Tensor, perturbations: tuple[torch.Tensor, ...] = ()
-    ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
-        trunk = self._shared or self._trunk
-        found: tuple[torch.Tensor, tuple[torch.Tensor, ...]] = trunk(images, perturbations)
-        return found
-
-    def _features(self, before: torch.Tensor, stages: tuple[torch.Tensor, ...]) -> Features:
-        """Those of the whole batch, of which stages are this process's own."""
-        gathered = self._run.processes.gather(before)
-        return Features(gathered, self._run.networks.embedder.after_neck(gathered), stages)
-
-    def _anchor(self, parts: Sequence[torch.Tensor]) -> torch.Tensor | None:
-        """What the embedder made of the whole batch before the first step."""
-        embedder, device = self._run.anchor, self._run.device
-        if embedder is None:
-            return None
-        number_format = autocast_type(self._run.recipe, device)
-        cast = number_format is not torch.float32
-        with torch.no_grad(), torch.autocast(device.type, dtype=number_format, enabled=cast):
-            own = torch.cat([embedder(part) for part in parts])
-        return self._run.processes.gather(own.float())
-
-    def _terms(self, features: Features, batch: Batch, anchor: torch.Tensor | None) -> Terms:
-        device = self._run.device
-        labels = batch.labels.to(device, non_blocking=True)
-        taught = [teacher.features[batch.rows].to(device) for teacher in self._run.teachers]
-        lesson = Lesson(taught, self._run.recipe.distillation)
-        settings = self._run.recipe.losses
-        return loss_terms(self._run.networks, features, labels, settings, lesson, anchor)
-
-    def _norms(self, terms: Terms, features: Features) -> dict[str, float]:
-        return gradient_norms(terms, features.before_neck, self._run.processes)
-
-    def _unshared(self) -> AbstractContextManager[None]:
-        return nullcontext() if self._shared is None else self._shared.no_sync()
-
-    def _averaged_by_the_wrapper(self, ignored: list[str]) -> set[int]:
-        return {id(p) for name, p in self._trunk.named_parameters() if name not in ignored}
+    Args:
+        networks: what is trained.
+        features: of the batch, after the neck, `(B, d)`.
+        logits: M-Net's of the batch's pairs; None where L_gmn is off.
+        teachers: each teacher's features of the batch's crops, `(B, t)`, of unit length.
+        settings: which terms, and their weights.
+    """
+    terms: Terms = {}
+    # Unit features side by side: a cosine of them is the mean of the teachers' cosines.
+    together = torch.cat(list(teachers), dim=1)
+    if settings.feature:
+        each = [
+            feature_distillation_loss(project(features), teacher)
+            for project, teacher in zip(networks.projections, teachers, strict=True)
+        ]
+        terms["distilled_feature"] = settings.feature * torch.stack(each).mean()
+    if settings.relation:
+        terms["distilled_relation"] = settings.relation * relation_distillation_loss(
+            features, together, settings.temperature
+        )
+    if settings.pair and logits is not None:
+        terms["distilled_pair"] = settings.pair * pair_distillation_loss(
+            logits[:, 1] - logits[:, 0], together, settings.temperature
+        )
+    return terms
 
 
 def total(terms: Terms) -> torch.Tensor:
     """L, the sum of all weighted terms."""
     return torch.stack(list(terms.values())).sum()
+
+
+def autocast_type(recipe: Recipe, device: torch.device) -> torch.dtype:
+    """The number format of a recipe on a device."""
+    if recipe.precision == "float16":
+        return torch.float16
+    return choose_dtype(device, recipe.precision)
 
 
 @contextmanager
@@ -232,4 +366,5 @@ def kept_statistics(networks: nn.Module) -> Iterator[None]:
     buffers = list(networks.buffers())
     before = [buffer.clone() for buffer in buffers]
     yield
-    copy_tensors(buffers, before)
+    for buffer, kept in zip(buffers, before, strict=True):
+        buffer.copy_(kept)

@@ -7,24 +7,24 @@ import hashlib
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import cast
 
 import numpy as np
 
 from model.collapse import CollapsedModel, refuse_collapse
 from model.problems import InputProblem
-from training.averaging import WeightAverage
-from training.checkpoint import BEST_NAME, Progress, read_weights, save_best
+from training.batches import training_images
+from training.checkpoint import Position, read_weights, save_best
 from training.datasets.protocols import limit_identities
 from training.datasets.record import CropRecord, Dataset
 from training.evaluation.embedding import embed_search, spaced
 from training.evaluation.pair_scores import computed_scores
 from training.evaluation.protocols import Search, across_cameras, camera_name, held_out_people
 from training.evaluation.ranking import rank_queries
-from training.objective import TrainedNetworks
-from training.recalibration import recalibrate_metric_network, training_batches
+from training.networks import TrainedNetworks, reestimate_batch_norm
 from training.recipe import Recipe
 from training.run import Run
-from training.run_log import RunLog
+from training.run_folder import BEST_NAME, RunLog
 
 DRAWN = "synthetic"
 BATCHES = 8
@@ -95,7 +95,6 @@ class Validation:
         self,
         run: Run,
         searches: Mapping[str, Search],
-        average: WeightAverage | None,
         notice: Callable[[str], None],
     ) -> None:
         """Reads which score the best weights in the run's folder have.
@@ -103,28 +102,22 @@ class Validation:
         Args:
             run: its recipe has the interval.
             searches: as `validation_searches` chose them; with none nothing is measured.
-            average: of the run's weights, measured in their stead.
             notice: is given a line for every validation.
         """
-        self._run, self._average, self._notice = run, average, notice
+        self._run, self._notice = run, notice
         self._searches, self._people = searches, _digest(searches)
         self._best = self._kept_score()
 
-    def due(self, now: Progress, steps: int) -> bool:
-        """Whether to measure after a step, in the process that leads.
-
-        Args:
-            now: the next step.
-            steps: of this epoch.
-        """
+    def due(self, now: Position) -> bool:
+        """Whether to measure before a step, in the process that leads."""
         settings, epochs = self._run.recipe.validation, self._run.recipe.optimisation.epochs
         if not self._searches or not self._run.processes.leads:
             return False
-        if now.step == steps:
-            return (now.epoch + 1) % settings.every_epochs == 0 or now.epoch + 1 == epochs
+        if now.step == 0:
+            return now.epoch % settings.every_epochs == 0 or now.epoch == epochs
         return settings.every_steps is not None and now.done % settings.every_steps == 0
 
-    def measure(self, now: Progress, steps: int, log: RunLog) -> None:
+    def measure(self, now: Position, steps: int, log: RunLog) -> None:
         """Measures, logs and keeps the weights if they are the best; the run stays as it is.
 
         Args:
@@ -134,9 +127,11 @@ class Validation:
         """
         began = time.perf_counter()
         # A copy: neither statistics nor modes of the networks that train may change.
-        networks = copy.deepcopy(self._run.networks)
-        if self._average is not None:
-            self._average.copy_to(networks)
+        average = self._run.average
+        networks = cast(
+            TrainedNetworks,
+            copy.deepcopy(self._run.networks if average is None else average.module),
+        )
         figures, collapsed = self._figures(networks)
         scoring, score = best_scoring(figures)
         best = not collapsed and (self._best is None or score > self._best)
@@ -169,9 +164,8 @@ class Validation:
         # The artefact has another M-Net where the recipe fits one when training is over.
         if recipe.losses.gmn and not recipe.metric_fit.steps:
             metric_network = networks.metric_network
-            batches = training_batches(recipe, self._run.records, self._run.batches, BATCHES)
-            # While DP is on, its statistics are of perturbed pairs, which no test pair is.
-            recalibrate_metric_network(networks.embedder, metric_network, batches)
+            images = training_images(self._run.batches, self._run.records, recipe, BATCHES)
+            reestimate_batch_norm(networks.embedder, metric_network, images)
         figures: Figures = {}
         some = []
         for name, search in self._searches.items():

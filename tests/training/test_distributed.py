@@ -19,12 +19,11 @@ from model.artefact import load_artefact
 from model.problems import InputProblem
 from tests.forked import Forked, run_forked
 from training.datasets.synthetic import draw_people
-from training.distributed import Processes, joined_processes
+from training.distributed import Processes, joined_processes, synchronise_norms
+from training.interruption import TrainingStopped
 from training.recipe import Recipe, read_recipe
 from training.run import Run, prepare_run
-from training.stopping import TrainingStopped
-from training.synchronised_norm import synchronise_norms
-from training.trainer import train
+from training.train import train_networks
 
 pytestmark = pytest.mark.slow
 TOGETHER = (
@@ -89,7 +88,7 @@ def train_variant(variant: str, folder: Path, processes: Processes) -> dict[str,
     place = folder / variant
     place.mkdir(parents=True, exist_ok=True)
     run = start(variant, place, processes)
-    train(run, lambda *_: None)
+    train_networks(run, lambda *_: None)
     return run.networks.state_dict()
 
 
@@ -114,7 +113,7 @@ def stop_and_resume(folder: Path, processes: Processes) -> dict[str, torch.Tenso
 
     (folder / "gmn").mkdir(parents=True, exist_ok=True)
     with pytest.raises(TrainingStopped, match="after step 1"):
-        train(start("gmn", folder / "gmn", processes), ask)
+        train_networks(start("gmn", folder / "gmn", processes), ask)
     return train_variant("gmn", folder, processes)
 
 
@@ -149,7 +148,7 @@ def test_two_processes_move_the_weights_as_one_does(
     neck = run.networks.embedder.neck
     synchronise_norms(run.networks.embedder, Processes(), True, torch.device("cpu"))
     run.networks.embedder.neck = neck
-    train(run, lambda *_: None)
+    train_networks(run, lambda *_: None)
     alone = run.networks.state_dict()
     learnt = [name for name in alone if "running" not in name and "tracked" not in name]
     for rank in (0, 1):
@@ -216,13 +215,13 @@ def test_a_failing_process_ends_all_of_them(tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(
         "import os\n"
         "if os.environ.get('RANK') == '1':\n"
-        "    from training import loader\n"
-        "    whole = loader.CropCache.crop\n"
+        "    from training import batches\n"
+        "    whole = batches.CropCache.crop\n"
         "    def crop(self, row):\n"
         "        if len(self._kept) > 12:\n"
         "            raise OSError('the disk is gone')\n"
         "        return whole(self, row)\n"
-        "    loader.CropCache.crop = crop\n"
+        "    batches.CropCache.crop = crop\n"
     )
     command = torchrun(tmp_path / "run", *COMMON, "optimisation.epochs=50")
     done = run_forked(TORCHRUN, *command, env=environment)

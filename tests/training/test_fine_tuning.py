@@ -12,8 +12,8 @@ from model.problems import InputProblem
 from training.datasets.synthetic import draw_people
 from training.recipe import Recipe, read_recipe
 from training.run import Run, prepare_run
-from training.step import GradientStep
-from training.trainer import train
+from training.step import TrainingStep
+from training.train import train_networks
 
 pytestmark = pytest.mark.slow
 
@@ -44,7 +44,8 @@ def mine(tmp_path: Path, tiny_artefact: Path):
 def one_step(run: Run, training: bool = True) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
     run.networks.train(training)
     batch = run.batches.make(0, 0, run.sampler.epoch(0)[0], run.processes)
-    return GradientStep(run).backward(batch, None, seed=1, with_norms=True)
+    found = TrainingStep(run).gradients(batch, seed=1, with_norms=True)
+    return found.terms, found.norms
 
 
 def test_the_anchor_is_the_cosine_to_the_embedding_before_training(
@@ -90,7 +91,7 @@ def test_an_anchor_keeps_the_embeddings_nearer_to_where_they_started(mine, tmp_p
         images = run.batches.images(batch)
         with torch.no_grad():
             before = run.networks.embedder.eval()(images)
-        train(run, lambda *_: None)
+        train_networks(run, lambda *_: None)
         with torch.no_grad():
             after = run.networks.embedder.eval()(images)
         distances.append(float((1 - torch.cosine_similarity(before, after)).mean()))
@@ -107,11 +108,11 @@ def test_a_stopped_run_with_an_anchor_ends_with_the_same_weights(mine, tmp_path:
     for folder in (whole, stopped):
         folder.mkdir()
     run = prepare_run(chosen, RECORDS, whole)
-    train(run, lambda *_: None)
+    train_networks(run, lambda *_: None)
     with pytest.raises(KeyboardInterrupt):
-        train(prepare_run(chosen, RECORDS, stopped), stop)
+        train_networks(prepare_run(chosen, RECORDS, stopped), stop)
     resumed = prepare_run(chosen, RECORDS, stopped)
-    train(resumed, lambda *_: None)
+    train_networks(resumed, lambda *_: None)
     expected = run.networks.state_dict()
     found = resumed.networks.state_dict()
     assert all(torch.equal(found[name], expected[name]) for name in expected)

@@ -10,11 +10,11 @@ import torch
 
 from training.datasets.record import CropRecord
 from training.datasets.synthetic import draw_people
-from training.hard_sampler import HardSampler
 from training.recipe import read_recipe
 from training.run import prepare_run
+from training.sampler import PKSampler
 from training.settings import Sampling
-from training.trainer import train
+from training.train import train_networks
 
 PEOPLE, CROPS, CAMERAS = 24, 6, 3
 
@@ -39,10 +39,10 @@ def features_around_a_circle(rows, of: list[CropRecord]) -> np.ndarray:
     return np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
 
 
-def sampler(of: list[CropRecord], found: bool = True, **settings) -> HardSampler:
-    built = HardSampler(of, Sampling(identities=4, images=3, **settings), seed=1)
+def sampler(of: list[CropRecord], found: bool = True, **settings) -> PKSampler:
+    built = PKSampler(of, Sampling(identities=4, images=3, **settings), seed=1)
     if found:
-        built.find(lambda rows: features_around_a_circle(rows, of))
+        built.prepare(0, lambda rows: features_around_a_circle(rows, of))
     return built
 
 
@@ -107,10 +107,14 @@ def test_the_features_are_taken_anew_as_often_as_asked(every: int, due: list[boo
     of = records()
     built = sampler(of, found=False, hard=0.5, hard_every=every)
     asked = []
+
+    def embed(rows) -> np.ndarray:
+        asked.append(epoch)
+        return features_around_a_circle(rows, of)
+
     for epoch in range(4):
-        asked.append(built.is_due(epoch))
-        built.find(lambda rows: features_around_a_circle(rows, of))
-    assert asked == due
+        built.prepare(epoch, embed)
+    assert [epoch in asked for epoch in range(4)] == due
 
 
 @pytest.mark.parametrize("every", [0, 1])
@@ -140,11 +144,11 @@ def test_a_stopped_run_resumes_to_the_same_weights(every: int, tmp_path: Path) -
         folder.mkdir()
     run = prepare_run(chosen, drawn, whole)
     frozen = run.networks.embedder.backbone.state_dict()["0.1.running_mean"].clone()
-    train(run, lambda *_: None)
+    train_networks(run, lambda *_: None)
     assert torch.equal(run.networks.embedder.backbone.state_dict()["0.1.running_mean"], frozen)
     with pytest.raises(KeyboardInterrupt):
-        train(prepare_run(chosen, drawn, stopped), stop)
+        train_networks(prepare_run(chosen, drawn, stopped), stop)
     resumed = prepare_run(chosen, drawn, stopped)
-    train(resumed, lambda *_: None)
+    train_networks(resumed, lambda *_: None)
     expected, found = run.networks.state_dict(), resumed.networks.state_dict()
     assert all(torch.equal(found[name], expected[name]) for name in expected)

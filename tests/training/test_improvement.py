@@ -20,7 +20,7 @@ from training.evaluation.protocols import Search, across_cameras
 from training.improvement import improvement_on_start, measure_start, refuse_if_worse
 from training.quality import Answers, Quality, measure
 from training.recipe import Recipe, read_recipe
-from training.whole_run import train_artefact
+from training.train import train
 
 pytestmark = pytest.mark.slow
 
@@ -231,9 +231,9 @@ def test_a_program_adapts_an_artefact_as_the_command_line_does(
     heard: list[str] = []
     settings = [f"initial_weights={poor_artefact}", *SMALL, *CAREFUL]
     recipe, datasets = read_recipe("adapt", settings), read_datasets([DRAWN])
-    report = train_artefact(recipe, datasets, tmp_path / "site", notice=heard.append)
+    report = train(recipe, datasets, tmp_path / "site", notice=heard.append)
     assert load_artefact(tmp_path / "site" / "model.safetensors").metric_network is not None
     assert "On the held-out people mAP is" in report.checkpoint
     assert heard[1] == "initial weights from poor.safetensors: embedder and M-Net"
     with pytest.raises(InputProblem, match="is not empty"):
-        train_artefact(recipe, datasets, tmp_path / "site", notice=heard.append)
+        train(recipe, datasets, tmp_path / "site", notice=heard.append)

@@ -12,7 +12,7 @@ from model.problems import InputProblem
 from training.datasets.synthetic import draw_people
 from training.recipe import Recipe, read_recipe
 from training.run import prepare_run
-from training.trainer import train
+from training.train import train_networks
 
 RECORDS = draw_people(11, 2, 8, cameras_per_domain=2, crops_per_camera=1).records
 RECIPE = """
@@ -131,7 +131,7 @@ def test_a_run_goes_on_from_another_runs_checkpoint(
     first = tmp_path / "first"
     first.mkdir()
     done = prepare_run(recipe(mine, tiny_artefact), RECORDS, first)
-    train(done, lambda *_: None)
+    train_networks(done, lambda *_: None)
     chosen = recipe(mine, first / "checkpoint.pt", "seed=5")
     assert chosen.embedder == done.recipe.embedder
     run = prepare_run(chosen, RECORDS[:16], tmp_path)
@@ -151,7 +151,7 @@ def test_averaged_weights_are_what_a_checkpoint_gives(
     first.mkdir()
     average = "optimisation.weight_average=0.9"
     done = prepare_run(recipe(mine, tiny_artefact, average), RECORDS, first)
-    train(done, lambda *_: None)
+    train_networks(done, lambda *_: None)
     run = prepare_run(recipe(mine, first / "checkpoint.pt"), RECORDS, tmp_path)
     assert_equal(run.networks.embedder, done.networks.embedder)
 

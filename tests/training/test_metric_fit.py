@@ -14,7 +14,7 @@ from model.problems import InputProblem
 from training.datasets.synthetic import draw_people
 from training.metric_fit import Views, chosen_records, compare, fit_to_views, with_nearest
 from training.recipe import Recipe, read_recipe
-from training.whole_run import train_artefact
+from training.train import train
 
 DIMENSION = 16
 
@@ -125,7 +125,7 @@ def test_a_run_ends_with_the_fitted_metric_network_over_its_embedder(tmp_path: P
     found = {}
     for steps in (0, 4):
         chosen = recipe(*settings, f"metric_fit.steps={steps}")
-        train_artefact(chosen, [people], tmp_path / f"{steps}", notice=lambda _: None)
+        train(chosen, [people], tmp_path / f"{steps}", notice=lambda _: None)
         found[steps] = load_artefact(tmp_path / f"{steps}" / "model.safetensors")
     assert len({one.description.embedding_fingerprint for one in found.values()}) == 1
     joint, fitted = (one.metric_network for one in found.values())

@@ -5,10 +5,10 @@ import pytest
 
 from model.problems import InputProblem
 from training.augmentation import cut_windows, draw_changes
+from training.batches import CropCache
 from training.cost import embedder_cost
 from training.datasets.synthetic import draw_people
 from training.evaluation.papers import published_rows
-from training.loader import CropCache
 from training.recipe import RECIPES, Recipe, read_recipe
 
 ROWS = [
@@ -103,7 +103,7 @@ def test_a_training_crop_is_cut_at_random_out_of_a_larger_one() -> None:
     settings = ["augmentation.flip=0", "augmentation.resize=[144, 72]"]
     recipe = read_recipe("small-msfl", settings)
     record = draw_people(1, 1, 2, cameras_per_domain=2, crops_per_camera=1).records[0]
-    larger = CropCache([record], recipe).crop(0)
+    larger = CropCache([record], recipe.decoded, 100).crop(0)
     assert larger.shape == (144, 72, 3)
     size = recipe.preprocessing
     changes = draw_changes(recipe.augmentation, recipe.decoded, size, count=8, seed=3)

@@ -11,7 +11,7 @@ import torch
 from training.datasets.synthetic import draw_people
 from training.recipe import Recipe, read_recipe
 from training.run import Run, prepare_run
-from training.trainer import train
+from training.train import train_networks
 
 RECORDS = draw_people(11, 2, 8, cameras_per_domain=2, crops_per_camera=1).records
 SETTINGS = (
@@ -74,7 +74,7 @@ def test_adamw_decays_neither_norms_nor_biases(tmp_path: Path) -> None:
 def test_frozen_stages_keep_weights_and_statistics(tmp_path: Path) -> None:
     run = prepare_run(recipe("optimisation.frozen_stages=2"), RECORDS, tmp_path)
     before = {name: tensor.clone() for name, tensor in run.networks.state_dict().items()}
-    train(run, lambda *_: None)
+    train_networks(run, lambda *_: None)
     after = run.networks.state_dict()
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     frozen = tuple(f"embedder.backbone.{part}." for part in ("conv1", "bn1", "layer1", "layer2"))
@@ -107,9 +107,9 @@ def test_a_stopped_run_resumes_to_the_same_weights(
 
         if stops:
             with pytest.raises(KeyboardInterrupt):
-                train(prepare_run(chosen, RECORDS, folder), stop)
+                train_networks(prepare_run(chosen, RECORDS, folder), stop)
         run = prepare_run(chosen, RECORDS, folder)
-        train(run, lambda *_: None)
+        train_networks(run, lambda *_: None)
         digest = hashlib.sha256()
         for tensor in run.networks.state_dict().values():
             digest.update(tensor.numpy().tobytes())

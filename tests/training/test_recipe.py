@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from model.problems import InputProblem
+from training.batches import MOST_WORKERS, worker_count
 from training.distributed import Processes
-from training.loader import MOST_WORKERS, worker_count
+from training.optimiser import learning_rate
 from training.recipe import RECIPES, read_recipe
-from training.schedule import learning_rate
 
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.toml")), ids=lambda path: path.stem)

@@ -21,10 +21,10 @@ from training.datasets.recombined import recombine
 from training.datasets.record import CropRecord
 from training.datasets.registry import read_dataset
 from training.datasets.synthetic import draw_people
+from training.interruption import TrainingStopped
 from training.recipe import Recipe, read_recipe
 from training.run import Run, prepare_run
-from training.stopping import TrainingStopped
-from training.trainer import train
+from training.train import train_networks
 
 pytestmark = pytest.mark.slow
 
@@ -69,7 +69,7 @@ def train_in(
     folder.mkdir(exist_ok=True)
     run = prepare_run(recipe(variant), RECORDS, folder)
     heard = [] if notices is None else notices
-    train(run, lambda done, *_: at_step(done), heard.append)
+    train_networks(run, lambda done, *_: at_step(done), heard.append)
     digest = hashlib.sha256()
     for name, tensor in run.networks.state_dict().items():
         digest.update(name.encode() + tensor.numpy().tobytes())
@@ -135,7 +135,7 @@ def test_a_killed_run_ends_with_the_same_weights_and_every_step_is_in_its_log_on
 def test_threads_that_make_batches_ahead_change_no_weight(plain: str, tmp_path: Path) -> None:
     run = prepare_run(recipe().model_copy(update={"workers": 0}), RECORDS, tmp_path)
     with pytest.raises(StoppedError):
-        train(run, lambda done, *_: kill(3)(done))
+        train_networks(run, lambda done, *_: kill(3)(done))
     assert train_in(tmp_path) == plain
 
 
@@ -178,7 +178,7 @@ def test_what_does_not_change_the_weights_may_change_when_resuming(
     with pytest.raises(StoppedError):
         train_in(tmp_path, at_step=kill(3))
     other = recipe().model_copy(update={"log_every_steps": 7, "cache_megabytes": 0, "workers": 2})
-    train(prepare_run(other, RECORDS, tmp_path), lambda *_: None)
+    train_networks(prepare_run(other, RECORDS, tmp_path), lambda *_: None)
     assert train_in(tmp_path) == plain
 
 
@@ -206,7 +206,7 @@ def test_a_run_goes_on_where_its_data_and_its_starting_weights_have_moved(
     more = recombine(records, 2, 0)
     run = run_with((*mixed, f"initial_weights={weights}"), [*records, *more], tmp_path / "run")
     with pytest.raises(StoppedError):
-        train(run, lambda done, *_: kill(3)(done))
+        train_networks(run, lambda done, *_: kill(3)(done))
 
     (tmp_path / "here").rename(tmp_path / "elsewhere")
     monkeypatch.chdir(tmp_path / "elsewhere")
@@ -214,7 +214,7 @@ def test_a_run_goes_on_where_its_data_and_its_starting_weights_have_moved(
     again = (*mixed, "initial_weights=weights.pth", "distillation.cache=kept")
     run = run_with(again, [*moved, *recombine(moved, 2, 0)], tmp_path / "run")
     done: list[int] = []
-    train(run, lambda step, *_: done.append(step))
+    train_networks(run, lambda step, *_: done.append(step))
     assert done[0] > 1
 
 
@@ -227,7 +227,7 @@ def test_other_crops_other_labels_and_other_starting_weights_are_another_run(
         torch.save(mobilenet_v2(weights=None).state_dict(), weights)
     run = run_with((f"initial_weights={first}",), records, tmp_path / "run")
     with pytest.raises(StoppedError):
-        train(run, lambda done, *_: kill(3)(done))
+        train_networks(run, lambda done, *_: kill(3)(done))
     renamed = [replace(records[0], identity="another"), *records[1:]]
     for weights, crops, part in (
         (first, renamed, "data"),
@@ -236,7 +236,7 @@ def test_other_crops_other_labels_and_other_starting_weights_are_another_run(
     ):
         run = run_with((f"initial_weights={weights}",), crops, tmp_path / "run")
         with pytest.raises(InputProblem, match=f"was made with another {part}"):
-            train(run, lambda *_: None)
+            train_networks(run, lambda *_: None)
 
 
 # A process of its own, since it is really killed; the slow part stands for a slow disk.
@@ -281,7 +281,7 @@ def test_a_run_killed_while_it_writes_a_checkpoint_resumes_from_the_one_before(
     process.wait()
     run = prepare_run(recipe(), RECORDS, tmp_path)
     done: list[int] = []
-    train(run, lambda step, *_: done.append(step))
+    train_networks(run, lambda step, *_: done.append(step))
     assert done[0] > 1
     assert train_in(tmp_path) == plain
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from model.problems import InputProblem
 from training.datasets.record import CropRecord
 from training.sampler import PKSampler
+from training.settings import Sampling
 
 
 def people(domain: str, identities: int, crops: int) -> list[CropRecord]:
@@ -27,6 +28,12 @@ def people(domain: str, identities: int, crops: int) -> list[CropRecord]:
     ]
 
 
+def sampler(
+    records: list[CropRecord], identities: int, images: int, seed: int = 0, order: str = "crops"
+) -> PKSampler:
+    return PKSampler(records, Sampling(identities=identities, images=images, order=order), seed)
+
+
 @settings(max_examples=40, deadline=None)
 @given(
     first=st.integers(4, 30),
@@ -38,7 +45,7 @@ def test_a_batch_holds_p_people_with_k_crops_each(
     first: int, second: int, crops: int, seed: int
 ) -> None:
     records = people("one", first, crops) + people("two", second, crops)
-    batches = PKSampler(records, identities=6, images=4, seed=seed).epoch(0)
+    batches = sampler(records, 6, 4, seed=seed).epoch(0)
     assert batches
     for batch in batches:
         counts = Counter(records[row].person for row in batch)
@@ -48,14 +55,14 @@ def test_a_batch_holds_p_people_with_k_crops_each(
 
 def test_every_batch_mixes_the_domains_by_their_share() -> None:
     records = people("big", 90, 4) + people("small", 30, 4)
-    for batch in PKSampler(records, identities=12, images=4).epoch(0):
+    for batch in sampler(records, 12, 4).epoch(0):
         domains = Counter(records[row].domain for row in batch)
         assert 2 * 4 <= domains["small"] <= 4 * 4
 
 
 def test_an_epoch_uses_an_identitys_crops_once_while_they_last() -> None:
     records = people("one", 8, 9)
-    batches = PKSampler(records, identities=4, images=4).epoch(3)
+    batches = sampler(records, 4, 4).epoch(3)
     rows = [row for batch in batches for row in batch]
     assert len(rows) == len(set(rows)) == 8 * 2 * 4
 
@@ -66,7 +73,7 @@ def test_people_with_few_and_with_many_crops_fill_every_batch(crops: list[int], 
     records = [
         record for place, count in enumerate(crops) for record in people(str(place), 1, count)
     ]
-    batches = PKSampler(records, identities=4, images=4, seed=seed).epoch(1)
+    batches = sampler(records, 4, 4, seed=seed).epoch(1)
     for batch in batches:
         counts = Counter(records[row].person for row in batch)
         assert len(counts) == 4
@@ -78,60 +85,60 @@ def test_people_with_few_and_with_many_crops_fill_every_batch(crops: list[int], 
 
 def test_an_epoch_shows_all_crops_though_a_few_people_have_most_of_them() -> None:
     records = people("busy", 12, 400) + people("quiet", 20, 4)
-    sampler = PKSampler(records, identities=16, images=4)
-    assert sampler.shown(0) == len(records)
-    assert len(sampler.epoch(0)) == 100
+    built = sampler(records, 16, 4)
+    assert built.crops_per_epoch(0) == len(records)
+    assert len(built.epoch(0)) == 100
 
 
 def test_a_person_with_nearly_all_crops_at_most_doubles_the_epoch() -> None:
     records = people("staff", 1, 1000) + people("visitors", 50, 4)
-    sampler = PKSampler(records, identities=16, images=4)
-    assert len(sampler.epoch(0)) == 2 * 19
-    assert sampler.shown(0) == 200 + 2 * 19 * 4
-    assert {row for batch in sampler.epoch(0) for row in batch} != {
-        row for batch in sampler.epoch(1) for row in batch
+    built = sampler(records, 16, 4)
+    assert len(built.epoch(0)) == 2 * 19
+    assert built.crops_per_epoch(0) == 200 + 2 * 19 * 4
+    assert {row for batch in built.epoch(0) for row in batch} != {
+        row for batch in built.epoch(1) for row in batch
     }
 
 
 def test_by_identities_each_one_has_a_batch_that_others_fill_at_random() -> None:
     records = people("one", 20, 5) + people("two", 10, 2)
-    sampler = PKSampler(records, identities=4, images=4, seed=1, order="identities")
-    batches = sampler.epoch(0)
+    built = sampler(records, 4, 4, seed=1, order="identities")
+    batches = built.epoch(0)
     assert Counter(records[batch[0]].person for batch in batches) == Counter(
         {record.person: 1 for record in records}
     )
     for batch in batches:
         assert set(Counter(records[row].person for row in batch).values()) == {4}
         assert len({records[row].person for row in batch}) == 4
-    assert batches == sampler.epoch(0) != sampler.epoch(1)
+    assert batches == built.epoch(0) != built.epoch(1)
 
 
 def test_the_same_epoch_is_the_same_again_and_the_next_is_another() -> None:
     records = people("one", 20, 5)
-    sampler = PKSampler(records, identities=4, images=4, seed=5)
-    assert sampler.epoch(2) == PKSampler(records, identities=4, images=4, seed=5).epoch(2)
-    assert sampler.epoch(2) != sampler.epoch(3)
+    built = sampler(records, 4, 4, seed=5)
+    assert built.epoch(2) == sampler(records, 4, 4, seed=5).epoch(2)
+    assert built.epoch(2) != built.epoch(3)
 
 
 def test_one_name_in_two_data_sets_is_two_people() -> None:
     records = people("one", 3, 4) + people("two", 3, 4)
-    assert PKSampler(records, identities=6, images=4).epoch(0)
+    assert sampler(records, 6, 4).epoch(0)
 
 
 def test_a_person_with_one_crop_is_left_out() -> None:
     records = people("one", 5, 4) + people("lonely", 5, 1)
-    rows = {row for batch in PKSampler(records, identities=5, images=4).epoch(0) for row in batch}
+    rows = {row for batch in sampler(records, 5, 4).epoch(0) for row in batch}
     assert {records[row].dataset for row in rows} == {"one"}
 
 
 def test_too_few_people_for_a_batch_are_refused_with_the_remedy() -> None:
     with pytest.raises(InputProblem, match=r"only 3 of 3 identities.*sampling\.identities"):
-        PKSampler(people("one", 3, 4), identities=4, images=4)
+        sampler(people("one", 3, 4), 4, 4)
 
 
 def test_by_domains_every_batch_is_of_one_domain_and_each_domain_has_as_many() -> None:
     records = people("large", 40, 6) + people("small", 9, 4)
-    batches = PKSampler(records, 4, 2, seed=3, order="domains").epoch(0)
+    batches = sampler(records, 4, 2, seed=3, order="domains").epoch(0)
     domains = [{records[row].domain for row in batch} for batch in batches]
     assert all(len(found) == 1 for found in domains)
     counts = Counter(next(iter(found)) for found in domains)
@@ -141,5 +148,5 @@ def test_by_domains_every_batch_is_of_one_domain_and_each_domain_has_as_many() -
 
 def test_by_domains_a_domain_smaller_than_a_batch_is_filled_up() -> None:
     records = people("large", 12, 4) + people("small", 2, 4)
-    for batch in PKSampler(records, 4, 2, order="domains").epoch(0):
+    for batch in sampler(records, 4, 2, order="domains").epoch(0):
         assert len({records[row].person for row in batch}) == 4

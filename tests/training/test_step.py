@@ -8,14 +8,14 @@ import pytest
 import torch
 from torch import nn
 
-from model.backbones import BackboneKind, register_backbone
+from model.backbones import BACKBONES, BackboneKind
 from model.precision import choose_device
 from model.problems import InputProblem
 from training.datasets.synthetic import draw_people
 from training.recipe import Recipe, read_recipe
 from training.run import Run, prepare_run
-from training.step import GradientStep
-from training.trainer import train
+from training.step import TrainingStep
+from training.train import train_networks
 
 DATA = draw_people(11, 2, 8, cameras_per_domain=2, crops_per_camera=1)
 SETTINGS = (
@@ -40,7 +40,7 @@ def gradients(run: Run) -> dict[str, torch.Tensor]:
     run.networks.embedder.backbone.eval()
     run.networks.metric_network.perturbing = True
     batch = run.batches.make(0, 0, run.sampler.epoch(0)[0], run.processes)
-    GradientStep(run).backward(batch, None, seed=1, with_norms=True)
+    TrainingStep(run).gradients(batch, seed=1, with_norms=True)
     return {n: p.grad for n, p in run.networks.named_parameters() if p.grad is not None}
 
 
@@ -57,7 +57,7 @@ def test_micro_batches_give_the_gradient_of_the_whole_batch(tmp_path: Path) -> N
 
 
 def test_micro_batches_carry_on_the_gradient_of_the_features_that_the_loss_had(
-    tmp_path: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Dropout draws the same masks when a part is embedded again."""
 
@@ -67,7 +67,8 @@ def test_micro_batches_carry_on_the_gradient_of_the_features_that_the_loss_had(
             *(nn.Sequential(nn.Conv2d(a, b, 3, 2, 1), nn.Dropout(0.3)) for a, b in sizes)
         )
 
-    register_backbone("dropping", BackboneKind(build, (8, 16, 32, 64), ("0", "1", "2", "3")))
+    kind = BackboneKind(build, (8, 16, 32, 64), ("0", "1", "2", "3"))
+    monkeypatch.setitem(BACKBONES, "dropping", kind)
     settings = ("embedder.backbone=dropping", "optimisation.micro_batch=4")
     run = prepare_run(recipe("small-gmn", *settings), DATA.records, tmp_path)
     run.networks.train()
@@ -75,7 +76,7 @@ def test_micro_batches_carry_on_the_gradient_of_the_features_that_the_loss_had(
     last = run.networks.embedder.backbone[-1]
     last.register_forward_hook(lambda _, __, maps: found.append(maps.detach().clone()))
     batch = run.batches.make(0, 0, run.sampler.epoch(0)[0], run.processes)
-    GradientStep(run).backward(batch, None, seed=1, with_norms=False)
+    TrainingStep(run).gradients(batch, seed=1)
     first, second, first_again, second_again = found
     assert torch.equal(first, first_again)
     assert torch.equal(second, second_again)
@@ -86,7 +87,7 @@ def test_micro_batches_change_each_statistic_once(tmp_path: Path) -> None:
     run = prepare_run(recipe("small-gmn", "optimisation.micro_batch=4"), DATA.records, tmp_path)
     run.networks.train()
     batch = run.batches.make(0, 0, run.sampler.epoch(0)[0], run.processes)
-    GradientStep(run).backward(batch, None, seed=1, with_norms=False)
+    TrainingStep(run).gradients(batch, seed=1)
     seen = {
         int(tensor)
         for name, tensor in run.networks.named_buffers()
@@ -104,7 +105,7 @@ def test_micro_batches_leave_no_crop_alone(tmp_path: Path) -> None:
     )
     run.networks.train()
     batch = run.batches.make(0, 0, run.sampler.epoch(0)[0], run.processes)
-    terms, _ = GradientStep(run).backward(batch, None, seed=1, with_norms=False)
+    terms = TrainingStep(run).gradients(batch, seed=1).terms
     assert all(bool(term.isfinite()) for term in terms.values())
 
 
@@ -123,12 +124,12 @@ def test_the_artefact_has_the_averaged_weights(tmp_path: Path) -> None:
         folder.mkdir()
         chosen = recipe("small-gmn", *settings, f"optimisation.weight_average={average}")
         run = prepare_run(chosen, DATA.records, folder)
-        train(run, lambda *_: None)
+        train_networks(run, lambda *_: None)
         weights[folder.name] = run.networks.state_dict()
     saved = torch.load(averaged / "checkpoint.pt")
     name = "embedder.backbone.0.0.weight"
     assert torch.equal(saved["networks"][name], weights["plain"][name])
-    assert torch.equal(saved["average"][name], weights["averaged"][name])
+    assert torch.equal(saved["average"][f"module.{name}"], weights["averaged"][name])
     assert not torch.equal(weights["plain"][name], weights["averaged"][name])
 
 
@@ -148,11 +149,11 @@ def test_half_precision_trains_and_resumes_to_the_same_weights(
     for folder in (whole, stopped):
         folder.mkdir()
     run = prepare_run(chosen, DATA.records, whole)
-    train(run, lambda *_: None)
+    train_networks(run, lambda *_: None)
     with pytest.raises(KeyboardInterrupt):
-        train(prepare_run(chosen, DATA.records, stopped), stop)
+        train_networks(prepare_run(chosen, DATA.records, stopped), stop)
     resumed = prepare_run(chosen, DATA.records, stopped)
-    train(resumed, lambda *_: None)
+    train_networks(resumed, lambda *_: None)
     expected, found = run.networks.state_dict(), resumed.networks.state_dict()
     assert all(torch.equal(found[name], expected[name]) for name in expected)
     assert all(bool(tensor.isfinite().all()) for tensor in expected.values())
@@ -173,7 +174,7 @@ def test_msgr_trains_with_gmn_in_every_form(form: str, precision: str, tmp_path:
     run = prepare_run(chosen, DATA.records, tmp_path)
     run.networks.train()
     batch = run.batches.make(0, 0, run.sampler.epoch(0)[0], run.processes)
-    terms, norms = GradientStep(run).backward(batch, None, seed=1, with_norms=True)
+    terms, norms, _ = TrainingStep(run).gradients(batch, seed=1, with_norms=True)
     expected = {"identity", "triplet", "gmn", "pic"} | ({"msgr"} if form == "penalty" else set())
     assert set(terms) == set(norms) == expected
     assert all(bool(term.isfinite()) for term in terms.values())

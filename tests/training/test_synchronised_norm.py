@@ -6,9 +6,8 @@ import torch
 from torch import nn
 
 from tests.forked import Forked
-from training.distributed import Processes
-from training.losses.gradient_regulariser import gradient_regulariser
-from training.synchronised_norm import SynchronisedBatchNorm, synchronise_norms
+from training.distributed import Processes, SynchronisedBatchNorm, synchronise_norms
+from training.losses.msgr import gradient_regulariser
 
 SHARE = (
     "import sys; from tests.training.test_synchronised_norm import train_a_share\n"

@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from model.problems import InputProblem
+from training.checkpoint import run_identity
 from training.datasets.synthetic import draw_people
-from training.identity import run_identity
 from training.provenance import weight_sources
 from training.recipe import Recipe, read_recipe
 from training.run import prepare_run
-from training.step import GradientStep
+from training.step import TrainingStep
 
 pytestmark = pytest.mark.slow
 
@@ -32,7 +32,7 @@ def test_a_step_reaches_a_timm_backbone(backbone: str, tmp_path: Path) -> None:
     run = prepare_run(recipe(backbone), RECORDS, tmp_path)
     run.networks.train(True)
     batch = run.batches.make(0, 0, run.sampler.epoch(0)[0], run.processes)
-    GradientStep(run).backward(batch, None, seed=1, with_norms=True)
+    TrainingStep(run).gradients(batch, seed=1, with_norms=True)
     for name, parameter in run.networks.embedder.backbone.named_parameters():
         assert parameter.grad is not None, name
         assert torch.isfinite(parameter.grad).all(), name

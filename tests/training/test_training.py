@@ -15,11 +15,11 @@ from model.problems import InputProblem
 from tests.forked import GMN, Forked, run_gmn
 from training.datasets.record import CropRecord
 from training.datasets.synthetic import draw_people
-from training.divergence import DivergenceWatch
+from training.interruption import DivergenceWatch
 from training.provenance import without_folders
 from training.recipe import Recipe, read_recipe
 from training.run import Run, prepare_run
-from training.trainer import train
+from training.train import train_networks
 
 SMALL = [
     "initial_weights=none",
@@ -49,7 +49,7 @@ def run_to_the_end(
 ) -> dict[str, torch.Tensor]:
     folder.mkdir(exist_ok=True)
     run = prepare_run(chosen, records, folder)
-    train(run, lambda *_: None)
+    train_networks(run, lambda *_: None)
     return run.networks.state_dict()
 
 
@@ -62,7 +62,7 @@ def test_the_perturbation_starts_after_the_warm_up(
 ) -> None:
     run = prepare_run(recipe(), records, tmp_path)
     perturbing: list[bool] = []
-    train(run, lambda *_: perturbing.append(run.networks.metric_network.perturbing))
+    train_networks(run, lambda *_: perturbing.append(run.networks.metric_network.perturbing))
     per_epoch = len(perturbing) // 3
     assert perturbing == [False] * per_epoch + [True] * 2 * per_epoch
 
@@ -102,7 +102,7 @@ def test_a_run_that_diverges_names_its_crops_and_keeps_the_weights_from_before(
         InputProblem,
         match=r"not finite: identity is nan, on the batch of synthetic:.*learning_rate",
     ):
-        train(run, spoil(run, at=2))
+        train_networks(run, spoil(run, at=2))
     last = logged_steps(tmp_path)[-1]
     assert last["event"] == "diverged"
     assert last["step"] == 2
@@ -111,28 +111,24 @@ def test_a_run_that_diverges_names_its_crops_and_keeps_the_weights_from_before(
     assert kept["done"] == 2
     kept["networks"].pop("classifier.weight")
     assert all(bool(tensor.isfinite().all()) for tensor in kept["networks"].values())
-    before = torch.load(tmp_path / "checkpoint.previous.pt")
-    name = "embedder.backbone.0.1.running_mean"
-    assert torch.equal(kept["networks"][name], before["networks"][name])
 
 
-def test_noticed_a_step_late_a_divergence_leaves_the_same_weights(
+def test_a_divergence_that_is_noticed_late_reaches_no_checkpoint(
     tmp_path: Path, records: tuple[CropRecord, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # As on a GPU, which is not waited for.
     monkeypatch.setattr(
-        "training.trainer.DivergenceWatch",
-        lambda networks, device, _: DivergenceWatch(networks, device, late=True),
+        "training.train.DivergenceWatch",
+        lambda step, log, **_: DivergenceWatch(step, log, at_once=False),
     )
-    whole, late = tmp_path / "whole", tmp_path / "late"
-    run_to_the_end(whole, records, recipe("optimisation.epochs=1"))
-    late.mkdir()
-    run = prepare_run(recipe(), records, late)
+    settings = ("checkpoint_every_steps=3", "log_every_steps=3", "optimisation.epochs=20")
+    run = prepare_run(recipe(*settings), records, tmp_path)
     with pytest.raises(InputProblem, match="not finite"):
-        train(run, spoil(run, at=1))
-    kept = torch.load(late / "checkpoint.pt")
-    assert kept["done"] == 1
-    kept["networks"].pop("classifier.weight")
+        train_networks(run, spoil(run, at=4))
+    last = logged_steps(tmp_path)[-1]
+    assert (last["event"], last["step"]) == ("diverged", 4)
+    kept = torch.load(tmp_path / "checkpoint.pt")
+    assert kept["done"] == 3
     assert all(bool(tensor.isfinite().all()) for tensor in kept["networks"].values())
 
 

@@ -13,10 +13,10 @@ import torch
 from training.checkpoint import read_weights
 from training.datasets.protocols import split_held_out
 from training.datasets.synthetic import draw_people
+from training.interruption import TrainingStopped
 from training.recipe import Recipe, read_recipe
 from training.run import prepare_run
-from training.stopping import TrainingStopped
-from training.trainer import train
+from training.train import train_networks
 from training.validation import best_scoring, validation_searches
 
 PEOPLE = draw_people(11, 1, 24, cameras_per_domain=2, crops_per_camera=3)
@@ -58,7 +58,7 @@ def train_in(
     run = prepare_run(chosen, records, folder)
     heard = [] if notices is None else notices
     searches = validation_searches(chosen, [PEOPLE])
-    train(run, lambda done, *_: at_step(done), heard.append, searches)
+    train_networks(run, lambda done, *_: at_step(done), heard.append, searches)
     return run.networks.state_dict()
 
 

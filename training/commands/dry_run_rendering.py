@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from training.sampler import describe_epoch
+
 if TYPE_CHECKING:
     from training.dry_run import Estimate, NetworkCost
 
@@ -39,7 +41,7 @@ def render_estimate(estimate: Estimate, console: Console) -> None:
             "steps",
             f"{estimate.steps_per_epoch:,} an epoch × {estimate.epochs:,} = {estimate.steps:,}",
         ),
-        ("an epoch shows", crops_shown(crops, estimate.crops_in_epoch, alone)),
+        ("an epoch shows", describe_epoch(crops, estimate.crops_in_epoch, alone)),
         ("memory", memory),
         ("a step", f"{estimate.seconds_per_step:.3g} s"),
         (
@@ -50,22 +52,6 @@ def render_estimate(estimate: Estimate, console: Console) -> None:
     ):
         facts.add_row(name, value)
     console.print(facts)
-
-
-def crops_shown(crops: int, in_epoch: int, alone: int) -> str:
-    """How much of the training crops an epoch shows, a sentence.
-
-    Args:
-        crops: the training crops.
-        in_epoch: how many of them an epoch shows.
-        alone: people who have one crop only.
-    """
-    shown = f"all {crops:,} crops"
-    if in_epoch < crops:
-        shown = f"{in_epoch:,} of {crops:,} crops, and others in the next"
-    if alone:
-        shown += f"; {alone:,} people with a single crop are left out"
-    return shown
 
 
 def _cost_table(estimate: Estimate) -> Table:

@@ -41,7 +41,7 @@ def finish(
     from training.commands.rendering import render_report
     from training.datasets.registry import read_datasets
     from training.finish import FILE_NAME, FinishedRun, choose_weights, finish_run
-    from training.run_data import read_run, split_people
+    from training.run_folder import read_run, split_people
 
     recipe, source, datasets = read_run(run)
     weights = choose_weights(run, checkpoint)

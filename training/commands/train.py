@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,7 +20,8 @@ if TYPE_CHECKING:
     from training.datasets.record import Dataset
     from training.distributed import Processes
     from training.recipe import Recipe
-    from training.run_data import RunData
+    from training.run_folder import RunData
+    from training.train import Report
 
 REPORT_FILE = "report.html"
 
@@ -109,7 +112,7 @@ def train(
             if folder != out and (folder / REPORT_FILE).exists():
                 console.print(f"{folder}: is finished already", markup=False)
                 continue
-            _train_one(resolved, source, datasets, folder, console, processes)
+            _train_one(resolved, source, datasets, folder, resume, console, processes)
 
 
 def _refuse_both(left_out: str | None, protocol: ProtocolName | None) -> None:
@@ -127,7 +130,7 @@ def _runs(
     from training.datasets.protocols import PROTOCOLS
     from training.datasets.registry import read_datasets
     from training.provenance import command_line
-    from training.run_data import RunData
+    from training.run_folder import RunData
 
     datasets = read_datasets(data)
     source = RunData(
@@ -163,7 +166,7 @@ def _estimate(
     from training.dry_run import estimate_run
     from training.finish import held_out_searches
     from training.run import prepare_run
-    from training.run_data import split_people
+    from training.run_folder import split_people
     from training.settings import Distillation
 
     # Teachers are asked once, and what they say would be written: the steps go without them.
@@ -193,23 +196,39 @@ def _train_one(
     source: RunData,
     datasets: Sequence[Dataset],
     out: Path,
+    resume: bool,
     console: Console,
     processes: Processes,
 ) -> None:
-    from training.commands.dry_run_rendering import crops_shown
     from training.commands.rendering import render_report
-    from training.finish import FinishedRun, choose_weights, finish_run
-    from training.stopping import TrainingStopped
-    from training.trainer import train as train_networks
-    from training.whole_run import begin_run
+    from training.interruption import TrainingStopped
+    from training.train import train as train_run
 
     def notice(text: str) -> None:
         console.print(text, markup=False, highlight=False, soft_wrap=True)
 
-    run, searches = begin_run(recipe, source, datasets, out, processes, notice, progress_bar)
-    notice(
-        "An epoch shows " + crops_shown(len(run.records), run.sampler.shown(0), run.sampler.alone)
-    )
+    try:
+        measured = train_run(
+            recipe,
+            datasets,
+            out,
+            resume=resume,
+            notice=notice,
+            source=source,
+            processes=processes,
+            progress_bar=progress_bar,
+            training_bar=partial(_training_bar, console),
+        )
+    except TrainingStopped as stopped:
+        console.print(f"{out}: {stopped}", markup=False, soft_wrap=True)
+        raise typer.Exit(128 + stopped.signal_number) from stopped
+    if measured is not None:
+        render_report(measured, Console(), out)
+        console.print(f"Artefact: {out / 'model.safetensors'}", markup=False)
+
+
+@contextmanager
+def _training_bar(console: Console) -> Iterator[Report]:
     with Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -218,32 +237,13 @@ def _train_one(
         console=console,
         disable=not console.is_terminal,
     ) as progress:
-        steps = recipe.optimisation.epochs * len(run.sampler.epoch(0))
-        task = progress.add_task("training", total=steps)
+        task = progress.add_task("training", total=None)
 
         def report(done: int, total: int, values: dict[str, float]) -> None:
             loss = f"training, loss {sum(values.values()):.3f}"
             progress.update(task, completed=done, total=total, description=loss)
 
-        try:
-            train_networks(run, report, notice, searches)
-        except TrainingStopped as stopped:
-            console.print(f"{out}: {stopped}", markup=False, soft_wrap=True)
-            raise typer.Exit(128 + stopped.signal_number) from stopped
-    if not processes.leads:
-        return
-    if not recipe.held_out.fraction:
-        console.print(
-            f"{out}: no people were held out; gmn finish {out} --data SPEC makes the artefact, "
-            "calibrated on people whom it was not trained on",
-            markup=False,
-            soft_wrap=True,
-        )
-        return
-    finished = FinishedRun(recipe, out, datasets, run.records, source.command)
-    measured = finish_run(finished, choose_weights(out, None), (), progress_bar)
-    render_report(measured, Console(), out)
-    console.print(f"Artefact: {out / 'model.safetensors'}", markup=False)
+        yield report
 
 
 def _open_folder(out: Path, resume: bool) -> None:

@@ -10,8 +10,7 @@ from torch.nn import functional
 
 from model.embedder import Embedder, EmbedderConfig, HeadConfig
 from model.multiscale import MultiscaleConfig
-from training.losses.adversarial import adversarial_perturbations
-from training.losses.gradient_regulariser import gradient_regulariser
+from training.losses.msgr import adversarial_perturbations, gradient_regulariser
 
 LABELS = torch.tensor([0, 1, 2, 0])
 NORMS: list[Any] = [1, 2, "inf"]

@@ -6,10 +6,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from training.losses.generalizable_metric import generalizable_metric_loss
-from training.losses.identity import identity_loss, margin_identity_loss
-from training.losses.pair_identity_center import pair_identity_center_loss
-from training.losses.triplet import triplet_loss
+from training.losses.gmn import generalizable_metric_loss, pair_identity_center_loss
+from training.losses.reid import identity_loss, margin_identity_loss, triplet_loss
 
 
 def test_identity_loss_smooths_the_label_over_all_classes() -> None:

@@ -1,11 +1,17 @@
-"""What a run's folder keeps so that the run can be finished later: its recipe and its data."""
+"""A run's folder: its recipe and its data, to finish it later, and its log."""
 
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from types import TracebackType
+from typing import Any, TextIO
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+from torch.utils.tensorboard import SummaryWriter
 
 from model.problems import InputProblem
 from training.datasets.protocols import (
@@ -20,7 +26,9 @@ from training.datasets.record import CropRecord, Dataset
 from training.datasets.registry import absolute_spec, read_datasets
 from training.recipe import Recipe
 
-DATA_NAME, RECIPE_NAME = "data.json", "recipe.json"
+DATA_NAME, RECIPE_NAME, LOG_NAME = "data.json", "recipe.json", "log.jsonl"
+CHECKPOINT_NAME, PREVIOUS_NAME = "checkpoint.pt", "checkpoint.previous.pt"
+BEST_NAME = "best.pt"
 
 
 class RunData(BaseModel):
@@ -92,3 +100,64 @@ def split_people(
     records, held_out = split_held_out(datasets, chosen.fraction, chosen.seed)
     records = limit_identities(records, sampling.identities_per_set, chosen.seed)
     return records + recombine(records, sampling.recombined, chosen.seed), held_out
+
+
+class RunLog:
+    """Appends one JSON object a line to `log.jsonl` and the numbers in it to TensorBoard.
+
+    Lines of steps that are about to be done again, because the run was killed after its last
+    checkpoint, are taken out first: every step is in the log once. Without a folder, as in a
+    process beside the first one, nothing is written.
+    """
+
+    def __init__(self, run: Path | None, next_step: int) -> None:
+        self._opened = ExitStack()
+        self._file: TextIO | None = None
+        if run is not None:
+            _drop_from(run / LOG_NAME, next_step)
+            self._file = self._opened.enter_context((run / LOG_NAME).open("a", encoding="utf-8"))
+            board = SummaryWriter(str(run / "tensorboard"), purge_step=next_step)
+            self._board = self._opened.enter_context(board)
+
+    def write(self, event: str, step: int, **values: Any) -> None:
+        """Writes one line; nested numbers become TensorBoard scalars `event/outer/inner`."""
+        if self._file is None:
+            return
+        line = {"event": event, "time": round(time.time(), 3), "step": step, **values}
+        self._file.write(json.dumps(line) + "\n")
+        self._file.flush()
+        for name, value in values.items():
+            parts = value.items() if isinstance(value, dict) else [("", value)]
+            for part, number in parts:
+                if isinstance(number, (int, float)):
+                    tag = f"{event}/{name}/{part}".rstrip("/")
+                    self._board.add_scalar(tag, number, step)
+
+    def __enter__(self) -> RunLog:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._opened.close()
+
+
+def _drop_from(path: Path, step: int) -> None:
+    """Keeps the whole lines of earlier steps; a killed run may have left half a line."""
+    if not path.exists():
+        return
+    kept = [line for line in path.read_text(encoding="utf-8").splitlines() if _step(line) < step]
+    beside = path.with_name(f".{path.name}.tmp")
+    beside.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+    beside.replace(path)
+
+
+def _step(line: str) -> float:
+    try:
+        found: float = json.loads(line)["step"]
+    except (ValueError, KeyError):
+        return float("inf")
+    return found

@@ -1,4 +1,4 @@
-"""L_tri: the batch-hard triplet loss (Hermans et al., 2017)."""
+"""L_cls, identity classification, and L_tri, the batch-hard triplet loss (Hermans et al., 2017)."""
 
 from __future__ import annotations
 
@@ -10,13 +10,44 @@ from torch.nn import functional
 TripletForm = Literal["euclidean", "cosine"]
 
 
+def identity_loss(
+    logits: torch.Tensor, labels: torch.Tensor, label_smoothing: float = 0.1
+) -> torch.Tensor:
+    """L_cls: cross-entropy of identity logits `(B, C)` against labels `(B,)`; a scalar."""
+    return functional.cross_entropy(logits.float(), labels, label_smoothing=label_smoothing)
+
+
+def margin_identity_loss(
+    features: torch.Tensor,
+    class_weights: torch.Tensor,
+    labels: torch.Tensor,
+    margin: float = 0.3,
+    scale: float = 30.0,
+) -> torch.Tensor:
+    """L_cls: cross-entropy of scale · (cosine − margin of the right class) (CosFace, CVPR 2018).
+
+    Args:
+        features: `(B, d)`, of any length but 0.
+        class_weights: a direction for each identity, `(C, d)`.
+        labels: `(B,)`.
+        margin: taken from the cosine to the crop's own identity.
+        scale: of all cosines.
+
+    Returns:
+        A scalar.
+    """
+    cosines = functional.normalize(features.float()) @ functional.normalize(class_weights.float()).T
+    margins = torch.zeros_like(cosines).scatter(1, labels[:, None], margin)
+    return functional.cross_entropy(scale * (cosines - margins), labels)
+
+
 def triplet_loss(
     features: torch.Tensor,
     labels: torch.Tensor,
     margin: float = 0.3,
     form: TripletForm = "euclidean",
 ) -> torch.Tensor:
-    """mean over anchors of max(0, farthest positive − nearest negative + margin).
+    """L_tri: mean over anchors of max(0, farthest positive − nearest negative + margin).
 
     Args:
         features: `(B, d)` before the BNNeck.

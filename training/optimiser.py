@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from training.objective import TrainedNetworks
+from training.networks import TrainedNetworks
 from training.settings import Optimisation
 
 

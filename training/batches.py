@@ -13,10 +13,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from model.preprocessing import Preprocessing
 from training.augmentation import Changes, cut_windows, draw_changes, recolour
 from training.datasets.record import CropRecord
 from training.distributed import Processes
 from training.recipe import Recipe
+from training.sampler import PKSampler
+from training.settings import Sampling
 
 MOST_WORKERS = 16
 """Threads beyond these wait for the interpreter's lock."""
@@ -55,8 +58,10 @@ class BatchMaker:
         device: torch.device,
     ) -> None:
         self._records, self._labels, self._recipe = records, labels, recipe
-        self._cache = CropCache(records, recipe)
+        self._decoded = recipe.decoded
+        self._cache = CropCache(records, self._decoded, recipe.cache_megabytes)
         self.device = device
+        self.workers = recipe.workers
 
     def make(self, epoch: int, number: int, rows: list[int], processes: Processes) -> Batch:
         """Decodes a process's share of a batch, draws its changes and cuts its windows."""
@@ -64,7 +69,7 @@ class BatchMaker:
         part = processes.share(len(rows))
         settings, size = recipe.augmentation, recipe.preprocessing
         seed = step_seed(recipe.seed, epoch, number)
-        changes = draw_changes(settings, recipe.decoded, size, len(rows), seed).share(part)
+        changes = draw_changes(settings, self._decoded, size, len(rows), seed).share(part)
         decoded = [self._cache.crop(row) for row in rows[part]]
         crops = cut_windows(decoded, changes, settings.pad, size)
         labels = torch.from_numpy(self._labels[rows])
@@ -85,9 +90,11 @@ class BatchMaker:
 class CropCache:
     """Decoded and resized crops, kept until the given memory is full, decoded anew beyond it."""
 
-    def __init__(self, records: Sequence[CropRecord], recipe: Recipe) -> None:
-        self._records, self._preprocessing = records, recipe.decoded
-        self._room = recipe.cache_megabytes * 1_000_000
+    def __init__(
+        self, records: Sequence[CropRecord], decoded: Preprocessing, megabytes: int
+    ) -> None:
+        self._records, self._preprocessing = records, decoded
+        self._room = megabytes * 1_000_000
         self._kept: dict[int, NDArray[np.uint8]] = {}
         self._lock = threading.Lock()
 
@@ -129,8 +136,7 @@ def load_batches(
     maker: BatchMaker,
     epoch: int,
     batches: list[list[int]],
-    first: int,
-    workers: int | None,
+    first: int = 0,
     processes: Processes | None = None,
 ) -> Iterator[Batch]:
     """The batches of an epoch from number `first` on, in order.
@@ -140,12 +146,10 @@ def load_batches(
         epoch: which.
         batches: the rows of every batch of the epoch.
         first: number of the first one to make.
-        workers: threads that make batches ahead; 0 makes each when it is asked for; None is
-            `worker_count`'s number.
         processes: who shares a batch; None makes whole ones.
     """
     sharing = processes or Processes()
-    workers = worker_count(workers, maker.device, sharing)
+    workers = worker_count(maker.workers, maker.device, sharing)
     numbers = range(first, len(batches))
     if workers == 0:
         for number in numbers:
@@ -163,3 +167,21 @@ def load_batches(
         finally:
             for future in ahead:
                 future.cancel()
+
+
+def training_images(
+    maker: BatchMaker, records: Sequence[CropRecord], recipe: Recipe, count: int
+) -> Iterator[torch.Tensor]:
+    """The first batches of P × K crops of the epoch after the last one, as the network takes them.
+
+    Args:
+        maker: of the records' batches.
+        records: the training crops.
+        recipe: of the run.
+        count: at most so many batches.
+    """
+    epoch = recipe.optimisation.epochs
+    plain = Sampling(identities=recipe.sampling.identities, images=recipe.sampling.images)
+    order = PKSampler(records, plain, recipe.seed).epoch(epoch)[:count]
+    for batch in load_batches(maker, epoch, order):
+        yield maker.images(batch)

@@ -24,14 +24,7 @@ def gradient_regulariser(
     crops, g_i is the gradient of the whole batch's loss by crop i.
 
     The term is differentiated through (double backward), so `loss` must have been computed from
-    `stages` in float32. In a training step:
-
-        features = embedder.features(images, stages=settings.stages)
-        terms = loss_terms(networks, features, labels, losses)
-        loss = torch.stack(list(terms.values())).sum()
-        terms["gradient"] = settings.weight * gradient_regulariser(
-            loss, features.stages, settings.norm, settings.exponent
-        )
+    `stages` in float32.
 
     Args:
         loss: a scalar that depends on `stages`; its graph is kept.
@@ -52,3 +45,45 @@ def _norms(gradient: torch.Tensor, norm: GradientNorm) -> torch.Tensor:
     """‖·‖_q of each crop's gradient `(B, …)`: `(B,)`; vector_norm's own gradient at 0 is 0."""
     lengths: torch.Tensor = torch.linalg.vector_norm(gradient.flatten(1), ord=float(norm), dim=1)
     return lengths
+
+
+def adversarial_perturbations(
+    loss: torch.Tensor,
+    stages: Sequence[torch.Tensor],
+    norm: GradientNorm = 2,
+    size: float = 1.0,
+) -> tuple[torch.Tensor, ...]:
+    """The two-step alternative to MSGR: ε that raises the loss most within ‖ε_i‖_p ≤ σ.
+
+    It does so to first order, on each stage i.
+
+    p is dual to q, the norm in which the regulariser measures the gradient: q = 2 moves along the
+    gradient (p = 2), q = 1 every entry by σ (p = ∞), q = ∞ the steepest entry alone (p = 1).
+
+    In a training step the perturbed features take the place of the others.
+
+    Args:
+        loss: a scalar that depends on `stages`; its graph is used up.
+        stages: outputs h, `(B, …)` each.
+        norm: q.
+        size: σ, in the units of h.
+
+    Returns:
+        For each stage ε in its shape, detached; 0 for a crop whose gradient is 0.
+    """
+    gradients = torch.autograd.grad(loss, list(stages))
+    return tuple(size * _steepest(gradient, norm) for gradient in gradients)
+
+
+def _steepest(gradient: torch.Tensor, norm: GradientNorm) -> torch.Tensor:
+    """The unit perturbation along which a gradient `(B, …)` grows fastest."""
+    flat = gradient.flatten(1)
+    if norm == 1:
+        steepest = flat.sign()
+    elif norm == 2:
+        lengths = torch.linalg.vector_norm(flat, dim=1, keepdim=True)
+        steepest = flat / lengths.clamp(min=torch.finfo(flat.dtype).tiny)
+    else:
+        largest = flat.abs().argmax(dim=1, keepdim=True)
+        steepest = torch.zeros_like(flat).scatter(1, largest, flat.gather(1, largest).sign())
+    return steepest.view_as(gradient)

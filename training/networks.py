@@ -1,0 +1,135 @@
+"""What a run trains, the average of its weights, and M-Net's BatchNorm statistics at its end."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Iterator, Sequence
+
+import torch
+from torch import nn
+from torch.optim.swa_utils import AveragedModel, update_bn
+
+from model.backbones import split_stages
+from model.embedder import Embedder
+from model.folding import folded
+from model.metric_network import MetricNetwork, unit_features
+from model.problems import InputProblem
+from training.initial_weights import StartingNetworks
+from training.recipe import Recipe
+
+Tensors = tuple[torch.Tensor, ...] | list[torch.Tensor]
+
+
+class TrainedNetworks(nn.Module):
+    """What a run trains: embedder and M-Net, and what only training has.
+
+    That is the identity classifier and, per teacher, a projection to its features.
+
+    Attributes:
+        frozen_stages: how many of the backbone's stages are not trained, from the first on; they
+            stay in evaluation mode, so that their BatchNorm statistics stay, too.
+        starts_learnt: whether the initial weights are of the whole embedder, not of its backbone.
+    """
+
+    def __init__(
+        self,
+        start: StartingNetworks,
+        recipe: Recipe,
+        identities: int,
+        teacher_dimensions: Sequence[int] = (),
+    ) -> None:
+        super().__init__()
+        self.embedder, self.metric_network = start.embedder, start.metric_network
+        dimension = recipe.embedder.dimension
+        self.classifier = nn.Linear(dimension, identities, bias=False)
+        # Directions whose length is of no account should not turn round in a few of Adam's steps.
+        spread = 0.01 if recipe.losses.identity_form == "margin" else 0.001
+        nn.init.normal_(self.classifier.weight, std=spread)
+        self.projections = nn.ModuleList(
+            nn.Linear(dimension, size, bias=False) for size in teacher_dimensions
+        )
+        self.frozen_stages = recipe.optimisation.frozen_stages
+        self.starts_learnt = start.is_whole
+        for module in self._frozen():
+            module.requires_grad_(False)
+
+    def backbone_stages(self) -> list[list[nn.Module]]:
+        """The modules of each of the backbone's stages; the first has the stem with it."""
+        return split_stages(self.embedder.config.backbone, self.embedder.backbone)
+
+    def train(self, mode: bool = True) -> TrainedNetworks:
+        """Puts everything but the frozen stages into training mode."""
+        super().train(mode)
+        for module in self._frozen():
+            module.eval()
+        return self
+
+    def _frozen(self) -> list[nn.Module]:
+        # Asked for anew: several processes replace a backbone's BatchNorms by their own.
+        return [
+            module for stage in self.backbone_stages()[: self.frozen_stages] for module in stage
+        ]
+
+
+def starting_embedder(recipe: Recipe, start: StartingNetworks, device: torch.device) -> nn.Module:
+    """The embedder as it starts, made to be run only, for `losses.anchor`.
+
+    Raises:
+        InputProblem: where the initial weights are of no whole embedder.
+    """
+    if not start.is_whole:
+        raise InputProblem(
+            f"losses.anchor keeps embeddings near those of initial_weights, and "
+            f"{recipe.initial_weights} gives none; set initial_weights to an artefact or to a "
+            "run's checkpoint, or losses.anchor=0"
+        )
+    embedder = copy.deepcopy(start.embedder).eval().requires_grad_(False)
+    anchor: nn.Module = folded(embedder, recipe.preprocessing).to(device)
+    return anchor.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+def averaged_networks(networks: TrainedNetworks, decay: float) -> AveragedModel:
+    """The exponential moving average of weights and of BatchNorm statistics over the steps.
+
+    Its decay grows to its value as n / (9 + n) over the n weights taken in, the initial ones first,
+    so that the weights of the beginning are soon forgotten (as TensorFlow's
+    ExponentialMovingAverage does).
+    """
+
+    def take_in(averages: Tensors, current: Tensors, _: object) -> None:
+        if averages[0].is_floating_point():
+            count = int(average.n_averaged)
+            torch._foreach_lerp_(averages, current, 1.0 - min(decay, count / (9 + count)))
+        else:
+            torch._foreach_copy_(averages, current)
+
+    average = AveragedModel(networks, multi_avg_fn=take_in, use_buffers=True)
+    average.n_averaged.fill_(1)
+    return average
+
+
+@torch.no_grad()
+def reestimate_batch_norm(
+    embedder: Embedder, metric_network: MetricNetwork, batches: Iterable[torch.Tensor]
+) -> None:
+    """Averages M-Net's BatchNorm statistics over the pairs of some batches, without DP.
+
+    While DP is on, the statistics are of perturbed pair features; a test pair is not perturbed, its
+    variance is lower, and every score would shift.
+
+    Args:
+        embedder, metric_network: on one device; both are left in evaluation mode.
+        batches: training crops `(B, 3, h, w)` on that device, as the network takes them.
+    """
+
+    def pairs() -> Iterator[torch.Tensor]:
+        for images in batches:
+            units = unit_features(embedder(images))
+            first, second = torch.triu_indices(
+                len(units), len(units), offset=1, device=units.device
+            )
+            yield metric_network.pair_features(units[first], units[second])
+
+    embedder.eval()
+    metric_network.perturbing = False
+    update_bn(pairs(), metric_network.eval())
