@@ -29,12 +29,11 @@ from service.commands.serve import serve
 from service.commands.store import audit, store
 from training.commands.calibrate import calibrate
 from training.commands.check_data import check_data
-from training.commands.embed import embed
 from training.commands.evaluate import evaluate
+from training.commands.features import embed, score
 from training.commands.finish import finish
 from training.commands.import_weights import import_weights
 from training.commands.report import report
-from training.commands.score import score
 from training.commands.train import train
 
 FAILED = 1

@@ -140,7 +140,7 @@ def _print_table(columns: Sequence[str], rows: Sequence[Sequence[Value]], consol
 def _cameras(dataset: Report) -> str:
     cameras, rest = list(dataset["images_by_camera"].items()), ""
     if len(cameras) > 2 * LISTED:
-        rest = f" and {len(cameras) - LISTED:,} with fewer; --json names them all"
+        rest = f" and {len(cameras) - LISTED:,} more; --json names them all"
         cameras = sorted(cameras, key=lambda camera: -camera[1])[:LISTED]
     return ", ".join(f"{name} {count:,}" for name, count in cameras) + rest
 

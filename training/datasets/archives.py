@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import struct
-import zlib
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
@@ -19,20 +17,6 @@ from training.datasets.folders import THREE_FOLDERS, Layout, Parts, descend
 from training.datasets.kind import DatasetKind, PublishedCount
 from training.datasets.record import CropRecord, Dataset, DatasetProblem
 
-# What scipy raises on damaged bytes besides its own error; NotImplementedError is version 7.3.
-DAMAGE = (
-    OSError,
-    ValueError,
-    TypeError,
-    LookupError,
-    ArithmeticError,
-    AttributeError,
-    EOFError,
-    NotImplementedError,
-    struct.error,
-    zlib.error,
-)
-
 
 def read_mat(file: Path, variable: str) -> Any:
     """One variable of a MATLAB file up to version 7; structs give attributes, lengths of 1 go.
@@ -42,13 +26,13 @@ def read_mat(file: Path, variable: str) -> Any:
     """
     # Imported here, since only three of the readers need it and it is slow to import.
     from scipy.io import loadmat
-    from scipy.io.matlab import MatReadError
 
     if not file.is_file():
         raise DatasetProblem(f"{file}: no such file; unpack it there")
     try:
         found = loadmat(file, squeeze_me=True, struct_as_record=False, variable_names=[variable])
-    except (MatReadError, *DAMAGE) as error:
+    except Exception as error:
+        # Damaged bytes raise nearly anything in scipy, and version 7.3 a NotImplementedError.
         raise DatasetProblem(
             f"{file}: cannot be read as a MATLAB file ({error}); unpack it again"
         ) from error

@@ -29,7 +29,6 @@ DISTRACTOR = "0000"
 """A false detection or a person of no query: evaluation keeps it in the gallery, always wrong."""
 
 TWO_CAMERAS: dict[str, Parts] = {"cam_a": {"camera": "a"}, "cam_b": {"camera": "b"}}
-EVERY_SHOT = "every image of a person counts as one of another camera"
 
 
 # Market-1501: three folders of files, one a split, and an archive of further distractors.
@@ -214,7 +213,7 @@ ILIDS = DatasetKind(
         label=lambda of: (of["identity"], f"shot{int(of['shot'])}"),
     ),
     published=(PublishedCount(None, 476, 119),),
-    stands_for_camera=EVERY_SHOT,
+    stands_for_camera="every image of a person counts as one of another camera",
     random_splits=RandomSplits(test_people=60, sides="crops"),
 )
 

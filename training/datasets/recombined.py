@@ -37,11 +37,12 @@ def recombine(records: Sequence[CropRecord], per_set: int, seed: int) -> list[Cr
         Their crops, which are put together when they are decoded. Their data set is named after
         the one they are of, so that no label is that of a real person.
     """
-    people: dict[tuple[str, str], dict[str, Cameras]] = defaultdict(lambda: defaultdict(dict))
+    people: dict[tuple[str, str], dict[str, Cameras]] = defaultdict(
+        lambda: defaultdict(lambda: defaultdict(list))
+    )
     for record in records:
         if record.pixels is None:
-            cameras = people[record.dataset, record.domain][record.identity]
-            cameras.setdefault(record.camera, []).append(record)
+            people[record.dataset, record.domain][record.identity][record.camera].append(record)
     made: list[CropRecord] = []
     for (dataset, domain), members in sorted(people.items()):
         random = np.random.default_rng((seed, *f"{dataset}/{domain}".encode()))

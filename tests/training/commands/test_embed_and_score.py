@@ -10,8 +10,7 @@ import typer
 from model.artefact import load_artefact
 from model.metric_network import score_pairs
 from model.problems import InputProblem
-from training.commands.embed import embed
-from training.commands.score import score
+from training.commands.features import embed, score
 
 
 @pytest.fixture(scope="module")

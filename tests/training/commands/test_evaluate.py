@@ -10,8 +10,8 @@ from typer.testing import CliRunner
 
 from model.artefact import load_artefact
 from model.problems import InputProblem
-from training.commands.embed import embed
 from training.commands.evaluate import evaluate
+from training.commands.features import embed
 
 
 @pytest.fixture(scope="module")

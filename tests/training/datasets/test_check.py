@@ -336,7 +336,7 @@ def test_many_cameras_are_listed_in_short_on_the_page_and_in_full_in_the_json(
     (tmp_path / "shop.csv").write_text("\n".join(rows), encoding="utf-8")
     spec = f"manifest:{tmp_path / 'shop.csv'}"
     assert len(as_json(command, spec)["datasets"][0]["images_by_camera"]) == 25
-    assert "and 15 with fewer; --json names them all" in CliRunner().invoke(command, [spec]).stdout
+    assert "and 15 more; --json names them all" in CliRunner().invoke(command, [spec]).stdout
 
 
 def test_the_help_names_every_kind(command: typer.Typer) -> None:

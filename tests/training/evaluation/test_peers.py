@@ -6,7 +6,7 @@ import pytest
 
 from model.feature_file import read_features
 from model.problems import InputProblem
-from training.commands.embed import embed
+from training.commands.features import embed
 from training.datasets.record import CropRecord
 from training.datasets.registry import read_dataset
 from training.evaluation.peers import Peer

@@ -71,7 +71,6 @@ class Canvas:
         *,
         at: tuple[float, ...] = (0.0, 1.0),
         round_ends: bool = True,
-        opacity: float = 1.0,
     ) -> None:
         """Paints a tube about the axis from `start` to `end`.
 
@@ -80,7 +79,6 @@ class Canvas:
             half_widths: the tube's half width in pixels at each of `at`, fractions of the axis.
             paint: gives the colour from (sideways, along): -1 to 1 across, 0 to 1 from the start.
             round_ends: whether it ends in a half disc or is cut off straight.
-            opacity: 0 to 1.
         """
         reach = max(half_widths) + 1.5
         rows, columns = self._window(
@@ -114,7 +112,7 @@ class Canvas:
             coverage *= unit(1.0 - np.abs(beyond))
         near = np.sqrt(1.0 - sideways * sideways)
         shade = self.light.shade(sideways, near)
-        self._blend(rows, columns, paint(sideways, along) * shade[..., None], coverage * opacity)
+        self._blend(rows, columns, paint(sideways, along) * shade[..., None], coverage)
 
     def ellipsoid(
         self, centre: tuple[float, float], radii: tuple[float, float], paint: Paint
