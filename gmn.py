@@ -30,6 +30,7 @@ from service.commands.store import audit, store
 from training.commands.calibrate import calibrate
 from training.commands.check_data import check_data
 from training.commands.evaluate import evaluate
+from training.commands.export import export
 from training.commands.features import embed, score
 from training.commands.finish import finish
 from training.commands.import_weights import import_weights
@@ -48,7 +49,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for command in (
-    *(check_data, train, finish, evaluate, report, calibrate, import_weights, embed, score),
+    *(check_data, train, finish, evaluate, report, calibrate, import_weights, export, embed, score),
     *(serve, enroll, query, forget, reindex, bench, plan, demo),
 ):
     app.command()(command)

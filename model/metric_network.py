@@ -110,6 +110,13 @@ class PairScorer:
     BatchNorm and the factor of the pair feature are multiplied into the first layer's weights, and
     the two logits are one score. A chunk of pairs then costs a matrix product, a product with a
     vector, and three elementwise passes over buffers that all chunks share.
+
+    Attributes:
+        square: whether pairs are compared by squares of differences, else by absolute values.
+        kernel: `(d, hidden)`, of squares or absolute values of differences of unit features; None
+            for a linear M-Net.
+        negative_shift: `(hidden,)`; the hidden values are max(differences · kernel, shift).
+        weights, bias: the score is hidden · weights + bias.
     """
 
     @torch.inference_mode()
@@ -128,25 +135,25 @@ class PairScorer:
                 "the metric network is in training mode; call .eval() before scoring"
             )
         self.dimension, self._dtype = metric_network.dimension, dtype
-        self._square = metric_network.config.pair_feature == "square"
+        self.square = metric_network.config.pair_feature == "square"
         layers: list[Any] = list(metric_network.classifier)
         first, last = layers[0], layers[-1]
-        factor = self.dimension if self._square else math.sqrt(self.dimension)
+        factor = self.dimension if self.square else math.sqrt(self.dimension)
         weights = last.weight[1].double() - last.weight[0].double()
         bias = last.bias[1].double() - last.bias[0].double()
-        self._kernel: torch.Tensor | None = None
+        self.kernel: torch.Tensor | None = None
         if metric_network.config.layers == "two":
             norm = layers[1]
             scale = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
             shift = (first.bias.double() - norm.running_mean.double()) * scale + norm.bias.double()
             kernel = first.weight.double() * scale[:, None] * factor
-            self._kernel = kernel.T.to(dtype).contiguous()
+            self.kernel = kernel.T.to(dtype).contiguous()
             # max(h + b, 0) = max(h, −b) + b: the activation and the bias are one pass.
-            self._negative_shift = -shift.to(dtype)
-            bias = bias - weights @ self._negative_shift.double()
+            self.negative_shift = -shift.to(dtype)
+            bias = bias - weights @ self.negative_shift.double()
         else:
             weights = weights * factor
-        self._weights, self._bias = weights.float(), bias.float()
+        self.weights, self.bias = weights.float(), bias.float()
 
     @torch.inference_mode()
     def scores(
@@ -169,8 +176,8 @@ class PairScorer:
             rows = max(1, min(len(queries), size, QUERIES_PER_CHUNK))
             columns = size // rows
         pairs = queries.new_empty((rows * columns, self.dimension))
-        width = 0 if self._kernel is None else self._kernel.shape[1]
-        hidden = self._weights.new_empty((rows * columns, width), dtype=self._dtype)
+        width = 0 if self.kernel is None else self.kernel.shape[1]
+        hidden = self.weights.new_empty((rows * columns, width), dtype=self._dtype)
         with torch.autocast(scores.device.type, enabled=False):
             for row in range(0, len(queries), rows):
                 asked = queries[row : row + rows, None]
@@ -182,7 +189,7 @@ class PairScorer:
                     torch.sub(asked, part, out=chunk.view(*shape, self.dimension))
                     block = self._score(chunk, hidden[:count]).view(shape)
                     scores[row : row + rows, column : column + columns] = block
-        return scores.add_(self._bias)
+        return scores.add_(self.bias)
 
     @torch.inference_mode()
     def scores_of(self, differences: torch.Tensor) -> torch.Tensor:
@@ -190,18 +197,18 @@ class PairScorer:
 
         Few operations, for few pairs: each gives other threads of Python their turn.
         """
-        width = 0 if self._kernel is None else self._kernel.shape[1]
-        hidden = self._weights.new_empty((len(differences), width), dtype=self._dtype)
-        return self._score(differences, hidden).add_(self._bias)
+        width = 0 if self.kernel is None else self.kernel.shape[1]
+        hidden = self.weights.new_empty((len(differences), width), dtype=self._dtype)
+        return self._score(differences, hidden).add_(self.bias)
 
     def _score(self, pairs: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
         """Scores `(n,)` float32, without the bias, of differences; overwrites both arguments."""
-        pairs = pairs.square_() if self._square else pairs.abs_()
-        if self._kernel is None:
-            return torch.mv(pairs, self._weights)
-        torch.mm(pairs.to(self._dtype), self._kernel, out=hidden)
-        torch.maximum(hidden, self._negative_shift, out=hidden)
-        return torch.mv(hidden.float(), self._weights)
+        pairs = pairs.square_() if self.square else pairs.abs_()
+        if self.kernel is None:
+            return torch.mv(pairs, self.weights)
+        torch.mm(pairs.to(self._dtype), self.kernel, out=hidden)
+        torch.maximum(hidden, self.negative_shift, out=hidden)
+        return torch.mv(hidden.float(), self.weights)
 
 
 def score_pairs(

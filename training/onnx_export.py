@@ -1,0 +1,301 @@
+"""An artefact as ONNX graphs, for programs without PyTorch, compared with PyTorch when written."""
+
+from __future__ import annotations
+
+import copy
+import json
+import shutil
+import tempfile
+import warnings
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from model.artefact import Artefact, artefact_name, load_artefact
+from model.calibration import PAIR_OPERATING_POINTS, Scoring
+from model.collapse import drawn_patterns
+from model.embedder import Embedder
+from model.metric_network import PairScorer, cosine_similarities, score_pairs, unit_features
+from model.problems import InputProblem
+from training.evaluation.files import make_folder
+from training.provenance import file_digest
+
+EMBEDDER, PAIR_SCORER, ABOUT = "embedder.onnx", "pair_scorer.onnx", "preprocessing.json"
+CROPS, FEATURES, PAIR = "crops", "features", ("first", "second")
+# The largest difference from PyTorch, in the units of `Parity`.
+TOLERANCE = 1e-4
+SCALES: dict[Scoring, str] = {
+    "cosine": "cosine of the two features, -1 to 1",
+    "mnet": "M-Net's logit of one person less that of two, unbounded",
+    "fused": "weighted sum of cosine and mnet, unbounded",
+}
+
+
+@dataclass(frozen=True)
+class Parity:
+    """The largest differences of ONNX Runtime from PyTorch, on drawn patterns.
+
+    Attributes:
+        crops: how many patterns were embedded, at once and one alone.
+        pairs: how many pairs of their features were scored.
+        features: of any entry of a feature, divided by the feature's length.
+        scores: of each scoring, divided by its largest absolute score where that is above 1: the
+            scores of an M-Net reach 60, of which float32 has no more than five decimals.
+    """
+
+    crops: int
+    pairs: int
+    features: float
+    scores: dict[str, float]
+
+    def summary(self) -> str:
+        """The differences in words."""
+        scores = ", ".join(f"{name} {apart:.0e}" for name, apart in self.scores.items())
+        return f"features differ by {self.features:.0e} of their length, scores by {scores}"
+
+
+class PairScores(nn.Module):
+    """Every score that an artefact offers, of pairs of its features, as the service computes it."""
+
+    def __init__(self, artefact: Artefact) -> None:
+        super().__init__()
+        self.fusion = artefact.description.calibration.fusion
+        if artefact.metric_network is not None:
+            # Its weights have BatchNorm in them, multiplied in float64: M-Net layer by layer
+            # would differ from the service by more than the tolerance.
+            self.scorer = PairScorer(artefact.metric_network)
+
+    def forward(self, first: torch.Tensor, second: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Features `(B, d)` and `(B, d)` to a score `(B,)` for each scoring, not calibrated."""
+        first, second = unit_features(first), unit_features(second)
+        cosine = (first * second).sum(dim=1)
+        if self.fusion is None:
+            return (cosine,)
+        scorer, difference = self.scorer, first - second
+        values = difference.square() if scorer.square else difference.abs()
+        if scorer.kernel is not None:
+            values = torch.maximum(values @ scorer.kernel, scorer.negative_shift)
+        mnet = values @ scorer.weights + scorer.bias
+        weights = self.fusion
+        return (
+            cosine,
+            mnet,
+            weights.cosine_weight * cosine + weights.mnet_weight * mnet + weights.offset,
+        )
+
+
+class ExactInstanceNorm(nn.Module):
+    """Instance normalisation that does not depend on how a runtime rounds the mean of a channel.
+
+    ONNX Runtime's own one rounds it, which a channel of nearly one value enlarges.
+    """
+
+    def __init__(self, norm: nn.InstanceNorm2d) -> None:
+        super().__init__()
+        self.norm = norm
+
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        """`(B, C, h, w)` to the same."""
+        centred = maps - maps.mean((2, 3), keepdim=True)
+        centred = centred - centred.mean((2, 3), keepdim=True)
+        variance = centred.square().mean((2, 3), keepdim=True)
+        scale = self.norm.weight.view(-1, 1, 1) / (variance + self.norm.eps).sqrt()
+        return centred * scale + self.norm.bias.view(-1, 1, 1)
+
+
+def for_export(embedder: Embedder) -> Embedder:
+    """A copy of an embedder whose steps ONNX Runtime computes as PyTorch does."""
+    copied = copy.deepcopy(embedder)
+    for name, module in embedder.named_modules():
+        if isinstance(module, nn.InstanceNorm2d) and module.affine:
+            copied.set_submodule(name, ExactInstanceNorm(module))
+    return copied.eval()
+
+
+def export_onnx(file: Path, folder: Path) -> Parity:
+    """Writes `embedder.onnx`, `pair_scorer.onnx` and `preprocessing.json`.
+
+    Both graphs take a batch of any size. Files of these names in the folder are replaced, once the
+    new ones are written and agree with PyTorch.
+
+    Args:
+        file: an artefact.
+        folder: where to write; made where it is missing.
+
+    Raises:
+        InputProblem: where there is no usable artefact, the packages of the extra `export` are
+            missing, the folder cannot be written, the networks cannot be exported, or ONNX Runtime
+            gives other features or scores than PyTorch.
+    """
+    artefact = load_artefact(file)
+    size, dimension = artefact.description.preprocessing, artefact.description.embedder.dimension
+    _require_packages()
+    make_folder(folder)
+    with tempfile.TemporaryDirectory(prefix=".export-", dir=folder) as beside:
+        written = Path(beside)
+        example = torch.zeros(2, 3, size.height, size.width)
+        _write_graph(
+            written / EMBEDDER, for_export(artefact.embedder), {CROPS: example}, (FEATURES,)
+        )
+        features = {name: torch.rand(2, dimension) for name in PAIR}
+        scorings = artefact.description.scorings
+        _write_graph(written / PAIR_SCORER, PairScores(artefact).eval(), features, scorings)
+        parity = compare_with_torch(artefact, written)
+        if max(parity.features, *parity.scores.values()) > TOLERANCE:
+            raise InputProblem(
+                f"{file}: ONNX Runtime gives other numbers than PyTorch ({parity.summary()}; at "
+                f"most {TOLERANCE:g} is allowed); nothing was written, serve it by gmn serve"
+            )
+        about = _about(artefact, artefact_name(file), written, parity)
+        (written / ABOUT).write_text(json.dumps(about, indent=2, ensure_ascii=False) + "\n")
+        for name in (EMBEDDER, PAIR_SCORER, ABOUT):
+            shutil.move(written / name, folder / name)
+    return parity
+
+
+def compare_with_torch(artefact: Artefact, folder: Path) -> Parity:
+    """Compares the graphs of a folder with the artefact's networks, on drawn patterns."""
+    import onnxruntime
+
+    embedder, pair_scorer = (
+        onnxruntime.InferenceSession(folder / name, providers=["CPUExecutionProvider"])
+        for name in (EMBEDDER, PAIR_SCORER)
+    )
+    preprocessing = artefact.description.preprocessing
+    with torch.inference_mode():
+        crops = preprocessing.normalise(torch.from_numpy(drawn_patterns(preprocessing)))
+        expected = artefact.embedder(crops)
+    together, alone = (
+        embedder.run(None, {CROPS: part.contiguous().numpy()})[0] for part in (crops, crops[:1])
+    )
+    found = torch.from_numpy(np.concatenate([together, alone]))
+    wanted = torch.cat([expected, expected[:1]])
+    apart = (found - wanted).abs() / wanted.norm(dim=1, keepdim=True)
+    rows, columns = torch.triu_indices(len(expected), len(expected))
+    pairs = {PAIR[0]: expected[rows].numpy(), PAIR[1]: expected[columns].numpy()}
+    reference = {"cosine": cosine_similarities(expected, expected).numpy()}
+    if (fusion := artefact.description.calibration.fusion) is not None:
+        network = artefact.require_metric_network()
+        reference["mnet"] = score_pairs(network, expected, expected).numpy()
+        reference["fused"] = fusion.fuse(reference["cosine"], reference["mnet"])
+    names = artefact.description.scorings
+    scores = dict(zip(names, pair_scorer.run(list(names), pairs), strict=True))
+    return Parity(
+        crops=len(crops),
+        pairs=len(rows),
+        features=float(apart.max()),
+        scores={name: _apart(scores[name], reference[name][rows, columns]) for name in names},
+    )
+
+
+def _apart(found: NDArray[np.float32], wanted: NDArray[np.float32]) -> float:
+    return float(np.abs(found - wanted).max() / max(1.0, np.abs(wanted).max()))
+
+
+def _require_packages() -> None:
+    try:
+        import onnxruntime
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise InputProblem(
+            f"gmn export needs {error.name}, which is not installed; run "
+            "pip install 'gmn-reid[export]'"
+        ) from error
+    # Else it warns of every device that it looks for and does not find.
+    onnxruntime.set_default_logger_severity(3)
+
+
+def _write_graph(
+    file: Path, network: nn.Module, examples: dict[str, torch.Tensor], outputs: tuple[str, ...]
+) -> None:
+    """Writes one graph; the first dimension of its inputs and outputs is the batch."""
+    batch = torch.export.Dim("batch")
+    try:
+        with warnings.catch_warnings():
+            # The exporter warns of its own dependencies.
+            warnings.simplefilter("ignore")
+            program = torch.onnx.export(
+                network,
+                tuple(examples.values()),
+                dynamo=True,
+                dynamic_shapes=tuple({0: batch} for _ in examples),
+                input_names=list(examples),
+                output_names=list(outputs),
+                verbose=False,
+            )
+    except Exception as error:
+        # Of many kinds, by the step of the network that ONNX does not know.
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise InputProblem(
+            f"{file.name} cannot be made of this artefact's networks ({lines[0]}); export one with "
+            "another backbone, or serve this one by gmn serve"
+        ) from error
+    assert program is not None
+    program.save(file)
+
+
+def _about(artefact: Artefact, name: str, folder: Path, parity: Parity) -> dict[str, Any]:
+    """What a program has to know to use the graphs; written as JSON."""
+    description = artefact.description
+    size, provenance = description.preprocessing, description.provenance
+    scorings = description.calibration.scorings
+    return {
+        "format_version": 1,
+        "crop": {
+            "height": size.height,
+            "width": size.width,
+            "orientation": "upright: turn it as its EXIF orientation says",
+            "resize": "to height × width, without keeping the aspect ratio",
+            "interpolation": "bilinear with antialiasing, on uint8: PIL.Image.Resampling.BILINEAR",
+            "channels": "RGB",
+            "divide_by": 255,
+            "mean": size.mean,
+            "std": size.std,
+            "layout": "(batch, channel, row, column), float32",
+        },
+        "embedder": {
+            "file": EMBEDDER,
+            "sha256": file_digest(folder / EMBEDDER),
+            "input": CROPS,
+            "output": FEATURES,
+            "dimension": description.embedder.dimension,
+            "unit_length": False,
+        },
+        "pair_scorer": {
+            "file": PAIR_SCORER,
+            "sha256": file_digest(folder / PAIR_SCORER),
+            "inputs": PAIR,
+            "outputs": {
+                scoring: {
+                    "scale": SCALES[scoring],
+                    "calibrated": False,
+                    "thresholds": {
+                        point: scorings[scoring].pair_threshold(far)
+                        for point, far in PAIR_OPERATING_POINTS.items()
+                    },
+                }
+                for scoring in description.scorings
+            },
+            "default": description.default_scoring,
+        },
+        "artefact": {
+            "name": name,
+            "embedding_fingerprint": description.embedding_fingerprint,
+            "artefact_fingerprint": description.artefact_fingerprint,
+        },
+        "provenance": {
+            "terms": provenance.terms,
+            "data": [one.model_dump(include={"name", "terms"}) for one in provenance.data],
+            "sources": [
+                one.model_dump(include={"role", "name", "sha256", "documented_data", "terms"})
+                for one in provenance.all_sources
+            ],
+            "commit": provenance.commit,
+        },
+        "parity": asdict(parity),
+    }
