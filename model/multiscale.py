@@ -71,10 +71,13 @@ class MultiscaleFusion(nn.Module):
 
     def pyramid(self, stage_outputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """The maps that are pooled, P2 to P5 after MSFF, from the outputs of all four stages."""
+        scales = self.scales(stage_outputs)
+        return [blocks(scale) for blocks, scale in zip(self.msff, scales, strict=True)]
+
+    def scales(self, stage_outputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """P2 to P5 before MSFF; without CSIP these are the stages' own outputs."""
         maps = [stage_outputs[stage - 1] for stage in self.config.stages]
-        if self.csip is not None:
-            maps = self.csip(maps)
-        return [blocks(scale) for blocks, scale in zip(self.msff, maps, strict=True)]
+        return maps if self.csip is None else list(self.csip(maps))
 
     def forward(self, stage_outputs: Sequence[torch.Tensor]) -> torch.Tensor:
         """Fuses the outputs of stages 1 to 4, `(B, C, h, w)` each, to `(B, Σ widths)` float32."""

@@ -29,9 +29,9 @@ from training.evaluation.evaluate import build_report
 from training.evaluation.evaluate_search import evaluate_search
 from training.evaluation.mnet_zero import settle_zero
 from training.evaluation.pair_scores import SearchScores, open_scores
-from training.evaluation.protocols import Search, camera_name, held_out_people
 from training.evaluation.report import write_report
 from training.evaluation.results import DatasetResult, EvaluationReport
+from training.evaluation.searches import Search, camera_name, held_out_people
 from training.improvement import improvement_on_start
 from training.metric_fit import chosen_records, fit_metric_network
 from training.networks import reestimate_batch_norm

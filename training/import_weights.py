@@ -21,8 +21,8 @@ from training.evaluation.calibration import calibrate_searches
 from training.evaluation.embedding import embed_records, embed_search
 from training.evaluation.pair_scores import computed_scores
 from training.evaluation.peers import SUFFIXES, Peer
-from training.evaluation.protocols import whole_set
 from training.evaluation.scoring import unit_length
+from training.evaluation.searches import whole_set
 from training.osnet_graph import ImportedOSNet, read_graph
 from training.provenance import current_commit, file_digest, joined_terms
 

@@ -20,7 +20,7 @@ from training.evaluation.blending import PEOPLE_OF_START, blended, impostor_mome
 from training.evaluation.embedding import embed_search
 from training.evaluation.intervals import Estimate, average_intervals
 from training.evaluation.pair_scores import SearchScores, computed_scores
-from training.evaluation.protocols import Search
+from training.evaluation.searches import Search
 from training.quality import OPERATING_POINT, Quality, measure
 from training.recipe import Recipe
 from training.start import Start, read_start

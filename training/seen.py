@@ -15,7 +15,7 @@ from model.problems import InputProblem
 from model.provenance import Provenance, TrainingData, TrainingFingerprints
 from training.datasets.record import Dataset
 from training.datasets.registry import overlapping
-from training.evaluation.protocols import Search, across_cameras, whole_set
+from training.evaluation.searches import Search, across_cameras, whole_set
 from training.provenance import (
     MOST_FINGERPRINTS,
     crop_fingerprint,

@@ -19,8 +19,8 @@ from training.checkpoint import Stateful, load_checkpoint, save_checkpoint
 from training.datasets.record import Dataset, refuse_unreadable
 from training.distributed import Processes
 from training.evaluation.embedding import Progress, ProgressBar, embed_records
-from training.evaluation.protocols import Search
 from training.evaluation.results import EvaluationReport
+from training.evaluation.searches import Search
 from training.finish import FinishedRun, choose_weights, finish_run, held_out_searches
 from training.improvement import measure_start
 from training.interruption import DivergenceWatch, TrainingStopped, stop_signals

@@ -19,8 +19,8 @@ from training.datasets.protocols import limit_identities
 from training.datasets.record import CropRecord, Dataset
 from training.evaluation.embedding import embed_search, spaced
 from training.evaluation.pair_scores import computed_scores
-from training.evaluation.protocols import Search, across_cameras, camera_name, held_out_people
 from training.evaluation.ranking import rank_queries
+from training.evaluation.searches import Search, across_cameras, camera_name, held_out_people
 from training.networks import TrainedNetworks, reestimate_batch_norm
 from training.recipe import Recipe
 from training.run import Run

@@ -223,7 +223,7 @@ def test_a_verdict_is_an_interval_of_probability(served, gallery, scoring):
         assert [place for _, place in falling] == sorted(place for _, place in falling)
 
 
-def test_a_pair_judged_by_a_gallery_has_the_thresholds_of_a_usual_search(served, gallery):
+def test_a_pair_judged_by_a_gallery_has_the_thresholds_of_a_standard_search(served, gallery):
     fitted(served, fill(served, gallery))
     frozen = change(served, gallery, calibration="frozen")
 

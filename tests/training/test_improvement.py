@@ -16,7 +16,7 @@ from training.datasets.synthetic import draw_people
 from training.evaluation.calibration import calibrate_searches
 from training.evaluation.embedding import embed_search
 from training.evaluation.pair_scores import SearchScores, computed_scores
-from training.evaluation.protocols import Search, across_cameras
+from training.evaluation.searches import Search, across_cameras
 from training.improvement import improvement_on_start, measure_start, refuse_if_worse
 from training.quality import Answers, Quality, measure
 from training.recipe import Recipe, read_recipe

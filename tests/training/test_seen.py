@@ -13,7 +13,7 @@ from model.provenance import (
     WeightSource,
 )
 from training.datasets.record import CropRecord, Dataset
-from training.evaluation.protocols import whole_set
+from training.evaluation.searches import whole_set
 from training.provenance import MOST_FINGERPRINTS, fingerprints_of, joined_fingerprints
 from training.seen import (
     Candidate,

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from model.calibration import Calibration
     from training.datasets.record import Dataset
     from training.evaluation.embedding import SearchFeatures
-    from training.evaluation.protocols import Search
+    from training.evaluation.searches import Search
 
 GALLERY_SIZES = (100, 1_000, 10_000)
 SHOWN = ("far_1e-2", "far_1e-3")

@@ -219,7 +219,7 @@ def _protocol(
 ) -> None:
     """Every set by the artefact that has not seen it; JSON where there is no console."""
     from model.artefact import load_artefact, shipped_artefacts
-    from training.commands.protocol_rendering import render_protocol
+    from training.commands.rendering import render_protocol
     from training.datasets.protocols import PROTOCOLS
     from training.evaluation.evaluate import evaluate as measure
     from training.evaluation.protocol_report import run_protocol

@@ -1,7 +1,8 @@
 """Where an embedder looks: activation maps of its stages over crops (GMN's Figure 4, MSFL's 3, 4).
 
 A map is the sum over channels of |activation|, divided by its length over the positions, as
-attention transfer has it (Zagoruyko and Komodakis, ICLR 2017); MSFL's fused scales have theirs too.
+attention transfer has it (Zagoruyko and Komodakis, ICLR 2017); MSFL's scales have theirs before
+and after they are fused.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ def choose_crops(dataset: Dataset, crops: int = CROPS) -> list[CropRecord]:
 
 @torch.inference_mode()
 def stage_maps(embedder: Embedder, batch: torch.Tensor) -> dict[str, torch.Tensor]:
-    """The map of every stage, and of every scale that MSFL fuses.
+    """The map of every stage C_i, and of every scale P_i of MSFL before and after it is fused.
 
     Args:
         embedder: in evaluation mode.
@@ -56,14 +57,16 @@ def stage_maps(embedder: Embedder, batch: torch.Tensor) -> dict[str, torch.Tenso
     """
     outputs = embedder.features(batch, stages=STAGES).stages
     named = {f"stage {stage}": maps for stage, maps in zip(STAGES, outputs, strict=True)}
-    multiscale = embedder.config.multiscale
-    if multiscale is not None:
-        fused = embedder.multiscale.pyramid(outputs)
+    config = embedder.config.multiscale
+    if config is not None:
+        parts = embedder.multiscale
         # The paper counts scales from the stem: its P2 belongs to stage 1.
-        named |= {
-            f"P{stage + 1} fused": maps
-            for stage, maps in zip(multiscale.stages, fused, strict=True)
-        }
+        names = [f"P{stage + 1}" for stage in config.stages]
+        if config.csip:
+            named |= zip(names, parts.scales(outputs), strict=True)
+        if config.msff:
+            fused = [f"{name} fused" for name in names]
+            named |= zip(fused, parts.pyramid(outputs), strict=True)
     return {name: _normalised(maps) for name, maps in named.items()}
 
 

@@ -18,7 +18,7 @@ from model.feature_file import read_features
 from model.preprocessing import Preprocessing
 from model.problems import InputProblem
 from training.datasets.record import CropRecord
-from training.evaluation.protocols import Search
+from training.evaluation.searches import Search
 
 BATCH_SIZE = 64
 DECODING_THREADS = 4

@@ -24,8 +24,6 @@ from training.evaluation.evaluate_search import evaluate_search, needs_metric_ne
 from training.evaluation.multi_shot import Pooling
 from training.evaluation.peers import Peer
 from training.evaluation.premise import measure_premise, sample_couples
-from training.evaluation.protocols import Search, held_out_people
-from training.evaluation.random_splits import usual_search
 from training.evaluation.report import SearchPictures, picture_rank_lists
 from training.evaluation.results import (
     CostResult,
@@ -33,6 +31,7 @@ from training.evaluation.results import (
     EvaluationReport,
     PremiseResult,
 )
+from training.evaluation.searches import Search, held_out_people, standard_search
 
 
 @dataclass(frozen=True)
@@ -185,7 +184,7 @@ def _search(artefact: Artefact, dataset: Dataset, settings: EvaluationSettings) 
     fewer = limit_test_identities(dataset, settings.people, held_out if settings.held_out else None)
     if settings.held_out:
         return held_out_people(fewer, held_out)
-    return usual_search(fewer, settings.people)
+    return standard_search(fewer, settings.people)
 
 
 def _domain_gap(

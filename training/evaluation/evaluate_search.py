@@ -16,7 +16,6 @@ from training.evaluation.embedding import (
     SearchFeatures,
     embed_search,
 )
-from training.evaluation.half_enrolled import half_enrolled
 from training.evaluation.k_reciprocal import k_reciprocal_rows
 from training.evaluation.measuring import (
     by_depth,
@@ -27,9 +26,9 @@ from training.evaluation.measuring import (
     rows_of_split,
 )
 from training.evaluation.multi_shot import Pooling, multi_shot_result
+from training.evaluation.open_set import half_enrolled
 from training.evaluation.pair_scores import SearchScores, open_scores
 from training.evaluation.peers import Peer
-from training.evaluation.protocols import RandomSplit, Search
 from training.evaluation.query_values import query_values
 from training.evaluation.rank_lists import rank_lists
 from training.evaluation.ranking import QueryMetrics, ScoreRows
@@ -41,6 +40,7 @@ from training.evaluation.results import (
     ScoringResult,
 )
 from training.evaluation.scoring import cosine_rows
+from training.evaluation.searches import RandomSplit, Search
 from training.seen import seen_people
 
 RE_RANKED = "k_reciprocal"

@@ -8,13 +8,17 @@ import numpy as np
 
 from model.calibration import ScoringCalibration
 from training.evaluation.distributions import expected_calibration_error, score_distribution
-from training.evaluation.half_enrolled import half_enrolled
 from training.evaluation.intervals import Estimate, mean_intervals
-from training.evaluation.open_set import detection_curve, operating_points, search_extremes
-from training.evaluation.protocols import RandomSplit, Search
+from training.evaluation.open_set import (
+    detection_curve,
+    half_enrolled,
+    operating_points,
+    search_extremes,
+)
 from training.evaluation.ranking import PairLabels, QueryMetrics, ScoreRows, rank_queries
 from training.evaluation.results import DepthResult, ScoringResult
 from training.evaluation.scoring import reranked_rows
+from training.evaluation.searches import RandomSplit, Search
 from training.evaluation.verification import true_accept_rates
 
 RERANK_DEPTHS = (10, 20, 50, 100, 200, 500, 1000)

@@ -13,6 +13,8 @@ from itertools import combinations
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from sklearn.manifold import TSNE
+from threadpoolctl import threadpool_limits
 
 from model.artefact import Artefact
 from model.metric_network import MetricNetworkConfig, PairFeatureKind, pair_features
@@ -26,8 +28,6 @@ from training.evaluation.domain_gap import (
 )
 from training.evaluation.embedding import Progress, embed_records
 from training.evaluation.intervals import mean_interval
-from training.evaluation.projection import project
-from training.evaluation.protocols import camera_name
 from training.evaluation.results import (
     DomainGap,
     PremiseResult,
@@ -35,8 +35,9 @@ from training.evaluation.results import (
     SpaceGap,
 )
 from training.evaluation.scoring import unit_length
+from training.evaluation.searches import camera_name
 
-COUPLES = 75
+COUPLES, PERPLEXITY = 75, 30.0
 FEWEST_COUPLES = 10
 INSTANCES, PAIRS = "instance", "pair"
 GENUINE = (True, True, False, False)
@@ -194,3 +195,29 @@ def _projection(name: str, space: Mapping[str, NDArray[np.float32]], seed: int) 
         },
         genuine=list(GENUINE) * (len(parts[0]) // 4) if name == PAIRS else [],
     )
+
+
+def project(features: NDArray[np.float32], seed: int = 0) -> NDArray[np.float32]:
+    """t-SNE (van der Maaten and Hinton, JMLR 2008) from its PCA; one seed, one picture.
+
+    Args:
+        features: `(n, d)`, four at least; a few thousand take seconds.
+        seed: of what is random in it.
+
+    Returns:
+        Points `(n, 2)`, centred, the farthest coordinate at 1.
+
+    Raises:
+        InputProblem: with too few features.
+    """
+    if len(features) < 4:
+        raise InputProblem(f"a t-SNE needs four features or more; got {len(features)}")
+    # Threads would add up the same forces in an order of their own each time.
+    with threadpool_limits(limits=1):
+        points = TSNE(
+            perplexity=min(PERPLEXITY, (len(features) - 1) / 3),
+            init="pca",
+            random_state=seed,
+        ).fit_transform(features)
+    points = points - points.mean(axis=0)
+    return np.asarray(points / max(float(np.abs(points).max()), 1e-12), dtype=np.float32)

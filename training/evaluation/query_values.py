@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from model.problems import InputProblem
 from training.datasets.record import CropRecord
 from training.evaluation.files import replacing
-from training.evaluation.protocols import Search
 from training.evaluation.ranking import QueryMetrics
+from training.evaluation.searches import Search
 
 FILE_NAME = "queries.npz"
 DIGEST, IDENTITIES = "search", "identities"

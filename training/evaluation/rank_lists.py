@@ -7,9 +7,9 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from training.evaluation.protocols import Search
 from training.evaluation.ranking import PairLabels, QueryMetrics, ScoreRows
 from training.evaluation.results import RankedCrop, RankList
+from training.evaluation.searches import Search
 
 QUERIES = 8
 DEPTH = 10

@@ -23,10 +23,10 @@ from training.evaluation.protocol_report import (
     metric_tables,
     table_beside_papers,
 )
-from training.evaluation.protocols import Search
 from training.evaluation.query_values import FILE_NAME as QUERY_VALUES
 from training.evaluation.query_values import write_query_values
 from training.evaluation.results import DatasetResult, EvaluationReport, RankList
+from training.evaluation.searches import Search
 from training.evaluation.tables import Table, difference
 from training.evaluation.training_log import FILE_NAME as TRAINING_LOG
 from training.evaluation.training_log import TrainingLog, read_training_log

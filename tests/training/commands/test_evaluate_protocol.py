@@ -15,7 +15,7 @@ from model.artefact import load_artefact, save_artefact
 from model.problems import InputProblem
 from model.provenance import TrainingData
 from training.commands.evaluate import ProtocolName, evaluate
-from training.commands.protocol_rendering import render_protocol
+from training.commands.rendering import render_protocol
 from training.evaluation.protocol_report import ProtocolReport, published_rows
 from training.evaluation.report import protocol_page
 from training.recipe import RECIPES

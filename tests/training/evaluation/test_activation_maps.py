@@ -32,11 +32,20 @@ def test_a_map_is_the_sum_over_channels_of_unit_length():
     assert torch.allclose(maps["stage 4"], expected, atol=1e-5)
 
 
-def test_fused_scales_have_maps_of_their_own():
-    scales = MultiscaleConfig(stages=(2, 3, 4), channels=16)
+@pytest.mark.parametrize(
+    ("csip", "msff", "names"),
+    [
+        (True, True, ["P3", "P4", "P5", "P3 fused", "P4 fused", "P5 fused"]),
+        (True, False, ["P3", "P4", "P5"]),
+        (False, True, ["P3 fused", "P4 fused", "P5 fused"]),
+        (False, False, []),
+    ],
+)
+def test_scales_have_maps_of_their_own_before_and_after_they_are_fused(csip, msff, names):
+    scales = MultiscaleConfig(stages=(2, 3, 4), channels=16, csip=csip, msff=msff)
     config = EmbedderConfig(backbone="resnet18", pooling="average", multiscale=scales)
     maps = stage_maps(Embedder(config).eval(), torch.randn(1, 3, 64, 32))
-    assert list(maps)[4:] == ["P3 fused", "P4 fused", "P5 fused"]
+    assert list(maps)[4:] == names
     assert all(
         values.flatten(1).norm(dim=1).item() == pytest.approx(1, abs=1e-4)
         for values in maps.values()

@@ -8,7 +8,7 @@ from training.evaluation.domain_gap import (
     halves,
     maximum_mean_discrepancy,
 )
-from training.evaluation.projection import project
+from training.evaluation.premise import project
 
 
 def domain(groups: int, seed: int, shift: float = 0.0) -> np.ndarray:

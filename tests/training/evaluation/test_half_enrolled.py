@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from training.evaluation.half_enrolled import half_enrolled
+from training.evaluation.open_set import half_enrolled
 from training.evaluation.ranking import PairLabels, integer_labels
 
 

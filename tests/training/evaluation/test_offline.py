@@ -235,7 +235,7 @@ def test_a_damaged_shard_is_named(records, tmp_path) -> None:
 
 def test_features_of_a_crop_that_has_none_are_asked_for_by_name(tiny_artefact, tmp_path) -> None:
     from training.datasets.registry import read_dataset
-    from training.evaluation.random_splits import usual_search
+    from training.evaluation.searches import standard_search
 
     artefact = load_artefact(tiny_artefact)
     made_by = artefact.description.embedding_fingerprint
@@ -244,4 +244,4 @@ def test_features_of_a_crop_that_has_none_are_asked_for_by_name(tiny_artefact, t
     embed_to_file(own, dataset.records[1:], tmp_path / "few.npz", no_bar)
     stored = stored_features([tmp_path / "few.npz"], artefact)
     with pytest.raises(InputProblem, match=rf"few\.npz: .* such as {dataset.records[0].source};"):
-        stored(usual_search(dataset))
+        stored(standard_search(dataset))

@@ -5,7 +5,6 @@ import pytest
 
 from model.problems import InputProblem
 from training.datasets.record import CropRecord
-from training.evaluation.protocols import Search
 from training.evaluation.query_values import (
     query_values,
     read_query_values,
@@ -14,6 +13,7 @@ from training.evaluation.query_values import (
 )
 from training.evaluation.rank_lists import rank_lists
 from training.evaluation.ranking import rank_queries
+from training.evaluation.searches import Search
 
 
 def crops(camera: str, *identities: str, folder: str = "/data/set") -> tuple[CropRecord, ...]:

@@ -13,9 +13,8 @@ from training.evaluation.measuring import (
     rank_search,
     rows_of_split,
 )
-from training.evaluation.protocols import Search
-from training.evaluation.random_splits import search_in_random_splits, usual_search
 from training.evaluation.ranking import QueryMetrics, rank_queries
+from training.evaluation.searches import Search, search_in_random_splits, standard_search
 
 
 def crop(identity: str, camera: str, split: str | None = None, shot: int = 0) -> CropRecord:
@@ -87,23 +86,23 @@ def test_the_sets_own_query_and_gallery_sides_are_kept():
 
 def test_a_set_with_too_few_people_is_refused():
     with pytest.raises(InputProblem, match="8 people are on both sides, and a split draws 316"):
-        usual_search(two_cameras())
+        standard_search(two_cameras())
 
 
 def test_fewer_people_are_searched_for_in_each_split_and_the_splits_stay_different():
     records = [crop(f"{person:03d}", camera) for camera in "ab" for person in range(632)]
     viper = limit_test_identities(Dataset("viper", "viper:x", "", tuple(records)), 250)
-    search = usual_search(viper, 250)
+    search = standard_search(viper, 250)
     assert search.protocol == "10 random splits of 250 people, averaged"
     drawn = [people(search, split.queries, "queries") for split in search.splits]
     assert {len(own) for own in drawn} == {250}
     assert len(set(map(frozenset, drawn))) == 10
-    whole = usual_search(viper)
+    whole = standard_search(viper)
     assert all(
         own < people(whole, split.queries, "queries")
         for own, split in zip(drawn, whole.splits, strict=True)
     )
-    assert usual_search(viper, 400).protocol == whole.protocol
+    assert standard_search(viper, 400).protocol == whole.protocol
 
 
 def test_figures_of_the_splits_are_pooled():

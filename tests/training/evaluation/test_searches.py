@@ -3,7 +3,7 @@ import pytest
 from model.problems import InputProblem
 from training.datasets.protocols import is_held_out
 from training.datasets.record import CropRecord, Dataset
-from training.evaluation.protocols import held_out_people, whole_set
+from training.evaluation.searches import held_out_people, whole_set
 
 
 def dataset(*crops: tuple[str, str, str | None]) -> Dataset:
