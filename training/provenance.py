@@ -15,12 +15,7 @@ import numpy as np
 
 from model.artefact import load_artefact, resolve_artefact
 from model.problems import InputProblem
-from model.provenance import (
-    Provenance,
-    TrainingData,
-    TrainingFingerprints,
-    WeightSource,
-)
+from model.provenance import Provenance, TrainingData, TrainingFingerprints, WeightSource
 from model.timm_backbones import PREFIX
 from training.backbone_weights import timm_weights
 from training.datasets.record import CropRecord, Dataset
@@ -59,22 +54,7 @@ def describe_training(
         found = {crop_fingerprint(record) for record in own}
         crops |= found
         people |= person_fingerprints(dataset, {record.identity for record in own}).keys()
-        data.append(
-            TrainingData(
-                name=dataset.name,
-                # A spec does not always state which version of a set was read.
-                spec=without_folders(dataset.spec)
-                + (f" ({dataset.version})" if dataset.version else ""),
-                terms=dataset.terms,
-                crops=len(own),
-                identities=len({record.identity for record in own}),
-                cameras=len({(record.domain, record.camera) for record in own}),
-                splits=dataset.training_splits
-                or tuple(sorted({record.split for record in own if record.split}))
-                or None,
-                fingerprints=len(found),
-            )
-        )
+        data.append(_training_data(dataset, own, len(found)))
     stored = recipe.model_dump(mode="json")
     # The folder of a file is of one machine; its name is kept.
     stored["initial_weights"] = Path(recipe.initial_weights).name
@@ -94,6 +74,24 @@ def describe_training(
         sources=sources,
     )
     return provenance, joined_fingerprints([fingerprints_of(crops, people), *inherited])
+
+
+def _training_data(
+    dataset: Dataset, records: Sequence[CropRecord], fingerprints: int
+) -> TrainingData:
+    # A spec does not always state which version of a set was read.
+    version = f" ({dataset.version})" if dataset.version else ""
+    splits = tuple(sorted({record.split for record in records if record.split}))
+    return TrainingData(
+        name=dataset.name,
+        spec=without_folders(dataset.spec) + version,
+        terms=dataset.terms,
+        crops=len(records),
+        identities=len({record.identity for record in records}),
+        cameras=len({(record.domain, record.camera) for record in records}),
+        splits=dataset.training_splits or splits or None,
+        fingerprints=fingerprints,
+    )
 
 
 def weight_sources(
