@@ -60,12 +60,18 @@ class Layout:
         found = []
         for folder, stated in self.folders.items():
             for file in image_files(root / folder):
-                parts = {**stated, **matched_name(file, self.file_name, self.form)}
+                parts = {**stated, **self._parts(file)}
                 identity, camera = self.label(parts)
                 split = parts.get("split")
                 if split in (None, "gallery") or identity not in not_people:
                     found.append(crop_in_file(file, dataset, identity, camera, split))
         return found
+
+    def _parts(self, file: Path) -> Parts:
+        match = self.file_name.fullmatch(_with_one_suffix(file))
+        if match is None:
+            raise DatasetProblem(f"{file}: the name is not {self.form}; rename or remove the file")
+        return {name: part for name, part in match.groupdict().items() if part is not None}
 
     def fits(self, path: Path) -> bool:
         """Whether the first image of some folder is named so."""
@@ -135,25 +141,7 @@ def listed(folder: Path) -> list[Path]:
         ) from error
 
 
-def matched_name(file: Path, pattern: re.Pattern[str], form: str) -> dict[str, str]:
-    """The parts of a file's name; a suffix given twice counts once.
-
-    Market-1501 as published holds 24 files like `1488_c1s6_023021_00.jpg.jpg`.
-
-    Args:
-        file: an image of the data set.
-        pattern: what the whole name must match.
-        form: the same for people, such as `IIIIKKK.png`.
-
-    Raises:
-        DatasetProblem: naming the file whose name does not match.
-    """
-    match = pattern.fullmatch(_with_one_suffix(file))
-    if match is None:
-        raise DatasetProblem(f"{file}: the name is not {form}; rename or remove the file")
-    return {name: part for name, part in match.groupdict().items() if part is not None}
-
-
 def _with_one_suffix(file: Path) -> str:
+    """The name; Market-1501 as published has 24 files like `1488_c1s6_023021_00.jpg.jpg`."""
     repeated = Path(file.stem).suffix.lower() == file.suffix.lower()
     return file.stem if repeated else file.name

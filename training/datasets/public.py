@@ -10,17 +10,10 @@ from typing import Any
 import numpy as np
 
 from training.datasets.archives import CUHK03NP, CUHK_PAGE, CUHK_TERMS, CUHKSYSU, read_mat
-from training.datasets.folders import (
-    THREE_FOLDERS,
-    Layout,
-    Parts,
-    descend,
-    image_files,
-    matched_name,
-)
+from training.datasets.folders import THREE_FOLDERS, Layout, Parts, descend
 from training.datasets.kind import DatasetKind, PublishedCount, RandomSplits, read_layout
 from training.datasets.msmt17 import MSMT17
-from training.datasets.record import Dataset, DatasetProblem, crop_in_file
+from training.datasets.record import Dataset, DatasetProblem
 
 JUNK = "-1"
 """A badly drawn box of some person: evaluation drops it, it counts neither for nor against."""
@@ -33,7 +26,12 @@ TWO_CAMERAS: dict[str, Parts] = {"cam_a": {"camera": "a"}, "cam_b": {"camera": "
 
 # Market-1501: three folders of files, one a split, and an archive of further distractors.
 
-FURTHER_DISTRACTOR = re.compile(r"(?P<identity>-1|0+)_(?P<camera>c[1-6]).*\.jpg")
+FURTHER_DISTRACTORS = Layout(
+    re.compile(r"(?P<identity>-1|0+)_(?P<camera>c[1-6]).*\.jpg"),
+    "like 0000_c1s1_000151_01.jpg, as the 500k distractors are named",
+    {"images": {"split": "gallery"}},
+    label=lambda of: (JUNK if of["identity"] == JUNK else DISTRACTOR, of["camera"]),
+)
 
 
 def _read_market1501(kind: DatasetKind, path: Path, distractors: str = "none") -> Dataset:
@@ -44,12 +42,7 @@ def _read_market1501(kind: DatasetKind, path: Path, distractors: str = "none") -
     dataset = read_layout(kind, path)
     if distractors == "none":
         return dataset
-    further = []
-    for file in image_files(path / "images"):
-        form = "like 0000_c1s1_000151_01.jpg, as the 500k distractors are named"
-        parts = matched_name(file, FURTHER_DISTRACTOR, form)
-        identity = JUNK if parts["identity"] == JUNK else DISTRACTOR
-        further.append(crop_in_file(file, kind.name, identity, parts["camera"], "gallery"))
+    further = FURTHER_DISTRACTORS.records(path, kind.name)
     return kind.dataset([*dataset.records, *further], "with the 500k distractors")
 
 
