@@ -38,8 +38,10 @@ def register_dataset(kind: DatasetKind) -> None:
     Raises:
         ValueError: where another kind has the name, or nothing states how to read it.
     """
-    if kind.layout is None and kind.read is read_layout:
-        raise ValueError(f"data set {kind.name}: give it a layout or a function that reads it")
+    if kind.read is read_layout and (kind.layout is None or kind.options):
+        raise ValueError(
+            f"data set {kind.name}: give it a function that reads it, or a layout and no options"
+        )
     if KINDS.setdefault(kind.name, kind) is not kind:
         raise ValueError(f"there is a data set {kind.name} already")
 

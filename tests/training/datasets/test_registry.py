@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -216,5 +217,6 @@ def test_an_installed_package_adds_a_data_set_with_options(
 def test_a_data_set_of_a_known_name_or_without_a_reader_is_refused() -> None:
     with pytest.raises(ValueError, match="there is a data set viper already"):
         register_dataset(DatasetKind("viper", "", "", "", layout=OUTSIDE.layout))
-    with pytest.raises(ValueError, match="gate: give it a layout or a function that reads it"):
-        register_dataset(DatasetKind("gate", "", "", ""))
+    for unread in (DatasetKind("gate", "", "", ""), replace(OUTSIDE, options={"light": ("day",)})):
+        with pytest.raises(ValueError, match="gate: give it a function that reads it, or a layout"):
+            register_dataset(unread)
