@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict
 from training.batches import worker_count
 from training.cost import embedder_cost, pair_cost
 from training.datasets.record import CropRecord
-from training.published import Published
+from training.papers import PaperRow, paper_rows
 from training.run import Run
 from training.step import TrainingStep, autocast_type
 
@@ -52,7 +52,7 @@ class Estimate(BaseModel):
         crops_in_epoch: how many of the crops an epoch shows; the next one shows others.
         single_crop_identities: people with one crop; they are left out.
         embedder, metric_network: their cost; M-Net's is for one pair.
-        published: rows of a paper with the costs that it reports, to stand beside.
+        published: rows of a paper on this recipe with the costs that it reports.
         seconds_per_step: the median of a few steps after a first one, whose memory is set up.
         seconds_to_read: for reading all crops once, or as often as they do not fit into memory.
         seconds: of the whole run, without the measurement at its end.
@@ -74,7 +74,7 @@ class Estimate(BaseModel):
     single_crop_identities: int
     embedder: NetworkCost
     metric_network: NetworkCost
-    published: tuple[Published, ...]
+    published: tuple[PaperRow, ...]
     seconds_per_step: float
     seconds_to_read: float
     seconds: float
@@ -124,7 +124,11 @@ def estimate_run(run: Run) -> Estimate:
         single_crop_identities=run.sampler.single_crop_identities,
         embedder=NetworkCost(**vars(embedder)),
         metric_network=NetworkCost(**vars(pair)),
-        published=tuple(row for row in recipe.published if row.parameters_millions is not None),
+        published=tuple(
+            row
+            for row in paper_rows()
+            if row.recipe == recipe.name and row.parameters_millions is not None
+        ),
         seconds_per_step=per_step,
         seconds_to_read=to_read,
         seconds=per_step * len(order) * epochs + to_read,

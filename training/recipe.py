@@ -24,7 +24,6 @@ from model.problems import InputProblem
 from model.timm_backbones import PREFIX
 from training.cost import embedder_cost
 from training.metric_start import can_start_at_cosine
-from training.published import Published
 from training.settings import (
     Augmentation,
     Distillation,
@@ -41,7 +40,7 @@ from training.start import sections_of
 TrainingPrecision = Precision | Literal["float16"]
 # What may differ between a run and its continuation, since no weight depends on it.
 INDECISIVE = {
-    *("name", "description", "terms", "published", "workers", "cache_megabytes", "refuse_worse"),
+    *("name", "description", "terms", "workers", "cache_megabytes", "refuse_worse"),
     *("log_every_steps", "checkpoint_every_steps", "validation"),
     *("initial_weights_data", "initial_weights_terms", "metric_fit"),
 }
@@ -79,7 +78,6 @@ class Recipe(Section):
         workers: threads that prepare batches ahead; 0 prepares each when it is needed. Null is 0
             on a CPU and, for a GPU, this process's share of the processors, 16 at most.
         cache_megabytes: memory for decoded crops.
-        published: figures of a paper for this recipe and the rows that one `--set` makes of it.
     """
 
     name: str
@@ -107,7 +105,6 @@ class Recipe(Section):
     cache_megabytes: int = Field(2048, ge=0)
     log_every_steps: int = Field(20, ge=1)
     checkpoint_every_steps: int = Field(200, ge=1)
-    published: tuple[Published, ...] = ()
 
     @property
     def decoded(self) -> Preprocessing:

@@ -8,13 +8,13 @@ from training.augmentation import cut_windows, draw_changes
 from training.batches import CropCache
 from training.cost import embedder_cost
 from training.datasets.synthetic import draw_people
-from training.evaluation.papers import published_rows
-from training.recipe import RECIPES, Recipe, read_recipe
+from training.papers import PaperRow, paper_rows, paper_tables
+from training.recipe import Recipe, read_recipe
 
 ROWS = [
-    pytest.param(path.stem, number, id=f"{path.stem} {row.row}")
-    for path in sorted(RECIPES.glob("*.toml"))
-    for number, row in enumerate(read_recipe(path.stem).published)
+    pytest.param(row, id=f"{table.name} {row.name}")
+    for table in paper_tables().values()
+    for row in table.rows
 ]
 
 
@@ -36,16 +36,16 @@ def test_the_regulariser_is_off_where_nobody_asked_for_it() -> None:
     assert read_recipe("gmn-r50").losses.gradient_regulariser.weight == 0
 
 
-@pytest.mark.parametrize(("name", "number"), ROWS)
-def test_every_published_row_is_a_recipe_or_one_setting_at_the_cost_it_reports(
-    name: str, number: int
+@pytest.mark.parametrize("row", ROWS)
+def test_every_row_of_the_papers_is_a_recipe_of_its_own_at_the_cost_it_reports(
+    row: PaperRow,
 ) -> None:
-    row = read_recipe(name).published[number]
-    recipe = read_recipe(name, [row.setting] if row.setting else [])
-    assert row.results
-    beside = [found.row for found in published_rows(recipe.model_dump(mode="json"))]
-    assert row.row in beside
-    assert len(beside) == 1 or not row.setting
+    recipe = row.resolved()
+    stored = recipe.model_dump(mode="json")
+    if row.figures:
+        beside = [own for own in paper_rows() if own.is_of(stored)]
+        same = (row.source, row.protocol, row.scoring)
+        assert [own for own in beside if (own.source, own.protocol, own.scoring) == same] == [row]
     if row.gflops is not None:
         cost = embedder_cost(recipe.embedder, recipe.preprocessing)
         assert cost.multiply_adds / 1e9 == pytest.approx(row.gflops, abs=0.1)

@@ -106,13 +106,6 @@ def test_the_cosine_schedule_ends_at_zero() -> None:
     assert learning_rate(settings, 35) == pytest.approx(settings.learning_rate / 2)
 
 
-@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.toml")), ids=lambda path: path.stem)
-def test_every_published_row_is_the_recipe_or_one_set(path: Path) -> None:
-    for row in read_recipe(path.stem).published:
-        changed = read_recipe(path.stem, [row.setting] if row.setting else [])
-        assert (changed == read_recipe(path.stem)) == (not row.setting)
-
-
 @pytest.mark.parametrize(
     ("recipe", "setting", "gmn", "perturbed", "pic"),
     [

@@ -63,7 +63,7 @@ def _cost_table(estimate: Estimate) -> Table:
     table.add_row("M-Net, a pair", *_cost(estimate.metric_network, 4))
     for row in estimate.published:
         flops = "–" if row.gflops is None else f"{row.gflops:g}"
-        table.add_row(f"reported: {escape(row.row)}", f"{row.parameters_millions:g} M", flops)
+        table.add_row(f"reported: {escape(row.name)}", f"{row.parameters_millions:g} M", flops)
     return table
 
 

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence, Set
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence, Set
 
 from model.provenance import Provenance
 from training.datasets.protocols import PROTOCOLS
 from training.evaluation.results import DatasetResult
-from training.evaluation.runs import deciding
 from training.evaluation.tables import Table
-from training.published import Published, PublishedResult
-from training.recipe import RECIPES, read_recipe
+from training.papers import PaperFigures, PaperRow, paper_rows
 
 Measured = tuple[str, Provenance, Sequence[DatasetResult]]
 """A model's name, where it comes from, and what was measured."""
@@ -19,36 +16,22 @@ Measured = tuple[str, Provenance, Sequence[DatasetResult]]
 
 def papers_table(models: Iterable[Measured]) -> Table:
     """A line for each figure that a paper reports of a model's own row; empty without any."""
-    rows = [
-        [name, row.row, *line, row.source]
-        for name, provenance, results in models
-        for row in published_rows(provenance.recipe)
-        for line in _lines(row, provenance, results)
-    ]
+    # Tables of one paper repeat rows: the same figure stands there once, with all its tables.
+    sources: dict[tuple[str, str, str, str], list[str]] = {}
+    names: dict[tuple[str, str, str, str], str] = {}
+    for model, provenance, results in models:
+        for row in paper_rows():
+            if row.is_of(provenance.recipe):
+                for line in _lines(row, provenance, results):
+                    names.setdefault((model, *line), row.name)
+                    sources.setdefault((model, *line), []).append(row.source)
     return Table(
         "mAP / Rank-1, %",
         ["model", "row of the paper", "test set", "paper", "this run", "source"],
-        rows,
+        [[line[0], names[line], *line[1:], "; ".join(own)] for line, own in sources.items()],
         "a paper's figure binds only at its own scale and on its own data",
         words=True,
     )
-
-
-def published_rows(recipe: Mapping[str, Any]) -> list[Published]:
-    """The rows of the shipped recipe of that name whose every setting is the recipe's.
-
-    Args:
-        recipe: resolved, as an artefact stores it.
-    """
-    name = str(recipe.get("name"))
-    if not (RECIPES / f"{name}.toml").is_file():
-        return []
-    return [row for row in read_recipe(name).published if _is_row(row, name, recipe)]
-
-
-def _is_row(row: Published, name: str, recipe: Mapping[str, Any]) -> bool:
-    made = read_recipe(name, [row.setting] if row.setting else [])
-    return deciding(made.model_dump(mode="json")) == deciding(recipe)
 
 
 def data_differences(
@@ -91,30 +74,25 @@ def people_differences(provenance: Provenance) -> list[str]:
 
 
 def _lines(
-    row: Published, provenance: Provenance, results: Sequence[DatasetResult]
-) -> list[list[str]]:
+    row: PaperRow, provenance: Provenance, results: Sequence[DatasetResult]
+) -> Iterator[tuple[str, str, str]]:
     """Test set, the paper's figures and the run's, for each set that the row's data test."""
     protocol = PROTOCOLS.get(row.protocol)
-    found = []
-    for name, figures in row.results.items():
+    for name, figures in row.figures.items():
         sources = set(protocol.sources) - {name} if protocol else {name}
         test_images = protocol is not None and protocol.test_images
-        if data_differences(row.row, sources, test_images, provenance):
+        if data_differences(row.name, sources, test_images, provenance):
             continue
-        ours = [_ours(own, figures) for own in results if own.name == name]
+        ours = [_ours(own, row.scoring, figures) for own in results if own.name == name]
         differences = people_differences(provenance) + _version_differences(figures, provenance)
-        reported = [figures.mean_average_precision, figures.rank_1]
-        found.append(
-            [
-                f"{name}, {figures.version}" if figures.version else name,
-                " / ".join(f"{figure:.1f}" for figure in reported if figure is not None),
-                "; ".join([*ours, *(f"trained {one}" for one in differences)]),
-            ]
+        yield (
+            f"{name}, {figures.version}" if figures.version else name,
+            str(figures),
+            "; ".join([*ours, *(f"trained {one}" for one in differences)]),
         )
-    return found
 
 
-def _version_differences(figures: PublishedResult, provenance: Provenance) -> list[str]:
+def _version_differences(figures: PaperFigures, provenance: Provenance) -> list[str]:
     """Training data that state another version of a set than the one of a paper's figure."""
     return [
         f"on {data.spec}, not on {figures.version}"
@@ -123,12 +101,11 @@ def _version_differences(figures: PublishedResult, provenance: Provenance) -> li
     ]
 
 
-def _ours(result: DatasetResult, figures: PublishedResult) -> str:
-    """Figures of two versions of a set do not compare."""
+def _ours(result: DatasetResult, scoring: str, figures: PaperFigures) -> str:
+    """Figures of two versions of a set, or of two rankings, do not compare."""
     if figures.version and result.version != figures.version:
         return f"measured on {result.version or 'another version'}, not on {figures.version}"
-    return ", ".join(
-        f"{name} {100 * scoring.metrics['mAP'].mean:.1f} / "
-        f"{100 * scoring.metrics['rank_1'].mean:.1f}"
-        for name, scoring in result.scorings.items()
-    )
+    if scoring not in result.scorings:
+        return f"not measured by {scoring}"
+    metrics = result.scorings[scoring].metrics
+    return f"{scoring} {100 * metrics['mAP'].mean:.1f} / {100 * metrics['rank_1'].mean:.1f}"

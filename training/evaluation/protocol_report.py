@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
@@ -18,31 +16,11 @@ from training.evaluation.query_values import QueryValues
 from training.evaluation.report_tables import METRICS
 from training.evaluation.results import EvaluationReport
 from training.evaluation.tables import Cell, Table, Value, difference, percent
+from training.papers import PaperRow, paper_rows
 from training.seen import Candidate, choose_unseen
 
-PUBLISHED = Path(__file__).with_name("published.toml")
 BASE, AVERAGE = "cosine", "average"
 Form = Callable[[Estimate], Cell]
-
-
-class PublishedFigures(BaseModel):
-    """A paper's mAP and Rank-1 on one test set, percent."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    mAP: float  # noqa: N815 - the field's name for it
-    rank_1: float
-
-
-class PublishedRow(BaseModel):
-    """One line of a paper's table; `results` are by test set, `average` over them."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    protocol: str
-    row: str
-    source: str
-    results: dict[str, PublishedFigures]
 
 
 class ProtocolReport(BaseModel):
@@ -67,7 +45,7 @@ class ProtocolReport(BaseModel):
     averages: dict[str, dict[str, Estimate]]
     differences: dict[str, dict[str, Estimate]]
     remarks: list[str]
-    published: list[PublishedRow]
+    published: list[PaperRow]
 
 
 def run_protocol(
@@ -119,15 +97,8 @@ def run_protocol(
             for candidate, dataset in zip(chosen, datasets, strict=True)
             for remark in _remarks(protocol, candidate, dataset)
         ],
-        published=published_rows(protocol.name),
+        published=[row for row in paper_rows() if row.protocol == protocol.name],
     )
-
-
-def published_rows(protocol: str) -> list[PublishedRow]:
-    """What papers report on a protocol."""
-    content = tomllib.loads(PUBLISHED.read_text(encoding="utf-8"))
-    rows = [PublishedRow.model_validate(row) for row in content["row"]]
-    return [row for row in rows if row.protocol == protocol]
 
 
 def metric_tables(report: ProtocolReport) -> list[Table]:
@@ -164,7 +135,7 @@ def table_beside_papers(report: ProtocolReport) -> Table:
     """This run's rankings and differences on every set, and below them papers' figures."""
     results = [result for own in report.reports for result in own.datasets]
     names = [result.name for result in results]
-    others = {name for row in report.published for name in row.results} - {*names, AVERAGE}
+    others = {name for row in report.published for name in row.figures} - {*names, AVERAGE}
     columns = [*names, *sorted(others), AVERAGE]
 
     def row(name: str, sets: Sequence[Mapping[str, Estimate]], form: Form) -> list[Value]:
@@ -184,10 +155,8 @@ def table_beside_papers(report: ProtocolReport) -> Table:
         for name, average in report.differences.items()
     ]
     for paper in report.published:
-        known = (paper.results.get(name) for name in columns)
-        rows.append(
-            [paper.row, *(f"{own.mAP:.1f} / {own.rank_1:.1f}" if own else None for own in known)]
-        )
+        known = (paper.figures.get(name) for name in columns)
+        rows.append([f"{paper.name}, paper", *(str(own) if own else None for own in known)])
     cited = "; ".join(dict.fromkeys(row.source for row in report.published))
     note = "intervals are mAP's" + (f"; papers' rows: {cited}" if cited else "")
     return Table("mAP / Rank-1, %", ["", *columns], rows, note)

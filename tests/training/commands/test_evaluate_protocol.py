@@ -16,9 +16,9 @@ from model.problems import InputProblem
 from model.provenance import TrainingData
 from training.commands.evaluate import ProtocolName, evaluate
 from training.commands.rendering import render_protocol
-from training.evaluation.protocol_report import ProtocolReport, published_rows
+from training.evaluation.protocol_report import ProtocolReport
 from training.evaluation.report import protocol_page
-from training.recipe import RECIPES
+from training.papers import paper_tables
 
 
 @pytest.fixture(scope="module")
@@ -198,7 +198,7 @@ def test_a_protocols_table_is_printed(runs, manifests):
 
 def test_papers_figures_stand_beside_this_runs(report):
     found = ProtocolReport.model_validate(report[0])
-    beside = found.model_copy(update={"protocol": "P2", "published": published_rows("P2")})
+    beside = found.model_copy(update={"protocol": "P2", "published": paper_tables()["gmn/P2"].rows})
     page = protocol_page(beside)
     assert "46.6 / 60.0" in page
     assert "72.3 / 87.1" in page
@@ -206,15 +206,3 @@ def test_papers_figures_stand_beside_this_runs(report):
     printed = io.StringIO()
     render_protocol(beside, Console(file=printed, width=200), None)
     assert "46.6 / 60.0" in printed.getvalue()
-
-
-@pytest.mark.parametrize("protocol", ["P1", "P2", "P3"])
-def test_papers_figures_are_those_that_the_recipes_name(protocol):
-    import tomllib
-
-    recipe = tomllib.loads((RECIPES / "gmn-r50.toml").read_text())
-    (row,) = [row for row in recipe["published"] if f"protocol {protocol}" in row["row"]]
-    (ours,) = [row for row in published_rows(protocol) if row.row == "GMN"]
-    for name, figures in row["results"].items():
-        assert ours.results[name].mAP == figures["mean_average_precision"]
-        assert ours.results[name].rank_1 == figures["rank_1"]
