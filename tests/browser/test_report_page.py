@@ -4,7 +4,7 @@ import csv
 from typing import Any
 
 from tests.conftest import draw_crops
-from training.commands.evaluate import MultiShot, evaluate
+from training.commands.evaluate import evaluate
 from training.commands.report import report
 
 
@@ -16,7 +16,7 @@ def test_no_table_is_cut_off_on_a_page_of_1280_pixels(browser: Any, tiny_artefac
         csv.writer(file).writerows([("path", "identity", "camera"), *rows])
     data, out = [f"manifest:{tmp_path}/people.csv"], tmp_path / "page"
     scorings = "cosine,mnet,fused,k_reciprocal"
-    evaluate([str(tiny_artefact)], data, scoring=scorings, multi_shot=MultiShot.MEAN, out=out)
+    evaluate([str(tiny_artefact)], data, scoring=scorings, multi_shot="mean", out=out)
     report([f"first={out}", f"second={out}"], out=tmp_path / "compared")
     page = browser.new_page(viewport={"width": 1280, "height": 900})
     for place in (out, tmp_path / "compared"):

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -21,29 +20,7 @@ if TYPE_CHECKING:
     from training.seen import Candidate
 
 
-class Split(StrEnum):
-    """Which people of a data set are searched for."""
-
-    ALL = "all"
-    HELD_OUT = "held-out"
-
-
-class ProtocolName(StrEnum):
-    """Which sets are tested, by which artefact."""
-
-    SINGLE = "single"
-    LODO = "lodo"
-    P1 = "P1"
-    P2 = "P2"
-    P3 = "P3"
-
-
-class MultiShot(StrEnum):
-    """How the scores of a query's crops become one."""
-
-    MEAN = "mean"
-    MAX = "max"
-
+ProtocolName = Literal["single", "lodo", "P1", "P2", "P3"]
 
 ArtefactNames = Annotated[
     list[str],
@@ -65,7 +42,7 @@ Protocol = Annotated[
     ),
 ]
 SplitOption = Annotated[
-    Split,
+    Literal["all", "held-out"],
     typer.Option(help="All people, or those that the artefact's training held out."),
 ]
 Scorings = Annotated[
@@ -77,7 +54,7 @@ Scorings = Annotated[
     ),
 ]
 Pooling = Annotated[
-    MultiShot | None,
+    Literal["mean", "max"] | None,
     typer.Option(
         help="Measure all crops of a person under one camera as one query, too: the mean or "
         "the highest of their scores (cosine: their mean feature).",
@@ -128,8 +105,8 @@ Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 def evaluate(
     artefacts: ArtefactNames,
     data: DataSpecs,
-    protocol: Protocol = ProtocolName.SINGLE,
-    split: SplitOption = Split.ALL,
+    protocol: Protocol = "single",
+    split: SplitOption = "all",
     scoring: Scorings = None,
     multi_shot: Pooling = None,
     peer: PeerFiles = None,
@@ -160,8 +137,8 @@ def evaluate(
 
     settings = EvaluationSettings(
         scorings=None if scoring is None else _scorings(scoring),
-        held_out=split is Split.HELD_OUT,
-        multi_shot=multi_shot.value if multi_shot else None,
+        held_out=split == "held-out",
+        multi_shot=multi_shot,
         peers=[Peer(file) for file in peer or []],
         premise=premise,
         page=out is not None,
@@ -175,7 +152,7 @@ def evaluate(
         make_folder(out)
     datasets = read_datasets(data)
     console = None if as_json else Console()
-    if protocol is not ProtocolName.SINGLE:
+    if protocol != "single":
         _protocol(settings, protocol, files, datasets, out, console)
         return
     if len(files) > 1:
@@ -234,7 +211,7 @@ def _protocol(
     if settings.held_out:
         raise InputProblem(
             f"--protocol {name}: measures people that an artefact has never seen; leave out "
-            f"--split {Split.HELD_OUT}"
+            "--split held-out"
         )
     loaded = {named: load_artefact(file) for named, file in files.items()}
     candidates = [
@@ -251,7 +228,7 @@ def _protocol(
         pictures.extend(own)
         return report
 
-    report = run_protocol(PROTOCOLS[name.value], candidates, datasets, measure_one)
+    report = run_protocol(PROTOCOLS[name], candidates, datasets, measure_one)
     if out is not None:
         write_protocol_report(out, report, pictures)
     if console is None:
