@@ -1,8 +1,8 @@
 """M-Net: pair features to the two logits "different" and "same", and the scores of many pairs.
 
-The sample-pair feature of GMN is f_sp(p, q) = d·(z_p − z_q)⊙(z_p − z_q) with z = f/‖f‖₂. The paper
-writes the square on f itself. Unit length makes features comparable across domains; the factor d
-brings the entries near 1, so that a BatchNorm's eps does not swallow them.
+The sample-pair feature of GMN is f_sp(p, q) = (f_p − f_q)⊙(f_p − f_q), here `raw`. The default is
+d·(z_p − z_q)⊙(z_p − z_q) with z = f/‖f‖₂: unit length makes features comparable across domains, and
+the factor d brings the entries near 1, so that a BatchNorm's eps does not swallow them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch.nn import functional
 from model.problems import InputProblem
 from model.stored import Stored
 
-PairFeatureKind = Literal["square", "abs"]
+PairFeatureKind = Literal["square", "abs", "raw"]
 # On a CPU the buffers stay in each core's cache; a GPU needs this much work at once.
 PAIRS_PER_THREAD, PAIRS_ON_GPU = 512, 32_768
 QUERIES_PER_CHUNK = 16
@@ -29,30 +29,40 @@ def unit_features(features: torch.Tensor) -> torch.Tensor:
     return functional.normalize(features.float(), dim=-1)
 
 
+def comparable_features(features: torch.Tensor, kind: PairFeatureKind) -> torch.Tensor:
+    """What a kind's pair features are formed of, `(…, d)` float32: z, or f itself for `raw`."""
+    return features.float() if kind == "raw" else unit_features(features)
+
+
+def pair_factor(kind: PairFeatureKind, dimension: int) -> float:
+    """By how much a pair feature is larger than the square or absolute value of a difference."""
+    return {"square": float(dimension), "abs": math.sqrt(dimension), "raw": 1.0}[kind]
+
+
 def pair_features(
     first: torch.Tensor, second: torch.Tensor, kind: PairFeatureKind = "square"
 ) -> torch.Tensor:
-    """Pair features `(…, d)` float32 of unit features that broadcast against each other.
+    """Pair features `(…, d)` float32 of comparable features that broadcast against each other.
 
-    `square` is d·(z_p − z_q)², `abs` is √d·|z_p − z_q| ("Squ" and "Abs" of Figure 3).
+    `square` is d·(z_p − z_q)², `abs` is √d·|z_p − z_q| ("Squ" and "Abs" of Figure 3), `raw` is
+    (f_p − f_q)², as the paper writes it.
     """
     difference = first - second
-    dimension = difference.shape[-1]
-    if kind == "square":
-        return difference.square() * dimension
-    return difference.abs() * math.sqrt(dimension)
+    size = difference.abs() if kind == "abs" else difference.square()
+    return size * pair_factor(kind, difference.shape[-1])
 
 
 class MetricNetworkConfig(Stored):
     """M-Net's architecture, as stored in an artefact.
 
     Attributes:
-        layers: `two` is Linear d→hidden, BatchNorm, ReLU, Linear hidden→2; `linear` is Linear d→2.
+        layers: `two` is Linear d→hidden, BatchNorm, ReLU, Linear hidden→2; `linear` is Linear d→2,
+            and `bn-linear` BatchNorm and Linear d→2.
         hidden: width of the hidden layer.
         dropout: probability of DP, the dropout-based perturbation of pair features.
     """
 
-    layers: Literal["two", "linear"] = "two"
+    layers: Literal["two", "linear", "bn-linear"] = "two"
     hidden: int = Field(512, ge=1)
     pair_feature: PairFeatureKind = "square"
     dropout: float = Field(0.5, ge=0.0, lt=1.0)
@@ -70,18 +80,26 @@ class MetricNetwork(nn.Module):
         self.dimension = dimension
         self.config = config
         self.perturbing = False
-        if config.layers == "linear":
-            self.classifier = nn.Sequential(nn.Linear(dimension, 2))
-        else:
-            self.classifier = nn.Sequential(
-                nn.Linear(dimension, config.hidden),
-                nn.BatchNorm1d(config.hidden),
-                nn.ReLU(inplace=True),
-                nn.Linear(config.hidden, 2),
-            )
+        match config.layers:
+            case "linear":
+                layers: list[nn.Module] = [nn.Linear(dimension, 2)]
+            case "bn-linear":
+                layers = [nn.BatchNorm1d(dimension), nn.Linear(dimension, 2)]
+            case "two":
+                layers = [
+                    nn.Linear(dimension, config.hidden),
+                    nn.BatchNorm1d(config.hidden),
+                    nn.ReLU(inplace=True),
+                    nn.Linear(config.hidden, 2),
+                ]
+        self.classifier = nn.Sequential(*layers)
+
+    def comparable(self, features: torch.Tensor) -> torch.Tensor:
+        """What `pair_features` takes, of features `(…, d)`: of unit length, but for `raw`."""
+        return comparable_features(features, self.config.pair_feature)
 
     def pair_features(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-        """Pair features `(…, d)` of the kind this network was built for, of unit features."""
+        """Pair features `(…, d)` of the kind this network was built for, of comparable ones."""
         return pair_features(first, second, self.config.pair_feature)
 
     def forward(self, pairs: torch.Tensor) -> torch.Tensor:
@@ -112,9 +130,9 @@ class PairScorer:
     vector, and three elementwise passes over buffers that all chunks share.
 
     Attributes:
-        square: whether pairs are compared by squares of differences, else by absolute values.
-        kernel: `(d, hidden)`, of squares or absolute values of differences of unit features; None
-            for a linear M-Net.
+        kind: of the pair feature.
+        kernel: `(d, hidden)`, of squares or absolute values of differences of comparable features;
+            None for a linear M-Net.
         negative_shift: `(hidden,)`; the hidden values are max(differences · kernel, shift).
         weights, bias: the score is hidden · weights + bias.
     """
@@ -135,10 +153,10 @@ class PairScorer:
                 "the metric network is in training mode; call .eval() before scoring"
             )
         self.dimension, self._dtype = metric_network.dimension, dtype
-        self.square = metric_network.config.pair_feature == "square"
+        self.kind = metric_network.config.pair_feature
         layers: list[Any] = list(metric_network.classifier)
         first, last = layers[0], layers[-1]
-        factor = self.dimension if self.square else math.sqrt(self.dimension)
+        factor = pair_factor(self.kind, self.dimension)
         weights = last.weight[1].double() - last.weight[0].double()
         bias = last.bias[1].double() - last.bias[0].double()
         self.kernel: torch.Tensor | None = None
@@ -152,6 +170,10 @@ class PairScorer:
             self.negative_shift = -shift.to(dtype)
             bias = bias - weights @ self.negative_shift.double()
         else:
+            if metric_network.config.layers == "bn-linear":
+                scale = first.weight.double() / (first.running_var.double() + first.eps).sqrt()
+                bias = bias + weights @ (first.bias.double() - first.running_mean.double() * scale)
+                weights = weights * scale
             weights = weights * factor
         self.weights, self.bias = weights.float(), bias.float()
 
@@ -166,7 +188,7 @@ class PairScorer:
                     f"{name} have shape {tuple(features.shape)}, but this M-Net compares features "
                     f"(n, {self.dimension}); embed them with the same artefact"
                 )
-        queries, gallery = unit_features(queries), unit_features(gallery)
+        queries, gallery = (comparable_features(own, self.kind) for own in (queries, gallery))
         scores = queries.new_empty((len(queries), len(gallery)))
         size = pairs_per_chunk or pairs_in_a_chunk(scores.device)
         columns = max(1, min(len(gallery), size))
@@ -193,7 +215,7 @@ class PairScorer:
 
     @torch.inference_mode()
     def scores_of(self, differences: torch.Tensor) -> torch.Tensor:
-        """Scores `(n,)` of the pairs whose unit features differ by `(n, d)`, which is overwritten.
+        """Scores `(n,)` of pairs whose comparable features differ by `(n, d)`; overwrites these.
 
         Few operations, for few pairs: each gives other threads of Python their turn.
         """
@@ -203,7 +225,7 @@ class PairScorer:
 
     def _score(self, pairs: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
         """Scores `(n,)` float32, without the bias, of differences; overwrites both arguments."""
-        pairs = pairs.square_() if self.square else pairs.abs_()
+        pairs = pairs.abs_() if self.kind == "abs" else pairs.square_()
         if self.kernel is None:
             return torch.mv(pairs, self.weights)
         torch.mm(pairs.to(self._dtype), self.kernel, out=hidden)

@@ -48,8 +48,9 @@ def load_backbone_weights(name: str, backbone: nn.Module, initial_weights: str) 
     Args:
         name: of the backbone, as `build_backbone` takes it.
         backbone: with random weights, which are replaced.
-        initial_weights: `none`, `torchvision` or `timm` for their own downloads, or a file holding
-            a state dict with the names of torchvision, torchreid, timm or the backbone itself; a
+        initial_weights: `none`, `torchvision` or `timm` for their own downloads, `torchvision:NAME`
+            for others of torchvision's weights, such as `IMAGENET1K_V1`, or a file holding a state
+            dict with the names of torchvision, torchreid, timm or the backbone itself; a
             file of torchvision's may lack the last stage, and every one the classifier.
 
     Raises:
@@ -79,17 +80,23 @@ def _torchvision(name: str, initial_weights: str) -> Tensors:
             f"timm's weights are for its own backbones; set embedder.backbone to timm:{name}, or "
             "initial_weights to torchvision"
         )
-    if initial_weights != "torchvision":
+    library, _, asked = initial_weights.partition(":")
+    if library != "torchvision":
         return read_state_dict(Path(initial_weights))
     if name not in torchvision.models.list_models():
         raise InputProblem(
             f"torchvision has no weights for {name}; set initial_weights to a state dict with the "
             "backbone's names, or to none"
         )
-    version = 2 if name in SECOND_WEIGHTS else 1
-    weights = torchvision.models.get_model_weights(name)[f"IMAGENET1K_V{version}"]
+    known = torchvision.models.get_model_weights(name).__members__
+    chosen = asked or f"IMAGENET1K_V{2 if name in SECOND_WEIGHTS else 1}"
+    if chosen not in known:
+        raise InputProblem(
+            f"torchvision has no weights {chosen} for {name}; set initial_weights to "
+            f"{' or '.join(f'torchvision:{one}' for one in known)}"
+        )
     try:
-        state: Tensors = weights.get_state_dict(progress=False)
+        state: Tensors = known[chosen].get_state_dict(progress=False)
     except OSError as error:
         raise InputProblem(
             f"torchvision's weights for {name} could not be downloaded ({error}); "
@@ -99,7 +106,7 @@ def _torchvision(name: str, initial_weights: str) -> Tensors:
 
 
 def _osnet(name: str, initial_weights: str) -> Tensors:
-    if initial_weights in DOWNLOADS:
+    if initial_weights.partition(":")[0] in DOWNLOADS:
         raise InputProblem(
             f"{initial_weights} has no weights for OSNet; set initial_weights to a torchreid "
             "state dict, to an artefact that gmn import-weights made, or to none"
@@ -159,7 +166,7 @@ def torchreid_tensors(state: dict[str, Any], source: str) -> tuple[str, Tensors]
 def _timm(name: str, initial_weights: str) -> Tensors:
     timm, own = import_timm(name), name.removeprefix(PREFIX)
     weights: dict[str, Any] = {"pretrained": True}
-    if initial_weights == "torchvision":
+    if initial_weights.partition(":")[0] == "torchvision":
         raise InputProblem(
             f"torchvision has no weights for {name}; set initial_weights to timm for those that "
             "timm downloads, to a state dict with timm's names, or to none"

@@ -22,7 +22,7 @@ from training.distributed import Processes
 from training.provenance import file_digest
 from training.recipe import Recipe
 from training.run_folder import BEST_NAME, CHECKPOINT_NAME, PREVIOUS_NAME
-from training.start import NO_FILE, artefact_weights, part_of
+from training.start import artefact_weights, names_no_file, part_of
 
 DAMAGES = (
     *(pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError),
@@ -117,7 +117,7 @@ def run_identity(recipe: Recipe, records: Sequence[CropRecord]) -> RunIdentity:
         recipe,
         _digest(records),
         {
-            setting: word if word in NO_FILE else file_digest(resolve_artefact(word))
+            setting: word if names_no_file(word) else file_digest(resolve_artefact(word))
             for setting, word in words.items()
         },
     )

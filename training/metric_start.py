@@ -34,12 +34,13 @@ def start_at_cosine(metric_network: MetricNetwork) -> None:
     their weights, from which they learn.
 
     Raises:
-        InputProblem: for an M-Net on absolute differences, whose sum is no function of the cosine.
+        InputProblem: for an M-Net whose weighted sums are no function of the cosine.
     """
     if not can_start_at_cosine(metric_network.config):
         raise InputProblem(
-            "metric_network_start=cosine: an M-Net on absolute differences cannot begin at the "
-            "cosine; set metric_network.pair_feature=square, or metric_network_start=random"
+            "metric_network_start=cosine: neither an M-Net on absolute or raw differences nor one "
+            "of layers=bn-linear can begin at the cosine; set metric_network.layers=two and "
+            "metric_network.pair_feature=square, or metric_network_start=random"
         )
     layers = metric_network.classifier
     first, last = cast(nn.Linear, layers[0]), cast(nn.Linear, layers[-1])
@@ -93,8 +94,8 @@ def add_cosine(metric_network: MetricNetwork, slope: float) -> None:
 
 
 def can_start_at_cosine(config: MetricNetworkConfig) -> bool:
-    """Whether a sum of the pair features is a function of the cosine."""
-    return config.pair_feature == "square"
+    """Whether the score can be a function of the cosine."""
+    return config.pair_feature == "square" and config.layers != "bn-linear"
 
 
 def _set_score(output: nn.Linear, units: int | slice, slope: float, offset: float) -> None:

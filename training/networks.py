@@ -12,7 +12,7 @@ from torch.optim.swa_utils import AveragedModel, update_bn
 from model.backbones import split_stages
 from model.embedder import Embedder
 from model.folding import folded
-from model.metric_network import MetricNetwork, unit_features
+from model.metric_network import MetricNetwork
 from model.problems import InputProblem
 from training.initial_weights import StartingNetworks
 from training.recipe import Recipe
@@ -124,7 +124,7 @@ def reestimate_batch_norm(
 
     def pairs() -> Iterator[torch.Tensor]:
         for images in batches:
-            units = unit_features(embedder(images))
+            units = metric_network.comparable(embedder(images))
             first, second = torch.triu_indices(
                 len(units), len(units), offset=1, device=units.device
             )

@@ -20,7 +20,13 @@ from model.artefact import Artefact, artefact_name, load_artefact
 from model.calibration import PAIR_OPERATING_POINTS, Scoring
 from model.collapse import drawn_patterns
 from model.embedder import Embedder
-from model.metric_network import PairScorer, cosine_similarities, score_pairs, unit_features
+from model.metric_network import (
+    PairScorer,
+    comparable_features,
+    cosine_similarities,
+    score_pairs,
+    unit_features,
+)
 from model.problems import InputProblem
 from training.evaluation.files import make_folder
 from training.provenance import file_digest
@@ -72,12 +78,13 @@ class PairScores(nn.Module):
 
     def forward(self, first: torch.Tensor, second: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Features `(B, d)` and `(B, d)` to a score `(B,)` for each scoring, not calibrated."""
-        first, second = unit_features(first), unit_features(second)
-        cosine = (first * second).sum(dim=1)
+        cosine = (unit_features(first) * unit_features(second)).sum(dim=1)
         if self.fusion is None:
             return (cosine,)
-        scorer, difference = self.scorer, first - second
-        values = difference.square() if scorer.square else difference.abs()
+        scorer = self.scorer
+        first, second = (comparable_features(own, scorer.kind) for own in (first, second))
+        difference = first - second
+        values = difference.abs() if scorer.kind == "abs" else difference.square()
         if scorer.kernel is not None:
             values = torch.maximum(values @ scorer.kernel, scorer.negative_shift)
         mnet = values @ scorer.weights + scorer.bias

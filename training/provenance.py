@@ -130,8 +130,9 @@ def inherited_weights(
 
     Args:
         role: what it is to the artefact.
-        word: `torchvision`, `timm`, an artefact's name or file, or any other file of weights; a
-            checkpoint inherits what the artefact in its folder does.
+        word: `torchvision`, also with the name of its weights, `timm`, an artefact's name or file,
+            or any other file of weights; a checkpoint inherits what the artefact in its folder
+            does.
         documented_data: data sets that the publisher of the weights names.
         terms: of the weights, where they are no artefact, which states its own.
         backbone: that the weights are of; timm's weights are known by it.
@@ -143,7 +144,7 @@ def inherited_weights(
     Raises:
         InputProblem: naming a file that cannot be read.
     """
-    if word == "torchvision":
+    if word.partition(":")[0] == "torchvision":
         data = documented_data or ("ImageNet",)
         own = WeightSource(role=role, name=word, documented_data=data, terms=terms)
         return (own,), TrainingFingerprints()

@@ -62,8 +62,9 @@ class Recipe(Section):
     """Everything that decides a run, but its data.
 
     Attributes:
-        initial_weights: `torchvision`, `timm`, `none` or a file of a state dict, for the backbone;
-            an artefact by its name or file, or a run's checkpoint, for the embedder and M-Net.
+        initial_weights: `torchvision`, `torchvision:IMAGENET1K_V1`, `timm`, `none` or a file of a
+            state dict, for the backbone; an artefact by its name or file, or a run's checkpoint,
+            for the embedder and M-Net.
         metric_network_start: M-Net's first weights: `random`; `cosine`, where its score is an
             affine function of the cosine; or `initial`, those of an artefact or a checkpoint, or
             the cosine where it holds none that fits, and random ones without artefact and
@@ -129,8 +130,9 @@ class Recipe(Section):
     def _fits_from_the_cosine(self) -> Recipe:
         if self.metric_fit.steps and not can_start_at_cosine(self.metric_network):
             raise ValueError(
-                "metric_fit begins at the cosine, which an M-Net on absolute differences cannot; "
-                "set metric_network.pair_feature=square or metric_fit.steps=0"
+                "metric_fit begins at the cosine, which neither an M-Net on absolute or raw "
+                "differences nor one of layers=bn-linear can; set metric_network.layers=two and "
+                "metric_network.pair_feature=square, or metric_fit.steps=0"
             )
         return self
 

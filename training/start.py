@@ -18,7 +18,7 @@ from model.metric_network import MetricNetwork, MetricNetworkConfig
 from model.preprocessing import Preprocessing
 from model.problems import InputProblem
 
-NO_FILE = ("none", "torchvision", "timm")
+WORDS = ("none", "torchvision", "timm")
 State = Mapping[str, torch.Tensor]
 
 
@@ -55,6 +55,11 @@ class Start:
         return embedder.eval(), metric_network.eval()
 
 
+def names_no_file(initial_weights: str) -> bool:
+    """Whether these are no weights or a download, such as `torchvision:IMAGENET1K_V1`."""
+    return initial_weights.partition(":")[0] in WORDS
+
+
 def read_start(initial_weights: str) -> Start | None:
     """The networks that a recipe's `initial_weights` names.
 
@@ -68,7 +73,7 @@ def read_start(initial_weights: str) -> Start | None:
     Raises:
         InputProblem: for an artefact or a checkpoint that cannot be read.
     """
-    if initial_weights in NO_FILE:
+    if names_no_file(initial_weights):
         return None
     path = resolve_artefact(initial_weights)
     return _from_artefact(path) if path.suffix == ".safetensors" else _from_checkpoint(path)
@@ -83,7 +88,7 @@ def sections_of(initial_weights: str) -> dict[str, dict[str, Any]]:
     Raises:
         InputProblem: for an artefact or a checkpoint that cannot be read.
     """
-    if initial_weights in NO_FILE or not resolve_artefact(initial_weights).exists():
+    if names_no_file(initial_weights) or not resolve_artefact(initial_weights).exists():
         return {}
     start = read_start(initial_weights)
     if start is None:

@@ -14,7 +14,6 @@ from torch.nn.parallel import DistributedDataParallel
 
 from model.backbones import split_stages
 from model.embedder import Embedder, Features
-from model.metric_network import unit_features
 from model.precision import choose_dtype
 from training.batches import Batch
 from training.losses.distillation import (
@@ -290,7 +289,7 @@ def loss_terms(
         )
     if settings.gmn or settings.pic:
         first, second = torch.triu_indices(len(labels), len(labels), offset=1, device=labels.device)
-        units = unit_features(features.after_neck)
+        units = networks.metric_network.comparable(features.after_neck)
         # index_select adds gradients up in a fixed order; indexing by [] does not.
         pairs = networks.metric_network.pair_features(
             units.index_select(0, first), units.index_select(0, second)

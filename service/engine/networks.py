@@ -97,12 +97,13 @@ class Networks:
     ) -> NDArray[np.float64]:
         if self._scorer is None:
             raise RuntimeError("an artefact without M-Net scores no pairs")
-        gallery, total = unit_rows(padded), np.zeros(len(padded))
+        rows = np.asarray if self._scorer.kind == "raw" else unit_rows
+        gallery, total = rows(padded), np.zeros(len(padded))
         threads = torch.get_num_threads()
         try:
             # So small a pass is slower on several, which take the cores of what is embedded.
             torch.set_num_threads(1)
-            for query in unit_rows(queries):
+            for query in rows(queries):
                 differences = torch.from_numpy(gallery - query).to(self.device)
                 total += self._scorer.scores_of(differences).cpu().numpy()
         finally:

@@ -10,15 +10,14 @@ from model.metric_network import (
     cosine_similarities,
     pair_features,
     score_pairs,
-    unit_features,
 )
 from model.problems import InputProblem
 
 DIMENSION = 24
 KINDS = [
     MetricNetworkConfig(layers=layers, pair_feature=feature, hidden=16)
-    for layers in ("two", "linear")
-    for feature in ("square", "abs")
+    for layers in ("two", "linear", "bn-linear")
+    for feature in ("square", "abs", "raw")
 ]
 
 
@@ -48,11 +47,20 @@ def test_scores_are_symmetric(config: MetricNetworkConfig) -> None:
     assert torch.equal(scores, scores.T)
 
 
+def test_raw_pair_feature_is_the_squared_difference_of_the_features_themselves() -> None:
+    network = MetricNetwork(2, MetricNetworkConfig(pair_feature="raw"))
+    first, second = torch.tensor([3.0, 0.0]), torch.tensor([1.0, 4.0])
+    pairs = network.pair_features(network.comparable(first), network.comparable(second))
+    assert torch.equal(pairs, torch.tensor([4.0, 16.0]))
+
+
 @pytest.mark.parametrize("config", KINDS, ids=str)
-def test_scores_do_not_depend_on_the_length_of_a_feature(config: MetricNetworkConfig) -> None:
+def test_scores_depend_on_the_length_of_a_feature_by_raw_pairs_alone(
+    config: MetricNetworkConfig,
+) -> None:
     network, features = trained_like(config), torch.randn(9, DIMENSION)
-    scores = score_pairs(network, features, features)
-    assert torch.allclose(score_pairs(network, 7 * features, features), scores, atol=1e-5)
+    scores, of_longer = (score_pairs(network, by * features, features) for by in (1, 7))
+    assert torch.allclose(of_longer, scores, atol=1e-5) == (config.pair_feature != "raw")
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 40, 10_000])
@@ -62,13 +70,17 @@ def test_chunks_do_not_change_a_score(config: MetricNetworkConfig, chunk: int) -
     queries, gallery = torch.randn(5, DIMENSION), torch.randn(11, DIMENSION)
     direct = torch.stack(
         [
-            network.scores(network.pair_features(unit_features(query), unit_features(gallery)))
+            network.scores(
+                network.pair_features(network.comparable(query), network.comparable(gallery))
+            )
             for query in queries
         ]
     )
     scores = score_pairs(network, queries, gallery, pairs_per_chunk=chunk)
     assert scores.shape == (5, 11)
-    assert torch.allclose(scores, direct, atol=1e-5)
+    # Raw differences are not bounded: their scores have larger errors of rounding.
+    size = float(direct.detach().abs().max()) if config.pair_feature == "raw" else 1.0
+    assert torch.allclose(scores, direct, atol=1e-5 * size)
 
 
 def test_a_product_in_bfloat16_is_near_the_score() -> None:

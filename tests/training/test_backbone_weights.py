@@ -147,6 +147,32 @@ def test_the_weights_of_another_library_are_refused_by_the_word_to_set() -> None
         with_weights("osnet_x0_25", "timm", 1)
 
 
+@pytest.mark.parametrize(
+    ("word", "chosen"),
+    [
+        ("torchvision", "IMAGENET1K_V2"),
+        ("torchvision:IMAGENET1K_V2", "IMAGENET1K_V2"),
+        ("torchvision:IMAGENET1K_V1", "IMAGENET1K_V1"),
+    ],
+)
+def test_torchvisions_weights_are_chosen_by_their_name(
+    word: str, chosen: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = torchvision.models.resnet50(weights=None).state_dict()
+    asked = []
+
+    def downloaded(weights: object, **_: object) -> dict[str, torch.Tensor]:
+        asked.append(str(weights))
+        return dict(state)
+
+    monkeypatch.setattr(torchvision.models.WeightsEnum, "get_state_dict", downloaded)
+    built = with_weights("resnet50", word)
+    assert asked == [f"ResNet50_Weights.{chosen}"]
+    assert torch.equal(built.get_submodule("conv1").weight, state["conv1.weight"])
+    with pytest.raises(InputProblem, match=r"torchvision:IMAGENET1K_V1 or torchvision:IMAGENET1K"):
+        with_weights("resnet50", "torchvision:SWAG")
+
+
 def test_a_download_that_fails_is_answered_with_the_remedy(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -115,7 +115,13 @@ def test_graphs_of_every_kind_of_embedder_give_pytorch_s_numbers_at_any_batch_si
 
 
 @pytest.mark.parametrize(
-    "network", [{"layers": "linear"}, {"hidden": 16, "pair_feature": "abs"}], ids=str
+    "network",
+    [
+        {"layers": "linear"},
+        {"hidden": 16, "pair_feature": "abs"},
+        {"layers": "bn-linear", "pair_feature": "raw"},
+    ],
+    ids=str,
 )
 @pytest.mark.slow
 def test_every_form_of_m_net_is_exported(

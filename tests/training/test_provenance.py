@@ -106,7 +106,14 @@ def test_imported_weights_are_as_documented_as_what_they_were_imported_from(
     assert own.is_documented == bool(documented)
 
 
-@pytest.mark.parametrize(("word", "data"), [("torchvision", ("ImageNet",)), ("none", None)])
+@pytest.mark.parametrize(
+    ("word", "data"),
+    [
+        ("torchvision", ("ImageNet",)),
+        ("torchvision:IMAGENET1K_V1", ("ImageNet",)),
+        ("none", None),
+    ],
+)
 def test_known_words_for_starting_weights(word: str, data: tuple[str, ...] | None) -> None:
     sources, _ = weight_sources(read_recipe("small-gmn", [f"initial_weights={word}"]))
     assert [source.documented_data for source in sources] == ([] if data is None else [data])

@@ -6,6 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
+import gmn
+from model.artefact import load_artefact
+from model.metric_network import score_pairs
 from model.problems import InputProblem
 from training.batches import MOST_WORKERS, worker_count
 from training.distributed import Processes
@@ -128,3 +131,26 @@ def test_the_rows_of_gmns_ablation_are_a_recipe_or_one_set(recipe, setting, gmn,
 def test_a_small_recipe_has_the_losses_of_its_large_twin(large: str, small: str) -> None:
     ours, theirs = read_recipe(small).losses, read_recipe(large).losses
     assert (ours.gmn, ours.pic, ours.triplet) == (theirs.gmn, theirs.pic, theirs.triplet)
+
+
+def test_a_run_by_the_papers_pair_feature_is_scored_by_it(
+    tiny_artefact: Path, tmp_path: Path
+) -> None:
+    """By `raw` pairs and a linear M-Net with BatchNorm."""
+    settings = (
+        *(f"initial_weights={tiny_artefact}", "preprocessing.height=64", "preprocessing.width=32"),
+        *("sampling.identities=4", "held_out.fraction=0.4", "optimisation.epochs=1"),
+        *("metric_network.pair_feature=raw", "metric_network.layers=bn-linear"),
+        "metric_network_start=random",
+    )
+    data = "synthetic:5,identities=10,domains=2,cameras=2,crops=2"
+    words = [word for setting in settings for word in ("--set", setting)]
+    assert gmn.run(["train", "small-gmn", "--data", data, *words, "--out", str(tmp_path)]) == 0
+    artefact = load_artefact(tmp_path / "model.safetensors")
+    features = torch.randn(3, artefact.description.embedder.dimension)
+    network = artefact.require_metric_network()
+    pairs = (features[:1] - features[1:]).square()
+    expected = network.scores(pairs).detach()
+    assert torch.allclose(score_pairs(network, features[:1], features[1:])[0], expected, rtol=1e-4)
+    with pytest.raises(InputProblem, match=r"layers=two and .*pair_feature=square.*steps=0"):
+        read_recipe("small-gmn", ["metric_network.layers=bn-linear", "metric_fit.steps=1"])

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from model.metric_network import MetricNetwork, unit_features
+from model.metric_network import MetricNetwork
 from training.evaluation.embedding import SearchFeatures
 from training.evaluation.ranking import PairLabels, blocks
 
@@ -73,7 +73,7 @@ def _scores(
     for start in range(0, len(queries), PAIRS_AT_ONCE):
         some = slice(start, start + PAIRS_AT_ONCE)
         first, second = (
-            unit_features(torch.from_numpy(own[rows[some]]).to(device))
+            metric_network.comparable(torch.from_numpy(own[rows[some]]).to(device))
             for own, rows in ((features.queries, queries), (features.gallery, gallery))
         )
         pairs = metric_network.pair_features(first, second)

@@ -103,7 +103,8 @@ def measure_premise(
         )
         instances = unit_length(features).reshape(len(own), 4, -1)
         spaces[INSTANCES][domain] = instances
-        spaces[PAIRS][domain] = _pairs(instances, kind)
+        compared = features.reshape(instances.shape) if kind == "raw" else instances
+        spaces[PAIRS][domain] = _pairs(compared, kind)
     return PremiseResult(
         pair_feature=kind,
         people=2 * len(next(iter(couples.values()))),
@@ -136,7 +137,7 @@ def _couples(
 
 
 def _pairs(instances: NDArray[np.float32], kind: PairFeatureKind) -> NDArray[np.float32]:
-    """Pair features `(couples, 4, d)` of unit length, of unit instances `(couples, 4, d)`."""
+    """Pair features of unit length, of comparable instances, both `(couples, 4, d)`."""
     rows = torch.from_numpy(instances)
     pairs = pair_features(rows[:, [0, 2, 0, 2]], rows[:, [1, 3, 3, 1]], kind).numpy()
     return unit_length(pairs.reshape(-1, pairs.shape[-1])).reshape(pairs.shape)
