@@ -163,7 +163,7 @@ def train_networks(
     Args:
         run: what `prepare_run` built; its networks are trained in place, and hold the averaged
             weights at the end where the recipe asks for an average.
-        report: called after every step.
+        report: called before each epoch and after every step.
         notice: is given a line for each event, such as a damaged checkpoint, and the figures of
             each validation.
         searches: the held-out people that are measured while training; may be empty.
@@ -187,6 +187,8 @@ def train_networks(
             run.networks.train()
             run.networks.metric_network.perturbing = recipe.losses.perturbs(epoch)
             values: dict[str, float] = {}
+            steps = now.done + (epochs - now.epoch) * len(order) - now.step
+            report(now.done, steps, values)
             began, first = time.perf_counter(), now.step
             for batch in load_batches(run.batches, epoch, order, now.step, run.processes):
                 moment = epoch + now.step / len(order)
@@ -203,7 +205,7 @@ def train_networks(
                     pace = crops / (time.perf_counter() - began)
                     _log_step(log, now.done, moment, rate, values, found.norms, pace)
                 now = now.next(len(order))
-                report(now.done, now.done + (epochs - now.epoch) * len(order) - now.step, values)
+                report(now.done, steps, values)
                 if validation.due(now):
                     watch.look()
                     validation.measure(now, len(order), log)

@@ -237,11 +237,14 @@ def _training_bar(console: Console) -> Iterator[Report]:
         console=console,
         disable=not console.is_terminal,
     ) as progress:
-        task = progress.add_task("training", total=None)
+        # Hidden until the number of steps is known.
+        task = progress.add_task("training", total=None, visible=False)
 
         def report(done: int, total: int, values: dict[str, float]) -> None:
-            loss = f"training, loss {sum(values.values()):.3f}"
-            progress.update(task, completed=done, total=total, description=loss)
+            loss = f", loss {sum(values.values()):.3f}" if values else ""
+            progress.update(
+                task, completed=done, total=total, description=f"training{loss}", visible=True
+            )
 
         yield report
 
