@@ -35,8 +35,9 @@ class PKSampler:
     other crops and spread over the epoch; one with fewer than K crops gives some twice. The crops
     that do not fill a K are others in every epoch. Where a batch would lack people, some come up
     once more. A person with more crops than the epoch has room for shows others of them in the
-    next one. Domains are interleaved in proportion to their crops, so a batch mixes them; one with
-    less than a place per batch is in some batches only.
+    next one. Domains are interleaved in proportion to these turns, so a batch mixes them; one whose
+    people have fewer than K crops has more places than its share of the crops, and one with less
+    than a place per batch is in some batches only.
 
     By `identities`, the epoch has as many batches as there are identities: each one has its batch,
     in random order, and the other P − 1 are drawn at random, as are the crops of all.

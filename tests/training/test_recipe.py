@@ -1,6 +1,7 @@
 """Recipes: files, overrides, and what is wrong with them."""
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -131,6 +132,17 @@ def test_the_rows_of_gmns_ablation_are_a_recipe_or_one_set(recipe, setting, gmn,
 def test_a_small_recipe_has_the_losses_of_its_large_twin(large: str, small: str) -> None:
     ours, theirs = read_recipe(small).losses, read_recipe(large).losses
     assert (ours.gmn, ours.pic, ours.triplet) == (theirs.gmn, theirs.pic, theirs.triplet)
+
+
+def test_every_setting_in_the_table_of_differences_from_the_papers_can_be_set() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "method.md").read_text(encoding="utf-8")
+    table = page.split("## Differences from the papers")[1]
+    settings = re.findall(r"`([a-z_.]+=[^`]+)`", table)
+    assert len(settings) > 10
+    for setting in settings:
+        assert read_recipe("gmn-r50", [setting]).name == "gmn-r50", setting
+    rows = [line for line in table.splitlines() if line.startswith("| ") and "**" not in line]
+    assert all(line.count(" | ") >= 3 and not line.endswith("|  |") for line in rows)
 
 
 def test_a_run_by_the_papers_pair_feature_is_scored_by_it(

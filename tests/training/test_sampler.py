@@ -60,6 +60,14 @@ def test_every_batch_mixes_the_domains_by_their_share() -> None:
         assert 2 * 4 <= domains["small"] <= 4 * 4
 
 
+def test_a_domain_of_people_with_few_crops_has_more_places_than_its_share_of_crops() -> None:
+    records = [*people("many", 10, 8), *people("few", 40, 2)]
+    epoch = sampler(records, identities=4, images=4).epoch(0)
+    places = Counter(records[row].domain for batch in epoch for row in batch)
+    # Draws: 8 / 4 of each of ten people, and one of each of forty, at 80 crops each.
+    assert places["few"] == 2 * places["many"]
+
+
 def test_an_epoch_uses_an_identitys_crops_once_while_they_last() -> None:
     records = people("one", 8, 9)
     batches = sampler(records, 4, 4).epoch(3)
