@@ -13,8 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.crops.decode import CropProblem, decode_crop
-from training.datasets.folders import THREE_FOLDERS, Layout, Parts, descend
-from training.datasets.kind import DatasetKind, PublishedCount
+from training.datasets.kind import (
+    THREE_FOLDERS,
+    DatasetKind,
+    Layout,
+    Parts,
+    PublishedCount,
+    descend,
+)
 from training.datasets.record import CropRecord, Dataset, DatasetProblem
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from model.crops.manifest import ManifestProblem, read_manifest
-from training.datasets.folders import image_files, sub_folders
-from training.datasets.kind import DatasetKind
+from training.datasets.kind import DatasetKind, image_files, sub_folders
 from training.datasets.record import CropRecord, Dataset, DatasetProblem, crop_in_file
 
 TERMS_FILE = "TERMS.txt"

@@ -6,8 +6,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from training.datasets.folders import descend
-from training.datasets.kind import DatasetKind, PublishedCount
+from training.datasets.kind import DatasetKind, PublishedCount, descend
 from training.datasets.record import CropRecord, Dataset, DatasetProblem, crop_in_file
 
 FILE_NAME = re.compile(r"\d{4}_\d+_(?P<camera>\d{2})_\w+\.jpg")

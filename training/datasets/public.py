@@ -10,8 +10,16 @@ from typing import Any
 import numpy as np
 
 from training.datasets.archives import CUHK03NP, CUHK_PAGE, CUHK_TERMS, CUHKSYSU, read_mat
-from training.datasets.folders import THREE_FOLDERS, Layout, Parts, descend
-from training.datasets.kind import DatasetKind, PublishedCount, RandomSplits, read_layout
+from training.datasets.kind import (
+    THREE_FOLDERS,
+    DatasetKind,
+    Layout,
+    Parts,
+    PublishedCount,
+    RandomSplits,
+    descend,
+    read_layout,
+)
 from training.datasets.msmt17 import MSMT17
 from training.datasets.record import Dataset, DatasetProblem
 

@@ -11,8 +11,7 @@ import pytest
 
 from model.problems import InputProblem
 from training.datasets import registry
-from training.datasets.folders import Layout
-from training.datasets.kind import DatasetKind
+from training.datasets.kind import DatasetKind, Layout
 from training.datasets.record import Dataset, crop_in_file
 from training.datasets.registry import (
     KINDS,

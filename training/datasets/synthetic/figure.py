@@ -7,8 +7,13 @@ from math import cos, sin
 import numpy as np
 
 from training.datasets.synthetic.clothes import Appearance, Fabric, blend, plain, surface_angle
-from training.datasets.synthetic.head import paint_hair_behind, paint_head
-from training.datasets.synthetic.luggage import paint_luggage, paint_straps, paint_umbrella
+from training.datasets.synthetic.details import (
+    paint_hair_behind,
+    paint_head,
+    paint_luggage,
+    paint_straps,
+    paint_umbrella,
+)
 from training.datasets.synthetic.pose import Body, move
 from training.datasets.synthetic.raster import Paint, Plane, soft_step
 
