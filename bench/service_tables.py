@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from training.evaluation.charts import chart, colour_of, dash_of
+from training.evaluation.svg import chart, colour_of, dash_of
 from training.evaluation.tables import Table
 
 Size = dict[str, Any]

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 from model.calibration import SEARCH_OPERATING_POINTS, Calibration, Scoring
 from training.evaluation.blending import Moments, impostor_moments
-from training.evaluation.open_set import search_extremes
+from training.evaluation.open_set import search_extremes, thresholds_of
 from training.evaluation.pair_scores import SearchScores
 from training.evaluation.ranking import rank_queries
 
@@ -96,12 +96,11 @@ def _answers(scores: SearchScores, scoring: Scoring, calibration: Calibration) -
     extremes = search_extremes(scores.rows(calibration.fusion, scoring), scores.labels)
     asked = SEARCH_OPERATING_POINTS[OPERATING_POINT]
     one = calibration.scorings[scoring]
-    sizes, which = np.unique(extremes.impostors, return_inverse=True)
-    by_size = np.array([one.search_threshold(asked, size) for size in sizes.tolist()])
+    thresholds = thresholds_of(one, asked, extremes.impostors)
     present = np.isfinite(extremes.best_genuine)
     return Answers(
-        alarms=tuple(extremes.false_alarms(by_size[which]).tolist()),
-        found=tuple(extremes.detections(by_size[which]).tolist()),
+        alarms=tuple(extremes.false_alarms(thresholds).tolist()),
+        found=tuple(extremes.detections(thresholds).tolist()),
         people=tuple(extremes.identities.tolist()),
         people_found=tuple(extremes.identities[present].tolist()),
     )

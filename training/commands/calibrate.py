@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from model.problems import InputProblem
 from training.commands.progress import progress_bar
@@ -139,13 +138,21 @@ def _fit(
 
 
 def _show(console: Console, path: Path, description: Description) -> None:
+    from training.evaluation.tables import Table
+
     calibration = description.calibration
-    table = Table("scoring", "operating point", *(f"N = {size:,}" for size in GALLERY_SIZES))
-    for name in calibration.scorings:
-        by_size = [calibration.operating_points(name, size) for size in GALLERY_SIZES]
-        for point in SHOWN:
-            table.add_row(name, point, *(f"{points[point]:.3f}" for points in by_size))
-    console.print(table)
+    columns = ["scoring", "operating point", *(f"N = {size:,}" for size in GALLERY_SIZES)]
+    rows = [
+        [
+            name,
+            point,
+            *(f"{calibration.operating_points(name, size)[point]:.3f}" for size in GALLERY_SIZES),
+        ]
+        for name in calibration.scorings
+        for point in SHOWN
+    ]
+    table = Table("Thresholds in galleries of N crops", columns, rows, labels=2)
+    console.print(table.rich(console.width))
     console.print(
         f"{path}: calibrated on {calibration.data}; embedding fingerprint "
         f"{description.embedding_fingerprint[:12]}… as before",

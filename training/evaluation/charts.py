@@ -1,24 +1,10 @@
-"""The charts of a report as SVG text: no display, and no lasting state of matplotlib's.
-
-Colours are the page's CSS variables, so that a chart turns light or dark with its page; text is
-text, in the page's font.
-"""
+"""The charts of an evaluation, of a training and of a comparison."""
 
 from __future__ import annotations
 
-import hashlib
-import io
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from html import escape
-from itertools import count
-from typing import Any
+from collections.abc import Mapping, Sequence
 
-import matplotlib as mpl
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator
 
 from training.evaluation.intervals import Estimate
@@ -28,100 +14,13 @@ from training.evaluation.results import (
     ScoreDistribution,
     ScoringResult,
 )
-
-INK, SOFT, LINE = "#1b2430", "#5a6675", "#dde3ea"
-SERIES = (
-    "#1f5fa8",
-    "#c2541b",
-    "#2b8a4b",
-    "#7a4fa3",
-    "#8a6d00",
-    "#b03a6a",
-    "#0e7c86",
-    "#4f6272",
-)
-VARIABLES = {INK: "ink", SOFT: "soft", LINE: "line"} | {
-    colour: f"series-{number}" for number, colour in enumerate(SERIES, 1)
-}
-DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)))
-WIDTH, HEIGHT = 4.8, 3.1
-POINTS_PER_INCH = 72
-
-STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",
-    "font.family": "sans-serif",
-    "font.size": 9.5,
-    "axes.edgecolor": SOFT,
-    "axes.labelcolor": INK,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": LINE,
-    "grid.linewidth": 0.7,
-    "xtick.color": SOFT,
-    "ytick.color": SOFT,
-    "text.color": INK,
-    "lines.linewidth": 1.8,
-    "lines.markersize": 5,
-    "legend.frameon": False,
-    "legend.fontsize": 8.5,
-    "figure.facecolor": "none",
-    "axes.facecolor": "none",
-    "savefig.facecolor": "none",
-}
-
+from training.evaluation.svg import INK, SERIES, SOFT, WIDTH, Chart, chart, colour_of, dash_of
 
 PERCENT = FuncFormatter(lambda value, _: f"{100 * value:.5g}%")
 PLAIN = FuncFormatter(lambda value, _: f"{value:g}")
 
 Lines = Mapping[str, tuple[Sequence[float], Sequence[float]]]
 """By name, where a line's points lie across and up."""
-
-
-@dataclass
-class Chart:
-    """One chart.
-
-    Attributes:
-        title: its caption.
-        note: what else a reader must know, or nothing.
-        figure, axes: to draw on.
-        svg: the element, as text, once its block has ended.
-    """
-
-    title: str
-    note: str
-    figure: Figure
-    axes: Axes
-    svg: str = ""
-
-
-@contextmanager
-def chart(
-    title: str,
-    across: str,
-    up: str,
-    alt: str,
-    note: str = "",
-    size: tuple[float, float] = (WIDTH, HEIGHT),
-) -> Iterator[Chart]:
-    """A chart in the report's style; draw on `axes` inside the block.
-
-    Args:
-        title: its caption.
-        across, up: what the axes show.
-        alt: what the chart shows, for those who do not see it.
-        note: what else a reader must know.
-        size: width and height, inches.
-    """
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=size, layout="constrained")
-        axes = figure.add_subplot()
-        axes.set(xlabel=across, ylabel=up)
-        axes.set_axisbelow(True)
-        drawn = Chart(title, note, figure, axes)
-        yield drawn
-        drawn.svg = _svg(figure, alt)
 
 
 def cmc(result: DatasetResult) -> Chart:
@@ -159,14 +58,14 @@ def detection(result: DatasetResult) -> Chart:
         asked = {point.asked for own in scorings.values() for point in own.operating_points}
         for rate in sorted(asked):
             drawn.axes.axvline(rate, color=SOFT, linewidth=0.8, linestyle=":")
-        for number, (name, scoring) in enumerate(scorings.items()):
-            if not scoring.detection_curve:
-                continue
-            rates, detected = zip(*scoring.detection_curve, strict=True)
-            drawn.axes.plot(
-                rates, detected, label=name, color=colour_of(number), linestyle=dash_of(number)
-            )
-            points = scoring.operating_points
+        curves = {
+            name: ([rate for rate, _ in own.detection_curve], [up for _, up in own.detection_curve])
+            for name, own in scorings.items()
+            if own.detection_curve
+        }
+        _plot(drawn.axes, curves)
+        for number, (name, (rates, _)) in enumerate(curves.items()):
+            points = scorings[name].operating_points
             drawn.axes.plot(
                 [max(point.false_alarm_rate.mean, rates[0]) for point in points],
                 [point.detection_rate.mean for point in points],
@@ -364,50 +263,3 @@ def _at_most_one(low: float, high: float) -> tuple[float, float]:
     """The limits of an axis of shares, which must not promise more than all."""
     # A hair above, so that a dot at 1 is whole.
     return low, 1.0 + 0.03 * (1.0 - low) if high > 1.0 else high
-
-
-def colour_of(number: int) -> str:
-    """A series' colour; they repeat after eight."""
-    return SERIES[number % len(SERIES)]
-
-
-def dash_of(number: int) -> str | tuple[int, Sequence[float]]:
-    """A series' line style: neighbours differ in more than colour."""
-    return DASHES[number % len(DASHES)]
-
-
-def _svg(figure: Figure, alt: str) -> str:
-    file = io.StringIO()
-    figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
-    # Only the element itself goes into the page, without the XML prologue and its outside DTD.
-    svg = file.getvalue()[file.getvalue().index("<svg") :]
-    # The element's own style sheet would hold for the whole page.
-    svg = re.sub(r"<(metadata|style).*?</\1>|<!--.*?-->", "", svg, flags=re.DOTALL)
-    for colour, name in VARIABLES.items():
-        svg = svg.replace(colour, f"var(--{name}, {colour})")
-    # The page's font instead of the one that the layout was computed with.
-    svg = re.sub(r"font-family: [^;\"]*; ?", "", svg)
-    svg = re.sub(r"(\d\.\d\d)\d+", r"\1", re.sub(r"\s+", " ", svg))
-    width, height = (POINTS_PER_INCH * side for side in figure.get_size_inches())
-    head = f'<svg viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{escape(alt)}">'
-    svg = re.sub(r"<svg.*?>", lambda _: head, svg, count=1, flags=re.DOTALL)
-    return _named_apart(svg)
-
-
-def _named_apart(svg: str) -> str:
-    """The element with ids that no other chart of a page has."""
-    own = hashlib.sha256(svg.encode()).hexdigest()[:8]
-    numbers = count()
-    names = {
-        name: f"c{own}-{next(numbers)}"
-        for name in re.findall(r'id="([^"]+)"', svg)
-        if f"#{name}" in svg
-    }
-    svg = re.sub(r' id="([^"]+)"', lambda found: _id(names.get(found[1])), svg)
-    svg = re.sub(r"#([\w.-]+)(?=[\")])", lambda found: f"#{names.get(found[1], found[1])}", svg)
-    # SVG inside HTML needs no namespace for its references.
-    return svg.replace("xlink:href", "href")
-
-
-def _id(name: str | None) -> str:
-    return f' id="{name}"' if name else ""

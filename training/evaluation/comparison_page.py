@@ -13,6 +13,7 @@ from training.evaluation.intervals import Estimate
 from training.evaluation.papers import papers_table
 from training.evaluation.report import ActivationMaps, render, write_texts
 from training.evaluation.runs import Group
+from training.evaluation.svg import Chart
 from training.evaluation.tables import Cell, Table, Value, difference
 
 COLUMNS = {"mAP": "mAP", "rank_1": "Rank-1", "mINP": "mINP"}
@@ -27,7 +28,7 @@ class DatasetPart(NamedTuple):
     dataset: ComparedDataset
     legend: str
     tables: list[Table]
-    charts: list[charts.Chart]
+    charts: list[Chart]
 
 
 def write_comparison(
@@ -188,7 +189,7 @@ def _searches(rows: Sequence[ComparedRanking]) -> Table:
     )
 
 
-def _intervals(rows: Sequence[ComparedRanking], metric: str) -> charts.Chart:
+def _intervals(rows: Sequence[ComparedRanking], metric: str) -> Chart:
     shown: list[tuple[str, str, Estimate, Sequence[float]]] = [
         (
             row.group,
@@ -264,7 +265,7 @@ def _cost(groups: Sequence[Group]) -> Table:
     )
 
 
-def _curves(groups: Sequence[Group]) -> list[charts.Chart]:
+def _curves(groups: Sequence[Group]) -> list[Chart]:
     """Every loss term and gradient norm, a line for each run that has it."""
     logs = {
         model.name: run.log

@@ -27,6 +27,7 @@ from training.evaluation.query_values import FILE_NAME as QUERY_VALUES
 from training.evaluation.query_values import write_query_values
 from training.evaluation.results import DatasetResult, EvaluationReport, RankList
 from training.evaluation.searches import Search
+from training.evaluation.svg import Chart
 from training.evaluation.tables import Table, difference
 from training.evaluation.training_log import FILE_NAME as TRAINING_LOG
 from training.evaluation.training_log import TrainingLog, read_training_log
@@ -73,7 +74,7 @@ class DatasetPart(NamedTuple):
     result: DatasetResult
     notes: Mapping[str, str]
     tables: Sequence[Table]
-    charts: Sequence[charts.Chart]
+    charts: Sequence[Chart]
     pictures: SearchPictures
 
 
@@ -288,7 +289,7 @@ def _headline(report: EvaluationReport) -> list[tuple[str, str]]:
     return found
 
 
-def _training_charts(log: TrainingLog) -> list[charts.Chart]:
+def _training_charts(log: TrainingLog) -> list[Chart]:
     found = []
     for title, up, lines, alt in (
         ("Loss terms", "loss", log.losses, "Every loss term over the epochs"),
