@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from model.artefact import Description, resolve_artefact, shipped_artefacts
 from model.problems import InputProblem
@@ -183,23 +182,17 @@ def _seen_contents(
     if not len(training.crops):
         return set(), 0, []
     reasons = []
-    seen = [
-        record for record in dataset.records if _holds(training.crops, crop_fingerprint(record))
-    ]
+    trained = np.isin([crop_fingerprint(record) for record in dataset.records], training.crops)
+    seen = [record for record, held in zip(dataset.records, trained, strict=True) if held]
     identities = {record.identity for record in seen}
     if seen:
         least = "at least " if len(training.crops) == MOST_FINGERPRINTS else ""
         reasons.append(f"was trained on {least}{len(seen):,} of its {len(dataset.records):,} crops")
     by_name = person_fingerprints(dataset, dataset.identities)
-    people = {name for value, name in by_name.items() if _holds(training.people, value)}
+    people = {by_name[value] for value in training.people.tolist() if value in by_name}
     if people - identities:
         reasons.append(f"was trained on {len(people):,} of its {len(by_name):,} people")
     return identities | people, len(seen), reasons
-
-
-def _holds(ascending: NDArray[np.int64], value: int) -> bool:
-    place = int(np.searchsorted(ascending, value))
-    return place < len(ascending) and int(ascending[place]) == value
 
 
 def _is_same_set(known: TrainingData, dataset: Dataset) -> bool:
