@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from training.datasets import registry
 from training.datasets.duplicates import THRESHOLD
 from training.datasets.kind import DatasetKind
 from training.datasets.registry import KINDS
@@ -35,3 +39,18 @@ def test_both_tables_have_a_row_of_every_kind(kind: DatasetKind) -> None:
 
 def test_the_threshold_of_the_page_is_the_one_in_use() -> None:
     assert f"at most {THRESHOLD} bits" in PAGE
+
+
+def test_the_kind_of_one_s_own_on_the_page_is_read(
+    tmp_path: Path, draw_image: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (example,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(example, names)
+    monkeypatch.setattr(registry, "KINDS", dict(KINDS))
+    names["add"]()
+    for name in ("train/12_c1_3", "query/13_c1_1", "gallery/13_c2_1"):
+        draw_image(tmp_path / f"{name}.jpg")
+    records = registry.read_dataset(f"gate:{tmp_path}").records
+    found = [(record.identity, record.camera, record.split) for record in records]
+    assert found == [("12", "c1", "train"), ("13", "c1", "query"), ("13", "c2", "gallery")]
