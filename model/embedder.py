@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from torch import nn
 
 from model.backbones import build_backbone, find_backbone, split_stages
-from model.multiscale import MultiscaleConfig, MultiscaleFusion
+from model.multiscale import MSFL, MultiscaleConfig
 from model.stored import Stored, is_absent
 
 
@@ -166,7 +166,7 @@ class Embedder(nn.Module):
             self.pooling = GeneralizedMeanPooling() if config.pooling == "gem" else AveragePooling()
         if config.multiscale is not None:
             channels = find_backbone(config.backbone).stage_channels
-            self.multiscale = MultiscaleFusion(channels, config.multiscale)
+            self.multiscale = MSFL(channels, config.multiscale)
         if config.head is not None:
             self.head = _head(config.pooled_dimension, config.head)
         if config.head is not None and not config.head.neck:

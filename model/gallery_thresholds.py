@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from model.order_statistics import LEAST_SHARE, Array, bounded_probability, sigmoid
 from model.search_calibration import (
     FAR_EXTRAPOLATION,
     FEW_IDENTITIES,
@@ -25,7 +26,7 @@ from model.search_calibration import (
     few_identities,
 )
 from model.stored import Stored
-from model.stranger_tail import Array, LeftOutSearches, StrangerTail, fit_tail, level, spacing
+from model.stranger_tail import LeftOutSearches, StrangerTail, fit_tail, level, spacing
 
 MOST_CROPS = 1000
 CROPS_PER_IDENTITY = 3
@@ -36,9 +37,7 @@ RATIO_PRIOR, RATIO_WEIGHT = 0.92, 20.0
 # The rarity of the right identity's score is taken as Gamma(2, 3): with a fixed 3, a probability is
 # one function of rarity everywhere. A value fitted to searches is no better calibrated.
 GENUINE = 3.0
-LEAST_SHARE = 0.02
 ROUNDS = 15
-_LARGEST_LOGIT = 30.0
 
 
 class GalleryThresholds(Stored):
@@ -87,8 +86,7 @@ class GalleryThresholds(Stored):
         tail = self.tail(identities)
         values = np.asarray(scores, dtype=np.float64)
         rarity = tail.rarity((values - level) / (self.ratio * tail.scale))
-        logits = _LARGEST_LOGIT * np.tanh(_evidence(rarity) / _LARGEST_LOGIT)
-        return np.asarray(1.0 / (1.0 + np.exp(-logits)))
+        return bounded_probability(_evidence(rarity))
 
     def extrapolated(self, identities: int) -> bool:
         """Whether K lies beyond ten times the identities that were searched."""
@@ -151,7 +149,7 @@ def fit_ratio(thresholds: GalleryThresholds, searches: Sequence[SearchScores]) -
             here = sizes == size
             rarity[here] = tail.rarity(heights[here] / ratio)
         logits = _evidence(rarity) + math.log(share / (1.0 - share))
-        right = 1.0 / (1.0 + np.exp(-np.clip(logits, -50.0, 50.0)))
+        right = sigmoid(logits, 50.0)
         share = float(np.clip(right.mean(), LEAST_SHARE, 1.0 - LEAST_SHARE))
         total = float(((1.0 - right) * strangers + right * enrolled).sum())
         ratio = (RATIO_WEIGHT * RATIO_PRIOR + total) / (RATIO_WEIGHT + len(kept))

@@ -49,18 +49,16 @@ class MultiscaleConfig(Stored):
         return tuple(stage_channels[stage - 1] for stage in self.stages)
 
 
-class MultiscaleFusion(nn.Module):
+class MSFL(nn.Module):
     """The backbone's stage outputs to one vector: CSIP, MSFF, average pooling, concatenation."""
 
     def __init__(self, stage_channels: Sequence[int], config: MultiscaleConfig) -> None:
         super().__init__()
         self.config = config
-        self.csip: CrossScalePropagation | None = None
+        self.csip: CSIP | None = None
         if config.csip:
             inputs = [stage_channels[stage - 1] for stage in config.stages]
-            self.csip = CrossScalePropagation(
-                inputs, config.channels, config.top_down, config.lateral
-            )
+            self.csip = CSIP(inputs, config.channels, config.top_down, config.lateral)
         widths = config.widths(stage_channels)
         # 3, 2, 1, 0 blocks on the four scales: the shallower a map, the more is left to abstract.
         depths = [depth if config.msff else 0 for depth in reversed(range(len(widths)))]
@@ -86,8 +84,8 @@ class MultiscaleFusion(nn.Module):
         )
 
 
-class CrossScalePropagation(nn.Module):
-    """CSIP: P_deepest = lateral(C_deepest), P_i = lateral(C_i) + conv(upsample(P_{i+1}))."""
+class CSIP(nn.Module):
+    """P_deepest = lateral(C_deepest), then P_i = lateral(C_i) + conv(upsample(P_{i+1}))."""
 
     def __init__(
         self, inputs: Sequence[int], channels: int, top_down: TopDown, lateral: bool

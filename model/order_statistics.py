@@ -102,7 +102,7 @@ def fit_mixture(
         evidence = np.where(tail, _log_density(gaps, sigma, below, shape), 0.0)
         evidence -= np.where(used, _log_density(gaps, sigma, rank, shape), 0.0)
         odds = math.log(share / (1.0 - share) / fitted.excess) - gaps[:, 0] / fitted.excess
-        separated = _sigmoid(odds + evidence.sum(axis=1), 50.0)
+        separated = sigmoid(odds + evidence.sum(axis=1), 50.0)
         # Weighted least squares: a spacing's mean is σ / (n − ξ) where n crops are above the level.
         strangers, others = used * (1.0 - separated[:, None]), tail * separated[:, None]
         values = (strangers * (rank - shape) + others * (below - shape)) * gaps
@@ -121,8 +121,14 @@ def fit_mixture(
     return fitted
 
 
-def _sigmoid(logits: Array, bound: float) -> Array:
+def sigmoid(logits: Array, bound: float) -> Array:
+    """The logistic function of logits cut off at ±bound, same shape."""
     return np.asarray(1.0 / (1.0 + np.exp(-np.clip(logits, -bound, bound))))
+
+
+def bounded_probability(logits: Array) -> Array:
+    """The logistic function of logits that approach ±30, same shape; strictly increasing."""
+    return np.asarray(1.0 / (1.0 + np.exp(-30.0 * np.tanh(logits / 30.0))))
 
 
 def _bounded(normal: Array, target: Array) -> tuple[float, float, float]:
@@ -189,7 +195,7 @@ def probability_line(fitted: Mixture, scores: Array) -> tuple[tuple[float, ...],
     units = np.stack([(values - middle) / spread, np.ones_like(values)])
     line, ridge = np.array([0.5, 0.0]), np.array([1e-3, 0.0])
     for _ in range(50):
-        expected = _sigmoid(line @ units, 30.0)
+        expected = sigmoid(line @ units, 30.0)
         gradient = units @ (weights * (labels - expected)) - ridge * line
         curve = weights * (expected * (1.0 - expected) + 1e-9)
         hessian = (curve * units) @ units.T + np.diag(ridge)

@@ -21,6 +21,7 @@ from model.calibration import DEFAULT_TAIL_SHAPE, SEARCH_OPERATING_POINTS, Scori
 from model.order_statistics import (
     Array,
     Mixture,
+    bounded_probability,
     fit_mixture,
     probability_line,
     shifted,
@@ -54,7 +55,6 @@ LOG_SIZES = np.log(SIZES)
 LEAST_SLOPE = 0.1
 _FORMAT = 1
 _LAYOUT = struct.Struct(f"<BI{RANKS}fd")
-_LARGEST_LOGIT = 30.0
 
 Table = tuple[tuple[float, ...], ...]
 
@@ -199,8 +199,7 @@ class SearchCalibration(Stored):
         slopes = np.diff(logits) / np.diff(places)
         inside = inside + slopes[0] * np.minimum(values - places[0], 0.0)
         inside = inside + slopes[-1] * np.maximum(values - places[-1], 0.0)
-        logits = _LARGEST_LOGIT * np.tanh(inside / _LARGEST_LOGIT)
-        return np.asarray(1.0 / (1.0 + np.exp(-logits)), dtype=np.float64)
+        return bounded_probability(inside)
 
 
 def few_identities(identities: int) -> bool:

@@ -14,11 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from model.order_statistics import Array
 from model.problems import InputProblem
 from model.search_calibration import FEW_IDENTITIES, RANKS
 from model.stored import Stored
-
-Array = NDArray[np.float64]
 
 # Spacings of lower ranks do not depend on whether M₁ is genuine, but for a rank of one.
 LOWEST_RANK = 3

@@ -7,8 +7,9 @@ from numpy.typing import NDArray
 
 from model.calibration import Scoring
 from model.gallery_thresholds import hide_known, leaders_by_name, sampled_crops, subgalleries
+from model.order_statistics import Array
 from model.search_calibration import RANKS
-from model.stranger_tail import Array, LeftOutSearches
+from model.stranger_tail import LeftOutSearches
 from service.engine.device import DeviceThread
 from service.engine.networks import LoadedModel
 from service.ops.health import MonitoredThreadPool

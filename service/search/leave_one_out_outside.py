@@ -13,8 +13,9 @@ import numpy as np
 
 from model.calibration import Scoring
 from model.gallery_thresholds import CROPS_PER_IDENTITY, MOST_CROPS, leaders_by_name
+from model.order_statistics import Array
 from model.search_calibration import FEW_IDENTITIES, RANKS
-from model.stranger_tail import Array, LeftOutSearches
+from model.stranger_tail import LeftOutSearches
 from service.engine.networks import LoadedModel
 from service.gallery.gallery import Gallery, SearchedIndex
 from service.record.records import CropFilter, IndexedCrop

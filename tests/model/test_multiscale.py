@@ -11,7 +11,7 @@ from model.artefact import Artefact, load_artefact, resolve_artefact, save_artef
 from model.backbones import BACKBONES
 from model.embedder import Embedder, EmbedderConfig, HeadConfig
 from model.metric_network import MetricNetwork
-from model.multiscale import CrossScalePropagation, MultiscaleConfig, MultiscaleFusion
+from model.multiscale import CSIP, MSFL, MultiscaleConfig
 
 WIDTHS = (4, 8, 12, 16)
 
@@ -46,19 +46,19 @@ def msfl(
 def test_every_row_of_the_ablation_fuses_the_maps_it_names(
     row: str, settings: dict[str, Any], width: int
 ) -> None:
-    fusion = MultiscaleFusion(WIDTHS, MultiscaleConfig(channels=8, **settings))
+    fusion = MSFL(WIDTHS, MultiscaleConfig(channels=8, **settings))
     assert fusion(stage_outputs()).shape == (2, width)
 
 
 def test_fusion_stacks_three_two_one_and_no_blocks_from_shallow_to_deep() -> None:
-    fusion = MultiscaleFusion(WIDTHS, MultiscaleConfig(channels=8))
+    fusion = MSFL(WIDTHS, MultiscaleConfig(channels=8))
     assert [len(blocks) for blocks in fusion.msff] == [3, 2, 1, 0]
     block = fusion.msff[0][0]
     assert [c.out_channels for c in (block.conv1, block.conv2, block.conv3)] == [2, 2, 8]
 
 
 def test_the_deepest_map_informs_every_scale_and_the_shallowest_only_its_own() -> None:
-    csip = CrossScalePropagation(WIDTHS, 8, "1x1", lateral=True)
+    csip = CSIP(WIDTHS, 8, "1x1", lateral=True)
     maps = stage_outputs()
     before = csip(maps)
     changed_by = {}
@@ -71,7 +71,7 @@ def test_the_deepest_map_informs_every_scale_and_the_shallowest_only_its_own() -
 
 
 def test_without_laterals_the_shallow_maps_are_not_read() -> None:
-    csip = CrossScalePropagation(WIDTHS, 8, "1x1", lateral=False)
+    csip = CSIP(WIDTHS, 8, "1x1", lateral=False)
     maps = stage_outputs()
     others = [*(torch.rand_like(scale) for scale in maps[:-1]), maps[-1]]
     for one, other in zip(csip(maps), csip(others), strict=True):
@@ -79,7 +79,7 @@ def test_without_laterals_the_shallow_maps_are_not_read() -> None:
 
 
 def test_a_map_is_its_lateral_plus_the_convolution_of_the_deeper_one_upsampled() -> None:
-    csip = CrossScalePropagation(WIDTHS[2:], 8, "1x1", lateral=True)
+    csip = CSIP(WIDTHS[2:], 8, "1x1", lateral=True)
     shallow, deep = stage_outputs()[2:]
     fine, coarse = csip([shallow, deep])
     doubled = coarse.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
@@ -90,7 +90,7 @@ def test_a_map_is_its_lateral_plus_the_convolution_of_the_deeper_one_upsampled()
 @pytest.mark.parametrize("kind", ["1x1", "depthwise", "3x3"])
 def test_every_top_down_convolution_keeps_the_maps_sizes(kind: Any) -> None:
     maps = stage_outputs((17, 9), (9, 5), (5, 3), (5, 3))
-    pyramid = CrossScalePropagation(WIDTHS, 8, kind, lateral=True)(maps)
+    pyramid = CSIP(WIDTHS, 8, kind, lateral=True)(maps)
     assert [scale.shape[1:] for scale in pyramid] == [(8, *scale.shape[2:]) for scale in maps]
 
 
