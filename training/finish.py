@@ -23,11 +23,10 @@ from model.provenance import Provenance, TrainingFingerprints
 from training.batches import BatchMaker, training_images
 from training.checkpoint import SavedWeights, read_weights, run_identity
 from training.datasets.record import CropRecord, Dataset
-from training.evaluation.calibration import calibrate_searches
+from training.evaluation.calibration import calibrate_searches, settle_zero
 from training.evaluation.embedding import ProgressBar, SearchFeatures, embed_search, spaced
 from training.evaluation.evaluate import build_report
 from training.evaluation.evaluate_search import evaluate_search
-from training.evaluation.mnet_zero import settle_zero
 from training.evaluation.pair_scores import SearchScores, open_scores
 from training.evaluation.report import write_report
 from training.evaluation.results import DatasetResult, EvaluationReport

@@ -111,9 +111,8 @@ def _fit(
     import numpy as np
 
     from model.collapse import refuse_collapse
-    from training.evaluation.calibration import calibrate_searches
+    from training.evaluation.calibration import calibrate_searches, settle_zero
     from training.evaluation.embedding import spaced
-    from training.evaluation.mnet_zero import settle_zero
     from training.evaluation.pair_scores import open_scores
 
     some = np.concatenate([spaced(own.gallery) for own in features])

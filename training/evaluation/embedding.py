@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from training.evaluation.searches import Search
 
 BATCH_SIZE = 64
 DECODING_THREADS = 4
+Read = TypeVar("Read")
 
 Progress = Callable[[int], None]
 """Called with the number that was done since the last call."""
@@ -153,15 +154,19 @@ def decoded_batches(
     if not records:
         raise InputProblem("there is no crop to embed; name data with images in it")
 
-    def decode(record: CropRecord) -> NDArray[np.uint8]:
-        return preprocessing.resize(record.decode())
+    starts = range(0, len(records), batch_size)
+    batches = [records[start : start + batch_size] for start in starts]
+    for crops in read_ahead(lambda record: preprocessing.resize(record.decode()), batches):
+        yield np.stack(crops)
 
+
+def read_ahead(
+    read: Callable[[CropRecord], Read], batches: Iterable[Sequence[CropRecord]]
+) -> Iterator[list[Read]]:
+    """What is read of each crop of a batch, in a few threads; the next while one is in use."""
     with ThreadPoolExecutor(DECODING_THREADS, "decode") as pool:
-        ahead: list[Future[NDArray[np.uint8]]] = []
-        for start in range(0, len(records) + batch_size, batch_size):
-            current, ahead = (
-                ahead,
-                [pool.submit(decode, record) for record in records[start : start + batch_size]],
-            )
+        ahead: list[Future[Read]] = []
+        for batch in (*batches, ()):
+            current, ahead = ahead, [pool.submit(read, record) for record in batch]
             if current:
-                yield np.stack([crop.result() for crop in current])
+                yield [future.result() for future in current]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,7 +22,7 @@ from model.problems import InputProblem
 from model.runtimes import DtypeName, EmbeddingRuntime, Probes, RuntimeUnusable, TorchRuntime
 from model.shards import SHARD, shard_name
 from training.datasets.record import CropRecord
-from training.evaluation.embedding import DECODING_THREADS, ProgressBar
+from training.evaluation.embedding import ProgressBar, read_ahead
 from training.evaluation.files import make_folder, replacing
 
 SHARD_CROPS = 2048
@@ -207,40 +207,28 @@ def _embed(
         for shard, own in zip(shards, starts, strict=True)
         for start in own
     ]
-    with ThreadPoolExecutor(DECODING_THREADS, "decode") as pool:
-        read = _read_ahead(pool, network.preprocessing, batches)
-        for own in starts:
-            parts: list[NDArray[np.float32]] = []
-            columns: dict[str, list[str]] = {}
-            unreadable: list[str] = []
-            for _ in own:
-                crops = next(read)
-                good = [crop for crop in crops if isinstance(crop, _ReadCrop)]
-                if good:
-                    parts.append(network.embed(np.stack([crop.pixels for crop in good])))
-                for crop in good:
-                    for name, text in {**_labels(crop.record), "sha256": crop.sha256}.items():
-                        columns.setdefault(name, []).append(text)
-                unreadable += [crop for crop in crops if isinstance(crop, str)]
-                progress(len(crops))
-            yield _Embedded(np.concatenate(parts or [_none(network)]), columns, unreadable)
+    read = read_ahead(partial(_read, size=network.preprocessing), batches)
+    for own in starts:
+        parts: list[NDArray[np.float32]] = []
+        columns: dict[str, list[str]] = {}
+        unreadable: list[str] = []
+        for _ in own:
+            crops = next(read)
+            good = [crop for crop in crops if isinstance(crop, _ReadCrop)]
+            if good:
+                parts.append(network.embed(np.stack([crop.pixels for crop in good])))
+            for crop in good:
+                for name, text in {**_labels(crop.record), "sha256": crop.sha256}.items():
+                    columns.setdefault(name, []).append(text)
+            unreadable += [crop for crop in crops if isinstance(crop, str)]
+            progress(len(crops))
+        yield _Embedded(np.concatenate(parts or [_none(network)]), columns, unreadable)
 
 
 def _none(network: Network) -> NDArray[np.float32]:
     """Features of no crop, `(0, d)`."""
     size = network.preprocessing
     return network.embed(np.zeros((1, size.height, size.width, 3), np.uint8))[:0]
-
-
-def _read_ahead(
-    pool: ThreadPoolExecutor, size: Preprocessing, batches: Iterable[Sequence[CropRecord]]
-) -> Iterator[list[_ReadCrop | str]]:
-    """The crops of each batch, or why one cannot be read; the next is read while one is used."""
-    ahead: list[Future[_ReadCrop | str]] = []
-    for batch in (*batches, ()):
-        current, ahead = ahead, [pool.submit(_read, record, size) for record in batch]
-        if current:
-            yield [future.result() for future in current]
 
 
 def _read(record: CropRecord, size: Preprocessing) -> _ReadCrop | str:

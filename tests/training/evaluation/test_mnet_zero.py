@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from model.metric_network import MetricNetwork, MetricNetworkConfig, score_pairs
+from training.evaluation.calibration import equal_error_score, settle_zero
 from training.evaluation.embedding import SearchFeatures
-from training.evaluation.mnet_zero import equal_error_score, settle_zero
 from training.evaluation.ranking import PairLabels
 
 PEOPLE, DIMENSION = 60, 16
