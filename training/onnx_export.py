@@ -153,7 +153,7 @@ def export_onnx(file: Path, folder: Path) -> Parity:
         scorings = artefact.description.scorings
         _write_graph(written / PAIR_SCORER, PairScores(artefact).eval(), features, scorings)
         parity = compare_with_torch(artefact, written)
-        if max(parity.features, *parity.scores.values()) > TOLERANCE:
+        if not all(apart <= TOLERANCE for apart in (parity.features, *parity.scores.values())):
             raise InputProblem(
                 f"{file}: ONNX Runtime gives other numbers than PyTorch ({parity.summary()}; at "
                 f"most {TOLERANCE:g} is allowed); nothing was written, serve it by gmn serve"
@@ -182,7 +182,7 @@ def compare_with_torch(artefact: Artefact, folder: Path) -> Parity:
     )
     found = torch.from_numpy(np.concatenate([together, alone]))
     wanted = torch.cat([expected, expected[:1]])
-    apart = (found - wanted).abs() / wanted.norm(dim=1, keepdim=True)
+    apart = (found - wanted).abs() / wanted.norm(dim=1, keepdim=True).clamp(min=1e-12)
     rows, columns = torch.triu_indices(len(expected), len(expected))
     pairs = {PAIR[0]: expected[rows].numpy(), PAIR[1]: expected[columns].numpy()}
     reference = {"cosine": cosine_similarities(expected, expected).numpy()}

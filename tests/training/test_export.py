@@ -18,6 +18,7 @@ from PIL import Image
 
 import gmn
 from model.artefact import load_artefact, resolve_artefact, save_artefact
+from model.backbones import BackboneKind, register_backbone
 from model.crops.decode import decode_crop
 from model.embedder import Embedder, EmbedderConfig
 from model.metric_network import (
@@ -153,11 +154,17 @@ def test_shipped_artefacts_in_onnx_runtime_agree_with_pytorch_on_photographs(
 
 
 def test_the_examples_embed_and_score_as_each_other_and_one_runs_without_torch(
-    tiny_artefact: Path, drawn_crops: list[tuple[str, str, bytes]], tmp_path: Path
+    tiny_artefact: Path,
+    drawn_crops: list[tuple[str, str, bytes]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for name, crop in zip(("ann.jpg", "photo.jpg"), drawn_crops, strict=False):
         Image.open(io.BytesIO(crop[2])).save(tmp_path / name, quality=95)
-    assert gmn.run(["export", str(tiny_artefact), "--onnx", str(tmp_path / "runs" / "onnx")]) == 0
+    page = (ROOT / "docs" / "export.md").read_text(encoding="utf-8")
+    (written,) = re.findall(r"^gmn (export .*)$", page, re.MULTILINE)
+    monkeypatch.chdir(tmp_path)
+    assert gmn.run(written.replace("bundled", str(tiny_artefact)).split()) == 0
     about = json.loads((tmp_path / "runs" / "onnx" / "preprocessing.json").read_text())
     assert about["provenance"]["terms"] == "Free of any: nobody is shown, every person is drawn."
     assert about["pair_scorer"]["default"] == "mnet"
@@ -179,6 +186,41 @@ def test_the_examples_embed_and_score_as_each_other_and_one_runs_without_torch(
     assert (scored := re.search(r"^mnet (-?\d+\.\d+): (one person|two people)$", printed[0], re.M))
     assert f"M-Net {scored[1]}" in printed[1]
     assert "at even odds" in printed[1]
+
+
+@pytest.mark.slow
+def test_networks_that_give_no_numbers_are_refused(
+    tiny_artefact: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    artefact = load_artefact(tiny_artefact)
+    with torch.no_grad():
+        artefact.embedder.neck.weight.fill_(float("nan"))
+    broken = tmp_path / "broken.safetensors"
+    save_artefact(broken, artefact.description, artefact.embedder, artefact.metric_network)
+    assert gmn.run(["export", str(broken), "--onnx", str(tmp_path / "a")]) == 2
+    assert "features differ by nan" in capsys.readouterr().err
+
+
+class DependsOnItsInput(torch.nn.Module):
+    """A step that a graph cannot hold."""
+
+    def forward(self, crops: torch.Tensor) -> torch.Tensor:
+        return crops if float(crops.sum()) > 0 else -crops
+
+
+def test_a_backbone_that_has_no_graph_is_refused_by_the_file(
+    tiny_artefact: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    register_backbone(
+        "no_graph",
+        BackboneKind(lambda _: torch.nn.Sequential(DependsOnItsInput()), (3, 3, 3, 3), None, (1,)),
+    )
+    file = artefact_like(
+        tiny_artefact, tmp_path / "own.safetensors", {"backbone": "no_graph"}, {"hidden": 16}
+    )
+    assert gmn.run(["export", str(file), "--onnx", str(tmp_path / "onnx")]) == 2
+    assert "embedder.onnx cannot be made of this artefact's networks" in capsys.readouterr().err
+    assert list((tmp_path / "onnx").iterdir()) == []
 
 
 def test_bad_input_is_named_and_leaves_nothing(
