@@ -18,7 +18,7 @@ from training.batches import load_batches, step_seed
 from training.checkpoint import Stateful, load_checkpoint, save_checkpoint
 from training.datasets.record import Dataset, refuse_unreadable
 from training.distributed import Processes
-from training.evaluation.embedding import Progress, ProgressBar, embed_records
+from training.evaluation.embedding import ProgressBar, embed_records, no_bar
 from training.evaluation.results import EvaluationReport
 from training.evaluation.searches import Search
 from training.finish import FinishedRun, choose_weights, finish_run, held_out_searches
@@ -40,12 +40,6 @@ POINTS = 20
 """At least so many steps are logged of every run that has as many."""
 INACTIVE_SHARE = 0.01
 NO_SEARCHES: Mapping[str, Search] = MappingProxyType({})
-
-
-@contextmanager
-def no_bar(description: str, total: int) -> Iterator[Progress]:  # noqa: ARG001
-    """Shows nothing of how far a long step is."""
-    yield lambda _: None
 
 
 @contextmanager

@@ -177,7 +177,7 @@ def _single(
     from training.evaluation.report import write_report
 
     ((name, file),) = files.items()
-    report, pictures = measure(name, load_artefact(file), datasets, settings, progress_bar)
+    report, pictures = measure(load_artefact(file), datasets, settings, name, progress_bar)
     if out is not None:
         write_report(out, report, pictures)
     if console is None:
@@ -224,7 +224,7 @@ def _protocol(
         # By its file's name a report finds its artefact again.
         named = candidate.name if candidate.name in shipped_artefacts() else str(candidate.path)
         artefact = loaded[candidate.name]
-        report, own = measure(named, artefact, [dataset], settings, progress_bar)
+        report, own = measure(artefact, [dataset], settings, named, progress_bar)
         pictures.extend(own)
         return report
 

@@ -17,7 +17,6 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
 from model.problems import InputProblem
-from training.evaluation.intervals import Estimate, mean_interval
 
 PERMUTATIONS = 1000
 FOLDS = 5
@@ -116,11 +115,6 @@ def domain_classifier(
         named = cross_val_predict(classifier, features, domains, groups=numbers, cv=split)
     right: NDArray[np.float64] = (named == domains).reshape(2 * groups, size).mean(axis=1)
     return right
-
-
-def classifier_interval(right: NDArray[np.float64]) -> Estimate:
-    """Balanced accuracy of `domain_classifier`'s answer, 0 to 1; the interval is over groups."""
-    return mean_interval(right)
 
 
 def halves(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -29,6 +29,12 @@ Progress = Callable[[int], None]
 
 ProgressBar = Callable[[str, int], AbstractContextManager[Progress]]
 """From a description and a total to a bar; see `training.commands.progress`."""
+
+
+@contextmanager
+def no_bar(description: str, total: int) -> Iterator[Progress]:  # noqa: ARG001
+    """Shows nothing of how far a long step is."""
+    yield lambda _: None
 
 
 def spaced(features: NDArray[np.float32], most: int = 100) -> NDArray[np.float32]:

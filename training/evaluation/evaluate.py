@@ -16,10 +16,7 @@ from training.cost import embedder_cost, pair_cost
 from training.datasets.protocols import limit_test_identities
 from training.datasets.record import Dataset
 from training.datasets.registry import showing_people
-from training.evaluation.embedding import (
-    ProgressBar,
-    stored_features,
-)
+from training.evaluation.embedding import ProgressBar, no_bar, stored_features
 from training.evaluation.evaluate_search import evaluate_search, needs_metric_network
 from training.evaluation.multi_shot import Pooling
 from training.evaluation.peers import Peer
@@ -65,25 +62,26 @@ class EvaluationSettings:
 
 
 def evaluate(
-    name: str,
     loaded: Artefact,
     datasets: Sequence[Dataset],
-    settings: EvaluationSettings,
-    progress_bar: ProgressBar,
+    settings: EvaluationSettings | None = None,
+    name: str = "artefact",
+    progress_bar: ProgressBar = no_bar,
 ) -> tuple[EvaluationReport, list[SearchPictures]]:
     """One artefact on some sets: its report, and the pictures of its rank lists.
 
     Args:
-        name: what the artefact is called.
-        loaded: as it was read; its networks are moved to the device.
-        datasets: as read.
-        settings: what to measure.
+        loaded: as `load_artefact` reads it; its networks are moved to the device.
+        datasets: as `read_datasets` reads them.
+        settings: what to measure; None is all rankings that the artefact offers.
+        name: what a report calls the artefact.
         progress_bar: shows how far the long steps are.
 
     Raises:
         InputProblem: where a set cannot be searched, or none of its people is held out, or
             where the artefact has no M-Net for a scoring that needs it, or a crop no feature.
     """
+    settings = settings or EvaluationSettings()
     scorings = settings.scorings or loaded.description.scorings
     if needs_metric_network(scorings):
         loaded.require_metric_network(name)

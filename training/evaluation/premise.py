@@ -21,7 +21,6 @@ from model.metric_network import MetricNetworkConfig, PairFeatureKind, pair_feat
 from model.problems import InputProblem
 from training.datasets.record import CropRecord
 from training.evaluation.domain_gap import (
-    classifier_interval,
     domain_classifier,
     halves,
     maximum_mean_discrepancy,
@@ -43,13 +42,13 @@ INSTANCES, PAIRS = "instance", "pair"
 GENUINE = (True, True, False, False)
 """Whether each of a couple's pairs is one person's, in the order of `_pairs`."""
 
-Couple = tuple[CropRecord, CropRecord, CropRecord, CropRecord]
+IdentityPair = tuple[CropRecord, CropRecord, CropRecord, CropRecord]
 """Two people under two cameras each: first, first elsewhere, second, second elsewhere."""
 
 
 def sample_couples(
     records: Sequence[CropRecord], most: int = COUPLES, seed: int = 0
-) -> dict[str, list[Couple]]:
+) -> dict[str, list[IdentityPair]]:
     """Couples of every domain, as many in each; domains with too few people are left out.
 
     Args:
@@ -73,7 +72,7 @@ def sample_couples(
 
 def measure_premise(
     artefact: Artefact,
-    couples: Mapping[str, Sequence[Couple]],
+    couples: Mapping[str, Sequence[IdentityPair]],
     seed: int = 0,
     progress: Progress | None = None,
 ) -> PremiseResult:
@@ -116,7 +115,7 @@ def measure_premise(
 
 def _couples(
     people: Mapping[tuple[str, str], Sequence[CropRecord]], most: int, seed: int
-) -> list[Couple]:
+) -> list[IdentityPair]:
     random = np.random.default_rng(seed)
     seen_twice: list[tuple[CropRecord, CropRecord]] = []
     for _, own in sorted(people.items()):
@@ -156,7 +155,7 @@ def _gaps(spaces: Mapping[str, Mapping[str, NDArray[np.float32]]], seed: int) ->
                 mmd_by_chance=discrepancy.by_chance,
                 mmd_p_value=discrepancy.p_value,
                 mmd_same_domain=(same[name][first][0] + same[name][second][0]) / 2,
-                classifier=classifier_interval(right[name]),
+                classifier=mean_interval(right[name]),
                 classifier_same_domain=(same[name][first][1] + same[name][second][1]) / 2,
             )
         found.append(

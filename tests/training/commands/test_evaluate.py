@@ -181,6 +181,22 @@ def test_stored_features_are_measured_as_those_that_are_computed(
     assert "leave out --features" in str(refused.exception)
 
 
+def test_the_documented_call_measures_what_the_command_does(
+    report, tiny_artefact, manifest, capsys
+):
+    page = (Path(__file__).parents[3] / "docs" / "training.md").read_text()
+    (example,) = re.findall(r"```python\n([^`]*?import EvaluationSettings.*?)```", page, re.DOTALL)
+    artefact = f"resolve_artefact({str(tiny_artefact)!r})"
+    example = example.replace('resolve_artefact("bundled")', artefact)
+    exec(example.replace("manifest:mine", f"manifest:{manifest}"), {})
+    printed = capsys.readouterr().out.splitlines()
+    scorings = report[0]["datasets"][0]["scorings"]
+    assert [line.split()[0] for line in printed] == ["cosine", "mnet"]
+    for line in printed:
+        figure = scorings[line.split()[0]]["metrics"]["mAP"]
+        assert f"mean={figure['mean']!r}" in line
+
+
 def test_junk_is_no_person_of_a_domain_in_the_premise(app, tiny_artefact, tmp_path):
     sets = []
     for name in ("first", "second"):

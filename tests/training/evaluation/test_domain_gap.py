@@ -3,11 +3,11 @@ import pytest
 
 from model.problems import InputProblem
 from training.evaluation.domain_gap import (
-    classifier_interval,
     domain_classifier,
     halves,
     maximum_mean_discrepancy,
 )
+from training.evaluation.intervals import mean_interval
 from training.evaluation.premise import project
 
 
@@ -56,8 +56,8 @@ def test_mmd_is_that_of_the_definition():
 
 def test_the_classifier_tells_far_domains_apart_and_one_domain_not_from_itself():
     first = domain(40, 0)
-    far = classifier_interval(domain_classifier(first, domain(40, 1, 4.0)))
-    same = classifier_interval(domain_classifier(first, domain(40, 1)))
+    far = mean_interval(domain_classifier(first, domain(40, 1, 4.0)))
+    same = mean_interval(domain_classifier(first, domain(40, 1)))
     assert 0.9 < far.low <= far.mean <= far.high <= 1.0
     assert 0.3 < same.mean < 0.7
 
