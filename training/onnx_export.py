@@ -236,8 +236,10 @@ def _write_graph(
                 verbose=False,
             )
     except Exception as error:
-        # Of many kinds, by the step of the network that ONNX does not know.
-        lines = str(error).strip().splitlines() or [type(error).__name__]
+        # Of many kinds, by the step of the network that ONNX does not know; the first line of the
+        # exporter's own error is the same for all.
+        reason = error.__cause__ or error
+        lines = str(reason).strip().splitlines() or [type(reason).__name__]
         raise InputProblem(
             f"{file.name} cannot be made of this artefact's networks ({lines[0]}); export one with "
             "another backbone, or serve this one by gmn serve"
