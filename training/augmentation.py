@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from operator import attrgetter, itemgetter
 from typing import NamedTuple
 
 import numpy as np
@@ -23,7 +24,7 @@ BLUR_SIGMA = (0.3, 1.5)
 ERASED_AREA = (0.02, 0.2)
 ERASED_ASPECT = (0.3, 3.3)
 COARSENESS = (0.3, 0.7)
-COLOURING = (
+_colouring = attrgetter(
     "brightness",
     "contrast",
     "saturation",
@@ -73,7 +74,7 @@ class Changes(NamedTuple):
 
     def share(self, part: slice) -> Changes:
         """Those of some of the crops."""
-        return Changes(*(drawn[part] for drawn in self))
+        return Changes(*map(itemgetter(part), self))
 
 
 def draw_changes(
@@ -131,7 +132,7 @@ def _boxes(
     right: torch.Tensor,
     size: Preprocessing,
 ) -> torch.Tensor:
-    low, high = (math.log(value) for value in ERASED_ASPECT)
+    low, high = map(math.log, ERASED_ASPECT)
     root = (low + (high - low) * aspect).exp().sqrt()
     side = (area * size.height * size.width).sqrt()
     height = (side * root).round().clamp(1, size.height)
@@ -180,7 +181,7 @@ def recolour(
     Returns:
         `(B, h, w, 3)` uint8.
     """
-    if not any(getattr(settings, name) for name in COLOURING):
+    if not any(_colouring(settings)):
         return crops
     # A CPU is fastest on as much as its cache holds, a GPU on everything at once.
     few = CROPS_IN_CACHE if crops.device.type == "cpu" else len(crops)

@@ -55,12 +55,6 @@ class Position:
     step: int = 0
     done: int = 0
 
-    def next(self, steps: int) -> Position:
-        """After one more step, where this epoch has so many."""
-        if self.step + 1 == steps:
-            return Position(self.epoch + 1, 0, self.done + 1)
-        return Position(self.epoch, self.step + 1, self.done + 1)
-
 
 @dataclass(frozen=True)
 class RunIdentity:

@@ -13,7 +13,6 @@ from model.embedder import Embedder
 from model.metric_network import MetricNetwork
 from model.problems import InputProblem
 from training.backbone_weights import load_backbone_weights
-from training.depthwise import replace_strided_depthwise
 from training.metric_start import can_start_at_cosine, start_at_cosine
 from training.recipe import Recipe
 from training.start import Start, read_start
@@ -43,7 +42,6 @@ def starting_networks(recipe: Recipe) -> StartingNetworks:
     """
     start = read_start(recipe.initial_weights)
     embedder = Embedder(recipe.embedder)
-    replace_strided_depthwise(embedder.backbone)
     metric_network = MetricNetwork(recipe.embedder.dimension, recipe.metric_network)
     if recipe.metric_network_start == "cosine":
         start_at_cosine(metric_network)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from math import ceil, isfinite
 from typing import NamedTuple
 
 import torch
@@ -15,21 +15,22 @@ from torch.nn.parallel import DistributedDataParallel
 from model.backbones import split_stages
 from model.embedder import Embedder, Features
 from model.precision import choose_dtype
+from model.problems import InputProblem
 from training.batches import Batch
-from training.losses.distillation import (
-    feature_distillation_loss,
-    pair_distillation_loss,
-    relation_distillation_loss,
-)
+from training.checkpoint import Position
+from training.losses.distillation import distillation_terms, feature_distillation_loss
 from training.losses.gmn import generalizable_metric_loss, pair_identity_center_loss
 from training.losses.msgr import adversarial_perturbations, gradient_regulariser
 from training.losses.reid import identity_loss, margin_identity_loss, triplet_loss
 from training.networks import TrainedNetworks
 from training.recipe import Recipe
 from training.run import Run
-from training.settings import Distillation, Losses
+from training.run_folder import LOG_NAME, RunLog
+from training.settings import Losses
 
 Terms = dict[str, torch.Tensor]
+NAMED_CROPS = 4
+SMALLEST_SCALE = 1e-6
 
 
 class Gradients(NamedTuple):
@@ -113,18 +114,18 @@ class TrainingStep:
         self, images: torch.Tensor, batch: Batch, seed: int, with_norms: bool
     ) -> tuple[Terms, dict[str, float]]:
         regulariser = self._recipe.losses.gradient_regulariser
-        anchor = self._anchor([images])
+        anchor = None if self._run.anchor is None else self._anchor([images])
         perturbations: tuple[torch.Tensor, ...] = ()
         if regulariser.weight and regulariser.form == "adversarial":
             with kept_statistics(self._networks), self._unshared():
                 torch.manual_seed(seed)
-                features = self._features(*self._embed(images))
+                features = self._features(images)
                 loss = total(self._terms(features, batch, anchor))
                 perturbations = adversarial_perturbations(
                     loss, features.stages, regulariser.norm, regulariser.weight
                 )
         torch.manual_seed(seed)
-        features = self._features(*self._embed(images, perturbations))
+        features = self._features(images, perturbations)
         terms = self._terms(features, batch, anchor)
         if regulariser.weight and regulariser.form == "penalty":
             terms["msgr"] = regulariser.weight * gradient_regulariser(
@@ -143,11 +144,11 @@ class TrainingStep:
         is embedded again to carry its features' gradients on to the weights.
         """
         # Of about one size: a BatchNorm cannot train on the one crop that might be left over.
-        count = min(math.ceil(len(images) / micro), max(1, len(images) // 2))
+        count = min(ceil(len(images) / micro), max(1, len(images) // 2))
         parts = torch.tensor_split(images, count)
         found = torch.cat(self._features_without_graph(parts, seed)).requires_grad_()
         torch.manual_seed(seed)
-        features = self._features(found, ())
+        features = self._gathered(found, ())
         terms = self._terms(features, batch, self._anchor(parts))
         norms = self._norms(terms, features) if with_norms else {}
         torch.autograd.backward(self.scaler.scale(total(terms)))
@@ -157,7 +158,8 @@ class TrainingStep:
         ):
             with nullcontext() if number == len(parts) else self._unshared():
                 torch.manual_seed(seed + number)
-                torch.autograd.backward(self._embed(part)[0], gradient)
+                own, _ = (self._shared or self._trunk)(part)
+                torch.autograd.backward(own, gradient)
         return terms, norms
 
     def _features_without_graph(
@@ -172,17 +174,17 @@ class TrainingStep:
                 found.append(self._trunk(part)[0])
         return found
 
-    def _embed(
+    def _features(
         self, images: torch.Tensor, perturbations: tuple[torch.Tensor, ...] = ()
-    ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
-        trunk = self._shared or self._trunk
-        found: tuple[torch.Tensor, tuple[torch.Tensor, ...]] = trunk(images, perturbations)
-        return found
-
-    def _features(self, before: torch.Tensor, stages: tuple[torch.Tensor, ...]) -> Features:
+    ) -> Features:
         """Those of the whole batch, of which stages are this process's own."""
-        gathered = self._run.processes.gather(before)
-        return Features(gathered, self._networks.embedder.after_neck(gathered), stages)
+        before, stages = (self._shared or self._trunk)(images, perturbations)
+        return self._gathered(before, stages)
+
+    def _gathered(self, before: torch.Tensor, stages: tuple[torch.Tensor, ...]) -> Features:
+        if self._shared is not None:
+            before = self._run.processes.gather(before)
+        return Features(before, self._networks.embedder.after_neck(before), stages)
 
     def _anchor(self, parts: Sequence[torch.Tensor]) -> torch.Tensor | None:
         """What the embedder made of the whole batch before the first step."""
@@ -200,9 +202,16 @@ class TrainingStep:
         labels = batch.labels.to(device, non_blocking=True)
         terms, logits = loss_terms(self._networks, features, labels, self._recipe.losses, anchor)
         if self._run.teachers:
-            taught = [teacher.features[batch.rows].to(device) for teacher in self._run.teachers]
+            settings = self._recipe.distillation
             terms |= distillation_terms(
-                self._networks, features.after_neck, logits, taught, self._recipe.distillation
+                features.after_neck,
+                logits,
+                [teacher.features[batch.rows].to(device) for teacher in self._run.teachers],
+                self._networks.projections,
+                feature=settings.feature,
+                relation=settings.relation,
+                pair=settings.pair,
+                temperature=settings.temperature,
             )
         return terms
 
@@ -308,40 +317,41 @@ def loss_terms(
     return terms, logits
 
 
-def distillation_terms(
-    networks: TrainedNetworks,
-    features: torch.Tensor,
-    logits: torch.Tensor | None,
-    teachers: Sequence[torch.Tensor],
-    settings: Distillation,
-) -> Terms:
-    """The weighted terms of a student, by name: `distilled_feature`, `…_relation`, `…_pair`.
+Unread = list[tuple[Position, Sequence[str], Gradients]]
+"""Steps that were not looked at yet, each with the sources of its batch."""
 
-    Args:
-        networks: what is trained.
-        features: of the batch, after the neck, `(B, d)`.
-        logits: M-Net's of the batch's pairs; None where L_gmn is off.
-        teachers: each teacher's features of the batch's crops, `(B, t)`, of unit length.
-        settings: which terms, and their weights.
+
+def refuse_divergence(unread: Unread, log: RunLog, scaler: GradScaler) -> None:
+    """Looks at steps, and forgets them where their losses and gradients are finite.
+
+    A CPU's steps are looked at before they change a weight; a GPU's when a step is logged, and
+    before weights are measured or saved, so that the GPU need not be waited for at every step.
+
+    Raises:
+        InputProblem: naming the terms that are not finite, and crops of the batch.
     """
-    terms: Terms = {}
-    # Unit features side by side: a cosine of them is the mean of the teachers' cosines.
-    together = torch.cat(list(teachers), dim=1)
-    if settings.feature:
-        each = [
-            feature_distillation_loss(project(features), teacher)
-            for project, teacher in zip(networks.projections, teachers, strict=True)
-        ]
-        terms["distilled_feature"] = settings.feature * torch.stack(each).mean()
-    if settings.relation:
-        terms["distilled_relation"] = settings.relation * relation_distillation_loss(
-            features, together, settings.temperature
-        )
-    if settings.pair and logits is not None:
-        terms["distilled_pair"] = settings.pair * pair_distillation_loss(
-            logits[:, 1] - logits[:, 0], together, settings.temperature
-        )
-    return terms
+    for now, sources, found in unread:
+        if not bool(found.finite):
+            terms = {name: float(term) for name, term in found.terms.items()}
+            texts = {name: str(value) for name, value in terms.items()}
+            log.write("diverged", now.done, loss=texts, batch=list(sources))
+            lost = [f"{name} is {value}" for name, value in terms.items() if not isfinite(value)]
+            what = (
+                f"the loss is not finite: {', '.join(lost)}" if lost else "a gradient is not finite"
+            )
+            raise _divergence(what, sources)
+    if unread and scaler.get_scale() < SMALLEST_SCALE:
+        raise _divergence("every gradient overflows float16", unread[-1][1])
+    unread.clear()
+
+
+def _divergence(what: str, sources: Sequence[str]) -> InputProblem:
+    named = ", ".join(sources[:NAMED_CROPS])
+    return InputProblem(
+        f"{what}, on the batch of {named}, … (all {len(sources)} are in {LOG_NAME}); train anew "
+        "with a lower optimisation.learning_rate or precision=float32; checkpoint.pt, where there "
+        "is one, has finite weights from before this step"
+    )
 
 
 def total(terms: Terms) -> torch.Tensor:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from types import MappingProxyType
+from types import FrameType, MappingProxyType
 
 import numpy as np
 import torch
@@ -15,7 +17,7 @@ from numpy.typing import NDArray
 from model.precision import choose_dtype
 from model.problems import InputProblem
 from training.batches import load_batches, step_seed
-from training.checkpoint import Stateful, load_checkpoint, save_checkpoint
+from training.checkpoint import Position, Stateful, load_checkpoint, save_checkpoint
 from training.datasets.record import Dataset, refuse_unreadable
 from training.distributed import Processes
 from training.evaluation.embedding import ProgressBar, embed_records, no_bar
@@ -23,13 +25,12 @@ from training.evaluation.results import EvaluationReport
 from training.evaluation.searches import Search
 from training.finish import FinishedRun, choose_weights, finish_run, held_out_searches
 from training.improvement import measure_start
-from training.interruption import DivergenceWatch, TrainingStopped, stop_signals
 from training.optimiser import learning_rate, set_learning_rate
 from training.recipe import Recipe
 from training.run import Run, prepare_run
 from training.run_folder import RunData, RunLog, split_people, write_run
 from training.sampler import describe_epoch
-from training.step import TrainingStep
+from training.step import TrainingStep, Unread, refuse_divergence
 from training.validation import Validation, validation_searches
 
 Notice = Callable[[str], None]
@@ -46,6 +47,20 @@ NO_SEARCHES: Mapping[str, Search] = MappingProxyType({})
 def no_report() -> Iterator[Report]:
     """Shows nothing of how far the training is."""
     yield lambda *_: None
+
+
+class TrainingStopped(Exception):
+    """A run that was asked to stop, and that can be resumed.
+
+    Attributes:
+        signal_number: of the signal that asked.
+    """
+
+    def __init__(self, now: Position, received: Sequence[int]) -> None:
+        # Where several processes train, the signal may have come to another one.
+        self.signal_number = received[0] if received else signal.SIGTERM
+        name = signal.Signals(self.signal_number).name
+        super().__init__(f"stopped by {name} after step {now.done}; continue with --resume")
 
 
 def train(
@@ -167,12 +182,13 @@ def train_networks(
         TrainingStopped: when SIGINT or SIGTERM asked for it; the run can be resumed.
     """
     recipe, epochs = run.recipe, run.recipe.optimisation.epochs
+    on_cpu = run.device.type == "cpu"
     step, validation = TrainingStep(run), Validation(run, searches, notice)
     state = _state(run, step)
     now = load_checkpoint(run.folder, state, run.identity, notice)
     log_folder = run.folder if run.processes.leads else None
     with RunLog(log_folder, now.done) as log, stop_signals() as received:
-        watch = DivergenceWatch(step, log, at_once=run.device.type == "cpu")
+        unread: Unread = []
         for epoch in range(now.epoch, epochs):
             if now.step == 0:
                 run.sampler.prepare(epoch, lambda rows: _embed(run, rows))
@@ -191,26 +207,53 @@ def train_networks(
                 logged = now.done % every == 0
                 seed = step_seed(recipe.seed, epoch, now.step) ^ 0x5EED
                 found = step.gradients(batch, seed, with_norms=logged)
-                watch.note(now, batch.sources, found, look=logged)
+                unread.append((now, batch.sources, found))
+                if logged or on_cpu:
+                    refuse_divergence(unread, log, step.scaler)
                 step.update()
                 if logged:
                     values = {name: float(term) for name, term in found.terms.items()}
                     crops = (now.step + 1 - first) * len(batch.labels)
                     pace = crops / (time.perf_counter() - began)
                     _log_step(log, now.done, moment, rate, values, found.norms, pace)
-                now = now.next(len(order))
+                now = Position(epoch, now.step + 1, now.done + 1)
+                ends = now.step == len(order)
+                if ends:
+                    now = Position(epoch + 1, 0, now.done)
                 report(now.done, steps, values)
-                if validation.due(now):
-                    watch.look()
+                if (ends or recipe.validation.every_steps) and validation.due(now):
+                    refuse_divergence(unread, log, step.scaler)
                     validation.measure(now, len(order), log)
                 stops = run.processes.any(bool(received))
-                if stops or now.step % recipe.checkpoint_every_steps == 0:
-                    watch.look()
+                if stops or ends or now.step % recipe.checkpoint_every_steps == 0:
+                    refuse_divergence(unread, log, step.scaler)
                     save_checkpoint(run.folder, state, now, run.identity, run.processes)
                 if stops:
                     raise TrainingStopped(now, received)
     if run.average is not None:
         run.networks.load_state_dict(run.average.module.state_dict())
+
+
+@contextmanager
+def stop_signals() -> Iterator[list[int]]:
+    """Collects SIGINT and SIGTERM while the run trains; only a program's main thread can."""
+    received: list[int] = []
+
+    def receive(number: int, _: FrameType | None) -> None:
+        if received and number == signal.SIGINT:
+            # A second Ctrl-C no longer waits for the end of the step.
+            raise KeyboardInterrupt
+        received.append(number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield received
+        return
+    before = {number: signal.signal(number, receive) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _log_step(

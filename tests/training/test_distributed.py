@@ -20,10 +20,9 @@ from model.problems import InputProblem
 from tests.forked import Forked, run_forked
 from training.datasets.synthetic import draw_people
 from training.distributed import Processes, joined_processes, synchronise_norms
-from training.interruption import TrainingStopped
 from training.recipe import Recipe, read_recipe
 from training.run import Run, prepare_run
-from training.train import train_networks
+from training.train import TrainingStopped, train_networks
 
 pytestmark = pytest.mark.slow
 TOGETHER = (

@@ -21,10 +21,9 @@ from training.datasets.recombined import recombine
 from training.datasets.record import CropRecord
 from training.datasets.registry import read_dataset
 from training.datasets.synthetic import draw_people
-from training.interruption import TrainingStopped
 from training.recipe import Recipe, read_recipe
 from training.run import Run, prepare_run
-from training.train import train_networks
+from training.train import TrainingStopped, train_networks
 
 pytestmark = pytest.mark.slow
 

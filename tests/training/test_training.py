@@ -15,10 +15,10 @@ from model.problems import InputProblem
 from tests.forked import GMN, Forked, run_gmn
 from training.datasets.record import CropRecord
 from training.datasets.synthetic import draw_people
-from training.interruption import DivergenceWatch
 from training.provenance import without_folders
 from training.recipe import Recipe, read_recipe
 from training.run import Run, prepare_run
+from training.step import refuse_divergence
 from training.train import train_networks
 
 SMALL = [
@@ -116,11 +116,12 @@ def test_a_run_that_diverges_names_its_crops_and_keeps_the_weights_from_before(
 def test_a_divergence_that_is_noticed_late_reaches_no_checkpoint(
     tmp_path: Path, records: tuple[CropRecord, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # As on a GPU, which is not waited for.
-    monkeypatch.setattr(
-        "training.train.DivergenceWatch",
-        lambda step, log, **_: DivergenceWatch(step, log, at_once=False),
-    )
+    def late(unread, *others) -> None:
+        # As on a GPU, which is not waited for at every step.
+        if len(unread) >= 3:
+            refuse_divergence(unread, *others)
+
+    monkeypatch.setattr("training.train.refuse_divergence", late)
     settings = ("checkpoint_every_steps=3", "log_every_steps=3", "optimisation.epochs=20")
     run = prepare_run(recipe(*settings), records, tmp_path)
     with pytest.raises(InputProblem, match="not finite"):

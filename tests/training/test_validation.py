@@ -13,10 +13,9 @@ import torch
 from training.checkpoint import read_weights
 from training.datasets.protocols import split_held_out
 from training.datasets.synthetic import draw_people
-from training.interruption import TrainingStopped
 from training.recipe import Recipe, read_recipe
 from training.run import prepare_run
-from training.train import train_networks
+from training.train import TrainingStopped, train_networks
 from training.validation import best_scoring, validation_searches
 
 PEOPLE = draw_people(11, 1, 24, cameras_per_domain=2, crops_per_camera=3)

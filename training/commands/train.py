@@ -201,7 +201,7 @@ def _train_one(
     processes: Processes,
 ) -> None:
     from training.commands.rendering import render_report
-    from training.interruption import TrainingStopped
+    from training.train import TrainingStopped
     from training.train import train as train_run
 
     def notice(text: str) -> None:

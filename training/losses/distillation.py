@@ -2,8 +2,50 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
 import torch
+from torch import nn
 from torch.nn import functional
+
+
+def distillation_terms(
+    features: torch.Tensor,
+    logits: torch.Tensor | None,
+    teachers: Sequence[torch.Tensor],
+    projections: Iterable[nn.Module],
+    *,
+    feature: float,
+    relation: float,
+    pair: float,
+    temperature: float,
+) -> dict[str, torch.Tensor]:
+    """The weighted terms of a student, by name: `distilled_feature`, `…_relation`, `…_pair`.
+
+    Args:
+        features: the student's, after the neck, `(B, d)`.
+        logits: M-Net's of the batch's pairs, `(N, 2)`; None where L_gmn is off.
+        teachers: each teacher's features of the batch's crops, `(B, t)`, of unit length.
+        projections: of the student's features to each teacher's.
+        feature, relation, pair: weights of the terms.
+        temperature: of the resemblances that the last two compare.
+    """
+    terms: dict[str, torch.Tensor] = {}
+    # Unit features side by side: a cosine of them is the mean of the teachers' cosines.
+    together = torch.cat(list(teachers), dim=1)
+    if feature:
+        each = [
+            feature_distillation_loss(project(features), teacher)
+            for project, teacher in zip(projections, teachers, strict=True)
+        ]
+        terms["distilled_feature"] = feature * torch.stack(each).mean()
+    if relation:
+        loss = relation_distillation_loss(features, together, temperature)
+        terms["distilled_relation"] = relation * loss
+    if pair and logits is not None:
+        loss = pair_distillation_loss(logits[:, 1] - logits[:, 0], together, temperature)
+        terms["distilled_pair"] = pair * loss
+    return terms
 
 
 def feature_distillation_loss(projected: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:

@@ -43,16 +43,12 @@ def pair_identity_center_loss(
     """
     low = torch.minimum(first_labels, second_labels)
     high = torch.maximum(first_labels, second_labels)
-    membership = _number(low * 2**32 + high)
+    # Numbers pair identities from 0; unlike torch.unique it never waits for a GPU.
+    ordered, order = (low * 2**32 + high).sort()
+    new = (ordered[1:] != ordered[:-1]).long()
+    numbers = torch.cat((new.new_zeros(1), new.cumsum(0)))
+    membership = torch.empty_like(numbers).scatter(0, order, numbers)
     counts = pairs.new_zeros(len(pairs)).index_add(0, membership, pairs.new_ones(len(pairs)))
     sums = torch.zeros_like(pairs).index_add(0, membership, pairs)
     centers = sums / counts.clamp(min=1)[:, None]
     return (pairs - centers.index_select(0, membership)).square().mean()
-
-
-def _number(keys: torch.Tensor) -> torch.Tensor:
-    """Numbers equal keys alike, from 0; unlike torch.unique it never waits for a GPU."""
-    ordered, order = keys.sort()
-    new = (ordered[1:] != ordered[:-1]).long()
-    numbers = torch.cat((new.new_zeros(1), new.cumsum(0)))
-    return torch.empty_like(numbers).scatter(0, order, numbers)
