@@ -66,7 +66,7 @@ class BatchMaker:
     def make(self, epoch: int, number: int, rows: list[int], processes: Processes) -> Batch:
         """Decodes a process's share of a batch, draws its changes and cuts its windows."""
         recipe = self._recipe
-        part = processes.share(len(rows))
+        part = processes.local_slice(len(rows))
         settings, size = recipe.augmentation, recipe.preprocessing
         seed = step_seed(recipe.seed, epoch, number)
         changes = draw_changes(settings, self._decoded, size, len(rows), seed).share(part)

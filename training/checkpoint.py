@@ -161,9 +161,9 @@ def save_checkpoint(
         InputProblem: when it cannot be written; those that were there still are.
     """
     state = {name: part.state_dict() for name, part in parts.items()}
-    if processes.leads:
+    if processes.is_main:
         _write(run, CHECKPOINT_NAME, state | asdict(now), identity)
-    processes.any(False)
+    processes.barrier()
 
 
 def save_best(

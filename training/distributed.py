@@ -15,17 +15,17 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
 
 import torch
 from torch import distributed, nn
+from torch.distributed.nn import functional as collectives
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from model.problems import InputProblem
 
 # The others wait for the leading process while it measures and writes an artefact.
-PATIENCE = timedelta(hours=2)
+COLLECTIVE_TIMEOUT = timedelta(hours=2)
 
 
 @dataclass(frozen=True)
@@ -36,11 +36,11 @@ class Processes:
     count: int = 1
 
     @property
-    def leads(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this is the one that writes files and talks."""
         return self.rank == 0
 
-    def share(self, size: int) -> slice:
+    def local_slice(self, size: int) -> slice:
         """Which of a batch's crops this process embeds.
 
         Raises:
@@ -58,8 +58,8 @@ class Processes:
         """All processes' rows `(n, …)`, by rank: `(count·n, …)`; differentiable."""
         if self.count == 1:
             return own
-        gathered: torch.Tensor = _Gather.apply(own, self)  # type: ignore[no-untyped-call]
-        return gathered
+        rows = collectives.all_gather(own.contiguous())  # type: ignore[no-untyped-call]
+        return torch.cat(rows)
 
     def any(self, flag: bool) -> bool:
         """Whether the flag is up in any process; all of them wait for the last one to ask."""
@@ -68,6 +68,10 @@ class Processes:
         flags = torch.tensor(int(flag))
         distributed.all_reduce(flags, distributed.ReduceOp.MAX)
         return bool(flags)
+
+    def barrier(self) -> None:
+        """Waits for all of them."""
+        self.any(False)
 
     @torch.no_grad()
     def average(self, tensors: Sequence[torch.Tensor]) -> None:
@@ -93,7 +97,9 @@ def joined_processes() -> Iterator[Processes]:
     on_gpu = torch.cuda.is_available()
     if on_gpu:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    distributed.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo", timeout=PATIENCE)
+    distributed.init_process_group(
+        "cpu:gloo,cuda:nccl" if on_gpu else "gloo", timeout=COLLECTIVE_TIMEOUT
+    )
     yield Processes(distributed.get_rank(), distributed.get_world_size())
     distributed.destroy_process_group()
 
@@ -102,53 +108,8 @@ def mean_over_processes(value: torch.Tensor) -> torch.Tensor:
     """The mean of a tensor over all processes; differentiable."""
     if not distributed.is_initialized():
         return value
-    mean: torch.Tensor = _Mean.apply(value)  # type: ignore[no-untyped-call]
-    return mean
-
-
-class _Gather(torch.autograd.Function):
-    """Rows of all processes; its adjoint adds up what all of them ask of the own rows."""
-
-    @staticmethod
-    def forward(ctx: Any, own: torch.Tensor, processes: Processes) -> torch.Tensor:
-        ctx.processes = processes
-        own = own.contiguous()
-        parts = [torch.empty_like(own) for _ in range(processes.count)]
-        distributed.all_gather(parts, own)
-        return torch.cat(parts)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> Any:
-        return _SumOfOwn.apply(gradient, ctx.processes), None  # type: ignore[no-untyped-call]
-
-
-class _SumOfOwn(torch.autograd.Function):
-    """The sum over all processes, of which each keeps its own rows."""
-
-    @staticmethod
-    def forward(ctx: Any, whole: torch.Tensor, processes: Processes) -> torch.Tensor:
-        ctx.processes = processes
-        total = whole.clone(memory_format=torch.contiguous_format)
-        distributed.all_reduce(total)
-        return total[processes.share(len(total))].clone()
-
-    @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> Any:
-        return _Gather.apply(gradient, ctx.processes), None  # type: ignore[no-untyped-call]
-
-
-class _Mean(torch.autograd.Function):
-    """The mean over all processes, which is its own adjoint."""
-
-    @staticmethod
-    def forward(ctx: Any, value: torch.Tensor) -> torch.Tensor:  # noqa: ARG004
-        total = value.clone(memory_format=torch.contiguous_format)
-        distributed.all_reduce(total)
-        return total / distributed.get_world_size()
-
-    @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> Any:  # noqa: ARG004
-        return _Mean.apply(gradient)  # type: ignore[no-untyped-call]
+    total: torch.Tensor = collectives.all_reduce(value)  # type: ignore[no-untyped-call]
+    return total / distributed.get_world_size()
 
 
 class SynchronisedBatchNorm(_BatchNorm):

@@ -76,7 +76,7 @@ def prepare_run(
             processes, or the initial weights do not fit.
     """
     device, together = choose_device(device_name), processes or Processes()
-    together.share(recipe.sampling.identities * recipe.sampling.images)
+    together.local_slice(recipe.sampling.identities * recipe.sampling.images)
     sampler = PKSampler(records, recipe.sampling, recipe.seed)
     people = sorted({record.person for record in records})
     index = {person: label for label, person in enumerate(people)}

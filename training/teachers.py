@@ -61,9 +61,9 @@ def ask_teachers(
         file = resolve_artefact(model)
         # The digest, so that features of another model with this name are not taken for its own.
         kept = cache / f"{file.stem}-{file_digest(file, REMEDY)[:12]}.npz"
-        if processes.leads:
+        if processes.is_main:
             _ask(file, dict(zip(names, records, strict=True)), kept)
-        processes.any(False)
+        processes.barrier()
         known = read_features(kept, ["paths"])
         place = {crop: row for row, crop in enumerate(known.paths)}
         features = known.features[[place[name] for name in names]]

@@ -97,7 +97,7 @@ def train(
         TrainingStopped: when SIGINT or SIGTERM stopped it; it can be resumed.
     """
     together = processes or Processes()
-    if together.leads and not resume and folder.is_dir() and any(folder.iterdir()):
+    if together.is_main and not resume and folder.is_dir() and any(folder.iterdir()):
         raise InputProblem(f"{folder}: is not empty; name a new folder, or resume its run")
     if source is None:
         specs = tuple(dataset.spec for dataset in datasets)
@@ -106,7 +106,7 @@ def train(
     run, searches = begin_run(recipe, source, datasets, folder, together, notice, progress_bar)
     with training_bar() as report:
         train_networks(run, report, notice, searches)
-    if not together.leads:
+    if not together.is_main:
         return None
     if not recipe.held_out.fraction:
         notice(
@@ -140,17 +140,17 @@ def begin_run(
     # What the end of the run needs is asked for before its first step.
     known = held_out_searches(recipe, datasets) if recipe.held_out.fraction else {}
     searches = validation_searches(recipe, datasets)
-    if processes.leads and not any(folder.glob("checkpoint*.pt")):
+    if processes.is_main and not any(folder.glob("checkpoint*.pt")):
         # Recombined people are made of crops that are read already.
         sets = {dataset.name for dataset in datasets}
         crops = [record for record in records if record.dataset in sets] + held_out
         with progress_bar("Reading every crop once", len(crops)) as advance:
             refuse_unreadable(crops, advance)
-    processes.any(False)
+    processes.barrier()
     run = prepare_run(recipe, records, folder, processes)
     for note in run.notes:
         notice(note)
-    if processes.leads:
+    if processes.is_main:
         write_run(folder, recipe, source)
         if recipe.refuse_worse and known:
             start = measure_start(recipe, known, folder, run.device)
@@ -186,7 +186,7 @@ def train_networks(
     step, validation = TrainingStep(run), Validation(run, searches, notice)
     state = _state(run, step)
     now = load_checkpoint(run.folder, state, run.identity, notice)
-    log_folder = run.folder if run.processes.leads else None
+    log_folder = run.folder if run.processes.is_main else None
     with RunLog(log_folder, now.done) as log, stop_signals() as received:
         unread: Unread = []
         for epoch in range(now.epoch, epochs):
@@ -301,7 +301,7 @@ def _embed(run: Run, rows: Sequence[int]) -> NDArray[np.float32]:
     run.networks.eval()
     count = run.processes.count
     padded = [*rows, *[rows[0]] * (-len(rows) % count)]
-    own = [run.records[row] for row in padded[run.processes.share(len(padded))]]
+    own = [run.records[row] for row in padded[run.processes.local_slice(len(padded))]]
     precision = run.recipe.precision
     half = precision != "float16" and choose_dtype(run.device, precision) is torch.bfloat16
     size = run.recipe.preprocessing

@@ -111,7 +111,7 @@ class Validation:
     def due(self, now: Position) -> bool:
         """Whether to measure before a step, in the process that leads."""
         settings, epochs = self._run.recipe.validation, self._run.recipe.optimisation.epochs
-        if not self._searches or not self._run.processes.leads:
+        if not self._searches or not self._run.processes.is_main:
             return False
         if now.step == 0:
             return now.epoch % settings.every_epochs == 0 or now.epoch == epochs
@@ -189,7 +189,7 @@ class Validation:
     def _kept_score(self) -> float | None:
         """That of the best weights an earlier start of this run kept, on the same people."""
         path = self._run.folder / BEST_NAME
-        if not self._searches or not self._run.processes.leads or not path.exists():
+        if not self._searches or not self._run.processes.is_main or not path.exists():
             return None
         try:
             kept = read_weights(path).validation

@@ -99,12 +99,12 @@ def train(
         raise InputProblem("--out is missing: name the folder that the run is to make")
     resolved = read_recipe(recipe, settings)
     with joined_processes() as processes:
-        console = Console(stderr=True, quiet=not processes.leads)
+        console = Console(stderr=True, quiet=not processes.is_main)
         if out is None or dry_run:
             runs = _runs(data, Path(), left_out, protocol)
             _estimate(resolved, runs, as_json, processes)
             return
-        if processes.leads:
+        if processes.is_main:
             _open_folder(out, resume)
         for folder, source, datasets in _runs(data, out, left_out, protocol):
             if folder != out:
@@ -180,7 +180,7 @@ def _estimate(
         )
         for folder, _, datasets in runs
     }
-    console = Console(quiet=not processes.leads)
+    console = Console(quiet=not processes.is_main)
     if as_json:
         answers = {name: found.model_dump(mode="json") for name, found in estimates.items()}
         console.print_json(data=answers.get("", answers))
