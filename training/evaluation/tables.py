@@ -14,8 +14,8 @@ from training.evaluation.intervals import Estimate
 
 STYLES = {"good": "green", "bad": "red"}
 NOTHING = "–"
-LONGEST_WORD = 24
-"""Characters of a row's name that are kept on one line of a terminal."""
+GAP, LONGEST_WORD = 2, 24
+"""Characters between columns, and those of a row's name that are kept on one line."""
 
 
 class Cell(NamedTuple):
@@ -68,9 +68,17 @@ class Table:
         Args:
             width: of the terminal, characters.
         """
-        table, needed = self._rich(" ")
-        if needed > width:
-            table, _ = self._rich("\n")
+        rows = [[_text(cell, " ") for cell in row] for row in self.cells]
+        if sum(self._whole(rows)) > width:
+            rows = [[_text(cell, "\n") for cell in row] for row in self.cells]
+        table = RichTable(box=None, padding=(0, GAP, 0, 0))
+        for number, size in enumerate(self._widths(rows, width)):
+            left = number < self.labels or self.words
+            justify: Literal["left", "right"] = "left" if left else "right"
+            name = Text(self.columns[number])
+            table.add_column(name, justify=justify, overflow="fold", width=size)
+        for row in rows:
+            table.add_row(*row)
         if not self.title:
             return table
         title = Text(self.title, style="italic")
@@ -85,23 +93,32 @@ class Table:
         written = ["| " + " | ".join(row) + " |" for row in (self.columns, *rows)]
         return "\n".join([written[0], "|" + "---|" * len(self.columns), *written[1:]])
 
-    def _rich(self, between: str) -> tuple[RichTable, int]:
-        """The table with this between values and intervals, and the width that it needs."""
-        table = RichTable(box=None, padding=(0, 1), pad_edge=False)
-        rows = [[_text(cell, between) for cell in row] for row in self.cells]
-        needed = 0
+    def _whole(self, rows: Sequence[Sequence[Text]]) -> list[int]:
+        """The widths, with the gaps, at which no value but a text is broken."""
+        found = []
         for number, name in enumerate(self.columns):
             own = [row[number].plain for row in rows]
-            left = number < self.labels or self.words
-            longest = max((len(line) for text in own for line in text.split("\n")), default=0)
-            # Numbers are never broken, and words only where they are very long.
-            least = max(_longest_word([name, *own]), 0 if left else longest)
-            needed += max(least, 0 if self.words else longest) + 2 * (number > 0)
-            justify: Literal["left", "right"] = "left" if left else "right"
-            table.add_column(Text(name), justify=justify, overflow="fold", min_width=least)
-        for row in rows:
-            table.add_row(*row)
-        return table, needed
+            lines = [line for text in own for line in text.split("\n")]
+            words = _longest_word([name, *own] if self.words else [name])
+            found.append(GAP + max(words, *(0 if self.words else len(line) for line in lines), 0))
+        return found
+
+    def _widths(self, rows: Sequence[Sequence[Text]], width: int) -> list[int]:
+        """Each column's characters: names of rows and columns wrap where a terminal is narrow."""
+        widths = [size - GAP for size in self._whole(rows)]
+        if sum(widths) + GAP * len(widths) > width:
+            for number in range(self.labels):
+                own = [self.columns[number], *(row[number].plain for row in rows)]
+                widths[number] = _longest_word(own)
+        full = [
+            max(len(line) for text in [name, *own] for line in str(text).split("\n"))
+            for name, *own in zip(self.columns, *rows, strict=True)
+        ]
+        for _ in range(width - sum(widths) - GAP * len(widths)):
+            growing = [number for number, size in enumerate(widths) if size < full[number]]
+            if growing:
+                widths[min(growing, key=lambda number: widths[number])] += 1
+        return widths
 
 
 def percent(estimate: Estimate, form: str = ".1f") -> Cell:
