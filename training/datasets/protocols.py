@@ -103,11 +103,11 @@ def training_sets(
 
 def _as_training(dataset: Dataset, test_images: bool) -> Dataset:
     """The set with what is trained on as its training split, and nothing else."""
-    nobody = kind_of(dataset.spec).not_people
+    no_people = kind_of(dataset.spec).not_people
     records = tuple(
         replace(record, split="train") if record.split else record
         for record in dataset.records
-        if record.identity not in nobody and (test_images or record.split in (None, "train"))
+        if record.identity not in no_people and (test_images or record.split in (None, "train"))
     )
     splits = ("train", "query", "gallery") if test_images else ("train",)
     present = {record.split for record in dataset.records}

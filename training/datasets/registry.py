@@ -75,8 +75,8 @@ def kind_of(spec: str) -> DatasetKind:
 
 def showing_people(spec: str, records: Iterable[CropRecord]) -> list[CropRecord]:
     """The crops of a set that show a person: neither junk nor distractors."""
-    nobody = kind_of(spec).not_people | {JUNK}
-    return [record for record in records if record.identity not in nobody]
+    no_people = kind_of(spec).not_people | {JUNK}
+    return [record for record in records if record.identity not in no_people]
 
 
 def read_dataset(spec: str) -> Dataset:
