@@ -1,6 +1,7 @@
 """The commands of the README and of the training page run as they stand: blocks `sh` and `python`.
 
-Blocks marked `sh figures` take hours and real crops; of these the commands and options are checked.
+Blocks marked `sh figures`, on any page, take hours and real crops; of these the commands and
+options are checked.
 The block marked `sh apt` changes the machine, and is not run.
 """
 
@@ -24,10 +25,10 @@ import pytest
 from PIL import Image
 
 ROOT = Path(__file__).parents[1]
-README, TRAINING, RESULTS = (
-    (ROOT / name).read_text(encoding="utf-8")
-    for name in ("README.md", "docs/training.md", "docs/results.md")
+README, TRAINING = (
+    (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/training.md")
 )
+PAGES = [page.read_text(encoding="utf-8") for page in sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```((?:sh|python)[^\n]*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 SECONDS = 600
 CHANCE = 0.10
@@ -130,9 +131,7 @@ def test_the_two_commands_are_targets_of_the_makefile() -> None:
         assert f"\n{target}: " in makefile
 
 
-@pytest.mark.parametrize(
-    "block", [block for page in (TRAINING, RESULTS) for block in blocks(page, "sh figures")]
-)
+@pytest.mark.parametrize("block", [block for page in PAGES for block in blocks(page, "sh figures")])
 def test_the_figures_commands_exist_with_their_options(
     block: str, environment: dict[str, str]
 ) -> None:

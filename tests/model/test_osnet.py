@@ -34,7 +34,7 @@ def test_osnet_has_the_papers_size() -> None:
 
 
 def test_a_backbone_from_outside_is_embedded_like_any_other(registry: None) -> None:
-    page = (Path(__file__).parents[2] / "docs/training.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[2] / "docs/backbones.md").read_text(encoding="utf-8")
     example = page.partition("## Backbones")[2].partition("```python\n")[2].partition("```")[0]
     names: dict[str, Any] = {}
     exec(example, names)

@@ -161,15 +161,15 @@ def test_the_examples_embed_and_score_as_each_other_and_one_runs_without_torch(
 ) -> None:
     for name, crop in zip(("ann.jpg", "photo.jpg"), drawn_crops, strict=False):
         Image.open(io.BytesIO(crop[2])).save(tmp_path / name, quality=95)
-    page = (ROOT / "docs" / "export.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "programs.md").read_text(encoding="utf-8")
     (written,) = re.findall(r"^gmn (export .*)$", page, re.MULTILINE)
     monkeypatch.chdir(tmp_path)
     assert gmn.run(written.replace("bundled", str(tiny_artefact)).split()) == 0
     about = json.loads((tmp_path / "runs" / "onnx" / "preprocessing.json").read_text())
     assert about["provenance"]["terms"] == "Free of any: nobody is shown, every person is drawn."
     assert about["pair_scorer"]["default"] == "mnet"
-    without = "import sys\nsys.modules['torch'] = None\n" + example("export.md", "onnxruntime")
-    with_torch = example("training.md", "load_artefact").replace(
+    without = "import sys\nsys.modules['torch'] = None\n" + example("programs.md", "onnxruntime")
+    with_torch = example("programs.md", "score_pairs").replace(
         'resolve_artefact("bundled")', f"Path({str(tiny_artefact)!r})"
     )
     printed = []

@@ -1,8 +1,8 @@
 """The calibration of an adapted artefact: its start's, and that of the few people held out.
 
 A calibration on nine people, made alone, obtained 16 to 28% false alarms in place of 1%
-(docs/training.md). The start's was fitted to many more, but to other scores: these are moved by the
-impostor pairs of the held-out people, which both have scored.
+(docs/calibration.md). The start's was fitted to many more, but to other scores: these are moved by
+the impostor pairs of the held-out people, which both have scored.
 """
 
 from __future__ import annotations

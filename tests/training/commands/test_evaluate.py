@@ -184,7 +184,7 @@ def test_stored_features_are_measured_as_those_that_are_computed(
 def test_the_documented_call_measures_what_the_command_does(
     report, tiny_artefact, manifest, capsys
 ):
-    page = (Path(__file__).parents[3] / "docs" / "training.md").read_text()
+    page = (Path(__file__).parents[3] / "docs" / "programs.md").read_text()
     (example,) = re.findall(r"```python\n([^`]*?import EvaluationSettings.*?)```", page, re.DOTALL)
     artefact = f"resolve_artefact({str(tiny_artefact)!r})"
     example = example.replace('resolve_artefact("bundled")', artefact)
