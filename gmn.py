@@ -27,6 +27,7 @@ from service.commands.lifecycle import forget, reindex, snapshot
 from service.commands.query import query
 from service.commands.serve import serve
 from service.commands.store import audit, store
+from training.commands.benchmark import benchmark
 from training.commands.calibrate import calibrate
 from training.commands.check_data import check_data
 from training.commands.evaluate import evaluate
@@ -49,7 +50,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for command in (
-    *(check_data, train, finish, evaluate, report, calibrate, import_weights, export, embed, score),
+    *(check_data, train, finish, evaluate, report, benchmark, calibrate, import_weights, export),
+    *(embed, score),
     *(serve, enroll, query, forget, reindex, bench, plan, demo),
 ):
     app.command()(command)

@@ -7,10 +7,12 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from functools import partial
 
 import torch
 from pydantic import BaseModel, ConfigDict
+from torch.autograd.graph import saved_tensors_hooks
 
 from training.batches import worker_count
 from training.cost import embedder_cost, pair_cost
@@ -56,7 +58,8 @@ class Estimate(BaseModel):
         seconds_per_step: the median of a few steps after a first one, whose memory is set up.
         seconds_to_read: for reading all crops once, or as often as they do not fit into memory.
         seconds: of the whole run, without the measurement at its end.
-        memory_bytes: the largest amount this process has had, and the crops it is to keep.
+        memory_bytes: the largest amount this process has had, and the crops it is to keep; measured
+            with a part of a batch, what the whole one's tensors take.
         gpu_memory_bytes: the largest amount allocated on the GPU; None without one.
     """
 
@@ -82,11 +85,14 @@ class Estimate(BaseModel):
     gpu_memory_bytes: int | None
 
 
-def estimate_run(run: Run) -> Estimate:
+def estimate_run(run: Run, identities: int | None = None) -> Estimate:
     """Trains a few steps in memory and estimates the whole run's cost.
 
     Args:
         run: what `prepare_run` built; its networks are spent.
+        identities: how many of a batch's identities the steps are measured with, where a whole
+            batch takes minutes or more memory than there is; time and memory are then taken to
+            grow with the crops. None measures whole batches.
 
     Raises:
         InputProblem: as the run itself would.
@@ -94,15 +100,26 @@ def estimate_run(run: Run) -> Estimate:
     recipe, order = run.recipe, run.sampler.epoch(0)
     step = TrainingStep(run)
     run.networks.train()
+    crops = (identities or recipe.sampling.identities) * recipe.sampling.images
+    scale = max(1.0, len(order[0]) / crops)
     seconds, reading = [], []
+    if run.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    had, saved = _largest_memory(), _SavedTensors()
     for number in range(1 + TIMED_STEPS):
-        rows = order[number % len(order)]
+        rows = order[number % len(order)][:crops]
         began = time.perf_counter()
         batch = run.batches.make(0, number, rows, run.processes)
         if number < len(order):
             reading.append((time.perf_counter() - began) / len(batch.crops))
-        seconds.append(_time(partial(step.train, batch, number), run.device))
-    per_step = statistics.median(seconds[1:])
+        with saved if identities and number == 0 else nullcontext():
+            seconds.append(_time(partial(step.train, batch, number), run.device))
+    per_step = scale * statistics.median(seconds[1:])
+    memory = _largest_memory()
+    if identities:
+        numbers = sum(one.nbytes for one in run.networks.parameters())
+        # Gradients and two moments of Adam; what backward needs grows with the crops.
+        memory = had + 3 * numbers + int(scale * saved.bytes)
     embedder = embedder_cost(recipe.embedder, recipe.preprocessing)
     pair = pair_cost(recipe.embedder.dimension, recipe.metric_network)
     epochs = recipe.optimisation.epochs
@@ -132,9 +149,27 @@ def estimate_run(run: Run) -> Estimate:
         seconds_per_step=per_step,
         seconds_to_read=to_read,
         seconds=per_step * len(order) * epochs + to_read,
-        memory_bytes=_largest_memory() + kept * crop_bytes,
+        memory_bytes=memory + kept * crop_bytes,
         gpu_memory_bytes=(torch.cuda.max_memory_allocated() if run.device.type == "cuda" else None),
     )
+
+
+class _SavedTensors(saved_tensors_hooks):
+    """Counts the bytes of all tensors that autograd keeps for the backward pass."""
+
+    def __init__(self) -> None:
+        self._storages: dict[int, int] = {}
+        super().__init__(self._keep, lambda tensor: tensor)
+
+    @property
+    def bytes(self) -> int:
+        return sum(self._storages.values())
+
+    def _keep(self, tensor: torch.Tensor) -> torch.Tensor:
+        if not tensor.is_leaf:
+            storage = tensor.untyped_storage()
+            self._storages[storage.data_ptr()] = storage.nbytes()
+        return tensor
 
 
 def domain_sizes(records: Sequence[CropRecord]) -> dict[str, DomainSize]:

@@ -112,7 +112,7 @@ def train(
             if folder != out and (folder / REPORT_FILE).exists():
                 console.print(f"{folder}: is finished already", markup=False)
                 continue
-            _train_one(resolved, source, datasets, folder, resume, console, processes)
+            train_one(resolved, source, datasets, folder, resume, console, processes)
 
 
 def _refuse_both(left_out: str | None, protocol: ProtocolName | None) -> None:
@@ -191,7 +191,7 @@ def _estimate(
         render_estimate(estimate, console)
 
 
-def _train_one(
+def train_one(
     recipe: Recipe,
     source: RunData,
     datasets: Sequence[Dataset],
@@ -200,6 +200,7 @@ def _train_one(
     console: Console,
     processes: Processes,
 ) -> None:
+    """Trains a run in a folder and prints its figures; a signal ends the command."""
     from training.commands.rendering import render_report
     from training.train import TrainingStopped
     from training.train import train as train_run

@@ -133,7 +133,7 @@ def _ranking(dataset: ComparedDataset) -> Table:
                 Cell(row.group, "peer" if row.peer else ""),
                 row.ranking,
                 *(row.metrics.get(metric) for metric in COLUMNS),
-                *(_delta(row, metric) for metric in compared),
+                *(delta(row, metric) for metric in compared),
             ]
             for row in rows
         ],
@@ -141,7 +141,8 @@ def _ranking(dataset: ComparedDataset) -> Table:
     )
 
 
-def _delta(row: ComparedRanking, metric: str) -> Value:
+def delta(row: ComparedRanking, metric: str) -> Value:
+    """A ranking's difference to the baseline, marked where several seeds decide it."""
     if metric not in row.differences:
         return None
     cell = difference(row.differences[metric])

@@ -1,0 +1,166 @@
+"""`gmn benchmark`: whole tables on drawn people, resumed, estimated, and what is missing named."""
+
+from __future__ import annotations
+
+import csv
+import json
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import gmn
+from tests.forked import GMN, Forked
+from training.datasets.synthetic import draw_people
+from training.papers import paper_tables
+
+P1 = ("market1501", "cuhk02", "cuhk03np", "cuhksysu", "viper")
+SETTINGS = (
+    "sampling.identities=4",
+    "sampling.images=2",
+    "optimisation.epochs=1",
+    "optimisation.warm_up_epochs=0",
+    "validation.every_epochs=0",
+    "checkpoint_every_steps=1",
+)
+
+
+def draw_set(folder: Path, name: str, seed: int) -> Path:
+    """Twelve drawn people as a manifest named after a public set, in its splits."""
+    place = folder / name
+    place.mkdir()
+    drawn = draw_people(seed, 1, 12, cameras_per_domain=2, crops_per_camera=2).records
+    people = sorted({record.identity for record in drawn})
+    with (folder / f"{name}.csv").open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["path", "identity", "camera", "split"])
+        for number, record in enumerate(drawn):
+            Image.fromarray(record.decode()).resize((32, 64)).save(place / f"{number}.png")
+            tested = "query" if record.camera == drawn[0].camera else "gallery"
+            split = tested if people.index(record.identity) < 4 else "train"
+            rows.writerow([f"{name}/{number}.png", record.identity, record.camera, split])
+    return folder / f"{name}.csv"
+
+
+@pytest.fixture(scope="module")
+def sets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("sets")
+    names = (*P1, "msmt17", "dukemtmc", "cuhk01", "cuhk03_p1")
+    return {name: draw_set(folder, name, seed) for seed, name in enumerate(names, start=1)}
+
+
+def command(table: str, files: list[Path], out: Path, *more: str) -> list[str]:
+    words = ["benchmark", table, "--out", str(out), *more]
+    words += [word for file in files for word in ("--data", f"manifest:{file}")]
+    return words + [word for setting in SETTINGS for word in ("--set", setting)]
+
+
+@pytest.mark.slow
+def test_a_killed_table_continues_and_ends_with_every_row_and_seed(
+    sets: dict[str, Path],
+    tiny_artefact: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    start = ("--set", f"initial_weights={tiny_artefact}", "--set", "held_out.fraction=0.4")
+    words = command("gmn/P1", [sets[name] for name in P1], tmp_path, "--seeds", "0,1", *start)
+    process = Forked(GMN, *words)
+    # The first run has ended and the second one has begun.
+    while len(list(tmp_path.glob("*/*/seed-*/log.jsonl"))) < 2:
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.kill()
+    process.wait(60)
+    (first,) = tmp_path.glob("*/*/seed-0/model.safetensors")
+    written = first.stat().st_mtime_ns
+    assert not (tmp_path / "gmn").exists()
+    assert gmn.run(words) == 0
+    assert first.stat().st_mtime_ns == written
+    answer = capsys.readouterr()
+    assert "prid2011 is not tested: it is not given" in answer.err
+    assert "no figure of the paper is shown, since" in " ".join(answer.out.split())
+    found = json.loads((tmp_path / "gmn/P1/benchmark.json").read_text())
+    (dataset,) = found["datasets"]
+    assert dataset["name"] == "viper"
+    rows = {(row["group"], row["ranking"]): row for row in dataset["rankings"]}
+    baseline, full = rows["Baseline", "cosine"], rows["GMN", "mnet"]
+    assert len(baseline["seeds"]["mAP"]) == len(full["seeds"]["mAP"]) == 2
+    assert full["over_seeds"]
+    assert full["against"] == "cosine"
+    difference = full["metrics"]["mAP"]["mean"] - baseline["metrics"]["mAP"]["mean"]
+    assert full["differences"]["mAP"]["mean"] == pytest.approx(difference)
+    assert found["papers"] == {"Baseline": {}, "GMN": {}}
+    assert [len(own) for own in found["runs"].values()] == [2, 2]
+    page = (tmp_path / "gmn/P1/benchmark.html").read_text()
+    assert "Benchmark gmn/P1" in page
+    assert "since initial_weights=" in page
+    # All that is there is read again, and nothing is trained or measured.
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/*/seed-*/**/*")}
+    assert gmn.run(words) == 0
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+@pytest.mark.slow
+def test_all_people_train_where_others_calibrate(
+    sets: dict[str, Path],
+    tiny_artefact: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    all_people = ("--set", f"initial_weights={tiny_artefact}", "--set", "held_out.fraction=0")
+    words = command("gmn/P1", [sets[name] for name in P1], tmp_path, "--seeds", "3", *all_people)
+    assert gmn.run(words) == 2
+    assert "name others with --calibrate SPEC" in capsys.readouterr().err
+    assert gmn.run([*words, "--calibrate", f"manifest:{sets['msmt17']}"]) == 0
+    (trained,) = tmp_path.glob("gmn-r50-*/*/seed-3/report.json")
+    assert "identities of msmt17" in json.loads(trained.read_text())["calibration_data"]
+    assert "trained on" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        name if name in ("gmn/P1", "small/msfl") else pytest.param(name, marks=pytest.mark.slow)
+        for name in paper_tables()
+    ],
+)
+def test_a_dry_run_takes_steps_of_every_row_and_writes_nothing(
+    table: str, sets: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = ["preprocessing.height=64", "preprocessing.width=32", "augmentation.resize=none"]
+    some = {"gmn/lodo": ("cuhk01", "viper"), "msfl/table4": ("market1501", "dukemtmc")}
+    out, wanted = tmp_path / "out", some.get(table, tuple(sets))
+    words = command(table, [sets[name] for name in wanted], out, "--dry-run")
+    words += [word for setting in small for word in ("--set", setting)]
+    assert gmn.run(words) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    for row in paper_tables()[table].rows:
+        assert row.name.split()[0] in shown
+    assert "runs with 3 seeds: about" in shown
+    assert not out.exists()
+
+
+def test_a_table_that_there_is_not_lists_those_there_are(
+    sets: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert gmn.run(command("gmn/P4", [sets["viper"]], tmp_path)) == 2
+    answer = capsys.readouterr().err
+    assert all(name in answer for name in paper_tables())
+
+
+def test_missing_sets_are_named_with_what_they_keep_from_being_tested(
+    sets: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = [sets[name] for name in ("market1501", "msmt17", "cuhk03np")]
+    assert gmn.run(command("gmn/P2", files, tmp_path)) == 2
+    answer = " ".join(capsys.readouterr().err.split())
+    assert "nothing of it can be run" in answer
+    assert "market1501: to test on it takes cuhksysu, which is not given" in answer
+
+
+def test_seeds_are_numbers(
+    sets: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert gmn.run(command("gmn/P1", [sets["viper"]], tmp_path, "--seeds", "0;1")) == 2
+    assert "write numbers with commas" in capsys.readouterr().err

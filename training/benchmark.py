@@ -1,0 +1,392 @@
+"""`gmn benchmark`: a table of `papers.toml`, trained and measured on the sets that are there."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from model.artefact import load_artefact
+from model.precision import choose_device
+from model.problems import InputProblem
+from training.cost import embedder_cost
+from training.datasets.protocols import PROTOCOLS
+from training.datasets.record import Dataset
+from training.datasets.registry import absolute_spec
+from training.dry_run import Estimate, estimate_run
+from training.evaluation.compare import ComparedDataset, ComparedRanking, compare
+from training.evaluation.comparison_page import delta
+from training.evaluation.embedding import ProgressBar
+from training.evaluation.evaluate import EvaluationSettings, evaluate
+from training.evaluation.evaluate_search import RANKINGS
+from training.evaluation.files import make_folder
+from training.evaluation.papers import people_differences
+from training.evaluation.report import render, write_report, write_texts
+from training.evaluation.runs import REPORT, Group, Model, RunFolder, deciding, read_run
+from training.evaluation.tables import Cell, Table, Value
+from training.papers import PaperFigures, PaperRow, PaperTable
+from training.recipe import Recipe
+from training.run import prepare_run
+from training.run_folder import DATA_NAME, RunData, split_people
+from training.settings import Distillation
+
+AVERAGE = "average"
+MEASURED_MULTIPLY_ADDS = 50e9
+"""About so many of an embedder make up a step that a dry run measures on a CPU: some seconds."""
+TrainRun = Callable[[Recipe, RunData, Sequence[Dataset], Path, bool], None]
+"""`gmn train` of a recipe into a folder, resumed where the last word is true."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """What one artefact of every row is trained on, and what it is tested on.
+
+    Attributes:
+        source: where the data come from, as `gmn finish` reads it.
+        sets: trained on.
+        tests: tested on.
+    """
+
+    source: RunData
+    sets: tuple[Dataset, ...]
+    tests: tuple[Dataset, ...]
+
+    @property
+    def folder(self) -> str:
+        """Names the sets trained on, and where their test images are trained on, too."""
+        protocol = PROTOCOLS.get(self.source.protocol or "")
+        names = "+".join(sorted(dataset.name for dataset in self.sets))
+        return f"{names}-with-test-images" if protocol and protocol.test_images else names
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A table with what of it can be run.
+
+    Attributes:
+        recipes: of each row, in their order.
+        trainings: those whose sets are there.
+        left_out: what of the table is not run, and why, a sentence each.
+        settings: of the command line, for every row.
+        out: gets the runs and the table's page.
+    """
+
+    table: PaperTable
+    recipes: tuple[Recipe, ...]
+    trainings: tuple[Training, ...]
+    left_out: tuple[str, ...]
+    settings: tuple[str, ...]
+    seeds: tuple[int, ...]
+    out: Path
+
+    def run_folder(self, recipe: Recipe, training: Training, seed: int) -> Path:
+        """Where a run lies; tables that share a row share its runs."""
+        settings = json.dumps(deciding(recipe.model_dump(mode="json")), sort_keys=True)
+        digest = hashlib.sha256(settings.encode()).hexdigest()[:8]
+        return self.out / f"{recipe.name}-{digest}" / training.folder / f"seed-{seed}"
+
+
+class BenchmarkReport(BaseModel):
+    """What a table's runs gave, as it is written to `benchmark.json`.
+
+    Attributes:
+        settings: of the command line, for every row.
+        remarks: what was left out, and where the runs are not the paper's.
+        runs: of each row, the folders of its runs.
+        datasets: each test set with every row's rankings, and their differences to the baseline.
+        papers: by row, and by test set with its version: the paper's figures where the runs are the
+            paper's row.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    table: PaperTable
+    settings: tuple[str, ...]
+    seeds: tuple[int, ...]
+    created_at: str
+    remarks: list[str]
+    runs: dict[str, list[str]]
+    datasets: list[ComparedDataset]
+    papers: dict[str, dict[str, PaperFigures]]
+
+
+def plan_benchmark(
+    table: PaperTable,
+    datasets: Sequence[Dataset],
+    settings: Sequence[str],
+    seeds: Sequence[int],
+    out: Path,
+    command: str,
+) -> Benchmark:
+    """What of a table can be run on the sets that are there.
+
+    Raises:
+        InputProblem: where a setting cannot be, or nothing of the table can be run.
+    """
+    recipes = tuple(row.resolved(settings) for row in table.rows)
+    trainings, left_out = _trainings(table, {one.name: one for one in datasets}, command)
+    if not trainings:
+        raise InputProblem(f"{table.name}: nothing of it can be run: {'; '.join(left_out)}")
+    return Benchmark(
+        table, recipes, tuple(trainings), tuple(left_out), tuple(settings), tuple(seeds), out
+    )
+
+
+def run_benchmark(
+    benchmark: Benchmark,
+    train_run: TrainRun,
+    progress_bar: ProgressBar,
+    leads: bool = True,
+) -> BenchmarkReport | None:
+    """Trains and measures what has no report yet, and writes `benchmark.json` and its page.
+
+    Args:
+        benchmark: of `plan_benchmark`.
+        train_run: trains one artefact.
+        progress_bar: shows how far the long steps are.
+        leads: whether this process measures and writes; others that train with it give None.
+
+    Raises:
+        InputProblem: where a run fails, or a folder holds the run of other data.
+    """
+    table, groups = benchmark.table, []
+    for row, recipe in zip(table.rows, benchmark.recipes, strict=True):
+        models = []
+        for training in benchmark.trainings:
+            for seed in benchmark.seeds:
+                folder = benchmark.run_folder(recipe, training, seed)
+                own = recipe.model_copy(update={"seed": seed})
+                _refuse_other_data(folder, training)
+                if not (folder / REPORT).exists():
+                    resume = folder.is_dir() and any(folder.iterdir())
+                    train_run(own, training.source, training.sets, folder, resume)
+                if leads:
+                    tested = [_measure(folder, one, row, progress_bar) for one in training.tests]
+                    models.append(Model(str(folder), tested))
+        groups.append(Group(row.name, models))
+    if not leads:
+        return None
+    report = _report(benchmark, groups)
+    place = benchmark.out / table.name
+    make_folder(place)
+    page = render(
+        "benchmark.html",
+        f"Benchmark {table.name}",
+        f"{table.title}; {report.created_at}",
+        "Every figure comes from the runs named above.",
+        remarks=report.remarks,
+        tables=result_tables(report),
+        runs=report.runs,
+    )
+    numbers = report.model_dump_json(indent=2) + "\n"
+    write_texts(place, {"benchmark.json": numbers, "benchmark.html": page})
+    return report
+
+
+def estimate_benchmark(benchmark: Benchmark) -> list[tuple[PaperRow, Training, Estimate | None]]:
+    """What one run of each row would take; None where an earlier row's run serves it, too.
+
+    No initial weights are read.
+    """
+    found: list[tuple[PaperRow, Training, Estimate | None]] = []
+    known = set()
+    for row, recipe in zip(benchmark.table.rows, benchmark.recipes, strict=True):
+        for training in benchmark.trainings:
+            folder = benchmark.run_folder(recipe, training, 0)
+            if folder in known:
+                found.append((row, training, None))
+                continue
+            known.add(folder)
+            bare = {"initial_weights": "none", "distillation": Distillation()}
+            drawn = recipe.model_copy(update=bare)
+            records, _ = split_people(drawn, training.sets)
+            estimate = estimate_run(prepare_run(drawn, records, folder), _measured_part(recipe))
+            found.append((row, training, estimate))
+    return found
+
+
+def _measured_part(recipe: Recipe) -> int | None:
+    """How many identities of a batch a dry run measures; None is the whole batch."""
+    crop = embedder_cost(recipe.embedder, recipe.preprocessing).multiply_adds
+    identities = max(2, int(MEASURED_MULTIPLY_ADDS / crop / recipe.sampling.images))
+    whole = choose_device("auto").type == "cuda" or identities >= recipe.sampling.identities
+    return None if whole else identities
+
+
+def result_tables(report: BenchmarkReport) -> list[Table]:
+    """A table for each test set, rows as the paper's, and their average over several sets."""
+    scorings = {row.name: row.scoring for row in report.table.rows}
+    tables = []
+    for dataset in report.datasets:
+        rows: list[list[Value]] = []
+        for own in dataset.rankings:
+            if own.ranking != scorings[own.group]:
+                continue
+            paper = report.papers[own.group].get(dataset.name)
+            seeds = len(own.seeds.get("mAP", ())) or 1
+            rows.append(
+                [
+                    *(own.group, own.ranking, seeds),
+                    *(own.metrics["mAP"], delta(own, "mAP")),
+                    *(own.metrics["rank_1"], delta(own, "rank_1")),
+                    str(paper) if paper else None,
+                ]
+            )
+        tables.append(
+            Table(
+                f"{dataset.name}, %",
+                ["row", "ranking", "seeds", "mAP", "Δ mAP", "Rank-1", "Δ Rank-1", "paper"],
+                rows,
+                f"{dataset.protocol}; 95% intervals over people and seeds; Δ: less "
+                f"{dataset.baseline}, the same queries",
+                labels=2,
+            )
+        )
+    if len(report.datasets) > 1:
+        tables.append(_average(report, scorings))
+    return tables
+
+
+def _average(report: BenchmarkReport, scorings: dict[str, str]) -> Table:
+    rows: list[list[Value]] = []
+    for name, scoring in scorings.items():
+        own: list[ComparedRanking] = [
+            one
+            for dataset in report.datasets
+            for one in dataset.rankings
+            if (one.group, one.ranking) == (name, scoring)
+        ]
+        means = [
+            sum(one.metrics[metric].mean for one in own) / len(own) for metric in ("mAP", "rank_1")
+        ]
+        paper = report.papers[name].get(AVERAGE)
+        shown = (Cell(f"{100 * mean:.1f}") for mean in means)
+        rows.append([name, scoring, *shown, str(paper) if paper else None])
+    title = f"Average over {len(report.datasets)} sets, %"
+    return Table(title, ["row", "ranking", "mAP", "Rank-1", "paper"], rows, labels=2)
+
+
+def _trainings(
+    table: PaperTable, known: dict[str, Dataset], command: str
+) -> tuple[list[Training], list[str]]:
+    """What is trained on what, and what is left out for want of a set."""
+    protocol = PROTOCOLS.get(table.protocol)
+    tests = table.tests or (protocol.targets if protocol else ()) or tuple(known)
+    sources = table.sources or (protocol.sources if protocol else ()) or tuple(known)
+    wanted: list[tuple[tuple[str, ...], tuple[str, ...], str | None]]
+    if protocol is None:
+        wanted = [((name,), (name,), None) for name in tests]
+    elif protocol.leave_one_out:
+        wanted = [(tuple(one for one in sources if one != name), (name,), name) for name in tests]
+    else:
+        wanted = [(sources, tests, None)]
+    trainings, left_out = [], []
+    for trained, tested, target in wanted:
+        there = [name for name in tested if name in known]
+        absent = [name for name in trained if name not in known]
+        left_out += [
+            f"{name} is not tested: it is not given" for name in tested if name not in there
+        ]
+        if not there:
+            continue
+        if absent or not trained:
+            what = ", ".join(absent) or "another set"
+            left_out.append(f"{', '.join(there)}: to test on it takes {what}, which is not given")
+            continue
+        names = (*trained, target) if target else trained
+        source = RunData(
+            specs=tuple(known[name].spec for name in names),
+            left_out=target,
+            protocol=table.protocol or None,
+            command=command,
+        )
+        sets = source.training_sets([known[name] for name in names])
+        trainings.append(Training(source, tuple(sets), tuple(known[name] for name in there)))
+    used = {*sources, *tests} if protocol else set(tests)
+    left_out += [f"{name} is in no row of this table" for name in known if name not in used]
+    return trainings, left_out
+
+
+def _refuse_other_data(folder: Path, training: Training) -> None:
+    file = folder / DATA_NAME
+    if not file.is_file():
+        return
+    stored = RunData.model_validate_json(file.read_text(encoding="utf-8")).specs
+    for dataset in training.sets:
+        if absolute_spec(dataset.spec) not in stored:
+            raise InputProblem(
+                f"{folder}: was trained on {', '.join(stored)}, not on {dataset.spec}; name "
+                f"another --out or, where the data have moved, correct the paths in {file}"
+            )
+
+
+def _measure(folder: Path, dataset: Dataset, row: PaperRow, progress_bar: ProgressBar) -> RunFolder:
+    """The report of a run's artefact on a set, measured unless it is there with the ranking."""
+    place, path = folder / "tests" / dataset.name, folder / "model.safetensors"
+    known: set[str] = set()
+    if (place / REPORT).exists():
+        found = read_run(str(place))
+        known = set(found.report.datasets[0].scorings)
+        if row.scoring in known:
+            return found
+    artefact = load_artefact(path)
+    asked = known | {row.scoring, *artefact.description.scorings}
+    settings = EvaluationSettings(
+        scorings=[name for name in RANKINGS if name in asked], device=choose_device("auto")
+    )
+    report, _ = evaluate(str(path), artefact, [dataset], settings, progress_bar)
+    make_folder(place)
+    write_report(place, report)
+    return read_run(str(place))
+
+
+def _report(benchmark: Benchmark, groups: Sequence[Group]) -> BenchmarkReport:
+    table, remarks = benchmark.table, list(benchmark.left_out)
+    papers: dict[str, dict[str, PaperFigures]] = {}
+    for row, recipe, group in zip(table.rows, benchmark.recipes, groups, strict=True):
+        papers[row.name] = {}
+        reported = row.figures
+        if reported and not row.is_of(recipe.model_dump(mode="json")):
+            changed = " ".join(benchmark.settings)
+            remarks.append(f"{row.name}: no figure of the paper is shown, since {changed} is set")
+            reported = {}
+        for model in group.models:
+            for run in model.folders:
+                result, provenance = run.report.datasets[0], run.report.provenance
+                name = ", ".join(filter(None, (result.name, result.version)))
+                if result.seen_in_training:
+                    remarks.append(f"{row.name}, {result.name}: {result.seen_sentence}")
+                if result.used_to_calibrate:
+                    remarks.append(f"{row.name}, {result.name}: thresholds were fitted on it")
+                figures = reported.get(result.name)
+                if figures is None:
+                    continue
+                if figures.version and figures.version != result.version:
+                    remarks.append(
+                        f"{row.name}, {result.name}: the paper's figures are of "
+                        f"{figures.version}; this is {result.version or 'another version'}"
+                    )
+                    continue
+                papers[row.name][name] = figures
+                remarks += [
+                    f"{row.name}, {result.name}: trained {one}"
+                    for one in people_differences(provenance)
+                ]
+        tested = {one.name for training in benchmark.trainings for one in training.tests}
+        if AVERAGE in reported and set(reported) - {AVERAGE} <= tested:
+            papers[row.name][AVERAGE] = reported[AVERAGE]
+    return BenchmarkReport(
+        table=table,
+        settings=benchmark.settings,
+        seeds=benchmark.seeds,
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        remarks=list(dict.fromkeys(remarks)),
+        runs={group.name: [model.name for model in group.models] for group in groups},
+        datasets=compare(groups).datasets,
+        papers=papers,
+    )
