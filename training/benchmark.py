@@ -339,7 +339,7 @@ def _measure(folder: Path, dataset: Dataset, row: PaperRow, progress_bar: Progre
     settings = EvaluationSettings(
         scorings=[name for name in RANKINGS if name in asked], device=choose_device("auto")
     )
-    report, _ = evaluate(str(path), artefact, [dataset], settings, progress_bar)
+    report, _ = evaluate(artefact, [dataset], settings, str(path), progress_bar)
     make_folder(place)
     write_report(place, report)
     return read_run(str(place))
