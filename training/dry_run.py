@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict
 from torch.autograd.graph import saved_tensors_hooks
 
 from training.batches import worker_count
-from training.cost import embedder_cost, pair_cost
+from training.cost import Cost, embedder_cost, pair_cost
 from training.datasets.record import CropRecord
 from training.papers import PaperRow, paper_rows
 from training.run import Run
@@ -31,15 +31,6 @@ class DomainSize(BaseModel):
 
     crops: int
     identities: int
-
-
-class NetworkCost(BaseModel):
-    """A network's parameters, and its multiply-adds on one input."""
-
-    model_config = ConfigDict(frozen=True)
-
-    parameters: int
-    multiply_adds: int
 
 
 class Estimate(BaseModel):
@@ -75,8 +66,8 @@ class Estimate(BaseModel):
     steps: int
     crops_in_epoch: int
     single_crop_identities: int
-    embedder: NetworkCost
-    metric_network: NetworkCost
+    embedder: Cost
+    metric_network: Cost
     published: tuple[PaperRow, ...]
     seconds_per_step: float
     seconds_to_read: float
@@ -120,8 +111,6 @@ def estimate_run(run: Run, identities: int | None = None) -> Estimate:
         numbers = sum(one.nbytes for one in run.networks.parameters())
         # Gradients and two moments of Adam; what backward needs grows with the crops.
         memory = had + 3 * numbers + int(scale * saved.bytes)
-    embedder = embedder_cost(recipe.embedder, recipe.preprocessing)
-    pair = pair_cost(recipe.embedder.dimension, recipe.metric_network)
     epochs = recipe.optimisation.epochs
     crop_bytes = 3 * recipe.decoded.height * recipe.decoded.width
     kept = min(len(run.records), recipe.cache_megabytes * 1_000_000 // crop_bytes)
@@ -139,8 +128,8 @@ def estimate_run(run: Run, identities: int | None = None) -> Estimate:
         steps=len(order) * epochs,
         crops_in_epoch=run.sampler.crops_per_epoch(0),
         single_crop_identities=run.sampler.single_crop_identities,
-        embedder=NetworkCost(**vars(embedder)),
-        metric_network=NetworkCost(**vars(pair)),
+        embedder=embedder_cost(recipe.embedder, recipe.preprocessing),
+        metric_network=pair_cost(recipe.embedder.dimension, recipe.metric_network),
         published=tuple(
             row
             for row in paper_rows()

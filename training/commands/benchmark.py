@@ -81,7 +81,7 @@ def benchmark(
             "--calibrate SPEC"
         )
     with joined_processes() as processes:
-        quiet = not processes.leads
+        quiet = not processes.is_main
         errors, console = Console(stderr=True, quiet=quiet), Console(quiet=quiet)
         for sentence in plan.left_out:
             errors.print(sentence, markup=False, soft_wrap=True)
@@ -94,10 +94,10 @@ def benchmark(
         ) -> None:
             errors.rule("/".join(folder.parts[-3:]), align="left")
             train_one(recipe, source, sets, folder, resume, errors, processes)
-            if not recipe.held_out.fraction and processes.leads:
+            if not recipe.held_out.fraction and processes.is_main:
                 _calibrate(recipe, source, sets, folder, others)
 
-        report = run_benchmark(plan, train_run, progress_bar, processes.leads)
+        report = run_benchmark(plan, train_run, progress_bar, processes.is_main)
     if report is None:
         return
     console.print(f"\n[bold]{name}[/bold]  {table.title}")

@@ -7,7 +7,8 @@ from datetime import timedelta
 from rich.console import Console
 from rich.markup import escape
 
-from training.dry_run import Estimate, NetworkCost
+from training.cost import Cost
+from training.dry_run import Estimate
 from training.evaluation.tables import Table, Value
 from training.sampler import describe_epoch
 
@@ -56,5 +57,5 @@ def _facts(estimate: Estimate) -> list[list[str]]:
     ]
 
 
-def _cost(cost: NetworkCost, digits: int) -> tuple[str, str]:
+def _cost(cost: Cost, digits: int) -> tuple[str, str]:
     return f"{cost.parameters / 1e6:.2f} M", f"{cost.multiply_adds / 1e9:.{digits}f}"
