@@ -1,60 +1,72 @@
-"""OSNet's weights out of an OpenVINO IR or an ONNX file, by walking its graph.
+"""OSNet's weights out of an OpenVINO IR or an ONNX file.
 
-The graph is followed from the crop to the embedding the way OSNet is built, so that every tensor is
-known by its place and not by its name. What is met where OSNet has something else is refused by its
-name in the file.
+An embedder of the same form is made an OpenVINO graph as well. The layers of both graphs are
+compared one by one in the order of execution, so that every tensor is known by its place and not by
+its name in the file.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from model.openvino_graph import load_openvino
-from model.osnet import STREAMS, WIDTHS, BlockForm, Gate, InstanceNorm, OSNetForm, osnet_forms
+from model.embedder import Embedder, EmbedderConfig
+from model.openvino_graph import converted, load_openvino
+from model.osnet import WIDTHS
+from model.preprocessing import Preprocessing
 from model.problems import InputProblem
-from training.graph_walk import Array, GraphWalk, Node, constant_of, flat_tensor
+from training.backbone_weights import load_tensors
 
-# What changes a shape only.
-RESHAPES = ("Reshape", "Squeeze", "Unsqueeze", "Flatten", "Convert")
-
-
-@dataclass
-class ImportedOSNet:
-    """What a file holds.
-
-    Attributes:
-        backbone: its name in the registry.
-        pooling, map_size, head, dimension: as `EmbedderConfig` and `HeadConfig` have them.
-        bgr: whether the graph takes BGR crops.
-        mean, std: per RGB channel, 0 to 255, that the graph itself applies; None where it takes
-            crops that are normalised already.
-        tensors: of an `Embedder`, by name.
-    """
-
-    backbone: str = ""
-    pooling: str = "average"
-    map_size: tuple[int, int] | None = None
-    head: str = "fc-relu"
-    dimension: int = 0
-    bgr: bool = False
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
-    tensors: dict[str, torch.Tensor] = field(default_factory=dict)
+Array = NDArray[np.float32]
+AFFINE = ("Multiply", "Divide", "Add", "Subtract")
+# Other kinds change a type or a shape, or have no weights.
+COMPARED = (
+    *AFFINE,
+    *("Convolution", "GroupConvolution", "MatMul", "BatchNormInference", "MVN"),
+    *("Relu", "PRelu", "Sigmoid", "MaxPool", "Result"),
+)
 
 
-def read_graph(file: Path) -> ImportedOSNet:
-    """Reads an IR's `.xml`, or an `.onnx`, of an OSNet.
+class Layer(NamedTuple):
+    """One layer of a graph, with its weights in the order of its inputs."""
+
+    name: str
+    kind: str
+    weights: tuple[Array, ...]
+
+    @property
+    def form(self) -> str:
+        """Its kind, and the sizes of its weights without those that are 1."""
+        sizes = ["×".join(map(str, values.squeeze().shape)) or "1" for values in self.weights]
+        return " of ".join([self.kind, *sizes])
+
+
+def read_graph(file: Path) -> tuple[Embedder, Preprocessing]:
+    """The embedder of an IR's `.xml`, or an `.onnx`, of an OSNet, and what its input is.
+
+    Args:
+        file: with or without the normalisation of its input as layers; it becomes the
+            preprocessing.
 
     Raises:
         InputProblem: for a file that OpenVINO cannot read, or whose graph is not an OSNet's; it
             names the layer.
     """
+    layers = _file_layers(file)
+    first = next(k for k, layer in enumerate(layers) if layer.kind not in AFFINE)
+    preprocessing = _preprocessing(layers[:first])
+    body, head = _folded_head(file, layers[first:])
+    embedder = Embedder(_config(file, body, head))
+    load_tensors(embedder, _tensors(file, body + head, embedder), str(file))
+    return embedder.eval(), preprocessing
+
+
+def _file_layers(file: Path) -> list[Layer]:
     openvino = load_openvino()
     from openvino.passes import ConstantFolding, Manager
 
@@ -72,290 +84,138 @@ def read_graph(file: Path) -> ImportedOSNet:
     folding = Manager()
     folding.register_pass(ConstantFolding())
     folding.run_passes(model)
-    return _Walk(file, model).osnet()
+    return _layers(model)
 
 
-class _Walk(GraphWalk):
-    """One walk along a graph."""
-
-    def __init__(self, file: Path, model: Any) -> None:
-        super().__init__(file)
-        self._input: Node = model.inputs[0].get_node()
-        self._found = ImportedOSNet()
-
-    def osnet(self) -> ImportedOSNet:
-        node = self._preprocessing(self._input)
-        node, input_instance = self._instance(node, "backbone.input_norm")
-        node, stem_instance = self._conv(node, "backbone.conv1.conv", "backbone.conv1.norm")
-        stem = len(self._tensor("backbone.conv1.conv.weight"))
-        node = self._next(self._next(node, "Relu"), "MaxPool")
-        stages: list[tuple[BlockForm, BlockForm]] = []
-        for stage in ("conv2", "conv3", "conv4"):
-            node, first = self._block(node, f"backbone.{stage}.0")
-            node, second = self._block(node, f"backbone.{stage}.1")
-            stages.append((first, second))
-            if stage != "conv4":
-                node, _ = self._conv(node, f"backbone.{stage.replace('conv', 'pool')}.0.conv")
-                node = self._next(self._next(node, "Relu"), "AvgPool")
-        node, _ = self._conv(node, "backbone.conv5.conv")
-        node = self._next(node, "Relu")
-        self._head(self._pooling(node))
-        width = next((w for w in WIDTHS.values() if int(64 * w) == stem), None)
-        form = OSNetForm(width or 0.0, tuple(stages), input_instance, stem_instance, folded=True)
-        names = [name for name, known in osnet_forms().items() if known == form]
-        if not names:
-            raise InputProblem(
-                f"{self._file}: an OSNet with {stem} channels after its first convolution in a "
-                f"form that is not known here ({form})"
-            )
-        self._found.backbone = names[0]
-        return self._found
-
-    def _preprocessing(self, node: Node) -> Node:
-        """Passes what a graph does to a crop before its first layer with weights."""
-        scale, shift = np.ones(3, np.float32), np.zeros(3, np.float32)
-        while True:
-            following = self._consumers(node)
-            kind = following[0].get_type_name() if len(following) == 1 else ""
-            values = self._other_constant(following[0]) if len(following) == 1 else None
-            if kind == "Gather" and values is not None:
-                if values.ravel().tolist() != [2, 1, 0]:
-                    raise self._unknown(following[0], "a reversal of the channels")
-                self._found.bgr = True
-            elif kind in ("Subtract", "Multiply", "Add", "Divide") and values is not None:
-                scale, shift = _affine(kind, values.ravel(), scale, shift)
-            else:
-                break
-            node = following[0]
-        if not (np.all(scale == 1) and np.all(shift == 0)):
-            # x·scale + shift = (x − mean) / std
-            self._found.mean = tuple(float(v) for v in np.broadcast_to(-shift / scale, 3))
-            self._found.std = tuple(float(v) for v in np.broadcast_to(1 / scale, 3))
-        return node
-
-    def _block(self, node: Node, name: str) -> tuple[Node, BlockForm]:
-        """Passes one omni-scale block."""
-        entries = [n for n in self._consumers(node) if n.get_type_name() == "Convolution"]
-        entries.sort(key=lambda entry: len(self._constant(entry, 1)))
-        if not 1 <= len(entries) <= 2:
-            raise self._unknown(node, "followed by the one or two convolutions of a block")
-        reduced, _ = self._conv(node, f"{name}.reduce.conv", entry=entries[0])
-        reduced = self._next(reduced, "Relu")
-        gates: list[tuple[Gate, dict[str, torch.Tensor], Node]] = []
-        depths = []
-        for entry in self._consumers(reduced):
-            end, depth = self._stream(reduced, entry, name)
-            depths.append(depth)
-            gates.append(self._gate(end))
-        if sorted(depths) != list(range(1, STREAMS + 1)):
-            raise self._unknown(reduced, "the start of four streams of 1 to 4 light convolutions")
-        kind, tensors, node_after = gates[0]
-        for other_kind, other, _ in gates[1:]:
-            if other_kind != kind or any(not torch.equal(other[k], tensors[k]) for k in tensors):
-                raise self._unknown(node_after, "a gate that a block's four streams share")
-        for key, value in tensors.items():
-            self._found.tensors[f"{name}.gate.{key}"] = value
-        mixed = node_after
-        for _ in range(STREAMS - 1):
-            mixed = self._next(mixed, "Add")
-            if self._consumers(mixed)[0].get_type_name() != "Add":
-                break
-        residual, inside = self._conv(mixed, f"{name}.expand.conv", f"{name}.expand.norm")
-        if len(entries) == 2:
-            self._conv(node, f"{name}.shortcut.conv", entry=entries[1])
-        added = self._next(residual, "Add")
-        added, outside = self._instance(added, f"{name}.sum_norm")
-        instance: InstanceNorm = "residual" if inside else "sum" if outside else "none"
-        return self._next(added, "Relu"), BlockForm(instance, kind)
-
-    def _stream(self, reduced: Node, entry: Node, block: str) -> tuple[Node, int]:
-        """Passes one stream; its tensors are filed once its depth is known."""
-        node, depth = reduced, 0
-        filed: list[tuple[str, torch.Tensor]] = []
-        following: Node | None = entry
-        while following is not None:
-            pointwise = self._expect(following, "Convolution")
-            filed.append((f"{depth}.pointwise.weight", self._weights(pointwise)))
-            depthwise = self._next(pointwise, "GroupConvolution")
-            filed.append((f"{depth}.depthwise.weight", self._weights(depthwise)))
-            node, bias = self._bias(depthwise)
-            filed.append((f"{depth}.depthwise.bias", bias))
-            node = self._next(node, "Relu")
-            depth += 1
-            after = self._consumers(node)
-            following = after[0] if len(after) == 1 else None
-        for key, value in filed:
-            self._found.tensors[f"{block}.streams.{depth - 1}.{key}"] = value
-        return node, depth
-
-    def _gate(self, node: Node) -> tuple[Gate, dict[str, torch.Tensor], Node]:
-        """Passes a gate behind a stream's end, up to the product of both."""
-        pooled = [
-            n for n in self._consumers(node) if n.get_type_name() in ("ReduceMean", "AvgPool")
+def _layers(model: Any) -> list[Layer]:
+    """The layers that are compared, in the order of execution; the last one is the Result."""
+    found = []
+    for node in model.get_ordered_ops():
+        name, kind = node.get_friendly_name(), node.get_type_name()
+        if kind not in COMPARED:
+            continue
+        sources = [end.get_source_output().get_node() for end in node.inputs()]
+        weights = [
+            np.array(source.get_data(), np.float32)
+            for source in sources
+            # An MVN has its axes there.
+            if source.get_type_name() == "Constant" and kind != "MVN"
         ]
-        if len(pooled) != 1:
-            raise self._unknown(node, "followed by a gate's mean over space")
-        after = self._consumers(pooled[0])
-        if any(one.get_type_name() == "Convolution" for one in after):
-            squeeze = self._next(pooled[0], "Convolution")
-            hidden, squeeze_bias = self._bias(squeeze)
-            excite = self._next(self._next(hidden, "Relu"), "Convolution")
-            last, excite_bias = self._bias(excite)
-            tensors = {
-                "squeeze.weight": self._weights(squeeze),
-                "squeeze.bias": squeeze_bias,
-                "excite.weight": self._weights(excite),
-                "excite.bias": excite_bias,
-            }
-            return "squeeze", tensors, self._next(self._next(last, "Sigmoid"), "Multiply")
-        norm = self._next(self._next(pooled[0], "Reshape"), "MVN")
-        scaled = self._next(self._next(norm, "Reshape"), "Multiply")
-        weight = self._other_constant(scaled)
-        shifted = self._next(scaled, "Add")
-        bias = self._other_constant(shifted)
-        if weight is None or bias is None:
-            raise self._unknown(scaled, "a factor and an offset for each channel")
-        tensors = {"norm.weight": flat_tensor(weight), "norm.bias": flat_tensor(bias)}
-        return "context", tensors, self._next(self._next(shifted, "Sigmoid"), "Multiply")
-
-    def _pooling(self, node: Node) -> Node:
-        following = self._only(node)
-        if following.get_type_name() in ("ReduceMean", "AvgPool"):
-            return following
-        weight = self._weights(self._expect(following, "GroupConvolution"))
-        pooled, bias = self._bias(following)
-        self._found.pooling = "depthwise"
-        self._found.map_size = (weight.shape[2], weight.shape[3])
-        self._found.tensors["pooling.weight.weight"] = weight
-        self._found.tensors["pooling.weight.bias"] = bias
-        return pooled
-
-    def _head(self, node: Node) -> None:
-        """Passes the linear layer and what is affine behind it, which goes into its weights."""
-        matmul = self._linear(node)
-        weight = self._matrix(matmul)
-        scale, shift = np.ones(len(weight), np.float32), np.zeros(len(weight), np.float32)
-        node = matmul
-        while True:
-            following = self._only(node)
-            kind = following.get_type_name()
-            if kind in RESHAPES:
-                node = following
-                continue
-            if kind == "BatchNormInference":
-                gamma, beta, mean, variance = (
-                    self._constant(following, place).ravel() for place in (1, 2, 3, 4)
-                )
-                epsilon = following.get_attributes()["epsilon"]
-                factor = gamma / np.sqrt(variance + epsilon)
-                scale, shift = scale * factor, (shift - mean) * factor + beta
-            elif kind in ("Multiply", "Add", "Subtract", "Divide"):
-                values = self._other_constant(following)
-                if values is None:
-                    values = self._weight_scale(following, node)
-                scale, shift = _affine(kind, values.ravel(), scale, shift)
-            else:
-                break
-            node = following
-        if kind == "Relu":
-            self._found.head = "fc-relu"
-        elif kind == "PRelu":
-            self._found.head = "fc-prelu"
-            slope = self._constant(following, 1).ravel()
-            if len(slope) != 1:
-                raise self._unknown(following, "a PReLU with one slope")
-            self._found.tensors["head.1.weight"] = flat_tensor(slope)
+        if kind == "BatchNormInference" and len(weights) == 4:
+            gamma, beta, mean, variance = weights
+            factor = gamma / np.sqrt(variance + node.get_attributes()["epsilon"])
+            steps = {"Subtract": mean, "Multiply": factor, "Add": beta}
+            found += [Layer(name, step, (values,)) for step, values in steps.items()]
+        elif kind == "MatMul" and not node.get_attributes().get("transpose_b"):
+            found.append(Layer(name, kind, tuple(values.T for values in weights)))
         else:
-            raise self._unknown(following, "the ReLU or PReLU of the head")
-        self._found.dimension = len(weight)
-        self._found.tensors["head.0.weight"] = torch.from_numpy(weight * scale[:, None])
-        self._found.tensors["head.0.bias"] = torch.from_numpy(shift.copy())
-
-    def _linear(self, node: Node) -> Node:
-        """The matrix product, which may lie behind the quantisation of its input."""
-        waiting = [node]
-        for _ in range(200):
-            if not waiting:
-                break
-            following = [n for one in waiting for n in self._consumers(one, with_shapes=True)]
-            for one in following:
-                if one.get_type_name() == "MatMul":
-                    return one
-                if one.get_type_name() in ("Convolution", "GroupConvolution", "Result"):
-                    raise self._unknown(one, "the linear layer of the head")
-            waiting = list({one.get_friendly_name(): one for one in following}.values())
-        raise self._unknown(node, "followed by the linear layer of the head")
-
-    def _matrix(self, matmul: Node) -> Array:
-        """A linear layer's weights, `(outputs, inputs)`; of integers minus their zero point."""
-        source = matmul.input(1).get_source_output().get_node()
-        values = constant_of(source)
-        if values is None and source.get_type_name() == "Subtract":
-            parts = [constant_of(source.input(k).get_source_output().get_node()) for k in (0, 1)]
-            if parts[0] is not None and parts[1] is not None:
-                values = parts[0] - parts[1]
-        if values is None:
-            raise self._unknown(matmul, "a product with stored weights")
-        transposed = bool(matmul.get_attributes().get("transpose_b"))
-        return np.ascontiguousarray(values if transposed else values.T, dtype=np.float32)
-
-    def _weight_scale(self, node: Node, known: Node) -> Array:
-        """What weights of integers are multiplied by, where their input's scale is not constant."""
-        for place in (0, 1):
-            source = node.input(place).get_source_output().get_node()
-            if source.get_friendly_name() != known.get_friendly_name():
-                values = self._other_constant(source)
-                if values is not None and source.get_type_name() == "Multiply":
-                    return values
-        raise self._unknown(node, "a constant factor or offset of the head")
-
-    def _conv(
-        self, node: Node, name: str, norm: str | None = None, entry: Node | None = None
-    ) -> tuple[Node, bool]:
-        """Passes a convolution and its bias, or the instance normalisation in its place."""
-        conv = self._expect(entry if entry is not None else self._only(node), "Convolution")
-        self._found.tensors[f"{name}.weight"] = self._weights(conv)
-        if norm is not None:
-            after, normed = self._instance(conv, norm)
-            if normed:
-                return after, True
-        after, bias = self._bias(conv)
-        self._found.tensors[f"{name}.bias"] = bias
-        return after, False
-
-    def _bias(self, conv: Node) -> tuple[Node, torch.Tensor]:
-        added = self._next(conv, "Add")
-        values = self._other_constant(added)
-        if values is None:
-            raise self._unknown(added, "a bias")
-        return added, flat_tensor(values)
-
-    def _instance(self, node: Node, name: str) -> tuple[Node, bool]:
-        """Passes an instance normalisation with its affine part, where one follows."""
-        following = self._consumers(node)
-        if len(following) != 1 or following[0].get_type_name() != "MVN":
-            return node, False
-        scaled = self._next(following[0], "Multiply")
-        shifted = self._next(scaled, "Add")
-        weight, bias = self._other_constant(scaled), self._other_constant(shifted)
-        if weight is None or bias is None:
-            raise self._unknown(scaled, "a factor and an offset for each channel")
-        self._found.tensors[f"{name}.weight"] = flat_tensor(weight)
-        self._found.tensors[f"{name}.bias"] = flat_tensor(bias)
-        return shifted, True
-
-    def _tensor(self, name: str) -> torch.Tensor:
-        return self._found.tensors[name]
+            found.append(Layer(name, kind, tuple(weights)))
+    return found
 
 
-_AFFINE: dict[str, Callable[[Array, Array, Array], tuple[Array, Array]]] = {
-    "Multiply": lambda values, scale, shift: (scale * values, shift * values),
-    "Divide": lambda values, scale, shift: (scale / values, shift / values),
-    "Add": lambda values, scale, shift: (scale, shift + values),
-    "Subtract": lambda values, scale, shift: (scale, shift - values),
-}
+def _preprocessing(layers: list[Layer]) -> Preprocessing:
+    """What a graph does to a crop before its first layer of an OSNet."""
+    scale, shift = _affine(layers)
+    if np.all(scale == 1) and np.all(shift == 0):
+        return Preprocessing()
+    # x·scale + shift = (x − mean) / std
+    mean, std = (
+        tuple(float(value) / 255.0 for value in np.broadcast_to(values, 3))
+        for values in (-shift / scale, 1 / scale)
+    )
+    return Preprocessing.model_validate({"mean": mean, "std": std})
 
 
-def _affine(kind: str, values: Array, scale: Array, shift: Array) -> tuple[Array, Array]:
-    """What x·scale + shift becomes by one more operation with constant values."""
-    return _AFFINE[kind](values, scale, shift)
+def _affine(layers: Iterable[Layer]) -> tuple[Array, Array]:
+    """Scale and shift of a row of layers, x·scale + shift."""
+    scale, shift = np.ones(1, np.float32), np.zeros(1, np.float32)
+    for layer in layers:
+        # A product of two computed scales, of a quantised head, has no weights.
+        for values in (weights.ravel() for weights in layer.weights):
+            match layer.kind:
+                case "Multiply":
+                    scale, shift = scale * values, shift * values
+                case "Divide":
+                    scale, shift = scale / values, shift / values
+                case "Add":
+                    shift = shift + values
+                case "Subtract":
+                    shift = shift - values
+    return scale, shift
+
+
+def _folded_head(file: Path, layers: list[Layer]) -> tuple[list[Layer], list[Layer]]:
+    """The layers before the head; and the head, in which a linear layer and its bias come first.
+
+    All that is affine behind the linear layer goes into its weights. A quantised head scales its
+    input by what it computes of it, which is left out.
+    """
+    linear = next((k for k, one in enumerate(layers) if one.kind == "MatMul" and one.weights), None)
+    if linear is None:
+        raise InputProblem(
+            f"{file}: has no linear layer, which makes an OSNet's features; name a graph of the "
+            "whole network"
+        )
+    start, end = linear, linear + 1
+    while layers[start - 1].kind in AFFINE and all(w.size == 1 for w in layers[start - 1].weights):
+        start -= 1
+    while layers[end].kind in AFFINE:
+        end += 1
+    name, kind, (weight,) = layers[linear]
+    scale, shift = _affine(layers[linear + 1 : end])
+    product = Layer(name, kind, (weight * np.broadcast_to(scale, len(weight))[:, None],))
+    bias = Layer(name, "Add", (np.broadcast_to(shift, len(weight)).copy(),))
+    return layers[:start], [product, bias, *layers[end:]]
+
+
+def _config(file: Path, body: list[Layer], head: list[Layer]) -> EmbedderConfig:
+    """The form of OSNet that a few layers show; all of them are compared later."""
+    stem = next((layer for layer in body if layer.kind == "Convolution" and layer.weights), None)
+    channels = 0 if stem is None else len(stem.weights[0])
+    widths = {int(64 * width): suffix for suffix, width in WIDTHS.items()}
+    if stem is None or channels not in widths:
+        raise InputProblem(
+            f"{file}: its first convolution has {channels} channels, an OSNet's one of "
+            f"{', '.join(map(str, widths))}; only OSNets can be imported from a graph"
+        )
+    form = "context_" if body[0].kind == "MVN" else ""
+    pooling: dict[str, Any] = {"pooling": "average"}
+    last = next(layer for layer in reversed(body) if layer.kind.endswith("Convolution"))
+    if last.kind == "GroupConvolution" and last.weights:
+        pooling = {"pooling": "depthwise", "map_size": last.weights[0].shape[-2:]}
+    layers = "fc-prelu" if head[2].kind == "PRelu" else "fc-relu"
+    return EmbedderConfig.model_validate(
+        {
+            "backbone": f"osnet_{form}{widths[channels]}_folded",
+            "head": {"layers": layers, "dimension": len(head[0].weights[0])},
+            **pooling,
+        }
+    )
+
+
+def _tensors(file: Path, layers: list[Layer], embedder: Embedder) -> dict[str, torch.Tensor]:
+    """The embedder's tensors out of a file's layers; the embedder's own weights are lost."""
+    state = embedder.state_dict()
+    names = dict(enumerate(state, start=2))
+    # The embedder's graph holds in every tensor's place its number: from 2 on, as adding 0 or
+    # multiplying by 1 would be optimised away.
+    for number, name in names.items():
+        state[name].fill_(number)
+    height, width = embedder.config.map_size or (16, 8)
+    crop = torch.zeros(1, 3, 16 * height, 16 * width)
+    found: dict[str, torch.Tensor] = {}
+    for theirs, ours in zip(layers, _layers(converted(embedder.eval(), crop)), strict=False):
+        if theirs.form != ours.form:
+            raise InputProblem(
+                f"{file}: layer {theirs.name} ({theirs.form}) is not the {ours.form} that "
+                f"{embedder.config.backbone} has there; only OSNets can be imported from a graph"
+            )
+        for values, numbers in zip(theirs.weights, ours.weights, strict=True):
+            name = names[int(numbers.flat[0])]
+            tensor = torch.from_numpy(values).reshape(state[name].shape)
+            if not torch.equal(found.setdefault(name, tensor), tensor):
+                raise InputProblem(
+                    f"{file}: layer {theirs.name} has other weights than the same gate has in "
+                    "another stream; an OSNet's four streams share one"
+                )
+    return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,9 @@ import torch
 
 from model.artefact import load_artefact
 from model.embedder import Embedder, EmbedderConfig, HeadConfig
+from model.osnet import SqueezeGate
 from model.problems import InputProblem
-from training.import_weights import Published, compare, import_weights, read_embedder
+from training.import_weights import compare, import_weights, read_embedder
 
 # Of the tracing that OpenVINO's conversion does.
 pytestmark = [
@@ -78,7 +80,7 @@ def test_a_graph_gives_back_the_weights_that_it_was_made_of(backbone: str, tmp_p
         assert torch.allclose(state[name], tensor, atol=1e-5), name
     assert preprocessing.mean == pytest.approx((123.7 / 255, 116.3 / 255, 103.5 / 255))
     assert preprocessing.std == pytest.approx((58.4 / 255, 57.1 / 255, 57.4 / 255))
-    assert compare(found, preprocessing, tmp_path / "osnet.xml").least_cosine > 0.99999
+    assert compare(found, preprocessing, tmp_path / "osnet.xml")["least_cosine"] > 0.99999
 
 
 @pytest.mark.slow
@@ -87,8 +89,9 @@ def test_an_imported_artefact_scores_by_cosine_and_states_its_origin(tmp_path: P
     import_weights(
         tmp_path / "osnet.xml",
         tmp_path / "out.safetensors",
-        Published(("MSMT17",), "Apache License 2.0"),
-        [PEOPLE],
+        documented_data=("MSMT17",),
+        terms="Apache License 2.0",
+        calibration_data=[PEOPLE],
     )
     artefact = load_artefact(tmp_path / "out.safetensors")
     assert artefact.metric_network is None
@@ -107,7 +110,7 @@ def test_weights_that_are_not_there_are_named_with_what_can_be_imported(
 ) -> None:
     absent = re.escape(f"{tmp_path / name}: no such file; name a torchreid state dict, an OpenVINO")
     with pytest.raises(InputProblem, match=absent):
-        import_weights(tmp_path / name, tmp_path / "out.safetensors", Published(), [PEOPLE])
+        import_weights(tmp_path / name, tmp_path / "out.safetensors", calibration_data=[PEOPLE])
 
 
 @pytest.mark.slow
@@ -115,7 +118,47 @@ def test_a_layer_that_osnet_has_not_is_named(tmp_path: Path) -> None:
     embedder = random_embedder("osnet_x0_25_folded")
     embedder.backbone.conv1.activation = torch.nn.Sigmoid()
     save_graph(embedder, tmp_path / "odd.xml")
-    with pytest.raises(InputProblem, match=r"odd\.xml: layer .*conv1.* is not followed by Relu"):
+    with pytest.raises(InputProblem, match=r"odd\.xml: layer .*conv1.*\(Sigmoid\) is not the Relu"):
+        read_embedder(tmp_path / "odd.xml")
+
+
+@pytest.mark.slow
+def test_batchnorm_behind_the_linear_layer_goes_into_its_weights(tmp_path: Path) -> None:
+    embedder = random_embedder("osnet_x0_25_folded")
+    norm = torch.nn.BatchNorm1d(512).eval()
+    for tensor in norm.state_dict().values():
+        if tensor.ndim:
+            tensor.uniform_(0.5, 2.0)
+    embedder.head.insert(1, norm)
+    save_graph(embedder, tmp_path / "osnet.xml")
+    found, _ = read_embedder(tmp_path / "osnet.xml")
+    assert found.config.head == HeadConfig(layers="fc-relu")
+    crops = torch.rand(4, 3, 256, 128)
+    with torch.no_grad():
+        assert torch.allclose(found(crops), embedder(crops), rtol=1e-4, atol=1e-4)
+
+
+class OtherGateEachTime(torch.nn.Module):
+    """A gate that a block's streams do not share."""
+
+    def __init__(self, gates: Sequence[torch.nn.Module]) -> None:
+        super().__init__()
+        self.gates = torch.nn.ModuleList(gates)
+        self.calls = 0
+
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        weighed: torch.Tensor = self.gates[self.calls % len(self.gates)](maps)
+        return weighed
+
+
+@pytest.mark.slow
+def test_a_gate_that_the_streams_do_not_share_is_named(tmp_path: Path) -> None:
+    embedder = random_embedder("osnet_x0_25_folded")
+    gates = [random_embedder("osnet_x0_25_folded").backbone.conv3[0].gate, SqueezeGate(24).eval()]
+    embedder.backbone.conv3[0].gate = OtherGateEachTime(gates)
+    save_graph(embedder, tmp_path / "odd.xml")
+    with pytest.raises(InputProblem, match=r"layer .*conv3.*other weights than the same gate"):
         read_embedder(tmp_path / "odd.xml")
 
 
@@ -128,9 +171,8 @@ def test_weights_that_differ_from_their_reference_are_not_written(tmp_path: Path
         import_weights(
             tmp_path / "other.pth",
             tmp_path / "out.safetensors",
-            Published(),
-            [PEOPLE],
-            tmp_path / "one.xml",
+            calibration_data=[PEOPLE],
+            reference=tmp_path / "one.xml",
         )
     assert not (tmp_path / "out.safetensors").exists()
 

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
 from model.problems import InputProblem
-
-if TYPE_CHECKING:
-    from model.artefact import Description
-    from training.import_weights import Parity
 
 
 def import_weights(
@@ -58,34 +54,35 @@ def import_weights(
 
     Example: gmn import-weights osnet_x0_25_msmt17.pth --trained-on MSMT17 --out osnet.safetensors
     """
-    from training.import_weights import Published
     from training.import_weights import import_weights as write_artefact
     from training.provenance import command_line
 
     if out.suffix != ".safetensors":
         raise InputProblem(f"--out {out}: an artefact's name ends in .safetensors")
-    published = Published(tuple(trained_on or ()), terms)
-    description, parity = write_artefact(
-        file, out, published, tuple(data or ()), reference, command_line()
+    description = write_artefact(
+        file,
+        out,
+        documented_data=trained_on or (),
+        terms=terms,
+        calibration_data=data or (),
+        reference=reference,
+        command=command_line(),
     )
-    Console().print(
-        _summary(out, description, parity), markup=False, highlight=False, soft_wrap=True
-    )
-
-
-def _summary(out: Path, description: Description, parity: Parity | None) -> str:
-    """What the artefact is, how it was compared, and what it is calibrated on."""
     config, size = description.embedder, description.preprocessing
     compared = (
-        f"features of {parity.crops} drawn crops against {parity.reference}: cosine at least "
-        f"{parity.least_cosine:.6f}, largest difference {parity.largest_difference:.1e} of the "
-        "largest entry"
-        if parity
-        else "not compared with another runtime: a state dict holds no graph; name one with "
-        "--reference"
+        "not compared with another runtime: a state dict holds no graph; name one with --reference"
     )
-    return (
+    if parity := description.provenance.metrics.get("parity"):
+        compared = (
+            f"features of {parity['crops']} drawn crops against {parity['reference']}: cosine at "
+            f"least {parity['least_cosine']:.6f}, largest difference "
+            f"{parity['largest_difference']:.1e} of the largest entry"
+        )
+    Console().print(
         f"{out}: {config.backbone}, {config.dimension} numbers a crop of "
         f"{size.height}×{size.width}\n{compared}\n"
-        f"calibrated on {description.calibration.data}; gmn calibrate fits it to other people"
+        f"calibrated on {description.calibration.data}; gmn calibrate fits it to other people",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
     )
