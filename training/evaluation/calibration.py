@@ -99,22 +99,15 @@ def calibrate_searches(domains: Sequence[SearchScores], data: str, seed: int = 0
     fitted: dict[Scoring, ScoringCalibration] = {}
     for scoring, both in scores.items():
         same, different = (values.astype(np.float64) for values in both)
-        labelled = LabelledScores(same, different, pairs.genuine_people, pairs.impostor_people)
         tails = [
             impostor_tail(one.impostor_scores(fusion, scoring), count)
             for one, (_, count) in zip(domains, counts, strict=True)
         ]
-        slopes, intercept = fit_logistic(same[:, None], different[:, None])
-        points = fit_isotonic(same, different) if slopes[0] > 0.0 else ()
-        if len(points) < 2 or not isotonic_generalises_better(labelled, seed):
-            # Scores that are all the same make a single point, which is no line.
-            points = ()
-        fitted[scoring] = ScoringCalibration(
-            slope=slopes[0],
-            intercept=intercept,
-            impostor_tail=tails[0] if len(tails) == 1 else highest_tail(tails),
-            isotonic=points or None,
-            tail_shape=fit_tail_shape([(one.rows(fusion, scoring), one.labels) for one in domains]),
+        fitted[scoring] = _calibrate(
+            LabelledScores(same, different, pairs.genuine_people, pairs.impostor_people),
+            tails[0] if len(tails) == 1 else highest_tail(tails),
+            fit_tail_shape([(one.rows(fusion, scoring), one.labels) for one in domains]),
+            seed,
         )
     return Calibration(
         scorings=fitted,
@@ -122,6 +115,23 @@ def calibrate_searches(domains: Sequence[SearchScores], data: str, seed: int = 0
         genuine_pairs=genuine,
         impostor_pairs=impostors,
         data=data,
+    )
+
+
+def _calibrate(
+    scores: LabelledScores, tail: tuple[TailPoint, ...], shape: float | None, seed: int
+) -> ScoringCalibration:
+    """One scoring's ratio, Platt's or isotonic, beside its tails."""
+    slopes, intercept = fit_logistic(scores.genuine[:, None], scores.impostors[:, None])
+    points = fit_isotonic(scores.genuine, scores.impostors) if slopes[0] > 0.0 else ()
+    # Scores that are all the same make a single point, which is no line.
+    better = len(points) > 1 and isotonic_generalises_better(scores, seed)
+    return ScoringCalibration(
+        slope=slopes[0],
+        intercept=intercept,
+        impostor_tail=tail,
+        isotonic=points if better else None,
+        tail_shape=shape,
     )
 
 
