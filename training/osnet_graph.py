@@ -16,11 +16,12 @@ import torch
 from numpy.typing import NDArray
 
 from model.embedder import Embedder, EmbedderConfig
-from model.openvino_graph import converted, load_openvino
+from model.openvino_graph import converted
 from model.osnet import WIDTHS
 from model.preprocessing import Preprocessing
 from model.problems import InputProblem
 from training.backbone_weights import load_tensors
+from training.evaluation.peers import read_model
 
 Array = NDArray[np.float32]
 AFFINE = ("Multiply", "Divide", "Add", "Subtract")
@@ -67,15 +68,9 @@ def read_graph(file: Path) -> tuple[Embedder, Preprocessing]:
 
 
 def _file_layers(file: Path) -> list[Layer]:
-    openvino = load_openvino()
+    model = read_model(file)
     from openvino.passes import ConstantFolding, Manager
 
-    try:
-        model = openvino.Core().read_model(str(file))
-    except RuntimeError as error:
-        raise InputProblem(
-            f"{file}: OpenVINO cannot read it ({str(error).strip().splitlines()[-1]})"
-        ) from error
     if len(model.inputs) != 1 or len(model.outputs) != 1:
         raise InputProblem(
             f"{file}: has {len(model.inputs)} inputs and {len(model.outputs)} outputs; an embedder "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -111,6 +112,13 @@ def test_weights_that_are_not_there_are_named_with_what_can_be_imported(
     absent = re.escape(f"{tmp_path / name}: no such file; name a torchreid state dict, an OpenVINO")
     with pytest.raises(InputProblem, match=absent):
         import_weights(tmp_path / name, tmp_path / "out.safetensors", calibration_data=[PEOPLE])
+
+
+def test_a_graph_needs_openvino(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "osnet.xml").write_text("<net/>")
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(InputProblem, match=r"osnet\.xml: needs the package openvino; pip install"):
+        read_embedder(tmp_path / "osnet.xml")
 
 
 @pytest.mark.slow

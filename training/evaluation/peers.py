@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,25 @@ SUFFIXES = (".xml", ".onnx")
 INPUT = Preprocessing(height=256, width=128)
 
 
+def read_model(file: Path) -> Any:
+    """The `openvino.Model` of an IR's `.xml` or an `.onnx`.
+
+    Raises:
+        InputProblem: where OpenVINO is not installed, or cannot read the file.
+    """
+    try:
+        return load_openvino().Core().read_model(str(file))
+    except ModuleNotFoundError as error:
+        raise InputProblem(
+            f"{file}: needs the package openvino; pip install gmn-reid[peers]"
+        ) from error
+    except RuntimeError as error:
+        raise InputProblem(
+            f"{file}: OpenVINO cannot read it ({str(error).strip().splitlines()[-1]}); name a "
+            "whole .xml, with its .bin beside it, or an .onnx"
+        ) from error
+
+
 class Peer:
     """A model from a file, run by OpenVINO on the CPU.
 
@@ -35,14 +55,8 @@ class Peer:
         self._bgr = file.suffix == ".xml"
         if file.suffix not in SUFFIXES or not file.is_file():
             raise InputProblem(f"{file}: is no peer; name an OpenVINO .xml or an .onnx file")
+        model = read_model(file)
         try:
-            openvino = load_openvino()
-        except ModuleNotFoundError as error:
-            raise InputProblem(
-                f"{file}: needs the package openvino; pip install gmn-reid[peers]"
-            ) from error
-        try:
-            model = openvino.Core().read_model(str(file))
             model.reshape([1, 3, INPUT.height, INPUT.width])
             # OpenVINO takes bfloat16 where the CPU has it; a comparison wants the stored weights.
             self._network = compiled(model, {"INFERENCE_PRECISION_HINT": "f32"})

@@ -48,7 +48,7 @@ def test_without_openvino_the_remedy_is_named(averaging_model, monkeypatch):
 def test_a_damaged_model_is_named(tmp_path):
     pytest.importorskip("openvino")
     (tmp_path / "broken.xml").write_text("<net>")
-    with pytest.raises(InputProblem, match=r"broken\.xml: OpenVINO cannot run it"):
+    with pytest.raises(InputProblem, match=r"broken\.xml: OpenVINO cannot read it"):
         Peer(tmp_path / "broken.xml")
 
 
