@@ -141,7 +141,7 @@ def run_benchmark(
     benchmark: Benchmark,
     train_run: TrainRun,
     progress_bar: ProgressBar,
-    leads: bool = True,
+    is_main: bool = True,
 ) -> BenchmarkReport | None:
     """Trains and measures what has no report yet, and writes `benchmark.json` and its page.
 
@@ -149,7 +149,7 @@ def run_benchmark(
         benchmark: of `plan_benchmark`.
         train_run: trains one artefact.
         progress_bar: shows how far the long steps are.
-        leads: whether this process measures and writes; others that train with it give None.
+        is_main: whether this process measures and writes; others that train with it give None.
 
     Raises:
         InputProblem: where a run fails, or a folder holds the run of other data.
@@ -165,11 +165,11 @@ def run_benchmark(
                 if not (folder / REPORT).exists():
                     resume = folder.is_dir() and any(folder.iterdir())
                     train_run(own, training.source, training.sets, folder, resume)
-                if leads:
+                if is_main:
                     tested = [_measure(folder, one, row, progress_bar) for one in training.tests]
                     models.append(Model(str(folder), tested))
         groups.append(Group(row.name, models))
-    if not leads:
+    if not is_main:
         return None
     report = _report(benchmark, groups)
     place = benchmark.out / table.name
