@@ -276,8 +276,8 @@ def load_checkpoint(
         notice: is given a line about a damaged checkpoint.
 
     Raises:
-        InputProblem: when no checkpoint is whole, or when it belongs to another recipe or to other
-            data.
+        InputProblem: when no checkpoint is whole, or when it belongs to another recipe, to other
+            data or to another version of the program.
     """
     damaged: list[str] = []
     for name in (CHECKPOINT_NAME, PREVIOUS_NAME):
@@ -292,8 +292,14 @@ def load_checkpoint(
         _compare(path, state["identity"], identity)
         if damaged:
             notice(f"{damaged[0]}; continuing from {path}, the checkpoint before it")
-        for part, owner in parts.items():
-            owner.load_state_dict(state[part])
+        try:
+            for part, owner in parts.items():
+                owner.load_state_dict(state[part])
+        except (KeyError, RuntimeError, TypeError, ValueError) as error:
+            raise InputProblem(
+                f"{path}: was made by another version of the program; resume with that version, "
+                "or train into another --out"
+            ) from error
         return Position(state["epoch"], state["step"], state["done"])
     if damaged:
         raise InputProblem(f"{'; '.join(damaged)}; delete it to start the run afresh")

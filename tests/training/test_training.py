@@ -148,6 +148,17 @@ def test_another_recipe_does_not_resume(tmp_path: Path, records: tuple[CropRecor
         run_to_the_end(tmp_path, records, recipe("optimisation.epochs=2"))
 
 
+def test_a_checkpoint_with_other_parts_names_the_version_as_the_reason(
+    tmp_path: Path, records: tuple[CropRecord, ...]
+) -> None:
+    run_to_the_end(tmp_path, records, recipe("optimisation.epochs=1"))
+    state = torch.load(tmp_path / "checkpoint.pt")
+    del state["sampler"]
+    torch.save(state, tmp_path / "checkpoint.pt")
+    with pytest.raises(InputProblem, match="another version of the program; resume with that"):
+        run_to_the_end(tmp_path, records, recipe("optimisation.epochs=1"))
+
+
 def gmn_train(out: Path, start: Path, *more: str) -> list[str]:
     # From random weights, so few steps leave a network that has collapsed.
     begun = (f"initial_weights={start}", "embedder.last_stride=1")

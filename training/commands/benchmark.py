@@ -19,44 +19,48 @@ if TYPE_CHECKING:
     from training.recipe import Recipe
     from training.run_folder import RunData
 
+Name = Annotated[
+    str,
+    typer.Argument(
+        metavar="NAME",
+        help="A table, such as gmn/P2 or msfl/table1; a wrong name lists them.",
+        show_default=False,
+    ),
+]
+Data = Annotated[
+    list[str], typer.Option("--data", help="KIND:PATH, repeatable.", show_default=False)
+]
+Seeds = Annotated[str, typer.Option(help="Comma-separated; every row is trained by each.")]
+Out = Annotated[
+    Path, typer.Option("--out", metavar="DIR", help="Gets the runs, and a page for each table.")
+]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", help="KEY=VALUE of every row's recipe, repeatable.")
+]
+Calibrate = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--calibrate",
+        metavar="SPEC",
+        help="Other people to calibrate on, where held_out.fraction=0 trains on all; repeatable.",
+    ),
+]
+DryRun = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run", help="Print what each row would take, from a few steps; write nothing."
+    ),
+]
+
 
 def benchmark(
-    name: Annotated[
-        str,
-        typer.Argument(
-            metavar="NAME",
-            help="A table, such as gmn/P2 or msfl/table1; a wrong name lists them.",
-            show_default=False,
-        ),
-    ],
-    data: Annotated[
-        list[str], typer.Option("--data", help="KIND:PATH, repeatable.", show_default=False)
-    ],
-    seeds: Annotated[str, typer.Option(help="Comma-separated; every row is trained by each.")] = (
-        "0,1,2"
-    ),
-    out: Annotated[
-        Path, typer.Option("--out", metavar="DIR", help="Gets the runs, and a page for each table.")
-    ] = Path("runs/benchmark"),
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="KEY=VALUE of every row's recipe, repeatable."),
-    ] = None,
-    calibrate: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--calibrate",
-            metavar="SPEC",
-            help="Other people to calibrate on, where held_out.fraction=0 trains on all; "
-            "repeatable.",
-        ),
-    ] = None,
-    dry_run: Annotated[
-        bool,
-        typer.Option(
-            "--dry-run", help="Print what each row would take, from a few steps; write nothing."
-        ),
-    ] = False,
+    name: Name,
+    data: Data,
+    seeds: Seeds = "0,1,2",
+    out: Out = Path("runs/benchmark"),
+    settings: Settings = None,
+    calibrate: Calibrate = None,
+    dry_run: DryRun = False,
 ) -> None:
     """Trains and measures every row of a paper's table on the given sets.
 

@@ -10,43 +10,48 @@ from rich.console import Console
 
 from model.problems import InputProblem
 
+Weights = Annotated[
+    Path,
+    typer.Argument(
+        metavar="FILE",
+        help="An OSNet: torchreid state dict (.pth), OpenVINO IR (.xml) or ONNX (.onnx).",
+    ),
+]
+TrainedOn = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME",
+        help="A data set that the publisher of the weights names, such as MSMT17; repeatable.",
+        show_default=False,
+    ),
+]
+CalibrationData = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="SPEC",
+        help="KIND:PATH of people to calibrate on, repeatable; drawn people without it.",
+        show_default=False,
+    ),
+]
+Reference = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="An .xml or .onnx of the same weights, to compare a state dict with.",
+        show_default=False,
+    ),
+]
+
 
 def import_weights(
-    file: Annotated[
-        Path,
-        typer.Argument(
-            metavar="FILE",
-            help="An OSNet: torchreid state dict (.pth), OpenVINO IR (.xml) or ONNX (.onnx).",
-        ),
-    ],
+    file: Weights,
     out: Annotated[Path, typer.Option(metavar="ARTEFACT", help="Where to write.")],
-    trained_on: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME",
-            help="A data set that the publisher of the weights names, such as MSMT17; repeatable.",
-            show_default=False,
-        ),
-    ] = None,
+    trained_on: TrainedOn = None,
     terms: Annotated[
         str, typer.Option(help="The weights' terms, such as 'Apache License 2.0'.")
     ] = "",
-    data: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="SPEC",
-            help="KIND:PATH of people to calibrate on, repeatable; drawn people without it.",
-            show_default=False,
-        ),
-    ] = None,
-    reference: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="An .xml or .onnx of the same weights, to compare a state dict with.",
-            show_default=False,
-        ),
-    ] = None,
+    data: CalibrationData = None,
+    reference: Reference = None,
 ) -> None:
     """Makes an artefact of published OSNet weights, without M-Net.
 
