@@ -44,7 +44,7 @@ BOUNDS = {
     "files of a query": 33,
     "functions of an enrolment": 195,
     "files of an enrolment": 37,
-    "lines of a function": 60,
+    "lines of a function without its docstring": 60,
 }
 READ = (".py", ".lua")
 # A request's last steps, such as the audit log, may come after its answer.
@@ -172,7 +172,7 @@ def measured(
     found = {
         "lines of service and gmn_client": sum(len(text.splitlines()) for text in bound),
         "files of service and gmn_client": len(bound),
-        "lines of a function": max(longest),
+        "lines of a function without its docstring": max(longest),
     }
     for way, entered in (ways or {}).items():
         for what, count in summary(entered).items():
@@ -233,7 +233,7 @@ def read_files() -> dict[Path, str]:
 
 def _function_lengths(text: str) -> list[int]:
     return [
-        (node.end_lineno or 0) - node.lineno + 1
+        (node.end_lineno or 0) - node.lineno + 1 - len((ast.get_docstring(node) or "").splitlines())
         for node in ast.walk(ast.parse(text))
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
     ]
