@@ -25,8 +25,8 @@ from service.record.engine import Change, transact
 from service.record.entries import put_entry, require_entry
 from service.record.record import open_sqlite
 from service.search import arrays
-from service.search.index import GalleryIndex
 from service.search.index_files import FileSet, IndexFolder
+from service.search.table import RowTable
 from tests.service.gallery.new_crops import EMBEDDER, new_crop
 
 SECTOR = 64
@@ -208,7 +208,7 @@ def test_files_that_turn_out_to_be_damaged_leave_the_version_of_the_record(
     serve, filled, monkeypatch
 ):
     filled.enroll(new_crop(50, "late"))
-    monkeypatch.setattr(GalleryIndex, "relabel", Mock(side_effect=IndexMismatch("another crop")))
+    monkeypatch.setattr(RowTable, "relabel", Mock(side_effect=IndexMismatch("another crop")))
     service, before = _again(serve, filled)
     monkeypatch.undo()
     assert service.read == [1]
