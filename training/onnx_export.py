@@ -258,7 +258,7 @@ def _about(artefact: Artefact, name: str, folder: Path, parity: Parity) -> dict[
         "crop": {
             "height": size.height,
             "width": size.width,
-            "orientation": "upright: turn it as its EXIF orientation says",
+            "orientation": "upright: after its EXIF orientation is applied",
             "resize": "to height × width, without keeping the aspect ratio",
             "interpolation": "bilinear with antialiasing, on uint8: PIL.Image.Resampling.BILINEAR",
             "channels": "RGB",
