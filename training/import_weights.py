@@ -45,7 +45,7 @@ def import_weights(
     Args:
         file: a torchreid state dict, an OpenVINO IR's `.xml`, or an `.onnx`, of an OSNet.
         out: the artefact.
-        documented_data: names of the data sets that the publisher says the weights were trained on.
+        documented_data: the data sets that the publisher names as those of the training.
         terms: under what terms the weights may be used.
         calibration_data: `KIND:PATH` of people to calibrate on; drawn people where none is named.
         reference: an `.xml` or `.onnx` of the same weights, which a state dict is compared with.

@@ -175,7 +175,7 @@ def near_groups(
 
 
 def _near_pairs(hashes: NDArray[np.uint64], on_rows: Callable[[int], None]) -> NDArray[np.int64]:
-    """Pairs of rows, first before second, that at most `THRESHOLD` bits tell apart.
+    """Pairs of rows, first before second, that differ in at most `THRESHOLD` bits.
 
     Returns:
         `(3, p)`: the first row, the second row, and how many bits differ.
