@@ -18,7 +18,7 @@ from training.cost import embedder_cost
 from training.datasets.protocols import PROTOCOLS
 from training.datasets.record import Dataset
 from training.datasets.registry import absolute_spec
-from training.dry_run import Estimate, estimate_run
+from training.dry_run import RunEstimate, estimate_run
 from training.evaluation.compare import ComparedDataset, ComparedRanking, compare
 from training.evaluation.comparison_page import delta
 from training.evaluation.embedding import ProgressBar
@@ -32,7 +32,7 @@ from training.evaluation.tables import Cell, Table, Value
 from training.papers import PaperFigures, PaperRow, PaperTable
 from training.recipe import Recipe
 from training.run import prepare_run
-from training.run_folder import DATA_NAME, RunData, split_people
+from training.run_folder import ARTEFACT_NAME, DATA_NAME, RunData, split_people
 from training.settings import Distillation
 
 AVERAGE = "average"
@@ -188,12 +188,12 @@ def run_benchmark(
     return report
 
 
-def estimate_benchmark(benchmark: Benchmark) -> list[tuple[PaperRow, Training, Estimate | None]]:
+def estimate_benchmark(benchmark: Benchmark) -> list[tuple[PaperRow, Training, RunEstimate | None]]:
     """What one run of each row would take; None where an earlier row's run serves it, too.
 
     No initial weights are read.
     """
-    found: list[tuple[PaperRow, Training, Estimate | None]] = []
+    found: list[tuple[PaperRow, Training, RunEstimate | None]] = []
     known = set()
     for row, recipe in zip(benchmark.table.rows, benchmark.recipes, strict=True):
         for training in benchmark.trainings:
@@ -327,7 +327,7 @@ def _refuse_other_data(folder: Path, training: Training) -> None:
 
 def _measure(folder: Path, dataset: Dataset, row: PaperRow, progress_bar: ProgressBar) -> RunFolder:
     """The report of a run's artefact on a set, measured unless it is there with the ranking."""
-    place, path = folder / "tests" / dataset.name, folder / "model.safetensors"
+    place, path = folder / "tests" / dataset.name, folder / ARTEFACT_NAME
     known: set[str] = set()
     if (place / REPORT).exists():
         found = read_run(str(place))

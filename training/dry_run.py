@@ -33,7 +33,7 @@ class DomainSize(BaseModel):
     identities: int
 
 
-class Estimate(BaseModel):
+class RunEstimate(BaseModel):
     """What a run would take.
 
     Attributes:
@@ -76,7 +76,7 @@ class Estimate(BaseModel):
     gpu_memory_bytes: int | None
 
 
-def estimate_run(run: Run, identities: int | None = None) -> Estimate:
+def estimate_run(run: Run, identities: int | None = None) -> RunEstimate:
     """Trains a few steps in memory and estimates the whole run's cost.
 
     Args:
@@ -117,7 +117,7 @@ def estimate_run(run: Run, identities: int | None = None) -> Estimate:
     read = kept + (len(run.records) - kept) * epochs
     workers = worker_count(recipe.workers, run.device, run.processes)
     to_read = statistics.median(reading) * read / max(workers, 1) / run.processes.count
-    return Estimate(
+    return RunEstimate(
         recipe=recipe.name,
         device=str(run.device),
         precision=str(autocast_type(recipe, run.device)).removeprefix("torch."),

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -36,11 +37,10 @@ from training.metric_fit import chosen_records, fit_metric_network
 from training.networks import reestimate_batch_norm
 from training.provenance import describe_training
 from training.recipe import Recipe
-from training.run_folder import BEST_NAME, CHECKPOINT_NAME
+from training.run_folder import ARTEFACT_NAME, BEST_NAME, CHECKPOINT_NAME, split_people
 from training.seen import unseen_people
 from training.validation import best_scoring, photographed
 
-FILE_NAME = "model.safetensors"
 STATISTICS_BATCHES = 50
 """Training batches that M-Net's BatchNorm statistics are estimated on."""
 HELD_OUT_REMEDY = (
@@ -57,15 +57,18 @@ class FinishedRun:
         recipe: of the run.
         folder: gets the artefact and its report.
         datasets: what it was trained on, with the people that were held out.
-        records: the training crops.
         command: the command line, for the provenance.
     """
 
     recipe: Recipe
     folder: Path
     datasets: Sequence[Dataset]
-    records: Sequence[CropRecord]
     command: str
+
+    @cached_property
+    def records(self) -> Sequence[CropRecord]:
+        """The training crops."""
+        return split_people(self.recipe, self.datasets)[0]
 
 
 def finish_run(
@@ -123,8 +126,10 @@ def finish_run(
         (provenance, fingerprints),
         progress_bar,
     )
-    description = _save(run.folder / FILE_NAME, artefact, results)
-    report = build_report(FILE_NAME, description, "all" if others else "held-out", results, device)
+    description = _save(run.folder / ARTEFACT_NAME, artefact, results)
+    report = build_report(
+        ARTEFACT_NAME, description, "all" if others else "held-out", results, device
+    )
     checkpoint = f"{describe_checkpoint(recipe, weights)} {improvement}".rstrip()
     report = report.model_copy(update={"checkpoint": checkpoint})
     write_report(run.folder, report)

@@ -20,7 +20,7 @@ from model.timm_backbones import PREFIX
 from training.backbone_weights import timm_weights
 from training.datasets.record import CropRecord, Dataset
 from training.recipe import Recipe
-from training.run_folder import BEST_NAME, CHECKPOINT_NAME, PREVIOUS_NAME
+from training.run_folder import ARTEFACT_NAME, BEST_NAME, CHECKPOINT_NAME, PREVIOUS_NAME
 
 MOST_FINGERPRINTS = 65_536
 """How many fingerprints of crops an artefact holds at most, 8 bytes each; a random sample."""
@@ -163,7 +163,7 @@ def inherited_weights(
         documented_data=documented_data,
         terms=terms,
     )
-    of_run = file.with_name("model.safetensors")
+    of_run = file.with_name(ARTEFACT_NAME)
     if file.name in (CHECKPOINT_NAME, PREVIOUS_NAME, BEST_NAME) and of_run.is_file():
         file = of_run
     if file.suffix != ".safetensors":

@@ -28,7 +28,7 @@ from training.recipe import Recipe
 
 DATA_NAME, RECIPE_NAME, LOG_NAME = "data.json", "recipe.json", "log.jsonl"
 CHECKPOINT_NAME, PREVIOUS_NAME = "checkpoint.pt", "checkpoint.previous.pt"
-BEST_NAME = "best.pt"
+BEST_NAME, ARTEFACT_NAME = "best.pt", "model.safetensors"
 
 
 class RunData(BaseModel):

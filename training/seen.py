@@ -21,8 +21,7 @@ from training.provenance import (
     known_source,
     person_fingerprints,
 )
-
-FILE_NAME = "model.safetensors"
+from training.run_folder import ARTEFACT_NAME
 
 
 @dataclass(frozen=True)
@@ -56,14 +55,14 @@ def artefact_files(names: Sequence[str]) -> dict[str, Path]:
         place = Path(name)
         if name in shipped_artefacts() or not place.is_dir():
             files[name] = resolve_artefact(name)
-        elif (place / FILE_NAME).is_file():
-            files[name] = place / FILE_NAME
+        elif (place / ARTEFACT_NAME).is_file():
+            files[name] = place / ARTEFACT_NAME
         else:
-            found = sorted(place.glob(f"*/{FILE_NAME}"))
+            found = sorted(place.glob(f"*/{ARTEFACT_NAME}"))
             if not found:
                 raise InputProblem(
-                    f"{name}: no run in it has a {FILE_NAME}; name an artefact, a run's folder or "
-                    "the --out of gmn train --protocol lodo"
+                    f"{name}: no run in it has a {ARTEFACT_NAME}; name an artefact, a run's folder "
+                    "or the --out of gmn train --protocol lodo"
                 )
             files |= {file.parent.name: file for file in found}
     return files

@@ -114,7 +114,7 @@ def train(
             "artefact, calibrated on people whom it was not trained on"
         )
         return None
-    finished = FinishedRun(recipe, folder, datasets, run.records, source.command)
+    finished = FinishedRun(recipe, folder, datasets, source.command)
     return finish_run(finished, choose_weights(folder, None), (), progress_bar)
 
 

@@ -127,10 +127,8 @@ def _calibrate(
     others: Sequence[Dataset],
 ) -> None:
     from training.finish import FinishedRun, choose_weights, finish_run
-    from training.run_folder import split_people
 
-    records, _ = split_people(recipe, sets)
-    run = FinishedRun(recipe, folder, sets, records, source.command)
+    run = FinishedRun(recipe, folder, sets, source.command)
     finish_run(run, choose_weights(folder, None), others, progress_bar)
 
 

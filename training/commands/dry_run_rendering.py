@@ -8,12 +8,12 @@ from rich.console import Console
 from rich.markup import escape
 
 from training.cost import Cost
-from training.dry_run import Estimate
+from training.dry_run import RunEstimate
 from training.evaluation.tables import Table, Value
 from training.sampler import describe_epoch
 
 
-def render_estimate(estimate: Estimate, console: Console) -> None:
+def render_estimate(estimate: RunEstimate, console: Console) -> None:
     """Prints what a run would take."""
     together = f" × {estimate.processes} processes" if estimate.processes > 1 else ""
     console.print(
@@ -37,7 +37,7 @@ def render_estimate(estimate: Estimate, console: Console) -> None:
         console.print(table.rich(console.width))
 
 
-def _facts(estimate: Estimate) -> list[list[str]]:
+def _facts(estimate: RunEstimate) -> list[list[str]]:
     memory = f"{estimate.memory_bytes / 1e9:.2f} GB"
     if estimate.gpu_memory_bytes is not None:
         memory += f", {estimate.gpu_memory_bytes / 1e9:.2f} GB of the GPU's"

@@ -169,7 +169,7 @@ def _estimate(
     from training.run_folder import split_people
     from training.settings import Distillation
 
-    # Teachers are asked once, and what they say would be written: the steps go without them.
+    # Teachers are asked once, and their features would be written: the steps go without them.
     recipe = recipe.model_copy(update={"distillation": Distillation()})
     for _, _, datasets in runs:
         if recipe.held_out.fraction:
@@ -202,6 +202,7 @@ def train_one(
 ) -> None:
     """Trains a run in a folder and prints its figures; a signal ends the command."""
     from training.commands.rendering import render_report
+    from training.run_folder import ARTEFACT_NAME
     from training.train import TrainingStopped
     from training.train import train as train_run
 
@@ -225,7 +226,7 @@ def train_one(
         raise typer.Exit(128 + stopped.signal_number) from stopped
     if measured is not None:
         render_report(measured, Console(), out)
-        console.print(f"Artefact: {out / 'model.safetensors'}", markup=False)
+        console.print(f"Artefact: {out / ARTEFACT_NAME}", markup=False)
 
 
 @contextmanager

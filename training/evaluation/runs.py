@@ -18,8 +18,9 @@ from training.evaluation.query_values import QueryValues, read_query_values
 from training.evaluation.results import EvaluationReport
 from training.evaluation.training_log import TrainingLog, read_training_log
 from training.recipe import INDECISIVE
+from training.run_folder import ARTEFACT_NAME
 
-REPORT, ARTEFACT = "report.json", "model.safetensors"
+REPORT = "report.json"
 SEED_NUMBER = re.compile(r"[-_ .=]*(seed|s)?[-_ .=]*\d+$")
 # M-Net is fitted after training, and goes into the artefact.
 # Recipes of earlier artefacts hold the figures of papers, too.
@@ -51,7 +52,7 @@ class RunFolder:
             InputProblem: where it is in none of the usual places, or is another one by now.
         """
         named = resolve_artefact(self.report.artefact)
-        for place in (self.path / ARTEFACT, self.path.parent / ARTEFACT, named):
+        for place in (self.path / ARTEFACT_NAME, self.path.parent / ARTEFACT_NAME, named):
             if not place.is_file():
                 continue
             artefact = load_artefact(place)
@@ -59,7 +60,7 @@ class RunFolder:
                 return artefact
         raise InputProblem(
             f"{self.path}: its artefact {self.report.artefact} is not there any more, or is "
-            f"another one; put it beside the report as {ARTEFACT}"
+            f"another one; put it beside the report as {ARTEFACT_NAME}"
         )
 
 
@@ -114,7 +115,7 @@ def read_run(word: str) -> RunFolder:
         artefact = Path(report.artefact)
         # The folder that a training made is a better name than `model.safetensors`.
         trained = artefact.parent.name or path.resolve().name
-        name = trained if artefact.name == ARTEFACT else artefact.stem
+        name = trained if artefact.name == ARTEFACT_NAME else artefact.stem
     return RunFolder(
         name=name,
         path=path,
