@@ -68,7 +68,7 @@ def benchmark(
     stopped training continues, and tables that share a row share its runs. The paper's figures
     stand beside a row where recipe, sets and ranking are the paper's.
 
-    Example: gmn benchmark msfl/table1 --data market1501:/data/market1501 --dry-run
+    Example: gmn benchmark msfl/table1 --data market1501:/data/Market-1501-v15.09.15 --dry-run
     """
     from training.benchmark import plan_benchmark, result_tables, run_benchmark
     from training.datasets.registry import read_datasets

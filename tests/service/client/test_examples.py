@@ -23,7 +23,14 @@ KEY = "gmn keys create --scope query"
 # These take minutes or do not end; that their options exist is checked instead.
 # Those of a Redis and of a Milvus have tests of their own, with such servers.
 IN_SERVERS = ("gmn index ", "gmn store copy ")
-PARSED_ONLY = ("gmn serve ", "gmn demo", "gmn bench ", "gmn evaluate runs/all ", *IN_SERVERS)
+PARSED_ONLY = (
+    "gmn serve ",
+    "gmn demo",
+    "gmn bench ",
+    "gmn benchmark ",
+    "gmn evaluate runs/all ",
+    *IN_SERVERS,
+)
 # These work on the data directory of a service that has stopped.
 AFTERWARDS = ("gmn keys ", "gmn audit ", "gmn store ")
 
