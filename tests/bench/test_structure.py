@@ -1,4 +1,4 @@
-"""What `python -m bench.structure` prints of the code and of a request's way through it."""
+"""What `python -m bench.structure` prints of the code, and of the ways through it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.structure import BOUNDS, circle, import_circle, measured, read_files, summary
+from bench.structure import BOUNDS, circle, import_circle, measured, read_files
+from bench.ways import summary
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -43,14 +44,20 @@ def test_no_files_import_each_other() -> None:
 def test_the_code_is_within_its_bounds() -> None:
     """`BOUNDS` holds the numbers; the ways are measured below, where a service runs."""
     found = measured(read_files())
-    assert len(found) == 3
+    assert len(found) == 6
     assert {name: count for name, count in found.items() if count > BOUNDS[name]} == {}
 
 
 @pytest.mark.slow
-def test_the_command_counts_the_packages_and_traces_a_query_and_an_enrolment() -> None:
+@pytest.mark.parametrize(
+    ("options", "ways"),
+    [((), ("a query", "an enrolment")), (("--train",), ("a first update", "a step"))],
+)
+def test_the_command_counts_the_packages_and_traces_ways_within_their_bounds(
+    options: tuple[str, ...], ways: tuple[str, ...]
+) -> None:
     ran = subprocess.run(
-        [sys.executable, "-m", "bench.structure"],
+        [sys.executable, "-m", "bench.structure", *options],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -64,7 +71,8 @@ def test_the_command_counts_the_packages_and_traces_a_query_and_an_enrolment() -
         for name, text in shown.items()
     }
     assert figures["service"]["lines"] > figures["service"]["files"] > 0
-    for name, way in (("a query", figures["query"]), ("an enrolment", figures["enrolment"])):
+    for name in ways:
+        way = figures[name]
         assert way["functions"] > way["files"] > 1
         assert way["functions"] <= BOUNDS[f"functions of {name}"]
         assert way["files"] <= BOUNDS[f"files of {name}"]
