@@ -6,7 +6,8 @@
 what `gmn enroll`, `gmn query --data` or `gmn bench` printed with `--json`. `premise` is the gaps
 of a report, of which the two spaces are drawn as well. `scale` is the curves of `gmn bench scale`,
 which are drawn, too; beside them `planned` compares `gmn plan` with the largest size. `plan` needs
-no file: its table is of the shipped unit costs.
+no file: its table is of the shipped unit costs. A `benchmark.json` of `gmn benchmark` gives its
+rows, and reads the folders of its runs.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench import plan_tables, service_tables
+from bench import benchmark_tables, plan_tables, service_tables
 from bench.tables import ends, percent, publish, save_drawing
 from model.provenance import Provenance
 from training.evaluation.charts import projection
@@ -95,6 +96,8 @@ def _with_interval(metrics: dict[str, Any]) -> dict[str, list[float]]:
 def markdown(kept: Any) -> str:
     """The kept figures as a table."""
     if isinstance(kept, dict):
+        if "origin" in kept:
+            return benchmark_tables.benchmark_table(kept)
         if "gaps" not in kept:
             return service_tables.curves_table(kept)
         return premise(PremiseResult.model_validate(kept | {"projections": []})).markdown()
@@ -170,6 +173,8 @@ def main(arguments: list[str]) -> None:
         for found in kept.pop("projections"):
             drawn = projection(Projection.model_validate(found))
             save_drawing(f"premise-{found['space']}", drawn.svg)
+    elif "table" in contents[0]:
+        kept = benchmark_tables.condense_rows(contents[0])
     elif name == "scale":
         kept = {
             found["data"]: [one | {"dimension": found["dimension"]} for one in found["sizes"]]

@@ -1,0 +1,139 @@
+"""The rows of `gmn benchmark` in a document: figures, differences, and where they come from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.tables import ends, percent
+from training.evaluation.intervals import people_and_seeds_interval
+from training.evaluation.tables import Table
+
+METRICS = {"mAP": "mAP", "Rank-1": "rank_1"}
+
+
+def condense_rows(report: Mapping[str, Any]) -> dict[str, Any]:
+    """What `benchmark.json` and the folders of its runs have for the documents.
+
+    Returns:
+        `rows`: of each test set and row the figures, by metric mean and ends of the 95% interval
+        over people and seeds: `metrics`, `differences` to the table's first row, and, of another
+        ranking than the cosine, `over_cosine`, to the cosine of the same runs. `origin`: commits,
+        initial weights and artefacts with their SHA-256, training data, and the digest of each
+        test set's searches.
+    """
+    rankings = {row["name"]: row["scoring"] for row in report["table"]["rows"]}
+    rows, searches = [], {}
+    for dataset in report["datasets"]:
+        for own in dataset["rankings"]:
+            group, ranking = own["group"], own["ranking"]
+            if ranking != rankings[group]:
+                continue
+            tests = [Path(run) / "tests" / dataset["name"] for run in report["runs"][group]]
+            tests = [test for test in tests if test.is_dir()]
+            searches[dataset["name"]] = _values(tests[0])[0]
+            rows.append(
+                {
+                    **{"data": dataset["name"], "row": group, "ranking": ranking},
+                    **{name: dataset[name] for name in ("queries", "gallery", "identities")},
+                    "seeds": len(tests),
+                    "metrics": {name: ends(own["metrics"][key]) for name, key in METRICS.items()},
+                    "differences": {
+                        name: ends(own["differences"][key])
+                        for name, key in METRICS.items()
+                        if key in own["differences"]
+                    },
+                    "over_cosine": {} if ranking == "cosine" else _over_cosine(tests, ranking),
+                }
+            )
+    runs = sorted({run for own in report["runs"].values() for run in own})
+    return {"table": report["table"]["name"], "rows": rows, "origin": _origin(runs, searches)}
+
+
+def benchmark_table(kept: Mapping[str, Any]) -> str:
+    """The table, and below it where its figures come from."""
+    columns = ["data", "row", "ranking", "seeds"]
+    for name in METRICS:
+        columns += [name, f"Δ {name} to the first row", f"Δ {name} to its cosine"]
+    lines = []
+    for row in kept["rows"]:
+        line = [row["data"], row["row"], row["ranking"], str(row["seeds"])]
+        for name in METRICS:
+            line.append(percent(row["metrics"][name]))
+            line += [_signed(row[key].get(name)) for key in ("differences", "over_cosine")]
+        lines.append(line)
+    origin = kept["origin"]
+    weights = "; ".join(f"{name} SHA-256 {sha[:12]}" for name, sha in origin["weights"].items())
+    searches = "; ".join(f"{name} {digest[:12]}" for name, digest in origin["searches"].items())
+    return (
+        f"{Table('', columns, lines).markdown()}\n\n"
+        f"Commit {', '.join(one[:7] for one in origin['commits'])}; initial weights: {weights}; "
+        f"digest of the searches: {searches}. Each run's training data and artefact are in "
+        f"[figures](figures)."
+    )
+
+
+def _signed(interval: Sequence[float] | None) -> str | None:
+    if interval is None:
+        return None
+    mean, low, high = (100 * value for value in interval)
+    return f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]"
+
+
+def _over_cosine(tests: Sequence[Path], ranking: str) -> dict[str, list[float]]:
+    found = [_values(test) for test in tests]
+    return {
+        name: ends(
+            people_and_seeds_interval(
+                np.stack([own[ranking, key] - own["cosine", key] for _, _, own in found]),
+                None,
+                found[0][1],
+            ).model_dump()
+        )
+        for name, key in METRICS.items()
+    }
+
+
+def _values(
+    test: Path,
+) -> tuple[str, NDArray[np.int64], dict[tuple[str, str], NDArray[np.float64]]]:
+    """Of a test's one search its digest, whose queries it has, and values by ranking and metric."""
+    with np.load(test / "queries.npz") as stored:
+        values = {
+            (ranking, metric): stored[name].astype(np.float64)
+            for name in stored.files
+            if name.count("/") == 2
+            for _, ranking, metric in [name.split("/")]
+        }
+        return str(stored["0/search"]), stored["0/identities"], values
+
+
+def _origin(runs: Sequence[str], searches: Mapping[str, str]) -> dict[str, Any]:
+    commits: set[str] = set()
+    weights: dict[str, str] = {}
+    trained = []
+    for run in runs:
+        provenance = json.loads((Path(run) / "report.json").read_text())["provenance"]
+        commits.add(provenance["commit"])
+        weights |= {one["name"]: one["sha256"] for one in provenance["sources"]}
+        artefact = (Path(run) / "model.safetensors").read_bytes()
+        trained.append(
+            {
+                "run": "/".join(Path(run).parts[-3:]),
+                "command": provenance["command"],
+                "artefact_sha256": hashlib.sha256(artefact).hexdigest(),
+                "data": {one["name"]: one["crops"] for one in provenance["data"]},
+            }
+        )
+    return {
+        "commits": sorted(commits),
+        "weights": weights,
+        "searches": dict(searches),
+        "runs": trained,
+    }
