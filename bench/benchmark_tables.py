@@ -1,4 +1,4 @@
-"""The rows of `gmn benchmark` in a document: figures, differences, and where they come from."""
+"""Rows of `gmn benchmark` in a document, and where they and the shipped artefacts come from."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.tables import ends, percent
+from model.artefact import load_artefact, shipped_artefacts
 from training.evaluation.intervals import people_and_seeds_interval
 from training.evaluation.tables import Table
 
@@ -77,6 +78,27 @@ def benchmark_table(kept: Mapping[str, Any]) -> str:
         f"digest of the searches: {searches}. Each run's training data and artefact are in "
         f"[figures](figures)."
     )
+
+
+def origins_table() -> str:
+    """Of each artefact that ships: its file, the commit that trained it, its sets and sources."""
+    lines = []
+    for name, path in shipped_artefacts().items():
+        provenance = load_artefact(path).description.provenance
+        sources = [
+            f"{one.role} {one.name}, {(one.sha256 or 'unknown')[:12]}"
+            for one in provenance.all_sources
+        ]
+        lines.append(
+            [
+                *(name, hashlib.sha256(path.read_bytes()).hexdigest()[:12]),
+                *((provenance.commit or "")[:7], provenance.created_at[:10]),
+                "; ".join(f"{one.name} {one.crops:,}" for one in provenance.data),
+                "; ".join(sources),
+            ]
+        )
+    columns = ["artefact", "its SHA-256", "commit", "on", "crops trained on", "weights and SHA-256"]
+    return Table("", columns, lines).markdown()
 
 
 def _signed(interval: Sequence[float] | None) -> str | None:

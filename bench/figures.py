@@ -5,9 +5,9 @@
 `<!-- /NAME -->`. A file is what `gmn evaluate --out` wrote (`report.json`, or `protocol.json`), or
 what `gmn enroll`, `gmn query --data` or `gmn bench` printed with `--json`. `premise` is the gaps
 of a report, of which the two spaces are drawn as well. `scale` is the curves of `gmn bench scale`,
-which are drawn, too; beside them `planned` compares `gmn plan` with the largest size. `plan` needs
-no file: its table is of the shipped unit costs. A `benchmark.json` of `gmn benchmark` gives its
-rows, and reads the folders of its runs.
+which are drawn, too; beside them `planned` compares `gmn plan` with the largest size. `plan` and
+`origins` need no file: their tables are of the shipped unit costs and artefacts. A `benchmark.json`
+of `gmn benchmark` gives its rows, and the folders of its runs are read.
 """
 
 from __future__ import annotations
@@ -159,8 +159,9 @@ def _rows(label: str, content: Any) -> Iterator[dict[str, Any]]:
 def main(arguments: list[str]) -> None:
     """Writes one table from `NAME [LABEL=]FILE…`."""
     name, *sources = arguments
-    if name == "plan":
-        publish(name, plan_tables.costs_table())
+    tables = {"plan": plan_tables.costs_table, "origins": benchmark_tables.origins_table}
+    if name in tables:
+        publish(name, tables[name]())
         return
     read = {}
     for source in sources:

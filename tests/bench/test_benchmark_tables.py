@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench.benchmark_tables import benchmark_table, condense_rows
+from bench.benchmark_tables import benchmark_table, condense_rows, origins_table
 from bench.figures import markdown
+from bench.tables import page_of, replace_table
 
 FIGURE = {"mean": 0.5, "low": 0.4, "high": 0.6}
 METRICS = {"mAP": FIGURE, "rank_1": FIGURE}
@@ -72,3 +73,8 @@ def test_a_table_names_commit_weights_and_searches_and_keeps_each_run(
     assert "| street | GMN | mnet | 2 | 50.0 [40.0, 60.0] | +50.0 [+40.0, +60.0] | +20.0 [" in text
     assert "Commit c0ffee1; initial weights: start.pth SHA-256 aaaaaaaaaaaa" in text
     assert "street d1e57d1e57d1" in text
+
+
+def test_the_page_names_the_files_and_sources_of_the_artefacts_that_ship() -> None:
+    page = page_of("origins").read_text(encoding="utf-8")
+    assert replace_table(page, "origins", origins_table()) == page
