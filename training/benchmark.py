@@ -19,8 +19,8 @@ from training.datasets.protocols import PROTOCOLS
 from training.datasets.record import Dataset
 from training.datasets.registry import absolute_spec
 from training.dry_run import RunEstimate, estimate_run
-from training.evaluation.compare import ComparedDataset, ComparedRanking, compare
-from training.evaluation.comparison_page import delta
+from training.evaluation.compare import AVERAGE, ComparedDataset, average, compare
+from training.evaluation.comparison_page import control, delta
 from training.evaluation.embedding import ProgressBar
 from training.evaluation.evaluate import EvaluationSettings, evaluate
 from training.evaluation.evaluate_search import RANKINGS
@@ -28,14 +28,20 @@ from training.evaluation.files import make_folder
 from training.evaluation.papers import people_differences
 from training.evaluation.report import render, write_report, write_texts
 from training.evaluation.runs import REPORT, Group, Model, RunFolder, deciding, read_run
-from training.evaluation.tables import Cell, Table, Value
+from training.evaluation.tables import Table, Value
 from training.papers import PaperFigures, PaperRow, PaperTable
 from training.recipe import Recipe
 from training.run import prepare_run
-from training.run_folder import ARTEFACT_NAME, DATA_NAME, RunData, split_people
+from training.run_folder import (
+    ARTEFACT_NAME,
+    DATA_NAME,
+    RunData,
+    protocol_runs,
+    split_people,
+)
+from training.sampler import PKSampler
 from training.settings import Distillation
 
-AVERAGE = "average"
 MEASURED_MULTIPLY_ADDS = 50e9
 """About so many of an embedder make up a step that a dry run measures on a CPU: some seconds."""
 TrainRun = Callable[[Recipe, RunData, Sequence[Dataset], Path, bool], None]
@@ -99,6 +105,7 @@ class BenchmarkReport(BaseModel):
         remarks: what was left out, and where the runs are not the paper's.
         runs: of each row, the folders of its runs.
         datasets: each test set with every row's rankings, and their differences to the baseline.
+        average: the same on average over the test sets, where they are several.
         papers: by row, and by test set with its version: the paper's figures where the runs are the
             paper's row.
     """
@@ -112,6 +119,7 @@ class BenchmarkReport(BaseModel):
     remarks: list[str]
     runs: dict[str, list[str]]
     datasets: list[ComparedDataset]
+    average: ComparedDataset | None = None
     papers: dict[str, dict[str, PaperFigures]]
 
 
@@ -191,21 +199,26 @@ def run_benchmark(
 def estimate_benchmark(benchmark: Benchmark) -> list[tuple[PaperRow, Training, RunEstimate | None]]:
     """What one run of each row would take; None where an earlier row's run serves it, too.
 
-    No initial weights are read.
+    Steps are timed once for each recipe, and no initial weights are read.
     """
     found: list[tuple[PaperRow, Training, RunEstimate | None]] = []
-    known = set()
+    known: set[Path] = set()
     for row, recipe in zip(benchmark.table.rows, benchmark.recipes, strict=True):
+        bare = {"initial_weights": "none", "distillation": Distillation()}
+        drawn, timed = recipe.model_copy(update=bare), None
         for training in benchmark.trainings:
             folder = benchmark.run_folder(recipe, training, 0)
             if folder in known:
                 found.append((row, training, None))
                 continue
             known.add(folder)
-            bare = {"initial_weights": "none", "distillation": Distillation()}
-            drawn = recipe.model_copy(update=bare)
             records, _ = split_people(drawn, training.sets)
-            estimate = estimate_run(prepare_run(drawn, records, folder), _measured_part(recipe))
+            if timed is None:
+                timed = estimate_run(prepare_run(drawn, records, folder), _measured_part(recipe))
+                crops = len(records)
+            steps = len(PKSampler(records, drawn.sampling).epoch(0)) * timed.epochs
+            seconds = timed.seconds_per_step * steps + timed.seconds_to_read * len(records) / crops
+            estimate = timed.model_copy(update={"steps": steps, "seconds": seconds})
             found.append((row, training, estimate))
     return found
 
@@ -219,56 +232,34 @@ def _measured_part(recipe: Recipe) -> int | None:
 
 
 def result_tables(report: BenchmarkReport) -> list[Table]:
-    """A table for each test set, rows as the paper's, and their average over several sets."""
+    """A table for each test set, rows as the paper's, and one of their average."""
     scorings = {row.name: row.scoring for row in report.table.rows}
+    seeds = f"{len(report.seeds)} seeds" if len(report.seeds) > 1 else "1 seed"
     tables = []
-    for dataset in report.datasets:
+    for dataset in [*report.datasets, *([report.average] if report.average else [])]:
+        shown = [row for row in dataset.rankings if row.ranking == scorings[row.group]]
         rows: list[list[Value]] = []
-        for own in dataset.rankings:
-            if own.ranking != scorings[own.group]:
-                continue
-            paper = report.papers[own.group].get(dataset.name)
-            seeds = len(own.seeds.get("mAP", ())) or 1
+        for row in shown:
+            paper = report.papers[row.group].get(dataset.name)
             rows.append(
                 [
-                    *(own.group, own.ranking, seeds),
-                    *(own.metrics["mAP"], delta(own, "mAP")),
-                    *(own.metrics["rank_1"], delta(own, "rank_1")),
+                    *(row.group, row.ranking),
+                    *(row.metrics["mAP"], delta(row, "mAP")),
+                    *(row.metrics["rank_1"], delta(row, "rank_1")),
                     str(paper) if paper else None,
                 ]
             )
         tables.append(
             Table(
                 f"{dataset.name}, %",
-                ["row", "ranking", "seeds", "mAP", "Δ mAP", "Rank-1", "Δ Rank-1", "paper"],
+                ["row", "ranking", "mAP", "Δ mAP", "Rank-1", "Δ Rank-1", "paper"],
                 rows,
-                f"{dataset.protocol}; 95% intervals over people and seeds; Δ: less "
-                f"{dataset.baseline}, the same queries",
+                f"{dataset.protocol}; {seeds}; 95% intervals over people and seeds; "
+                f"{control(dataset.baseline, shown)}",
                 labels=2,
             )
         )
-    if len(report.datasets) > 1:
-        tables.append(_average(report, scorings))
     return tables
-
-
-def _average(report: BenchmarkReport, scorings: dict[str, str]) -> Table:
-    rows: list[list[Value]] = []
-    for name, scoring in scorings.items():
-        own: list[ComparedRanking] = [
-            one
-            for dataset in report.datasets
-            for one in dataset.rankings
-            if (one.group, one.ranking) == (name, scoring)
-        ]
-        means = [
-            sum(one.metrics[metric].mean for one in own) / len(own) for metric in ("mAP", "rank_1")
-        ]
-        paper = report.papers[name].get(AVERAGE)
-        shown = (Cell(f"{100 * mean:.1f}") for mean in means)
-        rows.append([name, scoring, *shown, str(paper) if paper else None])
-    title = f"Average over {len(report.datasets)} sets, %"
-    return Table(title, ["row", "ranking", "mAP", "Rank-1", "paper"], rows, labels=2)
 
 
 def _trainings(
@@ -278,37 +269,36 @@ def _trainings(
     protocol = PROTOCOLS.get(table.protocol)
     tests = table.tests or (protocol.targets if protocol else ()) or tuple(known)
     sources = table.sources or (protocol.sources if protocol else ()) or tuple(known)
-    wanted: list[tuple[tuple[str, ...], tuple[str, ...], str | None]]
-    if protocol is None:
-        wanted = [((name,), (name,), None) for name in tests]
-    elif protocol.leave_one_out:
-        wanted = [(tuple(one for one in sources if one != name), (name,), name) for name in tests]
-    else:
-        wanted = [(sources, tests, None)]
-    trainings, left_out = [], []
-    for trained, tested, target in wanted:
-        there = [name for name in tested if name in known]
-        absent = [name for name in trained if name not in known]
-        left_out += [
-            f"{name} is not tested: it is not given" for name in tested if name not in there
-        ]
-        if not there:
-            continue
-        if absent or not trained:
-            what = ", ".join(absent) or "another set"
-            left_out.append(f"{', '.join(there)}: to test on it takes {what}, which is not given")
-            continue
-        names = (*trained, target) if target else trained
-        source = RunData(
-            specs=tuple(known[name].spec for name in names),
-            left_out=target,
-            protocol=table.protocol or None,
-            command=command,
-        )
-        sets = source.training_sets([known[name] for name in names])
-        trainings.append(Training(source, tuple(sets), tuple(known[name] for name in there)))
-    used = {*sources, *tests} if protocol else set(tests)
+    by_spec = {one.spec: one for one in known.values()}
+    there = [name for name in tests if name in known]
+    used = {*tests, *sources} if protocol else {*tests}
+    left_out = [f"{name} is not tested: it is not given" for name in tests if name not in known]
     left_out += [f"{name} is in no row of this table" for name in known if name not in used]
+    if protocol is None:
+        alone = (RunData(specs=(known[name].spec,), command=command) for name in there)
+        runs = [(source, [name], [name]) for source, name in zip(alone, there, strict=True)]
+    else:
+        given = [known[name] for name in sources if name in known]
+        whole = RunData(
+            specs=tuple(one.spec for one in given), protocol=protocol.name, command=command
+        )
+        runs = [
+            (
+                source,
+                [name for name in sources if name != source.left_out],
+                [name for name in there if source.left_out in (None, name)],
+            )
+            for source in protocol_runs(whole, given)
+        ]
+    trainings = []
+    for source, trained, tested in runs:
+        absent = [name for name in trained if name not in known]
+        if tested and (absent or not trained):
+            takes = ", ".join(absent) or "another set"
+            left_out.append(f"{', '.join(tested)}: to test on it takes {takes}, which is not given")
+        elif tested:
+            sets = source.training_sets([by_spec[spec] for spec in source.specs])
+            trainings.append(Training(source, tuple(sets), tuple(known[name] for name in tested)))
     return trainings, left_out
 
 
@@ -387,6 +377,7 @@ def _report(benchmark: Benchmark, groups: Sequence[Group]) -> BenchmarkReport:
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         remarks=list(dict.fromkeys(remarks)),
         runs={group.name: [model.name for model in group.models] for group in groups},
-        datasets=compare(groups).datasets,
+        datasets=(found := compare(groups).datasets),
+        average=average(groups) if len(found) > 1 else None,
         papers=papers,
     )

@@ -59,6 +59,28 @@ class RunData(BaseModel):
         return leave_out(datasets, self.left_out) if self.left_out else list(datasets)
 
 
+def protocol_runs(source: RunData, datasets: Sequence[Dataset]) -> list[RunData]:
+    """Every run of a protocol: one, or one for each set that it leaves out in turn.
+
+    Args:
+        source: with the protocol, and what is left out where no protocol decides it.
+        datasets: those given.
+
+    Raises:
+        InputProblem: where the protocol tests none of them.
+    """
+    protocol = PROTOCOLS.get(source.protocol or "")
+    if protocol is None or not protocol.leave_one_out:
+        return [source]
+    names = [one.name for one in datasets if one.name in (protocol.targets or (one.name,))]
+    if not names:
+        raise InputProblem(
+            f"--protocol {protocol.name}: tests on none of --data; give one of "
+            f"{', '.join(protocol.targets)}"
+        )
+    return [source.model_copy(update={"left_out": name}) for name in names]
+
+
 def write_run(folder: Path, recipe: Recipe, data: RunData) -> None:
     """Writes what `read_run` reads into a run's folder."""
     stored = data.model_copy(update={"specs": tuple(absolute_spec(spec) for spec in data.specs)})

@@ -127,10 +127,9 @@ def _runs(
     data: list[str], out: Path, left_out: str | None, protocol: ProtocolName | None
 ) -> list[tuple[Path, RunData, list[Dataset]]]:
     """Each run's folder, where its data come from, and what it trains on."""
-    from training.datasets.protocols import PROTOCOLS
     from training.datasets.registry import read_datasets
     from training.provenance import command_line
-    from training.run_folder import RunData
+    from training.run_folder import RunData, protocol_runs
 
     datasets = read_datasets(data)
     source = RunData(
@@ -139,20 +138,13 @@ def _runs(
         protocol=protocol.value if protocol else None,
         command=command_line(),
     )
-    if protocol is None or not PROTOCOLS[protocol.value].leave_one_out:
-        return [(out, source, source.training_sets(datasets))]
-    chosen = PROTOCOLS[protocol.value]
-    targets = [
-        dataset.name for dataset in datasets if not chosen.targets or dataset.name in chosen.targets
-    ]
-    if not targets:
-        raise InputProblem(
-            f"--protocol {protocol}: tests on none of --data; give one of "
-            f"{', '.join(chosen.targets)}"
-        )
-    sources = {name: source.model_copy(update={"left_out": name}) for name in targets}
     return [
-        (out / f"without-{name}", own, own.training_sets(datasets)) for name, own in sources.items()
+        (
+            out / f"without-{own.left_out}" if own.left_out and protocol else out,
+            own,
+            own.training_sets(datasets),
+        )
+        for own in protocol_runs(source, datasets)
     ]
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import chain, zip_longest
 from typing import NamedTuple
 
 import numpy as np
@@ -16,7 +17,7 @@ from training.evaluation.results import ScoringResult
 from training.evaluation.runs import Group, Model, deciding
 
 METRICS = ("mAP", "rank_1", "rank_5", "rank_10", "mINP")
-FALLBACK = "cosine"
+FALLBACK, AVERAGE = "cosine", "average"
 OPERATING_POINT = "far_1e-2"
 PLACE = ["name", "split", "protocol"]
 """One searched data set: runs are compared where these are the same."""
@@ -115,7 +116,21 @@ class Queries(NamedTuple):
 
 def compare(groups: Sequence[Group]) -> Comparison:
     """All numbers of a comparison; the first group is what others differ from."""
-    answers = pd.DataFrame(
+    return Comparison(
+        runs=[_run_name(group, model) for group in groups for model in group.models],
+        settings=differing_settings(groups),
+        datasets=[_compared(own) for _, own in _answers(groups).groupby(PLACE, sort=False)],
+    )
+
+
+def average(groups: Sequence[Group]) -> ComparedDataset:
+    """The average over the data sets, each weighing the same; every group has as many seeds."""
+    return _compared(_answers(groups))
+
+
+def _answers(groups: Sequence[Group]) -> pd.DataFrame:
+    """A row for each model on each data set that was searched."""
+    return pd.DataFrame(
         {
             "group": group.name,
             "model": model.name,
@@ -131,11 +146,6 @@ def compare(groups: Sequence[Group]) -> Comparison:
         for run in model.folders
         for number, result in enumerate(run.report.datasets)
     ).drop_duplicates(["group", "model", *PLACE], keep="last")
-    return Comparison(
-        runs=[_run_name(group, model) for group in groups for model in group.models],
-        settings=differing_settings(groups),
-        datasets=[_compared(own) for _, own in answers.groupby(PLACE, sort=False)],
-    )
 
 
 def differing_settings(groups: Sequence[Group]) -> dict[str, list[str]]:
@@ -163,7 +173,7 @@ def _run_name(group: Group, model: Model) -> RunName:
 
 
 def _compared(answers: pd.DataFrame) -> ComparedDataset:
-    """What the groups made of one data set; a row of the answers is a model's."""
+    """What the groups made of a data set, or of several on average."""
     groups = [(str(name), own) for name, own in answers.groupby("group", sort=False)]
     base_name, base = groups[0]
     rankings = []
@@ -180,40 +190,38 @@ def _compared(answers: pd.DataFrame) -> ComparedDataset:
         ComparedRanking(group=name, ranking="cosine", peer=True, metrics=_mean_of_ends([result]))
         for name, result in peers.items()
     ]
-    first = base.iloc[0]
+    places = base.drop_duplicates(PLACE)
+    first, several = places.iloc[0], len(places) > 1
     return ComparedDataset(
-        name=first["name"],
+        name=AVERAGE if several else first["name"],
         split=first["split"],
-        protocol=first["protocol"],
-        queries=first["result"].queries,
-        gallery=first["result"].gallery,
-        identities=first["result"].identities,
+        protocol=f"{len(places)} sets weigh the same" if several else first["protocol"],
+        queries=sum(result.queries for result in places["result"]),
+        gallery=sum(result.gallery for result in places["result"]),
+        identities=sum(result.identities for result in places["result"]),
         baseline=base_name,
         rankings=rankings,
     )
 
 
 def _ranking(group: str, ranking: str, answers: pd.DataFrame) -> ComparedRanking:
-    results: list[ScoringResult] = [
-        result.scorings[ranking] for result in answers["result"] if ranking in result.scorings
+    sets: list[list[ScoringResult]] = [
+        [result.scorings[ranking] for result in own["result"] if ranking in result.scorings]
+        for _, own in answers.groupby(PLACE, sort=False)
     ]
-    queries, several = _queries(answers, ranking), len(results) > 1
-    metrics = _mean_of_ends(results)
-    if queries is not None:
-        metrics = {
-            metric: people_and_seeds_interval(queries.values[metric], None, queries.identities)
-            for metric in METRICS
-        }
-    point = next((own for own in results[0].operating_points if own.name == OPERATING_POINT), None)
-    point = None if several else point
+    several, searches = len(sets[0]) > 1, _queries(answers, ranking)
+    points = [] if several or len(sets) > 1 else sets[0][0].operating_points
+    point = next((own for own in points if own.name == OPERATING_POINT), None)
+    seeds = {
+        metric: np.mean([[one.metrics[metric].mean for one in own] for own in sets], axis=0)
+        for metric in METRICS
+    }
     return ComparedRanking(
         group=group,
         ranking=ranking,
-        metrics=metrics,
-        over_people=queries is not None,
-        seeds={metric: [result.metrics[metric].mean for result in results] for metric in METRICS}
-        if several
-        else {},
+        metrics=_intervals(searches, []) if searches else _mean_of_ends(chain(*sets)),
+        over_people=bool(searches),
+        seeds={metric: own.tolist() for metric, own in seeds.items()} if several else {},
         false_alarm_rate=point and point.false_alarm_rate,
         detection_rate=point and point.detection_rate,
     )
@@ -223,36 +231,48 @@ def _difference(ranking: str, answers: pd.DataFrame, base: pd.DataFrame) -> dict
     """To the baseline's own ranking of that name, or its cosine where it has none."""
     against = ranking if ranking in base["result"].iloc[0].scorings else FALLBACK
     ours, theirs = _queries(answers, ranking), _queries(base, against)
-    if ours is None or theirs is None or ours.search != theirs.search:
+    if not ours or [own.search for own in ours] != [own.search for own in theirs]:
         return {}
     return {
         "against": against,
-        "differences": {
-            metric: people_and_seeds_interval(
-                ours.values[metric], theirs.values[metric], ours.identities
-            )
-            for metric in METRICS
-        },
-        "over_seeds": len(answers) + len(base) > 2,
+        "differences": _intervals(ours, theirs),
+        "over_seeds": len(answers) + len(base) > 2 * len(ours),
     }
 
 
-def _queries(answers: pd.DataFrame, ranking: str) -> Queries | None:
-    """What was kept of a ranking's queries; None unless all seeds kept those of one search."""
-    known = [own for own in answers["values"] if own is not None and ranking in own.rankings]
-    if len(known) < len(answers) or len({own.search for own in known}) != 1:
-        return None
-    values = {
-        metric: np.stack([own.rankings[ranking][metric] for own in known]) for metric in METRICS
+def _intervals(ours: Sequence[Queries], theirs: Sequence[Queries]) -> dict[str, Estimate]:
+    """Every metric's mean, or its difference to what others have, with its interval."""
+    return {
+        metric: people_and_seeds_interval(
+            [
+                (own.values[metric], other and other.values[metric], own.identities)
+                for own, other in zip_longest(ours, theirs)
+            ]
+        )
+        for metric in METRICS
     }
-    return Queries(known[0].search, known[0].identities, values)
 
 
-def _mean_of_ends(results: Sequence[ScoringResult]) -> dict[str, Estimate]:
+def _queries(answers: pd.DataFrame, ranking: str) -> list[Queries]:
+    """What was kept of a ranking's queries on each data set; empty unless all seeds kept theirs."""
+    found = []
+    for _, own in answers.groupby(PLACE, sort=False):
+        known = [one for one in own["values"] if one is not None and ranking in one.rankings]
+        if len(known) < len(own) or len({one.search for one in known}) != 1:
+            return []
+        values = {
+            metric: np.stack([one.rankings[ranking][metric] for one in known]) for metric in METRICS
+        }
+        found.append(Queries(known[0].search, known[0].identities, values))
+    return found
+
+
+def _mean_of_ends(results: Iterable[ScoringResult]) -> dict[str, Estimate]:
     """The reports' own estimates; of several seeds, their means and the means of their ends."""
+    known = list(results)
     return {
         metric: Estimate(
-            **pd.DataFrame(result.metrics[metric].model_dump() for result in results).mean()
+            **pd.DataFrame(result.metrics[metric].model_dump() for result in known).mean()
         )
         for metric in METRICS
     }

@@ -8,7 +8,13 @@ from statistics import stdev
 from typing import NamedTuple
 
 from training.evaluation import charts, report_tables
-from training.evaluation.compare import ComparedDataset, ComparedRanking, Comparison, compare
+from training.evaluation.compare import (
+    FALLBACK,
+    ComparedDataset,
+    ComparedRanking,
+    Comparison,
+    compare,
+)
 from training.evaluation.intervals import Estimate
 from training.evaluation.papers import papers_table
 from training.evaluation.report import ActivationMaps, render, write_texts
@@ -114,7 +120,7 @@ def _legend(dataset: ComparedDataset) -> str:
     if not any(row.differences for row in dataset.rankings):
         return f"{intervals} {alarms}"
     return (
-        f"{intervals} Δ: less {dataset.baseline}, percentage points, the same queries. Green is "
+        f"{intervals} {control(dataset.baseline, dataset.rankings)}, percentage points. Green is "
         "better and red worse, where one of the two has several seeds and the interval, over "
         "people and seeds, leaves out 0; no colour means that nothing is decided. Between two "
         "single runs the interval is over people only, and another seed may change it, so that "
@@ -146,8 +152,14 @@ def delta(row: ComparedRanking, metric: str) -> Value:
     if metric not in row.differences:
         return None
     cell = difference(row.differences[metric])
-    other = f", to {row.against}" if row.against != row.ranking else ""
-    return cell._replace(small=cell.small + other, mark=cell.mark if row.over_seeds else "")
+    return cell if row.over_seeds else cell._replace(mark="")
+
+
+def control(baseline: str, rows: Sequence[ComparedRanking]) -> str:
+    """What the differences of some rankings are to."""
+    own = sorted({row.ranking for row in rows if row.against not in ("", row.ranking)})
+    others = f" ({', '.join(own)} less its {FALLBACK})" if own else ""
+    return f"Δ: less {baseline}{others}, the same queries"
 
 
 def _seeds(rows: Sequence[ComparedRanking]) -> Table:

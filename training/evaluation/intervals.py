@@ -17,6 +17,8 @@ from model.problems import InputProblem
 
 RESAMPLES = 1000
 LEVEL = 0.95
+Runs = NDArray[np.float64]
+"""A value per seed and query, `(S, N)`."""
 
 
 class Estimate(BaseModel):
@@ -101,9 +103,7 @@ def average_intervals(
 
 
 def people_and_seeds_interval(
-    ours: NDArray[np.float64],
-    theirs: NDArray[np.float64] | None,
-    clusters: NDArray[np.int64],
+    sets: Sequence[tuple[Runs, Runs | None, NDArray[np.int64]]],
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Estimate:
@@ -112,22 +112,25 @@ def people_and_seeds_interval(
     People are resampled. Seeds are too few for that: their part is Student's t interval, with the
     variance of a run's mean pooled over both sides. The two parts' half-widths add in quadrature.
     Where neither side has two seeds, nothing is known of other seeds and the interval is over
-    people.
+    people. The average of several sets weighs each the same; a seed's mean is then the average of
+    its runs on all of them.
 
     Args:
-        ours: a value per seed and query, `(S, N)`.
-        theirs: what is subtracted, `(T, N)`, of the same queries; None gives the mean of `ours`.
-        clusters: whose query it is, `(N,)`.
+        sets: of each data set a value per seed and query, `(S, N)`; what is subtracted, `(T, N)`,
+            of the same queries, or None for the mean itself; and whose queries they are, `(N,)`.
+            S and T are the same in every set.
         resamples, seed: of the bootstrap over people.
     """
-    sides = [ours] if theirs is None else [ours, theirs]
-    means = [side.mean(axis=0) for side in sides]
-    values = means[0] if theirs is None else means[0] - means[1]
-    freedom = sum(len(side) - 1 for side in sides)
-    over_people = mean_interval(values, clusters, resamples, seed)
+    values = [
+        ({"": ours.mean(axis=0) - (0.0 if theirs is None else theirs.mean(axis=0))}, clusters)
+        for ours, theirs, clusters in sets
+    ]
+    over_people = average_intervals(values, resamples, seed)[""]
+    sides = ([ours for ours, _, _ in sets], [theirs for _, theirs, _ in sets if theirs is not None])
+    runs = [np.mean([own.mean(axis=1) for own in side], axis=0) for side in sides if side]
+    freedom = sum(len(run) - 1 for run in runs)
     if freedom == 0:
         return over_people
-    runs = [side.mean(axis=1) for side in sides]
     pooled = sum(float(((run - run.mean()) ** 2).sum()) for run in runs) / freedom
     error = (pooled * sum(1 / len(run) for run in runs)) ** 0.5
     of_seeds = float(stats.t.ppf((1 + LEVEL) / 2, freedom)) * error

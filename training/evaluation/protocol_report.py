@@ -97,7 +97,7 @@ def run_protocol(
             for candidate, dataset in zip(chosen, datasets, strict=True)
             for remark in _remarks(protocol, candidate, dataset)
         ],
-        published=[row for row in paper_rows() if row.protocol == protocol.name],
+        published=_published(protocol, chosen, datasets),
     )
 
 
@@ -187,6 +187,30 @@ def _average(values: Sequence[QueryValues], name: str, less: str = "") -> dict[s
             }
         sets.append((figures, own.identities))
     return average_intervals(sets)
+
+
+def _published(
+    protocol: Protocol, chosen: Sequence[Candidate], datasets: Sequence[Dataset]
+) -> list[PaperRow]:
+    """The papers' rows whose recipe and sets are those of every artefact."""
+    found = []
+    tested = {dataset.name for dataset in datasets}
+    for row in paper_rows():
+        same = row.protocol == protocol.name and all(
+            row.is_of(one.description.provenance.recipe)
+            and not data_differences(
+                protocol.name,
+                set(protocol.sources) - {dataset.name},
+                protocol.test_images,
+                one.description.provenance,
+            )
+            for one, dataset in zip(chosen, datasets, strict=True)
+        )
+        if same:
+            whole = row.figures.keys() - {AVERAGE} <= tested
+            figures = {name: own for name, own in row.figures.items() if name != AVERAGE or whole}
+            found.append(row.model_copy(update={"figures": figures}))
+    return found
 
 
 def _remarks(protocol: Protocol, candidate: Candidate, dataset: Dataset) -> list[str]:

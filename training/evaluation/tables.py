@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import compress
 from typing import Literal, NamedTuple
 
 from rich.console import Group, RenderableType
@@ -43,7 +44,7 @@ class Table:
     """Rows under columns.
 
     Attributes:
-        title, note: what is shown, and how to read it; a terminal shows none where it is empty.
+        title, note: what is shown, and how to read it; a terminal has the note below.
         columns: their names.
         rows: a value for each column.
         labels: how many columns at the left name a row.
@@ -58,31 +59,46 @@ class Table:
     words: bool = False
 
     @property
+    def compact(self) -> Table:
+        """The table without the columns that have no value in any row."""
+        filled = [
+            number < self.labels or any(row[number] is not None for row in self.rows)
+            for number in range(len(self.columns))
+        ]
+        return replace(
+            self,
+            columns=list(compress(self.columns, filled)),
+            rows=[list(compress(row, filled)) for row in self.rows],
+        )
+
+    @property
     def cells(self) -> list[list[Cell]]:
         """The rows as they are shown."""
         return [[_cell(value) for value in row] for row in self.rows]
 
     def rich(self, width: int = 80) -> RenderableType:
-        """For a terminal; intervals stand below their means where it is too narrow for a line.
+        """For a terminal, which breaks no word that it has room for and shows no empty column.
+
+        Where it is too narrow for lines, intervals stand below their means, then names of rows
+        wrap, and at last some columns stand below the others.
 
         Args:
             width: of the terminal, characters.
         """
-        rows = [[_text(cell, " ") for cell in row] for row in self.cells]
-        if sum(self._whole(rows)) > width:
-            rows = [[_text(cell, "\n") for cell in row] for row in self.cells]
-        table = RichTable(box=None, padding=(0, GAP, 0, 0))
-        for number, size in enumerate(self._widths(rows, width)):
-            left = number < self.labels or self.words
-            justify: Literal["left", "right"] = "left" if left else "right"
-            name = Text(self.columns[number])
-            table.add_column(name, justify=justify, overflow="fold", width=size)
-        for row in rows:
-            table.add_row(*row)
-        if not self.title:
-            return table
-        title = Text(self.title, style="italic")
-        return Group(title.append(f"  {self.note}" if self.note else "", style="dim"), table)
+        table = self.compact
+        for between, wrapped in ((" ", False), ("\n", False), ("\n", True)):
+            rows = [[_text(cell, between) for cell in row] for row in table.cells]
+            least = [table._least(number, rows, wrapped) for number in range(len(table.columns))]
+            if sum(least) <= width + GAP:
+                break
+        names, parts = [*range(self.labels)], [[*range(self.labels)]]
+        for number in range(self.labels, len(table.columns)):
+            if sum(least[one] for one in (*parts[-1], number)) > width + GAP and parts[-1] != names:
+                parts.append([*names])
+            parts[-1].append(number)
+        shown = [table._part(part, rows, least, width) for part in parts]
+        title = [Text(self.title, style="italic")] if self.title else []
+        return Group(*title, *shown, *([Text(self.note, style="dim")] if self.note else []))
 
     def markdown(self) -> str:
         """For a document."""
@@ -93,32 +109,40 @@ class Table:
         written = ["| " + " | ".join(row) + " |" for row in (self.columns, *rows)]
         return "\n".join([written[0], "|" + "---|" * len(self.columns), *written[1:]])
 
-    def _whole(self, rows: Sequence[Sequence[Text]]) -> list[int]:
-        """The widths, with the gaps, at which no value but a text is broken."""
-        found = []
-        for number, name in enumerate(self.columns):
-            own = [row[number].plain for row in rows]
-            lines = [line for text in own for line in text.split("\n")]
-            words = _longest_word([name, *own] if self.words else [name])
-            found.append(GAP + max(words, *(0 if self.words else len(line) for line in lines), 0))
-        return found
+    def _least(self, number: int, rows: Sequence[Sequence[Text]], wrapped: bool) -> int:
+        """The width, with the gap, at which a column breaks no value but a text."""
+        own = [row[number].plain for row in rows]
+        if self.words or (wrapped and number < self.labels):
+            return GAP + _longest_word([self.columns[number], *own])
+        lines = [len(line) for text in own for line in text.split("\n")]
+        return GAP + max(_longest_word([self.columns[number]]), *lines, 0)
 
-    def _widths(self, rows: Sequence[Sequence[Text]], width: int) -> list[int]:
-        """Each column's characters: names of rows and columns wrap where a terminal is narrow."""
-        widths = [size - GAP for size in self._whole(rows)]
-        if sum(widths) + GAP * len(widths) > width:
-            for number in range(self.labels):
-                own = [self.columns[number], *(row[number].plain for row in rows)]
-                widths[number] = _longest_word(own)
-        full = [
-            max(len(line) for text in [name, *own] for line in str(text).split("\n"))
-            for name, *own in zip(self.columns, *rows, strict=True)
-        ]
-        for _ in range(width - sum(widths) - GAP * len(widths)):
-            growing = [number for number, size in enumerate(widths) if size < full[number]]
+    def _part(
+        self, columns: Sequence[int], rows: Sequence[Sequence[Text]], least: list[int], width: int
+    ) -> RichTable:
+        """Some columns, as wide as they need to be or as the terminal lets them."""
+        widths = {number: least[number] - GAP for number in columns}
+        full = {
+            number: max(
+                len(line)
+                for text in (self.columns[number], *(row[number].plain for row in rows))
+                for line in text.split("\n")
+            )
+            for number in columns
+        }
+        for _ in range(width + GAP - sum(least[number] for number in columns)):
+            growing = [number for number in columns if widths[number] < full[number]]
             if growing:
                 widths[min(growing, key=lambda number: widths[number])] += 1
-        return widths
+        table = RichTable(box=None, padding=(0, GAP, 0, 0), pad_edge=False)
+        for number in columns:
+            left = number < self.labels or self.words
+            justify: Literal["left", "right"] = "left" if left else "right"
+            name = Text(self.columns[number])
+            table.add_column(name, justify=justify, overflow="fold", width=widths[number])
+        for row in rows:
+            table.add_row(*(row[number] for number in columns))
+        return table
 
 
 def percent(estimate: Estimate, form: str = ".1f") -> Cell:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import time
 from pathlib import Path
 
@@ -46,7 +47,7 @@ def draw_set(folder: Path, name: str, seed: int) -> Path:
 @pytest.fixture(scope="module")
 def sets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("sets")
-    names = (*P1, "msmt17", "dukemtmc", "cuhk01", "cuhk03_p1")
+    names = (*P1, "prid2011", "msmt17", "dukemtmc", "cuhk01", "cuhk03_p1")
     return {name: draw_set(folder, name, seed) for seed, name in enumerate(names, start=1)}
 
 
@@ -109,13 +110,25 @@ def test_all_people_train_where_others_calibrate(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     all_people = ("--set", f"initial_weights={tiny_artefact}", "--set", "held_out.fraction=0")
-    words = command("gmn/P1", [sets[name] for name in P1], tmp_path, "--seeds", "3", *all_people)
+    files = [sets[name] for name in (*P1, "prid2011")]
+    words = command("gmn/P1", files, tmp_path, "--seeds", "3", *all_people)
     assert gmn.run(words) == 2
     assert "name others with --calibrate SPEC" in capsys.readouterr().err
     assert gmn.run([*words, "--calibrate", f"manifest:{sets['msmt17']}"]) == 0
     (trained,) = tmp_path.glob("gmn-r50-*/*/seed-3/report.json")
     assert "identities of msmt17" in json.loads(trained.read_text())["calibration_data"]
-    assert "trained on" not in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "trained on" not in printed
+    assert "(mnet less its cosine)" in " ".join(printed.split())
+    found = json.loads((tmp_path / "gmn/P1/benchmark.json").read_text())
+    for number, own in enumerate(found["average"]["rankings"]):
+        sets_own = [dataset["rankings"][number] for dataset in found["datasets"]]
+        for kind in ("metrics", "differences"):
+            for metric, value in own[kind].items():
+                means = [one[kind][metric]["mean"] for one in sets_own]
+                assert value["mean"] == pytest.approx(sum(means) / 2)
+                assert value["low"] <= value["mean"] <= value["high"]
+    assert "average, %" in printed
 
 
 @pytest.mark.parametrize(
@@ -139,6 +152,29 @@ def test_a_dry_run_takes_steps_of_every_row_and_writes_nothing(
         assert row.name.split()[0] in shown
     assert "runs with 3 seeds: about" in shown
     assert not out.exists()
+
+
+def test_a_dry_run_times_a_recipe_once_and_scales_it_to_each_training_set(
+    sets: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = sets["cuhk01"].read_text().splitlines()
+    people = []
+    for number in range(5):
+        shutil.copytree(sets["cuhk01"].with_suffix(""), tmp_path / str(number))
+        for row in rows[1:]:
+            path, identity, *rest = row.split(",")
+            people.append(
+                ",".join([path.replace("cuhk01", str(number)), f"{number}-{identity}", *rest])
+            )
+    more = tmp_path / "more.csv"
+    more.write_text("\n".join([rows[0], *people]))
+    words = command("gmn/lodo", [sets["viper"], more], tmp_path / "out", "--dry-run")
+    assert gmn.run(words) == 0
+    lines = capsys.readouterr().out.splitlines()
+    baseline = [line.split() for line in lines if line.startswith("Baseline")]
+    steps, times = zip(*(line[3:5] for line in baseline), strict=True)
+    assert len(set(times)) == 1, baseline
+    assert len(set(steps)) == 2, baseline
 
 
 def test_a_table_that_there_is_not_lists_those_there_are(

@@ -19,6 +19,7 @@ from training.commands.rendering import render_protocol
 from training.evaluation.protocol_report import ProtocolReport
 from training.evaluation.report import protocol_page
 from training.papers import paper_tables
+from training.recipe import read_recipe
 
 
 @pytest.fixture(scope="module")
@@ -179,6 +180,7 @@ def test_a_row_of_a_paper_has_beside_it_where_the_training_was_another(
         *("--data", f"market1501:{tmp_path}", "--scoring", "cosine"),
     )
     assert answer.exit_code == 0, answer.output
+    assert json.loads(answer.stdout)["published"] == []
     found = json.loads(answer.stdout)["remarks"]
     for part in (
         "on the train images of msmt17; protocol P3 trains on the test images, too",
@@ -188,6 +190,31 @@ def test_a_row_of_a_paper_has_beside_it_where_the_training_was_another(
     ):
         assert sum(part in remark for remark in found) == 1, (part, found)
     assert not any("cuhksysu" in remark for remark in found)
+    papers = provenance.model_copy(
+        update={"recipe": read_recipe("gmn-r50").model_dump(mode="json")}
+    )
+    other = {**papers.recipe, "losses": {**papers.recipe["losses"], "pic": 0.05}}
+    for protocol, recipe, rows in (
+        ("P2", papers.recipe, ["GMN"]),
+        ("P3", papers.recipe, []),
+        ("P2", other, []),
+    ):
+        artefact = load_artefact(tmp_path / "without-market1501.safetensors")
+        trained = papers.model_copy(update={"recipe": recipe})
+        save_artefact(
+            tmp_path / "papers.safetensors",
+            artefact.description.model_copy(update={"provenance": trained}),
+            artefact.embedder,
+            artefact.metric_network,
+        )
+        answer = run(
+            *(tmp_path / "papers.safetensors", "--protocol", protocol, "--json"),
+            *("--data", f"market1501:{tmp_path}", "--scoring", "cosine"),
+        )
+        published = json.loads(answer.stdout)["published"]
+        assert [row["name"] for row in published] == rows
+        # The paper's average is over sets that are not tested here.
+        assert all("average" not in row["figures"] for row in published)
 
 
 def test_a_protocols_table_is_printed(runs, manifests):

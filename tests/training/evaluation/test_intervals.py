@@ -33,7 +33,7 @@ def test_a_small_but_steady_difference_shows_only_when_paired():
     first = random.uniform(size=300)
     second = first - 0.01 + random.normal(0, 0.01, size=300)
     people = np.arange(300)
-    assert people_and_seeds_interval(first[None], second[None], people).low > 0
+    assert people_and_seeds_interval([(first[None], second[None], people)]).low > 0
     assert mean_interval(second).high > mean_interval(first).low
 
 
@@ -84,7 +84,7 @@ def test_seeds_of_one_recipe_differ_by_the_test_once_in_20_times_at_most(ours, t
 
     for _ in range(trials):
         hard = random.uniform(size=60)[people]
-        found = people_and_seeds_interval(runs(ours), runs(theirs), people, resamples=200)
+        found = people_and_seeds_interval([(runs(ours), runs(theirs), people)], resamples=200)
         apart += not found.low <= 0.0 <= found.high
     assert apart <= 0.08 * trials
 
@@ -92,10 +92,29 @@ def test_seeds_of_one_recipe_differ_by_the_test_once_in_20_times_at_most(ours, t
 def test_the_mean_of_several_seeds_has_an_interval_over_people_and_seeds():
     values = np.random.default_rng(9).uniform(size=(1, 100)).repeat(3, axis=0)
     people = np.arange(100)
-    steady = people_and_seeds_interval(values, None, people)
+    steady = people_and_seeds_interval([(values, None, people)])
     alone = mean_interval(values[0], people)
     assert (steady.low, steady.high) == (alone.low, alone.high)
-    unsteady = people_and_seeds_interval(values + np.array([[-0.2], [0.0], [0.2]]), None, people)
+    shifted = values + np.array([[-0.2], [0.0], [0.2]])
+    unsteady = people_and_seeds_interval([(shifted, None, people)])
     # Student's t with two degrees of freedom: 4.303 standard errors of 0.2 / √3.
     of_seeds, of_people = 4.303 * 0.2 / 3**0.5, alone.high - alone.mean
     assert unsteady.high - unsteady.mean == pytest.approx(np.hypot(of_seeds, of_people), rel=1e-3)
+
+
+def test_an_average_of_sets_has_the_spread_of_each_seeds_own_average():
+    values = np.random.default_rng(10).uniform(size=(1, 100)).repeat(3, axis=0)
+    people, shift = np.arange(100), np.array([[-0.2], [0.0], [0.2]])
+    alone = people_and_seeds_interval([(values + shift, None, people)])
+    both = people_and_seeds_interval([(values + shift, None, people)] * 2)
+    against = people_and_seeds_interval(
+        [(values + shift, None, people), (values - shift, None, people)]
+    )
+    still = people_and_seeds_interval([(values, None, people)] * 2)
+    assert both.mean == pytest.approx(alone.mean)
+    of_seeds = 4.303 * 0.2 / 3**0.5
+    assert both.high - both.mean == pytest.approx(
+        np.hypot(of_seeds, still.high - still.mean), rel=1e-3
+    )
+    # A seed that gains on one set what it loses on the other one has the same average.
+    assert (against.low, against.high) == pytest.approx((still.low, still.high))

@@ -45,7 +45,7 @@ def test_intervals_stand_beside_their_means_where_there_is_room():
 
 def test_a_word_that_no_terminal_holds_is_folded_and_not_cut():
     name = "osnet_x0_25_msmt17_combineall_256x128_amsgrad_ep150_stp60_lr0.0015"
-    lines = printed(Table("Ranking, %", ["", "mAP", "Rank-1"], [[name, SHARE, SHARE]]), width=40)
+    lines = printed(Table("Ranking, %", ["", "mAP", "Rank-1"], [[name, SHARE, SHARE]]), width=50)
     assert "".join(line.split(" ")[0] for line in lines[2:]) == name
 
 
@@ -69,3 +69,24 @@ def test_a_difference_is_marked_where_its_interval_leaves_out_0(low, high, bette
 
 def test_a_share_is_shown_in_per_cent_with_its_ends():
     assert percent(SHARE, ".2f") == Cell("57.75", "41.20 … 74.20")
+
+
+def test_columns_that_a_terminal_has_no_room_for_stand_below_the_others():
+    columns = ["row", "ranking", "mAP", "Δ mAP", "Rank-1", "Δ Rank-1", "paper"]
+    apart = difference(Estimate(mean=-0.2, low=-0.284, high=-0.122))
+    rows = [
+        [name, "k_reciprocal", SHARE, apart, SHARE, apart, "78.3 / 91.2"]
+        for name in ("Baseline", "GMN with a linear M-Net")
+    ]
+    lines = printed(Table("market1501, %", columns, rows, "the same queries", labels=2))
+    words = " ".join(lines).split()
+    assert max(map(len, lines)) <= 80
+    assert lines[-1] == "the same queries"
+    for word in ("Baseline", "41.2…74.2", "−28.4…−12.2", "78.3 / 91.2"):
+        assert " ".join(words).count(word) >= 2, word
+    assert words.count("ranking") == 2
+
+
+def test_a_terminal_leaves_out_a_column_without_values():
+    lines = printed(Table("", ["row", "mAP", "paper"], [["Baseline", SHARE, None]]))
+    assert lines[0].split() == ["row", "mAP"]
