@@ -1,5 +1,5 @@
 """Drawn people: a data set that shows nobody, for tests, demonstrations and training."""
 
-from training.datasets.synthetic.people import SyntheticProblem, draw_people, read_synthetic
+from training.datasets.synthetic.people import draw_people, read_synthetic
 
-__all__ = ["SyntheticProblem", "draw_people", "read_synthetic"]
+__all__ = ["draw_people", "read_synthetic"]

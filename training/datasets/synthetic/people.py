@@ -3,29 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
+from math import cos
 
 import numpy as np
 
-from model.problems import InputProblem
 from training.datasets.kind import DatasetKind
-from training.datasets.record import CropRecord, Dataset
-from training.datasets.synthetic.cameras import domain_style, draw_camera
-from training.datasets.synthetic.clothes import draw_appearance
-from training.datasets.synthetic.crops import canvas_size, draw_crop
+from training.datasets.record import CropRecord, Dataset, DatasetProblem
+from training.datasets.synthetic.cameras import Camera, draw_camera, expose
+from training.datasets.synthetic.clothes import LOOKS, Appearance, draw_appearance
+from training.datasets.synthetic.figure import paint_figure
+from training.datasets.synthetic.pose import Body, View, draw_pose
+from training.datasets.synthetic.raster import Canvas, Plane, plain
 
 TERMS = "Drawn by this project; no person is shown."
+OVERSAMPLING = 1.25
 _PERSON, _CAMERA, _PASSER_BY, _CROP = range(4)
 _OPTIONS = {
-    "identities": "identities_per_domain",
-    "domains": "domains",
-    "cameras": "cameras_per_domain",
-    "crops": "crops_per_camera",
+    "identities": ("identities_per_domain", 100_000),
+    "domains": ("domains", 1_000),
+    "cameras": ("cameras_per_domain", 1_000),
+    "crops": ("crops_per_camera", 1_000),
 }
-_MOST = {"identities": 100_000, "domains": 1_000, "cameras": 1_000, "crops": 1_000}
-
-
-class SyntheticProblem(InputProblem):
-    """A `synthetic:` spec that cannot be drawn: what is wrong with it and how to write it."""
+"""The options of a spec: the argument of `draw_people`, and the most that may be asked for."""
 
 
 def draw_people(
@@ -51,55 +51,125 @@ def draw_people(
         A data set named `synthetic`, every crop in `pixels`.
 
     Raises:
-        SyntheticProblem: if the seed is negative or a count is less than 1.
+        DatasetProblem: if the seed is negative or a count is less than 1.
     """
     counts = (domains, identities_per_domain, cameras_per_domain, crops_per_camera, height, width)
     if seed < 0 or min(counts) < 1:
-        raise SyntheticProblem(
+        raise DatasetProblem(
             f"synthetic: seed {seed} and counts {counts} cannot be drawn; "
             "use a seed of 0 or more and counts of at least 1"
         )
-    records = [
-        record
-        for domain in range(domains)
-        for record in _domain_records(
-            seed, domain, identities_per_domain, cameras_per_domain, crops_per_camera, height, width
-        )
-    ]
+    records = tuple(
+        record for domain in range(domains) for record in _draw_domain(seed, domain, *counts[1:])
+    )
     spec = (
         f"synthetic:{seed},identities={identities_per_domain},domains={domains},"
         f"cameras={cameras_per_domain},crops={crops_per_camera}"
     )
-    return Dataset("synthetic", spec, TERMS, tuple(records))
+    return Dataset("synthetic", spec, TERMS, records)
 
 
-def _domain_records(
+def _draw_domain(
     seed: int, domain: int, identities: int, cameras: int, crops: int, height: int, width: int
 ) -> Iterator[CropRecord]:
-    """The crops of one domain, person by person."""
-    style = domain_style(domain)
+    """The crops of one domain, person by person; beyond the styles there are they repeat."""
+
+    def generator(*place: int) -> np.random.Generator:
+        return np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=place)))
+
+    style = LOOKS["domains"][domain % len(LOOKS["domains"])]
+    canvas = (round(height * OVERSAMPLING), round(width * OVERSAMPLING))
     views = [
-        draw_camera(_generator(seed, _CAMERA, domain, camera), style, canvas_size(height, width))
-        for camera in range(cameras)
+        draw_camera(generator(_CAMERA, domain, camera), style, canvas) for camera in range(cameras)
     ]
     for number in range(identities):
-        person = draw_appearance(
-            _generator(seed, _PERSON, domain, number), style.cold, style.vividness
-        )
-        passer_by = draw_appearance(
-            _generator(seed, _PASSER_BY, domain, number), style.cold, style.vividness
+        person, passer_by = (
+            draw_appearance(generator(role, domain, number), style["cold"], style["vividness"])
+            for role in (_PERSON, _PASSER_BY)
         )
         for camera, view in enumerate(views):
             for crop in range(crops):
-                rng = _generator(seed, _CROP, domain, number, camera, crop)
+                rng = generator(_CROP, domain, number, camera, crop)
+                painted = _paint_crop(rng, person, passer_by, view)
                 yield CropRecord(
                     source=f"synthetic:{seed}/d{domain}/{number:04d}/c{camera}/{crop}",
                     dataset="synthetic",
                     identity=f"d{domain}-{number:04d}",
                     camera=f"d{domain}-c{camera}",
                     domain=f"synthetic/domain{domain}",
-                    pixels=draw_crop(rng, person, passer_by, view, height, width),
+                    pixels=expose(rng, painted, view, height, width),
                 )
+
+
+def _paint_crop(
+    rng: np.random.Generator, person: Appearance, passer_by: Appearance, camera: Camera
+) -> Plane:
+    """The person at a moment before the camera; the passer-by is in some of the pictures."""
+    rows, columns = camera.scene.shape[0], camera.scene.shape[1] // 4
+    start = int(rng.integers(0, camera.scene.shape[1] - columns + 1))
+    window = camera.scene[:, start : start + columns]
+    if rng.random() < 0.5:
+        window = window[:, ::-1]
+    canvas = Canvas(window * np.float32(rng.normal(1.0, 0.04)), camera.light)
+    scale = rows * rng.uniform(*camera.style["fill"]) / cos(0.5 * camera.pitch)
+    # The walking direction: mostly the camera's usual one, often the opposite.
+    heading = camera.yaw + (np.pi if rng.random() < 0.3 else 0.0)
+    slack = camera.style["slack"]
+    view = View(
+        yaw=heading + rng.normal(0.0, 0.3),
+        pitch=camera.pitch,
+        feet=(
+            columns * (0.5 + rng.normal(0.0, slack)),
+            rows * (0.5 + rng.normal(0.0, 0.6 * slack)) + 0.49 * scale,
+        ),
+        scale=scale,
+        stretch=camera.stretch * columns / rows * 2.0,
+    )
+    if rng.random() < 0.15:
+        _paint_person(rng, canvas, passer_by, _aside(rng, canvas, view, behind=True))
+    _paint_person(rng, canvas, person, view)
+    if rng.random() < 0.14:
+        _obstruct(rng, canvas, passer_by, view)
+    return canvas.pixels
+
+
+def _paint_person(rng: np.random.Generator, canvas: Canvas, person: Appearance, view: View) -> None:
+    light, (x, y) = canvas.light, view.feet
+    reach = (0.13 + 0.1 * abs(light.side)) * view.scale * view.stretch
+    shadow = (x - 0.08 * light.side * view.scale, y - 0.01 * view.scale)
+    canvas.darken(shadow, (reach, 0.035 * view.scale), 0.25 + 0.4 * light.diffuse)
+    folds = rng.uniform(0.08, 0.24), rng.uniform(0, 6.28)
+    skeleton = draw_pose(rng, person.shoulders, person.build)
+    paint_figure(Body(canvas, person, skeleton, view, folds))
+
+
+def _aside(rng: np.random.Generator, canvas: Canvas, view: View, behind: bool) -> View:
+    """A view of a person at the crop's edge."""
+    side = 1.0 if rng.random() < 0.5 else -1.0
+    scale = view.scale * (rng.uniform(0.75, 0.98) if behind else rng.uniform(1.0, 1.15))
+    away = rng.uniform(0.3, 0.55) if behind else rng.uniform(0.45, 0.62)
+    lower = (0.12 if behind else 0.5) * (scale - view.scale)
+    feet = (view.feet[0] + side * away * canvas.pixels.shape[1], view.feet[1] + lower)
+    return replace(view, yaw=rng.uniform(-np.pi, np.pi), feet=feet, scale=scale)
+
+
+def _obstruct(rng: np.random.Generator, canvas: Canvas, passer_by: Appearance, view: View) -> None:
+    """Puts a pole, a box, a car's side or another person before the person."""
+    rows, columns = canvas.pixels.shape[:2]
+    kind, shade = int(rng.integers(4)), rng.uniform(0.15, 0.7)
+    paint = plain(np.clip(shade + rng.normal(0, 0.06, 3), 0.05, 0.95))
+    if kind == 0:
+        x, half = rng.uniform(0.1, 0.9) * columns, rng.uniform(0.03, 0.07) * columns
+        canvas.tube((x, -9.0), (x, rows + 9.0), (half, half), paint)
+    elif kind == 1:
+        x, top = rng.uniform(-0.1, 1.1) * columns, rng.uniform(0.62, 0.82) * rows
+        half = rng.uniform(0.2, 0.45) * columns
+        canvas.tube((x, top), (x, rows + 9.0), (half, half), paint, round_ends=False)
+    elif kind == 2:
+        y, half = rng.uniform(0.8, 0.95) * rows, rng.uniform(0.1, 0.16) * rows
+        canvas.tube((-9.0, y + half), (columns + 9.0, y + half), (half, half), paint)
+    else:
+        _paint_person(rng, canvas, passer_by, _aside(rng, canvas, view, behind=False))
 
 
 def read_synthetic(spec_path: str) -> Dataset:
@@ -110,38 +180,33 @@ def read_synthetic(spec_path: str) -> Dataset:
             domain, cameras per domain, crops of each identity by each camera.
 
     Raises:
-        SyntheticProblem: if the text is anything else.
+        DatasetProblem: if the text is anything else.
     """
+
+    def refusal(fault: str) -> DatasetProblem:
+        return DatasetProblem(
+            f"synthetic:{spec_path}: {fault}; write a seed and, if wanted, counts, such as "
+            "synthetic:7 or synthetic:7,identities=60,domains=4,cameras=3,crops=2"
+        )
+
+    def whole_number(name: str, text: str, least: int, most: int) -> int:
+        number = int(text) if text.isascii() and text.isdecimal() and len(text) < 20 else -1
+        if not least <= number <= most:
+            raise refusal(f"{name} is {text!r}, not a whole number {least} to {most}")
+        return number
+
     seed, *options = (part.strip() for part in spec_path.split(","))
     counts: dict[str, int] = {}
     for option in options:
         name, _, value = option.partition("=")
         if name not in _OPTIONS:
-            raise _refusal(spec_path, f"{option!r} is not one of {', '.join(_OPTIONS)}")
-        if _OPTIONS[name] in counts:
-            raise _refusal(spec_path, f"{name} is given twice")
-        counts[_OPTIONS[name]] = _whole_number(spec_path, name, value, 1, _MOST[name])
-    people = draw_people(_whole_number(spec_path, "the seed", seed, 0, 2**63 - 1), **counts)
-    return Dataset(people.name, f"synthetic:{spec_path}", people.terms, people.records)
-
-
-def _generator(*numbers: int) -> np.random.Generator:
-    seed, *place = numbers
-    return np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=place)))
-
-
-def _whole_number(spec_path: str, name: str, text: str, least: int, most: int) -> int:
-    number = int(text) if text.isascii() and text.isdecimal() and len(text) < 20 else -1
-    if not least <= number <= most:
-        raise _refusal(spec_path, f"{name} is {text!r}, not a whole number {least} to {most}")
-    return number
-
-
-def _refusal(spec_path: str, fault: str) -> SyntheticProblem:
-    return SyntheticProblem(
-        f"synthetic:{spec_path}: {fault}; write a seed and, if wanted, counts, such as "
-        "synthetic:7 or synthetic:7,identities=60,domains=4,cameras=3,crops=2"
-    )
+            raise refusal(f"{option!r} is not one of {', '.join(_OPTIONS)}")
+        argument, most = _OPTIONS[name]
+        if argument in counts:
+            raise refusal(f"{name} is given twice")
+        counts[argument] = whole_number(name, value, 1, most)
+    people = draw_people(whole_number("the seed", seed, 0, 2**63 - 1), **counts)
+    return replace(people, spec=f"synthetic:{spec_path}")
 
 
 SYNTHETIC = DatasetKind(

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import cos, hypot, sin
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from training.datasets.synthetic.clothes import Appearance, Folds
-from training.datasets.synthetic.raster import Canvas, Paint
+from training.datasets.synthetic.clothes import Appearance
+from training.datasets.synthetic.raster import Canvas, Paint, Pixel, Plane
 
 Point = tuple[float, float, float]
 """(left, forward, up) in body heights, the feet's middle at the origin."""
+
+GESTURES = {
+    "none": None,
+    "phone": (0.4, 2.2, -0.1),
+    "carry": (0.1, 1.4, -0.4),
+    "pocket": (-0.25, 0.7, -0.2),
+}
+"""What one arm does: how far it swings, bends at the elbow, and turns inwards, radians."""
 
 
 def move(point: Point, left: float = 0.0, forward: float = 0.0, up: float = 0.0) -> Point:
@@ -26,14 +35,14 @@ class View:
     Attributes:
         yaw: radians; 0 faces the camera, positive turns to the image's right.
         pitch: how far the camera looks down, radians.
-        feet: (x, y) of the ground point under the body, pixels.
+        feet: the ground point under the body, pixels.
         scale: pixels per body height.
         stretch: horizontal stretch of the crop.
     """
 
     yaw: float
     pitch: float
-    feet: tuple[float, float]
+    feet: Pixel
     scale: float
     stretch: float
 
@@ -45,13 +54,12 @@ class View:
         """A camera above is nearer to the head than to the feet."""
         return 1.0 + 0.35 * self.pitch * (up - 0.6)
 
-    def pixel(self, point: Point) -> tuple[float, float]:
-        """Where `point` falls, (x, y) pixels."""
-        zoom = self.zoom(point[2])
+    def pixel(self, point: Point) -> Pixel:
+        """Where `point` falls."""
         right = point[0] * cos(self.yaw) + point[1] * sin(self.yaw)
         up = point[2] * cos(self.pitch) - self.depth(point) * sin(self.pitch)
         return (
-            self.feet[0] + right * self.scale * self.stretch * zoom,
+            self.feet[0] + right * self.scale * self.stretch * self.zoom(point[2]),
             self.feet[1] - up * self.scale,
         )
 
@@ -61,53 +69,58 @@ class View:
         return seen * self.scale * self.stretch * self.zoom(up)
 
 
-@dataclass(frozen=True)
-class Limb:
+class Limb(NamedTuple):
     """Three joints: shoulder, elbow, wrist; or hip, knee, ankle."""
 
     root: Point
     middle: Point
     tip: Point
 
-    def raised(self, lift: float) -> Limb:
-        """The limb so much higher, body heights."""
-        return Limb(*(move(joint, up=lift) for joint in (self.root, self.middle, self.tip)))
 
-
-@dataclass(frozen=True)
-class Skeleton:
-    """A posed body: `arms` and `legs` are (left, right); toes likewise."""
+class Skeleton(NamedTuple):
+    """A posed body: `arms`, `legs` and `toes` are (left, right)."""
 
     head: Point
     neck: Point
     hips: Point
-    arms: tuple[Limb, Limb]
-    legs: tuple[Limb, Limb]
-    toes: tuple[Point, Point]
+    arms: list[Limb]
+    legs: list[Limb]
+    toes: list[Point]
 
 
 @dataclass(frozen=True)
 class Body:
-    """One person on one canvas; `folds` are the creases of the clothes this time."""
+    """One person on one canvas.
+
+    Attributes:
+        folds: how deep the creases of the clothes are this time, and where they lie, radians.
+    """
 
     canvas: Canvas
     person: Appearance
     skeleton: Skeleton
     view: View
-    folds: Folds
+    folds: tuple[float, float]
 
     def tube(
-        self,
-        start: Point,
-        end: Point,
-        half_widths: tuple[float, ...],
-        paint: Paint,
-        at: tuple[float, ...] = (0.0, 1.0),
-        round_ends: bool = True,
+        self, start: Point, end: Point, half_widths: tuple[float, ...], paint: Paint, **form: Any
     ) -> None:
         """Paints a tube between two points of the body; see `Canvas.tube`."""
         ends = self.view.pixel(start), self.view.pixel(end)
-        self.canvas.tube(*ends, half_widths, paint, at=at, round_ends=round_ends)
+        self.canvas.tube(*ends, half_widths, paint, **form)
+
+    def angle(self, sideways: Plane) -> Plane:
+        """Where on the body a point lies, radians from its front, -pi to pi."""
+        angle = np.arcsin(sideways) - self.view.yaw
+        wrapped: Plane = angle - (2 * np.pi) * np.rint(angle * (0.5 / np.pi))
+        return wrapped
+
+    def creases(self, angle: Plane, along: Plane) -> Plane:
+        """How bright the creases leave the cloth, a factor about 1."""
+        depth, phase = self.folds
+        drape = 2.2 * np.sin(5.0 * along + 2.0 * phase)
+        factor: Plane = 1.0 + depth * np.sin(drape + 4.5 * along - 2.5 * angle + phase)
+        return factor
 
 
 def draw_pose(rng: np.random.Generator, shoulders: float, build: float) -> Skeleton:
@@ -116,41 +129,35 @@ def draw_pose(rng: np.random.Generator, shoulders: float, build: float) -> Skele
     stride = rng.uniform(0.25, 0.5) if walking else rng.uniform(0.0, 0.1)
     phase = rng.uniform(0, 2 * np.pi)
     lean, tilt = rng.normal(0.01, 0.02), rng.normal(0.0, 0.012)
-    gesture = ["none", "phone", "carry", "pocket"][int(rng.choice(4, p=(0.66, 0.1, 0.12, 0.12)))]
+    gesture = list(GESTURES.values())[int(rng.choice(4, p=(0.66, 0.1, 0.12, 0.12)))]
     busy = int(rng.integers(2))
-    hip_half, shoulder_half = 0.048 * build**0.5, 0.092 * shoulders * build**0.3
+    sides = ((1.0, phase), (-1.0, phase + np.pi))
     legs, toes = [], []
-    for index, side in enumerate((1.0, -1.0)):
-        turn = phase + index * np.pi
+    for side, turn in sides:
         swing = stride * sin(turn)
         bend = (0.75 if walking else 0.1) * max(0.0, cos(turn)) * min(1.0, stride * 2.5)
-        hip = (side * hip_half, 0.0, 0.52)
+        hip = (side * 0.048 * build**0.5, 0.0, 0.52)
         knee = _reach(hip, 0.245, swing + 0.3 * bend, side * 0.02)
         ankle = _reach(knee, 0.235, swing - bend, -side * 0.01)
         legs.append(Limb(hip, knee, ankle))
         toes.append((ankle[0] + side * 0.015, ankle[1] + 0.085, ankle[2] - 0.02 - 0.03 * bend))
-    lift = 0.035 - min(leg.tip[2] for leg in legs)
     arms = []
-    for index, side in enumerate((1.0, -1.0)):
-        swing = -0.8 * stride * sin(phase + index * np.pi)
+    for index, (side, turn) in enumerate(sides):
+        swing, inwards = -0.8 * stride * sin(turn), -0.05
         bend, out = rng.uniform(0.1, 0.45), rng.uniform(0.08, 0.2)
-        inwards = -0.05
-        if gesture != "none" and index == busy:
-            swing, bend, inwards = {
-                "phone": (0.4, 2.2, -0.1),
-                "carry": (0.1, 1.4, -0.4),
-                "pocket": (-0.25, 0.7, -0.2),
-            }[gesture]
-        root = (side * shoulder_half + tilt, lean, 0.797)
+        if gesture is not None and index == busy:
+            swing, bend, inwards = gesture
+        root = (side * 0.092 * shoulders * build**0.3 + tilt, lean, 0.797)
         elbow = _reach(root, 0.165, swing, side * out)
         arms.append(Limb(root, elbow, _reach(elbow, 0.15, swing + bend, side * inwards)))
+    lift = 0.035 - min(leg.tip[2] for leg in legs)
     return Skeleton(
         head=move((tilt * 1.3, lean * 1.6 + 0.012, 0.928), up=lift),
         neck=move((tilt, lean, 0.85), up=lift),
         hips=move((0.0, 0.0, 0.52), up=lift),
-        arms=(arms[0].raised(lift), arms[1].raised(lift)),
-        legs=(legs[0].raised(lift), legs[1].raised(lift)),
-        toes=(move(toes[0], up=lift), move(toes[1], up=lift)),
+        arms=[Limb(*(move(joint, up=lift) for joint in arm)) for arm in arms],
+        legs=[Limb(*(move(joint, up=lift) for joint in leg)) for leg in legs],
+        toes=[move(toe, up=lift) for toe in toes],
     )
 
 

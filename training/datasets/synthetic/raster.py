@@ -11,12 +11,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 Plane = NDArray[np.floating[Any]]
 """An array over pixels, float32."""
 Paint = Callable[[Plane, Plane], Plane]
 """From (sideways, along) of a tube, or a similar pair, to colours `(h, w, 3)`, 0 to 1."""
+Pixel = tuple[float, float]
+"""(x, y) in an image."""
 
 
 @dataclass(frozen=True)
@@ -41,15 +43,26 @@ class Light:
         return self.ambient + self.diffuse * lambert
 
 
+def unit(values: Plane) -> Plane:
+    """The values held between 0 and 1; `np.clip` costs three times as much on small planes."""
+    held: Plane = np.minimum(np.maximum(values, 0.0), 1.0)
+    return held
+
+
 def soft_step(distance: Plane, sharpness: float) -> Plane:
     """0 below, 1 above, with a ramp of width 1/sharpness about zero."""
     return unit(distance * sharpness + 0.5)
 
 
-def unit(values: Plane) -> Plane:
-    """The values held between 0 and 1; `np.clip` costs three times as much on small planes."""
-    held: Plane = np.minimum(np.maximum(values, 0.0), 1.0)
-    return held
+def plain(colour: ArrayLike) -> Paint:
+    """Paint of one colour."""
+    flat = np.asarray(colour, np.float32)
+    return lambda _first, _second: flat
+
+
+def blend(below: Plane, above: ArrayLike, weight: Plane) -> Plane:
+    """Lays a colour over `below` with `weight` `(h, w)`."""
+    return below + weight[..., None] * (np.asarray(above, np.float32) - below)
 
 
 class Canvas:
@@ -64,8 +77,8 @@ class Canvas:
 
     def tube(
         self,
-        start: tuple[float, float],
-        end: tuple[float, float],
+        start: Pixel,
+        end: Pixel,
         half_widths: tuple[float, ...],
         paint: Paint,
         *,
@@ -75,24 +88,17 @@ class Canvas:
         """Paints a tube about the axis from `start` to `end`.
 
         Args:
-            start, end: (x, y), pixels.
+            start, end: the axis, pixels.
             half_widths: the tube's half width in pixels at each of `at`, fractions of the axis.
             paint: gives the colour from (sideways, along): -1 to 1 across, 0 to 1 from the start.
             round_ends: whether it ends in a half disc or is cut off straight.
         """
         reach = max(half_widths) + 1.5
-        rows, columns = self._window(
-            min(start[0], end[0]) - reach,
-            min(start[1], end[1]) - reach,
-            max(start[0], end[0]) + reach,
-            max(start[1], end[1]) + reach,
-        )
-        if rows.start >= rows.stop or columns.start >= columns.stop:
-            return
+        window = self._window((start, end), (reach, reach))
         across, down = end[0] - start[0], end[1] - start[1]
         length = max(float(np.hypot(across, down)), 1e-3)
         across, down = across / length, down / length
-        x, y = self._columns[:, columns] - start[0], self._rows[rows] - start[1]
+        x, y = self._relative(window, start)
         position = (x * across + y * down) / length
         along = unit(position)
         if len(half_widths) == 2:
@@ -108,55 +114,44 @@ class Canvas:
         if round_ends:
             coverage = unit(half - np.sqrt(offset * offset + beyond * beyond) + 0.5)
         else:
-            coverage = unit(half - np.abs(offset) + 0.5)
-            coverage *= unit(1.0 - np.abs(beyond))
-        near = np.sqrt(1.0 - sideways * sideways)
-        shade = self.light.shade(sideways, near)
-        self._blend(rows, columns, paint(sideways, along) * shade[..., None], coverage)
+            coverage = unit(half - np.abs(offset) + 0.5) * unit(1.0 - np.abs(beyond))
+        shade = self.light.shade(sideways, np.sqrt(1.0 - sideways * sideways))
+        self._blend(window, paint(sideways, along) * shade[..., None], coverage)
 
-    def ellipsoid(
-        self, centre: tuple[float, float], radii: tuple[float, float], paint: Paint
-    ) -> None:
+    def ellipsoid(self, centre: Pixel, radii: tuple[float, float], paint: Paint) -> None:
         """Paints an ellipsoid; `paint` gets the unit normal's (right, up) components."""
-        rows, columns = self._window(
-            centre[0] - radii[0] - 1.5,
-            centre[1] - radii[1] - 1.5,
-            centre[0] + radii[0] + 1.5,
-            centre[1] + radii[1] + 1.5,
-        )
-        if rows.start >= rows.stop or columns.start >= columns.stop:
-            return
-        right = (self._columns[:, columns] - centre[0]) / radii[0]
-        up = (centre[1] - self._rows[rows]) / radii[1]
+        window = self._window((centre,), (radii[0] + 1.5, radii[1] + 1.5))
+        x, y = self._relative(window, centre)
+        right, up = x / radii[0], -y / radii[1]
         distance = np.sqrt(right * right + up * up)
         coverage = unit((1.0 - distance) * min(radii) + 0.5)
         scale = 1.0 / np.maximum(distance, 1.0)
         right, up = right * scale, up * scale
         near = np.sqrt(np.maximum(1.0 - right * right - up * up, 0.0))
         shade = self.light.shade(right, near) + self.light.above * up
-        self._blend(rows, columns, paint(right, up) * shade[..., None], coverage)
+        self._blend(window, paint(right, up) * shade[..., None], coverage)
 
-    def darken(
-        self, centre: tuple[float, float], radii: tuple[float, float], strength: float
-    ) -> None:
+    def darken(self, centre: Pixel, radii: tuple[float, float], strength: float) -> None:
         """Casts a soft elliptical shadow; `strength` 0 to 1 is how dark its middle is."""
-        rows, columns = self._window(
-            centre[0] - 2 * radii[0],
-            centre[1] - 2 * radii[1],
-            centre[0] + 2 * radii[0],
-            centre[1] + 2 * radii[1],
-        )
-        right = (self._columns[:, columns] - centre[0]) / radii[0]
-        up = (self._rows[rows] - centre[1]) / radii[1]
-        self.pixels[rows, columns] *= (1.0 - strength * np.exp(-(right**2) - up**2))[..., None]
+        window = self._window((centre,), (2 * radii[0], 2 * radii[1]))
+        x, y = self._relative(window, centre)
+        right, down = x / radii[0], y / radii[1]
+        self.pixels[window] *= (1.0 - strength * np.exp(-(right**2) - down**2))[..., None]
 
-    def _window(self, left: float, top: float, right: float, bottom: float) -> tuple[slice, slice]:
-        height, width = self.pixels.shape[:2]
-        return (
-            slice(max(int(top), 0), min(int(bottom) + 1, height)),
-            slice(max(int(left), 0), min(int(right) + 1, width)),
+    def _window(self, points: tuple[Pixel, ...], reach: tuple[float, float]) -> tuple[slice, slice]:
+        """The rows and columns of the image that are as near to the points as `reach`, (x, y)."""
+        columns, rows = (
+            slice(max(int(min(own) - far), 0), max(min(int(max(own) + far) + 1, size), 0))
+            for own, far, size in zip(
+                zip(*points, strict=True), reach, self.pixels.shape[1::-1], strict=True
+            )
         )
+        return rows, columns
 
-    def _blend(self, rows: slice, columns: slice, colours: Plane, coverage: Plane) -> None:
-        below = self.pixels[rows, columns]
+    def _relative(self, window: tuple[slice, slice], origin: Pixel) -> tuple[Plane, Plane]:
+        rows, columns = window
+        return self._columns[:, columns] - origin[0], self._rows[rows] - origin[1]
+
+    def _blend(self, window: tuple[slice, slice], colours: Plane, coverage: Plane) -> None:
+        below = self.pixels[window]
         below += coverage[..., None] * (colours - below)

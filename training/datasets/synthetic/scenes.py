@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 from PIL import Image, ImageDraw, ImageFilter
 
-from training.datasets.synthetic.clothes import Colour
 from training.datasets.synthetic.raster import Plane
 
-Ink = tuple[int, int, int]
+Ink = tuple[int, ...]
+Box = tuple[float, float, float, float]
 
 
 def draw_scene(rng: np.random.Generator, kind: str, size: tuple[int, int], steep: float) -> Plane:
@@ -39,19 +41,15 @@ def draw_scene(rng: np.random.Generator, kind: str, size: tuple[int, int], steep
     return np.clip(pixels, 0.02, 0.98).astype(np.float32)
 
 
+@dataclass(frozen=True)
 class _Sketch:
     """An image being drawn, with the random numbers that decide what is on it."""
 
-    def __init__(
-        self,
-        rng: np.random.Generator,
-        draw: ImageDraw.ImageDraw,
-        width: int,
-        height: int,
-        horizon: int,
-    ) -> None:
-        self.rng, self.draw = rng, draw
-        self.width, self.height, self.horizon = width, height, horizon
+    rng: np.random.Generator
+    draw: ImageDraw.ImageDraw
+    width: int
+    height: int
+    horizon: int
 
     def between(self, low: float, high: float) -> float:
         return self.rng.uniform(low, high)
@@ -60,35 +58,31 @@ class _Sketch:
         """A random number of turns."""
         return range(int(self.rng.integers(least, below)))
 
-    def ink(self, colour: Colour, spread: float = 0.06) -> Ink:
+    def ink(self, colour: ArrayLike, spread: float = 0.06) -> Ink:
         """A shade near `colour`."""
         lighter = self.rng.normal(0, spread)
-        shade = np.clip(np.asarray(colour) + lighter + self.rng.normal(0, spread / 3, 3), 0, 1)
-        red, green, blue = (int(255 * part) for part in shade)
-        return (red, green, blue)
+        shade = np.asarray(colour) + lighter + self.rng.normal(0, spread / 3, 3)
+        return _ink(255 * np.clip(shade, 0, 1))
 
-    def box(
-        self, left: float, top: float, right: float, bottom: float, colour: Colour,
-        spread: float = 0.06,
-    ) -> None:  # fmt: skip
+    def box(self, corners: Box, colour: ArrayLike, spread: float = 0.06) -> None:
         """A rectangle in a shade near `colour`."""
-        self.draw.rectangle((left, top, right, bottom), fill=self.ink(colour, spread))
+        self.draw.rectangle(corners, fill=self.ink(colour, spread))
 
-    def backdrop(self, colour: Colour, spread: float = 0.06) -> None:
+    def backdrop(self, colour: ArrayLike, spread: float = 0.06) -> None:
         """Everything above the horizon."""
-        self.box(0, 0, self.width, self.horizon, colour, spread)
+        self.box((0, 0, self.width, self.horizon), colour, spread)
 
-    def ground(self, colour: Colour, tiles: bool) -> None:
+    def ground(self, colour: ArrayLike, tiles: bool) -> None:
         """Ground that lightens with distance, with the joints of its slabs in perspective."""
         width, height, horizon = self.width, self.height, self.horizon
         base = np.asarray(self.ink(colour))
         for row in range(horizon, height):
             near = (row - horizon) / max(1, height - horizon)
-            red, green, blue = (int(part) for part in np.clip(base * (1.1 - 0.2 * near), 0, 255))
-            self.draw.line((0, row, width, row), fill=(red, green, blue))
+            shade = _ink(np.clip(base * (1.1 - 0.2 * near), 0, 255))
+            self.draw.line((0, row, width, row), fill=shade)
         if not tiles:
             return
-        joint = self.ink((colour[0] * 0.8, colour[1] * 0.8, colour[2] * 0.8), 0.03)
+        joint = self.ink(0.8 * np.asarray(colour), 0.03)
         vanish, slabs = self.between(0, width), int(self.rng.integers(8, 26))
         for slab in range(-slabs, 2 * slabs):
             foot = vanish + (slab - slabs / 2) * 2.5 * width / slabs
@@ -98,17 +92,21 @@ class _Sketch:
             self.draw.line((0, row, width, row), fill=joint)
 
 
+def _ink(colour: Plane) -> Ink:
+    return tuple(colour.astype(int).tolist())
+
+
 def _street(on: _Sketch) -> None:
     width, height, horizon = on.width, on.height, on.horizon
     on.backdrop((0.55, 0.53, 0.5))
     left = 0.0
     while left < width:
         wide = on.between(0.2, 0.6) * height
-        on.box(left, 0, left + wide, horizon, (0.5, 0.46, 0.42), 0.14)
+        on.box((left, 0, left + wide, horizon), (0.5, 0.46, 0.42), 0.14)
         glass = on.ink((0.2, 0.24, 0.28))
         inset, sill = 0.12 * wide, horizon * on.between(0.7, 0.95)
         on.draw.rectangle((left + inset, 0.1 * horizon, left + wide - inset, sill), fill=glass)
-        on.box(left, 0, left + wide, horizon * 0.12, (0.5, 0.35, 0.35), 0.25)
+        on.box((left, 0, left + wide, horizon * 0.12), (0.5, 0.35, 0.35), 0.25)
         left += wide
     on.ground((0.47, 0.46, 0.45), bool(on.rng.random() < 0.5))
     if on.rng.random() < 0.5:
@@ -156,12 +154,12 @@ def _campus(on: _Sketch) -> None:
 def _corridor(on: _Sketch) -> None:
     width, height, horizon = on.width, on.height, on.horizon
     on.backdrop((0.72, 0.7, 0.65), 0.08)
-    on.box(0, horizon * on.between(0.5, 0.8), width, horizon, (0.55, 0.55, 0.56), 0.12)
+    on.box((0, horizon * on.between(0.5, 0.8), width, horizon), (0.55, 0.55, 0.56), 0.12)
     left = on.between(0, 0.4) * height
     while left < width:
         wide = on.between(0.2, 0.35) * height
         door = ((0.4, 0.29, 0.2), (0.3, 0.33, 0.38), (0.82, 0.8, 0.7))[int(on.rng.integers(3))]
-        on.box(left, 0, left + wide, horizon, door)
+        on.box((left, 0, left + wide, horizon), door)
         on.draw.rectangle((left, 0, left + 2, horizon), fill=(60, 60, 60))
         left += wide + on.between(0.2, 0.9) * height
     on.ground((0.58, 0.57, 0.54), True)
@@ -176,7 +174,7 @@ def _tiles(on: _Sketch) -> None:
     colour = ((0.75, 0.74, 0.7), (0.5, 0.56, 0.6), (0.62, 0.5, 0.4))[int(on.rng.integers(3))]
     on.backdrop(colour)
     side = on.between(0.05, 0.14) * height
-    joint = on.ink((colour[0] * 0.75, colour[1] * 0.75, colour[2] * 0.75))
+    joint = on.ink(0.75 * np.asarray(colour))
     for column in np.arange(0, width, side).tolist():
         on.draw.line((column, 0, column, horizon), fill=joint)
     for row in np.arange(horizon % side, horizon, side * 0.6).tolist():
@@ -184,17 +182,17 @@ def _tiles(on: _Sketch) -> None:
     for _ in on.times(0, 4):
         x, y = on.between(0, width), on.between(0, 0.6) * horizon
         right, bottom = x + on.between(0.1, 0.3) * height, y + on.between(0.1, 0.3) * height
-        on.box(x, y, right, bottom, (0.5, 0.45, 0.45), 0.25)
+        on.box((x, y, right, bottom), (0.5, 0.45, 0.45), 0.25)
     on.ground((0.45, 0.44, 0.43), True)
 
 
 def _stairs(on: _Sketch) -> None:
     width, height = on.width, on.height
-    on.box(0, 0, width, height, (0.6, 0.58, 0.55))
+    on.box((0, 0, width, height), (0.6, 0.58, 0.55))
     row, step = float(on.horizon) * 0.4, 0.02 * height
     while row < height:
-        on.box(0, row, width, row + step * 0.45, (0.7, 0.69, 0.66), 0.02)
-        on.box(0, row + step * 0.45, width, row + step, (0.4, 0.39, 0.38), 0.02)
+        on.box((0, row, width, row + step * 0.45), (0.7, 0.69, 0.66), 0.02)
+        on.box((0, row + step * 0.45, width, row + step), (0.4, 0.39, 0.38), 0.02)
         row, step = row + step, step * 1.12
     for _ in range(3):
         x, lean = on.between(0, width), on.between(-0.4, 0.4) * height
@@ -208,20 +206,20 @@ def _plaza(on: _Sketch) -> None:
     for _ in range(6):
         x = on.between(0, width)
         top, right = on.between(0, 0.4) * horizon, x + on.between(0.2, 0.8) * height
-        on.box(x, top, right, horizon, (0.55, 0.5, 0.47), 0.12)
+        on.box((x, top, right, horizon), (0.55, 0.5, 0.47), 0.12)
     on.ground((0.63, 0.6, 0.56), True)
     for _ in on.times(4, 14):
         x, foot = on.between(0, width), horizon + on.between(0.0, 0.25) * height
         tall = (0.18 + 0.4 * (foot - horizon) / height) * height
         clothes = on.ink((0.35, 0.33, 0.36), 0.2)
-        on.box(x, foot - 0.5 * tall, x + 0.2 * tall, foot, (0.18, 0.18, 0.22))
+        on.box((x, foot - 0.5 * tall, x + 0.2 * tall, foot), (0.18, 0.18, 0.22))
         body = (x - 0.04 * tall, foot - 0.87 * tall, x + 0.24 * tall, foot - 0.45 * tall)
         on.draw.rounded_rectangle(body, 3, clothes)
         head = (x + 0.03 * tall, foot - tall, x + 0.17 * tall, foot - 0.85 * tall)
         on.draw.ellipse(head, fill=(140, 110, 90))
 
 
-SCENES: Mapping[str, Callable[[_Sketch], None]] = {
+SCENES: dict[str, Callable[[_Sketch], None]] = {
     "street": _street,
     "campus": _campus,
     "corridor": _corridor,
