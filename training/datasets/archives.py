@@ -1,9 +1,10 @@
-"""Sets whose crops lie in larger files: CUHK03's archive and the scenes of CUHK-SYSU."""
+"""Readers of sets with MATLAB files: GRID, CUHK03's archive and the scenes of CUHK-SYSU."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,65 +14,81 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.crops.decode import CropProblem, decode_crop
-from training.datasets.kind import (
-    THREE_FOLDERS,
-    DatasetKind,
-    Layout,
-    Parts,
-    PublishedCount,
-    descend,
-)
+from model.problems import InputProblem
+from training.datasets.kind import THREE_FOLDERS, DatasetKind, Layout, descend, read_layout
 from training.datasets.record import CropRecord, Dataset, DatasetProblem
 
 
-def read_mat(file: Path, variable: str) -> Any:
-    """One variable of a MATLAB file up to version 7; structs give attributes, lengths of 1 go.
+@contextmanager
+def _damage_named(file: Path, fault: str, remedy: str = "unpack it again") -> Iterator[None]:
+    """Names the file, what is wrong and the remedy: damaged bytes raise nearly anything."""
+    try:
+        yield
+    except InputProblem:
+        raise
+    except Exception as error:
+        raise DatasetProblem(f"{file}: {fault} ({error}); {remedy}") from error
 
-    Raises:
-        DatasetProblem: naming the file that cannot be read or lacks the variable.
-    """
+
+def _read_mat(file: Path, variable: str) -> Any:
+    """One variable of a MATLAB file up to version 7; structs give attributes, lengths of 1 go."""
     # Imported here, since only three of the readers need it and it is slow to import.
     from scipy.io import loadmat
 
     if not file.is_file():
         raise DatasetProblem(f"{file}: no such file; unpack it there")
-    try:
+    with _damage_named(file, "cannot be read as a MATLAB file"):
         found = loadmat(file, squeeze_me=True, struct_as_record=False, variable_names=[variable])
-    except Exception as error:
-        # Damaged bytes raise nearly anything in scipy, and version 7.3 a NotImplementedError.
-        raise DatasetProblem(
-            f"{file}: cannot be read as a MATLAB file ({error}); unpack it again"
-        ) from error
     if variable not in found:
         raise DatasetProblem(f"{file}: has no variable {variable}; name the file of this data set")
     return found[variable]
 
 
-CUHK_PAGE = "https://www.ee.cuhk.edu.hk/~xgwang/CUHK_identification.html"
-CUHK_TERMS = "Academic research only; provided by the Chinese University of Hong Kong."
+# QMUL GRID: two folders, and the authors' ten partitions in a file beside them.
+
+
+def read_grid(kind: DatasetKind, path: Path) -> Dataset:
+    """Reads GRID; its ten partitions where `features_and_partitions.mat` lies beside the folders.
+
+    Raises:
+        DatasetProblem: naming the first file or folder that is wrong.
+    """
+    dataset = read_layout(kind, path)
+    file = descend(path, "underground_reid") / "features_and_partitions.mat"
+    if not file.exists():
+        return dataset
+    partitions = _read_mat(file, "trainIdxAll")
+    fault = "trainIdxAll does not list the people to train on"
+    remedy = "unpack it again, or remove it to draw splits at random"
+    with _damage_named(file, fault, remedy):
+        # A partition holds three lists: rows of the probe features, rows of the gallery features,
+        # and the people.
+        lists = [getattr(one, one._fieldnames[2]) for one in np.atleast_1d(partitions)]
+        people = [frozenset(f"{int(one):04d}" for one in np.atleast_1d(own)) for own in lists]
+    return replace(dataset, training_people=tuple(people))
 
 
 # CUHK03: every crop within `cuhk-03.mat`, the new protocol in a file beside it.
 
 CUHK03_ARCHIVE = Path("cuhk03_release", "cuhk-03.mat")
 CUHK03_FOLDERS = {"labelled": ("labeled", "labelled"), "detected": ("detected",)}
-CROP_NAME = re.compile(r"(?P<pair>\d)_(?P<person>\d{3})_(?P<view>[12])_(?P<shot>\d{2})\.\w+")
-CROP_FORM = "like 1_001_1_01.png (pair of cameras, person, camera, image)"
-INDICES = {"train": "train_idx", "query": "query_idx", "gallery": "gallery_idx"}
 CUHK03_LAYOUT = Layout(
     re.compile(r"(?P<identity>\d{4})_(?P<camera>c[12])_\d+\.(?:png|jpg)", re.IGNORECASE),
     "like 0001_c1_1.png (identity, camera of its pair, image)",
     THREE_FOLDERS,
 )
+CROP_NAME = re.compile(r"(?P<pair>\d)_(?P<person>\d{3})_(?P<view>[12])_(?P<shot>\d{2})\.\w+")
+CROP_FORM = "like 1_001_1_01.png (pair of cameras, person, camera, image)"
+INDICES = {"train": "train_idx", "query": "query_idx", "gallery": "gallery_idx"}
 
 
-def _looks_like_cuhk03(folder: Path) -> bool:
+def looks_like_cuhk03(folder: Path) -> bool:
     """Whether the folder holds the archive, or the ready splits of either kind of boxes."""
     ready = (folder / name for names in CUHK03_FOLDERS.values() for name in names)
     return (folder / CUHK03_ARCHIVE).is_file() or any(map(CUHK03_LAYOUT.fits, ready))
 
 
-def _read_cuhk03(kind: DatasetKind, folder: Path, boxes: str = "labelled") -> Dataset:
+def read_cuhk03(kind: DatasetKind, folder: Path, boxes: str = "labelled") -> Dataset:
     """Reads CUHK03-NP with boxes drawn by hand, or with `boxes=detected` by a detector.
 
     The folder holds either `labeled` and `detected`, each with the three folders of Market-1501, or
@@ -87,14 +104,15 @@ def _read_cuhk03(kind: DatasetKind, folder: Path, boxes: str = "labelled") -> Da
             f"{folder}: holds one kind of boxes; name the folder above it, "
             f"{kind.name}:{folder.resolve().parent},boxes={drawn}"
         )
+    variable = CUHK03_FOLDERS[boxes][0]
     ready = descend(folder, *CUHK03_FOLDERS[boxes])
     if ready != folder:
         records = CUHK03_LAYOUT.records(ready, kind.name)
     elif (folder / CUHK03_ARCHIVE).is_file():
-        records = list(_crops_of_archive(kind.name, folder, CUHK03_FOLDERS[boxes][0]))
+        records = list(_crops_of_archive(kind.name, folder, variable))
     else:
         raise DatasetProblem(
-            f"{folder}: holds neither a folder {CUHK03_FOLDERS[boxes][0]} nor {CUHK03_ARCHIVE}; "
+            f"{folder}: holds neither a folder {variable} nor {CUHK03_ARCHIVE}; "
             "name the folder of CUHK03-NP"
         )
     return kind.dataset(records, f"{boxes} boxes")
@@ -104,15 +122,25 @@ def _crops_of_archive(dataset: str, folder: Path, variable: str) -> Iterator[Cro
     """The crops that the protocol lists; `variable` is `labeled` or `detected`."""
     archive = folder / CUHK03_ARCHIVE
     protocol = folder / f"cuhk03_new_protocol_config_{variable}.mat"
-    names = [str(name) for name in np.atleast_1d(read_mat(protocol, "filelist"))]
-    labels = _numbers(protocol, "labels")
+
+    def numbers(listed: str) -> list[int]:
+        found = _read_mat(protocol, listed)
+        with _damage_named(protocol, f"{listed} is no list of numbers"):
+            return [int(number) for number in np.atleast_1d(found)]
+
+    names = [str(name) for name in np.atleast_1d(_read_mat(protocol, "filelist"))]
+    labels = numbers("labels")
     if len(labels) != len(names):
         raise DatasetProblem(
             f"{protocol}: has {len(names):,} files and {len(labels):,} labels; unpack it again"
         )
-    people = _people_of_pairs(archive, variable)
+    with (
+        _open_archive(archive) as opened,
+        _damage_named(archive, f"has no pairs of cameras under {variable}"),
+    ):
+        people = [opened[pair].shape[1] for pair in opened[variable][0]]
     for split, indices in INDICES.items():
-        for index in _numbers(protocol, indices):
+        for index in numbers(indices):
             if not 1 <= index <= len(names):
                 raise DatasetProblem(
                     f"{protocol}: {indices} names file {index} of {len(names):,}; unpack it again"
@@ -137,32 +165,12 @@ def _crops_of_archive(dataset: str, folder: Path, variable: str) -> Iterator[Cro
             )
 
 
-def _numbers(protocol: Path, variable: str) -> list[int]:
-    try:
-        return [int(number) for number in np.atleast_1d(read_mat(protocol, variable))]
-    except (TypeError, ValueError) as error:
-        raise DatasetProblem(
-            f"{protocol}: {variable} is no list of numbers ({error}); unpack it again"
-        ) from error
-
-
-def _people_of_pairs(archive: Path, variable: str) -> list[int]:
-    """How many people each pair of cameras has in the archive."""
-    with _open(archive) as opened:
-        try:
-            return [opened[pair].shape[1] for pair in opened[variable][0]]
-        except (KeyError, IndexError, ValueError, AttributeError, OSError) as error:
-            raise DatasetProblem(
-                f"{archive}: has no pairs of cameras under {variable} ({error}); unpack it again"
-            ) from error
-
-
 def _crop_of_archive(
     archive: Path, variable: str, pair: int, person: int, shot: int
 ) -> NDArray[np.uint8]:
     """A crop within `cuhk-03.mat`, `(h, w, 3)` uint8 RGB; pair, person and shot count from 0."""
     # Opened for every crop: an open HDF5 file cannot be handed to another process.
-    with _open(archive) as opened:
+    with _open_archive(archive) as opened:
         try:
             people = opened[opened[variable][0, pair]]
             # MATLAB stores columns first, so HDF5 shows (3, width, height).
@@ -176,56 +184,37 @@ def _crop_of_archive(
     return np.ascontiguousarray(stored)
 
 
-def _open(archive: Path) -> Any:
+def _open_archive(archive: Path) -> Any:
     # Imported here, since no other reader needs it.
     from h5py import File
 
-    try:
+    with _damage_named(archive, "cannot be read as HDF5"):
         return File(archive, "r")
-    except OSError as error:
-        raise DatasetProblem(
-            f"{archive}: cannot be read as HDF5 ({error}); unpack it again"
-        ) from error
-
-
-CUHK03NP = DatasetKind(
-    name="cuhk03np",
-    path="the folder that holds labeled and detected, or cuhk03_release",
-    terms=CUHK_TERMS,
-    obtain=(f"{CUHK_PAGE}; the protocol is in https://github.com/zhunzhong07/person-re-ranking"),
-    layout=CUHK03_LAYOUT,
-    read=_read_cuhk03,
-    looks_like=_looks_like_cuhk03,
-    options={"boxes": ("labelled", "detected")},
-    published=(
-        PublishedCount("train", 7_368, 767, "labelled boxes"),
-        PublishedCount("query", 1_400, 700),
-        PublishedCount("gallery", 5_328, 700, "labelled boxes"),
-        PublishedCount("train", 7_365, 767, "detected boxes"),
-        PublishedCount("gallery", 5_332, 700, "detected boxes"),
-    ),
-)
 
 
 # CUHK-SYSU, a person-search set: whole scenes with boxes, or crops cut from them.
 
 PERSONS = Path("annotation", "Person.mat")
-TRAINING = Path("annotation", "test", "train_test", "Train.mat")
-QUERIES = Path("annotation", "test", "train_test", "TestG50.mat")
+SPLITS = Path("annotation", "test", "train_test")
 SCENES = Path("Image", "SSM")
-FROM_SCENES = "cut from the scenes by annotation/Person.mat"
+SYSU_LAYOUT = Layout(
+    re.compile(r"p(?P<person>\d+)_(?:n\d+_)?s(?P<scene>\d+)(?:_\w+)?\.(?:jpg|png)", re.IGNORECASE),
+    "like p11422_s16929_1.jpg or p00001_n01_s00001_hard0.png (person, scene)",
+    within=("dataset", "cropped_images", "cropped_image"),
+    label=lambda of: (_numbered(f"p{of['person']}"), _numbered(f"s{of['scene']}")),
+)
 
 Box = tuple[int, ...]
 """Left, top, width, height: the first pixel is 1, and a crop runs to left + width and top + height,
 both included."""
 
 
-def _looks_like_cuhksysu(folder: Path) -> bool:
+def looks_like_cuhksysu(folder: Path) -> bool:
     """Whether the folder holds the annotation, or crops named after person and scene."""
     return (descend(folder, "dataset") / PERSONS).is_file() or SYSU_LAYOUT.fits(folder)
 
 
-def _read_cuhksysu(kind: DatasetKind, path: Path, crops: str = "") -> Dataset:
+def read_cuhksysu(kind: DatasetKind, path: Path, crops: str = "") -> Dataset:
     """Reads the 11,934 annotated people, every scene as a camera of its own.
 
     From the archive as published, the boxes of `annotation/Person.mat` are cut from the scenes in
@@ -240,15 +229,16 @@ def _read_cuhksysu(kind: DatasetKind, path: Path, crops: str = "") -> Dataset:
     """
     folder = descend(path, "dataset")
     cut = crops == "cut" or (not crops and not (folder / PERSONS).is_file())
-    boxes = [] if cut and not (folder / TRAINING).is_file() else _boxes(folder)
-    split_of = _sysu_splits(folder, boxes) if (folder / TRAINING).is_file() else {}
-    if not cut:
-        records = list(_crops_of_scenes(kind.name, folder, boxes))
-        version = FROM_SCENES
-    else:
+    splits = (folder / SPLITS / "Train.mat").is_file()
+    boxes = _boxes(folder) if splits or not cut else []
+    split_of = _splits(folder, boxes) if splits else {}
+    if cut:
         records = SYSU_LAYOUT.records(path, kind.name)
         version = f"ready crops, {descend(path, *SYSU_LAYOUT.within).name}"
-    if split_of:
+    else:
+        records = list(_crops_of_scenes(kind.name, folder, boxes))
+        version = f"cut from the scenes by {PERSONS}"
+    if splits:
         # A person that no annotation knows cannot be one of the training split.
         records = [
             replace(record, split=split_of.get((record.identity, record.camera), "gallery"))
@@ -260,40 +250,35 @@ def _read_cuhksysu(kind: DatasetKind, path: Path, crops: str = "") -> Dataset:
 
 def _boxes(folder: Path) -> list[tuple[str, str, Box]]:
     """Every annotated box: person, file of the scene, and where in it."""
-    file = folder / PERSONS
-    persons = read_mat(file, "Person")
-    try:
+    persons = _read_mat(folder / PERSONS, "Person")
+    with _damage_named(folder / PERSONS, "lists no people with boxes"):
         return [
-            (str(person.idname), str(scene.imname), tuple(int(side) for side in scene.idlocate))
+            (str(person.idname), *_place(scene))
             for person in np.atleast_1d(persons)
             for scene in np.atleast_1d(person.scene)
         ]
-    except (AttributeError, TypeError, ValueError) as error:
-        raise DatasetProblem(
-            f"{file}: lists no people with boxes ({error}); unpack it again"
-        ) from error
 
 
-def _sysu_splits(folder: Path, boxes: list[tuple[str, str, Box]]) -> dict[tuple[str, str], str]:
+def _splits(folder: Path, boxes: list[tuple[str, str, Box]]) -> dict[tuple[str, str], str]:
     """The authors' own split of each identity in each scene."""
-    training, queries = read_mat(folder / TRAINING, "Train"), read_mat(folder / QUERIES, "TestG50")
-    try:
+    files = ("Train", "TestG50")
+    training, queries = (_read_mat(folder / SPLITS / f"{name}.mat", name) for name in files)
+    with _damage_named(
+        folder / SPLITS, "Train.mat or TestG50.mat lists no people", "unpack both again"
+    ):
         trained = {str(person.idname) for person in np.atleast_1d(training)}
-        searched = {
-            (str(test.Query.imname), tuple(int(side) for side in test.Query.idlocate))
-            for test in np.atleast_1d(queries)
-        }
-    except (AttributeError, TypeError, ValueError) as error:
-        raise DatasetProblem(
-            f"{folder / TRAINING.parent}: Train.mat or TestG50.mat lists no people ({error}); "
-            "unpack both again"
-        ) from error
+        searched = {_place(test.Query) for test in np.atleast_1d(queries)}
     splits = {}
     for person, scene, box in boxes:
         tested = "query" if (scene, box) in searched else "gallery"
         crop = _numbered(person), _numbered(Path(scene).stem)
         splits[crop] = "train" if person in trained else tested
     return splits
+
+
+def _place(box: Any) -> tuple[str, Box]:
+    """The scene's file and where in it, as a struct of the annotation states both."""
+    return str(box.imname), tuple(int(side) for side in box.idlocate)
 
 
 def _crops_of_scenes(
@@ -334,36 +319,6 @@ def _cut(scene: Path, box: Box) -> NDArray[np.uint8]:
     return crop
 
 
-def _label_of_sysu(parts: Parts) -> tuple[str, str]:
-    """Person and scene of a ready crop, named as those that are cut from the scenes."""
-    return _numbered(f"p{parts['person']}"), _numbered(f"s{parts['scene']}")
-
-
 def _numbered(name: str) -> str:
     """`p00012`, however many zeros the source has: an identity is the same in either layout."""
     return f"{name[0]}{name[1:].lstrip('0').zfill(5)}"
-
-
-SYSU_LAYOUT = Layout(
-    re.compile(r"p(?P<person>\d+)_(?:n\d+_)?s(?P<scene>\d+)(?:_\w+)?\.(?:jpg|png)", re.IGNORECASE),
-    "like p11422_s16929_1.jpg or p00001_n01_s00001_hard0.png (person, scene)",
-    within=("dataset", "cropped_images", "cropped_image"),
-    label=_label_of_sysu,
-)
-
-CUHKSYSU = DatasetKind(
-    name="cuhksysu",
-    path="the folder that holds annotation and Image, or one of ready crops",
-    terms="Academic research only, given on request; not to be redistributed.",
-    obtain="http://www.ee.cuhk.edu.hk/~xgwang/PS/dataset.html, on request",
-    layout=SYSU_LAYOUT,
-    read=_read_cuhksysu,
-    looks_like=_looks_like_cuhksysu,
-    options={"crops": ("scenes", "cut")},
-    stands_for_camera="every scene counts as a camera",
-    published=(
-        PublishedCount(None, 34_574, 11_934),
-        PublishedCount("train", None, 5_532),
-        PublishedCount("query", 2_900, 2_900),
-    ),
-)

@@ -5,15 +5,14 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from training.datasets.record import CropRecord, Dataset, DatasetProblem, crop_in_file
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff"})
-ARCHIVE_FOLDERS = frozenset({"__macosx", "@eadir"})
-"""Folders that archivers and network drives add, lower case; no person and no crop is in them."""
 
 Parts = Mapping[str, str]
 """What the names of a file and its folder state, such as `identity`, `camera` and `split`."""
@@ -62,33 +61,35 @@ class Layout:
         found = []
         for folder, stated in self.folders.items():
             for file in image_files(root / folder):
-                parts = {**stated, **self._parts(file)}
+                match = self._match(file)
+                if match is None:
+                    raise DatasetProblem(
+                        f"{file}: the name is not {self.form}; rename or remove the file"
+                    )
+                named = {name: part for name, part in match.groupdict().items() if part is not None}
+                parts = {**stated, **named}
                 identity, camera = self.label(parts)
                 split = parts.get("split")
                 if split in (None, "gallery") or identity not in not_people:
                     found.append(crop_in_file(file, dataset, identity, camera, split))
         return found
 
-    def _parts(self, file: Path) -> Parts:
-        match = self.file_name.fullmatch(_with_one_suffix(file))
-        if match is None:
-            raise DatasetProblem(f"{file}: the name is not {self.form}; rename or remove the file")
-        return {name: part for name, part in match.groupdict().items() if part is not None}
-
     def fits(self, path: Path) -> bool:
         """Whether the first image of some folder is named so."""
         root = descend(path, *self.within)
-        return any(self._fits_first_of(root / folder) for folder in self.folders)
+        for folder in self.folders:
+            with suppress(DatasetProblem):
+                if self._match(image_files(root / folder)[0]):
+                    return True
+        return False
 
-    def _fits_first_of(self, folder: Path) -> bool:
-        try:
-            return self.file_name.fullmatch(_with_one_suffix(image_files(folder)[0])) is not None
-        except DatasetProblem:
-            return False
+    def _match(self, file: Path) -> re.Match[str] | None:
+        # Market-1501 as published has 24 files like `1488_c1s6_023021_00.jpg.jpg`.
+        repeated = Path(file.stem).suffix.lower() == file.suffix.lower()
+        return self.file_name.fullmatch(file.stem if repeated else file.name)
 
 
-@dataclass(frozen=True)
-class PublishedCount:
+class PublishedCount(NamedTuple):
     """What the authors published about one split.
 
     Attributes:
@@ -127,19 +128,12 @@ class RandomSplits:
     def eligible_identities(
         self, records: Iterable[CropRecord], not_people: frozenset[str] = frozenset()
     ) -> list[str]:
-        """The people that a split draws from, sorted: those with a crop on either side.
-
-        Args:
-            records: the crops of the set.
-            not_people: identities that label no person.
-        """
+        """The people that a split draws from, sorted: those with a crop on either side."""
         sides: dict[str, set[object]] = defaultdict(set)
         for number, record in enumerate(records):
             side = {"splits": record.split, "cameras": record.camera, "crops": number}[self.sides]
             sides[record.identity].add(side)
-        return sorted(
-            name for name, own in sides.items() if len(own) > 1 and name not in not_people
-        )
+        return sorted(name for name in sides.keys() - not_people if len(sides[name]) > 1)
 
 
 def read_layout(kind: DatasetKind, path: Path) -> Dataset:
@@ -207,19 +201,6 @@ def descend(folder: Path, *names: str) -> Path:
     return folder
 
 
-def sub_folders(folder: Path) -> list[Path]:
-    """Every folder directly in `folder`, sorted by name, without hidden and archivers' folders.
-
-    Raises:
-        DatasetProblem: as `listed`.
-    """
-    return [
-        place
-        for place in listed(folder)
-        if place.is_dir() and place.name.lower() not in ARCHIVE_FOLDERS
-    ]
-
-
 def image_files(folder: Path) -> list[Path]:
     """Every image file directly in `folder`, sorted by name.
 
@@ -253,9 +234,3 @@ def listed(folder: Path) -> list[Path]:
         raise DatasetProblem(
             f"{folder}: cannot be read ({error.strerror}); make it readable"
         ) from error
-
-
-def _with_one_suffix(file: Path) -> str:
-    """The name; Market-1501 as published has 24 files like `1488_c1s6_023021_00.jpg.jpg`."""
-    repeated = Path(file.stem).suffix.lower() == file.suffix.lower()
-    return file.stem if repeated else file.name

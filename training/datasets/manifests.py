@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from model.crops.manifest import ManifestProblem, read_manifest
-from training.datasets.kind import DatasetKind, image_files, sub_folders
+from training.datasets.kind import DatasetKind, image_files, listed
 from training.datasets.record import CropRecord, Dataset, DatasetProblem, crop_in_file
 
 TERMS_FILE = "TERMS.txt"
+ARCHIVE_FOLDERS = frozenset({"__macosx", "@eadir"})
+"""Folders that archivers and network drives add, lower case; no person is in them."""
 
 
 def _read_manifest(kind: DatasetKind, path: Path) -> Dataset:
@@ -54,18 +56,18 @@ def _read_people(kind: DatasetKind, folder: Path) -> Dataset:
     Raises:
         DatasetProblem: for a folder without sub-folders, or a sub-folder without an image.
     """
-    people = sub_folders(folder)
-    if not people:
+    name = folder.resolve().name
+    records = tuple(
+        crop_in_file(file, name, person.name, f"shot{number}")
+        for person in listed(folder)
+        if person.is_dir() and person.name.lower() not in ARCHIVE_FOLDERS
+        for number, file in enumerate(image_files(person), start=1)
+    )
+    if not records:
         raise DatasetProblem(
             f"{folder}: has no sub-folder; put the images of each person into a sub-folder named "
             "after the person, or write a manifest"
         )
-    name = folder.resolve().name
-    records = tuple(
-        crop_in_file(file, name, person.name, f"shot{number}")
-        for person in people
-        for number, file in enumerate(image_files(person), start=1)
-    )
     return Dataset(name, "", _stated_terms(folder, kind.terms), records)
 
 
@@ -82,18 +84,18 @@ def _stated_terms(folder: Path, unstated: str) -> str:
 
 
 MANIFEST = DatasetKind(
-    name="manifest",
-    path="a CSV file, or a folder with a manifest.csv",
-    terms="Unknown: stated by the owner of the manifest.",
-    obtain="your own crops",
+    "manifest",
+    "a CSV file, or a folder with a manifest.csv",
+    "Unknown: stated by the owner of the manifest.",
+    "your own crops",
     read=_read_manifest,
     looks_like=_looks_like_manifest,
 )
 PEOPLE_FOLDER = DatasetKind(
-    name="folder",
-    path="a folder with one sub-folder of images per person",
-    terms="Unknown: stated by the owner of the folder.",
-    obtain="your own crops",
+    "folder",
+    "a folder with one sub-folder of images per person",
+    "Unknown: stated by the owner of the folder.",
+    "your own crops",
     # Any folder of folders fits, so none is suggested: it has no `looks_like`.
     read=_read_people,
     stands_for_camera="every image of a person counts as one of another camera",

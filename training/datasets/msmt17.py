@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from training.datasets.kind import DatasetKind, PublishedCount, descend
+from training.datasets.kind import DatasetKind, descend
 from training.datasets.record import CropRecord, Dataset, DatasetProblem, crop_in_file
 
 FILE_NAME = re.compile(r"\d{4}_\d+_(?P<camera>\d{2})_\w+\.jpg")
@@ -15,7 +15,19 @@ VERSIONS = {"V1": ("train", "test"), "V2": ("mask_train_v2", "mask_test_v2")}
 DROPPED = " without its validation list"
 
 
-def _read(kind: DatasetKind, path: Path, validation: str = "train") -> Dataset:
+def _folder_of_lists(folder: Path) -> Path:
+    return descend(folder, *(f"MSMT17_{version}" for version in VERSIONS))
+
+
+def looks_like_msmt17(path: Path) -> bool:
+    """Whether the folder, or the one in it, holds the lists and the crops of either version."""
+    folder = _folder_of_lists(path)
+    return (folder / "list_train.txt").is_file() and any(
+        (folder / train).is_dir() for train, _ in VERSIONS.values()
+    )
+
+
+def read_msmt17(kind: DatasetKind, path: Path, validation: str = "train") -> Dataset:
     """Reads MSMT17 from the folder that holds its lists, or from the one above it.
 
     Training and test people are both numbered from 0000, so an identity is `train-0000` or
@@ -35,27 +47,17 @@ def _read(kind: DatasetKind, path: Path, validation: str = "train") -> Dataset:
             "folder that holds list_train.txt"
         )
     train, test = (folder / name for name in VERSIONS[version])
-    lists = {"list_train.txt": (train, "train"), "list_val.txt": (train, "train")}
+    lists = [("train", train, "train"), ("val", train, "train")]
     if validation == "drop":
-        del lists["list_val.txt"]
-        version += DROPPED
-    lists |= {"list_query.txt": (test, "query"), "list_gallery.txt": (test, "gallery")}
-    records = [
-        record
-        for name, (images, split) in lists.items()
-        for record in _read_list(kind.name, folder / name, images, split)
-    ]
-    return kind.dataset(records, version)
-
-
-def _folder_of_lists(folder: Path) -> Path:
-    return descend(folder, *(f"MSMT17_{version}" for version in VERSIONS))
-
-
-def _looks_like(path: Path) -> bool:
-    folder = _folder_of_lists(path)
-    return (folder / "list_train.txt").is_file() and any(
-        (folder / train).is_dir() for train, _ in VERSIONS.values()
+        lists, version = lists[:1], version + DROPPED
+    lists += [("query", test, "query"), ("gallery", test, "gallery")]
+    return kind.dataset(
+        (
+            record
+            for name, images, split in lists
+            for record in _read_list(kind.name, folder / f"list_{name}.txt", images, split)
+        ),
+        version,
     )
 
 
@@ -66,36 +68,20 @@ def _read_list(dataset: str, file: Path, images: Path, split: str) -> Iterator[C
         raise DatasetProblem(
             f"{file}: cannot be read ({error}); unpack it beside {images.name}"
         ) from error
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
+    part = "train" if split == "train" else "test"
+    for number, line in enumerate(map(str.strip, lines), start=1):
+        if not line:
             continue
-        where = f"{file}, line {number}"
-        name, _, identity = line.strip().rpartition(" ")
+        name, _, identity = line.rpartition(" ")
         match = FILE_NAME.fullmatch(name.rpartition("/")[2])
         if match is None or not identity.isdecimal():
             raise DatasetProblem(
-                f"{where}: {line.strip()!r} is not a file {FILE_FORM}, a space and an identity; "
-                "unpack the list again"
+                f"{file}, line {number}: {line!r} is not a file {FILE_FORM}, a space and an "
+                "identity; unpack the list again"
             )
         crop = images / name
         if not crop.is_file():
-            raise DatasetProblem(f"{crop}: no such file, yet {where} lists it; unpack it again")
-        part = "train" if split == "train" else "test"
+            raise DatasetProblem(
+                f"{crop}: no such file, yet {file}, line {number} lists it; unpack it again"
+            )
         yield crop_in_file(crop, dataset, f"{part}-{int(identity):04d}", match["camera"], split)
-
-
-MSMT17 = DatasetKind(
-    name="msmt17",
-    path="the folder that holds list_train.txt, or the one above it",
-    terms="Research only, under the agreement its authors have signed; not to be redistributed.",
-    obtain="https://www.pkuvmc.com/dataset.html, after signing its agreement",
-    read=_read,
-    looks_like=_looks_like,
-    options={"validation": ("train", "drop")},
-    published=(
-        *(PublishedCount("train", 32_621, 1_041, version) for version in VERSIONS),
-        *(PublishedCount("train", 30_248, 1_041, version + DROPPED) for version in VERSIONS),
-        PublishedCount("query", 11_659, 3_060),
-        PublishedCount("gallery", 82_161, 3_060),
-    ),
-)
