@@ -113,9 +113,13 @@ def _over_cosine(tests: Sequence[Path], ranking: str) -> dict[str, list[float]]:
     return {
         name: ends(
             people_and_seeds_interval(
-                np.stack([own[ranking, key] - own["cosine", key] for _, _, own in found]),
-                None,
-                found[0][1],
+                [
+                    (
+                        np.stack([own[ranking, key] - own["cosine", key] for _, _, own in found]),
+                        None,
+                        found[0][1],
+                    )
+                ]
             ).model_dump()
         )
         for name, key in METRICS.items()
