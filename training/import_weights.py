@@ -36,18 +36,16 @@ def import_weights(
     *,
     documented_data: Sequence[str] = (),
     terms: str = "",
-    calibration_data: Sequence[str] = (),
     reference: Path | None = None,
     command: str = "",
 ) -> Description:
-    """Writes an artefact without M-Net from published weights.
+    """Writes an artefact without M-Net from published weights, calibrated on drawn people.
 
     Args:
         file: a torchreid state dict, an OpenVINO IR's `.xml`, or an `.onnx`, of an OSNet.
         out: the artefact.
         documented_data: the data sets that the publisher names as those of the training.
         terms: under what terms the weights may be used.
-        calibration_data: `KIND:PATH` of people to calibrate on; drawn people where none is named.
         reference: an `.xml` or `.onnx` of the same weights, which a state dict is compared with.
         command: the command line, stored.
 
@@ -60,22 +58,11 @@ def import_weights(
             features that differ from the reference's.
     """
     embedder, preprocessing = read_embedder(file)
-    metrics = {}
-    runs = file if file.suffix in SUFFIXES else reference
-    if runs is not None:
-        metrics["parity"] = compare(embedder, preprocessing, runs)
-        least = metrics["parity"]["least_cosine"]
-        if least < LEAST_COSINE:
-            raise InputProblem(
-                f"{file}: the imported embedder differs from {runs} (least cosine {least:.4f}, "
-                f"needed {LEAST_COSINE}); nothing was written"
-            )
-    datasets = read_datasets(list(calibration_data) or [CALIBRATION])
-    scores = [
-        computed_scores(None, embed_search(embedder, preprocessing, search), search.labels())
-        for search in map(whole_set, datasets)
-    ]
-    people = "identities of " + ", ".join(dataset.name for dataset in datasets)
+    graph = file if file.suffix in SUFFIXES else reference
+    metrics = {} if graph is None else {"parity": compare(embedder, preprocessing, graph)}
+    (people,) = read_datasets([CALIBRATION])
+    search = whole_set(people)
+    scores = computed_scores(None, embed_search(embedder, preprocessing, search), search.labels())
     source = WeightSource(
         role="initial weights",
         name=file.name,
@@ -99,7 +86,7 @@ def import_weights(
         embedder=embedder.config,
         metric_network=None,
         preprocessing=preprocessing,
-        calibration=calibrate_searches(scores, people),
+        calibration=calibrate_searches([scores], f"identities of {people.name}"),
         provenance=provenance,
         best="cosine",
     )
@@ -115,20 +102,17 @@ def read_embedder(file: Path) -> tuple[Embedder, Preprocessing]:
     if file.suffix in SUFFIXES:
         return read_graph(file)
     name, tensors = torchreid_tensors(read_state_dict(file), str(file))
-    head = {key for key in tensors if key.startswith("head.")}
-    if "head.0.weight" not in head:
+    if "head.0.weight" not in tensors:
         raise InputProblem(
             f"{file}: has no fc layer, which makes the features; name weights trained for person "
             "re-identification, or train with initial_weights set to this file"
         )
-    embedder = Embedder(
-        EmbedderConfig(
-            backbone=name,
-            pooling="average",
-            head=HeadConfig(layers="fc-bn-relu", dimension=len(tensors["head.0.weight"])),
-        )
-    )
-    own = {key if key in head else f"backbone.{key}": value for key, value in tensors.items()}
+    head = HeadConfig(layers="fc-bn-relu", dimension=len(tensors["head.0.weight"]))
+    embedder = Embedder(EmbedderConfig(backbone=name, pooling="average", head=head))
+    own = {
+        key if key.startswith("head.") else f"backbone.{key}": value
+        for key, value in tensors.items()
+    }
     load_tensors(embedder, own, str(file))
     return embedder.eval(), Preprocessing()
 
@@ -139,18 +123,24 @@ def compare(embedder: Embedder, preprocessing: Preprocessing, reference: Path) -
     Returns:
         The `reference`'s name, the number of `crops`, the `least_cosine` of both features of a
         crop, and the `largest_difference` of any entry, relative to the largest entry.
+
+    Raises:
+        InputProblem: where the features differ.
     """
-    records = [record for dataset in read_datasets([PROBE]) for record in dataset.records]
-    theirs = Peer(reference).embed(records)
-    ours = embed_records(embedder, preprocessing, records)
-    if theirs.shape != ours.shape:
+    (probe,) = read_datasets([PROBE])
+    theirs = Peer(reference).embed(probe.records)
+    ours = embed_records(embedder, preprocessing, probe.records)
+    same = theirs.shape == ours.shape
+    cosine = float((unit_length(ours) * unit_length(theirs)).sum(axis=1).min()) if same else 0.0
+    if not cosine >= LEAST_COSINE:
         raise InputProblem(
-            f"{reference}: gives features of {theirs.shape[1]} numbers, the imported embedder of "
-            f"{ours.shape[1]}; name the graph of the same weights"
+            f"{reference}: has other features than the imported embedder (least cosine "
+            f"{cosine:.4f}, needed {LEAST_COSINE}); nothing was written, name a graph of the same "
+            "weights"
         )
     return {
         "reference": reference.name,
-        "crops": len(records),
-        "least_cosine": float((unit_length(ours) * unit_length(theirs)).sum(axis=1).min()),
+        "crops": len(probe.records),
+        "least_cosine": cosine,
         "largest_difference": float(np.abs(ours - theirs).max() / np.abs(theirs).max()),
     }

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from model.embedder import Embedder, EmbedderConfig
 from model.openvino_graph import converted
-from model.osnet import WIDTHS
+from model.osnet import osnet_forms
 from model.preprocessing import Preprocessing
 from model.problems import InputProblem
 from training.backbone_weights import load_tensors
@@ -58,28 +58,18 @@ def read_graph(file: Path) -> tuple[Embedder, Preprocessing]:
         InputProblem: for a file that OpenVINO cannot read, or whose graph is not an OSNet's; it
             names the layer.
     """
-    layers = _file_layers(file)
-    first = next(k for k, layer in enumerate(layers) if layer.kind not in AFFINE)
-    preprocessing = _preprocessing(layers[:first])
-    body, head = _folded_head(file, layers[first:])
-    embedder = Embedder(_config(file, body, head))
-    load_tensors(embedder, _tensors(file, body + head, embedder), str(file))
-    return embedder.eval(), preprocessing
-
-
-def _file_layers(file: Path) -> list[Layer]:
     model = read_model(file)
     from openvino.passes import ConstantFolding, Manager
 
-    if len(model.inputs) != 1 or len(model.outputs) != 1:
-        raise InputProblem(
-            f"{file}: has {len(model.inputs)} inputs and {len(model.outputs)} outputs; an embedder "
-            "has one of each"
-        )
     folding = Manager()
     folding.register_pass(ConstantFolding())
     folding.run_passes(model)
-    return _layers(model)
+    layers = _layers(model)
+    first = next(k for k, layer in enumerate(layers) if layer.kind not in AFFINE)
+    body, head = _folded_head(file, layers[first:])
+    embedder = Embedder(_config(file, body, head))
+    load_tensors(embedder, _tensors(file, body + head, embedder), str(file))
+    return embedder.eval(), _preprocessing(layers[:first])
 
 
 def _layers(model: Any) -> list[Layer]:
@@ -101,18 +91,18 @@ def _layers(model: Any) -> list[Layer]:
             factor = gamma / np.sqrt(variance + node.get_attributes()["epsilon"])
             steps = {"Subtract": mean, "Multiply": factor, "Add": beta}
             found += [Layer(name, step, (values,)) for step, values in steps.items()]
-        elif kind == "MatMul" and not node.get_attributes().get("transpose_b"):
-            found.append(Layer(name, kind, tuple(values.T for values in weights)))
-        else:
-            found.append(Layer(name, kind, tuple(weights)))
+            continue
+        if kind == "MatMul" and not node.get_attributes().get("transpose_b"):
+            weights = [values.T for values in weights]
+        found.append(Layer(name, kind, tuple(weights)))
     return found
 
 
 def _preprocessing(layers: list[Layer]) -> Preprocessing:
     """What a graph does to a crop before its first layer of an OSNet."""
-    scale, shift = _affine(layers)
-    if np.all(scale == 1) and np.all(shift == 0):
+    if not layers:
         return Preprocessing()
+    scale, shift = _affine(layers)
     # x·scale + shift = (x − mean) / std
     mean, std = (
         tuple(float(value) / 255.0 for value in np.broadcast_to(values, 3))
@@ -165,24 +155,28 @@ def _folded_head(file: Path, layers: list[Layer]) -> tuple[list[Layer], list[Lay
 
 def _config(file: Path, body: list[Layer], head: list[Layer]) -> EmbedderConfig:
     """The form of OSNet that a few layers show; all of them are compared later."""
-    stem = next((layer for layer in body if layer.kind == "Convolution" and layer.weights), None)
-    channels = 0 if stem is None else len(stem.weights[0])
-    widths = {int(64 * width): suffix for suffix, width in WIDTHS.items()}
-    if stem is None or channels not in widths:
+    kernels = [layer.weights[0] for layer in body if layer.kind == "Convolution" and layer.weights]
+    shown = len(kernels[0]) if kernels else 0, body[0].kind == "MVN"
+    forms = {
+        (form.channels[0], form.input_instance): name
+        for name, form in osnet_forms().items()
+        if form.folded
+    }
+    if shown not in forms:
         raise InputProblem(
-            f"{file}: its first convolution has {channels} channels, an OSNet's one of "
-            f"{', '.join(map(str, widths))}; only OSNets can be imported from a graph"
+            f"{file}: its first convolution has {shown[0]} channels, which no OSNet has; only "
+            "OSNets can be imported from a graph"
         )
-    form = "context_" if body[0].kind == "MVN" else ""
     pooling: dict[str, Any] = {"pooling": "average"}
     last = next(layer for layer in reversed(body) if layer.kind.endswith("Convolution"))
     if last.kind == "GroupConvolution" and last.weights:
         pooling = {"pooling": "depthwise", "map_size": last.weights[0].shape[-2:]}
     layers = "fc-prelu" if head[2].kind == "PRelu" else "fc-relu"
+    dimension = len(head[0].weights[0])
     return EmbedderConfig.model_validate(
         {
-            "backbone": f"osnet_{form}{widths[channels]}_folded",
-            "head": {"layers": layers, "dimension": len(head[0].weights[0])},
+            "backbone": forms[shown],
+            "head": {"layers": layers, "dimension": dimension},
             **pooling,
         }
     )

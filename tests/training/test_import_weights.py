@@ -30,7 +30,6 @@ FORMS = {
         "head": HeadConfig(layers="fc-prelu", dimension=24),
     },
 }
-PEOPLE = "synthetic:3,identities=6,domains=1,cameras=2,crops=2"
 
 
 def random_embedder(backbone: str) -> Embedder:
@@ -92,7 +91,6 @@ def test_an_imported_artefact_scores_by_cosine_and_states_its_origin(tmp_path: P
         tmp_path / "out.safetensors",
         documented_data=("MSMT17",),
         terms="Apache License 2.0",
-        calibration_data=[PEOPLE],
     )
     artefact = load_artefact(tmp_path / "out.safetensors")
     assert artefact.metric_network is None
@@ -111,7 +109,7 @@ def test_weights_that_are_not_there_are_named_with_what_can_be_imported(
 ) -> None:
     absent = re.escape(f"{tmp_path / name}: no such file; name a torchreid state dict, an OpenVINO")
     with pytest.raises(InputProblem, match=absent):
-        import_weights(tmp_path / name, tmp_path / "out.safetensors", calibration_data=[PEOPLE])
+        import_weights(tmp_path / name, tmp_path / "out.safetensors")
 
 
 def test_a_graph_needs_openvino(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,7 +177,6 @@ def test_weights_that_differ_from_their_reference_are_not_written(tmp_path: Path
         import_weights(
             tmp_path / "other.pth",
             tmp_path / "out.safetensors",
-            calibration_data=[PEOPLE],
             reference=tmp_path / "one.xml",
         )
     assert not (tmp_path / "out.safetensors").exists()

@@ -10,52 +10,24 @@ from rich.console import Console
 
 from model.problems import InputProblem
 
-Weights = Annotated[
-    Path,
-    typer.Argument(
-        metavar="FILE",
-        help="An OSNet: torchreid state dict (.pth), OpenVINO IR (.xml) or ONNX (.onnx).",
-    ),
-]
-TrainedOn = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="NAME",
-        help="A data set that the publisher of the weights names, such as MSMT17; repeatable.",
-        show_default=False,
-    ),
-]
-CalibrationData = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="SPEC",
-        help="KIND:PATH of people to calibrate on, repeatable; drawn people without it.",
-        show_default=False,
-    ),
-]
-Reference = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="FILE",
-        help="An .xml or .onnx of the same weights, to compare a state dict with.",
-        show_default=False,
-    ),
-]
+FILE = "An OSNet: torchreid state dict (.pth), OpenVINO IR (.xml) or ONNX (.onnx)."
+TRAINED_ON = "A data set that the publisher of the weights names, such as MSMT17; repeatable."
+REFERENCE = "An .xml or .onnx of the same weights, to compare a state dict with."
 
 
 def import_weights(
-    file: Weights,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help=FILE)],
     out: Annotated[Path, typer.Option(metavar="ARTEFACT", help="Where to write.")],
-    trained_on: TrainedOn = None,
+    trained_on: Annotated[list[str] | None, typer.Option(metavar="NAME", help=TRAINED_ON)] = None,
     terms: Annotated[
         str, typer.Option(help="The weights' terms, such as 'Apache License 2.0'.")
     ] = "",
-    data: CalibrationData = None,
-    reference: Reference = None,
+    reference: Annotated[Path | None, typer.Option(metavar="FILE", help=REFERENCE)] = None,
 ) -> None:
     """Makes an artefact of published OSNet weights, without M-Net.
 
-    It ranks by cosine; gmn train with initial_weights=ARTEFACT adds M-Net.
+    It ranks by cosine; gmn train with initial_weights=ARTEFACT adds M-Net, and gmn calibrate
+    replaces its calibration, which is of drawn people.
 
     Example: gmn import-weights osnet_x0_25_msmt17.pth --trained-on MSMT17 --out osnet.safetensors
     """
@@ -69,14 +41,11 @@ def import_weights(
         out,
         documented_data=trained_on or (),
         terms=terms,
-        calibration_data=data or (),
         reference=reference,
         command=command_line(),
     )
     config, size = description.embedder, description.preprocessing
-    compared = (
-        "not compared with another runtime: a state dict holds no graph; name one with --reference"
-    )
+    compared = "not compared: a state dict holds no graph; name one with --reference"
     if parity := description.provenance.metrics.get("parity"):
         compared = (
             f"features of {parity['crops']} drawn crops against {parity['reference']}: cosine at "
@@ -85,8 +54,7 @@ def import_weights(
         )
     Console().print(
         f"{out}: {config.backbone}, {config.dimension} numbers a crop of "
-        f"{size.height}×{size.width}\n{compared}\n"
-        f"calibrated on {description.calibration.data}; gmn calibrate fits it to other people",
+        f"{size.height}×{size.width}\n{compared}",
         markup=False,
         highlight=False,
         soft_wrap=True,
