@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from model.artefact import resolve_artefact
 from model.problems import InputProblem
@@ -28,8 +28,6 @@ DAMAGES = (
     *(pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError),
     *(zipfile.BadZipFile, AttributeError, TypeError),
 )
-# The names are those of the parts of a run that change from step to step.
-State = dict[str, Any]
 
 
 class Stateful(Protocol):
@@ -56,50 +54,37 @@ class Position:
     done: int = 0
 
 
-@dataclass(frozen=True)
-class RunIdentity:
+class RunIdentity(BaseModel):
     """What a resumed run must have in common with its checkpoint.
 
     Attributes:
         recipe: of which only what the weights depend on counts.
         data: a digest of the training crops.
-        files: a digest of each file that the recipe names, by its setting.
+        files: a digest of each file that the recipe names, by its setting; a download's name.
     """
+
+    model_config = ConfigDict(frozen=True)
 
     recipe: Recipe
     data: str
-    files: Mapping[str, str]
-
-    @classmethod
-    def stored(cls, state: Mapping[str, Any]) -> RunIdentity:
-        """That of a checkpoint; a setting that is newer than it had its default then.
-
-        Raises:
-            ValidationError: where its recipe is of another version of the program.
-        """
-        return cls(Recipe.model_validate(state["recipe"]), state["data"], state["files"])
+    files: dict[str, str]
 
     def differs_by(self, other: RunIdentity) -> str | None:
         """Whether another run has another `recipe` or other `data`; None where it is the same."""
-        # Files are compared by content: their paths may change.
-        if (self._settings, self.files) != (other._settings, other.files):
+        if (self._settings(), self.files) != (other._settings(), other.files):
             return "recipe"
         return "data" if self.data != other.data else None
 
-    @property
     def _settings(self) -> dict[str, Any]:
         settings = self.recipe.decisive
-        del settings["distillation"]["cache"]
-        del settings["initial_weights"], settings["distillation"]["teachers"]
+        # Files are compared by content: their paths may change.
+        del settings["distillation"]["cache"], settings["distillation"]["teachers"]
+        del settings["initial_weights"]
         return settings
 
 
 def run_identity(recipe: Recipe, records: Sequence[CropRecord]) -> RunIdentity:
-    """What a run has in common with its continuation.
-
-    Args:
-        recipe: of the run.
-        records: the training crops, in order.
+    """What a run on these training crops has in common with its continuation.
 
     Raises:
         InputProblem: naming starting weights or a teacher that cannot be read.
@@ -107,41 +92,34 @@ def run_identity(recipe: Recipe, records: Sequence[CropRecord]) -> RunIdentity:
     words = {"initial_weights": recipe.initial_weights}
     for number, word in enumerate(recipe.distillation.teachers):
         words[f"distillation.teachers.{number}"] = word
-    return RunIdentity(
-        recipe,
-        _digest(records),
-        {
-            setting: word if names_no_file(word) else file_digest(resolve_artefact(word))
-            for setting, word in words.items()
-        },
-    )
+    files = {
+        setting: word if names_no_file(word) else file_digest(resolve_artefact(word))
+        for setting, word in words.items()
+    }
+    return RunIdentity(recipe=recipe, data=_digest(records), files=files)
 
 
-def names_within_sets(records: Sequence[CropRecord]) -> list[str]:
-    """What each crop is called, without the folder that all files of its data set lie in."""
+def _digest(records: Sequence[CropRecord]) -> str:
+    """Of names and labels, not of pixels, nor of the folder that a data set's files lie in."""
     places: dict[str, set[str]] = defaultdict(set)
     for record in records:
         if record.path is not None or record.load is not None:
             places[record.dataset].add(str(Path(record.source).parent))
     folders = {os.path.commonpath(list(found)) for found in places.values()} - {"", ".", os.sep}
-    names = [record.source for record in records]
     # A longer folder may lie within a shorter one.
-    for folder in sorted(folders, key=len, reverse=True):
-        names = [name.replace(folder + os.sep, "") for name in names]
-    return names
-
-
-def _digest(records: Sequence[CropRecord]) -> str:
-    """Of names and labels, not of pixels."""
+    ordered = sorted(folders, key=len, reverse=True)
     digest = hashlib.sha256()
-    for record, name in zip(records, names_within_sets(records), strict=True):
+    for record in records:
+        name = record.source
+        for folder in ordered:
+            name = name.replace(folder + os.sep, "")
         digest.update(f"{name}\0{record.identity}\0{record.camera}\n".encode())
     return digest.hexdigest()
 
 
 def save_checkpoint(
     run: Path,
-    parts: dict[str, Stateful],
+    parts: Mapping[str, Stateful],
     now: Position,
     identity: RunIdentity,
     processes: Processes,
@@ -162,7 +140,7 @@ def save_checkpoint(
     """
     state = {name: part.state_dict() for name, part in parts.items()}
     if processes.is_main:
-        _write(run, CHECKPOINT_NAME, state | asdict(now), identity)
+        _write(run / CHECKPOINT_NAME, state, now, identity)
     processes.barrier()
 
 
@@ -173,7 +151,7 @@ def save_best(
     validation: Mapping[str, Any],
     identity: RunIdentity,
 ) -> None:
-    """Replaces the run's best weights once the new ones are on disk.
+    """Replaces the run's best weights, as `save_checkpoint` does, by those of a validation.
 
     Args:
         run: the run's folder.
@@ -181,12 +159,27 @@ def save_best(
         now: where the run stands.
         validation: the figures that made these the best.
         identity: of the run.
-
-    Raises:
-        InputProblem: when they cannot be written; those that were there still are.
     """
     state = {"networks": networks.state_dict(), "validation": dict(validation)}
-    _write(run, BEST_NAME, state | asdict(now), identity)
+    _write(run / BEST_NAME, state, now, identity)
+
+
+def _write(file: Path, state: dict[str, Any], now: Position, identity: RunIdentity) -> None:
+    beside = file.with_name(f".{file.name}.tmp")
+    try:
+        with beside.open("wb") as written:
+            torch.save(
+                {**state, **asdict(now), "identity": identity.model_dump(mode="json")}, written
+            )
+            written.flush()
+            os.fsync(written.fileno())
+        if file.name == CHECKPOINT_NAME and file.exists():
+            file.replace(file.with_name(PREVIOUS_NAME))
+        beside.replace(file)
+    except (OSError, RuntimeError) as error:
+        raise InputProblem(
+            f"{file}: cannot be written ({error}); make room, then continue with --resume"
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -194,7 +187,6 @@ class SavedWeights:
     """The weights in a checkpoint or in `best.pt`, averaged ones where the recipe averages.
 
     Attributes:
-        path: the file.
         networks: tensors by the names of `TrainedNetworks`.
         done: steps that were done.
         identity: of the run that they are of.
@@ -222,46 +214,19 @@ def read_weights(path: Path) -> SavedWeights:
         raise InputProblem(f"{path}: no such checkpoint; name best, last or a file of the run")
     try:
         state = _read(path)
-        return SavedWeights(
-            path,
-            artefact_weights(state),
-            state["done"],
-            RunIdentity.stored(state["identity"]),
-            state.get("validation", {}),
-        )
-    except (*DAMAGES, ValidationError) as error:
+        identity = RunIdentity.model_validate(state["identity"])
+        weights = artefact_weights(state)
+        return SavedWeights(path, weights, state["done"], identity, state.get("validation", {}))
+    except DAMAGES as error:
         raise InputProblem(
             f"{path}: damaged, or no checkpoint of a run ({type(error).__name__}); name another "
             f"with --checkpoint, such as {PREVIOUS_NAME}"
         ) from error
 
 
-def _write(run: Path, name: str, state: State, identity: RunIdentity) -> None:
-    """Writes a file of the run atomically; of the checkpoint, the one it replaces is kept."""
-    beside, newest = run / f".{name}.tmp", run / name
-    state["identity"] = {
-        "recipe": identity.recipe.model_dump(mode="json"),
-        "data": identity.data,
-        "files": dict(identity.files),
-    }
-    try:
-        with beside.open("wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        if name == CHECKPOINT_NAME and newest.exists():
-            newest.replace(run / PREVIOUS_NAME)
-        beside.replace(newest)
-        _sync_folder(run)
-    except (OSError, RuntimeError) as error:
-        raise InputProblem(
-            f"{newest}: cannot be written ({error}); make room, then continue with --resume"
-        ) from error
-
-
 def load_checkpoint(
     run: Path,
-    parts: dict[str, Stateful],
+    parts: Mapping[str, Stateful],
     identity: RunIdentity,
     notice: Callable[[str], None],
 ) -> Position:
@@ -280,8 +245,7 @@ def load_checkpoint(
             data or to another version of the program.
     """
     damaged: list[str] = []
-    for name in (CHECKPOINT_NAME, PREVIOUS_NAME):
-        path = run / name
+    for path in (run / CHECKPOINT_NAME, run / PREVIOUS_NAME):
         if not path.exists():
             continue
         try:
@@ -289,12 +253,12 @@ def load_checkpoint(
         except DAMAGES as error:
             damaged.append(f"{path}: damaged ({type(error).__name__})")
             continue
-        _compare(path, state["identity"], identity)
+        _refuse_another_run(path, state, identity)
         if damaged:
             notice(f"{damaged[0]}; continuing from {path}, the checkpoint before it")
         try:
-            for part, owner in parts.items():
-                owner.load_state_dict(state[part])
+            for name, part in parts.items():
+                part.load_state_dict(state[name])
         except (KeyError, RuntimeError, TypeError, ValueError) as error:
             raise InputProblem(
                 f"{path}: was made by another version of the program; resume with that version, "
@@ -306,19 +270,9 @@ def load_checkpoint(
     return Position()
 
 
-def _read(path: Path) -> State:
-    with zipfile.ZipFile(path) as archive:
-        # torch does not look at the checksums of what it reads.
-        broken = archive.testzip()
-    if broken is not None:
-        raise zipfile.BadZipFile(broken)
-    state: State = torch.load(path, map_location="cpu", weights_only=True)
-    return state
-
-
-def _compare(path: Path, found: Mapping[str, Any], identity: RunIdentity) -> None:
+def _refuse_another_run(path: Path, state: Mapping[str, Any], identity: RunIdentity) -> None:
     try:
-        part = RunIdentity.stored(found).differs_by(identity)
+        part = RunIdentity.model_validate(state["identity"]).differs_by(identity)
     except (ValidationError, KeyError):
         part = "recipe"
     if part:
@@ -328,12 +282,11 @@ def _compare(path: Path, found: Mapping[str, Any], identity: RunIdentity) -> Non
         )
 
 
-def _sync_folder(folder: Path) -> None:
-    """Puts the names on disk, too; a system that cannot has no need to (Windows)."""
-    if not hasattr(os, "O_DIRECTORY"):
-        return
-    descriptor = os.open(folder, os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _read(path: Path) -> dict[str, Any]:
+    with zipfile.ZipFile(path) as archive:
+        # torch does not look at the checksums of what it reads.
+        broken = archive.testzip()
+    if broken is not None:
+        raise zipfile.BadZipFile(broken)
+    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    return state

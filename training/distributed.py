@@ -144,12 +144,9 @@ class SynchronisedBatchNorm(_BatchNorm):
     @torch.no_grad()
     def _remember(self, mean: torch.Tensor, variance: torch.Tensor, count: int) -> None:
         momentum = self.momentum or 0.0
-        if self.running_mean is None or self.running_var is None:
-            return
-        self.running_mean.lerp_(mean, momentum)
-        self.running_var.lerp_(variance * (count / max(count - 1, 1)), momentum)
-        if self.num_batches_tracked is not None:
-            self.num_batches_tracked.add_(1)
+        self.get_buffer("running_mean").lerp_(mean, momentum)
+        self.get_buffer("running_var").lerp_(variance * (count / max(count - 1, 1)), momentum)
+        self.get_buffer("num_batches_tracked").add_(1)
 
 
 def synchronise_norms(
@@ -157,23 +154,13 @@ def synchronise_norms(
 ) -> None:
     """Replaces every BatchNorm in a module; the names and tensors of its state stay."""
     for name, child in module.named_children():
-        if isinstance(child, nn.BatchNorm1d | nn.BatchNorm2d):
-            setattr(module, name, _synchronised(child, processes, differentiated_twice, device))
-        else:
+        if not isinstance(child, nn.BatchNorm1d | nn.BatchNorm2d):
             synchronise_norms(child, processes, differentiated_twice, device)
-
-
-def _synchronised(
-    norm: nn.BatchNorm1d | nn.BatchNorm2d,
-    processes: Processes,
-    differentiated_twice: bool,
-    device: torch.device,
-) -> nn.Module:
-    if device.type == "cuda" and not differentiated_twice:
-        synchronised: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(norm)  # type: ignore[no-untyped-call]
-        return synchronised
-    own = SynchronisedBatchNorm(norm.num_features, norm.eps, norm.momentum)
-    own.processes = processes
-    for name in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked"):
-        setattr(own, name, getattr(norm, name))
-    return own
+        elif device.type == "cuda" and not differentiated_twice:
+            setattr(module, name, nn.SyncBatchNorm.convert_sync_batchnorm(child))  # type: ignore[no-untyped-call]
+        else:
+            own = SynchronisedBatchNorm(child.num_features, child.eps, child.momentum)
+            own.processes = processes
+            for tensor in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked"):
+                setattr(own, tensor, getattr(child, tensor))
+            setattr(module, name, own)

@@ -16,7 +16,6 @@ import numpy as np
 from model.artefact import load_artefact, resolve_artefact
 from model.problems import InputProblem
 from model.provenance import Provenance, TrainingData, TrainingFingerprints, WeightSource
-from model.timm_backbones import PREFIX
 from training.backbone_weights import timm_weights
 from training.datasets.record import CropRecord, Dataset
 from training.recipe import Recipe
@@ -144,25 +143,17 @@ def inherited_weights(
     Raises:
         InputProblem: naming a file that cannot be read.
     """
+    own = WeightSource(role=role, name=word, documented_data=documented_data, terms=terms)
     if word.partition(":")[0] == "torchvision":
         data = documented_data or ("ImageNet",)
-        own = WeightSource(role=role, name=word, documented_data=data, terms=terms)
-        return (own,), TrainingFingerprints()
-    if word == "timm" and backbone.startswith(PREFIX):
+        return (own.model_copy(update={"documented_data": data}),), TrainingFingerprints()
+    if word == "timm":
         # Its tag abbreviates the data, which are not always ImageNet's alone: no documentation.
         name, licence = timm_weights(backbone)
-        own = WeightSource(
-            role=role, name=name, documented_data=documented_data, terms=terms or licence
-        )
-        return (own,), TrainingFingerprints()
+        tagged = own.model_copy(update={"name": name, "terms": terms or licence})
+        return (tagged,), TrainingFingerprints()
     file = resolve_artefact(word)
-    own = WeightSource(
-        role=role,
-        name=file.name,
-        sha256=file_digest(file),
-        documented_data=documented_data,
-        terms=terms,
-    )
+    own = own.model_copy(update={"name": file.name, "sha256": file_digest(file)})
     of_run = file.with_name(ARTEFACT_NAME)
     if file.name in (CHECKPOINT_NAME, PREVIOUS_NAME, BEST_NAME) and of_run.is_file():
         file = of_run
@@ -170,14 +161,16 @@ def inherited_weights(
         return (own,), TrainingFingerprints()
     artefact = load_artefact(file)
     known = artefact.description.provenance
-    own = own.model_copy(update={"data": known.data, "terms": joined_terms([known.terms, terms])})
+    documented = list(documented_data)
     if not known.data and all(source.is_documented for source in known.all_sources):
         # Imported, not trained: its weights were trained on the data of its sources.
-        names = (name for source in known.all_sources for name in source.documented_data)
-        own = own.model_copy(
-            update={"documented_data": tuple(dict.fromkeys((*documented_data, *names)))}
-        )
-    return (own, *known.all_sources), artefact.training
+        documented += [name for source in known.all_sources for name in source.documented_data]
+    found = {
+        "data": known.data,
+        "documented_data": tuple(dict.fromkeys(documented)),
+        "terms": joined_terms([known.terms, terms]),
+    }
+    return (own.model_copy(update=found), *known.all_sources), artefact.training
 
 
 def fingerprints_of(crops: Iterable[int], people: Iterable[int] = ()) -> TrainingFingerprints:

@@ -253,13 +253,13 @@ def wait(name):
 
 def slow_fsync(descriptor):
     writes.append(descriptor)
-    if where == "write" and len(writes) > 4:
+    if where == "write" and len(writes) > 2:
         os.ftruncate(descriptor, 1000)
         wait("write")
     fsync(descriptor)
 
 def slow_replace(path, target):
-    if where == "rename" and len(writes) > 4 and path.name.endswith(".tmp"):
+    if where == "rename" and len(writes) > 2 and path.name.endswith(".tmp"):
         wait("rename")
     return replace(path, target)
 
