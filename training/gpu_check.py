@@ -8,12 +8,11 @@ Without a GPU it computes little on the CPU, so that the script itself can be te
 from __future__ import annotations
 
 import copy
-import itertools
 import json
 import platform
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, NamedTuple
@@ -22,13 +21,13 @@ import numpy as np
 import torch
 import typer
 from torch.nn import functional
+from torch.utils.benchmark import Timer
 
 from model.artefact import Artefact, load_artefact, resolve_artefact
 from model.embedder import Embedder, EmbedderConfig
-from model.folding import folded
 from model.metric_network import PairScorer
 from model.precision import choose_device
-from model.preprocessing import Preprocessing
+from model.runtimes import DtypeName, TorchRuntime
 from training.batches import Batch
 from training.datasets.record import CropRecord
 from training.datasets.synthetic import draw_people
@@ -36,8 +35,7 @@ from training.recipe import Recipe, read_recipe
 from training.run import Run, prepare_run
 from training.step import TrainingStep
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-WARM_UP = 3
+DTYPES: dict[DtypeName, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 class Sizes(NamedTuple):
@@ -60,19 +58,12 @@ class Sizes(NamedTuple):
     settings: tuple[str, ...]
 
 
-GPU_SIZES = Sizes(256, 64, 64, 65_536, 3.0, "gmn-r50", ())
-CPU_SIZES = Sizes(
-    4,
-    4,
-    16,
-    256,
-    0.1,
-    "small-gmn",
-    (
-        *("preprocessing.height=64", "preprocessing.width=32"),
-        *("sampling.identities=4", "sampling.images=2"),
-    ),
+SMALL_STEP = (
+    *("preprocessing.height=64", "preprocessing.width=32"),
+    *("sampling.identities=4", "sampling.images=2"),
 )
+GPU_SIZES = Sizes(256, 64, 64, 65_536, 3.0, "gmn-r50", ())
+CPU_SIZES = Sizes(4, 4, 16, 256, 0.1, "small-gmn", SMALL_STEP)
 
 
 class Row(NamedTuple):
@@ -91,14 +82,12 @@ class Row(NamedTuple):
     difference: dict[str, float]
 
 
-Report = Callable[[Row], None]
-
-
+@dataclass(frozen=True)
 class Bench:
-    """A device, and how long and how much is measured on it."""
+    """A device, and how much is measured on it."""
 
-    def __init__(self, device: torch.device, sizes: Sizes) -> None:
-        self.device, self.sizes = device, sizes
+    device: torch.device
+    sizes: Sizes
 
     def row(
         self,
@@ -109,81 +98,49 @@ class Bench:
         difference: dict[str, float],
     ) -> Row:
         """Measures a call that computes `count` crops or pairs."""
-        for _ in range(WARM_UP):
-            call()
-        self._wait()
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
-        calls, began = 0, time.perf_counter()
-        while time.perf_counter() - began < self.sizes.seconds:
-            call()
-            self._wait()
-            calls += 1
-        pace = calls * count / (time.perf_counter() - began)
+        timer = Timer("call()", globals={"call": call}, num_threads=torch.get_num_threads())
+        pace = count / timer.blocked_autorange(min_run_time=self.sizes.seconds).median
         peak = None
         if self.device.type == "cuda":
             peak = round(torch.cuda.max_memory_allocated(self.device) / 2**20, 1)
         return Row(what, precision, round(pace, 1), peak, difference)
 
-    def _wait(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
 
-
-def check(
-    device: torch.device, sizes: Sizes, artefact: str = "bundled", report: Report = lambda _: None
-) -> list[Row]:
+def check(device: torch.device, sizes: Sizes, artefact: str = "bundled") -> Iterator[Row]:
     """Compares with the CPU and measures, each in float32 and bfloat16.
 
     Args:
         artefact: with M-Net; on a GPU its embedder has the papers' ResNet-50 with random weights
             beside it.
-        report: called with each row as soon as it is measured.
     """
     bench, loaded = Bench(device, sizes), load_artefact(resolve_artefact(artefact))
     recipe = read_recipe(sizes.recipe, [*sizes.settings, "initial_weights=none"])
     records = draw_people(5, 2, 2 * recipe.sampling.identities).records
-    embedders = [(loaded.embedder, loaded.description.preprocessing)]
+    yield from _embedding(bench, loaded, records)
     if device.type != "cpu":
         torch.manual_seed(0)
         resnet = Embedder(EmbedderConfig(backbone="resnet50")).eval()
-        embedders.append((resnet, Preprocessing(height=256, width=128)))
-    rows = []
-    parts = [_embedding(bench, *embedder, records) for embedder in embedders]
-    parts += [_pairs(bench, loaded), _steps(bench, recipe, records)]
-    for row in itertools.chain(*parts):
-        report(row)
-        rows.append(row)
-    return rows
+        yield from _embedding(bench, replace(loaded, embedder=resnet), records)
+    yield from _pairs(bench, loaded)
+    yield from _steps(bench, recipe, records)
 
 
-@torch.inference_mode()
-def _embedding(
-    bench: Bench, embedder: Embedder, preprocessing: Preprocessing, records: Sequence[CropRecord]
-) -> Iterator[Row]:
-    """Crops a second of the folded network, and the least cosine with the CPU's features."""
-    crops = np.stack(
-        [preprocessing.resize(one.decode()) for one in records[: bench.sizes.compared]]
-    )
-    batch = preprocessing.normalise(torch.from_numpy(crops))
-    expected = embedder(batch)
-    network: Embedder = folded(embedder.requires_grad_(False), preprocessing).to(bench.device)
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    batch = batch.to(bench.device)
-    size = bench.sizes.crops
-    many = batch[torch.arange(size, device=bench.device) % len(batch)]
-
-    def embed(images: torch.Tensor, precision: str) -> torch.Tensor:
-        dtype = DTYPES[precision]
-        reduced = dtype is not torch.float32
-        with torch.autocast(bench.device.type, dtype=dtype, enabled=reduced):
-            return torch.as_tensor(network(images)).float()
-
+def _embedding(bench: Bench, artefact: Artefact, records: Sequence[CropRecord]) -> Iterator[Row]:
+    """Crops a second as the service embeds them, and the least cosine with the CPU's features."""
+    preprocessing, size = artefact.description.preprocessing, bench.sizes.crops
+    compared = records[: bench.sizes.compared]
+    crops = np.stack([preprocessing.resize(one.decode()) for one in compared])
+    with torch.inference_mode():
+        expected = artefact.embedder(preprocessing.normalise(torch.from_numpy(crops)))
+    many = crops[np.arange(size) % len(crops)]
     for precision in DTYPES:
-        cosines = functional.cosine_similarity(embed(batch, precision).cpu(), expected)
-        found = {"least cosine": float(cosines.min())}
-        name = f"embedding, {embedder.config.backbone}, {size} crops at once"
-        yield bench.row(name, precision, size, partial(embed, many, precision), found)
+        runtime = TorchRuntime(artefact, precision, bench.device)
+        found = torch.from_numpy(runtime.embed(crops))
+        cosines = {"least cosine": float(functional.cosine_similarity(found, expected).min())}
+        name = f"embedding, {artefact.embedder.config.backbone}, {size} crops at once"
+        yield bench.row(name, precision, size, partial(runtime.embed, many), cosines)
 
 
 @torch.inference_mode()
@@ -263,21 +220,15 @@ def main(
     typer.echo("| what | precision | per second | peak, MiB | difference from the CPU in float32 |")
     typer.echo("|---|---|---|---|---|")
 
-    def show(row: Row) -> None:
+    rows = []
+    for row in check(chosen, GPU_SIZES if on_gpu else CPU_SIZES):
         found = ", ".join(f"{name} {value:.3g}" for name, value in row.difference.items())
         peak = "–" if row.peak_mib is None else f"{row.peak_mib:,.0f}"
         cells = (row.what, row.precision, f"{row.per_second:,.0f}", peak, found)
         typer.echo("| " + " | ".join(cells) + " |")
-
-    began = time.perf_counter()
-    rows = check(chosen, GPU_SIZES if on_gpu else CPU_SIZES, report=show)
-    typer.echo(f"{time.perf_counter() - began:.0f} s")
+        rows.append(row._asdict())
     if out is not None:
-        figures = {
-            "device": name,
-            "torch": torch.__version__,
-            "rows": [row._asdict() for row in rows],
-        }
+        figures = {"device": name, "torch": torch.__version__, "rows": rows}
         out.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
 
 
