@@ -220,7 +220,8 @@ class PairScorer:
         Few operations, for few pairs: each gives other threads of Python their turn.
         """
         width = 0 if self.kernel is None else self.kernel.shape[1]
-        hidden = self.weights.new_empty((len(differences), width), dtype=self._dtype)
+        # By its shape: len() would fix the number of pairs in an exported graph.
+        hidden = self.weights.new_empty((differences.shape[0], width), dtype=self._dtype)
         return self._score(differences, hidden).add_(self.bias)
 
     def _score(self, pairs: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:

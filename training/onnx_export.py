@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from model.artefact import Artefact, artefact_name, load_artefact
@@ -23,8 +22,6 @@ from model.embedder import Embedder
 from model.metric_network import (
     PairScorer,
     comparable_features,
-    cosine_similarities,
-    score_pairs,
     unit_features,
 )
 from model.problems import InputProblem
@@ -57,7 +54,7 @@ class Parity:
     crops: int
     pairs: int
     features: float
-    scores: dict[str, float]
+    scores: dict[Scoring, float]
 
     def summary(self) -> str:
         """The differences in words."""
@@ -81,13 +78,8 @@ class PairScores(nn.Module):
         cosine = (unit_features(first) * unit_features(second)).sum(dim=1)
         if self.fusion is None:
             return (cosine,)
-        scorer = self.scorer
-        first, second = (comparable_features(own, scorer.kind) for own in (first, second))
-        difference = first - second
-        values = difference.abs() if scorer.kind == "abs" else difference.square()
-        if scorer.kernel is not None:
-            values = torch.maximum(values @ scorer.kernel, scorer.negative_shift)
-        mnet = values @ scorer.weights + scorer.bias
+        first, second = (comparable_features(own, self.scorer.kind) for own in (first, second))
+        mnet = self.scorer.scores_of(first - second)
         weights = self.fusion
         return (
             cosine,
@@ -185,23 +177,13 @@ def compare_with_torch(artefact: Artefact, folder: Path) -> Parity:
     apart = (found - wanted).abs() / wanted.norm(dim=1, keepdim=True).clamp(min=1e-12)
     rows, columns = torch.triu_indices(len(expected), len(expected))
     pairs = {PAIR[0]: expected[rows].numpy(), PAIR[1]: expected[columns].numpy()}
-    reference = {"cosine": cosine_similarities(expected, expected).numpy()}
-    if (fusion := artefact.description.calibration.fusion) is not None:
-        network = artefact.require_metric_network()
-        reference["mnet"] = score_pairs(network, expected, expected).numpy()
-        reference["fused"] = fusion.fuse(reference["cosine"], reference["mnet"])
-    names = artefact.description.scorings
-    scores = dict(zip(names, pair_scorer.run(list(names), pairs), strict=True))
-    return Parity(
-        crops=len(crops),
-        pairs=len(rows),
-        features=float(apart.max()),
-        scores={name: _apart(scores[name], reference[name][rows, columns]) for name in names},
-    )
-
-
-def _apart(found: NDArray[np.float32], wanted: NDArray[np.float32]) -> float:
-    return float(np.abs(found - wanted).max() / max(1.0, np.abs(wanted).max()))
+    reference = PairScores(artefact)(expected[rows], expected[columns])
+    scorings = artefact.description.scorings
+    scores = {}
+    for scoring, own in zip(scorings, reference, strict=True):
+        other = torch.from_numpy(pair_scorer.run([scoring], pairs)[0])
+        scores[scoring] = float((other - own).abs().max() / own.abs().max().clamp(min=1.0))
+    return Parity(len(crops), len(rows), float(apart.max()), scores)
 
 
 def _require_packages() -> None:
