@@ -108,22 +108,22 @@ def save_artefact(
     description: Description,
     embedder: Embedder,
     metric_network: MetricNetwork | None,
-    half: bool = True,
     training: TrainingFingerprints | None = None,
 ) -> Description:
     """Writes an artefact atomically and returns its description with both fingerprints.
+
+    Matrices and kernels are stored as float16; vectors stay float32, since a BatchNorm's variance
+    does not survive the narrow range.
 
     Args:
         path: an existing file is replaced.
         description: its fingerprints need not be set.
         embedder, metric_network: the weights; no M-Net where the description has none.
-        half: store matrices and kernels as float16; vectors stay float32, since a BatchNorm's
-            variance does not survive the narrow range.
         training: fingerprints of the training crops and people.
     """
-    tensors = _tensors("embedder", embedder, half)
+    tensors = _tensors("embedder", embedder)
     if metric_network is not None:
-        tensors |= _tensors("metric_network", metric_network, half)
+        tensors |= _tensors("metric_network", metric_network)
     if training is not None:
         tensors |= training.tensors()
     return _write(path, description, tensors)
@@ -148,8 +148,7 @@ def replace_calibration(
     """
     description, tensors = _read(source)
     if metric_network is not None:
-        for name, tensor in _tensors("metric_network", metric_network, half=False).items():
-            tensors[name] = tensor.to(tensors[name].dtype)
+        tensors |= _tensors("metric_network", metric_network)
     return _write(path, description.model_copy(update={"calibration": calibration}), tensors)
 
 
@@ -286,12 +285,12 @@ def _narrow(tensor: torch.Tensor) -> bool:
     return tensor.is_floating_point() and tensor.ndim >= 2
 
 
-def _tensors(prefix: str, module: torch.nn.Module, half: bool) -> Tensors:
+def _tensors(prefix: str, module: torch.nn.Module) -> Tensors:
     tensors = {}
     for name, tensor in module.state_dict().items():
         if name.endswith("num_batches_tracked"):
             continue
-        kept = tensor.detach().cpu().to(torch.float16 if half and _narrow(tensor) else tensor.dtype)
+        kept = tensor.detach().cpu().to(torch.float16 if _narrow(tensor) else tensor.dtype)
         tensors[f"{prefix}.{name}"] = kept.contiguous(memory_format=torch.contiguous_format)
     return tensors
 

@@ -1,21 +1,53 @@
-"""Backbones by name: torchvision's, OSNet, timm's, and what other packages register."""
+"""Backbones by name: torchvision's, OSNet, timm's, and what other packages register.
+
+timm's are called by its own names, `timm:resnet50`, `timm:convnext_tiny.fb_in22k`, …; timm is
+imported when such a name is used, and installed with the extra `timm`.
+"""
 
 from __future__ import annotations
 
 import difflib
 from collections import OrderedDict
-from functools import partial
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, partial
 from importlib.metadata import entry_points
 from itertools import pairwise
+from types import ModuleType
+from typing import Any, Literal
 
+import torch
 from torch import nn
 
-from model.backbone_kind import BackboneKind, LastStride
 from model.osnet import OSNetForm, build_osnet, osnet_forms
 from model.problems import InputProblem
-from model.timm_backbones import PREFIX, timm_backbone
 
+LastStride = Literal[1, 2]
 ENTRY_POINTS = "gmn.backbones"
+PREFIX = "timm:"
+STAGES = 4
+# Each constructor has one of these settings, or neither, to accept crops of another size than the
+# pictures of the pretraining.
+ANY_SIZE: tuple[dict[str, bool], ...] = ({"dynamic_img_size": True}, {"strict_img_size": False}, {})
+NOT_SUPPORTED = (TypeError, AttributeError, RuntimeError, NotImplementedError)
+
+
+@dataclass(frozen=True)
+class BackboneKind:
+    """The backbone of one name.
+
+    Attributes:
+        build: makes the network, as `build_backbone` does, from the last stage's stride.
+        stage_channels: channels of the maps of stages 1 to 4.
+        stage_ends: the name of each stage's last child in the built network; None where the network
+            cannot be divided and is stage 4 as a whole.
+        last_strides: the last stage's possible strides.
+    """
+
+    build: Callable[[LastStride], nn.Sequential]
+    stage_channels: tuple[int, int, int, int]
+    stage_ends: tuple[str, str, str, str] | None = ("layer1", "layer2", "layer3", "layer4")
+    last_strides: tuple[LastStride, ...] = (1, 2)
 
 
 BACKBONES: dict[str, BackboneKind] = {}
@@ -92,34 +124,139 @@ def _torchvision(name: str, last_stride: LastStride) -> nn.Sequential:
     return nn.Sequential(OrderedDict(stages))
 
 
+def _osnet(form: OSNetForm, _last_stride: LastStride) -> nn.Sequential:
+    return build_osnet(form)
+
+
 def _set_last_stride(stage: nn.Module, stride: int) -> None:
     for module in stage.modules():
         if isinstance(module, nn.Conv2d) and module.stride != (1, 1):
             module.stride = (stride, stride)
 
 
-def _osnet(form: OSNetForm, _last_stride: LastStride) -> nn.Sequential:
-    return build_osnet(form)
+class LastMap(nn.Module):
+    """A whole timm network that gives several maps, of which this gives the last."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, crops: torch.Tensor) -> torch.Tensor:
+        """`(B, 3, H, W)` to `(B, C, h, w)`."""
+        maps: torch.Tensor = self.network(crops)[-1]
+        return maps
 
 
-_BASIC, _BOTTLENECK = (64, 128, 256, 512), (256, 512, 1024, 2048)
-_LAYERS = ("layer1", "layer2", "layer3", "layer4")
-for _name, _channels, _ends in (
-    ("resnet18", _BASIC, _LAYERS),
-    ("resnet34", _BASIC, _LAYERS),
-    ("resnet50", _BOTTLENECK, _LAYERS),
-    ("resnet101", _BOTTLENECK, _LAYERS),
-    ("mobilenet_v2", (24, 32, 96, 1280), ("3", "6", "13", "18")),
-):
-    register_backbone(_name, BackboneKind(partial(_torchvision, _name), _channels, _ends))
-for _name, _form in osnet_forms().items():
-    _, _first, _second, _third = _form.channels
-    register_backbone(
-        _name,
-        BackboneKind(
-            partial(_osnet, _form),
-            (_first, _second, _third, _third),
-            ("conv2", "conv3", "conv4", "conv5"),
-            last_strides=(1,),
-        ),
+@cache
+def timm_backbone(name: str) -> BackboneKind:
+    """The backbone of a name such as `timm:resnet50` or, with a tag, `timm:resnet50.a1_in1k`.
+
+    A network whose modules run one after the other and give four or more maps has the four stages
+    that end at the last four of these. Any other is one piece.
+
+    Raises:
+        InputProblem: where timm is not installed, has no such name, or gives no maps of it.
+    """
+    timm, own = import_timm(name), name.removeprefix(PREFIX)
+    architecture, _, tag = own.partition(".")
+    tagged = timm.list_pretrained(f"{architecture}.*") if tag else []
+    if not timm.is_model(architecture) or (tag and own not in tagged):
+        known = tagged or timm.list_models()
+        near = difflib.get_close_matches(own, known, n=3) or known[:3]
+        raise InputProblem(
+            f"there is no backbone {name}; near are {', '.join(PREFIX + one for one in near)}; "
+            "timm.list_models() has them all"
+        )
+
+    with torch.device("meta"):
+        network = _staged(timm, own)
+        if network is not None:
+            channels, ends = network.feature_info.channels(), tuple(network.return_layers)
+            return BackboneKind(
+                lambda _: build_timm(name), tuple(channels[-STAGES:]), ends[-STAGES:], (2,)
+            )
+        try:
+            channels = _whole(timm, own).feature_info.channels()
+        except NOT_SUPPORTED as error:
+            raise InputProblem(
+                f"timm gives no feature maps of {name} ({error}); name another backbone"
+            ) from error
+        last: int = channels[-1]
+        return BackboneKind(lambda _: build_timm(name), (last, last, last, last), None, (2,))
+
+
+def import_timm(name: str) -> ModuleType:
+    """The package timm, for the backbone `name`; `InputProblem` where it is not installed."""
+    try:
+        import timm
+    except ImportError as error:
+        raise InputProblem(
+            f"the backbone {name} needs timm, which is not installed; run "
+            "pip install 'gmn-reid[timm]'"
+        ) from error
+    return timm
+
+
+def build_timm(name: str, **weights: Any) -> nn.Sequential:
+    """The network of a name, as children that run one after the other.
+
+    Args:
+        weights: settings of `timm.create_model` that give it other than random weights.
+    """
+    timm, own = import_timm(name), name.removeprefix(PREFIX)
+    if timm_backbone(name).stage_ends is None:
+        children = [("features", LastMap(_whole(timm, own, **weights)))]
+    else:
+        children = timm.create_model(own, features_only=True, **weights).named_children()
+    return nn.Sequential(OrderedDict(children))
+
+
+def _staged(timm: ModuleType, name: str) -> Any:
+    """The network as children that run one after the other; None where it is no such network."""
+    from timm.models import FeatureListNet
+
+    try:
+        network = timm.create_model(name, features_only=True)
+    except NOT_SUPPORTED:
+        return None
+    in_sequence = type(network) is FeatureListNet and network.output_fmt == "NCHW"
+    return network if in_sequence and len(network.return_layers) >= STAGES else None
+
+
+def _whole(timm: ModuleType, name: str, **weights: Any) -> Any:
+    """The network as one piece that gives its last map in a list."""
+    from timm.models._features import FeatureGetterNet
+
+    def last_map(network: nn.Module, **_: Any) -> nn.Module:
+        return FeatureGetterNet(network, out_indices=(-1,), output_fmt="NCHW", norm=True)
+
+    for any_size in ANY_SIZE:
+        try:
+            return timm.create_model(
+                name, features_only=True, feature_cls=last_map, **any_size, **weights
+            )
+        except TypeError as error:
+            if not any_size or "unexpected keyword argument" not in str(error):
+                raise
+    return None
+
+
+def _register_own() -> None:
+    basic, bottleneck = (64, 128, 256, 512), (256, 512, 1024, 2048)
+    for name, channels in (
+        *(("resnet18", basic), ("resnet34", basic)),
+        *(("resnet50", bottleneck), ("resnet101", bottleneck)),
+    ):
+        register_backbone(name, BackboneKind(partial(_torchvision, name), channels))
+    mobile = BackboneKind(
+        partial(_torchvision, "mobilenet_v2"), (24, 32, 96, 1280), ("3", "6", "13", "18")
     )
+    register_backbone("mobilenet_v2", mobile)
+    for name, form in osnet_forms().items():
+        _, first, second, third = form.channels
+        stages = ("conv2", "conv3", "conv4", "conv5")
+        kind = BackboneKind(partial(_osnet, form), (first, second, third, third), stages, (1,))
+        register_backbone(name, kind)
+
+
+_register_own()

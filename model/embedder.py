@@ -93,15 +93,14 @@ class EmbedderConfig(Stored):
 class GeneralizedMeanPooling(nn.Module):
     """GeM, (mean xᵖ)^(1/p) over space with p learnt from 3 (Radenović et al., TPAMI 2019)."""
 
-    def __init__(self, exponent: float = 3.0, floor: float = 1e-6) -> None:
+    def __init__(self, exponent: float = 3.0) -> None:
         super().__init__()
         self.exponent = nn.Parameter(torch.tensor(exponent))
-        self.floor = floor
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
         """Pools `(B, C, h, w)` to `(B, C)` in float32, under any autocast type."""
         with torch.autocast(maps.device.type, enabled=False):
-            powers = maps.float().clamp(min=self.floor).pow(self.exponent)
+            powers = maps.float().clamp(min=1e-6).pow(self.exponent)
             return powers.mean(dim=(2, 3)).pow(1.0 / self.exponent)
 
 
@@ -179,14 +178,9 @@ class Embedder(nn.Module):
         """The feature `(B, d)` float32 that is stored, compared and scored; not of unit length."""
         return self.features(crops).after_neck
 
-    def features(
-        self,
-        crops: torch.Tensor,
-        stages: Sequence[int] = (),
-        perturbations: Sequence[torch.Tensor] = (),
-    ) -> Features:
+    def features(self, crops: torch.Tensor, stages: Sequence[int] = ()) -> Features:
         """Features on both sides of the BNNeck; the arguments are those of `before_neck`."""
-        before, requested = self.before_neck(crops, stages, perturbations)
+        before, requested = self.before_neck(crops, stages)
         return Features(before, self.after_neck(before), requested)
 
     def after_neck(self, before: torch.Tensor) -> torch.Tensor:

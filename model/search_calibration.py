@@ -110,9 +110,8 @@ def leading_scores(
     identities: NDArray[np.integer],
     units: NDArray[np.floating],
     joins_at: float,
-    ranks: int = RANKS,
 ) -> tuple[float, ...]:
-    """The best scores of different people among a search's candidates, at most `ranks`, descending.
+    """The best scores of different people among a search's candidates, nine at most, descending.
 
     Greedy, from the top: the best remaining crop leads, and takes every crop of its own name and
     every crop whose cosine with it is at least `joins_at` where either has no name.
@@ -122,14 +121,13 @@ def leading_scores(
         identities: a code for each name, `(n,)`; -1 for a crop without one.
         units: features of unit length, `(n, d)`.
         joins_at: τ, the pair threshold of the cosine at `JOINING_SHARE`.
-        ranks: the largest number of scores.
     """
     remaining = np.argsort(-scores, kind="stable")
     if UNNAMED not in identities:
         _, first = np.unique(identities[remaining], return_index=True)
-        return tuple(scores[remaining[np.sort(first)[:ranks]]].tolist())
+        return tuple(scores[remaining[np.sort(first)[:RANKS]]].tolist())
     leaders: list[float] = []
-    while len(remaining) and len(leaders) < ranks:
+    while len(remaining) and len(leaders) < RANKS:
         leader = remaining[0]
         leaders.append(float(scores[leader]))
         name, others = identities[leader], identities[remaining]

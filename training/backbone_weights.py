@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from model.backbones import PREFIX, build_timm, import_timm
 from model.osnet import WIDTHS, osnet_forms
 from model.problems import InputProblem
-from model.timm_backbones import PREFIX, build_timm, import_timm
 
 NAMED_TENSORS = 5
 DOWNLOADS = ("torchvision", "timm")

@@ -15,13 +15,12 @@ from pydantic import (
     model_validator,
 )
 
-from model.backbones import find_backbone
+from model.backbones import PREFIX, find_backbone
 from model.embedder import EmbedderConfig
 from model.metric_network import MetricNetworkConfig
 from model.precision import Precision
 from model.preprocessing import Preprocessing
 from model.problems import InputProblem
-from model.timm_backbones import PREFIX
 from training.cost import embedder_cost
 from training.metric_start import can_start_at_cosine
 from training.settings import (

@@ -81,13 +81,10 @@ class QualityFault:
 
     Attributes:
         code: `low_resolution`, `not_person_shaped`, `dark`, `overexposed` or `blurred`.
-        measured, limit: both values, in the units of `CropQuality`.
-        detail: both values in words, and what to do.
+        detail: what was measured and the limit in words, and what to do.
     """
 
     code: str
-    measured: float
-    limit: float
     detail: str
 
 
@@ -111,41 +108,38 @@ def quality_faults(quality: CropQuality, limits: QualityLimits) -> tuple[Quality
     """Every limit that a crop is beyond, one fault per code; none where it is fit."""
     faults: list[QualityFault] = []
     if quality.height < limits.min_height or quality.width < limits.min_width:
-        too_low = quality.height < limits.min_height
         detail = (
             f"the crop is {quality.width}×{quality.height} pixels, under the limit of "
             f"{limits.min_width}×{limits.min_height}: too few to recognise a person by; "
             "take it from the full-size frame or nearer to the camera"
         )
-        measured: float = quality.height if too_low else quality.width
-        limit: float = limits.min_height if too_low else limits.min_width
-        faults.append(QualityFault("low_resolution", measured, limit, detail))
+        faults.append(QualityFault("low_resolution", detail))
     if not limits.min_aspect <= quality.aspect <= limits.max_aspect:
-        nearest = limits.min_aspect if quality.aspect < limits.min_aspect else limits.max_aspect
         detail = (
             f"the crop is {quality.aspect:.2f} times as high as wide, outside the limits of "
             f"{limits.min_aspect:g} to {limits.max_aspect:g}: hardly one upright person; "
             "send the box around one person"
         )
-        faults.append(QualityFault("not_person_shaped", quality.aspect, nearest, detail))
-    if (measured := quality.brightness) < (limit := limits.min_brightness):
+        faults.append(QualityFault("not_person_shaped", detail))
+    if quality.brightness < limits.min_brightness:
         detail = (
-            f"nine tenths of the crop are darker than {measured:.2f} of white, and the limit is "
-            f"{limit:.2f}; send one in better light or expose longer"
+            f"nine tenths of the crop are darker than {quality.brightness:.2f} of white, and the "
+            f"limit is {limits.min_brightness:.2f}; send one in better light or expose longer"
         )
-        faults.append(QualityFault("dark", measured, limit, detail))
-    if (measured := quality.shadow) > (limit := limits.max_shadow):
+        faults.append(QualityFault("dark", detail))
+    if quality.shadow > limits.max_shadow:
         detail = (
-            f"nine tenths of the crop are brighter than {measured:.2f} of white, and the limit is "
-            f"{limit:.2f}; send one without glare or fog, or expose shorter"
+            f"nine tenths of the crop are brighter than {quality.shadow:.2f} of white, and the "
+            f"limit is {limits.max_shadow:.2f}; send one without glare or fog, or expose shorter"
         )
-        faults.append(QualityFault("overexposed", measured, limit, detail))
-    if (measured := quality.sharpness) < (limit := limits.min_sharpness):
+        faults.append(QualityFault("overexposed", detail))
+    if quality.sharpness < limits.min_sharpness:
         detail = (
-            f"the crop's sharpness is {measured:.2f}, under the limit of {limit:.2f}: edges are "
-            "smeared out; send a frame in focus and without motion, and not one that was enlarged"
+            f"the crop's sharpness is {quality.sharpness:.2f}, under the limit of "
+            f"{limits.min_sharpness:.2f}: edges are smeared out; send a frame in focus and without "
+            "motion, and not one that was enlarged"
         )
-        faults.append(QualityFault("blurred", measured, limit, detail))
+        faults.append(QualityFault("blurred", detail))
     return tuple(faults)
 
 

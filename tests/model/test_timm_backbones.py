@@ -12,13 +12,12 @@ import torch
 from torch import nn
 
 from model.artefact import ArtefactProblem, load_artefact, save_artefact
-from model.backbones import build_backbone, find_backbone, split_stages
+from model.backbones import build_backbone, find_backbone, split_stages, timm_backbone
 from model.embedder import Embedder, EmbedderConfig
 from model.folding import folded
 from model.multiscale import MultiscaleConfig
 from model.preprocessing import Preprocessing
 from model.problems import InputProblem
-from model.timm_backbones import timm_backbone
 from tests.forked import run_forked
 from training.cost import embedder_cost
 

@@ -94,7 +94,6 @@ def test_noise_does_not_hide_a_strong_blur(person) -> None:
 def test_a_fault_tells_the_measured_value_the_limit_and_a_remedy(person) -> None:
     small = person.resize((20, 40), Image.Resampling.NEAREST)
     (fault,) = quality_faults(measured(small), QualityLimits())
-    assert (fault.measured, fault.limit) == (40, 48)
     assert fault.detail == (
         "the crop is 20×40 pixels, under the limit of 16×48: too few to recognise a person by; "
         "take it from the full-size frame or nearer to the camera"
