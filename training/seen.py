@@ -26,14 +26,7 @@ from training.run_folder import ARTEFACT_NAME
 
 @dataclass(frozen=True)
 class Candidate:
-    """An artefact that a protocol may choose.
-
-    Attributes:
-        name: as it was given, or the folder of its run.
-        path: its file.
-        description: its metadata.
-        training: fingerprints of its training crops and people.
-    """
+    """An artefact that a protocol may choose, named as it was given or after its run's folder."""
 
     name: str
     path: Path
@@ -104,31 +97,66 @@ def seen_people(
     Raises:
         InputProblem: naming a crop that cannot be read.
     """
-    identities, crops, reasons = _seen_contents(training, dataset)
-    of_everyone = []
-    for known in _all_data(provenance):
-        if known.name != dataset.name and overlapping([known.name], [dataset.name]):
-            of_everyone.append(f"was trained on {known.name}, which shows some of the same people")
-        elif known.fingerprints is None and _is_same_set(known, dataset):
-            of_everyone.append(
-                f"was trained on a set named {known.name}; it stores no fingerprints of its "
-                "training crops, so contents cannot be compared"
-            )
-    of_everyone += [
-        f"has weights from {source.name}, which was trained on {name}"
-        for source in provenance.all_sources
-        for name in source.documented_data
-        if _same_name(name, dataset)
-    ]
+    identities: set[str] = set()
+    crops, reasons = 0, []
+    if len(training.crops):
+        held = np.isin([crop_fingerprint(record) for record in dataset.records], training.crops)
+        crops = int(held.sum())
+        identities = {dataset.records[row].identity for row in np.flatnonzero(held)}
+        if crops:
+            least = "at least " if len(training.crops) == MOST_FINGERPRINTS else ""
+            reasons.append(f"was trained on {least}{crops:,} of its {len(dataset.records):,} crops")
+        by_name = person_fingerprints(dataset, dataset.identities)
+        people = {by_name[value] for value in training.people.tolist() if value in by_name}
+        if people - identities:
+            reasons.append(f"was trained on {len(people):,} of its {len(by_name):,} people")
+        identities |= people
+    of_everyone = _reasons_of_everyone(provenance, dataset)
     if of_everyone:
         identities = set(dataset.identities)
     return SeenPeople(frozenset(identities), crops, tuple(dict.fromkeys(reasons + of_everyone)))
 
 
+def _reasons_of_everyone(provenance: Provenance, dataset: Dataset) -> list[str]:
+    """Why all people of a data set count as seen; empty where crops and identities decide."""
+    reasons = []
+    for known in _all_data(provenance):
+        if known.name != dataset.name and overlapping([known.name], [dataset.name]):
+            reasons.append(f"was trained on {known.name}, which shows some of the same people")
+        elif known.fingerprints is None and _is_same_set(known, dataset):
+            reasons.append(
+                f"was trained on a set named {known.name}; it stores no fingerprints of its "
+                "training crops, so contents cannot be compared"
+            )
+    return reasons + [
+        f"has weights from {source.name}, which was trained on {name}"
+        for source in provenance.all_sources
+        for name in source.documented_data
+        if _same_name(name, dataset)
+    ]
+
+
+def _all_data(provenance: Provenance) -> list[TrainingData]:
+    """Every data set that went into the weights or their sources."""
+    return [*provenance.data, *(data for source in provenance.all_sources for data in source.data)]
+
+
+def _is_same_set(known: TrainingData, dataset: Dataset) -> bool:
+    """Whether a set that was trained on is this one, by its kind or its owner's name for it."""
+    source = known_source(dataset.spec)
+    return known_source(known.spec) == source and (source is not None or known.name == dataset.name)
+
+
+def _same_name(documented: str, dataset: Dataset) -> bool:
+    """Whether a publisher's name of a set, such as Market-1501, is that of a data set."""
+    one, other = (re.sub(r"[^a-z0-9]", "", name.lower()) for name in (documented, dataset.name))
+    return bool(one and other) and (one.startswith(other) or other.startswith(one))
+
+
 def unseen_people(
     dataset: Dataset, provenance: Provenance, training: TrainingFingerprints
 ) -> Search:
-    """A search for people that an artefact was not trained on.
+    """A search for people of a data set that an artefact was not trained on.
 
     Args:
         dataset: to be measured or calibrated on.
@@ -156,54 +184,11 @@ def unseen_people(
 def trained_on(
     provenance: Provenance, training: TrainingFingerprints, dataset: Dataset
 ) -> str | None:
-    """Why a data set's people or cameras may have been trained on; None where they were not.
-
-    Args:
-        provenance, training: the artefact's.
-        dataset: to be tested on.
-    """
+    """Why a data set's people or cameras may have been trained on; None where they were not."""
     for known in _all_data(provenance):
         if known_source(dataset.spec) is not None and _is_same_set(known, dataset):
             return f"was trained on {known.name}"
     return "; it ".join(seen_people(provenance, training, dataset).reasons) or None
-
-
-def _all_data(provenance: Provenance) -> tuple[TrainingData, ...]:
-    """Every data set that went into the weights or their sources."""
-    inherited = (data for source in provenance.all_sources for data in source.data)
-    return tuple(dict.fromkeys((*provenance.data, *inherited)))
-
-
-def _seen_contents(
-    training: TrainingFingerprints, dataset: Dataset
-) -> tuple[set[str], int, list[str]]:
-    """Identities that crops or public identities show to be trained on, and the reasons."""
-    if not len(training.crops):
-        return set(), 0, []
-    reasons = []
-    trained = np.isin([crop_fingerprint(record) for record in dataset.records], training.crops)
-    seen = [record for record, held in zip(dataset.records, trained, strict=True) if held]
-    identities = {record.identity for record in seen}
-    if seen:
-        least = "at least " if len(training.crops) == MOST_FINGERPRINTS else ""
-        reasons.append(f"was trained on {least}{len(seen):,} of its {len(dataset.records):,} crops")
-    by_name = person_fingerprints(dataset, dataset.identities)
-    people = {by_name[value] for value in training.people.tolist() if value in by_name}
-    if people - identities:
-        reasons.append(f"was trained on {len(people):,} of its {len(by_name):,} people")
-    return identities | people, len(seen), reasons
-
-
-def _is_same_set(known: TrainingData, dataset: Dataset) -> bool:
-    """Whether a set that was trained on is this one, by its kind or its owner's name for it."""
-    source = known_source(dataset.spec)
-    return known_source(known.spec) == source and (source is not None or known.name == dataset.name)
-
-
-def _same_name(documented: str, dataset: Dataset) -> bool:
-    """Whether a publisher's name of a set, such as Market-1501, is that of a data set."""
-    one, other = (re.sub(r"[^a-z0-9]", "", name.lower()) for name in (documented, dataset.name))
-    return bool(one and other) and (one.startswith(other) or other.startswith(one))
 
 
 def choose_unseen(candidates: Sequence[Candidate], dataset: Dataset) -> Candidate:
@@ -223,11 +208,10 @@ def choose_unseen(candidates: Sequence[Candidate], dataset: Dataset) -> Candidat
             f"{dataset.spec}: no artefact was trained without it ({reported}); train one with "
             f"gmn train … --leave-out {dataset.name}, or leave this set out of --data"
         )
-    if len(unseen) > 1:
-        unseen = [own for own in unseen if own.name == f"without-{dataset.name}"] or unseen
-    if len(unseen) > 1:
+    named = [own for own in unseen if own.name == f"without-{dataset.name}"]
+    if len(unseen) > 1 and len(named) != 1:
         raise InputProblem(
             f"{dataset.spec}: {', '.join(own.name for own in unseen)} were all trained without it; "
             "give one of them"
         )
-    return unseen[0]
+    return named[0] if len(unseen) > 1 else unseen[0]

@@ -67,13 +67,7 @@ def _check(datasets: list[Dataset], examples: int) -> Report:
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         total = sum(len(dataset.records) for dataset in datasets)
         reading = progress.add_task("Reading files", total=total)
-        comparing = progress.add_task("Comparing pictures", total=total)
-        return check_datasets(
-            datasets,
-            examples,
-            on_file=lambda: progress.advance(reading),
-            on_compared=lambda pictures: progress.advance(comparing, pictures),
-        )
+        return check_datasets(datasets, examples, on_file=lambda: progress.advance(reading))
 
 
 def _print_report(report: Report, console: Console) -> None:

@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 
 from model.crops.decode import CropProblem, decode_crop
 from model.problems import InputProblem
-from training.datasets.kind import THREE_FOLDERS, DatasetKind, Layout, descend, read_layout
+from training.datasets.kind import DatasetKind, Layout, descend, read_layout
 from training.datasets.record import CropRecord, Dataset, DatasetProblem
 
 
 @contextmanager
-def _damage_named(file: Path, fault: str, remedy: str = "unpack it again") -> Iterator[None]:
+def _name_damage(file: Path, fault: str, remedy: str = "unpack it again") -> Iterator[None]:
     """Names the file, what is wrong and the remedy: damaged bytes raise nearly anything."""
     try:
         yield
@@ -37,7 +37,7 @@ def _read_mat(file: Path, variable: str) -> Any:
 
     if not file.is_file():
         raise DatasetProblem(f"{file}: no such file; unpack it there")
-    with _damage_named(file, "cannot be read as a MATLAB file"):
+    with _name_damage(file, "cannot be read as a MATLAB file"):
         found = loadmat(file, squeeze_me=True, struct_as_record=False, variable_names=[variable])
     if variable not in found:
         raise DatasetProblem(f"{file}: has no variable {variable}; name the file of this data set")
@@ -60,7 +60,7 @@ def read_grid(kind: DatasetKind, path: Path) -> Dataset:
     partitions = _read_mat(file, "trainIdxAll")
     fault = "trainIdxAll does not list the people to train on"
     remedy = "unpack it again, or remove it to draw splits at random"
-    with _damage_named(file, fault, remedy):
+    with _name_damage(file, fault, remedy):
         # A partition holds three lists: rows of the probe features, rows of the gallery features,
         # and the people.
         lists = [getattr(one, one._fieldnames[2]) for one in np.atleast_1d(partitions)]
@@ -75,7 +75,11 @@ CUHK03_FOLDERS = {"labelled": ("labeled", "labelled"), "detected": ("detected",)
 CUHK03_LAYOUT = Layout(
     re.compile(r"(?P<identity>\d{4})_(?P<camera>c[12])_\d+\.(?:png|jpg)", re.IGNORECASE),
     "like 0001_c1_1.png (identity, camera of its pair, image)",
-    THREE_FOLDERS,
+    {
+        "bounding_box_train": {"split": "train"},
+        "query": {"split": "query"},
+        "bounding_box_test": {"split": "gallery"},
+    },
 )
 CROP_NAME = re.compile(r"(?P<pair>\d)_(?P<person>\d{3})_(?P<view>[12])_(?P<shot>\d{2})\.\w+")
 CROP_FORM = "like 1_001_1_01.png (pair of cameras, person, camera, image)"
@@ -125,7 +129,7 @@ def _crops_of_archive(dataset: str, folder: Path, variable: str) -> Iterator[Cro
 
     def numbers(listed: str) -> list[int]:
         found = _read_mat(protocol, listed)
-        with _damage_named(protocol, f"{listed} is no list of numbers"):
+        with _name_damage(protocol, f"{listed} is no list of numbers"):
             return [int(number) for number in np.atleast_1d(found)]
 
     names = [str(name) for name in np.atleast_1d(_read_mat(protocol, "filelist"))]
@@ -136,7 +140,7 @@ def _crops_of_archive(dataset: str, folder: Path, variable: str) -> Iterator[Cro
         )
     with (
         _open_archive(archive) as opened,
-        _damage_named(archive, f"has no pairs of cameras under {variable}"),
+        _name_damage(archive, f"has no pairs of cameras under {variable}"),
     ):
         people = [opened[pair].shape[1] for pair in opened[variable][0]]
     for split, indices in INDICES.items():
@@ -188,7 +192,7 @@ def _open_archive(archive: Path) -> Any:
     # Imported here, since no other reader needs it.
     from h5py import File
 
-    with _damage_named(archive, "cannot be read as HDF5"):
+    with _name_damage(archive, "cannot be read as HDF5"):
         return File(archive, "r")
 
 
@@ -251,7 +255,7 @@ def read_cuhksysu(kind: DatasetKind, path: Path, crops: str = "") -> Dataset:
 def _boxes(folder: Path) -> list[tuple[str, str, Box]]:
     """Every annotated box: person, file of the scene, and where in it."""
     persons = _read_mat(folder / PERSONS, "Person")
-    with _damage_named(folder / PERSONS, "lists no people with boxes"):
+    with _name_damage(folder / PERSONS, "lists no people with boxes"):
         return [
             (str(person.idname), *_place(scene))
             for person in np.atleast_1d(persons)
@@ -263,7 +267,7 @@ def _splits(folder: Path, boxes: list[tuple[str, str, Box]]) -> dict[tuple[str, 
     """The authors' own split of each identity in each scene."""
     files = ("Train", "TestG50")
     training, queries = (_read_mat(folder / SPLITS / f"{name}.mat", name) for name in files)
-    with _damage_named(
+    with _name_damage(
         folder / SPLITS, "Train.mat or TestG50.mat lists no people", "unpack both again"
     ):
         trained = {str(person.idname) for person in np.atleast_1d(training)}

@@ -20,12 +20,12 @@ tested on. `shared`: all of them counted by place. `notes`: what is known of the
 from __future__ import annotations
 
 import hashlib
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
-from statistics import median
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from model.crops.decode import CropProblem, decode_crop
@@ -50,10 +50,7 @@ Report = dict[str, Any]
 
 
 def check_datasets(
-    datasets: Sequence[Dataset],
-    examples: int = 10,
-    on_file: Callable[[], None] = lambda: None,
-    on_compared: Callable[[int], None] = lambda _: None,
+    datasets: Sequence[Dataset], examples: int = 10, on_file: Callable[[], None] = lambda: None
 ) -> Report:
     """Reads every file of the sets.
 
@@ -61,15 +58,30 @@ def check_datasets(
         datasets: as read by the registry.
         examples: how many findings of a kind are named; all of them are counted.
         on_file: called after each file, to show progress.
-        on_compared: called with a number of pictures after so many were compared with all others.
     """
     by_content: dict[bytes, list[CropRecord]] = defaultdict(list)
     hashes: list[NDArray[np.uint64]] = []
     reports = []
     for dataset in datasets:
-        found, sizes = _read_files(dataset, by_content, hashes, on_file)
-        reports.append(_report(dataset, found, sizes, examples))
-    exact, near = find_duplicates(by_content.values(), hashes, examples, on_compared)
+        faults: dict[str, list[Report]] = defaultdict(list, unreadable=[])
+        sizes: list[tuple[int, int]] = []
+        for record in dataset.records:
+            try:
+                content, pixels = _read(record)
+            except (InputProblem, OSError) as problem:
+                faults["unreadable"].append({"source": record.source} | _cause(problem))
+            else:
+                crops = by_content[hashlib.sha256(content).digest()]
+                if not crops:
+                    hashes.append(perceptual_hash(pixels))
+                crops.append(record)
+                sizes.append(pixels.shape[:2])
+                for fault in quality_faults(measure_quality(pixels), QUALITY_LIMITS):
+                    poor = {"source": record.source, "code": fault.code, "detail": fault.detail}
+                    faults[fault.code].append(poor)
+            on_file()
+        reports.append(_report(dataset, faults, sizes, examples))
+    exact, near = find_duplicates(by_content.values(), hashes, examples)
     names = [dataset.name for dataset in datasets]
     return {
         "datasets": reports,
@@ -87,37 +99,6 @@ def check_datasets(
 
 def _findings(found: Sequence[Any], most: int) -> Report:
     return {"count": len(found), "examples": list(found[:most])}
-
-
-def _read_files(
-    dataset: Dataset,
-    by_content: dict[bytes, list[CropRecord]],
-    hashes: list[NDArray[np.uint64]],
-    on_file: Callable[[], None],
-) -> tuple[dict[str, list[Report]], list[tuple[int, int]]]:
-    """Reads every crop of a set, and adds those with new bytes to the pictures known so far.
-
-    Returns:
-        The findings by their code, `unreadable` first, and (height, width) of the readable crops.
-    """
-    found: dict[str, list[Report]] = defaultdict(list, unreadable=[])
-    sizes: list[tuple[int, int]] = []
-    for record in dataset.records:
-        try:
-            content, pixels = _read(record)
-        except (InputProblem, OSError) as problem:
-            found["unreadable"].append({"source": record.source} | _cause(problem))
-        else:
-            crops = by_content[hashlib.sha256(content).digest()]
-            if not crops:
-                hashes.append(perceptual_hash(pixels))
-            crops.append(record)
-            sizes.append(pixels.shape[:2])
-            for fault in quality_faults(measure_quality(pixels), QUALITY_LIMITS):
-                poor = {"source": record.source, "code": fault.code, "detail": fault.detail}
-                found[fault.code].append(poor)
-        on_file()
-    return found, sizes
 
 
 def _read(record: CropRecord) -> tuple[bytes, NDArray[np.uint8]]:
@@ -142,57 +123,61 @@ def _cause(problem: Exception) -> Report:
 
 def _report(
     dataset: Dataset,
-    found: dict[str, list[Report]],
+    faults: dict[str, list[Report]],
     sizes: Sequence[tuple[int, int]],
     examples: int,
 ) -> Report:
     kind = kind_of(dataset.spec)
-    cameras = Counter(record.camera for record in dataset.records)
-    cameras_of: dict[str, set[str]] = defaultdict(set)
-    for record in dataset.records:
-        if record.identity not in kind.not_people:
-            cameras_of[record.identity].add(record.camera)
-    alone = sorted(identity for identity, seen in cameras_of.items() if len(seen) == 1)
-    splits = _count_splits(dataset, kind)
+    crops = pd.DataFrame(
+        [(one.split or "", one.identity, one.camera) for one in dataset.records],
+        columns=["split", "identity", "camera"],
+    )
+    people = crops[~crops.identity.isin(kind.not_people)]
+    cameras = crops.camera.value_counts()
+    cameras_of = people.groupby("identity").camera.nunique()
+    alone = sorted(cameras_of.index[cameras_of == 1])
+    splits = _splits(crops, people, kind, dataset.version)
+    notes = [note for split in splits for note in _count_notes(split)]
     if kind.stands_for_camera:
-        camera_notes = [f"the files state no camera: {kind.stands_for_camera}"]
+        notes.append(f"the files state no camera: {kind.stands_for_camera}")
     else:
-        camera_notes = _camera_notes(cameras, len(alone), len(cameras_of))
+        notes += _camera_notes(cameras, len(alone), len(cameras_of))
     return {
         "name": dataset.name,
         "spec": dataset.spec,
         "version": dataset.version,
         "terms": dataset.terms,
         "obtain": kind.obtain,
-        "images": len(dataset.records),
+        "images": len(crops),
         "identities": len(cameras_of),
-        "images_by_camera": dict(sorted(cameras.items())),
+        "images_by_camera": cameras.sort_index().to_dict(),
         "splits": splits,
-        "unreadable": _findings(found.pop("unreadable"), examples),
+        "unreadable": _findings(faults.pop("unreadable"), examples),
         "quality": [
             {"code": code, "files": _findings(own, examples)}
-            for code, own in sorted(found.items(), key=lambda item: -len(item[1]))
+            for code, own in sorted(faults.items(), key=lambda item: -len(item[1]))
         ],
         "one_camera_identities": _findings(alone, examples),
         "width": _size_range([width for _, width in sizes]),
         "height": _size_range([height for height, _ in sizes]),
-        "notes": [*_count_notes(splits), *camera_notes],
+        "notes": notes,
     }
 
 
-def _count_splits(dataset: Dataset, kind: DatasetKind) -> list[Report]:
-    published = {
-        count.split: count for count in kind.published if count.version in (None, dataset.version)
-    }
+def _splits(
+    crops: pd.DataFrame, people: pd.DataFrame, kind: DatasetKind, version: str
+) -> list[Report]:
+    """Images and identities of each split beside the published counts."""
+    published = {one.split: one for one in kind.published if one.version in (None, version)}
+    identities = people.groupby("split").identity.nunique()
     found = []
-    for split, images in Counter(record.split for record in dataset.records).items():
-        people = {record.identity for record in dataset.records if record.split == split}
-        known = published.get(split)
+    for split, images in crops.groupby("split", sort=False).size().items():
+        known = published.get(split or None)
         found.append(
             {
-                "split": split,
+                "split": split or None,
                 "images": images,
-                "identities": len(people - kind.not_people),
+                "identities": int(identities.get(split, 0)),
                 "published_images": known and known.images,
                 "published_identities": known and known.identities,
             }
@@ -200,21 +185,18 @@ def _count_splits(dataset: Dataset, kind: DatasetKind) -> list[Report]:
     return found
 
 
-def _count_notes(splits: Iterable[Report]) -> list[str]:
-    notes = []
-    for count in splits:
-        where = f"split {count['split']}: " if count["split"] else ""
-        for what in ("images", "identities"):
-            found, published = count[what], count[f"published_{what}"]
-            if published is not None and found != published:
-                notes.append(
-                    f"{where}{found:,} {what}, {published:,} were published "
-                    f"({found - published:+,}): figures from here do not compare with papers"
-                )
-    return notes
+def _count_notes(split: Report) -> list[str]:
+    where = f"split {split['split']}: " if split["split"] else ""
+    counts = [(what, split[what], split[f"published_{what}"]) for what in ("images", "identities")]
+    return [
+        f"{where}{found:,} {what}, {published:,} were published "
+        f"({found - published:+,}): figures from here do not compare with papers"
+        for what, found, published in counts
+        if published is not None and found != published
+    ]
 
 
-def _camera_notes(cameras: Counter[str], alone: int, identities: int) -> list[str]:
+def _camera_notes(cameras: pd.Series[int], alone: int, identities: int) -> list[str]:
     notes = []
     if len(cameras) == 1:
         notes.append("there is one camera: nobody can be searched for across cameras")
@@ -223,11 +205,11 @@ def _camera_notes(cameras: Counter[str], alone: int, identities: int) -> list[st
             f"{alone:,} of {identities:,} identities are under one camera only: "
             "no query of theirs has an answer"
         )
-    (busiest, most), (quietest, least) = cameras.most_common()[0], cameras.most_common()[-1]
+    most, least = cameras.iloc[0], cameras.iloc[-1]
     if most > CAMERA_IMBALANCE * least:
         notes.append(
-            f"camera {busiest} has {most / least:.1f} times the images of camera {quietest} "
-            f"({most:,} and {least:,})"
+            f"camera {cameras.index[0]} has {most / least:.1f} times the images of camera "
+            f"{cameras.index[-1]} ({most:,} and {least:,})"
         )
     return notes
 
@@ -243,7 +225,7 @@ def _size_range(sides: Sequence[int]) -> Report | None:
     first, last = (np.searchsorted(SIZE_EDGES, end(sides), "right") for end in (min, max))
     return {
         "smallest": min(sides),
-        "median": float(median(sides)),
+        "median": float(np.median(sides)),
         "largest": max(sides),
         "histogram": bins[first - 1 : last],
     }

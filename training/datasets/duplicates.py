@@ -12,10 +12,9 @@ eighty false pairs.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from itertools import combinations
-from typing import Any
+from typing import Any, NamedTuple
 
 import imagehash
 import numpy as np
@@ -31,6 +30,9 @@ THRESHOLD = 40
 """Bits of 256 that may differ: far above what storing a crop again changes, far below where two
 people who are dressed alike begin."""
 
+TESTED: dict[str | None, str] = {"query": "test", "gallery": "test"}
+"""Splits that count as one: a picture in both of them is no leak."""
+
 ROWS, COLUMNS = 8, 4096
 """Pairs compared at once: their bits fit the processor's cache."""
 
@@ -39,7 +41,6 @@ def find_duplicates(
     by_content: Iterable[Sequence[CropRecord]],
     hashes: Sequence[NDArray[np.uint64]],
     named: int,
-    on_rows: Callable[[int], None] = lambda _: None,
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """The pictures that are in several files, as `check_datasets` reports them.
 
@@ -47,7 +48,6 @@ def find_duplicates(
         by_content: for each picture the crops with its bytes.
         hashes: the pictures' `perceptual_hash`.
         named: how many files of a picture are named at most.
-        on_rows: called with a number of pictures whenever so many were compared.
 
     Returns:
         Those with the same bytes, and those with other bytes of different people or to train and
@@ -56,12 +56,12 @@ def find_duplicates(
     """
     pictures = list(by_content)
     codes: dict[object, int] = {}
-    labels = []
-    for first, *_ in pictures:
-        trains = "test" if first.split in ("query", "gallery") else first.split
-        labels.append(codes.setdefault((first.person, trains), len(codes)))
+    labels = [
+        codes.setdefault((first.person, TESTED.get(first.split, first.split)), len(codes))
+        for first, *_ in pictures
+    ]
     exact = [_described(crops, named) for crops in pictures if len(crops) > 1]
-    groups = near_groups(np.stack(hashes), np.array(labels), on_rows) if pictures else []
+    groups = near_groups(np.stack(hashes), np.array(labels)) if pictures else []
     near = [
         _described([pictures[row][0] for row in group.rows], named) | {"distance": group.distance}
         for group in groups
@@ -73,18 +73,18 @@ def count_by_places(
     exact: Sequence[dict[str, Any]], near: Sequence[dict[str, Any]]
 ) -> list[dict[str, Any]]:
     """How many pictures two places share, or are in one place under several names; most first."""
-
-    def counted(found: Iterable[dict[str, Any]]) -> Counter[tuple[str, ...]]:
-        places = [tuple(each["places"]) for each in found]
-        return Counter(
-            key for own in places for key in (combinations(own, 2) if len(own) > 1 else [own])
-        )
-
-    same, again = counted(exact), counted(near)
-    crossing = counted(each for each in exact if each["crosses"])
+    counts: dict[tuple[str, ...], Counter[str]] = defaultdict(Counter)
+    for kind, found in (("exact", exact), ("near", near)):
+        for each in found:
+            places = each["places"]
+            for key in combinations(places, 2) if len(places) > 1 else [tuple(places)]:
+                counts[key][kind] += 1
+                counts[key]["crossing"] += bool(kind == "exact" and each["crosses"])
     return [
-        {"places": list(key), "exact": same[key], "crossing": crossing[key], "near": again[key]}
-        for key in sorted(same | again, key=lambda key: (-same[key] - again[key], key))
+        {"places": list(key), **{kind: own[kind] for kind in ("exact", "crossing", "near")}}
+        for key, own in sorted(
+            counts.items(), key=lambda item: (-item[1]["exact"] - item[1]["near"], item[0])
+        )
     ]
 
 
@@ -108,36 +108,19 @@ def _described(group: Sequence[CropRecord], named: int) -> dict[str, Any]:
 
 
 def perceptual_hash(pixels: NDArray[np.uint8]) -> NDArray[np.uint64]:
-    """The hash of a crop.
-
-    Args:
-        pixels: `(h, w, 3)` uint8 RGB.
-
-    Returns:
-        256 bits as `(4,)` uint64.
-    """
+    """The hash of a crop, `(h, w, 3)` uint8 RGB: 256 bits as `(4,)` uint64."""
     bits = imagehash.phash(Image.fromarray(pixels), hash_size=SIDE).hash
     return np.packbits(bits.reshape(-1)).view(np.uint64)
 
 
-@dataclass(frozen=True)
-class NearGroup:
-    """Crops that are one picture.
-
-    Attributes:
-        rows: which crops, sorted.
-        distance: the largest number of bits between two that were found to be one picture.
-    """
+class NearGroup(NamedTuple):
+    """Crops that are one picture, and the most bits by which two were found to be one."""
 
     rows: tuple[int, ...]
     distance: int
 
 
-def near_groups(
-    hashes: NDArray[np.uint64],
-    labels: NDArray[np.int64],
-    on_rows: Callable[[int], None] = lambda _: None,
-) -> list[NearGroup]:
+def near_groups(hashes: NDArray[np.uint64], labels: NDArray[np.int64]) -> list[NearGroup]:
     """Groups of near duplicates whose labels differ, exactly: every pair is compared.
 
     Equal hashes are compared once, so that a set with one picture in ten thousand files is no
@@ -146,7 +129,6 @@ def near_groups(
     Args:
         hashes: `(n, 4)`.
         labels: `(n,)`; duplicates with one label are of no interest.
-        on_rows: called with a number of rows whenever so many were compared with all others.
 
     Returns:
         The groups, each joined by chains of near duplicates, in the order of their first rows.
@@ -155,26 +137,25 @@ def near_groups(
     node_of = node_of.reshape(-1)
     label_of = np.empty(len(distinct), dtype=np.int64)
     label_of[node_of] = labels
+    # Whether a hash is of pictures with several labels, and so a finding by itself.
     mixed = np.zeros(len(distinct), dtype=bool)
     mixed[node_of[labels != label_of[node_of]]] = True
 
-    left, right, distances = _near_pairs(distinct, on_rows)
+    left, right, distances = _near_pairs(distinct)
     crossing = mixed[left] | mixed[right] | (label_of[left] != label_of[right])
     left, right, distances = left[crossing], right[crossing], distances[crossing]
     graph = coo_array((np.ones(len(left)), (left, right)), shape=(len(distinct),) * 2)
     _, group_of = connected_components(graph, directed=False)
-
     largest = np.zeros(len(distinct), dtype=np.int64)
     np.maximum.at(largest, group_of[left], distances)
-    joined = mixed.copy()
-    joined[left] = joined[right] = True
+    mixed[left] = mixed[right] = True
     members: dict[int, list[int]] = defaultdict(list)
-    for row in np.flatnonzero(joined[node_of]).tolist():
+    for row in np.flatnonzero(mixed[node_of]).tolist():
         members[group_of[node_of[row]]].append(row)
     return [NearGroup(tuple(rows), int(largest[group])) for group, rows in members.items()]
 
 
-def _near_pairs(hashes: NDArray[np.uint64], on_rows: Callable[[int], None]) -> NDArray[np.int64]:
+def _near_pairs(hashes: NDArray[np.uint64]) -> NDArray[np.int64]:
     """Pairs of rows, first before second, that differ in at most `THRESHOLD` bits.
 
     Returns:
@@ -197,5 +178,4 @@ def _near_pairs(hashes: NDArray[np.uint64], on_rows: Callable[[int], None]) -> N
             distance = np.bitwise_count(hashes[left] ^ hashes[right]).sum(axis=1, dtype=np.int64)
             near = distance <= THRESHOLD
             found.append(np.stack([left[near], right[near], distance[near]]))
-        on_rows(min(ROWS, len(hashes) - row))
     return np.concatenate(found, axis=1)

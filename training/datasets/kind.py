@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,13 +16,6 @@ IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".
 
 Parts = Mapping[str, str]
 """What the names of a file and its folder state, such as `identity`, `camera` and `split`."""
-
-THREE_FOLDERS: dict[str, Parts] = {
-    "bounding_box_train": {"split": "train"},
-    "query": {"split": "query"},
-    "bounding_box_test": {"split": "gallery"},
-}
-"""The layout that Market-1501 made common: one folder of named crops for each split."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +33,7 @@ class Layout:
     file_name: re.Pattern[str]
     form: str
     folders: Mapping[str, Parts] = field(default_factory=lambda: {"": {}})
-    within: tuple[str, ...] = ()
+    within: Sequence[str] = ()
     label: Callable[[Parts], tuple[str, str]] = lambda parts: (parts["identity"], parts["camera"])
 
     def records(
@@ -93,15 +86,15 @@ class PublishedCount(NamedTuple):
     """What the authors published about one split.
 
     Attributes:
-        split: `train`, `query`, `gallery`, or None where the set is not split.
-        images: number of crops; None where they state none.
         identities: number of people, junk and distractors not counted.
+        images: number of crops; None where they state none.
+        split: `train`, `query`, `gallery`, or None where the set is not split.
         version: the `Dataset.version` that was counted so; None where there is one version only.
     """
 
-    split: str | None
-    images: int | None
     identities: int
+    images: int | None = None
+    split: str | None = None
     version: str | None = None
 
 
@@ -174,7 +167,7 @@ class DatasetKind:
     read: Callable[..., Dataset] = read_layout
     looks_like: Callable[[Path], bool] | None = None
     version: str = ""
-    options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    options: Mapping[str, Sequence[str]] = field(default_factory=dict)
     published: tuple[PublishedCount, ...] = ()
     not_people: frozenset[str] = frozenset()
     stands_for_camera: str = ""

@@ -17,11 +17,9 @@ LARGE_SETS = ("market1501", "msmt17", "cuhksysu", "cuhk03np")
 
 @dataclass(frozen=True)
 class Protocol:
-    """One protocol.
+    """One protocol, named as `--protocol` takes it.
 
     Attributes:
-        name: as `--protocol` takes it.
-        title: for people.
         sources: names of the sets that may be trained on; empty is whichever are given.
         targets: names of the sets that are tested; empty is whichever are given.
         leave_one_out: a target among the sources is left out of its own artefact's training.
@@ -71,8 +69,6 @@ def training_sets(
 ) -> list[Dataset]:
     """The sets that a protocol trains on, with the crops that it trains on as their `train` split.
 
-    What comes back goes through `split_held_out` and the trainer like any other set.
-
     Args:
         datasets: as read.
         protocol: which of them may be sources, and whether with their test images.
@@ -104,31 +100,22 @@ def training_sets(
 def _as_training(dataset: Dataset, test_images: bool) -> Dataset:
     """The set with what is trained on as its training split, and nothing else."""
     no_people = kind_of(dataset.spec).not_people
+    used = ("train", "query", "gallery") if test_images else ("train",)
     records = tuple(
-        replace(record, split="train") if record.split else record
+        replace(record, split=record.split and "train")
         for record in dataset.records
-        if record.identity not in no_people and (test_images or record.split in (None, "train"))
+        if record.identity not in no_people and record.split in (None, *used)
     )
-    splits = ("train", "query", "gallery") if test_images else ("train",)
     present = {record.split for record in dataset.records}
-    return replace(
-        dataset,
-        records=records,
-        training_splits=tuple(name for name in splits if name in present) or None,
-    )
+    splits = tuple(name for name in used if name in present)
+    return replace(dataset, records=records, training_splits=splits or None)
 
 
 def is_held_out(dataset: str, identity: str, fraction: float, seed: int) -> bool:
     """Whether a person is kept away from training.
 
     The answer depends on nothing but the arguments: not on the other people of the set, on their
-    order, nor on the machine.
-
-    Args:
-        dataset: the data set's name.
-        identity: the person's identity in it.
-        fraction: how many of all people are held out, 0 to 1.
-        seed: another seed, another choice.
+    order, nor on the machine. `fraction` of all people are held out, 0 to 1.
     """
     uniform: float = (int.from_bytes(_digest(seed, dataset, identity)[:8], "big") >> 11) / 2**53
     return uniform < fraction
@@ -140,11 +127,6 @@ def split_held_out(
     """Splits the training crops of the sets by person, never by image.
 
     Crops of the `query` and `gallery` splits are in neither part.
-
-    Args:
-        datasets: the training sets.
-        fraction: how many of all people are held out, 0 to 1.
-        seed: of the choice.
 
     Returns:
         The crops to train on and the crops held out, each in the order of the sets.
@@ -167,12 +149,7 @@ def limit_identities(
     """Keeps at most so many people of each data set, with all their crops.
 
     Who stays depends on a hash of (seed, data set, identity) alone, so that the people of a lower
-    limit are among those of a higher one.
-
-    Args:
-        records: in any order, which is kept.
-        per_set: how many people of each data set stay; None keeps all.
-        seed: another seed, another choice.
+    limit are among those of a higher one. The order of the records is kept.
     """
     if per_set is None:
         return list(records)
@@ -209,12 +186,10 @@ def limit_test_identities(
     kind = kind_of(dataset.spec)
     if most is None or (kind.random_splits is not None and held_out is None):
         return dataset
+    searched = [record for record in dataset.records if record.split == "query"] or dataset.records
     if held_out is not None:
         fraction, seed = held_out.get("fraction", 0.0), int(held_out.get("seed", 0))
         _, searched = split_held_out([dataset], fraction, seed)
-    else:
-        queries = [record for record in dataset.records if record.split == "query"]
-        searched = queries or list(dataset.records)
     people = {record.identity for record in searched} - kind.not_people
     kept = some_identities(dataset.name, people, most, seed=0) | kind.not_people
     records = tuple(record for record in dataset.records if record.identity in kept)

@@ -57,14 +57,14 @@ def _pairs(
     """Ordered pairs of people who share two cameras or more, each once."""
     names = sorted(members)
     seen: set[tuple[str, str]] = set()
-    for _ in range(20 * most):
-        if len(seen) == most or len(names) < 2:
-            return
+    for _ in range(20 * most if len(names) > 1 else 0):
         first, second = (names[place] for place in random.choice(len(names), 2, replace=False))
         shared = members[first].keys() & members[second].keys()
         if len(shared) >= 2 and (first, second) not in seen:
             seen.add((first, second))
             yield first, second
+        if len(seen) == most:
+            return
 
 
 def _new_person(
@@ -72,8 +72,7 @@ def _new_person(
 ) -> Iterator[CropRecord]:
     waist = float(random.uniform(*WAIST))
     for camera in sorted(members[upper].keys() & members[lower].keys()):
-        above, below = members[upper][camera], members[lower][camera]
-        for top, bottom in zip(above, below, strict=False):
+        for top, bottom in zip(members[upper][camera], members[lower][camera], strict=False):
             yield CropRecord(
                 source=f"{top.source} over {bottom.source}",
                 dataset=f"{top.dataset}, recombined",

@@ -20,9 +20,6 @@ from model.problems import InputProblem
 UNREADABLE_NAMED = 5
 """How many unreadable crops a message names."""
 
-READ_AT_ONCE = 256
-"""Crops that wait to be read."""
-
 
 class DatasetProblem(InputProblem):
     """A data set that cannot be read: the first file or folder that is wrong and what to do."""
@@ -96,15 +93,7 @@ def crop_in_file(
     file: Path, dataset: str, identity: str, camera: str, split: str | None = None
 ) -> CropRecord:
     """The record of a crop that is an image file, in a set that is one domain."""
-    return CropRecord(
-        source=str(file),
-        dataset=dataset,
-        identity=identity,
-        camera=camera,
-        domain=dataset,
-        path=file,
-        split=split,
-    )
+    return CropRecord(str(file), dataset, identity, camera, dataset, file, split=split)
 
 
 @dataclass(frozen=True)
@@ -157,13 +146,20 @@ def refuse_unreadable(
     Raises:
         DatasetProblem: with the number of crops that cannot be read, and the first of them.
     """
+
+    def problem_with(record: CropRecord) -> str | None:
+        try:
+            record.decode()
+        except InputProblem as problem:
+            return str(problem)
+        return None
+
     files = [record for record in records if record.pixels is None]
-    found: list[str] = []
+    found = []
     with ThreadPoolExecutor(os.cpu_count() or 1, "reading") as pool:
-        for start in range(0, len(files), READ_AT_ONCE):
-            for problem in pool.map(_problem_with, files[start : start + READ_AT_ONCE]):
-                found += [problem] if problem else []
-                on_crops(1)
+        for problem in pool.map(problem_with, files):
+            found += [problem] if problem else []
+            on_crops(1)
     if found:
         unnamed = len(found) - UNREADABLE_NAMED
         more = f", and {unnamed:,} more" if unnamed > 0 else ""
@@ -172,11 +168,3 @@ def refuse_unreadable(
             f"{'; '.join(found[:UNREADABLE_NAMED])}{more}; repair, convert or remove them "
             "(gmn check-data lists them), then train again"
         )
-
-
-def _problem_with(record: CropRecord) -> str | None:
-    try:
-        record.decode()
-    except InputProblem as problem:
-        return str(problem)
-    return None

@@ -123,12 +123,6 @@ def test_a_picture_in_thousands_of_files_is_one_group_and_takes_no_time() -> Non
     assert (len(group.rows), group.distance) == (20_000, 0)
 
 
-def test_progress_is_told_for_every_distinct_picture() -> None:
-    told: list[int] = []
-    near_groups(noise(100), np.arange(100), told.append)
-    assert sum(told) == 100
-
-
 def test_a_hash_has_256_bits_and_is_the_same_every_time(people: tuple[CropRecord, ...]) -> None:
     first = perceptual_hash(people[0].decode())
     assert (first.shape, first.dtype) == ((4,), np.uint64)
