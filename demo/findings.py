@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from demo.data_sets import Label, summarize
 from gmn_client.models import CalibrationState, ModelInfo, QueryAnswer, RankedCrop
 from service.commands.bulk import SourceCrop
-from training.evaluation.served import Label, summarize
 
 OPERATING_POINT, ASKED = "far_1e-2", 0.01
 SHOWN_KNOWN, SHOWN_STRANGERS = 9, 3

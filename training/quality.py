@@ -9,9 +9,9 @@ from pydantic import BaseModel, ConfigDict
 
 from model.calibration import SEARCH_OPERATING_POINTS, Calibration, Scoring
 from training.evaluation.blending import Moments, impostor_moments
+from training.evaluation.metrics import rank_queries
 from training.evaluation.open_set import search_extremes, thresholds_of
 from training.evaluation.pair_scores import SearchScores
-from training.evaluation.ranking import rank_queries
 
 OPERATING_POINT = "far_1e-2"
 

@@ -18,8 +18,8 @@ from training.checkpoint import Position, read_weights, save_best
 from training.datasets.protocols import limit_identities
 from training.datasets.record import CropRecord, Dataset
 from training.evaluation.embedding import embed_search, spaced
+from training.evaluation.metrics import rank_queries
 from training.evaluation.pair_scores import computed_scores
-from training.evaluation.ranking import rank_queries
 from training.evaluation.searches import Search, across_cameras, camera_name, held_out_people
 from training.networks import TrainedNetworks, reestimate_batch_norm
 from training.recipe import Recipe

@@ -29,8 +29,8 @@ from model.calibration import (
 from model.metric_network import MetricNetwork
 from model.problems import InputProblem
 from training.evaluation.embedding import SearchFeatures
+from training.evaluation.metrics import PairLabels, blocks
 from training.evaluation.pair_scores import Parts, SearchScores, count_pairs, some_pairs
-from training.evaluation.ranking import PairLabels, blocks
 from training.evaluation.scoring import folder_on_disk
 from training.evaluation.tail_shape import fit_tail_shape
 

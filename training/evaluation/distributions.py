@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.calibration import ScoringCalibration
-from training.evaluation.ranking import PairLabels, ScoreRows, blocks
+from training.evaluation.metrics import PairLabels, ScoreRows, blocks
 from training.evaluation.results import ScoreDistribution
 
 BINS = 80

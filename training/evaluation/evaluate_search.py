@@ -25,13 +25,13 @@ from training.evaluation.measuring import (
     rank_search,
     rows_of_split,
 )
+from training.evaluation.metrics import QueryMetrics, ScoreRows
 from training.evaluation.multi_shot import Pooling, multi_shot_result
 from training.evaluation.open_set import half_enrolled
 from training.evaluation.pair_scores import SearchScores, open_scores
 from training.evaluation.peers import Peer
 from training.evaluation.query_values import query_values
 from training.evaluation.rank_lists import rank_lists
-from training.evaluation.ranking import QueryMetrics, ScoreRows
 from training.evaluation.results import (
     DatasetResult,
     DepthResult,

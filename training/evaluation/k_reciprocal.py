@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from scipy import sparse
 
-from training.evaluation.ranking import SCORES_PER_BLOCK, ScoreRows
+from training.evaluation.metrics import SCORES_PER_BLOCK, ScoreRows
 from training.evaluation.scoring import unit_length
 
 K1, K2, ORIGINAL_WEIGHT = 20, 6, 0.3

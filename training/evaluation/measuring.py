@@ -9,13 +9,13 @@ import numpy as np
 from model.calibration import ScoringCalibration
 from training.evaluation.distributions import expected_calibration_error, score_distribution
 from training.evaluation.intervals import Estimate, mean_intervals
+from training.evaluation.metrics import PairLabels, QueryMetrics, ScoreRows, rank_queries
 from training.evaluation.open_set import (
     detection_curve,
     half_enrolled,
     operating_points,
     search_extremes,
 )
-from training.evaluation.ranking import PairLabels, QueryMetrics, ScoreRows, rank_queries
 from training.evaluation.results import DepthResult, ScoringResult
 from training.evaluation.scoring import reranked_rows
 from training.evaluation.searches import RandomSplit, Search

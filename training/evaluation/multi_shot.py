@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from training.evaluation.embedding import SearchFeatures
 from training.evaluation.measuring import plain_result
-from training.evaluation.ranking import PairLabels, ScoreRows, rank_queries
+from training.evaluation.metrics import PairLabels, ScoreRows, rank_queries
 from training.evaluation.results import MultiShotResult
 from training.evaluation.scoring import cosine_rows, unit_length
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from model.calibration import SEARCH_OPERATING_POINTS, ScoringCalibration
 from training.evaluation.intervals import LEVEL, Estimate, mean_interval
-from training.evaluation.ranking import PairLabels, ScoreRows, blocks
+from training.evaluation.metrics import PairLabels, ScoreRows, blocks
 from training.evaluation.results import HalfEnrolledResult, OperatingPointResult
 
 FALSE_ALARM_RATE = 0.01

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from model.calibration import Fusion, Scoring
 from model.metric_network import MetricNetwork
 from training.evaluation.embedding import ProgressBar, SearchFeatures
-from training.evaluation.ranking import PairLabels, ScoreRows, blocks
+from training.evaluation.metrics import PairLabels, ScoreRows, blocks
 from training.evaluation.scoring import computed_mnet_rows, cosine_rows, fused_rows, mnet_rows
 
 IMPOSTORS_TO_FIT = 200_000

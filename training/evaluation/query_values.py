@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from model.problems import InputProblem
 from training.datasets.record import CropRecord
 from training.evaluation.files import replacing
-from training.evaluation.ranking import QueryMetrics
+from training.evaluation.metrics import QueryMetrics
 from training.evaluation.searches import Search
 
 FILE_NAME = "queries.npz"

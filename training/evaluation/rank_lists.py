@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from training.evaluation.ranking import PairLabels, QueryMetrics, ScoreRows
+from training.evaluation.metrics import PairLabels, QueryMetrics, ScoreRows
 from training.evaluation.results import RankedCrop, RankList
 from training.evaluation.searches import Search
 

@@ -16,7 +16,7 @@ from model.calibration import Fusion
 from model.metric_network import MetricNetwork, score_pairs
 from model.problems import InputProblem
 from training.evaluation.embedding import Progress
-from training.evaluation.ranking import ScoreRows
+from training.evaluation.metrics import ScoreRows
 
 ROWS_PER_BLOCK = 16
 # Gallery features that are scored at once: as many are copied to be of unit length.

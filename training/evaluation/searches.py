@@ -16,7 +16,7 @@ from training.datasets.kind import RandomSplits
 from training.datasets.protocols import is_held_out, some_identities
 from training.datasets.record import CropRecord, Dataset
 from training.datasets.registry import kind_of
-from training.evaluation.ranking import PairLabels, integer_labels
+from training.evaluation.metrics import PairLabels, integer_labels
 
 
 @dataclass(frozen=True)

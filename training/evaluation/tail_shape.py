@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from model.calibration import DEFAULT_TAIL_SHAPE
 from model.order_statistics import FLATTEST, LEAST_SCALE, STEEPEST
 from model.search_calibration import IDENTITIES_PER_SPACING, RANKS, few_identities
-from training.evaluation.ranking import PairLabels, ScoreRows, blocks
+from training.evaluation.metrics import PairLabels, ScoreRows, blocks
 
 # Chosen on CUHK01 and CUHK03 (docs/calibration.md): few people show a tail that is too short.
 PEOPLE_OF_DEFAULT = 50

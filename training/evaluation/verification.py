@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.evaluation.intervals import mean_interval
-from training.evaluation.ranking import PairLabels, ScoreRows, blocks
+from training.evaluation.metrics import PairLabels, ScoreRows, blocks
 from training.evaluation.results import VerificationResult
 
 FALSE_ACCEPT_RATES = (1e-2, 1e-3, 1e-4)

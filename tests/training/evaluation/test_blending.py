@@ -8,9 +8,9 @@ import pytest
 from model.calibration import Calibration, LikelihoodPoint, ScoringCalibration
 from training.evaluation.blending import Moments, blended, impostor_moments
 from training.evaluation.calibration import calibrate_searches
+from training.evaluation.metrics import PairLabels
 from training.evaluation.open_set import search_extremes
 from training.evaluation.pair_scores import SearchScores
-from training.evaluation.ranking import PairLabels
 
 CROPS = 4
 

@@ -9,13 +9,13 @@ from training.evaluation.calibration import (
     impostor_tail,
     ordered_scores,
 )
+from training.evaluation.metrics import PairLabels
 from training.evaluation.open_set import (
     detection_curve,
     operating_points,
     search_extremes,
 )
 from training.evaluation.pair_scores import SearchScores
-from training.evaluation.ranking import PairLabels
 
 
 def gaussian_search(people: int, seed: int, noise: float = 1.0):

@@ -3,7 +3,7 @@ import pytest
 
 from model.calibration import ScoringCalibration, TailPoint
 from training.evaluation.distributions import expected_calibration_error, score_distribution
-from training.evaluation.ranking import PairLabels
+from training.evaluation.metrics import PairLabels
 
 PEOPLE = 1200
 

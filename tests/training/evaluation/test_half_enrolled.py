@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from training.evaluation.metrics import PairLabels, integer_labels
 from training.evaluation.open_set import half_enrolled
-from training.evaluation.ranking import PairLabels, integer_labels
 
 
 def labels(people: int, extra: tuple[str, ...] = ()) -> PairLabels:

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from training.evaluation.k_reciprocal import k_reciprocal_rows, nearest
-from training.evaluation.ranking import PairLabels, rank_queries
+from training.evaluation.metrics import PairLabels, rank_queries
 from training.evaluation.scoring import cosine_rows, unit_length
 
 

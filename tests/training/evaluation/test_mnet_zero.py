@@ -9,7 +9,7 @@ import torch
 from model.metric_network import MetricNetwork, MetricNetworkConfig, score_pairs
 from training.evaluation.calibration import equal_error_score, settle_zero
 from training.evaluation.embedding import SearchFeatures
-from training.evaluation.ranking import PairLabels
+from training.evaluation.metrics import PairLabels
 
 PEOPLE, DIMENSION = 60, 16
 

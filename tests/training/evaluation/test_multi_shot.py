@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from training.evaluation.embedding import SearchFeatures
+from training.evaluation.metrics import PairLabels, rank_queries
 from training.evaluation.multi_shot import multi_shot_result, pooled_rows, query_groups
-from training.evaluation.ranking import PairLabels, rank_queries
 from training.evaluation.scoring import cosine_rows
 
 

@@ -2,8 +2,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from training.evaluation.metrics import PairLabels
 from training.evaluation.open_set import search_extremes
-from training.evaluation.ranking import PairLabels
 
 
 @given(st.integers(0, 2**32), st.booleans(), st.integers(1, 60))

@@ -5,6 +5,7 @@ import pytest
 
 from model.problems import InputProblem
 from training.datasets.record import CropRecord
+from training.evaluation.metrics import rank_queries
 from training.evaluation.query_values import (
     query_values,
     read_query_values,
@@ -12,7 +13,6 @@ from training.evaluation.query_values import (
     write_query_values,
 )
 from training.evaluation.rank_lists import rank_lists
-from training.evaluation.ranking import rank_queries
 from training.evaluation.searches import Search
 
 

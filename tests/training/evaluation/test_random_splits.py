@@ -13,7 +13,7 @@ from training.evaluation.measuring import (
     rank_search,
     rows_of_split,
 )
-from training.evaluation.ranking import QueryMetrics, rank_queries
+from training.evaluation.metrics import QueryMetrics, rank_queries
 from training.evaluation.searches import Search, search_in_random_splits, standard_search
 
 

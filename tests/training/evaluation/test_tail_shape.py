@@ -10,8 +10,8 @@ from model.calibration import DEFAULT_TAIL_SHAPE
 from model.search_calibration import SearchScores as OneSearch
 from model.search_calibration import fit_searches
 from training.evaluation.calibration import calibrate_searches
+from training.evaluation.metrics import PairLabels
 from training.evaluation.pair_scores import SearchScores
-from training.evaluation.ranking import PairLabels
 from training.evaluation.tail_shape import fit_tail_shape, other_peoples_best
 
 

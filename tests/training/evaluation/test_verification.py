@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.evaluation.ranking import PairLabels
+from training.evaluation.metrics import PairLabels
 from training.evaluation.verification import true_accept_rates
 
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model.problems import InputProblem
-from training.evaluation.ranking import PairLabels, integer_labels, rank_queries
+from training.evaluation.metrics import PairLabels, integer_labels, rank_queries
 
 
 def one_query(relevance: list[bool]) -> tuple[np.ndarray, PairLabels]:
