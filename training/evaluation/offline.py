@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -72,37 +74,22 @@ class Outcome:
     unreadable: list[str] = field(default_factory=list)
 
 
-class _Embedded(NamedTuple):
-    """The features `(n, d)` of the readable ones of some crops, and what is known of those."""
-
-    features: NDArray[np.float32]
-    columns: dict[str, list[str]]
-    unreadable: list[str]
-
-
-class _ReadCrop(NamedTuple):
-    """A crop's resized pixels, and the SHA-256 of its file."""
-
-    record: CropRecord
-    pixels: NDArray[np.uint8]
-    sha256: str
-
-
 def network_of(artefact: Artefact, device: torch.device, bfloat16: bool) -> Network:
     """An artefact's embedder: in OpenVINO on a CPU, in PyTorch elsewhere and where that cannot."""
-    description, runtime = artefact.description, _runtime(artefact, device, bfloat16)
-    own = description.preprocessing, runtime.embed, description.embedding_fingerprint
-    return Network(*own, runtime.dtype, runtime.name)
-
-
-def _runtime(artefact: Artefact, device: torch.device, bfloat16: bool) -> EmbeddingRuntime:
     dtype: DtypeName = "bfloat16" if bfloat16 else "float32"
+    runtime: EmbeddingRuntime | None = None
     if device.type == "cpu":
-        try:
-            return Probes(artefact).agreeing("openvino", dtype)
-        except RuntimeUnusable:
-            pass
-    return TorchRuntime(artefact, dtype, device)
+        with suppress(RuntimeUnusable):
+            runtime = Probes(artefact).agreeing("openvino", dtype)
+    runtime = runtime or TorchRuntime(artefact, dtype, device)
+    description = artefact.description
+    return Network(
+        description.preprocessing,
+        runtime.embed,
+        description.embedding_fingerprint,
+        runtime.dtype,
+        runtime.name,
+    )
 
 
 def embed_to_file(
@@ -113,14 +100,9 @@ def embed_to_file(
     Raises:
         InputProblem: where no crop can be read, or the file cannot be written.
     """
-    origin = _origin(network, records)
-    with replacing(path) as beside:
-        with progress_bar("Embedding", len(records)) as progress:
-            (embedded,) = _embed(network, [records], progress)
-        if not len(embedded.features):
-            raise InputProblem(f"no crop can be read; the first: {embedded.unreadable[0]}")
-        write_features(beside, embedded.features, embedded.columns, origin, embedded.unreadable)
-    return Outcome(len(embedded.features), 1, 0, embedded.unreadable)
+    outcome = Outcome()
+    _write(network, _origin(network, records), {path: records}, outcome, progress_bar, least=1)
+    return outcome
 
 
 def embed_to_folder(
@@ -143,25 +125,19 @@ def embed_to_folder(
     there = {file.name for file in folder.iterdir() if SHARD.fullmatch(file.name)}
     if others := there.difference(names):
         raise _other(folder / min(others), "crops")
-    missing: dict[str, Sequence[CropRecord]] = {}
+    missing: dict[Path, Sequence[CropRecord]] = {}
     for number in range(part.number - 1, count, part.parts):
-        name = names[number]
-        if name in there:
-            _require_origin(folder / name, origin)
-            outcome.unreadable += read_unreadable(folder / name)
-            outcome.skipped += 1
-        else:
-            missing[name] = records[number * SHARD_CROPS : (number + 1) * SHARD_CROPS]
-    with progress_bar("Embedding", sum(map(len, missing.values()))) as progress:
-        shards = _embed(network, list(missing.values()), progress)
-        for name, embedded in zip(missing, shards, strict=True):
-            with replacing(folder / name) as beside:
-                write_features(
-                    beside, embedded.features, embedded.columns, origin, embedded.unreadable
-                )
-            outcome.features += len(embedded.features)
-            outcome.written += 1
-            outcome.unreadable += embedded.unreadable
+        shard = folder / names[number]
+        if shard.name not in there:
+            missing[shard] = records[number * SHARD_CROPS : (number + 1) * SHARD_CROPS]
+            continue
+        kinds = ("artefact", "precision", "crops")
+        for what, found, own in zip(kinds, read_origin(shard), origin, strict=True):
+            if found != own:
+                raise _other(shard, what)
+        outcome.unreadable += read_unreadable(shard)
+        outcome.skipped += 1
+    _write(network, origin, missing, outcome, progress_bar)
     return outcome
 
 
@@ -173,14 +149,6 @@ def _origin(network: Network, records: Sequence[CropRecord]) -> Origin:
     for record in records:
         digest.update(json.dumps(list(_labels(record).values())).encode())
     return Origin(network.embedder, network.precision, digest.hexdigest())
-
-
-def _require_origin(shard: Path, origin: Origin) -> None:
-    for what, found, own in zip(
-        ("artefact", "precision", "crops"), read_origin(shard), origin, strict=True
-    ):
-        if found != own:
-            raise _other(shard, what)
 
 
 def _other(shard: Path, what: str) -> InputProblem:
@@ -197,45 +165,61 @@ def _labels(record: CropRecord) -> dict[str, str]:
     return {**named, "captured_at": moment}
 
 
-def _embed(
-    network: Network, shards: Sequence[Sequence[CropRecord]], progress: Callable[[int], None]
-) -> Iterator[_Embedded]:
-    """The features of each shard; batches are decoded ahead, over the ends of shards too."""
-    starts = [range(0, len(shard), BATCH_CROPS) for shard in shards]
-    batches = [
-        shard[start : start + BATCH_CROPS]
-        for shard, own in zip(shards, starts, strict=True)
-        for start in own
-    ]
+def _write(
+    network: Network,
+    origin: Origin,
+    files: Mapping[Path, Sequence[CropRecord]],
+    outcome: Outcome,
+    progress_bar: ProgressBar,
+    least: int = 0,
+) -> None:
+    """Writes the features of the readable ones of each file's crops; `least` of them, or none.
+
+    Batches are decoded ahead, over the ends of files too.
+    """
+    batches = [batch for own in files.values() for batch in _batches(own)]
     read = read_ahead(partial(_read, size=network.preprocessing), batches)
-    for own in starts:
-        parts: list[NDArray[np.float32]] = []
-        columns: dict[str, list[str]] = {}
-        unreadable: list[str] = []
-        for _ in own:
-            crops = next(read)
-            good = [crop for crop in crops if isinstance(crop, _ReadCrop)]
-            if good:
-                parts.append(network.embed(np.stack([crop.pixels for crop in good])))
-            for crop in good:
-                for name, text in {**_labels(crop.record), "sha256": crop.sha256}.items():
-                    columns.setdefault(name, []).append(text)
-            unreadable += [crop for crop in crops if isinstance(crop, str)]
-            progress(len(crops))
-        yield _Embedded(np.concatenate(parts or [_none(network)]), columns, unreadable)
+    with progress_bar("Embedding", sum(map(len, files.values()))) as progress:
+        for path, records in files.items():
+            parts: list[NDArray[np.float32]] = []
+            rows: list[dict[str, str]] = []
+            unreadable: list[str] = []
+            with replacing(path) as beside:
+                for crops in islice(read, len(_batches(records))):
+                    good = [crop for crop in crops if not isinstance(crop, str)]
+                    unreadable += [crop for crop in crops if isinstance(crop, str)]
+                    if good:
+                        parts.append(network.embed(np.stack([pixels for pixels, _ in good])))
+                        rows += [labels for _, labels in good]
+                    progress(len(crops))
+                if len(rows) < least:
+                    raise InputProblem(f"no crop can be read; the first: {unreadable[0]}")
+                features = np.concatenate(parts or [_no_features(network)])
+                columns = {name: [row[name] for row in rows] for name in (rows[0] if rows else ())}
+                write_features(beside, features, columns, origin, unreadable)
+            outcome.features += len(features)
+            outcome.written += 1
+            outcome.unreadable += unreadable
 
 
-def _none(network: Network) -> NDArray[np.float32]:
+def _batches(records: Sequence[CropRecord]) -> list[Sequence[CropRecord]]:
+    return [records[at : at + BATCH_CROPS] for at in range(0, len(records), BATCH_CROPS)]
+
+
+def _no_features(network: Network) -> NDArray[np.float32]:
     """Features of no crop, `(0, d)`."""
     size = network.preprocessing
     return network.embed(np.zeros((1, size.height, size.width, 3), np.uint8))[:0]
 
 
-def _read(record: CropRecord, size: Preprocessing) -> _ReadCrop | str:
+def _read(
+    record: CropRecord, size: Preprocessing
+) -> tuple[NDArray[np.uint8], dict[str, str]] | str:
+    """A crop's resized pixels and its row of a feature file; or why it cannot be read."""
     try:
         content = record.content()
         pixels = size.resize(decode_crop(content))
     except (InputProblem, OSError) as error:
         reason = str(error).removeprefix(f"{record.source}: ")
         return f"{record.source}: {reason}"
-    return _ReadCrop(record, pixels, hashlib.sha256(content).hexdigest())
+    return pixels, {**_labels(record), "sha256": hashlib.sha256(content).hexdigest()}
