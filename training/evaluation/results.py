@@ -11,10 +11,14 @@ from training.evaluation.intervals import Estimate
 from training.evaluation.query_values import QueryValues
 
 
-class OperatingPointResult(BaseModel):
-    """Asked against obtained false-alarm rate of searches, and the share of people found."""
+class Result(BaseModel):
+    """A part of a report, which is not changed."""
 
     model_config = ConfigDict(frozen=True)
+
+
+class OperatingPointResult(Result):
+    """Asked against obtained false-alarm rate of searches, and the share of people found."""
 
     name: str
     asked: float
@@ -23,17 +27,15 @@ class OperatingPointResult(BaseModel):
     detection_rate: Estimate
 
 
-class ScoreDistribution(BaseModel):
+class ScoreDistribution(Result):
     """Histograms of cross-camera pairs' scores; `edges` has one number more than either count."""
-
-    model_config = ConfigDict(frozen=True)
 
     edges: list[float]
     genuine: list[int]
     impostor: list[int]
 
 
-class VerificationResult(BaseModel):
+class VerificationResult(Result):
     """One operating point of comparing two crops: TAR@FAR.
 
     Attributes:
@@ -43,15 +45,13 @@ class VerificationResult(BaseModel):
         true_accept_rate: the share of genuine pairs that is; its interval is over identities.
     """
 
-    model_config = ConfigDict(frozen=True)
-
     asked: float
     threshold: float
     false_accept_rate: float
     true_accept_rate: Estimate
 
 
-class HalfEnrolledResult(BaseModel):
+class HalfEnrolledResult(Result):
     """Searches with half of the people enrolled, at the best threshold for a false-alarm rate.
 
     Attributes:
@@ -61,14 +61,12 @@ class HalfEnrolledResult(BaseModel):
             halves, its interval over people.
     """
 
-    model_config = ConfigDict(frozen=True)
-
     enrolled: int
     false_alarm_rate: float
     detection_rate: Estimate
 
 
-class ScoringResult(BaseModel):
+class ScoringResult(Result):
     """One ranking of one data set.
 
     Attributes:
@@ -87,8 +85,6 @@ class ScoringResult(BaseModel):
         note: what else a reader must know of this ranking.
     """
 
-    model_config = ConfigDict(frozen=True)
-
     metrics: dict[str, Estimate]
     cmc: list[float]
     operating_points: list[OperatingPointResult] = []
@@ -101,26 +97,22 @@ class ScoringResult(BaseModel):
     note: str = ""
 
 
-class DepthResult(BaseModel):
+class DepthResult(Result):
     """Ranking by M-Net of the nearest `depth` by cosine; the others follow in cosine order."""
-
-    model_config = ConfigDict(frozen=True)
 
     depth: int
     mAP: float  # noqa: N815 - the field's name for it
     rank_1: float
 
 
-class MultiShotResult(BaseModel):
+class MultiShotResult(Result):
     """The same search with all crops of a person under one camera as one query.
 
     Attributes:
         how: `mean` or `max`, of a person's scores; cosine compares their mean feature.
         queries: number of such queries.
-        crops_per_query: how many crops a query has, on average.
+        crops_per_query: on average.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     how: str
     queries: int
@@ -128,15 +120,8 @@ class MultiShotResult(BaseModel):
     scorings: dict[str, ScoringResult]
 
 
-class RankedCrop(BaseModel):
-    """One line of a rank list.
-
-    Attributes:
-        row: the crop's number in the search's gallery, from 0.
-        right: whether it shows who was searched for.
-    """
-
-    model_config = ConfigDict(frozen=True)
+class RankedCrop(Result):
+    """One line of a rank list: a crop by its row in the gallery; `right` if it is the person's."""
 
     row: int
     identity: str
@@ -145,16 +130,8 @@ class RankedCrop(BaseModel):
     right: bool
 
 
-class RankList(BaseModel):
-    """One query and the best of its valid gallery by each ranking.
-
-    Attributes:
-        row: the query's number in the search, from 0.
-        average_precision: by ranking, 0 to 1.
-        ranked: by ranking, best first.
-    """
-
-    model_config = ConfigDict(frozen=True)
+class RankList(Result):
+    """One query, by its row, and the best of its valid gallery by each ranking, best first."""
 
     row: int
     identity: str
@@ -163,7 +140,7 @@ class RankList(BaseModel):
     ranked: dict[str, list[RankedCrop]]
 
 
-class SpaceGap(BaseModel):
+class SpaceGap(Result):
     """The gap between two domains in one space.
 
     Attributes:
@@ -175,8 +152,6 @@ class SpaceGap(BaseModel):
             Its interval is over couples of people.
         classifier_same_domain: between two halves of one domain, the mean of both.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     mmd: float
     mmd_by_chance: float
@@ -191,7 +166,7 @@ class SpaceGap(BaseModel):
         return self.mmd / self.mmd_by_chance if self.mmd_by_chance > 0 else float("inf")
 
 
-class DomainGap(BaseModel):
+class DomainGap(Result):
     """Two domains in instance and in pair space, seen through the same crops.
 
     Attributes:
@@ -199,38 +174,26 @@ class DomainGap(BaseModel):
             couples of people; below 0 the domains are nearer in pair space.
     """
 
-    model_config = ConfigDict(frozen=True)
-
     domains: tuple[str, str]
     instance: SpaceGap
     pair: SpaceGap
     classifier_difference: Estimate
 
 
-class Projection(BaseModel):
-    """A space as t-SNE draws it.
+class Projection(Result):
+    """A space as t-SNE draws it: by domain its points, with coordinates −1 to 1.
 
     Attributes:
-        domains: by domain, its points; coordinates −1 to 1.
         genuine: of each domain's points, which are one person's pairs; empty for instances.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     space: str
     domains: dict[str, list[tuple[float, float]]]
     genuine: list[bool] = []
 
 
-class PremiseResult(BaseModel):
-    """GMN's premise: is the domain gap smaller in pair space?
-
-    Attributes:
-        pair_feature: `square` or `abs`.
-        people, points: of each domain.
-    """
-
-    model_config = ConfigDict(frozen=True)
+class PremiseResult(Result):
+    """GMN's premise: is the domain gap smaller in pair space? People and points are per domain."""
 
     pair_feature: str
     people: int
@@ -239,7 +202,7 @@ class PremiseResult(BaseModel):
     projections: list[Projection]
 
 
-class CostResult(BaseModel):
+class CostResult(Result):
     """What the networks cost.
 
     Attributes:
@@ -251,8 +214,6 @@ class CostResult(BaseModel):
         pairs_per_second: scored by M-Net in this run; None where it was not asked.
     """
 
-    model_config = ConfigDict(frozen=True)
-
     embedder_parameters: int
     embedder_multiply_adds: int
     metric_network_parameters: int
@@ -261,7 +222,7 @@ class CostResult(BaseModel):
     pairs_per_second: float | None = None
 
 
-class DatasetResult(BaseModel):
+class DatasetResult(Result):
     """Everything measured on one data set.
 
     Attributes:
@@ -285,8 +246,6 @@ class DatasetResult(BaseModel):
         crops: how many were embedded; 0 in reports of older versions.
     """
 
-    model_config = ConfigDict(frozen=True)
-
     name: str
     spec: str
     terms: str
@@ -298,10 +257,10 @@ class DatasetResult(BaseModel):
     used_to_calibrate: bool
     not_counted: int
     scorings: dict[str, ScoringResult]
-    differences: dict[str, dict[str, Estimate]]
-    rerank_depths: list[DepthResult]
-    peers: dict[str, ScoringResult]
-    seconds: dict[str, float]
+    differences: dict[str, dict[str, Estimate]] = {}
+    rerank_depths: list[DepthResult] = []
+    peers: dict[str, ScoringResult] = {}
+    seconds: dict[str, float] = {}
     multi_shot: MultiShotResult | None = None
     splits: int = 1
     version: str = ""
@@ -321,7 +280,7 @@ class DatasetResult(BaseModel):
         )
 
 
-class EvaluationReport(BaseModel):
+class EvaluationReport(Result):
     """One run of `gmn evaluate`.
 
     Attributes:
@@ -330,8 +289,6 @@ class EvaluationReport(BaseModel):
         checkpoint: which weights of its run were measured; empty for an evaluation.
         default_scoring: the ranking that the artefact answers by; empty in older reports.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     artefact: str
     artefact_fingerprint: str
