@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,31 +12,28 @@ import numpy as np
 import torch
 
 from model.artefact import Artefact, Description, round_as_stored, save_artefact
-from model.calibration import Calibration
 from model.collapse import CollapsedModel, refuse_collapse
 from model.embedder import Embedder
 from model.metric_network import MetricNetwork
 from model.precision import choose_device
 from model.problems import InputProblem
-from model.provenance import Provenance, TrainingFingerprints
 from training.batches import BatchMaker, training_images
 from training.checkpoint import SavedWeights, read_weights, run_identity
 from training.datasets.record import CropRecord, Dataset
-from training.evaluation.calibration import calibrate_searches, settle_zero
-from training.evaluation.embedding import ProgressBar, SearchFeatures, embed_search, spaced
+from training.evaluation.calibration import calibrated_scores
+from training.evaluation.embedding import ProgressBar, SearchFeatures, embed_searches, spaced
 from training.evaluation.evaluate import build_report
 from training.evaluation.evaluate_search import evaluate_search
-from training.evaluation.pair_scores import SearchScores, open_scores
 from training.evaluation.report import write_report
 from training.evaluation.results import DatasetResult, EvaluationReport
-from training.evaluation.searches import Search, camera_name, held_out_people
-from training.improvement import improvement_on_start
+from training.evaluation.searches import Search, held_out_people
 from training.metric_fit import chosen_records, fit_metric_network
 from training.networks import reestimate_batch_norm
 from training.provenance import describe_training
 from training.recipe import Recipe
 from training.run_folder import ARTEFACT_NAME, BEST_NAME, CHECKPOINT_NAME, split_people
 from training.seen import unseen_people
+from training.start_comparison import compare_with_start
 from training.validation import best_scoring, photographed
 
 STATISTICS_BATCHES = 50
@@ -50,7 +45,7 @@ HELD_OUT_REMEDY = (
 
 
 @dataclass(frozen=True)
-class FinishedRun:
+class TrainedRun:
     """A run that has trained, and the data that its artefact is made with.
 
     Attributes:
@@ -72,7 +67,7 @@ class FinishedRun:
 
 
 def finish_run(
-    run: FinishedRun,
+    run: TrainedRun,
     weights: SavedWeights,
     others: Sequence[Dataset],
     progress_bar: ProgressBar,
@@ -102,44 +97,56 @@ def finish_run(
             "on with gmn finish --data"
         )
     provenance, fingerprints = describe_training(recipe, run.datasets, run.records, run.command)
-    searches = (
-        {
-            # Thresholds, fusion and default ranking are fitted on these people below.
-            one.name: replace(unseen_people(one, provenance, fingerprints), held_out=True)
-            for one in others
-        }
-        if others
-        else held_out_searches(recipe, run.datasets)
-    )
+    searches = {
+        # Thresholds, fusion and default ranking are fitted on these people below.
+        one.name: replace(unseen_people(one, provenance, fingerprints), held_out=True)
+        for one in others
+    } or held_out_searches(recipe, run.datasets)
     embedder, metric_network = _load_networks(run, weights, device, progress_bar)
-    features = {
-        name: embed_search(embedder, recipe.preprocessing, search)
-        for name, search in searches.items()
-    }
+    features = embed_searches(embedder, recipe.preprocessing, searches, progress_bar)
     _refuse_collapse(run, weights, features, metric_network)
-    artefact, results, improvement = _measure(
-        run,
-        others,
-        searches,
-        features,
-        (embedder, metric_network),
-        (provenance, fingerprints),
-        progress_bar,
-    )
+    fitted_on = photographed(searches)
+    people = f"{'' if others else 'held-out '}identities of {', '.join(fitted_on)}"
+    sentences = [describe_checkpoint(recipe, weights)]
+    with calibrated_scores(
+        metric_network, features, searches, fitted_on, people, progress_bar, run.folder
+    ) as (calibration, scores):
+        if recipe.refuse_worse and not others:
+            calibration, compared = compare_with_start(
+                recipe, str(run.folder), searches, scores, calibration, device
+            )
+            sentences.append(compared)
+        description = Description(
+            embedder=recipe.embedder,
+            preprocessing=recipe.preprocessing,
+            metric_network=recipe.metric_network if metric_network else None,
+            calibration=calibration,
+            provenance=provenance,
+        )
+        artefact = Artefact(description, embedder, metric_network, fingerprints)
+        results = [
+            evaluate_search(
+                artefact,
+                dataset,
+                searches[dataset.name],
+                description.scorings,
+                progress_bar,
+                features=features[dataset.name],
+                scores=scores[dataset.name],
+            )
+            for dataset in others or run.datasets
+        ]
     description = _save(run.folder / ARTEFACT_NAME, artefact, results)
-    report = build_report(
-        ARTEFACT_NAME, description, "all" if others else "held-out", results, device
-    )
-    checkpoint = f"{describe_checkpoint(recipe, weights)} {improvement}".rstrip()
-    report = report.model_copy(update={"checkpoint": checkpoint})
+    split, checkpoint = "all" if others else "held-out", " ".join(sentences)
+    report = build_report(ARTEFACT_NAME, description, split, results, device, checkpoint)
     write_report(run.folder, report)
     return report
 
 
 def _refuse_collapse(
-    run: FinishedRun,
+    run: TrainedRun,
     weights: SavedWeights,
-    features: dict[str, SearchFeatures],
+    features: Mapping[str, SearchFeatures],
     metric_network: MetricNetwork | None,
 ) -> None:
     some = np.concatenate([spaced(own.gallery) for own in features.values()])
@@ -153,79 +160,6 @@ def _refuse_collapse(
         ) from problem
 
 
-def _measure(
-    run: FinishedRun,
-    others: Sequence[Dataset],
-    searches: dict[str, Search],
-    features: dict[str, SearchFeatures],
-    networks: tuple[Embedder, MetricNetwork | None],
-    described: tuple[Provenance, TrainingFingerprints],
-    progress_bar: ProgressBar,
-) -> tuple[Artefact, list[DatasetResult], str]:
-    """The calibrated artefact, its results, and how it compares with the run's start."""
-    (embedder, metric_network), (provenance, fingerprints) = networks, described
-    if metric_network is not None:
-        settle_zero(
-            metric_network,
-            [(features[name], searches[name].labels()) for name in photographed(searches)],
-        )
-    with ExitStack() as opened:
-        scores = {
-            name: opened.enter_context(
-                open_scores(
-                    metric_network,
-                    features[name],
-                    search.labels(),
-                    progress_bar,
-                    run.folder,
-                )
-            )
-            for name, search in searches.items()
-        }
-        calibration, improvement = _calibrate(
-            run, others, searches, scores, next(embedder.parameters()).device
-        )
-        description = Description(
-            embedder=run.recipe.embedder,
-            metric_network=run.recipe.metric_network if metric_network else None,
-            preprocessing=run.recipe.preprocessing,
-            calibration=calibration,
-            provenance=provenance,
-        )
-        artefact = Artefact(description, embedder, metric_network, fingerprints)
-        results = [
-            evaluate_search(
-                artefact,
-                dataset,
-                searches[dataset.name],
-                description.scorings,
-                progress_bar,
-                features=features[dataset.name],
-                mnet=scores[dataset.name].mnet,
-            )
-            for dataset in others or run.datasets
-        ]
-    return artefact, results, improvement
-
-
-def _calibrate(
-    run: FinishedRun,
-    others: Sequence[Dataset],
-    searches: dict[str, Search],
-    scores: dict[str, SearchScores],
-    device: torch.device,
-) -> tuple[Calibration, str]:
-    """The calibration, and how the weights compare with the run's start."""
-    fitted = photographed(searches)
-    who = "identities of" if others else "held-out identities of"
-    calibration = calibrate_searches(
-        [scores[name] for name in fitted], f"{who} {', '.join(fitted)}"
-    )
-    if others or not run.recipe.refuse_worse:
-        return calibration, ""
-    return improvement_on_start(run.recipe, run.folder, searches, scores, calibration, device)
-
-
 def _save(path: Path, artefact: Artefact, results: list[DatasetResult]) -> Description:
     """Writes the artefact with its figures and the scoring that was best by them."""
     figures = {
@@ -234,13 +168,11 @@ def _save(path: Path, artefact: Artefact, results: list[DatasetResult]) -> Descr
         }
         for result in results
     }
-    provenance = artefact.description.provenance
-    measured = provenance.model_copy(update={"metrics": brief_metrics(results)})
+    description = artefact.description
+    measured = description.provenance.model_copy(update={"metrics": brief_metrics(results)})
     return save_artefact(
         path,
-        artefact.description.model_copy(
-            update={"provenance": measured, "best": best_scoring(figures)[0]}
-        ),
+        description.model_copy(update={"provenance": measured, "best": best_scoring(figures)[0]}),
         artefact.embedder,
         artefact.metric_network,
         training=artefact.training,
@@ -259,7 +191,7 @@ def held_out_searches(recipe: Recipe, datasets: Sequence[Dataset]) -> dict[str, 
             searches[dataset.name] = held_out_people(dataset, recipe.held_out.model_dump())
         except InputProblem as problem:
             raise InputProblem(f"{problem}; {HELD_OUT_REMEDY}") from problem
-        genuine, impostor = pairs_across_cameras(searches[dataset.name].records)
+        genuine, impostor = searches[dataset.name].labels().count_pairs()
         if genuine < 1 or impostor < 2:
             people = len({record.identity for record in searches[dataset.name].records})
             raise InputProblem(
@@ -268,16 +200,6 @@ def held_out_searches(recipe: Recipe, datasets: Sequence[Dataset]) -> dict[str, 
                 f"and calibrate takes 1 and 2; {HELD_OUT_REMEDY}"
             )
     return searches
-
-
-def pairs_across_cameras(records: Sequence[CropRecord]) -> tuple[int, int]:
-    """How many pairs of crops under two cameras show one person, and how many show two."""
-    cameras = Counter(camera_name(record) for record in records)
-    people = Counter(record.identity for record in records)
-    both = Counter((record.identity, camera_name(record)) for record in records)
-    genuine = _square_sum(people) - _square_sum(both)
-    every = len(records) ** 2 - _square_sum(cameras)
-    return genuine // 2, (every - genuine) // 2
 
 
 def choose_weights(folder: Path, checkpoint: str | None) -> SavedWeights:
@@ -311,7 +233,7 @@ def describe_checkpoint(recipe: Recipe, weights: SavedWeights) -> str:
 
 
 def _load_networks(
-    run: FinishedRun, weights: SavedWeights, device: torch.device, progress_bar: ProgressBar
+    run: TrainedRun, weights: SavedWeights, device: torch.device, progress_bar: ProgressBar
 ) -> tuple[Embedder, MetricNetwork | None]:
     """The networks as an artefact stores them, M-Net fitted or its statistics estimated.
 
@@ -350,10 +272,6 @@ def _load_networks(
     images = training_images(batches, run.records, recipe, STATISTICS_BATCHES)
     reestimate_batch_norm(embedder, metric_network.to(device), images)
     return embedder, metric_network
-
-
-def _square_sum(counts: Counter[Any]) -> int:
-    return sum(count * count for count in counts.values())
 
 
 def brief_metrics(results: Sequence[DatasetResult]) -> dict[str, Any]:

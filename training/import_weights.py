@@ -18,9 +18,8 @@ from training.backbone_weights import load_tensors, read_state_dict, torchreid_t
 from training.datasets.registry import read_datasets
 from training.evaluation.calibration import calibrate_searches
 from training.evaluation.embedding import embed_records, embed_search
-from training.evaluation.pair_scores import computed_scores
 from training.evaluation.peers import SUFFIXES, Peer
-from training.evaluation.scoring import unit_length
+from training.evaluation.scoring import SearchScores, cosine_rows, unit_length
 from training.evaluation.searches import whole_set
 from training.osnet_graph import read_graph
 from training.provenance import current_commit, file_digest
@@ -62,7 +61,8 @@ def import_weights(
     metrics = {} if graph is None else {"parity": compare(embedder, preprocessing, graph)}
     (people,) = read_datasets([CALIBRATION])
     search = whole_set(people)
-    scores = computed_scores(None, embed_search(embedder, preprocessing, search), search.labels())
+    cosine = cosine_rows(*embed_search(embedder, preprocessing, search))
+    scores = SearchScores(cosine, None, search.labels())
     source = WeightSource(
         role="initial weights",
         name=file.name,

@@ -23,13 +23,13 @@ from training.distributed import Processes
 from training.evaluation.embedding import ProgressBar, embed_records, no_bar
 from training.evaluation.results import EvaluationReport
 from training.evaluation.searches import Search
-from training.finish import FinishedRun, choose_weights, finish_run, held_out_searches
-from training.improvement import measure_start
+from training.finish import TrainedRun, choose_weights, finish_run, held_out_searches
 from training.optimiser import learning_rate, set_learning_rate
 from training.recipe import Recipe
 from training.run import Run, prepare_run
 from training.run_folder import RunData, RunLog, split_people, write_run
 from training.sampler import describe_epoch
+from training.start_comparison import measure_start
 from training.step import TrainingStep, Unread, refuse_divergence
 from training.validation import Validation, validation_searches
 
@@ -114,7 +114,7 @@ def train(
             "artefact, calibrated on people whom it was not trained on"
         )
         return None
-    finished = FinishedRun(recipe, folder, datasets, source.command)
+    finished = TrainedRun(recipe, folder, datasets, source.command)
     return finish_run(finished, choose_weights(folder, None), (), progress_bar)
 
 
@@ -153,9 +153,9 @@ def begin_run(
     if processes.is_main:
         write_run(folder, recipe, source)
         if recipe.refuse_worse and known:
-            start = measure_start(recipe, known, folder, run.device)
-            scoring, mean = start.best
-            notice(f"{start.name}: held-out people mAP {100 * mean:.1f} by {scoring}")
+            start = measure_start(recipe, known, run.device)
+            mean = 100 * start.mean(start.best, "mAP")
+            notice(f"{start.name}: held-out people mAP {mean:.1f} by {start.best}")
     shown, alone = run.sampler.crops_per_epoch(0), run.sampler.single_crop_identities
     notice(f"An epoch shows {describe_epoch(len(records), shown, alone)}")
     return run, searches

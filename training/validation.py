@@ -19,7 +19,7 @@ from training.datasets.protocols import limit_identities
 from training.datasets.record import CropRecord, Dataset
 from training.evaluation.embedding import embed_search, spaced
 from training.evaluation.metrics import rank_queries
-from training.evaluation.pair_scores import computed_scores
+from training.evaluation.scoring import open_scores
 from training.evaluation.searches import Search, across_cameras, camera_name, held_out_people
 from training.networks import TrainedNetworks, reestimate_batch_norm
 from training.recipe import Recipe
@@ -171,11 +171,11 @@ class Validation:
         for name, search in self._searches.items():
             features = embed_search(networks.embedder, recipe.preprocessing, search)
             some.append(spaced(features.gallery))
-            scores = computed_scores(metric_network, features, search.labels())
-            means = {
-                scoring: rank_queries(rows, scores.labels).means()
-                for scoring, rows in scores.by_scoring.items()
-            }
+            with open_scores(metric_network, features, search.labels()) as scores:
+                means = {
+                    scoring: rank_queries(rows, scores.labels).means()
+                    for scoring, rows in scores.by_scoring.items()
+                }
             figures[name] = {
                 scoring: {metric: found[metric] for metric in ("mAP", "rank_1")}
                 for scoring, found in means.items()

@@ -126,9 +126,9 @@ def _calibrate(
     folder: Path,
     others: Sequence[Dataset],
 ) -> None:
-    from training.finish import FinishedRun, choose_weights, finish_run
+    from training.finish import TrainedRun, choose_weights, finish_run
 
-    run = FinishedRun(recipe, folder, sets, source.command)
+    run = TrainedRun(recipe, folder, sets, source.command)
     finish_run(run, choose_weights(folder, None), others, progress_bar)
 
 

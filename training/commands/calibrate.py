@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,9 +13,7 @@ from training.commands.progress import progress_bar
 
 if TYPE_CHECKING:
     from model.artefact import Artefact, Description
-    from model.calibration import Calibration
     from training.datasets.record import Dataset
-    from training.evaluation.embedding import SearchFeatures
     from training.evaluation.searches import Search
 
 GALLERY_SIZES = (100, 1_000, 10_000)
@@ -51,14 +47,19 @@ def calibrate(
 
     Example: gmn calibrate bundled --data cuhk01:/data/cuhk01 --out mine.safetensors
     """
+    import numpy as np
+
     from model.artefact import (
         load_artefact,
         replace_calibration,
         resolve_artefact,
         shipped_artefacts,
     )
+    from model.collapse import refuse_collapse
     from model.precision import choose_device
     from training.datasets.registry import read_datasets
+    from training.evaluation.calibration import calibrated_scores
+    from training.evaluation.embedding import embed_searches, spaced
     from training.evaluation.files import make_folder
 
     source = resolve_artefact(artefact)
@@ -67,12 +68,20 @@ def calibrate(
     loaded = load_artefact(source)
     target = out or source
     make_folder(target.parent)
-    chosen = choose_device(device)
-    on_device = loaded.on(chosen)
-    searches = [(dataset, _unseen(loaded, dataset)) for dataset in read_datasets(data)]
-    features = [_embed(on_device, dataset, search) for dataset, search in searches]
-    calibration = _fit(str(source), on_device, searches, features, target.parent)
-    description = replace_calibration(source, target, calibration, on_device.metric_network)
+    on_device = loaded.on(choose_device(device))
+    searches = {dataset.name: _unseen(loaded, dataset) for dataset in read_datasets(data)}
+    preprocessing, network = loaded.description.preprocessing, on_device.metric_network
+    features = embed_searches(on_device.embedder, preprocessing, searches, progress_bar)
+    some = np.concatenate([spaced(own.gallery) for own in features.values()])
+    refuse_collapse(str(source), some, network)
+    people = ", ".join(
+        f"{'held-out ' if search.held_out else ''}identities of {name}"
+        for name, search in searches.items()
+    )
+    with calibrated_scores(
+        network, features, searches, list(searches), people, progress_bar, target.parent
+    ) as (calibration, _):
+        description = replace_calibration(source, target, calibration, network)
     if as_json:
         typer.echo(description.calibration.model_dump_json(indent=2))
     else:
@@ -92,48 +101,6 @@ def _unseen(artefact: Artefact, dataset: Dataset) -> Search:
             soft_wrap=True,
         )
     return search
-
-
-def _embed(artefact: Artefact, dataset: Dataset, search: Search) -> SearchFeatures:
-    from training.evaluation.embedding import embed_search
-
-    with progress_bar(f"Embedding {dataset.name}", len(search.records)) as bar:
-        return embed_search(artefact.embedder, artefact.description.preprocessing, search, bar)
-
-
-def _fit(
-    name: str,
-    artefact: Artefact,
-    searches: Sequence[tuple[Dataset, Search]],
-    features: Sequence[SearchFeatures],
-    folder: Path,
-) -> Calibration:
-    import numpy as np
-
-    from model.collapse import refuse_collapse
-    from training.evaluation.calibration import calibrate_searches, settle_zero
-    from training.evaluation.embedding import spaced
-    from training.evaluation.pair_scores import open_scores
-
-    some = np.concatenate([spaced(own.gallery) for own in features])
-    refuse_collapse(name, some, artefact.metric_network)
-    data = ", ".join(
-        f"{'held-out ' if search.held_out else ''}identities of {dataset.name}"
-        for dataset, search in searches
-    )
-    if artefact.metric_network is not None:
-        labelled = [
-            (own, search.labels()) for (_, search), own in zip(searches, features, strict=True)
-        ]
-        settle_zero(artefact.metric_network, labelled)
-    with ExitStack() as opened:
-        domains = [
-            opened.enter_context(
-                open_scores(artefact.metric_network, own, search.labels(), progress_bar, folder)
-            )
-            for (_, search), own in zip(searches, features, strict=True)
-        ]
-        return calibrate_searches(domains, data)
 
 
 def _show(console: Console, path: Path, description: Description) -> None:

@@ -40,13 +40,13 @@ def finish(
     """
     from training.commands.rendering import render_report
     from training.datasets.registry import read_datasets
-    from training.finish import FinishedRun, choose_weights, finish_run
+    from training.finish import TrainedRun, choose_weights, finish_run
     from training.run_folder import ARTEFACT_NAME, read_run
 
     recipe, source, datasets = read_run(run)
     weights = choose_weights(run, checkpoint)
     others = read_datasets(data) if data else []
-    finished = FinishedRun(recipe, run, datasets, source.command)
+    finished = TrainedRun(recipe, run, datasets, source.command)
     measured = finish_run(finished, weights, others, progress_bar, device)
     render_report(measured, Console(), run)
     Console(stderr=True).print(f"Artefact: {run / ARTEFACT_NAME}", markup=False)

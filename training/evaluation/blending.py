@@ -7,22 +7,16 @@ the impostor pairs of the held-out people, which both have scored.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 import numpy as np
 
-from model.calibration import (
-    Calibration,
-    LikelihoodPoint,
-    Scoring,
-    ScoringCalibration,
-    TailPoint,
-)
-from training.evaluation.pair_scores import SearchScores
+from model.calibration import Calibration, LikelihoodPoint, Scoring, ScoringCalibration
+from training.evaluation.scoring import SearchScores
+from training.evaluation.tails import combined_tail
 
 PEOPLE_OF_START = 50
-TAIL_POINTS = 60
 
 
 class Moments(NamedTuple):
@@ -33,15 +27,14 @@ class Moments(NamedTuple):
 
 
 def impostor_moments(
-    domains: Iterable[SearchScores], calibration: Calibration
+    domains: Collection[SearchScores], calibration: Calibration
 ) -> dict[Scoring, Moments]:
     """Of each scoring that a calibration has, over all domains' pairs under different cameras."""
     found: dict[Scoring, Moments] = {}
-    domains = list(domains)
     for scoring in calibration.scorings:
         count, total, squares = 0, 0.0, 0.0
         for one in domains:
-            for scores in one.impostor_scores(calibration.fusion, scoring)():
+            for scores in one.impostor_scores(calibration.fusion, scoring):
                 values = scores.astype(np.float64)
                 count, total = count + len(values), total + float(values.sum())
                 squares += float(np.square(values).sum())
@@ -72,11 +65,9 @@ def blended(
         source: Scoring = scoring if scoring in before else "cosine"
         scale = after[scoring].deviation / max(before[source].deviation, 1e-9)
         offset = after[scoring].mean - scale * before[source].mean
-        theirs = start.scorings[source]
+        scorings[scoring] = one
         if scale > 0.0:
-            scorings[scoring] = _mixed(one, theirs.rescaled(scale, offset), weight)
-        else:
-            scorings[scoring] = one
+            scorings[scoring] = _mixed(one, start.scorings[source].rescaled(scale, offset), weight)
     shares = f"{round(100 * weight)}% of {people}"
     data = f"{new.data} ({shares} people, else the start's: {start.data})"
     return new.model_copy(update={"scorings": scorings, "data": data})
@@ -85,25 +76,20 @@ def blended(
 def _mixed(new: ScoringCalibration, start: ScoringCalibration, weight: float) -> ScoringCalibration:
     """Scores at equal shares, and logarithms of the ratio at equal scores, weighted."""
 
-    def mean(ours: float, theirs: float) -> float:
-        return weight * ours + (1.0 - weight) * theirs
+    def mean(both: list[float]) -> float:
+        return weight * both[0] + (1.0 - weight) * both[1]
 
-    rarest = min(one.impostor_tail[-1].share for one in (new, start))
-    tail = tuple(
-        TailPoint(share=share, score=mean(new.pair_threshold(share), start.pair_threshold(share)))
-        for share in np.geomspace(1.0, rarest, TAIL_POINTS).tolist()
-    )
     points = sorted({point.score for one in (new, start) for point in one.isotonic or ()})
     ratios = [one.log_likelihood_ratios(np.array(points, np.float64)) for one in (new, start)]
     shapes = [one.tail_shape for one in (new, start) if one.tail_shape is not None]
     return ScoringCalibration(
-        slope=mean(new.slope, start.slope),
-        intercept=mean(new.intercept, start.intercept),
-        impostor_tail=tail,
+        slope=mean([new.slope, start.slope]),
+        intercept=mean([new.intercept, start.intercept]),
+        impostor_tail=combined_tail([new, start], mean),
         isotonic=tuple(
-            LikelihoodPoint(score=score, log_ratio=mean(float(ours), float(theirs)))
+            LikelihoodPoint(score=score, log_ratio=mean([float(ours), float(theirs)]))
             for score, ours, theirs in zip(points, *ratios, strict=True)
         )
         or None,
-        tail_shape=mean(shapes[0], shapes[-1]) if shapes else None,
+        tail_shape=mean([shapes[0], shapes[-1]]) if shapes else None,
     )

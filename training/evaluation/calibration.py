@@ -5,9 +5,9 @@ M-Net's training does not decide the zero of its scores: `settle_zero` puts it a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from tempfile import TemporaryFile
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -28,34 +28,51 @@ from model.calibration import (
 )
 from model.metric_network import MetricNetwork
 from model.problems import InputProblem
-from training.evaluation.embedding import SearchFeatures
-from training.evaluation.metrics import PairLabels, blocks
-from training.evaluation.pair_scores import Parts, SearchScores, count_pairs, some_pairs
-from training.evaluation.scoring import folder_on_disk
-from training.evaluation.tail_shape import fit_tail_shape
+from training.evaluation.embedding import ProgressBar, SearchFeatures
+from training.evaluation.metrics import PairLabels
+from training.evaluation.scoring import (
+    IMPOSTORS_TO_FIT,
+    LabelledScores,
+    SearchScores,
+    labelled_scores,
+    score_searches,
+)
+from training.evaluation.searches import Search
+from training.evaluation.tails import combined_tail, fit_tail_shape, impostor_tail
 
-TAIL_POINTS = 60
 ISOTONIC_POINTS = 64
 FOLDS = 5
 IMPOSTORS_TO_CHOOSE = 50_000
-IMPOSTORS_OF_A_DOMAIN = 200_000
 PAIRS_AT_ONCE = 2048
 
 
-class LabelledScores(NamedTuple):
-    """One score of pairs, and whose they are.
+@contextmanager
+def calibrated_scores(
+    metric_network: MetricNetwork | None,
+    features: Mapping[str, SearchFeatures],
+    searches: Mapping[str, Search],
+    fitted_on: Sequence[str],
+    data: str,
+    progress_bar: ProgressBar,
+    folder: Path,
+) -> Iterator[tuple[Calibration, dict[str, SearchScores]]]:
+    """Settles M-Net's zero, scores the searches of several data sets, and calibrates.
 
-    Attributes:
-        genuine: of pairs of one person, `(n,)`.
-        impostors: of pairs of two, `(m,)`.
-        genuine_people: whose, `(n,)`.
-        impostor_people: the two of every pair, `(m, 2)`.
+    Args:
+        metric_network: in evaluation mode, on any device; changed in place. None where there is
+            none.
+        features, searches: of each data set, by its name.
+        fitted_on: the names of those that zero and calibration are fitted to.
+        data: what these are, for people; stored in the calibration.
+        progress_bar: shows how far M-Net's scores are.
+        folder: for the file of these scores.
     """
-
-    genuine: NDArray[np.float64]
-    impostors: NDArray[np.float64]
-    genuine_people: NDArray[np.int64]
-    impostor_people: NDArray[np.int64]
+    if metric_network is not None:
+        settle_zero(
+            metric_network, [(features[name], searches[name].labels()) for name in fitted_on]
+        )
+    with score_searches(metric_network, features, searches, progress_bar, folder) as scores:
+        yield calibrate_searches([scores[name] for name in fitted_on], data), scores
 
 
 def calibrate_searches(domains: Sequence[SearchScores], data: str, seed: int = 0) -> Calibration:
@@ -80,16 +97,16 @@ def calibrate_searches(domains: Sequence[SearchScores], data: str, seed: int = 0
     Raises:
         InputProblem: without a genuine pair or two impostor pairs under different cameras.
     """
-    counts = [count_pairs(one) for one in domains]
+    counts = [one.labels.count_pairs() for one in domains]
     genuine, impostors = (sum(column) for column in zip((0, 0), *counts, strict=True))
     if genuine < 1 or min((count for _, count in counts), default=0) < 2:
         raise InputProblem(
             f"a calibration needs pairs across cameras of one person and of two; {data} has "
             f"{genuine} and {impostors}; name data with more people under two cameras or more"
         )
-    pairs = some_pairs(domains, [count for _, count in counts], seed)
+    pairs = labelled_scores(domains, impostors, seed)
     ours, others = pairs.genuine.T, pairs.impostors.T
-    scores: dict[Scoring, tuple[NDArray[np.float32], NDArray[np.float32]]]
+    scores: dict[Scoring, tuple[NDArray[np.floating], NDArray[np.floating]]]
     scores, fusion = {"cosine": (ours[0], others[0])}, None
     if len(ours) > 1:
         weights, offset = fit_logistic(pairs.genuine, pairs.impostors)
@@ -97,18 +114,14 @@ def calibrate_searches(domains: Sequence[SearchScores], data: str, seed: int = 0
         scores["mnet"] = (ours[1], others[1])
         scores["fused"] = (fusion.fuse(*ours), fusion.fuse(*others))
     fitted: dict[Scoring, ScoringCalibration] = {}
-    for scoring, both in scores.items():
-        same, different = (values.astype(np.float64) for values in both)
+    for scoring, (same, different) in scores.items():
         tails = [
             impostor_tail(one.impostor_scores(fusion, scoring), count)
             for one, (_, count) in zip(domains, counts, strict=True)
         ]
-        fitted[scoring] = _calibrate(
-            LabelledScores(same, different, pairs.genuine_people, pairs.impostor_people),
-            tails[0] if len(tails) == 1 else highest_tail(tails),
-            fit_tail_shape([(one.rows(fusion, scoring), one.labels) for one in domains]),
-            seed,
-        )
+        shape = fit_tail_shape([(one.rows(fusion, scoring), one.labels) for one in domains])
+        chosen = pairs._replace(genuine=same.astype(float), impostors=different.astype(float))
+        fitted[scoring] = _fit_scoring(chosen, tails, shape, seed)
     return Calibration(
         scorings=fitted,
         fusion=fusion,
@@ -118,62 +131,27 @@ def calibrate_searches(domains: Sequence[SearchScores], data: str, seed: int = 0
     )
 
 
-def _calibrate(
-    scores: LabelledScores, tail: tuple[TailPoint, ...], shape: float | None, seed: int
+def _fit_scoring(
+    scores: LabelledScores, tails: Sequence[tuple[TailPoint, ...]], shape: float | None, seed: int
 ) -> ScoringCalibration:
     """One scoring's ratio, Platt's or isotonic, beside its tails."""
     slopes, intercept = fit_logistic(scores.genuine[:, None], scores.impostors[:, None])
     points = fit_isotonic(scores.genuine, scores.impostors) if slopes[0] > 0.0 else ()
     # Scores that are all the same make a single point, which is no line.
     better = len(points) > 1 and isotonic_generalises_better(scores, seed)
-    return ScoringCalibration(
-        slope=slopes[0],
-        intercept=intercept,
-        impostor_tail=tail,
-        isotonic=points if better else None,
-        tail_shape=shape,
-    )
-
-
-def highest_tail(tails: Sequence[tuple[TailPoint, ...]]) -> tuple[TailPoint, ...]:
-    """At every share the highest score of several domains' tails, each continued where it ends."""
-    each = [ScoringCalibration(slope=1.0, intercept=0.0, impostor_tail=tail) for tail in tails]
-    shares = np.geomspace(1.0, min(tail[-1].share for tail in tails), TAIL_POINTS).tolist()
-    return tuple(
-        TailPoint(share=share, score=max(one.pair_threshold(share) for one in each))
-        for share in shares
-    )
-
-
-def impostor_tail(parts: Parts, count: int, points: int = TAIL_POINTS) -> tuple[TailPoint, ...]:
-    """The tail of impostor scores at shares spaced evenly in their logarithm, 1 to 1/n.
-
-    Args:
-        parts: gives all scores, in parts.
-        count: n, how many there are.
-        points: how many shares.
-    """
-    places = np.unique(np.geomspace(1, count, points).round().astype(np.int64))
-    scores = ordered_scores(parts, count - places)
-    return tuple(
-        TailPoint(share=float(place / count), score=float(score))
-        for place, score in zip(places[::-1], scores[::-1], strict=True)
-    )
-
-
-def ordered_scores(parts: Parts, places: NDArray[np.int64]) -> NDArray[np.float32]:
-    """The scores at some places of the ascending order of all, exactly; all lie in a file.
-
-    Args:
-        parts: gives all scores, in parts.
-        places: from 0, `(k,)`.
-    """
-    with TemporaryFile(prefix=".gmn-scores-", dir=folder_on_disk()) as file:
-        for scores in parts():
-            file.write(np.asarray(scores, np.float32).tobytes())
-        everything = np.memmap(file, np.float32, "r+")
-        everything.partition(np.unique(places))
-        return np.array(everything[places])
+    each = [
+        ScoringCalibration(
+            slope=slopes[0],
+            intercept=intercept,
+            impostor_tail=tail,
+            isotonic=points if better else None,
+            tail_shape=shape,
+        )
+        for tail in tails
+    ]
+    if len(each) == 1:
+        return each[0]
+    return each[0].model_copy(update={"impostor_tail": combined_tail(each, max)})
 
 
 def fit_logistic(
@@ -211,7 +189,7 @@ def fit_logistic(
 
 
 def fit_isotonic(
-    genuine: NDArray[np.float64], impostors: NDArray[np.float64]
+    genuine: NDArray[np.floating], impostors: NDArray[np.floating]
 ) -> tuple[LikelihoodPoint, ...]:
     """The log of genuine over impostor likelihood as a line that rises through at most 64 points.
 
@@ -262,7 +240,7 @@ def isotonic_generalises_better(scores: LabelledScores, seed: int = 0) -> bool:
     return gain > 0.0
 
 
-def _likelihood(genuine: NDArray[np.float64], impostors: NDArray[np.float64]) -> float:
+def _likelihood(genuine: NDArray[np.floating], impostors: NDArray[np.floating]) -> float:
     """Mean log-likelihood of the truth, either class weighing one half."""
     return float(
         -0.5 * np.logaddexp(0.0, -genuine).mean() - 0.5 * np.logaddexp(0.0, impostors).mean()
@@ -282,9 +260,20 @@ def settle_zero(
         domains: features and labels of one search for each data set, with pairs of both kinds
             under different cameras.
     """
-    drawn = [_mnet_scores_of_pairs(metric_network, *domain) for domain in domains]
-    genuine, impostors = (np.concatenate(parts) for parts in zip(*drawn, strict=True))
-    metric_network.move_scores(-equal_error_score(genuine, impostors))
+    genuine: list[NDArray[np.float32]] = []
+    impostors: list[NDArray[np.float32]] = []
+    for features, labels in domains:
+        random = np.random.default_rng(0)
+        pairs = len(labels.query_identities) * len(labels.gallery_identities)
+        share = IMPOSTORS_TO_FIT / max(1, pairs)
+        for block in labels.blocks():
+            same, other = labels.across_cameras(block)
+            other &= random.random(other.shape, dtype=np.float32) < share
+            for kind, mask in ((genuine, same), (impostors, other)):
+                query, column = np.nonzero(mask)
+                kind.append(_mnet_scores(metric_network, features, query + block.start, column))
+    zero = equal_error_score(np.concatenate(genuine), np.concatenate(impostors))
+    metric_network.move_scores(-zero)
 
 
 def equal_error_score(genuine: NDArray[np.floating], impostors: NDArray[np.floating]) -> float:
@@ -294,23 +283,6 @@ def equal_error_score(genuine: NDArray[np.floating], impostors: NDArray[np.float
     accepted = 1.0 - np.searchsorted(np.sort(impostors), places) / len(impostors)
     after = int(np.searchsorted(refused - accepted, 0.0))
     return float(places[max(0, after - 1) : after + 1].mean())
-
-
-def _mnet_scores_of_pairs(
-    metric_network: MetricNetwork, features: SearchFeatures, labels: PairLabels
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """M-Net's scores of all genuine pairs and of some 200,000 impostor pairs."""
-    queries, gallery = len(labels.query_identities), len(labels.gallery_identities)
-    random = np.random.default_rng(0)
-    share = IMPOSTORS_OF_A_DOMAIN / max(1, queries * gallery)
-    found: tuple[list[NDArray[np.float32]], ...] = ([], [])
-    for block in blocks(labels):
-        genuine, impostor = labels.across_cameras(block)
-        impostor &= random.random(impostor.shape, dtype=np.float32) < share
-        for kind, mask in zip(found, (genuine, impostor), strict=True):
-            query, other = np.nonzero(mask)
-            kind.append(_mnet_scores(metric_network, features, query + block.start, other))
-    return np.concatenate(found[0]), np.concatenate(found[1])
 
 
 @torch.inference_mode()

@@ -6,11 +6,12 @@ fold holds and what is resampled. Both domains have the same number of groups.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics.pairwise import euclidean_distances
 from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -25,8 +26,7 @@ REGULARISATION = 0.01
 """C of the logistic regression: there are more dimensions than features to learn from."""
 
 
-@dataclass(frozen=True)
-class Discrepancy:
+class Discrepancy(NamedTuple):
     """A squared MMD beside what chance makes of it.
 
     Attributes:
@@ -42,10 +42,7 @@ class Discrepancy:
 
 
 def maximum_mean_discrepancy(
-    first: NDArray[np.float32],
-    second: NDArray[np.float32],
-    permutations: int = PERMUTATIONS,
-    seed: int = 0,
+    first: NDArray[np.float32], second: NDArray[np.float32], seed: int = 0
 ) -> Discrepancy:
     """Squared MMD (Gretton et al., JMLR 2012), unbiased also where features of a group are alike.
 
@@ -55,8 +52,7 @@ def maximum_mean_discrepancy(
 
     Args:
         first, second: features `(groups, per group, d)` of two domains, of one shape.
-        permutations: how often groups are dealt at random.
-        seed: of the dealing.
+        seed: of the groups' dealing at random.
 
     Raises:
         InputProblem: unless both have the same shape and two groups at least.
@@ -65,15 +61,14 @@ def maximum_mean_discrepancy(
     between = _kernel_between_groups(np.concatenate([first, second]))
     groups = len(first)
     random = np.random.default_rng(seed)
-    dealt = np.zeros((permutations + 1, 2 * groups))
+    dealt = np.zeros((PERMUTATIONS + 1, 2 * groups))
     dealt[0, :groups] = 1.0
     for row in dealt[1:]:
         row[random.permutation(2 * groups)[:groups]] = 1.0
     inside, outside = dealt @ between, (1.0 - dealt) @ between
-    found = (
-        ((inside * dealt).sum(axis=1) + (outside * (1.0 - dealt)).sum(axis=1))
-        / (groups * (groups - 1))
-    ) - 2.0 * (inside * (1.0 - dealt)).sum(axis=1) / groups**2
+    within = (inside * dealt).sum(axis=1) + (outside * (1.0 - dealt)).sum(axis=1)
+    across = (inside * (1.0 - dealt)).sum(axis=1)
+    found = within / (groups * (groups - 1)) - 2.0 * across / groups**2
     return Discrepancy(
         squared=float(found[0]),
         by_chance=float(np.quantile(found[1:], 0.95)),
@@ -82,7 +77,7 @@ def maximum_mean_discrepancy(
 
 
 def domain_classifier(
-    first: NDArray[np.float32], second: NDArray[np.float32], folds: int = FOLDS, seed: int = 0
+    first: NDArray[np.float32], second: NDArray[np.float32], seed: int = 0
 ) -> NDArray[np.float64]:
     """Whether a logistic regression names each feature's domain, cross-validated over groups.
 
@@ -91,7 +86,6 @@ def domain_classifier(
 
     Args:
         first, second: features `(groups, per group, d)` of two domains, of one shape.
-        folds: how many.
         seed: which groups share a fold.
 
     Returns:
@@ -101,15 +95,14 @@ def domain_classifier(
     Raises:
         InputProblem: unless both have the same shape and as many groups as folds.
     """
-    _check(first, second, folds)
+    _check(first, second, FOLDS)
     groups, size, _ = first.shape
     features = np.concatenate([first, second]).reshape(2 * groups * size, -1)
     domains = np.repeat([0, 1], groups * size)
     numbers = np.repeat(np.arange(2 * groups), size)
-    classifier = make_pipeline(
-        StandardScaler(), LogisticRegression(C=REGULARISATION, max_iter=1000)
-    )
-    split = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+    regression = LogisticRegression(C=REGULARISATION, max_iter=1000)
+    classifier = make_pipeline(StandardScaler(), regression)
+    split = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed)
     # Products of this size are faster on one thread than shared out to several.
     with threadpool_limits(limits=1):
         named = cross_val_predict(classifier, features, domains, groups=numbers, cv=split)
@@ -117,9 +110,7 @@ def domain_classifier(
     return right
 
 
-def halves(
-    features: NDArray[np.float32],
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def halves(features: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """A domain's groups dealt alternately into two: what a gap of none looks like."""
     half = len(features) // 2
     return features[: 2 * half : 2], features[1 : 2 * half : 2]
@@ -129,12 +120,9 @@ def _kernel_between_groups(features: NDArray[np.float32]) -> NDArray[np.float64]
     """Mean kernel value of every two groups, `(n, n)`; 0 of a group with itself."""
     groups, size, _ = features.shape
     flat = features.reshape(groups * size, -1).astype(np.float64)
-    squares = (flat**2).sum(axis=1)
-    distances = np.maximum(squares[:, None] + squares[None, :] - 2.0 * flat @ flat.T, 0.0)
-    median = float(np.median(distances[np.triu_indices(len(flat), k=1)]))
-    kernel = np.zeros_like(distances)
-    for factor in BANDWIDTHS:
-        kernel += np.exp(-distances / max(factor * median, 1e-12)) / len(BANDWIDTHS)
+    distances = euclidean_distances(flat, squared=True)
+    median = max(float(np.median(distances[np.triu_indices(len(flat), k=1)])), 1e-12)
+    kernel = np.mean([np.exp(-distances / (factor * median)) for factor in BANDWIDTHS], axis=0)
     between: NDArray[np.float64] = kernel.reshape(groups, size, groups, size).mean(axis=(1, 3))
     np.fill_diagonal(between, 0.0)
     return between

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -110,6 +110,20 @@ def embed_search(
     """
     features = embed_records(embedder, preprocessing, search.records, progress=progress)
     return SearchFeatures(features[: len(search.queries)], features[-len(search.gallery) :])
+
+
+def embed_searches(
+    embedder: Embedder,
+    preprocessing: Preprocessing,
+    searches: Mapping[str, Search],
+    progress_bar: ProgressBar = no_bar,
+) -> dict[str, SearchFeatures]:
+    """`embed_search` of several searches, by the names of their data sets."""
+    found = {}
+    for name, search in searches.items():
+        with progress_bar(f"Embedding {name}", len(search.records)) as progress:
+            found[name] = embed_search(embedder, preprocessing, search, progress)
+    return found
 
 
 def stored_features(

@@ -14,13 +14,12 @@ import torch
 from model.artefact import Artefact, Description
 from training.cost import embedder_cost, pair_cost
 from training.datasets.protocols import limit_test_identities
-from training.datasets.record import Dataset
+from training.datasets.record import CropRecord, Dataset
 from training.datasets.registry import showing_people
 from training.evaluation.embedding import ProgressBar, no_bar, stored_features
-from training.evaluation.evaluate_search import evaluate_search, needs_metric_network
-from training.evaluation.multi_shot import Pooling
+from training.evaluation.evaluate_search import Pooling, evaluate_search, needs_metric_network
 from training.evaluation.peers import Peer
-from training.evaluation.premise import measure_premise, sample_couples
+from training.evaluation.premise import measure_premise, sample_identity_pairs
 from training.evaluation.report import SearchPictures, picture_rank_lists
 from training.evaluation.results import (
     CostResult,
@@ -85,7 +84,7 @@ def evaluate(
     scorings = settings.scorings or loaded.description.scorings
     if needs_metric_network(scorings):
         loaded.require_metric_network(name)
-    searches = [(dataset, _search(loaded, dataset, settings)) for dataset in datasets]
+    searches = [_search(loaded, dataset, settings) for dataset in datasets]
     artefact = loaded.on(settings.device)
     known = stored_features(settings.features, artefact) if settings.features else None
     results = [
@@ -99,17 +98,24 @@ def evaluate(
             features=known(search) if known else None,
             multi_shot=settings.multi_shot,
         )
-        for dataset, search in searches
+        for dataset, search in zip(datasets, searches, strict=True)
     ]
     split = "held-out" if settings.held_out else "all"
-    report = build_report(name, loaded.description, split, results, settings.device)
-    found = _domain_gap(artefact, searches, settings, progress_bar)
+    records = [
+        record
+        for dataset, search in zip(datasets, searches, strict=True)
+        for record in showing_people(dataset.spec, search.records)
+    ]
+    premise = _domain_gap(artefact, records, settings, progress_bar)
+    report = build_report(
+        name, loaded.description, split, results, settings.device, premise=premise
+    )
     pictures = [
         picture_rank_lists(search, result.rank_lists)
-        for (_, search), result in zip(searches, results, strict=True)
+        for search, result in zip(searches, results, strict=True)
         if settings.pictures
     ]
-    return report.model_copy(update={"premise": found}), pictures
+    return report, pictures
 
 
 def build_report(
@@ -118,16 +124,10 @@ def build_report(
     split: str,
     results: list[DatasetResult],
     device: torch.device,
+    checkpoint: str = "",
+    premise: PremiseResult | None = None,
 ) -> EvaluationReport:
-    """The report of one evaluation.
-
-    Args:
-        name: what the artefact was called on the command line.
-        description: the artefact's.
-        split: `all` or `held-out`.
-        results: one per data set.
-        device: where the networks ran.
-    """
+    """The report of one evaluation; `split` is `all` or `held-out`."""
     return EvaluationReport(
         artefact=name,
         artefact_fingerprint=description.artefact_fingerprint,
@@ -148,6 +148,8 @@ def build_report(
         datasets=results,
         cost=_cost(description, results),
         default_scoring=description.default_scoring,
+        checkpoint=checkpoint,
+        premise=premise,
     )
 
 
@@ -187,22 +189,15 @@ def _search(artefact: Artefact, dataset: Dataset, settings: EvaluationSettings) 
 
 def _domain_gap(
     artefact: Artefact,
-    searches: Sequence[tuple[Dataset, Search]],
+    records: Sequence[CropRecord],
     settings: EvaluationSettings,
     progress_bar: ProgressBar,
 ) -> PremiseResult | None:
     """The premise, where requested; by default where a page is written and the data suffice."""
     if settings.premise is False or (settings.premise is None and not settings.page):
         return None
-    couples = sample_couples(
-        [
-            record
-            for dataset, search in searches
-            for record in showing_people(dataset.spec, search.records)
-        ]
-    )
-    if settings.premise is None and not couples:
+    pairs = sample_identity_pairs(records)
+    if settings.premise is None and not pairs:
         return None
-    crops = sum(4 * len(own) for own in couples.values())
-    with progress_bar("Measuring the domain gap", crops) as bar:
-        return measure_premise(artefact, couples, progress=bar)
+    with progress_bar("Measuring the domain gap", 4 * sum(map(len, pairs.values()))) as bar:
+        return measure_premise(artefact, pairs, progress=bar)

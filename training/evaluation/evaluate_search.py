@@ -3,32 +3,28 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import replace
 from functools import partial
-from typing import NamedTuple, cast
+from typing import Any, Literal, cast
+
+import numpy as np
+from numpy.typing import NDArray
 
 from model.artefact import Artefact
-from model.calibration import SCORINGS, Scoring
+from model.calibration import SCORINGS, Scoring, ScoringCalibration
 from training.datasets.record import Dataset
-from training.evaluation.embedding import (
-    ProgressBar,
-    SearchFeatures,
-    embed_search,
-)
+from training.evaluation.embedding import ProgressBar, SearchFeatures, embed_searches
+from training.evaluation.intervals import Estimate, mean_intervals
 from training.evaluation.k_reciprocal import k_reciprocal_rows
-from training.evaluation.measuring import (
-    by_depth,
-    calibrated_result,
-    paired_differences,
-    plain_result,
-    rank_search,
-    rows_of_split,
+from training.evaluation.metrics import PairLabels, QueryMetrics, ScoreRows, rank_queries
+from training.evaluation.open_set import (
+    detection_curve,
+    half_enrolled,
+    operating_points,
+    search_extremes,
 )
-from training.evaluation.metrics import QueryMetrics, ScoreRows
-from training.evaluation.multi_shot import Pooling, multi_shot_result
-from training.evaluation.open_set import half_enrolled
-from training.evaluation.pair_scores import SearchScores, open_scores
 from training.evaluation.peers import Peer
 from training.evaluation.query_values import query_values
 from training.evaluation.rank_lists import rank_lists
@@ -36,11 +32,21 @@ from training.evaluation.results import (
     DatasetResult,
     DepthResult,
     MultiShotResult,
-    RankList,
     ScoringResult,
 )
-from training.evaluation.scoring import cosine_rows
+from training.evaluation.scoring import (
+    SearchScores,
+    cosine_rows,
+    open_scores,
+    reranked_rows,
+    unit_length,
+)
 from training.evaluation.searches import RandomSplit, Search
+from training.evaluation.verification import (
+    expected_calibration_error,
+    score_distribution,
+    true_accept_rates,
+)
 from training.seen import seen_people
 
 RE_RANKED = "k_reciprocal"
@@ -49,6 +55,11 @@ NOTE = (
     "A distance that depends on the other candidates is no pair score: it has no probability and "
     "no operating points."
 )
+RERANK_DEPTHS = (10, 20, 50, 100, 200, 500, 1000)
+
+Pooling = Literal["mean", "max"]
+RowsOf = Callable[[RandomSplit | None], ScoreRows]
+"""The scores of a whole search, or of one split of it."""
 
 
 def needs_metric_network(scorings: Sequence[str]) -> bool:
@@ -63,107 +74,140 @@ def evaluate_search(
     scorings: Sequence[str],
     progress_bar: ProgressBar,
     peers: Sequence[Peer] = (),
-    features: SearchFeatures | None = None,
     multi_shot: Pooling | None = None,
-    mnet: ScoreRows | None = None,
+    features: SearchFeatures | None = None,
+    scores: SearchScores | None = None,
 ) -> DatasetResult:
     """Everything there is to say about an artefact on one data set.
 
     Args:
         artefact: its networks may be on any device.
-        dataset: where the searches come from.
-        search: the queries and the gallery.
+        dataset, search: what is searched.
         scorings: which rankings to measure, of `RANKINGS`.
         progress_bar: shows how far the long steps are.
         peers: other models to rank the same searches with, by cosine.
-        features: of the search by this artefact's embedder, where they are known already.
         multi_shot: measure multi-shot queries too, their scores pooled so.
-        mnet: M-Net's scores of the search, where they are known already.
+        features: of the search by this artefact's embedder, where they are known already.
+        scores: of the search by this artefact's networks, where they are known already.
 
     Raises:
         InputProblem: naming a crop that cannot be read, or where no query has a true match.
     """
-    watch = Stopwatch()
+    seconds: dict[str, float] = {}
     if features is None:
-        with (
-            watch.measure("embedding"),
-            progress_bar(f"Embedding {dataset.name}", len(search.records)) as bar,
-        ):
-            preprocessing = artefact.description.preprocessing
-            features = embed_search(artefact.embedder, preprocessing, search, bar)
-    network = artefact.require_metric_network() if needs_metric_network(scorings) else None
+        preprocessing, only = artefact.description.preprocessing, {dataset.name: search}
+        with timed(seconds, "embedding"):
+            found = embed_searches(artefact.embedder, preprocessing, only, progress_bar)
+        features = found[dataset.name]
+    labels = search.labels()
     with ExitStack() as opened:
-        scoring = watch.measure("scoring") if network and mnet is None else nullcontext()
-        with scoring:
-            scores = opened.enter_context(
-                open_scores(network, features, search.labels(), progress_bar, mnet=mnet)
-            )
-        own = _measure(artefact, search, features, scores, scorings, multi_shot, watch)
-    beside = {peer.name: _measure_peer(peer, search, progress_bar, watch) for peer in peers}
-    return _result(artefact, dataset, search, own, beside, watch)
+        if scores is None:
+            network = artefact.require_metric_network() if needs_metric_network(scorings) else None
+            with timed(seconds, "scoring") if network else nullcontext():
+                scores = opened.enter_context(open_scores(network, features, labels, progress_bar))
+        rows = {
+            name: scores.rows(artefact.description.calibration.fusion, cast(Scoring, name))
+            for name in scorings
+            if name != RE_RANKED
+        }
+        metrics, results = _measure_rankings(artefact, search, features, rows, scorings, seconds)
+        own = DatasetResult(
+            **_described(artefact, dataset, search),
+            not_counted=next(iter(metrics.values())).not_counted,
+            scorings=results,
+            rerank_depths=_by_depth(search, scores, metrics["mnet"]) if "mnet" in rows else [],
+            rank_lists=rank_lists(search, rows, {name: metrics[name] for name in rows}),
+            multi_shot=multi_shot_result(labels, features, rows, multi_shot)
+            if multi_shot and rows and not search.splits
+            else None,
+        )
+    beside: dict[str, ScoringResult] = {}
+    for peer in peers:
+        metrics[peer.name], beside[peer.name] = _measure_peer(peer, search, progress_bar, seconds)
+    return own.model_copy(
+        update={
+            "peers": beside,
+            "differences": paired_differences(
+                metrics, labels, list(beside), artefact.description.default_scoring
+            ),
+            "seconds": {step: round(value, 3) for step, value in seconds.items()},
+            "query_values": query_values(search, metrics),
+        }
+    )
 
 
-class Stopwatch:
-    """Wall-clock seconds by the name of a step."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def measure(self, step: str) -> Iterator[None]:
-        """Adds the time of the block to the step."""
-        start = time.perf_counter()
-        yield
-        self.seconds[step] = self.seconds.get(step, 0.0) + time.perf_counter() - start
-
-
-class OwnRankings(NamedTuple):
-    """What an artefact's rankings of one search gave, by the ranking's name."""
-
-    metrics: dict[str, QueryMetrics]
-    results: dict[str, ScoringResult]
-    depths: list[DepthResult]
-    lists: list[RankList]
-    several: MultiShotResult | None
-
-
-def _measure(
+def _measure_rankings(
     artefact: Artefact,
     search: Search,
     features: SearchFeatures,
-    scores: SearchScores,
+    rows: Mapping[str, ScoreRows],
     scorings: Sequence[str],
-    multi_shot: Pooling | None,
-    watch: Stopwatch,
-) -> OwnRankings:
-    """The artefact's rankings; those of pair scores with probabilities and operating points."""
-    labels, calibration = search.labels(), artefact.description.calibration
+    seconds: dict[str, float],
+) -> tuple[dict[str, QueryMetrics], dict[str, ScoringResult]]:
+    """Every ranking's metrics; pair scores are the ones with rows, and have a calibration."""
     metrics: dict[str, QueryMetrics] = {}
     results: dict[str, ScoringResult] = {}
-    rows: dict[str, ScoreRows] = {}
+    labels, re_ranked = search.labels(), partial(_re_ranked, search, features)
     for name in scorings:
-        if name == RE_RANKED:
-            with watch.measure("re-ranking"):
-                metrics[name] = rank_search(search, labels, partial(_re_ranked, search, features))
-            results[name] = plain_result(metrics[name], labels, NOTE)
-            continue
-        pair_scoring = cast(Scoring, name)
-        rows[name] = scores.rows(calibration.fusion, pair_scoring)
-        with watch.measure("ranking"):
-            metrics[name] = rank_search(search, labels, partial(rows_of_split, rows[name]))
-        fitted = calibration.scorings[pair_scoring]
-        results[name] = calibrated_result(rows[name], search, metrics[name], fitted)
-    return OwnRankings(
-        metrics,
-        results,
-        depths=by_depth(search, scores.cosine, rows["mnet"], metrics["mnet"])
-        if "mnet" in rows
-        else [],
-        lists=rank_lists(search, rows, {name: metrics[name] for name in rows}),
-        several=multi_shot_result(labels, features, rows, multi_shot)
-        if multi_shot and rows and not search.splits
-        else None,
-    )
+        of_split = partial(rows_of_split, rows[name]) if name in rows else re_ranked
+        with timed(seconds, "ranking" if name in rows else "re-ranking"):
+            metrics[name] = rank_search(search, of_split)
+        results[name] = plain_result(metrics[name], labels, "" if name in rows else NOTE)
+        if name in rows:
+            fitted = artefact.description.calibration.scorings[cast(Scoring, name)]
+            figures = _calibrated_figures(rows[name], search, fitted)
+            results[name] = results[name].model_copy(update=figures)
+    return metrics, results
+
+
+def _described(artefact: Artefact, dataset: Dataset, search: Search) -> dict[str, Any]:
+    """What is searched, and which of its people the artefact has seen."""
+    seen = seen_people(artefact.description.provenance, artefact.training, dataset)
+    own = {name: getattr(dataset, name) for name in ("name", "spec", "terms", "version")}
+    return own | {
+        "protocol": search.protocol,
+        "queries": len(search.queries),
+        "gallery": len(search.gallery),
+        "identities": len({record.identity for record in search.records}),
+        "crops": len(search.records),
+        "splits": max(1, len(search.splits)),
+        "seen_in_training": bool(seen.of(search)),
+        "seen_identities": len(seen.of(search)),
+        "seen_because": list(seen.reasons),
+        "used_to_calibrate": search.held_out,
+    }
+
+
+@contextmanager
+def timed(seconds: dict[str, float], step: str) -> Iterator[None]:
+    """Adds the wall-clock time of the block to the step's seconds."""
+    start = time.perf_counter()
+    yield
+    seconds[step] = seconds.get(step, 0.0) + time.perf_counter() - start
+
+
+def rank_search(search: Search, rows_of: RowsOf) -> QueryMetrics:
+    """Ranks a search; where its set is split at random, every split, the queries pooled.
+
+    All splits have one number of queries, so that a mean over the pooled queries is the mean over
+    the splits. A query is counted once for every split that it is in.
+    """
+    labels = search.labels()
+    if not search.splits:
+        return rank_queries(rows_of(None), labels)
+    found = []
+    for split in search.splits:
+        one = rank_queries(rows_of(split), labels.part(split.queries, split.gallery))
+        found.append(replace(one, queries=split.queries[one.queries]))
+    return QueryMetrics.pooled(found)
+
+
+def rows_of_split(rows: ScoreRows, split: RandomSplit | None) -> ScoreRows:
+    """The rows and columns of one split; sets that are split at random are small ones."""
+    if split is None:
+        return rows
+    scores = rows(slice(0, int(split.queries.max()) + 1))[np.ix_(split.queries, split.gallery)]
+    return lambda own: scores[own]
 
 
 def _re_ranked(search: Search, features: SearchFeatures, split: RandomSplit | None) -> ScoreRows:
@@ -175,57 +219,132 @@ def _re_ranked(search: Search, features: SearchFeatures, split: RandomSplit | No
     return k_reciprocal_rows(queries, gallery, one_list=one_list)
 
 
+def plain_result(metrics: QueryMetrics, labels: PairLabels, note: str = "") -> ScoringResult:
+    """What any ranking has: its metrics, their intervals over queries and people, and the CMC.
+
+    A query that is in several random splits counts several times, so these have no interval over
+    queries: both are over people.
+    """
+    values = metrics.values()
+    over_people = mean_intervals(values, labels.query_identities[metrics.queries])
+    pooled = len(np.unique(metrics.queries)) < len(metrics.queries)
+    return ScoringResult(
+        metrics=over_people if pooled else mean_intervals(values),
+        cmc=metrics.cmc().tolist(),
+        over_identities=over_people,
+        note=note,
+    )
+
+
+def _calibrated_figures(
+    rows: ScoreRows, search: Search, calibration: ScoringCalibration
+) -> dict[str, Any]:
+    """What the calibration of a pair score promises against what it holds."""
+    labels = search.labels()
+    extremes = search_extremes(rows, labels)
+    return {
+        "operating_points": operating_points(extremes, calibration),
+        "detection_curve": detection_curve(extremes),
+        "distribution": score_distribution(rows, labels),
+        "expected_calibration_error": expected_calibration_error(rows, labels, calibration),
+        "verification": true_accept_rates(rows, labels),
+        "half_enrolled": None if search.splits else half_enrolled(rows, labels),
+    }
+
+
 def _measure_peer(
-    peer: Peer, search: Search, progress_bar: ProgressBar, watch: Stopwatch
+    peer: Peer, search: Search, progress_bar: ProgressBar, seconds: dict[str, float]
 ) -> tuple[QueryMetrics, ScoringResult]:
     """The ranking of another model, by cosine."""
     records, labels = search.records, search.labels()
     with (
-        watch.measure(f"embedding {peer.name}"),
+        timed(seconds, f"embedding {peer.name}"),
         progress_bar(f"Embedding with {peer.name}", len(records)) as bar,
     ):
         features = peer.embed(records, bar)
     cosine = cosine_rows(features[: len(search.queries)], features[-len(search.gallery) :])
-    metrics = rank_search(search, labels, partial(rows_of_split, cosine))
+    metrics = rank_search(search, partial(rows_of_split, cosine))
     found = None if search.splits else half_enrolled(cosine, labels)
     return metrics, plain_result(metrics, labels).model_copy(update={"half_enrolled": found})
 
 
-def _result(
-    artefact: Artefact,
-    dataset: Dataset,
-    search: Search,
-    own: OwnRankings,
-    peers: dict[str, tuple[QueryMetrics, ScoringResult]],
-    watch: Stopwatch,
-) -> DatasetResult:
-    metrics = own.metrics | {name: found for name, (found, _) in peers.items()}
-    # Chosen on other people than these: the artefact names it.
-    best: str = artefact.description.default_scoring
-    best = best if best in own.metrics else "cosine"
-    seen = seen_people(artefact.description.provenance, artefact.training, dataset)
-    return DatasetResult(
-        name=dataset.name,
-        spec=dataset.spec,
-        terms=dataset.terms,
-        protocol=search.protocol,
-        queries=len(search.queries),
-        gallery=len(search.gallery),
-        identities=len({record.identity for record in search.records}),
-        seen_in_training=bool(seen.of(search)),
-        seen_identities=len(seen.of(search)),
-        seen_because=list(seen.reasons),
-        used_to_calibrate=search.held_out,
-        not_counted=next(iter(metrics.values())).not_counted,
-        scorings=own.results,
-        differences=paired_differences(metrics, search.labels(), list(peers), best),
-        rerank_depths=own.depths,
-        peers={name: result for name, (_, result) in peers.items()},
-        seconds={step: round(seconds, 3) for step, seconds in watch.seconds.items()},
-        crops=len(search.records),
-        rank_lists=own.lists,
-        query_values=query_values(search, metrics),
-        multi_shot=own.several,
-        splits=max(1, len(search.splits)),
-        version=dataset.version,
+def _by_depth(search: Search, scores: SearchScores, whole: QueryMetrics) -> list[DepthResult]:
+    """M-Net over the nearest `depth` by cosine, at ever larger depths up to the whole gallery."""
+
+    def reranked(depth: int, split: RandomSplit | None) -> ScoreRows:
+        cosine, mnet = (rows_of_split(rows, split) for rows in scores.by_scoring.values())
+        return reranked_rows(cosine, mnet, depth)
+
+    gallery = len((search.splits or (search,))[0].gallery)
+    depths = [depth for depth in RERANK_DEPTHS if depth < gallery]
+    found = {depth: rank_search(search, partial(reranked, depth)) for depth in depths}
+    means = {depth: own.means() for depth, own in {**found, gallery: whole}.items()}
+    return [
+        DepthResult(depth=depth, mAP=own["mAP"], rank_1=own["rank_1"])
+        for depth, own in means.items()
+    ]
+
+
+def paired_differences(
+    metrics: dict[str, QueryMetrics],
+    labels: PairLabels,
+    peers: Sequence[str] = (),
+    best: str = "cosine",
+) -> dict[str, dict[str, Estimate]]:
+    """The artefact's rankings less its cosine one, and `best` less every peer, by "one - other".
+
+    The differences are over the same queries, their intervals over people.
+
+    Args:
+        metrics: of every ranking of one search, by its name.
+        labels: of the search.
+        peers: names of the rankings by ready-made models.
+        best: the artefact's ranking that each peer is compared with, chosen on other people than
+            these; where it is not measured, the cosine is.
+    """
+    pairs = [(name, "cosine") for name in metrics if name != "cosine" and name not in peers]
+    pairs += [(best if best in metrics else "cosine", peer) for peer in peers]
+    found = {}
+    for name, base in pairs:
+        if name in metrics and base in metrics:
+            ours, theirs = metrics[name].values(), metrics[base].values()
+            apart = {metric: values - theirs[metric] for metric, values in ours.items()}
+            people = labels.query_identities[metrics[name].queries]
+            found[f"{name} - {base}"] = mean_intervals(apart, people)
+    return found
+
+
+def multi_shot_result(
+    labels: PairLabels, features: SearchFeatures, rows: dict[str, ScoreRows], how: Pooling
+) -> MultiShotResult:
+    """Ranks the gallery for multi-shot queries: all crops of a person under one camera are one.
+
+    Cosine compares the mean of a query's unit features; every other pair score is pooled over the
+    query's crops. Re-ranking by neighbours is left to single crops.
+
+    Args:
+        labels, features: of the single-shot search.
+        rows: the pair scores to be measured, by name.
+        how: the `mean` or the `max` of a query's scores.
+    """
+    people = np.stack([labels.query_identities, labels.query_cameras])
+    _, first, member = np.unique(people, axis=1, return_index=True, return_inverse=True)
+    groups = [np.flatnonzero(member.reshape(-1) == group) for group in range(len(first))]
+
+    def pooled(own: ScoreRows, asked: slice) -> NDArray[np.float32]:
+        scores = (np.concatenate([own(slice(row, row + 1)) for row in g]) for g in groups[asked])
+        return np.stack([one.mean(axis=0) if how == "mean" else one.max(axis=0) for one in scores])
+
+    pooled_rows: dict[str, ScoreRows] = {name: partial(pooled, own) for name, own in rows.items()}
+    if "cosine" in rows:
+        means = [unit_length(features.queries[group]).mean(axis=0) for group in groups]
+        pooled_rows["cosine"] = cosine_rows(np.stack(means), features.gallery)
+    asked = labels.part(first, np.arange(len(labels.gallery_identities)))
+    return MultiShotResult(
+        how=how,
+        queries=len(groups),
+        crops_per_query=round(float(np.mean([len(group) for group in groups])), 2),
+        scorings={
+            name: plain_result(rank_queries(own, asked), asked) for name, own in pooled_rows.items()
+        },
     )

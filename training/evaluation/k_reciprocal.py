@@ -30,7 +30,6 @@ def k_reciprocal_rows(
     k2: int = K2,
     original_weight: float = ORIGINAL_WEIGHT,
     one_list: bool = False,
-    scores_per_block: int = SCORES_PER_BLOCK,
 ) -> ScoreRows:
     """1 less the re-ranked distance, a function of a slice of queries.
 
@@ -44,11 +43,10 @@ def k_reciprocal_rows(
         k2: over how many neighbours, the image itself among them, vectors are averaged.
         original_weight: λ, 0 to 1.
         one_list: the queries are the gallery, and every image is there once.
-        scores_per_block: how many similarities exist at once.
     """
     images = unit_length(gallery if one_list else np.concatenate([queries, gallery]))
     size = min(k1 + 1, len(images))
-    neighbours, furthest = _neighbours(images, size, max(1, scores_per_block // len(images)))
+    neighbours, furthest = _neighbours(images, size, max(1, SCORES_PER_BLOCK // len(images)))
     sets = _expanded_sets(neighbours, k1)
     members = np.repeat(np.arange(sets.shape[0]), np.diff(sets.indptr))
     cosine = _cosine_of_pairs(images, members, sets.indices)

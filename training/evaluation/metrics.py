@@ -7,8 +7,9 @@ not counted.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,9 +17,8 @@ from numpy.typing import NDArray
 from model.problems import InputProblem
 from training.datasets.public import JUNK
 
-SCORES_PER_BLOCK = 4_000_000
-# One in so many of a query's true matches is counted against the whole gallery.
-WORST_SHARE = 4
+# How many exist at once: a score takes 4 bytes, a pair's masks and labels more.
+SCORES_PER_BLOCK, PAIRS_PER_BLOCK = 4_000_000, 2_000_000
 
 ScoreRows = Callable[[slice], NDArray[np.float32]]
 """From a slice of queries to their scores against the whole gallery, `(rows, G)`, higher nearer."""
@@ -51,6 +51,34 @@ class PairLabels:
         valid &= self.gallery_identities[None, :] >= 0
         valid &= self.query_identities[rows, None] >= 0
         return same & valid, ~same & valid
+
+    def blocks(self, scores: int | None = None) -> Iterator[slice]:
+        """Slices of the queries, one after the other, of which so many scores exist at once."""
+        queries, gallery = len(self.query_identities), len(self.gallery_identities)
+        rows = max(1, (scores or SCORES_PER_BLOCK) // max(1, gallery))
+        for start in range(0, queries, rows):
+            yield slice(start, min(start + rows, queries))
+
+    def pairs(self) -> Iterator[tuple[slice, NDArray[np.bool_], NDArray[np.bool_]]]:
+        """Every cross-camera pair once: some queries, and masks `(rows, G)` of one's and of two's.
+
+        Where queries and gallery are one list, as when every crop queries all others, a pair is
+        there twice and is given once.
+        """
+        gallery = np.arange(len(self.gallery_identities))
+        one_list = np.array_equal(self.query_identities, self.gallery_identities)
+        one_list = one_list and np.array_equal(self.query_cameras, self.gallery_cameras)
+        for rows in self.blocks(PAIRS_PER_BLOCK):
+            genuine, impostor = self.across_cameras(rows)
+            if one_list:
+                above = gallery[rows, None] < gallery[None, :]
+                genuine, impostor = genuine & above, impostor & above
+            yield rows, genuine, impostor
+
+    def count_pairs(self) -> tuple[int, int]:
+        """How many pairs across cameras show one person, and how many two."""
+        counts = [(int(own.sum()), int(others.sum())) for _, own, others in self.pairs()]
+        return sum(own for own, _ in counts), sum(others for _, others in counts)
 
     def part(self, queries: NDArray[np.int64], gallery: NDArray[np.int64]) -> PairLabels:
         """The labels of some queries and gallery images, by their rows."""
@@ -86,6 +114,15 @@ class QueryMetrics:
     first_rank: NDArray[np.int64]
     not_counted: int
 
+    @classmethod
+    def pooled(cls, parts: Sequence[QueryMetrics]) -> QueryMetrics:
+        """All queries of several searches, one after the other."""
+        arrays: dict[str, Any] = {
+            field.name: np.concatenate([getattr(one, field.name) for one in parts])
+            for field in fields(cls)[:-1]
+        }
+        return cls(**arrays, not_counted=sum(one.not_counted for one in parts))
+
     def values(self) -> dict[str, NDArray[np.float64]]:
         """Per-query values by the name of the metric that is their mean, each `(N,)`, 0 to 1."""
         at_rank = {f"rank_{k}": (self.first_rank <= k).astype(np.float64) for k in (1, 5, 10)}
@@ -105,42 +142,22 @@ class QueryMetrics:
         return np.cumsum(hits[1 : depth + 1]) / len(self.first_rank)
 
 
-def blocks(labels: PairLabels, scores: int | None = None) -> Iterator[slice]:
-    """Slices of the queries, one after the other, whose scores exist at once.
-
-    Args:
-        labels: of the queries and the gallery.
-        scores: how many may exist at once; each takes 4 bytes. None is `SCORES_PER_BLOCK`.
-    """
-    queries, gallery = len(labels.query_identities), len(labels.gallery_identities)
-    rows = max(1, (scores or SCORES_PER_BLOCK) // max(1, gallery))
-    for start in range(0, queries, rows):
-        yield slice(start, min(start + rows, queries))
-
-
 def integer_labels(
     query_identities: Sequence[str],
     query_cameras: Sequence[str],
     gallery_identities: Sequence[str],
     gallery_cameras: Sequence[str],
-    junk: Collection[str] = (JUNK,),
     other_cameras_only: bool = False,
 ) -> PairLabels:
-    """Numbers the identities and cameras of one data set.
+    """Numbers the identities and cameras of one data set, of which junk becomes −1.
 
     Args:
         query_identities, query_cameras: one per query.
         gallery_identities, gallery_cameras: one per gallery image.
-        junk: identities that become −1, which is dropped from every ranking.
         other_cameras_only: as in `PairLabels`.
     """
-    people = {
-        name: number for number, name in enumerate(_distinct(query_identities, gallery_identities))
-    }
-    people |= dict.fromkeys(junk, -1)
-    cameras = {
-        name: number for number, name in enumerate(_distinct(query_cameras, gallery_cameras))
-    }
+    people = _numbers(query_identities, gallery_identities) | {JUNK: -1}
+    cameras = _numbers(query_cameras, gallery_cameras)
     return PairLabels(
         np.array([people[name] for name in query_identities], dtype=np.int64),
         np.array([cameras[name] for name in query_cameras], dtype=np.int64),
@@ -150,17 +167,20 @@ def integer_labels(
     )
 
 
-def rank_queries(
-    score_rows: ScoreRows, labels: PairLabels, scores_per_block: int | None = None
-) -> QueryMetrics:
+def scored_pairs(
+    score_rows: ScoreRows, labels: PairLabels
+) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+    """Scores of genuine and of impostor pairs, a block of queries at a time."""
+    for rows in labels.blocks():
+        scores = score_rows(rows)
+        genuine, impostor = labels.across_cameras(rows)
+        yield scores[genuine], scores[impostor]
+
+
+def rank_queries(score_rows: ScoreRows, labels: PairLabels) -> QueryMetrics:
     """Ranks every query's true matches among the valid gallery images.
 
     Equal scores rank in gallery order, so that the result is one and the same everywhere.
-
-    Args:
-        score_rows: computes or looks up one block of scores.
-        labels: of the queries and the gallery.
-        scores_per_block: as `blocks` takes it.
 
     Raises:
         InputProblem: when no query has a true match under another camera, or a score is not a
@@ -172,7 +192,7 @@ def rank_queries(
     junk = members.get(-1, np.empty(0, dtype=np.int64))
     counted: list[int] = []
     figures: list[tuple[NDArray[np.float64], ...]] = []
-    for rows in blocks(labels, scores_per_block) if gallery else ():
+    for rows in labels.blocks() if gallery else ():
         block = score_rows(rows)
         if not (np.isfinite(block.min()) and np.isfinite(block.max())):
             raise InputProblem(
@@ -219,34 +239,18 @@ def positive_ranks(
     """
     valid = scores.copy()
     valid[dropped] = -np.inf
-    worst_first = positives[np.argsort(valid[positives])]
-    few = len(worst_first) // WORST_SHARE
-    worst, others = worst_first[:few], worst_first[few:]
-    # Only what scores at least as high as the worst of some positives can change their ranks. The
-    # very worst have next to the whole gallery for rivals, the others few.
-    rivals = np.flatnonzero(valid >= valid[others[0]])
-    ranks = _count_ahead(valid, worst) + _count_ahead(
-        valid[rivals], np.searchsorted(rivals, others)
-    )
-    return np.sort(np.array(ranks, dtype=np.int64)) + 1
-
-
-def _count_ahead(scores: NDArray[np.float32], places: NDArray[np.int64]) -> list[int]:
-    """How many come before each of some places: those that score higher, and equal ones before."""
-    return [
-        int(
-            np.count_nonzero(scores[:place] >= scores[place])
-            + np.count_nonzero(scores[place + 1 :] > scores[place])
-        )
-        for place in places.tolist()
-    ]
+    ordered, own = np.sort(valid), valid[positives]
+    first, after = (np.searchsorted(ordered, own, side) for side in ("left", "right"))
+    ahead = len(valid) - after
+    for tied in np.flatnonzero(after - first > 1):
+        ahead[tied] += np.count_nonzero(valid[: positives[tied]] == own[tied])
+    return np.sort(ahead) + 1
 
 
 def _figures(ranks: list[NDArray[np.int64]]) -> tuple[NDArray[np.float64], ...]:
     """Both average precisions, the inverse negative penalty and the first rank of every query.
 
-    Args:
-        ranks: of each query's true matches, ascending.
+    The ranks of each query's true matches are ascending.
     """
     sizes = np.array([len(own) for own in ranks])
     starts = np.cumsum(sizes) - sizes
@@ -269,5 +273,5 @@ def _members(labels: NDArray[np.int64]) -> dict[int, NDArray[np.int64]]:
     }
 
 
-def _distinct(*names: Sequence[str]) -> list[str]:
-    return sorted(set().union(*names))
+def _numbers(*names: Sequence[str]) -> dict[str, int]:
+    return {name: number for number, name in enumerate(sorted(set().union(*names)))}

@@ -10,23 +10,21 @@ calibration, is measured as an artefact is.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from model.calibration import SEARCH_OPERATING_POINTS, ScoringCalibration
 from training.evaluation.intervals import LEVEL, Estimate, mean_interval
-from training.evaluation.metrics import PairLabels, ScoreRows, blocks
+from training.evaluation.metrics import PairLabels, ScoreRows
 from training.evaluation.results import HalfEnrolledResult, OperatingPointResult
 
 FALSE_ALARM_RATE = 0.01
-DRAWS = 10
-RESAMPLES = 200
+DRAWS, RESAMPLES = 10, 200
 
 
-@dataclass(frozen=True)
-class SearchExtremes:
+class SearchExtremes(NamedTuple):
     """All that an open-set figure needs of every query, `(Q,)` each.
 
     Attributes:
@@ -41,6 +39,16 @@ class SearchExtremes:
     impostors: NDArray[np.int64]
     identities: NDArray[np.int64]
 
+    @property
+    def present(self) -> NDArray[np.bool_]:
+        """Whether the person is in the gallery, `(Q,)`."""
+        return np.asarray(np.isfinite(self.best_genuine))
+
+    def thresholds(self, calibration: ScoringCalibration, asked: float) -> NDArray[np.float64]:
+        """Each search's threshold of a false-alarm rate, by the size of its gallery, `(Q,)`."""
+        distinct, which = np.unique(self.impostors, return_inverse=True)
+        return np.array([calibration.search_threshold(asked, int(n)) for n in distinct])[which]
+
     def false_alarms(self, thresholds: NDArray[np.float64] | float) -> NDArray[np.float64]:
         """1 where a search without the person in the gallery is answered with a match, `(Q,)`."""
         return np.asarray(self.best_impostor >= thresholds, dtype=np.float64)
@@ -48,42 +56,18 @@ class SearchExtremes:
     def detections(self, thresholds: NDArray[np.float64] | float) -> NDArray[np.float64]:
         """1 where a search of a person present has the right match first, `(N,)`."""
         found = (self.best_genuine > self.best_impostor) & (self.best_genuine >= thresholds)
-        present: NDArray[np.bool_] = np.isfinite(self.best_genuine)
-        return np.asarray(found[present], dtype=np.float64)
+        return np.asarray(found[self.present], dtype=np.float64)
 
 
-def search_extremes(
-    score_rows: ScoreRows, labels: PairLabels, scores_per_block: int | None = None
-) -> SearchExtremes:
+def search_extremes(score_rows: ScoreRows, labels: PairLabels) -> SearchExtremes:
     """Reads off every query's best scores, in bounded memory.
 
     Junk and images of the query's own identity and camera are in no gallery; images of others
     under the query's own camera are, unless the labels say that only other cameras count.
     """
-    queries = len(labels.query_identities)
-    genuine = np.empty(queries, dtype=np.float32)
-    impostor = np.empty(queries, dtype=np.float32)
-    impostors = np.empty(queries, dtype=np.int64)
-    for block in blocks(labels, scores_per_block):
-        scores = score_rows(block)
-        own = labels.query_identities[block, None] == labels.gallery_identities[None, :]
-        across = labels.query_cameras[block, None] != labels.gallery_cameras[None, :]
-        other = ~own & (labels.gallery_identities >= 0)[None, :]
-        if labels.other_cameras_only:
-            other &= across
-        lowest = np.float32(-np.inf)
-        genuine[block] = np.max(scores, axis=1, where=own & across, initial=lowest)
-        impostor[block] = np.max(scores, axis=1, where=other, initial=lowest)
-        impostors[block] = other.sum(axis=1)
-    return SearchExtremes(genuine, impostor, impostors, labels.query_identities)
-
-
-def thresholds_of(
-    calibration: ScoringCalibration, asked: float, sizes: NDArray[np.int64]
-) -> NDArray[np.float64]:
-    """The threshold of a false-alarm rate for searches of galleries of these sizes, `(Q,)`."""
-    distinct, which = np.unique(sizes, return_inverse=True)
-    return np.array([calibration.search_threshold(asked, int(size)) for size in distinct])[which]
+    known = labels.gallery_identities[None, :] >= 0
+    genuine, impostor, impostors = _best_scores(score_rows, labels, known)
+    return SearchExtremes(genuine, impostor[0], impostors[0], labels.query_identities)
 
 
 def operating_points(
@@ -93,11 +77,10 @@ def operating_points(
 
     The intervals are over people, since the searches for one person are alike.
     """
-    present = np.isfinite(extremes.best_genuine)
     usual_size = int(np.median(extremes.impostors))
     found = []
     for name, asked in SEARCH_OPERATING_POINTS.items():
-        thresholds = thresholds_of(calibration, asked, extremes.impostors)
+        thresholds = extremes.thresholds(calibration, asked)
         alarms, detections = extremes.false_alarms(thresholds), extremes.detections(thresholds)
         found.append(
             OperatingPointResult(
@@ -105,43 +88,25 @@ def operating_points(
                 asked=asked,
                 threshold=calibration.search_threshold(asked, usual_size),
                 false_alarm_rate=mean_interval(alarms, extremes.identities),
-                detection_rate=mean_interval(detections, extremes.identities[present]),
+                detection_rate=mean_interval(detections, extremes.identities[extremes.present]),
             )
         )
     return found
 
 
-def detection_curve(
-    extremes: SearchExtremes, points: int = 100
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The DIR/FAR curve.
-
-    Returns:
-        False-alarm rates from 1/Q to 1, ascending, and the detection rate at each, `(points,)`.
-    """
+def detection_curve(extremes: SearchExtremes, points: int = 100) -> list[tuple[float, float]]:
+    """The DIR/FAR curve: false-alarm rates from 1/Q to 1, ascending, and the detection rate."""
     rates = np.geomspace(1.0 / len(extremes.best_impostor), 1.0, points)
     alarms = np.sort(extremes.best_impostor)[::-1].astype(np.float64)
     counts = np.clip((rates * len(alarms)).round().astype(int), 1, len(alarms))
-    return rates, np.array([extremes.detections(alarms[count - 1]).mean() for count in counts])
+    detected = [float(extremes.detections(alarms[count - 1]).mean()) for count in counts]
+    return list(zip(rates.tolist(), detected, strict=True))
 
 
-def half_enrolled(
-    score_rows: ScoreRows,
-    labels: PairLabels,
-    seed: int = 0,
-    draws: int = DRAWS,
-    scores_per_block: int | None = None,
-) -> HalfEnrolledResult | None:
+def half_enrolled(score_rows: ScoreRows, labels: PairLabels) -> HalfEnrolledResult | None:
     """Detection at `FALSE_ALARM_RATE` obtained, with half of the people enrolled and all searched.
 
     Only crops of people with queries are enrolled: junk and distractors are not.
-
-    Args:
-        score_rows: of one search.
-        labels: its labels.
-        seed: of the halves and of the bootstrap.
-        draws: how many halves are drawn.
-        scores_per_block: bounds the memory.
 
     Returns:
         None where there are fewer than four people, or too few searches of each kind.
@@ -149,20 +114,22 @@ def half_enrolled(
     people, owner = np.unique(labels.query_identities, return_inverse=True)
     if len(people) < 4:
         return None
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng(0)
     half = len(people) // 2
-    chosen = np.zeros((draws, len(people)), dtype=bool)
+    chosen = np.zeros((DRAWS, len(people)), dtype=bool)
     for draw in chosen:
         draw[random.choice(len(people), half, replace=False)] = True
-    genuine, impostor = _best_scores(score_rows, labels, people, chosen, scores_per_block)
+    place = np.searchsorted(people, labels.gallery_identities).clip(max=len(people) - 1)
+    enrolled = chosen[:, place] & (people[place] == labels.gallery_identities)
+    genuine, impostor, _ = _best_scores(score_rows, labels, enrolled)
     found = []
     for resample in range(RESAMPLES + 1):
         drawn = random.integers(0, len(people), len(people))
         counts = np.bincount(drawn, minlength=len(people)).astype(np.float64)
         weights = counts if resample else np.ones(len(people))
         rates = [
-            _detection(genuine, impostor[draw], chosen[draw][owner], weights[owner])
-            for draw in range(draws)
+            _detection(genuine, others, own[owner], weights[owner])
+            for others, own in zip(impostor, chosen, strict=True)
         ]
         # With few people a draw may lack enrolled people with a query, or strangers.
         found += [float(np.nanmean(rates))] if np.isfinite(rates).any() else []
@@ -177,32 +144,35 @@ def half_enrolled(
 
 
 def _best_scores(
-    score_rows: ScoreRows,
-    labels: PairLabels,
-    people: NDArray[np.int64],
-    chosen: NDArray[np.bool_],
-    scores_per_block: int | None,
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Every query's best score of its own person, `(Q,)`, and of enrolled others, `(draws, Q)`."""
-    queries = len(labels.query_identities)
-    place = np.searchsorted(people, labels.gallery_identities).clip(max=len(people) - 1)
-    searched = people[place] == labels.gallery_identities
-    enrolled = chosen[:, place] & searched
-    lowest = np.float32(-np.inf)
+    score_rows: ScoreRows, labels: PairLabels, enrolled: NDArray[np.bool_]
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:
+    """Every query's best score of its own person and, for each choice of gallery rows, of others.
+
+    Args:
+        score_rows, labels: of one search.
+        enrolled: the rows of the gallery that other people may have, `(k, G)`.
+
+    Returns:
+        The best genuine scores `(Q,)`; the best impostor scores and how many there are, `(k, Q)`.
+    """
+    queries, lowest = len(labels.query_identities), np.float32(-np.inf)
     genuine = np.empty(queries, dtype=np.float32)
-    impostor = np.empty((len(chosen), queries), dtype=np.float32)
-    for block in blocks(labels, scores_per_block):
+    impostor = np.empty((len(enrolled), queries), dtype=np.float32)
+    counts = np.empty((len(enrolled), queries), dtype=np.int64)
+    for block in labels.blocks():
         scores = score_rows(block)
         own = labels.query_identities[block, None] == labels.gallery_identities[None, :]
         across = labels.query_cameras[block, None] != labels.gallery_cameras[None, :]
         genuine[block] = np.max(scores, axis=1, where=own & across, initial=lowest)
         others = ~own & across if labels.other_cameras_only else ~own
-        for draw, held in enumerate(enrolled):
+        for number, held in enumerate(enrolled):
             columns = np.flatnonzero(held)
-            impostor[draw, block] = np.max(
-                scores[:, columns], axis=1, where=others[:, columns], initial=lowest
+            valid = others[:, columns]
+            impostor[number, block] = np.max(
+                scores[:, columns], axis=1, where=valid, initial=lowest
             )
-    return genuine, impostor
+            counts[number, block] = valid.sum(axis=1)
+    return genuine, impostor, counts
 
 
 def _detection(

@@ -21,6 +21,7 @@ from model.metric_network import MetricNetworkConfig, PairFeatureKind, pair_feat
 from model.problems import InputProblem
 from training.datasets.record import CropRecord
 from training.evaluation.domain_gap import (
+    Discrepancy,
     domain_classifier,
     halves,
     maximum_mean_discrepancy,
@@ -46,7 +47,7 @@ IdentityPair = tuple[CropRecord, CropRecord, CropRecord, CropRecord]
 """Two people under two cameras each: first, first elsewhere, second, second elsewhere."""
 
 
-def sample_couples(
+def sample_identity_pairs(
     records: Sequence[CropRecord], most: int = COUPLES, seed: int = 0
 ) -> dict[str, list[IdentityPair]]:
     """Couples of every domain, as many in each; domains with too few people are left out.
@@ -81,7 +82,7 @@ def measure_premise(
     Args:
         artefact: its embedder makes the instances; its M-Net decides the kind of the pair features;
             without it they are squares.
-        couples: what `sample_couples` gives.
+        couples: what `sample_identity_pairs` gives.
         seed: of permutations, folds and pictures.
         progress: called with the number of crops embedded since the last call.
 
@@ -143,24 +144,28 @@ def _pairs(instances: NDArray[np.float32], kind: PairFeatureKind) -> NDArray[np.
 
 
 def _gaps(spaces: Mapping[str, Mapping[str, NDArray[np.float32]]], seed: int) -> list[DomainGap]:
+    """The gap of every two domains in both spaces, beside that of each domain's own halves."""
+    same = {
+        name: {domain: _separation(*halves(own), seed) for domain, own in space.items()}
+        for name, space in spaces.items()
+    }
     found = []
-    same = {name: _same_domain(space, seed) for name, space in spaces.items()}
-    for first, second in combinations(spaces[INSTANCES], 2):
+    for pair in combinations(spaces[INSTANCES], 2):
         right, gaps = {}, {}
         for name, space in spaces.items():
-            right[name] = domain_classifier(space[first], space[second], seed=seed)
-            discrepancy = maximum_mean_discrepancy(space[first], space[second], seed=seed)
+            gap, right[name] = _separation(space[pair[0]], space[pair[1]], seed)
+            halved = [same[name][domain] for domain in pair]
             gaps[name] = SpaceGap(
-                mmd=discrepancy.squared,
-                mmd_by_chance=discrepancy.by_chance,
-                mmd_p_value=discrepancy.p_value,
-                mmd_same_domain=(same[name][first][0] + same[name][second][0]) / 2,
+                mmd=gap.squared,
+                mmd_by_chance=gap.by_chance,
+                mmd_p_value=gap.p_value,
+                mmd_same_domain=sum(own.squared for own, _ in halved) / 2,
                 classifier=mean_interval(right[name]),
-                classifier_same_domain=(same[name][first][1] + same[name][second][1]) / 2,
+                classifier_same_domain=sum(float(own.mean()) for _, own in halved) / 2,
             )
         found.append(
             DomainGap(
-                domains=(first, second),
+                domains=pair,
                 instance=gaps[INSTANCES],
                 pair=gaps[PAIRS],
                 classifier_difference=mean_interval(right[PAIRS] - right[INSTANCES]),
@@ -169,24 +174,17 @@ def _gaps(spaces: Mapping[str, Mapping[str, NDArray[np.float32]]], seed: int) ->
     return found
 
 
-def _same_domain(
-    space: Mapping[str, NDArray[np.float32]], seed: int
-) -> dict[str, tuple[float, float]]:
-    """By domain, squared MMD and classifier's accuracy between its own two halves."""
-    found = {}
-    for domain, features in space.items():
-        both = halves(features)
-        found[domain] = (
-            maximum_mean_discrepancy(*both, seed=seed).squared,
-            float(domain_classifier(*both, seed=seed).mean()),
-        )
-    return found
+def _separation(
+    first: NDArray[np.float32], second: NDArray[np.float32], seed: int
+) -> tuple[Discrepancy, NDArray[np.float64]]:
+    """MMD of two domains, and the share of each group that a classifier names right."""
+    gap = maximum_mean_discrepancy(first, second, seed=seed)
+    return gap, domain_classifier(first, second, seed=seed)
 
 
 def _projection(name: str, space: Mapping[str, NDArray[np.float32]], seed: int) -> Projection:
     flat = [own.reshape(-1, own.shape[-1]) for own in space.values()]
-    points = project(np.concatenate(flat), seed)
-    parts = np.split(points, len(space))
+    parts = np.split(project(np.concatenate(flat), seed), len(space))
     return Projection(
         space=name,
         domains={

@@ -7,12 +7,12 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from model.problems import InputProblem
-from training.datasets.record import CropRecord
 from training.evaluation.files import replacing
 from training.evaluation.metrics import QueryMetrics
 from training.evaluation.searches import Search
@@ -52,7 +52,10 @@ def search_digest(search: Search) -> str:
     for part in (search.queries, search.gallery):
         digest.update(b"\0\0")
         for record in part:
-            digest.update(_name(record).encode())
+            # A name that is the same on every disk.
+            folder = "/".join(Path(record.source).parts[-2:])
+            name = f"{folder}\0{record.identity}\0{record.domain}\0{record.camera}\n"
+            digest.update(name.encode())
     for split in search.splits:
         digest.update(split.queries.tobytes() + b"\0\0" + split.gallery.tobytes())
     return digest.hexdigest()
@@ -93,23 +96,20 @@ def read_query_values(path: Path) -> dict[int, QueryValues]:
         raise InputProblem(
             f"{path}: is not a readable .npz ({error}); evaluate again, or delete it"
         ) from error
+    kept: dict[int, dict[str, dict[str, NDArray[Any]]]] = {}
+    for name, values in arrays.items():
+        number, _, rest = name.partition("/")
+        ranking, _, entry = rest.rpartition("/")
+        kept.setdefault(int(number), {}).setdefault(ranking, {})[entry] = values
     found = {}
-    for number in sorted({int(name.partition("/")[0]) for name in arrays}):
-        rankings: dict[str, dict[str, NDArray[np.float64]]] = {}
-        for name, values in arrays.items():
-            own, _, rest = name.partition("/")
-            ranking, _, metric = rest.rpartition("/")
-            if int(own) == number and ranking:
-                rankings.setdefault(ranking, {})[metric] = values.astype(np.float64)
-        found[number] = QueryValues(
-            search=str(arrays[f"{number}/{DIGEST}"]),
-            identities=arrays[f"{number}/{IDENTITIES}"].astype(np.int64),
-            rankings=rankings,
+    for place, rankings in kept.items():
+        whole = rankings.pop("")
+        found[place] = QueryValues(
+            search=str(whole[DIGEST]),
+            identities=whole[IDENTITIES].astype(np.int64),
+            rankings={
+                ranking: {metric: own.astype(np.float64) for metric, own in metrics.items()}
+                for ranking, metrics in rankings.items()
+            },
         )
     return found
-
-
-def _name(record: CropRecord) -> str:
-    """A crop's name that is the same on every disk."""
-    folder = "/".join(Path(record.source).parts[-2:])
-    return f"{folder}\0{record.identity}\0{record.domain}\0{record.camera}\n"

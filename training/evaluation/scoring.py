@@ -1,26 +1,30 @@
-"""The three scorings of features, as functions from a slice of queries to rows of scores."""
+"""The scores of a search: functions from a slice of queries to rows of cosine and M-Net scores."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from model.calibration import Fusion
+from model.calibration import Fusion, Scoring
 from model.metric_network import MetricNetwork, score_pairs
 from model.problems import InputProblem
-from training.evaluation.embedding import Progress
-from training.evaluation.metrics import ScoreRows
+from training.evaluation.embedding import Progress, ProgressBar, SearchFeatures, no_bar
+from training.evaluation.metrics import PairLabels, ScoreRows
+from training.evaluation.searches import Search
 
 ROWS_PER_BLOCK = 16
 # Gallery features that are scored at once: as many are copied to be of unit length.
 COLUMNS = 4096
+IMPOSTORS_TO_FIT = 200_000
 
 
 def cosine_rows(queries: NDArray[np.float32], gallery: NDArray[np.float32]) -> ScoreRows:
@@ -38,19 +42,6 @@ def cosine_rows(queries: NDArray[np.float32], gallery: NDArray[np.float32]) -> S
     return rows_of
 
 
-def computed_mnet_rows(
-    metric_network: MetricNetwork, queries: NDArray[np.float32], gallery: NDArray[np.float32]
-) -> ScoreRows:
-    """M-Net's scores of features `(Q, d)` and `(G, d)`, computed when asked for."""
-    device = next(metric_network.parameters()).device
-    asked, searched = (torch.from_numpy(part).to(device) for part in (queries, gallery))
-
-    def rows_of(rows: slice) -> NDArray[np.float32]:
-        return np.asarray(score_pairs(metric_network, asked[rows], searched).cpu().numpy())
-
-    return rows_of
-
-
 def lengths(features: NDArray[np.float32]) -> NDArray[np.float32]:
     """Euclidean length of each of features `(n, d)`, `(n,)`; that of a zero feature is tiny."""
     squares = np.einsum("nd,nd->n", features, features)
@@ -60,11 +51,6 @@ def lengths(features: NDArray[np.float32]) -> NDArray[np.float32]:
 def unit_length(features: NDArray[np.float32]) -> NDArray[np.float32]:
     """Features `(n, d)` divided by their length; a zero feature stays zero."""
     return np.asarray(features / lengths(features)[:, None], dtype=np.float32)
-
-
-def fused_rows(fusion: Fusion, cosine: ScoreRows, mnet: ScoreRows) -> ScoreRows:
-    """The fused score of two scorings."""
-    return lambda rows: fusion.fuse(cosine(rows), mnet(rows))
 
 
 def reranked_rows(cosine: ScoreRows, mnet: ScoreRows, depth: int) -> ScoreRows:
@@ -133,34 +119,148 @@ def write_mnet_scores(
                 progress(rows.stop - start)
 
 
-@contextmanager
-def mnet_rows(
-    metric_network: MetricNetwork,
-    queries: NDArray[np.float32],
-    gallery: NDArray[np.float32],
-    progress: Progress | None = None,
-    folder: Path | None = None,
-) -> Iterator[ScoreRows]:
-    """M-Net's scores, computed once and kept in a temporary file while they are read.
+@dataclass(frozen=True)
+class SearchScores:
+    """The scores of one data set's search, computed or read a block of queries at a time.
+
+    Attributes:
+        cosine, mnet: scores of some queries against the gallery; no `mnet` for an artefact without
+            M-Net.
+        labels: of the queries and the gallery.
+    """
+
+    cosine: ScoreRows
+    mnet: ScoreRows | None
+    labels: PairLabels
+
+    @property
+    def by_scoring(self) -> dict[Scoring, ScoreRows]:
+        """`cosine` and, for an artefact with M-Net, `mnet`."""
+        known: dict[Scoring, ScoreRows] = {"cosine": self.cosine}
+        if self.mnet is not None:
+            known["mnet"] = self.mnet
+        return known
+
+    def rows(self, fusion: Fusion | None, scoring: Scoring) -> ScoreRows:
+        """One scoring's scores; without M-Net the cosine stands in its place."""
+        cosine, mnet = self.cosine, self.mnet
+        if scoring == "cosine" or mnet is None:
+            return cosine
+        if scoring == "mnet" or fusion is None:
+            return mnet
+        return lambda rows: fusion.fuse(cosine(rows), mnet(rows))
+
+    def impostor_scores(
+        self, fusion: Fusion | None, scoring: Scoring
+    ) -> Iterator[NDArray[np.float32]]:
+        """One scoring's scores of all pairs of two people, a block at a time."""
+        scores = self.rows(fusion, scoring)
+        return (scores(rows)[impostor] for rows, _, impostor in self.labels.pairs())
+
+
+class LabelledScores(NamedTuple):
+    """Scores of pairs, one or several of each, and whose they are.
+
+    Attributes:
+        genuine: of pairs of one person, `(n,)` or `(n, k)`.
+        impostors: of pairs of two, `(m,)` or `(m, k)`.
+        genuine_people: whose, `(n,)`; person 1 of two data sets is two people.
+        impostor_people: the two of every pair, `(m, 2)`.
+    """
+
+    genuine: NDArray[np.floating]
+    impostors: NDArray[np.floating]
+    genuine_people: NDArray[np.int64]
+    impostor_people: NDArray[np.int64]
+
+
+def labelled_scores(
+    domains: Sequence[SearchScores], impostors: int, seed: int = 0
+) -> LabelledScores:
+    """The scores of all genuine pairs and of at most 200,000 impostor pairs.
 
     Args:
-        metric_network, queries, gallery, progress: as `write_mnet_scores` takes them.
-        folder: where the file lies; without it in TMPDIR or /var/tmp, since /tmp is often in
-            memory, and large sets have gigabytes of scores.
+        domains: one after the other; with M-Net's scores for all of them, or they are left out.
+        impostors: how many impostor pairs they have together.
+        seed: of the choice among them.
     """
+    random = np.random.default_rng(seed)
+    some = np.sort(random.choice(impostors, min(impostors, IMPOSTORS_TO_FIT), replace=False))
+    scored = min(len(domain.by_scoring) for domain in domains)
+    parts = []
+    seen = people = 0
+    for domain in domains:
+        labels = domain.labels
+        for rows, genuine, impostor in labels.pairs():
+            inside = np.flatnonzero(impostor)
+            first, last = np.searchsorted(some, (seen, seen + len(inside)))
+            query, other = np.divmod(inside[some[first:last] - seen], impostor.shape[1])
+            seen += len(inside)
+            asked = labels.query_identities[rows]
+            scores = np.stack([own(rows) for own in domain.by_scoring.values()][:scored], axis=-1)
+            two_people = np.stack([asked[query], labels.gallery_identities[other]], axis=1)
+            one_person = asked[np.nonzero(genuine)[0]]
+            parts.append(
+                (scores[genuine], scores[query, other], one_person + people, two_people + people)
+            )
+        both_sides = (labels.query_identities, labels.gallery_identities)
+        people += 1 + max(int(side.max(initial=0)) for side in both_sides)
+    return LabelledScores(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+
+@contextmanager
+def open_scores(
+    metric_network: MetricNetwork | None,
+    features: SearchFeatures,
+    labels: PairLabels,
+    progress_bar: ProgressBar = no_bar,
+    folder: Path | None = None,
+) -> Iterator[SearchScores]:
+    """The scores of a search; M-Net's are computed once, and lie in a file while they are read.
+
+    Args:
+        metric_network: in evaluation mode, on any device; None where there is none.
+        features, labels: of the search.
+        progress_bar: shows how far M-Net is.
+        folder: for the file; without it TMPDIR or /var/tmp, since /tmp is often in memory, and
+            large sets have gigabytes of scores.
+    """
+    cosine, (queries, gallery) = cosine_rows(*features), features
+    if metric_network is None:
+        yield SearchScores(cosine, None, labels)
+        return
     with TemporaryDirectory(prefix=".gmn-scores-", dir=folder or folder_on_disk()) as place:
         path = Path(place) / "mnet.npy"
-        write_mnet_scores(path, metric_network, queries, gallery, progress)
+        with progress_bar("Scoring", len(queries)) as progress:
+            write_mnet_scores(path, metric_network, queries, gallery, progress)
         offset = path.stat().st_size - 4 * len(queries) * len(gallery)
 
-        def rows_of(rows: slice) -> NDArray[np.float32]:
+        def mnet(rows: slice) -> NDArray[np.float32]:
             start, stop, _ = rows.indices(len(queries))
             scores = np.fromfile(
                 path, "<f4", (stop - start) * len(gallery), offset=offset + 4 * start * len(gallery)
             )
             return scores.reshape(stop - start, len(gallery))
 
-        yield rows_of
+        yield SearchScores(cosine, mnet, labels)
+
+
+@contextmanager
+def score_searches(
+    metric_network: MetricNetwork | None,
+    features: Mapping[str, SearchFeatures],
+    searches: Mapping[str, Search],
+    progress_bar: ProgressBar = no_bar,
+    folder: Path | None = None,
+) -> Iterator[dict[str, SearchScores]]:
+    """`open_scores` of several searches, by the names of their data sets."""
+    with ExitStack() as opened:
+        yield {
+            name: opened.enter_context(
+                open_scores(metric_network, own, searches[name].labels(), progress_bar, folder)
+            )
+            for name, own in features.items()
+        }
 
 
 def folder_on_disk() -> str | None:

@@ -10,7 +10,7 @@ from training.evaluation.blending import Moments, blended, impostor_moments
 from training.evaluation.calibration import calibrate_searches
 from training.evaluation.metrics import PairLabels
 from training.evaluation.open_set import search_extremes
-from training.evaluation.pair_scores import SearchScores
+from training.evaluation.scoring import SearchScores
 
 CROPS = 4
 

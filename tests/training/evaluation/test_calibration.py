@@ -4,18 +4,15 @@ import numpy as np
 import pytest
 
 from model.problems import InputProblem
-from training.evaluation.calibration import (
-    calibrate_searches,
-    impostor_tail,
-    ordered_scores,
-)
+from training.evaluation.calibration import calibrate_searches
 from training.evaluation.metrics import PairLabels
 from training.evaluation.open_set import (
     detection_curve,
     operating_points,
     search_extremes,
 )
-from training.evaluation.pair_scores import SearchScores
+from training.evaluation.scoring import SearchScores
+from training.evaluation.tails import impostor_tail, ordered_scores
 
 
 def gaussian_search(people: int, seed: int, noise: float = 1.0):
@@ -124,7 +121,7 @@ def test_data_without_genuine_pairs_is_refused_with_the_counts():
 
 def test_the_tail_says_what_share_reaches_each_of_its_scores():
     scores = np.random.default_rng(11).normal(size=5000).astype(np.float32)
-    tail = impostor_tail(lambda: iter(np.array_split(scores, 7)), len(scores))
+    tail = impostor_tail(np.array_split(scores, 7), len(scores))
     assert tail[0].share == 1.0
     assert tail[-1].share == 1 / 5000
     assert all((scores >= np.float32(point.score)).mean() == point.share for point in tail)
@@ -132,7 +129,8 @@ def test_the_tail_says_what_share_reaches_each_of_its_scores():
 
 def test_more_alarms_never_detect_fewer_people():
     cosine, _, labels = gaussian_search(200, seed=12)
-    rates, detected = detection_curve(search_extremes(lambda rows: cosine[rows], labels))
+    curve = detection_curve(search_extremes(lambda rows: cosine[rows], labels))
+    rates, detected = zip(*curve, strict=True)
     assert rates[-1] == 1.0
     assert (np.diff(detected) >= 0).all()
 
@@ -191,7 +189,7 @@ def test_scores_are_taken_from_the_ascending_order_of_all_of_them():
     ).astype(np.float32)
     random.shuffle(scores)
     places = np.array([0, 1, 17, 2000, 3999, 4000, 5000, len(scores) - 2, len(scores) - 1])
-    found = ordered_scores(lambda: iter(np.array_split(scores, 9)), places)
+    found = ordered_scores(np.array_split(scores, 9), places)
     assert np.array_equal(found, np.sort(scores)[places])
 
 

@@ -1,6 +1,7 @@
 """k-reciprocal re-ranking against the published dense code."""
 
 import tracemalloc
+from unittest.mock import patch
 
 import numpy as np
 from hypothesis import given, settings
@@ -73,7 +74,8 @@ def test_the_sparse_distances_are_those_of_the_published_code(seed, queries, gal
     k1, k2 = min(k1, queries + gallery - 1), min(k2, k1 + 1, queries + gallery)
     images = drawn_images(seed, queries + gallery)
     expected = published(dense_cosine(images), queries, k1, k2, 0.3)[:, queries:]
-    rows = k_reciprocal_rows(images[:queries], images[queries:], k1, k2, scores_per_block=100)
+    with patch("training.evaluation.k_reciprocal.SCORES_PER_BLOCK", 100):
+        rows = k_reciprocal_rows(images[:queries], images[queries:], k1, k2)
     obtained = rows(slice(0, queries))
     np.testing.assert_allclose(1 - obtained, expected, atol=2e-6)
 
@@ -82,7 +84,8 @@ def test_the_papers_own_settings_on_more_images_than_one_block_holds(monkeypatch
     monkeypatch.setattr("training.evaluation.k_reciprocal.ROWS_PER_BLOCK", 64)
     images = drawn_images(1, 260)
     expected = published(dense_cosine(images), 60, 20, 6, 0.3)[:, 60:]
-    rows = k_reciprocal_rows(images[:60], images[60:], scores_per_block=5_000)
+    monkeypatch.setattr("training.evaluation.k_reciprocal.SCORES_PER_BLOCK", 5_000)
+    rows = k_reciprocal_rows(images[:60], images[60:])
     np.testing.assert_allclose(1 - rows(slice(0, 60)), expected, atol=2e-6)
     # A matrix product may round its last bit by the number of rows, on some processors.
     np.testing.assert_allclose(
@@ -122,10 +125,11 @@ def test_of_equally_near_images_the_earlier_ones_are_the_neighbours(seed, count)
     np.testing.assert_array_equal(nearest(similarities, count), expected)
 
 
-def test_memory_stays_far_below_one_matrix_over_all_images():
+def test_memory_stays_far_below_one_matrix_over_all_images(monkeypatch):
     images = drawn_images(5, 3_000)
     tracemalloc.start()
-    rows = k_reciprocal_rows(images[:300], images[300:], scores_per_block=90_000)
+    monkeypatch.setattr("training.evaluation.k_reciprocal.SCORES_PER_BLOCK", 90_000)
+    rows = k_reciprocal_rows(images[:300], images[300:])
     for start in range(0, 300, 30):
         rows(slice(start, start + 30))
     peak = tracemalloc.get_traced_memory()[1]

@@ -1,4 +1,5 @@
 import tracemalloc
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -65,11 +66,12 @@ def searches(draw):
 def test_every_figure_equals_its_definition_with_ties_junk_and_own_cameras(search):
     scores, labels, block = search
     expected = by_definition(scores, labels)
-    if not expected:
-        with pytest.raises(InputProblem, match="no query has a true match"):
-            rank_queries(lambda rows: scores[rows], labels, block)
-        return
-    metrics = rank_queries(lambda rows: scores[rows], labels, block)
+    with patch("training.evaluation.metrics.SCORES_PER_BLOCK", block):
+        if not expected:
+            with pytest.raises(InputProblem, match="no query has a true match"):
+                rank_queries(lambda rows: scores[rows], labels)
+            return
+        metrics = rank_queries(lambda rows: scores[rows], labels)
     assert metrics.queries.tolist() == list(expected)
     assert metrics.not_counted == len(scores) - len(expected)
     obtained = zip(
@@ -126,7 +128,8 @@ def test_an_empty_gallery_is_refused():
         rank_queries(lambda _: np.empty((1, 0), dtype=np.float32), labels)
 
 
-def test_a_large_search_never_holds_more_than_a_block_of_scores():
+def test_a_large_search_never_holds_more_than_a_block_of_scores(monkeypatch):
+    monkeypatch.setattr("training.evaluation.metrics.SCORES_PER_BLOCK", 400_000)
     random = np.random.default_rng(0)
     labels = PairLabels(
         random.integers(0, 200, 300),
@@ -136,7 +139,7 @@ def test_a_large_search_never_holds_more_than_a_block_of_scores():
     )
     features = random.normal(size=(20_300, 8)).astype(np.float32)
     tracemalloc.start()
-    rank_queries(lambda rows: features[:300][rows] @ features[300:].T, labels, 400_000)
+    rank_queries(lambda rows: features[:300][rows] @ features[300:].T, labels)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 8_000_000  # the whole matrix is 24 MB

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from training.evaluation.embedding import SearchFeatures
+from training.evaluation.evaluate_search import multi_shot_result
 from training.evaluation.metrics import PairLabels, rank_queries
-from training.evaluation.multi_shot import multi_shot_result, pooled_rows, query_groups
 from training.evaluation.scoring import cosine_rows
 
 
@@ -24,14 +24,19 @@ def test_a_query_is_a_person_under_one_camera():
     labels = PairLabels(
         np.array([1, 0, 1, 1]), np.array([0, 0, 1, 0]), np.array([0, 1]), np.array([2, 2])
     )
-    assert [group.tolist() for group in query_groups(labels)] == [[1], [0, 3], [2]]
+    features = SearchFeatures(np.eye(4, 2, dtype=np.float32) + 1, np.eye(2, dtype=np.float32))
+    result = multi_shot_result(labels, features, {"cosine": cosine_rows(*features)}, "mean")
+    assert (result.queries, result.crops_per_query) == (3, 1.33)
 
 
-@pytest.mark.parametrize(("how", "expected"), [("mean", [[2.0, 3.0]]), ("max", [[4.0, 5.0]])])
-def test_scores_of_a_query_are_pooled(how, expected):
-    scores = np.array([[0.0, 1.0], [9.0, 9.0], [4.0, 5.0]], dtype=np.float32)
-    rows = pooled_rows(lambda rows: scores[rows], [np.array([0, 2])], how)
-    assert rows(slice(0, 1)).tolist() == expected
+@pytest.mark.parametrize(("how", "right"), [("mean", 1.0), ("max", 0.0)])
+def test_scores_of_a_query_are_pooled(how, right):
+    """On average the person's crop scores 2.5 and the other one 2; at most 3 and 4."""
+    labels = PairLabels(np.array([0, 0]), np.array([0, 0]), np.array([0, 1]), np.array([1, 1]))
+    features = SearchFeatures(np.ones((2, 2), np.float32), np.ones((2, 2), np.float32))
+    scores = np.array([[3.0, 0.0], [2.0, 4.0]], dtype=np.float32)
+    result = multi_shot_result(labels, features, {"mnet": lambda rows: scores[rows]}, how)
+    assert result.scorings["mnet"].metrics["rank_1"].mean == right
 
 
 def test_several_crops_find_a_person_better_than_one():

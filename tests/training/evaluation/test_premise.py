@@ -4,7 +4,7 @@ import pytest
 from model.artefact import load_artefact
 from model.problems import InputProblem
 from training.datasets.record import CropRecord
-from training.evaluation.premise import measure_premise, sample_couples
+from training.evaluation.premise import measure_premise, sample_identity_pairs
 
 
 def people(domain: str, number: int, tint: int, cameras: int = 2) -> list[CropRecord]:
@@ -23,7 +23,7 @@ def people(domain: str, number: int, tint: int, cameras: int = 2) -> list[CropRe
 
 def test_domains_have_as_many_couples_and_nobody_is_in_two():
     records = people("a", 30, 0) + people("b", 24, 90) + people("few", 6, 50)
-    couples = sample_couples(records)
+    couples = sample_identity_pairs(records)
     assert {domain: len(own) for domain, own in couples.items()} == {"a": 12, "b": 12}
     for own in couples.values():
         seen = [record.person for couple in own for record in couple]
@@ -31,16 +31,16 @@ def test_domains_have_as_many_couples_and_nobody_is_in_two():
         for first, elsewhere, second, other in own:
             assert first.person == elsewhere.person != second.person == other.person
             assert first.camera != elsewhere.camera
-    assert sample_couples(records) == couples
+    assert sample_identity_pairs(records) == couples
 
 
 def test_people_under_one_camera_are_passed_over():
-    assert sample_couples(people("a", 30, 0) + people("b", 30, 90, cameras=1)) == {}
+    assert sample_identity_pairs(people("a", 30, 0) + people("b", 30, 90, cameras=1)) == {}
 
 
 def test_both_spaces_are_measured_through_the_same_crops(tiny_artefact):
     artefact = load_artefact(tiny_artefact)
-    couples = sample_couples(people("a", 24, 0) + people("b", 24, 110))
+    couples = sample_identity_pairs(people("a", 24, 0) + people("b", 24, 110))
     seen: list[int] = []
     premise = measure_premise(artefact, couples, progress=seen.append)
     assert sum(seen) == 96
@@ -63,6 +63,6 @@ def test_both_spaces_are_measured_through_the_same_crops(tiny_artefact):
 
 
 def test_one_domain_alone_is_refused(tiny_artefact):
-    couples = sample_couples(people("a", 30, 0))
+    couples = sample_identity_pairs(people("a", 30, 0))
     with pytest.raises(InputProblem, match="two domains with 20 people"):
         measure_premise(load_artefact(tiny_artefact), couples)

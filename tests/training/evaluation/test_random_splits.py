@@ -7,7 +7,7 @@ from model.problems import InputProblem
 from training.datasets.kind import RandomSplits
 from training.datasets.protocols import limit_test_identities
 from training.datasets.record import CropRecord, Dataset
-from training.evaluation.measuring import (
+from training.evaluation.evaluate_search import (
     paired_differences,
     plain_result,
     rank_search,
@@ -110,9 +110,7 @@ def test_figures_of_the_splits_are_pooled():
     labels = search.labels()
     shape = (len(search.queries), len(search.gallery))
     scores = np.random.default_rng(0).normal(size=shape).astype(np.float32)
-    pooled = rank_search(
-        search, labels, lambda split: rows_of_split(lambda rows: scores[rows], split)
-    )
+    pooled = rank_search(search, lambda split: rows_of_split(lambda rows: scores[rows], split))
     each = []
     for split in search.splits:
         own = scores[np.ix_(split.queries, split.gallery)]

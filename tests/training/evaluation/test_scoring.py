@@ -6,7 +6,9 @@ from hypothesis import strategies as st
 
 from model.artefact import load_artefact
 from model.metric_network import cosine_similarities, score_pairs
-from training.evaluation.scoring import cosine_rows, mnet_rows, reranked_rows
+from training.evaluation.embedding import SearchFeatures
+from training.evaluation.metrics import PairLabels
+from training.evaluation.scoring import cosine_rows, open_scores, reranked_rows
 
 
 def test_stored_scores_equal_the_reference(tiny_artefact):
@@ -15,9 +17,11 @@ def test_stored_scores_equal_the_reference(tiny_artefact):
     network = load_artefact(tiny_artefact).metric_network
     features = torch.randn(40, 1280, generator=torch.Generator().manual_seed(1))
     queries, gallery = features[:21], features[21:]
-    with mnet_rows(network, queries.numpy(), gallery.numpy()) as rows:
+    labels = PairLabels(*(np.zeros(size, np.int64) for size in (21, 21, 19, 19)))
+    kept = SearchFeatures(queries.numpy(), gallery.numpy())
+    with open_scores(network, kept, labels) as scores:
         np.testing.assert_allclose(
-            rows(slice(0, 21)), score_pairs(network, queries, gallery).numpy(), rtol=1e-5
+            scores.mnet(slice(0, 21)), score_pairs(network, queries, gallery).numpy(), rtol=1e-5
         )
     np.testing.assert_allclose(
         cosine_rows(queries.numpy(), gallery.numpy())(slice(3, 9)),

@@ -1,12 +1,21 @@
 """TAR@FAR counts what it says: genuine pairs accepted, at most so many impostor pairs with them."""
 
+from unittest.mock import patch
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from model.calibration import ScoringCalibration, TailPoint
 from training.evaluation.metrics import PairLabels
-from training.evaluation.verification import true_accept_rates
+from training.evaluation.verification import (
+    expected_calibration_error,
+    score_distribution,
+    true_accept_rates,
+)
+
+PEOPLE = 1200
 
 
 def drawn_labels(random: np.random.Generator, queries: int, gallery: int) -> PairLabels:
@@ -26,7 +35,8 @@ def test_the_threshold_is_the_lowest_that_keeps_to_the_rate(seed, ties, block):
     if ties:
         scores = np.round(scores)
     genuine, impostor = labels.across_cameras(slice(0, 15))
-    results = true_accept_rates(lambda rows: scores[rows], labels, (0.3, 0.1, 0.001), block)
+    with patch("training.evaluation.metrics.SCORES_PER_BLOCK", block):
+        results = true_accept_rates(lambda rows: scores[rows], labels, (0.3, 0.1, 0.001))
     measurable = [rate for rate in (0.3, 0.1, 0.001) if rate * impostor.sum() >= 1]
     assert [result.asked for result in results] == (measurable if genuine.any() else [])
     for result in results:
@@ -46,3 +56,38 @@ def test_genuine_pairs_are_the_positives():
     (result,) = true_accept_rates(lambda rows: scores[rows], labels, (0.01,))
     assert result.true_accept_rate.mean == 1.0
     assert result.false_accept_rate == 0.0
+
+
+@pytest.fixture(scope="module")
+def search() -> tuple[np.ndarray, PairLabels]:
+    """Scores N(0, 1) of two people and N(3, 1) of one, whose posterior is known."""
+    people = np.arange(PEOPLE)
+    labels = PairLabels(people, np.zeros_like(people), people, np.ones_like(people))
+    scores = np.random.default_rng(1).normal(size=(PEOPLE, PEOPLE)) + 3.0 * np.eye(PEOPLE)
+    return scores.astype(np.float32), labels
+
+
+def calibrated(slope: float, intercept: float) -> ScoringCalibration:
+    tail = (TailPoint(share=1.0, score=-5.0), TailPoint(share=0.1, score=5.0))
+    return ScoringCalibration(slope=slope, intercept=intercept, impostor_tail=tail)
+
+
+def test_true_probabilities_have_nearly_no_calibration_error(search):
+    scores, labels = search
+    error = expected_calibration_error(lambda rows: scores[rows], labels, calibrated(3.0, -4.5))
+    assert error < 0.02
+
+
+def test_probabilities_that_are_too_sure_have_a_large_one(search):
+    scores, labels = search
+    error = expected_calibration_error(lambda rows: scores[rows], labels, calibrated(3.0, 0.0))
+    assert error > 0.1
+
+
+def test_the_distribution_holds_every_pair_across_cameras_once(search):
+    scores, labels = search
+    distribution = score_distribution(lambda rows: scores[rows], labels)
+    assert sum(distribution.genuine) == PEOPLE
+    assert sum(distribution.impostor) == PEOPLE * (PEOPLE - 1)
+    assert distribution.edges[0] == pytest.approx(scores.min())
+    assert distribution.edges[-1] == pytest.approx(scores.max())

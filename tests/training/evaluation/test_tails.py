@@ -11,8 +11,8 @@ from model.search_calibration import SearchScores as OneSearch
 from model.search_calibration import fit_searches
 from training.evaluation.calibration import calibrate_searches
 from training.evaluation.metrics import PairLabels
-from training.evaluation.pair_scores import SearchScores
-from training.evaluation.tail_shape import fit_tail_shape, other_peoples_best
+from training.evaluation.scoring import SearchScores
+from training.evaluation.tails import fit_tail_shape, other_peoples_best
 
 
 def pareto_search(people: int, shape: float, seed: int, crops: int = 1) -> SearchScores:

@@ -1,25 +1,74 @@
-"""The shape ξ of the tail of other people's best scores in a search, from labelled searches.
+"""The tails of other people's scores: of pairs, at shares; of whole searches, by their shape ξ.
 
-The model is that of `model.order_statistics` where no search has its person in the gallery: the
-spacing between the i-th and the next best score is the least of i exceedances of a generalised
-Pareto tail with σ(m) = b + ξ·(m − L) + c·(L − L̄).
+The model of a search's best scores is that of `model.order_statistics` where no search has its
+person in the gallery: the spacing between the i-th and the next best score is the least of i
+exceedances of a generalised Pareto tail with σ(m) = b + ξ·(m − L) + c·(L − L̄).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from tempfile import TemporaryFile
 
 import numpy as np
 from numpy.typing import NDArray
 
-from model.calibration import DEFAULT_TAIL_SHAPE
+from model.calibration import DEFAULT_TAIL_SHAPE, ScoringCalibration, TailPoint
 from model.order_statistics import FLATTEST, LEAST_SCALE, STEEPEST
 from model.search_calibration import IDENTITIES_PER_SPACING, RANKS, few_identities
-from training.evaluation.metrics import PairLabels, ScoreRows, blocks
+from training.evaluation.metrics import PairLabels, ScoreRows
+from training.evaluation.scoring import folder_on_disk
 
+TAIL_POINTS = 60
 # Chosen on CUHK01 and CUHK03 (docs/calibration.md): few people show a tail that is too short.
 PEOPLE_OF_DEFAULT = 50
 ROUNDS = 40
+
+
+def combined_tail(
+    ones: Sequence[ScoringCalibration], combine: Callable[[list[float]], float]
+) -> tuple[TailPoint, ...]:
+    """At every share one score made of several tails' scores, each continued where it ends."""
+    shares = np.geomspace(1.0, min(one.impostor_tail[-1].share for one in ones), TAIL_POINTS)
+    return tuple(
+        TailPoint(share=share, score=combine([one.pair_threshold(share) for one in ones]))
+        for share in shares.tolist()
+    )
+
+
+def impostor_tail(
+    scores: Iterable[NDArray[np.float32]], count: int, points: int = TAIL_POINTS
+) -> tuple[TailPoint, ...]:
+    """The tail of impostor scores at shares spaced evenly in their logarithm, 1 to 1/n.
+
+    Args:
+        scores: all of them, in parts.
+        count: n, how many there are.
+        points: how many shares.
+    """
+    places = np.unique(np.geomspace(1, count, points).round().astype(np.int64))
+    ordered = ordered_scores(scores, count - places)
+    return tuple(
+        TailPoint(share=float(place / count), score=float(score))
+        for place, score in zip(places[::-1], ordered[::-1], strict=True)
+    )
+
+
+def ordered_scores(
+    scores: Iterable[NDArray[np.float32]], places: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    """The scores at some places of the ascending order of all, exactly; all lie in a file.
+
+    Args:
+        scores: all of them, in parts.
+        places: from 0, `(k,)`.
+    """
+    with TemporaryFile(prefix=".gmn-scores-", dir=folder_on_disk()) as file:
+        for part in scores:
+            file.write(np.asarray(part, np.float32).tobytes())
+        everything = np.memmap(file, np.float32, "r+")
+        everything.partition(np.unique(places))
+        return np.array(everything[places])
 
 
 def fit_tail_shape(domains: Sequence[tuple[ScoreRows, PairLabels]]) -> float | None:
@@ -44,7 +93,7 @@ def fit_tail_shape(domains: Sequence[tuple[ScoreRows, PairLabels]]) -> float | N
 
 
 def other_peoples_best(
-    score_rows: ScoreRows, labels: PairLabels, scores_per_block: int | None = None
+    score_rows: ScoreRows, labels: PairLabels
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """The best scores of other people in every search, in bounded memory.
 
@@ -57,7 +106,7 @@ def other_peoples_best(
     order = np.argsort(labels.gallery_identities, kind="stable")
     people, starts = np.unique(labels.gallery_identities[order], return_index=True)
     best, identities = [np.empty((0, RANKS))], [np.empty(0, np.int64)]
-    for block in () if few_identities(len(people)) else blocks(labels, scores_per_block):
+    for block in () if few_identities(len(people)) else labels.blocks():
         _, other = labels.across_cameras(block)
         scores = np.where(other, score_rows(block), -np.inf)[:, order]
         by_person = np.maximum.reduceat(scores, starts, axis=1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -15,11 +16,16 @@ from training.datasets.registry import read_datasets
 from training.datasets.synthetic import draw_people
 from training.evaluation.calibration import calibrate_searches
 from training.evaluation.embedding import embed_search
-from training.evaluation.pair_scores import SearchScores, computed_scores
+from training.evaluation.scoring import SearchScores, open_scores
 from training.evaluation.searches import Search, across_cameras
-from training.improvement import improvement_on_start, measure_start, refuse_if_worse
-from training.quality import Answers, Quality, measure
 from training.recipe import Recipe, read_recipe
+from training.start_comparison import (
+    HeldOutScores,
+    compare_with_start,
+    held_out_scores,
+    measure_start,
+    require_improvement,
+)
 from training.train import train
 
 pytestmark = pytest.mark.slow
@@ -28,29 +34,33 @@ DATA = draw_people(11, 1, 8, cameras_per_domain=2, crops_per_camera=2)
 SEARCHES: dict[str, Search] = {"shop": across_cameras("shop", DATA.records)}
 
 
-def quality(name: str, **precisions: list[float]) -> Quality:
-    people = range(len(next(iter(precisions.values()))))
-    return Quality(
-        name=name,
-        precisions={scoring: {"shop": tuple(own)} for scoring, own in precisions.items()},
-        people={"shop": tuple(people)},
-        answers={},
-        impostors={},
+def held_out(name: str, **precisions: list[float]) -> HeldOutScores:
+    """Average precisions of one query each of some people."""
+    return HeldOutScores(
+        name,
+        {
+            scoring: {"mAP": [(np.array(own), np.arange(len(own)))]}
+            for scoring, own in precisions.items()
+        },
     )
 
 
-def answering(name: str, alarms: list[int], found: list[int]) -> Quality:
-    """Of the same queries: what they are answered, by cosine."""
-    people = tuple(range(len(alarms)))
-    own = Answers(alarms=tuple(alarms), found=tuple(found), people=people, people_found=people)
-    base = quality(name, cosine=[0.8] * len(alarms))
-    return base.model_copy(update={"answers": {"cosine": {"shop": own}}})
+def answering(name: str, alarms: list[int], found: list[int]) -> HeldOutScores:
+    """Of queries that rank alike: what they are answered, by cosine."""
+    people = np.arange(len(alarms))
+    figures = {"mAP": [0.8] * len(alarms), "alarms": alarms, "found": found}
+    samples = {figure: [(np.array(own, float), people)] for figure, own in figures.items()}
+    return HeldOutScores(name, {"cosine": samples})
 
 
 def scores_of(artefact: Artefact) -> dict[str, SearchScores]:
     search, preprocessing = SEARCHES["shop"], artefact.description.preprocessing
     features = embed_search(artefact.embedder, preprocessing, search)
-    return {"shop": computed_scores(artefact.metric_network, features, search.labels())}
+    labels = search.labels()
+    with open_scores(artefact.metric_network, features, labels) as scores:
+        kept = {name: rows(slice(0, None)) for name, rows in scores.by_scoring.items()}
+    mnet = kept["mnet"].__getitem__ if "mnet" in kept else None
+    return {"shop": SearchScores(kept["cosine"].__getitem__, mnet, labels)}
 
 
 CPU = torch.device("cpu")
@@ -61,19 +71,24 @@ def adapt(tiny_artefact: Path) -> Recipe:
     return read_recipe("adapt", [f"initial_weights={tiny_artefact}"])
 
 
-def test_the_start_is_measured_by_cosine_and_by_m_net(
-    adapt: Recipe, tiny_artefact: Path, tmp_path: Path
-) -> None:
-    found = measure_start(adapt, SEARCHES, tmp_path, CPU)
+def test_the_start_is_measured_by_cosine_and_by_m_net(adapt: Recipe, tiny_artefact: Path) -> None:
+    found = measure_start(adapt, SEARCHES, CPU)
     tiny = load_artefact(tiny_artefact)
     calibration = tiny.description.calibration
-    assert found == measure("tiny.safetensors", scores_of(tiny), calibration)
-    assert set(found.precisions) == {"cosine", "mnet"}
-    assert len(found.precisions["cosine"]["shop"]) == 16
+    expected = held_out_scores("tiny.safetensors", list(scores_of(tiny).values()), calibration)
+    assert found.name == expected.name
+    assert found.impostors == expected.impostors
+    assert set(found.figures) == {"cosine", "mnet"}
+    for scoring, figures in expected.figures.items():
+        assert set(figures) == {"mAP", "alarms", "found"}
+        for figure, samples in figures.items():
+            np.testing.assert_array_equal(found.figures[scoring][figure], samples)
+    ((values, people),) = found.figures["cosine"]["mAP"]
+    assert len(values) == len(people) == 16
 
 
 def test_the_start_is_measured_where_the_run_trains(
-    adapt: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    adapt: Recipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     places = []
 
@@ -84,44 +99,34 @@ def test_the_start_is_measured_where_the_run_trains(
         places.append(next(embedder.parameters()).device.type)
         raise Measured
 
-    monkeypatch.setattr("training.improvement.embed_search", stop)
+    monkeypatch.setattr("training.start_comparison.embed_searches", stop)
     with pytest.raises(Measured):
-        measure_start(adapt, SEARCHES, tmp_path, torch.device("meta"))
+        measure_start(adapt, SEARCHES, torch.device("meta"))
     assert places == ["meta"]
 
 
-def test_a_resumed_run_does_not_measure_the_start_again(
-    adapt: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_few_people_get_thresholds_blended_with_those_of_the_start(
+    adapt: Recipe, tiny_artefact: Path
 ) -> None:
-    found = measure_start(adapt, SEARCHES, tmp_path, CPU)
-    monkeypatch.delattr("training.improvement.embed_search")
-    assert measure_start(adapt, SEARCHES, tmp_path, CPU) == found
-
-
-def test_figures_of_other_queries_are_measured_anew(
-    adapt: Recipe, tiny_artefact: Path, tmp_path: Path
-) -> None:
-    fewer = {"shop": across_cameras("shop", DATA.records[:-4])}
-    measure_start(adapt, fewer, tmp_path, CPU)
     scores = scores_of(load_artefact(tiny_artefact))
     fitted = calibrate_searches(list(scores.values()), "shop")
-    calibration, sentence = improvement_on_start(adapt, tmp_path, SEARCHES, scores, fitted, CPU)
+    calibration, sentence = compare_with_start(adapt, "run", SEARCHES, scores, fitted, CPU)
     assert "+0.0 points" in sentence
     assert "Only 8 people were held out" in sentence
     assert calibration.scorings != fitted.scorings
 
 
-def test_a_start_that_is_no_embedder_cannot_be_compared_with(tmp_path: Path) -> None:
+def test_a_start_that_is_no_embedder_cannot_be_compared_with() -> None:
     chosen = read_recipe("small-gmn", ["initial_weights=none", "refuse_worse=true"])
     with pytest.raises(InputProblem, match=r"refuse_worse.*none gives no.*refuse_worse=false"):
-        measure_start(chosen, SEARCHES, tmp_path, CPU)
+        measure_start(chosen, SEARCHES, CPU)
 
 
 def test_worse_weights_are_refused_with_both_figures_and_what_to_do() -> None:
-    start = quality("bundled.safetensors", cosine=[0.5, 0.7, 0.9, 0.9], mnet=[0.5, 0.6, 0.8, 0.9])
-    worse = quality("runs/site", cosine=[0.4, 0.5, 0.9, 0.9], mnet=[0.4, 0.6, 0.9, 0.9])
+    start = held_out("bundled.safetensors", cosine=[0.5, 0.7, 0.9, 0.9], mnet=[0.5, 0.6, 0.8, 0.9])
+    worse = held_out("runs/site", cosine=[0.4, 0.5, 0.9, 0.9], mnet=[0.4, 0.6, 0.9, 0.9])
     with pytest.raises(InputProblem) as refused:
-        refuse_if_worse(start, worse)
+        require_improvement(start, worse)
     for part in (
         "runs/site: no artefact is written",
         "mAP 70.0% by mnet",
@@ -135,9 +140,9 @@ def test_worse_weights_are_refused_with_both_figures_and_what_to_do() -> None:
 
 
 def test_the_best_scoring_of_each_is_what_counts() -> None:
-    start = quality("bundled.safetensors", cosine=[0.5, 0.7], mnet=[0.2, 0.2])
-    better = quality("runs/site", cosine=[0.5, 0.5], mnet=[0.6, 0.7])
-    sentence = refuse_if_worse(start, better)
+    start = held_out("bundled.safetensors", cosine=[0.5, 0.7], mnet=[0.2, 0.2])
+    better = held_out("runs/site", cosine=[0.5, 0.5], mnet=[0.6, 0.7])
+    sentence = require_improvement(start, better)
     assert (
         "mAP is 65.0% by mnet; bundled.safetensors has 60.0% by cosine: +5.0 points [" in sentence
     )
@@ -147,7 +152,7 @@ def test_weights_that_raise_more_false_alarms_than_asked_are_refused() -> None:
     start = answering("bundled.safetensors", alarms=[0] * 40, found=[1] * 30 + [0] * 10)
     alarming = answering("runs/site", alarms=[1] * 10 + [0] * 30, found=[1] * 40)
     with pytest.raises(InputProblem) as refused:
-        refuse_if_worse(start, alarming)
+        require_improvement(start, alarming)
     for part in (
         "no artefact is written",
         "25.0% false alarms at far_1e-2 (+25.0 points [",
@@ -161,13 +166,13 @@ def test_weights_that_find_fewer_people_are_refused_though_they_rank_as_well() -
     start = answering("bundled.safetensors", alarms=[0] * 40, found=[1] * 30 + [0] * 10)
     blind = answering("runs/site", alarms=[0] * 40, found=[1] * 10 + [0] * 30)
     with pytest.raises(InputProblem, match=r"find 25\.0% of the people \(-50\.0 points \["):
-        refuse_if_worse(start, blind)
+        require_improvement(start, blind)
 
 
 def test_one_alarm_or_one_miss_more_is_no_proof() -> None:
     start = answering("bundled.safetensors", alarms=[0] * 40, found=[1] * 30 + [0] * 10)
     near = answering("runs/site", alarms=[1] + [0] * 39, found=[1] * 29 + [0] * 11)
-    sentence = refuse_if_worse(start, near)
+    sentence = require_improvement(start, near)
     assert "they have 2.5% false alarms at far_1e-2 (+2.5 points [" in sentence
     assert "find 72.5% of the people (-2.5 points [" in sentence
 
