@@ -26,7 +26,7 @@ from model.metric_network import MetricNetwork, unit_features
 from training.batches import BatchMaker
 from training.datasets.record import CropRecord
 from training.distributed import Processes
-from training.evaluation.embedding import Progress
+from training.evaluation.embedding import Advance
 from training.losses.pair_ranking import cosine_anchor_loss, pair_ranking_loss
 from training.metric_start import add_cosine, keep_cosine_unit, start_at_cosine
 from training.recipe import Recipe
@@ -76,7 +76,7 @@ def fit_metric_network(
     embedder: Embedder,
     records: Sequence[CropRecord],
     recipe: Recipe,
-    progress: Progress = lambda _: None,
+    progress: Advance = lambda _: None,
 ) -> MetricNetwork:
     """An M-Net fitted to an embedder's features of training crops.
 
@@ -139,7 +139,7 @@ def chosen_records(records: Sequence[CropRecord], recipe: Recipe) -> list[CropRe
 
 
 def _embed(
-    embedder: Embedder, records: Sequence[CropRecord], recipe: Recipe, progress: Progress
+    embedder: Embedder, records: Sequence[CropRecord], recipe: Recipe, progress: Advance
 ) -> torch.Tensor:
     """Features `(views · n, d)` float32 on the CPU, one view of all crops after another."""
     device = next(embedder.parameters()).device

@@ -24,15 +24,15 @@ BATCH_SIZE = 64
 DECODING_THREADS = 4
 Read = TypeVar("Read")
 
-Progress = Callable[[int], None]
+Advance = Callable[[int], None]
 """Called with the number that was done since the last call."""
 
-ProgressBar = Callable[[str, int], AbstractContextManager[Progress]]
+ProgressBar = Callable[[str, int], AbstractContextManager[Advance]]
 """From a description and a total to a bar; see `training.commands.progress`."""
 
 
 @contextmanager
-def no_bar(description: str, total: int) -> Iterator[Progress]:  # noqa: ARG001
+def no_bar(description: str, total: int) -> Iterator[Advance]:  # noqa: ARG001
     """Shows nothing of how far a long step is."""
     yield lambda _: None
 
@@ -49,7 +49,7 @@ def embed_records(
     records: Sequence[CropRecord],
     batch_size: int = BATCH_SIZE,
     bfloat16: bool = False,
-    progress: Progress | None = None,
+    progress: Advance = lambda _: None,
 ) -> NDArray[np.float32]:
     """Features of crops, as the embedder gives them.
 
@@ -83,8 +83,7 @@ def embed_records(
                 batch = embedder(inputs.contiguous(memory_format=torch.channels_last))
                 features[done : done + len(crops)] = batch.float().cpu().numpy()
                 done += len(crops)
-                if progress:
-                    progress(len(crops))
+                progress(len(crops))
     finally:
         embedder.train(was_training)
     return features
@@ -96,12 +95,17 @@ class SearchFeatures(NamedTuple):
     queries: NDArray[np.float32]
     gallery: NDArray[np.float32]
 
+    @classmethod
+    def of(cls, search: Search, features: NDArray[np.float32]) -> SearchFeatures:
+        """From those of `search.records`, in which one list of crops is there once."""
+        return cls(features[: len(search.queries)], features[-len(search.gallery) :])
+
 
 def embed_search(
     embedder: Embedder,
     preprocessing: Preprocessing,
     search: Search,
-    progress: Progress | None = None,
+    progress: Advance = lambda _: None,
 ) -> SearchFeatures:
     """Embeds every crop of a search once, also where the queries are the gallery.
 
@@ -109,7 +113,7 @@ def embed_search(
         InputProblem: naming the crop that cannot be read.
     """
     features = embed_records(embedder, preprocessing, search.records, progress=progress)
-    return SearchFeatures(features[: len(search.queries)], features[-len(search.gallery) :])
+    return SearchFeatures.of(search, features)
 
 
 def embed_searches(
@@ -155,8 +159,7 @@ def stored_features(
                 f"{', '.join(map(str, places))}: has no features of {len(missing):,} crops, such "
                 f"as {missing[0]}; run gmn embed with this data, named alike"
             )
-        found = features[[row_of[one.source] for one in search.records]]
-        return SearchFeatures(found[: len(search.queries)], found[-len(search.gallery) :])
+        return SearchFeatures.of(search, features[[row_of[one.source] for one in search.records]])
 
     return of_search
 

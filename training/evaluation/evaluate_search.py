@@ -262,7 +262,7 @@ def _measure_peer(
         progress_bar(f"Embedding with {peer.name}", len(records)) as bar,
     ):
         features = peer.embed(records, bar)
-    cosine = cosine_rows(features[: len(search.queries)], features[-len(search.gallery) :])
+    cosine = cosine_rows(*SearchFeatures.of(search, features))
     metrics = rank_search(search, partial(rows_of_split, cosine))
     found = None if search.splits else half_enrolled(cosine, labels)
     return metrics, plain_result(metrics, labels).model_copy(update={"half_enrolled": found})

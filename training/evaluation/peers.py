@@ -18,7 +18,7 @@ from model.openvino_graph import compiled, load_openvino
 from model.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from model.problems import InputProblem
 from training.datasets.record import CropRecord
-from training.evaluation.embedding import Progress, decoded_batches
+from training.evaluation.embedding import Advance, decoded_batches
 
 SUFFIXES = (".xml", ".onnx")
 INPUT = Preprocessing(height=256, width=128)
@@ -67,14 +67,13 @@ class Peer:
             ) from error
 
     def embed(
-        self, records: Sequence[CropRecord], progress: Progress | None = None
+        self, records: Sequence[CropRecord], progress: Advance = lambda _: None
     ) -> NDArray[np.float32]:
         """Features of crops, `(n, d)` float32, in the order of the records."""
         features = []
         for crops in decoded_batches(records, INPUT):
             features.append(self.embed_crops(crops))
-            if progress:
-                progress(len(crops))
+            progress(len(crops))
         return np.concatenate(features)
 
     def embed_crops(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -26,7 +26,7 @@ from training.evaluation.domain_gap import (
     halves,
     maximum_mean_discrepancy,
 )
-from training.evaluation.embedding import Progress, embed_records
+from training.evaluation.embedding import Advance, embed_records
 from training.evaluation.intervals import mean_interval
 from training.evaluation.results import (
     DomainGap,
@@ -75,7 +75,7 @@ def measure_premise(
     artefact: Artefact,
     couples: Mapping[str, Sequence[IdentityPair]],
     seed: int = 0,
-    progress: Progress | None = None,
+    progress: Advance = lambda _: None,
 ) -> PremiseResult:
     """The gap of every two domains in both spaces, and both spaces as pictures.
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from model.calibration import Fusion, Scoring
 from model.metric_network import MetricNetwork, score_pairs
 from model.problems import InputProblem
-from training.evaluation.embedding import Progress, ProgressBar, SearchFeatures, no_bar
+from training.evaluation.embedding import Advance, ProgressBar, SearchFeatures, no_bar
 from training.evaluation.metrics import PairLabels, ScoreRows
 from training.evaluation.searches import Search
 
@@ -86,7 +86,7 @@ def write_mnet_scores(
     metric_network: MetricNetwork,
     queries: NDArray[np.float32],
     gallery: NDArray[np.float32],
-    progress: Progress | None = None,
+    progress: Advance = lambda _: None,
 ) -> None:
     """Writes s(p, q) of every pair to a `.npy` file, `(Q, G)` float32, a block of rows at a time.
 
@@ -115,8 +115,7 @@ def write_mnet_scores(
                 for columns in torch.split(on_device, COLUMNS)
             ]
             file.write(torch.cat(scores, dim=1).numpy().astype("<f4").tobytes())
-            if progress:
-                progress(rows.stop - start)
+            progress(rows.stop - start)
 
 
 @dataclass(frozen=True)
