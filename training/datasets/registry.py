@@ -123,22 +123,15 @@ def absolute_spec(spec: str) -> str:
     """The spec with an absolute path, which means the same data in every working folder."""
     spec = _full(spec)
     kind, path, _ = _parse(spec)
-    if not kind.is_path:
-        return spec
-    options = spec.removeprefix(f"{kind.name}:{path}")
-    return f"{kind.name}:{_named_path(path).absolute()}{options}"
+    written = f"{kind.name}:{path}"
+    absolute = f"{kind.name}:{_named_path(path).absolute()}" if kind.is_path else written
+    return absolute + spec.removeprefix(written)
 
 
 def overlapping(names_a: Iterable[str], names_b: Iterable[str]) -> list[tuple[str, str]]:
-    """Which data sets show some of the same people, although their names differ.
+    """Pairs of data sets, one of each, that show some of the same people under two names.
 
     Such a pair must not lie on both sides, one to train on and one to test on.
-
-    Args:
-        names_a, names_b: names of data sets; one that is no kind overlaps nothing known.
-
-    Returns:
-        Pairs of a name of `names_a` and a name of `names_b`, in their order.
     """
     second = list(names_b)
     return [(a, b) for a in names_a if a in KINDS for b in second if b in KINDS[a].overlaps]
@@ -162,17 +155,17 @@ def _parse(spec: str) -> tuple[DatasetKind, str, dict[str, str]]:
     kind = kind_of(spec)
     path = spec.partition(":")[2]
     options: dict[str, str] = {}
-    if not kind.is_path:
-        return kind, path, options
-    while (match := OPTION.fullmatch(path)) and not Path(path).exists():
+    while kind.is_path and (match := OPTION.fullmatch(path)) and not Path(path).exists():
         path, name, value = match["path"], match["name"], match["value"].strip()
-        if name not in kind.options:
-            known = ", ".join(kind.options)
-            there_are = f"its options are {known}" if known else "it takes none"
+        values = kind.options.get(name)
+        if values is None:
+            there_are = (
+                f"its options are {', '.join(kind.options)}" if kind.options else "it takes none"
+            )
             raise DatasetProblem(f"{spec}: there is no option {name}; {there_are}")
-        if value not in kind.options[name]:
-            values = " or ".join(f"{name}={value}" for value in kind.options[name])
-            raise DatasetProblem(f"{spec}: {name} is {value!r}; write {values}")
+        if value not in values:
+            allowed = " or ".join(f"{name}={value}" for value in values)
+            raise DatasetProblem(f"{spec}: {name} is {value!r}; write {allowed}")
         if name in options:
             raise DatasetProblem(f"{spec}: {name} is given twice; write it once")
         options[name] = value

@@ -19,13 +19,14 @@ from training.datasets.synthetic.raster import Canvas, Plane, plain
 TERMS = "Drawn by this project; no person is shown."
 OVERSAMPLING = 1.25
 _PERSON, _CAMERA, _PASSER_BY, _CROP = range(4)
-_OPTIONS = {
-    "identities": ("identities_per_domain", 100_000),
-    "domains": ("domains", 1_000),
-    "cameras": ("cameras_per_domain", 1_000),
-    "crops": ("crops_per_camera", 1_000),
+_NUMBERS = {
+    "the seed": ("seed", 0, 2**63 - 1),
+    "identities": ("identities_per_domain", 1, 100_000),
+    "domains": ("domains", 1, 1_000),
+    "cameras": ("cameras_per_domain", 1, 1_000),
+    "crops": ("crops_per_camera", 1, 1_000),
 }
-"""The options of a spec: the argument of `draw_people`, and the most that may be asked for."""
+"""What a spec states: the argument of `draw_people`, its least and its largest value."""
 
 
 def draw_people(
@@ -182,31 +183,25 @@ def read_synthetic(spec_path: str) -> Dataset:
     Raises:
         DatasetProblem: if the text is anything else.
     """
-
-    def refusal(fault: str) -> DatasetProblem:
-        return DatasetProblem(
+    numbers: dict[str, int] = {}
+    for part in f"the seed={spec_path}".split(","):
+        name, _, text = (word.strip() for word in part.partition("="))
+        argument, least, most = _NUMBERS.get(name, ("", 0, 0))
+        number = int(text) if text.isascii() and text.isdecimal() and len(text) < 20 else -1
+        if not argument:
+            fault = f"{part.strip()!r} is not one of {', '.join(list(_NUMBERS)[1:])}"
+        elif argument in numbers:
+            fault = f"{name} is given twice"
+        elif not least <= number <= most:
+            fault = f"{name} is {text!r}, not a whole number {least} to {most}"
+        else:
+            numbers[argument] = number
+            continue
+        raise DatasetProblem(
             f"synthetic:{spec_path}: {fault}; write a seed and, if wanted, counts, such as "
             "synthetic:7 or synthetic:7,identities=60,domains=4,cameras=3,crops=2"
         )
-
-    def whole_number(name: str, text: str, least: int, most: int) -> int:
-        number = int(text) if text.isascii() and text.isdecimal() and len(text) < 20 else -1
-        if not least <= number <= most:
-            raise refusal(f"{name} is {text!r}, not a whole number {least} to {most}")
-        return number
-
-    seed, *options = (part.strip() for part in spec_path.split(","))
-    counts: dict[str, int] = {}
-    for option in options:
-        name, _, value = option.partition("=")
-        if name not in _OPTIONS:
-            raise refusal(f"{option!r} is not one of {', '.join(_OPTIONS)}")
-        argument, most = _OPTIONS[name]
-        if argument in counts:
-            raise refusal(f"{name} is given twice")
-        counts[argument] = whole_number(name, value, 1, most)
-    people = draw_people(whole_number("the seed", seed, 0, 2**63 - 1), **counts)
-    return replace(people, spec=f"synthetic:{spec_path}")
+    return replace(draw_people(**numbers), spec=f"synthetic:{spec_path}")
 
 
 SYNTHETIC = DatasetKind(
