@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -24,14 +25,13 @@ from training.provenance import (
 from training.run_folder import ARTEFACT_NAME
 
 
-@dataclass(frozen=True)
-class Candidate:
+class Candidate(NamedTuple):
     """An artefact that a protocol may choose, named as it was given or after its run's folder."""
 
     name: str
     path: Path
     description: Description
-    training: TrainingFingerprints = field(default_factory=TrainingFingerprints)
+    training: TrainingFingerprints
 
 
 def artefact_files(names: Sequence[str]) -> dict[str, Path]:
@@ -61,19 +61,16 @@ def artefact_files(names: Sequence[str]) -> dict[str, Path]:
     return files
 
 
-@dataclass(frozen=True)
-class SeenPeople:
+class SeenPeople(NamedTuple):
     """Which people of a data set an artefact may have been trained on.
 
     Attributes:
         identities: of the data set.
-        crops: how many of the data set's crops are among the artefact's training crops.
         reasons: why, a clause each, such as "was trained on 20 of its 24 crops".
     """
 
-    identities: frozenset[str] = frozenset()
-    crops: int = 0
-    reasons: tuple[str, ...] = ()
+    identities: frozenset[str]
+    reasons: tuple[str, ...]
 
     def of(self, search: Search) -> frozenset[str]:
         """The people among the queries of a search."""
@@ -98,12 +95,11 @@ def seen_people(
         InputProblem: naming a crop that cannot be read.
     """
     identities: set[str] = set()
-    crops, reasons = 0, []
+    reasons = []
     if len(training.crops):
         held = np.isin([crop_fingerprint(record) for record in dataset.records], training.crops)
-        crops = int(held.sum())
         identities = {dataset.records[row].identity for row in np.flatnonzero(held)}
-        if crops:
+        if crops := int(held.sum()):
             least = "at least " if len(training.crops) == MOST_FINGERPRINTS else ""
             reasons.append(f"was trained on {least}{crops:,} of its {len(dataset.records):,} crops")
         by_name = person_fingerprints(dataset, dataset.identities)
@@ -114,7 +110,7 @@ def seen_people(
     of_everyone = _reasons_of_everyone(provenance, dataset)
     if of_everyone:
         identities = set(dataset.identities)
-    return SeenPeople(frozenset(identities), crops, tuple(dict.fromkeys(reasons + of_everyone)))
+    return SeenPeople(frozenset(identities), tuple(dict.fromkeys(reasons + of_everyone)))
 
 
 def _reasons_of_everyone(provenance: Provenance, dataset: Dataset) -> list[str]:

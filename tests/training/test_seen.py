@@ -74,7 +74,7 @@ def is_seen(data: TrainingData, tested: Dataset) -> bool:
 def candidate(name: str, *data: TrainingData) -> Candidate:
     """Only the provenance of a description is read."""
     description = SimpleNamespace(provenance=provenance(*data))
-    return Candidate(name, Path(name), description)  # type: ignore[arg-type]
+    return Candidate(name, Path(name), description, NOTHING_STORED)  # type: ignore[arg-type]
 
 
 def test_a_set_that_shows_the_same_people_counts_as_trained_on():
