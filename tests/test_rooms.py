@@ -38,7 +38,10 @@ KNOWS_NOTHING_OF = {
     "model/crops": MODELS,
     "training": ("gmn_client", "service", "demo", "bench", "gmn", *HTTP),
     "training/datasets": MODELS,
-    "training/losses": ("training", "model"),
+    "training/losses": (
+        *("model.artefact", "model.embedder", "model.backbones", "training.recipe"),
+        *("training.networks", "training.step", "training.datasets", "training.evaluation"),
+    ),
     # A report reads of a recipe which settings decide, and whose paper's row they are.
     "training/evaluation": ("training.train", "training.losses"),
     "service": ("training", "demo", "bench", "gmn"),

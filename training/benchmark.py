@@ -30,7 +30,7 @@ from training.evaluation.report import render, write_report, write_texts
 from training.evaluation.runs import REPORT, Group, Model, RunFolder, deciding, read_run
 from training.evaluation.tables import Table, Value
 from training.papers import PaperFigures, PaperRow, PaperTable
-from training.recipe import Recipe
+from training.recipe import Distillation, Recipe
 from training.run import prepare_run
 from training.run_folder import (
     ARTEFACT_NAME,
@@ -40,7 +40,6 @@ from training.run_folder import (
     split_people,
 )
 from training.sampler import PKSampler
-from training.settings import Distillation
 
 MEASURED_MULTIPLY_ADDS = 50e9
 """About so many of an embedder make up a step that a dry run measures on a CPU: some seconds."""

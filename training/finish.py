@@ -240,17 +240,16 @@ def _load_networks(
     There is no M-Net where nothing trained it: its scores would be noise.
     """
     recipe = run.recipe
-    people = {record.person for record in run.records}
-    if weights.identity.differs_by(run_identity(recipe, run.records)) == "recipe":
+    difference = weights.identity.differs_by(run_identity(recipe, run.records))
+    if difference == "recipe":
         raise InputProblem(
             f"{weights.path}: was made with another recipe than {run.folder}; name a checkpoint "
             "of this run"
         )
-    if len(weights.networks["classifier.weight"]) != len(people):
+    if difference == "data":
         raise InputProblem(
-            f"{weights.path}: was trained on {len(weights.networks['classifier.weight']):,} "
-            f"people, and the data of {run.folder} hold {len(people):,}; restore the data that it "
-            "was trained on"
+            f"{weights.path}: was trained on other crops than the data of {run.folder} hold now; "
+            "restore the data that it was trained on"
         )
     embedder = Embedder(recipe.embedder)
     embedder.load_state_dict(weights.part("embedder"))
@@ -261,7 +260,7 @@ def _load_networks(
         views = recipe.metric_fit.views * len(chosen)
         with progress_bar("Embedding crops for M-Net", views) as advance:
             return embedder, fit_metric_network(embedder, chosen, recipe, advance)
-    if not recipe.losses.gmn:
+    if "gmn" not in recipe.losses.on:
         return embedder, None
     metric_network = MetricNetwork(recipe.embedder.dimension, recipe.metric_network)
     metric_network.load_state_dict(weights.part("metric_network"))

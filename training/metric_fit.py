@@ -29,8 +29,7 @@ from training.distributed import Processes
 from training.evaluation.embedding import Advance
 from training.losses.pair_ranking import cosine_anchor_loss, pair_ranking_loss
 from training.metric_start import add_cosine, keep_cosine_unit, start_at_cosine
-from training.recipe import Recipe
-from training.settings import MetricFit
+from training.recipe import MetricFit, Recipe
 
 BATCH = 32
 ROWS_AT_ONCE = 1024

@@ -15,17 +15,17 @@ from model.folding import folded
 from model.metric_network import MetricNetwork
 from model.problems import InputProblem
 from training.initial_weights import StartingNetworks
+from training.losses.base import build_losses
 from training.recipe import Recipe
 
 Tensors = tuple[torch.Tensor, ...] | list[torch.Tensor]
 
 
 class TrainedNetworks(nn.Module):
-    """What a run trains: embedder and M-Net, and what only training has.
-
-    That is the identity classifier and, per teacher, a projection to its features.
+    """What a run trains: embedder and M-Net, and the losses with what they learn themselves.
 
     Attributes:
+        losses: those that are on, by name.
         frozen_stages: how many of the backbone's stages are not trained, from the first on; they
             stay in evaluation mode, so that their BatchNorm statistics stay, too.
         starts_learnt: whether the initial weights are of the whole embedder, not of its backbone.
@@ -40,13 +40,8 @@ class TrainedNetworks(nn.Module):
     ) -> None:
         super().__init__()
         self.embedder, self.metric_network = start.embedder, start.metric_network
-        dimension = recipe.embedder.dimension
-        self.classifier = nn.Linear(dimension, identities, bias=False)
-        # Directions whose length is of no account should not turn round in a few of Adam's steps.
-        spread = 0.01 if recipe.losses.identity_form == "margin" else 0.001
-        nn.init.normal_(self.classifier.weight, std=spread)
-        self.projections = nn.ModuleList(
-            nn.Linear(dimension, size, bias=False) for size in teacher_dimensions
+        self.losses = build_losses(
+            recipe.losses, recipe.embedder.dimension, identities, teacher_dimensions
         )
         self.frozen_stages = recipe.optimisation.frozen_stages
         self.starts_learnt = start.is_whole

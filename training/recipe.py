@@ -5,15 +5,11 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Sequence
 from difflib import get_close_matches
+from inspect import isclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from pydantic import (
-    BaseModel,
-    Field,
-    ValidationError,
-    model_validator,
-)
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from model.backbones import PREFIX, find_backbone
 from model.embedder import EmbedderConfig
@@ -21,19 +17,12 @@ from model.metric_network import MetricNetworkConfig
 from model.precision import Precision
 from model.preprocessing import Preprocessing
 from model.problems import InputProblem
+from training import losses as _registered  # noqa: F401
 from training.cost import embedder_cost
+from training.losses.base import Losses
 from training.metric_start import can_start_at_cosine
-from training.settings import (
-    Augmentation,
-    Distillation,
-    HeldOut,
-    Losses,
-    MetricFit,
-    Optimisation,
-    Sampling,
-    Section,
-    Validation,
-)
+from training.parts import Section, Table
+from training.settings import Augmentation, Optimisation, Sampling
 from training.start import sections_of
 
 TrainingPrecision = Precision | Literal["float16"]
@@ -55,6 +44,77 @@ OPTIONAL = (
     "head",
     "resize",
 )
+
+
+class MetricFit(Section):
+    """M-Net fitted anew over the embedder when training is over; the embedder stays as it is.
+
+    Attributes:
+        steps: how many; 0 keeps the M-Net that was trained together with the embedder.
+        learning_rate: of the first step; it falls to 0 along a cosine.
+        cosine_anchor: weight of what keeps M-Net's scores near the cosine.
+        cosine_weight: how many standard deviations of the cosine are added in the end to one of
+            M-Net's score; more is safer under other cameras, and changes less.
+        crops: about so many of each data set take part at most, whole people.
+        views: as how many cameras might show it each crop is embedded.
+        augmentation: what another camera changes.
+    """
+
+    steps: int = Field(0, ge=0)
+    learning_rate: float = Field(1e-4, gt=0)
+    cosine_anchor: float = Field(0.3, ge=0)
+    cosine_weight: float = Field(3.0, ge=0)
+    crops: int = Field(2500, ge=2)
+    views: int = Field(3, ge=1)
+    augmentation: Augmentation = Augmentation(
+        pad=12,
+        brightness=0.0,
+        contrast=0.3,
+        saturation=0.5,
+        white_balance=0.25,
+        gamma=0.5,
+        coarse=0.4,
+    )
+
+
+class Distillation(Section):
+    """The teachers that the losses `distilled_…` learn from; these are off where none is named.
+
+    Attributes:
+        teachers: files of ready-made models (`.xml`, `.onnx`) or artefacts (`.safetensors`).
+        cache: folder that keeps their features from run to run; the run's own where it is empty.
+    """
+
+    teachers: tuple[str, ...] = ()
+    cache: str = ""
+
+
+class HeldOut(Section):
+    """Identities kept out of training, chosen by a seeded hash of (data set, identity).
+
+    Attributes:
+        fraction: share of each data set's people. With 0 the run trains on all, as papers do:
+            it ends with a checkpoint, which `gmn finish --data` calibrates on other people.
+    """
+
+    fraction: float = Field(0.15, ge=0, lt=1)
+    seed: int = 0
+
+
+class Validation(Section):
+    """Figures on held-out people while training; the best weights are kept, no weight changes.
+
+    Attributes:
+        every_epochs: measure after every so many epochs and after the last one; 0 never does.
+        every_steps: measure after every so many steps as well; null does not.
+        identities: at most so many held-out people of each data set, chosen by a hash.
+        crops: at most so many crops of a person under a camera.
+    """
+
+    every_epochs: int = Field(1, ge=0)
+    every_steps: int | None = Field(None, ge=1)
+    identities: int = Field(100, ge=2)
+    crops: int = Field(2, ge=1)
 
 
 class Recipe(Section):
@@ -118,10 +178,15 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _regularises_whole_batches(self) -> Recipe:
-        if self.optimisation.micro_batch and self.losses.gradient_regulariser.weight:
+        if self.optimisation.micro_batch and self.losses.stages:
             raise ValueError(
-                "the gradient regulariser needs the whole batch's graph at once; set "
-                "optimisation.micro_batch=none or losses.gradient_regulariser.weight=0"
+                "what works on the outputs of stages, as MSGR does, needs the whole batch's graph "
+                "at once; set optimisation.micro_batch=none or, as for MSGR, losses.msgr=0"
+            )
+        if self.losses.on.keys() >= {"msgr", "adversarial"}:
+            raise ValueError(
+                "MSGR and the adversary are two forms of one regulariser; set losses.msgr=0 or "
+                "losses.adversarial=0"
             )
         return self
 
@@ -139,12 +204,11 @@ class Recipe(Section):
     def _sets_only_stages_that_there_are(self) -> Recipe:
         if find_backbone(self.embedder.backbone).stage_ends is not None:
             return self
-        regulariser, optimisation = self.losses.gradient_regulariser, self.optimisation
+        optimisation = self.optimisation
         for setting, wanted, remedy in (
-            (
-                "losses.gradient_regulariser.stages",
-                regulariser.weight and {1, 2, 3} & set(regulariser.stages),
-                "[0] or [4]",
+            *(
+                (f"losses.{name}.stages", {1, 2, 3} & set(getattr(own, "stages", ())), "[0] or [4]")
+                for name, own in self.losses.on.items()
             ),
             ("optimisation.frozen_stages", optimisation.frozen_stages, "0"),
             ("optimisation.layer_decay", optimisation.layer_decay < 1, "1"),
@@ -232,18 +296,29 @@ def _known_setting(place: Sequence[int | str]) -> str:
     Args:
         place: the unknown setting's keys, from the recipe down.
     """
-    section: type[BaseModel] = Recipe
     *parents, last = (str(part) for part in place)
-    for parent in parents:
-        inner = section.model_fields[parent].annotation
-        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
-            return "see training/recipe.py for those there are"
-        section = inner
-    known = {name: ".".join((*parents, name)) for name in section.model_fields}
+    section = _section_at(parents)
+    names = [*section.model_fields, *(section.kinds if issubclass(section, Table) else ())]
+    known = {name: ".".join((*parents, name)) for name in names}
     close = get_close_matches(last, known, n=1)
     if close:
         return f"did you mean {known[close[0]]}?"
     return f"known are {', '.join(known.values())}"
+
+
+def _section_at(place: Sequence[str]) -> type[BaseModel]:
+    """The type of a recipe's section, from its keys; no fields where it is none."""
+    section: type[BaseModel] = Recipe
+    for name in place:
+        if name in section.model_fields:
+            annotation = section.model_fields[name].annotation
+            types = [one for one in (annotation, *get_args(annotation)) if isclass(one)]
+            section = next((one for one in types if issubclass(one, BaseModel)), BaseModel)
+        elif issubclass(section, Table) and name in section.kinds:
+            section = section.kinds[name].settings
+        else:
+            return BaseModel
+    return section
 
 
 def _apply(content: dict[str, Any], override: str) -> None:
@@ -251,19 +326,33 @@ def _apply(content: dict[str, Any], override: str) -> None:
     if not equals or not key.strip():
         raise InputProblem(f"--set {override}: write it as key=value, such as losses.pic=0.3")
     section = content
-    *parents, last = key.strip().split(".")
-    for parent in parents:
-        section = section.setdefault(parent, {})
+    *parents, last = place = key.strip().split(".")
+    for depth, parent in enumerate(parents, start=1):
+        section[parent] = _as_part(place[:depth], section.get(parent, {}))
+        section = section[parent]
         if not isinstance(section, dict):
             raise InputProblem(f"--set {override}: {parent} holds a value, not settings")
     try:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         value = text
-    if isinstance(value, dict) and isinstance(section.get(last), dict):
+    value = _as_part(place, value)
+    held = _as_part(place, section.get(last))
+    if isinstance(value, dict) and isinstance(held, dict):
         # Several settings of one section; those that are not named stay.
-        value = section[last] | value
+        value = held | value
     section[last] = value
+
+
+def _as_part(place: Sequence[str], value: Any) -> Any:
+    """A bare value as the part's settings that it stands for, such as 0.1 for `losses.pic`."""
+    *parents, name = place
+    table = _section_at(parents)
+    if isinstance(value, dict) or value is None or not issubclass(table, Table):
+        return value
+    if name in table.model_fields or name not in table.kinds:
+        return value
+    return {next(iter(table.kinds[name].settings.model_fields)): value}
 
 
 def _continue_from_start(content: dict[str, Any], own: set[str]) -> None:

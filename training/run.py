@@ -88,12 +88,11 @@ def prepare_run(
     networks = TrainedNetworks(
         start, recipe, len(people), [teacher.dimension for teacher in teachers]
     )
-    anchor = starting_embedder(recipe, start, device) if recipe.losses.anchor else None
+    anchor = starting_embedder(recipe, start, device) if recipe.losses.need("start") else None
     networks = networks.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if together.count > 1:
         # But for the neck, which sees the whole batch anyway.
-        neck, regulariser = networks.embedder.neck, recipe.losses.gradient_regulariser
-        twice = bool(regulariser.weight) and regulariser.form == "penalty"
+        neck, twice = networks.embedder.neck, recipe.losses.need("terms")
         synchronise_norms(networks.embedder, together, twice, device)
         networks.embedder.neck = neck
     decay = recipe.optimisation.weight_average

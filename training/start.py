@@ -135,8 +135,8 @@ def _from_checkpoint(path: Path) -> Start | None:
             part_of(networks, "embedder"),
             part_of(networks, "metric_network"),
             tuple(
-                f"{name}, which is of the people or the teachers of that run"
-                for name in ("classifier", "projections")
+                f"{name}, which are of the people or the teachers of that run"
+                for name in ("losses",)
                 if part_of(networks, name)
             ),
         )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from math import ceil, isfinite
 from typing import NamedTuple
 
@@ -13,20 +14,15 @@ from torch.amp.grad_scaler import GradScaler
 from torch.nn.parallel import DistributedDataParallel
 
 from model.backbones import split_stages
-from model.embedder import Embedder, Features
+from model.embedder import Embedder
 from model.precision import choose_dtype
 from model.problems import InputProblem
 from training.batches import Batch
 from training.checkpoint import Position
-from training.losses.distillation import distillation_terms, feature_distillation_loss
-from training.losses.gmn import generalizable_metric_loss, pair_identity_center_loss
-from training.losses.msgr import adversarial_perturbations, gradient_regulariser
-from training.losses.reid import identity_loss, margin_identity_loss, triplet_loss
-from training.networks import TrainedNetworks
+from training.losses.base import LOSSES, Features
 from training.recipe import Recipe
 from training.run import Run
 from training.run_folder import LOG_NAME, RunLog
-from training.settings import Losses
 
 Terms = dict[str, torch.Tensor]
 NAMED_CROPS = 4
@@ -58,6 +54,16 @@ class TrainingStep:
     def __init__(self, run: Run) -> None:
         self._run, self._networks, self._recipe = run, run.networks, run.recipe
         self._trunk = Trunk(run.networks.embedder, run.recipe, run.device)
+        self._losses: list[tuple[str, float, Callable[[Features], torch.Tensor]]] = []
+        self._perturbing: list[Callable[[Features], tuple[torch.Tensor, ...]]] = []
+        for name, settings in run.recipe.losses.on.items():
+            kind = LOSSES[name]
+            if kind.perturbs:
+                self._perturbing.append(partial(kind.build, settings))
+            elif kind.needs != "teachers" or run.teachers:
+                built = run.networks.losses
+                loss = built[name] if name in built else partial(kind.build, settings)
+                self._losses.append((name, settings.weight, loss))
         self._shared: DistributedDataParallel | None = None
         averaged: set[int] = set()
         if run.processes.count > 1:
@@ -91,7 +97,7 @@ class TrainingStep:
         if self._shared is not None:
             # Every process has the same gradients here but for the order in which a GPU adds.
             run.processes.average([p.grad for p in self._heads if p.grad is not None])
-        watched = total(terms).detach()
+        watched = torch.stack(list(terms.values())).sum().detach()
         # Scaled gradients may overflow: the scaler skips such a step and scales less.
         if not self.scaler.is_enabled():
             gradients = [p.grad for p in run.networks.parameters() if p.grad is not None]
@@ -113,27 +119,19 @@ class TrainingStep:
     def _at_once(
         self, images: torch.Tensor, batch: Batch, seed: int, with_norms: bool
     ) -> tuple[Terms, dict[str, float]]:
-        regulariser = self._recipe.losses.gradient_regulariser
-        anchor = None if self._run.anchor is None else self._anchor([images])
         perturbations: tuple[torch.Tensor, ...] = ()
-        if regulariser.weight and regulariser.form == "adversarial":
+        for perturb in self._perturbing:
             with kept_statistics(self._networks), self._unshared():
                 torch.manual_seed(seed)
-                features = self._features(images)
-                loss = total(self._terms(features, batch, anchor))
-                perturbations = adversarial_perturbations(
-                    loss, features.stages, regulariser.norm, regulariser.weight
-                )
+                features = self._features(images, batch)
+                self._add_terms(features)
+                perturbations = perturb(features)
         torch.manual_seed(seed)
-        features = self._features(images, perturbations)
-        terms = self._terms(features, batch, anchor)
-        if regulariser.weight and regulariser.form == "penalty":
-            terms["msgr"] = regulariser.weight * gradient_regulariser(
-                total(terms), features.stages, regulariser.norm, regulariser.exponent
-            )
-        norms = self._norms(terms, features) if with_norms else {}
-        torch.autograd.backward(self.scaler.scale(total(terms)))
-        return terms, norms
+        features = self._features(images, batch, perturbations)
+        self._add_terms(features)
+        norms = self._norms(features) if with_norms else {}
+        torch.autograd.backward(self.scaler.scale(features.total))
+        return features.terms, norms
 
     def _in_parts(
         self, images: torch.Tensor, batch: Batch, seed: int, with_norms: bool, micro: int
@@ -148,10 +146,10 @@ class TrainingStep:
         parts = torch.tensor_split(images, count)
         found = torch.cat(self._features_without_graph(parts, seed)).requires_grad_()
         torch.manual_seed(seed)
-        features = self._gathered(found, ())
-        terms = self._terms(features, batch, self._anchor(parts))
-        norms = self._norms(terms, features) if with_norms else {}
-        torch.autograd.backward(self.scaler.scale(total(terms)))
+        features = self._gathered(found, (), batch, parts)
+        self._add_terms(features)
+        norms = self._norms(features) if with_norms else {}
+        torch.autograd.backward(self.scaler.scale(features.total))
         gradients = torch.zeros_like(found) if found.grad is None else found.grad
         for number, (part, gradient) in enumerate(
             zip(parts, torch.tensor_split(gradients, count), strict=True), start=1
@@ -160,7 +158,7 @@ class TrainingStep:
                 torch.manual_seed(seed + number)
                 own, _ = (self._shared or self._trunk)(part)
                 torch.autograd.backward(own, gradient)
-        return terms, norms
+        return features.terms, norms
 
     def _features_without_graph(
         self, parts: Sequence[torch.Tensor], seed: int
@@ -175,50 +173,50 @@ class TrainingStep:
         return found
 
     def _features(
-        self, images: torch.Tensor, perturbations: tuple[torch.Tensor, ...] = ()
+        self, images: torch.Tensor, batch: Batch, perturbations: tuple[torch.Tensor, ...] = ()
     ) -> Features:
-        """Those of the whole batch, of which stages are this process's own."""
         before, stages = (self._shared or self._trunk)(images, perturbations)
-        return self._gathered(before, stages)
+        return self._gathered(before, stages, batch, [images])
 
-    def _gathered(self, before: torch.Tensor, stages: tuple[torch.Tensor, ...]) -> Features:
+    def _gathered(
+        self,
+        before: torch.Tensor,
+        stages: tuple[torch.Tensor, ...],
+        batch: Batch,
+        parts: Sequence[torch.Tensor],
+    ) -> Features:
+        """What the losses compare: the whole batch, but for the stages of this process's share."""
+        device, networks = self._run.device, self._networks
         if self._shared is not None:
             before = self._run.processes.gather(before)
-        return Features(before, self._networks.embedder.after_neck(before), stages)
+        return Features(
+            before,
+            networks.embedder.after_neck(before),
+            batch.labels.to(device, non_blocking=True),
+            networks.metric_network,
+            dict(zip(self._trunk.stages, stages, strict=False)),
+            tuple(teacher.features[batch.rows].to(device) for teacher in self._run.teachers),
+            None if self._run.anchor is None else self._at_start(self._run.anchor, parts),
+        )
 
-    def _anchor(self, parts: Sequence[torch.Tensor]) -> torch.Tensor | None:
+    def _at_start(self, embedder: nn.Module, parts: Sequence[torch.Tensor]) -> torch.Tensor:
         """What the embedder made of the whole batch before the first step."""
-        embedder, device = self._run.anchor, self._run.device
-        if embedder is None:
-            return None
+        device = self._run.device
         number_format = autocast_type(self._recipe, device)
         cast = number_format is not torch.float32
         with torch.no_grad(), torch.autocast(device.type, dtype=number_format, enabled=cast):
             own = torch.cat([embedder(part) for part in parts])
         return self._run.processes.gather(own.float())
 
-    def _terms(self, features: Features, batch: Batch, anchor: torch.Tensor | None) -> Terms:
-        device = self._run.device
-        labels = batch.labels.to(device, non_blocking=True)
-        terms, logits = loss_terms(self._networks, features, labels, self._recipe.losses, anchor)
-        if self._run.teachers:
-            settings = self._recipe.distillation
-            terms |= distillation_terms(
-                features.after_neck,
-                logits,
-                [teacher.features[batch.rows].to(device) for teacher in self._run.teachers],
-                self._networks.projections,
-                feature=settings.feature,
-                relation=settings.relation,
-                pair=settings.pair,
-                temperature=settings.temperature,
-            )
-        return terms
+    def _add_terms(self, features: Features) -> None:
+        """Adds the weighted terms of L to the features' own; a regulariser sees those before it."""
+        for name, weight, loss in self._losses:
+            features.terms[name] = weight * loss(features)
 
-    def _norms(self, terms: Terms, features: Features) -> dict[str, float]:
+    def _norms(self, features: Features) -> dict[str, float]:
         """The norm of each term's gradient at the pooled feature `(B, d)`; keeps the graph."""
         norms = {}
-        for name, term in terms.items():
+        for name, term in features.terms.items():
             (gradient,) = torch.autograd.grad(term, features.before_neck, retain_graph=True)
             self._run.processes.average([gradient])
             norms[name] = float(gradient.norm())
@@ -235,16 +233,15 @@ class Trunk(nn.Module):
         super().__init__()
         self.embedder = embedder
         self._type, self._device = autocast_type(recipe, device), device
-        regulariser = recipe.losses.gradient_regulariser
-        self._stages = regulariser.stages if regulariser.weight else ()
+        self.stages = recipe.losses.stages
 
     def forward(
         self, images: torch.Tensor, perturbations: tuple[torch.Tensor, ...] = ()
     ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
-        """Features `(b, d)` float32 before the BNNeck, and the stages that are regularised."""
+        """Features `(b, d)` float32 before the BNNeck, and the stages that a loss reads."""
         cast = self._type is not torch.float32
         with torch.autocast(self._device.type, dtype=self._type, enabled=cast):
-            before, stages = self.embedder.before_neck(images, self._stages, perturbations)
+            before, stages = self.embedder.before_neck(images, self.stages, perturbations)
         return before.float(), stages
 
     def names_without_gradient(self) -> list[str]:
@@ -256,65 +253,6 @@ class Trunk(nn.Module):
             unread += [part for stage in stages[max(config.multiscale.stages) :] for part in stage]
         unread_parameters = {id(p) for module in unread for p in module.parameters()}
         return [name for name, p in self.named_parameters() if id(p) in unread_parameters]
-
-
-def loss_terms(
-    networks: TrainedNetworks,
-    features: Features,
-    labels: torch.Tensor,
-    settings: Losses,
-    anchor: torch.Tensor | None = None,
-) -> tuple[Terms, torch.Tensor | None]:
-    """The weighted terms of L = L_cls + L_tri + L_gmn + λ·L_pic that are switched on, by name.
-
-    Args:
-        networks: what is trained.
-        features: of the batch.
-        labels: `(B,)`.
-        settings: which terms, and their weights.
-        anchor: what the initial weights make of the batch's crops, `(B, d)`; adds `anchor`.
-
-    Returns:
-        Of `identity`, `triplet`, `gmn`, `pic` and `anchor` those that are on; and M-Net's logits
-        `(N, 2)` of the batch's pairs, ordered as by `torch.triu_indices`, where `gmn` is on.
-    """
-    terms: Terms = {}
-    logits = None
-    if settings.identity and settings.identity_form == "margin":
-        terms["identity"] = settings.identity * margin_identity_loss(
-            features.after_neck,
-            networks.classifier.weight,
-            labels,
-            settings.identity_margin,
-            settings.identity_scale,
-        )
-    elif settings.identity:
-        terms["identity"] = settings.identity * identity_loss(
-            networks.classifier(features.after_neck), labels, settings.label_smoothing
-        )
-    if settings.triplet:
-        terms["triplet"] = settings.triplet * triplet_loss(
-            features.before_neck, labels, settings.margin, settings.triplet_form
-        )
-    if settings.gmn or settings.pic:
-        first, second = torch.triu_indices(len(labels), len(labels), offset=1, device=labels.device)
-        units = networks.metric_network.comparable(features.after_neck)
-        # index_select adds gradients up in a fixed order; indexing by [] does not.
-        pairs = networks.metric_network.pair_features(
-            units.index_select(0, first), units.index_select(0, second)
-        )
-        if settings.gmn:
-            logits = networks.metric_network(pairs)
-            terms["gmn"] = settings.gmn * generalizable_metric_loss(
-                logits, labels[first] == labels[second]
-            )
-        if settings.pic:
-            terms["pic"] = settings.pic * pair_identity_center_loss(
-                pairs, labels[first], labels[second]
-            )
-    if anchor is not None:
-        terms["anchor"] = settings.anchor * feature_distillation_loss(features.after_neck, anchor)
-    return terms, logits
 
 
 Unread = list[tuple[Position, Sequence[str], Gradients]]
@@ -352,11 +290,6 @@ def _divergence(what: str, sources: Sequence[str]) -> InputProblem:
         "with a lower optimisation.learning_rate or precision=float32; checkpoint.pt, where there "
         "is one, has finite weights from before this step"
     )
-
-
-def total(terms: Terms) -> torch.Tensor:
-    """L, the sum of all weighted terms."""
-    return torch.stack(list(terms.values())).sum()
 
 
 def autocast_type(recipe: Recipe, device: torch.device) -> torch.dtype:

@@ -162,7 +162,7 @@ class Validation:
         recipe, metric_network = self._run.recipe, None
         networks.eval()
         # The artefact has another M-Net where the recipe fits one when training is over.
-        if recipe.losses.gmn and not recipe.metric_fit.steps:
+        if "gmn" in recipe.losses.on and not recipe.metric_fit.steps:
             metric_network = networks.metric_network
             images = training_images(self._run.batches, self._run.records, recipe, BATCHES)
             reestimate_batch_norm(networks.embedder, metric_network, images)

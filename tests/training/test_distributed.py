@@ -42,7 +42,7 @@ COMMON = (
     "optimisation.warm_up_epochs=0",
     # Adam divides by the gradient's own size, and would blow up what differs in the last digit.
     "optimisation.optimiser=sgd",
-    "losses.perturbation_from_epoch=0",
+    "losses.gmn.perturbation_from_epoch=0",
     "precision=float32",
     "log_every_steps=1",
 )
@@ -64,15 +64,14 @@ VARIANTS = {
     ),
     "msfl with msgr and gmn": (
         "small-msfl",
-        (*MULTISCALE, "losses.gradient_regulariser.weight=1e-2", "losses.gmn=1", "losses.pic=0.1"),
+        (*MULTISCALE, "losses.msgr=1e-2", "losses.gmn=1", "losses.pic=0.1"),
     ),
     "msfl on perturbed features": (
         "small-msfl",
         (
             *MULTISCALE,
             "embedder.multiscale.stages=[1, 2, 3]",
-            "losses.gradient_regulariser.weight=0.1",
-            "losses.gradient_regulariser.form=adversarial",
+            "losses.adversarial=0.1",
         ),
     ),
 }

@@ -106,11 +106,11 @@ def test_an_anchor_without_an_embedder_to_start_from_is_refused(tmp_path: Path) 
         prepare_run(read_recipe("small-gmn", settings), RECORDS, tmp_path)
 
 
-@pytest.mark.parametrize("identity_form", ["softmax", "margin"])
-@pytest.mark.parametrize("triplet_form", ["euclidean", "cosine"])
+@pytest.mark.parametrize("identity", ["identity", "cosface"])
+@pytest.mark.parametrize("distance", ["euclidean", "cosine"])
 @pytest.mark.parametrize("neck", ["true", "false"])
 def test_every_form_of_the_losses_trains_with_and_without_a_neck(
-    identity_form: str, triplet_form: str, neck: str, tmp_path: Path
+    identity: str, distance: str, neck: str, tmp_path: Path
 ) -> None:
     settings = [
         "initial_weights=none",
@@ -120,13 +120,13 @@ def test_every_form_of_the_losses_trains_with_and_without_a_neck(
         "preprocessing.width=32",
         "sampling.identities=4",
         "sampling.images=2",
-        f"losses.identity_form={identity_form}",
-        f"losses.triplet_form={triplet_form}",
+        *("losses.identity=0", f"losses.{identity}=1"),
+        f"losses.triplet.distance={distance}",
         "precision=float32",
     ]
     run = prepare_run(read_recipe("small-gmn", settings), RECORDS, tmp_path)
     terms, norms = one_step(run)
-    assert set(terms) == set(norms) == {"identity", "triplet", "gmn", "pic"}
+    assert set(terms) == set(norms) == {identity, "triplet", "gmn", "pic"}
     for name, term in terms.items():
         assert bool(term.isfinite()), name
         assert norms[name] > 0, name

@@ -80,7 +80,7 @@ def test_the_parts_that_are_taken_over_learn_at_the_backbones_rate(
         for parameter in group["params"]
     }
     assert rates[id(run.networks.embedder.neck.weight)] == 0.5
-    assert rates[id(run.networks.classifier.weight)] == 3.0
+    assert rates[id(run.networks.losses.identity.classifier.weight)] == 3.0
 
 
 def test_an_m_net_of_another_kind_is_named_and_left(

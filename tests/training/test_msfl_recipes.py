@@ -11,6 +11,8 @@ from training.datasets.synthetic import draw_people
 from training.papers import PaperRow, paper_rows, paper_tables
 from training.recipe import Recipe, read_recipe
 
+# They take part where teachers are named.
+DISTILLED = ("distilled_feature", "distilled_relation")
 ROWS = [
     pytest.param(row, id=f"{table.name} {row.name}")
     for table in paper_tables().values()
@@ -27,13 +29,15 @@ def test_the_papers_recipe_is_the_papers() -> None:
     assert (recipe.preprocessing.height, recipe.preprocessing.width) == (256, 128)
     assert recipe.optimisation.milestones == (40, 70)
     assert (recipe.optimisation.epochs, recipe.optimisation.warm_up_epochs) == (120, 0)
-    assert recipe.losses.label_smoothing == recipe.losses.gmn == recipe.losses.pic == 0
-    regulariser = recipe.losses.gradient_regulariser
+    losses = recipe.losses.on
+    assert losses.keys() == {"identity", "triplet", *DISTILLED, "msgr"}
+    assert losses["identity"].label_smoothing == 0
+    regulariser = losses["msgr"]
     assert (regulariser.weight, regulariser.stages, regulariser.norm) == (1e-2, (1, 2), 2)
 
 
 def test_the_regulariser_is_off_where_nobody_asked_for_it() -> None:
-    assert read_recipe("gmn-r50").losses.gradient_regulariser.weight == 0
+    assert "msgr" not in read_recipe("gmn-r50").losses.on
 
 
 @pytest.mark.parametrize("row", ROWS)
@@ -56,7 +60,7 @@ def test_every_row_of_the_papers_is_a_recipe_of_its_own_at_the_cost_it_reports(
     [
         ("embedder.multiscale=none", "baseline"),
         ("embedder.multiscale.msff=false", "csip"),
-        ("losses.gradient_regulariser.weight=1e-2", "msgr"),
+        ("losses.msgr.weight=1e-2", "msgr"),
     ],
 )
 def test_the_small_recipes_rows_are_one_setting_each(setting: str, part: str) -> None:
@@ -65,7 +69,7 @@ def test_the_small_recipes_rows_are_one_setting_each(setting: str, part: str) ->
     found = {
         "baseline": multiscale is None,
         "csip": multiscale is not None and multiscale.csip and not multiscale.msff,
-        "msgr": recipe.losses.gradient_regulariser.weight > 0,
+        "msgr": "msgr" in recipe.losses.on,
     }
     assert [name for name, is_it in found.items() if is_it] == [part]
 
@@ -73,9 +77,9 @@ def test_the_small_recipes_rows_are_one_setting_each(setting: str, part: str) ->
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("losses.gradient_regulariser.stages=[5]", r"stages\.0: .*less than or equal to 4, got 5"),
-        ("losses.gradient_regulariser.norm=3", r"norm: .*1, 2 or 'inf'"),
-        ("losses.gradient_regulariser.exponent=0.5", "greater than or equal to 1"),
+        ("losses.msgr.stages=[5]", r"stages\.0: .*less than or equal to 4, got 5"),
+        ("losses.msgr.norm=3", r"norm: .*1, 2 or 'inf'"),
+        ("losses.msgr.exponent=0.5", "greater than or equal to 1"),
         ("embedder.multiscale.stages=[4, 1]", "from shallow to deep"),
         ("embedder.pooling=gem", r"set embedder\.pooling=average$"),
         ("augmentation.resize=[200, 144]", "as a whole: .*smaller than the input.*none$"),
@@ -94,9 +98,9 @@ def test_several_settings_of_a_section_leave_its_others_as_they_are() -> None:
 
 
 def test_infinity_may_be_written_as_toml_writes_it_and_is_kept_by_name() -> None:
-    setting = "losses.gradient_regulariser.norm=inf"
+    setting = "losses.msgr.norm=inf"
     stored = read_recipe("msfl-msgr-r50", [setting]).model_dump_json()
-    assert Recipe.model_validate_json(stored).losses.gradient_regulariser.norm == "inf"
+    assert Recipe.model_validate_json(stored).losses.on["msgr"].norm == "inf"
 
 
 def test_a_training_crop_is_cut_at_random_out_of_a_larger_one() -> None:

@@ -29,7 +29,7 @@ def test_the_papers_recipe_is_the_papers() -> None:
     assert recipe.embedder.backbone == "resnet50"
     assert (recipe.preprocessing.height, recipe.preprocessing.width) == (256, 128)
     assert (recipe.sampling.identities, recipe.sampling.images) == (16, 4)
-    assert recipe.losses.perturbation_from_epoch == 10
+    assert recipe.losses.on["gmn"].perturbation_from_epoch == 10
     assert recipe.augmentation.erasing == 0
 
 
@@ -55,14 +55,14 @@ def test_an_override_reaches_its_key() -> None:
         "gmn-r50",
         ["losses.pic=0.3", "optimisation.milestones=[5, 9]", "initial_weights=none"],
     )
-    assert recipe.losses.pic == 0.3
+    assert recipe.losses.on["pic"].weight == 0.3
     assert recipe.optimisation.milestones == (5, 9)
     assert recipe.initial_weights == "none"
 
 
 def test_perturbation_can_be_switched_off() -> None:
-    recipe = read_recipe("gmn-r50", ["losses.perturbation_from_epoch=none"])
-    assert recipe.losses.perturbation_from_epoch is None
+    recipe = read_recipe("gmn-r50", ["losses.gmn.perturbation_from_epoch=none"])
+    assert recipe.losses.on["gmn"].perturbation_from_epoch is None
 
 
 @pytest.mark.parametrize(
@@ -71,10 +71,11 @@ def test_perturbation_can_be_switched_off() -> None:
         ("losses.pick=0.3", r"losses\.pick: there is no such setting; did you mean losses\.pic\?"),
         ("optimisation.epoch=2", r"did you mean optimisation\.epochs\?"),
         ("optimization.epochs=2", r"did you mean optimisation\?"),
-        ("losses.gradient_regulariser.stage=[1]", r"losses\.gradient_regulariser\.stages\?"),
+        ("losses.msgr.stage=[1]", r"losses\.msgr\.stages\?"),
         ("held_out.zzz=1", r"known are held_out\.fraction, held_out\.seed"),
+        ("losses.triplet.margn=1", r"losses\.triplet\.margn: .*mean losses\.triplet\.margin\?"),
         ("distillation.teacher=[]", r"did you mean distillation\.teachers\?"),
-        ("losses.pic=-1", r"losses\.pic: .*greater than or equal to 0, got -1"),
+        ("losses.pic=-1", r"losses\.pic\.weight: .*greater than or equal to 0, got -1"),
         ("embedder.backbone=vgg", r"embedder: .*no backbone vgg; known are mobilenet_v2"),
         ("losses", "write it as key=value"),
         ("seed.deep=1", r"seed.*|.*deep.*"),
@@ -121,8 +122,11 @@ def test_the_cosine_schedule_ends_at_zero() -> None:
 )
 def test_the_rows_of_gmns_ablation_are_a_recipe_or_one_set(recipe, setting, gmn, perturbed, pic):
     losses = read_recipe(recipe, [setting] if setting else []).losses
-    found = (bool(losses.gmn), losses.perturbation_from_epoch is not None, bool(losses.pic))
-    assert found == (gmn, perturbed, pic)
+    assert ("gmn" in losses.on, losses.perturbs(epoch=59), "pic" in losses.on) == (
+        gmn,
+        perturbed,
+        pic,
+    )
 
 
 @pytest.mark.parametrize(
@@ -130,8 +134,10 @@ def test_the_rows_of_gmns_ablation_are_a_recipe_or_one_set(recipe, setting, gmn,
     [("gmn-baseline-r50", "small-baseline"), ("gmn-r50", "small-gmn"), ("msfl-r50", "small-msfl")],
 )
 def test_a_small_recipe_has_the_losses_of_its_large_twin(large: str, small: str) -> None:
-    ours, theirs = read_recipe(small).losses, read_recipe(large).losses
-    assert (ours.gmn, ours.pic, ours.triplet) == (theirs.gmn, theirs.pic, theirs.triplet)
+    ours, theirs = read_recipe(small).losses.on, read_recipe(large).losses.on
+    assert {name: own.weight for name, own in ours.items()} == {
+        name: own.weight for name, own in theirs.items()
+    }
 
 
 def test_every_setting_in_the_table_of_differences_from_the_papers_can_be_set() -> None:

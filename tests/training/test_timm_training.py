@@ -41,7 +41,7 @@ def test_a_step_reaches_a_timm_backbone(backbone: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "setting",
     [
-        "losses.gradient_regulariser={weight=1.0, stages=[1, 4]}",
+        "losses.msgr={weight=1.0, stages=[1, 4]}",
         "optimisation.frozen_stages=1",
         "optimisation.layer_decay=0.5",
     ],

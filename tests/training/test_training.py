@@ -28,7 +28,7 @@ SMALL = [
     "preprocessing.width=32",
     "sampling.identities=4",
     "optimisation.epochs=3",
-    "losses.perturbation_from_epoch=1",
+    "losses.gmn.perturbation_from_epoch=1",
     "checkpoint_every_steps=1",
     "log_every_steps=1",
     "held_out.fraction=0.3",
@@ -89,7 +89,7 @@ def spoil(run: Run, at: int) -> Callable[..., None]:
     def after_step(done: int, *_: object) -> None:
         if done == at:
             with torch.no_grad():
-                run.networks.classifier.weight[0, 0] = float("inf")
+                run.networks.losses.identity.classifier.weight[0, 0] = float("inf")
 
     return after_step
 
@@ -109,7 +109,7 @@ def test_a_run_that_diverges_names_its_crops_and_keeps_the_weights_from_before(
     assert len(last["batch"]) == 16
     kept = torch.load(tmp_path / "checkpoint.pt")
     assert kept["done"] == 2
-    kept["networks"].pop("classifier.weight")
+    kept["networks"].pop("losses.identity.classifier.weight")
     assert all(bool(tensor.isfinite().all()) for tensor in kept["networks"].values())
 
 

@@ -157,9 +157,9 @@ def _estimate(
     from training.commands.dry_run_rendering import render_estimate
     from training.dry_run import estimate_run
     from training.finish import held_out_searches
+    from training.recipe import Distillation
     from training.run import prepare_run
     from training.run_folder import split_people
-    from training.settings import Distillation
 
     # Teachers are asked once, and their features would be written: the steps go without them.
     recipe = recipe.model_copy(update={"distillation": Distillation()})

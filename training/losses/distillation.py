@@ -2,50 +2,68 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import torch
+from pydantic import Field
 from torch import nn
 from torch.nn import functional
 
+from training.losses.base import Features, LossSettings, register_loss
 
-def distillation_terms(
-    features: torch.Tensor,
-    logits: torch.Tensor | None,
-    teachers: Sequence[torch.Tensor],
-    projections: Iterable[nn.Module],
-    *,
-    feature: float,
-    relation: float,
-    pair: float,
-    temperature: float,
-) -> dict[str, torch.Tensor]:
-    """The weighted terms of a student, by name: `distilled_feature`, `…_relation`, `…_pair`.
 
-    Args:
-        features: the student's, after the neck, `(B, d)`.
-        logits: M-Net's of the batch's pairs, `(N, 2)`; None where L_gmn is off.
-        teachers: each teacher's features of the batch's crops, `(B, t)`, of unit length.
-        projections: of the student's features to each teacher's.
-        feature, relation, pair: weights of the terms.
-        temperature: of the resemblances that the last two compare.
-    """
-    terms: dict[str, torch.Tensor] = {}
-    # Unit features side by side: a cosine of them is the mean of the teachers' cosines.
-    together = torch.cat(list(teachers), dim=1)
-    if feature:
+@register_loss("anchor", needs="start")
+def anchor(_: LossSettings, features: Features) -> torch.Tensor:
+    """1 − cosine between a crop's feature and the one that the initial weights give it."""
+    assert features.start is not None
+    return feature_distillation_loss(features.after_neck, features.start)
+
+
+@register_loss("distilled_feature", needs="teachers")
+class DistilledFeature(nn.Module):
+    """1 − cosine between each teacher's feature and a projection of the student's."""
+
+    def __init__(
+        self, _settings: LossSettings, dimension: int, _classes: int, teachers: Sequence[int]
+    ) -> None:
+        super().__init__()
+        self.projections = nn.ModuleList(
+            nn.Linear(dimension, size, bias=False) for size in teachers
+        )
+
+    def forward(self, features: Features) -> torch.Tensor:
+        """The mean over teachers."""
         each = [
-            feature_distillation_loss(project(features), teacher)
-            for project, teacher in zip(projections, teachers, strict=True)
+            feature_distillation_loss(project(features.after_neck), teacher)
+            for project, teacher in zip(self.projections, features.teachers, strict=True)
         ]
-        terms["distilled_feature"] = feature * torch.stack(each).mean()
-    if relation:
-        loss = relation_distillation_loss(features, together, temperature)
-        terms["distilled_relation"] = relation * loss
-    if pair and logits is not None:
-        loss = pair_distillation_loss(logits[:, 1] - logits[:, 0], together, temperature)
-        terms["distilled_pair"] = pair * loss
-    return terms
+        return torch.stack(each).mean()
+
+
+class ResemblanceSettings(LossSettings):
+    """Of what compares whom a crop resembles: the temperature of these resemblances."""
+
+    temperature: float = Field(0.1, gt=0)
+
+
+@register_loss("distilled_relation", ResemblanceSettings, needs="teachers")
+def distilled_relation(settings: ResemblanceSettings, features: Features) -> torch.Tensor:
+    """The divergence between whom a crop resembles in its batch for teachers and student."""
+    return relation_distillation_loss(
+        features.after_neck, _together(features.teachers), settings.temperature
+    )
+
+
+@register_loss("distilled_pair", ResemblanceSettings, needs="teachers")
+def distilled_pair(settings: ResemblanceSettings, features: Features) -> torch.Tensor:
+    """The same for M-Net's scores."""
+    scores = features.logits[:, 1] - features.logits[:, 0]
+    return pair_distillation_loss(scores, _together(features.teachers), settings.temperature)
+
+
+def _together(teachers: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Unit features side by side: a cosine of them is the mean of the teachers' cosines."""
+    return torch.cat(list(teachers), dim=1)
 
 
 def feature_distillation_loss(projected: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:

@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 import torch
+from pydantic import Field
 from torch.nn import functional
 
+from training.losses.base import Features, LossSettings, register_loss
 
-def generalizable_metric_loss(logits: torch.Tensor, same: torch.Tensor) -> torch.Tensor:
+
+class MetricSettings(LossSettings):
+    """Of L_gmn.
+
+    Attributes:
+        perturbation_from_epoch: the epoch, counted from 0, from which DP is on; null is never.
+    """
+
+    perturbation_from_epoch: int | None = Field(10, ge=0)
+
+
+@register_loss("gmn", MetricSettings)
+def generalizable_metric_loss(_: MetricSettings, features: Features) -> torch.Tensor:
     """L_gmn: ½·mean over positive pairs + ½·mean over negative pairs.
 
-    Averaged apart, so that the few positive pairs of a batch are not drowned by the negatives.
-
-    Args:
-        logits: `(N, 2)`, column 1 is "the same person".
-        same: `(N,)` bool.
-
-    Returns:
-        A scalar; a batch with pairs of one sort only is averaged over these.
+    Averaged apart, so that the few positive pairs of a batch are not drowned by the negatives; a
+    scalar. A batch with pairs of one sort only is averaged over these.
     """
-    per_pair = functional.cross_entropy(logits.float(), same.long(), reduction="none")
+    first, second = features.labels[features.pair_rows]
+    same = first == second
+    per_pair = functional.cross_entropy(features.logits.float(), same.long(), reduction="none")
     # No row is picked out: a GPU would have to be waited for to know how many there are.
     sorts = torch.stack((same, ~same)).to(per_pair.dtype)
     counts = sorts.sum(dim=1)
@@ -26,23 +36,24 @@ def generalizable_metric_loss(logits: torch.Tensor, same: torch.Tensor) -> torch
     return means.sum() / (counts > 0).sum()
 
 
-def pair_identity_center_loss(
-    pairs: torch.Tensor, first_labels: torch.Tensor, second_labels: torch.Tensor
-) -> torch.Tensor:
+class CenterSettings(LossSettings):
+    """Of L_pic: its weight is λ."""
+
+    weight: float = Field(0.1, ge=0)
+
+
+@register_loss("pic", CenterSettings)
+def pair_identity_center_loss(_: CenterSettings, features: Features) -> torch.Tensor:
     """L_pic: mean squared difference of each pair feature and the centre of its pair identity.
 
     A pair identity is the unordered pair of its two labels; its centre is the mean of this batch's
-    pair features that share it. A pair identity seen once is its own centre and adds 0.
-
-    Args:
-        pairs: pair features `(N, d)`.
-        first_labels, second_labels: labels of the two crops of each pair, `(N,)` int64.
-
-    Returns:
-        A scalar, the mean over pairs and dimensions.
+    pair features that share it. A pair identity seen once is its own centre and adds 0. A scalar,
+    the mean over pairs and dimensions.
     """
-    low = torch.minimum(first_labels, second_labels)
-    high = torch.maximum(first_labels, second_labels)
+    pairs = features.pairs
+    first, second = features.labels[features.pair_rows]
+    low = torch.minimum(first, second)
+    high = torch.maximum(first, second)
     # Numbers pair identities from 0; unlike torch.unique it never waits for a GPU.
     ordered, order = (low * 2**32 + high).sort()
     new = (ordered[1:] != ordered[:-1]).long()

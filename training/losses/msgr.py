@@ -2,12 +2,60 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Field, field_validator
+
+from training.losses.base import Features, LossSettings, register_loss
 
 GradientNorm = Literal[1, 2, "inf"]
+
+
+class StageSettings(LossSettings):
+    """Of what works on the outputs of stages.
+
+    Attributes:
+        weight: of MSGR λ, of the adversary σ.
+        stages: whose outputs: 0 is the input, 1 to 4 the backbone's stages.
+        norm: q, of a crop's gradient: 1, 2 or inf.
+    """
+
+    weight: float = Field(1e-2, ge=0)
+    stages: tuple[Annotated[int, Field(ge=0, le=4)], ...] = Field((1, 2), min_length=1)
+    norm: GradientNorm = 2
+
+    @field_validator("norm", mode="before")
+    @classmethod
+    def _infinity_by_name(cls, norm: object) -> object:
+        return "inf" if norm == math.inf else norm
+
+    @field_validator("stages")
+    @classmethod
+    def _once_from_the_input_on(cls, stages: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(sorted(set(stages)))
+
+
+class RegulariserSettings(StageSettings):
+    """Of MSGR: also r, the exponent; 1 is the first-order bound on the loss under perturbation."""
+
+    exponent: float = Field(2.0, ge=1)
+
+
+@register_loss("msgr", RegulariserSettings, needs="terms")
+def msgr(settings: RegulariserSettings, features: Features) -> torch.Tensor:
+    """MSGR of the sum of all other terms."""
+    stages = [features.stages[stage] for stage in settings.stages]
+    return gradient_regulariser(features.total, stages, settings.norm, settings.exponent)
+
+
+@register_loss("adversarial", StageSettings, perturbs=True)
+def adversarial(settings: StageSettings, features: Features) -> tuple[torch.Tensor, ...]:
+    """The perturbations of the stages under which the sum of all other terms is then minimised."""
+    stages = list(features.stages.values())
+    return adversarial_perturbations(features.total, stages, settings.norm, settings.weight)
 
 
 def gradient_regulariser(

@@ -5,64 +5,93 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
+from pydantic import Field
+from torch import nn
 from torch.nn import functional
 
-TripletForm = Literal["euclidean", "cosine"]
+from training.losses.base import Features, LossSettings, register_loss
 
 
-def identity_loss(
-    logits: torch.Tensor, labels: torch.Tensor, label_smoothing: float = 0.1
-) -> torch.Tensor:
-    """L_cls: cross-entropy of identity logits `(B, C)` against labels `(B,)`; a scalar."""
-    return functional.cross_entropy(logits.float(), labels, label_smoothing=label_smoothing)
+class IdentitySettings(LossSettings):
+    """Of L_cls: how much of each label is spread over all people."""
+
+    label_smoothing: float = Field(0.1, ge=0, lt=1)
 
 
-def margin_identity_loss(
-    features: torch.Tensor,
-    class_weights: torch.Tensor,
-    labels: torch.Tensor,
-    margin: float = 0.3,
-    scale: float = 30.0,
-) -> torch.Tensor:
-    """L_cls: cross-entropy of scale · (cosine − margin of the right class) (CosFace, CVPR 2018).
+@register_loss("identity", IdentitySettings)
+class IdentityLoss(nn.Module):
+    """L_cls: cross-entropy of the logits of a linear layer; a scalar."""
 
-    Args:
-        features: `(B, d)`, of any length but 0.
-        class_weights: a direction for each identity, `(C, d)`.
-        labels: `(B,)`.
-        margin: taken from the cosine to the crop's own identity.
+    def __init__(self, settings: IdentitySettings, dimension: int, classes: int) -> None:
+        super().__init__()
+        self.settings = settings
+        self.classifier = nn.Linear(dimension, classes, bias=False)
+        nn.init.normal_(self.classifier.weight, std=0.001)
+
+    def forward(self, features: Features) -> torch.Tensor:
+        """Of the features after the neck."""
+        logits = self.classifier(features.after_neck).float()
+        smoothing = self.settings.label_smoothing
+        return functional.cross_entropy(logits, features.labels, label_smoothing=smoothing)
+
+
+class CosFaceSettings(LossSettings):
+    """Of CosFace.
+
+    Attributes:
         scale: of all cosines.
-
-    Returns:
-        A scalar.
+        margin: taken from the cosine to the crop's own identity.
     """
-    cosines = functional.normalize(features.float()) @ functional.normalize(class_weights.float()).T
-    margins = torch.zeros_like(cosines).scatter(1, labels[:, None], margin)
-    return functional.cross_entropy(scale * (cosines - margins), labels)
+
+    scale: float = Field(30.0, gt=0)
+    margin: float = Field(0.3, ge=0, lt=1)
 
 
-def triplet_loss(
-    features: torch.Tensor,
-    labels: torch.Tensor,
-    margin: float = 0.3,
-    form: TripletForm = "euclidean",
-) -> torch.Tensor:
+@register_loss("cosface", CosFaceSettings)
+class CosFace(nn.Module):
+    """Cross-entropy of scale · (cosine − margin of the right class) (CosFace, CVPR 2018)."""
+
+    def __init__(self, settings: CosFaceSettings, dimension: int, classes: int) -> None:
+        super().__init__()
+        self.settings = settings
+        self.classifier = nn.Linear(dimension, classes, bias=False)
+        # Directions whose length is of no account should not turn round in a few of Adam's steps.
+        nn.init.normal_(self.classifier.weight, std=0.01)
+
+    def forward(self, features: Features) -> torch.Tensor:
+        """Of the features after the neck."""
+        units = functional.normalize(features.after_neck.float())
+        cosines = units @ functional.normalize(self.classifier.weight.float()).T
+        labels = features.labels
+        margins = torch.zeros_like(cosines).scatter(1, labels[:, None], self.settings.margin)
+        return functional.cross_entropy(self.settings.scale * (cosines - margins), labels)
+
+
+class TripletSettings(LossSettings):
+    """Of L_tri.
+
+    Attributes:
+        margin: in units of the distance.
+        distance: between two features: `euclidean`, or 1 − `cosine`.
+    """
+
+    margin: float = Field(0.3, ge=0)
+    distance: Literal["euclidean", "cosine"] = "euclidean"
+
+
+@register_loss("triplet", TripletSettings)
+def triplet_loss(settings: TripletSettings, features: Features) -> torch.Tensor:
     """L_tri: mean over anchors of max(0, farthest positive − nearest negative + margin).
 
-    Args:
-        features: `(B, d)` before the BNNeck.
-        labels: `(B,)`.
-        margin: in units of the distance.
-        form: which distance: Euclidean, or 1 − cosine.
-
-    Returns:
-        A scalar; an anchor without a positive or without a negative counts 0.
+    Of the features before the BNNeck; a scalar. An anchor without a positive or without a negative
+    counts 0.
     """
-    if form == "cosine":
-        units = functional.normalize(features.float())
+    labels = features.labels
+    if settings.distance == "cosine":
+        units = functional.normalize(features.before_neck.float())
         distances = 1.0 - units @ units.T
     else:
-        distances = _euclidean(features.float())
+        distances = _euclidean(features.before_neck.float())
     same = labels[:, None] == labels[None, :]
     itself = torch.eye(len(labels), dtype=torch.bool, device=labels.device)
     positives, negatives = same & ~itself, ~same
@@ -70,7 +99,7 @@ def triplet_loss(
     nearest = distances.masked_fill(~negatives, torch.inf).amin(dim=1)
     usable = positives.any(dim=1) & negatives.any(dim=1)
     violations = functional.relu(
-        torch.where(usable, farthest, 0.0) - torch.where(usable, nearest, 0.0) + margin
+        torch.where(usable, farthest, 0.0) - torch.where(usable, nearest, 0.0) + settings.margin
     )
     return torch.where(usable, violations, 0.0).mean()
 

@@ -1,20 +1,57 @@
 """Each loss term against a case computed by hand."""
 
 import math
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from torch.nn import functional
 
+from training.losses.base import LossSettings
 from training.losses.gmn import generalizable_metric_loss, pair_identity_center_loss
-from training.losses.reid import identity_loss, margin_identity_loss, triplet_loss
+from training.losses.reid import (
+    CosFace,
+    CosFaceSettings,
+    IdentityLoss,
+    IdentitySettings,
+    TripletSettings,
+    triplet_loss,
+)
+
+ALONE: Any = LossSettings()
+
+
+def triplet(
+    features: torch.Tensor, labels: torch.Tensor, distance: Any = "euclidean"
+) -> torch.Tensor:
+    seen: Any = SimpleNamespace(before_neck=features, labels=labels)
+    return triplet_loss(TripletSettings(distance=distance), seen)
+
+
+def gmn(logits: torch.Tensor, same: torch.Tensor) -> torch.Tensor:
+    """Of pairs of which some show one person."""
+    labels = torch.tensor([0, 1])
+    rows = torch.stack((torch.zeros_like(same), ~same)).long()
+    seen: Any = SimpleNamespace(logits=logits, labels=labels, pair_rows=rows)
+    return generalizable_metric_loss(ALONE, seen)
+
+
+def pic(pairs: torch.Tensor, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    """Of pairs with these labels."""
+    rows = torch.stack((first, second))
+    seen: Any = SimpleNamespace(pairs=pairs, labels=torch.arange(9), pair_rows=rows)
+    return pair_identity_center_loss(ALONE, seen)
 
 
 def test_identity_loss_smooths_the_label_over_all_classes() -> None:
     logits = torch.tensor([[2.0, 0.0, 0.0]])
     log_probabilities = [2.0 - math.log(math.e**2 + 2), -math.log(math.e**2 + 2)]
     expected = -(0.9 + 0.1 / 3) * log_probabilities[0] - 2 * (0.1 / 3) * log_probabilities[1]
-    assert float(identity_loss(logits, torch.tensor([0]), 0.1)) == pytest.approx(expected, rel=1e-5)
+    loss = IdentityLoss(IdentitySettings(label_smoothing=0.1), 3, 3)
+    torch.nn.init.eye_(loss.classifier.weight)
+    seen: Any = SimpleNamespace(after_neck=logits, labels=torch.tensor([0]))
+    assert loss(seen).item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_margin_identity_loss_lowers_the_cosine_to_the_own_class_alone() -> None:
@@ -23,8 +60,10 @@ def test_margin_identity_loss_lowers_the_cosine_to_the_own_class_alone() -> None
     labels = torch.tensor([0, 2])
     logits = 10.0 * torch.tensor([[1.0 - 0.3, 0.0, -1.0], [0.0, 1.0, 0.0 - 0.3]])
     expected = functional.cross_entropy(logits, labels)
-    found = margin_identity_loss(features, classes, labels, margin=0.3, scale=10.0)
-    assert found == pytest.approx(float(expected))
+    loss = CosFace(CosFaceSettings(margin=0.3, scale=10.0), 2, 3)
+    loss.classifier.weight.data = classes
+    seen: Any = SimpleNamespace(after_neck=features, labels=labels)
+    assert loss(seen).item() == pytest.approx(float(expected))
 
 
 def test_a_cosine_triplet_knows_no_length() -> None:
@@ -32,8 +71,8 @@ def test_a_cosine_triplet_knows_no_length() -> None:
     labels = torch.tensor([0, 0, 1])
     # Anchors 0 and 1: 1 − 0.6 to the positive; 1 − 0 and 1 − 0.8 to the negative.
     expected = (max(0.0, 0.4 - 1.0 + 0.3) + max(0.0, 0.4 - 0.2 + 0.3) + 0.0) / 3
-    assert triplet_loss(features, labels, 0.3, "cosine") == pytest.approx(expected)
-    assert triplet_loss(5.0 * features, labels, 0.3, "cosine") == pytest.approx(expected)
+    assert triplet(features, labels, "cosine") == pytest.approx(expected)
+    assert triplet(5.0 * features, labels, "cosine") == pytest.approx(expected)
 
 
 def test_triplet_loss_takes_the_farthest_positive_and_the_nearest_negative() -> None:
@@ -47,18 +86,18 @@ def test_triplet_loss_takes_the_farthest_positive_and_the_nearest_negative() -> 
         + max(0, within_second - 1 + 0.3)  # (0,1): nearest negative (0,0)
         + max(0, within_second - 5 + 0.3)  # (6,8): nearest negative (3,4)
     ) / 4
-    assert float(triplet_loss(features, labels, 0.3)) == pytest.approx(expected, rel=1e-5)
+    assert float(triplet(features, labels)) == pytest.approx(expected, rel=1e-5)
 
 
 def test_triplet_loss_counts_an_anchor_without_a_positive_as_zero() -> None:
     features = torch.tensor([[0.0, 0.0], [1.0, 0.0], [10.0, 0.0]])
     expected = (max(0, 1 - 10 + 0.3) + max(0, 1 - 9 + 0.3) + 0) / 3
-    assert float(triplet_loss(features, torch.tensor([0, 0, 1]))) == pytest.approx(expected)
+    assert float(triplet(features, torch.tensor([0, 0, 1]))) == pytest.approx(expected)
 
 
 def test_triplet_loss_has_a_gradient_where_two_features_are_equal() -> None:
     features = torch.ones(4, 3, requires_grad=True)
-    triplet_loss(features, torch.tensor([0, 0, 1, 1])).backward()
+    triplet(features, torch.tensor([0, 0, 1, 1])).backward()
     assert features.grad is not None
     assert bool(torch.isfinite(features.grad).all())
 
@@ -69,12 +108,12 @@ def test_gmn_loss_averages_positives_and_negatives_apart() -> None:
     positive = math.log(1 + math.exp(-1))
     negative = (math.log(1 + math.exp(-2)) + math.log(2) + math.log(1 + math.exp(3))) / 3
     expected = 0.5 * positive + 0.5 * negative
-    assert float(generalizable_metric_loss(logits, same)) == pytest.approx(expected, rel=1e-5)
+    assert float(gmn(logits, same)) == pytest.approx(expected, rel=1e-5)
 
 
 def test_gmn_loss_of_positives_alone_is_their_mean() -> None:
     logits = torch.tensor([[0.0, 1.0], [0.0, 1.0]])
-    loss = generalizable_metric_loss(logits, torch.tensor([True, True]))
+    loss = gmn(logits, torch.tensor([True, True]))
     assert loss.item() == pytest.approx(math.log(1 + math.exp(-1)), rel=1e-5)
 
 
@@ -83,12 +122,12 @@ def test_pair_identity_center_is_the_mean_of_pairs_of_the_same_two_people() -> N
     first, second = torch.tensor([1, 2, 1]), torch.tensor([2, 1, 1])
     # {1,2} has the centre (1,2); {1,1} is its own centre.
     expected = (1 + 4 + 1 + 4 + 0 + 0) / 6
-    assert float(pair_identity_center_loss(pairs, first, second)) == pytest.approx(expected)
+    assert float(pic(pairs, first, second)) == pytest.approx(expected)
 
 
 def test_a_pair_identity_seen_once_adds_nothing_and_gets_no_gradient() -> None:
     pairs = torch.randn(3, 5, requires_grad=True)
-    loss = pair_identity_center_loss(pairs, torch.tensor([0, 0, 1]), torch.tensor([1, 2, 2]))
+    loss = pic(pairs, torch.tensor([0, 0, 1]), torch.tensor([1, 2, 2]))
     loss.backward()
     assert loss.item() == 0.0
     assert pairs.grad is not None
@@ -97,7 +136,7 @@ def test_a_pair_identity_seen_once_adds_nothing_and_gets_no_gradient() -> None:
 
 def test_pic_gradient_pulls_pairs_to_their_center() -> None:
     pairs = torch.tensor([[0.0], [2.0]], requires_grad=True)
-    pair_identity_center_loss(pairs, torch.tensor([0, 1]), torch.tensor([1, 0])).backward()
+    pic(pairs, torch.tensor([0, 1]), torch.tensor([1, 0])).backward()
     assert pairs.grad is not None
     assert torch.allclose(pairs.grad, torch.tensor([[-1.0], [1.0]]))
 
@@ -106,4 +145,4 @@ def test_cross_entropy_definition_agrees_with_torch() -> None:
     logits, same = torch.randn(30, 2), torch.arange(30) % 3 == 0
     expected = 0.5 * functional.cross_entropy(logits[same], torch.ones(10).long())
     expected += 0.5 * functional.cross_entropy(logits[~same], torch.zeros(20).long())
-    assert torch.allclose(generalizable_metric_loss(logits, same), expected)
+    assert torch.allclose(gmn(logits, same), expected)

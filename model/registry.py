@@ -1,0 +1,71 @@
+"""Parts of one sort by name: the project's own, those of installed packages and of plug-ins."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+from importlib.metadata import entry_points
+from typing import TypeVar
+
+from model.problems import InputProblem
+
+Part = TypeVar("Part")
+
+
+class Registry(dict[str, Part]):
+    """Every part of a sort by its name, in the order in which messages list them.
+
+    An installed package adds its own in every process by an entry point of the registry's group:
+    what it names registers the part when it is imported, or is a function that does so when it is
+    called without arguments.
+
+    Attributes:
+        sort: what messages call a part, such as `loss`.
+        group: of the entry points, such as `gmn.losses`.
+    """
+
+    def __init__(self, sort: str, group: str) -> None:
+        super().__init__()
+        self.sort, self.group = sort, group
+
+    def add(self, name: str, part: Part) -> None:
+        """Adds a part.
+
+        Raises:
+            ValueError: where another one has the name.
+        """
+        if self.setdefault(name, part) is not part:
+            raise ValueError(f"there is a {self.sort} {name} already")
+
+    def load_packages(self) -> None:
+        """Adds the parts of installed packages."""
+        for point in entry_points(group=self.group):
+            if point.name not in self:
+                loaded = point.load()
+                if point.name not in self:
+                    loaded()
+
+    def find(self, name: str, others: str = "") -> Part:
+        """The part of a name.
+
+        Args:
+            name: of the part.
+            others: what else may be named, for the message.
+
+        Raises:
+            InputProblem: for an unknown name; it lists the known ones.
+        """
+        if name not in self:
+            self.load_packages()
+        if name not in self:
+            raise InputProblem(
+                f"there is no {self.sort} {name}; {nearest(name, self)}known are "
+                f"{', '.join(sorted(self))}{others}"
+            )
+        return self[name]
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """`did you mean …? `, or nothing where no known name is near."""
+    close = get_close_matches(name, known, n=1)
+    return f"did you mean {close[0]}? " if close else ""

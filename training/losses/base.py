@@ -1,0 +1,193 @@
+"""What a loss is: a class or a function under a name, its settings, and what it is computed of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, ClassVar, Literal, TypeVar
+
+import torch
+from pydantic import Field, model_validator
+from torch import nn
+
+from model.metric_network import MetricNetwork
+from model.registry import Registry
+from training.parts import Kind, Section, Table
+
+Registered = TypeVar("Registered", bound=Callable[..., Any])
+Need = Literal["features", "terms", "teachers", "start"]
+
+
+class LossSettings(Section):
+    """What every loss has; `losses.NAME = 0.3` sets the weight alone, and 0 switches it off.
+
+    A loss whose settings have `stages`, numbers of the backbone's stages, reads their outputs.
+    """
+
+    weight: float = Field(1.0, ge=0)
+
+
+@dataclass(frozen=True)
+class LossKind(Kind):
+    """A loss that recipes can name.
+
+    Attributes:
+        needs: beside features: `terms`, the other losses' values, after which it is computed;
+            `teachers`, without which it is left out; `start`, the embedder before the first step.
+        perturbs: whether it is no term, but gives what is added to the stages' outputs when the
+            batch is embedded once more.
+    """
+
+    needs: Need = "features"
+    perturbs: bool = False
+
+
+LOSSES: Registry[LossKind] = Registry("loss", "gmn.losses")
+
+
+def register_loss(
+    name: str,
+    settings: type[LossSettings] = LossSettings,
+    needs: Need = "features",
+    perturbs: bool = False,
+) -> Callable[[Registered], Registered]:
+    """Adds a loss, so that recipes can give it a weight; a decorator.
+
+    It is a function of settings and `Features`, or a `torch.nn.Module` with parameters of its own:
+    built of its settings, the dimension of a feature and the number of training people (and the
+    dimensions of the teachers' features where it needs these), and called with `Features`. It gives
+    a scalar, which is multiplied by its weight.
+
+    Raises:
+        ValueError: where another loss has the name.
+    """
+
+    def register(build: Registered) -> Registered:
+        LOSSES.add(name, LossKind(build, settings, needs, perturbs))
+        return build
+
+    return register
+
+
+class Losses(Table):
+    """The losses of a recipe by name: L is the sum of their weighted terms."""
+
+    kinds: ClassVar[Registry[Any]] = LOSSES
+    usual: ClassVar[Mapping[str, Any]] = {
+        **{"identity": {}, "triplet": {}, "gmn": {}, "pic": {}},
+        **{"distilled_feature": {}, "distilled_relation": {}},
+    }
+
+    @property
+    def on(self) -> dict[str, Any]:
+        """The settings of those that have a weight, which `terms` need last."""
+        first: dict[str, Any] = {}
+        last: dict[str, Any] = {}
+        for name, own in self.parts.items():
+            if own.weight:
+                (last if LOSSES[name].needs == "terms" else first)[name] = own
+        return first | last
+
+    @property
+    def stages(self) -> tuple[int, ...]:
+        """The backbone's stages whose outputs some loss reads, from shallow to deep."""
+        read: set[int] = set()
+        for own in self.on.values():
+            read.update(getattr(own, "stages", ()))
+        return tuple(sorted(read))
+
+    def need(self, what: Need) -> bool:
+        """Whether a loss that is on needs it."""
+        return what in [LOSSES[name].needs for name in self.on]
+
+    def perturbs(self, epoch: int) -> bool:
+        """Whether DP is on in an epoch, counted from 0."""
+        start = self.on["gmn"].perturbation_from_epoch if "gmn" in self.on else None
+        return start is not None and epoch >= start
+
+    @model_validator(mode="after")
+    def _off_without_settings(self) -> Losses:
+        """What is off is stored as its weight of 0 alone: the rest decides nothing."""
+        held = self.model_extra or {}
+        for name, own in self.parts.items():
+            if own.weight:
+                continue
+            if name in self.usual:
+                held[name] = LOSSES[name].settings.model_validate({"weight": 0})
+            else:
+                del held[name]
+        return self
+
+
+@dataclass
+class Features:
+    """A batch as the losses see it: B crops' features and labels, of all processes.
+
+    Attributes:
+        before_neck, after_neck: both sides of the BNNeck, `(B, d)` float32: L_tri reads the first,
+            all else the second; the same tensor where there is no neck.
+        labels: `(B,)` int64, from 0.
+        metric_network: M-Net.
+        stages: by number, the outputs of the stages that a loss reads, float32; of the crops of
+            this process.
+        teachers: each teacher's features of the crops, `(B, t)`, of unit length.
+        start: what the embedder made of the crops before the first step, `(B, d)`.
+        terms: the weighted terms of the losses computed so far.
+    """
+
+    before_neck: torch.Tensor
+    after_neck: torch.Tensor
+    labels: torch.Tensor
+    metric_network: MetricNetwork
+    stages: Mapping[int, torch.Tensor] = field(default_factory=dict)
+    teachers: tuple[torch.Tensor, ...] = ()
+    start: torch.Tensor | None = None
+    terms: dict[str, torch.Tensor] = field(default_factory=dict)
+
+    @property
+    def total(self) -> torch.Tensor:
+        """The sum of the weighted terms computed so far."""
+        return torch.stack(list(self.terms.values())).sum()
+
+    @cached_property
+    def pair_rows(self) -> torch.Tensor:
+        """The rows of the crops of each pair, `(2, N)`."""
+        size = len(self.labels)
+        return torch.triu_indices(size, size, offset=1, device=self.labels.device)
+
+    @cached_property
+    def pairs(self) -> torch.Tensor:
+        """Pair features f_sp, `(N, d)`, of all N = B(B − 1)/2 pairs."""
+        units = self.metric_network.comparable(self.after_neck)
+        first, second = self.pair_rows
+        # index_select adds gradients up in a fixed order; indexing by [] does not.
+        return self.metric_network.pair_features(
+            units.index_select(0, first), units.index_select(0, second)
+        )
+
+    @cached_property
+    def logits(self) -> torch.Tensor:
+        """M-Net's logits of the pairs, `(N, 2)`; column 1 is "the same person"."""
+        logits: torch.Tensor = self.metric_network(self.pairs)
+        return logits
+
+
+def build_losses(
+    losses: Losses, dimension: int, classes: int, teachers: Sequence[int] = ()
+) -> nn.ModuleDict:
+    """Of the losses of a recipe those that have parameters of their own, by name.
+
+    Args:
+        losses: of the recipe.
+        dimension: of a feature.
+        classes: the number of training people.
+        teachers: the dimension of each teacher's features.
+    """
+    found: dict[str, nn.Module] = {}
+    for name, settings in losses.on.items():
+        kind = LOSSES[name]
+        if isinstance(kind.build, type):
+            sizes = (teachers,) if kind.needs == "teachers" else ()
+            found[name] = kind.build(settings, dimension, classes, *sizes)
+    return nn.ModuleDict(found)

@@ -1,0 +1,98 @@
+"""What a recipe names: a part by its name, with settings of the part's own type."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic_core import InitErrorDetails
+
+from model.problems import InputProblem
+from model.registry import Registry
+
+
+class Section(BaseModel):
+    """Settings that belong together; a setting that does not exist is refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A part that recipes can name.
+
+    Attributes:
+        build: the class or function that was registered.
+        settings: the type of its settings.
+    """
+
+    build: Callable[..., Any]
+    settings: type[Section]
+
+
+class Table(Section):
+    """Settings of parts by their names, beside a section's own.
+
+    A bare value stands for the first setting of its part: `pic = 0.1` for `pic = {weight = 0.1}`.
+
+    Attributes:
+        kinds: the parts that there are.
+        usual: parts, with their settings, that take part where a recipe does not name them.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    kinds: ClassVar[Registry[Any]]
+    usual: ClassVar[Mapping[str, Any]] = {}
+
+    @property
+    def parts(self) -> dict[str, Any]:
+        """The settings of each part, in the order in which the parts were registered."""
+        held, order = self.model_extra or {}, list(self.kinds)
+        return {name: held[name] for name in sorted(held, key=order.index)}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_type(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping):
+            return values
+        return {
+            name: value if name in cls.model_fields else typed(cls.kinds, name, value, (name,))
+            for name, value in {**cls.usual, **values}.items()
+        }
+
+
+def typed(kinds: Registry[Any], name: str, value: Any, place: tuple[str, ...] = ()) -> Any:
+    """A part's settings, of the part's own type.
+
+    Args:
+        kinds: the parts that there are.
+        name: of the part.
+        value: its settings by name, or the first one alone.
+        place: where in the section they are, for errors.
+
+    Raises:
+        ValidationError: for an unknown part or setting, or a value that cannot be.
+    """
+    try:
+        settings: type[Section] = kinds.find(name).settings
+        if isinstance(value, settings):
+            return value
+        if not isinstance(value, Mapping):
+            value = {next(iter(settings.model_fields)): value}
+        return settings.model_validate(value)
+    except ValidationError as error:
+        details = [
+            InitErrorDetails(
+                type=one["type"],
+                loc=(*place, *one["loc"]),
+                input=one["input"],
+                ctx=one.get("ctx", {}),
+            )
+            for one in error.errors()
+        ]
+    except InputProblem:
+        details = [InitErrorDetails(type="extra_forbidden", loc=place, input=value)]
+    raise ValidationError.from_exception_data(name, details)
