@@ -18,8 +18,7 @@ from training.augmentation import Changes, cut_windows, draw_changes, recolour
 from training.datasets.record import CropRecord
 from training.distributed import Processes
 from training.recipe import Recipe
-from training.sampler import PKSampler
-from training.settings import Sampling
+from training.sampler import CropSampler, Sampling
 
 MOST_WORKERS = 16
 """Threads beyond these wait for the interpreter's lock."""
@@ -182,6 +181,6 @@ def training_images(
     """
     epoch = recipe.optimisation.epochs
     plain = Sampling(identities=recipe.sampling.identities, images=recipe.sampling.images)
-    order = PKSampler(records, plain, recipe.seed).epoch(epoch)[:count]
+    order = CropSampler(records, plain, recipe.seed).epoch(epoch)[:count]
     for batch in load_batches(maker, epoch, order):
         yield maker.images(batch)

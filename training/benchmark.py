@@ -39,7 +39,7 @@ from training.run_folder import (
     protocol_runs,
     split_people,
 )
-from training.sampler import PKSampler
+from training.sampler import build_sampler
 
 MEASURED_MULTIPLY_ADDS = 50e9
 """About so many of an embedder make up a step that a dry run measures on a CPU: some seconds."""
@@ -215,7 +215,7 @@ def estimate_benchmark(benchmark: Benchmark) -> list[tuple[PaperRow, Training, R
             if timed is None:
                 timed = estimate_run(prepare_run(drawn, records, folder), _measured_part(recipe))
                 crops = len(records)
-            steps = len(PKSampler(records, drawn.sampling).epoch(0)) * timed.epochs
+            steps = len(build_sampler(records, drawn.sampling).epoch(0)) * timed.epochs
             seconds = timed.seconds_per_step * steps + timed.seconds_to_read * len(records) / crops
             estimate = timed.model_copy(update={"steps": steps, "seconds": seconds})
             found.append((row, training, estimate))

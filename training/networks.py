@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 
 import torch
 from torch import nn
@@ -16,6 +17,7 @@ from model.metric_network import MetricNetwork
 from model.problems import InputProblem
 from training.initial_weights import StartingNetworks
 from training.losses.base import build_losses
+from training.optimiser import Groups, Optimisation
 from training.recipe import Recipe
 
 Tensors = tuple[torch.Tensor, ...] | list[torch.Tensor]
@@ -51,6 +53,34 @@ class TrainedNetworks(nn.Module):
     def backbone_stages(self) -> list[list[nn.Module]]:
         """The modules of each of the backbone's stages; the first has the stem with it."""
         return split_stages(self.embedder.config.backbone, self.embedder.backbone)
+
+    def parameter_groups(self, settings: Optimisation) -> Groups:
+        """Parameters by the multiplier of their rate and by whether weight decay is for them."""
+        stages = self.backbone_stages()
+        depths = {
+            id(parameter): len(stages) - number
+            for number, modules in enumerate(stages, start=1)
+            for module in modules
+            for parameter in module.parameters()
+        }
+        learnt = self.embedder if self.starts_learnt else self.embedder.backbone
+        own = {id(parameter) for parameter in learnt.parameters()}
+        groups: dict[tuple[bool, float, bool], list[nn.Parameter]] = {}
+        backbone_first = chain(self.embedder.backbone.parameters(), self.parameters())
+        for parameter in dict.fromkeys(backbone_first):
+            if not parameter.requires_grad:
+                continue
+            multiplier = settings.head_multiplier
+            if id(parameter) in own:
+                decay = settings.layer_decay ** depths.get(id(parameter), 0)
+                multiplier = settings.backbone_multiplier * decay
+            decays = settings.optimiser.decays_vectors or parameter.ndim > 1
+            groups.setdefault((id(parameter) in own, multiplier, decays), []).append(parameter)
+        return [
+            {"params": parameters, "multiplier": multiplier}
+            | ({} if decays else {"weight_decay": 0.0})
+            for (_, multiplier, decays), parameters in groups.items()
+        ]
 
     def train(self, mode: bool = True) -> TrainedNetworks:
         """Puts everything but the frozen stages into training mode."""

@@ -3,52 +3,164 @@
 from __future__ import annotations
 
 import math
-from itertools import chain
-from typing import Any
+from collections.abc import Callable
+from typing import Annotated, Any, ClassVar, TypeVar
 
 import torch
-from torch import nn
+from pydantic import Field
 
-from training.networks import TrainedNetworks
-from training.settings import Optimisation
+from model.registry import Registry
+from training.parts import Choice, ChoiceOf, Kind, Section
 
+Groups = list[dict[str, Any]]
+Registered = TypeVar("Registered", bound=Callable[..., Any])
 
-def build_optimiser(networks: TrainedNetworks, settings: Optimisation) -> torch.optim.Optimizer:
-    """Parameter groups by rate: the backbone, by stage where its stages differ, and all else."""
-    groups = _parameter_groups(networks, settings)
-    if settings.optimiser == "sgd":
-        return torch.optim.SGD(
-            groups, lr=settings.learning_rate, momentum=0.9, weight_decay=settings.weight_decay
-        )
-    kind = torch.optim.AdamW if settings.optimiser == "adamw" else torch.optim.Adam
-    return kind(groups, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True)
+OPTIMISERS: Registry[Kind] = Registry("optimiser", "gmn.optimisers")
+SCHEDULES: Registry[Kind] = Registry("schedule", "gmn.schedules")
 
 
-def _parameter_groups(networks: TrainedNetworks, settings: Optimisation) -> list[dict[str, Any]]:
-    stages = networks.backbone_stages()
-    depths = {
-        id(parameter): len(stages) - number
-        for number, modules in enumerate(stages, start=1)
-        for module in modules
-        for parameter in module.parameters()
-    }
-    embedder = networks.embedder
-    learnt = embedder if networks.starts_learnt else embedder.backbone
-    own = {id(parameter) for parameter in learnt.parameters()}
-    groups: dict[tuple[bool, float, bool], list[nn.Parameter]] = {}
-    for parameter in dict.fromkeys(chain(embedder.backbone.parameters(), networks.parameters())):
-        if not parameter.requires_grad:
-            continue
-        multiplier = settings.head_multiplier
-        if id(parameter) in own:
-            decay = settings.layer_decay ** depths.get(id(parameter), 0)
-            multiplier = settings.backbone_multiplier * decay
-        decays = settings.optimiser != "adamw" or parameter.ndim > 1
-        groups.setdefault((id(parameter) in own, multiplier, decays), []).append(parameter)
-    return [
-        {"params": parameters, "multiplier": multiplier} | ({} if decays else {"weight_decay": 0.0})
-        for (_, multiplier, decays), parameters in groups.items()
-    ]
+class OptimiserSettings(Choice):
+    """What every optimiser has.
+
+    Attributes:
+        decays_vectors: whether weight decay is for norms and biases, too.
+    """
+
+    decays_vectors: ClassVar[bool] = True
+
+
+class Optimisation(Section):
+    """Optimiser and schedule; epochs are counted from 0, the warm-up is linear from 1%.
+
+    Attributes:
+        optimiser: what changes the weights, with settings of its own.
+        schedule: the rate after the warm-up, with settings of its own.
+        head_multiplier: of the rate of what starts from random weights.
+        backbone_multiplier: of the rate of the backbone, and of the embedder's other parts where
+            the initial weights hold them.
+        layer_decay: stage k of the backbone (1 to 4, the stem counts to 1) has the last stage's
+            rate times layer_decay^(4 − k).
+        frozen_stages: how many of the backbone's stages keep their weights and BatchNorm
+            statistics, from the first on.
+        micro_batch: how many crops go through the network at a time, so that a batch fits into less
+            memory; null takes all. Every loss still sees the whole batch. The network embeds each
+            crop twice, and its BatchNorm has the statistics of a micro-batch.
+        weight_average: decay of an average of the weights over the steps, which the artefact is
+            then written from; 0 switches it off.
+    """
+
+    optimiser: Annotated[Any, ChoiceOf(OPTIMISERS, "adam")] = Field("adam", validate_default=True)
+    learning_rate: float = Field(3.5e-4, gt=0)
+    head_multiplier: float = Field(1.0, gt=0)
+    backbone_multiplier: float = Field(1.0, gt=0)
+    layer_decay: float = Field(1.0, gt=0, le=1)
+    frozen_stages: int = Field(0, ge=0, le=3)
+    weight_decay: float = Field(5e-4, ge=0)
+    epochs: int = Field(60, ge=1)
+    warm_up_epochs: float = Field(10.0, ge=0)
+    schedule: Annotated[Any, ChoiceOf(SCHEDULES, "steps")] = Field("steps", validate_default=True)
+    micro_batch: int | None = Field(None, ge=2)
+    weight_average: float = Field(0.0, ge=0, lt=1)
+
+
+def register_optimiser(
+    name: str, settings: type[OptimiserSettings] = OptimiserSettings
+) -> Callable[[Registered], Registered]:
+    """Adds an optimiser, so that recipes can name it as `optimisation.optimiser`; a decorator.
+
+    It is a function of torch's parameter groups and `Optimisation`, and gives a
+    `torch.optim.Optimizer`; each group has the `multiplier` of its rate.
+
+    Raises:
+        ValueError: where another optimiser has the name.
+    """
+
+    def register(build: Registered) -> Registered:
+        OPTIMISERS.add(name, Kind(build, settings))
+        return build
+
+    return register
+
+
+def register_schedule(
+    name: str, settings: type[Choice] = Choice
+) -> Callable[[Registered], Registered]:
+    """Adds a schedule, so that recipes can name it as `optimisation.schedule`; a decorator.
+
+    It is a function of `Optimisation` and the epoch, counted from 0 with its fraction, and gives
+    the rate after the warm-up as a share of `learning_rate`.
+
+    Raises:
+        ValueError: where another schedule has the name.
+    """
+
+    def register(share: Registered) -> Registered:
+        SCHEDULES.add(name, Kind(share, settings))
+        return share
+
+    return register
+
+
+@register_optimiser("adam")
+def adam(groups: Groups, settings: Optimisation) -> torch.optim.Optimizer:
+    """Adam; the decay of a weight is added to its gradient."""
+    rate, decay = settings.learning_rate, settings.weight_decay
+    return torch.optim.Adam(groups, lr=rate, weight_decay=decay, fused=True)
+
+
+class AdamWSettings(OptimiserSettings):
+    """Of AdamW, which decays neither norms nor biases."""
+
+    decays_vectors: ClassVar[bool] = False
+
+
+@register_optimiser("adamw", AdamWSettings)
+def adamw(groups: Groups, settings: Optimisation) -> torch.optim.Optimizer:
+    """AdamW, which decays weights beside the gradient."""
+    rate, decay = settings.learning_rate, settings.weight_decay
+    return torch.optim.AdamW(groups, lr=rate, weight_decay=decay, fused=True)
+
+
+class SGDSettings(OptimiserSettings):
+    """Of stochastic gradient descent."""
+
+    momentum: float = Field(0.9, ge=0, lt=1)
+
+
+@register_optimiser("sgd", SGDSettings)
+def sgd(groups: Groups, settings: Optimisation) -> torch.optim.Optimizer:
+    """SGD with momentum; the decay of a weight is added to its gradient."""
+    rate, decay = settings.learning_rate, settings.weight_decay
+    momentum = settings.optimiser.momentum
+    return torch.optim.SGD(groups, lr=rate, momentum=momentum, weight_decay=decay)
+
+
+class StepsSettings(Choice):
+    """Of a rate that falls at some epochs.
+
+    Attributes:
+        milestones: these epochs.
+        gamma: by what the rate is multiplied at each.
+    """
+
+    milestones: tuple[int, ...] = (30, 50)
+    gamma: float = Field(0.1, gt=0, le=1)
+
+
+@register_schedule("steps", StepsSettings)
+def steps(settings: Optimisation, epoch: float) -> float:
+    """γ to the number of milestones that have passed."""
+    schedule: StepsSettings = settings.schedule
+    passed = sum(epoch >= milestone for milestone in schedule.milestones)
+    return float(schedule.gamma**passed)
+
+
+@register_schedule("cosine")
+def cosine(settings: Optimisation, epoch: float) -> float:
+    """Half a cosine from 1 at the end of the warm-up to 0 at that of the run."""
+    span = max(settings.epochs - settings.warm_up_epochs, 1e-9)
+    progress = min(1.0, (epoch - settings.warm_up_epochs) / span)
+    return 0.5 * (1 + math.cos(math.pi * progress))
 
 
 def learning_rate(settings: Optimisation, epoch: float) -> float:
@@ -56,12 +168,8 @@ def learning_rate(settings: Optimisation, epoch: float) -> float:
     if epoch < settings.warm_up_epochs:
         start = 0.01
         return settings.learning_rate * (start + (1 - start) * epoch / settings.warm_up_epochs)
-    if settings.schedule == "cosine":
-        span = max(settings.epochs - settings.warm_up_epochs, 1e-9)
-        progress = min(1.0, (epoch - settings.warm_up_epochs) / span)
-        return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
-    passed = sum(epoch >= milestone for milestone in settings.milestones)
-    return settings.learning_rate * settings.gamma**passed
+    share: float = SCHEDULES[settings.schedule.name].build(settings, epoch)
+    return settings.learning_rate * share
 
 
 def set_learning_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
-from pydantic_core import InitErrorDetails
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, ValidationError, model_validator
+from pydantic_core import CoreSchema, InitErrorDetails, core_schema
 
 from model.problems import InputProblem
 from model.registry import Registry
@@ -62,6 +62,51 @@ class Table(Section):
             name: value if name in cls.model_fields else typed(cls.kinds, name, value, (name,))
             for name, value in {**cls.usual, **values}.items()
         }
+
+
+class Choice(Section):
+    """Settings of a part that is chosen by its name; the name alone leaves the others as usual."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class ChoiceOf:
+    """Annotates a setting that names a part: `"steps"`, or `{name="steps", milestones=[5]}`.
+
+    Attributes:
+        kinds: the parts that there are.
+        usual: the name of the one that is taken where none is named.
+    """
+
+    kinds: Registry[Any]
+    usual: str
+
+    def settings_of(self, value: Any) -> type[Section]:
+        """The type of the settings of the part that a value names.
+
+        Raises:
+            InputProblem: for an unknown part.
+        """
+        found: type[Section] = self.kinds.find(self._name(value)).settings
+        return found
+
+    def _name(self, value: Any) -> str:
+        named = value.get("name", self.usual) if isinstance(value, Mapping) else value
+        return named or self.usual
+
+    def _settled(self, value: Any) -> Any:
+        if isinstance(value, Choice):
+            return value
+        name = self._name(value)
+        self.settings_of(name)
+        others = value if isinstance(value, Mapping) else {}
+        return typed(self.kinds, name, {**others, "name": name})
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        return core_schema.no_info_before_validator_function(self._settled, handler(source))
 
 
 def typed(kinds: Registry[Any], name: str, value: Any, place: tuple[str, ...] = ()) -> Any:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from inspect import isclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeGuard, get_args
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
@@ -17,12 +17,14 @@ from model.metric_network import MetricNetworkConfig
 from model.precision import Precision
 from model.preprocessing import Preprocessing
 from model.problems import InputProblem
-from training import losses as _registered  # noqa: F401
+from training import hard_sampler, losses  # noqa: F401 - they register their parts
 from training.cost import embedder_cost
 from training.losses.base import Losses
 from training.metric_start import can_start_at_cosine
-from training.parts import Section, Table
-from training.settings import Augmentation, Optimisation, Sampling
+from training.optimiser import Optimisation
+from training.parts import ChoiceOf, Section, Table
+from training.sampler import Sampling
+from training.settings import Augmentation
 from training.start import sections_of
 
 TrainingPrecision = Precision | Literal["float16"]
@@ -282,22 +284,23 @@ def read_recipe(name: str, overrides: list[str] | None = None) -> Recipe:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
-            message = f"there is no such setting; {_known_setting(first['loc'])}"
+            message = f"there is no such setting; {_known_setting(first['loc'], content)}"
         else:
             # What concerns several keys at once has no one value to show.
             got = "" if isinstance(first["input"], dict) else f", got {first['input']!r}"
-            message = first["msg"] + got
+            message = first["msg"].removeprefix("Value error, ") + got
         raise InputProblem(f"recipe {name}: {key or 'as a whole'}: {message}") from error
 
 
-def _known_setting(place: Sequence[int | str]) -> str:
+def _known_setting(place: Sequence[int | str], content: Any) -> str:
     """The setting nearest to one that a recipe has not, or all that its section has.
 
     Args:
         place: the unknown setting's keys, from the recipe down.
+        content: of the recipe.
     """
     *parents, last = (str(part) for part in place)
-    section = _section_at(parents)
+    section = _section_at(parents, content)
     names = [*section.model_fields, *(section.kinds if issubclass(section, Table) else ())]
     known = {name: ".".join((*parents, name)) for name in names}
     close = get_close_matches(last, known, n=1)
@@ -306,19 +309,25 @@ def _known_setting(place: Sequence[int | str]) -> str:
     return f"known are {', '.join(known.values())}"
 
 
-def _section_at(place: Sequence[str]) -> type[BaseModel]:
+def _section_at(place: Sequence[str], content: Any) -> type[BaseModel]:
     """The type of a recipe's section, from its keys; no fields where it is none."""
     section: type[BaseModel] = Recipe
     for name in place:
+        content = content.get(name) if isinstance(content, dict) else None
         if name in section.model_fields:
-            annotation = section.model_fields[name].annotation
-            types = [one for one in (annotation, *get_args(annotation)) if isclass(one)]
+            field = section.model_fields[name]
+            types = [one for one in (field.annotation, *get_args(field.annotation)) if isclass(one)]
+            types += [one.settings_of(content) for one in field.metadata if _is_choice(one)]
             section = next((one for one in types if issubclass(one, BaseModel)), BaseModel)
         elif issubclass(section, Table) and name in section.kinds:
             section = section.kinds[name].settings
         else:
             return BaseModel
     return section
+
+
+def _is_choice(annotation: object) -> TypeGuard[ChoiceOf]:
+    return isinstance(annotation, ChoiceOf)
 
 
 def _apply(content: dict[str, Any], override: str) -> None:
@@ -328,7 +337,7 @@ def _apply(content: dict[str, Any], override: str) -> None:
     section = content
     *parents, last = place = key.strip().split(".")
     for depth, parent in enumerate(parents, start=1):
-        section[parent] = _as_part(place[:depth], section.get(parent, {}))
+        section[parent] = _as_part(place[:depth], section.get(parent, {}), content)
         section = section[parent]
         if not isinstance(section, dict):
             raise InputProblem(f"--set {override}: {parent} holds a value, not settings")
@@ -336,23 +345,27 @@ def _apply(content: dict[str, Any], override: str) -> None:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         value = text
-    value = _as_part(place, value)
-    held = _as_part(place, section.get(last))
+    value = _as_part(place, value, content)
+    held = _as_part(place, section.get(last), content)
     if isinstance(value, dict) and isinstance(held, dict):
-        # Several settings of one section; those that are not named stay.
-        value = held | value
+        # Several settings of one section; those that are not named stay, but for another part's.
+        same = value.get("name", held.get("name")) == held.get("name")
+        value = held | value if same else value
     section[last] = value
 
 
-def _as_part(place: Sequence[str], value: Any) -> Any:
+def _as_part(place: Sequence[str], value: Any, content: dict[str, Any]) -> Any:
     """A bare value as the part's settings that it stands for, such as 0.1 for `losses.pic`."""
     *parents, name = place
-    table = _section_at(parents)
-    if isinstance(value, dict) or value is None or not issubclass(table, Table):
+    section = _section_at(parents, content)
+    if isinstance(value, dict) or value is None:
         return value
-    if name in table.model_fields or name not in table.kinds:
-        return value
-    return {next(iter(table.kinds[name].settings.model_fields)): value}
+    if name in section.model_fields:
+        chosen = any(_is_choice(one) for one in section.model_fields[name].metadata)
+        return {"name": value} if chosen else value
+    if issubclass(section, Table) and name in section.kinds:
+        return {next(iter(section.kinds[name].settings.model_fields)): value}
+    return value
 
 
 def _continue_from_start(content: dict[str, Any], own: set[str]) -> None:

@@ -19,9 +19,9 @@ from training.datasets.record import CropRecord
 from training.distributed import Processes, synchronise_norms
 from training.initial_weights import starting_networks
 from training.networks import TrainedNetworks, averaged_networks, starting_embedder
-from training.optimiser import build_optimiser
+from training.optimiser import OPTIMISERS
 from training.recipe import Recipe
-from training.sampler import PKSampler
+from training.sampler import PKSampler, build_sampler
 from training.teachers import Teacher, ask_teachers
 
 
@@ -77,7 +77,7 @@ def prepare_run(
     """
     device, together = choose_device(device_name), processes or Processes()
     together.local_slice(recipe.sampling.identities * recipe.sampling.images)
-    sampler = PKSampler(records, recipe.sampling, recipe.seed)
+    sampler = build_sampler(records, recipe.sampling, recipe.seed)
     people = sorted({record.person for record in records})
     index = {person: label for label, person in enumerate(people)}
     labels = np.array([index[record.person] for record in records], dtype=np.int64)
@@ -95,14 +95,15 @@ def prepare_run(
         neck, twice = networks.embedder.neck, recipe.losses.need("terms")
         synchronise_norms(networks.embedder, together, twice, device)
         networks.embedder.neck = neck
-    decay = recipe.optimisation.weight_average
+    optimisation = recipe.optimisation
+    build, decay = OPTIMISERS[optimisation.optimiser.name].build, optimisation.weight_average
     return Run(
         recipe=recipe,
         records=records,
         folder=folder,
         device=device,
         networks=networks,
-        optimiser=build_optimiser(networks, recipe.optimisation),
+        optimiser=build(networks.parameter_groups(optimisation), optimisation),
         sampler=sampler,
         batches=BatchMaker(records, labels, recipe, device),
         average=averaged_networks(networks, decay) if decay else None,

@@ -1,56 +1,80 @@
-"""PK sampling: batches of P identities × K crops, in which each domain has its share on average."""
+"""PK sampling: batches of P identities × K crops, in the order that a recipe names."""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from math import ceil
+from typing import Annotated, Any, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import Field
 
 from model.problems import InputProblem
+from model.registry import Registry
 from training.datasets.record import CropRecord
-from training.evaluation.scoring import unit_length
-from training.settings import Sampling
+from training.parts import Choice, ChoiceOf, Kind, Section
 
 Person = tuple[str, str]
 Embed = Callable[[Sequence[int]], NDArray[np.float32]]
 """From row numbers to features `(n, d)`."""
 
-SEEN_CROPS = 4
-"""Crops of a person whose mean feature is compared with other people's."""
-ROWS_AT_ONCE = 1024
-
 MAX_EPOCH_GROWTH = 2
 """By how many times an epoch may grow so that the person with the most crops is shown whole."""
 
+SAMPLERS: Registry[Kind] = Registry("sampler", "gmn.samplers")
+Order = Annotated[Any, ChoiceOf(SAMPLERS, "crops")]
+Registered = TypeVar("Registered", bound="type[PKSampler]")
+
+
+class Sampling(Section):
+    """PK sampling: `identities` (P) × `images` (K) crops a batch, domains mixed.
+
+    Attributes:
+        order: the sampler, which decides what an epoch is made of, with settings of its own.
+        across_cameras: whether a person's K crops are of as many cameras as there are.
+        identities_per_set: how many people of each data set take part in training at most, chosen
+            by a hash with the seed of `held_out`; null takes all. People held out are not counted.
+        recombined: how many people are added to each photographed set, put together of the upper
+            half of one training person and the lower half of another.
+    """
+
+    identities: int = Field(16, ge=2)
+    images: int = Field(4, ge=2)
+    order: Order = Field("crops", validate_default=True)
+    across_cameras: bool = False
+    identities_per_set: int | None = Field(None, ge=2)
+    recombined: int = Field(0, ge=0)
+
+
+def register_sampler(
+    name: str, settings: type[Choice] = Choice
+) -> Callable[[Registered], Registered]:
+    """Adds a `PKSampler`, so that recipes can name it as `sampling.order`; a decorator.
+
+    Raises:
+        ValueError: where another sampler has the name.
+    """
+
+    def register(sampler: Registered) -> Registered:
+        SAMPLERS.add(name, Kind(sampler, settings))
+        return sampler
+
+    return register
+
 
 class PKSampler:
-    """Batches of row numbers for one epoch after another; they depend on (seed, epoch) and, where
-    some are of people who look alike, on who these are.
+    """Batches of row numbers for one epoch after another; they depend on (seed, epoch) alone.
 
-    By `crops`, an identity comes up once for every K crops it has (at least once), each time with
-    other crops and spread over the epoch; one with fewer than K crops gives some twice. The crops
-    that do not fill a K are others in every epoch. Where a batch would lack people, some come up
-    once more. A person with more crops than the epoch has room for shows others of them in the
-    next one. Domains are interleaved in proportion to these turns, so a batch mixes them; one whose
-    people have fewer than K crops has more places than its share of the crops, and one with less
-    than a place per batch is in some batches only.
+    A sampler derives from this and has `batches`. An identity with a single crop has no positive
+    pair and is left out.
 
-    By `identities`, the epoch has as many batches as there are identities: each one has its batch,
-    in random order, and the other P − 1 are drawn at random, as are the crops of all.
-
-    By `domains`, a batch is of one domain and the domains take turns, so that each weighs the same
-    at any size; within one each person comes up again only after all others did. An epoch has
-    as many batches as by `crops`.
-
-    A share `hard` of the batches is made anew of people who look alike: such a batch keeps its
-    first person, and holds P − 1 of the 2(P − 1) people of the same domain whose features are
-    nearest to theirs: the pairs that a ranking confuses first. Before `prepare` there are none.
-
-    An identity with a single crop has no positive pair and is left out.
+    Attributes:
+        settings: of the batches; those of the sampler itself are `settings.order`.
+        people: the rows of each person's crops.
+        domain_of: each person's domain.
     """
 
     def __init__(self, records: Sequence[CropRecord], settings: Sampling, seed: int = 0) -> None:
@@ -64,79 +88,101 @@ class PKSampler:
         Raises:
             InputProblem: when fewer than P identities have two crops.
         """
-        self._settings, self._seed = settings, seed
+        self.settings, self.seed = settings, seed
         self.identities, self.images = settings.identities, settings.images
         people: dict[Person, list[int]] = defaultdict(list)
         for row, record in enumerate(records):
             people[record.person].append(row)
-        self._people = {person: rows for person, rows in people.items() if len(rows) > 1}
-        self._domain_of = {person: records[rows[0]].domain for person, rows in self._people.items()}
+        self.people = {person: rows for person, rows in people.items() if len(rows) > 1}
+        self.domain_of = {person: records[rows[0]].domain for person, rows in self.people.items()}
         self._cameras = [record.camera for record in records]
-        self._person_of_row = [record.person for record in records]
-        self.single_crop_identities = len(people) - len(self._people)
-        if len(self._people) < self.identities:
+        self.single_crop_identities = len(people) - len(self.people)
+        if len(self.people) < self.identities:
             raise InputProblem(
-                f"only {len(self._people)} of {len(people)} identities have two crops or more, a "
+                f"only {len(self.people)} of {len(people)} identities have two crops or more, a "
                 f"batch needs {self.identities}; give more data or lower sampling.identities"
             )
-        # For `hard` batches: of each person the others, nearest first, by their place in `_names`;
-        # −1 for none.
-        self._names = sorted(self._people)
-        self._neighbours = np.empty((0, 0), np.int64)
+
+    def batches(self, random: np.random.Generator) -> Iterable[list[int]]:
+        """The batches of one epoch, each P·K row numbers, an identity's K side by side."""
+        raise NotImplementedError
 
     def prepare(self, epoch: int, embed: Embed) -> None:
-        """Finds each person's nearest others before an epoch, where the recipe asks for it.
-
-        Args:
-            epoch: counted from 0.
-            embed: called at most once, with up to `SEEN_CROPS` rows of each person.
-        """
-        every, known = self._settings.hard_every, len(self._neighbours) > 0
-        if self._settings.hard and not (known and (every == 0 or epoch % every)):
-            self._find_neighbours(embed)
+        """Is called before each epoch, counted from 0; `embed` takes the networks as they are."""
 
     def epoch(self, number: int) -> list[list[int]]:
-        """All batches of one epoch, each P·K row numbers, an identity's K side by side."""
-        batches = self._epoch(np.random.default_rng((self._seed, number)))
-        if len(self._neighbours):
-            random = np.random.default_rng((self._seed, number, 1))
-            hard = round(self._settings.hard * len(batches))
-            for index in random.permutation(len(batches))[:hard]:
-                batches[index] = self._alike(batches[index], random)
-        return batches
+        """All batches of one epoch."""
+        return list(self.batches(np.random.default_rng((self.seed, number))))
 
     def crops_per_epoch(self, number: int) -> int:
         """How many different crops an epoch shows."""
         return len({row for batch in self.epoch(number) for row in batch})
 
     def state_dict(self) -> dict[str, torch.Tensor]:
-        """Each person's nearest others, for a checkpoint."""
-        return {"neighbours": torch.from_numpy(self._neighbours)}
+        """What `prepare` found, for a checkpoint."""
+        return {}
 
     def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
         """Continues with what a checkpoint holds."""
-        self._neighbours = state["neighbours"].numpy().copy()
 
-    def _epoch(self, random: np.random.Generator) -> list[list[int]]:
-        """The batches without regard to who look alike."""
-        order = self._settings.order
-        if order == "identities":
-            return list(self._batch_of_each(random))
+    def crops_of(self, people: Sequence[Person], random: np.random.Generator) -> list[int]:
+        """K crops of each person."""
+        return [
+            row for person in people for row in next(self._chunks(self.people[person], 1, random))
+        ]
+
+    def _chunks(
+        self, rows: list[int], count: int, random: np.random.Generator
+    ) -> Iterator[list[int]]:
+        """K crops for each turn; none twice before all were shown, nor in one turn if they last."""
+        order: list[int] = []
+        for _ in range(count):
+            if len(order) < self.images:
+                others = [row for row in rows if row not in order]
+                order += self.shuffled(others, random)
+            if len(order) < self.images:
+                order += random.choice(rows, self.images - len(order)).tolist()
+            yield order[: self.images]
+            order = order[self.images :]
+
+    def shuffled(self, rows: list[int], random: np.random.Generator) -> list[int]:
+        """Rows in random order; the cameras take turns where the recipe asks for it."""
+        order = [rows[index] for index in random.permutation(len(rows))]
+        if not self.settings.across_cameras:
+            return order
+        turns = Counter[str]()
+        placed = []
+        for row in order:
+            placed.append((turns[self._cameras[row]], row))
+            turns[self._cameras[row]] += 1
+        return [row for _, row in sorted(placed, key=lambda entry: entry[0])]
+
+
+@register_sampler("crops")
+class CropSampler(PKSampler):
+    """An identity comes up once for every K crops it has (at least once), spread over the epoch.
+
+    Each time it shows other crops; one with fewer than K crops gives some twice. The crops
+    that do not fill a K are others in every epoch. Where a batch would lack people, some come up
+    once more. A person with more crops than the epoch has room for shows others of them in the
+    next one. Domains are interleaved in proportion to these turns, so a batch mixes them; one whose
+    people have fewer than K crops has more places than its share of the crops, and one with less
+    than a place per batch is in some batches only.
+    """
+
+    def batches(self, random: np.random.Generator) -> Iterable[list[int]]:
+        """Those of one epoch."""
         turns, batches = self._turns(random)
-        if order == "domains":
-            return list(self._domain_by_domain(batches, random))
         chunks = {
-            person: self._chunks(self._people[person], count, random)
+            person: self._chunks(self.people[person], count, random)
             for person, count in turns.items()
         }
-        return [
-            [row for person in batch for row in next(chunks[person])]
-            for batch in self._fill(self._interleaved(turns, random), turns, batches)
-        ]
+        for batch in self._fill(self._interleaved(turns, random), turns, batches):
+            yield [row for person in batch for row in next(chunks[person])]
 
     def _turns(self, random: np.random.Generator) -> tuple[dict[Person, int], int]:
         """How often each person comes up, and in how many batches; together they fill them."""
-        wanted = {person: max(len(rows) // self.images, 1) for person, rows in self._people.items()}
+        wanted = {person: max(len(rows) // self.images, 1) for person, rows in self.people.items()}
         needed = ceil(sum(wanted.values()) / self.identities)
         batches = min(max(needed, *wanted.values()), MAX_EPOCH_GROWTH * needed)
         turns = {person: min(count, batches) for person, count in wanted.items()}
@@ -155,7 +201,7 @@ class PKSampler:
         domains: dict[str, list[tuple[float, Person]]] = defaultdict(list)
         for person, count in turns.items():
             for index, offset in enumerate(random.random(count)):
-                domains[self._domain_of[person]].append(((index + offset) / count, person))
+                domains[self.domain_of[person]].append(((index + offset) / count, person))
         placed: list[tuple[float, Person]] = []
         for domain in sorted(domains):
             own = sorted(domains[domain])
@@ -191,35 +237,37 @@ class PKSampler:
                 left[person] -= 1
             yield list(batch)
 
-    def _chunks(
-        self, rows: list[int], count: int, random: np.random.Generator
-    ) -> Iterator[list[int]]:
-        """K crops for each turn; none twice before all were shown, nor in one turn if they last."""
-        order: list[int] = []
-        for _ in range(count):
-            if len(order) < self.images:
-                others = [row for row in rows if row not in order]
-                order += self._shuffled(others, random)
-            if len(order) < self.images:
-                order += random.choice(rows, self.images - len(order)).tolist()
-            yield order[: self.images]
-            order = order[self.images :]
 
-    def _shuffled(self, rows: list[int], random: np.random.Generator) -> list[int]:
-        """Rows in random order; the cameras take turns where the recipe asks for it."""
-        order = [rows[index] for index in random.permutation(len(rows))]
-        if not self._settings.across_cameras:
-            return order
-        turns = Counter[str]()
-        placed = []
-        for row in order:
-            placed.append((turns[self._cameras[row]], row))
-            turns[self._cameras[row]] += 1
-        return [row for _, row in sorted(placed, key=lambda entry: entry[0])]
+@register_sampler("identities")
+class IdentitySampler(PKSampler):
+    """The epoch has as many batches as there are identities, as MSFL's paper has it.
 
-    def _domain_by_domain(self, batches: int, random: np.random.Generator) -> Iterator[list[int]]:
+    Each one has its batch, in random order, and the other P − 1 are drawn at random, as are the
+    crops of all.
+    """
+
+    def batches(self, random: np.random.Generator) -> Iterable[list[int]]:
+        """Those of one epoch."""
+        people = list(self.people)
+        for pick in random.permutation(len(people)):
+            others = random.choice(len(people) - 1, self.identities - 1, replace=False)
+            batch = [pick, *(other + (other >= pick) for other in others)]
+            yield self.crops_of([people[number] for number in batch], random)
+
+
+@register_sampler("domains")
+class DomainSampler(CropSampler):
+    """A batch is of one domain and the domains take turns, so that each weighs the same.
+
+    Within a domain each person comes up again only after all others did. An epoch has as many
+    batches as that of `crops`.
+    """
+
+    def batches(self, random: np.random.Generator) -> Iterable[list[int]]:
+        """Those of one epoch."""
+        _, batches = self._turns(random)
         domains: dict[str, list[Person]] = defaultdict(list)
-        for person, domain in self._domain_of.items():
+        for person, domain in self.domain_of.items():
             domains[domain].append(person)
         names = sorted(domains)
         waiting: dict[str, list[Person]] = {name: [] for name in names}
@@ -232,60 +280,22 @@ class PKSampler:
                     waiting[name] = [rest[pick] for pick in random.permutation(len(rest))]
                 batch.append(waiting[name].pop())
             # A domain may have fewer people than a batch.
-            others = [person for person in self._people if person not in batch]
+            others = [person for person in self.people if person not in batch]
             missing = self.identities - len(batch)
             batch += [others[pick] for pick in random.permutation(len(others))[:missing]]
-            yield self._crops_of(batch, random)
+            yield self.crops_of(batch, random)
 
-    def _batch_of_each(self, random: np.random.Generator) -> Iterator[list[int]]:
-        people = list(self._people)
-        for pick in random.permutation(len(people)):
-            others = random.choice(len(people) - 1, self.identities - 1, replace=False)
-            batch = [pick, *(other + (other >= pick) for other in others)]
-            yield self._crops_of([people[number] for number in batch], random)
 
-    def _crops_of(self, people: Sequence[Person], random: np.random.Generator) -> list[int]:
-        """K crops of each person."""
-        return [
-            row for person in people for row in next(self._chunks(self._people[person], 1, random))
-        ]
+def build_sampler(
+    records: Sequence[CropRecord], settings: Sampling, seed: int = 0
+) -> PKSampler:
+    """The sampler that a recipe names.
 
-    def _find_neighbours(self, embed: Embed) -> None:
-        """Finds each person's nearest others by the cosine of mean features."""
-        random = np.random.default_rng(self._seed)
-        seen = {
-            person: self._shuffled(self._people[person], random)[:SEEN_CROPS]
-            for person in self._names
-        }
-        features = embed([row for rows in seen.values() for row in rows])
-        features = unit_length(features)
-        ends = np.cumsum([len(rows) for rows in seen.values()])
-        parts = np.split(features, ends[:-1])
-        means = unit_length(np.stack([part.mean(axis=0) for part in parts]))
-        wanted = 2 * (self.identities - 1)
-        self._neighbours = np.full((len(self._names), wanted), -1, np.int64)
-        domains: dict[str, list[int]] = defaultdict(list)
-        for number, person in enumerate(self._names):
-            domains[self._domain_of[person]].append(number)
-        for members in domains.values():
-            own = np.array(members)
-            count = min(wanted, len(own) - 1)
-            for start in range(0, len(own), ROWS_AT_ONCE):
-                rows = own[start : start + ROWS_AT_ONCE]
-                order = np.argsort(-(means[rows] @ means[own].T), axis=1, kind="stable")
-                for row, others in zip(rows, own[order], strict=True):
-                    self._neighbours[row, :count] = others[others != row][:count]
-
-    def _alike(self, batch: list[int], random: np.random.Generator) -> list[int]:
-        """P − 1 of the 2(P − 1) people of the domain who are nearest to a batch's first person."""
-        people = [self._person_of_row[row] for row in batch[:: self.images]]
-        near = self._neighbours[self._names.index(people[0])]
-        near = near[near >= 0]
-        chosen = [self._names[place] for place in random.permutation(near)[: self.identities - 1]]
-        # A domain may have fewer people than a batch.
-        rest = [person for person in people[1:] if person not in chosen]
-        together = [people[0], *chosen, *rest][: self.identities]
-        return self._crops_of(together, random)
+    Raises:
+        InputProblem: when fewer than P identities have two crops.
+    """
+    sampler: PKSampler = SAMPLERS.find(settings.order.name).build(records, settings, seed)
+    return sampler
 
 
 def describe_epoch(crops: int, in_epoch: int, alone: int) -> str:

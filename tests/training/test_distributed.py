@@ -60,7 +60,7 @@ VARIANTS = {
     "gmn in micro-batches": ("small-gmn", (*RESNET, "optimisation.micro_batch=2")),
     "gmn on people who look alike, with a frozen stage": (
         "small-gmn",
-        (*RESNET, "losses.triplet=0", "sampling.hard=0.5", "optimisation.frozen_stages=1"),
+        (*RESNET, "losses.triplet=0", "sampling.order=hard", "optimisation.frozen_stages=1"),
     ),
     "msfl with msgr and gmn": (
         "small-msfl",

@@ -12,8 +12,7 @@ from training.datasets.record import CropRecord
 from training.datasets.synthetic import draw_people
 from training.recipe import read_recipe
 from training.run import prepare_run
-from training.sampler import PKSampler
-from training.settings import Sampling
+from training.sampler import PKSampler, Sampling, build_sampler
 from training.train import train_networks
 
 PEOPLE, CROPS, CAMERAS = 24, 6, 3
@@ -40,7 +39,10 @@ def features_around_a_circle(rows, of: list[CropRecord]) -> np.ndarray:
 
 
 def sampler(of: list[CropRecord], found: bool = True, **settings) -> PKSampler:
-    built = PKSampler(of, Sampling(identities=4, images=3, **settings), seed=1)
+    across = settings.pop("across_cameras", False)
+    order = {"name": "hard", **settings}
+    chosen = Sampling(identities=4, images=3, order=order, across_cameras=across)
+    built = build_sampler(of, chosen, seed=1)
     if found:
         built.prepare(0, lambda rows: features_around_a_circle(rows, of))
     return built
@@ -59,9 +61,9 @@ def is_alike(batch: list[int], of: list[CropRecord]) -> bool:
 
 def test_a_share_of_the_batches_holds_people_who_look_alike() -> None:
     of = records()
-    batches = sampler(of, hard=0.5).epoch(0)
+    batches = sampler(of, share=0.5).epoch(0)
     assert sum(is_alike(batch, of) for batch in batches) >= len(batches) // 2
-    for batch in sampler(of, hard=1.0).epoch(0):
+    for batch in sampler(of, share=1.0).epoch(0):
         assert is_alike(batch, of)
         assert len(set(people_of(batch, of))) == 4
         assert len(set(batch)) == len(batch) == 12
@@ -71,31 +73,31 @@ def test_a_share_of_the_batches_holds_people_who_look_alike() -> None:
 
 def test_the_batches_depend_on_the_seed_and_the_epoch_alone() -> None:
     of = records()
-    assert sampler(of, hard=0.5).epoch(3) == sampler(of, hard=0.5).epoch(3)
-    assert sampler(of, hard=0.5).epoch(3) != sampler(of, hard=0.5).epoch(4)
+    assert sampler(of, share=0.5).epoch(3) == sampler(of, share=0.5).epoch(3)
+    assert sampler(of, share=0.5).epoch(3) != sampler(of, share=0.5).epoch(4)
 
 
 def test_a_batch_of_people_who_look_alike_stays_within_a_domain() -> None:
     of = [*records("shop"), *records("park")]
-    for batch in sampler(of, hard=1.0).epoch(0):
+    for batch in sampler(of, share=1.0).epoch(0):
         assert len({of[row].domain for row in batch}) == 1
 
 
 def test_a_domain_with_fewer_people_than_a_batch_is_filled_up_from_others() -> None:
     of = [*records("shop"), *records("booth", people=2)]
-    for batch in sampler(of, hard=1.0).epoch(0):
+    for batch in sampler(of, share=1.0).epoch(0):
         assert len({of[row].person for row in batch}) == 4
 
 
 def test_before_the_features_are_known_the_batches_are_the_plain_ones() -> None:
     of = records()
-    assert sampler(of, found=False, hard=1.0).epoch(0) == sampler(of, hard=0.0).epoch(0)
+    assert sampler(of, found=False, share=1.0).epoch(0) == sampler(of, share=0.0).epoch(0)
 
 
-@pytest.mark.parametrize("hard", [0.0, 1.0])
-def test_a_persons_crops_are_of_as_many_cameras_as_there_are(hard: float) -> None:
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_a_persons_crops_are_of_as_many_cameras_as_there_are(share: float) -> None:
     of = records()
-    for batch in sampler(of, hard=hard, across_cameras=True).epoch(0):
+    for batch in sampler(of, share=share, across_cameras=True).epoch(0):
         for start in range(0, 12, 3):
             assert len({of[row].camera for row in batch[start : start + 3]}) == CAMERAS
 
@@ -105,7 +107,7 @@ def test_a_persons_crops_are_of_as_many_cameras_as_there_are(hard: float) -> Non
 )
 def test_the_features_are_taken_anew_as_often_as_asked(every: int, due: list[bool]) -> None:
     of = records()
-    built = sampler(of, found=False, hard=0.5, hard_every=every)
+    built = sampler(of, found=False, share=0.5, every=every)
     asked = []
 
     def embed(rows) -> np.ndarray:
@@ -127,8 +129,8 @@ def test_a_stopped_run_resumes_to_the_same_weights(every: int, tmp_path: Path) -
         "preprocessing.width=32",
         "sampling.identities=4",
         "sampling.images=2",
-        "sampling.hard=0.5",
-        f"sampling.hard_every={every}",
+        "sampling.order=hard",
+        f"sampling.order.every={every}",
         "optimisation.epochs=2",
         "optimisation.frozen_stages=1",
         "checkpoint_every_steps=1",

@@ -24,10 +24,10 @@ def test_the_papers_recipe_is_the_papers() -> None:
     recipe = read_recipe("msfl-msgr-r50")
     assert (recipe.embedder.backbone, recipe.embedder.last_stride) == ("resnet50", 2)
     assert (recipe.sampling.identities, recipe.sampling.images) == (32, 4)
-    assert recipe.sampling.order == "identities"
+    assert recipe.sampling.order.name == "identities"
     assert recipe.augmentation.resize == (288, 144)
     assert (recipe.preprocessing.height, recipe.preprocessing.width) == (256, 128)
-    assert recipe.optimisation.milestones == (40, 70)
+    assert recipe.optimisation.schedule.milestones == (40, 70)
     assert (recipe.optimisation.epochs, recipe.optimisation.warm_up_epochs) == (120, 0)
     losses = recipe.losses.on
     assert losses.keys() == {"identity", "triplet", *DISTILLED, "msgr"}

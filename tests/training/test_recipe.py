@@ -53,10 +53,10 @@ def test_recipes_of_gpus_keep_the_crops_of_a_large_set_in_memory() -> None:
 def test_an_override_reaches_its_key() -> None:
     recipe = read_recipe(
         "gmn-r50",
-        ["losses.pic=0.3", "optimisation.milestones=[5, 9]", "initial_weights=none"],
+        ["losses.pic=0.3", "optimisation.schedule.milestones=[5, 9]", "initial_weights=none"],
     )
     assert recipe.losses.on["pic"].weight == 0.3
-    assert recipe.optimisation.milestones == (5, 9)
+    assert recipe.optimisation.schedule.milestones == (5, 9)
     assert recipe.initial_weights == "none"
 
 
@@ -69,6 +69,9 @@ def test_perturbation_can_be_switched_off() -> None:
     ("override", "message"),
     [
         ("losses.pick=0.3", r"losses\.pick: there is no such setting; did you mean losses\.pic\?"),
+        ("sampling.order=croops", r"sampling\.order: .*no sampler croops; did you mean crops\?"),
+        ("optimisation.optimiser=adan", r"no optimiser adan; did you mean adam\?"),
+        ("optimisation.schedule.gama=1", r"did you mean optimisation\.schedule\.gamma\?"),
         ("optimisation.epoch=2", r"did you mean optimisation\.epochs\?"),
         ("optimization.epochs=2", r"did you mean optimisation\?"),
         ("losses.msgr.stage=[1]", r"losses\.msgr\.stages\?"),

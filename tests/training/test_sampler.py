@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 
 from model.problems import InputProblem
 from training.datasets.record import CropRecord
-from training.sampler import PKSampler
-from training.settings import Sampling
+from training.sampler import PKSampler, Sampling, build_sampler
 
 
 def people(domain: str, identities: int, crops: int) -> list[CropRecord]:
@@ -31,7 +30,8 @@ def people(domain: str, identities: int, crops: int) -> list[CropRecord]:
 def sampler(
     records: list[CropRecord], identities: int, images: int, seed: int = 0, order: str = "crops"
 ) -> PKSampler:
-    return PKSampler(records, Sampling(identities=identities, images=images, order=order), seed)
+    settings = Sampling(identities=identities, images=images, order=order)
+    return build_sampler(records, settings, seed)
 
 
 @settings(max_examples=40, deadline=None)

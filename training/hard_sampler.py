@@ -1,0 +1,123 @@
+"""Batches of people who look alike: the pairs that a ranking confuses first."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+
+from training.datasets.record import CropRecord
+from training.evaluation.scoring import unit_length
+from training.parts import Choice
+from training.sampler import Embed, Order, PKSampler, Sampling, build_sampler, register_sampler
+
+SEEN_CROPS = 4
+"""Crops of a person whose mean feature is compared with other people's."""
+ROWS_AT_ONCE = 1024
+
+
+class HardSettings(Choice):
+    """Of batches of people who look alike.
+
+    Attributes:
+        share: of the batches that are of such people.
+        every: after how many epochs the features are taken anew; with 0 those of the starting
+            networks decide throughout.
+        of: the order whose batches are replaced.
+    """
+
+    share: float = Field(0.5, ge=0, le=1)
+    every: int = Field(0, ge=0)
+    of: Order = Field("crops", validate_default=True)
+
+
+@register_sampler("hard", HardSettings)
+class HardSampler(PKSampler):
+    """Another order's batches, of which a share is made anew of people who look alike.
+
+    Such a batch keeps its first person, and holds P − 1 of the 2(P − 1) people of the same domain
+    whose features are nearest to theirs. Before `prepare` there are none. Batches depend on
+    (seed, epoch) and on who look alike.
+    """
+
+    def __init__(self, records: Sequence[CropRecord], settings: Sampling, seed: int = 0) -> None:
+        super().__init__(records, settings, seed)
+        self._share, self._every = settings.order.share, settings.order.every
+        inner = settings.model_copy(update={"order": settings.order.of})
+        self._inner = build_sampler(records, inner, seed)
+        self._person_of_row = [record.person for record in records]
+        # Of each person the others, nearest first, by their place in `_names`; −1 for none.
+        self._names = sorted(self.people)
+        self._neighbours: NDArray[np.int64] = np.empty((0, 0), np.int64)
+
+    def prepare(self, epoch: int, embed: Embed) -> None:
+        """Finds each person's nearest others, where the recipe asks for it before this epoch.
+
+        Args:
+            epoch: counted from 0.
+            embed: called at most once, with up to `SEEN_CROPS` rows of each person.
+        """
+        self._inner.prepare(epoch, embed)
+        known = len(self._neighbours) > 0
+        if self._share and not (known and (self._every == 0 or epoch % self._every)):
+            self._find_neighbours(embed)
+
+    def epoch(self, number: int) -> list[list[int]]:
+        """All batches of one epoch."""
+        batches = self._inner.epoch(number)
+        if len(self._neighbours):
+            random = np.random.default_rng((self.seed, number, 1))
+            hard = round(self._share * len(batches))
+            for index in random.permutation(len(batches))[:hard]:
+                batches[index] = self._alike(batches[index], random)
+        return batches
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """Each person's nearest others, for a checkpoint."""
+        return {"neighbours": torch.from_numpy(self._neighbours), **self._inner.state_dict()}
+
+    def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
+        """Continues with what a checkpoint holds."""
+        self._neighbours = state["neighbours"].numpy().copy()
+        self._inner.load_state_dict(state)
+
+    def _find_neighbours(self, embed: Embed) -> None:
+        """Finds each person's nearest others by the cosine of mean features."""
+        random = np.random.default_rng(self.seed)
+        seen = {
+            person: self.shuffled(self.people[person], random)[:SEEN_CROPS]
+            for person in self._names
+        }
+        features = embed([row for rows in seen.values() for row in rows])
+        features = unit_length(features)
+        ends = np.cumsum([len(rows) for rows in seen.values()])
+        parts = np.split(features, ends[:-1])
+        means = unit_length(np.stack([part.mean(axis=0) for part in parts]))
+        wanted = 2 * (self.identities - 1)
+        self._neighbours = np.full((len(self._names), wanted), -1, np.int64)
+        domains: dict[str, list[int]] = defaultdict(list)
+        for number, person in enumerate(self._names):
+            domains[self.domain_of[person]].append(number)
+        for members in domains.values():
+            own = np.array(members)
+            count = min(wanted, len(own) - 1)
+            for start in range(0, len(own), ROWS_AT_ONCE):
+                rows = own[start : start + ROWS_AT_ONCE]
+                order = np.argsort(-(means[rows] @ means[own].T), axis=1, kind="stable")
+                for row, others in zip(rows, own[order], strict=True):
+                    self._neighbours[row, :count] = others[others != row][:count]
+
+    def _alike(self, batch: list[int], random: np.random.Generator) -> list[int]:
+        """P − 1 of the 2(P − 1) people of the domain who are nearest to a batch's first person."""
+        people = [self._person_of_row[row] for row in batch[:: self.images]]
+        near = self._neighbours[self._names.index(people[0])]
+        near = near[near >= 0]
+        chosen = [self._names[place] for place in random.permutation(near)[: self.identities - 1]]
+        # A domain may have fewer people than a batch.
+        rest = [person for person in people[1:] if person not in chosen]
+        together = [people[0], *chosen, *rest][: self.identities]
+        return self.crops_of(together, random)
