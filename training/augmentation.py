@@ -7,238 +7,245 @@ batch alone, not on the device that applies it nor on which process does.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from operator import attrgetter, itemgetter
-from typing import NamedTuple
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import Field
+from torch import Tensor
 from torch.nn import functional
 
 from model.preprocessing import Preprocessing
-from training.settings import Augmentation
+from model.registry import Registry
+from training.parts import Kind, Section, Table
 
 LUMINANCE = (0.299, 0.587, 0.114)
 BLUR_SIGMA = (0.3, 1.5)
 ERASED_AREA = (0.02, 0.2)
 ERASED_ASPECT = (0.3, 3.3)
 COARSENESS = (0.3, 0.7)
-_colouring = attrgetter(
-    "brightness",
-    "contrast",
-    "saturation",
-    "hue",
-    "grayscale",
-    "blur",
-    "erasing",
-    "white_balance",
-    "gamma",
-    "coarse",
-)
 CROPS_IN_CACHE = 1
+WINDOW = "window"
+DRAWN = (
+    *("flip", "grayscale", "blur", "erasing", WINDOW, "brightness", "contrast", "saturation"),
+    *("hue", "blur", *["erasing"] * 4, *["white_balance"] * 3, "gamma", "coarse", "coarse"),
+)
+"""In what order a batch's numbers are drawn, also of changes that are off: one that is switched on
+leaves the others as they are. A change of a plug-in draws from a generator of its own."""
+
+Registered = TypeVar("Registered", bound=Callable[..., Tensor])
 
 
-class Changes(NamedTuple):
-    """What is drawn for each crop of a batch, `(B,)` each, on the CPU.
+@dataclass(frozen=True)
+class ChangeKind(Kind):
+    """A change of crops that recipes can name.
 
     Attributes:
-        flip, grayscale, blur, erase: whether.
-        top, left: of the window that is cut out, from 0, in pixels of the padded crop.
-        brightness, contrast, saturation: factors, 1 changes nothing.
-        hue: turns of the colour circle, 0 changes nothing.
-        sigma: of the blur, pixels.
-        box: top, left, height and width of what is erased, `(B, 4)` pixels.
-        gains: factors of red, green and blue, `(B, 3)`, 1 changes nothing.
-        gamma: exponent of the pixels as shares of white, 1 changes nothing.
-        coarse: whether it loses resolution.
-        scale: to which share of its size it is reduced then.
+        draws: how many numbers it takes for each crop.
     """
 
-    flip: torch.Tensor
-    grayscale: torch.Tensor
-    blur: torch.Tensor
-    erase: torch.Tensor
-    top: torch.Tensor
-    left: torch.Tensor
-    brightness: torch.Tensor
-    contrast: torch.Tensor
-    saturation: torch.Tensor
-    hue: torch.Tensor
-    sigma: torch.Tensor
-    box: torch.Tensor
-    gains: torch.Tensor
-    gamma: torch.Tensor
-    coarse: torch.Tensor
-    scale: torch.Tensor
-
-    def share(self, part: slice) -> Changes:
-        """Those of some of the crops."""
-        return Changes(*map(itemgetter(part), self))
+    draws: int = 1
 
 
-def draw_changes(
-    settings: Augmentation, decoded: Preprocessing, size: Preprocessing, count: int, seed: int
-) -> Changes:
-    """Draws what happens to each crop of a batch.
+AUGMENTATIONS: Registry[ChangeKind] = Registry("augmentation", "gmn.augmentations")
 
-    Args:
-        settings: the recipe's.
-        decoded: of what size the crops come.
-        size: of what size they leave.
-        count: B.
-        seed: decides everything.
+
+class Strength(Section):
+    """How much a change changes; 0 switches it off."""
+
+    strength: float = Field(0.0, ge=0)
+
+
+class Probability(Section):
+    """How probable a change is; 0 switches it off."""
+
+    probability: float = Field(0.0, ge=0, le=1)
+
+
+def register_augmentation(
+    name: str, settings: type[Section] = Strength, draws: int = 1
+) -> Callable[[Registered], Registered]:
+    """Adds a change of crops, so that recipes can name it under `augmentation`; a decorator.
+
+    It is a function of its settings, of crops `(B, 3, h, w)` float32 from 0 to 255, of numbers
+    drawn uniformly from 0 to 1, `(B, draws)` on the CPU, and of `Preprocessing`; it gives the
+    changed crops, and may change them in place. Changes take place in the order of registration. A
+    first setting of 0 switches one off.
+
+    Raises:
+        ValueError: where another one has the name.
     """
-    random = torch.Generator().manual_seed(seed)
 
-    def happens(probability: float) -> torch.Tensor:
-        return torch.rand(count, generator=random) < probability
+    def register(change: Registered) -> Registered:
+        AUGMENTATIONS.add(name, ChangeKind(change, settings, draws))
+        return change
 
-    def between(low: float, high: float) -> torch.Tensor:
-        return low + (high - low) * torch.rand(count, generator=random)
-
-    def place(room: int) -> torch.Tensor:
-        return torch.randint(0, room + 1, (count,), generator=random)
-
-    def factor(strength: float) -> torch.Tensor:
-        return between(max(0.0, 1.0 - strength), 1.0 + strength)
-
-    return Changes(
-        flip=happens(settings.flip),
-        grayscale=happens(settings.grayscale),
-        blur=happens(settings.blur),
-        erase=happens(settings.erasing),
-        top=place(decoded.height + 2 * settings.pad - size.height),
-        left=place(decoded.width + 2 * settings.pad - size.width),
-        brightness=factor(settings.brightness),
-        contrast=factor(settings.contrast),
-        saturation=factor(settings.saturation),
-        hue=between(-settings.hue, settings.hue),
-        sigma=between(*BLUR_SIGMA),
-        box=_boxes(
-            between(*ERASED_AREA), between(0.0, 1.0), between(0.0, 1.0), between(0, 1), size
-        ),
-        gains=torch.stack([factor(settings.white_balance) for _ in range(3)], dim=1),
-        gamma=(math.log1p(settings.gamma) * between(-1.0, 1.0)).exp(),
-        coarse=happens(settings.coarse),
-        scale=between(*COARSENESS),
-    )
+    return register
 
 
-def _boxes(
-    area: torch.Tensor,
-    aspect: torch.Tensor,
-    down: torch.Tensor,
-    right: torch.Tensor,
-    size: Preprocessing,
-) -> torch.Tensor:
-    low, high = map(math.log, ERASED_ASPECT)
-    root = (low + (high - low) * aspect).exp().sqrt()
-    side = (area * size.height * size.width).sqrt()
-    height = (side * root).round().clamp(1, size.height)
-    width = (side / root).round().clamp(1, size.width)
-    top = (down * (size.height - height + 1)).floor()
-    left = (right * (size.width - width + 1)).floor()
-    return torch.stack((top, left, height, width), dim=1).long()
+class Augmentation(Table):
+    """What a training crop goes through: a window is cut out of it, and changes by their names.
 
-
-def cut_windows(
-    crops: Sequence[NDArray[np.uint8]], changes: Changes, pad: int, size: Preprocessing
-) -> torch.Tensor:
-    """Cuts the drawn window out of each padded crop, mirrored before where that was drawn.
-
-    Args:
-        crops: `(H, W, 3)` each, all of one size.
-        changes: one for each crop.
-        pad: black pixels on every side.
-        size: of the windows.
-
-    Returns:
-        `(B, h, w, 3)` uint8.
+    Attributes:
+        resize: height and width that a crop is resized to before one of the input's size is cut out
+            of it at random; null resizes it to the input's size.
+        flip: probability of the mirror image.
+        pad: black pixels of the input on every side.
     """
-    height, width = crops[0].shape[:2]
-    padded = np.zeros((height + 2 * pad, width + 2 * pad, 3), dtype=np.uint8)
-    windows = np.empty((len(crops), size.height, size.width, 3), dtype=np.uint8)
-    places = zip(changes.flip.tolist(), changes.top.tolist(), changes.left.tolist(), strict=True)
-    for crop, window, (flip, top, left) in zip(crops, windows, places, strict=True):
-        padded[pad : pad + height, pad : pad + width] = crop
-        whole = padded[:, ::-1] if flip else padded
-        window[:] = whole[top : top + size.height, left : left + size.width]
-    return torch.from_numpy(windows)
+
+    kinds: ClassVar[Registry[Any]] = AUGMENTATIONS
+    usual: ClassVar[Mapping[str, Any]] = {"brightness": 0.2, "contrast": 0.15, "saturation": 0.1}
+
+    resize: tuple[int, int] | None = None
+    flip: float = Field(0.5, ge=0, le=1)
+    pad: int = Field(10, ge=0)
+
+    def decoded(self, size: Preprocessing) -> Preprocessing:
+        """How a crop is decoded: at the size out of which the input's is cut."""
+        if self.resize is None:
+            return size
+        height, width = self.resize
+        return size.model_copy(update={"height": height, "width": width})
 
 
-def recolour(
-    crops: torch.Tensor, changes: Changes, settings: Augmentation, size: Preprocessing
-) -> torch.Tensor:
-    """Applies what was drawn beside the window, on the device where the crops are.
+class Draws(NamedTuple):
+    """What is drawn for each crop of a batch, on the CPU.
 
-    Args:
-        crops: `(B, h, w, 3)` uint8.
-        changes: one for each crop.
+    Attributes:
+        flip: whether, `(B,)`.
+        top, left: of the window that is cut out, from 0, in pixels of the padded crop, `(B,)`.
+        numbers: by the name of each change, uniform from 0 to 1, `(B, draws)`.
+    """
+
+    flip: Tensor
+    top: Tensor
+    left: Tensor
+    numbers: dict[str, Tensor]
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Draws:
+        """The same with each tensor replaced, such as by those of some of the crops."""
+        numbers = {name: change(drawn) for name, drawn in self.numbers.items()}
+        return Draws(change(self.flip), change(self.top), change(self.left), numbers)
+
+
+class Augmenter:
+    """Draws and applies the changes of a recipe.
+
+    Attributes:
         settings: the recipe's; what is switched off there costs nothing.
-        size: whose mean colour an erased box gets.
-
-    Returns:
-        `(B, h, w, 3)` uint8.
+        size: of what size crops leave.
     """
-    if not any(_colouring(settings)):
-        return crops
-    # A CPU is fastest on as much as its cache holds, a GPU on everything at once.
-    few = CROPS_IN_CACHE if crops.device.type == "cpu" else len(crops)
-    parts = [
-        _recolour(
-            crops[start : start + few], changes.share(slice(start, start + few)), settings, size
+
+    def __init__(self, settings: Augmentation, size: Preprocessing) -> None:
+        self.settings, self.size = settings, size
+        decoded = settings.decoded(size)
+        self._room = (
+            decoded.height + 2 * settings.pad - size.height,
+            decoded.width + 2 * settings.pad - size.width,
         )
-        for start in range(0, len(crops), few)
-    ]
-    return torch.cat(parts)
+        self._changes = [(n, AUGMENTATIONS[n], own) for n, own in settings.on.items()]
+
+    def draw(self, count: int, seed: int) -> Draws:
+        """Draws what happens to each crop of a batch; the seed decides everything."""
+        random = torch.Generator().manual_seed(seed)
+        drawn: dict[str, list[Tensor]] = {name: [] for name in DRAWN}
+        for name in DRAWN:
+            if name == WINDOW:
+                for room in self._room:
+                    place = torch.randint(0, room + 1, (count,), generator=random)
+                    drawn[name].append(place)
+            else:
+                drawn[name].append(torch.rand(count, generator=random))
+        numbers = {}
+        for name, kind, _ in self._changes:
+            if name in drawn:
+                numbers[name] = torch.stack(drawn[name], dim=1)
+            else:
+                own = torch.Generator().manual_seed(seed ^ zlib.crc32(name.encode()))
+                numbers[name] = torch.rand((count, kind.draws), generator=own)
+        top, left = drawn[WINDOW]
+        return Draws(drawn["flip"][0] < self.settings.flip, top, left, numbers)
+
+    def cut(self, crops: Sequence[NDArray[np.uint8]], draws: Draws) -> Tensor:
+        """Cuts the drawn window out of each padded crop, mirrored before where that was drawn.
+
+        Args:
+            crops: `(H, W, 3)` each, all of one size.
+            draws: of each crop.
+
+        Returns:
+            `(B, h, w, 3)` uint8.
+        """
+        pad, size = self.settings.pad, self.size
+        height, width = crops[0].shape[:2]
+        padded = np.zeros((height + 2 * pad, width + 2 * pad, 3), dtype=np.uint8)
+        windows = np.empty((len(crops), size.height, size.width, 3), dtype=np.uint8)
+        places = zip(draws.flip.tolist(), draws.top.tolist(), draws.left.tolist(), strict=True)
+        for crop, window, (flip, top, left) in zip(crops, windows, places, strict=True):
+            padded[pad : pad + height, pad : pad + width] = crop
+            whole = padded[:, ::-1] if flip else padded
+            window[:] = whole[top : top + size.height, left : left + size.width]
+        return torch.from_numpy(windows)
+
+    def recolour(self, crops: Tensor, numbers: Mapping[str, Tensor]) -> Tensor:
+        """Applies the changes by their names, on the device where the crops are.
+
+        Args:
+            crops: `(B, h, w, 3)` uint8.
+            numbers: of each crop.
+
+        Returns:
+            `(B, h, w, 3)` uint8.
+        """
+        if not self._changes:
+            return crops
+        # A CPU is fastest on as much as its cache holds, a GPU on everything at once.
+        few = CROPS_IN_CACHE if crops.device.type == "cpu" else len(crops)
+        parts = []
+        for start in range(0, len(crops), few):
+            part = slice(start, start + few)
+            pixels = crops[part].permute(0, 3, 1, 2)
+            pixels = pixels.to(torch.float32, memory_format=torch.contiguous_format)
+            for name, kind, own in self._changes:
+                pixels = kind.build(own, pixels, numbers[name][part], self.size)
+            parts.append(pixels.round_().permute(0, 2, 3, 1).to(torch.uint8))
+        return torch.cat(parts)
 
 
-def _recolour(
-    crops: torch.Tensor, changes: Changes, settings: Augmentation, size: Preprocessing
-) -> torch.Tensor:
-    pixels = crops.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
-
-    def each(drawn: torch.Tensor) -> torch.Tensor:
-        return drawn.to(crops.device, non_blocking=True).view(-1, 1, 1, 1)
-
-    if settings.brightness:
-        pixels.mul_(each(changes.brightness)).clamp_(0, 255)
-    if settings.contrast:
-        _blend(pixels, _luminance(pixels).mean(dim=(2, 3), keepdim=True), each(changes.contrast))
-    if settings.saturation:
-        _blend(pixels, _luminance(pixels), each(changes.saturation))
-    if settings.hue:
-        pixels = _turn_hue(pixels, each(changes.hue)[:, 0])
-    if settings.grayscale:
-        pixels = torch.where(each(changes.grayscale), _luminance(pixels), pixels)
-    if settings.white_balance:
-        gains = changes.gains.to(crops.device, non_blocking=True)
-        pixels = (pixels * gains[:, :, None, None]).clamp_(0, 255)
-    if settings.gamma:
-        pixels = 255.0 * (pixels / 255.0).pow(each(changes.gamma))
-    if settings.blur:
-        pixels = _blur(pixels, changes)
-    if settings.coarse:
-        _coarsen(pixels, changes)
-    if settings.erasing:
-        _erase(pixels, changes, [round(255 * value) for value in size.mean])
-    return pixels.round_().permute(0, 2, 3, 1).to(torch.uint8)
+@register_augmentation("brightness")
+def brightness(settings: Strength, pixels: Tensor, drawn: Tensor, _: Preprocessing) -> Tensor:
+    """Multiplies all channels by one factor."""
+    return pixels.mul_(_each(pixels, _factor(settings.strength, drawn[:, 0]))).clamp_(0, 255)
 
 
-def _blend(pixels: torch.Tensor, other: torch.Tensor, factor: torch.Tensor) -> None:
-    pixels.mul_(factor).add_(other.mul_(1.0 - factor)).clamp_(0, 255)
+@register_augmentation("contrast")
+def contrast(settings: Strength, pixels: Tensor, drawn: Tensor, _: Preprocessing) -> Tensor:
+    """Moves pixels away from the crop's mean luminance, or towards it."""
+    mean = _luminance(pixels).mean(dim=(2, 3), keepdim=True)
+    return _blend(pixels, mean, _each(pixels, _factor(settings.strength, drawn[:, 0])))
 
 
-def _luminance(pixels: torch.Tensor) -> torch.Tensor:
-    """`(B, 3, h, w)` to `(B, 1, h, w)`."""
-    red, green, blue = torch.split(pixels, 1, dim=1)
-    luminance: torch.Tensor = red * LUMINANCE[0]
-    return luminance.add_(green, alpha=LUMINANCE[1]).add_(blue, alpha=LUMINANCE[2])
+@register_augmentation("saturation")
+def saturation(settings: Strength, pixels: Tensor, drawn: Tensor, _: Preprocessing) -> Tensor:
+    """Moves pixels away from their luminance, or towards it."""
+    factor = _each(pixels, _factor(settings.strength, drawn[:, 0]))
+    return _blend(pixels, _luminance(pixels), factor)
 
 
-def _turn_hue(pixels: torch.Tensor, turns: torch.Tensor) -> torch.Tensor:
-    """Moves each colour around the colour circle (HSV) by a share of a turn, `(B, 1, 1)`."""
+class Turn(Strength):
+    """How far colours turn: a share of the colour circle, each way."""
+
+    strength: float = Field(0.0, ge=0, le=0.5)
+
+
+@register_augmentation("hue", Turn)
+def hue(settings: Turn, pixels: Tensor, drawn: Tensor, _: Preprocessing) -> Tensor:
+    """Moves each colour around the colour circle (HSV)."""
+    turns = _each(pixels, _between(-settings.strength, settings.strength, drawn[:, 0]))[:, 0]
     red, green, blue = pixels.unbind(1)
     value, lowest = pixels.amax(1), pixels.amin(1)
     chroma = value - lowest
@@ -256,13 +263,42 @@ def _turn_hue(pixels: torch.Tensor, turns: torch.Tensor) -> torch.Tensor:
     return torch.stack(channels, dim=1)
 
 
-def _blur(pixels: torch.Tensor, changes: Changes) -> torch.Tensor:
+@register_augmentation("grayscale", Probability)
+def grayscale(settings: Probability, pixels: Tensor, drawn: Tensor, _: Preprocessing) -> Tensor:
+    """Takes the colours away."""
+    chosen = _each(pixels, drawn[:, 0] < settings.probability)
+    return torch.where(chosen, _luminance(pixels), pixels)
+
+
+class Gain(Strength):
+    """How far from 1 the factor of a channel lies at most."""
+
+    strength: float = Field(0.0, ge=0, lt=1)
+
+
+@register_augmentation("white_balance", Gain, draws=3)
+def white_balance(settings: Gain, pixels: Tensor, drawn: Tensor, _: Preprocessing) -> Tensor:
+    """Multiplies each colour channel by a factor of its own."""
+    gains = _factor(settings.strength, drawn).to(pixels.device, non_blocking=True)
+    return (pixels * gains[:, :, None, None]).clamp_(0, 255)
+
+
+@register_augmentation("gamma")
+def gamma(settings: Strength, pixels: Tensor, drawn: Tensor, _: Preprocessing) -> Tensor:
+    """Raises pixels, as shares of white, to an exponent of 1 / (1 + strength) to 1 + strength."""
+    exponent = (math.log1p(settings.strength) * _between(-1.0, 1.0, drawn[:, 0])).exp()
+    return 255.0 * (pixels / 255.0).pow(_each(pixels, exponent))
+
+
+@register_augmentation("blur", Probability, draws=2)
+def blur(settings: Probability, pixels: Tensor, drawn: Tensor, _: Preprocessing) -> Tensor:
     """A 5×5 Gaussian over the crops that drew one."""
-    chosen = changes.blur.nonzero().flatten()
+    sigma = _between(*BLUR_SIGMA, drawn[:, 1])
+    chosen = (drawn[:, 0] < settings.probability).nonzero().flatten()
     if len(chosen) == 0:
         return pixels
     distance = torch.arange(-2.0, 3.0)
-    kernel = torch.exp(-0.5 * (distance / changes.sigma[chosen, None]).square())
+    kernel = torch.exp(-0.5 * (distance / sigma[chosen, None]).square())
     kernel = kernel / kernel.sum(dim=1, keepdim=True)
     kernel = kernel.repeat_interleave(3, dim=0).to(pixels.device, non_blocking=True)
     chosen = chosen.to(pixels.device, non_blocking=True)
@@ -274,23 +310,68 @@ def _blur(pixels: torch.Tensor, changes: Changes) -> torch.Tensor:
     return pixels.index_copy_(0, chosen, maps.view(shape))
 
 
-def _coarsen(pixels: torch.Tensor, changes: Changes) -> None:
-    """Gives the crops that drew it the resolution of a farther camera, in place."""
-    for row in changes.coarse.nonzero().flatten().tolist():
-        crop, scale = pixels[row : row + 1], float(changes.scale[row])
+@register_augmentation("coarse", Probability, draws=2)
+def coarse(settings: Probability, pixels: Tensor, drawn: Tensor, _: Preprocessing) -> Tensor:
+    """Reduces crops to a third to two thirds of their size and back, as if farther away."""
+    scales = _between(*COARSENESS, drawn[:, 1])
+    for row in (drawn[:, 0] < settings.probability).nonzero().flatten().tolist():
+        crop, scale = pixels[row : row + 1], float(scales[row])
         size = [max(1, round(scale * side)) for side in crop.shape[2:]]
         small = functional.interpolate(crop, size, mode="bilinear", antialias=True)
         pixels[row : row + 1] = functional.interpolate(small, crop.shape[2:], mode="bilinear")
+    return pixels
 
 
-def _erase(pixels: torch.Tensor, changes: Changes, fill: list[int]) -> None:
-    """Paints each drawn box in one colour."""
-    top, left, height, width = changes.box[:, :, None].unbind(1)
+@register_augmentation("erasing", Probability, draws=5)
+def erasing(settings: Probability, pixels: Tensor, drawn: Tensor, size: Preprocessing) -> Tensor:
+    """Paints a box in the mean colour of the input."""
+    top, left, height, width = _boxes(drawn[:, 1:], size)[:, :, None].unbind(1)
     rows, columns = torch.arange(pixels.shape[2]), torch.arange(pixels.shape[3])
-    inside_rows = (rows >= top) & (rows < top + height) & changes.erase[:, None]
+    inside_rows = (
+        (rows >= top) & (rows < top + height) & (drawn[:, 0] < settings.probability)[:, None]
+    )
     inside_columns = (columns >= left) & (columns < left + width)
     inside_rows = inside_rows.to(pixels.device, non_blocking=True)
     inside_columns = inside_columns.to(pixels.device, non_blocking=True)
     inside = inside_rows[:, :, None] & inside_columns[:, None, :]
-    for channel, value in zip(pixels.unbind(1), fill, strict=True):
-        channel.masked_fill_(inside, value)
+    for channel, value in zip(pixels.unbind(1), size.mean, strict=True):
+        channel.masked_fill_(inside, round(255 * value))
+    return pixels
+
+
+def _each(pixels: Tensor, drawn: Tensor) -> Tensor:
+    """A number for each crop, beside its pixels."""
+    return drawn.to(pixels.device, non_blocking=True).view(-1, 1, 1, 1)
+
+
+def _between(low: float, high: float, drawn: Tensor) -> Tensor:
+    return low + (high - low) * drawn
+
+
+def _factor(strength: float, drawn: Tensor) -> Tensor:
+    return _between(max(0.0, 1.0 - strength), 1.0 + strength, drawn)
+
+
+def _blend(pixels: Tensor, other: Tensor, factor: Tensor) -> Tensor:
+    return pixels.mul_(factor).add_(other.mul_(1.0 - factor)).clamp_(0, 255)
+
+
+def _luminance(pixels: Tensor) -> Tensor:
+    """`(B, 3, h, w)` to `(B, 1, h, w)`."""
+    red, green, blue = torch.split(pixels, 1, dim=1)
+    luminance: Tensor = red * LUMINANCE[0]
+    return luminance.add_(green, alpha=LUMINANCE[1]).add_(blue, alpha=LUMINANCE[2])
+
+
+def _boxes(drawn: Tensor, size: Preprocessing) -> Tensor:
+    """Top, left, height and width of what is erased, `(B, 4)` pixels."""
+    area, aspect, down, right = drawn.unbind(1)
+    area = _between(*ERASED_AREA, area)
+    low, high = map(math.log, ERASED_ASPECT)
+    root = (low + (high - low) * aspect).exp().sqrt()
+    side = (area * size.height * size.width).sqrt()
+    height = (side * root).round().clamp(1, size.height)
+    width = (side / root).round().clamp(1, size.width)
+    top = (down * (size.height - height + 1)).floor()
+    left = (right * (size.width - width + 1)).floor()
+    return torch.stack((top, left, height, width), dim=1).long()

@@ -7,6 +7,7 @@ import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from operator import itemgetter
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from model.preprocessing import Preprocessing
-from training.augmentation import Changes, cut_windows, draw_changes, recolour
+from training.augmentation import Augmenter
 from training.datasets.record import CropRecord
 from training.distributed import Processes
 from training.recipe import Recipe
@@ -29,14 +30,14 @@ class Batch(NamedTuple):
 
     Attributes:
         crops: the windows of this process's share, `(b, h, w, 3)` uint8, on the CPU.
-        changes: all that augmentation does to each of the share.
+        numbers: what augmentation drew for each of the share, by the name of the change.
         labels: of the whole batch, `(B,)` int64.
         rows: of the whole batch, among the records, `(B,)` int64.
         sources: of the whole batch.
     """
 
     crops: torch.Tensor
-    changes: Changes
+    numbers: dict[str, torch.Tensor]
     labels: torch.Tensor
     rows: torch.Tensor
     sources: list[str]
@@ -57,33 +58,30 @@ class BatchMaker:
         device: torch.device,
     ) -> None:
         self._records, self._labels, self._recipe = records, labels, recipe
-        self._decoded = recipe.decoded
-        self._cache = CropCache(records, self._decoded, recipe.cache_megabytes)
+        self._augmenter = Augmenter(recipe.augmentation, recipe.preprocessing)
+        self._cache = CropCache(records, recipe.decoded, recipe.cache_megabytes)
         self.device = device
         self.workers = recipe.workers
 
     def make(self, epoch: int, number: int, rows: list[int], processes: Processes) -> Batch:
         """Decodes a process's share of a batch, draws its changes and cuts its windows."""
-        recipe = self._recipe
         part = processes.local_slice(len(rows))
-        settings, size = recipe.augmentation, recipe.preprocessing
-        seed = step_seed(recipe.seed, epoch, number)
-        changes = draw_changes(settings, self._decoded, size, len(rows), seed).share(part)
-        decoded = [self._cache.crop(row) for row in rows[part]]
-        crops = cut_windows(decoded, changes, settings.pad, size)
+        seed = step_seed(self._recipe.seed, epoch, number)
+        draws = self._augmenter.draw(len(rows), seed).map(itemgetter(part))
+        crops = self._augmenter.cut([self._cache.crop(row) for row in rows[part]], draws)
         labels = torch.from_numpy(self._labels[rows])
         if self.device.type == "cuda":
             # What is copied from ordinary memory makes the processor wait for the GPU.
             crops, labels = crops.pin_memory(), labels.pin_memory()
-            changes = Changes(*(drawn.pin_memory() for drawn in changes))
+            draws = draws.map(torch.Tensor.pin_memory)
         sources = [self._records[row].source for row in rows]
-        return Batch(crops, changes, labels, torch.tensor(rows), sources)
+        return Batch(crops, draws.numbers, labels, torch.tensor(rows), sources)
 
     def images(self, batch: Batch) -> torch.Tensor:
         """The share as the network's input, `(b, 3, h, w)` float32; recoloured on the device."""
         crops = batch.crops.to(self.device, non_blocking=True)
-        size = self._recipe.preprocessing
-        return size.normalise(recolour(crops, batch.changes, self._recipe.augmentation, size))
+        changed = self._augmenter.recolour(crops, batch.numbers)
+        return self._recipe.preprocessing.normalise(changed)
 
 
 class CropCache:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, ValidationError, model_validator
 from pydantic_core import CoreSchema, InitErrorDetails, core_schema
@@ -53,6 +53,22 @@ class Table(Section):
         held, order = self.model_extra or {}, list(self.kinds)
         return {name: held[name] for name in sorted(held, key=order.index)}
 
+    @property
+    def on(self) -> dict[str, Any]:
+        """The settings of the parts whose first setting, such as a weight, is not 0."""
+        return {name: own for name, own in self.parts.items() if _is_on(own)}
+
+    @model_validator(mode="after")
+    def _off_without_settings(self) -> Self:
+        """What is off is stored as its first setting of 0 alone: the rest decides nothing."""
+        held = self.model_extra or {}
+        for name, own in self.parts.items():
+            if not _is_on(own) and name in self.usual:
+                held[name] = typed(self.kinds, name, 0)
+            elif not _is_on(own):
+                del held[name]
+        return self
+
     @model_validator(mode="before")
     @classmethod
     def _by_type(cls, values: Any) -> Any:
@@ -62,6 +78,10 @@ class Table(Section):
             name: value if name in cls.model_fields else typed(cls.kinds, name, value, (name,))
             for name, value in {**cls.usual, **values}.items()
         }
+
+
+def _is_on(settings: Section) -> bool:
+    return bool(getattr(settings, next(iter(type(settings).model_fields))))
 
 
 class Choice(Section):

@@ -18,13 +18,13 @@ from model.precision import Precision
 from model.preprocessing import Preprocessing
 from model.problems import InputProblem
 from training import hard_sampler, losses  # noqa: F401 - they register their parts
+from training.augmentation import Augmentation
 from training.cost import embedder_cost
 from training.losses.base import Losses
 from training.metric_start import can_start_at_cosine
 from training.optimiser import Optimisation
 from training.parts import ChoiceOf, Section, Table
 from training.sampler import Sampling
-from training.settings import Augmentation
 from training.start import sections_of
 
 TrainingPrecision = Precision | Literal["float16"]
@@ -68,14 +68,11 @@ class MetricFit(Section):
     cosine_weight: float = Field(3.0, ge=0)
     crops: int = Field(2500, ge=2)
     views: int = Field(3, ge=1)
-    augmentation: Augmentation = Augmentation(
-        pad=12,
-        brightness=0.0,
-        contrast=0.3,
-        saturation=0.5,
-        white_balance=0.25,
-        gamma=0.5,
-        coarse=0.4,
+    augmentation: Augmentation = Augmentation.model_validate(
+        {
+            **{"pad": 12, "brightness": 0, "contrast": 0.3, "saturation": 0.5},
+            **{"white_balance": 0.25, "gamma": 0.5, "coarse": 0.4},
+        }
     )
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from model.problems import InputProblem
-from training.augmentation import cut_windows, draw_changes
+from training.augmentation import Augmenter
 from training.batches import CropCache
 from training.cost import embedder_cost
 from training.datasets.synthetic import draw_people
@@ -110,8 +110,8 @@ def test_a_training_crop_is_cut_at_random_out_of_a_larger_one() -> None:
     larger = CropCache([record], recipe.decoded, 100).crop(0)
     assert larger.shape == (144, 72, 3)
     size = recipe.preprocessing
-    changes = draw_changes(recipe.augmentation, recipe.decoded, size, count=8, seed=3)
-    cut = cut_windows([larger] * 8, changes, recipe.augmentation.pad, size)
+    augmenter = Augmenter(recipe.augmentation, size)
+    cut = augmenter.cut([larger] * 8, augmenter.draw(count=8, seed=3))
     assert cut.shape == (8, 128, 64, 3)
     windows = np.lib.stride_tricks.sliding_window_view(larger, (128, 64, 3))[:, :, 0]
     found = [np.argwhere((windows == one.numpy()).all(axis=(2, 3, 4))) for one in cut]

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any, ClassVar, Literal, TypeVar
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import nn
 
 from model.metric_network import MetricNetwork
@@ -84,9 +84,8 @@ class Losses(Table):
         """The settings of those that have a weight, which `terms` need last."""
         first: dict[str, Any] = {}
         last: dict[str, Any] = {}
-        for name, own in self.parts.items():
-            if own.weight:
-                (last if LOSSES[name].needs == "terms" else first)[name] = own
+        for name, own in super().on.items():
+            (last if LOSSES[name].needs == "terms" else first)[name] = own
         return first | last
 
     @property
@@ -105,19 +104,6 @@ class Losses(Table):
         """Whether DP is on in an epoch, counted from 0."""
         start = self.on["gmn"].perturbation_from_epoch if "gmn" in self.on else None
         return start is not None and epoch >= start
-
-    @model_validator(mode="after")
-    def _off_without_settings(self) -> Losses:
-        """What is off is stored as its weight of 0 alone: the rest decides nothing."""
-        held = self.model_extra or {}
-        for name, own in self.parts.items():
-            if own.weight:
-                continue
-            if name in self.usual:
-                held[name] = LOSSES[name].settings.model_validate({"weight": 0})
-            else:
-                del held[name]
-        return self
 
 
 @dataclass
