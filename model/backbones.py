@@ -11,7 +11,6 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
-from importlib.metadata import entry_points
 from itertools import pairwise
 from types import ModuleType
 from typing import Any, Literal
@@ -21,9 +20,9 @@ from torch import nn
 
 from model.osnet import OSNetForm, build_osnet, osnet_forms
 from model.problems import InputProblem
+from model.registry import Registry
 
 LastStride = Literal[1, 2]
-ENTRY_POINTS = "gmn.backbones"
 PREFIX = "timm:"
 STAGES = 4
 # Each constructor has one of these settings, or neither, to accept crops of another size than the
@@ -50,20 +49,19 @@ class BackboneKind:
     last_strides: tuple[LastStride, ...] = (1, 2)
 
 
-BACKBONES: dict[str, BackboneKind] = {}
+BACKBONES: Registry[BackboneKind] = Registry("backbone", "gmn.backbones")
 
 
 def register_backbone(name: str, kind: BackboneKind) -> None:
     """Adds a backbone, so that recipes and artefacts can name it.
 
     An installed package registers its backbones in every process by an entry point of the group
-    `gmn.backbones`: a function without arguments that calls this.
+    `gmn.backbones`.
 
     Raises:
         ValueError: where another kind has the name.
     """
-    if BACKBONES.setdefault(name, kind) is not kind:
-        raise ValueError(f"there is a backbone {name} already")
+    BACKBONES.add(name, kind)
 
 
 def find_backbone(name: str) -> BackboneKind:
@@ -74,18 +72,7 @@ def find_backbone(name: str) -> BackboneKind:
     """
     if name.startswith(PREFIX):
         return timm_backbone(name)
-    if name not in BACKBONES:
-        for point in entry_points(group=ENTRY_POINTS):
-            if point.name not in BACKBONES:
-                point.load()()
-    if name not in BACKBONES:
-        near = difflib.get_close_matches(name, BACKBONES, n=1)
-        meant = f"did you mean {near[0]}? " if near else ""
-        raise InputProblem(
-            f"there is no backbone {name}; {meant}known are {', '.join(sorted(BACKBONES))}, "
-            "and timm:NAME"
-        )
-    return BACKBONES[name]
+    return BACKBONES.find(name, ", and timm:NAME")
 
 
 def build_backbone(name: str, last_stride: LastStride = 1) -> nn.Sequential:

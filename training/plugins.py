@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from model.backbone_kind import BackboneKind
-from model.backbones import register_backbone
+from model.backbones import BackboneKind, register_backbone
 from training.datasets.kind import DatasetKind
 from training.datasets.registry import register_dataset
 from training.losses.base import Features, LossSettings, register_loss

@@ -286,9 +286,7 @@ class DomainSampler(CropSampler):
             yield self.crops_of(batch, random)
 
 
-def build_sampler(
-    records: Sequence[CropRecord], settings: Sampling, seed: int = 0
-) -> PKSampler:
+def build_sampler(records: Sequence[CropRecord], settings: Sampling, seed: int = 0) -> PKSampler:
     """The sampler that a recipe names.
 
     Raises:

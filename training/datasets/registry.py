@@ -7,20 +7,18 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
-from importlib.metadata import entry_points
 from itertools import islice
 from pathlib import Path
 
 from model.problems import InputProblem
+from model.registry import Registry
 from training.datasets.kind import DatasetKind, read_layout
 from training.datasets.manifests import MANIFEST, PEOPLE_FOLDER
 from training.datasets.public import JUNK, PUBLIC_SETS
 from training.datasets.record import CropRecord, Dataset, DatasetProblem
 from training.datasets.synthetic.people import SYNTHETIC
 
-ENTRY_POINTS = "gmn.datasets"
-
-KINDS: dict[str, DatasetKind] = {}
+KINDS: Registry[DatasetKind] = Registry("data set", "gmn.datasets")
 """Every kind by its name, in the order in which messages list them."""
 
 OPTION = re.compile(r"(?P<path>.*),\s*(?P<name>[a-z]+)\s*=\s*(?P<value>[^,/\\]*)", re.DOTALL)
@@ -33,7 +31,7 @@ def register_dataset(kind: DatasetKind) -> None:
     """Adds a kind of data set, so that specs can name it.
 
     An installed package registers its kinds in every process by an entry point of the group
-    `gmn.datasets`: a function without arguments that calls this.
+    `gmn.datasets`.
 
     Raises:
         ValueError: where another kind has the name, or nothing states how to read it.
@@ -42,8 +40,7 @@ def register_dataset(kind: DatasetKind) -> None:
         raise ValueError(
             f"data set {kind.name}: give it a function that reads it, or a layout and no options"
         )
-    if KINDS.setdefault(kind.name, kind) is not kind:
-        raise ValueError(f"there is a data set {kind.name} already")
+    KINDS.add(kind.name, kind)
 
 
 for _kind in (*PUBLIC_SETS, MANIFEST, PEOPLE_FOLDER, SYNTHETIC):
@@ -58,9 +55,7 @@ def kind_of(spec: str) -> DatasetKind:
     """
     name, colon, path = spec.partition(":")
     if colon and name not in KINDS:
-        for point in entry_points(group=ENTRY_POINTS):
-            if point.name not in KINDS:
-                point.load()()
+        KINDS.load_packages()
     if not colon or name not in KINDS:
         close = get_close_matches(name, KINDS, n=1) if colon else []
         hint = f"; did you mean {close[0]}:{path}?" if close else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ def test_the_kind_of_one_s_own_on_the_page_is_read(
     (example,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
     names: dict[str, Any] = {}
     exec(example, names)
-    monkeypatch.setattr(registry, "KINDS", dict(KINDS))
+    monkeypatch.setattr(registry, "KINDS", copy(KINDS))
     names["add"]()
     for name in ("train/12_c1_3", "query/13_c1_1", "gallery/13_c2_1"):
         draw_image(tmp_path / f"{name}.jpg")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+from model import registry as parts
 from model.problems import InputProblem
 from training.datasets import registry
 from training.datasets.kind import DatasetKind, Layout
@@ -184,7 +186,7 @@ OUTSIDE = DatasetKind(
 def test_a_data_set_from_outside_is_read_suggested_and_listed_like_any_other(
     tmp_path: Path, draw_image: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(registry, "KINDS", dict(KINDS))
+    monkeypatch.setattr(registry, "KINDS", copy(KINDS))
     assert callable(draw_image)
     draw_image(tmp_path / "a-1.png")
     draw_image(tmp_path / "b-1.png")
@@ -205,9 +207,9 @@ def test_an_installed_package_adds_a_data_set_with_options(
     door = DatasetKind(
         "door", "a folder", "Ours.", "", read=read, options={"light": ("day", "night")}
     )
-    monkeypatch.setattr(registry, "KINDS", dict(KINDS))
+    monkeypatch.setattr(registry, "KINDS", copy(KINDS))
     point = SimpleNamespace(name="door", load=lambda: lambda: register_dataset(door))
-    monkeypatch.setattr(registry, "entry_points", lambda group: [point] * (group == "gmn.datasets"))
+    monkeypatch.setattr(parts, "entry_points", lambda group: [point] * (group == "gmn.datasets"))
     dataset = read_dataset(f"door:{tmp_path},light=night")
     assert (dataset.version, dataset.identities) == ("night", ["night"])
     assert "write light=day or light=night" in problem_with(f"door:{tmp_path},light=dusk")
