@@ -129,13 +129,14 @@ def plan_benchmark(
     seeds: Sequence[int],
     out: Path,
     command: str,
+    plugins: Sequence[Path] = (),
 ) -> Benchmark:
     """What of a table can be run on the sets that are there.
 
     Raises:
         InputProblem: where a setting cannot be, or nothing of the table can be run.
     """
-    recipes = tuple(row.resolved(settings) for row in table.rows)
+    recipes = tuple(row.resolved(settings, plugins) for row in table.rows)
     trainings, left_out = _trainings(table, {one.name: one for one in datasets}, command)
     if not trainings:
         raise InputProblem(f"{table.name}: nothing of it can be run: {'; '.join(left_out)}")

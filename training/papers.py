@@ -61,9 +61,9 @@ class PaperRow(BaseModel):
     gflops: float | None = None
     figures: dict[str, PaperFigures] = {}
 
-    def resolved(self, settings: Sequence[str] = ()) -> Recipe:
-        """The row's recipe, with further settings."""
-        return read_recipe(self.recipe, [*self.settings, *settings])
+    def resolved(self, settings: Sequence[str] = (), plugins: Sequence[Path | str] = ()) -> Recipe:
+        """The row's recipe, with further settings, and with plug-ins that these may name."""
+        return read_recipe(self.recipe, [*self.settings, *settings], plugins)
 
     def is_of(self, recipe: Mapping[str, Any]) -> bool:
         """Whether a recipe, as an artefact stores it, is the row's in every setting that decides.

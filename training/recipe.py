@@ -17,13 +17,13 @@ from model.metric_network import MetricNetworkConfig
 from model.precision import Precision
 from model.preprocessing import Preprocessing
 from model.problems import InputProblem
-from training import hard_sampler, losses  # noqa: F401 - they register their parts
 from training.augmentation import Augmentation
 from training.cost import embedder_cost
 from training.losses.base import Losses
 from training.metric_start import can_start_at_cosine
 from training.optimiser import Optimisation
 from training.parts import ChoiceOf, Section, Table
+from training.plugins import PluginFile, load_plugins
 from training.sampler import Sampling
 from training.start import sections_of
 
@@ -137,6 +137,7 @@ class Recipe(Section):
         workers: threads that prepare batches ahead; 0 prepares each when it is needed. Null is 0
             on a CPU and, for a GPU, this process's share of the processors, 16 at most.
         cache_megabytes: memory for decoded crops.
+        plugins: the files whose parts the recipe may name, set by `read_recipe`.
     """
 
     name: str
@@ -164,6 +165,7 @@ class Recipe(Section):
     cache_megabytes: int = Field(2048, ge=0)
     log_every_steps: int = Field(20, ge=1)
     checkpoint_every_steps: int = Field(200, ge=1)
+    plugins: tuple[PluginFile, ...] = ()
 
     @property
     def decoded(self) -> Preprocessing:
@@ -247,13 +249,16 @@ class Recipe(Section):
         return self
 
 
-def read_recipe(name: str, overrides: list[str] | None = None) -> Recipe:
+def read_recipe(
+    name: str, overrides: list[str] | None = None, plugins: Sequence[Path | str] = ()
+) -> Recipe:
     """Reads a recipe file, or one of the project's by its name, and applies overrides.
 
     Args:
         name: a TOML file, or the name of a shipped recipe such as `gmn-r50`.
         overrides: `key=value` with dotted keys, such as `losses.pic=0.3`; values as TOML writes
             them, and anything else taken as text; `section={a=1, b=2}` sets several of a section.
+        plugins: files that register parts; they are imported first.
 
     Where it starts from an artefact or a checkpoint, the sections `embedder`, `preprocessing` and
     `metric_network` that the file leaves out are taken from there.
@@ -261,6 +266,7 @@ def read_recipe(name: str, overrides: list[str] | None = None) -> Recipe:
     Raises:
         InputProblem: naming the recipe, the key and what it may be.
     """
+    loaded = load_plugins(plugins)
     path = Path(name) if Path(name).suffix == ".toml" else RECIPES / f"{name}.toml"
     if not path.is_file():
         shipped = ", ".join(sorted(file.stem for file in RECIPES.glob("*.toml")))
@@ -275,6 +281,7 @@ def read_recipe(name: str, overrides: list[str] | None = None) -> Recipe:
     _continue_from_start(content, own)
     _settle_nones(content)
     content.setdefault("name", path.stem)
+    content["plugins"] = loaded
     try:
         return Recipe.model_validate(content)
     except ValidationError as error:

@@ -24,6 +24,7 @@ from training.datasets.protocols import (
 from training.datasets.recombined import recombine
 from training.datasets.record import CropRecord, Dataset
 from training.datasets.registry import absolute_spec, read_datasets
+from training.plugins import PluginFile, load_plugins
 from training.recipe import Recipe
 
 DATA_NAME, RECIPE_NAME, LOG_NAME = "data.json", "recipe.json", "log.jsonl"
@@ -88,12 +89,19 @@ def write_run(folder: Path, recipe: Recipe, data: RunData) -> None:
     (folder / DATA_NAME).write_text(stored.model_dump_json(indent=1), encoding="utf-8")
 
 
-def read_run(folder: Path) -> tuple[Recipe, RunData, list[Dataset]]:
+def read_run(
+    folder: Path, plugins: Sequence[Path | str] = ()
+) -> tuple[Recipe, RunData, list[Dataset]]:
     """The recipe of a run, and the data sets that it was trained on, read anew.
+
+    Args:
+        folder: the run's.
+        plugins: the files that it was trained with.
 
     Raises:
         InputProblem: naming the file that is missing or damaged, or data that have moved.
     """
+    loaded = load_plugins(plugins)
     texts = []
     for name in (RECIPE_NAME, DATA_NAME):
         file = folder / name
@@ -101,10 +109,21 @@ def read_run(folder: Path) -> tuple[Recipe, RunData, list[Dataset]]:
             raise InputProblem(f"{folder}: has no {name}; name a folder that gmn train made")
         texts.append(file.read_text(encoding="utf-8"))
     try:
+        stored = tuple(
+            PluginFile.model_validate(one) for one in json.loads(texts[0]).get("plugins", ())
+        )
+        if stored != loaded:
+            names = " ".join(f"--plugin {one.file} (SHA-256 {one.sha256[:12]}…)" for one in stored)
+            raise InputProblem(
+                f"{folder}: was trained with {names or 'no plug-in'}; give the same files"
+            )
         recipe, data = Recipe.model_validate_json(texts[0]), RunData.model_validate_json(texts[1])
     except ValidationError as error:
-        what = str(error).splitlines()[0]
-        raise InputProblem(f"{folder}: its recipe.json or data.json is damaged ({what})") from error
+        what = " ".join(str(error).splitlines()[1:3])
+        raise InputProblem(
+            f"{folder}: its recipe.json or data.json is damaged or of an earlier version of this "
+            f"program ({what}); use the version that trained it, or train anew"
+        ) from error
     try:
         datasets = data.training_sets(read_datasets(data.specs))
     except InputProblem as problem:

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from model.problems import InputProblem
 from training.commands.progress import progress_bar
-from training.commands.train import train_one
+from training.commands.train import PluginOption, train_one
 
 if TYPE_CHECKING:
     from training.benchmark import Benchmark
@@ -59,6 +59,7 @@ def benchmark(
     seeds: Seeds = "0,1,2",
     out: Out = Path("runs/benchmark"),
     settings: Settings = None,
+    plugins: PluginOption = None,
     calibrate: Calibrate = None,
     dry_run: DryRun = False,
 ) -> None:
@@ -74,10 +75,14 @@ def benchmark(
     from training.datasets.registry import read_datasets
     from training.distributed import joined_processes
     from training.papers import read_table
+    from training.plugins import load_plugins
     from training.provenance import command_line
 
     table, numbers = read_table(name), _numbers(seeds)
-    plan = plan_benchmark(table, read_datasets(data), settings or [], numbers, out, command_line())
+    files = plugins or []
+    load_plugins(files)
+    sets = read_datasets(data)
+    plan = plan_benchmark(table, sets, settings or [], numbers, out, command_line(), files)
     others = read_datasets(calibrate or [])
     if not others and any(not recipe.held_out.fraction for recipe in plan.recipes):
         raise InputProblem(

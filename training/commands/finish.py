@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from training.commands.progress import progress_bar
+from training.commands.train import PluginOption
 
 
 def finish(
@@ -32,6 +33,7 @@ def finish(
             show_default=False,
         ),
     ] = None,
+    plugins: PluginOption = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:
     """Makes an artefact and its report from a checkpoint of a run, finished or not.
@@ -43,7 +45,7 @@ def finish(
     from training.finish import TrainedRun, choose_weights, finish_run
     from training.run_folder import ARTEFACT_NAME, read_run
 
-    recipe, source, datasets = read_run(run)
+    recipe, source, datasets = read_run(run, plugins or ())
     weights = choose_weights(run, checkpoint)
     others = read_datasets(data) if data else []
     finished = TrainedRun(recipe, run, datasets, source.command)

@@ -35,6 +35,15 @@ class ProtocolName(StrEnum):
     P3 = "P3"
 
 
+PluginOption = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--plugin",
+        metavar="FILE",
+        help="A Python file that registers losses, samplers and other parts; repeatable.",
+        show_default=False,
+    ),
+]
 LeaveOutOption = Annotated[
     str | None,
     typer.Option(
@@ -68,6 +77,7 @@ def train(
         list[str] | None,
         typer.Option("--set", help="KEY=VALUE of the recipe, repeatable.", show_default=False),
     ] = None,
+    plugins: PluginOption = None,
     left_out: LeaveOutOption = None,
     protocol: ProtocolOption = None,
     resume: Annotated[
@@ -97,7 +107,7 @@ def train(
         raise InputProblem("--json: answers --dry-run only; a run's figures are in its report.json")
     if out is None and not dry_run:
         raise InputProblem("--out is missing: name the folder that the run is to make")
-    resolved = read_recipe(recipe, settings)
+    resolved = read_recipe(recipe, settings, plugins or ())
     with joined_processes() as processes:
         console = Console(stderr=True, quiet=not processes.is_main)
         if out is None or dry_run:
