@@ -62,8 +62,14 @@ class PaperRow(BaseModel):
     figures: dict[str, PaperFigures] = {}
 
     def resolved(self, settings: Sequence[str] = (), plugins: Sequence[Path | str] = ()) -> Recipe:
-        """The row's recipe, with further settings, and with plug-ins that these may name."""
-        return read_recipe(self.recipe, [*self.settings, *settings], plugins)
+        """The row's recipe, with further settings, and with plug-ins that these may name.
+
+        What is set of a section that the row has not, such as the pyramid's channels for a
+        baseline, leaves the row as it is.
+        """
+        own = read_recipe(self.recipe, list(self.settings), plugins)
+        applied = [one for one in settings if _has_section(own, one)]
+        return read_recipe(self.recipe, [*self.settings, *applied], plugins)
 
     def is_of(self, recipe: Mapping[str, Any]) -> bool:
         """Whether a recipe, as an artefact stores it, is the row's in every setting that decides.
@@ -121,6 +127,16 @@ def read_table(name: str) -> PaperTable:
 def paper_rows() -> list[PaperRow]:
     """Every row of which a paper reports figures."""
     return [row for table in paper_tables().values() for row in table.rows if row.figures]
+
+
+def _has_section(recipe: Recipe, setting: str) -> bool:
+    held: Any = recipe
+    for parent in setting.partition("=")[0].split(".")[:-1]:
+        # A name that there is not is left to the error that names it.
+        held = getattr(held, parent, held)
+        if held is None:
+            return False
+    return True
 
 
 def _settings_of(recipe: Mapping[str, Any]) -> dict[str, Any]:

@@ -344,7 +344,11 @@ def _apply(content: dict[str, Any], override: str) -> None:
         section[parent] = _as_part(place[:depth], section.get(parent, {}), content)
         section = section[parent]
         if not isinstance(section, dict):
-            raise InputProblem(f"--set {override}: {parent} holds a value, not settings")
+            whole = ".".join(place[:depth])
+            raise InputProblem(
+                f"--set {override}: {whole} is {section!r}, not settings; set it as a whole, such "
+                f"as --set '{whole}={{{'.'.join(place[depth:])}={text}}}'"
+            )
     try:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:

@@ -8,7 +8,7 @@ from training.augmentation import Augmenter
 from training.batches import CropCache
 from training.cost import embedder_cost
 from training.datasets.synthetic import draw_people
-from training.papers import PaperRow, paper_rows, paper_tables
+from training.papers import PaperRow, paper_rows, paper_tables, read_table
 from training.recipe import Recipe, read_recipe
 
 # They take part where teachers are named.
@@ -88,6 +88,16 @@ def test_the_small_recipes_rows_are_one_setting_each(setting: str, part: str) ->
 def test_a_setting_that_cannot_be_is_refused_with_the_remedy(setting: str, message: str) -> None:
     with pytest.raises(InputProblem, match=message):
         read_recipe("msfl-msgr-r50", [setting])
+
+
+def test_a_setting_of_a_section_that_is_none_is_refused_and_left_out_of_a_papers_row() -> None:
+    setting = "embedder.multiscale.channels=64"
+    with pytest.raises(InputProblem, match=r"multiscale is 'none'.*multiscale=\{channels=64\}'"):
+        read_recipe("small-msfl", ["embedder.multiscale=none", setting])
+    for row in read_table("small/msfl").rows:
+        own, changed = row.resolved().embedder.multiscale, row.resolved([setting])
+        assert (own is None) == (changed.embedder.multiscale is None)
+        assert own is None or changed.embedder.multiscale.channels == 64
 
 
 def test_several_settings_of_a_section_leave_its_others_as_they_are() -> None:
