@@ -134,11 +134,9 @@ def _from_checkpoint(path: Path) -> Start | None:
             MetricNetworkConfig.model_validate(recipe["metric_network"]),
             part_of(networks, "embedder"),
             part_of(networks, "metric_network"),
-            tuple(
-                f"{name}, which are of the people or the teachers of that run"
-                for name in ("losses",)
-                if part_of(networks, name)
-            ),
+            ("losses, which are of the people or the teachers of that run",)
+            if part_of(networks, "losses")
+            else (),
         )
     except ValidationError as error:
         raise InputProblem(

@@ -139,7 +139,7 @@ def test_a_run_goes_on_from_another_runs_checkpoint(
     assert_equal(run.networks.metric_network, done.networks.metric_network)
     assert run.notes == (
         "initial weights from first/checkpoint.pt: embedder and M-Net",
-        "not taken over from first/checkpoint.pt: classifier, which is of the people or the "
+        "not taken over from first/checkpoint.pt: losses, which are of the people or the "
         "teachers of that run",
     )
 
