@@ -32,64 +32,49 @@ class Estimate(BaseModel):
 
 
 def mean_interval(
-    values: NDArray[np.float64],
-    clusters: NDArray[np.int64] | None = None,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
+    values: NDArray[np.float64], clusters: NDArray[np.int64] | None = None
 ) -> Estimate:
     """The mean of per-query values and its 95% percentile bootstrap interval.
 
     Args:
         values: one per query, `(N,)`.
         clusters: whose query it is, `(N,)`; people are then resampled instead of queries.
-        resamples: how many; their memory is one weight row at a time.
-        seed: of the resampling; the same values and seed give the same interval.
 
     Raises:
         InputProblem: without values.
     """
-    return mean_intervals({"": values}, clusters, resamples, seed)[""]
+    return mean_intervals({"": values}, clusters)[""]
 
 
 def mean_intervals(
-    values: Mapping[str, NDArray[np.float64]],
-    clusters: NDArray[np.int64] | None = None,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
+    values: Mapping[str, NDArray[np.float64]], clusters: NDArray[np.int64] | None = None
 ) -> dict[str, Estimate]:
-    """`mean_interval` of several figures of the same queries, resampled together, each `(N,)`.
-
-    Raises:
-        InputProblem: without values.
-    """
-    return average_intervals([(values, clusters)], resamples, seed)
+    """`mean_interval` of several figures of the same queries, resampled together, each `(N,)`."""
+    return average_intervals([(values, clusters)])
 
 
 def average_intervals(
     sets: Sequence[tuple[Mapping[str, NDArray[np.float64]], NDArray[np.int64] | None]],
-    resamples: int = RESAMPLES,
-    seed: int = 0,
 ) -> dict[str, Estimate]:
     """The average of several data sets' means, each set weighing the same, with its interval.
 
     Queries or people are resampled within every set: the interval is that of these sets, not
-    of others.
+    of others. The same values give the same interval.
 
     Args:
         sets: of each set its per-query values by the name of the metric, `(N,)`, and whose queries
             they are or None.
-        resamples, seed: as in `mean_interval`.
 
     Raises:
         InputProblem: without a set, or with a set without values.
     """
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng(0)
     tables = [np.stack(list(values.values())) for values, _ in sets]
     if not tables or any(table.shape[1] == 0 for table in tables):
         raise InputProblem("an interval needs one query at least; name data with queries")
     resampled = np.mean(
         [
-            _resampled_means(table, clusters, resamples, random)
+            _resampled_means(table, clusters, random)
             for table, (_, clusters) in zip(tables, sets, strict=True)
         ],
         axis=0,
@@ -97,15 +82,13 @@ def average_intervals(
     low, high = np.quantile(resampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
     means = np.mean([table.mean(axis=1) for table in tables], axis=0)
     return {
-        name: Estimate(mean=float(means[number]), low=float(low[number]), high=float(high[number]))
-        for number, name in enumerate(sets[0][0])
+        name: Estimate(mean=float(mean), low=float(least), high=float(most))
+        for name, mean, least, most in zip(sets[0][0], means, low, high, strict=True)
     }
 
 
 def people_and_seeds_interval(
     sets: Sequence[tuple[Runs, Runs | None, NDArray[np.int64]]],
-    resamples: int = RESAMPLES,
-    seed: int = 0,
 ) -> Estimate:
     """The interval of a mean, or of a paired difference, over other people and other seeds.
 
@@ -119,13 +102,12 @@ def people_and_seeds_interval(
         sets: of each data set a value per seed and query, `(S, N)`; what is subtracted, `(T, N)`,
             of the same queries, or None for the mean itself; and whose queries they are, `(N,)`.
             S and T are the same in every set.
-        resamples, seed: of the bootstrap over people.
     """
     values = [
         ({"": ours.mean(axis=0) - (0.0 if theirs is None else theirs.mean(axis=0))}, clusters)
         for ours, theirs, clusters in sets
     ]
-    over_people = average_intervals(values, resamples, seed)[""]
+    over_people = average_intervals(values)[""]
     sides = ([ours for ours, _, _ in sets], [theirs for _, theirs, _ in sets if theirs is not None])
     runs = [np.mean([own.mean(axis=1) for own in side], axis=0) for side in sides if side]
     freedom = sum(len(run) - 1 for run in runs)
@@ -143,26 +125,16 @@ def people_and_seeds_interval(
 
 
 def _resampled_means(
-    table: NDArray[np.float64],
-    clusters: NDArray[np.int64] | None,
-    resamples: int,
-    random: np.random.Generator,
+    table: NDArray[np.float64], clusters: NDArray[np.int64] | None, random: np.random.Generator
 ) -> NDArray[np.float64]:
     """Means of every figure over resampled queries or people, `(resamples, M)`."""
-    sums, counts = _cluster_sums(table, clusters)
-    means = np.empty((resamples, len(table)))
-    for number in range(resamples):
+    sums, counts = table, np.ones(table.shape[1])
+    if clusters is not None:
+        _, member = np.unique(clusters, return_inverse=True)
+        sums = np.stack([np.bincount(member, weights=values) for values in table])
+        counts = np.bincount(member).astype(np.float64)
+    means = np.empty((RESAMPLES, len(table)))
+    for number in range(RESAMPLES):
         drawn = random.integers(0, len(counts), len(counts))
         means[number] = sums[:, drawn].sum(axis=1) / counts[drawn].sum()
     return means
-
-
-def _cluster_sums(
-    table: NDArray[np.float64], clusters: NDArray[np.int64] | None
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Sums of every figure by cluster, `(M, C)`, and how many queries each has, `(C,)`."""
-    if clusters is None:
-        return table, np.ones(table.shape[1])
-    _, member = np.unique(clusters, return_inverse=True)
-    sums = np.stack([np.bincount(member, weights=values) for values in table]).astype(np.float64)
-    return sums, np.bincount(member).astype(np.float64)

@@ -13,8 +13,8 @@ from training.evaluation.intervals import (
 def test_the_interval_covers_the_true_mean_about_19_times_in_20():
     random = np.random.default_rng(1)
     covered = 0
-    for trial in range(200):
-        interval = mean_interval(random.uniform(size=100), resamples=400, seed=trial)
+    for _ in range(200):
+        interval = mean_interval(random.uniform(size=100))
         covered += interval.low <= 0.5 <= interval.high
     assert 0.90 <= covered / 200 <= 0.99
 
@@ -84,7 +84,7 @@ def test_seeds_of_one_recipe_differ_by_the_test_once_in_20_times_at_most(ours, t
 
     for _ in range(trials):
         hard = random.uniform(size=60)[people]
-        found = people_and_seeds_interval([(runs(ours), runs(theirs), people)], resamples=200)
+        found = people_and_seeds_interval([(runs(ours), runs(theirs), people)])
         apart += not found.low <= 0.0 <= found.high
     assert apart <= 0.08 * trials
 
