@@ -47,15 +47,8 @@ IdentityPair = tuple[CropRecord, CropRecord, CropRecord, CropRecord]
 """Two people under two cameras each: first, first elsewhere, second, second elsewhere."""
 
 
-def sample_identity_pairs(
-    records: Sequence[CropRecord], most: int = COUPLES, seed: int = 0
-) -> dict[str, list[IdentityPair]]:
-    """Couples of every domain, as many in each; domains with too few people are left out.
-
-    Args:
-        records: of all domains; people under one camera only are passed over.
-        most: how many couples of a domain are enough.
-        seed: of the choice.
+def sample_identity_pairs(records: Sequence[CropRecord]) -> dict[str, list[IdentityPair]]:
+    """At most 75 couples of every domain, as many in each; people under one camera are left out.
 
     Returns:
         By domain, in alphabetical order; empty where fewer than two domains have ten couples.
@@ -63,7 +56,7 @@ def sample_identity_pairs(
     people: dict[str, dict[tuple[str, str], list[CropRecord]]] = {}
     for record in records:
         people.setdefault(record.domain, {}).setdefault(record.person, []).append(record)
-    drawn = {domain: _couples(own, most, seed) for domain, own in sorted(people.items())}
+    drawn = {domain: _couples(own) for domain, own in sorted(people.items())}
     enough = {domain: own for domain, own in drawn.items() if len(own) >= FEWEST_COUPLES}
     if len(enough) < 2:
         return {}
@@ -74,7 +67,6 @@ def sample_identity_pairs(
 def measure_premise(
     artefact: Artefact,
     couples: Mapping[str, Sequence[IdentityPair]],
-    seed: int = 0,
     progress: Advance = lambda _: None,
 ) -> PremiseResult:
     """The gap of every two domains in both spaces, and both spaces as pictures.
@@ -83,7 +75,6 @@ def measure_premise(
         artefact: its embedder makes the instances; its M-Net decides the kind of the pair features;
             without it they are squares.
         couples: what `sample_identity_pairs` gives.
-        seed: of permutations, folds and pictures.
         progress: called with the number of crops embedded since the last call.
 
     Raises:
@@ -109,15 +100,13 @@ def measure_premise(
         pair_feature=kind,
         people=2 * len(next(iter(couples.values()))),
         points=4 * len(next(iter(couples.values()))),
-        gaps=_gaps(spaces, seed),
-        projections=[_projection(name, space, seed) for name, space in spaces.items()],
+        gaps=_gaps(spaces),
+        projections=[_projection(name, space) for name, space in spaces.items()],
     )
 
 
-def _couples(
-    people: Mapping[tuple[str, str], Sequence[CropRecord]], most: int, seed: int
-) -> list[IdentityPair]:
-    random = np.random.default_rng(seed)
+def _couples(people: Mapping[tuple[str, str], Sequence[CropRecord]]) -> list[IdentityPair]:
+    random = np.random.default_rng(0)
     seen_twice: list[tuple[CropRecord, CropRecord]] = []
     for _, own in sorted(people.items()):
         cameras = sorted({camera_name(record) for record in own})
@@ -131,7 +120,7 @@ def _couples(
         seen_twice.append(
             (first[random.integers(len(first))], second[random.integers(len(second))])
         )
-    order = random.permutation(len(seen_twice))[: 2 * most]
+    order = random.permutation(len(seen_twice))[: 2 * COUPLES]
     mixed = [seen_twice[number] for number in order]
     return [(*one, *other) for one, other in zip(mixed[::2], mixed[1::2], strict=False)]
 
@@ -143,17 +132,17 @@ def _pairs(instances: NDArray[np.float32], kind: PairFeatureKind) -> NDArray[np.
     return unit_length(pairs.reshape(-1, pairs.shape[-1])).reshape(pairs.shape)
 
 
-def _gaps(spaces: Mapping[str, Mapping[str, NDArray[np.float32]]], seed: int) -> list[DomainGap]:
+def _gaps(spaces: Mapping[str, Mapping[str, NDArray[np.float32]]]) -> list[DomainGap]:
     """The gap of every two domains in both spaces, beside that of each domain's own halves."""
     same = {
-        name: {domain: _separation(*halves(own), seed) for domain, own in space.items()}
+        name: {domain: _separation(*halves(own)) for domain, own in space.items()}
         for name, space in spaces.items()
     }
     found = []
     for pair in combinations(spaces[INSTANCES], 2):
         right, gaps = {}, {}
         for name, space in spaces.items():
-            gap, right[name] = _separation(space[pair[0]], space[pair[1]], seed)
+            gap, right[name] = _separation(space[pair[0]], space[pair[1]])
             halved = [same[name][domain] for domain in pair]
             gaps[name] = SpaceGap(
                 mmd=gap.squared,
@@ -175,16 +164,15 @@ def _gaps(spaces: Mapping[str, Mapping[str, NDArray[np.float32]]], seed: int) ->
 
 
 def _separation(
-    first: NDArray[np.float32], second: NDArray[np.float32], seed: int
+    first: NDArray[np.float32], second: NDArray[np.float32]
 ) -> tuple[Discrepancy, NDArray[np.float64]]:
     """MMD of two domains, and the share of each group that a classifier names right."""
-    gap = maximum_mean_discrepancy(first, second, seed=seed)
-    return gap, domain_classifier(first, second, seed=seed)
+    return maximum_mean_discrepancy(first, second), domain_classifier(first, second)
 
 
-def _projection(name: str, space: Mapping[str, NDArray[np.float32]], seed: int) -> Projection:
+def _projection(name: str, space: Mapping[str, NDArray[np.float32]]) -> Projection:
     flat = [own.reshape(-1, own.shape[-1]) for own in space.values()]
-    parts = np.split(project(np.concatenate(flat), seed), len(space))
+    parts = np.split(project(np.concatenate(flat)), len(space))
     return Projection(
         space=name,
         domains={
@@ -195,27 +183,18 @@ def _projection(name: str, space: Mapping[str, NDArray[np.float32]], seed: int) 
     )
 
 
-def project(features: NDArray[np.float32], seed: int = 0) -> NDArray[np.float32]:
-    """t-SNE (van der Maaten and Hinton, JMLR 2008) from its PCA; one seed, one picture.
+def project(features: NDArray[np.float32]) -> NDArray[np.float32]:
+    """t-SNE (van der Maaten and Hinton, JMLR 2008) from its PCA, always the same picture.
 
     Args:
         features: `(n, d)`, four at least; a few thousand take seconds.
-        seed: of what is random in it.
 
     Returns:
         Points `(n, 2)`, centred, the farthest coordinate at 1.
-
-    Raises:
-        InputProblem: with too few features.
     """
-    if len(features) < 4:
-        raise InputProblem(f"a t-SNE needs four features or more; got {len(features)}")
+    perplexity = min(PERPLEXITY, (len(features) - 1) / 3)
     # Threads would add up the same forces in an order of their own each time.
     with threadpool_limits(limits=1):
-        points = TSNE(
-            perplexity=min(PERPLEXITY, (len(features) - 1) / 3),
-            init="pca",
-            random_state=seed,
-        ).fit_transform(features)
+        points = TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(features)
     points = points - points.mean(axis=0)
     return np.asarray(points / max(float(np.abs(points).max()), 1e-12), dtype=np.float32)

@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 
-from model.problems import InputProblem
 from training.evaluation.domain_gap import (
     domain_classifier,
     halves,
@@ -71,14 +70,7 @@ def test_no_person_is_learnt_and_asked_at_once():
     assert domain_classifier(features[0], features[1]).mean() < 0.75
 
 
-def test_samples_of_two_sizes_are_refused():
-    with pytest.raises(InputProblem, match="equal samples"):
-        maximum_mean_discrepancy(domain(8, 0), domain(9, 1))
-    with pytest.raises(InputProblem, match="5 groups or more"):
-        domain_classifier(domain(4, 0), domain(4, 1))
-
-
-def test_one_seed_draws_one_picture_and_near_features_lie_near_each_other():
+def test_the_picture_is_always_the_same_and_near_features_lie_near_each_other():
     features = np.concatenate([domain(8, 0, -6.0), domain(8, 1, 6.0)]).reshape(64, 24)
     points = project(features)
     assert points.shape == (64, 2)
@@ -87,8 +79,3 @@ def test_one_seed_draws_one_picture_and_near_features_lie_near_each_other():
     first, second = points[:32], points[32:]
     apart = np.linalg.norm(first.mean(axis=0) - second.mean(axis=0))
     assert apart > 2 * np.linalg.norm(first - first.mean(axis=0), axis=1).mean()
-
-
-def test_a_picture_of_three_points_is_refused():
-    with pytest.raises(InputProblem, match="four features"):
-        project(np.eye(3, dtype=np.float32))
