@@ -75,7 +75,7 @@ def calibrated_scores(
         yield calibrate_searches([scores[name] for name in fitted_on], data), scores
 
 
-def calibrate_searches(domains: Sequence[SearchScores], data: str, seed: int = 0) -> Calibration:
+def calibrate_searches(domains: Sequence[SearchScores], data: str) -> Calibration:
     """Fits fusion, probabilities and impostor tails on cross-camera pairs, in bounded memory.
 
     The fusion and the likelihood ratio are maximum likelihood with genuine and impostor pairs
@@ -92,7 +92,6 @@ def calibrate_searches(domains: Sequence[SearchScores], data: str, seed: int = 0
     Args:
         domains: one for each data set; with M-Net's scores for all of them or for none.
         data: what they are of, for people; stored in the calibration.
-        seed: of the choice of impostors and of the folds.
 
     Raises:
         InputProblem: without a genuine pair or two impostor pairs under different cameras.
@@ -104,7 +103,7 @@ def calibrate_searches(domains: Sequence[SearchScores], data: str, seed: int = 0
             f"a calibration needs pairs across cameras of one person and of two; {data} has "
             f"{genuine} and {impostors}; name data with more people under two cameras or more"
         )
-    pairs = labelled_scores(domains, impostors, seed)
+    pairs = labelled_scores(domains, impostors)
     ours, others = pairs.genuine.T, pairs.impostors.T
     scores: dict[Scoring, tuple[NDArray[np.floating], NDArray[np.floating]]]
     scores, fusion = {"cosine": (ours[0], others[0])}, None
@@ -121,7 +120,7 @@ def calibrate_searches(domains: Sequence[SearchScores], data: str, seed: int = 0
         ]
         shape = fit_tail_shape([(one.rows(fusion, scoring), one.labels) for one in domains])
         chosen = pairs._replace(genuine=same.astype(float), impostors=different.astype(float))
-        fitted[scoring] = _fit_scoring(chosen, tails, shape, seed)
+        fitted[scoring] = _fit_scoring(chosen, tails, shape)
     return Calibration(
         scorings=fitted,
         fusion=fusion,
@@ -132,13 +131,13 @@ def calibrate_searches(domains: Sequence[SearchScores], data: str, seed: int = 0
 
 
 def _fit_scoring(
-    scores: LabelledScores, tails: Sequence[tuple[TailPoint, ...]], shape: float | None, seed: int
+    scores: LabelledScores, tails: Sequence[tuple[TailPoint, ...]], shape: float | None
 ) -> ScoringCalibration:
     """One scoring's ratio, Platt's or isotonic, beside its tails."""
     slopes, intercept = fit_logistic(scores.genuine[:, None], scores.impostors[:, None])
     points = fit_isotonic(scores.genuine, scores.impostors) if slopes[0] > 0.0 else ()
     # Scores that are all the same make a single point, which is no line.
-    better = len(points) > 1 and isotonic_generalises_better(scores, seed)
+    better = len(points) > 1 and isotonic_generalises_better(scores)
     each = [
         ScoringCalibration(
             slope=slopes[0],
@@ -210,7 +209,7 @@ def fit_isotonic(
     return tuple(LikelihoodPoint(score=float(x), log_ratio=float(y)) for x, y in points)
 
 
-def isotonic_generalises_better(scores: LabelledScores, seed: int = 0) -> bool:
+def isotonic_generalises_better(scores: LabelledScores) -> bool:
     """Whether isotonic regression gives people who are not in the fit the higher likelihood.
 
     Five folds of people: a fit sees the pairs of four, and is judged on those within the fifth.
@@ -220,7 +219,7 @@ def isotonic_generalises_better(scores: LabelledScores, seed: int = 0) -> bool:
     some = slice(None, None, max(1, len(scores.impostors) // IMPOSTORS_TO_CHOOSE))
     impostors, impostor_people = scores.impostors[some], scores.impostor_people[some]
     people = np.unique(np.concatenate([scores.genuine_people, impostor_people.ravel()]))
-    fold = np.random.default_rng(seed).permutation(len(people)) % FOLDS
+    fold = np.random.default_rng(0).permutation(len(people)) % FOLDS
     genuine_fold = fold[np.searchsorted(people, scores.genuine_people)]
     impostor_folds = fold[np.searchsorted(people, impostor_people)]
     gain = 0.0

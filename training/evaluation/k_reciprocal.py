@@ -28,7 +28,6 @@ def k_reciprocal_rows(
     gallery: NDArray[np.float32],
     k1: int = K1,
     k2: int = K2,
-    original_weight: float = ORIGINAL_WEIGHT,
     one_list: bool = False,
 ) -> ScoreRows:
     """1 less the re-ranked distance, a function of a slice of queries.
@@ -41,7 +40,6 @@ def k_reciprocal_rows(
         queries, gallery: features `(Q, d)` and `(G, d)`.
         k1: how many neighbours have to be reciprocal.
         k2: over how many neighbours, the image itself among them, vectors are averaged.
-        original_weight: λ, 0 to 1.
         one_list: the queries are the gallery, and every image is there once.
     """
     images = unit_length(gallery if one_list else np.concatenate([queries, gallery]))
@@ -63,7 +61,7 @@ def k_reciprocal_rows(
         cosine = images[asked.start : asked.stop] @ images[-len(gallery) :].T
         distances = np.maximum(2.0 - 2.0 * cosine, 0.0)
         distances /= furthest[asked.start : asked.stop, None]
-        mixed = (1.0 - original_weight) * shared + original_weight * (1.0 - distances)
+        mixed = (1.0 - ORIGINAL_WEIGHT) * shared + ORIGINAL_WEIGHT * (1.0 - distances)
         return np.asarray(mixed, dtype=np.float32)
 
     return rows_of

@@ -22,6 +22,7 @@ from training.evaluation.results import HalfEnrolledResult, OperatingPointResult
 
 FALSE_ALARM_RATE = 0.01
 DRAWS, RESAMPLES = 10, 200
+CURVE_POINTS = 100
 
 
 class SearchExtremes(NamedTuple):
@@ -94,9 +95,9 @@ def operating_points(
     return found
 
 
-def detection_curve(extremes: SearchExtremes, points: int = 100) -> list[tuple[float, float]]:
+def detection_curve(extremes: SearchExtremes) -> list[tuple[float, float]]:
     """The DIR/FAR curve: false-alarm rates from 1/Q to 1, ascending, and the detection rate."""
-    rates = np.geomspace(1.0 / len(extremes.best_impostor), 1.0, points)
+    rates = np.geomspace(1.0 / len(extremes.best_impostor), 1.0, CURVE_POINTS)
     alarms = np.sort(extremes.best_impostor)[::-1].astype(np.float64)
     counts = np.clip((rates * len(alarms)).round().astype(int), 1, len(alarms))
     detected = [float(extremes.detections(alarms[count - 1]).mean()) for count in counts]

@@ -173,17 +173,14 @@ class LabelledScores(NamedTuple):
     impostor_people: NDArray[np.int64]
 
 
-def labelled_scores(
-    domains: Sequence[SearchScores], impostors: int, seed: int = 0
-) -> LabelledScores:
+def labelled_scores(domains: Sequence[SearchScores], impostors: int) -> LabelledScores:
     """The scores of all genuine pairs and of at most 200,000 impostor pairs.
 
     Args:
         domains: one after the other; with M-Net's scores for all of them, or they are left out.
         impostors: how many impostor pairs they have together.
-        seed: of the choice among them.
     """
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng(0)
     some = np.sort(random.choice(impostors, min(impostors, IMPOSTORS_TO_FIT), replace=False))
     scored = min(len(domain.by_scoring) for domain in domains)
     parts = []

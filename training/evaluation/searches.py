@@ -163,7 +163,6 @@ def search_in_random_splits(
     dataset: Dataset,
     trials: RandomSplits,
     not_people: frozenset[str] = frozenset(),
-    seed: int = 0,
     most: int | None = None,
 ) -> Search:
     """The search of everybody who takes part, and which of it each split is.
@@ -174,7 +173,6 @@ def search_in_random_splits(
         dataset: with crops of both sides.
         trials: how the set is split by custom.
         not_people: identities that label no person.
-        seed: of the people drawn and, where crops are drawn, of the crops.
         most: how many of the people drawn are searched for at most, chosen as `limit_identities`
             does; None is all.
 
@@ -191,7 +189,7 @@ def search_in_random_splits(
     queries, gallery = _sides(dataset, trials, set(people))
     splits = []
     for number in range(trials.number):
-        random = np.random.default_rng((seed, number))
+        random = np.random.default_rng((0, number))
         if dataset.training_people:
             drawn = set(people) - dataset.training_people[number % len(dataset.training_people)]
         else:

@@ -36,17 +36,14 @@ def combined_tail(
     )
 
 
-def impostor_tail(
-    scores: Iterable[NDArray[np.float32]], count: int, points: int = TAIL_POINTS
-) -> tuple[TailPoint, ...]:
-    """The tail of impostor scores at shares spaced evenly in their logarithm, 1 to 1/n.
+def impostor_tail(scores: Iterable[NDArray[np.float32]], count: int) -> tuple[TailPoint, ...]:
+    """The tail of n impostor scores, at shares spaced evenly in their logarithm, 1 to 1/n.
 
     Args:
         scores: all of them, in parts.
-        count: n, how many there are.
-        points: how many shares.
+        count: n.
     """
-    places = np.unique(np.geomspace(1, count, points).round().astype(np.int64))
+    places = np.unique(np.geomspace(1, count, TAIL_POINTS).round().astype(np.int64))
     ordered = ordered_scores(scores, count - places)
     return tuple(
         TailPoint(share=float(place / count), score=float(score))
