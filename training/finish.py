@@ -27,7 +27,7 @@ from training.evaluation.evaluate_search import evaluate_search
 from training.evaluation.report import write_report
 from training.evaluation.results import DatasetResult, EvaluationReport
 from training.evaluation.searches import Search, held_out_people
-from training.metric_fit import chosen_records, fit_metric_network
+from training.metric_fit import fit_metric_network
 from training.networks import reestimate_batch_norm
 from training.provenance import describe_training
 from training.recipe import Recipe
@@ -256,10 +256,7 @@ def _load_networks(
     round_as_stored(embedder)
     embedder.to(device).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
     if recipe.metric_fit.steps:
-        chosen = chosen_records(run.records, recipe)
-        views = recipe.metric_fit.views * len(chosen)
-        with progress_bar("Embedding crops for M-Net", views) as advance:
-            return embedder, fit_metric_network(embedder, chosen, recipe, advance)
+        return embedder, fit_metric_network(embedder, run.records, recipe, progress_bar)
     if "gmn" not in recipe.losses.on:
         return embedder, None
     metric_network = MetricNetwork(recipe.embedder.dimension, recipe.metric_network)

@@ -26,7 +26,7 @@ from model.metric_network import MetricNetwork, unit_features
 from training.batches import BatchMaker
 from training.datasets.record import CropRecord
 from training.distributed import Processes
-from training.evaluation.embedding import Advance
+from training.evaluation.embedding import Advance, ProgressBar
 from training.losses.pair_ranking import cosine_anchor_loss, pair_ranking_loss
 from training.metric_start import add_cosine, keep_cosine_unit, start_at_cosine
 from training.recipe import MetricFit, Recipe
@@ -75,15 +75,15 @@ def fit_metric_network(
     embedder: Embedder,
     records: Sequence[CropRecord],
     recipe: Recipe,
-    progress: Advance = lambda _: None,
+    progress_bar: ProgressBar,
 ) -> MetricNetwork:
     """An M-Net fitted to an embedder's features of training crops.
 
     Args:
         embedder: as the artefact stores it, in evaluation mode, on any device.
-        records: of `chosen_records`.
+        records: the training crops, of which `chosen_records` take part.
         recipe: its `metric_fit.steps` is above 0.
-        progress: is given how many more views are embedded, `views` of each record in all.
+        progress_bar: shows how far the embedding is.
 
     Returns:
         M-Net on the embedder's device, in evaluation mode.
@@ -92,7 +92,9 @@ def fit_metric_network(
         InputProblem: naming a crop that cannot be read.
     """
     settings, device = recipe.metric_fit, next(embedder.parameters()).device
-    features = _embed(embedder, records, recipe, progress)
+    records = chosen_records(records, recipe)
+    with progress_bar("Embedding crops for M-Net", settings.views * len(records)) as progress:
+        features = _embed(embedder, records, recipe, progress)
     domains = [record.domain for record in records] * settings.views
     people = _numbers([record.person for record in records] * settings.views)
     cameras = _numbers([record.camera for record in records] * settings.views)

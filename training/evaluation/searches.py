@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from operator import attrgetter
 
 import numpy as np
 from numpy.typing import NDArray
@@ -215,18 +216,15 @@ def _sides(
     if trials.sides == "crops":
         everyone = tuple(record for record in dataset.records if record.identity in people)
         return everyone, everyone
-    if trials.sides == "splits":
-        query, other = "query", "gallery"
-    else:
+    side = attrgetter("split" if trials.sides == "splits" else "camera")
+    query, other = ("query", "gallery")
+    if trials.sides == "cameras":
         query, other = sorted({record.camera for record in dataset.records})[:2]
-
-    def side(record: CropRecord) -> str | None:
-        return record.split if trials.sides == "splits" else record.camera
-
-    queries = tuple(
-        record for record in dataset.records if side(record) == query and record.identity in people
+    queries = (record for record in dataset.records if side(record) == query)
+    return (
+        tuple(record for record in queries if record.identity in people),
+        tuple(record for record in dataset.records if side(record) == other),
     )
-    return queries, tuple(record for record in dataset.records if side(record) == other)
 
 
 def _one_crop_each(
