@@ -111,7 +111,7 @@ def read_cuhk03(kind: DatasetKind, folder: Path, boxes: str = "labelled") -> Dat
     variable = CUHK03_FOLDERS[boxes][0]
     ready = descend(folder, *CUHK03_FOLDERS[boxes])
     if ready != folder:
-        records = CUHK03_LAYOUT.records(ready, kind.name)
+        records = CUHK03_LAYOUT.records(kind, ready)
     elif (folder / CUHK03_ARCHIVE).is_file():
         records = list(_crops_of_archive(kind.name, folder, variable))
     else:
@@ -237,7 +237,7 @@ def read_cuhksysu(kind: DatasetKind, path: Path, crops: str = "") -> Dataset:
     boxes = _boxes(folder) if splits or not cut else []
     split_of = _splits(folder, boxes) if splits else {}
     if cut:
-        records = SYSU_LAYOUT.records(path, kind.name)
+        records = SYSU_LAYOUT.records(kind, path)
         version = f"ready crops, {descend(path, *SYSU_LAYOUT.within).name}"
     else:
         records = list(_crops_of_scenes(kind.name, folder, boxes))

@@ -36,15 +36,10 @@ class Layout:
     within: Sequence[str] = ()
     label: Callable[[Parts], tuple[str, str]] = lambda parts: (parts["identity"], parts["camera"])
 
-    def records(
-        self, path: Path, dataset: str, not_people: frozenset[str] = frozenset()
-    ) -> list[CropRecord]:
-        """Every crop, folder by folder, in the order of the names.
+    def records(self, kind: DatasetKind, path: Path) -> list[CropRecord]:
+        """Every crop below a root or the folder above it, in the order of folders and names.
 
-        Args:
-            path: the root, or a folder above it.
-            dataset: the data set's name.
-            not_people: identities that label no person: of these only a gallery keeps crops.
+        Of identities that label no person only a gallery keeps crops.
 
         Raises:
             DatasetProblem: naming the first file or folder that is wrong.
@@ -63,8 +58,8 @@ class Layout:
                 parts = {**stated, **named}
                 identity, camera = self.label(parts)
                 split = parts.get("split")
-                if split in (None, "gallery") or identity not in not_people:
-                    found.append(crop_in_file(file, dataset, identity, camera, split))
+                if split in (None, "gallery") or identity not in kind.not_people:
+                    found.append(crop_in_file(file, kind.name, identity, camera, split))
         return found
 
     def fits(self, path: Path) -> bool:
@@ -132,7 +127,7 @@ class RandomSplits:
 def read_layout(kind: DatasetKind, path: Path) -> Dataset:
     """Reads a set that is files in folders, by its layout alone."""
     assert kind.layout is not None
-    return kind.dataset(kind.layout.records(path, kind.name, kind.not_people), kind.version)
+    return kind.dataset(kind.layout.records(kind, path), kind.version)
 
 
 @dataclass(frozen=True)

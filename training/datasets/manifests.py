@@ -6,7 +6,7 @@ from pathlib import Path
 
 from model.crops.manifest import ManifestProblem, read_manifest
 from training.datasets.kind import DatasetKind, image_files, listed
-from training.datasets.record import CropRecord, Dataset, DatasetProblem, crop_in_file
+from training.datasets.record import Dataset, DatasetProblem, crop_in_file
 
 TERMS_FILE = "TERMS.txt"
 ARCHIVE_FOLDERS = frozenset({"__macosx", "@eadir"})
@@ -25,18 +25,9 @@ def _read_manifest(kind: DatasetKind, path: Path) -> Dataset:
     rows = read_manifest(manifest)
     named_by_folder = manifest.stem == "manifest"
     name = manifest.resolve().parent.name if named_by_folder else manifest.stem
+    # Every row has an identity and a camera: `read_manifest` requires them.
     records = tuple(
-        CropRecord(
-            source=str(row.path),
-            dataset=name,
-            # Every row has both: `read_manifest` requires them.
-            identity=str(row.identity),
-            camera=str(row.camera),
-            domain=name,
-            path=row.path,
-            split=row.split,
-            captured_at=row.captured_at,
-        )
+        crop_in_file(row.path, name, str(row.identity), str(row.camera), row.split, row.captured_at)
         for row in rows
     )
     return Dataset(name, "", _stated_terms(manifest.parent, kind.terms), records)

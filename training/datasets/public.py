@@ -50,7 +50,7 @@ def _read_market1501(kind: DatasetKind, path: Path, distractors: str = "none") -
     dataset = read_layout(kind, path)
     if distractors == "none":
         return dataset
-    further = FURTHER_DISTRACTORS.records(path, kind.name)
+    further = FURTHER_DISTRACTORS.records(kind, path)
     return kind.dataset([*dataset.records, *further], "with the 500k distractors")
 
 

@@ -90,10 +90,16 @@ class CropRecord:
 
 
 def crop_in_file(
-    file: Path, dataset: str, identity: str, camera: str, split: str | None = None
+    file: Path,
+    dataset: str,
+    identity: str,
+    camera: str,
+    split: str | None = None,
+    captured_at: datetime | None = None,
 ) -> CropRecord:
     """The record of a crop that is an image file, in a set that is one domain."""
-    return CropRecord(str(file), dataset, identity, camera, dataset, file, split=split)
+    labels = (dataset, identity, camera, dataset)
+    return CropRecord(str(file), *labels, path=file, split=split, captured_at=captured_at)
 
 
 @dataclass(frozen=True)
