@@ -8,11 +8,11 @@ Without a GPU it computes little on the CPU, so that the script itself can be te
 from __future__ import annotations
 
 import copy
+import itertools
 import json
 import platform
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, NamedTuple
@@ -28,11 +28,10 @@ from model.embedder import Embedder, EmbedderConfig
 from model.metric_network import PairScorer
 from model.precision import choose_device
 from model.runtimes import DtypeName, TorchRuntime
-from training.batches import Batch
 from training.datasets.record import CropRecord
 from training.datasets.synthetic import draw_people
 from training.recipe import Recipe, read_recipe
-from training.run import Run, prepare_run
+from training.run import prepare_run
 from training.step import TrainingStep
 
 DTYPES: dict[DtypeName, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -66,6 +65,16 @@ GPU_SIZES = Sizes(256, 64, 64, 65_536, 3.0, "gmn-r50", ())
 CPU_SIZES = Sizes(4, 4, 16, 256, 0.1, "small-gmn", SMALL_STEP)
 
 
+class Work(NamedTuple):
+    """A call that computes `count` crops or pairs, and its difference from the CPU in float32."""
+
+    what: str
+    precision: str
+    count: int
+    call: Callable[[], object]
+    difference: dict[str, float]
+
+
 class Row(NamedTuple):
     """One figure.
 
@@ -82,32 +91,6 @@ class Row(NamedTuple):
     difference: dict[str, float]
 
 
-@dataclass(frozen=True)
-class Bench:
-    """A device, and how much is measured on it."""
-
-    device: torch.device
-    sizes: Sizes
-
-    def row(
-        self,
-        what: str,
-        precision: str,
-        count: int,
-        call: Callable[[], object],
-        difference: dict[str, float],
-    ) -> Row:
-        """Measures a call that computes `count` crops or pairs."""
-        if self.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(self.device)
-        timer = Timer("call()", globals={"call": call}, num_threads=torch.get_num_threads())
-        pace = count / timer.blocked_autorange(min_run_time=self.sizes.seconds).median
-        peak = None
-        if self.device.type == "cuda":
-            peak = round(torch.cuda.max_memory_allocated(self.device) / 2**20, 1)
-        return Row(what, precision, round(pace, 1), peak, difference)
-
-
 def check(device: torch.device, sizes: Sizes, artefact: str = "bundled") -> Iterator[Row]:
     """Compares with the CPU and measures, each in float32 and bfloat16.
 
@@ -115,95 +98,94 @@ def check(device: torch.device, sizes: Sizes, artefact: str = "bundled") -> Iter
         artefact: with M-Net; on a GPU its embedder has the papers' ResNet-50 with random weights
             beside it.
     """
-    bench, loaded = Bench(device, sizes), load_artefact(resolve_artefact(artefact))
+    loaded = load_artefact(resolve_artefact(artefact))
     recipe = read_recipe(sizes.recipe, [*sizes.settings, "initial_weights=none"])
     records = draw_people(5, 2, 2 * recipe.sampling.identities).records
-    yield from _embedding(bench, loaded, records)
-    if device.type != "cpu":
+    on_gpu = device.type == "cuda"
+    parts = [_embedding(device, sizes, loaded, records)]
+    if on_gpu:
         torch.manual_seed(0)
         resnet = Embedder(EmbedderConfig(backbone="resnet50")).eval()
-        yield from _embedding(bench, replace(loaded, embedder=resnet), records)
-    yield from _pairs(bench, loaded)
-    yield from _steps(bench, recipe, records)
+        parts.append(_embedding(device, sizes, replace(loaded, embedder=resnet), records))
+    parts += [_pairs(device, sizes, loaded), _steps(device, recipe, records)]
+    for work in itertools.chain(*parts):
+        if on_gpu:
+            torch.cuda.reset_peak_memory_stats(device)
+        timer = Timer("call()", globals={"call": work.call}, num_threads=torch.get_num_threads())
+        seconds = timer.blocked_autorange(min_run_time=sizes.seconds).median
+        peak = round(torch.cuda.max_memory_allocated(device) / 2**20, 1) if on_gpu else None
+        yield Row(work.what, work.precision, round(work.count / seconds, 1), peak, work.difference)
 
 
-def _embedding(bench: Bench, artefact: Artefact, records: Sequence[CropRecord]) -> Iterator[Row]:
-    """Crops a second as the service embeds them, and the least cosine with the CPU's features."""
-    preprocessing, size = artefact.description.preprocessing, bench.sizes.crops
-    compared = records[: bench.sizes.compared]
+def _embedding(
+    device: torch.device, sizes: Sizes, artefact: Artefact, records: Sequence[CropRecord]
+) -> Iterator[Work]:
+    """Crops as the service embeds them, and the least cosine with the CPU's features."""
+    preprocessing = artefact.description.preprocessing
+    compared = records[: sizes.compared]
     crops = np.stack([preprocessing.resize(one.decode()) for one in compared])
     with torch.inference_mode():
         expected = artefact.embedder(preprocessing.normalise(torch.from_numpy(crops)))
-    many = crops[np.arange(size) % len(crops)]
+    many = crops[np.arange(sizes.crops) % len(crops)]
+    what = f"embedding, {artefact.embedder.config.backbone}, {sizes.crops} crops at once"
     for precision in DTYPES:
-        runtime = TorchRuntime(artefact, precision, bench.device)
-        found = torch.from_numpy(runtime.embed(crops))
-        cosines = {"least cosine": float(functional.cosine_similarity(found, expected).min())}
-        name = f"embedding, {artefact.embedder.config.backbone}, {size} crops at once"
-        yield bench.row(name, precision, size, partial(runtime.embed, many), cosines)
+        runtime = TorchRuntime(artefact, precision, device)
+        cosines = functional.cosine_similarity(torch.from_numpy(runtime.embed(crops)), expected)
+        found = {"least cosine": float(cosines.min())}
+        yield Work(what, precision, sizes.crops, partial(runtime.embed, many), found)
 
 
-@torch.inference_mode()
-def _pairs(bench: Bench, artefact: Artefact) -> Iterator[Row]:
-    """Pairs a second, and the largest difference from the CPU's scores."""
-    network, sizes = artefact.require_metric_network(), bench.sizes
+def _pairs(device: torch.device, sizes: Sizes, artefact: Artefact) -> Iterator[Work]:
+    """Pairs by M-Net, and the largest difference from the CPU's scores."""
+    network = artefact.require_metric_network()
     torch.manual_seed(0)
     queries = torch.randn(sizes.queries, network.dimension)
     # Half of the gallery is near the queries, as crops of one person are.
     gallery = torch.randn(sizes.gallery, network.dimension)
     gallery[::2] = 0.5 * gallery[::2] + queries[torch.arange(len(gallery[::2])) % len(queries)]
-    compared = gallery[: sizes.compared]
-    expected = PairScorer(network).scores(queries, compared)
-    network = copy.deepcopy(network).to(bench.device)
-    queries, gallery, compared = (one.to(bench.device) for one in (queries, gallery, compared))
+    expected = PairScorer(network).scores(queries, gallery[: sizes.compared])
+    network = copy.deepcopy(network).to(device)
+    queries, gallery = queries.to(device), gallery.to(device)
+    what = f"M-Net, {sizes.queries} queries with {sizes.gallery} candidates"
     for precision, dtype in DTYPES.items():
         scorer = PairScorer(network, dtype)
-        difference = (scorer.scores(queries, compared).cpu() - expected).abs().max()
+        scores = scorer.scores(queries, gallery[: sizes.compared]).cpu()
         found = {
-            "largest difference": float(difference),
+            "largest difference": float((scores - expected).abs().max()),
             "standard deviation of scores": float(expected.std()),
         }
-        count = sizes.queries * sizes.gallery
-        name = f"M-Net, {sizes.queries} queries with {sizes.gallery} candidates"
-        yield bench.row(name, precision, count, partial(scorer.scores, queries, gallery), found)
+        call = partial(scorer.scores, queries, gallery)
+        yield Work(what, precision, sizes.queries * sizes.gallery, call, found)
 
 
-def _steps(bench: Bench, recipe: Recipe, records: Sequence[CropRecord]) -> Iterator[Row]:
-    """Crops a second of whole steps on one batch that is at hand, and the first step's gradient."""
-    with tempfile.TemporaryDirectory() as folder:
-
-        def prepared(precision: str, device: str) -> Run:
-            chosen = recipe.model_copy(update={"precision": precision})
-            run = prepare_run(chosen, records, Path(folder), device_name=device)
-            run.networks.train()
-            return run
-
-        expected, gradient = _first_step(prepared("float32", "cpu"))
-        for precision in DTYPES:
-            run = prepared(precision, bench.device.type)
-            loss, found = _first_step(run)
-            run = prepared(precision, bench.device.type)
-            batch = _batch(run)
-            step = partial(TrainingStep(run).train, batch, 0)
-            difference = {
-                "loss, relative": abs(loss - expected) / abs(expected),
-                "cosine of the gradients": float(functional.cosine_similarity(found, gradient, 0)),
-            }
-            name = f"step of {recipe.name}, {len(batch.labels)} crops"
-            yield bench.row(name, precision, len(batch.labels), step, difference)
+def _steps(device: torch.device, recipe: Recipe, records: Sequence[CropRecord]) -> Iterator[Work]:
+    """Crops of whole steps on one batch that is at hand, and the first step's gradient."""
+    expected, gradient, _ = _first_step(recipe, records, "float32", "cpu")
+    for precision in DTYPES:
+        loss, found, step = _first_step(recipe, records, precision, device.type)
+        difference = {
+            "loss, relative": abs(loss - expected) / abs(expected),
+            "cosine of the gradients": float(functional.cosine_similarity(found, gradient, 0)),
+        }
+        crops = recipe.sampling.identities * recipe.sampling.images
+        yield Work(f"step of {recipe.name}, {crops} crops", precision, crops, step, difference)
 
 
-def _batch(run: Run) -> Batch:
-    return run.batches.make(0, 0, run.sampler.epoch(0)[0], run.processes)
-
-
-def _first_step(run: Run) -> tuple[float, torch.Tensor]:
-    """Loss and gradient, one vector on the CPU, of a run's first batch."""
-    terms = TrainingStep(run).gradients(_batch(run), seed=1).terms
+def _first_step(
+    recipe: Recipe, records: Sequence[CropRecord], precision: str, device: str
+) -> tuple[float, torch.Tensor, Callable[[], None]]:
+    """Loss and gradient, one vector on the CPU, of a run's first batch, and a whole step on it."""
+    # The folder is for teachers, of which there are none.
+    chosen = recipe.model_copy(update={"precision": precision})
+    run = prepare_run(chosen, records, Path(), device_name=device)
+    run.networks.train()
+    batch = run.batches.make(0, 0, run.sampler.epoch(0)[0], run.processes)
+    step = TrainingStep(run)
+    terms = step.gradients(batch, seed=1).terms
     gradients = [
         one.grad.flatten().cpu() for one in run.networks.parameters() if one.grad is not None
     ]
-    return float(sum(terms.values())), torch.cat(gradients)
+    return float(sum(terms.values())), torch.cat(gradients), partial(step.train, batch, 0)
 
 
 def main(
@@ -219,7 +201,6 @@ def main(
         typer.echo("No GPU is used: the CPU computes little, and its figures are of no GPU.")
     typer.echo("| what | precision | per second | peak, MiB | difference from the CPU in float32 |")
     typer.echo("|---|---|---|---|---|")
-
     rows = []
     for row in check(chosen, GPU_SIZES if on_gpu else CPU_SIZES):
         found = ", ".join(f"{name} {value:.3g}" for name, value in row.difference.items())

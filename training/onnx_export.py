@@ -233,20 +233,16 @@ def _write_graph(
 def _about(artefact: Artefact, name: str, folder: Path, parity: Parity) -> dict[str, Any]:
     """What a program has to know to use the graphs; written as JSON."""
     description = artefact.description
-    size, provenance = description.preprocessing, description.provenance
-    scorings = description.calibration.scorings
+    provenance, scorings = description.provenance, description.calibration.scorings
     return {
         "format_version": 1,
         "crop": {
-            "height": size.height,
-            "width": size.width,
+            **description.preprocessing.model_dump(),
             "orientation": "upright: after its EXIF orientation is applied",
             "resize": "to height × width, without keeping the aspect ratio",
             "interpolation": "bilinear with antialiasing, on uint8: PIL.Image.Resampling.BILINEAR",
             "channels": "RGB",
             "divide_by": 255,
-            "mean": size.mean,
-            "std": size.std,
             "layout": "(batch, channel, row, column), float32",
         },
         "embedder": {
@@ -276,8 +272,7 @@ def _about(artefact: Artefact, name: str, folder: Path, parity: Parity) -> dict[
         },
         "artefact": {
             "name": name,
-            "embedding_fingerprint": description.embedding_fingerprint,
-            "artefact_fingerprint": description.artefact_fingerprint,
+            **description.model_dump(include={"embedding_fingerprint", "artefact_fingerprint"}),
         },
         "provenance": {
             "terms": provenance.terms,

@@ -72,7 +72,7 @@ def describe_training(
         metrics={},
         sources=sources,
     )
-    return provenance, joined_fingerprints([fingerprints_of(crops, people), *inherited])
+    return provenance, fingerprints_of(crops, people, inherited)
 
 
 def _training_data(
@@ -173,20 +173,19 @@ def inherited_weights(
     return (own.model_copy(update=found), *known.all_sources), artefact.training
 
 
-def fingerprints_of(crops: Iterable[int], people: Iterable[int] = ()) -> TrainingFingerprints:
-    """Fingerprints in any order; the lowest `MOST_FINGERPRINTS` of each are kept."""
+def fingerprints_of(
+    crops: Iterable[int],
+    people: Iterable[int] = (),
+    inherited: Sequence[TrainingFingerprints] = (),
+) -> TrainingFingerprints:
+    """Fingerprints in any order, with other artefacts'; `MOST_FINGERPRINTS` of each are kept."""
+    own = (np.fromiter(crops, np.int64), np.fromiter(people, np.int64))
+    # The lowest are a random sample, and stay one where samples are joined.
     lowest = (
-        np.unique(np.fromiter(values, np.int64))[:MOST_FINGERPRINTS] for values in (crops, people)
+        np.unique(np.concatenate(every))[:MOST_FINGERPRINTS]
+        for every in zip(own, *((one.crops, one.people) for one in inherited), strict=True)
     )
     return TrainingFingerprints(*lowest)
-
-
-def joined_fingerprints(several: Sequence[TrainingFingerprints]) -> TrainingFingerprints:
-    """Several artefacts' fingerprints, within the same bound."""
-    return fingerprints_of(
-        np.concatenate([one.crops for one in several]),
-        np.concatenate([one.people for one in several]),
-    )
 
 
 def fingerprint(content: bytes) -> int:

@@ -14,7 +14,7 @@ from model.provenance import (
 )
 from training.datasets.record import CropRecord, Dataset
 from training.evaluation.searches import whole_set
-from training.provenance import MOST_FINGERPRINTS, fingerprints_of, joined_fingerprints
+from training.provenance import MOST_FINGERPRINTS, fingerprints_of
 from training.seen import (
     Candidate,
     artefact_files,
@@ -157,7 +157,7 @@ def test_an_older_student_names_the_teachers_of_its_recipe():
 
 def test_fingerprints_are_bounded_and_stay_a_sample_when_joined():
     many = fingerprints_of(range(MOST_FINGERPRINTS))
-    joined = joined_fingerprints([many, fingerprints_of([-1])])
+    joined = fingerprints_of([-1], inherited=[many])
     assert len(joined.crops) == MOST_FINGERPRINTS
     assert joined.crops[0] == -1
     assert len(joined.tensors()["training.crops"]) == MOST_FINGERPRINTS
