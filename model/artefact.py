@@ -135,13 +135,9 @@ def replace_calibration(
     calibration: Calibration,
     metric_network: MetricNetwork | None = None,
 ) -> Description:
-    """Writes an artefact with another calibration, atomically; the two files may be the same.
+    """Writes an artefact with another calibration to `path`, which may be `source`, atomically.
 
-    Args:
-        source: the artefact.
-        path: what to write.
-        calibration: in place of the artefact's.
-        metric_network: the artefact's M-Net with another zero of its scores; None keeps it.
+    `metric_network` is the artefact's M-Net with another zero of its scores; None keeps it.
 
     Raises:
         ArtefactProblem: for a source that is not a usable artefact.

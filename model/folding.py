@@ -25,10 +25,7 @@ def folded(network: Network, size: Preprocessing) -> Network:
     """A copy of a network with the same outputs and fewer steps, or the network where none is.
 
     A random crop shows which BatchNorm follows which convolution, and compares the two networks.
-
-    Args:
-        network: in evaluation mode, on any device.
-        size: of its input.
+    The network is in evaluation mode, on any device.
     """
     random = torch.Generator().manual_seed(0)
     example = torch.randn(1, 3, size.height, size.width, generator=random)

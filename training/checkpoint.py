@@ -124,16 +124,9 @@ def save_checkpoint(
     identity: RunIdentity,
     processes: Processes,
 ) -> None:
-    """Replaces the run's checkpoint once the new one is on disk, and keeps the one it replaces.
+    """Replaces the checkpoint in a run's folder once the new one is on disk; the old one is kept.
 
-    The process that leads writes; the others wait for it.
-
-    Args:
-        run: the run's folder.
-        parts: what changes from step to step, by name.
-        now: where the run stands.
-        identity: what a resumed run must share.
-        processes: those that train together.
+    `parts` are what changes from step to step. The process that leads writes; the others wait.
 
     Raises:
         InputProblem: when it cannot be written; those that were there still are.
@@ -151,14 +144,10 @@ def save_best(
     validation: Mapping[str, Any],
     identity: RunIdentity,
 ) -> None:
-    """Replaces the run's best weights, as `save_checkpoint` does, by those of a validation.
+    """Replaces the best weights in a run's folder by these, of a validation with these figures.
 
-    Args:
-        run: the run's folder.
-        networks: what is kept; averaged weights where the recipe averages.
-        now: where the run stands.
-        validation: the figures that made these the best.
-        identity: of the run.
+    Raises:
+        InputProblem: when they cannot be written; those that were there still are.
     """
     state = {"networks": networks.state_dict(), "validation": dict(validation)}
     _write(run / BEST_NAME, state, now, identity)
@@ -232,13 +221,8 @@ def load_checkpoint(
 ) -> Position:
     """Continues where the run stopped; a run without a checkpoint starts from the beginning.
 
-    Where the newest checkpoint is damaged or was not put in its place, the one before it serves.
-
-    Args:
-        run: the run's folder.
-        parts: as they were saved; each is given its state.
-        identity: of this run.
-        notice: is given a line about a damaged checkpoint.
+    Each of the `parts` is given its state. Where the newest checkpoint is damaged or was not put in
+    its place, the one before it serves, and `notice` is given a line about it.
 
     Raises:
         InputProblem: when no checkpoint is whole, or when it belongs to another recipe, to other

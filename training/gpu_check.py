@@ -66,11 +66,11 @@ CPU_SIZES = Sizes(4, 4, 16, 256, 0.1, "small-gmn", SMALL_STEP)
 
 
 class Work(NamedTuple):
-    """A call that computes `count` crops or pairs, and its difference from the CPU in float32."""
+    """A call that computes `size` crops or pairs, and its difference from the CPU in float32."""
 
     what: str
     precision: str
-    count: int
+    size: int
     call: Callable[[], object]
     difference: dict[str, float]
 
@@ -114,7 +114,7 @@ def check(device: torch.device, sizes: Sizes, artefact: str = "bundled") -> Iter
         timer = Timer("call()", globals={"call": work.call}, num_threads=torch.get_num_threads())
         seconds = timer.blocked_autorange(min_run_time=sizes.seconds).median
         peak = round(torch.cuda.max_memory_allocated(device) / 2**20, 1) if on_gpu else None
-        yield Row(work.what, work.precision, round(work.count / seconds, 1), peak, work.difference)
+        yield Row(work.what, work.precision, round(work.size / seconds, 1), peak, work.difference)
 
 
 def _embedding(

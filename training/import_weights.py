@@ -13,7 +13,7 @@ from model.artefact import Description, save_artefact
 from model.embedder import Embedder, EmbedderConfig, HeadConfig
 from model.preprocessing import Preprocessing
 from model.problems import InputProblem
-from model.provenance import Provenance, WeightSource
+from model.provenance import Provenance
 from training.backbone_weights import load_tensors, read_state_dict, torchreid_tensors
 from training.datasets.registry import read_datasets
 from training.evaluation.calibration import calibrate_searches
@@ -22,7 +22,7 @@ from training.evaluation.peers import SUFFIXES, Peer
 from training.evaluation.scoring import SearchScores, cosine_rows, unit_length
 from training.evaluation.searches import whole_set
 from training.osnet_graph import read_graph
-from training.provenance import current_commit, file_digest
+from training.provenance import current_commit, inherited_weights
 
 PROBE = "synthetic:11,identities=16,domains=1,crops=2"
 CALIBRATION = "synthetic:12,identities=80,domains=1,crops=4"
@@ -63,13 +63,7 @@ def import_weights(
     search = whole_set(people)
     cosine = cosine_rows(*embed_search(embedder, preprocessing, search))
     scores = SearchScores(cosine, None, search.labels())
-    source = WeightSource(
-        role="initial weights",
-        name=file.name,
-        sha256=file_digest(file),
-        documented_data=tuple(documented_data),
-        terms=terms,
-    )
+    sources, _ = inherited_weights("initial weights", str(file), tuple(documented_data), terms)
     provenance = Provenance(
         data=(),
         terms=terms,
@@ -80,7 +74,7 @@ def import_weights(
         held_out={},
         initial_weights=file.name,
         metrics=metrics,
-        sources=(source,),
+        sources=sources,
     )
     description = Description(
         embedder=embedder.config,

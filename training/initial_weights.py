@@ -49,34 +49,33 @@ def starting_networks(recipe: Recipe) -> StartingNetworks:
         load_backbone_weights(recipe.embedder.backbone, embedder.backbone, recipe.initial_weights)
         return StartingNetworks(embedder, metric_network)
     _refuse_another_embedder(start, recipe)
-    embedder.load_state_dict(start.embedder_state)
+    embedder.load_state_dict(start.embedder.state_dict())
     taken, left = ["embedder"], list(start.left_behind)
-    reason = _why_no_metric_network(start, recipe)
-    if reason:
-        left.append(f"M-Net: {reason}")
-        if recipe.metric_network_start == "initial" and can_start_at_cosine(recipe.metric_network):
-            start_at_cosine(metric_network)
-    else:
-        metric_network.load_state_dict(start.metric_network_state)
+    held = start.metric_network
+    if recipe.metric_network_start != "initial":
+        left.append(f"M-Net: metric_network_start is {recipe.metric_network_start}")
+    elif held is not None and held.config == recipe.metric_network:
+        metric_network.load_state_dict(held.state_dict())
         taken.append("M-Net")
+    else:
+        left.append(f"M-Net: {_why_another(held, recipe)}")
+        if can_start_at_cosine(recipe.metric_network):
+            start_at_cosine(metric_network)
     notes = [f"initial weights from {start.name}: {' and '.join(taken)}"]
     notes += [f"not taken over from {start.name}: {part}" for part in left]
     return StartingNetworks(embedder, metric_network, True, tuple(notes))
 
 
-def _why_no_metric_network(start: Start, recipe: Recipe) -> str:
-    """Why M-Net is not taken over; empty where it is."""
-    if recipe.metric_network_start != "initial":
-        return f"metric_network_start is {recipe.metric_network_start}"
-    if start.metric_network is None:
+def _why_another(held: MetricNetwork | None, recipe: Recipe) -> str:
+    if held is None:
         return "there is none"
-    differing = _differences("metric_network", start.metric_network, recipe.metric_network)
+    differing = _differences("metric_network", held.config, recipe.metric_network)
     return "; ".join(text for _, text in differing)
 
 
 def _refuse_another_embedder(start: Start, recipe: Recipe) -> None:
     differing = [
-        *_differences("embedder", start.embedder, recipe.embedder),
+        *_differences("embedder", start.embedder.config, recipe.embedder),
         *_differences("preprocessing", start.preprocessing, recipe.preprocessing),
     ]
     if differing:

@@ -35,11 +35,7 @@ def describe_training(
 ) -> tuple[Provenance, TrainingFingerprints]:
     """Where an artefact comes from; its metrics are measured later.
 
-    Args:
-        recipe: of the run.
-        datasets: what it trains on, as read.
-        records: the training crops.
-        command: the command line, its paths cut.
+    The `records` are the training crops of the `datasets`; the command line's paths are cut.
 
     Raises:
         InputProblem: naming a crop, starting weights or a teacher that cannot be read.

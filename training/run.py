@@ -22,7 +22,7 @@ from training.networks import TrainedNetworks, averaged_networks, starting_embed
 from training.optimiser import OPTIMISERS
 from training.recipe import Recipe
 from training.sampler import PKSampler, build_sampler
-from training.teachers import Teacher, ask_teachers
+from training.teachers import load_teacher_features
 
 
 @dataclass
@@ -31,6 +31,7 @@ class Run:
 
     Attributes:
         average: of the weights over the steps; None where the recipe averages none.
+        teachers: features of the training crops, `(n, t)` of unit length each.
         notes: what was taken over from the initial weights and what was not, a line each.
         anchor: the embedder as it starts, in evaluation mode; None where no loss compares with it.
     """
@@ -44,7 +45,7 @@ class Run:
     sampler: PKSampler
     batches: BatchMaker
     average: AveragedModel | None = None
-    teachers: Sequence[Teacher] = ()
+    teachers: Sequence[torch.Tensor] = ()
     processes: Processes = field(default_factory=Processes)
     notes: tuple[str, ...] = ()
     anchor: nn.Module | None = None
@@ -82,11 +83,11 @@ def prepare_run(
     index = {person: label for label, person in enumerate(people)}
     labels = np.array([index[record.person] for record in records], dtype=np.int64)
     cache = Path(recipe.distillation.cache) if recipe.distillation.cache else folder / "teachers"
-    teachers = ask_teachers(recipe.distillation.teachers, records, cache, together)
+    teachers = load_teacher_features(recipe.distillation.teachers, records, cache, together)
     torch.manual_seed(recipe.seed)
     start = starting_networks(recipe)
     networks = TrainedNetworks(
-        start, recipe, len(people), [teacher.dimension for teacher in teachers]
+        start, recipe, len(people), [features.shape[1] for features in teachers]
     )
     anchor = starting_embedder(recipe, start, device) if recipe.losses.need("start") else None
     networks = networks.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -19,7 +19,6 @@ from model.preprocessing import Preprocessing
 from model.problems import InputProblem
 
 WORDS = ("none", "torchvision", "timm")
-State = Mapping[str, torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -28,31 +27,18 @@ class Start:
 
     Attributes:
         name: of the file.
-        embedder, preprocessing: how they were built, and what the embedder's input is.
-        metric_network: how M-Net was built; None where there is none.
-        embedder_state, metric_network_state: their tensors, by their own names.
+        preprocessing: what the embedder's input is.
+        embedder, metric_network: in evaluation mode; no M-Net where there is none.
         left_behind: parts of the file that no other run can use.
         calibration: of its scores; None of a checkpoint.
     """
 
     name: str
-    embedder: EmbedderConfig
     preprocessing: Preprocessing
-    metric_network: MetricNetworkConfig | None
-    embedder_state: State
-    metric_network_state: State
+    embedder: Embedder
+    metric_network: MetricNetwork | None
     left_behind: tuple[str, ...] = ()
     calibration: Calibration | None = None
-
-    def networks(self) -> tuple[Embedder, MetricNetwork | None]:
-        """Embedder and M-Net as they are in the file, in evaluation mode."""
-        embedder = Embedder(self.embedder)
-        embedder.load_state_dict(self.embedder_state)
-        if self.metric_network is None:
-            return embedder.eval(), None
-        metric_network = MetricNetwork(self.embedder.dimension, self.metric_network)
-        metric_network.load_state_dict(self.metric_network_state)
-        return embedder.eval(), metric_network.eval()
 
 
 def names_no_file(initial_weights: str) -> bool:
@@ -94,25 +80,23 @@ def sections_of(initial_weights: str) -> dict[str, dict[str, Any]]:
     if start is None:
         return {}
     held: dict[str, BaseModel] = {
-        "embedder": start.embedder,
+        "embedder": start.embedder.config,
         "preprocessing": start.preprocessing,
     }
     if start.metric_network:
-        held["metric_network"] = start.metric_network
+        held["metric_network"] = start.metric_network.config
     return {name: section.model_dump(mode="json") for name, section in held.items()}
 
 
 def _from_artefact(path: Path) -> Start:
     artefact = load_artefact(path)
-    description, metric_network = artefact.description, artefact.metric_network
+    about = artefact.description
     return Start(
         path.name,
-        description.embedder,
-        description.preprocessing,
-        description.metric_network,
-        artefact.embedder.state_dict(),
-        metric_network.state_dict() if metric_network else {},
-        calibration=description.calibration,
+        about.preprocessing,
+        artefact.embedder,
+        artefact.metric_network,
+        calibration=about.calibration,
     )
 
 
@@ -124,21 +108,25 @@ def _from_checkpoint(path: Path) -> Start | None:
         return None
     if not isinstance(state, dict) or not {"networks", "identity"} <= state.keys():
         return None
-    recipe = state["identity"]["recipe"]
-    networks = artefact_weights(state)
+    recipe, networks = state["identity"]["recipe"], artefact_weights(state)
     try:
+        # What they would start from is not used; the run draws its own.
+        with torch.random.fork_rng(devices=[]):
+            embedder = Embedder(EmbedderConfig.model_validate(recipe["embedder"]))
+            config = MetricNetworkConfig.model_validate(recipe["metric_network"])
+            metric_network = MetricNetwork(embedder.config.dimension, config)
+        embedder.load_state_dict(part_of(networks, "embedder"))
+        metric_network.load_state_dict(part_of(networks, "metric_network"))
         return Start(
             f"{path.parent.name}/{path.name}",
-            EmbedderConfig.model_validate(recipe["embedder"]),
             Preprocessing.model_validate(recipe["preprocessing"]),
-            MetricNetworkConfig.model_validate(recipe["metric_network"]),
-            part_of(networks, "embedder"),
-            part_of(networks, "metric_network"),
+            embedder.eval(),
+            metric_network.eval(),
             ("losses, which are of the people or the teachers of that run",)
             if part_of(networks, "losses")
             else (),
         )
-    except ValidationError as error:
+    except (ValidationError, RuntimeError) as error:
         raise InputProblem(
             f"{path}: is of another version of this program ({str(error).splitlines()[0]}); start "
             "from the artefact of that run"
@@ -154,7 +142,7 @@ def artefact_weights(checkpoint: Mapping[str, Any]) -> dict[str, torch.Tensor]:
     return {**checkpoint["networks"], **part_of(checkpoint.get("average", {}), "module")}
 
 
-def part_of(networks: State, name: str) -> dict[str, torch.Tensor]:
+def part_of(networks: Mapping[str, torch.Tensor], name: str) -> dict[str, torch.Tensor]:
     """One network's tensors, such as those of `embedder`, by its own names."""
     start = f"{name}."
     return {

@@ -108,7 +108,7 @@ def measure_start(
         InputProblem: where the recipe starts from no whole embedder.
     """
     start = _start_of(recipe)
-    embedder, metric_network = start.networks()
+    embedder, metric_network = start.embedder, start.metric_network
     embedder.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if metric_network is not None:
         metric_network.to(device)

@@ -195,7 +195,7 @@ class TrainingStep:
             batch.labels.to(device, non_blocking=True),
             networks.metric_network,
             dict(zip(self._trunk.stages, stages, strict=False)),
-            tuple(teacher.features[batch.rows].to(device) for teacher in self._run.teachers),
+            tuple(known[batch.rows].to(device) for known in self._run.teachers),
             None if self._run.anchor is None else self._at_start(self._run.anchor, parts),
         )
 

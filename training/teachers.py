@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,27 +21,9 @@ from training.provenance import crop_fingerprint, file_digest
 REMEDY = "name a teacher's .xml, .onnx or .safetensors file in distillation.teachers"
 
 
-@dataclass(frozen=True)
-class Teacher:
-    """One teacher's features.
-
-    Attributes:
-        name: of the model that made them.
-        features: of the training crops, in their order, `(n, t)` float32, of unit length.
-    """
-
-    name: str
-    features: torch.Tensor
-
-    @property
-    def dimension(self) -> int:
-        """t, the size of a feature."""
-        return self.features.shape[1]
-
-
-def ask_teachers(
+def load_teacher_features(
     models: Sequence[str], records: Sequence[CropRecord], cache: Path, processes: Processes
-) -> list[Teacher]:
+) -> list[torch.Tensor]:
     """Every teacher's features of the training crops; each crop is shown to it once.
 
     Args:
@@ -51,12 +32,15 @@ def ask_teachers(
         cache: a folder where features are kept by the crops' contents, for the next run.
         processes: those that train together; the leading one asks.
 
+    Returns:
+        For each model `(n, t)` float32 of unit length, in the order of the crops.
+
     Raises:
         InputProblem: for a model that cannot be read, or a crop.
     """
     # By content: a file that has changed is another crop.
     names = [str(crop_fingerprint(record)) for record in records] if models else []
-    teachers = []
+    found = []
     for model in models:
         file = resolve_artefact(model)
         # The digest, so that features of another model with this name are not taken for its own.
@@ -67,9 +51,8 @@ def ask_teachers(
         known = read_features(kept, ["paths"])
         place = {crop: row for row, crop in enumerate(known.paths)}
         features = known.features[[place[name] for name in names]]
-        units = torch.nn.functional.normalize(torch.from_numpy(features), dim=1)
-        teachers.append(Teacher(file.stem, units))
-    return teachers
+        found.append(torch.nn.functional.normalize(torch.from_numpy(features), dim=1))
+    return found
 
 
 def _ask(model: Path, crops: Mapping[str, CropRecord], kept: Path) -> None:

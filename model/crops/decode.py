@@ -131,7 +131,7 @@ def _open(data: bytes, limits: CropLimits) -> Image.Image:
             f"the header announces more pixels than the limit of {limits.max_pixels:,}; {REMEDY}",
         ) from error
     except DAMAGE as error:
-        if _has_known_signature(data):
+        if data.startswith((PNG, JPEG)) or _is_webp(data):
             raise CropProblem(
                 "truncated", "the image's header is cut off or damaged; send the whole file"
             ) from error
@@ -168,11 +168,6 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
         return Image.alpha_composite(white, rgba).convert("RGB")
     return image.convert("RGB")
-
-
-def _has_known_signature(data: bytes) -> bool:
-    """Whether the bytes begin as a PNG, JPEG or WebP file does."""
-    return data.startswith((PNG, JPEG)) or _is_webp(data)
 
 
 def _too_many_parts(data: bytes) -> str | None:

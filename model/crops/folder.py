@@ -24,7 +24,7 @@ def read_folder(
     where none lies directly in `root`, the sub-folders of `root` name the people on theirs.
 
     Args:
-        folder: the folder.
+        folder: of images, and of anything else.
         ignored: takes what is not used: other files, images that the manifest does not name, and
             its unknown columns.
         manifest: a CSV file; no label but `path` is required.

@@ -105,7 +105,9 @@ def unpack_crops(
             between()
             if number > limits.max_entries:
                 raise _too_many(limits)
-            if entry.is_folder or not _is_wanted(entry.name):
+            path = entry.name.replace("\\", "/")
+            wanted = is_image_name(path) or PurePosixPath(path).suffix.lower() == ".csv"
+            if entry.is_folder or not wanted:
                 if ignored is not None and not (entry.is_folder or is_hidden(entry.name)):
                     ignored.add(entry.name, NO_IMAGE)
                 continue
@@ -178,11 +180,6 @@ def _existing(content: IO[bytes] | None) -> IO[bytes]:
     if content is None:
         raise _Unfit("it is a link or a device; pack the file itself")
     return content
-
-
-def _is_wanted(name: str) -> bool:
-    path = name.replace("\\", "/")
-    return is_image_name(path) or PurePosixPath(path).suffix.lower() == ".csv"
 
 
 def _unpack(entry: _Entry, into: Path, limits: UnpackLimits, allowed: int) -> int:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 
 def export(
@@ -32,11 +31,8 @@ def export(
     from training.onnx_export import export_onnx
 
     parity = export_onnx(resolve_artefact(artefact), onnx)
-    Console().print(
+    typer.echo(
         f"{onnx}: embedder.onnx, pair_scorer.onnx and preprocessing.json\n"
         f"compared with PyTorch on {parity.crops} drawn crops and {parity.pairs} pairs of them: "
-        f"{parity.summary()}",
-        markup=False,
-        highlight=False,
-        soft_wrap=True,
+        f"{parity.summary()}"
     )

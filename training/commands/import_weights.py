@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from model.problems import InputProblem
 
@@ -52,10 +51,7 @@ def import_weights(
             f"least {parity['least_cosine']:.6f}, largest difference "
             f"{parity['largest_difference']:.1e} of the largest entry"
         )
-    Console().print(
+    typer.echo(
         f"{out}: {config.backbone}, {config.dimension} numbers a crop of "
-        f"{size.height}×{size.width}\n{compared}",
-        markup=False,
-        highlight=False,
-        soft_wrap=True,
+        f"{size.height}×{size.width}\n{compared}"
     )
