@@ -298,12 +298,10 @@ def _fill(path: Path, prefix: str, module: torch.nn.Module, tensors: Tensors) ->
         if name.endswith("num_batches_tracked"):
             continue
         stored = tensors.get(f"{prefix}.{name}")
-        if stored is None:
-            raise ArtefactProblem(f"{path}: lacks the tensor {prefix}.{name}; train it again")
-        if stored.shape != own.shape:
+        if stored is None or stored.shape != own.shape:
             raise ArtefactProblem(
-                f"{path}: tensor {prefix}.{name} has shape {tuple(stored.shape)}, its architecture "
-                f"needs {tuple(own.shape)}; train it again"
+                f"{path}: lacks the tensor {prefix}.{name} of shape {tuple(own.shape)}, which its "
+                "architecture has; train it again"
             )
         state[name] = stored.to(own.dtype)
     module.load_state_dict(state)

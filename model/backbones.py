@@ -18,7 +18,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from model.osnet import OSNetForm, build_osnet, osnet_forms
+from model.osnet import build_osnet, osnet_forms
 from model.problems import InputProblem
 from model.registry import Registry
 
@@ -109,10 +109,6 @@ def _torchvision(name: str, last_stride: LastStride) -> nn.Sequential:
     _set_last_stride(network.layer4[0], last_stride)
     stages = [child for child in network.named_children() if child[0] not in ("avgpool", "fc")]
     return nn.Sequential(OrderedDict(stages))
-
-
-def _osnet(form: OSNetForm, _last_stride: LastStride) -> nn.Sequential:
-    return build_osnet(form)
 
 
 def _set_last_stride(stage: nn.Module, stride: int) -> None:
@@ -242,7 +238,8 @@ def _register_own() -> None:
     for name, form in osnet_forms().items():
         _, first, second, third = form.channels
         stages = ("conv2", "conv3", "conv4", "conv5")
-        kind = BackboneKind(partial(_osnet, form), (first, second, third, third), stages, (1,))
+        build = partial(build_osnet, form)
+        kind = BackboneKind(build, (first, second, third, third), stages, (1,))
         register_backbone(name, kind)
 
 

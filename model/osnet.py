@@ -85,8 +85,8 @@ def osnet_forms() -> dict[str, OSNetForm]:
     return forms
 
 
-def build_osnet(form: OSNetForm) -> nn.Sequential:
-    """An OSNet without its pooling and head, with random weights.
+def build_osnet(form: OSNetForm, _last_stride: int = 1) -> nn.Sequential:
+    """An OSNet without its pooling and head, with random weights; its last stride is 1.
 
     Returns:
         Crops `(B, 3, H, W)` to maps `(B, 512 × width, H / 16, W / 16)`. Its children `conv2`,

@@ -11,8 +11,6 @@ from model.problems import InputProblem
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 BY_PRODUCTS = frozenset({"__MACOSX", "Thumbs.db", "desktop.ini"})
-
-
 MAX_NAMED = 1_000
 NO_FILE = "it is a link to a folder, or a device; copy what it leads to into the folder"
 NO_IMAGE = "its name is no image's; name images .jpg, .jpeg, .png, .webp or .bmp"
