@@ -87,14 +87,20 @@ def build_backbone(name: str, last_stride: LastStride = 1) -> nn.Sequential:
     return find_backbone(name).build(last_stride)
 
 
-def split_stages(name: str, backbone: nn.Sequential) -> list[list[nn.Module]]:
-    """The children of each of a backbone's four stages; the first has the stem with it."""
-    names, modules = zip(*backbone.named_children(), strict=True)
+def stage_children(name: str, backbone: nn.Sequential) -> list[list[str]]:
+    """The names of the children of a backbone's four stages; the first has the stem with it."""
+    names = [child for child, _ in backbone.named_children()]
     stage_ends = find_backbone(name).stage_ends
     if stage_ends is None:
-        return [[], [], [], list(modules)]
+        return [[], [], [], names]
     ends = [names.index(end) + 1 for end in stage_ends]
-    return [list(modules[start:end]) for start, end in pairwise((0, *ends))]
+    return [names[start:end] for start, end in pairwise((0, *ends))]
+
+
+def split_stages(name: str, backbone: nn.Sequential) -> list[list[nn.Module]]:
+    """The children of each of a backbone's four stages; the first has the stem with it."""
+    stages = stage_children(name, backbone)
+    return [[backbone.get_submodule(child) for child in stage] for stage in stages]
 
 
 def _torchvision(name: str, last_stride: LastStride) -> nn.Sequential:

@@ -10,7 +10,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import nn
 
-from model.backbones import build_backbone, find_backbone, split_stages
+from model.backbones import build_backbone, find_backbone, stage_children
 from model.multiscale import MSFL, MultiscaleConfig
 from model.stored import Stored, is_absent
 
@@ -158,6 +158,8 @@ class Embedder(nn.Module):
         super().__init__()
         self.config = config
         self.backbone = build_backbone(config.backbone, config.last_stride)
+        # By name: training replaces modules of several processes by others.
+        self._stages = stage_children(config.backbone, self.backbone)
         self.pooling: nn.Module
         if config.map_size is not None:
             self.pooling = DepthwisePooling(config.pooled_dimension, config.map_size)
@@ -209,10 +211,10 @@ class Embedder(nn.Module):
         requested: list[torch.Tensor] = []
         outputs: list[torch.Tensor] = []
         maps = crops
-        for stage, modules in enumerate([[], *split_stages(self.config.backbone, self.backbone)]):
+        for stage, names in enumerate([[], *self._stages]):
             with _float32_if(bool(requested), crops.device):
-                for module in modules:
-                    maps = module(maps)
+                for name in names:
+                    maps = self.backbone.get_submodule(name)(maps)
             if stage in stages:
                 maps = _differentiable(maps) + added[stage] if added else _differentiable(maps)
                 requested.append(maps)

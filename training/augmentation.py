@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import zlib
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, TypeVar
@@ -128,7 +129,7 @@ class Draws(NamedTuple):
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Draws:
         """The same with each tensor replaced, such as by those of some of the crops."""
-        numbers = {name: change(drawn) for name, drawn in self.numbers.items()}
+        numbers = dict(zip(self.numbers, map(change, self.numbers.values()), strict=True))
         return Draws(change(self.flip), change(self.top), change(self.left), numbers)
 
 
@@ -147,12 +148,14 @@ class Augmenter:
             decoded.height + 2 * settings.pad - size.height,
             decoded.width + 2 * settings.pad - size.width,
         )
-        self._changes = [(n, AUGMENTATIONS[n], own) for n, own in settings.on.items()]
+        self._changes: list[tuple[str, ChangeKind, Section]] = []
+        for name, own in settings.on.items():
+            self._changes.append((name, AUGMENTATIONS[name], own))
 
     def draw(self, count: int, seed: int) -> Draws:
         """Draws what happens to each crop of a batch; the seed decides everything."""
         random = torch.Generator().manual_seed(seed)
-        drawn: dict[str, list[Tensor]] = {name: [] for name in DRAWN}
+        drawn: dict[str, list[Tensor]] = defaultdict(list)
         for name in DRAWN:
             if name == WINDOW:
                 for room in self._room:

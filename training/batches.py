@@ -57,7 +57,8 @@ class BatchMaker:
         recipe: Recipe,
         device: torch.device,
     ) -> None:
-        self._records, self._labels, self._recipe = records, labels, recipe
+        self._labels, self._recipe = labels, recipe
+        self._sources = np.array([record.source for record in records], dtype=object)
         self._augmenter = Augmenter(recipe.augmentation, recipe.preprocessing)
         self._cache = CropCache(records, recipe.decoded, recipe.cache_megabytes)
         self.device = device
@@ -68,13 +69,13 @@ class BatchMaker:
         part = processes.local_slice(len(rows))
         seed = step_seed(self._recipe.seed, epoch, number)
         draws = self._augmenter.draw(len(rows), seed).map(itemgetter(part))
-        crops = self._augmenter.cut([self._cache.crop(row) for row in rows[part]], draws)
+        crops = self._augmenter.cut(list(map(self._cache.crop, rows[part])), draws)
         labels = torch.from_numpy(self._labels[rows])
         if self.device.type == "cuda":
             # What is copied from ordinary memory makes the processor wait for the GPU.
             crops, labels = crops.pin_memory(), labels.pin_memory()
             draws = draws.map(torch.Tensor.pin_memory)
-        sources = [self._records[row].source for row in rows]
+        sources = self._sources[rows].tolist()
         return Batch(crops, draws.numbers, labels, torch.tensor(rows), sources)
 
     def images(self, batch: Batch) -> torch.Tensor:

@@ -56,15 +56,12 @@ class TrainedNetworks(nn.Module):
 
     def parameter_groups(self, settings: Optimisation) -> Groups:
         """Parameters by the multiplier of their rate and by whether weight decay is for them."""
-        stages = self.backbone_stages()
-        depths = {
-            id(parameter): len(stages) - number
-            for number, modules in enumerate(stages, start=1)
-            for module in modules
-            for parameter in module.parameters()
-        }
+        stages, depths = self.backbone_stages(), {}
+        for number, modules in enumerate(stages, start=1):
+            for parameter in nn.ModuleList(modules).parameters():
+                depths[id(parameter)] = len(stages) - number
         learnt = self.embedder if self.starts_learnt else self.embedder.backbone
-        own = {id(parameter) for parameter in learnt.parameters()}
+        own = set(map(id, learnt.parameters()))
         groups: dict[tuple[bool, float, bool], list[nn.Parameter]] = {}
         backbone_first = chain(self.embedder.backbone.parameters(), self.parameters())
         for parameter in dict.fromkeys(backbone_first):
@@ -76,11 +73,12 @@ class TrainedNetworks(nn.Module):
                 multiplier = settings.backbone_multiplier * decay
             decays = settings.optimiser.decays_vectors or parameter.ndim > 1
             groups.setdefault((id(parameter) in own, multiplier, decays), []).append(parameter)
-        return [
-            {"params": parameters, "multiplier": multiplier}
-            | ({} if decays else {"weight_decay": 0.0})
-            for (_, multiplier, decays), parameters in groups.items()
-        ]
+        found: Groups = []
+        for (_, multiplier, decays), parameters in groups.items():
+            found.append({"params": parameters, "multiplier": multiplier})
+            if not decays:
+                found[-1]["weight_decay"] = 0.0
+        return found
 
     def train(self, mode: bool = True) -> TrainedNetworks:
         """Puts everything but the frozen stages into training mode."""

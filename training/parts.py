@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, ValidationError, model_validator
 from pydantic_core import CoreSchema, InitErrorDetails, core_schema
@@ -50,38 +50,44 @@ class Table(Section):
     @property
     def parts(self) -> dict[str, Any]:
         """The settings of each part, in the order in which the parts were registered."""
-        held, order = self.model_extra or {}, list(self.kinds)
-        return {name: held[name] for name in sorted(held, key=order.index)}
+        held, found = self.model_extra or {}, {}
+        for name in self.kinds:
+            if name in held:
+                found[name] = held[name]
+        return found
 
     @property
     def on(self) -> dict[str, Any]:
         """The settings of the parts whose first setting, such as a weight, is not 0."""
-        return {name: own for name, own in self.parts.items() if _is_on(own)}
-
-    @model_validator(mode="after")
-    def _off_without_settings(self) -> Self:
-        """What is off is stored as its first setting of 0 alone: the rest decides nothing."""
-        held = self.model_extra or {}
+        found = self.parts
         for name, own in self.parts.items():
-            if not _is_on(own) and name in self.usual:
-                held[name] = typed(self.kinds, name, 0)
-            elif not _is_on(own):
-                del held[name]
-        return self
+            if not getattr(own, first_setting(type(own))):
+                del found[name]
+        return found
 
     @model_validator(mode="before")
     @classmethod
     def _by_type(cls, values: Any) -> Any:
         if not isinstance(values, Mapping):
             return values
-        return {
-            name: value if name in cls.model_fields else typed(cls.kinds, name, value, (name,))
-            for name, value in {**cls.usual, **values}.items()
-        }
+        found = {}
+        for name, value in {**cls.usual, **values}.items():
+            if name in cls.model_fields:
+                found[name] = value
+                continue
+            own = typed(cls.kinds, name, value, (name,))
+            first = first_setting(type(own))
+            if getattr(own, first):
+                found[name] = own
+            elif name in cls.usual:
+                # What is off is its first setting alone: the rest decides nothing.
+                found[name] = type(own).model_validate({first: 0})
+        return found
 
 
-def _is_on(settings: Section) -> bool:
-    return bool(getattr(settings, next(iter(type(settings).model_fields))))
+def first_setting(settings: type[BaseModel]) -> str:
+    """The setting that a bare value stands for."""
+    return next(iter(settings.model_fields))
 
 
 class Choice(Section):
@@ -108,20 +114,17 @@ class ChoiceOf:
         Raises:
             InputProblem: for an unknown part.
         """
-        found: type[Section] = self.kinds.find(self._name(value)).settings
+        named = value.get("name") if isinstance(value, Mapping) else value
+        found: type[Section] = self.kinds.find(named or self.usual).settings
         return found
-
-    def _name(self, value: Any) -> str:
-        named = value.get("name", self.usual) if isinstance(value, Mapping) else value
-        return named or self.usual
 
     def _settled(self, value: Any) -> Any:
         if isinstance(value, Choice):
             return value
-        name = self._name(value)
-        self.settings_of(name)
-        others = value if isinstance(value, Mapping) else {}
-        return typed(self.kinds, name, {**others, "name": name})
+        self.settings_of(value)
+        content = value if isinstance(value, Mapping) else {"name": value}
+        name = content.get("name") or self.usual
+        return typed(self.kinds, name, {**content, "name": name})
 
     def __get_pydantic_core_schema__(
         self, source: Any, handler: GetCoreSchemaHandler
@@ -146,7 +149,7 @@ def typed(kinds: Registry[Any], name: str, value: Any, place: tuple[str, ...] = 
         if isinstance(value, settings):
             return value
         if not isinstance(value, Mapping):
-            value = {next(iter(settings.model_fields)): value}
+            value = {first_setting(settings): value}
         return settings.model_validate(value)
     except ValidationError as error:
         details = [

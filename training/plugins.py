@@ -52,7 +52,7 @@ def load_plugins(files: Sequence[Path | str]) -> tuple[PluginFile, ...]:
     Raises:
         InputProblem: naming the file that cannot be read or imported, and the error.
     """
-    return tuple(_load(Path(file)) for file in files)
+    return tuple(map(_load, map(Path, files)))
 
 
 def _load(file: Path) -> PluginFile:

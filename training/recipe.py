@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from inspect import isclass
 from pathlib import Path
-from typing import Any, Literal, TypeGuard, get_args
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic.fields import FieldInfo
 
 from model.backbones import PREFIX, find_backbone
 from model.embedder import EmbedderConfig
@@ -22,7 +23,7 @@ from training.cost import embedder_cost
 from training.losses.base import Losses
 from training.metric_start import can_start_at_cosine
 from training.optimiser import Optimisation
-from training.parts import ChoiceOf, Section, Table
+from training.parts import Choice, ChoiceOf, Section, Table, first_setting
 from training.plugins import PluginFile, load_plugins
 from training.sampler import Sampling
 from training.start import sections_of
@@ -319,10 +320,7 @@ def _section_at(place: Sequence[str], content: Any) -> type[BaseModel]:
     for name in place:
         content = content.get(name) if isinstance(content, dict) else None
         if name in section.model_fields:
-            field = section.model_fields[name]
-            types = [one for one in (field.annotation, *get_args(field.annotation)) if isclass(one)]
-            types += [one.settings_of(content) for one in field.metadata if _is_choice(one)]
-            section = next((one for one in types if issubclass(one, BaseModel)), BaseModel)
+            section = _section_of(section.model_fields[name], content)
         elif issubclass(section, Table) and name in section.kinds:
             section = section.kinds[name].settings
         else:
@@ -330,8 +328,14 @@ def _section_at(place: Sequence[str], content: Any) -> type[BaseModel]:
     return section
 
 
-def _is_choice(annotation: object) -> TypeGuard[ChoiceOf]:
-    return isinstance(annotation, ChoiceOf)
+def _section_of(field: FieldInfo, content: Any) -> type[BaseModel]:
+    for choice in field.metadata:
+        if isinstance(choice, ChoiceOf):
+            return choice.settings_of(content)
+    for one in (field.annotation, *get_args(field.annotation)):
+        if isclass(one) and issubclass(one, BaseModel):
+            return one
+    return BaseModel
 
 
 def _apply(content: dict[str, Any], override: str) -> None:
@@ -369,10 +373,10 @@ def _as_part(place: Sequence[str], value: Any, content: dict[str, Any]) -> Any:
     if isinstance(value, dict) or value is None:
         return value
     if name in section.model_fields:
-        chosen = any(_is_choice(one) for one in section.model_fields[name].metadata)
+        chosen = issubclass(_section_of(section.model_fields[name], None), Choice)
         return {"name": value} if chosen else value
     if issubclass(section, Table) and name in section.kinds:
-        return {next(iter(section.kinds[name].settings.model_fields)): value}
+        return {first_setting(section.kinds[name].settings): value}
     return value
 
 

@@ -97,12 +97,13 @@ class TrainingStep:
         if self._shared is not None:
             # Every process has the same gradients here but for the order in which a GPU adds.
             run.processes.average([p.grad for p in self._heads if p.grad is not None])
-        watched = torch.stack(list(terms.values())).sum().detach()
+        values = torch.stack(list(terms.values())).detach()
+        watched = values.sum()
         # Scaled gradients may overflow: the scaler skips such a step and scales less.
         if not self.scaler.is_enabled():
             gradients = [p.grad for p in run.networks.parameters() if p.grad is not None]
             watched = watched + torch.stack(torch._foreach_norm(gradients)).sum()
-        return Gradients({n: term.detach() for n, term in terms.items()}, norms, watched.isfinite())
+        return Gradients(dict(zip(terms, values, strict=True)), norms, watched.isfinite())
 
     def update(self) -> None:
         """Changes the weights by their gradients, and takes them into their average."""
@@ -119,15 +120,18 @@ class TrainingStep:
     def _at_once(
         self, images: torch.Tensor, batch: Batch, seed: int, with_norms: bool
     ) -> tuple[Terms, dict[str, float]]:
+        network = self._shared or self._trunk
         perturbations: tuple[torch.Tensor, ...] = ()
         for perturb in self._perturbing:
             with kept_statistics(self._networks), self._unshared():
                 torch.manual_seed(seed)
-                features = self._features(images, batch)
+                before, stages = network(images)
+                features = self._features(before, stages, batch, [images])
                 self._add_terms(features)
                 perturbations = perturb(features)
         torch.manual_seed(seed)
-        features = self._features(images, batch, perturbations)
+        before, stages = network(images, perturbations)
+        features = self._features(before, stages, batch, [images])
         self._add_terms(features)
         norms = self._norms(features) if with_norms else {}
         torch.autograd.backward(self.scaler.scale(features.total))
@@ -146,7 +150,7 @@ class TrainingStep:
         parts = torch.tensor_split(images, count)
         found = torch.cat(self._features_without_graph(parts, seed)).requires_grad_()
         torch.manual_seed(seed)
-        features = self._gathered(found, (), batch, parts)
+        features = self._features(found, (), batch, parts)
         self._add_terms(features)
         norms = self._norms(features) if with_norms else {}
         torch.autograd.backward(self.scaler.scale(features.total))
@@ -173,12 +177,6 @@ class TrainingStep:
         return found
 
     def _features(
-        self, images: torch.Tensor, batch: Batch, perturbations: tuple[torch.Tensor, ...] = ()
-    ) -> Features:
-        before, stages = (self._shared or self._trunk)(images, perturbations)
-        return self._gathered(before, stages, batch, [images])
-
-    def _gathered(
         self,
         before: torch.Tensor,
         stages: tuple[torch.Tensor, ...],

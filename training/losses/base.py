@@ -173,7 +173,8 @@ def build_losses(
     found: dict[str, nn.Module] = {}
     for name, settings in losses.on.items():
         kind = LOSSES[name]
-        if isinstance(kind.build, type):
-            sizes = (teachers,) if kind.needs == "teachers" else ()
+        taught = kind.needs == "teachers"
+        if isinstance(kind.build, type) and (teachers or not taught):
+            sizes = (teachers,) if taught else ()
             found[name] = kind.build(settings, dimension, classes, *sizes)
     return nn.ModuleDict(found)
