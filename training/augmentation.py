@@ -11,7 +11,7 @@ import zlib
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple, TypeVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -21,8 +21,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from model.preprocessing import Preprocessing
-from model.registry import Registry
-from training.parts import Kind, Section, Table
+from training.parts import Kind, Kinds, Section, Table
 
 LUMINANCE = (0.299, 0.587, 0.114)
 BLUR_SIGMA = (0.3, 1.5)
@@ -38,22 +37,6 @@ DRAWN = (
 """In what order a batch's numbers are drawn, also of changes that are off: one that is switched on
 leaves the others as they are. A change of a plug-in draws from a generator of its own."""
 
-Registered = TypeVar("Registered", bound=Callable[..., Tensor])
-
-
-@dataclass(frozen=True)
-class ChangeKind(Kind):
-    """A change of crops that recipes can name.
-
-    Attributes:
-        draws: how many numbers it takes for each crop.
-    """
-
-    draws: int = 1
-
-
-AUGMENTATIONS: Registry[ChangeKind] = Registry("augmentation", "gmn.augmentations")
-
 
 class Strength(Section):
     """How much a change changes; 0 switches it off."""
@@ -67,25 +50,23 @@ class Probability(Section):
     probability: float = Field(0.0, ge=0, le=1)
 
 
-def register_augmentation(
-    name: str, settings: type[Section] = Strength, draws: int = 1
-) -> Callable[[Registered], Registered]:
-    """Adds a change of crops, so that recipes can name it under `augmentation`; a decorator.
+@dataclass(frozen=True)
+class ChangeKind(Kind):
+    """A change of crops; changes take place in the order of registration.
 
     It is a function of its settings, of crops `(B, 3, h, w)` float32 from 0 to 255, of numbers
     drawn uniformly from 0 to 1, `(B, draws)` on the CPU, and of `Preprocessing`; it gives the
-    changed crops, and may change them in place. Changes take place in the order of registration. A
-    first setting of 0 switches one off.
+    changed crops, and may change them in place. A first setting of 0 switches it off.
 
-    Raises:
-        ValueError: where another one has the name.
+    Attributes:
+        draws: how many numbers it takes for each crop.
     """
 
-    def register(change: Registered) -> Registered:
-        AUGMENTATIONS.add(name, ChangeKind(change, settings, draws))
-        return change
+    draws: int = 1
 
-    return register
+
+AUGMENTATIONS = Kinds("augmentation", "gmn.augmentations", ChangeKind, Strength)
+register_augmentation = AUGMENTATIONS.register
 
 
 class Augmentation(Table):
@@ -98,7 +79,7 @@ class Augmentation(Table):
         pad: black pixels of the input on every side.
     """
 
-    kinds: ClassVar[Registry[Any]] = AUGMENTATIONS
+    kinds: ClassVar[Kinds[Any]] = AUGMENTATIONS
     usual: ClassVar[Mapping[str, Any]] = {"brightness": 0.2, "contrast": 0.15, "saturation": 0.1}
 
     resize: tuple[int, int] | None = None

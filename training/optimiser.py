@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Annotated, Any, ClassVar, TypeVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 from pydantic import Field
 
-from model.registry import Registry
-from training.parts import Choice, ChoiceOf, Kind, Section
+from training.parts import Choice, ChoiceOf, Kind, Kinds, Section
 
 Groups = list[dict[str, Any]]
-Registered = TypeVar("Registered", bound=Callable[..., Any])
-
-OPTIMISERS: Registry[Kind] = Registry("optimiser", "gmn.optimisers")
-SCHEDULES: Registry[Kind] = Registry("schedule", "gmn.schedules")
 
 
 class OptimiserSettings(Choice):
@@ -27,6 +21,14 @@ class OptimiserSettings(Choice):
     """
 
     decays_vectors: ClassVar[bool] = True
+
+
+OPTIMISERS = Kinds("optimiser", "gmn.optimisers", Kind, OptimiserSettings)
+SCHEDULES = Kinds("schedule", "gmn.schedules", Kind, Choice)
+# Of torch's parameter groups, each with the `multiplier` of its rate, and `Optimisation`.
+register_optimiser = OPTIMISERS.register
+# Of `Optimisation` and the epoch: the rate after the warm-up as a share of `learning_rate`.
+register_schedule = SCHEDULES.register
 
 
 class Optimisation(Section):
@@ -61,44 +63,6 @@ class Optimisation(Section):
     schedule: Annotated[Any, ChoiceOf(SCHEDULES, "steps")] = Field("steps", validate_default=True)
     micro_batch: int | None = Field(None, ge=2)
     weight_average: float = Field(0.0, ge=0, lt=1)
-
-
-def register_optimiser(
-    name: str, settings: type[OptimiserSettings] = OptimiserSettings
-) -> Callable[[Registered], Registered]:
-    """Adds an optimiser, so that recipes can name it as `optimisation.optimiser`; a decorator.
-
-    It is a function of torch's parameter groups and `Optimisation`, and gives a
-    `torch.optim.Optimizer`; each group has the `multiplier` of its rate.
-
-    Raises:
-        ValueError: where another optimiser has the name.
-    """
-
-    def register(build: Registered) -> Registered:
-        OPTIMISERS.add(name, Kind(build, settings))
-        return build
-
-    return register
-
-
-def register_schedule(
-    name: str, settings: type[Choice] = Choice
-) -> Callable[[Registered], Registered]:
-    """Adds a schedule, so that recipes can name it as `optimisation.schedule`; a decorator.
-
-    It is a function of `Optimisation` and the epoch, counted from 0 with its fraction, and gives
-    the rate after the warm-up as a share of `learning_rate`.
-
-    Raises:
-        ValueError: where another schedule has the name.
-    """
-
-    def register(share: Registered) -> Registered:
-        SCHEDULES.add(name, Kind(share, settings))
-        return share
-
-    return register
 
 
 @register_optimiser("adam")

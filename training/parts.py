@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, ValidationError, model_validator
 from pydantic_core import CoreSchema, InitErrorDetails, core_schema
 
 from model.problems import InputProblem
 from model.registry import Registry
+
+Registered = TypeVar("Registered", bound=Callable[..., Any])
+AnyKind = TypeVar("AnyKind", bound="Kind")
 
 
 class Section(BaseModel):
@@ -30,6 +33,34 @@ class Kind:
 
     build: Callable[..., Any]
     settings: type[Section]
+
+
+class Kinds(Registry[AnyKind]):
+    """Parts of one sort, and the decorator that registers one."""
+
+    def __init__(self, sort: str, group: str, kind: type[AnyKind], settings: type[Section]) -> None:
+        super().__init__(sort, group)
+        self._kind, self._settings = kind, settings
+
+    def register(
+        self, name: str, settings: type[Section] | None = None, **others: Any
+    ) -> Callable[[Registered], Registered]:
+        """Adds a part, so that recipes can name it; a decorator of a class or a function.
+
+        Args:
+            name: of the part.
+            settings: the type of its settings; None is that of a part without any of its own.
+            others: of the sort's `Kind`.
+
+        Raises:
+            ValueError: where another part has the name.
+        """
+
+        def register(build: Registered) -> Registered:
+            self.add(name, self._kind(build, settings or self._settings, **others))
+            return build
+
+        return register
 
 
 class Table(Section):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from math import ceil
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from model.problems import InputProblem
-from model.registry import Registry
 from training.datasets.record import CropRecord
-from training.parts import Choice, ChoiceOf, Kind, Section
+from training.parts import Choice, ChoiceOf, Kind, Kinds, Section
 
 Person = tuple[str, str]
 Embed = Callable[[Sequence[int]], NDArray[np.float32]]
@@ -24,9 +23,9 @@ Embed = Callable[[Sequence[int]], NDArray[np.float32]]
 MAX_EPOCH_GROWTH = 2
 """By how many times an epoch may grow so that the person with the most crops is shown whole."""
 
-SAMPLERS: Registry[Kind] = Registry("sampler", "gmn.samplers")
+SAMPLERS = Kinds("sampler", "gmn.samplers", Kind, Choice)
+register_sampler = SAMPLERS.register
 Order = Annotated[Any, ChoiceOf(SAMPLERS, "crops")]
-Registered = TypeVar("Registered", bound="type[PKSampler]")
 
 
 class Sampling(Section):
@@ -47,22 +46,6 @@ class Sampling(Section):
     across_cameras: bool = False
     identities_per_set: int | None = Field(None, ge=2)
     recombined: int = Field(0, ge=0)
-
-
-def register_sampler(
-    name: str, settings: type[Choice] = Choice
-) -> Callable[[Registered], Registered]:
-    """Adds a `PKSampler`, so that recipes can name it as `sampling.order`; a decorator.
-
-    Raises:
-        ValueError: where another sampler has the name.
-    """
-
-    def register(sampler: Registered) -> Registered:
-        SAMPLERS.add(name, Kind(sampler, settings))
-        return sampler
-
-    return register
 
 
 class PKSampler:

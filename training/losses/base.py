@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
 from torch import nn
 
 from model.metric_network import MetricNetwork
-from model.registry import Registry
-from training.parts import Kind, Section, Table
+from training.parts import Kind, Kinds, Section, Table
 
-Registered = TypeVar("Registered", bound=Callable[..., Any])
 Need = Literal["features", "terms", "teachers", "start"]
 
 
@@ -30,11 +28,15 @@ class LossSettings(Section):
 
 @dataclass(frozen=True)
 class LossKind(Kind):
-    """A loss that recipes can name.
+    """A loss: a function of its settings and of `Features` that gives a scalar.
+
+    Or a `torch.nn.Module` with parameters of its own, built of its settings, the dimension of a
+    feature and the number of training people, and called with `Features`.
 
     Attributes:
         needs: beside features: `terms`, the other losses' values, after which it is computed;
-            `teachers`, without which it is left out; `start`, the embedder before the first step.
+            `teachers`, without which it is left out, and of whose features it is given the
+            dimensions; `start`, the embedder before the first step.
         perturbs: whether it is no term, but gives what is added to the stages' outputs when the
             batch is embedded once more.
     """
@@ -43,37 +45,14 @@ class LossKind(Kind):
     perturbs: bool = False
 
 
-LOSSES: Registry[LossKind] = Registry("loss", "gmn.losses")
-
-
-def register_loss(
-    name: str,
-    settings: type[LossSettings] = LossSettings,
-    needs: Need = "features",
-    perturbs: bool = False,
-) -> Callable[[Registered], Registered]:
-    """Adds a loss, so that recipes can give it a weight; a decorator.
-
-    It is a function of settings and `Features`, or a `torch.nn.Module` with parameters of its own:
-    built of its settings, the dimension of a feature and the number of training people (and the
-    dimensions of the teachers' features where it needs these), and called with `Features`. It gives
-    a scalar, which is multiplied by its weight.
-
-    Raises:
-        ValueError: where another loss has the name.
-    """
-
-    def register(build: Registered) -> Registered:
-        LOSSES.add(name, LossKind(build, settings, needs, perturbs))
-        return build
-
-    return register
+LOSSES = Kinds("loss", "gmn.losses", LossKind, LossSettings)
+register_loss = LOSSES.register
 
 
 class Losses(Table):
     """The losses of a recipe by name: L is the sum of their weighted terms."""
 
-    kinds: ClassVar[Registry[Any]] = LOSSES
+    kinds: ClassVar[Kinds[Any]] = LOSSES
     usual: ClassVar[Mapping[str, Any]] = {
         **{"identity": {}, "triplet": {}, "gmn": {}, "pic": {}},
         **{"distilled_feature": {}, "distilled_relation": {}},
