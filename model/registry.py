@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from difflib import get_close_matches
 from importlib.metadata import entry_points
 from typing import TypeVar
@@ -58,14 +57,8 @@ class Registry(dict[str, Part]):
         if name not in self:
             self.load_packages()
         if name not in self:
-            raise InputProblem(
-                f"there is no {self.sort} {name}; {nearest(name, self)}known are "
-                f"{', '.join(sorted(self))}{others}"
-            )
+            close = get_close_matches(name, self, n=1)
+            meant = f"did you mean {close[0]}? " if close else ""
+            known = ", ".join(sorted(self))
+            raise InputProblem(f"there is no {self.sort} {name}; {meant}known are {known}{others}")
         return self[name]
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """`did you mean …? `, or nothing where no known name is near."""
-    close = get_close_matches(name, known, n=1)
-    return f"did you mean {close[0]}? " if close else ""

@@ -308,10 +308,11 @@ def _known_setting(place: Sequence[int | str], content: Any) -> str:
     section = _section_at(parents, content)
     names = [*section.model_fields, *(section.kinds if issubclass(section, Table) else ())]
     known = {name: ".".join((*parents, name)) for name in names}
+    others = "; --plugin FILE adds others" if issubclass(section, Table) else ""
     close = get_close_matches(last, known, n=1)
     if close:
-        return f"did you mean {known[close[0]]}?"
-    return f"known are {', '.join(known.values())}"
+        return f"did you mean {known[close[0]]}?{others}"
+    return f"known are {', '.join(known.values())}{others}"
 
 
 def _section_at(place: Sequence[str], content: Any) -> type[BaseModel]:
