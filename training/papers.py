@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,8 @@ from training.evaluation.runs import deciding
 from training.recipe import Recipe, read_recipe
 
 TABLES = Path(__file__).with_name("papers.toml")
+AVERAGE = "average"
+"""What stands for a paper's average in place of a test set."""
 
 
 class PaperFigures(BaseModel):
@@ -77,6 +79,12 @@ class PaperRow(BaseModel):
         How many people are held out is stated beside the figures.
         """
         return _settings_of(recipe) == _settings_of(self.resolved().model_dump(mode="json"))
+
+    def on(self, tested: Set[str]) -> PaperRow:
+        """The row with its figures on these sets, and its average where it is over no others."""
+        whole = {AVERAGE} if self.figures.keys() - {AVERAGE} <= tested else set()
+        known = {name: own for name, own in self.figures.items() if name in tested | whole}
+        return self.model_copy(update={"figures": known})
 
 
 class PaperTable(BaseModel):

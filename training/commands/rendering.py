@@ -7,8 +7,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
-from training.evaluation.protocol_report import ProtocolReport, table_beside_papers
-from training.evaluation.report_tables import terminal_tables
+from training.evaluation.protocol_report import ProtocolReport, metric_tables
+from training.evaluation.report_tables import dataset_tables
 from training.evaluation.results import EvaluationReport
 
 
@@ -30,7 +30,7 @@ def render_report(report: EvaluationReport, console: Console, out: Path | None) 
                 "that its training held out.[/yellow]",
                 soft_wrap=True,
             )
-        for table in terminal_tables(result):
+        for table in dataset_tables(result):
             console.print(table.rich(console.width))
         if result.used_to_calibrate:
             console.print(
@@ -45,7 +45,7 @@ def render_report(report: EvaluationReport, console: Console, out: Path | None) 
 
 
 def render_protocol(report: ProtocolReport, console: Console, out: Path | None) -> None:
-    """Prints mAP and Rank-1 of every set and on average, papers' figures, and where the page is."""
+    """Prints every set's figures and their average, and where the page is."""
     console.print(f"\n[bold]Protocol {report.protocol}[/bold]  {escape(report.title)}")
     for own in report.reports:
         result = own.datasets[0]
@@ -56,6 +56,7 @@ def render_protocol(report: ProtocolReport, console: Console, out: Path | None) 
         )
     for remark in report.remarks:
         console.print(f"  [yellow]{escape(remark)}[/yellow]", soft_wrap=True)
-    console.print(table_beside_papers(report).rich(console.width))
+    for table in metric_tables(report):
+        console.print(table.rich(console.width))
     if out is not None:
         console.print(f"\nReport: {escape(str(out / 'protocol.html'))}", soft_wrap=True)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator
 
 from training.evaluation.intervals import Estimate
@@ -23,81 +22,119 @@ Lines = Mapping[str, tuple[Sequence[float], Sequence[float]]]
 """By name, where a line's points lie across and up."""
 
 
+def curves(
+    title: str,
+    across: str,
+    up: str,
+    lines: Lines,
+    alt: str,
+    note: str = "",
+    logarithmic: str = "",
+    shares: str = "",
+    points: Lines | None = None,
+    marks: Iterable[float] = (),
+) -> Chart:
+    """A line for each name.
+
+    Args:
+        title: the caption.
+        across, up: what the axes show.
+        lines: the points of each line, which are drawn as dots where there are one or two.
+        alt: what the chart shows, for those who do not see it.
+        note: what else a reader must know.
+        logarithmic, shares: the axes, `x` and `y`, that are logarithmic or in per cent.
+        points: dots in the colour of the line of their name.
+        marks: places across of dotted lines.
+    """
+    with chart(title, across, up, alt, note) as drawn:
+        axes = drawn.axes
+        for place in marks:
+            axes.axvline(place, color=SOFT, linewidth=0.8, linestyle=":")
+        for number, (name, (x, y)) in enumerate(lines.items()):
+            colour, marker = colour_of(number), "o" if len(y) < 3 else ""
+            axes.plot(x, y, label=name, color=colour, linestyle=dash_of(number), marker=marker)
+            axes.plot(*(points or {}).get(name, ((), ())), "o", color=colour)
+        for name, axis in (("x", axes.xaxis), ("y", axes.yaxis)):
+            if name in logarithmic:
+                axes.set(**{f"{name}scale": "log"})
+                axis.set_minor_formatter("")
+            if name in logarithmic or name in shares:
+                axis.set_major_formatter(PERCENT if name in shares else PLAIN)
+        if "y" in logarithmic:
+            axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        if "y" in shares:
+            axes.set_ylim(*_at_most_one(*axes.get_ylim()))
+        axes.legend()
+    return drawn
+
+
 def cmc(result: DatasetResult) -> Chart:
     """Share of queries whose first true match is at rank k or better."""
-    rankings = result.scorings | result.peers
-    caption = ", ".join(f"{name} {100 * scoring.cmc[0]:.1f}%" for name, scoring in rankings.items())
-    with chart(
+    known = {name: own.cmc for name, own in (result.scorings | result.peers).items()}
+    caption = ", ".join(f"{name} {100 * own[0]:.1f}%" for name, own in known.items())
+    return curves(
         "First true match at rank k or better",
         "rank k",
         "share of queries",
+        {name: (range(1, len(own) + 1), own) for name, own in known.items()},
         f"Cumulative matching curves; at rank 1: {caption}",
-    ) as drawn:
-        curves = {name: scoring.cmc for name, scoring in rankings.items()}
-        _plot(drawn.axes, {name: (range(1, len(own) + 1), own) for name, own in curves.items()})
-        _logarithmic_ranks(drawn.axes)
-    return drawn
+        logarithmic="x",
+        shares="y",
+    )
 
 
 def detection(result: DatasetResult) -> Chart:
     """The DIR/FAR curve, with the operating points as they came out."""
-    scorings = result.scorings
+    known = {name: own for name, own in result.scorings.items() if own.detection_curve}
     caption = "; ".join(
         f"{name} {point.name}: {100 * point.false_alarm_rate.mean:.2g}% false alarms, "
         f"{100 * point.detection_rate.mean:.1f}% found"
-        for name, scoring in scorings.items()
-        for point in scoring.operating_points
+        for name, own in known.items()
+        for point in own.operating_points
     )
-    with chart(
+    return curves(
         "Open-set search",
         "false-alarm rate (person absent)",
         "detection rate (person present)",
+        {
+            name: ([rate for rate, _ in own.detection_curve], [up for _, up in own.detection_curve])
+            for name, own in known.items()
+        },
         f"Detection against false alarms. {caption}",
         "Dots: the operating points, as they came out. Dotted: the rates they were set for.",
-    ) as drawn:
-        asked = {point.asked for own in scorings.values() for point in own.operating_points}
-        for rate in sorted(asked):
-            drawn.axes.axvline(rate, color=SOFT, linewidth=0.8, linestyle=":")
-        curves = {
-            name: ([rate for rate, _ in own.detection_curve], [up for _, up in own.detection_curve])
-            for name, own in scorings.items()
-            if own.detection_curve
-        }
-        _plot(drawn.axes, curves)
-        for number, (name, (rates, _)) in enumerate(curves.items()):
-            points = scorings[name].operating_points
-            drawn.axes.plot(
-                [max(point.false_alarm_rate.mean, rates[0]) for point in points],
-                [point.detection_rate.mean for point in points],
-                "o",
-                color=colour_of(number),
+        logarithmic="x",
+        shares="xy",
+        points={
+            name: (
+                [
+                    max(point.false_alarm_rate.mean, own.detection_curve[0][0])
+                    for point in own.operating_points
+                ],
+                [point.detection_rate.mean for point in own.operating_points],
             )
-        drawn.axes.set_xscale("log")
-        drawn.axes.xaxis.set_major_formatter(PERCENT)
-        drawn.axes.yaxis.set_major_formatter(PERCENT)
-        drawn.axes.legend()
-    return drawn
+            for name, own in known.items()
+        },
+        marks=sorted({point.asked for own in known.values() for point in own.operating_points}),
+    )
 
 
 def depths(result: DatasetResult) -> Chart:
     """mAP against the number of candidates that M-Net re-ranks."""
-    known = result.rerank_depths
-    caption = ", ".join(f"{own.depth}: {100 * own.mAP:.1f}%" for own in known)
-    with chart(
+    known = {own.depth: own.mAP for own in result.rerank_depths}
+    lines = {"re-ranked by M-Net": ([*known], [*known.values()])}
+    if "cosine" in result.scorings:
+        alone = result.scorings["cosine"].metrics["mAP"].mean
+        lines["cosine alone"] = ([min(known), max(known)], [alone, alone])
+    caption = ", ".join(f"{depth}: {100 * value:.1f}%" for depth, value in known.items())
+    return curves(
         "M-Net over the nearest k by cosine",
         "re-rank depth k",
         "mAP",
+        lines,
         f"mAP by re-rank depth. {caption}",
-    ) as drawn:
-        axes = drawn.axes
-        across, up = [own.depth for own in known], [own.mAP for own in known]
-        axes.plot(across, up, "o-", color=SERIES[1], label="re-ranked by M-Net")
-        if "cosine" in result.scorings:
-            alone = result.scorings["cosine"].metrics["mAP"].mean
-            axes.axhline(alone, color=SERIES[0], linestyle=dash_of(1), label="cosine alone")
-        axes.margins(y=0.15)
-        _logarithmic_ranks(axes)
-    return drawn
+        logarithmic="x",
+        shares="y",
+    )
 
 
 def distribution(name: str, scoring: ScoringResult, found: ScoreDistribution) -> Chart:
@@ -169,34 +206,16 @@ def projection(found: Projection) -> Chart:
     return drawn
 
 
-def training_curves(title: str, up: str, lines: Lines, alt: str) -> Chart:
-    """Losses or norms over epochs, on a logarithmic axis.
-
-    Args:
-        title: the caption.
-        up: what the values are.
-        lines: epochs and values.
-        alt: for those who do not see it.
-    """
-    with chart(title, "epoch", up, alt) as drawn:
-        _plot(drawn.axes, lines, linewidth=1.4)
-        drawn.axes.set_yscale("log")
-        drawn.axes.yaxis.set_major_formatter(PLAIN)
-        drawn.axes.yaxis.set_minor_formatter("")
-        drawn.axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-        drawn.axes.legend()
-    return drawn
+def training(title: str, up: str, lines: Lines) -> Chart:
+    """Losses or norms over epochs, on a logarithmic axis."""
+    return curves(title, "epoch", up, lines, f"{title} over the epochs", logarithmic="y")
 
 
 def validation(name: str, lines: Lines) -> Chart:
     """mAP or Rank-1 on held-out people over the epochs, by data set and scoring."""
     last = ", ".join(f"{one} {100 * values[-1]:.1f}%" for one, (_, values) in lines.items())
     alt = f"{name} while training; at the end: {last}"
-    with chart(f"{name} on held-out people", "epoch", name, alt) as drawn:
-        _plot(drawn.axes, lines)
-        drawn.axes.yaxis.set_major_formatter(PERCENT)
-        drawn.axes.legend()
-    return drawn
+    return curves(f"{name} on held-out people", "epoch", name, lines, alt, shares="y")
 
 
 def intervals(title: str, rows: Sequence[tuple[str, str, Estimate, Sequence[float]]]) -> Chart:
@@ -234,29 +253,6 @@ def intervals(title: str, rows: Sequence[tuple[str, str, Estimate, Sequence[floa
         axes.xaxis.set_major_formatter(PERCENT)
         drawn.figure.legend(loc="outside lower center", ncols=4)
     return drawn
-
-
-def _plot(axes: Axes, lines: Lines, linewidth: float | None = None) -> None:
-    for number, (name, (across, up)) in enumerate(lines.items()):
-        axes.plot(
-            across,
-            up,
-            label=name,
-            color=colour_of(number),
-            linestyle=dash_of(number),
-            linewidth=linewidth,
-            marker="o" if len(up) < 3 else "",
-        )
-
-
-def _logarithmic_ranks(axes: Axes) -> None:
-    """Ranks on a logarithmic axis, and shares of at most 1."""
-    axes.set_xscale("log")
-    axes.xaxis.set_major_formatter(PLAIN)
-    axes.xaxis.set_minor_formatter("")
-    axes.yaxis.set_major_formatter(PERCENT)
-    axes.set_ylim(*_at_most_one(*axes.get_ylim()))
-    axes.legend()
 
 
 def _at_most_one(low: float, high: float) -> tuple[float, float]:

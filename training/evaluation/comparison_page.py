@@ -293,7 +293,7 @@ def _curves(groups: Sequence[Group]) -> list[Chart]:
         for term in dict.fromkeys(term for own in curves.values() for term in own):
             lines = {name: own[term] for name, own in curves.items() if term in own}
             title = f"{term}: {what}"
-            drawn.append(charts.training_curves(title, what, lines, f"{title} over the epochs"))
+            drawn.append(charts.training(title, what, lines))
     return drawn
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence, Set
+from collections.abc import Iterable, Sequence
 
 from model.provenance import Provenance
 from training.datasets.protocols import PROTOCOLS
@@ -17,48 +17,57 @@ Measured = tuple[str, Provenance, Sequence[DatasetResult]]
 def papers_table(models: Iterable[Measured]) -> Table:
     """A line for each figure that a paper reports of a model's own row; empty without any."""
     # Tables of one paper repeat rows: the same figure stands there once, with all its tables.
-    sources: dict[tuple[str, str, str, str], list[str]] = {}
-    names: dict[tuple[str, str, str, str], str] = {}
+    lines: dict[tuple[str, ...], list[PaperRow]] = {}
     for model, provenance, results in models:
         for row in paper_rows():
-            if row.is_of(provenance.recipe):
-                for line in _lines(row, provenance, results):
-                    names.setdefault((model, *line), row.name)
-                    sources.setdefault((model, *line), []).append(row.source)
+            for name, figures in row.figures.items():
+                if trained_as(row, name, provenance):
+                    ours = _ours(row.scoring, name, figures, provenance, results)
+                    version = f", {figures.version}" if figures.version else ""
+                    line = (model, f"{name}{version}", str(figures), ours)
+                    lines.setdefault(line, []).append(row)
     return Table(
         "mAP / Rank-1, %",
         ["model", "row of the paper", "test set", "paper", "this run", "source"],
-        [[line[0], names[line], *line[1:], "; ".join(own)] for line, own in sources.items()],
+        [
+            [line[0], rows[0].name, *line[1:], "; ".join(row.source for row in rows)]
+            for line, rows in lines.items()
+        ],
         "a paper's figure binds only at its own scale and on its own data",
         words=True,
     )
 
 
-def data_differences(
-    protocol: str, sources: Set[str], test_images: bool, provenance: Provenance
-) -> list[str]:
+def trained_as(row: PaperRow, target: str, provenance: Provenance) -> bool:
+    """Whether an artefact has a row's recipe, and the data by which it is tested on a set."""
+    return row.is_of(provenance.recipe) and not data_differences(row.protocol, target, provenance)
+
+
+def data_differences(protocol: str, target: str, provenance: Provenance) -> list[str]:
     """Where the sets and splits that an artefact was trained on are not a protocol's, in clauses.
 
     Args:
-        protocol: what to call it.
-        sources: the sets that it trains on.
-        test_images: whether it trains on their query and gallery images, too.
+        protocol: its name; without one, a set is tested by what its own training split made.
+        target: the set that is tested.
         provenance: the artefact's.
     """
+    rules = PROTOCOLS.get(protocol)
+    sources = set(rules.sources) - {target} if rules else {target}
+    test_images = rules is not None and rules.test_images
     found = []
     known = {data.name for data in provenance.data}
     if known != sources:
         found.append(
-            f"on {', '.join(sorted(known)) or 'nothing that it names'}; {protocol} trains on "
-            f"{', '.join(sorted(sources))}"
+            f"on {', '.join(sorted(known)) or 'nothing that it names'}; protocol {protocol} "
+            f"trains on {', '.join(sorted(sources))}"
         )
     for data in provenance.data:
         # A set without splits trains whole by every protocol.
         tested = bool({"query", "gallery"} & set(data.splits or ()))
         if data.splits is not None and tested != test_images:
             found.append(
-                f"on the {', '.join(data.splits)} images of {data.name}; {protocol} trains on "
-                f"{'the test images, too' if test_images else 'train alone'}"
+                f"on the {', '.join(data.splits)} images of {data.name}; protocol {protocol} "
+                f"trains on {'the test images, too' if test_images else 'train alone'}"
             )
     return found
 
@@ -73,39 +82,32 @@ def people_differences(provenance: Provenance) -> list[str]:
     return found
 
 
-def _lines(
-    row: PaperRow, provenance: Provenance, results: Sequence[DatasetResult]
-) -> Iterator[tuple[str, str, str]]:
-    """Test set, the paper's figures and the run's, for each set that the row's data test."""
-    protocol = PROTOCOLS.get(row.protocol)
-    for name, figures in row.figures.items():
-        sources = set(protocol.sources) - {name} if protocol else {name}
-        test_images = protocol is not None and protocol.test_images
-        if data_differences(row.name, sources, test_images, provenance):
+def _ours(
+    scoring: str,
+    name: str,
+    figures: PaperFigures,
+    provenance: Provenance,
+    results: Sequence[DatasetResult],
+) -> str:
+    """A run's figures on a set; those of two versions of it, or of two rankings, do not compare."""
+    found = []
+    for result in results:
+        if result.name != name:
             continue
-        ours = [_ours(own, row.scoring, figures) for own in results if own.name == name]
-        differences = people_differences(provenance) + _version_differences(figures, provenance)
-        yield (
-            f"{name}, {figures.version}" if figures.version else name,
-            str(figures),
-            "; ".join([*ours, *(f"trained {one}" for one in differences)]),
-        )
-
-
-def _version_differences(figures: PaperFigures, provenance: Provenance) -> list[str]:
-    """Training data that state another version of a set than the one of a paper's figure."""
-    return [
-        f"on {data.spec}, not on {figures.version}"
+        if figures.version and result.version != figures.version:
+            found.append(
+                f"measured on {result.version or 'another version'}, not on {figures.version}"
+            )
+        elif scoring not in result.scorings:
+            found.append(f"not measured by {scoring}")
+        else:
+            metrics = result.scorings[scoring].metrics
+            both = " / ".join(f"{100 * metrics[one].mean:.1f}" for one in ("mAP", "rank_1"))
+            found.append(f"{scoring} {both}")
+    found += [f"trained {one}" for one in people_differences(provenance)]
+    found += [
+        f"trained on {data.spec}, not on {figures.version}"
         for data in provenance.data
         if figures.version and data.spec.endswith(")") and f"({figures.version})" not in data.spec
     ]
-
-
-def _ours(result: DatasetResult, scoring: str, figures: PaperFigures) -> str:
-    """Figures of two versions of a set, or of two rankings, do not compare."""
-    if figures.version and result.version != figures.version:
-        return f"measured on {result.version or 'another version'}, not on {figures.version}"
-    if scoring not in result.scorings:
-        return f"not measured by {scoring}"
-    metrics = result.scorings[scoring].metrics
-    return f"{scoring} {100 * metrics['mAP'].mean:.1f} / {100 * metrics['rank_1'].mean:.1f}"
+    return "; ".join(found)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 from pydantic import BaseModel, ConfigDict
@@ -11,16 +11,15 @@ from model.problems import InputProblem
 from training.datasets.protocols import Protocol
 from training.datasets.record import Dataset
 from training.evaluation.intervals import Estimate, average_intervals
-from training.evaluation.papers import data_differences, people_differences
+from training.evaluation.papers import data_differences, people_differences, trained_as
 from training.evaluation.query_values import QueryValues
 from training.evaluation.report_tables import METRICS
 from training.evaluation.results import EvaluationReport
-from training.evaluation.tables import Cell, Table, Value, difference, percent
-from training.papers import PaperRow, paper_rows
+from training.evaluation.tables import Cell, Table, Value, difference
+from training.papers import AVERAGE, PaperRow, paper_rows
 from training.seen import Candidate, choose_unseen
 
-BASE, AVERAGE = "cosine", "average"
-Form = Callable[[Estimate], Cell]
+BASE = "cosine"
 
 
 class ProtocolReport(BaseModel):
@@ -33,7 +32,7 @@ class ProtocolReport(BaseModel):
             interval resamples people within every set.
         differences: by `mnet - cosine`, the same of the paired differences.
         remarks: where this run differs from the protocol.
-        published: papers' figures on this protocol.
+        published: papers' rows on this protocol that every artefact is, with their figures.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -86,141 +85,87 @@ def run_protocol(
         title=protocol.title,
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         reports=reports,
-        averages={name: _average(values, name) for name in _in_all(values)},
-        differences={
-            f"{name} - {BASE}": _average(values, name, BASE)
-            for name in _in_all(values)
-            if name != BASE and BASE in _in_all(values)
-        },
+        averages=_averages(values),
+        differences=_averages(values, BASE),
         remarks=[
             remark
             for candidate, dataset in zip(chosen, datasets, strict=True)
             for remark in _remarks(protocol, candidate, dataset)
         ],
-        published=_published(protocol, chosen, datasets),
+        published=[
+            row.on({dataset.name for dataset in datasets})
+            for row in paper_rows()
+            if row.protocol == protocol.name
+            and all(
+                trained_as(row, dataset.name, candidate.description.provenance)
+                for candidate, dataset in zip(chosen, datasets, strict=True)
+            )
+        ],
     )
 
 
 def metric_tables(report: ProtocolReport) -> list[Table]:
-    """A table for each ranking, sets as rows; then the differences on average."""
-    first = report.reports[0].datasets[0].scorings
+    """Sets as rows, for each ranking; then the differences on average."""
+    results = [result for own in report.reports for result in own.datasets]
     tables = []
     for name, average in report.averages.items():
-        if name not in first:
-            continue
-        rows: list[list[Value]] = [
-            [
-                Cell(result.name, link=f"{result.name}/report.html"),
-                own.artefact,
-                *(result.scorings[name].metrics[metric] for metric in METRICS),
-            ]
-            for own in report.reports
-            for result in own.datasets
-        ]
-        rows.append([AVERAGE, "", *(average[metric] for metric in METRICS)])
-        columns = ["tested on", "artefact", *METRICS.values()]
-        tables.append(Table(f"{name}, %", columns, rows, labels=2))
+        papers = [row for row in report.published if row.scoring == name]
+        found = [(result.scorings | result.peers)[name].metrics for result in results]
+        rows: list[list[Value]] = []
+        for own, metrics in [*zip(results, found, strict=True), (None, average)]:
+            shown = own.name if own else AVERAGE
+            known = [row.figures[shown] for row in papers if shown in row.figures]
+            rows.append(
+                [
+                    Cell(shown, link=f"{shown}/report.html" if own else ""),
+                    *(metrics[metric] for metric in METRICS),
+                    ", ".join(map(str, known)) or None,
+                ]
+            )
+        cited = "; ".join(f"paper: {row.name}, {row.source}" for row in papers)
+        columns = ["tested on", *METRICS.values(), "paper"]
+        tables.append(Table(f"{name}, %", columns, rows, cited))
     differences = Table(
         "Average difference over the same queries, percentage points",
         ["", *METRICS.values()],
         [
-            [name, *(difference(apart[metric]) for metric in METRICS)]
-            for name, apart in report.differences.items()
+            [name, *(difference(average[metric]) for metric in METRICS)]
+            for name, average in report.differences.items()
         ],
+        "intervals over people; coloured where they leave out 0",
     )
-    return [*tables, differences]
+    return [*tables, *([differences] if differences.rows else [])]
 
 
-def table_beside_papers(report: ProtocolReport) -> Table:
-    """This run's rankings and differences on every set, and below them papers' figures."""
-    results = [result for own in report.reports for result in own.datasets]
-    names = [result.name for result in results]
-    others = {name for row in report.published for name in row.figures} - {*names, AVERAGE}
-    columns = [*names, *sorted(others), AVERAGE]
-
-    def row(name: str, sets: Sequence[Mapping[str, Estimate]], form: Form) -> list[Value]:
-        found = dict(zip([*names, AVERAGE], sets, strict=True))
-        return [name, *(_both(found[one], form) if one in found else None for one in columns)]
-
-    rows = [
-        row(
-            f"{name}, this run",
-            [*((own.scorings | own.peers)[name].metrics for own in results), average],
-            percent,
-        )
-        for name, average in report.averages.items()
-    ]
-    rows += [
-        row(f"{name}, this run", [*(own.differences[name] for own in results), average], difference)
-        for name, average in report.differences.items()
-    ]
-    for paper in report.published:
-        known = (paper.figures.get(name) for name in columns)
-        rows.append([f"{paper.name}, paper", *(str(own) if own else None for own in known)])
-    cited = "; ".join(dict.fromkeys(row.source for row in report.published))
-    note = "intervals are mAP's" + (f"; papers' rows: {cited}" if cited else "")
-    return Table("mAP / Rank-1, %", ["", *columns], rows, note)
-
-
-def _both(metrics: Mapping[str, Estimate], form: Form) -> Cell:
-    first, second = form(metrics["mAP"]), form(metrics["rank_1"])
-    return first._replace(text=f"{first.text} / {second.text}")
-
-
-def _in_all(values: Sequence[QueryValues]) -> list[str]:
-    """The rankings that every set has."""
-    return [
+def _averages(values: Sequence[QueryValues], less: str = "") -> dict[str, dict[str, Estimate]]:
+    """Of each ranking that every set has its average metrics, perhaps less another ranking's."""
+    names = [
         name
         for name in (values[0].rankings if values else ())
-        if all(name in own.rankings for own in values)
+        if name != less and all({name, less or name} <= own.rankings.keys() for own in values)
     ]
-
-
-def _average(values: Sequence[QueryValues], name: str, less: str = "") -> dict[str, Estimate]:
-    """The average of a ranking's metrics over the sets, perhaps less another ranking's."""
-    sets = []
-    for own in values:
-        figures = dict(own.rankings[name])
-        if less:
-            figures = {
-                metric: found - own.rankings[less][metric] for metric, found in figures.items()
-            }
-        sets.append((figures, own.identities))
-    return average_intervals(sets)
-
-
-def _published(
-    protocol: Protocol, chosen: Sequence[Candidate], datasets: Sequence[Dataset]
-) -> list[PaperRow]:
-    """The papers' rows whose recipe and sets are those of every artefact."""
-    found = []
-    tested = {dataset.name for dataset in datasets}
-    for row in paper_rows():
-        same = row.protocol == protocol.name and all(
-            row.is_of(one.description.provenance.recipe)
-            and not data_differences(
-                protocol.name,
-                set(protocol.sources) - {dataset.name},
-                protocol.test_images,
-                one.description.provenance,
-            )
-            for one, dataset in zip(chosen, datasets, strict=True)
+    return {
+        f"{name} - {less}" if less else name: average_intervals(
+            [
+                (
+                    {
+                        metric: found - (own.rankings[less][metric] if less else 0.0)
+                        for metric, found in own.rankings[name].items()
+                    },
+                    own.identities,
+                )
+                for own in values
+            ]
         )
-        if same:
-            whole = row.figures.keys() - {AVERAGE} <= tested
-            figures = {name: own for name, own in row.figures.items() if name != AVERAGE or whole}
-            found.append(row.model_copy(update={"figures": figures}))
-    return found
+        for name in names
+    }
 
 
 def _remarks(protocol: Protocol, candidate: Candidate, dataset: Dataset) -> list[str]:
     """Where an artefact's training data are not the protocol's."""
-    sources = set(protocol.sources) - {dataset.name}
-    if not sources:
+    if not protocol.sources:
         return []
     provenance = candidate.description.provenance
-    found = data_differences(
-        f"protocol {protocol.name}", sources, protocol.test_images, provenance
-    ) + people_differences(provenance)
+    found = data_differences(protocol.name, dataset.name, provenance)
     start = f"{candidate.name}, measured on {dataset.name}, was trained"
-    return [f"{start} {difference}." for difference in found]
+    return [f"{start} {difference}." for difference in found + people_differences(provenance)]

@@ -18,11 +18,7 @@ from training.datasets.record import CropRecord
 from training.evaluation import charts, report_tables
 from training.evaluation.files import make_folder, replacing
 from training.evaluation.papers import papers_table
-from training.evaluation.protocol_report import (
-    ProtocolReport,
-    metric_tables,
-    table_beside_papers,
-)
+from training.evaluation.protocol_report import ProtocolReport, metric_tables
 from training.evaluation.query_values import FILE_NAME as QUERY_VALUES
 from training.evaluation.query_values import write_query_values
 from training.evaluation.results import DatasetResult, EvaluationReport, RankList
@@ -159,7 +155,7 @@ def report_page(
         premise_charts=[charts.projection(one) for one in premise.projections] if premise else [],
         maps=maps,
         beside_papers=papers_table([(report.artefact, provenance, report.datasets)]),
-        cost_tables=[report_tables.networks(cost), report_tables.speeds(cost)] if cost else [],
+        cost_tables=[report_tables.networks(cost)] if cost else [],
         log=log,
         training_charts=_training_charts(log),
         validation_table=report_tables.validation(log),
@@ -201,7 +197,7 @@ def protocol_page(report: ProtocolReport) -> str:
         "An average weighs every set the same; its interval resamples people within each.",
         remarks=report.remarks,
         tables=metric_tables(report),
-        beside_papers=table_beside_papers(report) if report.published else None,
+        measured=[(own.artefact, result) for own in report.reports for result in own.datasets],
     )
 
 
@@ -260,18 +256,9 @@ def _dataset_part(result: DatasetResult, pictures: SearchPictures) -> DatasetPar
         for name, own in result.scorings.items()
         if own.distribution
     ]
-    tables = [
-        report_tables.ranking("Ranking, %", report_tables.with_peers(result)),
-        report_tables.differences(result),
-        report_tables.operating_points(result),
-        report_tables.half_enrolled(result),
-        report_tables.verification(result),
-    ]
-    if result.multi_shot:
-        tables.append(report_tables.several_crops(result.multi_shot))
     # Of several rankings with one note the last is named.
     notes = {own.note: name for name, own in rankings.items() if own.note}
-    return DatasetPart(result, notes, tables, drawn, pictures)
+    return DatasetPart(result, notes, report_tables.dataset_tables(result), drawn, pictures)
 
 
 def _headline(report: EvaluationReport) -> list[tuple[str, str]]:
@@ -290,18 +277,11 @@ def _headline(report: EvaluationReport) -> list[tuple[str, str]]:
 
 
 def _training_charts(log: TrainingLog) -> list[Chart]:
-    found = []
-    for title, up, lines, alt in (
-        ("Loss terms", "loss", log.losses, "Every loss term over the epochs"),
-        (
-            "Gradient norms at the embedding",
-            "norm",
-            log.gradient_norms,
-            "The norm of every loss term's gradient over the epochs",
-        ),
-    ):
-        if lines:
-            found.append(charts.training_curves(title, up, lines, alt))
+    terms = (
+        ("Loss terms", "loss", log.losses),
+        ("Gradient norms at the embedding", "norm", log.gradient_norms),
+    )
+    found = [charts.training(*one) for one in terms if one[2]]
     for name, lines in (("mAP", log.mean_average_precision), ("Rank-1", log.rank_1)):
         if lines:
             found.append(charts.validation(name, lines))

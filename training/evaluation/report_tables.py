@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from model.provenance import Provenance
 from training.evaluation.intervals import Estimate
-from training.evaluation.results import (
-    CostResult,
-    DatasetResult,
-    MultiShotResult,
-    PremiseResult,
-    ScoringResult,
-)
-from training.evaluation.tables import NOTHING, Cell, Table, Value, difference, percent
+from training.evaluation.results import CostResult, DatasetResult, PremiseResult, ScoringResult
+from training.evaluation.tables import Cell, Table, difference, percent
 from training.evaluation.training_log import TrainingLog
 
 METRICS = {
@@ -25,62 +19,85 @@ METRICS = {
     "rank_5": "Rank-5",
     "rank_10": "Rank-10",
 }
-MAIN = ("mAP", "rank_1")
-"""The metrics whose intervals have room on a terminal; page and JSON have all."""
 
 
-def terminal_tables(result: DatasetResult) -> list[Table]:
-    """What a terminal shows of one data set."""
-    named = {**result.scorings, **result.peers}
-    single = {name: own.metrics for name, own in named.items()}
-    tables = [_brief("Ranking, %, with 95% intervals", single, percent)]
-    if shots := result.multi_shot:
-        several = {name: own.metrics for name, own in shots.scorings.items()}
-        tables.append(_brief(f"Several crops a query ({shots.how}), %", several, percent))
-    title = "Differences over the same queries, percentage points"
-    tables.append(_brief(title, result.differences, difference))
-    tables += [operating_points(result), half_enrolled(result), verification(result)]
+def dataset_tables(result: DatasetResult) -> list[Table]:
+    """Every figure of one data set, for its page and for a terminal."""
+    points = [
+        (name, point) for name, own in result.scorings.items() for point in own.operating_points
+    ]
+    pairs = [(name, point) for name, own in result.scorings.items() for point in own.verification]
+    tables = [
+        ranking("Ranking, %", with_peers(result), "with 95% intervals"),
+        Table(
+            "Differences over the same queries, percentage points",
+            ["", *METRICS.values()],
+            [
+                [name, *(difference(values[metric]) for metric in METRICS)]
+                for name, values in result.differences.items()
+            ],
+            "intervals over people; coloured where they leave out 0",
+        ),
+        Table(
+            "Searches, %",
+            ["operating point", "false alarms asked", "obtained", "people found", "threshold"],
+            [
+                [
+                    f"{name} {point.name}",
+                    f"{100 * point.asked:g}",
+                    obtained(point.false_alarm_rate, point.asked),
+                    point.detection_rate,
+                    f"{point.threshold:.4g}",
+                ]
+                for name, point in points
+            ],
+            "intervals over people; red where the whole interval lies above what was asked",
+        ),
+        Table(
+            "Searches with half of the people enrolled, %",
+            ["ranking", "people enrolled", "people found"],
+            [
+                [name, own.half_enrolled.enrolled, own.half_enrolled.detection_rate]
+                for name, own in with_peers(result).items()
+                if own.half_enrolled
+            ],
+            "at the best threshold for 1 false alarm in 100 searches; intervals over people",
+        ),
+        Table(
+            "Comparing two crops, %: TAR@FAR",
+            ["ranking", "false accepts asked", "obtained", "true accepts", "threshold"],
+            [
+                [
+                    name,
+                    f"{100 * point.asked:g}",
+                    f"{100 * point.false_accept_rate:.2g}",
+                    point.true_accept_rate,
+                    f"{point.threshold:.4g}",
+                ]
+                for name, point in pairs
+            ],
+            "intervals over people",
+        ),
+    ]
+    if shot := result.multi_shot:
+        note = f"{shot.queries:,} queries of {shot.crops_per_query:.1f} crops on average"
+        tables.append(ranking(f"Several crops a query ({shot.how}), %", shot.scorings, note))
     return [table for table in tables if table.rows]
 
 
-def _brief(
-    title: str,
-    rows: Mapping[str, Mapping[str, Estimate]],
-    form: Callable[[Estimate], Cell],
-) -> Table:
-    """The metrics with the intervals of the main two."""
-    return Table(
-        title,
-        ["", *METRICS.values()],
-        [
-            [
-                name,
-                *(
-                    form(own[metric]) if metric in MAIN else form(own[metric]).text
-                    for metric in METRICS
-                ),
-            ]
-            for name, own in rows.items()
-        ],
-    )
-
-
-def ranking(title: str, rows: Mapping[str, ScoringResult], note: str = "") -> Table:
+def ranking(title: str, rows: Mapping[str, ScoringResult], note: str) -> Table:
     """Every metric of some rankings."""
-    wider = any(own.over_identities for own in rows.values())
     return Table(
         title,
-        [
-            "ranking",
-            *METRICS.values(),
-            *(["mAP over people"] if wider else []),
-            "calibration error",
-        ],
+        ["ranking", *METRICS.values(), "mAP over people", "calibration error"],
         [
             [
                 name,
                 *(own.metrics[metric] for metric in METRICS),
-                *([_over_people(own)] if wider else []),
+                # Its mean stands beside it already.
+                Cell("", percent(own.over_identities["mAP"]).small)
+                if own.over_identities
+                else None,
                 None
                 if own.expected_calibration_error is None
                 else f"{100 * own.expected_calibration_error:.1f}",
@@ -91,82 +108,9 @@ def ranking(title: str, rows: Mapping[str, ScoringResult], note: str = "") -> Ta
     )
 
 
-def differences(result: DatasetResult) -> Table:
-    """The artefact's rankings less its cosine, and its default one less each peer's."""
-    return Table(
-        "Differences over the same queries, percentage points",
-        ["", *METRICS.values()],
-        [
-            [name, *(difference(values[metric]) for metric in METRICS)]
-            for name, values in result.differences.items()
-        ],
-        "intervals over people; coloured where they leave out 0",
-    )
-
-
-def operating_points(result: DatasetResult) -> Table:
-    """Asked against obtained false alarms, and the people found."""
-    return Table(
-        "Searches, %",
-        ["operating point", "false alarms asked", "obtained", "people found", "threshold"],
-        [
-            [
-                f"{name} {point.name}",
-                f"{100 * point.asked:g}",
-                obtained(point.false_alarm_rate, point.asked),
-                point.detection_rate,
-                f"{point.threshold:.4g}",
-            ]
-            for name, own in result.scorings.items()
-            for point in own.operating_points
-        ],
-        "intervals over people; red where the whole interval lies above what was asked",
-    )
-
-
 def obtained(rate: Estimate, asked: float) -> Cell:
     """A false-alarm rate, marked where its whole interval lies above the one asked for."""
     return percent(rate, ".2f")._replace(mark="bad" if rate.low > asked else "")
-
-
-def half_enrolled(result: DatasetResult) -> Table:
-    """The people found where half of them are enrolled."""
-    return Table(
-        "Searches with half of the people enrolled, %",
-        ["ranking", "people enrolled", "people found"],
-        [
-            [name, own.half_enrolled.enrolled, own.half_enrolled.detection_rate]
-            for name, own in with_peers(result).items()
-            if own.half_enrolled
-        ],
-        "at the best threshold for 1 false alarm in 100 searches; intervals over people",
-    )
-
-
-def verification(result: DatasetResult) -> Table:
-    """TAR@FAR."""
-    return Table(
-        "Comparing two crops, %: TAR@FAR",
-        ["ranking", "false accepts asked", "obtained", "true accepts", "threshold"],
-        [
-            [
-                name,
-                f"{100 * point.asked:g}",
-                f"{100 * point.false_accept_rate:.2g}",
-                point.true_accept_rate,
-                f"{point.threshold:.4g}",
-            ]
-            for name, own in result.scorings.items()
-            for point in own.verification
-        ],
-        "intervals over people",
-    )
-
-
-def several_crops(shot: MultiShotResult) -> Table:
-    """The rankings of multi-shot queries."""
-    note = f"{shot.queries:,} queries of {shot.crops_per_query:.1f} crops on average"
-    return ranking(f"Several crops a query ({shot.how}), %", shot.scorings, note)
 
 
 def premise(found: PremiseResult) -> Table:
@@ -197,26 +141,21 @@ def premise(found: PremiseResult) -> Table:
 
 
 def networks(cost: CostResult) -> Table:
-    """Size and work."""
-    embedder = (cost.embedder_parameters, cost.embedder_multiply_adds)
-    pair = (cost.metric_network_parameters, cost.pair_multiply_adds)
+    """Size, work and speed."""
+    embedder = (cost.embedder_parameters, cost.embedder_multiply_adds, cost.crops_per_second)
+    pair = (cost.metric_network_parameters, cost.pair_multiply_adds, cost.pairs_per_second)
     rows = [("embedder, one crop", *embedder), ("M-Net, one pair", *pair)]
     return Table(
         "Networks",
-        ["", "parameters", "multiply-adds"],
-        [[name, rounded(size), rounded(work)] for name, size, work in rows if size],
-        "a multiplication with its addition counts once, as the papers count FLOPs",
+        ["", "parameters", "multiply-adds", "a second"],
+        [
+            [name, rounded(size), rounded(work), None if rate is None else f"{rate:,.0f}"]
+            for name, size, work, rate in rows
+            if size
+        ],
+        "a multiplication with its addition counts once, as the papers count FLOPs; a second: as "
+        "in this run, crops with their decoding",
     )
-
-
-def speeds(cost: CostResult) -> Table:
-    """What this run did in a second."""
-    rows = (
-        ("crops a second, decoded and embedded", cost.crops_per_second),
-        ("pairs a second, scored by M-Net", cost.pairs_per_second),
-    )
-    found = [[name, f"{rate:,.0f}"] for name, rate in rows if rate is not None]
-    return Table("Speed in this run", ["", "a second"], found)
 
 
 def rounded(number: float) -> str:
@@ -250,19 +189,16 @@ def validation(log: TrainingLog) -> Table:
 
 
 def training_data(models: Mapping[str, Provenance]) -> Table:
-    """What went into some artefacts, by their names; a single one has no column of its own."""
-    several = len(models) > 1
+    """What went into some artefacts, by their names; a single one may have none."""
     return Table(
         "Training data",
-        [*(["model"] if several else []), "set", "crops", "identities", "cameras", "terms"],
+        ["model", "set", "crops", "identities", "cameras", "terms"],
         [
-            [
-                *([name] if several else []),
-                *(data.name, data.crops, data.identities, data.cameras, data.terms),
-            ]
+            [name or None, data.name, data.crops, data.identities, data.cameras, data.terms]
             for name, provenance in models.items()
             for data in provenance.data
         ],
+        labels=0,
         words=True,
     )
 
@@ -306,9 +242,3 @@ def dotted(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def with_peers(result: DatasetResult) -> dict[str, ScoringResult]:
     """The artefact's rankings, and those of ready-made models."""
     return result.scorings | {f"{name} (peer, cosine)": peer for name, peer in result.peers.items()}
-
-
-def _over_people(scoring: ScoringResult) -> Value:
-    """mAP's interval over identities alone; its mean stands beside it already."""
-    estimate = scoring.over_identities.get("mAP")
-    return Cell("", percent(estimate).small) if estimate else NOTHING

@@ -6,14 +6,12 @@ text, in the page's font.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from html import escape
-from itertools import count
 from typing import Any
 
 import matplotlib as mpl
@@ -98,7 +96,8 @@ def chart(
         note: what else a reader must know.
         size: width and height, inches.
     """
-    with mpl.rc_context(STYLE):
+    # The salt keeps the ids of clips and markers apart from those of a page's other charts.
+    with mpl.rc_context(STYLE | {"svg.hashsalt": f"{title}: {alt}"}):
         figure = Figure(figsize=size, layout="constrained")
         axes = figure.add_subplot()
         axes.set(xlabel=across, ylabel=up)
@@ -133,23 +132,6 @@ def _svg(figure: Figure, alt: str) -> str:
     width, height = (POINTS_PER_INCH * side for side in figure.get_size_inches())
     head = f'<svg viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{escape(alt)}">'
     svg = re.sub(r"<svg.*?>", lambda _: head, svg, count=1, flags=re.DOTALL)
-    return _named_apart(svg)
-
-
-def _named_apart(svg: str) -> str:
-    """The element with ids that no other chart of a page has."""
-    own = hashlib.sha256(svg.encode()).hexdigest()[:8]
-    numbers = count()
-    names = {
-        name: f"c{own}-{next(numbers)}"
-        for name in re.findall(r'id="([^"]+)"', svg)
-        if f"#{name}" in svg
-    }
-    svg = re.sub(r' id="([^"]+)"', lambda found: _id(names.get(found[1])), svg)
-    svg = re.sub(r"#([\w.-]+)(?=[\")])", lambda found: f"#{names.get(found[1], found[1])}", svg)
-    # SVG inside HTML needs no namespace for its references.
-    return svg.replace("xlink:href", "href")
-
-
-def _id(name: str | None) -> str:
-    return f' id="{name}"' if name else ""
+    # Groups of every chart have the same ids, which nothing refers to; SVG inside HTML needs no
+    # namespace for its references.
+    return re.sub(r' id="[\w.]+_\d+"', "", svg).replace("xlink:href", "href")

@@ -179,7 +179,9 @@ def _cell(value: Value) -> Cell:
 
 def _text(cell: Cell, between: str) -> Text:
     text = Text(cell.text, style=STYLES.get(cell.mark, ""))
-    return text.append(between + _joined(cell, "…"), style="dim") if cell.small else text
+    if not cell.small:
+        return text
+    return text.append((between if cell.text else "") + _joined(cell, "…"), style="dim")
 
 
 def _joined(cell: Cell, ends: str) -> str:
