@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
@@ -19,7 +20,7 @@ from training.datasets.protocols import PROTOCOLS
 from training.datasets.record import Dataset
 from training.datasets.registry import absolute_spec
 from training.dry_run import RunEstimate, estimate_run
-from training.evaluation.compare import AVERAGE, ComparedDataset, average, compare
+from training.evaluation.compare import ComparedDataset, average, compare
 from training.evaluation.comparison_page import control, delta
 from training.evaluation.embedding import ProgressBar
 from training.evaluation.evaluate import EvaluationSettings, evaluate
@@ -27,9 +28,9 @@ from training.evaluation.evaluate_search import RANKINGS
 from training.evaluation.files import make_folder
 from training.evaluation.papers import people_differences
 from training.evaluation.report import render, write_report, write_texts
-from training.evaluation.runs import REPORT, Group, Model, RunFolder, deciding, read_run
+from training.evaluation.runs import REPORT, Group, RunFolder, deciding, read_run
 from training.evaluation.tables import Table, Value
-from training.papers import PaperFigures, PaperRow, PaperTable
+from training.papers import AVERAGE, PaperFigures, PaperRow, PaperTable
 from training.recipe import Distillation, Recipe
 from training.run import prepare_run
 from training.run_folder import (
@@ -163,8 +164,9 @@ def run_benchmark(
         InputProblem: where a run fails, or a folder holds the run of other data.
     """
     table, groups = benchmark.table, []
+    runs: dict[str, list[str]] = {}
     for row, recipe in zip(table.rows, benchmark.recipes, strict=True):
-        models = []
+        models, runs[row.name] = [], []
         for training in benchmark.trainings:
             for seed in benchmark.seeds:
                 folder = benchmark.run_folder(recipe, training, seed)
@@ -173,13 +175,15 @@ def run_benchmark(
                 if not (folder / REPORT).exists():
                     resume = folder.is_dir() and any(folder.iterdir())
                     train_run(own, training.source, training.sets, folder, resume)
+                runs[row.name].append(str(folder))
                 if is_main:
-                    tested = [_measure(folder, one, row, progress_bar) for one in training.tests]
-                    models.append(Model(str(folder), tested))
+                    models.append(
+                        [_measure(folder, one, row, progress_bar) for one in training.tests]
+                    )
         groups.append(Group(row.name, models))
     if not is_main:
         return None
-    report = _report(benchmark, groups)
+    report = _report(benchmark, groups, runs)
     place = benchmark.out / table.name
     make_folder(place)
     page = render(
@@ -335,49 +339,46 @@ def _measure(folder: Path, dataset: Dataset, row: PaperRow, progress_bar: Progre
     return read_run(str(place))
 
 
-def _report(benchmark: Benchmark, groups: Sequence[Group]) -> BenchmarkReport:
+def _report(
+    benchmark: Benchmark, groups: Sequence[Group], runs: dict[str, list[str]]
+) -> BenchmarkReport:
     table, remarks = benchmark.table, list(benchmark.left_out)
     papers: dict[str, dict[str, PaperFigures]] = {}
+    tested = {one.name for training in benchmark.trainings for one in training.tests}
     for row, recipe, group in zip(table.rows, benchmark.recipes, groups, strict=True):
-        papers[row.name] = {}
-        reported = row.figures
-        if reported and not row.is_of(recipe.model_dump(mode="json")):
+        reported = row.on(tested).figures
+        if row.figures and not row.is_of(recipe.model_dump(mode="json")):
             changed = " ".join(benchmark.settings)
             remarks.append(f"{row.name}: no figure of the paper is shown, since {changed} is set")
             reported = {}
-        for model in group.models:
-            for run in model.folders:
-                result, provenance = run.report.datasets[0], run.report.provenance
+        papers[row.name] = {name: own for name, own in reported.items() if name == AVERAGE}
+        for run in chain(*group.models):
+            result = run.report.datasets[0]
+            of, found = f"{row.name}, {result.name}", []
+            if result.seen_in_training:
+                found.append(result.seen_sentence)
+            if result.used_to_calibrate:
+                found.append("thresholds were fitted on it")
+            figures = reported.get(result.name)
+            if figures and figures.version not in ("", result.version):
+                found.append(
+                    f"the paper's figures are of {figures.version}; this is "
+                    f"{result.version or 'another version'}"
+                )
+            elif figures:
                 name = ", ".join(filter(None, (result.name, result.version)))
-                if result.seen_in_training:
-                    remarks.append(f"{row.name}, {result.name}: {result.seen_sentence}")
-                if result.used_to_calibrate:
-                    remarks.append(f"{row.name}, {result.name}: thresholds were fitted on it")
-                figures = reported.get(result.name)
-                if figures is None:
-                    continue
-                if figures.version and figures.version != result.version:
-                    remarks.append(
-                        f"{row.name}, {result.name}: the paper's figures are of "
-                        f"{figures.version}; this is {result.version or 'another version'}"
-                    )
-                    continue
                 papers[row.name][name] = figures
-                remarks += [
-                    f"{row.name}, {result.name}: trained {one}"
-                    for one in people_differences(provenance)
-                ]
-        tested = {one.name for training in benchmark.trainings for one in training.tests}
-        if AVERAGE in reported and set(reported) - {AVERAGE} <= tested:
-            papers[row.name][AVERAGE] = reported[AVERAGE]
+                found += [f"trained {one}" for one in people_differences(run.report.provenance)]
+            remarks += [f"{of}: {one}" for one in found]
+    datasets = compare(groups).datasets
     return BenchmarkReport(
         table=table,
         settings=benchmark.settings,
         seeds=benchmark.seeds,
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         remarks=list(dict.fromkeys(remarks)),
-        runs={group.name: [model.name for model in group.models] for group in groups},
-        datasets=(found := compare(groups).datasets),
-        average=average(groups) if len(found) > 1 else None,
+        runs=runs,
+        datasets=datasets,
+        average=average(groups) if len(datasets) > 1 else None,
         papers=papers,
     )

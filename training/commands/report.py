@@ -78,7 +78,7 @@ def _maps(groups: Sequence[Group], spec: str, crops: int, device: str) -> Activa
         records,
         # Seeds of one recipe look alike; the first stands for them.
         {
-            group.name: draw_maps(group.models[0].folders[0].load_artefact().on(chosen), records)
+            group.name: draw_maps(group.first.load_artefact().on(chosen), records)
             for group in groups
         },
     )

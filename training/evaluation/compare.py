@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import chain, zip_longest
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from training.evaluation.intervals import Estimate, people_and_seeds_interval
 from training.evaluation.report_tables import dotted
 from training.evaluation.results import ScoringResult
-from training.evaluation.runs import Group, Model, deciding
+from training.evaluation.runs import Group, RunFolder, deciding
 
 METRICS = ("mAP", "rank_1", "rank_5", "rank_10", "mINP")
 FALLBACK, AVERAGE = "cosine", "average"
 OPERATING_POINT = "far_1e-2"
+Values = dict[str, Any]
+"""By metric, a value per seed and query, `(S, N)`; `search`; and `identities`, `(N,)`."""
 PLACE = ["name", "split", "protocol"]
 """One searched data set: runs are compared where these are the same."""
 
@@ -100,24 +101,10 @@ class Comparison(BaseModel):
     datasets: list[ComparedDataset]
 
 
-class Queries(NamedTuple):
-    """The queries of one search as the seeds of a group ranked them.
-
-    Attributes:
-        search: the digest of queries and gallery.
-        identities: whose query it is, `(N,)`.
-        values: by metric, `(S, N)`.
-    """
-
-    search: str
-    identities: NDArray[np.int64]
-    values: dict[str, NDArray[np.float64]]
-
-
 def compare(groups: Sequence[Group]) -> Comparison:
     """All numbers of a comparison; the first group is what others differ from."""
     return Comparison(
-        runs=[_run_name(group, model) for group in groups for model in group.models],
+        runs=[_run_name(group.name, model) for group in groups for model in group.models],
         settings=differing_settings(groups),
         datasets=[_compared(own) for _, own in _answers(groups).groupby(PLACE, sort=False)],
     )
@@ -133,18 +120,18 @@ def _answers(groups: Sequence[Group]) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "group": group.name,
-            "model": model.name,
+            "model": number,
             # Figures of two versions of a set do not compare.
             "name": ", ".join(filter(None, (result.name, result.version))),
             "split": run.report.split,
             "protocol": result.protocol,
             "result": result,
-            "values": run.values.get(number),
+            "values": run.values.get(place),
         }
         for group in groups
-        for model in group.models
-        for run in model.folders
-        for number, result in enumerate(run.report.datasets)
+        for number, model in enumerate(group.models)
+        for run in model
+        for place, result in enumerate(run.report.datasets)
     ).drop_duplicates(["group", "model", *PLACE], keep="last")
 
 
@@ -152,23 +139,24 @@ def differing_settings(groups: Sequence[Group]) -> dict[str, list[str]]:
     """Settings that decide and are not the same in every group, by their dotted names."""
     known = pd.DataFrame(
         {
-            "data": ", ".join(one.name for one in group.models[0].report.provenance.data),
-            **{name: str(own) for name, own in dotted(deciding(group.models[0].recipe)).items()},
+            "data": ", ".join(one.name for one in group.first.report.provenance.data),
+            **{name: str(own) for name, own in dotted(deciding(group.first.recipe)).items()},
         }
         for group in groups
     ).fillna("")
     return {str(name): values.tolist() for name, values in known.items() if values.nunique() > 1}
 
 
-def _run_name(group: Group, model: Model) -> RunName:
+def _run_name(group: str, model: Sequence[RunFolder]) -> RunName:
+    report = model[0].report
     return RunName(
-        group=group.name,
-        name=model.name,
-        folders=["/".join(run.path.resolve().parts[-2:]) for run in model.folders],
-        artefact_fingerprint=model.report.artefact_fingerprint,
-        seed=model.recipe.get("seed"),
-        created_at=model.report.provenance.created_at,
-        commit=model.report.provenance.commit,
+        group=group,
+        name=model[0].name,
+        folders=["/".join(run.path.resolve().parts[-2:]) for run in model],
+        artefact_fingerprint=report.artefact_fingerprint,
+        seed=model[0].recipe.get("seed"),
+        created_at=report.provenance.created_at,
+        commit=report.provenance.commit,
     )
 
 
@@ -209,7 +197,7 @@ def _ranking(group: str, ranking: str, answers: pd.DataFrame) -> ComparedRanking
         [result.scorings[ranking] for result in own["result"] if ranking in result.scorings]
         for _, own in answers.groupby(PLACE, sort=False)
     ]
-    several, searches = len(sets[0]) > 1, _queries(answers, ranking)
+    several, searches = len(sets[0]) > 1, _searches(answers, ranking)
     points = [] if several or len(sets) > 1 else sets[0][0].operating_points
     point = next((own for own in points if own.name == OPERATING_POINT), None)
     seeds = {
@@ -219,7 +207,7 @@ def _ranking(group: str, ranking: str, answers: pd.DataFrame) -> ComparedRanking
     return ComparedRanking(
         group=group,
         ranking=ranking,
-        metrics=_intervals(searches, []) if searches else _mean_of_ends(chain(*sets)),
+        metrics=_intervals(searches, []) if searches else _mean_of_ends(list(chain(*sets))),
         over_people=bool(searches),
         seeds={metric: own.tolist() for metric, own in seeds.items()} if several else {},
         false_alarm_rate=point and point.false_alarm_rate,
@@ -230,8 +218,8 @@ def _ranking(group: str, ranking: str, answers: pd.DataFrame) -> ComparedRanking
 def _difference(ranking: str, answers: pd.DataFrame, base: pd.DataFrame) -> dict[str, object]:
     """To the baseline's own ranking of that name, or its cosine where it has none."""
     against = ranking if ranking in base["result"].iloc[0].scorings else FALLBACK
-    ours, theirs = _queries(answers, ranking), _queries(base, against)
-    if not ours or [own.search for own in ours] != [own.search for own in theirs]:
+    ours, theirs = _searches(answers, ranking), _searches(base, against)
+    if not ours or [own["search"] for own in ours] != [own["search"] for own in theirs]:
         return {}
     return {
         "against": against,
@@ -240,12 +228,12 @@ def _difference(ranking: str, answers: pd.DataFrame, base: pd.DataFrame) -> dict
     }
 
 
-def _intervals(ours: Sequence[Queries], theirs: Sequence[Queries]) -> dict[str, Estimate]:
+def _intervals(ours: Sequence[Values], theirs: Sequence[Values]) -> dict[str, Estimate]:
     """Every metric's mean, or its difference to what others have, with its interval."""
     return {
         metric: people_and_seeds_interval(
             [
-                (own.values[metric], other and other.values[metric], own.identities)
+                (own[metric], None if other is None else other[metric], own["identities"])
                 for own, other in zip_longest(ours, theirs)
             ]
         )
@@ -253,26 +241,28 @@ def _intervals(ours: Sequence[Queries], theirs: Sequence[Queries]) -> dict[str, 
     }
 
 
-def _queries(answers: pd.DataFrame, ranking: str) -> list[Queries]:
-    """What was kept of a ranking's queries on each data set; empty unless all seeds kept theirs."""
+def _searches(answers: pd.DataFrame, ranking: str) -> list[Values]:
+    """What all seeds kept of a ranking on each data set; empty unless of the same search."""
     found = []
     for _, own in answers.groupby(PLACE, sort=False):
         known = [one for one in own["values"] if one is not None and ranking in one.rankings]
         if len(known) < len(own) or len({one.search for one in known}) != 1:
             return []
-        values = {
-            metric: np.stack([one.rankings[ranking][metric] for one in known]) for metric in METRICS
-        }
-        found.append(Queries(known[0].search, known[0].identities, values))
+        found.append(
+            {
+                metric: np.stack([one.rankings[ranking][metric] for one in known])
+                for metric in METRICS
+            }
+            | {"search": known[0].search, "identities": known[0].identities}
+        )
     return found
 
 
-def _mean_of_ends(results: Iterable[ScoringResult]) -> dict[str, Estimate]:
-    """The reports' own estimates; of several seeds, their means and the means of their ends."""
-    known = list(results)
+def _mean_of_ends(results: Sequence[ScoringResult]) -> dict[str, Estimate]:
+    """The reports' own estimates; of several, their means and the means of their ends."""
     return {
         metric: Estimate(
-            **pd.DataFrame(result.metrics[metric].model_dump() for result in known).mean()
+            **pd.DataFrame(result.metrics[metric].model_dump() for result in results).mean()
         )
         for metric in METRICS
     }

@@ -77,8 +77,8 @@ def comparison_page(
             # Each group's first seed, and everything measured on it.
             (
                 group.name,
-                group.models[0].report.provenance,
-                [result for run in group.models[0].folders for result in run.report.datasets],
+                group.first.report.provenance,
+                [result for run in group.models[0] for result in run.report.datasets],
             )
             for group in groups
         ),
@@ -86,7 +86,7 @@ def comparison_page(
         curves=_curves(groups),
         origin_tables=[
             report_tables.training_data(
-                {group.name: group.models[0].report.provenance for group in groups}
+                {group.name: group.first.report.provenance for group in groups}
             ),
             _artefacts(comparison),
         ],
@@ -236,7 +236,7 @@ def _premise(groups: Sequence[Group]) -> Table:
             ]
             for group in groups
             for model in group.models
-            for run in model.folders
+            for run in model
             if run.report.premise is not None
             for gap in run.report.premise.gaps
         ],
@@ -246,45 +246,23 @@ def _premise(groups: Sequence[Group]) -> Table:
 
 
 def _cost(groups: Sequence[Group]) -> Table:
-    rows: list[list[Value]] = []
+    found = {}
     for group in groups:
-        runs = [run for model in group.models for run in model.folders]
-        cost = next((run.report.cost for run in reversed(runs) if run.report.cost), None)
+        runs = [run for model in group.models for run in model]
+        costs = [run.report.cost for run in runs if run.report.cost]
         speeds = [run.log.crops_per_second for run in runs if run.log.crops_per_second]
-        sizes: list[Value] = [None] * 3
-        if cost is not None:
-            sizes = [
-                report_tables.rounded(cost.embedder_parameters),
-                report_tables.rounded(cost.embedder_multiply_adds),
-                report_tables.rounded(cost.metric_network_parameters),
-            ]
-        embedding = cost.crops_per_second if cost else None
-        if cost or speeds:
-            rows.append(
-                [
-                    *(group.name, *sizes),
-                    f"{speeds[-1]:,.0f}" if speeds else None,
-                    f"{embedding:,.0f}" if embedding else None,
-                ]
-            )
-    return Table(
-        "Networks and speed",
-        [
-            *("model", "embedder, parameters", "multiply-adds a crop", "M-Net, parameters"),
-            *("training, crops/s", "embedding, crops/s"),
-        ],
-        rows,
-        "speeds as measured in each run",
-    )
+        if costs:
+            found[group.name] = (costs[-1], speeds[-1] if speeds else None)
+    return report_tables.networks(found)
 
 
 def _curves(groups: Sequence[Group]) -> list[Chart]:
     """Every loss term and gradient norm, a line for each run that has it."""
     logs = {
-        model.name: run.log
+        model[0].name: run.log
         for group in groups
         for model in group.models
-        for run in reversed(model.folders)
+        for run in reversed(model)
         if run.log.losses
     }
     drawn = []

@@ -155,7 +155,7 @@ def report_page(
         premise_charts=[charts.projection(one) for one in premise.projections] if premise else [],
         maps=maps,
         beside_papers=papers_table([(report.artefact, provenance, report.datasets)]),
-        cost_tables=[report_tables.networks(cost)] if cost else [],
+        cost_table=report_tables.networks({"": (cost, log.crops_per_second)} if cost else {}),
         log=log,
         training_charts=_training_charts(log),
         validation_table=report_tables.validation(log),

@@ -8,7 +8,7 @@ from typing import Any
 from model.provenance import Provenance
 from training.evaluation.intervals import Estimate
 from training.evaluation.results import CostResult, DatasetResult, PremiseResult, ScoringResult
-from training.evaluation.tables import Cell, Table, difference, percent
+from training.evaluation.tables import Cell, Table, Value, difference, percent
 from training.evaluation.training_log import TrainingLog
 
 METRICS = {
@@ -140,21 +140,31 @@ def premise(found: PremiseResult) -> Table:
     )
 
 
-def networks(cost: CostResult) -> Table:
-    """Size, work and speed."""
-    embedder = (cost.embedder_parameters, cost.embedder_multiply_adds, cost.crops_per_second)
-    pair = (cost.metric_network_parameters, cost.pair_multiply_adds, cost.pairs_per_second)
-    rows = [("embedder, one crop", *embedder), ("M-Net, one pair", *pair)]
+def networks(models: Mapping[str, tuple[CostResult, float | None]]) -> Table:
+    """Size, work and speed.
+
+    Args:
+        models: by a model's name, which may be empty, its cost and the crops a second of its
+            training, where that is known.
+    """
+    rows: list[list[Value]] = []
+    for model, (cost, training) in models.items():
+        embedder = (cost.embedder_parameters, cost.embedder_multiply_adds, cost.crops_per_second)
+        pair = (cost.metric_network_parameters, cost.pair_multiply_adds, cost.pairs_per_second)
+        for name, (size, work, rate), trained in (
+            ("embedder, one crop", embedder, training),
+            ("M-Net, one pair", pair, None),
+        ):
+            speeds = (None if one is None else f"{one:,.0f}" for one in (rate, trained))
+            if size:
+                rows.append([model or None, name, rounded(size), rounded(work), *speeds])
     return Table(
         "Networks",
-        ["", "parameters", "multiply-adds", "a second"],
-        [
-            [name, rounded(size), rounded(work), None if rate is None else f"{rate:,.0f}"]
-            for name, size, work, rate in rows
-            if size
-        ],
-        "a multiplication with its addition counts once, as the papers count FLOPs; a second: as "
-        "in this run, crops with their decoding",
+        ["model", "network", "parameters", "multiply-adds", "a second", "a second in training"],
+        rows,
+        "a multiplication with its addition counts once, as the papers count FLOPs; speeds as "
+        "measured in each run, of crops with their decoding",
+        labels=2,
     )
 
 
@@ -198,7 +208,6 @@ def training_data(models: Mapping[str, Provenance]) -> Table:
             for name, provenance in models.items()
             for data in provenance.data
         ],
-        labels=0,
         words=True,
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,11 @@ class RunFolder:
     values: Mapping[int, QueryValues]
     log: TrainingLog
 
+    @property
+    def recipe(self) -> Mapping[str, Any]:
+        """The artefact's resolved recipe, or what is known of its architecture."""
+        return self.report.provenance.recipe or self.report.architecture
+
     def load_artefact(self) -> Artefact:
         """The artefact that the report is about.
 
@@ -64,30 +69,21 @@ class RunFolder:
         )
 
 
-@dataclass
-class Model:
-    """One artefact, and every folder that reports on it."""
-
-    name: str
-    folders: list[RunFolder] = field(default_factory=list)
-
-    @property
-    def report(self) -> EvaluationReport:
-        """The first folder's, for what is the same in all: the artefact's."""
-        return self.folders[0].report
-
-    @property
-    def recipe(self) -> Mapping[str, Any]:
-        """Its resolved recipe, or what is known of its architecture."""
-        return self.report.provenance.recipe or self.report.architecture
-
-
-@dataclass
+@dataclass(frozen=True)
 class Group:
-    """Models of one recipe and one set of data that differ in their seed alone."""
+    """Artefacts of one recipe and one set of data that differ in their seed alone.
+
+    Attributes:
+        models: of each artefact, every folder that reports on it.
+    """
 
     name: str
-    models: list[Model]
+    models: Sequence[Sequence[RunFolder]]
+
+    @property
+    def first(self) -> RunFolder:
+        """A folder of the first artefact, for what is the same in all."""
+        return self.models[0][0]
 
 
 def read_run(word: str) -> RunFolder:
@@ -130,22 +126,18 @@ def group_runs(runs: Sequence[RunFolder]) -> list[Group]:
 
     Both stay in the order of the runs.
     """
-    models: dict[str, Model] = {}
+    models: dict[str, list[RunFolder]] = {}
     for run in runs:
-        known = models.setdefault(run.report.artefact_fingerprint, Model(run.name))
-        known.folders.append(run)
-    groups: dict[str, list[Model]] = {}
+        models.setdefault(run.report.artefact_fingerprint, []).append(run)
+    groups: dict[str, list[list[RunFolder]]] = {}
     for model in models.values():
-        groups.setdefault(_recipe_key(model), []).append(model)
-    names = [_common_name([model.name for model in own]) for own in groups.values()]
+        groups.setdefault(_recipe_key(model[0].report), []).append(model)
+    names = [_common_name([model[0].name for model in own]) for own in groups.values()]
+    # Two groups of one name are told apart by their first artefacts.
     return [
-        Group(
-            name
-            if names.count(name) == 1
-            else f"{name} ({own[0].report.artefact_fingerprint[:6]})",
-            own,
-        )
+        Group(name if names.count(name) == 1 else f"{name} ({fingerprint[:6]})", own)
         for name, own in zip(names, groups.values(), strict=True)
+        for fingerprint in [own[0][0].report.artefact_fingerprint]
     ]
 
 
@@ -158,10 +150,10 @@ def deciding(recipe: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in recipe.items() if name not in NOT_DECIDING}
 
 
-def _recipe_key(model: Model) -> str:
-    provenance = model.report.provenance
+def _recipe_key(report: EvaluationReport) -> str:
+    provenance = report.provenance
     if not provenance.recipe:
-        return model.report.artefact_fingerprint
+        return report.artefact_fingerprint
     data = [(one.name, one.crops) for one in provenance.data]
     return json.dumps([deciding(provenance.recipe), data], sort_keys=True)
 

@@ -61,14 +61,15 @@ class Table:
     @property
     def compact(self) -> Table:
         """The table without the columns that have no value in any row."""
-        filled = [
-            number < self.labels or any(row[number] is not None for row in self.rows)
-            for number in range(len(self.columns))
-        ]
+        columns = range(len(self.columns))
+        filled = [any(row[number] is not None for row in self.rows) for number in columns]
+        if not self.rows or all(filled):
+            return self
         return replace(
             self,
             columns=list(compress(self.columns, filled)),
             rows=[list(compress(row, filled)) for row in self.rows],
+            labels=sum(filled[: self.labels]),
         )
 
     @property
@@ -91,8 +92,8 @@ class Table:
             least = [table._least(number, rows, wrapped) for number in range(len(table.columns))]
             if sum(least) <= width + GAP:
                 break
-        names, parts = [*range(self.labels)], [[*range(self.labels)]]
-        for number in range(self.labels, len(table.columns)):
+        names, parts = [*range(table.labels)], [[*range(table.labels)]]
+        for number in range(table.labels, len(table.columns)):
             if sum(least[one] for one in (*parts[-1], number)) > width + GAP and parts[-1] != names:
                 parts.append([*names])
             parts[-1].append(number)
