@@ -21,7 +21,7 @@ from training.datasets.record import Dataset
 from training.datasets.registry import absolute_spec
 from training.dry_run import RunEstimate, estimate_run
 from training.evaluation.compare import ComparedDataset, average, compare
-from training.evaluation.comparison_page import control, delta
+from training.evaluation.comparison_page import control, ranking_table
 from training.evaluation.embedding import ProgressBar
 from training.evaluation.evaluate import EvaluationSettings, evaluate
 from training.evaluation.evaluate_search import RANKINGS
@@ -29,7 +29,7 @@ from training.evaluation.files import make_folder
 from training.evaluation.papers import people_differences
 from training.evaluation.report import render, write_report, write_texts
 from training.evaluation.runs import REPORT, Group, RunFolder, deciding, read_run
-from training.evaluation.tables import Table, Value
+from training.evaluation.tables import Table
 from training.papers import AVERAGE, PaperFigures, PaperRow, PaperTable
 from training.recipe import Distillation, Recipe
 from training.run import prepare_run
@@ -138,7 +138,36 @@ def plan_benchmark(
         InputProblem: where a setting cannot be, or nothing of the table can be run.
     """
     recipes = tuple(row.resolved(settings, plugins) for row in table.rows)
-    trainings, left_out = _trainings(table, {one.name: one for one in datasets}, command)
+    known, by_spec = {one.name: one for one in datasets}, {one.spec: one for one in datasets}
+    protocol = PROTOCOLS.get(table.protocol)
+    tests = table.tests or (protocol.targets if protocol else ()) or tuple(known)
+    sources = table.sources or (protocol.sources if protocol else ()) or tuple(known)
+    there = [name for name in tests if name in known]
+    used = {*tests, *sources} if protocol else {*tests}
+    left_out = [f"{name} is not tested: it is not given" for name in tests if name not in known]
+    left_out += [f"{name} is in no row of this table" for name in known if name not in used]
+    # Of each run its source, the sets that it trains on, and those that it tests.
+    runs: list[tuple[RunData, list[str], list[str]]] = []
+    if protocol is None:
+        for name in there:
+            runs.append((RunData(specs=(known[name].spec,), command=command), [name], [name]))
+    else:
+        given = [known[name] for name in sources if name in known]
+        specs = tuple(one.spec for one in given)
+        whole = RunData(specs=specs, protocol=protocol.name, command=command)
+        for source in protocol_runs(whole, given):
+            trained = [name for name in sources if name != source.left_out]
+            tested = [name for name in there if source.left_out in (None, name)]
+            runs.append((source, trained, tested))
+    trainings = []
+    for source, trained, tested in runs:
+        absent = [name for name in trained if name not in known]
+        if tested and (absent or not trained):
+            takes = ", ".join(absent) or "another set"
+            left_out.append(f"{', '.join(tested)}: to test on it takes {takes}, which is not given")
+        elif tested:
+            sets = source.training_sets([by_spec[spec] for spec in source.specs])
+            trainings.append(Training(source, tuple(sets), tuple(known[name] for name in tested)))
     if not trainings:
         raise InputProblem(f"{table.name}: nothing of it can be run: {'; '.join(left_out)}")
     return Benchmark(
@@ -241,69 +270,16 @@ def result_tables(report: BenchmarkReport) -> list[Table]:
     seeds = f"{len(report.seeds)} seeds" if len(report.seeds) > 1 else "1 seed"
     tables = []
     for dataset in [*report.datasets, *([report.average] if report.average else [])]:
-        shown = [row for row in dataset.rankings if row.ranking == scorings[row.group]]
-        rows: list[list[Value]] = []
-        for row in shown:
-            paper = report.papers[row.group].get(dataset.name)
-            rows.append(
-                [
-                    *(row.group, row.ranking),
-                    *(row.metrics["mAP"], delta(row, "mAP")),
-                    *(row.metrics["rank_1"], delta(row, "rank_1")),
-                    str(paper) if paper else None,
-                ]
-            )
-        tables.append(
-            Table(
-                f"{dataset.name}, %",
-                ["row", "ranking", "mAP", "Δ mAP", "Rank-1", "Δ Rank-1", "paper"],
-                rows,
-                f"{dataset.protocol}; {seeds}; 95% intervals over people and seeds; "
-                f"{control(dataset.baseline, shown)}",
-                labels=2,
-            )
-        )
+        rows = [row for row in dataset.rankings if row.ranking == scorings[row.group]]
+        note = f"{dataset.protocol}; {seeds}; 95% intervals over people and seeds"
+        papers = {
+            name: str(own[dataset.name])
+            for name, own in report.papers.items()
+            if dataset.name in own
+        }
+        note = f"{note}; {control(dataset.baseline, rows)}"
+        tables.append(ranking_table(f"{dataset.name}, %", rows, note, papers))
     return tables
-
-
-def _trainings(
-    table: PaperTable, known: dict[str, Dataset], command: str
-) -> tuple[list[Training], list[str]]:
-    """What is trained on what, and what is left out for want of a set."""
-    protocol = PROTOCOLS.get(table.protocol)
-    tests = table.tests or (protocol.targets if protocol else ()) or tuple(known)
-    sources = table.sources or (protocol.sources if protocol else ()) or tuple(known)
-    by_spec = {one.spec: one for one in known.values()}
-    there = [name for name in tests if name in known]
-    used = {*tests, *sources} if protocol else {*tests}
-    left_out = [f"{name} is not tested: it is not given" for name in tests if name not in known]
-    left_out += [f"{name} is in no row of this table" for name in known if name not in used]
-    if protocol is None:
-        alone = (RunData(specs=(known[name].spec,), command=command) for name in there)
-        runs = [(source, [name], [name]) for source, name in zip(alone, there, strict=True)]
-    else:
-        given = [known[name] for name in sources if name in known]
-        whole = RunData(
-            specs=tuple(one.spec for one in given), protocol=protocol.name, command=command
-        )
-        runs = [
-            (
-                source,
-                [name for name in sources if name != source.left_out],
-                [name for name in there if source.left_out in (None, name)],
-            )
-            for source in protocol_runs(whole, given)
-        ]
-    trainings = []
-    for source, trained, tested in runs:
-        absent = [name for name in trained if name not in known]
-        if tested and (absent or not trained):
-            takes = ", ".join(absent) or "another set"
-            left_out.append(f"{', '.join(tested)}: to test on it takes {takes}, which is not given")
-        elif tested:
-            sets = source.training_sets([by_spec[spec] for spec in source.specs])
-            trainings.append(Training(source, tuple(sets), tuple(known[name] for name in tested)))
-    return trainings, left_out
 
 
 def _refuse_other_data(folder: Path, training: Training) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import stdev
 from typing import NamedTuple
@@ -22,8 +22,7 @@ from training.evaluation.runs import Group
 from training.evaluation.svg import Chart
 from training.evaluation.tables import Cell, Table, Value, difference
 
-COLUMNS = {"mAP": "mAP", "rank_1": "Rank-1", "mINP": "mINP"}
-COMPARED = {"mAP": "Δ mAP", "rank_1": "Δ Rank-1"}
+CHARTS = {"mAP": "mAP", "rank_1": "Rank-1"}
 ASKED = 0.01
 """False alarms asked for at the operating point that is compared."""
 
@@ -98,8 +97,8 @@ def _dataset_part(dataset: ComparedDataset) -> DatasetPart:
     return DatasetPart(
         dataset,
         _legend(dataset),
-        [_ranking(dataset), _seeds(rows), _searches(rows)],
-        [_intervals(rows, metric) for metric in ("mAP", "rank_1")],
+        [ranking_table("Ranking, %", rows), _seeds(rows), _searches(rows)],
+        [_intervals(rows, metric) for metric in CHARTS],
     )
 
 
@@ -128,26 +127,33 @@ def _legend(dataset: ComparedDataset) -> str:
     )
 
 
-def _ranking(dataset: ComparedDataset) -> Table:
-    rows = dataset.rankings
-    compared = COMPARED if any(row.differences for row in rows) else {}
+def ranking_table(
+    title: str,
+    rows: Sequence[ComparedRanking],
+    note: str = "",
+    papers: Mapping[str, str] | None = None,
+) -> Table:
+    """Rankings with their differences to the baseline, and a paper's figures by their group."""
     return Table(
-        "Ranking, %",
-        ["model", "ranking", *COLUMNS.values(), *compared.values()],
+        title,
+        ["model", "ranking", "mAP", "Δ mAP", "Rank-1", "Δ Rank-1", "mINP", "paper"],
         [
             [
                 Cell(row.group, "peer" if row.peer else ""),
                 row.ranking,
-                *(row.metrics.get(metric) for metric in COLUMNS),
-                *(delta(row, metric) for metric in compared),
+                *(row.metrics["mAP"], _delta(row, "mAP")),
+                *(row.metrics["rank_1"], _delta(row, "rank_1")),
+                row.metrics.get("mINP"),
+                (papers or {}).get(row.group),
             ]
             for row in rows
         ],
+        note,
         labels=2,
     )
 
 
-def delta(row: ComparedRanking, metric: str) -> Value:
+def _delta(row: ComparedRanking, metric: str) -> Value:
     """A ranking's difference to the baseline, marked where several seeds decide it."""
     if metric not in row.differences:
         return None
@@ -212,7 +218,7 @@ def _intervals(rows: Sequence[ComparedRanking], metric: str) -> Chart:
         )
         for row in rows
     ]
-    return charts.intervals(COLUMNS[metric], shown)
+    return charts.intervals(CHARTS[metric], shown)
 
 
 def _premise(groups: Sequence[Group]) -> Table:
