@@ -15,6 +15,7 @@ from training.commands.progress import progress_bar
 if TYPE_CHECKING:
     from training.datasets.record import Dataset
     from training.evaluation.evaluate import EvaluationSettings
+    from training.evaluation.protocol_report import ProtocolReport
     from training.evaluation.report import SearchPictures
     from training.evaluation.results import EvaluationReport
     from training.seen import Candidate
@@ -128,11 +129,15 @@ def evaluate(
 
     Example: gmn evaluate runs/all --protocol lodo --data cuhk01:/data/cuhk01 --data synthetic:7
     """
+    from model.artefact import load_artefact
     from model.precision import choose_device
+    from training.commands.rendering import render_protocol, render_report
     from training.datasets.registry import read_datasets
     from training.evaluation.evaluate import EvaluationSettings
+    from training.evaluation.evaluate import evaluate as measure
     from training.evaluation.files import make_folder
     from training.evaluation.peers import Peer
+    from training.evaluation.report import write_protocol_report, write_report
     from training.seen import artefact_files
 
     settings = EvaluationSettings(
@@ -148,93 +153,65 @@ def evaluate(
         features=features or (),
     )
     files = artefact_files(artefacts)
-    if out is not None:
-        make_folder(out)
-    datasets = read_datasets(data)
-    console = None if as_json else Console()
-    if protocol != "single":
-        _protocol(settings, protocol, files, datasets, out, console)
-        return
-    if len(files) > 1:
+    if protocol == "single" and len(files) > 1:
         raise InputProblem(
             f"{', '.join(artefacts)}: {len(files)} artefacts; name one, or let "
             "--protocol lodo choose for every set"
         )
-    _single(settings, files, datasets, out, console)
-
-
-def _single(
-    settings: EvaluationSettings,
-    files: dict[str, Path],
-    datasets: Sequence[Dataset],
-    out: Path | None,
-    console: Console | None,
-) -> None:
-    """Every set by the one artefact; JSON where there is no console."""
-    from model.artefact import load_artefact
-    from training.commands.rendering import render_report
-    from training.evaluation.evaluate import evaluate as measure
-    from training.evaluation.report import write_report
-
-    ((name, file),) = files.items()
-    report, pictures = measure(load_artefact(file), datasets, settings, name, progress_bar)
+    for option, given in (("--features", features), ("--split held-out", settings.held_out)):
+        if protocol != "single" and given:
+            raise InputProblem(
+                f"--protocol {protocol}: measures every set by the artefact that has not seen "
+                f"it; leave out {option}"
+            )
     if out is not None:
-        write_report(out, report, pictures)
-    if console is None:
-        typer.echo(report.model_dump_json(indent=2))
-    else:
+        make_folder(out)
+    datasets = read_datasets(data)
+    console = Console(quiet=as_json)
+    report: EvaluationReport | ProtocolReport
+    if protocol == "single":
+        ((name, file),) = files.items()
+        report, pictures = measure(load_artefact(file), datasets, settings, name, progress_bar)
+        if out is not None:
+            write_report(out, report, pictures)
         render_report(report, console, out)
+    else:
+        report, pictures = _by_protocol(protocol, files, datasets, settings)
+        if out is not None:
+            write_protocol_report(out, report, pictures)
+        render_protocol(report, console, out)
+    if as_json:
+        typer.echo(report.model_dump_json(indent=2))
 
 
-def _protocol(
-    settings: EvaluationSettings,
-    name: ProtocolName,
+def _by_protocol(
+    protocol: ProtocolName,
     files: dict[str, Path],
     datasets: Sequence[Dataset],
-    out: Path | None,
-    console: Console | None,
-) -> None:
-    """Every set by the artefact that has not seen it; JSON where there is no console."""
+    settings: EvaluationSettings,
+) -> tuple[ProtocolReport, list[SearchPictures]]:
+    """Every set by the artefact that has not seen it."""
     from model.artefact import load_artefact, shipped_artefacts
-    from training.commands.rendering import render_protocol
     from training.datasets.protocols import PROTOCOLS
     from training.evaluation.evaluate import evaluate as measure
     from training.evaluation.protocol_report import run_protocol
-    from training.evaluation.report import write_protocol_report
     from training.seen import Candidate
 
-    if settings.features:
-        raise InputProblem(
-            f"--protocol {name}: asks several artefacts, and features are of one; leave out "
-            "--features"
-        )
-    if settings.held_out:
-        raise InputProblem(
-            f"--protocol {name}: measures people that an artefact has never seen; leave out "
-            "--split held-out"
-        )
-    loaded = {named: load_artefact(file) for named, file in files.items()}
+    loaded = {name: load_artefact(file) for name, file in files.items()}
     candidates = [
-        Candidate(named, files[named], own.description, own.training)
-        for named, own in loaded.items()
+        Candidate(name, files[name], own.description, own.training) for name, own in loaded.items()
     ]
     pictures: list[SearchPictures] = []
 
     def measure_one(candidate: Candidate, dataset: Dataset) -> EvaluationReport:
         # By its file's name a report finds its artefact again.
-        named = candidate.name if candidate.name in shipped_artefacts() else str(candidate.path)
+        named = candidate.name if candidate.name in shipped_artefacts() else candidate.path
         artefact = loaded[candidate.name]
-        report, own = measure(artefact, [dataset], settings, named, progress_bar)
+        report, own = measure(artefact, [dataset], settings, str(named), progress_bar)
         pictures.extend(own)
         return report
 
-    report = run_protocol(PROTOCOLS[name], candidates, datasets, measure_one)
-    if out is not None:
-        write_protocol_report(out, report, pictures)
-    if console is None:
-        typer.echo(report.model_dump_json(indent=2))
-    else:
-        render_protocol(report, console, out)
+    return run_protocol(PROTOCOLS[protocol], candidates, datasets, measure_one), pictures
 
 
 def _scorings(asked: str) -> list[str]:

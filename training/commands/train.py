@@ -164,7 +164,7 @@ def _estimate(
     as_json: bool,
     processes: Processes,
 ) -> None:
-    from training.commands.dry_run_rendering import render_estimate
+    from training.commands.rendering import render_estimate
     from training.dry_run import estimate_run
     from training.finish import held_out_searches
     from training.recipe import Distillation
