@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from training.datasets.record import Dataset
     from training.evaluation.evaluate import EvaluationSettings
     from training.evaluation.protocol_report import ProtocolReport
-    from training.evaluation.report import SearchPictures
     from training.evaluation.results import EvaluationReport
+    from training.evaluation.searches import Search
     from training.seen import Candidate
 
 
@@ -189,7 +189,7 @@ def _by_protocol(
     files: dict[str, Path],
     datasets: Sequence[Dataset],
     settings: EvaluationSettings,
-) -> tuple[ProtocolReport, list[SearchPictures]]:
+) -> tuple[ProtocolReport, list[Search]]:
     """Every set by the artefact that has not seen it."""
     from model.artefact import load_artefact, shipped_artefacts
     from training.datasets.protocols import PROTOCOLS
@@ -201,7 +201,7 @@ def _by_protocol(
     candidates = [
         Candidate(name, files[name], own.description, own.training) for name, own in loaded.items()
     ]
-    pictures: list[SearchPictures] = []
+    pictures: list[Search] = []
 
     def measure_one(candidate: Candidate, dataset: Dataset) -> EvaluationReport:
         # By its file's name a report finds its artefact again.

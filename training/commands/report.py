@@ -70,11 +70,11 @@ def _maps(groups: Sequence[Group], spec: str, crops: int, device: str) -> Activa
     from model.precision import choose_device
     from training.datasets.registry import read_dataset
     from training.evaluation.activation_maps import choose_crops, draw_maps
-    from training.evaluation.report import picture_maps
+    from training.evaluation.report import ActivationMaps
 
     records = choose_crops(read_dataset(spec), crops)
     chosen = choose_device(device)
-    return picture_maps(
+    return ActivationMaps(
         records,
         # Seeds of one recipe look alike; the first stands for them.
         {

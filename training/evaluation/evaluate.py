@@ -20,7 +20,6 @@ from training.evaluation.embedding import ProgressBar, no_bar, stored_features
 from training.evaluation.evaluate_search import Pooling, evaluate_search, needs_metric_network
 from training.evaluation.peers import Peer
 from training.evaluation.premise import measure_premise, sample_identity_pairs
-from training.evaluation.report import SearchPictures, picture_rank_lists
 from training.evaluation.results import (
     CostResult,
     DatasetResult,
@@ -66,8 +65,8 @@ def evaluate(
     settings: EvaluationSettings | None = None,
     name: str = "artefact",
     progress_bar: ProgressBar = no_bar,
-) -> tuple[EvaluationReport, list[SearchPictures]]:
-    """One artefact on some sets: its report, and the pictures of its rank lists.
+) -> tuple[EvaluationReport, list[Search]]:
+    """One artefact on some sets: its report, and the searches whose crops a page shows.
 
     Args:
         loaded: as `load_artefact` reads it; its networks are moved to the device.
@@ -110,12 +109,7 @@ def evaluate(
     report = build_report(
         name, loaded.description, split, results, settings.device, premise=premise
     )
-    pictures = [
-        picture_rank_lists(search, result.rank_lists)
-        for search, result in zip(searches, results, strict=True)
-        if settings.pictures
-    ]
-    return report, pictures
+    return report, searches if settings.pictures else []
 
 
 def build_report(

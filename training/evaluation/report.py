@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,12 +22,23 @@ from training.evaluation.papers import papers_table
 from training.evaluation.protocol_report import ProtocolReport, metric_tables
 from training.evaluation.query_values import FILE_NAME as QUERY_VALUES
 from training.evaluation.query_values import write_query_values
-from training.evaluation.results import DatasetResult, EvaluationReport, RankList
+from training.evaluation.results import DatasetResult, EvaluationReport
 from training.evaluation.searches import Search
 from training.evaluation.svg import Chart
 from training.evaluation.tables import Table, difference
 from training.evaluation.training_log import FILE_NAME as TRAINING_LOG
 from training.evaluation.training_log import TrainingLog, read_training_log
+
+PICTURE, QUALITY = (64, 128), 80
+
+
+def jpeg(pixels: NDArray[np.uint8]) -> str:
+    """A crop `(h, w, 3)` uint8 RGB as a JPEG of a page's size, in base64."""
+    file = io.BytesIO()
+    small = Image.fromarray(pixels).resize(PICTURE, Image.Resampling.LANCZOS)
+    small.save(file, "JPEG", quality=QUALITY)
+    return base64.b64encode(file.getvalue()).decode("ascii")
+
 
 PAGES = Environment(
     loader=FileSystemLoader(Path(__file__).with_name("templates")),
@@ -36,32 +48,24 @@ PAGES = Environment(
     undefined=StrictUndefined,
 )
 PAGES.filters |= {
-    "base64": lambda content: base64.b64encode(content).decode("ascii"),
+    "jpeg": jpeg,
     "sentence": lambda text: text[:1].upper() + text[1:],
     "difference": difference,
 }
-PICTURE, QUALITY = (64, 128), 80
 HEADLINES = 3
 """Data sets whose main figures stand at the top of a page."""
-
-
-class SearchPictures(NamedTuple):
-    """JPEGs of some of a search's crops, by their numbers in it; JSON never holds any."""
-
-    queries: Mapping[int, bytes] = {}
-    gallery: Mapping[int, bytes] = {}
 
 
 class ActivationMaps(NamedTuple):
     """Activation maps of several models over the same crops.
 
     Attributes:
-        crops: who is on each, and its JPEG.
-        models: by a model's name, of each crop, by the name of its map, a JPEG of both.
+        crops: what they are drawn over.
+        models: by a model's name, what `draw_maps` gave of these crops.
     """
 
-    crops: list[tuple[str, bytes]]
-    models: dict[str, list[dict[str, bytes]]]
+    crops: Sequence[CropRecord]
+    models: Mapping[str, Sequence[Mapping[str, NDArray[np.uint8]]]]
 
 
 class DatasetPart(NamedTuple):
@@ -71,7 +75,7 @@ class DatasetPart(NamedTuple):
     notes: Mapping[str, str]
     tables: Sequence[Table]
     charts: Sequence[Chart]
-    pictures: SearchPictures
+    search: Search | None
 
 
 def render(template: str, title: str, summary: str, footer: str, **content: Any) -> str:
@@ -97,15 +101,13 @@ def write_texts(folder: Path, texts: Mapping[str, str]) -> None:
             beside.write_text(content, encoding="utf-8")
 
 
-def write_report(
-    folder: Path, report: EvaluationReport, pictures: Sequence[SearchPictures] = ()
-) -> None:
+def write_report(folder: Path, report: EvaluationReport, pictures: Sequence[Search] = ()) -> None:
     """Writes `report.json`, `queries.npz` and `report.html` into a folder.
 
     Args:
         folder: made where it is missing; a training log that lies in it is drawn too.
         report: what to write.
-        pictures: of each data set's rank lists; without them the page shows no person.
+        pictures: each data set's search, to show crops of; without them the page shows no person.
 
     Raises:
         InputProblem: where the folder cannot be written.
@@ -120,7 +122,7 @@ def write_report(
 
 def report_page(
     report: EvaluationReport,
-    pictures: Sequence[SearchPictures] = (),
+    pictures: Sequence[Search] = (),
     log: TrainingLog | None = None,
     maps: ActivationMaps | None = None,
 ) -> str:
@@ -128,12 +130,11 @@ def report_page(
 
     Args:
         report: what to show.
-        pictures: of each data set's rank lists, in order; without them no person is shown.
+        pictures: each data set's search, to show crops of; without them no person is shown.
         log: of the training, where it is known.
         maps: activation maps to show, too.
     """
     provenance, log = report.provenance, log or TrainingLog({}, {})
-    shown = [*pictures, *[SearchPictures()] * len(report.datasets)]
     machine = ", ".join(f"{name} {value}" for name, value in report.machine.items())
     about = {
         "artefact_fingerprint": report.artefact_fingerprint,
@@ -149,7 +150,8 @@ def report_page(
         report=report,
         headline=_headline(report),
         parts=[
-            _dataset_part(result, own) for result, own in zip(report.datasets, shown, strict=False)
+            _dataset_part(result, search)
+            for result, search in zip_longest(report.datasets, pictures)
         ],
         premise_table=report_tables.premise(premise) if premise else None,
         premise_charts=[charts.projection(one) for one in premise.projections] if premise else [],
@@ -169,14 +171,14 @@ def report_page(
 
 
 def write_protocol_report(
-    folder: Path, report: ProtocolReport, pictures: Sequence[SearchPictures] = ()
+    folder: Path, report: ProtocolReport, pictures: Sequence[Search] = ()
 ) -> None:
     """Writes `protocol.html`, `protocol.json`, and each set's report into a folder of its name.
 
     Args:
         folder: made where it is missing.
         report: what to write.
-        pictures: of every set's rank lists; without them no page shows a person.
+        pictures: each set's search, to show crops of; without them no page shows a person.
 
     Raises:
         InputProblem: where the folder cannot be written.
@@ -201,50 +203,7 @@ def protocol_page(report: ProtocolReport) -> str:
     )
 
 
-def picture_rank_lists(search: Search, lists: Sequence[RankList]) -> SearchPictures:
-    """A picture of every crop that rank lists name.
-
-    Raises:
-        InputProblem: naming the crop that cannot be read.
-    """
-    queries = {ranks.row for ranks in lists}
-    gallery = {crop.row for ranks in lists for own in ranks.ranked.values() for crop in own}
-    return SearchPictures(
-        {row: jpeg(search.queries[row].decode()) for row in sorted(queries)},
-        {row: jpeg(search.gallery[row].decode()) for row in sorted(gallery)},
-    )
-
-
-def picture_maps(
-    records: Sequence[CropRecord], models: Mapping[str, Iterable[Mapping[str, NDArray[np.uint8]]]]
-) -> ActivationMaps:
-    """Pictures of crops, and of each model's maps over them.
-
-    Args:
-        records: the crops.
-        models: by a model's name, what `draw_maps` gave of these crops.
-
-    Raises:
-        InputProblem: naming the crop that cannot be read.
-    """
-    return ActivationMaps(
-        [(f"{one.identity}, camera {one.camera}", jpeg(one.decode())) for one in records],
-        {
-            model: [{name: jpeg(pixels) for name, pixels in drawn.items()} for drawn in maps]
-            for model, maps in models.items()
-        },
-    )
-
-
-def jpeg(pixels: NDArray[np.uint8]) -> bytes:
-    """A crop `(h, w, 3)` uint8 RGB as a JPEG of a page's size."""
-    file = io.BytesIO()
-    small = Image.fromarray(pixels).resize(PICTURE, Image.Resampling.LANCZOS)
-    small.save(file, "JPEG", quality=QUALITY)
-    return file.getvalue()
-
-
-def _dataset_part(result: DatasetResult, pictures: SearchPictures) -> DatasetPart:
+def _dataset_part(result: DatasetResult, search: Search | None) -> DatasetPart:
     rankings = {**result.scorings, **result.peers}
     drawn = [charts.cmc(result)]
     if result.scorings:
@@ -258,7 +217,7 @@ def _dataset_part(result: DatasetResult, pictures: SearchPictures) -> DatasetPar
     ]
     # Of several rankings with one note the last is named.
     notes = {own.note: name for name, own in rankings.items() if own.note}
-    return DatasetPart(result, notes, report_tables.dataset_tables(result), drawn, pictures)
+    return DatasetPart(result, notes, report_tables.dataset_tables(result), drawn, search)
 
 
 def _headline(report: EvaluationReport) -> list[tuple[str, str]]:

@@ -12,8 +12,8 @@ from training.evaluation.tables import Cell, Table, Value, difference, percent
 from training.evaluation.training_log import TrainingLog
 
 METRICS = {
-    "mAP": "mAP (step)",
-    "mAP_trapezoid": "mAP (trapezoid)",
+    "mAP": "mAP step",
+    "mAP_trapezoid": "mAP trapezoid",
     "mINP": "mINP",
     "rank_1": "Rank-1",
     "rank_5": "Rank-5",

@@ -8,7 +8,7 @@ from model.multiscale import MultiscaleConfig
 from model.problems import InputProblem
 from training.datasets.record import CropRecord, Dataset
 from training.evaluation.activation_maps import choose_crops, draw_maps, overlay, stage_maps
-from training.evaluation.report import PAGES, picture_maps
+from training.evaluation.report import PAGES, ActivationMaps
 
 
 def record(identity: str, shot: int = 0) -> CropRecord:
@@ -87,7 +87,7 @@ def test_models_stand_side_by_side_over_the_same_crops(tiny_artefact):
     page = PAGES.from_string(
         '{% from "parts.html" import activation_maps %}{{ activation_maps(maps) }}'
     )
-    html = page.render(maps=picture_maps(records, {"baseline": drawn, "full": drawn}))
+    html = page.render(maps=ActivationMaps(records, {"baseline": drawn, "full": drawn}))
     assert html.count("<img") == 2 * (1 + 4 + 4)
     assert 'alt="first, camera c1: stage 2 of full"' in html
     assert "<second>" not in html
