@@ -102,7 +102,11 @@ def train(
     from training.distributed import joined_processes
     from training.recipe import read_recipe
 
-    _refuse_both(left_out, protocol)
+    if left_out and protocol:
+        raise InputProblem(
+            f"--leave-out {left_out}: --protocol {protocol} sets what is left out itself; give one "
+            "of the two"
+        )
     if as_json and not dry_run:
         raise InputProblem("--json: answers --dry-run only; a run's figures are in its report.json")
     if out is None and not dry_run:
@@ -123,14 +127,6 @@ def train(
                 console.print(f"{folder}: is finished already", markup=False)
                 continue
             train_one(resolved, source, datasets, folder, resume, console, processes)
-
-
-def _refuse_both(left_out: str | None, protocol: ProtocolName | None) -> None:
-    if left_out and protocol:
-        raise InputProblem(
-            f"--leave-out {left_out}: --protocol {protocol} sets what is left out itself; give one "
-            "of the two"
-        )
 
 
 def _runs(

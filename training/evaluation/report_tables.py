@@ -23,10 +23,6 @@ METRICS = {
 
 def dataset_tables(result: DatasetResult) -> list[Table]:
     """Every figure of one data set, for its page and for a terminal."""
-    points = [
-        (name, point) for name, own in result.scorings.items() for point in own.operating_points
-    ]
-    pairs = [(name, point) for name, own in result.scorings.items() for point in own.verification]
     tables = [
         ranking("Ranking, %", with_peers(result), "with 95% intervals"),
         Table(
@@ -38,21 +34,7 @@ def dataset_tables(result: DatasetResult) -> list[Table]:
             ],
             "intervals over people; coloured where they leave out 0",
         ),
-        Table(
-            "Searches, %",
-            ["operating point", "false alarms asked", "obtained", "people found", "threshold"],
-            [
-                [
-                    f"{name} {point.name}",
-                    f"{100 * point.asked:g}",
-                    obtained(point.false_alarm_rate, point.asked),
-                    point.detection_rate,
-                    f"{point.threshold:.4g}",
-                ]
-                for name, point in points
-            ],
-            "intervals over people; red where the whole interval lies above what was asked",
-        ),
+        _operating_points(result.scorings),
         Table(
             "Searches with half of the people enrolled, %",
             ["ranking", "people enrolled", "people found"],
@@ -63,26 +45,50 @@ def dataset_tables(result: DatasetResult) -> list[Table]:
             ],
             "at the best threshold for 1 false alarm in 100 searches; intervals over people",
         ),
-        Table(
-            "Comparing two crops, %: TAR@FAR",
-            ["ranking", "false accepts asked", "obtained", "true accepts", "threshold"],
-            [
-                [
-                    name,
-                    f"{100 * point.asked:g}",
-                    f"{100 * point.false_accept_rate:.2g}",
-                    point.true_accept_rate,
-                    f"{point.threshold:.4g}",
-                ]
-                for name, point in pairs
-            ],
-            "intervals over people",
-        ),
+        _verification(result.scorings),
     ]
     if shot := result.multi_shot:
         note = f"{shot.queries:,} queries of {shot.crops_per_query:.1f} crops on average"
         tables.append(ranking(f"Several crops a query ({shot.how}), %", shot.scorings, note))
     return [table for table in tables if table.rows]
+
+
+def _operating_points(scorings: Mapping[str, ScoringResult]) -> Table:
+    return Table(
+        "Searches, %",
+        ["operating point", "false alarms asked", "obtained", "people found", "threshold"],
+        [
+            [
+                f"{name} {point.name}",
+                f"{100 * point.asked:g}",
+                obtained(point.false_alarm_rate, point.asked),
+                point.detection_rate,
+                f"{point.threshold:.4g}",
+            ]
+            for name, own in scorings.items()
+            for point in own.operating_points
+        ],
+        "intervals over people; red where the whole interval lies above what was asked",
+    )
+
+
+def _verification(scorings: Mapping[str, ScoringResult]) -> Table:
+    return Table(
+        "Comparing two crops, %: TAR@FAR",
+        ["ranking", "false accepts asked", "obtained", "true accepts", "threshold"],
+        [
+            [
+                name,
+                f"{100 * point.asked:g}",
+                f"{100 * point.false_accept_rate:.2g}",
+                point.true_accept_rate,
+                f"{point.threshold:.4g}",
+            ]
+            for name, own in scorings.items()
+            for point in own.verification
+        ],
+        "intervals over people",
+    )
 
 
 def ranking(title: str, rows: Mapping[str, ScoringResult], note: str) -> Table:
