@@ -153,17 +153,7 @@ def evaluate(
         features=features or (),
     )
     files = artefact_files(artefacts)
-    if protocol == "single" and len(files) > 1:
-        raise InputProblem(
-            f"{', '.join(artefacts)}: {len(files)} artefacts; name one, or let "
-            "--protocol lodo choose for every set"
-        )
-    for option, given in (("--features", features), ("--split held-out", settings.held_out)):
-        if protocol != "single" and given:
-            raise InputProblem(
-                f"--protocol {protocol}: measures every set by the artefact that has not seen "
-                f"it; leave out {option}"
-            )
+    _check(protocol, files, settings)
     if out is not None:
         make_folder(out)
     datasets = read_datasets(data)
@@ -182,6 +172,22 @@ def evaluate(
         render_protocol(report, console, out)
     if as_json:
         typer.echo(report.model_dump_json(indent=2))
+
+
+def _check(protocol: ProtocolName, files: dict[str, Path], settings: EvaluationSettings) -> None:
+    """Refuses several artefacts for one measurement, and what a protocol decides itself."""
+    if protocol == "single" and len(files) > 1:
+        raise InputProblem(
+            f"{', '.join(files)}: {len(files)} artefacts; name one, or let --protocol lodo choose "
+            "for every set"
+        )
+    asked = (("--features", settings.features), ("--split held-out", settings.held_out))
+    for option, given in asked:
+        if protocol != "single" and given:
+            raise InputProblem(
+                f"--protocol {protocol}: measures every set by the artefact that has not seen "
+                f"it; leave out {option}"
+            )
 
 
 def _by_protocol(
