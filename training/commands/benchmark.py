@@ -144,8 +144,9 @@ def _print_estimates(plan: Benchmark, console: Console) -> None:
     rows: list[list[Value]] = []
     hours, runs, seeds = 0.0, 0, len(plan.seeds)
     for row, training, found in estimate_benchmark(plan):
-        tests = ", ".join(dataset.name for dataset in training.tests)
-        place: list[Value] = [row.name, training.folder, tests]
+        sets = (training.sets, training.tests)
+        names = (", ".join(sorted(dataset.name for dataset in own)) for own in sets)
+        place: list[Value] = [row.name, *names]
         if found is None:
             rows.append([*place, None, None, None, None])
             continue

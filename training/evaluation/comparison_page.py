@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import stdev
-from typing import NamedTuple
 
 from training.evaluation import charts, report_tables
 from training.evaluation.compare import (
@@ -15,7 +14,6 @@ from training.evaluation.compare import (
     Comparison,
     compare,
 )
-from training.evaluation.intervals import Estimate
 from training.evaluation.papers import papers_table
 from training.evaluation.report import ActivationMaps, render, write_texts
 from training.evaluation.runs import Group
@@ -25,15 +23,6 @@ from training.evaluation.tables import Cell, Table, Value, difference
 CHARTS = {"mAP": "mAP", "rank_1": "Rank-1"}
 ASKED = 0.01
 """False alarms asked for at the operating point that is compared."""
-
-
-class DatasetPart(NamedTuple):
-    """What the page shows of one data set."""
-
-    dataset: ComparedDataset
-    legend: str
-    tables: list[Table]
-    charts: list[Chart]
 
 
 def write_comparison(
@@ -67,7 +56,16 @@ def comparison_page(
         " · ".join(names[:4]) + (" · …" if len(names) > 4 else ""),
         f"{len(groups)} models side by side{seeds}. The first one is what the others differ from.",
         "Every figure comes from the runs named above.",
-        parts=[_dataset_part(dataset) for dataset in comparison.datasets],
+        parts=[
+            {
+                "dataset": dataset,
+                "legend": _legend(dataset),
+                "tables": [ranking_table("Ranking, %", rows), _seeds(rows), _searches(rows)],
+                "charts": [_intervals(rows, metric) for metric in CHARTS],
+            }
+            for dataset in comparison.datasets
+            for rows in [dataset.rankings]
+        ],
         several=len(groups) > 1,
         settings_table=_settings(comparison, names),
         maps=maps,
@@ -89,16 +87,6 @@ def comparison_page(
             ),
             _artefacts(comparison),
         ],
-    )
-
-
-def _dataset_part(dataset: ComparedDataset) -> DatasetPart:
-    rows = dataset.rankings
-    return DatasetPart(
-        dataset,
-        _legend(dataset),
-        [ranking_table("Ranking, %", rows), _seeds(rows), _searches(rows)],
-        [_intervals(rows, metric) for metric in CHARTS],
     )
 
 
@@ -169,17 +157,20 @@ def control(baseline: str, rows: Sequence[ComparedRanking]) -> str:
 
 
 def _seeds(rows: Sequence[ComparedRanking]) -> Table:
-    def cells(values: Sequence[float]) -> tuple[str, str]:
-        each = " · ".join(f"{100 * value:.1f}" for value in values)
-        return each, f"± {100 * stdev(values):.1f}"
-
     return Table(
         "Seeds, %",
         ["model", "ranking", "runs", "mAP of each", "spread", "Rank-1 of each", "spread"],
         [
             [
                 *(row.group, row.ranking, len(row.seeds["mAP"])),
-                *(*cells(row.seeds["mAP"]), *cells(row.seeds["rank_1"])),
+                *(
+                    shown
+                    for values in (row.seeds["mAP"], row.seeds["rank_1"])
+                    for shown in (
+                        " · ".join(f"{100 * value:.1f}" for value in values),
+                        f"± {100 * stdev(values):.1f}",
+                    )
+                ),
             ]
             for row in rows
             if row.seeds
@@ -209,16 +200,14 @@ def _searches(rows: Sequence[ComparedRanking]) -> Table:
 
 
 def _intervals(rows: Sequence[ComparedRanking], metric: str) -> Chart:
-    shown: list[tuple[str, str, Estimate, Sequence[float]]] = [
-        (
-            row.group,
-            "peer" if row.peer else row.ranking,
-            row.metrics[metric],
-            row.seeds.get(metric, ()),
-        )
-        for row in rows
-    ]
-    return charts.intervals(CHARTS[metric], shown)
+    return charts.intervals(
+        CHARTS[metric],
+        [
+            (row.group, "peer" if row.peer else row.ranking, own, row.seeds.get(metric, ()))
+            for row in rows
+            for own in [row.metrics[metric]]
+        ],
+    )
 
 
 def _premise(groups: Sequence[Group]) -> Table:

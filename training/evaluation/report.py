@@ -25,7 +25,7 @@ from training.evaluation.query_values import write_query_values
 from training.evaluation.results import DatasetResult, EvaluationReport
 from training.evaluation.searches import Search
 from training.evaluation.svg import Chart
-from training.evaluation.tables import Table, difference
+from training.evaluation.tables import difference
 from training.evaluation.training_log import FILE_NAME as TRAINING_LOG
 from training.evaluation.training_log import TrainingLog, read_training_log
 
@@ -66,16 +66,6 @@ class ActivationMaps(NamedTuple):
 
     crops: Sequence[CropRecord]
     models: Mapping[str, Sequence[Mapping[str, NDArray[np.uint8]]]]
-
-
-class DatasetPart(NamedTuple):
-    """What a page shows of one data set."""
-
-    result: DatasetResult
-    notes: Mapping[str, str]
-    tables: Sequence[Table]
-    charts: Sequence[Chart]
-    search: Search | None
 
 
 def render(template: str, title: str, summary: str, footer: str, **content: Any) -> str:
@@ -203,7 +193,8 @@ def protocol_page(report: ProtocolReport) -> str:
     )
 
 
-def _dataset_part(result: DatasetResult, search: Search | None) -> DatasetPart:
+def _dataset_part(result: DatasetResult, search: Search | None) -> dict[str, Any]:
+    """What a page shows of one data set, as its template names it."""
     rankings = {**result.scorings, **result.peers}
     drawn = [charts.cmc(result)]
     if result.scorings:
@@ -217,7 +208,9 @@ def _dataset_part(result: DatasetResult, search: Search | None) -> DatasetPart:
     ]
     # Of several rankings with one note the last is named.
     notes = {own.note: name for name, own in rankings.items() if own.note}
-    return DatasetPart(result, notes, report_tables.dataset_tables(result), drawn, search)
+    tables = report_tables.dataset_tables(result)
+    shown = {"tables": tables, "charts": drawn, "search": search}
+    return {"result": result, "notes": notes, **shown}
 
 
 def _headline(report: EvaluationReport) -> list[tuple[str, str]]:

@@ -39,27 +39,22 @@ def read_training_log(path: Path) -> TrainingLog:
 
     Where a run was resumed and logged a step twice, its later line counts.
     """
-    steps: dict[int, Mapping[str, Any]] = {}
-    validations: dict[int, Mapping[str, Any]] = {}
-    if path.is_file():
-        for text in path.read_text(encoding="utf-8").splitlines():
-            try:
-                line = json.loads(text)
-            except json.JSONDecodeError:
-                continue
-            if isinstance(line, dict) and line.get("event") == "step":
-                steps[int(line.get("step", 0))] = line
-            elif isinstance(line, dict) and line.get("event") == "validation":
-                validations[int(line.get("step", 0))] = line
-    ordered = [steps[step] for step in sorted(steps)]
-    speeds = [line["crops_per_second"] for line in ordered if "crops_per_second" in line]
-    measured = [validations[step] for step in sorted(validations)]
+    lines: dict[str, dict[int, Mapping[str, Any]]] = {"step": {}, "validation": {}}
+    for text in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
+        try:
+            line = json.loads(text)
+        except json.JSONDecodeError:
+            continue
+        if isinstance(line, dict) and line.get("event") in lines:
+            lines[line["event"]][int(line.get("step", 0))] = line
+    steps, validations = ([own[step] for step in sorted(own)] for own in lines.values())
+    speeds = [line["crops_per_second"] for line in steps if "crops_per_second" in line]
     return TrainingLog(
-        _curves(ordered, "loss"),
-        _curves(ordered, "gradient_norm"),
+        _curves(steps, "loss"),
+        _curves(steps, "gradient_norm"),
         speeds[-1] if speeds else None,
-        _curves(measured, "mAP"),
-        _curves(measured, "rank_1"),
+        _curves(validations, "mAP"),
+        _curves(validations, "rank_1"),
     )
 
 
