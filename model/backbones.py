@@ -97,12 +97,6 @@ def stage_children(name: str, backbone: nn.Sequential) -> list[list[str]]:
     return [names[start:end] for start, end in pairwise((0, *ends))]
 
 
-def split_stages(name: str, backbone: nn.Sequential) -> list[list[nn.Module]]:
-    """The children of each of a backbone's four stages; the first has the stem with it."""
-    stages = stage_children(name, backbone)
-    return [[backbone.get_submodule(child) for child in stage] for stage in stages]
-
-
 def _torchvision(name: str, last_stride: LastStride) -> nn.Sequential:
     # Imported where it is needed: it takes seconds, and most artefacts have an OSNet.
     import torchvision

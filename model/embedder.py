@@ -176,6 +176,10 @@ class Embedder(nn.Module):
             self.neck = nn.BatchNorm1d(config.dimension)
             self.neck.bias.requires_grad_(False)
 
+    def stages(self) -> list[list[nn.Module]]:
+        """The modules of the backbone's four stages; the first has the stem with it."""
+        return [[self.backbone.get_submodule(name) for name in names] for names in self._stages]
+
     def forward(self, crops: torch.Tensor) -> torch.Tensor:
         """The feature `(B, d)` float32 that is stored, compared and scored; not of unit length."""
         return self.features(crops).after_neck

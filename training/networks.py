@@ -10,7 +10,6 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, update_bn
 
-from model.backbones import split_stages
 from model.embedder import Embedder
 from model.folding import folded
 from model.metric_network import MetricNetwork
@@ -50,13 +49,9 @@ class TrainedNetworks(nn.Module):
         for module in self._frozen():
             module.requires_grad_(False)
 
-    def backbone_stages(self) -> list[list[nn.Module]]:
-        """The modules of each of the backbone's stages; the first has the stem with it."""
-        return split_stages(self.embedder.config.backbone, self.embedder.backbone)
-
     def parameter_groups(self, settings: Optimisation) -> Groups:
         """Parameters by the multiplier of their rate and by whether weight decay is for them."""
-        stages, depths = self.backbone_stages(), {}
+        stages, depths = self.embedder.stages(), {}
         for number, modules in enumerate(stages, start=1):
             for parameter in nn.ModuleList(modules).parameters():
                 depths[id(parameter)] = len(stages) - number
@@ -90,7 +85,7 @@ class TrainedNetworks(nn.Module):
     def _frozen(self) -> list[nn.Module]:
         # Asked for anew: several processes replace a backbone's BatchNorms by their own.
         return [
-            module for stage in self.backbone_stages()[: self.frozen_stages] for module in stage
+            module for stage in self.embedder.stages()[: self.frozen_stages] for module in stage
         ]
 
 

@@ -13,7 +13,6 @@ from torch import nn
 from torch.amp.grad_scaler import GradScaler
 from torch.nn.parallel import DistributedDataParallel
 
-from model.backbones import split_stages
 from model.embedder import Embedder
 from model.precision import choose_dtype
 from model.problems import InputProblem
@@ -247,7 +246,7 @@ class Trunk(nn.Module):
         config = self.embedder.config
         unread: list[nn.Module] = [self.embedder.neck]
         if config.multiscale is not None:
-            stages = split_stages(config.backbone, self.embedder.backbone)
+            stages = self.embedder.stages()
             unread += [part for stage in stages[max(config.multiscale.stages) :] for part in stage]
         unread_parameters = {id(p) for module in unread for p in module.parameters()}
         return [name for name, p in self.named_parameters() if id(p) in unread_parameters]

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from model.artefact import ArtefactProblem, load_artefact, save_artefact
-from model.backbones import build_backbone, find_backbone, split_stages, timm_backbone
+from model.backbones import build_backbone, find_backbone, timm_backbone
 from model.embedder import Embedder, EmbedderConfig
 from model.folding import folded
 from model.multiscale import MultiscaleConfig
@@ -57,8 +57,9 @@ def test_a_residual_network_of_timm_has_four_stages() -> None:
 
 
 def test_a_transformer_is_one_piece_that_takes_crops_of_any_size() -> None:
-    backbone = build_backbone(VIT, 2)
-    assert [len(stage) for stage in split_stages(VIT, backbone)] == [0, 0, 0, 1]
+    embedder = Embedder(config(VIT))
+    assert [len(stage) for stage in embedder.stages()] == [0, 0, 0, 1]
+    backbone = embedder.backbone
     assert backbone.eval()(torch.rand(1, 3, 128, 64)).shape == (1, 192, 8, 4)
 
 
