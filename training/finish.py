@@ -21,7 +21,12 @@ from training.batches import BatchMaker, training_images
 from training.checkpoint import SavedWeights, read_weights, run_identity
 from training.datasets.record import CropRecord, Dataset
 from training.evaluation.calibration import calibrated_scores
-from training.evaluation.embedding import ProgressBar, SearchFeatures, embed_searches, spaced
+from training.evaluation.embedding import (
+    ProgressBar,
+    SearchFeatures,
+    embed_searches,
+    gallery_samples,
+)
 from training.evaluation.evaluate import build_report
 from training.evaluation.evaluate_search import evaluate_search
 from training.evaluation.report import write_report
@@ -149,7 +154,7 @@ def _refuse_collapse(
     features: Mapping[str, SearchFeatures],
     metric_network: MetricNetwork | None,
 ) -> None:
-    some = np.concatenate([spaced(own.gallery) for own in features.values()])
+    some = gallery_samples(features.values())
     try:
         refuse_collapse(f"{weights.path}: no artefact is written", some, metric_network)
     except CollapsedModel as problem:

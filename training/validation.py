@@ -17,9 +17,9 @@ from training.batches import training_images
 from training.checkpoint import Position, read_weights, save_best
 from training.datasets.protocols import limit_identities
 from training.datasets.record import CropRecord, Dataset
-from training.evaluation.embedding import embed_search, spaced
+from training.evaluation.embedding import embed_searches, gallery_samples
 from training.evaluation.metrics import rank_queries
-from training.evaluation.scoring import open_scores
+from training.evaluation.scoring import score_searches
 from training.evaluation.searches import Search, across_cameras, camera_name, held_out_people
 from training.networks import TrainedNetworks, reestimate_batch_norm
 from training.recipe import Recipe
@@ -166,22 +166,16 @@ class Validation:
             metric_network = networks.metric_network
             images = training_images(self._run.batches, self._run.records, recipe, BATCHES)
             reestimate_batch_norm(networks.embedder, metric_network, images)
+        features = embed_searches(networks.embedder, recipe.preprocessing, self._searches)
         figures: Figures = {}
-        some = []
-        for name, search in self._searches.items():
-            features = embed_search(networks.embedder, recipe.preprocessing, search)
-            some.append(spaced(features.gallery))
-            with open_scores(metric_network, features, search.labels()) as scores:
-                means = {
-                    scoring: rank_queries(rows, scores.labels).means()
-                    for scoring, rows in scores.by_scoring.items()
-                }
-            figures[name] = {
-                scoring: {metric: found[metric] for metric in ("mAP", "rank_1")}
-                for scoring, found in means.items()
-            }
+        with score_searches(metric_network, features, self._searches) as scored:
+            for name, scores in scored.items():
+                for scoring, rows in scores.by_scoring.items():
+                    found = rank_queries(rows, scores.labels).means()
+                    kept = {metric: found[metric] for metric in ("mAP", "rank_1")}
+                    figures.setdefault(name, {})[scoring] = kept
         try:
-            refuse_collapse("these weights", np.concatenate(some), metric_network)
+            refuse_collapse("these weights", gallery_samples(features.values()), metric_network)
         except CollapsedModel:
             return figures, True
         return figures, False

@@ -47,8 +47,6 @@ def calibrate(
 
     Example: gmn calibrate bundled --data cuhk01:/data/cuhk01 --out mine.safetensors
     """
-    import numpy as np
-
     from model.artefact import (
         load_artefact,
         replace_calibration,
@@ -59,7 +57,7 @@ def calibrate(
     from model.precision import choose_device
     from training.datasets.registry import read_datasets
     from training.evaluation.calibration import calibrated_scores
-    from training.evaluation.embedding import embed_searches, spaced
+    from training.evaluation.embedding import embed_searches, gallery_samples
     from training.evaluation.files import make_folder
 
     source = resolve_artefact(artefact)
@@ -72,8 +70,7 @@ def calibrate(
     searches = {dataset.name: _unseen(loaded, dataset) for dataset in read_datasets(data)}
     preprocessing, network = loaded.description.preprocessing, on_device.metric_network
     features = embed_searches(on_device.embedder, preprocessing, searches, progress_bar)
-    some = np.concatenate([spaced(own.gallery) for own in features.values()])
-    refuse_collapse(str(source), some, network)
+    refuse_collapse(str(source), gallery_samples(features.values()), network)
     people = ", ".join(
         f"{'held-out ' if search.held_out else ''}identities of {name}"
         for name, search in searches.items()

@@ -37,12 +37,6 @@ def no_bar(description: str, total: int) -> Iterator[Advance]:  # noqa: ARG001
     yield lambda _: None
 
 
-def spaced(features: NDArray[np.float32], most: int = 100) -> NDArray[np.float32]:
-    """At most `most` of features `(n, d)`, evenly spaced."""
-    places = np.linspace(0, len(features) - 1, min(most, len(features))).astype(int)
-    return np.asarray(features[places], np.float32)
-
-
 def embed_records(
     embedder: Embedder,
     preprocessing: Preprocessing,
@@ -99,6 +93,13 @@ class SearchFeatures(NamedTuple):
     def of(cls, search: Search, features: NDArray[np.float32]) -> SearchFeatures:
         """From those of `search.records`, in which one list of crops is there once."""
         return cls(features[: len(search.queries)], features[-len(search.gallery) :])
+
+
+def gallery_samples(searches: Iterable[SearchFeatures]) -> NDArray[np.float32]:
+    """At most 100 features of each gallery, evenly spaced, `(n, d)`: enough to see a collapse."""
+    galleries = [features.gallery for features in searches]
+    places = [np.linspace(0, len(own) - 1, min(100, len(own))).astype(int) for own in galleries]
+    return np.concatenate([own[some] for own, some in zip(galleries, places, strict=True)])
 
 
 def embed_search(
