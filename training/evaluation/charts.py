@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
 from matplotlib.ticker import FuncFormatter, LogLocator
@@ -232,23 +233,22 @@ def intervals(title: str, rows: Sequence[tuple[str, str, Estimate, Sequence[floa
     )
     height = 0.75 + 0.2 * len(rows) + 0.12 * len(groups)
     with chart(title, "", "", caption, size=(WIDTH, height)) as drawn:
-        axes, place = drawn.axes, 0.0
-        places: dict[str, list[float]] = {group: [] for group in groups}
-        for group, ranking, own, seeds in sorted(rows, key=lambda row: groups.index(row[0])):
-            if places[group] == [] and place:
-                place += 0.6
-            colour = colour_of(rankings.index(ranking))
+        axes, places = drawn.axes, defaultdict[str, list[float]](list)
+        for line, (group, ranking, own, seeds) in enumerate(
+            sorted(rows, key=lambda row: groups.index(row[0]))
+        ):
+            # A space stands between two groups.
+            place, colour = line + 0.6 * groups.index(group), colour_of(rankings.index(ranking))
             first = ranking not in axes.get_legend_handles_labels()[1]
             axes.plot([own.low, own.high], [place, place], color=colour, lw=1.6)
             axes.plot(own.mean, place, "o", color=colour, label=ranking if first else None)
             axes.plot(seeds, [place] * len(seeds), "|", color=colour, markersize=8)
             places[group].append(place)
-            place += 1.0
         axes.set_yticks([sum(own) / len(own) for own in places.values()], groups)
         axes.tick_params(axis="y", length=0, labelcolor=INK)
         axes.spines["left"].set_visible(False)
         axes.grid(False, axis="y")
-        axes.set_ylim(place - 0.3, -0.7)
+        axes.set_ylim(place + 0.7, -0.7)
         axes.set_xlim(*_at_most_one(*axes.get_xlim()))
         axes.xaxis.set_major_formatter(PERCENT)
         drawn.figure.legend(loc="outside lower center", ncols=4)
