@@ -119,7 +119,7 @@ def read_run(
             )
         recipe, data = Recipe.model_validate_json(texts[0]), RunData.model_validate_json(texts[1])
     except ValidationError as error:
-        what = " ".join(str(error).splitlines()[1:3])
+        what = " ".join(" ".join(str(error).splitlines()[1:3]).split())
         raise InputProblem(
             f"{folder}: its recipe.json or data.json is damaged or of an earlier version of this "
             f"program ({what}); use the version that trained it, or train anew"

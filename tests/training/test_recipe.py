@@ -1,5 +1,6 @@
 """Recipes: files, overrides, and what is wrong with them."""
 
+import json
 import os
 import re
 from pathlib import Path
@@ -15,6 +16,7 @@ from training.batches import MOST_WORKERS, worker_count
 from training.distributed import Processes
 from training.optimiser import learning_rate
 from training.recipe import RECIPES, read_recipe
+from training.run_folder import RunData, read_run, write_run
 
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.toml")), ids=lambda path: path.stem)
@@ -94,6 +96,15 @@ def test_a_wrong_override_is_refused_by_its_key(override: str, message: str) -> 
 def test_an_unknown_recipe_is_refused_with_the_known_ones() -> None:
     with pytest.raises(InputProblem, match=r"recipe none-such: no such file.*gmn-r50"):
         read_recipe("none-such")
+
+
+def test_the_recipe_of_an_earlier_versions_run_is_refused_by_what_it_names(tmp_path: Path) -> None:
+    write_run(tmp_path, read_recipe("quick"), RunData(specs=("synthetic:7,identities=4",)))
+    stored = json.loads((tmp_path / "recipe.json").read_text(encoding="utf-8"))
+    stored["losses"]["identity_form"] = "softmax"
+    (tmp_path / "recipe.json").write_text(json.dumps(stored), encoding="utf-8")
+    with pytest.raises(InputProblem, match=r"earlier version .*losses\.identity_form.*train anew"):
+        read_run(tmp_path)
 
 
 def test_a_recipe_that_is_not_toml_is_refused(tmp_path: Path) -> None:
