@@ -105,7 +105,7 @@ def _signed(interval: Sequence[float] | None) -> str | None:
     if interval is None:
         return None
     mean, low, high = (100 * value for value in interval)
-    return f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]"
+    return f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]".replace("-", "−")
 
 
 def _over_cosine(tests: Sequence[Path], ranking: str) -> dict[str, list[float]]:
