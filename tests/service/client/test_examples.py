@@ -129,7 +129,6 @@ def run(line: str, place: Path, url: str, names: dict[str, str]) -> str:
         from tests.training.test_import_weights import save_torchreid_weights
 
         save_torchreid_weights(place / "osnet_x0_25_msmt17.pth")
-        line += " --data synthetic:3,identities=6,domains=1,crops=2"
     if line.startswith("gmn report"):
         for name in ("baseline", "full"):
             shutil.copytree(place / "runs" / "first", place / "runs" / name)
