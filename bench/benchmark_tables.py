@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bench.tables import ends, percent
 from model.artefact import load_artefact, shipped_artefacts
 from training.evaluation.intervals import people_and_seeds_interval
+from training.evaluation.query_values import FILE_NAME, QueryValues, read_query_values
 from training.evaluation.tables import Table
 
 METRICS = {"mAP": "mAP", "Rank-1": "rank_1"}
@@ -36,9 +36,10 @@ def condense_rows(report: Mapping[str, Any]) -> dict[str, Any]:
             group, ranking = own["group"], own["ranking"]
             if ranking != rankings[group]:
                 continue
-            tests = [Path(run) / "tests" / dataset["name"] for run in report["runs"][group]]
-            tests = [test for test in tests if test.is_dir()]
-            searches[dataset["name"]] = _values(tests[0])[0]
+            places = [Path(run) / "tests" / dataset["name"] for run in report["runs"][group]]
+            # A report on one data set numbers it 0.
+            tests = [read_query_values(one / FILE_NAME)[0] for one in places if one.is_dir()]
+            searches[dataset["name"]] = tests[0].search
             rows.append(
                 {
                     **{"data": dataset["name"], "row": group, "ranking": ranking},
@@ -108,36 +109,15 @@ def _signed(interval: Sequence[float] | None) -> str | None:
     return f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]".replace("-", "−")
 
 
-def _over_cosine(tests: Sequence[Path], ranking: str) -> dict[str, list[float]]:
-    found = [_values(test) for test in tests]
-    return {
-        name: ends(
-            people_and_seeds_interval(
-                [
-                    (
-                        np.stack([own[ranking, key] - own["cosine", key] for _, _, own in found]),
-                        None,
-                        found[0][1],
-                    )
-                ]
-            ).model_dump()
+def _over_cosine(tests: Sequence[QueryValues], ranking: str) -> dict[str, list[float]]:
+    found = {}
+    for name, key in METRICS.items():
+        ahead = np.stack(
+            [own.rankings[ranking][key] - own.rankings["cosine"][key] for own in tests]
         )
-        for name, key in METRICS.items()
-    }
-
-
-def _values(
-    test: Path,
-) -> tuple[str, NDArray[np.int64], dict[tuple[str, str], NDArray[np.float64]]]:
-    """Of a test's one search its digest, whose queries it has, and values by ranking and metric."""
-    with np.load(test / "queries.npz") as stored:
-        values = {
-            (ranking, metric): stored[name].astype(np.float64)
-            for name in stored.files
-            if name.count("/") == 2
-            for _, ranking, metric in [name.split("/")]
-        }
-        return str(stored["0/search"]), stored["0/identities"], values
+        estimate = people_and_seeds_interval([(ahead, None, tests[0].identities)])
+        found[name] = ends(estimate.model_dump())
+    return found
 
 
 def _origin(runs: Sequence[str], searches: Mapping[str, str]) -> dict[str, Any]:

@@ -28,12 +28,12 @@ SETTLE_SECONDS = 0.3
 IDLE_SECONDS = 1.1
 TRAINED_ON = "synthetic:7,identities=12,domains=1,crops=2"
 SETTINGS = (
-    *(
-        "optimisation.epochs=40",
-        "losses.gmn.perturbation_from_epoch=0",
-        "validation.every_epochs=0",
-    ),
-    *("sampling.identities=4", "sampling.images=2", "log_every_steps=100"),
+    "optimisation.epochs=40",
+    "losses.gmn.perturbation_from_epoch=0",
+    "validation.every_epochs=0",
+    "sampling.identities=4",
+    "sampling.images=2",
+    "log_every_steps=100",
 )
 # Neither logged nor the first of an epoch, and with DP.
 TRACED_STEP = 13

@@ -90,10 +90,10 @@ class Table(Section):
     @property
     def on(self) -> dict[str, Any]:
         """The settings of the parts whose first setting, such as a weight, is not 0."""
-        found = self.parts
+        found = {}
         for name, own in self.parts.items():
-            if not getattr(own, first_setting(type(own))):
-                del found[name]
+            if getattr(own, first_setting(type(own))):
+                found[name] = own
         return found
 
     @model_validator(mode="before")

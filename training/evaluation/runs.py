@@ -133,7 +133,7 @@ def group_runs(runs: Sequence[RunFolder]) -> list[Group]:
     for model in models.values():
         groups.setdefault(_recipe_key(model[0].report), []).append(model)
     names = [_common_name([model[0].name for model in own]) for own in groups.values()]
-    # Two groups of one name are told apart by their first artefacts.
+    # Two groups of one name are distinguished by their first artefacts.
     return [
         Group(name if names.count(name) == 1 else f"{name} ({fingerprint[:6]})", own)
         for name, own in zip(names, groups.values(), strict=True)

@@ -110,7 +110,7 @@ class Appearance:
 
 
 def pick(rng: np.random.Generator, shares: Mapping[Key, float]) -> Key:
-    """One key, as often beside the others as its share says."""
+    """One key, drawn with a probability in proportion to its share."""
     keys, sums = list(shares), list(accumulate(shares.values()))
     return keys[min(bisect_left(sums, rng.random() * sums[-1]), len(keys) - 1)]
 
