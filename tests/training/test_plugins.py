@@ -16,6 +16,7 @@ from model.artefact import load_artefact
 from model.backbones import BACKBONES
 from model.problems import InputProblem
 from tests.forked import run_gmn
+from tests.training.stopping import weights_whole_and_resumed
 from training import plugins
 from training.augmentation import AUGMENTATIONS
 from training.datasets.registry import KINDS, read_dataset
@@ -26,7 +27,6 @@ from training.recipe import Recipe, read_recipe
 from training.run import Run, prepare_run
 from training.sampler import SAMPLERS
 from training.step import TrainingStep
-from training.train import train_networks
 
 FILES = Path(__file__).parent / "plugins"
 ARCFACE, MIXSTYLE = FILES / "arcface.py", FILES / "mixstyle.py"
@@ -146,18 +146,20 @@ def test_a_run_with_a_loss_of_a_plugin_names_it_and_its_artefact_loads_without(
     file.write_text(ARCFACE.read_text(encoding="utf-8"), encoding="utf-8")
     words = [word for setting in (*SETTINGS, *WITH_ARCFACE) for word in ("--set", setting)]
     command = ["train", "small-gmn", "--data", DATA, *words, "--set", "optimisation.epochs=1"]
+    # Of so few steps a MobileNet embeds all crops alike, and no artefact is written.
+    command += ["--set", "embedder.backbone=resnet18"]
     command += ["--set", "metric_fit.steps=0", "--set", "validation.every_epochs=0"]
     done = run_gmn(*command, "--plugin", str(file), "--out", str(run))
     named = [{"file": "arcface.py", "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}]
     assert json.loads((run / "recipe.json").read_text(encoding="utf-8"))["plugins"] == named
-    if done.returncode == 0:
-        provenance = load_artefact(run / "model.safetensors").description.provenance
-        assert provenance.recipe["plugins"] == named
+    assert done.returncode == 0, done.stderr
+    provenance = load_artefact(run / "model.safetensors").description.provenance
+    assert provenance.recipe["plugins"] == named
     without = run_gmn("finish", str(run))
     assert without.returncode == 2
     assert "was trained with --plugin arcface.py (SHA-256" in without.stderr
     finished = run_gmn("finish", str(run), "--plugin", str(file))
-    assert finished.returncode == done.returncode, finished.stderr
+    assert finished.returncode == 0, finished.stderr
     file.write_text(file.read_text(encoding="utf-8") + "\n# Changed.\n", encoding="utf-8")
     resumed = run_gmn(*command, "--plugin", str(file), "--out", str(run), "--resume")
     assert resumed.returncode == 2
@@ -168,24 +170,10 @@ def test_a_loss_of_a_plugin_falls_and_a_stopped_run_resumes_to_the_same_weights(
     tmp_path: Path,
 ) -> None:
     chosen = recipe(*WITH_ARCFACE, "optimisation.epochs=3", "checkpoint_every_steps=1")
-    weights = []
-    for stops in (False, True):
-        folder = tmp_path / str(stops)
-        folder.mkdir()
-
-        def stop(done: int, *_: object) -> None:
-            if done == 3:
-                raise KeyboardInterrupt
-
-        if stops:
-            with pytest.raises(KeyboardInterrupt):
-                train_networks(prepare_run(chosen, RECORDS, folder), stop)
-        run = prepare_run(chosen, RECORDS, folder)
-        train_networks(run, lambda *_: None)
-        weights.append(run.networks.state_dict())
+    weights = weights_whole_and_resumed(chosen, RECORDS, tmp_path, stop_after=3)
     assert weights[0]["losses.arcface.directions"].shape == (16, 1280)
     assert all(torch.equal(weights[1][name], tensor) for name, tensor in weights[0].items())
-    lines = (tmp_path / "False" / "log.jsonl").read_text(encoding="utf-8").splitlines()
+    lines = (tmp_path / "whole" / "log.jsonl").read_text(encoding="utf-8").splitlines()
     losses = [json.loads(line)["loss"] for line in lines if json.loads(line)["event"] == "step"]
     assert losses[0].keys() == {"arcface", "triplet", "gmn", "pic"}
     assert losses[-1]["arcface"] < losses[0]["arcface"]
