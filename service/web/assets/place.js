@@ -1,10 +1,10 @@
-// The gallery and the panel shown, kept in the address as #gallery/panel across reloads.
+// The gallery, the panel and what it shows, kept in the address as #gallery/panel/item.
 
 const PANELS = ["search", "enroll", "identities"];
 
 function parts() {
-  const [gallery = "", panel = ""] = location.hash.slice(1).split("/");
-  return { gallery: decoded(gallery), panel: PANELS.includes(panel) ? panel : "search" };
+  const [gallery = "", panel = "", item = ""] = location.hash.slice(1).split("/");
+  return { gallery: decoded(gallery), panel: PANELS.includes(panel) ? panel : "search", item: decoded(item) };
 }
 
 // An address that was cut off, or typed, may not be decodable; no gallery has such a name.
@@ -18,9 +18,11 @@ function decoded(text) {
 
 export const gallery = () => parts().gallery;
 export const panel = () => parts().panel;
+// A kept search, a case or an identity that the panel shows; empty where it shows its list.
+export const item = () => parts().item;
 
-export function addressOf(gallery, panel) {
-  return `#${encodeURIComponent(gallery)}/${panel}`;
+export function addressOf(gallery, panel, item = "") {
+  return `#${encodeURIComponent(gallery)}/${panel}${item && `/${encodeURIComponent(item)}`}`;
 }
 
 // A path below the gallery that is shown.
