@@ -455,7 +455,8 @@ def test_a_best_crop_without_an_identity_and_its_external_id_are_shown(
 
 @pytest.mark.slow
 def test_the_page_names_the_artefact_and_offers_its_scorings(page, gallery):
-    expect(page.locator("#artefact")).to_contain_text("Artefact tiny.safetensors: Free of")
+    page.get_by_text("Model tiny.safetensors: licence and training data").click()
+    expect(page.locator("#artefact p")).to_contain_text("Free of")
     offered = page.locator("[name=scoring] option:enabled").all_inner_texts()
     assert offered == ["M-Net", "Cosine", "Both, fused"]
 

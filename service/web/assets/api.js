@@ -4,10 +4,11 @@ const KEY = "gmn-api-key";
 
 // A refused request with its problem document, or a service that cannot be reached.
 export class Problem extends Error {
-  constructor(status, body) {
+  constructor(status, body, retrySeconds = 0) {
     super(body.detail ?? body.title ?? `the service answered ${status}`);
     this.status = status;
     this.results = body.results ?? [];
+    this.retrySeconds = retrySeconds;
   }
 }
 
@@ -19,16 +20,18 @@ export function useKey(text) {
 }
 
 export async function send(path, options = {}) {
-  const headers = hasKey() ? { Authorization: `Bearer ${sessionStorage.getItem(KEY)}` } : {};
+  const headers = { ...options.headers, ...(hasKey() && { Authorization: `Bearer ${sessionStorage.getItem(KEY)}` }) };
   let response;
   try {
     response = await fetch(path, { ...options, headers });
   } catch (error) {
     if (error.name === "AbortError") throw error;
+    document.dispatchEvent(new Event("service-silent"));
     throw new Problem(0, { detail: "the service cannot be reached; is it running?" });
   }
   if (response.ok) return response;
-  const problem = new Problem(response.status, await response.json().catch(() => ({})));
+  const body = await response.json().catch(() => ({}));
+  const problem = new Problem(response.status, body, Number(response.headers.get("retry-after")));
   if (response.status === 401) document.dispatchEvent(new CustomEvent("key-wanted", { detail: problem.message }));
   throw problem;
 }

@@ -92,7 +92,7 @@ async function crops(place, identity, cursor = null) {
 
 async function changeIdentity(crop, place, shots, ranked) {
   const text = "This crop gets the identity that you enter. An empty field removes its identity.";
-  const asked = { label: "Identity", input: crop.identity ?? "", required: false };
+  const asked = { label: "Identity", input: crop.identity ?? "", required: false, list: "names" };
   const identity = await question("Who is on this crop?", text, "Change", asked);
   if (identity === null || identity === (crop.identity ?? "")) return;
   await attempt(place, async () => {

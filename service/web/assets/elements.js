@@ -100,9 +100,9 @@ export function picture(url, alt) {
 }
 
 // Asks for confirmation; resolves to the text typed (true without an input), or null.
-export function question(title, text, action, { label, input, required = true, danger = false } = {}) {
+export function question(title, text, action, { label, input, required = true, danger = false, list } = {}) {
   return new Promise((resolve) => {
-    const field = input === undefined ? null : h("input", { value: input, maxlength: 256, required });
+    const field = input === undefined ? null : h("input", { value: input, maxlength: 256, required, list });
     const dialog = h("dialog", { class: "question", "aria-label": title, onclose: () => {
       dialog.remove();
       resolve(dialog.returnValue === "yes" ? field?.value ?? true : null);

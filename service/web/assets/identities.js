@@ -61,7 +61,7 @@ async function undo(merge) {
 }
 
 async function rename(identity) {
-  const name = await question(`Rename ${identity}`, "Renaming to an existing identity merges the two.", "Rename", { label: "New name", input: identity });
+  const name = await question(`Rename ${identity}`, "Renaming to an existing identity merges the two.", "Rename", { label: "New name", input: identity, list: "names" });
   if (name === null || name === identity) return;
   const there = await ask(inGallery(`/crops?${new URLSearchParams({ identity: name, limit: 1 })}`));
   const merging = `${name} exists already. A merge can be undone for 30 days.`;

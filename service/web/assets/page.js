@@ -1,17 +1,15 @@
 // Starts the page: galleries, panels, and the key where the service asks for one.
 
 import { ask, hasKey, useKey } from "./api.js";
-import { attempt, count, find, h } from "./elements.js";
+import { attempt, find, h } from "./elements.js";
 import { startEnrollment } from "./enroll.js";
 import { startIdentities } from "./identities.js";
 import { startImports } from "./imports.js";
+import { startNames } from "./names.js";
 import { addressOf, changed, gallery, panel } from "./place.js";
 import { startSearch } from "./search.js";
+import { showState, startStatus } from "./status.js";
 
-const READY = {
-  previous_model: "answered by the previous model; reindex the gallery to use the new one",
-  needs_reindex: "filled by another model; reindex the gallery to search it and to enroll",
-};
 let galleries = [];
 
 async function loadGalleries() {
@@ -32,12 +30,14 @@ function show() {
   const chosen = galleries.find((one) => one.name === gallery());
   find("#gallery").value = gallery();
   for (const section of document.querySelectorAll("main > section")) section.hidden = section.id !== panel();
+  // A panel without a link of its own belongs to that of another one.
+  const shown = find(`#${panel()}`).dataset.of ?? panel();
   for (const link of document.querySelectorAll("nav a")) {
     link.href = addressOf(gallery(), link.dataset.panel);
-    if (link.dataset.panel === panel()) link.setAttribute("aria-current", "page");
+    if (link.dataset.panel === shown) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   }
-  find("#state").replaceChildren(...(chosen ? stateOf(chosen) : []));
+  showState(chosen ?? null);
   if (chosen) offerScorings(chosen.calibration);
 }
 
@@ -53,17 +53,7 @@ async function showArtefact() {
   if (place.textContent) return;
   // A key without access to the model can use the rest of the page.
   const model = await ask("/v1/model").catch(() => null);
-  if (model) place.textContent = `Artefact ${model.artefact}: ${model.provenance.terms}`;
-}
-
-function stateOf(chosen) {
-  return [
-    h("span", { class: `dot ${chosen.state}` }, chosen.state === "ready" ? "ready" : READY[chosen.state]),
-    h("span", {}, count(chosen.crops, "crop")),
-    h("span", {}, count(chosen.identities, "identity", "identities")),
-    h("span", {}, chosen.calibration.basis),
-    chosen.retention_days && h("span", {}, `kept for ${count(chosen.retention_days, "day")}`),
-  ].filter(Boolean);
+  if (model) place.append(h("summary", {}, `Model ${model.artefact}: licence and training data`), h("p", {}, model.provenance.terms));
 }
 
 let asking = false;
@@ -107,6 +97,8 @@ window.addEventListener("hashchange", () => {
   document.dispatchEvent(new Event("panel-shown"));
 });
 
+startStatus();
+startNames();
 startSearch();
 startEnrollment();
 startImports();

@@ -1,10 +1,10 @@
 // The gallery, the panel and what it shows, kept in the address as #gallery/panel/item.
 
-const PANELS = ["search", "enroll", "identities"];
+const PANELS = [...document.querySelectorAll("main > section")].map((section) => section.id);
 
 function parts() {
   const [gallery = "", panel = "", item = ""] = location.hash.slice(1).split("/");
-  return { gallery: decoded(gallery), panel: PANELS.includes(panel) ? panel : "search", item: decoded(item) };
+  return { gallery: decoded(gallery), panel: PANELS.includes(panel) ? panel : PANELS[0], item: decoded(item) };
 }
 
 // An address that was cut off, or typed, may not be decodable; no gallery has such a name.

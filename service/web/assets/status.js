@@ -1,0 +1,66 @@
+// The state line: the gallery's state, or in red what is wrong with the service, until it is right.
+
+import { count, find, h } from "./elements.js";
+
+const CHECK_MS = 10_000, AGAIN_MS = 2_000;
+const STATES = {
+  ready: "ready",
+  previous_model: "answered by the previous model; reindex the gallery to use the new one",
+  needs_reindex: "filled by another model; reindex the gallery to search it and to enroll",
+};
+const THRESHOLDS = { own: "verdicts fitted to this gallery", frozen: "verdicts fitted to this gallery, fixed" };
+let chosen = null, trouble = null, waiting = 0;
+
+export function startStatus() {
+  document.addEventListener("service-silent", check);
+  document.addEventListener("visibilitychange", check);
+  check();
+}
+
+export function showState(gallery) {
+  chosen = gallery;
+  draw();
+}
+
+async function check() {
+  clearTimeout(waiting);
+  if (document.hidden) return;
+  const before = trouble;
+  trouble = await troubleNow();
+  clearTimeout(waiting);
+  waiting = setTimeout(check, trouble ? AGAIN_MS : CHECK_MS);
+  if (trouble === before) return;
+  draw();
+  // What failed meanwhile is asked for again.
+  if (trouble === null) for (const event of ["gallery-changed", "panel-shown"]) document.dispatchEvent(new Event(event));
+}
+
+async function troubleNow() {
+  try {
+    const response = await fetch("/readyz", { cache: "no-store" });
+    const body = await response.json();
+    if (!response.ok) return `The service is not ready: ${body.detail}`;
+    if (body.record.state === "unreachable") return "The database does not answer: searches are answered from memory, and nothing can be changed";
+    return body.index === "ready" ? null : "The index does not answer: nothing can be searched";
+  } catch {
+    return "The service does not answer. It is asked again every two seconds";
+  }
+}
+
+function draw() {
+  const place = find("#state");
+  place.classList.toggle("wrong", trouble !== null);
+  const now = h("p", {}, ...(trouble !== null ? [h("span", { class: "dot wrong" }, trouble)] : chosen ? stateOf(chosen) : []));
+  // A screen reader reads the line when it changes.
+  if (now.textContent !== place.textContent) place.replaceChildren(...now.children);
+}
+
+function stateOf({ state, crops, identities, calibration, retention_days: days }) {
+  return [
+    h("span", { class: `dot ${state}` }, STATES[state]),
+    h("span", {}, count(crops, "crop")),
+    h("span", {}, count(identities, "person", "people")),
+    h("span", { title: calibration.basis }, THRESHOLDS[calibration.state] ?? "verdicts of the model"),
+    days && h("span", {}, `crops kept for ${count(days, "day")}`),
+  ].filter(Boolean);
+}
