@@ -229,10 +229,16 @@ class Calls:
         return Call(_parsed(models.Removal), "DELETE", self._path(gallery, "crops", crop_id))
 
     @answered
-    def image(self, crop_id: str, gallery: str | None = None) -> Call[bytes]:
-        """One crop's picture, as the bytes of an image file."""
+    def image(
+        self, crop_id: str, gallery: str | None = None, *, width: int | None = None
+    ) -> Call[bytes]:
+        """One crop's picture, as the bytes of an image file; with `width` a JPEG so wide at most.
+
+        Args:
+            width: in pixels, 16 to 512.
+        """
         path = self._path(gallery, "crops", crop_id, "image")
-        return Call(lambda response: checked(response).content, "GET", path)
+        return Call(lambda response: checked(response).content, "GET", path, {"width": width})
 
     @listed
     def galleries(self) -> Call[models.Page[models.Gallery]]:

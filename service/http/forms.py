@@ -17,6 +17,9 @@ from service.record.records import CalibrationMode, CropFields, SettingsChanges
 from service.search.options import PairOptions, QueryOptions
 from service.settings import NAME, checked_name
 
+# Pixels of a small picture's width.
+NARROWEST, WIDEST = 16, 512
+
 
 def _without_empty(value: Any) -> Any:
     # `/docs` sends an empty text for a picker in which no file was chosen.
@@ -226,6 +229,13 @@ class CropsQuery(PageQuery):
     """Only of this camera."""
     external_id: str | None = None
     """Only with this id of yours."""
+
+
+class ImageQuery(Form):
+    """How a picture is sent."""
+
+    width: int | None = Field(None, ge=NARROWEST, le=WIDEST)
+    """For a JPEG of this many pixels' width at most, in place of the file; never enlarged."""
 
 
 class ModelQuery(Form):

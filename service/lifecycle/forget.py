@@ -140,6 +140,12 @@ ALWAYS_REMAINS = (
         "their owner deletes them; this service does not know of them",
     ),
     (
+        "caches of browsers that showed small pictures",
+        "JPEGs of the deleted crops, which a browser asks for again before each use, and no longer "
+        "gets",
+        "the browser's cache is emptied",
+    ),
+    (
         "logs of proxies and clients",
         "the address of this request, which names the identity; the service's log does not",
         "they are rotated",

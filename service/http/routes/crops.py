@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated
 
 from fastapi import Header, Path, Query, Request, Response
@@ -10,9 +11,10 @@ from gmn_client.models import ChangedCrop, Crop, Crops, Enrollment, Removal
 from service.errors import InvalidField
 from service.gallery import browse, changes
 from service.gallery.enroll import enroll
-from service.http.forms import MULTIPART, CropsQuery, EnrollFields, EnrollForm
+from service.http.forms import MULTIPART, CropsQuery, EnrollFields, EnrollForm, ImageQuery
 from service.http.guard import Admin, Enroller, Searcher, guarded_router
 from service.http.problems import Responses, answer_each, content, example, problems, write_list
+from service.http.thumbnails import NOT_MODIFIED, answer_thumbnail
 from service.lifecycle.forget import forget_crop
 from service.ops.failpoints import failpoint
 from service.record.records import CropFilter
@@ -115,10 +117,24 @@ async def delete_crop(call: Enroller, crop_id: CropId) -> Removal:
 @router.get(
     "/crops/{crop_id}/image",
     response_class=Response,
-    responses=problems("unknown_crop", "unknown_picture") | content("image/*", "The file."),
+    responses=problems("unknown_crop", "unknown_picture")
+    | content("image/*", "The file, or with `width` a JPEG.")
+    | NOT_MODIFIED,
 )
-async def read_crop_image(call: Searcher, crop_id: CropId) -> Response:
-    """The image file as it was sent; its type is read from its bytes."""
-    picture = await browse.read_picture(call.runtime, call.gallery, crop_id)
-    call.runtime.audit.note_view("view", gallery=call.gallery.name, crop_ids=[crop_id])
-    return Response(picture.content, media_type=picture.content_type)
+async def read_crop_image(
+    request: Request, call: Searcher, crop_id: CropId, asked: Annotated[ImageQuery, Query()]
+) -> Response:
+    """The image file as it was sent, its type read from its bytes; with `width` a small JPEG.
+
+    The JPEG has an `ETag`, and 304 answers an `If-None-Match` that names it.
+    """
+    runtime, gallery = call.runtime, call.gallery
+    read = partial(browse.read_picture, runtime, gallery, crop_id)
+    if asked.width is None:
+        picture = await read()
+        answer = Response(picture.content, media_type=picture.content_type)
+    else:
+        await browse.read_crop(runtime, gallery, crop_id)
+        answer = await answer_thumbnail(request, runtime, crop_id, asked.width, read)
+    runtime.audit.note_view("view", gallery=gallery.name, crop_ids=[crop_id])
+    return answer

@@ -1,0 +1,68 @@
+"""Small pictures: a JPEG of a kept file, which a client asks for again before each use."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Awaitable, Callable
+
+from fastapi import Request, Response
+from PIL import Image
+
+from model.crops.decode import CropLimits, CropProblem, decode_crop
+from service.http.problems import Responses
+from service.record.records import Picture
+from service.runtime import Runtime
+
+JPEG_QUALITY = 85
+# Of a small picture, its height by its width at most: a JPEG ends at 65,535 pixels.
+TALLEST = 8
+# A kept file was decoded before, under limits that may have been others.
+KEPT = CropLimits(max_bytes=2**31, max_pixels=2**28, min_side=1)
+NOT_MODIFIED: Responses = {304: {"description": "The client's copy of the `ETag` is the answer."}}
+
+
+async def answer_thumbnail(
+    request: Request,
+    runtime: Runtime,
+    picture_id: str,
+    width: int,
+    read: Callable[[], Awaitable[Picture]],
+) -> Response:
+    """The HTTP answer with a small JPEG of a kept picture, or 304 where the client has it.
+
+    A client that keeps it asks again before each use: what was deleted is shown no more.
+
+    Args:
+        picture_id: under it the picture is never another one; it is there.
+        width: as of `thumbnail`.
+        read: reads the kept file.
+    """
+    tag = f'"{picture_id}.{width}"'
+    headers = {"ETag": tag, "Cache-Control": "private, no-cache"}
+    held = request.headers.get("if-none-match", "").split(",")
+    if tag in [one.strip().removeprefix("W/") for one in held]:
+        return Response(status_code=304, headers=headers)
+    picture = await read()
+    try:
+        # As many at a time as images are decoded for searches.
+        small = await runtime.model.pipeline.threads.run(thumbnail, picture.content, width)
+    except CropProblem:
+        # It was damaged where it is kept: the whole file shows that.
+        return Response(picture.content, media_type=picture.content_type)
+    return Response(small, headers=headers, media_type="image/jpeg")
+
+
+def thumbnail(image: bytes, width: int) -> bytes:
+    """A JPEG of an image file, upright, without metadata and never enlarged.
+
+    Args:
+        width: in pixels, at most; of an image over eight times as high as wide it is smaller.
+
+    Raises:
+        CropProblem: the file is damaged.
+    """
+    picture = Image.fromarray(decode_crop(image, KEPT))
+    picture.thumbnail((width, TALLEST * width), Image.Resampling.LANCZOS)
+    file = io.BytesIO()
+    picture.save(file, "JPEG", quality=JPEG_QUALITY)
+    return file.getvalue()

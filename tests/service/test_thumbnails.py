@@ -1,0 +1,72 @@
+"""Small pictures: of a size, asked for again before each use, and gone with their crop."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from PIL import Image
+
+from gmn_client import Client
+from service.http.thumbnails import thumbnail
+
+
+@pytest.fixture
+def enrolled(served, gallery, drawn_crops):
+    """Where the picture of a gallery's one crop is."""
+    landed = served.enroll(gallery, drawn_crops[0].png, identity="Ann").json()["results"][0]
+    return f"/v1/galleries/{gallery}/crops/{landed['crop_id']}"
+
+
+def test_a_small_picture_is_a_jpeg_of_that_width(served, enrolled, drawn_crops):
+    whole = Image.open(io.BytesIO(drawn_crops[0].png))
+    answer = served.http.get(f"{enrolled}/image", params={"width": 20})
+    small = Image.open(io.BytesIO(answer.content))
+    assert answer.headers["content-type"] == "image/jpeg"
+    assert answer.headers["cache-control"] == "private, no-cache"
+    assert (small.format, small.width) == ("JPEG", 20)
+    assert small.height == pytest.approx(20 * whole.height / whole.width, abs=1)
+    # It is never enlarged.
+    large = served.http.get(f"{enrolled}/image", params={"width": 512}).content
+    assert Image.open(io.BytesIO(large)).size == whole.size
+
+
+def test_a_small_picture_that_the_client_has_is_not_sent_again_until_it_is_deleted(
+    served, enrolled
+):
+    url = f"{enrolled}/image?width=64"
+    tag = served.http.get(url).headers["etag"]
+    assert served.http.get(f"{enrolled}/image?width=65").headers["etag"] != tag
+    for held in (tag, f"W/{tag}", f'"other", {tag}'):
+        again = served.http.get(url, headers={"If-None-Match": held})
+        assert (again.status_code, again.content) == (304, b"")
+        assert again.headers["etag"] == tag
+    assert served.http.get(url, headers={"If-None-Match": '"other"'}).status_code == 200
+    served.http.delete(enrolled)
+    gone = served.http.get(url, headers={"If-None-Match": tag})
+    assert (gone.status_code, gone.json()["type"]) == (404, "urn:gmn:problem:unknown_crop")
+
+
+@pytest.mark.parametrize("width", ["15", "513", "wide"])
+def test_a_width_out_of_bounds_is_named(served, enrolled, width):
+    answer = served.http.get(f"{enrolled}/image", params={"width": width})
+    assert answer.status_code == 422
+    assert answer.json()["errors"][0]["field"] == "width"
+
+
+def test_the_client_asks_for_a_width(served, enrolled, gallery):
+    with Client(str(served.http.base_url), gallery=gallery) as client:
+        small = client.image(enrolled.rpartition("/")[2], width=16)
+    assert Image.open(io.BytesIO(small)).width == 16
+
+
+def test_a_small_picture_is_upright_without_metadata_and_no_longer_than_a_jpeg_can_be():
+    file = io.BytesIO()
+    exif = Image.Exif()
+    exif[0x0112], exif[0x8298] = 6, "by Ann"
+    Image.new("RGB", (40, 20)).save(file, "JPEG", exif=exif)
+    small = Image.open(io.BytesIO(thumbnail(file.getvalue(), 16)))
+    assert small.size == (16, 32)
+    assert not small.getexif()
+    Image.new("RGB", (8, 70_000)).save(file := io.BytesIO(), "PNG")
+    assert Image.open(io.BytesIO(thumbnail(file.getvalue(), 16))).height == 128
