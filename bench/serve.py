@@ -233,7 +233,7 @@ def stages_of(url: str, load: Load, files: Sequence[Path]) -> dict[str, Any]:
 def _of_service(url: str, name: str) -> float:
     """A figure of the service's process, by its metrics."""
     with urllib.request.urlopen(f"{url}/metrics", timeout=60) as answer:
-        found = re.search(rf"^gmn_process_{name} (\S+)$", answer.read().decode(), re.MULTILINE)
+        found = re.search(rf"^process_{name} (\S+)$", answer.read().decode(), re.MULTILINE)
     assert found is not None
     return float(found[1])
 

@@ -77,12 +77,13 @@ class Runtime:
                 held.callback(self.pictures.close)
             self.record.engine.outside = self.pictures
             replica = settings.replica if settings.shares_record else None
-            audit_options = settings.audit_max_bytes, settings.audit_queries
+            self.metrics, self.watchdog = Metrics(), Watchdog(settings.stall_seconds)
+            on_drop = self.metrics.audit_dropped.inc
+            audit_options = settings.audit_max_bytes, settings.audit_queries, on_drop
             self.audit = held.enter_context(AuditLog(settings.data_dir, replica, *audit_options))
             loopback = is_loopback(settings.host)
             self.keys = KeyRing(self.record.keys, settings.api_keys_file, loopback)
             held.callback(self.keys.threads.shutdown)
-            self.metrics, self.watchdog = Metrics(), Watchdog(settings.stall_seconds)
             self.device = DeviceThread(partial(self.watchdog.give_up, "device thread"))
             held.callback(self.device.shutdown)
             self.models = _load_models(settings, self.device, self.metrics, self.record, held)

@@ -200,6 +200,7 @@ async def _work_on(runtime: Runtime, job: Job, kinds: Mapping[JobKind, DoJob]) -
 
     async def end() -> None:
         await save_job(runtime, job, state=state, detail=detail)
+        runtime.metrics.jobs_ended.labels(state).inc()
         failpoint("job.ended")
         await runtime.audit.done(job.kind, gallery=gallery.name, job_id=job.job_id, state=state)
 

@@ -12,7 +12,7 @@ import hmac
 import logging
 import os
 import secrets
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from pathlib import Path
@@ -57,6 +57,7 @@ class AuditLog(contextlib.AbstractContextManager["AuditLog"]):
             None for the only one, and for commands.
         max_bytes: of one file; beyond it another is begun.
         queries: whether searches and views are noted.
+        on_drop: called for each line that is counted alone, as too many wait.
 
     Raises:
         InputProblem: where the log or its key cannot be used.
@@ -68,8 +69,9 @@ class AuditLog(contextlib.AbstractContextManager["AuditLog"]):
         replica: str | None = None,
         max_bytes: int = MAX_BYTES,
         queries: bool = True,
+        on_drop: Callable[[], object] = lambda: None,
     ) -> None:
-        self.queries = queries
+        self.queries, self._on_drop = queries, on_drop
         # One: each line continues the one before.
         self.threads = MonitoredThreadPool(1, "audit")
         path = data_dir / (LOG_NAME if replica is None else f"audit-{replica}.jsonl")
@@ -118,6 +120,7 @@ class AuditLog(contextlib.AbstractContextManager["AuditLog"]):
             self._buffer.append(self._line(event, "done", what))
         else:
             self._dropped += 1
+            self._on_drop()
         if self._flusher is None or self._flusher.done():
             self._flusher = asyncio.get_running_loop().create_task(self._flush_soon())
 

@@ -219,6 +219,9 @@ class Engine(Protocol):
     def require_same(self) -> None:
         """Raises `RecordUnavailable` where another record has taken this one's place."""
 
+    def stored_bytes(self) -> int:
+        """Bytes of the file with its log, or those of memory that the store uses."""
+
     def now_ms(self) -> int:
         """The store's clock, which all processes share, in milliseconds."""
 

@@ -178,11 +178,14 @@ class Jobs(RecordPart):
         found = self._reader.scan(Scan(*bounds, limit))[0]
         return [JobProblem.model_validate_json(body) for _, body in found]
 
+    def open(self) -> list[Job]:
+        """Every job that is not finished, oldest first."""
+        found = (self.get(from_json(body)) for _, body in self._reader.below(key("open job")))
+        return [job for job in found if job and not job.finished]
+
     def unfinished(self, gallery_id: int, kind: JobKind) -> Job | None:
         """A job of this kind that is not finished; None where there is none."""
-        found = (self.get(from_json(body)) for _, body in self._reader.below(key("open job")))
-        wanted = (gallery_id, kind, False)
-        like = (job for job in found if job and (job.gallery_id, job.kind, job.finished) == wanted)
+        like = (one for one in self.open() if (one.gallery_id, one.kind) == (gallery_id, kind))
         return next(like, None)
 
 

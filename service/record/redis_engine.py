@@ -165,6 +165,10 @@ class RedisEngine:
         if (self.command("GET", "gmn:epoch") or b"").decode() != self._epoch:
             raise self._another()
 
+    def stored_bytes(self) -> int:
+        """Bytes of memory that the server uses, for every database in it."""
+        return int(self.command("INFO", "memory")["used_memory"])
+
     def now_ms(self) -> int:
         """The server's clock, in milliseconds."""
         seconds, microseconds = self.command("TIME")

@@ -167,6 +167,11 @@ class SqliteEngine:
     def require_same(self) -> None:
         """A file stays the same one while it is open."""
 
+    def stored_bytes(self) -> int:
+        """Bytes of the file and its log."""
+        log = self.path.with_name(f"{self.path.name}-wal")
+        return sum(one.stat().st_size for one in (self.path, log) if one.exists())
+
     def now_ms(self) -> int:
         """This machine's clock, in milliseconds."""
         return time.time_ns() // 1_000_000

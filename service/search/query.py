@@ -180,6 +180,7 @@ async def _query(
         runtime.calibrations.record_search_scores(place, usable[0].vector, ranking.sample)
     answer = ranking.answer
     verdict = (answer.results[0].verdict or "no_match") if answer.results else "nothing_searched"
+    runtime.metrics.verdicts.labels(verdict).inc()
     # Of the slowest image; what else went by before the search was waiting for a thread.
     spent = [(0.0, 0.0), *map(attrgetter("decode", "embed"), usable)]
     decode, embed = map(max, zip(*spent, strict=True))

@@ -31,7 +31,7 @@ def test_every_block_of_commands_is_typed_by_the_compose_test() -> None:
 
 
 def test_every_metric_is_explained(guide) -> None:
-    assert set(re.findall(r"^\| `(gmn_\w+)` \|", guide, re.MULTILINE)) == metric_names()
+    assert set(re.findall(r"^\| `((?:gmn|process)_\w+)` \|", guide, re.MULTILINE)) == metric_names()
 
 
 def test_every_alert_is_explained(guide) -> None:
@@ -44,7 +44,7 @@ def test_every_alert_is_explained(guide) -> None:
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule["alert"])
 def test_an_alert_watches_a_metric_that_is_there(rule) -> None:
     expression = rule["expr"]
-    for name in set(re.findall(r"\bgmn_\w+", expression)):
+    for name in set(re.findall(r"\b(?:gmn|process)_\w+", expression)):
         plain = next((name.removesuffix(one) for one in SUFFIXES if name.endswith(one)), name)
         assert plain in metric_names(), name
     for code in re.findall(r'code=~?"([^"]+)"', expression):

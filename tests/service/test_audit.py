@@ -332,10 +332,10 @@ def test_searches_wait_in_memory_while_the_log_cannot_be_written(tmp_path, monke
     monkeypatch.setattr("service.ops.audit.MOST_BUFFERED", 3)
     monkeypatch.setattr("service.ops.audit.FLUSH_SECONDS", 0.0)
     monkeypatch.setattr("service.ops.audit.RETRY_SECONDS", 0.0)
-    file = tmp_path / "audit.jsonl"
+    file, dropped = tmp_path / "audit.jsonl", []
 
     async def search():
-        with AuditLog(tmp_path) as audit:
+        with AuditLog(tmp_path, on_drop=lambda: dropped.append(1)) as audit:
             audit.record("before")
             whole = file.read_bytes()
             file.write_bytes(whole + b"somebody else was here\n")
@@ -350,6 +350,7 @@ def test_searches_wait_in_memory_while_the_log_cannot_be_written(tmp_path, monke
     asyncio.run(asyncio.wait_for(search(), 30))
     told = [(one["event"], one.get("count")) for one in lines(tmp_path)]
     assert told == [("before", None), *(("query", n) for n in range(3)), ("dropped_lines", 2)]
+    assert len(dropped) == 2
     assert check_chain(file).problem is None
 
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import shutil
+from collections import Counter
 from typing import Annotated
 
 from fastapi import Depends, Request, Response
@@ -9,9 +13,12 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 
 from gmn_client.models import Alive, Ready
+from service.errors import ServiceError
 from service.http.guard import Call, guarded_router, needs
 from service.runtime import Runtime
 
+# Redis that hangs holds up no scrape, which is given up after ten seconds.
+RECORD_WITHIN_SECONDS = 2.0
 router = guarded_router("", "health")
 
 
@@ -56,19 +63,42 @@ async def readyz(runtime: Working) -> Ready:
 @router.get("/metrics", response_class=Response)
 async def metrics(call: Scraper) -> Response:
     """Metrics in the Prometheus text format."""
-    runtime = call.runtime
+    runtime, shown = call.runtime, call.runtime.metrics
     # A deleted gallery leaves no last value behind.
-    runtime.metrics.gallery_crops.clear()
-    runtime.metrics.gallery_version.clear()
+    for one in (shown.gallery_crops, shown.gallery_version):
+        one.clear()
     for gallery in runtime.galleries.all():
-        runtime.metrics.gallery_crops.labels(gallery.name).set(gallery.crops)
-        runtime.metrics.gallery_version.labels(gallery.name).set(gallery.version)
+        shown.gallery_crops.labels(gallery.name).set(gallery.crops)
+        shown.gallery_version.labels(gallery.name).set(gallery.version)
     for check in runtime.watchdog.checks:
-        silent = runtime.metrics.stage_silent_seconds.labels(check.name)
-        silent.set(check.silent_seconds())
+        shown.stage_silent_seconds.labels(check.name).set(check.silent_seconds())
     record = runtime.galleries.record_state
-    runtime.metrics.record_up.set(record.up)
-    runtime.metrics.index_up.set(runtime.outside is None or runtime.outside.up)
-    runtime.metrics.follower_lag.set(record.lag)
-    runtime.metrics.follower_lag_seconds.set(record.lag_seconds)
-    return Response(runtime.metrics.render(), media_type=CONTENT_TYPE_LATEST)
+    shown.record_up.set(record.up)
+    shown.index_up.set(runtime.outside is None or runtime.outside.up)
+    shown.follower_lag.set(record.lag)
+    shown.follower_lag_seconds.set(record.lag_seconds)
+    disk = shutil.disk_usage(runtime.settings.data_dir)
+    shown.disk_bytes.set(disk.total)
+    shown.disk_free_bytes.set(disk.free)
+    # Where the record does not answer, what it had is shown.
+    with contextlib.suppress(ServiceError, TimeoutError):
+        async with asyncio.timeout(RECORD_WITHIN_SECONDS):
+            await runtime.galleries.read(_show_record, runtime)
+    return Response(shown.render(), media_type=CONTENT_TYPE_LATEST)
+
+
+def _show_record(runtime: Runtime) -> None:
+    """Shows what only the record knows; blocks."""
+    shown = runtime.metrics
+    shown.record_bytes.set(runtime.record.engine.stored_bytes())
+    jobs = Counter(one.state for one in runtime.record.jobs.open())
+    for state in ("queued", "running"):
+        shown.jobs.labels(state).set(jobs[state])
+    states = {
+        one.name: runtime.calibrations.current(one, None).as_state(one.index.identities()).state
+        for one in runtime.galleries.all()
+        if not one.needs_reindex
+    }
+    shown.gallery_calibration.clear()
+    for name, state in states.items():
+        shown.gallery_calibration.labels(name, state).set(1)
