@@ -1,69 +1,68 @@
-// Enrollment of single images, with the outcome of each.
+// The enrollment form: images, or a folder whose sub-folders name the people.
 
-import { ask, formOf, Problem } from "./api.js";
-import { attempt, count, find, h, nameOf, onSubmit, pictureOf, takeFiles } from "./elements.js";
-import { changed, inGallery } from "./place.js";
+import { enrollAll } from "./batches.js";
+import { attempt, count, find, h, onSubmit, pictureOf, takeFiles } from "./elements.js";
+import { inGallery } from "./place.js";
 
-// Small enough for any limit on a request, and for showing progress.
-const AT_ONCE = 8;
-let files = [];
+const IMAGE = /\.(jpe?g|png|webp|bmp)$/i;
+const BY_PRODUCTS = ["__MACOSX", "Thumbs.db", "desktop.ini"];
+const SHOWN = 40;
+// Each is {file}, and of a folder's {file, identity}.
+let chosen = [];
 
 export function startEnrollment() {
   const form = find("#enrollment");
-  takeFiles(form.querySelector(".drop"), (chosen) => { files = [...files, ...chosen]; showChosen(); });
+  takeFiles(form.querySelector(".drop"), (files) => choose(files.map((file) => ({ file }))));
+  takeFiles(form.querySelector(".folder"), (files) => attempt(form, () => choose(imagesOf(files))));
   onSubmit(form, enroll);
 }
 
+// The rule of imports: where no image lies directly in the folder, its sub-folders name the people.
+function imagesOf(files) {
+  const parts = (file) => file.webkitRelativePath.split("/");
+  const visible = files.filter((file) => !parts(file).some((part) => part.startsWith(".") || BY_PRODUCTS.includes(part)));
+  if (visible.some((file) => parts(file).length === 2 && file.name === "manifest.csv")) {
+    throw new Error("The folder has a manifest.csv, which this form does not read. Pack the folder as a zip file and import it below.");
+  }
+  const images = visible.filter((file) => IMAGE.test(file.name));
+  if (images.length === 0) throw new Error("The folder holds no image. Images are named .jpg, .jpeg, .png, .webp or .bmp.");
+  const named = images.every((file) => parts(file).length > 2);
+  const others = visible.length - images.length;
+  find("#passed-over").textContent = [
+    named ? `${count(new Set(images.map((file) => parts(file)[1])).size, "sub-folder names a person", "sub-folders name the people")}.`
+      : "Images lie directly in the folder, so that the field Identity names the person on all of them.",
+    others > 0 && `${count(others, "file that is no image is", "files that are no images are")} passed over.`,
+  ].filter(Boolean).join(" ");
+  return images.map((file) => ({ file, ...(named && { identity: parts(file)[1] }) }));
+}
+
+function choose(more) {
+  chosen = [...chosen, ...more];
+  showChosen();
+}
+
 function showChosen() {
-  find("#enrollment button.main").textContent = files.length > 0 ? `Enroll ${count(files.length, "image")}` : "Enroll";
-  find("#outcomes").replaceChildren(h("ul", { class: "rows" }, files.map((file) =>
-    h("li", {}, pictureOf(file, ""), h("span", { class: "grow name" }, file.name),
-      h("button", { type: "button", class: "quiet", "aria-label": `Remove ${file.name}`,
-        onclick: () => { files = files.filter((other) => other !== file); showChosen(); } }, "×")))));
+  const row = (one) => h("li", {}, pictureOf(one.file, ""), h("div", { class: "grow" },
+    h("span", { class: "name" }, one.file.name), one.identity !== undefined && h("p", { class: "hint name" }, one.identity)),
+  h("button", { type: "button", class: "quiet", "aria-label": `Remove ${one.file.name}`,
+    onclick: () => { chosen = chosen.filter((other) => other !== one); showChosen(); } }, "×"));
+  const more = chosen.length - SHOWN;
+  find("#enrollment button.main").textContent = chosen.length > 0 ? `Enroll ${count(chosen.length, "image")}` : "Enroll";
+  find("#chosen").hidden = chosen.length === 0;
+  find("#chosen ul").replaceChildren(...chosen.slice(0, SHOWN).map(row), ...(more > 0 ? [h("li", { class: "hint" }, `and ${count(more, "more image")}`)] : []));
+  find("#no-images").onclick = () => { chosen = []; showChosen(); };
+  if (chosen.every((one) => one.identity === undefined)) find("#passed-over").textContent = "";
 }
 
 async function enroll(form) {
-  const place = find("#outcomes");
-  if (files.length === 0) {
-    await attempt(place, () => { throw new Error("choose or drop images first"); });
-    return;
-  }
-  const path = inGallery("/crops");
-  const fields = [...new FormData(form)].map(([name, value]) =>
-    [name, value && name === "captured_at" ? new Date(value).toISOString() : value]);
-  // Images dropped from here on belong to the next enrollment, which has fields of its own.
-  let waiting = files;
-  files = [];
-  const list = h("ul", { class: "rows" });
-  place.replaceChildren(list);
-  await attempt(place, async () => {
-    while (waiting.length > 0) {
-      const now = waiting.slice(0, AT_ONCE);
-      const results = await send(path, formOf([...fields, ...now.map((file) => ["images", file])]));
-      list.append(...results.map((one, at) => outcome(now[at], one)));
-      waiting = waiting.slice(now.length);
-    }
+  await attempt(form, async () => {
+    if (chosen.length === 0) throw new Error("Choose or drop images first.");
+    const { identity, camera, captured_at: time } = Object.fromEntries(new FormData(form));
+    const shared = [["camera", camera], ["captured_at", time && new Date(time).toISOString()]];
+    const items = chosen.map((one) => ({ identity, ...one }));
+    // Images dropped from here on belong to the next enrollment, which has fields of its own.
+    chosen = [];
+    showChosen();
+    await enrollAll(find("#outcomes"), inGallery("/crops"), shared, items);
   });
-  files = [...waiting, ...files];
-  find("#enrollment button.main").textContent = files.length > 0 ? `Enroll ${count(files.length, "image")}` : "Enroll";
-  changed();
-}
-
-// Where no image was stored the answer is a problem that still has a result per image.
-async function send(path, body) {
-  try {
-    return (await ask(path, { method: "POST", body })).results;
-  } catch (error) {
-    if (error instanceof Problem && error.results.length > 0) return error.results;
-    throw error;
-  }
-}
-
-function outcome(file, one) {
-  const [kind, word] = one.problem ? ["refused", "✕ Refused"] : one.duplicate ? ["uncertain", "= Already stored"] : ["match", "✓ Enrolled"];
-  const notes = one.problem ? [one.problem.detail] : one.warnings;
-  return h("li", {}, pictureOf(file, ""), h("div", { class: "grow" }, h("b", { class: "name" }, file.name),
-    !one.problem && h("p", { class: "hint name" }, `${nameOf(one.identity)} · ${one.camera ?? "camera unknown"}`),
-    notes.map((note) => h("p", { class: "note" }, one.problem ? note : `⚠ ${note}`))),
-  h("span", { class: `verdict ${kind}` }, word));
 }

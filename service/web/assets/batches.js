@@ -1,0 +1,99 @@
+// Sends images to enroll in small requests, shows the outcome of each, and can be stopped and resumed.
+
+import { ask, formOf, Problem } from "./api.js";
+import { attempt, count, h, nameOf, pictureOf } from "./elements.js";
+import { changed } from "./place.js";
+
+// Small enough for any limit on a request, and for showing progress.
+const AT_ONCE = 8, BYTES_AT_ONCE = 16e6;
+const REPEATS = 20;
+// Of more images only those with a problem or a warning are listed, without their pictures.
+const ALL_LISTED = 50;
+const COUNTED = { enrolled: "enrolled", there: "already stored", refused: "refused" };
+let sending = 0;
+
+window.addEventListener("beforeunload", (event) => { if (sending > 0) event.preventDefault(); });
+
+// Resolves when all are sent, or the sending has stopped.
+export function enrollAll(place, path, shared, items) {
+  const counts = { enrolled: 0, there: 0, refused: 0 };
+  const run = { path, shared, counts, waiting: items, total: items.length, stopped: false,
+    // Under this name with its number a batch is enrolled once, however often it is sent.
+    name: crypto.getRandomValues(new Uint32Array(3)).join("-"), batch: 0,
+    bar: h("progress", { max: items.length, value: 0, "aria-label": "Progress" }), note: h("p", { class: "hint", role: "status" }),
+    stop: h("button", { type: "button", onclick: () => { run.stopped = true; } }, "Stop"),
+    resume: h("button", { type: "button", hidden: true, onclick: () => goOn(run) }, "Resume"),
+    list: h("ul", { class: "rows" }) };
+  run.box = h("section", { "aria-label": "Enrollment" }, h("div", { class: "row" }, h("div", { class: "grow" }, run.bar, run.note), run.stop, run.resume), run.list);
+  place.querySelectorAll(":scope > .finished").forEach((box) => box.remove());
+  place.prepend(run.box);
+  return goOn(run);
+}
+
+async function goOn(run) {
+  run.stopped = false;
+  sending += 1;
+  show(run, true);
+  await attempt(run.box, async () => {
+    while (run.waiting.length > 0 && !run.stopped) await sendBatch(run);
+  });
+  sending -= 1;
+  show(run, false);
+  changed();
+}
+
+async function sendBatch(run) {
+  const now = [];
+  let bytes = 0;
+  for (const one of run.waiting.slice(0, AT_ONCE)) {
+    bytes += one.file.size;
+    if (now.length === 0 || bytes <= BYTES_AT_ONCE) now.push(one);
+  }
+  const form = formOf(run.shared);
+  for (const { file, identity } of now) {
+    form.append("images", file);
+    form.append("identity", identity);
+  }
+  const results = await send(run, { method: "POST", body: form, headers: { "Idempotency-Key": `${run.name}-${run.batch}` } });
+  run.batch += 1;
+  run.waiting = run.waiting.slice(now.length);
+  run.list.append(...results.map((one, at) => outcome(run, now[at].file, one)).filter(Boolean));
+  show(run, true);
+}
+
+// Where no image was stored the answer is a problem that still has a result per image; a busy service is asked again.
+async function send(run, options) {
+  for (let times = 0; ; times += 1) {
+    try {
+      return (await ask(run.path, options)).results;
+    } catch (error) {
+      if (error instanceof Problem && error.results.length > 0) return error.results;
+      if (!error.retrySeconds || times === REPEATS || run.stopped) throw error;
+      await new Promise((resolve) => { setTimeout(resolve, 1000 * error.retrySeconds); });
+    }
+  }
+}
+
+function show(run, going) {
+  const done = run.total - run.waiting.length;
+  const parts = Object.entries(COUNTED).map(([name, words]) => `${run.counts[name].toLocaleString()} ${words}`);
+  run.bar.value = done;
+  run.note.textContent = `${done.toLocaleString()} of ${count(run.total, "image")}: ${parts.join(", ")}`
+    + (!going && done < run.total ? ". Stopped; Resume sends the others." : "");
+  run.stop.hidden = !going || run.total <= AT_ONCE;
+  run.resume.hidden = going || done === run.total;
+  run.box.classList.toggle("finished", done === run.total);
+}
+
+function outcome(run, file, one) {
+  const [counted, kind, word] = one.problem ? ["refused", "refused", "✕ Refused"]
+    : one.duplicate ? ["there", "uncertain", "= Already stored"] : ["enrolled", "match", "✓ Enrolled"];
+  run.counts[counted] += 1;
+  const notes = one.problem ? [one.problem.detail] : one.warnings;
+  const few = run.total <= ALL_LISTED;
+  if (!few && notes.length === 0) return null;
+  return h("li", {}, few && pictureOf(file, ""), h("div", { class: "grow" }, h("b", { class: "name" }, file.webkitRelativePath || file.name),
+    !one.problem && h("p", { class: "hint name" }, `${nameOf(one.identity)} · ${one.camera ?? "camera unknown"}`),
+    notes.map((note) => h("p", { class: "note" }, one.problem ? note : `⚠ ${note}`))),
+  h("span", { class: `verdict ${kind}` }, word));
+}
