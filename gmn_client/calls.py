@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from os import PathLike
 from pathlib import Path
 from types import MethodType
@@ -53,7 +54,7 @@ class Call(Generic[Answer_co]):
     read: Callable[[httpx.Response], Answer_co]
     method: str
     path: str
-    params: Mapping[str, str | int | None] = field(default_factory=dict)
+    params: Mapping[str, object] = field(default_factory=dict)
     fields: Mapping[str, object] = field(default_factory=dict)
     headers: Mapping[str, str] | None = None
     images: Sequence[ImageSource] | None = None
@@ -204,10 +205,23 @@ class Calls:
         gallery: str | None = None,
         *,
         external_id: str | None = None,
+        unnamed: bool = False,
+        captured_after: datetime | None = None,
+        captured_before: datetime | None = None,
+        order: models.CropOrder = "enrolled",
     ) -> Call[models.Page[models.Crop]]:
-        """Every crop of a gallery, fetched page by page as the iterator moves on."""
-        wanted = {"identity": identity, "camera": camera, "external_id": external_id, "limit": PAGE}
-        return Call(_parsed(models.Crops), "GET", self._path(gallery, "crops"), wanted)
+        """Every crop of a gallery, fetched page by page as the iterator moves on.
+
+        Args:
+            unnamed: only crops without an identity.
+            captured_after, captured_before: only crops captured within these, with time zone.
+            order: by enrollment, or by `captured` or `-captured`, where that is unknown of a crop
+                by its enrollment.
+        """
+        wanted = {"identity": identity, "camera": camera, "external_id": external_id}
+        times = {"captured_after": captured_after, "captured_before": captured_before}
+        params = {**wanted, **times, "unnamed": unnamed or None, "order": order, "limit": PAGE}
+        return Call(_parsed(models.Crops), "GET", self._path(gallery, "crops"), params)
 
     @answered
     def crop(self, crop_id: str, gallery: str | None = None) -> Call[models.Crop]:

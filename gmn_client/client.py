@@ -119,7 +119,7 @@ class Connection(Calls):
         return {
             "method": call.method,
             "url": call.path,
-            "params": {name: one for name, one in call.params.items() if one is not None},
+            "params": uploads.form_fields(call.params),
             "headers": call.headers,
             "data": uploads.form_fields(call.fields),
             "files": files,

@@ -29,6 +29,7 @@ CalibrationSource = Literal["artefact", "own", "frozen", "off"]
 CalibrationReason = Literal[
     "not_fitted", "few_identities", "few_scored", "shallow_search", "extrapolated"
 ]
+CropOrder = Literal["enrolled", "captured", "-captured"]
 RetentionFrom = Literal["captured", "enrolled"]
 JobKind = Literal["import", "reindex"]
 JobState = Literal["queued", "running", "done", "failed", "cancelled"]
@@ -165,7 +166,7 @@ class Crop(WireModel):
 
 
 class Crops(Page[Crop]):
-    """One page of crops, in the order of their enrollment."""
+    """One page of crops; one that is not the last may have fewer than `limit`, also none."""
 
 
 class Removal(WireModel):

@@ -3,18 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 from functools import partial
 from typing import Annotated, Any, Literal, cast
 
 import fastapi
 from fastapi import UploadFile
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    WithJsonSchema,
+    model_validator,
+)
 
-from gmn_client.models import RetentionFrom
+from gmn_client.models import CropOrder, RetentionFrom
 from service.errors import InvalidField
 from service.gallery.enroll import LABELS, ImageToEnroll, checked_camera, checked_text
-from service.record.records import CalibrationMode, CropFields, SettingsChanges
-from service.search.options import PairOptions, QueryOptions
+from service.record.crop_lists import CURSOR
+from service.record.records import (
+    CalibrationMode,
+    CropFields,
+    CropFilter,
+    SettingsChanges,
+)
+from service.search.options import Moment, PairOptions, QueryOptions, require_order
 from service.settings import NAME, checked_name
 
 # Pixels of a small picture's width.
@@ -193,7 +208,16 @@ class ImportForm(Form):
     """Applies to every image; refused where the manifest names cameras."""
 
 
-class JobsQuery(Form):
+class Parameters(Form):
+    """Base of what a query string names; as of a form an empty value counts as left out."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _left_out(cls, sent: Any) -> Any:
+        return {name: one for name, one in sent.items() if one != ""}
+
+
+class JobsQuery(Parameters):
     """Which jobs are listed."""
 
     gallery: str | None = None
@@ -202,7 +226,7 @@ class JobsQuery(Form):
     """How many of the newest."""
 
 
-class PageQuery(Form):
+class PageQuery(Parameters):
     """Which page of a listing."""
 
     cursor: str | None = None
@@ -221,24 +245,36 @@ class IdentitiesQuery(PageQuery):
 class CropsQuery(PageQuery):
     """Which crops are listed."""
 
-    cursor: str | None = Field(None, json_schema_extra={"pattern": "^[0-9]{1,18}$"})
+    cursor: str | None = Field(None, json_schema_extra={"pattern": f"^{CURSOR.pattern}$"})
     """`next_cursor` of the previous page; not sent for the first."""
     identity: str | None = None
     """Only of this identity."""
+    unnamed: bool = False
+    """Only crops without an identity."""
     camera: str | None = None
     """Only of this camera."""
     external_id: str | None = None
     """Only with this id of yours."""
+    captured_after: Moment | None = None
+    """Only crops captured since this time."""
+    captured_before: Moment | None = None
+    """Only crops captured until this time."""
+    order: CropOrder = "enrolled"
+    """By enrollment, or by capture, with `-` the newest first."""
+
+    def filter(self) -> CropFilter:
+        """Which crops; raises `InvalidField` for what no crop can be."""
+        return _crop_filter(self)
 
 
-class ImageQuery(Form):
+class ImageQuery(Parameters):
     """How a picture is sent."""
 
     width: int | None = Field(None, ge=NARROWEST, le=WIDEST)
     """For a JPEG of this many pixels' width at most, in place of the file; never enlarged."""
 
 
-class ModelQuery(Form):
+class ModelQuery(Parameters):
     """The gallery size that the thresholds are computed for."""
 
     gallery_size: int = Field(1000, ge=1, le=10**9)
@@ -247,3 +283,12 @@ class ModelQuery(Form):
 
 def _label(name: str, value: str) -> Any:
     return LABELS[name](name, value) if value else None
+
+
+def _crop_filter(form: Form) -> CropFilter:
+    given = {one.name: getattr(form, one.name, None) for one in fields(CropFilter)}
+    wanted = CropFilter(**{name: value for name, value in given.items() if value})
+    if wanted.unnamed and wanted.identity is not None:
+        raise InvalidField("unnamed, identity: no crop passes both; send one or the other")
+    require_order(wanted.captured_after, wanted.captured_before)
+    return wanted

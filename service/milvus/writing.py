@@ -146,13 +146,12 @@ class CollectionWriter:
         return False
 
     def _labels(self, gallery_id: int, first: int, end: int) -> Iterator[CropLabel]:
-        after = first - 1
-        while crops := self.record.crops.page(gallery_id, CropFilter(), after, ROWS_PER_WRITE):
+        after: str | None = str(max(0, first - 1))
+        while after is not None:
+            page = self.record.crops.page(gallery_id, CropFilter(), after, ROWS_PER_WRITE)
             heartbeat()
-            yield from (crop for crop in crops if crop.row_id < end)
-            after = crops[-1].row_id
-            if after >= end:
-                return
+            yield from (crop for crop in page.crops if crop.row_id < end)
+            after = page.cursor if page.crops and page.crops[-1].row_id < end else None
 
     def _require(self, state: IndexState) -> None:
         if not is_of(state, self.record.galleries.get(state.gallery_id)):

@@ -9,10 +9,11 @@ from operator import attrgetter
 
 from pydantic_core import from_json, to_json
 
-from gmn_client.models import EnrolledImage, Identity, IdentityDetail, RetentionFrom
+from gmn_client.models import CropOrder, EnrolledImage, Identity, IdentityDetail, RetentionFrom
 from service.errors import CropConflict, NeedsReindex, RequestConflict
 from service.ops.failpoints import failpoint
 from service.record.crop_changes import CropChanges, tombstone
+from service.record.crop_lists import CropPage, list_crops
 from service.record.engine import (
     Reader,
     RecordPart,
@@ -196,29 +197,17 @@ class Crops(RecordPart):
         """One crop's record."""
         return self._crop(find_generation(self._reader, gallery_id), crop_id)
 
-    def page(self, gallery_id: int, wanted: CropFilter, after: int, limit: int) -> list[StoredCrop]:
-        """Up to `limit` crops with a `row_id` above `after`, in that order."""
+    def page(
+        self,
+        gallery_id: int,
+        wanted: CropFilter,
+        after: str = "",
+        limit: int = 1000,
+        order: CropOrder = "enrolled",
+    ) -> CropPage:
+        """Up to `limit` crops that pass a filter, as `list_crops` does."""
         at = find_generation(self._reader, gallery_id)
-        given = {name: value for name, value in vars(wanted).items() if value is not None}
-        # The last is what fewest crops share.
-        names = [name for name in ("camera", "identity", "external_id") if name in given]
-        found: list[StoredCrop] = []
-        while len(found) < limit:
-            if not names:
-                crops = scan_crops(self._reader, at, after, limit - len(found))
-            else:
-                most = max(limit, ROWS_AT_ONCE)
-                rows = rows_by(self._reader, at, names[-1], given[names[-1]], after, most)
-                crops = list(read_crops(self._reader, at, rows).values())
-            if not crops:
-                break
-            after = crops[-1].row_id
-            found += [
-                crop
-                for crop in crops
-                if all(getattr(crop, name) == value for name, value in given.items())
-            ]
-        return found[:limit]
+        return list_crops(self._reader, at, wanted, order, after, limit)
 
     def identities(
         self, gallery_id: int, after: str, limit: int, query: str = ""

@@ -303,11 +303,42 @@ class GalleryRecord:
 
 @dataclass(frozen=True)
 class CropFilter:
-    """Which crops a listing shows; None asks nothing."""
+    """Which crops are listed, changed or deleted; None asks nothing.
 
+    Attributes:
+        crop_ids: only these; empty for every crop.
+        identity, camera, external_id: only crops with this label.
+        unnamed: only crops without an identity.
+        captured_after, captured_before: inclusive bounds, with time zone; a crop of unknown time
+            passes none.
+    """
+
+    crop_ids: frozenset[str] = frozenset()
     identity: str | None = None
     camera: str | None = None
     external_id: str | None = None
+    unnamed: bool = False
+    captured_after: datetime | None = None
+    captured_before: datetime | None = None
+
+    @property
+    def of_time(self) -> bool:
+        """Whether it has a bound of the capture."""
+        return self.captured_after is not None or self.captured_before is not None
+
+    def passes(self, crop: CropLabel) -> bool:
+        """Whether a crop is among them."""
+        after, before, taken = self.captured_after, self.captured_before, crop.captured_at
+        return (
+            (not self.crop_ids or crop.crop_id in self.crop_ids)
+            and self.identity in (None, crop.identity)
+            and self.camera in (None, crop.camera)
+            and self.external_id in (None, crop.external_id)
+            and not (self.unnamed and crop.identity is not None)
+            and (taken is not None or not self.of_time)
+            and (after is None or taken is None or taken >= after)
+            and (before is None or taken is None or taken <= before)
+        )
 
 
 @stored_dataclass(frozen=True)

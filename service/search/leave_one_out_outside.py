@@ -74,7 +74,7 @@ def _sample(runtime: Runtime, gallery_id: int) -> tuple[int, list[_Asking]]:
     turns: list[list[_Asking]] = [[] for _ in range(each)]
     for place in np.random.default_rng(len(names)).permutation(len(names))[:MOST_CROPS].tolist():
         named = CropFilter(identity=names[place])
-        own = [one.row_id for one in crops.page(gallery_id, named, 0, OWN_CROPS)]
+        own = [one.row_id for one in crops.page(gallery_id, named, limit=OWN_CROPS).crops]
         for turn, crop in enumerate(crops.indexed(gallery_id, own[:each])):
             code = runtime.outside.codes.group(crop.label)
             turns[turn].append(_Asking(crop, frozenset(own), code))

@@ -42,6 +42,15 @@ def read_moment(value: Any) -> Any:
     )
 
 
+def require_order(after: datetime | None, before: datetime | None) -> None:
+    """Raises `InvalidField` for bounds of the capture that no crop can be within."""
+    if after is not None and before is not None and after > before:
+        raise InvalidField(
+            "captured_after, captured_before: the first is later than the second, so that no "
+            "crop could pass; exchange the two"
+        )
+
+
 # Pydantic alone would also read a bare number, such as a year, as seconds since 1970.
 Moment = Annotated[AwareDatetime, BeforeValidator(read_moment)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
@@ -82,12 +91,7 @@ class QueryOptions(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        after, before = self.captured_after, self.captured_before
-        if after is not None and before is not None and after > before:
-            raise InvalidField(
-                "captured_after, captured_before: the first is later than the second, so that no "
-                "crop could pass; exchange the two"
-            )
+        require_order(self.captured_after, self.captured_before)
         if self.camera_disjoint and self.camera is None and self.crop_id is None:
             raise InvalidField("camera_disjoint: of which camera are the images? Send it as camera")
         return self

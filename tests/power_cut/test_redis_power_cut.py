@@ -30,7 +30,7 @@ def _shown(store: Record) -> Shown:
     shown: Shown = {"keys": [key.key_id for key in store.keys.all()]}
     for gallery in store.galleries.all():
         number = gallery.gallery_id
-        crops = store.crops.page(number, CropFilter(), 0, 999)
+        crops = store.crops.page(number, CropFilter(), limit=999).crops
         vectors = [one.vector.tobytes() for one in store.crops.vectors(number)]
         shown[f"version of {gallery.name}"] = gallery.version
         shown[f"crops of {gallery.name}"] = [
@@ -58,7 +58,7 @@ class _Story:
         for first in range(0, 12, 3):
             crops = [new_crop(first + n, identity=f"p{n}") for n in range(3)]
             self._act("enrol", lambda crops=crops: store.crops.enroll(lobby, EMBEDDER, crops))
-        held = store.crops.page(lobby, CropFilter(), 0, 9)
+        held = store.crops.page(lobby, CropFilter(), limit=9).crops
         self._act("delete", lambda: store.crops.remove(lobby, [held[0].crop_id]))
         self._act("rewrite", self._rewrite)
         self._act("forget", lambda: store.identities.forget(lobby, "p1"))

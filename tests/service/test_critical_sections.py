@@ -156,7 +156,9 @@ class Prepared:
         return {str(crop.record.identity) for path in paths for crop in read_snapshot(path)}
 
     def people(self) -> set[str]:
-        found = self.runtime.record.crops.page(self.gallery.gallery_id, CropFilter(), 0, 100)
+        found = self.runtime.record.crops.page(
+            self.gallery.gallery_id, CropFilter(), limit=100
+        ).crops
         return {str(crop.identity) for crop in found}
 
 
@@ -250,7 +252,7 @@ def _assert_nothing_is_left_by_halves(runtime: Runtime) -> None:
     kept = {
         f"{number}/{crop.crop_id}"
         for number in galleries
-        for crop in store.crops.page(number, CropFilter(), 0, 100)
+        for crop in store.crops.page(number, CropFilter(), limit=100).crops
     }
     files = {str(file.relative_to(pictures)) for file in pictures.glob("*/*")}
     # Housekeeping removes pictures that the record knows to be left over.
@@ -365,7 +367,9 @@ def test_ids_of_deleted_crops_are_kept_while_a_snapshot_cannot_be_rewritten(
         assert described.crops == 1
         path.write_bytes(whole)
         await restore_snapshot(runtime, damaged.gallery, damaged.snapshot_id)
-        restored = runtime.record.crops.page(damaged.gallery.gallery_id, CropFilter(), 0, 9)
+        restored = runtime.record.crops.page(
+            damaged.gallery.gallery_id, CropFilter(), limit=9
+        ).crops
         assert damaged.crop_id not in {one.crop_id for one in restored}
         await damaged.remove()
         await case.remove()

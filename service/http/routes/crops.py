@@ -8,7 +8,6 @@ from typing import Annotated
 from fastapi import Header, Path, Query, Request, Response
 
 from gmn_client.models import ChangedCrop, Crop, Crops, Enrollment, Removal
-from service.errors import InvalidField
 from service.gallery import browse, changes
 from service.gallery.enroll import enroll
 from service.http.forms import MULTIPART, CropsQuery, EnrollFields, EnrollForm, ImageQuery
@@ -17,7 +16,6 @@ from service.http.problems import Responses, answer_each, content, example, prob
 from service.http.thumbnails import NOT_MODIFIED, answer_thumbnail
 from service.lifecycle.forget import forget_crop
 from service.ops.failpoints import failpoint
-from service.record.records import CropFilter
 
 router = guarded_router("/v1/galleries/{gallery}", "crops")
 CropId = Annotated[str, Path(description="A crop's id, as answered by the enrollment.")]
@@ -71,18 +69,18 @@ async def enroll_crops(
 
 @router.get("/crops", response_model=Crops)
 async def list_crops(call: Searcher, asked: Annotated[CropsQuery, Query()]) -> Response:
-    """Lists crops in the order of their enrollment."""
-    cursor = asked.cursor
-    if cursor is not None and not (cursor.isdecimal() and len(cursor) < 19):
-        raise InvalidField(f"cursor: {cursor[:40]!r} is none; send next_cursor of the page before")
-    wanted = CropFilter(asked.identity, asked.camera, asked.external_id)
-    gallery, limit, after = call.gallery, asked.limit, int(cursor or 0)
+    """Lists crops; a page that is not the last may have fewer than `limit`, also none.
+
+    In the order of capture a crop of unknown time stands by the time of its enrollment.
+    """
+    wanted, gallery = asked.filter(), call.gallery
 
     def read() -> Crops:
-        found = call.runtime.record.crops.page(gallery.gallery_id, wanted, after, limit + 1)
-        more = str(found[limit - 1].row_id) if len(found) > limit else None
-        results = [browse.described_crop(gallery, crop) for crop in found[:limit]]
-        return Crops(results=results, next_cursor=more)
+        found = call.runtime.record.crops.page(
+            gallery.gallery_id, wanted, asked.cursor or "", asked.limit, asked.order
+        )
+        results = [browse.described_crop(gallery, crop) for crop in found.crops]
+        return Crops(results=results, next_cursor=found.cursor)
 
     page = await call.runtime.galleries.read(read)
     named = {"identity": asked.identity, "external_id": asked.external_id}

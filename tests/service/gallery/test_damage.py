@@ -34,7 +34,7 @@ def _everything(path: Path) -> Everything:
         for gallery in store.galleries.all():
             number = gallery.gallery_id
             vectors = [one.vector.tobytes() for one in store.crops.vectors(number)]
-            crops = store.crops.page(number, CropFilter(), 0, 999)
+            crops = store.crops.page(number, CropFilter(), limit=999).crops
             assert len(crops) == len(vectors) == gallery.crops
             pictures = [store.crops.picture(number, crop.crop_id) for crop in crops]
             answer[gallery.name] = list(zip(crops, vectors, pictures, strict=True))

@@ -52,7 +52,7 @@ def test_a_changed_crop_is_found_by_what_it_bears_now(reopen, store, gallery):
         (CropFilter(camera="west"), []),
         (CropFilter(external_id="x1"), [first]),
     ):
-        assert [one.crop_id for one in store.crops.page(gallery, wanted, 0, 9)] == found
+        assert [one.crop_id for one in store.crops.page(gallery, wanted, limit=9).crops] == found
     # Its vector and picture are those it had.
     assert [one.vector.tolist() for one in store.crops.vectors(gallery)] == [[1.25] * 4, [2.25] * 4]
     assert store.crops.picture(gallery, first).content == b"image 1"

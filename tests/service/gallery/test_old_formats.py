@@ -56,7 +56,7 @@ def _check_crops(store: Record) -> int:
         CROPS - 1,
         EMBEDDER,
     )
-    crops = store.crops.page(gallery.gallery_id, CropFilter(), 0, 99)
+    crops = store.crops.page(gallery.gallery_id, CropFilter(), limit=99).crops
     numbers = [crop.metadata["number"] for crop in crops]
     assert numbers == list(range(1, CROPS))
     vectors = [one.vector for one in store.crops.vectors(gallery.gallery_id)]

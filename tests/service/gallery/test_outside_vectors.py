@@ -144,7 +144,7 @@ def test_a_reindex_writes_the_vectors_of_its_side_and_drops_the_others(place):
 
     def stage(rows):
         staged.begin(place.number, OTHER_EMBEDDER)
-        crops = place.record.crops.page(place.number, CropFilter(), 0, 9)
+        crops = place.record.crops.page(place.number, CropFilter(), limit=9).crops
         vectors = [(one.row_id, np.full(8, one.row_id, np.float32)) for one in crops][:rows]
         return place.stage(crops, vectors)
 
@@ -165,7 +165,7 @@ def test_a_reindex_writes_the_vectors_of_its_side_and_drops_the_others(place):
 def test_vectors_of_a_side_that_is_being_removed_go_with_their_crops(place, monkeypatch, how):
     ids = place.enroll(new_crop(1), new_crop(2))
     place.record.staged.begin(place.number, OTHER_EMBEDDER)
-    crops = place.record.crops.page(place.number, CropFilter(), 0, 9)
+    crops = place.record.crops.page(place.number, CropFilter(), limit=9).crops
     vectors = [(one.row_id, np.ones(8, np.float32)) for one in crops]
     side = place.stage(crops, vectors)
     with monkeypatch.context() as patch:

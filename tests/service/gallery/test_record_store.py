@@ -30,7 +30,7 @@ def _create(store, name: str) -> int:
 
 
 def _numbers(store, gallery: int, wanted: CropFilter = EVERYTHING) -> list[int]:
-    return [one.metadata["number"] for one in store.crops.page(gallery, wanted, 0, 99)]
+    return [one.metadata["number"] for one in store.crops.page(gallery, wanted, limit=99).crops]
 
 
 def test_what_was_stored_is_there_after_opening_again(reopen, store, gallery):
@@ -190,8 +190,8 @@ def test_crops_are_listed_by_page_and_by_filter(store, gallery):
         new_crop(4, None, None),
     ]
     store.crops.enroll(gallery, EMBEDDER, crops)
-    first = store.crops.page(gallery, EVERYTHING, 0, 3)
-    rest = store.crops.page(gallery, EVERYTHING, first[-1].row_id, 3)
+    first = store.crops.page(gallery, EVERYTHING, limit=3).crops
+    rest = store.crops.page(gallery, EVERYTHING, str(first[-1].row_id), 3).crops
     assert [one.metadata["number"] for one in first + rest] == [1, 2, 3, 4]
     assert _numbers(store, gallery, CropFilter(identity="a")) == [1, 3]
     assert _numbers(store, gallery, CropFilter(identity="a", camera="west")) == [3]
@@ -320,7 +320,7 @@ def test_an_archive_comes_back_without_what_was_removed_since(reopen, store, gal
     before = again.galleries.get(gallery).version
     assert again.crops.replace(gallery, EMBEDDER, iter(kept)) > before
     assert _numbers(again, gallery) == [2, 3]
-    crops = again.crops.page(gallery, EVERYTHING, 0, 9)
+    crops = again.crops.page(gallery, EVERYTHING, limit=9).crops
     assert [one.crop_id for one in crops] == [one.crop_id for one in landed[1:]]
     assert again.crops.removed_among(gallery, [one.crop_id for one in landed]) == [
         landed[0].crop_id
@@ -384,7 +384,7 @@ def test_another_embedders_vectors_are_prepared_beside_and_switched_at_once(reop
 
 def test_what_was_prepared_for_one_embedder_is_dropped_for_another(store, gallery):
     store.crops.enroll(gallery, EMBEDDER, [new_crop(1)])
-    row = store.crops.page(gallery, EVERYTHING, 0, 1)[0].row_id
+    row = store.crops.page(gallery, EVERYTHING, limit=1).crops[0].row_id
     store.staged.begin(gallery, OTHER_EMBEDDER)
     store.staged.add(gallery, [(row, np.ones(3, np.float32))])
     store.staged.begin(gallery, "c" * 64)

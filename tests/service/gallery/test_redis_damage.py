@@ -68,7 +68,7 @@ def _everything(store: Record) -> dict[str, object]:
     for gallery in store.galleries.all():
         number = gallery.gallery_id
         vectors = [one.vector.tobytes() for one in store.crops.vectors(number)]
-        crops = store.crops.page(number, CropFilter(), 0, 999)
+        crops = store.crops.page(number, CropFilter(), limit=999).crops
         pictures = [store.crops.picture(number, crop.crop_id) for crop in crops]
         by_id = [store.crops.get(number, crop.crop_id) for crop in crops]
         assert by_id == crops
@@ -124,7 +124,7 @@ def test_damage_is_named_at_the_next_start_found_by_verify_and_left_out_by_recov
 def test_a_damaged_picture_is_told_when_it_is_asked_for_and_by_verify(
     server, store, gallery, tmp_path, monkeypatch
 ):
-    crop = store.crops.page(gallery, CropFilter(), 0, 1)[0]
+    crop = store.crops.page(gallery, CropFilter(), limit=1).crops[0]
     server.ask("SET", _value(Generation(gallery, 0).lookup("picture", crop.row_id)), "another")
     with pytest.raises(DamagedRedisRecord, match=f"the picture of crop {crop.crop_id}"):
         store.crops.picture(gallery, crop.crop_id)
@@ -136,7 +136,7 @@ def test_a_damaged_picture_is_told_when_it_is_asked_for_and_by_verify(
 
 
 def test_a_damaged_crop_is_not_made_good_by_renaming_it(server, store, gallery):
-    crop = store.crops.page(gallery, CropFilter(identity="p2"), 0, 1)[0]
+    crop = store.crops.page(gallery, CropFilter(identity="p2"), limit=1).crops[0]
     server.ask("APPEND", _crop_key(gallery, crop.row_id), "x")
     with pytest.raises(DamagedRedisRecord, match=f"crop {gallery}/0/{crop.row_id}"):
         store.identities.rename(gallery, "p2", "new")
@@ -161,7 +161,7 @@ def test_what_the_audit_log_shows_as_deleted_is_not_recovered_from_a_snapshot(
     monkeypatch.setenv("GMN_REDIS_URL", server.url)
     assert "1 from snapshots" in _run("recover", tmp_path).output
     with contextlib.closing(_open(server, tmp_path)) as again:
-        left = {crop.crop_id for crop in again.crops.page(gallery, CropFilter(), 0, 99)}
+        left = {crop.crop_id for crop in again.crops.page(gallery, CropFilter(), limit=99).crops}
         assert again.crops.removed_among(gallery, [deleted.crop_id])
     assert left == {crop.record.crop_id for crop in crops} - {deleted.crop_id}
 
@@ -170,7 +170,7 @@ def test_recover_ends_the_forgetting_that_damage_interrupted(
     server, store, gallery, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(identity_changes, "CROPS_AT_ONCE", 1)
-    crops = store.crops.page(gallery, CropFilter(identity="p2"), 0, 99)
+    crops = store.crops.page(gallery, CropFilter(identity="p2"), limit=99).crops
     server.ask("APPEND", _crop_key(gallery, crops[1].row_id), "x")
     with pytest.raises(DamagedRedisRecord, match=f"crop {gallery}/0/{crops[1].row_id}"):
         store.identities.forget(gallery, "p2")
@@ -181,7 +181,7 @@ def test_recover_ends_the_forgetting_that_damage_interrupted(
     monkeypatch.setenv("GMN_REDIS_URL", server.url)
     assert _run("recover", tmp_path).exit_code == 0
     with contextlib.closing(_open(server, tmp_path)) as again:
-        left = again.crops.page(gallery, CropFilter(identity="p2"), 0, 99)
+        left = again.crops.page(gallery, CropFilter(identity="p2"), limit=99).crops
         assert [crop.crop_id for crop in left] == [later.crop_id]
         assert again.crops.removed_among(gallery, [crops[2].crop_id]) == [crops[2].crop_id]
         assert again.identities.rename(gallery, "p3", "new") is not None
@@ -214,7 +214,7 @@ def test_prepared_vectors_are_checked_too(server, store, gallery):
 def test_nothing_is_recovered_while_a_service_is_connected(
     server, store, gallery, tmp_path, monkeypatch
 ):
-    crop = store.crops.page(gallery, CropFilter(), 0, 1)[0]
+    crop = store.crops.page(gallery, CropFilter(), limit=1).crops[0]
     server.ask("DEL", _crop_key(gallery, crop.row_id))
     monkeypatch.setenv("GMN_REDIS_URL", server.url)
     refused = _run("recover", tmp_path)

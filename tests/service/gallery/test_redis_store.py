@@ -53,7 +53,10 @@ def _create(store, name: str = "lobby") -> int:
 
 
 def _identities(store, gallery: int) -> dict[str, str | None]:
-    return {one.crop_id: one.identity for one in store.crops.page(gallery, CropFilter(), 0, 9999)}
+    return {
+        one.crop_id: one.identity
+        for one in store.crops.page(gallery, CropFilter(), limit=9999).crops
+    }
 
 
 def _crop_keys(server) -> list[bytes]:
