@@ -108,6 +108,13 @@ def page(tab: Any, address: str, gallery: str) -> Any:
     return tab
 
 
+def violations(page: Any) -> list[str]:
+    """What axe finds against the page as it is, by rule and element."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    found = axe.run(page).response["violations"]
+    return [f"{rule['id']}: {node['target']}" for rule in found for node in rule["nodes"]]
+
+
 def png(content: bytes) -> dict[str, Any]:
     return PNG | {"buffer": content}
 

@@ -11,11 +11,13 @@ import httpx
 import pytest
 from playwright.sync_api import expect
 
+from tests.browser.conftest import confirm, violations
+
 pytestmark = pytest.mark.slow
 
 
 def test_the_state_line_is_red_while_the_service_is_gone(page: Any) -> None:
-    page.get_by_role("link", name="Identities").click()
+    page.get_by_role("link", name="People").click()
     page.locator("#people li").first.wait_for()
     page.route("**/*", lambda route: route.abort())
     page.get_by_label("Find").fill("0001")
@@ -29,6 +31,17 @@ def test_the_state_line_is_red_while_the_service_is_gone(page: Any) -> None:
     expect(page.locator("#people li")).to_have_count(1)
     assert page.get_by_role("alert").count() == 0
     assert state.evaluate(colour) != red
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_panel_is_accessible_and_as_wide_as_a_phone(page: Any, scheme: str) -> None:
+    page.emulate_media(color_scheme=scheme)
+    page.set_viewport_size({"width": 390, "height": 844})
+    for link in page.locator("nav a").all():
+        link.click()
+        page.wait_for_load_state("networkidle")
+        assert violations(page) == []
+        assert page.evaluate("document.documentElement.scrollWidth") == 390
 
 
 def test_a_folder_is_enrolled_with_the_names_of_its_sub_folders(
@@ -75,3 +88,53 @@ def test_a_folder_that_the_form_cannot_use_is_refused_with_the_remedy(
     (tmp_path / "people" / "manifest.csv").write_text("path,identity\n")
     page.set_input_files("#enrollment .folder input", tmp_path / "people")
     page.get_by_role("alert").filter(has_text="Pack the folder as a zip file").wait_for()
+
+
+def test_a_gallery_is_created_set_up_and_deleted(page: Any, http: httpx.Client) -> None:
+    page.get_by_role("link", name="Galleries").click()
+    new = page.locator("#new-gallery")
+    new.get_by_label("Name").fill("yard")
+    new.get_by_role("button", name="Create").click()
+    expect(page.locator("#gallery-name")).to_have_text("yard")
+    settings = page.locator("#settings")
+    settings.get_by_label("Delete crops after").fill("30")
+    settings.get_by_label("Verdicts").select_option("frozen")
+    settings.get_by_role("button", name="Save").click()
+    confirm(page, "Delete them")
+    page.get_by_text("crops kept for 30 days").wait_for()
+    described = http.get("/v1/galleries/yard").json()
+    assert (described["retention_days"], described["retention_from"]) == (30, "captured")
+    settings.get_by_label("Delete crops after").fill("")
+    settings.get_by_role("button", name="Save").click()
+    page.get_by_text("crops kept for 30 days").wait_for(state="detached")
+    for typed in ("yards", "yard"):
+        page.get_by_role("button", name="Delete the gallery…").click()
+        page.get_by_label("Type yard").fill(typed)
+        confirm(page, "Delete the gallery")
+        if typed == "yards":
+            page.get_by_text("“yards” is not the name yard. Nothing was deleted.").wait_for()
+            assert http.get("/v1/galleries/yard").is_success
+    expect(page.locator("#gallery-list")).not_to_contain_text("yard")
+    assert http.get("/v1/galleries/yard").status_code == 404
+
+
+def test_a_gallery_is_set_back_to_a_snapshot(
+    page: Any, http: httpx.Client, gallery: str, drawn_crops: list[Any]
+) -> None:
+    page.get_by_role("link", name="Galleries").click()
+    page.get_by_text("No snapshot yet.").wait_for()
+    page.get_by_role("button", name="Take a snapshot").click()
+    page.get_by_role("button", name="Restore…").wait_for()
+    moved = {"new_identity": "Ann"}
+    identities = f"/v1/galleries/{gallery}/identities"
+    assert http.patch(f"{identities}/0001", data=moved).is_success
+    page.get_by_role("button", name="Restore…").click()
+    with page.expect_response(re.compile("/restore$")):
+        confirm(page, "Restore")
+    names = [one["identity"] for one in http.get(identities).json()["results"]]
+    assert "0001" in names
+    assert "Ann" not in names
+    page.get_by_role("button", name="Delete…").click()
+    confirm(page, "Delete")
+    page.get_by_text("No snapshot yet.").wait_for()
+    assert http.get(f"/v1/galleries/{gallery}/snapshots").json()["results"] == []

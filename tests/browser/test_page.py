@@ -269,7 +269,7 @@ def test_on_a_phone_the_close_button_stays_in_sight(page, drawn_crops):
 
 @pytest.mark.slow
 def test_an_identity_is_renamed_merged_and_forgotten(page, http, gallery):
-    page.get_by_role("link", name="Identities").click()
+    page.get_by_role("link", name="People").click()
     page.get_by_role("button", name="Rename 0001").click()
     page.fill("dialog.question input", "Ann")
     confirm(page, "Rename")
@@ -305,7 +305,7 @@ def test_an_identity_beyond_the_first_page_is_found(page, http, gallery, drawn_c
         identities = [f"p{number:04d}" for number in range(first, first + 20)]
         fields = {"identity": identities}
         assert http.post(f"/v1/galleries/{gallery}/crops", files=files, data=fields).is_success
-    page.get_by_role("link", name="Identities").click()
+    page.get_by_role("link", name="People").click()
     page.get_by_role("button", name="Show more").wait_for()
     page.get_by_label("Find").fill("P0219")
     page.locator("#people li").get_by_text("p0219").wait_for()
@@ -324,7 +324,7 @@ def test_a_hostile_name_is_a_name(page, http, gallery, drawn_crops):
     assert HOSTILE in page.locator("#sheet h2").inner_text()
     assert HOSTILE in page.locator("#sheet dl").inner_text()
     page.keyboard.press("Escape")
-    page.get_by_role("link", name="Identities").click()
+    page.get_by_role("link", name="People").click()
     page.get_by_role("button", name=f"Forget {HOSTILE}").click()
     confirm(page, "Forget")
     page.get_by_text("Forgotten: 1 crop removed").wait_for()

@@ -1,30 +1,37 @@
-// Imports: sends an archive, then follows its job to the end.
+// Imports and other jobs: sends an archive, lists the jobs, and follows each to its end.
 
 import { ask, blobOf, follow, formOf } from "./api.js";
 import { attempt, count, find, h, moment, onSubmit } from "./elements.js";
 import { changed, gallery, inGallery, panel } from "./place.js";
 
 const STATES = { queued: "waiting", running: "running", done: "✓ done", failed: "✕ failed", cancelled: "– stopped" };
+const PARTS = { landed: "stored", duplicates: "already stored", refused: "refused", ignored: "ignored" };
 const GOING = ["queued", "running"];
 
 export function startImports() {
   onSubmit(find("#import"), (form) => attempt(form, async () => {
-    const job = await ask(inGallery("/imports"), { method: "POST", body: formOf(new FormData(form)) });
+    addJob(await ask(inGallery("/imports"), { method: "POST", body: formOf(new FormData(form)) }));
     form.reset();
-    find("#jobs .hint.none")?.remove();
-    find("#jobs").prepend(rowOf(job));
   }));
   document.addEventListener("panel-shown", list);
   document.addEventListener("gallery-chosen", list);
 }
 
+// The list of jobs of the panel that is shown.
+const place = () => find(`#${panel()} .jobs`);
+
+export function addJob(job) {
+  place().querySelector(".none")?.remove();
+  place().prepend(rowOf(job));
+}
+
 async function list() {
-  if (panel() !== "enroll") return;
-  await attempt(find("#jobs"), async () => {
+  if (!place()) return;
+  await attempt(place(), async () => {
     const asked = new URLSearchParams({ gallery: gallery(), limit: 10 });
     const { results } = await ask(`/v1/jobs?${asked}`);
     const none = h("li", { class: "hint none" }, "No jobs yet. An import shows its progress here.");
-    find("#jobs").replaceChildren(...(results.length > 0 ? results.map(rowOf) : [none]));
+    place()?.replaceChildren(...(results.length > 0 ? results.map(rowOf) : [none]));
   });
 }
 
@@ -49,8 +56,9 @@ async function watch(row, job) {
 }
 
 function draw(row, job) {
-  const { total = 0, done = 0, landed = 0, duplicates = 0, refused = 0 } = job.progress;
+  const { total = 0, done = 0 } = job.progress;
   const path = `/v1/jobs/${encodeURIComponent(job.job_id)}`;
+  const parts = Object.entries(PARTS).filter(([name]) => name in job.progress).map(([name, words]) => `${job.progress[name].toLocaleString()} ${words}`);
   const going = GOING.includes(job.state);
   // A job that failed before its first image has no progress to show.
   const began = going || total > 0;
@@ -58,8 +66,7 @@ function draw(row, job) {
   if (!going || total > 0) bar.value = going ? done : bar.max;
   row.replaceChildren(...[h("div", { class: "grow" },
     h("p", {}, h("b", {}, job.kind), ` ${STATES[job.state]} · `, moment(job.created_at)), began && bar,
-    began && h("p", { class: "hint" }, `${done.toLocaleString()} of ${count(total, "image")}: ${landed.toLocaleString()} stored, `
-      + `${duplicates.toLocaleString()} already stored, ${refused.toLocaleString()} refused`),
+    began && h("p", { class: "hint" }, [`${done.toLocaleString()} of ${count(total, "image")}`, ...parts].join(", ")),
     job.detail && h("p", { class: "note" }, job.detail)),
   job.problems > 0 && h("button", { type: "button", onclick: () => attempt(row, () => save(path, job)) }, count(job.problems, "problem"), " (CSV)"),
   going && h("button", { type: "button", class: "danger quiet", onclick: () => attempt(row, () => ask(path, { method: "DELETE" })) }, "Stop")].filter(Boolean));

@@ -3,6 +3,7 @@
 import { ask, hasKey, useKey } from "./api.js";
 import { attempt, find, h } from "./elements.js";
 import { startEnrollment } from "./enroll.js";
+import { startGalleries } from "./galleries.js";
 import { startIdentities } from "./identities.js";
 import { startImports } from "./imports.js";
 import { startNames } from "./names.js";
@@ -16,6 +17,7 @@ async function loadGalleries() {
   await attempt(find("main"), async () => {
     galleries = (await ask("/v1/galleries")).results;
     find("#key").hidden = !hasKey();
+    document.dispatchEvent(new CustomEvent("galleries-read", { detail: galleries }));
     find("#gallery").replaceChildren(...galleries.map((one) => h("option", {}, one.name)));
     if (!gallery() && galleries.length > 0) location.replace(addressOf(galleries[0].name, panel()));
     show();
@@ -66,7 +68,7 @@ function askForKey(why) {
     h("form", { onsubmit: (event) => { event.preventDefault(); dialog.close("yes"); } },
       h("h2", {}, "API key"),
       h("p", {}, why), h("label", {}, "API key", field),
-      h("p", { class: "hint" }, "It stays in this tab until the tab is closed."),
+      h("p", { class: "hint" }, "It stays in this tab until the tab is closed. Keys are created with gmn keys create."),
       h("div", { class: "row end" },
         h("button", { type: "button", class: "quiet", onclick: () => dialog.close() }, "Cancel"),
         h("button", { class: "main" }, "Use this key"))));
@@ -103,6 +105,7 @@ startSearch();
 startEnrollment();
 startImports();
 startIdentities();
+startGalleries();
 show();
 await loadGalleries();
 document.dispatchEvent(new Event("panel-shown"));
