@@ -18,12 +18,15 @@ from gmn_client import models
 from gmn_client.errors import checked, parse, parse_report
 from gmn_client.uploads import (
     CropFields,
+    CropsChanges,
+    CropsChosen,
     GalleryOptions,
     ImageSource,
     ImportOptions,
     QueryOptions,
     SeparateOptions,
     path_to,
+    whole_fields,
 )
 
 Asked = ParamSpec("Asked")
@@ -234,8 +237,23 @@ class Calls:
     ) -> Call[models.ChangedCrop]:
         """Changes what is known of a crop: the given fields, None for unknown."""
         path = self._path(gallery, "crops", crop_id)
-        sent = {name: "" if value is None else value for name, value in fields.items()}
-        return Call(_parsed(models.ChangedCrop), "PATCH", path, fields=sent)
+        return Call(_parsed(models.ChangedCrop), "PATCH", path, fields=whole_fields(fields))
+
+    @answered
+    def change_crops(
+        self, gallery: str | None = None, **which: Unpack[CropsChanges]
+    ) -> Call[models.ChangedCrops]:
+        """Changes every crop that passes a filter: `change_crops(unnamed=True, new_identity=…)`."""
+        path, fields = self._path(gallery, "crops"), whole_fields(which)
+        return Call(_parsed(models.ChangedCrops), "PATCH", path, fields=fields, long=True)
+
+    @answered
+    def delete_crops(
+        self, gallery: str | None = None, **which: Unpack[CropsChosen]
+    ) -> Call[models.RemovedCrops]:
+        """Removes every crop that passes a filter; they are never returned again."""
+        path, fields = self._path(gallery, "crops"), whole_fields(which)
+        return Call(_parsed(models.RemovedCrops), "DELETE", path, fields=fields, long=True)
 
     @answered
     def delete_crop(self, crop_id: str, gallery: str | None = None) -> Call[models.Removal]:

@@ -176,6 +176,23 @@ class Removal(WireModel):
     removed: int
 
 
+class RemovedCrops(Removal):
+    """How many crops passed the filter, and how many were removed: none by a `dry_run`."""
+
+    matched: int
+
+
+class ChangedCrops(WireModel):
+    """How many crops passed the filter, and how many are others from `gallery_version` on.
+
+    None change by a `dry_run`, nor those that were so before.
+    """
+
+    gallery_version: int
+    matched: int
+    changed: int
+
+
 class GalleryRemoval(WireModel):
     """The number of crops that were deleted with the gallery."""
 

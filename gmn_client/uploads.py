@@ -128,6 +128,33 @@ class CropFields(TypedDict, total=False):
     metadata: Mapping[str, object] | None
 
 
+class CropsChosen(TypedDict, total=False):
+    """Which crops: those that pass every option that is given, of which one has to be.
+
+    Attributes:
+        unnamed: only crops without an identity.
+        captured_after, captured_before: only crops captured within these, with time zone.
+        dry_run: answer how many they are, and change nothing.
+    """
+
+    crop_ids: Sequence[str]
+    identity: str
+    unnamed: bool
+    camera: str
+    external_id: str
+    captured_after: datetime
+    captured_before: datetime
+    dry_run: bool
+
+
+class CropsChanges(CropsChosen, total=False):
+    """Which crops, and what is known of them from now on, None for unknown."""
+
+    new_identity: str | None
+    new_camera: str | None
+    new_metadata: Mapping[str, object] | None
+
+
 class GalleryOptions(TypedDict, total=False):
     """Settings of a gallery; those left out stay as they are.
 
@@ -163,6 +190,11 @@ def path_to(*segments: str) -> str:
 def form_fields(values: Mapping[str, object]) -> dict[str, Any]:
     """The fields that have a value, for httpx; several values are a repeated field."""
     return {name: _field(value) for name, value in values.items() if value is not None}
+
+
+def whole_fields(values: Mapping[str, object]) -> dict[str, object]:
+    """The fields with an empty text for None and for no values, which are not to be left out."""
+    return {name: "" if one is None or one == [] else one for name, one in values.items()}
 
 
 def _field(value: object) -> object:

@@ -8,8 +8,10 @@ from gmn_client import models
 from service.errors import UnknownCrop, UnknownGallery, UnknownPicture
 from service.gallery.gallery import Gallery
 from service.lifecycle.pictures import stored_picture
-from service.record.records import GalleryRecord, Picture, StoredCrop
+from service.record.records import CropFilter, GalleryRecord, Picture, StoredCrop
 from service.runtime import Runtime
+
+CROPS_AT_ONCE = 1000
 
 
 async def describe_gallery(runtime: Runtime, gallery: Gallery) -> models.Gallery:
@@ -48,6 +50,20 @@ async def read_picture(runtime: Runtime, gallery: Gallery, crop_id: str) -> Pict
     if picture is None:
         raise UnknownPicture(gallery.name, crop_id)
     return picture
+
+
+async def matching(runtime: Runtime, gallery: Gallery, wanted: CropFilter) -> list[str]:
+    """The ids of the crops that pass a filter now, each page of them read by itself."""
+    order: models.CropOrder = "captured" if wanted.of_time else "enrolled"
+    found: list[str] = []
+    cursor: str | None = ""
+    while cursor is not None:
+        page = await runtime.galleries.read(
+            runtime.record.crops.page, gallery.gallery_id, wanted, cursor, CROPS_AT_ONCE, order
+        )
+        found += [crop.crop_id for crop in page.crops]
+        cursor = page.cursor
+    return found
 
 
 def described_crop(gallery: Gallery, crop: StoredCrop) -> models.Crop:

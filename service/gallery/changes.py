@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from gmn_client import models
-from gmn_client.models import ChangedCrop, RenamedIdentity
+from gmn_client.models import ChangedCrop, ChangedCrops, RenamedIdentity
 from service.errors import (
     GalleryConflict,
     InvalidField,
@@ -18,13 +18,14 @@ from service.errors import (
     UnknownIdentity,
     UnknownMerge,
 )
-from service.gallery.browse import describe_gallery, read_crop
+from service.gallery.browse import describe_gallery, matching, read_crop
 from service.gallery.enroll import CLOCKS_DIFFER_BY
 from service.gallery.gallery import Gallery
 from service.gallery.registry import DEFAULT_GALLERY
 from service.ops.data_directory import INDEXES, SNAPSHOTS
 from service.record.records import (
     CropFields,
+    CropFilter,
     GallerySettings,
     Relabelling,
     Removal,
@@ -148,7 +149,7 @@ async def change_crop(
         runtime,
         gallery,
         "relabel",
-        partial(runtime.record.crops.change, crop_id=crop_id, fields=fields),
+        partial(runtime.record.crops.change, crop_ids=[crop_id], fields=fields),
         UnknownCrop(gallery.name, crop_id),
         "change_crop",
         crop_ids=[crop_id],
@@ -158,6 +159,80 @@ async def change_crop(
     )
     crop = await read_crop(runtime, gallery, crop_id)
     return ChangedCrop(gallery_version=change.version, crop=crop)
+
+
+async def change_matching(
+    runtime: Runtime, gallery: Gallery, wanted: CropFilter, fields: CropFields, dry_run: bool
+) -> ChangedCrops:
+    """Changes what is known of every crop that passes a filter.
+
+    Raises:
+        InvalidField: nothing to change.
+        UnknownGallery: the gallery was deleted.
+        CropConflict: another crop of the same image bears that identity and camera.
+        StorageFailed: nothing was changed.
+    """
+    if not fields:
+        raise InvalidField(
+            "new_identity: nothing is to be changed; send new_identity, new_camera or "
+            "new_metadata, empty for unknown"
+        )
+    matched, commits = await change_each(
+        runtime,
+        gallery,
+        wanted,
+        None if dry_run else "relabel",
+        partial(runtime.record.crops.change, fields=fields),
+        "change_crops",
+        new_identity=fields.get("identity"),
+        fields=",".join(sorted(fields)),
+    )
+    version = commits[-1].version if commits else gallery.version
+    changed = sum(one.count for one in commits)
+    return ChangedCrops(gallery_version=version, matched=matched, changed=changed)
+
+
+async def change_each(
+    runtime: Runtime,
+    gallery: Gallery,
+    wanted: CropFilter,
+    steps: str | None,
+    rule: Callable[..., Changed | None],
+    event: str,
+    **what: Any,
+) -> tuple[int, list[Changed]]:
+    """Changes every crop that passes a filter, with its audit trail.
+
+    In a file it is one commit. In a store that processes share a commit changes so many crops as it
+    may: where the call is cut off amid them, the same call goes on.
+
+    Args:
+        steps: as in `GalleryRegistry.change`; None to change nothing and note a search.
+        rule: commits a change of `crop_ids`, but of those that do not pass `wanted` any more.
+        event, what: as in `AuditLog.record`.
+
+    Returns:
+        How many passed, and what each commit changed.
+    """
+    ids = await matching(runtime, gallery, wanted)
+    asked = {name: str(one) for name, one in vars(wanted).items() if one and name != "crop_ids"}
+    what |= {"gallery": gallery.name, "crop_ids": sorted(wanted.crop_ids), "filters": asked}
+    if steps is None:
+        runtime.audit.note_view("query", count=len(ids), **what)
+        return len(ids), []
+
+    at_once = min(runtime.record.crops.at_once, max(1, len(ids)))
+
+    async def commit(result: dict[str, Any]) -> list[Changed]:
+        commits: list[Changed] = []
+        for first in range(0, len(ids), at_once):
+            batch = partial(rule, crop_ids=ids[first : first + at_once], wanted=wanted)
+            if (change := await runtime.galleries.change(steps, gallery, batch)) is not None:
+                commits.append(change)
+            result["count"] = sum(one.count for one in commits)
+        return commits
+
+    return len(ids), await runtime.audited(event, commit, **what)
 
 
 async def create_gallery(runtime: Runtime, name: str, settings: GallerySettings) -> models.Gallery:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import fields
 from functools import partial
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, ClassVar, Literal, cast
 
 import fastapi
 from fastapi import UploadFile
@@ -74,6 +74,8 @@ class Form(BaseModel):
     model_config = ConfigDict(
         extra="forbid", use_attribute_docstrings=True, json_schema_extra=_as_the_docs_show_it
     )
+    # Fields that do not count as left out where they are empty, but are refused.
+    never_empty: ClassVar[frozenset[str]] = frozenset()
 
 
 class ImagesForm(Form):
@@ -123,13 +125,7 @@ class EnrollFields(Form):
 
     def for_crop(self) -> CropFields:
         """The changes of one crop: the fields that were sent; raises `InvalidField`."""
-        changes: dict[str, Any] = {}
-        for name in self.model_fields_set & LABELS.keys():
-            values = getattr(self, name)
-            if len(values) != 1:
-                raise InvalidField(f"{name}: was sent {len(values)} times; send it once")
-            changes[name] = _label(name, values[0])
-        return cast("CropFields", changes)
+        return _changes(self)
 
 
 class SomeImagesForm(ImagesForm):
@@ -274,6 +270,53 @@ class ImageQuery(Parameters):
     """For a JPEG of this many pixels' width at most, in place of the file; never enlarged."""
 
 
+class CropsChosen(Form):
+    """Which crops are deleted: those that pass every field that is sent, of which one has to be."""
+
+    crop_ids: list[str] = []
+    """Only these."""
+    identity: str | None = None
+    """Only of this identity."""
+    unnamed: bool = False
+    """Only crops without an identity."""
+    camera: str | None = None
+    """Only of this camera."""
+    external_id: str | None = None
+    """Only with this id of yours."""
+    captured_after: Moment | None = None
+    """Only crops captured since this time."""
+    captured_before: Moment | None = None
+    """Only crops captured until this time."""
+    dry_run: bool = False
+    """Answers how many crops these are, and changes nothing."""
+    # A variable that is empty by mistake would widen what is changed.
+    never_empty = frozenset(one.name for one in fields(CropFilter))
+
+    def filter(self) -> CropFilter:
+        """Which crops; raises `InvalidField` where that would be all of them."""
+        if (wanted := _crop_filter(self)) == CropFilter():
+            raise InvalidField(
+                "crop_ids: no field says which crops; send crop_ids, identity, unnamed=true, "
+                "camera, external_id, captured_after or captured_before"
+            )
+        return wanted
+
+
+class CropsChanges(CropsChosen):
+    """Which crops are changed, by the fields without `new_`, and what they become."""
+
+    new_identity: list[str] = Field([], examples=[["0042"]])
+    """The identity from now on; empty for unknown."""
+    new_camera: list[str] = Field([], examples=[["east"]])
+    """The camera from now on; empty for unknown."""
+    new_metadata: list[str] = Field([], examples=[['{"shift": "night"}']])
+    """A JSON object that takes the place of the former; empty for none."""
+
+    def changes(self) -> CropFields:
+        """The fields that were sent; raises `InvalidField`."""
+        return _changes(self, "new_")
+
+
 class ModelQuery(Parameters):
     """The gallery size that the thresholds are computed for."""
 
@@ -285,8 +328,22 @@ def _label(name: str, value: str) -> Any:
     return LABELS[name](name, value) if value else None
 
 
+def _changes(form: Form, prefix: str = "") -> CropFields:
+    """The labels that were sent, by fields of their names after a prefix."""
+    changes: dict[str, Any] = {}
+    for name in LABELS:
+        field = prefix + name
+        if field in form.model_fields_set:
+            values = getattr(form, field)
+            if len(values) != 1:
+                raise InvalidField(f"{field}: was sent {len(values)} times; send it once")
+            changes[name] = LABELS[name](field, values[0]) if values[0] else None
+    return cast("CropFields", changes)
+
+
 def _crop_filter(form: Form) -> CropFilter:
     given = {one.name: getattr(form, one.name, None) for one in fields(CropFilter)}
+    given["crop_ids"] = frozenset(given["crop_ids"] or ())
     wanted = CropFilter(**{name: value for name, value in given.items() if value})
     if wanted.unnamed and wanted.identity is not None:
         raise InvalidField("unnamed, identity: no crop passes both; send one or the other")

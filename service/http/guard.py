@@ -206,6 +206,7 @@ class _FormRequest(Request):
     """A request whose form also has the query parameters that the body does not name."""
 
     rule: Rule
+    never_empty: frozenset[str] = frozenset()
 
     async def form(self, **_: Any) -> FormData:  # type: ignore[override]
         """The fields that were sent, in the body or as query parameters."""
@@ -221,10 +222,13 @@ class _FormRequest(Request):
                     "was stored, free space there, or set TMPDIR, and send it again"
                 ) from error
         sent = await super().form(**self.rule.parts)
-        if not self.query_params:
-            return sent
-        query = (one for one in self.query_params.multi_items() if one[0] not in sent)
-        return FormData([*sent.multi_items(), *query])
+        if self.query_params:
+            query = (one for one in self.query_params.multi_items() if one[0] not in sent)
+            sent = FormData([*sent.multi_items(), *query])
+        for name, value in sent.multi_items() if self.never_empty else ():
+            if value == "" and name in self.never_empty:
+                raise InvalidField(f"{name}: is empty; send a value, or leave the field out")
+        return sent
 
 
 async def _answer_form(answer: Handler, request: Request, call: Call, form: Any) -> Response:
@@ -241,7 +245,7 @@ async def _answer_form(answer: Handler, request: Request, call: Call, form: Any)
         call.runtime.admission.require_slot()
     body = Body(request, limits, rule, call.caller.key_id)
     sent = _FormRequest(request.scope, body.receive)
-    sent.rule = rule
+    sent.rule, sent.never_empty = rule, form.never_empty
     working = asyncio.create_task(answer(sent))
     leaving = asyncio.create_task(body.disconnected())
     # Not sooner, where this is cancelled a second time amid a critical section.

@@ -6,15 +6,16 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
-from gmn_client.models import ForgottenIdentity, Remainder, Removal
+from gmn_client.models import ForgottenIdentity, Remainder, Removal, RemovedCrops
 from service.errors import UnknownCrop, UnknownIdentity
-from service.gallery.changes import change_crops
+from service.gallery.changes import change_crops, change_each
 from service.gallery.gallery import Gallery
 from service.lifecycle.pictures import remove_pictures
 from service.lifecycle.snapshots import take_removed_out_of_snapshots
 from service.ops.data_directory import IMPORTS, INDEXES, SNAPSHOTS, STRAY
 from service.ops.failpoints import failpoint
 from service.record import records
+from service.record.records import CropFilter
 from service.runtime import Runtime
 
 CROPS_PER_SWEEP = 1000
@@ -43,6 +44,34 @@ async def forget_crop(runtime: Runtime, gallery: Gallery, crop_id: str) -> Remov
         # After the audit trail: the crop is deleted, also where a picture elsewhere stays for now.
         await remove_pictures(runtime, gallery.gallery_id, removal.crop_ids)
         return Removal(gallery_version=removal.version, removed=removal.count)
+
+    return await runtime.sections.run(section)
+
+
+async def forget_matching(
+    runtime: Runtime, gallery: Gallery, wanted: CropFilter, dry_run: bool
+) -> RemovedCrops:
+    """Deletes every crop that passes a filter, with its vector and picture.
+
+    Raises:
+        UnknownGallery: the gallery was deleted.
+        StorageFailed: some of the crops, or a picture elsewhere, are still there.
+    """
+
+    async def section() -> RemovedCrops:
+        matched, commits = await change_each(
+            runtime,
+            gallery,
+            wanted,
+            None if dry_run else "delete-crop",
+            runtime.record.crops.remove,
+            "delete_crops",
+        )
+        for one in commits:
+            await remove_pictures(runtime, gallery.gallery_id, one.crop_ids)
+        version = commits[-1].version if commits else gallery.version
+        removed = sum(one.count for one in commits)
+        return RemovedCrops(gallery_version=version, matched=matched, removed=removed)
 
     return await runtime.sections.run(section)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from gmn_client.models import CropOrder
 from service.errors import InvalidField
 from service.record.engine import Reader, Scan, above, as_text, below, key, last_number
-from service.record.entries import Generation, as_crop, read_crops, rows_by
+from service.record.entries import Generation, as_crop, read_crops, rows_by, rows_of_ids
 from service.record.records import CropFilter, StoredCrop
 
 ROWS_AT_ONCE = 500
@@ -37,7 +37,7 @@ class CropPage:
 def list_crops(
     reader: Reader, at: Generation, wanted: CropFilter, order: CropOrder, after: str, limit: int
 ) -> CropPage:
-    """Up to `limit` crops that pass a filter.
+    """Up to `limit` crops that pass a filter; all of them where it names their ids.
 
     Args:
         order: `enrolled`, or by the time of capture, where that is unknown of enrollment.
@@ -51,6 +51,9 @@ def list_crops(
         raise InvalidField(
             f"cursor: {after[:40]!r} is none of this order; send next_cursor of the page before"
         )
+    if wanted.crop_ids:
+        named = read_crops(reader, at, sorted(rows_of_ids(reader, at, wanted.crop_ids)))
+        return CropPage([one for one in named.values() if wanted.passes(one)], None)
     moment, row = found[1] and found[1] + UTC_OFFSET, int(found[2])
     if order == "enrolled":
         return _scan(reader, at, wanted, _by_row(at, wanted, row), limit)

@@ -38,13 +38,12 @@ from service.record.entries import (
     read_crops,
     read_entry,
     require_entry,
-    rows_by,
     rows_of_ids,
     scan_crops,
     vector_name,
 )
 from service.record.garbage import forget_strays
-from service.record.identity_changes import finish_change
+from service.record.identity_changes import changed_at_once, finish_change
 from service.record.records import (
     ArchivedCrop,
     CropFields,
@@ -65,6 +64,7 @@ NAMED_IN_WARNINGS = 3
 # them, and they are not kept with a request's answer, where forgetting would not find them.
 SAME_IMAGE = "the same image is already enrolled as crop {} under another identity or camera"
 ROWS_AT_ONCE, KEYS_AT_ONCE = 500, 1000
+EVERY_CROP = CropFilter()
 SEEN_AS = attrgetter("identity", "camera")
 KEPT_OF_LANDED = attrgetter("crop_id", "duplicate", "warnings")
 REQUESTS_KEPT_FOR = timedelta(days=1)
@@ -139,13 +139,27 @@ class Crops(RecordPart):
         entry = read_entry(self._reader, gallery_id)
         return _find_request(self._reader, entry, request) if entry else None
 
+    @property
+    def at_once(self) -> int:
+        """How many crops one commit may change."""
+        return changed_at_once(self._engine)
+
     @transactional
     def remove(
-        self, transaction: Transaction, gallery_id: int, crop_ids: Sequence[str]
+        self,
+        transaction: Transaction,
+        gallery_id: int,
+        crop_ids: Sequence[str],
+        wanted: CropFilter = EVERY_CROP,
     ) -> Removal | None:
-        """Removes crops with vectors and pictures for good; None where none of them is there."""
+        """Removes crops with vectors and pictures for good; None where there is none to remove.
+
+        Args:
+            wanted: those that do not pass it now stay.
+        """
         change = CropChanges(transaction, require_entry(transaction, gallery_id))
-        return change.remove_for_good(rows_of_ids(transaction, change.at, crop_ids))
+        found = self._passing(transaction, change, crop_ids, wanted)
+        return change.remove_for_good([crop.row_id for crop in found])
 
     @transactional
     def remove_older(
@@ -168,30 +182,35 @@ class Crops(RecordPart):
 
     @transactional
     def change(
-        self, transaction: Transaction, gallery_id: int, crop_id: str, fields: CropFields
+        self,
+        transaction: Transaction,
+        gallery_id: int,
+        crop_ids: Sequence[str],
+        fields: CropFields,
+        wanted: CropFilter = EVERY_CROP,
     ) -> Relabelling | None:
-        """Changes what is known of a crop; None where it is not there.
+        """Changes what is known of crops; None where none of them is there.
+
+        Args:
+            wanted: those that do not pass it now stay as they are.
 
         Raises:
             CropConflict: another crop of the same image bears that identity and camera.
         """
         entry = require_entry(transaction, gallery_id)
         change = CropChanges(transaction, entry)
-        rows = rows_of_ids(transaction, change.at, [crop_id])
-        found = list(read_crops(transaction, change.at, rows).values())
-        if not found:
-            return None
+        found = self._passing(transaction, change, crop_ids, wanted)
         # As JSON, in which true is not 1.
-        if all(to_json(getattr(found[0], name)) == to_json(one) for name, one in fields.items()):
-            return Relabelling(entry.version, ())
-        (changed,) = change.update(found, **fields)
-        same_bytes = rows_by(transaction, change.at, "sha256", changed.sha256)
-        # A merge may have left two alike, whose other fields can be corrected.
-        moved = SEEN_AS(changed) != SEEN_AS(found[0])
-        for other in read_crops(transaction, change.at, same_bytes).values() if moved else ():
-            if SEEN_AS(other) == SEEN_AS(changed) and other.crop_id != crop_id:
-                raise CropConflict(crop_id, other.crop_id)
-        return change.finish_relabelling([changed])
+        differing = [
+            crop
+            for crop in found
+            if any(to_json(getattr(crop, name)) != to_json(one) for name, one in fields.items())
+        ]
+        if not differing:
+            return Relabelling(entry.version, ()) if found else None
+        changed = change.update(differing, **fields)
+        _require_unlike(change, differing, changed)
+        return change.finish_relabelling(changed)
 
     def get(self, gallery_id: int, crop_id: str) -> StoredCrop | None:
         """One crop's record."""
@@ -311,9 +330,35 @@ class Crops(RecordPart):
         finish_change(self._engine, gallery_id)
         return replace_crops(self._engine, gallery_id, embedding_fingerprint, crops)
 
+    @staticmethod
+    def _passing(
+        transaction: Transaction, change: CropChanges, crop_ids: Sequence[str], wanted: CropFilter
+    ) -> list[StoredCrop]:
+        rows = rows_of_ids(transaction, change.at, crop_ids)
+        found = read_crops(transaction, change.at, rows).values()
+        return [crop for crop in found if wanted.passes(crop)]
+
     def _crop(self, at: Generation, crop_id: str) -> StoredCrop | None:
         found = read_crops(self._reader, at, rows_of_ids(self._reader, at, [crop_id]))
         return next(iter(found.values()), None)
+
+
+def _require_unlike(
+    change: CropChanges, before: Sequence[StoredCrop], after: Sequence[StoredCrop]
+) -> None:
+    """Raises `CropConflict` where crops of one image would bear one identity and camera.
+
+    A merge may have left two alike, whose other fields can be corrected.
+    """
+    pairs = zip(before, after, strict=True)
+    moved = [new for old, new in pairs if SEEN_AS(old) != SEEN_AS(new)]
+    same_bytes = change.same_bytes(moved) if moved else {}
+    now_known = {crop.crop_id: crop for crop in after}
+    for crop in moved:
+        for other in same_bytes[crop.sha256]:
+            as_now = now_known.get(other.crop_id, other)
+            if other.crop_id != crop.crop_id and SEEN_AS(as_now) == SEEN_AS(crop):
+                raise CropConflict(crop.crop_id, other.crop_id)
 
 
 def _older(at: Generation, than: datetime, since: RetentionFrom, limit: int) -> Scan:

@@ -152,6 +152,12 @@ class IdentityChanges(RecordPart):
         return replace(step.did, **{**parts[-1], **whole})
 
 
+def changed_at_once(engine: Engine) -> int:
+    """How many crops one commit may change, where nothing else is done during a commit."""
+    # Only the writer of its one process waits for a store in a file.
+    return CROPS_AT_ONCE if engine.changes else ALL
+
+
 def finish_change(engine: Engine, gallery_id: int) -> list[Step]:
     """Goes on with a gallery's pending change to its end."""
     steps = []
@@ -201,8 +207,7 @@ def _next_rows(change: CropChanges, pending: Pending) -> tuple[list[int], bool]:
             transaction.delete(part)
         transaction.delete(own)
         return sorted(rows_of_ids(transaction, change.at, ids)), len(parts) > 1
-    # Only the writer of its one process waits for a store in a file.
-    limit = CROPS_AT_ONCE if transaction.engine.changes else ALL
+    limit = changed_at_once(transaction.engine)
     borne = rows_by(transaction, change.at, "identity", pending.identity, limit=limit + 1)
     rows = [row for row in borne if row <= pending.newest]
     return rows[:limit], len(rows) > limit

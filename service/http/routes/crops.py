@@ -7,14 +7,30 @@ from typing import Annotated
 
 from fastapi import Header, Path, Query, Request, Response
 
-from gmn_client.models import ChangedCrop, Crop, Crops, Enrollment, Removal
+from gmn_client.models import (
+    ChangedCrop,
+    ChangedCrops,
+    Crop,
+    Crops,
+    Enrollment,
+    Removal,
+    RemovedCrops,
+)
 from service.gallery import browse, changes
 from service.gallery.enroll import enroll
-from service.http.forms import MULTIPART, CropsQuery, EnrollFields, EnrollForm, ImageQuery
+from service.http.forms import (
+    MULTIPART,
+    CropsChanges,
+    CropsChosen,
+    CropsQuery,
+    EnrollFields,
+    EnrollForm,
+    ImageQuery,
+)
 from service.http.guard import Admin, Enroller, Searcher, guarded_router
 from service.http.problems import Responses, answer_each, content, example, problems, write_list
 from service.http.thumbnails import NOT_MODIFIED, answer_thumbnail
-from service.lifecycle.forget import forget_crop
+from service.lifecycle.forget import forget_crop, forget_matching
 from service.ops.failpoints import failpoint
 
 router = guarded_router("/v1/galleries/{gallery}", "crops")
@@ -90,6 +106,23 @@ async def list_crops(call: Searcher, asked: Annotated[CropsQuery, Query()]) -> R
             "query", gallery=gallery.name, count=len(page.results), filters=filters
         )
     return await write_list(page)
+
+
+@router.patch("/crops", responses=problems("crop_conflict"))
+async def change_crops(call: Admin, form: Annotated[CropsChanges, MULTIPART]) -> ChangedCrops:
+    """Changes the labels of every crop that passes a filter; those enrolled meanwhile stay.
+
+    With SQLite all change at once. With Redis up to 1,000 do in one commit: where the service ends
+    amid them, the same request goes on.
+    """
+    wanted, changed = form.filter(), form.changes()
+    return await changes.change_matching(call.runtime, call.gallery, wanted, changed, form.dry_run)
+
+
+@router.delete("/crops")
+async def delete_crops(call: Admin, form: Annotated[CropsChosen, MULTIPART]) -> RemovedCrops:
+    """Deletes every crop that passes a filter, with vectors and pictures; as a change of them."""
+    return await forget_matching(call.runtime, call.gallery, form.filter(), form.dry_run)
 
 
 @router.get("/crops/{crop_id}")

@@ -23,7 +23,7 @@ def crops(store, gallery):
     listed = store.crops.page(gallery, CropFilter()).crops
     for place, crop in enumerate(listed):
         captured = None if place == 7 else NOON - timedelta(hours=place * 5 % 12)
-        store.crops.change(gallery, crop.crop_id, {"captured_at": captured})
+        store.crops.change(gallery, [crop.crop_id], {"captured_at": captured})
     return store.crops.page(gallery, CropFilter()).crops
 
 

@@ -100,9 +100,9 @@ def test_after_a_merge_of_equal_pictures_the_other_fields_of_each_can_be_changed
     landed = store.crops.enroll(gallery, EMBEDDER, [new_crop(1, "Ann"), new_crop(1, "Anna")]).landed
     store.identities.rename(gallery, "Anna", "Ann")
     for one in landed:
-        assert store.crops.change(gallery, one.crop_id, {"metadata": {"note": 1}}).labels
+        assert store.crops.change(gallery, [one.crop_id], {"metadata": {"note": 1}}).labels
         assert store.crops.get(gallery, one.crop_id).metadata == {"note": 1}
-        assert store.crops.change(gallery, one.crop_id, {"metadata": {"note": True}}).labels
+        assert store.crops.change(gallery, [one.crop_id], {"metadata": {"note": True}}).labels
         assert store.crops.get(gallery, one.crop_id).metadata == {"note": True}
 
 

@@ -27,7 +27,7 @@ def test_a_changed_crop_is_found_by_what_it_bears_now(reopen, store, gallery):
     first, second = _enroll(store, gallery, new_crop(1, None), new_crop(2, "b", "west"))
     change = store.crops.change(
         gallery,
-        first,
+        [first],
         {
             "identity": "a",
             "camera": "north",
@@ -40,7 +40,7 @@ def test_a_changed_crop_is_found_by_what_it_bears_now(reopen, store, gallery):
     assert [(one.crop_id, one.identity, one.camera) for one in change.labels] == [
         (first, "a", "north")
     ]
-    assert store.crops.change(gallery, second, {"identity": None, "camera": None}).version == 3
+    assert store.crops.change(gallery, [second], {"identity": None, "camera": None}).version == 3
     store = reopen()
     crop = store.crops.get(gallery, first)
     assert (crop.identity, crop.camera, crop.external_id) == ("a", "north", "x1")
@@ -62,16 +62,27 @@ def test_a_changed_crop_is_found_by_what_it_bears_now(reopen, store, gallery):
 
 def test_a_change_to_what_a_crop_bears_already_changes_nothing(store, gallery):
     (crop,) = _enroll(store, gallery, new_crop(1, "a"))
-    assert store.crops.change(gallery, crop, {"identity": "a"}).labels == ()
+    assert store.crops.change(gallery, [crop], {"identity": "a"}).labels == ()
     assert store.galleries.get(gallery).version == 1
-    assert store.crops.change(gallery, "unknown", {"identity": "a"}) is None
+    assert store.crops.change(gallery, ["unknown"], {"identity": "a"}) is None
 
 
 def test_two_crops_of_one_image_are_never_made_alike(store, gallery):
     first, second = _enroll(store, gallery, new_crop(1, "a"), new_crop(1, "b"))
     with pytest.raises(CropConflict, match=first):
-        store.crops.change(gallery, second, {"identity": "a"})
+        store.crops.change(gallery, [second], {"identity": "a"})
     assert _identities(store, gallery) == {"a": 1, "b": 1}
+
+
+def test_crops_that_pass_a_filter_no_more_are_neither_changed_nor_removed(store, gallery):
+    ids = _enroll(store, gallery, new_crop(1, None), new_crop(2, None), new_crop(3, "b"))
+    unnamed = CropFilter(unnamed=True)
+    named = store.crops.change(gallery, ids, {"identity": "a"}, unnamed)
+    assert [one.crop_id for one in named.labels] == ids[:2]
+    assert store.crops.change(gallery, ids, {"identity": "c"}, unnamed) is None
+    assert store.crops.remove(gallery, ids, unnamed) is None
+    assert store.crops.remove(gallery, ids, CropFilter(identity="b")).crop_ids == (ids[2],)
+    assert _identities(store, gallery) == {"a": 2}
 
 
 def test_a_merge_can_be_undone_also_after_a_rename_and_another_merge(reopen, store, gallery):
@@ -123,7 +134,7 @@ def test_crops_that_were_deleted_or_moved_since_stay_so(store, gallery):
     one, two, _ = _enroll(store, gallery, new_crop(1, "a"), new_crop(2, "a"), new_crop(3, "b"))
     merge = store.identities.rename(gallery, "a", "b").merge_id
     store.crops.remove(gallery, [one])
-    store.crops.change(gallery, two, {"identity": "c"})
+    store.crops.change(gallery, [two], {"identity": "c"})
     change = store.identities.undo_merge(gallery, merge)
     assert change.labels == ()
     assert _identities(store, gallery) == {"b": 1, "c": 1}
@@ -159,7 +170,7 @@ def test_a_merge_is_kept_for_30_days(store, gallery, monkeypatch):
 def test_a_change_before_an_archive_is_read_is_wholly_in_it_or_not_at_all(store, gallery):
     (crop,) = _enroll(store, gallery, new_crop(1, "a"))
     with store.crops.archive(gallery) as archive:
-        store.crops.change(gallery, crop, {"identity": "b", "metadata": None})
+        store.crops.change(gallery, [crop], {"identity": "b", "metadata": None})
         *_, kept = archive.crops
     read = ("b", None) if store.changes else ("a", {"number": 1})
     assert (kept.record.identity, kept.record.metadata) == read

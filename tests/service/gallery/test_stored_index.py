@@ -63,7 +63,7 @@ class Service:
         self.change(self.record.crops.remove, [crop_id])
 
     def label(self, crop_id, **fields):
-        self.change(self.record.crops.change, crop_id, fields)
+        self.change(self.record.crops.change, [crop_id], fields)
 
     def into_files(self):
         """As the compaction does it."""

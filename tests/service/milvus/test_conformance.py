@@ -99,7 +99,7 @@ def test_a_changed_label_moves_a_crop_to_other_filters_and_groups(one):
     gallery = one.gallery()
     first, second = one.enroll(gallery, drawn_crop(1), drawn_crop(2, identity="b"))
     labels = one.record.crops.by_row(gallery.gallery_id, [first, second])
-    one.record.crops.change(gallery.gallery_id, labels[first].crop_id, {"camera": "west"})
+    one.record.crops.change(gallery.gallery_id, [labels[first].crop_id], {"camera": "west"})
     one.record.identities.rename(gallery.gallery_id, "b", "a")
     one.caught_up(gallery)
     assert one.found(gallery, drawn(1), wanted=Filter(cameras=("west",))) == [first]
@@ -145,7 +145,7 @@ def test_what_a_late_write_brings_back_is_removed(one, monkeypatch):
     late = list(map(one.codes.row, one.record.crops.indexed(gallery.gallery_id, rows)))
     one.remove(gallery, rows[:2])
     labels = one.record.crops.by_row(gallery.gallery_id, rows[2:])
-    one.record.crops.change(gallery.gallery_id, labels[rows[2]].crop_id, {"camera": "west"})
+    one.record.crops.change(gallery.gallery_id, [labels[rows[2]].crop_id], {"camera": "west"})
     one.caught_up(gallery)
     state = one.state(gallery)
     one.server.upsert(state.collection, late)

@@ -85,7 +85,7 @@ class Lab:
 
     def change(self, row, **fields):
         (crop,) = self.record.crops.by_row(self.number, [row]).values()
-        self.record.crops.change(self.number, crop.crop_id, fields)
+        self.record.crops.change(self.number, [crop.crop_id], fields)
 
     def inside(self):
         """The same crops in an index of this process."""

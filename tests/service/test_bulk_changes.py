@@ -1,0 +1,137 @@
+"""Many crops are named, moved and deleted by one filter, tried first with `dry_run`."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from gmn_client import Client, RequestRefused
+
+
+def _fill(served, gallery, drawn_crops):
+    """Six crops: two of Ann, four without a name, of two cameras in turn."""
+    ids = []
+    for place, crop in enumerate(drawn_crops[:6]):
+        labels = {"identity": "Ann" if place < 2 else "", "camera": ("east", "west")[place % 2]}
+        labels["captured_at"] = f"2026-03-01T0{place}:00:00Z"
+        ids.append(served.enroll(gallery, crop.png, **labels).json()["results"][0]["crop_id"])
+    return ids
+
+
+@pytest.fixture
+def client(served, gallery):
+    with Client(str(served.http.base_url), gallery=gallery) as client:
+        yield client
+
+
+def _names(client):
+    return [one.identity for one in client.crops()]
+
+
+def test_crops_without_a_name_get_one_together(served, gallery, drawn_crops, client):
+    ids = _fill(served, gallery, drawn_crops)
+    tried = client.change_crops(unnamed=True, camera="east", new_identity="Bob", dry_run=True)
+    assert (tried.matched, tried.changed) == (2, 0)
+    assert _names(client) == ["Ann", "Ann", None, None, None, None]
+    named = client.change_crops(unnamed=True, camera="east", new_identity="Bob")
+    assert (named.matched, named.changed) == (2, 2)
+    # One commit: the version grows by one.
+    assert named.gallery_version == tried.gallery_version + 1
+    assert _names(client) == ["Ann", "Ann", "Bob", None, "Bob", None]
+    best = client.query(drawn_crops[2].png, top_k=1).results[0]
+    assert (best.crop_id, best.identity) == (ids[2], "Bob")
+    # Once more nothing is left to change.
+    again = client.change_crops(identity="Bob", new_identity="Bob")
+    assert (again.matched, again.changed) == (2, 0)
+
+
+def test_selected_crops_of_a_person_are_split_off_and_their_labels_cleared(
+    served, gallery, drawn_crops, client
+):
+    ids = _fill(served, gallery, drawn_crops)
+    split = client.change_crops(
+        crop_ids=[ids[0], "unknown"], identity="Ann", new_identity="Eve", new_metadata={"case": 7}
+    )
+    assert (split.matched, split.changed) == (1, 1)
+    assert client.crop(ids[0]).metadata == {"case": 7}
+    assert client.identity("Ann").crops == 1
+    client.change_crops(identity="Eve", new_identity=None, new_camera=None, new_metadata=None)
+    crop = client.crop(ids[0])
+    assert (crop.identity, crop.camera, crop.metadata) == (None, None, None)
+
+
+def test_crops_of_a_time_are_deleted_together(served, gallery, drawn_crops, client):
+    ids = _fill(served, gallery, drawn_crops)
+    since = client.crop(ids[3]).captured_at
+    assert client.delete_crops(captured_after=since, dry_run=True).matched == 3
+    assert len(_names(client)) == 6
+    removed = client.delete_crops(captured_after=since, camera="west")
+    assert (removed.matched, removed.removed) == (2, 2)
+    assert {one.crop_id for one in client.crops()} == {*ids} - {ids[3], ids[5]}
+    left = served.query(gallery, drawn_crops[3].png).json()["results"]
+    assert not {one["crop_id"] for one in left} & {ids[3], ids[5]}
+
+
+def test_a_filter_that_is_none_changes_nothing_and_names_the_remedy(
+    served, gallery, drawn_crops, client
+):
+    _fill(served, gallery, drawn_crops)
+    for which, field in (
+        ({}, "crop_ids"),
+        ({"dry_run": True}, "crop_ids"),
+        ({"identity": None, "camera": "east"}, "identity"),
+        ({"crop_ids": [], "camera": "east"}, "crop_ids"),
+        ({"unnamed": True, "identity": "Ann"}, "unnamed"),
+    ):
+        for call in (client.delete_crops, lambda **one: client.change_crops(**one, new_camera="x")):
+            with pytest.raises(RequestRefused, match=field) as refused:
+                call(**which)
+            assert refused.value.problem.status == 422
+    with pytest.raises(RequestRefused, match="new_identity: nothing is to be changed"):
+        client.change_crops(unnamed=True)
+    # As query parameters of a script whose variable is empty.
+    url = f"/v1/galleries/{gallery}/crops"
+    empty = served.http.delete(url, params={"captured_before": "", "camera": "east"})
+    assert (empty.status_code, empty.json()["errors"][0]["field"]) == (422, "captured_before")
+    assert served.http.delete(url, params={"camera": "nowhere"}).json()["matched"] == 0
+    assert len(_names(client)) == 6
+
+
+def test_two_crops_of_one_image_are_not_made_alike_by_a_filter(
+    served, gallery, drawn_crops, client
+):
+    first = served.enroll(gallery, drawn_crops[0].png, camera="east").json()["results"][0]
+    second = served.enroll(gallery, drawn_crops[0].png, camera="west").json()["results"][0]
+    with pytest.raises(RequestRefused, match=r"delete\s+one") as refused:
+        client.change_crops(unnamed=True, new_camera="north")
+    assert refused.value.problem.code == "crop_conflict"
+    for one in (first, second):
+        assert one["crop_id"] in refused.value.problem.detail
+    assert [one.camera for one in client.crops()] == ["east", "west"]
+    # With different cameras both may show one person.
+    assert client.change_crops(unnamed=True, new_identity="Ann").changed == 2
+
+
+def test_changes_by_a_filter_stand_in_the_audit_log_without_names_and_survive(
+    start, tmp_path, drawn_crops
+):
+    served = start(data_dir=tmp_path)
+    served.create("lobby")
+    ids = _fill(served, "lobby", drawn_crops)
+    with Client(str(served.http.base_url), gallery="lobby") as client:
+        client.change_crops(unnamed=True, new_identity="Bob")
+        client.delete_crops(identity="Ann", dry_run=True)
+        client.delete_crops(identity="Ann")
+    served.kill()
+    lines = [json.loads(line) for line in (tmp_path / "audit.jsonl").read_text().splitlines()]
+    counts = {(one["event"], one["phase"]): one.get("count") for one in lines}
+    assert counts["change_crops", "done"] == 4
+    assert counts["delete_crops", "done"] == 2
+    assert ("change_crops", "asked") in counts
+    assert not any(name in json.dumps(line) for line in lines for name in ("Ann", "Bob"))
+    again = start(data_dir=tmp_path)
+    with Client(str(again.http.base_url), gallery="lobby") as client:
+        assert {one.crop_id: one.identity for one in client.crops()} == dict.fromkeys(
+            ids[2:], "Bob"
+        )
