@@ -10,7 +10,7 @@ from gmn_client.models import FINISHED
 
 VERDICTS = ("match", "uncertain", "no_match", "nothing_searched")
 # The time at which a counter began: two lines for each, which no alert and no panel reads.
-prometheus.disable_created_metrics()
+prometheus.disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
 class Metrics:
@@ -69,6 +69,12 @@ class Metrics:
         )
         self.disk_bytes = gauge("gmn_disk_bytes", "Size of the data directory's disk.")
         self.disk_free_bytes = gauge("gmn_disk_free_bytes", "Free bytes of that disk.")
+        self.backup_time = gauge(
+            "gmn_backup_last_time_seconds", "When the last backup was made; 0 for none."
+        )
+        self.backup_every = gauge(
+            "gmn_backup_every_seconds", "Time from one backup to the next; 0 for no backups."
+        )
         self.record_bytes = gauge(
             "gmn_record_bytes", "The SQLite file with its log, or the memory that Redis uses."
         )
