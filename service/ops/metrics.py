@@ -56,6 +56,27 @@ class Metrics:
         )
         self.images_embedded = counter("gmn_images_embedded_total", "Images embedded.")
         self.queued_images = gauge("gmn_queued_images", "Images admitted and not yet answered.")
+        self.gallery_calibration = gauge(
+            "gmn_gallery_calibration",
+            "1 for the state of a gallery's thresholds by its default scoring.",
+            ("gallery", "state"),
+        )
+        self.gallery_crops = gauge("gmn_gallery_crops", "Crops in a gallery.", ("gallery",))
+        self.gallery_version = gauge("gmn_gallery_version", "Version of a gallery.", ("gallery",))
+        self.record_up = gauge("gmn_record_up", "Whether the record store answers.")
+        self.index_up = gauge("gmn_index_up", "Whether the last search found its index.")
+        self.follower_lag = gauge(
+            "gmn_follower_lag", "Changes of the record that searches do not show yet."
+        )
+        self.follower_lag_seconds = gauge(
+            "gmn_follower_lag_seconds",
+            "For how long searches have not shown everything that the record has.",
+        )
+        self._add_operations()
+
+    def _add_operations(self) -> None:
+        counter = partial(prometheus.Counter, registry=self.registry)
+        gauge = partial(prometheus.Gauge, registry=self.registry)
         self.verdicts = counter("gmn_verdicts_total", "Searches answered.", ("verdict",))
         for verdict in VERDICTS:
             self.verdicts.labels(verdict)
@@ -77,22 +98,6 @@ class Metrics:
         )
         self.record_bytes = gauge(
             "gmn_record_bytes", "The SQLite file with its log, or the memory that Redis uses."
-        )
-        self.gallery_calibration = gauge(
-            "gmn_gallery_calibration",
-            "1 for the state of a gallery's thresholds by its default scoring.",
-            ("gallery", "state"),
-        )
-        self.gallery_crops = gauge("gmn_gallery_crops", "Crops in a gallery.", ("gallery",))
-        self.gallery_version = gauge("gmn_gallery_version", "Version of a gallery.", ("gallery",))
-        self.record_up = gauge("gmn_record_up", "Whether the record store answers.")
-        self.index_up = gauge("gmn_index_up", "Whether the last search found its index.")
-        self.follower_lag = gauge(
-            "gmn_follower_lag", "Changes of the record that searches do not show yet."
-        )
-        self.follower_lag_seconds = gauge(
-            "gmn_follower_lag_seconds",
-            "For how long searches have not shown everything that the record has.",
         )
 
     def render(self) -> bytes:
