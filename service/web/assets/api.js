@@ -1,5 +1,6 @@
 // Calls of the service. The key stays in this tab and is sent in the header only.
 
+const PAGE = 1000;
 const KEY = "gmn-api-key";
 
 // A refused request with its problem document, or a service that cannot be reached.
@@ -38,6 +39,18 @@ export async function send(path, options = {}) {
 
 export async function ask(path, options) {
   return (await send(path, options)).json();
+}
+
+// Follows the pages of a list until there are `enough` results; a page may have fewer than its limit.
+export async function pages(path, fields, enough, cursor = null) {
+  const results = [];
+  do {
+    const asked = new URLSearchParams(formOf([...Object.entries(fields), ["limit", Math.min(enough - results.length, PAGE)], ["cursor", cursor]]));
+    const page = await ask(`${path}?${asked}`);
+    results.push(...page.results);
+    cursor = page.next_cursor;
+  } while (cursor !== null && results.length < enough);
+  return { results, next_cursor: cursor };
 }
 
 export async function blobOf(path) {

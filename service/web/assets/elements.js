@@ -3,6 +3,7 @@
 import { blobOf } from "./api.js";
 
 const VERDICTS = { match: ["✓", "Match"], uncertain: ["?", "Uncertain"], no_match: ["✕", "No match"] };
+const TILE_PIXELS = 160;
 const MOMENT = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
 
 // h("p", {class: "hint", onclick: f}, "text", child); null and false are left out.
@@ -90,14 +91,23 @@ export function pictureOf(blob, alt) {
   return image;
 }
 
+// Pictures are fetched once they come into view, so that the audit log has only views of what was shown.
+const inView = new IntersectionObserver((entries) => {
+  for (const { target, isIntersecting } of entries) if (isIntersecting) { inView.unobserve(target); target.dispatchEvent(new Event("in-view")); }
+}, { rootMargin: "200px" });
+
 // An image of the service, fetched with the key; an image that was not kept is marked.
 export function picture(url, alt) {
   const frame = h("span", { class: "frame" });
   const missing = (why) => frame.append(h("span", { class: "missing", title: why }, "no picture"));
-  if (url) blobOf(url).then((blob) => frame.append(pictureOf(blob, alt)), (error) => missing(error.message));
-  else missing("the image was not kept");
+  if (!url) missing("the image was not kept");
+  else frame.addEventListener("in-view", () => blobOf(url).then((blob) => frame.append(pictureOf(blob, alt)), (error) => missing(error.message)));
+  inView.observe(frame);
   return frame;
 }
+
+// The picture at the size of a tile.
+export const thumbnail = (url, alt) => picture(url && `${url}?width=${TILE_PIXELS}`, alt);
 
 // Asks for confirmation; resolves to the text typed (true without an input), or null.
 export function question(title, text, action, { label, input, required = true, danger = false, list } = {}) {

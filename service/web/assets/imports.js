@@ -29,9 +29,12 @@ async function list() {
   if (!place()) return;
   await attempt(place(), async () => {
     const asked = new URLSearchParams({ gallery: gallery(), limit: 10 });
-    const { results } = await ask(`/v1/jobs?${asked}`);
+    const jobs = (await ask(`/v1/jobs?${asked}`)).results;
+    const kind = place()?.dataset.kind;
+    // A list of one kind has the newest job alone.
+    const results = kind ? jobs.filter((one) => one.kind === kind).slice(0, 1) : jobs;
     const none = h("li", { class: "hint none" }, "No jobs yet. An import shows its progress here.");
-    place()?.replaceChildren(...(results.length > 0 ? results.map(rowOf) : [none]));
+    place()?.replaceChildren(...(results.length > 0 || kind ? results.map(rowOf) : [none]));
   });
 }
 

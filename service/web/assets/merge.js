@@ -1,0 +1,35 @@
+// Two people side by side, before they become one.
+
+import { ask, formOf } from "./api.js";
+import { count, h, moment, thumbnail } from "./elements.js";
+import { inGallery, segment } from "./place.js";
+
+const SHOWN = 8;
+
+// Resolves to {identity, into} once confirmed, or null.
+export async function askForMerge(identity, other) {
+  const sides = await Promise.all([identity, other].map(side));
+  const kept = h("select", {}, [other, identity].map((name) => h("option", {}, name)));
+  const dialog = h("dialog", { class: "question wide", "aria-label": "Merge two people" },
+    h("form", { onsubmit: (event) => { event.preventDefault(); dialog.close("yes"); } },
+      h("h2", {}, "Are these the same person?"), h("div", { class: "sides" }, sides),
+      h("label", {}, "Both get the name", kept),
+      h("p", { class: "hint" }, "A merge can be undone for 30 days."),
+      h("div", { class: "row end" }, h("button", { type: "button", class: "quiet", onclick: () => dialog.close() }, "Cancel"),
+        h("button", { class: "main" }, "Merge"))));
+  document.body.append(dialog);
+  dialog.showModal();
+  await new Promise((resolve) => { dialog.addEventListener("close", resolve); });
+  dialog.remove();
+  return dialog.returnValue === "yes" ? { identity: kept.value === identity ? other : identity, into: kept.value } : null;
+}
+
+async function side(identity) {
+  const about = await ask(inGallery(`/identities/${segment(identity)}`));
+  const asked = new URLSearchParams(formOf([["identity", identity], ["limit", SHOWN]]));
+  const { results } = await ask(inGallery(`/crops?${asked}`));
+  return h("section", {}, h("h3", { class: "name" }, identity),
+    h("p", { class: "hint name" }, `${count(about.crops, "crop")} · ${about.cameras.join(", ") || "camera unknown"}`),
+    h("ul", { class: "cards small" }, results.map((one) => h("li", {}, thumbnail(one.image_url, `Crop of ${identity}`),
+      h("p", { class: "hint" }, moment(one.captured_at))))));
+}

@@ -1,0 +1,86 @@
+// One person: crops over time and cameras, who may be the same person, rename, split, merge and forget.
+
+import { ask, pages } from "./api.js";
+import { attempt, count, find, h, moment, question, thumbnail } from "./elements.js";
+import { askForMerge } from "./merge.js";
+import { act, askForName, report } from "./naming.js";
+import { addressOf, gallery, inGallery, item, segment } from "./place.js";
+import { chooser } from "./tiles.js";
+import { timeline } from "./timeline.js";
+
+const CROPS = 500;
+const pathOf = (identity) => inGallery(`/identities/${segment(identity)}`);
+const open = (identity) => { location.hash = addressOf(gallery(), "identities", identity); };
+
+export function personCard({ identity, crops, image_url: image, last_seen: seen }, ...more) {
+  return h("a", { class: "card", href: addressOf(gallery(), "identities", identity) }, thumbnail(image, ""),
+    h("span", { class: "about" }, h("b", { class: "name" }, identity), more, h("span", {}, count(crops, "crop")),
+      seen && h("span", {}, "last seen ", moment(seen))));
+}
+
+export async function showPerson(identity) {
+  const place = find("#person");
+  await attempt(place, async () => {
+    const [about, crops] = await Promise.all([ask(pathOf(identity)).catch((error) => {
+      if (error.status === 404) place.replaceChildren();
+      throw error;
+    }), pages(inGallery("/crops"), { identity, order: "captured" }, CROPS)]);
+    if (item() === identity) draw(place, about, crops);
+  });
+}
+
+function draw(place, about, { results, next_cursor: cursor }) {
+  const { identity } = about;
+  const button = (label, action, kind = "") => h("button", { type: "button", class: kind, onclick: () => act(() => action(about)) }, label);
+  const tiles = chooser(`Crops of ${identity}, by time`, [["Another name…", (ids) => askForName(ids, identity)]]);
+  tiles.add(results);
+  const choose = (cropId) => { tiles.has(cropId).scrollIntoView({ block: "center" }); tiles.has(cropId).focus(); };
+  const times = [about.first_seen && "first seen ", about.first_seen && moment(about.first_seen), about.last_seen && ", last seen ", about.last_seen && moment(about.last_seen)];
+  place.replaceChildren(
+    h("a", { href: addressOf(gallery(), "identities") }, "← All people"),
+    h("div", { class: "row" }, h("h2", { class: "grow name" }, identity),
+      button("Rename…", rename), button("Merge with…", mergeWith), button("Forget…", forget, "danger quiet")),
+    h("p", { class: "hint name" }, [count(about.crops, "crop"), " · ", about.cameras.join(", ") || "camera unknown", times.some(Boolean) && " · ", times].flat().filter(Boolean)),
+    timeline(results, choose) ?? "",
+    tiles.element,
+    cursor && h("p", { class: "hint" }, `The first ${count(results.length, "crop")} are shown.`) || "");
+}
+
+async function rename({ identity }) {
+  const name = await question(`Rename ${identity}`, "The name of a person who is there already merges the two.", "Rename", { label: "New name", input: identity, list: "names" });
+  if (name === null || name === identity) return;
+  const there = await ask(pathOf(name)).catch((error) => { if (error.status !== 404) throw error; });
+  if (there) await merge(identity, name);
+  else await give(identity, name);
+}
+
+async function mergeWith({ identity }) {
+  const other = await question(`Merge ${identity}`, "Both are shown side by side before they are merged.", "Compare", { label: "The other name", input: "", list: "names" });
+  if (other !== null && other !== identity) await merge(identity, other);
+}
+
+async function merge(identity, other) {
+  const confirmed = await askForMerge(identity, other);
+  if (confirmed) await give(confirmed.identity, confirmed.into);
+}
+
+async function give(identity, name) {
+  const body = new FormData();
+  body.append("new_identity", name);
+  const answer = await ask(pathOf(identity), { method: "PATCH", body });
+  open(answer.identity);
+  report(`${identity} is now ${answer.identity}${answer.merged ? ", merged with the person of that name" : ""}: ${count(answer.changed, "crop")}.`,
+    { undo: () => (answer.merged ? undoMerge(answer.merge_id) : give(name, identity)) });
+}
+
+export const undoMerge = (mergeId) => ask(inGallery(`/merges/${encodeURIComponent(mergeId)}/undo`), { method: "POST" });
+
+async function forget({ identity, crops }) {
+  const text = `${count(crops, "crop is", "crops are")} deleted, with features and pictures, from the gallery and from every snapshot. This cannot be undone.`;
+  if (!await question(`Forget ${identity}?`, text, "Forget", { danger: true })) return;
+  const answer = await ask(pathOf(identity), { method: "DELETE" });
+  location.hash = addressOf(gallery(), "identities");
+  report(`Forgotten: ${count(answer.removed, "crop")} removed from the gallery.`, { lines: [
+    ...Object.entries(answer.snapshots).map(([id, removed]) => `${count(removed, "crop")} taken out of snapshot ${id}.`),
+    ...answer.remaining.map((one) => `Remains in ${one.where}: ${one.what}, until ${one.until}.`)] });
+}

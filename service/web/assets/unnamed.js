@@ -1,0 +1,83 @@
+// Crops without a name: grouped into suggested people, and named by group or by choice.
+
+import { ask, formOf, pages } from "./api.js";
+import { attempt, count, find, h, onSubmit, percent } from "./elements.js";
+import { addJob } from "./imports.js";
+import { act, askForName, nameCrops } from "./naming.js";
+import { addressOf, gallery, inGallery, panel } from "./place.js";
+import { chooser } from "./tiles.js";
+
+// A grouping has no more crops.
+const CROPS = 5000, SHOWN_CROPS = 120, SHOWN_GROUPS = 20, PROPOSED = 3;
+
+export function startUnnamed() {
+  for (const event of ["panel-shown", "gallery-changed"]) document.addEventListener(event, load);
+  document.addEventListener("gallery-chosen", () => find("#unnamed .outcomes").replaceChildren());
+  find("#group").addEventListener("click", () => act(async () => addJob(await ask(inGallery("/groups"), { method: "POST" }))));
+}
+
+async function load() {
+  if (panel() !== "unnamed") return;
+  const name = gallery(), place = find("#unnamed-crops");
+  find("#unnamed > a").href = addressOf(name, "identities");
+  await attempt(place, async () => {
+    const [found, groups] = await Promise.all([pages(inGallery("/crops"), { unnamed: "true", order: "captured" }, CROPS), groupsNow()]);
+    if (gallery() !== name || panel() !== "unnamed") return;
+    const loose = new Map(found.results.map((one) => [one.crop_id, one]));
+    const grouped = groups.map((one) => one.crop_ids.filter((id) => loose.has(id)).map((id) => loose.get(id))).filter((crops) => crops.length > 1);
+    find("#group").disabled = loose.size === 0;
+    find("#unnamed-count").textContent = loose.size === 0 ? "Every crop of this gallery has a name." : `${count(loose.size, "crop has", "crops have")} no name.`;
+    const typed = document.activeElement?.closest("#unnamed-crops");
+    for (const crop of grouped.flat()) loose.delete(crop.crop_id);
+    place.replaceChildren(h("div", {}), rest([...loose.values()], grouped.length > 0));
+    showGroups(place.firstChild, grouped);
+    if (typed) place.querySelector("input[list]")?.focus();
+  });
+}
+
+const groupsNow = () => [];
+
+function showGroups(place, grouped) {
+  const more = h("button", { type: "button", onclick: () => next() }, "Show more groups");
+  let shown = 0;
+  const next = () => {
+    more.before(...grouped.slice(shown, shown + SHOWN_GROUPS).map((crops, at) => group(crops, shown + at + 1)));
+    shown += SHOWN_GROUPS;
+    more.hidden = shown >= grouped.length;
+  };
+  place.append(more);
+  next();
+}
+
+function group(crops, number) {
+  const field = h("input", { maxlength: 256, required: true, list: "names", "aria-label": `Name of group ${number}` });
+  const tiles = chooser(`Crops of group ${number}`, [], { chosen: true });
+  tiles.add(crops);
+  const proposals = h("span", { class: "row" });
+  const form = h("form", { class: "row" }, field, h("button", { class: "main" }, "Name those chosen"),
+    h("button", { type: "button", onclick: () => act(() => propose(crops[0], field, proposals)) }, "Who may this be?"), proposals);
+  onSubmit(form, () => nameCrops(tiles.chosen(), null, field.value));
+  return h("section", { class: "group", "aria-label": `Group ${number}` }, h("h3", {}, `Group ${number}: ${count(crops.length, "crop")}`), form, tiles.element);
+}
+
+// The named people most similar to a crop, each a button that fills in the name.
+async function propose(crop, field, place) {
+  const body = formOf([["crop_id", crop.crop_id], ["group_by", "identity"], ["top_k", 20]]);
+  const { results } = await ask(inGallery("/queries"), { method: "POST", body });
+  const named = results.filter((one) => one.identity !== null).slice(0, PROPOSED);
+  place.replaceChildren(...named.map((one) => h("button", { type: "button", class: "chip", onclick: () => { field.value = one.identity; field.focus(); } },
+    h("span", { class: "name" }, one.identity), ` ${percent(one.probability)}`)), named.length === 0 ? "No crop has a name yet." : "");
+}
+
+function rest(crops, afterGroups) {
+  const tiles = chooser("Crops without a name, by time", [["Name…", (ids) => askForName(ids, null)]]);
+  const more = h("button", { type: "button", onclick: () => next() }, "Show more");
+  let shown = 0;
+  const next = () => {
+    tiles.add(crops.slice(shown, shown + SHOWN_CROPS));
+    shown += SHOWN_CROPS;
+    more.hidden = shown >= crops.length;
+  };
+  next();
+  return h("section", { hidden: crops.length === 0 }, afterGroups && h("h3", {}, `In no group: ${count(crops.length, "crop")}`), tiles.element, more);
+}
