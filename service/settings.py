@@ -159,6 +159,13 @@ class Settings(BaseSettings):
     stall_seconds: float = Field(120.0, gt=0.0)
     """A part of the service that has work and makes no progress for so many seconds turns `/livez`
     to 503 and ends the process."""
+    backup_dir: Path | None = None
+    """The folder of backups of the data directory, which the service writes by itself; better on
+    another disk. A record in Redis is backed up by its own tool."""
+    backup_every: float = Field(24.0, gt=0.0)
+    """Hours from one backup to the next."""
+    backup_keep: int = Field(7, ge=1)
+    """Backups that are kept; the oldest is removed once a new one was read through."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Level of the JSON log on standard error: `debug`, `info`, `warning` or `error`."""
 
@@ -201,6 +208,15 @@ class Settings(BaseSettings):
                     f"{PREFIX}INDEX_URL needs {PREFIX}{name.upper()}: {why}; set it, or unset "
                     f"{PREFIX}INDEX_URL"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _backups_are_of_a_file(self) -> Self:
+        if self.backup_dir and self.redis_url:
+            raise ValueError(
+                f"{PREFIX}BACKUP_DIR copies the SQLite file, and {PREFIX}REDIS_URL names the "
+                "record; back Redis up by docker/backup.sh, and unset it"
+            )
         return self
 
     @property

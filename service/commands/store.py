@@ -189,7 +189,7 @@ def recover(
                 held.enter_context(lock_data_directory(directory))
             for path in sorted(data_dir.glob("audit*")):
                 shutil.copyfile(path, into / path.name)
-            removed = _deleted_by_audit(data_dir)
+            removed = deleted_by_audit(data_dir)
             done = recover_file(data_dir / DATABASE_NAME, into / DATABASE_NAME, removed)
     for gallery in done.galleries:
         typer.echo(
@@ -322,10 +322,10 @@ def _recover_redis(data_dir: Path) -> Recovery:
 
     with contextlib.closing(open_record(data_dir)) as record:
         _require_unserved(REDIS_URL, record.engine)
-        return recover_in_place(record.engine, data_dir, _deleted_by_audit(data_dir))
+        return recover_in_place(record.engine, data_dir, deleted_by_audit(data_dir))
 
 
-def _deleted_by_audit(data_dir: Path) -> list[str]:
+def deleted_by_audit(data_dir: Path) -> list[str]:
     """Ids of the crops that were asked to be deleted one by one, by the audit log.
 
     Those that were not there are left out; any other error may have come after the deletion.

@@ -20,6 +20,7 @@ from service.gallery.gallery import Gallery
 from service.jobs.imports import run_import
 from service.jobs.reindex import run_reindex
 from service.jobs.runner import DoJob, work_on_jobs
+from service.lifecycle.backups import run_backups
 from service.lifecycle.forget import forget_expired
 from service.lifecycle.pictures import remove_stray_pictures
 from service.lifecycle.snapshots import list_snapshots, take_removed_out_of_snapshots
@@ -113,6 +114,8 @@ async def background_work(runtime: Runtime) -> AsyncIterator[None]:
         _watched(runtime, "gallery fits", fit_galleries(runtime)),
         _watched(runtime, "compaction", compact_indexes(runtime)),
     ]
+    if runtime.settings.backup_dir:
+        tasks.append(_watched(runtime, "backups", run_backups(runtime)))
     if not runtime.checked:
         tasks.append(asyncio.create_task(check_record(runtime), name="check of the record"))
     runtime.watchdog.start()

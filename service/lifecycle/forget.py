@@ -10,6 +10,7 @@ from gmn_client.models import ForgottenIdentity, Remainder, Removal, RemovedCrop
 from service.errors import UnknownCrop, UnknownIdentity
 from service.gallery.changes import change_crops, change_each
 from service.gallery.gallery import Gallery
+from service.lifecycle.backups import backups_with
 from service.lifecycle.pictures import remove_pictures
 from service.lifecycle.snapshots import take_removed_out_of_snapshots
 from service.ops.data_directory import IMPORTS, INDEXES, SNAPSHOTS, STRAY
@@ -110,7 +111,7 @@ async def forget_identity(runtime: Runtime, gallery: Gallery, identity: str) -> 
             gallery_version=removal.version,
             removed=removal.count,
             snapshots=rewriting.taken,
-            remaining=await _remaining(runtime, gallery, removal.version),
+            remaining=await _remaining(runtime, gallery, removal),
         )
 
     # The lock is held from before the deletion, so that no restore comes in between.
@@ -164,7 +165,7 @@ ALWAYS_REMAINS = (
         "the identity is forgotten there too",
     ),
     (
-        "backups and other copies of the data directory, and the disk below it",
+        "other backups and copies of the data directory, and the disk below it",
         "the crops that they held",
         "their owner deletes them; this service does not know of them",
     ),
@@ -215,11 +216,15 @@ JOBS_REMAIN = (
 )
 
 
-async def _remaining(runtime: Runtime, gallery: Gallery, version: int) -> list[Remainder]:
+async def _remaining(
+    runtime: Runtime, gallery: Gallery, removal: records.Removal
+) -> list[Remainder]:
     remaining = list(ALWAYS_REMAINS)
     if runtime.indexer:
         compact, number = runtime.indexer.writer.compact, gallery.gallery_id
-        compacted = runtime.pools.files.run(compact, number, version, COMPACTED_WITHIN_SECONDS)
+        compacted = runtime.pools.files.run(
+            compact, number, removal.version, COMPACTED_WITHIN_SECONDS
+        )
         remaining.append(COMPACTED if await compacted else NOT_COMPACTED)
     if runtime.settings.images_url:
         remaining.append(ELSEWHERE_REMAINS)
@@ -230,6 +235,16 @@ async def _remaining(runtime: Runtime, gallery: Gallery, version: int) -> list[R
         for name in (SNAPSHOTS, IMPORTS, INDEXES)
     ):
         remaining.append(STRAYS_REMAIN)
+    held = await runtime.pools.files.run(backups_with, runtime.settings, removal.crop_ids)
+    remaining += [
+        (
+            f"backup {one.path}",
+            "the deleted crops, which no gmn restore brings back while this data directory or a "
+            "later backup can be read",
+            f"it is removed, at {until:%Y-%m-%d %H:%M} UTC if backups go on, or you delete it",
+        )
+        for one, until in held
+    ]
     jobs = await runtime.galleries.read(runtime.record.jobs.page, gallery.gallery_id, MOST_JOBS)
     imports = [job for job in jobs if job.kind == "import"]
     if imports:

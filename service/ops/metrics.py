@@ -10,7 +10,7 @@ from gmn_client.models import FINISHED
 
 VERDICTS = ("match", "uncertain", "no_match", "nothing_searched")
 # The time at which a counter began: two lines for each, which no alert and no panel reads.
-prometheus.disable_created_metrics()
+prometheus.disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
 class Metrics:
@@ -56,22 +56,6 @@ class Metrics:
         )
         self.images_embedded = counter("gmn_images_embedded_total", "Images embedded.")
         self.queued_images = gauge("gmn_queued_images", "Images admitted and not yet answered.")
-        self.verdicts = counter("gmn_verdicts_total", "Searches answered.", ("verdict",))
-        for verdict in VERDICTS:
-            self.verdicts.labels(verdict)
-        self.jobs = gauge("gmn_jobs", "Jobs that have not ended.", ("state",))
-        self.jobs_ended = counter("gmn_jobs_ended_total", "Jobs that have ended.", ("state",))
-        for state in FINISHED:
-            self.jobs_ended.labels(state)
-        self.audit_dropped = counter(
-            "gmn_audit_dropped_lines_total",
-            "Searches and views that the audit log counts alone, as it could not be written.",
-        )
-        self.disk_bytes = gauge("gmn_disk_bytes", "Size of the data directory's disk.")
-        self.disk_free_bytes = gauge("gmn_disk_free_bytes", "Free bytes of that disk.")
-        self.record_bytes = gauge(
-            "gmn_record_bytes", "The SQLite file with its log, or the memory that Redis uses."
-        )
         self.gallery_calibration = gauge(
             "gmn_gallery_calibration",
             "1 for the state of a gallery's thresholds by its default scoring.",
@@ -87,6 +71,33 @@ class Metrics:
         self.follower_lag_seconds = gauge(
             "gmn_follower_lag_seconds",
             "For how long searches have not shown everything that the record has.",
+        )
+        self._add_operations()
+
+    def _add_operations(self) -> None:
+        counter = partial(prometheus.Counter, registry=self.registry)
+        gauge = partial(prometheus.Gauge, registry=self.registry)
+        self.verdicts = counter("gmn_verdicts_total", "Searches answered.", ("verdict",))
+        for verdict in VERDICTS:
+            self.verdicts.labels(verdict)
+        self.jobs = gauge("gmn_jobs", "Jobs that have not ended.", ("state",))
+        self.jobs_ended = counter("gmn_jobs_ended_total", "Jobs that have ended.", ("state",))
+        for state in FINISHED:
+            self.jobs_ended.labels(state)
+        self.audit_dropped = counter(
+            "gmn_audit_dropped_lines_total",
+            "Searches and views that the audit log counts alone, as it could not be written.",
+        )
+        self.disk_bytes = gauge("gmn_disk_bytes", "Size of the data directory's disk.")
+        self.disk_free_bytes = gauge("gmn_disk_free_bytes", "Free bytes of that disk.")
+        self.backup_time = gauge(
+            "gmn_backup_last_time_seconds", "When the last backup was made; 0 for none."
+        )
+        self.backup_every = gauge(
+            "gmn_backup_every_seconds", "Time from one backup to the next; 0 for no backups."
+        )
+        self.record_bytes = gauge(
+            "gmn_record_bytes", "The SQLite file with its log, or the memory that Redis uses."
         )
 
     def render(self) -> bytes:

@@ -28,6 +28,7 @@ PRIVATE_FILE = 0o600
 # Of SQLite's machine: some tenths of a second.
 STEPS_PER_BEAT = 1_000_000
 BUSY_SECONDS = 30.0
+LOG_BUSY_MS = 1000
 KEYS_AT_ONCE, KEYS_PER_BEAT = 500, 10_000
 # Where damage made a text of a key, it is sorted before all others.
 ALL_KEYS = "SELECT CASE typeof(key) WHEN 'blob' THEN key END FROM entries"
@@ -193,6 +194,16 @@ class SqliteEngine:
             if self._log_has_deleted:
                 self._truncate_log()
 
+    def copy_to(self, path: Path) -> None:
+        """Copies the file as it is at this moment into a new one, which has no log beside it."""
+        path.touch(mode=PRIVATE_FILE)
+        try:
+            with self.moment() as held, contextlib.closing(sqlite3.connect(path)) as copy:
+                held._connection.backup(copy)
+                copy.execute("PRAGMA journal_mode = DELETE")
+        except sqlite3.OperationalError as error:
+            raise StorageFailed(f"the record could not be copied to {path} ({error})") from error
+
     def close(self) -> None:
         """Closes every connection."""
         with self._opening:
@@ -265,8 +276,11 @@ class SqliteEngine:
         if self._moments:
             return
         with contextlib.suppress(sqlite3.OperationalError):
+            # A backup by another process may read for minutes, and no deletion waits for its log.
+            self._connection.execute(f"PRAGMA busy_timeout = {LOG_BUSY_MS}")
             busy = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
             self._log_has_deleted = bool(busy)
+        self._connection.execute(f"PRAGMA busy_timeout = {int(BUSY_SECONDS * 1000)}")
 
 
 def _values(connection: sqlite3.Connection, keys: Sequence[bytes]) -> list[bytes | None]:

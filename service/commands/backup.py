@@ -1,0 +1,123 @@
+"""`gmn backup` and `gmn restore`: copies of a data directory with SQLite."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+from typer import Argument, Option
+
+from model.problems import InputProblem
+from service.commands.common import DEFAULT_DATA_DIR, DataDirOption, JsonOption, show
+from service.commands.store import REDIS_URL, deleted_by_audit
+
+
+def backup(
+    folder: Annotated[
+        Path, Argument(envvar="GMN_BACKUP_DIR", help="Of the backups; better on another disk.")
+    ],
+    keep: Annotated[
+        int | None, Option(min=1, help="Then remove the oldest ones; all are kept if unset.")
+    ] = None,
+    data_dir: DataDirOption = DEFAULT_DATA_DIR,
+    as_json: JsonOption = False,
+) -> None:
+    """Copies the data directory, also while it is served, and reads the copy through.
+
+    The backup is a new folder named by its time, the last word of the output. It holds the record
+    at one moment with its images, snapshots and the audit log; copy images at GMN_IMAGES_URL after
+    it, by the tools of that place. Where less than GMN_RESERVED_DISK_BYTES would stay free, nothing
+    is written.
+
+    Example: gmn backup /mnt/backups --keep 7 --data-dir ./gmn-data
+    """
+    from service.ops.audit import AuditLog, act_as
+    from service.record.backup import remove_oldest, write_backup
+    from service.settings import read_settings
+
+    _require_sqlite()
+    reserved = read_settings(data_dir=data_dir).reserved_disk_bytes
+    if not data_dir.is_dir():
+        raise InputProblem(f"{data_dir}: is no directory; name the service's with --data-dir")
+    with AuditLog(data_dir) as audit:
+        act_as(f"uid:{os.getuid()}")
+        audit.record("backup", "asked", folder=str(folder))
+        written = write_backup(data_dir, folder, reserved)
+        audit.record("backup", folder=str(written.path))
+    removed = [str(one.path) for one in (remove_oldest(folder, keep) if keep else ())]
+    size = sum(one.stat().st_size for one in written.path.rglob("*") if one.is_file())
+    text = f"{size:,} bytes, all as written, in {written.path}"
+    answer = {"path": str(written.path), "bytes": size, "removed": removed}
+    show(answer, as_json, "\n".join([*(f"removed {one}" for one in removed), text]))
+
+
+def restore(
+    folder: Annotated[Path, Argument(help="The backup, a folder that gmn backup wrote.")],
+    into: Annotated[Path, Option("--into", help="A new data directory.")],
+    data_dir: DataDirOption = DEFAULT_DATA_DIR,
+    as_json: JsonOption = False,
+) -> None:
+    """Makes a new data directory of a backup; what was deleted since stays deleted.
+
+    What was deleted is what the data directory of now has not got any more: its service has to be
+    stopped, and it is not changed. Where it is lost or damaged, the newest backup beside this one
+    shows it, and the audit log. Jobs that had not ended are cancelled.
+
+    Example: gmn restore /mnt/backups/20260301T020000Z --data-dir ./gmn-data --into ./gmn-data-new
+    """
+    from service.ops.audit import AuditLog, act_as
+    from service.ops.data_directory import lock_data_directory
+    from service.record.backup import Backup, kept_backups
+    from service.record.restoring import restore_backup
+
+    _require_sqlite()
+    taken = Backup(folder.resolve())
+    if taken not in kept_backups(taken.path.parent):
+        there = ", ".join(str(one.path) for one in kept_backups(folder))
+        hint = f"it holds {there}" if there else "gmn backup names one as the last word"
+        raise InputProblem(f"{folder}: is no backup; {hint}")
+    if into.exists() and any(into.iterdir()):
+        raise InputProblem(f"{into}: holds something already; name a new directory with --into")
+    with contextlib.ExitStack() as held:
+        if data_dir.is_dir():
+            held.enter_context(lock_data_directory(data_dir))
+        held.enter_context(lock_data_directory(into))
+        try:
+            restored = restore_backup(taken, into, data_dir, deleted_by_audit(data_dir))
+        except BaseException:
+            # It was empty, and is to be named again.
+            shutil.rmtree(into)
+            raise
+        with AuditLog(into) as audit:
+            act_as(f"uid:{os.getuid()}")
+            audit.record("restore_backup", folder=str(taken.path))
+    lines = [
+        f"{name}: {crops:,} crops, {restored.left_out.get(name, 0):,} left out as deleted since"
+        for name, crops in restored.crops.items()
+    ]
+    lines += [f"{name}: left out, as it was deleted since" for name in restored.galleries]
+    lines += [f"key {one}: left out, as it was revoked since" for one in restored.keys]
+    if restored.by is None:
+        lines.append(
+            "No later record can be read: what was deleted since this backup is back, but for "
+            "single crops that an audit log names. Forget these people again."
+        )
+    elif restored.by != data_dir:
+        lines.append(
+            f"{data_dir} cannot be read: what was deleted after {restored.by} is back, but for "
+            "single crops that an audit log names. Forget these people again."
+        )
+    lines.append(f"Serve it with gmn serve --data-dir {into}")
+    show(asdict(restored), as_json, "\n".join(lines))
+
+
+def _require_sqlite() -> None:
+    if os.environ.get(REDIS_URL):
+        raise InputProblem(
+            f"{REDIS_URL}: the record is in Redis; back it up by docker/backup.sh and restore it "
+            "by docker/restore.sh, or unset it for a data directory with SQLite"
+        )

@@ -1,0 +1,67 @@
+"""Backups that the service makes by itself, in a process of their own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from service.record.backup import Backup, kept_backups
+from service.runtime import Runtime
+from service.settings import Settings
+
+log = logging.getLogger(__name__)
+LOOKED_AFTER_SECONDS = 10.0
+# After one that failed, as where the disk is full.
+PAUSE_SECONDS = 600.0
+ID_MILLISECONDS_DIGITS = 12
+
+
+async def run_backups(runtime: Runtime) -> None:
+    """Makes a backup whenever one is due, until it is cancelled."""
+    settings = runtime.settings
+    folder, every = settings.backup_dir, timedelta(hours=settings.backup_every)
+    while folder:
+        pause = LOOKED_AFTER_SECONDS
+        kept = await runtime.pools.files.run(kept_backups, folder)
+        if not kept or datetime.now(UTC) - kept[-1].taken_at >= every:
+            pause = PAUSE_SECONDS if await _failed(settings, folder) else pause
+        await asyncio.sleep(pause)
+
+
+async def _failed(settings: Settings, folder: Path) -> bool:
+    # Reading a copy through would hold the interpreter, and with it every answer.
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "gmn", "backup", str(folder)),
+        *("--keep", str(settings.backup_keep), "--data-dir", str(settings.data_dir)),
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        _, why = await process.communicate()
+    except asyncio.CancelledError:
+        with contextlib.suppress(ProcessLookupError):
+            process.terminate()
+        await process.wait()
+        raise
+    if process.returncode:
+        log.error("no backup was made: %s", why.decode(errors="replace").strip())
+    return bool(process.returncode)
+
+
+def backups_with(settings: Settings, crop_ids: Sequence[str]) -> list[tuple[Backup, datetime]]:
+    """The backups that hold one of these crops, and when newer ones take their place; blocks."""
+    if not settings.backup_dir or not crop_ids:
+        return []
+    # An id begins with the time at which its crop was enrolled.
+    first = min(int(one[:ID_MILLISECONDS_DIGITS], 16) for one in crop_ids) / 1000
+    kept, every = kept_backups(settings.backup_dir), timedelta(hours=settings.backup_every)
+    return [
+        (one, kept[-1].taken_at + every * (place + 1 + settings.backup_keep - len(kept)))
+        for place, one in enumerate(kept)
+        if one.taken_at.timestamp() + 1 >= first
+    ]

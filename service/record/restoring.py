@@ -1,0 +1,185 @@
+"""A backup made a data directory again, without what was deleted since.
+
+What was deleted is what a later record has not got any more: that of the data directory of now, or,
+where this cannot be read, the newest backup beside the one that is restored.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from model.problems import InputProblem
+from service.ops.data_directory import DATABASE_NAME, copy_file, snapshot_name
+from service.record.api_keys import Keys
+from service.record.backup import Backup, kept_backups
+from service.record.engine import Reader, Transaction, key, transact
+from service.record.entries import (
+    Generation,
+    find_generation,
+    put_entry,
+    read_entry,
+    require_entry,
+    scan_crops,
+)
+from service.record.galleries import NEXT_GALLERY, SECRET
+from service.record.record import Record, open_sqlite
+from service.record.recovery import verify_file
+from service.record.snapshot_file import remove_from_snapshot
+from service.record.sqlite_engine import SqliteEngine
+
+CROPS_AT_ONCE = 500
+# Of a gallery, what stays gone besides crops.
+STAYS_GONE = ("merge", "merged crops", "snapshot")
+
+
+@dataclass
+class Restored:
+    """What became of a backup.
+
+    Attributes:
+        by: the directory of the record that shows what was deleted since; None where none can be
+            read.
+        crops, left_out: by gallery, how many crops are back, and how many were deleted since.
+        galleries, keys: the names and ids of those that were deleted since.
+    """
+
+    by: Path | None
+    crops: dict[str, int] = field(default_factory=dict)
+    left_out: dict[str, int] = field(default_factory=dict)
+    galleries: list[str] = field(default_factory=list)
+    keys: list[str] = field(default_factory=list)
+
+
+def restore_backup(
+    backup: Backup, into: Path, current: Path, removed: Collection[str] = ()
+) -> Restored:
+    """Makes a data directory of a backup. Jobs that had not ended are cancelled.
+
+    Args:
+        into: a folder that has no record.
+        current: the data directory of now, which no service is using; it is only read, and may be
+            gone.
+        removed: ids of crops that are known to be deleted.
+
+    Raises:
+        InputProblem: the backup is damaged, or of another record than the current one.
+    """
+    backup.require_whole("restore another one")
+    with contextlib.ExitStack() as held:
+        later = _later(backup, current, held)
+        copy_file(backup.path / DATABASE_NAME, into / DATABASE_NAME)
+        record = open_sqlite(into / DATABASE_NAME)
+        held.callback(record.close)
+        restored = Restored(later.path.parent if later else None)
+        if later:
+            _require_same(Reader(later), Reader(record.engine), restored.by)
+            _leave_out(record, Reader(later), restored)
+        for job in record.jobs.open():
+            record.jobs.cancel(job.job_id)
+        gone = _remove_crops(record, Reader(later) if later else None, removed, restored)
+        _put_snapshots(record, [one for one in (restored.by, backup.path) if one], into, gone)
+        for path in (restored.by or backup.path).glob("audit*"):
+            copy_file(path, into / path.name)
+        restored.crops = {one.name: one.crops for one in record.galleries.all()}
+    return restored
+
+
+def _later(backup: Backup, current: Path, held: contextlib.ExitStack) -> SqliteEngine | None:
+    """The record that shows what was deleted since a backup; None where there is none."""
+    newer = [one.path for one in kept_backups(backup.path.parent) if one.path > backup.path]
+    for folder in (current, *reversed(newer)):
+        database = folder / DATABASE_NAME
+        if database.is_file() and verify_file(database).whole:
+            return held.enter_context(contextlib.closing(SqliteEngine(database, only_read=True)))
+    return None
+
+
+def _require_same(later: Reader, restored: Reader, by: Path | None) -> None:
+    secrets = {reader.json(SECRET) for reader in (later, restored)} - {None}
+    if len(secrets) > 1:
+        raise InputProblem(
+            f"{by}: is another record than the backup's; name the backup's own data "
+            "directory with --data-dir, or, where it is lost, a directory that is not there"
+        )
+
+
+def _leave_out(record: Record, later: Reader, restored: Restored) -> None:
+    """Deletes galleries and keys that a later record has not got any more."""
+    known = {one.key_id for one in Keys(later.engine).all()}
+    for one in record.keys.all():
+        if one.key_id not in known and record.keys.revoke(one.key_id):
+            restored.keys.append(one.key_id)
+    for entry in record.galleries.all():
+        if read_entry(later, entry.gallery_id) is None:
+            record.galleries.delete(entry.gallery_id)
+            restored.galleries.append(entry.name)
+        else:
+            transact(record.engine, _follow, later, entry.gallery_id)
+    transact(record.engine, _raise_number, later.json(NEXT_GALLERY) or 0)
+
+
+def _follow(transaction: Transaction, later: Reader, gallery_id: int) -> None:
+    """Takes a gallery's deletions over from a later record, and a version above its own."""
+    transaction.removes = True
+    entry = require_entry(transaction, gallery_id)
+    entry.version = max(entry.version, require_entry(later, gallery_id).version) + 1
+    entry.changes_from = None
+    put_entry(transaction, entry)
+    for own, body in later.below(key("tombstone", gallery_id)):
+        transaction.put(own, body)
+    for kind in STAYS_GONE:
+        names = [own for own, _ in transaction.below(key(kind, gallery_id))]
+        found = zip(names, later.get(names), strict=True)
+        transaction.delete(*(own for own, there in found if there is None))
+
+
+def _raise_number(transaction: Transaction, number: int) -> None:
+    """Gives no new gallery a number that a deleted one had."""
+    transaction.put_json(NEXT_GALLERY, max(number, transaction.json(NEXT_GALLERY) or 0))
+
+
+def _remove_crops(
+    record: Record, later: Reader | None, removed: Collection[str], restored: Restored
+) -> dict[int, list[str]]:
+    """Deletes crops that a later record has not got any more; answers them by gallery."""
+    gone: dict[int, list[str]] = {}
+    for entry in record.galleries.all():
+        ids = gone[entry.gallery_id] = list(_gone(record, later, removed, entry.gallery_id))
+        for first in range(0, len(ids), CROPS_AT_ONCE):
+            record.crops.remove(entry.gallery_id, ids[first : first + CROPS_AT_ONCE])
+        restored.left_out[entry.name] = len(ids)
+    return gone
+
+
+def _gone(
+    record: Record, later: Reader | None, removed: Collection[str], gallery_id: int
+) -> Iterator[str]:
+    reader, row, known = Reader(record.engine), 0, set(removed)
+    own = find_generation(reader, gallery_id)
+    there = find_generation(later, gallery_id) if later else Generation(gallery_id, 0)
+    while crops := scan_crops(reader, own, row, CROPS_AT_ONCE):
+        row = crops[-1].row_id
+        keys = [there.lookup("crop id", one.crop_id) for one in crops]
+        found = later.get(keys) if later else keys
+        for crop, body in zip(crops, found, strict=True):
+            if body is None or crop.crop_id in known:
+                yield crop.crop_id
+
+
+def _put_snapshots(
+    record: Record, places: Collection[Path], into: Path, gone: dict[int, list[str]]
+) -> None:
+    """Puts each snapshot beside the record, without deleted crops, from the first place of it."""
+    for number, crop_ids in gone.items():
+        for one in record.snapshots.all(number):
+            name = snapshot_name(number, one.snapshot_id)
+            file = next((place / name for place in places if (place / name).is_file()), None)
+            if file is None:
+                record.snapshots.remove(number, one.snapshot_id)
+                continue
+            copy_file(file, into / name)
+            if crop_ids:
+                remove_from_snapshot(into / name, crop_ids)

@@ -1,0 +1,43 @@
+"""Backups of a served directory: made by itself, named by a forgetting, and served again."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+import gmn
+from service.record.backup import kept_backups
+from tests.service.test_metrics import figure
+from tests.waiting import eventually
+
+
+@pytest.mark.slow
+def test_a_service_backs_itself_up_and_a_forgotten_person_is_in_no_restore(
+    start, tmp_path, drawn_crops, capsys
+):
+    data, folder = tmp_path / "data", tmp_path / "backups"
+    served = start(data_dir=data, backup_dir=folder)
+    eventually(lambda: len(kept_backups(folder)) == 1, 60)
+    assert figure(served, "gmn_backup_every_seconds") == 86400
+    assert time.time() - figure(served, "gmn_backup_last_time_seconds") < 120
+    # The name of a backup has its second.
+    time.sleep(1.1)
+    served.enroll("default", drawn_crops[0].png, identity="Ann")
+    served.enroll("default", drawn_crops[4].png, identity="Bob")
+    assert gmn.run(["backup", str(folder), "--data-dir", str(data)]) == 0
+    first, second = kept_backups(folder)
+    assert capsys.readouterr().out.split()[-1] == str(second.path)
+    answer = served.http.delete("/v1/galleries/default/identities/Ann").json()
+    named = {one["where"]: one["until"] for one in answer["remaining"]}
+    assert "UTC if backups go on" in named[f"backup {second.path}"]
+    assert f"backup {first.path}" not in named
+    served.http.post("/v1/galleries/default/queries")
+    assert served.stop() == 0
+    new = tmp_path / "new"
+    command = ["restore", str(second.path), "--into", str(new), "--data-dir", str(data)]
+    assert gmn.run(command) == 0
+    assert "default: 1 crops, 1 left out as deleted since" in capsys.readouterr().out
+    again = start(data_dir=new)
+    found = again.query("default", drawn_crops[0].png).json()["results"]
+    assert [one["identity"] for one in found] == ["Bob"]
