@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from inspect import isclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
@@ -20,7 +20,7 @@ from model.preprocessing import Preprocessing
 from model.problems import InputProblem
 from training.augmentation import Augmentation
 from training.cost import embedder_cost
-from training.losses.base import Losses
+from training.losses.base import LOSSES, Losses
 from training.metric_start import can_start_at_cosine
 from training.optimiser import Optimisation
 from training.parts import Choice, ChoiceOf, Section, Table, first_setting
@@ -49,6 +49,16 @@ OPTIONAL = (
 )
 
 
+class CameraVariant(Augmentation):
+    """What another camera changes of a crop, unless a recipe sets it otherwise."""
+
+    usual: ClassVar[Mapping[str, Any]] = {
+        **{"brightness": 0, "contrast": 0.3, "saturation": 0.5},
+        **{"white_balance": 0.25, "gamma": 0.5, "coarse": 0.4},
+    }
+    pad: int = Field(12, ge=0)
+
+
 class MetricFit(Section):
     """M-Net fitted anew over the embedder when training is over; the embedder stays as it is.
 
@@ -69,12 +79,7 @@ class MetricFit(Section):
     cosine_weight: float = Field(3.0, ge=0)
     crops: int = Field(2500, ge=2)
     views: int = Field(3, ge=1)
-    augmentation: Augmentation = Augmentation.model_validate(
-        {
-            **{"pad": 12, "brightness": 0, "contrast": 0.3, "saturation": 0.5},
-            **{"white_balance": 0.25, "gamma": 0.5, "coarse": 0.4},
-        }
-    )
+    augmentation: CameraVariant = CameraVariant()
 
 
 class Distillation(Section):
@@ -177,6 +182,17 @@ class Recipe(Section):
     def decisive(self) -> dict[str, Any]:
         """The settings that the weights depend on, as JSON."""
         return self.model_dump(mode="json", exclude=INDECISIVE)
+
+    @model_validator(mode="after")
+    def _minimises_something(self) -> Recipe:
+        taught = ("features", "start", *(("teachers",) if self.distillation.teachers else ()))
+        kinds = [LOSSES[name] for name in self.losses.on]
+        if not any(kind.needs in taught and not kind.perturbs for kind in kinds):
+            raise ValueError(
+                "no loss is on that learns from the batch; give one a weight, such as "
+                "losses.identity=1 or losses.triplet=1"
+            )
+        return self
 
     @model_validator(mode="after")
     def _regularises_whole_batches(self) -> Recipe:

@@ -197,6 +197,26 @@ def test_mixstyle_mixes_while_training_alone(tmp_path: Path) -> None:
     assert bool(backbone.get_parameter("conv1.weight").isfinite().all())
 
 
+@pytest.mark.slow
+def test_an_artefact_with_a_plugins_backbone_is_measured_and_exported_with_it(
+    tmp_path: Path,
+) -> None:
+    run, data, plugin = str(tmp_path / "run"), ["--data", DATA], ["--plugin", str(MIXSTYLE)]
+    settings = (*SETTINGS, "embedder.backbone=resnet18_mixstyle", "optimisation.epochs=1")
+    words = [word for setting in settings for word in ("--set", setting)]
+    trained = run_gmn("train", "small-gmn", *data, *words, *plugin, "--out", run)
+    assert trained.returncode == 0, trained.stderr
+    for command in (
+        ["evaluate", run, *data],
+        ["export", f"{run}/model.safetensors", "--onnx", run],
+    ):
+        without = run_gmn(*command)
+        assert without.returncode == 2
+        assert "resnet18_mixstyle" in without.stderr
+        found = run_gmn(*command, *plugin)
+        assert found.returncode == 0, found.stderr
+
+
 @pytest.mark.usefixtures("outside")
 def test_an_installed_package_adds_a_part_of_every_kind(tmp_path: Path) -> None:
     (tmp_path / "gate").mkdir()

@@ -15,7 +15,7 @@ from model.problems import InputProblem
 from training.batches import MOST_WORKERS, worker_count
 from training.distributed import Processes
 from training.optimiser import learning_rate
-from training.recipe import RECIPES, read_recipe
+from training.recipe import RECIPES, Recipe, read_recipe
 from training.run_folder import RunData, read_run, write_run
 
 
@@ -91,6 +91,26 @@ def test_perturbation_can_be_switched_off() -> None:
 def test_a_wrong_override_is_refused_by_its_key(override: str, message: str) -> None:
     with pytest.raises(InputProblem, match=message):
         read_recipe("gmn-r50", [override])
+
+
+OFF = [f"losses.{name}=0" for name in ("identity", "triplet", "gmn", "pic")]
+
+
+@pytest.mark.parametrize("on", [[], ["losses.msgr=0.1"], ["losses.distilled_pair=1"]])
+def test_a_recipe_that_learns_nothing_from_a_batch_is_refused(on: list[str]) -> None:
+    with pytest.raises(InputProblem, match=r"no loss is on .*losses\.identity=1"):
+        read_recipe("quick", [*OFF, *on])
+
+
+def test_one_change_of_a_camera_variant_leaves_the_others_as_they_are() -> None:
+    usual = read_recipe("small").metric_fit.augmentation
+    changed = read_recipe(
+        "small", ["metric_fit.augmentation.gamma=0.9", "metric_fit.augmentation.coarse=0"]
+    )
+    variant = changed.metric_fit.augmentation
+    assert (variant.on["gamma"].strength, "coarse" in variant.on) == (0.9, False)
+    assert (variant.pad, variant.on["contrast"]) == (usual.pad, usual.on["contrast"])
+    assert Recipe.model_validate_json(changed.model_dump_json()) == changed
 
 
 def test_an_unknown_recipe_is_refused_with_the_known_ones() -> None:

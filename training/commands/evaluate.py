@@ -11,6 +11,7 @@ from rich.console import Console
 
 from model.problems import InputProblem
 from training.commands.progress import progress_bar
+from training.commands.train import PluginOption
 
 if TYPE_CHECKING:
     from training.datasets.record import Dataset
@@ -118,6 +119,7 @@ def evaluate(
     people: People = None,
     as_json: AsJson = False,
     device: Device = "auto",
+    plugins: PluginOption = None,
 ) -> None:
     """Measures an artefact on labelled crops: ranking, false alarms, calibration.
 
@@ -138,8 +140,10 @@ def evaluate(
     from training.evaluation.files import make_folder
     from training.evaluation.peers import Peer
     from training.evaluation.report import write_protocol_report, write_report
+    from training.plugins import load_plugins
     from training.seen import artefact_files
 
+    load_plugins(plugins or ())
     settings = EvaluationSettings(
         scorings=None if scoring is None else _scorings(scoring),
         held_out=split == "held-out",

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from training.commands.train import PluginOption
+
 
 def export(
     artefact: Annotated[
@@ -20,6 +22,7 @@ def export(
             help="Where to write embedder.onnx, pair_scorer.onnx and preprocessing.json.",
         ),
     ],
+    plugins: PluginOption = None,
 ) -> None:
     """Writes an artefact's networks as ONNX graphs, for programs without PyTorch.
 
@@ -29,7 +32,9 @@ def export(
     """
     from model.artefact import resolve_artefact
     from training.onnx_export import export_onnx
+    from training.plugins import load_plugins
 
+    load_plugins(plugins or ())
     parity = export_onnx(resolve_artefact(artefact), onnx)
     typer.echo(
         f"{onnx}: embedder.onnx, pair_scorer.onnx and preprocessing.json\n"
