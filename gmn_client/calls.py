@@ -305,15 +305,24 @@ class Calls:
 
     @listed
     def identities(
-        self, gallery: str | None = None, *, query: str = ""
+        self,
+        gallery: str | None = None,
+        *,
+        query: str = "",
+        sort: models.IdentityOrder = "name",
     ) -> Call[models.Page[models.Identity]]:
-        """Identities that contain `query`, in any case, by name, fetched page by page."""
-        params = {"query": query or None, "limit": PAGE}
+        """Identities that contain `query`, in any case, fetched page by page.
+
+        Args:
+            query: a part of the name.
+            sort: in natural order of the names, the last seen first, or most crops first.
+        """
+        params = {"query": query or None, "sort": sort, "limit": PAGE}
         return Call(_parsed(models.Identities), "GET", self._path(gallery, "identities"), params)
 
     @answered
     def identity(self, identity: str, gallery: str | None = None) -> Call[models.IdentityDetail]:
-        """The number of crops of one identity, and its cameras."""
+        """The crops, cameras and times of one identity, and which crop shows it best."""
         path = self._path(gallery, "identities", identity)
         return Call(_parsed(models.IdentityDetail), "GET", path)
 

@@ -31,6 +31,7 @@ CalibrationReason = Literal[
 ]
 CropOrder = Literal["enrolled", "captured", "-captured"]
 RetentionFrom = Literal["captured", "enrolled"]
+IdentityOrder = Literal["name", "last_seen", "crops"]
 JobKind = Literal["import", "reindex"]
 JobState = Literal["queued", "running", "done", "failed", "cancelled"]
 Verdict = Literal["match", "uncertain", "no_match"]
@@ -271,23 +272,34 @@ class Galleries(Page[Gallery]):
 
 
 class Identity(WireModel):
-    """The number of crops of one identity, and of the cameras that took them."""
+    """The number of crops of one identity, and of the cameras that took them.
+
+    `crop_id` has its best picture, whose file is at `image_url`, null where none is kept.
+    `last_seen` is the last capture of a crop, or enrollment where the time of capture is unknown.
+    """
 
     identity: str
     crops: int
     cameras: int
+    crop_id: str
+    image_url: str | None
+    last_seen: Moment
 
 
 class Identities(Page[Identity]):
-    """One page of identities, in the order of their names."""
+    """One page of identities, in the order of their names unless another one was asked for."""
 
 
 class IdentityDetail(WireModel):
-    """The number of crops of one identity, and the cameras that took them."""
+    """The number of crops of one identity, and the cameras that took them; see `Identity`."""
 
     identity: str
     crops: int
     cameras: list[str]
+    crop_id: str
+    image_url: str | None
+    first_seen: Moment
+    last_seen: Moment
 
 
 class RenamedIdentity(WireModel):

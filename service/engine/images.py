@@ -21,8 +21,11 @@ from service.ops.health import MonitoredThreadPool
 from service.settings import QualityPolicy, Settings
 
 log = logging.getLogger(__name__)
+# A crop's quality is its sharpness by its rows, of which so many count: more than networks see. Of
+# a crop beyond a limit it is this share.
+MOST_ROWS, FAULTY = 256, 0.1
 Result = TypeVar("Result")
-Prepare = Callable[[bytes, NDArray[np.uint8]], Any]
+Prepare = Callable[[bytes, NDArray[np.uint8], float | None], Any]
 
 
 class Pipeline:
@@ -53,8 +56,9 @@ class Pipeline:
             images: whole files.
             quality: whether a crop beyond a limit of the settings is embedded with its faults
                 noted (`warn`), or is a problem with the first fault's code and the details of all.
-            prepare: called on a decode thread with a good image's file and its pixels
-                `(height, width, 3)` uint8 RGB, for `EmbeddedImage.prepared`.
+            prepare: called on a decode thread with a good image's file, its pixels
+                `(height, width, 3)` uint8 RGB and its quality, None where that was not
+                measured, for `EmbeddedImage.prepared`.
         """
         # Work is skipped where such a future is cancelled before its turn.
         futures: list[Future[Embedded]] = [Future() for _ in images]
@@ -92,11 +96,15 @@ class Pipeline:
         try:
             pixels = decode_crop(image, self._limits)
             faults: tuple[QualityFault, ...] = ()
+            score = None
             if quality != "off":
-                faults = quality_faults(measure_quality(pixels), self._quality_limits)
+                measured = measure_quality(pixels)
+                faults = quality_faults(measured, self._quality_limits)
+                share = FAULTY if faults else 1.0
+                score = share * measured.sharpness * min(measured.height, MOST_ROWS)
             if faults and quality == "refuse":
                 raise CropProblem(faults[0].code, "; ".join(fault.detail for fault in faults))
-            prepared = prepare(image, pixels) if prepare else None
+            prepared = prepare(image, pixels, score) if prepare else None
             return self._preprocessing.resize(pixels), faults, prepared
         except CropProblem:
             raise

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from typing import Any
 
 from gmn_client import models
-from service.errors import UnknownCrop, UnknownGallery, UnknownPicture
+from service.errors import UnknownCrop, UnknownGallery, UnknownIdentity, UnknownPicture
 from service.gallery.gallery import Gallery
 from service.lifecycle.pictures import stored_picture
+from service.record.people import Person
 from service.record.records import CropFilter, GalleryRecord, Picture, StoredCrop
 from service.runtime import Runtime
 
@@ -66,11 +68,50 @@ async def matching(runtime: Runtime, gallery: Gallery, wanted: CropFilter) -> li
     return found
 
 
+async def list_identities(
+    runtime: Runtime,
+    gallery: Gallery,
+    cursor: str | None,
+    limit: int,
+    query: str,
+    sort: models.IdentityOrder,
+) -> models.Identities:
+    """One page of identities; raises `InvalidField` for a cursor of another order."""
+
+    def read() -> models.Identities:
+        people = runtime.record.people.page(
+            gallery.gallery_id, cursor or "", limit + 1, query, sort
+        )
+        more = people[limit - 1].place if len(people) > limit else None
+        results = [
+            models.Identity(**_described(gallery, one) | {"cameras": len(one.cameras)})
+            for one in people[:limit]
+        ]
+        return models.Identities(results=results, next_cursor=more)
+
+    return await runtime.galleries.read(read)
+
+
+async def read_identity(runtime: Runtime, gallery: Gallery, identity: str) -> models.IdentityDetail:
+    """One identity; raises `UnknownIdentity`."""
+    found = await runtime.galleries.read(runtime.record.people.get, gallery.gallery_id, identity)
+    if found is None:
+        raise UnknownIdentity(gallery.name, identity)
+    person, first_seen = found
+    return models.IdentityDetail(**_described(gallery, person), first_seen=first_seen)
+
+
 def described_crop(gallery: Gallery, crop: StoredCrop) -> models.Crop:
     """A crop as the API shows it."""
     url = gallery.image_url(crop.crop_id) if crop.content_type else None
     known = {one.name: getattr(crop, one.name) for one in fields(crop)}
     return models.Crop.model_validate(known | {"image_url": url})
+
+
+def _described(gallery: Gallery, person: Person) -> dict[str, Any]:
+    """An identity as the API shows it."""
+    url = gallery.image_url(person.crop_id) if person.pictured else None
+    return {**vars(person), "image_url": url}
 
 
 async def _stored(runtime: Runtime, gallery: Gallery, crop_id: str) -> StoredCrop:

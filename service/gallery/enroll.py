@@ -167,7 +167,7 @@ def _outcomes(
                 "longer retention_days to keep it"
             )
         outcomes.append(warnings)
-        sha256, picture = one.prepared
+        sha256, picture, quality = one.prepared
         known = dict(vars(image))
         del known["image"]
         record = StoredCrop(
@@ -177,6 +177,7 @@ def _outcomes(
             sha256=sha256,
             content_type=picture.content_type if picture else None,
             image_bytes=len(picture.content) if picture else 0,
+            quality=quality,
             created_at=now,
         )
         new.append(ArchivedCrop(record, one.vector, picture.content if picture else None))
@@ -184,26 +185,27 @@ def _outcomes(
 
 
 def _prepare(
-    keep: KeepImages, image: bytes, pixels: NDArray[np.uint8]
-) -> tuple[str, Picture | None]:
-    """A file's SHA-256, and the picture that is kept of it.
+    keep: KeepImages, image: bytes, pixels: NDArray[np.uint8], quality: float | None
+) -> tuple[str, Picture | None, float | None]:
+    """A file's SHA-256, the picture that is kept of it, and its quality.
 
     Args:
         keep: `original` keeps the bytes as they came; `thumbnail` a JPEG of at most 256 pixels'
             height, without metadata, and the original where that is smaller; `none` nothing.
         image: the file.
         pixels: what it shows, `(height, width, 3)` RGB.
+        quality: as it was measured.
     """
     sha256 = hashlib.sha256(image).hexdigest()
     if keep == "none":
-        return sha256, None
+        return sha256, None, quality
     content_type = "image/bmp"
     for signature, known in SIGNATURES:
         if image.startswith(signature):
             content_type = known
     original = Picture(image, content_type)
     if keep == "original":
-        return sha256, original
+        return sha256, original, quality
     picture = Image.fromarray(pixels)
     if picture.height > THUMBNAIL_HEIGHT:
         width = max(1, round(picture.width * THUMBNAIL_HEIGHT / picture.height))
@@ -211,7 +213,7 @@ def _prepare(
     file = io.BytesIO()
     picture.save(file, "JPEG", quality=THUMBNAIL_QUALITY, subsampling=0)
     smaller = Picture(file.getvalue(), "image/jpeg")
-    return sha256, smaller if len(smaller.content) < len(image) else original
+    return sha256, smaller if len(smaller.content) < len(image) else original, quality
 
 
 def _digest(images: Iterable[ImageToEnroll], embedded: Iterable[Embedded]) -> str:

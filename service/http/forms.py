@@ -19,7 +19,7 @@ from pydantic import (
     model_validator,
 )
 
-from gmn_client.models import CropOrder, RetentionFrom
+from gmn_client.models import CropOrder, IdentityOrder, RetentionFrom
 from service.errors import InvalidField
 from service.gallery.enroll import LABELS, ImageToEnroll, checked_camera, checked_text
 from service.record.crop_lists import CURSOR
@@ -236,6 +236,8 @@ class IdentitiesQuery(PageQuery):
 
     query: str = Field("", max_length=256)
     """Only identities that contain this text, in any case."""
+    sort: IdentityOrder = "name"
+    """In natural order (7 before 10), the last seen first, or those with the most crops first."""
 
 
 class CropsQuery(PageQuery):

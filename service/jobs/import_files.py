@@ -90,7 +90,7 @@ def _read_vectors(
         items.append(CropFile(folder / str(number), identity, camera, captured, path or None))
         _check_labels(items[-1], where)
     embedded = [
-        EmbeddedImage(vector, 0.0, 0.0, (), (sha256, None))
+        EmbeddedImage(vector, 0.0, 0.0, (), (sha256, None, None))
         for vector, sha256 in zip(sent.features, columns["sha256"], strict=True)
     ]
     vectors = enroll.ComputedVectors(sent.origin.embedder, embedded)

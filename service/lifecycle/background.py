@@ -34,6 +34,7 @@ from service.search.compaction import compact_indexes
 from service.search.refit import fit_galleries, refit_calibrations
 
 log = logging.getLogger(__name__)
+IDENTITIES_AT_ONCE = 50
 KEPT_TOMBSTONES = timedelta(days=1)
 JOBS: Mapping[JobKind, DoJob] = {"import": run_import, "reindex": run_reindex}
 # `gmn_stage_silent_seconds` of a loop that is well stays below it.
@@ -66,6 +67,7 @@ async def _run_once(runtime: Runtime) -> None:
         clean = partial(_clean_snapshots, runtime, one)
         await _attempt(f"retention of gallery {one.name}", forget_expired(runtime, one))
         await _attempt(f"merges of gallery {one.name}", runtime.galleries.write(expired))
+        await _attempt(f"identities of gallery {one.name}", _complete_identities(runtime, one))
         cleaning = runtime.sections.run(clean, runtime.snapshot_lock(one.gallery_id))
         await _attempt(f"snapshots of gallery {one.name}", cleaning)
     # A process that was killed left what was deleted since.
@@ -74,6 +76,15 @@ async def _run_once(runtime: Runtime) -> None:
     await _attempt("indexes of other processes", runtime.pools.files.run(remove))
     await _attempt("unneeded files", remove_unneeded_files(runtime))
     await _attempt("images kept elsewhere", remove_stray_pictures(runtime))
+
+
+async def _complete_identities(runtime: Runtime, gallery: Gallery) -> None:
+    """Looks up when identities were last seen, and their best pictures, where that is not kept."""
+    people, number = runtime.record.people, gallery.gallery_id
+    names = await runtime.galleries.read(people.incomplete, number)
+    for start in range(0, len(names), IDENTITIES_AT_ONCE):
+        some = names[start : start + IDENTITIES_AT_ONCE]
+        await runtime.galleries.write(people.complete, number, some)
 
 
 async def _attempt(what: str, work: Awaitable[object]) -> None:

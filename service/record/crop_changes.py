@@ -9,8 +9,25 @@ from typing import Any
 import numpy as np
 from pydantic_core import from_json
 
-from service.record.engine import ChangeKind, Scan, Transaction, below, key, last_number, now
-from service.record.entries import CROP, Generation, Sightings, put_entry, read_crops
+from service.record.engine import (
+    ChangeKind,
+    Scan,
+    Transaction,
+    as_text,
+    below,
+    key,
+    last_number,
+    now,
+)
+from service.record.entries import (
+    CROP,
+    Generation,
+    Sightings,
+    put_entry,
+    read_crops,
+    see,
+    seen_at,
+)
 from service.record.garbage import note_strays_elsewhere, sides_outside
 from service.record.history import note_change
 from service.record.records import ArchivedCrop, GalleryRecord, Relabelling, Removal, StoredCrop
@@ -155,6 +172,12 @@ class CropChanges:
         seen = self._sightings[crop.identity]
         before = seen["crops"]
         seen["crops"] += by
+        if by > 0 and (not before or "last" in seen):
+            see(seen, crop)
+        elif crop.crop_id in seen.get("best", ()) or as_text(seen_at(crop)) == seen.get("last"):
+            # Looking them up again here would read all crops of the identity.
+            seen.pop("best", None)
+            seen.pop("last", None)
         self.entry.identities += (seen["crops"] > 0) - (before > 0)
         if crop.camera is not None:
             cameras = seen["cameras"]

@@ -9,7 +9,7 @@ from operator import attrgetter
 
 from pydantic_core import from_json, to_json
 
-from gmn_client.models import CropOrder, EnrolledImage, Identity, IdentityDetail, RetentionFrom
+from gmn_client.models import CropOrder, EnrolledImage, RetentionFrom
 from service.errors import CropConflict, NeedsReindex, RequestConflict
 from service.ops.failpoints import failpoint
 from service.record.crop_changes import CropChanges, tombstone
@@ -19,19 +19,16 @@ from service.record.engine import (
     RecordPart,
     Scan,
     Transaction,
-    above,
     as_text,
     below,
     key,
     last_number,
-    last_text,
     now,
     transact,
     transactional,
 )
 from service.record.entries import (
     Generation,
-    Sightings,
     find_generation,
     put_entry,
     read_contents,
@@ -227,31 +224,6 @@ class Crops(RecordPart):
         """Up to `limit` crops that pass a filter, as `list_crops` does."""
         at = find_generation(self._reader, gallery_id)
         return list_crops(self._reader, at, wanted, order, after, limit)
-
-    def identities(
-        self, gallery_id: int, after: str, limit: int, query: str = ""
-    ) -> list[Identity]:
-        """Up to `limit` identities that sort after `after` and contain `query`, in any case."""
-        prefix = find_generation(self._reader, gallery_id).key("identity")
-        found: list[Identity] = []
-        for one, body in self._reader.every(above(prefix, after)):
-            name = last_text(one, prefix)
-            if query.casefold() in name.casefold():
-                seen: Sightings = from_json(body)
-                cameras = len(seen["cameras"])
-                found.append(Identity(identity=name, crops=seen["crops"], cameras=cameras))
-                if len(found) == limit:
-                    break
-        return found
-
-    def identity(self, gallery_id: int, identity: str) -> IdentityDetail | None:
-        """One identity; None where no crop bears it."""
-        at = find_generation(self._reader, gallery_id)
-        seen: Sightings | None = self._reader.json(at.key("identity", identity))
-        if seen is None:
-            return None
-        cameras = sorted(seen["cameras"])
-        return IdentityDetail(identity=identity, crops=seen["crops"], cameras=cameras)
 
     def picture(self, gallery_id: int, crop_id: str) -> Picture | None:
         """One crop's picture; None where none is kept inside, or where it is removed meanwhile.

@@ -8,7 +8,8 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypedDict
+from datetime import datetime
+from typing import NotRequired, TypedDict
 
 import numpy as np
 from pydantic import TypeAdapter
@@ -36,10 +37,16 @@ ENTRY, CROP = TypeAdapter(GalleryRecord), TypeAdapter(StoredCrop)
 
 
 class Sightings(TypedDict):
-    """How many crops an identity has, in all and by camera."""
+    """How many crops an identity has, in all and by camera; when it was last seen, and where best.
+
+    `best` is the quality, the bytes and the crop_id of the best picture. It and `last` are missing
+    where they have to be looked up: an earlier program wrote it, or their crop was removed.
+    """
 
     crops: int
     cameras: dict[str, int]
+    last: NotRequired[str]
+    best: NotRequired[tuple[float, int, str]]
 
 
 @dataclass(frozen=True)
@@ -72,8 +79,25 @@ class Generation:
         for name in ("sha256", "identity", "camera", "external_id"):
             if (value := getattr(crop, name)) is not None:
                 yield self.key("by", name, value, crop.row_id)
-        yield self.key("captured", as_text(crop.captured_at or crop.created_at), crop.row_id)
+        yield self.key("captured", as_text(seen_at(crop)), crop.row_id)
         yield self.key("enrolled", as_text(crop.created_at), crop.row_id)
+
+
+def seen_at(crop: StoredCrop) -> datetime:
+    """When a crop was captured, or enrolled where that is unknown."""
+    return crop.captured_at or crop.created_at
+
+
+def see(seen: Sightings, crop: StoredCrop) -> None:
+    """Notes one more crop of an identity: when it was last seen, and its best picture.
+
+    A picture whose quality is not known comes after those whose is, the largest file first.
+    """
+    own = (crop.quality or 0.0) if crop.content_type else -1.0
+    rank, last = (own, crop.image_bytes, crop.crop_id), as_text(seen_at(crop))
+    quality, size, crop_id = seen.get("best", rank)
+    seen["best"] = max((quality, size, crop_id), rank)
+    seen["last"] = max(seen.get("last", last), last)
 
 
 def as_crop(body: bytes | str) -> StoredCrop:

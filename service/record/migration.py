@@ -53,10 +53,9 @@ REDIS_FORMAT, PACKING = b"4", b"4 to 5"
 RENAME = """for each = 1, #ARGV, 2 do
   if redis.call('EXISTS', ARGV[each]) == 1 then redis.call('RENAME', ARGV[each], ARGV[each + 1]) end
 end"""
-# What a crop had before: these columns.
-CROP = tuple(
-    one.name for one in fields(StoredCrop) if one.name not in ("row_id", "inside", "changes")
-)
+# What a crop had before: all columns but these.
+NEWER = ("row_id", "inside", "quality", "changes")
+CROP = tuple(one.name for one in fields(StoredCrop) if one.name not in NEWER)
 GALLERY = ("gallery_id", "name", "embedding_fingerprint", "created_at", "version")
 JOB_COLUMNS = ("job_id", "gallery_id", "kind", "state", "created_at", "updated_at", "cancelling")
 Item = TypeVar("Item")

@@ -26,6 +26,7 @@ from service.record.history import History
 from service.record.identity_changes import IdentityChanges
 from service.record.jobs import Jobs
 from service.record.migration import is_older_file, is_older_redis, migrate_file, migrate_redis
+from service.record.people import People
 from service.record.redis_engine import RedisEngine, check_server
 from service.record.remote_index import RemoteIndexes
 from service.record.replacing import StagedVectors
@@ -45,6 +46,7 @@ class Record:
         self.changes = engine.changes
         self.galleries = Galleries(engine)
         self.crops = Crops(engine)
+        self.people = People(engine)
         self.stray_files = StrayFiles(engine)
         self.history = History(engine)
         self.staged = StagedVectors(engine)

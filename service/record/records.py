@@ -82,6 +82,7 @@ class StoredCrop(CropLabel):
         image_bytes: size of the kept picture.
         created_at: when it was first stored.
         inside: the picture is kept in the record.
+        quality: of its image, which decides a person's best picture; None where not measured.
         changes: how often it was written anew. It stands beside the crop's row number too, so that
             a record whose last change is lost is found out.
     """
@@ -91,6 +92,7 @@ class StoredCrop(CropLabel):
     image_bytes: int = 0
     created_at: datetime
     inside: bool = False
+    quality: float | None = None
     changes: int = 0
 
     @property

@@ -6,7 +6,6 @@ crop of each of the nearest identities.
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 
 import numpy as np
@@ -67,7 +66,7 @@ async def search_left_out_outside(
 def _sample(runtime: Runtime, gallery_id: int) -> tuple[int, list[_Asking]]:
     """The number of identities, and crops of a sample of them, each one's first crop first."""
     crops = runtime.record.crops
-    names = [one.identity for one in crops.identities(gallery_id, "", sys.maxsize)]
+    names = runtime.record.people.names(gallery_id)
     if not runtime.outside or not names:
         return 0, []
     each = min(CROPS_PER_IDENTITY, max(1, MOST_CROPS // len(names)))

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFilter
 
 
 def _encoded(kind: str, size: tuple[int, int] = (32, 64)) -> bytes:
@@ -225,15 +225,39 @@ def test_a_listing_can_be_narrowed_to_an_identity_and_a_camera(served, filled):
 
 def test_identities_are_listed_with_their_counts(served, filled):
     identities = served.http.get(f"/v1/galleries/{filled}/identities").json()["results"]
-    assert identities[0] == {"identity": "0000", "crops": 4, "cameras": 2}
+    first = identities[0]
+    assert (first["identity"], first["crops"], first["cameras"]) == ("0000", 4, 2)
     assert len(identities) == 6
     one = served.http.get(f"/v1/galleries/{filled}/identities/0000").json()
-    assert one == {"identity": "0000", "crops": 4, "cameras": ["east", "west"]}
+    assert (one["identity"], one["crops"], one["cameras"]) == ("0000", 4, ["east", "west"])
+    assert (one["crop_id"], one["last_seen"]) == (first["crop_id"], first["last_seen"])
+    assert one["first_seen"] <= one["last_seen"]
     unknown = served.http.get(f"/v1/galleries/{filled}/identities/nobody")
     assert (unknown.status_code, unknown.json()["type"]) == (
         404,
         "urn:gmn:problem:unknown_identity",
     )
+
+
+def test_an_identity_is_shown_by_its_sharpest_crop(served, gallery, drawn_crops):
+    sharp = Image.open(io.BytesIO(drawn_crops[0].png)).convert("RGB")
+    blurred = sharp.filter(ImageFilter.GaussianBlur(3))
+    images = []
+    for picture in (blurred, sharp, blurred.rotate(180)):
+        picture.save(file := io.BytesIO(), "PNG")
+        images.append(file.getvalue())
+    landed = served.enroll(gallery, *images, identity="Ann").json()["results"]
+    url = f"/v1/galleries/{gallery}/identities"
+    (listed,) = served.http.get(url, params={"sort": "last_seen"}).json()["results"]
+    assert listed["crop_id"] == landed[1]["crop_id"]
+    assert served.http.get(listed["image_url"]).content == images[1]
+    served.http.delete(f"/v1/galleries/{gallery}/crops/{listed['crop_id']}")
+    assert served.http.get(f"{url}/Ann").json()["crop_id"] in {
+        landed[0]["crop_id"],
+        landed[2]["crop_id"],
+    }
+    refused = served.http.get(url, params={"sort": "crops", "cursor": "Ann"})
+    assert refused.json()["errors"][0]["field"] == "cursor"
 
 
 def test_identities_are_searched_page_by_page(served, gallery, drawn_crops):

@@ -7,8 +7,7 @@ from typing import Annotated
 from fastapi import Path, Query
 
 from gmn_client.models import ForgottenIdentity, Identities, IdentityDetail, Merges, RenamedIdentity
-from service.errors import UnknownIdentity
-from service.gallery import changes
+from service.gallery import browse, changes
 from service.http.forms import MULTIPART, IdentitiesQuery, IdentityFields
 from service.http.guard import Admin, Searcher, guarded_router
 from service.http.problems import problems
@@ -20,12 +19,14 @@ Identity = Annotated[str, Path(description="An identity, as enrolled.", examples
 
 @router.get("/identities")
 async def list_identities(call: Searcher, asked: Annotated[IdentitiesQuery, Query()]) -> Identities:
-    """Lists identities by name; crops without an identity are not counted."""
-    read, number = call.runtime.record.crops.identities, call.gallery.gallery_id
-    after, limit = asked.cursor or "", asked.limit
-    found = await call.runtime.galleries.read(read, number, after, limit + 1, asked.query)
-    more = found[limit - 1].identity if len(found) > limit else None
-    page = Identities(results=found[:limit], next_cursor=more)
+    """Lists identities, by name unless `sort` names another order; unnamed crops are not counted.
+
+    Each has the crop with its best picture: the sharpest and highest, as measured when it was
+    enrolled; of crops that were not measured it is the one with the largest file.
+    """
+    page = await browse.list_identities(
+        call.runtime, call.gallery, asked.cursor, asked.limit, asked.query, asked.sort
+    )
     if asked.query:
         searched = {"identity": asked.query}
         call.runtime.audit.note_view(
@@ -36,11 +37,8 @@ async def list_identities(call: Searcher, asked: Annotated[IdentitiesQuery, Quer
 
 @router.get("/identities/{identity:path}")
 async def read_identity(call: Searcher, identity: Identity) -> IdentityDetail:
-    """Reads the number of crops and the cameras of one identity."""
-    read, gallery = call.runtime.record.crops.identity, call.gallery
-    found = await call.runtime.galleries.read(read, gallery.gallery_id, identity)
-    if found is None:
-        raise UnknownIdentity(gallery.name, identity)
+    """Reads the crops, cameras and times of one identity, and which crop shows it best."""
+    found = await browse.read_identity(call.runtime, call.gallery, identity)
     call.runtime.audit.note_view(
         "query", gallery=call.gallery.name, count=1, filters={"identity": identity}
     )

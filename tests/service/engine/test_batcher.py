@@ -110,7 +110,7 @@ def test_where_an_image_finds_no_memory_the_others_of_its_request_are_left(drawn
     pipeline = Pipeline(whole, Batcher(), MonitoredThreadPool(1, "decode"), Settings())
     gate, prepared = threading.Event(), []
 
-    def prepare(image, pixels):
+    def prepare(image, pixels, quality):
         prepared.append(image)
         gate.wait(5 if len(prepared) > 1 else 0)
 

@@ -113,7 +113,7 @@ def test_a_gallery_comes_over_with_all_that_belongs_to_it(server, tmp_path, sour
     assert not [one for one in new.unneeded_files.all() if one.startswith("snapshots")]
     (merge,) = new.identities.merges(number)
     assert new.identities.undo_merge(number, merge.merge_id).restored_identity == "b"
-    assert [one.identity for one in new.crops.identities(number, "", 9)] == ["a", "b"]
+    assert [one.identity for one in new.people.page(number, "", 9)] == ["a", "b"]
     # Neither what was filled nor what held it is left.
     assert server.ask("ZCOUNT", "gmn:order", "-inf", "+inf")
     assert not [one for one in server.ask("ZRANGE", "gmn:order", 0, -1) if b"garbage" in one]

@@ -20,7 +20,7 @@ def _enroll(store, gallery, *crops):
 
 
 def _identities(store, gallery):
-    return {one.identity: one.crops for one in store.crops.identities(gallery, "", 99)}
+    return {one.identity: one.crops for one in store.people.page(gallery, "", 99)}
 
 
 def test_a_changed_crop_is_found_by_what_it_bears_now(reopen, store, gallery):

@@ -140,7 +140,7 @@ def test_a_damaged_crop_is_not_made_good_by_renaming_it(server, store, gallery):
     server.ask("APPEND", _crop_key(gallery, crop.row_id), "x")
     with pytest.raises(DamagedRedisRecord, match=f"crop {gallery}/0/{crop.row_id}"):
         store.identities.rename(gallery, "p2", "new")
-    assert store.crops.identities(gallery, "", 99)[1].identity == "p2"
+    assert store.people.page(gallery, "", 99)[1].identity == "p2"
 
 
 def test_what_the_audit_log_shows_as_deleted_is_not_recovered_from_a_snapshot(

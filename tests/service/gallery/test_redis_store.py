@@ -134,7 +134,7 @@ def test_after_kill_9_of_redis_every_acknowledged_write_is_there_and_no_half():
         ended.set()
         for writer in writers:
             writer.join(60)
-        found = {one.identity: one.crops for one in store.crops.identities(gallery, "", 99999)}
+        found = {one.identity: one.crops for one in store.people.page(gallery, "", 99999)}
         assert len(acknowledged) > 10
         assert set(acknowledged) <= set(found)
         assert set(found.values()) == {5}
@@ -343,7 +343,7 @@ def crowd(store, gallery, monkeypatch):
 
 def _counts(store, gallery: int) -> dict[str, int]:
     counts = Counter(_identities(store, gallery).values())
-    assert counts == {one.identity: one.crops for one in store.crops.identities(gallery, "", 9)}
+    assert counts == {one.identity: one.crops for one in store.people.page(gallery, "", 9)}
     return counts
 
 

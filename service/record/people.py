@@ -1,0 +1,208 @@
+"""Identities in the record: counted with every change of a crop, listed in a natural order."""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from itertools import islice
+
+from pydantic_core import from_json
+
+from gmn_client.models import IdentityOrder as Order
+from service.errors import InvalidField
+from service.record.engine import (
+    Engine,
+    Reader,
+    RecordPart,
+    Transaction,
+    below,
+    last_text,
+    transactional,
+)
+from service.record.entries import (
+    Generation,
+    Sightings,
+    find_generation,
+    read_crops,
+    read_entry,
+    require_entry,
+    rows_by,
+    see,
+    seen_at,
+)
+from service.record.records import StoredCrop
+
+# What sorts an identity: a number, then its name in natural order, then the name itself.
+Place = tuple[float, str, str]
+NUMBER = re.compile(r"0*([0-9]+)")
+CROPS_AT_ONCE = 500
+# Orders of so many galleries are held, each of as many names as its gallery has.
+HELD_ORDERS = 2
+# More identities whose last time is not known are not looked up for an order.
+MOST_LOOKED_UP = 500
+
+
+@dataclass(frozen=True)
+class Person:
+    """An identity and its crops.
+
+    Attributes:
+        cameras: that took them, by name.
+        crop_id: of the crop with the best picture.
+        pictured: whether that picture is kept.
+        last_seen: the last capture, or enrollment where that is unknown, of any of them.
+        place: in the order that was asked for; where the next page begins.
+    """
+
+    identity: str
+    crops: int
+    cameras: Sequence[str]
+    crop_id: str
+    pictured: bool
+    last_seen: datetime
+    place: str = ""
+
+
+class People(RecordPart):
+    """Identities with their counts, pictures and times."""
+
+    def __init__(self, engine: Engine) -> None:
+        super().__init__(engine)
+        self._orders: dict[tuple[int, Order], tuple[Generation, int, list[Place]]] = {}
+
+    def names(self, gallery_id: int) -> list[str]:
+        """The names of all identities."""
+        return [name for name, _ in self._all(find_generation(self._reader, gallery_id))]
+
+    def page(
+        self, gallery_id: int, after: str, limit: int, query: str = "", sort: Order = "name"
+    ) -> list[Person]:
+        """Up to `limit` identities beyond a place that contain `query`, in any case.
+
+        Numbers in names sort as numbers. `last_seen` and `crops` begin with the highest.
+
+        Raises:
+            InvalidField: `after` is no place of this order.
+        """
+        at, places = self._order(gallery_id, sort)
+        start = bisect_right(places, _read_place(after, sort)) if after else 0
+        wanted = query.casefold()
+        matching = (one for one in islice(places, start, None) if wanted in one[2].casefold())
+        found: list[Person] = []
+        while some := list(islice(matching, limit - len(found))):
+            bodies = self._reader.get([at.key("identity", name) for *_, name in some])
+            for place, body in zip(some, bodies, strict=True):
+                # Another thread may have removed it since.
+                if body and (person := self._person(at, place[2], from_json(body))):
+                    found.append(_at_place(person, place, sort))
+        return found
+
+    def get(self, gallery_id: int, identity: str) -> tuple[Person, datetime] | None:
+        """One identity, and when it was first seen; None where no crop bears it."""
+        at = find_generation(self._reader, gallery_id)
+        (body,) = self._reader.get([at.key("identity", identity)])
+        person = self._person(at, identity, from_json(body)) if body else None
+        first = min((seen_at(crop) for crop in _crops(self._reader, at, identity)), default=None)
+        return (person, first) if person and first else None
+
+    def incomplete(self, gallery_id: int) -> list[str]:
+        """Identities whose last time and best picture are not kept.
+
+        An earlier program kept none, and the crop that they were of may have been removed.
+        """
+        at = find_generation(self._reader, gallery_id)
+        return [name for name, body in self._all(at) if "last" not in from_json(body)]
+
+    @transactional
+    def complete(self, transaction: Transaction, gallery_id: int, names: Sequence[str]) -> None:
+        """Keeps the last time and the best picture of identities; the version stays as it is."""
+        at = Generation.searched(require_entry(transaction, gallery_id))
+        for name, body in zip(
+            names, transaction.get([at.key("identity", one) for one in names]), strict=True
+        ):
+            if body and (seen := _looked_up(transaction, at, name, from_json(body))):
+                transaction.put_json(at.key("identity", name), seen)
+
+    def _all(self, at: Generation) -> Iterator[tuple[str, bytes]]:
+        prefix = at.key("identity")
+        for own, body in self._reader.every(below(prefix)):
+            yield last_text(own, prefix), body
+
+    def _order(self, gallery_id: int, sort: Order) -> tuple[Generation, list[Place]]:
+        """Every identity in order, as of the gallery's version."""
+        entry = read_entry(self._reader, gallery_id)
+        at = Generation.searched(entry) if entry else find_generation(self._reader, gallery_id)
+        version = entry.version if entry else 0
+        held = self._orders.pop((gallery_id, sort), None)
+        if held is None or held[:2] != (at, version):
+            held = at, version, sorted(self._places(at, sort))
+        self._orders[gallery_id, sort] = held
+        while len(self._orders) > HELD_ORDERS:
+            self._orders.pop(next(iter(self._orders)), None)
+        return at, held[2]
+
+    def _places(self, at: Generation, sort: Order) -> Iterator[Place]:
+        looked_up = 0
+        for name, body in self._all(at):
+            number = 0.0
+            if sort == "crops":
+                number = -float(from_json(body)["crops"])
+            elif sort == "last_seen":
+                seen: Sightings | None = from_json(body)
+                if seen and "last" not in seen and looked_up < MOST_LOOKED_UP:
+                    looked_up += 1
+                    seen = _looked_up(self._reader, at, name, seen)
+                last = seen and seen.get("last")
+                number = -datetime.fromisoformat(last).timestamp() if last else float("inf")
+            yield number, _natural(name), name
+
+    def _person(self, at: Generation, name: str, seen: Sightings) -> Person | None:
+        known: Sightings | None = seen
+        if "last" not in seen:
+            known = _looked_up(self._reader, at, name, seen)
+        if known is None:
+            return None
+        quality, _, crop_id = known["best"]
+        cameras, last = sorted(known["cameras"]), datetime.fromisoformat(known["last"])
+        return Person(name, known["crops"], cameras, crop_id, quality >= 0.0, last)
+
+
+def _crops(reader: Reader, at: Generation, identity: str) -> Iterator[StoredCrop]:
+    after = 0
+    while rows := rows_by(reader, at, "identity", identity, after, CROPS_AT_ONCE):
+        yield from read_crops(reader, at, rows).values()
+        after = rows[-1]
+
+
+def _looked_up(reader: Reader, at: Generation, name: str, seen: Sightings) -> Sightings | None:
+    """An identity with its last time and best picture; None where its crops are gone."""
+    known: Sightings = {"crops": seen["crops"], "cameras": seen["cameras"]}
+    for crop in _crops(reader, at, name):
+        see(known, crop)
+    return known if "last" in known else None
+
+
+def _natural(name: str) -> str:
+    """What sorts as a name does to people: 7 before 10, and in any case."""
+    return NUMBER.sub(lambda found: f"{len(found[1]):03}{found[1]}", name.casefold())
+
+
+def _at_place(person: Person, place: Place, sort: Order) -> Person:
+    text = person.identity if sort == "name" else f"{place[0]!r}/{person.identity}"
+    return replace(person, place=text)
+
+
+def _read_place(text: str, sort: Order) -> Place:
+    number, name = "0", text
+    if sort != "name":
+        number, _, name = text.partition("/")
+    try:
+        return float(number), _natural(name), name
+    except ValueError as error:
+        raise InvalidField(
+            f"cursor: {text[:40]!r} is none of sort={sort}; send next_cursor of the page before, "
+            "with the same sort"
+        ) from error
