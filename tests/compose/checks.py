@@ -172,7 +172,10 @@ def watch_with_prometheus(it: Deployment, replicas: int) -> None:
         broken = [rule["name"] for rule in rules if rule["health"] == "err"]
         if not rules or broken:
             raise Failed(f"Prometheus cannot evaluate {broken or 'any rule'}")
-    it.say(f"Prometheus reads {replicas} replicas, with {len(rules)} alerts")
+        receivers = http.get("/api/v1/alertmanagers").json()["data"]["activeAlertmanagers"]
+        if len(receivers) != 1:
+            raise Failed("Prometheus does not know the Alertmanager")
+    it.say(f"Prometheus reads {replicas} replicas, with {len(rules)} alerts for Alertmanager")
     it.do("stop monitoring")
 
 

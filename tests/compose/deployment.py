@@ -86,6 +86,7 @@ class Deployment:
             "IMAGE_TAG": "compose-test",
             "HTTPS_PORT": str(_free_port()),
             "PROMETHEUS_PORT": str(_free_port()),
+            "ALERTMANAGER_PORT": str(_free_port()),
             "PATH": os.pathsep.join(
                 (str(self.folder / ".bin"), str(Path(sys.executable).parent), os.environ["PATH"])
             ),

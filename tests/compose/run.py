@@ -30,6 +30,7 @@ from tests.compose.milvus import search_in_milvus
 STAND_INS = {
     "haproxy:2.6-bookworm": "haproxy",
     "prom/prometheus:v3.5.0": "prometheus",
+    "prom/alertmanager:v0.28.1": "alertmanager",
     "coreos/etcd:v3.5.18": "etcd",
     "minio/minio:RELEASE.2024-05-28T17-19-04Z": "minio",
     "milvusdb/milvus:v2.6.16": "milvus",

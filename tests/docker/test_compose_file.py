@@ -11,7 +11,8 @@ from service.commands.serve import DRAIN_SECONDS
 from service.settings import PREFIX, Settings, read_settings
 from tests.docker.conftest import ROOT, VARIABLE, read_compose, text_of
 
-OWN = ("service", "redis", "proxy", "prometheus", "trainer")
+OF_MONITOR = ("prometheus", "alertmanager", "grafana")
+OWN = ("service", "redis", "proxy", "trainer", *OF_MONITOR)
 # What they write beside their volumes is not known.
 OF_MILVUS = ("milvus", "etcd", "minio")
 SERVICES = (*OWN, *OF_MILVUS)
@@ -134,7 +135,7 @@ def test_monitor_and_trainer_run_only_when_they_are_asked_for(compose) -> None:
         "service": None,
         "redis": None,
         "proxy": None,
-        "prometheus": ["monitor"],
+        **{one: ["monitor"] for one in OF_MONITOR},
         "trainer": ["train"],
         **{one: ["milvus"] for one in OF_MILVUS},
     }

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
+from pathlib import Path
+
+import yaml
 
 from tests.waiting import eventually
+
+DOCKER = Path(__file__).parents[2] / "docker"
 
 
 def figure(served, name: str) -> float:
@@ -52,6 +58,25 @@ def test_a_job_that_fails_is_counted(served, gallery) -> None:
     assert served.ended_job(job)["state"] == "failed"
     assert figure(served, name) == before + 1
     eventually(lambda: figure(served, 'gmn_jobs{state="running"}') == 0)
+
+
+def test_every_panel_and_every_alert_reads_a_metric_that_is_served(served) -> None:
+    types = re.findall(r"^# TYPE (\S+) (\w+)$", served.http.get("/metrics").text, re.MULTILINE)
+    shown = {"up"} | {
+        f"{name}{end}"
+        for name, kind in types
+        for end in (("_bucket", "_sum", "_count") if kind == "histogram" else ("",))
+    }
+    rules = yaml.safe_load((DOCKER / "alerts.yml").read_text())["groups"][0]["rules"]
+    expressions = [rule["expr"] for rule in rules]
+    for path in (DOCKER / "grafana").glob("*.json"):
+        panels = json.loads(path.read_text())["panels"]
+        expressions += [one["expr"] for panel in panels for one in panel.get("targets", ())]
+    assert len(expressions) > 40
+    for expression in expressions:
+        read = set(re.findall(r"\b(?:gmn_|process_|up\b)\w*", expression))
+        assert read, expression
+        assert read <= shown, expression
 
 
 def test_the_process_has_the_standard_names_and_no_series_of_creation_times(served) -> None:

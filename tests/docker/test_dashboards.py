@@ -1,0 +1,56 @@
+"""docker/grafana: the dashboards are those of bench.dashboards, and Grafana finds them."""
+
+from __future__ import annotations
+
+import json
+
+import yaml
+
+from bench.dashboards import PLACE, dashboards
+from tests.docker.conftest import text_of
+
+
+def test_the_dashboards_are_those_that_the_script_writes() -> None:
+    kept = {path.name: path.read_text(encoding="utf-8") for path in PLACE.glob("*.json")}
+    assert kept == dashboards(), "run python -m bench.dashboards"
+
+
+def test_every_panel_has_a_description_a_unit_and_a_place_of_its_own() -> None:
+    for text in dashboards().values():
+        panels = [one for one in json.loads(text)["panels"] if one["type"] != "row"]
+        assert len({one["id"] for one in panels}) == len(panels)
+        assert len({(one["gridPos"]["x"], one["gridPos"]["y"]) for one in panels}) == len(panels)
+        for one in panels:
+            assert one["description"].endswith(".")
+            assert one["fieldConfig"]["defaults"]["unit"]
+            assert all(target["expr"] for target in one["targets"])
+
+
+def test_grafana_finds_its_data_source_and_its_dashboards(compose) -> None:
+    provisioning = "docker/grafana/provisioning"
+    (source,) = yaml.safe_load(text_of(f"{provisioning}/datasources/prometheus.yml"))["datasources"]
+    (provider,) = yaml.safe_load(text_of(f"{provisioning}/dashboards/dashboards.yml"))["providers"]
+    mounts = compose["services"]["grafana"]["volumes"]
+    assert f"./docker/grafana:{provider['options']['path']}:ro" in mounts
+    assert source["url"] == "http://prometheus:9090"
+    for text in dashboards().values():
+        used = {one["datasource"]["uid"] for one in json.loads(text)["panels"] if "targets" in one}
+        assert used == {source["uid"]}
+
+
+def test_prometheus_sends_alerts_to_the_alertmanager(compose) -> None:
+    settings = yaml.safe_load(text_of("docker/prometheus.yml"))
+    (managers,) = settings["alerting"]["alertmanagers"]
+    assert managers["static_configs"] == [{"targets": ["alertmanager:9093"]}]
+    assert (
+        "./docker/alertmanager.yml:/etc/alertmanager/alertmanager.yml:ro"
+        in (compose["services"]["alertmanager"]["volumes"])
+    )
+    alerts = {
+        one["alert"] for one in yaml.safe_load(text_of("docker/alerts.yml"))["groups"][0]["rules"]
+    }
+    routing = yaml.safe_load(text_of("docker/alertmanager.yml"))
+    assert routing["route"]["receiver"] in {one["name"] for one in routing["receivers"]}
+    for rule in routing["inhibit_rules"]:
+        for one in (*rule["source_matchers"], *rule["target_matchers"]):
+            assert set(one.split("= ")[-1].split("~ ")[-1].strip('"').split("|")) <= alerts
