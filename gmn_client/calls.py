@@ -132,7 +132,8 @@ class Query(Protocol[Answer_co, Answers_co]):
     ) -> Answers_co: ...
 
 
-def _nothing(response: httpx.Response) -> None:
+def nothing(response: httpx.Response) -> None:
+    """Reads an answer without content."""
     checked(response)
 
 
@@ -373,7 +374,7 @@ class Calls:
     @answered
     def delete_snapshot(self, snapshot_id: str, gallery: str | None = None) -> Call[None]:
         """Removes a snapshot; the gallery stays as it is."""
-        return Call(_nothing, "DELETE", self._path(gallery, "snapshots", snapshot_id))
+        return Call(nothing, "DELETE", self._path(gallery, "snapshots", snapshot_id))
 
     @answered
     def restore_snapshot(

@@ -18,7 +18,8 @@ import tenacity
 from typing_extensions import Self
 
 from gmn_client import calls, errors, uploads
-from gmn_client.calls import Asking, Awaited, Awaits, Blocks, Call, Calls, Listing, Query
+from gmn_client.calls import Asking, Awaited, Awaits, Blocks, Call, Listing, Query
+from gmn_client.desk_calls import DeskCalls
 from gmn_client.errors import InvalidInput, RequestRefused, ServiceFailed, ServiceUnreachable
 from gmn_client.models import Enrollment, Job, Page, QueryAnswer, RefusedImage, SeparateAnswers
 from gmn_client.uploads import DEFAULT_GALLERY, DEFAULT_URL, Image, ImageSource
@@ -60,7 +61,7 @@ class Retries:
         return min(max(seconds, 0.0), self.longest_wait)
 
 
-class Connection(Calls):
+class Connection(DeskCalls):
     """One service; what both clients do, as coroutines; several tasks or threads may share it.
 
     Use it as a context manager, or call `close()`. Where a call names no gallery it is for the

@@ -46,8 +46,9 @@ PROBLEM_CODES = (
     *("not_found", "not_person_shaped", "not_ready", "not_unpacked", "overexposed", "queue_full"),
     *("record_unavailable", "request_conflict", "service_stopping", "snapshots_not_rewritten"),
     *("storage_failed", "too_many_parts", "too_many_pixels", "too_small", "truncated"),
-    *("unauthorised", "unknown_crop", "unknown_gallery", "unknown_identity", "unknown_job"),
-    *("unknown_merge", "unknown_picture", "unknown_snapshot", "unreadable"),
+    *("unauthorised", "unknown_case", "unknown_crop", "unknown_gallery", "unknown_identity"),
+    *("unknown_job", "unknown_merge", "unknown_picture", "unknown_query", "unknown_snapshot"),
+    *("unreadable",),
     *("unsupported_media_type", "unusable_images", "version_not_reached"),
 )
 PROBLEM_TYPE = {"type": "string", "enum": [f"urn:gmn:problem:{code}" for code in PROBLEM_CODES]}
@@ -346,9 +347,13 @@ class Remainder(WireModel):
 
 
 class ForgottenIdentity(Removal):
-    """What was removed of a person, `snapshots` by their ids, and what remains."""
+    """What was removed of a person, `snapshots` by their ids, and what remains.
+
+    `kept_searches` counts the searches whose picture showed the person.
+    """
 
     snapshots: dict[str, int]
+    kept_searches: int = 0
     remaining: list[Remainder]
 
 
@@ -483,6 +488,9 @@ class QueryAnswer(WireModel):
 
     `stale` is there, and true, only where the record did not answer or is being read again: the
     ranking is of what this process knew before, and deletions since may be missing from it.
+
+    `query_id` names the kept search; null where `keep` was not sent, or it could not be kept, which
+    `warnings` then explains.
     """
 
     problem: ClassVar[None] = None
@@ -498,6 +506,7 @@ class QueryAnswer(WireModel):
     candidates_scored: int
     timing_ms: Timing
     stale: bool = Field(default=False, exclude_if=not_)
+    query_id: str | None = None
 
 
 class SeparateAnswers(WireModel):

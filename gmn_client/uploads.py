@@ -77,6 +77,7 @@ class QueryOptions(TypedDict, total=False):
         camera_disjoint: whether to leave out the query's own camera.
         min_version: the gallery's version that the answer must show at least.
         purpose: the reason for the query, kept in the service's audit log; up to 256 characters.
+        keep, keep_picture: keep the search, and its first image, under the answer's `query_id`.
     """
 
     top_k: int
@@ -92,6 +93,8 @@ class QueryOptions(TypedDict, total=False):
     camera_disjoint: bool
     min_version: int
     purpose: str
+    keep: bool
+    keep_picture: bool
 
 
 class SeparateOptions(QueryOptions):

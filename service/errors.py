@@ -112,8 +112,14 @@ UnknownCrop = _kind("unknown_crop", 404)(
     "gallery {0!r} holds no crop {1!r}; it was never enrolled there or has been deleted"
 )
 UnknownPicture = _kind("unknown_picture", 404)(
-    "the picture of crop {1!r} in gallery {0!r} was not kept; set GMN_KEEP_IMAGES to keep those "
-    "that are enrolled from now on"
+    "the picture of {1} {2!r} in gallery {0!r} was not kept; {3}"
+)
+UnknownQuery = _kind("unknown_query", 404)(
+    "gallery {0!r} keeps no search {1!r}: its days are over, it was deleted, or a person it showed "
+    "was forgotten; list those there are with GET /v1/galleries/{0}/queries"
+)
+UnknownCase = _kind("unknown_case", 404)(
+    "gallery {0!r} has no case {1!r}; list those there are with GET /v1/galleries/{0}/cases"
 )
 UnknownIdentity = _kind("unknown_identity", 404)(
     "gallery {0!r} holds no crop of identity {1!r}; list those there are with GET "

@@ -150,6 +150,12 @@ class Settings(BaseSettings):
     index_files_from: int = Field(20_000, ge=1)
     """Crops from which on a gallery's index lies in files below the data directory, which the next
     start goes on from. A smaller index is in memory alone and is read from the record."""
+    kept_queries: int = Field(10_000, ge=0)
+    """Searches with `keep=true` that a gallery keeps; the oldest outside cases are removed first. 0
+    keeps none."""
+    kept_days: int = Field(7, ge=1, le=36_500)
+    """Days that a kept search is kept, unless a case holds it; a gallery's shorter retention is
+    applied to it too."""
     audit_queries: bool = True
     """Whether the audit log records searches and views of images."""
     audit_max_bytes: int = Field(16 * 1024 * 1024, ge=4096)

@@ -16,6 +16,7 @@ MODELS = ("torch", "torchvision", "model.artefact", "model.embedder", "model.met
 INSIDE_THE_SERVICE = tuple(
     f"service.{room}"
     for room in (
+        "desk",
         "engine",
         "gallery",
         "http",
@@ -57,6 +58,7 @@ KNOWS_NOTHING_OF = {
         "service.gallery",
     ),
     "service/gallery": (*HTTP, *STORAGE, *MODELS, "service.http"),
+    "service/desk": (*HTTP, *STORAGE, *MODELS, "service.http", "service.engine"),
     "service/jobs": (*HTTP, *STORAGE, "torch", "service.http"),
     "service/lifecycle": (*HTTP, *STORAGE, "torch", "service.http"),
     "service/http": (*STORAGE, "torch", "service.engine", "service.search.index"),

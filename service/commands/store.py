@@ -307,7 +307,8 @@ def _lines(place: str, found: StoreFound) -> Iterator[str]:
         yield f"  {problem}"
     for gallery in found.galleries:
         others = f", {len(gallery.damage)} not" if gallery.damage else ""
-        yield f"gallery {gallery.name}: {gallery.whole} crops as written{others}"
+        kept = f", {gallery.whole_searches} kept searches" * bool(gallery.whole_searches)
+        yield f"gallery {gallery.name}: {gallery.whole} crops as written{kept}{others}"
         for line in gallery.damage[:DAMAGE_SHOWN]:
             yield f"  {line}"
         if len(gallery.damage) > DAMAGE_SHOWN:

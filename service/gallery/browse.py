@@ -50,7 +50,8 @@ async def read_picture(runtime: Runtime, gallery: Gallery, crop_id: str) -> Pict
     crop = await _stored(runtime, gallery, crop_id)
     picture = await stored_picture(runtime, gallery.gallery_id, crop)
     if picture is None:
-        raise UnknownPicture(gallery.name, crop_id)
+        remedy = "set GMN_KEEP_IMAGES to keep those that are enrolled from now on"
+        raise UnknownPicture(gallery.name, "crop", crop_id, remedy)
     return picture
 
 

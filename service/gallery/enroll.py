@@ -95,7 +95,7 @@ async def enroll(
     """
     require_free_disk(runtime.settings)
     files = list(map(attrgetter("image"), images))
-    prepare = partial(_prepare, runtime.settings.keep_images)
+    prepare = partial(kept_picture, runtime.settings.keep_images)
     with runtime.admission.image_slots(0 if computed else len(images)):
         while True:
             embedder = gallery.embedder
@@ -184,7 +184,7 @@ def _outcomes(
     return outcomes, new
 
 
-def _prepare(
+def kept_picture(
     keep: KeepImages, image: bytes, pixels: NDArray[np.uint8], quality: float | None
 ) -> tuple[str, Picture | None, float | None]:
     """A file's SHA-256, the picture that is kept of it, and its quality.

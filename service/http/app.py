@@ -15,7 +15,7 @@ from starlette.staticfiles import StaticFiles
 
 from service.http.middleware import PAGE_ASSETS_PATH, RequestContext
 from service.http.problems import handle_errors
-from service.http.routes import crops, galleries, health, identities, jobs, model, queries
+from service.http.routes import crops, desk, galleries, health, identities, jobs, model, queries
 from service.lifecycle.background import background_work
 from service.ops.logs import LoopErrorLog
 from service.runtime import Runtime
@@ -26,6 +26,7 @@ ROUTERS = (
     crops.router,
     identities.router,
     queries.router,
+    desk.router,
     jobs.router,
     galleries.snapshot_router,
     model.comparison_router,
@@ -79,7 +80,7 @@ def create_app(settings: Settings, runtime: Runtime | None = None) -> FastAPI:
         app.add_middleware(
             CORSMiddleware,
             allow_origins=settings.cors_origins,
-            allow_methods=["GET", "POST", "PATCH", "DELETE"],
+            allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
             allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "X-Request-ID"],
             expose_headers=EXPOSED_HEADERS,
         )

@@ -319,6 +319,13 @@ class CropsChanges(CropsChosen):
         return _changes(self, "new_")
 
 
+class KeptSearchesQuery(PageQuery):
+    """Which kept searches are listed."""
+
+    everyone: bool = False
+    """Those of all keys, for scope admin; else of the caller's own."""
+
+
 class ModelQuery(Parameters):
     """The gallery size that the thresholds are computed for."""
 

@@ -15,6 +15,7 @@ from typing import Any
 from filelock import Timeout
 
 from gmn_client.models import JobKind
+from service.desk.searches import expire_searches
 from service.errors import DamagedRecord, DamagedRedisRecord, ServiceError
 from service.gallery.gallery import Gallery
 from service.jobs.imports import run_import
@@ -66,6 +67,7 @@ async def _run_once(runtime: Runtime) -> None:
         expired = partial(runtime.record.identities.remove_expired_merges, one.gallery_id)
         clean = partial(_clean_snapshots, runtime, one)
         await _attempt(f"retention of gallery {one.name}", forget_expired(runtime, one))
+        await _attempt(f"kept searches of gallery {one.name}", expire_searches(runtime, one))
         await _attempt(f"merges of gallery {one.name}", runtime.galleries.write(expired))
         await _attempt(f"identities of gallery {one.name}", _complete_identities(runtime, one))
         cleaning = runtime.sections.run(clean, runtime.snapshot_lock(one.gallery_id))

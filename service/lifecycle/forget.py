@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from gmn_client.models import ForgottenIdentity, Remainder, Removal, RemovedCrops
+from service.desk.searches import expire_searches
 from service.errors import UnknownCrop, UnknownIdentity
 from service.gallery.changes import change_crops, change_each
 from service.gallery.gallery import Gallery
@@ -98,11 +99,14 @@ async def forget_identity(runtime: Runtime, gallery: Gallery, identity: str) -> 
             )
             removal = found or records.Removal(gallery.version, ())
             result["count"] = removal.count
+            result["kept_searches"] = len(removal.kept_searches)
             failpoint("forget-identity.before-snapshots")
             rewriting = await take_removed_out_of_snapshots(runtime, gallery, identity)
             if not (found or rewriting.of_identity or rewriting.failed):
                 raise UnknownIdentity(gallery.name, identity)
             result["snapshots_not_rewritten"] = list(rewriting.failed)
+            # Of this person's crops that were deleted one by one since the last maintenance.
+            await expire_searches(runtime, gallery)
         try:
             await remove_pictures(runtime, gallery.gallery_id, removal.crop_ids)
         finally:
@@ -111,6 +115,7 @@ async def forget_identity(runtime: Runtime, gallery: Gallery, identity: str) -> 
             gallery_version=removal.version,
             removed=removal.count,
             snapshots=rewriting.taken,
+            kept_searches=len(removal.kept_searches),
             remaining=await _remaining(runtime, gallery, removal),
         )
 
@@ -153,6 +158,17 @@ ALWAYS_REMAINS = (
         "and the purposes that searches were sent with, word for word",
         "you delete audit.key, which makes the hashes meaningless, and the files audit*.jsonl "
         "for ids and purposes",
+    ),
+    (
+        "kept searches of other people",
+        "ids and scores of the deleted crops, which no answer shows; and pictures that may be of "
+        "this person, where no review confirms one of the crops and none is a match in first place",
+        "GMN_KEPT_DAYS after the search, or their case is deleted",
+    ),
+    (
+        "names and notes of cases, and purposes of kept searches",
+        "what you wrote, word for word",
+        "you change or delete the case; the search's days are over",
     ),
     (
         "answers to an Idempotency-Key",

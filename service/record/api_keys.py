@@ -48,6 +48,15 @@ class ApiKey:
                 f"needs {' or '.join(any_of)}; send a key that has it"
             )
 
+    def require_own(self, key_id: str | None) -> None:
+        """Raises `Forbidden` where another key made it, or any of all, unless it has `admin`."""
+        if key_id != self.key_id and "admin" not in self.scopes:
+            made = "of every key" if key_id is None else f"of the key {key_id}"
+            raise Forbidden(
+                f"the key {self.key_id} has the scope {', '.join(self.scopes)}, and what is {made} "
+                "needs admin; send a key that has it"
+            )
+
     def require_gallery(self, gallery: str | None) -> None:
         """Raises `Forbidden` where it is for another gallery; None stands for all."""
         if self.gallery not in (None, gallery):

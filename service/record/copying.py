@@ -19,7 +19,7 @@ from pydantic_core import from_json, to_json
 from model.problems import InputProblem
 from service.errors import RecordUnavailable, ServiceError, UnknownGallery
 from service.ops.data_directory import copy_file, snapshot_name
-from service.record.engine import Engine, Reader, Transaction, below, key, transact
+from service.record.engine import Engine, Reader, Transaction, below, key, last_text, transact
 from service.record.entries import put_entry, require_entry
 from service.record.files import Snapshots, UnneededFiles, forget_unneeded
 from service.record.galleries import (
@@ -30,15 +30,20 @@ from service.record.galleries import (
     remove_unfinished,
 )
 from service.record.garbage import SEARCH_BY_HASH, collect_garbage
+from service.record.kept_queries import KEPT_KIND, OF_KEPT, picture_key
 from service.record.records import ArchivedCrop, GalleryRecord
 from service.record.recovery import checked_crops
 from service.record.replacing import replace_crops
 
 # Of each gallery, besides its crops.
-COPIED = ("tombstone", "merge", "merged crops", "search", "searches", "published", "snapshot")
+COPIED = (
+    *("tombstone", "merge", "merged crops", "search", "searches", "published", "snapshot"),
+    *OF_KEPT,
+)
 KEPT = ("name", "embedding_fingerprint", "created_at", "settings", "version", "removals")
 ALIKE = attrgetter(*KEPT, "crops", "identities", "image_bytes")
-ENTRIES_AT_ONCE = 1000
+# Pictures of kept searches are among them.
+ENTRIES_AT_ONCE = 200
 
 
 @dataclass(frozen=True)
@@ -66,10 +71,10 @@ class Store:
 
 
 def copy_galleries(source: Store, target: Store) -> Iterator[tuple[GalleryRecord, bool]]:
-    """Copies galleries with what was deleted from them, their merges, calibrations and snapshots.
+    """Copies galleries with what was deleted from them, merges, calibrations and snapshots.
 
-    Also copies the API keys, and what computes the features, where the target has none. No other
-    process may use either record.
+    Also copies kept searches with their cases; and the API keys, and what computes the features,
+    where the target has none. No other process may use either record.
 
     Yields:
         Each gallery of the source, once its copy is equal to it and shown, and whether an earlier
@@ -171,6 +176,11 @@ def _others(engine: Engine, of: int, to: int) -> Iterator[tuple[bytes, bytes]]:
             elif kind == "snapshot":
                 body = to_json({**from_json(body), "gallery_id": to})
             yield key(kind, to) + own.removeprefix(prefix), body
+            if kind == KEPT_KIND:
+                query_id = last_text(own, prefix)
+                (picture,) = Reader(engine).get([picture_key(of, query_id)])
+                if picture is not None:
+                    yield picture_key(to, query_id), picture
 
 
 def _begin(transaction: Transaction, entry: GalleryRecord, number: int) -> int:

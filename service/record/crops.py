@@ -272,6 +272,12 @@ class Crops(RecordPart):
         """Those of these crops that are there now, by `row_id`."""
         return read_crops(self._reader, find_generation(self._reader, gallery_id), row_ids)
 
+    def by_id(self, gallery_id: int, crop_ids: Iterable[str]) -> dict[str, StoredCrop]:
+        """Those of these crops that are there now, by `crop_id`."""
+        at = find_generation(self._reader, gallery_id)
+        rows = rows_of_ids(self._reader, at, crop_ids)
+        return {one.crop_id: one for one in read_crops(self._reader, at, rows).values()}
+
     def removed_among(self, gallery_id: int, crop_ids: Sequence[str]) -> list[str]:
         """Which of these crops of a gallery were removed for good."""
         found = self._reader.get([tombstone(gallery_id, crop_id) for crop_id in crop_ids])

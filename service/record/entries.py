@@ -15,7 +15,7 @@ import numpy as np
 from pydantic import TypeAdapter
 from pydantic_core import from_json, to_json
 
-from service.errors import UnknownGallery
+from service.errors import ServiceError, UnknownGallery
 from service.record.engine import (
     ALL,
     CHECKSUM_BYTES,
@@ -33,6 +33,7 @@ from service.record.engine import (
 from service.record.records import ArchivedCrop, GalleryRecord, StoredCrop
 
 NO_GENERATION = 2**64 - 1
+READ_AT_ONCE = 200
 ENTRY, CROP = TypeAdapter(GalleryRecord), TypeAdapter(StoredCrop)
 
 
@@ -232,6 +233,31 @@ def is_still(reader: Reader, at: Generation, crop: StoredCrop) -> bool:
     if at != find_generation(reader, at.gallery_id):
         return False
     return read_crops(reader, at, [crop.row_id]) == {crop.row_id: crop}
+
+
+def readable(
+    engine: Engine, bounds: tuple[bytes, bytes]
+) -> Iterator[tuple[bytes, bytes | ServiceError]]:
+    """What can be read of a range: from its start on, then from its end back to what cannot."""
+    reader, (start, end) = Reader(engine), bounds
+    for reverse in (False, True):
+        limit = READ_AT_ONCE
+        while True:
+            try:
+                found = engine.scan([Scan(start, end, limit, reverse)])[0]
+            except ServiceError:
+                if limit == 1:
+                    break
+                limit = 1
+                continue
+            for own, value in found:
+                try:
+                    yield own, reader.body(own, value) or b""
+                except ServiceError as error:
+                    yield own, error
+            if len(found) < limit:
+                return
+            start, end = (start, found[-1][0]) if reverse else (found[-1][0] + b"\0", end)
 
 
 def find_generation(reader: Reader, gallery_id: int) -> Generation:

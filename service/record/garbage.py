@@ -22,6 +22,7 @@ from service.record.engine import (
     below,
     key,
     last_number,
+    last_text,
     now,
     transact,
     transactional,
@@ -34,6 +35,7 @@ from service.record.entries import (
     vector_name,
 )
 from service.record.jobs import drop_job
+from service.record.kept_queries import AT_ONCE, KEPT_KIND, OF_KEPT, picture_key
 from service.record.records import GalleryRecord, StoredCrop, StrayFile
 
 Kind = Literal["generation", "side", "gallery"]
@@ -46,7 +48,7 @@ CALIBRATION_KEYS = ("search", SEARCH_BY_HASH, "searches", "published")
 OF_GENERATION = (*INDEXES, "identity", "staged")
 OF_GALLERY = (
     *("tombstone", "request", "change", "job of", "snapshot", "merge", "merged crops"),
-    *("pending identity change", *CALIBRATION_KEYS),
+    *("pending identity change", *CALIBRATION_KEYS, *OF_KEPT),
 )
 
 
@@ -84,7 +86,8 @@ def _remove_batch(transaction: Transaction, noted: bytes, now_ms: int) -> bool:
         left = _vectors(transaction, at, *of[1:])
     elif kind == "gallery":
         prefixes = [key(name, gallery_id) for name in OF_GALLERY]
-        left = _jobs(transaction, gallery_id) or _ranges(transaction, prefixes)
+        left = _jobs(transaction, gallery_id) or _kept_pictures(transaction, gallery_id)
+        left = left or _ranges(transaction, prefixes)
     if left:
         transaction.put_json(noted, [kind, [gallery_id, *of], 0])
     else:
@@ -139,6 +142,15 @@ def _jobs(transaction: Transaction, gallery_id: int) -> bool:
     transaction.delete(*(own for own, _ in found))
     for _, body in found:
         drop_job(transaction, from_json(body))
+    return bool(found)
+
+
+def _kept_pictures(transaction: Transaction, gallery_id: int) -> bool:
+    """Deletes kept searches with their pictures; damaged ones too."""
+    prefix = key(KEPT_KIND, gallery_id)
+    found = transaction.engine.scan([Scan(*below(prefix), AT_ONCE)])[0]
+    for own, _ in found:
+        transaction.delete(own, picture_key(gallery_id, last_text(own, prefix)))
     return bool(found)
 
 

@@ -37,6 +37,7 @@ from service.record.engine import (
     transactional,
 )
 from service.record.entries import read_crops, require_entry, rows_by, rows_of_ids
+from service.record.kept_queries import forget_kept
 from service.record.records import Relabelling, Removal
 
 log = logging.getLogger(__name__)
@@ -191,6 +192,8 @@ def _step(transaction: Transaction, gallery_id: int, begin: Begin | None = None)
     if pending.new is not None:
         return Step(pending, _relabel(change, pending, rows), begun=noted is None)
     removal = change.remove_for_good(rows) or Removal(change.entry.version, ())
+    kept = forget_kept(transaction, gallery_id, removal.crop_ids)
+    removal = replace(removal, kept_searches=tuple(kept))
     return Step(pending, removal, begun=noted is None)
 
 

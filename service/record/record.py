@@ -25,6 +25,7 @@ from service.record.garbage import StrayFiles, collect_garbage
 from service.record.history import History
 from service.record.identity_changes import IdentityChanges
 from service.record.jobs import Jobs
+from service.record.kept_queries import KeptQueries
 from service.record.migration import is_older_file, is_older_redis, migrate_file, migrate_redis
 from service.record.people import People
 from service.record.redis_engine import RedisEngine, check_server
@@ -51,6 +52,7 @@ class Record:
         self.history = History(engine)
         self.staged = StagedVectors(engine)
         self.jobs = Jobs(engine)
+        self.kept = KeptQueries(engine)
         self.keys = Keys(engine)
         self.runtimes = Runtimes(engine)
         self.snapshots = Snapshots(engine)

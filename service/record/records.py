@@ -173,11 +173,13 @@ class Removal:
 
     Attributes:
         row_ids, crop_ids: of what was removed, in one order.
+        kept_searches: ids of those that were removed with a person.
     """
 
     version: int
     row_ids: tuple[int, ...]
     crop_ids: tuple[str, ...] = ()
+    kept_searches: tuple[str, ...] = ()
 
     @property
     def count(self) -> int:

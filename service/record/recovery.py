@@ -36,28 +36,31 @@ from service.record.entries import (
     is_still,
     read_contents,
     read_entry,
+    readable,
     require_entry,
     vector_name,
 )
 from service.record.galleries import NEXT_GALLERY
 from service.record.identity_changes import PENDING, finish_change, move_pending
+from service.record.kept_recovery import checked_kept, mend_kept, put_whole
 from service.record.migration import Entries, migrate
 from service.record.records import ArchivedCrop, GalleryRecord, StoredCrop
 from service.record.replacing import replace_crops
 from service.record.snapshot_file import describe_snapshot, read_snapshot, snapshot_header
 from service.record.sqlite_engine import SqliteEngine
 
-KEYS_AT_ONCE, CROPS_AT_ONCE = 200, 100
+CROPS_AT_ONCE = 100
 PAGE_PROBLEMS = 20
 
 
 @dataclass
 class GalleryFound:
-    """A gallery: how many crops are as they were written, and a line for each damage."""
+    """A gallery: how many crops and kept searches are as written, and a line for each damage."""
 
     gallery_id: int
     name: str
     whole: int = 0
+    whole_searches: int = 0
     damage: list[str] = field(default_factory=list)
 
     def whole_crops(self, engine: Engine, entry: GalleryRecord) -> Iterator[ArchivedCrop]:
@@ -148,6 +151,9 @@ def verify_galleries(engine: Engine) -> list[GalleryFound]:
         else:
             found = GalleryFound(entry.gallery_id, entry.name)
             deque(found.whole_crops(engine, entry), maxlen=0)
+            for one in checked_kept(engine, entry.gallery_id):
+                found.whole_searches += one.whole
+                found.damage += [one.damage] if one.damage else []
         galleries.append(found)
     return galleries
 
@@ -225,31 +231,6 @@ def _not_found_by(reader: Reader, at: Generation, crops: Sequence[StoredCrop]) -
     return missing
 
 
-def readable(
-    engine: Engine, bounds: tuple[bytes, bytes]
-) -> Iterator[tuple[bytes, bytes | ServiceError]]:
-    """What can be read of a range: from its start on, then from its end back to what cannot."""
-    reader, (start, end) = Reader(engine), bounds
-    for reverse in (False, True):
-        limit = KEYS_AT_ONCE
-        while True:
-            try:
-                found = engine.scan([Scan(start, end, limit, reverse)])[0]
-            except ServiceError:
-                if limit == 1:
-                    break
-                limit = 1
-                continue
-            for own, value in found:
-                try:
-                    yield own, reader.body(own, value) or b""
-                except ServiceError as error:
-                    yield own, error
-            if len(found) < limit:
-                return
-            start, end = (start, found[-1][0]) if reverse else (found[-1][0] + b"\0", end)
-
-
 def recover_in_place(engine: Engine, data_dir: Path, removed: Sequence[str] = ()) -> Recovery:
     """Builds each damaged gallery anew, from its whole crops and from snapshots.
 
@@ -268,6 +249,7 @@ def recover_in_place(engine: Engine, data_dir: Path, removed: Sequence[str] = ()
         entry, pending = require_entry(reader, number), reader.json(key(PENDING, number))
         crops = _later_last(recovery.crops(entry), pending, later)
         replace_crops(engine, number, entry.embedding_fingerprint, crops)
+        mend_kept(engine, number)
         # What the damage has kept from its end, such as the forgetting of a person.
         transact(engine, move_pending, number, len(later))
         finish_change(engine, number)
@@ -333,6 +315,9 @@ def recover_file(damaged: Path, into: Path, removed: Iterable[str] = ()) -> Reco
         found = recovery.entries()
         galleries = ((_emptied(entry), recovery.crops(entry)) for entry in found)
         migrate(new, galleries, recovery.others(found, into.parent))
+        for entry in found:
+            if old:
+                put_whole(new, entry.gallery_id, checked_kept(old, entry.gallery_id))
     return recovery
 
 

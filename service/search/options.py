@@ -88,12 +88,18 @@ class QueryOptions(BaseModel):
         max_length=256,
         description="Why it is asked, such as a case number; the audit log stores it as sent.",
     )
+    keep: bool = Field(False, description="Keep the search; the answer then has a `query_id`.")
+    keep_picture: bool = Field(
+        False, description="With `keep`: also keep the first image that can be used."
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         require_order(self.captured_after, self.captured_before)
         if self.camera_disjoint and self.camera is None and self.crop_id is None:
             raise InvalidField("camera_disjoint: of which camera are the images? Send it as camera")
+        if self.keep_picture and not self.keep:
+            raise InvalidField("keep_picture: goes with keep=true; send that too")
         return self
 
     def filter(self, camera: str | None, without: frozenset[int]) -> Filter:

@@ -121,6 +121,8 @@ def test_every_call_has_an_example() -> None:
         "/$JOB": "/{job_id}",
         "/$SNAPSHOT": "/{snapshot_id}",
         "/$MERGE": "/{merge_id}",
+        "/$QUERY": "/{query_id}",
+        "/$CASE": "/{case_id}",
         "/0043": "/{identity}",
         "/Ann": "/{identity}",
     }

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from operator import attrgetter
 from typing import Annotated
 
 from fastapi import Request, Response
 
 from gmn_client.models import QueryAnswer, SeparateAnswers
+from service.desk.searches import keep_answers
 from service.errors import AnswerTooLarge, InvalidField
+from service.gallery.gallery import Gallery
 from service.http.forms import MULTIPART, QueryForm
 from service.http.guard import Searcher, guarded_router
 from service.http.problems import JSON, Responses, answer_each, example, problems, write_list
+from service.record.api_keys import ApiKey
+from service.runtime import Runtime
 from service.search.query import query_each, query_person
 
 router = guarded_router("/v1/galleries/{gallery}", "queries")
@@ -80,6 +85,8 @@ async def query_gallery(
         )
     else:
         answer = await query_each(runtime, gallery, images, form, call.caller.learn, began)
+    if form.keep:
+        answer = await _kept(runtime, gallery, call.caller, form, answer, images)
     each = [answer] if isinstance(answer, QueryAnswer) else answer.results
     for one in each:
         if isinstance(one, QueryAnswer):
@@ -90,6 +97,7 @@ async def query_gallery(
                 count=len(one.results),
                 filters=form.model_dump(mode="json", include=FILTERS, exclude_defaults=True),
                 purpose=form.purpose or None,
+                query_id=one.query_id,
             )
     if isinstance(answer, SeparateAnswers):
         response = await answer_each(request, answer)
@@ -100,3 +108,21 @@ async def query_gallery(
     if any(map(attrgetter("stale"), each)):
         response.headers["GMN-Stale"] = "true"
     return response
+
+
+async def _kept(
+    runtime: Runtime,
+    gallery: Gallery,
+    caller: ApiKey,
+    form: QueryForm,
+    answer: QueryAnswer | SeparateAnswers,
+    images: Sequence[bytes],
+) -> QueryAnswer | SeparateAnswers:
+    """The answer with the ids of its searches, which are kept."""
+    if isinstance(answer, QueryAnswer):
+        return (await keep_answers(runtime, gallery, caller, form, [(answer, images)]))[0]
+    pairs = zip(answer.results, images, strict=True)
+    usable = [(one, [image]) for one, image in pairs if isinstance(one, QueryAnswer)]
+    kept = iter(await keep_answers(runtime, gallery, caller, form, usable))
+    results = [next(kept) if isinstance(one, QueryAnswer) else one for one in answer.results]
+    return SeparateAnswers(results=results)

@@ -1,0 +1,72 @@
+"""What goes over the wire of kept searches, their reviews, and cases."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from gmn_client.models import Moment, Page, QueryAnswer, SearchVerdict, WireModel
+
+Decision = Literal["confirmed", "rejected"]
+
+
+class BestResult(WireModel):
+    """The first result under its name of now; null where its crop was deleted."""
+
+    crop_id: str
+    identity: str | None
+    probability: float | None
+    image_url: str
+
+
+class KeptSearch(WireModel):
+    """A search that is kept, to be opened again.
+
+    `expires_at` is null while a case holds it. `key_id` is the API key that asked. `count` is of
+    the kept results, at most 100. `image_url` is that of the query's picture, null where none is
+    kept; `crop_id` is of a search by a crop. `confirmed` and `rejected` count the reviewed results.
+    """
+
+    query_id: str
+    created_at: Moment
+    expires_at: Moment | None
+    key_id: str
+    purpose: str | None
+    verdict: SearchVerdict
+    count: int
+    best: BestResult | None
+    image_url: str | None
+    crop_id: str | None
+    confirmed: int
+    rejected: int
+    case_ids: list[str]
+
+
+class KeptSearches(Page[KeptSearch]):
+    """One page of kept searches, the newest first."""
+
+
+class ReviewedResult(WireModel):
+    """A decision on one result: whether it shows the person that was searched for.
+
+    `identity` is the crop's name of now; null also for a crop that was deleted.
+    """
+
+    crop_id: str
+    decision: Decision
+    identity: str | None
+    reviewed_at: Moment
+    key_id: str
+
+
+class OpenedSearch(KeptSearch):
+    """A kept search with its answer and reviews.
+
+    `request` has the fields that were sent, but for those that name people. Scores, verdicts and
+    ranks of `answer` are those of the search, labels those of now; `removed` counts results whose
+    crops were deleted since.
+    """
+
+    request: dict[str, Any]
+    answer: QueryAnswer
+    removed: int
+    reviews: list[ReviewedResult]

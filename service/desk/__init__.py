@@ -1,0 +1,1 @@
+"""What people do after a search: keep it, open it again, review its results, collect cases."""

@@ -1,0 +1,168 @@
+"""Searches that are kept with their answer: opened again, reviewed, collected in cases, forgotten."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gmn_client import Client, RequestRefused
+from tests.service.conftest import Served
+from tests.service.http.conftest import make_key
+
+
+Connect = Callable[..., Client]
+
+
+@pytest.fixture
+def connect() -> Iterator[Connect]:
+    """Clients of a service, which are closed at the end."""
+    with contextlib.ExitStack() as held:
+
+        def one(served: Served, *given: Any, **options: Any) -> Client:
+            return held.enter_context(Client(str(served.http.base_url), *given, **options))
+
+        yield one
+
+
+@pytest.fixture
+def client(connect: Connect, served: Served, filled: str) -> Client:
+    return connect(served, gallery=filled)
+
+
+def kept(client: Client, crop: Any, **options: Any) -> Any:
+    answer = client.query(crop.png, keep=True, keep_picture=True, **options)
+    assert answer.query_id, answer.warnings
+    return answer
+
+
+def test_a_kept_search_opens_with_its_scores_and_its_picture(client: Client, drawn_crops) -> None:
+    answer = kept(client, drawn_crops[0], top_k=5, purpose="case 7", exclude_cameras=["west"])
+    opened = client.kept_search(answer.query_id)
+    assert opened.answer == answer
+    assert opened.removed == 0 and opened.purpose == "case 7" and opened.count == 5
+    assert opened.request == {"top_k": 5, "purpose": "case 7", "exclude_cameras": ["west"]}
+    assert opened.best.identity == answer.results[0].identity
+    assert client.kept_image(answer.query_id) == drawn_crops[0].png
+    listed = list(client.kept_searches())
+    assert [one.query_id for one in listed] == [answer.query_id]
+    assert (opened.expires_at - opened.created_at).days == 7
+
+
+def test_nothing_is_kept_unless_asked(client: Client, drawn_crops) -> None:
+    assert client.query(drawn_crops[0].png).query_id is None
+    without = client.query(drawn_crops[0].png, keep=True)
+    assert list(client.kept_searches())[0].image_url is None
+    with pytest.raises(RequestRefused, match="send keep_picture=true"):
+        client.kept_image(without.query_id)
+    with pytest.raises(RequestRefused, match="goes with keep=true"):
+        client.query(drawn_crops[0].png, keep_picture=True)
+
+
+def test_an_opened_search_shows_new_names_and_leaves_out_deleted_crops(
+    client: Client, drawn_crops
+) -> None:
+    answer = kept(client, drawn_crops[0])
+    first, second, *_ = answer.results
+    client.rename_identity(first.identity, "Ann")
+    client.delete_crop(second.crop_id)
+    opened = client.kept_search(answer.query_id)
+    assert opened.removed == 1
+    assert [one.rank for one in opened.answer.results] == [1, *range(3, 11)]
+    assert opened.answer.results[0].identity == opened.best.identity == "Ann"
+
+
+def test_separate_searches_are_kept_one_by_one(client: Client, drawn_crops) -> None:
+    images = [drawn_crops[0].png, b"no image", drawn_crops[4].png]
+    answers = client.query(*images, mode="separate", keep=True, keep_picture=True).results
+    ids = [one.query_id for one in (answers[0], answers[2])]
+    assert answers[1].problem.code == "not_an_image" and len(set(ids)) == 2
+    assert [client.kept_image(one) for one in ids] == [images[0], images[2]]
+
+
+def test_pages_of_kept_searches_are_the_newest_first(client: Client, served, drawn_crops) -> None:
+    ids = [client.query(drawn_crops[0].png, keep=True).query_id for _ in range(5)]
+    path, found, cursor = f"/v1/galleries/{client.gallery_name}/queries", [], None
+    while True:
+        params = {"limit": 2} | ({"cursor": cursor} if cursor else {})
+        page = served.http.get(path, params=params).json()
+        found += [one["query_id"] for one in page["results"]]
+        cursor = page["next_cursor"]
+        if cursor is None:
+            break
+    assert found == ids[::-1]
+
+
+def test_a_forgotten_person_takes_the_searches_for_them_along(client: Client, drawn_crops) -> None:
+    own = client.crops(identity=drawn_crops[0].identity)
+    by_crop = client.query_like(next(own).crop_id, keep=True)
+    by_other = client.query_like(next(client.crops(identity="0003")).crop_id, keep=True)
+    assert client.forget(drawn_crops[0].identity).kept_searches == 1
+    with pytest.raises(RequestRefused, match="keeps no search"):
+        client.kept_search(by_crop.query_id)
+    assert client.kept_search(by_other.query_id)
+
+
+def test_a_match_in_first_place_is_forgotten_with_its_picture(
+    connect: Connect, served: Served, gallery: str, drawn_crops
+) -> None:
+    client = connect(served, gallery=gallery)
+    served.enroll(gallery, drawn_crops[0].png, identity="Ann")
+    match = kept(client, drawn_crops[0], scoring="cosine")
+    other = kept(client, drawn_crops[12], scoring="cosine")
+    assert (match.verdict, other.verdict) == ("match", "no_match")
+    assert client.forget("Ann").kept_searches == 1
+    gone = served.http.get(f"/v1/galleries/{gallery}/queries/{match.query_id}/image")
+    assert gone.json()["type"].endswith(":unknown_query")
+    left = client.kept_search(other.query_id)
+    assert (left.removed, left.best, left.answer.results) == (1, None, [])
+
+
+def test_a_person_whose_only_matched_crop_was_deleted_is_forgotten_all_the_same(
+    connect: Connect, served: Served, gallery: str, drawn_crops
+) -> None:
+    client = connect(served, gallery=gallery)
+    served.enroll(gallery, drawn_crops[0].png, drawn_crops[1].png, identity="Ann")
+    match = kept(client, drawn_crops[0], scoring="cosine")
+    client.delete_crop(match.results[0].crop_id)
+    assert client.kept_search(match.query_id).removed == 1
+    client.forget("Ann")
+    with pytest.raises(RequestRefused, match="keeps no search"):
+        client.kept_search(match.query_id)
+
+
+def test_keys_see_their_own_searches_and_open_those_they_are_given(
+    connect: Connect, start, tmp_path: Path, drawn_crops
+) -> None:
+    keys = [make_key(tmp_path / "data", "--scope", one) for one in ("query", "query", "admin")]
+    served = start(tmp_path / "data")
+    first, second, admin = (connect(served, key) for key in keys)
+    admin.enroll([drawn_crops[0].png])
+    query_id = first.query(drawn_crops[0].png, keep=True).query_id
+    assert list(second.kept_searches()) == []
+    assert [one.query_id for one in admin.kept_searches(everyone=True)] == [query_id]
+    assert second.kept_search(query_id).key_id == first.kept_search(query_id).key_id
+    for refused in (
+        lambda: list(second.kept_searches(everyone=True)),
+        lambda: second.delete_kept_search(query_id),
+    ):
+        with pytest.raises(RequestRefused, match="needs admin"):
+            refused()
+    first.delete_kept_search(query_id)
+    assert list(first.kept_searches()) == []
+
+
+def test_the_oldest_searches_give_place_and_restarts_keep_the_others(
+    connect: Connect, start, tmp_path: Path, drawn_crops
+) -> None:
+    served = start(tmp_path / "data", kept_queries=2)
+    client = connect(served)
+    client.enroll([crop.png for crop in drawn_crops])
+    ids = [kept(client, drawn_crops[0]).query_id for _ in range(3)]
+    served.kill()
+    client = connect(start(tmp_path / "data", kept_queries=2))
+    assert [one.query_id for one in client.kept_searches()] == ids[:0:-1]
+    assert client.kept_image(ids[2]) == drawn_crops[0].png
