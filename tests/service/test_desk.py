@@ -13,7 +13,6 @@ from gmn_client import Client, RequestRefused
 from tests.service.conftest import Served
 from tests.service.http.conftest import make_key
 
-
 Connect = Callable[..., Client]
 
 
@@ -43,10 +42,13 @@ def test_a_kept_search_opens_with_its_scores_and_its_picture(client: Client, dra
     answer = kept(client, drawn_crops[0], top_k=5, purpose="case 7", exclude_cameras=["west"])
     opened = client.kept_search(answer.query_id)
     assert opened.answer == answer
-    assert opened.removed == 0 and opened.purpose == "case 7" and opened.count == 5
+    assert opened.removed == 0
+    assert opened.purpose == "case 7"
+    assert opened.count == 5
     assert opened.request == {"top_k": 5, "purpose": "case 7", "exclude_cameras": ["west"]}
     assert opened.best.identity == answer.results[0].identity
     assert client.kept_image(answer.query_id) == drawn_crops[0].png
+    assert client.kept_image(answer.query_id, width=16).startswith(b"\xff\xd8")
     listed = list(client.kept_searches())
     assert [one.query_id for one in listed] == [answer.query_id]
     assert (opened.expires_at - opened.created_at).days == 7
@@ -55,7 +57,7 @@ def test_a_kept_search_opens_with_its_scores_and_its_picture(client: Client, dra
 def test_nothing_is_kept_unless_asked(client: Client, drawn_crops) -> None:
     assert client.query(drawn_crops[0].png).query_id is None
     without = client.query(drawn_crops[0].png, keep=True)
-    assert list(client.kept_searches())[0].image_url is None
+    assert next(iter(client.kept_searches())).image_url is None
     with pytest.raises(RequestRefused, match="send keep_picture=true"):
         client.kept_image(without.query_id)
     with pytest.raises(RequestRefused, match="goes with keep=true"):
@@ -79,7 +81,8 @@ def test_separate_searches_are_kept_one_by_one(client: Client, drawn_crops) -> N
     images = [drawn_crops[0].png, b"no image", drawn_crops[4].png]
     answers = client.query(*images, mode="separate", keep=True, keep_picture=True).results
     ids = [one.query_id for one in (answers[0], answers[2])]
-    assert answers[1].problem.code == "not_an_image" and len(set(ids)) == 2
+    assert answers[1].problem.code == "not_an_image"
+    assert len(set(ids)) == 2
     assert [client.kept_image(one) for one in ids] == [images[0], images[2]]
 
 

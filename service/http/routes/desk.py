@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated
 
-from fastapi import Path, Query, Response
+from fastapi import Path, Query, Request, Response
 
 from gmn_client.desk_models import KeptSearches, OpenedSearch
 from service.desk import searches
-from service.http.forms import KeptSearchesQuery
+from service.http.forms import ImageQuery, KeptSearchesQuery
 from service.http.guard import Searcher, guarded_router
 from service.http.problems import content, problems, write_list
+from service.http.thumbnails import NOT_MODIFIED, answer_thumbnail
 
 router = guarded_router("/v1/galleries/{gallery}", "kept searches")
 QueryId = Annotated[str, Path(description="A kept search's id, as its answer has it.")]
@@ -46,13 +48,24 @@ async def open_kept_search(call: Searcher, query_id: QueryId) -> OpenedSearch:
 @router.get(
     "/queries/{query_id}/image",
     response_class=Response,
-    responses=problems("unknown_picture") | content("image/*", "The file."),
+    responses=problems("unknown_picture")
+    | content("image/*", "The file, or with `width` a JPEG.")
+    | NOT_MODIFIED,
 )
-async def read_kept_image(call: Searcher, query_id: QueryId) -> Response:
-    """The kept picture of a search."""
-    picture = await searches.read_search_picture(call.runtime, call.gallery, query_id)
-    call.runtime.audit.note_view("view", gallery=call.gallery.name, query_id=query_id)
-    return Response(picture.content, media_type=picture.content_type)
+async def read_kept_image(
+    request: Request, call: Searcher, query_id: QueryId, asked: Annotated[ImageQuery, Query()]
+) -> Response:
+    """The kept picture of a search; with `width` a small JPEG, as of a crop."""
+    runtime, gallery = call.runtime, call.gallery
+    read = partial(searches.read_search_picture, runtime, gallery, query_id)
+    if asked.width is None:
+        picture = await read()
+        answer = Response(picture.content, media_type=picture.content_type)
+    else:
+        await searches.find_search(runtime, gallery, query_id)
+        answer = await answer_thumbnail(request, runtime, query_id, asked.width, read)
+    runtime.audit.note_view("view", gallery=gallery.name, query_id=query_id)
+    return answer
 
 
 @router.delete("/queries/{query_id}", status_code=204, responses=problems("storage_failed"))
