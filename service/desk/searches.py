@@ -260,7 +260,7 @@ def _picture(settings: Settings, images: Sequence[bytes]) -> Picture | None:
             continue
         if keep == "original" and len(image) > KEPT_PICTURE_BYTES:
             keep = "thumbnail"
-        return kept_picture(keep, image, pixels)[1]
+        return kept_picture(keep, image, pixels, None)[1]
     return None
 
 

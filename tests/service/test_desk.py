@@ -1,4 +1,4 @@
-"""Searches that are kept with their answer: opened again, reviewed, collected in cases, forgotten."""
+"""Searches that are kept with their answer, opened again, reviewed, and collected in cases."""
 
 from __future__ import annotations
 
