@@ -1,8 +1,11 @@
-// Gives crops another name, and shows the outcome of a change with its undo.
+// Gives crops another name or deletes them, and shows the outcome of a change with its undo.
 
 import { ask } from "./api.js";
 import { attempt, count, find, h, question } from "./elements.js";
 import { changed, inGallery, panel } from "./place.js";
+
+// A form has at most 1,000 fields.
+const AT_ONCE = 500;
 
 // Of the panel that is shown.
 const outcomes = () => find(`#${panel()} .outcomes`);
@@ -29,14 +32,28 @@ export async function askForName(cropIds, before) {
 
 export function nameCrops(cropIds, before, identity) {
   return act(async () => {
-    const { changed: number } = await relabel(cropIds, identity);
+    const number = await relabel(cropIds, identity);
     report(`${count(number, "crop is", "crops are")} now ${identity ? `of ${identity}` : "without a name"}.`, { undo: () => relabel(cropIds, before ?? "") });
   });
 }
 
-function relabel(cropIds, identity) {
-  const body = new FormData();
-  for (const id of cropIds) body.append("crop_ids", id);
-  body.append("new_identity", identity);
-  return ask(inGallery("/crops"), { method: "PATCH", body });
+const relabel = (cropIds, identity) => change("PATCH", cropIds, [["new_identity", identity]]);
+
+// Resolves to the number of crops that were changed or removed.
+async function change(method, cropIds, fields = []) {
+  let number = 0;
+  for (let from = 0; from < cropIds.length; from += AT_ONCE) {
+    const body = new FormData();
+    for (const id of cropIds.slice(from, from + AT_ONCE)) body.append("crop_ids", id);
+    for (const [name, value] of fields) body.append(name, value);
+    const answer = await ask(inGallery("/crops"), { method, body });
+    number += answer.changed ?? answer.removed;
+  }
+  return number;
+}
+
+export async function askToDelete(cropIds) {
+  const text = "They are deleted with their features and pictures. This cannot be undone.";
+  if (!await question(`Delete ${count(cropIds.length, "crop")}?`, text, "Delete", { danger: true })) return;
+  await act(async () => report(`${count(await change("DELETE", cropIds), "crop")} deleted.`));
 }

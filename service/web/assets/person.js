@@ -3,7 +3,7 @@
 import { ask, pages } from "./api.js";
 import { attempt, count, find, h, moment, question, thumbnail } from "./elements.js";
 import { askForMerge } from "./merge.js";
-import { act, askForName, report } from "./naming.js";
+import { act, askForName, askToDelete, report } from "./naming.js";
 import { addressOf, gallery, inGallery, item, segment } from "./place.js";
 import { chooser } from "./tiles.js";
 import { timeline } from "./timeline.js";
@@ -21,29 +21,39 @@ export function personCard({ identity, crops, image_url: image, last_seen: seen 
 export async function showPerson(identity) {
   const place = find("#person");
   await attempt(place, async () => {
-    const [about, crops] = await Promise.all([ask(pathOf(identity)).catch((error) => {
-      if (error.status === 404) place.replaceChildren();
+    const about = await ask(pathOf(identity)).catch((error) => {
+      if (error.status === 404) place.replaceChildren(back());
       throw error;
-    }), pages(inGallery("/crops"), { identity, order: "captured" }, CROPS)]);
-    if (item() === identity) draw(place, about, crops);
+    });
+    const page = await pages(inGallery("/crops"), { identity, order: "captured" }, CROPS);
+    if (item() === identity) draw(place, about, page);
   });
 }
 
-function draw(place, about, { results, next_cursor: cursor }) {
-  const { identity } = about;
+const back = () => h("a", { href: addressOf(gallery(), "identities") }, "← All people");
+
+function draw(place, about, page) {
+  const { identity, cameras, first_seen: first, last_seen: last } = about;
   const button = (label, action, kind = "") => h("button", { type: "button", class: kind, onclick: () => act(() => action(about)) }, label);
-  const tiles = chooser(`Crops of ${identity}, by time`, [["Another name…", (ids) => askForName(ids, identity)]]);
-  tiles.add(results);
-  const choose = (cropId) => { tiles.has(cropId).scrollIntoView({ block: "center" }); tiles.has(cropId).focus(); };
-  const times = [about.first_seen && "first seen ", about.first_seen && moment(about.first_seen), about.last_seen && ", last seen ", about.last_seen && moment(about.last_seen)];
-  place.replaceChildren(
-    h("a", { href: addressOf(gallery(), "identities") }, "← All people"),
+  const crops = h("div", {});
+  place.replaceChildren(back(),
     h("div", { class: "row" }, h("h2", { class: "grow name" }, identity),
       button("Rename…", rename), button("Merge with…", mergeWith), button("Forget…", forget, "danger quiet")),
-    h("p", { class: "hint name" }, [count(about.crops, "crop"), " · ", about.cameras.join(", ") || "camera unknown", times.some(Boolean) && " · ", times].flat().filter(Boolean)),
-    timeline(results, choose) ?? "",
-    tiles.element,
-    cursor && h("p", { class: "hint" }, `The first ${count(results.length, "crop")} are shown.`) || "");
+    h("p", { class: "hint name" }, `${count(about.crops, "crop")} · ${cameras.join(", ") || "camera unknown"}`,
+      last && [" · first seen ", moment(first), ", last seen ", moment(last)]),
+    crops);
+  showCrops(crops, identity, page.results, page.next_cursor);
+}
+
+function showCrops(place, identity, crops, cursor) {
+  const tiles = chooser(`Crops of ${identity}, by time`, [["Another name…", (ids) => askForName(ids, identity)], ["Delete…", askToDelete, "danger quiet"]]);
+  tiles.add(crops);
+  const focus = (cropId) => { tiles.has(cropId).scrollIntoView({ block: "center" }); tiles.has(cropId).focus(); };
+  const more = h("button", { type: "button", hidden: cursor === null, onclick: () => attempt(place, async () => {
+    const next = await pages(inGallery("/crops"), { identity, order: "captured" }, CROPS, cursor);
+    showCrops(place, identity, [...crops, ...next.results], next.next_cursor);
+  }) }, "Show more");
+  place.replaceChildren(...[timeline(crops, focus), tiles.element, more].filter(Boolean));
 }
 
 async function rename({ identity }) {

@@ -3,7 +3,7 @@
 import { ask, formOf, pages } from "./api.js";
 import { attempt, count, find, h, onSubmit, percent } from "./elements.js";
 import { addJob } from "./imports.js";
-import { act, askForName, nameCrops } from "./naming.js";
+import { act, askForName, askToDelete, nameCrops } from "./naming.js";
 import { addressOf, gallery, inGallery, panel } from "./place.js";
 import { chooser } from "./tiles.js";
 
@@ -70,7 +70,7 @@ async function propose(crop, field, place) {
 }
 
 function rest(crops, afterGroups) {
-  const tiles = chooser("Crops without a name, by time", [["Name…", (ids) => askForName(ids, null)]]);
+  const tiles = chooser("Crops without a name, by time", [["Name…", (ids) => askForName(ids, null)], ["Delete…", askToDelete, "danger quiet"]]);
   const more = h("button", { type: "button", onclick: () => next() }, "Show more");
   let shown = 0;
   const next = () => {
