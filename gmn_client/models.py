@@ -303,6 +303,24 @@ class IdentityDetail(WireModel):
     last_seen: Moment
 
 
+class SimilarIdentity(WireModel):
+    """An identity that may be the same person: the result of a search by another one's best crops.
+
+    `crop_id` is its crop with the highest score; `probability` and `verdict` are of that.
+    """
+
+    identity: str
+    probability: float
+    verdict: Verdict
+    crop_id: str
+    image_url: str
+    crops: int
+
+
+class SimilarIdentities(Page[SimilarIdentity]):
+    """The most alike first."""
+
+
 class RenamedIdentity(WireModel):
     """The number of crops with the new name; `merged` where others had it before.
 

@@ -265,6 +265,15 @@ class CropsQuery(PageQuery):
         return _crop_filter(self)
 
 
+class SimilarQuery(Parameters):
+    """Whose likes are listed."""
+
+    identity: Annotated[str, AfterValidator(partial(checked_text, "identity"))]
+    """The identity."""
+    limit: int = Field(10, ge=1, le=100)
+    """How many at most."""
+
+
 class ImageQuery(Parameters):
     """How a picture is sent."""
 

@@ -116,6 +116,8 @@ class Codes:
         if wanted.captured_before:
             parts.append(f"captured > {EARLIEST_TIME!r}")
             parts.append(f"captured <= {wanted.captured_before.timestamp()!r}")
+        if wanted.named is not None:
+            parts.append("grp >= 0" if wanted.named else "grp < 0")
         if wanted.without:
             parts.append(f"id not in {sorted(wanted.without)}")
         return " and ".join(parts)

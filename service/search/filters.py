@@ -25,6 +25,7 @@ class Filter:
         exclude_cameras: none of these.
         captured_after, captured_before: inclusive bounds, with time zone.
         without: `row_id`s to leave out.
+        named: only crops with an identity, or only those without one; None for both.
     """
 
     cameras: tuple[str, ...] = ()
@@ -32,6 +33,7 @@ class Filter:
     captured_after: datetime | None = None
     captured_before: datetime | None = None
     without: frozenset[int] = frozenset()
+    named: bool | None = None
 
     @property
     def of_cameras(self) -> Filter:
@@ -46,6 +48,8 @@ class Filter:
         """Whether a crop with this label may be returned."""
         taken, after, before = label.captured_at, self.captured_after, self.captured_before
         if not self.passes_camera(label.camera) or label.row_id in self.without:
+            return False
+        if self.named is not None and self.named != (label.identity is not None):
             return False
         if taken is None:
             return after is None and before is None

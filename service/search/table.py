@@ -203,6 +203,8 @@ class RowTable:
             passing = passing & (captured >= wanted.captured_after.timestamp())
         if wanted.captured_before:
             passing = passing & (captured <= wanted.captured_before.timestamp())
+        if wanted.named is not None:
+            passing = passing & ((self.groups[: self.size] >= 0) == wanted.named)
         if wanted.without:
             passing = passing.copy()
             passing[[row for one in wanted.without if (row := self._row(one)) is not None]] = False

@@ -27,6 +27,8 @@ FILTERS = {
     "a moment": Filter(captured_after=NOON, captured_before=NOON),
     "all at once": Filter(("east", "west"), ("west",), NOON, NOON + timedelta(hours=1)),
     "single crops left out": Filter(without=frozenset(range(1, 60, 3))),
+    "named crops": Filter(named=True),
+    "crops without a name, of one camera": Filter(cameras=("east",), named=False),
 }
 
 

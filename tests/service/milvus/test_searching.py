@@ -124,6 +124,8 @@ FILTERS = [
     Filter(captured_after=NOON),
     Filter(captured_before=NOON, cameras=("west", "nowhere")),
     Filter(without=frozenset(range(0, 60, 2))),
+    Filter(named=True),
+    Filter(named=False, cameras=("west",)),
 ]
 
 
