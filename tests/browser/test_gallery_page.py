@@ -11,7 +11,7 @@ import httpx
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser.conftest import confirm, violations
+from tests.browser.conftest import confirm, drop, violations
 
 pytestmark = pytest.mark.slow
 
@@ -138,6 +138,15 @@ def test_a_gallery_is_set_back_to_a_snapshot(
     confirm(page, "Delete")
     page.get_by_text("No snapshot yet.").wait_for()
     assert http.get(f"/v1/galleries/{gallery}/snapshots").json()["results"] == []
+
+
+def test_a_dropped_folder_is_refused_with_the_remedy(page: Any, drawn_crops: list[Any]) -> None:
+    page.get_by_role("link", name="Enroll").click()
+    # As a browser answers for a folder.
+    page.evaluate("() => { Blob.prototype.arrayBuffer = () => Promise.reject(new Error('gone')); }")
+    drop(page, "#enrollment .drop", drawn_crops[0].png)
+    page.get_by_role("alert").filter(has_text="use “Choose a folder”").wait_for()
+    assert page.locator("#chosen").is_hidden()
 
 
 def people(page: Any) -> list[str]:
