@@ -253,6 +253,14 @@ def test_crops_of_a_person_are_shown_by_time_and_some_get_another_name(
     expect(tiles).to_have_count(2)
     eve = http.get(crops, params={"identity": "Eve"}).json()["results"]
     assert {one["crop_id"] for one in eve} == set(in_time[1:3])
+    asked = {"identity": "0003", "limit": 12}
+    alike = http.get(f"/v1/galleries/{gallery}/similar", params=asked).json()["results"]
+    assert alike[0]["identity"] == "Eve"
+    similar = [one["identity"] for one in alike if one["verdict"] != "no_match"]
+    expect(page.locator("#person section .card .name")).to_have_text(similar)
+    page.get_by_role("button", name="Compare with Eve").click()
+    expect(page.locator("dialog .sides h3")).to_have_text(["0003", "Eve"])
+    page.keyboard.press("Escape")
     page.get_by_role("button", name="Undo").click()
     expect(tiles).to_have_count(4)
     assert http.get(crops, params={"identity": "Eve"}).json()["results"] == []
