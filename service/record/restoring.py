@@ -15,7 +15,7 @@ from model.problems import InputProblem
 from service.ops.data_directory import DATABASE_NAME, copy_file, snapshot_name
 from service.record.api_keys import Keys
 from service.record.backup import Backup, kept_backups
-from service.record.engine import Reader, Transaction, key, transact
+from service.record.engine import Reader, Transaction, below, key, last_text, transact
 from service.record.entries import (
     Generation,
     find_generation,
@@ -25,6 +25,7 @@ from service.record.entries import (
     scan_crops,
 )
 from service.record.galleries import NEXT_GALLERY, SECRET
+from service.record.kept_queries import KEPT_KIND
 from service.record.record import Record, open_sqlite
 from service.record.recovery import verify_file
 from service.record.snapshot_file import remove_from_snapshot
@@ -118,6 +119,8 @@ def _leave_out(record: Record, later: Reader, restored: Restored) -> None:
             restored.galleries.append(entry.name)
         else:
             transact(record.engine, _follow, later, entry.gallery_id)
+            gone = list(_gone_searches(Reader(record.engine), later, entry.gallery_id))
+            record.kept.remove(entry.gallery_id, gone)
     transact(record.engine, _raise_number, later.json(NEXT_GALLERY) or 0)
 
 
@@ -134,6 +137,13 @@ def _follow(transaction: Transaction, later: Reader, gallery_id: int) -> None:
         names = [own for own, _ in transaction.below(key(kind, gallery_id))]
         found = zip(names, later.get(names), strict=True)
         transaction.delete(*(own for own, there in found if there is None))
+
+
+def _gone_searches(reader: Reader, later: Reader, gallery_id: int) -> Iterator[str]:
+    prefix = key(KEPT_KIND, gallery_id)
+    for own, _ in list(reader.every(below(prefix))):
+        if later.get([own]) == [None]:
+            yield last_text(own, prefix)
 
 
 def _raise_number(transaction: Transaction, number: int) -> None:

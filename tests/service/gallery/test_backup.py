@@ -13,6 +13,8 @@ from service.ops.audit import AuditLog
 from service.ops.data_directory import DATABASE_NAME, snapshot_name
 from service.record.api_keys import ApiKey
 from service.record.backup import Backup, kept_backups, write_backup
+from service.record.engine import new_crop_id
+from service.record.kept_queries import KeptQuery
 from service.record.record import open_sqlite
 from service.record.records import CropFilter, GallerySettings, Snapshot
 from service.record.snapshot_file import snapshot_crop_ids, write_snapshot
@@ -56,7 +58,7 @@ def fill(place):
 
 
 def held(record, number) -> dict[str, str]:
-    page = record.crops.page(number, CropFilter(), 0, 100)
+    page = record.crops.page(number, CropFilter()).crops
     return {crop.crop_id: crop.identity for crop in page}
 
 
@@ -67,7 +69,22 @@ def older(backup: Backup) -> Backup:
 
 def test_what_was_deleted_since_a_backup_is_not_in_what_it_is_restored_to(tmp_path, capsys):
     record, number, other, ids = fill(tmp_path / "data")
+    searches = [
+        KeptQuery(
+            query_id=new_crop_id(),
+            created_at=NOON,
+            key_id="k",
+            request={},
+            answer={},
+            results=[],
+            crop_id=crop_id,
+            content_type="image/png",
+        )
+        for crop_id in ids[1:3]
+    ]
+    record.kept.keep(number, [(one, b"picture") for one in searches], 10)
     taken = run(capsys, "backup", tmp_path / "backups", "--data-dir", tmp_path / "data")["path"]
+    record.kept.remove(number, [searches[0].query_id])
     record.crops.remove(number, [ids[0]])
     assert record.identities.rename(number, "b", "late")
     record.keys.revoke("revoked")
@@ -87,6 +104,7 @@ def test_what_was_deleted_since_a_backup_is_not_in_what_it_is_restored_to(tmp_pa
     assert set(held(restored, number).values()) == {"a", "b"}
     assert [key.key_id for key in restored.keys.all()] == ["kept"]
     assert restored.galleries.get(number).version > latest
+    assert restored.kept.page(number, None, None, 9) == searches[1:]
     # A snapshot brings nothing back either.
     assert ids[0] not in snapshot_crop_ids(into / snapshot_name(number, "s1"))
     assert restored.crops.removed_among(number, ids) == [ids[0]]
