@@ -96,7 +96,7 @@ def test_more_like_this_asks_by_the_crop_and_leaves_it_out(page, drawn_crops):
 def test_a_comparison_shows_the_contribution_of_each_region(page, drawn_crops):
     search_for(page, drawn_crops[0].png)
     page.locator(".cards .card").nth(5).click()
-    page.get_by_role("button", name="Compare with the query").click()
+    page.get_by_label("Regions").check()
     page.wait_for_selector(".cells")
     assert page.locator(".cells span").count() == 2 * 8 * 4
     signs = set(page.locator(".cells span").all_inner_texts())
@@ -260,8 +260,7 @@ def test_on_a_phone_the_close_button_stays_in_sight(page, drawn_crops):
     page.set_viewport_size({"width": 390, "height": 500})
     search_for(page, drawn_crops[0].png)
     page.locator(".cards .card").first.click()
-    page.get_by_role("button", name="All crops of this identity").click()
-    page.locator("#sheet .cards .card").first.wait_for()
+    page.wait_for_selector("#sheet .actions")
     page.evaluate("document.querySelector('#sheet').scrollTo(0, 10000)")
     assert page.evaluate("document.querySelector('#sheet').scrollTop") > 0
     assert page.locator("#sheet .close").bounding_box()["y"] >= 0
@@ -374,8 +373,10 @@ def test_where_no_crop_passes_the_filters_the_page_says_that_nothing_was_searche
     page.fill("#other-camera", "nowhere")
     page.press("#other-camera", "Enter")
     page.locator(".banner.nothing_searched h2").filter(has_text="Nothing was searched").wait_for()
-    assert "none of its crops passes the filters" in page.locator(".banner").inner_text()
+    page.get_by_text("No crop of the gallery passes the filters by camera and time.").wait_for()
     assert page.locator(".cards .card").count() == 0
+    page.get_by_role("button", name="Clear the filters").click()
+    page.locator(".cards .card").first.wait_for()
 
 
 @pytest.mark.slow
@@ -430,7 +431,7 @@ def test_the_page_offers_no_scoring_that_the_artefact_has_not(
         assert page.locator("[name=scoring] option:enabled").all_inner_texts() == ["Cosine"]
         search_for(page, drawn_crops[0].png)
         page.locator(".cards .card").nth(1).click()
-        page.get_by_role("button", name="Compare with the query").click()
+        page.get_by_label("Regions").check()
         page.wait_for_selector(".heats .cells")
-        assert "logit" not in page.locator("#sheet .detail").inner_text()
+        assert "logit" not in page.locator("#sheet").inner_text()
         page.close()

@@ -1,7 +1,7 @@
 // The camera filter of a search: one chip per camera of the gallery.
 
 import { ask } from "./api.js";
-import { attempt, count, find, h } from "./elements.js";
+import { attempt, count, find, h, ZONE } from "./elements.js";
 import { gallery, inGallery } from "./place.js";
 
 const PAGES = 20;
@@ -10,17 +10,23 @@ const SIGNS = { any: "", only: "✓ ", without: "✕ " };
 const chosen = new Map();
 let readOf = null;
 
+const WRONG = "“From” is after “Until”, so no crop can pass. Change one of them.";
+
+let searchAgain = () => undefined;
+
 export function startCameras(search) {
+  searchAgain = search;
   const filters = find("#filters");
-  const press = (name) => { chosen.set(name, NEXT[chosen.get(name)]); draw(press); search(); };
-  filters.addEventListener("toggle", () => { if (filters.open) read(press); });
+  find("#zone").textContent = `Times are those of this browser’s time zone, ${ZONE}.`;
+  for (const field of times()) field.addEventListener("change", validTimes);
+  filters.addEventListener("toggle", () => { if (filters.open) read(); });
   document.addEventListener("gallery-chosen", () => {
     chosen.clear();
     readOf = null;
-    draw(press);
-    if (filters.open) read(press);
+    draw();
+    if (filters.open) read();
   });
-  document.addEventListener("gallery-changed", () => { readOf = null; if (filters.open) read(press); });
+  document.addEventListener("gallery-changed", () => { readOf = null; if (filters.open) read(); });
   find("#other-camera").addEventListener("keydown", (event) => {
     if (event.key !== "Enter") return;
     event.preventDefault();
@@ -35,8 +41,39 @@ export function cameraFields() {
   return [...chosen].filter(([, how]) => how in names).map(([name, how]) => [names[how], name]);
 }
 
+const times = () => ["captured_after", "captured_before"].map((name) => find("#query").elements[name]);
+
+// Whether a moment can be between the two; where none can, the fields show why.
+export function validTimes() {
+  const [after, before] = times();
+  const wrong = after.value !== "" && before.value !== "" && after.value > before.value;
+  for (const field of [after, before]) field.setAttribute("aria-invalid", String(wrong));
+  find("#times-wrong").textContent = wrong ? WRONG : "";
+  if (wrong) find("#filters").open = true;
+  return !wrong;
+}
+
+export function filtered() {
+  return cameraFields().length > 0 || times().some((field) => field.value) || find("#query").elements.camera_disjoint.checked;
+}
+
+export function clearFilters() {
+  for (const name of chosen.keys()) chosen.set(name, "any");
+  for (const field of times()) field.value = "";
+  find("#query").elements.camera_disjoint.checked = false;
+  draw();
+  validTimes();
+  searchAgain();
+}
+
+function press(name) {
+  chosen.set(name, NEXT[chosen.get(name)]);
+  draw();
+  searchAgain();
+}
+
 // The service lists crops, not cameras; of a large gallery only the first pages are read.
-async function read(press) {
+async function read() {
   const name = gallery();
   if (readOf === name) return;
   readOf = name;
@@ -49,22 +86,22 @@ async function read(press) {
       crops += answer.results.length;
       for (const { camera } of answer.results) if (camera !== null && !chosen.has(camera)) chosen.set(camera, "any");
       cursor = answer.next_cursor;
-      draw(press);
+      draw();
     }
     find("#cameras-read").textContent = cursor === null ? "" : `The cameras of the first ${count(crops, "crop")}.`;
   });
 }
 
-function draw(press) {
+function draw() {
   const names = [...chosen.keys()].sort((one, other) => one.localeCompare(other, undefined, { numeric: true }));
   find("#chips").replaceChildren(...names.map((name) => h("button", { type: "button", class: `chip ${chosen.get(name)}`,
-    "aria-label": `${name}: ${chosen.get(name)}`, onclick: () => refocus(name, press) },
+    "aria-label": `${name}: ${chosen.get(name)}`, onclick: () => refocus(name) },
   SIGNS[chosen.get(name)], h("span", { class: "name" }, name))));
   find("#cameras").replaceChildren(...names.map((name) => h("option", { value: name })));
 }
 
 // Chips are drawn again when one is pressed; the keyboard focus stays.
-function refocus(name, press) {
+function refocus(name) {
   press(name);
   [...find("#chips").children].find((chip) => chip.lastChild.textContent === name)?.focus();
 }

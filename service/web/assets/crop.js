@@ -1,106 +1,122 @@
-// One crop of the gallery: its data, its actions, and the crops of its identity.
+// One crop of the gallery beside the query: its data and its actions.
 
-import { ask, blobOf, formOf } from "./api.js";
-import { attempt, count, find, h, moment, nameOf, picture, question, verdictChip } from "./elements.js";
-import { compare } from "./heat.js";
+import { ask, blobOf } from "./api.js";
+import { attempt, decimal, find, h, moment, nameOf, percent, picture, question, shotPicture, verdictChip } from "./elements.js";
+import { regions } from "./heat.js";
+import { judging } from "./judge.js";
 import { addressOf, changed, gallery, inGallery } from "./place.js";
+import { show, sideBySide } from "./side.js";
 
-const PAGE = 60;
+let opening = 0;
 
-export async function openCrop(cropId, shots = [], ranked = null) {
+// `search` is the search, as results.js shows it, that the crop is a result of.
+export async function openCrop(cropId, search = null) {
   const sheet = openSheet("Crop");
+  const mine = (opening += 1);
   await attempt(sheet, async () => {
     const crop = await ask(inGallery(`/crops/${encodeURIComponent(cropId)}`));
-    sheet.append(record(crop, shots, ranked));
-    sheet.querySelector(".actions button").focus();
+    if (mine !== opening) return;
+    const held = document.activeElement?.dataset.key;
+    emptied(sheet).append(...(search ? [steps(crop, search)] : []), record(crop, search));
+    const same = held && sheet.querySelector(`[data-key="${held}"]:enabled`);
+    (same || sheet.querySelector(`[data-key="ArrowRight"]:enabled`) || sheet.querySelector(".close")).focus();
+    // The card of the crop shown last has the focus once the sheet is closed.
+    sheet.onclose = () => document.querySelector(`#answer [data-crop="${cropId}"] .open`)?.focus();
   });
-}
-
-export async function openIdentity(identity) {
-  const sheet = openSheet("Crops of one identity");
-  const all = h("div", { class: "detail" });
-  sheet.append(h("h2", {}, "All crops of ", h("span", { class: "name" }, identity)), all);
-  await crops(all, identity);
 }
 
 function openSheet(label) {
   const sheet = find("#sheet");
   sheet.setAttribute("aria-label", label);
-  sheet.replaceChildren(h("button", { type: "button", class: "close", "aria-label": "Close", onclick: () => sheet.close() }, "×"));
-  if (!sheet.open) sheet.showModal();
+  if (!sheet.open) emptied(sheet).showModal();
   return sheet;
 }
 
-function record(crop, shots, ranked) {
+function emptied(sheet) {
+  sheet.replaceChildren(h("button", { type: "button", class: "close", "aria-label": "Close", onclick: () => sheet.close() }, "×"));
+  return sheet;
+}
+
+function steps(crop, search) {
+  const { results } = search.answer;
+  const at = results.findIndex((one) => one.crop_id === crop.crop_id);
+  const step = (label, key, next) => h("button", { type: "button", class: "quiet", "data-key": key, disabled: !next,
+    onclick: () => openCrop(next.crop_id, search) }, label);
+  return h("div", { class: "row steps" }, step("← Previous", "ArrowLeft", results[at - 1]),
+    h("span", { class: "hint" }, `${at + 1} of ${results.length}`), step("Next →", "ArrowRight", results[at + 1]));
+}
+
+function record(crop, search) {
+  const ranked = search?.answer.results.find((one) => one.crop_id === crop.crop_id);
   const detail = h("div", { class: "detail", "aria-live": "polite" });
   const button = (label, action, kind = "") => h("button", { type: "button", class: kind, onclick: action }, label);
   const rows = [
-    ["Camera", crop.camera ?? "unknown"], ["Captured", moment(crop.captured_at)], ["Enrolled", moment(crop.created_at)],
+    ["Probability", ranked && percent(ranked.probability)], ["Cosine", ranked && decimal(ranked.cosine, 3)],
+    ["Camera", crop.camera ?? "unknown"], ["Captured", moment(crop.captured_at, true)], ["Enrolled", moment(crop.created_at, true)],
     ["Your id", crop.external_id], ["Metadata", crop.metadata && JSON.stringify(crop.metadata)],
     ["Crop", h("code", {}, crop.crop_id)], ["SHA-256", h("code", {}, crop.sha256)],
   ].filter(([, value]) => value);
-  return h("div", { class: "record" }, picture(crop.image_url, `Crop of ${nameOf(crop.identity)}`),
-    h("div", {}, h("h2", {}, h("span", { class: "name" }, nameOf(crop.identity))), ranked && verdictChip(ranked.verdict),
+  return h("div", { class: "record" }, pictures(crop, search),
+    h("div", {}, h("h2", {}, h("span", { class: "name" }, nameOf(crop.identity))), ranked && h("div", { class: "row" }, verdictChip(ranked.verdict), judging(ranked, search)),
       h("dl", {}, rows.flatMap(([label, value]) => [h("dt", {}, label), h("dd", { class: "name" }, value)])),
       h("div", { class: "actions" },
         button("More like this", () => moreLike(crop), "main"),
-        ranked && button("Compare with the query", () => compareWith(detail, crop, shots, ranked)),
-        crop.identity !== null && button("All crops of this identity", () => crops(detail, crop.identity)),
-        button("Change identity…", () => changeIdentity(crop, detail, shots, ranked)),
+        crop.identity !== null && h("a", { class: "button", href: addressOf(gallery(), "identities", crop.identity) }, "All crops of this person"),
+        button("Change identity…", () => changeIdentity(crop, detail, search)),
         button("Delete…", () => remove(crop, detail), "danger quiet"))),
     detail);
 }
 
+const fileOf = async (shot) => shot.blob ?? blobOf(shot.url);
+
+// The crop, and beside it the query where its picture is there.
+function pictures(crop, search) {
+  const shots = search?.shots ?? [];
+  const place = h("div", { class: "pictures" });
+  const inGalleryFile = crop.image_url ? blobOf(crop.image_url) : Promise.reject(new Error("the image was not kept"));
+  const files = [...shots.slice(0, 1).map((shot) => ["Query", fileOf(shot)]), ["In the gallery", inGalleryFile]];
+  const { figures, panes, tools } = sideBySide(files);
+  const legend = h("div");
+  if (shots.length > 0) tools.append(h("label", { class: "check" }, h("input", { type: "checkbox", "data-key": "g", onchange: draw }), "Regions"));
+  if (shots.length > 1) tools.append(h("select", { "aria-label": "Query image", onchange: draw }, shots.map((_, at) => h("option", {}, `Image ${at + 1}`))));
+  place.append(h("div", { class: "heats" }, figures), tools, legend);
+  return place;
+
+  async function draw() {
+    const shot = shots[tools.querySelector("select")?.selectedIndex ?? 0];
+    const wanted = tools.querySelector("input").checked;
+    files[0][1] = fileOf(shot);
+    legend.replaceChildren();
+    show(panes[0], files[0][1], files[0][0]);
+    place.querySelectorAll(".cells").forEach((one) => one.remove());
+    if (!wanted) return;
+    await attempt(legend, async () => {
+      const [mine, other] = await Promise.all(files.map(([, file]) => file));
+      const found = await regions(mine, other, search.answer.scoring, gallery());
+      panes.forEach((pane, at) => pane.append(found.grids[at]));
+      legend.append(found.legend);
+    });
+  }
+}
+
 function moreLike(crop) {
+  find("#sheet").onclose = null;
   find("#sheet").close();
   location.hash = addressOf(gallery(), "search");
   document.dispatchEvent(new CustomEvent("more-like", { detail: crop }));
 }
 
-async function compareWith(place, crop, shots, ranked) {
-  const scoring = find("#query").elements.scoring.value;
-  await attempt(place, async () => {
-    place.replaceChildren(h("p", { class: "hint" }, "Comparing region by region…"));
-    const other = await blobOf(crop.image_url ?? inGallery(`/crops/${crop.crop_id}/image`));
-    const show = async (shot) => {
-      const mine = shot.blob ?? await blobOf(shot.crop.image_url);
-      place.replaceChildren(...await compare(mine, other, ranked, scoring, gallery()));
-      place.scrollIntoView({ block: "nearest" });
-    };
-    await show(shots[0]);
-    if (shots.length < 2) return;
-    place.prepend(h("label", {}, "Query image ", h("select", { onchange: (event) => {
-      const choice = event.target.parentElement;
-      attempt(place, () => show(shots[event.target.selectedIndex])).then(() => place.prepend(choice));
-    } }, shots.map((_, at) => h("option", {}, `image ${at + 1}`)))));
-  });
-}
-
-async function crops(place, identity, cursor = null) {
-  await attempt(place, async () => {
-    const asked = formOf([["identity", identity], ["limit", PAGE], ["cursor", cursor]]);
-    const page = await ask(inGallery(`/crops?${new URLSearchParams(asked)}`));
-    const tiles = page.results.map((one) => h("li", {}, h("button", { type: "button", class: "card", onclick: () => openCrop(one.crop_id) },
-      picture(one.image_url, `Crop of ${nameOf(one.identity)}`),
-      h("span", { class: "about" }, h("span", { class: "name" }, one.camera ?? "camera unknown"), h("span", {}, moment(one.captured_at))))));
-    const list = cursor === null ? h("ol", { class: "cards small", "aria-label": "Crops" }) : place.querySelector("ol");
-    list.append(...tiles);
-    const more = page.next_cursor && h("button", { type: "button", onclick: () => crops(place, identity, page.next_cursor) }, "Show more");
-    place.replaceChildren(...[h("p", { class: "hint" }, count(list.children.length, "crop"), more && " so far"), list, more].filter(Boolean));
-  });
-}
-
-async function changeIdentity(crop, place, shots, ranked) {
-  const text = "This crop gets the identity that you enter. An empty field removes its identity.";
-  const asked = { label: "Identity", input: crop.identity ?? "", required: false, list: "names" };
-  const identity = await question("Who is on this crop?", text, "Change", asked);
+async function changeIdentity(crop, place, search) {
+  const text = "This crop gets the name that you enter. An empty field removes its name.";
+  const identity = await question("Who is on this crop?", text, "Change", { label: "Name", input: crop.identity ?? "", required: false,
+    list: "names", pictures: [...(search?.shots ?? []).map((shot) => shotPicture(shot)), picture(crop.image_url, "The crop")] });
   if (identity === null || identity === (crop.identity ?? "")) return;
   await attempt(place, async () => {
     const body = new FormData();
     body.append("identity", identity);
     await ask(inGallery(`/crops/${encodeURIComponent(crop.crop_id)}`), { method: "PATCH", body });
     changed();
-    await openCrop(crop.crop_id, shots, ranked);
+    await openCrop(crop.crop_id, search);
   });
 }
 

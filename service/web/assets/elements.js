@@ -4,7 +4,10 @@ import { blobOf } from "./api.js";
 
 const VERDICTS = { match: ["✓", "Match"], uncertain: ["?", "Uncertain"], no_match: ["✕", "No match"] };
 const TILE_PIXELS = 160;
-const MOMENT = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
+const DATE = { year: "numeric", month: "short", day: "numeric", hour: "numeric", minute: "2-digit" };
+const MOMENT = new Intl.DateTimeFormat(undefined, DATE);
+const ZONED = new Intl.DateTimeFormat(undefined, { ...DATE, second: "2-digit", timeZoneName: "short" });
+export const ZONE = ZONED.resolvedOptions().timeZone;
 
 // h("p", {class: "hint", onclick: f}, "text", child); null and false are left out.
 export function h(tag, attributes = {}, ...children) {
@@ -22,8 +25,10 @@ export const nameOf = (identity) => identity ?? "no name";
 export const count = (number, one, many = `${one}s`) =>
   `${number.toLocaleString()} ${number === 1 ? one : many}`;
 
-export function moment(text) {
-  return text ? h("time", { datetime: text }, MOMENT.format(new Date(text))) : "time unknown";
+export function moment(text, zoned = false) {
+  if (!text) return "time unknown";
+  const at = new Date(text);
+  return h("time", { datetime: text, title: ZONED.format(at) }, (zoned ? ZONED : MOMENT).format(at));
 }
 
 export function percent(share) {
@@ -75,7 +80,10 @@ export async function attempt(place, action) {
     result = await action();
   } catch (error) {
     superseded = error.name === "AbortError";
-    if (!superseded) place.prepend(problemOf(error));
+    if (!superseded) {
+      place.prepend(problemOf(error));
+      place.firstChild.scrollIntoView({ block: "nearest" });
+    }
   }
   // The action that superseded this one is still busy.
   if (!superseded) place.removeAttribute("aria-busy");
@@ -109,15 +117,20 @@ export function picture(url, alt) {
 // The picture at the size of a tile.
 export const thumbnail = (url, alt) => picture(url && `${url}?width=${TILE_PIXELS}`, alt);
 
-// Asks for confirmation; resolves to the text typed (true without an input), or null.
-export function question(title, text, action, { label, input, required = true, danger = false, list } = {}) {
+// A picture of a query: a file, or an image of the service.
+export const shotPicture = (shot, alt = "") => (shot.blob ? pictureOf(shot.blob, alt) : picture(shot.url, alt));
+
+// Asks for confirmation; resolves to the text typed (true without an input), or null. `pictures` are
+// elements that show what is asked about.
+export function question(title, text, action, { label, input, required = true, danger = false, list, pictures = [] } = {}) {
   return new Promise((resolve) => {
     const field = input === undefined ? null : h("input", { value: input, maxlength: 256, required, list });
     const dialog = h("dialog", { class: "question", "aria-label": title, onclose: () => {
       dialog.remove();
       resolve(dialog.returnValue === "yes" ? field?.value ?? true : null);
     } }, h("form", { onsubmit: (event) => { event.preventDefault(); dialog.close("yes"); } },
-      h("h2", {}, title), h("p", {}, text), field && h("label", {}, label, field),
+      h("h2", {}, title), h("p", {}, text), h("div", { class: "seen" }, pictures),
+      field && h("label", {}, label, field), list && h("p", { class: "hint known", "aria-live": "polite" }),
       h("div", { class: "row end" },
         h("button", { type: "button", class: "quiet", onclick: () => dialog.close() }, "Cancel"),
         h("button", { class: danger ? "danger" : "main" }, action))));

@@ -1,28 +1,21 @@
-// Two images side by side, with the contribution of each region to their score.
+// The contribution of each region of two images to their score.
 
 import { ask, formOf } from "./api.js";
-import { decimal, h, percent, pictureOf, verdictChip } from "./elements.js";
+import { decimal, h } from "./elements.js";
 
 // Below this share of the strongest contribution a cell shows no sign.
 const FAINT = 0.12;
 
-// The verdict is that of the search with the result `ranked`; a pair alone would have another.
-export async function compare(mine, other, ranked, scoring, gallery) {
+// Two grids of cells, to be laid over the pictures, and what their signs mean.
+export async function regions(mine, other, scoring, gallery) {
   const body = formOf([["images", mine], ["images", other], ["scoring", scoring], ["gallery", gallery], ["explain", "true"]]);
-  const pair = await ask("/v1/pairs", { method: "POST", body });
-  const { grid, first, second } = pair.explanation;
-  const most = Math.max(...first.flat(), ...second.flat().map(Math.abs), ...first.flat().map(Math.abs), 1e-9);
-  const figures = [["Query", mine, first], ["In the gallery", other, second]].map(([label, blob, values]) =>
-    h("figure", {}, h("div", { class: "heat" }, pictureOf(blob, ""), cells(label, grid, values, most)),
-      h("figcaption", {}, label)));
-  return [
-    h("p", { class: "row" }, verdictChip(ranked.verdict),
-      h("span", {}, ranked.verdict === null ? "beyond the search’s rerank depth" : `${percent(ranked.probability)} in this search`),
-      h("span", {}, `these two images: cosine ${decimal(pair.cosine, 3)}`), pair.logit !== undefined && h("span", {}, `logit ${decimal(pair.logit, 2)}`)),
-    h("div", { class: "heats" }, figures),
-    h("p", { class: "legend" }, h("span", { class: "for" }, "+"), " supports one person ",
+  const { grid, first, second } = (await ask("/v1/pairs", { method: "POST", body })).explanation;
+  const most = Math.max(...[...first, ...second].flat().map(Math.abs), 1e-9);
+  return {
+    grids: [["Query", first], ["In the gallery", second]].map(([label, values]) => cells(label, grid, values, most)),
+    legend: h("p", { class: "legend" }, h("span", { class: "for" }, "+"), " supports one person ",
       h("span", { class: "against" }, "−"), " supports two people. The stronger the colour, the more the score changes when the region is hidden."),
-  ];
+  };
 }
 
 function cells(label, [rows, columns], values, most) {

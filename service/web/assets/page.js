@@ -5,6 +5,7 @@ import { attempt, find, h } from "./elements.js";
 import { startEnrollment } from "./enroll.js";
 import { startGalleries } from "./galleries.js";
 import { startImports } from "./imports.js";
+import { startKeys } from "./keys.js";
 import { startNames } from "./names.js";
 import { startPeople } from "./people.js";
 import { addressOf, changed, gallery, panel } from "./place.js";
@@ -94,6 +95,7 @@ document.addEventListener("key-wanted", (event) => askForKey(hasKey() ? event.de
 for (const event of ["gallery-changed", "gallery-chosen", "searched"]) document.addEventListener(event, loadGalleries);
 let before = gallery();
 window.addEventListener("hashchange", () => {
+  find("#sheet").close();
   show();
   if (before !== gallery()) document.dispatchEvent(new Event("gallery-chosen"));
   before = gallery();
@@ -102,6 +104,7 @@ window.addEventListener("hashchange", () => {
 
 startStatus();
 startNames();
+startKeys();
 startSearch();
 startEnrollment();
 startImports();

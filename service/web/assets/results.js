@@ -1,9 +1,13 @@
 // The answer to a search: the verdict, then the crops by rank.
 
+import { ask } from "./api.js";
+import { clearFilters, filtered } from "./cameras.js";
 import { openCrop } from "./crop.js";
 import {
-  count, decimal, h, moment, nameOf, percent, picture, pictureOf, problemOf, verdictChip, verdictSign,
+  count, decimal, h, moment, nameOf, percent, pictureOf, problemOf, shotPicture, thumbnail, verdictChip, verdictSign,
 } from "./elements.js";
+import { clearMarks, judging } from "./judge.js";
+import { addressOf, gallery, inGallery } from "./place.js";
 
 const STRANGERS = { "far_1e-1": "1 in 10", "far_1e-2": "1 in 100", "far_1e-3": "1 in 1,000" };
 // Query images beside the verdict where the form is not visible.
@@ -15,49 +19,90 @@ const HEADS = {
   no_match: () => ["No match in this gallery"],
   nothing_searched: () => ["Nothing was searched"],
 };
+const SUMMARIES = {
+  match: (best) => `The best crop shows the same person with a probability of ${inWords(best.probability)}.`,
+  uncertain: (best) => `The best crop shows the same person with a probability of ${inWords(best.probability)}. Compare it with the query before you decide.`,
+  no_match: () => "No crop is similar enough. The most similar crops follow.",
+  nothing_searched: () => "",
+};
+const LIMITS = {
+  own: ({ basis }) => `${basis} They separate match, uncertain and no match.`,
+  frozen: ({ basis }) => `${basis} They separate match, uncertain and no match, and are kept as they are.`,
+  artefact: ({ reason }) => `The thresholds between match, uncertain and no match are the model’s own${OWN[reason] ?? ""}.`,
+  off: () => "The thresholds between match, uncertain and no match are the model’s own, as this gallery is set up.",
+};
+const OWN = {
+  not_fitted: "; those of this gallery come once it has 18 named people or enough searches",
+  few_identities: "; this search covered too few named people for those of the gallery",
+  few_scored: "; this search compared too few named people for those of the gallery",
+  shallow_search: "; this search compared fewer crops than the thresholds of the gallery are for",
+};
 
-// `answer` is one ranking, or with mode=separate one per image.
-export function showAnswers(place, answer, shots, point) {
+// `search` is {answer, shots, point, kept}; with mode=separate the answer has one ranking per image.
+export function showAnswers(place, search) {
+  const { answer, shots } = search;
+  clearMarks();
   if (answer.verdict) {
-    place.replaceChildren(...ranking(answer, shots, point));
+    place.replaceChildren(...ranking(search));
     return;
   }
   place.replaceChildren(...answer.results.map((one, at) => h("section", { class: "each" },
     h("h2", { class: "row" }, pictureOf(shots[at].blob, ""), `Image ${at + 1}`),
-    one.problem ? problemOf(new Error(one.problem.detail)) : ranking(one, [shots[at]], point))));
+    one.problem ? problemOf(new Error(one.problem.detail)) : ranking({ ...search, answer: one, shots: [shots[at]] }))));
 }
 
-function ranking(answer, shots, point) {
-  const cards = answer.results.map((one) => h("li", {}, card(one, shots)));
-  return [banner(answer, shots, point), h("ol", { class: "cards", "aria-label": "Results" }, cards)];
+function ranking(search) {
+  const cards = search.answer.results.map((one) => card(one, search));
+  return [banner(search), h("ol", { class: "cards", "aria-label": "Results" }, cards)];
 }
 
-function banner(answer, shots, point) {
+function banner({ answer, shots, point }) {
   const best = answer.results[0];
-  const summary = !best ? "The gallery is empty, or none of its crops passes the filters."
-    : answer.verdict === "no_match" ? "No crop is similar enough. The most similar crops follow."
-      : `The best crop shows the same person with a probability of ${percent(best.probability)}.`;
+  const text = h("div", {}, h("h2", {}, HEADS[answer.verdict](best)), h("p", {}, SUMMARIES[answer.verdict](best)),
+    answer.warnings.map((warning) => h("p", { class: "note" }, `⚠ ${sentence(warning)}`)),
+    answer.stale && h("p", { class: "stale" }, STALE));
+  if (best) text.append(basis(answer, point));
+  else nextStep(text);
   return h("div", { class: `banner ${answer.verdict}`, role: "status" }, verdictSign(answer.verdict),
-    h("div", { class: "asked", "aria-hidden": "true" }, shots.slice(0, SHOTS_BESIDE).map((one) =>
-      one.blob ? pictureOf(one.blob, "") : picture(one.crop.image_url, ""))),
-    h("div", {}, h("h2", {}, HEADS[answer.verdict](best)), h("p", {}, summary),
-      answer.warnings.map((warning) => h("p", { class: "note" }, `⚠ ${sentence(warning)}`)),
-      answer.stale && h("p", { class: "stale" }, STALE),
-      best && h("p", { class: "hint" }, `About ${STRANGERS[point]} searches for people who are not enrolled is answered “match”. ${answer.calibration.basis} `,
-        `${count(answer.candidates_scored, "crop")} scored · ${answer.timing_ms.total.toFixed(0)} ms`)));
+    h("div", { class: "asked", "aria-hidden": "true" }, shots.slice(0, SHOTS_BESIDE).map((one) => shotPicture(one))), text);
 }
 
-function card(one, shots) {
+function basis(answer, point) {
+  return h("details", {}, h("summary", {}, "How the verdict comes about"),
+    h("p", {}, `The query was compared with ${count(answer.candidates_scored, "crop")} in ${answer.timing_ms.total.toFixed(0)} ms.`),
+    h("p", {}, LIMITS[answer.calibration.state](answer.calibration)),
+    h("p", {}, `They accept that about ${STRANGERS[point]} searches for a person who is not in the gallery end with “match”. The field “Accepted false matches” changes that.`));
+}
+
+// Why nothing was searched, and what to do: the gallery is asked, since the answer does not have it.
+async function nextStep(text) {
+  const place = text.querySelector("p");
+  const { crops } = await ask(inGallery("")).catch(() => ({ crops: null }));
+  const enroll = h("a", { class: "button", href: addressOf(gallery(), "enroll") }, "Enroll images");
+  const clear = h("button", { type: "button", onclick: clearFilters }, "Clear the filters");
+  place.className = "row";
+  if (crops === 0) place.replaceChildren("This gallery is empty.", enroll);
+  else if (filtered()) place.replaceChildren("No crop of the gallery passes the filters by camera and time.", clear);
+  else place.replaceChildren("The gallery has no other crop to compare with.", enroll);
+}
+
+function card(one, search) {
   const bar = h("span", { class: "bar", "aria-hidden": "true" }, h("i"));
   bar.firstChild.style.width = `${100 * (one.probability ?? 0)}%`;
-  return h("button", { type: "button", class: `card ${one.verdict ?? "unscored"}`, onclick: () => openCrop(one.crop_id, shots, one) },
-    h("span", { class: "rank" }, h("span", { class: "unseen" }, "rank "), one.rank),
-    picture(one.image_url, `Crop of ${nameOf(one.identity)}`),
-    h("span", { class: "about" }, verdictChip(one.verdict), h("b", {}, name(one)),
-      h("span", { class: "name" }, one.camera ?? "camera unknown"), h("span", {}, moment(one.captured_at)),
-      one.external_id !== null && h("span", {}, "your id ", h("span", { class: "name" }, one.external_id)), bar,
-      h("span", { class: "figures" }, figure("probability", percent(one.probability)),
-        figure("cosine", decimal(one.cosine, 3)), figure("logit", decimal(one.pair_logit, 2)))));
+  const figures = [["probability", one.probability !== null && percent(one.probability)], ["cosine", decimal(one.cosine, 3)]];
+  return h("li", { class: `card ${one.verdict ?? "unscored"}`, "data-crop": one.crop_id },
+    h("button", { type: "button", class: "open", onclick: () => openCrop(one.crop_id, search) },
+      h("span", { class: "rank" }, h("span", { class: "unseen" }, "rank "), one.rank),
+      thumbnail(one.image_url, `Crop of ${nameOf(one.identity)}`),
+      h("span", { class: "about" }, verdictChip(one.verdict), h("b", {}, name(one)),
+        h("span", { class: "name" }, one.camera ?? "camera unknown"), h("span", {}, moment(one.captured_at)),
+        one.external_id !== null && h("span", {}, "your id ", h("span", { class: "name" }, one.external_id)), bar,
+        h("span", { class: "figures" }, figures.filter(([, value]) => value).map(([label, value]) => figure(label, value))))),
+    judging(one, search));
+}
+
+function inWords(share) {
+  return percent(share).replace("> ", "more than ").replace("< ", "less than ");
 }
 
 const name = (one) => h("span", { class: "name" }, nameOf(one.identity));

@@ -1,14 +1,16 @@
 // The search form: a query by images or by a crop of the gallery.
 
 import { ask, formOf } from "./api.js";
-import { cameraFields, startCameras } from "./cameras.js";
-import { attempt, find, h, nameOf, picture, pictureOf, takeFiles } from "./elements.js";
+import { cameraFields, startCameras, validTimes } from "./cameras.js";
+import { attempt, find, h, nameOf, shotPicture, takeFiles } from "./elements.js";
+import { clearMarks } from "./judge.js";
 import { inGallery, panel } from "./place.js";
 import { showAnswers } from "./results.js";
 
-// A shot is {blob}, or {crop} of the gallery.
+// A shot is {blob}, or {url, crop} of the gallery.
 let shots = [];
 let running = null;
+let timesChanged = false;
 
 export function startSearch() {
   const form = find("#query");
@@ -16,7 +18,12 @@ export function startSearch() {
   takeFiles(form.querySelector(".more"), (files) =>
     setShots([...shots.filter((one) => one.blob), ...files.map((blob) => ({ blob }))]));
   form.addEventListener("submit", (event) => { event.preventDefault(); run(); });
-  form.addEventListener("change", (event) => { if (event.target.name && event.target.name !== "purpose") run(); });
+  form.addEventListener("change", ({ target: { name } }) => {
+    // A browser reports each part of a moment as a change.
+    if (name.startsWith("captured_")) timesChanged = true;
+    else if (name && name !== "purpose") run();
+  });
+  form.addEventListener("focusout", ({ target: { name } }) => { if (name?.startsWith("captured_") && timesChanged) run(); });
   find("#clear").addEventListener("click", () => setShots([]));
   const take = (transfer) => {
     const files = [...transfer.files].filter((file) => file.type.startsWith("image/"));
@@ -29,7 +36,7 @@ export function startSearch() {
     if (!event.defaultPrevented) take(event.dataTransfer);
     event.preventDefault();
   });
-  document.addEventListener("more-like", (event) => setShots([{ crop: event.detail }]));
+  document.addEventListener("more-like", (event) => setShots([{ url: event.detail.image_url, crop: event.detail }]));
   document.addEventListener("gallery-changed", () => run());
   document.addEventListener("gallery-chosen", () => setShots(shots.filter((one) => one.blob)));
   startCameras(run);
@@ -40,7 +47,7 @@ function setShots(next) {
   find("#shots").hidden = shots.length === 0;
   find("#mode").hidden = shots.length < 2;
   find(".shots").replaceChildren(...shots.map((one, at) => h("li", {},
-    one.blob ? pictureOf(one.blob, `Query image ${at + 1}`) : picture(one.crop.image_url, "The crop of the query"),
+    shotPicture(one, one.crop ? "The crop of the query" : `Query image ${at + 1}`),
     one.crop && h("span", { class: "name" }, nameOf(one.crop.identity)),
     h("button", { type: "button", class: "remove", "aria-label": `Remove query image ${at + 1}`,
       onclick: () => setShots(shots.filter((other) => other !== one)) }, "×"))));
@@ -57,10 +64,13 @@ function fields() {
 }
 
 async function run({ scroll = false } = {}) {
+  if (!validTimes()) return;
+  timesChanged = false;
   running?.abort();
   const place = find("#answer");
   if (shots.length === 0) {
     place.removeAttribute("aria-busy");
+    clearMarks();
     place.replaceChildren(h("div", { class: "empty" }, h("p", { class: "big" }, "Drop an image to begin."),
       h("p", {}, "The most similar crops of the gallery appear here, with a verdict.")));
     return;
@@ -74,9 +84,11 @@ async function run({ scroll = false } = {}) {
       if (error.name !== "AbortError") place.replaceChildren();
       throw error;
     });
-    showAnswers(place, answer, asked, new FormData(find("#query")).get("operating_point"));
+    showAnswers(place, { answer, shots: asked, point: new FormData(find("#query")).get("operating_point"), kept: null });
     // On a phone the answer is below the form.
     if (scroll && place.getBoundingClientRect().top > innerHeight / 2) place.scrollIntoView();
+    // Beside a form that is scrolled, a banner alone may be out of sight.
+    if (!place.querySelector(".card")) place.firstChild.scrollIntoView({ block: "nearest" });
     document.dispatchEvent(new Event("searched"));
   });
 }

@@ -1,0 +1,71 @@
+// Shortcuts: a key presses the control that names it in `data-key`, in the sheet or at the result with the focus.
+
+import { find, h } from "./elements.js";
+import { addressOf, gallery, panel } from "./place.js";
+
+const KEYS = [
+  ["/", "Search: choose an image"], ["?", "This list"],
+  ["← → ↑ ↓", "From result to result"], ["Enter", "Open the result"],
+  ["C", "Confirm: the same person"], ["R", "Reject: another person"], ["X", "Mark the result"], ["N", "Name the marked results"],
+  ["← →", "In an open crop: the result before and after"], ["+ − 0", "In an open crop: zoom in, out, whole pictures"],
+  ["G", "In an open crop: regions"], ["Esc", "Close"],
+];
+
+export function startKeys() {
+  document.addEventListener("keydown", press);
+  find("#shortcuts").addEventListener("click", showKeys);
+}
+
+function press(event) {
+  const { key, target } = event;
+  if (event.ctrlKey || event.metaKey || event.altKey || typing(target)) return;
+  const dialog = [...document.querySelectorAll("dialog[open]")].at(-1);
+  if (dialog && dialog.id !== "sheet") return;
+  const result = target.closest("#answer .card");
+  const done = (dialog ? control(dialog, key) : (result && control(result, key)) || control(find("main"), key) || elsewhere(key, result));
+  if (!done) return;
+  event.preventDefault();
+  if (done !== true) done.click();
+}
+
+const typing = (target) => target.matches("select, textarea, input:not([type=checkbox], [type=file])");
+
+// A result's own keys need the focus on it.
+function control(place, key) {
+  const wanted = key === "=" ? "+" : key.length === 1 ? key.toLowerCase() : key;
+  return [...place.querySelectorAll("[data-key]")].find((one) => one.dataset.key === wanted && !one.disabled
+    && one.checkVisibility() && (place.matches("#sheet, .card") || !one.closest(".card")));
+}
+
+function elsewhere(key, result) {
+  if (key === "?") return showKeys();
+  if (key === "/") {
+    if (panel() !== "search") location.hash = addressOf(gallery(), "search");
+    // The panel is shown once the address has changed.
+    setTimeout(() => find("#query .drop input").focus());
+    return true;
+  }
+  return panel() === "search" && step(key, result);
+}
+
+// The arrow keys follow the rows as they are on the screen. Up and down begin at a result, since
+// they also scroll the page.
+function step(key, result) {
+  const cards = [...document.querySelectorAll("#answer .card")];
+  if (!cards.length || (!result && (document.activeElement !== document.body || !["ArrowLeft", "ArrowRight"].includes(key)))) return false;
+  const columns = cards.findIndex((one) => one.offsetTop > cards[0].offsetTop);
+  const by = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -columns, ArrowDown: columns }[key];
+  if (!by || (columns < 0 && Math.abs(by) !== 1)) return false;
+  const next = cards[result ? cards.indexOf(result) + by : 0];
+  next?.querySelector(".open").focus();
+  return next !== undefined;
+}
+
+function showKeys() {
+  const dialog = h("dialog", { class: "question", "aria-label": "Shortcuts", onclose: () => dialog.remove() }, h("h2", {}, "Shortcuts"),
+    h("dl", { class: "keys" }, KEYS.flatMap(([key, does]) => [h("dt", {}, key.split(" ").map((one) => h("kbd", {}, one))), h("dd", {}, does)])),
+    h("form", { method: "dialog", class: "row end" }, h("button", { class: "main" }, "Close")));
+  document.body.append(dialog);
+  dialog.showModal();
+  return true;
+}

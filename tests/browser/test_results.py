@@ -1,0 +1,127 @@
+"""The results of a search in a browser: by keyboard, side by side, marked and named together."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.browser.conftest import confirm, search_for
+
+pytestmark = pytest.mark.slow
+
+
+def rank_in_focus(page: Any) -> str:
+    return str(page.evaluate("document.activeElement.closest('.card').dataset.crop"))
+
+
+def crop_of(page: Any, rank: int) -> str:
+    return str(page.locator("#answer .card").nth(rank - 1).get_attribute("data-crop"))
+
+
+def test_a_search_is_read_by_keyboard_alone(page, drawn_crops):
+    search_for(page, drawn_crops[0].png)
+    page.evaluate("document.activeElement.blur()")
+    for key, rank in (("ArrowRight", 1), ("ArrowRight", 2), ("ArrowDown", 7), ("ArrowUp", 2)):
+        page.keyboard.press(key)
+        assert rank_in_focus(page) == crop_of(page, rank)
+    page.keyboard.press("Enter")
+    shown = page.locator("#sheet .steps .hint")
+    expect(shown).to_have_text("2 of 10")
+    for key, place in (
+        ("ArrowRight", "3 of 10"),
+        ("ArrowRight", "4 of 10"),
+        ("ArrowLeft", "3 of 10"),
+    ):
+        page.keyboard.press(key)
+        expect(shown).to_have_text(place)
+    page.keyboard.press("Escape")
+    page.wait_for_selector(f"[data-crop='{crop_of(page, 3)}'] .open:focus")
+    page.keyboard.press("?")
+    page.get_by_role("dialog", name="Shortcuts").wait_for()
+    page.keyboard.press("Escape")
+    page.keyboard.press("/")
+    page.wait_for_selector("#query .drop input:focus", state="attached")
+
+
+def test_a_letter_typed_into_a_field_is_no_shortcut(page, drawn_crops):
+    search_for(page, drawn_crops[0].png)
+    page.get_by_label("Purpose").click()
+    page.keyboard.type("x/?n")
+    assert page.get_by_label("Purpose").input_value() == "x/?n"
+    assert page.locator("dialog[open], #marks:visible").count() == 0
+
+
+def test_two_pictures_are_magnified_and_moved_together(page, drawn_crops):
+    search_for(page, drawn_crops[0].png)
+    page.locator(".cards .card").nth(1).click()
+    page.wait_for_selector("#sheet .heat img")
+    panes = page.locator("#sheet .heat")
+    expect(panes).to_have_count(2)
+    page.keyboard.press("+")
+    page.keyboard.press("+")
+    page.locator("#sheet .view").first.focus()
+    page.keyboard.press("ArrowLeft")
+    shapes = [one.get_attribute("style").split("transform")[1] for one in panes.all()]
+    assert shapes[0] == shapes[1]
+    assert "scale(2.25)" in shapes[0]
+    assert "translate(10%, 0%)" in shapes[0]
+    page.keyboard.press("0")
+    assert "scale(1)" in panes.first.get_attribute("style")
+    assert page.locator(".cells").count() == 0
+
+
+def test_marked_results_get_a_name_together_and_it_is_taken_back(page, http, gallery, drawn_crops):
+    search_for(page, drawn_crops[0].png)
+    crops = [crop_of(page, 1), crop_of(page, 7)]
+
+    def labels() -> list[str]:
+        return [
+            http.get(f"/v1/galleries/{gallery}/crops/{one}").json()["identity"] for one in crops
+        ]
+
+    before = labels()
+    for rank in (1, 7):
+        page.locator("#answer .open").nth(rank - 1).focus()
+        page.keyboard.press("x")
+    page.get_by_text("2 results marked").wait_for()
+    page.keyboard.press("n")
+    asked = page.locator("dialog.question")
+    assert asked.locator(".seen > *").count() == 3
+    asked.get_by_label("Name").fill(drawn_crops[-1].identity)
+    asked.get_by_text(f"{drawn_crops[-1].identity} has 4 crops in this gallery.").wait_for()
+    asked.get_by_label("Name").fill("Ann")
+    asked.get_by_text("A new name").wait_for()
+    confirm(page, "Name")
+    page.get_by_text("2 crops are now of Ann.").wait_for()
+    assert labels() == ["Ann", "Ann"]
+    page.get_by_role("button", name="Undo").click()
+    page.get_by_text("Undone:").wait_for()
+    assert labels() == before
+
+
+def test_an_impossible_time_is_shown_at_its_fields_and_asks_nothing(page, drawn_crops):
+    search_for(page, drawn_crops[0].png)
+    page.click("#filters summary")
+    page.get_by_text("Times are those of this browser’s time zone").wait_for()
+    with page.expect_response(re.compile("/queries$")):
+        page.get_by_label("From", exact=True).fill("2026-03-02T10:00")
+        page.get_by_label("Until", exact=True).focus()
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.get_by_label("Until", exact=True).fill("2026-03-01T10:00")
+    page.get_by_role("button", name="Search", exact=True).click()
+    expect(page.get_by_role("alert")).to_contain_text("“From” is after “Until”")
+    assert page.get_by_label("Until", exact=True).get_attribute("aria-invalid") == "true"
+    assert not [url for url in asked if url.endswith("/queries")]
+
+
+def test_the_first_search_of_an_empty_gallery_leads_to_enrollment(tab, address, http, drawn_crops):
+    http.post("/v1/galleries", data={"name": "unfilled"})
+    tab.goto(f"{address}/#unfilled/search")
+    search_for(tab, drawn_crops[0].png)
+    tab.get_by_text("This gallery is empty.").wait_for()
+    tab.get_by_role("link", name="Enroll images").click()
+    tab.get_by_role("heading", name="Enroll images").wait_for()
