@@ -37,7 +37,7 @@ export function nameCrops(cropIds, before, identity) {
   });
 }
 
-const relabel = (cropIds, identity) => change("PATCH", cropIds, [["new_identity", identity]]);
+export const relabel = (cropIds, identity) => change("PATCH", cropIds, [["new_identity", identity]]);
 
 // Resolves to the number of crops that were changed or removed.
 async function change(method, cropIds, fields = []) {
