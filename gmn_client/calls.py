@@ -328,6 +328,16 @@ class Calls:
         return Call(_parsed(models.IdentityDetail), "GET", path)
 
     @answered
+    def similar(
+        self, identity: str, gallery: str | None = None, *, limit: int = 10
+    ) -> Call[list[models.SimilarIdentity]]:
+        """Identities that may be the same person as this one, the most alike first."""
+        path, params = self._path(gallery, "similar"), {"identity": identity, "limit": limit}
+        return Call(
+            lambda response: parse(models.SimilarIdentities, response).results, "GET", path, params
+        )
+
+    @answered
     def rename_identity(
         self, identity: str, new_identity: str, gallery: str | None = None
     ) -> Call[models.RenamedIdentity]:

@@ -45,10 +45,10 @@ PROBLEM_CODES = (
     *("low_resolution", "method_not_allowed", "needs_reindex", "not_an_image", "not_embedded"),
     *("not_found", "not_person_shaped", "not_ready", "not_unpacked", "overexposed", "queue_full"),
     *("record_unavailable", "request_conflict", "service_stopping", "snapshots_not_rewritten"),
-    *("storage_failed", "too_many_parts", "too_many_pixels", "too_small", "truncated"),
-    *("unauthorised", "unknown_case", "unknown_crop", "unknown_gallery", "unknown_identity"),
-    *("unknown_job", "unknown_merge", "unknown_picture", "unknown_query", "unknown_snapshot"),
-    *("unreadable",),
+    *("storage_failed", "too_many_parts", "too_many_pixels", "too_many_requests", "too_small"),
+    *("truncated", "unauthorised", "unknown_case", "unknown_crop", "unknown_gallery"),
+    *("unknown_identity", "unknown_job", "unknown_merge", "unknown_picture", "unknown_query"),
+    *("unknown_snapshot", "unreadable"),
     *("unsupported_media_type", "unusable_images", "version_not_reached"),
 )
 PROBLEM_TYPE = {"type": "string", "enum": [f"urn:gmn:problem:{code}" for code in PROBLEM_CODES]}
@@ -301,6 +301,24 @@ class IdentityDetail(WireModel):
     image_url: str | None
     first_seen: Moment
     last_seen: Moment
+
+
+class SimilarIdentity(WireModel):
+    """An identity that may be the same person: the result of a search by another one's best crops.
+
+    `crop_id` is its crop with the highest score; `probability` and `verdict` are of that.
+    """
+
+    identity: str
+    probability: float
+    verdict: Verdict
+    crop_id: str
+    image_url: str
+    crops: int
+
+
+class SimilarIdentities(Page[SimilarIdentity]):
+    """The most alike first."""
 
 
 class RenamedIdentity(WireModel):

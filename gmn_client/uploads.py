@@ -72,6 +72,9 @@ class QueryOptions(TypedDict, total=False):
         group_by: `crop`, or `identity` to count each person once.
         cameras, exclude_cameras: only, or not, crops of these cameras.
         captured_after, captured_before: only crops of this time, with time zone.
+        identities: only crops of these.
+        unnamed: only crops without an identity.
+        metadata: only crops whose metadata has each of these keys with its value.
         operating_point: such as `far_1e-2`.
         camera: the camera that took the images that are sent.
         camera_disjoint: whether to leave out the query's own camera.
@@ -88,6 +91,9 @@ class QueryOptions(TypedDict, total=False):
     exclude_cameras: Sequence[str]
     captured_after: datetime
     captured_before: datetime
+    identities: Sequence[str]
+    unnamed: bool
+    metadata: Mapping[str, object]
     operating_point: str
     camera: str
     camera_disjoint: bool

@@ -28,7 +28,7 @@ class ServiceError(InputProblem):
 
     code: ClassVar[str]
     status: int = 422
-    retry_after_s: ClassVar[int | None] = None
+    retry_after_s: int | None = None
     sentence: ClassVar[str] = "{}"
 
     def __init__(self, *about: object) -> None:
@@ -57,6 +57,21 @@ class AnswerTooLarge(InvalidField):
     """A search whose answer would be too large."""
 
     code = "answer_too_large"
+
+
+class TooManyRequests(ServiceError):
+    """A key has sent more requests than its rate; the arguments are its id, rate and the wait."""
+
+    code = "too_many_requests"
+    status = 429
+    sentence = (
+        "the key {0} may send {1} requests a minute to this process; send the request again in "
+        "{2} s, or make a key with another rate with gmn keys create --rate"
+    )
+
+    def __init__(self, key_id: str, rate: int, wait_s: int) -> None:
+        super().__init__(key_id, rate, wait_s)
+        self.retry_after_s = wait_s
 
 
 class UnusableImages(ServiceError):

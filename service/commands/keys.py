@@ -6,7 +6,7 @@ import contextlib
 import os
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -54,6 +54,9 @@ def create(
     expires_days: Annotated[
         int | None, Option(min=1, max=36_500, help="Refused after so many days; never if unset.")
     ] = None,
+    rate: Annotated[
+        int | None, Option(min=1, help="Requests a minute to one process; any number if unset.")
+    ] = None,
     data_dir: DataDirOption = DEFAULT_DATA_DIR,
 ) -> None:
     """Makes a key and shows it, this once, as the last word of the output.
@@ -64,7 +67,7 @@ def create(
 
     scopes = _scopes(scope)
     expires_at = None if expires_days is None else datetime.now(UTC) + timedelta(expires_days)
-    key, text = create_key(scopes, gallery, note, learn, expires_at)
+    key, text = create_key(scopes, gallery, note, learn, expires_at, rate)
     with _opened(data_dir) as (record, audit):
         log: dict[str, Any] = {"key_id": key.key_id, "scopes": ",".join(scopes), "gallery": gallery}
         audit.record("create_key", "asked", **log)
@@ -93,28 +96,67 @@ def create(
 def list_keys(data_dir: DataDirOption = DEFAULT_DATA_DIR, as_json: JsonOption = False) -> None:
     """Lists the keys, without their secrets, oldest first.
 
+    A running service notes within a minute when a key was used.
+
     Example: gmn keys list --data-dir ./gmn-data
     """
     with _opened(data_dir, create=False) as (record, _):
-        kept = record.keys.all()
-    results = [asdict(key) for key in kept]
+        kept, used = record.keys.all(), record.keys.last_used()
+    results = [asdict(key) | {"last_used_at": used.get(key.key_id)} for key in kept]
     for one in results:
-        del one["secret_sha256"]
-    titles = ("key", "scopes", "gallery", "learns", "created", "expires", "note")
+        del one["secret_sha256"], one["former_sha256"]
+    titles = ("key", "scopes", "gallery", "learns", "rate", "created", "expires", "last used")
     rows = (
         (
             key.key_id,
             ", ".join(key.scopes),
             key.gallery or "every",
             "yes" if key.learn else "no",
-            key.created_at.isoformat(timespec="minutes"),
-            key.expires_at.isoformat(timespec="minutes") if key.expires_at else "never",
+            f"{key.rate} a minute" if key.rate else "any",
+            *map(_minute, (key.created_at, key.expires_at, used.get(key.key_id))),
             key.note,
         )
         for key in kept
     )
     nothing = "There is no key; the service answers on loopback only, and asks for none."
-    show(results, as_json, plain_table(titles, rows) if kept else nothing)
+    show(results, as_json, plain_table((*titles, "note"), rows) if kept else nothing)
+
+
+def _minute(moment: datetime | None) -> str:
+    return moment.isoformat(timespec="minutes") if moment else "never"
+
+
+@keys.command("rotate")
+def rotate(
+    key_id: Annotated[str, Argument(help="Which key; see gmn keys list.")],
+    grace: Annotated[
+        float, Option(min=0, help="Hours for which the former secret is valid beside the new one.")
+    ] = 24.0,
+    expires_days: Annotated[
+        int | None, Option(min=1, max=36_500, help="From now on; as before if unset.")
+    ] = None,
+    data_dir: DataDirOption = DEFAULT_DATA_DIR,
+) -> None:
+    """Gives a key a new secret, shown this once as the last word; id, scopes and rate stay.
+
+    Example: gmn keys rotate 1f0c9a72be44 --grace 48
+    """
+    from service.http.keys import with_new_secret
+
+    now, public_id = datetime.now(UTC), _public_id(key_id)
+    until = now + timedelta(hours=grace) if grace else None
+    with _opened(data_dir, create=False) as (record, audit):
+        found = {one.key_id: one for one in record.keys.all()}.get(public_id)
+        if found is None:
+            raise _no_such(public_id, data_dir)
+        key, text = with_new_secret(found, until)
+        if expires_days:
+            key = replace(key, expires_at=now + timedelta(expires_days))
+        audit.record("rotate_key", "asked", key_id=public_id)
+        record.keys.add(key)
+        audit.record("rotate_key", key_id=public_id)
+    former = f"is valid until {_minute(until)}" if until else "is refused from now on"
+    echo(f"Key {public_id}: the former secret {former}. The new one is shown this once: {text}")
 
 
 @keys.command("revoke")
@@ -126,25 +168,14 @@ def revoke(
 
     Example: gmn keys revoke 1f0c9a72be44
     """
-    from service.http.keys import KEY_ID, KEY_TEXT
-
-    whole = KEY_TEXT.fullmatch(key_id)
-    public_id = whole[1] if whole else key_id
-    if not re.fullmatch(KEY_ID, public_id):
-        # It may be most of a whole key, which no message repeats.
-        raise InputProblem(
-            "KEY_ID: what was given is no id of a key, which has up to 32 letters and digits; see "
-            "gmn keys list"
-        )
+    public_id = _public_id(key_id)
     with _opened(data_dir, create=False) as (record, audit):
         audit.record("revoke_key", "asked", key_id=public_id)
         revoked = record.keys.revoke(public_id)
         audit.record("revoke_key", "done" if revoked else "failed", key_id=public_id)
         left = len(record.keys.all())
     if not revoked:
-        raise InputProblem(
-            f"key {public_id}: there is no such key in {_place(data_dir)}; see gmn keys list"
-        )
+        raise _no_such(public_id, data_dir)
     echo(f"Key {public_id} is revoked; {left} left.")
     if not left:
         echo(
@@ -152,6 +183,26 @@ def revoke(
             "another address refuses every call; make one with gmn keys create.",
             err=True,
         )
+
+
+def _public_id(given: str) -> str:
+    from service.http.keys import KEY_ID, KEY_TEXT
+
+    whole = KEY_TEXT.fullmatch(given)
+    public_id = whole[1] if whole else given
+    if not re.fullmatch(KEY_ID, public_id):
+        # It may be most of a whole key, which no message repeats.
+        raise InputProblem(
+            "KEY_ID: what was given is no id of a key, which has up to 32 letters and digits; see "
+            "gmn keys list"
+        )
+    return public_id
+
+
+def _no_such(key_id: str, data_dir: Path) -> InputProblem:
+    return InputProblem(
+        f"key {key_id}: there is no such key in {_place(data_dir)}; see gmn keys list"
+    )
 
 
 def _scopes(given: list[str]) -> list[Scope]:

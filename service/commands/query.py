@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -65,6 +66,14 @@ OperatingPointOption = Annotated[
 ]
 GroupByOption = Annotated[GroupBy, Option(help="identity: the best crop of each identity only.")]
 ExcludeOption = Annotated[Texts, Option(help="Search no crop of this camera; repeatable.")]
+IdentitiesOption = Annotated[
+    Texts, Option("--identity", help="Search crops of this identity only; repeatable.")
+]
+UnnamedOption = Annotated[bool, Option("--unnamed", help="Search crops without an identity only.")]
+MetadataOption = Annotated[
+    Texts,
+    Option(metavar="KEY=VALUE", help="Search crops whose metadata has this only; repeatable."),
+]
 AFTER_HELP = "Captured at this time or later: 2026-03-01T09:30:00Z."
 AfterOption = Annotated[datetime | None, Option(parser=_moment, metavar="TIME", help=AFTER_HELP)]
 BEFORE_HELP = "Captured at this time or earlier."
@@ -89,6 +98,9 @@ def query(
     group_by: GroupByOption = None,
     cameras: Annotated[Texts, Option(help="Search crops of this camera only; repeatable.")] = None,
     exclude_cameras: ExcludeOption = None,
+    identities: IdentitiesOption = None,
+    unnamed: UnnamedOption = False,
+    metadata: MetadataOption = None,
     after: AfterOption = None,
     before: BeforeOption = None,
     as_json: JsonOption = False,
@@ -101,6 +113,8 @@ def query(
     Example: gmn query suspect.jpg --top-k 5
 
     Example: gmn query front.jpg side.jpg --cameras east --after 2026-03-01T00:00:00Z
+
+    Example: gmn query suspect.jpg --unnamed --metadata shift=night
 
     Example: gmn query --data cuhk01:/data/cuhk01 --camera B
     """
@@ -115,9 +129,11 @@ def query(
         raise BadParameter("--separate goes with images: --data asks one query per image anyway")
     filters: dict[str, Any] = {"group_by": group_by, "captured_after": after}
     filters |= {"cameras": cameras, "exclude_cameras": exclude_cameras, "captured_before": before}
+    filters |= {"identities": identities, "unnamed": unnamed or None, "metadata": pairs(metadata)}
     if data and any(filters.values()):
         raise BadParameter(
-            "--group-by, --cameras, --exclude-cameras, --after and --before go with images: "
+            "--group-by, --cameras, --exclude-cameras, --identity, --unnamed, --metadata, --after "
+            "and --before go with images: "
             "--data measures whole rankings"
         )
     ranking = {"scoring": scoring, "rerank_depth": rerank_depth, "top_k": top_k}
@@ -129,6 +145,24 @@ def query(
     crops = find_source(data or "", context.obj.read_spec).chosen(split, camera).crops[:limit]
     summary = _query_data(context, client, crops, options)
     show(summary, as_json, lambda: _show_summary(summary))
+
+
+def pairs(given: Sequence[str] | None) -> dict[str, Any] | None:
+    """A JSON object of texts KEY=VALUE, whose value is JSON, or else a text; None for none.
+
+    Raises:
+        BadParameter: for one without `=`.
+    """
+    found: dict[str, Any] = {}
+    for one in given or ():
+        name, equals, text = one.partition("=")
+        if not (name and equals):
+            raise BadParameter(f"{one}: write it as KEY=VALUE, such as shift=night")
+        try:
+            found[name] = json.loads(text)
+        except ValueError:
+            found[name] = text
+    return found or None
 
 
 def _query_images(

@@ -21,7 +21,13 @@ from pydantic import (
 
 from gmn_client.models import CropOrder, IdentityOrder, RetentionFrom
 from service.errors import InvalidField
-from service.gallery.enroll import LABELS, ImageToEnroll, checked_camera, checked_text
+from service.gallery.enroll import (
+    LABELS,
+    ImageToEnroll,
+    checked_camera,
+    checked_metadata,
+    checked_text,
+)
 from service.record.crop_lists import CURSOR
 from service.record.records import (
     CalibrationMode,
@@ -48,6 +54,11 @@ Images = Annotated[
     BeforeValidator(_without_empty),
     WithJsonSchema({"type": "array", "items": FILE, "examples": [[""]]}),
     Field(description="Image files: JPEG, PNG, WebP or BMP, recognised by their bytes."),
+]
+Metadata = Annotated[
+    dict[str, Any],
+    BeforeValidator(partial(checked_metadata, "metadata")),
+    WithJsonSchema({"type": "string"}),
 ]
 MULTIPART = fastapi.Form(media_type="multipart/form-data")
 
@@ -140,6 +151,9 @@ class EnrollForm(EnrollFields, SomeImagesForm):
 
 class QueryForm(QueryOptions, ImagesForm):
     """One or several images, or `crop_id`."""
+
+    metadata: Metadata | None = Field(None, examples=['{"shift": "night"}'])
+    """A JSON object; only crops whose metadata has each of its keys with its value."""
 
 
 class PairForm(PairOptions, ImagesForm):
@@ -265,6 +279,15 @@ class CropsQuery(PageQuery):
         return _crop_filter(self)
 
 
+class SimilarQuery(Parameters):
+    """Whose likes are listed."""
+
+    identity: Annotated[str, AfterValidator(partial(checked_text, "identity"))]
+    """The identity."""
+    limit: int = Field(10, ge=1, le=100)
+    """How many at most."""
+
+
 class ImageQuery(Parameters):
     """How a picture is sent."""
 
@@ -356,5 +379,6 @@ def _crop_filter(form: Form) -> CropFilter:
     wanted = CropFilter(**{name: value for name, value in given.items() if value})
     if wanted.unnamed and wanted.identity is not None:
         raise InvalidField("unnamed, identity: no crop passes both; send one or the other")
-    require_order(wanted.captured_after, wanted.captured_before)
+    if wanted.captured_after and wanted.captured_before:
+        require_order(wanted.captured_after, wanted.captured_before)
     return wanted

@@ -55,7 +55,10 @@ GALLERY = {
 }
 # The problems that any call answers, and those that follow from what a route declares.
 OF_ANY = ("invalid_field", "cross_origin", "internal_error", "not_ready")
-OF_KEYED = ("unauthorised", "forbidden", "damaged_record", "record_unavailable", "service_stopping")
+OF_KEYED = (
+    *("unauthorised", "forbidden", "too_many_requests"),
+    *("damaged_record", "record_unavailable", "service_stopping"),
+)
 OF_FORM = ("bad_request", "body_too_slow", "body_too_large", "unsupported_media_type", "queue_full")
 OF_IMAGES = ("unusable_images", "device_full", "device_lost")
 NAMED_IN_PATH = re.compile(r"{(\w+?)(?:_id)?[:}]")
@@ -110,6 +113,8 @@ class Needs:
             caller = runtime.keys.caller(sent.credentials if sent else None, local)
         # For the log, also where the caller may not do this.
         request.state.caller = caller
+        if caller.rate is not None:
+            runtime.keys.require_rate(caller)
         name = request.path_params.get("gallery")
         caller.require(self.any_of)
         if self.every_gallery or name is not None:

@@ -10,16 +10,19 @@ import hashlib
 import hmac
 import ipaddress
 import logging
+import math
 import re
 import secrets
+import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from model.problems import InputProblem
-from service.errors import Unauthorised
+from service.errors import TooManyRequests, Unauthorised
 from service.ops.health import MonitoredThreadPool
 from service.record.api_keys import ApiKey, Keys, Scope
 
@@ -27,6 +30,7 @@ KEY_ID = r"[A-Za-z0-9]{1,32}"
 KEY_TEXT = re.compile(rf"gmn_({KEY_ID})_([A-Za-z0-9_-]{{32,128}})", re.ASCII)
 SECRET_BYTES = 32
 KEY_ID_BYTES = 6
+NOTED_EVERY_SECONDS = 60.0
 # Nothing has this hash: it stands in for that of an unknown id.
 NO_HASH = "0" * 64
 EXAMPLE = '{"key_id": "door", "secret_sha256": "<64 hex digits>", "scopes": ["query"]}'
@@ -54,20 +58,30 @@ def create_key(
     note: str,
     learn: bool = True,
     expires_at: datetime | None = None,
+    rate: int | None = None,
 ) -> tuple[ApiKey, str]:
     """Makes a key: what is kept of it, and its text, which cannot be made again."""
-    key_id, secret = secrets.token_hex(KEY_ID_BYTES), secrets.token_urlsafe(SECRET_BYTES)
-    hashed, now = _sha256(secret), datetime.now(UTC)
-    kept = ApiKey(key_id, hashed, tuple(scopes), gallery, note, now, learn, expires_at)
-    return kept, f"gmn_{key_id}_{secret}"
+    key_id, now = secrets.token_hex(KEY_ID_BYTES), datetime.now(UTC)
+    kept = ApiKey(key_id, NO_HASH, tuple(scopes), gallery, note, now, learn, expires_at, rate)
+    return with_new_secret(kept)
+
+
+def with_new_secret(key: ApiKey, former_until: datetime | None = None) -> tuple[ApiKey, str]:
+    """A key with another secret, and its text; the secret before is valid until a time, or not."""
+    secret = secrets.token_urlsafe(SECRET_BYTES)
+    former = key.secret_sha256 if former_until else None
+    key = replace(key, former_sha256=former, former_until=former_until)
+    return replace(key, secret_sha256=_sha256(secret)), f"gmn_{key.key_id}_{secret}"
 
 
 def find_key(text: str, keys: Mapping[str, ApiKey]) -> ApiKey | None:
     """The key that a text is, or None; takes as long for an unknown id as for a wrong secret."""
     match = KEY_TEXT.fullmatch(text)
     key_id, secret = match.groups() if match else ("", "")
-    found = keys.get(key_id)
-    right = hmac.compare_digest(_sha256(secret), found.secret_sha256 if found else NO_HASH)
+    found, sent = keys.get(key_id), _sha256(secret)
+    right = hmac.compare_digest(sent, found.secret_sha256 if found else NO_HASH)
+    if found and found.former_until and found.former_until > datetime.now(UTC):
+        right |= hmac.compare_digest(sent, found.former_sha256 or NO_HASH)
     return found if right else None
 
 
@@ -88,6 +102,7 @@ class KeyLine(BaseModel):
     note: str = ""
     learn: bool = True
     expires_at: AwareDatetime | None = None
+    rate: int | None = Field(None, ge=1)
 
 
 def read_key_file(path: Path) -> tuple[list[ApiKey], list[str]]:
@@ -145,6 +160,10 @@ class KeyRing:
             raise InputProblem(self._wrong[0])
         self._recorded: Sequence[ApiKey] = records.all()
         self._current = True
+        self._used: dict[str, datetime] = {}
+        self._noted = time.monotonic()
+        # Of each key with a rate: how many requests it may send now, and since when.
+        self._left: dict[str, tuple[float, float]] = {}
         self._count()
         if not self._keys and not loopback:
             raise InputProblem(
@@ -178,6 +197,7 @@ class KeyRing:
         elif found is None:
             reason = "this key is unknown here or was revoked; send another"
         elif found.expires_at is None or found.expires_at > datetime.now(UTC):
+            self._used[found.key_id] = datetime.now(UTC)
             return found
         else:
             reason = (
@@ -185,8 +205,21 @@ class KeyRing:
             )
         raise Unauthorised(f"{reason}, or make one with gmn keys create")
 
+    def require_rate(self, key: ApiKey) -> None:
+        """Counts a request of a key; raises `TooManyRequests` for one beyond its rate.
+
+        A key that was silent for a minute may send a minute's requests at once.
+        """
+        if key.rate is None:
+            return
+        now, (left, at) = time.monotonic(), self._left.get(key.key_id, (key.rate, 0.0))
+        left = min(key.rate, left + (now - at) * key.rate / 60)
+        if left < 1:
+            raise TooManyRequests(key.key_id, key.rate, math.ceil((1 - left) * 60 / key.rate))
+        self._left[key.key_id] = left - 1, now
+
     def read(self) -> None:
-        """Reads the file and the record again; blocks.
+        """Reads the file and the record again, and notes which keys were used; blocks.
 
         While the record or the file cannot be read, the keys that were read last stay in force. A
         wrong line of the file is no key and the others count; a file that is gone, or no text, has
@@ -204,10 +237,15 @@ class KeyRing:
                 log.error("%s", "; ".join(self._wrong) or "every line of the key file counts again")
         try:
             self._recorded, self._current = self._records.all(), True
+            if self._used and time.monotonic() - self._noted > NOTED_EVERY_SECONDS:
+                self._noted = time.monotonic()
+                used, self._used = self._used, {}
+                known = {key.key_id for key in self._recorded}
+                self._records.note_used({one: at for one, at in used.items() if one in known})
         except Exception as error:
             # Of any kind: SQLite raises one of its own where no more files may be opened.
             if self._current:
-                log.error("keys could not be read again", exc_info=error)
+                log.error("keys could not be read again, or noted as used", exc_info=error)
             self._current = False
         self._count()
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from service.errors import CollectionUnavailable, IndexUnavailable, UnknownGallery
+from service.errors import CollectionUnavailable, IndexUnavailable, InvalidField, UnknownGallery
 from service.milvus.rows import LARGEST_LIMIT, Codes, Hits
 from service.milvus.writing import is_of
 from service.ops.health import HealthCheck, MonitoredThreadPool
@@ -152,6 +152,12 @@ class MilvusIndex:
     def _search(
         self, queries: NDArray[np.float32], limit: int, wanted: Filter, grouped: bool
     ) -> Candidates:
+        if wanted.metadata:
+            raise InvalidField(
+                "metadata: this service searches in Milvus, which holds no metadata; leave the "
+                "field out and filter by cameras, identities or time, or serve the gallery "
+                "without GMN_INDEX_URL"
+            )
         state, crops = self._watermark()
         direction = mean_direction(queries)
         unit = (direction / max(float(np.linalg.norm(direction)), 1e-12)).astype(np.float32)

@@ -14,7 +14,7 @@ from typing import TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from service.record.records import CropLabel, IndexedCrop, group_code
+from service.record.records import CropLabel, IndexedCrop, group_code, identity_code
 from service.search.filters import Filter
 
 PREFIX = "gmn"
@@ -105,7 +105,7 @@ class Codes:
         return f"{PREFIX}_{self._code('record', ''):x}_{gallery_id}_{build}"
 
     def expression(self, wanted: Filter) -> str:
-        """A filter in Milvus' language; empty for every crop."""
+        """A filter in Milvus' language, but for metadata; empty for every crop."""
         parts: list[str] = []
         if wanted.cameras:
             parts.append(f"camera in {self._cameras(wanted.cameras)}")
@@ -116,6 +116,11 @@ class Codes:
         if wanted.captured_before:
             parts.append(f"captured > {EARLIEST_TIME!r}")
             parts.append(f"captured <= {wanted.captured_before.timestamp()!r}")
+        if wanted.named is not None:
+            parts.append("grp >= 0" if wanted.named else "grp < 0")
+        if wanted.identities:
+            codes = [identity_code(one, self.secret) for one in wanted.identities]
+            parts.append(f"grp in {codes}")
         if wanted.without:
             parts.append(f"id not in {sorted(wanted.without)}")
         return " and ".join(parts)

@@ -35,7 +35,7 @@ RETRY_SECONDS = 5.0
 MOST_BUFFERED = 50_000
 KEY_BYTES = 32
 # Fields that are written as keyed hashes, and those that are left out where they are empty.
-HASHED = ("identity", "new_identity", "external_id")
+HASHED = ("identity", "identities", "new_identity", "external_id")
 OPTIONAL = (
     *HASHED,
     "gallery",
@@ -105,8 +105,8 @@ class AuditLog(contextlib.AbstractContextManager["AuditLog"]):
         Args:
             event: verb and noun, such as `delete_crop`.
             what: further fields, JSON: `gallery` by name, `crop_ids`, their `count`, `filters` and
-                `purpose` of a search. `identity`, `new_identity` and `external_id`, also within
-                `filters`, are written as keyed hashes; no other field may be personal or secret.
+                `purpose` of a search. What `HASHED` names, also within `filters`, is written as
+                keyed hashes; no other field may be personal or secret.
 
         Raises:
             StorageFailed: where it could not be written.
@@ -167,8 +167,10 @@ class AuditLog(contextlib.AbstractContextManager["AuditLog"]):
         shown: dict[str, Any] = {}
         for name, value in fields.items():
             if value or name not in OPTIONAL:
-                hashed = self.hashed(value) if name in HASHED else value
-                shown[name] = self._without_names(value) if name == "filters" else hashed
+                if name in HASHED:
+                    several = isinstance(value, list)
+                    value = [*map(self.hashed, value)] if several else self.hashed(value)
+                shown[name] = self._without_names(value) if name == "filters" else value
         return shown
 
     @contextlib.asynccontextmanager

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Literal
 
 from pydantic import TypeAdapter
 from pydantic.dataclasses import dataclass as stored_dataclass
+from pydantic_core import from_json
 
 from service.errors import Forbidden
-from service.record.engine import RecordPart, Transaction, below, key, transactional
+from service.record.engine import (
+    RecordPart,
+    Transaction,
+    as_text,
+    below,
+    key,
+    last_text,
+    transactional,
+)
 
 Scope = Literal["query", "enroll", "metrics", "admin"]
+USED = key("key used")
 SCOPES: tuple[Scope, ...] = ("query", "enroll", "metrics", "admin")
 
 
@@ -29,6 +39,8 @@ class ApiKey:
         note: whom it was made for.
         learn: whether its searches count for the calibration of the galleries they search.
         expires_at: from then on it is refused; None for never.
+        rate: requests a minute that each process answers; None for any number.
+        former_sha256, former_until: of the secret before a rotation, and until when it is valid.
     """
 
     key_id: str
@@ -39,6 +51,9 @@ class ApiKey:
     created_at: datetime
     learn: bool = True
     expires_at: datetime | None = None
+    rate: int | None = None
+    former_sha256: str | None = None
+    former_until: datetime | None = None
 
     def require(self, any_of: Collection[Scope]) -> None:
         """Raises `Forbidden` unless it has one of these scopes, or `admin`."""
@@ -80,9 +95,23 @@ class Keys(RecordPart):
         keys = [API_KEY.validate_json(body) for _, body in found]
         return sorted(keys, key=lambda one: (one.created_at, one.key_id))
 
+    def last_used(self) -> dict[str, datetime]:
+        """When each key was last used, to the minute; keys that never were are not in it."""
+        found = self._reader.every(below(USED))
+        return {
+            last_text(own, USED): datetime.fromisoformat(from_json(body)) for own, body in found
+        }
+
+    @transactional
+    def note_used(self, transaction: Transaction, used: Mapping[str, datetime]) -> None:
+        """Notes when keys were used, but for those that were revoked since."""
+        for key_id, at in used.items():
+            if transaction.json(key("api key", key_id)) is not None:
+                transaction.put_json(USED + key(key_id), as_text(at))
+
     @transactional
     def add(self, transaction: Transaction, api_key: ApiKey) -> None:
-        """Keeps a key."""
+        """Keeps a key, in the place of one of the same id."""
         transaction.put_json(key("api key", api_key.key_id), api_key)
         transaction.note("keys")
 
@@ -92,7 +121,7 @@ class Keys(RecordPart):
         own = key("api key", key_id)
         if transaction.json(own) is None:
             return False
-        transaction.delete(own)
+        transaction.delete(own, USED + key(key_id))
         transaction.removes = True
         transaction.note("keys")
         return True

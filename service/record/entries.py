@@ -89,13 +89,18 @@ def seen_at(crop: StoredCrop) -> datetime:
     return crop.captured_at or crop.created_at
 
 
-def see(seen: Sightings, crop: StoredCrop) -> None:
-    """Notes one more crop of an identity: when it was last seen, and its best picture.
+def picture_rank(crop: StoredCrop) -> tuple[float, int, str]:
+    """What sorts crops by their pictures: quality, bytes, and the crop_id for equal ones.
 
-    A picture whose quality is not known comes after those whose is, the largest file first.
+    A picture whose quality is not known comes after those whose is, and one that is not kept last.
     """
-    own = (crop.quality or 0.0) if crop.content_type else -1.0
-    rank, last = (own, crop.image_bytes, crop.crop_id), as_text(seen_at(crop))
+    quality = (crop.quality or 0.0) if crop.content_type else -1.0
+    return quality, crop.image_bytes, crop.crop_id
+
+
+def see(seen: Sightings, crop: StoredCrop) -> None:
+    """Notes one more crop of an identity: when it was last seen, and its best picture."""
+    rank, last = picture_rank(crop), as_text(seen_at(crop))
     quality, size, crop_id = seen.get("best", rank)
     seen["best"] = max((quality, size, crop_id), rank)
     seen["last"] = max(seen.get("last", last), last)

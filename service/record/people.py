@@ -26,6 +26,7 @@ from service.record.entries import (
     Generation,
     Sightings,
     find_generation,
+    picture_rank,
     read_crops,
     read_entry,
     require_entry,
@@ -107,6 +108,20 @@ class People(RecordPart):
         person = self._person(at, identity, from_json(body)) if body else None
         first = min((seen_at(crop) for crop in _crops(self._reader, at, identity)), default=None)
         return (person, first) if person and first else None
+
+    def rows(self, gallery_id: int, identity: str, best: int) -> tuple[list[int], list[int]]:
+        """The rows of an identity's crops, and of so many of them with the best pictures."""
+        at = find_generation(self._reader, gallery_id)
+        crops = sorted(_crops(self._reader, at, identity), key=picture_rank, reverse=True)
+        rows = [crop.row_id for crop in crops]
+        return rows, sorted(rows[:best])
+
+    def counts(self, gallery_id: int, names: Sequence[str]) -> dict[str, int]:
+        """The numbers of crops of those of these identities that are there."""
+        at = find_generation(self._reader, gallery_id)
+        bodies = self._reader.get([at.key("identity", name) for name in names])
+        found = zip(names, bodies, strict=True)
+        return {name: from_json(body)["crops"] for name, body in found if body}
 
     def incomplete(self, gallery_id: int) -> list[str]:
         """Identities whose last time and best picture are not kept.

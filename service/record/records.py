@@ -54,19 +54,21 @@ class CropLabel:
     metadata: Mapping[str, Any] | None = None
 
 
-def group_code(label: CropLabel, secret: bytes) -> int:
-    """The identity of a crop as a number, the same in every process that has the record's secret.
+def identity_code(identity: str, secret: bytes) -> int:
+    """An identity as a number, the same in every process that has the record's secret.
 
     It is 63 bits of a keyed hash, and not a numbering of the names, which would outlive a forgotten
     person. Among a million identities two share one with a probability of 5e-8.
-
-    Returns:
-        A negative number of its own where the crop has no identity.
     """
+    digest = hashlib.blake2b(identity.encode(), key=secret, digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
+
+
+def group_code(label: CropLabel, secret: bytes) -> int:
+    """The `identity_code` of a crop; a negative number of its own where it has no identity."""
     if label.identity is None:
         return -1 - label.row_id
-    digest = hashlib.blake2b(label.identity.encode(), key=secret, digest_size=8).digest()
-    return int.from_bytes(digest, "big") >> 1
+    return identity_code(label.identity, secret)
 
 
 LABEL = attrgetter(*(one.name for one in fields(CropLabel)))

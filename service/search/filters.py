@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,10 @@ class Filter:
         exclude_cameras: none of these.
         captured_after, captured_before: inclusive bounds, with time zone.
         without: `row_id`s to leave out.
+        named: only crops with an identity, or only those without one; None for both.
+        identities: only these; empty for every identity, and none.
+        metadata: keys that a crop's metadata has to have, each with its value, as `pairs_of` has
+            them.
     """
 
     cameras: tuple[str, ...] = ()
@@ -32,6 +37,9 @@ class Filter:
     captured_after: datetime | None = None
     captured_before: datetime | None = None
     without: frozenset[int] = frozenset()
+    named: bool | None = None
+    identities: tuple[str, ...] = ()
+    metadata: frozenset[str] = frozenset()
 
     @property
     def of_cameras(self) -> Filter:
@@ -47,12 +55,23 @@ class Filter:
         taken, after, before = label.captured_at, self.captured_after, self.captured_before
         if not self.passes_camera(label.camera) or label.row_id in self.without:
             return False
+        if self.named is not None and self.named != (label.identity is not None):
+            return False
+        if self.identities and label.identity not in self.identities:
+            return False
+        if self.metadata and not self.metadata <= pairs_of(label.metadata):
+            return False
         if taken is None:
             return after is None and before is None
         return (after is None or taken >= after) and (before is None or taken <= before)
 
 
 EVERY_CROP = Filter()
+
+
+def pairs_of(metadata: Mapping[str, Any] | None) -> frozenset[str]:
+    """Each key of a crop's metadata with its value, as texts that are equal where both are."""
+    return frozenset(json.dumps(one, sort_keys=True) for one in (metadata or {}).items())
 
 
 class View:

@@ -9,7 +9,7 @@ from pydantic import AwareDatetime, BaseModel, BeforeValidator, Field, model_val
 
 from model.calibration import Scoring
 from service.errors import InvalidField
-from service.search.filters import Filter
+from service.search.filters import Filter, pairs_of
 
 GroupBy = Literal["crop", "identity"]
 OperatingPoint = Literal["far_1e-1", "far_1e-2", "far_1e-3"]
@@ -27,6 +27,10 @@ def _split(value: Any) -> Any:
     return [name for name in names if name]
 
 
+def _without_empty(value: Any) -> Any:
+    return [one for one in value if one != ""] if isinstance(value, list) else value
+
+
 def read_moment(value: Any) -> Any:
     """A moment of RFC 3339 text, in UTC; raises `ValueError`. Other values stay."""
     if not isinstance(value, str):
@@ -42,9 +46,9 @@ def read_moment(value: Any) -> Any:
     )
 
 
-def require_order(after: datetime | None, before: datetime | None) -> None:
+def require_order(after: datetime, before: datetime) -> None:
     """Raises `InvalidField` for bounds of the capture that no crop can be within."""
-    if after is not None and before is not None and after > before:
+    if after > before:
         raise InvalidField(
             "captured_after, captured_before: the first is later than the second, so that no "
             "crop could pass; exchange the two"
@@ -54,6 +58,8 @@ def require_order(after: datetime | None, before: datetime | None) -> None:
 # Pydantic alone would also read a bare number, such as a year, as seconds since 1970.
 Moment = Annotated[AwareDatetime, BeforeValidator(read_moment)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
+# A comma may be part of one.
+Texts = Annotated[tuple[str, ...], BeforeValidator(_without_empty)]
 
 
 class QueryOptions(BaseModel):
@@ -76,6 +82,11 @@ class QueryOptions(BaseModel):
     exclude_cameras: Names = Field((), description="None of these cameras.")
     captured_after: Moment | None = Field(None, description="Only crops captured since this time.")
     captured_before: Moment | None = Field(None, description="Only crops captured until this time.")
+    identities: Texts = Field((), description="Only crops of these identities; repeated.")
+    unnamed: bool = Field(False, description="Only crops without an identity.")
+    metadata: dict[str, Any] | None = Field(
+        None, description="Only crops whose metadata has each of these keys with its value."
+    )
     camera: str | None = Field(None, description="The camera that took the query images.")
     camera_disjoint: bool = Field(
         False, description="Exclude the camera of the query: `camera`, or that of `crop_id`."
@@ -95,7 +106,10 @@ class QueryOptions(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        require_order(self.captured_after, self.captured_before)
+        if self.captured_after and self.captured_before:
+            require_order(self.captured_after, self.captured_before)
+        if self.unnamed and self.identities:
+            raise InvalidField("unnamed, identities: no crop passes both; send one or the other")
         if self.camera_disjoint and self.camera is None and self.crop_id is None:
             raise InvalidField("camera_disjoint: of which camera are the images? Send it as camera")
         if self.keep_picture and not self.keep:
@@ -112,7 +126,16 @@ class QueryOptions(BaseModel):
         excluded = self.exclude_cameras
         if self.camera_disjoint and camera is not None:
             excluded = (*excluded, camera)
-        return Filter(self.cameras, excluded, self.captured_after, self.captured_before, without)
+        return Filter(
+            self.cameras,
+            excluded,
+            self.captured_after,
+            self.captured_before,
+            without,
+            False if self.unnamed else None,
+            self.identities,
+            pairs_of(self.metadata) if self.metadata else frozenset(),
+        )
 
 
 class PairOptions(BaseModel):

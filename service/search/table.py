@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -13,10 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic_core import from_json, to_json
 
-from service.record.records import LABEL, CropLabel, IndexedCrop, group_code
+from service.record.records import LABEL, CropLabel, IndexedCrop, group_code, identity_code
 from service.search.arrays import FIRST_CAPACITY, GrowingArray
 from service.search.filters import EVERY_CROP, Filter, Rows, View, grown
 from service.search.index_files import FileSet, Stored
+from service.search.metadata import MetadataRows
 
 COPIED_AT_ONCE, UNITS_AT_ONCE = 1024, 4096
 # Fewer bytes of old labels are not worth a rewrite.
@@ -88,6 +89,7 @@ class RowTable:
         # The one of every crop stays the first.
         self._views = {EVERY_CROP: View(EVERY_CROP, 0)}
         self._selected: tuple[Filter, Rows] | None = None
+        self._metadata = MetadataRows(secret)
         # Of a rewritten table: where the texts of its rows began.
         self._copied_from = np.zeros(0, np.int64)
 
@@ -203,6 +205,13 @@ class RowTable:
             passing = passing & (captured >= wanted.captured_after.timestamp())
         if wanted.captured_before:
             passing = passing & (captured <= wanted.captured_before.timestamp())
+        if wanted.named is not None:
+            passing = passing & ((self.groups[: self.size] >= 0) == wanted.named)
+        if wanted.identities:
+            codes = [identity_code(one, self._secret) for one in wanted.identities]
+            passing = passing & np.isin(self.groups[: self.size], codes)
+        if wanted.metadata:
+            passing = passing & self._bearing(wanted.metadata)
         if wanted.without:
             passing = passing.copy()
             passing[[row for one in wanted.without if (row := self._row(one)) is not None]] = False
@@ -385,6 +394,18 @@ class RowTable:
                 view.add(rows, numbers, self.cameras[rows], self.cameras_known)
             else:
                 view.remove(rows, numbers)
+
+    def _bearing(self, pairs: Collection[str]) -> NDArray[np.bool_]:
+        """Which rows bear pairs of metadata, `(size,)`."""
+        text_at, text_bytes = self.text_at[: self.size], self.text_bytes
+        self._metadata.catch_up(
+            text_at,
+            self.valid[: self.size],
+            lambda row: self._text(int(text_at[row]), int(text_bytes[row])),
+        )
+        bearing = np.zeros(self.size, np.bool_)
+        bearing[self._metadata.passing(pairs)] = True
+        return bearing
 
     def _view(self, wanted: Filter) -> View:
         """Of a filter's cameras; of those with cameras the oldest gives way to one more."""

@@ -11,7 +11,7 @@ import httpx
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser.conftest import confirm, violations
+from tests.browser.conftest import confirm, drop, violations
 
 pytestmark = pytest.mark.slow
 
@@ -140,6 +140,15 @@ def test_a_gallery_is_set_back_to_a_snapshot(
     assert http.get(f"/v1/galleries/{gallery}/snapshots").json()["results"] == []
 
 
+def test_a_dropped_folder_is_refused_with_the_remedy(page: Any, drawn_crops: list[Any]) -> None:
+    page.get_by_role("link", name="Enroll").click()
+    # As a browser answers for a folder.
+    page.evaluate("() => { Blob.prototype.arrayBuffer = () => Promise.reject(new Error('gone')); }")
+    drop(page, "#enrollment .drop", drawn_crops[0].png)
+    page.get_by_role("alert").filter(has_text="use “Choose a folder”").wait_for()
+    assert page.locator("#chosen").is_hidden()
+
+
 def people(page: Any) -> list[str]:
     return page.locator("#people .card .name").all_inner_texts()
 
@@ -244,6 +253,14 @@ def test_crops_of_a_person_are_shown_by_time_and_some_get_another_name(
     expect(tiles).to_have_count(2)
     eve = http.get(crops, params={"identity": "Eve"}).json()["results"]
     assert {one["crop_id"] for one in eve} == set(in_time[1:3])
+    asked = {"identity": "0003", "limit": 12}
+    alike = http.get(f"/v1/galleries/{gallery}/similar", params=asked).json()["results"]
+    assert alike[0]["identity"] == "Eve"
+    similar = [one["identity"] for one in alike if one["verdict"] != "no_match"]
+    expect(page.locator("#person section .card .name")).to_have_text(similar)
+    page.get_by_role("button", name="Compare with Eve").click()
+    expect(page.locator("dialog .sides h3")).to_have_text(["0003", "Eve"])
+    page.keyboard.press("Escape")
     page.get_by_role("button", name="Undo").click()
     expect(tiles).to_have_count(4)
     assert http.get(crops, params={"identity": "Eve"}).json()["results"] == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -119,6 +120,65 @@ def test_a_time_filter_leaves_out_what_is_earlier_later_or_unknown(served, galle
         captured_before="2026-02-01T01:00:00+01:00",
     )
     assert _identities(found) == ["b"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        ({"identities": ["Ann", "Bob, jr."]}, {0, 1}),
+        ({"identities": "Bob, jr."}, {1}),
+        ({"identities": "unknown"}, set()),
+        ({"unnamed": "true"}, {2, 3}),
+        ({"metadata": '{"shift": "night"}'}, {0, 2}),
+        ({"metadata": '{"shift": "night", "door": {"no": 2}}'}, {2}),
+        ({"metadata": '{"shift": "night"}', "unnamed": "true"}, {2}),
+        ({"metadata": '{"door": "2"}'}, set()),
+        ({"metadata": '{"open": true}'}, {3}),
+        ({"metadata": "{}"}, {0, 1, 2, 3}),
+    ],
+)
+def test_a_filter_by_labels_is_exact(served, gallery, drawn_crops, asked, expected):
+    images = [crop.png for crop in drawn_crops[:4]]
+    metadata = [{"shift": "night"}, None, {"door": {"no": 2}, "shift": "night"}, {"open": True}]
+    enrolled = served.enroll(
+        gallery,
+        *images,
+        identity=["Ann", "Bob, jr.", "", ""],
+        metadata=[json.dumps(one) if one else "" for one in metadata],
+    )
+    ids = [one["crop_id"] for one in enrolled.json()["results"]]
+    for more in ({}, {"group_by": "identity"}, {"scoring": "cosine"}):
+        found = served.query(gallery, images[0], **asked, **more).json()
+        assert {ids.index(one["crop_id"]) for one in found["results"]} == expected
+    assert (found["verdict"] == "nothing_searched") == (not expected)
+
+
+def test_a_filter_by_metadata_follows_changes_and_deletions(served, gallery, drawn_crops):
+    images = [crop.png for crop in drawn_crops[:3]]
+    enrolled = served.enroll(gallery, *images, metadata=['{"shift": "night"}'] * 3)
+    url = f"/v1/galleries/{gallery}/crops"
+    first, second, third = (one["crop_id"] for one in enrolled.json()["results"])
+    asked = {"metadata": '{"shift": "night"}', "scoring": "cosine"}
+    assert len(served.query(gallery, images[0], **asked).json()["results"]) == 3
+    served.http.patch(f"{url}/{first}", data={"metadata": '{"shift": "day"}'})
+    served.http.delete(f"{url}/{second}")
+    served.enroll(gallery, drawn_crops[3].png, metadata='{"shift": "night"}', identity="late")
+    found = served.query(gallery, images[0], **asked).json()["results"]
+    assert sorted(one["identity"] or one["crop_id"] for one in found) == sorted([third, "late"])
+
+
+def test_a_filter_that_cannot_be_is_refused_with_its_name(served, gallery, drawn_crops):
+    for asked, field in (
+        ({"metadata": "night"}, "metadata"),
+        ({"metadata": "[1]"}, "metadata"),
+        ({"unnamed": "true", "identities": "Ann"}, "unnamed"),
+        ({"unnamed": "maybe"}, "unnamed"),
+    ):
+        refused = served.query(gallery, drawn_crops[0].png, **asked)
+        assert (refused.status_code, refused.json()["errors"][0]["field"]) == (422, field)
+    # Empty fields count as left out, as `/docs` sends them.
+    empty = {"metadata": "", "identities": "", "unnamed": ""}
+    assert served.query(gallery, drawn_crops[0].png, **empty).status_code == 200
 
 
 def test_grouped_by_identity_each_person_appears_once(served, filled, drawn_crops):

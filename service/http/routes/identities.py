@@ -6,13 +6,22 @@ from typing import Annotated
 
 from fastapi import Path, Query
 
-from gmn_client.models import ForgottenIdentity, Identities, IdentityDetail, Merges, RenamedIdentity
+from gmn_client.models import (
+    ForgottenIdentity,
+    Identities,
+    IdentityDetail,
+    Merges,
+    RenamedIdentity,
+    SimilarIdentities,
+)
 from service.gallery import browse, changes
-from service.http.forms import MULTIPART, IdentitiesQuery, IdentityFields
+from service.http.forms import MULTIPART, IdentitiesQuery, IdentityFields, SimilarQuery
 from service.http.guard import Admin, Searcher, guarded_router
 from service.http.problems import problems
 from service.lifecycle import forget
+from service.search.similar import find_similar
 
+OF_SEARCH = ("needs_reindex", "queue_full", "device_full", "device_lost", "index_unavailable")
 router = guarded_router("/v1/galleries/{gallery}", "identities")
 Identity = Annotated[str, Path(description="An identity, as enrolled.", examples=["0042"])]
 
@@ -41,6 +50,25 @@ async def read_identity(call: Searcher, identity: Identity) -> IdentityDetail:
     found = await browse.read_identity(call.runtime, call.gallery, identity)
     call.runtime.audit.note_view(
         "query", gallery=call.gallery.name, count=1, filters={"identity": identity}
+    )
+    return found
+
+
+@router.get("/similar", responses=problems("unknown_identity", *OF_SEARCH))
+async def list_similar(
+    call: Searcher, asked: Annotated[SimilarQuery, Query()]
+) -> SimilarIdentities:
+    """Lists identities that may be the same person as one, the most alike first.
+
+    They are found by a search with its best crops, eight at most, among the named crops of others;
+    probabilities and verdicts are those of such a search.
+    """
+    found = await find_similar(call.runtime, call.gallery, asked.identity, asked.limit)
+    call.runtime.audit.note_view(
+        "query",
+        gallery=call.gallery.name,
+        count=len(found.results),
+        filters={"identity": asked.identity},
     )
     return found
 

@@ -39,7 +39,7 @@ ANSWERED: Responses = {
     },
 }
 OF_CAMERAS = {"cameras", "exclude_cameras", "camera", "camera_disjoint"}
-FILTERS = OF_CAMERAS | {"captured_after", "captured_before"}
+FILTERS = OF_CAMERAS | {"captured_after", "captured_before", "identities", "unnamed"}
 # A longer ranking is written result by result in a thread.
 SHORT_RANKING = 100
 # Of one answer, as many as a search of one image may ask for.
@@ -87,6 +87,10 @@ async def query_gallery(
         answer = await query_each(runtime, gallery, images, form, call.caller.learn, began)
     if form.keep:
         answer = await _kept(runtime, gallery, call.caller, form, answer, images)
+    filters = form.model_dump(mode="json", include=FILTERS, exclude_defaults=True)
+    if form.metadata:
+        # Values may be personal.
+        filters["metadata"] = sorted(form.metadata)
     each = [answer] if isinstance(answer, QueryAnswer) else answer.results
     for one in each:
         if isinstance(one, QueryAnswer):
@@ -95,7 +99,7 @@ async def query_gallery(
                 gallery=gallery.name,
                 crop_ids=[form.crop_id] if form.crop_id else [],
                 count=len(one.results),
-                filters=form.model_dump(mode="json", include=FILTERS, exclude_defaults=True),
+                filters=filters,
                 purpose=form.purpose or None,
                 query_id=one.query_id,
             )

@@ -12,7 +12,10 @@ let chosen = [];
 
 export function startEnrollment() {
   const form = find("#enrollment");
-  takeFiles(form.querySelector(".drop"), (files) => choose(files.map((file) => ({ file }))));
+  takeFiles(form.querySelector(".drop"), (files) => attempt(form, async () => {
+    for (const file of files) await readable(file);
+    choose(files.map((file) => ({ file })));
+  }));
   takeFiles(form.querySelector(".folder"), (files) => attempt(form, () => choose(imagesOf(files))));
   onSubmit(form, enroll);
 }
@@ -35,6 +38,11 @@ function imagesOf(files) {
   ].filter(Boolean).join(" ");
   return images.map((file) => ({ file, ...(named && { identity: parts(file)[1] }) }));
 }
+
+// A folder that was dropped comes as a file without bytes.
+const readable = (file) => file.slice(0, 1).arrayBuffer().catch(() => {
+  throw new Error(`${file.name} cannot be read. If it is a folder, use “Choose a folder”.`);
+});
 
 function choose(more) {
   chosen = [...chosen, ...more];

@@ -106,7 +106,7 @@ async function showSnapshots() {
 function snapshotRow(one) {
   const path = inGallery(`/snapshots/${encodeURIComponent(one.snapshot_id)}`);
   const restore = async () => {
-    const text = `The gallery becomes again what it was, with ${count(one.crops, "crop")}. Crops enrolled and names given since are lost, and what was deleted since stays deleted. Take a snapshot before to be able to return.`;
+    const text = `The gallery becomes again what it was, with ${count(one.crops, "crop")}. Crops enrolled and names given since are lost; deletions since stay. Take a snapshot before, to be able to return.`;
     if (await question("Restore this snapshot?", text, "Restore", { danger: true })) await act(() => ask(`${path}/restore`, { method: "POST" }));
   };
   const drop = async () => {

@@ -38,7 +38,7 @@ async function load(cursor) {
     if (gallery() !== name || find("#find").value !== query || find("#sort").value !== sort) return;
     if (cursor === null) list.replaceChildren();
     list.append(...page.results.map((one) => h("li", {}, personCard(one))));
-    if (list.children.length === 0) list.append(h("li", { class: "hint" }, query ? `No name contains “${query}”.` : "Nobody has a name in this gallery yet."));
+    if (list.children.length === 0) list.append(h("li", { class: "hint" }, query ? `No name contains “${query}”.` : "No crop of this gallery has a name yet."));
     more.hidden = page.next_cursor === null;
     more.onclick = () => load(page.next_cursor);
     const merges = await ask(inGallery("/merges"));

@@ -1,14 +1,14 @@
 // One person: crops over time and cameras, who may be the same person, rename, split, merge and forget.
 
 import { ask, pages } from "./api.js";
-import { attempt, count, find, h, moment, question, thumbnail } from "./elements.js";
+import { attempt, count, find, h, moment, percent, question, thumbnail, verdictChip } from "./elements.js";
 import { askForMerge } from "./merge.js";
 import { act, askForName, askToDelete, report } from "./naming.js";
 import { addressOf, gallery, inGallery, item, segment } from "./place.js";
 import { chooser } from "./tiles.js";
 import { timeline } from "./timeline.js";
 
-const CROPS = 500;
+const CROPS = 500, SIMILAR = 12;
 const pathOf = (identity) => inGallery(`/identities/${segment(identity)}`);
 const open = (identity) => { location.hash = addressOf(gallery(), "identities", identity); };
 
@@ -35,14 +35,15 @@ const back = () => h("a", { href: addressOf(gallery(), "identities") }, "← All
 function draw(place, about, page) {
   const { identity, cameras, first_seen: first, last_seen: last } = about;
   const button = (label, action, kind = "") => h("button", { type: "button", class: kind, onclick: () => act(() => action(about)) }, label);
-  const crops = h("div", {});
+  const crops = h("div", {}), similar = h("section", { "aria-label": "May be the same person" });
   place.replaceChildren(back(),
     h("div", { class: "row" }, h("h2", { class: "grow name" }, identity),
       button("Rename…", rename), button("Merge with…", mergeWith), button("Forget…", forget, "danger quiet")),
     h("p", { class: "hint name" }, `${count(about.crops, "crop")} · ${cameras.join(", ") || "camera unknown"}`,
       last && [" · first seen ", moment(first), ", last seen ", moment(last)]),
-    crops);
+    crops, similar);
   showCrops(crops, identity, page.results, page.next_cursor);
+  showSimilar(similar, identity);
 }
 
 function showCrops(place, identity, crops, cursor) {
@@ -54,6 +55,17 @@ function showCrops(place, identity, crops, cursor) {
     showCrops(place, identity, [...crops, ...next.results], next.next_cursor);
   }) }, "Show more");
   place.replaceChildren(...[timeline(crops, focus), tiles.element, more].filter(Boolean));
+}
+
+// Others whose crops are similar enough to be of the same person.
+async function showSimilar(place, identity) {
+  await attempt(place, async () => {
+    const asked = new URLSearchParams({ identity, limit: SIMILAR });
+    const found = (await ask(inGallery(`/similar?${asked}`))).results.filter((one) => one.verdict !== "no_match");
+    const compare = (other) => h("button", { type: "button", "aria-label": `Compare with ${other}`, onclick: () => act(() => merge(identity, other)) }, "Compare");
+    place.append(h("h3", {}, "May be the same person"), found.length === 0 ? h("p", { class: "hint" }, "No other person is similar enough.")
+      : h("ul", { class: "cards small" }, found.map((one) => h("li", {}, personCard(one, verdictChip(one.verdict), h("span", {}, percent(one.probability))), compare(one.identity)))));
+  });
 }
 
 async function rename({ identity }) {

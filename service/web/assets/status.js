@@ -31,13 +31,15 @@ async function check() {
   waiting = setTimeout(check, trouble ? AGAIN_MS : CHECK_MS);
   if (trouble === before) return;
   draw();
-  // What failed meanwhile is asked for again.
+  // Calls that failed meanwhile are sent again.
   if (trouble === null) for (const event of ["gallery-changed", "panel-shown"]) document.dispatchEvent(new Event(event));
 }
 
 async function troubleNow() {
   try {
     const response = await fetch("/readyz", { cache: "no-store" });
+    // A proxy may keep this address to itself.
+    if (!response.ok && response.status < 500) return null;
     const body = await response.json();
     if (!response.ok) return `The service is not ready: ${body.detail}`;
     if (body.record.state === "unreachable") return "The database does not answer: searches are answered from memory, and nothing can be changed";

@@ -19,7 +19,7 @@ from bench.scale_crops import KINDS, ScaleCrops
 from service.record.records import CropLabel, IndexedCrop
 from service.search import arrays, product_codes
 from service.search import index as indexes
-from service.search.filters import EVERY_CROP, Filter
+from service.search.filters import EVERY_CROP, Filter, pairs_of
 from service.search.index import GalleryIndex
 from service.search.index_files import IndexFolder
 
@@ -82,9 +82,28 @@ def _plain_search(crops, query, limit, wanted):
             continue
         if label.camera in wanted.exclude_cameras:
             continue
+        if wanted.identities and label.identity not in wanted.identities:
+            continue
+        if wanted.named is False and label.identity:
+            continue
+        if wanted.metadata and wanted != of_metadata(label.metadata["shift"]):
+            continue
         vector = crop.vector.astype(np.float64)
         scored.append((-np.float32(vector @ unit / np.linalg.norm(vector)), label.row_id))
     return [row_id for _, row_id in sorted(scored)][:limit]
+
+
+def of_metadata(shift):
+    return Filter(metadata=pairs_of({"shift": shift}))
+
+
+OF_LABELS = (
+    Filter(identities=("1", "2", "renamed", "nothing")),
+    Filter(named=False, cameras=("west",)),
+    of_metadata("night"),
+    of_metadata("renamed"),
+    of_metadata("none"),
+)
 
 
 def _plain_identities(crops, wanted):
@@ -171,10 +190,12 @@ def test_a_search_for_groups_finds_the_nearest_crop_of_each_identity(path, peopl
     index, crops = _index(path), {}
     for row_id, person in enumerate(people, start=1):
         crop = _crop(row_id, row_id % 40, CAMERAS[row_id % 3])
-        named = replace(crop.label, identity=str(person) if person else None)
+        known = {"shift": ("day", "night")[row_id % 2], "row": row_id}
+        named = replace(crop.label, identity=str(person) if person else None, metadata=known)
         crops[row_id] = replace(crop, label=named)
     index.add(crops.values())
     asked = [replace(one, captured_after=after) for one in CAMERA_FILTERS for after in (None, LATE)]
+    asked += OF_LABELS
     for wanted in asked:
         # What was counted once is counted on with every change.
         assert index.identities(wanted) == _plain_identities(crops, wanted)
@@ -185,17 +206,21 @@ def test_a_search_for_groups_finds_the_nearest_crop_of_each_identity(path, peopl
             index.remove([row_id])
             del crops[row_id]
         else:
-            named = replace(crops[row_id].label, identity="renamed")
+            known = {"shift": "renamed"}
+            named = replace(crops[row_id].label, identity="renamed", metadata=known)
             index.table.relabel([named])
             crops[row_id] = replace(crops[row_id], label=named)
     if built:
         index.replace(built)
     query = _crop(0, 3).vector[None] + np.float32(0.01)
-    for wanted in (Filter(), Filter(cameras=("west",)), Filter(cameras=("nowhere",))):
+    cameras = (Filter(), Filter(cameras=("west",)), Filter(cameras=("nowhere",)))
+    for wanted in (*cameras, *OF_LABELS):
         leaders = {}
         for row_id in _plain_search(crops, query, len(crops), wanted):
             leaders.setdefault(crops[row_id].label.identity or row_id, row_id)
         assert index.identities(wanted) == len(leaders)
+        if wanted not in cameras:
+            assert _found(index, query, limit, wanted) == _plain_search(crops, query, limit, wanted)
         found = index.search_groups(query, limit, wanted)
         assert found.row_ids.tolist() == list(leaders.values())[:limit]
     for wanted in asked:

@@ -17,10 +17,18 @@ import pytest
 
 import gmn
 from model.problems import InputProblem
-from service.errors import Unauthorised
-from service.http.keys import KeyRing, create_key, find_key, read_key_file, redacted
+from service.errors import TooManyRequests, Unauthorised
+from service.http.keys import (
+    KeyRing,
+    create_key,
+    find_key,
+    read_key_file,
+    redacted,
+    with_new_secret,
+)
 from service.runtime import Runtime
 from service.settings import Settings
+from tests.waiting import eventually
 
 
 def line(key_id: str, secret: str, **more) -> str:
@@ -282,3 +290,89 @@ def test_a_service_that_stops_reads_its_keys_to_the_end_before_the_record_is_clo
         assert begun.wait(10)
     assert reading.done()
     assert reading.result() == []
+
+
+def test_a_rotated_key_has_one_id_and_its_former_secret_for_the_time_given(
+    guarded, new_key, capsys
+):
+    old = new_key("--scope", "query", "--note", "desk")
+    key_id, place = old.split("_")[1], ["--data-dir", str(guarded.data_dir)]
+    assert gmn.run(["keys", "rotate", old, "--grace", "1", *place]) == 0
+    first = capsys.readouterr().out
+    new = first.split()[-1]
+    assert new.split("_")[1] == key_id
+    assert "former secret is valid until" in first
+    eventually(lambda: guarded.ask("GET", "/v1/model", new).is_success)
+    assert guarded.ask("GET", "/v1/model", old).is_success
+    assert gmn.run(["keys", "rotate", key_id, "--grace", "0", *place]) == 0
+    latest = capsys.readouterr().out.split()[-1]
+    eventually(lambda: guarded.ask("GET", "/v1/model", latest).is_success)
+    assert guarded.ask("GET", "/v1/model", new).status_code == 401
+    assert gmn.run(["keys", "rotate", "nobody", *place]) == 2
+    assert "there is no such key" in capsys.readouterr().err
+    lines = (guarded.data_dir / "audit.jsonl").read_text().splitlines()
+    events = [json.loads(one) for one in lines]
+    told = [one["phase"] for one in events if one["event"] == "rotate_key"]
+    assert told == ["asked", "done"] * 2
+
+
+def test_a_former_secret_ends_with_its_time():
+    key, text = create_key(["query"], None, "")
+    rotated, new = with_new_secret(key, datetime.now(UTC) + timedelta(seconds=0.2))
+    keys = {key.key_id: rotated}
+    assert find_key(text, keys) == find_key(new, keys) == rotated
+    time.sleep(0.25)
+    assert find_key(text, keys) is None
+    assert find_key(new, keys) == rotated
+
+
+def test_a_key_beyond_its_rate_is_told_when_to_return(guarded, new_key):
+    limited, free = new_key("--scope", "query", "--rate", "3"), new_key("--scope", "query")
+    eventually(lambda: guarded.ask("GET", "/v1/galleries", free).is_success)
+    answers = [guarded.ask("GET", "/v1/model", limited) for _ in range(4)]
+    assert [one.status_code for one in answers] == [200, 200, 200, 429]
+    assert answers[-1].json()["type"] == "urn:gmn:problem:too_many_requests"
+    assert 15 <= int(answers[-1].headers["Retry-After"]) <= 20
+    assert guarded.ask("GET", "/v1/model", free).is_success
+
+
+def test_a_rate_is_refilled_and_one_key_takes_nothing_from_another(ring_of, store, monkeypatch):
+    key, text = create_key(["query"], None, "", rate=60)
+    store.keys.add(key)
+    other, _ = create_key(["query"], None, "", rate=60)
+    ring, now = ring_of(), [1000.0]
+    monkeypatch.setattr("service.http.keys.time.monotonic", lambda: now[0])
+    for _ in range(60):
+        ring.require_rate(ring.caller(text))
+    with pytest.raises(TooManyRequests) as refused:
+        ring.require_rate(key)
+    assert refused.value.retry_after_s == 1
+    ring.require_rate(other)
+    now[0] += 2.0
+    ring.require_rate(key)
+    ring.require_rate(key)
+    with pytest.raises(TooManyRequests):
+        ring.require_rate(key)
+
+
+def test_a_listing_shows_when_each_key_was_last_used(ring_of, store, tmp_path, monkeypatch, capsys):
+    used, text = create_key(["query"], None, "used")
+    unused, _ = create_key(["query"], None, "unused")
+    for one in (used, unused):
+        store.keys.add(one)
+    ring = ring_of()
+    ring.caller(text)
+    ring.read()
+    # No request waits for it, and at most one write is made a minute.
+    assert store.keys.last_used() == {}
+    monkeypatch.setattr("service.http.keys.NOTED_EVERY_SECONDS", 0.0)
+    ring.read()
+    store.keys.revoke("other")
+    assert gmn.run(["keys", "list", "--json", "--data-dir", str(tmp_path)]) == 0
+    listed = {one["note"]: one for one in json.loads(capsys.readouterr().out)["results"]}
+    at = datetime.fromisoformat(listed["used"]["last_used_at"])
+    assert timedelta() <= datetime.now(UTC) - at < timedelta(minutes=1)
+    assert listed["unused"]["last_used_at"] is None
+    assert not any("sha256" in name for name in listed["used"])
+    assert store.keys.revoke(used.key_id)
+    assert store.keys.last_used() == {}

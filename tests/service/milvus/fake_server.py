@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from service.errors import IndexUnavailable
 from service.milvus.rows import EARLIEST_TIME, Codes, Hits, LabelRow, Row
+from service.record.records import identity_code
 from service.search.filters import Filter
 
 Rows = dict[int, Row]
@@ -111,12 +112,14 @@ def _passes(row: Any, wanted: Filter, codes: Codes) -> bool:
         list(map(codes.camera, names)) for names in (wanted.cameras, wanted.exclude_cameras)
     )
     after, before = wanted.captured_after, wanted.captured_before
+    people = [identity_code(one, codes.secret) for one in wanted.identities]
     return (
         (not cameras or row["camera"] in cameras)
         and row["camera"] not in excluded
         and (after is None or row["captured"] >= after.timestamp())
         and (before is None or EARLIEST_TIME < row["captured"] <= before.timestamp())
         and row["id"] not in wanted.without
+        and (not people or row["grp"] in people)
     )
 
 

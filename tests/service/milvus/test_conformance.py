@@ -26,7 +26,10 @@ FILTERS = {
     "until, unknown times do not pass": Filter(captured_before=NOON + timedelta(minutes=40)),
     "a moment": Filter(captured_after=NOON, captured_before=NOON),
     "all at once": Filter(("east", "west"), ("west",), NOON, NOON + timedelta(hours=1)),
+    "two people": Filter(identities=("person 1", "person 3")),
     "single crops left out": Filter(without=frozenset(range(1, 60, 3))),
+    "named crops": Filter(named=True),
+    "crops without a name, of one camera": Filter(cameras=("east",), named=False),
 }
 
 

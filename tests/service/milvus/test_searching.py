@@ -12,13 +12,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from service.errors import CollectionUnavailable, IndexUnavailable, UnknownGallery
+from service.errors import CollectionUnavailable, IndexUnavailable, InvalidField, UnknownGallery
 from service.milvus import index as milvus_index
 from service.milvus.index import MilvusIndexes
 from service.milvus.rows import Codes
 from service.record.record import open_sqlite
 from service.record.records import GallerySettings
-from service.search.filters import EVERY_CROP, Filter
+from service.search.filters import EVERY_CROP, Filter, pairs_of
 from service.search.index import GalleryIndex
 from service.search.options import QueryOptions
 from service.search.query import run_search
@@ -124,6 +124,9 @@ FILTERS = [
     Filter(captured_after=NOON),
     Filter(captured_before=NOON, cameras=("west", "nowhere")),
     Filter(without=frozenset(range(0, 60, 2))),
+    Filter(named=True),
+    Filter(named=False, cameras=("west",)),
+    Filter(identities=("person 1", "person 3", "unknown"), cameras=("east", "west")),
 ]
 
 
@@ -135,6 +138,11 @@ def test_it_finds_what_an_index_of_this_process_finds(lab, wanted):
     label, vector = lab.index_outside.find(lab.inside().search(QUERIES, 1).labels()[0].crop_id)
     assert vector.tolist() == lab.inside().find(label.crop_id)[1].tolist()
     assert lab.index_outside.find("unknown") is None
+
+
+def test_a_filter_by_metadata_is_refused_with_the_remedy(lab):
+    with pytest.raises(InvalidField, match=r"metadata: .* leave the field out"):
+        lab.index_outside.search(QUERIES, 5, Filter(metadata=pairs_of({"number": 1})))
 
 
 def test_a_deleted_crop_takes_no_place_though_the_server_still_shows_it(lab):

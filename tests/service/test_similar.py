@@ -1,0 +1,64 @@
+"""Identities that may be the same person: by their crops, without their own and unnamed ones."""
+
+from __future__ import annotations
+
+import pytest
+
+from gmn_client import Client
+
+
+@pytest.fixture
+def split(served, gallery, drawn_crops):
+    """Each person's crops, those of the first under two names, and some of it without a name."""
+    names = [crop.identity for crop in drawn_crops]
+    own = [place for place, name in enumerate(names) if name == "0000"]
+    names[own[0]] = names[own[1]] = "Ann"
+    names[own[2]] = ""
+    landed = served.enroll(gallery, *(crop.png for crop in drawn_crops), identity=names)
+    assert landed.status_code == 201, landed.text
+    return gallery, [one["crop_id"] for one in landed.json()["results"]], names
+
+
+def test_a_person_under_two_names_is_found_by_either(served, split):
+    gallery, ids, names = split
+    url = f"/v1/galleries/{gallery}/similar"
+    found = served.http.get(url, params={"identity": "Ann", "limit": 3}).json()
+    assert found["next_cursor"] is None
+    results = found["results"]
+    assert results[0]["identity"] == "0000"
+    assert results[0]["crops"] == 1
+    assert names[ids.index(results[0]["crop_id"])] == "0000"
+    assert len({one["identity"] for one in results}) == len(results) == 3
+    assert "Ann" not in {one["identity"] for one in results}
+    probabilities = [one["probability"] for one in results]
+    assert probabilities == sorted(probabilities, reverse=True)
+    assert served.http.get(results[0]["image_url"]).status_code == 200
+    assert served.http.get(url, params={"identity": "0000"}).json()["results"][0]["identity"] == (
+        "Ann"
+    )
+
+
+def test_the_score_is_that_of_a_search_by_the_same_crop(served, split):
+    gallery, ids, names = split
+    url = f"/v1/galleries/{gallery}"
+    (best,) = served.http.get(f"{url}/similar", params={"identity": "0000", "limit": 1}).json()[
+        "results"
+    ]
+    own = ids[names.index("0000")]
+    searched = served.http.post(f"{url}/queries", data={"crop_id": own, "top_k": 50}).json()
+    same = next(one for one in searched["results"] if one["crop_id"] == best["crop_id"])
+    assert (same["probability"], same["verdict"]) == (best["probability"], best["verdict"])
+
+
+def test_an_unknown_identity_and_a_gallery_of_one_person(served, gallery, drawn_crops):
+    url = f"/v1/galleries/{gallery}/similar"
+    unknown = served.http.get(url, params={"identity": "Ann"})
+    assert (unknown.status_code, unknown.json()["type"]) == (
+        404,
+        "urn:gmn:problem:unknown_identity",
+    )
+    served.enroll(gallery, drawn_crops[0].png, identity="a/similar")
+    found = served.http.get(url, params={"identity": "a/similar"})
+    assert (found.status_code, found.json()["results"]) == (200, [])
+    with Client(str(served.http.base_url), gallery=gallery) as client:
+        assert client.similar("a/similar", limit=5) == []
