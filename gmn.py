@@ -21,6 +21,7 @@ from demo.command import demo
 from gmn_client import InvalidInput, RequestRefused, ServiceUnreachable
 from model.problems import InputProblem
 from service.commands.backup import backup, restore
+from service.commands.doctor import doctor
 from service.commands.enroll import enroll
 from service.commands.index import index
 from service.commands.keys import keys
@@ -53,7 +54,7 @@ app = typer.Typer(
 for command in (
     *(check_data, train, finish, evaluate, report, benchmark, calibrate, import_weights, export),
     *(embed, score),
-    *(serve, enroll, query, forget, reindex, backup, restore, bench, plan, demo),
+    *(serve, enroll, query, forget, reindex, backup, restore, doctor, bench, plan, demo),
 ):
     app.command()(command)
 groups = {"snapshot": snapshot, "keys": keys, "store": store, "index": index, "audit": audit}

@@ -91,7 +91,7 @@ def test_bad_usage_and_bad_input_exit_with_2_and_one_line(
 
 @pytest.mark.parametrize(
     ("typed", "meant"),
-    [(["enrol"], "enroll"), (["check_data"], "check-data"), (["keys", "crate"], "create")],
+    [(["enrol"], "enroll"), (["check_data"], "check-data"), (["keys", "creat"], "create")],
 )
 def test_a_mistyped_command_is_answered_with_the_one_that_was_meant(
     typed: list[str], meant: str

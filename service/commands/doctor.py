@@ -1,0 +1,233 @@
+"""`gmn doctor`: looks at everything that a start needs, before it or beside a running service."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import typer
+
+from model.problems import InputProblem
+from service.commands.common import DataDirOption, JsonOption, plain_table, show
+from service.commands.store import open_record
+
+if TYPE_CHECKING:
+    from service.record.engine import Engine
+    from service.settings import Settings
+
+State = Literal["ok", "warning", "error"]
+Findings = Iterator[tuple[State, str]]
+SMALL_DISK_SHARE = 0.1
+CLOCKS_APART_SECONDS = 2.0
+KEY_ENDS_SOON = timedelta(days=14)
+BACKUP_IS_OLD = 1.5
+# Of adjtimex in sys/timex.h: the clock is not synchronised. The structure has up to 208 bytes.
+TIME_ERROR, TIMEX_BYTES = 5, 512
+GIBIBYTE = 1024**3
+OVERCOMMIT = Path("/proc/sys/vm/overcommit_memory")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line: an `error` keeps the service from working, and a `warning` may do so later."""
+
+    part: str
+    state: State
+    text: str
+
+
+def doctor(data_dir: DataDirOption | None = None, as_json: JsonOption = False) -> None:
+    """Checks settings, disk, clock, record, keys, backups, device and artefact; changes nothing.
+
+    It takes the environment of the service, and may run beside it. The exit status is 1 where
+    there is an error. gmn store verify reads every crop, which this does not.
+
+    Example: gmn doctor --data-dir ./gmn-data
+    """
+    found = list(_examine(data_dir))
+    rows = [(one.state, one.part, one.text) for one in found]
+    failed = any(one.state == "error" for one in found)
+    answer = {"ok": not failed, "findings": found}
+    show(answer, as_json, plain_table(("", "part", "finding"), rows))
+    if failed:
+        raise typer.Exit(1)
+
+
+def _examine(data_dir: Path | None) -> Iterator[Finding]:
+    from service.settings import read_settings
+
+    try:
+        settings = read_settings(data_dir=data_dir)
+    except InputProblem as problem:
+        yield Finding("settings", "error", str(problem))
+        return
+    yield Finding("settings", "ok", "every GMN_… name is known, and the values fit each other")
+    with contextlib.ExitStack() as held:
+        engine: Engine | None = None
+        try:
+            if engine := _open(settings):
+                held.callback(engine.close)
+        except InputProblem as problem:
+            yield Finding("record", "error", str(problem))
+        parts: list[tuple[str, Callable[[], Findings]]] = [
+            ("disk", partial(_disk, settings)),
+            ("clock", _clock),
+            ("record", partial(_record, settings, engine)),
+            ("keys", partial(_keys, settings, engine)),
+            ("backups", partial(_backups, settings)),
+            ("device", partial(_device, settings)),
+            ("artefact", partial(_artefact, settings, engine)),
+        ]
+        for part, look in parts:
+            try:
+                for state, text in look():
+                    yield Finding(part, state, text)
+            except (InputProblem, OSError) as problem:
+                yield Finding(part, "error", str(problem))
+
+
+def _disk(settings: Settings) -> Findings:
+    folder = settings.data_dir.resolve()
+    place = next(one for one in (folder, *folder.parents) if one.exists())
+    if not os.access(place, os.W_OK | os.X_OK):
+        yield "error", f"{place} cannot be written by this user; set GMN_DATA_DIR"
+    disk = shutil.disk_usage(place)
+    text = f"{disk.free / GIBIBYTE:.1f} of {disk.total / GIBIBYTE:.1f} GiB free for {folder}"
+    if disk.free < settings.reserved_disk_bytes:
+        yield "error", f"{text}, less than GMN_RESERVED_DISK_BYTES: enrollments get 507; free space"
+    elif disk.free < SMALL_DISK_SHARE * disk.total:
+        yield "warning", f"{text}; free space before enrollments get 507"
+    else:
+        yield "ok", text
+
+
+def _clock() -> Findings:
+    # It changes nothing where the structure is all zeros.
+    if ctypes.CDLL(None).adjtimex(ctypes.create_string_buffer(TIMEX_BYTES)) == TIME_ERROR:
+        text = "the kernel's clock is not synchronised, and retention and keys go by it"
+        yield "warning", f"{text}; run chrony or systemd-timesyncd"
+    else:
+        yield "ok", f"synchronised; {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def _open(settings: Settings) -> Engine | None:
+    from service.ops.data_directory import DATABASE_NAME
+    from service.record.sqlite_engine import SqliteEngine
+
+    if settings.redis_url:
+        return open_record(settings.data_dir).engine
+    database = settings.data_dir / DATABASE_NAME
+    return SqliteEngine(database, only_read=True) if database.is_file() else None
+
+
+def _record(settings: Settings, engine: Engine | None) -> Findings:
+    from service.record.galleries import Galleries
+
+    if engine is None:
+        yield "ok", "there is none yet, or none that can be opened; the first start makes one"
+        return
+    galleries = Galleries(engine).all()
+    crops = sum(one.crops for one in galleries)
+    size = engine.stored_bytes() / GIBIBYTE
+    yield "ok", f"{len(galleries)} galleries with {crops:,} crops, {size:.2f} GiB"
+    if settings.redis_url:
+        apart = abs(engine.now_ms() / 1000 - time.time())
+        if apart > CLOCKS_APART_SECONDS:
+            yield "warning", f"the clock of Redis is {apart:.0f} s apart from this one"
+        if OVERCOMMIT.is_file() and OVERCOMMIT.read_text().strip() != "1":
+            text = "vm.overcommit_memory is not 1: a Redis on this machine may fail to rewrite its"
+            yield "warning", f"{text} file; set it in /etc/sysctl.conf"
+
+
+def _keys(settings: Settings, engine: Engine | None) -> Findings:
+    from service.http.keys import is_loopback, read_key_file
+    from service.record.api_keys import Keys
+
+    filed, wrong = read_key_file(settings.api_keys_file) if settings.api_keys_file else ([], [])
+    for problem in wrong:
+        yield "error", problem
+    now = datetime.now(UTC)
+    keys = [*(Keys(engine).all() if engine else ()), *filed]
+    for key in keys:
+        if key.expires_at and key.expires_at < now + KEY_ENDS_SOON:
+            ends = "ended" if key.expires_at < now else "ends"
+            text = f"key {key.key_id} {ends} at {key.expires_at:%Y-%m-%d %H:%M} UTC"
+            yield "warning", f"{text}; gmn keys rotate {key.key_id} --expires-days 90 renews it"
+    valid = [key for key in keys if not key.expires_at or key.expires_at > now]
+    if not valid and not is_loopback(settings.host):
+        yield "error", f"no key is valid, and GMN_HOST={settings.host} needs one; gmn keys create"
+    elif not valid:
+        yield "warning", "no key is valid: every program on this machine may do everything"
+    elif not any("admin" in key.scopes and key.gallery is None for key in valid):
+        yield (
+            "warning",
+            "no key has the scope admin for every gallery; gmn keys create --scope admin",
+        )
+    else:
+        yield "ok", f"valid: {len(valid)}"
+
+
+def _backups(settings: Settings) -> Findings:
+    from service.record.backup import kept_backups
+
+    if settings.redis_url:
+        yield "ok", "of Redis and the volumes by docker/backup.sh, which this does not see"
+    elif settings.backup_dir is None:
+        yield "warning", "GMN_BACKUP_DIR is not set: the service makes no backups by itself"
+    else:
+        kept = kept_backups(settings.backup_dir)
+        hours = (datetime.now(UTC) - kept[-1].taken_at).total_seconds() / 3600 if kept else None
+        same = settings.data_dir.exists() and settings.backup_dir.exists()
+        if same and settings.data_dir.stat().st_dev == settings.backup_dir.stat().st_dev:
+            yield "warning", f"{settings.backup_dir} is on the disk of the data; name another one"
+        if hours is None or hours > BACKUP_IS_OLD * settings.backup_every:
+            age = "there is none yet" if hours is None else f"the last one is {hours:.0f} hours old"
+            yield "warning", f"{settings.backup_dir}: {age}"
+        else:
+            yield "ok", f"{len(kept)} in {settings.backup_dir}, the last {hours:.1f} hours old"
+
+
+def _device(settings: Settings) -> Findings:
+    import torch
+
+    from model.precision import choose_device
+
+    device = choose_device(settings.device)
+    if device.type == "cuda":
+        free, total = torch.cuda.mem_get_info(device)
+        memory = f"{free / GIBIBYTE:.1f} of {total / GIBIBYTE:.1f} GiB free"
+        yield "ok", f"{torch.cuda.get_device_name(device)}, {memory}"
+    else:
+        yield "ok", f"the CPU, {os.cpu_count()} cores"
+
+
+def _artefact(settings: Settings, engine: Engine | None) -> Findings:
+    from model.artefact import (
+        load_artefact,
+        read_description,
+        resolve_artefact,
+        shipped_artefacts,
+    )
+    from service.record.galleries import Galleries
+
+    shipped = map(read_description, shipped_artefacts().values())
+    known = {about.embedding_fingerprint for about in shipped}
+    for name in filter(None, (settings.artefact, settings.previous)):
+        about = load_artefact(resolve_artefact(name)).description
+        known.add(about.embedding_fingerprint)
+        terms = " ".join(about.provenance.terms.split())
+        yield "ok", f"{name} is as it was written ({about.artefact_fingerprint[:12]}); {terms}"
+    galleries = Galleries(engine).all() if engine else []
+    others = [one.name for one in galleries if one.crops and one.embedding_fingerprint not in known]
+    if others:
+        text = f"filled by an artefact that is not named: {', '.join(others)}"
+        yield "warning", f"{text}; set GMN_PREVIOUS to it, or reindex them"

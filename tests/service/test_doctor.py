@@ -1,0 +1,93 @@
+"""`gmn doctor`: what would keep a service from starting or working is named, with its remedy."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+import gmn
+from service.http.keys import create_key
+from service.ops.data_directory import DATABASE_NAME
+from service.record.record import open_sqlite
+from service.record.records import GallerySettings
+from tests.service.gallery.new_crops import EMBEDDER, new_crop
+
+
+@pytest.fixture
+def examine(tmp_path, tiny_artefact, monkeypatch, capsys):
+    """Runs the command in an environment; answers its status, and the findings by part."""
+    for name in ("GMN_REDIS_URL", "GMN_API_KEYS_FILE", "GMN_BACKUP_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("GMN_ARTEFACT", str(tiny_artefact))
+    monkeypatch.setenv("GMN_DEVICE", "cpu")
+
+    def run(**settings: object) -> tuple[int, dict[str, list[tuple[str, str]]]]:
+        with monkeypatch.context() as given:
+            for name, value in settings.items():
+                given.setenv(f"GMN_{name.upper()}", str(value))
+            status = gmn.run(["doctor", "--data-dir", str(tmp_path), "--json"])
+        answer = json.loads(capsys.readouterr().out)
+        assert answer["ok"] is (status == 0)
+        found: dict[str, list[tuple[str, str]]] = {}
+        for one in answer["findings"]:
+            found.setdefault(one["part"], []).append((one["state"], one["text"]))
+        return status, found
+
+    return run
+
+
+def test_a_new_directory_is_well(examine, tiny_artefact) -> None:
+    status, found = examine()
+    assert status == 0
+    parts = ["settings", "disk", "clock", "record", "keys", "backups", "device", "artefact"]
+    assert list(found) == parts
+    assert found["artefact"][0][0] == "ok"
+    assert str(tiny_artefact) in found["artefact"][0][1]
+
+
+@pytest.mark.parametrize(
+    ("part", "settings", "named"),
+    [
+        ("settings", {"backup_keep": 0}, "GMN_BACKUP_KEEP"),
+        ("disk", {"reserved_disk_bytes": 10**18}, "less than GMN_RESERVED_DISK_BYTES"),
+        ("record", {"redis_url": "redis://127.0.0.1:1/0"}, "does not answer"),
+        ("keys", {"host": "0.0.0.0"}, "gmn keys create"),
+        ("keys", {"api_keys_file": "no-such-file"}, "the API keys cannot be read"),
+        ("device", {"device": "cuda"}, "no GPU is usable"),
+        ("artefact", {"artefact": "no-such.safetensors"}, "no-such.safetensors"),
+    ],
+)
+def test_what_keeps_a_service_from_starting_is_an_error(examine, part, settings, named) -> None:
+    status, found = examine(**settings)
+    assert status == 1
+    assert [text for state, text in found[part] if state == "error" and named in text]
+
+
+def test_keys_backups_and_artefacts_of_others_are_looked_at(examine, tmp_path) -> None:
+    record = open_sqlite(tmp_path / DATABASE_NAME)
+    number = record.galleries.create("lobby", EMBEDDER, GallerySettings()).gallery_id
+    record.crops.enroll(number, EMBEDDER, [new_crop(1)])
+    soon, _ = create_key(["query"], None, "", expires_at=datetime.now(UTC) + timedelta(days=3))
+    record.keys.add(soon)
+    record.close()
+    before = (tmp_path / DATABASE_NAME).read_bytes()
+    backups = tmp_path / "backups"
+    backups.mkdir()
+    status, found = examine(backup_dir=backups)
+    assert status == 0
+    assert "1 galleries with 1 crops" in found["record"][0][1]
+    warnings = {
+        part: " ".join(t for s, t in some if s == "warning") for part, some in found.items()
+    }
+    assert f"gmn keys rotate {soon.key_id}" in warnings["keys"]
+    assert "no key has the scope admin" in warnings["keys"]
+    assert "on the disk of the data" in warnings["backups"]
+    assert "there is none yet" in warnings["backups"]
+    assert "not named: lobby" in warnings["artefact"]
+    assert (tmp_path / DATABASE_NAME).read_bytes() == before
+    (tmp_path / DATABASE_NAME).write_bytes(b"damage" * 1000)
+    status, found = examine()
+    assert status == 1
+    assert found["record"][0][0] == "error"
