@@ -70,3 +70,30 @@ class OpenedSearch(KeptSearch):
     answer: QueryAnswer
     removed: int
     reviews: list[ReviewedResult]
+
+
+class AnsweredReview(OpenedSearch):
+    """The search after a review; `enrolled_crop_id` is the crop that its picture became."""
+
+    enrolled_crop_id: str | None
+
+
+class Review(WireModel):
+    """A decision on a result of a kept search: a label for training.
+
+    A `confirmed` crop and the search's picture show one person, whose name of now is `identity`; a
+    `rejected` crop shows another person. `query_image_url` is null where no picture is kept.
+    """
+
+    query_id: str
+    crop_id: str
+    identity: str | None
+    decision: Decision
+    reviewed_at: Moment
+    key_id: str
+    query_image_url: str | None
+    image_url: str
+
+
+class Reviews(Page[Review]):
+    """One page of reviews, those of the newest searches first; `limit` counts searches."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import fields
 from functools import partial
-from typing import Annotated, Any, ClassVar, Literal, cast
+from typing import Annotated, Any, ClassVar, Literal, Self, cast
 
 import fastapi
 from fastapi import UploadFile
@@ -20,6 +20,8 @@ from pydantic import (
 )
 
 from gmn_client.models import CropOrder, IdentityOrder, RetentionFrom
+from service.desk.reviews import NewReview
+from service.desk.searches import KEPT_RESULTS
 from service.errors import InvalidField
 from service.gallery.enroll import (
     LABELS,
@@ -342,11 +344,46 @@ class CropsChanges(CropsChosen):
         return _changes(self, "new_")
 
 
-class KeptSearchesQuery(PageQuery):
-    """Which kept searches are listed."""
+class ReviewForm(Form):
+    """A decision on results of a kept search."""
+
+    crop_ids: list[str] = Field(min_length=1, max_length=KEPT_RESULTS)
+    """Results of the search."""
+    decision: Literal["confirmed", "rejected", "open"]
+    """Whether they show the person that was searched for; `open` takes a decision back."""
+    identity: Annotated[str, AfterValidator(partial(checked_text, "identity"))] | None = None
+    """With `confirmed`: the name of these crops from now on; needs `admin`."""
+    enroll: bool = False
+    """With `confirmed`: also enroll the search's picture, under their name; needs `enroll`."""
+    camera: Annotated[str, AfterValidator(partial(checked_camera, "camera"))] | None = None
+    """With `enroll`: the camera that took the picture."""
+    captured_at: Moment | None = None
+    """With `enroll`: when it was taken; RFC 3339, with zone."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.decision != "confirmed" and (self.identity is not None or self.enroll):
+            raise InvalidField("identity, enroll: go with decision=confirmed; leave them out")
+        if not self.enroll and (self.camera is not None or self.captured_at is not None):
+            raise InvalidField("camera, captured_at: go with enroll=true; send that too")
+        return self
+
+    def review(self) -> NewReview:
+        """What is decided."""
+        decision = None if self.decision == "open" else self.decision
+        about = self.identity, self.enroll, self.camera, self.captured_at
+        return NewReview(self.crop_ids, decision, *about)
+
+
+class EveryoneQuery(Parameters):
+    """Whose searches are listed."""
 
     everyone: bool = False
     """Those of all keys, for scope admin; else of the caller's own."""
+
+
+class KeptSearchesQuery(EveryoneQuery, PageQuery):
+    """Which kept searches are listed."""
 
 
 class ModelQuery(Parameters):

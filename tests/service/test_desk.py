@@ -169,3 +169,73 @@ def test_the_oldest_searches_give_place_and_restarts_keep_the_others(
     client = connect(start(tmp_path / "data", kept_queries=2))
     assert [one.query_id for one in client.kept_searches()] == ids[:0:-1]
     assert client.kept_image(ids[2]) == drawn_crops[0].png
+
+
+def test_reviews_name_crops_and_enroll_the_picture(client: Client, drawn_crops) -> None:
+    answer = kept(client, drawn_crops[0])
+    first, second, third, *_ = (one.crop_id for one in answer.results)
+    found = client.review(
+        answer.query_id,
+        first,
+        second,
+        decision="confirmed",
+        identity="Ann",
+        enroll=True,
+        camera="desk",
+    )
+    assert (found.confirmed, found.rejected) == (2, 0)
+    assert {one.identity for one in found.reviews} == {found.best.identity} == {"Ann"}
+    enrolled = client.crop(found.enrolled_crop_id)
+    assert (enrolled.identity, enrolled.camera) == ("Ann", "desk")
+    assert client.image(found.enrolled_crop_id) == drawn_crops[0].png
+    client.review(answer.query_id, third, decision="rejected")
+    decisions = {one.crop_id: one.decision for one in client.reviews()}
+    assert decisions == {first: "confirmed", second: "confirmed", third: "rejected"}
+    client.review(answer.query_id, first, third, decision="open")
+    assert [one.crop_id for one in client.reviews()] == [second]
+
+
+def test_reviews_that_cannot_be_change_nothing(client: Client, drawn_crops) -> None:
+    answer = client.query(drawn_crops[0].png, keep=True)
+    unknown = next(iter(client.crops(order="-captured"))).crop_id
+    if unknown in (one.crop_id for one in answer.results):
+        unknown = "0" * 32
+    first, other = (
+        answer.results[0],
+        next(one for one in answer.results if one.identity != answer.results[0].identity),
+    )
+    for crop_ids, options, reason in (
+        ([unknown], {"decision": "confirmed"}, "is no kept result"),
+        ([first.crop_id], {"decision": "confirmed", "enroll": True}, "was not kept"),
+        ([first.crop_id], {"decision": "rejected", "identity": "Ann"}, "go with decision"),
+        ([first.crop_id], {"decision": "confirmed", "camera": "a"}, "go with enroll"),
+    ):
+        with pytest.raises(RequestRefused, match=reason):
+            client.review(answer.query_id, *crop_ids, **options)
+    pictured, both = kept(client, drawn_crops[0]), (first.crop_id, other.crop_id)
+    with pytest.raises(RequestRefused, match="bear 2 names"):
+        client.review(pictured.query_id, *both, decision="confirmed", enroll=True)
+    assert list(client.reviews()) == []
+
+
+def test_reviews_are_a_table_without_formulas(client: Client, served, drawn_crops) -> None:
+    answer = kept(client, drawn_crops[0])
+    crop_id = answer.results[0].crop_id
+    client.review(answer.query_id, crop_id, decision="confirmed", identity="=Ann")
+    table = served.http.get(f"/v1/galleries/{client.gallery_name}/reviews.csv")
+    head, line = table.text.splitlines()
+    assert head.startswith("query_id,crop_id,identity,decision,")
+    assert line.startswith(f"{answer.query_id},{crop_id},'=Ann,confirmed,")
+
+
+def test_a_confirmed_person_takes_the_picture_along_and_a_rejected_one_does_not(
+    client: Client, drawn_crops
+) -> None:
+    answer = kept(client, drawn_crops[0])
+    names = list(dict.fromkeys(one.identity for one in answer.results))[:2]
+    crops = [next(one.crop_id for one in answer.results if one.identity == name) for name in names]
+    client.review(answer.query_id, crops[0], decision="confirmed")
+    client.review(answer.query_id, crops[1], decision="rejected")
+    assert client.forget(names[1]).kept_searches == 0
+    assert client.forget(names[0]).kept_searches == 1
+    assert list(client.kept_searches()) == []

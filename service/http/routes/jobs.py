@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import AsyncIterator, Collection
 from typing import Annotated
 
@@ -19,6 +17,7 @@ from service.http.problems import content, problems
 from service.jobs import runner
 from service.jobs.imports import begin_import
 from service.jobs.reindex import begin_reindex
+from service.ops.csv_lines import csv_line
 from service.record.api_keys import Scope
 from service.record.jobs import Job as JobRecord
 from service.runtime import Runtime
@@ -28,8 +27,6 @@ JobId = Annotated[str, Path(description="A job's id.")]
 Reader = Annotated[Call, needs("query", "enroll")]
 # Reports and details name files and people: other keys see the jobs that they began.
 SEE_ALL: tuple[Scope, ...] = ("query",)
-# A spreadsheet runs what begins like a formula, some of them after a tab or a line's end.
-FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\n")
 # Proxies close a connection on which nothing is sent for a minute or so.
 KEEP_ALIVE_SECONDS = 15.0
 REPORT_COLUMNS = ("position", "source", "code", "detail")
@@ -88,9 +85,9 @@ async def read_job_report(call: Reader, job_id: JobId) -> StreamingResponse:
     await _find(call, job_id, SEE_ALL)
 
     async def lines() -> AsyncIterator[str]:
-        yield _line(*REPORT_COLUMNS)
+        yield csv_line(*REPORT_COLUMNS)
         async for one in runner.read_problems(call.runtime, job_id):
-            yield _line(str(one.position), one.source, one.code, one.detail)
+            yield csv_line(str(one.position), one.source, one.code, one.detail)
 
     name = f'attachment; filename="{job_id}.csv"'
     return StreamingResponse(lines(), media_type="text/csv", headers={"Content-Disposition": name})
@@ -123,13 +120,6 @@ async def _find(call: Call, job_id: str, any_of: Collection[Scope]) -> Job:
     if found.key_id != call.caller.key_id:
         call.caller.require(any_of)
     return job
-
-
-def _line(*values: str) -> str:
-    safe = [f"'{value}" if value.startswith((*FORMULAS, "'")) else value for value in values]
-    line = io.StringIO()
-    csv.writer(line).writerow(safe)
-    return line.getvalue()
 
 
 @router.post("/galleries/{gallery}/imports", status_code=202, responses=problems("needs_reindex"))

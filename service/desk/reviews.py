@@ -1,0 +1,172 @@
+"""Reviews: whether a result of a kept search shows the person that was searched for."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from gmn_client import desk_models as models
+from gmn_client.models import RefusedImage
+from service.desk.searches import (
+    find_search,
+    open_search,
+    read_search_picture,
+    search_picture_url,
+)
+from service.errors import InvalidField, UnknownCrop, UnknownQuery
+from service.gallery.changes import change_matching
+from service.gallery.enroll import ImageToEnroll, enroll
+from service.gallery.gallery import Gallery
+from service.ops.csv_lines import csv_line
+from service.record.api_keys import ApiKey
+from service.record.kept_queries import Decision, KeptQuery, Review
+from service.record.records import CropFilter
+from service.runtime import Runtime
+
+COLUMNS = tuple(models.Review.model_fields)
+SEARCHES_AT_ONCE = 100
+
+
+@dataclass(frozen=True)
+class NewReview:
+    """What is decided.
+
+    Attributes:
+        crop_ids: results of the search.
+        decision: None takes earlier ones back.
+        identity: the name of these crops from now on; None leaves their names.
+        enroll: whether the search's picture is enrolled under their name.
+        camera, captured_at: of the picture; None where unknown.
+    """
+
+    crop_ids: Sequence[str]
+    decision: Decision | None
+    identity: str | None = None
+    enroll: bool = False
+    camera: str | None = None
+    captured_at: datetime | None = None
+
+
+async def review_results(
+    runtime: Runtime, gallery: Gallery, caller: ApiKey, query_id: str, new: NewReview
+) -> models.AnsweredReview:
+    """Names the crops, notes the decision, and enrolls the picture, in this order.
+
+    Where it is cut off in between, the same request does the rest.
+
+    Raises:
+        UnknownQuery, UnknownCrop, UnknownPicture, InvalidField, CropConflict: nothing was changed.
+        Forbidden: the key may not name, or enroll.
+    """
+    kept = await find_search(runtime, gallery, query_id)
+    names = await _names(runtime, gallery, kept, new)
+    if new.identity is not None:
+        chosen = CropFilter(crop_ids=frozenset(new.crop_ids))
+        await change_matching(runtime, gallery, chosen, {"identity": new.identity}, False)
+        names = {new.identity}
+    decision = new.decision
+    review = decision and Review(decision, datetime.now(UTC), caller.key_id)
+    write = runtime.record.kept.review
+    number, crop_ids = gallery.gallery_id, list(dict.fromkeys(new.crop_ids))
+    if await runtime.galleries.write(write, number, query_id, crop_ids, review) is None:
+        raise UnknownQuery(gallery.name, query_id)
+    await runtime.audit.done(
+        "review",
+        gallery=gallery.name,
+        query_id=query_id,
+        crop_ids=crop_ids,
+        decision=decision or "open",
+    )
+    enrolled = await _enroll(runtime, gallery, query_id, new, names) if new.enroll else None
+    opened = await open_search(runtime, gallery, query_id)
+    return models.AnsweredReview(**dict(opened), enrolled_crop_id=enrolled)
+
+
+async def list_reviews(
+    runtime: Runtime, gallery: Gallery, key_id: str | None, before: str | None, limit: int
+) -> models.Reviews:
+    """The reviews of up to `limit` searches of a key, or of all, that are older than one."""
+
+    def read() -> models.Reviews:
+        number = gallery.gallery_id
+        found = runtime.record.kept.reviewed(number, before, limit + 1)
+        more = found[limit - 1].query_id if len(found) > limit else None
+        rows = list(_rows(runtime, gallery, found[:limit], key_id))
+        return models.Reviews(results=rows, next_cursor=more)
+
+    return await runtime.galleries.read(read)
+
+
+async def reviews_as_csv(runtime: Runtime, gallery: Gallery, key_id: str | None) -> str:
+    """Every review of searches of a key, or of all, as CSV with a head."""
+    lines, before = [csv_line(*COLUMNS)], None
+    while True:
+        page = await list_reviews(runtime, gallery, key_id, before, SEARCHES_AT_ONCE)
+        lines += [csv_line(*one.model_dump(mode="json").values()) for one in page.results]
+        before = page.next_cursor
+        if before is None:
+            return "".join(lines)
+
+
+async def _names(
+    runtime: Runtime, gallery: Gallery, kept: KeptQuery, new: NewReview
+) -> Collection[str]:
+    """The names that the crops bear; raises where the review cannot be."""
+    known = {one.crop_id for one in kept.results}
+    for crop_id in new.crop_ids:
+        if crop_id not in known:
+            raise InvalidField(
+                f"crop_ids: {crop_id[:40]!r} is no kept result of search {kept.query_id}; send ids "
+                "of its results"
+            )
+    read = runtime.record.crops.by_id
+    crops = await runtime.galleries.read(read, gallery.gallery_id, new.crop_ids)
+    if gone := [one for one in new.crop_ids if one not in crops and new.decision]:
+        raise UnknownCrop(gallery.name, gone[0])
+    names = {one.identity for one in crops.values() if one.identity is not None}
+    if new.enroll:
+        await read_search_picture(runtime, gallery, kept.query_id)
+        if new.identity is None and len(names) != 1:
+            borne = f"bear {len(names)} names" if names else "have no name"
+            raise InvalidField(f"identity: the confirmed crops {borne}; send the person's name")
+    return names
+
+
+async def _enroll(
+    runtime: Runtime,
+    gallery: Gallery,
+    query_id: str,
+    new: NewReview,
+    names: Collection[str],
+) -> str:
+    picture = await read_search_picture(runtime, gallery, query_id)
+    (name,) = names
+    image = ImageToEnroll(picture.content, name, new.camera, new.captured_at)
+    (result,) = (await enroll(runtime, gallery, [image])).results
+    if isinstance(result, RefusedImage):
+        raise InvalidField(
+            f"enroll: the results are reviewed, and the picture cannot be enrolled: "
+            f"{result.problem.detail}"
+        )
+    return result.crop_id
+
+
+def _rows(
+    runtime: Runtime, gallery: Gallery, searches: Sequence[KeptQuery], key_id: str | None
+) -> Iterator[models.Review]:
+    own = [one for one in searches if key_id in (None, one.key_id)]
+    ids = {crop_id for one in own for crop_id in one.reviews}
+    crops = runtime.record.crops.by_id(gallery.gallery_id, ids)
+    for kept in own:
+        url = search_picture_url(gallery, kept)
+        for crop_id, review in kept.reviews.items():
+            if crop := crops.get(crop_id):
+                yield models.Review(
+                    query_id=kept.query_id,
+                    crop_id=crop_id,
+                    identity=crop.identity,
+                    **vars(review),
+                    query_image_url=url,
+                    image_url=gallery.image_url(crop_id),
+                )
