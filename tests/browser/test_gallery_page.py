@@ -193,6 +193,7 @@ def test_a_person_is_renamed_merged_and_forgotten(
     confirm(page, "Rename")
     confirm(page, "Merge")
     outcome(page, "0002 is now Ann")
+    page.get_by_role("heading", name="Ann", exact=True).wait_for()
     page.get_by_role("button", name="Forget…").click()
     confirm(page, "Forget")
     outcome(page, "Forgotten: 8 crops removed from the gallery.")

@@ -20,6 +20,9 @@ export function personCard({ identity, crops, image_url: image, last_seen: seen 
 
 export async function showPerson(identity) {
   const place = find("#person");
+  // No action of another person stays while this one is read.
+  if (place.dataset.of !== identity) place.replaceChildren();
+  place.dataset.of = identity;
   await attempt(place, async () => {
     const about = await ask(pathOf(identity)).catch((error) => {
       if (error.status === 404) place.replaceChildren(back());
