@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -173,6 +174,24 @@ class Calls:
         return Call(_parsed(models.QueryAnswer), "POST", path, fields=fields, repeatable=True)
 
     @answered
+    def query_vector(
+        self,
+        vector: Sequence[float],
+        embedding_fingerprint: str,
+        gallery: str | None = None,
+        **options: Unpack[QueryOptions],
+    ) -> Call[models.QueryAnswer]:
+        """Ranks the gallery by likeness to a vector, as `embeddings` or `include_vector` gave it.
+
+        Raises:
+            RequestRefused: status 422 where another embedder made the gallery's vectors.
+        """
+        sent = {"vector": json.dumps([float(one) for one in vector])}
+        sent["embedding_fingerprint"] = embedding_fingerprint
+        path, fields = self._path(gallery, "queries"), {**options, **sent}
+        return Call(_parsed(models.QueryAnswer), "POST", path, fields=fields, repeatable=True)
+
+    @answered
     def pairs(
         self,
         first: ImageSource,
@@ -213,6 +232,7 @@ class Calls:
         captured_after: datetime | None = None,
         captured_before: datetime | None = None,
         order: models.CropOrder = "enrolled",
+        include_vector: bool = False,
     ) -> Call[models.Page[models.Crop]]:
         """Every crop of a gallery, fetched page by page as the iterator moves on.
 
@@ -221,16 +241,21 @@ class Calls:
             captured_after, captured_before: only crops captured within these, with time zone.
             order: by enrollment, or by `captured` or `-captured`, where that is unknown of a crop
                 by its enrollment.
+            include_vector: with the vector of each, and the fingerprint of what made it.
         """
         wanted = {"identity": identity, "camera": camera, "external_id": external_id}
         times = {"captured_after": captured_after, "captured_before": captured_before}
         params = {**wanted, **times, "unnamed": unnamed or None, "order": order, "limit": PAGE}
+        params["include_vector"] = include_vector or None
         return Call(_parsed(models.Crops), "GET", self._path(gallery, "crops"), params)
 
     @answered
-    def crop(self, crop_id: str, gallery: str | None = None) -> Call[models.Crop]:
+    def crop(
+        self, crop_id: str, gallery: str | None = None, *, include_vector: bool = False
+    ) -> Call[models.Crop]:
         """One crop's record."""
-        return Call(_parsed(models.Crop), "GET", self._path(gallery, "crops", crop_id))
+        path, params = self._path(gallery, "crops", crop_id), {"include_vector": include_vector}
+        return Call(_parsed(models.Crop), "GET", path, params)
 
     @answered
     def change_crop(

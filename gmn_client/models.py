@@ -153,7 +153,11 @@ class Enrollment(WireModel):
 
 
 class Crop(WireModel):
-    """A stored crop; its picture is at `image_url`, `sha256` is of the file that was sent."""
+    """A stored crop; its picture is at `image_url`, `sha256` is of the file that was sent.
+
+    `vector`, with the `embedding_fingerprint` of what made it, is there with `include_vector`, but
+    of a crop that is removed at this moment.
+    """
 
     crop_id: str
     identity: str | None
@@ -165,6 +169,8 @@ class Crop(WireModel):
     content_type: str | None
     created_at: Moment
     image_url: str | None
+    vector: list[float] | None = Field(default=None, exclude_if=_absent)
+    embedding_fingerprint: str | None = Field(default=None, exclude_if=_absent)
 
 
 class Crops(Page[Crop]):
@@ -463,7 +469,9 @@ class RankedCrop(WireModel):
     `probability` is that of the same person at even odds: it rises with the score within an answer,
     and `verdict` is an interval of it. Between answers of one `calibration_version` probabilities
     can be compared, scores cannot. Both are null where the scoring did not reach the crop, which is
-    beyond `rerank_depth`; `pair_logit` is null there and with `scoring=cosine`.
+    beyond `rerank_depth`; `pair_logit` is null there and with `scoring=cosine`. `vector`, with the
+    `embedding_fingerprint` of what made it, is there with `include_vector`; from Milvus it is of
+    unit length.
     """
 
     rank: int
@@ -478,6 +486,8 @@ class RankedCrop(WireModel):
     probability: float | None
     verdict: Verdict | None
     image_url: str
+    vector: list[float] | None = Field(default=None, exclude_if=_absent)
+    embedding_fingerprint: str | None = Field(default=None, exclude_if=_absent)
 
 
 class Timing(WireModel):

@@ -79,6 +79,7 @@ class QueryOptions(TypedDict, total=False):
         camera: the camera that took the images that are sent.
         camera_disjoint: whether to leave out the query's own camera.
         min_version: the gallery's version that the answer must show at least.
+        include_vector: whether to answer the vector of each result too.
         purpose: the reason for the query, kept in the service's audit log; up to 256 characters.
         keep, keep_picture: keep the search, and its first image, under the answer's `query_id`.
     """
@@ -98,6 +99,7 @@ class QueryOptions(TypedDict, total=False):
     camera: str
     camera_disjoint: bool
     min_version: int
+    include_vector: bool
     purpose: str
     keep: bool
     keep_picture: bool

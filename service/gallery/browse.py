@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -40,9 +41,13 @@ async def list_galleries(runtime: Runtime) -> list[models.Gallery]:
     return await runtime.galleries.read(described)
 
 
-async def read_crop(runtime: Runtime, gallery: Gallery, crop_id: str) -> models.Crop:
+async def read_crop(
+    runtime: Runtime, gallery: Gallery, crop_id: str, vector: bool = False
+) -> models.Crop:
     """One crop; raises `UnknownCrop`."""
-    return described_crop(gallery, await _stored(runtime, gallery, crop_id))
+    crop = await _stored(runtime, gallery, crop_id)
+    (shown,) = await runtime.galleries.read(described_crops, runtime, gallery, [crop], vector)
+    return shown
 
 
 async def read_picture(runtime: Runtime, gallery: Gallery, crop_id: str) -> Picture:
@@ -100,6 +105,24 @@ async def read_identity(runtime: Runtime, gallery: Gallery, identity: str) -> mo
         raise UnknownIdentity(gallery.name, identity)
     person, first_seen = found
     return models.IdentityDetail(**_described(gallery, person), first_seen=first_seen)
+
+
+def described_crops(
+    runtime: Runtime, gallery: Gallery, crops: Sequence[StoredCrop], vectors: bool
+) -> list[models.Crop]:
+    """Crops as the API shows them, with their vectors where these are asked for; blocks."""
+    shown = [described_crop(gallery, crop) for crop in crops]
+    if not (vectors and crops):
+        return shown
+    embedder, found = runtime.record.crops.vectors_of(gallery.gallery_id, crops)
+    return [
+        one.model_copy(
+            update={"vector": found[crop.row_id].tolist(), "embedding_fingerprint": embedder}
+            if crop.row_id in found
+            else {}
+        )
+        for one, crop in zip(shown, crops, strict=True)
+    ]
 
 
 def described_crop(gallery: Gallery, crop: StoredCrop) -> models.Crop:

@@ -95,9 +95,16 @@ class ImagesForm(Form):
     """One or many images."""
 
     images: Images = []
+    # Fields that may be sent in place of images.
+    instead: ClassVar[tuple[str, ...]] = ()
 
     async def read_images(self, limit: int) -> list[bytes]:
         """The bytes of the images; raises `InvalidField` for none, or for more than the limit."""
+        for name in self.instead:
+            if getattr(self, name) is not None:
+                if self.images:
+                    raise InvalidField(f"{name}: was sent with images; send one or the other")
+                return []
         if not self.images:
             raise InvalidField("images: none was sent; send one or more image files in this field")
         if len(self.images) > limit:
@@ -152,8 +159,9 @@ class EnrollForm(EnrollFields, SomeImagesForm):
 
 
 class QueryForm(QueryOptions, ImagesForm):
-    """One or several images, or `crop_id`."""
+    """One or several images, or `crop_id`, or `vector`."""
 
+    instead = ("crop_id", "vector")
     metadata: Metadata | None = Field(None, examples=['{"shift": "night"}'])
     """A JSON object; only crops whose metadata has each of its keys with its value."""
 
@@ -256,11 +264,16 @@ class IdentitiesQuery(PageQuery):
     """In natural order (7 before 10), the last seen first, or those with the most crops first."""
 
 
-class CropsQuery(PageQuery):
-    """Which crops are listed."""
+class CropQuery(Parameters):
+    """What is answered of a crop."""
 
-    cursor: str | None = Field(None, json_schema_extra={"pattern": f"^{CURSOR.pattern}$"})
-    """`next_cursor` of the previous page; not sent for the first."""
+    include_vector: bool = False
+    """Answer the crop's vector too."""
+
+
+class CropsWanted(Form):
+    """Which crops: those that pass every field that is sent."""
+
     identity: str | None = None
     """Only of this identity."""
     unnamed: bool = False
@@ -273,12 +286,26 @@ class CropsQuery(PageQuery):
     """Only crops captured since this time."""
     captured_before: Moment | None = None
     """Only crops captured until this time."""
-    order: CropOrder = "enrolled"
-    """By enrollment, or by capture, with `-` the newest first."""
 
     def filter(self) -> CropFilter:
         """Which crops; raises `InvalidField` for what no crop can be."""
-        return _crop_filter(self)
+        given = {one.name: getattr(self, one.name, None) for one in fields(CropFilter)}
+        given["crop_ids"] = frozenset(given["crop_ids"] or ())
+        wanted = CropFilter(**{name: value for name, value in given.items() if value})
+        if wanted.unnamed and wanted.identity is not None:
+            raise InvalidField("unnamed, identity: no crop passes both; send one or the other")
+        if wanted.captured_after and wanted.captured_before:
+            require_order(wanted.captured_after, wanted.captured_before)
+        return wanted
+
+
+class CropsQuery(CropsWanted, PageQuery, CropQuery):
+    """Which crops are listed."""
+
+    cursor: str | None = Field(None, json_schema_extra={"pattern": f"^{CURSOR.pattern}$"})
+    """`next_cursor` of the previous page; not sent for the first."""
+    order: CropOrder = "enrolled"
+    """By enrollment, or by capture, with `-` the newest first."""
 
 
 class SimilarQuery(Parameters):
@@ -297,23 +324,11 @@ class ImageQuery(Parameters):
     """For a JPEG of this many pixels' width at most, in place of the file; never enlarged."""
 
 
-class CropsChosen(Form):
+class CropsChosen(CropsWanted):
     """Which crops are deleted: those that pass every field that is sent, of which one has to be."""
 
     crop_ids: list[str] = []
     """Only these."""
-    identity: str | None = None
-    """Only of this identity."""
-    unnamed: bool = False
-    """Only crops without an identity."""
-    camera: str | None = None
-    """Only of this camera."""
-    external_id: str | None = None
-    """Only with this id of yours."""
-    captured_after: Moment | None = None
-    """Only crops captured since this time."""
-    captured_before: Moment | None = None
-    """Only crops captured until this time."""
     dry_run: bool = False
     """Answers how many crops these are, and changes nothing."""
     # A variable that is empty by mistake would widen what is changed.
@@ -321,7 +336,7 @@ class CropsChosen(Form):
 
     def filter(self) -> CropFilter:
         """Which crops; raises `InvalidField` where that would be all of them."""
-        if (wanted := _crop_filter(self)) == CropFilter():
+        if (wanted := super().filter()) == CropFilter():
             raise InvalidField(
                 "crop_ids: no field says which crops; send crop_ids, identity, unnamed=true, "
                 "camera, external_id, captured_after or captured_before"
@@ -408,14 +423,3 @@ def _changes(form: Form, prefix: str = "") -> CropFields:
                 raise InvalidField(f"{field}: was sent {len(values)} times; send it once")
             changes[name] = LABELS[name](field, values[0]) if values[0] else None
     return cast("CropFields", changes)
-
-
-def _crop_filter(form: Form) -> CropFilter:
-    given = {one.name: getattr(form, one.name, None) for one in fields(CropFilter)}
-    given["crop_ids"] = frozenset(given["crop_ids"] or ())
-    wanted = CropFilter(**{name: value for name, value in given.items() if value})
-    if wanted.unnamed and wanted.identity is not None:
-        raise InvalidField("unnamed, identity: no crop passes both; send one or the other")
-    if wanted.captured_after and wanted.captured_before:
-        require_order(wanted.captured_after, wanted.captured_before)
-    return wanted

@@ -7,6 +7,8 @@ from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 from operator import attrgetter
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic_core import from_json, to_json
 
 from gmn_client.models import CropOrder, EnrolledImage, RetentionFrom
@@ -267,6 +269,15 @@ class Crops(RecordPart):
         at = find_generation(self._reader, gallery_id)
         found = list(read_crops(self._reader, at, sorted(row_ids)).values())
         return [one.indexed for one in read_contents(self._reader, at, found)]
+
+    def vectors_of(
+        self, gallery_id: int, crops: Sequence[StoredCrop]
+    ) -> tuple[str, dict[int, NDArray[np.float32]]]:
+        """The embedder's fingerprint, and those of these crops' vectors that are there, by row."""
+        entry = require_entry(self._reader, gallery_id)
+        found = read_contents(self._reader, Generation.searched(entry), crops)
+        vectors = {one.record.row_id: one.vector for one in found}
+        return entry.embedding_fingerprint, vectors
 
     def by_row(self, gallery_id: int, row_ids: Sequence[int]) -> dict[int, StoredCrop]:
         """Those of these crops that are there now, by `row_id`."""

@@ -66,6 +66,15 @@ class QueryOptions(BaseModel):
     """What is asked of a query beside its images."""
 
     crop_id: str | None = Field(None, description="Query by this crop in place of images.")
+    vector: str | None = Field(
+        None,
+        description="Query by a vector in place of images: a JSON array of numbers, or base64 of "
+        "little-endian float32, as an answer with include_vector or /v1/embeddings has it.",
+    )
+    embedding_fingerprint: str | None = Field(
+        None, description="The embedder that made `vector`, as it was answered."
+    )
+    include_vector: bool = Field(False, description="Answer the vector of each result too.")
     mode: Literal["multi_shot", "separate"] = Field(
         "multi_shot", description="Several images: one person (mean score), or one answer each."
     )
@@ -108,6 +117,8 @@ class QueryOptions(BaseModel):
     def _consistent(self) -> Self:
         if self.captured_after and self.captured_before:
             require_order(self.captured_after, self.captured_before)
+        if self.crop_id is not None and self.vector is not None:
+            raise InvalidField("crop_id, vector: both were sent; send one or the other")
         if self.unnamed and self.identities:
             raise InvalidField("unnamed, identities: no crop passes both; send one or the other")
         if self.camera_disjoint and self.camera is None and self.crop_id is None:

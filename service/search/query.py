@@ -18,6 +18,7 @@ from service.gallery.gallery import Gallery
 from service.runtime import Runtime
 from service.search.options import QueryOptions
 from service.search.ranking import Ranking, Search
+from service.search.vectors import sent_vector
 from service.settings import QualityPolicy
 
 # Where many crops were deleted that memory still shows, each search looks at more of them.
@@ -33,7 +34,7 @@ async def query_person(
     sample: bool = True,
     began: float | None = None,
 ) -> QueryAnswer:
-    """One query by one or several images of one person, or without images by `options.crop_id`.
+    """One query by one or several images of one person, or without by a crop or a vector.
 
     A score is the mean over the images. An image that cannot be used is left out, and `warnings`
     names it. A crop is itself left out. With `sample` the search by one image counts for the
@@ -85,6 +86,9 @@ async def _query_all(
             current = runtime.calibrations.current(gallery, options.scoring)
             kept = sample and gallery.settings.calibration == "on"
             search = Search(gallery, current, options, sample=kept)
+            if options.vector is not None:
+                vector = sent_vector(options, gallery.name, current.model)
+                search = replace(search, queries=vector)
             try:
                 async with asyncio.TaskGroup() as group:
                     tasks = [

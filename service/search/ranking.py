@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -226,6 +227,13 @@ class Search:
     def _results(self, labels: Sequence[CropLabel], best: _Best, judge: Judge) -> list[RankedCrop]:
         found, logits, scores = best
         probabilities = judge.probability(scores)
+        with_vector: list[dict[str, Any]] = [{}] * len(labels)
+        if self.options.include_vector:
+            embedder = self.current.model.embedder
+            with_vector = [
+                {"vector": one.tolist(), "embedding_fingerprint": embedder}
+                for one in found.vectors()
+            ]
         return [
             RankedCrop(
                 rank=place + 1,
@@ -240,6 +248,7 @@ class Search:
                 probability=float(probabilities[place]) if scored else None,
                 verdict=judge.verdict(float(scores[place])) if scored else None,
                 image_url=self.gallery.image_url(label.crop_id),
+                **with_vector[place],
             )
             for place, (label, scored) in enumerate(zip(labels, ~np.isnan(scores), strict=True))
         ]

@@ -20,6 +20,7 @@ from service.gallery import browse, changes
 from service.gallery.enroll import enroll
 from service.http.forms import (
     MULTIPART,
+    CropQuery,
     CropsChanges,
     CropsChosen,
     CropsQuery,
@@ -95,7 +96,7 @@ async def list_crops(call: Searcher, asked: Annotated[CropsQuery, Query()]) -> R
         found = call.runtime.record.crops.page(
             gallery.gallery_id, wanted, asked.cursor or "", asked.limit, asked.order
         )
-        results = [browse.described_crop(gallery, crop) for crop in found.crops]
+        results = browse.described_crops(call.runtime, gallery, found.crops, asked.include_vector)
         return Crops(results=results, next_cursor=found.cursor)
 
     page = await call.runtime.galleries.read(read)
@@ -126,9 +127,9 @@ async def delete_crops(call: Admin, form: Annotated[CropsChosen, MULTIPART]) -> 
 
 
 @router.get("/crops/{crop_id}")
-async def read_crop(call: Searcher, crop_id: CropId) -> Crop:
+async def read_crop(call: Searcher, crop_id: CropId, asked: Annotated[CropQuery, Query()]) -> Crop:
     """Reads the labels and metadata of one crop."""
-    return await browse.read_crop(call.runtime, call.gallery, crop_id)
+    return await browse.read_crop(call.runtime, call.gallery, crop_id, asked.include_vector)
 
 
 @router.patch("/crops/{crop_id}", responses=problems("crop_conflict"))

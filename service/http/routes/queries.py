@@ -10,7 +10,7 @@ from fastapi import Request, Response
 
 from gmn_client.models import QueryAnswer, SeparateAnswers
 from service.desk.searches import keep_answers
-from service.errors import AnswerTooLarge, InvalidField
+from service.errors import AnswerTooLarge
 from service.gallery.gallery import Gallery
 from service.http.forms import MULTIPART, QueryForm
 from service.http.guard import Searcher, guarded_router
@@ -60,7 +60,7 @@ async def query_gallery(
 
     Several images are one multi-shot query whose scores are means over the images; an image that
     cannot be used is left out, and `warnings` names it. With `mode=separate` each image has its own
-    answer. By `crop_id` the crop itself is left out.
+    answer. By `crop_id` the crop itself is left out. By `vector` nothing is embedded.
     """
     runtime, gallery = call.runtime, call.gallery
     # Without a body nothing is received.
@@ -69,13 +69,9 @@ async def query_gallery(
         await runtime.galleries.wait_for_version(gallery, form.min_version)
         # That was no stage of the query.
         began = None
-    images: list[bytes] = []
-    if form.crop_id is None:
-        images = await form.read_images(runtime.settings.max_images_per_request)
-    elif form.images:
-        raise InvalidField("crop_id: was sent with images; send one or the other")
+    images = await form.read_images(runtime.settings.max_images_per_request)
     answer: QueryAnswer | SeparateAnswers
-    if form.crop_id is not None or form.mode == "multi_shot":
+    if not images or form.mode == "multi_shot":
         answer = await query_person(runtime, gallery, images, form, call.caller.learn, began)
     elif len(images) * form.top_k > MAX_RESULTS:
         raise AnswerTooLarge(
@@ -88,9 +84,8 @@ async def query_gallery(
     if form.keep:
         answer = await _kept(runtime, gallery, call.caller, form, answer, images)
     filters = form.model_dump(mode="json", include=FILTERS, exclude_defaults=True)
-    if form.metadata:
-        # Values may be personal.
-        filters["metadata"] = sorted(form.metadata)
+    # Values may be personal.
+    filters |= {"metadata": sorted(form.metadata)} if form.metadata else {}
     each = [answer] if isinstance(answer, QueryAnswer) else answer.results
     for one in each:
         if isinstance(one, QueryAnswer):
