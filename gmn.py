@@ -15,6 +15,7 @@ import typer
 from rich.console import Console
 
 from bench.command import bench
+from bench.model_card import model_card
 from bench.plan import plan
 from demo import data_sets
 from demo.command import demo
@@ -53,8 +54,8 @@ app = typer.Typer(
 )
 for command in (
     *(check_data, train, finish, evaluate, report, benchmark, calibrate, import_weights, export),
-    *(embed, score),
-    *(serve, enroll, query, forget, reindex, backup, restore, doctor, bench, plan, demo),
+    *(embed, score, bench, plan, model_card, demo),
+    *(serve, enroll, query, forget, reindex, backup, restore, doctor),
 ):
     app.command()(command)
 groups = {"snapshot": snapshot, "keys": keys, "store": store, "index": index, "audit": audit}
