@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import re
 from typing import Any
 
 import pytest
+from PIL import Image
 from playwright.sync_api import expect
 
-from tests.browser.conftest import confirm, search_for
+from tests.browser.conftest import confirm, search_for, violations
 
 pytestmark = pytest.mark.slow
 
@@ -125,3 +127,59 @@ def test_the_first_search_of_an_empty_gallery_leads_to_enrollment(tab, address, 
     tab.get_by_text("This gallery is empty.").wait_for()
     tab.get_by_role("link", name="Enroll images").click()
     tab.get_by_role("heading", name="Enroll images").wait_for()
+
+
+def test_a_search_opens_again_by_its_address_and_is_listed(page, http, gallery, drawn_crops):
+    page.get_by_label("Purpose").fill("case 7")
+    page.select_option("[name=top_k]", "20")
+    search_for(page, drawn_crops[0].png)
+    address = re.compile(rf"#{gallery}/search/\w+$")
+    expect(page).to_have_url(address)
+    kept, first = page.url, crop_of(page, 1)
+    http.patch(f"/v1/galleries/{gallery}/crops/{first}", data={"identity": "Ann"})
+    page.reload()
+    expect(page.locator("#answer .card")).to_have_count(20)
+    assert page.locator("#answer .card .name").first.inner_text() == "Ann"
+    assert page.input_value("[name=top_k]") == "20"
+    assert page.get_by_role("img", name="Query image 1").count() == 1
+    page.get_by_role("link", name="Enroll", exact=True).click()
+    page.get_by_role("link", name="Search", exact=True).click()
+    expect(page).to_have_url(kept)
+    page.get_by_role("link", name="Search", exact=True).click()
+    listed = page.locator(".mine li")
+    expect(listed).to_have_count(1)
+    expect(listed).to_contain_text("case 7")
+    assert violations(page) == []
+    listed.get_by_role("link").click()
+    expect(page).to_have_url(kept)
+    page.get_by_role("button", name="Delete this search…").click()
+    confirm(page, "Delete")
+    page.get_by_text("Drop an image to begin.").wait_for()
+    expect(listed).to_have_count(0)
+
+
+def test_a_picture_is_kept_only_where_that_is_asked_for(page, drawn_crops):
+    page.get_by_label("Keep the picture with the search").uncheck()
+    search_for(page, drawn_crops[0].png)
+    expect(page).to_have_url(re.compile(r"/search/\w+$"))
+    page.reload()
+    page.locator("#answer .card").first.wait_for()
+    assert page.get_by_role("img", name="Query image 1").count() == 0
+
+
+def test_the_query_s_picture_is_enrolled_and_that_is_undone(page, http, gallery, drawn_crops):
+    person = drawn_crops[0].identity
+    listed = f"/v1/galleries/{gallery}/crops?identity=Ann"
+    other = io.BytesIO()
+    with Image.open(io.BytesIO(drawn_crops[0].png)) as image:
+        image.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(other, "PNG")
+    search_for(page, other.getvalue())
+    page.get_by_role("button", name="Enroll the query’s picture…").click()
+    assert page.locator("dialog.question input").input_value() in ("", person)
+    page.locator("dialog.question input").fill("Ann")
+    confirm(page, "Enroll")
+    page.get_by_text("1 picture enrolled as Ann.").wait_for()
+    assert len(http.get(listed).json()["results"]) == 1
+    page.get_by_role("button", name="Undo").click()
+    page.get_by_text("Undone:").wait_for()
+    assert http.get(listed).json()["results"] == []

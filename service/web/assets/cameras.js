@@ -57,11 +57,18 @@ export function filtered() {
   return cameraFields().length > 0 || times().some((field) => field.value) || find("#query").elements.camera_disjoint.checked;
 }
 
-export function clearFilters() {
+export function chooseCameras(only, without) {
   for (const name of chosen.keys()) chosen.set(name, "any");
+  for (const name of only) chosen.set(name, "only");
+  for (const name of without) chosen.set(name, "without");
+  draw();
+  find("#filters").open = filtered();
+}
+
+export function clearFilters() {
+  chooseCameras([], []);
   for (const field of times()) field.value = "";
   find("#query").elements.camera_disjoint.checked = false;
-  draw();
   validTimes();
   searchAgain();
 }

@@ -2,7 +2,7 @@
 
 import { blobOf } from "./api.js";
 
-const VERDICTS = { match: ["✓", "Match"], uncertain: ["?", "Uncertain"], no_match: ["✕", "No match"] };
+const VERDICTS = { match: ["✓", "Match"], uncertain: ["?", "Uncertain"], no_match: ["✕", "No match"], nothing_searched: ["–", "Nothing searched"] };
 const TILE_PIXELS = 160;
 const DATE = { year: "numeric", month: "short", day: "numeric", hour: "numeric", minute: "2-digit" };
 const MOMENT = new Intl.DateTimeFormat(undefined, DATE);

@@ -7,6 +7,7 @@ import {
   count, decimal, h, moment, nameOf, percent, pictureOf, problemOf, shotPicture, thumbnail, verdictChip, verdictSign,
 } from "./elements.js";
 import { clearMarks, judging } from "./judge.js";
+import { keptTools } from "./kept.js";
 import { addressOf, gallery, inGallery } from "./place.js";
 
 const STRANGERS = { "far_1e-1": "1 in 10", "far_1e-2": "1 in 100", "far_1e-3": "1 in 1,000" };
@@ -48,12 +49,15 @@ export function showAnswers(place, search) {
   }
   place.replaceChildren(...answer.results.map((one, at) => h("section", { class: "each" },
     h("h2", { class: "row" }, pictureOf(shots[at].blob, ""), `Image ${at + 1}`),
-    one.problem ? problemOf(new Error(one.problem.detail)) : ranking({ ...search, answer: one, shots: [shots[at]] }))));
+    one.problem ? problemOf(new Error(one.problem.detail)) : ranking({ ...search, answer: one, shots: [shots[at]], kept: keptOf(one) }))));
 }
+
+// A search that was just kept has no reviews; null where it is not kept.
+export const keptOf = ({ query_id: id }) => (id ? { query_id: id, reviews: [], case_ids: [] } : null);
 
 function ranking(search) {
   const cards = search.answer.results.map((one) => card(one, search));
-  return [banner(search), h("ol", { class: "cards", "aria-label": "Results" }, cards)];
+  return [banner(search), keptTools(search), h("ol", { class: "cards", "aria-label": "Results" }, cards)];
 }
 
 function banner({ answer, shots, point }) {

@@ -1,16 +1,20 @@
 // The search form: a query by images or by a crop of the gallery.
 
-import { ask, formOf } from "./api.js";
-import { cameraFields, startCameras, validTimes } from "./cameras.js";
+import { ask, blobOf, formOf } from "./api.js";
+import { cameraFields, chooseCameras, startCameras, validTimes } from "./cameras.js";
 import { attempt, find, h, nameOf, shotPicture, takeFiles } from "./elements.js";
 import { clearMarks } from "./judge.js";
-import { inGallery, panel } from "./place.js";
-import { showAnswers } from "./results.js";
+import { mySearches } from "./kept.js";
+import { addressOf, gallery, inGallery, item, panel } from "./place.js";
+import { keptOf, showAnswers } from "./results.js";
 
 // A shot is {blob}, or {url, crop} of the gallery.
 let shots = [];
 let running = null;
 let timesChanged = false;
+// The search that the panel shows, and the panel before.
+let shown = null;
+let before = "";
 
 export function startSearch() {
   const form = find("#query");
@@ -37,12 +41,83 @@ export function startSearch() {
     event.preventDefault();
   });
   document.addEventListener("more-like", (event) => setShots([{ url: event.detail.image_url, crop: event.detail }]));
-  document.addEventListener("gallery-changed", () => run());
-  document.addEventListener("gallery-chosen", () => setShots(shots.filter((one) => one.blob)));
+  document.addEventListener("gallery-changed", () => (shown?.kept ? open(shown.kept.query_id, shots) : run()));
+  document.addEventListener("gallery-chosen", () => {
+    shown = null;
+    if (panel() === "search" && item()) drawShots([]);
+    else setShots(shots.filter((one) => one.blob));
+  });
+  document.addEventListener("panel-shown", follow);
   startCameras(run);
 }
 
+// Shows what the address names: a kept search, or the form for a new one.
+function follow() {
+  const from = before;
+  before = panel();
+  const id = shown?.kept?.query_id ?? "";
+  if (panel() !== "search" || item() === id) {
+    if (panel() === "search" && !shown && shots.length === 0) run();
+  } else if (item()) open(item());
+  else if (from !== "search") history.replaceState(null, "", addressOf(gallery(), "search", id));
+  else setShots([]);
+}
+
+// `own` are the images of the query where they are here.
+async function open(id, own = null) {
+  running?.abort();
+  const place = find("#answer");
+  await attempt(place, async () => {
+    const kept = await ask(inGallery(`/queries/${encodeURIComponent(id)}`)).catch((error) => {
+      shown = null;
+      place.replaceChildren(mySearches());
+      throw error;
+    });
+    const images = own ?? await imagesOf(kept);
+    if (item() !== id) return;
+    if (!own) fill(kept.request);
+    drawShots(images);
+    display({ answer: kept.answer, shots, point: kept.request.operating_point ?? "far_1e-2", kept });
+  });
+}
+
+async function imagesOf({ image_url: image, crop_id: id }) {
+  if (image) return [{ blob: await blobOf(image) }];
+  const crop = id && await ask(inGallery(`/crops/${encodeURIComponent(id)}`)).catch(() => null);
+  return crop ? [{ url: crop.image_url, crop }] : [];
+}
+
+// The fields of the form as they were sent.
+function fill(request) {
+  const form = find("#query");
+  form.reset();
+  for (const [name, value] of Object.entries(request)) {
+    const field = form.elements[name];
+    if (!field) continue;
+    if (field.type === "checkbox") field.checked = Boolean(value);
+    else if (field.type === "datetime-local") field.value = localTime(new Date(value));
+    else if (value !== null) field.value = value;
+  }
+  form.elements.scoring.dataset.chosen = "yes";
+  chooseCameras(request.cameras ?? [], request.exclude_cameras ?? []);
+}
+
+const localTime = (at) => new Date(at - 60_000 * at.getTimezoneOffset()).toISOString().slice(0, 16);
+
+function display(search) {
+  shown = search;
+  showAnswers(find("#answer"), search);
+  const id = search.kept?.query_id ?? "";
+  if (item() !== id) history.pushState(null, "", addressOf(gallery(), "search", id));
+}
+
 function setShots(next) {
+  shown = null;
+  drawShots(next);
+  run({ scroll: true });
+}
+
+function drawShots(next) {
   shots = next;
   find("#shots").hidden = shots.length === 0;
   find("#mode").hidden = shots.length < 2;
@@ -51,16 +126,16 @@ function setShots(next) {
     one.crop && h("span", { class: "name" }, nameOf(one.crop.identity)),
     h("button", { type: "button", class: "remove", "aria-label": `Remove query image ${at + 1}`,
       onclick: () => setShots(shots.filter((other) => other !== one)) }, "×"))));
-  run({ scroll: true });
 }
 
 function fields() {
   const pairs = [...new FormData(find("#query"))].map(([name, value]) =>
     [name, value && name.startsWith("captured_") ? new Date(value).toISOString() : value]);
+  const sent = (name) => name === "mode" ? shots.length > 1 : name !== "keep_picture" || !shots[0].crop;
   const asked = shots[0].crop
     ? [["crop_id", shots[0].crop.crop_id]]
     : shots.map((one) => ["images", one.blob]);
-  return formOf([...pairs.filter(([name]) => name !== "mode" || shots.length > 1), ...cameraFields(), ...asked]);
+  return formOf([...pairs.filter(([name]) => sent(name)), ...cameraFields(), ["keep", "true"], ...asked]);
 }
 
 async function run({ scroll = false } = {}) {
@@ -69,10 +144,14 @@ async function run({ scroll = false } = {}) {
   running?.abort();
   const place = find("#answer");
   if (shots.length === 0) {
+    // A kept search whose picture was not kept stays.
+    if (shown?.kept) return;
+    shown = null;
+    if (panel() === "search" && item()) history.pushState(null, "", addressOf(gallery(), "search"));
     place.removeAttribute("aria-busy");
     clearMarks();
     place.replaceChildren(h("div", { class: "empty" }, h("p", { class: "big" }, "Drop an image to begin."),
-      h("p", {}, "The most similar crops of the gallery appear here, with a verdict.")));
+      h("p", {}, "The most similar crops of the gallery appear here, with a verdict.")), mySearches());
     return;
   }
   const mine = (running = new AbortController());
@@ -84,7 +163,7 @@ async function run({ scroll = false } = {}) {
       if (error.name !== "AbortError") place.replaceChildren();
       throw error;
     });
-    showAnswers(place, { answer, shots: asked, point: new FormData(find("#query")).get("operating_point"), kept: null });
+    display({ answer, shots: asked, point: new FormData(find("#query")).get("operating_point"), kept: keptOf(answer) });
     // On a phone the answer is below the form.
     if (scroll && place.getBoundingClientRect().top > innerHeight / 2) place.scrollIntoView();
     // Beside a form that is scrolled, a banner alone may be out of sight.

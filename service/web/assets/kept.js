@@ -1,0 +1,70 @@
+// Kept searches: those of one's own key, and what can be done with one that is shown.
+
+import { ask, formOf } from "./api.js";
+import { attempt, count, find, h, moment, nameOf, percent, question, shotPicture, thumbnail, verdictChip } from "./elements.js";
+import { act, report } from "./naming.js";
+import { addressOf, gallery, inGallery } from "./place.js";
+
+const PAGE = 20;
+
+// The list of one's own searches, the newest first; empty until it is read.
+export function mySearches() {
+  const place = h("section", { class: "mine", "aria-label": "My searches" });
+  const list = h("ul", { class: "rows" });
+  const name = gallery();
+  const read = (cursor) => attempt(place, async () => {
+    const page = await ask(inGallery(`/queries?${new URLSearchParams(formOf([["limit", PAGE], ["cursor", cursor]]))}`));
+    if (gallery() !== name) return;
+    list.append(...page.results.map((one) => keptRow(one)));
+    const more = page.next_cursor && h("button", { type: "button", onclick: () => read(page.next_cursor) }, "Show more");
+    place.replaceChildren(...(list.children.length ? [h("h2", {}, "My searches"), list, more].filter(Boolean) : []));
+  });
+  if (name) read(null);
+  return place;
+}
+
+// A kept search in a list; `more` are further elements of the row.
+export function keptRow(one, ...more) {
+  const reviewed = [[one.confirmed, "confirmed"], [one.rejected, "rejected"]].filter(([number]) => number).map(([number, word]) => `${number} ${word}`);
+  return h("li", {}, thumbnail(one.image_url ?? one.best?.image_url, ""),
+    h("a", { class: "grow", href: addressOf(gallery(), "search", one.query_id) }, moment(one.created_at)),
+    one.best && h("span", { class: "name" }, nameOf(one.best.identity), one.best.probability !== null && ` · ${percent(one.best.probability)}`),
+    one.purpose && h("span", { class: "hint name" }, one.purpose), reviewed.length > 0 && h("span", { class: "hint" }, reviewed.join(", ")),
+    verdictChip(one.verdict), ...more);
+}
+
+// What can be done with the search that is shown.
+export function keptTools(search) {
+  const { kept, shots } = search;
+  const files = shots.filter((shot) => shot.blob);
+  const button = (label, action, kind = "") => h("button", { type: "button", class: kind, onclick: () => act(action) }, label);
+  return h("div", { class: "row tools" },
+    files.length > 0 && button("Enroll the query’s picture…", () => enroll(search, files)),
+    kept?.created_at && h("span", { class: "hint" }, "Searched ", moment(kept.created_at, true)),
+    kept?.expires_at && h("span", { class: "hint" }, "kept until ", moment(kept.expires_at)),
+    kept?.removed > 0 && h("span", { class: "note" }, `${count(kept.removed, "result")} deleted since.`),
+    kept && button("Delete this search…", () => forget(kept), "danger quiet"));
+}
+
+async function forget({ query_id: id }) {
+  if (!await question("Delete this search?", "It is deleted with its picture and reviews, from cases too. The crops of the gallery stay.", "Delete", { danger: true })) return;
+  await ask(inGallery(`/queries/${id}`), { method: "DELETE" });
+  location.hash = addressOf(gallery(), "search");
+}
+
+// The name proposed is the one that was confirmed, or that of a match.
+async function enroll({ answer, kept }, files) {
+  const [best] = answer.results;
+  const known = kept?.reviews?.find((one) => one.decision === "confirmed")?.identity ?? (answer.verdict === "match" ? best.identity : null);
+  const text = "The picture becomes a crop of this gallery, of the person that you name. The camera is that of the field “Camera of the query images”.";
+  const name = await question(`Enroll ${count(files.length, "picture")}?`, text, "Enroll", { label: "Name", input: known ?? "", list: "names", pictures: files.map((shot) => shotPicture(shot)) });
+  if (name === null) return;
+  const fields = [["identity", name], ["camera", find("#query").elements.camera.value]];
+  const { results } = await ask(inGallery("/crops"), { method: "POST", body: formOf([...fields, ...files.map((shot) => ["images", shot.blob])]) });
+  const landed = results.filter((one) => one.crop_id && !one.duplicate);
+  const lines = results.flatMap((one, at) => one.problem ? [`Picture ${at + 1}: ${one.problem.detail}`]
+    : one.duplicate ? [`Picture ${at + 1} is in the gallery already, as ${nameOf(one.identity)}.`] : one.warnings);
+  report(`${count(landed.length, "picture")} enrolled as ${name}.`, { lines, undo: landed.length > 0 && (async () => {
+    for (const { crop_id: id } of landed) await ask(inGallery(`/crops/${id}`), { method: "DELETE" });
+  }) });
+}
