@@ -183,3 +183,42 @@ def test_the_query_s_picture_is_enrolled_and_that_is_undone(page, http, gallery,
     page.get_by_role("button", name="Undo").click()
     page.get_by_text("Undone:").wait_for()
     assert http.get(listed).json()["results"] == []
+
+
+def decisions(http: Any, page: Any, gallery: str) -> dict[str, str]:
+    query_id = page.url.rpartition("/")[2]
+    reviews = http.get(f"/v1/galleries/{gallery}/queries/{query_id}").json()["reviews"]
+    return {one["crop_id"]: one["decision"] for one in reviews}
+
+
+def test_results_are_confirmed_and_rejected_by_key_and_by_button(page, http, gallery, drawn_crops):
+    search_for(page, drawn_crops[0].png)
+    first, second, third = (crop_of(page, rank) for rank in (1, 2, 3))
+    page.locator("#answer .open").first.focus()
+    page.keyboard.press("c")
+    expect(page.get_by_role("button", name="Same person, rank 1", exact=True)).to_have_attribute(
+        "aria-pressed", "true"
+    )
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#sheet .judge")
+    page.keyboard.press("r")
+    rejected = page.locator("#answer").get_by_role("button", name="Another person, rank 2")
+    page.wait_for_selector("#sheet [value=rejected][aria-pressed=true]")
+    page.keyboard.press("Escape")
+    expect(rejected).to_have_attribute("aria-pressed", "true")
+    assert decisions(http, page, gallery) == {first: "confirmed", second: "rejected"}
+    for mark in page.locator("#answer .judge input").all()[:3]:
+        mark.check()
+    page.locator("#marks").get_by_role("button", name="Another person").click()
+    expect(page.locator("#answer [value=rejected][aria-pressed=true]")).to_have_count(3)
+    assert set(decisions(http, page, gallery).values()) == {"rejected"}
+    rejected.click()
+    expect(rejected).to_have_attribute("aria-pressed", "false")
+    assert set(decisions(http, page, gallery)) == {first, third}
+    assert violations(page) == []
+    page.get_by_role("link", name="Search", exact=True).click()
+    expect(page.locator(".mine li")).to_contain_text("2 rejected")
+    with page.expect_download() as download:
+        page.get_by_role("button", name="My reviews (CSV)").click()
+    assert first in download.value.path().read_text()

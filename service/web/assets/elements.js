@@ -114,6 +114,13 @@ export function picture(url, alt) {
   return frame;
 }
 
+// Fetched and not linked to, since a link could not send the key.
+export async function download(path, name) {
+  const url = URL.createObjectURL(await blobOf(path));
+  h("a", { href: url, download: name }).click();
+  setTimeout(() => URL.revokeObjectURL(url), 1000);
+}
+
 // The picture at the size of a tile.
 export const thumbnail = (url, alt) => picture(url && `${url}?width=${TILE_PIXELS}`, alt);
 

@@ -1,7 +1,7 @@
 // Imports and other jobs: sends an archive, lists the jobs, and follows each to its end.
 
-import { ask, blobOf, follow, formOf } from "./api.js";
-import { attempt, count, find, h, moment, onSubmit } from "./elements.js";
+import { ask, follow, formOf } from "./api.js";
+import { attempt, count, download, find, h, moment, onSubmit } from "./elements.js";
 import { changed, gallery, inGallery, panel } from "./place.js";
 
 const STATES = { queued: "waiting", running: "running", done: "✓ done", failed: "✕ failed", cancelled: "– stopped" };
@@ -71,13 +71,6 @@ function draw(row, job) {
     h("p", {}, h("b", {}, job.kind), ` ${STATES[job.state]} · `, moment(job.created_at)), began && bar,
     began && h("p", { class: "hint" }, [`${done.toLocaleString()} of ${count(total, "image")}`, ...parts].join(", ")),
     job.detail && h("p", { class: "note" }, job.detail)),
-  job.problems > 0 && h("button", { type: "button", onclick: () => attempt(row, () => save(path, job)) }, count(job.problems, "problem"), " (CSV)"),
+  job.problems > 0 && h("button", { type: "button", onclick: () => attempt(row, () => download(`${path}/report`, `import-${job.job_id}.csv`)) }, count(job.problems, "problem"), " (CSV)"),
   going && h("button", { type: "button", class: "danger quiet", onclick: () => attempt(row, () => ask(path, { method: "DELETE" })) }, "Stop")].filter(Boolean));
-}
-
-// Fetched and not linked to, since a link could not send the key.
-async function save(path, job) {
-  const url = URL.createObjectURL(await blobOf(`${path}/report`));
-  h("a", { href: url, download: `import-${job.job_id}.csv` }).click();
-  setTimeout(() => URL.revokeObjectURL(url), 1000);
 }

@@ -1,7 +1,7 @@
 // Kept searches: those of one's own key, and what can be done with one that is shown.
 
-import { ask, formOf } from "./api.js";
-import { attempt, count, find, h, moment, nameOf, percent, question, shotPicture, thumbnail, verdictChip } from "./elements.js";
+import { ask, formOf, send } from "./api.js";
+import { attempt, count, download, find, h, moment, nameOf, percent, question, shotPicture, thumbnail, verdictChip } from "./elements.js";
 import { act, report } from "./naming.js";
 import { addressOf, gallery, inGallery } from "./place.js";
 
@@ -12,12 +12,13 @@ export function mySearches() {
   const place = h("section", { class: "mine", "aria-label": "My searches" });
   const list = h("ul", { class: "rows" });
   const name = gallery();
+  const reviews = h("button", { type: "button", onclick: () => attempt(place, () => download(inGallery("/reviews.csv"), `reviews-${name}.csv`)) }, "My reviews (CSV)");
   const read = (cursor) => attempt(place, async () => {
     const page = await ask(inGallery(`/queries?${new URLSearchParams(formOf([["limit", PAGE], ["cursor", cursor]]))}`));
     if (gallery() !== name) return;
     list.append(...page.results.map((one) => keptRow(one)));
     const more = page.next_cursor && h("button", { type: "button", onclick: () => read(page.next_cursor) }, "Show more");
-    place.replaceChildren(...(list.children.length ? [h("h2", {}, "My searches"), list, more].filter(Boolean) : []));
+    place.replaceChildren(...(list.children.length ? [h("div", { class: "row" }, h("h2", { class: "grow" }, "My searches"), reviews), list, more].filter(Boolean) : []));
   });
   if (name) read(null);
   return place;
@@ -48,7 +49,7 @@ export function keptTools(search) {
 
 async function forget({ query_id: id }) {
   if (!await question("Delete this search?", "It is deleted with its picture and reviews, from cases too. The crops of the gallery stay.", "Delete", { danger: true })) return;
-  await ask(inGallery(`/queries/${id}`), { method: "DELETE" });
+  await send(inGallery(`/queries/${id}`), { method: "DELETE" });
   location.hash = addressOf(gallery(), "search");
 }
 
