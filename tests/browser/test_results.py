@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import expect
 
-from tests.browser.conftest import confirm, search_for, violations
+from tests.browser.conftest import ask, confirm, png, search_for, violations
 
 pytestmark = pytest.mark.slow
 
@@ -222,3 +222,44 @@ def test_results_are_confirmed_and_rejected_by_key_and_by_button(page, http, gal
     with page.expect_download() as download:
         page.get_by_role("button", name="My reviews (CSV)").click()
     assert first in download.value.path().read_text()
+
+
+def test_people_of_a_frame_are_searched_by_the_boxes_around_them(page, http, gallery, drawn_crops):
+    frame, sizes = Image.new("RGB", (800, 400), "grey"), []
+    for left, crop in ((100, drawn_crops[0]), (500, drawn_crops[-1])):
+        with Image.open(io.BytesIO(crop.png)) as person:
+            frame.paste(person, (left, 50))
+            sizes.append(person.size)
+    sent = io.BytesIO()
+    frame.save(sent, "PNG")
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.set_input_files("#query .drop input", png(sent.getvalue()))
+    page.get_by_role("dialog", name="Draw boxes").wait_for()
+    assert violations(page) == []
+    # A box by keyboard, and its removal; nothing is sent meanwhile.
+    page.get_by_role("button", name="Add a box").click()
+    for key in ("ArrowLeft", "Shift+ArrowDown", "Delete"):
+        page.keyboard.press(key)
+    expect(page.locator(".stage .box")).to_have_count(0)
+    page.locator(".stage img").wait_for()
+    area = page.locator(".stage").bounding_box()
+    scale = area["width"] / 800
+    for left, (width, height) in zip((100, 500), sizes, strict=True):
+        x, y = area["x"] + left * scale, area["y"] + 50 * scale
+        page.mouse.move(x, y)
+        page.mouse.down()
+        page.mouse.move(x + width * scale / 2, y + height * scale / 2)
+        page.mouse.move(x + width * scale, y + height * scale)
+        page.mouse.up()
+    assert not [url for url in asked if url.endswith("/queries")]
+    page.get_by_role("button", name="Search 2 people").click()
+    expect(page.locator("#answer .each")).to_have_count(2)
+    best = [
+        page.locator(f"#answer .each:nth-child({at}) .card b .name").first.inner_text()
+        for at in (1, 2)
+    ]
+    assert best == [
+        ask(http, gallery, crop.png)["results"][0]["identity"]
+        for crop in (drawn_crops[0], drawn_crops[-1])
+    ]

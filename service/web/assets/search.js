@@ -1,6 +1,7 @@
 // The search form: a query by images or by a crop of the gallery.
 
 import { ask, blobOf, formOf } from "./api.js";
+import { askForBoxes, isFrame } from "./boxes.js";
 import { cameraFields, chooseCameras, startCameras, validTimes } from "./cameras.js";
 import { attempt, find, h, nameOf, shotPicture, takeFiles } from "./elements.js";
 import { clearMarks } from "./judge.js";
@@ -18,7 +19,7 @@ let before = "";
 
 export function startSearch() {
   const form = find("#query");
-  takeFiles(form.querySelector(".drop"), (files) => setShots(files.map((blob) => ({ blob }))));
+  takeFiles(form.querySelector(".drop"), (files) => takeImages(files));
   takeFiles(form.querySelector(".more"), (files) =>
     setShots([...shots.filter((one) => one.blob), ...files.map((blob) => ({ blob }))]));
   form.addEventListener("submit", (event) => { event.preventDefault(); run(); });
@@ -31,7 +32,7 @@ export function startSearch() {
   find("#clear").addEventListener("click", () => setShots([]));
   const take = (transfer) => {
     const files = [...transfer.files].filter((file) => file.type.startsWith("image/"));
-    if (panel() === "search" && files.length > 0) setShots(files.map((blob) => ({ blob })));
+    if (panel() === "search" && files.length > 0) takeImages(files);
   };
   document.addEventListener("paste", (event) => take(event.clipboardData));
   // Everywhere on the page: a browser would otherwise leave it and open the file.
@@ -124,8 +125,30 @@ function drawShots(next) {
   find(".shots").replaceChildren(...shots.map((one, at) => h("li", {},
     shotPicture(one, one.crop ? "The crop of the query" : `Query image ${at + 1}`),
     one.crop && h("span", { class: "name" }, nameOf(one.crop.identity)),
+    one.blob && h("button", { type: "button", class: "quiet", "aria-label": `Draw boxes on query image ${at + 1}`, onclick: () => drawBoxes(one) }, "Draw boxes…"),
     h("button", { type: "button", class: "remove", "aria-label": `Remove query image ${at + 1}`,
       onclick: () => setShots(shots.filter((other) => other !== one)) }, "×"))));
+}
+
+// Nothing of a frame is sent before its people are in boxes.
+async function takeImages(files) {
+  if (files.length !== 1 || !await isFrame(files[0])) {
+    setShots(files.map((blob) => ({ blob })));
+    return;
+  }
+  const people = await askForBoxes(files[0], { whole: true });
+  if (people !== null) setBoxes(files[0], people, []);
+}
+
+function setBoxes(frame, files, others) {
+  if (files.length > 1) find("#query").elements.mode.value = "separate";
+  setShots([...others, ...files.map((blob) => ({ blob, frame }))]);
+}
+
+// The people in the boxes take the picture's place, each as a search of its own.
+async function drawBoxes(shot) {
+  const files = await askForBoxes(shot.frame ?? shot.blob);
+  if (files !== null) setBoxes(shot.frame ?? shot.blob, files, shots.filter((one) => one !== shot));
 }
 
 function fields() {
