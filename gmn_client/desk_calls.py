@@ -81,3 +81,73 @@ class DeskCalls(Calls):
         params = {"everyone": "true" if everyone else None, "limit": PAGE}
         path = self._path(gallery, "reviews")
         return Call(partial(parse, models.Reviews), "GET", path, params)
+
+    @listed
+    def case_searches(
+        self, case_id: str, gallery: str | None = None
+    ) -> Call[Page[models.KeptSearch]]:
+        """The kept searches of a case, the newest first."""
+        path, params = self._path(gallery, "queries"), {"case_id": case_id, "limit": PAGE}
+        return Call(partial(parse, models.KeptSearches), "GET", path, params)
+
+    @listed
+    def cases(self, gallery: str | None = None) -> Call[Page[models.Case]]:
+        """The cases of a gallery, the newest first."""
+        path = self._path(gallery, "cases")
+        return Call(partial(parse, models.Cases), "GET", path, {"limit": PAGE})
+
+    @answered
+    def case(self, case_id: str, gallery: str | None = None) -> Call[models.CaseDetail]:
+        """One case, with the ids of its searches and the notes on them."""
+        path = self._path(gallery, "cases", case_id)
+        return Call(partial(parse, models.CaseDetail), "GET", path)
+
+    @answered
+    def create_case(
+        self, name: str, notes: str = "", gallery: str | None = None
+    ) -> Call[models.CaseDetail]:
+        """Begins a case."""
+        path, fields = self._path(gallery, "cases"), {"name": name, "notes": notes}
+        return Call(partial(parse, models.CaseDetail), "POST", path, fields=fields)
+
+    @answered
+    def change_case(
+        self,
+        case_id: str,
+        gallery: str | None = None,
+        *,
+        name: str | None = None,
+        notes: str | None = None,
+    ) -> Call[models.CaseDetail]:
+        """Changes a case's name or notes; one that is not given stays."""
+        path, fields = self._path(gallery, "cases", case_id), {"name": name, "notes": notes}
+        return Call(partial(parse, models.CaseDetail), "PATCH", path, fields=fields)
+
+    @answered
+    def delete_case(self, case_id: str, gallery: str | None = None) -> Call[models.CaseRemoval]:
+        """Deletes a case with the searches that no other case holds."""
+        path = self._path(gallery, "cases", case_id)
+        return Call(partial(parse, models.CaseRemoval), "DELETE", path)
+
+    @answered
+    def hold_search(
+        self, case_id: str, query_id: str, note: str = "", gallery: str | None = None
+    ) -> Call[models.CaseDetail]:
+        """Puts a kept search into a case with a note, or changes the note."""
+        path = self._path(gallery, "cases", case_id, "queries", query_id)
+        read = partial(parse, models.CaseDetail)
+        return Call(read, "PUT", path, fields={"note": note}, repeatable=True)
+
+    @answered
+    def release_search(
+        self, case_id: str, query_id: str, gallery: str | None = None
+    ) -> Call[models.CaseDetail]:
+        """Takes a kept search out of a case, so that its days count again."""
+        path = self._path(gallery, "cases", case_id, "queries", query_id)
+        return Call(partial(parse, models.CaseDetail), "DELETE", path)
+
+    @answered
+    def export_case(self, case_id: str, gallery: str | None = None) -> Call[bytes]:
+        """A case as the bytes of a ZIP: a page, pictures, a table, and checksums of each."""
+        path = self._path(gallery, "cases", case_id, "export")
+        return Call(lambda response: checked(response).content, "GET", path, long=True)

@@ -97,3 +97,39 @@ class Review(WireModel):
 
 class Reviews(Page[Review]):
     """One page of reviews, those of the newest searches first; `limit` counts searches."""
+
+
+class CaseSearch(WireModel):
+    """A kept search in a case, and the note on it."""
+
+    query_id: str
+    note: str
+    added_at: Moment
+
+
+class Case(WireModel):
+    """Kept searches that are held together beyond their days; `count` is how many."""
+
+    case_id: str
+    name: str
+    notes: str
+    created_at: Moment
+    changed_at: Moment
+    key_id: str
+    count: int
+
+
+class CaseDetail(Case):
+    """A case with the ids of its searches and the notes on them, in the order they were added."""
+
+    queries: list[CaseSearch]
+
+
+class Cases(Page[Case]):
+    """One page of cases, the newest first."""
+
+
+class CaseRemoval(WireModel):
+    """The number of kept searches that were deleted with the case."""
+
+    removed: int

@@ -11,13 +11,13 @@ from typing import Any
 from gmn_client.desk_models import BestResult, KeptSearch, OpenedSearch, ReviewedResult
 from gmn_client.models import QueryAnswer, RankedCrop
 from model.crops.decode import CropLimits, CropProblem, decode_crop
-from service.errors import ServiceError, UnknownPicture, UnknownQuery
+from service.errors import ServiceError, UnknownCase, UnknownPicture, UnknownQuery
 from service.gallery.enroll import kept_picture
 from service.gallery.gallery import Gallery
 from service.ops.data_directory import require_free_disk
 from service.record.api_keys import ApiKey
 from service.record.engine import new_crop_id
-from service.record.kept_queries import KeptQuery, KeptResult
+from service.record.kept_queries import Case, KeptQuery, KeptResult
 from service.record.records import Picture, StoredCrop
 from service.runtime import Runtime
 from service.search.options import QueryOptions
@@ -84,6 +84,27 @@ async def list_searches(
 
     def read() -> list[KeptSearch]:
         found = runtime.record.kept.page(gallery.gallery_id, key_id, before, limit)
+        return described(runtime, gallery, found)
+
+    return await runtime.galleries.read(read)
+
+
+async def find_case(runtime: Runtime, gallery: Gallery, case_id: str) -> Case:
+    """A case; raises `UnknownCase`."""
+    case = await runtime.galleries.read(runtime.record.cases.get, gallery.gallery_id, case_id)
+    if case is None:
+        raise UnknownCase(gallery.name, case_id)
+    return case
+
+
+async def list_case(
+    runtime: Runtime, gallery: Gallery, case_id: str, before: str | None, limit: int
+) -> list[KeptSearch]:
+    """Up to `limit` searches of a case that are older than one; the newest first."""
+    case = await find_case(runtime, gallery, case_id)
+
+    def read() -> list[KeptSearch]:
+        found = runtime.record.cases.searches(gallery.gallery_id, case, before, limit)
         return described(runtime, gallery, found)
 
     return await runtime.galleries.read(read)

@@ -15,7 +15,17 @@ from starlette.staticfiles import StaticFiles
 
 from service.http.middleware import PAGE_ASSETS_PATH, RequestContext
 from service.http.problems import handle_errors
-from service.http.routes import crops, desk, galleries, health, identities, jobs, model, queries
+from service.http.routes import (
+    cases,
+    crops,
+    desk,
+    galleries,
+    health,
+    identities,
+    jobs,
+    model,
+    queries,
+)
 from service.lifecycle.background import background_work
 from service.ops.logs import LoopErrorLog
 from service.runtime import Runtime
@@ -27,6 +37,7 @@ ROUTERS = (
     identities.router,
     queries.router,
     desk.router,
+    cases.router,
     jobs.router,
     galleries.snapshot_router,
     model.comparison_router,

@@ -30,6 +30,7 @@ from service.gallery.enroll import (
     checked_metadata,
     checked_text,
 )
+from service.record.cases import CaseFields
 from service.record.crop_lists import CURSOR
 from service.record.records import (
     CalibrationMode,
@@ -40,6 +41,8 @@ from service.record.records import (
 from service.search.options import Moment, PairOptions, QueryOptions, require_order
 from service.settings import NAME, checked_name
 
+# Characters of the notes on a case, and on a search in it.
+MOST_NOTES = 4000
 # Pixels of a small picture's width.
 NARROWEST, WIDEST = 16, 512
 
@@ -397,8 +400,45 @@ class EveryoneQuery(Parameters):
     """Those of all keys, for scope admin; else of the caller's own."""
 
 
-class KeptSearchesQuery(EveryoneQuery, PageQuery):
+class ReviewsQuery(EveryoneQuery, PageQuery):
+    """Which reviews are listed."""
+
+
+class KeptSearchesQuery(ReviewsQuery):
     """Which kept searches are listed."""
+
+    case_id: str | None = None
+    """Those of a case, whatever key made them."""
+
+
+class CaseForm(Form):
+    """What a case is called, and notes on it; one that is left out stays as it is."""
+
+    name: Annotated[str, AfterValidator(partial(checked_text, "name"))] | None = None
+    """The name."""
+    notes: list[Annotated[str, Field(max_length=MOST_NOTES)]] = Field([], max_length=1)
+    """Any text; empty for none."""
+
+    def changes(self) -> CaseFields:
+        """The fields that were sent."""
+        changes: CaseFields = {} if self.name is None else {"name": self.name}
+        return changes | {"notes": self.notes[0]} if self.notes else changes
+
+
+class NewCaseForm(CaseForm):
+    """A new case."""
+
+    name: Annotated[str, AfterValidator(partial(checked_text, "name"))] = Field(
+        examples=["Bag at gate 3"]
+    )
+    """The name."""
+
+
+class CaseSearchForm(Form):
+    """A search in a case."""
+
+    note: str = Field("", max_length=MOST_NOTES)
+    """Any text on the search."""
 
 
 class ModelQuery(Parameters):

@@ -139,8 +139,9 @@ class KeptChanges:
 
     def __init__(self, transaction: Transaction, gallery_id: int) -> None:
         self.transaction, self.gallery_id = transaction, gallery_id
-        counts = transaction.json(key(COUNTS, gallery_id)) or {"kept": 0, "changes": 0}
-        self.kept, self._changes = counts["kept"], counts["changes"]
+        none = {"kept": 0, "cases": 0, "changes": 0}
+        counts = none | (transaction.json(key(COUNTS, gallery_id)) or {})
+        self.kept, self.cases, self._changes = (counts[name] for name in none)
         self._cases: dict[str, Case | None] = {}
 
     def get(self, query_ids: Collection[str]) -> list[KeptQuery]:
@@ -159,6 +160,13 @@ class KeptChanges:
         self._cases[case.case_id] = case
         own = key(CASE, self.gallery_id, case.case_id)
         self.transaction.put(own, KEPT_CASE.dump_json(case))
+
+    def drop_case(self, case_id: str) -> None:
+        """Removes a case, and leaves its searches."""
+        self.cases -= 1
+        self._cases[case_id] = None
+        self.transaction.delete(key(CASE, self.gallery_id, case_id))
+        self.transaction.removes = True
 
     def add(self, kept: KeptQuery, picture: bytes | None) -> None:
         """Puts a new search."""
@@ -188,7 +196,7 @@ class KeptChanges:
 
     def finish(self) -> None:
         """Puts the counts."""
-        counts = {"kept": self.kept, "changes": self._changes + 1}
+        counts = {"kept": self.kept, "cases": self.cases, "changes": self._changes + 1}
         self.transaction.put_json(key(COUNTS, self.gallery_id), counts)
 
     def _put(self, kept: KeptQuery) -> None:

@@ -110,6 +110,8 @@ def _mend(transaction: Transaction, gallery_id: int, one: KeptFound) -> None:
         query_id = last_text(one.own_key, key(KEPT_KIND, gallery_id))
         transaction.delete(picture_key(gallery_id, query_id))
         changes.kept -= 1
+    else:
+        changes.cases -= 1
     changes.finish()
 
 
@@ -119,5 +121,6 @@ def _put(transaction: Transaction, gallery_id: int, some: Sequence[KeptFound]) -
         if isinstance(one.found, KeptQuery):
             changes.add(one.found, one.picture)
         elif one.found is not None:
+            changes.cases += 1
             changes.put_case(one.found)
     changes.finish()

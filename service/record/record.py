@@ -12,6 +12,7 @@ from service.errors import DamagedRecord, RecordUnavailable, ServiceError
 from service.ops.commit_mark import ACKNOWLEDGED_SUFFIX, LastCommitMark
 from service.ops.data_directory import lock_data_directory, snapshot_name
 from service.record.api_keys import Keys
+from service.record.cases import Cases
 from service.record.crops import Crops
 from service.record.engine import Engine
 from service.record.files import Snapshots, UnneededFiles
@@ -53,6 +54,7 @@ class Record:
         self.staged = StagedVectors(engine)
         self.jobs = Jobs(engine)
         self.kept = KeptQueries(engine)
+        self.cases = Cases(engine)
         self.keys = Keys(engine)
         self.runtimes = Runtimes(engine)
         self.snapshots = Snapshots(engine)

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import io
+import re
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -239,3 +243,108 @@ def test_a_confirmed_person_takes_the_picture_along_and_a_rejected_one_does_not(
     assert client.forget(names[1]).kept_searches == 0
     assert client.forget(names[0]).kept_searches == 1
     assert list(client.kept_searches()) == []
+
+
+def test_a_case_holds_searches_and_exports_them_with_their_checksums(
+    client: Client, drawn_crops
+) -> None:
+    query_ids = [kept(client, drawn_crops[number], top_k=3).query_id for number in (0, 4)]
+    results = client.kept_search(query_ids[0]).answer.results
+    client.review(query_ids[0], results[1].crop_id, decision="confirmed", identity="<b>Ann")
+    case = client.create_case("Bag & coat", "Seen <twice>")
+    for query_id in query_ids:
+        client.hold_search(case.case_id, query_id, f"note on {query_id}")
+    client.change_case(case.case_id, notes="Seen <three> times")
+    held = client.case(case.case_id)
+    assert [one.query_id for one in held.queries] == query_ids
+    assert (held.count, held.name, held.notes) == (2, "Bag & coat", "Seen <three> times")
+    listed = list(client.case_searches(case.case_id))
+    assert [one.query_id for one in listed] == query_ids[::-1]
+    assert {one.expires_at for one in listed} == {None}
+    export = zipfile.ZipFile(io.BytesIO(client.export_case(case.case_id)))
+    sums = [line.split("  ") for line in export.read("SHA256SUMS").decode().splitlines()]
+    assert {name for _, name in sums} | {"SHA256SUMS"} == set(export.namelist())
+    for digest, name in sums:
+        assert hashlib.sha256(export.read(name)).hexdigest() == digest
+    page = export.read("index.html").decode()
+    assert "Bag &amp; coat" in page
+    assert "Seen &lt;three&gt; times" in page
+    assert "&lt;b&gt;Ann" in page
+    assert f"note on {query_ids[1]}" in page
+    assert set(re.findall(r'src="([^"]*)"', page)) == {
+        name for name in export.namelist() if name.startswith("pictures/")
+    }
+    table = export.read("results.csv").decode().splitlines()
+    assert len(table) == 1 + 2 * 3
+    assert table[2].split(",")[-3] == "confirmed"
+    assert export.read(f"pictures/search-{query_ids[0]}.png") == drawn_crops[0].png
+
+
+def test_a_deleted_case_takes_along_what_it_alone_held(client: Client, drawn_crops) -> None:
+    one, both = (kept(client, drawn_crops[0]).query_id for _ in range(2))
+    first, second = client.create_case("first"), client.create_case("second")
+    client.hold_search(first.case_id, one)
+    for case in (first, second):
+        client.hold_search(case.case_id, both)
+    assert client.delete_case(first.case_id).removed == 1
+    assert [case.name for case in client.cases()] == ["second"]
+    assert client.kept_search(both).case_ids == [second.case_id]
+    released = client.release_search(second.case_id, both)
+    assert released.queries == []
+    assert client.kept_search(both).expires_at is not None
+    for call in (
+        lambda: client.case(first.case_id),
+        lambda: client.export_case(first.case_id),
+        lambda: client.hold_search(first.case_id, both),
+        lambda: list(client.case_searches(first.case_id)),
+    ):
+        with pytest.raises(RequestRefused, match="has no case"):
+            call()
+
+
+def test_forgetting_reaches_into_cases(client: Client, drawn_crops) -> None:
+    answer = kept(client, drawn_crops[0])
+    first = answer.results[0]
+    client.review(answer.query_id, first.crop_id, decision="confirmed")
+    case = client.create_case("case")
+    client.hold_search(case.case_id, answer.query_id, "note")
+    assert client.forget(first.identity).kept_searches == 1
+    assert client.case(case.case_id).queries == []
+
+
+def test_searches_in_cases_outlast_their_days_and_newer_ones(
+    connect: Connect, start, tmp_path: Path, drawn_crops
+) -> None:
+    served = start(tmp_path / "data", kept_queries=2)
+    client = connect(served)
+    client.enroll([crop.png for crop in drawn_crops])
+    ids = [kept(client, drawn_crops[0]).query_id for _ in range(2)]
+    case = client.create_case("case")
+    client.hold_search(case.case_id, ids[0])
+    newest = kept(client, drawn_crops[0]).query_id
+    assert [one.query_id for one in client.kept_searches()] == [newest, ids[0]]
+    client.hold_search(case.case_id, newest)
+    refused = client.query(drawn_crops[0].png, keep=True)
+    assert refused.query_id is None
+    assert "cases hold all searches" in refused.warnings[0]
+
+
+def test_cases_are_changed_by_the_key_that_made_them(
+    connect: Connect, start, tmp_path: Path, drawn_crops
+) -> None:
+    keys = [make_key(tmp_path / "data", "--scope", one) for one in ("query", "query", "admin")]
+    served = start(tmp_path / "data")
+    first, second, admin = (connect(served, key) for key in keys)
+    admin.enroll([drawn_crops[0].png])
+    case_id = first.create_case("case").case_id
+    query_id = second.query(drawn_crops[0].png, keep=True).query_id
+    second.hold_search(case_id, query_id)
+    for call in (
+        lambda: second.change_case(case_id, name="other"),
+        lambda: second.release_search(case_id, query_id),
+        lambda: second.delete_case(case_id),
+    ):
+        with pytest.raises(RequestRefused, match="needs admin"):
+            call()
+    assert admin.change_case(case_id, name="other").name == "other"
+    assert first.delete_case(case_id).removed == 1

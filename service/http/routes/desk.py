@@ -9,7 +9,14 @@ from fastapi import Path, Query, Request, Response
 
 from gmn_client.desk_models import AnsweredReview, KeptSearches, OpenedSearch, Reviews
 from service.desk import reviews, searches
-from service.http.forms import MULTIPART, EveryoneQuery, ImageQuery, KeptSearchesQuery, ReviewForm
+from service.http.forms import (
+    MULTIPART,
+    EveryoneQuery,
+    ImageQuery,
+    KeptSearchesQuery,
+    ReviewForm,
+    ReviewsQuery,
+)
 from service.http.guard import GalleryCall, Searcher, guarded_router
 from service.http.problems import content, problems, write_list
 from service.http.thumbnails import NOT_MODIFIED, answer_thumbnail
@@ -21,14 +28,18 @@ ENROLLS: tuple[Scope, ...] = ("enroll",)
 QueryId = Annotated[str, Path(description="A kept search's id, as its answer has it.")]
 
 
-@router.get("/queries", response_model=KeptSearches)
+@router.get("/queries", response_model=KeptSearches, responses=problems("unknown_case"))
 async def list_kept_searches(
     call: Searcher, asked: Annotated[KeptSearchesQuery, Query()]
 ) -> Response:
     """Lists the kept searches of the caller's key, the newest first; of all keys needs admin."""
     runtime, gallery = call.runtime, call.gallery
-    key_id = _key_of(call, asked.everyone)
-    found = await searches.list_searches(runtime, gallery, key_id, asked.cursor, asked.limit + 1)
+    about = asked.cursor, asked.limit + 1
+    if asked.case_id is not None:
+        found = await searches.list_case(runtime, gallery, asked.case_id, *about)
+    else:
+        key_id = _key_of(call, asked.everyone)
+        found = await searches.list_searches(runtime, gallery, key_id, *about)
     more = found[asked.limit - 1].query_id if len(found) > asked.limit else None
     runtime.audit.note_view("list_kept_searches", gallery=gallery.name, count=len(found))
     return await write_list(KeptSearches(results=found[: asked.limit], next_cursor=more))
@@ -97,7 +108,7 @@ async def review_results(
 
 
 @router.get("/reviews", response_model=Reviews)
-async def list_reviews(call: Searcher, asked: Annotated[KeptSearchesQuery, Query()]) -> Response:
+async def list_reviews(call: Searcher, asked: Annotated[ReviewsQuery, Query()]) -> Response:
     """Lists the reviews of the searches of the caller's key; of all keys needs admin."""
     key_id = _key_of(call, asked.everyone)
     about = asked.cursor, asked.limit
