@@ -159,7 +159,8 @@ def _rows(label: str, content: Any) -> Iterator[dict[str, Any]]:
 def main(arguments: list[str]) -> None:
     """Writes one table from `NAME [LABEL=]FILE…`."""
     name, *sources = arguments
-    tables = {"plan": plan_tables.costs_table, "origins": benchmark_tables.origins_table}
+    tables = {"plan": plan_tables.costs_table, "sizes": plan_tables.sizes_table}
+    tables |= {"origins": benchmark_tables.origins_table}
     if name in tables:
         publish(name, tables[name]())
         return

@@ -12,6 +12,7 @@ from bench.units import ARTEFACTS, REFERENCE, read_units
 from training.evaluation.tables import Table
 
 SIZES = (10**5, 10**6, 10**7, 10**9)
+SMALL_SIZES = (10**4, 10**5, 10**6)
 QUERIES_PER_SECOND, CAMERAS = 20.0, 30
 MACHINE = {"cores": 16.0, "memory_gib": 64.0, "disk_gib": 1000.0}
 ASSUMPTIONS = {name: number for name, (number, _) in ASSUMED.items()}
@@ -31,6 +32,20 @@ def costs_table() -> str:
         rows.append([", ".join(part), *(None if one is None else f"{one:,.1f}" for one in found)])
     rows.append(["ends first", *(_ending(plan["ends_first"]) for plan in plans)])
     return Table("", ("", *(f"{crops:,} crops" for crops in SIZES)), rows).markdown()
+
+
+def sizes_table() -> str:
+    """What one process with SQLite needs, by crops and queries a second."""
+    assumed, units = ASSUMPTIONS | MACHINE, read_units(REFERENCE)
+    names = ("processor", "memory of a process", "disk", "one search")
+    rows = []
+    for crops in SMALL_SIZES:
+        for queries in (1.0, QUERIES_PER_SECOND):
+            asked = Demand(crops, queries, CAMERAS, ARTEFACTS[0], units, assumed)
+            needs = {part.name: part.need for part in components(asked, PROCESS)}
+            rows.append([f"{crops:,}", f"{queries:g}", *(f"{needs[one]:.2g}" for one in names)])
+    columns = ("crops", "queries/s", "cores", "memory, GiB", "disk, GiB", "one search, ms")
+    return Table("", columns, rows).markdown()
 
 
 def _ending(first: dict[str, Any]) -> str:
