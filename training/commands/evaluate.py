@@ -140,10 +140,7 @@ def evaluate(
     from training.evaluation.files import make_folder
     from training.evaluation.peers import Peer
     from training.evaluation.report import write_protocol_report, write_report
-    from training.plugins import load_plugins
-    from training.seen import artefact_files
 
-    load_plugins(plugins or ())
     settings = EvaluationSettings(
         scorings=None if scoring is None else _scorings(scoring),
         held_out=split == "held-out",
@@ -156,7 +153,7 @@ def evaluate(
         people=people,
         features=features or (),
     )
-    files = artefact_files(artefacts)
+    files = _files(artefacts, plugins)
     _check(protocol, files, settings)
     if out is not None:
         make_folder(out)
@@ -176,6 +173,15 @@ def evaluate(
         render_protocol(report, console, out)
     if as_json:
         typer.echo(report.model_dump_json(indent=2))
+
+
+def _files(artefacts: list[str], plugins: list[Path] | None) -> dict[str, Path]:
+    """Artefacts by name, after the plug-ins that their backbones are of."""
+    from training.plugins import load_plugins
+    from training.seen import artefact_files
+
+    load_plugins(plugins or ())
+    return artefact_files(artefacts)
 
 
 def _check(protocol: ProtocolName, files: dict[str, Path], settings: EvaluationSettings) -> None:
