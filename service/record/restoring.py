@@ -25,7 +25,7 @@ from service.record.entries import (
     scan_crops,
 )
 from service.record.galleries import NEXT_GALLERY, SECRET
-from service.record.kept_queries import KEPT_KIND
+from service.record.kept_queries import CASE, KEPT_KIND
 from service.record.record import Record, open_sqlite
 from service.record.recovery import verify_file
 from service.record.snapshot_file import remove_from_snapshot
@@ -119,8 +119,10 @@ def _leave_out(record: Record, later: Reader, restored: Restored) -> None:
             restored.galleries.append(entry.name)
         else:
             transact(record.engine, _follow, later, entry.gallery_id)
-            gone = list(_gone_searches(Reader(record.engine), later, entry.gallery_id))
-            record.kept.remove(entry.gallery_id, gone)
+            for case_id in _gone_ids(record, later, CASE, entry.gallery_id):
+                record.cases.delete(entry.gallery_id, case_id)
+            searches = _gone_ids(record, later, KEPT_KIND, entry.gallery_id)
+            record.kept.remove(entry.gallery_id, searches)
     transact(record.engine, _raise_number, later.json(NEXT_GALLERY) or 0)
 
 
@@ -139,11 +141,11 @@ def _follow(transaction: Transaction, later: Reader, gallery_id: int) -> None:
         transaction.delete(*(own for own, there in found if there is None))
 
 
-def _gone_searches(reader: Reader, later: Reader, gallery_id: int) -> Iterator[str]:
-    prefix = key(KEPT_KIND, gallery_id)
-    for own, _ in list(reader.every(below(prefix))):
-        if later.get([own]) == [None]:
-            yield last_text(own, prefix)
+def _gone_ids(record: Record, later: Reader, kind: str, gallery_id: int) -> list[str]:
+    """The ids of kept searches or cases that a later record has not got any more."""
+    prefix = key(kind, gallery_id)
+    kept = [own for own, _ in Reader(record.engine).every(below(prefix))]
+    return [last_text(own, prefix) for own in kept if later.get([own]) == [None]]
 
 
 def _raise_number(transaction: Transaction, number: int) -> None:

@@ -14,7 +14,7 @@ from service.ops.data_directory import DATABASE_NAME, snapshot_name
 from service.record.api_keys import ApiKey
 from service.record.backup import Backup, kept_backups, write_backup
 from service.record.engine import new_crop_id
-from service.record.kept_queries import KeptQuery
+from service.record.kept_queries import Case, KeptQuery
 from service.record.record import open_sqlite
 from service.record.records import CropFilter, GallerySettings, Snapshot
 from service.record.snapshot_file import snapshot_crop_ids, write_snapshot
@@ -83,8 +83,13 @@ def test_what_was_deleted_since_a_backup_is_not_in_what_it_is_restored_to(tmp_pa
         for crop_id in ids[1:3]
     ]
     record.kept.keep(number, [(one, b"picture") for one in searches], 10)
+    for case_id in ("closed", "open"):
+        moments = {"created_at": NOON, "changed_at": NOON}
+        case = Case(case_id=case_id, name=case_id, notes="", key_id="k", **moments)
+        record.cases.create(number, case)
     taken = run(capsys, "backup", tmp_path / "backups", "--data-dir", tmp_path / "data")["path"]
     record.kept.remove(number, [searches[0].query_id])
+    record.cases.delete(number, "closed")
     record.crops.remove(number, [ids[0]])
     assert record.identities.rename(number, "b", "late")
     record.keys.revoke("revoked")
@@ -105,6 +110,7 @@ def test_what_was_deleted_since_a_backup_is_not_in_what_it_is_restored_to(tmp_pa
     assert [key.key_id for key in restored.keys.all()] == ["kept"]
     assert restored.galleries.get(number).version > latest
     assert restored.kept.page(number, None, None, 9) == searches[1:]
+    assert [case.case_id for case in restored.cases.page(number, None, 9)] == ["open"]
     # A snapshot brings nothing back either.
     assert ids[0] not in snapshot_crop_ids(into / snapshot_name(number, "s1"))
     assert restored.crops.removed_among(number, ids) == [ids[0]]
