@@ -1,0 +1,240 @@
+"""Kept searches and cases in both stores: bounds, forgetting, damage, copies, deletion."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import sqlite3
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from service.record.copying import Store, copy_galleries
+from service.record.engine import new_crop_id
+from service.record.kept_queries import (
+    CASE,
+    KEPT_KIND,
+    OF_KEPT,
+    Case,
+    KeptQuery,
+    KeptResult,
+    Review,
+    key,
+    picture_key,
+)
+from service.record.record import open_redis, open_sqlite
+from service.record.records import GallerySettings
+from service.record.recovery import recover_file, recover_in_place, verify_galleries
+from tests.service.gallery.new_crops import EMBEDDER, new_crop
+
+NOW = datetime.now(UTC)
+LATER = NOW + timedelta(days=1)
+PICTURE = b"a picture"
+NUMBERS = itertools.count()
+
+
+def search(*crop_ids: str, verdict: str = "uncertain", **options) -> KeptQuery:
+    results = [KeptResult(one, 0.5, None, 0.5, verdict) for one in crop_ids]
+    options = {"content_type": "image/png", "key_id": "k1", **options}
+    return KeptQuery(
+        query_id=f"{int(NOW.timestamp() * 1000):012x}{next(NUMBERS):020x}",
+        created_at=NOW,
+        request={},
+        answer={},
+        results=results,
+        **options,
+    )
+
+
+def keep(store, gallery: int, *searches: KeptQuery, most: int = 100) -> list[str]:
+    return store.kept.keep(gallery, [(one, PICTURE) for one in searches], most)
+
+
+def case(store, gallery: int, *query_ids: str) -> str:
+    one = Case(
+        case_id=new_crop_id(), name="n", notes="", created_at=NOW, changed_at=NOW, key_id="k1"
+    )
+    store.cases.create(gallery, one)
+    for query_id in query_ids:
+        assert store.cases.hold(gallery, one.case_id, query_id, "note")
+    return one.case_id
+
+
+def enrolled(store, gallery: int, *identities: str | None) -> list[str]:
+    crops = [new_crop(number, identity) for number, identity in enumerate(identities)]
+    return [one.crop_id for one in store.crops.enroll(gallery, EMBEDDER, crops).landed]
+
+
+def confirm(store, gallery: int, query_id: str, crop_id: str) -> None:
+    assert store.kept.review(gallery, query_id, [crop_id], Review("confirmed", NOW, "k1"))
+
+
+def ids(store, gallery: int) -> list[str]:
+    return [one.query_id for one in store.kept.page(gallery, None, None, 100)]
+
+
+def test_searches_outlive_the_process_and_are_paged_by_key(reopen):
+    store = reopen()
+    gallery = store.galleries.create("lobby", EMBEDDER, GallerySettings()).gallery_id
+    own, other = (search(key_id=key_id) for key_id in ("k1", "k2"))
+    assert keep(store, gallery, own, other) == [own.query_id, other.query_id]
+    store = reopen()
+    assert store.kept.get(gallery, own.query_id) == own
+    assert store.kept.picture(gallery, own.query_id).content == PICTURE
+    assert store.kept.page(gallery, "k2", None, 9) == [other]
+    assert ids(store, gallery) == [other.query_id, own.query_id]
+    assert store.kept.page(gallery, None, other.query_id, 9) == [own]
+
+
+def test_the_oldest_outside_cases_give_place(store, gallery):
+    first, second, third, fourth = (search() for _ in range(4))
+    keep(store, gallery, first, second)
+    case_id = case(store, gallery, first.query_id)
+    assert keep(store, gallery, third, most=2) == [third.query_id]
+    assert ids(store, gallery) == [third.query_id, first.query_id]
+    case(store, gallery, third.query_id)
+    assert keep(store, gallery, fourth, most=2) == []
+    assert store.cases.delete(gallery, case_id) == 1
+    assert keep(store, gallery, fourth, most=2) == [fourth.query_id]
+    assert store.kept.picture(gallery, first.query_id) is None
+
+
+def test_days_end_outside_cases_alone(store, gallery):
+    loose, held = search(), search()
+    keep(store, gallery, loose, held)
+    case_id = case(store, gallery, held.query_id)
+    assert store.kept.expire(gallery, NOW - timedelta(days=1)) == 0
+    assert store.kept.expire(gallery, LATER) == 1
+    assert ids(store, gallery) == [held.query_id]
+    assert store.cases.release(gallery, case_id, held.query_id)
+    assert store.kept.expire(gallery, LATER) == 1
+
+
+def test_a_person_is_forgotten_with_what_shows_them_and_nothing_else(store, gallery):
+    ann, other, unnamed = enrolled(store, gallery, "a", "b", None)
+    matched, confirmed, by_crop = (
+        search(ann, other, verdict="match"),
+        search(unnamed, ann),
+        search(crop_id=ann),
+    )
+    uncertain, rejected = search(ann), search(ann, verdict="match")
+    keep(store, gallery, matched, confirmed, by_crop, uncertain, rejected)
+    confirm(store, gallery, confirmed.query_id, ann)
+    store.kept.review(gallery, rejected.query_id, [ann], Review("rejected", NOW, "k1"))
+    case_id = case(store, gallery, matched.query_id, uncertain.query_id)
+    gone = {one.query_id for one in (matched, confirmed, by_crop)}
+    assert set(store.identities.forget(gallery, "a").kept_searches) == gone
+    assert set(ids(store, gallery)) == {uncertain.query_id, rejected.query_id}
+    assert list(store.cases.get(gallery, case_id).queries) == [uncertain.query_id]
+    for query_id in gone:
+        assert store.engine.get([picture_key(gallery, query_id)]) == [None]
+
+
+def test_a_search_goes_with_the_last_crop_that_shows_its_person(store, gallery):
+    first, second, other = enrolled(store, gallery, "a", "a", "b")
+    two, one = search(first, second, verdict="match"), search(other, verdict="match")
+    keep(store, gallery, two, one)
+    confirm(store, gallery, two.query_id, second)
+    store.crops.remove(gallery, [first])
+    assert store.kept.expire(gallery, NOW - timedelta(days=1)) == 0
+    store.crops.remove(gallery, [second])
+    assert store.kept.expire(gallery, NOW - timedelta(days=1)) == 1
+    assert ids(store, gallery) == [one.query_id]
+
+
+def test_nothing_is_kept_of_a_person_who_is_forgotten_during_the_search(store, gallery):
+    (ann,) = enrolled(store, gallery, "a")
+    store.identities.forget(gallery, "a")
+    assert keep(store, gallery, search(ann, verdict="match")) == []
+
+
+def test_a_deleted_gallery_leaves_nothing(store, gallery):
+    (ann,) = enrolled(store, gallery, "a")
+    one = search(ann, verdict="match")
+    keep(store, gallery, one)
+    case(store, gallery, one.query_id)
+    store.galleries.delete(gallery)
+    for kind in OF_KEPT:
+        assert store.kept._reader.below(key(kind, gallery)) == []
+    assert store.engine.get([picture_key(gallery, one.query_id)]) == [None]
+
+
+def test_a_copy_has_searches_pictures_and_cases(tmp_path, redis_record):
+    redis_record.ask("FLUSHALL")
+    with contextlib.ExitStack() as held:
+        source = held.enter_context(contextlib.closing(open_sqlite(tmp_path / "record")))
+        target = held.enter_context(contextlib.closing(open_redis(redis_record.url)))
+        gallery = source.galleries.create("lobby", EMBEDDER, GallerySettings()).gallery_id
+        (ann,) = enrolled(source, gallery, "a")
+        one = search(ann, verdict="match")
+        keep(source, gallery, one)
+        case_id = case(source, gallery, one.query_id)
+        stores = (Store(record.engine, tmp_path) for record in (source, target))
+        assert [entry.name for entry, _ in copy_galleries(*stores)] == ["lobby"]
+        (copy,) = target.galleries.all()
+        number = copy.gallery_id
+        assert target.kept.get(number, one.query_id) == source.kept.get(gallery, one.query_id)
+        assert target.kept.picture(number, one.query_id).content == PICTURE
+        assert list(target.cases.get(number, case_id).queries) == [one.query_id]
+        assert target.identities.forget(number, "a").kept_searches == (one.query_id,)
+
+
+def damaged(gallery: int, whole, pictureless, lost, case_id: str) -> list[bytes]:
+    """The keys that are damaged: a picture, a search and a case."""
+    return [
+        picture_key(gallery, pictureless.query_id),
+        key(KEPT_KIND, gallery, lost.query_id),
+        key(CASE, gallery, case_id),
+    ]
+
+
+def require_recovered(record, gallery: int, whole, pictureless, case_id: str) -> None:
+    (found,) = verify_galleries(record.engine)
+    assert found.damage == []
+    assert found.whole_searches == 2
+    assert record.kept.picture(gallery, whole.query_id).content == PICTURE
+    assert record.kept.picture(gallery, pictureless.query_id) is None
+    assert record.cases.get(gallery, case_id) is None
+    # No case holds it any more.
+    assert record.kept.expire(gallery, LATER) == 2
+
+
+def test_what_is_whole_is_recovered_from_a_file(tmp_path):
+    path = tmp_path / "old" / "record.sqlite3"
+    path.parent.mkdir()
+    with contextlib.closing(open_sqlite(path)) as store:
+        gallery = store.galleries.create("lobby", EMBEDDER, GallerySettings()).gallery_id
+        searches = [search() for _ in range(3)]
+        keep(store, gallery, *searches)
+        case_id = case(store, gallery, searches[0].query_id)
+        assert verify_galleries(store.engine)[0].whole_searches == 3
+    with contextlib.closing(sqlite3.connect(path)) as file, file:
+        for own in damaged(gallery, *searches, case_id):
+            changed = file.execute("UPDATE entries SET value = ? WHERE key = ?", (b"wrong", own))
+            assert changed.rowcount == 1
+    with contextlib.closing(open_sqlite(path)) as store:
+        (found,) = verify_galleries(store.engine)
+        assert (found.whole_searches, len(found.damage)) == (0, 4)
+    recover_file(path, tmp_path / "new.sqlite3")
+    with contextlib.closing(open_sqlite(tmp_path / "new.sqlite3")) as store:
+        require_recovered(store, gallery, *searches[:2], case_id)
+
+
+def test_what_is_damaged_in_redis_is_mended_in_place(tmp_path, redis_record):
+    redis_record.ask("FLUSHALL")
+    with contextlib.closing(open_redis(redis_record.url)) as store:
+        gallery = store.galleries.create("lobby", EMBEDDER, GallerySettings()).gallery_id
+        searches = [search() for _ in range(3)]
+        keep(store, gallery, *searches)
+        case_id = case(store, gallery, searches[0].query_id)
+        for own in damaged(gallery, *searches, case_id):
+            store.engine.command("SET", b"gmn:v:" + own, b"wrong")
+        recover_in_place(store.engine, tmp_path)
+        require_recovered(store, gallery, *searches[:2], case_id)
+
+
+@pytest.mark.parametrize("most", [0, 1])
+def test_a_bound_that_is_lowered_is_reached_with_the_next_search(store, gallery, most):
+    keep(store, gallery, *(search() for _ in range(3)))
+    keep(store, gallery, search(), most=most)
+    assert len(ids(store, gallery)) == most
