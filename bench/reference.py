@@ -1,6 +1,7 @@
-"""The table of settings of docs/reference.md: `python -m bench.reference` writes it.
+"""Tables of documents that come from the service's code: `python -m bench.reference` writes them.
 
-It comes from the settings class, and stands between the page's markers `<!-- settings -->`.
+The settings stand in docs/reference.md, between the markers `<!-- settings -->`; what remains of a
+forgotten person in docs/privacy.md, between `<!-- remains -->`.
 """
 
 from __future__ import annotations
@@ -8,10 +9,11 @@ from __future__ import annotations
 from typing import Any
 
 from bench.tables import ROOT, replace_table
+from service.lifecycle.forget import ALWAYS_REMAINS
 from service.settings import PREFIX, Settings
 from training.evaluation.tables import Table
 
-PAGE = ROOT / "docs" / "reference.md"
+PAGE, PRIVACY = (ROOT / "docs" / name for name in ("reference.md", "privacy.md"))
 # The default of a setting that depends on the machine.
 COMPUTED = {"decode_threads": "cores − 1"}
 
@@ -33,9 +35,11 @@ def _shown(default: Any) -> str:
 
 
 def generated(page: str) -> str:
-    """The page with its table written anew."""
-    return replace_table(page, "settings", settings_table())
+    """A page with its table written anew."""
+    remains = Table("", ("where", "what remains", "until"), ALWAYS_REMAINS).markdown()
+    return replace_table(replace_table(page, "settings", settings_table()), "remains", remains)
 
 
 if __name__ == "__main__":
-    PAGE.write_text(generated(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    for path in (PAGE, PRIVACY):
+        path.write_text(generated(path.read_text(encoding="utf-8")), encoding="utf-8")

@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from fastapi.routing import APIRoute, iter_route_contexts
 from bench import reference
 from gmn_client.models import PROBLEM_CODES
 from service.errors import DamagedRedisRecord, ServiceError
-from service.http.app import create_app
+from service.http.app import VERSION, create_app
 from service.http.guard import needs_of
 from service.http.problems import CODE_OF_STATUS, EXAMPLES
 from service.record.engine import ChangesLost
@@ -47,6 +48,20 @@ def run(page: str, folder: Path, url: str) -> None:
 
 def test_the_table_of_settings_is_that_of_the_settings_class() -> None:
     assert reference.generated(REFERENCE) == REFERENCE, "run python -m bench.reference"
+
+
+def test_what_remains_of_a_forgotten_person_is_what_the_service_answers() -> None:
+    privacy = reference.PRIVACY.read_text(encoding="utf-8")
+    assert reference.generated(privacy) == privacy, "run python -m bench.reference"
+
+
+def test_the_version_is_the_same_everywhere_and_has_its_changes() -> None:
+    versions = {VERSION} | {
+        tomllib.loads((ROOT / name).read_text(encoding="utf-8"))["project"]["version"]
+        for name in ("pyproject.toml", "gmn_client/pyproject.toml")
+    }
+    changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert versions == {re.findall(r"^## (\S+)$", changes, re.MULTILINE)[0]}
 
 
 def test_every_setting_is_described() -> None:
@@ -180,7 +195,7 @@ def test_every_answer_that_the_guide_shows_has_the_fields_of_the_api() -> None:
 
 
 def test_every_link_between_the_pages_leads_somewhere() -> None:
-    pages = [*(ROOT / "docs").glob("*.md"), ROOT / "README.md"]
+    pages = [*ROOT.glob("docs/**/*.md"), *ROOT.glob("*.md")]
     anchors = {page: set(_anchors(page.read_text(encoding="utf-8"))) for page in pages}
     for page in pages:
         for file, anchor in re.findall(
