@@ -35,12 +35,13 @@ export function keptRow(one, ...more) {
 }
 
 // What can be done with the search that is shown.
-export function keptTools(search) {
+export function keptTools(search, ...more) {
   const { kept, shots } = search;
   const files = shots.filter((shot) => shot.blob);
   const button = (label, action, kind = "") => h("button", { type: "button", class: kind, onclick: () => act(action) }, label);
   return h("div", { class: "row tools" },
     files.length > 0 && button("Enroll the query’s picture…", () => enroll(search, files)),
+    ...more, kept?.case_ids.length > 0 && h("a", { href: addressOf(gallery(), "cases", kept.case_ids.length === 1 ? kept.case_ids[0] : "") }, `In ${count(kept.case_ids.length, "case")}`),
     kept?.created_at && h("span", { class: "hint" }, "Searched ", moment(kept.created_at, true)),
     kept?.expires_at && h("span", { class: "hint" }, "kept until ", moment(kept.expires_at)),
     kept?.removed > 0 && h("span", { class: "note" }, `${count(kept.removed, "result")} deleted since.`),

@@ -2,6 +2,7 @@
 
 import { ask, hasKey, useKey } from "./api.js";
 import { attempt, find, h } from "./elements.js";
+import { startCases } from "./cases.js";
 import { startEnrollment } from "./enroll.js";
 import { startGalleries } from "./galleries.js";
 import { startImports } from "./imports.js";
@@ -106,6 +107,7 @@ startStatus();
 startNames();
 startKeys();
 startSearch();
+startCases();
 startEnrollment();
 startImports();
 startPeople();

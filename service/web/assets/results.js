@@ -2,12 +2,14 @@
 
 import { ask } from "./api.js";
 import { clearFilters, filtered } from "./cameras.js";
+import { askForCase } from "./cases.js";
 import { openCrop } from "./crop.js";
 import {
   count, decimal, h, moment, nameOf, percent, pictureOf, problemOf, shotPicture, thumbnail, verdictChip, verdictSign,
 } from "./elements.js";
 import { clearMarks, judging } from "./judge.js";
 import { keptTools } from "./kept.js";
+import { act } from "./naming.js";
 import { addressOf, gallery, inGallery } from "./place.js";
 
 const STRANGERS = { "far_1e-1": "1 in 10", "far_1e-2": "1 in 100", "far_1e-3": "1 in 1,000" };
@@ -57,7 +59,11 @@ export const keptOf = ({ query_id: id }) => (id ? { query_id: id, reviews: [], c
 
 function ranking(search) {
   const cards = search.answer.results.map((one) => card(one, search));
-  return [banner(search), keptTools(search), h("ol", { class: "cards", "aria-label": "Results" }, cards)];
+  return [banner(search), keptTools(search, addToCase(search)), h("ol", { class: "cards", "aria-label": "Results" }, cards)];
+}
+
+function addToCase({ kept }) {
+  return kept && h("button", { type: "button", onclick: () => act(() => askForCase(kept.query_id)) }, "Add to a case…");
 }
 
 function banner({ answer, shots, point }) {
