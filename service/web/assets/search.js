@@ -125,7 +125,7 @@ function drawShots(next) {
   find(".shots").replaceChildren(...shots.map((one, at) => h("li", {},
     shotPicture(one, one.crop ? "The crop of the query" : `Query image ${at + 1}`),
     one.crop && h("span", { class: "name" }, nameOf(one.crop.identity)),
-    one.blob && h("button", { type: "button", class: "quiet", "aria-label": `Draw boxes on query image ${at + 1}`, onclick: () => drawBoxes(one) }, "Draw boxes…"),
+    one.blob && h("button", { type: "button", class: "quiet", "aria-label": `Draw boxes on query image ${at + 1}`, onclick: () => drawBoxes(one) }, "Boxes…"),
     h("button", { type: "button", class: "remove", "aria-label": `Remove query image ${at + 1}`,
       onclick: () => setShots(shots.filter((other) => other !== one)) }, "×"))));
 }
