@@ -19,6 +19,7 @@ from bench.model_card import model_card
 from bench.plan import plan
 from demo import data_sets
 from demo.command import demo
+from demo.reviews import with_reviews
 from gmn_client import InvalidInput, RequestRefused, ServiceUnreachable
 from model.problems import InputProblem
 from service.commands.backup import backup, restore
@@ -53,7 +54,17 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for command in (
-    *(check_data, train, finish, evaluate, report, benchmark, calibrate, import_weights, export),
+    *(
+        check_data,
+        with_reviews(train),
+        finish,
+        evaluate,
+        report,
+        benchmark,
+        calibrate,
+        import_weights,
+        export,
+    ),
     *(embed, score, bench, plan, model_card, demo),
     *(serve, enroll, query, forget, reindex, backup, restore, doctor),
 ):

@@ -8,14 +8,19 @@ import io
 import re
 import zipfile
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from demo.reviews import fetch_reviews, people_of
 from gmn_client import Client, RequestRefused
+from gmn_client.desk_models import Review
+from model.problems import InputProblem
 from tests.service.conftest import Served
 from tests.service.http.conftest import make_key
+from training.datasets.registry import read_dataset
 
 Connect = Callable[..., Client]
 
@@ -348,3 +353,47 @@ def test_cases_are_changed_by_the_key_that_made_them(
             call()
     assert admin.change_case(case_id, name="other").name == "other"
     assert first.delete_case(case_id).removed == 1
+
+
+def test_reviews_are_a_data_set_to_train_on(
+    client: Client, served, drawn_crops, tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.setenv("GMN_URL", str(served.http.base_url))
+    first, second = (
+        kept(client, drawn_crops[number], top_k=24, camera="gate") for number in (0, 4)
+    )
+
+    def of(answer: Any, identity: str) -> str:
+        return next(one.crop_id for one in answer.results if one.identity == identity)
+
+    folder = tmp_path / "run" / "reviews"
+    with pytest.raises(InputProblem, match="no search has a confirmed result"):
+        fetch_reviews(client.gallery_name, folder)
+    client.review(first.query_id, of(first, "0000"), decision="confirmed")
+    client.review(first.query_id, of(first, "0003"), decision="rejected")
+    for decision, identity in (("confirmed", "0001"), ("rejected", "0001"), ("rejected", "0002")):
+        crops = [one.crop_id for one in second.results if one.identity == identity]
+        client.review(second.query_id, crops[decision == "rejected"], decision=decision)
+    assert "3 pictures of 2 people; 1 contradictory" in fetch_reviews(client.gallery_name, folder)
+    records = read_dataset(f"manifest:{folder}").records
+    found = {(one.identity, one.camera): one.content() for one in records}
+    assert found["0000", "gate"] == drawn_crops[0].png
+    assert {one.identity for one in records} == {"0000", "0003"}
+
+
+def test_an_unnamed_crop_joins_searches_but_never_two_names() -> None:
+    def review(query: str, crop: str, identity: str | None, decision: str = "confirmed") -> Review:
+        urls = {"query_image_url": None, "image_url": ""}
+        known = {"query_id": query, "crop_id": crop, "identity": identity, "decision": decision}
+        return Review(**known, **urls, reviewed_at=datetime.now(UTC), key_id="k")
+
+    joined = [review("q1", "u", None), review("q2", "u", None), review("q2", "a", "Ann")]
+    people, left_out = people_of(joined)
+    assert set(people.values()) == {"Ann"}
+    assert not left_out
+    people, left_out = people_of([*joined, review("q1", "b", "Bob"), review("q3", "b", "Bob")])
+    assert left_out == {"q1", "q2", "q3"}
+    people, left_out = people_of([*joined, review("q3", "a", "Ann"), review("q3", "b", "Bob")])
+    assert left_out == {"q3"}
+    people, left_out = people_of([*joined, review("q2", "x", "Ann", "rejected")])
+    assert left_out == {"q2"}
