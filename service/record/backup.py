@@ -29,7 +29,6 @@ from service.ops.data_directory import (
     sync,
     sync_below,
 )
-from service.ops.failpoints import failpoint
 from service.record.files import Snapshots
 from service.record.galleries import Galleries
 from service.record.recovery import verify_file
@@ -122,7 +121,6 @@ def _fill(data_dir: Path, part: Path) -> datetime:
     with contextlib.closing(SqliteEngine(data_dir / DATABASE_NAME, only_read=True)) as engine:
         engine.copy_to(part / DATABASE_NAME)
     copied_at = datetime.now(UTC)
-    failpoint("backup.record-copied")
     # What counts the lines of the log first, as it must not be ahead of them.
     for path in (*data_dir.glob("audit*.acknowledged"), *data_dir.glob("audit.key")):
         copy_file(path, part / path.name)
@@ -142,7 +140,6 @@ def _fill(data_dir: Path, part: Path) -> datetime:
                     copy_file(data_dir / name, part / name)
     Backup(part).require_whole(f"it is not kept; gmn store verify --data-dir {data_dir} has more")
     sync_below(part)
-    failpoint("backup.verified")
     return copied_at
 
 

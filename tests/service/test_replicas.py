@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -160,7 +161,9 @@ def test_while_redis_stands_still_queries_go_on_and_say_so_and_writes_are_503(
     for served in replicas:
         eventually(served.is_in_step)
         assert "stale" not in served.query(gallery, drawn_crops[0].png).json()
-        assert "gmn_record_up 1.0" in served.http.get("/metrics").text
+        metrics = served.http.get("/metrics").text
+        assert "gmn_record_up 1.0" in metrics
+        assert float(re.findall(r"^gmn_record_bytes (\S+)$", metrics, re.MULTILINE)[0]) > 1e5
     # What was refused may happen yet: sent again it lands, or is known.
     assert one.enroll(gallery, drawn_crops[1].png, drawn_crops[2].png).status_code == 201
 
