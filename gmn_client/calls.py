@@ -22,6 +22,7 @@ from gmn_client.uploads import (
     CropsChanges,
     CropsChosen,
     GalleryOptions,
+    GroupingOptions,
     ImageSource,
     ImportOptions,
     QueryOptions,
@@ -451,6 +452,23 @@ class Calls:
             RequestRefused: status 409 where that model made the gallery's vectors already.
         """
         return Call(_parsed(models.Job), "POST", self._path(gallery, "reindex"), repeatable=True)
+
+    @answered
+    def group_unnamed(
+        self, gallery: str | None = None, **only: Unpack[GroupingOptions]
+    ) -> Call[models.Job]:
+        """Begins to group a gallery's crops without a name by person, as suggestions.
+
+        Raises:
+            RequestRefused: status 422 where they are more than 5,000 and `only` narrows nothing.
+        """
+        path = self._path(gallery, "groups")
+        return Call(_parsed(models.Job), "POST", path, fields=only, repeatable=True)
+
+    @answered
+    def groups(self, gallery: str | None = None) -> Call[models.CropGroups]:
+        """What the last grouping found, without crops that were named or deleted since."""
+        return Call(_parsed(models.CropGroups), "GET", self._path(gallery, "groups"))
 
     @answered
     def jobs(self, gallery: str | None = None, limit: int = 100) -> Call[list[models.Job]]:

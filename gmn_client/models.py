@@ -32,7 +32,7 @@ CalibrationReason = Literal[
 CropOrder = Literal["enrolled", "captured", "-captured"]
 RetentionFrom = Literal["captured", "enrolled"]
 IdentityOrder = Literal["name", "last_seen", "crops"]
-JobKind = Literal["import", "reindex"]
+JobKind = Literal["import", "reindex", "grouping"]
 JobState = Literal["queued", "running", "done", "failed", "cancelled"]
 Verdict = Literal["match", "uncertain", "no_match"]
 SearchVerdict = Literal["match", "uncertain", "no_match", "nothing_searched"]
@@ -429,9 +429,10 @@ class JobProgress(WireModel):
 
 
 class Job(WireModel):
-    """An import or reindex, and how far it is; `problems` counts the lines of its report.
+    """An import, a reindex or a grouping, and how far it is.
 
-    `detail` is why it failed, or a remark on its outcome.
+    `problems` counts the lines of its report. `detail` is why it failed, or a remark on its
+    outcome.
     """
 
     job_id: str
@@ -452,6 +453,27 @@ class Job(WireModel):
 
 class Jobs(Page[Job]):
     """The newest jobs first."""
+
+
+class CropGroup(WireModel):
+    """Crops without a name that may be of one person; `cohesion`: the probability of their mean."""
+
+    crop_ids: list[str]
+    cohesion: float
+
+
+class CropGroups(WireModel):
+    """What the last grouping found, without crops that were named or deleted since.
+
+    The largest group comes first; `single` is the number of crops in no group. `job_id`,
+    `created_at` and `gallery_version` are null before the first grouping.
+    """
+
+    job_id: str | None = None
+    created_at: Moment | None = None
+    gallery_version: int | None = None
+    results: list[CropGroup] = []
+    single: int = 0
 
 
 class JobProblem(WireModel):

@@ -111,6 +111,19 @@ class SeparateOptions(QueryOptions):
     mode: Literal["separate"]
 
 
+class GroupingOptions(TypedDict, total=False):
+    """Which crops without a name are grouped.
+
+    Attributes:
+        camera: only of this camera.
+        captured_after, captured_before: inclusive bounds of the capture, with time zone.
+    """
+
+    camera: str | None
+    captured_after: datetime | str | None
+    captured_before: datetime | str | None
+
+
 class ImportOptions(TypedDict, total=False):
     """Labels of an import's images.
 

@@ -240,6 +240,28 @@ class Parameters(Form):
         return {name: one for name, one in sent.items() if one != ""}
 
 
+class GroupingForm(Form):
+    """Which crops without a name are grouped; all of them by default."""
+
+    camera: str | None = None
+    """Only of this camera."""
+    captured_after: Moment | None = None
+    """Only crops captured since this time."""
+    captured_before: Moment | None = None
+    """Only crops captured until this time."""
+
+    def filter(self) -> CropFilter:
+        """Which crops; raises `InvalidField` for bounds that no crop can be within."""
+        if self.captured_after and self.captured_before:
+            require_order(self.captured_after, self.captured_before)
+        return CropFilter(
+            camera=self.camera,
+            unnamed=True,
+            captured_after=self.captured_after,
+            captured_before=self.captured_before,
+        )
+
+
 class JobsQuery(Parameters):
     """Which jobs are listed."""
 

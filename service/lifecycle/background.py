@@ -18,6 +18,7 @@ from gmn_client.models import JobKind
 from service.desk.searches import expire_searches
 from service.errors import DamagedRecord, DamagedRedisRecord, ServiceError
 from service.gallery.gallery import Gallery
+from service.jobs.grouping import run_grouping
 from service.jobs.imports import run_import
 from service.jobs.reindex import run_reindex
 from service.jobs.runner import DoJob, work_on_jobs
@@ -37,7 +38,11 @@ from service.search.refit import fit_galleries, refit_calibrations
 log = logging.getLogger(__name__)
 IDENTITIES_AT_ONCE = 50
 KEPT_TOMBSTONES = timedelta(days=1)
-JOBS: Mapping[JobKind, DoJob] = {"import": run_import, "reindex": run_reindex}
+JOBS: Mapping[JobKind, DoJob] = {
+    "import": run_import,
+    "reindex": run_reindex,
+    "grouping": run_grouping,
+}
 # `gmn_stage_silent_seconds` of a loop that is well stays below it.
 LONGEST_BEAT_SECONDS = 5.0
 # A new or revoked key takes effect within a second.

@@ -48,6 +48,7 @@ CALIBRATION_KEYS = ("search", SEARCH_BY_HASH, "searches", "published")
 OF_GENERATION = (*INDEXES, "identity", "staged")
 OF_GALLERY = (
     *("tombstone", "request", "change", "job of", "snapshot", "merge", "merged crops"),
+    "groups",
     *("pending identity change", *CALIBRATION_KEYS, *OF_KEPT),
 )
 

@@ -23,6 +23,7 @@ from service.record.galleries import (
     remove_unfinished,
 )
 from service.record.garbage import StrayFiles, collect_garbage
+from service.record.groups import Groups
 from service.record.history import History
 from service.record.identity_changes import IdentityChanges
 from service.record.jobs import Jobs
@@ -49,6 +50,7 @@ class Record:
         self.galleries = Galleries(engine)
         self.crops = Crops(engine)
         self.people = People(engine)
+        self.groups = Groups(engine)
         self.stray_files = StrayFiles(engine)
         self.history = History(engine)
         self.staged = StagedVectors(engine)

@@ -1,4 +1,4 @@
-"""Long work: `/v1/jobs`, and the imports and reindexing of a gallery that begin it."""
+"""Long work: `/v1/jobs`, and the imports, groupings and reindexing of a gallery that begin it."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from fastapi import Path, Query, Response
 from fastapi.responses import StreamingResponse
 from sse_starlette import EventSourceResponse
 
-from gmn_client.models import Job, Jobs
+from gmn_client.models import CropGroups, Job, Jobs
 from service.errors import InvalidField, UnknownJob
-from service.http.forms import MULTIPART, ImportForm, JobsQuery
-from service.http.guard import Admin, Call, Enroller, guarded_router, needs
+from service.http.forms import MULTIPART, GroupingForm, ImportForm, JobsQuery
+from service.http.guard import Admin, Call, Enroller, Searcher, guarded_router, needs
 from service.http.problems import content, problems
 from service.jobs import runner
+from service.jobs.grouping import begin_grouping, read_groups
 from service.jobs.imports import begin_import
 from service.jobs.reindex import begin_reindex
 from service.ops.csv_lines import csv_line
@@ -138,6 +139,29 @@ async def import_crops(
     job = await begin_import(call.runtime, call.gallery, parameters, archive, call.caller.key_id)
     response.headers["Location"] = f"/v1/jobs/{job.job_id}"
     return _job(call.runtime, job)
+
+
+@router.post("/galleries/{gallery}/groups", status_code=202, responses=problems("needs_reindex"))
+async def group_crops(
+    call: Admin, response: Response, form: Annotated[GroupingForm, MULTIPART]
+) -> Job:
+    """Groups crops without a name by person, as a job: at most 5,000, else the answer is 422.
+
+    Pairs are scored by the default scoring and clustered by average linkage; groups are joined
+    while their mean score is at least that of `uncertain`. No crop is changed.
+    """
+    job = await begin_grouping(call.runtime, call.gallery, form.filter(), call.caller.key_id)
+    response.headers["Location"] = f"/v1/jobs/{job.job_id}"
+    return _job(call.runtime, job)
+
+
+@router.get("/galleries/{gallery}/groups")
+async def list_groups(call: Searcher) -> CropGroups:
+    """What the last grouping found, without crops that were named or deleted since.
+
+    A group is named by `PATCH …/crops` with its `crop_ids`.
+    """
+    return await read_groups(call.runtime, call.gallery)
 
 
 @router.post(

@@ -1,0 +1,188 @@
+"""Grouping: crops without a name are clustered by their scores into people, as suggestions."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import TypeAdapter
+
+from gmn_client.models import CropGroup, CropGroups
+from service.engine.networks import unit_rows
+from service.errors import InvalidField, UnknownGallery
+from service.gallery.gallery import Gallery
+from service.jobs.runner import create_job, new_job_id, save_job
+from service.record.groups import Grouping
+from service.record.jobs import Job
+from service.record.records import CropFilter, IndexedCrop
+from service.runtime import Runtime
+from service.search.calibration import CurrentCalibration
+from service.search.ranking import Array, every_score
+
+# Their scores and the clustering take about 0.6 GB.
+MOST_CROPS = 5000
+CROPS_AT_ONCE, ROWS_AT_ONCE = 500, 64
+OPERATING_POINT = "far_1e-2"
+FILTER = TypeAdapter(CropFilter)
+
+
+async def begin_grouping(
+    runtime: Runtime, gallery: Gallery, wanted: CropFilter, key_id: str | None
+) -> Job:
+    """Creates the job that groups crops without a name, or returns the one under way.
+
+    Raises:
+        InvalidField: they are too many, and nothing narrows them.
+        NeedsReindex: no loaded model can compare them.
+        UnknownGallery: it was just deleted.
+    """
+    read, record = runtime.galleries.read, runtime.record
+    under_way = await read(record.jobs.unfinished, gallery.gallery_id, "grouping")
+    if under_way is not None:
+        return under_way
+    runtime.calibrations.current(gallery, None)
+    entry = await read(record.galleries.get, gallery.gallery_id)
+    if entry and wanted == CropFilter(unnamed=True) and (entry.unnamed or 0) > MOST_CROPS:
+        raise _too_many()
+    parameters = FILTER.dump_python(wanted, mode="json", exclude_defaults=True)
+    return await create_job(runtime, gallery, "grouping", parameters, new_job_id(), key_id)
+
+
+async def read_groups(runtime: Runtime, gallery: Gallery) -> CropGroups:
+    """The last grouping, without the crops that were named or deleted since."""
+    found, crops = await runtime.galleries.read(runtime.record.groups.get, gallery.gallery_id)
+    if found is None:
+        return CropGroups()
+    left = [([row for row in rows if row in crops], mean) for rows, mean in found.groups]
+    groups = [
+        CropGroup(crop_ids=[crops[row].crop_id for row in rows], cohesion=mean)
+        for rows, mean in left
+        if len(rows) > 1
+    ]
+    alone = sum(len(rows) == 1 for rows, _ in left)
+    return CropGroups(
+        job_id=found.job_id,
+        created_at=found.created_at,
+        gallery_version=found.version,
+        results=groups,
+        single=found.single + alone,
+    )
+
+
+async def run_grouping(runtime: Runtime, gallery: Gallery, job: Job) -> str | None:
+    """Scores each pair of the crops, clusters them, and keeps the groups."""
+    wanted = FILTER.validate_python(job.parameters)
+    version, crops = await _read_crops(runtime, gallery, wanted)
+    groups: list[tuple[list[int], float]] = []
+    if len(crops) > 1:
+        current = runtime.calibrations.current(gallery, None)
+        level = current.published.level if current.published else None
+        # As in a search among these crops, each of which may be a person of its own.
+        judge = current.judge(OPERATING_POINT, len(crops), level)
+        vectors = np.stack([one.vector for one in crops])
+        scores = await _score_pairs(runtime, job, current, vectors)
+        found = await runtime.pools.calibration.run(_cluster, scores, judge.uncertain)
+        rows = np.array([one.label.row_id for one in crops])
+        means = judge.probability(np.array([mean for _, mean in found]))
+        named = zip(found, means.tolist(), strict=True)
+        groups = [(rows[places].tolist(), probability) for (places, _), probability in named]
+    single = len(crops) - sum(len(rows) for rows, _ in groups)
+    grouping = Grouping(job.job_id, datetime.now(UTC), version, groups, single)
+    await runtime.galleries.write(runtime.record.groups.put, gallery.gallery_id, grouping)
+    await save_job(runtime, job, {"total": len(crops), "done": len(crops)})
+    return f"{len(groups)} groups of {len(crops) - single} crops; {single} crops are in none"
+
+
+async def _read_crops(
+    runtime: Runtime, gallery: Gallery, wanted: CropFilter
+) -> tuple[int, list[IndexedCrop]]:
+    """The gallery's version, and crops with vectors of one embedder; raises `InvalidField`."""
+    record, read, number = runtime.record, runtime.galleries.read, gallery.gallery_id
+    while True:
+        before = await read(record.galleries.get, number)
+        rows: list[int] = []
+        cursor: str | None = ""
+        while cursor is not None:
+            page = await read(record.crops.page, number, wanted, cursor, CROPS_AT_ONCE, "enrolled")
+            cursor = page.cursor
+            rows += [crop.row_id for crop in page.crops]
+            if len(rows) > MOST_CROPS:
+                raise _too_many()
+        crops: list[IndexedCrop] = []
+        for start in range(0, len(rows), CROPS_AT_ONCE):
+            some = rows[start : start + CROPS_AT_ONCE]
+            crops += await read(record.crops.indexed, number, some)
+        after = await read(record.galleries.get, number)
+        if before is None or after is None:
+            raise UnknownGallery(gallery.name)
+        if (before.at, before.side) == (after.at, after.side):
+            return before.version, crops
+        # A reindex or a restore has switched the vectors.
+        await runtime.galleries.catch_up()
+
+
+async def _score_pairs(
+    runtime: Runtime, job: Job, current: CurrentCalibration, vectors: Array
+) -> Array:
+    """The score of each pair of crops by the default scoring, `(n, n)` float32, symmetric."""
+    pool, device, networks = runtime.pools.calibration, runtime.device, current.model.networks
+    count, units = len(vectors), unit_rows(vectors)
+    scores = np.empty((count, count), np.float32)
+
+    def keep(start: int, cosines: Array, logits: Array) -> None:
+        some = every_score(current.model, cosines, logits)[current.scoring]
+        # A pair that M-Net fails on is not of one person.
+        some = np.where(np.isfinite(some), some, np.float32(-np.finfo(np.float32).max / 4))
+        scores[start : start + len(some), start:] = some
+        scores[start:, start : start + len(some)] = some.T
+
+    for start in range(0, count, ROWS_AT_ONCE):
+        part = slice(start, start + ROWS_AT_ONCE)
+        cosines = await pool.run(np.matmul, units[part], units[start:].T)
+        logits = np.full_like(cosines, np.nan)
+        if current.scoring != "cosine":
+            # A query waits for one crop's pairs at most.
+            for row in range(len(cosines)):
+                query = vectors[start + row][None]
+                logits[row] = await device.run(networks.pair_scores, query, vectors[start:])
+        await pool.run(keep, start, cosines, logits)
+        await save_job(runtime, job, {"total": count, "done": start})
+        await asyncio.sleep(0)
+    return scores
+
+
+def _cluster(scores: Array, cut: float) -> list[tuple[NDArray[np.int64], float]]:
+    """Groups by average linkage: the places and mean score of each, the largest first.
+
+    Args:
+        scores: of pairs, `(n, n)`; becomes their distances.
+        cut: two groups are joined while the mean score between them is above it.
+    """
+    # It takes half a second and 60 MB, which a process without this job saves.
+    from sklearn.cluster import AgglomerativeClustering
+
+    top = float(scores.max())
+    np.subtract(top, scores, out=scores)
+    farthest = max(0.0, top - cut)
+    clustering = AgglomerativeClustering(
+        n_clusters=None, metric="precomputed", linkage="average", distance_threshold=farthest
+    )
+    labels = clustering.fit(scores).labels_
+    order = np.argsort(labels, kind="stable")
+    groups = np.split(order, np.flatnonzero(np.diff(labels[order])) + 1)
+
+    def mean(places: NDArray[np.int64]) -> float:
+        pairs = scores[np.ix_(places, places)][np.triu_indices(len(places), 1)]
+        return top - float(pairs.mean(dtype=np.float64))
+
+    found = [(places, mean(places)) for places in groups if len(places) > 1]
+    return sorted(found, key=lambda one: (-len(one[0]), -one[1]))
+
+
+def _too_many() -> InvalidField:
+    return InvalidField(
+        f"camera, captured_after, captured_before: more than {MOST_CROPS:,} crops without a name "
+        "pass; send a camera or a shorter time, and group the others after these are named"
+    )

@@ -1,0 +1,154 @@
+"""Crops without a name are grouped by person: suggestions that follow names and deletions."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from gmn_client import Client
+from service.jobs import grouping
+from service.record.engine import Scan, below, key
+from service.record.groups import Grouping
+from service.record.record import open_sqlite
+from service.record.records import GallerySettings
+from tests.service.conftest import START, Served
+from tests.service.gallery.new_crops import NOON
+
+
+@pytest.fixture
+def unnamed(served, gallery, drawn_crops):
+    """A gallery of crops without names, three or two of each person, and who is on which."""
+    people = {crop.identity: crop.png for crop in drawn_crops}
+    images, who = [], []
+    for place, (identity, png) in enumerate(sorted(people.items())):
+        for shade in range(3 if place % 2 else 2):
+            picture = Image.open(io.BytesIO(png)).convert("RGB")
+            picture.putpixel((0, 0), (shade, shade, shade))
+            picture.save(file := io.BytesIO(), "PNG")
+            images.append(file.getvalue())
+            who.append(identity)
+    landed = served.enroll(gallery, *images, camera="east")
+    ids = [one["crop_id"] for one in landed.json()["results"]]
+    return gallery, dict(zip(ids, who, strict=True))
+
+
+def _grouped(served, gallery, **fields):
+    job = served.http.post(f"/v1/galleries/{gallery}/groups", data=fields)
+    assert job.status_code == 202, job.text
+    ended = served.ended_job(job.json())
+    assert ended["state"] == "done", (ended, served.log.read_text()[-3000:])
+    assert ended["kind"] == "grouping"
+    return served.http.get(f"/v1/galleries/{gallery}/groups").json()
+
+
+def test_crops_of_one_person_come_together_and_are_named_in_one_step(served, unnamed):
+    gallery, people = unnamed
+    before = served.http.get(f"/v1/galleries/{gallery}/groups").json()
+    assert (before["job_id"], before["results"], before["single"]) == (None, [], 0)
+    found = _grouped(served, gallery)
+    groups = found["results"]
+    assert sum(len(one["crop_ids"]) for one in groups) + found["single"] == len(people)
+    assert groups
+    assert all(0.0 <= one["cohesion"] <= 1.0 for one in groups)
+    sizes = [len(one["crop_ids"]) for one in groups]
+    assert sizes == sorted(sizes, reverse=True)
+    assert all(len({people[one] for one in group["crop_ids"]}) == 1 for group in groups)
+    assert found["single"] == 0
+    first = groups[0]["crop_ids"]
+    url = f"/v1/galleries/{gallery}"
+    renamed = served.http.patch(f"{url}/crops", data={"crop_ids": first, "new_identity": "Ann"})
+    assert renamed.json()["changed"] == len(first)
+    left = served.http.get(f"{url}/groups").json()
+    assert left["job_id"] == found["job_id"]
+    assert left["results"] == groups[1:]
+
+
+def test_a_deleted_crop_leaves_its_group_and_a_group_of_one_is_none(served, unnamed):
+    gallery, _ = unnamed
+    found = _grouped(served, gallery)
+    smallest = found["results"][-1]["crop_ids"]
+    for crop_id in smallest[1:]:
+        served.http.delete(f"/v1/galleries/{gallery}/crops/{crop_id}")
+    left = served.http.get(f"/v1/galleries/{gallery}/groups").json()
+    assert left["results"] == found["results"][:-1]
+    assert left["single"] == found["single"] + 1
+
+
+def test_only_crops_of_a_camera_and_without_a_name_are_grouped(served, gallery, drawn_crops):
+    images = [crop.png for crop in drawn_crops[:6]]
+    served.enroll(gallery, *images, camera=["east", "east", "west", "west", "west", "west"])
+    served.enroll(gallery, drawn_crops[6].png, camera="west", identity="Ann")
+    assert _grouped(served, gallery, camera="west")["gallery_version"] == 2
+    (job, *_) = served.http.get("/v1/jobs", params={"gallery": gallery}).json()["results"]
+    assert job["progress"] == {"total": 4, "done": 4}
+    # No crop passes: an empty result, and no error.
+    assert _grouped(served, gallery, camera="north")["results"] == []
+
+
+def test_too_many_crops_are_refused_with_the_remedy(tiny_artefact, tmp_path, drawn_crops):
+    program = f"from service.jobs import grouping; grouping.MOST_CROPS = 3\n{START}"
+    served = Served(tmp_path / "log", program, artefact=tiny_artefact, data_dir=tmp_path / "data")
+    served.enroll("default", *(crop.png for crop in drawn_crops[:4]), camera="east")
+    refused = served.http.post("/v1/galleries/default/groups")
+    assert (refused.status_code, refused.json()["type"]) == (422, "urn:gmn:problem:invalid_field")
+    assert "send a camera or a shorter time" in refused.json()["detail"]
+    job = served.http.post("/v1/galleries/default/groups", data={"camera": "east"}).json()
+    ended = served.ended_job(job)
+    assert (ended["state"], "more than 3 crops" in ended["detail"]) == ("failed", True)
+    served.stop()
+
+
+def test_the_client_groups_and_reads_the_groups(served, unnamed):
+    gallery, people = unnamed
+    with Client(str(served.http.base_url), gallery=gallery) as client:
+        job = client.wait_for_job(client.group_unnamed(captured_before=NOON).job_id)
+        assert client.groups().results == []
+        job = client.wait_for_job(client.group_unnamed().job_id)
+        found = client.groups()
+    assert (job.state, found.job_id) == ("done", job.job_id)
+    assert {one for group in found.results for one in group.crop_ids} <= set(people)
+
+
+@pytest.mark.parametrize("scores", ["cosine", "mnet", "fused"])
+def test_groups_are_joined_while_their_mean_score_is_above_the_cut(scores):
+    rng = np.random.default_rng(5)
+    who = np.repeat(np.arange(6), 5)
+    same = who[:, None] == who
+    scale = {"cosine": 0.1, "mnet": 9.0, "fused": 3.0}[scores]
+    pairs = np.where(same, 4.0, -4.0) + rng.normal(size=same.shape)
+    pairs = (scale * (pairs + pairs.T)).astype(np.float32)
+    groups = grouping._cluster(pairs.copy(), 0.0)
+    assert sorted(sorted(places.tolist()) for places, _ in groups) == [
+        list(range(5 * one, 5 * one + 5)) for one in range(6)
+    ]
+    for places, mean in groups:
+        own = pairs[np.ix_(places, places)][np.triu_indices(5, 1)]
+        assert mean == pytest.approx(float(own.mean()), abs=1e-4 * scale)
+    assert grouping._cluster(pairs.copy(), float(pairs.max())) == []
+
+
+def test_a_grouping_is_kept_through_a_restart_and_goes_with_its_gallery(tmp_path):
+    record = open_sqlite(tmp_path / "record")
+    number = record.galleries.create("lobby", "a" * 64, GallerySettings()).gallery_id
+    record.groups.put(number, Grouping("job", NOON, 3, [([1, 2], 0.5)], 4))
+    record.close()
+    record = open_sqlite(tmp_path / "record")
+    found, crops = record.groups.get(number)
+    assert (found.groups, found.single, crops) == ([([1, 2], 0.5)], 4, {})
+    record.galleries.delete(number)
+    record.collect_garbage()
+    assert record.engine.scan([Scan(*below(key("groups")))]) == [[]]
+    record.close()
+
+
+def test_a_start_imports_no_scikit_learn():
+    program = (
+        "import sys; import service.commands.serve, service.lifecycle.background; "
+        "sys.exit('sklearn' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
