@@ -23,6 +23,7 @@ from demo.reviews import with_reviews
 from gmn_client import InvalidInput, RequestRefused, ServiceUnreachable
 from model.problems import InputProblem
 from service.commands.backup import backup, restore
+from service.commands.browse import compare, crops, gallery, identities, rename
 from service.commands.doctor import doctor
 from service.commands.enroll import enroll
 from service.commands.index import index
@@ -66,10 +67,12 @@ for command in (
         export,
     ),
     *(embed, score, bench, plan, model_card, demo),
-    *(serve, enroll, query, forget, reindex, backup, restore, doctor),
+    *(serve, enroll, query, compare, crops, identities, rename, forget, reindex),
+    *(backup, restore, doctor),
 ):
     app.command()(command)
-groups = {"snapshot": snapshot, "keys": keys, "store": store, "index": index, "audit": audit}
+groups = {"gallery": gallery, "snapshot": snapshot, "keys": keys}
+groups |= {"store": store, "index": index, "audit": audit}
 for name, group in groups.items():
     app.add_typer(group, name=name)
 

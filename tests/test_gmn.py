@@ -16,6 +16,7 @@ from tests.forked import run_gmn
 GMN = Path(gmn.__file__)
 HEAVY = ("torch", "numpy", "faiss", "fastapi", "PIL")
 CLIENT_COMMANDS = ("enroll", "query", "forget", "snapshot", "reindex")
+CLIENT_COMMANDS += ("gallery", "identities", "crops", "rename", "compare")
 
 
 def help_of(*arguments: str) -> tuple[str, set[str]]:
@@ -104,7 +105,13 @@ def test_a_mistyped_command_is_answered_with_the_one_that_was_meant(
 
 @pytest.mark.parametrize(
     ("typed", "offered"),
-    [("gmn enr", "enroll"), ("gmn enroll --cam", "--camera"), ("gmn keys rev", "revoke")],
+    [
+        ("gmn enr", "enroll"),
+        ("gmn enroll --cam", "--camera"),
+        ("gmn keys rev", "revoke"),
+        ("gmn gallery sh", "show"),
+        ("gmn crops --unn", "--unnamed"),
+    ],
 )
 def test_the_shell_completes_commands_and_their_options(typed: str, offered: str) -> None:
     words = {"COMP_WORDS": typed, "COMP_CWORD": str(len(typed.split()) - 1)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,10 +14,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
-from typer import Option, Typer, echo
+from typer import Exit, Option, Typer, confirm, echo
 
 from gmn_client import DEFAULT_GALLERY, DEFAULT_URL, Client
 from gmn_client.models import Job
+from model.problems import InputProblem
 
 WIDTH_WITHOUT_TERMINAL = 160
 DEFAULT_DATA_DIR = Path("gmn-data")
@@ -28,7 +30,10 @@ JsonOption = Annotated[bool, Option("--json", help="Print one JSON object.")]
 
 
 def with_client(run: Callable[..., None]) -> Callable[..., None]:
-    """A command whose first argument is a client, made from options that are added to its own."""
+    """A command whose first argument is a client, made from options that are added to its own.
+
+    A `gallery` of its own takes the place of the common one.
+    """
 
     def command(
         *,
@@ -40,10 +45,12 @@ def with_client(run: Callable[..., None]) -> Callable[..., None]:
         **given: Any,
     ) -> None:
         with Client(url, api_key, gallery=gallery) as client:
-            run(client, **given)
+            run(client, **({"gallery": gallery, **given} if "gallery" in named else given))
 
     _, *own = inspect.signature(run, eval_str=True).parameters.values()
+    named = {one.name for one in own}
     *common, _ = inspect.signature(command, eval_str=True).parameters.values()
+    common = [one for one in common if one.name not in named]
     parameters = [one.replace(kind=one.KEYWORD_ONLY) for one in (*own, *common)]
     functools.update_wrapper(command, run)
     command.__annotations__ = {one.name: one.annotation for one in parameters}
@@ -55,6 +62,20 @@ def command_group(text: str) -> Typer:
     """A group of sub-commands with its help text."""
     # With a callback a group of one command stays a group.
     return Typer(help=text, no_args_is_help=True, callback=lambda: None)
+
+
+def confirmed(yes: bool, task: str, question: str) -> None:
+    """Asks before what cannot be undone, unless `yes`; ends the command where that is declined.
+
+    Raises:
+        InputProblem: there is no terminal to ask on.
+    """
+    if not (yes or sys.stdin.isatty()):
+        raise InputProblem(
+            f"{task}: it cannot be undone, and there is no terminal to ask on; add --yes"
+        )
+    if not (yes or confirm(f"{question} It cannot be undone.", err=True)):
+        raise Exit(1)
 
 
 def output() -> Console:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from typing import Annotated
 
-from typer import Argument, Exit, Option, confirm
+from typer import Argument, Exit, Option
 
 from gmn_client import Client
 from gmn_client.models import Job
-from model.problems import InputProblem
 from service.commands.common import (
     JsonOption,
     command_group,
+    confirmed,
     follow,
     output,
     plain_table,
@@ -38,14 +37,8 @@ def forget(
 
     Example: gmn forget 0042 --gallery entrance --yes
     """
-    if not (yes or sys.stdin.isatty()):
-        raise InputProblem(
-            f"forget {identity}: it cannot be undone, and there is no terminal to ask on; add --yes"
-        )
     gallery = f"gallery {client.gallery_name}"
-    question = f"Remove {identity} from {gallery} and its snapshots? It cannot be undone."
-    if not (yes or confirm(question, err=True)):
-        raise Exit(1)
+    confirmed(yes, f"forget {identity}", f"Remove {identity} from {gallery} and its snapshots?")
     forgotten = client.forget(identity)
     places = {gallery: forgotten.removed}
     places |= {f"snapshot {name}": crops for name, crops in forgotten.snapshots.items()}
