@@ -34,6 +34,7 @@ REDIS_URL = "GMN_REDIS_URL"
 REDIS_PASSWORD_FILE = "GMN_REDIS_PASSWORD_FILE"  # pragma: allowlist secret
 IMAGES_URL = "GMN_IMAGES_URL"
 DAMAGE_SHOWN = 5
+DELETIONS = ("delete_crop", "delete_crops")
 
 audit = command_group(
     """Checks the log of who did what.
@@ -327,7 +328,7 @@ def _recover_redis(data_dir: Path) -> Recovery:
 
 
 def deleted_by_audit(data_dir: Path) -> list[str]:
-    """Ids of the crops that were asked to be deleted one by one, by the audit log.
+    """Ids of the crops that were asked to be deleted by their ids, by the audit log.
 
     Those that were not there are left out; any other error may have come after the deletion.
     """
@@ -339,7 +340,8 @@ def deleted_by_audit(data_dir: Path) -> list[str]:
         for line in path.read_bytes().splitlines():
             with contextlib.suppress(ValueError):
                 entry = json.loads(line)
-                if entry.get("event") != "delete_crop":
+                # With further filters not all of the ids that are named were deleted.
+                if entry.get("event") not in DELETIONS or entry.get("filters"):
                     continue
                 if entry.get("phase") in ("asked", "done"):
                     removed.update(entry.get("crop_ids", []))
