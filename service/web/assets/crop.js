@@ -85,7 +85,7 @@ function pictures(crop, search) {
   async function draw() {
     const shot = shots[tools.querySelector("select")?.selectedIndex ?? 0];
     const wanted = tools.querySelector("input").checked;
-    files[0][1] = fileOf(shot);
+    const file = (files[0][1] = fileOf(shot));
     legend.replaceChildren();
     show(panes[0], files[0][1], files[0][0]);
     place.querySelectorAll(".cells").forEach((one) => one.remove());
@@ -93,6 +93,8 @@ function pictures(crop, search) {
     await attempt(legend, async () => {
       const [mine, other] = await Promise.all(files.map(([, file]) => file));
       const found = await regions(mine, other, search.answer.scoring, gallery());
+      // Another image was chosen meanwhile, or the regions are not wanted any more.
+      if (files[0][1] !== file) return;
       panes.forEach((pane, at) => pane.append(found.grids[at]));
       legend.append(found.legend);
     });
