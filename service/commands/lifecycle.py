@@ -42,7 +42,9 @@ def forget(
     forgotten = client.forget(identity)
     places = {gallery: forgotten.removed}
     places |= {f"snapshot {name}": crops for name, crops in forgotten.snapshots.items()}
-    lines = (f"{crops:,} crops removed from {place}" for place, crops in places.items())
+    lines = [f"{crops:,} crops removed from {place}" for place, crops in places.items()]
+    if forgotten.kept_searches:
+        lines.append(f"Kept searches removed: {forgotten.kept_searches:,}")
     show(forgotten, as_json, "\n".join(lines))
     if forgotten.remaining and not as_json:
         rows = ((one.what, one.where, one.until) for one in forgotten.remaining)

@@ -94,6 +94,7 @@ def query(
     scoring: ScoringOption = None,
     rerank_depth: Annotated[Number, Option(min=1, help="How many candidates M-Net scores.")] = None,
     purpose: Annotated[Text, Option(help="The reason, for the service's audit log.")] = None,
+    keep: Annotated[bool, Option("--keep", help="Keep the search and its picture.")] = False,
     operating_point: OperatingPointOption = None,
     group_by: GroupByOption = None,
     cameras: Annotated[Texts, Option(help="Search crops of this camera only; repeatable.")] = None,
@@ -125,6 +126,8 @@ def query(
             "--camera, --split and --limit choose among the images of --data; --cameras searches "
             "the crops of some cameras alone"
         )
+    if data and keep:
+        raise BadParameter("--keep goes with images: --data measures whole rankings")
     if data and separate:
         raise BadParameter("--separate goes with images: --data asks one query per image anyway")
     filters: dict[str, Any] = {"group_by": group_by, "captured_after": after}
@@ -138,6 +141,7 @@ def query(
         )
     ranking = {"scoring": scoring, "rerank_depth": rerank_depth, "top_k": top_k}
     given = ranking | filters | {"operating_point": operating_point, "purpose": purpose}
+    given |= {"keep": keep or None, "keep_picture": keep or None}
     options = cast("QueryOptions", {name: one for name, one in given.items() if one is not None})
     if images:
         _query_images(client, images, separate, options, as_json)
@@ -174,12 +178,13 @@ def _query_images(
 
     def tables() -> None:
         for group, answer in zip(groups, answers, strict=True):
-            _show_answer(", ".join(image.name for image in group), answer)
+            show_answer(", ".join(image.name for image in group), answer)
 
     show(answers if separate else answers[0], as_json, tables)
 
 
-def _show_answer(title: str, answer: QueryAnswer) -> None:
+def show_answer(title: str, answer: QueryAnswer) -> None:
+    """Prints an answer as a table."""
     console = output()
     console.print(f"{escape(title)}: {_styled(answer.verdict)}")
     if answer.verdict == "nothing_searched":
@@ -211,6 +216,8 @@ def _show_answer(title: str, answer: QueryAnswer) -> None:
     total = answer.timing_ms.total
     console.print(f"{answer.candidates_scored:,} candidates scored, {total:.1f} ms")
     console.print(f"{answer.calibration.basis}\n")
+    if answer.query_id:
+        console.print(f"kept as search {answer.query_id}; gmn review notes who its results are")
 
 
 def _styled(verdict: str) -> str:

@@ -144,8 +144,8 @@ async def _search(
 
 def _finish(archive: CaseArchive, about: dict[str, Any]) -> None:
     pages = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True)
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    page = pages.get_template("case.html").render(about, exported_at=now)
+    pages.filters["moment"] = lambda moment: f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
+    page = pages.get_template("case.html").render(about, exported_at=datetime.now(UTC))
     archive.add("index.html", page.encode())
     archive.add("results.csv", "".join(_lines(about["searches"])).encode())
     archive.close()
