@@ -338,6 +338,7 @@ def test_an_answer_from_memory_alone_says_so(tab, browser, tiny_artefact, tmp_pa
         record.kill()
         search_for(tab, drawn_crops[0].png)
         tab.locator(".banner .stale").filter(has_text="The database does not answer").wait_for()
+        tab.locator("#state.wrong").filter(has_text="The database does not answer").wait_for()
         served.kill()
 
 

@@ -6,6 +6,7 @@ import { changed, gallery, inGallery, panel } from "./place.js";
 
 const STATES = { queued: "waiting", running: "running", done: "✓ done", failed: "✕ failed", cancelled: "– stopped" };
 const PARTS = { landed: "stored", duplicates: "already stored", refused: "refused", ignored: "ignored" };
+const KINDS = { import: "Import", reindex: "Reindex", grouping: "Grouping" };
 const GOING = ["queued", "running"];
 
 export function startImports() {
@@ -68,8 +69,8 @@ function draw(row, job) {
   const bar = h("progress", { max: total || 1, "aria-label": "Progress" });
   if (!going || total > 0) bar.value = going ? done : bar.max;
   row.replaceChildren(...[h("div", { class: "grow" },
-    h("p", {}, h("b", {}, job.kind), ` ${STATES[job.state]} · `, moment(job.created_at)), began && bar,
-    began && h("p", { class: "hint" }, [`${done.toLocaleString()} of ${count(total, "image")}`, ...parts].join(", ")),
+    h("p", {}, h("b", {}, KINDS[job.kind] ?? job.kind), ` ${STATES[job.state]} · `, moment(job.created_at)), began && bar,
+    began && h("p", { class: "hint" }, [`${done.toLocaleString()} of ${count(total, job.kind === "import" ? "image" : "crop")}`, ...parts].join(", ")),
     job.detail && h("p", { class: "note" }, job.detail)),
   job.problems > 0 && h("button", { type: "button", onclick: () => attempt(row, () => download(`${path}/report`, `import-${job.job_id}.csv`)) }, count(job.problems, "problem"), " (CSV)"),
   going && h("button", { type: "button", class: "danger quiet", onclick: () => attempt(row, () => ask(path, { method: "DELETE" })) }, "Stop")].filter(Boolean));

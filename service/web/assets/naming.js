@@ -25,13 +25,14 @@ export function report(outcome, { lines = [], undo } = {}) {
 
 // Asks for the name of the crops that are now of `before`, null for none.
 export async function askForName(cropIds, before) {
-  const text = `${count(cropIds.length, "crop gets", "crops get")} the name that you enter. An empty field takes the name away.`;
+  const text = `${count(cropIds.length, "crop gets", "crops get")} the name that you enter.${before === null ? "" : " An empty field takes the name away."}`;
   const identity = await question("Who is on these crops?", text, "Name", { label: "Name", input: "", required: before === null, list: "names" });
   if (identity !== null) await nameCrops(cropIds, before, identity);
 }
 
 export function nameCrops(cropIds, before, identity) {
   return act(async () => {
+    if (cropIds.length === 0) throw new Error("Choose at least one crop.");
     const number = await relabel(cropIds, identity);
     report(`${count(number, "crop is", "crops are")} now ${identity ? `of ${identity}` : "without a name"}.`, { undo: () => relabel(cropIds, before ?? "") });
   });

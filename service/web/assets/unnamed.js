@@ -13,7 +13,9 @@ const CROPS = 5000, SHOWN_CROPS = 120, SHOWN_GROUPS = 20, PROPOSED = 3;
 export function startUnnamed() {
   for (const event of ["panel-shown", "gallery-changed"]) document.addEventListener(event, load);
   document.addEventListener("gallery-chosen", () => find("#unnamed .outcomes").replaceChildren());
-  find("#group").addEventListener("click", () => act(async () => addJob(await ask(inGallery("/groups"), { method: "POST" }))));
+  find("#which").addEventListener("change", load);
+  find("#which").addEventListener("submit", (event) => event.preventDefault());
+  find("#group").addEventListener("click", () => act(async () => addJob(await ask(inGallery("/groups"), { method: "POST", body: formOf(Object.entries(chosen())) }))));
 }
 
 async function load() {
@@ -21,12 +23,12 @@ async function load() {
   const name = gallery(), place = find("#unnamed-crops");
   find("#unnamed > a").href = addressOf(name, "identities");
   await attempt(place, async () => {
-    const [found, groups] = await Promise.all([pages(inGallery("/crops"), { unnamed: "true", order: "captured" }, CROPS), groupsNow()]);
+    const [found, groups] = await Promise.all([pages(inGallery("/crops"), { unnamed: "true", order: "captured", ...chosen() }, CROPS), ask(inGallery("/groups"))]);
     if (gallery() !== name || panel() !== "unnamed") return;
     const loose = new Map(found.results.map((one) => [one.crop_id, one]));
-    const grouped = groups.map((one) => one.crop_ids.filter((id) => loose.has(id)).map((id) => loose.get(id))).filter((crops) => crops.length > 1);
+    const grouped = groups.results.map((one) => one.crop_ids.filter((id) => loose.has(id)).map((id) => loose.get(id))).filter((crops) => crops.length > 1);
     find("#group").disabled = loose.size === 0;
-    find("#unnamed-count").textContent = loose.size === 0 ? "Every crop of this gallery has a name." : `${count(loose.size, "crop has", "crops have")} no name.`;
+    find("#unnamed-count").textContent = loose.size === 0 ? "There is no crop without a name." : `${count(loose.size, "crop has", "crops have")} no name.`;
     const typed = document.activeElement?.closest("#unnamed-crops");
     for (const crop of grouped.flat()) loose.delete(crop.crop_id);
     place.replaceChildren(h("div", {}), rest([...loose.values()], grouped.length > 0));
@@ -35,7 +37,11 @@ async function load() {
   });
 }
 
-const groupsNow = () => [];
+// The camera and the time to which the list and a grouping are restricted.
+function chosen() {
+  return Object.fromEntries([...formOf(new FormData(find("#which")))].map(([name, value]) =>
+    [name, name === "camera" ? value : new Date(value).toISOString()]));
+}
 
 function showGroups(place, grouped) {
   const more = h("button", { type: "button", onclick: () => next() }, "Show more groups");
@@ -50,7 +56,7 @@ function showGroups(place, grouped) {
 }
 
 function group(crops, number) {
-  const field = h("input", { maxlength: 256, required: true, list: "names", "aria-label": `Name of group ${number}` });
+  const field = h("input", { maxlength: 256, required: true, list: "names", placeholder: "Name", "aria-label": `Name of group ${number}` });
   const tiles = chooser(`Crops of group ${number}`, [], { chosen: true });
   tiles.add(crops);
   const proposals = h("span", { class: "row" });
@@ -62,11 +68,11 @@ function group(crops, number) {
 
 // The named people most similar to a crop, each a button that fills in the name.
 async function propose(crop, field, place) {
-  const body = formOf([["crop_id", crop.crop_id], ["group_by", "identity"], ["top_k", 20]]);
+  const body = formOf([["crop_id", crop.crop_id], ["group_by", "identity"], ["top_k", 100]]);
   const { results } = await ask(inGallery("/queries"), { method: "POST", body });
-  const named = results.filter((one) => one.identity !== null).slice(0, PROPOSED);
+  const named = results.filter((one) => one.identity !== null && one.verdict !== "no_match").slice(0, PROPOSED);
   place.replaceChildren(...named.map((one) => h("button", { type: "button", class: "chip", onclick: () => { field.value = one.identity; field.focus(); } },
-    h("span", { class: "name" }, one.identity), ` ${percent(one.probability)}`)), named.length === 0 ? "No crop has a name yet." : "");
+    h("span", { class: "name" }, one.identity), ` ${percent(one.probability)}`)), named.length === 0 ? "No person with a name is similar enough." : "");
 }
 
 function rest(crops, afterGroups) {
