@@ -263,3 +263,48 @@ def test_people_of_a_frame_are_searched_by_the_boxes_around_them(page, http, gal
         ask(http, gallery, crop.png)["results"][0]["identity"]
         for crop in (drawn_crops[0], drawn_crops[-1])
     ]
+
+
+def test_a_search_left_and_come_back_to_has_the_names_of_now(page, http, gallery, drawn_crops):
+    search_for(page, drawn_crops[0].png)
+    expect(page).to_have_url(re.compile(r"/search/\w+$"))
+    kept, person = page.url, page.locator("#answer .card b .name").first.inner_text()
+    page.get_by_role("link", name="People", exact=True).click()
+    page.locator("#people").get_by_role("link", name=person).click()
+    page.get_by_role("button", name="Rename…").click()
+    page.get_by_label("New name").fill("Ann")
+    confirm(page, "Rename")
+    page.get_by_text(f"{person} is now Ann").wait_for()
+    assert "/identities/" in page.url
+    page.get_by_role("link", name="Search", exact=True).click()
+    expect(page).to_have_url(kept)
+    expect(page.locator("#answer .card b .name").first).to_have_text("Ann")
+    assert len(http.get(f"/v1/galleries/{gallery}/queries").json()["results"]) == 1
+
+
+def test_a_name_given_in_the_sheet_is_undone_beside_the_answer(page, http, gallery, drawn_crops):
+    search_for(page, drawn_crops[0].png)
+    crop, before = crop_of(page, 1), page.locator("#answer .card b .name").first.inner_text()
+    page.locator("#answer .open").first.click()
+    page.get_by_role("button", name="Change identity…").click()
+    page.locator("dialog.question input").fill("Ann")
+    confirm(page, "Change")
+    page.locator("#sheet h2 .name", has_text="Ann").wait_for()
+    page.keyboard.press("Escape")
+    page.get_by_role("button", name="Undo").click()
+    page.get_by_text("Undone:").wait_for()
+    path = f"/v1/galleries/{gallery}/crops/{crop}"
+    assert http.get(path).json()["identity"] == before
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_an_open_crop_fits_a_phone_and_can_be_read_in_both_schemes(page, drawn_crops, scheme):
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.emulate_media(color_scheme=scheme)
+    search_for(page, drawn_crops[0].png)
+    page.locator("#answer .open").nth(1).click()
+    page.wait_for_selector("#sheet .heat img")
+    views = [one.bounding_box() for one in page.locator("#sheet .view").all()]
+    assert views[0]["y"] == views[1]["y"]
+    assert views[1]["x"] + views[1]["width"] <= 390
+    assert violations(page) == []

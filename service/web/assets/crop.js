@@ -4,6 +4,7 @@ import { ask, blobOf } from "./api.js";
 import { attempt, decimal, find, h, moment, nameOf, percent, picture, question, shotPicture, verdictChip } from "./elements.js";
 import { regions } from "./heat.js";
 import { judging } from "./judge.js";
+import { act, relabel, report } from "./naming.js";
 import { addressOf, changed, gallery, inGallery } from "./place.js";
 import { show, sideBySide } from "./side.js";
 
@@ -62,7 +63,7 @@ function record(crop, search) {
       h("div", { class: "actions" },
         button("More like this", () => moreLike(crop), "main"),
         crop.identity !== null && h("a", { class: "button", href: addressOf(gallery(), "identities", crop.identity) }, "All crops of this person"),
-        button("Change identity…", () => changeIdentity(crop, detail, search)),
+        button("Change identity…", () => changeIdentity(crop, search)),
         button("Delete…", () => remove(crop, detail), "danger quiet"))),
     detail);
 }
@@ -108,16 +109,14 @@ function moreLike(crop) {
   document.dispatchEvent(new CustomEvent("more-like", { detail: crop }));
 }
 
-async function changeIdentity(crop, place, search) {
+async function changeIdentity(crop, search) {
   const text = "This crop gets the name that you enter. An empty field removes its name.";
   const identity = await question("Who is on this crop?", text, "Change", { label: "Name", input: crop.identity ?? "", required: false,
     list: "names", pictures: [...(search?.shots ?? []).map((shot) => shotPicture(shot)), picture(crop.image_url, "The crop")] });
   if (identity === null || identity === (crop.identity ?? "")) return;
-  await attempt(place, async () => {
-    const body = new FormData();
-    body.append("identity", identity);
-    await ask(inGallery(`/crops/${encodeURIComponent(crop.crop_id)}`), { method: "PATCH", body });
-    changed();
+  await act(async () => {
+    await relabel([crop.crop_id], identity);
+    report(`The crop is now ${identity ? `of ${identity}` : "without a name"}.`, { undo: () => relabel([crop.crop_id], crop.identity ?? "") });
     await openCrop(crop.crop_id, search);
   });
 }

@@ -10,8 +10,8 @@ const AT_ONCE = 500;
 // Of the panel that is shown.
 const outcomes = () => find(`#${panel()} .outcomes`);
 
-// Runs a change; a failure is shown where its outcome would be.
-export const act = (action) => attempt(outcomes(), action);
+// Runs a change; a failure is shown where its outcome would be, or in the sheet that covers it.
+export const act = (action) => attempt(find("#sheet[open] .detail") ?? outcomes(), action);
 
 export function report(outcome, { lines = [], undo } = {}) {
   const takeBack = undo && h("button", { type: "button", onclick: () => act(async () => {

@@ -13,8 +13,9 @@ import { keptOf, showAnswers } from "./results.js";
 let shots = [];
 let running = null;
 let timesChanged = false;
-// The search that the panel shows, and the panel before.
+// The search that the panel shows, whether its names may have changed since, and the panel before.
 let shown = null;
+let stale = false;
 let before = "";
 
 export function startSearch() {
@@ -42,7 +43,10 @@ export function startSearch() {
     event.preventDefault();
   });
   document.addEventListener("more-like", (event) => setShots([{ url: event.detail.image_url, crop: event.detail }]));
-  document.addEventListener("gallery-changed", () => (shown?.kept ? open(shown.kept.query_id, shots) : run()));
+  document.addEventListener("gallery-changed", () => {
+    stale = true;
+    if (panel() === "search") refresh();
+  });
   document.addEventListener("gallery-chosen", () => {
     shown = null;
     if (panel() === "search" && item()) drawShots([]);
@@ -54,14 +58,22 @@ export function startSearch() {
 
 // Shows what the address names: a kept search, or the form for a new one.
 function follow() {
-  const from = before;
+  const from = before, id = shown?.kept?.query_id ?? "";
   before = panel();
-  const id = shown?.kept?.query_id ?? "";
-  if (panel() !== "search" || item() === id) {
-    if (panel() === "search" && !shown && shots.length === 0) run();
-  } else if (item()) open(item());
-  else if (from !== "search") history.replaceState(null, "", addressOf(gallery(), "search", id));
-  else setShots([]);
+  if (panel() !== "search") return;
+  if (item() && item() !== id) open(item());
+  else if (!item() && id && from === "search") setShots([]);
+  else {
+    if (item() !== id) history.replaceState(null, "", addressOf(gallery(), "search", id));
+    if (stale || (!shown && shots.length === 0)) refresh();
+  }
+}
+
+// A kept search is opened again under the names of now, another one is asked again.
+function refresh() {
+  stale = false;
+  if (shown?.kept) open(shown.kept.query_id, shots);
+  else run();
 }
 
 // `own` are the images of the query where they are here.
@@ -109,7 +121,7 @@ function display(search) {
   shown = search;
   showAnswers(find("#answer"), search);
   const id = search.kept?.query_id ?? "";
-  if (item() !== id) history.pushState(null, "", addressOf(gallery(), "search", id));
+  if (panel() === "search" && item() !== id) history.pushState(null, "", addressOf(gallery(), "search", id));
 }
 
 function setShots(next) {
