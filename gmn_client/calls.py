@@ -11,12 +11,13 @@ from os import PathLike
 from pathlib import Path
 from types import MethodType
 from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeAlias, TypeVar, overload
+from uuid import uuid4
 
 import httpx
 from typing_extensions import Unpack
 
 from gmn_client import models
-from gmn_client.errors import checked, parse, parse_report
+from gmn_client.errors import checked, parse, parse_enrollment, parse_report
 from gmn_client.uploads import (
     CropFields,
     CropsChanges,
@@ -25,8 +26,10 @@ from gmn_client.uploads import (
     GroupingOptions,
     ImageSource,
     ImportOptions,
+    LabelledBox,
     QueryOptions,
     SeparateOptions,
+    idempotency_header,
     path_to,
     whole_fields,
 )
@@ -191,6 +194,33 @@ class Calls:
         sent["embedding_fingerprint"] = embedding_fingerprint
         path, fields = self._path(gallery, "queries"), {**options, **sent}
         return Call(_parsed(models.QueryAnswer), "POST", path, fields=fields, repeatable=True)
+
+    @answered
+    def enroll_frame(
+        self,
+        frame: ImageSource,
+        boxes: Sequence[LabelledBox],
+        gallery: str | None = None,
+        *,
+        idempotency_key: str | None = None,
+        **labels: Unpack[CropFields],
+    ) -> Call[models.Enrollment]:
+        """Enrolls the crops in the boxes of one image, each answered in the order of the boxes.
+
+        The image itself is not stored. A box that cannot be used is an entry with `problem`.
+
+        Args:
+            frame: the image.
+            boxes: each with the labels of its crop, where it has any.
+            gallery: the client's own unless given.
+            idempotency_key: names this call; it happens once within a day.
+            labels: of each box that has none of its own.
+        """
+        headers = idempotency_header(uuid4().hex if idempotency_key is None else idempotency_key)
+        path, fields = self._path(gallery, "crops"), {**labels, "boxes": boxes}
+        return Call(
+            parse_enrollment, "POST", path, {}, fields, headers, images=[frame], repeatable=True
+        )
 
     @answered
     def pairs(

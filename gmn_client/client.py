@@ -216,7 +216,9 @@ class Connection(DeskCalls):
             # A name of its own for each request, the same where the enrollment is repeated.
             name = hashlib.sha256(f"{key} {done}".encode()).hexdigest() if done else key
             fields, headers = uploads.enrollment_fields(batch), uploads.idempotency_header(name)
-            call = Call(_read_enrollment, "POST", path, {}, fields, headers, batch, repeatable=True)
+            call = Call(
+                errors.parse_enrollment, "POST", path, {}, fields, headers, batch, repeatable=True
+            )
             try:
                 answer = await self._send(call)
             except RequestRefused as refusal:
@@ -282,18 +284,6 @@ class Connection(DeskCalls):
                     "it longer or cancel it"
                 )
             await self._sleep(min(POLL_SECONDS, left))
-
-
-def _read_enrollment(response: httpx.Response) -> Enrollment:
-    """The outcome of each image, also where none of them was usable."""
-    try:
-        enrolled = errors.parse(Enrollment, response)
-    except RequestRefused as refusal:
-        if not refusal.problem.results:
-            raise
-        return Enrollment(results=refusal.problem.results)
-    replayed = response.headers.get("Idempotent-Replayed") == "true"
-    return enrolled.model_copy(update={"replayed": replayed})
 
 
 def _joined(answers: list[Enrollment]) -> Enrollment:

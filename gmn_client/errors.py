@@ -10,7 +10,7 @@ from typing import TypeVar
 import httpx
 from pydantic import ValidationError
 
-from gmn_client.models import JobProblem, Problem, WireModel
+from gmn_client.models import Enrollment, JobProblem, Problem, WireModel
 
 Answer = TypeVar("Answer", bound=WireModel)
 
@@ -108,6 +108,18 @@ def parse(model: type[Answer], response: httpx.Response) -> Answer:
             f"({str(error).splitlines()[0]}); check the address, and that client and service are "
             "of one version"
         ) from error
+
+
+def parse_enrollment(response: httpx.Response) -> Enrollment:
+    """The outcome of each image, also where none of them was usable."""
+    try:
+        enrolled = parse(Enrollment, response)
+    except RequestRefused as refusal:
+        if not refusal.problem.results:
+            raise
+        return Enrollment(results=refusal.problem.results)
+    replayed = response.headers.get("Idempotent-Replayed") == "true"
+    return enrolled.model_copy(update={"replayed": replayed})
 
 
 def parse_report(response: httpx.Response) -> list[JobProblem]:

@@ -39,6 +39,7 @@ SearchVerdict = Literal["match", "uncertain", "no_match", "nothing_searched"]
 # Of problems, of refused images, and of the lines of a job's report.
 PROBLEM_CODES = (
     *("answer_too_large", "bad_request", "blurred", "body_too_large", "body_too_slow"),
+    "box_outside",
     *("captured_in_future", "crop_conflict", "cross_origin", "damaged_record", "damaged_snapshot"),
     *("dark", "device_full", "device_lost", "empty", "file_too_large", "forbidden"),
     *("gallery_conflict", "ignored", "index_unavailable", "internal_error", "invalid_field"),

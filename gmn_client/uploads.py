@@ -62,6 +62,29 @@ class Image:
 ImageSource: TypeAlias = "ImageData | Image"
 
 
+class Box(TypedDict):
+    """The box of one person in a frame, in whole pixels from its left upper corner."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+
+
+class LabelledBox(Box, total=False):
+    """A box with what is known of its crop.
+
+    Attributes:
+        captured_at: RFC 3339, with time zone.
+    """
+
+    identity: str | None
+    camera: str | None
+    captured_at: str | None
+    external_id: str | None
+    metadata: Mapping[str, object] | None
+
+
 class QueryOptions(TypedDict, total=False):
     """Options of a query; the service's defaults hold for those left out.
 
@@ -81,6 +104,7 @@ class QueryOptions(TypedDict, total=False):
         min_version: the gallery's version that the answer must show at least.
         include_vector: whether to answer the vector of each result too.
         purpose: the reason for the query, kept in the service's audit log; up to 256 characters.
+        boxes: of one image, a frame: the crops in these are searched by, in its place.
         keep, keep_picture: keep the search, and its first image, under the answer's `query_id`.
     """
 
@@ -96,6 +120,7 @@ class QueryOptions(TypedDict, total=False):
     unnamed: bool
     metadata: Mapping[str, object]
     operating_point: str
+    boxes: Sequence[Box]
     camera: str
     camera_disjoint: bool
     min_version: int

@@ -11,6 +11,7 @@ from typing import Any
 from gmn_client.desk_models import BestResult, KeptSearch, OpenedSearch, ReviewedResult
 from gmn_client.models import QueryAnswer, RankedCrop
 from model.crops.decode import CropLimits, CropProblem, decode_crop
+from service.engine.images import ImageFile
 from service.errors import ServiceError, UnknownCase, UnknownPicture, UnknownQuery
 from service.gallery.enroll import kept_picture
 from service.gallery.gallery import Gallery
@@ -40,7 +41,7 @@ async def keep_answers(
     gallery: Gallery,
     caller: ApiKey,
     options: QueryOptions,
-    answers: Sequence[tuple[QueryAnswer, Sequence[bytes]]],
+    answers: Sequence[tuple[QueryAnswer, Sequence[ImageFile]]],
 ) -> list[QueryAnswer]:
     """Keeps answered searches; answers them with their `query_id`.
 
@@ -264,13 +265,15 @@ def _kept(
     )
 
 
-def _picture(settings: Settings, images: Sequence[bytes]) -> Picture | None:
+def _picture(settings: Settings, images: Sequence[ImageFile]) -> Picture | None:
     """What is kept of the first image that can be used; blocks."""
     limits, keep = (
         CropLimits(settings.max_image_bytes, settings.max_image_pixels),
         settings.keep_images,
     )
     for image in images:
+        if isinstance(image, CropProblem):
+            continue
         try:
             pixels = decode_crop(image, limits)
         except CropProblem:

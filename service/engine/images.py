@@ -17,6 +17,7 @@ from model.crops.decode import CropLimits, CropProblem, decode_crop
 from model.crops.quality import QualityFault, measure_quality, quality_faults
 from model.preprocessing import Preprocessing
 from service.engine.batcher import Embedded, MicroBatcher, WaitingCrop
+from service.engine.frames import Box, cut_out
 from service.ops.health import MonitoredThreadPool
 from service.settings import QualityPolicy, Settings
 
@@ -25,6 +26,7 @@ log = logging.getLogger(__name__)
 # a crop beyond a limit it is this share.
 MOST_ROWS, FAULTY = 256, 0.1
 Result = TypeVar("Result")
+ImageFile = bytes | CropProblem
 Prepare = Callable[[bytes, NDArray[np.uint8], float | None], Any]
 
 
@@ -46,14 +48,14 @@ class Pipeline:
 
     async def embed(
         self,
-        images: Sequence[bytes],
+        images: Sequence[ImageFile],
         quality: QualityPolicy = "off",
         prepare: Prepare | None = None,
     ) -> list[Embedded]:
         """One outcome per image, in order; without the event loop between the two threads.
 
         Args:
-            images: whole files.
+            images: whole files, or the problem of one that is known already.
             quality: whether a crop beyond a limit of the settings is embedded with its faults
                 noted (`warn`), or is a problem with the first fault's code and the details of all.
             prepare: called on a decode thread with a good image's file, its pixels
@@ -77,9 +79,25 @@ class Pipeline:
                 self._batcher.submit(WaitingCrop(pixels, future, seconds, *found))
 
         for image, future in zip(images, futures, strict=True):
+            if isinstance(image, CropProblem):
+                future.set_result(image)
+                continue
             run = self.threads.submit(decode_and_submit, image, future)
             run.add_done_callback(partial(_pass_error, future))
         return await _results(futures)
+
+    async def cut_out(self, frame: bytes, boxes: Sequence[Box]) -> list[ImageFile]:
+        """The crop in each box of an image file, or its problem, in order.
+
+        Raises:
+            CropProblem: for a frame that cannot be decoded.
+        """
+
+        def cut(_: bytes, pixels: NDArray[np.uint8], __: float | None) -> list[ImageFile]:
+            return cut_out(boxes, pixels)
+
+        _, _, crops = await self.threads.run(self._decode, frame, "off", cut)
+        return list(crops)
 
     async def resize(self, images: Sequence[bytes]) -> list[NDArray[np.uint8]]:
         """The embedder's input for each image, `(height, width, 3)` uint8, in order.

@@ -19,6 +19,7 @@ from PIL import Image
 from gmn_client.models import EnrolledImage, Enrollment, RefusedImage
 from model.crops.decode import CropProblem
 from service.engine.batcher import Embedded, EmbeddedImage
+from service.engine.images import ImageFile
 from service.errors import InvalidField, NeedsReindex, refused_image
 from service.gallery.gallery import Gallery
 from service.lifecycle.pictures import keep_elsewhere
@@ -52,9 +53,9 @@ Outcome = CropProblem | Sequence[str]
 
 @dataclass(frozen=True)
 class ImageToEnroll:
-    """One image and what is known of it."""
+    """One image, or the problem of one that is known already, and what is known of it."""
 
-    image: bytes
+    image: ImageFile
     identity: str | None = None
     camera: str | None = None
     captured_at: datetime | None = None
@@ -224,12 +225,16 @@ def _digest(images: Iterable[ImageToEnroll], embedded: Iterable[Embedded]) -> st
             **vars(image),
             "image": one.prepared[0]
             if isinstance(one, EmbeddedImage)
-            else hashlib.sha256(image.image).hexdigest(),
+            else hashlib.sha256(_content(image.image)).hexdigest(),
             "captured_at": image.captured_at.isoformat() if image.captured_at else None,
             "metadata": dict(image.metadata or {}),
         }
         digest.update(json.dumps(fields, sort_keys=True).encode())
     return digest.hexdigest()
+
+
+def _content(image: ImageFile) -> bytes:
+    return image.detail.encode() if isinstance(image, CropProblem) else image
 
 
 async def _store(

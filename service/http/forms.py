@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import partial
 from typing import Annotated, Any, ClassVar, Literal, Self, cast
 
@@ -15,14 +16,18 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    ValidationError,
     WithJsonSchema,
     model_validator,
 )
 
 from gmn_client.models import CropOrder, IdentityOrder, RetentionFrom
+from model.crops.decode import CropProblem
 from service.desk.reviews import NewReview
 from service.desk.searches import KEPT_RESULTS
-from service.errors import InvalidField
+from service.engine.frames import Box
+from service.engine.images import ImageFile, Pipeline
+from service.errors import InvalidField, UnusableImages
 from service.gallery.enroll import (
     LABELS,
     ImageToEnroll,
@@ -118,6 +123,55 @@ class ImagesForm(Form):
         return [await one.read() for one in self.images]
 
 
+class FrameForm(ImagesForm):
+    """One or many images, or one frame with boxes."""
+
+    boxes: list[str] = Field([], examples=[['{"x": 40, "y": 60, "width": 64, "height": 160}']])
+    """Of one image, a frame: a JSON object with x, y, width and height in pixels for each crop that
+    is cut out of it. In an enrollment it may have the labels of the crop, too."""
+    box_model: ClassVar[type[Box]] = Box
+
+    async def cut_boxes(
+        self, pipeline: Pipeline, images: Sequence[bytes], limit: int
+    ) -> list[ImageFile]:
+        """The crops in the boxes of the one image, each as its file or its problem.
+
+        Raises:
+            InvalidField: for another number of images, too many boxes, or a text that is no box.
+            UnusableImages: the frame cannot be decoded.
+        """
+        if len(images) != 1:
+            raise InvalidField(
+                f"boxes: are of one frame, and {len(images)} images were sent; send one image with "
+                "its boxes"
+            )
+        boxes = self.read_boxes(limit)
+        try:
+            return await pipeline.cut_out(images[0], boxes)
+        except CropProblem as problem:
+            raise UnusableImages([problem]) from problem
+
+    def read_boxes(self, limit: int) -> list[Box]:
+        """The boxes; raises `InvalidField`."""
+        if len(self.boxes) > limit:
+            raise InvalidField(
+                f"boxes: {len(self.boxes)} were sent, a request may have {limit}; send several "
+                "requests, or raise GMN_MAX_IMAGES_PER_REQUEST"
+            )
+        return [self._box(number, text) for number, text in enumerate(self.boxes, 1)]
+
+    def _box(self, number: int, text: str) -> Box:
+        try:
+            return self.box_model.model_validate_json(text)
+        except ValidationError as error:
+            first = error.errors()[0]
+            field = ".".join(map(str, first["loc"])) or text[:40]
+            raise InvalidField(
+                f"boxes: box {number}, {field}: {first['msg']}; write it like "
+                '{"x": 40, "y": 60, "width": 64, "height": 160}, in whole pixels'
+            ) from error
+
+
 class EnrollFields(Form):
     """What is known of crops; in an enrollment once for all images, or once for each in order."""
 
@@ -132,7 +186,7 @@ class EnrollFields(Form):
     metadata: list[str] = Field([], examples=[['{"shift": "night"}']])
     """A JSON object."""
 
-    def for_images(self, images: list[bytes]) -> list[ImageToEnroll]:
+    def for_images(self, images: Sequence[ImageFile]) -> list[ImageToEnroll]:
         """The images with the fields of each; raises `InvalidField`."""
         columns: list[Sequence[Any]] = []
         for name in LABELS:
@@ -157,11 +211,34 @@ class SomeImagesForm(ImagesForm):
     images: Images = Field(json_schema_extra={"minItems": 1})
 
 
-class EnrollForm(EnrollFields, SomeImagesForm):
-    """One or many images to enroll."""
+class LabelledBox(Box):
+    """A box with what is known of its crop; where a field is missing, that of the form counts."""
+
+    identity: str | None = None
+    camera: str | None = None
+    captured_at: str | None = None
+    external_id: str | None = None
+    metadata: dict[str, Any] | None = None
 
 
-class QueryForm(QueryOptions, ImagesForm):
+class EnrollForm(EnrollFields, FrameForm, SomeImagesForm):
+    """One or many images to enroll, or the crops in the boxes of one."""
+
+    box_model = LabelledBox
+
+    def for_crops(self, crops: Sequence[ImageFile]) -> list[ImageToEnroll]:
+        """The crops with the fields of each; raises `InvalidField`."""
+        images = self.for_images(crops)
+        for place, box in enumerate(self.read_boxes(len(crops))):
+            given = box.model_dump(include=set(LABELS), exclude_none=True)
+            if "metadata" in given:
+                given["metadata"] = json.dumps(given["metadata"])
+            labels = {name: _label(name, value) for name, value in given.items()}
+            images[place] = replace(images[place], **labels)
+        return images
+
+
+class QueryForm(QueryOptions, FrameForm):
     """One or several images, or `crop_id`, or `vector`."""
 
     instead = ("crop_id", "vector")

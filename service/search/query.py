@@ -13,6 +13,7 @@ import numpy as np
 from gmn_client.models import QueryAnswer, SeparateAnswers, Timing
 from model.crops.decode import CropProblem
 from service.engine.batcher import EmbeddedImage
+from service.engine.images import ImageFile
 from service.errors import UnknownCrop, UnknownGallery, UnusableImages, refused_image
 from service.gallery.gallery import Gallery
 from service.runtime import Runtime
@@ -29,7 +30,7 @@ DEEPER = 4
 async def query_person(
     runtime: Runtime,
     gallery: Gallery,
-    images: Sequence[bytes],
+    images: Sequence[ImageFile],
     options: QueryOptions,
     sample: bool = True,
     began: float | None = None,
@@ -54,7 +55,7 @@ async def query_person(
 async def query_each(
     runtime: Runtime,
     gallery: Gallery,
-    images: Sequence[bytes],
+    images: Sequence[ImageFile],
     options: QueryOptions,
     sample: bool = True,
     began: float | None = None,
@@ -74,7 +75,7 @@ async def query_each(
 async def _query_all(
     runtime: Runtime,
     gallery: Gallery,
-    queries: Sequence[Sequence[bytes]],
+    queries: Sequence[Sequence[ImageFile]],
     options: QueryOptions,
     sample: bool,
     began: float | None,
@@ -148,7 +149,7 @@ async def run_search(runtime: Runtime, search: Search) -> Ranking | None:
 
 
 async def _query(
-    runtime: Runtime, search: Search, images: Sequence[bytes], began: float
+    runtime: Runtime, search: Search, images: Sequence[ImageFile], began: float
 ) -> QueryAnswer | list[CropProblem] | None:
     """The answer to one query, or the problems of all its images.
 

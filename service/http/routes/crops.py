@@ -65,15 +65,24 @@ async def enroll_crops(
 ) -> Response:
     """Enrolls images; what has landed survives a power cut and is found from now on.
 
+    With `boxes` the images are the crops in these boxes of the one image that is sent; they are
+    stored as PNG, and the image itself is not.
+
     Under one `Idempotency-Key` the same request of an API key happens once within a day; a
     repeated one gets the first answer, with `Idempotent-Replayed: true`.
     """
     runtime, gallery = call.runtime, call.gallery
-    images = await form.read_images(runtime.settings.max_images_per_request)
+    limit = runtime.settings.max_images_per_request
+    files = await form.read_images(limit)
+    if form.boxes:
+        pipeline = runtime.models[gallery.embedder].pipeline
+        images = form.for_crops(await form.cut_boxes(pipeline, files, limit))
+    else:
+        images = form.for_images(files)
     failpoint("enroll.body-read")
     # Clients with keys of their own may choose the same name.
     name = idempotency_key and f"client:{call.caller.key_id}:{idempotency_key}"
-    answer = await enroll(runtime, gallery, form.for_images(images), name)
+    answer = await enroll(runtime, gallery, images, name)
     response = await answer_each(request, answer, 201)
     if response.status_code == 201:
         # A single crop is there, and several are in the list.

@@ -10,6 +10,7 @@ from fastapi import Request, Response
 
 from gmn_client.models import QueryAnswer, SeparateAnswers
 from service.desk.searches import keep_answers
+from service.engine.images import ImageFile
 from service.errors import AnswerTooLarge
 from service.gallery.gallery import Gallery
 from service.http.forms import MULTIPART, QueryForm
@@ -60,7 +61,8 @@ async def query_gallery(
 
     Several images are one multi-shot query whose scores are means over the images; an image that
     cannot be used is left out, and `warnings` names it. With `mode=separate` each image has its own
-    answer. By `crop_id` the crop itself is left out. By `vector` nothing is embedded.
+    answer. With `boxes` the images are the crops in these boxes of the one image that is sent. By
+    `crop_id` the crop itself is left out. By `vector` nothing is embedded.
     """
     runtime, gallery = call.runtime, call.gallery
     # Without a body nothing is received.
@@ -69,7 +71,11 @@ async def query_gallery(
         await runtime.galleries.wait_for_version(gallery, form.min_version)
         # That was no stage of the query.
         began = None
-    images = await form.read_images(runtime.settings.max_images_per_request)
+    limit = runtime.settings.max_images_per_request
+    files = await form.read_images(limit)
+    images: Sequence[ImageFile] = files
+    if form.boxes:
+        images = await form.cut_boxes(runtime.models[gallery.embedder].pipeline, files, limit)
     answer: QueryAnswer | SeparateAnswers
     if not images or form.mode == "multi_shot":
         answer = await query_person(runtime, gallery, images, form, call.caller.learn, began)
@@ -115,7 +121,7 @@ async def _kept(
     caller: ApiKey,
     form: QueryForm,
     answer: QueryAnswer | SeparateAnswers,
-    images: Sequence[bytes],
+    images: Sequence[ImageFile],
 ) -> QueryAnswer | SeparateAnswers:
     """The answer with the ids of its searches, which are kept."""
     if isinstance(answer, QueryAnswer):
