@@ -277,7 +277,8 @@ class Calls:
         wanted = {"identity": identity, "camera": camera, "external_id": external_id}
         times = {"captured_after": captured_after, "captured_before": captured_before}
         params = {**wanted, **times, "unnamed": unnamed or None, "order": order, "limit": PAGE}
-        params["include_vector"] = include_vector or None
+        if include_vector:
+            params |= {"include_vector": True, "limit": PAGE // 10}
         return Call(_parsed(models.Crops), "GET", self._path(gallery, "crops"), params)
 
     @answered

@@ -20,6 +20,7 @@ from service.commands.common import (
     show,
     with_client,
 )
+from service.commands.parquet import export
 from service.commands.query import AfterOption, BeforeOption
 
 GALLERY_COLUMNS = ("gallery", "crops", "identities", "state", "keeps days", "calibration")
@@ -121,6 +122,9 @@ def delete(
     confirmed(yes, f"delete {gallery}", f"Delete gallery {gallery} and its snapshots?")
     removed = client.delete_gallery(gallery)
     show(removed, as_json, f"Gallery {gallery} is deleted with {removed.removed:,} crops.")
+
+
+gallery.command("export")(export)
 
 
 @with_client

@@ -32,7 +32,8 @@ PROBLEMS_SHOWN = 20
 DUPLICATES_SHOWN = IGNORED_SHOWN = 10
 SOURCE_HELP = (
     "An image, a folder of images or of one sub-folder per person, an archive, a CSV manifest or a "
-    "folder with a manifest.csv, KIND:PATH, or features: a .npz file or folder of gmn embed."
+    "folder with a manifest.csv, KIND:PATH, or features: a .npz file or folder of gmn embed, or "
+    ".parquet files of gmn gallery export."
 )
 IDENTITY_HELP = "Whom all images show; for images, folders and zips."
 CAMERA_HELP = (
@@ -196,6 +197,8 @@ def _archives(path: Path) -> list[Path]:
     """The files that are imported as they are: an archive, or the shards of a folder."""
     if holds_shards(path):
         return shards_in(path)
+    if path.is_dir() and (exported := sorted(path.glob("*.parquet"))):
+        return exported
     read_here = path.suffix.lower() == ".csv" or is_image_name(path.name)
     return [path] if path.is_file() and not read_here else []
 
@@ -204,7 +207,7 @@ def _require_archive(path: Path, split: str | None) -> None:
     if split is not None:
         raise InputProblem(f"--split {split}: an archive names none; send its manifest")
     try:
-        archive = zipfile.is_zipfile(path) or tarfile.is_tarfile(path)
+        archive = zipfile.is_zipfile(path) or tarfile.is_tarfile(path) or path.suffix == ".parquet"
     except OSError as error:
         raise InputProblem(f"{path}: cannot be read ({error.strerror})") from error
     if not archive:

@@ -294,8 +294,8 @@ class ImportForm(Form):
     """An archive to import, or a folder that the service can read."""
 
     archive: Annotated[UploadFile | None, WithJsonSchema(FILE)] = None
-    """A zip or tar file of images, or a .npz file of features that `gmn embed` wrote with the
-    gallery's artefact, of which no picture is kept."""
+    """A zip or tar file of images, or features of the gallery's artefact, of which no picture is
+    kept: a .npz file of `gmn embed`, or a .parquet file of `gmn gallery export`."""
     folder: str | None = None
     """A folder below GMN_IMPORT_DIR, instead of an archive."""
     manifest: Annotated[str, AfterValidator(partial(checked_text, "manifest"))] | None = None

@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from model.problems import InputProblem
 from service.engine.batcher import EmbeddedImage
 from service.errors import InvalidField, StorageFailed
 from service.gallery import enroll
+from service.jobs.parquet_files import is_parquet, read_parquet
 from service.ops import data_directory
 from service.ops.failpoints import failpoint
 from service.ops.health import heartbeat
@@ -55,7 +57,7 @@ def read_import(runtime: Runtime, job: Job, spool: Path, ignored: Ignored) -> Im
         folder = mounted_folder(runtime, mounted)
         return ImportContent(folder, _read_items(folder, folder, job.parameters, ignored))
     folder, archive = (spool / "files").resolve(), spool / "archive"
-    if archive.is_file() and is_feature_file(archive):
+    if archive.is_file() and (is_feature_file(archive) or is_parquet(archive)):
         return _read_vectors(runtime, archive, folder, job.parameters)
     left_out = [] if job.progress else _unpack(runtime, spool, folder, ignored)
     items = _read_items(folder, packed_root(folder), job.parameters, ignored)
@@ -65,17 +67,19 @@ def read_import(runtime: Runtime, job: Job, spool: Path, ignored: Ignored) -> Im
 def _read_vectors(
     runtime: Runtime, archive: Path, folder: Path, parameters: Mapping[str, Any]
 ) -> ImportContent:
-    """The crops of a feature file, which are called by their paths."""
+    """The crops of a feature or Parquet file, which are called by their paths."""
     for name in ("identity", "camera", "manifest"):
         if parameters.get(name):
             raise InvalidField(f"{name}: a feature file names its crops itself; leave it out")
     try:
-        sent = read_sent(archive, runtime.settings.max_body_bytes)
+        read = read_parquet if is_parquet(archive) else read_sent
+        sent = read(archive, runtime.settings.max_body_bytes)
     except InputProblem as problem:
         raise InvalidField(f"archive: {str(problem).removeprefix(f'{archive}: ')}") from problem
     items, columns = [], sent.columns
-    for number, (path, *labels) in enumerate(
-        zip(*(columns[name] for name in COLUMNS[:4]), strict=True)
+    metadata = columns.get("metadata") or repeat(None)
+    for number, (path, *labels, own) in enumerate(
+        zip(*(columns[name] for name in COLUMNS[:4]), metadata, strict=False)
     ):
         identity, camera, moment = (text or None for text in labels)
         where = f"archive: crop {number}"
@@ -87,7 +91,8 @@ def _read_vectors(
                 f"{where}: captured_at is no RFC 3339 time with a time zone; write it like "
                 "2026-03-01T09:30:00Z, or leave it empty"
             ) from error
-        items.append(CropFile(folder / str(number), identity, camera, captured, path or None))
+        known = (identity, camera, captured, path or None, own or None)
+        items.append(CropFile(folder / str(number), *known))
         _check_labels(items[-1], where)
     embedded = [
         EmbeddedImage(vector, 0.0, 0.0, (), (sha256, None, None))

@@ -109,9 +109,10 @@ async def list_crops(call: Searcher, asked: Annotated[CropsQuery, Query()]) -> R
         return Crops(results=results, next_cursor=found.cursor)
 
     page = await call.runtime.galleries.read(read)
-    named = {"identity": asked.identity, "external_id": asked.external_id}
+    named: dict[str, object] = {"identity": asked.identity, "external_id": asked.external_id}
+    named["include_vector"] = asked.include_vector or None
     if filters := {name: value for name, value in named.items() if value is not None}:
-        # A listing of one identity's crops is a search, by name.
+        # A listing of one identity's crops is a search, by name; vectors leave by this alone.
         call.runtime.audit.note_view(
             "query", gallery=gallery.name, count=len(page.results), filters=filters
         )
