@@ -308,3 +308,25 @@ def test_an_open_crop_fits_a_phone_and_can_be_read_in_both_schemes(page, drawn_c
     assert views[0]["y"] == views[1]["y"]
     assert views[1]["x"] + views[1]["width"] <= 390
     assert violations(page) == []
+
+
+def test_an_address_is_passed_on_to_a_user_with_another_key(tab, browser, keyed, drawn_crops):
+    address, key = keyed
+
+    def enter(page: Any) -> None:
+        page.locator("dialog.question input").fill(key)
+        page.get_by_role("button", name="Use this key").click()
+
+    tab.goto(f"{address}/#default/search")
+    enter(tab)
+    tab.wait_for_selector("#state .dot.ready")
+    search_for(tab, drawn_crops[0].png)
+    expect(tab).to_have_url(re.compile(r"#default/search/\w+$"))
+    context = browser.new_context()
+    other = context.new_page()
+    other.goto(tab.url)
+    enter(other)
+    other.wait_for_selector(".banner")
+    other.get_by_role("img", name="Query image 1").wait_for()
+    assert other.url == tab.url
+    context.close()

@@ -72,7 +72,8 @@ function follow() {
 // A kept search is opened again under the names of now, another one is asked again.
 function refresh() {
   stale = false;
-  if (shown?.kept) open(shown.kept.query_id, shots);
+  const id = item();
+  if (id) open(id, shown?.kept?.query_id === id ? shots : null);
   else run();
 }
 
