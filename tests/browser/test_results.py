@@ -23,8 +23,13 @@ def crop_of(page: Any, rank: int) -> str:
     return str(page.locator("#answer .card").nth(rank - 1).get_attribute("data-crop"))
 
 
-def test_a_search_is_read_by_keyboard_alone(page, drawn_crops):
-    search_for(page, drawn_crops[0].png)
+def test_a_search_is_made_and_read_by_keyboard_alone(page, drawn_crops):
+    page.keyboard.press("/")
+    page.wait_for_selector("#query .drop input:focus", state="attached")
+    with page.expect_file_chooser() as chooser:
+        page.keyboard.press("Enter")
+    chooser.value.set_files(png(drawn_crops[0].png))
+    page.wait_for_selector("#answer .card")
     page.evaluate("document.activeElement.blur()")
     for key, rank in (("ArrowRight", 1), ("ArrowRight", 2), ("ArrowDown", 7), ("ArrowUp", 2)):
         page.keyboard.press(key)
@@ -44,8 +49,7 @@ def test_a_search_is_read_by_keyboard_alone(page, drawn_crops):
     page.keyboard.press("?")
     page.get_by_role("dialog", name="Shortcuts").wait_for()
     page.keyboard.press("Escape")
-    page.keyboard.press("/")
-    page.wait_for_selector("#query .drop input:focus", state="attached")
+    page.locator("dialog[open]").wait_for(state="detached")
 
 
 def test_a_letter_typed_into_a_field_is_no_shortcut(page, drawn_crops):

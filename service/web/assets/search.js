@@ -89,7 +89,7 @@ async function open(id, own = null) {
     });
     const images = own ?? await imagesOf(kept);
     if (item() !== id) return;
-    if (!own) fill(kept.request);
+    if (!own) fill({ ...kept.request, scoring: kept.answer.scoring });
     drawShots(images);
     display({ answer: kept.answer, shots, point: kept.request.operating_point ?? "far_1e-2", kept });
   });
