@@ -12,7 +12,13 @@ from gmn_client.desk_models import BestResult, KeptSearch, OpenedSearch, Reviewe
 from gmn_client.models import QueryAnswer, RankedCrop
 from model.crops.decode import CropLimits, CropProblem, decode_crop
 from service.engine.images import ImageFile
-from service.errors import ServiceError, UnknownCase, UnknownPicture, UnknownQuery
+from service.errors import (
+    RecordUnavailable,
+    ServiceError,
+    UnknownCase,
+    UnknownPicture,
+    UnknownQuery,
+)
 from service.gallery.enroll import kept_picture
 from service.gallery.gallery import Gallery
 from service.ops.data_directory import require_free_disk
@@ -52,6 +58,8 @@ async def keep_answers(
     """
     try:
         require_free_disk(runtime.settings)
+        if any(answer.stale for answer, _ in answers):
+            raise RecordUnavailable("the answer is of memory alone")
         new = []
         for answer, images in answers:
             picture = None

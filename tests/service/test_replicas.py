@@ -66,6 +66,23 @@ def test_what_one_has_deleted_the_other_does_not_find(replicas, drawn_crops):
         assert like.status_code == 404
 
 
+def test_a_search_that_one_keeps_the_other_opens_reviews_and_forgets_at_once(
+    replicas, drawn_crops
+):
+    one, other = replicas
+    gallery = one.create("kept")
+    crop_id = _crop_ids(one.enroll(gallery, drawn_crops[0].png, identity="Ann"))[0]
+    kept = one.query(gallery, drawn_crops[0].png, keep=True, keep_picture=True).json()
+    path = f"/v1/galleries/{gallery}/queries/{kept['query_id']}"
+    assert other.http.get(f"{path}/image").content == drawn_crops[0].png
+    decision = {"crop_ids": crop_id, "decision": "confirmed"}
+    reviewed = other.http.post(f"{path}/reviews", data=decision)
+    assert reviewed.json()["reviews"] == one.http.get(path).json()["reviews"]
+    forgotten = other.http.delete(f"/v1/galleries/{gallery}/identities/Ann")
+    assert forgotten.json()["kept_searches"] == 1
+    assert one.http.get(path).status_code == 404
+
+
 def test_settings_names_copies_and_forgetting_reach_the_other(replicas, drawn_crops):
     one, other = replicas
     gallery = one.create("kept")
@@ -140,6 +157,9 @@ def test_while_redis_stands_still_queries_go_on_and_say_so_and_writes_are_503(
                 assert _crop_ids(answer) == _crop_ids(enrolled)
                 (found,) = answer.json()["results"]
                 assert (found["external_id"], found["metadata"]) == ("track 1", {"door": 2})
+            kept = served.query(gallery, drawn_crops[0].png, keep=True).json()
+            assert (kept["query_id"], len(kept["results"])) == (None, 1)
+            assert "the search is not kept" in kept["warnings"][0]
             refused = [
                 served.enroll(gallery, drawn_crops[1].png),
                 served.http.get(f"/v1/galleries/{gallery}/crops"),
