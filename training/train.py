@@ -97,7 +97,8 @@ def train(
         TrainingStopped: when SIGINT or SIGTERM stopped it; it can be resumed.
     """
     together = processes or Processes()
-    if together.is_main and not resume and folder.is_dir() and any(folder.iterdir()):
+    held = folder.is_dir() and any(not one.match("reviews-*") for one in folder.iterdir())
+    if together.is_main and not resume and held:
         raise InputProblem(f"{folder}: is not empty; name a new folder, or resume its run")
     if source is None:
         specs = tuple(dataset.spec for dataset in datasets)

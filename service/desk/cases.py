@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from gmn_client.desk_models import Case, CaseDetail, CaseSearch
-from service.desk.searches import find_case, find_search
+from service.desk.searches import find_case
 from service.errors import InvalidField, UnknownCase, UnknownQuery
 from service.gallery.gallery import Gallery
 from service.record import kept_queries as records
@@ -58,40 +58,29 @@ async def change_case(
     caller.require_own((await find_case(runtime, gallery, case_id)).key_id)
     write = runtime.record.cases.change
     case = await runtime.galleries.write(write, gallery.gallery_id, case_id, fields)
-    return await _done(runtime, gallery, "change_case", case_id, case)
+    if case is None:
+        raise UnknownCase(gallery.name, case_id)
+    await runtime.audit.done("change_case", gallery=gallery.name, case_id=case_id)
+    return detailed(case)
 
 
 async def hold_search(
-    runtime: Runtime, gallery: Gallery, case_id: str, query_id: str, note: str
+    runtime: Runtime, gallery: Gallery, case_id: str, query_id: str, note: str | None
 ) -> CaseDetail:
-    """Puts a kept search into a case with a note, or changes the note.
-
-    Raises:
-        UnknownCase, UnknownQuery: there is no such one.
-        InvalidField: the case holds as many as it may.
-    """
-    await find_case(runtime, gallery, case_id)
-    await find_search(runtime, gallery, query_id)
-    write = runtime.record.cases.hold
-    case = await runtime.galleries.write(write, gallery.gallery_id, case_id, query_id, note)
-    return await _done(runtime, gallery, "hold_search", case_id, case, query_id=query_id)
-
-
-async def release_search(
-    runtime: Runtime, gallery: Gallery, caller: ApiKey, case_id: str, query_id: str
-) -> CaseDetail:
-    """Takes a kept search out of a case, so that its days count again.
+    """Puts a kept search into a case, or changes its note; with None takes it out of the case.
 
     Raises:
         UnknownCase, UnknownQuery: there is no such one, or the case does not hold it.
-        Forbidden: another key made the case.
+        InvalidField: the case holds as many as it may.
     """
-    caller.require_own((await find_case(runtime, gallery, case_id)).key_id)
-    write = runtime.record.cases.release
-    case = await runtime.galleries.write(write, gallery.gallery_id, case_id, query_id)
+    await find_case(runtime, gallery, case_id)
+    write = runtime.record.cases.hold
+    case = await runtime.galleries.write(write, gallery.gallery_id, case_id, query_id, note)
     if case is None:
         raise UnknownQuery(gallery.name, query_id)
-    return await _done(runtime, gallery, "release_search", case_id, case, query_id=query_id)
+    event = "release_search" if note is None else "hold_search"
+    await runtime.audit.done(event, gallery=gallery.name, case_id=case_id, query_id=query_id)
+    return detailed(case)
 
 
 async def delete_case(runtime: Runtime, gallery: Gallery, caller: ApiKey, case_id: str) -> int:
@@ -118,21 +107,6 @@ def detailed(case: records.Case) -> CaseDetail:
     """A case as the API shows it."""
     queries = [CaseSearch(query_id=one, **entry._asdict()) for one, entry in case.queries.items()]
     return CaseDetail(**{**_fields(case), "queries": queries})
-
-
-async def _done(
-    runtime: Runtime,
-    gallery: Gallery,
-    event: str,
-    case_id: str,
-    case: records.Case | None,
-    **what: Any,
-) -> CaseDetail:
-    """Notes a change; raises `UnknownCase` where the case or its search went meanwhile."""
-    if case is None:
-        raise UnknownCase(gallery.name, case_id)
-    await runtime.audit.done(event, gallery=gallery.name, case_id=case_id, **what)
-    return detailed(case)
 
 
 def _fields(case: records.Case) -> dict[str, Any]:

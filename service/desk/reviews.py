@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, Field, model_validator
 
 from gmn_client import desk_models as models
 from gmn_client.models import RefusedImage
 from service.desk.searches import (
+    KEPT_RESULTS,
     find_search,
     open_search,
     read_search_picture,
@@ -16,40 +20,52 @@ from service.desk.searches import (
 )
 from service.errors import InvalidField, UnknownCrop, UnknownQuery
 from service.gallery.changes import change_matching
-from service.gallery.enroll import ImageToEnroll, enroll
+from service.gallery.enroll import ImageToEnroll, checked_camera, checked_text, enroll
 from service.gallery.gallery import Gallery
 from service.ops.csv_lines import csv_line
 from service.record.api_keys import ApiKey
-from service.record.kept_queries import Decision, KeptQuery, Review
+from service.record.kept_queries import KeptQuery, Review
 from service.record.records import CropFilter
 from service.runtime import Runtime
+from service.search.options import Moment
 
 COLUMNS = tuple(models.Review.model_fields)
 SEARCHES_AT_ONCE = 100
 
 
-@dataclass(frozen=True)
-class NewReview:
-    """What is decided.
+class ReviewOptions(BaseModel):
+    """What is decided on results of a kept search."""
 
-    Attributes:
-        crop_ids: results of the search.
-        decision: None takes earlier ones back.
-        identity: the name of these crops from now on; None leaves their names.
-        enroll: whether the search's picture is enrolled under their name.
-        camera, captured_at: of the picture; None where unknown.
-    """
+    crop_ids: list[str] = Field(
+        min_length=1, max_length=KEPT_RESULTS, description="Results of the search."
+    )
+    decision: Literal["confirmed", "rejected", "open"] = Field(
+        description="Whether they show the person that was searched for; `open` takes it back."
+    )
+    identity: Annotated[str, AfterValidator(partial(checked_text, "identity"))] | None = Field(
+        None, description="With `confirmed`: these crops' name from now on; needs `admin`."
+    )
+    enroll: bool = Field(
+        False, description="With `confirmed`: enroll the picture under it; needs `enroll`."
+    )
+    camera: Annotated[str, AfterValidator(partial(checked_camera, "camera"))] | None = Field(
+        None, description="With `enroll`: the camera that took the picture."
+    )
+    captured_at: Moment | None = Field(
+        None, description="With `enroll`: when it was taken; RFC 3339, with zone."
+    )
 
-    crop_ids: Sequence[str]
-    decision: Decision | None
-    identity: str | None = None
-    enroll: bool = False
-    camera: str | None = None
-    captured_at: datetime | None = None
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.decision != "confirmed" and (self.identity is not None or self.enroll):
+            raise InvalidField("identity, enroll: go with decision=confirmed; leave them out")
+        if not self.enroll and (self.camera is not None or self.captured_at is not None):
+            raise InvalidField("camera, captured_at: go with enroll=true; send that too")
+        return self
 
 
 async def review_results(
-    runtime: Runtime, gallery: Gallery, caller: ApiKey, query_id: str, new: NewReview
+    runtime: Runtime, gallery: Gallery, caller: ApiKey, query_id: str, new: ReviewOptions
 ) -> models.AnsweredReview:
     """Names the crops, notes the decision, and enrolls the picture, in this order.
 
@@ -65,8 +81,9 @@ async def review_results(
         chosen = CropFilter(crop_ids=frozenset(new.crop_ids))
         await change_matching(runtime, gallery, chosen, {"identity": new.identity}, False)
         names = {new.identity}
-    decision = new.decision
-    review = decision and Review(decision, datetime.now(UTC), caller.key_id)
+    review = None
+    if new.decision != "open":
+        review = Review(new.decision, datetime.now(UTC), caller.key_id)
     write = runtime.record.kept.review
     number, crop_ids = gallery.gallery_id, list(dict.fromkeys(new.crop_ids))
     if await runtime.galleries.write(write, number, query_id, crop_ids, review) is None:
@@ -76,7 +93,7 @@ async def review_results(
         gallery=gallery.name,
         query_id=query_id,
         crop_ids=crop_ids,
-        decision=decision or "open",
+        decision=new.decision,
     )
     enrolled = await _enroll(runtime, gallery, query_id, new, names) if new.enroll else None
     opened = await open_search(runtime, gallery, query_id)
@@ -90,7 +107,7 @@ async def list_reviews(
 
     def read() -> models.Reviews:
         number = gallery.gallery_id
-        found = runtime.record.kept.reviewed(number, before, limit + 1)
+        found = runtime.record.kept.page(number, before, limit + 1, "reviewed", "")
         more = found[limit - 1].query_id if len(found) > limit else None
         rows = list(_rows(runtime, gallery, found[:limit], key_id))
         return models.Reviews(results=rows, next_cursor=more)
@@ -110,7 +127,7 @@ async def reviews_as_csv(runtime: Runtime, gallery: Gallery, key_id: str | None)
 
 
 async def _names(
-    runtime: Runtime, gallery: Gallery, kept: KeptQuery, new: NewReview
+    runtime: Runtime, gallery: Gallery, kept: KeptQuery, new: ReviewOptions
 ) -> Collection[str]:
     """The names that the crops bear; raises where the review cannot be."""
     known = {one.crop_id for one in kept.results}
@@ -122,7 +139,7 @@ async def _names(
             )
     read = runtime.record.crops.by_id
     crops = await runtime.galleries.read(read, gallery.gallery_id, new.crop_ids)
-    if gone := [one for one in new.crop_ids if one not in crops and new.decision]:
+    if gone := [one for one in new.crop_ids if one not in crops and new.decision != "open"]:
         raise UnknownCrop(gallery.name, gone[0])
     names = {one.identity for one in crops.values() if one.identity is not None}
     if new.enroll:
@@ -137,7 +154,7 @@ async def _enroll(
     runtime: Runtime,
     gallery: Gallery,
     query_id: str,
-    new: NewReview,
+    new: ReviewOptions,
     names: Collection[str],
 ) -> str:
     picture = await read_search_picture(runtime, gallery, query_id)

@@ -86,18 +86,6 @@ async def keep_answers(
     return found
 
 
-async def list_searches(
-    runtime: Runtime, gallery: Gallery, key_id: str | None, before: str | None, limit: int
-) -> list[KeptSearch]:
-    """Up to `limit` searches of a key, or of all, that are older than one; the newest first."""
-
-    def read() -> list[KeptSearch]:
-        found = runtime.record.kept.page(gallery.gallery_id, key_id, before, limit)
-        return described(runtime, gallery, found)
-
-    return await runtime.galleries.read(read)
-
-
 async def find_case(runtime: Runtime, gallery: Gallery, case_id: str) -> Case:
     """A case; raises `UnknownCase`."""
     case = await runtime.galleries.read(runtime.record.cases.get, gallery.gallery_id, case_id)
@@ -106,15 +94,27 @@ async def find_case(runtime: Runtime, gallery: Gallery, case_id: str) -> Case:
     return case
 
 
-async def list_case(
-    runtime: Runtime, gallery: Gallery, case_id: str, before: str | None, limit: int
+async def list_searches(
+    runtime: Runtime,
+    gallery: Gallery,
+    before: str | None,
+    limit: int,
+    key_id: str | None,
+    case_id: str | None,
 ) -> list[KeptSearch]:
-    """Up to `limit` searches of a case that are older than one; the newest first."""
-    case = await find_case(runtime, gallery, case_id)
+    """Up to `limit` searches of a key, of a case, or of all, older than one; the newest first."""
+    number, record = gallery.gallery_id, runtime.record
+    case = await find_case(runtime, gallery, case_id) if case_id is not None else None
+    found_by = ("key", key_id) if key_id is not None else ()
 
     def read() -> list[KeptSearch]:
-        found = runtime.record.cases.searches(gallery.gallery_id, case, before, limit)
-        return described(runtime, gallery, found)
+        if case is not None:
+            found = record.cases.searches(number, case, before, limit)
+        else:
+            found = record.kept.page(number, before, limit, *found_by)
+        ids = {one.crop_id for kept in found for one in kept.results[:1]}
+        crops = record.crops.by_id(number, ids)
+        return [KeptSearch(**_summary(runtime, gallery, kept, crops)) for kept in found]
 
     return await runtime.galleries.read(read)
 
@@ -168,15 +168,6 @@ async def expire_searches(runtime: Runtime, gallery: Gallery) -> None:
     expire = runtime.record.kept.expire
     if count := await runtime.pools.files.run(expire, gallery.gallery_id, before):
         await runtime.audit.done("delete_expired_searches", gallery=gallery.name, count=count)
-
-
-def described(
-    runtime: Runtime, gallery: Gallery, searches: Sequence[KeptQuery]
-) -> list[KeptSearch]:
-    """Kept searches as the API lists them; reads labels, on a reader thread."""
-    ids = {one.crop_id for kept in searches for one in kept.results[:1]}
-    crops = runtime.record.crops.by_id(gallery.gallery_id, ids)
-    return [KeptSearch(**_summary(runtime, gallery, kept, crops)) for kept in searches]
 
 
 def search_picture_url(gallery: Gallery, kept: KeptQuery) -> str | None:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from functools import partial
-from typing import Annotated, Any, ClassVar, Literal, Self, cast
+from typing import Annotated, Any, ClassVar, Literal, cast
 
 import fastapi
 from fastapi import UploadFile
@@ -23,8 +23,7 @@ from pydantic import (
 
 from gmn_client.models import CropOrder, IdentityOrder, RetentionFrom
 from model.crops.decode import CropProblem
-from service.desk.reviews import NewReview
-from service.desk.searches import KEPT_RESULTS
+from service.desk.reviews import ReviewOptions
 from service.engine.frames import Box
 from service.engine.images import ImageFile, Pipeline
 from service.errors import InvalidField, UnusableImages
@@ -461,35 +460,8 @@ class CropsChanges(CropsChosen):
         return _changes(self, "new_")
 
 
-class ReviewForm(Form):
+class ReviewForm(ReviewOptions, Form):
     """A decision on results of a kept search."""
-
-    crop_ids: list[str] = Field(min_length=1, max_length=KEPT_RESULTS)
-    """Results of the search."""
-    decision: Literal["confirmed", "rejected", "open"]
-    """Whether they show the person that was searched for; `open` takes a decision back."""
-    identity: Annotated[str, AfterValidator(partial(checked_text, "identity"))] | None = None
-    """With `confirmed`: the name of these crops from now on; needs `admin`."""
-    enroll: bool = False
-    """With `confirmed`: also enroll the search's picture, under their name; needs `enroll`."""
-    camera: Annotated[str, AfterValidator(partial(checked_camera, "camera"))] | None = None
-    """With `enroll`: the camera that took the picture."""
-    captured_at: Moment | None = None
-    """With `enroll`: when it was taken; RFC 3339, with zone."""
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        if self.decision != "confirmed" and (self.identity is not None or self.enroll):
-            raise InvalidField("identity, enroll: go with decision=confirmed; leave them out")
-        if not self.enroll and (self.camera is not None or self.captured_at is not None):
-            raise InvalidField("camera, captured_at: go with enroll=true; send that too")
-        return self
-
-    def review(self) -> NewReview:
-        """What is decided."""
-        decision = None if self.decision == "open" else self.decision
-        about = self.identity, self.enroll, self.camera, self.captured_at
-        return NewReview(self.crop_ids, decision, *about)
 
 
 class EveryoneQuery(Parameters):

@@ -82,37 +82,36 @@ class Cases(RecordPart):
 
     @transactional
     def hold(
-        self, transaction: Transaction, gallery_id: int, case_id: str, query_id: str, note: str
+        self,
+        transaction: Transaction,
+        gallery_id: int,
+        case_id: str,
+        query_id: str,
+        note: str | None,
     ) -> Case | None:
-        """Puts a search into a case, or changes its note there; None where one is not there."""
+        """Puts a search into a case, or changes its note; with None takes it out of the case.
+
+        Returns:
+            None where one of them is not there.
+        """
         changes = KeptChanges(transaction, gallery_id)
         case, found = changes.case(case_id), changes.get([query_id])
-        if case is None or not found:
+        if case is None or not found or (note is None and query_id not in case.queries):
             return None
-        if query_id not in case.queries and len(case.queries) >= MOST_IN_CASE:
+        queries, cases = dict(case.queries), _without(found[0].cases, case_id)
+        if note is None:
+            del queries[query_id]
+        else:
+            before = queries.get(query_id)
+            queries[query_id] = CaseEntry(before.added_at if before else datetime.now(UTC), note)
+            cases = (*cases, case_id)
+        if len(queries) > MOST_IN_CASE:
             raise InvalidField(
                 f"query_id: the case holds {MOST_IN_CASE} searches, which is the most; begin "
                 "another one"
             )
-        before = case.queries.get(query_id)
-        entry = CaseEntry(before.added_at if before else datetime.now(UTC), note)
-        if case_id not in found[0].cases:
-            changes.change(found[0], cases=(*found[0].cases, case_id))
-        return _put(changes, replace(case, queries={**case.queries, query_id: entry}))
-
-    @transactional
-    def release(
-        self, transaction: Transaction, gallery_id: int, case_id: str, query_id: str
-    ) -> Case | None:
-        """Takes a search out of a case; None where it is not in it. Its days count again."""
-        changes = KeptChanges(transaction, gallery_id)
-        case = changes.case(case_id)
-        if case is None or query_id not in case.queries:
-            return None
-        for kept in changes.get([query_id]):
-            changes.change(kept, cases=_without(kept.cases, case_id))
-        left = {one: entry for one, entry in case.queries.items() if one != query_id}
-        return _put(changes, replace(case, queries=left))
+        changes.change(found[0], cases=cases)
+        return _put(changes, replace(case, queries=queries))
 
     @transactional
     def delete(self, transaction: Transaction, gallery_id: int, case_id: str) -> int | None:

@@ -17,7 +17,6 @@ from pydantic_core import from_json
 
 from gmn_client.models import Verdict
 from service.record.engine import (
-    ALL,
     LOOKUP,
     Reader,
     RecordPart,
@@ -250,20 +249,18 @@ class KeptQueries(RecordPart):
         return read_kept(self._reader, gallery_id, query_ids)
 
     def page(
-        self, gallery_id: int, key_id: str | None, before: str | None, limit: int
+        self, gallery_id: int, before: str | None, limit: int, *found_by: str
     ) -> list[KeptQuery]:
-        """Up to `limit` searches of a key, or of all, that are older than one; the newest first."""
-        if key_id is None:
-            found = self._newest(key(KEPT_KIND, gallery_id), before, limit)
-            return [KEPT_QUERY.validate_json(body) for _, body in found]
-        prefix = key(FOUND_BY, gallery_id, "key", key_id)
-        found = self._newest(prefix, before, limit)
-        return self.some(gallery_id, [last_text(own, prefix) for own, _ in found])
+        """Up to `limit` searches that are older than one; the newest first.
 
-    def reviewed(self, gallery_id: int, before: str | None, limit: int = ALL) -> list[KeptQuery]:
-        """Up to `limit` searches with a review that are older than one; the newest first."""
-        prefix = key(FOUND_BY, gallery_id, "reviewed", "")
-        found = self._newest(prefix, before, limit)
+        Args:
+            found_by: kind and value of a key without value; those of all keys without it.
+        """
+        kind = FOUND_BY if found_by else KEPT_KIND
+        prefix = key(kind, gallery_id, *found_by)
+        start, end = below(prefix)
+        end = prefix + key(before) if before is not None else end
+        found = self._reader.scan(Scan(start, end, limit, reverse=True))[0]
         return self.some(gallery_id, [last_text(own, prefix) for own, _ in found])
 
     def picture(self, gallery_id: int, query_id: str) -> Picture | None:
@@ -319,11 +316,6 @@ class KeptQueries(RecordPart):
                 ids = [one.query_id for one in lost]
                 removed += transact(self._engine, _remove_lost, gallery_id, ids)
         return removed
-
-    def _newest(self, prefix: bytes, before: str | None, limit: int) -> list[tuple[bytes, bytes]]:
-        start, end = below(prefix)
-        end = prefix + key(before) if before is not None else end
-        return self._reader.scan(Scan(start, end, limit, reverse=True))[0]
 
 
 def read_kept(reader: Reader, gallery_id: int, query_ids: Collection[str]) -> list[KeptQuery]:

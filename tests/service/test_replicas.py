@@ -66,9 +66,7 @@ def test_what_one_has_deleted_the_other_does_not_find(replicas, drawn_crops):
         assert like.status_code == 404
 
 
-def test_a_search_that_one_keeps_the_other_opens_reviews_and_forgets_at_once(
-    replicas, drawn_crops
-):
+def test_a_search_that_one_keeps_the_other_opens_reviews_and_forgets_at_once(replicas, drawn_crops):
     one, other = replicas
     gallery = one.create("kept")
     crop_id = _crop_ids(one.enroll(gallery, drawn_crops[0].png, identity="Ann"))[0]

@@ -257,5 +257,5 @@ def _open_folder(out: Path, resume: bool) -> None:
     held = ("checkpoint*.pt", "recipe.json", "without-*/recipe.json")
     if resume and not any(list(out.glob(name)) for name in held):
         raise InputProblem(f"--out {out}: holds no run to resume; leave --resume out to start one")
-    if not resume and any(one for one in out.iterdir() if not one.match("reviews-*")):
+    if not resume and any(not one.match("reviews-*") for one in out.iterdir()):
         raise InputProblem(f"--out {out}: is not empty; name a new folder, or add --resume")

@@ -80,8 +80,9 @@ async def hold_search(
 @router.delete("/{case_id}/queries/{query_id}", responses=WRITES)
 async def release_search(call: Searcher, case_id: CaseId, query_id: QueryId) -> CaseDetail:
     """Takes a kept search out of a case, so that its days count again."""
-    about = call.runtime, call.gallery, call.caller
-    return await cases.release_search(*about, case_id, query_id)
+    runtime, gallery = call.runtime, call.gallery
+    call.caller.require_own((await find_case(runtime, gallery, case_id)).key_id)
+    return await cases.hold_search(runtime, gallery, case_id, query_id, None)
 
 
 @router.get(

@@ -34,12 +34,9 @@ async def list_kept_searches(
 ) -> Response:
     """Lists the kept searches of the caller's key, the newest first; of all keys needs admin."""
     runtime, gallery = call.runtime, call.gallery
-    about = asked.cursor, asked.limit + 1
-    if asked.case_id is not None:
-        found = await searches.list_case(runtime, gallery, asked.case_id, *about)
-    else:
-        key_id = _key_of(call, asked.everyone)
-        found = await searches.list_searches(runtime, gallery, key_id, *about)
+    key_id = None if asked.case_id is not None else _key_of(call, asked.everyone)
+    about = asked.cursor, asked.limit + 1, key_id, asked.case_id
+    found = await searches.list_searches(runtime, gallery, *about)
     more = found[asked.limit - 1].query_id if len(found) > asked.limit else None
     runtime.audit.note_view("list_kept_searches", gallery=gallery.name, count=len(found))
     return await write_list(KeptSearches(results=found[: asked.limit], next_cursor=more))
@@ -103,8 +100,7 @@ async def review_results(
         call.caller.require(NAMES)
     if form.enroll:
         call.caller.require(ENROLLS)
-    new = form.review()
-    return await reviews.review_results(call.runtime, call.gallery, call.caller, query_id, new)
+    return await reviews.review_results(call.runtime, call.gallery, call.caller, query_id, form)
 
 
 @router.get("/reviews", response_model=Reviews)

@@ -70,7 +70,7 @@ def confirm(store, gallery: int, query_id: str, crop_id: str) -> None:
 
 
 def ids(store, gallery: int) -> list[str]:
-    return [one.query_id for one in store.kept.page(gallery, None, None, 100)]
+    return [one.query_id for one in store.kept.page(gallery, None, 100)]
 
 
 def test_searches_outlive_the_process_and_are_paged_by_key(reopen):
@@ -81,9 +81,9 @@ def test_searches_outlive_the_process_and_are_paged_by_key(reopen):
     store = reopen()
     assert store.kept.get(gallery, own.query_id) == own
     assert store.kept.picture(gallery, own.query_id).content == PICTURE
-    assert store.kept.page(gallery, "k2", None, 9) == [other]
+    assert store.kept.page(gallery, None, 9, "key", "k2") == [other]
     assert ids(store, gallery) == [other.query_id, own.query_id]
-    assert store.kept.page(gallery, None, other.query_id, 9) == [own]
+    assert store.kept.page(gallery, other.query_id, 9) == [own]
 
 
 def test_the_oldest_outside_cases_give_place(store, gallery):
@@ -106,7 +106,7 @@ def test_days_end_outside_cases_alone(store, gallery):
     assert store.kept.expire(gallery, NOW - timedelta(days=1)) == 0
     assert store.kept.expire(gallery, LATER) == 1
     assert ids(store, gallery) == [held.query_id]
-    assert store.cases.release(gallery, case_id, held.query_id)
+    assert store.cases.hold(gallery, case_id, held.query_id, None)
     assert store.kept.expire(gallery, LATER) == 1
 
 
