@@ -58,7 +58,7 @@ KNOWS_NOTHING_OF = {
         "service.gallery",
     ),
     "service/gallery": (*HTTP, *STORAGE, *MODELS, "service.http"),
-    "service/desk": (*HTTP, *STORAGE, *MODELS, "service.http", "service.engine"),
+    "service/desk": (*HTTP, *STORAGE, *MODELS, "service.http"),
     "service/jobs": (*HTTP, *STORAGE, "torch", "service.http"),
     "service/lifecycle": (*HTTP, *STORAGE, "torch", "service.http"),
     "service/http": (*STORAGE, "torch", "service.engine", "service.search.index"),
