@@ -37,7 +37,7 @@ def model_card(
 
     Everything in it is read from the file, which is held against its fingerprint first.
 
-    Example: gmn model-card bundled > card.md
+    Example: gmn model-card bundled
     """
     typer.echo(card(artefact), nl=False)
 

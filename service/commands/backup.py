@@ -67,7 +67,7 @@ def restore(
     stopped, and it is not changed. Where it is lost or damaged, the newest backup beside this one
     shows it, and the audit log. Jobs that had not ended are cancelled.
 
-    Example: gmn restore /mnt/backups/20260301T020000Z --data-dir ./gmn-data --into ./gmn-data-new
+    Example: gmn restore /mnt/backups/20260301T020000Z --data-dir ./gmn-data --into ./restored
     """
     from service.ops.audit import AuditLog, act_as
     from service.ops.data_directory import lock_data_directory

@@ -32,7 +32,7 @@ PARSED_ONLY = (
     *IN_SERVERS,
 )
 # These work on the data directory of a service that has stopped.
-AFTERWARDS = ("gmn keys ", "gmn audit ", "gmn store ")
+AFTERWARDS = ("gmn backup ", "gmn restore ", "gmn keys ", "gmn audit ", "gmn store ")
 
 
 def examples() -> Iterator[str]:
@@ -98,7 +98,7 @@ def test_every_example_runs_on_drawn_people(
     monkeypatch.setenv("GMN_RUNTIME", "torch")
     lines = [line for line in examples() if not line.startswith(PARSED_ONLY)]
     online = [line for line in lines if not line.startswith(AFTERWARDS)]
-    names = {"/data/": f"{place}/data/", "bundled": str(tiny_artefact)}
+    names = {"/data/": f"{place}/data/", "/mnt/": f"{place}/", "bundled": str(tiny_artefact)}
     with serving(tiny_artefact, place / "gmn-data") as url, Client(url) as client:
         names |= {"http://127.0.0.1:8000": url}
         client.create_gallery("entrance")
@@ -132,6 +132,9 @@ def run(line: str, place: Path, url: str, names: dict[str, str]) -> str:
     if line.startswith("gmn report"):
         for name in ("baseline", "full"):
             shutil.copytree(place / "runs" / "first", place / "runs" / name)
+    if line.startswith("gmn restore"):
+        (written,) = (place / "backups").iterdir()
+        written.rename(shlex.split(line)[2])
     if line.startswith("gmn score"):
         for name in ("a.npz", "b.npz"):
             shutil.copy(place / "features.npz", place / name)

@@ -202,7 +202,7 @@ def test_a_crop_that_is_renamed_while_another_process_reads_it_is_shown_there(pa
         if reader.engine is other.store.engine and found and not renamed:
             renamed.append(found[0].crop_id)
             gallery, write = one.galleries.get(HERE), one.store.crops.change
-            change = one.galleries.change("relabel", gallery, write, *renamed, {"identity": "b"})
+            change = one.galleries.change("relabel", gallery, write, renamed, {"identity": "b"})
             asyncio.run(change)
         return read(reader, at, found, **options)
 
