@@ -8,6 +8,7 @@ names.
 from __future__ import annotations
 
 import json
+import resource
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -85,10 +86,14 @@ def main(
         began = time.monotonic()
         client.wait_for_job(client.group_unnamed().job_id)
         seconds, found = time.monotonic() - began, client.groups()
+    # Of the service, which has ended.
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
     measured = figures([one.crop_ids for one in found.results], who)
     known = {"artefact": artefact, "data": data, "crops": len(who)}
     known |= {"people": len(set(who.values())), "single": found.single}
-    typer.echo(json.dumps(known | measured | {"seconds": round(seconds, 1)}))
+    typer.echo(
+        json.dumps(known | measured | {"seconds": round(seconds, 1), "peak_mib": round(peak)})
+    )
 
 
 if __name__ == "__main__":

@@ -13,7 +13,11 @@ from hypothesis import strategies as st
 MADE_TEXT = re.compile(r"in body\s+-? ?(\w+: Incorrect type|violates `(type|anyOf)` at)")
 COMPONENTS = re.compile(r"Invalid components?:(.*)", re.DOTALL)
 ANOTHER_TYPE = re.compile(r"(query|body): violates `(type|anyOf)` at")
+IN_QUERY = re.compile(r"parameter `(\w+)` in query - .*")
+NO_FORMAT = re.compile(r"(\w+): Value not matching the .*")
 NO_WORD_OF_ENUM = re.compile(r"violates `enum` at /properties/(\w+)")
+# As what was made of a form or of a query string has them.
+EMPTY = ("", [""])
 RIGHT = "positive test case"
 FILES = [path.read_bytes() for path in sorted(Path(os.environ["REID_TEST_FILES"]).iterdir())]
 
@@ -29,13 +33,18 @@ def filter_failure(context: Any, failure: Any, case: Any, response: Any) -> bool
 
 
 def _without_empty(message: str, case: Any) -> str:
-    """Leaves out that an empty field is none of the words of its enum: it counts as left out."""
+    """Leaves out what is wrong with an empty field or query parameter: it counts as left out."""
     body = case.body if isinstance(case.body, dict) else {}
+    query = case.query or {}
 
     def unless_empty(found: re.Match[str]) -> str:
-        return RIGHT if body.get(found[1]) == "" else found[0]
+        return RIGHT if body.get(found[1]) in EMPTY else found[0]
 
-    return NO_WORD_OF_ENUM.sub(unless_empty, message)
+    def unless_left_out(found: re.Match[str]) -> str:
+        return RIGHT if query.get(found[1]) in EMPTY else found[0]
+
+    message = IN_QUERY.sub(unless_left_out, message)
+    return NO_FORMAT.sub(unless_empty, NO_WORD_OF_ENUM.sub(unless_empty, message))
 
 
 def _says_nothing(message: str) -> bool:
