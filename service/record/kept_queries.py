@@ -225,10 +225,8 @@ class KeptQueries(RecordPart):
         # Guards the crops: of a forgotten person nothing is kept.
         require_entry(transaction, gallery_id)
         changes = KeptChanges(transaction, gallery_id)
-        lost = {
-            one.query_id for one in _lost(transaction, gallery_id, [one for one, _ in searches])
-        }
-        new = [one for one in searches if one[0].query_id not in lost]
+        lost = _lost(transaction, gallery_id, [kept for kept, _ in searches])
+        new = [one for one in searches if one[0] not in lost]
         if (over := changes.kept + len(new) - most) > 0:
             oldest = key(FOUND_BY, gallery_id, "days", "")
             found = transaction.below(oldest, over)
@@ -236,8 +234,7 @@ class KeptQueries(RecordPart):
         new = new[: max(0, most - changes.kept)]
         for kept, picture in new:
             changes.add(kept, picture)
-        if new:
-            changes.finish()
+        changes.finish()
         return [kept.query_id for kept, _ in new]
 
     def get(self, gallery_id: int, query_id: str) -> KeptQuery | None:

@@ -238,3 +238,5 @@ def test_a_bound_that_is_lowered_is_reached_with_the_next_search(store, gallery,
     keep(store, gallery, *(search() for _ in range(3)))
     keep(store, gallery, search(), most=most)
     assert len(ids(store, gallery)) == most
+    newest = search()
+    assert keep(store, gallery, newest, most=1) == [newest.query_id]
