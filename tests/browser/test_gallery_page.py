@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from collections import Counter
 from pathlib import Path
@@ -9,9 +10,10 @@ from typing import Any
 
 import httpx
 import pytest
+from PIL import Image
 from playwright.sync_api import expect
 
-from tests.browser.conftest import confirm, drop, violations
+from tests.browser.conftest import confirm, drop, png, violations
 
 pytestmark = pytest.mark.slow
 
@@ -323,3 +325,31 @@ def test_crops_without_a_name_are_grouped_and_named_by_group(
     outcome(page, "now of Ann.")
     listed = http.get(crops, params={"identity": "Ann"}).json()["results"]
     assert {one["crop_id"] for one in listed} == set(ids[1:])
+
+
+def test_people_of_a_picture_are_enrolled_by_the_boxes_around_them(
+    page: Any, http: httpx.Client, gallery: str, drawn_crops: list[Any]
+) -> None:
+    scene = io.BytesIO()
+    wide = Image.new("RGB", (640, 360), "grey")
+    for at, crop in enumerate(drawn_crops[:2]):
+        with Image.open(io.BytesIO(crop.png)) as person:
+            wide.paste(person.resize((128, 256)), (100 + 300 * at, 50))
+    wide.save(scene, "PNG")
+    page.get_by_role("link", name="Enroll").click()
+    page.set_input_files("#enrollment .drop input", png(scene.getvalue()))
+    page.get_by_role("button", name="Draw boxes on person.png").press("Enter")
+    page.get_by_role("dialog", name="Draw boxes").wait_for()
+    for key in ("ArrowLeft", "ArrowRight"):
+        page.get_by_role("button", name="Add a box").press("Enter")
+        page.keyboard.press(key)
+    page.get_by_role("button", name="Take 2 people").click()
+    page.get_by_label("Identity of person.png, box 1").fill("Ann")
+    assert violations(page) == []
+    page.locator("#enrollment [name=identity]").fill("Bob")
+    page.get_by_role("button", name="Enroll 2 images").click()
+    expect(page.locator("#outcomes li .verdict")).to_have_text(["✓ Enrolled", "✓ Enrolled"])
+    for identity in ("Ann", "Bob"):
+        asked = {"identity": identity}
+        crops = http.get(f"/v1/galleries/{gallery}/crops", params=asked).json()["results"]
+        assert len(crops) == 1

@@ -13,16 +13,16 @@ export async function isFrame(blob) {
 }
 
 // Resolves to an image file for each box, or null; with `whole` the picture itself can be chosen.
-export function askForBoxes(blob, { whole = false } = {}) {
+export function askForBoxes(blob, { whole = false, action = "Search", each = "each box is a search of its own" } = {}) {
   const boxes = [];
   const image = pictureOf(blob, "The picture");
   const stage = h("div", { class: "stage" }, image);
   const add = (box) => { boxes.push(box); draw(); stage.lastChild.focus(); };
-  const use = h("button", { class: "main", disabled: true }, "Search");
+  const use = h("button", { class: "main", disabled: true }, action);
 
   function draw() {
     use.disabled = boxes.length === 0;
-    use.textContent = boxes.length > 1 ? `Search ${boxes.length} people` : "Search";
+    use.textContent = boxes.length > 1 ? `${action} ${boxes.length} people` : action;
     stage.replaceChildren(image, ...boxes.map((box, at) => {
       const element = h("button", { type: "button", class: "box", onkeydown: (event) => change(event, at, element),
         "aria-label": `Box ${at + 1}. Arrow keys move it, with Shift they change its size, Delete removes it.` }, at + 1);
@@ -77,7 +77,7 @@ export function askForBoxes(blob, { whole = false } = {}) {
       resolve(await files);
     } }, h("form", { onsubmit: (event) => { event.preventDefault(); dialog.close("yes"); } },
       h("h2", {}, "Draw a box around each person"),
-      h("p", {}, "Draw from the head to the feet. Only what is in a box is sent; each box is a search of its own."), stage,
+      h("p", {}, `Draw from the head to the feet. Only what is in a box is sent; ${each}.`), stage,
       h("div", { class: "row end" }, more, whole && h("button", { type: "button", class: "quiet", onclick: () => dialog.close("whole") }, "Search the whole picture"), h("span", { class: "grow" }),
         h("button", { type: "button", class: "quiet", onclick: () => dialog.close() }, "Cancel"), use)));
     document.body.append(dialog);

@@ -1,13 +1,14 @@
 // The enrollment form: images, or a folder whose sub-folders name the people.
 
 import { enrollAll } from "./batches.js";
+import { askForBoxes } from "./boxes.js";
 import { attempt, count, find, h, onSubmit, pictureOf, takeFiles } from "./elements.js";
 import { inGallery } from "./place.js";
 
 const IMAGE = /\.(jpe?g|png|webp|bmp)$/i;
 const BY_PRODUCTS = ["__MACOSX", "Thumbs.db", "desktop.ini"];
 const SHOWN = 40;
-// Each is {file}, and of a folder's {file, identity}.
+// Each is {file}, of a folder also {file, identity}, and of a box of a picture {file, boxed, identity}.
 let chosen = [];
 
 export function startEnrollment() {
@@ -51,7 +52,8 @@ function choose(more) {
 
 function showChosen() {
   const row = (one) => h("li", {}, pictureOf(one.file, ""), h("div", { class: "grow" },
-    h("span", { class: "name" }, one.file.name), one.identity !== undefined && h("p", { class: "hint name" }, one.identity)),
+    h("span", { class: "name" }, one.file.name), one.boxed ? nameField(one) : one.identity && h("p", { class: "hint name" }, one.identity)),
+  one.identity === undefined && h("button", { type: "button", "aria-label": `Draw boxes on ${one.file.name}`, onclick: () => drawBoxes(one) }, "Boxes…"),
   h("button", { type: "button", class: "quiet", "aria-label": `Remove ${one.file.name}`,
     onclick: () => { chosen = chosen.filter((other) => other !== one); showChosen(); } }, "×"));
   const more = chosen.length - SHOWN;
@@ -59,7 +61,19 @@ function showChosen() {
   find("#chosen").hidden = chosen.length === 0;
   find("#chosen ul").replaceChildren(...chosen.slice(0, SHOWN).map(row), ...(more > 0 ? [h("li", { class: "hint" }, `and ${count(more, "more image")}`)] : []));
   find("#no-images").onclick = () => { chosen = []; showChosen(); };
-  if (chosen.every((one) => one.identity === undefined)) find("#passed-over").textContent = "";
+  if (chosen.every((one) => one.boxed || one.identity === undefined)) find("#passed-over").textContent = "";
+}
+
+const nameField = (one) => h("input", { list: "names", maxlength: 256, placeholder: "Identity", value: one.identity ?? "", "aria-label": `Identity of ${one.file.name}`,
+  oninput: (event) => { one.identity = event.target.value || null; } });
+
+// A picture of several people gives way to what is in its boxes, each with a name of its own.
+async function drawBoxes(one) {
+  const parts = await askForBoxes(one.file, { action: "Take", each: "each box gets a name of its own" });
+  if (!parts) return;
+  const files = parts.map((blob, at) => new File([blob], `${one.file.name}, box ${at + 1}`, { type: blob.type }));
+  chosen.splice(chosen.indexOf(one), 1, ...files.map((file) => ({ file, boxed: true, identity: null })));
+  showChosen();
 }
 
 async function enroll(form) {
@@ -67,7 +81,7 @@ async function enroll(form) {
     if (chosen.length === 0) throw new Error("Choose or drop images first.");
     const { identity, camera, captured_at: time } = Object.fromEntries(new FormData(form));
     const shared = [["camera", camera], ["captured_at", time && new Date(time).toISOString()]];
-    const items = chosen.map((one) => ({ identity, ...one }));
+    const items = chosen.map((one) => ({ file: one.file, identity: one.identity ?? identity }));
     // Images dropped from here on belong to the next enrollment, which has fields of its own.
     chosen = [];
     showChosen();
