@@ -1,4 +1,4 @@
-"""`gmn keys`: makes, lists and revokes API keys, also while the service runs."""
+"""`gmn keys`: makes, lists, rotates and revokes API keys, also while the service runs."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from service.record.record import Record
 
 keys = command_group(
-    """Makes, lists and revokes API keys.
+    """Makes, lists, rotates and revokes API keys.
 
     As soon as there is one, the service asks for one. What is made or revoked here counts within a
     second, also with a service that runs on the same data directory, or on the same Redis where

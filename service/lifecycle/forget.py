@@ -181,7 +181,7 @@ ALWAYS_REMAINS = (
         "the identity is forgotten there too",
     ),
     (
-        "other backups and copies of the data directory, and the disk below it",
+        "other backups, exports and copies of the data, and the disk below it",
         "the crops that they held",
         "their owner deletes them; this service does not know of them",
     ),
