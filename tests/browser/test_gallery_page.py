@@ -281,7 +281,13 @@ def test_crops_without_a_name_are_listed_and_named(
     page.get_by_text("8 crops have no name.").wait_for()
     assert page.locator("nav [aria-current]").inner_text() == "People"
     assert violations(page) == []
-    page.locator("#unnamed .tile input").first.check()
+    boxes = page.locator("#unnamed .tile input")
+    boxes.nth(1).click()
+    boxes.nth(4).click(modifiers=["Shift"])
+    page.get_by_text("4 crops chosen").wait_for()
+    boxes.nth(2).click()
+    boxes.nth(4).click(modifiers=["Shift"])
+    page.get_by_text("1 crop chosen").wait_for()
     page.get_by_role("button", name="Delete…").click()
     confirm(page, "Delete")
     outcome(page, "1 crop deleted.")

@@ -17,11 +17,18 @@ export function chooser(label, actions, { chosen = false } = {}) {
   const buttons = actions.map(([words, action, kind = ""]) => h("button", { type: "button", class: kind, onclick: () => action(picked()) }, words));
   const redraw = () => {
     const number = picked().length;
-    note.textContent = number > 0 ? `${count(number, "crop")} chosen` : "";
+    note.textContent = number > 0 ? `${count(number, "crop")} chosen. Shift chooses a range.` : "";
     all.textContent = number > 0 && number === boxes().length ? "Choose none" : "Choose all";
     for (const button of buttons) button.disabled = number === 0;
   };
-  list.addEventListener("change", redraw);
+  let last = null;
+  list.addEventListener("click", ({ target, shiftKey }) => {
+    if (target.type !== "checkbox") return;
+    const [from, to] = [boxes().indexOf(last), boxes().indexOf(target)].sort((one, other) => one - other);
+    if (shiftKey && from >= 0) for (const box of boxes().slice(from, to + 1)) box.checked = target.checked;
+    last = target;
+    redraw();
+  });
   redraw();
   return {
     chosen: picked, element: h("div", {}, h("div", { class: "row choice" }, all, note, buttons), list),
