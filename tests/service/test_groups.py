@@ -12,10 +12,6 @@ from PIL import Image
 
 from gmn_client import Client
 from service.jobs import grouping
-from service.record.engine import Scan, below, key
-from service.record.groups import Grouping
-from service.record.record import open_sqlite
-from service.record.records import GallerySettings
 from tests.service.conftest import START, Served
 from tests.service.gallery.new_crops import NOON
 
@@ -130,20 +126,6 @@ def test_groups_are_joined_while_their_mean_score_is_above_the_cut(scores):
         own = pairs[np.ix_(places, places)][np.triu_indices(5, 1)]
         assert mean == pytest.approx(float(own.mean()), abs=1e-4 * scale)
     assert grouping._cluster(pairs.copy(), float(pairs.max())) == []
-
-
-def test_a_grouping_is_kept_through_a_restart_and_goes_with_its_gallery(tmp_path):
-    record = open_sqlite(tmp_path / "record")
-    number = record.galleries.create("lobby", "a" * 64, GallerySettings()).gallery_id
-    record.groups.put(number, Grouping("job", NOON, 3, [([1, 2], 0.5)], 4))
-    record.close()
-    record = open_sqlite(tmp_path / "record")
-    found, crops = record.groups.get(number)
-    assert (found.groups, found.single, crops) == ([([1, 2], 0.5)], 4, {})
-    record.galleries.delete(number)
-    record.collect_garbage()
-    assert record.engine.scan([Scan(*below(key("groups")))]) == [[]]
-    record.close()
 
 
 def test_a_start_imports_no_scikit_learn():

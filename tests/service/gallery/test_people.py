@@ -10,8 +10,9 @@ from datetime import timedelta
 import pytest
 
 from service.errors import InvalidField
-from service.record.engine import Transaction, transact
+from service.record.engine import Scan, Transaction, below, key, transact
 from service.record.entries import find_generation
+from service.record.groups import Grouping
 from service.record.records import CropFields
 from tests.service.gallery.new_crops import EMBEDDER, NOON, new_crop, without_picture
 
@@ -165,3 +166,21 @@ def test_a_page_of_many_identities_comes_in_well_under_a_second(store, gallery):
             after = page[-1].place
         assert seconds[0] < 2.0, sort
         assert sorted(seconds)[2] < 0.2, sort
+
+
+def test_a_grouping_is_kept_with_the_crops_that_are_left_and_goes_with_its_gallery(
+    reopen, store, gallery
+):
+    crops = [new_crop(one, None) for one in range(4)]
+    store.crops.enroll(gallery, EMBEDDER, crops)
+    store.groups.put(gallery, Grouping("job", NOON, 1, [([1, 2, 3], 0.5)], 1))
+    ids = [crop.record.crop_id for crop in crops]
+    store.crops.remove(gallery, ids[:1])
+    store.crops.change(gallery, ids[1:2], CropFields(identity="Ann"))
+    store = reopen()
+    found, left = store.groups.get(gallery)
+    assert (found.groups, found.single) == ([([1, 2, 3], 0.5)], 1)
+    assert {row: crop.crop_id for row, crop in left.items()} == {3: ids[2]}
+    store.galleries.delete(gallery)
+    store.collect_garbage()
+    assert store.engine.scan([Scan(*below(key("groups")))]) == [[]]
