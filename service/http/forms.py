@@ -22,11 +22,8 @@ from pydantic import (
 )
 
 from gmn_client.models import CropOrder, IdentityOrder, RetentionFrom
-from model.crops.decode import CropProblem
 from service.desk.reviews import ReviewOptions
-from service.engine.frames import Box
-from service.engine.images import ImageFile, Pipeline
-from service.errors import InvalidField, UnusableImages
+from service.errors import InvalidField
 from service.gallery.enroll import (
     LABELS,
     ImageToEnroll,
@@ -34,6 +31,7 @@ from service.gallery.enroll import (
     checked_metadata,
     checked_text,
 )
+from service.gallery.frames import Box, ImageFile
 from service.record.cases import CaseFields
 from service.record.crop_lists import CURSOR
 from service.record.records import (
@@ -129,26 +127,6 @@ class FrameForm(ImagesForm):
     """Of one image, a frame: a JSON object with x, y, width and height in pixels for each crop that
     is cut out of it. In an enrollment it may have the labels of the crop, too."""
     box_model: ClassVar[type[Box]] = Box
-
-    async def cut_boxes(
-        self, pipeline: Pipeline, images: Sequence[bytes], limit: int
-    ) -> list[ImageFile]:
-        """The crops in the boxes of the one image, each as its file or its problem.
-
-        Raises:
-            InvalidField: for another number of images, too many boxes, or a text that is no box.
-            UnusableImages: the frame cannot be decoded.
-        """
-        if len(images) != 1:
-            raise InvalidField(
-                f"boxes: are of one frame, and {len(images)} images were sent; send one image with "
-                "its boxes"
-            )
-        boxes = self.read_boxes(limit)
-        try:
-            return await pipeline.cut_out(images[0], boxes)
-        except CropProblem as problem:
-            raise UnusableImages([problem]) from problem
 
     def read_boxes(self, limit: int) -> list[Box]:
         """The boxes; raises `InvalidField`."""

@@ -18,6 +18,7 @@ from gmn_client.models import (
 )
 from service.gallery import browse, changes
 from service.gallery.enroll import enroll
+from service.gallery.frames import cut_boxes
 from service.http.forms import (
     MULTIPART,
     CropQuery,
@@ -75,8 +76,8 @@ async def enroll_crops(
     limit = runtime.settings.max_images_per_request
     files = await form.read_images(limit)
     if form.boxes:
-        pipeline = runtime.models[gallery.embedder].pipeline
-        images = form.for_crops(await form.cut_boxes(pipeline, files, limit))
+        boxes = form.read_boxes(limit)
+        images = form.for_crops(await cut_boxes(runtime, gallery, files, boxes))
     else:
         images = form.for_images(files)
     failpoint("enroll.body-read")

@@ -10,8 +10,8 @@ from fastapi import Request, Response
 
 from gmn_client.models import QueryAnswer, SeparateAnswers
 from service.desk.searches import keep_answers
-from service.engine.images import ImageFile
 from service.errors import AnswerTooLarge
+from service.gallery.frames import ImageFile, cut_boxes
 from service.gallery.gallery import Gallery
 from service.http.forms import MULTIPART, QueryForm
 from service.http.guard import Searcher, guarded_router
@@ -75,7 +75,7 @@ async def query_gallery(
     files = await form.read_images(limit)
     images: Sequence[ImageFile] = files
     if form.boxes:
-        images = await form.cut_boxes(runtime.models[gallery.embedder].pipeline, files, limit)
+        images = await cut_boxes(runtime, gallery, files, form.read_boxes(limit))
     answer: QueryAnswer | SeparateAnswers
     if not images or form.mode == "multi_shot":
         answer = await query_person(runtime, gallery, images, form, call.caller.learn, began)
