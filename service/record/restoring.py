@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from model.problems import InputProblem
-from service.ops.data_directory import DATABASE_NAME, copy_file, snapshot_name
+from service.ops.data_directory import DATABASE_NAME, copy_file, snapshot_name, sync
 from service.record.api_keys import Keys
-from service.record.backup import Backup, kept_backups
+from service.record.backup import UNFINISHED, Backup, kept_backups
 from service.record.engine import Reader, Transaction, below, key, last_text, transact
 from service.record.entries import (
     Generation,
@@ -69,10 +69,12 @@ def restore_backup(
         InputProblem: the backup is damaged, or of another record than the current one.
     """
     backup.require_whole("restore another one")
+    # Without its name until the end: what is cut off is not served with what was deleted.
+    part = (into / DATABASE_NAME).with_suffix(UNFINISHED)
     with contextlib.ExitStack() as held:
         later = _later(backup, current, held)
-        copy_file(backup.path / DATABASE_NAME, into / DATABASE_NAME)
-        record = open_sqlite(into / DATABASE_NAME)
+        copy_file(backup.path / DATABASE_NAME, part)
+        record = open_sqlite(part)
         held.callback(record.close)
         restored = Restored(later.path.parent if later else None)
         if later:
@@ -85,6 +87,8 @@ def restore_backup(
         for path in (restored.by or backup.path).glob("audit*"):
             copy_file(path, into / path.name)
         restored.crops = {one.name: one.crops for one in record.galleries.all()}
+    part.rename(into / DATABASE_NAME)
+    sync(into)
     return restored
 
 
