@@ -70,7 +70,9 @@ async def keep_answers(
         write = runtime.record.kept.keep
         pairs = [(one, picture and picture.content) for one, picture in new]
         most = runtime.settings.kept_queries
-        kept = set(await runtime.galleries.write(write, gallery.gallery_id, pairs, most))
+        kept, gone = await runtime.galleries.write(write, gallery.gallery_id, pairs, most)
+        if gone:
+            await runtime.audit.done("delete_oldest_searches", gallery=gallery.name, count=gone)
     except ServiceError as error:
         why = f"the search is not kept: {error.detail}"
         return [_warned(answer, why) for answer, _ in answers]
@@ -165,9 +167,13 @@ async def delete_search(runtime: Runtime, gallery: Gallery, caller: ApiKey, quer
 async def expire_searches(runtime: Runtime, gallery: Gallery) -> None:
     """Deletes searches whose days are over, and those whose person no crop shows any more."""
     before = datetime.now(UTC) - _kept_for(runtime, gallery)
-    expire = runtime.record.kept.expire
-    if count := await runtime.pools.files.run(expire, gallery.gallery_id, before):
-        await runtime.audit.done("delete_expired_searches", gallery=gallery.name, count=count)
+    number, record, run = gallery.gallery_id, runtime.record.kept, runtime.pools.files.run
+
+    async def delete(result: dict[str, Any]) -> None:
+        result["count"] = await run(record.expire, number, due, before)
+
+    if due := await run(record.due, number, before):
+        await runtime.audited("delete_expired_searches", delete, gallery=gallery.name)
 
 
 def search_picture_url(gallery: Gallery, kept: KeptQuery) -> str | None:

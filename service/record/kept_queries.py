@@ -6,7 +6,7 @@ renames, and names no person that was forgotten.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import field, replace
 from datetime import datetime
 from typing import Any, Literal, NamedTuple, TypeAlias
@@ -36,7 +36,6 @@ CASE = "case"
 # All of a gallery but for the pictures, which are only looked up.
 OF_KEPT = (KEPT_KIND, FOUND_BY, COUNTS, CASE)
 AT_ONCE = 200
-MILLISECONDS_DIGITS = 12
 
 Decision: TypeAlias = Literal["confirmed", "rejected"]
 
@@ -215,27 +214,30 @@ class KeptQueries(RecordPart):
         gallery_id: int,
         searches: Sequence[tuple[KeptQuery, bytes | None]],
         most: int,
-    ) -> list[str]:
+    ) -> tuple[list[str], int]:
         """Keeps searches with their pictures; the oldest of no case give place beyond `most`.
 
         Returns:
             The ids of those that are kept: none that has no place left beside cases, nor one of a
-            person whose crops are gone meanwhile.
+            person whose crops are gone meanwhile. And how many gave place.
         """
         # Guards the crops: of a forgotten person nothing is kept.
         require_entry(transaction, gallery_id)
         changes = KeptChanges(transaction, gallery_id)
         lost = _lost(transaction, gallery_id, [kept for kept, _ in searches])
         new = [one for one in searches if one[0] not in lost]
-        if (over := changes.kept + len(new) - most) > 0:
-            oldest = key(FOUND_BY, gallery_id, "days", "")
-            found = transaction.below(oldest, over)
-            changes.drop(*changes.get([last_text(own, oldest) for own, _ in found]))
+        oldest = key(FOUND_BY, gallery_id, "days", "")
+        over = max(0, changes.kept + len(new) - most)
+        found = transaction.below(oldest, over) if over else []
+        # One that a recovery has left out is not there; its key goes too.
+        transaction.delete(*(own for own, _ in found))
+        gone = changes.get([last_text(own, oldest) for own, _ in found])
+        changes.drop(*gone)
         new = new[: max(0, most - changes.kept)]
         for kept, picture in new:
             changes.add(kept, picture)
         changes.finish()
-        return [kept.query_id for kept, _ in new]
+        return [kept.query_id for kept, _ in new], len(gone)
 
     def get(self, gallery_id: int, query_id: str) -> KeptQuery | None:
         """One search; None where it is not kept any more."""
@@ -299,20 +301,22 @@ class KeptQueries(RecordPart):
         changes = KeptChanges(transaction, gallery_id)
         return _drop(changes, changes.get(query_ids))
 
-    def expire(self, gallery_id: int, before: datetime) -> int:
-        """Removes older searches of no case, and those whose person no crop shows any more.
+    def due(self, gallery_id: int, before: datetime) -> list[str]:
+        """Older searches of no case, and those whose person no crop shows any more."""
+        start, end = below(key(KEPT_KIND, gallery_id))
+        due: list[str] = []
+        while found := self._reader.scan(Scan(start, end, AT_ONCE))[0]:
+            some = [KEPT_QUERY.validate_json(body) for _, body in found]
+            due += [one.query_id for one in _due(self._reader, gallery_id, some, before)]
+            start = found[-1][0] + b"\0"
+        return due
 
-        Returns:
-            How many.
-        """
-        removed = 0
-        while count := transact(self._engine, _remove_older, gallery_id, before):
-            removed += count
-        for some in _batches(self._reader, gallery_id):
-            if lost := _lost(self._reader, gallery_id, some):
-                ids = [one.query_id for one in lost]
-                removed += transact(self._engine, _remove_lost, gallery_id, ids)
-        return removed
+    def expire(self, gallery_id: int, query_ids: Sequence[str], before: datetime) -> int:
+        """Removes those of these searches that are `due` still; answers how many."""
+        return sum(
+            transact(self._engine, _expire, gallery_id, query_ids[first : first + AT_ONCE], before)
+            for first in range(0, len(query_ids), AT_ONCE)
+        )
 
 
 def read_kept(reader: Reader, gallery_id: int, query_ids: Collection[str]) -> list[KeptQuery]:
@@ -346,20 +350,19 @@ def _drop(changes: KeptChanges, kept: Sequence[KeptQuery]) -> int:
     return len(kept)
 
 
-def _remove_older(transaction: Transaction, gallery_id: int, before: datetime) -> int:
-    prefix = key(FOUND_BY, gallery_id, "days", "")
-    oldest = f"{int(before.timestamp() * 1000):0{MILLISECONDS_DIGITS}x}".encode()
-    found = transaction.scan(Scan(prefix, prefix + oldest, AT_ONCE))[0]
-    changes = KeptChanges(transaction, gallery_id)
-    # Also of one that a recovery has left out.
-    transaction.delete(*(own for own, _ in found))
-    return _drop(changes, changes.get([last_text(own, prefix) for own, _ in found]))
-
-
-def _remove_lost(transaction: Transaction, gallery_id: int, query_ids: Sequence[str]) -> int:
+def _expire(
+    transaction: Transaction, gallery_id: int, query_ids: Sequence[str], before: datetime
+) -> int:
     require_entry(transaction, gallery_id)
     changes = KeptChanges(transaction, gallery_id)
-    return _drop(changes, _lost(transaction, gallery_id, changes.get(query_ids)))
+    return _drop(changes, _due(transaction, gallery_id, changes.get(query_ids), before))
+
+
+def _due(
+    reader: Reader, gallery_id: int, searches: Sequence[KeptQuery], before: datetime
+) -> list[KeptQuery]:
+    lost = _lost(reader, gallery_id, searches)
+    return [one for one in searches if one in lost or (one.created_at < before and not one.cases)]
 
 
 def _lost(reader: Reader, gallery_id: int, searches: Sequence[KeptQuery]) -> list[KeptQuery]:
@@ -375,10 +378,3 @@ def crops_there(reader: Reader, at: Generation, crop_ids: Collection[str]) -> Ma
     found = reader.get([at.lookup("crop id", one) for one in crop_ids])
     pairs = zip(crop_ids, found, strict=True)
     return {one: from_json(body)[0] for one, body in pairs if body is not None}
-
-
-def _batches(reader: Reader, gallery_id: int) -> Iterator[list[KeptQuery]]:
-    start, end = below(key(KEPT_KIND, gallery_id))
-    while found := reader.scan(Scan(start, end, AT_ONCE))[0]:
-        yield [KEPT_QUERY.validate_json(body) for _, body in found]
-        start = found[-1][0] + b"\0"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import json
 import re
 import zipfile
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ from gmn_client.desk_models import Review
 from model.problems import InputProblem
 from tests.service.conftest import Served
 from tests.service.http.conftest import make_key
+from tests.waiting import eventually
 from training.datasets.registry import read_dataset
 
 Connect = Callable[..., Client]
@@ -352,7 +354,22 @@ def test_cases_are_changed_by_the_key_that_made_them(
         with pytest.raises(RequestRefused, match="needs admin"):
             call()
     assert admin.change_case(case_id, name="other").name == "other"
+    second.kept_search(query_id)
+    second.review(query_id, second.kept_search(query_id).best.crop_id, decision="rejected")
+    first.export_case(case_id)
     assert first.delete_case(case_id).removed == 1
+
+    def events(*ids: str) -> set[tuple[str, str]]:
+        text = (tmp_path / "data" / "audit.jsonl").read_text()
+        lines = [json.loads(line) for line in text.splitlines()]
+        about = [one for one in lines if {one.get("query_id"), one.get("case_id")} & {*ids}]
+        return {(one["event"], one["phase"]) for one in about}
+
+    of_search = ("query", "open_kept_search", "hold_search", "review")
+    eventually(lambda: events(query_id) == {(event, "done") for event in of_search})
+    of_case = ("create_case", "hold_search", "change_case", "export_case", "delete_case")
+    expected = {(event, "done") for event in of_case} | {("delete_case", "asked")}
+    eventually(lambda: events(case_id) == expected)
 
 
 def test_reviews_are_a_data_set_to_train_on(

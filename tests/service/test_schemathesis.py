@@ -56,6 +56,8 @@ galleries.values = ["default"]
 crops.values = {crops}
 snapshots.values = {snapshots}
 jobs.values = {jobs}
+searches.values = {searches}
+cases.values = {cases}
 names.values = ["0000", "0001", "Ann", ""]
 moments.values = ["2026-03-01T09:30:00Z", ""]
 objects.values = ['{{"shift": "night"}}', "{{}}", ""]
@@ -66,6 +68,8 @@ versions.values = [0, 1, 2]
 "path.crop_id" = {{ dictionary = "crops", probability = 0.5 }}
 "path.snapshot_id" = {{ dictionary = "snapshots", probability = 0.5 }}
 "path.job_id" = {{ dictionary = "jobs", probability = 0.5 }}
+"path.query_id" = {{ dictionary = "searches", probability = 0.5 }}
+"path.case_id" = {{ dictionary = "cases", probability = 0.5 }}
 "path.identity" = {{ dictionary = "names", probability = 0.5 }}
 # More can be wrong with them than a schema says, and one wrong one is enough for a 422.
 "body.identity[*]" = {{ dictionary = "names", probability = 0.9 }}
@@ -123,6 +127,8 @@ def test_every_call_answers_as_its_document_says(start, tmp_path, drawn_crops) -
     snapshot = served.http.post(f"{url}/snapshots").json()
     archive = {"archive": (folder / "crops.zip").read_bytes()}
     job = served.http.post(f"{url}/imports", files=archive).json()
+    kept = [served.query("default", images[8], keep=True, keep_picture=True) for _ in range(8)]
+    cases = [served.http.post(f"{url}/cases", data={"name": "case"}) for _ in range(2)]
     config = CONFIG.format(
         hooks=json.dumps(str(HOOKS)),
         key=json.dumps(key),
@@ -130,6 +136,8 @@ def test_every_call_answers_as_its_document_says(start, tmp_path, drawn_crops) -
         crops=json.dumps(crops),
         snapshots=json.dumps([snapshot["snapshot_id"]]),
         jobs=json.dumps([job["job_id"]]),
+        searches=json.dumps([one.json()["query_id"] for one in kept]),
+        cases=json.dumps([one.json()["case_id"] for one in cases]),
     )
     (tmp_path / "schemathesis.toml").write_text(config)
     ran = subprocess.run(
