@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from uuid import uuid4
 
+import numpy as np
 import pytest
 
 from gmn_client import Client, RequestRefused
+from model.feature_file import COLUMNS, Origin, write_features
 
 
 def _fill(served, gallery, drawn_crops):
@@ -135,3 +138,33 @@ def test_changes_by_a_filter_stand_in_the_audit_log_without_names_and_survive(
         assert {one.crop_id: one.identity for one in client.crops()} == dict.fromkeys(
             ids[2:], "Bob"
         )
+
+
+@pytest.mark.slow
+def test_on_redis_more_crops_than_one_commit_takes_change_in_every_process(
+    start, redis_record, tmp_path, drawn_crops
+):
+    settings = {"redis_url": redis_record.url, "data_dir": tmp_path / "data"}
+    one, other = start(**settings), start(**settings, replica_name="other")
+    gallery = one.create(f"bulk-{uuid4().hex[:8]}")
+    with Client(str(one.http.base_url), gallery=gallery) as client:
+        embedded = client.embeddings(drawn_crops[0].png)
+        size, made_by = embedded.dimension, embedded.embedding_fingerprint
+        vectors = np.random.default_rng(1).normal(size=(1100, size)).astype(np.float32)
+        file = tmp_path / "crops.npz"
+        unknown = [""] * len(vectors)
+        columns = dict.fromkeys(COLUMNS, unknown)
+        columns["sha256"] = [f"{number:064x}" for number in range(len(vectors))]
+        write_features(file, vectors, columns, Origin(made_by))
+        assert client.wait_for_job(client.import_archive(file).job_id, 120).state == "done"
+        before = client.gallery().version
+        named = client.change_crops(unnamed=True, new_identity="Ann")
+        assert (named.matched, named.changed, named.gallery_version) == (1100, 1100, before + 2)
+    with Client(str(other.http.base_url), gallery=gallery) as client:
+        found = client.query(drawn_crops[0].png, top_k=3, min_version=named.gallery_version)
+        assert {result.identity for result in found.results} == {"Ann"}
+        removed = client.delete_crops(identity="Ann")
+        assert (removed.matched, removed.removed) == (1100, 1100)
+    left = one.query(gallery, drawn_crops[0].png, min_version=removed.gallery_version)
+    assert left.json()["verdict"] == "nothing_searched"
+    assert one.stop() == other.stop() == 0

@@ -106,7 +106,7 @@ async def query_gallery(
             )
     if isinstance(answer, SeparateAnswers):
         response = await answer_each(request, answer)
-    elif len(answer.results) > SHORT_RANKING:
+    elif form.include_vector or len(answer.results) > SHORT_RANKING:
         response = await write_list(answer)
     else:
         response = Response(answer.model_dump_json(), media_type=JSON)
