@@ -70,8 +70,13 @@ EVERY_CROP = Filter()
 
 
 def pairs_of(metadata: Mapping[str, Any] | None) -> frozenset[str]:
-    """Each key of a crop's metadata with its value, as texts that are equal where both are."""
-    return frozenset(json.dumps(one, sort_keys=True) for one in (metadata or {}).items())
+    """Each key of a crop's metadata with its value, as texts."""
+    return frozenset(map(pair_text, (metadata or {}).items()))
+
+
+def pair_text(pair: tuple[str, Any]) -> str:
+    """A key with its value, as a text that is equal where both are."""
+    return json.dumps(pair, sort_keys=True)
 
 
 class View:

@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic_core import from_json
+from pydantic_core import from_json, to_json
 
 from service.ops.health import heartbeat
-from service.search.filters import Rows, grown, pairs_of
+from service.search.filters import Rows, grown, pair_text
 
 ROWS_PER_BEAT = 4096
 # Of a row that was never read, and of one that was deleted.
@@ -50,9 +50,9 @@ class MetadataRows:
         """
         size = len(text_at)
         if size > len(self._read_at):
-            known = len(self._read_at)
+            before = len(self._read_at)
             self._read_at = grown(self._read_at, size)
-            self._read_at[known:] = UNREAD
+            self._read_at[before:] = UNREAD
         now = np.where(valid, text_at, GONE)
         stale = np.flatnonzero(now != self._read_at[:size])
         if not len(stale):
@@ -60,14 +60,18 @@ class MetadataRows:
         kept = ~np.isin(self._rows, stale)
         rows: list[int] = []
         codes: list[int] = []
+        # Most pairs are those of many crops.
+        known: dict[bytes, int] = {}
         for place, row in enumerate(stale[valid[stale]].tolist()):
             if place % ROWS_PER_BEAT == 0:
                 heartbeat()
             # A label is a list whose last item is the metadata.
             if (label := text(row)).endswith(b"}]"):
-                found = [self._code(pair) for pair in pairs_of(from_json(label)[-1])]
-                rows += [row] * len(found)
-                codes += found
+                for pair in from_json(label)[-1].items():
+                    if (code := known.get(body := to_json(pair))) is None:
+                        code = known[body] = self._code(pair_text(pair))
+                    rows.append(row)
+                    codes.append(code)
         self._rows = np.concatenate([self._rows[kept], np.array(rows, np.int64)])
         self._codes = np.concatenate([self._codes[kept], np.array(codes, np.uint64)])
         self._read_at[:size] = now

@@ -23,6 +23,7 @@ from service.record.api_keys import Scope
 from service.record.jobs import Job as JobRecord
 from service.runtime import Runtime
 
+EVERY_UNNAMED = GroupingForm()
 router = guarded_router("/v1", "jobs")
 JobId = Annotated[str, Path(description="A job's id.")]
 Reader = Annotated[Call, needs("query", "enroll")]
@@ -148,7 +149,7 @@ async def import_crops(
     openapi_extra={"requestBody": {"required": False}},
 )
 async def group_crops(
-    call: Admin, response: Response, form: Annotated[GroupingForm, MULTIPART]
+    call: Admin, response: Response, form: Annotated[GroupingForm, MULTIPART] = EVERY_UNNAMED
 ) -> Job:
     """Groups crops without a name by person, as a job: at most 5,000, else the answer is 422.
 
