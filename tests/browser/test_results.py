@@ -27,7 +27,7 @@ def test_a_search_is_made_and_read_by_keyboard_alone(page, drawn_crops):
     page.keyboard.press("/")
     page.wait_for_selector("#query .drop input:focus", state="attached")
     with page.expect_file_chooser() as chooser:
-        page.keyboard.press("Enter")
+        page.keyboard.press("Space")
     chooser.value.set_files(png(drawn_crops[0].png))
     page.wait_for_selector("#answer .card")
     page.evaluate("document.activeElement.blur()")
@@ -113,14 +113,14 @@ def test_an_impossible_time_is_shown_at_its_fields_and_asks_nothing(page, drawn_
     page.click("#filters summary")
     page.get_by_text("Times are those of this browser’s time zone").wait_for()
     with page.expect_response(re.compile("/queries$")):
-        page.get_by_label("From", exact=True).fill("2026-03-02T10:00")
-        page.get_by_label("Until", exact=True).focus()
+        page.locator("#query [name=captured_after]").fill("2026-03-02T10:00")
+        page.locator("#query [name=captured_before]").focus()
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
-    page.get_by_label("Until", exact=True).fill("2026-03-01T10:00")
+    page.locator("#query [name=captured_before]").fill("2026-03-01T10:00")
     page.get_by_role("button", name="Search", exact=True).click()
     expect(page.get_by_role("alert")).to_contain_text("“From” is after “Until”")
-    assert page.get_by_label("Until", exact=True).get_attribute("aria-invalid") == "true"
+    assert page.locator("#query [name=captured_before]").get_attribute("aria-invalid") == "true"
     assert not [url for url in asked if url.endswith("/queries")]
 
 
@@ -334,3 +334,18 @@ def test_an_address_is_passed_on_to_a_user_with_another_key(tab, browser, keyed,
     other.get_by_role("img", name="Query image 1").wait_for()
     assert other.url == tab.url
     context.close()
+
+
+def test_a_search_of_crops_without_a_name_only(page, http, gallery, drawn_crops):
+    search_for(page, drawn_crops[0].png)
+    first = crop_of(page, 1)
+    http.patch(f"/v1/galleries/{gallery}/crops/{first}", data={"identity": ""})
+    page.click("#filters summary")
+    page.get_by_label("Only crops without a name").check()
+    expect(page.locator("#answer .card")).to_have_count(1)
+    assert crop_of(page, 1) == first
+    http.patch(f"/v1/galleries/{gallery}/crops/{first}", data={"identity": "Ann"})
+    page.get_by_role("button", name="Search", exact=True).click()
+    page.get_by_text("No crop of the gallery passes the filters.").wait_for()
+    page.get_by_role("button", name="Clear the filters").click()
+    expect(page.locator("#answer .card")).to_have_count(10)

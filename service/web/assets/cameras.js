@@ -1,4 +1,4 @@
-// The camera filter of a search: one chip per camera of the gallery.
+// The filters of a search: one chip per camera of the gallery, times, and crops without a name.
 
 import { ask } from "./api.js";
 import { attempt, count, find, h, ZONE } from "./elements.js";
@@ -41,6 +41,7 @@ export function cameraFields() {
   return [...chosen].filter(([, how]) => how in names).map(([name, how]) => [names[how], name]);
 }
 
+const checks = () => ["camera_disjoint", "unnamed"].map((name) => find("#query").elements[name]);
 const times = () => ["captured_after", "captured_before"].map((name) => find("#query").elements[name]);
 
 // Whether a moment can be between the two; where none can, the fields show why.
@@ -54,7 +55,7 @@ export function validTimes() {
 }
 
 export function filtered() {
-  return cameraFields().length > 0 || times().some((field) => field.value) || find("#query").elements.camera_disjoint.checked;
+  return cameraFields().length > 0 || times().some((field) => field.value) || checks().some((box) => box.checked);
 }
 
 export function chooseCameras(only, without) {
@@ -68,7 +69,7 @@ export function chooseCameras(only, without) {
 export function clearFilters() {
   chooseCameras([], []);
   for (const field of times()) field.value = "";
-  find("#query").elements.camera_disjoint.checked = false;
+  for (const box of checks()) box.checked = false;
   validTimes();
   searchAgain();
 }

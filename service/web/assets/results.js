@@ -92,7 +92,7 @@ async function nextStep(text) {
   const clear = h("button", { type: "button", onclick: clearFilters }, "Clear the filters");
   place.className = "row";
   if (crops === 0) place.replaceChildren("This gallery is empty.", enroll);
-  else if (filtered()) place.replaceChildren("No crop of the gallery passes the filters by camera and time.", clear);
+  else if (filtered()) place.replaceChildren("No crop of the gallery passes the filters.", clear);
   else place.replaceChildren("The gallery has no other crop to compare with.", enroll);
 }
 
