@@ -23,7 +23,7 @@ from demo.reviews import with_reviews
 from gmn_client import InvalidInput, RequestRefused, ServiceUnreachable
 from model.problems import InputProblem
 from service.commands.backup import backup, restore
-from service.commands.browse import compare, crops, gallery, identities, rename
+from service.commands.browse import compare, crops, gallery, group, identities, rename
 from service.commands.desk import case, review, searches
 from service.commands.doctor import doctor
 from service.commands.enroll import enroll
@@ -58,14 +58,14 @@ app = typer.Typer(
 for command in (
     *(check_data, with_reviews(train), finish, evaluate, report, benchmark, calibrate),
     *(import_weights, export, embed, score, bench, plan, model_card, demo),
-    *(serve, enroll, query, review, compare, crops, identities, rename, forget, reindex),
+    *(serve, enroll, query, review, compare, crops, group, identities, rename, forget, reindex),
     *(backup, restore, doctor),
 ):
     app.command()(command)
 groups = {"gallery": gallery, "snapshot": snapshot, "keys": keys, "searches": searches}
 groups |= {"case": case, "store": store, "index": index, "audit": audit}
-for name, group in groups.items():
-    app.add_typer(group, name=name)
+for name, one in groups.items():
+    app.add_typer(one, name=name)
 
 
 def _show_version(asked: bool) -> None:

@@ -12,10 +12,12 @@ from typer import Argument, BadParameter, Option
 from gmn_client import DEFAULT_GALLERY, Client
 from gmn_client.models import CropOrder, Gallery, IdentityOrder, RetentionFrom, Scoring
 from gmn_client.uploads import GalleryOptions
+from model.problems import InputProblem
 from service.commands.common import (
     JsonOption,
     command_group,
     confirmed,
+    follow,
     plain_table,
     show,
     with_client,
@@ -143,6 +145,35 @@ def identities(
     columns = ("identity", "crops", "cameras", "last seen")
     rows = ((one.identity, one.crops, one.cameras, one.last_seen) for one in found)
     show(found, as_json, plain_table(columns, rows))
+
+
+@with_client
+def group(
+    client: Client,
+    camera: Annotated[str | None, Option(help="Of this camera only.")] = None,
+    after: AfterOption = None,
+    before: BeforeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Groups crops without a name by person, and lists the groups. The key needs the scope admin.
+
+    At most 5,000 crops; the largest group comes first. Nothing is named.
+
+    Example: gmn group --camera east
+    """
+    begun = client.group_unnamed(camera=camera, captured_after=after, captured_before=before)
+    job = follow(client, begun, "Grouping")
+    if job.state != "done":
+        raise InputProblem(f"job {job.job_id} is {job.state}: {job.detail or 'it was cancelled'}")
+    found = client.groups()
+    columns = ("group", "crops", "cohesion", "first crop")
+    rows = (
+        (number, len(one.crop_ids), f"{one.cohesion:.3f}", one.crop_ids[0])
+        for number, one in enumerate(found.results, 1)
+    )
+    table = plain_table(columns, rows)
+    table.caption = f"{found.single:,} crops are in no group."
+    show(found, as_json, table)
 
 
 @with_client

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 
+import PIL.Image
 import pytest
 
 from gmn_client import Client, Image
@@ -41,6 +43,20 @@ def test_identities_and_crops_are_listed(gmn, filled, gallery):
     assert [(one["identity"], one["camera"]) for one in shown] == [(None, "east")]
     assert len(gmn("crops", "--order=-captured", "--limit", "2", "--json")["results"]) == 2
     assert shown[0]["crop_id"] in gmn("crops", "--camera", "east")
+
+
+def test_crops_without_a_name_are_grouped(gmn, filled, drawn_crops):
+    picture = PIL.Image.open(io.BytesIO(drawn_crops[5].png)).convert("RGB")
+    copies = []
+    for shade in (0, 1):
+        picture.putpixel((0, 0), (shade, shade, shade))
+        copies.append(picture.copy())
+    landed = filled.enroll(copies).results
+    found = gmn("group", "--json")
+    assert [one["crop_ids"] for one in found["results"]] == [[one.crop_id for one in landed]]
+    assert found["single"] == 1
+    shown = gmn("group", "--camera", "east")
+    assert "1 crops are in no group" in shown
 
 
 def test_an_identity_is_renamed_and_a_merge_undone(gmn, filled):
