@@ -23,6 +23,11 @@ KEY = "gmn keys create --scope query"
 # These take minutes or do not end; that their options exist is checked instead.
 # Those of a Redis and of a Milvus have tests of their own, with such servers.
 IN_SERVERS = ("gmn index ", "gmn store copy ")
+# These name what an earlier call has made, and have tests of their own.
+ON_OTHERS = (
+    *("gmn review ", "gmn searches show ", "gmn case export ", "gmn rename ", "gmn compare "),
+    "gmn gallery ",
+)
 PARSED_ONLY = (
     "gmn serve ",
     "gmn demo",
@@ -30,6 +35,7 @@ PARSED_ONLY = (
     "gmn benchmark ",
     "gmn evaluate runs/all ",
     *IN_SERVERS,
+    *ON_OTHERS,
 )
 # These work on the data directory of a service that has stopped.
 AFTERWARDS = ("gmn backup ", "gmn restore ", "gmn keys ", "gmn audit ", "gmn store ")
