@@ -164,7 +164,7 @@ class GuardedRoute(APIRoute):
         super().__init__(path, endpoint, **options)
         codes = [f"unknown_{name}" for name in reversed(NAMED_IN_PATH.findall(path))]
         if "unknown_gallery" in codes:
-            self.openapi_extra = {**(self.openapi_extra or {}), "parameters": [GALLERY]}
+            self.openapi_extra = {"parameters": [GALLERY]}
         needed = needs_of(self)
         # A call writes unless it reads or searches.
         if needed and needed.any_of != ("query",) and self.methods != {"GET"}:

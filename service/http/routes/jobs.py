@@ -142,12 +142,7 @@ async def import_crops(
     return _job(call.runtime, job)
 
 
-@router.post(
-    "/galleries/{gallery}/groups",
-    status_code=202,
-    responses=problems("needs_reindex"),
-    openapi_extra={"requestBody": {"required": False}},
-)
+@router.post("/galleries/{gallery}/groups", status_code=202, responses=problems("needs_reindex"))
 async def group_crops(
     call: Admin, response: Response, form: Annotated[GroupingForm, MULTIPART] = EVERY_UNNAMED
 ) -> Job:
