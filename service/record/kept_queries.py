@@ -284,12 +284,16 @@ class KeptQueries(RecordPart):
         crop_ids: Sequence[str],
         review: Review | None,
     ) -> KeptQuery | None:
-        """Reviews results of a search, or with None takes back; None where it is not kept."""
-        require_entry(transaction, gallery_id)
+        """Reviews results of a search, or with None takes back; None where it is not kept.
+
+        A crop that is gone is not reviewed: forgetting would not find the search by it.
+        """
+        at = Generation.searched(require_entry(transaction, gallery_id))
+        there = crops_there(transaction, at, crop_ids)
         changes = KeptChanges(transaction, gallery_id)
         for kept in changes.get([query_id]):
             reviews = {one: old for one, old in kept.reviews.items() if one not in crop_ids}
-            reviews |= dict.fromkeys(crop_ids, review) if review else {}
+            reviews |= dict.fromkeys(there, review) if review else {}
             kept = changes.change(kept, reviews=reviews)
             changes.finish()
             return kept

@@ -152,6 +152,14 @@ def test_nothing_is_kept_of_a_person_who_is_forgotten_during_the_search(store, g
     assert keep(store, gallery, search(ann, verdict="match")) == []
 
 
+def test_a_crop_that_is_gone_is_not_reviewed(store, gallery):
+    (ann,) = enrolled(store, gallery, "a")
+    one = search(ann)
+    keep(store, gallery, one)
+    store.identities.forget(gallery, "a")
+    assert store.kept.review(gallery, one.query_id, [ann], Review("confirmed", NOW, "k1")) == one
+
+
 def test_a_deleted_gallery_leaves_nothing(store, gallery):
     (ann,) = enrolled(store, gallery, "a")
     one = search(ann, verdict="match")
