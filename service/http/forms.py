@@ -50,7 +50,8 @@ NARROWEST, WIDEST = 16, 512
 
 
 def _without_empty(value: Any) -> Any:
-    # `/docs` sends an empty text for a picker in which no file was chosen.
+    # `/docs` sends an empty text for a picker in which no file was chosen, and for a list without
+    # an entry.
     return list(filter(None, value)) if isinstance(value, list) else value
 
 
@@ -123,7 +124,9 @@ class ImagesForm(Form):
 class FrameForm(ImagesForm):
     """One or many images, or one frame with boxes."""
 
-    boxes: list[str] = Field([], examples=[['{"x": 40, "y": 60, "width": 64, "height": 160}']])
+    boxes: Annotated[list[str], BeforeValidator(_without_empty)] = Field(
+        [], examples=[['{"x": 40, "y": 60, "width": 64, "height": 160}']]
+    )
     """Of one image, a frame: a JSON object with x, y, width and height in pixels for each crop that
     is cut out of it. In an enrollment it may have the labels of the crop, too."""
     box_model: ClassVar[type[Box]] = Box
