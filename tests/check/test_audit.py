@@ -35,6 +35,6 @@ def test_where_nobody_could_be_asked_it_says_so_and_fails() -> None:
 def test_every_package_is_pinned_to_one_version() -> None:
     lines = REQUIREMENTS.read_text().splitlines()
     pins = [line for line in lines if line and not line.startswith("#")]
-    assert [one for one in pins if not re.fullmatch(r"[A-Za-z0-9._-]+==[0-9a-z.]+", one)] == []
+    assert [one for one in pins if not re.fullmatch(r"[A-Za-z0-9._-]+==[0-9a-z.!]+", one)] == []
     names = [one.partition("==")[0].lower() for one in pins]
     assert len(names) == len(set(names))

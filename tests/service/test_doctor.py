@@ -55,7 +55,11 @@ def test_a_new_directory_is_well(examine, tiny_artefact) -> None:
         ("disk", {"reserved_disk_bytes": 10**18}, "less than GMN_RESERVED_DISK_BYTES"),
         ("record", {"redis_url": "redis://127.0.0.1:1/0"}, "does not answer"),
         ("keys", {"host": "0.0.0.0"}, "gmn keys create"),
-        ("keys", {"api_keys_file": "no-such-file"}, "the API keys cannot be read"),
+        (
+            "keys",
+            {"api_keys_file": "no-such-file"},
+            "the API keys cannot be read",
+        ),  # pragma: allowlist secret
         ("device", {"device": "cuda"}, "no GPU is usable"),
         ("artefact", {"artefact": "no-such.safetensors"}, "no-such.safetensors"),
     ],
