@@ -57,9 +57,9 @@ def test_a_new_directory_is_well(examine, tiny_artefact) -> None:
         ("keys", {"host": "0.0.0.0"}, "gmn keys create"),
         (
             "keys",
-            {"api_keys_file": "no-such-file"},
+            {"api_keys_file": "no-such-file"},  # pragma: allowlist secret
             "the API keys cannot be read",
-        ),  # pragma: allowlist secret
+        ),
         ("device", {"device": "cuda"}, "no GPU is usable"),
         ("artefact", {"artefact": "no-such.safetensors"}, "no-such.safetensors"),
     ],
