@@ -68,6 +68,7 @@ Metadata = Annotated[
     BeforeValidator(partial(checked_metadata, "metadata")),
     WithJsonSchema({"type": "string"}),
 ]
+Texts = Annotated[list[str], BeforeValidator(_without_empty)]
 MULTIPART = fastapi.Form(media_type="multipart/form-data")
 
 
@@ -93,7 +94,7 @@ class Form(BaseModel):
     model_config = ConfigDict(
         extra="forbid", use_attribute_docstrings=True, json_schema_extra=_as_the_docs_show_it
     )
-    # Fields that do not count as left out where they are empty, but are refused.
+    # Fields that do not count as left out where they are empty and others are not sent.
     never_empty: ClassVar[frozenset[str]] = frozenset()
 
 
@@ -124,9 +125,7 @@ class ImagesForm(Form):
 class FrameForm(ImagesForm):
     """One or many images, or one frame with boxes."""
 
-    boxes: Annotated[list[str], BeforeValidator(_without_empty)] = Field(
-        [], examples=[['{"x": 40, "y": 60, "width": 64, "height": 160}']]
-    )
+    boxes: Texts = Field([], examples=[['{"x": 40, "y": 60, "width": 64, "height": 160}']])
     """Of one image, a frame: a JSON object with x, y, width and height in pixels for each crop that
     is cut out of it. In an enrollment it may have the labels of the crop, too."""
     box_model: ClassVar[type[Box]] = Box
@@ -409,7 +408,7 @@ class ImageQuery(Parameters):
 class CropsChosen(CropsWanted):
     """Which crops are deleted: those that pass every field that is sent, of which one has to be."""
 
-    crop_ids: list[str] = []
+    crop_ids: Texts = []
     """Only these."""
     dry_run: bool = False
     """Answers how many crops these are, and changes nothing."""

@@ -78,7 +78,8 @@ def test_a_query_by_a_crop_is_answered_though_no_file_was_chosen(docs, http, gal
     crop = http.get(f"/v1/galleries/{gallery}/crops").json()["results"][0]
     call = open_call(docs, "query_gallery", gallery=gallery)
     call.locator("tr[data-property-name='crop_id'] input[type=text]").fill(crop["crop_id"])
-    assert execute(call).status == 200
+    answer = execute(call)
+    assert answer.status == 200, answer.text()
 
 
 def test_a_chosen_file_is_enrolled_with_what_was_typed_and_nothing_else(docs, http, gallery):
@@ -93,6 +94,16 @@ def test_a_chosen_file_is_enrolled_with_what_was_typed_and_nothing_else(docs, ht
     assert [crop[name] for name in ("camera", "captured_at", "external_id", "metadata")] == (
         [None] * 4
     )
+
+
+def test_crops_are_counted_by_one_filter_while_the_others_stay_empty(docs, gallery, drawn_crops):
+    call = open_call(docs, "delete_crops", gallery=gallery)
+    call.locator("tr[data-property-name='camera'] input[type=text]").fill("west")
+    call.locator("tr[data-property-name='dry_run'] select").select_option("true")
+    answer = execute(call)
+    assert answer.status == 200, answer.text()
+    assert answer.json()["matched"] > 0
+    assert answer.json()["removed"] == 0
 
 
 def test_the_first_execute_of_a_call_asks_about_the_gallery_default(docs):
