@@ -23,7 +23,7 @@ from bench.ways import Entered, request_ways, summary, training_ways
 ROOT = Path(__file__).resolve().parent.parent
 # What the tests hold the code to. A number that rises is a commit of its own, with its reason.
 BOUNDS = {
-    "lines of service and gmn_client": 27_000,
+    "lines of service and gmn_client": 28_100,
     "files of service and gmn_client": 155,
     "functions of a query": 130,
     "files of a query": 33,
