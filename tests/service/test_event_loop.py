@@ -18,12 +18,13 @@ from service.engine.batcher import EmbeddedImage
 from service.engine.images import Pipeline
 from service.errors import QueueFull
 from service.http.app import create_app
-from service.http.forms import ImagesForm
+from service.http.forms import CropsQuery, ImagesForm
 from service.http.guard import Call, GalleryCall
 from service.http.keys import LOCAL_ADMIN
 from service.http.routes import crops, jobs, model
 from service.jobs.imports import begin_import
 from service.jobs.runner import create_job, new_job_id
+from service.record.crop_lists import CropPage
 from service.record.records import StoredCrop
 from service.record.sqlite_engine import SqliteEngine
 from service.runtime import Runtime
@@ -101,8 +102,8 @@ def test_the_loop_does_other_work_while_a_long_page_of_crops_is_written(runtime,
         created_at=datetime.now(UTC),
     )
 
-    monkeypatch.setattr(runtime.record.crops, "page", lambda *_: [crop] * 1001)
-    asked = SimpleNamespace(cursor=None, limit=1000, identity=None, camera=None, external_id=None)
+    monkeypatch.setattr(runtime.record.crops, "page", lambda *_: CropPage([crop] * 1000, None))
+    asked = CropsQuery(limit=1000)
     call = GalleryCall(runtime, LOCAL_ADMIN, runtime.galleries.get("default"))
     turns = asyncio.run(_turns_meanwhile(crops.list_crops(call, asked)))
     assert turns > 10

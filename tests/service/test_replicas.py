@@ -68,7 +68,7 @@ def test_what_one_has_deleted_the_other_does_not_find(replicas, drawn_crops):
 
 def test_a_search_that_one_keeps_the_other_opens_reviews_and_forgets_at_once(replicas, drawn_crops):
     one, other = replicas
-    gallery = one.create("kept")
+    gallery = one.create("searched")
     crop_id = _crop_ids(one.enroll(gallery, drawn_crops[0].png, identity="Ann"))[0]
     kept = one.query(gallery, drawn_crops[0].png, keep=True, keep_picture=True).json()
     path = f"/v1/galleries/{gallery}/queries/{kept['query_id']}"

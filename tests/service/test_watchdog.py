@@ -196,7 +196,7 @@ def _background(monkeypatch, watchdog, **replaced):
     work |= {"read_keys": wait, **replaced}
     for name, one in work.items():
         monkeypatch.setattr(background, name, one)
-    settings = SimpleNamespace(stall_seconds=STALL)
+    settings = SimpleNamespace(stall_seconds=STALL, backup_dir=None)
     keys = SimpleNamespace(threads=MonitoredThreadPool(1, "keys"))
     runtime: Any = SimpleNamespace(watchdog=watchdog, settings=settings, keys=keys, checked=True)
 
