@@ -18,6 +18,7 @@ from service.commands.common import (
     command_group,
     confirmed,
     follow,
+    percent,
     plain_table,
     show,
     with_client,
@@ -249,7 +250,9 @@ def compare(
     """
     scored = client.pairs(first, second, scoring=scoring, operating_point=operating_point)
     logit = "" if scored.logit is None else f", logit {scored.logit:.2f}"
-    text = f"{scored.verdict}: probability {scored.probability:.1%}, cosine {scored.cosine:.3f}"
+    text = (
+        f"{scored.verdict}: probability {percent(scored.probability)}, cosine {scored.cosine:.3f}"
+    )
     show(scored, as_json, text + logit)
 
 

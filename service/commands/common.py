@@ -105,6 +105,11 @@ def plain_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Tab
     return table
 
 
+def percent(share: float) -> str:
+    """A probability as text; above 99.9% as a bound, since no score is certain."""
+    return "> 99.9%" if share > 0.999 else f"{share:.1%}"
+
+
 def progress_bar() -> Progress:
     """A progress bar on standard error; silent where that is no terminal."""
     console = Console(stderr=True)

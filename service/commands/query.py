@@ -18,7 +18,7 @@ from gmn_client import Client, QueryOptions
 from gmn_client.models import QueryAnswer, Scoring
 from model.problems import InputProblem
 from service.commands.bulk import CONCURRENT_REQUESTS, SourceCrop, find_source, query_crops
-from service.commands.common import JsonOption, output, progress_bar, show, with_client
+from service.commands.common import JsonOption, output, percent, progress_bar, show, with_client
 
 RESULTS_SHOWN = 10
 # The service's own bound on `top_k`.
@@ -208,7 +208,7 @@ def show_answer(title: str, answer: QueryAnswer) -> None:
             escape(row.camera or "–"),
             f"{row.cosine:.3f}",
             "–" if row.pair_logit is None else f"{row.pair_logit:.2f}",
-            "–" if row.probability is None else f"{row.probability:.1%}",
+            "–" if row.probability is None else percent(row.probability),
             _styled(row.verdict) if row.verdict else "–",
             *[escape(row.external_id or "–")][: len(table.columns) - len(COLUMNS)],
         )

@@ -116,6 +116,7 @@ def test_two_crops_of_one_image_are_not_made_alike_by_a_filter(
     assert client.change_crops(unnamed=True, new_identity="Ann").changed == 2
 
 
+@pytest.mark.slow
 def test_changes_by_a_filter_stand_in_the_audit_log_without_names_and_survive(
     start, tmp_path, drawn_crops
 ):

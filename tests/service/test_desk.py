@@ -169,6 +169,7 @@ def test_keys_see_their_own_searches_and_open_those_they_are_given(
     assert list(first.kept_searches()) == []
 
 
+@pytest.mark.slow
 def test_the_oldest_searches_give_place_and_restarts_keep_the_others(
     connect: Connect, start, tmp_path: Path, drawn_crops
 ) -> None:
@@ -319,6 +320,7 @@ def test_forgetting_reaches_into_cases(client: Client, drawn_crops) -> None:
     assert client.case(case.case_id).queries == []
 
 
+@pytest.mark.slow
 def test_searches_in_cases_outlast_their_days_and_newer_ones(
     connect: Connect, start, tmp_path: Path, drawn_crops
 ) -> None:

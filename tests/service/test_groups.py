@@ -86,6 +86,7 @@ def test_only_crops_of_a_camera_and_without_a_name_are_grouped(served, gallery, 
     assert _grouped(served, gallery, camera="north")["results"] == []
 
 
+@pytest.mark.slow
 def test_too_many_crops_are_refused_with_the_remedy(tiny_artefact, tmp_path, drawn_crops):
     program = f"from service.jobs import grouping; grouping.MOST_CROPS = 3\n{START}"
     served = Served(tmp_path / "log", program, artefact=tiny_artefact, data_dir=tmp_path / "data")
@@ -128,6 +129,7 @@ def test_groups_are_joined_while_their_mean_score_is_above_the_cut(scores):
     assert grouping._cluster(pairs.copy(), float(pairs.max())) == []
 
 
+@pytest.mark.slow
 def test_a_start_imports_no_scikit_learn():
     program = (
         "import sys; import service.commands.serve, service.lifecycle.background; "

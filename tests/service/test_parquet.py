@@ -137,6 +137,7 @@ def test_a_file_that_cannot_be_used_ends_the_job_with_the_reason(served, gallery
     assert json.dumps(listed["results"]) == "[]"
 
 
+@pytest.mark.slow
 def test_a_file_that_would_unpack_to_too_much_is_refused(served, gallery, columns):
     vectors, made_by = columns
     many = {"vector": [vectors["vector"][0]] * 60_000}
