@@ -111,7 +111,7 @@ def figures(judged: pd.DataFrame) -> dict[str, Any]:
     strangers, members = judged[~judged.known], judged[judged.known]
     people = pd.factorize(strangers.identity, sort=True)[0]
     rate = mean_interval(strangers.matched.to_numpy(np.float64), people.astype(np.int64))
-    best = members.gallery.map(strangers.groupby("gallery").score.quantile(0.99))
+    best = members.gallery.map(strangers.groupby("gallery").score.quantile(0.99)).astype(float)
     found = {
         "detected": members.right & members.matched,
         "best": members.right & (members.score > best),

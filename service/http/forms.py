@@ -200,7 +200,7 @@ class LabelledBox(Box):
     metadata: dict[str, Any] | None = None
 
 
-class EnrollForm(EnrollFields, FrameForm, SomeImagesForm):
+class EnrollForm(EnrollFields, SomeImagesForm, FrameForm):
     """One or many images to enroll, or the crops in the boxes of one."""
 
     box_model = LabelledBox

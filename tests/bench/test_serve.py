@@ -60,6 +60,7 @@ def test_every_request_is_answered_and_timed(url, cast, tmp_path, name):
     assert 0 < answered.cpu_seconds < answered.seconds
 
 
+@pytest.mark.slow
 @needs_wrk
 def test_the_costs_of_a_request_are_those_that_a_plan_knows(tiny_artefact, monkeypatch, tmp_path):
     monkeypatch.setattr(serve, "ARTEFACTS", (str(tiny_artefact),))

@@ -188,6 +188,7 @@ def test_a_damaged_snapshot_keeps_a_forgotten_person_in_no_other(start, tmp_path
     assert served.http.delete(f"{url}/identities/Bob").status_code == 404
 
 
+@pytest.mark.slow
 def test_forgetting_in_one_gallery_does_not_wait_for_the_copy_of_another(start, drawn_crops):
     served = start(failpoint="snapshot.written=delay:8")
     gallery = served.create("lobby")

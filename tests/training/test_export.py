@@ -153,6 +153,7 @@ def test_shipped_artefacts_in_onnx_runtime_agree_with_pytorch_on_photographs(
     assert max(differences.values()) < TOLERANCE, differences
 
 
+@pytest.mark.slow
 def test_the_examples_embed_and_score_as_each_other_and_one_runs_without_torch(
     tiny_artefact: Path,
     drawn_crops: list[tuple[str, str, bytes]],
@@ -225,6 +226,7 @@ def test_a_backbone_that_has_no_graph_is_refused_by_the_file(
     assert list((tmp_path / "onnx").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_bad_input_is_named_and_leaves_nothing(
     tiny_artefact: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch
 ) -> None:

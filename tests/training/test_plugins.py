@@ -139,6 +139,7 @@ def one_step(run: Run) -> TrainingStep:
     return step
 
 
+@pytest.mark.slow
 def test_a_run_with_a_loss_of_a_plugin_names_it_and_its_artefact_loads_without(
     tmp_path: Path,
 ) -> None:

@@ -154,6 +154,7 @@ def test_a_dry_run_takes_steps_of_every_row_and_writes_nothing(
     assert not out.exists()
 
 
+@pytest.mark.slow
 def test_a_dry_run_times_a_recipe_once_and_scales_it_to_each_training_set(
     sets: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
