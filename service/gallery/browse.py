@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -60,18 +60,19 @@ async def read_picture(runtime: Runtime, gallery: Gallery, crop_id: str) -> Pict
     return picture
 
 
-async def matching(runtime: Runtime, gallery: Gallery, wanted: CropFilter) -> list[str]:
-    """The ids of the crops that pass a filter now, each page of them read by itself."""
+async def matching(
+    runtime: Runtime, gallery: Gallery, wanted: CropFilter
+) -> AsyncIterator[StoredCrop]:
+    """The crops that pass a filter now, each page of them read by itself."""
     order: models.CropOrder = "captured" if wanted.of_time else "enrolled"
-    found: list[str] = []
     cursor: str | None = ""
     while cursor is not None:
         page = await runtime.galleries.read(
             runtime.record.crops.page, gallery.gallery_id, wanted, cursor, CROPS_AT_ONCE, order
         )
-        found += [crop.crop_id for crop in page.crops]
+        for crop in page.crops:
+            yield crop
         cursor = page.cursor
-    return found
 
 
 async def list_identities(

@@ -214,7 +214,7 @@ async def change_each(
     Returns:
         How many passed, and what each commit changed.
     """
-    ids = await matching(runtime, gallery, wanted)
+    ids = [crop.crop_id async for crop in matching(runtime, gallery, wanted)]
     asked = {name: str(one) for name, one in vars(wanted).items() if one and name != "crop_ids"}
     what |= {"gallery": gallery.name, "crop_ids": sorted(wanted.crop_ids), "filters": asked}
     if steps is None:

@@ -419,7 +419,7 @@ class CropsChosen(CropsWanted):
         """Which crops; raises `InvalidField` where that would be all of them."""
         if (wanted := super().filter()) == CropFilter():
             raise InvalidField(
-                "crop_ids: no field says which crops; send crop_ids, identity, unnamed=true, "
+                "crop_ids: no field chooses crops; send crop_ids, identity, unnamed=true, "
                 "camera, external_id, captured_after or captured_before"
             )
         return wanted
@@ -459,7 +459,7 @@ class KeptSearchesQuery(ReviewsQuery):
     """Which kept searches are listed."""
 
     case_id: str | None = None
-    """Those of a case, whatever key made them."""
+    """Those of a case, of every key."""
 
 
 class CaseForm(Form):

@@ -21,22 +21,29 @@ KEPT = CropLimits(max_bytes=2**31, max_pixels=2**28, min_side=1)
 NOT_MODIFIED: Responses = {304: {"description": "The client's copy of the `ETag` is the answer."}}
 
 
-async def answer_thumbnail(
+async def answer_picture(
     request: Request,
     runtime: Runtime,
     picture_id: str,
-    width: int,
+    width: int | None,
     read: Callable[[], Awaitable[Picture]],
+    require: Callable[[], Awaitable[object]],
 ) -> Response:
-    """The HTTP answer with a small JPEG of a kept picture, or 304 where the client has it.
+    """The HTTP answer with a kept picture, or with a small JPEG of it.
 
-    A client that keeps it asks again before each use: what was deleted is shown no more.
+    A client that keeps the JPEG asks again before each use, and is answered 304 where it has it:
+    what was deleted is shown no more.
 
     Args:
-        picture_id: under it the picture is never another one; it is there.
-        width: as of `thumbnail`.
+        picture_id: under it the picture is never another one.
+        width: as of `thumbnail`; None for the file itself.
         read: reads the kept file.
+        require: raises the error of what is not there, without reading the file.
     """
+    if width is None:
+        picture = await read()
+        return Response(picture.content, media_type=picture.content_type)
+    await require()
     tag = f'"{picture_id}.{width}"'
     headers = {"ETag": tag, "Cache-Control": "private, no-cache"}
     held = request.headers.get("if-none-match", "").split(",")

@@ -12,6 +12,7 @@ from pydantic import TypeAdapter
 from gmn_client.models import CropGroup, CropGroups
 from service.engine.networks import unit_rows
 from service.errors import InvalidField, UnknownGallery
+from service.gallery.browse import matching
 from service.gallery.gallery import Gallery
 from service.jobs.runner import create_job, new_job_id, save_job
 from service.record.groups import Grouping
@@ -103,13 +104,11 @@ async def _read_crops(
     while True:
         before = await read(record.galleries.get, number)
         rows: list[int] = []
-        cursor: str | None = ""
-        while cursor is not None:
-            page = await read(record.crops.page, number, wanted, cursor, CROPS_AT_ONCE, "enrolled")
-            cursor = page.cursor
-            rows += [crop.row_id for crop in page.crops]
+        async for crop in matching(runtime, gallery, wanted):
+            rows.append(crop.row_id)
             if len(rows) > MOST_CROPS:
                 raise _too_many()
+        rows.sort()
         crops: list[IndexedCrop] = []
         for start in range(0, len(rows), CROPS_AT_ONCE):
             some = rows[start : start + CROPS_AT_ONCE]

@@ -31,7 +31,7 @@ from service.http.forms import (
 )
 from service.http.guard import Admin, Enroller, Searcher, guarded_router
 from service.http.problems import Responses, answer_each, content, example, problems, write_list
-from service.http.thumbnails import NOT_MODIFIED, answer_thumbnail
+from service.http.thumbnails import NOT_MODIFIED, answer_picture
 from service.lifecycle.forget import forget_crop, forget_matching
 from service.ops.failpoints import failpoint
 
@@ -173,11 +173,7 @@ async def read_crop_image(
     """
     runtime, gallery = call.runtime, call.gallery
     read = partial(browse.read_picture, runtime, gallery, crop_id)
-    if asked.width is None:
-        picture = await read()
-        answer = Response(picture.content, media_type=picture.content_type)
-    else:
-        await browse.read_crop(runtime, gallery, crop_id)
-        answer = await answer_thumbnail(request, runtime, crop_id, asked.width, read)
+    require = partial(browse.read_crop, runtime, gallery, crop_id)
+    answer = await answer_picture(request, runtime, crop_id, asked.width, read, require)
     runtime.audit.note_view("view", gallery=gallery.name, crop_ids=[crop_id])
     return answer

@@ -19,7 +19,7 @@ from service.http.forms import (
 )
 from service.http.guard import GalleryCall, Searcher, guarded_router
 from service.http.problems import content, problems, write_list
-from service.http.thumbnails import NOT_MODIFIED, answer_thumbnail
+from service.http.thumbnails import NOT_MODIFIED, answer_picture
 from service.record.api_keys import Scope
 
 router = guarded_router("/v1/galleries/{gallery}", "kept searches")
@@ -68,12 +68,8 @@ async def read_kept_image(
     """The kept picture of a search; with `width` a small JPEG, as of a crop."""
     runtime, gallery = call.runtime, call.gallery
     read = partial(searches.read_search_picture, runtime, gallery, query_id)
-    if asked.width is None:
-        picture = await read()
-        answer = Response(picture.content, media_type=picture.content_type)
-    else:
-        await searches.find_search(runtime, gallery, query_id)
-        answer = await answer_thumbnail(request, runtime, query_id, asked.width, read)
+    require = partial(searches.find_search, runtime, gallery, query_id)
+    answer = await answer_picture(request, runtime, query_id, asked.width, read, require)
     runtime.audit.note_view("view", gallery=gallery.name, query_id=query_id)
     return answer
 
