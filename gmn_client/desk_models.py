@@ -61,9 +61,9 @@ class ReviewedResult(WireModel):
 class OpenedSearch(KeptSearch):
     """A kept search with its answer and reviews.
 
-    `request` has the fields that were sent, but for those that name people. Scores, verdicts and
-    ranks of `answer` are those of the search, labels those of now; `removed` counts results whose
-    crops were deleted since.
+    `request` has the fields that were sent, but for those that name people, and the number of
+    `images`, of which one is kept at most. Scores, verdicts and ranks of `answer` are those of the
+    search, labels those of now; `removed` counts results whose crops were deleted since.
     """
 
     request: dict[str, Any]

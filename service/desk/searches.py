@@ -66,7 +66,7 @@ async def keep_answers(
             if options.keep_picture and images:
                 draw = partial(_picture, runtime.settings, images)
                 picture = await runtime.model.pipeline.threads.run(draw)
-            new.append((_kept(caller, options, answer, picture), picture))
+            new.append((_kept(caller, options, answer, len(images), picture), picture))
         write = runtime.record.kept.keep
         pairs = [(one, picture and picture.content) for one, picture in new]
         most = runtime.settings.kept_queries
@@ -252,14 +252,15 @@ def _kept_for(runtime: Runtime, gallery: Gallery) -> timedelta:
 
 
 def _kept(
-    caller: ApiKey, options: QueryOptions, answer: QueryAnswer, picture: Picture | None
+    caller: ApiKey, options: QueryOptions, answer: QueryAnswer, images: int, picture: Picture | None
 ) -> KeptQuery:
     scores = KeptResult._fields
+    request = options.model_dump(mode="json", include=KEPT_FIELDS, exclude_defaults=True)
     return KeptQuery(
         query_id=new_crop_id(),
         created_at=datetime.now(UTC),
         key_id=caller.key_id,
-        request=options.model_dump(mode="json", include=KEPT_FIELDS, exclude_defaults=True),
+        request=request | {"images": images},
         answer=answer.model_dump(mode="json", exclude={"results", "query_id"}),
         results=[
             KeptResult(*(getattr(one, name) for name in scores))

@@ -160,6 +160,34 @@ def test_a_search_opens_again_by_its_address_and_is_listed(page, http, gallery, 
     expect(listed).to_have_count(0)
 
 
+def test_separate_searches_have_an_address_together_and_one_each(page, drawn_crops):
+    page.set_input_files("#query .drop input", [png(drawn_crops[at].png) for at in (0, -1)])
+    page.locator("#answer .card").first.wait_for()
+    alone = page.url
+    page.select_option("[name=mode]", "separate")
+    each = page.locator("#answer .each")
+    expect(each).to_have_count(2)
+    expect(page).to_have_url(re.compile(r"/search/\w+\.\w+$"))
+    together, shown = page.url, each.locator(".card b .name").all_inner_texts()
+    page.reload()
+    expect(each).to_have_count(2)
+    assert each.locator(".card b .name").all_inner_texts() == shown
+    assert page.get_by_role("img", name="Query image").count() == 2
+    assert violations(page) == []
+    each.get_by_role("link", name="Image 2").click()
+    expect(each).to_have_count(0)
+    expect(page).to_have_url(together.rpartition("/")[0] + "/" + together.rpartition(".")[2])
+    page.go_back()
+    expect(each).to_have_count(2)
+    each.nth(0).get_by_role("button", name="Delete this search…").click()
+    confirm(page, "Delete")
+    expect(each).to_have_count(0)
+    expect(page.get_by_role("img", name="Query image")).to_have_count(1)
+    # Both images as one search: one of them is kept.
+    page.goto(alone)
+    page.get_by_text("1 of 2 pictures is kept.").wait_for()
+
+
 def test_a_picture_is_kept_only_where_that_is_asked_for(page, drawn_crops):
     page.get_by_label("Keep the picture with the search").uncheck()
     search_for(page, drawn_crops[0].png)

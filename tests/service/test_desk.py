@@ -56,7 +56,12 @@ def test_a_kept_search_opens_with_its_scores_and_its_picture(client: Client, dra
     assert opened.removed == 0
     assert opened.purpose == "case 7"
     assert opened.count == 5
-    assert opened.request == {"top_k": 5, "purpose": "case 7", "exclude_cameras": ["west"]}
+    assert opened.request == {
+        "top_k": 5,
+        "purpose": "case 7",
+        "exclude_cameras": ["west"],
+        "images": 1,
+    }
     assert opened.best.identity == answer.results[0].identity
     assert client.kept_image(answer.query_id) == drawn_crops[0].png
     assert client.kept_image(answer.query_id, width=16).startswith(b"\xff\xd8")

@@ -3,7 +3,7 @@
 import { ask, formOf, send } from "./api.js";
 import { attempt, count, download, find, h, moment, nameOf, percent, question, shotPicture, thumbnail, verdictChip } from "./elements.js";
 import { act, report } from "./naming.js";
-import { addressOf, gallery, inGallery } from "./place.js";
+import { addressOf, gallery, inGallery, item } from "./place.js";
 
 const PAGE = 20;
 
@@ -44,14 +44,21 @@ export function keptTools(search, ...more) {
     ...more, kept?.case_ids.length > 0 && h("a", { href: addressOf(gallery(), "cases", kept.case_ids.length === 1 ? kept.case_ids[0] : "") }, `In ${count(kept.case_ids.length, "case")}`),
     kept?.created_at && h("span", { class: "hint" }, "Searched ", moment(kept.created_at, true)),
     kept?.expires_at && h("span", { class: "hint" }, "kept until ", moment(kept.expires_at)),
+    kept?.request && h("span", { class: "note" }, notKept(kept)),
     kept?.removed > 0 && h("span", { class: "note" }, `${count(kept.removed, "result")} deleted since.`),
     kept && button("Delete this search…", () => forget(kept), "danger quiet"));
+}
+
+// The pictures of a search that are not here when it is opened again; one is kept at most.
+function notKept({ image_url: url, request: { images } }) {
+  if (images > 1) return `${url ? "1" : "None"} of ${images} pictures is kept.`;
+  return images === 1 && !url && "The picture is not kept.";
 }
 
 async function forget({ query_id: id }) {
   if (!await question("Delete this search?", "It is deleted with its picture and reviews, from cases too. The crops of the gallery stay.", "Delete", { danger: true })) return;
   await send(inGallery(`/queries/${id}`), { method: "DELETE" });
-  location.hash = addressOf(gallery(), "search");
+  location.hash = addressOf(gallery(), "search", item().split(".").filter((one) => one !== id).join("."));
 }
 
 // The name proposed is the one that was confirmed, or that of a match.

@@ -5,7 +5,7 @@ import { clearFilters, filtered } from "./cameras.js";
 import { askForCase } from "./cases.js";
 import { openCrop } from "./crop.js";
 import {
-  count, decimal, h, moment, nameOf, percent, pictureOf, problemOf, shotPicture, thumbnail, verdictChip, verdictSign,
+  count, decimal, h, moment, nameOf, percent, problemOf, shotPicture, thumbnail, verdictChip, verdictSign,
 } from "./elements.js";
 import { clearMarks, judging } from "./judge.js";
 import { keptTools } from "./kept.js";
@@ -41,21 +41,17 @@ const OWN = {
   shallow_search: "; this search compared fewer crops than the thresholds of the gallery are for",
 };
 
-// `search` is {answer, shots, point, kept}; with mode=separate the answer has one ranking per image.
-export function showAnswers(place, search) {
-  const { answer, shots } = search;
+// A search is {answer, shots, point, kept}, or {problem, shots}; there are several with mode=separate.
+export function showAnswers(place, searches) {
   clearMarks();
-  if (answer.verdict) {
-    place.replaceChildren(...ranking(search));
-    return;
-  }
-  place.replaceChildren(...answer.results.map((one, at) => h("section", { class: "each" },
-    h("h2", { class: "row" }, pictureOf(shots[at].blob, ""), `Image ${at + 1}`),
-    one.problem ? problemOf(new Error(one.problem.detail)) : ranking({ ...search, answer: one, shots: [shots[at]], kept: keptOf(one) }))));
+  if (searches.length === 1) place.replaceChildren(...ranking(searches[0]));
+  else place.replaceChildren(...searches.map((one, at) => h("section", { class: "each" },
+    h("h2", { class: "row" }, one.shots?.map((shot) => shotPicture(shot)), titleOf(one, at)),
+    one.problem ? problemOf(one.problem) : ranking(one))));
 }
 
-// A search that was just kept has no reviews; null where it is not kept.
-export const keptOf = ({ query_id: id }) => (id ? { query_id: id, reviews: [], case_ids: [] } : null);
+const titleOf = ({ kept }, at) =>
+  (kept ? h("a", { href: addressOf(gallery(), "search", kept.query_id) }, `Image ${at + 1}`) : `Image ${at + 1}`);
 
 function ranking(search) {
   const cards = search.answer.results.map((one) => card(one, search));

@@ -7,14 +7,14 @@ import { attempt, find, h, nameOf, shotPicture, takeFiles } from "./elements.js"
 import { clearMarks } from "./judge.js";
 import { mySearches } from "./kept.js";
 import { addressOf, gallery, inGallery, item, panel } from "./place.js";
-import { keptOf, showAnswers } from "./results.js";
+import { showAnswers } from "./results.js";
 
 // A shot is {blob}, or {url, crop} of the gallery.
 let shots = [];
 let running = null;
 let timesChanged = false;
-// The search that the panel shows, whether its names may have changed since, and the panel before.
-let shown = null;
+// The searches that the panel shows, whether their names may have changed since, and the panel before.
+let shown = [];
 let stale = false;
 let before = "";
 
@@ -48,7 +48,7 @@ export function startSearch() {
     if (panel() === "search") refresh();
   });
   document.addEventListener("gallery-chosen", () => {
-    shown = null;
+    shown = [];
     if (panel() === "search" && item()) drawShots([]);
     else setShots(shots.filter((one) => one.blob));
   });
@@ -56,43 +56,52 @@ export function startSearch() {
   startCameras(run);
 }
 
-// Shows what the address names: a kept search, or the form for a new one.
+// What names searches in the address; one that is not kept has none.
+const addressed = (searches) => searches.flatMap(({ kept }) => kept?.query_id ?? []).join(".");
+
+// Shows what the address names: kept searches, or the form for a new one.
 function follow() {
-  const from = before, id = shown?.kept?.query_id ?? "";
+  const from = before, id = addressed(shown);
   before = panel();
   if (panel() !== "search") return;
   if (item() && item() !== id) open(item());
   else if (!item() && id && from === "search") setShots([]);
   else {
     if (item() !== id) history.replaceState(null, "", addressOf(gallery(), "search", id));
-    if (stale || (!shown && shots.length === 0)) refresh();
+    if (stale || (shown.length === 0 && shots.length === 0)) refresh();
   }
 }
 
-// A kept search is opened again under the names of now, another one is asked again.
+// Kept searches are opened again under the names of now, others are asked again.
 function refresh() {
   stale = false;
   const id = item();
-  if (id) open(id, shown?.kept?.query_id === id ? shots : null);
+  if (id) open(id, addressed(shown) === id ? shown : undefined);
   else run();
 }
 
-// `own` are the images of the query where they are here.
-async function open(id, own = null) {
+// `held` has the searches of the address with the images of their queries, where these are here.
+async function open(id, held = id.split(".").map((one) => ({ kept: { query_id: one } }))) {
   running?.abort();
   const place = find("#answer");
   await attempt(place, async () => {
-    const kept = await ask(inGallery(`/queries/${encodeURIComponent(id)}`)).catch((error) => {
-      shown = null;
-      place.replaceChildren(mySearches());
-      throw error;
-    });
-    const images = own ?? await imagesOf(kept);
+    const found = await Promise.all(held.map((one) => (one.kept ? reopened(one).catch((problem) => ({ ...one, problem })) : one)));
     if (item() !== id) return;
-    if (!own) fill({ ...kept.request, scoring: kept.answer.scoring });
-    drawShots(images);
-    display({ answer: kept.answer, shots, point: kept.request.operating_point ?? "far_1e-2", kept });
+    const first = found.find((one) => one.answer);
+    if (!first) {
+      shown = [];
+      place.replaceChildren(mySearches());
+      throw found[0].problem;
+    }
+    if (!held.some((one) => one.shots)) fill({ ...first.kept.request, scoring: first.answer.scoring });
+    drawShots(found.flatMap((one) => one.shots ?? []));
+    display(found);
   });
+}
+
+async function reopened({ kept: { query_id: id }, shots: own }) {
+  const kept = await ask(inGallery(`/queries/${encodeURIComponent(id)}`));
+  return { answer: kept.answer, shots: own ?? await imagesOf(kept), point: kept.request.operating_point ?? "far_1e-2", kept };
 }
 
 async function imagesOf({ image_url: image, crop_id: id }) {
@@ -118,15 +127,15 @@ function fill(request) {
 
 const localTime = (at) => new Date(at - 60_000 * at.getTimezoneOffset()).toISOString().slice(0, 16);
 
-function display(search) {
-  shown = search;
-  showAnswers(find("#answer"), search);
-  const id = search.kept?.query_id ?? "";
+function display(searches) {
+  shown = searches;
+  showAnswers(find("#answer"), searches);
+  const id = addressed(searches);
   if (panel() === "search" && item() !== id) history.pushState(null, "", addressOf(gallery(), "search", id));
 }
 
 function setShots(next) {
-  shown = null;
+  shown = [];
   drawShots(next);
   run({ scroll: true });
 }
@@ -174,6 +183,9 @@ function fields() {
   return formOf([...pairs.filter(([name]) => sent(name)), ...cameraFields(), ["keep", "true"], ...asked]);
 }
 
+// A search that was just kept has no reviews; null where it is not kept.
+const keptOf = ({ query_id: id }) => (id ? { query_id: id, reviews: [], case_ids: [] } : null);
+
 async function run({ scroll = false } = {}) {
   if (!validTimes()) return;
   timesChanged = false;
@@ -181,8 +193,8 @@ async function run({ scroll = false } = {}) {
   const place = find("#answer");
   if (shots.length === 0) {
     // A kept search whose picture was not kept stays.
-    if (shown?.kept) return;
-    shown = null;
+    if (addressed(shown)) return;
+    shown = [];
     if (panel() === "search" && item()) history.pushState(null, "", addressOf(gallery(), "search"));
     place.removeAttribute("aria-busy");
     clearMarks();
@@ -199,7 +211,10 @@ async function run({ scroll = false } = {}) {
       if (error.name !== "AbortError") place.replaceChildren();
       throw error;
     });
-    display({ answer, shots: asked, point: new FormData(find("#query")).get("operating_point"), kept: keptOf(answer) });
+    const point = find("#query").elements.operating_point.value;
+    const searched = (one, own) => ({ answer: one, shots: own, point, kept: keptOf(one) });
+    display(answer.verdict ? [searched(answer, asked)] : answer.results.map((one, at) =>
+      (one.problem ? { problem: new Error(one.problem.detail), shots: [asked[at]] } : searched(one, [asked[at]]))));
     // On a phone the answer is below the form.
     if (scroll && place.getBoundingClientRect().top > innerHeight / 2) place.scrollIntoView();
     // Beside a form that is scrolled, a banner alone may be out of sight.
