@@ -34,6 +34,7 @@ from service.gallery.enroll import (
 from service.gallery.frames import Box, ImageFile
 from service.record.cases import CaseFields
 from service.record.crop_lists import CURSOR
+from service.record.engine import CROP_ID
 from service.record.records import (
     CalibrationMode,
     CropFields,
@@ -330,7 +331,7 @@ class JobsQuery(Parameters):
 class PageQuery(Parameters):
     """Which page of a listing."""
 
-    cursor: str | None = None
+    cursor: str | None = Field(None, pattern=f"^{CROP_ID}$")
     """`next_cursor` of the previous page; not sent for the first."""
     limit: int = Field(100, ge=1, le=1000)
     """Results on one page."""
@@ -339,6 +340,8 @@ class PageQuery(Parameters):
 class IdentitiesQuery(PageQuery):
     """Which identities are listed."""
 
+    cursor: str | None = None
+    """`next_cursor` of the previous page; not sent for the first."""
     query: str = Field("", max_length=256)
     """Only identities that contain this text, in any case."""
     sort: IdentityOrder = "name"
@@ -383,7 +386,7 @@ class CropsWanted(Form):
 class CropsQuery(CropsWanted, PageQuery, CropQuery):
     """Which crops are listed."""
 
-    cursor: str | None = Field(None, json_schema_extra={"pattern": f"^{CURSOR.pattern}$"})
+    cursor: str | None = Field(None, pattern=f"^{CURSOR.pattern}$")
     """`next_cursor` of the previous page; not sent for the first."""
     order: CropOrder = "enrolled"
     """By enrollment, or by capture, with `-` the newest first."""

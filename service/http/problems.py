@@ -116,6 +116,8 @@ def _invalid_field(request: Request, error: dict[str, Any]) -> InvalidField:
         message = "is text; send each image as a file part, with a file name"
     elif error["type"] == "missing":
         message = "is missing; send it"
+    elif field == "cursor":
+        message = "is of no page of this listing; send next_cursor of the page before"
     elif error["type"] == "extra_forbidden":
         message = unknown_name(request, str(error["loc"][-1]))
     return InvalidField(f"{field}: {message}")

@@ -48,6 +48,8 @@ LOOKUP = b"!"
 # Kinds of keys without a value: they are there for scans alone.
 INDEXES = ("by", "captured", "enrolled")
 CHECKSUM_BYTES = 4
+# What `new_crop_id` makes.
+CROP_ID = "[0-9a-f]{32}"
 _END, _ESCAPED = b"\0", b"\0\xff"
 
 

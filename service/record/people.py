@@ -39,6 +39,7 @@ from service.record.records import StoredCrop
 # What sorts an identity: a number, then its name in natural order, then the name itself.
 Place = tuple[float, str, str]
 NUMBER = re.compile(r"0*([0-9]+)")
+PLACE = re.compile(r"(inf|-?[0-9]+(?:\.[0-9]+)?(?:e-[0-9]+)?)/(.+)", re.DOTALL)
 CROPS_AT_ONCE = 500
 # Orders of so many galleries are held, each of as many names as its gallery has.
 HELD_ORDERS = 2
@@ -211,13 +212,10 @@ def _at_place(person: Person, place: Place, sort: Order) -> Person:
 
 
 def _read_place(text: str, sort: Order) -> Place:
-    number, name = "0", text
-    if sort != "name":
-        number, _, name = text.partition("/")
-    try:
-        return float(number), _natural(name), name
-    except ValueError as error:
+    found = PLACE.fullmatch(f"0/{text}" if sort == "name" else text)
+    if found is None:
         raise InvalidField(
             f"cursor: {text[:40]!r} is none of sort={sort}; send next_cursor of the page before, "
             "with the same sort"
-        ) from error
+        )
+    return float(found[1]), _natural(found[2]), found[2]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+import pytest
+
 from gmn_client import Client
 
 NINE = datetime(2026, 3, 1, 9, tzinfo=UTC)
@@ -57,3 +59,22 @@ def test_a_listing_that_no_crop_can_be_in_is_refused_with_the_reason(served, gal
     # An empty parameter counts as left out.
     for query in ("unnamed=", "identity=", "captured_after=", "order=", "cursor="):
         assert served.http.get(f"{url}?{query}").status_code == 200, query
+
+
+@pytest.mark.parametrize(
+    "listing",
+    [
+        "queries?",
+        "reviews?",
+        "cases?",
+        "crops?",
+        "identities?sort=crops&",
+        "identities?sort=last_seen&",
+    ],
+)
+def test_a_text_that_no_page_gave_is_no_cursor(served, gallery, listing):
+    for nonsense in ("x", "7/", "nan/Ann", "g" * 32):
+        refused = served.http.get(f"/v1/galleries/{gallery}/{listing}cursor={nonsense}")
+        assert refused.status_code == 422, nonsense
+        assert refused.json()["errors"][0]["field"] == "cursor"
+        assert "send next_cursor of the page before" in refused.json()["detail"]
