@@ -60,6 +60,26 @@ def test_a_letter_typed_into_a_field_is_no_shortcut(page, drawn_crops):
     assert page.locator("dialog[open], #marks:visible").count() == 0
 
 
+def test_letters_are_no_shortcuts_once_they_are_switched_off(page, drawn_crops):
+    page.keyboard.press("?")
+    page.get_by_label("Single letters and signs are shortcuts").uncheck()
+    assert violations(page) == []
+    page.keyboard.press("Escape")
+    page.reload()
+    search_for(page, drawn_crops[0].png)
+    page.evaluate("document.activeElement.blur()")
+    page.keyboard.press("ArrowRight")
+    for key in "xcn?":
+        page.keyboard.press(key)
+    assert page.locator("dialog[open], #marks:visible, [aria-pressed=true]").count() == 0
+    assert rank_in_focus(page) == crop_of(page, 1)
+    page.get_by_role("button", name="Shortcuts").click()
+    page.get_by_label("Single letters and signs are shortcuts").check()
+    page.keyboard.press("Escape")
+    page.keyboard.press("?")
+    page.get_by_role("dialog", name="Shortcuts").wait_for()
+
+
 def test_two_pictures_are_magnified_and_moved_together(page, drawn_crops):
     search_for(page, drawn_crops[0].png)
     page.locator(".cards .card").nth(1).click()

@@ -11,6 +11,9 @@ const KEYS = [
   ["G", "In an open crop: regions"], ["Esc", "Close"],
 ];
 
+// Kept where letters and signs are no shortcuts: a speech input may type them.
+const OFF = "gmn-letters-off";
+
 export function startKeys() {
   document.addEventListener("keydown", press);
   find("#shortcuts").addEventListener("click", showKeys);
@@ -19,6 +22,7 @@ export function startKeys() {
 function press(event) {
   const { key, target } = event;
   if (event.ctrlKey || event.metaKey || event.altKey || typing(target)) return;
+  if (key.length === 1 && localStorage.getItem(OFF)) return;
   const dialog = [...document.querySelectorAll("dialog[open]")].at(-1);
   if (dialog && dialog.id !== "sheet") return;
   const result = target.closest("#answer .card");
@@ -62,8 +66,13 @@ function step(key, result) {
 }
 
 function showKeys() {
+  const letters = h("input", { type: "checkbox", checked: !localStorage.getItem(OFF), onchange: () => {
+    if (letters.checked) localStorage.removeItem(OFF);
+    else localStorage.setItem(OFF, "yes");
+  } });
   const dialog = h("dialog", { class: "question", "aria-label": "Shortcuts", onclose: () => dialog.remove() }, h("h2", {}, "Shortcuts"),
     h("dl", { class: "keys" }, KEYS.flatMap(([key, does]) => [h("dt", {}, key.split(" ").map((one) => h("kbd", {}, one))), h("dd", {}, does)])),
+    h("label", { class: "check" }, letters, "Single letters and signs are shortcuts"),
     h("form", { method: "dialog", class: "row end" }, h("button", { class: "main" }, "Close")));
   document.body.append(dialog);
   dialog.showModal();
