@@ -19,7 +19,7 @@ from bench.model_card import model_card
 from bench.plan import plan
 from demo import data_sets
 from demo.command import demo
-from demo.reviews import with_reviews
+from demo.reviewed_searches import with_reviews
 from gmn_client import InvalidInput, RequestRefused, ServiceUnreachable
 from model.problems import InputProblem
 from service.commands.backup import backup, restore

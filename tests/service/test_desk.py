@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from demo.reviews import fetch_reviews, people_of
+from demo.reviewed_searches import fetch_reviews, people_of
 from gmn_client import Client, RequestRefused
 from gmn_client.desk_models import Review
 from model.problems import InputProblem

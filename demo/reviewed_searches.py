@@ -1,19 +1,19 @@
-"""`gmn train --reviews GALLERY`: a service's reviews as a data set, in a folder of the run.
+"""`gmn train --reviews GALLERY`: a service's reviewed searches as a data set, in the run's folder.
 
-The trainer knows no service, and the service no trainer.
+It is here since the trainer knows no client, and the client no data set.
 """
 
 from __future__ import annotations
 
 import csv
 import functools
-import inspect
 import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from inspect import Signature, signature
 from pathlib import Path
-from typing import Annotated, Any
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
@@ -21,6 +21,10 @@ from gmn_client import DEFAULT_URL, Client, RequestRefused
 from gmn_client.desk_models import Review
 from model.problems import InputProblem
 
+if TYPE_CHECKING:
+    from scipy.cluster.hierarchy import DisjointSet
+
+Node: TypeAlias = tuple[str, str]
 MANIFEST, COLUMNS = "manifest.csv", ("path", "identity", "camera", "captured_at")
 UNKNOWN_CAMERA = "unknown"
 ReviewsOption = Annotated[
@@ -57,13 +61,15 @@ def with_reviews(train: Callable[..., None]) -> Callable[..., None]:
             raise InputProblem("--data is missing: name KIND:PATH, or a gallery with --reviews")
         train(data=specs, **given)
 
-    own = inspect.signature(train, eval_str=True).parameters
-    added = inspect.signature(command, eval_str=True).parameters
-    parameters = {**own, "data": added["data"], "reviews": added["reviews"]}.values()
+    # Typer reads the options of a function's signature.
+    own, added = (
+        {name: one.replace(kind=one.KEYWORD_ONLY) for name, one in parameters.items()}
+        for parameters in (signature(one, eval_str=True).parameters for one in (train, command))
+    )
+    options = own | {"data": added["data"], "reviews": added["reviews"]}
     functools.update_wrapper(command, train)
-    keyword = [one.replace(kind=one.KEYWORD_ONLY) for one in parameters]
-    command.__annotations__ = {one.name: one.annotation for one in keyword}
-    vars(command)["__signature__"] = inspect.Signature(keyword)
+    command.__annotations__ = {name: one.annotation for name, one in options.items()}
+    vars(command)["__signature__"] = Signature(list(options.values()))
     return command
 
 
@@ -91,8 +97,11 @@ def fetch_reviews(gallery: str, folder: Path) -> str:
                 f"--reviews {gallery}: no search has a confirmed result; confirm some on the page, "
                 "or with gmn review"
             )
-        with _written(folder) as part:
-            counts = _write(client, people, part)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        # Its owner alone can read it, and it has its name once it is whole.
+        with TemporaryDirectory(dir=folder.parent, ignore_cleanup_errors=True) as part:
+            counts = _write(client, people, Path(part))
+            Path(part).rename(folder)
     return (
         f"reviews of {gallery}: {counts['written']} pictures of {len(set(people.values()))} "
         f"people; {len(left_out)} contradictory searches are left out, {counts['missing']} "
@@ -100,70 +109,59 @@ def fetch_reviews(gallery: str, folder: Path) -> str:
     )
 
 
-def people_of(reviews: list[Review]) -> tuple[dict[tuple[str, str], str], set[str]]:
-    """Who is on which picture, by ("query" or "crop", id); and the searches that are left out."""
-    left_out: set[str] = set()
-    own: dict[str, set[str]] = defaultdict(set)
+def people_of(reviews: list[Review]) -> tuple[dict[Node, str], set[str]]:
+    """Who is on which picture, by ("query" or "crop", id); and the searches that are left out.
+
+    Decisions and names that join pictures make them one person's, over any number of searches.
+    """
+    names: dict[str, set[str]] = defaultdict(set)
     for one in reviews:
-        if one.decision == "confirmed" and one.identity is not None:
-            own[one.query_id].add(one.identity)
-    left_out |= {query_id for query_id, names in own.items() if len(names) > 1}
+        if one.decision == "confirmed" and one.identity:
+            names[one.query_id].add(one.identity)
+    left_out = {query_id for query_id, own in names.items() if len(own) > 1}
     # A crop without a name that several searches confirm may join two names.
-    while True:
-        groups = _groups([one for one in reviews if one.query_id not in left_out])
-        named = {("crop", one.crop_id): one.identity for one in reviews if one.identity is not None}
-        names: dict[Any, set[str]] = defaultdict(set)
-        for node, identity in named.items():
-            if node in groups:
-                names[groups[node]].add(identity)
-        wrong = {
-            one.query_id
-            for one in reviews
-            if (query := ("query", one.query_id)) in groups
-            and (
-                len(names[groups[query]]) > 1
-                or (one.decision == "rejected" and _same(groups, names, query, one))
-            )
-        }
-        if not wrong:
-            break
+    while wrong := {one.query_id for one in _contradictory(reviews, left_out)}:
         left_out |= wrong
-    people = {
-        node: next(iter(names[group]), f"reviewed {'-'.join(group)}")
-        for node, group in groups.items()
-    }
-    rejected = {
-        ("crop", one.crop_id): one.identity
-        for one in reviews
-        if one.decision == "rejected" and one.identity is not None and one.query_id not in left_out
-    }
-    return people | rejected, left_out
-
-
-def _same(groups: dict[Any, Any], names: dict[Any, set[str]], query: Any, rejected: Review) -> bool:
-    """Whether a rejected crop is of the person that the search's confirmed crops show."""
-    group = groups[query]
-    return groups.get(("crop", rejected.crop_id)) == group or rejected.identity in names[group]
-
-
-def _groups(reviews: list[Review]) -> dict[tuple[str, str], tuple[str, str]]:
-    """The group of each search and confirmed crop: those that decisions and names join are one."""
-    parents: dict[tuple[str, str], tuple[str, str]] = {}
-
-    def root(node: tuple[str, str]) -> tuple[str, str]:
-        while parents.setdefault(node, node) != node:
-            node = parents[node]
-        return node
-
+    people: dict[Node, str] = {}
+    for group in _groups(reviews, left_out).subsets():
+        name = next((name for kind, name in group if kind == "name"), "")
+        name = name or f"reviewed {'-'.join(min(group))}"
+        people |= {node: name for node in sorted(group) if node[0] != "name"}
     for one in reviews:
-        if one.decision == "confirmed":
-            parents[root(("crop", one.crop_id))] = root(("query", one.query_id))
-            if one.identity is not None:
-                parents[root(("name", one.identity))] = root(("query", one.query_id))
-    return {node: root(node) for node in list(parents) if node[0] != "name"}
+        if one.decision == "rejected" and one.identity and one.query_id not in left_out:
+            people["crop", one.crop_id] = one.identity
+    return people, left_out
 
 
-def _write(client: Client, people: dict[tuple[str, str], str], folder: Path) -> Counter[str]:
+def _contradictory(reviews: list[Review], left_out: set[str]) -> Iterator[Review]:
+    """Decisions of a person of two names, and rejected crops that show the search's person."""
+    groups = _groups(reviews, left_out)
+    for one in reviews:
+        query = "query", one.query_id
+        if one.query_id in left_out or query not in groups:
+            continue
+        group = groups.subset(query)
+        same = {("crop", one.crop_id), ("name", one.identity)} & group
+        if sum(kind == "name" for kind, _ in group) > 1 or (one.decision == "rejected" and same):
+            yield one
+
+
+def _groups(reviews: list[Review], left_out: set[str]) -> DisjointSet:
+    """Searches, confirmed crops and their names; what shows one person is one subset."""
+    from scipy.cluster.hierarchy import DisjointSet
+
+    groups = DisjointSet()
+    for one in reviews:
+        if one.decision == "confirmed" and one.query_id not in left_out:
+            joined = [("query", one.query_id), ("crop", one.crop_id)]
+            joined += [("name", one.identity)] if one.identity else []
+            for node in joined:
+                groups.add(node)
+                groups.merge(joined[0], node)
+    return groups
+
+
+def _write(client: Client, people: dict[Node, str], folder: Path) -> Counter[str]:
     counts: Counter[str] = Counter()
     with (folder / MANIFEST).open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file)
@@ -187,18 +185,3 @@ def _write(client: Client, people: dict[tuple[str, str], str], folder: Path) -> 
             rows.writerow((name, identity, camera or UNKNOWN_CAMERA, moment))
             counts["written"] += 1
     return counts
-
-
-@contextmanager
-def _written(folder: Path) -> Iterator[Path]:
-    """A folder that is there only once it is whole; others cannot read the pictures."""
-    part = folder.with_name(f"{folder.name}.part")
-    part.mkdir(mode=0o700, parents=True)
-    try:
-        yield part
-    except BaseException:
-        for file in part.iterdir():
-            file.unlink()
-        part.rmdir()
-        raise
-    part.rename(folder)
