@@ -26,7 +26,7 @@ from service.ops.failpoints import failpoint
 from service.ops.health import BlockingPools, HealthCheck, Watchdog
 from service.ops.metrics import Metrics
 from service.record.picture_folder import PictureFolder
-from service.record.record import Record, open_store, upgrade_store
+from service.record.record import Record, open_store
 from service.search.calibration import GalleryCalibrations
 from service.search.index_files import IndexFolder, any_stored
 from service.settings import Settings
@@ -190,8 +190,6 @@ class Runtime:
 def _open_record(settings: Settings, held: contextlib.ExitStack, check: bool) -> Record:
     shared, directory = settings.shares_record, settings.data_dir
     place = (settings.redis_url, directory / DATABASE_NAME, settings.redis_password_file)
-    # Before the lock that others may share is held.
-    upgrade_store(*place)
     held.enter_context(lock_data_directory(directory, shared))
     record = open_store(*place, alone=check)
     held.callback(record.close)

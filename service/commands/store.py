@@ -27,7 +27,8 @@ from service.commands.common import (
 if TYPE_CHECKING:
     from service.record.engine import Engine
     from service.record.record import Record
-    from service.record.recovery import Recovery, StoreFound
+    from service.record.recovery import Recovery
+    from service.record.verification import StoreFound
 
 # No option: every user of the machine can read a command line, with the password in it.
 REDIS_URL = "GMN_REDIS_URL"
@@ -116,7 +117,7 @@ def verify(data_dir: DataDirOption = DEFAULT_DATA_DIR, as_json: JsonOption = Fal
     Example: gmn store verify --data-dir ./gmn-data
     """
     from service.ops.data_directory import DATABASE_NAME
-    from service.record.recovery import verify_file, verify_record
+    from service.record.verification import verify_file, verify_record
 
     _require_directory(data_dir)
     place, remedy = str(data_dir / DATABASE_NAME), f" --data-dir {data_dir} --into NEW"
@@ -133,23 +134,6 @@ def verify(data_dir: DataDirOption = DEFAULT_DATA_DIR, as_json: JsonOption = Fal
     show({"whole": found.whole, **asdict(found)}, as_json, "\n".join(lines))
     if not found.whole:
         raise typer.Exit(1)
-
-
-@store.command("upgrade")
-def upgrade(data_dir: DataDirOption = DEFAULT_DATA_DIR) -> None:
-    """Brings a record that the program version before wrote up to the format of this one.
-
-    Every service on it must be stopped; gmn serve does the same at its start. Back up first: the
-    version before cannot read the new format. Searches that a calibration learns from, vectors of
-    an unfinished reindex, and answers kept for an Idempotency-Key are left out.
-
-    Example: gmn store upgrade --data-dir ./gmn-data
-    """
-    from service.record.record import upgrade_store
-
-    _require_directory(data_dir)
-    upgraded = upgrade_store(*_record_place(data_dir))
-    typer.echo("The record is upgraded." if upgraded else "The record needs no upgrade.")
 
 
 @store.command("recover")

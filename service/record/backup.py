@@ -31,8 +31,8 @@ from service.ops.data_directory import (
 )
 from service.record.files import Snapshots
 from service.record.galleries import Galleries
-from service.record.recovery import verify_file
 from service.record.sqlite_engine import SqliteEngine
+from service.record.verification import verify_file
 
 NAME, NAME_FORMAT = re.compile(r"\d{8}T\d{6}Z"), "%Y%m%dT%H%M%SZ"
 UNFINISHED = ".part"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import filecmp
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from operator import attrgetter
 from pathlib import Path
@@ -19,7 +19,17 @@ from pydantic_core import from_json, to_json
 from model.problems import InputProblem
 from service.errors import RecordUnavailable, ServiceError, UnknownGallery
 from service.ops.data_directory import copy_file, snapshot_name
-from service.record.engine import Engine, Reader, Transaction, below, key, last_text, transact
+from service.record.engine import (
+    Engine,
+    Reader,
+    Transaction,
+    batches,
+    below,
+    key,
+    last_text,
+    put_all,
+    transact,
+)
 from service.record.entries import put_entry, require_entry
 from service.record.files import Snapshots, UnneededFiles, forget_unneeded
 from service.record.galleries import (
@@ -32,8 +42,8 @@ from service.record.galleries import (
 from service.record.garbage import SEARCH_BY_HASH, collect_garbage
 from service.record.kept_queries import KEPT_KIND, OF_KEPT, picture_key
 from service.record.records import ArchivedCrop, GalleryRecord
-from service.record.recovery import checked_crops
 from service.record.replacing import replace_crops
+from service.record.verification import checked_crops
 
 # Of each gallery, besides its crops.
 COPIED = (
@@ -113,9 +123,7 @@ def _copy(source: Store, target: Store, entry: GalleryRecord) -> None:
     UnneededFiles(engine).add(files)
     try:
         replace_crops(engine, number, entry.embedding_fingerprint, source.crops(entry))
-        others = _others(source.engine, entry.gallery_id, number)
-        while some := dict(itertools.islice(others, ENTRIES_AT_ONCE)):
-            transact(engine, _put_all, some)
+        put_all(engine, _others(source.engine, entry.gallery_id, number))
         for file in files:
             name = snapshot_name(entry.gallery_id, Path(file).stem)
             copy_file(source.data_dir / name, target.data_dir / file)
@@ -145,8 +153,8 @@ def _require_equal(source: Store, target: Store, entry: GalleryRecord, copy: Gal
             different = f"crop {(one or other).record.crop_id}"
             break
     others = _others(source.engine, entry.gallery_id, copy.gallery_id)
-    while some := dict(itertools.islice(others, ENTRIES_AT_ONCE)):
-        if Reader(target.engine).get(list(some)) != list(some.values()):
+    for some in batches(others, ENTRIES_AT_ONCE):
+        if Reader(target.engine).get([own for own, _ in some]) != [body for _, body in some]:
             different = "what is kept beside its crops"
     for one in source.snapshots(entry.gallery_id):
         old, new = (snapshot_name(number, one) for number in (entry.gallery_id, copy.gallery_id))
@@ -191,16 +199,12 @@ def _begin(transaction: Transaction, entry: GalleryRecord, number: int) -> int:
     return number
 
 
-def _put_all(transaction: Transaction, entries: Mapping[bytes, bytes]) -> None:
-    for own, body in entries.items():
-        transaction.put(own, body)
-
-
 def _put_access(transaction: Transaction, source: Engine) -> None:
     """Puts the API keys, and what computes the features, where there are none."""
     for kind in (key("api key"), key("runtime")):
         if not transaction.below(kind, 1):
-            _put_all(transaction, dict(Reader(source).below(kind)))
+            for own, body in Reader(source).below(kind):
+                transaction.put(own, body)
     transaction.note("keys")
 
 

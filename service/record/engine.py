@@ -10,7 +10,7 @@ import itertools
 import secrets
 import time
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 Given = ParamSpec("Given")
 Result = TypeVar("Result")
+Item = TypeVar("Item")
 ChangeKind = Literal[
     "gallery_created",
     "gallery_changed",
@@ -41,6 +42,8 @@ ChangeKind = Literal[
 # Of two processes that write one gallery at once, one commits and the other tries again.
 ATTEMPTS = 100
 KEYS_AT_ONCE = 500
+# Pictures may be among them.
+PUT_AT_ONCE = 200
 # More keys than there are.
 ALL = 2**62
 # A key that begins with this is only looked up, never found by a scan.
@@ -108,14 +111,19 @@ def new_crop_id() -> str:
     return f"{time.time_ns() // 1_000_000:012x}{secrets.token_hex(10)}"
 
 
-def another_format(place: str, found: int, read: int) -> InputProblem:
-    """The error for a record of another format than the one that is read, or is upgraded from."""
-    remedy = "serve it with the program version that wrote it"
-    if found < read - 1:
-        remedy = "serve it once with the program version between"
-    if found == read - 1:
-        remedy = "stop every service on it and run gmn store upgrade, or start gmn serve"
-    return InputProblem(f"{place}: has format version {found}, this program reads {read}; {remedy}")
+def another_format(place: str, found: int | str, read: int) -> InputProblem:
+    """The error for a record of another format than the one that is read."""
+    return InputProblem(
+        f"{place}: has format version {found}, and this program reads {read}; serve it with the "
+        "program version that wrote it"
+    )
+
+
+def batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    """Items in lists of so many, the last one shorter."""
+    left = iter(items)
+    while some := list(itertools.islice(left, size)):
+        yield some
 
 
 INDEX_KEYS = tuple(key(kind) for kind in INDEXES)
@@ -358,6 +366,17 @@ def transact(
             if not attempts_left:
                 raise
     return result
+
+
+def put_all(engine: Engine, entries: Iterable[tuple[bytes, bytes]]) -> None:
+    """Puts bodies by key, in several commits."""
+    for some in batches(entries, PUT_AT_ONCE):
+        transact(engine, _put_all, some)
+
+
+def _put_all(transaction: Transaction, entries: Sequence[tuple[bytes, bytes]]) -> None:
+    for own, body in entries:
+        transaction.put(own, body)
 
 
 class RecordPart:

@@ -169,15 +169,13 @@ class KeptChanges:
     def add(self, kept: KeptQuery, picture: bytes | None) -> None:
         """Puts a new search."""
         self.kept += 1
-        self._put(kept)
-        if picture is not None:
-            self.transaction.put(picture_key(self.gallery_id, kept.query_id), picture)
+        self.put(kept, picture)
 
     def change(self, before: KeptQuery, **fields: Any) -> KeptQuery:
         """Changes fields of a search; answers it as it is then."""
         kept = replace(before, **fields)
         self.transaction.delete(*before.found_by(self.gallery_id))
-        self._put(kept)
+        self.put(kept)
         return kept
 
     def drop(self, *dropped: KeptQuery) -> None:
@@ -197,11 +195,14 @@ class KeptChanges:
         counts = {"kept": self.kept, "cases": self.cases, "changes": self._changes + 1}
         self.transaction.put_json(key(COUNTS, self.gallery_id), counts)
 
-    def _put(self, kept: KeptQuery) -> None:
+    def put(self, kept: KeptQuery, picture: bytes | None = None) -> None:
+        """Puts a search that is counted; with None its picture stays."""
         own = key(KEPT_KIND, self.gallery_id, kept.query_id)
         self.transaction.put(own, KEPT_QUERY.dump_json(kept, exclude_defaults=True))
         for one in kept.found_by(self.gallery_id):
             self.transaction.put(one, b"")
+        if picture is not None:
+            self.transaction.put(picture_key(self.gallery_id, kept.query_id), picture)
 
 
 class KeptQueries(RecordPart):

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
 from model.problems import InputProblem
 from service.errors import DamagedRecord, RecordUnavailable, ServiceError
 from service.ops.commit_mark import ACKNOWLEDGED_SUFFIX, LastCommitMark
-from service.ops.data_directory import lock_data_directory, snapshot_name
+from service.ops.data_directory import snapshot_name
 from service.record.api_keys import Keys
 from service.record.cases import Cases
 from service.record.crops import Crops
@@ -28,7 +27,6 @@ from service.record.history import History
 from service.record.identity_changes import IdentityChanges
 from service.record.jobs import Jobs
 from service.record.kept_queries import KeptQueries
-from service.record.migration import is_older_file, is_older_redis, migrate_file, migrate_redis
 from service.record.people import People
 from service.record.redis_engine import RedisEngine, check_server
 from service.record.remote_index import RemoteIndexes
@@ -105,10 +103,20 @@ def open_sqlite(path: Path, alone: bool = True) -> Record:
 
 def open_redis(url: str, mark: LastCommitMark | None = None, **options: float) -> Record:
     """The record in Redis; raises `InputProblem` where server or record cannot be used."""
-    with _connected(url, mark, **options) as engine:
+    engine = RedisEngine(url, mark=mark, **options)  # type: ignore[arg-type]
+    try:
+        check_server(engine)
         engine.epoch()
         engine.require_order()
         return Record(engine)
+    except RecordUnavailable as error:
+        engine.close()
+        raise InputProblem(
+            f"{error.why}; see to it that it runs, or name another one in GMN_REDIS_URL"
+        ) from error
+    except BaseException:
+        engine.close()
+        raise
 
 
 def open_store(
@@ -125,53 +133,9 @@ def open_store(
         alone: no other process uses the file.
     """
     if redis_url:
-        return open_redis(_with_password(redis_url, redis_password_file), _redis_mark(database))
+        mark = LastCommitMark(database.with_name(f"redis{ACKNOWLEDGED_SUFFIX}"))
+        return open_redis(_with_password(redis_url, redis_password_file), mark)
     return open_sqlite(database, alone)
-
-
-def upgrade_store(
-    redis_url: str | None, database: Path, redis_password_file: Path | None = None
-) -> bool:
-    """Brings a record of the format before, as `open_store` names it, up to this one.
-
-    Returns:
-        False, and nothing was changed, where the record is not of the format before.
-
-    Raises:
-        InputProblem: where the record is in use, or lacks what was acknowledged.
-    """
-    if not redis_url:
-        if older := is_older_file(database):
-            with lock_data_directory(database.parent):
-                migrate_file(database)
-        return older
-    url = _with_password(redis_url, redis_password_file)
-    with _connected(url, _redis_mark(database)) as engine, contextlib.closing(engine):
-        if older := is_older_redis(engine):
-            with lock_data_directory(database.parent):
-                migrate_redis(engine)
-        return older
-
-
-def _redis_mark(database: Path) -> LastCommitMark:
-    return LastCommitMark(database.with_name(f"redis{ACKNOWLEDGED_SUFFIX}"))
-
-
-@contextlib.contextmanager
-def _connected(url: str, mark: LastCommitMark | None, **options: float) -> Iterator[RedisEngine]:
-    """A usable server, closed where the block fails; raises `InputProblem` where it is none."""
-    engine = RedisEngine(url, mark=mark, **options)  # type: ignore[arg-type]
-    try:
-        check_server(engine)
-        yield engine
-    except RecordUnavailable as error:
-        engine.close()
-        raise InputProblem(
-            f"{error.why}; see to it that it runs, or name another one in GMN_REDIS_URL"
-        ) from error
-    except BaseException:
-        engine.close()
-        raise
 
 
 def _with_password(url: str, file: Path | None) -> str:

@@ -174,30 +174,6 @@ class RedisEngine:
         seconds, microseconds = self.command("TIME")
         return int(seconds) * 1000 + int(microseconds) // 1000
 
-    def require_acknowledged(self) -> None:
-        """Raises `InputProblem` for a record that lacks acknowledged changes, or another one."""
-        if self._mark is None:
-            return
-        record, noted = self._mark.read()
-        found = record_name((self.command("GET", "gmn:epoch") or b"").decode())
-        if record not in ("", found):
-            raise InputProblem(
-                f"Redis at {self.place}: holds {'another' if found else 'no'} record, and the data "
-                f"directory {self._mark.path.parent} belongs to the record {record[:8]}: Redis was "
-                "emptied or replaced, or this is another database of it; name the right one in "
-                "GMN_REDIS_URL, or restore the files of Redis. To begin with what this Redis "
-                f"holds, remove {self._mark.path}; snapshots that it does not know are then moved "
-                "aside"
-            )
-        newest = int(self.command("GET", "gmn:seq") or 0)
-        if newest < noted:
-            raise InputProblem(
-                f"Redis at {self.place}: holds changes up to {newest}, and {noted} were "
-                "acknowledged: the end of its append-only file was cut off, or an older copy was "
-                "put back; stop Redis and restore its files from a whole copy. To go on with what "
-                f"it holds, remove {self._mark.path}"
-            )
-
     def last(self) -> int:
         """The newest change's number; 0 where nothing has happened."""
         newest = int(self.command("GET", "gmn:seq") or 0)
@@ -222,21 +198,20 @@ class RedisEngine:
         Later commits are held against it.
 
         Raises:
-            InputProblem: for a record of another format, and one that `require_acknowledged`
-                refuses.
+            InputProblem: for a record of another format, for one that lacks acknowledged changes,
+                and for another one than before.
         """
-        self.require_acknowledged()
+        self._require_acknowledged()
         # Of two processes that begin at once, one does.
         for name, value in (("gmn:format", FORMAT), ("gmn:epoch", secrets.token_hex(16))):
             # A full server refuses every SET.
             if self.command("GET", name) is None:
                 self.command("SET", name, value, "NX")
-        found = self.command("GET", "gmn:format")
-        if found != b"%d" % FORMAT:
-            written = found.split()[0]
-            version = int(written) if written.isdigit() else 0
-            raise another_format(f"Redis at {self.place}", version, FORMAT)
-        return self.adopt()
+        found = self.command("GET", "gmn:format").decode(errors="replace")
+        if found != str(FORMAT):
+            raise another_format(f"Redis at {self.place}", found, FORMAT)
+        self._epoch = self.command("GET", "gmn:epoch").decode()
+        return self._epoch
 
     def require_order(self, _: Callable[[], bool] = lambda: False, /) -> None:
         """Raises `InputProblem` where damage moved a key, so that others are not found."""
@@ -246,11 +221,6 @@ class RedisEngine:
                 f"Redis at {self.place}: the record's keys are not in order, its file is damaged; "
                 "restore it from a whole copy"
             )
-
-    def adopt(self) -> str:
-        """Holds later commits against the record that is there; answers its name."""
-        self._epoch = self.command("GET", "gmn:epoch").decode()
-        return self._epoch
 
     def server(self) -> str:
         """Names the server's process: another one may hold an older copy of the same record."""
@@ -272,6 +242,29 @@ class RedisEngine:
         """Closes every connection."""
         self._client.close()
 
+    def _require_acknowledged(self) -> None:
+        if self._mark is None:
+            return
+        record, noted = self._mark.read()
+        found = (self.command("GET", "gmn:epoch") or b"").decode()
+        if record not in ("", found):
+            raise InputProblem(
+                f"Redis at {self.place}: holds {'another' if found else 'no'} record, and the data "
+                f"directory {self._mark.path.parent} belongs to the record {record[:8]}: Redis was "
+                "emptied or replaced, or this is another database of it; name the right one in "
+                "GMN_REDIS_URL, or restore the files of Redis. To begin with what this Redis "
+                f"holds, remove {self._mark.path}; snapshots that it does not know are then moved "
+                "aside"
+            )
+        newest = int(self.command("GET", "gmn:seq") or 0)
+        if newest < noted:
+            raise InputProblem(
+                f"Redis at {self.place}: holds changes up to {newest}, and {noted} were "
+                "acknowledged: the end of its append-only file was cut off, or an older copy was "
+                "put back; stop Redis and restore its files from a whole copy. To go on with what "
+                f"it holds, remove {self._mark.path}"
+            )
+
     def _another(self) -> ServiceError:
         return RecordUnavailable(
             f"Redis at {self.place} holds another record than before: it was emptied or replaced; "
@@ -280,7 +273,7 @@ class RedisEngine:
 
     def _acknowledge(self, sequence: int) -> None:
         if self._mark is not None:
-            self._mark.note(sequence, record_name(self._epoch))
+            self._mark.note(sequence, self._epoch)
 
     def _changes_after(self, sequence: int, limit: int) -> list[Change]:
         epoch, last, entries = self._answer(self._scripts["changes"], (), [sequence, limit])
@@ -362,11 +355,6 @@ def check_server(server: RedisEngine) -> None:
             "redis.conf and restart Redis (docker/redis.conf is a whole one; turn appendonly on by "
             "CONFIG SET first where there are data already)"
         )
-
-
-def record_name(epoch: str) -> str:
-    """A record's name through all its migrations, each of which adds a part to the epoch."""
-    return epoch.partition("-")[0]
 
 
 def shown_url(url: str) -> str:

@@ -27,9 +27,9 @@ from service.record.entries import (
 from service.record.galleries import NEXT_GALLERY, SECRET
 from service.record.kept_queries import CASE, KEPT_KIND
 from service.record.record import Record, open_sqlite
-from service.record.recovery import verify_file
 from service.record.snapshot_file import remove_from_snapshot
 from service.record.sqlite_engine import SqliteEngine
+from service.record.verification import verify_file
 
 CROPS_AT_ONCE = 500
 # Of a gallery, what stays gone besides crops.

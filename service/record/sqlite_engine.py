@@ -135,10 +135,6 @@ class SqliteEngine:
         if transaction.removes or self._log_has_deleted:
             self._truncate_log()
 
-    def count_from(self, commits: int) -> None:
-        """Counts commits from a number on, as the record that this one is made of did."""
-        self._connection.execute("UPDATE commits SET number = number + ?", (commits,))
-
     def require_order(self, stopped: Callable[[], bool] = lambda: False) -> None:
         """Raises `DamagedRecord` for a key out of order; takes a second for 100,000 crops.
 

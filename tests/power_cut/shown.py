@@ -17,9 +17,9 @@ from service.record.engine import Reader, below
 from service.record.entries import Generation, as_crop
 from service.record.garbage import StrayFiles
 from service.record.records import GalleryRecord
-from service.record.recovery import entries
 from service.record.snapshot_file import read_snapshot
 from service.record.sqlite_engine import SqliteEngine
+from service.record.verification import entries
 from tests.power_cut.acts import Shown
 
 IMPORTED = "imported"

@@ -13,7 +13,7 @@ import pytest
 from service.record.packed_keys import KINDS
 from service.record.picture_folder import PictureFolder
 from service.record.record import open_redis
-from service.record.recovery import verify_record
+from service.record.verification import verify_record
 
 pytestmark = pytest.mark.slow
 

@@ -15,11 +15,11 @@ from typer.testing import CliRunner
 from model.problems import InputProblem
 from service.commands.store import store as store_command
 from service.errors import DamagedRecord
-from service.record import recovery
+from service.record import verification
 from service.record.record import open_sqlite
 from service.record.records import CropFilter, GallerySettings, Snapshot
-from service.record.recovery import verify_file
 from service.record.snapshot_file import SnapshotHeader, write_snapshot
+from service.record.verification import verify_file
 from tests.service.gallery.new_crops import EMBEDDER, NOON, new_crop
 
 LOBBY, YARD = 24, 6
@@ -107,7 +107,7 @@ def test_a_whole_store_is_said_to_be_whole(data_dir):
 def test_what_is_changed_while_a_served_store_is_checked_is_no_damage(
     data_dir, monkeypatch, change
 ):
-    read_contents = recovery.read_contents
+    read_contents = verification.read_contents
     with contextlib.closing(open_sqlite(data_dir / "galleries.sqlite3", alone=False)) as store:
         served = iter(range(3))
 
@@ -119,7 +119,7 @@ def test_what_is_changed_while_a_served_store_is_checked_is_no_damage(
                     store.identities.rename(at.gallery_id, crops[0].identity, "another")
             return read_contents(reader, at, crops, **options)
 
-        monkeypatch.setattr(recovery, "read_contents", read_and_change)
+        monkeypatch.setattr(verification, "read_contents", read_and_change)
         found = verify_file(data_dir / "galleries.sqlite3")
         assert next(served, None) is None
     assert found.whole

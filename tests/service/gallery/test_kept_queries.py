@@ -24,7 +24,8 @@ from service.record.kept_queries import (
 )
 from service.record.record import open_redis, open_sqlite
 from service.record.records import GallerySettings
-from service.record.recovery import recover_file, recover_in_place, verify_galleries
+from service.record.recovery import recover_file, recover_in_place
+from service.record.verification import verify_galleries
 from tests.service.gallery.new_crops import EMBEDDER, new_crop
 
 NOW = datetime.now(UTC)

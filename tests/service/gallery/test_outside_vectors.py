@@ -26,7 +26,8 @@ from service.record.packed_keys import KINDS
 from service.record.picture_folder import PictureFolder
 from service.record.record import open_redis
 from service.record.records import ArchivedCrop, CropFilter, GallerySettings
-from service.record.recovery import recover_in_place, verify_record
+from service.record.recovery import recover_in_place
+from service.record.verification import verify_record
 from tests.service.gallery.new_crops import EMBEDDER, OTHER_EMBEDDER, new_crop
 
 LATER = datetime.now(UTC) + timedelta(days=1)
