@@ -26,6 +26,7 @@ from gmn_client.uploads import (
     GroupingOptions,
     ImageSource,
     ImportOptions,
+    KeyOptions,
     LabelledBox,
     QueryOptions,
     SeparateOptions,
@@ -524,6 +525,28 @@ class Calls:
     def job_problems(self, job_id: str) -> Call[list[models.JobProblem]]:
         """What is wrong with which item of a job."""
         return Call(parse_report, "GET", path_to("jobs", job_id, "report"))
+
+    @listed
+    def keys(self) -> Call[models.Page[models.Key]]:
+        """Every API key without its secret, oldest first."""
+        return Call(_parsed(models.Keys), "GET", path_to("keys"))
+
+    @answered
+    def create_key(
+        self, *scopes: models.Scope, **options: Unpack[KeyOptions]
+    ) -> Call[models.NewKey]:
+        """Makes an API key; its text is `answer.key` and cannot be asked for again.
+
+        Raises:
+            RequestRefused: status 409 where it would be the first key and no administrator's.
+        """
+        fields = {"scopes": scopes, **options}
+        return Call(_parsed(models.NewKey), "POST", path_to("keys"), fields=fields)
+
+    @answered
+    def delete_key(self, key_id: str) -> Call[None]:
+        """Revokes an API key, which is refused from now on; the last administrator's is kept."""
+        return Call(nothing, "DELETE", path_to("keys", key_id))
 
     @answered
     def model(self) -> Call[models.ModelInfo]:

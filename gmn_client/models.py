@@ -36,6 +36,7 @@ JobKind = Literal["import", "reindex", "grouping"]
 JobState = Literal["queued", "running", "done", "failed", "cancelled"]
 Verdict = Literal["match", "uncertain", "no_match"]
 SearchVerdict = Literal["match", "uncertain", "no_match", "nothing_searched"]
+Scope = Literal["query", "enroll", "metrics", "admin"]
 # Of problems, of refused images, and of the lines of a job's report.
 PROBLEM_CODES = (
     *("answer_too_large", "bad_request", "blurred", "body_too_large", "body_too_slow"),
@@ -43,14 +44,15 @@ PROBLEM_CODES = (
     *("captured_in_future", "crop_conflict", "cross_origin", "damaged_record", "damaged_snapshot"),
     *("dark", "device_full", "device_lost", "empty", "file_too_large", "forbidden"),
     *("gallery_conflict", "ignored", "index_unavailable", "internal_error", "invalid_field"),
-    *("low_resolution", "method_not_allowed", "needs_reindex", "not_an_image", "not_embedded"),
+    *("key_conflict", "low_resolution", "method_not_allowed", "needs_reindex", "not_an_image"),
+    "not_embedded",
     *("not_found", "not_person_shaped", "not_ready", "not_unpacked", "overexposed", "queue_full"),
     *("record_unavailable", "request_conflict", "service_stopping", "snapshots_not_rewritten"),
     *("storage_failed", "too_many_parts", "too_many_pixels", "too_many_requests", "too_small"),
     *("truncated", "unauthorised", "unknown_case", "unknown_crop", "unknown_gallery"),
-    *("unknown_identity", "unknown_job", "unknown_merge", "unknown_picture", "unknown_query"),
-    *("unknown_snapshot", "unreadable"),
-    *("unsupported_media_type", "unusable_images", "version_not_reached"),
+    *("unknown_identity", "unknown_job", "unknown_key", "unknown_merge", "unknown_picture"),
+    *("unknown_query", "unknown_snapshot", "unreadable", "unsupported_media_type"),
+    *("unusable_images", "version_not_reached"),
 )
 PROBLEM_TYPE = {"type": "string", "enum": [f"urn:gmn:problem:{code}" for code in PROBLEM_CODES]}
 FINISHED: tuple[JobState, ...] = ("done", "failed", "cancelled")
@@ -484,6 +486,39 @@ class JobProblem(WireModel):
     source: str
     code: str
     detail: str
+
+
+class Key(WireModel):
+    """An API key without its secret; `gallery` is the only one that it is for, null for all.
+
+    From `expires_at` on it is refused; until `former_until` the secret before its rotation is valid
+    too. `learn`: whether its searches count for calibrations. `rate` is in requests a minute to
+    each process, null for any number. A key with `in_file` is of GMN_API_KEYS_FILE: it is revoked
+    there, its `created_at` is the time of the file, and its last use is not noted.
+    """
+
+    key_id: str
+    scopes: list[Scope]
+    gallery: str | None
+    note: str
+    learn: bool
+    rate: int | None
+    created_at: Moment
+    expires_at: Moment | None
+    former_until: Moment | None
+    last_used_at: Moment | None = None
+    in_file: bool = False
+
+
+class Keys(Page[Key]):
+    """Every key, oldest first."""
+
+
+class NewKey(Key):
+    """A new key: `key` is its text, answered this once; `warnings` has what its maker must know."""
+
+    key: str = Field(repr=False)
+    warnings: list[str]
 
 
 class RankedCrop(WireModel):

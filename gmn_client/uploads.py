@@ -136,6 +136,24 @@ class SeparateOptions(QueryOptions):
     mode: Literal["separate"]
 
 
+class KeyOptions(TypedDict, total=False):
+    """What is said of a new API key.
+
+    Attributes:
+        gallery: the only gallery that it is for; all unless given.
+        note: whom it is for.
+        learn: whether its searches count for the calibration of the galleries.
+        expires_days: it is refused after so many days; never unless given.
+        rate: requests a minute that each process answers; any number unless given.
+    """
+
+    gallery: str
+    note: str
+    learn: bool
+    expires_days: int
+    rate: int
+
+
 class GroupingOptions(TypedDict, total=False):
     """Which crops without a name are grouped.
 

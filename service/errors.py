@@ -143,6 +143,10 @@ UnknownIdentity = _kind("unknown_identity", 404)(
 UnknownJob = _kind("unknown_job", 404)(
     "there is no job {0!r}; it belonged to a gallery that was deleted, or never was"
 )
+UnknownKey = _kind("unknown_key", 404)(
+    "the record has no API key {0!r}; list those there are with GET /v1/keys, and take one with "
+    "in_file out of GMN_API_KEYS_FILE"
+)
 UnknownSnapshot = _kind("unknown_snapshot", 404)(
     "gallery {0!r} has no snapshot {1!r}; list those there are with GET /v1/galleries/{0}/snapshots"
 )
@@ -160,6 +164,10 @@ CropConflict = _kind("crop_conflict", 409)(
     "one of the two"
 )
 GalleryConflict = _kind("gallery_conflict", 409)("{}")
+KeyConflict = _kind("key_conflict", 409)(
+    "{0}: no valid key would have the scope admin for every gallery, so that no call could make a "
+    "gallery or a key; make one that has it first, or use gmn keys on the machine"
+)
 NeedsReindex = _kind("needs_reindex", 409)(
     "gallery {0!r} was filled by the embedder {1:.12}, but {2:.12} is loaded and their vectors "
     "cannot be compared; POST /v1/galleries/{0}/reindex embeds its kept images anew, or serve with "

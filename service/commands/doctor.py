@@ -149,7 +149,7 @@ def _record(settings: Settings, engine: Engine | None) -> Findings:
 
 
 def _keys(settings: Settings, engine: Engine | None) -> Findings:
-    from service.http.keys import is_loopback, read_key_file
+    from service.http.keys import any_administers, is_loopback, read_key_file
     from service.record.api_keys import Keys
 
     filed, wrong = read_key_file(settings.api_keys_file) if settings.api_keys_file else ([], [])
@@ -167,7 +167,7 @@ def _keys(settings: Settings, engine: Engine | None) -> Findings:
         yield "error", f"no key is valid, and GMN_HOST={settings.host} needs one; gmn keys create"
     elif not valid:
         yield "warning", "no key is valid: every program on this machine may do everything"
-    elif not any("admin" in key.scopes and key.gallery is None for key in valid):
+    elif not any_administers(valid):
         yield (
             "warning",
             "no key has the scope admin for every gallery; gmn keys create --scope admin",

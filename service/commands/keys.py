@@ -6,7 +6,7 @@ import contextlib
 import os
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -26,7 +26,7 @@ from service.commands.store import REDIS_URL, open_record
 
 if TYPE_CHECKING:
     from service.ops.audit import AuditLog
-    from service.record.api_keys import ApiKey, Scope
+    from service.record.api_keys import ApiKey
     from service.record.record import Record
 
 keys = command_group(
@@ -63,29 +63,27 @@ def create(
 
     Example: gmn keys create --scope query --gallery entrance --note "front desk"
     """
-    from service.http.keys import create_key
+    from service.http import keys as ring
 
-    scopes = _scopes(scope)
-    expires_at = None if expires_days is None else datetime.now(UTC) + timedelta(expires_days)
-    key, text = create_key(scopes, gallery, note, learn, expires_at, rate)
+    scopes = ring.chosen_scopes(scope)
+    key, text = ring.create_key(scopes, gallery, note, learn, expires_days, rate)
     with _opened(data_dir) as (record, audit):
+        others = [*record.keys.all(), *_keys_of_file()]
         log: dict[str, Any] = {"key_id": key.key_id, "scopes": ",".join(scopes), "gallery": gallery}
         audit.record("create_key", "asked", **log)
         record.keys.add(key)
         audit.record("create_key", **log)
-        known = [*record.keys.all(), *_keys_of_file()]
         galleries = {one.name for one in record.galleries.all()}
-    if not any("admin" in one.scopes and one.gallery is None for one in known):
+    for warning in ring.warnings_about(key, others, galleries):
+        echo(warning, err=True)
+    if not ring.any_administers([*others, key]):
         echo(
-            "There is no key with the scope admin: as soon as there is a key every call needs one, "
-            "so that nobody can create a gallery, rename or forget over HTTP; make one with "
-            "gmn keys create --scope admin.",
+            "No key has the scope admin for every gallery, so that no call can make a gallery or a "
+            "key; make one with gmn keys create --scope admin.",
             err=True,
         )
-    if gallery and gallery not in galleries:
-        echo(f"There is no gallery {gallery} yet; the key is for one of that name.", err=True)
     where = f"gallery {gallery}" if gallery else "every gallery"
-    until = f", until {expires_at.isoformat(timespec='minutes')}" if expires_at else ""
+    until = f", until {_minute(key.expires_at)}" if key.expires_at else ""
     echo(
         f"Key {key.key_id}: {', '.join(key.scopes)}, {where}{until}, kept as a hash in "
         f"{_place(data_dir)}. It is shown this once: {text}"
@@ -100,11 +98,11 @@ def list_keys(data_dir: DataDirOption = DEFAULT_DATA_DIR, as_json: JsonOption = 
 
     Example: gmn keys list --data-dir ./gmn-data
     """
+    from gmn_client.models import Key
+
     with _opened(data_dir, create=False) as (record, _):
-        kept, used = record.keys.all(), record.keys.last_used()
-    results = [asdict(key) | {"last_used_at": used.get(key.key_id)} for key in kept]
-    for one in results:
-        del one["secret_sha256"], one["former_sha256"]
+        used = record.keys.last_used()
+        kept = [Key(**vars(one), last_used_at=used.get(one.key_id)) for one in record.keys.all()]
     titles = ("key", "scopes", "gallery", "learns", "rate", "created", "expires", "last used")
     rows = (
         (
@@ -113,13 +111,13 @@ def list_keys(data_dir: DataDirOption = DEFAULT_DATA_DIR, as_json: JsonOption = 
             key.gallery or "every",
             "yes" if key.learn else "no",
             f"{key.rate} a minute" if key.rate else "any",
-            *map(_minute, (key.created_at, key.expires_at, used.get(key.key_id))),
+            *map(_minute, (key.created_at, key.expires_at, key.last_used_at)),
             key.note,
         )
         for key in kept
     )
     nothing = "There is no key; the service answers on loopback only, and asks for none."
-    show(results, as_json, plain_table((*titles, "note"), rows) if kept else nothing)
+    show(kept, as_json, plain_table((*titles, "note"), rows) if kept else nothing)
 
 
 def _minute(moment: datetime | None) -> str:
@@ -203,19 +201,6 @@ def _no_such(key_id: str, data_dir: Path) -> InputProblem:
     return InputProblem(
         f"key {key_id}: there is no such key in {_place(data_dir)}; see gmn keys list"
     )
-
-
-def _scopes(given: list[str]) -> list[Scope]:
-    from service.record.api_keys import SCOPES
-
-    wanted = {one.strip() for text in given for one in text.split(",")} - {""}
-    unknown = sorted(wanted - set(SCOPES))
-    if unknown or not wanted:
-        raise InputProblem(
-            f"--scope {','.join(given)}: there is no scope {', '.join(unknown) or 'in it'}; name "
-            f"one or several of {', '.join(SCOPES)}"
-        )
-    return [scope for scope in SCOPES if scope in wanted]
 
 
 def _keys_of_file() -> Iterable[ApiKey]:

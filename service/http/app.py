@@ -23,6 +23,7 @@ from service.http.routes import (
     health,
     identities,
     jobs,
+    keys,
     model,
     queries,
 )
@@ -39,6 +40,7 @@ ROUTERS = (
     desk.router,
     cases.router,
     jobs.router,
+    keys.router,
     galleries.snapshot_router,
     model.comparison_router,
     model.router,

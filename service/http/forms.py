@@ -21,7 +21,7 @@ from pydantic import (
     model_validator,
 )
 
-from gmn_client.models import CropOrder, IdentityOrder, RetentionFrom
+from gmn_client.models import CropOrder, IdentityOrder, RetentionFrom, Scope
 from service.desk.reviews import ReviewOptions
 from service.errors import InvalidField
 from service.gallery.enroll import (
@@ -32,6 +32,7 @@ from service.gallery.enroll import (
     checked_text,
 )
 from service.gallery.frames import Box, ImageFile
+from service.http.keys import chosen_scopes
 from service.record.cases import CaseFields
 from service.record.crop_lists import CURSOR
 from service.record.engine import CROP_ID
@@ -261,6 +262,27 @@ class NewGalleryFields(GallerySettingsFields):
         examples=["lobby"], json_schema_extra={"pattern": NAME.pattern}
     )
     """Letters, digits, dot, dash and underscore, 64 at most."""
+
+
+class NewKeyForm(Form):
+    """An API key to be made."""
+
+    scopes: Annotated[
+        tuple[Scope, ...], BeforeValidator(chosen_scopes), Field(min_length=1, examples=[["query"]])
+    ]
+    """What it may do; `admin` may do everything. Repeated or comma-separated."""
+    gallery: Annotated[str, AfterValidator(checked_name)] | None = None
+    """The only gallery that it is for."""
+    note: Annotated[str, AfterValidator(partial(checked_text, "note"))] = ""
+    """Whom it is for; listed, never sent."""
+    learn: bool = True
+    """Whether its searches count for the calibration of the galleries."""
+    expires_days: int | None = Field(None, ge=1, le=36_500)
+    """It is refused after so many days; never unless sent."""
+    rate: int | None = Field(None, ge=1, le=1_000_000)
+    """Requests a minute that each process answers; any number unless sent."""
+    # A variable that is empty by mistake would widen what the key may do.
+    never_empty = frozenset({"gallery", "expires_days", "rate"})
 
 
 class IdentityFields(Form):

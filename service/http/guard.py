@@ -21,6 +21,7 @@ from starlette.datastructures import FormData
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException
 
+from gmn_client.models import Scope
 from service.errors import InvalidField, StorageFailed, Unauthorised
 from service.gallery.gallery import Gallery
 from service.http.forms import ImagesForm, ImportForm
@@ -29,7 +30,7 @@ from service.http.limits import Body, Rule, WholeForm
 from service.http.middleware import CLIENT_LEFT
 from service.http.problems import names_of, problems, unknown_name
 from service.ops.audit import act_as
-from service.record.api_keys import ApiKey, Scope
+from service.record.api_keys import ApiKey
 from service.runtime import Runtime
 
 # What names no gallery, and has to be seen without a key.

@@ -14,17 +14,19 @@ import math
 import re
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from operator import attrgetter
 from pathlib import Path
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
+from gmn_client.models import Key, Scope
 from model.problems import InputProblem
-from service.errors import TooManyRequests, Unauthorised
+from service.errors import InvalidField, KeyConflict, TooManyRequests, Unauthorised, UnknownKey
 from service.ops.health import MonitoredThreadPool
-from service.record.api_keys import ApiKey, Keys, Scope
+from service.record.api_keys import SCOPES, ApiKey, Keys
 
 KEY_ID = r"[A-Za-z0-9]{1,32}"
 KEY_TEXT = re.compile(rf"gmn_({KEY_ID})_([A-Za-z0-9_-]{{32,128}})", re.ASCII)
@@ -52,17 +54,30 @@ def _sha256(secret: str) -> str:
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
+def chosen_scopes(given: Iterable[str]) -> tuple[Scope, ...]:
+    """The scopes that texts name, several with commas in between; raises `InvalidField`."""
+    wanted = {one.strip() for text in map(str, given) for one in text.split(",")} - {""}
+    unknown = sorted(wanted - set(SCOPES))
+    if unknown or not wanted:
+        raise InvalidField(
+            f"scopes: there is no scope {', '.join(unknown)[:80] or 'in it'}; name one or several "
+            f"of {', '.join(SCOPES)}"
+        )
+    return tuple(scope for scope in SCOPES if scope in wanted)
+
+
 def create_key(
     scopes: Sequence[Scope],
     gallery: str | None,
     note: str,
     learn: bool = True,
-    expires_at: datetime | None = None,
+    expires_days: int | None = None,
     rate: int | None = None,
 ) -> tuple[ApiKey, str]:
     """Makes a key: what is kept of it, and its text, which cannot be made again."""
     key_id, now = secrets.token_hex(KEY_ID_BYTES), datetime.now(UTC)
-    kept = ApiKey(key_id, NO_HASH, tuple(scopes), gallery, note, now, learn, expires_at, rate)
+    ends = None if expires_days is None else now + timedelta(expires_days)
+    kept = ApiKey(key_id, NO_HASH, tuple(scopes), gallery, note, now, learn, ends, rate)
     return with_new_secret(kept)
 
 
@@ -72,6 +87,23 @@ def with_new_secret(key: ApiKey, former_until: datetime | None = None) -> tuple[
     former = key.secret_sha256 if former_until else None
     key = replace(key, former_sha256=former, former_until=former_until)
     return replace(key, secret_sha256=_sha256(secret)), f"gmn_{key.key_id}_{secret}"
+
+
+def any_administers(keys: Iterable[ApiKey]) -> bool:
+    """Whether one of the keys is valid and may do everything."""
+    now = datetime.now(UTC)
+    valid = (one for one in keys if one.expires_at is None or one.expires_at > now)
+    return any("admin" in one.scopes and one.gallery is None for one in valid)
+
+
+def warnings_about(
+    key: ApiKey, others: Collection[ApiKey], galleries: Collection[str]
+) -> Iterator[str]:
+    """Sentences for the maker of a key, by the keys before it and the names of the galleries."""
+    if not others:
+        yield "This is the first key: from now on every call needs one, also on this machine."
+    if key.gallery and key.gallery not in galleries:
+        yield f"There is no gallery {key.gallery} yet; the key is for one of that name."
 
 
 def find_key(text: str, keys: Mapping[str, ApiKey]) -> ApiKey | None:
@@ -217,6 +249,43 @@ class KeyRing:
         if left < 1:
             raise TooManyRequests(key.key_id, key.rate, math.ceil((1 - left) * 60 / key.rate))
         self._left[key.key_id] = left - 1, now
+
+    def listed(self) -> list[Key]:
+        """Every key of the record and the file, oldest first; blocks."""
+        self.read()
+        used, keys = self._records.last_used(), self._keys.values()
+        return [
+            Key(**vars(key), last_used_at=used.get(key.key_id), in_file=key in self._deployed)
+            for key in sorted(keys, key=attrgetter("created_at", "key_id"))
+        ]
+
+    def add(self, key: ApiKey) -> list[ApiKey]:
+        """Keeps a new key, which counts from now on, and answers those before it; blocks.
+
+        Raises:
+            KeyConflict: it is the first, and no administrator's.
+        """
+        self.read()
+        others = list(self._keys.values())
+        if not any_administers([*others, key]):
+            raise KeyConflict("scopes")
+        self._records.add(key)
+        self.read()
+        return others
+
+    def revoke(self, key_id: str) -> None:
+        """Removes a key, which is refused from now on; blocks.
+
+        Raises:
+            UnknownKey: the record has no such one.
+            KeyConflict: it is the last administrator's.
+        """
+        self.read()
+        if not any_administers(one for one in self._keys.values() if one.key_id != key_id):
+            raise KeyConflict("key_id")
+        if not self._records.revoke(key_id):
+            raise UnknownKey(key_id)
+        self.read()
 
     def read(self) -> None:
         """Reads the file and the record again, and notes which keys were used; blocks.

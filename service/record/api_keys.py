@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from datetime import datetime
-from typing import Literal
 
 from pydantic import TypeAdapter
 from pydantic.dataclasses import dataclass as stored_dataclass
 from pydantic_core import from_json
 
+from gmn_client.models import Scope
 from service.errors import Forbidden
 from service.record.engine import (
     RecordPart,
@@ -21,7 +21,6 @@ from service.record.engine import (
     transactional,
 )
 
-Scope = Literal["query", "enroll", "metrics", "admin"]
 USED = key("key used")
 SCOPES: tuple[Scope, ...] = ("query", "enroll", "metrics", "admin")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -74,7 +73,7 @@ def test_keys_backups_and_artefacts_of_others_are_looked_at(examine, tmp_path) -
     record = open_sqlite(tmp_path / DATABASE_NAME)
     number = record.galleries.create("lobby", EMBEDDER, GallerySettings()).gallery_id
     record.crops.enroll(number, EMBEDDER, [new_crop(1)])
-    soon, _ = create_key(["query"], None, "", expires_at=datetime.now(UTC) + timedelta(days=3))
+    soon, _ = create_key(["query"], None, "", expires_days=3)
     record.keys.add(soon)
     record.close()
     before = (tmp_path / DATABASE_NAME).read_bytes()

@@ -9,7 +9,7 @@ from fastapi import Path, Query, Response
 from fastapi.responses import StreamingResponse
 from sse_starlette import EventSourceResponse
 
-from gmn_client.models import CropGroups, Job, Jobs
+from gmn_client.models import CropGroups, Job, Jobs, Scope
 from service.errors import InvalidField, UnknownJob
 from service.http.forms import MULTIPART, GroupingForm, ImportForm, JobsQuery
 from service.http.guard import Admin, Call, Enroller, Searcher, guarded_router, needs
@@ -19,7 +19,6 @@ from service.jobs.grouping import begin_grouping, read_groups
 from service.jobs.imports import begin_import
 from service.jobs.reindex import begin_reindex
 from service.ops.csv_lines import csv_line
-from service.record.api_keys import Scope
 from service.record.jobs import Job as JobRecord
 from service.runtime import Runtime
 

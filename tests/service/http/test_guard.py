@@ -33,6 +33,9 @@ NEEDED = [
     ("DELETE", f"{CROPS}/none", {"enroll"}),
     ("POST", "/v1/galleries", set()),
     ("DELETE", "/v1/galleries/none", set()),
+    ("GET", "/v1/keys", set()),
+    ("POST", "/v1/keys", set()),
+    ("DELETE", "/v1/keys/none", set()),
 ]
 
 
@@ -107,6 +110,9 @@ def test_a_key_for_one_gallery_touches_no_other(guarded):
         ("GET", "/v1/galleries/default/crops"),
         ("DELETE", "/v1/galleries/default"),
         ("POST", "/v1/galleries?name=another"),
+        ("GET", "/v1/keys"),
+        ("POST", "/v1/keys?scopes=query&gallery=lobby"),
+        ("DELETE", "/v1/keys/none"),
     ]:
         answer = guarded.ask(method, path, "lobby")
         assert answer.status_code == 403, path

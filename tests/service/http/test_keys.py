@@ -164,8 +164,8 @@ def test_a_wrong_line_of_the_file_is_named_with_the_remedy(ring_of, tmp_path, wr
 
 def test_an_expired_key_is_refused_and_says_when_it_expired(store, ring_of, tmp_path):
     now, day = datetime.now(UTC), timedelta(days=1)
-    old, old_text = create_key(["query"], None, "", expires_at=now - day)
-    new, new_text = create_key(["query"], None, "", expires_at=now + day)
+    old, old_text = create_key(["query"], None, "", expires_days=-1)
+    new, new_text = create_key(["query"], None, "", expires_days=1)
     store.keys.add(old)
     file = tmp_path / "keys.jsonl"
     secret = "s" * 32

@@ -1,0 +1,61 @@
+"""`/v1/keys`: API keys are listed, made and revoked by an administrator of every gallery."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any, TypeVar
+
+from fastapi import Path
+
+from gmn_client.models import Keys, NewKey
+from service.http import keys
+from service.http.forms import MULTIPART, NewKeyForm
+from service.http.guard import Call, guarded_router, needs
+from service.http.problems import problems
+
+router = guarded_router("/v1/keys", "keys")
+# A key for one gallery makes none, which could have another gallery or end later.
+Administrator = Annotated[Call, needs("admin", every_gallery=True)]
+# A whole key in its place is refused before the audit log would have it.
+KeyId = Annotated[str, Path(pattern=f"^{keys.KEY_ID}$", description="A key's id.")]
+Result = TypeVar("Result")
+
+
+@router.get("")
+async def list_keys(call: Administrator) -> Keys:
+    """Lists the API keys without their secrets, oldest first, those of GMN_API_KEYS_FILE too."""
+    ring = call.runtime.keys
+    return Keys(results=await ring.threads.run(ring.listed))
+
+
+@router.post("", status_code=201, responses=problems("key_conflict"))
+async def create_key(call: Administrator, form: Annotated[NewKeyForm, MULTIPART]) -> NewKey:
+    """Makes an API key; its text is answered this once, and only a hash of it is kept.
+
+    It counts at once in this process, and within a second in others. From the first key on, which
+    has to be an administrator's, every call needs a key.
+    """
+    key, text = keys.create_key(**dict(form))
+    what = {"key_id": key.key_id, "scopes": ",".join(key.scopes), "gallery": key.gallery}
+    others = await _audited(call, "create_key", call.runtime.keys.add, key, **what)
+    galleries = {one.name for one in call.runtime.galleries.all()}
+    warnings = list(keys.warnings_about(key, others, galleries))
+    return NewKey.model_validate(vars(key) | {"key": text, "warnings": warnings})
+
+
+@router.delete("/{key_id}", status_code=204, responses=problems("key_conflict"))
+async def delete_key(call: Administrator, key_id: KeyId) -> None:
+    """Revokes an API key: refused at once by this process, and within a second by others.
+
+    A call may revoke the key that it is sent with, but not the last administrator's.
+    """
+    await _audited(call, "revoke_key", call.runtime.keys.revoke, key_id, key_id=key_id)
+
+
+async def _audited(
+    call: Call, event: str, change: Callable[[Any], Result], given: Any, **what: Any
+) -> Result:
+    async def run(_: dict[str, Any]) -> Result:
+        return await call.runtime.keys.threads.run(change, given)
+
+    return await call.runtime.audited(event, run, **what)

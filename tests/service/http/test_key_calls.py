@@ -1,0 +1,157 @@
+"""API keys by the API and the client: made, listed, in force at once, revoked."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gmn_client import AsyncClient, Client, KeyRefused, RequestRefused
+from service.errors import KeyConflict, UnknownKey
+from service.http.keys import create_key
+
+LATER = "from now on every call needs one"
+
+
+@pytest.fixture(params=["sqlite", "redis"])
+def settings(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, Any]:
+    """Of a service with a record that no other test has."""
+    settings = {"data_dir": tmp_path / "data"}
+    if request.param == "redis":
+        redis = request.getfixturevalue("redis_record")
+        redis.ask("FLUSHALL")
+        settings |= {"redis_url": redis.url, "replica_name": "one"}
+    return settings
+
+
+def test_a_key_is_made_used_listed_and_revoked_at_once_without_a_trace_of_its_secret(
+    start, settings
+) -> None:
+    served = start(**settings)
+    url = str(served.http.base_url)
+    with Client(url) as nobody:
+        assert list(nobody.keys()) == []
+        with pytest.raises(RequestRefused, match="scope admin for every gallery") as refused:
+            nobody.create_key("query")
+        assert refused.value.problem.status == 409
+        with pytest.raises(RequestRefused):
+            nobody.create_key("admin", gallery="default")
+        first = nobody.create_key("admin", note="root")
+        assert [LATER in one for one in first.warnings] == [True]
+        with pytest.raises(KeyRefused):
+            nobody.galleries().__next__()
+    with Client(url, first.key) as admin:
+        options = {"gallery": "lobby", "expires_days": 30, "rate": 60, "learn": False}
+        second = admin.create_key("enroll", "query", note="desk", **options)
+        assert second.warnings == [
+            "There is no gallery lobby yet; the key is for one of that name."
+        ]
+        assert second.expires_at - second.created_at == timedelta(days=30)
+        with Client(url, second.key) as desk:
+            assert list(desk.galleries()) == []
+            listed = list(admin.keys())
+            assert [one.note for one in listed] == ["root", "desk"]
+            assert listed[1].model_dump() == {
+                **second.model_dump(exclude={"key", "warnings"}),
+                **{"scopes": ["query", "enroll"], "gallery": "lobby", "note": "desk"},
+                **{"rate": 60, "learn": False, "in_file": False},
+            }
+            raw = admin._http.get("/v1/keys")
+            assert raw.headers["cache-control"] == "no-store"
+            assert "sha256" not in raw.text
+            admin.delete_key(second.key_id)
+            with pytest.raises(KeyRefused, match="unknown here or was revoked"):
+                list(desk.galleries())
+        with pytest.raises(RequestRefused, match="no API key") as refused:
+            admin.delete_key(second.key_id)
+        assert refused.value.problem.status == 404
+        with pytest.raises(RequestRefused, match="no valid key would have") as refused:
+            admin.delete_key(first.key_id)
+        assert refused.value.problem.status == 409
+        # A key that was given in the place of its id is neither named nor noted.
+        with pytest.raises(RequestRefused, match="key_id: "):
+            admin.delete_key(second.key)
+    secrets = [one.key.split("_", 2)[2] for one in (first, second)]
+    assert not any(secret in repr((first, second)) for secret in secrets)
+    (log,) = settings["data_dir"].glob("audit*.jsonl")
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [(one["event"], one["phase"], one["actor"]) for one in lines] == [
+        *[("create_key", "asked", "loopback"), ("create_key", "failed", "loopback")] * 2,
+        *[("create_key", phase, "loopback") for phase in ("asked", "done")],
+        *[("create_key", phase, first.key_id) for phase in ("asked", "done")],
+        *[("revoke_key", phase, first.key_id) for phase in ("asked", "done")],
+        *[("revoke_key", phase, first.key_id) for phase in ("asked", "failed")] * 2,
+    ]
+    made = {"key_id": second.key_id, "scopes": "query,enroll", "gallery": "lobby"}
+    assert made.items() <= lines[7].items()
+    stored = b"".join(file.read_bytes() for file in settings["data_dir"].glob("*.*"))
+    kept = log.read_text() + served.log.read_text() + stored.decode(errors="replace")
+    assert not any(secret in kept for secret in secrets)
+
+
+def test_an_administrator_revokes_the_own_key_where_another_is_left(guarded) -> None:
+    made = guarded.ask("POST", "/v1/keys", "admin", data={"scopes": "admin,query"}).json()
+    own = f"/v1/keys/{made['key_id']}"
+    assert guarded.ask("DELETE", own, made["key"]).status_code == 204
+    assert guarded.ask("DELETE", own, made["key"]).status_code == 401
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({}, "scopes"),
+        ({"scopes": "all"}, "scopes"),
+        ({"scopes": ","}, "scopes"),
+        ({"scopes": "query", "gallery": "../x"}, "gallery"),
+        ({"scopes": "query", "gallery": ""}, "gallery"),
+        ({"scopes": "query", "expires_days": 0}, "expires_days"),
+        ({"scopes": "query", "rate": 0}, "rate"),
+        ({"scopes": "query", "note": "\x1b[2J"}, "note"),
+    ],
+)
+def test_a_field_that_would_make_another_key_than_was_meant_is_refused(
+    guarded, fields, named
+) -> None:
+    problem = guarded.ask("POST", "/v1/keys", "admin", data=fields).json()
+    assert problem["type"] == "urn:gmn:problem:invalid_field"
+    assert [one["field"] for one in problem["errors"]] == [named]
+
+
+def test_the_async_client_makes_and_revokes_keys(guarded) -> None:
+    async def make_and_revoke() -> tuple[list[str], list[str]]:
+        url = str(guarded.served.http.base_url)
+        async with AsyncClient(url, guarded.keys["admin"]) as client:
+            made = await client.create_key("metrics", note="scraper")
+            before = [one.key_id async for one in client.keys()]
+            await client.delete_key(made.key_id)
+            assert made.key_id in before
+            return before, [made.key_id, *[one.key_id async for one in client.keys()]]
+
+    before, after = asyncio.run(make_and_revoke())
+    assert set(before) == set(after)
+    assert len(before) == len(after)
+
+
+def test_keys_of_the_file_are_listed_and_count_as_administrators(ring_of, store, tmp_path) -> None:
+    file = tmp_path / "keys.jsonl"
+    line = {"key_id": "root", "secret_sha256": "0" * 64, "scopes": ["admin"]}
+    file.write_text(json.dumps(line))
+    ring = ring_of(file)
+    key, _ = create_key(["query"], None, "")
+    ring.add(key)
+    assert {one.key_id: one.in_file for one in ring.listed()} == {"root": True, key.key_id: False}
+    with pytest.raises(KeyConflict):
+        ring.revoke("root")
+    other, _ = create_key(["admin"], None, "", expires_days=1)
+    ring.add(other)
+    with pytest.raises(UnknownKey, match="GMN_API_KEYS_FILE"):
+        ring.revoke("root")
+    ring.revoke(other.key_id)
+    file.write_text(json.dumps(line | {"expires_at": datetime.now(UTC).isoformat()}))
+    with pytest.raises(KeyConflict):
+        ring.revoke(key.key_id)
+    assert [one.key_id for one in store.keys.all()] == [key.key_id]
