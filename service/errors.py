@@ -144,8 +144,8 @@ UnknownJob = _kind("unknown_job", 404)(
     "there is no job {0!r}; it belonged to a gallery that was deleted, or never was"
 )
 UnknownKey = _kind("unknown_key", 404)(
-    "the record has no API key {0!r}; list those there are with GET /v1/keys, and take one with "
-    "in_file out of GMN_API_KEYS_FILE"
+    "there is no such key {0!r} in the record; see GET /v1/keys or gmn keys list, and remove one "
+    "of GMN_API_KEYS_FILE from that file"
 )
 UnknownSnapshot = _kind("unknown_snapshot", 404)(
     "gallery {0!r} has no snapshot {1!r}; list those there are with GET /v1/galleries/{0}/snapshots"

@@ -76,12 +76,6 @@ def create(
         galleries = {one.name for one in record.galleries.all()}
     for warning in ring.warnings_about(key, others, galleries):
         echo(warning, err=True)
-    if not ring.any_administers([*others, key]):
-        echo(
-            "No key has the scope admin for every gallery, so that no call can make a gallery or a "
-            "key; make one with gmn keys create --scope admin.",
-            err=True,
-        )
     where = f"gallery {gallery}" if gallery else "every gallery"
     until = f", until {_minute(key.expires_at)}" if key.expires_at else ""
     echo(
@@ -139,6 +133,7 @@ def rotate(
 
     Example: gmn keys rotate 1f0c9a72be44 --grace 48
     """
+    from service.errors import UnknownKey
     from service.http.keys import with_new_secret
 
     now, public_id = datetime.now(UTC), _public_id(key_id)
@@ -146,7 +141,7 @@ def rotate(
     with _opened(data_dir, create=False) as (record, audit):
         found = {one.key_id: one for one in record.keys.all()}.get(public_id)
         if found is None:
-            raise _no_such(public_id, data_dir)
+            raise UnknownKey(public_id)
         key, text = with_new_secret(found, until)
         if expires_days:
             key = replace(key, expires_at=now + timedelta(expires_days))
@@ -166,6 +161,8 @@ def revoke(
 
     Example: gmn keys revoke 1f0c9a72be44
     """
+    from service.errors import UnknownKey
+
     public_id = _public_id(key_id)
     with _opened(data_dir, create=False) as (record, audit):
         audit.record("revoke_key", "asked", key_id=public_id)
@@ -173,7 +170,7 @@ def revoke(
         audit.record("revoke_key", "done" if revoked else "failed", key_id=public_id)
         left = len(record.keys.all())
     if not revoked:
-        raise _no_such(public_id, data_dir)
+        raise UnknownKey(public_id)
     echo(f"Key {public_id} is revoked; {left} left.")
     if not left:
         echo(
@@ -195,12 +192,6 @@ def _public_id(given: str) -> str:
             "gmn keys list"
         )
     return public_id
-
-
-def _no_such(key_id: str, data_dir: Path) -> InputProblem:
-    return InputProblem(
-        f"key {key_id}: there is no such key in {_place(data_dir)}; see gmn keys list"
-    )
 
 
 def _keys_of_file() -> Iterable[ApiKey]:

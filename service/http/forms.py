@@ -267,9 +267,9 @@ class NewGalleryFields(GallerySettingsFields):
 class NewKeyForm(Form):
     """An API key to be made."""
 
-    scopes: Annotated[
-        tuple[Scope, ...], BeforeValidator(chosen_scopes), Field(min_length=1, examples=[["query"]])
-    ]
+    scopes: Annotated[tuple[Scope, ...], BeforeValidator(chosen_scopes)] = Field(
+        examples=[["query"]], json_schema_extra={"minItems": 1}
+    )
     """What it may do; `admin` may do everything. Repeated or comma-separated."""
     gallery: Annotated[str, AfterValidator(checked_name)] | None = None
     """The only gallery that it is for."""

@@ -102,6 +102,11 @@ def warnings_about(
     """Sentences for the maker of a key, by the keys before it and the names of the galleries."""
     if not others:
         yield "This is the first key: from now on every call needs one, also on this machine."
+    if not any_administers([*others, key]):
+        yield (
+            "No key has the scope admin for every gallery, so that no call can make a gallery or a "
+            "key; make one with gmn keys create --scope admin."
+        )
     if key.gallery and key.gallery not in galleries:
         yield f"There is no gallery {key.gallery} yet; the key is for one of that name."
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 from fastapi import Path
 
@@ -12,13 +11,13 @@ from service.http import keys
 from service.http.forms import MULTIPART, NewKeyForm
 from service.http.guard import Call, guarded_router, needs
 from service.http.problems import problems
+from service.record.api_keys import ApiKey
 
 router = guarded_router("/v1/keys", "keys")
 # A key for one gallery makes none, which could have another gallery or end later.
 Administrator = Annotated[Call, needs("admin", every_gallery=True)]
 # A whole key in its place is refused before the audit log would have it.
 KeyId = Annotated[str, Path(pattern=f"^{keys.KEY_ID}$", description="A key's id.")]
-Result = TypeVar("Result")
 
 
 @router.get("")
@@ -35,10 +34,18 @@ async def create_key(call: Administrator, form: Annotated[NewKeyForm, MULTIPART]
     It counts at once in this process, and within a second in others. From the first key on, which
     has to be an administrator's, every call needs a key.
     """
-    key, text = keys.create_key(**dict(form))
-    what = {"key_id": key.key_id, "scopes": ",".join(key.scopes), "gallery": key.gallery}
-    others = await _audited(call, "create_key", call.runtime.keys.add, key, **what)
-    galleries = {one.name for one in call.runtime.galleries.all()}
+    runtime, (key, text) = call.runtime, keys.create_key(**dict(form))
+
+    async def add(_: dict[str, Any]) -> list[ApiKey]:
+        return await runtime.keys.threads.run(runtime.keys.add, key)
+
+    what: dict[str, Any] = {
+        "key_id": key.key_id,
+        "scopes": ",".join(key.scopes),
+        "gallery": key.gallery,
+    }
+    others = await runtime.audited("create_key", add, **what)
+    galleries = {one.name for one in runtime.galleries.all()}
     warnings = list(keys.warnings_about(key, others, galleries))
     return NewKey.model_validate(vars(key) | {"key": text, "warnings": warnings})
 
@@ -49,13 +56,9 @@ async def delete_key(call: Administrator, key_id: KeyId) -> None:
 
     A call may revoke the key that it is sent with, but not the last administrator's.
     """
-    await _audited(call, "revoke_key", call.runtime.keys.revoke, key_id, key_id=key_id)
+    ring = call.runtime.keys
 
+    async def revoke(_: dict[str, Any]) -> None:
+        await ring.threads.run(ring.revoke, key_id)
 
-async def _audited(
-    call: Call, event: str, change: Callable[[Any], Result], given: Any, **what: Any
-) -> Result:
-    async def run(_: dict[str, Any]) -> Result:
-        return await call.runtime.keys.threads.run(change, given)
-
-    return await call.runtime.audited(event, run, **what)
+    await call.runtime.audited("revoke_key", revoke, key_id=key_id)

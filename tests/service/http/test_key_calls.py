@@ -66,7 +66,7 @@ def test_a_key_is_made_used_listed_and_revoked_at_once_without_a_trace_of_its_se
             admin.delete_key(second.key_id)
             with pytest.raises(KeyRefused, match="unknown here or was revoked"):
                 list(desk.galleries())
-        with pytest.raises(RequestRefused, match="no API key") as refused:
+        with pytest.raises(RequestRefused, match="there is no such key") as refused:
             admin.delete_key(second.key_id)
         assert refused.value.problem.status == 404
         with pytest.raises(RequestRefused, match="no valid key would have") as refused:
