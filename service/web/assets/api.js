@@ -13,6 +13,8 @@ export class Problem extends Error {
   }
 }
 
+// The public part of the key.
+export const keyId = () => sessionStorage.getItem(KEY)?.split("_")[1];
 export const hasKey = () => sessionStorage.getItem(KEY) !== null;
 
 export function useKey(text) {

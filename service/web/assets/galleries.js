@@ -1,5 +1,6 @@
 // The galleries: create, describe, set up, copy and restore, reindex, delete.
 
+import { startAccess } from "./access.js";
 import { ask, formOf, send } from "./api.js";
 import { attempt, count, find, h, moment, onSubmit, question } from "./elements.js";
 import { addJob } from "./imports.js";
@@ -10,6 +11,7 @@ const MODES = { artefact: "on", own: "on", frozen: "frozen", off: "off" };
 let known = [];
 
 export function startGalleries() {
+  startAccess();
   document.addEventListener("galleries-read", (event) => { known = event.detail; show(); });
   document.addEventListener("panel-shown", show);
   onSubmit(find("#new-gallery"), (form) => attempt(form, async () => {

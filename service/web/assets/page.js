@@ -71,7 +71,7 @@ function askForKey(why) {
     h("form", { onsubmit: (event) => { event.preventDefault(); dialog.close("yes"); } },
       h("h2", {}, "API key"),
       h("p", {}, why), h("label", {}, "API key", field),
-      h("p", { class: "hint" }, "It stays in this tab until the tab is closed. Keys are created with gmn keys create."),
+      h("p", { class: "hint" }, "It stays in this tab until the tab is closed. An administrator makes keys in the panel Galleries; on its machine the service makes them with gmn keys create."),
       h("div", { class: "row end" },
         h("button", { type: "button", class: "quiet", onclick: () => dialog.close() }, "Cancel"),
         h("button", { class: "main" }, "Use this key"))));
