@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -26,7 +26,6 @@ from service.commands.store import REDIS_URL, open_record
 
 if TYPE_CHECKING:
     from service.ops.audit import AuditLog
-    from service.record.api_keys import ApiKey
     from service.record.record import Record
 
 keys = command_group(
@@ -64,11 +63,15 @@ def create(
     Example: gmn keys create --scope query --gallery entrance --note "front desk"
     """
     from service.http import keys as ring
+    from service.record.redis_engine import shown_url
 
     scopes = ring.chosen_scopes(scope)
     key, text = ring.create_key(scopes, gallery, note, learn, expires_days, rate)
     with _opened(data_dir) as (record, audit):
-        others = [*record.keys.all(), *_keys_of_file()]
+        others = record.keys.all()
+        # A service that reads the file reports what is wrong with it.
+        with contextlib.suppress(KeyError, InputProblem):
+            others += ring.read_key_file(Path(os.environ["GMN_API_KEYS_FILE"]))[0]
         log: dict[str, Any] = {"key_id": key.key_id, "scopes": ",".join(scopes), "gallery": gallery}
         audit.record("create_key", "asked", **log)
         record.keys.add(key)
@@ -78,9 +81,11 @@ def create(
         echo(warning, err=True)
     where = f"gallery {gallery}" if gallery else "every gallery"
     until = f", until {_minute(key.expires_at)}" if key.expires_at else ""
+    url = os.environ.get(REDIS_URL)
+    place = f"Redis at {shown_url(url)}" if url else str(data_dir.resolve())
     echo(
-        f"Key {key.key_id}: {', '.join(key.scopes)}, {where}{until}, kept as a hash in "
-        f"{_place(data_dir)}. It is shown this once: {text}"
+        f"Key {key.key_id}: {', '.join(key.scopes)}, {where}{until}, kept as a hash in {place}. "
+        f"It is shown this once: {text}"
     )
 
 
@@ -192,23 +197,6 @@ def _public_id(given: str) -> str:
             "gmn keys list"
         )
     return public_id
-
-
-def _keys_of_file() -> Iterable[ApiKey]:
-    from service.http.keys import read_key_file
-
-    # A service that reads the file reports what is wrong with it.
-    with contextlib.suppress(InputProblem):
-        if file := os.environ.get("GMN_API_KEYS_FILE"):
-            return read_key_file(Path(file))[0]
-    return ()
-
-
-def _place(data_dir: Path) -> str:
-    from service.record.redis_engine import shown_url
-
-    url = os.environ.get(REDIS_URL)
-    return f"Redis at {shown_url(url)}" if url else str(data_dir.resolve())
 
 
 @contextlib.contextmanager

@@ -39,12 +39,8 @@ async def create_key(call: Administrator, form: Annotated[NewKeyForm, MULTIPART]
     async def add(_: dict[str, Any]) -> list[ApiKey]:
         return await runtime.keys.threads.run(runtime.keys.add, key)
 
-    what: dict[str, Any] = {
-        "key_id": key.key_id,
-        "scopes": ",".join(key.scopes),
-        "gallery": key.gallery,
-    }
-    others = await runtime.audited("create_key", add, **what)
+    what: dict[str, Any] = {"scopes": ",".join(key.scopes), "gallery": key.gallery}
+    others = await runtime.audited("create_key", add, key_id=key.key_id, **what)
     galleries = {one.name for one in runtime.galleries.all()}
     warnings = list(keys.warnings_about(key, others, galleries))
     return NewKey.model_validate(vars(key) | {"key": text, "warnings": warnings})
