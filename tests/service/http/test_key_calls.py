@@ -17,7 +17,7 @@ from service.http.keys import create_key
 LATER = "from now on every call needs one"
 
 
-@pytest.fixture(params=["sqlite", "redis"])
+@pytest.fixture(params=["sqlite", pytest.param("redis", marks=pytest.mark.slow)])
 def settings(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, Any]:
     """Of a service with a record that no other test has."""
     settings = {"data_dir": tmp_path / "data"}
