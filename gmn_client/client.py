@@ -18,10 +18,11 @@ import tenacity
 from typing_extensions import Self
 
 from gmn_client import calls, errors, uploads
-from gmn_client.calls import Asking, Awaited, Awaits, Blocks, Call, Listing, Query
-from gmn_client.desk_calls import DeskCalls
+from gmn_client.calls import Asking, Awaited, Awaits, Blocks, Call, Listing, parsed
 from gmn_client.errors import InvalidInput, RequestRefused, ServiceFailed, ServiceUnreachable
+from gmn_client.gallery_calls import GalleryCalls
 from gmn_client.models import Enrollment, Job, Page, QueryAnswer, RefusedImage, SeparateAnswers
+from gmn_client.search_calls import Query, SearchCalls
 from gmn_client.uploads import DEFAULT_GALLERY, DEFAULT_URL, Image, ImageSource
 
 Answer = TypeVar("Answer")
@@ -61,7 +62,7 @@ class Retries:
         return min(max(seconds, 0.0), self.longest_wait)
 
 
-class Connection(DeskCalls):
+class Connection(GalleryCalls, SearchCalls):
     """One service; what both clients do, as coroutines; several tasks or threads may share it.
 
     Use it as a context manager, or call `close()`. Where a call names no gallery it is for the
@@ -271,8 +272,10 @@ class Connection(DeskCalls):
 
     async def _watch(self, job_id: str, timeout: float | None) -> AsyncIterator[Job]:
         end, last = float("inf") if timeout is None else time.monotonic() + timeout, None
+        path = uploads.path_to("jobs", job_id)
         while True:
-            job = await self._send(self._job(job_id, min(AWAY_SECONDS, end - time.monotonic())))
+            patience = min(AWAY_SECONDS, end - time.monotonic())
+            job = await self._send(Call(parsed(Job), "GET", path, patience=patience))
             if job != last:
                 yield job
             if job.finished:

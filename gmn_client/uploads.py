@@ -12,11 +12,10 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict
+from typing import IO, TYPE_CHECKING, Any, TypeAlias, TypedDict
 from urllib.parse import quote
 
 from gmn_client.errors import InvalidInput
-from gmn_client.models import RetentionFrom, Scoring
 
 if TYPE_CHECKING:
     # Pillow is not needed otherwise.
@@ -71,174 +70,6 @@ class Box(TypedDict):
     height: int
 
 
-class LabelledBox(Box, total=False):
-    """A box with what is known of its crop.
-
-    Attributes:
-        captured_at: RFC 3339, with time zone.
-    """
-
-    identity: str | None
-    camera: str | None
-    captured_at: str | None
-    external_id: str | None
-    metadata: Mapping[str, object] | None
-
-
-class QueryOptions(TypedDict, total=False):
-    """Options of a query; the service's defaults hold for those left out.
-
-    Attributes:
-        top_k: number of results.
-        rerank_depth: number of results, from the top, that M-Net scores.
-        scoring: one that the artefact offers.
-        group_by: `crop`, or `identity` to count each person once.
-        cameras, exclude_cameras: only, or not, crops of these cameras.
-        captured_after, captured_before: only crops of this time, with time zone.
-        identities: only crops of these.
-        unnamed: only crops without an identity.
-        metadata: only crops whose metadata has each of these keys with its value.
-        operating_point: such as `far_1e-2`.
-        camera: the camera that took the images that are sent.
-        camera_disjoint: whether to leave out the query's own camera.
-        min_version: the gallery's version that the answer must show at least.
-        include_vector: whether to answer the vector of each result too.
-        purpose: the reason for the query, kept in the service's audit log; up to 256 characters.
-        boxes: of one image, a frame: the crops in these are searched by, in its place.
-        keep, keep_picture: keep the search, and its first image, under the answer's `query_id`.
-    """
-
-    top_k: int
-    rerank_depth: int
-    scoring: Scoring
-    group_by: Literal["crop", "identity"]
-    cameras: Sequence[str]
-    exclude_cameras: Sequence[str]
-    captured_after: datetime
-    captured_before: datetime
-    identities: Sequence[str]
-    unnamed: bool
-    metadata: Mapping[str, object]
-    operating_point: str
-    boxes: Sequence[Box]
-    camera: str
-    camera_disjoint: bool
-    min_version: int
-    include_vector: bool
-    purpose: str
-    keep: bool
-    keep_picture: bool
-
-
-class SeparateOptions(QueryOptions):
-    """Options of several queries, one for each image."""
-
-    mode: Literal["separate"]
-
-
-class KeyOptions(TypedDict, total=False):
-    """What is said of a new API key.
-
-    Attributes:
-        gallery: the only gallery that it is for; all unless given.
-        note: whom it is for.
-        learn: whether its searches count for the calibration of the galleries.
-        expires_days: it is refused after so many days; never unless given.
-        rate: requests a minute that each process answers; any number unless given.
-    """
-
-    gallery: str
-    note: str
-    learn: bool
-    expires_days: int
-    rate: int
-
-
-class GroupingOptions(TypedDict, total=False):
-    """Which crops without a name are grouped.
-
-    Attributes:
-        camera: only of this camera.
-        captured_after, captured_before: inclusive bounds of the capture, with time zone.
-    """
-
-    camera: str | None
-    captured_after: datetime | str | None
-    captured_before: datetime | str | None
-
-
-class ImportOptions(TypedDict, total=False):
-    """Labels of an import's images.
-
-    Attributes:
-        identity, camera: of every image, where no manifest names them.
-        manifest: the CSV file, in the archive or folder, that does; `manifest.csv` unless named.
-    """
-
-    identity: str | None
-    camera: str | None
-    manifest: str | None
-
-
-class CropFields(TypedDict, total=False):
-    """What to change of a crop; those left out stay as they are, None is for unknown.
-
-    Attributes:
-        captured_at: with time zone.
-        external_id, metadata: your own id, and your own JSON object.
-    """
-
-    identity: str | None
-    camera: str | None
-    captured_at: datetime | str | None
-    external_id: str | None
-    metadata: Mapping[str, object] | None
-
-
-class CropsChosen(TypedDict, total=False):
-    """Which crops: those that pass every option that is given, of which one has to be.
-
-    Attributes:
-        unnamed: only crops without an identity.
-        captured_after, captured_before: only crops captured within these, with time zone.
-        dry_run: answer how many they are, and change nothing.
-    """
-
-    crop_ids: Sequence[str]
-    identity: str
-    unnamed: bool
-    camera: str
-    external_id: str
-    captured_after: datetime
-    captured_before: datetime
-    dry_run: bool
-
-
-class CropsChanges(CropsChosen, total=False):
-    """Which crops, and what is known of them from now on, None for unknown."""
-
-    new_identity: str | None
-    new_camera: str | None
-    new_metadata: Mapping[str, object] | None
-
-
-class GalleryOptions(TypedDict, total=False):
-    """Settings of a gallery; those left out stay as they are.
-
-    Attributes:
-        retention_days: older crops are deleted; 0 keeps all.
-        retention_from: whether a crop's age counts from its capture (or else its enrollment), or
-            always from its enrollment.
-        calibration: whether thresholds are fitted to the gallery's named crops and its searches
-            (`on`), stay as they are (`frozen`), or are the artefact's (`off`); `reset` drops the
-            fit and the searches and fits again.
-    """
-
-    retention_days: int
-    retention_from: RetentionFrom
-    calibration: Literal["on", "frozen", "off", "reset"]
-
-
 def path_to(*segments: str) -> str:
     """The path of a resource, from its segments, each of which may hold any character.
 
@@ -261,7 +92,9 @@ def form_fields(values: Mapping[str, object]) -> dict[str, Any]:
 
 def whole_fields(values: Mapping[str, object]) -> dict[str, object]:
     """The fields with an empty text for None and for no values, which are not to be left out."""
-    return {name: "" if one is None or one == [] else one for name, one in values.items()}
+    return {
+        name: "" if (sent := _field(one)) in (None, []) else sent for name, one in values.items()
+    }
 
 
 def _field(value: object) -> object:
@@ -271,7 +104,8 @@ def _field(value: object) -> object:
         return value.isoformat()
     if isinstance(value, Mapping):
         try:
-            return json.dumps(dict(value), allow_nan=False)
+            times = {name: _field(one) for name, one in value.items() if isinstance(one, datetime)}
+            return json.dumps({**value, **times}, allow_nan=False)
         except (TypeError, ValueError) as error:
             raise InvalidInput(f"metadata: is not what JSON can hold ({error})") from error
     if isinstance(value, Iterable) and not isinstance(value, bytes):

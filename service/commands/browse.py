@@ -10,8 +10,8 @@ from typing import Annotated, Literal, cast
 from typer import Argument, BadParameter, Option
 
 from gmn_client import DEFAULT_GALLERY, Client
+from gmn_client.gallery_calls import GalleryOptions
 from gmn_client.models import CropOrder, Gallery, IdentityOrder, RetentionFrom, Scoring
-from gmn_client.uploads import GalleryOptions
 from model.problems import InputProblem
 from service.commands.common import (
     JsonOption,
