@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 import typer
 
 from gmn_client import DEFAULT_URL, Client, RequestRefused
-from gmn_client.desk_models import Review
+from gmn_client.models import Review
 from model.problems import InputProblem
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import Any, Literal, Protocol, TypeVar, overload
 
 from typing_extensions import TypedDict, Unpack
 
-from gmn_client import desk_models, models
+from gmn_client import models
 from gmn_client.calls import (
     PAGE,
     Answer_co,
@@ -171,13 +171,13 @@ class SearchCalls(Calls):
     @listed
     def kept_searches(
         self, gallery: str | None = None, *, everyone: bool = False
-    ) -> Call[desk_models.KeptSearches]:
+    ) -> Call[models.KeptSearches]:
         """The kept searches of the client's key, the newest first; of all keys with `everyone`."""
         path, params = self._path(gallery, "queries"), {"everyone": everyone, "limit": PAGE}
-        return Call(parsed(desk_models.KeptSearches), "GET", path, params)
+        return Call(parsed(models.KeptSearches), "GET", path, params)
 
     @Request("GET", "galleries/{gallery}/queries/{query_id}")
-    def kept_search(self, query_id: str, gallery: str | None = None) -> desk_models.OpenedSearch:
+    def kept_search(self, query_id: str, gallery: str | None = None) -> models.OpenedSearch:
         """A kept search with its answer, under the labels of now, and its reviews."""
 
     @Request("GET", "galleries/{gallery}/queries/{query_id}/image")
@@ -201,7 +201,7 @@ class SearchCalls(Calls):
         enroll: bool = False,
         camera: str | None = None,
         captured_at: datetime | None = None,
-    ) -> desk_models.AnsweredReview:
+    ) -> models.AnsweredReview:
         """Confirms or rejects results of a kept search; `open` takes a decision back.
 
         Args:
@@ -213,32 +213,30 @@ class SearchCalls(Calls):
     @listed
     def reviews(
         self, gallery: str | None = None, *, everyone: bool = False
-    ) -> Call[desk_models.Reviews]:
+    ) -> Call[models.Reviews]:
         """The reviews of the searches of the client's key; of all keys with `everyone`."""
         path, params = self._path(gallery, "reviews"), {"everyone": everyone, "limit": PAGE}
-        return Call(parsed(desk_models.Reviews), "GET", path, params)
+        return Call(parsed(models.Reviews), "GET", path, params)
 
     @listed
-    def case_searches(
-        self, case_id: str, gallery: str | None = None
-    ) -> Call[desk_models.KeptSearches]:
+    def case_searches(self, case_id: str, gallery: str | None = None) -> Call[models.KeptSearches]:
         """The kept searches of a case, the newest first."""
         path, params = self._path(gallery, "queries"), {"case_id": case_id, "limit": PAGE}
-        return Call(parsed(desk_models.KeptSearches), "GET", path, params)
+        return Call(parsed(models.KeptSearches), "GET", path, params)
 
     @listed
-    def cases(self, gallery: str | None = None) -> Call[desk_models.Cases]:
+    def cases(self, gallery: str | None = None) -> Call[models.Cases]:
         """The cases of a gallery, the newest first."""
-        return Call(parsed(desk_models.Cases), "GET", self._path(gallery, "cases"), {"limit": PAGE})
+        return Call(parsed(models.Cases), "GET", self._path(gallery, "cases"), {"limit": PAGE})
 
     @Request("GET", "galleries/{gallery}/cases/{case_id}")
-    def case(self, case_id: str, gallery: str | None = None) -> desk_models.CaseDetail:
+    def case(self, case_id: str, gallery: str | None = None) -> models.CaseDetail:
         """One case, with the ids of its searches and the notes on them."""
 
     @Request("POST", "galleries/{gallery}/cases")
     def create_case(
         self, name: str, notes: str = "", gallery: str | None = None
-    ) -> desk_models.CaseDetail:
+    ) -> models.CaseDetail:
         """Begins a case."""
 
     @Request("PATCH", "galleries/{gallery}/cases/{case_id}")
@@ -249,23 +247,23 @@ class SearchCalls(Calls):
         *,
         name: str | None = None,
         notes: str | None = None,
-    ) -> desk_models.CaseDetail:
+    ) -> models.CaseDetail:
         """Changes a case's name or notes; one that is not given stays."""
 
     @Request("DELETE", "galleries/{gallery}/cases/{case_id}")
-    def delete_case(self, case_id: str, gallery: str | None = None) -> desk_models.CaseRemoval:
+    def delete_case(self, case_id: str, gallery: str | None = None) -> models.CaseRemoval:
         """Deletes a case with the searches that no other case holds."""
 
     @Request("PUT", "galleries/{gallery}/cases/{case_id}/queries/{query_id}", repeatable=True)
     def hold_search(
         self, case_id: str, query_id: str, note: str = "", gallery: str | None = None
-    ) -> desk_models.CaseDetail:
+    ) -> models.CaseDetail:
         """Puts a kept search into a case with a note, or changes the note."""
 
     @Request("DELETE", "galleries/{gallery}/cases/{case_id}/queries/{query_id}")
     def release_search(
         self, case_id: str, query_id: str, gallery: str | None = None
-    ) -> desk_models.CaseDetail:
+    ) -> models.CaseDetail:
         """Takes a kept search out of a case, so that its days count again."""
 
     @Request("GET", "galleries/{gallery}/cases/{case_id}/export", long=True)

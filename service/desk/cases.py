@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from gmn_client.desk_models import Case, CaseDetail, CaseSearch
+from gmn_client.models import Case, CaseDetail, CaseSearch
 from service.desk.searches import find_case
 from service.errors import InvalidField, UnknownCase, UnknownQuery
 from service.gallery.gallery import Gallery

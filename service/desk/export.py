@@ -13,8 +13,7 @@ from typing import IO, Any
 
 from jinja2 import Environment, FileSystemLoader
 
-from gmn_client.desk_models import OpenedSearch
-from gmn_client.models import RankedCrop
+from gmn_client.models import OpenedSearch, RankedCrop
 from service.desk.searches import find_case, open_search, read_search_picture
 from service.errors import ServiceError, StorageFailed, UnknownPicture, UnknownQuery
 from service.gallery.browse import read_picture

@@ -9,7 +9,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, Field, model_validator
 
-from gmn_client import desk_models as models
+from gmn_client import models
 from gmn_client.models import RefusedImage
 from service.desk.searches import (
     KEPT_RESULTS,

@@ -8,8 +8,14 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
-from gmn_client.desk_models import BestResult, KeptSearch, OpenedSearch, ReviewedResult
-from gmn_client.models import QueryAnswer, RankedCrop
+from gmn_client.models import (
+    BestResult,
+    KeptSearch,
+    OpenedSearch,
+    QueryAnswer,
+    RankedCrop,
+    ReviewedResult,
+)
 from model.crops.decode import CropLimits, CropProblem, decode_crop
 from service.engine.images import ImageFile
 from service.errors import (

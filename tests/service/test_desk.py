@@ -17,7 +17,7 @@ import pytest
 
 from demo.reviewed_searches import fetch_reviews, people_of
 from gmn_client import Client, RequestRefused
-from gmn_client.desk_models import Review
+from gmn_client.models import Review
 from model.problems import InputProblem
 from tests.service.conftest import Served
 from tests.service.http.conftest import make_key

@@ -8,7 +8,7 @@ from typing import IO, Annotated
 from fastapi import Path, Query, Response
 from fastapi.responses import StreamingResponse
 
-from gmn_client.desk_models import CaseDetail, CaseRemoval, Cases
+from gmn_client.models import CaseDetail, CaseRemoval, Cases
 from service.desk import cases
 from service.desk.export import export_case as write_export
 from service.desk.searches import find_case

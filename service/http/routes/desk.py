@@ -7,8 +7,7 @@ from typing import Annotated
 
 from fastapi import Path, Query, Request, Response
 
-from gmn_client.desk_models import AnsweredReview, KeptSearches, OpenedSearch, Reviews
-from gmn_client.models import Scope
+from gmn_client.models import AnsweredReview, KeptSearches, OpenedSearch, Reviews
 from service.desk import reviews, searches
 from service.http.forms import (
     MULTIPART,
@@ -21,6 +20,7 @@ from service.http.forms import (
 from service.http.guard import GalleryCall, Searcher, guarded_router
 from service.http.problems import content, problems, write_list
 from service.http.thumbnails import NOT_MODIFIED, answer_picture
+from service.record.api_keys import Scope
 
 router = guarded_router("/v1/galleries/{gallery}", "kept searches")
 NAMES: tuple[Scope, ...] = ("admin",)
