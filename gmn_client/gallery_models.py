@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 from pydantic.json_schema import SkipJsonSchema
 
 from gmn_client.wire import Moment, Page, RefusedImage, Scoring, Verdict, WireModel, absent
@@ -17,6 +17,17 @@ CalibrationReason = Literal[
 CropOrder = Literal["enrolled", "captured", "-captured"]
 RetentionFrom = Literal["captured", "enrolled"]
 IdentityOrder = Literal["name", "last_seen", "crops"]
+
+
+class Box(BaseModel):
+    """The box of one person in a frame, in pixels; `x` and `y` are of its left upper corner."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    x: int
+    y: int
+    width: int
+    height: int
 
 
 class EnrolledImage(WireModel):

@@ -8,20 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from pydantic import BaseModel, ConfigDict
 
+from gmn_client.models import Box
 from model.crops.decode import CropProblem
-
-
-class Box(BaseModel):
-    """The box of one person in a frame, in pixels; `x` and `y` are of its left upper corner."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    x: int
-    y: int
-    width: int
-    height: int
 
 
 def cut_out(boxes: Sequence[Box], pixels: NDArray[np.uint8]) -> list[bytes | CropProblem]:

@@ -13,11 +13,12 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from gmn_client.models import Box
 from model.crops.decode import CropLimits, CropProblem, decode_crop
 from model.crops.quality import QualityFault, measure_quality, quality_faults
 from model.preprocessing import Preprocessing
 from service.engine.batcher import Embedded, MicroBatcher, WaitingCrop
-from service.engine.frames import Box, cut_out
+from service.engine.frames import cut_out
 from service.ops.health import MonitoredThreadPool
 from service.settings import QualityPolicy, Settings
 

@@ -16,7 +16,6 @@ from starlette.staticfiles import StaticFiles
 from service.http.middleware import PAGE_ASSETS_PATH, RequestContext
 from service.http.problems import handle_errors
 from service.http.routes import (
-    cases,
     crops,
     desk,
     galleries,
@@ -38,7 +37,7 @@ ROUTERS = (
     identities.router,
     queries.router,
     desk.router,
-    cases.router,
+    desk.case_router,
     jobs.router,
     keys.router,
     galleries.snapshot_router,

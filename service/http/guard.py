@@ -24,7 +24,7 @@ from starlette.formparsers import MultiPartException
 from gmn_client.models import Scope
 from service.errors import InvalidField, StorageFailed, Unauthorised
 from service.gallery.gallery import Gallery
-from service.http.forms import ImagesForm, ImportForm
+from service.http.forms import ImagesForm
 from service.http.keys import LOCAL_ADMIN, is_loopback
 from service.http.limits import Body, Rule, WholeForm
 from service.http.middleware import CLIENT_LEFT
@@ -82,6 +82,10 @@ class GalleryCall(Call):
     """A request on the gallery that its path names."""
 
     gallery: Gallery
+
+    def note_view(self, event: str, **what: Any) -> None:
+        """Notes a search or a view of the gallery, as `AuditLog.note_view`."""
+        self.runtime.audit.note_view(event, gallery=self.gallery.name, **what)
 
 
 @dataclass(frozen=True)
@@ -248,7 +252,7 @@ async def _answer_form(answer: Handler, request: Request, call: Call, form: Any)
         sent_as = f"the body is {declared[:80]!r}"
         raise HTTPException(415, f"{sent_as}; send multipart/form-data in UTF-8, images as files")
     limits = call.runtime.body_limits
-    rule = limits.archive if issubclass(form, ImportForm) else limits.form
+    rule = limits.archive if form.to_disk else limits.form
     if issubclass(form, ImagesForm):
         call.runtime.admission.require_slot()
     body = Body(request, limits, rule, call.caller.key_id)

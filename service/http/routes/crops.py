@@ -7,28 +7,18 @@ from typing import Annotated
 
 from fastapi import Header, Path, Query, Request, Response
 
-from gmn_client.models import (
-    ChangedCrop,
-    ChangedCrops,
-    Crop,
-    Crops,
-    Enrollment,
-    Removal,
-    RemovedCrops,
-)
+from gmn_client import models
 from service.gallery import browse, changes
 from service.gallery.enroll import enroll
-from service.gallery.frames import cut_boxes
-from service.http.forms import (
-    MULTIPART,
+from service.http.crop_forms import (
     CropQuery,
     CropsChanges,
     CropsChosen,
     CropsQuery,
     EnrollFields,
     EnrollForm,
-    ImageQuery,
 )
+from service.http.forms import MULTIPART, ImageQuery
 from service.http.guard import Admin, Enroller, Searcher, guarded_router
 from service.http.problems import Responses, answer_each, content, example, problems, write_list
 from service.http.thumbnails import NOT_MODIFIED, answer_picture
@@ -48,14 +38,14 @@ IdempotencyKey = Annotated[
 ]
 ENROLLED: Responses = {
     201: example("Enrollment"),
-    207: {"model": Enrollment, "description": "Some images landed, some did not."},
+    207: {"model": models.Enrollment, "description": "Some images landed, some did not."},
 }
 
 
 @router.post(
     "/crops",
     status_code=201,
-    response_model=Enrollment,
+    response_model=models.Enrollment,
     responses=ENROLLED | problems("needs_reindex", "request_conflict"),
 )
 async def enroll_crops(
@@ -73,13 +63,7 @@ async def enroll_crops(
     repeated one gets the first answer, with `Idempotent-Replayed: true`.
     """
     runtime, gallery = call.runtime, call.gallery
-    limit = runtime.settings.max_images_per_request
-    files = await form.read_images(limit)
-    if form.boxes:
-        boxes = form.read_boxes(limit)
-        images = form.for_crops(await cut_boxes(runtime, gallery, files, boxes))
-    else:
-        images = form.for_images(files)
+    images = form.for_images(await form.read_crops(runtime, gallery))
     failpoint("enroll.body-read")
     # Clients with keys of their own may choose the same name.
     name = idempotency_key and f"client:{call.caller.key_id}:{idempotency_key}"
@@ -94,7 +78,7 @@ async def enroll_crops(
     return response
 
 
-@router.get("/crops", response_model=Crops)
+@router.get("/crops", response_model=models.Crops)
 async def list_crops(call: Searcher, asked: Annotated[CropsQuery, Query()]) -> Response:
     """Lists crops; a page that is not the last may have fewer than `limit`, also none.
 
@@ -102,26 +86,26 @@ async def list_crops(call: Searcher, asked: Annotated[CropsQuery, Query()]) -> R
     """
     wanted, gallery = asked.filter(), call.gallery
 
-    def read() -> Crops:
+    def read() -> models.Crops:
         found = call.runtime.record.crops.page(
             gallery.gallery_id, wanted, asked.cursor or "", asked.limit, asked.order
         )
         results = browse.described_crops(call.runtime, gallery, found.crops, asked.include_vector)
-        return Crops(results=results, next_cursor=found.cursor)
+        return models.Crops(results=results, next_cursor=found.cursor)
 
     page = await call.runtime.galleries.read(read)
     named: dict[str, object] = {"identity": asked.identity, "external_id": asked.external_id}
     named["include_vector"] = asked.include_vector or None
     if filters := {name: value for name, value in named.items() if value is not None}:
         # A listing of one identity's crops is a search, by name; vectors leave by this alone.
-        call.runtime.audit.note_view(
-            "query", gallery=gallery.name, count=len(page.results), filters=filters
-        )
+        call.note_view("query", count=len(page.results), filters=filters)
     return await write_list(page)
 
 
 @router.patch("/crops", responses=problems("crop_conflict"))
-async def change_crops(call: Admin, form: Annotated[CropsChanges, MULTIPART]) -> ChangedCrops:
+async def change_crops(
+    call: Admin, form: Annotated[CropsChanges, MULTIPART]
+) -> models.ChangedCrops:
     """Changes the labels of every crop that passes a filter; those enrolled meanwhile stay.
 
     With SQLite all change at once. With Redis up to 1,000 do in one commit: where the service ends
@@ -132,13 +116,15 @@ async def change_crops(call: Admin, form: Annotated[CropsChanges, MULTIPART]) ->
 
 
 @router.delete("/crops")
-async def delete_crops(call: Admin, form: Annotated[CropsChosen, MULTIPART]) -> RemovedCrops:
+async def delete_crops(call: Admin, form: Annotated[CropsChosen, MULTIPART]) -> models.RemovedCrops:
     """Deletes every crop that passes a filter, with vectors and pictures; as a change of them."""
     return await forget_matching(call.runtime, call.gallery, form.filter(), form.dry_run)
 
 
 @router.get("/crops/{crop_id}")
-async def read_crop(call: Searcher, crop_id: CropId, asked: Annotated[CropQuery, Query()]) -> Crop:
+async def read_crop(
+    call: Searcher, crop_id: CropId, asked: Annotated[CropQuery, Query()]
+) -> models.Crop:
     """Reads the labels and metadata of one crop."""
     return await browse.read_crop(call.runtime, call.gallery, crop_id, asked.include_vector)
 
@@ -146,13 +132,13 @@ async def read_crop(call: Searcher, crop_id: CropId, asked: Annotated[CropQuery,
 @router.patch("/crops/{crop_id}", responses=problems("crop_conflict"))
 async def change_crop(
     call: Admin, crop_id: CropId, form: Annotated[EnrollFields, MULTIPART]
-) -> ChangedCrop:
+) -> models.ChangedCrop:
     """Changes a crop's labels; an empty field becomes unknown, a field that is not sent stays."""
-    return await changes.change_crop(call.runtime, call.gallery, crop_id, form.for_crop())
+    return await changes.change_crop(call.runtime, call.gallery, crop_id, form.changes())
 
 
 @router.delete("/crops/{crop_id}")
-async def delete_crop(call: Enroller, crop_id: CropId) -> Removal:
+async def delete_crop(call: Enroller, crop_id: CropId) -> models.Removal:
     """Deletes one crop with its vector and picture; a second time it is 404."""
     return await forget_crop(call.runtime, call.gallery, crop_id)
 
@@ -175,5 +161,5 @@ async def read_crop_image(
     read = partial(browse.read_picture, runtime, gallery, crop_id)
     require = partial(browse.read_crop, runtime, gallery, crop_id)
     answer = await answer_picture(request, runtime, crop_id, asked.width, read, require)
-    runtime.audit.note_view("view", gallery=gallery.name, crop_ids=[crop_id])
+    call.note_view("view", crop_ids=[crop_id])
     return answer

@@ -1,34 +1,89 @@
-"""`/v1/galleries/{gallery}/queries/…`: kept searches, opened again and reviewed."""
+"""What follows a search: kept searches, their reviews, and the cases that hold them together."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
-from typing import Annotated
+from typing import IO, Annotated
 
 from fastapi import Path, Query, Request, Response
+from fastapi.responses import StreamingResponse
+from pydantic import AfterValidator, Field
 
-from gmn_client.models import AnsweredReview, KeptSearches, OpenedSearch, Reviews
-from service.desk import reviews, searches
-from service.http.forms import (
-    MULTIPART,
-    EveryoneQuery,
-    ImageQuery,
-    KeptSearchesQuery,
-    ReviewForm,
-    ReviewsQuery,
-)
+from gmn_client import models
+from service.desk import cases, export, reviews, searches
+from service.gallery.enroll import checked_text
+from service.http.forms import MULTIPART, Form, ImageQuery, PageQuery, Parameters
 from service.http.guard import GalleryCall, Searcher, guarded_router
 from service.http.problems import content, problems, write_list
 from service.http.thumbnails import NOT_MODIFIED, answer_picture
-from service.record.api_keys import Scope
+from service.record.cases import CaseFields
 
 router = guarded_router("/v1/galleries/{gallery}", "kept searches")
-NAMES: tuple[Scope, ...] = ("admin",)
-ENROLLS: tuple[Scope, ...] = ("enroll",)
+case_router = guarded_router("/v1/galleries/{gallery}/cases", "cases")
+# Characters of the notes on a case, and on a search in it.
+MOST_NOTES = 4000
+CHUNK_BYTES = 1024 * 1024
+WRITES = problems("storage_failed")
 QueryId = Annotated[str, Path(description="A kept search's id, as its answer has it.")]
+CaseId = Annotated[str, Path(description="A case's id.")]
+CaseName = Annotated[str, AfterValidator(partial(checked_text, "name"))]
 
 
-@router.get("/queries", response_model=KeptSearches, responses=problems("unknown_case"))
+class ReviewForm(reviews.ReviewOptions, Form):
+    """A decision on results of a kept search."""
+
+
+class EveryoneQuery(Parameters):
+    """Whose searches are listed."""
+
+    everyone: bool = False
+    """Those of all keys, for scope admin; else of the caller's own."""
+
+
+class ReviewsQuery(EveryoneQuery, PageQuery):
+    """Which reviews are listed."""
+
+
+class KeptSearchesQuery(ReviewsQuery):
+    """Which kept searches are listed."""
+
+    case_id: str | None = None
+    """Those of a case, of every key."""
+
+
+class CaseForm(Form):
+    """What a case is called, and notes on it; one that is left out stays as it is."""
+
+    name: CaseName | None = None
+    """The name."""
+    notes: list[Annotated[str, Field(max_length=MOST_NOTES)]] = Field([], max_length=1)
+    """Any text; empty for none."""
+
+    def changes(self) -> CaseFields:
+        """The fields that were sent."""
+        changes: CaseFields = {} if self.name is None else {"name": self.name}
+        return changes | {"notes": self.notes[0]} if self.notes else changes
+
+
+class NewCaseForm(CaseForm):
+    """A new case."""
+
+    name: CaseName = Field(examples=["Bag at gate 3"])
+    """The name."""
+
+
+class CaseSearchForm(Form):
+    """A search in a case."""
+
+    note: str = Field("", max_length=MOST_NOTES)
+    """Any text on the search."""
+
+
+UNCHANGED, WITHOUT_NOTE = CaseForm(), CaseSearchForm()
+
+
+@router.get("/queries", response_model=models.KeptSearches, responses=problems("unknown_case"))
 async def list_kept_searches(
     call: Searcher, asked: Annotated[KeptSearchesQuery, Query()]
 ) -> Response:
@@ -38,20 +93,18 @@ async def list_kept_searches(
     about = asked.cursor, asked.limit + 1, key_id, asked.case_id
     found = await searches.list_searches(runtime, gallery, *about)
     more = found[asked.limit - 1].query_id if len(found) > asked.limit else None
-    runtime.audit.note_view("list_kept_searches", gallery=gallery.name, count=len(found))
-    return await write_list(KeptSearches(results=found[: asked.limit], next_cursor=more))
+    call.note_view("list_kept_searches", count=len(found))
+    return await write_list(models.KeptSearches(results=found[: asked.limit], next_cursor=more))
 
 
 @router.get("/queries/{query_id}")
-async def open_kept_search(call: Searcher, query_id: QueryId) -> OpenedSearch:
+async def open_kept_search(call: Searcher, query_id: QueryId) -> models.OpenedSearch:
     """Opens a kept search: its answer under the labels of now, and its reviews.
 
     Every key that may search the gallery can open it: the address can be passed on.
     """
     opened = await searches.open_search(call.runtime, call.gallery, query_id)
-    call.runtime.audit.note_view(
-        "open_kept_search", gallery=call.gallery.name, query_id=query_id, count=opened.count
-    )
+    call.note_view("open_kept_search", query_id=query_id, count=opened.count)
     return opened
 
 
@@ -70,11 +123,11 @@ async def read_kept_image(
     read = partial(searches.read_search_picture, runtime, gallery, query_id)
     require = partial(searches.find_search, runtime, gallery, query_id)
     answer = await answer_picture(request, runtime, query_id, asked.width, read, require)
-    runtime.audit.note_view("view", gallery=gallery.name, query_id=query_id)
+    call.note_view("view", query_id=query_id)
     return answer
 
 
-@router.delete("/queries/{query_id}", status_code=204, responses=problems("storage_failed"))
+@router.delete("/queries/{query_id}", status_code=204, responses=WRITES)
 async def delete_kept_search(call: Searcher, query_id: QueryId) -> None:
     """Deletes a kept search with its picture; that of another key needs admin."""
     await searches.delete_search(call.runtime, call.gallery, call.caller, query_id)
@@ -86,27 +139,25 @@ async def delete_kept_search(call: Searcher, query_id: QueryId) -> None:
 )
 async def review_results(
     call: Searcher, query_id: QueryId, form: Annotated[ReviewForm, MULTIPART]
-) -> AnsweredReview:
+) -> models.AnsweredReview:
     """Confirms or rejects results of a kept search, or takes that back.
 
     Confirmed crops are named with `identity`; with `enroll=true` the search's picture is enrolled
     under the same name.
     """
     if form.identity is not None:
-        call.caller.require(NAMES)
+        call.caller.require(["admin"])
     if form.enroll:
-        call.caller.require(ENROLLS)
+        call.caller.require(["enroll"])
     return await reviews.review_results(call.runtime, call.gallery, call.caller, query_id, form)
 
 
-@router.get("/reviews", response_model=Reviews)
+@router.get("/reviews", response_model=models.Reviews)
 async def list_reviews(call: Searcher, asked: Annotated[ReviewsQuery, Query()]) -> Response:
     """Lists the reviews of the searches of the caller's key; of all keys needs admin."""
-    key_id = _key_of(call, asked.everyone)
-    about = asked.cursor, asked.limit
-    found = await reviews.list_reviews(call.runtime, call.gallery, key_id, *about)
-    count = len(found.results)
-    call.runtime.audit.note_view("list_reviews", gallery=call.gallery.name, count=count)
+    about = _key_of(call, asked.everyone), asked.cursor, asked.limit
+    found = await reviews.list_reviews(call.runtime, call.gallery, *about)
+    call.note_view("list_reviews", count=len(found.results))
     return await write_list(found)
 
 
@@ -117,9 +168,9 @@ async def list_reviews(call: Searcher, asked: Annotated[ReviewsQuery, Query()]) 
 )
 async def export_reviews(call: Searcher, asked: Annotated[EveryoneQuery, Query()]) -> Response:
     """The reviews of the searches of the caller's key as CSV; of all keys needs admin."""
-    runtime, gallery = call.runtime, call.gallery
-    lines = await reviews.reviews_as_csv(runtime, gallery, _key_of(call, asked.everyone))
-    runtime.audit.note_view("export_reviews", gallery=gallery.name)
+    key_id = _key_of(call, asked.everyone)
+    lines = await reviews.reviews_as_csv(call.runtime, call.gallery, key_id)
+    call.note_view("export_reviews")
     return Response(lines, media_type="text/csv")
 
 
@@ -128,3 +179,84 @@ def _key_of(call: GalleryCall, everyone: bool) -> str | None:
     key_id = None if everyone else call.caller.key_id
     call.caller.require_own(key_id)
     return key_id
+
+
+@case_router.post("", status_code=201, responses=WRITES)
+async def create_case(
+    call: Searcher, response: Response, form: Annotated[NewCaseForm, MULTIPART]
+) -> models.CaseDetail:
+    """Begins a case."""
+    notes = form.changes().get("notes", "")
+    case = await cases.create_case(call.runtime, call.gallery, call.caller, form.name, notes)
+    response.headers["Location"] = f"/v1/galleries/{call.gallery.name}/cases/{case.case_id}"
+    return case
+
+
+@case_router.get("")
+async def list_cases(call: Searcher, asked: Annotated[PageQuery, Query()]) -> models.Cases:
+    """Lists the cases of a gallery, the newest first."""
+    limit = asked.limit
+    found = await cases.list_cases(call.runtime, call.gallery, asked.cursor, limit + 1)
+    more = found[limit - 1].case_id if len(found) > limit else None
+    return models.Cases(results=found[:limit], next_cursor=more)
+
+
+@case_router.get("/{case_id}")
+async def read_case(call: Searcher, case_id: CaseId) -> models.CaseDetail:
+    """Reads a case; `GET …/queries?case_id=` lists its searches."""
+    return cases.detailed(await searches.find_case(call.runtime, call.gallery, case_id))
+
+
+@case_router.patch("/{case_id}", responses=WRITES)
+async def change_case(
+    call: Searcher, case_id: CaseId, form: Annotated[CaseForm, MULTIPART] = UNCHANGED
+) -> models.CaseDetail:
+    """Changes the name or the notes; of a case of another key it needs admin."""
+    changes = form.changes()
+    return await cases.change_case(call.runtime, call.gallery, call.caller, case_id, changes)
+
+
+@case_router.delete("/{case_id}", responses=WRITES)
+async def delete_case(call: Searcher, case_id: CaseId) -> models.CaseRemoval:
+    """Deletes a case with the searches that no other case holds; one of another key needs admin."""
+    removed = await cases.delete_case(call.runtime, call.gallery, call.caller, case_id)
+    return models.CaseRemoval(removed=removed)
+
+
+@case_router.put("/{case_id}/queries/{query_id}", responses=WRITES)
+async def hold_search(
+    call: Searcher,
+    case_id: CaseId,
+    query_id: QueryId,
+    form: Annotated[CaseSearchForm, MULTIPART] = WITHOUT_NOTE,
+) -> models.CaseDetail:
+    """Puts a kept search into a case with a note, or changes the note."""
+    return await cases.hold_search(call.runtime, call.gallery, case_id, query_id, form.note)
+
+
+@case_router.delete("/{case_id}/queries/{query_id}", responses=WRITES)
+async def release_search(call: Searcher, case_id: CaseId, query_id: QueryId) -> models.CaseDetail:
+    """Takes a kept search out of a case, so that its days count again."""
+    runtime, gallery = call.runtime, call.gallery
+    call.caller.require_own((await searches.find_case(runtime, gallery, case_id)).key_id)
+    return await cases.hold_search(runtime, gallery, case_id, query_id, None)
+
+
+@case_router.get(
+    "/{case_id}/export",
+    response_class=StreamingResponse,
+    responses=WRITES | content("application/zip", "The case."),
+)
+async def export_case(call: Searcher, case_id: CaseId) -> StreamingResponse:
+    """A case as ZIP: index.html, the pictures, results.csv, and SHA256SUMS of each file."""
+    file = await export.export_case(call.runtime, call.gallery, case_id)
+    name = f'attachment; filename="case-{case_id}.zip"'
+    headers = {"Content-Disposition": name, "Content-Length": str(file.tell())}
+    return StreamingResponse(_chunks(file), media_type="application/zip", headers=headers)
+
+
+def _chunks(file: IO[bytes]) -> Iterator[bytes]:
+    with file:
+        file.seek(0)
+        while chunk := file.read(CHUNK_BYTES):
+            yield chunk

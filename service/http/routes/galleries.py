@@ -2,29 +2,57 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal, cast
 
 from fastapi import Path, Response
+from pydantic import AfterValidator, Field
 
-from gmn_client.models import (
-    Galleries,
-    Gallery,
-    GalleryRemoval,
-    RestoredSnapshot,
-    Snapshot,
-    Snapshots,
-)
+from gmn_client import models
 from service.gallery import browse, changes
-from service.http.forms import MULTIPART, GallerySettingsFields, NewGalleryFields
+from service.http.forms import MULTIPART, Form
 from service.http.guard import Admin, Call, GalleryCall, guarded_router, needs
 from service.http.problems import problems
 from service.lifecycle import snapshots
-from service.record.records import GallerySettings
+from service.record.records import CalibrationMode, GallerySettings, SettingsChanges
+from service.settings import NAME, checked_name
 
 router = guarded_router("/v1/galleries", "galleries")
 snapshot_router = guarded_router("/v1/galleries/{gallery}/snapshots", "snapshots")
-UNCHANGED = GallerySettingsFields()
 SnapshotId = Annotated[str, Path(description="A snapshot's id.")]
+
+
+class GallerySettingsFields(Form):
+    """The settings of a gallery; one that is left out stays as it is."""
+
+    retention_days: int | None = Field(None, ge=0, le=36_500)
+    """Age in days at which crops are deleted; 0 keeps all."""
+    retention_from: models.RetentionFrom | None = None
+    """Whether a crop's age counts from its capture (if known), or always from its enrollment."""
+    calibration: Literal[CalibrationMode, "reset"] | None = None
+    """Whether thresholds are fitted to this gallery's named crops and its searches (on), stay fixed
+    (frozen), or are the artefact's (off); reset and off delete the fit and the stored searches, and
+    reset fits again."""
+
+    def changes(self) -> SettingsChanges:
+        """The settings that were sent."""
+        changes = self.model_dump(exclude={"name"}, exclude_none=True)
+        if self.retention_days == 0:
+            changes["retention_days"] = None
+        if self.calibration == "reset":
+            changes["calibration"] = "on"
+        return cast("SettingsChanges", changes)
+
+
+class NewGalleryFields(GallerySettingsFields):
+    """A gallery to be created, and its settings."""
+
+    name: Annotated[str, AfterValidator(checked_name)] = Field(
+        examples=["lobby"], json_schema_extra={"pattern": NAME.pattern}
+    )
+    """Letters, digits, dot, dash and underscore, 64 at most."""
+
+
+UNCHANGED = GallerySettingsFields()
 
 
 @router.post("", status_code=201, responses=problems("gallery_conflict"))
@@ -32,7 +60,7 @@ async def create_gallery(
     call: Annotated[Call, needs("admin")],
     response: Response,
     form: Annotated[NewGalleryFields, MULTIPART],
-) -> Gallery:
+) -> models.Gallery:
     """Creates an empty gallery."""
     call.caller.require_gallery(form.name)
     settings = GallerySettings(**form.changes())
@@ -42,15 +70,15 @@ async def create_gallery(
 
 
 @router.get("")
-async def list_galleries(call: Annotated[Call, needs("query", "enroll")]) -> Galleries:
+async def list_galleries(call: Annotated[Call, needs("query", "enroll")]) -> models.Galleries:
     """Lists the galleries of the key, by name."""
     galleries = await browse.list_galleries(call.runtime)
     seen = [one for one in galleries if call.caller.may_see(one.name)]
-    return Galleries(results=seen, audit_queries=call.runtime.settings.audit_queries)
+    return models.Galleries(results=seen, audit_queries=call.runtime.settings.audit_queries)
 
 
 @router.get("/{gallery}")
-async def read_gallery(call: Annotated[GalleryCall, needs("query", "enroll")]) -> Gallery:
+async def read_gallery(call: Annotated[GalleryCall, needs("query", "enroll")]) -> models.Gallery:
     """Reads the description of one gallery."""
     return await browse.describe_gallery(call.runtime, call.gallery)
 
@@ -58,40 +86,40 @@ async def read_gallery(call: Annotated[GalleryCall, needs("query", "enroll")]) -
 @router.patch("/{gallery}")
 async def change_gallery(
     call: Admin, form: Annotated[GallerySettingsFields, MULTIPART] = UNCHANGED
-) -> Gallery:
+) -> models.Gallery:
     """Changes the settings of a gallery; fields that are not sent stay."""
     reset = form.calibration == "reset"
     return await changes.change_gallery(call.runtime, call.gallery, form.changes(), reset)
 
 
 @router.delete("/{gallery}", responses=problems("gallery_conflict"))
-async def delete_gallery(call: Admin) -> GalleryRemoval:
+async def delete_gallery(call: Admin) -> models.GalleryRemoval:
     """Deletes a gallery, every crop in it, and its snapshots; `default` stays."""
-    return GalleryRemoval(removed=await changes.delete_gallery(call.runtime, call.gallery))
+    return models.GalleryRemoval(removed=await changes.delete_gallery(call.runtime, call.gallery))
 
 
 @snapshot_router.post("", status_code=201)
-async def take_snapshot(call: Admin, response: Response) -> Snapshot:
+async def take_snapshot(call: Admin, response: Response) -> models.Snapshot:
     """Takes a snapshot of the gallery while reads and writes continue."""
     taken = await snapshots.take_snapshot(call.runtime, call.gallery)
     response.headers["Location"] = (
         f"/v1/galleries/{call.gallery.name}/snapshots/{taken.snapshot_id}"
     )
-    return Snapshot.model_validate(taken)
+    return models.Snapshot.model_validate(taken)
 
 
 @snapshot_router.get("")
-async def list_snapshots(call: Admin) -> Snapshots:
+async def list_snapshots(call: Admin) -> models.Snapshots:
     """Lists the snapshots of the gallery, oldest first."""
     found = await snapshots.list_snapshots(call.runtime, call.gallery)
-    return Snapshots(results=[Snapshot.model_validate(one) for one in found])
+    return models.Snapshots(results=[models.Snapshot.model_validate(one) for one in found])
 
 
 @snapshot_router.get("/{snapshot_id}")
-async def read_snapshot(call: Admin, snapshot_id: SnapshotId) -> Snapshot:
+async def read_snapshot(call: Admin, snapshot_id: SnapshotId) -> models.Snapshot:
     """Reads one snapshot."""
     found = await snapshots.find_snapshot(call.runtime, call.gallery, snapshot_id)
-    return Snapshot.model_validate(found)
+    return models.Snapshot.model_validate(found)
 
 
 @snapshot_router.delete("/{snapshot_id}", status_code=204)
@@ -101,7 +129,7 @@ async def delete_snapshot(call: Admin, snapshot_id: SnapshotId) -> None:
 
 
 @snapshot_router.post("/{snapshot_id}/restore", responses=problems("damaged_snapshot"))
-async def restore_snapshot(call: Admin, snapshot_id: SnapshotId) -> RestoredSnapshot:
+async def restore_snapshot(call: Admin, snapshot_id: SnapshotId) -> models.RestoredSnapshot:
     """Restores a snapshot; crops that were deleted since it was taken stay deleted.
 
     Every crop is checked first: a damaged snapshot is 409 and changes nothing.

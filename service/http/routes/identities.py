@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated
 
 from fastapi import Path, Query
+from pydantic import AfterValidator, Field
 
-from gmn_client.models import (
-    ForgottenIdentity,
-    Identities,
-    IdentityDetail,
-    Merges,
-    RenamedIdentity,
-    SimilarIdentities,
-)
+from gmn_client import models
 from service.gallery import browse, changes
-from service.http.forms import MULTIPART, IdentitiesQuery, IdentityFields, SimilarQuery
+from service.gallery.enroll import checked_text
+from service.http import forms
+from service.http.forms import MULTIPART, Form, PageQuery, Parameters
 from service.http.guard import Admin, Searcher, guarded_router
 from service.http.problems import problems
 from service.lifecycle import forget
@@ -26,8 +23,37 @@ router = guarded_router("/v1/galleries/{gallery}", "identities")
 Identity = Annotated[str, Path(description="An identity, as enrolled.", examples=["0042"])]
 
 
+class IdentityFields(Form):
+    """An identity's new name."""
+
+    new_identity: Annotated[str, AfterValidator(partial(checked_text, "new_identity"))]
+    """The new name; an existing identity of that name is merged with."""
+
+
+class IdentitiesQuery(PageQuery):
+    """Which identities are listed."""
+
+    cursor: str | None = None
+    """`next_cursor` of the previous page; not sent for the first."""
+    query: str = Field("", max_length=256)
+    """Only identities that contain this text, in any case."""
+    sort: models.IdentityOrder = "name"
+    """In natural order (7 before 10), the last seen first, or those with the most crops first."""
+
+
+class SimilarQuery(Parameters):
+    """Whose likes are listed."""
+
+    identity: forms.Identity
+    """The identity."""
+    limit: int = Field(10, ge=1, le=100)
+    """How many at most."""
+
+
 @router.get("/identities")
-async def list_identities(call: Searcher, asked: Annotated[IdentitiesQuery, Query()]) -> Identities:
+async def list_identities(
+    call: Searcher, asked: Annotated[IdentitiesQuery, Query()]
+) -> models.Identities:
     """Lists identities, by name unless `sort` names another order; unnamed crops are not counted.
 
     Each has the crop with its best picture: the sharpest and highest, as measured when it was
@@ -37,52 +63,42 @@ async def list_identities(call: Searcher, asked: Annotated[IdentitiesQuery, Quer
         call.runtime, call.gallery, asked.cursor, asked.limit, asked.query, asked.sort
     )
     if asked.query:
-        searched = {"identity": asked.query}
-        call.runtime.audit.note_view(
-            "query", gallery=call.gallery.name, count=len(page.results), filters=searched
-        )
+        call.note_view("query", count=len(page.results), filters={"identity": asked.query})
     return page
 
 
 @router.get("/identities/{identity:path}")
-async def read_identity(call: Searcher, identity: Identity) -> IdentityDetail:
+async def read_identity(call: Searcher, identity: Identity) -> models.IdentityDetail:
     """Reads the crops, cameras and times of one identity, and which crop shows it best."""
     found = await browse.read_identity(call.runtime, call.gallery, identity)
-    call.runtime.audit.note_view(
-        "query", gallery=call.gallery.name, count=1, filters={"identity": identity}
-    )
+    call.note_view("query", count=1, filters={"identity": identity})
     return found
 
 
 @router.get("/similar", responses=problems("unknown_identity", *OF_SEARCH))
 async def list_similar(
     call: Searcher, asked: Annotated[SimilarQuery, Query()]
-) -> SimilarIdentities:
+) -> models.SimilarIdentities:
     """Lists identities that may be the same person as one, the most alike first.
 
     They are found by a search with its best crops, eight at most, among the named crops of others;
     probabilities and verdicts are those of such a search.
     """
     found = await find_similar(call.runtime, call.gallery, asked.identity, asked.limit)
-    call.runtime.audit.note_view(
-        "query",
-        gallery=call.gallery.name,
-        count=len(found.results),
-        filters={"identity": asked.identity},
-    )
+    call.note_view("query", count=len(found.results), filters={"identity": asked.identity})
     return found
 
 
 @router.patch("/identities/{identity:path}")
 async def rename_identity(
     call: Admin, identity: Identity, form: Annotated[IdentityFields, MULTIPART]
-) -> RenamedIdentity:
+) -> models.RenamedIdentity:
     """Renames an identity, or merges it into an existing one."""
     return await changes.relabel_identity(call.runtime, call.gallery, identity, form.new_identity)
 
 
 @router.delete("/identities/{identity:path}", responses=problems("snapshots_not_rewritten"))
-async def forget_identity(call: Admin, identity: Identity) -> ForgottenIdentity:
+async def forget_identity(call: Admin, identity: Identity) -> models.ForgottenIdentity:
     """Forgets a person: deletes every crop, vector and image, in snapshots too.
 
     The answer lists what was removed, and what remains where until when.
@@ -91,16 +107,16 @@ async def forget_identity(call: Admin, identity: Identity) -> ForgottenIdentity:
 
 
 @router.get("/merges")
-async def list_merges(call: Searcher) -> Merges:
+async def list_merges(call: Searcher) -> models.Merges:
     """The merges of identities of the last 30 days that can be undone, newest first."""
     merges = call.runtime.record.identities.merges
-    return Merges(results=await call.runtime.galleries.read(merges, call.gallery.gallery_id))
+    return models.Merges(results=await call.runtime.galleries.read(merges, call.gallery.gallery_id))
 
 
 @router.post("/merges/{merge_id}/undo")
 async def undo_merge(
     call: Admin, merge_id: Annotated[str, Path(description="A merge's id, as its answer has it.")]
-) -> RenamedIdentity:
+) -> models.RenamedIdentity:
     """Undoes a merge: its crops get their former identity again.
 
     Crops that were deleted or got another identity since the merge do not change.

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection
+from functools import partial
 from typing import Annotated
 
-from fastapi import Path, Query, Response
+from fastapi import Path, Query, Response, UploadFile
 from fastapi.responses import StreamingResponse
+from pydantic import AfterValidator, Field, WithJsonSchema
 from sse_starlette import EventSourceResponse
 
 from gmn_client.models import CropGroups, Job, Jobs, Scope
 from service.errors import InvalidField, UnknownJob
-from service.http.forms import MULTIPART, GroupingForm, ImportForm, JobsQuery
+from service.gallery.enroll import checked_text
+from service.http.crop_forms import GroupingForm
+from service.http.forms import FILE, MULTIPART, Camera, Form, Identity, Parameters
 from service.http.guard import Admin, Call, Enroller, Searcher, guarded_router, needs
 from service.http.problems import content, problems
 from service.jobs import runner
@@ -31,6 +35,35 @@ SEE_ALL: tuple[Scope, ...] = ("query",)
 # Proxies close a connection on which nothing is sent for a minute or so.
 KEEP_ALIVE_SECONDS = 15.0
 REPORT_COLUMNS = ("position", "source", "code", "detail")
+
+
+class JobsQuery(Parameters):
+    """Which jobs are listed."""
+
+    gallery: str | None = None
+    """Only of this gallery."""
+    limit: int = Field(100, ge=1, le=1000)
+    """How many of the newest."""
+
+
+class ImportForm(Form):
+    """An archive to import, or a folder that the service can read."""
+
+    to_disk = True
+
+    archive: Annotated[UploadFile | None, WithJsonSchema(FILE)] = None
+    """A zip or tar file of images, or features of the gallery's artefact, of which no picture is
+    kept: a .npz file of `gmn embed`, or a .parquet file of `gmn gallery export`."""
+    folder: str | None = None
+    """A folder below GMN_IMPORT_DIR, instead of an archive."""
+    manifest: Annotated[str, AfterValidator(partial(checked_text, "manifest"))] | None = None
+    """A CSV file in it with the column `path` and any of `identity`, `camera`, `captured_at`,
+    `external_id`, `metadata`; `manifest.csv` unless named."""
+    identity: Identity | None = None
+    """Applies to every image; refused where the manifest, or without one the folder of each person,
+    names people."""
+    camera: Camera | None = None
+    """Applies to every image; refused where the manifest names cameras."""
 
 
 @router.get("/jobs", responses=problems("unknown_gallery"))

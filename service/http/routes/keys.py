@@ -2,22 +2,47 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import Path
+from pydantic import AfterValidator, BeforeValidator, Field
 
-from gmn_client.models import Keys, NewKey
+from gmn_client.models import Keys, NewKey, Scope
+from service.gallery.enroll import checked_text
 from service.http import keys
-from service.http.forms import MULTIPART, NewKeyForm
+from service.http.forms import MULTIPART, Form
 from service.http.guard import Call, guarded_router, needs
 from service.http.problems import problems
 from service.record.api_keys import ApiKey
+from service.settings import checked_name
 
 router = guarded_router("/v1/keys", "keys")
 # A key for one gallery makes none, which could have another gallery or end later.
 Administrator = Annotated[Call, needs("admin", every_gallery=True)]
 # A whole key in its place is refused before the audit log would have it.
 KeyId = Annotated[str, Path(pattern=f"^{keys.KEY_ID}$", description="A key's id.")]
+
+
+class NewKeyForm(Form):
+    """An API key to be made."""
+
+    scopes: Annotated[tuple[Scope, ...], BeforeValidator(keys.chosen_scopes)] = Field(
+        examples=[["query"]], json_schema_extra={"minItems": 1}
+    )
+    """What it may do; `admin` may do everything. Repeated or comma-separated."""
+    gallery: Annotated[str, AfterValidator(checked_name)] | None = None
+    """The only gallery that it is for."""
+    note: Annotated[str, AfterValidator(partial(checked_text, "note"))] = ""
+    """Whom it is for; listed, never sent."""
+    learn: bool = True
+    """Whether its searches count for the calibration of the galleries."""
+    expires_days: int | None = Field(None, ge=1, le=36_500)
+    """It is refused after so many days; never unless sent."""
+    rate: int | None = Field(None, ge=1, le=1_000_000)
+    """Requests a minute that each process answers; any number unless sent."""
+    # A variable that is empty by mistake would widen what the key may do.
+    never_empty = frozenset({"gallery", "expires_days", "rate"})
 
 
 @router.get("")

@@ -7,13 +7,15 @@ from typing import Annotated, Any
 
 import numpy as np
 from fastapi import Query, Request, Response
+from pydantic import Field
 
 from gmn_client.models import Embedding, Embeddings, ModelInfo, PairScore
 from model.crops.decode import CropProblem
 from service.errors import InvalidField, UnusableImages, refused_image
-from service.http.forms import MULTIPART, ModelQuery, PairForm, SomeImagesForm
+from service.http.forms import MULTIPART, Images, ImagesForm, Parameters, SomeImagesForm
 from service.http.guard import Call, guarded_router, needs
 from service.http.problems import Responses, content, example, problems, write_list
+from service.search.options import PairOptions
 from service.search.pairs import compare
 
 router = guarded_router("/v1", "model")
@@ -22,6 +24,19 @@ Querier = Annotated[Call, needs("query")]
 NPY = "application/x-npy"
 PAIR: Responses = {200: example("PairScore")}
 SOME_REFUSED: Responses = {207: {"model": Embeddings, "description": "Some images were refused."}}
+
+
+class ModelQuery(Parameters):
+    """The gallery size that the thresholds are computed for."""
+
+    gallery_size: int = Field(1000, ge=1, le=10**9)
+    """Crops searched; thresholds of searches depend on it."""
+
+
+class PairForm(PairOptions, ImagesForm):
+    """Exactly two images."""
+
+    images: Images = Field(json_schema_extra={"minItems": 2, "maxItems": 2, "examples": [["", ""]]})
 
 
 @router.get("/model")

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from operator import attrgetter
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import Request, Response
+from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from gmn_client.models import QueryAnswer, SeparateAnswers
+from model.crops.decode import CropProblem
 from service.desk.searches import keep_answers
 from service.errors import AnswerTooLarge
-from service.gallery.frames import ImageFile, cut_boxes
+from service.gallery.enroll import checked_metadata
 from service.gallery.gallery import Gallery
-from service.http.forms import MULTIPART, QueryForm
+from service.http.forms import MULTIPART, FrameForm
 from service.http.guard import Searcher, guarded_router
 from service.http.problems import JSON, Responses, answer_each, example, problems, write_list
 from service.record.api_keys import ApiKey
 from service.runtime import Runtime
+from service.search.options import QueryOptions
 from service.search.query import query_each, query_person
 
 router = guarded_router("/v1/galleries/{gallery}", "queries")
@@ -47,6 +51,21 @@ SHORT_RANKING = 100
 MAX_RESULTS = 10_000
 
 
+class QueryForm(QueryOptions, FrameForm):
+    """One or several images, or `crop_id`, or `vector`."""
+
+    instead = ("crop_id", "vector")
+    metadata: (
+        Annotated[
+            dict[str, Any],
+            BeforeValidator(partial(checked_metadata, "metadata")),
+            WithJsonSchema({"type": "string"}),
+        ]
+        | None
+    ) = Field(None, examples=['{"shift": "night"}'])
+    """A JSON object; only crops whose metadata has each of its keys with its value."""
+
+
 @router.post(
     "/queries",
     response_model=QueryAnswer | SeparateAnswers,
@@ -71,11 +90,7 @@ async def query_gallery(
         await runtime.galleries.wait_for_version(gallery, form.min_version)
         # That was no stage of the query.
         began = None
-    limit = runtime.settings.max_images_per_request
-    files = await form.read_images(limit)
-    images: Sequence[ImageFile] = files
-    if form.boxes:
-        images = await cut_boxes(runtime, gallery, files, form.read_boxes(limit))
+    images = await form.read_crops(runtime, gallery)
     answer: QueryAnswer | SeparateAnswers
     if not images or form.mode == "multi_shot":
         answer = await query_person(runtime, gallery, images, form, call.caller.learn, began)
@@ -95,9 +110,8 @@ async def query_gallery(
     each = [answer] if isinstance(answer, QueryAnswer) else answer.results
     for one in each:
         if isinstance(one, QueryAnswer):
-            runtime.audit.note_view(
+            call.note_view(
                 "query",
-                gallery=gallery.name,
                 crop_ids=[form.crop_id] if form.crop_id else [],
                 count=len(one.results),
                 filters=filters,
@@ -121,7 +135,7 @@ async def _kept(
     caller: ApiKey,
     form: QueryForm,
     answer: QueryAnswer | SeparateAnswers,
-    images: Sequence[ImageFile],
+    images: Sequence[bytes | CropProblem],
 ) -> QueryAnswer | SeparateAnswers:
     """The answer with the ids of its searches, which are kept."""
     if isinstance(answer, QueryAnswer):

@@ -1,0 +1,189 @@
+"""The fields of the calls of crops: their labels, their boxes in a frame, and which are meant."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from typing import Any, ClassVar, cast
+
+from pydantic import Field
+
+from gmn_client.models import Box, CropOrder
+from model.crops.decode import CropProblem
+from service.errors import InvalidField
+from service.gallery.enroll import LABELS, ImageToEnroll
+from service.http.forms import Form, FrameForm, PageQuery, Parameters, SomeImagesForm, Texts
+from service.record.crop_lists import CURSOR
+from service.record.records import CropFields, CropFilter
+from service.search.options import Moment, require_order
+
+FILTERS = frozenset(one.name for one in fields(CropFilter))
+
+
+class LabelsForm(Form):
+    """Base of forms with labels of crops, each a list so that it may be empty: unknown."""
+
+    # Of the fields, before the names of the labels.
+    prefix: ClassVar[str] = ""
+
+    def changes(self) -> CropFields:
+        """The labels that were sent, each once; raises `InvalidField`."""
+        changes: dict[str, Any] = {}
+        for name in LABELS:
+            field = self.prefix + name
+            if field in self.model_fields_set:
+                values = getattr(self, field)
+                if len(values) != 1:
+                    raise InvalidField(f"{field}: was sent {len(values)} times; send it once")
+                changes[name] = _label(name, values[0], field)
+        return cast("CropFields", changes)
+
+
+class EnrollFields(LabelsForm):
+    """What is known of crops; in an enrollment once for all images, or once for each in order."""
+
+    identity: list[str] = Field([], examples=[["0042"]])
+    """The identity."""
+    camera: list[str] = Field([], examples=[["east"]])
+    """The camera."""
+    captured_at: list[str] = Field([], examples=[["2026-03-01T09:30:00Z"]])
+    """RFC 3339, with zone."""
+    external_id: list[str] = Field([])
+    """Your own id."""
+    metadata: list[str] = Field([], examples=[['{"shift": "night"}']])
+    """A JSON object."""
+
+
+class LabelledBox(Box):
+    """A box with what is known of its crop; where a field is missing, that of the form counts."""
+
+    identity: str | None = None
+    camera: str | None = None
+    captured_at: str | None = None
+    external_id: str | None = None
+    metadata: dict[str, Any] | None = None
+
+
+class EnrollForm(EnrollFields, SomeImagesForm, FrameForm):
+    """One or many images to enroll, or the crops in the boxes of one."""
+
+    box_model = LabelledBox
+
+    def for_images(self, crops: Sequence[bytes | CropProblem]) -> list[ImageToEnroll]:
+        """The images, or crops of boxes, with the fields of each; raises `InvalidField`."""
+        columns: list[Sequence[Any]] = []
+        for name in LABELS:
+            values = getattr(self, name)
+            if len(values) not in (0, 1, len(crops)):
+                raise InvalidField(
+                    f"{name}: given {len(values)} times for {len(crops)} images; give it once for "
+                    "all of them, or once for each in their order, empty where unknown"
+                )
+            values = [_label(name, value) for value in values] or [None]
+            columns.append(values * len(crops) if len(values) == 1 else values)
+        images = list(map(ImageToEnroll, crops, *columns))
+        for place, box in enumerate(self.read_boxes()):
+            given = box.model_dump(include=set(LABELS), exclude_none=True)
+            if "metadata" in given:
+                given["metadata"] = json.dumps(given["metadata"])
+            labels = {name: _label(name, value) for name, value in given.items()}
+            images[place] = replace(images[place], **labels)
+        return images
+
+
+class CapturedCrops(Form):
+    """Which crops, by camera and time of capture."""
+
+    camera: str | None = None
+    """Only of this camera."""
+    captured_after: Moment | None = None
+    """Only crops captured since this time."""
+    captured_before: Moment | None = None
+    """Only crops captured until this time."""
+
+    def filter(self) -> CropFilter:
+        """Which crops; raises `InvalidField` for what no crop can be."""
+        if self.captured_after and self.captured_before:
+            require_order(self.captured_after, self.captured_before)
+        return CropFilter(**{name: value for name, value in self if name in FILTERS and value})
+
+
+class GroupingForm(CapturedCrops):
+    """Which crops without a name are grouped; all of them by default."""
+
+    def filter(self) -> CropFilter:
+        """Which crops; raises `InvalidField` for bounds that no crop can be within."""
+        return replace(super().filter(), unnamed=True)
+
+
+class CropsWanted(CapturedCrops):
+    """Which crops: those that pass every field that is sent."""
+
+    identity: str | None = None
+    """Only of this identity."""
+    unnamed: bool = False
+    """Only crops without an identity."""
+    external_id: str | None = None
+    """Only with this id of yours."""
+
+    def filter(self) -> CropFilter:
+        """Which crops; raises `InvalidField` for what no crop can be."""
+        if self.unnamed and self.identity:
+            raise InvalidField("unnamed, identity: no crop passes both; send one or the other")
+        return super().filter()
+
+
+class CropQuery(Parameters):
+    """What is answered of a crop."""
+
+    include_vector: bool = False
+    """Answer the crop's vector too."""
+
+
+class CropsQuery(CropsWanted, PageQuery, CropQuery):
+    """Which crops are listed."""
+
+    cursor: str | None = Field(None, pattern=f"^{CURSOR.pattern}$")
+    """`next_cursor` of the previous page; not sent for the first."""
+    order: CropOrder = "enrolled"
+    """By enrollment, or by capture, with `-` the newest first."""
+
+
+class CropsChosen(CropsWanted):
+    """Which crops are deleted: those that pass every field that is sent, of which one has to be."""
+
+    crop_ids: Texts = Field([])
+    """Only these."""
+    dry_run: bool = False
+    """Answers how many crops these are, and changes nothing."""
+    # A variable that is empty by mistake would widen what is changed.
+    never_empty = FILTERS
+
+    def filter(self) -> CropFilter:
+        """Which crops; raises `InvalidField` where that would be all of them."""
+        wanted = replace(super().filter(), crop_ids=frozenset(self.crop_ids))
+        if wanted == CropFilter():
+            raise InvalidField(
+                "crop_ids: no field chooses crops; send crop_ids, identity, unnamed=true, "
+                "camera, external_id, captured_after or captured_before"
+            )
+        return wanted
+
+
+class CropsChanges(CropsChosen, LabelsForm):
+    """Which crops are changed, by the fields without `new_`, and what they become."""
+
+    prefix = "new_"
+
+    new_identity: list[str] = Field([], examples=[["0042"]])
+    """The identity from now on; empty for unknown."""
+    new_camera: list[str] = Field([], examples=[["east"]])
+    """The camera from now on; empty for unknown."""
+    new_metadata: list[str] = Field([], examples=[['{"shift": "night"}']])
+    """A JSON object that takes the place of the former; empty for none."""
+
+
+def _label(name: str, text: str, field: str | None = None) -> Any:
+    """A label from its text, None from an empty one; raises `InvalidField`, which names a field."""
+    return LABELS[name](field or name, text) if text else None
