@@ -18,7 +18,8 @@ from service.engine.batcher import EmbeddedImage
 from service.engine.images import Pipeline
 from service.errors import QueueFull
 from service.http.app import create_app
-from service.http.forms import CropsQuery, ImagesForm
+from service.http.crop_forms import CropsQuery
+from service.http.forms import ImagesForm
 from service.http.guard import Call, GalleryCall
 from service.http.keys import LOCAL_ADMIN
 from service.http.routes import crops, jobs, model

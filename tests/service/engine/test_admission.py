@@ -11,11 +11,12 @@ import pytest
 from fastapi import FastAPI
 
 from service.engine.device import Admission
-from service.http.forms import MULTIPART, GallerySettingsFields, ImagesForm
+from service.http.forms import MULTIPART, ImagesForm
 from service.http.guard import guarded_router
 from service.http.keys import LOCAL_ADMIN
 from service.http.limits import BodyLimits
 from service.http.problems import handle_errors
+from service.http.routes.galleries import GallerySettingsFields
 from service.ops.metrics import Metrics
 from service.settings import Settings
 

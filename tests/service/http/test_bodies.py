@@ -14,8 +14,8 @@ from fastapi import Request
 
 from service.errors import StorageFailed
 from service.http import guard
-from service.http.forms import ImportForm
 from service.http.limits import BodyLimits
+from service.http.routes.jobs import ImportForm
 from service.ops.critical_sections import CriticalSections
 from service.settings import Settings
 from tests.waiting import eventually
