@@ -87,6 +87,19 @@ class Pipeline:
             run.add_done_callback(partial(_pass_error, future))
         return await _results(futures)
 
+    async def prepare(
+        self, images: Sequence[bytes], quality: QualityPolicy, prepare: Prepare
+    ) -> list[Any]:
+        """What `prepare` makes of each image, or its problem, in order; see `embed`."""
+
+        def prepared(image: bytes) -> Any:
+            try:
+                return self._decode(image, quality, prepare)[2]
+            except CropProblem as problem:
+                return problem
+
+        return await _results([self.threads.submit(prepared, image) for image in images])
+
     async def cut_out(self, frame: bytes, boxes: Sequence[Box]) -> list[ImageFile]:
         """The crop in each box of an image file, or its problem, in order.
 

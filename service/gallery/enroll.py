@@ -6,7 +6,7 @@ import hashlib
 import io
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from operator import attrgetter
@@ -65,7 +65,7 @@ class ImageToEnroll:
 
 @dataclass(frozen=True)
 class ComputedVectors:
-    """The vectors of images that were embedded elsewhere, and are not sent themselves.
+    """The vectors of images that were embedded elsewhere; an image is empty where none was sent.
 
     Attributes:
         embedder: fingerprint of the one that made them.
@@ -97,16 +97,18 @@ async def enroll(
     require_free_disk(runtime.settings)
     files = list(map(attrgetter("image"), images))
     prepare = partial(kept_picture, runtime.settings.keep_images)
-    with runtime.admission.image_slots(0 if computed else len(images)):
+    with runtime.admission.image_slots(sum(map(bool, files))):
         while True:
-            embedder = gallery.embedder
+            embedder, quality = gallery.embedder, runtime.settings.quality
+            pipeline = runtime.models[embedder].pipeline
             embedded: Sequence[Embedded]
             if computed:
                 _require_embedder(runtime, gallery, computed)
-                embedded = computed.embedded
+                kept = iter(await pipeline.prepare(list(filter(None, files)), quality, prepare))
+                pairs = zip(computed.embedded, files, strict=True)
+                embedded = [_with(next(kept), one) if file else one for one, file in pairs]
             else:
-                pipeline = runtime.models[embedder].pipeline
-                embedded = await pipeline.embed(files, runtime.settings.quality, prepare)
+                embedded = await pipeline.embed(files, quality, prepare)
             failpoint("enroll.embedded")
             outcomes, new = _outcomes(gallery.settings, images, embedded)
             request = None
@@ -138,6 +140,14 @@ def _require_embedder(runtime: Runtime, gallery: Gallery, computed: ComputedVect
             f"{gallery.name!r} takes those of {own[:12]}… ({model.name}, {dimension} dimensions); "
             "run gmn embed with that artefact, or send them to a gallery that theirs has filled"
         )
+
+
+def _with(kept: Any, computed: EmbeddedImage) -> Embedded:
+    """A computed vector with what is kept of its image, or the image's problem."""
+    if isinstance(kept, CropProblem):
+        return kept
+    # The image may be a thumbnail of the file whose hash was sent.
+    return replace(computed, prepared=(computed.prepared[0], *kept[1:]))
 
 
 def _outcomes(

@@ -37,18 +37,20 @@ class ImportContent:
         folder: the resolved folder of its images.
         items: its crops.
         left_out: what could not be unpacked.
-        vectors: of a feature file those of the items, of which there are no images then.
+        vectors: of a feature file those of the items.
+        pictures: the feature file where it has pictures of the items too.
     """
 
     folder: Path
     items: list[CropFile]
     left_out: list[LeftOut] = field(default_factory=list)
     vectors: enroll.ComputedVectors | None = None
+    pictures: Path | None = None
 
     def name_of(self, item: CropFile) -> str:
         """What the report calls a crop: its path within the folder, or in the feature file."""
-        named = item.path.relative_to(self.folder) if self.vectors is None else item.external_id
-        return shown(str(named))
+        path = item.path.relative_to(self.folder)
+        return shown(str(path if self.vectors is None else item.external_id or path))
 
 
 def read_import(runtime: Runtime, job: Job, spool: Path, ignored: Ignored) -> ImportContent:
@@ -99,7 +101,7 @@ def _read_vectors(
         for vector, sha256 in zip(sent.features, columns["sha256"], strict=True)
     ]
     vectors = enroll.ComputedVectors(sent.origin.embedder, embedded)
-    return ImportContent(folder, items, [], vectors)
+    return ImportContent(folder, items, [], vectors, archive if sent.pictured else None)
 
 
 def _unpack(runtime: Runtime, spool: Path, folder: Path, ignored: Ignored) -> list[LeftOut]:

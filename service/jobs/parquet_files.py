@@ -76,7 +76,31 @@ def read_parquet(path: Path, most_bytes: int) -> FeatureFile:
             f"{path}: does not name the embedder of its vectors; write embedding_fingerprint into "
             "the metadata of its schema"
         )
-    return FeatureFile(path, features, Origin(embedder), {TEXTS[one]: texts[one] for one in TEXTS})
+    columns = {TEXTS[one]: texts[one] for one in TEXTS}
+    return FeatureFile(path, features, Origin(embedder), columns, pictured="image" in kinds)
+
+
+def read_pictures(path: Path, rows: range) -> list[bytes]:
+    """The image files of some crops, empty where one is unknown; of their row groups alone.
+
+    Raises:
+        InputProblem: they are damaged, or no files.
+    """
+    import pyarrow
+    from pyarrow import parquet
+
+    found: list[bytes] = []
+    end = 0
+    try:
+        with parquet.ParquetFile(path) as file:
+            for group in range(file.num_row_groups):
+                begin, end = end, end + file.metadata.row_group(group).num_rows
+                if own := range(max(begin, rows.start), min(end, rows.stop)):
+                    column = file.read_row_group(group, ["image"]).column(0).cast(pyarrow.binary())
+                    found += [column[row - begin].as_py() or b"" for row in own]
+    except (pyarrow.ArrowException, OSError) as error:
+        raise InputProblem(f"archive: its column image cannot be read ({error})") from error
+    return found
 
 
 def _require_bounds(path: Path, file: Any, most_bytes: int) -> None:

@@ -74,6 +74,29 @@ def test_a_gallery_comes_back_from_its_export(served, url, client, gallery, draw
     assert [one.identity for one in found.results] == ["Ann"]
 
 
+def test_pictures_leave_and_come_back_where_they_are_asked_for(
+    served, url, client, gallery, drawn_crops, tmp_path
+):
+    client.enroll([Image(crop.png, None, crop.identity) for crop in drawn_crops[:3]])
+    folder = tmp_path / "exported"
+    _gmn("gallery", "export", gallery, str(folder), "--pictures", url=url)
+    (file,) = folder.iterdir()
+    table = parquet.read_table(file)
+    assert table.column("image").to_pylist() == [crop.png for crop in drawn_crops[:3]]
+    # A picture may be missing, and one that cannot be read is its own row's problem.
+    images = pyarrow.array([drawn_crops[0].png, None, b"no image"])
+    place = table.column_names.index("image")
+    parquet.write_table(table.set_column(place, "image", images), file)
+    copy = served.create(f"copy.{gallery[-40:]}")
+    _gmn("enroll", str(folder), "--gallery", copy, url=url, status=1)
+    first, second = client.crops(gallery=copy)
+    assert client.image(first.crop_id, copy) == drawn_crops[0].png
+    assert second.image_url is None
+    assert list(map(_known, (first, second))) == list(map(_known, client.crops()))[:2]
+    shown = client.identity("0000", gallery=copy)
+    assert (shown.crop_id, shown.image_url) == (first.crop_id, first.image_url)
+
+
 @pytest.fixture
 def columns(served, drawn_crops):
     with Client(str(served.http.base_url)) as client:

@@ -52,8 +52,8 @@ class ImportForm(Form):
     to_disk = True
 
     archive: Annotated[UploadFile | None, WithJsonSchema(FILE)] = None
-    """A zip or tar file of images, or features of the gallery's artefact, of which no picture is
-    kept: a .npz file of `gmn embed`, or a .parquet file of `gmn gallery export`."""
+    """A zip or tar file of images, or features of the gallery's artefact: a .npz file of
+    `gmn embed`, of which no picture is kept, or a .parquet file of `gmn gallery export`."""
     folder: str | None = None
     """A folder below GMN_IMPORT_DIR, instead of an archive."""
     manifest: Annotated[str, AfterValidator(partial(checked_text, "manifest"))] | None = None
