@@ -13,7 +13,7 @@ from gmn_client.models import Box, CropOrder
 from model.crops.decode import CropProblem
 from service.errors import InvalidField
 from service.gallery.enroll import LABELS, ImageToEnroll
-from service.http.forms import Form, FrameForm, PageQuery, Parameters, SomeImagesForm, Texts
+from service.http.forms import CURSOR_TEXT, Form, FrameForm, Texts
 from service.record.crop_lists import CURSOR
 from service.record.records import CropFields, CropFilter
 from service.search.options import Moment, require_order
@@ -65,7 +65,7 @@ class LabelledBox(Box):
     metadata: dict[str, Any] | None = None
 
 
-class EnrollForm(EnrollFields, SomeImagesForm, FrameForm):
+class EnrollForm(EnrollFields, FrameForm):
     """One or many images to enroll, or the crops in the boxes of one."""
 
     box_model = LabelledBox
@@ -134,18 +134,14 @@ class CropsWanted(CapturedCrops):
         return super().filter()
 
 
-class CropQuery(Parameters):
-    """What is answered of a crop."""
-
-    include_vector: bool = False
-    """Answer the crop's vector too."""
-
-
-class CropsQuery(CropsWanted, PageQuery, CropQuery):
+class CropsQuery(CropsWanted):
     """Which crops are listed."""
 
-    cursor: str | None = Field(None, pattern=f"^{CURSOR.pattern}$")
-    """`next_cursor` of the previous page; not sent for the first."""
+    cursor: str | None = Field(None, pattern=f"^{CURSOR.pattern}$", description=CURSOR_TEXT)
+    limit: int = Field(100, ge=1, le=1000)
+    """Results on one page."""
+    include_vector: bool = False
+    """Answer the crop's vector too."""
     order: CropOrder = "enrolled"
     """By enrollment, or by capture, with `-` the newest first."""
 

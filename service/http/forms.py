@@ -10,7 +10,7 @@ from functools import partial
 from typing import Annotated, Any, ClassVar
 
 import fastapi
-from fastapi import UploadFile
+from fastapi import Query, UploadFile
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -19,7 +19,6 @@ from pydantic import (
     Field,
     ValidationError,
     WithJsonSchema,
-    model_validator,
 )
 
 from gmn_client.models import Box
@@ -30,8 +29,10 @@ from service.gallery.gallery import Gallery
 from service.record.engine import CROP_ID
 from service.runtime import Runtime
 
-# Pixels of a small picture's width.
-NARROWEST, WIDEST = 16, 512
+# What a listing takes: which page of it.
+CURSOR_TEXT = "`next_cursor` of the previous page; not sent for the first."
+Cursor = Annotated[str | None, Query(pattern=f"^{CROP_ID}$", description=CURSOR_TEXT)]
+Limit = Annotated[int, Query(ge=1, le=1000, description="Results on one page.")]
 
 
 def _without_empty(value: Any) -> Any:
@@ -82,10 +83,10 @@ class Form(BaseModel):
     to_disk: ClassVar[bool] = False
 
 
-class ImagesForm(Form):
-    """One or many images."""
+class SomeImagesForm(Form):
+    """One or many images, and no other way to ask."""
 
-    images: Images = []
+    images: Images = Field(json_schema_extra={"minItems": 1})
     # Fields that may be sent in place of images.
     instead: ClassVar[tuple[str, ...]] = ()
 
@@ -102,13 +103,7 @@ class ImagesForm(Form):
         return [await one.read() for one in self.images]
 
 
-class SomeImagesForm(ImagesForm):
-    """One or many images, and no other way to ask."""
-
-    images: Images = Field(json_schema_extra={"minItems": 1})
-
-
-class FrameForm(ImagesForm):
+class FrameForm(SomeImagesForm):
     """One or many images, or one frame with boxes."""
 
     boxes: Texts = Field([], examples=[['{"x": 40, "y": 60, "width": 64, "height": 160}']])
@@ -153,31 +148,6 @@ class FrameForm(ImagesForm):
                 f"boxes: box {number}, {field}: {first['msg']}; write it like "
                 '{"x": 40, "y": 60, "width": 64, "height": 160}, in whole pixels'
             ) from error
-
-
-class Parameters(Form):
-    """Base of what a query string names; as of a form an empty value counts as left out."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _left_out(cls, sent: Any) -> Any:
-        return {name: one for name, one in sent.items() if one != ""}
-
-
-class PageQuery(Parameters):
-    """Which page of a listing."""
-
-    cursor: str | None = Field(None, pattern=f"^{CROP_ID}$")
-    """`next_cursor` of the previous page; not sent for the first."""
-    limit: int = Field(100, ge=1, le=1000)
-    """Results on one page."""
-
-
-class ImageQuery(Parameters):
-    """How a picture is sent."""
-
-    width: int | None = Field(None, ge=NARROWEST, le=WIDEST)
-    """For a JPEG of this many pixels' width at most, in place of the file; never enlarged."""
 
 
 def _require_at_most(limit: int, name: str, sent: Sequence[object]) -> None:

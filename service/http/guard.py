@@ -13,6 +13,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from tempfile import gettempdir
 from typing import Annotated, Any
+from urllib.parse import urlencode
 
 from fastapi import APIRouter, Depends, Request, Response, Security
 from fastapi.routing import APIRoute
@@ -24,7 +25,7 @@ from starlette.formparsers import MultiPartException
 from gmn_client.models import Scope
 from service.errors import InvalidField, StorageFailed, Unauthorised
 from service.gallery.gallery import Gallery
-from service.http.forms import ImagesForm
+from service.http.forms import SomeImagesForm
 from service.http.keys import LOCAL_ADMIN, is_loopback
 from service.http.limits import Body, Rule, WholeForm
 from service.http.middleware import CLIENT_LEFT
@@ -176,7 +177,7 @@ class GuardedRoute(APIRoute):
             codes.append("storage_failed")
         if self.body_field:
             form: Any = self.body_field.field_info.annotation
-            codes += [*OF_FORM, *(OF_IMAGES if issubclass(form, ImagesForm) else ())]
+            codes += [*OF_FORM, *(OF_IMAGES if issubclass(form, SomeImagesForm) else ())]
         codes += OF_ANY if path in OPEN else (*OF_ANY, *OF_KEYED)
         self.responses = problems(*codes, among=self.responses)
 
@@ -193,11 +194,14 @@ class GuardedRoute(APIRoute):
                 act_as(call.caller.key_id, getattr(request.state, "request_id", None))
                 if form is not None:
                     return await _answer_form(answer, request, call, form)
-            for name in request.query_params:
+            given = request.query_params.multi_items()
+            for name, _ in given:
                 # A misspelt filter would otherwise widen what is listed.
                 if name not in known:
                     raise InvalidField(f"{name}: {unknown_name(request, name)}")
-            return await answer(request)
+            # As in a form an empty value counts as left out.
+            sent = urlencode([one for one in given if one[1]]).encode()
+            return await answer(Request({**request.scope, "query_string": sent}, request.receive))
 
         return guard
 
@@ -253,7 +257,7 @@ async def _answer_form(answer: Handler, request: Request, call: Call, form: Any)
         raise HTTPException(415, f"{sent_as}; send multipart/form-data in UTF-8, images as files")
     limits = call.runtime.body_limits
     rule = limits.archive if form.to_disk else limits.form
-    if issubclass(form, ImagesForm):
+    if issubclass(form, SomeImagesForm):
         call.runtime.admission.require_slot()
     body = Body(request, limits, rule, call.caller.key_id)
     sent = _FormRequest(request.scope, body.receive)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import io
 from collections.abc import Awaitable, Callable
+from typing import Annotated
 
-from fastapi import Request, Response
+from fastapi import Query, Request, Response
 from PIL import Image
 
 from model.crops.decode import CropLimits, CropProblem, decode_crop
-from service.http.problems import Responses
+from service.http.problems import Responses, content
 from service.record.records import Picture
 from service.runtime import Runtime
 
@@ -18,7 +19,20 @@ JPEG_QUALITY = 85
 TALLEST = 8
 # A kept file was decoded before, under limits that may have been others.
 KEPT = CropLimits(max_bytes=2**31, max_pixels=2**28, min_side=1)
-NOT_MODIFIED: Responses = {304: {"description": "The client's copy of the `ETag` is the answer."}}
+PICTURE: Responses = {
+    **content("image/*", "The file, or with `width` a JPEG."),
+    304: {"description": "The client's copy of the `ETag` is the answer."},
+}
+# In pixels.
+Width = Annotated[
+    int | None,
+    Query(
+        ge=16,
+        le=512,
+        description="For a JPEG of this many pixels' width at most, in place of the file; never "
+        "enlarged.",
+    ),
+]
 
 
 async def answer_picture(

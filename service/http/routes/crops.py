@@ -11,22 +11,22 @@ from gmn_client import models
 from service.gallery import browse, changes
 from service.gallery.enroll import enroll
 from service.http.crop_forms import (
-    CropQuery,
     CropsChanges,
     CropsChosen,
     CropsQuery,
     EnrollFields,
     EnrollForm,
 )
-from service.http.forms import MULTIPART, ImageQuery
+from service.http.forms import MULTIPART
 from service.http.guard import Admin, Enroller, Searcher, guarded_router
-from service.http.problems import Responses, answer_each, content, example, problems, write_list
-from service.http.thumbnails import NOT_MODIFIED, answer_picture
+from service.http.problems import Responses, answer_each, example, problems, write_list
+from service.http.thumbnails import PICTURE, Width, answer_picture
 from service.lifecycle.forget import forget_crop, forget_matching
 from service.ops.failpoints import failpoint
 
 router = guarded_router("/v1/galleries/{gallery}", "crops")
 CropId = Annotated[str, Path(description="A crop's id, as answered by the enrollment.")]
+IncludeVector = Annotated[bool, Query(description="Answer the crop's vector too.")]
 IdempotencyKey = Annotated[
     str | None,
     Header(
@@ -123,10 +123,10 @@ async def delete_crops(call: Admin, form: Annotated[CropsChosen, MULTIPART]) -> 
 
 @router.get("/crops/{crop_id}")
 async def read_crop(
-    call: Searcher, crop_id: CropId, asked: Annotated[CropQuery, Query()]
+    call: Searcher, crop_id: CropId, include_vector: IncludeVector = False
 ) -> models.Crop:
     """Reads the labels and metadata of one crop."""
-    return await browse.read_crop(call.runtime, call.gallery, crop_id, asked.include_vector)
+    return await browse.read_crop(call.runtime, call.gallery, crop_id, include_vector)
 
 
 @router.patch("/crops/{crop_id}", responses=problems("crop_conflict"))
@@ -146,12 +146,10 @@ async def delete_crop(call: Enroller, crop_id: CropId) -> models.Removal:
 @router.get(
     "/crops/{crop_id}/image",
     response_class=Response,
-    responses=problems("unknown_crop", "unknown_picture")
-    | content("image/*", "The file, or with `width` a JPEG.")
-    | NOT_MODIFIED,
+    responses=problems("unknown_crop", "unknown_picture") | PICTURE,
 )
 async def read_crop_image(
-    request: Request, call: Searcher, crop_id: CropId, asked: Annotated[ImageQuery, Query()]
+    request: Request, call: Searcher, crop_id: CropId, width: Width = None
 ) -> Response:
     """The image file as it was sent, its type read from its bytes; with `width` a small JPEG.
 
@@ -160,6 +158,6 @@ async def read_crop_image(
     runtime, gallery = call.runtime, call.gallery
     read = partial(browse.read_picture, runtime, gallery, crop_id)
     require = partial(browse.read_crop, runtime, gallery, crop_id)
-    answer = await answer_picture(request, runtime, crop_id, asked.width, read, require)
+    answer = await answer_picture(request, runtime, crop_id, width, read, require)
     call.note_view("view", crop_ids=[crop_id])
     return answer

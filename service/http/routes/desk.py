@@ -13,10 +13,10 @@ from pydantic import AfterValidator, Field
 from gmn_client import models
 from service.desk import cases, export, reviews, searches
 from service.gallery.enroll import checked_text
-from service.http.forms import MULTIPART, Form, ImageQuery, PageQuery, Parameters
+from service.http.forms import MULTIPART, Cursor, Form, Limit
 from service.http.guard import GalleryCall, Searcher, guarded_router
 from service.http.problems import content, problems, write_list
-from service.http.thumbnails import NOT_MODIFIED, answer_picture
+from service.http.thumbnails import PICTURE, Width, answer_picture
 from service.record.cases import CaseFields
 
 router = guarded_router("/v1/galleries/{gallery}", "kept searches")
@@ -27,29 +27,14 @@ CHUNK_BYTES = 1024 * 1024
 WRITES = problems("storage_failed")
 QueryId = Annotated[str, Path(description="A kept search's id, as its answer has it.")]
 CaseId = Annotated[str, Path(description="A case's id.")]
+Everyone = Annotated[
+    bool, Query(description="Those of all keys, for scope admin; else of the caller's own.")
+]
 CaseName = Annotated[str, AfterValidator(partial(checked_text, "name"))]
 
 
 class ReviewForm(reviews.ReviewOptions, Form):
     """A decision on results of a kept search."""
-
-
-class EveryoneQuery(Parameters):
-    """Whose searches are listed."""
-
-    everyone: bool = False
-    """Those of all keys, for scope admin; else of the caller's own."""
-
-
-class ReviewsQuery(EveryoneQuery, PageQuery):
-    """Which reviews are listed."""
-
-
-class KeptSearchesQuery(ReviewsQuery):
-    """Which kept searches are listed."""
-
-    case_id: str | None = None
-    """Those of a case, of every key."""
 
 
 class CaseForm(Form):
@@ -85,16 +70,19 @@ UNCHANGED, WITHOUT_NOTE = CaseForm(), CaseSearchForm()
 
 @router.get("/queries", response_model=models.KeptSearches, responses=problems("unknown_case"))
 async def list_kept_searches(
-    call: Searcher, asked: Annotated[KeptSearchesQuery, Query()]
+    call: Searcher,
+    cursor: Cursor = None,
+    limit: Limit = 100,
+    everyone: Everyone = False,
+    case_id: Annotated[str | None, Query(description="Those of a case, of every key.")] = None,
 ) -> Response:
     """Lists the kept searches of the caller's key, the newest first; of all keys needs admin."""
     runtime, gallery = call.runtime, call.gallery
-    key_id = None if asked.case_id is not None else _key_of(call, asked.everyone)
-    about = asked.cursor, asked.limit + 1, key_id, asked.case_id
-    found = await searches.list_searches(runtime, gallery, *about)
-    more = found[asked.limit - 1].query_id if len(found) > asked.limit else None
+    key_id = None if case_id is not None else _key_of(call, everyone)
+    found = await searches.list_searches(runtime, gallery, cursor, limit + 1, key_id, case_id)
+    more = found[limit - 1].query_id if len(found) > limit else None
     call.note_view("list_kept_searches", count=len(found))
-    return await write_list(models.KeptSearches(results=found[: asked.limit], next_cursor=more))
+    return await write_list(models.KeptSearches(results=found[:limit], next_cursor=more))
 
 
 @router.get("/queries/{query_id}")
@@ -111,18 +99,16 @@ async def open_kept_search(call: Searcher, query_id: QueryId) -> models.OpenedSe
 @router.get(
     "/queries/{query_id}/image",
     response_class=Response,
-    responses=problems("unknown_picture")
-    | content("image/*", "The file, or with `width` a JPEG.")
-    | NOT_MODIFIED,
+    responses=problems("unknown_picture") | PICTURE,
 )
 async def read_kept_image(
-    request: Request, call: Searcher, query_id: QueryId, asked: Annotated[ImageQuery, Query()]
+    request: Request, call: Searcher, query_id: QueryId, width: Width = None
 ) -> Response:
     """The kept picture of a search; with `width` a small JPEG, as of a crop."""
     runtime, gallery = call.runtime, call.gallery
     read = partial(searches.read_search_picture, runtime, gallery, query_id)
     require = partial(searches.find_search, runtime, gallery, query_id)
-    answer = await answer_picture(request, runtime, query_id, asked.width, read, require)
+    answer = await answer_picture(request, runtime, query_id, width, read, require)
     call.note_view("view", query_id=query_id)
     return answer
 
@@ -153,10 +139,12 @@ async def review_results(
 
 
 @router.get("/reviews", response_model=models.Reviews)
-async def list_reviews(call: Searcher, asked: Annotated[ReviewsQuery, Query()]) -> Response:
+async def list_reviews(
+    call: Searcher, cursor: Cursor = None, limit: Limit = 100, everyone: Everyone = False
+) -> Response:
     """Lists the reviews of the searches of the caller's key; of all keys needs admin."""
-    about = _key_of(call, asked.everyone), asked.cursor, asked.limit
-    found = await reviews.list_reviews(call.runtime, call.gallery, *about)
+    key_id = _key_of(call, everyone)
+    found = await reviews.list_reviews(call.runtime, call.gallery, key_id, cursor, limit)
     call.note_view("list_reviews", count=len(found.results))
     return await write_list(found)
 
@@ -166,9 +154,9 @@ async def list_reviews(call: Searcher, asked: Annotated[ReviewsQuery, Query()]) 
     response_class=Response,
     responses=content("text/csv", "A line for every review."),
 )
-async def export_reviews(call: Searcher, asked: Annotated[EveryoneQuery, Query()]) -> Response:
+async def export_reviews(call: Searcher, everyone: Everyone = False) -> Response:
     """The reviews of the searches of the caller's key as CSV; of all keys needs admin."""
-    key_id = _key_of(call, asked.everyone)
+    key_id = _key_of(call, everyone)
     lines = await reviews.reviews_as_csv(call.runtime, call.gallery, key_id)
     call.note_view("export_reviews")
     return Response(lines, media_type="text/csv")
@@ -193,10 +181,9 @@ async def create_case(
 
 
 @case_router.get("")
-async def list_cases(call: Searcher, asked: Annotated[PageQuery, Query()]) -> models.Cases:
+async def list_cases(call: Searcher, cursor: Cursor = None, limit: Limit = 100) -> models.Cases:
     """Lists the cases of a gallery, the newest first."""
-    limit = asked.limit
-    found = await cases.list_cases(call.runtime, call.gallery, asked.cursor, limit + 1)
+    found = await cases.list_cases(call.runtime, call.gallery, cursor, limit + 1)
     more = found[limit - 1].case_id if len(found) > limit else None
     return models.Cases(results=found[:limit], next_cursor=more)
 

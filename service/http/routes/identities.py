@@ -6,13 +6,13 @@ from functools import partial
 from typing import Annotated
 
 from fastapi import Path, Query
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator
 
 from gmn_client import models
 from service.gallery import browse, changes
 from service.gallery.enroll import checked_text
 from service.http import forms
-from service.http.forms import MULTIPART, Form, PageQuery, Parameters
+from service.http.forms import CURSOR_TEXT, MULTIPART, Form, Limit
 from service.http.guard import Admin, Searcher, guarded_router
 from service.http.problems import problems
 from service.lifecycle import forget
@@ -23,6 +23,18 @@ router = guarded_router("/v1/galleries/{gallery}", "identities")
 Identity = Annotated[str, Path(description="An identity, as enrolled.", examples=["0042"])]
 
 
+Part = Annotated[
+    str, Query(max_length=256, description="Only identities that contain this text, in any case.")
+]
+Order = Annotated[
+    models.IdentityOrder,
+    Query(
+        description="In natural order (7 before 10), the last seen first, or those with the most "
+        "crops first."
+    ),
+]
+
+
 class IdentityFields(Form):
     """An identity's new name."""
 
@@ -30,40 +42,22 @@ class IdentityFields(Form):
     """The new name; an existing identity of that name is merged with."""
 
 
-class IdentitiesQuery(PageQuery):
-    """Which identities are listed."""
-
-    cursor: str | None = None
-    """`next_cursor` of the previous page; not sent for the first."""
-    query: str = Field("", max_length=256)
-    """Only identities that contain this text, in any case."""
-    sort: models.IdentityOrder = "name"
-    """In natural order (7 before 10), the last seen first, or those with the most crops first."""
-
-
-class SimilarQuery(Parameters):
-    """Whose likes are listed."""
-
-    identity: forms.Identity
-    """The identity."""
-    limit: int = Field(10, ge=1, le=100)
-    """How many at most."""
-
-
 @router.get("/identities")
 async def list_identities(
-    call: Searcher, asked: Annotated[IdentitiesQuery, Query()]
+    call: Searcher,
+    cursor: Annotated[str | None, Query(description=CURSOR_TEXT)] = None,
+    limit: Limit = 100,
+    query: Part = "",
+    sort: Order = "name",
 ) -> models.Identities:
     """Lists identities, by name unless `sort` names another order; unnamed crops are not counted.
 
     Each has the crop with its best picture: the sharpest and highest, as measured when it was
     enrolled; of crops that were not measured it is the one with the largest file.
     """
-    page = await browse.list_identities(
-        call.runtime, call.gallery, asked.cursor, asked.limit, asked.query, asked.sort
-    )
-    if asked.query:
-        call.note_view("query", count=len(page.results), filters={"identity": asked.query})
+    page = await browse.list_identities(call.runtime, call.gallery, cursor, limit, query, sort)
+    if query:
+        call.note_view("query", count=len(page.results), filters={"identity": query})
     return page
 
 
@@ -77,15 +71,17 @@ async def read_identity(call: Searcher, identity: Identity) -> models.IdentityDe
 
 @router.get("/similar", responses=problems("unknown_identity", *OF_SEARCH))
 async def list_similar(
-    call: Searcher, asked: Annotated[SimilarQuery, Query()]
+    call: Searcher,
+    identity: Annotated[forms.Identity, Query(description="The identity.")],
+    limit: Annotated[int, Query(ge=1, le=100, description="How many at most.")] = 10,
 ) -> models.SimilarIdentities:
     """Lists identities that may be the same person as one, the most alike first.
 
     They are found by a search with its best crops, eight at most, among the named crops of others;
     probabilities and verdicts are those of such a search.
     """
-    found = await find_similar(call.runtime, call.gallery, asked.identity, asked.limit)
-    call.note_view("query", count=len(found.results), filters={"identity": asked.identity})
+    found = await find_similar(call.runtime, call.gallery, identity, limit)
+    call.note_view("query", count=len(found.results), filters={"identity": identity})
     return found
 
 

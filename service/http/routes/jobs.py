@@ -8,14 +8,14 @@ from typing import Annotated
 
 from fastapi import Path, Query, Response, UploadFile
 from fastapi.responses import StreamingResponse
-from pydantic import AfterValidator, Field, WithJsonSchema
+from pydantic import AfterValidator, WithJsonSchema
 from sse_starlette import EventSourceResponse
 
 from gmn_client.models import CropGroups, Job, Jobs, Scope
 from service.errors import InvalidField, UnknownJob
 from service.gallery.enroll import checked_text
 from service.http.crop_forms import GroupingForm
-from service.http.forms import FILE, MULTIPART, Camera, Form, Identity, Parameters
+from service.http.forms import FILE, MULTIPART, Camera, Form, Identity
 from service.http.guard import Admin, Call, Enroller, Searcher, guarded_router, needs
 from service.http.problems import content, problems
 from service.jobs import runner
@@ -35,15 +35,6 @@ SEE_ALL: tuple[Scope, ...] = ("query",)
 # Proxies close a connection on which nothing is sent for a minute or so.
 KEEP_ALIVE_SECONDS = 15.0
 REPORT_COLUMNS = ("position", "source", "code", "detail")
-
-
-class JobsQuery(Parameters):
-    """Which jobs are listed."""
-
-    gallery: str | None = None
-    """Only of this gallery."""
-    limit: int = Field(100, ge=1, le=1000)
-    """How many of the newest."""
 
 
 class ImportForm(Form):
@@ -67,14 +58,18 @@ class ImportForm(Form):
 
 
 @router.get("/jobs", responses=problems("unknown_gallery"))
-async def list_jobs(call: Reader, asked: Annotated[JobsQuery, Query()]) -> Jobs:
+async def list_jobs(
+    call: Reader,
+    gallery: Annotated[str | None, Query(description="Only of this gallery.")] = None,
+    limit: Annotated[int, Query(ge=1, le=1000, description="How many of the newest.")] = 100,
+) -> Jobs:
     """Lists the jobs of the key's galleries, newest first."""
-    if asked.gallery is not None:
-        call.caller.require_gallery(asked.gallery)
+    if gallery is not None:
+        call.caller.require_gallery(gallery)
     # The limit counts jobs that the key may see.
-    wanted = asked.gallery or call.caller.gallery
+    wanted = gallery or call.caller.gallery
     own = None if {"admin", *SEE_ALL} & set(call.caller.scopes) else call.caller.key_id
-    found = await runner.list_jobs(call.runtime, wanted, asked.limit, own)
+    found = await runner.list_jobs(call.runtime, wanted, limit, own)
     there = call.runtime.galleries.by_id
     jobs = [_job(call.runtime, job) for job in found if there(job.gallery_id)]
     return Jobs(results=[job for job in jobs if call.caller.may_see(job.gallery)])

@@ -12,7 +12,7 @@ from pydantic import Field
 from gmn_client.models import Embedding, Embeddings, ModelInfo, PairScore
 from model.crops.decode import CropProblem
 from service.errors import InvalidField, UnusableImages, refused_image
-from service.http.forms import MULTIPART, Images, ImagesForm, Parameters, SomeImagesForm
+from service.http.forms import MULTIPART, Images, SomeImagesForm
 from service.http.guard import Call, guarded_router, needs
 from service.http.problems import Responses, content, example, problems, write_list
 from service.search.options import PairOptions
@@ -21,35 +21,32 @@ from service.search.pairs import compare
 router = guarded_router("/v1", "model")
 comparison_router = guarded_router("/v1", "comparisons")
 Querier = Annotated[Call, needs("query")]
+CropsSearched = Annotated[
+    int,
+    Query(ge=1, le=10**9, description="Crops searched; thresholds of searches depend on it."),
+]
 NPY = "application/x-npy"
 PAIR: Responses = {200: example("PairScore")}
 SOME_REFUSED: Responses = {207: {"model": Embeddings, "description": "Some images were refused."}}
 
 
-class ModelQuery(Parameters):
-    """The gallery size that the thresholds are computed for."""
-
-    gallery_size: int = Field(1000, ge=1, le=10**9)
-    """Crops searched; thresholds of searches depend on it."""
-
-
-class PairForm(PairOptions, ImagesForm):
+class PairForm(PairOptions, SomeImagesForm):
     """Exactly two images."""
 
     images: Images = Field(json_schema_extra={"minItems": 2, "maxItems": 2, "examples": [["", ""]]})
 
 
 @router.get("/model")
-async def read_model(call: Querier, asked: Annotated[ModelQuery, Query()]) -> ModelInfo:
+async def read_model(call: Querier, gallery_size: CropsSearched = 1000) -> ModelInfo:
     """The artefact's name and description, and the runtime that computes it.
 
     Operating points are for a gallery of `gallery_size` crops.
     """
     runtime, model = call.runtime, call.runtime.model
     description, provenance = model.description, model.description.provenance
-    points: dict[str, Any] = {"gallery_size": asked.gallery_size}
+    points: dict[str, Any] = {"gallery_size": gallery_size}
     for scoring in description.scorings:
-        points[scoring] = description.calibration.operating_points(scoring, asked.gallery_size)
+        points[scoring] = description.calibration.operating_points(scoring, gallery_size)
     name, *previous = (one.name for one in runtime.models.values())
     described = description.model_dump(mode="json") | {
         "artefact": name,

@@ -16,7 +16,7 @@ from service.desk.searches import keep_answers
 from service.errors import AnswerTooLarge
 from service.gallery.enroll import checked_metadata
 from service.gallery.gallery import Gallery
-from service.http.forms import MULTIPART, FrameForm
+from service.http.forms import MULTIPART, FrameForm, Images
 from service.http.guard import Searcher, guarded_router
 from service.http.problems import JSON, Responses, answer_each, example, problems, write_list
 from service.record.api_keys import ApiKey
@@ -54,6 +54,7 @@ MAX_RESULTS = 10_000
 class QueryForm(QueryOptions, FrameForm):
     """One or several images, or `crop_id`, or `vector`."""
 
+    images: Images = Field([])
     instead = ("crop_id", "vector")
     metadata: (
         Annotated[

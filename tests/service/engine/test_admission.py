@@ -11,7 +11,7 @@ import pytest
 from fastapi import FastAPI
 
 from service.engine.device import Admission
-from service.http.forms import MULTIPART, ImagesForm
+from service.http.forms import MULTIPART, SomeImagesForm
 from service.http.guard import guarded_router
 from service.http.keys import LOCAL_ADMIN
 from service.http.limits import BodyLimits
@@ -33,7 +33,7 @@ def ask(admission):
     def caller(*_):
         return LOCAL_ADMIN
 
-    async def images(form: Annotated[ImagesForm, MULTIPART]) -> int:
+    async def images(form: Annotated[SomeImagesForm, MULTIPART]) -> int:
         return len(form.images)
 
     async def settings(form: Annotated[GallerySettingsFields, MULTIPART]) -> str:
@@ -55,7 +55,9 @@ def ask(admission):
         async def send() -> httpx.Response:
             whole: Any = httpx.ASGITransport(app)
             async with httpx.AsyncClient(transport=whole, base_url="http://door") as http:
-                return await http.post(path, data={"retention_days": "7"} if "g" in path else {})
+                if "g" in path:
+                    return await http.post(path, data={"retention_days": "7"})
+                return await http.post(path, files={"images": b"x"})
 
         return asyncio.run(asyncio.wait_for(send(), 10))
 
