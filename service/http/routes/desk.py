@@ -11,7 +11,7 @@ from fastapi.responses import StreamingResponse
 from pydantic import AfterValidator, Field
 
 from gmn_client import models
-from service.desk import cases, export, reviews, searches
+from service.desk import cases, reviews, searches
 from service.gallery.enroll import checked_text
 from service.http.forms import MULTIPART, Cursor, Form, Limit
 from service.http.guard import GalleryCall, Searcher, guarded_router
@@ -236,7 +236,7 @@ async def release_search(call: Searcher, case_id: CaseId, query_id: QueryId) -> 
 )
 async def export_case(call: Searcher, case_id: CaseId) -> StreamingResponse:
     """A case as ZIP: index.html, the pictures, results.csv, and SHA256SUMS of each file."""
-    file = await export.export_case(call.runtime, call.gallery, case_id)
+    file = await cases.export_case(call.runtime, call.gallery, case_id)
     name = f'attachment; filename="case-{case_id}.zip"'
     headers = {"Content-Disposition": name, "Content-Length": str(file.tell())}
     return StreamingResponse(_chunks(file), media_type="application/zip", headers=headers)
