@@ -30,19 +30,17 @@ Scope = Literal["query", "enroll", "metrics", "admin"]
 # Of problems, of refused images, and of the lines of a job's report.
 PROBLEM_CODES = (
     *("answer_too_large", "bad_request", "blurred", "body_too_large", "body_too_slow"),
-    "box_outside",
-    *("captured_in_future", "crop_conflict", "cross_origin", "damaged_record", "damaged_snapshot"),
-    *("dark", "device_full", "device_lost", "empty", "file_too_large", "forbidden"),
-    *("gallery_conflict", "ignored", "index_unavailable", "internal_error", "invalid_field"),
-    *("key_conflict", "low_resolution", "method_not_allowed", "needs_reindex", "not_an_image"),
-    "not_embedded",
-    *("not_found", "not_person_shaped", "not_ready", "not_unpacked", "overexposed", "queue_full"),
-    *("record_unavailable", "request_conflict", "service_stopping", "snapshots_not_rewritten"),
-    *("storage_failed", "too_many_parts", "too_many_pixels", "too_many_requests", "too_small"),
-    *("truncated", "unauthorised", "unknown_case", "unknown_crop", "unknown_gallery"),
-    *("unknown_identity", "unknown_job", "unknown_key", "unknown_merge", "unknown_picture"),
-    *("unknown_query", "unknown_snapshot", "unreadable", "unsupported_media_type"),
-    *("unusable_images", "version_not_reached"),
+    *("box_outside", "captured_in_future", "crop_conflict", "cross_origin", "damaged_record"),
+    *("damaged_snapshot", "dark", "device_full", "device_lost", "empty", "file_too_large"),
+    *("forbidden", "gallery_conflict", "ignored", "index_unavailable", "internal_error"),
+    *("invalid_field", "key_conflict", "low_resolution", "method_not_allowed", "needs_reindex"),
+    *("not_an_image", "not_embedded", "not_found", "not_person_shaped", "not_ready"),
+    *("not_unpacked", "overexposed", "queue_full", "record_unavailable", "request_conflict"),
+    *("service_stopping", "snapshots_not_rewritten", "storage_failed", "too_many_parts"),
+    *("too_many_pixels", "too_many_requests", "too_small", "truncated", "unauthorised"),
+    *("unknown_case", "unknown_crop", "unknown_gallery", "unknown_identity", "unknown_job"),
+    *("unknown_key", "unknown_merge", "unknown_picture", "unknown_query", "unknown_snapshot"),
+    *("unreadable", "unsupported_media_type", "unusable_images", "version_not_reached"),
 )
 PROBLEM_TYPE = {"type": "string", "enum": [f"urn:gmn:problem:{code}" for code in PROBLEM_CODES]}
 FINISHED: tuple[JobState, ...] = ("done", "failed", "cancelled")

@@ -6,7 +6,6 @@ The fields of a call stand beside its route, those of crops in `crop_forms`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Annotated, Any, ClassVar
 
 import fastapi
@@ -24,7 +23,7 @@ from pydantic import (
 from gmn_client.models import Box
 from model.crops.decode import CropProblem
 from service.errors import InvalidField, UnusableImages
-from service.gallery.enroll import checked_camera, checked_text
+from service.gallery.enroll import checked_text
 from service.gallery.gallery import Gallery
 from service.record.engine import CROP_ID
 from service.runtime import Runtime
@@ -50,8 +49,10 @@ Images = Annotated[
     Field(description="Image files: JPEG, PNG, WebP or BMP, recognised by their bytes."),
 ]
 Texts = Annotated[list[str], BeforeValidator(_without_empty)]
-Identity = Annotated[str, AfterValidator(partial(checked_text, "identity"))]
-Camera = Annotated[str, AfterValidator(partial(checked_camera, "camera"))]
+# A field that names something: an identity, a case, whom a key is for.
+Name = Annotated[
+    str, AfterValidator(lambda text, info: checked_text(info.field_name or "identity", text))
+]
 MULTIPART = fastapi.Form(media_type="multipart/form-data")
 
 

@@ -8,12 +8,11 @@ from typing import IO, Annotated
 
 from fastapi import Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
 from gmn_client import models
 from service.desk import cases, reviews, searches
-from service.gallery.enroll import checked_text
-from service.http.forms import MULTIPART, Cursor, Form, Limit
+from service.http.forms import MULTIPART, Cursor, Form, Limit, Name
 from service.http.guard import GalleryCall, Searcher, guarded_router
 from service.http.problems import content, problems, write_list
 from service.http.thumbnails import PICTURE, Width, answer_picture
@@ -30,7 +29,6 @@ CaseId = Annotated[str, Path(description="A case's id.")]
 Everyone = Annotated[
     bool, Query(description="Those of all keys, for scope admin; else of the caller's own.")
 ]
-CaseName = Annotated[str, AfterValidator(partial(checked_text, "name"))]
 
 
 class ReviewForm(reviews.ReviewOptions, Form):
@@ -40,7 +38,7 @@ class ReviewForm(reviews.ReviewOptions, Form):
 class CaseForm(Form):
     """What a case is called, and notes on it; one that is left out stays as it is."""
 
-    name: CaseName | None = None
+    name: Name | None = None
     """The name."""
     notes: list[Annotated[str, Field(max_length=MOST_NOTES)]] = Field([], max_length=1)
     """Any text; empty for none."""
@@ -54,7 +52,7 @@ class CaseForm(Form):
 class NewCaseForm(CaseForm):
     """A new case."""
 
-    name: CaseName = Field(examples=["Bag at gate 3"])
+    name: Name = Field(examples=["Bag at gate 3"])
     """The name."""
 
 

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Annotated
 
 from fastapi import Path, Query
-from pydantic import AfterValidator
 
 from gmn_client import models
 from service.gallery import browse, changes
-from service.gallery.enroll import checked_text
-from service.http import forms
-from service.http.forms import CURSOR_TEXT, MULTIPART, Form, Limit
+from service.http.forms import CURSOR_TEXT, MULTIPART, Form, Limit, Name
 from service.http.guard import Admin, Searcher, guarded_router
 from service.http.problems import problems
 from service.lifecycle import forget
@@ -38,7 +34,7 @@ Order = Annotated[
 class IdentityFields(Form):
     """An identity's new name."""
 
-    new_identity: Annotated[str, AfterValidator(partial(checked_text, "new_identity"))]
+    new_identity: Name
     """The new name; an existing identity of that name is merged with."""
 
 
@@ -72,7 +68,7 @@ async def read_identity(call: Searcher, identity: Identity) -> models.IdentityDe
 @router.get("/similar", responses=problems("unknown_identity", *OF_SEARCH))
 async def list_similar(
     call: Searcher,
-    identity: Annotated[forms.Identity, Query(description="The identity.")],
+    identity: Annotated[Name, Query(description="The identity.")],
     limit: Annotated[int, Query(ge=1, le=100, description="How many at most.")] = 10,
 ) -> models.SimilarIdentities:
     """Lists identities that may be the same person as one, the most alike first.

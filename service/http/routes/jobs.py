@@ -13,10 +13,10 @@ from sse_starlette import EventSourceResponse
 
 from gmn_client.models import CropGroups, Job, Jobs, Scope
 from service.errors import InvalidField, UnknownJob
-from service.gallery.enroll import checked_text
+from service.gallery.enroll import checked_camera
 from service.http.crop_forms import GroupingForm
-from service.http.forms import FILE, MULTIPART, Camera, Form, Identity
-from service.http.guard import Admin, Call, Enroller, Searcher, guarded_router, needs
+from service.http.forms import FILE, MULTIPART, Form, Name
+from service.http.guard import Admin, Call, Enroller, GalleryCall, Searcher, guarded_router, needs
 from service.http.problems import content, problems
 from service.jobs import runner
 from service.jobs.grouping import begin_grouping, read_groups
@@ -47,13 +47,13 @@ class ImportForm(Form):
     `gmn embed`, of which no picture is kept, or a .parquet file of `gmn gallery export`."""
     folder: str | None = None
     """A folder below GMN_IMPORT_DIR, instead of an archive."""
-    manifest: Annotated[str, AfterValidator(partial(checked_text, "manifest"))] | None = None
+    manifest: Name | None = None
     """A CSV file in it with the column `path` and any of `identity`, `camera`, `captured_at`,
     `external_id`, `metadata`; `manifest.csv` unless named."""
-    identity: Identity | None = None
+    identity: Name | None = None
     """Applies to every image; refused where the manifest, or without one the folder of each person,
     names people."""
-    camera: Camera | None = None
+    camera: Annotated[str, AfterValidator(partial(checked_camera, "camera"))] | None = None
     """Applies to every image; refused where the manifest names cameras."""
 
 
@@ -165,8 +165,7 @@ async def import_crops(
     archive = form.archive.file if form.archive else None
     parameters = form.model_dump(exclude={"archive"})
     job = await begin_import(call.runtime, call.gallery, parameters, archive, call.caller.key_id)
-    response.headers["Location"] = f"/v1/jobs/{job.job_id}"
-    return _job(call.runtime, job)
+    return _begun(call, response, job)
 
 
 @router.post("/galleries/{gallery}/groups", status_code=202, responses=problems("needs_reindex"))
@@ -179,8 +178,7 @@ async def group_crops(
     while their mean score is at least that of `uncertain`. No crop is changed.
     """
     job = await begin_grouping(call.runtime, call.gallery, form.filter(), call.caller.key_id)
-    response.headers["Location"] = f"/v1/jobs/{job.job_id}"
-    return _job(call.runtime, job)
+    return _begun(call, response, job)
 
 
 @router.get("/galleries/{gallery}/groups")
@@ -200,6 +198,9 @@ async def reindex_gallery(call: Admin, response: Response) -> Job:
 
     Until then the previous model answers, if it is loaded as GMN_PREVIOUS.
     """
-    job = await begin_reindex(call.runtime, call.gallery)
+    return _begun(call, response, await begin_reindex(call.runtime, call.gallery))
+
+
+def _begun(call: GalleryCall, response: Response, job: JobRecord) -> Job:
     response.headers["Location"] = f"/v1/jobs/{job.job_id}"
     return _job(call.runtime, job)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Annotated, Any
 
 from fastapi import Path
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from gmn_client.models import Keys, NewKey, Scope
-from service.gallery.enroll import checked_text
 from service.http import keys
-from service.http.forms import MULTIPART, Form
+from service.http.forms import MULTIPART, Form, Name
 from service.http.guard import Call, guarded_router, needs
 from service.http.problems import problems
 from service.record.api_keys import ApiKey
@@ -33,7 +31,7 @@ class NewKeyForm(Form):
     """What it may do; `admin` may do everything. Repeated or comma-separated."""
     gallery: Annotated[str, AfterValidator(checked_name)] | None = None
     """The only gallery that it is for."""
-    note: Annotated[str, AfterValidator(partial(checked_text, "note"))] = ""
+    note: Name = ""
     """Whom it is for; listed, never sent."""
     learn: bool = True
     """Whether its searches count for the calibration of the galleries."""
