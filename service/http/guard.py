@@ -27,7 +27,7 @@ from service.errors import InvalidField, StorageFailed, Unauthorised
 from service.gallery.gallery import Gallery
 from service.http.forms import SomeImagesForm
 from service.http.keys import LOCAL_ADMIN, is_loopback
-from service.http.limits import Body, Rule, WholeForm
+from service.http.limits import Body, WholeForm
 from service.http.middleware import CLIENT_LEFT
 from service.http.problems import names_of, problems, unknown_name
 from service.ops.audit import act_as
@@ -219,7 +219,7 @@ def guarded_router(prefix: str, tag: str) -> APIRouter:
 class _FormRequest(Request):
     """A request whose form also has the query parameters that the body does not name."""
 
-    rule: Rule
+    whole: Body
     never_empty: frozenset[str] = frozenset()
 
     async def form(self, **_: Any) -> FormData:  # type: ignore[override]
@@ -227,7 +227,7 @@ class _FormRequest(Request):
         if self.headers.get("content-type", "").lower().startswith(FORMS[0]):
             try:
                 async with contextlib.aclosing(self.stream()) as stream:
-                    self._form = await WholeForm(self.headers, stream, self.rule).parse()
+                    self._form = await WholeForm(self.headers, stream, self.whole).parse()
             except MultiPartException as error:
                 raise HTTPException(400, error.message) from error
             except OSError as error:
@@ -235,7 +235,7 @@ class _FormRequest(Request):
                     f"the body could not be written to {gettempdir()} ({error.strerror}); nothing "
                     "was stored, free space there, or set TMPDIR, and send it again"
                 ) from error
-        sent = await super().form(**self.rule.parts)
+        sent = await super().form(**self.whole.parts)
         if self.query_params:
             query = (one for one in self.query_params.multi_items() if one[0] not in sent)
             sent = FormData([*sent.multi_items(), *query])
@@ -255,13 +255,11 @@ async def _answer_form(answer: Handler, request: Request, call: Call, form: Any)
         # It would be read as something else.
         sent_as = f"the body is {declared[:80]!r}"
         raise HTTPException(415, f"{sent_as}; send multipart/form-data in UTF-8, images as files")
-    limits = call.runtime.body_limits
-    rule = limits.archive if form.to_disk else limits.form
     if issubclass(form, SomeImagesForm):
         call.runtime.admission.require_slot()
-    body = Body(request, limits, rule, call.caller.key_id)
+    body = Body(request, call.runtime.body_limits, form.to_disk, call.caller.key_id)
     sent = _FormRequest(request.scope, body.receive)
-    sent.rule, sent.never_empty = rule, form.never_empty
+    sent.whole, sent.never_empty = body, form.never_empty
     working = asyncio.create_task(answer(sent))
     leaving = asyncio.create_task(body.disconnected())
     # Not sooner, where this is cancelled a second time amid a critical section.

@@ -11,7 +11,6 @@ import resource
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass
 
 from starlette.datastructures import FormData, Headers
 from starlette.exceptions import HTTPException
@@ -23,9 +22,9 @@ from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 from service.ops.data_directory import MEBIBYTE, require_free_disk
 from service.settings import Settings
 
-ARCHIVE_FIELDS = 8
-ARCHIVE_FIELD_BYTES = 16 * 1024
-ARCHIVE_MEMORY_BYTES = MEBIBYTE + ARCHIVE_FIELDS * ARCHIVE_FIELD_BYTES
+# Of a form whose one file goes to the disk as it arrives, but for its first MiB.
+ARCHIVE_PARTS = {"max_files": 1, "max_fields": 8, "max_part_size": 16 * 1024}
+ARCHIVE_MEMORY_BYTES = MEBIBYTE + ARCHIVE_PARTS["max_fields"] * ARCHIVE_PARTS["max_part_size"]
 # Of the files that the process may open: its own, and connections accepted in one turn of the loop.
 OTHER_FILES = 100
 # A refusal is better than silence, and costs memory.
@@ -34,54 +33,17 @@ REFUSED_PER_SERVED = 3
 CROWDED = "crowded"
 
 
-@dataclass(frozen=True)
-class Rule:
-    """The limits of one kind of body.
-
-    Attributes:
-        max_bytes: of the body.
-        max_memory_bytes: as many of its bytes are in memory at most.
-        detail: of the problem that answers a larger body.
-        parts: limits of the parts, as `Request.form` takes them, of a form whose file goes to the
-            disk as it arrives, but for its first MiB.
-    """
-
-    max_bytes: int
-    max_memory_bytes: int
-    detail: str
-    parts: dict[str, int]
-
-
 class BodyLimits:
     """The limits of all bodies, and the bytes of them in memory; lives on the event loop.
 
     Bytes count from their arrival until the answer begins, for all callers together and for each:
     one caller holds half of them at most, or one whole body if that is more.
-
-    Attributes:
-        form: the limits of a form that is kept in memory.
-        archive: the limits of a form with one file, which goes to the disk as it arrives.
     """
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        size, archive = settings.max_body_bytes, settings.max_import_bytes
-        self._max_bytes_of_caller = max(size, settings.max_queued_bytes // 2)
+        self._max_bytes_of_caller = max(settings.max_body_bytes, settings.max_queued_bytes // 2)
         self._held: Counter[str] = Counter()
-        self.form = Rule(
-            size,
-            size,
-            f"the request's body is over the limit of {size:,} bytes; send fewer images in one "
-            "request, or raise GMN_MAX_BODY_BYTES",
-            {},
-        )
-        self.archive = Rule(
-            archive,
-            min(ARCHIVE_MEMORY_BYTES, size),
-            f"the archive is over the limit of {archive:,} bytes; send several, or raise "
-            "GMN_MAX_IMPORT_BYTES",
-            {"max_files": 1, "max_fields": ARCHIVE_FIELDS, "max_part_size": ARCHIVE_FIELD_BYTES},
-        )
 
     def require_room(self, caller: str, more: int) -> None:
         """Raises 429 where so many bytes more of a caller's may not be in memory."""
@@ -106,20 +68,45 @@ class BodyLimits:
 
 
 class Body:
-    """One body, received within its limits: some of it every `body_timeout_s`, later at a rate."""
+    """One body, received within its limits: some of it every `body_timeout_s`, later at a rate.
 
-    def __init__(self, request: Request, limits: BodyLimits, rule: Rule, caller: str) -> None:
-        """Begins to receive; 413 and 429 are raised where the announced length suffices for it."""
+    Attributes:
+        parts: limits of the parts of a form, as `Request.form` takes them.
+        spool_bytes: a file of a form is in memory up to this size.
+    """
+
+    def __init__(self, request: Request, limits: BodyLimits, to_disk: bool, caller: str) -> None:
+        """Begins to receive; 413 and 429 are raised where the announced length suffices for it.
+
+        Args:
+            to_disk: whether its one file goes to the disk as it arrives; else all is in memory.
+        """
         self._receive, self._state = request.receive, request.state
-        self._limits, self._rule, self._caller = limits, rule, caller
+        self._limits, self._to_disk, self._caller = limits, to_disk, caller
         self._waited = 0.0
         self._received = self._held = 0
         self._whole = asyncio.Event()
+        settings = limits.settings
+        self._max_bytes = settings.max_import_bytes if to_disk else settings.max_body_bytes
+        in_memory = ARCHIVE_MEMORY_BYTES if to_disk else self._max_bytes
+        self._max_memory_bytes = min(in_memory, settings.max_body_bytes)
+        self.parts = ARCHIVE_PARTS if to_disk else {}
+        self.spool_bytes = MEBIBYTE if to_disk else self._max_bytes
         length = request.headers.get("content-length", "")
         announced = int(length) if length.isdecimal() else 0
-        if announced > rule.max_bytes:
-            raise HTTPException(413, rule.detail)
-        limits.require_room(caller, min(announced, rule.max_memory_bytes))
+        self._require_size(announced)
+        limits.require_room(caller, min(announced, self._max_memory_bytes))
+
+    def _require_size(self, size: int) -> None:
+        if size > self._max_bytes:
+            what, remedy = (
+                "request's body",
+                "fewer images in one request, or raise GMN_MAX_BODY_BYTES",
+            )
+            if self._to_disk:
+                what, remedy = "archive", "several, or raise GMN_MAX_IMPORT_BYTES"
+            detail = f"the {what} is over the limit of {self._max_bytes:,} bytes; send {remedy}"
+            raise HTTPException(413, detail)
 
     async def receive(self) -> Message:
         """The next piece; 408, 413, 429 and 507 are raised where the body is awaited."""
@@ -145,12 +132,11 @@ class Body:
             self._whole.set()
             self._state.received = time.perf_counter()
         before, self._received = self._received, self._received + len(message.get("body", b""))
-        if self._received > self._rule.max_bytes:
-            raise HTTPException(413, self._rule.detail)
-        if self._rule.parts and before // MEBIBYTE < self._received // MEBIBYTE:
+        self._require_size(self._received)
+        if self._to_disk and before // MEBIBYTE < self._received // MEBIBYTE:
             # The folder for uploads may be on the disk whose rest is kept for deletions.
             require_free_disk(settings)
-        more = min(self._received, self._rule.max_memory_bytes) - self._held
+        more = min(self._received, self._max_memory_bytes) - self._held
         self._limits.hold(self._caller, more)
         self._held += more
         return message
@@ -176,9 +162,9 @@ class WholeForm(MultiPartParser):
 
     _ended = False
 
-    def __init__(self, headers: Headers, stream: AsyncGenerator[bytes], rule: Rule) -> None:
-        super().__init__(headers, stream, **rule.parts)
-        self.spool_max_size = MEBIBYTE if rule.parts else rule.max_bytes
+    def __init__(self, headers: Headers, stream: AsyncGenerator[bytes], body: Body) -> None:
+        super().__init__(headers, stream, **body.parts)
+        self.spool_max_size = body.spool_bytes
 
     def on_end(self) -> None:
         """The last boundary."""

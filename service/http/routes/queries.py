@@ -10,17 +10,14 @@ from typing import Annotated, Any
 from fastapi import Request, Response
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
-from gmn_client.models import QueryAnswer, SeparateAnswers
+from gmn_client.models import QueryAnswer, RefusedImage, SeparateAnswers
 from model.crops.decode import CropProblem
 from service.desk.searches import keep_answers
 from service.errors import AnswerTooLarge
 from service.gallery.enroll import checked_metadata
-from service.gallery.gallery import Gallery
 from service.http.forms import MULTIPART, FrameForm, Images
-from service.http.guard import Searcher, guarded_router
+from service.http.guard import GalleryCall, Searcher, guarded_router
 from service.http.problems import JSON, Responses, answer_each, example, problems, write_list
-from service.record.api_keys import ApiKey
-from service.runtime import Runtime
 from service.search.options import QueryOptions
 from service.search.query import query_each, query_person
 
@@ -92,9 +89,12 @@ async def query_gallery(
         # That was no stage of the query.
         began = None
     images = await form.read_crops(runtime, gallery)
-    answer: QueryAnswer | SeparateAnswers
-    if not images or form.mode == "multi_shot":
-        answer = await query_person(runtime, gallery, images, form, call.caller.learn, began)
+    answers: Sequence[QueryAnswer | RefusedImage]
+    asked: Sequence[Sequence[bytes | CropProblem]]
+    separate = images and form.mode == "separate"
+    if not separate:
+        answers = [await query_person(runtime, gallery, images, form, call.caller.learn, began)]
+        asked = [images]
     elif len(images) * form.top_k > MAX_RESULTS:
         raise AnswerTooLarge(
             f"images, top_k: {len(images)} images with {form.top_k:,} results each are more "
@@ -102,14 +102,33 @@ async def query_gallery(
             "top_k"
         )
     else:
-        answer = await query_each(runtime, gallery, images, form, call.caller.learn, began)
+        found = await query_each(runtime, gallery, images, form, call.caller.learn, began)
+        answers, asked = found.results, [[one] for one in images]
     if form.keep:
-        answer = await _kept(runtime, gallery, call.caller, form, answer, images)
+        pairs = zip(answers, asked, strict=True)
+        usable = [(one, of) for one, of in pairs if isinstance(one, QueryAnswer)]
+        kept = iter(await keep_answers(runtime, gallery, call.caller, form, usable))
+        answers = [next(kept) if isinstance(one, QueryAnswer) else one for one in answers]
+    _note(call, form, answers)
+    if separate:
+        response = await answer_each(request, SeparateAnswers(results=list(answers)))
+    elif form.include_vector or form.top_k > SHORT_RANKING:
+        response = await write_list(answers[0])
+    else:
+        response = Response(answers[0].model_dump_json(), media_type=JSON)
+    if any(map(attrgetter("stale"), answers)):
+        response.headers["GMN-Stale"] = "true"
+    return response
+
+
+def _note(
+    call: GalleryCall, form: QueryForm, answers: Sequence[QueryAnswer | RefusedImage]
+) -> None:
+    """Notes each search in the audit log."""
     filters = form.model_dump(mode="json", include=FILTERS, exclude_defaults=True)
     # Values may be personal.
     filters |= {"metadata": sorted(form.metadata)} if form.metadata else {}
-    each = [answer] if isinstance(answer, QueryAnswer) else answer.results
-    for one in each:
+    for one in answers:
         if isinstance(one, QueryAnswer):
             call.note_view(
                 "query",
@@ -119,30 +138,3 @@ async def query_gallery(
                 purpose=form.purpose or None,
                 query_id=one.query_id,
             )
-    if isinstance(answer, SeparateAnswers):
-        response = await answer_each(request, answer)
-    elif form.include_vector or len(answer.results) > SHORT_RANKING:
-        response = await write_list(answer)
-    else:
-        response = Response(answer.model_dump_json(), media_type=JSON)
-    if any(map(attrgetter("stale"), each)):
-        response.headers["GMN-Stale"] = "true"
-    return response
-
-
-async def _kept(
-    runtime: Runtime,
-    gallery: Gallery,
-    caller: ApiKey,
-    form: QueryForm,
-    answer: QueryAnswer | SeparateAnswers,
-    images: Sequence[bytes | CropProblem],
-) -> QueryAnswer | SeparateAnswers:
-    """The answer with the ids of its searches, which are kept."""
-    if isinstance(answer, QueryAnswer):
-        return (await keep_answers(runtime, gallery, caller, form, [(answer, images)]))[0]
-    pairs = zip(answer.results, images, strict=True)
-    usable = [(one, [image]) for one, image in pairs if isinstance(one, QueryAnswer)]
-    kept = iter(await keep_answers(runtime, gallery, caller, form, usable))
-    results = [next(kept) if isinstance(one, QueryAnswer) else one for one in answer.results]
-    return SeparateAnswers(results=results)
