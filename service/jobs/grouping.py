@@ -45,7 +45,7 @@ async def begin_grouping(
         return under_way
     runtime.calibrations.current(gallery, None)
     entry = await read(record.galleries.get, gallery.gallery_id)
-    if entry and wanted == CropFilter(unnamed=True) and (entry.unnamed or 0) > MOST_CROPS:
+    if entry and wanted == CropFilter(unnamed=True) and entry.unnamed > MOST_CROPS:
         raise _too_many()
     parameters = FILTER.dump_python(wanted, mode="json", exclude_defaults=True)
     return await create_job(runtime, gallery, "grouping", parameters, new_job_id(), key_id)

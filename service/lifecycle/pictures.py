@@ -7,14 +7,14 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from itertools import groupby
-from operator import attrgetter
+from operator import itemgetter
 
 from service.errors import RecordUnavailable, StorageFailed
 from service.gallery.gallery import Gallery
 from service.record.entries import files_of, vector_name, vectors_outside
 from service.record.garbage import SETTLED
 from service.record.picture_folder import PictureFolder
-from service.record.records import ArchivedCrop, Picture, StoredCrop, StrayFile
+from service.record.records import ArchivedCrop, Picture, StoredCrop
 from service.runtime import Runtime
 
 STRAYS_AT_ONCE = 10_000
@@ -67,9 +67,8 @@ async def remove_stray_pictures(runtime: Runtime) -> None:
     stray, now = runtime.record.stray_files.all, datetime.now(UTC)
     while strays := await runtime.galleries.read(stray, now, STRAYS_AT_ONCE):
         left: dict[str, Exception] = {}
-        of_gallery = attrgetter("gallery_id")
-        for gallery_id, some in groupby(sorted(strays, key=of_gallery), of_gallery):
-            own = list(some)
+        for gallery_id, some in groupby(sorted(strays), itemgetter(0)):
+            own = [name for _, name in some]
             for start in range(0, len(own), REMOVED_PER_CALL):
                 remove = partial(_remove, runtime, gallery_id, own[start:][:REMOVED_PER_CALL])
                 # No restore brings crops back meanwhile; others wait for one call at most.
@@ -82,16 +81,14 @@ async def remove_pictures(runtime: Runtime, gallery_id: int, crop_ids: Sequence[
     """Removes what lies elsewhere of deleted crops; raises `StorageFailed` where some stays."""
     sides = await runtime.galleries.read(runtime.record.stray_files.sides, gallery_id)
     names = [*crop_ids, *(vector_name(one, side) for one in crop_ids for side in sides)]
-    if left := await _remove(runtime, gallery_id, [StrayFile(gallery_id, one) for one in names]):
+    if left := await _remove(runtime, gallery_id, names):
         raise StorageFailed(
             f"the crops are deleted, but {len(left)} images at GMN_IMAGES_URL could not be removed "
             f"({next(iter(left.values()))}); maintenance tries again every GMN_HOUSEKEEPING_SECONDS"
         )
 
 
-async def _remove(
-    runtime: Runtime, gallery_id: int, strays: Sequence[StrayFile]
-) -> dict[str, Exception]:
+async def _remove(runtime: Runtime, gallery_id: int, names: Sequence[str]) -> dict[str, Exception]:
     """Removes files elsewhere, but of crops that a restore has brought back.
 
     Returns:
@@ -99,7 +96,7 @@ async def _remove(
     """
     folder, record = runtime.pictures, runtime.record
     left: dict[str, Exception] = {}
-    if folder is None or not strays:
+    if folder is None or not names:
         return left
 
     def find_gone() -> list[str]:
@@ -112,7 +109,7 @@ async def _remove(
             # A restore may also have brought a crop back with its picture inside the record.
             return bool(crop and (int(side[0]) in sides if side else crop.elsewhere))
 
-        return [one.name for one in strays if not is_kept(one.name)]
+        return [name for name in names if not is_kept(name)]
 
     gone = await runtime.galleries.read(find_gone)
     for start in range(0, len(gone), REMOVED_PER_CALL):
@@ -121,6 +118,6 @@ async def _remove(
             left |= await folder.changes.run(folder.remove, gallery_id, some)
         except (OSError, RecordUnavailable) as error:
             left |= dict.fromkeys(some, error)
-    settled = [one for one in strays if one.name not in left]
-    await runtime.galleries.write(runtime.record.stray_files.forget, settled)
+    settled = [name for name in names if name not in left]
+    await runtime.galleries.write(runtime.record.stray_files.forget, gallery_id, settled)
     return left

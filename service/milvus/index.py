@@ -134,7 +134,7 @@ class MilvusIndex:
     def identities(self, _: Filter = EVERY_CROP) -> int:
         """The number of identities in the whole gallery: the record counts none by filter."""
         entry = self._record.galleries.get(self._gallery_id)
-        return entry.identities + (entry.unnamed or 0) if entry else 0
+        return entry.identities + entry.unnamed if entry else 0
 
     def find(self, crop_id: str) -> tuple[CropLabel, NDArray[np.float32]] | None:
         """The label and the feature `(d,)` of a crop, by the record; None where it is not there."""

@@ -194,7 +194,7 @@ def _others(engine: Engine, of: int, to: int) -> Iterator[tuple[bytes, bytes]]:
 def _begin(transaction: Transaction, entry: GalleryRecord, number: int) -> int:
     """Makes an empty gallery without a name, which no service shows; answers its number."""
     transaction.put_json(NEXT_GALLERY, number)
-    unnamed = GalleryRecord(number, "", entry.embedding_fingerprint, entry.created_at, unnamed=0)
+    unnamed = GalleryRecord(number, "", entry.embedding_fingerprint, entry.created_at)
     put_entry(transaction, unnamed)
     return number
 

@@ -167,7 +167,7 @@ class CropChanges:
         self.entry.crops += by
         self.entry.image_bytes += by * crop.image_bytes
         if crop.identity is None:
-            self.entry.unnamed = None if self.entry.unnamed is None else self.entry.unnamed + by
+            self.entry.unnamed += by
             return
         seen = self._sightings[crop.identity]
         before = seen["crops"]

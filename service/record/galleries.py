@@ -83,7 +83,7 @@ class Galleries(RecordPart):
                 f"there is a gallery {name!r} already; enroll into it or choose another name"
             )
         number = (transaction.json(NEXT_GALLERY) or 0) + 1
-        entry = GalleryRecord(number, name, embedder, datetime.now(UTC), settings, unnamed=0)
+        entry = GalleryRecord(number, name, embedder, datetime.now(UTC), settings)
         transaction.put_json(NEXT_GALLERY, number)
         transaction.put_json(NAMES + key(name), number)
         put_entry(transaction, entry)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Literal
@@ -12,7 +13,6 @@ from pydantic_core import from_json
 from service.errors import ServiceError
 from service.record.engine import (
     INDEXES,
-    LOOKUP,
     Engine,
     Reader,
     RecordPart,
@@ -36,16 +36,15 @@ from service.record.entries import (
 )
 from service.record.jobs import drop_job
 from service.record.kept_queries import AT_ONCE, KEPT_KIND, OF_KEPT, picture_key
-from service.record.records import GalleryRecord, StoredCrop, StrayFile
+from service.record.records import GalleryRecord, StoredCrop
 
 Kind = Literal["generation", "side", "gallery"]
 KEYS_AT_ONCE, CROPS_AT_ONCE = 1000, 200
 # Longer than any write takes from its first picture to its commit.
 SETTLED = timedelta(hours=1)
 SEARCH_BY_HASH = "search of"
-CALIBRATION_KEYS = ("search", SEARCH_BY_HASH, "searches", "published")
-# Programs before noted each prepared vector as staged.
-OF_GENERATION = (*INDEXES, "identity", "staged")
+CALIBRATION_KEYS = ("search", "searches", "published")
+OF_GENERATION = (*INDEXES, "identity")
 OF_GALLERY = (
     *("tombstone", "request", "change", "job of", "snapshot", "merge", "merged crops"),
     "groups",
@@ -171,24 +170,15 @@ class StrayFiles(RecordPart):
         """Notes files that are about to be kept: strays if no crop lands by then."""
         note_strays(transaction, gallery_id, names, as_text(until))
 
-    def all(self, now: datetime, limit: int) -> list[StrayFile]:
-        """Up to `limit` that belong to no crop, and to none that may land.
+    def all(self, now: datetime, limit: int) -> list[tuple[int, str]]:
+        """Up to `limit` galleries and names of files of no crop, and of none that may land.
 
         A restore may have brought the crop of one back.
         """
-        prefix = key("stray")
-        found: list[StrayFile] = []
-        for own, body in self._reader.every(below(prefix)):
-            first, name, _ = own[len(prefix) :].decode().split("\0")
-            noted = from_json(body)
-            # Programs before had the moment in the key, and the gallery as the value.
-            former = isinstance(noted, int)
-            gallery_id, moment = (noted, first) if former else (int(first, 16), noted)
-            if moment <= as_text(now):
-                found.append(StrayFile(gallery_id, name, own))
-            if len(found) == limit:
-                break
-        return found
+        prefix, moment = key("stray"), as_text(now)
+        old = (own for own, body in self._reader.every(below(prefix)) if from_json(body) <= moment)
+        parts = (own[len(prefix) :].decode().split("\0") for own in itertools.islice(old, limit))
+        return [(int(gallery_id, 16), name) for gallery_id, name, _ in parts]
 
     def sides(self, gallery_id: int) -> list[int]:
         """The sides of a gallery that may have vectors outside; none where it was deleted."""
@@ -196,12 +186,9 @@ class StrayFiles(RecordPart):
         return sides_outside(self._reader, entry) if entry else []
 
     @transactional
-    def forget(self, transaction: Transaction, strays: Sequence[StrayFile]) -> None:
+    def forget(self, transaction: Transaction, gallery_id: int, names: Sequence[str]) -> None:
         """Notes that these are gone, or belong to a crop."""
-        for one in strays:
-            forget_strays(transaction, one.gallery_id, [one.name])
-        transaction.delete(*(one.noted for one in strays if one.noted))
-        transaction.delete(*(LOOKUP + key("stray since", one.name) for one in strays))
+        forget_strays(transaction, gallery_id, names)
 
 
 def note_strays(

@@ -99,8 +99,7 @@ class IdentityChanges(RecordPart):
         found = []
         for merge_id, entry in reversed(_merges(self._reader, gallery_id)):
             at = datetime.fromisoformat(entry["merged_at"])
-            known = {name: entry[name] for name in ("identity", "into", "merged_at")}
-            known["crops"] = entry.get("crops", len(entry["crop_ids"]))
+            known = {name: entry[name] for name in ("identity", "into", "merged_at", "crops")}
             known |= {"merge_id": merge_id, "undo_until": at + MERGES_KEPT_FOR}
             found.append(Merge.model_validate(known))
         return [one for one in found if one.undo_until > datetime.now(UTC)]
@@ -201,14 +200,13 @@ def _next_rows(change: CropChanges, pending: Pending) -> tuple[list[int], bool]:
     """Crops to be changed in a commit, and whether there are more."""
     transaction, gallery_id = change.transaction, change.entry.gallery_id
     if pending.undo:
-        own = key(MERGE, gallery_id, str(pending.merge_id))
-        # An entry of an older program has all crops itself.
-        ids = (transaction.json(own) or {"crop_ids": []})["crop_ids"]
-        parts = transaction.below(key(MERGED, gallery_id, str(pending.merge_id)), 2)
+        merge_id = str(pending.merge_id)
+        ids: list[str] = []
+        parts = transaction.below(key(MERGED, gallery_id, merge_id), 2)
         for part, body in parts[:1]:
-            ids += from_json(body)
+            ids = from_json(body)
             transaction.delete(part)
-        transaction.delete(own)
+        transaction.delete(key(MERGE, gallery_id, merge_id))
         return sorted(rows_of_ids(transaction, change.at, ids)), len(parts) > 1
     limit = changed_at_once(transaction.engine)
     borne = rows_by(transaction, change.at, "identity", pending.identity, limit=limit + 1)
@@ -240,7 +238,7 @@ def _rename(change: CropChanges, identity: str, new: str) -> Pending | None:
         merge_id = new_crop_id()
         merge = {"identity": identity, "into": new, "merged_at": now(), "crops": seen["crops"]}
         # Merges are undone in the order of versions: the clock may have been set back.
-        merge |= {"version": entry.version, "crop_ids": []}
+        merge["version"] = entry.version
         transaction.put_json(key(MERGE, entry.gallery_id, merge_id), merge)
     return Pending(identity, new, entry.rows, merge_id)
 
@@ -262,10 +260,11 @@ def _undo(change: CropChanges, merge_id: str) -> Pending | None:
     if merge is None or merge["merged_at"] < _oldest():
         return None
     # What had been merged into this identity before is found under it again.
-    undone = set(_crop_ids(transaction, gallery_id, merge_id, merge))
-    before = itertools.takewhile(lambda one: one[0] != merge_id, _merges(transaction, gallery_id))
-    found = [one for one in before if undone.intersection(_crop_ids(transaction, gallery_id, *one))]
-    _retarget(change, [other_id for other_id, _ in found], merge["identity"])
+    undone = set(_crop_ids(transaction, gallery_id, merge_id))
+    ids = [one for one, _ in _merges(transaction, gallery_id)]
+    before = itertools.takewhile(lambda one: one != merge_id, ids)
+    found = [one for one in before if undone.intersection(_crop_ids(transaction, gallery_id, one))]
+    _retarget(change, found, merge["identity"])
     return Pending(merge["into"], merge["identity"], change.entry.rows, merge_id, undo=True)
 
 
@@ -283,17 +282,16 @@ def _retarget(change: CropChanges, merge_ids: Iterable[str], into: str) -> None:
             change.transaction.put_json(own, {**entry, "into": into})
 
 
-def _crop_ids(reader: Reader, gallery_id: int, merge_id: str, entry: dict[str, Any]) -> list[str]:
-    """The crops of a merge; an entry of an older program has all of them itself."""
+def _crop_ids(reader: Reader, gallery_id: int, merge_id: str) -> list[str]:
     parts = reader.below(key(MERGED, gallery_id, merge_id))
-    return [*entry["crop_ids"], *(one for _, body in parts for one in from_json(body))]
+    return [one for _, body in parts for one in from_json(body)]
 
 
 def _merges(reader: Reader, gallery_id: int) -> list[tuple[str, dict[str, Any]]]:
-    """Every merge that is kept, oldest first, by id; those of an older program have no version."""
+    """Every merge that is kept, oldest first, by id."""
     prefix = key(MERGE, gallery_id)
     found = [(last_text(own, prefix), from_json(body)) for own, body in reader.below(prefix)]
-    return sorted(found, key=lambda one: (one[1].get("version", 0), one[0]))
+    return sorted(found, key=lambda one: (one[1]["version"], one[0]))
 
 
 def _oldest() -> str:

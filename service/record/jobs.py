@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import field, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -75,8 +75,9 @@ class Jobs(RecordPart):
     def create(self, transaction: Transaction, job: Job) -> None:
         """Keeps a new job; raises `UnknownGallery` where its gallery was deleted."""
         require_entry(transaction, job.gallery_id)
-        for own, body in job_entries(job):
-            transaction.put_json(own, body)
+        transaction.put_json(key("job", job.job_id), job)
+        for own in _found_by(job):
+            transaction.put_json(own, job.job_id)
         forget_unneeded(transaction, [f"{IMPORTS}/{job.job_id}"])
 
     def get(self, job_id: str) -> Job | None:
@@ -187,17 +188,6 @@ class Jobs(RecordPart):
         """A job of this kind that is not finished; None where there is none."""
         like = (one for one in self.open() if (one.gallery_id, one.kind) == (gallery_id, kind))
         return next(like, None)
-
-
-def job_entries(
-    job: Job, problems: Sequence[JobProblem] = ()
-) -> Iterator[tuple[bytes, Job | JobProblem | str]]:
-    """The keys, with their data, of a job that no process works on."""
-    yield key("job", job.job_id), replace(job, worker=None)
-    for own in _found_by(job):
-        yield own, job.job_id
-    for one in problems:
-        yield key("job problem", job.job_id, one.position), one
 
 
 def drop_job(transaction: Transaction, job_id: str) -> None:

@@ -24,16 +24,6 @@ class Picture:
     content_type: str
 
 
-@dataclass(frozen=True)
-class StrayFile:
-    """A picture or vector outside the record that belongs to no crop any more, or to none yet."""
-
-    gallery_id: int
-    name: str
-    # The key of its note; empty where that is not known.
-    noted: bytes = b""
-
-
 @dataclass(frozen=True, slots=True)
 class CropLabel:
     """What a ranking shows of a crop, kept in memory so that answering reads no database.
@@ -273,7 +263,7 @@ class GalleryRecord:
         generations, sides, rows: how many numbers were given out of each.
         removals: how many commits removed crops for good.
         staged_crops, staged_row: how many crops have a staged vector: all up to this row.
-        unnamed: how many crops have no identity; None in a record of earlier programs.
+        unnamed: how many crops have no identity.
         outside: vectors lie outside the record too, each under a side that no other one has.
         changes_from: the version from which on a file keeps what changed; None for nothing.
     """
@@ -297,7 +287,7 @@ class GalleryRecord:
     sides: int = 1
     rows: int = 0
     removals: int = 0
-    unnamed: int | None = None
+    unnamed: int = 0
     outside: bool = False
     changes_from: int | None = None
 

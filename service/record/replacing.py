@@ -115,9 +115,7 @@ class StagedVectors(RecordPart):
 
 def _prepare_for(transaction: Transaction, gallery_id: int, embedder: str | None) -> None:
     entry = require_entry(transaction, gallery_id)
-    # A program before counted vectors that may be of any rows.
-    counted = entry.staged_crops and not entry.staged_row
-    if embedder is not None and entry.staged_fingerprint == embedder and not counted:
+    if embedder is not None and entry.staged_fingerprint == embedder:
         return
     if entry.staged_side is not None:
         outside = int(entry.outside)

@@ -68,7 +68,7 @@ def forgotten_pictures(folder: Path, data_dir: Path) -> set[str]:
     """Pictures in the folder without a crop that no maintenance will ever remove."""
     with _reading(data_dir) as engine:
         reader = Reader(engine)
-        known = {one.name for one in StrayFiles(engine).all(ALL_TIME, 1_000_000)}
+        known = {name for _, name in StrayFiles(engine).all(ALL_TIME, 1_000_000)}
         for entry in entries(engine):
             assert isinstance(entry, GalleryRecord)
             crops = reader.every(below(Generation.searched(entry).key("crop")))

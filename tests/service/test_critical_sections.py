@@ -259,7 +259,7 @@ def _assert_nothing_is_left_by_halves(runtime: Runtime) -> None:
     later = datetime.now(UTC) + timedelta(hours=2)
     strays = store.stray_files.all(later, 1000)
     assert kept <= files
-    assert files - kept <= {f"{stray.gallery_id}/{stray.name}" for stray in strays}
+    assert files - kept <= {f"{number}/{name}" for number, name in strays}
     lines = [
         json.loads(line)
         for line in (runtime.settings.data_dir / "audit.jsonl").read_text().splitlines()

@@ -37,7 +37,7 @@ def _check(place, tmp_path, held: set[str], deleted: set[str]) -> None:
         assert held <= there
         assert not deleted & there
         later = datetime.now(UTC) + timedelta(days=1)
-        strays = {one.name for one in record.stray_files.all(later, 10_000)}
+        strays = {name for _, name in record.stray_files.all(later, 10_000)}
         record.engine.outside.close()
     assert not server.ask("KEYS", b"gmn:v:" + KINDS[b"!vector"] + b"*")
     files = {path.name for path in folder.rglob("*") if path.is_file()}

@@ -119,7 +119,7 @@ def test_what_lands_in_no_commit_is_swept_up(place):
     again = new_crop(1)
     assert place.enroll(again) == ids
     assert f"{again.record.crop_id}.0.f32" in place.files()
-    strays = {one.name for one in place.record.stray_files.all(LATER, 9)}
+    strays = {name for _, name in place.record.stray_files.all(LATER, 9)}
     assert strays == both([again.record.crop_id])
     names = list(strays)
     place.record.stray_files.expect(place.number, [*names, f"{ids[0]}.0.f32"], datetime.now(UTC))
@@ -222,7 +222,7 @@ def test_an_enrolment_that_a_restore_overtakes_keeps_its_vector_inside(place):
     place.record.crops.enroll(place.number, EMBEDDER, late)
     assert len(place.vectors()) == 2
     assert place.inside() == 1
-    names = [one.name for one in place.record.stray_files.all(LATER, 9)]
+    names = [name for _, name in place.record.stray_files.all(LATER, 9)]
     place.record.stray_files.expect(place.number, names, datetime.now(UTC))
     place.sweep()
     assert place.files() == {*both(ids, 1), crops[0].record.crop_id}
@@ -263,7 +263,7 @@ def test_what_a_restore_gave_up_writing_is_swept_up_when_it_lands_late(place, mo
     place.sweep()
     place.pictures.put(place.number, late)
     assert place.files() == both(ids) | {f"{ids[0]}.1.f32"}
-    noted = [one.name for one in place.record.stray_files.all(LATER, 9)]
+    noted = [name for _, name in place.record.stray_files.all(LATER, 9)]
     place.record.stray_files.expect(place.number, noted, datetime.now(UTC))
     place.sweep()
     assert place.files() == both(ids)

@@ -11,8 +11,7 @@ import pytest
 
 from service.errors import GalleryConflict, NeedsReindex, RequestConflict, UnknownGallery
 from service.record import crops
-from service.record.engine import LOOKUP, as_text, key, transact
-from service.record.records import CropFilter, GallerySettings, Picture, RequestKey, StrayFile
+from service.record.records import CropFilter, GallerySettings, Picture, RequestKey
 from tests.service.gallery.new_crops import (
     EMBEDDER,
     NOON,
@@ -402,14 +401,14 @@ def test_a_picture_elsewhere_is_a_stray_until_its_crop_lands_and_after_it_is_gon
     store.crops.enroll(gallery, EMBEDDER, [*landing, new_crop(4)])
     assert store.crops.picture(gallery, "c1") is None
     assert store.crops.get(gallery, "c1").image_bytes == len(b"image 1")
-    assert [one.name for one in store.stray_files.all(later, 9)] == ["c3"]
-    store.stray_files.forget([StrayFile(gallery, "c3")])
+    assert [name for _, name in store.stray_files.all(later, 9)] == ["c3"]
+    store.stray_files.forget(gallery, ["c3"])
     store.crops.remove(gallery, ["c1"])
     now = datetime.now(UTC) + timedelta(seconds=1)
-    assert [one.name for one in store.stray_files.all(now, 9)] == ["c1"]
+    assert [name for _, name in store.stray_files.all(now, 9)] == ["c1"]
     store.galleries.delete(gallery)
-    assert {one.name for one in store.stray_files.all(now, 9)} == {"c1", "c2"}
-    assert {one.gallery_id for one in store.stray_files.all(now, 9)} == {gallery}
+    assert {name for _, name in store.stray_files.all(now, 9)} == {"c1", "c2"}
+    assert {number for number, _ in store.stray_files.all(now, 9)} == {gallery}
 
 
 def test_strays_of_one_name_in_two_galleries_are_both_found(store, gallery):
@@ -417,25 +416,9 @@ def test_strays_of_one_name_in_two_galleries_are_both_found(store, gallery):
     for number in (gallery, gallery + 1):
         store.stray_files.expect(number, ["c1"], NOON)
     found = store.stray_files.all(NOON, 9)
-    assert [one.gallery_id for one in found] == [gallery, gallery + 1]
-    store.stray_files.forget(found[:1])
+    assert found == [(gallery, "c1"), (gallery + 1, "c1")]
+    store.stray_files.forget(gallery, ["c1"])
     assert store.stray_files.all(NOON, 9) == found[1:]
-
-
-def test_a_stray_that_a_program_before_noted_is_found_and_forgotten(store, gallery):
-    moment, name = as_text(NOON), "c1.0.f32"
-    own, since = key("stray", moment, name), LOOKUP + key("stray since", name)
-
-    def note(transaction):
-        transaction.put_json(own, gallery)
-        transaction.put_json(since, moment)
-
-    transact(store.engine, note)
-    assert store.stray_files.all(NOON - timedelta(seconds=1), 9) == []
-    (stray,) = store.stray_files.all(NOON, 9)
-    assert (stray.gallery_id, stray.name) == (gallery, name)
-    store.stray_files.forget([stray])
-    assert store.engine.get([own, since]) == [None, None]
 
 
 def test_a_request_that_fails_amid_its_crops_leaves_nothing_of_itself(store, gallery, monkeypatch):
