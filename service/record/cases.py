@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import TypedDict
 
 from service.errors import InvalidField
-from service.record.engine import RecordPart, Scan, Transaction, below, key, transactional
+from service.record.engine import RecordPart, Transaction, key, transactional
 from service.record.entries import require_entry
 from service.record.kept_queries import (
     CASE,
@@ -55,10 +55,7 @@ class Cases(RecordPart):
 
     def page(self, gallery_id: int, before: str | None, limit: int) -> list[Case]:
         """Up to `limit` cases that are older than one; the newest first."""
-        prefix = key(CASE, gallery_id)
-        start, end = below(prefix)
-        end = prefix + key(before) if before is not None else end
-        found = self._reader.scan(Scan(start, end, limit, reverse=True))[0]
+        found = self._reader.below(key(CASE, gallery_id), limit, reverse=True, before=before)
         return [KEPT_CASE.validate_json(body) for _, body in found]
 
     def searches(

@@ -22,6 +22,7 @@ from service.record.engine import (
     Scan,
     Transaction,
     as_text,
+    batches,
     below,
     key,
     last_number,
@@ -301,8 +302,8 @@ class Crops(RecordPart):
         """
         found = self._reader.every(below(key("tombstone", gallery_id)))
         old = [own for own, body in found if "" < from_json(body) < as_text(before)]
-        for first in range(0, len(old), KEYS_AT_ONCE):
-            transact(self._engine, Transaction.delete, *old[first : first + KEYS_AT_ONCE])
+        for some in batches(old, KEYS_AT_ONCE):
+            transact(self._engine, Transaction.delete, *some)
 
     def archive(self, gallery_id: int) -> AbstractContextManager[Archive]:
         """The gallery as it is at this moment, also while it is written."""

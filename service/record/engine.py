@@ -269,10 +269,17 @@ class Reader:
         return [[(key, self.body(key, value) or b"") for key, value in one] for one in found]
 
     def below(
-        self, prefix: bytes, limit: int = ALL, reverse: bool = False
+        self, prefix: bytes, limit: int = ALL, reverse: bool = False, before: str | None = None
     ) -> list[tuple[bytes, bytes]]:
-        """Keys and bodies of what begins with a prefix."""
-        return self.scan(Scan(*below(prefix), limit, reverse))[0]
+        """Keys and bodies of what begins with a prefix, and comes before a part."""
+        start, end = below(prefix)
+        end = end if before is None else prefix + key(before)
+        return self.scan(Scan(start, end, limit, reverse))[0]
+
+    def named(self, prefix: bytes) -> Iterator[tuple[str, bytes]]:
+        """The texts that are the only part after a prefix, with the bodies; as `every`."""
+        for own, body in self.every(below(prefix)):
+            yield last_text(own, prefix), body
 
     def every(self, bounds: tuple[bytes, bytes]) -> Iterator[tuple[bytes, bytes]]:
         """All of a range, read in batches; what is written meanwhile may be among it or not."""

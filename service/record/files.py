@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pydantic import TypeAdapter
 
 from service.ops.data_directory import snapshot_name
-from service.record.engine import RecordPart, Transaction, below, key, last_text, transactional
+from service.record.engine import RecordPart, Transaction, below, key, transactional
 from service.record.entries import require_entry
 from service.record.records import Snapshot
 
@@ -50,7 +50,7 @@ class UnneededFiles(RecordPart):
 
     def all(self) -> list[str]:
         """Every one that is noted."""
-        return [last_text(own, UNNEEDED) for own, _ in self._reader.every(below(UNNEEDED))]
+        return [path for path, _ in self._reader.named(UNNEEDED)]
 
     @transactional
     def add(self, transaction: Transaction, paths: Sequence[str]) -> None:

@@ -20,7 +20,6 @@ from service.record.engine import (
     Transaction,
     below,
     key,
-    last_text,
     transact,
     transactional,
 )
@@ -159,9 +158,8 @@ def remove_gallery(transaction: Transaction, gallery_id: int) -> int:
     sides = sides_outside(transaction, entry)
     discard(transaction, "generation", gallery_id, entry.at, entry.sides, *sides)
     discard(transaction, "gallery", gallery_id)
-    prefix = key("snapshot", gallery_id)
-    snapshots = [last_text(own, prefix) for own, _ in transaction.below(prefix)]
-    names = [snapshot_name(gallery_id, one) for one in snapshots]
+    snapshots = transaction.named(key("snapshot", gallery_id))
+    names = [snapshot_name(gallery_id, one) for one, _ in snapshots]
     note_unneeded(transaction, [*names, f"{INDEXES}/{gallery_id}"])
     drop_state(transaction, gallery_id)
     transaction.note("gallery_deleted", gallery_id, entry.version)
@@ -222,11 +220,8 @@ class StoredCalibrations(RecordPart):
 
     def published(self, gallery_id: int) -> dict[str, PublishedCalibration]:
         """What every replica answers by, by subject."""
-        prefix = key("published", gallery_id)
-        return {
-            last_text(own, prefix): PublishedCalibration(**from_json(body))
-            for own, body in self._reader.every(below(prefix))
-        }
+        found = self._reader.named(key("published", gallery_id))
+        return {subject: PublishedCalibration(**from_json(body)) for subject, body in found}
 
     @transactional
     def publish(

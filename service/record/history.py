@@ -19,7 +19,6 @@ from service.record.engine import (
     RecordPart,
     Scan,
     Transaction,
-    above,
     key,
     last_number,
     transactional,
@@ -91,10 +90,9 @@ class History(RecordPart):
         kept = self._reader.json(prefix + key(int(begun)))
         if kept is None or kept[2] != name:
             return None
+        found = ((last_number(own), from_json(body)) for own, body in self._reader.below(prefix))
         return [
-            Change(0, kept[0], gallery_id, last_number(own), tuple(kept[1]))
-            for own, body in self._reader.every(above(prefix, int(begun)))
-            if (kept := from_json(body))
+            Change(0, kind, gallery_id, number, tuple(rows)) for number, (kind, rows, _) in found
         ]
 
 

@@ -30,7 +30,6 @@ from service.record.engine import (
     below,
     key,
     last_number,
-    last_text,
     new_crop_id,
     now,
     transact,
@@ -289,8 +288,7 @@ def _crop_ids(reader: Reader, gallery_id: int, merge_id: str) -> list[str]:
 
 def _merges(reader: Reader, gallery_id: int) -> list[tuple[str, dict[str, Any]]]:
     """Every merge that is kept, oldest first, by id."""
-    prefix = key(MERGE, gallery_id)
-    found = [(last_text(own, prefix), from_json(body)) for own, body in reader.below(prefix)]
+    found = [(name, from_json(body)) for name, body in reader.named(key(MERGE, gallery_id))]
     return sorted(found, key=lambda one: (one[1]["version"], one[0]))
 
 

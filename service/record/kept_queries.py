@@ -22,6 +22,7 @@ from service.record.engine import (
     RecordPart,
     Scan,
     Transaction,
+    batches,
     below,
     key,
     last_text,
@@ -244,10 +245,6 @@ class KeptQueries(RecordPart):
         """One search; None where it is not kept any more."""
         return next(iter(read_kept(self._reader, gallery_id, [query_id])), None)
 
-    def some(self, gallery_id: int, query_ids: Collection[str]) -> list[KeptQuery]:
-        """Those of these searches that are there."""
-        return read_kept(self._reader, gallery_id, query_ids)
-
     def page(
         self, gallery_id: int, before: str | None, limit: int, *found_by: str
     ) -> list[KeptQuery]:
@@ -256,12 +253,9 @@ class KeptQueries(RecordPart):
         Args:
             found_by: kind and value of a key without value; those of all keys without it.
         """
-        kind = FOUND_BY if found_by else KEPT_KIND
-        prefix = key(kind, gallery_id, *found_by)
-        start, end = below(prefix)
-        end = prefix + key(before) if before is not None else end
-        found = self._reader.scan(Scan(start, end, limit, reverse=True))[0]
-        return self.some(gallery_id, [last_text(own, prefix) for own, _ in found])
+        prefix = key(FOUND_BY if found_by else KEPT_KIND, gallery_id, *found_by)
+        found = self._reader.below(prefix, limit, reverse=True, before=before)
+        return read_kept(self._reader, gallery_id, [last_text(own, prefix) for own, _ in found])
 
     def picture(self, gallery_id: int, query_id: str) -> Picture | None:
         """A search's picture; None where none is kept, or where it is removed meanwhile.
@@ -308,19 +302,19 @@ class KeptQueries(RecordPart):
 
     def due(self, gallery_id: int, before: datetime) -> list[str]:
         """Older searches of no case, and those whose person no crop shows any more."""
-        start, end = below(key(KEPT_KIND, gallery_id))
-        due: list[str] = []
-        while found := self._reader.scan(Scan(start, end, AT_ONCE))[0]:
-            some = [KEPT_QUERY.validate_json(body) for _, body in found]
-            due += [one.query_id for one in _due(self._reader, gallery_id, some, before)]
-            start = found[-1][0] + b"\0"
-        return due
+        kept = self._reader.every(below(key(KEPT_KIND, gallery_id)))
+        searches = (KEPT_QUERY.validate_json(body) for _, body in kept)
+        return [
+            one.query_id
+            for some in batches(searches, AT_ONCE)
+            for one in _due(self._reader, gallery_id, some, before)
+        ]
 
     def expire(self, gallery_id: int, query_ids: Sequence[str], before: datetime) -> int:
         """Removes those of these searches that are `due` still; answers how many."""
         return sum(
-            transact(self._engine, _expire, gallery_id, query_ids[first : first + AT_ONCE], before)
-            for first in range(0, len(query_ids), AT_ONCE)
+            transact(self._engine, _expire, gallery_id, some, before)
+            for some in batches(query_ids, AT_ONCE)
         )
 
 

@@ -18,8 +18,6 @@ from service.record.engine import (
     Reader,
     RecordPart,
     Transaction,
-    below,
-    last_text,
     transactional,
 )
 from service.record.entries import (
@@ -77,7 +75,8 @@ class People(RecordPart):
 
     def names(self, gallery_id: int) -> list[str]:
         """The names of all identities."""
-        return [name for name, _ in self._all(find_generation(self._reader, gallery_id))]
+        at = find_generation(self._reader, gallery_id)
+        return [name for name, _ in self._reader.named(at.key("identity"))]
 
     def page(
         self, gallery_id: int, after: str, limit: int, query: str = "", sort: Order = "name"
@@ -130,7 +129,8 @@ class People(RecordPart):
         An earlier program kept none, and the crop that they were of may have been removed.
         """
         at = find_generation(self._reader, gallery_id)
-        return [name for name, body in self._all(at) if "last" not in from_json(body)]
+        found = self._reader.named(at.key("identity"))
+        return [name for name, body in found if "last" not in from_json(body)]
 
     @transactional
     def complete(self, transaction: Transaction, gallery_id: int, names: Sequence[str]) -> None:
@@ -141,11 +141,6 @@ class People(RecordPart):
         ):
             if body and (seen := _looked_up(transaction, at, name, from_json(body))):
                 transaction.put_json(at.key("identity", name), seen)
-
-    def _all(self, at: Generation) -> Iterator[tuple[str, bytes]]:
-        prefix = at.key("identity")
-        for own, body in self._reader.every(below(prefix)):
-            yield last_text(own, prefix), body
 
     def _order(self, gallery_id: int, sort: Order) -> tuple[Generation, list[Place]]:
         """Every identity in order, as of the gallery's version."""
@@ -162,7 +157,7 @@ class People(RecordPart):
 
     def _places(self, at: Generation, sort: Order) -> Iterator[Place]:
         looked_up = 0
-        for name, body in self._all(at):
+        for name, body in self._reader.named(at.key("identity")):
             number = 0.0
             if sort == "crops":
                 number = -float(from_json(body)["crops"])

@@ -16,9 +16,7 @@ from service.record.engine import (
     Reader,
     RecordPart,
     Transaction,
-    below,
     key,
-    last_text,
     transactional,
 )
 from service.record.entries import require_entry
@@ -117,9 +115,9 @@ class RemoteIndexes(RecordPart):
 
     def unneeded(self, seconds: float) -> list[str]:
         """Collections that have been unneeded for so long."""
-        prefix, until_ms = key(UNNEEDED), self._engine.now_ms() - int(seconds * 1000)
-        noted = self._reader.every(below(prefix))
-        return [last_text(own, prefix) for own, body in noted if from_json(body) <= until_ms]
+        until_ms = self._engine.now_ms() - int(seconds * 1000)
+        noted = self._reader.named(key(UNNEEDED))
+        return [name for name, body in noted if from_json(body) <= until_ms]
 
     @transactional
     def forget_unneeded(self, transaction: Transaction, collection: str) -> None:

@@ -21,6 +21,7 @@ from service.record.engine import (
     RecordPart,
     Transaction,
     as_text,
+    batches,
     key,
     transact,
     transactional,
@@ -201,8 +202,7 @@ def _changed_rows(engine: Engine, gallery_id: int, sequence: int) -> Iterator[Se
         if not rows and len(found) < CHANGES_PER_READ:
             return
         sequence = found[-1].sequence
-        for first in range(0, len(rows), CROPS_PER_READ):
-            yield rows[first : first + CROPS_PER_READ]
+        yield from batches(rows, CROPS_PER_READ)
 
 
 def replace_crops(

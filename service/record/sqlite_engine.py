@@ -14,7 +14,7 @@ from service.errors import DamagedRecord, ServiceError, StorageFailed
 from service.ops.commit_mark import ACKNOWLEDGED_SUFFIX, LastCommitMark
 from service.ops.failpoints import failpoint
 from service.ops.health import heartbeat
-from service.record.engine import Conflict, Scan, Transaction, another_format
+from service.record.engine import Conflict, Scan, Transaction, another_format, batches
 from service.record.picture_folder import PictureFolder
 
 # FULL: a commit is on the disk, not in a cache, before it is acknowledged.
@@ -281,8 +281,7 @@ class SqliteEngine:
 
 def _values(connection: sqlite3.Connection, keys: Sequence[bytes]) -> list[bytes | None]:
     found: dict[bytes, bytes] = {}
-    for first in range(0, len(keys), KEYS_AT_ONCE):
-        part = keys[first : first + KEYS_AT_ONCE]
+    for part in batches(keys, KEYS_AT_ONCE):
         marks = ",".join("?" * len(part))
         found |= connection.execute(
             f"SELECT key, value FROM entries WHERE key IN ({marks})", part
