@@ -29,8 +29,8 @@ from service.gallery.enroll import kept_picture
 from service.gallery.gallery import Gallery
 from service.ops.data_directory import require_free_disk
 from service.record.api_keys import ApiKey
-from service.record.engine import new_crop_id
 from service.record.kept_queries import Case, KeptQuery, KeptResult
+from service.record.keys import new_crop_id
 from service.record.records import Picture, StoredCrop
 from service.runtime import Runtime
 from service.search.options import QueryOptions

@@ -25,7 +25,7 @@ from model.crops.decode import CropProblem
 from service.errors import InvalidField, UnusableImages
 from service.gallery.enroll import checked_text
 from service.gallery.gallery import Gallery
-from service.record.engine import CROP_ID
+from service.record.keys import CROP_ID
 from service.runtime import Runtime
 
 # What a listing takes: which page of it.

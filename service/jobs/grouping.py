@@ -15,8 +15,8 @@ from service.errors import InvalidField, UnknownGallery
 from service.gallery.browse import matching
 from service.gallery.gallery import Gallery
 from service.jobs.runner import create_job, new_job_id, save_job
-from service.record.groups import Grouping
 from service.record.jobs import Job
+from service.record.people import Grouping
 from service.record.records import CropFilter, IndexedCrop
 from service.runtime import Runtime
 from service.search.calibration import CurrentCalibration

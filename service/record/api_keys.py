@@ -11,15 +11,8 @@ from pydantic_core import from_json
 
 from gmn_client.models import Scope
 from service.errors import Forbidden
-from service.record.engine import (
-    RecordPart,
-    Transaction,
-    as_text,
-    below,
-    key,
-    last_text,
-    transactional,
-)
+from service.record.engine import RecordPart, Transaction, transactional
+from service.record.keys import as_text, below, key, last_text
 
 USED = key("key used")
 SCOPES: tuple[Scope, ...] = ("query", "enroll", "metrics", "admin")

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import TypedDict
 
 from service.errors import InvalidField
-from service.record.engine import RecordPart, Transaction, key, transactional
+from service.record.engine import RecordPart, Transaction, transactional
 from service.record.entries import require_entry
 from service.record.kept_queries import (
     CASE,
@@ -19,6 +19,7 @@ from service.record.kept_queries import (
     KeptQuery,
     read_kept,
 )
+from service.record.keys import key
 
 # One case is one value of the record, and its export one file.
 MOST_CASES, MOST_IN_CASE = 1000, 500

@@ -19,17 +19,7 @@ from pydantic_core import from_json, to_json
 from model.problems import InputProblem
 from service.errors import RecordUnavailable, ServiceError, UnknownGallery
 from service.ops.data_directory import copy_file, snapshot_name
-from service.record.engine import (
-    Engine,
-    Reader,
-    Transaction,
-    batches,
-    below,
-    key,
-    last_text,
-    put_all,
-    transact,
-)
+from service.record.engine import Engine, Reader, Transaction, batches, put_all, transact
 from service.record.entries import put_entry, require_entry
 from service.record.files import Snapshots, UnneededFiles, forget_unneeded
 from service.record.galleries import (
@@ -41,6 +31,7 @@ from service.record.galleries import (
 )
 from service.record.garbage import SEARCH_BY_HASH, collect_garbage
 from service.record.kept_queries import KEPT_KIND, OF_KEPT, picture_key
+from service.record.keys import below, key, last_text
 from service.record.records import ArchivedCrop, GalleryRecord
 from service.record.replacing import replace_crops
 from service.record.verification import checked_crops

@@ -9,27 +9,11 @@ from typing import Any
 import numpy as np
 from pydantic_core import from_json
 
-from service.record.engine import (
-    ChangeKind,
-    Scan,
-    Transaction,
-    as_text,
-    below,
-    key,
-    last_number,
-    now,
-)
-from service.record.entries import (
-    CROP,
-    Generation,
-    Sightings,
-    put_entry,
-    read_crops,
-    see,
-    seen_at,
-)
+from service.record.engine import ChangeKind, Scan, Transaction
+from service.record.entries import CROP, Generation, Sightings, put_entry, read_crops, see, seen_at
 from service.record.garbage import note_strays_elsewhere, sides_outside
 from service.record.history import note_change
+from service.record.keys import as_text, below, key, last_number, now
 from service.record.records import ArchivedCrop, GalleryRecord, Relabelling, Removal, StoredCrop
 
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 from gmn_client.models import CropOrder
 from service.errors import InvalidField
-from service.record.engine import Reader, Scan, above, as_text, below, key, last_number
+from service.record.engine import Reader, Scan
 from service.record.entries import Generation, as_crop, read_crops, rows_by, rows_of_ids
+from service.record.keys import above, as_text, below, key, last_number
 from service.record.records import CropFilter, StoredCrop
 
 ROWS_AT_ONCE = 500

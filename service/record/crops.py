@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from operator import attrgetter
 
 import numpy as np
@@ -12,24 +12,11 @@ from numpy.typing import NDArray
 from pydantic_core import from_json, to_json
 
 from gmn_client.models import CropOrder, EnrolledImage, RetentionFrom
-from service.errors import CropConflict, NeedsReindex, RequestConflict
+from service.errors import CropConflict, NeedsReindex
 from service.ops.failpoints import failpoint
 from service.record.crop_changes import CropChanges, tombstone
 from service.record.crop_lists import CropPage, list_crops
-from service.record.engine import (
-    Reader,
-    RecordPart,
-    Scan,
-    Transaction,
-    as_text,
-    batches,
-    below,
-    key,
-    last_number,
-    now,
-    transact,
-    transactional,
-)
+from service.record.engine import RecordPart, Scan, Transaction, batches, transact, transactional
 from service.record.entries import (
     Generation,
     find_generation,
@@ -44,20 +31,20 @@ from service.record.entries import (
 )
 from service.record.garbage import forget_strays
 from service.record.identity_changes import changed_at_once, finish_change
+from service.record.keys import as_text, below, key, last_number
 from service.record.records import (
     ArchivedCrop,
     CropFields,
     CropFilter,
     Enrolment,
-    GalleryRecord,
     IndexedCrop,
     Picture,
     Relabelling,
     Removal,
-    RequestKey,
     StoredCrop,
 )
 from service.record.replacing import Archive, archive, replace_crops
+from service.record.requests import RequestKey, find_request, keep_request
 
 NAMED_IN_WARNINGS = 3
 # It names neither that crop's identity nor its camera: a key that may only enroll must not learn
@@ -66,10 +53,6 @@ SAME_IMAGE = "the same image is already enrolled as crop {} under another identi
 ROWS_AT_ONCE, KEYS_AT_ONCE = 500, 1000
 EVERY_CROP = CropFilter()
 SEEN_AS = attrgetter("identity", "camera")
-KEPT_OF_LANDED = attrgetter("crop_id", "duplicate", "warnings")
-REQUESTS_KEPT_FOR = timedelta(days=1)
-# Each request that is kept removes up to so many that are older.
-REQUESTS_REMOVED_AT_ONCE = 3
 
 
 class Crops(RecordPart):
@@ -90,7 +73,7 @@ class Crops(RecordPart):
             NeedsReindex: another embedder filled the gallery.
         """
         entry = require_entry(transaction, gallery_id)
-        if request and (past := _find_request(transaction, entry, request)):
+        if request and (past := find_request(transaction, entry, request)):
             return past
         if entry.embedding_fingerprint != embedding_fingerprint:
             if entry.crops:
@@ -131,13 +114,13 @@ class Crops(RecordPart):
         if added:
             change.finish("added", range(newest + 1, entry.rows + 1))
         if request:
-            _keep_request(transaction, gallery_id, request, entry.version, landed)
+            keep_request(transaction, gallery_id, request, entry.version, landed)
         return Enrolment(entry.version, embedding_fingerprint, tuple(landed), tuple(added))
 
     def happened(self, gallery_id: int, request: RequestKey) -> Enrolment | None:
         """What a request did that is answered already; None where it is new."""
         entry = read_entry(self._reader, gallery_id)
-        return _find_request(self._reader, entry, request) if entry else None
+        return find_request(self._reader, entry, request) if entry else None
 
     @property
     def at_once(self) -> int:
@@ -362,50 +345,3 @@ def _kept_warnings(crop: StoredCrop, stored: StoredCrop) -> list[str]:
         for name in ("captured_at", "external_id", "metadata")
         if getattr(crop, name) not in (None, getattr(stored, name))
     ]
-
-
-def _find_request(reader: Reader, entry: GalleryRecord, request: RequestKey) -> Enrolment | None:
-    """What a request did that happened already; None where it is new.
-
-    Identities and cameras are not kept here, where forgetting would not find them: the same
-    request names them again.
-
-    Raises:
-        RequestConflict: for a key that stood for another request.
-    """
-    past = reader.json(key("request", entry.gallery_id, request.key))
-    if past is None or past["happened_at"] < as_text(datetime.now(UTC) - REQUESTS_KEPT_FOR):
-        return None
-    if past["digest"] != request.digest:
-        raise RequestConflict(request.key.split(":", 2)[-1])
-    landed = tuple(
-        EnrolledImage(
-            crop_id=crop_id, identity=None, camera=None, duplicate=duplicate, warnings=warnings
-        )
-        for crop_id, duplicate, warnings in past["landed"]
-    )
-    embedder, problems = entry.embedding_fingerprint, past["problems"]
-    return Enrolment(past["version"], embedder, landed, (), replayed=True, problems=problems)
-
-
-def _keep_request(
-    transaction: Transaction,
-    gallery_id: int,
-    request: RequestKey,
-    version: int,
-    landed: Sequence[EnrolledImage],
-) -> None:
-    """Keeps what a request did, and removes some that are older than a day."""
-    oldest = as_text(datetime.now(UTC) - REQUESTS_KEPT_FOR)
-    ages = Scan(key("request age"), key("request age", oldest), REQUESTS_REMOVED_AT_ONCE)
-    for age, own in transaction.scan(ages)[0]:
-        transaction.delete(age)
-        # Read by key: another process may put a newer request under it meanwhile.
-        past = transaction.json(own)
-        if past is not None and past["happened_at"] < oldest:
-            transaction.delete(own)
-    moment, own = now(), key("request", gallery_id, request.key)
-    ids = list(map(KEPT_OF_LANDED, landed))
-    kept = {"version": version, "landed": ids, "problems": request.problems}
-    transaction.put_json(own, {**kept, "digest": request.digest, "happened_at": moment})
-    transaction.put(key("request age", moment, gallery_id, request.key), own)

@@ -16,20 +16,8 @@ from pydantic import TypeAdapter
 from pydantic_core import from_json, to_json
 
 from service.errors import ServiceError, UnknownGallery
-from service.record.engine import (
-    ALL,
-    CHECKSUM_BYTES,
-    LOOKUP,
-    Engine,
-    Reader,
-    Scan,
-    Transaction,
-    above,
-    as_text,
-    key,
-    last_number,
-    seal,
-)
+from service.record.engine import ALL, CHECKSUM_BYTES, Engine, Reader, Scan, Transaction, seal
+from service.record.keys import LOOKUP, above, as_text, key, last_number
 from service.record.records import ArchivedCrop, GalleryRecord, StoredCrop
 
 NO_GENERATION = 2**64 - 1

@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from pydantic import TypeAdapter
 
 from service.ops.data_directory import snapshot_name
-from service.record.engine import RecordPart, Transaction, below, key, transactional
+from service.record.engine import RecordPart, Transaction, transactional
 from service.record.entries import require_entry
+from service.record.keys import below, key
 from service.record.records import Snapshot
 
 UNNEEDED = key("unneeded file")

@@ -18,8 +18,6 @@ from service.record.engine import (
     RecordPart,
     Scan,
     Transaction,
-    below,
-    key,
     transact,
     transactional,
 )
@@ -32,6 +30,7 @@ from service.record.garbage import (
     discard,
     sides_outside,
 )
+from service.record.keys import below, key
 from service.record.records import (
     GalleryRecord,
     GallerySettings,

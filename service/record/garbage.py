@@ -12,30 +12,18 @@ from pydantic_core import from_json
 
 from service.errors import ServiceError
 from service.record.engine import (
-    INDEXES,
     Engine,
     Reader,
     RecordPart,
     Scan,
     Transaction,
-    as_text,
-    below,
-    key,
-    last_number,
-    last_text,
-    now,
     transact,
     transactional,
 )
-from service.record.entries import (
-    Generation,
-    as_crop,
-    read_entry,
-    scan_crops,
-    vector_name,
-)
+from service.record.entries import Generation, as_crop, read_entry, scan_crops, vector_name
 from service.record.jobs import drop_job
 from service.record.kept_queries import AT_ONCE, KEPT_KIND, OF_KEPT, picture_key
+from service.record.keys import INDEXES, as_text, below, key, last_number, last_text, now
 from service.record.records import GalleryRecord, StoredCrop
 
 Kind = Literal["generation", "side", "gallery"]

@@ -19,11 +19,10 @@ from service.record.engine import (
     RecordPart,
     Scan,
     Transaction,
-    key,
-    last_number,
     transactional,
 )
 from service.record.entries import put_entry, read_entry, require_entry
+from service.record.keys import key, last_number
 from service.record.records import GalleryRecord
 
 CHANGE = "change"

@@ -26,17 +26,12 @@ from service.record.engine import (
     Reader,
     RecordPart,
     Transaction,
-    as_text,
-    below,
-    key,
-    last_number,
-    new_crop_id,
-    now,
     transact,
     transactional,
 )
 from service.record.entries import read_crops, require_entry, rows_by, rows_of_ids
 from service.record.kept_queries import forget_kept
+from service.record.keys import as_text, below, key, last_number, new_crop_id, now
 from service.record.records import Relabelling, Removal
 
 log = logging.getLogger(__name__)

@@ -15,20 +15,10 @@ from pydantic_core import from_json
 from gmn_client.models import FINISHED, JobKind, JobProblem, JobState
 from service.errors import UnknownJob
 from service.ops.data_directory import IMPORTS
-from service.record.engine import (
-    ALL,
-    Reader,
-    RecordPart,
-    Scan,
-    Transaction,
-    above,
-    as_text,
-    below,
-    key,
-    transactional,
-)
+from service.record.engine import ALL, Reader, RecordPart, Scan, Transaction, transactional
 from service.record.entries import require_entry
 from service.record.files import forget_unneeded, note_unneeded
+from service.record.keys import above, as_text, below, key
 
 
 @stored_dataclass(frozen=True)

@@ -17,19 +17,16 @@ from pydantic_core import from_json
 
 from gmn_client.models import Verdict
 from service.record.engine import (
-    LOOKUP,
     Reader,
     RecordPart,
     Scan,
     Transaction,
     batches,
-    below,
-    key,
-    last_text,
     transact,
     transactional,
 )
 from service.record.entries import Generation, find_generation, require_entry
+from service.record.keys import LOOKUP, below, key, last_text
 from service.record.records import Picture
 
 KEPT_KIND, FOUND_BY, COUNTS, PICTURE = "kept query", "kept query by", "kept queries", "kept picture"

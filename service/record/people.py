@@ -1,25 +1,24 @@
-"""Identities in the record: counted with every change of a crop, listed in a natural order."""
+"""Identities in the record: counted with every change of a crop, listed in a natural order.
+
+And groups of crops without a name that may each be of one person, as the last job found them.
+"""
 
 from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import islice
 
+from pydantic import TypeAdapter
+from pydantic.dataclasses import dataclass as stored_dataclass
 from pydantic_core import from_json
 
 from gmn_client.models import IdentityOrder as Order
 from service.errors import InvalidField
-from service.record.engine import (
-    Engine,
-    Reader,
-    RecordPart,
-    Transaction,
-    transactional,
-)
+from service.record.engine import Engine, Reader, RecordPart, Transaction, transactional
 from service.record.entries import (
     Generation,
     Sightings,
@@ -32,6 +31,7 @@ from service.record.entries import (
     see,
     seen_at,
 )
+from service.record.keys import key
 from service.record.records import StoredCrop
 
 # What sorts an identity: a number, then its name in natural order, then the name itself.
@@ -64,6 +64,26 @@ class Person:
     pictured: bool
     last_seen: datetime
     place: str = ""
+
+
+@stored_dataclass(frozen=True)
+class Grouping:
+    """What a job found. Of crops it has row numbers alone, which name nothing once they are gone.
+
+    Attributes:
+        version: of the gallery when its crops were read.
+        groups: rows of each group, and the probability of its mean score.
+        single: how many crops are in no group.
+    """
+
+    job_id: str
+    created_at: datetime
+    version: int
+    groups: list[tuple[list[int], float]]
+    single: int
+
+
+GROUPING = TypeAdapter(Grouping)
 
 
 class People(RecordPart):
@@ -179,6 +199,26 @@ class People(RecordPart):
         quality, _, crop_id = known["best"]
         cameras, last = sorted(known["cameras"]), datetime.fromisoformat(known["last"])
         return Person(name, known["crops"], cameras, crop_id, quality >= 0.0, last)
+
+
+class Groups(RecordPart):
+    """The last grouping of each gallery; a gallery's deletion removes it."""
+
+    @transactional
+    def put(self, transaction: Transaction, gallery_id: int, grouping: Grouping) -> None:
+        """Keeps a grouping in the place of the former; raises `UnknownGallery`."""
+        require_entry(transaction, gallery_id)
+        transaction.put_json(key("groups", gallery_id), grouping)
+
+    def get(self, gallery_id: int) -> tuple[Grouping | None, Mapping[int, StoredCrop]]:
+        """The last grouping, and those of its crops, by row, that are there without a name."""
+        found = self._reader.json(key("groups", gallery_id))
+        if found is None:
+            return None, {}
+        grouping, at = GROUPING.validate_python(found), find_generation(self._reader, gallery_id)
+        rows = [row for group, _ in grouping.groups for row in group]
+        crops = read_crops(self._reader, at, rows)
+        return grouping, {row: crop for row, crop in crops.items() if crop.identity is None}
 
 
 def _crops(reader: Reader, at: Generation, identity: str) -> Iterator[StoredCrop]:

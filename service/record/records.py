@@ -128,21 +128,6 @@ class IndexedCrop:
 
 
 @dataclass(frozen=True)
-class RequestKey:
-    """A client's name for a request, so that it happens once however often it is sent.
-
-    Attributes:
-        key: the client's own word.
-        digest: of the whole request; another one under the same key is a mistake.
-        problems: of the answer, the refused images and faults; opaque JSON.
-    """
-
-    key: str
-    digest: str
-    problems: str = "[]"
-
-
-@dataclass(frozen=True)
 class Enrolment:
     """One committed enrolment: `landed` in the order asked, `added` what the index has to learn.
 

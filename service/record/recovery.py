@@ -16,18 +16,7 @@ from model.problems import InputProblem
 from service.errors import ServiceError
 from service.ops.data_directory import SNAPSHOTS, copy_file
 from service.record.crop_changes import tombstone
-from service.record.engine import (
-    Engine,
-    Reader,
-    Transaction,
-    batches,
-    below,
-    key,
-    last_text,
-    now,
-    put_all,
-    transact,
-)
+from service.record.engine import Engine, Reader, Transaction, batches, put_all, transact
 from service.record.entries import (
     ENTRY,
     Generation,
@@ -40,6 +29,7 @@ from service.record.entries import (
 from service.record.galleries import NAMES, NEXT_GALLERY
 from service.record.identity_changes import PENDING, finish_change, move_pending
 from service.record.kept_queries import KEPT_KIND, Case, KeptChanges, picture_key
+from service.record.keys import below, key, last_text, now
 from service.record.records import ArchivedCrop, GalleryRecord
 from service.record.replacing import replace_crops
 from service.record.snapshot_file import describe_snapshot, read_snapshot, snapshot_header

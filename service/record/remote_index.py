@@ -12,14 +12,9 @@ from pydantic import TypeAdapter
 from pydantic.dataclasses import dataclass as stored_dataclass
 from pydantic_core import from_json
 
-from service.record.engine import (
-    Reader,
-    RecordPart,
-    Transaction,
-    key,
-    transactional,
-)
+from service.record.engine import Reader, RecordPart, Transaction, transactional
 from service.record.entries import require_entry
+from service.record.keys import key
 
 UNNEEDED = "unneeded collection"
 

@@ -20,9 +20,7 @@ from service.record.engine import (
     Reader,
     RecordPart,
     Transaction,
-    as_text,
     batches,
-    key,
     transact,
     transactional,
 )
@@ -47,6 +45,7 @@ from service.record.garbage import (
     note_strays,
     sides_outside,
 )
+from service.record.keys import as_text, key
 from service.record.records import ArchivedCrop, GalleryRecord, StoredCrop
 
 RowVectors = Sequence[tuple[int, NDArray[np.float32]]]

@@ -15,7 +15,7 @@ from model.problems import InputProblem
 from service.ops.data_directory import DATABASE_NAME, copy_file, snapshot_name, sync
 from service.record.api_keys import Keys
 from service.record.backup import UNFINISHED, Backup, kept_backups
-from service.record.engine import Reader, Transaction, below, key, last_text, transact
+from service.record.engine import Reader, Transaction, transact
 from service.record.entries import (
     Generation,
     find_generation,
@@ -26,6 +26,7 @@ from service.record.entries import (
 )
 from service.record.galleries import NEXT_GALLERY, SECRET
 from service.record.kept_queries import CASE, KEPT_KIND
+from service.record.keys import below, key, last_text
 from service.record.record import Record, open_sqlite
 from service.record.snapshot_file import remove_from_snapshot
 from service.record.sqlite_engine import SqliteEngine

@@ -13,7 +13,7 @@ from pydantic_core import to_json
 
 from service.errors import DamagedSnapshot, RecordUnavailable, ServiceError
 from service.ops.data_directory import snapshot_name
-from service.record.engine import Engine, Reader, Scan, batches, below, key, shown
+from service.record.engine import Engine, Reader, Scan, batches
 from service.record.entries import (
     ENTRY,
     Generation,
@@ -32,6 +32,7 @@ from service.record.kept_queries import (
     KeptQuery,
     picture_key,
 )
+from service.record.keys import below, key, shown
 from service.record.records import ArchivedCrop, GalleryRecord, StoredCrop
 from service.record.snapshot_file import read_snapshot
 from service.record.sqlite_engine import SqliteEngine

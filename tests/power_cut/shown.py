@@ -13,9 +13,10 @@ from typing import Any
 import httpx
 
 from service.record.api_keys import Keys
-from service.record.engine import Reader, below
+from service.record.engine import Reader
 from service.record.entries import Generation, as_crop
 from service.record.garbage import StrayFiles
+from service.record.keys import below
 from service.record.records import GalleryRecord
 from service.record.snapshot_file import read_snapshot
 from service.record.sqlite_engine import SqliteEngine

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 import httpx
 import pytest
 
-from service.record.packed_keys import KINDS
+from service.record.keys import KINDS
 from service.record.picture_folder import PictureFolder
 from service.record.record import open_redis
 from service.record.verification import verify_record

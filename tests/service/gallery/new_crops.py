@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from service.record.engine import new_crop_id
+from service.record.keys import new_crop_id
 from service.record.records import ArchivedCrop, StoredCrop
 
 EMBEDDER, OTHER_EMBEDDER = "a" * 64, "b" * 64

@@ -16,7 +16,7 @@ import gmn
 from service.ops.data_directory import lock_data_directory, snapshot_name
 from service.record import copying
 from service.record.api_keys import ApiKey
-from service.record.packed_keys import KINDS, unpacked
+from service.record.keys import KINDS, unpacked
 from service.record.picture_folder import PictureFolder
 from service.record.record import open_redis, open_sqlite
 from service.record.records import GallerySettings, Snapshot

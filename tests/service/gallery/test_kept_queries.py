@@ -10,7 +10,6 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from service.record.copying import Store, copy_galleries
-from service.record.engine import new_crop_id
 from service.record.kept_queries import (
     CASE,
     KEPT_KIND,
@@ -22,6 +21,7 @@ from service.record.kept_queries import (
     key,
     picture_key,
 )
+from service.record.keys import new_crop_id
 from service.record.record import open_redis, open_sqlite
 from service.record.records import GallerySettings
 from service.record.recovery import recover_file, recover_in_place

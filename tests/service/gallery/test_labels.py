@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 
 from service.errors import CropConflict
-from service.record import engine, identity_changes
+from service.record import identity_changes, keys
 from service.record.records import CropFilter
 from tests.service.gallery.new_crops import EMBEDDER, NOON, new_crop
 
@@ -121,7 +121,7 @@ def test_merges_are_undone_in_their_order_also_after_the_clock_was_set_back(
     _enroll(store, gallery, new_crop(1, "a"), new_crop(2, "b"), new_crop(3, "c"))
     first = store.identities.rename(gallery, "a", "b").merge_id
     ahead = time.time_ns
-    monkeypatch.setattr(engine.time, "time_ns", lambda: ahead() - 2_000_000_000)
+    monkeypatch.setattr(keys.time, "time_ns", lambda: ahead() - 2_000_000_000)
     second = store.identities.rename(gallery, "b", "c").merge_id
     monkeypatch.undo()
     assert [one.merge_id for one in store.identities.merges(gallery)] == [second, first]

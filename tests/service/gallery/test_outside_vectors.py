@@ -20,9 +20,9 @@ from service.lifecycle.pictures import (
 )
 from service.ops.critical_sections import CriticalSections
 from service.record import replacing
-from service.record.engine import Transaction, as_text
+from service.record.engine import Transaction
 from service.record.garbage import note_strays
-from service.record.packed_keys import KINDS
+from service.record.keys import KINDS, as_text
 from service.record.picture_folder import PictureFolder
 from service.record.record import open_redis
 from service.record.records import ArchivedCrop, CropFilter, GallerySettings

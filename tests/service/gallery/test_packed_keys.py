@@ -7,8 +7,7 @@ from datetime import UTC
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.record.engine import above, as_text, below, key
-from service.record.packed_keys import PARTS, packed, unpacked
+from service.record.keys import PARTS, above, as_text, below, key, packed, unpacked
 
 numbers = st.one_of(st.integers(0, 300), st.integers(0, 2**64 - 1))
 texts = st.one_of(st.text(max_size=8), st.sampled_from(["a" * 32, "b" * 64, "0" * 16, "f" * 16]))

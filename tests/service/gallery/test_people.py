@@ -9,9 +9,10 @@ from datetime import timedelta
 import pytest
 
 from service.errors import InvalidField
-from service.record.engine import Scan, Transaction, below, key, transact
+from service.record.engine import Scan, Transaction, transact
 from service.record.entries import find_generation
-from service.record.groups import Grouping
+from service.record.keys import below, key
+from service.record.people import Grouping
 from service.record.records import CropFields
 from tests.service.gallery.new_crops import EMBEDDER, NOON, new_crop, without_picture
 

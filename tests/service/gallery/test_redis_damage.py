@@ -18,10 +18,10 @@ from service.errors import DamagedRedisRecord
 from service.ops.commit_mark import LastCommitMark
 from service.record import identity_changes
 from service.record.crop_changes import tombstone
-from service.record.engine import key, seal
+from service.record.engine import seal
 from service.record.entries import Generation
 from service.record.galleries import NAMES
-from service.record.packed_keys import packed
+from service.record.keys import key, packed
 from service.record.record import Record, open_redis
 from service.record.records import CropFilter, GallerySettings
 from service.record.snapshot_file import SnapshotHeader, write_snapshot

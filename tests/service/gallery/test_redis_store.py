@@ -17,7 +17,7 @@ import pytest
 from service.errors import GalleryConflict, RecordUnavailable, UnknownGallery
 from service.record import galleries, identity_changes, replacing
 from service.record.engine import Change
-from service.record.packed_keys import KINDS
+from service.record.keys import KINDS
 from service.record.record import Record, open_redis
 from service.record.records import ArchivedCrop, CropFilter, GallerySettings
 from tests.service.gallery.new_crops import EMBEDDER, NOON, OTHER_EMBEDDER, new_crop

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from service.record.api_keys import ApiKey
-from service.record.engine import new_crop_id
+from service.record.keys import new_crop_id
 from service.record.record import Record, open_redis, open_sqlite
 from service.record.records import ArchivedCrop, GallerySettings, StoredCrop
 from service.record.snapshot_file import write_snapshot

@@ -1,17 +1,24 @@
-"""Keys as Redis keeps them: kinds, numbers, checksums and ids in few bytes, in the same order.
+"""Keys of the record: they sort as what they name does. Redis keeps them packed, in the same order.
 
 Every crop has several keys in memory, which would be numbers of 16 digits for the most part. A
 packed part begins with a byte that no text begins with, and has no end mark. What is not a whole
-key of a kind below, such as the bound of a range, is packed as far as it is one.
+key of a kind of `PARTS`, such as the bound of a range, is packed as far as it is one.
 """
 
 from __future__ import annotations
 
 import re
-from datetime import datetime, timedelta
+import secrets
+import time
+from datetime import UTC, datetime, timedelta
 
-from service.record.engine import LOOKUP
-
+# A key that begins with this is only looked up, never found by a scan.
+LOOKUP = b"!"
+# Kinds of keys without a value: they are there for scans alone.
+INDEXES = ("by", "captured", "enrolled")
+# What `new_crop_id` makes.
+CROP_ID = "[0-9a-f]{32}"
+_END, _ESCAPED = b"\0", b"\0\xff"
 # By kind what its parts are: n a number, m a time, f a field, h hexadecimal digits that are only
 # looked up.
 PARTS = {
@@ -36,6 +43,56 @@ MOMENT = re.compile(rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{6})?)\+00:00\0")
 HEXADECIMAL = re.compile(rb"((?:[0-9a-f]{32}){1,2})\0")
 TEXT = re.compile(rb"(?:[^\0]|\0\xff)*\0")
 FIRST_DAY, MICROSECOND = datetime.min, timedelta(microseconds=1)
+
+
+def key(*parts: str | int) -> bytes:
+    """A key that sorts as its parts: texts by their characters, numbers from 0 to 2**64 - 1."""
+    return b"".join(
+        b"%016x\0" % part if isinstance(part, int) else part.encode().replace(_END, _ESCAPED) + _END
+        for part in parts
+    )
+
+
+def below(prefix: bytes) -> tuple[bytes, bytes]:
+    """The range of the keys that begin with these parts: its start, and its end, exclusive."""
+    # No part begins with this byte: it occurs in no UTF-8, and only an escape has it.
+    return prefix, prefix + b"\xff"
+
+
+def above(prefix: bytes, part: str | int) -> tuple[bytes, bytes]:
+    """The range of the keys that begin with a prefix and come after this part."""
+    return prefix + key(part) + b"\0", prefix + b"\xff"
+
+
+def last_number(found: bytes) -> int:
+    """The number that is a key's last part."""
+    return int(found[-17:-1], 16)
+
+
+def last_text(found: bytes, prefix: bytes) -> str:
+    """The text that is a key's only part after a prefix."""
+    return found[len(prefix) : -1].replace(_ESCAPED, _END).decode()
+
+
+def shown(own_key: bytes) -> str:
+    """A key as a message names it: `crop 1/0/24`."""
+    kind, *parts = (part.decode(errors="replace") for part in own_key.lstrip(LOOKUP).split(_END))
+    return f"{kind} {'/'.join(part.lstrip('0') or '0' for part in parts if part)}"
+
+
+def as_text(moment: datetime) -> str:
+    """A time as it is stored; texts of UTC times sort as the times do."""
+    return moment.astimezone(UTC).isoformat()
+
+
+def now() -> str:
+    """This moment as it is stored, to the millisecond."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def new_crop_id() -> str:
+    """48 bits of milliseconds, then 80 random ones: unguessable, and roughly in order of time."""
+    return f"{time.time_ns() // 1_000_000:012x}{secrets.token_hex(10)}"
 
 
 def packed(key: bytes) -> bytes:
@@ -97,3 +154,6 @@ def unpacked(key: bytes) -> bytes:
 def _number(number: int) -> bytes:
     size = (number.bit_length() + 7) // 8
     return bytes([NUMBER + size]) + number.to_bytes(size, "big")
+
+
+INDEX_KEYS = tuple(key(kind) for kind in INDEXES)
