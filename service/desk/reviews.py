@@ -25,7 +25,7 @@ from service.gallery.gallery import Gallery
 from service.ops.csv_lines import csv_line
 from service.record.api_keys import ApiKey
 from service.record.kept_queries import KeptQuery, Review
-from service.record.records import CropFilter
+from service.record.records import CropFilter, Picture
 from service.runtime import Runtime
 from service.search.options import Moment
 
@@ -77,6 +77,7 @@ async def review_results(
     """
     kept = await find_search(runtime, gallery, query_id)
     names = await _names(runtime, gallery, kept, new)
+    picture = await read_search_picture(runtime, gallery, query_id) if new.enroll else None
     if new.identity is not None:
         chosen = CropFilter(crop_ids=frozenset(new.crop_ids))
         await change_matching(runtime, gallery, chosen, {"identity": new.identity}, False)
@@ -95,7 +96,7 @@ async def review_results(
         crop_ids=crop_ids,
         decision=new.decision,
     )
-    enrolled = await _enroll(runtime, gallery, query_id, new, names) if new.enroll else None
+    enrolled = await _enroll(runtime, gallery, picture, new, names) if picture else None
     opened = await open_search(runtime, gallery, query_id)
     return models.AnsweredReview(**dict(opened), enrolled_crop_id=enrolled)
 
@@ -142,22 +143,19 @@ async def _names(
     if gone := [one for one in new.crop_ids if one not in crops and new.decision != "open"]:
         raise UnknownCrop(gallery.name, gone[0])
     names = {one.identity for one in crops.values() if one.identity is not None}
-    if new.enroll:
-        await read_search_picture(runtime, gallery, kept.query_id)
-        if new.identity is None and len(names) != 1:
-            borne = f"bear {len(names)} names" if names else "have no name"
-            raise InvalidField(f"identity: the confirmed crops {borne}; send the person's name")
+    if new.enroll and new.identity is None and len(names) != 1:
+        borne = f"bear {len(names)} names" if names else "have no name"
+        raise InvalidField(f"identity: the confirmed crops {borne}; send the person's name")
     return names
 
 
 async def _enroll(
     runtime: Runtime,
     gallery: Gallery,
-    query_id: str,
+    picture: Picture,
     new: ReviewOptions,
     names: Collection[str],
 ) -> str:
-    picture = await read_search_picture(runtime, gallery, query_id)
     (name,) = names
     image = ImageToEnroll(picture.content, name, new.camera, new.captured_at)
     (result,) = (await enroll(runtime, gallery, [image])).results

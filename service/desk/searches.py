@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from gmn_client.models import (
     BestResult,
@@ -16,7 +17,6 @@ from gmn_client.models import (
     RankedCrop,
     ReviewedResult,
 )
-from model.crops.decode import CropLimits, CropProblem, decode_crop
 from service.engine.images import ImageFile
 from service.errors import (
     RecordUnavailable,
@@ -34,9 +34,8 @@ from service.record.keys import new_crop_id
 from service.record.records import Picture, StoredCrop
 from service.runtime import Runtime
 from service.search.options import QueryOptions
-from service.settings import Settings
+from service.settings import KeepImages
 
-log = logging.getLogger(__name__)
 KEPT_RESULTS = 100
 # A larger file is kept as its thumbnail, so that kept pictures have a bound.
 KEPT_PICTURE_BYTES = 256 * 1024
@@ -54,6 +53,7 @@ async def keep_answers(
     caller: ApiKey,
     options: QueryOptions,
     answers: Sequence[tuple[QueryAnswer, Sequence[ImageFile]]],
+    drawn: Mapping[ImageFile, Picture],
 ) -> list[QueryAnswer]:
     """Keeps answered searches; answers them with their `query_id`.
 
@@ -61,6 +61,7 @@ async def keep_answers(
 
     Args:
         answers: each with the images of its query.
+        drawn: what `draw_kept` has made of these images.
     """
     try:
         require_free_disk(runtime.settings)
@@ -68,10 +69,7 @@ async def keep_answers(
             raise RecordUnavailable("the answer is of memory alone")
         new = []
         for answer, images in answers:
-            picture = None
-            if options.keep_picture and images:
-                draw = partial(_picture, runtime.settings, images)
-                picture = await runtime.model.pipeline.threads.run(draw)
+            picture = next(filter(None, map(drawn.get, images)), None)
             new.append((_kept(caller, options, answer, len(images), picture), picture))
         write = runtime.record.kept.keep
         pairs = [(one, picture and picture.content) for one, picture in new]
@@ -92,6 +90,20 @@ async def keep_answers(
             answer = _warned(answer, "the picture is not kept: GMN_KEEP_IMAGES=none keeps none")
         found.append(answer.model_copy(update={"query_id": one.query_id}))
     return found
+
+
+def draw_kept(
+    keep: KeepImages,
+    drawn: dict[ImageFile, Picture],
+    image: bytes,
+    pixels: NDArray[np.uint8],
+    quality: float | None,
+) -> None:
+    """Draws what is kept of a query's image, for `Pipeline.embed`."""
+    if keep == "original" and len(image) > KEPT_PICTURE_BYTES:
+        keep = "thumbnail"
+    if picture := kept_picture(keep, image, pixels, quality)[1]:
+        drawn[image] = picture
 
 
 async def find_case(runtime: Runtime, gallery: Gallery, case_id: str) -> Case:
@@ -275,29 +287,6 @@ def _kept(
         crop_id=options.crop_id,
         content_type=picture.content_type if picture else None,
     )
-
-
-def _picture(settings: Settings, images: Sequence[ImageFile]) -> Picture | None:
-    """What is kept of the first image that can be used; blocks."""
-    limits, keep = (
-        CropLimits(settings.max_image_bytes, settings.max_image_pixels),
-        settings.keep_images,
-    )
-    for image in images:
-        if isinstance(image, CropProblem):
-            continue
-        try:
-            pixels = decode_crop(image, limits)
-        except CropProblem:
-            continue
-        except Exception:
-            # Decoders read hostile files; the search has been answered without this one.
-            log.exception("an image could not be decoded")
-            continue
-        if keep == "original" and len(image) > KEPT_PICTURE_BYTES:
-            keep = "thumbnail"
-        return kept_picture(keep, image, pixels, None)[1]
-    return None
 
 
 def _warned(answer: QueryAnswer, warning: str) -> QueryAnswer:

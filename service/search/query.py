@@ -13,7 +13,7 @@ import numpy as np
 from gmn_client.models import QueryAnswer, SeparateAnswers, Timing
 from model.crops.decode import CropProblem
 from service.engine.batcher import EmbeddedImage
-from service.engine.images import ImageFile
+from service.engine.images import ImageFile, Prepare
 from service.errors import UnknownCrop, UnknownGallery, UnusableImages, refused_image
 from service.gallery.gallery import Gallery
 from service.runtime import Runtime
@@ -34,19 +34,21 @@ async def query_person(
     options: QueryOptions,
     sample: bool = True,
     began: float | None = None,
+    prepare: Prepare | None = None,
 ) -> QueryAnswer:
     """One query by one or several images of one person, or without by a crop or a vector.
 
     A score is the mean over the images. An image that cannot be used is left out, and `warnings`
     names it. A crop is itself left out. With `sample` the search by one image counts for the
     gallery's calibration. `began` is when the request was there, by `time.perf_counter`.
+    `prepare` is called with each image that can be decoded, see `Pipeline.embed`.
 
     Raises:
         UnusableImages: every image is.
         UnknownGallery, UnknownCrop, NeedsReindex, InvalidField, QueueFull: nothing was searched.
     """
     sample = sample and len(images) == 1
-    (answer,) = await _query_all(runtime, gallery, [images], options, sample, began)
+    (answer,) = await _query_all(runtime, gallery, [images], options, sample, began, prepare)
     if isinstance(answer, list):
         raise UnusableImages(answer)
     return answer
@@ -59,6 +61,7 @@ async def query_each(
     options: QueryOptions,
     sample: bool = True,
     began: float | None = None,
+    prepare: Prepare | None = None,
 ) -> SeparateAnswers:
     """As `query_person` for each image, in order, by one calibration; a bad one is its own problem.
 
@@ -66,7 +69,7 @@ async def query_each(
         UnknownGallery, NeedsReindex, InvalidField, QueueFull: nothing was searched.
     """
     queries = [[one] for one in images]
-    answers = await _query_all(runtime, gallery, queries, options, sample, began)
+    answers = await _query_all(runtime, gallery, queries, options, sample, began, prepare)
     return SeparateAnswers(
         results=[refused_image(one[0]) if isinstance(one, list) else one for one in answers]
     )
@@ -79,6 +82,7 @@ async def _query_all(
     options: QueryOptions,
     sample: bool,
     began: float | None,
+    prepare: Prepare | None,
 ) -> list[QueryAnswer | list[CropProblem]]:
     """Queries by the model and the calibration of one moment; where one fails, so do all."""
     began = began or time.perf_counter()
@@ -93,7 +97,7 @@ async def _query_all(
             try:
                 async with asyncio.TaskGroup() as group:
                     tasks = [
-                        group.create_task(_query(runtime, search, images, began))
+                        group.create_task(_query(runtime, search, images, began, prepare))
                         for images in queries
                     ]
             except ExceptionGroup as failed:
@@ -149,7 +153,11 @@ async def run_search(runtime: Runtime, search: Search) -> Ranking | None:
 
 
 async def _query(
-    runtime: Runtime, search: Search, images: Sequence[ImageFile], began: float
+    runtime: Runtime,
+    search: Search,
+    images: Sequence[ImageFile],
+    began: float,
+    prepare: Prepare | None,
 ) -> QueryAnswer | list[CropProblem] | None:
     """The answer to one query, or the problems of all its images.
 
@@ -158,7 +166,7 @@ async def _query(
     # A query is answered also where its images are poor.
     quality: QualityPolicy = "off" if runtime.settings.quality == "off" else "warn"
     arrived = time.perf_counter()
-    outcomes = await search.current.model.pipeline.embed(images, quality)
+    outcomes = await search.current.model.pipeline.embed(images, quality, prepare)
     usable: list[EmbeddedImage] = []
     problems: list[CropProblem] = []
     warnings: list[str] = []

@@ -12,12 +12,13 @@ from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from gmn_client.models import QueryAnswer, RefusedImage, SeparateAnswers
 from model.crops.decode import CropProblem
-from service.desk.searches import keep_answers
+from service.desk.searches import draw_kept, keep_answers
 from service.errors import AnswerTooLarge
 from service.gallery.enroll import checked_metadata
 from service.http.forms import MULTIPART, FrameForm, Images
 from service.http.guard import GalleryCall, Searcher, guarded_router
 from service.http.problems import JSON, Responses, answer_each, example, problems, write_list
+from service.record.records import Picture
 from service.search.options import QueryOptions
 from service.search.query import query_each, query_person
 
@@ -91,9 +92,11 @@ async def query_gallery(
     images = await form.read_crops(runtime, gallery)
     answers: Sequence[QueryAnswer | RefusedImage]
     asked: Sequence[Sequence[bytes | CropProblem]]
+    learn, drawn = call.caller.learn, dict[bytes | CropProblem, Picture]()
+    prepare = partial(draw_kept, runtime.settings.keep_images, drawn) if form.keep_picture else None
     separate = images and form.mode == "separate"
     if not separate:
-        answers = [await query_person(runtime, gallery, images, form, call.caller.learn, began)]
+        answers = [await query_person(runtime, gallery, images, form, learn, began, prepare)]
         asked = [images]
     elif len(images) * form.top_k > MAX_RESULTS:
         raise AnswerTooLarge(
@@ -102,12 +105,12 @@ async def query_gallery(
             "top_k"
         )
     else:
-        found = await query_each(runtime, gallery, images, form, call.caller.learn, began)
+        found = await query_each(runtime, gallery, images, form, learn, began, prepare)
         answers, asked = found.results, [[one] for one in images]
     if form.keep:
         pairs = zip(answers, asked, strict=True)
         usable = [(one, of) for one, of in pairs if isinstance(one, QueryAnswer)]
-        kept = iter(await keep_answers(runtime, gallery, call.caller, form, usable))
+        kept = iter(await keep_answers(runtime, gallery, call.caller, form, usable, drawn))
         answers = [next(kept) if isinstance(one, QueryAnswer) else one for one in answers]
     _note(call, form, answers)
     if separate:
