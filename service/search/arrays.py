@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import os
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from service.search.filters import grown
-
 FIRST_CAPACITY = 256
 ROWS_AT_ONCE = 4096
 # Above this share of some rows, multiplying all of them is faster than copying the wanted first.
 ALL_ROWS_SHARE = 0.25
+Rows = NDArray[np.int64]
+Item = TypeVar("Item", bound=np.generic)
 
 
 class GrowingArray:
@@ -59,6 +59,13 @@ class GrowingArray:
         while content:
             written = os.pwrite(self._file.fileno(), content, offset)
             content, offset = content[written:], offset + written
+
+
+def grown(array: NDArray[Item], capacity: int) -> NDArray[Item]:
+    """A copy with room for more; what is not written yet takes no memory."""
+    more = np.zeros((capacity, *array.shape[1:]), array.dtype)
+    more[: len(array)] = array
+    return more
 
 
 def inner_products(

@@ -1,4 +1,4 @@
-"""Filters of a search, and the rows and identities that pass one: counted with every change."""
+"""Filters of a search: which crops it may return."""
 
 from __future__ import annotations
 
@@ -6,15 +6,9 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, TypeVar
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any
 
 from service.record.records import CropLabel
-
-Rows = NDArray[np.int64]
-Item = TypeVar("Item", bound=np.generic)
 
 
 @dataclass(frozen=True)
@@ -40,11 +34,6 @@ class Filter:
     named: bool | None = None
     identities: tuple[str, ...] = ()
     metadata: frozenset[str] = frozenset()
-
-    @property
-    def of_cameras(self) -> Filter:
-        """Its cameras alone."""
-        return Filter(self.cameras, self.exclude_cameras)
 
     def passes_camera(self, camera: str | None) -> bool:
         """Whether a crop of this camera may be returned."""
@@ -77,64 +66,3 @@ def pairs_of(metadata: Mapping[str, Any] | None) -> frozenset[str]:
 def pair_text(pair: tuple[str, Any]) -> str:
     """A key with its value, as a text that is equal where both are."""
     return json.dumps(pair, sort_keys=True)
-
-
-class View:
-    """The valid rows of some cameras, and the groups that they belong to.
-
-    Attributes:
-        mask: of the table's rows, `(capacity,)` bool.
-        identities: the number of their groups, a row without a group counting by itself.
-    """
-
-    def __init__(self, wanted: Filter, capacity: int) -> None:
-        self._wanted = wanted
-        self._passes = np.zeros(0, np.bool_)
-        self.mask = np.zeros(capacity, np.bool_)
-        self.identities = self._unnamed = 0
-        self._rows_of = np.zeros(0, np.int32)
-
-    def grow(self, capacity: int) -> None:
-        """Makes room for rows."""
-        self.mask = grown(self.mask, capacity)
-
-    def add(
-        self,
-        rows: Rows,
-        groups: NDArray[np.int32],
-        cameras: NDArray[np.int32],
-        known: Mapping[str, int],
-    ) -> None:
-        """Adds those of some rows that are of its cameras.
-
-        Args:
-            groups: numbers of theirs; -1 for none.
-            cameras: codes of theirs, as `known` has them; -1 for none.
-        """
-        if len(self._passes) <= len(known):
-            self._passes = np.array([*map(self._wanted.passes_camera, [*known, None])])
-        passing = self._passes[cameras]
-        self.mask[rows[passing]] = True
-        self._count(groups[passing], 1)
-
-    def remove(self, rows: Rows, groups: NDArray[np.int32]) -> None:
-        """Removes those of these rows that are in it."""
-        there = self.mask[rows]
-        self.mask[rows] = False
-        self._count(groups[there], -1)
-
-    def _count(self, groups: NDArray[np.int32], change: int) -> None:
-        named = groups[groups >= 0]
-        highest = int(named.max(initial=-1))
-        if highest >= len(self._rows_of):
-            self._rows_of = grown(self._rows_of, 2 * highest + 2)
-        np.add.at(self._rows_of, named, np.int32(change))
-        self._unnamed += change * (len(groups) - len(named))
-        self.identities = self._unnamed + int(np.count_nonzero(self._rows_of))
-
-
-def grown(array: NDArray[Item], capacity: int) -> NDArray[Item]:
-    """A copy with room for more; what is not written yet takes no memory."""
-    more = np.zeros((capacity, *array.shape[1:]), array.dtype)
-    more[: len(array)] = array
-    return more

@@ -33,7 +33,6 @@ from service.search.filters import EVERY_CROP, Filter
 from service.search.gpu import DeviceVectors
 from service.search.index_files import IndexFolder, Stored
 from service.search.product_codes import ProductCodes
-from service.search.stored_table import open_table
 from service.search.table import RowTable
 
 log = logging.getLogger(__name__)
@@ -193,9 +192,10 @@ class GalleryIndex:
     def open_files(
         self, stored: Stored, gone: Collection[int] = (), relabelled: Collection[int] = ()
     ) -> None:
-        """Fills an empty index with what a set of files holds, as `open_table` does."""
+        """Fills an empty index with what a set of files holds; the rest is of `Stored.check`."""
+        stored.check(self.dimension, gone, relabelled)
         table = self._make_table(stored.files)
-        open_table(table, stored, gone, relabelled)
+        table.restore(stored)
         self.table = table
 
     def clear(self) -> None:
@@ -237,14 +237,12 @@ class GalleryIndex:
         What was planned of a table that is no longer searched is left out.
 
         Raises:
-            MemoryError: everything stays as it was.
+            MemoryError, OSError: everything stays as it was.
         """
         if built.table is not self.table:
             return
-        deleted = built.rows[~self.table.valid[built.rows]]
-        if built.rewritten:
-            deleted = built.rewritten.catch_up(self.table, built.size)
-            self.table = built.rewritten
+        deleted = built.catch_up()
+        self.table = built.rewritten or self.table
         self._segment = built.segment
         if self._segment:
             self._segment.mark_deleted(deleted)

@@ -17,7 +17,8 @@ import logging
 import os
 import shutil
 import weakref
-from collections.abc import Iterator, Mapping
+import zlib
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from secrets import token_hex
@@ -28,11 +29,14 @@ from numpy.typing import NDArray
 
 from service.ops.data_directory import STRAY, make_folder, move_aside, sync
 from service.ops.failpoints import failpoint
+from service.ops.health import heartbeat
+from service.search.arrays import Rows
 
 log = logging.getLogger(__name__)
 Columns = Mapping[str, NDArray[Any]]
 # Programs before wrote a file `columns`, which is not read: the record is.
 COLUMNS = "columns.npz"
+ROWS_AT_ONCE = 8192
 
 
 class DamagedFiles(Exception):
@@ -141,6 +145,63 @@ class Stored:
         sync(self.files.folder)
         self.files.saved = self.changes
         failpoint("index-files.written")
+
+    def check(
+        self, dimension: int, gone: Collection[int] = (), relabelled: Collection[int] = ()
+    ) -> None:
+        """Compares vectors and labels with their checksums, and cuts off what was added later.
+
+        Args:
+            dimension: d, of the vectors.
+            gone, relabelled: row ids that may not be what they were at the checkpoint.
+
+        Raises:
+            DamagedFiles: another row is not what was written.
+            OSError: the files cannot be read.
+        """
+        there = self.columns["valid"] & ~np.isin(self.columns["row_ids"], list(gone))
+        labelled = there & ~np.isin(self.columns["row_ids"], list(relabelled))
+        self._check_vectors(np.flatnonzero(there), dimension)
+        self._check_texts(np.flatnonzero(labelled))
+        # What was added after the checkpoint comes from the record again.
+        size = len(there) * dimension * np.float32().nbytes
+        os.ftruncate(self.files.vectors.fileno(), size)
+        os.ftruncate(self.files.texts.fileno(), self.named["texts"])
+
+    def _check_vectors(self, rows: Rows, dimension: int) -> None:
+        path, size = self.files.folder / "vectors", len(self.columns["row_ids"])
+        sums = np.empty(size, np.uint64)
+        for start in range(0, size, ROWS_AT_ONCE):
+            heartbeat()
+            part = slice(start, min(start + ROWS_AT_ONCE, size))
+            # Read and not mapped: a sector that cannot be read is an error, and not a signal.
+            count, offset = (part.stop - start) * dimension, start * dimension * np.float32().nbytes
+            content = np.fromfile(path, np.float32, count, offset=offset)
+            if len(content) < count:
+                raise DamagedFiles(f"{path} is shorter than it was")
+            sums[part] = vector_sums(content.reshape(-1, dimension))
+        if not np.array_equal(sums[rows], self.columns["vector_sums"][rows]):
+            raise DamagedFiles(f"{path} has other vectors than were written")
+
+    def _check_texts(self, rows: Rows) -> None:
+        path, columns = self.files.folder / "texts", self.columns
+        rows = rows[np.argsort(columns["text_at"][rows])]
+        for first in range(0, len(rows), ROWS_AT_ONCE):
+            heartbeat()
+            part = rows[first : first + ROWS_AT_ONCE]
+            starts = columns["text_at"][part]
+            ends = (starts + columns["text_bytes"][part] - starts[0]).tolist()
+            content = np.fromfile(path, np.uint8, ends[-1], offset=int(starts[0])).data
+            places = zip((starts - starts[0]).tolist(), ends, strict=True)
+            sums = [zlib.crc32(content[start:end]) for start, end in places]
+            if sums != columns["text_sums"][part].tolist():
+                raise DamagedFiles(f"{path} has other labels than were written")
+
+
+def vector_sums(vectors: NDArray[np.float32]) -> NDArray[np.uint64]:
+    """A checksum of each row of `(n, d)`: the sum of its 32-bit words."""
+    words = np.ascontiguousarray(vectors).view(np.uint32)
+    return np.asarray(words.sum(axis=1, dtype=np.uint64))
 
 
 def any_stored(indexes: Path) -> bool:

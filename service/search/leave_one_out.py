@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -15,7 +17,7 @@ from service.engine.networks import LoadedModel
 from service.ops.health import MonitoredThreadPool
 from service.search.options import RERANK_DEPTH
 from service.search.ranking import every_score
-from service.search.table import NamedCrops
+from service.search.table import RowTable
 
 # Pairs of crops compared by cosine: fewer crops search a gallery of more than 100,000.
 MOST_COMPARISONS = 10**8
@@ -25,6 +27,32 @@ CROPS_OF_A_PART = 300
 # One step holds about four arrays of so many scores.
 SCORES_PER_STEP = 2**22
 ROWS_PER_STEP, CROPS_PER_STEP = 4096, 64
+
+
+@dataclass(frozen=True)
+class NamedCrops:
+    """Named crops of a gallery at one moment.
+
+    Attributes:
+        table: holds their vectors.
+        rows: in the table, `(n,)`.
+        names, cameras: codes, `(n,)`; the camera is -1 where it is unknown.
+    """
+
+    table: RowTable
+    rows: NDArray[np.int64]
+    names: NDArray[np.int64]
+    cameras: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, table: RowTable) -> NamedCrops:
+        """The valid rows with an identity; on the device thread, but any may read their vectors."""
+        rows = np.flatnonzero(table.valid[: table.size] & (table.groups[: table.size] >= 0))
+        return cls(table, rows, table.groups[rows], table.cameras[rows].astype(np.int64))
+
+    def at(self, places: NDArray[np.int64]) -> NamedCrops:
+        """The crops at some places, in their order."""
+        return NamedCrops(self.table, self.rows[places], self.names[places], self.cameras[places])
 
 
 async def search_left_out(

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from pydantic_core import from_json, to_json
 
 from service.ops.health import heartbeat
-from service.search.filters import Rows, grown, pair_text
+from service.search.arrays import grown
+from service.search.filters import pair_text
 
 ROWS_PER_BEAT = 4096
 # Of a row that was never read, and of one that was deleted.
@@ -31,23 +32,31 @@ class MetadataRows:
         self._read_at = np.zeros(0, np.int64)
         self._rows, self._codes = np.zeros(0, np.int64), np.zeros(0, np.uint64)
 
-    def passing(self, pairs: Iterable[str]) -> Rows:
-        """The rows, as of the last `catch_up`, that bear every pair; ascending."""
-        found = [self._rows[self._codes == np.uint64(self._code(pair))] for pair in pairs]
-        # A row bears a pair once.
-        rows, times = np.unique(np.concatenate(found), return_counts=True)
-        return np.asarray(rows[times == len(found)], np.int64)
-
-    def catch_up(
-        self, text_at: NDArray[np.int64], valid: NDArray[np.bool_], text: Callable[[int], bytes]
-    ) -> None:
-        """Reads the labels that are new or others than they were.
+    def bearing(
+        self,
+        pairs: Iterable[str],
+        text_at: NDArray[np.int64],
+        valid: NDArray[np.bool_],
+        text: Callable[[int], bytes],
+    ) -> NDArray[np.bool_]:
+        """Which rows bear every pair, `(size,)`; reads the labels that are new or have changed.
 
         Args:
             text_at: where the label of each row lies, `(size,)`.
             valid: False where a row was deleted, `(size,)`.
             text: answers the label of a row.
         """
+        self._catch_up(text_at, valid, text)
+        bearing = np.ones(len(text_at), np.bool_)
+        for pair in pairs:
+            bears = np.zeros(len(text_at), np.bool_)
+            bears[self._rows[self._codes == np.uint64(self._code(pair))]] = True
+            bearing &= bears
+        return bearing
+
+    def _catch_up(
+        self, text_at: NDArray[np.int64], valid: NDArray[np.bool_], text: Callable[[int], bytes]
+    ) -> None:
         size = len(text_at)
         if size > len(self._read_at):
             before = len(self._read_at)

@@ -31,7 +31,7 @@ from service.gallery.gallery import Gallery
 from service.record.records import GalleryRecord
 from service.runtime import Runtime
 from service.search.calibration import Place, Publication
-from service.search.leave_one_out import search_left_out
+from service.search.leave_one_out import NamedCrops, search_left_out
 from service.search.leave_one_out_outside import search_left_out_outside
 
 log = logging.getLogger(__name__)
@@ -138,7 +138,7 @@ async def fit_if_due(runtime: Runtime, gallery: Gallery) -> bool:
     await runtime.galleries.wait_for_version(gallery, entry.version)
     threads = runtime.pools.calibration
     if gallery.own_index:
-        crops = await runtime.device.run(gallery.own_index.table.named_crops)
+        crops = await runtime.device.run(NamedCrops.of, gallery.own_index.table)
         left_out = await search_left_out(crops, model, runtime.device, threads)
     else:
         left_out = await search_left_out_outside(runtime, gallery, model)

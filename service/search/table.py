@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import zlib
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -14,18 +14,16 @@ from numpy.typing import NDArray
 from pydantic_core import from_json, to_json
 
 from service.record.records import LABEL, CropLabel, IndexedCrop, group_code, identity_code
-from service.search.arrays import FIRST_CAPACITY, GrowingArray
-from service.search.filters import EVERY_CROP, Filter, Rows, View, grown
-from service.search.index_files import FileSet, Stored
+from service.search.arrays import FIRST_CAPACITY, GrowingArray, Rows, grown
+from service.search.filters import Filter
+from service.search.index_files import FileSet, Stored, vector_sums
 from service.search.metadata import MetadataRows
 
-COPIED_AT_ONCE, UNITS_AT_ONCE = 1024, 4096
+UNITS_AT_ONCE = 4096
 # Fewer bytes of old labels are not worth a rewrite.
 WASTED_TEXT = 2**21
 # The code of an unknown camera, and the group number of no identity.
 UNKNOWN, UNNAMED = -1, -1
-# Camera filters that are counted along with every change; each takes a byte a row and more.
-MOST_VIEWS = 8
 SHORTEST = 1e-12
 COLUMNS: Mapping[str, type] = {
     "norms": np.float32,
@@ -46,9 +44,8 @@ COPIED = ("norms", "row_ids", "groups", "cameras", "captured", "crop_hashes", "v
 class RowTable:
     """Columns of equal length; a row is never reused while the table lives.
 
-    One thread writes. Another may read the rows that were there before: `rewritten` does, and
-    `catch_up` then applies what changed meanwhile. No crop is kept as an object: a label is a text
-    that is read where it is asked for.
+    One thread writes. Another may read the rows that were there before, as a `Compaction` does. No
+    crop is kept as an object: a label is a text that is read where it is asked for.
 
     Attributes:
         size: the number of rows.
@@ -58,6 +55,7 @@ class RowTable:
         valid_count: the number of valid rows.
         groups: `(capacity,)` int64, the group codes.
         cameras: `(capacity,)` int32, a code for each camera; -1 where it is unknown.
+        secret: under which identities become group codes.
         files: that hold vectors and labels; None for memory.
         changes: how many rows were changed, each time counted.
     """
@@ -75,23 +73,20 @@ class RowTable:
     text_sums: NDArray[np.uint32]
 
     def __init__(self, dimension: int, secret: bytes = b"", files: FileSet | None = None) -> None:
-        self.dimension, self.files = dimension, files
+        self.dimension, self.secret, self.files = dimension, secret, files
         self.size = self.valid_count = self.changes = 0
         self._vectors = GrowingArray((dimension,), np.float32, files.vectors if files else None)
         self._texts = GrowingArray((), np.uint8, files.texts if files else None)
         self._text_end = 0
         for name, dtype in COLUMNS.items():
             setattr(self, name, np.zeros(0, dtype))
-        self._secret = secret
         self.cameras_known: dict[str, int] = {}
         self._group_numbers: dict[int, int] = {}
         self._numbers = np.zeros(0, np.int32)
-        # The one of every crop stays the first.
-        self._views = {EVERY_CROP: View(EVERY_CROP, 0)}
-        self._selected: tuple[Filter, Rows] | None = None
+        # What the last filter passed, and how many identities: each with the filter and `changes`.
+        self._selected: tuple[Filter, int, Rows] | None = None
+        self._counted: tuple[Filter, int, int] | None = None
         self._metadata = MetadataRows(secret)
-        # Of a rewritten table: where the texts of its rows began.
-        self._copied_from = np.zeros(0, np.int64)
 
     @property
     def vectors(self) -> NDArray[np.float32]:
@@ -107,7 +102,9 @@ class RowTable:
         size, capacity = self.size + crops, len(self.row_ids)
         self._vectors.reserve(size)
         if size > capacity:
-            self._grow(max(size, 2 * capacity, FIRST_CAPACITY))
+            capacity = max(size, 2 * capacity, FIRST_CAPACITY)
+            names = [*COLUMNS, "_numbers"]
+            vars(self).update({name: grown(getattr(self, name), capacity) for name in names})
 
     def append(self, crops: Sequence[IndexedCrop]) -> None:
         """Adds crops at the end; where there is no room it changes nothing."""
@@ -116,20 +113,18 @@ class RowTable:
             return
         labels, rows = [crop.label for crop in crops], np.arange(self.size, self.size + len(crops))
         vectors = np.stack([np.asarray(crop.vector, np.float32) for crop in crops])
-        self._set_texts(rows, [to_json(LABEL(label)) for label in labels])
+        self._set_labels(rows, labels)
         self._vectors.write(self.size, vectors)
         self.norms[rows] = np.maximum(np.linalg.norm(vectors, axis=1), SHORTEST)
         self.vector_sums[rows] = vector_sums(vectors)
         self.row_ids[rows] = [label.row_id for label in labels]
         self.crop_hashes[rows] = [_crop_hash(label.crop_id) for label in labels]
-        self._set_labels(rows, labels)
         self._show(rows)
 
     def mark_deleted(self, row_ids: Iterable[int]) -> Rows:
         """Deletes crops, also from memory and files; answers the rows of those that were there."""
         found = {row for one in row_ids if (row := self._row(one)) is not None}
         rows = np.array(sorted(found), np.int64)
-        self._count(rows, shown=False)
         self.valid[rows] = False
         nothing = np.zeros((1, self.dimension), np.float32)
         for row in found:
@@ -149,11 +144,8 @@ class RowTable:
             return
         rows, new = np.array(list(found), np.int64), list(found.values())
         old = self.text_at[rows], self.text_bytes[rows]
-        self._set_texts(rows, [to_json(LABEL(label)) for label in new])
-        self._erase_texts(*old)
-        self._count(rows, shown=False)
         self._set_labels(rows, new)
-        self._count(rows, shown=True)
+        self._erase_texts(*old)
         self.changes += len(rows)
 
     @property
@@ -181,7 +173,7 @@ class RowTable:
         """The label of a valid row."""
         if not self.valid[row]:
             raise LookupError(f"row {row} was deleted")
-        label = CropLabel(*from_json(self._text(int(self.text_at[row]), int(self.text_bytes[row]))))
+        label = CropLabel(*from_json(self._text(row)))
         captured: Any = label.captured_at
         return replace(label, captured_at=datetime.fromisoformat(captured)) if captured else label
 
@@ -197,10 +189,14 @@ class RowTable:
 
     def select(self, wanted: Filter) -> Rows:
         """The valid rows that pass a filter, ascending; not to be changed."""
-        if self._selected and self._selected[0] == wanted:
-            return self._selected[1]
-        passing = self._view(wanted).mask[: self.size]
-        captured = self.captured[: self.size]
+        changes, selected = self.changes, self._selected
+        if selected and selected[:2] == (wanted, changes):
+            return selected[2]
+        passing, captured = self.valid[: self.size], self.captured[: self.size]
+        if wanted.cameras or wanted.exclude_cameras:
+            # The last one is unknown, whose code is -1.
+            passes = np.array([*map(wanted.passes_camera, [*self.cameras_known, None])])
+            passing = passing & passes[self.cameras[: self.size]]
         if wanted.captured_after:
             passing = passing & (captured >= wanted.captured_after.timestamp())
         if wanted.captured_before:
@@ -208,15 +204,16 @@ class RowTable:
         if wanted.named is not None:
             passing = passing & ((self.groups[: self.size] >= 0) == wanted.named)
         if wanted.identities:
-            codes = [identity_code(one, self._secret) for one in wanted.identities]
+            codes = [identity_code(one, self.secret) for one in wanted.identities]
             passing = passing & np.isin(self.groups[: self.size], codes)
         if wanted.metadata:
-            passing = passing & self._bearing(wanted.metadata)
+            held = self.text_at[: self.size], self.valid[: self.size], self._text
+            passing = passing & self._metadata.bearing(wanted.metadata, *held)
         if wanted.without:
             passing = passing.copy()
             passing[[row for one in wanted.without if (row := self._row(one)) is not None]] = False
         rows = np.flatnonzero(passing)
-        self._selected = wanted, rows
+        self._selected = wanted, changes, rows
         return rows
 
     def count_identities(self, wanted: Filter) -> int:
@@ -224,76 +221,29 @@ class RowTable:
 
         A crop without one counts by itself. Without a filter any thread may ask.
         """
-        if wanted == wanted.of_cameras:
-            return self._view(wanted).identities
+        changes, counted = self.changes, self._counted
+        if counted and counted[:2] == (wanted, changes):
+            return counted[2]
         numbers = self._numbers[self.select(wanted)]
         seen = np.zeros(len(self._group_numbers) + 1, np.bool_)
         seen[numbers] = True
-        unnamed = int(np.count_nonzero(numbers < 0))
-        return int(np.count_nonzero(seen[:UNNAMED])) + unnamed
+        found = int(np.count_nonzero(seen[:UNNAMED]) + np.count_nonzero(numbers < 0))
+        self._counted = wanted, changes, found
+        return found
 
-    def named_crops(self) -> NamedCrops:
-        """The valid rows with an identity; other threads may read their vectors."""
-        rows = np.flatnonzero(self.valid[: self.size] & (self.groups[: self.size] >= 0))
-        return NamedCrops(self, rows, self.groups[rows], self.cameras[rows].astype(np.int64))
+    def copy(self, other: RowTable, rows: Rows, texts_at: NDArray[np.int64]) -> None:
+        """Adds rows of another table, for which there is room; `texts_at` is where they have texts.
 
-    def rewritten(
-        self,
-        rows: Rows,
-        texts_at: NDArray[np.int64],
-        between: Callable[[], None],
-        files: FileSet | None = None,
-    ) -> RowTable:
-        """Another table of these rows alone; `catch_up` has to be called before it is used.
-
-        Args:
-            rows: ascending, valid when the caller read them. They may be deleted meanwhile.
-            texts_at: where their texts began, as read together with them by the thread that writes:
-                another one may see a new text before the columns that go with it.
-            between: called now and then; an error of it ends this.
-            files: where it lies; None for memory.
+        Rows that are changed or deleted meanwhile may be copied in part.
         """
-        table = RowTable(self.dimension, self._secret, files)
-        table.reserve(len(rows))
-        table._copied_from = texts_at
-        # The same one: cameras only join it.
-        table.cameras_known = self.cameras_known
-        for start in range(0, len(rows), COPIED_AT_ONCE):
-            between()
-            part = rows[start : start + COPIED_AT_ONCE]
-            new = np.arange(table.size, table.size + len(part))
-            # What is changed or deleted while it is copied is found by `catch_up`.
-            where = zip(table._copied_from[new].tolist(), self.text_bytes[part], strict=True)
-            table._set_texts(new, [self._text(*one) for one in where])
-            table._vectors.write(table.size, self.vectors[part])
-            for name in COPIED:
-                getattr(table, name)[new] = getattr(self, name)[part]
-            table._number(new)
-            table._show(new)
-        return table
-
-    def catch_up(self, old: RowTable, size: int) -> Rows:
-        """Applies the changes of a table since this one was made of its rows.
-
-        Args:
-            size: the number of rows that it had then.
-
-        Returns:
-            The rows of this table whose crops were deleted since.
-
-        Raises:
-            MemoryError: too little for the added rows; this table cannot be used.
-        """
-        places = np.searchsorted(old.row_ids[: old.size], self.row_ids[: self.size])
-        gone = ~old.valid[places]
-        deleted = np.flatnonzero(gone)
-        changed = np.flatnonzero((old.text_at[places] != self._copied_from) & ~gone)
-        self.mark_deleted(self.row_ids[deleted].tolist())
-        self.relabel([old.label(row) for row in places[changed].tolist()])
-        added = np.flatnonzero(old.valid[size : old.size]) + size
-        new = zip(added.tolist(), old.vectors[added], strict=True)
-        self.append([IndexedCrop(old.label(row), vector) for row, vector in new])
-        return deleted
+        new = np.arange(self.size, self.size + len(rows))
+        places = zip(rows.tolist(), texts_at.tolist(), strict=True)
+        self._set_texts(new, [other._text(*place) for place in places])
+        self._vectors.write(self.size, other.vectors[rows])
+        for name in COPIED:
+            getattr(self, name)[new] = getattr(other, name)[rows]
+        self._number(new)
+        self._show(new)
 
     @property
     def unsaved(self) -> int:
@@ -317,33 +267,24 @@ class RowTable:
         known = {"texts": self._text_end, "cameras": {**self.cameras_known}}
         return Stored(self.files, {**named, **known}, columns, self.changes)
 
-    def restore(
-        self, columns: Mapping[str, NDArray[Any]], cameras: Mapping[str, int], text_bytes: int
-    ) -> None:
-        """Fills an empty table with columns of rows whose vectors and texts its files have."""
-        self.size = size = len(columns["row_ids"])
-        self._vectors.reserve(size)
-        self._texts.reserve(text_bytes)
-        self._grow(size)
-        for name, column in columns.items():
-            getattr(self, name)[:] = column
-        self.cameras_known, self._text_end = dict(cameras), text_bytes
+    def restore(self, stored: Stored) -> None:
+        """Fills an empty table with a checkpoint's rows, whose vectors and texts its files have."""
+        size, self._text_end = len(stored.columns["row_ids"]), stored.named["texts"]
+        self.reserve(size)
+        self._texts.reserve(self._text_end)
+        for name, column in stored.columns.items():
+            getattr(self, name)[:size] = column
+        self.cameras_known, self.size = dict(stored.named["cameras"]), size
         rows = np.flatnonzero(self.valid)
-        codes, numbers = np.unique(self.groups[rows], return_inverse=True)
-        # The negative ones, which are of no identity, come first.
-        unnamed = int(np.count_nonzero(codes < 0))
-        self._numbers[rows] = np.maximum(numbers - unnamed, UNNAMED)
-        self._group_numbers = {code: at for at, code in enumerate(codes[unnamed:].tolist())}
-        self._count(rows, shown=True)
+        self._number(rows)
         self.valid_count = len(rows)
 
     def _show(self, rows: Rows) -> None:
-        """Counts rows at the end, whose columns are complete."""
+        """Shows rows at the end, whose columns are complete."""
         self.valid[rows] = True
         self.size += len(rows)
         self.valid_count += len(rows)
         self.changes += len(rows)
-        self._count(rows, shown=True)
 
     def _set_texts(self, rows: Rows, texts: Sequence[bytes]) -> None:
         sizes = np.array(list(map(len, texts)), np.int32)
@@ -354,16 +295,18 @@ class RowTable:
         self.text_sums[rows] = list(map(zlib.crc32, texts))
         self._text_end = int(ends[-1])
 
-    def _text(self, at: int, size: int) -> bytes:
-        return self._texts.items[at : at + size].tobytes()
+    def _text(self, row: int, at: int | None = None) -> bytes:
+        at = int(self.text_at[row]) if at is None else at
+        return self._texts.items[at : at + int(self.text_bytes[row])].tobytes()
 
     def _erase_texts(self, starts: NDArray[np.int64], sizes: NDArray[np.int32]) -> None:
         for start, size in zip(starts.tolist(), sizes.tolist(), strict=True):
             self._texts.write(start, np.zeros(size, np.uint8))
 
     def _set_labels(self, rows: Rows, labels: Sequence[CropLabel]) -> None:
+        self._set_texts(rows, [to_json(LABEL(label)) for label in labels])
         codes = self.cameras_known
-        self.groups[rows] = [group_code(label, self._secret) for label in labels]
+        self.groups[rows] = [group_code(label, self.secret) for label in labels]
         self._number(rows)
         self.cameras[rows] = [
             UNKNOWN if one.camera is None else codes.setdefault(one.camera, len(codes))
@@ -374,81 +317,19 @@ class RowTable:
         ]
 
     def _number(self, rows: Rows) -> None:
-        """Numbers the groups of rows, from 0 in the order in which they came."""
-        known, codes = self._group_numbers, self.groups[rows].tolist()
-        self._numbers[rows] = [
-            UNNAMED if code < 0 else known.setdefault(code, len(known)) for code in codes
+        """Numbers the groups of rows, from 0."""
+        known = self._group_numbers
+        codes, places = np.unique(self.groups[rows], return_inverse=True)
+        numbers = [
+            UNNAMED if code < 0 else known.setdefault(code, len(known)) for code in codes.tolist()
         ]
-
-    def _grow(self, capacity: int) -> None:
-        names = [*COLUMNS, "_numbers"]
-        vars(self).update({name: grown(getattr(self, name), capacity) for name in names})
-        for view in self._views.values():
-            view.grow(capacity)
-
-    def _count(self, rows: Rows, shown: bool) -> None:
-        """Changes the views as rows begin or cease to be shown with their present labels."""
-        self._selected, numbers = None, self._numbers[rows]
-        for view in self._views.values():
-            if shown:
-                view.add(rows, numbers, self.cameras[rows], self.cameras_known)
-            else:
-                view.remove(rows, numbers)
-
-    def _bearing(self, pairs: Collection[str]) -> NDArray[np.bool_]:
-        """Which rows bear pairs of metadata, `(size,)`."""
-        text_at, text_bytes = self.text_at[: self.size], self.text_bytes
-        self._metadata.catch_up(
-            text_at,
-            self.valid[: self.size],
-            lambda row: self._text(int(text_at[row]), int(text_bytes[row])),
-        )
-        bearing = np.zeros(self.size, np.bool_)
-        bearing[self._metadata.passing(pairs)] = True
-        return bearing
-
-    def _view(self, wanted: Filter) -> View:
-        """Of a filter's cameras; of those with cameras the oldest gives way to one more."""
-        cameras = wanted.of_cameras
-        if cameras not in self._views:
-            rows, view = np.flatnonzero(self.valid[: self.size]), View(cameras, len(self.row_ids))
-            view.add(rows, self._numbers[rows], self.cameras[rows], self.cameras_known)
-            if len(self._views) > MOST_VIEWS:
-                del self._views[list(self._views)[1]]
-            self._views[cameras] = view
-        return self._views[cameras]
+        self._numbers[rows] = np.array(numbers, np.int32)[places]
 
     def _row(self, row_id: int) -> int | None:
         """The row of a crop that is there and not deleted."""
         row = int(np.searchsorted(self.row_ids[: self.size], row_id))
         there = row < self.size and self.row_ids[row] == row_id and self.valid[row]
         return row if there else None
-
-
-@dataclass(frozen=True)
-class NamedCrops:
-    """Named crops of a gallery at one moment.
-
-    Attributes:
-        table: holds their vectors.
-        rows: in the table, `(n,)`.
-        names, cameras: codes, `(n,)`; the camera is -1 where it is unknown.
-    """
-
-    table: RowTable
-    rows: NDArray[np.int64]
-    names: NDArray[np.int64]
-    cameras: NDArray[np.int64]
-
-    def at(self, places: NDArray[np.int64]) -> NamedCrops:
-        """The crops at some places, in their order."""
-        return NamedCrops(self.table, self.rows[places], self.names[places], self.cameras[places])
-
-
-def vector_sums(vectors: NDArray[np.float32]) -> NDArray[np.uint64]:
-    """A checksum of each row of `(n, d)`: the sum of its 32-bit words."""
-    words = np.ascontiguousarray(vectors).view(np.uint32)
-    return np.asarray(words.sum(axis=1, dtype=np.uint64))
 
 
 def _crop_hash(crop_id: str) -> int:

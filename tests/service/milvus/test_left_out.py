@@ -12,7 +12,7 @@ import pytest
 from model.calibration import Fusion
 from service.engine.device import DeviceThread
 from service.ops.health import MonitoredThreadPool
-from service.search.leave_one_out import search_left_out
+from service.search.leave_one_out import NamedCrops, search_left_out
 from service.search.leave_one_out_outside import search_left_out_outside
 from tests.service.gallery.new_crops import EMBEDDER
 from tests.service.milvus.test_searching import Lab, _crop
@@ -53,7 +53,7 @@ def test_a_sample_that_is_the_whole_gallery_finds_what_an_index_of_the_process_f
     runtime = SimpleNamespace(record=lab.record, outside=lab.indexes, pools=pools, device=device)
     gallery = SimpleNamespace(gallery_id=lab.number, index=lab.index_outside)
     with contextlib.closing(lab.record):
-        named = lab.inside().table.named_crops()
+        named = NamedCrops.of(lab.inside().table)
         expected = asyncio.run(search_left_out(named, model, device, threads))
         found = asyncio.run(search_left_out_outside(runtime, gallery, model))
     device.shutdown()
