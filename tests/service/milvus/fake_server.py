@@ -119,6 +119,7 @@ def _passes(row: Any, wanted: Filter, codes: Codes) -> bool:
         and (after is None or row["captured"] >= after.timestamp())
         and (before is None or EARLIEST_TIME < row["captured"] <= before.timestamp())
         and row["id"] not in wanted.without
+        and wanted.named in (None, row["grp"] >= 0)
         and (not people or row["grp"] in people)
     )
 

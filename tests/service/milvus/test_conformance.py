@@ -29,6 +29,10 @@ FILTERS = {
     "two people": Filter(identities=("person 1", "person 3")),
     "single crops left out": Filter(without=frozenset(range(1, 60, 3))),
     "named crops": Filter(named=True),
+    "people whom the gallery does not know": Filter(identities=("nobody",)),
+    "two people, one camera, since": Filter(
+        cameras=("east",), captured_after=NOON, identities=("person 1", "person 3")
+    ),
     "crops without a name, of one camera": Filter(cameras=("east",), named=False),
 }
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import time
 from uuid import uuid4
 
+import numpy as np
 import pytest
 
 from tests.forked import run_forked
@@ -83,7 +85,10 @@ OPTIONS = (
     {"scoring": "cosine", "top_k": 3},
     {"rerank_depth": 5, "top_k": 20},
     {"cameras": "east"},
+    {"identities": ["0000", "0003"], "top_k": 20},
+    {"unnamed": "true"},
 )
+FILTERS = {"cameras", "identities", "unnamed"}
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
@@ -96,7 +101,31 @@ def test_an_answer_is_that_of_an_index_of_the_process(
     assert _shown(found) == _shown(served.query(inside[0], *images, **options))
     assert found.json()["gallery_version"] == version
     counted = "the whole gallery" in found.json()["calibration"]["basis"]
-    assert counted == ("cameras" in options)
+    assert counted == bool(FILTERS & options.keys())
+
+
+def test_a_result_s_vector_is_of_unit_length_and_finds_its_crop(outside, filled):
+    gallery, version = filled
+    listed = outside.http.get(f"/v1/galleries/{gallery}/crops").json()["results"]
+    url, asked = f"/v1/galleries/{gallery}/queries", {"include_vector": "true", "top_k": 5}
+    like = {"crop_id": listed[0]["crop_id"], "min_version": version, **asked}
+    first = outside.http.post(url, data=like).json()["results"][0]
+    model = first["embedding_fingerprint"]
+    assert np.linalg.norm(first["vector"]) == pytest.approx(1, abs=1e-5)
+    sent = {"vector": json.dumps(first["vector"]), "embedding_fingerprint": model}
+    found = outside.http.post(url, data=sent | asked)
+    itself = found.json()["results"][0]
+    assert (itself["crop_id"], itself["vector"]) == (first["crop_id"], first["vector"])
+    assert itself["cosine"] == pytest.approx(1, abs=1e-6)
+
+
+def test_a_filter_by_metadata_is_refused_with_what_to_send_in_its_place(outside, filled):
+    url = f"/v1/galleries/{filled[0]}"
+    crop_id = outside.http.get(f"{url}/crops").json()["results"][0]["crop_id"]
+    asked = {"crop_id": crop_id, "metadata": '{"shift": "night"}'}
+    refused = outside.http.post(f"{url}/queries", data=asked)
+    assert refused.status_code == 422
+    assert "cameras, identities or time" in refused.json()["detail"]
 
 
 def test_thresholds_are_fitted_as_with_an_index_of_the_process(outside, served, drawn_crops):
