@@ -23,7 +23,7 @@ from demo.reviewed_searches import with_reviews
 from gmn_client import InvalidInput, RequestRefused, ServiceUnreachable
 from model.problems import InputProblem
 from service.commands.backup import backup, restore
-from service.commands.browse import compare, crops, gallery, group, identities, rename
+from service.commands.browse import compare, crops, gallery, group, identities, rename, similar
 from service.commands.desk import case, review, searches
 from service.commands.doctor import doctor
 from service.commands.enroll import enroll
@@ -58,8 +58,8 @@ app = typer.Typer(
 for command in (
     *(check_data, with_reviews(train), finish, evaluate, report, benchmark, calibrate),
     *(import_weights, export, embed, score, bench, plan, model_card, demo),
-    *(serve, enroll, query, review, compare, crops, group, identities, rename, forget, reindex),
-    *(backup, restore, doctor),
+    *(serve, enroll, query, review, compare, crops, group, identities, similar, rename, forget),
+    *(reindex, backup, restore, doctor),
 ):
     app.command()(command)
 groups = {"gallery": gallery, "snapshot": snapshot, "keys": keys, "searches": searches}

@@ -3,40 +3,66 @@
 from __future__ import annotations
 
 from itertools import islice
-from operator import attrgetter
 from pathlib import Path
-from typing import Annotated, Literal, cast
+from typing import Annotated, Literal, TypedDict, Unpack
 
 from typer import Argument, BadParameter, Option
 
 from gmn_client import DEFAULT_GALLERY, Client
-from gmn_client.gallery_calls import GalleryOptions
-from gmn_client.models import CropOrder, Gallery, IdentityOrder, RetentionFrom, Scoring
+from gmn_client.models import CropOrder, IdentityOrder, RetentionFrom, Scoring
 from model.problems import InputProblem
 from service.commands.common import (
-    JsonOption,
+    Column,
+    LimitOption,
+    Shown,
+    YesOption,
     command_group,
     confirmed,
     follow,
+    listed,
     percent,
     plain_table,
-    show,
+    table_of,
     with_client,
 )
 from service.commands.parquet import export
-from service.commands.query import AfterOption, BeforeOption
+from service.commands.query import TimeOptions
 
-GALLERY_COLUMNS = ("gallery", "crops", "identities", "state", "keeps days", "calibration")
-CROP_COLUMNS = ("crop", "identity", "camera", "captured", "external id")
 NameArgument = Annotated[str, Argument(metavar="NAME", help="Which gallery.")]
-DaysOption = Annotated[
-    int | None, Option(min=0, help="Days after which crops are deleted; 0 keeps all.")
-]
-FromOption = Annotated[RetentionFrom | None, Option(help="What a crop's age counts from.")]
-CalibrationOption = Annotated[
-    Literal["on", "frozen", "off", "reset"] | None, Option(help="Of the gallery's thresholds.")
-]
-LimitOption = Annotated[int, Option(min=1, help="How many at most.")]
+KEPT_DAYS = "{0.retention_days} ({0.retention_from})"
+GALLERY_COLUMNS: tuple[Column, ...] = (
+    *(("gallery", "name"), "crops", "identities", "state"),
+    ("keeps days", lambda one: KEPT_DAYS.format(one) if one.retention_days else "all"),
+    ("calibration", "calibration.state"),
+)
+
+
+class SettingOptions(TypedDict, total=False):
+    """Settings of a gallery."""
+
+    retention_days: Annotated[
+        int, Option(min=0, help="Days after which crops are deleted; 0 keeps all.")
+    ]
+    retention_from: Annotated[RetentionFrom, Option(help="What a crop's age counts from.")]
+    calibration: Annotated[
+        Literal["on", "frozen", "off", "reset"], Option(help="Of the gallery's thresholds.")
+    ]
+
+
+class GroupOptions(TimeOptions, total=False):
+    """Which crops without a name are grouped."""
+
+    camera: Annotated[str, Option(help="Of this camera only.")]
+
+
+class CropOptions(GroupOptions, total=False):
+    """Which crops are listed, and in which order."""
+
+    identity: Annotated[str, Option(help="Of this identity only.")]
+    unnamed: Annotated[bool, Option("--unnamed", help="Without an identity only.")]
+    external_id: Annotated[str, Option(help="With this id of yours only.")]
+    order: Annotated[CropOrder, Option(help="By enrollment or capture; enrolled if unset.")]
+
 
 gallery = command_group(
     """Lists, creates, shows, sets up and deletes galleries.
@@ -48,83 +74,52 @@ gallery = command_group(
 
 @gallery.command("list")
 @with_client
-def list_galleries(client: Client, as_json: JsonOption = False) -> None:
-    """Lists the galleries of the key.
-
-    Example: gmn gallery list
-    """
-    found = list(client.galleries())
-    show(found, as_json, plain_table(GALLERY_COLUMNS, map(_row, found)))
+def list_galleries(client: Client) -> Shown:
+    """Lists the galleries of the key."""
+    return listed(client.galleries(), GALLERY_COLUMNS)
 
 
 @gallery.command("show")
 @with_client
-def show_gallery(
-    client: Client, gallery: NameArgument = DEFAULT_GALLERY, as_json: JsonOption = False
-) -> None:
-    """Shows a gallery's size and settings.
-
-    Example: gmn gallery show lobby
-    """
+def show_gallery(client: Client, gallery: NameArgument = DEFAULT_GALLERY) -> Shown:
+    """Shows a gallery's size and settings."""
     found = client.gallery(gallery)
-    show(found, as_json, plain_table(GALLERY_COLUMNS, [_row(found)]))
+    return Shown(found, table_of([found], GALLERY_COLUMNS))
 
 
 @gallery.command("create")
 @with_client
-def create(
-    client: Client,
-    gallery: NameArgument,
-    retention_days: DaysOption = None,
-    retention_from: FromOption = None,
-    calibration: CalibrationOption = None,
-    as_json: JsonOption = False,
-) -> None:
+def create(client: Client, gallery: NameArgument, **settings: Unpack[SettingOptions]) -> Shown:
     """Creates an empty gallery. The key needs the scope admin.
 
     Example: gmn gallery create lobby --retention-days 90
     """
-    options = _settings(retention_days, retention_from, calibration)
-    created = client.create_gallery(gallery, **options)
-    show(created, as_json, f"Gallery {gallery} is created.")
+    return Shown(client.create_gallery(gallery, **settings), f"Gallery {gallery} is created.")
 
 
 @gallery.command("set")
 @with_client
-def change(
-    client: Client,
-    gallery: NameArgument,
-    retention_days: DaysOption = None,
-    retention_from: FromOption = None,
-    calibration: CalibrationOption = None,
-    as_json: JsonOption = False,
-) -> None:
+def change(client: Client, gallery: NameArgument, **settings: Unpack[SettingOptions]) -> Shown:
     """Changes the settings that are given; the others stay. The key needs the scope admin.
 
     Example: gmn gallery set lobby --calibration frozen
     """
-    options = _settings(retention_days, retention_from, calibration)
-    if not options:
+    if not settings:
         raise BadParameter("name a setting: --retention-days, --retention-from or --calibration")
-    changed = client.change_gallery(gallery, **options)
-    show(changed, as_json, plain_table(GALLERY_COLUMNS, [_row(changed)]))
+    changed = client.change_gallery(gallery, **settings)
+    return Shown(changed, table_of([changed], GALLERY_COLUMNS))
 
 
 @gallery.command("delete")
 @with_client
-def delete(
-    client: Client,
-    gallery: NameArgument,
-    yes: Annotated[bool, Option("--yes", help="Do not ask; needed without a terminal.")] = False,
-    as_json: JsonOption = False,
-) -> None:
+def delete(client: Client, gallery: NameArgument, yes: YesOption = False) -> Shown:
     """Deletes a gallery with its crops and snapshots. The key needs the scope admin.
 
     Example: gmn gallery delete lobby --yes
     """
     confirmed(yes, f"delete {gallery}", f"Delete gallery {gallery} and its snapshots?")
     removed = client.delete_gallery(gallery)
-    show(removed, as_json, f"Gallery {gallery} is deleted with {removed.removed:,} crops.")
+    return Shown(removed, f"Gallery {gallery} is deleted with {removed.removed:,} crops.")
 
 
 gallery.command("export")(export)
@@ -136,77 +131,62 @@ def identities(
     query: Annotated[str, Argument(metavar="TEXT", help="A part of the name.")] = "",
     sort: Annotated[IdentityOrder, Option(help="By name, last seen first, most crops.")] = "name",
     limit: LimitOption = 1000,
-    as_json: JsonOption = False,
-) -> None:
+) -> Shown:
     """Lists the identities of a gallery.
 
     Example: gmn identities ann --sort last_seen
     """
-    found = list(islice(client.identities(query=query, sort=sort), limit))
-    columns = ("identity", "crops", "cameras", "last seen")
-    rows = ((one.identity, one.crops, one.cameras, one.last_seen) for one in found)
-    show(found, as_json, plain_table(columns, rows))
+    found = islice(client.identities(query=query, sort=sort), limit)
+    return listed(found, ["identity", "crops", "cameras", ("last seen (UTC)", "last_seen")])
 
 
 @with_client
-def group(
+def similar(
     client: Client,
-    camera: Annotated[str | None, Option(help="Of this camera only.")] = None,
-    after: AfterOption = None,
-    before: BeforeOption = None,
-    as_json: JsonOption = False,
-) -> None:
+    identity: Annotated[str, Argument(help="The identity, as enrolled.")],
+    limit: LimitOption = 10,
+) -> Shown:
+    """Lists identities that may be the same person as this one, the most alike first.
+
+    gmn rename merges two.
+
+    Example: gmn similar 0042 --gallery entrance
+    """
+    probability: Column = ("probability", lambda one: percent(one.probability))
+    columns = ("identity", probability, "verdict", "crops", ("crop", "crop_id"))
+    return listed(client.similar(identity, limit=limit), columns)
+
+
+@with_client
+def group(client: Client, **chosen: Unpack[GroupOptions]) -> Shown:
     """Groups crops without a name by person, and lists the groups. The key needs the scope admin.
 
     At most 5,000 crops; the largest group comes first. Nothing is named.
 
     Example: gmn group --camera east
     """
-    begun = client.group_unnamed(camera=camera, captured_after=after, captured_before=before)
-    job = follow(client, begun, "Grouping")
+    job = follow(client, client.group_unnamed(**chosen), "Grouping")
     if job.state != "done":
         raise InputProblem(f"job {job.job_id} is {job.state}: {job.detail or 'it was cancelled'}")
     found = client.groups()
-    columns = ("group", "crops", "cohesion", "first crop")
     rows = (
         (number, len(one.crop_ids), f"{one.cohesion:.3f}", one.crop_ids[0])
         for number, one in enumerate(found.results, 1)
     )
-    table = plain_table(columns, rows)
+    table = plain_table(("group", "crops", "cohesion", "first crop"), rows)
     table.caption = f"{found.single:,} crops are in no group."
-    show(found, as_json, table)
+    return Shown(found, table)
 
 
 @with_client
-def crops(
-    client: Client,
-    identity: Annotated[str | None, Option(help="Of this identity only.")] = None,
-    unnamed: Annotated[bool, Option("--unnamed", help="Without an identity only.")] = False,
-    camera: Annotated[str | None, Option(help="Of this camera only.")] = None,
-    external_id: Annotated[str | None, Option(help="With this id of yours only.")] = None,
-    after: AfterOption = None,
-    before: BeforeOption = None,
-    order: Annotated[CropOrder, Option(help="By enrollment or capture.")] = "enrolled",
-    limit: LimitOption = 1000,
-    as_json: JsonOption = False,
-) -> None:
+def crops(client: Client, limit: LimitOption = 1000, **chosen: Unpack[CropOptions]) -> Shown:
     """Lists crops of a gallery.
 
     Example: gmn crops --unnamed --order=-captured --limit 20
     """
-    listed = client.crops(
-        identity,
-        camera,
-        external_id=external_id,
-        unnamed=unnamed,
-        captured_after=after,
-        captured_before=before,
-        order=order,
-    )
-    found = list(islice(listed, limit))
-    known = attrgetter("crop_id", "identity", "camera", "captured_at", "external_id")
-    rows = ([text or "–" for text in known(one)] for one in found)
-    show(found, as_json, plain_table(CROP_COLUMNS, rows))
+    captured, own_id = ("captured (UTC)", "captured_at"), ("external id", "external_id")
+    columns = (("crop", "crop_id"), "identity", "camera", captured, own_id)
+    return listed(islice(client.crops(**chosen), limit), columns)
 
 
 @with_client
@@ -215,8 +195,7 @@ def rename(
     identity: Annotated[str | None, Argument(help="The identity, as enrolled.")] = None,
     new_identity: Annotated[str | None, Argument(help="Its new name; merges with another.")] = None,
     undo: Annotated[str | None, Option(metavar="MERGE", help="Undo this merge.")] = None,
-    as_json: JsonOption = False,
-) -> None:
+) -> Shown:
     """Renames an identity, or merges it into an existing one, which can be undone for 30 days.
 
     The key needs the scope admin.
@@ -232,7 +211,7 @@ def rename(
     text = f"{done.changed:,} crops are of {done.identity} now."
     if done.merge_id:
         text += f" This was a merge; gmn rename --undo {done.merge_id} undoes it."
-    show(done, as_json, text)
+    return Shown(done, text)
 
 
 @with_client
@@ -242,25 +221,12 @@ def compare(
     second: Annotated[Path, Argument(metavar="B", help="Another one.")],
     scoring: Annotated[Scoring | None, Option(help="The artefact's default if unset.")] = None,
     operating_point: Annotated[str | None, Option(help="pair_far_1e-3 if unset.")] = None,
-    as_json: JsonOption = False,
-) -> None:
+) -> Shown:
     """Compares two images: whether they show the same person, as a pair without a search.
 
     Example: gmn compare a.jpg b.jpg
     """
     scored = client.pairs(first, second, scoring=scoring, operating_point=operating_point)
     logit = "" if scored.logit is None else f", logit {scored.logit:.2f}"
-    text = (
-        f"{scored.verdict}: probability {percent(scored.probability)}, cosine {scored.cosine:.3f}"
-    )
-    show(scored, as_json, text + logit)
-
-
-def _row(one: Gallery) -> tuple[object, ...]:
-    days = "all" if one.retention_days is None else f"{one.retention_days} ({one.retention_from})"
-    return one.name, one.crops, one.identities, one.state, days, one.calibration.state
-
-
-def _settings(days: int | None, since: str | None, calibration: str | None) -> GalleryOptions:
-    given = {"retention_days": days, "retention_from": since, "calibration": calibration}
-    return cast("GalleryOptions", {name: one for name, one in given.items() if one is not None})
+    chance = f"probability {percent(scored.probability)}, cosine {scored.cosine:.3f}"
+    return Shown(scored, f"{scored.verdict}: {chance}{logit}")

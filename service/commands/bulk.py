@@ -10,9 +10,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
+from typing import Annotated, TypedDict
+
+from typer import BadParameter, Option
 
 from gmn_client import Client, Image, QueryOptions, RequestRefused
 from gmn_client.models import EnrolledImage, Problem, QueryAnswer, RefusedImage
+from gmn_client.uploads import LabelledBox
 from model.crops.folder import read_folder
 from model.crops.manifest import MANIFEST, read_manifest
 from model.crops.names import Ignored, LeftOut, is_image_name
@@ -22,6 +26,26 @@ from service.commands.common import progress_bar
 CONCURRENT_REQUESTS = 4
 
 Sent = EnrolledImage | RefusedImage
+
+
+def _box(text: str) -> LabelledBox:
+    try:
+        x, y, width, height = map(int, text.split(","))
+    except ValueError as error:
+        raise BadParameter(f"{text}: write it as X,Y,WIDTH,HEIGHT in whole pixels") from error
+    return {"x": x, "y": y, "width": width, "height": height}
+
+
+BOX_HELP = "The box of one person in the image, a frame; repeatable."
+
+
+class FrameOptions(TypedDict, total=False):
+    """The people in one image."""
+
+    boxes: Annotated[
+        list[LabelledBox],
+        Option("--box", parser=_box, metavar="X,Y,WIDTH,HEIGHT", help=BOX_HELP),
+    ]
 
 
 @dataclass(frozen=True)

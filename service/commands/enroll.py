@@ -9,14 +9,14 @@ import tempfile
 import time
 import zipfile
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Unpack
 
-import httpx
+from rich.console import Group
 from rich.markup import escape
-from typer import Argument, Context, Exit, Option
+from typer import Argument, BadParameter, Context, Option
 
 from gmn_client import Client, RequestRefused
 from gmn_client.gallery_calls import ImportOptions
@@ -25,8 +25,16 @@ from model.crops.manifest import MANIFEST
 from model.crops.names import is_image_name
 from model.problems import InputProblem
 from model.shards import holds_shards, shards_in
-from service.commands.bulk import Source, SourceCrop, enroll_crops, find_source, read_crop
-from service.commands.common import JsonOption, follow, output, progress_bar, show, with_client
+from service.commands.bulk import (
+    FrameOptions,
+    Sent,
+    Source,
+    SourceCrop,
+    enroll_crops,
+    find_source,
+    read_crop,
+)
+from service.commands.common import Shown, follow, progress_bar, shortened, with_client
 
 PROBLEMS_SHOWN = 20
 DUPLICATES_SHOWN = IGNORED_SHOWN = 10
@@ -40,9 +48,8 @@ CAMERA_HELP = (
     "Enroll this camera's images only; for images, a folder or zip, the camera that took them."
 )
 COLUMNS = ("path", "identity", "camera", "captured_at", "external_id", "metadata")
-IGNORED = "ignored"
-Problem = tuple[str, str, str]
-"""The name of a crop or file, and code and detail of what is wrong with it."""
+Problem = dict[str, str]
+"""The `name` of a crop or file, and `code` and `problem` of what is wrong with it."""
 
 
 @with_client
@@ -55,8 +62,8 @@ def enroll(
     split: Annotated[str | None, Option(help="One split only: train, query, gallery.")] = None,
     job: Annotated[bool, Option("--job", help="Send an import, which survives a restart.")] = False,
     create: Annotated[bool, Option("--create", help="Create a missing gallery.")] = False,
-    as_json: JsonOption = False,
-) -> None:
+    **frame: Unpack[FrameOptions],
+) -> Shown:
     """Sends images to a gallery of the service.
 
     A manifest or data set names people and cameras. In a folder or archive without a manifest and
@@ -70,82 +77,75 @@ def enroll(
 
     Example: gmn enroll photo.jpg --identity Ann --camera entrance
 
+    Example: gmn enroll photo.jpg --box 0,0,32,64 --camera entrance
+
     Example: gmn enroll cuhk01:/data/cuhk01 --camera A --url http://127.0.0.1:8000
     """
     path, started = Path(source), time.perf_counter()
-    archives = _archives(path)
-    if archives:
-        _require_archive(archives[0], split)
-        found = Source((), labelled=False)
-    else:
+    archives = _archives(path, split)
+    found = Source((), labelled=False)
+    if not archives:
         found = find_source(source, context.obj.read_spec).chosen(split, camera, identity)
-    problems = [(one.name, IGNORED, one.reason) for one in found.ignored]
+    boxes = frame.get("boxes")
+    if boxes and (job or not is_image_name(path.name)):
+        raise BadParameter("--box goes with one image, and not with --job")
+    summary: dict[str, Any] = {"gallery": client.gallery_name, "problems": []}
+    summary["ignored"] = [vars(one) for one in found.ignored]
     with _gallery(client, create):
         if archives:
-            counts = _import(client, archives, {}, problems, identity=identity, camera=camera)
+            _import(client, archives, {}, summary, identity=identity, camera=camera)
         elif job:
-            with pack(found.crops, problems) as (packed, names):
-                counts = _import(client, [packed], names, problems)
-            counts["sent"] += len(found.crops) - len(names)
+            with pack(found.crops, summary["problems"]) as (packed, names):
+                _import(client, [packed], names, summary)
+            summary["sent"] += len(found.crops) - len(names)
+        elif boxes:
+            sent = client.enroll_frame(path, boxes, identity=identity, camera=camera).results
+            _count(((f"box {number}", one) for number, one in enumerate(sent, 1)), summary)
         else:
-            counts = _send(client, found.crops, problems)
+            _count(((crop.name, one) for crop, one in enroll_crops(client, found.crops)), summary)
     seconds = time.perf_counter() - started
-    summary = {"gallery": client.gallery_name, **counts}
-    summary["problems"] = refused = [
-        {"name": name, "code": code, "problem": why}
-        for name, code, why in problems
-        if code != IGNORED
-    ]
-    ignored = [(name, why) for name, code, why in problems if code == IGNORED]
-    summary["ignored"] = [{"name": name, "reason": why} for name, why in ignored]
     summary["seconds"] = round(seconds, 3)
-    summary["crops_per_second"] = round(counts["sent"] / max(seconds, 1e-9), 1)
-    show(summary, as_json, lambda: _show(summary))
-    if refused or counts.get("state", "done") != "done":
-        raise Exit(1)
+    summary["crops_per_second"] = round(summary["sent"] / max(seconds, 1e-9), 1)
+    ok = not summary["problems"] and summary.get("state", "done") == "done"
+    return Shown(summary, _view(summary), ok)
 
 
 @contextmanager
 def _gallery(client: Client, create: bool) -> Iterator[None]:
     """Creates the gallery if it is to be; a missing one is an `InputProblem` with the remedy."""
     try:
-        if create:
-            try:
-                client.create_gallery(client.gallery_name)
-            except RequestRefused as refusal:
-                if refusal.problem.status != httpx.codes.CONFLICT:
-                    raise
+        if create and client.gallery_name not in [one.name for one in client.galleries()]:
+            client.create_gallery(client.gallery_name)
         yield
     except RequestRefused as refusal:
-        if not refusal.problem.type.endswith(":unknown_gallery"):
+        if refusal.problem.code != "unknown_gallery":
             raise
         raise InputProblem(
             f"--gallery {client.gallery_name}: there is no such gallery; add --create to create it"
         ) from refusal
 
 
-def _send(client: Client, crops: Sequence[SourceCrop], problems: list[Problem]) -> dict[str, Any]:
-    """Enrolls crops, adds to the problems, and returns the counts."""
-    sent = enroll_crops(client, crops)
-    refused = [(crop.name, one.problem) for crop, one in sent if one.problem is not None]
-    problems += [(name, one.code, one.detail or one.title) for name, one in refused]
-    duplicates = [crop.name for crop, one in sent if one.duplicate]
-    return {
-        "sent": len(crops),
-        "enrolled": len(crops) - len(refused) - len(duplicates),
-        "duplicates": len(duplicates),
-        "duplicate_names": duplicates,
-    }
+def _count(sent: Iterable[tuple[str, Sent]], summary: dict[str, Any]) -> None:
+    """Adds the outcomes of images, by their names, to the summary of an enrollment."""
+    outcomes, problems = list(sent), summary["problems"]
+    for name, one in outcomes:
+        if refused := one.problem:
+            detail = refused.detail or refused.title
+            problems.append({"name": name, "code": refused.code, "problem": detail})
+    duplicates = [name for name, one in outcomes if one.duplicate]
+    enrolled = len(outcomes) - len(problems) - len(duplicates)
+    summary |= {"sent": len(outcomes), "enrolled": enrolled, "duplicates": len(duplicates)}
+    summary["duplicate_names"] = duplicates
 
 
 def _import(
     client: Client,
     archives: Sequence[Path],
     names: Mapping[str, str],
-    problems: list[Problem],
+    summary: dict[str, Any],
     **labels: Unpack[ImportOptions],
-) -> dict[str, Any]:
-    """As `_send`, of archives, each an import; `names` are by the names in the archive.
+) -> None:
+    """As `_count`, of archives, each an import; `names` are by the names in the archive.
 
     The next is sent while the service works on one. They end with the first that is not done.
     """
@@ -157,64 +157,66 @@ def _import(
                 running.append(client.import_archive(archives[number], **labels))
         if number > 0:
             job = follow(client, running.popleft(), f"Enrolling {number} of {len(archives)}")
-            problems += [
-                (names.get(one.source, one.source), one.code, one.detail)
-                for one in (client.job_problems(job.job_id) if job.problems else ())
-            ]
+            for one in client.job_problems(job.job_id) if job.problems else ():
+                name = names.get(one.source, one.source)
+                if one.code == "ignored":
+                    summary["ignored"].append({"name": name, "reason": one.detail})
+                else:
+                    problem = {"name": name, "code": one.code, "problem": one.detail}
+                    summary["problems"].append(problem)
             done = job.progress
             counts.update(sent=done.total, enrolled=done.landed, duplicates=done.duplicates)
             if job.state != "done":
                 break
-    return {"job_id": job.job_id, "state": job.state, "detail": job.detail, **counts}
+    summary |= {"job_id": job.job_id, "state": job.state, "detail": job.detail, **counts}
 
 
-def _show(summary: dict[str, Any]) -> None:
-    console, problems = output(), summary["problems"]
-    console.print(
+def _view(summary: dict[str, Any]) -> Group:
+    problems, ignored = (
+        [f"{escape(one['name'])}{end}: {escape(one[why])}" for one in summary[part]]
+        for part, why, end in (("problems", "problem", "[/]"), ("ignored", "reason", ""))
+    )
+    lines = [
         f"[bold]{summary['enrolled']:,}[/] enrolled in gallery {escape(summary['gallery'])}, "
         f"{summary['duplicates']:,} there already, {len(problems):,} refused; "
         f"{summary['seconds']:.1f} s, {summary['crops_per_second']:,.0f} crops/s"
-    )
+    ]
     if summary.get("state", "done") != "done":
         detail = summary["detail"] or "see the service's log"
-        console.print(f"job {summary['job_id']} [red]{summary['state']}[/]: {escape(detail)}")
-    for one in (ignored := summary["ignored"])[:IGNORED_SHOWN]:
-        console.print(f"ignored: {escape(one['name'])}: {escape(one['reason'])}")
-    if len(ignored) > IGNORED_SHOWN:
-        console.print(f"and {len(ignored) - IGNORED_SHOWN:,} more ignored; --json names them")
+        lines.append(f"job {summary['job_id']} [red]{summary['state']}[/]: {escape(detail)}")
+    lines += shortened([f"ignored: {one}" for one in ignored], IGNORED_SHOWN)
     # A job reports their number alone.
     if names := summary.get("duplicate_names"):
-        rest = len(names) - DUPLICATES_SHOWN
-        more = f" and {rest:,} more; --json names them all" if rest > 0 else ""
-        console.print(f"there already: {escape(', '.join(names[:DUPLICATES_SHOWN]))}{more}")
-    for problem in problems[:PROBLEMS_SHOWN]:
-        console.print(f"[red]{escape(problem['name'])}[/]: {escape(problem['problem'])}")
-    if len(problems) > PROBLEMS_SHOWN:
-        console.print(f"and {len(problems) - PROBLEMS_SHOWN:,} more; --json names them all")
+        lines.append(f"there already: {escape(', '.join(shortened(names, DUPLICATES_SHOWN)))}")
+    return Group(*lines, *shortened([f"[red]{one}" for one in problems], PROBLEMS_SHOWN))
 
 
-def _archives(path: Path) -> list[Path]:
-    """The files that are imported as they are: an archive, or the shards of a folder."""
+def _archives(path: Path, split: str | None) -> list[Path]:
+    """The files that are imported as they are: an archive, or those of features in a folder.
+
+    Raises:
+        InputProblem: for another file that is none to be read here, or with a split.
+    """
     if holds_shards(path):
-        return shards_in(path)
-    if path.is_dir() and (exported := sorted(path.glob("*.parquet"))):
-        return exported
-    read_here = path.suffix.lower() == ".csv" or is_image_name(path.name)
-    return [path] if path.is_file() and not read_here else []
-
-
-def _require_archive(path: Path, split: str | None) -> None:
-    if split is not None:
+        found = shards_in(path)
+    elif path.is_dir():
+        found = sorted(path.glob("*.parquet"))
+    else:
+        read_here = path.suffix.lower() == ".csv" or is_image_name(path.name)
+        found = [path] if path.is_file() and not read_here else []
+    if found and split is not None:
         raise InputProblem(f"--split {split}: an archive names none; send its manifest")
-    try:
-        archive = zipfile.is_zipfile(path) or tarfile.is_tarfile(path) or path.suffix == ".parquet"
-    except OSError as error:
-        raise InputProblem(f"{path}: cannot be read ({error.strerror})") from error
-    if not archive:
-        raise InputProblem(
-            f"{path}: neither a CSV manifest nor a zip or tar archive; pack the images into one, "
-            "or name their folder"
-        )
+    for one in found[:1]:
+        try:
+            known = zipfile.is_zipfile(one) or tarfile.is_tarfile(one) or one.suffix == ".parquet"
+        except OSError as error:
+            raise InputProblem(f"{one}: cannot be read ({error.strerror})") from error
+        if not known:
+            raise InputProblem(
+                f"{one}: neither a CSV manifest nor a zip or tar archive; pack the images into "
+                "one, or name their folder"
+            )
+    return found
 
 
 @contextmanager
@@ -235,7 +237,7 @@ def pack(
             for number, crop in enumerate(bar.track(crops, description="Packing")):
                 data, name = read_crop(crop), f"{number:08d}.png"
                 if isinstance(data, str):
-                    problems.append((crop.name, "unreadable", data))
+                    problems.append({"name": crop.name, "code": "unreadable", "problem": data})
                     continue
                 _add(packed, name, data)
                 names[name] = crop.name

@@ -5,18 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated
 
-from typer import Argument, Exit, Option
+from rich.console import Group
+from rich.markup import escape
+from typer import Argument, Option
 
 from gmn_client import Client
 from gmn_client.models import Job
 from service.commands.common import (
-    JsonOption,
+    Shown,
+    YesOption,
     command_group,
     confirmed,
     follow,
-    output,
-    plain_table,
-    show,
+    listed,
+    shortened,
+    table_of,
     with_client,
 )
 
@@ -27,9 +30,8 @@ PROBLEMS_SHOWN = 20
 def forget(
     client: Client,
     identity: Annotated[str, Argument(help="The identity, as enrolled.")],
-    yes: Annotated[bool, Option("--yes", help="Do not ask; needed without a terminal.")] = False,
-    as_json: JsonOption = False,
-) -> None:
+    yes: YesOption = False,
+) -> Shown:
     """Removes a person from a gallery and its snapshots, and lists what remains.
 
     It cannot be undone: no restore brings them back. On a terminal the command asks first; without
@@ -45,10 +47,8 @@ def forget(
     lines = [f"{crops:,} crops removed from {place}" for place, crops in places.items()]
     if forgotten.kept_searches:
         lines.append(f"Kept searches removed: {forgotten.kept_searches:,}")
-    show(forgotten, as_json, "\n".join(lines))
-    if forgotten.remaining and not as_json:
-        rows = ((one.what, one.where, one.until) for one in forgotten.remaining)
-        output().print(plain_table(("what remains", "where", "until"), rows))
+    remaining = table_of(forgotten.remaining, [("what remains", "what"), "where", "until"])
+    return Shown(forgotten, Group(*map(escape, lines), remaining))
 
 
 @with_client
@@ -56,8 +56,7 @@ def reindex(
     client: Client,
     wait: Annotated[bool, Option("--wait", help="Until it is done; 1 if it fails.")] = False,
     everything: Annotated[bool, Option("--all", help="All that another model filled.")] = False,
-    as_json: JsonOption = False,
-) -> None:
+) -> Shown:
     """Embeds a gallery anew with the model that is served, or every one that needs it.
 
     The service does it by itself; a reindex under way is continued. Until it is done the model
@@ -75,9 +74,8 @@ def reindex(
         jobs = [follow(client, job, job.gallery) for job in jobs]
     text = "\n".join(line for job in jobs for line in _about(client, job))
     nothing = "every gallery holds vectors of the served model already"
-    show(jobs if everything else jobs[0], as_json, text or nothing)
-    if wait and any(job.state != "done" for job in jobs):
-        raise Exit(1)
+    ok = not wait or all(job.state == "done" for job in jobs)
+    return Shown(jobs if everything else jobs[0], text or nothing, ok)
 
 
 def _about(client: Client, job: Job) -> Iterator[str]:
@@ -88,10 +86,8 @@ def _about(client: Client, job: Job) -> Iterator[str]:
         f"job {job.job_id} is {job.state}{ending}"
     )
     if job.finished and job.problems:
-        for problem in client.job_problems(job.job_id)[:PROBLEMS_SHOWN]:
-            yield f"{problem.source}: {problem.detail}"
-        if job.problems > PROBLEMS_SHOWN:
-            yield f"and {job.problems - PROBLEMS_SHOWN:,} more"
+        problems = [f"{one.source}: {one.detail}" for one in client.job_problems(job.job_id)]
+        yield from shortened(problems, PROBLEMS_SHOWN)
 
 
 snapshot = command_group(
@@ -106,44 +102,28 @@ snapshot = command_group(
 
 @snapshot.command("take")
 @with_client
-def take(client: Client, as_json: JsonOption = False) -> None:
-    """Copies the gallery as it is now; the copy's id is the last word of the output.
-
-    Example: gmn snapshot take --gallery entrance
-    """
+def take(client: Client) -> Shown:
+    """Copies the gallery as it is now; the copy's id is the last word of the output."""
     taken = client.take_snapshot()
     text = f"{taken.crops:,} crops, {taken.bytes:,} bytes, as snapshot {taken.snapshot_id}"
-    show(taken, as_json, text)
+    return Shown(taken, text)
 
 
 @snapshot.command("list")
 @with_client
-def list_snapshots(client: Client, as_json: JsonOption = False) -> None:
-    """Lists the gallery's snapshots, oldest first.
-
-    Example: gmn snapshot list --gallery entrance
-    """
-    found = list(client.snapshots())
-    titles = ("snapshot", "taken", "version", "crops", "bytes")
-    rows = (
-        (
-            one.snapshot_id,
-            one.created_at.isoformat(timespec="seconds"),
-            *(f"{count:,}" for count in (one.version, one.crops, one.bytes)),
-        )
-        for one in found
-    )
+def list_snapshots(client: Client) -> Shown:
+    """Lists the gallery's snapshots, oldest first."""
     nothing = f"There is no snapshot of gallery {client.gallery_name}."
-    show(found, as_json, plain_table(titles, rows) if found else nothing)
+    taken = ("taken (UTC)", "created_at")
+    columns = (("snapshot", "snapshot_id"), taken, "version", "crops", "bytes")
+    return listed(client.snapshots(), columns, nothing)
 
 
 @snapshot.command("restore")
 @with_client
 def restore(
-    client: Client,
-    snapshot_id: Annotated[str, Argument(help="Which one; see gmn snapshot list.")],
-    as_json: JsonOption = False,
-) -> None:
+    client: Client, snapshot_id: Annotated[str, Argument(help="Which one; see gmn snapshot list.")]
+) -> Shown:
     """Makes the gallery what it was; what was deleted since stays deleted.
 
     Crops that were enrolled since are no longer in it. A damaged snapshot changes nothing.
@@ -152,4 +132,4 @@ def restore(
     """
     restored = client.restore_snapshot(snapshot_id)
     text = f"Gallery {client.gallery_name} holds the {restored.crops:,} crops of {snapshot_id}."
-    show(restored, as_json, text)
+    return Shown(restored, text)

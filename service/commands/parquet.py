@@ -13,7 +13,7 @@ from typer import Argument, Option
 from gmn_client import Client, RequestRefused
 from gmn_client.models import Crop
 from model.problems import InputProblem
-from service.commands.common import JsonOption, progress_bar, show, with_client
+from service.commands.common import Shown, progress_bar, with_client
 
 # With vectors of 2,048 numbers a file stays below what an import takes.
 CROPS_PER_FILE, PICTURE_BYTES_PER_FILE = 5_000, 32 * 1024 * 1024
@@ -30,8 +30,7 @@ def export(
     gallery: Annotated[str, Argument(metavar="NAME", help="Which gallery.")],
     folder: Annotated[Path, Argument(help="A new or empty folder for the files.")],
     pictures: Annotated[bool, Option("--pictures", help="Write the kept pictures too.")] = False,
-    as_json: JsonOption = False,
-) -> None:
+) -> Shown:
     """Writes a gallery's crops with labels and vectors as Parquet files, while it is served.
 
     What is enrolled or deleted meanwhile may be among it or not. gmn enroll FOLDER enrolls them in
@@ -52,7 +51,7 @@ def export(
             total += len(crops)
             bar.update(task, completed=total)
     text = f"{total:,} crops of gallery {gallery} are in {folder}."
-    show({"gallery": gallery, "crops": total, "folder": str(folder)}, as_json, text)
+    return Shown({"gallery": gallery, "crops": total, "folder": str(folder)}, text)
 
 
 def _parts(client: Client, gallery: str, pictures: bool) -> Iterator[list[ExportedCrop]]:

@@ -8,17 +8,33 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal, TypedDict, Unpack, cast
 
+from rich.console import Group
 from rich.markup import escape
-from rich.table import Column, Table
+from rich.text import Text
 from typer import Argument, BadParameter, Context, Option
 
 from gmn_client import Client, QueryOptions
 from gmn_client.models import QueryAnswer, Scoring
 from model.problems import InputProblem
-from service.commands.bulk import CONCURRENT_REQUESTS, SourceCrop, find_source, query_crops
-from service.commands.common import JsonOption, output, percent, progress_bar, show, with_client
+from service.commands.bulk import (
+    CONCURRENT_REQUESTS,
+    FrameOptions,
+    SourceCrop,
+    find_source,
+    query_crops,
+)
+from service.commands.common import (
+    Column,
+    Shown,
+    output,
+    percent,
+    plain_table,
+    progress_bar,
+    table_of,
+    with_client,
+)
 
 RESULTS_SHOWN = 10
 # The service's own bound on `top_k`.
@@ -29,8 +45,6 @@ VERDICT_STYLES = {
     "no_match": "red",
     "nothing_searched": "yellow",
 }
-COLUMNS = ("rank", "crop", "identity", "camera", "cosine", "logit", "probability", "verdict")
-NUMBERS = ("rank", "cosine", "logit", "probability")
 METRIC_TITLES = {"rank_1": "Rank-1", "rank_5": "Rank-5", "rank_10": "Rank-10", "mAP": "mAP"}
 Label = tuple[str | None, str | None]
 """Identity and camera of a crop; None where unknown."""
@@ -46,72 +60,91 @@ def _moment(text: str) -> datetime:
     return moment
 
 
-Text = str | None
-Texts = list[str] | None
-Number = int | None
-GroupBy = Literal["crop", "identity"] | None
-ImagesArgument = Annotated[
-    list[Path] | None, Argument(metavar="IMAGE", help="Several are one person.")
-]
-DataOption = Annotated[Text, Option(help="One query per image of KIND:PATH, a manifest or folder.")]
-TopKOption = Annotated[
-    Number, Option(min=1, help="Results per query; 10, or with --data the whole gallery.")
-]
-ScoringOption = Annotated[
-    Scoring | None, Option(help="Ranks the results; the artefact's default unless given.")
-]
-OperatingPointOption = Annotated[
-    Literal["far_1e-1", "far_1e-2", "far_1e-3"] | None,
-    Option(help="Share of searches for a stranger that may be answered match; far_1e-2."),
-]
-GroupByOption = Annotated[GroupBy, Option(help="identity: the best crop of each identity only.")]
-ExcludeOption = Annotated[Texts, Option(help="Search no crop of this camera; repeatable.")]
-IdentitiesOption = Annotated[
-    Texts, Option("--identity", help="Search crops of this identity only; repeatable.")
-]
-UnnamedOption = Annotated[bool, Option("--unnamed", help="Search crops without an identity only.")]
-MetadataOption = Annotated[
-    Texts,
-    Option(metavar="KEY=VALUE", help="Search crops whose metadata has this only; repeatable."),
-]
+def _pair(text: str) -> tuple[str, Any]:
+    """A name and a value, which is JSON or else a text."""
+    name, equals, value = text.partition("=")
+    if not (name and equals):
+        raise BadParameter(f"{text}: write it as KEY=VALUE, such as shift=night")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
+
+
 AFTER_HELP = "Captured at this time or later: 2026-03-01T09:30:00Z."
-AfterOption = Annotated[datetime | None, Option(parser=_moment, metavar="TIME", help=AFTER_HELP)]
 BEFORE_HELP = "Captured at this time or earlier."
-BeforeOption = Annotated[datetime | None, Option(parser=_moment, metavar="TIME", help=BEFORE_HELP)]
+METADATA_HELP = "Search crops whose metadata has this only; repeatable."
+
+
+class TimeOptions(TypedDict, total=False):
+    """Which crops, by their time of capture."""
+
+    captured_after: Annotated[
+        datetime, Option("--after", parser=_moment, metavar="TIME", help=AFTER_HELP)
+    ]
+    captured_before: Annotated[
+        datetime, Option("--before", parser=_moment, metavar="TIME", help=BEFORE_HELP)
+    ]
+
+
+class RankingOptions(TimeOptions, FrameOptions, total=False):
+    """How a gallery is searched, and which of its crops."""
+
+    top_k: Annotated[
+        int, Option(min=1, help="Results per query; 10, or with --data the whole gallery.")
+    ]
+    scoring: Annotated[
+        Scoring, Option(help="Ranks the results; the artefact's default unless given.")
+    ]
+    rerank_depth: Annotated[int, Option(min=1, help="How many candidates M-Net scores.")]
+    purpose: Annotated[str, Option(help="The reason, for the service's audit log.")]
+    operating_point: Annotated[
+        Literal["far_1e-1", "far_1e-2", "far_1e-3"],
+        Option(help="Share of searches for a stranger that may be answered match; far_1e-2."),
+    ]
+    group_by: Annotated[
+        Literal["crop", "identity"], Option(help="identity: the best crop of each identity only.")
+    ]
+    cameras: Annotated[list[str], Option(help="Search crops of this camera only; repeatable.")]
+    exclude_cameras: Annotated[list[str], Option(help="Search no crop of this camera; repeatable.")]
+    identities: Annotated[
+        list[str], Option("--identity", help="Search crops of this identity only; repeatable.")
+    ]
+    unnamed: Annotated[bool, Option("--unnamed", help="Search crops without an identity only.")]
+
+
+# The options of a query that a labelled data set is measured with.
+MEASURED = {"top_k", "scoring", "rerank_depth", "purpose", "operating_point"}
 
 
 @with_client
 def query(
     client: Client,
     context: Context,
-    images: ImagesArgument = None,
-    data: DataOption = None,
-    camera: Annotated[Text, Option(help="With --data: images of this camera only.")] = None,
-    split: Annotated[Text, Option(help="With --data: images of this split only.")] = None,
-    limit: Annotated[Number, Option(min=1, help="With --data: the first N images.")] = None,
+    images: Annotated[
+        list[Path] | None, Argument(metavar="IMAGE", help="Several are one person.")
+    ] = None,
+    data: Annotated[
+        str | None, Option(help="One query per image of KIND:PATH, a manifest or folder.")
+    ] = None,
+    camera: Annotated[str | None, Option(help="With --data: images of this camera only.")] = None,
+    split: Annotated[str | None, Option(help="With --data: images of this split only.")] = None,
+    limit: Annotated[int | None, Option(min=1, help="With --data: the first N images.")] = None,
     separate: Annotated[bool, Option("--separate", help="One query per IMAGE.")] = False,
-    top_k: TopKOption = None,
-    scoring: ScoringOption = None,
-    rerank_depth: Annotated[Number, Option(min=1, help="How many candidates M-Net scores.")] = None,
-    purpose: Annotated[Text, Option(help="The reason, for the service's audit log.")] = None,
     keep: Annotated[bool, Option("--keep", help="Keep the search and its picture.")] = False,
-    operating_point: OperatingPointOption = None,
-    group_by: GroupByOption = None,
-    cameras: Annotated[Texts, Option(help="Search crops of this camera only; repeatable.")] = None,
-    exclude_cameras: ExcludeOption = None,
-    identities: IdentitiesOption = None,
-    unnamed: UnnamedOption = False,
-    metadata: MetadataOption = None,
-    after: AfterOption = None,
-    before: BeforeOption = None,
-    as_json: JsonOption = False,
-) -> None:
+    metadata: Annotated[
+        list[Any] | None, Option(parser=_pair, metavar="KEY=VALUE", help=METADATA_HELP)
+    ] = None,
+    **given: Unpack[RankingOptions],
+) -> Shown:
     """Asks the service who is on an image, or how well it answers a labelled data set.
 
     With --data, a gallery crop of the query's own person and camera is left out of its ranking,
     as the field's protocol demands.
 
     Example: gmn query suspect.jpg --top-k 5
+
+    Example: gmn query photo.jpg --box 0,0,32,64
 
     Example: gmn query front.jpg side.jpg --cameras east --after 2026-03-01T00:00:00Z
 
@@ -126,102 +159,62 @@ def query(
             "--camera, --split and --limit choose among the images of --data; --cameras searches "
             "the crops of some cameras alone"
         )
-    if data and keep:
-        raise BadParameter("--keep goes with images: --data measures whole rankings")
-    if data and separate:
+    if separate and data:
         raise BadParameter("--separate goes with images: --data asks one query per image anyway")
-    filters: dict[str, Any] = {"group_by": group_by, "captured_after": after}
-    filters |= {"cameras": cameras, "exclude_cameras": exclude_cameras, "captured_before": before}
-    filters |= {"identities": identities, "unnamed": unnamed or None, "metadata": pairs(metadata)}
-    if data and any(filters.values()):
+    if data and (keep or metadata or given.keys() - MEASURED):
         raise BadParameter(
-            "--group-by, --cameras, --exclude-cameras, --identity, --unnamed, --metadata, --after "
-            "and --before go with images: "
+            "--box, --keep, --group-by and what chooses among the gallery's crops go with images: "
             "--data measures whole rankings"
         )
-    ranking = {"scoring": scoring, "rerank_depth": rerank_depth, "top_k": top_k}
-    given = ranking | filters | {"operating_point": operating_point, "purpose": purpose}
-    given |= {"keep": keep or None, "keep_picture": keep or None}
-    options = cast("QueryOptions", {name: one for name, one in given.items() if one is not None})
+    options = cast(QueryOptions, given)
+    if keep:
+        options |= {"keep": True, "keep_picture": True}
+    if metadata:
+        options["metadata"] = dict(metadata)
     if images:
-        _query_images(client, images, separate, options, as_json)
-        return
+        return _query_images(client, images, separate, options)
     crops = find_source(data or "", context.obj.read_spec).chosen(split, camera).crops[:limit]
     summary = _query_data(context, client, crops, options)
-    show(summary, as_json, lambda: _show_summary(summary))
-
-
-def pairs(given: Sequence[str] | None) -> dict[str, Any] | None:
-    """A JSON object of texts KEY=VALUE, whose value is JSON, or else a text; None for none.
-
-    Raises:
-        BadParameter: for one without `=`.
-    """
-    found: dict[str, Any] = {}
-    for one in given or ():
-        name, equals, text = one.partition("=")
-        if not (name and equals):
-            raise BadParameter(f"{one}: write it as KEY=VALUE, such as shift=night")
-        try:
-            found[name] = json.loads(text)
-        except ValueError:
-            found[name] = text
-    return found or None
+    return Shown(summary, lambda: _show_summary(summary))
 
 
 def _query_images(
-    client: Client, images: list[Path], separate: bool, options: QueryOptions, as_json: bool
-) -> None:
+    client: Client, images: list[Path], separate: bool, options: QueryOptions
+) -> Shown:
     options.setdefault("top_k", RESULTS_SHOWN)
     groups = [[image] for image in images] if separate else [images]
     answers = [client.query(*group, **options) for group in groups]
+    views = (
+        answer_view(", ".join(image.name for image in group), answer)
+        for group, answer in zip(groups, answers, strict=True)
+    )
+    return Shown(answers if separate else answers[0], Group(*views))
 
-    def tables() -> None:
-        for group, answer in zip(groups, answers, strict=True):
-            show_answer(", ".join(image.name for image in group), answer)
 
-    show(answers if separate else answers[0], as_json, tables)
-
-
-def show_answer(title: str, answer: QueryAnswer) -> None:
-    """Prints an answer as a table."""
-    console = output()
-    console.print(f"{escape(title)}: {_styled(answer.verdict)}")
+def answer_view(title: str, answer: QueryAnswer) -> Group:
+    """An answer as a table, with what there is to know of it."""
+    lines = [f"{escape(title)}: [{VERDICT_STYLES[answer.verdict]}]{answer.verdict}[/]"]
     if answer.verdict == "nothing_searched":
-        console.print("[yellow]the gallery is empty, or none of its crops passes the filters[/]")
-    for warning in answer.warnings:
-        console.print(f"[yellow]warning:[/] {escape(warning)}")
+        lines.append("[yellow]the gallery is empty, or none of its crops passes the filters[/]")
+    lines += [f"[yellow]warning:[/] {escape(warning)}" for warning in answer.warnings]
     if answer.stale:
-        console.print(
+        lines.append(
             "[yellow]stale: the service's record does not answer; this is the last known state[/]"
         )
-    table = Table(
-        *(Column(name, justify="right" if name in NUMBERS else "left") for name in COLUMNS)
-    )
+    columns: list[Column] = [
+        *("rank", ("crop", "crop_id"), "identity", "camera", "cosine", ("logit", "pair_logit")),
+        ("probability", lambda row: row.probability and percent(row.probability)),
+        ("verdict", lambda row: row.verdict and Text(row.verdict, VERDICT_STYLES[row.verdict])),
+    ]
     if any(row.external_id is not None for row in answer.results):
-        table.add_column("external id")
-    for row in answer.results:
-        table.add_row(
-            str(row.rank),
-            escape(row.crop_id),
-            escape(row.identity or "–"),
-            escape(row.camera or "–"),
-            f"{row.cosine:.3f}",
-            "–" if row.pair_logit is None else f"{row.pair_logit:.2f}",
-            "–" if row.probability is None else percent(row.probability),
-            _styled(row.verdict) if row.verdict else "–",
-            *[escape(row.external_id or "–")][: len(table.columns) - len(COLUMNS)],
-        )
-    console.print(table)
-    total = answer.timing_ms.total
-    console.print(f"{answer.candidates_scored:,} candidates scored, {total:.1f} ms")
-    console.print(f"{answer.calibration.basis}\n")
+        columns.append(("external id", "external_id"))
+    ends = [
+        f"{answer.candidates_scored:,} candidates scored, {answer.timing_ms.total:.1f} ms",
+        f"{answer.calibration.basis}\n",
+    ]
     if answer.query_id:
-        console.print(f"kept as search {answer.query_id}; gmn review notes who its results are")
-
-
-def _styled(verdict: str) -> str:
-    return f"[{VERDICT_STYLES[verdict]}]{verdict}[/]"
+        ends.append(f"kept as search {answer.query_id}; gmn review notes who its results are")
+    return Group(*lines, table_of(answer.results, columns), *ends)
 
 
 def _query_data(
@@ -278,9 +271,8 @@ def _show_summary(summary: dict[str, Any]) -> None:
     if summary["mAP"] is None:
         console.print("Rank-k and mAP: no query has a true match under another camera there")
     else:
-        table = Table(*METRIC_TITLES.values())
-        table.add_row(*(f"{summary[name]:.2%}" for name in METRIC_TITLES))
-        console.print(table)
+        figures = [f"{summary[name]:.2%}" for name in METRIC_TITLES]
+        console.print(plain_table([*METRIC_TITLES.values()], [figures]))
         if not summary["whole_rankings"]:
             console.print(
                 f"mAP is a lower bound: rankings were cut at {summary['top_k']:,} results"

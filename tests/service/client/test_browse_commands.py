@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from datetime import datetime
 
 import PIL.Image
 import pytest
@@ -43,6 +44,35 @@ def test_identities_and_crops_are_listed(gmn, filled, gallery):
     assert [(one["identity"], one["camera"]) for one in shown] == [(None, "east")]
     assert len(gmn("crops", "--order=-captured", "--limit", "2", "--json")["results"]) == 2
     assert shown[0]["crop_id"] in gmn("crops", "--camera", "east")
+
+
+def test_times_are_shown_in_utc_without_their_zone(gmn, filled, drawn_crops):
+    moment = datetime.fromisoformat("2026-03-01T10:30:12+01:00")
+    filled.enroll([Image(drawn_crops[3].png, identity="Ann", captured_at=moment)])
+    for asked, title in (("crops", "captured (UTC)"), ("identities", "last seen (UTC)")):
+        shown = gmn(asked)
+        assert title in shown
+        assert " 2026-03-01 09:30 " in shown
+
+
+def test_identities_that_may_be_the_same_person_are_listed(gmn, filled):
+    (other,) = gmn("similar", "7", "--json")["results"]
+    assert other["identity"] == "10"
+    assert "10" in gmn("similar", "7", "--limit", "1")
+
+
+def test_the_boxes_of_a_frame_are_enrolled_and_searched_by(gmn, filled, tmp_path, drawn_crops):
+    frame = PIL.Image.new("RGB", (200, 160))
+    for place, crop in enumerate(drawn_crops[4:6]):
+        picture = PIL.Image.open(io.BytesIO(crop.png)).convert("RGB").resize((64, 128))
+        frame.paste(picture, (100 * place, 10))
+    frame.save(tmp_path / "frame.png")
+    path, boxes = str(tmp_path / "frame.png"), ("--box", "0,10,64,128", "--box", "100,10,64,128")
+    done = gmn("enroll", path, *boxes, "--box", "190,10,64,128", "--json", status=1)
+    assert (done["enrolled"], [one["name"] for one in done["problems"]]) == (2, ["box 3"])
+    assert gmn("query", path, *boxes[:2], "--json")["results"][0]["cosine"] > 0.999
+    for asked in (("query", path, "--box", "1,2"), ("enroll", str(tmp_path), *boxes)):
+        assert "--box" in gmn(*asked, status=2)
 
 
 def test_crops_without_a_name_are_grouped(gmn, filled, drawn_crops):
