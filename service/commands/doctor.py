@@ -7,17 +7,16 @@ import ctypes
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-import typer
+from rich.filesize import decimal as size
 
 from model.problems import InputProblem
-from service.commands.common import DataDirOption, JsonOption, plain_table, show
+from service.commands.common import DataDirOption, Shown, printed, table_of
 from service.commands.store import open_record
 
 if TYPE_CHECKING:
@@ -32,7 +31,6 @@ KEY_ENDS_SOON = timedelta(days=14)
 BACKUP_IS_OLD = 1.5
 # Of adjtimex in sys/timex.h: the clock is not synchronised. The structure has up to 208 bytes.
 TIME_ERROR, TIMEX_BYTES = 5, 512
-GIBIBYTE = 1024**3
 OVERCOMMIT = Path("/proc/sys/vm/overcommit_memory")
 
 
@@ -45,7 +43,8 @@ class Finding:
     text: str
 
 
-def doctor(data_dir: DataDirOption | None = None, as_json: JsonOption = False) -> None:
+@printed
+def doctor(data_dir: DataDirOption | None = None) -> Shown:
     """Checks settings, disk, clock, record, keys, backups, device and artefact; changes nothing.
 
     It takes the environment of the service, and may run beside it. The exit status is 1 where
@@ -54,12 +53,9 @@ def doctor(data_dir: DataDirOption | None = None, as_json: JsonOption = False) -
     Example: gmn doctor --data-dir ./gmn-data
     """
     found = list(_examine(data_dir))
-    rows = [(one.state, one.part, one.text) for one in found]
-    failed = any(one.state == "error" for one in found)
-    answer = {"ok": not failed, "findings": found}
-    show(answer, as_json, plain_table(("", "part", "finding"), rows))
-    if failed:
-        raise typer.Exit(1)
+    ok = not any(one.state == "error" for one in found)
+    table = table_of(found, (("", "state"), "part", ("finding", "text")))
+    return Shown({"ok": ok, "findings": found}, table, ok)
 
 
 def _examine(data_dir: Path | None) -> Iterator[Finding]:
@@ -71,37 +67,27 @@ def _examine(data_dir: Path | None) -> Iterator[Finding]:
         yield Finding("settings", "error", str(problem))
         return
     yield Finding("settings", "ok", "every GMN_… name is known, and the values fit each other")
-    with contextlib.ExitStack() as held:
-        engine: Engine | None = None
-        try:
-            if engine := _open(settings):
-                held.callback(engine.close)
-        except InputProblem as problem:
-            yield Finding("record", "error", str(problem))
-        parts: list[tuple[str, Callable[[], Findings]]] = [
-            ("disk", partial(_disk, settings)),
-            ("clock", _clock),
-            ("record", partial(_record, settings, engine)),
-            ("keys", partial(_keys, settings, engine)),
-            ("backups", partial(_backups, settings)),
-            ("device", partial(_device, settings)),
-            ("artefact", partial(_artefact, settings, engine)),
-        ]
-        for part, look in parts:
+    engine = None
+    try:
+        engine = _open(settings)
+    except InputProblem as problem:
+        yield Finding("record", "error", str(problem))
+    with contextlib.closing(engine) if engine else contextlib.nullcontext():
+        for look in (_disk, _clock, _record, _keys, _backups, _device, _artefact):
+            part = look.__name__.strip("_")
             try:
-                for state, text in look():
-                    yield Finding(part, state, text)
+                yield from (Finding(part, *found) for found in look(settings, engine))
             except (InputProblem, OSError) as problem:
                 yield Finding(part, "error", str(problem))
 
 
-def _disk(settings: Settings) -> Findings:
+def _disk(settings: Settings, _: Engine | None) -> Findings:
     folder = settings.data_dir.resolve()
     place = next(one for one in (folder, *folder.parents) if one.exists())
     if not os.access(place, os.W_OK | os.X_OK):
         yield "error", f"{place} cannot be written by this user; set GMN_DATA_DIR"
     disk = shutil.disk_usage(place)
-    text = f"{disk.free / GIBIBYTE:.1f} of {disk.total / GIBIBYTE:.1f} GiB free for {folder}"
+    text = f"{size(disk.free)} of {size(disk.total)} free for {folder}"
     if disk.free < settings.reserved_disk_bytes:
         yield "error", f"{text}, less than GMN_RESERVED_DISK_BYTES: enrollments get 507; free space"
     elif disk.free < SMALL_DISK_SHARE * disk.total:
@@ -110,7 +96,7 @@ def _disk(settings: Settings) -> Findings:
         yield "ok", text
 
 
-def _clock() -> Findings:
+def _clock(_settings: Settings, _engine: Engine | None) -> Findings:
     # It changes nothing where the structure is all zeros.
     if ctypes.CDLL(None).adjtimex(ctypes.create_string_buffer(TIMEX_BYTES)) == TIME_ERROR:
         text = "the kernel's clock is not synchronised, and retention and keys go by it"
@@ -137,8 +123,7 @@ def _record(settings: Settings, engine: Engine | None) -> Findings:
         return
     galleries = Galleries(engine).all()
     crops = sum(one.crops for one in galleries)
-    size = engine.stored_bytes() / GIBIBYTE
-    yield "ok", f"{len(galleries)} galleries with {crops:,} crops, {size:.2f} GiB"
+    yield "ok", f"{len(galleries)} galleries with {crops:,} crops, {size(engine.stored_bytes())}"
     if settings.redis_url:
         apart = abs(engine.now_ms() / 1000 - time.time())
         if apart > CLOCKS_APART_SECONDS:
@@ -168,15 +153,13 @@ def _keys(settings: Settings, engine: Engine | None) -> Findings:
     elif not valid:
         yield "warning", "no key is valid: every program on this machine may do everything"
     elif not any_administers(valid):
-        yield (
-            "warning",
-            "no key has the scope admin for every gallery; gmn keys create --scope admin",
-        )
+        text = "no key has the scope admin for every gallery"
+        yield "warning", f"{text}; gmn keys create --scope admin"
     else:
         yield "ok", f"valid: {len(valid)}"
 
 
-def _backups(settings: Settings) -> Findings:
+def _backups(settings: Settings, _: Engine | None) -> Findings:
     from service.record.backup import kept_backups
 
     if settings.redis_url:
@@ -196,7 +179,7 @@ def _backups(settings: Settings) -> Findings:
             yield "ok", f"{len(kept)} in {settings.backup_dir}, the last {hours:.1f} hours old"
 
 
-def _device(settings: Settings) -> Findings:
+def _device(settings: Settings, _: Engine | None) -> Findings:
     import torch
 
     from model.precision import choose_device
@@ -204,8 +187,7 @@ def _device(settings: Settings) -> Findings:
     device = choose_device(settings.device)
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)
-        memory = f"{free / GIBIBYTE:.1f} of {total / GIBIBYTE:.1f} GiB free"
-        yield "ok", f"{torch.cuda.get_device_name(device)}, {memory}"
+        yield "ok", f"{torch.cuda.get_device_name(device)}, {size(free)} of {size(total)} free"
     else:
         yield "ok", f"the CPU, {os.cpu_count()} cores"
 
