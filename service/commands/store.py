@@ -19,15 +19,15 @@ from model.problems import InputProblem
 from service.commands.common import (
     DEFAULT_DATA_DIR,
     DataDirOption,
-    JsonOption,
+    Shown,
     command_group,
-    show,
+    printed,
+    shortened,
 )
 
 if TYPE_CHECKING:
     from service.record.engine import Engine
     from service.record.record import Record
-    from service.record.recovery import Recovery
     from service.record.verification import StoreFound
 
 # No option: every user of the machine can read a command line, with the password in it.
@@ -70,7 +70,8 @@ def _record_place(data_dir: Path) -> tuple[str | None, Path, Path | None]:
 
 
 @audit.command("verify")
-def verify_audit(data_dir: DataDirOption = DEFAULT_DATA_DIR, as_json: JsonOption = False) -> None:
+@printed
+def verify_audit(data_dir: DataDirOption = DEFAULT_DATA_DIR) -> Shown:
     """Follows the chain of hashes through every audit log and names the first line that breaks it.
 
     Processes that share a record keep one each. The exit status is 1 where a line breaks its chain.
@@ -86,29 +87,25 @@ def verify_audit(data_dir: DataDirOption = DEFAULT_DATA_DIR, as_json: JsonOption
     logs, lines = [], []
     for path in audit_logs(data_dir) or [data_dir / LOG_NAME]:
         try:
-            checked = check_chain(path)
+            one = check_chain(path)
         except OSError as error:
             raise InputProblem(
                 f"{path}: cannot be read ({error.strerror}); name the service's data directory "
                 "with --data-dir or GMN_DATA_DIR"
             ) from error
-        log = {"file": path.name, "whole": checked.problem is None, "first_line": checked.first}
-        last = checked.last_sha256
-        logs.append(log | {"lines": checked.lines, "last_sha256": last, "problem": checked.problem})
-        since = f" from number {checked.first:,} on" if checked.first > 1 else ""
-        lines.append(
-            f"{path}: {checked.lines} lines{since}, all as written; last {last}"
-            if checked.problem is None
-            else f"{checked.file}: line {checked.line} {checked.problem}"
-        )
-    whole = all(one["whole"] for one in logs)
-    show({"whole": whole, "logs": logs}, as_json, "\n".join(lines))
-    if not whole:
-        raise typer.Exit(1)
+        log = {"file": path.name, "whole": one.problem is None, "first_line": one.first}
+        log |= {"lines": one.lines, "last_sha256": one.last_sha256, "problem": one.problem}
+        logs.append(log)
+        since = f" from number {one.first:,} on" if one.first > 1 else ""
+        whole = f"{path}: {one.lines} lines{since}, all as written; last {one.last_sha256}"
+        lines.append(f"{one.file}: line {one.line} {one.problem}" if one.problem else whole)
+    ok = all(one["whole"] for one in logs)
+    return Shown({"whole": ok, "logs": logs}, "\n".join(lines), ok)
 
 
 @store.command("verify")
-def verify(data_dir: DataDirOption = DEFAULT_DATA_DIR, as_json: JsonOption = False) -> None:
+@printed
+def verify(data_dir: DataDirOption = DEFAULT_DATA_DIR) -> Shown:
     """Reads every crop, picture and snapshot, holds each against its checksum, and changes nothing.
 
     The exit status is 1 where something is not as it was written. It may run while the service
@@ -131,9 +128,7 @@ def verify(data_dir: DataDirOption = DEFAULT_DATA_DIR, as_json: JsonOption = Fal
     if not found.whole:
         recover = f"gmn store recover{remedy}"
         lines.append(f"With the service stopped, {recover} recovers what is whole")
-    show({"whole": found.whole, **asdict(found)}, as_json, "\n".join(lines))
-    if not found.whole:
-        raise typer.Exit(1)
+    return Shown({"whole": found.whole, **asdict(found)}, "\n".join(lines), found.whole)
 
 
 @store.command("recover")
@@ -153,29 +148,24 @@ def recover(
 
     Example: gmn store recover --data-dir ./gmn-data --into ./gmn-data-new
     """
-    from service.ops.data_directory import DATABASE_NAME, lock_data_directory
-    from service.record.recovery import recover_file
+    from service.ops.data_directory import DATABASE_NAME
+    from service.record.recovery import recover_file, recover_in_place
 
     in_redis = bool(os.environ.get(REDIS_URL))
-    if into is None and not in_redis:
+    if in_redis:
+        with _stopped(data_dir), contextlib.closing(open_record(data_dir)) as record:
+            _require_unserved(REDIS_URL, record.engine)
+            done = recover_in_place(record.engine, data_dir, deleted_by_audit(data_dir))
+    elif into is None:
         raise typer.BadParameter("name a new directory", param_hint="--into")
-    _require_directory(data_dir)
-    # The locks keep services away.
-    with contextlib.ExitStack() as held:
-        if into is None or in_redis:
-            held.enter_context(lock_data_directory(data_dir))
-            done = _recover_redis(data_dir)
-        else:
-            if into.exists() and any(into.iterdir()):
-                raise InputProblem(
-                    f"{into}: holds something already; name a new directory with --into"
-                )
-            for directory in (data_dir, into):
-                held.enter_context(lock_data_directory(directory))
+    else:
+        if into.exists() and any(into.iterdir()):
+            raise InputProblem(f"{into}: holds something already; name a new directory with --into")
+        with _stopped(data_dir, into):
             for path in sorted(data_dir.glob("audit*")):
                 shutil.copyfile(path, into / path.name)
-            removed = deleted_by_audit(data_dir)
-            done = recover_file(data_dir / DATABASE_NAME, into / DATABASE_NAME, removed)
+            database, removed = data_dir / DATABASE_NAME, deleted_by_audit(data_dir)
+            done = recover_file(database, into / DATABASE_NAME, removed)
     for gallery in done.galleries:
         typer.echo(
             f"{gallery.name}: {gallery.whole} crops from the record, "
@@ -212,12 +202,11 @@ def copy(
 
     Example: gmn store copy --data-dir ./gmn-data --to redis://localhost:6379/0 --into ./new-data
     """
-    from service.ops.data_directory import DATABASE_NAME, lock_data_directory
+    from service.ops.data_directory import DATABASE_NAME
     from service.record.copying import Store, copy_galleries
     from service.record.picture_folder import PictureFolder
     from service.record.record import open_store
 
-    _require_directory(data_dir)
     source_url, database, source_password = _record_place(data_dir)
     if urlsplit(to).password:
         raise typer.BadParameter("has a password; use --to-password-file", param_hint="--to")
@@ -225,9 +214,7 @@ def copy(
         raise typer.BadParameter("is the directory of the source", param_hint="--into")
     if not source_url and not database.is_file():
         raise InputProblem(f"{database}: there is no record; name the service's with --data-dir")
-    with contextlib.ExitStack() as held:
-        for directory in (data_dir, into):
-            held.enter_context(lock_data_directory(directory))
+    with _stopped(data_dir, into), contextlib.ExitStack() as held:
         source = open_store(source_url, database, source_password, alone=True)
         held.callback(source.close)
         target = open_store(to, into / DATABASE_NAME, to_password_file)
@@ -260,11 +247,7 @@ def forget_runtime(data_dir: DataDirOption = DEFAULT_DATA_DIR) -> None:
 
     Example: gmn store forget-runtime --data-dir ./gmn-data
     """
-    from service.ops.data_directory import lock_data_directory
-
-    _require_directory(data_dir)
-    # The lock keeps services away: those of a record in Redis share the directory.
-    with lock_data_directory(data_dir), contextlib.closing(open_record(data_dir)) as record:
+    with _stopped(data_dir), contextlib.closing(open_record(data_dir)) as record:
         forgotten = record.runtimes.forget()
     typer.echo(f"{forgotten} forgotten; the next start chooses again")
 
@@ -274,6 +257,18 @@ def _require_directory(data_dir: Path) -> None:
         raise InputProblem(
             f"{data_dir}: is no directory; name the service's with --data-dir or GMN_DATA_DIR"
         )
+
+
+@contextlib.contextmanager
+def _stopped(data_dir: Path, *others: Path) -> Iterator[None]:
+    """Locks directories, which keeps services away, also those of a record in Redis."""
+    from service.ops.data_directory import lock_data_directory
+
+    _require_directory(data_dir)
+    with contextlib.ExitStack() as held:
+        for directory in (data_dir, *others):
+            held.enter_context(lock_data_directory(directory))
+        yield
 
 
 def _require_unserved(name: str, engine: Engine) -> None:
@@ -294,21 +289,11 @@ def _lines(place: str, found: StoreFound) -> Iterator[str]:
         others = f", {len(gallery.damage)} not" if gallery.damage else ""
         kept = f", {gallery.whole_searches} kept searches" * bool(gallery.whole_searches)
         yield f"gallery {gallery.name}: {gallery.whole} crops as written{kept}{others}"
-        for line in gallery.damage[:DAMAGE_SHOWN]:
+        for line in shortened(gallery.damage, DAMAGE_SHOWN):
             yield f"  {line}"
-        if len(gallery.damage) > DAMAGE_SHOWN:
-            yield f"  and {len(gallery.damage) - DAMAGE_SHOWN} more; --json names each"
     for one in found.snapshots:
         state = one.problem or f"{one.crops} crops as written"
         yield f"snapshot {one.path.parent.name}/{one.path.name}: {state}"
-
-
-def _recover_redis(data_dir: Path) -> Recovery:
-    from service.record.recovery import recover_in_place
-
-    with contextlib.closing(open_record(data_dir)) as record:
-        _require_unserved(REDIS_URL, record.engine)
-        return recover_in_place(record.engine, data_dir, deleted_by_audit(data_dir))
 
 
 def deleted_by_audit(data_dir: Path) -> list[str]:
