@@ -193,12 +193,7 @@ def _device(settings: Settings, _: Engine | None) -> Findings:
 
 
 def _artefact(settings: Settings, engine: Engine | None) -> Findings:
-    from model.artefact import (
-        load_artefact,
-        read_description,
-        resolve_artefact,
-        shipped_artefacts,
-    )
+    from model.artefact import load_artefact, read_description, resolve_artefact, shipped_artefacts
     from service.record.galleries import Galleries
 
     shipped = map(read_description, shipped_artefacts().values())

@@ -13,13 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from model.problems import InputProblem
-from service.commands.common import (
-    DEFAULT_DATA_DIR,
-    DataDirOption,
-    JsonOption,
-    command_group,
-    show,
-)
+from service.commands.common import DEFAULT_DATA_DIR, DataDirOption, Shown, command_group, printed
 from service.commands.store import REDIS_URL, open_record
 
 if TYPE_CHECKING:
@@ -67,11 +61,11 @@ def rebuild(
 
 
 @index.command("verify")
+@printed
 def verify(
     gallery: Annotated[str | None, typer.Argument(help="Only this gallery.")] = None,
     data_dir: DataDirOption = DEFAULT_DATA_DIR,
-    as_json: JsonOption = False,
-) -> None:
+) -> Shown:
     """Holds every row in Milvus against the record, and changes nothing.
 
     It may run while the service does: what differs is looked at once more when the index has caught
@@ -79,10 +73,8 @@ def verify(
 
     Example: gmn index verify entrance --json
     """
-    found = {}
     with _writer(data_dir) as writer:
-        for entry in _galleries(writer, gallery):
-            found[entry.name] = _differing(writer, entry)
+        found = {one.name: _differing(writer, one) for one in _galleries(writer, gallery)}
     lines = [
         f"{name}: {len(rows)} rows differ from the record; gmn index rebuild {name} mends that"
         if rows
@@ -90,9 +82,7 @@ def verify(
         for name, rows in found.items()
     ]
     whole = not any(found.values())
-    show({"whole": whole, "differing_rows": found}, as_json, "\n".join(lines))
-    if not whole:
-        raise typer.Exit(1)
+    return Shown({"whole": whole, "differing_rows": found}, "\n".join(lines), whole)
 
 
 def _differing(writer: CollectionWriter, entry: GalleryRecord) -> list[int]:
