@@ -31,8 +31,9 @@ class ServiceError(InputProblem):
     retry_after_s: int | None = None
     sentence: ClassVar[str] = "{}"
 
-    def __init__(self, *about: object) -> None:
+    def __init__(self, *about: object, retry_after_s: int | None = None) -> None:
         self.why = str(about[-1])
+        self.retry_after_s = self.retry_after_s if retry_after_s is None else retry_after_s
         self.detail = self.sentence.format(*about, seconds=self.retry_after_s)
         self.more: dict[str, Any] = {}
         super().__init__(self.detail)
@@ -57,21 +58,6 @@ class AnswerTooLarge(InvalidField):
     """A search whose answer would be too large."""
 
     code = "answer_too_large"
-
-
-class TooManyRequests(ServiceError):
-    """A key has sent more requests than its rate; the arguments are its id, rate and the wait."""
-
-    code = "too_many_requests"
-    status = 429
-    sentence = (
-        "the key {0} may send {1} requests a minute to this process; send the request again in "
-        "{2} s, or make a key with another rate with gmn keys create --rate"
-    )
-
-    def __init__(self, key_id: str, rate: int, wait_s: int) -> None:
-        super().__init__(key_id, rate, wait_s)
-        self.retry_after_s = wait_s
 
 
 class UnusableImages(ServiceError):
@@ -109,10 +95,10 @@ def _kind(
     code: str, status: int, retry_after_s: int | None = None
 ) -> Callable[[str], type[ServiceError]]:
     def with_sentence(sentence: str) -> type[ServiceError]:
+        values = {"code": code, "status": status, "retry_after_s": retry_after_s}
         name = code.title().replace("_", "")
-        values = {"code": code, "status": status, "sentence": sentence}
-        values["retry_after_s"] = retry_after_s
-        return cast("type[ServiceError]", type(name, (ServiceError,), values))
+        made = type(name, (ServiceError,), {**values, "sentence": sentence})
+        return cast("type[ServiceError]", made)
 
     return with_sentence
 
@@ -176,6 +162,10 @@ NeedsReindex = _kind("needs_reindex", 409)(
 QueueFull = _kind("queue_full", 429, 1)(
     "{0} images are waiting and {1} more would exceed the limit of {2}; send the request again in "
     "{seconds} s, or raise GMN_MAX_QUEUED_IMAGES"
+)
+TooManyRequests = _kind("too_many_requests", 429)(
+    "the key {0} may send {1} requests a minute to this process; send the request again in "
+    "{seconds} s, or make a key with another rate with gmn keys create --rate"
 )
 VersionNotReached = _kind("version_not_reached", 503, 1)(
     "gallery {0!r} shows version {1} and not {2} yet; ask again in {seconds} s, or send a "

@@ -76,7 +76,7 @@ class Runtime:
             if self.pictures:
                 held.callback(self.pictures.close)
             self.record.engine.outside = self.pictures
-            replica = settings.replica if settings.shares_record else None
+            replica = settings.replica
             self.metrics, self.watchdog = Metrics(), Watchdog(settings.stall_seconds)
             on_drop = self.metrics.audit_dropped.inc
             audit_options = settings.audit_max_bytes, settings.audit_queries, on_drop
@@ -188,7 +188,7 @@ class Runtime:
 
 
 def _open_record(settings: Settings, held: contextlib.ExitStack, check: bool) -> Record:
-    shared, directory = settings.shares_record, settings.data_dir
+    directory, shared = settings.data_dir, bool(settings.redis_url)
     place = (settings.redis_url, directory / DATABASE_NAME, settings.redis_password_file)
     held.enter_context(lock_data_directory(directory, shared))
     record = open_store(*place, alone=check)

@@ -189,7 +189,7 @@ class Settings(BaseSettings):
         return origins
 
     @model_validator(mode="after")
-    def _limits_fit_each_other(self) -> Self:
+    def _fit_each_other(self) -> Self:
         for low, high, why in (
             ("max_body_bytes", "max_queued_bytes", "a full body could never be received"),
             ("max_images_per_request", "max_queued_images", "a full one could never be admitted"),
@@ -201,10 +201,6 @@ class Settings(BaseSettings):
                     f"{low} ({lower:g}) is above {high} ({upper:g}), so that {why}; lower the "
                     "first or raise the second"
                 )
-        return self
-
-    @model_validator(mode="after")
-    def _index_outside_has_its_record(self) -> Self:
         for name, why in (
             ("redis_url", "one process on SQLite searches in its own memory"),
             ("images_url", "without it the record would keep every vector in the memory of Redis"),
@@ -214,10 +210,6 @@ class Settings(BaseSettings):
                     f"{PREFIX}INDEX_URL needs {PREFIX}{name.upper()}: {why}; set it, or unset "
                     f"{PREFIX}INDEX_URL"
                 )
-        return self
-
-    @model_validator(mode="after")
-    def _backups_are_of_a_file(self) -> Self:
         if self.backup_dir and self.redis_url:
             raise ValueError(
                 f"{PREFIX}BACKUP_DIR copies the SQLite file, and {PREFIX}REDIS_URL names the "
@@ -226,14 +218,10 @@ class Settings(BaseSettings):
         return self
 
     @property
-    def shares_record(self) -> bool:
-        """Whether other processes may serve the same record."""
-        return bool(self.redis_url)
-
-    @property
-    def replica(self) -> str:
-        """What this process is called among those that share its record."""
-        return self.replica_name or re.sub(r"[^A-Za-z0-9._-]", "-", socket.gethostname())[:64]
+    def replica(self) -> str | None:
+        """What this process is called among those on one record; None with its own record."""
+        host = re.sub(r"[^A-Za-z0-9._-]", "-", socket.gethostname())[:64]
+        return (self.replica_name or host) if self.redis_url else None
 
     @property
     def quality_limits(self) -> QualityLimits:

@@ -252,7 +252,8 @@ class KeyRing:
         now, (left, at) = time.monotonic(), self._left.get(key.key_id, (key.rate, 0.0))
         left = min(key.rate, left + (now - at) * key.rate / 60)
         if left < 1:
-            raise TooManyRequests(key.key_id, key.rate, math.ceil((1 - left) * 60 / key.rate))
+            wait = math.ceil((1 - left) * 60 / key.rate)
+            raise TooManyRequests(key.key_id, key.rate, retry_after_s=wait)
         self._left[key.key_id] = left - 1, now
 
     def listed(self) -> list[Key]:
