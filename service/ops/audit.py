@@ -36,15 +36,10 @@ MOST_BUFFERED = 50_000
 KEY_BYTES = 32
 # Fields that are written as keyed hashes, and those that are left out where they are empty.
 HASHED = ("identity", "identities", "new_identity", "external_id")
-OPTIONAL = (
-    *HASHED,
-    "gallery",
-    "crop_ids",
-    "query_id",
-    "filters",
-    "purpose",
+OPTIONAL = {
+    *(*HASHED, "gallery", "crop_ids", "query_id", "filters", "purpose"),
     "snapshots_not_rewritten",
-)
+}
 # Name and request id. Tasks and the calls of thread pools inherit it.
 _actor: ContextVar[tuple[str, str | None]] = ContextVar("actor", default=("service", None))
 

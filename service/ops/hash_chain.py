@@ -234,15 +234,16 @@ def check_chain(path: Path) -> Checked:
             files.append(path)
         sizes = [file.stat().st_size for file in files]
     last, lines, file, number, problem = _Link(), 0, path, 0, None
-    for file, size in zip(files, sizes, strict=True):
-        number = 0
-        for number, line in enumerate(file.read_bytes()[:size].splitlines(keepends=True), 1):
-            try:
+    try:
+        for file, size in zip(files, sizes, strict=True):
+            number = 0
+            for line in file.read_bytes()[:size].splitlines(keepends=True):
+                number += 1
                 last = _link(line, last, begins_chain=not lines)
-            except CorruptLog as error:
-                first = last.number - lines + 1
-                return Checked(first, lines, last.sha256, str(error), file, number)
-            lines += 1
-    if last.number < acknowledged:
-        problem = f"is gone: {acknowledged} lines were acknowledged"
-    return Checked(last.number - lines + 1, lines, last.sha256, problem, file, number + 1)
+                lines += 1
+        number += 1
+        if last.number < acknowledged:
+            raise CorruptLog(f"is gone: {acknowledged} lines were acknowledged")
+    except CorruptLog as error:
+        problem = str(error)
+    return Checked(last.number - lines + 1, lines, last.sha256, problem, file, number)

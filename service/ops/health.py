@@ -197,15 +197,6 @@ class Watchdog:
             self._thread.join(self._interval + self._grace_seconds)
 
     def _run(self) -> None:
-        self._check_until_trouble()
-        if not self._stopped.is_set():
-            # In a thread of its own: the stalled part may hold the lock of the log.
-            threading.Thread(target=self._dump_threads, name="stacks", daemon=True).start()
-            if not self._stopped.wait(self._grace_seconds):
-                self._end(EXIT_STATUS)
-        faulthandler.cancel_dump_traceback_later()
-
-    def _check_until_trouble(self) -> None:
         checked, resumed = time.monotonic(), -self._stall_seconds
         while self.trouble is None and not self._stopped.is_set():
             seconds = 2 * self._stall_seconds + self._grace_seconds
@@ -222,6 +213,12 @@ class Watchdog:
                     self.give_up(check.name, "has ended")
                 elif silent > allowed and trusted:
                     self.give_up(check.name, f"sent no heartbeat for {silent:.0f} s")
+        if not self._stopped.is_set():
+            # In a thread of its own: the stalled part may hold the lock of the log.
+            threading.Thread(target=self._dump_threads, name="stacks", daemon=True).start()
+            if not self._stopped.wait(self._grace_seconds):
+                self._end(EXIT_STATUS)
+        faulthandler.cancel_dump_traceback_later()
 
     def _dump_threads(self) -> None:
         log.critical("%s; the process ends with status %d, restart it", self.trouble, EXIT_STATUS)
