@@ -19,12 +19,12 @@ import numpy as np
 import pandas as pd
 import typer
 
-from demo.data_sets import read_spec
+from demo.data_sets import query_crops, read_spec
 from demo.service import own_service
 from gmn_client import Client, QueryOptions
 from model.calibration import Scoring
 from model.problems import InputProblem
-from service.commands.bulk import SourceCrop, enroll_crops, query_crops
+from service.commands.bulk import SourceCrop, enroll_crops
 from training.evaluation.intervals import mean_interval
 
 ASKED = "far_1e-2"

@@ -1,18 +1,33 @@
-"""What the client's commands need of the trainer, which the service may not import."""
+"""Labelled data sets for the client's commands: read and measured by the trainer's code.
+
+The service may not import the trainer.
+"""
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from service.commands.bulk import SourceCrop
+from rich.console import Group
+from rich.markup import escape
+
+from gmn_client import Client, QueryOptions, RequestRefused
+from gmn_client.models import QueryAnswer
+from model.problems import InputProblem
+from service.commands.bulk import SourceCrop, read_crop
+from service.commands.common import Shown, plain_table, progress_bar
 
 Label = tuple[str | None, str | None]
 """Identity and camera of a crop; None where unknown."""
 
 VERDICTS = ("match", "uncertain", "no_match", "nothing_searched")
-REPORTED = ("rank_1", "rank_5", "rank_10", "mAP")
+REPORTED = {"rank_1": "Rank-1", "rank_5": "Rank-5", "rank_10": "Rank-10", "mAP": "mAP"}
+CONCURRENT_REQUESTS = 4
+# The service's own bound on `top_k`.
+MAX_RESULTS = 10_000
 
 
 def read_spec(spec: str) -> Iterator[SourceCrop]:
@@ -92,3 +107,96 @@ def summarize(
         "verdicts": {name: verdicts[name] for name in VERDICTS},
         "matches_right": matches_right,
     }
+
+
+def query_crops(
+    client: Client, crops: Iterable[SourceCrop], options: QueryOptions
+) -> Iterator[tuple[SourceCrop, QueryAnswer, float]]:
+    """Queries with each crop; yields crop, answer and milliseconds until the answer was read.
+
+    Raises:
+        InputProblem: naming the crop that cannot be read or that the service refused.
+    """
+
+    def query(crop: SourceCrop) -> tuple[SourceCrop, QueryAnswer, float]:
+        data = read_crop(crop)
+        if isinstance(data, str):
+            raise InputProblem(f"{crop.name}: {data}")
+        started = time.perf_counter()
+        try:
+            answer = client.query(data, **options)
+        except RequestRefused as refusal:
+            raise InputProblem(f"{crop.name}: {refusal}") from refusal
+        return crop, answer, (time.perf_counter() - started) * 1e3
+
+    with ThreadPoolExecutor(CONCURRENT_REQUESTS) as threads:
+        yield from threads.map(query, crops)
+
+
+def measure(client: Client, crops: Sequence[SourceCrop], options: QueryOptions) -> Shown:
+    """Ranking metrics, verdicts and times of the answers to labelled crops."""
+    enrolled = client.gallery().crops
+    if enrolled == 0:
+        raise InputProblem(
+            f"--gallery {client.gallery_name}: is empty; fill it with gmn enroll first"
+        )
+    options.setdefault("top_k", min(enrolled, MAX_RESULTS))
+    whole = options["top_k"] >= enrolled
+    gallery = [] if whole else [(crop.identity, crop.camera) for crop in client.crops()]
+    totals: Counter[str] = Counter()
+    scorings = set()
+
+    def answers() -> Iterator[tuple[Label, Sequence[Label], str]]:
+        with progress_bar() as progress:
+            asked = progress.track(
+                query_crops(client, crops, options), total=len(crops), description="Querying"
+            )
+            for crop, answer, milliseconds in asked:
+                totals.update({"asked": milliseconds, **answer.timing_ms.model_dump()})
+                scorings.add(answer.scoring)
+                labels = [(row.identity, row.camera) for row in answer.results]
+                yield (crop.identity, crop.camera), labels, answer.verdict
+
+    started = time.perf_counter()
+    found = summarize(answers(), gallery)
+    seconds = time.perf_counter() - started
+    means = {name: total / len(crops) for name, total in totals.items()}
+    summary = {
+        "gallery": client.gallery_name,
+        "gallery_crops": enrolled,
+        "whole_rankings": whole,
+        **options,
+        "scoring": ", ".join(scorings),
+        "queries": len(crops),
+        **found,
+        "ms_per_query": means.pop("asked"),
+        "service_timing_ms": {name: round(mean, 3) for name, mean in means.items()},
+        "in_flight": CONCURRENT_REQUESTS,
+        "queries_per_second": len(crops) / max(seconds, 1e-9),
+    }
+    return Shown(summary, _view(summary))
+
+
+def _view(summary: dict[str, Any]) -> Group:
+    parts: list[Any] = [
+        f"{summary['queries']:,} queries against {summary['gallery_crops']:,} crops of gallery "
+        f"{escape(summary['gallery'])}, ranked by {summary['scoring']}"
+    ]
+    if summary["mAP"] is None:
+        parts.append("Rank-k and mAP: no query has a true match under another camera there")
+    else:
+        figures = [f"{summary[name]:.2%}" for name in REPORTED]
+        parts.append(plain_table([*REPORTED.values()], [figures]))
+        if not summary["whole_rankings"]:
+            cut = f"rankings were cut at {summary['top_k']:,} results"
+            parts.append(f"mAP is a lower bound: {cut}")
+        if summary["with_a_true_match"] < summary["queries"]:
+            parts.append(f"over the {summary['with_a_true_match']:,} that have a true match there")
+    verdicts = ", ".join(f"{count:,} {name}" for name, count in summary["verdicts"].items())
+    stages = ", ".join(f"{name} {mean:.1f}" for name, mean in summary["service_timing_ms"].items())
+    return Group(
+        *parts,
+        f"verdicts: {verdicts}; of the matches {summary['matches_right']:,} are right",
+        f"{summary['ms_per_query']:.1f} ms per query with {summary['in_flight']} in flight, "
+        f"{summary['queries_per_second']:.1f} queries/s; in the service: {stages} ms",
+    )

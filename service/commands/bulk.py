@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -14,16 +12,14 @@ from typing import Annotated, TypedDict
 
 from typer import BadParameter, Option
 
-from gmn_client import Client, Image, QueryOptions, RequestRefused
-from gmn_client.models import EnrolledImage, Problem, QueryAnswer, RefusedImage
+from gmn_client import Client, Image
+from gmn_client.models import EnrolledImage, Problem, RefusedImage
 from gmn_client.uploads import LabelledBox
 from model.crops.folder import read_folder
 from model.crops.manifest import MANIFEST, read_manifest
 from model.crops.names import Ignored, LeftOut, is_image_name
 from model.problems import InputProblem
 from service.commands.common import progress_bar
-
-CONCURRENT_REQUESTS = 4
 
 Sent = EnrolledImage | RefusedImage
 
@@ -195,27 +191,3 @@ def enroll_crops(client: Client, crops: Sequence[SourceCrop]) -> list[tuple[Sour
             ).results
     answers = iter(sent)
     return [(crop, unreadable.get(place) or next(answers)) for place, crop in enumerate(crops)]
-
-
-def query_crops(
-    client: Client, crops: Iterable[SourceCrop], options: QueryOptions
-) -> Iterator[tuple[SourceCrop, QueryAnswer, float]]:
-    """Queries with each crop; yields crop, answer and milliseconds until the answer was read.
-
-    Raises:
-        InputProblem: naming the crop that cannot be read or that the service refused.
-    """
-
-    def query(crop: SourceCrop) -> tuple[SourceCrop, QueryAnswer, float]:
-        data = read_crop(crop)
-        if isinstance(data, str):
-            raise InputProblem(f"{crop.name}: {data}")
-        started = time.perf_counter()
-        try:
-            answer = client.query(data, **options)
-        except RequestRefused as refusal:
-            raise InputProblem(f"{crop.name}: {refusal}") from refusal
-        return crop, answer, (time.perf_counter() - started) * 1e3
-
-    with ThreadPoolExecutor(CONCURRENT_REQUESTS) as threads:
-        yield from threads.map(query, crops)

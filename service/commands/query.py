@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
-from collections import Counter
-from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypedDict, Unpack, cast
@@ -17,37 +14,16 @@ from typer import Argument, BadParameter, Context, Option
 
 from gmn_client import Client, QueryOptions
 from gmn_client.models import QueryAnswer, Scoring
-from model.problems import InputProblem
-from service.commands.bulk import (
-    CONCURRENT_REQUESTS,
-    FrameOptions,
-    SourceCrop,
-    find_source,
-    query_crops,
-)
-from service.commands.common import (
-    Column,
-    Shown,
-    output,
-    percent,
-    plain_table,
-    progress_bar,
-    table_of,
-    with_client,
-)
+from service.commands.bulk import FrameOptions, find_source
+from service.commands.common import Column, Shown, percent, table_of, with_client
 
 RESULTS_SHOWN = 10
-# The service's own bound on `top_k`.
-MAX_RESULTS = 10_000
 VERDICT_STYLES = {
     "match": "bold green",
     "uncertain": "yellow",
     "no_match": "red",
     "nothing_searched": "yellow",
 }
-METRIC_TITLES = {"rank_1": "Rank-1", "rank_5": "Rank-5", "rank_10": "Rank-10", "mAP": "mAP"}
-Label = tuple[str | None, str | None]
-"""Identity and camera of a crop; None where unknown."""
 
 
 def _moment(text: str) -> datetime:
@@ -174,8 +150,7 @@ def query(
     if images:
         return _query_images(client, images, separate, options)
     crops = find_source(data or "", context.obj.read_spec).chosen(split, camera).crops[:limit]
-    summary = _query_data(context, client, crops, options)
-    return Shown(summary, lambda: _show_summary(summary))
+    return cast(Shown, context.obj.measure(client, crops, options))
 
 
 def _query_images(
@@ -215,74 +190,3 @@ def answer_view(title: str, answer: QueryAnswer) -> Group:
     if answer.query_id:
         ends.append(f"kept as search {answer.query_id}; gmn review notes who its results are")
     return Group(*lines, table_of(answer.results, columns), *ends)
-
-
-def _query_data(
-    context: Context, client: Client, crops: Sequence[SourceCrop], options: QueryOptions
-) -> dict[str, Any]:
-    """Ranking metrics, verdicts and times of the answers to labelled crops."""
-    enrolled = client.gallery().crops
-    if enrolled == 0:
-        raise InputProblem(
-            f"--gallery {client.gallery_name}: is empty; fill it with gmn enroll first"
-        )
-    options.setdefault("top_k", min(enrolled, MAX_RESULTS))
-    whole = options["top_k"] >= enrolled
-    gallery = [] if whole else [(crop.identity, crop.camera) for crop in client.crops()]
-    totals: Counter[str] = Counter()
-    scorings = set()
-
-    def answers() -> Iterator[tuple[Label, Sequence[Label], str]]:
-        with progress_bar() as progress:
-            asked = progress.track(
-                query_crops(client, crops, options), total=len(crops), description="Querying"
-            )
-            for crop, answer, milliseconds in asked:
-                totals.update({"asked": milliseconds, **answer.timing_ms.model_dump()})
-                scorings.add(answer.scoring)
-                labels = [(row.identity, row.camera) for row in answer.results]
-                yield (crop.identity, crop.camera), labels, answer.verdict
-
-    started = time.perf_counter()
-    summary = context.obj.summarize(answers(), gallery)
-    seconds = time.perf_counter() - started
-    means = {name: total / len(crops) for name, total in totals.items()}
-    return {
-        "gallery": client.gallery_name,
-        "gallery_crops": enrolled,
-        "whole_rankings": whole,
-        **options,
-        "scoring": ", ".join(scorings),
-        "queries": len(crops),
-        **summary,
-        "ms_per_query": means.pop("asked"),
-        "service_timing_ms": {name: round(mean, 3) for name, mean in means.items()},
-        "in_flight": CONCURRENT_REQUESTS,
-        "queries_per_second": len(crops) / max(seconds, 1e-9),
-    }
-
-
-def _show_summary(summary: dict[str, Any]) -> None:
-    console = output()
-    console.print(
-        f"{summary['queries']:,} queries against {summary['gallery_crops']:,} crops of gallery "
-        f"{escape(summary['gallery'])}, ranked by {summary['scoring']}"
-    )
-    if summary["mAP"] is None:
-        console.print("Rank-k and mAP: no query has a true match under another camera there")
-    else:
-        figures = [f"{summary[name]:.2%}" for name in METRIC_TITLES]
-        console.print(plain_table([*METRIC_TITLES.values()], [figures]))
-        if not summary["whole_rankings"]:
-            console.print(
-                f"mAP is a lower bound: rankings were cut at {summary['top_k']:,} results"
-            )
-        if summary["with_a_true_match"] < summary["queries"]:
-            console.print(f"over the {summary['with_a_true_match']:,} that have a true match there")
-    verdicts = ", ".join(f"{count:,} {name}" for name, count in summary["verdicts"].items())
-    console.print(f"verdicts: {verdicts}; of the matches {summary['matches_right']:,} are right")
-    stages = ", ".join(f"{name} {mean:.1f}" for name, mean in summary["service_timing_ms"].items())
-    console.print(
-        f"{summary['ms_per_query']:.1f} ms per query with {summary['in_flight']} in flight, "
-        f"{summary['queries_per_second']:.1f} queries/s; in the service: {stages} ms"
-    )
