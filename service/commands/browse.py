@@ -16,6 +16,7 @@ from service.commands.common import (
     LimitOption,
     Shown,
     YesOption,
+    client_command,
     command_group,
     confirmed,
     follow,
@@ -72,23 +73,20 @@ gallery = command_group(
 )
 
 
-@gallery.command("list")
-@with_client
+@client_command(gallery, "list")
 def list_galleries(client: Client) -> Shown:
     """Lists the galleries of the key."""
     return listed(client.galleries(), GALLERY_COLUMNS)
 
 
-@gallery.command("show")
-@with_client
+@client_command(gallery, "show")
 def show_gallery(client: Client, gallery: NameArgument = DEFAULT_GALLERY) -> Shown:
     """Shows a gallery's size and settings."""
     found = client.gallery(gallery)
     return Shown(found, table_of([found], GALLERY_COLUMNS))
 
 
-@gallery.command("create")
-@with_client
+@client_command(gallery, "create")
 def create(client: Client, gallery: NameArgument, **settings: Unpack[SettingOptions]) -> Shown:
     """Creates an empty gallery. The key needs the scope admin.
 
@@ -97,8 +95,7 @@ def create(client: Client, gallery: NameArgument, **settings: Unpack[SettingOpti
     return Shown(client.create_gallery(gallery, **settings), f"Gallery {gallery} is created.")
 
 
-@gallery.command("set")
-@with_client
+@client_command(gallery, "set")
 def change(client: Client, gallery: NameArgument, **settings: Unpack[SettingOptions]) -> Shown:
     """Changes the settings that are given; the others stay. The key needs the scope admin.
 
@@ -110,8 +107,7 @@ def change(client: Client, gallery: NameArgument, **settings: Unpack[SettingOpti
     return Shown(changed, table_of([changed], GALLERY_COLUMNS))
 
 
-@gallery.command("delete")
-@with_client
+@client_command(gallery, "delete")
 def delete(client: Client, gallery: NameArgument, yes: YesOption = False) -> Shown:
     """Deletes a gallery with its crops and snapshots. The key needs the scope admin.
 

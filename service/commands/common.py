@@ -90,6 +90,11 @@ def with_client(run: Callable[..., Shown]) -> Callable[..., None]:
     return printed(_with_parameters(command, run, own))
 
 
+def client_command(group: Typer, name: str) -> Callable[[Callable[..., Shown]], object]:
+    """As `with_client`, for a sub-command of a group."""
+    return lambda run: group.command(name)(with_client(run))
+
+
 def _with_parameters(
     command: Callable[..., Result], run: Callable[..., object], own: Collection[inspect.Parameter]
 ) -> Callable[..., Result]:

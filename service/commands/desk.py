@@ -13,6 +13,7 @@ from service.commands.common import (
     Column,
     Shown,
     YesOption,
+    client_command,
     command_group,
     confirmed,
     listed,
@@ -53,16 +54,14 @@ case = command_group(
 )
 
 
-@searches.command("list")
-@with_client
+@client_command(searches, "list")
 def list_searches(client: Client, everyone: Everyone = False) -> Shown:
     """Lists the kept searches of the key, the newest first."""
     nothing = f"The key keeps no search of gallery {client.gallery_name}; gmn query --keep does."
     return listed(client.kept_searches(everyone=everyone), SEARCH_COLUMNS, nothing)
 
 
-@searches.command("show")
-@with_client
+@client_command(searches, "show")
 def show_search(client: Client, query_id: QueryId) -> Shown:
     """Opens a kept search under the names of now, with its decisions.
 
@@ -74,8 +73,7 @@ def show_search(client: Client, query_id: QueryId) -> Shown:
     return Shown(opened, Group(view, *([reviews] if opened.reviews else [])))
 
 
-@searches.command("delete")
-@with_client
+@client_command(searches, "delete")
 def delete_search(client: Client, query_id: QueryId) -> Shown:
     """Deletes a kept search with its picture, from cases too.
 
@@ -105,16 +103,14 @@ def review(
     return Shown(found, text)
 
 
-@case.command("list")
-@with_client
+@client_command(case, "list")
 def list_cases(client: Client) -> Shown:
     """Lists the cases, the newest first."""
     columns = (("case", "case_id"), "name", ("searches", "count"), ("changed (UTC)", "changed_at"))
     return listed(client.cases(), columns, f"There is no case in gallery {client.gallery_name}.")
 
 
-@case.command("create")
-@with_client
+@client_command(case, "create")
 def create_case(
     client: Client,
     name: Annotated[str, Argument(help="Its name.")],
@@ -128,8 +124,7 @@ def create_case(
     return Shown(made, f"Case {made.name}: {made.case_id}")
 
 
-@case.command("add")
-@with_client
+@client_command(case, "add")
 def add_search(
     client: Client,
     case_id: CaseId,
@@ -144,8 +139,7 @@ def add_search(
     return Shown(changed, f"Case {changed.name} holds {changed.count} searches.")
 
 
-@case.command("export")
-@with_client
+@client_command(case, "export")
 def export_case(
     client: Client, case_id: CaseId, out: Annotated[Path, Option(help="The ZIP to write.")]
 ) -> Shown:
@@ -157,8 +151,7 @@ def export_case(
     return Shown({"file": str(out)}, f"{out}: unpack it and open index.html")
 
 
-@case.command("delete")
-@with_client
+@client_command(case, "delete")
 def delete_case(client: Client, case_id: CaseId, yes: YesOption = False) -> Shown:
     """Deletes a case with the searches that no other case holds.
 

@@ -14,6 +14,7 @@ from gmn_client.models import Job
 from service.commands.common import (
     Shown,
     YesOption,
+    client_command,
     command_group,
     confirmed,
     follow,
@@ -100,8 +101,7 @@ snapshot = command_group(
 )
 
 
-@snapshot.command("take")
-@with_client
+@client_command(snapshot, "take")
 def take(client: Client) -> Shown:
     """Copies the gallery as it is now; the copy's id is the last word of the output."""
     taken = client.take_snapshot()
@@ -109,8 +109,7 @@ def take(client: Client) -> Shown:
     return Shown(taken, text)
 
 
-@snapshot.command("list")
-@with_client
+@client_command(snapshot, "list")
 def list_snapshots(client: Client) -> Shown:
     """Lists the gallery's snapshots, oldest first."""
     nothing = f"There is no snapshot of gallery {client.gallery_name}."
@@ -119,8 +118,7 @@ def list_snapshots(client: Client) -> Shown:
     return listed(client.snapshots(), columns, nothing)
 
 
-@snapshot.command("restore")
-@with_client
+@client_command(snapshot, "restore")
 def restore(
     client: Client, snapshot_id: Annotated[str, Argument(help="Which one; see gmn snapshot list.")]
 ) -> Shown:
