@@ -8,18 +8,18 @@ import json
 import shutil
 import sys
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from operator import attrgetter
 from pathlib import Path
 from typing import BinaryIO
 
-from gmn_client.models import EnrolledImage, JobProblem, RefusedImage
+from gmn_client.models import JobProblem, RefusedImage
 from model.crops.decode import CropProblem
 from model.crops.manifest import CropFile
 from model.crops.names import Ignored, LeftOut
-from service.errors import InvalidField, StorageFailed, refused_image
+from service.errors import InvalidField, StorageFailed
 from service.gallery import enroll
 from service.gallery.gallery import Gallery
 from service.jobs import runner
@@ -177,10 +177,10 @@ async def _enroll_batch(
 ) -> tuple[Counter[str], list[JobProblem]]:
     """The numbers that a batch adds to the progress, and its problems."""
     folder, max_bytes = content.folder, runtime.settings.max_image_bytes
-    contents: list[bytes | CropProblem] = [b""] * len(batch)
+    files: Sequence[bytes | CropProblem] = [b""] * len(batch)
     vectors = content.vectors
     if vectors is None:
-        contents = await runtime.pools.imports.run(
+        files = await runtime.pools.imports.run(
             lambda: [read_file(folder, item.path, max_bytes) for _, item in batch]
         )
     else:
@@ -191,22 +191,16 @@ async def _enroll_batch(
     failpoint("import.files-read")
     labels = attrgetter("identity", "camera", "captured_at", "external_id")
     images = [
-        enroll.ImageToEnroll(found, *labels(item), json.loads(item.metadata or "null"))
-        for found, (_, item) in zip(contents, batch, strict=True)
-        if isinstance(found, bytes)
+        enroll.ImageToEnroll(file, *labels(item), json.loads(item.metadata or "null"))
+        for file, (_, item) in zip(files, batch, strict=True)
     ]
-    enrolled: Iterator[EnrolledImage | RefusedImage] = iter(())
-    if images:
-        # Under this name the batch is enrolled once, also if the process dies before it is saved.
-        name = f"import:{job.job_id}:{batch[0][0]}"
-        answer = await runner.wait_while_busy(
-            partial(enroll.enroll, runtime, gallery, images, name, vectors)
-        )
-        failpoint("import.batch-landed")
-        enrolled = iter(answer.results)
+    # Under this name the batch is enrolled once, also if the process dies before it is saved.
+    name = f"import:{job.job_id}:{batch[0][0]}"
+    store = partial(enroll.enroll, runtime, gallery, images, name, vectors)
+    answer = await runner.wait_while_busy(store)
+    failpoint("import.batch-landed")
     added, problems = Counter(done=len(batch)), []
-    for found, (position, item) in zip(contents, batch, strict=True):
-        outcome = next(enrolled) if isinstance(found, bytes) else refused_image(found)
+    for outcome, (position, item) in zip(answer.results, batch, strict=True):
         if isinstance(outcome, RefusedImage):
             added["refused"] += 1
             left_out = LeftOut(content.name_of(item), outcome.problem.detail)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import Any
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,11 +43,8 @@ async def begin_reindex(runtime: Runtime, gallery: Gallery) -> Job:
             "another artefact to embed it anew"
         )
     parameters = {"from": gallery.embedding_fingerprint, "to": runtime.model.embedder}
-
-    async def create(_: dict[str, Any]) -> Job:
-        return await create_job(runtime, gallery, "reindex", parameters, new_job_id())
-
-    return await runtime.audited("begin_reindex", create, gallery=gallery.name)
+    create = partial(create_job, runtime, gallery, "reindex", parameters, new_job_id())
+    return await runtime.audited("begin_reindex", lambda _: create(), gallery=gallery.name)
 
 
 async def run_reindex(runtime: Runtime, gallery: Gallery, job: Job) -> str | None:

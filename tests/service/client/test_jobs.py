@@ -136,11 +136,11 @@ def test_crops_are_packed_and_keep_their_labels(client: Client, drawn_crops) -> 
         SourceCrop("gone.png", gone.read_bytes, "0042", "west"),
         SourceCrop("broken.png", lambda: b"no image", "0042", "west"),
     ]
-    unreadable: list[tuple[str, str, str]] = []
+    unreadable: list[dict[str, str]] = []
     with pack(crops, unreadable) as (packed, names):
         job = client.wait_for_job(client.import_archive(packed).job_id)
     assert (job.state, job.progress.landed, job.progress.refused) == ("done", 3, 1)
-    assert [name for name, *_ in unreadable] == ["gone.png"]
+    assert [one["name"] for one in unreadable] == ["gone.png"]
     kept = {crop.sha256: (crop.identity, crop.camera, crop.captured_at) for crop in client.crops()}
     assert sorted(kept.values(), key=str) == sorted(
         [("Ann, guest", "east", moment), ("0042", "west", None), ("0042", "west", None)], key=str
