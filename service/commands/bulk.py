@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -170,24 +169,19 @@ def enroll_crops(client: Client, crops: Sequence[SourceCrop]) -> list[tuple[Sour
     """
     unreadable: dict[int, Sent] = {}
 
-    def readable() -> Iterator[Image]:
+    def images() -> Iterator[Image]:
         for place, crop in enumerate(crops):
             data = read_crop(crop)
             if isinstance(data, str):
                 unreadable[place] = RefusedImage(problem=Problem(title="Unreadable", detail=data))
-                continue
+                # The service refuses an empty file, so that every crop has its answer.
+                data = b""
             metadata = json.loads(crop.metadata) if crop.metadata else None
             labels = (crop.identity, crop.camera, crop.captured_at, crop.external_id, metadata)
             yield Image(data, crop.name, *labels)
 
-    images = readable()
-    sent: Sequence[Sent] = ()
     with progress_bar() as bar:
         task = bar.add_task("Enrolling", total=len(crops))
-        if first := next(images, None):
-            each = itertools.chain([first], images)
-            sent = client.enroll(
-                each, progress=lambda done: bar.update(task, completed=done)
-            ).results
-    answers = iter(sent)
-    return [(crop, unreadable.get(place) or next(answers)) for place, crop in enumerate(crops)]
+        sent = client.enroll(images(), progress=lambda done: bar.update(task, completed=done))
+    answers = enumerate(zip(crops, sent.results, strict=True))
+    return [(crop, unreadable.get(place, one)) for place, (crop, one) in answers]

@@ -21,7 +21,7 @@ from typer import Argument, BadParameter, Context, Option
 from gmn_client import Client, RequestRefused
 from gmn_client.gallery_calls import ImportOptions
 from gmn_client.models import Job
-from model.crops.manifest import MANIFEST
+from model.crops.manifest import COLUMNS, MANIFEST
 from model.crops.names import is_image_name
 from model.problems import InputProblem
 from model.shards import holds_shards, shards_in
@@ -47,7 +47,6 @@ IDENTITY_HELP = "Whom all images show; for images, folders and zips."
 CAMERA_HELP = (
     "Enroll this camera's images only; for images, a folder or zip, the camera that took them."
 )
-COLUMNS = ("path", "identity", "camera", "captured_at", "external_id", "metadata")
 Problem = dict[str, str]
 """The `name` of a crop or file, and `code` and `problem` of what is wrong with it."""
 
@@ -229,8 +228,8 @@ def pack(
     to the problems.
     """
     manifest, names = io.StringIO(), dict[str, str]()
-    lines = csv.writer(manifest)
-    lines.writerow(COLUMNS)
+    lines = csv.DictWriter(manifest, COLUMNS, extrasaction="ignore")
+    lines.writeheader()
     with tempfile.NamedTemporaryFile(prefix="gmn-", suffix=".tar") as file, progress_bar() as bar:
         # No zip, of which the service takes a shorter list of files.
         with tarfile.open(fileobj=file, mode="w") as packed:
@@ -241,9 +240,8 @@ def pack(
                     continue
                 _add(packed, name, data)
                 names[name] = crop.name
-                moment = crop.captured_at.isoformat() if crop.captured_at else ""
-                labels = (crop.identity, crop.camera, moment, crop.external_id, crop.metadata)
-                lines.writerow((name, *labels))
+                moment = crop.captured_at and crop.captured_at.isoformat()
+                lines.writerow({**vars(crop), "path": name, "captured_at": moment})
             if names:
                 _add(packed, MANIFEST, manifest.getvalue().encode())
         file.flush()
