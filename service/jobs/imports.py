@@ -187,7 +187,7 @@ async def _enroll_batch(
         vectors = replace(vectors, embedded=[vectors.embedded[row] for row, _ in batch])
         if content.pictures is not None:
             rows = range(batch[0][0], batch[-1][0] + 1)
-            contents[:] = await runtime.pools.imports.run(read_pictures, content.pictures, rows)
+            files = await runtime.pools.imports.run(read_pictures, content.pictures, rows)
     failpoint("import.files-read")
     labels = attrgetter("identity", "camera", "captured_at", "external_id")
     images = [
