@@ -29,7 +29,7 @@ from service.ops.csv_lines import csv_line
 from service.ops.data_directory import require_free_disk
 from service.record import kept_queries as records
 from service.record.api_keys import ApiKey
-from service.record.cases import CaseFields
+from service.record.desk import CaseFields
 from service.record.keys import new_crop_id
 from service.record.records import Picture
 from service.runtime import Runtime

@@ -22,7 +22,7 @@ from service.record.engine import (
 )
 from service.record.entries import Generation, as_crop, read_entry, scan_crops, vector_name
 from service.record.jobs import drop_job
-from service.record.kept_queries import AT_ONCE, KEPT_KIND, OF_KEPT, picture_key
+from service.record.kept_queries import KEPT_KIND, OF_KEPT, picture_key
 from service.record.keys import INDEXES, as_text, below, key, last_number, last_text, now
 from service.record.records import GalleryRecord, StoredCrop
 
@@ -136,7 +136,7 @@ def _jobs(transaction: Transaction, gallery_id: int) -> bool:
 def _kept_pictures(transaction: Transaction, gallery_id: int) -> bool:
     """Deletes kept searches with their pictures; damaged ones too."""
     prefix = key(KEPT_KIND, gallery_id)
-    found = transaction.engine.scan([Scan(*below(prefix), AT_ONCE)])[0]
+    found = transaction.engine.scan([Scan(*below(prefix), CROPS_AT_ONCE)])[0]
     for own, _ in found:
         transaction.delete(own, picture_key(gallery_id, last_text(own, prefix)))
     return bool(found)

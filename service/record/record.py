@@ -13,8 +13,8 @@ from service.errors import DamagedRecord, RecordUnavailable, ServiceError
 from service.ops.commit_mark import ACKNOWLEDGED_SUFFIX, LastCommitMark
 from service.ops.data_directory import snapshot_name
 from service.record.api_keys import Keys
-from service.record.cases import Cases
 from service.record.crops import Crops
+from service.record.desk import Cases, KeptQueries
 from service.record.engine import Engine
 from service.record.files import Snapshots, UnneededFiles
 from service.record.galleries import Galleries, Runtimes, StoredCalibrations, remove_unfinished
@@ -22,7 +22,6 @@ from service.record.garbage import StrayFiles, collect_garbage
 from service.record.history import History
 from service.record.identity_changes import IdentityChanges
 from service.record.jobs import Jobs
-from service.record.kept_queries import KeptQueries
 from service.record.people import Groups, People
 from service.record.redis_engine import RedisEngine
 from service.record.remote_index import RemoteIndexes

@@ -221,18 +221,17 @@ def _put_kept(
     """
     changes, prefix = KeptChanges(transaction, gallery_id), key(KEPT_KIND, gallery_id)
     for one in some:
-        number = (one.whole is not None) - counted
+        more = (one.whole is not None) - counted
         transaction.delete(one.own_key)
         if one.own_key.startswith(prefix):
-            changes.kept += number
+            changes.count(kept=more)
             transaction.delete(picture_key(gallery_id, last_text(one.own_key, prefix)))
         else:
-            changes.cases += number
+            changes.count(cases=more)
         if isinstance(one.whole, Case):
             changes.put_case(one.whole)
         elif one.whole is not None:
             changes.put(one.whole, one.picture)
-    changes.finish()
 
 
 def _require_place_outside(engine: Engine) -> None:

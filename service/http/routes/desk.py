@@ -16,7 +16,7 @@ from service.http.forms import MULTIPART, Cursor, Form, Limit, Name
 from service.http.guard import GalleryCall, Searcher, guarded_router
 from service.http.problems import content, problems, write_list
 from service.http.thumbnails import PICTURE, Width, answer_picture
-from service.record.cases import CaseFields
+from service.record.desk import CaseFields
 
 router = guarded_router("/v1/galleries/{gallery}", "kept searches")
 case_router = guarded_router("/v1/galleries/{gallery}/cases", "cases")
