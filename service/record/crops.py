@@ -19,6 +19,7 @@ from service.record.crop_lists import CropPage, list_crops
 from service.record.engine import RecordPart, Scan, Transaction, batches, transact, transactional
 from service.record.entries import (
     Generation,
+    every_crop,
     find_generation,
     put_entry,
     read_contents,
@@ -26,7 +27,6 @@ from service.record.entries import (
     read_entry,
     require_entry,
     rows_of_ids,
-    scan_crops,
     vector_name,
 )
 from service.record.garbage import forget_strays
@@ -236,12 +236,11 @@ class Crops(RecordPart):
         entry = read_entry(self._reader, gallery_id)
         if entry is None:
             return
-        at, row, count = Generation.searched(entry), 0, 0
-        while found := scan_crops(self._reader, at, row, ROWS_AT_ONCE):
+        at, count = Generation.searched(entry), 0
+        for found in every_crop(self._reader, at, ROWS_AT_ONCE):
             for one in read_contents(self._reader, at, found):
                 count += 1
                 yield one.indexed
-            row = found[-1].row_id
         after = read_entry(self._reader, gallery_id)
         if after and after.version == entry.version and count != entry.crops:
             raise self._engine.damage(

@@ -5,7 +5,6 @@ A gallery's crops lie in a generation; a row number is given out once in a galle
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -111,6 +110,14 @@ def scan_crops(reader: Reader, at: Generation, after_row: int, limit: int) -> li
     return [as_crop(body) for _, body in found]
 
 
+def every_crop(reader: Reader, at: Generation, size: int) -> Iterator[list[StoredCrop]]:
+    """All crops by row, in lists of so many."""
+    row = 0
+    while found := scan_crops(reader, at, row, size):
+        yield found
+        row = found[-1].row_id
+
+
 def rows_of_ids(reader: Reader, at: Generation, crop_ids: Iterable[str]) -> list[int]:
     """The rows of those of these crops that are there."""
     found = reader.get([at.lookup("crop id", crop_id) for crop_id in dict.fromkeys(crop_ids)])
@@ -137,25 +144,21 @@ def read_contents(
     Raises:
         ServiceError: a part of a crop is missing, or not what was written.
     """
-    kinds = 3 if pictures else 2
-    named: dict[bytes, str] = {}
-    for crop in crops:
-        contents = {
-            at.lookup("crop id", crop.crop_id): f"the crop_id of crop {crop.crop_id}",
-            at.lookup("vector", at.side, crop.row_id): f"the vector of crop {crop.crop_id}",
-            at.lookup("picture", crop.row_id): f"the picture of crop {crop.crop_id}",
-        }
-        named.update(itertools.islice(contents.items(), kinds))
-    bodies = reader.get(list(named), list(named.values()))
-    vectors = _with_outside(reader, at, crops, bodies[1::kinds])
+    keys = [at.lookup("crop id", crop.crop_id) for crop in crops]
+    keys += (at.lookup("vector", at.side, crop.row_id) for crop in crops)
+    keys += (at.lookup("picture", crop.row_id) for crop in crops if pictures)
+    parts, count = ("crop_id", "vector", "picture"), len(crops)
+    named = [f"the {part} of crop {crop.crop_id}" for part in parts for crop in crops]
+    bodies = reader.get(keys, named)
+    vectors = _with_outside(reader, at, crops, bodies[count : 2 * count])
+    inside = bodies[2 * count :] or [None] * count
     elsewhere = [crop.crop_id for crop in crops if pictures and crop.elsewhere]
     outside = dict(zip(elsewhere, _read_outside(reader, at, elsewhere), strict=True))
-    for place, (crop, vector) in enumerate(zip(crops, vectors, strict=True)):
-        row_id, _, *picture = bodies[place * kinds : (place + 1) * kinds]
+    for crop, row, vector, picture in zip(crops, bodies, vectors, inside, strict=False):
         lost = "vector" if vector is None else ""
-        if picture == [None] and crop.inside:
+        if pictures and picture is None and crop.inside:
             lost = lost or "picture"
-        found = pictures or row_id == to_json((crop.row_id, crop.changes))
+        found = pictures or row == to_json((crop.row_id, crop.changes))
         if (lost or not found) and is_still(reader, at, crop):
             if not found:
                 raise reader.engine.damage(f"crop {crop.crop_id} is not found by its crop_id")
@@ -164,7 +167,7 @@ def read_contents(
             raise reader.engine.damage(f"the {lost} of crop {crop.crop_id} is gone{where}")
         # One that is relabelled meanwhile too: the change that follows has the new label.
         if vector is not None and not lost:
-            content = outside.get(crop.crop_id) if crop.elsewhere else next(iter(picture), None)
+            content = outside.get(crop.crop_id, picture)
             yield ArchivedCrop(crop, np.frombuffer(vector, "<f4"), content)
 
 

@@ -15,11 +15,7 @@ from pydantic import TypeAdapter
 from pydantic.dataclasses import dataclass as stored_dataclass
 
 from gmn_client.models import Verdict
-from service.record.engine import (
-    Reader,
-    Scan,
-    Transaction,
-)
+from service.record.engine import Reader, Scan, Transaction
 from service.record.keys import LOOKUP, below, key, last_text
 
 KEPT_KIND, FOUND_BY, COUNTS, PICTURE = "kept query", "kept query by", "kept queries", "kept picture"

@@ -25,8 +25,8 @@ from service.record.jobs import Jobs
 from service.record.people import Groups, People
 from service.record.redis_engine import RedisEngine
 from service.record.remote_index import RemoteIndexes
-from service.record.replacing import StagedVectors
 from service.record.sqlite_engine import SqliteEngine
+from service.record.staged import StagedVectors
 
 OLDEST_SERVER = (6, 2)
 WANTED_SETTINGS = {

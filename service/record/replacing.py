@@ -1,4 +1,4 @@
-"""Whole galleries: read while they are written; other vectors or crops switched to at once."""
+"""Whole galleries: read while they are written, and filled anew beside what is searched."""
 
 from __future__ import annotations
 
@@ -9,46 +9,25 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-import numpy as np
-from numpy.typing import NDArray
-
 from service.errors import RecordUnavailable, ServiceError
 from service.ops.failpoints import failpoint
 from service.record.crop_changes import CropChanges, tombstone
-from service.record.engine import (
-    Engine,
-    Reader,
-    RecordPart,
-    Transaction,
-    batches,
-    transact,
-    transactional,
-)
+from service.record.engine import Engine, Reader, Transaction, batches, transact
 from service.record.entries import (
     Generation,
+    every_crop,
     files_of,
     put_entry,
     read_contents,
     read_crops,
-    read_entry,
     require_entry,
-    scan_crops,
-    vector_name,
     vectors_outside,
 )
 from service.record.galleries import drop_calibrations
-from service.record.garbage import (
-    SETTLED,
-    collect_garbage,
-    discard,
-    forget_strays,
-    note_strays,
-    sides_outside,
-)
+from service.record.garbage import SETTLED, collect_garbage, discard, note_strays, sides_outside
 from service.record.keys import as_text, key
 from service.record.records import ArchivedCrop, GalleryRecord, StoredCrop
 
-RowVectors = Sequence[tuple[int, NDArray[np.float32]]]
 CROPS_AT_ONCE, CROPS_PER_READ, CHANGES_PER_READ = 500, 100, 10_000
 # Then a copy ends also where its gallery is written without a pause.
 FOLLOWED_FOR_SECONDS = 60.0
@@ -56,94 +35,6 @@ FOLLOWED_FOR_SECONDS = 60.0
 KEPT_MS = 600_000
 CROPS_PER_PART = 200
 BYTES_PER_PART = 16 * 1024**2
-
-
-class StagedVectors(RecordPart):
-    """Vectors that a reindex prepares."""
-
-    def begin(self, gallery_id: int, embedding_fingerprint: str | None) -> None:
-        """Prepares for an embedder, or none; what was prepared for another one is dropped."""
-        transact(self._engine, _prepare_for, gallery_id, embedding_fingerprint)
-        collect_garbage(self._engine)
-
-    def missing(self, gallery_id: int, after: int, limit: int) -> list[StoredCrop]:
-        """Up to `limit` crops that have no vector yet, with a `row_id` above `after`."""
-        entry = read_entry(self._reader, gallery_id)
-        if entry is None or entry.staged_side is None:
-            return []
-        at = Generation.searched(entry)
-        return scan_crops(self._reader, at, max(after, entry.staged_row), limit)
-
-    @transactional
-    def add(
-        self,
-        transaction: Transaction,
-        gallery_id: int,
-        vectors: RowVectors,
-        outside: int | None = None,
-    ) -> None:
-        """Adds vectors `(d,)` by `row_id`, in the order of rows, up to one that is left out.
-
-        Args:
-            outside: the side under which they were kept outside the record; None for inside.
-        """
-        entry = require_entry(transaction, gallery_id)
-        side = entry.staged_side
-        if side is None:
-            return
-        at, of = Generation.searched(entry), dict(vectors)
-        waiting = scan_crops(transaction, at, entry.staged_row, len(of))
-        for crop in itertools.takewhile(lambda one: one.row_id in of, waiting):
-            entry.staged_row = row = crop.row_id
-            entry.staged_crops += 1
-            if outside == side:
-                entry.outside = True
-                forget_strays(transaction, gallery_id, [vector_name(crop.crop_id, side)])
-            else:
-                vector = np.asarray(of[row], "<f4").tobytes()
-                transaction.put(at.lookup("vector", side, row), vector)
-        put_entry(transaction, entry)
-
-    def switch(self, gallery_id: int) -> int | None:
-        """Makes them the gallery's own in one step; None, and no change, where any is missing."""
-        version = transact(self._engine, _switch_side, gallery_id)
-        if version is not None:
-            failpoint("reindex.switched")
-            collect_garbage(self._engine)
-        return version
-
-
-def _prepare_for(transaction: Transaction, gallery_id: int, embedder: str | None) -> None:
-    entry = require_entry(transaction, gallery_id)
-    if embedder is not None and entry.staged_fingerprint == embedder:
-        return
-    if entry.staged_side is not None:
-        outside = int(entry.outside)
-        discard(transaction, "side", gallery_id, entry.at, entry.staged_side, outside)
-    entry.staged_fingerprint, entry.staged_side = embedder, None
-    entry.staged_crops = entry.staged_row = 0
-    if embedder is not None:
-        entry.staged_side = entry.sides
-        entry.sides += 1
-    put_entry(transaction, entry)
-    transaction.note("gallery_changed", gallery_id, entry.version)
-
-
-def _switch_side(transaction: Transaction, gallery_id: int) -> int | None:
-    entry = require_entry(transaction, gallery_id)
-    embedder, side = entry.staged_fingerprint, entry.staged_side
-    if embedder is None or side is None or entry.staged_crops < entry.crops:
-        return None
-    discard(transaction, "side", gallery_id, entry.at, entry.side, int(entry.outside))
-    entry.embedding_fingerprint, entry.side = embedder, side
-    entry.staged_fingerprint = entry.staged_side = None
-    entry.staged_crops = entry.staged_row = 0
-    # What the old embedder's scores taught does not hold for the new one's.
-    drop_calibrations(transaction, gallery_id)
-    entry.version += 1
-    put_entry(transaction, entry)
-    transaction.note("replaced", gallery_id, entry.version)
-    return entry.version
 
 
 @dataclass(frozen=True)
@@ -179,10 +70,9 @@ def archive(engine: Engine, gallery_id: int) -> Iterator[Archive]:
 
 
 def _crops(engine: Engine, entry: GalleryRecord, sequence: int) -> Iterator[ArchivedCrop]:
-    reader, at, row = Reader(engine), Generation.searched(entry), 0
-    while crops := scan_crops(reader, at, row, CROPS_PER_READ):
+    reader, at = Reader(engine), Generation.searched(entry)
+    for crops in every_crop(reader, at, CROPS_PER_READ):
         yield from read_contents(reader, at, crops, pictures=True)
-        row = crops[-1].row_id
     for rows in _changed_rows(engine, entry.gallery_id, sequence):
         changed = read_crops(reader, at, rows)
         yield from read_contents(reader, at, list(changed.values()), pictures=True)
@@ -291,13 +181,12 @@ def _put(
 
 def _take_out_removed(engine: Engine, filled: GalleryRecord) -> GalleryRecord:
     """Takes out what was removed from the gallery while the generation was filled."""
-    reader, at, row = Reader(engine), Generation.searched(filled), 0
+    reader, at = Reader(engine), Generation.searched(filled)
     removals = require_entry(reader, filled.gallery_id).removals
     if removals == filled.removals:
         return filled
-    while crops := scan_crops(reader, at, row, CROPS_PER_PART):
+    for crops in every_crop(reader, at, CROPS_PER_PART):
         filled = transact(engine, _remove, filled, crops)
-        row = crops[-1].row_id
     return replace(filled, removals=removals)
 
 

@@ -18,11 +18,11 @@ from service.record.backup import UNFINISHED, Backup, kept_backups
 from service.record.engine import Reader, Transaction, transact
 from service.record.entries import (
     Generation,
+    every_crop,
     find_generation,
     put_entry,
     read_entry,
     require_entry,
-    scan_crops,
 )
 from service.record.galleries import NEXT_GALLERY, SECRET
 from service.record.kept_queries import CASE, KEPT_KIND
@@ -174,11 +174,10 @@ def _remove_crops(
 def _gone(
     record: Record, later: Reader | None, removed: Collection[str], gallery_id: int
 ) -> Iterator[str]:
-    reader, row, known = Reader(record.engine), 0, set(removed)
+    reader, known = Reader(record.engine), set(removed)
     own = find_generation(reader, gallery_id)
     there = find_generation(later, gallery_id) if later else Generation(gallery_id, 0)
-    while crops := scan_crops(reader, own, row, CROPS_AT_ONCE):
-        row = crops[-1].row_id
+    for crops in every_crop(reader, own, CROPS_AT_ONCE):
         keys = [there.lookup("crop id", one.crop_id) for one in crops]
         found = later.get(keys) if later else keys
         for crop, body in zip(crops, found, strict=True):

@@ -65,7 +65,7 @@ PLACES = {
     "reindex.batch-embedded": ("jobs/reindex.py", "await _embed(", "staged.add,"),
     "reindex.batch-kept": ("jobs/reindex.py", "staged.add,", "await save_job("),
     "reindex.switched": (
-        "record/replacing.py",
+        "record/staged.py",
         "transact(self._engine, _switch_side",
         "collect_garbage(",
     ),

@@ -19,7 +19,7 @@ from service.lifecycle.pictures import (
     remove_stray_pictures,
 )
 from service.ops.critical_sections import CriticalSections
-from service.record import replacing
+from service.record import replacing, staged
 from service.record.engine import Transaction
 from service.record.garbage import note_strays
 from service.record.keys import KINDS, as_text
@@ -171,7 +171,7 @@ def test_vectors_of_a_side_that_is_being_removed_go_with_their_crops(place, monk
     side = place.stage(crops, vectors)
     with monkeypatch.context() as patch:
         # As where the process ends right after the switch.
-        patch.setattr(replacing, "collect_garbage", lambda _: None)
+        patch.setattr(staged, "collect_garbage", lambda _: None)
         assert place.record.staged.switch(place.number)
     kept = set()
     if how == "crop":
