@@ -114,18 +114,19 @@ class People(RecordPart):
         matching = (one for one in islice(places, start, None) if wanted in one[2].casefold())
         found: list[Person] = []
         while some := list(islice(matching, limit - len(found))):
-            bodies = self._reader.get([at.key("identity", name) for *_, name in some])
-            for place, body in zip(some, bodies, strict=True):
-                # Another thread may have removed it since.
-                if body and (person := self._person(at, place[2], from_json(body))):
-                    found.append(_at_place(person, place, sort))
+            # Another thread may have removed some since.
+            there = _read_seen(self._reader, at, [name for *_, name in some])
+            for number, _, name in some:
+                if name in there and (person := self._person(at, name, there[name])):
+                    place = name if sort == "name" else f"{number!r}/{name}"
+                    found.append(replace(person, place=place))
         return found
 
     def get(self, gallery_id: int, identity: str) -> tuple[Person, datetime] | None:
         """One identity, and when it was first seen; None where no crop bears it."""
         at = find_generation(self._reader, gallery_id)
-        (body,) = self._reader.get([at.key("identity", identity)])
-        person = self._person(at, identity, from_json(body)) if body else None
+        seen = _read_seen(self._reader, at, [identity]).get(identity)
+        person = self._person(at, identity, seen) if seen else None
         first = min((seen_at(crop) for crop in _crops(self._reader, at, identity)), default=None)
         return (person, first) if person and first else None
 
@@ -139,9 +140,8 @@ class People(RecordPart):
     def counts(self, gallery_id: int, names: Sequence[str]) -> dict[str, int]:
         """The numbers of crops of those of these identities that are there."""
         at = find_generation(self._reader, gallery_id)
-        bodies = self._reader.get([at.key("identity", name) for name in names])
-        found = zip(names, bodies, strict=True)
-        return {name: from_json(body)["crops"] for name, body in found if body}
+        found = _read_seen(self._reader, at, names)
+        return {name: seen["crops"] for name, seen in found.items()}
 
     def incomplete(self, gallery_id: int) -> list[str]:
         """Identities whose last time and best picture are not kept.
@@ -156,11 +156,9 @@ class People(RecordPart):
     def complete(self, transaction: Transaction, gallery_id: int, names: Sequence[str]) -> None:
         """Keeps the last time and the best picture of identities; the version stays as it is."""
         at = Generation.searched(require_entry(transaction, gallery_id))
-        for name, body in zip(
-            names, transaction.get([at.key("identity", one) for one in names]), strict=True
-        ):
-            if body and (seen := _looked_up(transaction, at, name, from_json(body))):
-                transaction.put_json(at.key("identity", name), seen)
+        for name, seen in _read_seen(transaction, at, names).items():
+            if known := _complete(transaction, at, name, seen):
+                transaction.put_json(at.key("identity", name), known)
 
     def _order(self, gallery_id: int, sort: Order) -> tuple[Generation, list[Place]]:
         """Every identity in order, as of the gallery's version."""
@@ -185,15 +183,13 @@ class People(RecordPart):
                 seen: Sightings | None = from_json(body)
                 if seen and "last" not in seen and looked_up < MOST_LOOKED_UP:
                     looked_up += 1
-                    seen = _looked_up(self._reader, at, name, seen)
+                    seen = _complete(self._reader, at, name, seen)
                 last = seen and seen.get("last")
                 number = -datetime.fromisoformat(last).timestamp() if last else float("inf")
             yield number, _natural(name), name
 
     def _person(self, at: Generation, name: str, seen: Sightings) -> Person | None:
-        known: Sightings | None = seen
-        if "last" not in seen:
-            known = _looked_up(self._reader, at, name, seen)
+        known = _complete(self._reader, at, name, seen)
         if known is None:
             return None
         quality, _, crop_id = known["best"]
@@ -228,8 +224,16 @@ def _crops(reader: Reader, at: Generation, identity: str) -> Iterator[StoredCrop
         after = rows[-1]
 
 
-def _looked_up(reader: Reader, at: Generation, name: str, seen: Sightings) -> Sightings | None:
+def _read_seen(reader: Reader, at: Generation, names: Sequence[str]) -> dict[str, Sightings]:
+    """What is kept of those of these identities that are there."""
+    bodies = reader.get([at.key("identity", name) for name in names])
+    return {name: from_json(body) for name, body in zip(names, bodies, strict=True) if body}
+
+
+def _complete(reader: Reader, at: Generation, name: str, seen: Sightings) -> Sightings | None:
     """An identity with its last time and best picture; None where its crops are gone."""
+    if "last" in seen:
+        return seen
     known: Sightings = {"crops": seen["crops"], "cameras": seen["cameras"]}
     for crop in _crops(reader, at, name):
         see(known, crop)
@@ -239,11 +243,6 @@ def _looked_up(reader: Reader, at: Generation, name: str, seen: Sightings) -> Si
 def _natural(name: str) -> str:
     """What sorts as a name does to people: 7 before 10, and in any case."""
     return NUMBER.sub(lambda found: f"{len(found[1]):03}{found[1]}", name.casefold())
-
-
-def _at_place(person: Person, place: Place, sort: Order) -> Person:
-    text = person.identity if sort == "name" else f"{place[0]!r}/{person.identity}"
-    return replace(person, place=text)
 
 
 def _read_place(text: str, sort: Order) -> Place:

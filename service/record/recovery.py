@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -132,7 +132,7 @@ class Recovery:
                 taken = {entry.name for entry in found.values()}
                 free = header.gallery and header.gallery not in taken
                 name = header.gallery if free else f"recovered-{number}"
-                embedder = header.embedding_fingerprint or "unknown"
+                embedder = header.embedding_fingerprint
                 # Not even a count of its crops is left, so that the snapshots are read.
                 found[number] = GalleryRecord(number, name, embedder, datetime.now(UTC), crops=-1)
         return list(found.values())
@@ -162,15 +162,12 @@ class Recovery:
             yield from self._bodies(prefix)
         newest = max((entry.gallery_id for entry in galleries), default=0)
         yield NEXT_GALLERY, to_json(newest)
-        embedders = {entry.gallery_id: entry.embedding_fingerprint for entry in galleries}
         for path in self.snapshots:
             copy = into / SNAPSHOTS / path.parent.name / path.name
             copy_file(path, copy)
             made = datetime.strptime(path.stem.partition("-")[0] + "+0000", "%Y%m%dT%H%M%SZ%z")
             one = describe_snapshot(copy, made)
-            embedder = one.embedding_fingerprint or embedders[one.gallery_id]
-            own = key("snapshot", one.gallery_id, one.snapshot_id)
-            yield own, to_json(replace(one, embedding_fingerprint=embedder))
+            yield key("snapshot", one.gallery_id, one.snapshot_id), to_json(one)
 
     def _crops(self, entry: GalleryRecord) -> Iterator[ArchivedCrop]:
         """A gallery's crops that are whole, and the others as snapshots have them."""
@@ -187,8 +184,8 @@ class Recovery:
                     yield crop
         # Where the record is whole, what only a snapshot has was not in it any more.
         for path, header in self.snapshots.items() if became.damage else ():
-            embedder, number = header.embedding_fingerprint, int(path.parent.name)
-            if number == entry.gallery_id and embedder in ("", entry.embedding_fingerprint):
+            alike = header.embedding_fingerprint == entry.embedding_fingerprint
+            if alike and int(path.parent.name) == entry.gallery_id:
                 for crop in read_snapshot(path):
                     if crop.record.crop_id not in seen:
                         seen.add(crop.record.crop_id)
