@@ -11,7 +11,7 @@ from pydantic_core import from_json
 
 from service.record.engine import ChangeKind, Scan, Transaction
 from service.record.entries import CROP, Generation, Sightings, put_entry, read_crops, see, seen_at
-from service.record.garbage import note_strays_elsewhere, sides_outside
+from service.record.garbage import note_outside, sides_outside
 from service.record.history import note_change
 from service.record.keys import as_text, below, key, last_number, now
 from service.record.records import ArchivedCrop, GalleryRecord, Relabelling, Removal, StoredCrop
@@ -56,7 +56,7 @@ class CropChanges:
         self.read_sightings(crops.values())
         entry = self.entry
         outside = sides_outside(transaction, entry)
-        note_strays_elsewhere(transaction, entry.gallery_id, crops.values(), now(), outside)
+        note_outside(transaction, entry.gallery_id, crops.values(), outside)
         for row, crop in crops.items():
             transaction.delete(at.key("crop", row), at.lookup("crop id", crop.crop_id))
             transaction.delete(at.lookup("picture", row), *at.found_by(crop))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Literal
 
@@ -65,22 +65,23 @@ def _remove_batch(transaction: Transaction, noted: bytes, now_ms: int) -> bool:
     found = transaction.json(noted)
     if found is None or found[2] > now_ms:
         return False
-    (kind, (gallery_id, *of), _), left = found, False
+    kind, (gallery_id, *of), _, *after = found
+    left: bool | list[int] = False
     at = Generation(gallery_id, of[0] if of else 0)
     if kind == "generation":
         prefixes = [at.key(name) for name in OF_GENERATION]
         left = _crops(transaction, at, *of[1:]) or _ranges(transaction, prefixes)
     elif kind == "side":
-        left = _vectors(transaction, at, *of[1:])
+        left = after = _vectors(transaction, at, *of[1:], *after)
     elif kind == "gallery":
         prefixes = [key(name, gallery_id) for name in OF_GALLERY]
         left = _jobs(transaction, gallery_id) or _kept_pictures(transaction, gallery_id)
         left = left or _ranges(transaction, prefixes)
     if left:
-        transaction.put_json(noted, [kind, [gallery_id, *of], 0])
+        transaction.put_json(noted, [kind, [gallery_id, *of], 0, *after])
     else:
         transaction.delete(noted)
-    return left
+    return bool(left)
 
 
 def _crops(transaction: Transaction, at: Generation, sides: int, *outside: int) -> bool:
@@ -90,7 +91,7 @@ def _crops(transaction: Transaction, at: Generation, sides: int, *outside: int) 
     for own, value in found:
         with contextlib.suppress(ServiceError):
             crops.append(as_crop(transaction.body(own, value) or b""))
-    note_strays_elsewhere(transaction, at.gallery_id, crops, now(), outside)
+    note_outside(transaction, at.gallery_id, crops, outside)
     transaction.delete(*(at.lookup("crop id", crop.crop_id) for crop in crops))
     for own, _ in found:
         row = last_number(own)
@@ -99,20 +100,15 @@ def _crops(transaction: Transaction, at: Generation, sides: int, *outside: int) 
     return bool(found)
 
 
-def _vectors(transaction: Transaction, at: Generation, side: int, outside: int = 0) -> bool:
-    """Deletes a side's vectors in the order of their rows, from where the last batch ended."""
-    place = key("garbage at", "side", at.gallery_id, at.number, side)
-    after_row = transaction.json(place) or 0
+def _vectors(
+    transaction: Transaction, at: Generation, side: int, outside: int, after_row: int = 0
+) -> list[int]:
+    """Deletes a side's vectors in the order of their rows; the last row, or none at the end."""
     crops = scan_crops(transaction, at, after_row, KEYS_AT_ONCE)
     names = [vector_name(crop.crop_id, side) for crop in crops] if outside else []
     note_strays(transaction, at.gallery_id, names, now())
-    for crop in crops:
-        transaction.delete(at.lookup("vector", side, crop.row_id))
-    if crops:
-        transaction.put_json(place, crops[-1].row_id)
-    else:
-        transaction.delete(place)
-    return bool(crops)
+    transaction.delete(*(at.lookup("vector", side, crop.row_id) for crop in crops))
+    return [crop.row_id for crop in crops[-1:]]
 
 
 def sides_outside(reader: Reader, entry: GalleryRecord) -> list[int]:
@@ -120,8 +116,8 @@ def sides_outside(reader: Reader, entry: GalleryRecord) -> list[int]:
     sides = set(entry.outside_sides)
     if entry.outside:
         for _, body in reader.below(key("garbage", "side", entry.gallery_id, entry.at)):
-            _, (_, _, side, *outside), _ = from_json(body)
-            sides |= {side} if outside == [1] else set()
+            _, (_, _, side, outside), *_ = from_json(body)
+            sides |= {side} if outside else set()
     return sorted(sides)
 
 
@@ -187,22 +183,13 @@ def note_strays(
         transaction.put_json(key("stray", gallery_id, name), moment)
 
 
-def note_strays_elsewhere(
-    transaction: Transaction,
-    gallery_id: int,
-    crops: Iterable[StoredCrop],
-    moment: str,
-    sides: Sequence[int] = (),
+def note_outside(
+    transaction: Transaction, gallery_id: int, crops: Collection[StoredCrop], sides: Sequence[int]
 ) -> None:
-    """Notes what lies outside the record of crops about to be removed.
-
-    Args:
-        sides: those that may have vectors there.
-    """
-    crops = list(crops)
+    """Notes what lies outside of crops about to be removed: pictures, and vectors of sides."""
     names = [crop.crop_id for crop in crops if crop.elsewhere]
     names += [vector_name(crop.crop_id, side) for crop in crops for side in sides]
-    note_strays(transaction, gallery_id, names, moment)
+    note_strays(transaction, gallery_id, names, now())
 
 
 def forget_strays(transaction: Transaction, gallery_id: int, names: Iterable[str]) -> None:
