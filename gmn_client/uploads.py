@@ -12,10 +12,11 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, TypeAlias, TypedDict
+from typing import IO, TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict
 from urllib.parse import quote
 
 from gmn_client.errors import InvalidInput
+from gmn_client.models import RetentionFrom
 
 if TYPE_CHECKING:
     # Pillow is not needed otherwise.
@@ -68,6 +69,82 @@ class Box(TypedDict):
     y: int
     width: int
     height: int
+
+
+class CropFields(TypedDict, total=False):
+    """What to change of a crop; those left out stay as they are, None is for unknown.
+
+    Attributes:
+        captured_at: with time zone.
+        external_id, metadata: your own id, and your own JSON object.
+    """
+
+    identity: str | None
+    camera: str | None
+    captured_at: datetime | str | None
+    external_id: str | None
+    metadata: Mapping[str, object] | None
+
+
+class LabelledBox(Box, CropFields):
+    """A box with what is known of its crop."""
+
+
+class CropsChosen(TypedDict, total=False):
+    """Which crops: those that pass every option that is given, of which one has to be.
+
+    Attributes:
+        unnamed: only crops without an identity.
+        captured_after, captured_before: only crops captured within these, with time zone.
+        dry_run: answer how many they are, and change nothing.
+    """
+
+    crop_ids: Sequence[str]
+    identity: str
+    unnamed: bool
+    camera: str
+    external_id: str
+    captured_after: datetime
+    captured_before: datetime
+    dry_run: bool
+
+
+class CropsChanges(CropsChosen, total=False):
+    """Which crops, and what is known of them from now on, None for unknown."""
+
+    new_identity: str | None
+    new_camera: str | None
+    new_metadata: Mapping[str, object] | None
+
+
+class GalleryOptions(TypedDict, total=False):
+    """Settings of a gallery; those left out stay as they are.
+
+    Attributes:
+        retention_days: older crops are deleted; 0 keeps all.
+        retention_from: whether a crop's age counts from its capture (or else its enrollment), or
+            always from its enrollment.
+        calibration: whether thresholds are fitted to the gallery's named crops and its searches
+            (`on`), stay as they are (`frozen`), or are the artefact's (`off`); `reset` drops the
+            fit and the searches and fits again.
+    """
+
+    retention_days: int
+    retention_from: RetentionFrom
+    calibration: Literal["on", "frozen", "off", "reset"]
+
+
+class ImportOptions(TypedDict, total=False):
+    """Labels of an import's images.
+
+    Attributes:
+        identity, camera: of every image, where no manifest names them.
+        manifest: the CSV file, in the archive or folder, that does; `manifest.csv` unless named.
+    """
+
+    identity: str | None
+    camera: str | None
+    manifest: str | None
 
 
 def path_to(*segments: str) -> str:

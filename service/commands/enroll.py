@@ -19,8 +19,8 @@ from rich.markup import escape
 from typer import Argument, BadParameter, Context, Option
 
 from gmn_client import Client, RequestRefused
-from gmn_client.gallery_calls import ImportOptions
 from gmn_client.models import Job
+from gmn_client.uploads import ImportOptions
 from model.crops.manifest import COLUMNS, MANIFEST
 from model.crops.names import is_image_name
 from model.problems import InputProblem
