@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 from collections.abc import Awaitable, Callable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from secrets import token_hex
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from service.engine.device import Admission, DeviceThread
 from service.engine.networks import LoadedModel, load_model, shipped_fillers
+from service.gallery.gallery import Gallery
 from service.gallery.registry import GalleryRegistry
 from service.gallery.replication import ReplicatedGalleries
 from service.http.keys import KeyRing, is_loopback
@@ -25,6 +27,7 @@ from service.ops.data_directory import DATABASE_NAME, INDEXES, lock_data_directo
 from service.ops.failpoints import failpoint
 from service.ops.health import BlockingPools, HealthCheck, Watchdog
 from service.ops.metrics import Metrics
+from service.record.api_keys import ApiKey
 from service.record.picture_folder import PictureFolder
 from service.record.record import Record, open_store
 from service.search.calibration import GalleryCalibrations
@@ -185,6 +188,37 @@ class Runtime:
         if self.pictures:
             yield self.pictures.views.health_check
             yield self.pictures.changes.health_check
+
+
+@dataclass(frozen=True)
+class Call:
+    """A request whose caller was let in."""
+
+    runtime: Runtime
+    caller: ApiKey
+
+
+@dataclass(frozen=True)
+class GalleryCall(Call):
+    """A request on the gallery that its path names."""
+
+    gallery: Gallery
+
+    async def read(self, call: Callable[..., Result], *args: Any) -> Result:
+        """Runs a call on the gallery's id and these on a reader thread, as `galleries.read`."""
+        return await self.runtime.galleries.read(call, self.gallery.gallery_id, *args)
+
+    async def write(self, call: Callable[..., Result], *args: Any) -> Result:
+        """Runs a call on the gallery's id and these on the writer thread, as `galleries.write`."""
+        return await self.runtime.galleries.write(call, self.gallery.gallery_id, *args)
+
+    async def done(self, event: str, **what: Any) -> None:
+        """Notes what was done to the gallery, as `AuditLog.done`."""
+        await self.runtime.audit.done(event, gallery=self.gallery.name, **what)
+
+    def note_view(self, event: str, **what: Any) -> None:
+        """Notes a search or a view of the gallery, as `AuditLog.note_view`."""
+        self.runtime.audit.note_view(event, gallery=self.gallery.name, **what)
 
 
 def _open_record(settings: Settings, held: contextlib.ExitStack, check: bool) -> Record:

@@ -12,8 +12,8 @@ from typing import Annotated, TypedDict
 from typer import BadParameter, Option
 
 from gmn_client import Client, Image
-from gmn_client.gallery_calls import LabelledBox
 from gmn_client.models import EnrolledImage, Problem, RefusedImage
+from gmn_client.uploads import LabelledBox
 from model.crops.folder import read_folder
 from model.crops.manifest import MANIFEST, read_manifest
 from model.crops.names import Ignored, LeftOut, is_image_name

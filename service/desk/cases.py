@@ -13,7 +13,7 @@ from typing import IO, Any
 
 from jinja2 import Environment, FileSystemLoader
 
-from gmn_client.models import Case, CaseDetail, CaseSearch, OpenedSearch
+from gmn_client.models import Case, CaseDetail, CaseRemoval, Cases, CaseSearch, OpenedSearch
 from service.desk.searches import find_case, open_search, read_search_picture
 from service.errors import (
     InvalidField,
@@ -24,15 +24,13 @@ from service.errors import (
     UnknownQuery,
 )
 from service.gallery.browse import read_picture
-from service.gallery.gallery import Gallery
 from service.ops.csv_lines import csv_line
 from service.ops.data_directory import require_free_disk
 from service.record import kept_queries as records
-from service.record.api_keys import ApiKey
 from service.record.desk import CaseFields
 from service.record.keys import new_crop_id
 from service.record.records import Picture
-from service.runtime import Runtime
+from service.runtime import GalleryCall
 
 # Of each search the first results are shown, and every one that is reviewed.
 SHOWN = 10
@@ -44,9 +42,7 @@ OF_RESULT = (
 COLUMNS = ("query_id", "searched_at", *OF_RESULT, "decision", "reviewed_at", "picture")
 
 
-async def create_case(
-    runtime: Runtime, gallery: Gallery, caller: ApiKey, name: str, notes: str
-) -> CaseDetail:
+async def create_case(call: GalleryCall, name: str, notes: str) -> CaseDetail:
     """Begins a case; raises `InvalidField` where the gallery has as many as it may."""
     now = datetime.now(UTC)
     case = records.Case(
@@ -55,25 +51,21 @@ async def create_case(
         notes=notes,
         created_at=now,
         changed_at=now,
-        key_id=caller.key_id,
+        key_id=call.caller.key_id,
     )
-    await runtime.galleries.write(runtime.record.cases.create, gallery.gallery_id, case)
-    await runtime.audit.done("create_case", gallery=gallery.name, case_id=case.case_id)
+    await call.write(call.runtime.record.cases.create, case)
+    await call.done("create_case", case_id=case.case_id)
     return detailed(case)
 
 
-async def list_cases(
-    runtime: Runtime, gallery: Gallery, before: str | None, limit: int
-) -> list[Case]:
+async def list_cases(call: GalleryCall, before: str | None, limit: int) -> Cases:
     """Up to `limit` cases that are older than one; the newest first."""
-    read = runtime.record.cases.page
-    found = await runtime.galleries.read(read, gallery.gallery_id, before, limit)
-    return [Case(**_fields(case)) for case in found]
+    found = await call.read(call.runtime.record.cases.page, before, limit + 1)
+    more = found[limit - 1].case_id if len(found) > limit else None
+    return Cases(results=[Case(**_fields(case)) for case in found[:limit]], next_cursor=more)
 
 
-async def change_case(
-    runtime: Runtime, gallery: Gallery, caller: ApiKey, case_id: str, fields: CaseFields
-) -> CaseDetail:
+async def change_case(call: GalleryCall, case_id: str, fields: CaseFields) -> CaseDetail:
     """Changes the name or the notes.
 
     Raises:
@@ -83,52 +75,53 @@ async def change_case(
     """
     if not fields:
         raise InvalidField("name, notes: nothing is to be changed; send one of them")
-    caller.require_own((await find_case(runtime, gallery, case_id)).key_id)
-    write = runtime.record.cases.change
-    case = await runtime.galleries.write(write, gallery.gallery_id, case_id, fields)
+    call.caller.require_own((await find_case(call, case_id)).key_id)
+    case = await call.write(call.runtime.record.cases.change, case_id, fields)
     if case is None:
-        raise UnknownCase(gallery.name, case_id)
-    await runtime.audit.done("change_case", gallery=gallery.name, case_id=case_id)
+        raise UnknownCase(call.gallery.name, case_id)
+    await call.done("change_case", case_id=case_id)
     return detailed(case)
 
 
 async def hold_search(
-    runtime: Runtime, gallery: Gallery, case_id: str, query_id: str, note: str | None
+    call: GalleryCall, case_id: str, query_id: str, note: str | None
 ) -> CaseDetail:
     """Puts a kept search into a case, or changes its note; with None takes it out of the case.
 
     Raises:
         UnknownCase, UnknownQuery: there is no such one, or the case does not hold it.
+        Forbidden: it is to be taken out, and another key made the case.
         InvalidField: the case holds as many as it may.
     """
-    await find_case(runtime, gallery, case_id)
-    write = runtime.record.cases.hold
-    case = await runtime.galleries.write(write, gallery.gallery_id, case_id, query_id, note)
+    found = await find_case(call, case_id)
+    if note is None:
+        call.caller.require_own(found.key_id)
+    case = await call.write(call.runtime.record.cases.hold, case_id, query_id, note)
     if case is None:
-        raise UnknownQuery(gallery.name, query_id)
+        raise UnknownQuery(call.gallery.name, query_id)
     event = "release_search" if note is None else "hold_search"
-    await runtime.audit.done(event, gallery=gallery.name, case_id=case_id, query_id=query_id)
+    await call.done(event, case_id=case_id, query_id=query_id)
     return detailed(case)
 
 
-async def delete_case(runtime: Runtime, gallery: Gallery, caller: ApiKey, case_id: str) -> int:
+async def delete_case(call: GalleryCall, case_id: str) -> CaseRemoval:
     """Deletes a case with the searches that no other case holds; answers how many.
 
     Raises:
         UnknownCase: there is no such one.
         Forbidden: another key made it.
     """
-    caller.require_own((await find_case(runtime, gallery, case_id)).key_id)
+    call.caller.require_own((await find_case(call, case_id)).key_id)
 
-    async def delete(result: dict[str, Any]) -> int:
-        write = runtime.record.cases.delete
-        removed = await runtime.galleries.write(write, gallery.gallery_id, case_id)
+    async def delete(result: dict[str, Any]) -> CaseRemoval:
+        removed = await call.write(call.runtime.record.cases.delete, case_id)
         if removed is None:
-            raise UnknownCase(gallery.name, case_id)
+            raise UnknownCase(call.gallery.name, case_id)
         result["count"] = removed
-        return removed
+        return CaseRemoval(removed=removed)
 
-    return await runtime.audited("delete_case", delete, gallery=gallery.name, case_id=case_id)
+    name = call.gallery.name
+    return await call.runtime.audited("delete_case", delete, gallery=name, case_id=case_id)
 
 
 def detailed(case: records.Case) -> CaseDetail:
@@ -163,7 +156,7 @@ class CaseArchive:
         self._zip.close()
 
 
-async def export_case(runtime: Runtime, gallery: Gallery, case_id: str) -> IO[bytes]:
+async def export_case(call: GalleryCall, case_id: str) -> IO[bytes]:
     """Writes a case into a file without a name, which is gone once it is closed.
 
     Searches and pictures that are deleted meanwhile are left out.
@@ -172,7 +165,7 @@ async def export_case(runtime: Runtime, gallery: Gallery, case_id: str) -> IO[by
         UnknownCase: there is no such one.
         StorageFailed: the disk is too full.
     """
-    case = await find_case(runtime, gallery, case_id)
+    runtime, case = call.runtime, await find_case(call, case_id)
     require_free_disk(runtime.settings)
     with ExitStack() as failing:
         # Beside the galleries, on the disk whose free space was asked for.
@@ -181,11 +174,11 @@ async def export_case(runtime: Runtime, gallery: Gallery, case_id: str) -> IO[by
             archive, searches = CaseArchive(file), []
             for query_id, entry in case.queries.items():
                 try:
-                    opened = await open_search(runtime, gallery, query_id)
+                    opened = await open_search(call, query_id)
                 except UnknownQuery:
                     continue
-                searches.append(await _search(runtime, gallery, archive, opened, entry.note))
-            about = {"case": case, "gallery": gallery.name, "searches": searches}
+                searches.append(await _search(call, archive, opened, entry.note))
+            about = {"case": case, "gallery": call.gallery.name, "searches": searches}
             await runtime.pools.files.run(_finish, archive, about)
         except OSError as error:
             raise StorageFailed(
@@ -193,12 +186,12 @@ async def export_case(runtime: Runtime, gallery: Gallery, case_id: str) -> IO[by
                 "directory and send the request again"
             ) from error
         failing.pop_all()
-    await runtime.audit.done("export_case", gallery=gallery.name, case_id=case_id)
+    await call.done("export_case", case_id=case_id)
     return file
 
 
 async def _search(
-    runtime: Runtime, gallery: Gallery, archive: CaseArchive, opened: OpenedSearch, note: str
+    call: GalleryCall, archive: CaseArchive, opened: OpenedSearch, note: str
 ) -> dict[str, Any]:
     """What the page shows of a search: the note on it, and names of pictures in the archive."""
 
@@ -208,18 +201,18 @@ async def _search(
         except (UnknownPicture, UnknownQuery, UnknownCrop):
             return None
         file = f"pictures/{name}.{EXTENSIONS.get(picture.content_type, 'image')}"
-        return await runtime.pools.files.run(archive.add, file, picture.content)
+        return await call.runtime.pools.files.run(archive.add, file, picture.content)
 
     query_id, picture = opened.query_id, None
     if opened.image_url:
-        reading = read_search_picture(runtime, gallery, query_id)
-        picture = await add(f"search-{query_id}", reading)
+        picture = await add(f"search-{query_id}", read_search_picture(call, query_id))
     decisions = {one.crop_id: one.decision for one in opened.reviews}
     shown = []
     for one in opened.answer.results:
         decision = decisions.get(one.crop_id, "")
         if one.rank <= SHOWN or decision:
-            name = await add(f"crop-{one.crop_id}", read_picture(runtime, gallery, one.crop_id))
+            reading = read_picture(call.runtime, call.gallery, one.crop_id)
+            name = await add(f"crop-{one.crop_id}", reading)
             shown.append({"result": one, "decision": decision, "picture": name})
     return {"opened": opened, "note": note, "picture": picture, "shown": shown}
 

@@ -10,7 +10,6 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, BaseModel, Field, model_validator
 
 from gmn_client import models
-from gmn_client.models import RefusedImage
 from service.desk.searches import (
     KEPT_RESULTS,
     find_search,
@@ -21,12 +20,10 @@ from service.desk.searches import (
 from service.errors import InvalidField, UnknownCrop, UnknownQuery
 from service.gallery.changes import change_matching
 from service.gallery.enroll import ImageToEnroll, checked_camera, checked_text, enroll
-from service.gallery.gallery import Gallery
 from service.ops.csv_lines import csv_line
-from service.record.api_keys import ApiKey
 from service.record.kept_queries import KeptQuery, Review
 from service.record.records import CropFilter, Picture
-from service.runtime import Runtime
+from service.runtime import GalleryCall
 from service.search.options import Moment
 
 COLUMNS = tuple(models.Review.model_fields)
@@ -65,7 +62,7 @@ class ReviewOptions(BaseModel):
 
 
 async def review_results(
-    runtime: Runtime, gallery: Gallery, caller: ApiKey, query_id: str, new: ReviewOptions
+    call: GalleryCall, query_id: str, new: ReviewOptions
 ) -> models.AnsweredReview:
     """Names the crops, notes the decision, and enrolls the picture, in this order.
 
@@ -75,61 +72,52 @@ async def review_results(
         UnknownQuery, UnknownCrop, UnknownPicture, InvalidField, CropConflict: nothing was changed.
         Forbidden: the key may not name, or enroll.
     """
-    kept = await find_search(runtime, gallery, query_id)
-    names = await _names(runtime, gallery, kept, new)
-    picture = await read_search_picture(runtime, gallery, query_id) if new.enroll else None
+    runtime, gallery = call.runtime, call.gallery
+    kept = await find_search(call, query_id)
+    names = await _names(call, kept, new)
+    picture = await read_search_picture(call, query_id) if new.enroll else None
     if new.identity is not None:
         chosen = CropFilter(crop_ids=frozenset(new.crop_ids))
         await change_matching(runtime, gallery, chosen, {"identity": new.identity}, False)
         names = {new.identity}
     review = None
     if new.decision != "open":
-        review = Review(new.decision, datetime.now(UTC), caller.key_id)
-    write = runtime.record.kept.review
-    number, crop_ids = gallery.gallery_id, list(dict.fromkeys(new.crop_ids))
-    if await runtime.galleries.write(write, number, query_id, crop_ids, review) is None:
+        review = Review(new.decision, datetime.now(UTC), call.caller.key_id)
+    crop_ids = list(dict.fromkeys(new.crop_ids))
+    if await call.write(runtime.record.kept.review, query_id, crop_ids, review) is None:
         raise UnknownQuery(gallery.name, query_id)
-    await runtime.audit.done(
-        "review",
-        gallery=gallery.name,
-        query_id=query_id,
-        crop_ids=crop_ids,
-        decision=new.decision,
-    )
-    enrolled = await _enroll(runtime, gallery, picture, new, names) if picture else None
-    opened = await open_search(runtime, gallery, query_id)
+    await call.done("review", query_id=query_id, crop_ids=crop_ids, decision=new.decision)
+    enrolled = await _enroll(call, picture, new, names) if picture else None
+    opened = await open_search(call, query_id)
     return models.AnsweredReview(**dict(opened), enrolled_crop_id=enrolled)
 
 
 async def list_reviews(
-    runtime: Runtime, gallery: Gallery, key_id: str | None, before: str | None, limit: int
+    call: GalleryCall, before: str | None, limit: int, key_id: str | None
 ) -> models.Reviews:
     """The reviews of up to `limit` searches of a key, or of all, that are older than one."""
 
-    def read() -> models.Reviews:
-        number = gallery.gallery_id
-        found = runtime.record.kept.page(number, before, limit + 1, "reviewed", "")
+    def read(number: int) -> models.Reviews:
+        found = call.runtime.record.kept.page(number, before, limit + 1, "reviewed", "")
         more = found[limit - 1].query_id if len(found) > limit else None
-        rows = list(_rows(runtime, gallery, found[:limit], key_id))
+        rows = list(_rows(call, found[:limit], key_id))
         return models.Reviews(results=rows, next_cursor=more)
 
-    return await runtime.galleries.read(read)
+    return await call.read(read)
 
 
-async def reviews_as_csv(runtime: Runtime, gallery: Gallery, key_id: str | None) -> str:
+async def reviews_as_csv(call: GalleryCall, key_id: str | None) -> str:
     """Every review of searches of a key, or of all, as CSV with a head."""
     lines, before = [csv_line(*COLUMNS)], None
     while True:
-        page = await list_reviews(runtime, gallery, key_id, before, SEARCHES_AT_ONCE)
+        page = await list_reviews(call, before, SEARCHES_AT_ONCE, key_id)
         lines += [csv_line(*one.model_dump(mode="json").values()) for one in page.results]
         before = page.next_cursor
         if before is None:
             return "".join(lines)
 
 
-async def _names(
-    runtime: Runtime, gallery: Gallery, kept: KeptQuery, new: ReviewOptions
-) -> Collection[str]:
+async def _names(call: GalleryCall, kept: KeptQuery, new: ReviewOptions) -> Collection[str]:
     """The names that the crops bear; raises where the review cannot be."""
     known = {one.crop_id for one in kept.results}
     for crop_id in new.crop_ids:
@@ -138,10 +126,9 @@ async def _names(
                 f"crop_ids: {crop_id[:40]!r} is no kept result of search {kept.query_id}; send ids "
                 "of its results"
             )
-    read = runtime.record.crops.by_id
-    crops = await runtime.galleries.read(read, gallery.gallery_id, new.crop_ids)
+    crops = await call.read(call.runtime.record.crops.by_id, new.crop_ids)
     if gone := [one for one in new.crop_ids if one not in crops and new.decision != "open"]:
-        raise UnknownCrop(gallery.name, gone[0])
+        raise UnknownCrop(call.gallery.name, gone[0])
     names = {one.identity for one in crops.values() if one.identity is not None}
     if new.enroll and new.identity is None and len(names) != 1:
         borne = f"bear {len(names)} names" if names else "have no name"
@@ -150,16 +137,12 @@ async def _names(
 
 
 async def _enroll(
-    runtime: Runtime,
-    gallery: Gallery,
-    picture: Picture,
-    new: ReviewOptions,
-    names: Collection[str],
+    call: GalleryCall, picture: Picture, new: ReviewOptions, names: Collection[str]
 ) -> str:
     (name,) = names
     image = ImageToEnroll(picture.content, name, new.camera, new.captured_at)
-    (result,) = (await enroll(runtime, gallery, [image])).results
-    if isinstance(result, RefusedImage):
+    (result,) = (await enroll(call.runtime, call.gallery, [image])).results
+    if isinstance(result, models.RefusedImage):
         raise InvalidField(
             f"enroll: the results are reviewed, and the picture cannot be enrolled: "
             f"{result.problem.detail}"
@@ -168,11 +151,12 @@ async def _enroll(
 
 
 def _rows(
-    runtime: Runtime, gallery: Gallery, searches: Sequence[KeptQuery], key_id: str | None
+    call: GalleryCall, searches: Sequence[KeptQuery], key_id: str | None
 ) -> Iterator[models.Review]:
+    gallery = call.gallery
     own = [one for one in searches if key_id in (None, one.key_id)]
     ids = {crop_id for one in own for crop_id in one.reviews}
-    crops = runtime.record.crops.by_id(gallery.gallery_id, ids)
+    crops = call.runtime.record.crops.by_id(gallery.gallery_id, ids)
     for kept in own:
         url = search_picture_url(gallery, kept)
         for crop_id, review in kept.reviews.items():

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from gmn_client.models import (
     BestResult,
     KeptSearch,
+    KeptSearches,
     OpenedSearch,
     QueryAnswer,
     RankedCrop,
@@ -32,7 +33,7 @@ from service.record.api_keys import ApiKey
 from service.record.kept_queries import Case, KeptQuery, KeptResult
 from service.record.keys import new_crop_id
 from service.record.records import Picture, StoredCrop
-from service.runtime import Runtime
+from service.runtime import GalleryCall, Runtime
 from service.search.options import QueryOptions
 from service.settings import KeepImages
 
@@ -48,9 +49,7 @@ KEPT_FIELDS = {
 
 
 async def keep_answers(
-    runtime: Runtime,
-    gallery: Gallery,
-    caller: ApiKey,
+    call: GalleryCall,
     options: QueryOptions,
     answers: Sequence[tuple[QueryAnswer, Sequence[ImageFile]]],
     drawn: Mapping[ImageFile, Picture],
@@ -63,6 +62,7 @@ async def keep_answers(
         answers: each with the images of its query.
         drawn: what `draw_kept` has made of these images.
     """
+    runtime = call.runtime
     try:
         require_free_disk(runtime.settings)
         if any(answer.stale for answer, _ in answers):
@@ -70,13 +70,12 @@ async def keep_answers(
         new = []
         for answer, images in answers:
             picture = next(filter(None, map(drawn.get, images)), None)
-            new.append((_kept(caller, options, answer, len(images), picture), picture))
-        write = runtime.record.kept.keep
+            new.append((_kept(call.caller, options, answer, len(images), picture), picture))
         pairs = [(one, picture and picture.content) for one, picture in new]
         most = runtime.settings.kept_queries
-        kept, gone = await runtime.galleries.write(write, gallery.gallery_id, pairs, most)
+        kept, gone = await call.write(runtime.record.kept.keep, pairs, most)
         if gone:
-            await runtime.audit.done("delete_oldest_searches", gallery=gallery.name, count=gone)
+            await call.done("delete_oldest_searches", count=gone)
     except ServiceError as error:
         why = f"the search is not kept: {error.detail}"
         return [_warned(answer, why) for answer, _ in answers]
@@ -106,80 +105,76 @@ def draw_kept(
         drawn[image] = picture
 
 
-async def find_case(runtime: Runtime, gallery: Gallery, case_id: str) -> Case:
+async def find_case(call: GalleryCall, case_id: str) -> Case:
     """A case; raises `UnknownCase`."""
-    case = await runtime.galleries.read(runtime.record.cases.get, gallery.gallery_id, case_id)
+    case = await call.read(call.runtime.record.cases.get, case_id)
     if case is None:
-        raise UnknownCase(gallery.name, case_id)
+        raise UnknownCase(call.gallery.name, case_id)
     return case
 
 
 async def list_searches(
-    runtime: Runtime,
-    gallery: Gallery,
-    before: str | None,
-    limit: int,
-    key_id: str | None,
-    case_id: str | None,
-) -> list[KeptSearch]:
+    call: GalleryCall, before: str | None, limit: int, key_id: str | None, case_id: str | None
+) -> KeptSearches:
     """Up to `limit` searches of a key, of a case, or of all, older than one; the newest first."""
-    number, record = gallery.gallery_id, runtime.record
-    case = await find_case(runtime, gallery, case_id) if case_id is not None else None
+    record = call.runtime.record
+    case = await find_case(call, case_id) if case_id is not None else None
     found_by = ("key", key_id) if key_id is not None else ()
 
-    def read() -> list[KeptSearch]:
+    def read(number: int) -> KeptSearches:
         if case is not None:
-            found = record.cases.searches(number, case, before, limit)
+            found = record.cases.searches(number, case, before, limit + 1)
         else:
-            found = record.kept.page(number, before, limit, *found_by)
-        ids = {one.crop_id for kept in found for one in kept.results[:1]}
-        crops = record.crops.by_id(number, ids)
-        return [KeptSearch(**_summary(runtime, gallery, kept, crops)) for kept in found]
+            found = record.kept.page(number, before, limit + 1, *found_by)
+        shown = found[:limit]
+        crops = record.crops.by_id(
+            number, {one.crop_id for kept in shown for one in kept.results[:1]}
+        )
+        results = [KeptSearch(**_summary(call, kept, crops)) for kept in shown]
+        more = found[limit - 1].query_id if len(found) > limit else None
+        return KeptSearches(results=results, next_cursor=more)
 
-    return await runtime.galleries.read(read)
+    return await call.read(read)
 
 
-async def find_search(runtime: Runtime, gallery: Gallery, query_id: str) -> KeptQuery:
+async def find_search(call: GalleryCall, query_id: str) -> KeptQuery:
     """A kept search; raises `UnknownQuery`."""
-    read = runtime.record.kept.get
-    found = await runtime.galleries.read(read, gallery.gallery_id, query_id)
+    found = await call.read(call.runtime.record.kept.get, query_id)
     if found is None:
-        raise UnknownQuery(gallery.name, query_id)
+        raise UnknownQuery(call.gallery.name, query_id)
     return found
 
 
-async def open_search(runtime: Runtime, gallery: Gallery, query_id: str) -> OpenedSearch:
+async def open_search(call: GalleryCall, query_id: str) -> OpenedSearch:
     """A kept search with its answer under the labels of now; raises `UnknownQuery`."""
-    kept = await find_search(runtime, gallery, query_id)
-    return await runtime.galleries.read(_opened, runtime, gallery, kept)
+    kept = await find_search(call, query_id)
+    return await call.read(lambda _: _opened(call, kept))
 
 
-async def read_search_picture(runtime: Runtime, gallery: Gallery, query_id: str) -> Picture:
+async def read_search_picture(call: GalleryCall, query_id: str) -> Picture:
     """The picture of a kept search; raises `UnknownQuery` or `UnknownPicture`."""
-    await find_search(runtime, gallery, query_id)
-    read = runtime.record.kept.picture
-    picture = await runtime.galleries.read(read, gallery.gallery_id, query_id)
+    await find_search(call, query_id)
+    picture = await call.read(call.runtime.record.kept.picture, query_id)
     if picture is None:
         remedy = "send keep_picture=true with an image"
-        raise UnknownPicture(gallery.name, "search", query_id, remedy)
+        raise UnknownPicture(call.gallery.name, "search", query_id, remedy)
     return picture
 
 
-async def delete_search(runtime: Runtime, gallery: Gallery, caller: ApiKey, query_id: str) -> None:
+async def delete_search(call: GalleryCall, query_id: str) -> None:
     """Deletes a kept search with its picture, from cases too.
 
     Raises:
         UnknownQuery: there is no such one.
         Forbidden: another key made it.
     """
-    kept = await find_search(runtime, gallery, query_id)
-    caller.require_own(kept.key_id)
+    call.caller.require_own((await find_search(call, query_id)).key_id)
 
     async def delete(result: dict[str, Any]) -> None:
-        remove = runtime.record.kept.remove
-        result["count"] = await runtime.galleries.write(remove, gallery.gallery_id, [query_id])
+        result["count"] = await call.write(call.runtime.record.kept.remove, [query_id])
 
-    await runtime.audited("delete_kept_search", delete, gallery=gallery.name, query_id=query_id)
+    name = call.gallery.name
+    await call.runtime.audited("delete_kept_search", delete, gallery=name, query_id=query_id)
 
 
 async def expire_searches(runtime: Runtime, gallery: Gallery) -> None:
@@ -200,17 +195,17 @@ def search_picture_url(gallery: Gallery, kept: KeptQuery) -> str | None:
     return path if kept.content_type else None
 
 
-def _opened(runtime: Runtime, gallery: Gallery, kept: KeptQuery) -> OpenedSearch:
+def _opened(call: GalleryCall, kept: KeptQuery) -> OpenedSearch:
     ids = {*(one.crop_id for one in kept.results), *kept.reviews}
-    crops = runtime.record.crops.by_id(gallery.gallery_id, ids)
-    results = list(_results(gallery, kept, crops))
+    crops = call.runtime.record.crops.by_id(call.gallery.gallery_id, ids)
+    results = list(_results(call.gallery, kept, crops))
     reviews = [
         ReviewedResult(crop_id=crop_id, identity=_name(crops, crop_id), **vars(review))
         for crop_id, review in kept.reviews.items()
     ]
     answer = {**kept.answer, "results": results, "query_id": kept.query_id}
     return OpenedSearch(
-        **_summary(runtime, gallery, kept, crops),
+        **_summary(call, kept, crops),
         request=kept.request,
         answer=QueryAnswer.model_validate(answer),
         removed=len(kept.results) - len(results),
@@ -230,12 +225,11 @@ def _results(
             )
 
 
-def _summary(
-    runtime: Runtime, gallery: Gallery, kept: KeptQuery, crops: Mapping[str, StoredCrop]
-) -> dict[str, Any]:
+def _summary(call: GalleryCall, kept: KeptQuery, crops: Mapping[str, StoredCrop]) -> dict[str, Any]:
+    gallery = call.gallery
     first = next((one for one in kept.results[:1] if one.crop_id in crops), None)
     decisions = [one.decision for one in kept.reviews.values()]
-    ends = None if kept.cases else kept.created_at + _kept_for(runtime, gallery)
+    ends = None if kept.cases else kept.created_at + _kept_for(call.runtime, gallery)
     return {
         "query_id": kept.query_id,
         "created_at": kept.created_at,

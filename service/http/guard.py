@@ -24,15 +24,13 @@ from starlette.formparsers import MultiPartException
 
 from gmn_client.models import Scope
 from service.errors import InvalidField, StorageFailed, Unauthorised
-from service.gallery.gallery import Gallery
 from service.http.forms import SomeImagesForm
 from service.http.keys import LOCAL_ADMIN, is_loopback
 from service.http.limits import Body, WholeForm
 from service.http.middleware import CLIENT_LEFT
 from service.http.problems import names_of, problems, unknown_name
 from service.ops.audit import act_as
-from service.record.api_keys import ApiKey
-from service.runtime import Runtime
+from service.runtime import Call, GalleryCall, Runtime
 
 # What names no gallery, and has to be seen without a key.
 OPEN = frozenset({"/livez", "/readyz"})
@@ -68,25 +66,6 @@ NAMED_IN_PATH = re.compile(r"{(\w+?)(?:_id)?[:}]")
 SENTENCE_PART = re.compile(r"[:;] |\.$|\. ")
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 Bearer = Annotated[HTTPAuthorizationCredentials | None, Security(BEARER)]
-
-
-@dataclass(frozen=True)
-class Call:
-    """A request whose caller was let in."""
-
-    runtime: Runtime
-    caller: ApiKey
-
-
-@dataclass(frozen=True)
-class GalleryCall(Call):
-    """A request on the gallery that its path names."""
-
-    gallery: Gallery
-
-    def note_view(self, event: str, **what: Any) -> None:
-        """Notes a search or a view of the gallery, as `AuditLog.note_view`."""
-        self.runtime.audit.note_view(event, gallery=self.gallery.name, **what)
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,6 @@ from service.errors import QueueFull
 from service.http.app import create_app
 from service.http.crop_forms import CropsQuery
 from service.http.forms import SomeImagesForm
-from service.http.guard import Call, GalleryCall
 from service.http.keys import LOCAL_ADMIN
 from service.http.routes import crops, jobs, model
 from service.jobs.imports import begin_import
@@ -28,7 +27,7 @@ from service.jobs.runner import create_job, new_job_id
 from service.record.crop_lists import CropPage
 from service.record.records import StoredCrop
 from service.record.sqlite_engine import SqliteEngine
-from service.runtime import Runtime
+from service.runtime import Call, GalleryCall, Runtime
 from service.search.options import PairOptions
 from service.search.pairs import compare
 from service.settings import Settings

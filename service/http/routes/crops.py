@@ -86,14 +86,14 @@ async def list_crops(call: Searcher, asked: Annotated[CropsQuery, Query()]) -> R
     """
     wanted, gallery = asked.filter(), call.gallery
 
-    def read() -> models.Crops:
+    def read(number: int) -> models.Crops:
         found = call.runtime.record.crops.page(
-            gallery.gallery_id, wanted, asked.cursor or "", asked.limit, asked.order
+            number, wanted, asked.cursor or "", asked.limit, asked.order
         )
         results = browse.described_crops(call.runtime, gallery, found.crops, asked.include_vector)
         return models.Crops(results=results, next_cursor=found.cursor)
 
-    page = await call.runtime.galleries.read(read)
+    page = await call.read(read)
     named: dict[str, object] = {"identity": asked.identity, "external_id": asked.external_id}
     named["include_vector"] = asked.include_vector or None
     if filters := {name: value for name, value in named.items() if value is not None}:

@@ -13,10 +13,11 @@ from pydantic import Field
 from gmn_client import models
 from service.desk import cases, reviews, searches
 from service.http.forms import MULTIPART, Cursor, Form, Limit, Name
-from service.http.guard import GalleryCall, Searcher, guarded_router
+from service.http.guard import Searcher, guarded_router
 from service.http.problems import content, problems, write_list
 from service.http.thumbnails import PICTURE, Width, answer_picture
 from service.record.desk import CaseFields
+from service.runtime import GalleryCall
 
 router = guarded_router("/v1/galleries/{gallery}", "kept searches")
 case_router = guarded_router("/v1/galleries/{gallery}/cases", "cases")
@@ -75,12 +76,10 @@ async def list_kept_searches(
     case_id: Annotated[str | None, Query(description="Those of a case, of every key.")] = None,
 ) -> Response:
     """Lists the kept searches of the caller's key, the newest first; of all keys needs admin."""
-    runtime, gallery = call.runtime, call.gallery
     key_id = None if case_id is not None else _key_of(call, everyone)
-    found = await searches.list_searches(runtime, gallery, cursor, limit + 1, key_id, case_id)
-    more = found[limit - 1].query_id if len(found) > limit else None
-    call.note_view("list_kept_searches", count=len(found))
-    return await write_list(models.KeptSearches(results=found[:limit], next_cursor=more))
+    found = await searches.list_searches(call, cursor, limit, key_id, case_id)
+    call.note_view("list_kept_searches", count=len(found.results))
+    return await write_list(found)
 
 
 @router.get("/queries/{query_id}")
@@ -89,7 +88,7 @@ async def open_kept_search(call: Searcher, query_id: QueryId) -> models.OpenedSe
 
     Every key that may search the gallery can open it: the address can be passed on.
     """
-    opened = await searches.open_search(call.runtime, call.gallery, query_id)
+    opened = await searches.open_search(call, query_id)
     call.note_view("open_kept_search", query_id=query_id, count=opened.count)
     return opened
 
@@ -103,10 +102,9 @@ async def read_kept_image(
     request: Request, call: Searcher, query_id: QueryId, width: Width = None
 ) -> Response:
     """The kept picture of a search; with `width` a small JPEG, as of a crop."""
-    runtime, gallery = call.runtime, call.gallery
-    read = partial(searches.read_search_picture, runtime, gallery, query_id)
-    require = partial(searches.find_search, runtime, gallery, query_id)
-    answer = await answer_picture(request, runtime, query_id, width, read, require)
+    read = partial(searches.read_search_picture, call, query_id)
+    require = partial(searches.find_search, call, query_id)
+    answer = await answer_picture(request, call.runtime, query_id, width, read, require)
     call.note_view("view", query_id=query_id)
     return answer
 
@@ -114,7 +112,7 @@ async def read_kept_image(
 @router.delete("/queries/{query_id}", status_code=204, responses=WRITES)
 async def delete_kept_search(call: Searcher, query_id: QueryId) -> None:
     """Deletes a kept search with its picture; that of another key needs admin."""
-    await searches.delete_search(call.runtime, call.gallery, call.caller, query_id)
+    await searches.delete_search(call, query_id)
 
 
 @router.post(
@@ -133,7 +131,7 @@ async def review_results(
         call.caller.require(["admin"])
     if form.enroll:
         call.caller.require(["enroll"])
-    return await reviews.review_results(call.runtime, call.gallery, call.caller, query_id, form)
+    return await reviews.review_results(call, query_id, form)
 
 
 @router.get("/reviews", response_model=models.Reviews)
@@ -141,8 +139,7 @@ async def list_reviews(
     call: Searcher, cursor: Cursor = None, limit: Limit = 100, everyone: Everyone = False
 ) -> Response:
     """Lists the reviews of the searches of the caller's key; of all keys needs admin."""
-    key_id = _key_of(call, everyone)
-    found = await reviews.list_reviews(call.runtime, call.gallery, key_id, cursor, limit)
+    found = await reviews.list_reviews(call, cursor, limit, _key_of(call, everyone))
     call.note_view("list_reviews", count=len(found.results))
     return await write_list(found)
 
@@ -154,8 +151,7 @@ async def list_reviews(
 )
 async def export_reviews(call: Searcher, everyone: Everyone = False) -> Response:
     """The reviews of the searches of the caller's key as CSV; of all keys needs admin."""
-    key_id = _key_of(call, everyone)
-    lines = await reviews.reviews_as_csv(call.runtime, call.gallery, key_id)
+    lines = await reviews.reviews_as_csv(call, _key_of(call, everyone))
     call.note_view("export_reviews")
     return Response(lines, media_type="text/csv")
 
@@ -173,7 +169,7 @@ async def create_case(
 ) -> models.CaseDetail:
     """Begins a case."""
     notes = form.changes().get("notes", "")
-    case = await cases.create_case(call.runtime, call.gallery, call.caller, form.name, notes)
+    case = await cases.create_case(call, form.name, notes)
     response.headers["Location"] = f"/v1/galleries/{call.gallery.name}/cases/{case.case_id}"
     return case
 
@@ -181,15 +177,13 @@ async def create_case(
 @case_router.get("")
 async def list_cases(call: Searcher, cursor: Cursor = None, limit: Limit = 100) -> models.Cases:
     """Lists the cases of a gallery, the newest first."""
-    found = await cases.list_cases(call.runtime, call.gallery, cursor, limit + 1)
-    more = found[limit - 1].case_id if len(found) > limit else None
-    return models.Cases(results=found[:limit], next_cursor=more)
+    return await cases.list_cases(call, cursor, limit)
 
 
 @case_router.get("/{case_id}")
 async def read_case(call: Searcher, case_id: CaseId) -> models.CaseDetail:
     """Reads a case; `GET …/queries?case_id=` lists its searches."""
-    return cases.detailed(await searches.find_case(call.runtime, call.gallery, case_id))
+    return cases.detailed(await searches.find_case(call, case_id))
 
 
 @case_router.patch("/{case_id}", responses=WRITES)
@@ -197,15 +191,13 @@ async def change_case(
     call: Searcher, case_id: CaseId, form: Annotated[CaseForm, MULTIPART] = UNCHANGED
 ) -> models.CaseDetail:
     """Changes the name or the notes; of a case of another key it needs admin."""
-    changes = form.changes()
-    return await cases.change_case(call.runtime, call.gallery, call.caller, case_id, changes)
+    return await cases.change_case(call, case_id, form.changes())
 
 
 @case_router.delete("/{case_id}", responses=WRITES)
 async def delete_case(call: Searcher, case_id: CaseId) -> models.CaseRemoval:
     """Deletes a case with the searches that no other case holds; one of another key needs admin."""
-    removed = await cases.delete_case(call.runtime, call.gallery, call.caller, case_id)
-    return models.CaseRemoval(removed=removed)
+    return await cases.delete_case(call, case_id)
 
 
 @case_router.put("/{case_id}/queries/{query_id}", responses=WRITES)
@@ -216,15 +208,13 @@ async def hold_search(
     form: Annotated[CaseSearchForm, MULTIPART] = WITHOUT_NOTE,
 ) -> models.CaseDetail:
     """Puts a kept search into a case with a note, or changes the note."""
-    return await cases.hold_search(call.runtime, call.gallery, case_id, query_id, form.note)
+    return await cases.hold_search(call, case_id, query_id, form.note)
 
 
 @case_router.delete("/{case_id}/queries/{query_id}", responses=WRITES)
 async def release_search(call: Searcher, case_id: CaseId, query_id: QueryId) -> models.CaseDetail:
     """Takes a kept search out of a case, so that its days count again."""
-    runtime, gallery = call.runtime, call.gallery
-    call.caller.require_own((await searches.find_case(runtime, gallery, case_id)).key_id)
-    return await cases.hold_search(runtime, gallery, case_id, query_id, None)
+    return await cases.hold_search(call, case_id, query_id, None)
 
 
 @case_router.get(
@@ -234,7 +224,7 @@ async def release_search(call: Searcher, case_id: CaseId, query_id: QueryId) -> 
 )
 async def export_case(call: Searcher, case_id: CaseId) -> StreamingResponse:
     """A case as ZIP: index.html, the pictures, results.csv, and SHA256SUMS of each file."""
-    file = await cases.export_case(call.runtime, call.gallery, case_id)
+    file = await cases.export_case(call, case_id)
     name = f'attachment; filename="case-{case_id}.zip"'
     headers = {"Content-Disposition": name, "Content-Length": str(file.tell())}
     return StreamingResponse(_chunks(file), media_type="application/zip", headers=headers)

@@ -10,10 +10,11 @@ from pydantic import AfterValidator, Field
 from gmn_client import models
 from service.gallery import browse, changes
 from service.http.forms import MULTIPART, Form
-from service.http.guard import Admin, Call, GalleryCall, guarded_router, needs
+from service.http.guard import Admin, guarded_router, needs
 from service.http.problems import problems
 from service.lifecycle import snapshots
 from service.record.records import CalibrationMode, GallerySettings, SettingsChanges
+from service.runtime import Call, GalleryCall
 from service.settings import NAME, checked_name
 
 router = guarded_router("/v1/galleries", "galleries")

@@ -14,9 +14,9 @@ from starlette.exceptions import HTTPException
 
 from gmn_client.models import Alive, Ready
 from service.errors import ServiceError
-from service.http.guard import Call, guarded_router, needs
+from service.http.guard import guarded_router, needs
 from service.record.backup import kept_backups
-from service.runtime import Runtime
+from service.runtime import Call, Runtime
 
 # Redis that hangs holds up no scrape, which is given up after ten seconds.
 RECORD_WITHIN_SECONDS = 2.0

@@ -101,8 +101,7 @@ async def forget_identity(call: Admin, identity: Identity) -> models.ForgottenId
 @router.get("/merges")
 async def list_merges(call: Searcher) -> models.Merges:
     """The merges of identities of the last 30 days that can be undone, newest first."""
-    merges = call.runtime.record.identities.merges
-    return models.Merges(results=await call.runtime.galleries.read(merges, call.gallery.gallery_id))
+    return models.Merges(results=await call.read(call.runtime.record.identities.merges))
 
 
 @router.post("/merges/{merge_id}/undo")

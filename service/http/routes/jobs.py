@@ -16,7 +16,7 @@ from service.errors import InvalidField, UnknownJob
 from service.gallery.enroll import checked_camera
 from service.http.crop_forms import GroupingForm
 from service.http.forms import FILE, MULTIPART, Form, Name
-from service.http.guard import Admin, Call, Enroller, GalleryCall, Searcher, guarded_router, needs
+from service.http.guard import Admin, Enroller, Searcher, guarded_router, needs
 from service.http.problems import content, problems
 from service.jobs import runner
 from service.jobs.grouping import begin_grouping, read_groups
@@ -24,7 +24,7 @@ from service.jobs.imports import begin_import
 from service.jobs.reindex import begin_reindex
 from service.ops.csv_lines import csv_line
 from service.record.jobs import Job as JobRecord
-from service.runtime import Runtime
+from service.runtime import Call, GalleryCall, Runtime
 
 EVERY_UNNAMED = GroupingForm()
 router = guarded_router("/v1", "jobs")

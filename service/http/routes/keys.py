@@ -10,9 +10,10 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from gmn_client.models import Keys, NewKey, Scope
 from service.http import keys
 from service.http.forms import MULTIPART, Form, Name
-from service.http.guard import Call, guarded_router, needs
+from service.http.guard import guarded_router, needs
 from service.http.problems import problems
 from service.record.api_keys import ApiKey
+from service.runtime import Call
 from service.settings import checked_name
 
 router = guarded_router("/v1/keys", "keys")

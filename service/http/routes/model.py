@@ -13,8 +13,9 @@ from gmn_client.models import Embedding, Embeddings, ModelInfo, PairScore
 from model.crops.decode import CropProblem
 from service.errors import InvalidField, UnusableImages, refused_image
 from service.http.forms import MULTIPART, Images, SomeImagesForm
-from service.http.guard import Call, guarded_router, needs
+from service.http.guard import guarded_router, needs
 from service.http.problems import Responses, content, example, problems, write_list
+from service.runtime import Call
 from service.search.options import PairOptions
 from service.search.pairs import compare
 

@@ -16,9 +16,10 @@ from service.desk.searches import draw_kept, keep_answers
 from service.errors import AnswerTooLarge
 from service.gallery.enroll import checked_metadata
 from service.http.forms import MULTIPART, FrameForm, Images
-from service.http.guard import GalleryCall, Searcher, guarded_router
+from service.http.guard import Searcher, guarded_router
 from service.http.problems import JSON, Responses, answer_each, example, problems, write_list
 from service.record.records import Picture
+from service.runtime import GalleryCall
 from service.search.options import QueryOptions
 from service.search.query import query_each, query_person
 
@@ -110,7 +111,7 @@ async def query_gallery(
     if form.keep:
         pairs = zip(answers, asked, strict=True)
         usable = [(one, of) for one, of in pairs if isinstance(one, QueryAnswer)]
-        kept = iter(await keep_answers(runtime, gallery, call.caller, form, usable, drawn))
+        kept = iter(await keep_answers(call, form, usable, drawn))
         answers = [next(kept) if isinstance(one, QueryAnswer) else one for one in answers]
     _note(call, form, answers)
     if separate:
