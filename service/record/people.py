@@ -10,6 +10,7 @@ from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import lru_cache
 from itertools import islice
 
 from pydantic import TypeAdapter
@@ -91,7 +92,7 @@ class People(RecordPart):
 
     def __init__(self, engine: Engine) -> None:
         super().__init__(engine)
-        self._orders: dict[tuple[int, Order], tuple[Generation, int, list[Place]]] = {}
+        self._sorted = lru_cache(HELD_ORDERS)(self._sort)
 
     def names(self, gallery_id: int) -> list[str]:
         """The names of all identities."""
@@ -164,14 +165,10 @@ class People(RecordPart):
         """Every identity in order, as of the gallery's version."""
         entry = read_entry(self._reader, gallery_id)
         at = Generation.searched(entry) if entry else find_generation(self._reader, gallery_id)
-        version = entry.version if entry else 0
-        held = self._orders.pop((gallery_id, sort), None)
-        if held is None or held[:2] != (at, version):
-            held = at, version, sorted(self._places(at, sort))
-        self._orders[gallery_id, sort] = held
-        while len(self._orders) > HELD_ORDERS:
-            self._orders.pop(next(iter(self._orders)), None)
-        return at, held[2]
+        return at, self._sorted(at, sort, entry.version if entry else 0)
+
+    def _sort(self, at: Generation, sort: Order, _version: int) -> list[Place]:
+        return sorted(self._places(at, sort))
 
     def _places(self, at: Generation, sort: Order) -> Iterator[Place]:
         looked_up = 0
