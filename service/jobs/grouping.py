@@ -93,7 +93,7 @@ async def run_grouping(runtime: Runtime, gallery: Gallery, job: Job) -> str | No
     grouping = Grouping(job.job_id, datetime.now(UTC), version, groups, single)
     await runtime.galleries.write(runtime.record.groups.put, gallery.gallery_id, grouping)
     await save_job(runtime, job, {"total": len(crops), "done": len(crops)})
-    return f"{len(groups)} groups of {len(crops) - single} crops; {single} crops are in none"
+    return f"{len(groups):,} groups hold {len(crops) - single:,} of {len(crops):,} crops"
 
 
 async def _read_crops(

@@ -2,11 +2,13 @@
 
 const PAGE = 1000;
 const KEY = "gmn-api-key";
+// The end of a message that names a call of the API, which is for programs.
+const CALL = /; [^;]* (GET|DELETE) \/v1\S*$/;
 
 // A refused request with its problem document, or a service that cannot be reached.
 export class Problem extends Error {
   constructor(status, body, retrySeconds = 0) {
-    super(body.detail ?? body.title ?? `the service answered ${status}`);
+    super((body.detail ?? body.title ?? `the service answered ${status}`).replace(CALL, ""));
     this.status = status;
     this.results = body.results ?? [];
     this.retrySeconds = retrySeconds;

@@ -38,6 +38,7 @@ export function percent(share) {
   return `${(share * 100).toFixed(share < 0.01 || share > 0.99 ? 1 : 0)}%`;
 }
 
+export const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1) + (/[.?!…]$/.test(text) ? "" : ".");
 export const decimal = (number, digits) => number?.toFixed(digits).replace("-", "−") ?? "–";
 
 export function verdictChip(verdict) {
@@ -51,9 +52,9 @@ export function verdictSign(verdict) {
 
 export function problemOf(error) {
   const lines = (error.results ?? []).map((one, at) =>
-    one.problem ? h("li", {}, `Image ${at + 1}: ${one.problem.detail}`) : null);
+    one.problem ? h("li", {}, sentence(`image ${at + 1}: ${one.problem.detail}`)) : null);
   const refused = lines.filter((line) => line !== null);
-  const message = refused.length > 0 ? `${count(refused.length, "image")} cannot be used.` : error.message;
+  const message = refused.length > 0 ? `${count(refused.length, "image")} cannot be used.` : sentence(error.message);
   return h("div", { class: "problem", role: "alert" }, h("p", {}, message), h("ul", {}, refused));
 }
 

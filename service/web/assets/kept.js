@@ -42,11 +42,11 @@ export function keptTools(search, ...more) {
   return h("div", { class: "row tools" },
     files.length > 0 && button("Enroll the query’s picture…", () => enroll(search, files)),
     ...more, kept?.case_ids.length > 0 && h("a", { href: addressOf(gallery(), "cases", kept.case_ids.length === 1 ? kept.case_ids[0] : "") }, `In ${count(kept.case_ids.length, "case")}`),
+    kept && button("Delete this search…", () => forget(kept), "danger quiet"),
     kept?.created_at && h("span", { class: "hint" }, "Searched ", moment(kept.created_at, true)),
     kept?.expires_at && h("span", { class: "hint" }, "kept until ", moment(kept.expires_at)),
     kept?.request && h("span", { class: "note" }, notKept(kept)),
-    kept?.removed > 0 && h("span", { class: "note" }, `${count(kept.removed, "result")} deleted since.`),
-    kept && button("Delete this search…", () => forget(kept), "danger quiet"));
+    kept?.removed > 0 && h("span", { class: "note" }, `${count(kept.removed, "result")} deleted since.`));
 }
 
 // The pictures of a search that are not here when it is opened again; one is kept at most.
@@ -65,10 +65,11 @@ async function forget({ query_id: id }) {
 async function enroll({ answer, kept }, files) {
   const [best] = answer.results;
   const known = kept?.reviews?.find((one) => one.decision === "confirmed")?.identity ?? (answer.verdict === "match" ? best.identity : null);
-  const text = "The picture becomes a crop of this gallery, of the person that you name. The camera is that of the field “Camera of the query images”.";
+  const camera = find("#query").elements.camera.value;
+  const text = `The picture becomes a crop of this gallery, of the person that you name, ${camera ? `from camera ${camera}` : "without a camera"}. The filter “Camera of the query images” sets the camera.`;
   const name = await question(`Enroll ${count(files.length, "picture")}?`, text, "Enroll", { label: "Name", input: known ?? "", list: "names", pictures: files.map((shot) => shotPicture(shot)) });
   if (name === null) return;
-  const fields = [["identity", name], ["camera", find("#query").elements.camera.value]];
+  const fields = [["identity", name], ["camera", camera]];
   const { results } = await ask(inGallery("/crops"), { method: "POST", body: formOf([...fields, ...files.map((shot) => ["images", shot.blob])]) });
   const landed = results.filter((one) => one.crop_id && !one.duplicate);
   const lines = results.flatMap((one, at) => one.problem ? [`Picture ${at + 1}: ${one.problem.detail}`]

@@ -73,7 +73,7 @@ function showKeys() {
   const dialog = h("dialog", { class: "question", "aria-label": "Shortcuts", onclose: () => dialog.remove() }, h("h2", {}, "Shortcuts"),
     h("dl", { class: "keys" }, KEYS.flatMap(([key, does]) => [h("dt", {}, key.split(" ").map((one) => h("kbd", {}, one))), h("dd", {}, does)])),
     h("label", { class: "check" }, letters, "Single letters and signs are shortcuts"),
-    h("form", { method: "dialog", class: "row end" }, h("button", { class: "main" }, "Close")));
+    h("form", { method: "dialog", class: "row end" }, h("button", { class: "main", autofocus: true }, "Close")));
   document.body.append(dialog);
   dialog.showModal();
   return true;

@@ -15,7 +15,7 @@ const open = (identity) => { location.hash = addressOf(gallery(), "identities", 
 export function personCard({ identity, crops, image_url: image, last_seen: seen }, ...more) {
   return h("a", { class: "card", href: addressOf(gallery(), "identities", identity) }, thumbnail(image, ""),
     h("span", { class: "about" }, h("b", { class: "name" }, identity), more, h("span", {}, count(crops, "crop")),
-      seen && h("span", {}, "last seen ", moment(seen))));
+      seen && h("span", {}, "last seen or enrolled ", moment(seen))));
 }
 
 export async function showPerson(identity) {
@@ -43,7 +43,7 @@ function draw(place, about, page) {
     h("div", { class: "row" }, h("h2", { class: "grow name" }, identity),
       button("Rename…", rename), button("Merge with…", mergeWith), button("Forget…", forget, "danger quiet")),
     h("p", { class: "hint name" }, `${count(about.crops, "crop")} · ${cameras.join(", ") || "camera unknown"}`,
-      last && [" · first seen ", moment(first), ", last seen ", moment(last)]),
+      last && [" · first seen or enrolled ", moment(first), ", last ", moment(last)]),
     crops, similar);
   showCrops(crops, identity, page.results, page.next_cursor);
   showSimilar(similar, identity);

@@ -5,7 +5,7 @@ import { clearFilters, filtered } from "./cameras.js";
 import { askForCase } from "./cases.js";
 import { openCrop } from "./crop.js";
 import {
-  count, decimal, h, moment, nameOf, percent, problemOf, shotPicture, thumbnail, verdictChip, verdictSign,
+  count, decimal, h, moment, nameOf, percent, problemOf, sentence, shotPicture, thumbnail, verdictChip, verdictSign,
 } from "./elements.js";
 import { clearMarks, judging } from "./judge.js";
 import { keptTools } from "./kept.js";
@@ -51,7 +51,7 @@ export function showAnswers(place, searches) {
 }
 
 const titleOf = ({ kept }, at) =>
-  (kept ? h("a", { href: addressOf(gallery(), "search", kept.query_id) }, `Image ${at + 1}`) : `Image ${at + 1}`);
+  (kept ? h("a", { href: addressOf(gallery(), "search", kept.query_id), title: "This search alone" }, `Image ${at + 1}`) : `Image ${at + 1}`);
 
 function ranking(search) {
   const cards = search.answer.results.map((one) => card(one, search));
@@ -113,5 +113,4 @@ function inWords(share) {
 
 const name = (one) => h("span", { class: "name" }, nameOf(one.identity));
 const who = (one) => (one.identity === null ? "a crop without a name" : name(one));
-const sentence = (text) => text[0].toUpperCase() + text.slice(1);
 const figure = (label, value) => h("span", {}, h("span", {}, label), " ", h("b", {}, value));

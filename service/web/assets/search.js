@@ -93,9 +93,11 @@ async function open(id, held = id.split(".").map((one) => ({ kept: { query_id: o
       place.replaceChildren(mySearches());
       throw found[0].problem;
     }
-    if (!held.some((one) => one.shots)) fill({ ...first.kept.request, scoring: first.answer.scoring });
+    const fresh = !held.some((one) => one.shots);
+    if (fresh) fill({ ...first.kept.request, scoring: first.answer.scoring });
     drawShots(found.flatMap((one) => one.shots ?? []));
     display(found);
+    if (fresh) reveal(place);
   });
 }
 
@@ -132,6 +134,11 @@ function display(searches) {
   showAnswers(find("#answer"), searches);
   const id = addressed(searches);
   if (panel() === "search" && item() !== id) history.pushState(null, "", addressOf(gallery(), "search", id));
+}
+
+// On a phone the answer is below the form.
+function reveal(place) {
+  if (place.getBoundingClientRect().top > innerHeight / 2) place.scrollIntoView();
 }
 
 function setShots(next) {
@@ -215,8 +222,7 @@ async function run({ scroll = false } = {}) {
     const searched = (one, own) => ({ answer: one, shots: own, point, kept: keptOf(one) });
     display(answer.verdict ? [searched(answer, asked)] : answer.results.map((one, at) =>
       (one.problem ? { problem: new Error(one.problem.detail), shots: [asked[at]] } : searched(one, [asked[at]]))));
-    // On a phone the answer is below the form.
-    if (scroll && place.getBoundingClientRect().top > innerHeight / 2) place.scrollIntoView();
+    if (scroll) reveal(place);
     // Beside a form that is scrolled, a banner alone may be out of sight.
     if (!place.querySelector(".card")) place.firstChild.scrollIntoView({ block: "nearest" });
     document.dispatchEvent(new Event("searched"));
