@@ -10,7 +10,7 @@ files=$directory/appendonlydir
 manifest=$files/appendonly.aof.manifest
 
 refuse() {
-  echo "$manifest: $1; nothing was changed. Put a whole copy back (docker/restore.sh), or keep only what \
+  echo "$manifest: $1; nothing was changed. Restore a backup (gmn restore), or keep only what \
 stands before the damage: redis-check-aof --fix $manifest" >&2
   exit 1
 }

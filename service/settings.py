@@ -166,8 +166,8 @@ class Settings(BaseSettings):
     """A part of the service that has work and makes no progress for so many seconds turns `/livez`
     to 503 and ends the process."""
     backup_dir: Path | None = None
-    """The folder of backups of the data directory, which the service writes by itself; better on
-    another disk. A record in Redis is backed up by its own tool."""
+    """The folder of backups of the record and its images, which the service writes by itself;
+    better on another disk. Processes that share a record share it too."""
     backup_every: float = Field(24.0, gt=0.0)
     """Hours from one backup to the next."""
     backup_keep: int = Field(7, ge=1)
@@ -210,11 +210,6 @@ class Settings(BaseSettings):
                     f"{PREFIX}INDEX_URL needs {PREFIX}{name.upper()}: {why}; set it, or unset "
                     f"{PREFIX}INDEX_URL"
                 )
-        if self.backup_dir and self.redis_url:
-            raise ValueError(
-                f"{PREFIX}BACKUP_DIR copies the SQLite file, and {PREFIX}REDIS_URL names the "
-                "record; back Redis up by docker/backup.sh, and unset it"
-            )
         return self
 
     @property

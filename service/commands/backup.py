@@ -1,4 +1,4 @@
-"""`gmn backup` and `gmn restore`: copies of a data directory with SQLite."""
+"""`gmn backup` and `gmn restore`: copies of a record and its data directory."""
 
 from __future__ import annotations
 
@@ -7,13 +7,16 @@ import os
 import shutil
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 from typer import Argument, Option
 
 from model.problems import InputProblem
 from service.commands.common import DEFAULT_DATA_DIR, DataDirOption, JsonOption, show
-from service.commands.store import REDIS_URL, deleted_by_audit
+from service.commands.store import REDIS_URL, deleted_by_audit, open_engine, open_record
+
+if TYPE_CHECKING:
+    from service.record.redis_engine import RedisEngine
 
 
 def backup(
@@ -26,12 +29,12 @@ def backup(
     data_dir: DataDirOption = DEFAULT_DATA_DIR,
     as_json: JsonOption = False,
 ) -> None:
-    """Copies the data directory, also while it is served, and reads the copy through.
+    """Copies the record and its data directory, also while served, and reads the copy through.
 
     The backup is a new folder named by its time, the last word of the output. It holds the record
-    at one moment with its images, snapshots and the audit log; copy images at GMN_IMAGES_URL after
-    it, by the tools of that place. Where less than GMN_RESERVED_DISK_BYTES would stay free, nothing
-    is written.
+    at one moment with its images, snapshots and the audit log; from Redis also what lies at
+    GMN_IMAGES_URL, which beside SQLite is copied after it, by the tools of that place. Where less
+    than GMN_RESERVED_DISK_BYTES would stay free, nothing is written.
 
     Example: gmn backup /mnt/backups --keep 7 --data-dir ./gmn-data
     """
@@ -39,14 +42,14 @@ def backup(
     from service.record.backup import remove_oldest, write_backup
     from service.settings import read_settings
 
-    _require_sqlite()
     reserved = read_settings(data_dir=data_dir).reserved_disk_bytes
-    if not data_dir.is_dir():
-        raise InputProblem(f"{data_dir}: is no directory; name the service's with --data-dir")
-    with AuditLog(data_dir) as audit:
+    engine = open_engine(data_dir) if data_dir.is_dir() else None
+    if engine is None:
+        raise InputProblem(f"{data_dir}: there is no record; name the service's with --data-dir")
+    with contextlib.closing(engine), AuditLog(data_dir) as audit:
         act_as(f"uid:{os.getuid()}")
         audit.record("backup", "asked", folder=str(folder))
-        written = write_backup(data_dir, folder, reserved)
+        written = write_backup(engine, data_dir, folder, reserved)
         audit.record("backup", folder=str(written.path))
     removed = [str(one.path) for one in (remove_oldest(folder, keep) if keep else ())]
     size = sum(one.stat().st_size for one in written.path.rglob("*") if one.is_file())
@@ -64,8 +67,11 @@ def restore(
     """Makes a new data directory of a backup; what was deleted since stays deleted.
 
     What was deleted is what the data directory of now has not got any more: its service has to be
-    stopped, and it is not changed. Where it is lost or damaged, the newest backup beside this one
-    shows it, and the audit log. Jobs that had not ended are cancelled.
+    stopped, and it is not changed. Where it is lost or damaged, or the record is in Redis, the
+    newest backup beside this one shows it, and the audit log; back up first what Redis still has.
+    Jobs that had not ended are cancelled.
+
+    GMN_REDIS_URL names an empty Redis that takes the record, and GMN_IMAGES_URL takes its images.
 
     Example: gmn restore /mnt/backups/20260301T020000Z --data-dir ./gmn-data --into ./restored
     """
@@ -74,7 +80,6 @@ def restore(
     from service.record.backup import Backup, kept_backups
     from service.record.restoring import restore_backup
 
-    _require_sqlite()
     taken = Backup(folder.resolve())
     if taken not in kept_backups(taken.path.parent):
         there = ", ".join(str(one.path) for one in kept_backups(folder))
@@ -83,14 +88,17 @@ def restore(
     if into.exists() and any(into.iterdir()):
         raise InputProblem(f"{into}: holds something already; name a new directory with --into")
     with contextlib.ExitStack() as held:
-        if data_dir.is_dir():
+        if data_dir.is_dir() and data_dir.resolve() != into.resolve():
             held.enter_context(lock_data_directory(data_dir))
         held.enter_context(lock_data_directory(into))
         try:
-            restored = restore_backup(taken, into, data_dir, deleted_by_audit(data_dir))
+            redis = open_record(into).engine if os.environ.get(REDIS_URL) else None
+            held.callback(redis.close if redis else int)
+            removed, empty = deleted_by_audit(data_dir), cast("RedisEngine | None", redis)
+            restored = restore_backup(taken, into, data_dir, removed, empty)
         except BaseException:
-            # It was empty, and is to be named again.
-            shutil.rmtree(into)
+            # It was empty, and is to be named again; a volume itself stays.
+            shutil.rmtree(into, ignore_errors=True)
             raise
         with AuditLog(into) as audit:
             act_as(f"uid:{os.getuid()}")
@@ -108,16 +116,8 @@ def restore(
         )
     elif restored.by != data_dir:
         lines.append(
-            f"{data_dir} cannot be read: what was deleted after {restored.by} is back, but for "
-            "single crops that an audit log names. Forget these people again."
+            f"No later record than {restored.by} can be read: what was deleted after it is back, "
+            "but for single crops that an audit log names. Forget these people again."
         )
     lines.append(f"Serve it with gmn serve --data-dir {into}")
     show(asdict(restored), as_json, "\n".join(lines))
-
-
-def _require_sqlite() -> None:
-    if os.environ.get(REDIS_URL):
-        raise InputProblem(
-            f"{REDIS_URL}: the record is in Redis; back it up by docker/backup.sh and restore it "
-            "by docker/restore.sh, or unset it for a data directory with SQLite"
-        )

@@ -17,7 +17,7 @@ from rich.filesize import decimal as size
 
 from model.problems import InputProblem
 from service.commands.common import DataDirOption, Shown, printed, table_of
-from service.commands.store import open_record
+from service.commands.store import open_engine
 
 if TYPE_CHECKING:
     from service.record.engine import Engine
@@ -69,7 +69,7 @@ def _examine(data_dir: Path | None) -> Iterator[Finding]:
     yield Finding("settings", "ok", "every GMN_… name is known, and the values fit each other")
     engine = None
     try:
-        engine = _open(settings)
+        engine = open_engine(settings.data_dir)
     except InputProblem as problem:
         yield Finding("record", "error", str(problem))
     with contextlib.closing(engine) if engine else contextlib.nullcontext():
@@ -103,16 +103,6 @@ def _clock(_settings: Settings, _engine: Engine | None) -> Findings:
         yield "warning", f"{text}; run chrony or systemd-timesyncd"
     else:
         yield "ok", f"synchronised; {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"
-
-
-def _open(settings: Settings) -> Engine | None:
-    from service.ops.data_directory import DATABASE_NAME
-    from service.record.sqlite_engine import SqliteEngine
-
-    if settings.redis_url:
-        return open_record(settings.data_dir).engine
-    database = settings.data_dir / DATABASE_NAME
-    return SqliteEngine(database, only_read=True) if database.is_file() else None
 
 
 def _record(settings: Settings, engine: Engine | None) -> Findings:
@@ -162,9 +152,7 @@ def _keys(settings: Settings, engine: Engine | None) -> Findings:
 def _backups(settings: Settings, _: Engine | None) -> Findings:
     from service.record.backup import kept_backups
 
-    if settings.redis_url:
-        yield "ok", "of Redis and the volumes by docker/backup.sh, which this does not see"
-    elif settings.backup_dir is None:
+    if settings.backup_dir is None:
         yield "warning", "GMN_BACKUP_DIR is not set: the service makes no backups by itself"
     else:
         kept = kept_backups(settings.backup_dir)

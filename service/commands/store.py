@@ -62,6 +62,17 @@ def open_record(data_dir: Path) -> Record:
     return record
 
 
+def open_engine(data_dir: Path) -> Engine | None:
+    """What a record is read by beside a running service; None where there is no file yet."""
+    from service.ops.data_directory import DATABASE_NAME
+    from service.record.sqlite_engine import SqliteEngine
+
+    if os.environ.get(REDIS_URL):
+        return open_record(data_dir).engine
+    database = data_dir / DATABASE_NAME
+    return SqliteEngine(database, only_read=True) if database.is_file() else None
+
+
 def _record_place(data_dir: Path) -> tuple[str | None, Path, Path | None]:
     from service.ops.data_directory import DATABASE_NAME
 

@@ -10,6 +10,9 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from filelock import Timeout
+
+from service.ops.critical_sections import file_lock
 from service.record.backup import Backup, kept_backups
 from service.runtime import Runtime
 from service.settings import Settings
@@ -27,9 +30,12 @@ async def run_backups(runtime: Runtime) -> None:
     folder, every = settings.backup_dir, timedelta(hours=settings.backup_every)
     while folder:
         pause = LOOKED_AFTER_SECONDS
-        kept = await runtime.pools.files.run(kept_backups, folder)
-        if not kept or datetime.now(UTC) - kept[-1].taken_at >= every:
-            pause = PAUSE_SECONDS if await _failed(settings, folder) else pause
+        # One of the processes that share a data directory makes it.
+        with contextlib.suppress(Timeout):
+            async with file_lock(settings.data_dir / "backup.lock", blocking=False):
+                kept = await runtime.pools.files.run(kept_backups, folder)
+                if not kept or datetime.now(UTC) - kept[-1].taken_at >= every:
+                    pause = PAUSE_SECONDS if await _failed(settings, folder) else pause
         await asyncio.sleep(pause)
 
 

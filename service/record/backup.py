@@ -1,16 +1,18 @@
-"""Backups of a data directory with SQLite, made also while it is served.
+"""Backups of a record and its data directory, made also while it is served.
 
-A backup is a folder named by its time. It holds the record at one moment, the snapshots that this
-names, and the audit log. Indexes are left out, as they are filled from the record; so are uploads
-of imports, as jobs end with a restore, and images at GMN_IMAGES_URL, which has tools of its own.
+A backup is a folder named by its time. It holds the record at one moment in a SQLite file, from
+wherever it is kept, what lies at GMN_IMAGES_URL, the snapshots, and the audit log. Indexes are left
+out, as they are filled from the record; so are uploads of imports, as jobs end with a restore.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import shutil
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,11 +31,17 @@ from service.ops.data_directory import (
     sync,
     sync_below,
 )
-from service.record.files import Snapshots
+from service.record.engine import Engine, Reader, batches
+from service.record.entries import Generation, every_crop, find_generation, vector_name
 from service.record.galleries import Galleries
+from service.record.picture_folder import IMAGES, PictureFolder
+from service.record.record import Record
 from service.record.sqlite_engine import SqliteEngine
 from service.record.verification import verify_file
 
+CROPS_AT_ONCE, FILES_AT_ONCE = 500, 200
+# Of a file outside the record; most vectors are shorter.
+VECTOR_BYTES = 8192
 NAME, NAME_FORMAT = re.compile(r"\d{8}T\d{6}Z"), "%Y%m%dT%H%M%SZ"
 UNFINISHED = ".part"
 
@@ -61,8 +69,8 @@ class Backup:
 
 def kept_backups(folder: Path) -> list[Backup]:
     """The complete backups in a folder, oldest first."""
-    names = (one.name for one in folder.iterdir()) if folder.is_dir() else ()
-    return [Backup(folder / name) for name in sorted(names) if NAME.fullmatch(name)]
+    found = folder.iterdir() if os.access(folder, os.R_OK | os.X_OK) else ()
+    return [Backup(one) for one in sorted(found) if NAME.fullmatch(one.name)]
 
 
 def remove_oldest(folder: Path, keep: int) -> list[Backup]:
@@ -74,32 +82,32 @@ def remove_oldest(folder: Path, keep: int) -> list[Backup]:
     return old
 
 
-def write_backup(data_dir: Path, folder: Path, reserved: int = 0) -> Backup:
-    """Copies a data directory, reads the copy, and only then gives it its name.
+def write_backup(engine: Engine, data_dir: Path, folder: Path, reserved: int = 0) -> Backup:
+    """Copies a record and its data directory, reads the copy, and only then gives it its name.
 
     Args:
+        engine: of the record, with what lies outside of it.
+        data_dir: of its services.
         folder: of the backups; it is made.
         reserved: bytes that have to stay free on its disk.
 
     Raises:
-        InputProblem: there is no record, or it is damaged, or another backup is being written.
+        InputProblem: the record is damaged, or another backup is being written.
+        RecordUnavailable: Redis does not answer, or another copy of its record was begun.
         StorageFailed: the disk has too little room; nothing is left there.
     """
-    database = data_dir / DATABASE_NAME
-    if not database.is_file():
-        raise InputProblem(f"{database}: there is no record; name the service's with --data-dir")
     try:
         make_folder(folder)
         with hold_folder(folder):
             for unfinished in folder.glob(f"*{UNFINISHED}"):
                 shutil.rmtree(unfinished)
-            _require_room(data_dir, folder, reserved)
+            _require_room(engine, data_dir, folder, reserved)
             # Two of one second would have one name.
             while (path := folder / f"{datetime.now(UTC):{NAME_FORMAT}}").exists():
                 time.sleep(0.1)
             part = path.with_suffix(UNFINISHED)
             try:
-                copied_at = _fill(data_dir, part)
+                copied_at = _fill(engine, data_dir, part)
                 backup = Backup(part.rename(folder / f"{copied_at:{NAME_FORMAT}}"))
             except BaseException:
                 shutil.rmtree(part, ignore_errors=True)
@@ -115,11 +123,40 @@ def write_backup(data_dir: Path, folder: Path, reserved: int = 0) -> Backup:
     return backup
 
 
-def _fill(data_dir: Path, part: Path) -> datetime:
+def copy_outside(engine: Engine, source: PictureFolder, target: PictureFolder) -> None:
+    """Copies the files of a record's crops that lie outside of it, as far as they are there."""
+    for entry in Galleries(engine).all():
+        for crops in every_crop(Reader(engine), Generation.searched(entry), FILES_AT_ONCE):
+            names = [one.crop_id for one in crops if one.elsewhere]
+            for side in entry.outside_sides:
+                names += [vector_name(one.crop_id, side) for one in crops]
+            found = zip(names, source.get_all(entry.gallery_id, names), strict=True)
+            there = {name: content for name, content in found if content is not None}
+            target.put(entry.gallery_id, there)
+
+
+def remove_gone(
+    record: Record, later: Reader | None, removed: Collection[str] = ()
+) -> dict[int, list[str]]:
+    """Deletes crops that a later record has not got, and those of ids; answers ids by gallery."""
+    gone: dict[int, list[str]] = {}
+    for entry in record.galleries.all():
+        number = entry.gallery_id
+        there = find_generation(later, number) if later else Generation(number, 0)
+        ids = gone[number] = list[str]()
+        for crops in every_crop(Reader(record.engine), Generation.searched(entry), CROPS_AT_ONCE):
+            keys = [there.lookup("crop id", one.crop_id) for one in crops]
+            found = zip(crops, later.get(keys) if later else keys, strict=True)
+            ids += [one.crop_id for one, own in found if own is None or one.crop_id in removed]
+        for some in batches(ids, CROPS_AT_ONCE):
+            record.crops.remove(number, some)
+    return gone
+
+
+def _fill(engine: Engine, data_dir: Path, part: Path) -> datetime:
     """Writes everything of a backup; answers a moment after that of the record."""
     make_folder(part)
-    with contextlib.closing(SqliteEngine(data_dir / DATABASE_NAME, only_read=True)) as engine:
-        engine.copy_to(part / DATABASE_NAME)
+    engine.copy_to(part / DATABASE_NAME)
     copied_at = datetime.now(UTC)
     # What counts the lines of the log first, as it must not be ahead of them.
     for path in (*data_dir.glob("audit*.acknowledged"), *data_dir.glob("audit.key")):
@@ -131,21 +168,30 @@ def _fill(data_dir: Path, part: Path) -> datetime:
             with contextlib.suppress(FileNotFoundError):
                 copy_file(path, part / path.name)
         files |= left
-    with contextlib.closing(SqliteEngine(part / DATABASE_NAME, only_read=True)) as engine:
-        for gallery in Galleries(engine).all():
-            for one in Snapshots(engine).all(gallery.gallery_id):
+    with contextlib.closing(SqliteEngine(part / DATABASE_NAME)) as copy:
+        record = Record(copy)
+        for gallery in record.galleries.all():
+            for one in record.snapshots.all(gallery.gallery_id):
                 name = snapshot_name(gallery.gallery_id, one.snapshot_id)
                 # One that was deleted meanwhile is gone.
                 with contextlib.suppress(FileNotFoundError):
                     copy_file(data_dir / name, part / name)
+        if engine.outside:
+            copy_outside(copy, engine.outside, PictureFolder(str(part / IMAGES)))
+            # What was deleted meanwhile may lack its files.
+            remove_gone(record, Reader(engine))
+        copy.leave_no_log()
     Backup(part).require_whole(f"it is not kept; gmn store verify --data-dir {data_dir} has more")
     sync_below(part)
     return copied_at
 
 
-def _require_room(data_dir: Path, folder: Path, reserved: int) -> None:
-    files = [*data_dir.glob(f"{DATABASE_NAME}*"), *data_dir.glob(f"{SNAPSHOTS}/*/*")]
-    needed = sum(one.stat().st_size for one in [*files, *audit_files(data_dir)])
+def _require_room(engine: Engine, data_dir: Path, folder: Path, reserved: int) -> None:
+    files = [*data_dir.glob(f"{SNAPSHOTS}/*/*"), *audit_files(data_dir)]
+    needed = sum(one.stat().st_size for one in files) + engine.stored_bytes()
+    if engine.outside:
+        galleries = Galleries(engine).all()
+        needed += sum(one.image_bytes + VECTOR_BYTES * one.crops for one in galleries)
     free = shutil.disk_usage(folder).free
     if free - needed < reserved:
         raise StorageFailed(

@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar
 
 from pydantic_core import from_json, to_json
@@ -176,6 +177,9 @@ class Engine(Protocol):
     def moment(self) -> AbstractContextManager[Engine]:
         """What to read it by for long, in one thread: as it is now, if only this process writes."""
 
+    def copy_to(self, path: Path) -> None:
+        """Copies the record as it is at one moment into a new SQLite file, also while written."""
+
     def close(self) -> None:
         """Closes every connection."""
 
@@ -267,8 +271,8 @@ class Transaction(Reader):
         return None if body is None else from_json(body)
 
     def put(self, key: bytes, body: bytes) -> None:
-        """Puts a body under a key."""
-        self.puts[key] = seal(key, body)
+        """Puts a body under a key; an index's key has none."""
+        self.puts[key] = seal(key, body) if body or not key.startswith(INDEX_KEYS) else b""
 
     def put_json(self, key: bytes, body: Any) -> None:
         """Puts plain data, dataclasses or times under a key."""

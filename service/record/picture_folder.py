@@ -24,6 +24,8 @@ TRANSFERS = 32
 ANSWERS_WITHIN_SECONDS = 30.0
 # Where every thread has hung for so long, no further call waits.
 STUCK_SECONDS = 5.0
+# Of a backup.
+IMAGES = "images"
 NO_ANSWER = "the store of images, GMN_IMAGES_URL, does not answer"
 Result = TypeVar("Result")
 
@@ -88,6 +90,11 @@ class PictureFolder:
             ) from error
         self._files: Any = files
         self._root = root
+
+    @classmethod
+    def of_backup(cls, folder: Path) -> PictureFolder | None:
+        """What a backup has of pictures and vectors outside its record; None for nothing."""
+        return cls(str(folder / IMAGES)) if (folder / IMAGES).is_dir() else None
 
     @property
     def hangs(self) -> bool:

@@ -7,6 +7,7 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 from importlib import resources
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -22,12 +23,17 @@ from service.ops.health import heartbeat
 from service.record.engine import Change, ChangesLost, Conflict, Scan, Transaction, another_format
 from service.record.keys import packed, unpacked
 from service.record.picture_folder import PictureFolder
+from service.record.sqlite_engine import SqliteEngine
 
 Argument = str | bytes | int | float
 # Every commit may be sent again, as it carries an id that Redis remembers; so may every read.
 RETRIES = 2
 CLIENT_NAME = "gmn"
 FORMAT = 5
+# In the place of the format, while a restore has not ended.
+FILLING = "0 (a restore was cut off: empty this Redis, and restore again)"
+# Keys, pictures among them; and where the last of them end.
+COPIED_AT_ONCE, COPIED = 200, b"end0"
 KEPT_CHANGES = 100_000
 TIMEOUT_SECONDS = 5.0
 VALUES, STREAM = b"gmn:v:", "gmn:changes"
@@ -82,7 +88,7 @@ class RedisEngine:
         folder = resources.files(__package__)
         self._scripts = {
             name: self._client.register_script((folder / f"{name}.lua").read_text("utf-8"))
-            for name in ("scan", "commit", "changes")
+            for name in ("scan", "commit", "changes", "copy")
         }
 
     @property
@@ -140,6 +146,28 @@ class RedisEngine:
             raise Conflict
         if answer != b"done":
             raise self._another()
+
+    def copy_to(self, path: Path) -> None:
+        """Copies the record as it is at one moment into a new SQLite file, while it is written.
+
+        Each key is read once, and again as often as a commit has changed it since, until one answer
+        has all that are left: the copy is of the moment of that answer.
+
+        Raises:
+            RecordUnavailable: another copy was begun, or this one was held up for minutes.
+        """
+        name, place, read, changed = secrets.token_hex(16), b"", 0, 0
+        with contextlib.closing(SqliteEngine(path)) as copy:
+            while place != COPIED or read < changed:
+                asked = [name, self._epoch, place, read, COPIED_AT_ONCE]
+                found = self._answer(self._scripts["copy"], (), asked)
+                if not found:
+                    raise RecordUnavailable("another copy was begun, or a disk hung; begin again")
+                place, changed, *entries = found
+                pairs = zip(map(unpacked, entries[::2]), entries[1::2], strict=True)
+                copy.commit(Transaction(copy, puts=dict(pairs)))
+                read = min(read + COPIED_AT_ONCE, changed)
+        self.command("DEL", "gmn:changed")
 
     def damage(self, what: str) -> ServiceError:
         """The error for something that is not what was written."""
@@ -204,7 +232,7 @@ class RedisEngine:
         if any(self.command("ZCOUNT", "gmn:order", *one) for one in ranges):
             raise InputProblem(
                 f"Redis at {self.place}: the record's keys are not in order, its file is damaged; "
-                "restore it from a whole copy"
+                "restore a backup"
             )
 
     def server(self) -> str:
@@ -237,7 +265,7 @@ class RedisEngine:
                 f"Redis at {self.place}: holds {'another' if found else 'no'} record, and the data "
                 f"directory {self._mark.path.parent} belongs to the record {record[:8]}: Redis was "
                 "emptied or replaced, or this is another database of it; name the right one in "
-                "GMN_REDIS_URL, or restore the files of Redis. To begin with what this Redis "
+                "GMN_REDIS_URL, or restore a backup (gmn restore). To begin with what this Redis "
                 f"holds, remove {self._mark.path}; snapshots that it does not know are then moved "
                 "aside"
             )
@@ -246,7 +274,7 @@ class RedisEngine:
             raise InputProblem(
                 f"Redis at {self.place}: holds changes up to {newest}, and {noted} were "
                 "acknowledged: the end of its append-only file was cut off, or an older copy was "
-                "put back; stop Redis and restore its files from a whole copy. To go on with what "
+                "put back; restore a backup (gmn restore) into an empty one. To go on with what "
                 f"it holds, remove {self._mark.path}"
             )
 

@@ -1,4 +1,4 @@
-"""A backup made a data directory again, without what was deleted since.
+"""A backup made a record and a data directory again, without what was deleted since.
 
 What was deleted is what a later record has not got any more: that of the data directory of now, or,
 where this cannot be read, the newest backup beside the one that is restored.
@@ -7,32 +7,26 @@ where this cannot be read, the newest backup beside the one that is restored.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from model.problems import InputProblem
 from service.ops.data_directory import DATABASE_NAME, copy_file, snapshot_name, sync
 from service.record.api_keys import Keys
-from service.record.backup import UNFINISHED, Backup, kept_backups
-from service.record.engine import Reader, Transaction, transact
-from service.record.entries import (
-    Generation,
-    every_crop,
-    find_generation,
-    put_entry,
-    read_entry,
-    require_entry,
-)
+from service.record.backup import UNFINISHED, Backup, copy_outside, kept_backups, remove_gone
+from service.record.engine import Reader, Transaction, put_all, transact
+from service.record.entries import put_entry, read_entry, require_entry
 from service.record.galleries import NEXT_GALLERY, SECRET
 from service.record.kept_queries import CASE, KEPT_KIND
 from service.record.keys import below, key, last_text
+from service.record.picture_folder import PictureFolder
 from service.record.record import Record, open_sqlite
+from service.record.redis_engine import FILLING, FORMAT, RedisEngine
 from service.record.snapshot_file import remove_from_snapshot
 from service.record.sqlite_engine import SqliteEngine
 from service.record.verification import verify_file
 
-CROPS_AT_ONCE = 500
 # Of a gallery, what stays gone besides crops.
 STAYS_GONE = ("merge", "merged crops", "snapshot")
 
@@ -56,7 +50,11 @@ class Restored:
 
 
 def restore_backup(
-    backup: Backup, into: Path, current: Path, removed: Collection[str] = ()
+    backup: Backup,
+    into: Path,
+    current: Path,
+    removed: Collection[str] = (),
+    redis: RedisEngine | None = None,
 ) -> Restored:
     """Makes a data directory of a backup. Jobs that had not ended are cancelled.
 
@@ -65,10 +63,22 @@ def restore_backup(
         current: the data directory of now, which no service is using; it is only read, and may be
             gone.
         removed: ids of crops that are known to be deleted.
+        redis: an empty one that takes the record, with the place of images; None for a file.
 
     Raises:
-        InputProblem: the backup is damaged, or of another record than the current one.
+        InputProblem: the backup is damaged, or of another record than the current one, or has no
+            place to go to.
     """
+    images, outside = PictureFolder.of_backup(backup.path), redis.outside if redis else None
+    if images and not outside:
+        raise InputProblem(
+            f"{backup.path}: has images of GMN_IMAGES_URL; set it, and GMN_REDIS_URL, to new places"
+        )
+    if redis and redis.command("EXISTS", "gmn:order"):
+        raise InputProblem(
+            f"Redis at {redis.place}: holds a record; make a backup of it, which shows what was "
+            "deleted since, and name an empty Redis in GMN_REDIS_URL"
+        )
     backup.require_whole("restore another one")
     # Without its name until the end: what is cut off is not served with what was deleted.
     part = (into / DATABASE_NAME).with_suffix(UNFINISHED)
@@ -83,14 +93,34 @@ def restore_backup(
             _leave_out(record, Reader(later), restored)
         for job in record.jobs.open():
             record.jobs.cancel(job.job_id)
-        gone = _remove_crops(record, Reader(later) if later else None, removed, restored)
+        gone = remove_gone(record, Reader(later) if later else None, set(removed))
+        entries = record.galleries.all()
+        restored.left_out = {one.name: len(gone[one.gallery_id]) for one in entries}
+        restored.crops = {one.name: one.crops for one in entries}
         _put_snapshots(record, [one for one in (restored.by, backup.path) if one], into, gone)
         for path in (restored.by or backup.path).glob("audit*"):
             copy_file(path, into / path.name)
-        restored.crops = {one.name: one.crops for one in record.galleries.all()}
-    part.rename(into / DATABASE_NAME)
+        if images and outside:
+            copy_outside(record.engine, images, outside)
+        if redis:
+            _fill_redis(record, redis)
+    if redis:
+        for one in into.glob(f"{part.stem}.*"):
+            one.unlink()
+    else:
+        part.rename(into / DATABASE_NAME)
     sync(into)
     return restored
+
+
+def _fill_redis(record: Record, redis: RedisEngine) -> None:
+    """Puts a record into an empty Redis; no service starts there before the end."""
+    redis.command("SET", "gmn:format", FILLING)
+    put_all(redis, Reader(record.engine).every((b"", b"\xff")))
+    # From its first change on the data directory belongs to this record.
+    transact(redis, Transaction.note, "keys")
+    redis.command("SET", "gmn:format", FORMAT)
+    redis.last()
 
 
 def _later(backup: Backup, current: Path, held: contextlib.ExitStack) -> SqliteEngine | None:
@@ -156,33 +186,6 @@ def _gone_ids(record: Record, later: Reader, kind: str, gallery_id: int) -> list
 def _raise_number(transaction: Transaction, number: int) -> None:
     """Gives no new gallery a number that a deleted one had."""
     transaction.put_json(NEXT_GALLERY, max(number, transaction.json(NEXT_GALLERY) or 0))
-
-
-def _remove_crops(
-    record: Record, later: Reader | None, removed: Collection[str], restored: Restored
-) -> dict[int, list[str]]:
-    """Deletes crops that a later record has not got any more; answers them by gallery."""
-    gone: dict[int, list[str]] = {}
-    for entry in record.galleries.all():
-        ids = gone[entry.gallery_id] = list(_gone(record, later, removed, entry.gallery_id))
-        for first in range(0, len(ids), CROPS_AT_ONCE):
-            record.crops.remove(entry.gallery_id, ids[first : first + CROPS_AT_ONCE])
-        restored.left_out[entry.name] = len(ids)
-    return gone
-
-
-def _gone(
-    record: Record, later: Reader | None, removed: Collection[str], gallery_id: int
-) -> Iterator[str]:
-    reader, known = Reader(record.engine), set(removed)
-    own = find_generation(reader, gallery_id)
-    there = find_generation(later, gallery_id) if later else Generation(gallery_id, 0)
-    for crops in every_crop(reader, own, CROPS_AT_ONCE):
-        keys = [there.lookup("crop id", one.crop_id) for one in crops]
-        found = later.get(keys) if later else keys
-        for crop, body in zip(crops, found, strict=True):
-            if body is None or crop.crop_id in known:
-                yield crop.crop_id
 
 
 def _put_snapshots(

@@ -200,6 +200,11 @@ class SqliteEngine:
         except sqlite3.OperationalError as error:
             raise StorageFailed(f"the record could not be copied to {path} ({error})") from error
 
+    def leave_no_log(self) -> None:
+        """Makes the file whole without one beside it; this process alone has it open."""
+        self._connection.execute("PRAGMA journal_mode = DELETE")
+        self._acknowledged.clear()
+
     def close(self) -> None:
         """Closes every connection."""
         with self._opening:

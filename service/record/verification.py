@@ -33,6 +33,7 @@ from service.record.kept_queries import (
     picture_key,
 )
 from service.record.keys import below, key, shown
+from service.record.picture_folder import PictureFolder
 from service.record.records import ArchivedCrop, GalleryRecord, StoredCrop
 from service.record.snapshot_file import read_snapshot
 from service.record.sqlite_engine import SqliteEngine
@@ -103,11 +104,12 @@ class KeptFound:
 
 
 def verify_file(database: Path) -> StoreFound:
-    """Reads everything of a SQLite file and of the snapshots beside it, also while it is served."""
+    """Reads everything of a SQLite file and of what lies beside it, also while it is served."""
     problem = "it is gone"
     if database.is_file() and database.stat().st_size:
         try:
             with contextlib.closing(SqliteEngine(database, only_read=True)) as engine:
+                engine.outside = PictureFolder.of_backup(database.parent)
                 problems = engine.page_problems(PAGE_PROBLEMS)
                 return verify_record(engine, database.parent, problems)
         except (ServiceError, sqlite3.DatabaseError) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from typing import Any
 
@@ -13,6 +14,7 @@ from tests.compose.load import GALLERY, Kept, Load
 
 FOLDER_CROPS = 60
 LOAD_SECONDS = 6.0
+BACKUP_SECONDS = 120.0
 # Its cosine with itself, but for float32's last digits.
 SAME_PICTURE = 0.9999
 
@@ -125,6 +127,13 @@ def redis_goes_away(it: Deployment, kept: Kept, replicas: int, seconds: float = 
         f"Redis stopped for {seconds:.0f} s: {answered} queries answered from memory, {refused} "
         f"enrolments told to ask again; enrolling {time.monotonic() - began:.1f} s after its start"
     )
+    # Each replica finds by itself that Redis is back.
+    for number in range(1, replicas + 1):
+        with it.replica(number) as http:
+            while read_json(http.get("/readyz"))["record"]["state"] != "in_step":
+                if time.monotonic() - began > 120:
+                    raise Failed(f"after Redis came back, replica {number} does not follow it")
+                time.sleep(0.5)
     compare_with(it, kept, replicas, "after Redis was away")
 
 
@@ -208,6 +217,26 @@ def train_and_reindex(it: Deployment, kept: Kept, replicas: int) -> None:
         kept.note(gallery["version"])
     it.say(f"model {before[:12]} replaced by {after[:12]}, the gallery reindexed")
     compare_with(it, kept, replicas, "after the reindex")
+
+
+def back_up(it: Deployment, kept: Kept, replicas: int) -> None:
+    """A backup, and a later one: what was deleted in between is in no restore of the first."""
+    it.do("back up")
+    with it.through_the_proxy() as http:
+        crop_id = kept.take()
+        if crop_id is None:
+            raise Failed("there is nothing to delete")
+        gone = read_json(http.delete(f"{GALLERY}/crops/{crop_id}"))
+        kept.note(gone["gallery_version"])
+        kept.deleted.add(crop_id)
+    it.compose("exec", "-T", "service", "gmn", "backup", "/backups")
+    for number in range(1, replicas + 1):
+        with it.replica(number) as http:
+            shown = http.get("/metrics").text
+        times = re.findall(r"^gmn_backup_last_time_seconds (\S+)$", shown, re.MULTILINE)
+        if not times or time.time() - float(times[0]) > BACKUP_SECONDS:
+            raise Failed(f"replica {number} does not show the age of the last backup: {times}")
+    it.say("two backups, with a deletion between them; each replica shows the age of the last one")
 
 
 def _enrol(http: httpx.Client, image: bytes, identity: str) -> tuple[int, str]:

@@ -14,6 +14,7 @@ import subprocess
 import sys
 
 from tests.compose.checks import (
+    back_up,
     compare_with,
     enrol_here_and_query_there,
     import_a_folder,
@@ -59,6 +60,7 @@ def _tell(it: Deployment) -> None:
         # Without its registry: not every maker of stand-ins takes one.
         it.set(ETCD_IMAGE="coreos/etcd:v3.5.18")
     _remember_the_key(it, it.do("secrets"))
+    it.do("folder of backups")
     it.do("build")
     it.do("up")
     it.say(f"both replicas ready after another {it.until_ready(REPLICAS):.1f} s")
@@ -92,7 +94,7 @@ def _tell(it: Deployment) -> None:
     watch_with_prometheus(it, REPLICAS)
     train_and_reindex(it, kept, REPLICAS)
 
-    it.do("back up")
+    back_up(it, kept, REPLICAS)
     it.do("destroy")
     it.do("restore")
     it.until_ready(REPLICAS)

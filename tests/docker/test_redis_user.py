@@ -8,8 +8,10 @@ import shlex
 import pytest
 import redis
 
+from service.record.backup import write_backup
 from service.record.record import open_store
 from service.record.records import GallerySettings
+from service.record.restoring import restore_backup
 from tests.docker.conftest import ROOT
 from tests.service.redis_server import redis_server
 
@@ -31,6 +33,12 @@ def test_the_service_can_do_its_work_and_cannot_empty_redis(tmp_path, options) -
         url = server.url.replace("redis://", "redis://gmn@")
         store = open_store(url, tmp_path / "unused", file)
         store.galleries.create("entrance", "fingerprint", GallerySettings())
+        backup = write_backup(store.engine, tmp_path, tmp_path / "backups")
+        store.close()
+        server.ask("FLUSHALL")
+        store = open_store(url, tmp_path / "new" / "unused", file)
+        restore_backup(backup, tmp_path / "new", tmp_path / "lost", redis=store.engine)
+        assert [one.name for one in store.galleries.all()] == ["entrance"]
         store.close()
         with redis.Redis.from_url(url, password=PASSWORD) as client:
             for command in commands_of_the_scripts():
@@ -49,6 +57,6 @@ def test_the_service_can_do_its_work_and_cannot_empty_redis(tmp_path, options) -
 
 
 def commands_of_the_scripts() -> set[str]:
-    scripts = sorted((ROOT / "service" / "gallery" / "redis" / "lua").glob("*.lua"))
+    scripts = sorted((ROOT / "service" / "record").glob("*.lua"))
     texts = [script.read_text(encoding="utf-8") for script in scripts]
     return {name for text in texts for name in re.findall(r"redis\.p?call\(\s*'([A-Z]+)'", text)}

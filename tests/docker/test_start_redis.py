@@ -104,7 +104,7 @@ def test_a_file_that_is_damaged_before_what_was_acknowledged_is_refused_and_left
     said = _refused(server)
     assert _file(server).name in said
     assert "nothing was changed" in said
-    assert "docker/restore.sh" in said
+    assert "gmn restore" in said
     assert _file(server).read_bytes() == harmed
 
 

@@ -41,3 +41,39 @@ def test_a_service_backs_itself_up_and_a_forgotten_person_is_in_no_restore(
     again = start(data_dir=new)
     found = again.query("default", drawn_crops[0].png).json()["results"]
     assert [one["identity"] for one in found] == ["Bob"]
+
+
+@pytest.mark.slow
+def test_of_two_processes_on_redis_one_makes_a_backup_that_an_empty_redis_takes(
+    start, tmp_path, drawn_crops, redis_record, monkeypatch, capsys
+):
+    data, folder, new = tmp_path / "data", tmp_path / "backups", tmp_path / "new"
+    place = {"redis_url": redis_record.url, "data_dir": data, "images_url": (data / "i").as_uri()}
+    replicas = [start(backup_dir=folder, replica_name=name, **place) for name in ("one", "other")]
+    eventually(lambda: kept_backups(folder), 60)
+    for served in replicas:
+        assert time.time() - figure(served, "gmn_backup_last_time_seconds") < 120
+    replicas[0].enroll("default", drawn_crops[0].png, identity="Ann")
+    replicas[1].enroll("default", drawn_crops[4].png, identity="Bob")
+    monkeypatch.setenv("GMN_REDIS_URL", place["redis_url"])
+    monkeypatch.setenv("GMN_IMAGES_URL", place["images_url"])
+    command = ["backup", str(folder), "--data-dir", str(data)]
+    assert gmn.run(command) == 0
+    # The other process makes none beside that of the first one.
+    first, second = kept_backups(folder)
+    answer = replicas[1].http.delete("/v1/galleries/default/identities/Ann").json()
+    named = [one["where"] for one in answer["remaining"]]
+    assert f"backup {second.path}" in named
+    assert f"backup {first.path}" not in named
+    for served in replicas:
+        assert served.stop() == 0
+        assert "no backup was made" not in served.log.read_text()
+    assert gmn.run(command) == 0
+    redis_record.ask("FLUSHALL")
+    monkeypatch.setenv("GMN_IMAGES_URL", (new / "i").as_uri())
+    assert gmn.run(["restore", str(second.path), "--into", str(new)]) == 0
+    assert "default: 1 crops, 1 left out as deleted since" in capsys.readouterr().out
+    again = start(**place | {"data_dir": new, "images_url": (new / "i").as_uri()})
+    (found,) = again.query("default", drawn_crops[0].png).json()["results"]
+    assert found["identity"] == "Bob"
+    assert again.http.get(found["image_url"]).content == drawn_crops[4].png

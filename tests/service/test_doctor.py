@@ -50,7 +50,6 @@ def test_a_new_directory_is_well(examine, tiny_artefact) -> None:
     ("part", "settings", "named"),
     [
         ("settings", {"backup_keep": 0}, "GMN_BACKUP_KEEP"),
-        ("settings", {"backup_dir": "b", "redis_url": "redis://r"}, "docker/backup.sh"),
         ("disk", {"reserved_disk_bytes": 10**18}, "less than GMN_RESERVED_DISK_BYTES"),
         ("record", {"redis_url": "redis://127.0.0.1:1/0"}, "does not answer"),
         ("keys", {"host": "0.0.0.0"}, "gmn keys create"),

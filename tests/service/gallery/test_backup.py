@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import threading
@@ -13,13 +14,15 @@ from service.errors import DamagedRecord
 from service.ops.audit import AuditLog
 from service.ops.data_directory import DATABASE_NAME, snapshot_name
 from service.record.api_keys import ApiKey
-from service.record.backup import Backup, kept_backups, write_backup
+from service.record.backup import Backup, kept_backups
+from service.record.backup import write_backup as write_backup_of
 from service.record.kept_queries import Case, KeptQuery
 from service.record.keys import new_crop_id
 from service.record.record import open_sqlite
 from service.record.records import CropFilter, GallerySettings, Snapshot
 from service.record.restoring import restore_backup
 from service.record.snapshot_file import snapshot_crop_ids, write_snapshot
+from service.record.sqlite_engine import SqliteEngine
 from tests.service.gallery.new_crops import EMBEDDER, NOON, new_crop
 
 
@@ -62,6 +65,12 @@ def fill(place):
 def held(record, number) -> dict[str, str]:
     page = record.crops.page(number, CropFilter()).crops
     return {crop.crop_id: crop.identity for crop in page}
+
+
+def write_backup(data_dir, folder) -> Backup:
+    engine = SqliteEngine(data_dir / DATABASE_NAME, only_read=True)
+    with contextlib.closing(engine):
+        return write_backup_of(engine, data_dir, folder)
 
 
 def older(backup: Backup) -> Backup:
@@ -200,7 +209,7 @@ def test_the_oldest_are_removed_and_a_disk_without_room_takes_none(tmp_path, cap
     assert len(list(folder.iterdir())) == 2
 
 
-def test_what_cannot_be_restored_is_refused_with_the_remedy(tmp_path, capsys, monkeypatch):
+def test_what_cannot_be_restored_is_refused_with_the_remedy(tmp_path, capsys):
     record, _, _, ids = fill(tmp_path / "data")
     record.close()
     backup = write_backup(tmp_path / "data", tmp_path / "backups")
@@ -222,8 +231,6 @@ def test_what_cannot_be_restored_is_refused_with_the_remedy(tmp_path, capsys, mo
     database.write_bytes(whole)
     assert "is another record" in refused(backup.path, *place[:3], tmp_path / "another")
     assert "holds something already" in refused(backup.path, "--into", tmp_path / "data")
-    monkeypatch.setenv("GMN_REDIS_URL", "redis://localhost:1/0")
-    assert "docker/backup.sh" in refused(backup.path, *place)
 
 
 def test_a_restore_that_is_cut_off_serves_nothing(tmp_path, monkeypatch):
@@ -238,7 +245,7 @@ def test_a_restore_that_is_cut_off_serves_nothing(tmp_path, monkeypatch):
     def killed(*_: object) -> None:
         raise Killed
 
-    monkeypatch.setattr("service.record.restoring._remove_crops", killed)
+    monkeypatch.setattr("service.record.restoring.remove_gone", killed)
     into = tmp_path / "new"
     into.mkdir()
     with pytest.raises(Killed):
