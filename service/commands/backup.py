@@ -109,15 +109,11 @@ def restore(
     ]
     lines += [f"{name}: left out, as it was deleted since" for name in restored.galleries]
     lines += [f"key {one}: left out, as it was revoked since" for one in restored.keys]
-    if restored.by is None:
+    if restored.by != data_dir:
         lines.append(
-            "No later record can be read: what was deleted since this backup is back, but for "
-            "single crops that an audit log names. Forget these people again."
-        )
-    elif restored.by != data_dir:
-        lines.append(
-            f"No later record than {restored.by} can be read: what was deleted after it is back, "
-            "but for single crops that an audit log names. Forget these people again."
+            f"No later record than {restored.by or 'this backup'} can be read: what was deleted "
+            "after it is back, but for single crops that an audit log names. Forget these people "
+            "again."
         )
     lines.append(f"Serve it with gmn serve --data-dir {into}")
     show(asdict(restored), as_json, "\n".join(lines))
