@@ -26,7 +26,7 @@ from service.record.entries import (
     require_entry,
     vector_name,
 )
-from service.record.galleries import NAMES, NEXT_GALLERY
+from service.record.galleries import NAMES, NEXT_GALLERY, SECRET
 from service.record.identity_changes import PENDING, finish_change, move_pending
 from service.record.kept_queries import KEPT_KIND, Case, KeptChanges, picture_key
 from service.record.keys import below, key, last_text, now
@@ -158,7 +158,7 @@ class Recovery:
         self, galleries: Sequence[GalleryRecord], into: Path
     ) -> Iterator[tuple[bytes, bytes]]:
         """What a new record has besides; copies the snapshots into its directory."""
-        for prefix in (key("tombstone"), key("stray"), key("api key")):
+        for prefix in (key("tombstone"), key("stray"), key("api key"), SECRET):
             yield from self._bodies(prefix)
         newest = max((entry.gallery_id for entry in galleries), default=0)
         yield NEXT_GALLERY, to_json(newest)

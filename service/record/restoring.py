@@ -83,7 +83,8 @@ def restore_backup(
     # Without its name until the end: what is cut off is not served with what was deleted.
     part = (into / DATABASE_NAME).with_suffix(UNFINISHED)
     with contextlib.ExitStack() as held:
-        later = _later(backup, current, held)
+        # Beside Redis a file is of another record.
+        later = _later(backup, None if redis else current, held)
         copy_file(backup.path / DATABASE_NAME, part)
         record = open_sqlite(part)
         held.callback(record.close)
@@ -123,10 +124,10 @@ def _fill_redis(record: Record, redis: RedisEngine) -> None:
     redis.last()
 
 
-def _later(backup: Backup, current: Path, held: contextlib.ExitStack) -> SqliteEngine | None:
+def _later(backup: Backup, current: Path | None, held: contextlib.ExitStack) -> SqliteEngine | None:
     """The record that shows what was deleted since a backup; None where there is none."""
     newer = [one.path for one in kept_backups(backup.path.parent) if one.path > backup.path]
-    for folder in (current, *reversed(newer)):
+    for folder in filter(None, (current, *reversed(newer))):
         database = folder / DATABASE_NAME
         if database.is_file() and verify_file(database).whole:
             return held.enter_context(contextlib.closing(SqliteEngine(database, only_read=True)))
@@ -134,8 +135,8 @@ def _later(backup: Backup, current: Path, held: contextlib.ExitStack) -> SqliteE
 
 
 def _require_same(later: Reader, restored: Reader, by: Path | None) -> None:
-    secrets = {reader.json(SECRET) for reader in (later, restored)} - {None}
-    if len(secrets) > 1:
+    # It is made once, and stays.
+    if restored.json(SECRET) not in (None, later.json(SECRET)):
         raise InputProblem(
             f"{by}: is another record than the backup's; name the backup's own data "
             "directory with --data-dir, or, where it is lost, a directory that is not there"

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 
 import pytest
 
 import gmn
+from service.ops.data_directory import DATABASE_NAME
 from service.record.backup import kept_backups
+from service.record.record import open_sqlite
 from tests.service.test_metrics import figure
 from tests.waiting import eventually
 
@@ -71,7 +74,12 @@ def test_of_two_processes_on_redis_one_makes_a_backup_that_an_empty_redis_takes(
     assert gmn.run(command) == 0
     redis_record.ask("FLUSHALL")
     monkeypatch.setenv("GMN_IMAGES_URL", (new / "i").as_uri())
-    assert gmn.run(["restore", str(second.path), "--into", str(new)]) == 0
+    # A file in the data directory of before is of another record.
+    shutil.rmtree(data)
+    data.mkdir()
+    open_sqlite(data / DATABASE_NAME).close()
+    command = ["restore", str(second.path), "--into", str(new), "--data-dir", str(data)]
+    assert gmn.run(command) == 0
     assert "default: 1 crops, 1 left out as deleted since" in capsys.readouterr().out
     again = start(**place | {"data_dir": new, "images_url": (new / "i").as_uri()})
     (found,) = again.query("default", drawn_crops[0].png).json()["results"]

@@ -230,6 +230,9 @@ def test_what_cannot_be_restored_is_refused_with_the_remedy(tmp_path, capsys):
     assert "is damaged" in refused(backup.path, *place)
     database.write_bytes(whole)
     assert "is another record" in refused(backup.path, *place[:3], tmp_path / "another")
+    (tmp_path / "empty").mkdir()
+    open_sqlite(tmp_path / "empty" / DATABASE_NAME).close()
+    assert "is another record" in refused(backup.path, *place[:3], tmp_path / "empty")
     assert "holds something already" in refused(backup.path, "--into", tmp_path / "data")
 
 
@@ -252,3 +255,15 @@ def test_a_restore_that_is_cut_off_serves_nothing(tmp_path, monkeypatch):
         restore_backup(backup, into, tmp_path / "data")
     with pytest.raises(DamagedRecord, match="it is gone"):
         open_sqlite(into / DATABASE_NAME)
+
+
+def test_a_record_that_was_recovered_shows_what_was_deleted_since_a_backup(tmp_path, capsys):
+    record, number, _, ids = fill(tmp_path / "data")
+    backup = write_backup(tmp_path / "data", tmp_path / "backups")
+    record.crops.remove(number, ids[:1])
+    record.close()
+    place = ("--data-dir", str(tmp_path / "data"), "--into", str(tmp_path / "recovered"))
+    assert gmn.run(["store", "recover", *place]) == 0
+    capsys.readouterr()
+    new = ("--into", tmp_path / "new", "--data-dir", tmp_path / "recovered")
+    assert run(capsys, "restore", backup.path, *new)["left_out"] == {"lobby": 1, "gate": 0}

@@ -144,7 +144,8 @@ def test_what_was_deleted_since_is_not_in_the_redis_that_a_backup_is_restored_to
     )
     assert (again["by"], again["crops"]) == (str(third), {"lobby": 4})
     server.ask("FLUSHALL")
-    assert gmn.run(["restore", str(third), "--into", str(tmp_path / "last")]) == 0
+    command = ["restore", str(third), "--into", str(tmp_path / "last"), "--data-dir", str(into)]
+    assert gmn.run(command) == 0
     assert "Forget these people again" in capsys.readouterr().out
 
 
@@ -226,6 +227,7 @@ def test_what_cannot_take_a_backup_is_refused_with_the_remedy(
     place.enroll(place.create("lobby"), [new_crop(1)])
     backup = place.back_up(tmp_path / "backups")
     arguments = ["restore", str(backup.path), "--into", str(tmp_path / "new")]
+    arguments += ["--data-dir", str(tmp_path / "lost")]
 
     def refused() -> str:
         assert gmn.run(arguments) == 2
