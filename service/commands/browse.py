@@ -88,10 +88,7 @@ def show_gallery(client: Client, gallery: NameArgument = DEFAULT_GALLERY) -> Sho
 
 @client_command(gallery, "create")
 def create(client: Client, gallery: NameArgument, **settings: Unpack[SettingOptions]) -> Shown:
-    """Creates an empty gallery. The key needs the scope admin.
-
-    Example: gmn gallery create lobby --retention-days 90
-    """
+    """Creates an empty gallery. The key needs the scope admin."""
     return Shown(client.create_gallery(gallery, **settings), f"Gallery {gallery} is created.")
 
 
@@ -109,10 +106,7 @@ def change(client: Client, gallery: NameArgument, **settings: Unpack[SettingOpti
 
 @client_command(gallery, "delete")
 def delete(client: Client, gallery: NameArgument, yes: YesOption = False) -> Shown:
-    """Deletes a gallery with its crops and snapshots. The key needs the scope admin.
-
-    Example: gmn gallery delete lobby --yes
-    """
+    """Deletes a gallery with its crops and snapshots. The key needs the scope admin."""
     confirmed(yes, f"delete {gallery}", f"Delete gallery {gallery} and its snapshots?")
     removed = client.delete_gallery(gallery)
     return Shown(removed, f"Gallery {gallery} is deleted with {removed.removed:,} crops.")

@@ -63,10 +63,7 @@ def list_searches(client: Client, everyone: Everyone = False) -> Shown:
 
 @client_command(searches, "show")
 def show_search(client: Client, query_id: QueryId) -> Shown:
-    """Opens a kept search under the names of now, with its decisions.
-
-    Example: gmn searches show 0198f2c6a1b27d1c3e5f9a0b4c6d8e2f --gallery entrance
-    """
+    """Opens a kept search under the names of now, with its decisions."""
     opened = client.kept_search(query_id)
     view = answer_view(f"search of {opened.created_at:%Y-%m-%d %H:%M} UTC", opened.answer)
     reviews = table_of(opened.reviews, [("crop", "crop_id"), "identity", "decision"])
@@ -75,10 +72,7 @@ def show_search(client: Client, query_id: QueryId) -> Shown:
 
 @client_command(searches, "delete")
 def delete_search(client: Client, query_id: QueryId) -> Shown:
-    """Deletes a kept search with its picture, from cases too.
-
-    Example: gmn searches delete 0198f2c6a1b27d1c3e5f9a0b4c6d8e2f --gallery entrance
-    """
+    """Deletes a kept search with its picture, from cases too."""
     client.delete_kept_search(query_id)
     return Shown({"query_id": query_id}, f"Search {query_id} is deleted.")
 
@@ -153,10 +147,7 @@ def export_case(
 
 @client_command(case, "delete")
 def delete_case(client: Client, case_id: CaseId, yes: YesOption = False) -> Shown:
-    """Deletes a case with the searches that no other case holds.
-
-    Example: gmn case delete CASE --yes --gallery entrance
-    """
+    """Deletes a case with the searches that no other case holds."""
     confirmed(yes, f"delete {case_id}", f"Delete case {case_id} and its searches?")
     removed = client.delete_case(case_id)
     return Shown(removed, f"The case is deleted with {removed.removed} searches.")

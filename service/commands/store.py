@@ -89,8 +89,6 @@ def verify_audit(data_dir: DataDirOption = DEFAULT_DATA_DIR) -> Shown:
     Full files that were taken away, the oldest first, are no break: the number of the first line
     shows them. A log whose end was cut off is whole by itself: compare the number of the last line
     and its hash with those that an earlier check showed.
-
-    Example: gmn audit verify --data-dir ./gmn-data
     """
     from service.ops.audit import LOG_NAME, audit_logs
     from service.ops.hash_chain import check_chain
@@ -104,12 +102,10 @@ def verify_audit(data_dir: DataDirOption = DEFAULT_DATA_DIR) -> Shown:
                 f"{path}: cannot be read ({error.strerror}); name the service's data directory "
                 "with --data-dir or GMN_DATA_DIR"
             ) from error
-        log = {"file": path.name, "whole": one.problem is None, "first_line": one.first}
-        log |= {"lines": one.lines, "last_sha256": one.last_sha256, "problem": one.problem}
-        logs.append(log)
-        since = f" from number {one.first:,} on" if one.first > 1 else ""
+        logs.append({"file": path.name, "whole": not one.problem, **asdict(one)})
+        since = f" from number {one.first_line:,} on" if one.first_line > 1 else ""
         whole = f"{path}: {one.lines} lines{since}, all as written; last {one.last_sha256}"
-        lines.append(f"{one.file}: line {one.line} {one.problem}" if one.problem else whole)
+        lines.append(one.problem or whole)
     ok = all(one["whole"] for one in logs)
     return Shown({"whole": ok, "logs": logs}, "\n".join(lines), ok)
 
@@ -121,8 +117,6 @@ def verify(data_dir: DataDirOption = DEFAULT_DATA_DIR) -> Shown:
 
     The exit status is 1 where something is not as it was written. It may run while the service
     does. Where GMN_REDIS_URL names a record, that one is read.
-
-    Example: gmn store verify --data-dir ./gmn-data
     """
     from service.ops.data_directory import DATABASE_NAME
     from service.record.verification import verify_file, verify_record
@@ -255,8 +249,6 @@ def forget_runtime(data_dir: DataDirOption = DEFAULT_DATA_DIR) -> None:
     For a record that comes to another machine, or to change GMN_RUNTIME or GMN_DTYPE. The service
     must be stopped. Features of another runtime are compared with those that are stored: they agree
     to a cosine of 0.999 or better; a reindex embeds all of them alike.
-
-    Example: gmn store forget-runtime --data-dir ./gmn-data
     """
     with _stopped(data_dir), contextlib.closing(open_record(data_dir)) as record:
         forgotten = record.runtimes.forget()

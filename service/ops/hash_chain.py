@@ -57,18 +57,15 @@ class Checked:
     """What reading a whole chain found.
 
     Attributes:
-        first: number of its first line; above 1 where older files were taken away.
-        lines: how many lines are as they were written, from the first on.
-        problem: what is wrong with the line after them; None where there is none.
-        file, line: where that line is.
+        first_line: its number; above 1 where older files were taken away.
+        lines: how many are as they were written, from the first on.
+        problem: where the line after them is, and what is wrong with it; None where there is none.
     """
 
-    first: int
+    first_line: int
     lines: int
     last_sha256: str
     problem: str | None
-    file: Path
-    line: int
 
 
 class HashChainLog:
@@ -245,5 +242,5 @@ def check_chain(path: Path) -> Checked:
         if last.number < acknowledged:
             raise CorruptLog(f"is gone: {acknowledged} lines were acknowledged")
     except CorruptLog as error:
-        problem = str(error)
-    return Checked(last.number - lines + 1, lines, last.sha256, problem, file, number)
+        problem = f"{file}: line {number} {error}"
+    return Checked(last.number - lines + 1, lines, last.sha256, problem)

@@ -114,7 +114,7 @@ def _left_wrong(disk: Path, past: Act | None) -> list[str]:
     wrong = []
     chain = check_chain(disk / "data" / "audit.jsonl")
     if chain.problem:
-        wrong.append(f"audit log, line {chain.lines + 1} {chain.problem}")
+        wrong.append(f"audit log {chain.problem}")
     if strays := forgotten_pictures(disk / "pictures", disk / "data"):
         wrong.append(f"pictures of crops that are gone: {strays}")
     if past and asked_in_audit(disk / "data") < past.asked:

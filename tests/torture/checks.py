@@ -122,7 +122,7 @@ def _check_audit(world: World) -> None:
     for path in audit_logs(world.folder / "data"):
         checked = check_chain(path)
         if checked.problem is not None:
-            raise Violation("changed", f"{path.name}: line {checked.lines + 1} {checked.problem}")
+            raise Violation("changed", checked.problem)
         if checked.lines < world.audited.get(path.name, 0):
             raise Violation("lost", f"{path.name}: has {checked.lines} lines only")
         world.audited[path.name] = checked.lines

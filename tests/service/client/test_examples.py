@@ -25,8 +25,7 @@ KEY = "gmn keys create --scope query"
 IN_SERVERS = ("gmn index ", "gmn store copy ")
 # These name what an earlier call has made, and have tests of their own.
 ON_OTHERS = (
-    *("gmn review ", "gmn searches show ", "gmn searches delete ", "gmn case add ", "gmn rename "),
-    *("gmn case export ", "gmn case delete ", "gmn compare "),
+    *("gmn review ", "gmn case add ", "gmn case export ", "gmn rename ", "gmn compare "),
     "gmn gallery ",
 )
 PARSED_ONLY = (
