@@ -123,26 +123,20 @@ async def forget_identity(runtime: Runtime, gallery: Gallery, identity: str) -> 
     return await runtime.sections.run(section, runtime.snapshot_lock(gallery.gallery_id))
 
 
-async def forget_expired(runtime: Runtime, gallery: Gallery) -> int:
-    """Deletes what a gallery's retention no longer allows; answers how many crops."""
-    days = gallery.settings.retention_days
+async def forget_expired(runtime: Runtime, gallery: Gallery) -> None:
+    """Deletes what a gallery's retention no longer allows."""
+    days, since = gallery.settings.retention_days, gallery.settings.retention_from
     if days is None:
-        return 0
-    oldest = datetime.now(UTC) - timedelta(days=days)
+        return
+    oldest, crops = datetime.now(UTC) - timedelta(days=days), runtime.record.crops
 
-    crops, since = runtime.record.crops, gallery.settings.retention_from
+    async def sweep(result: dict[str, Any]) -> None:
+        what = crops.remove_older, oldest, CROPS_PER_SWEEP, since
+        removal = await runtime.galleries.change("delete-expired", gallery, *what)
+        result["count"] = removal.count if removal else 0
 
-    async def sweep(result: dict[str, Any]) -> int:
-        removal = await runtime.galleries.change(
-            "delete-expired", gallery, crops.remove_older, oldest, CROPS_PER_SWEEP, since
-        )
-        removed = result["count"] = removal.count if removal else 0
-        return removed
-
-    total = 0
     while await runtime.galleries.read(crops.has_older, gallery.gallery_id, oldest, since):
-        total += await runtime.audited("delete_expired", sweep, gallery=gallery.name)
-    return total
+        await runtime.audited("delete_expired", sweep, gallery=gallery.name)
 
 
 # Where, what, until when.
@@ -235,23 +229,24 @@ JOBS_REMAIN = (
 async def _remaining(
     runtime: Runtime, gallery: Gallery, removal: records.Removal
 ) -> list[Remainder]:
-    remaining = list(ALWAYS_REMAINS)
+    settings, remaining = runtime.settings, [*ALWAYS_REMAINS]
     if runtime.indexer:
         compact, number = runtime.indexer.writer.compact, gallery.gallery_id
-        compacted = runtime.pools.files.run(
+        compacted = await runtime.pools.files.run(
             compact, number, removal.version, COMPACTED_WITHIN_SECONDS
         )
-        remaining.append(COMPACTED if await compacted else NOT_COMPACTED)
-    if runtime.settings.images_url:
-        remaining.append(ELSEWHERE_REMAINS)
-    if runtime.settings.redis_url:
-        remaining.append(REDIS_REMAINS)
-    if any(
-        (runtime.settings.data_dir / name / STRAY).exists()
-        for name in (SNAPSHOTS, IMPORTS, INDEXES)
+        remaining.append(COMPACTED if compacted else NOT_COMPACTED)
+    jobs = await runtime.galleries.read(runtime.record.jobs.page, gallery.gallery_id, MOST_JOBS)
+    imports = [job for job in jobs if job.kind == "import"]
+    folders = (settings.data_dir / name / STRAY for name in (SNAPSHOTS, IMPORTS, INDEXES))
+    for applies, one in (
+        (settings.images_url, ELSEWHERE_REMAINS),
+        (settings.redis_url, REDIS_REMAINS),
+        (any(folder.exists() for folder in folders), STRAYS_REMAIN),
+        (imports, JOBS_REMAIN),
     ):
-        remaining.append(STRAYS_REMAIN)
-    held = await runtime.pools.files.run(backups_with, runtime.settings, removal.crop_ids)
+        remaining += [one] if applies else []
+    held = await runtime.pools.files.run(backups_with, settings, removal.crop_ids)
     remaining += [
         (
             f"backup {one.path}",
@@ -261,10 +256,6 @@ async def _remaining(
         )
         for one, until in held
     ]
-    jobs = await runtime.galleries.read(runtime.record.jobs.page, gallery.gallery_id, MOST_JOBS)
-    imports = [job for job in jobs if job.kind == "import"]
-    if imports:
-        remaining.append(JOBS_REMAIN)
     remaining += [
         (
             f"import job {job.job_id}",

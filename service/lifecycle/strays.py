@@ -20,7 +20,6 @@ from service.ops.data_directory import (
     snapshot_name,
     sync,
 )
-from service.record.record import Record
 from service.runtime import Runtime
 
 log = logging.getLogger(__name__)
@@ -40,8 +39,14 @@ async def clear_files(runtime: Runtime) -> None:
             if folder.name.isdecimal():
                 move = partial(runtime.pools.files.run, _move_stray_snapshots, runtime, folder)
                 await runtime.sections.run(move, runtime.snapshot_lock(int(folder.name)))
-        await runtime.pools.files.run(_move_stray_folders, runtime, IMPORTS, _has_job)
-        await runtime.pools.files.run(_move_stray_folders, runtime, INDEXES, _has_gallery)
+        record, run = runtime.record, runtime.pools.files.run
+        await run(_move_stray_folders, runtime, IMPORTS, record.jobs.get)
+        await run(
+            _move_stray_folders,
+            runtime,
+            INDEXES,
+            lambda name: name.isdecimal() and record.galleries.get(int(name)),
+        )
     except (OSError, ServiceError) as error:
         log.error("files of which there is no record: %s", error)
 
@@ -77,30 +82,15 @@ def remove_unneeded(runtime: Runtime, name: str) -> None:
         log.error("%s is unneeded, and cannot be removed: %s", path, error)
 
 
-def _has_job(record: Record, name: str) -> bool:
-    job = record.jobs.get(name)
-    if job is not None and job.finished:
-        # Programs before noted no files of an import that had ended.
-        record.unneeded_files.add([f"{IMPORTS}/{name}"])
-    return job is not None
-
-
-def _has_gallery(record: Record, name: str) -> bool:
-    return name.isdecimal() and record.galleries.get(int(name)) is not None
-
-
-def _move_stray_folders(
-    runtime: Runtime, kind: str, is_known: Callable[[Record, str], bool]
-) -> None:
+def _move_stray_folders(runtime: Runtime, kind: str, find: Callable[[str], object]) -> None:
     """Moves folders aside that are neither known nor noted as unneeded."""
-    folder, record = runtime.settings.data_dir / kind, runtime.record
+    folder, unneeded = runtime.settings.data_dir / kind, runtime.record.unneeded_files.all
     # First, as another process may note or fill one meanwhile. An upload has a file once noted.
     found = [one for one in folder.glob("*") if one.name != STRAY and any(one.iterdir())]
-    unneeded = record.unneeded_files.all
     for one in found:
         name = f"{kind}/{one.name}"
         # Asked again, as its job or its gallery may be deleted in between.
-        if not (name in unneeded() or is_known(record, one.name) or name in unneeded()):
+        if not (name in unneeded() or find(one.name) or name in unneeded()):
             move_aside(one, folder / STRAY, one.name)
 
 

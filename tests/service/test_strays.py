@@ -108,21 +108,6 @@ def test_an_upload_under_way_is_left_alone_and_one_that_was_cut_off_is_removed(r
     assert not upload.parent.exists()
 
 
-def test_files_of_an_import_that_ended_under_a_program_before_are_removed(
-    runtime, gallery, tmp_path
-):
-    ended, waiting = (_written(tmp_path / "imports" / name / "archive") for name in "ew")
-    for file in (ended, waiting):
-        runtime.record.jobs.create(new_job(file.parent.name, gallery))
-    runtime.record.jobs.cancel("e")
-    runtime.record.unneeded_files.forget(["imports/e"])
-    asyncio.run(clear_files(runtime))
-    asyncio.run(remove_unneeded_files(runtime))
-    assert (ended.exists(), waiting.exists()) == (False, True)
-    assert not (tmp_path / "imports" / "stray").exists()
-    assert runtime.record.unneeded_files.all() == []
-
-
 def test_the_index_of_a_gallery_that_is_deleted_meanwhile_is_removed(
     runtime, gallery, tmp_path, monkeypatch
 ):
