@@ -26,7 +26,9 @@ from service.ops.failpoints import failpoint
 from service.ops.health import heartbeat
 from service.record.jobs import Job
 from service.runtime import Runtime
-from service.search.options import read_moment
+
+# What the texts of a feature file's row are, in the order of `COLUMNS`, metadata last.
+KNOWN_BY_ROW = ("external_id", "identity", "camera", "captured_at", "metadata")
 
 
 @dataclass(frozen=True)
@@ -79,23 +81,16 @@ def _read_vectors(
     except InputProblem as problem:
         raise InvalidField(f"archive: {str(problem).removeprefix(f'{archive}: ')}") from problem
     items, columns = [], sent.columns
-    metadata = columns.get("metadata") or repeat(None)
-    for number, (path, *labels, own) in enumerate(
-        zip(*(columns[name] for name in COLUMNS[:4]), metadata, strict=False)
-    ):
-        identity, camera, moment = (text or None for text in labels)
-        where = f"archive: crop {number}"
-        try:
-            captured = read_moment(moment)
-        except ValueError as error:
-            # Without the text, as others read what a job failed for.
-            raise InvalidField(
-                f"{where}: captured_at is no RFC 3339 time with a time zone; write it like "
-                "2026-03-01T09:30:00Z, or leave it empty"
-            ) from error
-        known = (identity, camera, captured, path or None, own or None)
-        items.append(CropFile(folder / str(number), *known))
-        _check_labels(items[-1], where)
+    rows = zip(
+        *(columns[name] for name in COLUMNS[:4]),
+        columns.get("metadata") or repeat(""),
+        strict=False,
+    )
+    for number, row in enumerate(rows):
+        texts = (text or None for text in row)
+        labels: dict[str, Any] = dict(zip(KNOWN_BY_ROW, texts, strict=True))
+        labels["captured_at"] = _checked(labels, f"archive: crop {number}")["captured_at"]
+        items.append(CropFile(folder / str(number), **labels))
     embedded = [
         EmbeddedImage(vector, 0.0, 0.0, (), (sha256, None, None))
         for vector, sha256 in zip(sent.features, columns["sha256"], strict=True)
@@ -163,7 +158,7 @@ def _read_items(
     items = read_folder(folder, ignored, manifest, root=root, within=folder)
     for item in items:
         line = f"manifest: line {item.line}"
-        _check_labels(item, line if item.line else "folder: the name of one")
+        _checked(vars(item), line if item.line else "folder: the name of one")
     for label in ("identity", "camera"):
         if value := parameters.get(label):
             if any(getattr(item, label) for item in items):
@@ -172,17 +167,18 @@ def _read_items(
     return items
 
 
-def _check_labels(item: CropFile, where: str) -> None:
-    for label, check in enroll.LABELS.items():
-        value = getattr(item, label)
+def _checked(labels: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Labels as an enrollment reads them from text; raises `InvalidField` for what it refuses."""
+    read = {}
+    for name, check in enroll.LABELS.items():
+        value = labels[name]
         try:
-            # A time has been read.
-            if isinstance(value, str):
-                check(label, value)
+            read[name] = check(name, value) if isinstance(value, str) else value
         except InvalidField as error:
             # The place is named and not its text, as others read what a job failed for.
             detail = error.detail.replace(repr(value[:40]), "…")
             raise InvalidField(f"{where}: {detail}") from error
+    return read
 
 
 def read_file(folder: Path, path: Path, max_bytes: int) -> bytes | CropProblem:

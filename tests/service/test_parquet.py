@@ -148,7 +148,7 @@ def test_a_file_that_cannot_be_used_ends_the_job_with_the_reason(served, gallery
         (_file(vectors, made_by, vector=["a", "b"]), "is not a readable Parquet file"),
         (_file(vectors, made_by, sha256=["x", ""]), "a sha256 that is none"),
         (_file(vectors, made_by, camera=["a,b", ""]), "crop 0: camera"),
-        (_file(vectors, made_by, captured_at=naive), "captured_at is no RFC 3339 time"),
+        (_file(vectors, made_by, captured_at=naive), "captured_at: … is no RFC 3339 time"),
         (_file(vectors, made_by, metadata=["[1]", ""]), "crop 0: metadata"),
         (_file(vectors, made_by, identity=["a" * 70_000, ""]), "identity is str or too long"),
         (_file(vectors, made_by, identity=[7, 8]), "identity is int or too long"),
