@@ -138,8 +138,7 @@ async def watch_job(runtime: Runtime, job_id: str) -> AsyncIterator[Job]:
 
 
 async def read_problems(runtime: Runtime, job_id: str) -> AsyncIterator[JobProblem]:
-    """Every problem of a job, in the order of its items; raises `UnknownJob`."""
-    await find_job(runtime, job_id)
+    """Every problem of a job, in the order of its items."""
     read = partial(runtime.galleries.read, runtime.record.jobs.problems, job_id)
     after = -1
     while page := await read(after, PROBLEMS_PER_PAGE):

@@ -157,23 +157,16 @@ class Watchdog:
     """Ends the process when a health check fails, so that its supervisor starts another.
 
     The log names the failed check and shows the stack of every thread; `trouble` is set for
-    `grace_seconds`, then the process ends. The loss is that of `kill -9`.
+    three seconds, then the process ends. The loss is that of `kill -9`.
 
     After a suspension of the whole process every check has its full time again. A process whose
     interpreter is blocked by a library is ended, with status 1, by a timer of the C library.
     """
 
-    def __init__(
-        self,
-        stall_seconds: float,
-        grace_seconds: float = EXIT_GRACE_SECONDS,
-        end: Callable[[int], object] = os._exit,
-    ) -> None:
+    def __init__(self, stall_seconds: float) -> None:
         self.checks: list[HealthCheck] = []
         self.trouble: str | None = None
         self._stall_seconds = stall_seconds
-        self._grace_seconds = grace_seconds
-        self._end = end
         self._interval = min(CHECK_EVERY_SECONDS, stall_seconds / 4)
         self._wake = threading.Event()
         self._stopped = threading.Event()
@@ -194,12 +187,12 @@ class Watchdog:
         self._stopped.set()
         self._wake.set()
         if self._thread.is_alive():
-            self._thread.join(self._interval + self._grace_seconds)
+            self._thread.join(self._interval + EXIT_GRACE_SECONDS)
 
     def _run(self) -> None:
         checked, resumed = time.monotonic(), -self._stall_seconds
         while self.trouble is None and not self._stopped.is_set():
-            seconds = 2 * self._stall_seconds + self._grace_seconds
+            seconds = 2 * self._stall_seconds + EXIT_GRACE_SECONDS
             faulthandler.dump_traceback_later(seconds, exit=True, file=STDERR)
             self._wake.wait(self._interval)
             now = time.monotonic()
@@ -216,8 +209,8 @@ class Watchdog:
         if not self._stopped.is_set():
             # In a thread of its own: the stalled part may hold the lock of the log.
             threading.Thread(target=self._dump_threads, name="stacks", daemon=True).start()
-            if not self._stopped.wait(self._grace_seconds):
-                self._end(EXIT_STATUS)
+            if not self._stopped.wait(EXIT_GRACE_SECONDS):
+                os._exit(EXIT_STATUS)
         faulthandler.cancel_dump_traceback_later()
 
     def _dump_threads(self) -> None:

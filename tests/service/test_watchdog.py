@@ -46,13 +46,16 @@ class Ended:
 
 
 @pytest.fixture
-def ended():
-    return Ended()
+def ended(monkeypatch):
+    one = Ended()
+    monkeypatch.setattr(health.os, "_exit", one)
+    monkeypatch.setattr(health, "EXIT_GRACE_SECONDS", 0.2)
+    return one
 
 
 @pytest.fixture
 def watchdog(ended):
-    one = Watchdog(STALL, grace_seconds=0.2, end=ended)
+    one = Watchdog(STALL)
     yield one
     one.stop()
 
@@ -114,8 +117,10 @@ def test_a_service_that_is_stopping_is_not_killed(watchdog, ended):
     assert not ended.within(0.6)
 
 
-def test_a_service_that_begins_to_stop_during_the_farewell_is_left_to_it(ended):
-    watchdog = Watchdog(STALL, grace_seconds=1.0, end=ended)
+def test_a_service_that_begins_to_stop_during_the_farewell_is_left_to_it(
+    watchdog, ended, monkeypatch
+):
+    monkeypatch.setattr(health, "EXIT_GRACE_SECONDS", 1.0)
     watchdog.give_up("follower", "has ended")
     watchdog.start()
     time.sleep(0.2)
