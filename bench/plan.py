@@ -13,11 +13,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
+from rich.console import Group, RenderableType
 from typer import Option
 
 from bench.units import ARTEFACTS, OF_A_GPU, REFERENCE, Unit, read_units
 from model.problems import InputProblem
-from service.commands.common import JsonOption, output, plain_table, show
+from service.commands.common import JsonOption, plain_table, show
 
 GIB = 2**30
 PROCESS, REPLICAS, MILVUS = LAYOUTS = (
@@ -201,7 +202,7 @@ def plan(
     assumed = _assumptions(assume or [])
     answer = make_plan(Demand(crops, qps, cameras, artefact, shipped | own, assumed))
     answer["shipped_units"] = sorted(shipped.keys() - own.keys())
-    show(answer, as_json, lambda: _print(answer, crops))
+    show(answer, as_json, _view(answer, crops))
 
 
 def _assumptions(given: Sequence[str]) -> dict[str, float]:
@@ -223,33 +224,33 @@ def _assumptions(given: Sequence[str]) -> dict[str, float]:
     return assumed
 
 
-def _print(answer: Mapping[str, Any], crops: int) -> None:
-    console = output()
+def _view(answer: Mapping[str, Any], crops: int) -> Group:
+    shown: list[RenderableType] = []
     for layout, parts in answer["too_small"].items():
-        console.print(f"Too small: {layout} ({', '.join(parts)})")
-    console.print(f"{'Layout' if answer['fits'] else 'Too small as well'}: {answer['layout']}")
+        shown.append(f"Too small: {layout} ({', '.join(parts)})")
+    shown.append(f"{'Layout' if answer['fits'] else 'Too small as well'}: {answer['layout']}")
     rows = []
     for part in answer["components"]:
         bound = (
             ("–", "–") if part["has"] is None else (f"{part['has']:,.1f}", f"{part['share']:.0%}")
         )
         rows.append((part["name"], f"{part['need']:,.1f}", bound[0], part["unit"], bound[1]))
-    console.print(plain_table(("component", "needs", "at most", "unit", "used"), rows))
+    shown.append(plain_table(("component", "needs", "at most", "unit", "used"), rows))
     ends = answer["ends_first"]
     if "crops" in ends:
         last = float(format(crops * ends["crops"], ".2g"))
         at = f"{last:,.0f} crops"
     else:
         at = f"{ends['load']:.2g} × the load"
-    console.print(f"{ends['component']} ends first, at about {at}.")
+    shown.append(f"{ends['component']} ends first, at about {at}.")
     if OF_A_GPU not in answer["units"]:
-        console.print("No unit cost was measured on a GPU; the processor embeds.")
+        shown.append("No unit cost was measured on a GPU; the processor embeds.")
     if answer["shipped_units"]:
-        console.print(
+        shown.append(
             "Costs marked shipped are of another machine; gmn bench --units measures this one."
         )
     assumed = [(name, f"{answer['assumed'][name]:g}", ASSUMED[name][1]) for name in ASSUMED]
-    console.print(plain_table(("assumed", "number", "meaning"), assumed))
+    shown.append(plain_table(("assumed", "number", "meaning"), assumed))
     costs = [
         (
             *(name, f"{unit['value']:,.4g}", unit["source"], unit["machine"], unit["cores"]),
@@ -258,4 +259,5 @@ def _print(answer: Mapping[str, Any], crops: int) -> None:
         for name, unit in answer["units"].items()
     ]
     titles = ("unit cost", "value", "measured by", "machine", "cores", "date", "from")
-    console.print(plain_table(titles, costs))
+    shown.append(plain_table(titles, costs))
+    return Group(*shown)

@@ -43,7 +43,7 @@ class Shown(NamedTuple):
     """
 
     answer: Any
-    text: str | RenderableType | Callable[[], None]
+    text: RenderableType
     ok: bool = True
 
 
@@ -135,15 +135,13 @@ def output() -> Console:
     return console if console.is_terminal else Console(width=WIDTH_WITHOUT_TERMINAL)
 
 
-def show(answer: Any, as_json: bool, text: str | RenderableType | Callable[[], None]) -> None:
-    """Prints an answer as JSON, several as `results`, or a text or table, or calls what prints."""
+def show(answer: Any, as_json: bool, text: RenderableType) -> None:
+    """Prints an answer as JSON, several as `results`, or a plain text, or what `rich` renders."""
     if as_json:
         data = {"results": answer} if isinstance(answer, list) else answer
         output().print_json(data=to_jsonable_python(data))
     elif isinstance(text, str):
         echo(text)
-    elif callable(text):
-        text()
     else:
         output().print(text)
 
