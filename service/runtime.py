@@ -74,27 +74,27 @@ class Runtime:
             self.settings = settings
             # To read all of a record takes longer than to go on from stored indexes.
             self.checked = not any_stored(settings.data_dir / INDEXES)
-            self.record = _open_record(settings, held, self.checked)
+            self.record = self._open_record(held)
             self.pictures = PictureFolder(settings.images_url) if settings.images_url else None
             if self.pictures:
                 held.callback(self.pictures.close)
             self.record.engine.outside = self.pictures
-            replica = settings.replica
             self.metrics, self.watchdog = Metrics(), Watchdog(settings.stall_seconds)
             on_drop = self.metrics.audit_dropped.inc
-            audit_options = settings.audit_max_bytes, settings.audit_queries, on_drop
-            self.audit = held.enter_context(AuditLog(settings.data_dir, replica, *audit_options))
+            options = settings.replica, settings.audit_max_bytes, settings.audit_queries, on_drop
+            self.audit = held.enter_context(AuditLog(settings.data_dir, *options))
             loopback = is_loopback(settings.host)
             self.keys = KeyRing(self.record.keys, settings.api_keys_file, loopback)
             held.callback(self.keys.threads.shutdown)
             self.device = DeviceThread(partial(self.watchdog.give_up, "device thread"))
             held.callback(self.device.shutdown)
-            self.models = _load_models(settings, self.device, self.metrics, self.record, held)
+            self.models = self._load_models(held)
             self.model = next(iter(self.models.values()))
             self.calibrations = GalleryCalibrations(self.record, self.models)
             # A process that has its record to itself bears the name of its predecessor, whose jobs
             # it goes on with at once. Another one's jobs are free once their lease has run out.
-            self.worker = f"{replica}.{os.getpid()}.{token_hex(4)}" if replica else "embedded"
+            own = f"{settings.replica}.{os.getpid()}.{token_hex(4)}"
+            self.worker = own if settings.replica else "embedded"
             embedders = {embedder: one.networks.dimension for embedder, one in self.models.items()}
             self.outside = self.indexer = None
             if settings.index_url:
@@ -155,6 +155,32 @@ class Runtime:
     def close(self) -> None:
         """Finishes what was accepted, then lets go of everything."""
         self._held.close()
+
+    def _open_record(self, held: contextlib.ExitStack) -> Record:
+        settings, directory = self.settings, self.settings.data_dir
+        held.enter_context(lock_data_directory(directory, shared=bool(settings.redis_url)))
+        place = settings.redis_url, directory / DATABASE_NAME, settings.redis_password_file
+        record = open_store(*place, alone=self.checked)
+        held.callback(record.close)
+        failpoint("start.record-opened")
+        return record
+
+    def _load_models(self, held: contextlib.ExitStack) -> dict[str, LoadedModel]:
+        """The served artefact, the previous one, and those shipped that filled galleries."""
+        models: dict[str, LoadedModel] = {}
+        settings, record = self.settings, self.record
+
+        def load(name: str) -> None:
+            common = settings, self.device, self.metrics, record.runtimes, held
+            loaded = load_model(name, *common)
+            models.setdefault(loaded.embedder, loaded)
+
+        for name in filter(None, (settings.artefact, settings.previous)):
+            load(name)
+        fillers = {one.embedding_fingerprint for one in record.galleries.all() if one.crops}
+        for name in shipped_fillers(fillers - set(models)):
+            load(name)
+        return models
 
     def _open_index(
         self, url: str, embedders: Mapping[str, int], held: contextlib.ExitStack
@@ -219,36 +245,3 @@ class GalleryCall(Call):
     def note_view(self, event: str, **what: Any) -> None:
         """Notes a search or a view of the gallery, as `AuditLog.note_view`."""
         self.runtime.audit.note_view(event, gallery=self.gallery.name, **what)
-
-
-def _open_record(settings: Settings, held: contextlib.ExitStack, check: bool) -> Record:
-    directory, shared = settings.data_dir, bool(settings.redis_url)
-    place = (settings.redis_url, directory / DATABASE_NAME, settings.redis_password_file)
-    held.enter_context(lock_data_directory(directory, shared))
-    record = open_store(*place, alone=check)
-    held.callback(record.close)
-    failpoint("start.record-opened")
-    return record
-
-
-def _load_models(
-    settings: Settings,
-    device: DeviceThread,
-    metrics: Metrics,
-    record: Record,
-    held: contextlib.ExitStack,
-) -> dict[str, LoadedModel]:
-    """The served artefact, the previous one, and those shipped that filled galleries."""
-    models: dict[str, LoadedModel] = {}
-
-    def load(name: str) -> None:
-        loaded = load_model(name, settings, device, metrics, record.runtimes, held)
-        models.setdefault(loaded.embedder, loaded)
-
-    load(settings.artefact)
-    if settings.previous:
-        load(settings.previous)
-    fillers = {one.embedding_fingerprint for one in record.galleries.all() if one.crops}
-    for name in shipped_fillers(fillers - set(models)):
-        load(name)
-    return models
