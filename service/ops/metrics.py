@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import get_args
 
 import prometheus_client as prometheus
 
-from gmn_client.models import FINISHED
+from gmn_client.models import FINISHED, SearchVerdict
 
-VERDICTS = ("match", "uncertain", "no_match", "nothing_searched")
 # The time at which a counter began: two lines for each, which no alert and no panel reads.
 prometheus.disable_created_metrics()  # type: ignore[no-untyped-call]
 
@@ -78,7 +78,7 @@ class Metrics:
         counter = partial(prometheus.Counter, registry=self.registry)
         gauge = partial(prometheus.Gauge, registry=self.registry)
         self.verdicts = counter("gmn_verdicts_total", "Searches answered.", ("verdict",))
-        for verdict in VERDICTS:
+        for verdict in get_args(SearchVerdict):
             self.verdicts.labels(verdict)
         self.jobs = gauge("gmn_jobs", "Jobs that have not ended.", ("state",))
         self.jobs_ended = counter("gmn_jobs_ended_total", "Jobs that have ended.", ("state",))
@@ -99,7 +99,3 @@ class Metrics:
         self.record_bytes = gauge(
             "gmn_record_bytes", "The SQLite file with its log, or the memory that Redis uses."
         )
-
-    def render(self) -> bytes:
-        """The Prometheus text format."""
-        return prometheus.generate_latest(self.registry)

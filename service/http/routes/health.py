@@ -9,7 +9,7 @@ from collections import Counter
 from typing import Annotated
 
 from fastapi import Depends, Request, Response
-from prometheus_client import CONTENT_TYPE_LATEST
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
 
 from gmn_client.models import Alive, Ready
@@ -85,7 +85,7 @@ async def metrics(call: Scraper) -> Response:
     with contextlib.suppress(ServiceError, TimeoutError):
         async with asyncio.timeout(RECORD_WITHIN_SECONDS):
             await runtime.galleries.read(_show_record, runtime)
-    return Response(shown.render(), media_type=CONTENT_TYPE_LATEST)
+    return Response(generate_latest(shown.registry), media_type=CONTENT_TYPE_LATEST)
 
 
 def _show_record(runtime: Runtime) -> None:
