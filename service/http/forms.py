@@ -90,6 +90,8 @@ class SomeImagesForm(Form):
     images: Images = Field(json_schema_extra={"minItems": 1})
     # Fields that may be sent in place of images.
     instead: ClassVar[tuple[str, ...]] = ()
+    # Fields of which a request may have so many as it may have images.
+    limited: ClassVar[tuple[str, ...]] = ("images",)
 
     async def read_images(self, limit: int) -> list[bytes]:
         """The bytes of the images; raises `InvalidField` for none, or for more than the limit."""
@@ -100,7 +102,12 @@ class SomeImagesForm(Form):
                 return []
         if not self.images:
             raise InvalidField("images: none was sent; send one or more image files in this field")
-        _require_at_most(limit, "images", self.images)
+        for name in self.limited:
+            if (sent := len(getattr(self, name))) > limit:
+                raise InvalidField(
+                    f"{name}: {sent} were sent, a request may have {limit}; send several requests, "
+                    "or raise GMN_MAX_IMAGES_PER_REQUEST"
+                )
         return [await one.read() for one in self.images]
 
 
@@ -110,6 +117,7 @@ class FrameForm(SomeImagesForm):
     boxes: Texts = Field([], examples=[['{"x": 40, "y": 60, "width": 64, "height": 160}']])
     """Of one image, a frame: a JSON object with x, y, width and height in pixels for each crop that
     is cut out of it. In an enrollment it may have the labels of the crop, too."""
+    limited = ("images", "boxes")
     box_model: ClassVar[type[Box]] = Box
 
     def read_boxes(self) -> list[Any]:
@@ -123,11 +131,9 @@ class FrameForm(SomeImagesForm):
             InvalidField: for the number of images or boxes, or a box.
             UnusableImages: the image cannot be decoded.
         """
-        limit = runtime.settings.max_images_per_request
-        images = await self.read_images(limit)
+        images = await self.read_images(runtime.settings.max_images_per_request)
         if not self.boxes:
             return images
-        _require_at_most(limit, "boxes", self.boxes)
         boxes = self.read_boxes()
         if len(images) != 1:
             raise InvalidField(
@@ -149,11 +155,3 @@ class FrameForm(SomeImagesForm):
                 f"boxes: box {number}, {field}: {first['msg']}; write it like "
                 '{"x": 40, "y": 60, "width": 64, "height": 160}, in whole pixels'
             ) from error
-
-
-def _require_at_most(limit: int, name: str, sent: Sequence[object]) -> None:
-    if len(sent) > limit:
-        raise InvalidField(
-            f"{name}: {len(sent)} were sent, a request may have {limit}; send several requests, or "
-            "raise GMN_MAX_IMAGES_PER_REQUEST"
-        )

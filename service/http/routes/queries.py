@@ -134,8 +134,9 @@ def _note(
     filters |= {"metadata": sorted(form.metadata)} if form.metadata else {}
     for one in answers:
         if isinstance(one, QueryAnswer):
-            call.note_view(
+            call.runtime.audit.note_view(
                 "query",
+                gallery=call.gallery.name,
                 crop_ids=[form.crop_id] if form.crop_id else [],
                 count=len(one.results),
                 filters=filters,
