@@ -3,31 +3,36 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import json
 import time
 from collections.abc import Sequence
 from dataclasses import replace
 from operator import attrgetter
 
 import numpy as np
+from numpy.typing import NDArray
 
-from gmn_client.models import QueryAnswer, SeparateAnswers, Timing
+from gmn_client.models import QueryAnswer, RefusedImage, Timing
 from model.crops.decode import CropProblem
 from service.engine.batcher import EmbeddedImage
 from service.engine.images import ImageFile, Prepare
-from service.errors import UnknownCrop, UnknownGallery, UnusableImages, refused_image
+from service.engine.networks import LoadedModel
+from service.errors import InvalidField, UnknownCrop, UnknownGallery, UnusableImages, refused_image
 from service.gallery.gallery import Gallery
 from service.runtime import Runtime
 from service.search.options import QueryOptions
 from service.search.ranking import Ranking, Search
-from service.search.vectors import sent_vector
 from service.settings import QualityPolicy
 
 # Where many crops were deleted that memory still shows, each search looks at more of them.
 ROUNDS = 6
 DEEPER = 4
+# Ten times what the largest features need; a longer text would keep the event loop.
+MOST_CHARACTERS = 512 * 1024
 
 
-async def query_person(
+async def run_query(
     runtime: Runtime,
     gallery: Gallery,
     images: Sequence[ImageFile],
@@ -35,76 +40,46 @@ async def query_person(
     sample: bool = True,
     began: float | None = None,
     prepare: Prepare | None = None,
-) -> QueryAnswer:
-    """One query by one or several images of one person, or without by a crop or a vector.
+) -> list[QueryAnswer | RefusedImage]:
+    """One answer by images of one person, by a crop or by a vector; or one for each image.
 
     A score is the mean over the images. An image that cannot be used is left out, and `warnings`
-    names it. A crop is itself left out. With `sample` the search by one image counts for the
-    gallery's calibration. `began` is when the request was there, by `time.perf_counter`.
-    `prepare` is called with each image that can be decoded, see `Pipeline.embed`.
+    names it. A crop is itself left out. With `mode=separate` each image in order has an answer or
+    its problem. All are by the model and the calibration of one moment; where one fails, so do all.
+
+    Args:
+        sample: whether a search by one image counts for the gallery's calibration.
+        began: when the request was there, by `time.perf_counter`.
+        prepare: called with each image that can be decoded, see `Pipeline.embed`.
 
     Raises:
-        UnusableImages: every image is.
+        UnusableImages: every image of the only answer is.
         UnknownGallery, UnknownCrop, NeedsReindex, InvalidField, QueueFull: nothing was searched.
     """
-    sample = sample and len(images) == 1
-    (answer,) = await _query_all(runtime, gallery, [images], options, sample, began, prepare)
-    if isinstance(answer, list):
-        raise UnusableImages(answer)
-    return answer
-
-
-async def query_each(
-    runtime: Runtime,
-    gallery: Gallery,
-    images: Sequence[ImageFile],
-    options: QueryOptions,
-    sample: bool = True,
-    began: float | None = None,
-    prepare: Prepare | None = None,
-) -> SeparateAnswers:
-    """As `query_person` for each image, in order, by one calibration; a bad one is its own problem.
-
-    Raises:
-        UnknownGallery, NeedsReindex, InvalidField, QueueFull: nothing was searched.
-    """
-    queries = [[one] for one in images]
-    answers = await _query_all(runtime, gallery, queries, options, sample, began, prepare)
-    return SeparateAnswers(
-        results=[refused_image(one[0]) if isinstance(one, list) else one for one in answers]
-    )
-
-
-async def _query_all(
-    runtime: Runtime,
-    gallery: Gallery,
-    queries: Sequence[Sequence[ImageFile]],
-    options: QueryOptions,
-    sample: bool,
-    began: float | None,
-    prepare: Prepare | None,
-) -> list[QueryAnswer | list[CropProblem]]:
-    """Queries by the model and the calibration of one moment; where one fails, so do all."""
     began = began or time.perf_counter()
-    with runtime.admission.image_slots(max(1, sum(map(len, queries)))):
-        while True:
+    separate = bool(images) and options.mode == "separate"
+    queries = [[one] for one in images] if separate else [images]
+    with runtime.admission.image_slots(max(1, len(images))):
+        answers: list[QueryAnswer | list[CropProblem]] = []
+        while len(answers) < len(queries):
             current = runtime.calibrations.current(gallery, options.scoring)
-            kept = sample and gallery.settings.calibration == "on"
+            kept = sample and len(queries[0]) == 1 and gallery.settings.calibration == "on"
             search = Search(gallery, current, options, sample=kept)
             if options.vector is not None:
-                vector = sent_vector(options, gallery.name, current.model)
+                vector = _sent_vector(options, gallery.name, current.model)
                 search = replace(search, queries=vector)
             try:
                 async with asyncio.TaskGroup() as group:
                     tasks = [
-                        group.create_task(_query(runtime, search, images, began, prepare))
-                        for images in queries
+                        group.create_task(_query(runtime, search, own, began, prepare))
+                        for own in queries
                     ]
             except ExceptionGroup as failed:
                 raise failed.exceptions[0] from None
             answers = [one for task in tasks if (one := task.result()) is not None]
-            if len(answers) == len(queries):
-                return answers
+    if isinstance(answers[0], list) and not separate:
+        raise UnusableImages(answers[0])
+    return [refused_image(one[0]) if isinstance(one, list) else one for one in answers]
 
 
 async def run_search(runtime: Runtime, search: Search) -> Ranking | None:
@@ -206,3 +181,50 @@ async def _query(
     timing = Timing.model_validate(dict(answer.timing_ms) | times)
     changes = {"verdict": verdict, "warnings": warnings, "timing_ms": timing}
     return answer.model_copy(update=changes)
+
+
+def _sent_vector(options: QueryOptions, gallery: str, model: LoadedModel) -> NDArray[np.float32]:
+    """The vector of a query, `(1, d)`.
+
+    Args:
+        gallery: the name of the one that is searched.
+        model: whose vectors it holds.
+
+    Raises:
+        InvalidField: for a text that is no vector, or a vector of another embedder.
+    """
+    vector, own = _read_vector(options.vector or ""), model.embedder
+    sent_as = options.embedding_fingerprint
+    if sent_as is None:
+        raise InvalidField(
+            "embedding_fingerprint: is missing; send the one that the vector was answered with"
+        )
+    dimension = model.networks.dimension
+    if sent_as != own or vector.shape != (dimension,):
+        raise InvalidField(
+            f"vector, embedding_fingerprint: a vector of {len(vector)} dimensions is sent as of "
+            f"embedder {sent_as[:12]!r}, and gallery {gallery!r} holds those of {own[:12]!r} "
+            f"({model.name}, {dimension} dimensions), which others cannot be compared with; send "
+            "the image, or a vector that this gallery or POST /v1/embeddings answers"
+        )
+    return vector[None]
+
+
+def _read_vector(text: str) -> NDArray[np.float32]:
+    vector = np.zeros(0, np.float32)
+    try:
+        if len(text) > MOST_CHARACTERS:
+            raise ValueError
+        with np.errstate(over="ignore"):
+            if text.lstrip().startswith("["):
+                vector = np.array(json.loads(text), np.float32)
+            else:
+                vector = np.frombuffer(base64.b64decode(text, validate=True), "<f4")
+    except (ValueError, TypeError, RecursionError):
+        pass
+    if vector.ndim != 1 or not np.isfinite(vector).all() or not vector.any():
+        raise InvalidField(
+            f"vector: {text[:40]!r} is no vector; send a JSON array of finite numbers that are not "
+            "all 0, or their float32 bytes, little-endian, in base64"
+        )
+    return vector.astype(np.float32)

@@ -31,7 +31,7 @@ from service.runtime import Runtime
 from service.search import refit
 from service.search.calibration import GalleryCalibrations
 from service.search.options import QueryOptions
-from service.search.query import query_person
+from service.search.query import run_query
 from service.search.refit import fit_if_due, store_and_refit
 from service.settings import Settings
 from tests.service.test_search_calibration import draw
@@ -64,7 +64,7 @@ async def fit(runtime) -> None:
 
 async def ask(runtime, people) -> list[str]:
     answers = [
-        await query_person(runtime, runtime.galleries.get("default"), [draw(person, 7)], COSINE)
+        await run_query(runtime, runtime.galleries.get("default"), [draw(person, 7)], COSINE)
         for person in people
     ]
     return [answer.verdict for answer in answers]
@@ -110,7 +110,7 @@ def test_photographed_people_are_found_and_strangers_are_not_without_a_search_be
         for people in (range(1, 61), range(61, 121)):
             images = [image(person, 3) for person in people]
             answers = [
-                await query_person(runtime, gallery, [one], QueryOptions()) for one in images
+                (await run_query(runtime, gallery, [one], QueryOptions()))[0] for one in images
             ]
             verdicts.append([answer.verdict for answer in answers])
         return verdicts
@@ -173,7 +173,7 @@ def test_a_filtered_search_is_judged_by_its_level_and_the_identities_that_pass(r
             await enroll(runtime, gallery, [image])
         await fit(runtime)
         options = QueryOptions(scoring="cosine", cameras=("west",), group_by="identity", top_k=20)
-        answer = await query_person(runtime, gallery, [draw(65, 7)], options)
+        (answer,) = await run_query(runtime, gallery, [draw(65, 7)], options)
         return answer.results
 
     results = asyncio.run(search())
@@ -357,7 +357,7 @@ def test_a_query_runs_its_own_pass_and_at_most_sixty_four_pairs_more(runtime, mo
             await enroll(runtime, runtime.galleries.get("default"), images)
         monkeypatch.setattr(networks, "pair_scores", counting)
         options = QueryOptions(rerank_depth=100)
-        await query_person(runtime, runtime.galleries.get("default"), [draw(0, 20)], options)
+        await run_query(runtime, runtime.galleries.get("default"), [draw(0, 20)], options)
         ((_, rows),) = runtime.calibrations.take_recorded().items()
         return len(rows)
 

@@ -21,7 +21,7 @@ from service.http.problems import JSON, Responses, answer_each, example, problem
 from service.record.records import Picture
 from service.runtime import GalleryCall
 from service.search.options import QueryOptions
-from service.search.query import query_each, query_person
+from service.search.query import run_query
 
 router = guarded_router("/v1/galleries/{gallery}", "queries")
 STALE_HEADER = {
@@ -91,31 +91,24 @@ async def query_gallery(
         # That was no stage of the query.
         began = None
     images = await form.read_crops(runtime, gallery)
-    answers: Sequence[QueryAnswer | RefusedImage]
-    asked: Sequence[Sequence[bytes | CropProblem]]
-    learn, drawn = call.caller.learn, dict[bytes | CropProblem, Picture]()
+    drawn = dict[bytes | CropProblem, Picture]()
     prepare = partial(draw_kept, runtime.settings.keep_images, drawn) if form.keep_picture else None
-    separate = images and form.mode == "separate"
-    if not separate:
-        answers = [await query_person(runtime, gallery, images, form, learn, began, prepare)]
-        asked = [images]
-    elif len(images) * form.top_k > MAX_RESULTS:
+    separate = bool(images) and form.mode == "separate"
+    if separate and len(images) * form.top_k > MAX_RESULTS:
         raise AnswerTooLarge(
             f"images, top_k: {len(images)} images with {form.top_k:,} results each are more "
             f"than the {MAX_RESULTS:,} results of one answer; send fewer images, or a smaller "
             "top_k"
         )
-    else:
-        found = await query_each(runtime, gallery, images, form, learn, began, prepare)
-        answers, asked = found.results, [[one] for one in images]
+    answers = await run_query(runtime, gallery, images, form, call.caller.learn, began, prepare)
     if form.keep:
-        pairs = zip(answers, asked, strict=True)
+        pairs = zip(answers, [[one] for one in images] if separate else [images], strict=True)
         usable = [(one, of) for one, of in pairs if isinstance(one, QueryAnswer)]
         kept = iter(await keep_answers(call, form, usable, drawn))
         answers = [next(kept) if isinstance(one, QueryAnswer) else one for one in answers]
     _note(call, form, answers)
     if separate:
-        response = await answer_each(request, SeparateAnswers(results=list(answers)))
+        response = await answer_each(request, SeparateAnswers(results=answers))
     elif form.include_vector or form.top_k > SHORT_RANKING:
         response = await write_list(answers[0])
     else:
