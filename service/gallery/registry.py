@@ -84,7 +84,8 @@ class GalleryRegistry:
         if all(one.name != DEFAULT_GALLERY for one in self.record.galleries.all()):
             # Another process may begin at the same moment.
             with contextlib.suppress(GalleryConflict):
-                self._create(DEFAULT_GALLERY, GallerySettings())
+                newest = next(iter(self.embedders))
+                self.record.galleries.create(DEFAULT_GALLERY, newest, GallerySettings())
         self._load()
 
     @property
@@ -111,10 +112,10 @@ class GalleryRegistry:
 
     def get(self, name: str) -> Gallery:
         """A gallery by its name; raises `UnknownGallery` where there is none."""
-        try:
-            return self._by_name[name]
-        except KeyError as error:
-            raise UnknownGallery(name) from error
+        gallery = self._by_name.get(name)
+        if gallery is None:
+            raise UnknownGallery(name)
+        return gallery
 
     async def find(self, name: str) -> Gallery:
         """As `get`, also one that another process has just created."""
@@ -145,7 +146,11 @@ class GalleryRegistry:
             VersionNotReached: where it does not come within two seconds.
         """
         until = time.monotonic() + VERSION_WITHIN_SECONDS
-        while (shown := await self._shown_version(gallery)) < version:
+        while True:
+            outside = gallery.outside_index
+            shown = await self.read(outside.version) if outside else gallery.version
+            if shown >= version:
+                return
             self.get(gallery.name)
             if time.monotonic() >= until:
                 raise VersionNotReached(gallery.name, shown, version)
@@ -153,7 +158,8 @@ class GalleryRegistry:
 
     async def create(self, name: str, settings: GallerySettings) -> GalleryRecord:
         """Creates an empty gallery, bound to the newest loaded embedder."""
-        return await self.change("create-gallery", name, self._create, settings)
+        create, newest = self.record.galleries.create, next(iter(self.embedders))
+        return await self.change("create-gallery", name, create, newest, settings)
 
     async def change(
         self, steps: str, gallery: Gallery | str, write: Callable[..., Result], *args: Any
@@ -173,11 +179,8 @@ class GalleryRegistry:
             UnknownGallery: the gallery was deleted before.
             RecordUnavailable: the record does not answer; it may have happened or not.
         """
-        if isinstance(gallery, str):
-            subject: int | str = gallery
-            name = gallery
-        else:
-            subject, name = gallery.gallery_id, gallery.name
+        name = gallery if isinstance(gallery, str) else gallery.name
+        subject = gallery if isinstance(gallery, str) else gallery.gallery_id
 
         def commit() -> tuple[Result, Future[Any]]:
             failpoint(f"{steps}.before-commit")
@@ -233,26 +236,21 @@ class GalleryRegistry:
             if now is not None and gallery.can_go_on_as(now):
                 gallery.follow_record(now)
                 self.refresh_calibration(gallery)
-                return partial(self.put, gallery)
+                return partial(self._switch, gallery_id, gallery)
             record = now
-        return partial(self.drop, gallery_id)
+        return partial(self._switch, gallery_id)
 
-    def put(self, gallery: Gallery) -> None:
-        """Makes a gallery that was read the one that is searched; on the device thread."""
-        held = self.by_id(gallery.gallery_id)
-        if held is not None and held.name == gallery.name:
+    def _switch(self, gallery_id: int, read: Gallery | None = None) -> None:
+        """Makes a gallery that was read the one that is searched; None forgets a deleted one."""
+        held = self.by_id(gallery_id)
+        if held is not None:
             held.discard_files()
-            held.replace(gallery)
-        else:
-            self.drop(gallery.gallery_id)
-            self._by_name[gallery.name] = gallery
-
-    def drop(self, gallery_id: int) -> None:
-        """Forgets a gallery that was deleted; on the device thread."""
-        gallery = self.by_id(gallery_id)
-        if gallery is not None:
-            gallery.discard_files()
-            del self._by_name[gallery.name]
+            if read is not None and held.name == read.name:
+                held.replace(read)
+                return
+            del self._by_name[held.name]
+        if read is not None:
+            self._by_name[read.name] = read
 
     def refresh_calibration(self, gallery: Gallery) -> None:
         """Reads a gallery's published calibration; verdicts go on by the old one on failure."""
@@ -293,10 +291,6 @@ class GalleryRegistry:
                 log.exception("the index of gallery %s is not stored", gallery.name)
         self._writer.shutdown()
         self._readers.shutdown()
-
-    async def _shown_version(self, gallery: Gallery) -> int:
-        outside = gallery.outside_index
-        return await self.read(outside.version) if outside else gallery.version
 
     def _folder(self, gallery_id: int) -> IndexFolder | None:
         folders = self.folders
@@ -344,14 +338,7 @@ class GalleryRegistry:
 
     def _caught_up(self) -> Future[None]:
         """Done once the indexes show the commits of before, those under way included."""
-        done: Future[None] = Future()
-
-        def finish() -> None:
-            if done.set_running_or_notify_cancel():
-                done.set_result(None)
-
-        self._writer.submit(self.device.submit, finish)
-        return done
+        return self._writer.submit(lambda: self.device.submit(lambda: None).result())
 
     def _read_again(self, name: str, gallery_id: int) -> Future[None]:
         """Reads a gallery again on the writer thread; where that fails, once more after a pause."""
@@ -383,6 +370,3 @@ class GalleryRegistry:
     async def _wait(self, asked: asyncio.Future[Result]) -> Result:
         """Waits for a call."""
         return await asked
-
-    def _create(self, name: str, settings: GallerySettings) -> GalleryRecord:
-        return self.record.galleries.create(name, next(iter(self.embedders)), settings)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import threading
 import time
 from collections import defaultdict
@@ -44,7 +45,6 @@ CLOSING_SECONDS = 5.0
 REDIS_SECONDS = 45.0
 # Searches ask beside all other reads, and go on without the record where that takes long.
 CONFIRM_THREADS, CONFIRMED_WITHIN_SECONDS = 4, 1.0
-EVERY_CHANGE = float("inf")
 Result = TypeVar("Result")
 
 
@@ -74,7 +74,7 @@ class SequenceBarrier:
 
     def abort(self, error: Exception) -> None:
         """Ends all waiting with an error."""
-        self._end(EVERY_CHANGE, error)
+        self._end(math.inf, error)
 
     def _end(self, last: float, error: Exception | None = None) -> None:
         with self._lock:
@@ -139,22 +139,17 @@ class ReplicatedGalleries(GalleryRegistry):
     async def confirm(self, gallery: Gallery, crops: Sequence[CropLabel], /) -> Confirmation:
         """As of every registry; where the record does not answer in time, from memory."""
         state = self.record_state
-        if not state.up:
-            return Confirmation(stale=True)
-        if not crops:
+        if not (state.up and crops):
             return Confirmation(stale=state.stale)
-        asking = asyncio.get_running_loop().run_in_executor(
-            self._confirmers, self._confirm, gallery, crops
-        )
+        asking = self._confirmers.run(self._confirm, gallery, crops)
         try:
             found = await asyncio.wait_for(asking, CONFIRMED_WITHIN_SECONDS)
+            return replace(found, stale=found.stale or state.stale)
         except (RecordUnavailable, TimeoutError):
             self._mark_unreachable("it did not answer in time")
-            return Confirmation(stale=True)
         except DamagedRedisRecord as damage:
             log.error("the entries of a search's results cannot be read: %s", damage.detail)
-            return Confirmation(stale=True)
-        return replace(found, stale=found.stale or state.stale)
+        return Confirmation(stale=True)
 
     def close(self) -> None:
         """Ends the thread; one that waits for an answer is left to itself after a while."""
@@ -222,9 +217,7 @@ class ReplicatedGalleries(GalleryRegistry):
         return Confirmation(gone, stale=len(gone) < len(missing))
 
     def _silent_seconds(self) -> float:
-        if not self._thread.is_alive():
-            return STOPPED
-        return self._heartbeat.silent_seconds()
+        return self._heartbeat.silent_seconds() if self._thread.is_alive() else STOPPED
 
     def _run(self) -> None:
         with self._heartbeat.working():
