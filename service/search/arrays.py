@@ -68,6 +68,12 @@ def grown(array: NDArray[Item], capacity: int) -> NDArray[Item]:
     return more
 
 
+def vector_sums(vectors: NDArray[np.float32]) -> NDArray[np.uint64]:
+    """A checksum of each row of `(n, d)`: the sum of its 32-bit words."""
+    words = np.ascontiguousarray(vectors).view(np.uint32)
+    return np.asarray(words.sum(axis=1, dtype=np.uint64))
+
+
 def inner_products(
     vectors: NDArray[np.float32], rows: NDArray[np.int64], query: NDArray[np.float32]
 ) -> NDArray[np.float32]:

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from service.ops.data_directory import STRAY, make_folder, move_aside, sync
 from service.ops.failpoints import failpoint
 from service.ops.health import heartbeat
-from service.search.arrays import Rows
+from service.search.arrays import Rows, vector_sums
 
 log = logging.getLogger(__name__)
 Columns = Mapping[str, NDArray[Any]]
@@ -196,12 +196,6 @@ class Stored:
             sums = [zlib.crc32(content[start:end]) for start, end in places]
             if sums != columns["text_sums"][part].tolist():
                 raise DamagedFiles(f"{path} has other labels than were written")
-
-
-def vector_sums(vectors: NDArray[np.float32]) -> NDArray[np.uint64]:
-    """A checksum of each row of `(n, d)`: the sum of its 32-bit words."""
-    words = np.ascontiguousarray(vectors).view(np.uint32)
-    return np.asarray(words.sum(axis=1, dtype=np.uint64))
 
 
 def any_stored(indexes: Path) -> bool:

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from pydantic_core import from_json, to_json
 
 from service.record.records import LABEL, CropLabel, IndexedCrop, group_code, identity_code
-from service.search.arrays import FIRST_CAPACITY, GrowingArray, Rows, grown
+from service.search.arrays import FIRST_CAPACITY, GrowingArray, Rows, grown, vector_sums
 from service.search.filters import Filter
-from service.search.index_files import FileSet, Stored, vector_sums
+from service.search.index_files import FileSet, Stored
 from service.search.metadata import MetadataRows
 
 UNITS_AT_ONCE = 4096
@@ -54,8 +54,10 @@ class RowTable:
         valid: False where a crop was deleted.
         valid_count: the number of valid rows.
         groups: `(capacity,)` int64, the group codes.
+        group_numbers: `(capacity,)` int32, a number for each group from 0; -1 for no identity.
         cameras: `(capacity,)` int32, a code for each camera; -1 where it is unknown.
         secret: under which identities become group codes.
+        counted: a filter, `changes`, and how many identities passed it then.
         files: that hold vectors and labels; None for memory.
         changes: how many rows were changed, each time counted.
     """
@@ -82,10 +84,10 @@ class RowTable:
             setattr(self, name, np.zeros(0, dtype))
         self.cameras_known: dict[str, int] = {}
         self._group_numbers: dict[int, int] = {}
-        self._numbers = np.zeros(0, np.int32)
-        # What the last filter passed, and how many identities: each with the filter and `changes`.
+        self.group_numbers: NDArray[np.int32] = np.zeros(0, np.int32)
+        # What the last filter passed, with the filter and `changes`.
         self._selected: tuple[Filter, int, Rows] | None = None
-        self._counted: tuple[Filter, int, int] | None = None
+        self.counted = Filter(), -1, 0
         self._metadata = MetadataRows(secret)
 
     @property
@@ -103,7 +105,7 @@ class RowTable:
         self._vectors.reserve(size)
         if size > capacity:
             capacity = max(size, 2 * capacity, FIRST_CAPACITY)
-            names = [*COLUMNS, "_numbers"]
+            names = [*COLUMNS, "group_numbers"]
             vars(self).update({name: grown(getattr(self, name), capacity) for name in names})
 
     def append(self, crops: Sequence[IndexedCrop]) -> None:
@@ -216,21 +218,6 @@ class RowTable:
         self._selected = wanted, changes, rows
         return rows
 
-    def count_identities(self, wanted: Filter) -> int:
-        """The number of identities of the rows that pass a filter.
-
-        A crop without one counts by itself. Without a filter any thread may ask.
-        """
-        changes, counted = self.changes, self._counted
-        if counted and counted[:2] == (wanted, changes):
-            return counted[2]
-        numbers = self._numbers[self.select(wanted)]
-        seen = np.zeros(len(self._group_numbers) + 1, np.bool_)
-        seen[numbers] = True
-        found = int(np.count_nonzero(seen[:UNNAMED]) + np.count_nonzero(numbers < 0))
-        self._counted = wanted, changes, found
-        return found
-
     def copy(self, other: RowTable, rows: Rows, texts_at: NDArray[np.int64]) -> None:
         """Adds rows of another table, for which there is room; `texts_at` is where they have texts.
 
@@ -323,7 +310,7 @@ class RowTable:
         numbers = [
             UNNAMED if code < 0 else known.setdefault(code, len(known)) for code in codes.tolist()
         ]
-        self._numbers[rows] = np.array(numbers, np.int32)[places]
+        self.group_numbers[rows] = np.array(numbers, np.int32)[places]
 
     def _row(self, row_id: int) -> int | None:
         """The row of a crop that is there and not deleted."""
