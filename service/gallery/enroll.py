@@ -25,6 +25,7 @@ from service.gallery.gallery import Gallery
 from service.lifecycle.pictures import keep_elsewhere
 from service.ops.data_directory import require_free_disk
 from service.ops.failpoints import failpoint
+from service.record.crop_changes import RequestKey
 from service.record.keys import new_crop_id
 from service.record.records import (
     ArchivedCrop,
@@ -33,7 +34,6 @@ from service.record.records import (
     Picture,
     StoredCrop,
 )
-from service.record.requests import RequestKey
 from service.runtime import Runtime
 from service.search.options import read_moment
 from service.settings import KeepImages

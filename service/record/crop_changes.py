@@ -1,20 +1,55 @@
-"""Changes of a gallery's crops, and the counts that follow from them."""
+"""Changes of a gallery's crops, the counts that follow from them, and requests that happen once."""
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
 from pydantic_core import from_json
 
-from service.record.engine import ChangeKind, Scan, Transaction
+from gmn_client.models import EnrolledImage
+from service.errors import CropConflict, RequestConflict
+from service.record.engine import ChangeKind, Reader, Scan, Transaction
 from service.record.entries import CROP, Generation, Sightings, put_entry, read_crops, see, seen_at
 from service.record.garbage import note_outside, sides_outside
-from service.record.history import note_change
 from service.record.keys import as_text, below, key, last_number, now
-from service.record.records import ArchivedCrop, GalleryRecord, Relabelling, Removal, StoredCrop
+from service.record.records import (
+    ArchivedCrop,
+    Enrolment,
+    GalleryRecord,
+    Relabelling,
+    Removal,
+    StoredCrop,
+)
+
+SEEN_AS = attrgetter("identity", "camera")
+CHANGE = "change"
+# An index that is further behind is filled anew.
+KEPT_CHANGES = 100_000
+KEPT_OF_LANDED = attrgetter("crop_id", "duplicate", "warnings")
+REQUESTS_KEPT_FOR = timedelta(days=1)
+# Each request that is kept removes up to so many that are older.
+REQUESTS_REMOVED_AT_ONCE = 3
+
+
+@dataclass(frozen=True)
+class RequestKey:
+    """A client's name for a request, so that it happens once however often it is sent.
+
+    Attributes:
+        key: the client's own word.
+        digest: of the whole request; another one under the same key is a mistake.
+        problems: of the answer, the refused images and faults; opaque JSON.
+    """
+
+    key: str
+    digest: str
+    problems: str = "[]"
 
 
 class CropChanges:
@@ -102,7 +137,7 @@ class CropChanges:
         """Puts the counts and the gallery's next version, which it answers, and announces it."""
         self.put_sightings()
         self.entry.version += 1
-        note_change(self.transaction, self.entry, kind, rows)
+        _note_change(self.transaction, self.entry, kind, rows)
         put_entry(self.transaction, self.entry)
         self.transaction.note(kind, self.entry.gallery_id, self.entry.version, rows)
         return self.entry.version
@@ -173,3 +208,81 @@ class CropChanges:
 def tombstone(gallery_id: int, crop_id: str) -> bytes:
     """The key under which it is kept that a crop was removed for good."""
     return key("tombstone", gallery_id, crop_id)
+
+
+def require_unlike(
+    change: CropChanges, before: Sequence[StoredCrop], after: Sequence[StoredCrop]
+) -> None:
+    """Raises `CropConflict` where crops of one image would bear one identity and camera.
+
+    A merge may have left two alike, whose other fields can be corrected.
+    """
+    pairs = zip(before, after, strict=True)
+    moved = [new for old, new in pairs if SEEN_AS(old) != SEEN_AS(new)]
+    same_bytes = change.same_bytes(moved) if moved else {}
+    now_known = {crop.crop_id: crop for crop in after}
+    for crop in moved:
+        for other in same_bytes[crop.sha256]:
+            as_now = now_known.get(other.crop_id, other)
+            if other.crop_id != crop.crop_id and SEEN_AS(as_now) == SEEN_AS(crop):
+                raise CropConflict(crop.crop_id, other.crop_id)
+
+
+def _note_change(
+    transaction: Transaction, entry: GalleryRecord, kind: ChangeKind, rows: Sequence[int]
+) -> None:
+    """Keeps a change of a gallery under its new version, where an index is stored."""
+    if entry.changes_from is None or transaction.engine.changes:
+        return
+    if entry.version - entry.changes_from > KEPT_CHANGES:
+        entry.changes_from = None
+        return
+    kept = [kind, list(rows), secrets.token_hex(8)]
+    transaction.put_json(key(CHANGE, entry.gallery_id, entry.version), kept)
+
+
+def find_request(reader: Reader, entry: GalleryRecord, request: RequestKey) -> Enrolment | None:
+    """What a request did that happened already; None where it is new.
+
+    Identities and cameras are not kept here, where forgetting would not find them: the same
+    request names them again.
+
+    Raises:
+        RequestConflict: for a key that stood for another request.
+    """
+    past = reader.json(key("request", entry.gallery_id, request.key))
+    if past is None or past["happened_at"] < as_text(datetime.now(UTC) - REQUESTS_KEPT_FOR):
+        return None
+    if past["digest"] != request.digest:
+        raise RequestConflict(request.key.split(":", 2)[-1])
+    landed = tuple(
+        EnrolledImage(
+            crop_id=crop_id, identity=None, camera=None, duplicate=duplicate, warnings=warnings
+        )
+        for crop_id, duplicate, warnings in past["landed"]
+    )
+    embedder, problems = entry.embedding_fingerprint, past["problems"]
+    return Enrolment(past["version"], embedder, landed, (), replayed=True, problems=problems)
+
+
+def keep_request(
+    transaction: Transaction,
+    gallery_id: int,
+    request: RequestKey,
+    version: int,
+    landed: Sequence[EnrolledImage],
+) -> None:
+    """Keeps what a request did, and removes some that are older than a day."""
+    oldest = as_text(datetime.now(UTC) - REQUESTS_KEPT_FOR)
+    ages = Scan(key("request age"), key("request age", oldest), REQUESTS_REMOVED_AT_ONCE)
+    for age, own in transaction.scan(ages)[0]:
+        transaction.delete(age)
+        # Read by key: another process may put a newer request under it meanwhile.
+        past = transaction.json(own)
+        if past is not None and past["happened_at"] < oldest:
+            transaction.delete(own)
+    moment, own = now(), key("request", gallery_id, request.key)
+    ids = list(map(KEPT_OF_LANDED, landed))
+    kept = {"version": version, "landed": ids, "problems": request.problems}
+    transaction.put_json(own, {**kept, "digest": request.digest, "happened_at": moment})
+    transaction.put(key("request age", moment, gallery_id, request.key), own)

@@ -5,16 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
-from operator import attrgetter
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic_core import from_json, to_json
 
 from gmn_client.models import CropOrder, EnrolledImage, RetentionFrom
-from service.errors import CropConflict, NeedsReindex
+from service.errors import NeedsReindex
 from service.ops.failpoints import failpoint
-from service.record.crop_changes import CropChanges, tombstone
+from service.record.crop_changes import (
+    SEEN_AS,
+    CropChanges,
+    RequestKey,
+    find_request,
+    keep_request,
+    require_unlike,
+    tombstone,
+)
 from service.record.crop_lists import CropPage, list_crops
 from service.record.engine import RecordPart, Scan, Transaction, batches, transact, transactional
 from service.record.entries import (
@@ -44,7 +51,6 @@ from service.record.records import (
     StoredCrop,
 )
 from service.record.replacing import Archive, archive, replace_crops
-from service.record.requests import RequestKey, find_request, keep_request
 
 NAMED_IN_WARNINGS = 3
 # It names neither that crop's identity nor its camera: a key that may only enroll must not learn
@@ -52,7 +58,6 @@ NAMED_IN_WARNINGS = 3
 SAME_IMAGE = "the same image is already enrolled as crop {} under another identity or camera"
 ROWS_AT_ONCE, KEYS_AT_ONCE = 500, 1000
 EVERY_CROP = CropFilter()
-SEEN_AS = attrgetter("identity", "camera")
 
 
 class Crops(RecordPart):
@@ -192,7 +197,7 @@ class Crops(RecordPart):
         if not differing:
             return Relabelling(entry.version, ()) if found else None
         changed = change.update(differing, **fields)
-        _require_unlike(change, differing, changed)
+        require_unlike(change, differing, changed)
         return change.finish_relabelling(changed)
 
     def get(self, gallery_id: int, crop_id: str) -> StoredCrop | None:
@@ -313,24 +318,6 @@ class Crops(RecordPart):
     def _crop(self, at: Generation, crop_id: str) -> StoredCrop | None:
         found = read_crops(self._reader, at, rows_of_ids(self._reader, at, [crop_id]))
         return next(iter(found.values()), None)
-
-
-def _require_unlike(
-    change: CropChanges, before: Sequence[StoredCrop], after: Sequence[StoredCrop]
-) -> None:
-    """Raises `CropConflict` where crops of one image would bear one identity and camera.
-
-    A merge may have left two alike, whose other fields can be corrected.
-    """
-    pairs = zip(before, after, strict=True)
-    moved = [new for old, new in pairs if SEEN_AS(old) != SEEN_AS(new)]
-    same_bytes = change.same_bytes(moved) if moved else {}
-    now_known = {crop.crop_id: crop for crop in after}
-    for crop in moved:
-        for other in same_bytes[crop.sha256]:
-            as_now = now_known.get(other.crop_id, other)
-            if other.crop_id != crop.crop_id and SEEN_AS(as_now) == SEEN_AS(crop):
-                raise CropConflict(crop.crop_id, other.crop_id)
 
 
 def _older(at: Generation, than: datetime, since: RetentionFrom, limit: int) -> Scan:

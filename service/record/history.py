@@ -7,13 +7,12 @@ from the first stored index on, and up to it once a newer one is stored.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
 
 from pydantic_core import from_json
 
+from service.record.crop_changes import CHANGE
 from service.record.engine import (
     Change,
-    ChangeKind,
     ChangesLost,
     ChangeStream,
     RecordPart,
@@ -23,12 +22,8 @@ from service.record.engine import (
 )
 from service.record.entries import put_entry, read_entry, require_entry
 from service.record.keys import key, last_number
-from service.record.records import GalleryRecord
 
-CHANGE = "change"
 OF_CROPS = ("added", "removed", "relabelled", "replaced")
-# An index that is further behind is filled anew.
-KEPT_CHANGES = 100_000
 CHANGES_AT_ONCE = 1000
 
 
@@ -107,16 +102,3 @@ def _of_stream(stream: ChangeStream, gallery_id: int, position: str) -> list[Cha
     except ChangesLost:
         return None
     return [one for one in found if one.kind in OF_CROPS]
-
-
-def note_change(
-    transaction: Transaction, entry: GalleryRecord, kind: ChangeKind, rows: Sequence[int]
-) -> None:
-    """Keeps a change of a gallery under its new version, where an index is stored."""
-    if entry.changes_from is None or transaction.engine.changes:
-        return
-    if entry.version - entry.changes_from > KEPT_CHANGES:
-        entry.changes_from = None
-        return
-    kept = [kind, list(rows), secrets.token_hex(8)]
-    transaction.put_json(key(CHANGE, entry.gallery_id, entry.version), kept)

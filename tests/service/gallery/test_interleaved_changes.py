@@ -7,11 +7,11 @@ from functools import partial
 
 import pytest
 
-from service.record import keys, requests
+from service.record import crop_changes, keys
+from service.record.crop_changes import RequestKey
 from service.record.engine import Reader
 from service.record.keys import as_text
 from service.record.records import GallerySettings
-from service.record.requests import RequestKey
 from tests.service.gallery.new_crops import EMBEDDER, new_crop
 
 
@@ -80,7 +80,7 @@ def test_a_key_that_is_used_again_after_a_day_stands_for_the_newer_request(
             return keys_datetime.now(zone) + clock
 
     keys_datetime = keys.datetime
-    for module in (keys, requests):
+    for module in (keys, crop_changes):
         monkeypatch.setattr(module, "datetime", Later)
 
     def enroll(number: int, name: str) -> RequestKey:
@@ -114,7 +114,7 @@ def test_a_request_that_is_renewed_while_another_removes_old_ones_happens_once(
     yard = store.galleries.create("yard", EMBEDDER, GallerySettings()).gallery_id
     request = RequestKey("evening", "digest")
     long_ago = as_text(datetime.now(UTC) - timedelta(days=2))
-    monkeypatch.setattr(requests, "now", lambda: long_ago)
+    monkeypatch.setattr(crop_changes, "now", lambda: long_ago)
     store.crops.enroll(gallery, EMBEDDER, [new_crop(1)], request)
     monkeypatch.undo()
     renew = partial(store.crops.enroll, gallery, EMBEDDER, [new_crop(1)], request)
