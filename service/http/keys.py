@@ -287,7 +287,8 @@ class KeyRing:
             KeyConflict: it is the last administrator's.
         """
         self.read()
-        if not any_administers(one for one in self._keys.values() if one.key_id != key_id):
+        left = (one for one in self._keys.values() if one.key_id != key_id)
+        if key_id in self._keys and not any_administers(left):
             raise KeyConflict("key_id")
         if not self._records.revoke(key_id):
             raise UnknownKey(key_id)

@@ -31,7 +31,7 @@ PLACES = {
     "replica.scanned": (REPLICATION, "read_gallery(gallery_id)", "_stream.server() !="),
     "follower.changes-read": (REPLICATION, "self._step(gallery_id, own)", "step() for step"),
     "follower.changes-applied": (REPLICATION, "step() for step", "_barrier.advance(changes"),
-    "enroll.body-read": ("http/routes/crops.py", "form.read_images(", "await enroll("),
+    "enroll.body-read": ("http/routes/crops.py", "form.read_crops(", "await enroll("),
     "enroll.embedded": ("gallery/enroll.py", "await pipeline.embed(", "partial(_store,"),
     "enroll.pictures-kept": ("gallery/enroll.py", "keep_elsewhere(", "galleries.change("),
     "enroll.crop-written": ("record/crops.py", "change.put(", "landed.append("),
@@ -77,7 +77,7 @@ PLACES = {
     "import.batch-landed": (
         "jobs/imports.py",
         "await runner.wait_while_busy(",
-        "outcome = ",
+        "added, problems = Counter",
     ),
     "import.progress-noted": (
         "jobs/imports.py",
