@@ -23,12 +23,12 @@ from bench.ways import Entered, request_ways, summary, training_ways
 ROOT = Path(__file__).resolve().parent.parent
 # What the tests hold the code to. A number that rises is a commit of its own, with its reason.
 BOUNDS = {
-    "lines of service and gmn_client": 28_100,
-    "files of service and gmn_client": 155,
+    "lines of service and gmn_client": 27_380,
+    "files of service and gmn_client": 152,
     "functions of a query": 130,
     "files of a query": 33,
     "functions of an enrolment": 200,
-    "files of an enrolment": 40,
+    "files of an enrolment": 38,
     "lines of training": 18_770,
     "files of training": 109,
     "lines of model": 4_820,
