@@ -33,17 +33,17 @@ def test_a_key_is_made_used_listed_and_revoked_at_once_without_a_trace_of_its_se
 ) -> None:
     served = start(**settings)
     url = str(served.http.base_url)
-    with Client(url) as nobody:
-        assert not list(nobody.keys())
+    with Client(url) as keyless:
+        assert not list(keyless.keys())
         with pytest.raises(RequestRefused, match="scope admin for every gallery") as refused:
-            nobody.create_key("query")
+            keyless.create_key("query")
         assert refused.value.problem.status == 409
         with pytest.raises(RequestRefused):
-            nobody.create_key("admin", gallery="default")
-        first = nobody.create_key("admin", note="root")
+            keyless.create_key("admin", gallery="default")
+        first = keyless.create_key("admin", note="root")
         assert [LATER in one for one in first.warnings] == [True]
         with pytest.raises(KeyRefused):
-            nobody.galleries().__next__()
+            keyless.galleries().__next__()
     with Client(url, first.key) as admin:
         options = {"gallery": "lobby", "expires_days": 30, "rate": 60, "learn": False}
         second = admin.create_key("enroll", "query", note="desk", **options)

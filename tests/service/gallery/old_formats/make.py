@@ -3,7 +3,7 @@
     mkdir /tmp/then && git archive COMMIT | tar -x -C /tmp/then
     cd /tmp/then && PYTHONPATH=$PWD python .../old_formats/make.py FOLDER
 
-Nobody is shown: pictures are a few bytes, vectors are drawn. `version_0.1.0` is of commit 2b079a4d.
+Pictures are a few bytes, vectors are drawn. `version_0.1.0` is of commit 2b079a4d.
 Snapshots of other folders, and records of older formats, are of programs before the first version.
 """
 
