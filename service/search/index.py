@@ -176,7 +176,8 @@ class GalleryIndex:
 
         Single crops that are left out are counted still. Without a filter any thread may ask.
         """
-        wanted = replace(wanted, without=frozenset())
+        if wanted.without:
+            wanted = replace(wanted, without=frozenset())
         table, changes = self.table, self.table.changes
         counted = table.counted
         if counted[:2] == (wanted, changes):

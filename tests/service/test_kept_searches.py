@@ -67,7 +67,7 @@ async def ask(runtime, people) -> list[str]:
         await run_query(runtime, runtime.galleries.get("default"), [draw(person, 7)], COSINE)
         for person in people
     ]
-    return [answer.verdict for answer in answers]
+    return [answer.verdict for (answer,) in answers]
 
 
 def kept(runtime) -> list[bytes]:
