@@ -92,10 +92,12 @@ def restore(
             held.enter_context(lock_data_directory(data_dir))
         held.enter_context(lock_data_directory(into))
         try:
-            redis = open_record(into).engine if os.environ.get(REDIS_URL) else None
-            held.callback(redis.close if redis else int)
-            removed, empty = deleted_by_audit(data_dir), cast("RedisEngine | None", redis)
-            restored = restore_backup(taken, into, data_dir, removed, empty)
+            redis = None
+            if os.environ.get(REDIS_URL):
+                redis = cast("RedisEngine", open_record(into).engine)
+                held.callback(redis.close)
+            removed = deleted_by_audit(data_dir)
+            restored = restore_backup(taken, into, data_dir, removed, redis)
         except BaseException:
             # It was empty, and is to be named again; a volume itself stays.
             shutil.rmtree(into, ignore_errors=True)
