@@ -72,10 +72,10 @@ SERVICE: Sequence[Panel] = (
         {"rate(gmn_images_embedded_total[5m])": "{{instance}}"},
     ),
     (
-        "Images in the queue",
+        "Cost in flight",
         "none",
-        "At GMN_MAX_QUEUED_IMAGES further ones get 429.",
-        {"gmn_queued_images": "{{instance}}"},
+        "At GMN_MAX_COST further requests wait, then get 429.",
+        {"gmn_cost_in_flight": "{{instance}}"},
     ),
     (
         "Images in one pass",

@@ -15,7 +15,7 @@ from training.evaluation.tables import Table
 
 PAGE, PRIVACY = (ROOT / "docs" / name for name in ("reference.md", "privacy.md"))
 # The default of a setting that depends on the machine.
-COMPUTED = {"decode_threads": "cores − 1"}
+COMPUTED = {"decode_threads": "cores − 1, 2 at least"}
 
 
 def settings_table() -> str:

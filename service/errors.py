@@ -160,8 +160,12 @@ NeedsReindex = _kind("needs_reindex", 409)(
     "the artefact that filled it; its crops can still be read and deleted"
 )
 QueueFull = _kind("queue_full", 429, 1)(
-    "{0} images are waiting and {1} more would exceed the limit of {2}; send the request again in "
-    "{seconds} s, or raise GMN_MAX_QUEUED_IMAGES"
+    "the service has no room for this request yet, and {0} others wait; send it again in "
+    "{seconds} s, or raise GMN_MAX_COST"
+)
+TooCostly = _kind("too_costly", 422)(
+    "{0}: cost {1:,.1f} together, and one request may cost {2:,.1f} (a megapixel costs 1, see "
+    "docs/reference.md); send {3}, or raise GMN_MAX_COST"
 )
 TooManyRequests = _kind("too_many_requests", 429)(
     "the key {0} may send {1} requests a minute to this process; send the request again in "

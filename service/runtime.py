@@ -12,7 +12,8 @@ from pathlib import Path
 from secrets import token_hex
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from service.engine.device import Admission, DeviceThread
+from service.engine.admission import Admission
+from service.engine.device import DeviceThread
 from service.engine.networks import LoadedModel, load_model, shipped_fillers
 from service.gallery.gallery import Gallery
 from service.gallery.registry import GalleryRegistry
@@ -119,7 +120,7 @@ class Runtime:
             held.callback(self.watchdog.stop)
             failpoint("start.galleries-loaded")
             self.watchdog.checks += self._health_checks()
-            self.admission = Admission(settings.max_queued_images, self.metrics)
+            self.admission = Admission(settings.max_cost, self.metrics)
             self.body_limits = BodyLimits(settings)
             self.jobs_wanted = asyncio.Event()
             self._held = held.pop_all()
@@ -208,6 +209,8 @@ class Runtime:
         for one in self.models.values():
             of = "" if one is self.model else f" of {one.name}"
             yield HealthCheck(f"decode threads{of}", one.pipeline.threads.silent_seconds)
+            large = one.pipeline.large_threads
+            yield HealthCheck(f"decode threads for large images{of}", large.silent_seconds)
         if self.outside and self.indexer:
             yield self.outside.health_check
             yield from self.indexer.health_checks

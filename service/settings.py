@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import logging
 import os
 import re
 import socket
@@ -20,6 +21,10 @@ PREFIX = "GMN_"
 # Names that other commands and the crash tests use; everything else with the prefix is a typo.
 FOREIGN_NAMES = frozenset({"GMN_URL", "GMN_API_KEY", "GMN_GALLERY", "GMN_FAILPOINT"})
 
+# Settings of the version before, which do not keep a service from starting.
+WITHDRAWN = {"GMN_MAX_QUEUED_IMAGES": "GMN_MAX_COST bounds the cost of requests in its place"}
+
+log = logging.getLogger(__name__)
 NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
 ORIGIN = re.compile(r"https?://[^/?#\s]+")
 
@@ -87,11 +92,13 @@ class Settings(BaseSettings):
     hardware for it, else float32, or the one that `GMN_RUNTIME=auto` measured as fastest."""
     max_batch: int = Field(32, ge=1, le=1024)
     """Images in one forward pass of PyTorch; OpenVINO embeds them one by one, several at once."""
-    max_queued_images: int = Field(256, ge=1)
-    """Images that are accepted and not yet answered; further ones are refused with 429."""
-    decode_threads: int = Field(default_factory=lambda: max(1, (os.cpu_count() or 2) - 1), ge=1)
-    """Threads that decode images. With OpenVINO they embed them as well, and are at least two for
-    each crop that it embeds at once."""
+    max_cost: float = Field(352.0, ge=1.0)
+    """Cost of the requests that are worked on, in megapixels; further ones wait up to 5 seconds and
+    are refused with 429. One key holds half of it at most, and a request above that is refused with
+    422."""
+    decode_threads: int = Field(default_factory=lambda: max(2, (os.cpu_count() or 2) - 1), ge=1)
+    """Threads that decode images, and as many for images of more than two megapixels. With OpenVINO
+    they embed them as well, and are at least two for each crop that it embeds at once."""
     max_image_bytes: int = Field(10 * 1024 * 1024, ge=1)
     """Bytes of one image. A larger image is a problem of that image, not of the request."""
     max_image_pixels: int = Field(16_000_000, ge=64)
@@ -192,7 +199,6 @@ class Settings(BaseSettings):
     def _fit_each_other(self) -> Self:
         for low, high, why in (
             ("max_body_bytes", "max_queued_bytes", "a full body could never be received"),
-            ("max_images_per_request", "max_queued_images", "a full one could never be admitted"),
             ("min_crop_aspect", "max_crop_aspect", "no crop could pass"),
         ):
             lower, upper = getattr(self, low), getattr(self, high)
@@ -241,6 +247,9 @@ def _refuse_unknown_names() -> None:
     known = {PREFIX + name.upper() for name in Settings.model_fields} | FOREIGN_NAMES
     for name in sorted(os.environ):
         if not name.startswith(PREFIX) or name in known:
+            continue
+        if name in WITHDRAWN:
+            log.warning("%s has no effect any more: %s", name, WITHDRAWN[name])
             continue
         close = difflib.get_close_matches(name, known, 1)
         hint = f"did you mean {close[0]}" if close else f"known are {', '.join(sorted(known))}"

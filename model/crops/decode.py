@@ -51,8 +51,14 @@ MAX_SEGMENTS = 2_000
 MAX_CHUNKS = 10_000
 """Of a PNG, or of a WebP's container; 10 MiB in chunks of 8 KiB are 1,280."""
 
+ROWS_OF_A_STRIP = 256
+
 PNG, JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
 SCAN, END = 0xDA, 0xD9
+# Markers that begin with the precision, height and width of the picture, all but DHT, JPG and DAC.
+FRAME_HEADERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+# Between two segments of a sound JPEG are at most some padding bytes.
+LONGEST_PADDING = 1024
 # In a scan FF00 is data; FFFF is a padded marker.
 MARKER = re.compile(rb"\xff[\x01-\xfe]", re.DOTALL)
 # Markers below, restarts, and the start of the image have no length and no content.
@@ -77,6 +83,16 @@ class CropLimits:
     max_bytes: int = 10 * 1024 * 1024
     max_pixels: int = 16_000_000
     min_side: int = 8
+
+    def require_size(self, width: int, height: int) -> None:
+        """Raise `CropProblem` for an image with too many pixels or too short a side."""
+        found = f"the image is {width}×{height} pixels"
+        if width * height > self.max_pixels:
+            raise CropProblem(
+                "too_many_pixels", f"{found}, over the limit of {self.max_pixels:,}; {REMEDY}"
+            )
+        if min(width, height) < self.min_side:
+            raise CropProblem("too_small", f"{found}; each side needs at least {self.min_side}")
 
 
 class CropProblem(InputProblem):
@@ -139,14 +155,7 @@ def _open(data: bytes, limits: CropLimits) -> Image.Image:
             "not_an_image",
             "the bytes are not a JPEG, PNG, WebP or BMP image; convert the file to one of these",
         ) from error
-    width, height = image.size
-    found = f"the image is {width}×{height} pixels"
-    if width * height > limits.max_pixels:
-        raise CropProblem(
-            "too_many_pixels", f"{found}, over the limit of {limits.max_pixels:,}; {REMEDY}"
-        )
-    if min(width, height) < limits.min_side:
-        raise CropProblem("too_small", f"{found}; each side needs at least {limits.min_side}")
+    limits.require_size(*image.size)
     return image
 
 
@@ -164,10 +173,69 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         grey = np.asarray(image, dtype=np.float32)
         return Image.fromarray(np.clip(grey / 257.0, 0, 255).astype(np.uint8)).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        rgba = image.convert("RGBA")
-        white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
-        return Image.alpha_composite(white, rgba).convert("RGB")
+        return _over_white(image)
     return image.convert("RGB")
+
+
+def _over_white(image: Image.Image) -> Image.Image:
+    """Lay a transparent image over white, in strips: as a whole it takes four times its memory."""
+    width, height = image.size
+    opaque = Image.new("RGB", image.size)
+    for top in range(0, height, ROWS_OF_A_STRIP):
+        strip = image.crop((0, top, width, min(top + ROWS_OF_A_STRIP, height))).convert("RGBA")
+        white = Image.new("RGBA", strip.size, (255, 255, 255, 255))
+        opaque.paste(Image.alpha_composite(white, strip).convert("RGB"), (0, top))
+    return opaque
+
+
+def announced_pixels(data: bytes) -> int | None:
+    """Return width × height as an image file's header has them, without decoding anything.
+
+    It reads a few bytes, and may be called where a decoder would keep others waiting.
+
+    Returns:
+        None where the header cannot be read; such a file is no image, or a damaged one.
+    """
+    if data.startswith(PNG):
+        return _product(data[16:24], ">II")
+    if data.startswith(JPEG):
+        return _jpeg_pixels(data)
+    if data.startswith(b"BM"):
+        # The oldest kind of header, of 12 bytes, has short fields.
+        short = data[14:18] == struct.pack("<I", 12)
+        return _product(data[18:22], "<HH") if short else _product(data[18:26], "<ii")
+    if not _is_webp(data):
+        return None
+    kind = data[12:16]
+    if kind == b"VP8X":
+        width, height = data[24:27], data[27:30]
+        return (int.from_bytes(width, "little") + 1) * (int.from_bytes(height, "little") + 1)
+    if kind == b"VP8L":
+        bits = int.from_bytes(data[21:25], "little")
+        return ((bits & 0x3FFF) + 1) * ((bits >> 14 & 0x3FFF) + 1)
+    return _product(data[26:30], "<HH", 0x3FFF)
+
+
+def _jpeg_pixels(data: bytes) -> int | None:
+    position = 2
+    for _ in range(MAX_SEGMENTS):
+        found = MARKER.search(data, position, position + LONGEST_PADDING)
+        if found is None:
+            return None
+        position = found.end()
+        marker = data[position - 1]
+        if marker in FRAME_HEADERS:
+            return _product(data[position + 3 : position + 7], ">HH")
+        if marker >= FIRST_WITH_LENGTH and marker not in ALONE:
+            position += int.from_bytes(data[position : position + 2], "big")
+    return None
+
+
+def _product(header: bytes, layout: str, mask: int = -1) -> int | None:
+    if len(header) < struct.calcsize(layout):
+        return None
+    width, height = struct.unpack(layout, header)
+    return abs(int(width & mask) * int(height & mask))
 
 
 def _too_many_parts(data: bytes) -> str | None:

@@ -18,7 +18,7 @@ from gmn_client.models import (
     RankedCrop,
     ReviewedResult,
 )
-from service.engine.images import ImageFile
+from model.crops.frames import ImageFile
 from service.errors import (
     RecordUnavailable,
     ServiceError,
@@ -94,14 +94,15 @@ async def keep_answers(
 def draw_kept(
     keep: KeepImages,
     drawn: dict[ImageFile, Picture],
-    image: bytes,
+    image: ImageFile,
+    file: bytes,
     pixels: NDArray[np.uint8],
     quality: float | None,
 ) -> None:
     """Draws what is kept of a query's image, for `Pipeline.embed`."""
-    if keep == "original" and len(image) > KEPT_PICTURE_BYTES:
+    if keep == "original" and len(file) > KEPT_PICTURE_BYTES:
         keep = "thumbnail"
-    if picture := kept_picture(keep, image, pixels, quality)[1]:
+    if picture := kept_picture(keep, file, pixels, quality)[1]:
         drawn[image] = picture
 
 

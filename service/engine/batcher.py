@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from model.crops.quality import QualityFault
 from service.engine.device import DeviceThread, bisect_failures, device_error
 from service.errors import DeviceFull, DeviceLost, ServiceError
 from service.ops.metrics import Metrics
+from service.ops.turns import CALLER, Turns
 
 log = logging.getLogger(__name__)
 NO_FINITE_VECTOR = "the model gives no finite vector for this image"
@@ -63,7 +63,8 @@ class WaitingCrop:
 
 
 class MicroBatcher:
-    """Embeds resized crops: those that are ready together, up to `max_batch`, on the device thread.
+    """Embeds resized crops: those that are ready together, up to `max_batch`, on the device thread,
+    of several callers in turn.
 
     Without a device thread each is embedded by itself, on the thread that submits it.
 
@@ -90,7 +91,7 @@ class MicroBatcher:
         self._device, self._metrics = device, metrics
         self._embed, self._probe = embed, probe
         self._max_batch = max_batch
-        self._waiting: deque[WaitingCrop] = deque()
+        self._waiting: Turns[WaitingCrop] = Turns()
         self._scheduled = False
         self._lock = threading.RLock()
 
@@ -105,7 +106,7 @@ class MicroBatcher:
                 self._answer([crop])
             return
         with self._lock:
-            self._waiting.append(crop)
+            self._waiting.put(CALLER.get(), crop)
             if not self._scheduled:
                 self._schedule(self._device)
 
@@ -123,7 +124,8 @@ class MicroBatcher:
         """Answers every waiting crop when the device thread begins no more batches."""
         if (error := run.exception()) is not None:
             with self._lock:
-                waiting, self._waiting, self._scheduled = self._waiting, deque(), False
+                waiting = [self._waiting.take() for _ in range(len(self._waiting))]
+                self._scheduled = False
             for crop in waiting:
                 if crop.future.set_running_or_notify_cancel():
                     crop.future.set_exception(error)
@@ -133,7 +135,7 @@ class MicroBatcher:
         batch: list[WaitingCrop] = []
         with self._lock:
             while self._waiting and len(batch) < self._max_batch:
-                crop = self._waiting.popleft()
+                crop = self._waiting.take()
                 if crop.future.set_running_or_notify_cancel():
                     batch.append(crop)
             # The rest takes its turn behind the searches that wait by now.

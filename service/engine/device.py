@@ -1,20 +1,19 @@
-"""The device: how many images may wait for it, the one thread that owns it, and its failures."""
+"""The device: the one thread that owns it, and its failures."""
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
 
 from model.problems import InputProblem
-from service.errors import DeviceFull, DeviceLost, QueueFull, ServiceError, ServiceStopping
-from service.ops.health import MonitoredThreadPool
-from service.ops.metrics import Metrics
+from service.errors import DeviceFull, DeviceLost, ServiceError, ServiceStopping
+from service.ops.turns import TurnTakingPool
 
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -36,8 +35,8 @@ LOST_MESSAGES = re.compile(
 MEMORY_MESSAGES = re.compile("out of memory|(cublas|cudnn)_status_alloc_failed", re.IGNORECASE)
 
 
-class DeviceThread(MonitoredThreadPool):
-    """Runs calls in the order of submission: one after another, or on several threads so many.
+class DeviceThread(TurnTakingPool):
+    """Runs the calls of several callers in turn, on one thread unless more are asked for.
 
     An error goes to the call's future, and the thread lives on. A call whose future was cancelled
     before its turn is not begun. After a `DeviceLost` no call is begun: each gets that error.
@@ -55,22 +54,30 @@ class DeviceThread(MonitoredThreadPool):
         self.on_loss = on_loss
         self._lost: ServiceError | None = None
 
-    def submit(self, call: Callable[..., Result], /, *args: Any, **kwargs: Any) -> Future[Result]:
-        """Queues a call; raises `ServiceStopping` after `shutdown`, `DeviceLost` after a loss."""
+    def change(self, call: Callable[[], Result]) -> Future[Result]:
+        """Queue a change of an index: all changes run in the order of their submission.
+
+        Raises:
+            ServiceStopping: after `shutdown`.
+            DeviceLost: after a loss.
+        """
+        return self._queue("changes of an index", call)
+
+    def _queue(self, caller: str, call: Callable[[], Result]) -> Future[Result]:
         if self._lost is not None:
             raise self._lost
         try:
-            return super().submit(self._guarded, call, *args, **kwargs)
+            return super()._queue(caller, partial(self._guarded, call))
         except RuntimeError as error:
             raise ServiceStopping(
                 "the service is shutting down; send the request again later"
             ) from error
 
-    def _guarded(self, call: Callable[..., Result], /, *args: Any, **kwargs: Any) -> Result:
+    def _guarded(self, call: Callable[[], Result]) -> Result:
         if self._lost is not None:
             raise self._lost
         try:
-            return call(*args, **kwargs)
+            return call()
         except BaseException as error:
             # A caller's mistake is reported in the answer; nothing failed here.
             if not isinstance(error, InputProblem):
@@ -84,32 +91,6 @@ class DeviceThread(MonitoredThreadPool):
                 raise
             # Its frames hold device memory.
             raise raised from error.with_traceback(None)
-
-
-class Admission:
-    """Counts images from their acceptance to their answer; lives on the event loop."""
-
-    def __init__(self, limit: int, metrics: Metrics) -> None:
-        self._limit = limit
-        self._images, self._gauge = 0, metrics.queued_images
-
-    def require_slot(self) -> None:
-        """Raises `QueueFull` where there is no slot left, before a body with images is read."""
-        if self._images >= self._limit:
-            raise QueueFull(self._images, 1, self._limit)
-
-    @contextlib.contextmanager
-    def image_slots(self, images: int) -> Iterator[None]:
-        """Holds slots for images until they are answered; `QueueFull` where too few are left."""
-        if self._images + images > self._limit:
-            raise QueueFull(self._images, images, self._limit)
-        self._images += images
-        self._gauge.set(self._images)
-        try:
-            yield
-        finally:
-            self._images -= images
-            self._gauge.set(self._images)
 
 
 def device_error(error: Error) -> Error | ServiceError:

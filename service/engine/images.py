@@ -13,13 +13,14 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from gmn_client.models import Box
 from model.crops.decode import CropLimits, CropProblem, decode_crop
+from model.crops.frames import FrameCrop, ImageFile, png_of
 from model.crops.quality import QualityFault, measure_quality, quality_faults
 from model.preprocessing import Preprocessing
 from service.engine.batcher import Embedded, MicroBatcher, WaitingCrop
-from service.engine.frames import cut_out
-from service.ops.health import MonitoredThreadPool
+from service.engine.cost import LARGE_PIXELS, images_cost, pixels_of
+from service.errors import UnusableImages
+from service.ops.turns import TurnTakingPool
 from service.settings import QualityPolicy, Settings
 
 log = logging.getLogger(__name__)
@@ -27,21 +28,27 @@ log = logging.getLogger(__name__)
 # a crop beyond a limit it is this share.
 MOST_ROWS, FAULTY = 256, 0.1
 Result = TypeVar("Result")
-ImageFile = bytes | CropProblem
-Prepare = Callable[[bytes, NDArray[np.uint8], float | None], Any]
+Prepare = Callable[[ImageFile, bytes, NDArray[np.uint8], float | None], Any]
 
 
 class Pipeline:
-    """Decodes, resizes and embeds images; a bad one does not affect the others."""
+    """Decodes, resizes and embeds images; a bad one does not affect the others.
+
+    Attributes:
+        threads: for crops.
+        large_threads: for images of more than two megapixels, for which no crop then waits.
+    """
 
     def __init__(
         self,
         preprocessing: Preprocessing,
         batcher: MicroBatcher,
-        threads: MonitoredThreadPool,
+        threads: TurnTakingPool,
+        large_threads: TurnTakingPool,
         settings: Settings,
     ) -> None:
         self.threads = threads
+        self.large_threads = large_threads
         self._preprocessing = preprocessing
         self._batcher = batcher
         self._limits = CropLimits(settings.max_image_bytes, settings.max_image_pixels)
@@ -53,20 +60,21 @@ class Pipeline:
         quality: QualityPolicy = "off",
         prepare: Prepare | None = None,
     ) -> list[Embedded]:
-        """One outcome per image, in order; without the event loop between the two threads.
+        """Return one outcome per image, in order.
 
         Args:
-            images: whole files, or the problem of one that is known already.
+            images: whole files, crops of a frame that `open_frame` has decoded, or the problem of
+                one that is known already.
             quality: whether a crop beyond a limit of the settings is embedded with its faults
                 noted (`warn`), or is a problem with the first fault's code and the details of all.
-            prepare: called on a decode thread with a good image's file, its pixels
-                `(height, width, 3)` uint8 RGB and its quality, None where that was not
-                measured, for `EmbeddedImage.prepared`.
+            prepare: called on a decode thread with a good image, its file (of a crop of a frame a
+                PNG), its pixels `(height, width, 3)` uint8 RGB and its quality, None where that
+                was not measured, for `EmbeddedImage.prepared`.
         """
         # Work is skipped where such a future is cancelled before its turn.
         futures: list[Future[Embedded]] = [Future() for _ in images]
 
-        def decode_and_submit(image: bytes, future: Future[Embedded]) -> None:
+        def decode_and_submit(image: bytes | FrameCrop, future: Future[Embedded]) -> None:
             if future.cancelled():
                 return
             began = time.perf_counter()
@@ -83,35 +91,48 @@ class Pipeline:
             if isinstance(image, CropProblem):
                 future.set_result(image)
                 continue
-            run = self.threads.submit(decode_and_submit, image, future)
+            run = self._threads_for(image).submit(decode_and_submit, image, future)
             run.add_done_callback(partial(_pass_error, future))
         return await _results(futures)
 
     async def prepare(
-        self, images: Sequence[bytes], quality: QualityPolicy, prepare: Prepare
+        self, images: Sequence[ImageFile], quality: QualityPolicy, prepare: Prepare
     ) -> list[Any]:
-        """What `prepare` makes of each image, or its problem, in order; see `embed`."""
+        """Return what `prepare` makes of each image, or its problem, in order; see `embed`."""
 
-        def prepared(image: bytes) -> Any:
+        def prepared(image: ImageFile) -> Any:
+            if isinstance(image, CropProblem):
+                return image
             try:
                 return self._decode(image, quality, prepare)[2]
             except CropProblem as problem:
                 return problem
 
-        return await _results([self.threads.submit(prepared, image) for image in images])
+        return await _results(
+            [self._threads_for(image).submit(prepared, image) for image in images]
+        )
 
-    async def cut_out(self, frame: bytes, boxes: Sequence[Box]) -> list[ImageFile]:
-        """The crop in each box of an image file, or its problem, in order.
+    async def open_frame(self, images: Sequence[ImageFile]) -> None:
+        """Decode the frame that images are cut out of, where they are.
 
         Raises:
-            CropProblem: for a frame that cannot be decoded.
+            UnusableImages: it cannot be decoded.
         """
+        frame = next((image.frame for image in images if isinstance(image, FrameCrop)), None)
+        if frame is None:
+            return
+        try:
+            await self._threads_for(frame.file).run(frame.decode, self._limits)
+        except CropProblem as problem:
+            raise UnusableImages([problem]) from problem
 
-        def cut(_: bytes, pixels: NDArray[np.uint8], __: float | None) -> list[ImageFile]:
-            return cut_out(boxes, pixels)
+    def cost(self, images: Sequence[ImageFile]) -> float:
+        """Return what decoding and embedding images costs, see `service.engine.cost`."""
+        return images_cost(images, self._limits.max_pixels)
 
-        _, _, crops = await self.threads.run(self._decode, frame, "off", cut)
-        return list(crops)
+    def _threads_for(self, image: ImageFile) -> TurnTakingPool:
+        large = pixels_of(image, self._limits.max_pixels) > LARGE_PIXELS
+        return self.large_threads if large else self.threads
 
     async def resize(self, images: Sequence[bytes]) -> list[NDArray[np.uint8]]:
         """The embedder's input for each image, `(height, width, 3)` uint8, in order.
@@ -119,14 +140,20 @@ class Pipeline:
         Raises:
             CropProblem: for an image that cannot be decoded.
         """
-        decoding = [self.threads.submit(self._decode, image) for image in images]
+        decoding = [self._threads_for(image).submit(self._decode, image) for image in images]
         return [pixels for pixels, _, _ in await _results(decoding)]
 
     def _decode(
-        self, image: bytes, quality: QualityPolicy = "off", prepare: Prepare | None = None
+        self,
+        image: bytes | FrameCrop,
+        quality: QualityPolicy = "off",
+        prepare: Prepare | None = None,
     ) -> tuple[NDArray[np.uint8], tuple[QualityFault, ...], Any]:
         try:
-            pixels = decode_crop(image, self._limits)
+            if isinstance(image, FrameCrop):
+                pixels = image.cut(self._limits)
+            else:
+                pixels = decode_crop(image, self._limits)
             faults: tuple[QualityFault, ...] = ()
             score = None
             if quality != "off":
@@ -136,7 +163,10 @@ class Pipeline:
                 score = share * measured.sharpness * min(measured.height, MOST_ROWS)
             if faults and quality == "refuse":
                 raise CropProblem(faults[0].code, "; ".join(fault.detail for fault in faults))
-            prepared = prepare(image, pixels, score) if prepare else None
+            prepared = None
+            if prepare:
+                file = png_of(pixels) if isinstance(image, FrameCrop) else image
+                prepared = prepare(image, file, pixels, score)
             return self._preprocessing.resize(pixels), faults, prepared
         except CropProblem:
             raise

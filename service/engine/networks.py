@@ -31,7 +31,6 @@ from service.engine.device import DeviceThread, bisect_failures
 from service.engine.images import Pipeline
 from service.engine.runtimes import KeptRuntimes, RuntimeChoice, choose_runtime
 from service.errors import DeviceFull, InvalidField
-from service.ops.health import MonitoredThreadPool
 from service.ops.metrics import Metrics
 from service.settings import Settings
 
@@ -39,6 +38,13 @@ log = logging.getLogger(__name__)
 # M-Net always gets this many pairs, padded where there are fewer: the last digits of a matrix
 # product depend on its height, and a score must not depend on the number of other candidates.
 PAIRS_PER_PASS = 128
+# A pass of one query takes 0.3 ms on a free core and 3 ms beside other work.
+PASSES_PER_SLICE = 16
+
+
+def passes_of(queries: int, candidates: int) -> int:
+    """Return the number of passes in which M-Net scores every candidate with every query."""
+    return queries * -(-candidates // PAIRS_PER_PASS)
 
 
 class Networks:
@@ -61,7 +67,7 @@ class Networks:
     def pair_scores(
         self, queries: NDArray[np.float32], candidates: NDArray[np.float32]
     ) -> NDArray[np.float32]:
-        """M-Net's score of every candidate, the mean over the queries.
+        """Return M-Net's score of every candidate, the mean over the queries.
 
         Args:
             queries: features `(m, d)` of one person.
@@ -75,7 +81,23 @@ class Networks:
             DeviceFull: there is no memory for one pass.
             Exception: M-Net fails on every candidate.
         """
-        scores = np.full(len(candidates), np.nan, np.float32)
+        sums = np.zeros(len(candidates))
+        self.add_pair_scores(sums, queries, candidates)
+        return np.asarray(sums / len(queries), np.float32)
+
+    def add_pair_scores(
+        self,
+        sums: NDArray[np.float64],
+        queries: NDArray[np.float32],
+        candidates: NDArray[np.float32],
+    ) -> None:
+        """Add M-Net's scores with each query, in their order, to sums `(n,)`; see `pair_scores`.
+
+        Scores are equal to the last digit however queries are divided over several calls, and
+        candidates at multiples of `PAIRS_PER_PASS`.
+        """
+        before = sums.copy()
+        sums.fill(np.nan)
 
         def score(rows: Sequence[int]) -> None:
             for start in range(0, len(rows), PAIRS_PER_PASS):
@@ -83,32 +105,56 @@ class Networks:
                 found = slice(part[0], part[-1] + 1)
                 padded = np.ones((PAIRS_PER_PASS, candidates.shape[1]), np.float32)
                 padded[: len(part)] = candidates[found]
-                scores[found] = self._score_pass(queries, padded)[: len(part)]
+                totals = np.zeros(PAIRS_PER_PASS)
+                totals[: len(part)] = before[found]
+                sums[found] = self._score_pass(totals, queries, padded)[: len(part)]
 
         if failures := bisect_failures(range(len(candidates)), score):
             error = failures[0][1]
             if len(failures) == len(candidates) or isinstance(error, DeviceFull):
                 raise error
             log.error("%d candidates cannot be scored", len(failures), exc_info=error)
-        return scores
+
+    async def pair_scores_in_slices(
+        self, device: DeviceThread, queries: NDArray[np.float32], candidates: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        """Return `pair_scores`, computed on the device thread in slices of `PASSES_PER_SLICE`.
+
+        Other callers have their turn between two slices, and a slice that has not begun is skipped
+        once the task is cancelled.
+        """
+        rows = PAIRS_PER_PASS * PASSES_PER_SLICE
+        scores = []
+        for start in range(0, len(candidates), rows):
+            part = candidates[start : start + rows]
+            sums = np.zeros(len(part))
+            passes = -(-len(part) // PAIRS_PER_PASS)
+            at_once = max(1, PASSES_PER_SLICE // passes)
+            for first in range(0, len(queries), at_once):
+                await device.run(self.add_pair_scores, sums, queries[first : first + at_once], part)
+            scores.append(np.asarray(sums / len(queries), np.float32))
+        return np.concatenate(scores)
 
     def _score_pass(
-        self, queries: NDArray[np.float32], padded: NDArray[np.float32]
+        self,
+        totals: NDArray[np.float64],
+        queries: NDArray[np.float32],
+        padded: NDArray[np.float32],
     ) -> NDArray[np.float64]:
         if self._scorer is None:
             raise RuntimeError("an artefact without M-Net scores no pairs")
         rows = np.asarray if self._scorer.kind == "raw" else unit_rows
-        gallery, total = rows(padded), np.zeros(len(padded))
+        gallery = rows(padded)
         threads = torch.get_num_threads()
         try:
             # So small a pass is slower on several, which take the cores of what is embedded.
             torch.set_num_threads(1)
             for query in rows(queries):
                 differences = torch.from_numpy(gallery - query).to(self.device)
-                total += self._scorer.scores_of(differences).cpu().numpy()
+                totals += self._scorer.scores_of(differences).cpu().numpy()
         finally:
             torch.set_num_threads(threads)
-        return total / len(queries)
+        return totals
 
     def probe(self) -> None:
         """Embeds a grey crop, and scores it where there is M-Net.
@@ -208,15 +254,19 @@ def load_model(
     runtime, choice = device.submit(choose_runtime, artefact, settings, records).result()
     networks = Networks(artefact, runtime)
     device.submit(networks.probe).result()
-    threads: MonitoredThreadPool
-    if isinstance(runtime, OpenVinoRuntime):
-        # A crop is embedded by the thread that decoded it, and no search waits for that.
-        count = max(settings.decode_threads, runtime.at_once)
-        threads = DeviceThread(device.on_loss, count, "decode")
-        batcher = MicroBatcher(None, runtime.embed, 1, metrics, networks.probe)
-    else:
-        threads = MonitoredThreadPool(settings.decode_threads, "decode")
-        batcher = MicroBatcher(device, runtime.embed, settings.max_batch, metrics, networks.probe)
-    held.callback(threads.shutdown)
-    pipeline = Pipeline(description.preprocessing, batcher, threads, settings)
+    # With OpenVINO a crop is embedded by the thread that decoded it, and no search waits for that.
+    at_once = runtime.at_once if isinstance(runtime, OpenVinoRuntime) else None
+    count = max(settings.decode_threads, at_once or 1)
+    threads = DeviceThread(device.on_loss, count, "decode")
+    large_threads = DeviceThread(device.on_loss, settings.decode_threads, "decode-large")
+    for pool in (threads, large_threads):
+        held.callback(pool.shutdown)
+    batcher = MicroBatcher(
+        None if at_once else device,
+        runtime.embed,
+        1 if at_once else settings.max_batch,
+        metrics,
+        networks.probe,
+    )
+    pipeline = Pipeline(description.preprocessing, batcher, threads, large_threads, settings)
     return LoadedModel(artefact_name(path), description, networks, choice, pipeline)

@@ -18,8 +18,8 @@ from PIL import Image
 
 from gmn_client.models import EnrolledImage, Enrollment, RefusedImage
 from model.crops.decode import CropProblem
+from model.crops.frames import ImageFile
 from service.engine.batcher import Embedded, EmbeddedImage
-from service.engine.images import ImageFile
 from service.errors import InvalidField, NeedsReindex, refused_image
 from service.gallery.gallery import Gallery
 from service.lifecycle.pictures import keep_elsewhere
@@ -53,7 +53,7 @@ Outcome = CropProblem | Sequence[str]
 
 @dataclass(frozen=True)
 class ImageToEnroll:
-    """One image, or the problem of one that is known already, and what is known of it."""
+    """An image to enroll and its labels."""
 
     image: ImageFile
     identity: str | None = None
@@ -95,16 +95,25 @@ async def enroll(
         UnknownGallery, NeedsReindex, QueueFull, StorageFailed: nothing was stored.
     """
     require_free_disk(runtime.settings)
-    files = list(map(attrgetter("image"), images))
-    prepare = partial(kept_picture, runtime.settings.keep_images)
-    with runtime.admission.image_slots(sum(map(bool, files))):
+    files = [image.image for image in images]
+    pipeline = runtime.models[gallery.embedder].pipeline
+    cost = pipeline.cost([file for file in files if file])
+
+    def prepare(
+        _: ImageFile, file: bytes, pixels: NDArray[np.uint8], quality: float | None
+    ) -> tuple[str, Picture | None, float | None]:
+        return kept_picture(runtime.settings.keep_images, file, pixels, quality)
+
+    async with runtime.admission.admit(cost):
+        await pipeline.open_frame(files)
         while True:
             embedder, quality = gallery.embedder, runtime.settings.quality
             pipeline = runtime.models[embedder].pipeline
             embedded: Sequence[Embedded]
             if computed:
                 _require_embedder(runtime, gallery, computed)
-                kept = iter(await pipeline.prepare(list(filter(None, files)), quality, prepare))
+                sent = [file for file in files if file]
+                kept = iter(await pipeline.prepare(sent, quality, prepare))
                 pairs = zip(computed.embedded, files, strict=True)
                 embedded = [_with(next(kept), one) if file else one for one, file in pairs]
             else:
@@ -235,7 +244,7 @@ def _digest(images: Iterable[ImageToEnroll], embedded: Iterable[Embedded]) -> st
             **vars(image),
             "image": one.prepared[0]
             if isinstance(one, EmbeddedImage)
-            else hashlib.sha256(_content(image.image)).hexdigest(),
+            else hashlib.sha256(_content(image.image, one)).hexdigest(),
             "captured_at": image.captured_at.isoformat() if image.captured_at else None,
             "metadata": dict(image.metadata or {}),
         }
@@ -243,8 +252,8 @@ def _digest(images: Iterable[ImageToEnroll], embedded: Iterable[Embedded]) -> st
     return digest.hexdigest()
 
 
-def _content(image: ImageFile) -> bytes:
-    return image.detail.encode() if isinstance(image, CropProblem) else image
+def _content(image: ImageFile, problem: CropProblem) -> bytes:
+    return image if isinstance(image, bytes) else problem.detail.encode()
 
 
 async def _store(

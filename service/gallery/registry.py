@@ -271,7 +271,7 @@ class GalleryRegistry:
         position = self._position(gallery)
         if position is None:
             return
-        stored = self.device.submit(gallery.checkpoint, position).result()
+        stored = self.device.change(partial(gallery.checkpoint, position)).result()
         if stored is not None:
             stored.write()
 
@@ -305,7 +305,7 @@ class GalleryRegistry:
 
     def _load(self) -> None:
         for one in self.record.galleries.all():
-            self.device.submit(self.read_gallery(one.gallery_id)).result()
+            self.device.change(self.read_gallery(one.gallery_id)).result()
 
     def _publish(self, name: str, committed: object, /) -> Future[Any]:
         """Begins to show a commit of the gallery of a name; on the writer thread.
@@ -334,11 +334,11 @@ class GalleryRegistry:
                 shown = self.read_gallery(changed.gallery_id)
         except Exception:
             return self._read_again(name, changed.gallery_id)
-        return self.device.submit(show)
+        return self.device.change(show)
 
     def _caught_up(self) -> Future[None]:
         """Done once the indexes show the commits of before, those under way included."""
-        return self._writer.submit(lambda: self.device.submit(lambda: None).result())
+        return self._writer.submit(lambda: self.device.change(lambda: None).result())
 
     def _read_again(self, name: str, gallery_id: int) -> Future[None]:
         """Reads a gallery again on the writer thread; where that fails, once more after a pause."""
@@ -349,7 +349,7 @@ class GalleryRegistry:
 
         def read() -> None:
             try:
-                self.device.submit(self.read_gallery(gallery_id)).result()
+                self.device.change(self.read_gallery(gallery_id)).result()
             except Exception:
                 log.exception("gallery %s could not be read again", name)
                 timer = threading.Timer(REREAD_PAUSE_SECONDS, read_later)

@@ -327,7 +327,7 @@ class ReplicatedGalleries(GalleryRegistry):
 
     def _on_device(self, call: Callable[[], object]) -> None:
         with self._heartbeat.paused():
-            self.device.submit(call).result()
+            self.device.change(call).result()
 
     @property
     def _silent_since(self) -> float | None:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, cast
 from pydantic import Field
 
 from gmn_client.models import Box, CropOrder
-from model.crops.decode import CropProblem
+from model.crops.frames import ImageFile
 from service.errors import InvalidField
 from service.gallery.enroll import LABELS, ImageToEnroll
 from service.http.forms import CURSOR_TEXT, Form, FrameForm, Texts
@@ -70,7 +70,7 @@ class EnrollForm(EnrollFields, FrameForm):
 
     box_model = LabelledBox
 
-    def for_images(self, crops: Sequence[bytes | CropProblem]) -> list[ImageToEnroll]:
+    def for_images(self, crops: Sequence[ImageFile]) -> list[ImageToEnroll]:
         """The images, or crops of boxes, with the fields of each; raises `InvalidField`."""
         columns: list[Sequence[Any]] = []
         for name in LABELS:

@@ -21,12 +21,10 @@ from pydantic import (
 )
 
 from gmn_client.models import Box
-from model.crops.decode import CropProblem
-from service.errors import InvalidField, UnusableImages
+from model.crops.frames import Frame, FrameCrop, ImageFile
+from service.errors import InvalidField
 from service.gallery.enroll import checked_text
-from service.gallery.gallery import Gallery
 from service.record.keys import CROP_ID
-from service.runtime import Runtime
 
 # What a listing takes: which page of it.
 CURSOR_TEXT = "`next_cursor` of the previous page; not sent for the first."
@@ -124,14 +122,13 @@ class FrameForm(SomeImagesForm):
         """The boxes, each a `box_model`; raises `InvalidField`."""
         return [self._box(number, text) for number, text in enumerate(self.boxes, 1)]
 
-    async def read_crops(self, runtime: Runtime, gallery: Gallery) -> Sequence[bytes | CropProblem]:
-        """The images, or the crops in the boxes of the one image, each its file or its problem.
+    async def read_crops(self, limit: int) -> Sequence[ImageFile]:
+        """Return the images, or the crops in the boxes of the one image, which are not cut yet.
 
         Raises:
             InvalidField: for the number of images or boxes, or a box.
-            UnusableImages: the image cannot be decoded.
         """
-        images = await self.read_images(runtime.settings.max_images_per_request)
+        images = await self.read_images(limit)
         if not self.boxes:
             return images
         boxes = self.read_boxes()
@@ -140,10 +137,8 @@ class FrameForm(SomeImagesForm):
                 f"boxes: are of one frame, and {len(images)} images were sent; send one image with "
                 "its boxes"
             )
-        try:
-            return await runtime.models[gallery.embedder].pipeline.cut_out(images[0], boxes)
-        except CropProblem as problem:
-            raise UnusableImages([problem]) from problem
+        frame = Frame(images[0])
+        return [FrameCrop(frame, box.x, box.y, box.width, box.height) for box in boxes]
 
     def _box(self, number: int, text: str) -> Box:
         try:

@@ -60,7 +60,7 @@ OF_KEYED = (
     *("damaged_record", "record_unavailable", "service_stopping"),
 )
 OF_FORM = ("bad_request", "body_too_slow", "body_too_large", "unsupported_media_type", "queue_full")
-OF_IMAGES = ("unusable_images", "device_full", "device_lost")
+OF_IMAGES = ("unusable_images", "too_costly", "device_full", "device_lost")
 NAMED_IN_PATH = re.compile(r"{(\w+?)(?:_id)?[:}]")
 # Ends a docstring's first statement, which is a call's summary.
 SENTENCE_PART = re.compile(r"[:;] |\.$|\. ")
@@ -235,7 +235,7 @@ async def _answer_form(answer: Handler, request: Request, call: Call, form: Any)
         sent_as = f"the body is {declared[:80]!r}"
         raise HTTPException(415, f"{sent_as}; send multipart/form-data in UTF-8, images as files")
     if issubclass(form, SomeImagesForm):
-        call.runtime.admission.require_slot()
+        call.runtime.admission.require_place()
     body = Body(request, call.runtime.body_limits, form.to_disk, call.caller.key_id)
     sent = _FormRequest(request.scope, body.receive)
     sent.whole, sent.never_empty = body, form.never_empty

@@ -142,10 +142,9 @@ async def _score_pairs(
         cosines = await pool.run(np.matmul, units[part], units[start:].T)
         logits = np.full_like(cosines, np.nan)
         if current.scoring != "cosine":
-            # A query waits for one crop's pairs at most.
             for row in range(len(cosines)):
                 query = vectors[start + row][None]
-                logits[row] = await device.run(networks.pair_scores, query, vectors[start:])
+                logits[row] = await networks.pair_scores_in_slices(device, query, vectors[start:])
         await pool.run(keep, start, cosines, logits)
         await save_job(runtime, job, {"total": count, "done": start})
         await asyncio.sleep(0)

@@ -133,8 +133,10 @@ async def _embed(
             refuse(crop, "unknown_picture", f"its picture {missing}")
 
     async def embed() -> list[EmbeddedImage | CropProblem]:
-        with runtime.admission.image_slots(len(images)):
-            return await runtime.model.pipeline.embed([content for _, content in images])
+        pipeline = runtime.model.pipeline
+        files = [content for _, content in images]
+        async with runtime.admission.admit(pipeline.cost(files)):
+            return await pipeline.embed(files)
 
     for (crop, _), outcome in zip(images, await wait_while_busy(embed), strict=True):
         if isinstance(outcome, EmbeddedImage):

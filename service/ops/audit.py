@@ -25,6 +25,7 @@ from service.ops.data_directory import sync
 from service.ops.failpoints import failpoint
 from service.ops.hash_chain import MAX_BYTES, CorruptLog, HashChainLog, current_file
 from service.ops.health import MonitoredThreadPool
+from service.ops.turns import CALLER
 
 log = logging.getLogger(__name__)
 Phase = Literal["asked", "done", "failed"]
@@ -45,11 +46,12 @@ _actor: ContextVar[tuple[str, str | None]] = ContextVar("actor", default=("servi
 
 
 def act_as(name: str, request_id: str | None = None) -> None:
-    """Lines that the current context writes from now on are this actor's.
+    """Name the actor of the lines that the current context writes, and whose turn its work takes.
 
     It is a key's id, `loopback` for a local request without a key, or `uid:1000` for a command.
     """
     _actor.set((name, request_id))
+    CALLER.set(name)
 
 
 class AuditLog(contextlib.AbstractContextManager["AuditLog"]):

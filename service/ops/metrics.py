@@ -55,7 +55,9 @@ class Metrics:
             ("stage",),
         )
         self.images_embedded = counter("gmn_images_embedded_total", "Images embedded.")
-        self.queued_images = gauge("gmn_queued_images", "Images admitted and not yet answered.")
+        self.cost_in_flight = gauge(
+            "gmn_cost_in_flight", "Cost of the requests that are worked on, in megapixels."
+        )
         self.gallery_calibration = gauge(
             "gmn_gallery_calibration",
             "1 for the state of a gallery's thresholds by its default scoring.",

@@ -32,7 +32,7 @@ class FetchedCrops:
 class Candidates:
     """The best of a search, by cosine downwards and, where equal, by age.
 
-    Vectors and labels are readable for the one search that found them.
+    Vectors and labels are read from the index, on the device thread, unless they were copied.
 
     Attributes:
         row_ids: the record's ids, `(n,)` int64.
@@ -86,6 +86,16 @@ class Candidates:
         cosines = np.concatenate([self.cosines, other.cosines])
         rows, ids, groups = np.arange(len(cosines)), source.row_ids, source.groups
         return Candidates(ids, cosines, groups, self.searched, source, rows, self.version)
+
+    def copied(self, version: int) -> Candidates:
+        """Return candidates that no longer read the index, which may change.
+
+        Args:
+            version: of the gallery now; that of an index outside this process stays.
+        """
+        source = FetchedCrops(self.row_ids, self.groups, self.vectors(), self.labels())
+        version = version if self.version is None else self.version
+        return replace(self, _source=source, _rows=np.arange(len(self.row_ids)), version=version)
 
     def first_of_groups(self) -> NDArray[np.int64]:
         """The places, ascending, at which each group occurs for the first time."""

@@ -12,6 +12,7 @@ from model.calibration import PAIR_OPERATING_POINTS, SEARCH_OPERATING_POINTS, Sc
 from model.crops.decode import CropProblem
 from model.explanation import CELLS, COLUMNS, ROWS, Scores, explain, variants
 from service.engine.batcher import EmbeddedImage
+from service.engine.cost import PER_IMAGE
 from service.engine.device import retry_out_of_memory
 from service.engine.networks import LoadedModel
 from service.errors import InvalidField, UnusableImages
@@ -21,8 +22,8 @@ from service.search.options import PairOptions
 from service.search.ranking import Array, every_score
 
 VARIANTS = 1 + CELLS
-# Three passes an image. Other requests' work is done between two of them.
-VARIANTS_PER_PASS = 11
+# Other requests' work is done between two passes, which take some 50 ms on a CPU.
+VARIANTS_PER_PASS = 3
 
 
 async def compare(runtime: Runtime, first: bytes, second: bytes, options: PairOptions) -> PairScore:
@@ -33,7 +34,7 @@ async def compare(runtime: Runtime, first: bytes, second: bytes, options: PairOp
             scoring.
         UnusableImages: either is.
         UnknownGallery, NeedsReindex: the gallery cannot judge.
-        QueueFull: nothing was compared.
+        QueueFull, TooCostly: nothing was compared.
     """
     name = options.gallery
     target = await runtime.galleries.find(name) if name is not None else None
@@ -41,11 +42,11 @@ async def compare(runtime: Runtime, first: bytes, second: bytes, options: PairOp
     scoring = model.chosen_scoring(options.scoring)
     point = _operating_point(options)
     current = runtime.calibrations.current(target, scoring) if target else None
-    places = 2
+    cost = model.pipeline.cost([first, second])
     if options.explain:
-        # An explained pair counts as the images that it embeds, at most half of the queue.
-        places = min(2 + 2 * VARIANTS, max(2, runtime.settings.max_queued_images // 2))
-    with runtime.admission.image_slots(places):
+        cost += 2 * VARIANTS * PER_IMAGE
+    runtime.admission.require_affordable(cost, "images, explain", "smaller images")
+    async with runtime.admission.admit(cost):
         embedded = await model.pipeline.embed([first, second])
         usable = [one.vector for one in embedded if isinstance(one, EmbeddedImage)]
         if len(usable) < 2:

@@ -15,14 +15,17 @@ from numpy.typing import NDArray
 
 from gmn_client.models import QueryAnswer, RefusedImage, Timing
 from model.crops.decode import CropProblem
+from model.crops.frames import ImageFile
 from service.engine.batcher import EmbeddedImage
-from service.engine.images import ImageFile, Prepare
+from service.engine.cost import search_cost
+from service.engine.device import DeviceThread
+from service.engine.images import Prepare
 from service.engine.networks import LoadedModel
 from service.errors import InvalidField, UnknownCrop, UnknownGallery, UnusableImages, refused_image
 from service.gallery.gallery import Gallery
 from service.runtime import Runtime
 from service.search.options import QueryOptions
-from service.search.ranking import Ranking, Search
+from service.search.ranking import Proposal, Ranking, Search
 from service.settings import QualityPolicy
 
 # Where many crops were deleted that memory still shows, each search looks at more of them.
@@ -54,12 +57,21 @@ async def run_query(
 
     Raises:
         UnusableImages: every image of the only answer is.
-        UnknownGallery, UnknownCrop, NeedsReindex, InvalidField, QueueFull: nothing was searched.
+        UnknownGallery, UnknownCrop, NeedsReindex, InvalidField, QueueFull, TooCostly: nothing was
+            searched.
     """
     began = began or time.perf_counter()
     separate = bool(images) and options.mode == "separate"
     queries = [[one] for one in images] if separate else [images]
-    with runtime.admission.image_slots(max(1, len(images))):
+    model = runtime.calibrations.current(gallery, options.scoring).model
+    cost = model.pipeline.cost(images) + _search_cost(model, gallery, images, options)
+    runtime.admission.require_affordable(
+        cost,
+        "images, boxes, rerank_depth, top_k",
+        "fewer or smaller images or boxes, or a smaller rerank_depth or top_k",
+    )
+    async with runtime.admission.admit(cost):
+        await model.pipeline.open_frame(images)
         answers: list[QueryAnswer | list[CropProblem]] = []
         while len(answers) < len(queries):
             current = runtime.calibrations.current(gallery, options.scoring)
@@ -80,6 +92,16 @@ async def run_query(
     if isinstance(answers[0], list) and not separate:
         raise UnusableImages(answers[0])
     return [refused_image(one[0]) if isinstance(one, list) else one for one in answers]
+
+
+def _search_cost(
+    model: LoadedModel, gallery: Gallery, images: Sequence[ImageFile], options: QueryOptions
+) -> float:
+    by_cosine = model.chosen_scoring(options.scoring) == "cosine"
+    depth = 0 if by_cosine else min(options.rerank_depth, gallery.crops)
+    answers = max(1, len(images)) if options.mode == "separate" else 1
+    results = answers * min(options.top_k, gallery.crops)
+    return search_cost(len(images), depth, results, options.include_vector)
 
 
 async def run_search(runtime: Runtime, search: Search) -> Ranking | None:
@@ -106,7 +128,7 @@ async def run_search(runtime: Runtime, search: Search) -> Ranking | None:
                 proposal = await runtime.outside.run(search.propose, places, gone)
             except UnknownGallery as error:
                 raise UnknownGallery(search.gallery.name) from error
-        ranking = await runtime.device.run(search.rank, places, gone, proposal)
+        ranking = await _rank(runtime.device, search, places, gone, proposal)
         if ranking is None:
             return None
         crop = ranking.query_crop
@@ -125,6 +147,24 @@ async def run_search(runtime: Runtime, search: Search) -> Ranking | None:
         results = [one.model_copy(update={"rank": rank}) for rank, one in enumerate(kept, 1)]
     answer = ranking.answer.model_copy(update={"results": results, "stale": found.stale})
     return replace(ranking, answer=answer)
+
+
+async def _rank(
+    device: DeviceThread,
+    search: Search,
+    places: int,
+    gone: frozenset[int],
+    proposal: Proposal | None,
+) -> Ranking | None:
+    """Rank on the device thread, with many pairs in slices between which others have their turn."""
+    ranking = await device.run(search.rank, places, gone, proposal)
+    if not isinstance(ranking, Proposal):
+        return ranking
+    began = time.perf_counter()
+    logits = await search.current.model.networks.pair_scores_in_slices(
+        device, ranking.queries, ranking.scored.vectors()
+    )
+    return await device.run(search.finish, ranking, places, logits, began)
 
 
 async def _query(

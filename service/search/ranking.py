@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from gmn_client.models import QueryAnswer, RankedCrop, Timing
 from model.calibration import Scoring
 from model.search_calibration import RANKS, UNNAMED, SearchScores, few_identities, leading_scores
-from service.engine.networks import LoadedModel, unit_rows
+from service.engine.networks import PASSES_PER_SLICE, LoadedModel, passes_of, unit_rows
 from service.errors import UnknownCrop
 from service.gallery.gallery import Gallery
 from service.record.records import CropLabel
@@ -151,25 +151,46 @@ class Search:
         top_k: int,
         without: frozenset[int] = frozenset(),
         proposal: Proposal | None = None,
-    ) -> Ranking | None:
-        """Scores pairs, orders, groups and judges; on the device thread.
+    ) -> Ranking | Proposal | None:
+        """Score pairs, order, group and judge, on the device thread.
 
         Args:
             proposal: what `propose` found on another thread; by default it is asked here, with the
                 other arguments.
 
         Returns:
-            None where the gallery went over to another embedder since `current` was read.
+            A proposal, independent of the index, where scoring its pairs would keep the device
+            thread from others: score it in slices, and call `finish`. None where the gallery went
+            over to another embedder since `current` was read.
         """
         if self.gallery.embedder != self.current.model.embedder:
             return None
         proposal = proposal or self.propose(top_k, without)
-        current, options, found = self.current, self.options, proposal.found
-        scored, identities = proposal.scored, proposal.identities
-        by_cosine = current.scoring == "cosine"
-        began, logits = time.perf_counter(), np.full(len(scored.row_ids), np.nan, np.float32)
-        if not by_cosine:
-            logits = current.model.networks.pair_scores(proposal.queries, scored.vectors())
+        scored = proposal.scored
+        began = time.perf_counter()
+        if self.current.scoring == "cosine":
+            unscored = np.full(len(scored.row_ids), np.nan, np.float32)
+            return self.finish(proposal, top_k, unscored, began)
+        if passes_of(len(proposal.queries), len(scored.row_ids)) > PASSES_PER_SLICE:
+            version = self.gallery.version
+            return replace(
+                proposal, found=proposal.found.copied(version), scored=scored.copied(version)
+            )
+        logits = self.current.model.networks.pair_scores(proposal.queries, scored.vectors())
+        return self.finish(proposal, top_k, logits, began)
+
+    def finish(
+        self, proposal: Proposal, top_k: int, logits: Array, scoring_began: float
+    ) -> Ranking:
+        """Order, group and judge what was scored; on the device thread.
+
+        Args:
+            logits: M-Net's scores of `proposal.scored`, `(n,)`; NaN where there is none.
+            scoring_began: when the scoring of these pairs began, as `time.perf_counter` has it.
+        """
+        current = self.current
+        found = proposal.found
+        scored = proposal.scored
         # Pairs that were scored for the level alone are no results.
         best = self._best(found, logits[: proposal.head], top_k)
         leading: tuple[float, ...] = ()
@@ -177,13 +198,16 @@ class Search:
             scores = every_score(current.model, scored.cosines, logits)[current.scoring]
             leading = _leading_scores(scored, scores, current.joins_at)
         level = float(np.mean(leading[1:])) if len(leading) == RANKS else None
-        judge = current.judge(options.operating_point, identities, level, proposal.shallow)
+        judge = current.judge(
+            self.options.operating_point, proposal.identities, level, proposal.shallow
+        )
         labels = best[0].labels()
         state = judge.state
         if proposal.counts_all:
             state = state.model_copy(update={"basis": f"{state.basis} {COUNTS_ALL}"})
         results = self._results(labels, best, judge)
-        search, rerank = proposal.ended - proposal.began, time.perf_counter() - began
+        search = proposal.ended - proposal.began
+        rerank = time.perf_counter() - scoring_began
         times = {"search": search * 1e3, "rerank": rerank * 1e3}
         answer = QueryAnswer(
             gallery_version=self.gallery.version if found.version is None else found.version,
@@ -194,12 +218,12 @@ class Search:
             verdict="nothing_searched",
             warnings=[],
             results=results,
-            candidates_scored=found.searched if by_cosine else proposal.head,
+            candidates_scored=found.searched if current.scoring == "cosine" else proposal.head,
             timing_ms=Timing(decode=0.0, queue=0.0, embed=0.0, total=0.0, **times),
         )
         sample = None
         if self.sample and len(leading) == RANKS and not proposal.counts_all:
-            sample = SearchScores(leading, identities, time.time())
+            sample = SearchScores(leading, proposal.identities, time.time())
         return Ranking(answer, labels, proposal.began, sample, proposal.query_crop)
 
     def _best(self, found: Candidates, head: Array, top_k: int) -> _Best:

@@ -8,11 +8,12 @@ from functools import partial
 import numpy as np
 
 from gmn_client.models import SimilarIdentities, SimilarIdentity
+from service.engine.cost import search_cost
 from service.errors import UnknownIdentity
 from service.gallery.gallery import Gallery
 from service.runtime import Runtime
 from service.search.filters import Filter
-from service.search.options import QueryOptions
+from service.search.options import RERANK_DEPTH, QueryOptions
 from service.search.query import run_search
 from service.search.ranking import Search
 
@@ -49,7 +50,7 @@ async def find_similar(
         raise UnknownIdentity(gallery.name, identity)
     options = OfOthers(own=frozenset(own), group_by="identity", top_k=limit)
     ranking = None
-    with runtime.admission.image_slots(1):
+    async with runtime.admission.admit(search_cost(BEST_CROPS, RERANK_DEPTH, limit, False)):
         while ranking is None:
             current = runtime.calibrations.current(gallery, None)
             features = np.stack([one.vector for one in queries])

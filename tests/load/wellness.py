@@ -10,7 +10,9 @@ from tests.service.conftest import Served
 
 SETTLES_WITHIN_S = 10.0
 DRAINS_WITHIN_S = 30.0
-WAITING = re.compile(r'^(gmn_queued_images|gmn_stage_silent_seconds\{stage="[^"]+"\}) (\S+)$', re.M)
+WAITING = re.compile(
+    r'^(gmn_cost_in_flight|gmn_stage_silent_seconds\{stage="[^"]+"\}) (\S+)$', re.M
+)
 
 
 def what_is_wrong(served: Served) -> list[str]:
@@ -56,8 +58,8 @@ def _still_waiting(served: Served) -> dict[str, str]:
     while True:
         gauges = dict(WAITING.findall(served.http.get("/metrics").text))
         waiting = {name: value for name, value in gauges.items() if float(value) > 1.0}
-        if "gmn_queued_images" not in gauges:
-            return {"gmn_queued_images": "not shown"}
+        if "gmn_cost_in_flight" not in gauges:
+            return {"gmn_cost_in_flight": "not shown"}
         if not waiting or time.monotonic() > until:
             return waiting
         time.sleep(0.2)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from model.runtimes import OpenVinoRuntime, TorchRuntime
-from service.engine.device import Admission
+from service.engine.admission import Admission
 
 FOR_EVER = 3600
 
@@ -40,7 +40,7 @@ DEFECTS: dict[str, tuple[tuple[tuple[Any, str], ...], Callable[[], None]]] = {
     "device hangs": (EMBEDS, hang),
     "device lost": (EMBEDS, lose_the_device),
     "device full": (EMBEDS, run_out_of_memory),
-    "event loop hangs": (((Admission, "image_slots"),), hang),
+    "event loop hangs": (((Admission, "admit"),), hang),
     "interpreter held": (EMBEDS, hold_the_interpreter),
 }
 

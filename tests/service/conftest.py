@@ -144,7 +144,7 @@ class Served:
             return metrics_say(rf'gmn_http_requests_total\{{.*{path}status="499"\}} [1-9]')
 
         eventually(dropped)
-        eventually(lambda: metrics_say(r"^gmn_queued_images 0\.0$"))
+        eventually(lambda: metrics_say(r"^gmn_cost_in_flight 0\.0$"))
 
     def query(self, gallery: str, *images: bytes, **fields: Any) -> httpx.Response:
         return self.http.post(f"/v1/galleries/{gallery}/queries", files=files(*images), data=fields)

@@ -16,7 +16,6 @@ import pytest
 
 from service.engine.batcher import EmbeddedImage
 from service.engine.images import Pipeline
-from service.errors import QueueFull
 from service.http.app import create_app
 from service.http.crop_forms import CropsQuery
 from service.http.forms import SomeImagesForm
@@ -28,8 +27,6 @@ from service.record.crop_lists import CropPage
 from service.record.records import StoredCrop
 from service.record.sqlite_engine import SqliteEngine
 from service.runtime import Call, GalleryCall, Runtime
-from service.search.options import PairOptions
-from service.search.pairs import compare
 from service.settings import Settings
 
 LONGEST_SECONDS = 30.0
@@ -43,7 +40,6 @@ def runtime(tiny_artefact, other_artefact, tmp_path_factory):
         data_dir=tmp_path_factory.mktemp("loop"),
         device="cpu",
         runtime="torch",
-        max_queued_images=8,
         max_images_per_request=4,
     )
     with contextlib.closing(Runtime(settings)) as opened:
@@ -139,18 +135,6 @@ def test_an_import_writes_the_record_on_the_writer_thread_alone(runtime, monkeyp
     gallery = runtime.galleries.get("default")
     asyncio.run(begin_import(runtime, gallery, {}, io.BytesIO(b"an archive")))
     assert writers == {"writer_0"}
-
-
-def test_two_explained_pairs_fit_a_short_queue(runtime, drawn_crops):
-    one, other = drawn_crops[0].png, drawn_crops[1].png
-
-    async def explain_beside(others: int):
-        with runtime.admission.image_slots(others):
-            return await compare(runtime, one, other, PairOptions(explain=True))
-
-    assert asyncio.run(explain_beside(4)).explanation is not None
-    with pytest.raises(QueueFull):
-        asyncio.run(explain_beside(5))
 
 
 def test_health_checks_of_two_models_have_names_of_their_own(runtime):

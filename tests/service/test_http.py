@@ -127,10 +127,11 @@ def test_more_images_than_a_request_may_have_are_422(served, gallery, drawn_crop
 
 
 def test_overload_is_answered_at_once_and_what_was_accepted_is_finished(start, drawn_crops):
-    served = start(max_queued_images=8, max_images_per_request=8)
+    served = start(max_cost=10)
     images = [crop.png for crop in drawn_crops[:8]]
-    with ThreadPoolExecutor(8) as clients:
-        answers = list(clients.map(lambda _: served.query("default", *images), range(24)))
+    # One is worked on, 32 wait, and there is no place for the others to wait in.
+    with ThreadPoolExecutor(48) as clients:
+        answers = list(clients.map(lambda _: served.query("default", *images), range(96)))
     refused = [answer for answer in answers if answer.status_code == 429]
     assert refused
     assert all(int(answer.headers["retry-after"]) >= 1 for answer in refused)
@@ -168,7 +169,7 @@ def test_metrics_count_requests_images_and_problems(served, gallery, drawn_crops
     # An alert on an increase needs a number from before the first one.
     assert 'gmn_problems_total{code="not_embedded"} 0.0' in metrics
     assert f'gmn_gallery_crops{{gallery="{gallery}"}} 1.0' in metrics
-    for name in ("gmn_images_embedded_total", "gmn_batch_images_count", "gmn_queued_images"):
+    for name in ("gmn_images_embedded_total", "gmn_batch_images_count", "gmn_cost_in_flight"):
         assert re.search(rf"^{name} \d", metrics, re.MULTILINE)
 
 

@@ -395,7 +395,7 @@ def test_a_query_waits_for_a_version_and_says_when_it_does_not_come(served, fill
 
 @pytest.mark.slow
 def test_queries_that_wait_for_a_version_take_no_places_from_others(start, drawn_crops):
-    served = start(max_queued_images=4, max_images_per_request=4)
+    served = start(max_cost=4)
     image = drawn_crops[0].png
     with ThreadPoolExecutor(8) as clients:
         waiting = [

@@ -93,14 +93,14 @@ def test_an_explanation_does_not_depend_on_who_else_is_asking(served, filled, dr
     assert crowded == alone
 
 
-def test_explanations_count_at_the_door_as_the_images_that_they_embed(served, drawn_crops):
+def test_an_explanation_costs_as_much_as_the_images_that_it_embeds(start, drawn_crops):
+    served = start(max_cost=60)
     images = drawn_crops[0].png, drawn_crops[2].png
-    with ThreadPoolExecutor(12) as clients:
-        asking = [clients.submit(_pair, served, *images, explain="true") for _ in range(12)]
-        answers = [one.result() for one in asking]
-    assert {answer.status_code for answer in answers} == {200, 429}
-    refused = next(answer for answer in answers if answer.status_code == 429)
-    assert "68 more" in refused.json()["detail"]
+    assert _pair(served, *images).status_code == 200
+    refused = _pair(served, *images, explain="true")
+    assert refused.status_code == 422
+    assert refused.json()["type"] == "urn:gmn:problem:too_costly"
+    assert refused.json()["detail"].startswith("images, explain: cost 34.0 together")
 
 
 def test_a_client_that_left_an_explanation_is_dropped(served, drawn_crops):
@@ -117,7 +117,7 @@ class StandIn:
         self.metrics = Metrics()
         self.done: list[str] = []
         self.entered, self.go_on = threading.Event(), threading.Event()
-        self.settings = SimpleNamespace(max_batch=32, max_queued_images=256)
+        self.settings = SimpleNamespace(max_batch=32)
         self.networks = SimpleNamespace(runtime=SimpleNamespace(embed=self._embed))
         self.pipeline = SimpleNamespace(
             resize=self._resize, threads=MonitoredThreadPool(2, "decode")
@@ -159,7 +159,7 @@ def test_others_are_served_between_the_passes_of_an_explanation(device):
         return await explaining
 
     asyncio.run(explain_among_others())
-    assert runtime.done == ["11 variants", "another request", *["11 variants"] * 5]
+    assert runtime.done == ["3 variants", "another request", *["3 variants"] * 21]
 
 
 def test_nothing_more_is_computed_for_a_client_that_left(device):
@@ -177,7 +177,7 @@ def test_nothing_more_is_computed_for_a_client_that_left(device):
 
     asyncio.run(leave())
     device.submit(lambda: None).result(10)
-    assert runtime.done == ["11 variants"]
+    assert runtime.done == ["3 variants"]
 
 
 def test_a_model_without_a_finite_vector_explains_nothing(device):

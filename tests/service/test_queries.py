@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
@@ -334,28 +337,30 @@ def test_a_parameter_that_cannot_be_used_is_named(served, filled, drawn_crops, f
 
 def test_an_answer_does_not_depend_on_who_else_is_asking(served, filled, drawn_crops):
     alone = [served.query(filled, crop.png, top_k=24).json()["results"] for crop in drawn_crops]
+    start_together = threading.Barrier(12)
+
+    def ask(crop) -> list[dict[str, Any]]:
+        start_together.wait(30)
+        results: list[dict[str, Any]] = served.query(filled, crop.png, top_k=24).json()["results"]
+        return results
+
+    before = _images_beyond_the_first_of_a_batch(served)
     with ThreadPoolExecutor(12) as clients:
-        crowded = list(
-            clients.map(lambda crop: served.query(filled, crop.png, top_k=24).json(), drawn_crops)
-        )
+        crowded = list(clients.map(ask, drawn_crops[:24]))
+    assert _images_beyond_the_first_of_a_batch(served) > before, "no two of them shared a batch"
     for one, other in zip(alone, crowded, strict=True):
-        assert [result["crop_id"] for result in one] == [
-            result["crop_id"] for result in other["results"]
-        ]
+        assert [result["crop_id"] for result in one] == [result["crop_id"] for result in other]
         for score in ("cosine", "pair_logit", "probability"):
             assert [result[score] for result in one] == pytest.approx(
-                [result[score] for result in other["results"]], abs=1e-4
+                [result[score] for result in other], abs=1e-4
             )
-    assert _largest_batch(served) > 1
 
 
-def _largest_batch(served) -> int:
-    buckets = [
-        (float(line.split('le="')[1].split('"')[0]), float(line.split()[-1]))
-        for line in served.http.get("/metrics").text.splitlines()
-        if line.startswith("gmn_batch_images_bucket")
-    ]
-    return sum(1 for bound, count in buckets if count < buckets[-1][1])
+def _images_beyond_the_first_of_a_batch(served) -> float:
+    figures = dict(
+        re.findall(r"^gmn_batch_images_(sum|count) (\S+)$", served.http.get("/metrics").text, re.M)
+    )
+    return float(figures["sum"]) - float(figures["count"])
 
 
 def test_two_images_are_compared(served, drawn_crops):

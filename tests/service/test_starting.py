@@ -24,7 +24,7 @@ def own_environment(monkeypatch, tmp_path):
         ("GMN_MAX_BATCH", "0", "GMN_MAX_BATCH"),
         ("GMN_DEVICE", "tpu", "GMN_DEVICE"),
         ("GMN_MAX_BACTH", "8", "did you mean GMN_MAX_BATCH"),
-        ("GMN_MAX_QUEUED_IMAGES", "4", "could never be admitted"),
+        ("GMN_MAX_COST", "0", "GMN_MAX_COST"),
     ],
 )
 def test_a_setting_that_cannot_be_used_is_named(monkeypatch, name, value, said):

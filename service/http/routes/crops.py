@@ -63,7 +63,14 @@ async def enroll_crops(
     repeated one gets the first answer, with `Idempotent-Replayed: true`.
     """
     runtime, gallery = call.runtime, call.gallery
-    images = form.for_images(await form.read_crops(runtime, gallery))
+    crops = await form.read_crops(runtime.settings.max_images_per_request)
+    runtime.admission.require_affordable(
+        runtime.models[gallery.embedder].pipeline.cost(crops),
+        # The client sends fewer images at once where a refusal names this field alone.
+        "boxes" if form.boxes else "images",
+        "fewer or smaller ones",
+    )
+    images = form.for_images(crops)
     failpoint("enroll.body-read")
     # Clients with keys of their own may choose the same name.
     name = idempotency_key and f"client:{call.caller.key_id}:{idempotency_key}"

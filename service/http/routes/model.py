@@ -94,8 +94,11 @@ async def embed_images(
     """Computes the features of images: JSON, or a NumPy file with `Accept: application/x-npy`."""
     runtime = call.runtime
     images = await form.read_images(runtime.settings.max_images_per_request)
-    with runtime.admission.image_slots(len(images)):
-        outcomes = await runtime.model.pipeline.embed(images)
+    pipeline = runtime.model.pipeline
+    cost = pipeline.cost(images)
+    runtime.admission.require_affordable(cost, "images", "fewer or smaller images")
+    async with runtime.admission.admit(cost):
+        outcomes = await pipeline.embed(images)
     problems = [one if isinstance(one, CropProblem) else None for one in outcomes]
     as_array = NPY in request.headers.get("accept", "")
     # An array has no place for a problem, so that there one bad image refuses the request.

@@ -11,7 +11,7 @@ from fastapi import Request, Response
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from gmn_client.models import QueryAnswer, RefusedImage, SeparateAnswers
-from model.crops.decode import CropProblem
+from model.crops.frames import ImageFile
 from service.desk.searches import draw_kept, keep_answers
 from service.errors import AnswerTooLarge
 from service.gallery.enroll import checked_metadata
@@ -90,8 +90,8 @@ async def query_gallery(
         await runtime.galleries.wait_for_version(gallery, form.min_version)
         # That was no stage of the query.
         began = None
-    images = await form.read_crops(runtime, gallery)
-    drawn = dict[bytes | CropProblem, Picture]()
+    images = await form.read_crops(runtime.settings.max_images_per_request)
+    drawn = dict[ImageFile, Picture]()
     prepare = partial(draw_kept, runtime.settings.keep_images, drawn) if form.keep_picture else None
     separate = bool(images) and form.mode == "separate"
     if separate and len(images) * form.top_k > MAX_RESULTS:

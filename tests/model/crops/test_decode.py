@@ -15,7 +15,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from model.crops.decode import CropLimits, CropProblem, decode_crop
+from model.crops.decode import CropLimits, CropProblem, announced_pixels, decode_crop
 
 # Outside a test run the decoder silences these; pytest sets the filters anew for every test.
 pytestmark = pytest.mark.filterwarnings(r"ignore:::PIL\.")
@@ -286,3 +286,39 @@ def test_a_header_that_announces_too_much_is_refused_by_the_limit_of_this_projec
         decode_crop(png_that_announces(60_000, 60_000))
     assert "16,000,000" in refused.value.detail
     assert "178956970" not in refused.value.detail
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "P"])
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("PNG", {}),
+        ("JPEG", {"progressive": True, "exif": b"Exif\0\0" + b"x" * 500}),
+        ("WEBP", {}),
+        ("WEBP", {"lossless": True}),
+        ("WEBP", {"exif": b"Exif\0\0abc"}),
+        ("BMP", {}),
+    ],
+)
+def test_the_size_of_a_picture_is_read_from_its_header(mode, kind, options):
+    file = io.BytesIO()
+    shown = "RGB" if kind == "JPEG" and mode in ("RGBA", "P") else mode
+    Image.new(shown, (301, 47)).save(file, kind, **options)
+    assert announced_pixels(file.getvalue()) == 301 * 47
+    for length in (0, 10, 20):
+        assert announced_pixels(file.getvalue()[:length]) is None or length == 20
+
+
+@pytest.mark.parametrize("data", [b"", b"no image", b"\xff\xd8\xff" + b"x" * 5_000_000])
+def test_a_file_without_a_header_has_no_size(data):
+    assert announced_pixels(data) is None
+
+
+def test_a_transparent_picture_is_laid_over_white_in_strips_as_in_one_piece():
+    pixels = np.random.default_rng(0).integers(0, 255, (700, 60, 4), dtype=np.uint8)
+    image = Image.fromarray(pixels, "RGBA")
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+    expected = np.asarray(Image.alpha_composite(white, image).convert("RGB"))
+    assert np.array_equal(decode_crop(file.getvalue()), expected)

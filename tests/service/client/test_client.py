@@ -9,6 +9,7 @@ import threading
 from datetime import UTC, datetime
 from pathlib import Path
 
+import PIL.Image
 import pytest
 
 from gmn_client import AsyncClient, Client, Image, RequestRefused
@@ -167,6 +168,26 @@ def test_any_number_of_images_is_enrolled_in_their_order(client: Client, drawn_c
     assert again.results == enrolled.results
     assert client.gallery().crops == len(images)
     assert again.gallery_version == client.gallery().version
+
+
+def test_a_folder_of_large_pictures_is_enrolled_in_batches_of_what_a_request_may_cost(
+    start, drawn_crops
+) -> None:
+    served = start(max_cost=24)
+    pictures = []
+    for number in range(9):
+        file = io.BytesIO()
+        PIL.Image.new("RGB", (1000, 2000), (number, 90, 60)).save(file, "PNG")
+        pictures.append(Image(file.getvalue(), f"{number}.png", f"person {number}"))
+    progress: list[int] = []
+    with Client(str(served.http.base_url)) as client:
+        enrolled = client.enroll(pictures, progress=progress.append)
+        assert [crop.identity for crop in enrolled.results] == [
+            picture.identity for picture in pictures
+        ]
+        assert client.gallery("default").crops == 9
+    # A picture costs 2.5 of 12: nine were refused, and are halved.
+    assert progress == [4, 8, 9]
 
 
 def test_images_are_queries_of_their_own_where_they_are_asked_separately(

@@ -1,8 +1,9 @@
-"""Where the queue is full a request is refused at the door: before its body is parsed."""
+"""A budget of cost in flight: shares of callers, turns, waiting, and refusals before a body."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from types import SimpleNamespace
 from typing import Annotated, Any
 
@@ -10,7 +11,9 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from service.engine.device import Admission
+from service.engine import admission as admission_module
+from service.engine.admission import MAX_WAITING, Admission
+from service.errors import QueueFull, TooCostly
 from service.http.forms import MULTIPART, SomeImagesForm
 from service.http.guard import guarded_router
 from service.http.keys import LOCAL_ADMIN
@@ -18,12 +21,133 @@ from service.http.limits import BodyLimits
 from service.http.problems import handle_errors
 from service.http.routes.galleries import GallerySettingsFields
 from service.ops.metrics import Metrics
+from service.ops.turns import CALLER
 from service.settings import Settings
 
 
 @pytest.fixture
 def admission():
-    return Admission(2, Metrics())
+    return Admission(20, Metrics())
+
+
+class Requests:
+    """Requests of several callers, each of which holds its cost until it is told to end."""
+
+    def __init__(self, admission: Admission) -> None:
+        self.admission = admission
+        self.working: list[str] = []
+
+    def begin(self, caller: str, name: str, cost: float) -> tuple[asyncio.Task, asyncio.Event]:
+        end = asyncio.Event()
+
+        async def work() -> None:
+            CALLER.set(caller)
+            async with self.admission.admit(cost):
+                self.working.append(name)
+                await end.wait()
+
+        return asyncio.create_task(work()), end
+
+
+async def _turn_of_the_loop() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+def test_a_caller_holds_half_of_the_budget_and_another_is_admitted_beside_it(admission):
+    async def ask() -> list[str]:
+        requests = Requests(admission)
+        begun = [requests.begin("eve", f"eve {number}", 5) for number in range(3)]
+        begun.append(requests.begin("bob", "bob", 10))
+        await _turn_of_the_loop()
+        working = list(requests.working)
+        for task, end in begun:
+            end.set()
+            await task
+        return working
+
+    assert asyncio.run(ask()) == ["eve 0", "eve 1", "bob"]
+
+
+def test_callers_that_wait_are_admitted_in_turn_and_each_ones_requests_in_order(admission):
+    async def ask() -> list[str]:
+        requests = Requests(admission)
+        first = [requests.begin("eve", "eve 0", 10), requests.begin("ann", "ann 0", 10)]
+        await _turn_of_the_loop()
+        others = [requests.begin("eve", f"eve {number}", 10) for number in (1, 2)]
+        others.append(requests.begin("bob", "bob", 10))
+        await _turn_of_the_loop()
+        assert requests.working == ["eve 0", "ann 0"]
+        for task, end in [*first, *others]:
+            end.set()
+            await task
+        return requests.working
+
+    assert asyncio.run(ask()) == ["eve 0", "ann 0", "eve 1", "bob", "eve 2"]
+
+
+def test_a_request_that_waits_too_long_is_refused_and_leaves_its_place(admission, monkeypatch):
+    monkeypatch.setattr(admission_module, "MAX_WAIT_SECONDS", 0.05)
+
+    async def ask() -> None:
+        requests = Requests(admission)
+        task, end = requests.begin("eve", "eve 0", 10)
+        await _turn_of_the_loop()
+        late, _ = requests.begin("eve", "eve 1", 10)
+        with pytest.raises(QueueFull, match="GMN_MAX_COST"):
+            await late
+        end.set()
+        await task
+        again, end = requests.begin("eve", "eve 2", 10)
+        end.set()
+        await again
+        assert requests.working == ["eve 0", "eve 2"]
+
+    asyncio.run(ask())
+
+
+@pytest.mark.parametrize("just_admitted", [True, False])
+def test_a_client_that_leaves_while_it_waits_holds_nothing(admission, just_admitted):
+    async def ask() -> list[str]:
+        requests = Requests(admission)
+        first, end = requests.begin("eve", "eve 0", 10)
+        await _turn_of_the_loop()
+        left, _ = requests.begin("eve", "eve 1", 10)
+        await _turn_of_the_loop()
+        end.set()
+        if just_admitted:
+            await first
+        left.cancel()
+        await asyncio.gather(first, left, return_exceptions=True)
+        task, end = requests.begin("eve", "eve 2", 10)
+        end.set()
+        await task
+        return requests.working
+
+    assert asyncio.run(asyncio.wait_for(ask(), 10))[-1] == "eve 2"
+
+
+def test_one_caller_takes_half_of_the_places_to_wait_in(admission):
+    async def ask() -> int:
+        requests = Requests(admission)
+        begun = [requests.begin("eve", "", 10)[0] for _ in range(1 + MAX_WAITING)]
+        await _turn_of_the_loop()
+        refused = [task for task in begun if task.done()]
+        for task in refused:
+            with pytest.raises(QueueFull):
+                task.result()
+        for task in begun:
+            task.cancel()
+        await asyncio.gather(*begun, return_exceptions=True)
+        return len(refused)
+
+    assert asyncio.run(ask()) == MAX_WAITING // 2
+
+
+def test_a_request_above_a_callers_share_is_refused_with_the_sum_and_the_limit(admission):
+    admission.require_affordable(10, "images", "fewer images")
+    with pytest.raises(TooCostly, match=r"images: cost 10\.5 .* may cost 10\.0 .*fewer images"):
+        admission.require_affordable(10.5, "images", "fewer images")
 
 
 @pytest.fixture
@@ -51,26 +175,34 @@ def ask(admission):
         keys=SimpleNamespace(caller=caller),
     )
 
-    def ask_one(path: str) -> httpx.Response:
-        async def send() -> httpx.Response:
-            whole: Any = httpx.ASGITransport(app)
-            async with httpx.AsyncClient(transport=whole, base_url="http://door") as http:
-                if "g" in path:
-                    return await http.post(path, data={"retention_days": "7"})
-                return await http.post(path, files={"images": b"x"})
+    async def send(path: str) -> httpx.Response:
+        whole: Any = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=whole, base_url="http://door") as http:
+            if "g" in path:
+                return await http.post(path, data={"retention_days": "7"})
+            return await http.post(path, files={"images": b"x"})
 
-        return asyncio.run(asyncio.wait_for(send(), 10))
-
-    return ask_one
+    return send
 
 
 def test_where_no_place_is_left_a_request_is_refused_before_its_body_is_read(admission, ask):
-    with admission.image_slots(2):
-        refused = ask("/v1/pairs")
+    async def crowded() -> None:
+        requests = Requests(admission)
+        waiting = 1 + MAX_WAITING // 2
+        begun = [requests.begin(LOCAL_ADMIN.key_id, "", 10)[0] for _ in range(waiting)]
+        await _turn_of_the_loop()
+        refused = await ask("/v1/pairs")
         assert refused.status_code == 429
         assert refused.json()["type"] == "urn:gmn:problem:queue_full"
         assert int(refused.headers["retry-after"]) >= 1
         assert "connection" not in refused.headers, "the next request comes the same way"
-        assert ask("/v1/galleries").json() == "7"
-    # Nothing is held for a request that was refused.
-    assert [ask("/v1/pairs").status_code for _ in range(3)] == [200, 200, 200]
+        assert (await ask("/v1/galleries")).json() == "7"
+        for task in begun:
+            task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.gather(*begun)
+        await _turn_of_the_loop()
+        # Nothing is held for a request that was refused.
+        assert [(await ask("/v1/pairs")).status_code for _ in range(3)] == [200, 200, 200]
+
+    asyncio.run(asyncio.wait_for(crowded(), 10))

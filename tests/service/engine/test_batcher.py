@@ -15,8 +15,8 @@ from service.engine.batcher import MicroBatcher, WaitingCrop
 from service.engine.device import DeviceThread
 from service.engine.images import Pipeline
 from service.errors import DeviceFull, DeviceLost
-from service.ops.health import MonitoredThreadPool
 from service.ops.metrics import Metrics
+from service.ops.turns import TurnTakingPool
 from service.settings import Settings
 
 POISON = 13
@@ -100,6 +100,10 @@ def test_without_a_device_thread_an_image_is_embedded_by_the_thread_that_submits
     assert isinstance(poisoned.result(0), CropProblem)
 
 
+def _pipeline(preprocessing, batcher, threads) -> Pipeline:
+    return Pipeline(preprocessing, batcher, threads, threads, Settings())
+
+
 def test_where_an_image_finds_no_memory_the_others_of_its_request_are_left(drawn_crops):
     class Batcher:
         def submit(self, crop):
@@ -107,10 +111,10 @@ def test_where_an_image_finds_no_memory_the_others_of_its_request_are_left(drawn
             crop.future.set_exception(DeviceFull("a single image"))
 
     whole: Any = SimpleNamespace(resize=lambda pixels: pixels)
-    pipeline = Pipeline(whole, Batcher(), MonitoredThreadPool(1, "decode"), Settings())
+    pipeline = _pipeline(whole, Batcher(), TurnTakingPool(1, "decode"))
     gate, prepared = threading.Event(), []
 
-    def prepare(image, pixels, quality):
+    def prepare(image, file, pixels, quality):
         prepared.append(image)
         gate.wait(5 if len(prepared) > 1 else 0)
 
@@ -128,7 +132,7 @@ def test_images_that_wait_while_the_device_is_lost_are_answered(drawn_crops):
 
     whole: Any = SimpleNamespace(resize=lambda pixels: pixels)
     threads, gate = DeviceThread(name="decode"), threading.Event()
-    pipeline = Pipeline(whole, MicroBatcher(None, embed, 1, Metrics()), threads, Settings())
+    pipeline = _pipeline(whole, MicroBatcher(None, embed, 1, Metrics()), threads)
 
     async def ask() -> list[Any]:
         asked = [asyncio.create_task(pipeline.embed([drawn_crops[0].png])) for _ in range(3)]

@@ -260,9 +260,9 @@ def _failing_pass(monkeypatch, networks, fails):
     """M-Net's real pass, but for what a test wants to raise."""
     whole = networks._score_pass
 
-    def run(queries, padded):
+    def run(totals, queries, padded):
         fails(padded)
-        return whole(queries, padded)
+        return whole(totals, queries, padded)
 
     monkeypatch.setattr(networks, "_score_pass", run)
 

@@ -1,0 +1,73 @@
+"""Frames: images out of which boxes cut the crops of several people."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from model.crops.decode import CropLimits, CropProblem, decode_crop
+
+
+@dataclass(eq=False)
+class Frame:
+    """An image file that is decoded once for all of its boxes."""
+
+    file: bytes
+    _pixels: NDArray[np.uint8] | None = field(default=None, init=False, repr=False)
+
+    def decode(self, limits: CropLimits) -> NDArray[np.uint8]:
+        """Return the pixels `(height, width, 3)` uint8 RGB; raises `CropProblem`."""
+        if self._pixels is None:
+            self._pixels = decode_crop(self.file, limits)
+        return self._pixels
+
+
+@dataclass(frozen=True, eq=False)
+class FrameCrop:
+    """The crop in a box of a frame, in pixels from its left upper corner."""
+
+    frame: Frame
+    x: int
+    y: int
+    width: int
+    height: int
+
+    def cut(self, limits: CropLimits) -> NDArray[np.uint8]:
+        """Return a view of the frame's pixels, `(height, width, 3)` uint8 RGB.
+
+        Raises:
+            CropProblem: the frame cannot be decoded, or has no crop in this box.
+        """
+        pixels = self.frame.decode(limits)
+        frame_height, frame_width = pixels.shape[:2]
+        right = self.x + self.width
+        lower = self.y + self.height
+        shown = f"the box {self.width}×{self.height} at {self.x}, {self.y}"
+        if self.width < 1 or self.height < 1:
+            raise CropProblem("too_small", f"{shown} is empty; send the box around one person")
+        if self.x < 0 or self.y < 0 or right > frame_width or lower > frame_height:
+            raise CropProblem(
+                "box_outside",
+                f"{shown} leads out of the image of {frame_width}×{frame_height} pixels; cut it at "
+                "the edge",
+            )
+        limits.require_size(self.width, self.height)
+        return pixels[self.y : lower, self.x : right]
+
+
+ImageFile = bytes | CropProblem | FrameCrop
+"""What is sent of an image: its file, a crop of a frame, or why it cannot be used."""
+
+
+def png_of(pixels: NDArray[np.uint8]) -> bytes:
+    """Encode pixels `(height, width, 3)` uint8 RGB as PNG, without loss.
+
+    The same box of the same frame gives the same bytes, by which duplicates are found.
+    """
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()

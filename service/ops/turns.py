@@ -1,0 +1,83 @@
+"""Turns between callers: each caller's oldest work is taken in turn, however much others queue."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from contextvars import ContextVar, copy_context
+from functools import partial
+from typing import Any, Generic, TypeVar
+
+from service.ops.health import MonitoredThreadPool
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+# The key of the request, or the name of the work, for which the current context runs. Tasks and
+# the calls of thread pools inherit it.
+CALLER: ContextVar[str] = ContextVar("caller", default="service")
+
+
+class Turns(Generic[Item]):
+    """Items of several callers; not safe for several threads."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[str, deque[Item]] = {}
+
+    def __len__(self) -> int:
+        return sum(len(items) for items in self._waiting.values())
+
+    def put(self, caller: str, item: Item) -> None:
+        """Queue an item behind those of the same caller."""
+        self._waiting.setdefault(caller, deque()).append(item)
+
+    def take(self) -> Item:
+        """Remove and return the first item of the caller whose turn it is.
+
+        Raises:
+            StopIteration: nothing waits.
+        """
+        caller = next(iter(self._waiting))
+        items = self._waiting.pop(caller)
+        item = items.popleft()
+        if items:
+            # The caller's next item waits until every other caller had a turn.
+            self._waiting[caller] = items
+        return item
+
+
+class TurnTakingPool(MonitoredThreadPool):
+    """A thread pool that works on the calls of several callers in turn.
+
+    A call whose future was cancelled before its turn is skipped.
+    """
+
+    def __init__(self, threads: int, name: str) -> None:
+        super().__init__(threads, name)
+        self._turns: Turns[tuple[Future[Any], Callable[[], Any]]] = Turns()
+        self._turns_lock = threading.Lock()
+
+    def submit(self, call: Callable[..., Result], /, *args: Any, **kwargs: Any) -> Future[Result]:
+        """Queue a call of the current context's caller; raises `RuntimeError` after a shutdown."""
+        return self._queue(CALLER.get(), partial(call, *args, **kwargs))
+
+    def _queue(self, caller: str, call: Callable[[], Result]) -> Future[Result]:
+        future: Future[Result] = Future()
+        context = copy_context()
+        with self._turns_lock:
+            super().submit(self._take_turn)
+            self._turns.put(caller, (future, partial(context.run, call)))
+        return future
+
+    def _take_turn(self) -> None:
+        with self._turns_lock:
+            future, call = self._turns.take()
+        if not future.set_running_or_notify_cancel():
+            return
+        try:
+            result = call()
+        except BaseException as error:
+            future.set_exception(error)
+        else:
+            future.set_result(result)
