@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.structure import BOUNDS, circle, import_circle, measured, read_files
+from bench.structure import BOUNDS, circle, import_circle, measured, read_files, tokens
 from bench.ways import summary
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -19,6 +19,12 @@ ROOT = Path(__file__).resolve().parents[2]
 def test_a_way_counts_each_function_once_and_every_change_of_thread() -> None:
     way = [("a.py", "f", 1), ("a.py", "g", 1), ("b.py", "f", 2), ("a.py", "f", 1)]
     assert summary(way) == {"functions": 3, "files": 2, "calls": 4, "thread changes": 2}
+
+
+def test_tokens_are_those_of_the_code_however_it_is_broken_into_lines() -> None:
+    packed = 'def f(a):\n    """Return it."""\n    b, c = a, 1  # both\n    return b + c\n'
+    assert tokens(packed) == 17
+    assert tokens(packed.replace("b + c", "(\n        b\n        + c\n    )")) == 19
 
 
 def test_a_circle_is_found_in_functions_for_types_alone_and_through_a_package() -> None:
@@ -70,7 +76,7 @@ def test_the_command_counts_the_packages_and_traces_ways_within_their_bounds(
         name: {what: int(count) for count, what in re.findall(r"(\d+) ([a-z ]+)", text)}
         for name, text in shown.items()
     }
-    assert figures["service"]["lines"] > figures["service"]["files"] > 0
+    assert figures["service"]["tokens"] > figures["service"]["files"] > 0
     for name in ways:
         way = figures[name]
         assert way["functions"] > way["files"] > 1
