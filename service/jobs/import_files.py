@@ -6,7 +6,6 @@ import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +19,14 @@ from model.problems import InputProblem
 from service.engine.batcher import EmbeddedImage
 from service.errors import InvalidField, StorageFailed
 from service.gallery import enroll
-from service.jobs.parquet_files import is_parquet, read_parquet
 from service.ops import data_directory
 from service.ops.failpoints import failpoint
 from service.ops.health import heartbeat
 from service.record.jobs import Job
 from service.runtime import Runtime
 
-# What the texts of a feature file's row are, in the order of `COLUMNS`, metadata last.
-KNOWN_BY_ROW = ("external_id", "identity", "camera", "captured_at", "metadata")
+# The labels that a feature file has of a crop, in the order of `COLUMNS`.
+KNOWN_BY_ROW = ("external_id", "identity", "camera", "captured_at")
 
 
 @dataclass(frozen=True)
@@ -40,14 +38,12 @@ class ImportContent:
         items: its crops.
         left_out: what could not be unpacked.
         vectors: of a feature file those of the items.
-        pictures: the feature file where it has pictures of the items too.
     """
 
     folder: Path
     items: list[CropFile]
     left_out: list[LeftOut] = field(default_factory=list)
     vectors: enroll.ComputedVectors | None = None
-    pictures: Path | None = None
 
     def name_of(self, item: CropFile) -> str:
         """What the report calls a crop: its path within the folder, or in the feature file."""
@@ -61,7 +57,7 @@ def read_import(runtime: Runtime, job: Job, spool: Path, ignored: Ignored) -> Im
         folder = mounted_folder(runtime, mounted)
         return ImportContent(folder, _read_items(folder, folder, job.parameters, ignored))
     folder, archive = (spool / "files").resolve(), spool / "archive"
-    if archive.is_file() and (is_feature_file(archive) or is_parquet(archive)):
+    if archive.is_file() and is_feature_file(archive):
         return _read_vectors(runtime, archive, folder, job.parameters)
     left_out = [] if job.progress else _unpack(runtime, spool, folder, ignored)
     items = _read_items(folder, packed_root(folder), job.parameters, ignored)
@@ -71,24 +67,20 @@ def read_import(runtime: Runtime, job: Job, spool: Path, ignored: Ignored) -> Im
 def _read_vectors(
     runtime: Runtime, archive: Path, folder: Path, parameters: Mapping[str, Any]
 ) -> ImportContent:
-    """The crops of a feature or Parquet file, which are called by their paths."""
+    """Read the crops of a feature file, which are called by their paths."""
     for name in ("identity", "camera", "manifest"):
         if parameters.get(name):
             raise InvalidField(f"{name}: a feature file names its crops itself; leave it out")
     try:
-        read = read_parquet if is_parquet(archive) else read_sent
-        sent = read(archive, runtime.settings.max_body_bytes)
+        sent = read_sent(archive, runtime.settings.max_body_bytes)
     except InputProblem as problem:
         raise InvalidField(f"archive: {str(problem).removeprefix(f'{archive}: ')}") from problem
-    items, columns = [], sent.columns
-    rows = zip(
-        *(columns[name] for name in COLUMNS[:4]),
-        columns.get("metadata") or repeat(""),
-        strict=False,
-    )
+    items = []
+    columns = sent.columns
+    rows = zip(*(columns[name] for name in COLUMNS[:4]), strict=True)
     for number, row in enumerate(rows):
         texts = (text or None for text in row)
-        labels: dict[str, Any] = dict(zip(KNOWN_BY_ROW, texts, strict=True))
+        labels: dict[str, Any] = {**dict(zip(KNOWN_BY_ROW, texts, strict=True)), "metadata": None}
         labels["captured_at"] = _checked(labels, f"archive: crop {number}")["captured_at"]
         items.append(CropFile(folder / str(number), **labels))
     embedded = [
@@ -96,7 +88,7 @@ def _read_vectors(
         for vector, sha256 in zip(sent.features, columns["sha256"], strict=True)
     ]
     vectors = enroll.ComputedVectors(sent.origin.embedder, embedded)
-    return ImportContent(folder, items, [], vectors, archive if sent.pictured else None)
+    return ImportContent(folder, items, [], vectors)
 
 
 def _unpack(runtime: Runtime, spool: Path, folder: Path, ignored: Ignored) -> list[LeftOut]:

@@ -24,7 +24,6 @@ from service.gallery import enroll
 from service.gallery.gallery import Gallery
 from service.jobs import runner
 from service.jobs.import_files import ImportContent, mounted_folder, read_file, read_import
-from service.jobs.parquet_files import read_pictures
 from service.ops import data_directory
 from service.ops.data_directory import IMPORTS
 from service.ops.failpoints import failpoint
@@ -106,7 +105,7 @@ async def _enroll_items(runtime: Runtime, gallery: Gallery, job: Job) -> Counter
     counts["total"] = offset + len(items)
     waiting = list(enumerate(items, offset))[counts["done"] - offset :]
     size = min(CROPS_PER_BATCH, runtime.settings.max_images_per_request)
-    if content.vectors is not None and content.pictures is None:
+    if content.vectors is not None:
         size = VECTORS_PER_BATCH
     running: deque[asyncio.Task[tuple[Counter[str], list[JobProblem]]]] = deque()
 
@@ -185,9 +184,6 @@ async def _enroll_batch(
         )
     else:
         vectors = replace(vectors, embedded=[vectors.embedded[row] for row, _ in batch])
-        if content.pictures is not None:
-            rows = range(batch[0][0], batch[-1][0] + 1)
-            files = await runtime.pools.imports.run(read_pictures, content.pictures, rows)
     failpoint("import.files-read")
     labels = attrgetter("identity", "camera", "captured_at", "external_id")
     images = [

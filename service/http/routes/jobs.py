@@ -44,7 +44,7 @@ class ImportForm(Form):
 
     archive: Annotated[UploadFile | None, WithJsonSchema(FILE)] = None
     """A zip or tar file of images, or features of the gallery's artefact: a .npz file of
-    `gmn embed`, of which no picture is kept, or a .parquet file of `gmn gallery export`."""
+    `gmn embed`, of which no picture is kept."""
     folder: str | None = None
     """A folder below GMN_IMPORT_DIR, instead of an archive."""
     manifest: Name | None = None
