@@ -7,6 +7,7 @@ import contextlib
 import json
 import shutil
 import sys
+import time
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -58,7 +59,8 @@ async def begin_import(
     create = partial(runner.create_job, runtime, gallery, "import", parameters, job_id, key_id)
     with contextlib.ExitStack() as held:
         if archive is None:
-            await run(mounted_folder, runtime, str(parameters["folder"]))
+            folder = str(parameters["folder"])
+            await run(mounted_folder, runtime, folder, parameters.get("gallery"))
         else:
             keep = partial(_keep_archive, runtime, spool, archive, held)
             try:
@@ -108,12 +110,14 @@ async def _enroll_items(runtime: Runtime, gallery: Gallery, job: Job) -> Counter
     if content.vectors is not None:
         size = VECTORS_PER_BATCH
     running: deque[asyncio.Task[tuple[Counter[str], list[JobProblem]]]] = deque()
+    began = time.monotonic()
 
     async def save_first() -> None:
         added, problems = await running.popleft()
         counts.update(added)
         await runner.save_job(runtime, job, dict(counts), problems)
         failpoint("import.progress-noted")
+        await runner.give_way(runtime, job, began)
 
     try:
         for start in range(0, len(waiting), size):
@@ -124,10 +128,10 @@ async def _enroll_items(runtime: Runtime, gallery: Gallery, job: Job) -> Counter
             running.append(asyncio.create_task(work))
         while running:
             await save_first()
-    except runner.Cancelled:
+    except (runner.Cancelled, runner.TurnOver):
         # Batches under way are still enrolled and counted.
         while running:
-            with contextlib.suppress(runner.Cancelled):
+            with contextlib.suppress(runner.Cancelled, runner.TurnOver):
                 await save_first()
         raise
     finally:
