@@ -58,14 +58,12 @@ class FeatureFile:
         features: `(n, d)` float32, as the embedder gave them.
         origin: what made them.
         columns: of `COLUMNS` those that were asked for and are there, n texts each.
-        pictured: whether the file has pictures too, which are read apart.
     """
 
     path: Path
     features: NDArray[np.float32]
     origin: Origin
     columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    pictured: bool = False
 
     @property
     def paths(self) -> tuple[str, ...]:

@@ -171,6 +171,10 @@ TooManyRequests = _kind("too_many_requests", 429)(
     "the key {0} may send {1} requests a minute to this process; send the request again in "
     "{seconds} s, or make a key with another rate with gmn keys create --rate"
 )
+TooManyExports = _kind("too_many_exports", 429, 5)(
+    "exports of cases are under way: at most {0} run at once, of which one key has {1}; send the "
+    "request again in {seconds} s, or end another export"
+)
 VersionNotReached = _kind("version_not_reached", 503, 1)(
     "gallery {0!r} shows version {1} and not {2} yet; ask again in {seconds} s, or send a "
     "min_version that a write has answered"

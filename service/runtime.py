@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -62,6 +63,7 @@ class Runtime:
         watchdog: looks at every part of this once the service runs.
         checked: whether the start reads all of the record; else it is read beside the requests.
         worker: what this process is called where it works on a job.
+        exports: how many exports of cases each API key has under way.
         jobs_wanted: set when there may be work for the job runner.
     """
 
@@ -123,6 +125,7 @@ class Runtime:
             self.admission = Admission(settings.max_cost, self.metrics)
             self.body_limits = BodyLimits(settings)
             self.jobs_wanted = asyncio.Event()
+            self.exports: Counter[str | None] = Counter()
             self._held = held.pop_all()
 
     def snapshot_lock(self, gallery_id: int) -> Path:

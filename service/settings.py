@@ -148,7 +148,8 @@ class Settings(BaseSettings):
     `http://user:password@milvus:19530`, for galleries that are too large for its memory. It needs
     `GMN_REDIS_URL` and `GMN_IMAGES_URL`."""
     import_dir: Path | None = None
-    """The folder whose sub-folders an import may name."""
+    """The folder whose sub-folders an import may name. A key for one gallery may name the
+    sub-folder with the name of that gallery, and those in it; a key for all galleries any."""
     max_import_bytes: int = Field(8 * 1024**3, ge=1)
     """Bytes of an uploaded archive, and of its content unpacked."""
     reserved_disk_bytes: int = Field(64 * 1024 * 1024, ge=0)

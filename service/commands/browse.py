@@ -26,7 +26,6 @@ from service.commands.common import (
     table_of,
     with_client,
 )
-from service.commands.parquet import export
 from service.commands.query import TimeOptions
 
 NameArgument = Annotated[str, Argument(metavar="NAME", help="Which gallery.")]
@@ -110,9 +109,6 @@ def delete(client: Client, gallery: NameArgument, yes: YesOption = False) -> Sho
     confirmed(yes, f"delete {gallery}", f"Delete gallery {gallery} and its snapshots?")
     removed = client.delete_gallery(gallery)
     return Shown(removed, f"Gallery {gallery} is deleted with {removed.removed:,} crops.")
-
-
-gallery.command("export")(export)
 
 
 @with_client

@@ -40,8 +40,7 @@ PROBLEMS_SHOWN = 20
 DUPLICATES_SHOWN = IGNORED_SHOWN = 10
 SOURCE_HELP = (
     "An image, a folder of images or of one sub-folder per person, an archive, a CSV manifest or a "
-    "folder with a manifest.csv, KIND:PATH, or features: a .npz file or folder of gmn embed, or "
-    ".parquet files of gmn gallery export."
+    "folder with a manifest.csv, KIND:PATH, or features: a .npz file or a folder of gmn embed."
 )
 IDENTITY_HELP = "Whom all images show; for images, folders and zips."
 CAMERA_HELP = (
@@ -198,8 +197,6 @@ def _archives(path: Path, split: str | None) -> list[Path]:
     """
     if holds_shards(path):
         found = shards_in(path)
-    elif path.is_dir():
-        found = sorted(path.glob("*.parquet"))
     else:
         read_here = path.suffix.lower() == ".csv" or is_image_name(path.name)
         found = [path] if path.is_file() and not read_here else []
@@ -207,7 +204,7 @@ def _archives(path: Path, split: str | None) -> list[Path]:
         raise InputProblem(f"--split {split}: an archive names none; send its manifest")
     for one in found[:1]:
         try:
-            known = zipfile.is_zipfile(one) or tarfile.is_tarfile(one) or one.suffix == ".parquet"
+            known = zipfile.is_zipfile(one) or tarfile.is_tarfile(one)
         except OSError as error:
             raise InputProblem(f"{one}: cannot be read ({error.strerror})") from error
         if not known:

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import io
 import zipfile
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from tempfile import TemporaryFile
-from typing import IO, Any
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader
 
-from gmn_client.models import Case, CaseDetail, CaseRemoval, Cases, CaseSearch, OpenedSearch
+from gmn_client.models import (
+    Case,
+    CaseDetail,
+    CaseRemoval,
+    Cases,
+    CaseSearch,
+    OpenedSearch,
+    RankedCrop,
+)
 from service.desk.searches import find_case, open_search, read_search_picture
 from service.errors import (
     InvalidField,
-    StorageFailed,
+    TooManyExports,
     UnknownCase,
     UnknownCrop,
     UnknownPicture,
@@ -25,13 +34,14 @@ from service.errors import (
 )
 from service.gallery.browse import read_picture
 from service.ops.csv_lines import csv_line
-from service.ops.data_directory import require_free_disk
 from service.record import kept_queries as records
 from service.record.desk import CaseFields
 from service.record.keys import new_crop_id
 from service.record.records import Picture
 from service.runtime import GalleryCall
 
+EXPORTS_AT_ONCE = 4
+EXPORTS_OF_ONE_KEY = 2
 # Of each search the first results are shown, and every one that is reviewed.
 SHOWN = 10
 EXTENSIONS = {"image/png": "png", "image/jpeg": "jpg", "image/webp": "webp", "image/bmp": "bmp"}
@@ -135,86 +145,118 @@ def _fields(case: records.Case) -> dict[str, Any]:
 
 
 class CaseArchive:
-    """A ZIP of which every file's SHA-256 is in its last one, `SHA256SUMS`."""
+    """A ZIP that is made piece by piece; its last file, `SHA256SUMS`, has the checksum of each."""
 
-    def __init__(self, file: IO[bytes]) -> None:
+    def __init__(self) -> None:
+        self._unsent = _Unsent()
         # Pictures are compressed already.
-        self._zip = zipfile.ZipFile(file, "w", zipfile.ZIP_STORED)
+        self._zip = zipfile.ZipFile(self._unsent, "w", zipfile.ZIP_STORED)
         self._sums: dict[str, str] = {}
+        self.take = self._unsent.take
 
-    def add(self, name: str, content: bytes) -> str:
-        """Adds a file, once; answers its name."""
+    def add(self, name: str, content: bytes) -> None:
+        """Add a file, once."""
         if name not in self._sums:
             self._zip.writestr(name, content)
             self._sums[name] = hashlib.sha256(content).hexdigest()
-        return name
 
     def close(self) -> None:
-        """Adds the checksums, and finishes the ZIP."""
+        """Add the checksums, and finish the ZIP."""
         lines = (f"{digest}  {name}\n" for name, digest in self._sums.items())
         self._zip.writestr("SHA256SUMS", "".join(lines))
         self._zip.close()
 
 
-async def export_case(call: GalleryCall, case_id: str) -> IO[bytes]:
-    """Writes a case into a file without a name, which is gone once it is closed.
+class _Unsent(io.RawIOBase):
+    """The bytes of a ZIP since they were last taken; as it cannot seek, a ZIP only goes on."""
+
+    def __init__(self) -> None:
+        self._content = bytearray()
+
+    def write(self, content: Any) -> int:
+        self._content += content
+        return len(content)
+
+    def take(self) -> bytes:
+        content = bytes(self._content)
+        self._content.clear()
+        return content
+
+
+@contextlib.contextmanager
+def export_place(call: GalleryCall) -> Iterator[None]:
+    """Hold a place among the exports under way; raises `TooManyExports` where none is free."""
+    under_way = call.runtime.exports
+    key_id = call.caller.key_id
+    if under_way.total() >= EXPORTS_AT_ONCE or under_way[key_id] >= EXPORTS_OF_ONE_KEY:
+        raise TooManyExports(EXPORTS_AT_ONCE, EXPORTS_OF_ONE_KEY)
+    under_way[key_id] += 1
+    try:
+        yield
+    finally:
+        under_way[key_id] -= 1
+
+
+async def stream_case(call: GalleryCall, case: CaseDetail) -> AsyncGenerator[bytes, None]:
+    """Make the ZIP of a case as it is sent, with one picture in memory.
 
     Searches and pictures that are deleted meanwhile are left out.
-
-    Raises:
-        UnknownCase: there is no such one.
-        StorageFailed: the disk is too full.
     """
-    runtime, case = call.runtime, await find_case(call, case_id)
-    require_free_disk(runtime.settings)
-    with ExitStack() as failing:
-        # Beside the galleries, on the disk whose free space was asked for.
-        file = failing.enter_context(TemporaryFile(dir=runtime.settings.data_dir))
+    run = call.runtime.pools.files.run
+    archive = CaseArchive()
+    searches = []
+    for entry in case.queries:
         try:
-            archive, searches = CaseArchive(file), []
-            for query_id, entry in case.queries.items():
-                try:
-                    opened = await open_search(call, query_id)
-                except UnknownQuery:
-                    continue
-                searches.append(await _search(call, archive, opened, entry.note))
-            about = {"case": case, "gallery": call.gallery.name, "searches": searches}
-            await runtime.pools.files.run(_finish, archive, about)
-        except OSError as error:
-            raise StorageFailed(
-                f"the export could not be written ({error.strerror}); free space in the data "
-                "directory and send the request again"
-            ) from error
-        failing.pop_all()
-    await call.done("export_case", case_id=case_id)
-    return file
+            opened = await open_search(call, entry.query_id)
+        except UnknownQuery:
+            continue
+        names: dict[str, str] = {}
+        async for shown_as, picture in _pictures(call, opened):
+            suffix = EXTENSIONS.get(picture.content_type, "image")
+            names[shown_as] = f"pictures/{shown_as}.{suffix}"
+            await run(archive.add, names[shown_as], picture.content)
+            yield archive.take()
+        searches.append(_described(opened, entry.note, names))
+    about = {"case": case, "gallery": call.gallery.name, "searches": searches}
+    await run(_finish, archive, about)
+    yield archive.take()
 
 
-async def _search(
-    call: GalleryCall, archive: CaseArchive, opened: OpenedSearch, note: str
-) -> dict[str, Any]:
-    """What the page shows of a search: the note on it, and names of pictures in the archive."""
-
-    async def add(name: str, reading: Any) -> str | None:
-        try:
-            picture: Picture = await reading
-        except (UnknownPicture, UnknownQuery, UnknownCrop):
-            return None
-        file = f"pictures/{name}.{EXTENSIONS.get(picture.content_type, 'image')}"
-        return await call.runtime.pools.files.run(archive.add, file, picture.content)
-
-    query_id, picture = opened.query_id, None
+async def _pictures(call: GalleryCall, opened: OpenedSearch) -> AsyncIterator[tuple[str, Picture]]:
+    """Read the pictures of a search and of its shown results that are there, with their names."""
+    readings: dict[str, Callable[[], Awaitable[Picture]]] = {}
     if opened.image_url:
-        picture = await add(f"search-{query_id}", read_search_picture(call, query_id))
-    decisions = {one.crop_id: one.decision for one in opened.reviews}
-    shown = []
-    for one in opened.answer.results:
-        decision = decisions.get(one.crop_id, "")
-        if one.rank <= SHOWN or decision:
-            reading = read_picture(call.runtime, call.gallery, one.crop_id)
-            name = await add(f"crop-{one.crop_id}", reading)
-            shown.append({"result": one, "decision": decision, "picture": name})
+        readings[f"search-{opened.query_id}"] = partial(read_search_picture, call, opened.query_id)
+    for result, _ in _shown_results(opened):
+        readings[f"crop-{result.crop_id}"] = partial(
+            read_picture, call.runtime, call.gallery, result.crop_id
+        )
+    for name, read in readings.items():
+        with contextlib.suppress(UnknownPicture, UnknownQuery, UnknownCrop):
+            yield name, await read()
+
+
+def _described(opened: OpenedSearch, note: str, names: dict[str, str]) -> dict[str, Any]:
+    """Return the fields of a search for the page, with the note on it and its pictures' names."""
+    shown = [
+        {
+            "result": result,
+            "decision": decision,
+            "picture": names.get(f"crop-{result.crop_id}"),
+        }
+        for result, decision in _shown_results(opened)
+    ]
+    picture = names.get(f"search-{opened.query_id}")
     return {"opened": opened, "note": note, "picture": picture, "shown": shown}
+
+
+def _shown_results(opened: OpenedSearch) -> list[tuple[RankedCrop, str]]:
+    decisions = {review.crop_id: review.decision for review in opened.reviews}
+    return [
+        (result, decisions.get(result.crop_id, ""))
+        for result in opened.answer.results
+        if result.rank <= SHOWN or result.crop_id in decisions
+    ]
 
 
 def _finish(archive: CaseArchive, about: dict[str, Any]) -> None:

@@ -95,23 +95,6 @@ class Pipeline:
             run.add_done_callback(partial(_pass_error, future))
         return await _results(futures)
 
-    async def prepare(
-        self, images: Sequence[ImageFile], quality: QualityPolicy, prepare: Prepare
-    ) -> list[Any]:
-        """Return what `prepare` makes of each image, or its problem, in order; see `embed`."""
-
-        def prepared(image: ImageFile) -> Any:
-            if isinstance(image, CropProblem):
-                return image
-            try:
-                return self._decode(image, quality, prepare)[2]
-            except CropProblem as problem:
-                return problem
-
-        return await _results(
-            [self._threads_for(image).submit(prepared, image) for image in images]
-        )
-
     async def open_frame(self, images: Sequence[ImageFile]) -> None:
         """Decode the frame that images are cut out of, where they are.
 

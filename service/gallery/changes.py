@@ -22,7 +22,7 @@ from service.gallery.browse import describe_gallery, matching, read_crop
 from service.gallery.enroll import CLOCKS_DIFFER_BY
 from service.gallery.gallery import Gallery
 from service.gallery.registry import DEFAULT_GALLERY
-from service.ops.data_directory import INDEXES, SNAPSHOTS
+from service.ops.data_directory import IMPORTS, INDEXES, SNAPSHOTS
 from service.record.records import (
     CropFields,
     CropFilter,
@@ -279,13 +279,18 @@ async def delete_gallery(runtime: Runtime, gallery: Gallery) -> int:
     async def delete(result: dict[str, Any]) -> int:
         if gallery.name == DEFAULT_GALLERY:
             raise GalleryConflict("the gallery 'default' always exists; delete its crops instead")
+        unfinished = await runtime.galleries.read(runtime.record.jobs.open)
         write = runtime.record.galleries.delete
         removed = await runtime.galleries.change("delete-gallery", gallery, write)
         result["count"] = removed
         runtime.calibrations.forget(gallery)
         # Where this is cut off, maintenance removes what the record has noted as unneeded.
-        for kind in (SNAPSHOTS, INDEXES):
-            folder = runtime.settings.data_dir / kind / str(gallery.gallery_id)
+        own = [f"{kind}/{gallery.gallery_id}" for kind in (SNAPSHOTS, INDEXES)]
+        own += [
+            f"{IMPORTS}/{job.job_id}" for job in unfinished if job.gallery_id == gallery.gallery_id
+        ]
+        for name in own:
+            folder = runtime.settings.data_dir / name
             await runtime.pools.files.run(shutil.rmtree, folder, ignore_errors=True)
         return removed
 

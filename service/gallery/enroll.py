@@ -6,7 +6,7 @@ import hashlib
 import io
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from operator import attrgetter
@@ -65,7 +65,7 @@ class ImageToEnroll:
 
 @dataclass(frozen=True)
 class ComputedVectors:
-    """The vectors of images that were embedded elsewhere; an image is empty where none was sent.
+    """The vectors of images that were embedded elsewhere; the images themselves are empty.
 
     Attributes:
         embedder: fingerprint of the one that made them.
@@ -112,10 +112,7 @@ async def enroll(
             embedded: Sequence[Embedded]
             if computed:
                 _require_embedder(runtime, gallery, computed)
-                sent = [file for file in files if file]
-                kept = iter(await pipeline.prepare(sent, quality, prepare))
-                pairs = zip(computed.embedded, files, strict=True)
-                embedded = [_with(next(kept), one) if file else one for one, file in pairs]
+                embedded = computed.embedded
             else:
                 embedded = await pipeline.embed(files, quality, prepare)
             failpoint("enroll.embedded")
@@ -149,14 +146,6 @@ def _require_embedder(runtime: Runtime, gallery: Gallery, computed: ComputedVect
             f"{gallery.name!r} takes those of {own[:12]}… ({model.name}, {dimension} dimensions); "
             "run gmn embed with that artefact, or send them to a gallery that theirs has filled"
         )
-
-
-def _with(kept: Any, computed: EmbeddedImage) -> Embedded:
-    """A computed vector with what is kept of its image, or the image's problem."""
-    if isinstance(kept, CropProblem):
-        return kept
-    # The image may be a thumbnail of the file whose hash was sent.
-    return replace(computed, prepared=(computed.prepared[0], *kept[1:]))
 
 
 def _outcomes(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +19,19 @@ from model.crops.unpack import FULL, DiskFull, UnpackLimits, unpack_crops
 from model.feature_file import COLUMNS, is_feature_file, read_sent
 from model.problems import InputProblem
 from service.engine.batcher import EmbeddedImage
-from service.errors import InvalidField, StorageFailed
+from service.errors import InvalidField, RecordUnavailable, StorageFailed
 from service.gallery import enroll
-from service.jobs.parquet_files import is_parquet, read_parquet
+from service.jobs.runner import Cancelled
 from service.ops import data_directory
 from service.ops.failpoints import failpoint
 from service.ops.health import heartbeat
 from service.record.jobs import Job
 from service.runtime import Runtime
 
-# What the texts of a feature file's row are, in the order of `COLUMNS`, metadata last.
-KNOWN_BY_ROW = ("external_id", "identity", "camera", "captured_at", "metadata")
+# The record is asked this often whether an archive is still to be unpacked.
+CANCELLED_WITHIN_SECONDS = 0.25
+# The labels that a feature file has of a crop, in the order of `COLUMNS`.
+KNOWN_BY_ROW = ("external_id", "identity", "camera", "captured_at")
 
 
 @dataclass(frozen=True)
@@ -40,14 +43,12 @@ class ImportContent:
         items: its crops.
         left_out: what could not be unpacked.
         vectors: of a feature file those of the items.
-        pictures: the feature file where it has pictures of the items too.
     """
 
     folder: Path
     items: list[CropFile]
     left_out: list[LeftOut] = field(default_factory=list)
     vectors: enroll.ComputedVectors | None = None
-    pictures: Path | None = None
 
     def name_of(self, item: CropFile) -> str:
         """What the report calls a crop: its path within the folder, or in the feature file."""
@@ -58,12 +59,12 @@ class ImportContent:
 def read_import(runtime: Runtime, job: Job, spool: Path, ignored: Ignored) -> ImportContent:
     """What an import enrolls, in the same order every time."""
     if (mounted := job.parameters.get("folder")) is not None:
-        folder = mounted_folder(runtime, mounted)
+        folder = mounted_folder(runtime, mounted, job.parameters.get("gallery"))
         return ImportContent(folder, _read_items(folder, folder, job.parameters, ignored))
     folder, archive = (spool / "files").resolve(), spool / "archive"
-    if archive.is_file() and (is_feature_file(archive) or is_parquet(archive)):
+    if archive.is_file() and is_feature_file(archive):
         return _read_vectors(runtime, archive, folder, job.parameters)
-    left_out = [] if job.progress else _unpack(runtime, spool, folder, ignored)
+    left_out = [] if job.progress else _unpack(runtime, job, spool, folder, ignored)
     items = _read_items(folder, packed_root(folder), job.parameters, ignored)
     return ImportContent(folder, items, left_out)
 
@@ -71,24 +72,20 @@ def read_import(runtime: Runtime, job: Job, spool: Path, ignored: Ignored) -> Im
 def _read_vectors(
     runtime: Runtime, archive: Path, folder: Path, parameters: Mapping[str, Any]
 ) -> ImportContent:
-    """The crops of a feature or Parquet file, which are called by their paths."""
+    """Read the crops of a feature file, which are called by their paths."""
     for name in ("identity", "camera", "manifest"):
         if parameters.get(name):
             raise InvalidField(f"{name}: a feature file names its crops itself; leave it out")
     try:
-        read = read_parquet if is_parquet(archive) else read_sent
-        sent = read(archive, runtime.settings.max_body_bytes)
+        sent = read_sent(archive, runtime.settings.max_body_bytes)
     except InputProblem as problem:
         raise InvalidField(f"archive: {str(problem).removeprefix(f'{archive}: ')}") from problem
-    items, columns = [], sent.columns
-    rows = zip(
-        *(columns[name] for name in COLUMNS[:4]),
-        columns.get("metadata") or repeat(""),
-        strict=False,
-    )
+    items = []
+    columns = sent.columns
+    rows = zip(*(columns[name] for name in COLUMNS[:4]), strict=True)
     for number, row in enumerate(rows):
         texts = (text or None for text in row)
-        labels: dict[str, Any] = dict(zip(KNOWN_BY_ROW, texts, strict=True))
+        labels: dict[str, Any] = {**dict(zip(KNOWN_BY_ROW, texts, strict=True)), "metadata": None}
         labels["captured_at"] = _checked(labels, f"archive: crop {number}")["captured_at"]
         items.append(CropFile(folder / str(number), **labels))
     embedded = [
@@ -96,10 +93,12 @@ def _read_vectors(
         for vector, sha256 in zip(sent.features, columns["sha256"], strict=True)
     ]
     vectors = enroll.ComputedVectors(sent.origin.embedder, embedded)
-    return ImportContent(folder, items, [], vectors, archive if sent.pictured else None)
+    return ImportContent(folder, items, [], vectors)
 
 
-def _unpack(runtime: Runtime, spool: Path, folder: Path, ignored: Ignored) -> list[LeftOut]:
+def _unpack(
+    runtime: Runtime, job: Job, spool: Path, folder: Path, ignored: Ignored
+) -> list[LeftOut]:
     archive, settings = spool / "archive", runtime.settings
     if not archive.is_file():
         if folder.is_dir():
@@ -114,8 +113,14 @@ def _unpack(runtime: Runtime, spool: Path, folder: Path, ignored: Ignored) -> li
     shutil.rmtree(part, ignore_errors=True)
     limits = UnpackLimits(settings.max_import_bytes, settings.max_image_bytes)
 
+    looked_at = time.monotonic()
+
     def between() -> None:
+        nonlocal looked_at
         heartbeat()
+        if time.monotonic() - looked_at > CANCELLED_WITHIN_SECONDS:
+            _require_wanted(runtime, job)
+            looked_at = time.monotonic()
         try:
             data_directory.require_free_disk(settings)
         except StorageFailed as error:
@@ -125,7 +130,7 @@ def _unpack(runtime: Runtime, spool: Path, folder: Path, ignored: Ignored) -> li
         part.mkdir()
         left_out = unpack_crops(archive, part, limits, between, ignored)
         # Under its final name the folder must be complete, also after a power cut.
-        data_directory.sync_below(part)
+        data_directory.sync_disk(part)
     except (DiskFull, OSError) as error:
         if isinstance(error, OSError) and error.errno not in FULL:
             raise
@@ -139,6 +144,16 @@ def _unpack(runtime: Runtime, spool: Path, folder: Path, ignored: Ignored) -> li
         shutil.rmtree(part, ignore_errors=True)
     data_directory.sync(spool)
     return left_out
+
+
+def _require_wanted(runtime: Runtime, job: Job) -> None:
+    """Raises `Cancelled` where a client cancelled the job, or its gallery was deleted."""
+    with contextlib.suppress(RecordUnavailable):
+        current = runtime.record.jobs.get(job.job_id)
+        if current is None or current.cancelling:
+            raise Cancelled
+    if runtime.galleries.by_id(job.gallery_id) is None:
+        raise Cancelled
 
 
 def _read_items(
@@ -200,18 +215,24 @@ def read_file(folder: Path, path: Path, max_bytes: int) -> bytes | CropProblem:
     )
 
 
-def mounted_folder(runtime: Runtime, folder: str) -> Path:
-    """A folder below the import directory; raises `InvalidField`."""
+def mounted_folder(runtime: Runtime, folder: str, gallery: str | None) -> Path:
+    """Return a folder below the import directory, and below that of a gallery if one is given.
+
+    Raises:
+        InvalidField: there is no such folder.
+    """
     root = runtime.settings.import_dir
     if root is None:
         raise InvalidField(
             "folder: this service imports no folders; send an archive, or set GMN_IMPORT_DIR"
         )
     root = root.resolve()
+    allowed = root / gallery if gallery else root
     path = _resolved(root, folder)
-    if path is None or not path.is_relative_to(root) or not path.is_dir():
+    if path is None or not path.is_relative_to(allowed) or not path.is_dir():
+        of_key = f", in {gallery}/ as the key is for that gallery" if gallery else ""
         raise InvalidField(
-            f"folder: there is no folder {folder[:200]!r} below GMN_IMPORT_DIR; name one"
+            f"folder: there is no folder {folder[:200]!r} below GMN_IMPORT_DIR{of_key}; name one"
         )
     return path
 

@@ -7,6 +7,7 @@ import contextlib
 import json
 import shutil
 import sys
+import time
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -24,7 +25,6 @@ from service.gallery import enroll
 from service.gallery.gallery import Gallery
 from service.jobs import runner
 from service.jobs.import_files import ImportContent, mounted_folder, read_file, read_import
-from service.jobs.parquet_files import read_pictures
 from service.ops import data_directory
 from service.ops.data_directory import IMPORTS
 from service.ops.failpoints import failpoint
@@ -59,7 +59,8 @@ async def begin_import(
     create = partial(runner.create_job, runtime, gallery, "import", parameters, job_id, key_id)
     with contextlib.ExitStack() as held:
         if archive is None:
-            await run(mounted_folder, runtime, str(parameters["folder"]))
+            folder = str(parameters["folder"])
+            await run(mounted_folder, runtime, folder, parameters.get("gallery"))
         else:
             keep = partial(_keep_archive, runtime, spool, archive, held)
             try:
@@ -106,15 +107,17 @@ async def _enroll_items(runtime: Runtime, gallery: Gallery, job: Job) -> Counter
     counts["total"] = offset + len(items)
     waiting = list(enumerate(items, offset))[counts["done"] - offset :]
     size = min(CROPS_PER_BATCH, runtime.settings.max_images_per_request)
-    if content.vectors is not None and content.pictures is None:
+    if content.vectors is not None:
         size = VECTORS_PER_BATCH
     running: deque[asyncio.Task[tuple[Counter[str], list[JobProblem]]]] = deque()
+    began = time.monotonic()
 
     async def save_first() -> None:
         added, problems = await running.popleft()
         counts.update(added)
         await runner.save_job(runtime, job, dict(counts), problems)
         failpoint("import.progress-noted")
+        await runner.give_way(runtime, job, began)
 
     try:
         for start in range(0, len(waiting), size):
@@ -125,10 +128,10 @@ async def _enroll_items(runtime: Runtime, gallery: Gallery, job: Job) -> Counter
             running.append(asyncio.create_task(work))
         while running:
             await save_first()
-    except runner.Cancelled:
+    except (runner.Cancelled, runner.TurnOver):
         # Batches under way are still enrolled and counted.
         while running:
-            with contextlib.suppress(runner.Cancelled):
+            with contextlib.suppress(runner.Cancelled, runner.TurnOver):
                 await save_first()
         raise
     finally:
@@ -185,9 +188,6 @@ async def _enroll_batch(
         )
     else:
         vectors = replace(vectors, embedded=[vectors.embedded[row] for row, _ in batch])
-        if content.pictures is not None:
-            rows = range(batch[0][0], batch[-1][0] + 1)
-            files = await runtime.pools.imports.run(read_pictures, content.pictures, rows)
     failpoint("import.files-read")
     labels = attrgetter("identity", "camera", "captured_at", "external_id")
     images = [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
@@ -24,6 +25,8 @@ log = logging.getLogger(__name__)
 # The lease is renewed three times as often; after a crash another process takes over this late.
 LEASE_SECONDS = 30.0
 IDLE_SECONDS = 5.0
+# An import gives way after this time if a job of another key waits.
+TURN_SECONDS = 5.0
 POLL_SECONDS = 0.25
 BUSY_SECONDS = 0.05
 PROBLEMS_PER_PAGE = 1000
@@ -41,8 +44,27 @@ class LeaseLost(Exception):
     """Another process works on the job: this one did not renew its lease in time."""
 
 
+class TurnOver(Exception):
+    """An import gives way to a job of another key and goes on in its next turn."""
+
+
+async def give_way(runtime: Runtime, job: Job, since: float) -> None:
+    """Raise `TurnOver` if a job, worked on `since`, has had its turn and another key's waits."""
+    if time.monotonic() - since > TURN_SECONDS:
+        others_wait = runtime.record.jobs.others_wait
+        if await runtime.galleries.read(others_wait, job, runtime.worker):
+            raise TurnOver
+
+
 # A job that ends in one of these keeps its files: this process or another one resumes it.
-RETRYABLE = (asyncio.CancelledError, RecordUnavailable, StorageFailed, DeviceLost, LeaseLost)
+RETRYABLE = (
+    asyncio.CancelledError,
+    RecordUnavailable,
+    StorageFailed,
+    DeviceLost,
+    LeaseLost,
+    TurnOver,
+)
 
 
 async def save_job(
@@ -148,20 +170,29 @@ async def read_problems(runtime: Runtime, job_id: str) -> AsyncIterator[JobProbl
 
 
 async def work_on_jobs(runtime: Runtime, kinds: Mapping[JobKind, DoJob]) -> None:
-    """Works on one job after another until it is cancelled."""
-    jobs, cut_off = runtime.record.jobs, set[str]()
+    """Work on one job after another until cancelled; the keys that began them take turns."""
+    jobs = runtime.record.jobs
+    cut_off = set[str]()
+    served_keys = set[str | None]()
     while True:
         runtime.jobs_wanted.clear()
         what = "the search for a job"
         try:
-            job = await runtime.galleries.write(jobs.claim, runtime.worker, LEASE_SECONDS, cut_off)
+            claim = partial(jobs.claim, runtime.worker, LEASE_SECONDS, cut_off, served_keys)
+            job = await runtime.galleries.write(claim)
             if job is not None:
                 what = f"job {job.job_id}"
                 if job.job_id in cut_off:
                     cut_off.clear()
                 # Where this one does not end others come first.
                 cut_off.add(job.job_id)
-                await _work_on(runtime, job, kinds)
+                if job.key_id in served_keys:
+                    served_keys.clear()
+                served_keys.add(job.key_id)
+                try:
+                    await _work_on(runtime, job, kinds)
+                except TurnOver:
+                    await save_job(runtime, job, state="queued")
                 cut_off.remove(job.job_id)
                 continue
         except (ServiceError, LeaseLost, Cancelled) as error:

@@ -22,7 +22,6 @@ from service.runtime import Runtime
 
 CROPS_PER_SWEEP = 1000
 COMPACTED_WITHIN_SECONDS = 10.0
-MOST_JOBS = 1000
 
 
 async def forget_crop(runtime: Runtime, gallery: Gallery, crop_id: str) -> Removal:
@@ -105,6 +104,8 @@ async def forget_identity(runtime: Runtime, gallery: Gallery, identity: str) -> 
             if not (found or rewriting.of_identity or rewriting.failed):
                 raise UnknownIdentity(gallery.name, identity)
             result["snapshots_not_rewritten"] = list(rewriting.failed)
+            forget_name = runtime.record.jobs.forget_name
+            await runtime.pools.files.run(forget_name, gallery.gallery_id, identity)
             # Of this person's crops that were deleted one by one since the last maintenance.
             await expire_searches(runtime, gallery)
         try:
@@ -218,12 +219,6 @@ STRAYS_REMAIN = (
     "copies, archives and damaged index files that were moved aside, and may be of this person",
     "you delete them",
 )
-JOBS_REMAIN = (
-    "the list of jobs",
-    "the identity that an import was given for all of its images, and names of files that could "
-    "not be used",
-    "the gallery is deleted",
-)
 
 
 async def _remaining(
@@ -236,14 +231,12 @@ async def _remaining(
             compact, number, removal.version, COMPACTED_WITHIN_SECONDS
         )
         remaining.append(COMPACTED if compacted else NOT_COMPACTED)
-    jobs = await runtime.galleries.read(runtime.record.jobs.page, gallery.gallery_id, MOST_JOBS)
-    imports = [job for job in jobs if job.kind == "import"]
+    jobs = await runtime.galleries.read(runtime.record.jobs.open)
     folders = (settings.data_dir / name / STRAY for name in (SNAPSHOTS, IMPORTS, INDEXES))
     for applies, one in (
         (settings.images_url, ELSEWHERE_REMAINS),
         (settings.redis_url, REDIS_REMAINS),
         (any(folder.exists() for folder in folders), STRAYS_REMAIN),
-        (imports, JOBS_REMAIN),
     ):
         remaining += [one] if applies else []
     held = await runtime.pools.files.run(backups_with, settings, removal.crop_ids)
@@ -259,10 +252,10 @@ async def _remaining(
     remaining += [
         (
             f"import job {job.job_id}",
-            "images still to be enrolled, which may show this person again",
-            "the job has ended",
+            "images still to be enrolled, which may show this person again, and its report",
+            "the job has ended and the person is forgotten again",
         )
-        for job in imports
-        if not job.finished
+        for job in jobs
+        if (job.gallery_id, job.kind) == (gallery.gallery_id, "import")
     ]
     return [Remainder(where=where, what=what, until=until) for where, what, until in remaining]

@@ -7,6 +7,7 @@ be synced too, when a file is made, renamed or removed in it, and when it is mad
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import fcntl
 import logging
 import os
@@ -67,6 +68,16 @@ def sync_below(folder: Path) -> None:
             sync(Path(place) / name)
         sync(Path(place))
     sync(folder.parent)
+
+
+def sync_disk(path: Path) -> None:
+    """Syncs all of the file system that holds a path, by one call; raises `OSError`."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        if ctypes.CDLL(None, use_errno=True).syncfs(descriptor) != 0:
+            raise OSError(ctypes.get_errno(), "not synced", str(path))
+    finally:
+        os.close(descriptor)
 
 
 def move_aside(path: Path, folder: Path, name: str, why: str = "is in no record") -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import field, replace
 from datetime import UTC, datetime
@@ -19,6 +20,10 @@ from service.record.engine import ALL, Reader, RecordPart, Scan, Transaction, tr
 from service.record.entries import require_entry
 from service.record.files import forget_unneeded, note_unneeded
 from service.record.keys import above, as_text, below, key
+
+PROBLEMS_AT_ONCE = 1000
+# Stands for a forgotten person's name.
+HIDDEN = "…"
 
 
 @stored_dataclass(frozen=True)
@@ -89,27 +94,40 @@ class Jobs(RecordPart):
         worker: str,
         lease_s: float,
         later: Collection[str] = (),
+        served_keys: Collection[str | None] = (),
     ) -> Job | None:
-        """Takes the oldest job without a worker, or whose worker's lease has run out.
+        """Take the oldest job without a worker, or whose worker's lease has run out.
 
         Leases go by the record's clock, since those of its processes may differ.
 
         Args:
             later: ids of jobs that are taken only where there is no other.
+            served_keys: ids of API keys whose jobs come after those of other keys.
         """
-        waiting = [from_json(body) for _, body in transaction.below(key("open job"))]
-        now_ms = self._engine.now_ms() if waiting else 0
+        found = transaction.below(key("open job"))
+        jobs = [_read(transaction, from_json(body)) for _, body in found]
+        now_ms = self._engine.now_ms() if jobs else 0
+        free = [job for job in jobs if job and _is_free(job, worker, now_ms)]
+        if not free:
+            return None
+        job = min(free, key=lambda job: (job.job_id in later, job.key_id in served_keys))
         lease_ms = int(lease_s * 1000)
-        for job_id in sorted(waiting, key=lambda one: one in later):
-            job = _read(transaction, job_id)
-            if job and (job.worker == worker or (job.lease_until_ms or 0) <= now_ms):
-                until_ms = now_ms + lease_ms
-                job = replace(
-                    job, worker=worker, state="running", lease_ms=lease_ms, lease_until_ms=until_ms
-                )
-                transaction.put_json(key("job", job_id), job)
-                return job
-        return None
+        job = replace(
+            job,
+            worker=worker,
+            state="running",
+            lease_ms=lease_ms,
+            lease_until_ms=now_ms + lease_ms,
+        )
+        transaction.put_json(key("job", job.job_id), job)
+        return job
+
+    def others_wait(self, job: Job, worker: str) -> bool:
+        """Return whether a job of another key waits that a worker could take."""
+        now_ms = self._engine.now_ms()
+        return any(
+            other.key_id != job.key_id and _is_free(other, worker, now_ms) for other in self.open()
+        )
 
     @transactional
     def update(
@@ -169,6 +187,46 @@ class Jobs(RecordPart):
         found = self._reader.scan(Scan(*bounds, limit))[0]
         return [JobProblem.model_validate_json(body) for _, body in found]
 
+    def forget_name(self, gallery_id: int, name: str) -> None:
+        """Hide a name in parameters, details and reports of the jobs of a gallery.
+
+        The parameters of a job that is not finished stay, since it still works by them.
+        """
+        word = re.compile(rf"(?<![^\W_]){re.escape(name)}(?![^\W_])")
+        found = self._reader.below(key("job of", gallery_id))
+        for job_id in [from_json(body) for _, body in found]:
+            after: int | None = -1
+            while after is not None:
+                page = self.problems(job_id, after, PROBLEMS_AT_ONCE)
+                self._hide(job_id, page, word)
+                after = page[-1].position if page else None
+
+    @transactional
+    def _hide(
+        self,
+        transaction: Transaction,
+        job_id: str,
+        problems: Sequence[JobProblem],
+        word: re.Pattern[str],
+    ) -> None:
+        transaction.removes = True
+        for problem in problems:
+            source = word.sub(HIDDEN, problem.source)
+            detail = word.sub(HIDDEN, problem.detail)
+            if (source, detail) != (problem.source, problem.detail):
+                hidden = problem.model_copy(update={"source": source, "detail": detail})
+                transaction.put_json(key("job problem", job_id, problem.position), hidden)
+        job = _read(transaction, job_id)
+        if job and job.finished:
+            parameters = {
+                name: word.sub(HIDDEN, value) if isinstance(value, str) else value
+                for name, value in job.parameters.items()
+            }
+            remark = job.detail and word.sub(HIDDEN, job.detail)
+            if (parameters, remark) != (job.parameters, job.detail):
+                job = replace(job, parameters=parameters, detail=remark)
+                transaction.put_json(key("job", job_id), job)
+
     def open(self) -> list[Job]:
         """Every job that is not finished, oldest first."""
         found = (self.get(from_json(body)) for _, body in self._reader.below(key("open job")))
@@ -187,6 +245,10 @@ def drop_job(transaction: Transaction, job_id: str) -> None:
         transaction.delete(key("job", job_id), *_found_by(job))
         _note_files(transaction, job)
     transaction.delete(*(own for own, _ in transaction.below(key("job problem", job_id))))
+
+
+def _is_free(job: Job, worker: str, now_ms: int) -> bool:
+    return job.worker == worker or (job.lease_until_ms or 0) <= now_ms
 
 
 def _read(reader: Reader, job_id: str) -> Job | None:

@@ -62,7 +62,7 @@ def test_no_registry_is_named(dockerfile) -> None:
         assert not re.search(ELSEWHERE, text_of(name)), name
 
 
-@pytest.mark.parametrize("extra", ["serve", "milvus", "parquet", "train", "export"])
+@pytest.mark.parametrize("extra", ["serve", "milvus", "train", "export"])
 def test_everything_that_an_extra_brings_has_its_version_in_the_requirements(extra) -> None:
     pinned = {
         canonicalize_name(line.split("==")[0])

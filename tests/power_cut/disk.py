@@ -101,6 +101,10 @@ class Disk:
                 file.since.append(asked)
             case "s":
                 self._sync(asked.inode)
+            case "S":
+                for inode in self._by_inode:
+                    self._sync(inode)
+                self._synced |= set(self._names)
             case "r" | "l":
                 moved = self._at(asked.path)
                 takes = [self._where(asked.path)] if asked.kind == "r" else []

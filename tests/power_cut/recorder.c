@@ -250,6 +250,17 @@ static int sync_noted(const char *name, int file) {
 int fsync(int file) { return sync_noted("fsync", file); }
 int fdatasync(int file) { return sync_noted("fdatasync", file); }
 
+/* Of all files and folders; what is noted of one that is held elsewhere is on the disk by then. */
+int syncfs(int file) {
+  if (!is_held(file)) return REAL(int, syncfs, int)(file);
+  lock();
+  for (int other = 0; other < DESCRIPTORS; other++)
+    if (held[other] == BUFFERED) note_buffered(other);
+  note('S', 0, 0, NULL, NULL, NULL, 0);
+  unlock();
+  return 0;
+}
+
 /* Starts to write and promises nothing. */
 int sync_file_range(int file, off64_t offset, off64_t size, unsigned int flags) {
   if (is_held(file)) return 0;

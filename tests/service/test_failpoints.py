@@ -72,7 +72,7 @@ PLACES = {
     "job.created": ("jobs/runner.py", "record.jobs.create,", "jobs_wanted.set()"),
     "job.ended": ("jobs/runner.py", "await save_job(", "audit.done("),
     "import.archive-kept": ("jobs/imports.py", "keep_archive, runtime", "sections.run(create)"),
-    "import.unpacked": ("jobs/import_files.py", "sync_below(part)", "part.rename(folder)"),
+    "import.unpacked": ("jobs/import_files.py", "sync_disk(part)", "part.rename(folder)"),
     "import.files-read": ("jobs/imports.py", "read_file(folder, item", "wait_while_busy("),
     "import.batch-landed": (
         "jobs/imports.py",
@@ -82,7 +82,7 @@ PLACES = {
     "import.progress-noted": (
         "jobs/imports.py",
         "save_job(runtime, job, dict(counts), problems)",
-        "except runner.Cancelled",
+        "runner.give_way(",
     ),
     "import.files-removed": (
         "jobs/imports.py",

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
+import contextlib
 from functools import partial
-from typing import IO, Annotated
+from typing import Annotated
 
 from fastapi import Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import Field
+from starlette.types import Message, Receive, Scope, Send
 
 from gmn_client import models
 from service.desk import cases, reviews, searches
@@ -23,7 +25,8 @@ router = guarded_router("/v1/galleries/{gallery}", "kept searches")
 case_router = guarded_router("/v1/galleries/{gallery}/cases", "cases")
 # Characters of the notes on a case, and on a search in it.
 MOST_NOTES = 4000
-CHUNK_BYTES = 1024 * 1024
+# A client of an export that takes nothing for so long has left.
+SEND_SECONDS = 60.0
 WRITES = problems("storage_failed")
 QueryId = Annotated[str, Path(description="A kept search's id, as its answer has it.")]
 CaseId = Annotated[str, Path(description="A case's id.")]
@@ -220,18 +223,35 @@ async def release_search(call: Searcher, case_id: CaseId, query_id: QueryId) -> 
 @case_router.get(
     "/{case_id}/export",
     response_class=StreamingResponse,
-    responses=WRITES | content("application/zip", "The case."),
+    responses=problems("too_many_exports") | content("application/zip", "The case."),
 )
 async def export_case(call: Searcher, case_id: CaseId) -> StreamingResponse:
-    """A case as ZIP: index.html, the pictures, results.csv, and SHA256SUMS of each file."""
-    file = await cases.export_case(call, case_id)
-    name = f'attachment; filename="case-{case_id}.zip"'
-    headers = {"Content-Disposition": name, "Content-Length": str(file.tell())}
-    return StreamingResponse(_chunks(file), media_type="application/zip", headers=headers)
+    """Export a case as ZIP: index.html, the pictures, results.csv, and SHA256SUMS of each file.
+
+    At most four exports run at once, two of one key; one whose client takes nothing for a minute
+    ends.
+    """
+    return _CaseExport(call, cases.detailed(await searches.find_case(call, case_id)))
 
 
-def _chunks(file: IO[bytes]) -> Iterator[bytes]:
-    with file:
-        file.seek(0)
-        while chunk := file.read(CHUNK_BYTES):
-            yield chunk
+class _CaseExport(StreamingResponse):
+    """The ZIP of a case, which has a place among the exports until its client has it or left."""
+
+    def __init__(self, call: GalleryCall, case: models.CaseDetail) -> None:
+        self._call = call
+        self._case_id = case.case_id
+        self._pieces = cases.stream_case(call, case)
+        name = f'attachment; filename="case-{case.case_id}.zip"'
+        super().__init__(
+            self._pieces, media_type="application/zip", headers={"Content-Disposition": name}
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_in_time(message: Message) -> None:
+            async with asyncio.timeout(SEND_SECONDS):
+                await send(message)
+
+        with cases.export_place(self._call):
+            await self._call.done("export_case", case_id=self._case_id)
+            async with contextlib.aclosing(self._pieces):
+                await super().__call__(scope, receive, send_in_time)

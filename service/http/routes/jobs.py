@@ -22,7 +22,9 @@ from service.jobs import runner
 from service.jobs.grouping import begin_grouping, read_groups
 from service.jobs.imports import begin_import
 from service.jobs.reindex import begin_reindex
+from service.lifecycle.strays import remove_unneeded
 from service.ops.csv_lines import csv_line
+from service.ops.data_directory import IMPORTS
 from service.record.jobs import Job as JobRecord
 from service.runtime import Call, GalleryCall, Runtime
 
@@ -44,9 +46,10 @@ class ImportForm(Form):
 
     archive: Annotated[UploadFile | None, WithJsonSchema(FILE)] = None
     """A zip or tar file of images, or features of the gallery's artefact: a .npz file of
-    `gmn embed`, of which no picture is kept, or a .parquet file of `gmn gallery export`."""
+    `gmn embed`, of which no picture is kept."""
     folder: str | None = None
-    """A folder below GMN_IMPORT_DIR, instead of an archive."""
+    """A folder below GMN_IMPORT_DIR, instead of an archive; for a key of one gallery the folder of
+    that gallery's name, or one in it."""
     manifest: Name | None = None
     """A CSV file in it with the column `path` and any of `identity`, `camera`, `captured_at`,
     `external_id`, `metadata`; `manifest.csv` unless named."""
@@ -129,8 +132,13 @@ async def cancel_job(call: Annotated[Call, needs("enroll")], job_id: JobId) -> J
     Cancelling a reindex, or an import that another key began, needs `admin`.
     """
     await _find(call, job_id, ["admin"])
-    cancel = call.runtime.record.jobs.cancel
-    return _job(call.runtime, await call.runtime.galleries.write(cancel, job_id))
+    runtime = call.runtime
+    job = await runtime.galleries.write(runtime.record.jobs.cancel, job_id)
+    if job.finished:
+        files = f"{IMPORTS}/{job_id}"
+        remove = partial(runtime.pools.files.run, remove_unneeded, runtime, files)
+        await runtime.sections.run(remove)
+    return _job(runtime, job)
 
 
 def _job(runtime: Runtime, job: JobRecord) -> Job:
@@ -164,6 +172,9 @@ async def import_crops(
         raise InvalidField("archive: send one as a file, or name a folder in its place")
     archive = form.archive.file if form.archive else None
     parameters = form.model_dump(exclude={"archive"})
+    if form.folder is not None:
+        # The job reads the folder later, and stays within what its key may read.
+        parameters["gallery"] = call.caller.gallery
     job = await begin_import(call.runtime, call.gallery, parameters, archive, call.caller.key_id)
     return _begun(call, response, job)
 

@@ -1,0 +1,94 @@
+"""Exports of cases take no disk, are few at once, and end with their clients."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import zipfile
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from gmn_client import Client
+from tests.service.conftest import Served
+from tests.service.http.conftest import make_key
+from tests.waiting import eventually
+
+pytestmark = pytest.mark.slow
+PICTURES = 8
+
+
+def noise(seed: int) -> bytes:
+    """A picture of 1.5 MB, which sockets alone do not hold."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (1000, 500, 3), np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG", compress_level=0)
+    return file.getvalue()
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("exports") / "data"
+
+
+@pytest.fixture(scope="module")
+def keys(place) -> list[str]:
+    return [make_key(place, "--scope", "query") for _ in range(2)]
+
+
+@pytest.fixture(scope="module")
+def export(start, place, keys) -> tuple[Served, str]:
+    """A service, and the address of the export of a case with large pictures."""
+    admin = make_key(place, "--scope", "admin", "--scope", "enroll", "--scope", "query")
+    served = start(place)
+    with Client(str(served.http.base_url), admin) as client:
+        for number in range(PICTURES):
+            client.enroll([noise(number)])
+        case = client.create_case("case")
+        found = client.query(noise(0), keep=True, top_k=PICTURES)
+        client.hold_search(case.case_id, found.query_id)
+    return served, f"/v1/galleries/default/cases/{case.case_id}/export"
+
+
+def get(served: Served, url: str, key: str) -> httpx.Response:
+    return served.http.get(url, headers={"Authorization": f"Bearer {key}"})
+
+
+def begin(held: contextlib.ExitStack, served: Served, url: str, key: str) -> httpx.Response:
+    """Asks for an export of which nothing is read."""
+    headers = {"Authorization": f"Bearer {key}"}
+    return held.enter_context(served.http.stream("GET", url, headers=headers))
+
+
+def test_a_few_exports_run_at_once_and_one_that_is_broken_off_gives_its_place_back(
+    export, keys, place
+) -> None:
+    served, url = export
+    first, second = keys
+    with contextlib.ExitStack() as held:
+        unread = [begin(held, served, url, first) for _ in range(2)]
+        assert [answer.status_code for answer in unread] == [200, 200]
+        refused = get(served, url, first)
+        assert (refused.status_code, refused.headers["Retry-After"]) == (429, "5")
+        assert refused.json()["type"].endswith(":too_many_exports")
+        assert "at most 4 run at once, of which one key has 2" in refused.json()["detail"]
+        opened = Path(f"/proc/{served.process.pid}/fd").iterdir()
+        links = [str(link.readlink()) for link in opened if link.is_symlink()]
+        assert [link for link in links if link.endswith("(deleted)")] == []
+        assert get(served, url, second).status_code == 200
+    eventually(lambda: get(served, url, first).status_code == 200)
+
+
+def test_an_export_needs_no_room_on_the_disk(export, keys, place, start) -> None:
+    served, url = export
+    assert served.stop() == 0
+    again = start(place, reserved_disk_bytes=2**60)
+    answer = get(again, url, keys[0])
+    assert answer.status_code == 200, answer.text[:500]
+    archive = zipfile.ZipFile(io.BytesIO(answer.content))
+    assert archive.testzip() is None
+    pictures = [name for name in archive.namelist() if name.startswith("pictures/")]
+    assert len(pictures) == PICTURES
