@@ -152,7 +152,8 @@ class CurrentCalibration:
         state = self.as_state(identities, level, shallow)
         fitted: GalleryThresholds | SearchCalibration = self.artefact
         if few_identities(identities):
-            fitted, level = self.few, 0.0
+            fitted = self.few
+            level = 0.0
         elif self.published and state.date:
             fitted = self.published.calibration
         far = SEARCH_OPERATING_POINTS[operating_point]
