@@ -3,7 +3,8 @@
 `python -m bench.figures NAME [LABEL=]FILE…` keeps the figures of these files in
 `docs/figures/NAME.json` and writes the table between the page's markers `<!-- NAME -->` and
 `<!-- /NAME -->`. A file is what `gmn evaluate --out` wrote (`report.json`, or `protocol.json`), or
-what `gmn enroll`, `gmn query --data` or `gmn bench` printed with `--json`. `premise` is the gaps
+what `gmn enroll`, `gmn query --data` or `gmn bench` printed with `--json`, or what
+`bench.few_people --out` wrote. `premise` is the gaps
 of a report, of which the two spaces are drawn as well. `scale` is the curves of `gmn bench scale`,
 which are drawn, too; beside them `planned` compares `gmn plan` with the largest size. `plan` and
 `origins` need no file: their tables are of the shipped unit costs and artefacts. A `benchmark.json`
@@ -101,9 +102,35 @@ def markdown(kept: Any) -> str:
         if "gaps" not in kept:
             return service_tables.curves_table(kept)
         return premise(PremiseResult.model_validate(kept | {"projections": []})).markdown()
+    if "galleries" in kept[0]:
+        return few_people_table(kept)
     if "bench" in kept[0]:
         return service_tables.bench_table(kept)
     return service_tables.steps_table(kept) if "step" in kept[0] else _ranking_table(kept)
+
+
+def few_people_table(rows: list[dict[str, Any]]) -> str:
+    """Return a row for each set and scoring of `bench.few_people`, and a column for each size."""
+    sizes = list(dict.fromkeys(row["size"] for row in rows))
+    groups: dict[tuple[str, ...], dict[int, dict[str, Any]]] = {}
+    for row in rows:
+        part = f"{row['data']}, {'test part' if row['test'] else 'held out'}"
+        groups.setdefault((row["artefact"], part, row["scoring"]), {})[row["size"]] = row
+    lines: list[list[str | None]] = []
+    for group, by_size in groups.items():
+        cells = [_few_people_cell(by_size[size]) for size in sizes]
+        errors = [row["error"] for row in by_size.values()]
+        least = min(row["least"] for row in by_size.values())
+        lines.append([*group, *cells, f"{least:.2f}", f"{min(errors):.2f}-{max(errors):.2f}"])
+    titles = ["artefact", "crops", "scoring", *(f"K = {size}" for size in sizes)]
+    titles += ["least probability of a match", "calibration error"]
+    return Table("", titles, lines).markdown()
+
+
+def _few_people_cell(row: dict[str, Any]) -> str:
+    mean, low, high = (100 * value for value in row["obtained"])
+    found, best = (100 * row[name] for name in ("found", "best"))
+    return f"{mean:.1f} [{low:.1f}-{high:.1f}] · {found:.0f}/{best:.0f}"
 
 
 def _ranking_table(rows: list[dict[str, Any]]) -> str:
@@ -150,6 +177,8 @@ def _rows(label: str, content: Any) -> Iterator[dict[str, Any]]:
     for one in content if isinstance(content, list) else content.get("reports", [content]):
         if "datasets" in one:
             yield from condense(label, one)
+        elif "galleries" in one:
+            yield one
         elif "bench" in one:
             yield from service_tables.condense_bench(one)
         else:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from model.calibration import ScoringCalibration
 from model.order_statistics import LEAST_SHARE, Array, bounded_probability, sigmoid
 from model.search_calibration import (
     FAR_EXTRAPOLATION,
@@ -26,7 +27,14 @@ from model.search_calibration import (
     few_identities,
 )
 from model.stored import Stored
-from model.stranger_tail import LeftOutSearches, StrangerTail, fit_tail, level, spacing
+from model.stranger_tail import (
+    RARITIES,
+    LeftOutSearches,
+    StrangerTail,
+    fit_tail,
+    level,
+    spacing,
+)
 
 MOST_CROPS = 1000
 CROPS_PER_IDENTITY = 3
@@ -38,6 +46,8 @@ RATIO_PRIOR, RATIO_WEIGHT = 0.92, 20.0
 # one function of rarity everywhere. A value fitted to searches is no better calibrated.
 GENUINE = 3.0
 ROUNDS = 15
+# A tail may have one score at several shares. Heights have to rise strictly.
+LEAST_RISE = 1e-6
 
 
 class GalleryThresholds(Stored):
@@ -50,14 +60,14 @@ class GalleryThresholds(Stored):
         tails: the strangers' heights, the largest number of identities first.
         ratio: ρ, the scale of real searches over that of the left-out ones.
         searches: how many searches are behind ρ.
-        identities, crops: how many named ones are behind the tails.
+        identities, crops: how many named ones are behind the tails; 0 for the artefact's.
     """
 
     tails: tuple[StrangerTail, ...] = Field(min_length=1)
     ratio: float = Field(RATIO_PRIOR, gt=0.0)
     searches: int = Field(0, ge=0)
-    identities: int = Field(ge=FEW_IDENTITIES)
-    crops: int = Field(ge=FEW_IDENTITIES)
+    identities: int = Field(ge=0)
+    crops: int = Field(ge=0)
 
     def tail(self, identities: int) -> StrangerTail:
         """The strangers' heights among K identities, interpolated along ln K."""
@@ -91,6 +101,25 @@ class GalleryThresholds(Stored):
     def extrapolated(self, identities: int) -> bool:
         """Whether K lies beyond ten times the identities that were searched."""
         return identities > FAR_EXTRAPOLATION * self.tails[0].identities
+
+
+def artefact_thresholds(calibration: ScoringCalibration) -> GalleryThresholds:
+    """Return an artefact's thresholds for searches among 1 to 17 identities.
+
+    So few identities have no level or scale of their own. The tails are the artefact's impostor
+    tail for the best of K pairs, in raw scores: call its methods with level 0. A probability is
+    the same function of rarity as in a gallery with its own thresholds.
+    """
+    sizes = range(FEW_IDENTITIES - 1, 0, -1)
+    tails = tuple(_artefact_tail(calibration, size) for size in sizes)
+    return GalleryThresholds(tails=tails, ratio=1.0, identities=0, crops=0)
+
+
+def _artefact_tail(calibration: ScoringCalibration, identities: int) -> StrangerTail:
+    rates = np.exp(-RARITIES).tolist()
+    scores = [calibration.search_threshold(rate, identities) for rate in rates]
+    heights = scores + LEAST_RISE * np.arange(len(scores))
+    return StrangerTail(identities=identities, scale=1.0, heights=tuple(heights.tolist()))
 
 
 @lru_cache(maxsize=64)

@@ -170,7 +170,7 @@ class SearchCalibration(Stored):
 
         Between the operating points, and beyond them, the score follows −ln(far) on straight lines.
         """
-        table = self.own if self.own and not few_identities(identities) else self.artefact
+        table = self.own or self.artefact
         place, asked = math.log(max(1, identities)), -math.log(far)
         step = 0 if asked < RARITIES[1] else len(RARITIES) - 2
         common = float(np.interp(place, LOG_SIZES, table[step]))
@@ -181,7 +181,7 @@ class SearchCalibration(Stored):
 
     def extrapolated(self, identities: int) -> bool:
         """Whether K lies beyond a factor of 10 of all that its searches covered."""
-        if self.fitted is None or few_identities(identities):
+        if self.fitted is None:
             return False
         fewest, most = self.fitted
         return not fewest / FAR_EXTRAPOLATION <= identities <= most * FAR_EXTRAPOLATION

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from gmn_client.models import CalibrationReason, CalibrationState, Verdict
 from model.calibration import SEARCH_OPERATING_POINTS, Scoring
-from model.gallery_thresholds import GalleryThresholds
+from model.gallery_thresholds import GalleryThresholds, artefact_thresholds
 from model.search_calibration import (
     FEW_IDENTITIES,
     JOINING_SHARE,
@@ -113,6 +113,7 @@ class CurrentCalibration:
         scoring: what orders the results.
         subject: its scores are stored under this name.
         artefact: the artefact's own calibration.
+        few: the same for searches among fewer than 18 identities.
         joins_at: the cosine from which a crop without a name is taken for the same person.
         setting: of the gallery.
         stored: how many of its searches are stored.
@@ -124,6 +125,7 @@ class CurrentCalibration:
     scoring: Scoring
     subject: str
     artefact: SearchCalibration
+    few: GalleryThresholds
     joins_at: float
     setting: CalibrationMode = "on"
     stored: int = 0
@@ -148,7 +150,12 @@ class CurrentCalibration:
             shallow: these are not the best of the gallery.
         """
         state = self.as_state(identities, level, shallow)
-        fitted = self.published.calibration if self.published and state.date else self.artefact
+        fitted: GalleryThresholds | SearchCalibration = self.artefact
+        if few_identities(identities):
+            fitted = self.few
+            level = 0.0
+        elif self.published and state.date:
+            fitted = self.published.calibration
         far = SEARCH_OPERATING_POINTS[operating_point]
         rates = far, max(far, SEARCH_OPERATING_POINTS["far_1e-1"])
         probability: Probability
@@ -230,7 +237,8 @@ class GalleryCalibrations:
             for scoring, one in scorings.items():
                 subject = f"{scoring}:{model.description.artefact_fingerprint}"
                 artefact = artefact_search_calibration(one)
-                own = CurrentCalibration(model, scoring, subject, artefact, joins_at)
+                few = artefact_thresholds(one)
+                own = CurrentCalibration(model, scoring, subject, artefact, few, joins_at)
                 self._of_artefacts[embedder, scoring] = own
         self._lock = threading.Lock()
         self._published: dict[int, dict[str, tuple[str, Publication]]] = {}

@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 
+from model.calibration import ScoringCalibration, TailPoint
 from model.gallery_thresholds import (
     GalleryThresholds,
+    artefact_thresholds,
     fit_gallery,
     fit_ratio,
     hide_known,
@@ -51,6 +53,22 @@ def obtained(thresholds, far, people=PEOPLE, scale=0.05):
     leaders = strangers(np.random.default_rng(99), 4000, people, scale)
     limits = [thresholds.threshold(far, one, people) for one in level(leaders).tolist()]
     return float((leaders[:, 0] >= limits).mean())
+
+
+@pytest.mark.parametrize("people", [1, 3, 5, 10, 17])
+def test_few_identities_have_the_artefacts_thresholds_and_a_probability_of_their_rarity(people):
+    scores = [0.0, 0.1, 0.2, 0.3, 0.3, 0.4]
+    tail = [TailPoint(share=10.0**-place, score=score) for place, score in enumerate(scores)]
+    artefact = ScoringCalibration(slope=20.0, intercept=-8.0, impostor_tail=tuple(tail))
+    thresholds = artefact_thresholds(artefact)
+
+    limits = [thresholds.threshold(rate, 0.0, people) for rate in RATES]
+    expected = [artefact.search_threshold(rate, people) for rate in RATES]
+    assert limits == pytest.approx(expected, abs=2e-5)
+    probabilities = thresholds.probability(np.array(limits), 0.0, people)
+    assert probabilities == pytest.approx([0.5429, 0.9164, 0.9868], abs=1e-3)
+    rising = thresholds.probability(np.linspace(-0.5, 0.5, 500), 0.0, people)
+    assert (np.diff(rising) > 0).all()
 
 
 @pytest.mark.parametrize("people", [30, 50, 100, 150])

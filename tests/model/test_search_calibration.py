@@ -6,13 +6,11 @@ import pytest
 from model.calibration import DEFAULT_TAIL_SHAPE, LikelihoodPoint, ScoringCalibration, TailPoint
 from model.problems import InputProblem
 from model.search_calibration import (
-    FEW_IDENTITIES,
     RANKS,
     RATES,
     SearchCalibration,
     SearchScores,
     artefact_search_calibration,
-    few_identities,
     fit_searches,
 )
 
@@ -99,16 +97,6 @@ def test_a_stricter_rate_and_more_identities_have_higher_thresholds():
             assert by_rate == sorted(by_rate)
         by_size = [calibration.threshold(1e-2, size) for size in (20, 100, 1000, 100_000)]
         assert by_size == sorted(by_size)
-
-
-@pytest.mark.parametrize("identities", [0, 1, 2, 5, 10])
-def test_few_identities_are_judged_by_the_artefact(identities):
-    own = fit_searches(searches(100, 0.5), ARTEFACT)
-
-    assert few_identities(identities)
-    artefact = artefact_search_calibration(ARTEFACT)
-    assert own.threshold(1e-2, identities) == artefact.threshold(1e-2, identities)
-    assert not few_identities(FEW_IDENTITIES)
 
 
 def test_an_answer_far_beyond_the_searches_is_extrapolated():

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from model.calibration import Fusion, ScoringCalibration, TailPoint
+from model.gallery_thresholds import artefact_thresholds
 from model.search_calibration import artefact_search_calibration
 from service.record.records import CropLabel, IndexedCrop
 from service.search import product_codes, ranking
@@ -30,9 +31,7 @@ PEOPLE, CROPS_EACH, DIMENSION = 100, 40, 32
 # A pair's logit depends on the candidate alone, so that it shows whose it is.
 NETWORKS = SimpleNamespace(pair_scores=lambda _, candidates: candidates.sum(axis=1))
 TAIL = (TailPoint(share=1.0, score=-1.0), TailPoint(share=1e-3, score=1.0))
-CALIBRATION = artefact_search_calibration(
-    ScoringCalibration(slope=1.0, intercept=0.0, impostor_tail=TAIL)
-)
+ARTEFACT = ScoringCalibration(slope=1.0, intercept=0.0, impostor_tail=TAIL)
 FUSION = Fusion(cosine_weight=1.0, mnet_weight=1.0, offset=0.0)
 MODEL = SimpleNamespace(
     networks=NETWORKS,
@@ -42,7 +41,14 @@ MODEL = SimpleNamespace(
     embedder="e",
     calibration_version="a",
 )
-CURRENT = CurrentCalibration(MODEL, "mnet", "mnet:a", CALIBRATION, 0.6, "on")
+CURRENT = CurrentCalibration(
+    model=MODEL,
+    scoring="mnet",
+    subject="mnet:a",
+    artefact=artefact_search_calibration(ARTEFACT),
+    few=artefact_thresholds(ARTEFACT),
+    joins_at=0.6,
+)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -193,6 +193,40 @@ def test_too_few_people_are_judged_by_the_artefact(served, gallery):
     assert state(served, gallery)["reason"] == "few_identities"
 
 
+# Of a score that a tenth, a hundredth and a thousandth of strangers' searches reach.
+PROBABILITIES = {"far_1e-1": 0.54286, "far_1e-2": 0.91644, "far_1e-3": 0.98675}
+
+
+def verdict_of(probability: float, operating_point: str) -> str:
+    if probability >= PROBABILITIES[operating_point]:
+        return "match"
+    return "uncertain" if probability >= PROBABILITIES["far_1e-1"] else "no_match"
+
+
+@pytest.mark.parametrize("people", [1, 3, 5, 10, 17])
+def test_a_match_among_few_people_has_a_probability_above_one_half(served, gallery, people):
+    fill(served, gallery, range(people), shots=(0, 1))
+    judged = Counter()
+    for scoring in ("cosine", "mnet", "fused"):
+        for point in PROBABILITIES:
+            asked = {"scoring": scoring, "operating_point": point, "top_k": str(2 * people)}
+            shown = [draw(person, 7) for person in (0, 200, 201, 202)]
+            answer = served.query(gallery, *shown, mode="separate", **asked)
+            assert answer.status_code == 200, answer.text
+            for search in answer.json()["results"]:
+                assert search["verdict"] == search["results"][0]["verdict"]
+                for crop in search["results"]:
+                    assert crop["verdict"] == verdict_of(crop["probability"], point), crop
+                    judged[crop["verdict"]] += 1
+            images = files(draw(0, 0), draw(0, 7))
+            fields = {"gallery": gallery, "scoring": scoring, "operating_point": point}
+            pair = served.http.post("/v1/pairs", files=images, data=fields).json()
+            assert pair["verdict"] == verdict_of(pair["probability"], point), pair
+            judged[f"pair {pair['verdict']}"] += 1
+    assert judged["match"] > 0, judged
+    assert judged["pair match"] > 0, judged
+
+
 def test_a_shallow_search_is_judged_by_the_artefact(served, gallery):
     fitted(served, fill(served, gallery), "mnet")
     shown = ask(served, gallery, 0, scoring="mnet", rerank_depth=5)["calibration"]
