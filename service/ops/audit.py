@@ -136,6 +136,7 @@ class AuditLog(contextlib.AbstractContextManager["AuditLog"]):
         line = self._line(event, phase, what, LINE_BYTES)
         failpoint("audit.before-line")
         self._file.append([line], durable)
+        self._all_noted &= durable
         failpoint("audit.line-written")
 
     def note_view(self, event: str, **what: Any) -> None:
@@ -148,10 +149,7 @@ class AuditLog(contextlib.AbstractContextManager["AuditLog"]):
             self._wait_for_flush(event, what)
 
     def require_room(self) -> None:
-        """Raise `StorageFailed` where a search could not be noted; searches stop before deletions.
-
-        Others than searches leave no more than a line in memory, and go on.
-        """
+        """Raise `StorageFailed` where a search could not be noted; searches stop before deletions."""
         if not self.queries:
             return
         if self._buffered_bytes > BUFFER_BYTES // 2:
@@ -194,6 +192,9 @@ class AuditLog(contextlib.AbstractContextManager["AuditLog"]):
         else:
             self._dropped += 1
             self._on_drop()
+        self._start_flusher()
+
+    def _start_flusher(self) -> None:
         if self._flusher is None or self._flusher.done():
             self._flusher = asyncio.get_running_loop().create_task(self._flush_soon())
 
@@ -218,7 +219,7 @@ class AuditLog(contextlib.AbstractContextManager["AuditLog"]):
         if dropped:
             lines.append(self._line("dropped_lines", "done", {"count": dropped}, VIEW_BYTES))
         durable = time.monotonic() > self._noted + NOTE_SECONDS
-        if lines or durable:
+        if lines or not self._all_noted:
             self._file.append(lines, durable)
             self._all_noted = durable
         if durable:
@@ -283,6 +284,7 @@ class AuditLog(contextlib.AbstractContextManager["AuditLog"]):
         """Records an operation that has ended; an error is only logged."""
         try:
             await self.threads.run(self.record, event, phase, durable, **what)
+            self._start_flusher()
         except StorageFailed:
             # The operation has happened, so its answer must not be an error.
             log.exception("audit log: %s %s could not be written", event, phase)
@@ -306,13 +308,8 @@ class AuditLog(contextlib.AbstractContextManager["AuditLog"]):
 
 def _refused(refusal: tuple[str, str, int], count: int) -> dict[str, Any]:
     actor, address, status = refusal
-    return {
-        "actor": actor,
-        "request_id": None,
-        "address": address,
-        "status": status,
-        "count": count,
-    }
+    who = {"actor": actor, "request_id": None, "address": address}
+    return {**who, "status": status, "count": count}
 
 
 def _shortened(fields: Mapping[str, Any], shown: int) -> dict[str, Any]:

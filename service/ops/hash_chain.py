@@ -128,9 +128,13 @@ class HashChainLog:
     def append(self, lines: Sequence[str], durable: bool) -> None:
         """Writes JSON objects as lines, all or nothing; if `durable`, to survive a power cut.
 
+        Without lines those before are made durable, unless their file was moved away.
+
         Raises:
             StorageFailed: where the disk does not take them, or another program damaged the end.
         """
+        if not lines and not self._path.exists():
+            return
         try:
             with self._alone() as file:
                 end, last = self._end(file, file.seek(0, os.SEEK_END))
@@ -278,8 +282,8 @@ def current_file(path: Path) -> Path:
     return path.with_stem(re.sub(r"\.\d{12}$", "", path.stem))
 
 
-def check_chain(path: Path, key: bytes) -> Checked:
-    """Reads a whole chain by the file that is written, also meanwhile; raises `OSError`."""
+def _read_state(path: Path, key: bytes) -> tuple[_Note | None, dict[Path, int]]:
+    """Read the note and the size of each file of a chain, all of one moment."""
     with contextlib.ExitStack() as held:
         lock = path.with_suffix(LOCK)
         if lock.exists():
@@ -288,12 +292,17 @@ def check_chain(path: Path, key: bytes) -> Checked:
         files = full_files(path)
         if path.exists() or not files:
             files.append(path)
-        sizes = [file.stat().st_size for file in files]
+        return note, {file: file.stat().st_size for file in files}
+
+
+def check_chain(path: Path, key: bytes) -> Checked:
+    """Reads a whole chain by the file that is written, also meanwhile; raises `OSError`."""
+    note, sizes = _read_state(path, key)
     last = _Link()
     lines = number = 0
     file, keyed_from, problem = path, None, None
     try:
-        for file, size in zip(files, sizes, strict=True):
+        for file, size in sizes.items():
             number = 0
             for line in file.read_bytes()[:size].splitlines(keepends=True):
                 number += 1
@@ -301,12 +310,7 @@ def check_chain(path: Path, key: bytes) -> Checked:
                 if keyed_from or b', "mac": "' in line:
                     _require_signed(line, key)
                     keyed_from = keyed_from or link.number
-                if (
-                    note
-                    and note.mac
-                    and link.number == note.sequence
-                    and link.sha256 != note.sha256
-                ):
+                if note and link.number == note.sequence and note.sha256 not in ("", link.sha256):
                     raise CorruptLog("is not the one that was noted: it was written anew")
                 last = link
                 lines += 1

@@ -201,6 +201,17 @@ def test_a_log_that_was_taken_away_before_a_start_is_begun_anew(tmp_path):
     assert [one["sequence"] for one in lines(tmp_path)] == [1]
 
 
+def test_a_log_that_is_moved_away_before_a_stop_is_begun_anew(tmp_path, capsys):
+    with AuditLog(tmp_path) as audit:
+        audit.record("before", durable=False)
+        (tmp_path / "audit.jsonl").rename(tmp_path / "elsewhere.jsonl")
+    with AuditLog(tmp_path) as begun_anew:
+        begun_anew.record("after a restart")
+    assert [one["sequence"] for one in lines(tmp_path)] == [1]
+    assert gmn.run(["audit", "verify", "--data-dir", str(tmp_path)]) == 0
+    assert "1 lines, all as written, keyed from number 1 on" in capsys.readouterr().out
+
+
 def test_a_full_file_is_renamed_and_the_chain_goes_on_in_the_next(tmp_path, capsys):
     where = ["audit", "verify", "--data-dir", str(tmp_path)]
     for start in range(3):
@@ -327,6 +338,7 @@ def test_verify_finds_a_count_that_was_removed_or_written_by_another(tmp_path, c
     assert "line 1 was not written under this audit.key" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_count_of_a_service_that_runs_on_is_noted_within_seconds(start, tmp_path, drawn_crops):
     served = start(data_dir=tmp_path)
     served.query("default", drawn_crops[0].png)
