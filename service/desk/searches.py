@@ -40,7 +40,7 @@ from service.search.options import QueryOptions
 from service.settings import KeepImages
 
 KEPT_RESULTS = 100
-# Of the fields that were sent, as JSON; a list shows up to 1,000 searches.
+# Bound of the fields as JSON: a list reads up to 1,000 searches.
 KEPT_REQUEST_BYTES = 16 * 1024
 # A larger file is kept as its thumbnail, so that kept pictures have a bound.
 KEPT_PICTURE_BYTES = 256 * 1024

@@ -26,8 +26,7 @@ from service.settings import Settings
 # Of a form whose one file goes to the disk as it arrives, but for its first MiB.
 ARCHIVE_PARTS = {"max_files": 1, "max_fields": 8, "max_part_size": 16 * 1024}
 ARCHIVE_MEMORY_BYTES = MEBIBYTE + ARCHIVE_PARTS["max_fields"] * ARCHIVE_PARTS["max_part_size"]
-# Bytes of all texts of a form, which are parsed and checked on the event loop: 128 images may bring
-# their metadata, and boxes.
+# Bytes of all texts of a form, which are checked on the event loop: 200 images may bring metadata.
 MAX_FORM_TEXT_BYTES = 4 * MEBIBYTE
 # Of the files that the process may open: its own, and connections accepted in one turn of the loop.
 OTHER_FILES = 100
@@ -181,7 +180,7 @@ class WholeForm(MultiPartParser):
         self.spool_max_size = body.spool_bytes
 
     def on_part_data(self, data: bytes, start: int, end: int) -> None:
-        """A piece of one part; raises `InvalidField` where the texts before it leave no room."""
+        """Take a piece of one part; raises `InvalidField` for texts that are too long together."""
         if self._current_part.file is None:
             self._text_bytes += end - start
             require_short_text(self._current_part.field_name, self._text_bytes)

@@ -37,16 +37,16 @@ LOG_NAME = "audit.jsonl"
 KEY_NAME = "audit.key"
 FLUSH_SECONDS = 0.25
 RETRY_SECONDS = 5.0
-# How often the last line is noted; what is cut off from the file later is found out.
+# Lines that are cut off from the file once it was noted are found out.
 NOTE_SECONDS = 5.0
-# The first refusal of an address is a line, and those in the time after it are another one.
+# The first refusal of an address is a line; those within this time after it are another one.
 REFUSAL_SECONDS = 60.0
 MOST_REFUSED = 100
-# Of a line about a search or view, and of a deletion, which names up to 1,000 crops.
+# Bounds of a line: about a search or view, and about a deletion, which names up to 1,000 crops.
 VIEW_BYTES, LINE_BYTES = 8192, 96 * 1024
-# A list in a line that is too long has so many of its entries; or none, if that is too long too.
+# Entries of each list in a line over its bound; none, if the line would still be over it.
 SHOWN_ENTRIES = 10
-# Of the lines that wait to be written; what comes beyond is counted.
+# Bound of the lines that wait to be written; further ones are counted.
 BUFFER_BYTES = 16 * 1024 * 1024
 KEY_BYTES = 32
 # Operations that free space or take access away: they may use the reserve of the disk.
@@ -149,7 +149,7 @@ class AuditLog(contextlib.AbstractContextManager["AuditLog"]):
             self._wait_for_flush(event, what)
 
     def require_room(self) -> None:
-        """Raise `StorageFailed` where a search could not be noted; searches stop before deletions."""
+        """Raise `StorageFailed` where a search could not be noted: they stop before deletions."""
         if not self.queries:
             return
         if self._buffered_bytes > BUFFER_BYTES // 2:

@@ -227,7 +227,7 @@ def _last_line(file: FileIO, size: int, reach: int = 65_536) -> tuple[int, _Link
 
 
 def _signed(text: str, key: bytes) -> bytes:
-    """A JSON object with a keyed hash of its text as its last field."""
+    """Return a JSON object with a keyed hash of its text as its last field."""
     mac = hmac.digest(key, text.encode(), "sha256").hex()
     return f'{text[:-1]}, "mac": "{mac}"}}'.encode()
 
@@ -240,7 +240,7 @@ def _require_signed(line: bytes, key: bytes) -> None:
 
 
 def _read_note(path: Path, key: bytes) -> _Note | None:
-    """The note of a chain's last line; that of a former version has no hashes."""
+    """Read the note of a chain's last line; one of the former version has empty hashes."""
     content = path.read_bytes() if path.exists() else b""
     try:
         note = _Note.model_validate_json(content)
