@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.json_schema import SkipJsonSchema
@@ -17,6 +17,7 @@ CalibrationReason = Literal[
 CropOrder = Literal["enrolled", "captured", "-captured"]
 RetentionFrom = Literal["captured", "enrolled"]
 IdentityOrder = Literal["name", "last_seen", "crops"]
+Pixels = Annotated[int, Field(ge=-1_000_000, le=1_000_000)]
 
 
 class Box(BaseModel):
@@ -24,10 +25,10 @@ class Box(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    x: int
-    y: int
-    width: int
-    height: int
+    x: Pixels
+    y: Pixels
+    width: Pixels
+    height: Pixels
 
 
 class EnrolledImage(WireModel):

@@ -25,7 +25,12 @@ from service.milvus.index import MilvusIndexes
 from service.milvus.rows import Codes
 from service.ops.audit import AuditLog
 from service.ops.critical_sections import CriticalSections
-from service.ops.data_directory import DATABASE_NAME, INDEXES, lock_data_directory
+from service.ops.data_directory import (
+    DATABASE_NAME,
+    INDEXES,
+    hold_reserve,
+    lock_data_directory,
+)
 from service.ops.failpoints import failpoint
 from service.ops.health import BlockingPools, HealthCheck, Watchdog
 from service.ops.metrics import Metrics
@@ -78,14 +83,13 @@ class Runtime:
             # To read all of a record takes longer than to go on from stored indexes.
             self.checked = not any_stored(settings.data_dir / INDEXES)
             self.record = self._open_record(held)
+            hold_reserve(settings)
             self.pictures = PictureFolder(settings.images_url) if settings.images_url else None
             if self.pictures:
                 held.callback(self.pictures.close)
             self.record.engine.outside = self.pictures
             self.metrics, self.watchdog = Metrics(), Watchdog(settings.stall_seconds)
-            on_drop = self.metrics.audit_dropped.inc
-            options = settings.replica, settings.audit_max_bytes, settings.audit_queries, on_drop
-            self.audit = held.enter_context(AuditLog(settings.data_dir, *options))
+            self.audit = held.enter_context(self._open_audit())
             loopback = is_loopback(settings.host)
             self.keys = KeyRing(self.record.keys, settings.api_keys_file, loopback)
             held.callback(self.keys.threads.shutdown)
@@ -168,6 +172,16 @@ class Runtime:
         held.callback(record.close)
         failpoint("start.record-opened")
         return record
+
+    def _open_audit(self) -> AuditLog:
+        return AuditLog(
+            self.settings.data_dir,
+            replica=self.settings.replica,
+            max_bytes=self.settings.audit_max_bytes,
+            queries=self.settings.audit_queries,
+            on_drop=self.metrics.audit_dropped.inc,
+            reserved_bytes=self.settings.reserved_disk_bytes,
+        )
 
     def _load_models(self, held: contextlib.ExitStack) -> dict[str, LoadedModel]:
         """The served artefact, the previous one, and those shipped that filled galleries."""

@@ -21,6 +21,8 @@ PREFIX = "GMN_"
 # Names that other commands and the crash tests use; everything else with the prefix is a typo.
 FOREIGN_NAMES = frozenset({"GMN_URL", "GMN_API_KEY", "GMN_GALLERY", "GMN_FAILPOINT"})
 
+# A form may have 1,000 fields, and each image brings up to five.
+MAX_IMAGES = 200
 # Settings of the version before, which do not keep a service from starting.
 WITHDRAWN = {"GMN_MAX_QUEUED_IMAGES": "GMN_MAX_COST bounds the cost of requests in its place"}
 
@@ -103,8 +105,7 @@ class Settings(BaseSettings):
     """Bytes of one image. A larger image is a problem of that image, not of the request."""
     max_image_pixels: int = Field(16_000_000, ge=64)
     """Width × height of one image. A larger image is a problem of that image."""
-    # A form may have 1,000 fields, and each image brings up to five.
-    max_images_per_request: int = Field(128, ge=1, le=200)
+    max_images_per_request: int = Field(128, ge=1, le=MAX_IMAGES)
     """Images in one request, 200 at most; more are refused with 422."""
     max_body_bytes: int = Field(64 * 1024 * 1024, ge=1)
     """Bytes of one request; more are refused with 413."""
@@ -153,8 +154,9 @@ class Settings(BaseSettings):
     max_import_bytes: int = Field(8 * 1024**3, ge=1)
     """Bytes of an uploaded archive, and of its content unpacked."""
     reserved_disk_bytes: int = Field(64 * 1024 * 1024, ge=0)
-    """Bytes that stay free on the disk of the data directory. With less, new data are refused with
-    507 and deletions go on."""
+    """Bytes of the disk of the data directory that are kept for deletions, half of them, at most
+    256 MiB, in the file `reserve` there. With less, new data are refused with 507; with less than
+    three quarters, searches that the audit log records; deletions go on."""
     index_files_from: int = Field(20_000, ge=1)
     """Crops from which on a gallery's index lies in files below the data directory, which the next
     start goes on from. A smaller index is in memory alone and is read from the record."""

@@ -85,18 +85,21 @@ def _record_place(data_dir: Path) -> tuple[str | None, Path, Path | None]:
 def verify_audit(data_dir: DataDirOption = DEFAULT_DATA_DIR) -> Shown:
     """Follows the chain of hashes through every audit log and names the first line that breaks it.
 
+    Each line and the note of the last one have a hash under audit.key, so that a line that was
+    forged and an end that was cut off are found too; lines of a former version have none.
+
     Processes that share a record keep one each. The exit status is 1 where a line breaks its chain.
     Full files that were taken away, the oldest first, are no break: the number of the first line
-    shows them. A log whose end was cut off is whole by itself: compare the number of the last line
+    shows them. Who can read audit.key can write all of it anew: compare the number of the last line
     and its hash with those that an earlier check showed.
     """
-    from service.ops.audit import LOG_NAME, audit_logs
+    from service.ops.audit import LOG_NAME, audit_logs, line_key
     from service.ops.hash_chain import check_chain
 
     logs, lines = [], []
     for path in audit_logs(data_dir) or [data_dir / LOG_NAME]:
         try:
-            one = check_chain(path)
+            one = check_chain(path, line_key(data_dir))
         except OSError as error:
             raise InputProblem(
                 f"{path}: cannot be read ({error.strerror}); name the service's data directory "
@@ -104,7 +107,8 @@ def verify_audit(data_dir: DataDirOption = DEFAULT_DATA_DIR) -> Shown:
             ) from error
         logs.append({"file": path.name, "whole": not one.problem, **asdict(one)})
         since = f" from number {one.first_line:,} on" if one.first_line > 1 else ""
-        whole = f"{path}: {one.lines} lines{since}, all as written; last {one.last_sha256}"
+        keyed = f"keyed from number {one.keyed_from:,} on" if one.keyed_from else "none keyed"
+        whole = f"{path}: {one.lines} lines{since}, all as written, {keyed}; last {one.last_sha256}"
         lines.append(one.problem or whole)
     ok = all(one["whole"] for one in logs)
     return Shown({"whole": ok, "logs": logs}, "\n".join(lines), ok)

@@ -24,7 +24,7 @@ from service.ops.csv_lines import csv_line
 from service.record.kept_queries import KeptQuery, Review
 from service.record.records import CropFilter, Picture
 from service.runtime import GalleryCall
-from service.search.options import Moment
+from service.search.options import Id, Moment, Text
 
 COLUMNS = tuple(models.Review.model_fields)
 SEARCHES_AT_ONCE = 100
@@ -33,19 +33,19 @@ SEARCHES_AT_ONCE = 100
 class ReviewOptions(BaseModel):
     """What is decided on results of a kept search."""
 
-    crop_ids: list[str] = Field(
+    crop_ids: list[Id] = Field(
         min_length=1, max_length=KEPT_RESULTS, description="Results of the search."
     )
     decision: Literal["confirmed", "rejected", "open"] = Field(
         description="Whether they show the person that was searched for; `open` takes it back."
     )
-    identity: Annotated[str, AfterValidator(partial(checked_text, "identity"))] | None = Field(
+    identity: Annotated[Text, AfterValidator(partial(checked_text, "identity"))] | None = Field(
         None, description="With `confirmed`: these crops' name from now on; needs `admin`."
     )
     enroll: bool = Field(
         False, description="With `confirmed`: enroll the picture under it; needs `enroll`."
     )
-    camera: Annotated[str, AfterValidator(partial(checked_camera, "camera"))] | None = Field(
+    camera: Annotated[Text, AfterValidator(partial(checked_camera, "camera"))] | None = Field(
         None, description="With `enroll`: the camera that took the picture."
     )
     captured_at: Moment | None = Field(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -20,6 +21,7 @@ from gmn_client.models import (
 )
 from model.crops.frames import ImageFile
 from service.errors import (
+    InvalidField,
     RecordUnavailable,
     ServiceError,
     UnknownCase,
@@ -38,6 +40,8 @@ from service.search.options import QueryOptions
 from service.settings import KeepImages
 
 KEPT_RESULTS = 100
+# Bound of the fields as JSON: a list reads up to 1,000 searches.
+KEPT_REQUEST_BYTES = 16 * 1024
 # A larger file is kept as its thumbnail, so that kept pictures have a bound.
 KEPT_PICTURE_BYTES = 256 * 1024
 # No other field is kept: one may name a person, whom forgetting would not find here.
@@ -65,12 +69,20 @@ async def keep_answers(
     runtime = call.runtime
     try:
         require_free_disk(runtime.settings)
+        request = options.model_dump(mode="json", include=KEPT_FIELDS, exclude_defaults=True)
+        if (size := len(json.dumps(request))) > KEPT_REQUEST_BYTES:
+            raise InvalidField(
+                f"cameras, exclude_cameras: with them the request has {size:,} bytes, and a kept "
+                f"one has at most {KEPT_REQUEST_BYTES:,}; name fewer cameras"
+            )
         if any(answer.stale for answer, _ in answers):
             raise RecordUnavailable("the answer is of memory alone")
         new = []
         for answer, images in answers:
             picture = next(filter(None, map(drawn.get, images)), None)
-            new.append((_kept(call.caller, options, answer, len(images), picture), picture))
+            new.append(
+                (_kept(call.caller, request, options, answer, len(images), picture), picture)
+            )
         pairs = [(one, picture and picture.content) for one, picture in new]
         most = runtime.settings.kept_queries
         kept, gone = await call.write(runtime.record.kept.keep, pairs, most)
@@ -265,15 +277,19 @@ def _kept_for(runtime: Runtime, gallery: Gallery) -> timedelta:
 
 
 def _kept(
-    caller: ApiKey, options: QueryOptions, answer: QueryAnswer, images: int, picture: Picture | None
+    caller: ApiKey,
+    request: Mapping[str, Any],
+    options: QueryOptions,
+    answer: QueryAnswer,
+    images: int,
+    picture: Picture | None,
 ) -> KeptQuery:
     scores = KeptResult._fields
-    request = options.model_dump(mode="json", include=KEPT_FIELDS, exclude_defaults=True)
     return KeptQuery(
         query_id=new_crop_id(),
         created_at=datetime.now(UTC),
         key_id=caller.key_id,
-        request=request | {"images": images},
+        request={**request, "images": images},
         answer=answer.model_dump(mode="json", exclude={"results", "query_id"}),
         results=[
             KeptResult(*(getattr(one, name) for name in scores))

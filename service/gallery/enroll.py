@@ -35,12 +35,10 @@ from service.record.records import (
     StoredCrop,
 )
 from service.runtime import Runtime
-from service.search.options import read_moment
+from service.search.options import MAX_METADATA_BYTES, MAX_TEXT, read_moment
 from service.settings import KeepImages
 
 CLOCKS_DIFFER_BY = timedelta(hours=1)
-MAX_TEXT = 256
-MAX_METADATA_BYTES = 16 * 1024
 MAX_METADATA_DEPTH = 32
 # decode_crop has read the whole file by then: its first bytes distinguish the formats.
 SIGNATURES = ((b"\x89PNG", "image/png"), (b"\xff\xd8", "image/jpeg"), (b"RIFF", "image/webp"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import fields, replace
-from typing import Any, ClassVar, cast
+from typing import Annotated, Any, ClassVar, cast
 
 from pydantic import Field
 
@@ -13,11 +13,25 @@ from gmn_client.models import Box, CropOrder
 from model.crops.frames import ImageFile
 from service.errors import InvalidField
 from service.gallery.enroll import LABELS, ImageToEnroll
-from service.http.forms import CURSOR_TEXT, Form, FrameForm, Texts
+from service.http.forms import CURSOR_TEXT, Form, FrameForm
 from service.record.crop_lists import CURSOR
 from service.record.records import CropFields, CropFilter
-from service.search.options import Moment, require_order
+from service.search.options import (
+    MAX_METADATA_BYTES,
+    MAX_MOMENT,
+    Id,
+    Moment,
+    Text,
+    Texts,
+    require_order,
+)
+from service.settings import MAX_IMAGES
 
+MOST_LABELS = Field(max_length=MAX_IMAGES)
+Labels = Annotated[list[Text], MOST_LABELS]
+MomentText = Annotated[str, Field(max_length=MAX_MOMENT)]
+MetadataText = Annotated[str, Field(max_length=MAX_METADATA_BYTES)]
+MetadataLabels = Annotated[list[MetadataText], MOST_LABELS]
 FILTERS = frozenset(one.name for one in fields(CropFilter))
 
 
@@ -43,25 +57,27 @@ class LabelsForm(Form):
 class EnrollFields(LabelsForm):
     """What is known of crops; in an enrollment once for all images, or once for each in order."""
 
-    identity: list[str] = Field([], examples=[["0042"]])
+    identity: Labels = Field([], examples=[["0042"]])
     """The identity."""
-    camera: list[str] = Field([], examples=[["east"]])
+    camera: Labels = Field([], examples=[["east"]])
     """The camera."""
-    captured_at: list[str] = Field([], examples=[["2026-03-01T09:30:00Z"]])
+    captured_at: Annotated[list[MomentText], MOST_LABELS] = Field(
+        [], examples=[["2026-03-01T09:30:00Z"]]
+    )
     """RFC 3339, with zone."""
-    external_id: list[str] = Field([])
+    external_id: Labels = Field([])
     """Your own id."""
-    metadata: list[str] = Field([], examples=[['{"shift": "night"}']])
+    metadata: MetadataLabels = Field([], examples=[['{"shift": "night"}']])
     """A JSON object."""
 
 
 class LabelledBox(Box):
     """A box with what is known of its crop; where a field is missing, that of the form counts."""
 
-    identity: str | None = None
-    camera: str | None = None
-    captured_at: str | None = None
-    external_id: str | None = None
+    identity: Text | None = None
+    camera: Text | None = None
+    captured_at: MomentText | None = None
+    external_id: Text | None = None
     metadata: dict[str, Any] | None = None
 
 
@@ -95,7 +111,7 @@ class EnrollForm(EnrollFields, FrameForm):
 class CapturedCrops(Form):
     """Which crops, by camera and time of capture."""
 
-    camera: str | None = None
+    camera: Text | None = None
     """Only of this camera."""
     captured_after: Moment | None = None
     """Only crops captured since this time."""
@@ -120,11 +136,11 @@ class GroupingForm(CapturedCrops):
 class CropsWanted(CapturedCrops):
     """Which crops: those that pass every field that is sent."""
 
-    identity: str | None = None
+    identity: Text | None = None
     """Only of this identity."""
     unnamed: bool = False
     """Only crops without an identity."""
-    external_id: str | None = None
+    external_id: Text | None = None
     """Only with this id of yours."""
 
     def filter(self) -> CropFilter:
@@ -137,7 +153,7 @@ class CropsWanted(CapturedCrops):
 class CropsQuery(CropsWanted):
     """Which crops are listed."""
 
-    cursor: str | None = Field(None, pattern=f"^{CURSOR.pattern}$", description=CURSOR_TEXT)
+    cursor: Id | None = Field(None, pattern=f"^{CURSOR.pattern}$", description=CURSOR_TEXT)
     limit: int = Field(100, ge=1, le=1000)
     """Results on one page."""
     include_vector: bool = False
@@ -149,7 +165,7 @@ class CropsQuery(CropsWanted):
 class CropsChosen(CropsWanted):
     """Which crops are deleted: those that pass every field that is sent, of which one has to be."""
 
-    crop_ids: Texts = Field([])
+    crop_ids: Texts = ()
     """Only these."""
     dry_run: bool = False
     """Answers how many crops these are, and changes nothing."""
@@ -172,11 +188,11 @@ class CropsChanges(CropsChosen, LabelsForm):
 
     prefix = "new_"
 
-    new_identity: list[str] = Field([], examples=[["0042"]])
+    new_identity: Labels = Field([], examples=[["0042"]])
     """The identity from now on; empty for unknown."""
-    new_camera: list[str] = Field([], examples=[["east"]])
+    new_camera: Labels = Field([], examples=[["east"]])
     """The camera from now on; empty for unknown."""
-    new_metadata: list[str] = Field([], examples=[['{"shift": "night"}']])
+    new_metadata: MetadataLabels = Field([], examples=[['{"shift": "night"}']])
     """A JSON object that takes the place of the former; empty for none."""
 
 

@@ -25,10 +25,14 @@ from model.crops.frames import Frame, FrameCrop, ImageFile
 from service.errors import InvalidField
 from service.gallery.enroll import checked_text
 from service.record.keys import CROP_ID
+from service.search.options import MAX_ID, MAX_METADATA_BYTES, Text
+from service.settings import MAX_IMAGES, NAME, checked_name
 
 # What a listing takes: which page of it.
 CURSOR_TEXT = "`next_cursor` of the previous page; not sent for the first."
-Cursor = Annotated[str | None, Query(pattern=f"^{CROP_ID}$", description=CURSOR_TEXT)]
+Cursor = Annotated[
+    str | None, Query(max_length=32, pattern=f"^{CROP_ID}$", description=CURSOR_TEXT)
+]
 Limit = Annotated[int, Query(ge=1, le=1000, description="Results on one page.")]
 
 
@@ -43,13 +47,20 @@ FILE: dict[str, Any] = {"type": "string", "format": "binary"}
 Images = Annotated[
     list[UploadFile],
     BeforeValidator(_without_empty),
-    WithJsonSchema({"type": "array", "items": FILE, "examples": [[""]]}),
+    Field(max_length=MAX_IMAGES),
+    WithJsonSchema({"type": "array", "items": FILE, "maxItems": MAX_IMAGES, "examples": [[""]]}),
     Field(description="Image files: JPEG, PNG, WebP or BMP, recognised by their bytes."),
 ]
-Texts = Annotated[list[str], BeforeValidator(_without_empty)]
+# A box may have the metadata of its crop, of which a character takes up to six.
+BoxText = Annotated[str, Field(max_length=8 * MAX_METADATA_BYTES)]
 # A field that names something: an identity, a case, whom a key is for.
 Name = Annotated[
-    str, AfterValidator(lambda text, info: checked_text(info.field_name or "identity", text))
+    Text, AfterValidator(lambda text, info: checked_text(info.field_name or "identity", text))
+]
+GalleryName = Annotated[
+    str,
+    AfterValidator(checked_name),
+    Field(json_schema_extra={"maxLength": MAX_ID, "pattern": NAME.pattern}),
 ]
 MULTIPART = fastapi.Form(media_type="multipart/form-data")
 
@@ -112,7 +123,9 @@ class SomeImagesForm(Form):
 class FrameForm(SomeImagesForm):
     """One or many images, or one frame with boxes."""
 
-    boxes: Texts = Field([], examples=[['{"x": 40, "y": 60, "width": 64, "height": 160}']])
+    boxes: Annotated[list[BoxText], BeforeValidator(_without_empty)] = Field(
+        [], max_length=MAX_IMAGES, examples=[['{"x": 40, "y": 60, "width": 64, "height": 160}']]
+    )
     """Of one image, a frame: a JSON object with x, y, width and height in pixels for each crop that
     is cut out of it. In an enrollment it may have the labels of the crop, too."""
     limited = ("images", "boxes")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from dataclasses import dataclass
 from tempfile import gettempdir
 from typing import Annotated, Any
@@ -26,11 +26,12 @@ from gmn_client.models import Scope
 from service.errors import InvalidField, StorageFailed, Unauthorised
 from service.http.forms import SomeImagesForm
 from service.http.keys import LOCAL_ADMIN, is_loopback
-from service.http.limits import Body, WholeForm
+from service.http.limits import Body, WholeForm, require_short_text
 from service.http.middleware import CLIENT_LEFT
 from service.http.problems import names_of, problems, unknown_name
 from service.ops.audit import act_as
 from service.runtime import Call, GalleryCall, Runtime
+from service.search.options import MAX_ID
 
 # What names no gallery, and has to be seen without a key.
 OPEN = frozenset({"/livez", "/readyz"})
@@ -49,7 +50,7 @@ GALLERY = {
     "name": "gallery",
     "in": "path",
     "required": True,
-    "schema": {"type": "string", "title": "Gallery"},
+    "schema": {"type": "string", "title": "Gallery", "maxLength": MAX_ID},
     "description": "A gallery's name.",
     "example": "default",
 }
@@ -106,6 +107,8 @@ class Needs:
             caller.require_gallery(name)
         if name is None:
             return Call(runtime, caller)
+        if len(name) > MAX_ID:
+            raise InvalidField(f"gallery: is longer than {MAX_ID} characters, as no gallery's name")
         return GalleryCall(runtime, caller, await runtime.galleries.find(name))
 
     async def __call__(self, request: Request, _: Bearer) -> Call:
@@ -200,6 +203,15 @@ class _FormRequest(Request):
 
     whole: Body
     never_empty: frozenset[str] = frozenset()
+
+    async def stream(self) -> AsyncGenerator[bytes]:
+        """The body in pieces; raises `InvalidField` for one of texts alone that are too long."""
+        multipart = self.headers.get("content-type", "").lower().startswith(FORMS[0])
+        size = 0
+        async for chunk in super().stream():
+            size += 0 if multipart else len(chunk)
+            require_short_text("body", size)
+            yield chunk
 
     async def form(self, **_: Any) -> FormData:  # type: ignore[override]
         """The fields that were sent, in the body or as query parameters."""

@@ -19,12 +19,15 @@ from starlette.requests import Request
 from starlette.types import Message
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
+from service.errors import InvalidField
 from service.ops.data_directory import MEBIBYTE, require_free_disk
 from service.settings import Settings
 
 # Of a form whose one file goes to the disk as it arrives, but for its first MiB.
 ARCHIVE_PARTS = {"max_files": 1, "max_fields": 8, "max_part_size": 16 * 1024}
 ARCHIVE_MEMORY_BYTES = MEBIBYTE + ARCHIVE_PARTS["max_fields"] * ARCHIVE_PARTS["max_part_size"]
+# Bytes of all texts of a form, which are checked on the event loop: 200 images may bring metadata.
+MAX_FORM_TEXT_BYTES = 4 * MEBIBYTE
 # Of the files that the process may open: its own, and connections accepted in one turn of the loop.
 OTHER_FILES = 100
 # A refusal is better than silence, and costs memory.
@@ -153,6 +156,15 @@ class Body:
         self._held = 0
 
 
+def require_short_text(field: str, size: int) -> None:
+    """Raise `InvalidField` where the texts of a form, up to a field, are too long together."""
+    if size > MAX_FORM_TEXT_BYTES:
+        raise InvalidField(
+            f"{field[:40]}: with it the texts of this form have more than {MAX_FORM_TEXT_BYTES:,} "
+            "bytes, which is the limit for all of them; send less text, or several requests"
+        )
+
+
 class WholeForm(MultiPartParser):
     """Parses a multipart form that has arrived whole and is in UTF-8.
 
@@ -161,10 +173,18 @@ class WholeForm(MultiPartParser):
     """
 
     _ended = False
+    _text_bytes = 0
 
     def __init__(self, headers: Headers, stream: AsyncGenerator[bytes], body: Body) -> None:
         super().__init__(headers, stream, **body.parts)
         self.spool_max_size = body.spool_bytes
+
+    def on_part_data(self, data: bytes, start: int, end: int) -> None:
+        """Take a piece of one part; raises `InvalidField` for texts that are too long together."""
+        if self._current_part.file is None:
+            self._text_bytes += end - start
+            require_short_text(self._current_part.field_name, self._text_bytes)
+        super().on_part_data(data, start, end)
 
     def on_end(self) -> None:
         """The last boundary."""

@@ -30,6 +30,15 @@ CODE_OF_STATUS = {
     500: "internal_error",
     503: "not_ready",
 }
+# What to do about a value beyond a limit, which the sentence before it names.
+REMEDIES = {
+    "string_too_long": "send a shorter text",
+    "too_long": "send fewer, or several requests",
+    "less_than_equal": "send a smaller number",
+    "greater_than_equal": "send a larger number",
+}
+# A body may be wrong in thousands of places.
+MOST_ERRORS = 10
 MEDIA_TYPE = "application/problem+json"
 EXAMPLES = json.loads(Path(__file__).with_name("examples.json").read_text(encoding="utf-8"))
 REQUEST_ID = "5f0c2b7d9e1a4c38"
@@ -64,6 +73,11 @@ def handle_errors(app: FastAPI) -> None:
 
 
 async def _service_error(request: Request, error: ServiceError) -> Response:
+    runtime = getattr(request.app.state, "runtime", None)
+    if runtime is not None and error.status in (401, 403):
+        actor = getattr(getattr(request.state, "caller", None), "key_id", "unknown")
+        address = request.client.host if request.client else "unknown"
+        runtime.audit.note_refusal(actor, address, error.status)
     headers = {"WWW-Authenticate": "Bearer"} if error.status == 401 else None
     if error.retry_after_s is not None:
         headers = {"Retry-After": str(error.retry_after_s)}
@@ -72,7 +86,7 @@ async def _service_error(request: Request, error: ServiceError) -> Response:
 
 
 async def _invalid_request(request: Request, error: RequestValidationError) -> Response:
-    found = [_invalid_field(request, one) for one in error.errors()]
+    found = [_invalid_field(request, one) for one in error.errors()[:MOST_ERRORS]]
     detail = "; ".join(one.detail for one in found)
     fields = [field for one in found for field in one.more["errors"]]
     return answer_problem(request, problem("invalid_field", detail, errors=fields))
@@ -110,7 +124,8 @@ def _invalid_field(request: Request, error: dict[str, Any]) -> InvalidField:
     cause = error.get("ctx", {}).get("error")
     if isinstance(cause, InvalidField):
         return cause
-    field = ".".join(str(part) for part in error["loc"][1:]) or str(error["loc"][0])
+    names = [str(part) for part in error["loc"][1:] if isinstance(part, str)]
+    field = ".".join(names) or str(error["loc"][0])
     message = str(error["msg"]).removeprefix("Value error, ")
     if "Expected UploadFile" in message:
         message = "is text; send each image as a file part, with a file name"
@@ -120,6 +135,8 @@ def _invalid_field(request: Request, error: dict[str, Any]) -> InvalidField:
         message = "is of no page of this listing; send next_cursor of the page before"
     elif error["type"] == "extra_forbidden":
         message = unknown_name(request, str(error["loc"][-1]))
+    elif remedy := REMEDIES.get(error["type"]):
+        message = f"{message}; {remedy}"
     return InvalidField(f"{field}: {message}")
 
 

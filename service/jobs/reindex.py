@@ -26,8 +26,8 @@ UP_TO_DATE = "the gallery holds vectors of the loaded model already"
 Vectors = list[tuple[int, NDArray[np.float32]]]
 
 
-async def begin_reindex(runtime: Runtime, gallery: Gallery) -> Job:
-    """Creates the job that embeds a gallery anew, or returns the one under way.
+async def begin_reindex(runtime: Runtime, gallery: Gallery, key_id: str) -> Job:
+    """Creates the job of an API key that embeds a gallery anew, or returns the one under way.
 
     Raises:
         GalleryConflict: for a gallery that the loaded model filled.
@@ -43,7 +43,7 @@ async def begin_reindex(runtime: Runtime, gallery: Gallery) -> Job:
             "another artefact to embed it anew"
         )
     parameters = {"from": gallery.embedding_fingerprint, "to": runtime.model.embedder}
-    create = partial(create_job, runtime, gallery, "reindex", parameters, new_job_id())
+    create = partial(create_job, runtime, gallery, "reindex", parameters, new_job_id(), key_id)
     return await runtime.audited("begin_reindex", lambda _: create(), gallery=gallery.name)
 
 

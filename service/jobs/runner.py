@@ -17,6 +17,7 @@ from model.problems import InputProblem
 from service import errors
 from service.errors import DeviceLost, RecordUnavailable, ServiceError, StorageFailed
 from service.gallery.gallery import Gallery
+from service.ops.audit import act_as
 from service.ops.failpoints import failpoint
 from service.record.jobs import Job
 from service.runtime import Runtime
@@ -208,6 +209,7 @@ async def work_on_jobs(runtime: Runtime, kinds: Mapping[JobKind, DoJob]) -> None
 
 async def _work_on(runtime: Runtime, job: Job, kinds: Mapping[JobKind, DoJob]) -> None:
     """Works on a job to its end; raises what cuts it off."""
+    act_as(job.key_id or "service")
     await _load_galleries(runtime, [job])
     gallery = runtime.galleries.by_id(job.gallery_id)
     if gallery is None:

@@ -28,7 +28,7 @@ from service.lifecycle.pictures import remove_stray_pictures
 from service.lifecycle.snapshots import list_snapshots, take_removed_out_of_snapshots
 from service.lifecycle.strays import clear_files, remove_unneeded_files
 from service.ops.critical_sections import file_lock
-from service.ops.data_directory import INDEXES, STRAY, move_aside
+from service.ops.data_directory import INDEXES, STRAY, hold_reserve, move_aside
 from service.ops.health import STOPPED, HealthCheck, Heartbeat, heartbeat
 from service.record.record import Record
 from service.runtime import Runtime
@@ -81,6 +81,8 @@ async def _run_once(runtime: Runtime) -> None:
     await _attempt("removed keys", runtime.pools.files.run(runtime.record.collect_garbage))
     remove = runtime.galleries.remove_unheld_indexes
     await _attempt("indexes of other processes", runtime.pools.files.run(remove))
+    hold = partial(hold_reserve, runtime.settings)
+    await _attempt("space for deletions", runtime.pools.files.run(hold))
     await _attempt("unneeded files", remove_unneeded_files(runtime))
     await _attempt("images kept elsewhere", remove_stray_pictures(runtime))
 

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import hmac
+import json
 import logging
 import os
 import secrets
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextvars import ContextVar
 from datetime import UTC, datetime
@@ -21,7 +24,8 @@ from typing import Any, Literal
 
 from model.problems import InputProblem
 from service.errors import ServiceError, StorageFailed
-from service.ops.data_directory import sync
+from service.ops.commit_mark import ACKNOWLEDGED_SUFFIX
+from service.ops.data_directory import MEBIBYTE, give_up_reserve, left_for_deletions, sync
 from service.ops.failpoints import failpoint
 from service.ops.hash_chain import MAX_BYTES, CorruptLog, HashChainLog, current_file
 from service.ops.health import MonitoredThreadPool
@@ -30,11 +34,23 @@ from service.ops.turns import CALLER
 log = logging.getLogger(__name__)
 Phase = Literal["asked", "done", "failed"]
 LOG_NAME = "audit.jsonl"
+KEY_NAME = "audit.key"
 FLUSH_SECONDS = 0.25
 RETRY_SECONDS = 5.0
-# More of them than searches are answered in minutes; what comes beyond is counted.
-MOST_BUFFERED = 50_000
+# Lines that are cut off from the file once it was noted are found out.
+NOTE_SECONDS = 5.0
+# The first refusal of an address is a line; those within this time after it are another one.
+REFUSAL_SECONDS = 60.0
+MOST_REFUSED = 100
+# Bounds of a line: about a search or view, and about a deletion, which names up to 1,000 crops.
+VIEW_BYTES, LINE_BYTES = 8192, 96 * 1024
+# Entries of each list in a line over its bound; none, if the line would still be over it.
+SHOWN_ENTRIES = 10
+# Bound of the lines that wait to be written; further ones are counted.
+BUFFER_BYTES = 16 * 1024 * 1024
 KEY_BYTES = 32
+# Operations that free space or take access away: they may use the reserve of the disk.
+FREEING = ("delete", "forget", "revoke")
 # Fields that are written as keyed hashes, and those that are left out where they are empty.
 HASHED = ("identity", "identities", "new_identity", "external_id")
 OPTIONAL = {
@@ -63,6 +79,7 @@ class AuditLog(contextlib.AbstractContextManager["AuditLog"]):
         max_bytes: of one file; beyond it another is begun.
         queries: whether searches and views are noted.
         on_drop: called for each line that is counted alone, as too many wait.
+        reserved_bytes: of the disk, which are kept for deletions.
 
     Raises:
         InputProblem: where the log or its key cannot be used.
@@ -75,14 +92,16 @@ class AuditLog(contextlib.AbstractContextManager["AuditLog"]):
         max_bytes: int = MAX_BYTES,
         queries: bool = True,
         on_drop: Callable[[], object] = lambda: None,
+        reserved_bytes: int = 0,
     ) -> None:
         self.queries, self._on_drop = queries, on_drop
+        self._data_dir, self._reserved_bytes = data_dir, reserved_bytes
         # One: each line continues the one before.
         self.threads = MonitoredThreadPool(1, "audit")
         path = data_dir / (LOG_NAME if replica is None else f"audit-{replica}.jsonl")
         try:
-            self._key = _key(data_dir / "audit.key")
-            self._file = HashChainLog(path, max_bytes)
+            self._key = _key(data_dir / KEY_NAME)
+            self._file = HashChainLog(path, line_key(data_dir), max_bytes)
         except OSError as error:
             raise InputProblem(
                 f"{path}: the audit log cannot be written ({error.strerror}); name a data "
@@ -92,7 +111,11 @@ class AuditLog(contextlib.AbstractContextManager["AuditLog"]):
             raise InputProblem(
                 f"{path}: {error}; move the file away and keep it, and a new one is begun"
             ) from error
-        self._buffer: list[dict[str, Any]] = []
+        self._buffer: list[str] = []
+        self._buffered_bytes = 0
+        self._noted = -NOTE_SECONDS
+        self._all_noted = True
+        self._refused: dict[tuple[str, str, int], int] = {}
         self._dropped = 0
         self._flusher: asyncio.Task[None] | None = None
 
@@ -108,50 +131,106 @@ class AuditLog(contextlib.AbstractContextManager["AuditLog"]):
         Raises:
             StorageFailed: where it could not be written.
         """
-        line = self._line(event, phase, what)
+        if event.startswith(FREEING) and phase == "asked":
+            give_up_reserve(self._data_dir)
+        line = self._line(event, phase, what, LINE_BYTES)
         failpoint("audit.before-line")
         self._file.append([line], durable)
+        self._all_noted &= durable
         failpoint("audit.line-written")
 
     def note_view(self, event: str, **what: Any) -> None:
         """Notes a search or a view on the event loop; never raises, never waits.
 
         The line is in the file within a second. Where the file cannot be written lines wait in
-        memory, `MOST_BUFFERED` of them; how many more there were is noted with the next.
+        memory, `BUFFER_BYTES` of them; how many more there were is noted with the next.
         """
+        if self.queries:
+            self._wait_for_flush(event, what)
+
+    def require_room(self) -> None:
+        """Raise `StorageFailed` where a search could not be noted: they stop before deletions."""
         if not self.queries:
             return
-        if len(self._buffer) < MOST_BUFFERED:
-            self._buffer.append(self._line(event, "done", what))
+        if self._buffered_bytes > BUFFER_BYTES // 2:
+            raise StorageFailed(
+                "the audit log cannot be written, and nothing is searched without a line in it; "
+                "free space in the data directory, or run gmn audit verify"
+            )
+        self._require_disk()
+
+    def _require_disk(self) -> None:
+        left = left_for_deletions(self._data_dir)
+        if left < self._reserved_bytes * 3 // 4:
+            raise StorageFailed(
+                f"the disk of {self._data_dir} has {left // MEBIBYTE} MiB left, which are kept for "
+                "deletions, and nothing is searched without a line in the audit log; free space "
+                "there, delete crops, or lower GMN_RESERVED_DISK_BYTES"
+            )
+
+    def note_refusal(self, actor: str, address: str, status: int) -> None:
+        """Note a 401 or 403: the first of an address at once, further ones as a count a minute."""
+        refusal = (actor, address, status)
+        if refusal not in self._refused and len(self._refused) >= MOST_REFUSED:
+            refusal = ("unknown", "others", status)
+        if refusal in self._refused:
+            self._refused[refusal] += 1
+            return
+        self._refused[refusal] = 0
+        self._wait_for_flush("refused", _refused(refusal, 1))
+        asyncio.get_running_loop().call_later(REFUSAL_SECONDS, self._count_refused, refusal)
+
+    def _count_refused(self, refusal: tuple[str, str, int]) -> None:
+        if count := self._refused.pop(refusal, 0):
+            self._wait_for_flush("refused", _refused(refusal, count))
+
+    def _wait_for_flush(self, event: str, what: Mapping[str, Any]) -> None:
+        line = self._line(event, "done", what, VIEW_BYTES)
+        if self._buffered_bytes + len(line) <= BUFFER_BYTES:
+            self._buffer.append(line)
+            self._buffered_bytes += len(line)
         else:
             self._dropped += 1
             self._on_drop()
+        self._start_flusher()
+
+    def _start_flusher(self) -> None:
         if self._flusher is None or self._flusher.done():
             self._flusher = asyncio.get_running_loop().create_task(self._flush_soon())
 
     async def _flush_soon(self) -> None:
-        while self._buffer:
+        while self._buffer or not self._all_noted:
             await asyncio.sleep(FLUSH_SECONDS)
             try:
+                self._require_disk()
                 await self.threads.run(self.flush)
             except StorageFailed as error:
                 log.error("audit log: %d lines wait: %s", len(self._buffer), error.detail)
                 await asyncio.sleep(RETRY_SECONDS)
 
     def flush(self) -> None:
-        """Writes the buffered lines; raises `StorageFailed`, and keeps them, where it cannot."""
+        """Writes the buffered lines, and every few seconds the note of the last one.
+
+        Raises:
+            StorageFailed: they could not be written, and wait.
+        """
         waiting, dropped = len(self._buffer), self._dropped
         lines = self._buffer[:waiting]
         if dropped:
-            lines.append(self._line("dropped_lines", "done", {"count": dropped}))
-        if lines:
-            self._file.append(lines, durable=False)
+            lines.append(self._line("dropped_lines", "done", {"count": dropped}, VIEW_BYTES))
+        durable = time.monotonic() > self._noted + NOTE_SECONDS
+        if lines or not self._all_noted:
+            self._file.append(lines, durable)
+            self._all_noted = durable
+        if durable:
+            self._noted = time.monotonic()
         self._dropped -= dropped
+        self._buffered_bytes -= sum(map(len, self._buffer[:waiting]))
         del self._buffer[:waiting]
 
-    def _line(self, event: str, phase: Phase, what: Mapping[str, Any]) -> dict[str, Any]:
+    def _line(self, event: str, phase: Phase, what: Mapping[str, Any], most: int) -> str:
         name, request_id = _actor.get()
-        return {
+        line = {
             "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
             "event": event,
             "phase": phase,
@@ -159,6 +238,11 @@ class AuditLog(contextlib.AbstractContextManager["AuditLog"]):
             "request_id": request_id,
             **self._without_names(what),
         }
+        text = json.dumps(line)
+        for shown in (SHOWN_ENTRIES, 0):
+            if len(text) > most:
+                text = json.dumps(_shortened(line, shown))
+        return text
 
     def _without_names(self, fields: Mapping[str, Any]) -> dict[str, Any]:
         shown: dict[str, Any] = {}
@@ -200,6 +284,7 @@ class AuditLog(contextlib.AbstractContextManager["AuditLog"]):
         """Records an operation that has ended; an error is only logged."""
         try:
             await self.threads.run(self.record, event, phase, durable, **what)
+            self._start_flusher()
         except StorageFailed:
             # The operation has happened, so its answer must not be an error.
             log.exception("audit log: %s %s could not be written", event, phase)
@@ -210,20 +295,54 @@ class AuditLog(contextlib.AbstractContextManager["AuditLog"]):
 
     def __exit__(self, *_: object) -> None:
         self.threads.shutdown()
+        self._noted = -NOTE_SECONDS
         try:
+            for refusal, count in self._refused.items():
+                if count:
+                    line = _refused(refusal, count)
+                    self._buffer.append(self._line("refused", "done", line, VIEW_BYTES))
             self.flush()
         except StorageFailed as error:
             log.error("audit log: %d lines are lost: %s", len(self._buffer), error.detail)
 
 
+def _refused(refusal: tuple[str, str, int], count: int) -> dict[str, Any]:
+    actor, address, status = refusal
+    who = {"actor": actor, "request_id": None, "address": address}
+    return {**who, "status": status, "count": count}
+
+
+def _shortened(fields: Mapping[str, Any], shown: int) -> dict[str, Any]:
+    """Cut each list to its first entries; `shortened` has the count and the hash of the whole."""
+    cut: dict[str, Any] = {}
+    whole: dict[str, Any] = {}
+    for name, value in fields.items():
+        if isinstance(value, dict):
+            value = _shortened(value, shown)
+        elif isinstance(value, list) and len(value) > shown:
+            sha256 = hashlib.sha256(json.dumps(value).encode()).hexdigest()
+            whole[name] = {"count": len(value), "sha256": sha256}
+            value = value[:shown]
+        cut[name] = value
+    return {**cut, "shortened": whole} if whole else cut
+
+
 def audit_logs(data_dir: Path) -> list[Path]:
     """The file that is written, or would be, of every log of a data directory, by name."""
-    return sorted({current_file(path) for path in audit_files(data_dir)})
+    noted = [path.with_suffix(".jsonl") for path in data_dir.glob(f"audit*{ACKNOWLEDGED_SUFFIX}")]
+    return sorted({current_file(path) for path in (*audit_files(data_dir), *noted)})
 
 
 def audit_files(data_dir: Path) -> list[Path]:
     """Every file of every log of a data directory, each log's in the order of its lines."""
     return sorted(data_dir.glob("audit[.-]*jsonl"))
+
+
+def line_key(data_dir: Path) -> bytes:
+    """Return the key of the lines' hashes; another one than that of names, which clients choose."""
+    path = data_dir / KEY_NAME
+    secret = path.read_bytes() if path.exists() else b""
+    return hmac.digest(secret, b"\0lines of the audit log", "sha256")
 
 
 def _key(path: Path) -> bytes:

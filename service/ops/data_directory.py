@@ -29,6 +29,11 @@ INDEXES = "indexes"
 STRAY = "stray"
 SNAPSHOT_SUFFIX = ".gmn"
 MEBIBYTE = 1024 * 1024
+# The file whose space deletions get on a full disk, and how much of it at once: the journal of the
+# record and the lines in the audit log have room in it.
+RESERVE = "reserve"
+MAX_RESERVE_BYTES = 256 * MEBIBYTE
+DELETION_BYTES = 8 * MEBIBYTE
 log = logging.getLogger(__name__)
 
 
@@ -139,12 +144,44 @@ def snapshot_name(gallery_id: int | str, snapshot_id: str) -> str:
     return f"{SNAPSHOTS}/{gallery_id}/{snapshot_id}{SNAPSHOT_SUFFIX}"
 
 
+def left_for_deletions(data_dir: Path) -> int:
+    """Return the free bytes of the disk and those of the reserve; raises `OSError`."""
+    return shutil.disk_usage(data_dir).free + _size(data_dir / RESERVE)
+
+
+def hold_reserve(settings: Settings) -> None:
+    """Take disk space for deletions, up to half of what is free, into a file that they give up."""
+    path = settings.data_dir / RESERVE
+    held = _size(path)
+    free = shutil.disk_usage(settings.data_dir).free
+    wanted = min(settings.reserved_disk_bytes // 2, MAX_RESERVE_BYTES, held + free // 2)
+    if wanted <= held:
+        return
+    try:
+        with path.open("ab") as file:
+            os.posix_fallocate(file.fileno(), 0, wanted)
+    except OSError as error:
+        log.warning("%s: no space could be reserved for deletions (%s)", path, error.strerror)
+
+
+def give_up_reserve(data_dir: Path) -> None:
+    """Free a part of the reserve where the disk has less than a deletion may need; never raises."""
+    path = data_dir / RESERVE
+    with contextlib.suppress(OSError):
+        if shutil.disk_usage(data_dir).free < DELETION_BYTES:
+            os.truncate(path, max(0, _size(path) - DELETION_BYTES))
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
 def require_free_disk(settings: Settings) -> None:
     """Raises `StorageFailed` where the disk has no more room than deletions may need."""
-    free = shutil.disk_usage(settings.data_dir).free
-    if free < settings.reserved_disk_bytes:
+    left = left_for_deletions(settings.data_dir)
+    if left < settings.reserved_disk_bytes:
         raise StorageFailed(
-            f"the disk of {settings.data_dir} has {free // MEBIBYTE} MiB left, which are kept for "
+            f"the disk of {settings.data_dir} has {left // MEBIBYTE} MiB left, which are kept for "
             "deletions; nothing was stored, free space there, delete crops, or lower "
             "GMN_RESERVED_DISK_BYTES"
         )

@@ -1,4 +1,4 @@
-"""Append-only files of JSON lines, each of which holds the hash of the line before.
+"""Append-only files of JSON lines, each with the hash of the line before and a keyed one of itself.
 
 A file that has grown to its limit is renamed after its last line, such as
 `audit.000000004711.jsonl`, and the next one goes on with the numbers and hashes.
@@ -9,11 +9,12 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import hmac
 import json
 import logging
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from io import FileIO
@@ -50,6 +51,15 @@ class _Line(BaseModel):
     sequence: int
     previous: str
     begins_file: bool = False
+    mac: str | None = None
+
+
+class _Note(BaseModel):
+    """The number and hash of the last line that was on the disk, and a keyed hash of both."""
+
+    sequence: int
+    sha256: str
+    mac: str
 
 
 @dataclass(frozen=True)
@@ -59,11 +69,14 @@ class Checked:
     Attributes:
         first_line: its number; above 1 where older files were taken away.
         lines: how many are as they were written, from the first on.
+        keyed_from: number of the first line with a keyed hash; None where a former version wrote
+            all of them.
         problem: where the line after them is, and what is wrong with it; None where there is none.
     """
 
     first_line: int
     lines: int
+    keyed_from: int | None
     last_sha256: str
     problem: str | None
 
@@ -76,6 +89,7 @@ class HashChainLog:
     piece did not reach the disk.
 
     Args:
+        key: of the hashes, without which nobody can write a line or the note of the last one.
         max_bytes: of a file; beyond it the file is renamed, and another begun.
 
     Raises:
@@ -83,35 +97,44 @@ class HashChainLog:
         CorruptLog: where its end is not that of a chain.
     """
 
-    def __init__(self, path: Path, max_bytes: int) -> None:
+    def __init__(self, path: Path, key: bytes, max_bytes: int) -> None:
         self._path = path
+        self._key = key
         self._max_bytes = max_bytes
-        self._acknowledged = LastCommitMark(path.with_suffix(ACKNOWLEDGED_SUFFIX))
+        self._note_path = path.with_suffix(ACKNOWLEDGED_SUFFIX)
         self._last = _Link()
         if not path.exists():
             # A log that was taken away is begun anew.
-            self._acknowledged.clear()
+            self._note_path.unlink(missing_ok=True)
         with self._alone() as file:
             size = file.seek(0, os.SEEK_END)
             start = file.seek(max(0, size - TORN_BYTES))
             whole, hole, _ = file.read().partition(b"\0")
             end, self._last = self._end(file, start + whole.rfind(b"\n") + 1 if hole else size)
-            _, noted = self._acknowledged.read()
-            if self._last.number < noted:
+            note = _read_note(self._note_path, key)
+            if note and self._last.number < note.sequence:
                 raise CorruptLog(
-                    f"it has {self._last.number} lines, and {noted} were acknowledged: its end was "
-                    f"cut off (remove {self._acknowledged.path} as well)"
+                    f"it has {self._last.number} lines, and {note.sequence} were acknowledged: its "
+                    f"end was cut off (remove {self._note_path} as well)"
                 )
+            if self._last.number and not (note and note.mac):
+                log.warning("%s: had no note of its last line, as after a power cut", path)
+                os.fsync(file)
+                self._note()
             if end < size:
                 log.warning("%s: cut off what a crash tore after line %d", path, self._last.number)
                 file.truncate(end)
 
-    def append(self, lines: Sequence[Mapping[str, Any]], durable: bool) -> None:
-        """Writes lines of JSON, all of them or nothing; if `durable`, to survive a power cut.
+    def append(self, lines: Sequence[str], durable: bool) -> None:
+        """Writes JSON objects as lines, all or nothing; if `durable`, to survive a power cut.
+
+        Without lines those before are made durable, unless their file was moved away.
 
         Raises:
             StorageFailed: where the disk does not take them, or another program damaged the end.
         """
+        if not lines and not self._path.exists():
+            return
         try:
             with self._alone() as file:
                 end, last = self._end(file, file.seek(0, os.SEEK_END))
@@ -132,14 +155,14 @@ class HashChainLog:
         self.append(lines, durable)
 
     def _write(
-        self, file: FileIO, end: int, last: _Link, lines: Sequence[Mapping[str, Any]], durable: bool
+        self, file: FileIO, end: int, last: _Link, lines: Sequence[str], durable: bool
     ) -> None:
         content = bytearray()
         for fields in lines:
             chained: dict[str, Any] = {"sequence": last.number + 1, "previous": last.sha256}
             if last.number and not end and not content:
                 chained["begins_file"] = True
-            line = json.dumps({**chained, **fields}).encode()
+            line = _signed(f"{json.dumps(chained)[:-1]}, {fields[1:]}", self._key)
             last = _Link(last.number + 1, hashlib.sha256(line).hexdigest())
             content += line + b"\n"
         try:
@@ -153,7 +176,20 @@ class HashChainLog:
             raise
         self._last = last
         if durable:
-            self._acknowledged.note(last.number)
+            self._note()
+
+    def _note(self) -> None:
+        """Note the last line, which is on the disk; never raises, as it has happened."""
+        note = {"sequence": self._last.number, "sha256": self._last.sha256}
+        try:
+            file = os.open(self._note_path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            # Written over, as it never becomes shorter: a note is there at every moment.
+            try:
+                os.write(file, _signed(json.dumps(note), self._key))
+            finally:
+                os.close(file)
+        except OSError as error:
+            log.warning("%s could not be written: %s", self._note_path, error)
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[FileIO]:
@@ -190,6 +226,33 @@ def _last_line(file: FileIO, size: int, reach: int = 65_536) -> tuple[int, _Link
     return start + end, _link(tail[begin:end]) if end else None
 
 
+def _signed(text: str, key: bytes) -> bytes:
+    """Return a JSON object with a keyed hash of its text as its last field."""
+    mac = hmac.digest(key, text.encode(), "sha256").hex()
+    return f'{text[:-1]}, "mac": "{mac}"}}'.encode()
+
+
+def _require_signed(line: bytes, key: bytes) -> None:
+    text = line.rstrip(b"\n").decode(errors="replace")
+    unsigned = text[: text.rfind(', "mac": "')] + "}"
+    if not hmac.compare_digest(_signed(unsigned, key), text.encode()):
+        raise CorruptLog("was not written under this audit.key: it was changed, added, or forged")
+
+
+def _read_note(path: Path, key: bytes) -> _Note | None:
+    """Read the note of a chain's last line; one of the former version has empty hashes."""
+    content = path.read_bytes() if path.exists() else b""
+    try:
+        note = _Note.model_validate_json(content)
+        _require_signed(content, key)
+    except ValidationError:
+        _, number = LastCommitMark(path).read()
+        return _Note(sequence=number, sha256="", mac="") if number else None
+    except CorruptLog:
+        return None
+    return note
+
+
 def _link(line: bytes, last: _Link | None = None, begins_chain: bool = False) -> _Link:
     """The link of a line; raises `CorruptLog` where it does not continue the link `last`."""
     if not line.endswith(b"\n"):
@@ -219,28 +282,52 @@ def current_file(path: Path) -> Path:
     return path.with_stem(re.sub(r"\.\d{12}$", "", path.stem))
 
 
-def check_chain(path: Path) -> Checked:
-    """Reads a whole chain by the file that is written, also meanwhile; raises `OSError`."""
+def _read_state(path: Path, key: bytes) -> tuple[_Note | None, dict[Path, int]]:
+    """Read the note and the size of each file of a chain, all of one moment."""
     with contextlib.ExitStack() as held:
         lock = path.with_suffix(LOCK)
         if lock.exists():
             fcntl.flock(held.enter_context(lock.open("rb")), fcntl.LOCK_SH)
-        _, acknowledged = LastCommitMark(path.with_suffix(ACKNOWLEDGED_SUFFIX)).read()
+        note = _read_note(path.with_suffix(ACKNOWLEDGED_SUFFIX), key)
         files = full_files(path)
         if path.exists() or not files:
             files.append(path)
-        sizes = [file.stat().st_size for file in files]
-    last, lines, file, number, problem = _Link(), 0, path, 0, None
+        return note, {file: file.stat().st_size for file in files}
+
+
+def check_chain(path: Path, key: bytes) -> Checked:
+    """Reads a whole chain by the file that is written, also meanwhile; raises `OSError`."""
+    note, sizes = _read_state(path, key)
+    last = _Link()
+    lines = number = 0
+    file, keyed_from, problem = path, None, None
     try:
-        for file, size in zip(files, sizes, strict=True):
+        for file, size in sizes.items():
             number = 0
             for line in file.read_bytes()[:size].splitlines(keepends=True):
                 number += 1
-                last = _link(line, last, begins_chain=not lines)
+                link = _link(line, last, begins_chain=not lines)
+                if keyed_from or b', "mac": "' in line:
+                    _require_signed(line, key)
+                    keyed_from = keyed_from or link.number
+                if note and link.number == note.sequence and note.sha256 not in ("", link.sha256):
+                    raise CorruptLog("is not the one that was noted: it was written anew")
+                last = link
                 lines += 1
         number += 1
-        if last.number < acknowledged:
-            raise CorruptLog(f"is gone: {acknowledged} lines were acknowledged")
+        if note and last.number < note.sequence:
+            raise CorruptLog(f"is gone: {note.sequence} lines were acknowledged")
+        if keyed_from and not (note and note.mac):
+            raise CorruptLog(
+                f"may be gone: {path.with_suffix(ACKNOWLEDGED_SUFFIX).name}, which counts the "
+                "lines, is gone or was changed; after a power cut a start of the service mends it"
+            )
     except CorruptLog as error:
         problem = f"{file}: line {number} {error}"
-    return Checked(last.number - lines + 1, lines, last.sha256, problem)
+    return Checked(
+        first_line=last.number - lines + 1,
+        lines=lines,
+        keyed_from=keyed_from,
+        last_sha256=last.sha256,
+        problem=problem,
+    )

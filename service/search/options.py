@@ -5,7 +5,14 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, Field, model_validator
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    Field,
+    ValidationInfo,
+    model_validator,
+)
 
 from model.calibration import Scoring
 from service.errors import InvalidField
@@ -19,10 +26,29 @@ SCORING = "The artefact's default unless given; /v1/model lists those it offers.
 RERANK_DEPTH = 100
 
 
-def _split(value: Any) -> Any:
+# Characters of a name, of an id, of a time, and of a vector; bytes of a crop's metadata.
+MAX_TEXT = 256
+MAX_ID = 64
+MAX_MOMENT = 64
+MAX_VECTOR = 131_072
+MAX_METADATA_BYTES = 16 * 1024
+# Names in one list.
+MAX_NAMES = 1000
+
+
+def split_names(value: Any, info: ValidationInfo) -> Any:
+    """Split the texts of a list at their commas; raises `InvalidField` for more than `MAX_NAMES`.
+
+    Commas are counted first: a split of megabytes would stop the event loop.
+    """
     parts = [value] if isinstance(value, str) else value
-    if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts):
+    if not isinstance(parts, list | tuple) or not all(isinstance(part, str) for part in parts):
         return value
+    count = sum(part.count(",") + 1 for part in parts)
+    if count > MAX_NAMES:
+        raise InvalidField(
+            f"{info.field_name}: has {count:,} names, and {MAX_NAMES:,} are the most; send fewer"
+        )
     names = (name.strip() for part in parts for name in part.split(","))
     return [name for name in names if name]
 
@@ -37,7 +63,7 @@ def read_moment(value: Any) -> Any:
         return value
     try:
         moment = datetime.fromisoformat(value)
-        if moment.tzinfo is not None:
+        if moment.tzinfo is not None and len(value) <= MAX_MOMENT:
             return moment.astimezone(UTC)
     except (ValueError, OverflowError):
         pass
@@ -56,22 +82,27 @@ def require_order(after: datetime, before: datetime) -> None:
 
 
 # Pydantic alone would also read a bare number, such as a year, as seconds since 1970.
-Moment = Annotated[AwareDatetime, BeforeValidator(read_moment)]
-Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
+Moment = Annotated[
+    AwareDatetime, BeforeValidator(read_moment), Field(json_schema_extra={"maxLength": MAX_MOMENT})
+]
+Text = Annotated[str, Field(max_length=MAX_TEXT)]
+Id = Annotated[str, Field(max_length=MAX_ID)]
+Names = Annotated[tuple[Text, ...], Field(max_length=MAX_NAMES), BeforeValidator(split_names)]
 # A comma may be part of one.
-Texts = Annotated[tuple[str, ...], BeforeValidator(_without_empty)]
+Texts = Annotated[tuple[Text, ...], Field(max_length=MAX_NAMES), BeforeValidator(_without_empty)]
 
 
 class QueryOptions(BaseModel):
     """What is asked of a query beside its images."""
 
-    crop_id: str | None = Field(None, description="Query by this crop in place of images.")
+    crop_id: Id | None = Field(None, description="Query by this crop in place of images.")
     vector: str | None = Field(
         None,
+        max_length=MAX_VECTOR,
         description="Query by a vector in place of images: a JSON array of numbers, or base64 of "
         "little-endian float32, as an answer with include_vector or /v1/embeddings has it.",
     )
-    embedding_fingerprint: str | None = Field(
+    embedding_fingerprint: Id | None = Field(
         None, description="The embedder that made `vector`, as it was answered."
     )
     include_vector: bool = Field(False, description="Answer the vector of each result too.")
@@ -96,16 +127,19 @@ class QueryOptions(BaseModel):
     metadata: dict[str, Any] | None = Field(
         None, description="Only crops whose metadata has each of these keys with its value."
     )
-    camera: str | None = Field(None, description="The camera that took the query images.")
+    camera: Text | None = Field(None, description="The camera that took the query images.")
     camera_disjoint: bool = Field(
         False, description="Exclude the camera of the query: `camera`, or that of `crop_id`."
     )
     min_version: int = Field(
-        0, ge=0, description="Wait until the gallery has reached at least this version."
+        0,
+        ge=0,
+        le=2**63 - 1,
+        description="Wait until the gallery has reached at least this version.",
     )
     purpose: str | None = Field(
         None,
-        max_length=256,
+        max_length=MAX_TEXT,
         description="Why it is asked, such as a case number; the audit log stores it as sent.",
     )
     keep: bool = Field(False, description="Keep the search; the answer then has a `query_id`.")
@@ -156,7 +190,7 @@ class PairOptions(BaseModel):
     operating_point: Literal[PairOperatingPoint, OperatingPoint] | None = Field(
         None, description="pair_far_1e-3 by default, or with gallery far_1e-2."
     )
-    gallery: str | None = Field(
+    gallery: Id | None = Field(
         None, description="Judge as a result of a search of this gallery, by its calibration."
     )
     explain: bool = Field(False, description="Also answer the contribution of each region.")

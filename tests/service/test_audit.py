@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import io
 import json
 import subprocess
 import sys
+import zipfile
 from contextvars import Context
 
 import pytest
@@ -14,9 +16,19 @@ import pytest
 import gmn
 from model.problems import InputProblem
 from service.errors import StorageFailed, UnknownCrop
-from service.ops.audit import AuditLog, act_as, audit_files
+from service.ops.audit import AuditLog, act_as, audit_files, line_key
+from service.ops.commit_mark import LastCommitMark
 from service.ops.hash_chain import check_chain
 from tests.waiting import eventually
+
+
+def zip_of(entries):
+    """An archive with these files."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, content in entries.items():
+            archive.writestr(name, content)
+    return file.getvalue()
 
 
 @pytest.fixture
@@ -29,6 +41,10 @@ def lines(folder):
     # The last line may be being written.
     whole = (folder / "audit.jsonl").read_text().rpartition("\n")[0]
     return [json.loads(one) for one in whole.splitlines()]
+
+
+def checked_log(folder):
+    return check_chain(folder / "audit.jsonl", line_key(folder))
 
 
 def test_a_line_tells_who_did_what_to_which_hashes(audit, tmp_path):
@@ -73,7 +89,10 @@ def test_the_key_of_the_hashes_is_made_once_and_is_its_owners_alone(tmp_path):
     ("change", "broken"),
     [
         (lambda text: text, None),
-        (lambda text: text.replace("event-1", "event-9"), "line 3 does not hold the hash"),
+        (
+            lambda text: text.replace("event-1", "event-9"),
+            "line 2 was not written under this audit.key",
+        ),
         (lambda text: "".join(text.splitlines(True)[:1] + text.splitlines(True)[2:]), "line 2 has"),
         (lambda text: "".join(reversed(text.splitlines(True))), "line 1 has the number 4"),
         (lambda text: "".join(text.splitlines(True)[1:]), "line 1 has the number 2"),
@@ -104,7 +123,7 @@ def test_a_line_cut_off_by_a_crash_is_dropped_and_the_chain_goes_on(tmp_path):
     with AuditLog(tmp_path) as audit:
         audit.record("after a long line")
     assert [one["sequence"] for one in lines(tmp_path)] == [1, 2, 3, 4, 5]
-    assert check_chain(tmp_path / "audit.jsonl").problem is None
+    assert checked_log(tmp_path).problem is None
 
 
 def test_several_processes_and_threads_append_to_one_chain(audit, tmp_path):
@@ -123,7 +142,7 @@ def test_several_processes_and_threads_append_to_one_chain(audit, tmp_path):
 
     asyncio.run(ours())
     assert [one.wait(60) for one in others] == [0, 0]
-    checked = check_chain(tmp_path / "audit.jsonl")
+    checked = checked_log(tmp_path)
     assert (checked.lines, checked.problem) == (120, None)
 
 
@@ -165,11 +184,11 @@ def test_a_log_that_is_moved_away_while_in_use_goes_on_in_a_new_file(audit, tmp_
     assert lines(tmp_path)[0]["sequence"] == 2
     with AuditLog(tmp_path) as another_process:
         another_process.record("after that")
-    checked = check_chain(tmp_path / "audit.jsonl")
+    checked = checked_log(tmp_path)
     assert (checked.first_line, checked.lines, checked.problem) == (2, 2, None)
     # Put before it again, it is the chain's beginning.
     (tmp_path / "elsewhere.jsonl").rename(tmp_path / "audit.000000000001.jsonl")
-    checked = check_chain(tmp_path / "audit.jsonl")
+    checked = checked_log(tmp_path)
     assert (checked.first_line, checked.lines, checked.problem) == (1, 3, None)
 
 
@@ -180,6 +199,17 @@ def test_a_log_that_was_taken_away_before_a_start_is_begun_anew(tmp_path):
     with AuditLog(tmp_path) as begun_anew:
         begun_anew.record("after a restart")
     assert [one["sequence"] for one in lines(tmp_path)] == [1]
+
+
+def test_a_log_that_is_moved_away_before_a_stop_is_begun_anew(tmp_path, capsys):
+    with AuditLog(tmp_path) as audit:
+        audit.record("before", durable=False)
+        (tmp_path / "audit.jsonl").rename(tmp_path / "elsewhere.jsonl")
+    with AuditLog(tmp_path) as begun_anew:
+        begun_anew.record("after a restart")
+    assert [one["sequence"] for one in lines(tmp_path)] == [1]
+    assert gmn.run(["audit", "verify", "--data-dir", str(tmp_path)]) == 0
+    assert "1 lines, all as written, keyed from number 1 on" in capsys.readouterr().out
 
 
 def test_a_full_file_is_renamed_and_the_chain_goes_on_in_the_next(tmp_path, capsys):
@@ -216,7 +246,7 @@ def test_a_chain_goes_on_where_a_process_was_killed_between_two_files(tmp_path):
     (tmp_path / "audit.jsonl").rename(tmp_path / "audit.000000000001.jsonl")
     with AuditLog(tmp_path) as audit:
         audit.record("after")
-    checked = check_chain(tmp_path / "audit.jsonl")
+    checked = checked_log(tmp_path)
     assert (checked.first_line, checked.lines, checked.problem) == (1, 2, None)
 
 
@@ -235,6 +265,133 @@ def test_a_log_whose_end_is_damaged_keeps_the_service_from_starting(tmp_path):
     (tmp_path / "audit.jsonl").write_text("not a line\n")
     with pytest.raises(InputProblem, match=r"audit\.jsonl"):
         AuditLog(tmp_path)
+
+
+def _signed_log(folder) -> list[bytes]:
+    """A log of four deletions and two searches, whose writer has stopped."""
+
+    async def work() -> None:
+        with AuditLog(folder) as audit:
+            for number in range(4):
+                await audit.done("delete_crop", durable=True, count=number)
+            audit.note_view("query", count=0)
+            await asyncio.to_thread(audit.flush)
+            audit.note_view("query", count=1)
+
+    asyncio.run(work())
+    return (folder / "audit.jsonl").read_bytes().splitlines(keepends=True)
+
+
+def _forged(written: list[bytes]) -> bytes:
+    """A line that continues a log as a reader of the file alone can write one."""
+    last = json.loads(written[-1])
+    line = {
+        **last,
+        "sequence": last["sequence"] + 1,
+        "previous": hashlib.sha256(written[-1][:-1]).hexdigest(),
+    }
+    del line["mac"]
+    return json.dumps(line).encode() + b"\n"
+
+
+DAMAGE = {
+    "the last search cut off": (lambda written: written[:-1], "line 6 is gone: 6 lines were"),
+    "both searches cut off": (lambda written: written[:-2], "line 5 is gone: 6 lines were"),
+    "a line forged at the end": (
+        lambda written: [*written, _forged(written)],
+        "line 7 was not written under this audit.key",
+    ),
+    "the last line changed": (
+        lambda written: [*written[:-1], written[-1].replace(b"query", b"view!")],
+        "line 6 was not written under this audit.key",
+    ),
+}
+
+
+@pytest.mark.parametrize(("damage", "sentence"), DAMAGE.values(), ids=DAMAGE)
+def test_verify_finds_what_was_cut_off_or_forged_at_the_end(tmp_path, capsys, damage, sentence):
+    written = _signed_log(tmp_path)
+    where = ["audit", "verify", "--data-dir", str(tmp_path)]
+    assert gmn.run(where) == 0
+    assert "6 lines, all as written, keyed from number 1 on" in capsys.readouterr().out
+    (tmp_path / "audit.jsonl").write_bytes(b"".join(damage(written)))
+    assert gmn.run(where) == 1
+    assert sentence in capsys.readouterr().out
+
+
+def test_verify_finds_a_count_that_was_removed_or_written_by_another(tmp_path, capsys):
+    written = _signed_log(tmp_path)
+    where = ["audit", "verify", "--data-dir", str(tmp_path)]
+    (tmp_path / "audit.jsonl").write_bytes(b"".join(written[:2]))
+    note = tmp_path / "audit.acknowledged"
+    whole = note.read_bytes()
+    note.write_bytes(whole.replace(b'"sequence": 6', b'"sequence": 2'))
+    assert gmn.run(where) == 1
+    assert "line 3 may be gone: audit.acknowledged" in capsys.readouterr().out
+    note.unlink()
+    assert gmn.run(where) == 1
+    assert "line 3 may be gone: audit.acknowledged" in capsys.readouterr().out
+    (tmp_path / "audit.jsonl").unlink()
+    note.write_bytes(whole)
+    assert gmn.run(where) == 2
+    (tmp_path / "audit.jsonl").write_bytes(b"".join(written))
+    (tmp_path / "audit.key").write_bytes(b"x" * 32)
+    assert gmn.run(where) == 1
+    assert "line 1 was not written under this audit.key" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_the_count_of_a_service_that_runs_on_is_noted_within_seconds(start, tmp_path, drawn_crops):
+    served = start(data_dir=tmp_path)
+    served.query("default", drawn_crops[0].png)
+    served.query("default", drawn_crops[0].png)
+    eventually(lambda: b'"sequence": 2' in _content(tmp_path / "audit.acknowledged"))
+    served.kill()
+    assert checked_log(tmp_path).problem is None
+
+
+def _content(path) -> bytes:
+    return path.read_bytes() if path.exists() else b""
+
+
+def test_a_log_of_the_former_version_goes_on_and_verify_says_what_is_keyed(tmp_path, capsys):
+    former, previous = b"", "0" * 64
+    for number in (1, 2, 3):
+        line = json.dumps({"sequence": number, "previous": previous, "event": "enroll"}).encode()
+        previous = hashlib.sha256(line).hexdigest()
+        former += line + b"\n"
+    (tmp_path / "audit.jsonl").write_bytes(former)
+    LastCommitMark(tmp_path / "audit.acknowledged").note(3)
+    where = ["audit", "verify", "--data-dir", str(tmp_path)]
+    assert gmn.run(where) == 0
+    assert "3 lines, all as written, none keyed" in capsys.readouterr().out
+    with AuditLog(tmp_path) as audit:
+        audit.record("after the update")
+    assert gmn.run(where) == 0
+    assert "4 lines, all as written, keyed from number 4 on" in capsys.readouterr().out
+    log = tmp_path / "audit.jsonl"
+    log.write_bytes(former)
+    assert gmn.run(where) == 1
+    assert "line 4 is gone: 4 lines were acknowledged" in capsys.readouterr().out
+
+
+def test_a_line_has_a_bound_and_long_lists_in_it_their_count_and_hash(audit, tmp_path):
+    names = [f"{number:0250}" for number in range(1000)]
+
+    async def search() -> None:
+        audit.note_view("query", filters={"cameras": names, "identities": names}, purpose="p" * 256)
+        audit.note_view("query", filters={"cameras": ["\U0001f4f7" * 256] * 20}, purpose="case 7")
+        await asyncio.to_thread(audit.flush)
+
+    asyncio.run(search())
+    first, second = lines(tmp_path)
+    digest = hashlib.sha256(json.dumps(names).encode()).hexdigest()
+    assert first["filters"]["cameras"] == names[:10]
+    assert first["filters"]["shortened"]["cameras"] == {"count": 1000, "sha256": digest}
+    assert first["filters"]["shortened"]["identities"]["count"] == 1000
+    assert second["filters"]["cameras"] == []
+    assert second["filters"]["shortened"]["cameras"]["count"] == 20
+    assert all(len(line) < 8192 + 300 for line in (tmp_path / "audit.jsonl").read_bytes().split())
 
 
 @pytest.fixture(scope="module")
@@ -327,11 +484,11 @@ def test_searches_that_are_not_written_yet_are_when_the_service_stops(start, tmp
         served.query("default", crop.png)
     assert served.stop() == 0
     assert [one["event"] for one in lines(tmp_path)] == ["query"] * 4
-    assert check_chain(tmp_path / "audit.jsonl").problem is None
+    assert checked_log(tmp_path).problem is None
 
 
 def test_searches_wait_in_memory_while_the_log_cannot_be_written(tmp_path, monkeypatch):
-    monkeypatch.setattr("service.ops.audit.MOST_BUFFERED", 3)
+    monkeypatch.setattr("service.ops.audit.BUFFER_BYTES", 500)
     monkeypatch.setattr("service.ops.audit.FLUSH_SECONDS", 0.0)
     monkeypatch.setattr("service.ops.audit.RETRY_SECONDS", 0.0)
     file, dropped = tmp_path / "audit.jsonl", []
@@ -353,7 +510,31 @@ def test_searches_wait_in_memory_while_the_log_cannot_be_written(tmp_path, monke
     told = [(one["event"], one.get("count")) for one in lines(tmp_path)]
     assert told == [("before", None), *(("query", n) for n in range(3)), ("dropped_lines", 2)]
     assert len(dropped) == 2
-    assert check_chain(file).problem is None
+    assert checked_log(tmp_path).problem is None
+
+
+def test_every_way_that_names_and_vectors_leave_by_has_a_line(watched, drawn_crops):
+    http, url = watched.http, f"/v1/galleries/{watched.create('gaps')}"
+    answer = watched.enroll("gaps", drawn_crops[0].png, identity="Ada")
+    crop_id = answer.json()["results"][0]["crop_id"]
+    case_id = http.post(f"{url}/cases", data={"name": "bag"}).json()["case_id"]
+    archive = zip_of({"a.png": drawn_crops[1].png})
+    job = http.post(f"{url}/imports", files={"archive": ("a.zip", archive)}).json()["job_id"]
+    watched.ended_job(http.get(f"/v1/jobs/{job}").json())
+    for path in ("/crops", "/identities", "/merges", "/cases", f"/cases/{case_id}", "/groups"):
+        assert http.get(f"{url}{path}").status_code == 200
+    vector = http.get(f"{url}/crops/{crop_id}?include_vector=true").json()["vector"]
+    assert len(vector) > 0
+    assert http.get(f"/v1/jobs/{job}/report").status_code == 200
+    assert http.delete(f"/v1/jobs/{job}").status_code == 200
+    eventually(lambda: looked(watched, "cancel_job") and looked(watched, "read_job_report"))
+    told = {one["event"]: one for one in lines(watched.folder) if one.get("gallery") == "gaps"}
+    looks = ("list_crops", "list_identities", "list_merges", "list_cases", "list_groups")
+    assert [told[event]["count"] for event in looks] == [2, 1, 0, 1, 0]
+    assert told["read_case"]["case_id"] == case_id
+    assert told["read_crop"]["crop_ids"] == [crop_id]
+    assert told["read_crop"]["filters"] == {"include_vector": True}
+    assert told["read_job_report"]["job_id"] == told["cancel_job"]["job_id"] == job
 
 
 def test_a_deletion_goes_on_after_the_log_was_moved_away(watched, drawn_crops):
@@ -399,6 +580,43 @@ def test_retention_deletes_nothing_that_cannot_be_logged(start, tmp_path, drawn_
     assert served.http.get(url).json()["crops"] == 1
 
 
+def test_a_job_has_its_lines_under_the_key_that_began_it(start, tmp_path, drawn_crops):
+    served = start(data_dir=tmp_path)
+    admin = served.http.post("/v1/keys", data={"scopes": "admin"}).json()
+    served.http.headers["Authorization"] = f"Bearer {admin['key']}"
+    enroller = served.http.post("/v1/keys", data={"scopes": "enroll"}).json()
+    sent = {
+        "files": {"archive": ("a.zip", zip_of({"a.png": drawn_crops[0].png}))},
+        "headers": {"Authorization": f"Bearer {enroller['key']}"},
+    }
+    job = served.http.post("/v1/galleries/default/imports", **sent).json()
+    served.ended_job(served.http.get(f"/v1/jobs/{job['job_id']}").json())
+    served.stop()
+    told = [one for one in lines(tmp_path) if one["event"] in ("enroll", "import")]
+    assert [one["event"] for one in told] == ["enroll", "import"]
+    assert {one["actor"] for one in told} == {enroller["key_id"]}
+
+
+def test_refused_callers_have_a_line_and_many_of_them_few(start, tmp_path):
+    served = start(data_dir=tmp_path)
+    admin = served.http.post("/v1/keys", data={"scopes": "admin"}).json()
+    as_admin = {"Authorization": f"Bearer {admin['key']}"}
+    reader = served.http.post("/v1/keys", data={"scopes": "query"}, headers=as_admin).json()
+    as_reader = {"Authorization": f"Bearer {reader['key']}"}
+    for _ in range(50):
+        assert served.http.get("/v1/galleries").status_code == 401
+    for _ in range(3):
+        assert served.http.get("/v1/keys", headers=as_reader).status_code == 403
+    served.stop()
+    told = [one for one in lines(tmp_path) if one["event"] == "refused"]
+    assert [(one["actor"], one["address"], one["status"], one["count"]) for one in told] == [
+        ("unknown", "127.0.0.1", 401, 1),
+        (reader["key_id"], "127.0.0.1", 403, 1),
+        ("unknown", "127.0.0.1", 401, 49),
+        (reader["key_id"], "127.0.0.1", 403, 2),
+    ]
+
+
 @pytest.mark.parametrize("left", [0, 1, 2])
 def test_a_log_whose_end_was_cut_off_is_refused_and_named(tmp_path, left):
     with AuditLog(tmp_path) as log:
@@ -406,7 +624,7 @@ def test_a_log_whose_end_was_cut_off_is_refused_and_named(tmp_path, left):
             log.record("delete_crop", count=number)
     path = tmp_path / "audit.jsonl"
     path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:left]))
-    assert check_chain(path).problem.endswith("is gone: 3 lines were acknowledged")
+    assert checked_log(tmp_path).problem.endswith("is gone: 3 lines were acknowledged")
     with pytest.raises(InputProblem, match=f"has {left} lines, and 3 were acknowledged"):
         AuditLog(tmp_path)
 
@@ -420,10 +638,10 @@ def test_lines_of_which_a_power_cut_left_pieces_are_cut_off_and_the_chain_goes_o
         for _ in range(3):
             asyncio.run(log.done("delete_crop", gallery="lobby", count=2))
     whole = path.read_bytes()
-    (tmp_path / "audit.acknowledged").unlink(missing_ok=True)
     for hole in range(len(acknowledged), len(whole) - 64, 40):
+        (tmp_path / "audit.acknowledged").unlink(missing_ok=True)
         path.write_bytes(whole[:hole] + bytes(64) + whole[hole + 64 :])
         with AuditLog(tmp_path) as log:
             asyncio.run(log.done("enroll", gallery="lobby", count=3))
         assert path.read_bytes().startswith(acknowledged)
-        assert check_chain(path).problem is None
+        assert checked_log(tmp_path).problem is None

@@ -23,9 +23,10 @@ from service.http.problems import Responses, answer_each, example, problems, wri
 from service.http.thumbnails import PICTURE, Width, answer_picture
 from service.lifecycle.forget import forget_crop, forget_matching
 from service.ops.failpoints import failpoint
+from service.search.options import Id
 
 router = guarded_router("/v1/galleries/{gallery}", "crops")
-CropId = Annotated[str, Path(description="A crop's id, as answered by the enrollment.")]
+CropId = Annotated[Id, Path(description="A crop's id, as answered by the enrollment.")]
 IncludeVector = Annotated[bool, Query(description="Answer the crop's vector too.")]
 IdempotencyKey = Annotated[
     str | None,
@@ -103,9 +104,9 @@ async def list_crops(call: Searcher, asked: Annotated[CropsQuery, Query()]) -> R
     page = await call.read(read)
     named: dict[str, object] = {"identity": asked.identity, "external_id": asked.external_id}
     named["include_vector"] = asked.include_vector or None
-    if filters := {name: value for name, value in named.items() if value is not None}:
-        # A listing of one identity's crops is a search, by name; vectors leave by this alone.
-        call.note_view("query", count=len(page.results), filters=filters)
+    filters = {name: value for name, value in named.items() if value is not None}
+    # A listing of one identity's crops is a search, by name.
+    call.note_view("query" if filters else "list_crops", count=len(page.results), filters=filters)
     return await write_list(page)
 
 
@@ -133,7 +134,10 @@ async def read_crop(
     call: Searcher, crop_id: CropId, include_vector: IncludeVector = False
 ) -> models.Crop:
     """Reads the labels and metadata of one crop."""
-    return await browse.read_crop(call.runtime, call.gallery, crop_id, include_vector)
+    found = await browse.read_crop(call.runtime, call.gallery, crop_id, include_vector)
+    filters = {"include_vector": True} if include_vector else {}
+    call.note_view("read_crop", crop_ids=[crop_id], filters=filters)
+    return found
 
 
 @router.patch("/crops/{crop_id}", responses=problems("crop_conflict"))

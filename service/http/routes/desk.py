@@ -20,6 +20,7 @@ from service.http.problems import content, problems, write_list
 from service.http.thumbnails import PICTURE, Width, answer_picture
 from service.record.desk import CaseFields
 from service.runtime import GalleryCall
+from service.search.options import Id
 
 router = guarded_router("/v1/galleries/{gallery}", "kept searches")
 case_router = guarded_router("/v1/galleries/{gallery}/cases", "cases")
@@ -28,8 +29,8 @@ MOST_NOTES = 4000
 # A client of an export that takes nothing for so long has left.
 SEND_SECONDS = 60.0
 WRITES = problems("storage_failed")
-QueryId = Annotated[str, Path(description="A kept search's id, as its answer has it.")]
-CaseId = Annotated[str, Path(description="A case's id.")]
+QueryId = Annotated[Id, Path(description="A kept search's id, as its answer has it.")]
+CaseId = Annotated[Id, Path(description="A case's id.")]
 Everyone = Annotated[
     bool, Query(description="Those of all keys, for scope admin; else of the caller's own.")
 ]
@@ -76,7 +77,7 @@ async def list_kept_searches(
     cursor: Cursor = None,
     limit: Limit = 100,
     everyone: Everyone = False,
-    case_id: Annotated[str | None, Query(description="Those of a case, of every key.")] = None,
+    case_id: Annotated[Id | None, Query(description="Those of a case, of every key.")] = None,
 ) -> Response:
     """Lists the kept searches of the caller's key, the newest first; of all keys needs admin."""
     key_id = None if case_id is not None else _key_of(call, everyone)
@@ -180,13 +181,17 @@ async def create_case(
 @case_router.get("")
 async def list_cases(call: Searcher, cursor: Cursor = None, limit: Limit = 100) -> models.Cases:
     """Lists the cases of a gallery, the newest first."""
-    return await cases.list_cases(call, cursor, limit)
+    found = await cases.list_cases(call, cursor, limit)
+    call.note_view("list_cases", count=len(found.results))
+    return found
 
 
 @case_router.get("/{case_id}")
 async def read_case(call: Searcher, case_id: CaseId) -> models.CaseDetail:
     """Reads a case; `GET …/queries?case_id=` lists its searches."""
-    return cases.detailed(await searches.find_case(call, case_id))
+    case = await searches.find_case(call, case_id)
+    call.note_view("read_case", case_id=case_id)
+    return cases.detailed(case)
 
 
 @case_router.patch("/{case_id}", responses=WRITES)

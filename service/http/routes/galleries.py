@@ -5,21 +5,21 @@ from __future__ import annotations
 from typing import Annotated, Literal, cast
 
 from fastapi import Path, Response
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
 from gmn_client import models
 from service.gallery import browse, changes
-from service.http.forms import MULTIPART, Form
+from service.http.forms import MULTIPART, Form, GalleryName
 from service.http.guard import Admin, guarded_router, needs
 from service.http.problems import problems
 from service.lifecycle import snapshots
 from service.record.records import CalibrationMode, GallerySettings, SettingsChanges
 from service.runtime import Call, GalleryCall
-from service.settings import NAME, checked_name
+from service.search.options import Id
 
 router = guarded_router("/v1/galleries", "galleries")
 snapshot_router = guarded_router("/v1/galleries/{gallery}/snapshots", "snapshots")
-SnapshotId = Annotated[str, Path(description="A snapshot's id.")]
+SnapshotId = Annotated[Id, Path(description="A snapshot's id.")]
 
 
 class GallerySettingsFields(Form):
@@ -47,9 +47,7 @@ class GallerySettingsFields(Form):
 class NewGalleryFields(GallerySettingsFields):
     """A gallery to be created, and its settings."""
 
-    name: Annotated[str, AfterValidator(checked_name)] = Field(
-        examples=["lobby"], json_schema_extra={"pattern": NAME.pattern}
-    )
+    name: GalleryName = Field(examples=["lobby"])
     """Letters, digits, dot, dash and underscore, 64 at most."""
 
 

@@ -12,16 +12,17 @@ from service.http.forms import CURSOR_TEXT, MULTIPART, Form, Limit, Name
 from service.http.guard import Admin, Searcher, guarded_router
 from service.http.problems import problems
 from service.lifecycle import forget
+from service.search.options import Id, Text
 from service.search.similar import find_similar
 
+# Of a cursor: a name, and the number that it is sorted by.
+MAX_PLACE = 512
 OF_SEARCH = ("needs_reindex", "queue_full", "device_full", "device_lost", "index_unavailable")
 router = guarded_router("/v1/galleries/{gallery}", "identities")
-Identity = Annotated[str, Path(description="An identity, as enrolled.", examples=["0042"])]
+Identity = Annotated[Text, Path(description="An identity, as enrolled.", examples=["0042"])]
 
 
-Part = Annotated[
-    str, Query(max_length=256, description="Only identities that contain this text, in any case.")
-]
+Part = Annotated[Text, Query(description="Only identities that contain this text, in any case.")]
 Order = Annotated[
     models.IdentityOrder,
     Query(
@@ -41,7 +42,7 @@ class IdentityFields(Form):
 @router.get("/identities")
 async def list_identities(
     call: Searcher,
-    cursor: Annotated[str | None, Query(description=CURSOR_TEXT)] = None,
+    cursor: Annotated[str | None, Query(max_length=MAX_PLACE, description=CURSOR_TEXT)] = None,
     limit: Limit = 100,
     query: Part = "",
     sort: Order = "name",
@@ -52,8 +53,8 @@ async def list_identities(
     enrolled; of crops that were not measured it is the one with the largest file.
     """
     page = await browse.list_identities(call.runtime, call.gallery, cursor, limit, query, sort)
-    if query:
-        call.note_view("query", count=len(page.results), filters={"identity": query})
+    event = "query" if query else "list_identities"
+    call.note_view(event, count=len(page.results), filters={"identity": query})
     return page
 
 
@@ -76,6 +77,7 @@ async def list_similar(
     They are found by a search with its best crops, eight at most, among the named crops of others;
     probabilities and verdicts are those of such a search.
     """
+    call.runtime.audit.require_room()
     found = await find_similar(call.runtime, call.gallery, identity, limit)
     call.note_view("query", count=len(found.results), filters={"identity": identity})
     return found
@@ -101,12 +103,14 @@ async def forget_identity(call: Admin, identity: Identity) -> models.ForgottenId
 @router.get("/merges")
 async def list_merges(call: Searcher) -> models.Merges:
     """The merges of identities of the last 30 days that can be undone, newest first."""
-    return models.Merges(results=await call.read(call.runtime.record.identities.merges))
+    merges = await call.read(call.runtime.record.identities.merges)
+    call.note_view("list_merges", count=len(merges))
+    return models.Merges(results=merges)
 
 
 @router.post("/merges/{merge_id}/undo")
 async def undo_merge(
-    call: Admin, merge_id: Annotated[str, Path(description="A merge's id, as its answer has it.")]
+    call: Admin, merge_id: Annotated[Id, Path(description="A merge's id, as its answer has it.")]
 ) -> models.RenamedIdentity:
     """Undoes a merge: its crops get their former identity again.
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from fastapi import Path, Query, Response, UploadFile
 from fastapi.responses import StreamingResponse
-from pydantic import AfterValidator, WithJsonSchema
+from pydantic import AfterValidator, Field, WithJsonSchema
 from sse_starlette import EventSourceResponse
 
 from gmn_client.models import CropGroups, Job, Jobs, Scope
@@ -27,15 +27,17 @@ from service.ops.csv_lines import csv_line
 from service.ops.data_directory import IMPORTS
 from service.record.jobs import Job as JobRecord
 from service.runtime import Call, GalleryCall, Runtime
+from service.search.options import Id, Text
 
 EVERY_UNNAMED = GroupingForm()
 router = guarded_router("/v1", "jobs")
-JobId = Annotated[str, Path(description="A job's id.")]
+JobId = Annotated[Id, Path(description="A job's id.")]
 Reader = Annotated[Call, needs("query", "enroll")]
 # Reports and details name files and people: other keys see the jobs that they began.
 SEE_ALL: tuple[Scope, ...] = ("query",)
 # Proxies close a connection on which nothing is sent for a minute or so.
 KEEP_ALIVE_SECONDS = 15.0
+MAX_FOLDER = 1024
 REPORT_COLUMNS = ("position", "source", "code", "detail")
 
 
@@ -47,7 +49,7 @@ class ImportForm(Form):
     archive: Annotated[UploadFile | None, WithJsonSchema(FILE)] = None
     """A zip or tar file of images, or features of the gallery's artefact: a .npz file of
     `gmn embed`, of which no picture is kept."""
-    folder: str | None = None
+    folder: Annotated[str, Field(max_length=MAX_FOLDER)] | None = None
     """A folder below GMN_IMPORT_DIR, instead of an archive; for a key of one gallery the folder of
     that gallery's name, or one in it."""
     manifest: Name | None = None
@@ -56,14 +58,14 @@ class ImportForm(Form):
     identity: Name | None = None
     """Applies to every image; refused where the manifest, or without one the folder of each person,
     names people."""
-    camera: Annotated[str, AfterValidator(partial(checked_camera, "camera"))] | None = None
+    camera: Annotated[Text, AfterValidator(partial(checked_camera, "camera"))] | None = None
     """Applies to every image; refused where the manifest names cameras."""
 
 
 @router.get("/jobs", responses=problems("unknown_gallery"))
 async def list_jobs(
     call: Reader,
-    gallery: Annotated[str | None, Query(description="Only of this gallery.")] = None,
+    gallery: Annotated[Id | None, Query(description="Only of this gallery.")] = None,
     limit: Annotated[int, Query(ge=1, le=1000, description="How many of the newest.")] = 100,
 ) -> Jobs:
     """Lists the jobs of the key's galleries, newest first."""
@@ -114,7 +116,8 @@ async def read_job_report(call: Reader, job_id: JobId) -> StreamingResponse:
     What a spreadsheet would run as a formula has an apostrophe before it, and so has what begins
     with an apostrophe.
     """
-    await _find(call, job_id, SEE_ALL)
+    job = await _find(call, job_id, SEE_ALL)
+    call.runtime.audit.note_view("read_job_report", gallery=job.gallery, job_id=job_id)
 
     async def lines() -> AsyncIterator[str]:
         yield csv_line(*REPORT_COLUMNS)
@@ -131,13 +134,14 @@ async def cancel_job(call: Annotated[Call, needs("enroll")], job_id: JobId) -> J
 
     Cancelling a reindex, or an import that another key began, needs `admin`.
     """
-    await _find(call, job_id, ["admin"])
+    found = await _find(call, job_id, ["admin"])
     runtime = call.runtime
     job = await runtime.galleries.write(runtime.record.jobs.cancel, job_id)
     if job.finished:
         files = f"{IMPORTS}/{job_id}"
         remove = partial(runtime.pools.files.run, remove_unneeded, runtime, files)
         await runtime.sections.run(remove)
+    await runtime.audit.done("cancel_job", gallery=found.gallery, job_id=job_id)
     return _job(runtime, job)
 
 
@@ -198,7 +202,9 @@ async def list_groups(call: Searcher) -> CropGroups:
 
     A group is named by `PATCH …/crops` with its `crop_ids`.
     """
-    return await read_groups(call.runtime, call.gallery)
+    found = await read_groups(call.runtime, call.gallery)
+    call.note_view("list_groups", count=len(found.results))
+    return found
 
 
 @router.post(
@@ -209,7 +215,9 @@ async def reindex_gallery(call: Admin, response: Response) -> Job:
 
     Until then the previous model answers, if it is loaded as GMN_PREVIOUS.
     """
-    return _begun(call, response, await begin_reindex(call.runtime, call.gallery))
+    return _begun(
+        call, response, await begin_reindex(call.runtime, call.gallery, call.caller.key_id)
+    )
 
 
 def _begun(call: GalleryCall, response: Response, job: JobRecord) -> Job:

@@ -5,32 +5,32 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import Path
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import BeforeValidator, Field
 
 from gmn_client.models import Keys, NewKey, Scope
 from service.http import keys
-from service.http.forms import MULTIPART, Form, Name
+from service.http.forms import MULTIPART, Form, GalleryName, Name
 from service.http.guard import guarded_router, needs
 from service.http.problems import problems
 from service.record.api_keys import ApiKey
 from service.runtime import Call
-from service.settings import checked_name
+from service.search.options import MAX_NAMES, split_names
 
 router = guarded_router("/v1/keys", "keys")
 # A key for one gallery makes none, which could have another gallery or end later.
 Administrator = Annotated[Call, needs("admin", every_gallery=True)]
 # A whole key in its place is refused before the audit log would have it.
-KeyId = Annotated[str, Path(pattern=f"^{keys.KEY_ID}$", description="A key's id.")]
+KeyId = Annotated[str, Path(max_length=32, pattern=f"^{keys.KEY_ID}$", description="A key's id.")]
 
 
 class NewKeyForm(Form):
     """An API key to be made."""
 
-    scopes: Annotated[tuple[Scope, ...], BeforeValidator(keys.chosen_scopes)] = Field(
-        examples=[["query"]], json_schema_extra={"minItems": 1}
-    )
+    scopes: Annotated[
+        tuple[Scope, ...], BeforeValidator(keys.chosen_scopes), BeforeValidator(split_names)
+    ] = Field(examples=[["query"]], json_schema_extra={"minItems": 1, "maxItems": MAX_NAMES})
     """What it may do; `admin` may do everything. Repeated or comma-separated."""
-    gallery: Annotated[str, AfterValidator(checked_name)] | None = None
+    gallery: GalleryName | None = None
     """The only gallery that it is for."""
     note: Name = ""
     """Whom it is for; listed, never sent."""

@@ -20,7 +20,7 @@ from service.http.guard import Searcher, guarded_router
 from service.http.problems import JSON, Responses, answer_each, example, problems, write_list
 from service.record.records import Picture
 from service.runtime import GalleryCall
-from service.search.options import QueryOptions
+from service.search.options import MAX_METADATA_BYTES, QueryOptions
 from service.search.query import run_query
 
 router = guarded_router("/v1/galleries/{gallery}", "queries")
@@ -59,7 +59,7 @@ class QueryForm(QueryOptions, FrameForm):
         Annotated[
             dict[str, Any],
             BeforeValidator(partial(checked_metadata, "metadata")),
-            WithJsonSchema({"type": "string"}),
+            WithJsonSchema({"type": "string", "maxLength": MAX_METADATA_BYTES}),
         ]
         | None
     ) = Field(None, examples=['{"shift": "night"}'])
@@ -84,6 +84,7 @@ async def query_gallery(
     `crop_id` the crop itself is left out. By `vector` nothing is embedded.
     """
     runtime, gallery = call.runtime, call.gallery
+    runtime.audit.require_room()
     # Without a body nothing is received.
     began = getattr(request.state, "received", None)
     if form.min_version:

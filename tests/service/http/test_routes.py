@@ -69,6 +69,8 @@ def test_a_route_that_declares_nothing_needs_admin(store, ring_of) -> None:
     app.router.route_class = GuardedRoute
     app.get("/forgotten")(answer)
     handle_errors(app)
-    app.state.runtime = SimpleNamespace(keys=ring_of())
+    app.state.runtime = SimpleNamespace(
+        keys=ring_of(), audit=SimpleNamespace(note_refusal=lambda *_: None)
+    )
     found = {scope: status_of(app, "/forgotten", text) for scope, text in texts.items()}
     assert found == {"query": 403, "enroll": 403, "admin": 200}
