@@ -200,7 +200,10 @@ class Identities(Page[Identity]):
 
 
 class IdentityDetail(WireModel):
-    """The number of crops of one identity, and the cameras that took them; see `Identity`."""
+    """The number of crops of one identity, and the cameras that took them; see `Identity`.
+
+    Forgetting the identity deletes `kept_searches` searches, of which `cases` hold so many each.
+    """
 
     identity: str
     crops: int
@@ -209,6 +212,8 @@ class IdentityDetail(WireModel):
     image_url: str | None
     first_seen: Moment
     last_seen: Moment
+    kept_searches: int = 0
+    cases: dict[str, int] = Field(default_factory=dict)
 
 
 class SimilarIdentity(WireModel):
@@ -275,11 +280,13 @@ class Remainder(WireModel):
 class ForgottenIdentity(Removal):
     """What was removed of a person, `snapshots` by their ids, and what remains.
 
-    `kept_searches` counts the searches whose picture showed the person.
+    `kept_searches` counts the searches whose picture showed the person, and `cases` those of them
+    that each case held, by its id.
     """
 
     snapshots: dict[str, int]
     kept_searches: int = 0
+    cases: dict[str, int] = Field(default_factory=dict)
     remaining: list[Remainder]
 
 

@@ -7,6 +7,7 @@ Those of searches, reviews and cases are here; all others can be imported from h
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import date
 from functools import partial
 from operator import not_
 from typing import Annotated, Any, ClassVar, Literal
@@ -291,7 +292,10 @@ class CaseSearch(WireModel):
 
 
 class Case(WireModel):
-    """Kept searches that are held together beyond their days; `count` is how many."""
+    """Kept searches that are held together beyond their days; `count` is how many.
+
+    `deleted_searches` counts those that were deleted while it held them, by day in UTC.
+    """
 
     case_id: str
     name: str
@@ -300,6 +304,7 @@ class Case(WireModel):
     changed_at: Moment
     key_id: str
     count: int
+    deleted_searches: dict[date, int] = Field(default_factory=dict)
 
 
 class CaseDetail(Case):

@@ -171,7 +171,10 @@ class Jobs(Page[Job]):
 
 
 class CropGroup(WireModel):
-    """Crops without a name that may be of one person; `cohesion`: the probability of their mean."""
+    """Crops without a name that may be of one person; `cohesion`: the probability of their mean.
+
+    The crop that is least like the others comes first.
+    """
 
     crop_ids: list[str]
     cohesion: float

@@ -10,6 +10,7 @@ from gmn_client import models
 from service.errors import UnknownCrop, UnknownGallery, UnknownIdentity, UnknownPicture
 from service.gallery.gallery import Gallery
 from service.lifecycle.pictures import stored_picture
+from service.record.kept_queries import count_by_case
 from service.record.people import Person
 from service.record.records import CropFilter, GalleryRecord, Picture, StoredCrop
 from service.runtime import Runtime
@@ -100,12 +101,17 @@ async def list_identities(
 
 
 async def read_identity(runtime: Runtime, gallery: Gallery, identity: str) -> models.IdentityDetail:
-    """One identity; raises `UnknownIdentity`."""
+    """Describe one identity; raises `UnknownIdentity`."""
     found = await runtime.galleries.read(runtime.record.people.get, gallery.gallery_id, identity)
     if found is None:
         raise UnknownIdentity(gallery.name, identity)
-    person, first_seen = found
-    return models.IdentityDetail(**_described(gallery, person), first_seen=first_seen)
+    person, first_seen, searches = found
+    return models.IdentityDetail(
+        **_described(gallery, person),
+        first_seen=first_seen,
+        kept_searches=len(searches),
+        cases=count_by_case(searches),
+    )
 
 
 def described_crops(

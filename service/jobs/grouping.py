@@ -152,7 +152,9 @@ async def _score_pairs(
 
 
 def _cluster(scores: Array, cut: float) -> list[tuple[NDArray[np.int64], float]]:
-    """Groups by average linkage: the places and mean score of each, the largest first.
+    """Group by average linkage: the places and mean score of each, the largest first.
+
+    The places of a group begin with the crop that is least like the others.
 
     Args:
         scores: of pairs, `(n, n)`; becomes their distances.
@@ -175,7 +177,11 @@ def _cluster(scores: Array, cut: float) -> list[tuple[NDArray[np.int64], float]]
         pairs = scores[np.ix_(places, places)][np.triu_indices(len(places), 1)]
         return top - float(pairs.mean(dtype=np.float64))
 
-    found = [(places, mean(places)) for places in groups if len(places) > 1]
+    def farthest_first(places: NDArray[np.int64]) -> NDArray[np.int64]:
+        means = scores[np.ix_(places, places)].mean(axis=1)
+        return places[np.argsort(-means, kind="stable")]
+
+    found = [(farthest_first(places), mean(places)) for places in groups if len(places) > 1]
     return sorted(found, key=lambda one: (-len(one[0]), -one[1]))
 
 

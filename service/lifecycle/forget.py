@@ -17,6 +17,7 @@ from service.lifecycle.snapshots import take_removed_out_of_snapshots
 from service.ops.data_directory import IMPORTS, INDEXES, SNAPSHOTS, STRAY
 from service.ops.failpoints import failpoint
 from service.record import records
+from service.record.kept_queries import count_by_case
 from service.record.records import CropFilter
 from service.runtime import Runtime
 
@@ -117,6 +118,7 @@ async def forget_identity(runtime: Runtime, gallery: Gallery, identity: str) -> 
             removed=removal.count,
             snapshots=rewriting.taken,
             kept_searches=len(removal.kept_searches),
+            cases=count_by_case(removal.kept_searches),
             remaining=await _remaining(runtime, gallery, removal),
         )
 

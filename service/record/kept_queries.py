@@ -6,9 +6,10 @@ renames, and names no person that was forgotten.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import field, replace
-from datetime import datetime
+from datetime import UTC, date, datetime
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from pydantic import TypeAdapter
@@ -102,7 +103,12 @@ class CaseEntry(NamedTuple):
 
 @stored_dataclass(frozen=True, kw_only=True)
 class Case:
-    """Searches that are held together beyond their days; `queries` by their ids."""
+    """Searches that are held together beyond their days.
+
+    Attributes:
+        queries: by their ids.
+        deleted_searches: how many of its searches were deleted, by day in UTC.
+    """
 
     case_id: str
     name: str
@@ -111,6 +117,7 @@ class Case:
     changed_at: datetime
     key_id: str
     queries: dict[str, CaseEntry] = field(default_factory=dict)
+    deleted_searches: dict[date, int] = field(default_factory=dict)
 
 
 KEPT_QUERY, KEPT_CASE = TypeAdapter(KeptQuery), TypeAdapter(Case)
@@ -166,7 +173,8 @@ class KeptChanges:
         return kept
 
     def drop(self, *dropped: KeptQuery) -> int:
-        """Removes searches with their pictures, from cases too; answers how many."""
+        """Remove searches with their pictures, also from cases, and return how many."""
+        now = datetime.now(UTC)
         for kept in dropped:
             self.count(kept=-1)
             own = key(KEPT_KIND, self.gallery_id, kept.query_id)
@@ -175,7 +183,9 @@ class KeptChanges:
             self.transaction.removes = True
             for case in filter(None, map(self.case, kept.cases)):
                 left = {one: entry for one, entry in case.queries.items() if one != kept.query_id}
-                self.put_case(replace(case, queries=left))
+                deleted = Counter(case.deleted_searches)
+                deleted[now.date()] += 1
+                self.put_case(replace(case, queries=left, deleted_searches=deleted, changed_at=now))
         return len(dropped)
 
     def put(self, kept: KeptQuery, picture: bytes | None = None) -> None:
@@ -195,17 +205,30 @@ def read_kept(reader: Reader, gallery_id: int, query_ids: Collection[str]) -> li
     return [KEPT_QUERY.validate_json(body) for body in bodies if body is not None]
 
 
-def forget_kept(transaction: Transaction, gallery_id: int, crop_ids: Sequence[str]) -> list[str]:
-    """Removes the searches of a person, whose crops these are; answers their ids."""
+def find_shown(reader: Reader, gallery_id: int, crop_ids: Sequence[str]) -> list[KeptQuery]:
+    """Read the searches for a person whose crops these are; forgetting the person removes them."""
+    prefixes = [key(FOUND_BY, gallery_id, "crop", one) for one in crop_ids]
+    found = reader.scan(*(Scan(*below(prefix)) for prefix in prefixes))
+    pairs = zip(prefixes, found, strict=True)
+    query_ids = {last_text(own, prefix) for prefix, keys in pairs for own, _ in keys}
+    return read_kept(reader, gallery_id, sorted(query_ids))
+
+
+def forget_kept(
+    transaction: Transaction, gallery_id: int, crop_ids: Sequence[str]
+) -> list[KeptQuery]:
+    """Remove the searches for a person whose crops these are, and return them."""
     changes = KeptChanges(transaction, gallery_id)
     if not changes.kept:
         return []
-    prefixes = [key(FOUND_BY, gallery_id, "crop", one) for one in crop_ids]
-    found = transaction.scan(*(Scan(*below(prefix)) for prefix in prefixes))
-    pairs = zip(prefixes, found, strict=True)
-    query_ids = {last_text(own, prefix) for prefix, keys in pairs for own, _ in keys}
-    changes.drop(*read_kept(transaction, gallery_id, query_ids))
-    return sorted(query_ids)
+    searches = find_shown(transaction, gallery_id, crop_ids)
+    changes.drop(*searches)
+    return searches
+
+
+def count_by_case(searches: Sequence[KeptQuery]) -> dict[str, int]:
+    """Return how many of these searches each case holds, by its id."""
+    return Counter(case_id for search in searches for case_id in search.cases)
 
 
 def picture_key(gallery_id: int, query_id: str) -> bytes:

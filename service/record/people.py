@@ -32,6 +32,7 @@ from service.record.entries import (
     see,
     seen_at,
 )
+from service.record.kept_queries import KeptQuery, find_shown
 from service.record.keys import key
 from service.record.records import StoredCrop
 
@@ -123,13 +124,22 @@ class People(RecordPart):
                     found.append(replace(person, place=place))
         return found
 
-    def get(self, gallery_id: int, identity: str) -> tuple[Person, datetime] | None:
-        """One identity, and when it was first seen; None where no crop bears it."""
+    def get(
+        self, gallery_id: int, identity: str
+    ) -> tuple[Person, datetime, list[KeptQuery]] | None:
+        """Read an identity, when it was first seen, and the kept searches that show it.
+
+        Returns:
+            None where no crop bears it.
+        """
         at = find_generation(self._reader, gallery_id)
         seen = _read_seen(self._reader, at, [identity]).get(identity)
         person = self._person(at, identity, seen) if seen else None
-        first = min((seen_at(crop) for crop in _crops(self._reader, at, identity)), default=None)
-        return (person, first) if person and first else None
+        crops = list(_crops(self._reader, at, identity))
+        if person is None or not crops:
+            return None
+        shown = find_shown(self._reader, gallery_id, [crop.crop_id for crop in crops])
+        return person, min(seen_at(crop) for crop in crops), shown
 
     def rows(self, gallery_id: int, identity: str, best: int) -> tuple[list[int], list[int]]:
         """The rows of an identity's crops, and of so many of them with the best pictures."""

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pydantic.dataclasses import dataclass as stored_dataclass
 
 from gmn_client.models import EnrolledImage, RetentionFrom
+from service.record.kept_queries import KeptQuery
 
 
 @dataclass(frozen=True)
@@ -150,13 +151,13 @@ class Removal:
 
     Attributes:
         row_ids, crop_ids: of what was removed, in one order.
-        kept_searches: ids of those that were removed with a person.
+        kept_searches: the searches that were removed with a person.
     """
 
     version: int
     row_ids: tuple[int, ...]
     crop_ids: tuple[str, ...] = ()
-    kept_searches: tuple[str, ...] = ()
+    kept_searches: tuple[KeptQuery, ...] = ()
 
     @property
     def count(self) -> int:

@@ -320,9 +320,17 @@ def test_forgetting_reaches_into_cases(client: Client, drawn_crops) -> None:
     first = answer.results[0]
     client.review(answer.query_id, first.crop_id, decision="confirmed")
     case = client.create_case("case")
-    client.hold_search(case.case_id, answer.query_id, "note")
-    assert client.forget(first.identity).kept_searches == 1
-    assert client.case(case.case_id).queries == []
+    before = client.hold_search(case.case_id, answer.query_id, "note")
+    known = client.identity(first.identity)
+    assert (known.kept_searches, known.cases) == (1, {case.case_id: 1})
+    forgotten = client.forget(first.identity)
+    assert (forgotten.kept_searches, forgotten.cases) == (1, {case.case_id: 1})
+    after = client.case(case.case_id)
+    assert (after.queries, sum(after.deleted_searches.values())) == ([], 1)
+    assert after.changed_at > before.changed_at
+    (day,) = after.deleted_searches
+    export = zipfile.ZipFile(io.BytesIO(client.export_case(case.case_id)))
+    assert f"1 search deleted on {day}." in export.read("index.html").decode()
 
 
 @pytest.mark.slow

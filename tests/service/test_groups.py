@@ -126,6 +126,8 @@ def test_groups_are_joined_while_their_mean_score_is_above_the_cut(scores):
     for places, mean in groups:
         own = pairs[np.ix_(places, places)][np.triu_indices(5, 1)]
         assert mean == pytest.approx(float(own.mean()), abs=1e-4 * scale)
+        likeness = pairs[np.ix_(places, places)].mean(axis=1)
+        assert likeness[0] == likeness.min()
     assert grouping._cluster(pairs.copy(), float(pairs.max())) == []
 
 
