@@ -10,6 +10,7 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.browser.conftest import confirm, search_for, violations
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.slow
 
@@ -20,7 +21,13 @@ def cases(http: Any, gallery: str) -> list[dict[str, Any]]:
 
 def add(page: Any, name: str) -> None:
     page.get_by_role("button", name="Add to a case…").click()
-    page.locator("dialog.question input").fill(name)
+    asked = page.get_by_role("dialog", name="Add this search to a case")
+    case = asked.get_by_label("Case", exact=True)
+    if known := case.locator("option", has_text=f"{name} ·").all():
+        case.select_option(known[0].get_attribute("value"))
+    else:
+        case.select_option("new")
+        asked.get_by_label("Name of the new case").fill(name)
     confirm(page, "Add")
     page.get_by_text(f"In the case {name}.", exact=True).wait_for()
 
@@ -36,7 +43,6 @@ def test_a_search_is_put_into_a_case_noted_and_exported(page, http, gallery, dra
     page.get_by_role("link", name="In 1 case").click()
     page.get_by_role("heading", name="Bag at gate 3").wait_for()
     page.get_by_label("Notes").fill("Left hand, 17:40.")
-    page.get_by_role("button", name="Save").click()
     page.get_by_text("Saved.").wait_for()
     note = page.get_by_label("Note on this search")
     with page.expect_response(lambda answer: answer.request.method == "PUT"):
@@ -81,3 +87,125 @@ def test_a_case_is_begun_on_its_panel_and_a_phone_shows_it(page):
     assert page.evaluate("document.documentElement.scrollWidth") == 390
     tops = {one.bounding_box()["y"] for one in page.locator("nav a").all()}
     assert len(tops) == 1
+
+
+def case_of(http: Any, gallery: str, name: str) -> str:
+    made = http.post(f"/v1/galleries/{gallery}/cases", data={"name": name})
+    assert made.status_code == 201, made.text
+    return str(made.json()["case_id"])
+
+
+def held(http: Any, gallery: str, case_id: str) -> dict[str, str]:
+    case = http.get(f"/v1/galleries/{gallery}/cases/{case_id}").json()
+    return {one["query_id"]: one["note"] for one in case["queries"]}
+
+
+def test_forgetting_names_the_cases_that_lose_a_search(page, http, gallery, drawn_crops):
+    search_for(page, drawn_crops[0].png)
+    person = page.locator("#answer .card b .name").first.inner_text()
+    page.locator("#answer .open").first.focus()
+    page.keyboard.press("c")
+    page.locator("#answer [value=confirmed][aria-pressed=true]").wait_for()
+    add(page, "Bag at gate 3")
+    page.get_by_role("link", name="People", exact=True).click()
+    page.locator("#people").get_by_role("link", name=person).click()
+    page.get_by_role("button", name="Forget…").click()
+    asked = page.locator("dialog.question")
+    expect(asked).to_contain_text(
+        "1 kept search of this person is deleted too, 1 from the case Bag"
+    )
+    confirm(page, "Forget")
+    outcome = page.locator(".news:visible")
+    expect(outcome).to_contain_text("1 kept search deleted, 1 from the case Bag at gate 3.")
+    page.get_by_role("link", name="Cases", exact=True).click()
+    page.get_by_role("link", name="Bag at gate 3").click()
+    page.get_by_role("heading", name="0 searches").wait_for()
+    expect(page.locator("#case .note")).to_contain_text("1 search deleted on ")
+
+
+def test_notes_of_a_case_are_kept_while_it_is_drawn_anew_and_left(page, http, gallery, drawn_crops):
+    search_for(page, drawn_crops[0].png)
+    add(page, "A")
+    page.get_by_role("link", name="In 1 case").click()
+    notes = page.get_by_label("Notes")
+    # Both happen while the field has the focus and has not reported a change.
+    notes.press_sequentially("seen twice")
+    page.get_by_role("button", name="Take out").dispatch_event("click")
+    page.get_by_role("heading", name="0 searches").wait_for()
+    expect(notes).to_have_value("seen twice")
+    expect(notes).to_be_focused()
+    notes.press_sequentially(" at the gate")
+    page.evaluate("location.hash = location.hash.split('/')[0] + '/search'")
+    page.locator("#query").wait_for()
+    page.go_back()
+    expect(notes).to_have_value("seen twice at the gate")
+    eventually(lambda: cases(http, gallery)[0]["notes"] == "seen twice at the gate")
+
+
+def test_notes_that_the_service_refuses_stay_in_the_field(page, http, gallery):
+    case_of(http, gallery, "A")
+    page.get_by_role("link", name="Cases", exact=True).click()
+    page.get_by_role("link", name="A", exact=True).click()
+    refused = {"status": 403, "json": {"detail": "another key made this case"}}
+
+    def refuse(route: Any) -> None:
+        route.fulfill(**refused) if route.request.method == "PATCH" else route.continue_()
+
+    page.route("**/cases/*", refuse)
+    page.get_by_label("Notes").fill("seen twice")
+    page.get_by_label("Notes").blur()
+    page.get_by_role("alert").filter(has_text="Another key made this case.").wait_for()
+    page.get_by_role("link", name="Search", exact=True).click()
+    page.go_back()
+    expect(page.get_by_label("Notes")).to_have_value("seen twice")
+
+
+def test_of_two_cases_with_one_name_the_chosen_one_gets_the_search(
+    page, http, gallery, drawn_crops
+):
+    older, newer = (case_of(http, gallery, "Theft") for _ in range(2))
+    search_for(page, drawn_crops[0].png)
+    page.get_by_role("button", name="Add to a case…").click()
+    asked = page.get_by_role("dialog", name="Add this search to a case")
+    assert violations(page) == []
+    case = asked.get_by_label("Case", exact=True)
+    case.select_option("new")
+    asked.get_by_label("Name of the new case").fill("Theft")
+    confirm(page, "Add")
+    asked.get_by_role("alert").filter(has_text="A case is called “Theft” already").wait_for()
+    case.select_option(older)
+    confirm(page, "Add")
+    page.get_by_text("In the case Theft.").wait_for()
+    assert [len(held(http, gallery, one)) for one in (older, newer)] == [1, 0]
+    page.get_by_role("link", name="Cases", exact=True).click()
+    page.locator("#case form").get_by_label("Name").fill("Theft")
+    page.get_by_role("button", name="Create").click()
+    page.get_by_role("alert").filter(has_text="A case is called “Theft” already").wait_for()
+    assert len(cases(http, gallery)) == 2
+
+
+def test_a_search_that_a_case_holds_keeps_its_note_when_it_is_added_again(
+    page, http, gallery, drawn_crops
+):
+    search_for(page, drawn_crops[0].png)
+    add(page, "A")
+    (case,) = cases(http, gallery)
+    (query_id,) = held(http, gallery, case["case_id"])
+    path = f"/v1/galleries/{gallery}/cases/{case['case_id']}/queries/{query_id}"
+    assert http.put(path, data={"note": "the coat"}).is_success
+    add(page, "A")
+    assert held(http, gallery, case["case_id"]) == {query_id: "the coat"}
+
+
+def test_an_outcome_of_one_case_is_not_shown_on_another(page, http, gallery, drawn_crops):
+    other = case_of(http, gallery, "B")
+    search_for(page, drawn_crops[0].png)
+    add(page, "A")
+    page.get_by_role("link", name="In 1 case").click()
+    page.get_by_role("button", name="Take out").click()
+    page.get_by_text("The search is taken out of the case").wait_for()
+    page.get_by_role("link", name="All cases").click()
+    page.get_by_role("link", name="B", exact=True).click()
+    page.get_by_role("heading", name="B", exact=True).wait_for()
+    expect(page.locator("#cases .news")).to_have_count(0)
+    assert held(http, gallery, other) == {}

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import expect
 
-from tests.browser.conftest import ask, confirm, png, search_for, violations
+from tests.browser.conftest import PNG, ask, confirm, png, search_for, violations
 
 pytestmark = pytest.mark.slow
 
@@ -115,11 +115,11 @@ def test_marked_results_get_a_name_together_and_it_is_taken_back(page, http, gal
     asked = page.locator("dialog.question")
     assert asked.locator(".seen > *").count() == 3
     asked.get_by_label("Name").fill(drawn_crops[-1].identity)
-    asked.get_by_text(f"{drawn_crops[-1].identity} has 4 crops in this gallery.").wait_for()
+    asked.get_by_text(f"{drawn_crops[-1].identity} has 4 pictures in this gallery.").wait_for()
     asked.get_by_label("Name").fill("Ann")
     asked.get_by_text("A new name").wait_for()
     confirm(page, "Name")
-    page.get_by_text("2 crops are now of Ann.").wait_for()
+    page.get_by_text("2 pictures are now of Ann.").wait_for()
     assert labels() == ["Ann", "Ann"]
     page.get_by_role("button", name="Undo").click()
     page.get_by_text("Undone:").wait_for()
@@ -142,13 +142,19 @@ def test_an_impossible_time_is_shown_at_its_fields_and_asks_nothing(page, drawn_
     assert not [url for url in asked if url.endswith("/queries")]
 
 
-def test_the_first_search_of_an_empty_gallery_leads_to_enrollment(tab, address, http, drawn_crops):
+def test_an_empty_gallery_leads_to_enrollment_before_and_after_a_search(
+    tab, address, http, drawn_crops
+):
     http.post("/v1/galleries", data={"name": "unfilled"})
     tab.goto(f"{address}/#unfilled/search")
+    tab.get_by_text("This gallery has no pictures yet.").wait_for()
+    tab.get_by_role("link", name="Enroll pictures").click()
+    tab.get_by_role("heading", name="Enroll pictures").wait_for()
+    tab.get_by_role("link", name="Search", exact=True).click()
     search_for(tab, drawn_crops[0].png)
     tab.get_by_text("This gallery is empty.").wait_for()
-    tab.get_by_role("link", name="Enroll images").click()
-    tab.get_by_role("heading", name="Enroll images").wait_for()
+    tab.get_by_role("link", name="Enroll pictures").click()
+    tab.get_by_role("heading", name="Enroll pictures").wait_for()
 
 
 def test_a_search_opens_again_by_its_address_and_is_listed(page, http, gallery, drawn_crops):
@@ -163,7 +169,7 @@ def test_a_search_opens_again_by_its_address_and_is_listed(page, http, gallery, 
     expect(page.locator("#answer .card")).to_have_count(20)
     assert page.locator("#answer .card .name").first.inner_text() == "Ann"
     assert page.input_value("[name=top_k]") == "20"
-    assert page.get_by_role("img", name="Query image 1").count() == 1
+    assert page.get_by_role("img", name="Query picture 1").count() == 1
     page.get_by_role("link", name="Enroll", exact=True).click()
     page.get_by_role("link", name="Search", exact=True).click()
     expect(page).to_have_url(kept)
@@ -176,7 +182,7 @@ def test_a_search_opens_again_by_its_address_and_is_listed(page, http, gallery, 
     expect(page).to_have_url(kept)
     page.get_by_role("button", name="Delete this search…").click()
     confirm(page, "Delete")
-    page.get_by_text("Drop an image to begin.").wait_for()
+    page.get_by_text("Drop a picture to begin.").wait_for()
     expect(listed).to_have_count(0)
 
 
@@ -192,9 +198,9 @@ def test_separate_searches_have_an_address_together_and_one_each(page, drawn_cro
     page.reload()
     expect(each).to_have_count(2)
     assert each.locator(".card b .name").all_inner_texts() == shown
-    assert page.get_by_role("img", name="Query image").count() == 2
+    assert page.get_by_role("img", name="Query picture").count() == 2
     assert violations(page) == []
-    each.get_by_role("link", name="Image 2").click()
+    each.get_by_role("link", name="Picture 2").click()
     expect(each).to_have_count(0)
     expect(page).to_have_url(together.rpartition("/")[0] + "/" + together.rpartition(".")[2])
     page.go_back()
@@ -202,7 +208,7 @@ def test_separate_searches_have_an_address_together_and_one_each(page, drawn_cro
     each.nth(0).get_by_role("button", name="Delete this search…").click()
     confirm(page, "Delete")
     expect(each).to_have_count(0)
-    expect(page.get_by_role("img", name="Query image")).to_have_count(1)
+    expect(page.get_by_role("img", name="Query picture")).to_have_count(1)
     # Both images as one search: one of them is kept.
     page.goto(alone)
     page.get_by_text("1 of 2 pictures is kept.").wait_for()
@@ -214,7 +220,7 @@ def test_a_picture_is_kept_only_where_that_is_asked_for(page, drawn_crops):
     expect(page).to_have_url(re.compile(r"/search/\w+$"))
     page.reload()
     page.locator("#answer .card").first.wait_for()
-    assert page.get_by_role("img", name="Query image 1").count() == 0
+    assert page.get_by_role("img", name="Query picture 1").count() == 0
 
 
 def test_the_query_s_picture_is_enrolled_and_that_is_undone(page, http, gallery, drawn_crops):
@@ -272,6 +278,46 @@ def test_results_are_confirmed_and_rejected_by_key_and_by_button(page, http, gal
     with page.expect_download() as download:
         page.get_by_role("button", name="My reviews (CSV)").click()
     assert first in download.value.path().read_text()
+
+
+def test_a_confirmed_result_without_a_name_gets_one_and_that_is_undone(
+    page, http, gallery, drawn_crops
+):
+    crops = f"/v1/galleries/{gallery}/crops"
+    person = drawn_crops[0].identity
+    taken_away = {"identity": person, "new_identity": ""}
+    assert http.patch(crops, data=taken_away).is_success
+    search_for(page, drawn_crops[0].png)
+    unnamed = page.locator("#answer .card").filter(has_text="no name")
+    ids = [unnamed.nth(at).get_attribute("data-crop") for at in (0, 1)]
+    for at in (0, 1):
+        unnamed.nth(at).get_by_role("button", name="Same person").click()
+        unnamed.nth(at).get_by_role("button", name="Name, rank").wait_for()
+    assert violations(page) == []
+    unnamed.nth(0).get_by_role("button", name="Name, rank").click()
+    page.locator("dialog.question").get_by_label("Name").fill("Ann")
+    confirm(page, "Name")
+    page.get_by_text("2 pictures are now of Ann.").wait_for()
+    assert {one["crop_id"] for one in http.get(f"{crops}?identity=Ann").json()["results"]} == {*ids}
+    assert decisions(http, page, gallery) == dict.fromkeys(ids, "confirmed")
+    expect(page.locator("#answer .offer button")).to_have_count(0)
+    page.get_by_role("button", name="Undo").click()
+    page.get_by_text("Undone:").wait_for()
+    assert http.get(f"{crops}?identity=Ann").json()["results"] == []
+
+
+def test_words_tell_the_model_s_verdict_from_the_decision_of_a_person(page, drawn_crops):
+    search_for(page, drawn_crops[0].png)
+    card = page.locator("#answer .card").first
+    assert card.locator(".verdict").inner_text().startswith("Model: ")
+    assert card.locator(".judge button").all_inner_texts() == ["✓ Same person", "✕ Another person"]
+
+
+def test_a_file_that_cannot_be_searched_is_called_by_its_name(page, drawn_crops):
+    broken = [PNG | {"buffer": b"no image", "name": name} for name in ("gate.png", "yard.png")]
+    page.set_input_files("#query .drop input", broken)
+    alert = page.get_by_role("alert").filter(has_text="2 pictures cannot be used.")
+    expect(alert.locator("li").nth(1)).to_contain_text("Yard.png: ")
 
 
 def test_people_of_a_frame_are_searched_by_the_boxes_around_them(page, http, gallery, drawn_crops):
@@ -336,7 +382,7 @@ def test_a_name_given_in_the_sheet_is_undone_beside_the_answer(page, http, galle
     search_for(page, drawn_crops[0].png)
     crop, before = crop_of(page, 1), page.locator("#answer .card b .name").first.inner_text()
     page.locator("#answer .open").first.click()
-    page.get_by_role("button", name="Change identity…").click()
+    page.get_by_role("button", name="Change the name…").click()
     page.locator("dialog.question input").fill("Ann")
     confirm(page, "Change")
     page.locator("#sheet h2 .name", has_text="Ann").wait_for()
@@ -377,7 +423,7 @@ def test_an_address_is_passed_on_to_a_user_with_another_key(tab, browser, keyed,
     other.goto(tab.url)
     enter(other)
     other.wait_for_selector(".banner")
-    other.get_by_role("img", name="Query image 1").wait_for()
+    other.get_by_role("img", name="Query picture 1").wait_for()
     assert other.url == tab.url
     context.close()
 
@@ -387,11 +433,11 @@ def test_a_search_of_crops_without_a_name_only(page, http, gallery, drawn_crops)
     first = crop_of(page, 1)
     http.patch(f"/v1/galleries/{gallery}/crops/{first}", data={"identity": ""})
     page.click("#filters summary")
-    page.get_by_label("Only crops without a name").check()
+    page.get_by_label("Only pictures without a name").check()
     expect(page.locator("#answer .card")).to_have_count(1)
     assert crop_of(page, 1) == first
     http.patch(f"/v1/galleries/{gallery}/crops/{first}", data={"identity": "Ann"})
     page.get_by_role("button", name="Search", exact=True).click()
-    page.get_by_text("No crop of the gallery passes the filters.").wait_for()
+    page.get_by_text("No picture of the gallery passes the filters.").wait_for()
     page.get_by_role("button", name="Clear the filters").click()
     expect(page.locator("#answer .card")).to_have_count(10)

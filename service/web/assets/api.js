@@ -10,6 +10,7 @@ export class Problem extends Error {
   constructor(status, body, retrySeconds = 0) {
     super((body.detail ?? body.title ?? `the service answered ${status}`).replace(CALL, ""));
     this.status = status;
+    this.unknownGallery = body.type?.endsWith(":unknown_gallery") ?? false;
     this.results = body.results ?? [];
     this.retrySeconds = retrySeconds;
   }

@@ -2,7 +2,7 @@
 
 import { ask, formOf, Problem } from "./api.js";
 import { attempt, count, h, nameOf, pictureOf } from "./elements.js";
-import { changed } from "./place.js";
+import { changed, fileId } from "./place.js";
 
 // Small enough for any limit on a request, and for showing progress.
 const AT_ONCE = 8, BYTES_AT_ONCE = 16e6;
@@ -50,9 +50,11 @@ async function sendBatch(run) {
     if (now.length === 0 || bytes <= BYTES_AT_ONCE) now.push(one);
   }
   const form = formOf(run.shared);
-  for (const { file, identity } of now) {
+  for (const { file, identity, captured_at: time } of now) {
     form.append("images", file);
     form.append("identity", identity);
+    form.append("captured_at", time);
+    form.append("external_id", fileId(file));
   }
   const results = await send(run, { method: "POST", body: form, headers: { "Idempotency-Key": `${run.name}-${run.batch}` } });
   run.batch += 1;
@@ -78,7 +80,7 @@ function show(run, going) {
   const done = run.total - run.waiting.length;
   const parts = Object.entries(COUNTED).map(([name, words]) => `${run.counts[name].toLocaleString()} ${words}`);
   run.bar.value = done;
-  run.note.textContent = `${done.toLocaleString()} of ${count(run.total, "image")}: ${parts.join(", ")}`
+  run.note.textContent = `${done.toLocaleString()} of ${count(run.total, "picture")}: ${parts.join(", ")}`
     + (!going && done < run.total ? ". Stopped; Resume sends the others." : "");
   run.stop.hidden = !going || run.total <= AT_ONCE;
   run.resume.hidden = going || done === run.total;

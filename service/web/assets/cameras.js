@@ -10,7 +10,7 @@ const SIGNS = { any: "", only: "✓ ", without: "✕ " };
 const chosen = new Map();
 let readOf = null;
 
-const WRONG = "“From” is after “Until”, so no crop can pass. Change one of them.";
+const WRONG = "“From” is after “Until”, so no picture can pass. Change one of them.";
 
 let searchAgain = () => undefined;
 
@@ -96,7 +96,7 @@ async function read() {
       cursor = answer.next_cursor;
       draw();
     }
-    find("#cameras-read").textContent = cursor === null ? "" : `The cameras of the first ${count(crops, "crop")}.`;
+    find("#cameras-read").textContent = cursor === null ? "" : `The cameras of the first ${count(crops, "picture")}.`;
   });
 }
 

@@ -4,7 +4,7 @@ import { ask, blobOf } from "./api.js";
 import { attempt, decimal, find, h, moment, nameOf, percent, picture, question, shotPicture, verdictChip } from "./elements.js";
 import { regions } from "./heat.js";
 import { judging } from "./judge.js";
-import { act, relabel, report } from "./naming.js";
+import { act, named, naming, relabel, report } from "./naming.js";
 import { addressOf, changed, gallery, inGallery } from "./place.js";
 import { show, sideBySide } from "./side.js";
 
@@ -12,7 +12,7 @@ let opening = 0;
 
 // `search` is the search, as results.js shows it, that the crop is a result of.
 export async function openCrop(cropId, search = null) {
-  const sheet = openSheet("Crop");
+  const sheet = openSheet("Picture");
   const mine = (opening += 1);
   await attempt(sheet, async () => {
     const crop = await ask(inGallery(`/crops/${encodeURIComponent(cropId)}`));
@@ -52,18 +52,18 @@ function record(crop, search) {
   const detail = h("div", { class: "detail", "aria-live": "polite" });
   const button = (label, action, kind = "") => h("button", { type: "button", class: kind, onclick: action }, label);
   const rows = [
-    ["Probability", ranked && percent(ranked.probability)], ["Cosine", ranked && decimal(ranked.cosine, 3)],
+    ["Probability", ranked && percent(ranked.probability)], ["Similarity", ranked && h("span", { title: "Cosine of the features" }, decimal(ranked.cosine, 3))],
     ["Camera", crop.camera ?? "unknown"], ["Captured", moment(crop.captured_at, true)], ["Enrolled", moment(crop.created_at, true)],
-    ["Your id", crop.external_id], ["Metadata", crop.metadata && JSON.stringify(crop.metadata)],
-    ["Crop", h("code", {}, crop.crop_id)], ["SHA-256", h("code", {}, crop.sha256)],
+    ["File or your id", crop.external_id], ["Metadata", crop.metadata && JSON.stringify(crop.metadata)],
+    ["Picture", h("code", {}, crop.crop_id)], ["SHA-256", h("code", {}, crop.sha256)],
   ].filter(([, value]) => value);
   return h("div", { class: "record" }, pictures(crop, search),
     h("div", {}, h("h2", {}, h("span", { class: "name" }, nameOf(crop.identity))), ranked && h("div", { class: "row" }, verdictChip(ranked.verdict), judging(ranked, search)),
       h("dl", {}, rows.flatMap(([label, value]) => [h("dt", {}, label), h("dd", { class: "name" }, value)])),
       h("div", { class: "actions" },
         button("More like this", () => moreLike(crop), "main"),
-        crop.identity !== null && h("a", { class: "button", href: addressOf(gallery(), "identities", crop.identity) }, "All crops of this person"),
-        button("Change identity…", () => changeIdentity(crop, search)),
+        crop.identity !== null && h("a", { class: "button", href: addressOf(gallery(), "identities", crop.identity) }, "All pictures of this person"),
+        button("Change the name…", () => changeIdentity(crop, search)),
         button("Delete…", () => remove(crop, detail), "danger quiet"))),
     detail);
 }
@@ -79,7 +79,7 @@ function pictures(crop, search) {
   const { figures, panes, tools } = sideBySide(files);
   const legend = h("div");
   if (shots.length > 0) tools.append(h("label", { class: "check" }, h("input", { type: "checkbox", "data-key": "g", onchange: draw }), "Regions"));
-  if (shots.length > 1) tools.append(h("select", { "aria-label": "Query image", onchange: draw }, shots.map((_, at) => h("option", {}, `Image ${at + 1}`))));
+  if (shots.length > 1) tools.append(h("select", { "aria-label": "Query picture", onchange: draw }, shots.map((_, at) => h("option", {}, `Picture ${at + 1}`))));
   place.append(h("div", { class: "heats" }, figures), tools, legend);
   return place;
 
@@ -110,20 +110,20 @@ function moreLike(crop) {
 }
 
 async function changeIdentity(crop, search) {
-  const text = "This crop gets the name that you enter. An empty field removes its name.";
-  const identity = await question("Who is on this crop?", text, "Change", { label: "Name", input: crop.identity ?? "", required: false,
-    list: "names", pictures: [...(search?.shots ?? []).map((shot) => shotPicture(shot)), picture(crop.image_url, "The crop")] });
+  const text = "This picture gets the name that you enter. An empty field removes its name.";
+  const identity = await question("Who is on this picture?", text, "Change", { label: "Name", input: crop.identity ?? "", required: false,
+    list: "names", pictures: [...(search?.shots ?? []).map((shot) => shotPicture(shot)), picture(crop.image_url, "The picture")] });
   if (identity === null || identity === (crop.identity ?? "")) return;
   await act(async () => {
     await relabel([crop.crop_id], identity);
-    report(`The crop is now ${identity ? `of ${identity}` : "without a name"}.`, { undo: () => relabel([crop.crop_id], crop.identity ?? "") });
+    report(named(1, identity), { undo: naming([crop.crop_id], crop.identity ?? "") });
     await openCrop(crop.crop_id, search);
   });
 }
 
 async function remove(crop, place) {
-  const text = `The crop of ${nameOf(crop.identity)} is deleted with its features and picture. No search finds it again.`;
-  if (!await question("Delete this crop?", text, "Delete", { danger: true })) return;
+  const text = `The picture of ${nameOf(crop.identity)} is deleted with its features. No search finds it again.`;
+  if (!await question("Delete this picture?", text, "Delete", { danger: true })) return;
   await attempt(place, async () => {
     await ask(inGallery(`/crops/${encodeURIComponent(crop.crop_id)}`), { method: "DELETE" });
     find("#sheet").close();

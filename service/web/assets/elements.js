@@ -25,6 +25,8 @@ export const nameOf = (identity) => identity ?? "no name";
 export const count = (number, one, many = `${one}s`) =>
   `${number.toLocaleString()} ${number === 1 ? one : many}`;
 
+export const day = (date) => new Date(date).toLocaleDateString(undefined, { year: "numeric", month: "short", day: "numeric", timeZone: "UTC" });
+
 export function moment(text, zoned = false) {
   if (!text) return "time unknown";
   const at = new Date(text);
@@ -42,8 +44,8 @@ export const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1) +
 export const decimal = (number, digits) => number?.toFixed(digits).replace("-", "−") ?? "–";
 
 export function verdictChip(verdict) {
-  const [, word] = VERDICTS[verdict] ?? [null, "Not scored"];
-  return h("span", { class: `verdict ${verdict ?? "unscored"}` }, verdictSign(verdict), word);
+  const [, word] = VERDICTS[verdict] ?? [null, "not compared"];
+  return h("span", { class: `verdict ${verdict ?? "unscored"}`, title: "What the model says; what you decide is beside it." }, `Model: ${word.toLowerCase()}`);
 }
 
 export function verdictSign(verdict) {
@@ -52,9 +54,9 @@ export function verdictSign(verdict) {
 
 export function problemOf(error) {
   const lines = (error.results ?? []).map((one, at) =>
-    one.problem ? h("li", {}, sentence(`image ${at + 1}: ${one.problem.detail}`)) : null);
+    one.problem ? h("li", { class: "name" }, sentence(`${error.names?.[at] ?? `picture ${at + 1}`}: ${one.problem.detail}`)) : null);
   const refused = lines.filter((line) => line !== null);
-  const message = refused.length > 0 ? `${count(refused.length, "image")} cannot be used.` : sentence(error.message);
+  const message = refused.length > 0 ? `${count(refused.length, "picture")} cannot be used.` : sentence(error.message);
   return h("div", { class: "problem", role: "alert" }, h("p", {}, message), h("ul", {}, refused));
 }
 
@@ -81,7 +83,8 @@ export async function attempt(place, action) {
     result = await action();
   } catch (error) {
     superseded = error.name === "AbortError";
-    if (!superseded) {
+    // That there is no such gallery is said once, above.
+    if (!superseded && !(error.unknownGallery && place !== find("main"))) {
       place.prepend(problemOf(error));
       place.firstChild.scrollIntoView({ block: "nearest" });
     }

@@ -35,8 +35,8 @@ const act = (action) => attempt(find("#gallery-news"), async () => { await actio
 async function change(pairs) {
   if (pairs.length === 0) return;
   const form = find("#settings"), days = Number(Object.fromEntries(pairs).retention_days ?? 0);
-  const text = `Crops older than ${count(days, "day")} are deleted with their features and pictures, now and from now on. This cannot be undone.`;
-  if (days > 0 && !await question(`Delete old crops of ${gallery()}?`, text, "Delete them", { danger: true })) return;
+  const text = `Pictures older than ${count(days, "day")} are deleted with their features and pictures, now and from now on. This cannot be undone.`;
+  if (days > 0 && !await question(`Delete old pictures of ${gallery()}?`, text, "Delete them", { danger: true })) return;
   const body = new FormData();
   for (const [name, value] of pairs) body.append(name, value);
   await ask(inGallery(""), { method: "PATCH", body });
@@ -45,13 +45,13 @@ async function change(pairs) {
 }
 
 async function refit() {
-  const text = "The fit to this gallery and its kept searches are deleted. A new fit begins at once from the named crops.";
-  if (await question(`Fit the verdicts of ${gallery()} anew?`, text, "Fit anew")) await act(() => change([["calibration", "reset"]]));
+  const text = "What was learned from this gallery and its kept searches is deleted. The verdicts are adjusted again at once, from the named pictures.";
+  if (await question(`Adjust the verdicts of ${gallery()} anew?`, text, "Adjust anew")) await act(() => change([["calibration", "reset"]]));
 }
 
 async function remove() {
   const name = gallery(), { crops, identities } = known.find((one) => one.name === name);
-  const text = `${count(crops, "crop")} of ${count(identities, "person", "people")} are deleted, and every snapshot. This cannot be undone.`;
+  const text = `${count(crops, "picture")} of ${count(identities, "person", "people")} are deleted, and every snapshot. This cannot be undone.`;
   const typed = await question(`Delete the gallery ${name}?`, text, "Delete the gallery", { label: `Type ${name}`, input: "", danger: true });
   if (typed === null) return;
   await attempt(find("#gallery-news"), async () => {
@@ -76,11 +76,11 @@ function show() {
 function row(one) {
   const shown = one.name === gallery();
   return h("li", {}, h("a", { class: "grow name", href: addressOf(one.name, "galleries"), "aria-current": shown && "true" }, one.name),
-    h("span", { class: "hint" }, `${count(one.crops, "crop")}, ${count(one.identities, "person", "people")}`));
+    h("span", { class: "hint" }, `${count(one.crops, "picture")}, ${count(one.identities, "person", "people")}`));
 }
 
 function describe({ calibration, created_at: created, embedding_fingerprint: model, image_bytes: pictures, index_bytes: index, index_kind: kind }) {
-  const rows = [["Created", moment(created)], ["Pictures", size(pictures)], ["Index", `${kind}, ${size(index)}`],
+  const rows = [["Created", moment(created)], ["Pictures", size(pictures)], ["Search index", h("span", { title: kind }, size(index))],
     ["Verdicts", calibration.basis], ["Model", h("code", {}, model)]];
   find("#description").replaceChildren(...rows.flatMap(([label, value]) => [h("dt", {}, label), h("dd", {}, value)]));
 }
@@ -108,12 +108,12 @@ async function showSnapshots() {
 function snapshotRow(one) {
   const path = inGallery(`/snapshots/${encodeURIComponent(one.snapshot_id)}`);
   const restore = async () => {
-    const text = `The gallery becomes again what it was, with ${count(one.crops, "crop")}. Crops enrolled and names given since are lost; deletions since stay. Take a snapshot before, to be able to return.`;
+    const text = `The gallery becomes again what it was, with ${count(one.crops, "picture")}. Pictures enrolled and names given since are lost; deletions since stay. Take a snapshot before, to be able to return.`;
     if (await question("Restore this snapshot?", text, "Restore", { danger: true })) await act(() => ask(`${path}/restore`, { method: "POST" }));
   };
   const drop = async () => {
     if (await question("Delete this snapshot?", "The gallery itself does not change.", "Delete", { danger: true })) await act(() => send(path, { method: "DELETE" }));
   };
-  return h("li", {}, h("b", { class: "grow" }, moment(one.created_at)), h("span", { class: "hint" }, `${count(one.crops, "crop")}, ${size(one.bytes)}`),
+  return h("li", {}, h("b", { class: "grow" }, moment(one.created_at)), h("span", { class: "hint" }, `${count(one.crops, "picture")}, ${size(one.bytes)}`),
     h("button", { type: "button", onclick: restore }, "Restore…"), h("button", { type: "button", class: "danger quiet", onclick: drop }, "Delete…"));
 }

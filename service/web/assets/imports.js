@@ -71,7 +71,7 @@ function draw(row, job) {
   if (!going || total > 0) bar.value = going ? done : bar.max;
   row.replaceChildren(...[h("div", { class: "grow" },
     h("p", {}, h("b", {}, KINDS[job.kind] ?? job.kind), ` ${STATES[job.state]} · `, moment(job.created_at)), began && bar,
-    began && h("p", { class: "hint" }, [`${done.toLocaleString()} of ${count(total, job.kind === "import" ? "image" : "crop")}`, ...parts].join(", ")),
+    began && h("p", { class: "hint" }, [`${done.toLocaleString()} of ${count(total, "picture")}`, ...parts].join(", ")),
     job.detail && h("p", { class: job.state === "done" ? "hint" : "note" }, job.detail)),
   job.problems > 0 && h("button", { type: "button", onclick: () => attempt(row, () => download(`${path}/report`, `import-${job.job_id}.csv`)) }, count(job.problems, "problem"), " (CSV)"),
   going && h("button", { type: "button", class: "danger quiet", onclick: () => attempt(row, () => ask(path, { method: "DELETE" })) }, "Stop")].filter(Boolean));

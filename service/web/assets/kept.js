@@ -3,7 +3,8 @@
 import { ask, formOf, send } from "./api.js";
 import { attempt, count, download, find, h, moment, nameOf, percent, question, shotPicture, thumbnail, verdictChip } from "./elements.js";
 import { act, report } from "./naming.js";
-import { addressOf, gallery, inGallery, item } from "./place.js";
+import { addressOf, fileId, gallery, inGallery, item } from "./place.js";
+import { call } from "./undo.js";
 
 const PAGE = 20;
 
@@ -56,7 +57,7 @@ function notKept({ image_url: url, request: { images } }) {
 }
 
 async function forget({ query_id: id }) {
-  if (!await question("Delete this search?", "It is deleted with its picture and reviews, from cases too. The crops of the gallery stay.", "Delete", { danger: true })) return;
+  if (!await question("Delete this search?", "It is deleted with its picture and reviews, from cases too. The pictures of the gallery stay.", "Delete", { danger: true })) return;
   await send(inGallery(`/queries/${id}`), { method: "DELETE" });
   location.hash = addressOf(gallery(), "search", item().split(".").filter((one) => one !== id).join("."));
 }
@@ -66,15 +67,19 @@ async function enroll({ answer, kept }, files) {
   const [best] = answer.results;
   const known = kept?.reviews?.find((one) => one.decision === "confirmed")?.identity ?? (answer.verdict === "match" ? best.identity : null);
   const camera = find("#query").elements.camera.value;
-  const text = `The picture becomes a crop of this gallery, of the person that you name, ${camera ? `from camera ${camera}` : "without a camera"}. The filter “Camera of the query images” sets the camera.`;
+  const text = `The picture becomes one of this gallery’s, of the person that you name, ${camera ? `from camera ${camera}` : "without a camera"}. The filter “Camera of the query” sets the camera.`;
   const name = await question(`Enroll ${count(files.length, "picture")}?`, text, "Enroll", { label: "Name", input: known ?? "", list: "names", pictures: files.map((shot) => shotPicture(shot)) });
   if (name === null) return;
   const fields = [["identity", name], ["camera", camera]];
-  const { results } = await ask(inGallery("/crops"), { method: "POST", body: formOf([...fields, ...files.map((shot) => ["images", shot.blob])]) });
+  const { results } = await ask(inGallery("/crops"), { method: "POST", body: withNames(formOf([...fields, ...files.map((shot) => ["images", shot.blob])]), files) });
   const landed = results.filter((one) => one.crop_id && !one.duplicate);
   const lines = results.flatMap((one, at) => one.problem ? [`Picture ${at + 1}: ${one.problem.detail}`]
     : one.duplicate ? [`Picture ${at + 1} is in the gallery already, as ${nameOf(one.identity)}.`] : one.warnings);
-  report(`${count(landed.length, "picture")} enrolled as ${name}.`, { lines, undo: landed.length > 0 && (async () => {
-    for (const { crop_id: id } of landed) await ask(inGallery(`/crops/${id}`), { method: "DELETE" });
-  }) });
+  report(`${count(landed.length, "picture")} enrolled as ${name}.`, { lines, undo: landed.map(({ crop_id: id }) => call("DELETE", inGallery(`/crops/${id}`))) });
+}
+
+// With the file that each picture is from, empty where that is unknown.
+function withNames(form, files) {
+  for (const { blob, frame } of files) form.append("external_id", fileId(frame ?? blob));
+  return form;
 }

@@ -4,11 +4,11 @@ import { find, h } from "./elements.js";
 import { addressOf, gallery, panel } from "./place.js";
 
 const KEYS = [
-  ["/", "Search: choose an image"], ["?", "This list"],
+  ["/", "Search: choose a picture"], ["?", "This list"],
   ["← → ↑ ↓", "From result to result"], ["Enter", "Open the result"],
   ["C", "Confirm: the same person"], ["R", "Reject: another person"], ["X", "Mark the result"], ["N", "Name the marked results"],
-  ["← →", "In an open crop: the result before and after"], ["+ − 0", "In an open crop: zoom in, out, whole pictures"],
-  ["G", "In an open crop: regions"], ["Esc", "Close"],
+  ["← →", "In an open picture: the result before and after"], ["+ − 0", "In an open crop: zoom in, out, whole pictures"],
+  ["G", "In an open picture: regions"], ["Esc", "Close"],
 ];
 
 // Kept where letters and signs are no shortcuts: a speech input may type them.

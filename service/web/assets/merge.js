@@ -1,18 +1,18 @@
 // Two people side by side, before they become one.
 
 import { ask, formOf } from "./api.js";
-import { count, h, moment, thumbnail } from "./elements.js";
+import { count, h, moment, percent, thumbnail, verdictChip } from "./elements.js";
 import { inGallery, segment } from "./place.js";
 
-const SHOWN = 8;
+const SHOWN = 8, COMPARED = 100;
 
 // Resolves to {identity, into} once confirmed, or null.
 export async function askForMerge(identity, other) {
-  const sides = await Promise.all([identity, other].map(side));
+  const [said, ...sides] = await Promise.all([opinion(identity, other), ...[identity, other].map(side)]);
   const kept = h("select", {}, [other, identity].map((name) => h("option", {}, name)));
   const dialog = h("dialog", { class: "question wide", "aria-label": "Merge two people" },
     h("form", { onsubmit: (event) => { event.preventDefault(); dialog.close("yes"); } },
-      h("h2", {}, "Are these the same person?"), h("div", { class: "sides" }, sides),
+      h("h2", {}, "Are these the same person?"), h("div", { class: "sides" }, sides), h("p", { class: "row opinion" }, said),
       h("label", {}, "Both get the name", kept),
       h("p", { class: "hint" }, "A merge can be undone for 30 days."),
       h("div", { class: "row end" }, h("button", { type: "button", class: "quiet", onclick: () => dialog.close() }, "Cancel"),
@@ -24,12 +24,21 @@ export async function askForMerge(identity, other) {
   return dialog.returnValue === "yes" ? { identity: kept.value === identity ? other : identity, into: kept.value } : null;
 }
 
+// The model's opinion, as of a search by the best pictures of one among those of the others.
+async function opinion(identity, other) {
+  const asked = new URLSearchParams({ identity, limit: COMPARED });
+  const { results } = await ask(inGallery(`/similar?${asked}`)).catch(() => ({ results: [] }));
+  const found = results.find((one) => one.identity === other);
+  if (found) return [verdictChip(found.verdict), `The probability that these are one person is ${percent(found.probability)}.`];
+  return results.length === COMPARED ? `The model finds ${COMPARED} other people more alike; their probability is below ${percent(results.at(-1).probability)}.` : "The model could not compare the two.";
+}
+
 async function side(identity) {
   const about = await ask(inGallery(`/identities/${segment(identity)}`));
   const asked = new URLSearchParams(formOf([["identity", identity], ["limit", SHOWN]]));
   const { results } = await ask(inGallery(`/crops?${asked}`));
   return h("section", {}, h("h3", { class: "name" }, identity),
-    h("p", { class: "hint name" }, `${count(about.crops, "crop")} · ${about.cameras.join(", ") || "camera unknown"}`),
-    h("ul", { class: "cards small" }, results.map((one) => h("li", {}, thumbnail(one.image_url, `Crop of ${identity}`),
+    h("p", { class: "hint name" }, `${count(about.crops, "picture")} · ${about.cameras.join(", ") || "camera unknown"}`),
+    h("ul", { class: "cards small" }, results.map((one) => h("li", {}, thumbnail(one.image_url, `Picture of ${identity}`),
       h("p", { class: "hint" }, moment(one.captured_at))))));
 }

@@ -27,6 +27,6 @@ async function propose(field) {
   const known = field.form?.querySelector(".known");
   if (!known || field.value !== typed) return;
   const there = page.results.find((one) => one.identity === typed);
-  known.textContent = there ? `${typed} has ${count(there.crops, "crop")} in this gallery.`
-    : typed && page.next_cursor === null ? "A new name: the gallery has no crop of it." : "";
+  known.textContent = there ? `${typed} has ${count(there.crops, "picture")} in this gallery.`
+    : typed && page.next_cursor === null ? "A new name: the gallery has no picture of it." : "";
 }

@@ -7,12 +7,15 @@ import { startEnrollment } from "./enroll.js";
 import { startGalleries } from "./galleries.js";
 import { startImports } from "./imports.js";
 import { startKeys } from "./keys.js";
+import { startLately } from "./lately.js";
+import { clearOutcomes } from "./naming.js";
 import { startNames } from "./names.js";
 import { startPeople } from "./people.js";
 import { addressOf, changed, gallery, panel } from "./place.js";
 import { startSearch } from "./search.js";
-import { startUnnamed } from "./unnamed.js";
 import { showState, startStatus } from "./status.js";
+import { clearDone } from "./undo.js";
+import { startUnnamed } from "./unnamed.js";
 
 let galleries = [];
 
@@ -80,6 +83,7 @@ function askForKey(why) {
     asking = false;
     if (dialog.returnValue !== "yes") return;
     useKey(field.value.trim());
+    clearDone();
     changed();
     document.dispatchEvent(new Event("panel-shown"));
   });
@@ -97,6 +101,7 @@ for (const event of ["gallery-changed", "gallery-chosen", "searched"]) document.
 let before = gallery();
 window.addEventListener("hashchange", () => {
   find("#sheet").close();
+  clearOutcomes();
   show();
   if (before !== gallery()) document.dispatchEvent(new Event("gallery-chosen"));
   before = gallery();
@@ -106,6 +111,7 @@ window.addEventListener("hashchange", () => {
 startStatus();
 startNames();
 startKeys();
+startLately();
 startSearch();
 startCases();
 startEnrollment();

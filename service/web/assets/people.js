@@ -1,18 +1,26 @@
-// The people of the gallery: pictures, find and sort, and the merges that can be undone.
+// The people of the gallery: pictures, find and sort, and two chosen ones merged.
 
 import { ask, formOf } from "./api.js";
-import { attempt, count, find, h, moment } from "./elements.js";
-import { act, report } from "./naming.js";
-import { personCard, showPerson, undoMerge } from "./person.js";
+import { attempt, count, find, h } from "./elements.js";
+import { act } from "./naming.js";
+import { merge, personCard, showPerson } from "./person.js";
 import { addressOf, gallery, inGallery, item, panel } from "./place.js";
 
 const PAGE = 100;
 const TYPING_MS = 200;
 let waiting = 0;
+const chosen = new Set();
 
 export function startPeople() {
   for (const event of ["panel-shown", "gallery-changed"]) document.addEventListener(event, show);
-  document.addEventListener("gallery-chosen", () => find("#identities .outcomes").replaceChildren());
+  document.addEventListener("gallery-chosen", () => { chosen.clear(); drawChosen(); });
+  find("#merge-chosen").addEventListener("click", () => act(async () => {
+    const [one, other] = chosen;
+    chosen.clear();
+    drawChosen();
+    await merge(one, other);
+  }));
+  find("#choose-none").addEventListener("click", () => { chosen.clear(); drawChosen(); });
   find("#sort").addEventListener("change", () => load(null));
   find("#find").addEventListener("input", () => {
     clearTimeout(waiting);
@@ -37,24 +45,25 @@ async function load(cursor) {
     const page = await ask(inGallery(`/identities?${asked}`));
     if (gallery() !== name || find("#find").value !== query || find("#sort").value !== sort) return;
     if (cursor === null) list.replaceChildren();
-    list.append(...page.results.map((one) => h("li", {}, personCard(one))));
-    if (list.children.length === 0) list.append(h("li", { class: "hint" }, query ? `No name contains “${query}”.` : "No crop of this gallery has a name yet."));
+    list.append(...page.results.map((one) => h("li", { class: "tile" }, chooser(one.identity), personCard(one))));
+    if (list.children.length === 0) list.append(h("li", { class: "hint" }, query ? `No name contains “${query}”.` : "No picture of this gallery has a name yet."));
     more.hidden = page.next_cursor === null;
     more.onclick = () => load(page.next_cursor);
-    const merges = await ask(inGallery("/merges"));
-    if (gallery() === name) showMerges(merges.results);
   });
 }
 
-function showMerges(merges) {
-  find("#merges").hidden = merges.length === 0;
-  find("#merges ul").replaceChildren(...merges.map((one) => h("li", {},
-    h("span", { class: "grow name" }, `${one.identity} → ${one.into}`),
-    h("span", { class: "hint" }, `${count(one.crops, "crop")}, until `, moment(one.undo_until)),
-    h("button", { type: "button", "aria-label": `Undo the merge of ${one.identity} into ${one.into}`, onclick: () => act(() => undo(one)) }, "Undo"))));
+function chooser(identity) {
+  return h("input", { type: "checkbox", value: identity, checked: chosen.has(identity), "aria-label": `Choose ${identity}`, onchange: ({ target }) => {
+    if (target.checked) chosen.add(identity);
+    else chosen.delete(identity);
+    drawChosen();
+  } });
 }
 
-async function undo(merge) {
-  const answer = await undoMerge(merge.merge_id);
-  report(`${answer.identity} is a person of its own again: ${count(answer.changed, "crop")}.`);
+function drawChosen() {
+  for (const box of document.querySelectorAll("#people input")) box.checked = chosen.has(box.value);
+  find("#chosen-people").hidden = chosen.size === 0;
+  find("#chosen-people b").textContent = `${count(chosen.size, "person", "people")} chosen: ${[...chosen].join(", ")}`;
+  find("#merge-chosen").disabled = chosen.size !== 2;
+  find("#chosen-people .hint").textContent = chosen.size === 2 ? "" : "Choose two to merge them.";
 }

@@ -1,12 +1,14 @@
 // One person: crops over time and cameras, who may be the same person, rename, split, merge and forget.
 
 import { ask, pages } from "./api.js";
+import { inCases } from "./cases.js";
 import { attempt, count, find, h, moment, percent, question, thumbnail, verdictChip } from "./elements.js";
 import { askForMerge } from "./merge.js";
 import { act, askForName, askToDelete, report } from "./naming.js";
 import { addressOf, gallery, inGallery, item, segment } from "./place.js";
 import { chooser } from "./tiles.js";
 import { timeline } from "./timeline.js";
+import { call, dropNamed } from "./undo.js";
 
 const CROPS = 500, SIMILAR = 12;
 const pathOf = (identity) => inGallery(`/identities/${segment(identity)}`);
@@ -14,8 +16,8 @@ const open = (identity) => { location.hash = addressOf(gallery(), "identities", 
 
 export function personCard({ identity, crops, image_url: image, last_seen: seen }, ...more) {
   return h("a", { class: "card", href: addressOf(gallery(), "identities", identity) }, thumbnail(image, ""),
-    h("span", { class: "about" }, h("b", { class: "name" }, identity), more, h("span", {}, count(crops, "crop")),
-      seen && h("span", {}, "last seen or enrolled ", moment(seen))));
+    h("span", { class: "about" }, h("b", { class: "name" }, identity), more, h("span", {}, count(crops, "picture")),
+      seen && h("span", { title: "Last seen or enrolled" }, moment(seen))));
 }
 
 export async function showPerson(identity) {
@@ -42,7 +44,7 @@ function draw(place, about, page) {
   place.replaceChildren(back(),
     h("div", { class: "row" }, h("h2", { class: "grow name" }, identity),
       button("Rename…", rename), button("Merge with…", mergeWith), button("Forget…", forget, "danger quiet")),
-    h("p", { class: "hint name" }, `${count(about.crops, "crop")} · ${cameras.join(", ") || "camera unknown"}`,
+    h("p", { class: "hint name" }, `${count(about.crops, "picture")} · ${cameras.join(", ") || "camera unknown"}`,
       last && [" · first seen or enrolled ", moment(first), ", last ", moment(last)]),
     crops, similar);
   showCrops(crops, identity, page.results, page.next_cursor);
@@ -50,7 +52,7 @@ function draw(place, about, page) {
 }
 
 function showCrops(place, identity, crops, cursor) {
-  const tiles = chooser(`Crops of ${identity}, by time`, [["Another name…", (ids) => askForName(ids, identity)], ["Delete…", askToDelete, "danger quiet"]]);
+  const tiles = chooser(`Pictures of ${identity}, by time`, [["Another name…", (ids) => askForName(ids, identity)], ["Delete…", askToDelete, "danger quiet"]]);
   tiles.add(crops);
   const focus = (cropId) => { tiles.has(cropId).scrollIntoView({ block: "center" }); tiles.has(cropId).focus(); };
   const more = h("button", { type: "button", hidden: cursor === null, onclick: () => attempt(place, async () => {
@@ -84,7 +86,7 @@ async function mergeWith({ identity }) {
   if (other !== null && other !== identity) await merge(identity, other);
 }
 
-async function merge(identity, other) {
+export async function merge(identity, other) {
   const confirmed = await askForMerge(identity, other);
   if (confirmed) await give(confirmed.identity, confirmed.into);
 }
@@ -94,18 +96,23 @@ async function give(identity, name) {
   body.append("new_identity", name);
   const answer = await ask(pathOf(identity), { method: "PATCH", body });
   open(answer.identity);
-  report(`${identity} is now ${answer.identity}${answer.merged ? ", merged with the person of that name" : ""}: ${count(answer.changed, "crop")}.`,
-    { undo: () => (answer.merged ? undoMerge(answer.merge_id) : give(name, identity)) });
+  report(`${identity} is now ${answer.identity}${answer.merged ? ", merged with the person of that name" : ""}: ${count(answer.changed, "picture")}.`,
+    { undo: [answer.merged ? call("POST", inGallery(`/merges/${encodeURIComponent(answer.merge_id)}/undo`)) : call("PATCH", pathOf(name), [["new_identity", identity]])] });
 }
 
-export const undoMerge = (mergeId) => ask(inGallery(`/merges/${encodeURIComponent(mergeId)}/undo`), { method: "POST" });
-
-async function forget({ identity, crops }) {
-  const text = `${count(crops, "crop is", "crops are")} deleted, with features and pictures, from the gallery and from every snapshot. This cannot be undone.`;
+async function forget({ identity }) {
+  const { crops, kept_searches: searches, cases } = await ask(pathOf(identity));
+  const from = await inCases(cases);
+  const text = [`${count(crops, "picture is", "pictures are")} deleted from the gallery and from every snapshot. `,
+    searches > 0 && h("b", { class: "name" }, `${count(searches, "kept search", "kept searches")} of this person ${searches === 1 ? "is" : "are"} deleted too${from && `, ${from}`}. `),
+    from && "Export a case first where you need what it holds. ", "This cannot be undone."];
   if (!await question(`Forget ${identity}?`, text, "Forget", { danger: true })) return;
   const answer = await ask(pathOf(identity), { method: "DELETE" });
+  dropNamed(identity);
   location.hash = addressOf(gallery(), "identities");
-  report(`Forgotten: ${count(answer.removed, "crop")} removed from the gallery.`, { lines: [
-    ...Object.entries(answer.snapshots).map(([id, removed]) => `${count(removed, "crop")} taken out of snapshot ${id}.`),
-    ...answer.remaining.map((one) => `Remains in ${one.where}: ${one.what}, until ${one.until}.`)] });
+  const gone = await inCases(answer.cases);
+  report(`Forgotten: ${count(answer.removed, "picture")} removed from the gallery.`, { lines: [
+    answer.kept_searches > 0 && `${count(answer.kept_searches, "kept search", "kept searches")} deleted${gone && `, ${gone}`}.`,
+    ...Object.entries(answer.snapshots).map(([id, removed]) => `${count(removed, "picture")} taken out of snapshot ${id}.`)].filter(Boolean),
+  details: ["What remains elsewhere, for whoever runs this service", answer.remaining.map((one) => `In ${one.where}: ${one.what}, until ${one.until}.`)] });
 }

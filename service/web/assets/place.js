@@ -39,6 +39,9 @@ export function segment(name) {
   return encodeURIComponent(name);
 }
 
+// What a picture is known by in the gallery: its file, which the service cannot know.
+export const fileId = ({ webkitRelativePath: path, name = "" }) => (path || name).replace(/[\p{C}\p{Zl}\p{Zp}]/gu, "?").replace(/\p{Zs}/gu, " ").slice(-256);
+
 // Notifies every panel that the gallery has changed.
 export function changed() {
   document.dispatchEvent(new Event("gallery-changed"));

@@ -23,9 +23,9 @@ const HEADS = {
   nothing_searched: () => ["Nothing was searched"],
 };
 const SUMMARIES = {
-  match: (best) => `The best crop shows the same person with a probability of ${inWords(best.probability)}.`,
-  uncertain: (best) => `The best crop shows the same person with a probability of ${inWords(best.probability)}. Compare it with the query before you decide.`,
-  no_match: () => "No crop is similar enough. The most similar crops follow.",
+  match: (best) => `The best picture shows the same person with a probability of ${inWords(best.probability)}.`,
+  uncertain: (best) => `The best picture shows the same person with a probability of ${inWords(best.probability)}. That is too little for a match here: among this many people, strangers come that close more often than is accepted. Compare it with the query before you decide.`,
+  no_match: () => "No picture is similar enough. The most similar pictures follow.",
   nothing_searched: () => "",
 };
 const LIMITS = {
@@ -38,7 +38,7 @@ const OWN = {
   not_fitted: "; those of this gallery come once it has 18 named people or enough searches",
   few_identities: "; this search covered too few named people for those of the gallery",
   few_scored: "; this search compared too few named people for those of the gallery",
-  shallow_search: "; this search compared fewer crops than the thresholds of the gallery are for",
+  shallow_search: "; this search compared fewer pictures than the thresholds of the gallery are for",
 };
 
 // A search is {answer, shots, point, kept}, or {problem, shots}; there are several with mode=separate.
@@ -51,7 +51,7 @@ export function showAnswers(place, searches) {
 }
 
 const titleOf = ({ kept }, at) =>
-  (kept ? h("a", { href: addressOf(gallery(), "search", kept.query_id), title: "This search alone" }, `Image ${at + 1}`) : `Image ${at + 1}`);
+  (kept ? h("a", { href: addressOf(gallery(), "search", kept.query_id), title: "This search alone" }, `Picture ${at + 1}`) : `Image ${at + 1}`);
 
 function ranking(search) {
   const cards = search.answer.results.map((one) => card(one, search));
@@ -75,34 +75,35 @@ function banner({ answer, shots, point }) {
 
 function basis(answer, point) {
   return h("details", {}, h("summary", {}, "How the verdict comes about"),
-    h("p", {}, `The query was compared with ${count(answer.candidates_scored, "crop")} in ${answer.timing_ms.total.toFixed(0)} ms.`),
+    h("p", {}, `The query was compared with ${count(answer.candidates_scored, "picture")} in ${answer.timing_ms.total.toFixed(0)} ms.`),
     h("p", {}, LIMITS[answer.calibration.state](answer.calibration)),
-    h("p", {}, `They accept that about ${STRANGERS[point]} searches for a person who is not in the gallery end with “match”. The field “Accepted false matches” changes that.`));
+    h("p", {}, `They accept that about ${STRANGERS[point]} searches for a person who is not in the gallery end with “match”. The field “False matches that are accepted” changes that.`),
+    h("p", {}, "Match, uncertain and no match follow from these thresholds, not from the probability alone: so a result can be uncertain with 91%, or no match with 30%."));
 }
 
 // Why nothing was searched, and what to do: the gallery is asked, since the answer does not have it.
 async function nextStep(text) {
   const place = text.querySelector("p");
   const { crops } = await ask(inGallery("")).catch(() => ({ crops: null }));
-  const enroll = h("a", { class: "button", href: addressOf(gallery(), "enroll") }, "Enroll images");
+  const enroll = h("a", { class: "button", href: addressOf(gallery(), "enroll") }, "Enroll pictures");
   const clear = h("button", { type: "button", onclick: clearFilters }, "Clear the filters");
   place.className = "row";
   if (crops === 0) place.replaceChildren("This gallery is empty.", enroll);
-  else if (filtered()) place.replaceChildren("No crop of the gallery passes the filters.", clear);
-  else place.replaceChildren("The gallery has no other crop to compare with.", enroll);
+  else if (filtered()) place.replaceChildren("No picture of the gallery passes the filters.", clear);
+  else place.replaceChildren("The gallery has no other picture to compare with.", enroll);
 }
 
 function card(one, search) {
   const bar = h("span", { class: "bar", "aria-hidden": "true" }, h("i"));
   bar.firstChild.style.width = `${100 * (one.probability ?? 0)}%`;
-  const figures = [["probability", one.probability !== null && percent(one.probability)], ["cosine", decimal(one.cosine, 3)]];
+  const figures = [["probability", one.probability !== null && percent(one.probability)], ["similarity", decimal(one.cosine, 3)]];
   return h("li", { class: `card ${one.verdict ?? "unscored"}`, "data-crop": one.crop_id },
     h("button", { type: "button", class: "open", onclick: () => openCrop(one.crop_id, search) },
       h("span", { class: "rank" }, h("span", { class: "unseen" }, "rank "), one.rank),
-      thumbnail(one.image_url, `Crop of ${nameOf(one.identity)}`),
+      thumbnail(one.image_url, `Picture of ${nameOf(one.identity)}`),
       h("span", { class: "about" }, verdictChip(one.verdict), h("b", {}, name(one)),
         h("span", { class: "name" }, one.camera ?? "camera unknown"), h("span", {}, moment(one.captured_at)),
-        one.external_id !== null && h("span", {}, "your id ", h("span", { class: "name" }, one.external_id)), bar,
+        one.external_id !== null && h("span", { class: "name", title: "File or your id" }, one.external_id), bar,
         h("span", { class: "figures" }, figures.filter(([, value]) => value).map(([label, value]) => figure(label, value))))),
     judging(one, search));
 }
@@ -112,5 +113,5 @@ function inWords(share) {
 }
 
 const name = (one) => h("span", { class: "name" }, nameOf(one.identity));
-const who = (one) => (one.identity === null ? "a crop without a name" : name(one));
+const who = (one) => (one.identity === null ? "a picture without a name" : name(one));
 const figure = (label, value) => h("span", {}, h("span", {}, label), " ", h("b", {}, value));

@@ -152,10 +152,10 @@ function drawShots(next) {
   find("#shots").hidden = shots.length === 0;
   find("#mode").hidden = shots.length < 2;
   find(".shots").replaceChildren(...shots.map((one, at) => h("li", {},
-    shotPicture(one, one.crop ? "The crop of the query" : `Query image ${at + 1}`),
+    shotPicture(one, one.crop ? "The picture of the query" : `Query picture ${at + 1}`),
     one.crop && h("span", { class: "name" }, nameOf(one.crop.identity)),
-    one.blob && h("button", { type: "button", class: "quiet", "aria-label": `Draw boxes on query image ${at + 1}`, onclick: () => drawBoxes(one) }, "Boxes…"),
-    h("button", { type: "button", class: "remove", "aria-label": `Remove query image ${at + 1}`,
+    one.blob && h("button", { type: "button", class: "quiet", "aria-label": `Draw boxes on query picture ${at + 1}`, onclick: () => drawBoxes(one) }, "Boxes…"),
+    h("button", { type: "button", class: "remove", "aria-label": `Remove query picture ${at + 1}`,
       onclick: () => setShots(shots.filter((other) => other !== one)) }, "×"))));
 }
 
@@ -193,6 +193,20 @@ function fields() {
 // A search that was just kept has no reviews; null where it is not kept.
 const keptOf = ({ query_id: id }) => (id ? { query_id: id, reviews: [], case_ids: [] } : null);
 
+// What is to be done first: in an empty gallery nothing can be found.
+function beginning() {
+  const place = h("div", { class: "empty" }, h("p", { class: "big" }, "Drop a picture to begin."),
+    h("p", {}, "The most similar pictures of the gallery appear here, with what the model says."));
+  if (gallery()) {
+    ask(inGallery("")).then(({ crops }) => {
+      if (crops === 0) place.replaceChildren(h("p", { class: "big" }, "This gallery has no pictures yet."),
+        h("p", {}, "A search compares a picture with those of the gallery. Begin by adding pictures of people you know, or of people you look for."),
+        h("p", {}, h("a", { class: "button main", href: addressOf(gallery(), "enroll") }, "Enroll pictures")));
+    }, () => undefined);
+  }
+  return place;
+}
+
 async function run({ scroll = false } = {}) {
   if (!validTimes()) return;
   timesChanged = false;
@@ -205,8 +219,7 @@ async function run({ scroll = false } = {}) {
     if (panel() === "search" && item()) history.pushState(null, "", addressOf(gallery(), "search"));
     place.removeAttribute("aria-busy");
     clearMarks();
-    place.replaceChildren(h("div", { class: "empty" }, h("p", { class: "big" }, "Drop an image to begin."),
-      h("p", {}, "The most similar crops of the gallery appear here, with a verdict.")), mySearches());
+    place.replaceChildren(beginning(), mySearches());
     return;
   }
   const mine = (running = new AbortController());
@@ -216,6 +229,7 @@ async function run({ scroll = false } = {}) {
     // A refused search removes the answer of an earlier one.
     const answer = await ask(inGallery("/queries"), options).catch((error) => {
       if (error.name !== "AbortError") place.replaceChildren();
+      error.names = asked.map(({ blob, frame }) => (frame ?? blob)?.name);
       throw error;
     });
     const point = find("#query").elements.operating_point.value;

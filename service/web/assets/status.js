@@ -8,7 +8,7 @@ const STATES = {
   previous_model: "answered by the previous model; reindex the gallery to use the new one",
   needs_reindex: "filled by another model; reindex the gallery to search it and to enroll",
 };
-const THRESHOLDS = { own: "verdicts fitted to this gallery", frozen: "verdicts fitted to this gallery, fixed" };
+const THRESHOLDS = { own: "verdicts adjusted to this gallery", frozen: "verdicts adjusted to this gallery, fixed" };
 let chosen = null, trouble = null, waiting = 0;
 
 export function startStatus() {
@@ -60,9 +60,9 @@ function draw() {
 function stateOf({ state, crops, identities, calibration, retention_days: days }) {
   return [
     h("span", { class: `dot ${state}` }, STATES[state]),
-    h("span", {}, count(crops, "crop")),
+    h("span", {}, count(crops, "picture")),
     h("span", {}, count(identities, "person", "people")),
     h("span", { title: calibration.basis }, THRESHOLDS[calibration.state] ?? "verdicts of the model"),
-    days && h("span", {}, `crops kept for ${count(days, "day")}`),
+    days && h("span", {}, `pictures kept for ${count(days, "day")}`),
   ].filter(Boolean);
 }

@@ -17,7 +17,7 @@ export function chooser(label, actions, { chosen = false } = {}) {
   const buttons = actions.map(([words, action, kind = ""]) => h("button", { type: "button", class: kind, onclick: () => action(picked()) }, words));
   const redraw = () => {
     const number = picked().length;
-    note.textContent = number > 0 ? `${count(number, "crop")} chosen. Shift chooses a range.` : "";
+    note.textContent = number > 0 ? `${count(number, "picture")} chosen. Shift chooses a range.` : "";
     all.textContent = number > 0 && number === boxes().length ? "Choose none" : "Choose all";
     for (const button of buttons) button.disabled = number === 0;
   };
@@ -33,13 +33,14 @@ export function chooser(label, actions, { chosen = false } = {}) {
   return {
     chosen: picked, element: h("div", {}, h("div", { class: "row choice" }, all, note, buttons), list),
     add(crops) { list.append(...crops.map((one) => tile(one, chosen))); redraw(); },
+    remove(cropIds) { for (const box of boxes()) if (cropIds.includes(box.value)) box.closest("li").remove(); redraw(); },
     has: (cropId) => boxes().find((box) => box.value === cropId),
   };
 }
 
 function tile(one, checked) {
   const about = `${nameOf(one.identity)}, ${one.camera ?? "camera unknown"}, ${one.captured_at ? new Date(one.captured_at).toLocaleString() : "time unknown"}`;
-  return h("li", { class: "tile" }, h("input", { type: "checkbox", value: one.crop_id, checked, "aria-label": `Choose the crop of ${about}` }),
-    h("button", { type: "button", class: "card", onclick: () => openCrop(one.crop_id) }, thumbnail(one.image_url, `Crop of ${nameOf(one.identity)}`),
+  return h("li", { class: "tile" }, h("input", { type: "checkbox", value: one.crop_id, checked, "aria-label": `Choose the picture of ${about}` }),
+    h("button", { type: "button", class: "card", onclick: () => openCrop(one.crop_id) }, thumbnail(one.image_url, `Picture of ${nameOf(one.identity)}`),
       h("span", { class: "about" }, h("span", { class: "name" }, one.camera ?? "camera unknown"), h("span", {}, moment(one.captured_at)))));
 }

@@ -14,8 +14,8 @@ export function timeline(crops, choose) {
   const x = (at) => `${EDGE + (100 - 2 * EDGE) * (until > from ? (at - from) / (until - from) : 0.5)}%`;
   const y = (camera) => HEAD + LANE * lanes.indexOf(camera) + LANE - 10;
   const height = HEAD + LANE * lanes.length + FOOT;
-  const words = lanes.map((lane) => `${lane ?? "camera unknown"}: ${count(seen.filter((one) => one.camera === lane).length, "crop")}`);
-  return s("svg", { class: "timeline", width: "100%", height, role: "img", "aria-label": `Crops by time and camera. ${words.join(", ")}.` },
+  const words = lanes.map((lane) => `${lane ?? "camera unknown"}: ${count(seen.filter((one) => one.camera === lane).length, "picture")}`);
+  return s("svg", { class: "timeline", width: "100%", height, role: "img", "aria-label": `Pictures by time and camera. ${words.join(", ")}.` },
     ...lanes.flatMap((lane) => [
       s("line", { class: "lane", x1: "0", x2: "100%", y1: y(lane), y2: y(lane) }),
       s("text", { x: "0", y: y(lane) - 16 }, lane ?? "camera unknown")]),

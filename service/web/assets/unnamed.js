@@ -8,11 +8,10 @@ import { addressOf, gallery, inGallery, panel } from "./place.js";
 import { chooser } from "./tiles.js";
 
 // A grouping has no more crops.
-const CROPS = 5000, SHOWN_CROPS = 120, SHOWN_GROUPS = 20, PROPOSED = 3;
+const CROPS = 5000, SMALL = 4, SHOWN_CROPS = 120, SHOWN_GROUPS = 20, PROPOSED = 3;
 
 export function startUnnamed() {
   for (const event of ["panel-shown", "gallery-changed"]) document.addEventListener(event, load);
-  document.addEventListener("gallery-chosen", () => find("#unnamed .outcomes").replaceChildren());
   find("#which").addEventListener("change", load);
   find("#which").addEventListener("submit", (event) => event.preventDefault());
   find("#group").addEventListener("click", () => act(async () => addJob(await ask(inGallery("/groups"), { method: "POST", body: formOf(Object.entries(chosen())) }))));
@@ -28,7 +27,7 @@ async function load() {
     const loose = new Map(found.results.map((one) => [one.crop_id, one]));
     const grouped = groups.results.map((one) => one.crop_ids.filter((id) => loose.has(id)).map((id) => loose.get(id))).filter((crops) => crops.length > 1);
     find("#group").disabled = loose.size === 0;
-    find("#unnamed-count").textContent = loose.size === 0 ? "There is no crop without a name." : `${count(loose.size, "crop has", "crops have")} no name.`;
+    find("#unnamed-count").textContent = loose.size === 0 ? "There is no picture without a name." : `${count(loose.size, "picture has", "pictures have")} no name.`;
     const typed = document.activeElement?.closest("#unnamed-crops");
     for (const crop of grouped.flat()) loose.delete(crop.crop_id);
     place.replaceChildren(h("div", {}), rest([...loose.values()], grouped.length > 0));
@@ -57,13 +56,16 @@ function showGroups(place, grouped) {
 
 function group(crops, number) {
   const field = h("input", { maxlength: 256, required: true, list: "names", placeholder: "Name", "aria-label": `Name of group ${number}` });
-  const tiles = chooser(`Crops of group ${number}`, [], { chosen: true });
+  // Of many pictures some may be of another person: they are chosen by looking, and not in advance.
+  const small = crops.length <= SMALL;
+  const tiles = chooser(`Pictures of group ${number}`, [["Leave out", (ids) => tiles.remove(ids), "quiet"]], { chosen: small });
   tiles.add(crops);
   const proposals = h("span", { class: "row" });
   const form = h("form", { class: "row" }, field, h("button", { class: "main" }, "Name those chosen"),
     h("button", { type: "button", onclick: () => act(() => propose(crops[0], field, proposals)) }, "Who may this be?"), proposals);
   onSubmit(form, () => nameCrops(tiles.chosen(), null, field.value));
-  return h("section", { class: "group", "aria-label": `Group ${number}` }, h("h3", {}, `Group ${number}: ${count(crops.length, "crop")}`), form, tiles.element);
+  return h("section", { class: "group", "aria-label": `Group ${number}` }, h("h3", {}, `Group ${number}: ${count(crops.length, "picture")}`), form,
+    h("p", { class: "hint" }, `The first picture is the least like the others. ${small ? "All are chosen: untick those of somebody else." : "None is chosen yet: leave out those of somebody else, then choose all."}`), tiles.element);
 }
 
 // The named people most similar to a crop, each a button that fills in the name.
@@ -76,7 +78,7 @@ async function propose(crop, field, place) {
 }
 
 function rest(crops, afterGroups) {
-  const tiles = chooser("Crops without a name, by time", [["Name…", (ids) => askForName(ids, null)], ["Delete…", askToDelete, "danger quiet"]]);
+  const tiles = chooser("Pictures without a name, by time", [["Name…", (ids) => askForName(ids, null)], ["Delete…", askToDelete, "danger quiet"]]);
   const more = h("button", { type: "button", onclick: () => next() }, "Show more");
   let shown = 0;
   const next = () => {
@@ -85,5 +87,5 @@ function rest(crops, afterGroups) {
     more.hidden = shown >= crops.length;
   };
   next();
-  return h("section", { hidden: crops.length === 0 }, afterGroups && h("h3", {}, `In no group: ${count(crops.length, "crop")}`), tiles.element, more);
+  return h("section", { hidden: crops.length === 0 }, afterGroups && h("h3", {}, `In no group: ${count(crops.length, "picture")}`), tiles.element, more);
 }
