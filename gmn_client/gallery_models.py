@@ -202,7 +202,7 @@ class Identities(Page[Identity]):
 class IdentityDetail(WireModel):
     """The number of crops of one identity, and the cameras that took them; see `Identity`.
 
-    Forgetting the identity deletes `kept_searches` searches, of which `cases` hold so many each.
+    Forgetting the identity deletes `kept_searches` searches; `cases` counts them by case.
     """
 
     identity: str
@@ -280,8 +280,8 @@ class Remainder(WireModel):
 class ForgottenIdentity(Removal):
     """What was removed of a person, `snapshots` by their ids, and what remains.
 
-    `kept_searches` counts the searches whose picture showed the person, and `cases` those of them
-    that each case held, by its id.
+    `kept_searches` counts the searches whose picture showed the person; `cases` counts them by the
+    id of the case that held them.
     """
 
     snapshots: dict[str, int]

@@ -294,7 +294,7 @@ class CaseSearch(WireModel):
 class Case(WireModel):
     """Kept searches that are held together beyond their days; `count` is how many.
 
-    `deleted_searches` counts those that were deleted while it held them, by day in UTC.
+    `deleted_searches` counts its searches that were deleted, by day in UTC.
     """
 
     case_id: str
