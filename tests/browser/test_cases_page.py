@@ -155,8 +155,8 @@ def test_notes_that_the_service_refuses_stay_in_the_field(page, http, gallery):
     page.get_by_label("Notes").fill("seen twice")
     page.get_by_label("Notes").blur()
     page.get_by_role("alert").filter(has_text="Another key made this case.").wait_for()
-    page.get_by_role("link", name="Search", exact=True).click()
-    page.go_back()
+    page.get_by_role("link", name="All cases").click()
+    page.get_by_role("link", name="A", exact=True).click()
     expect(page.get_by_label("Notes")).to_have_value("seen twice")
 
 
