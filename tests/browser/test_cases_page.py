@@ -23,12 +23,14 @@ def add(page: Any, name: str) -> None:
     page.get_by_role("button", name="Add to a case…").click()
     asked = page.get_by_role("dialog", name="Add this search to a case")
     case = asked.get_by_label("Case", exact=True)
+    case.wait_for()
     if known := case.locator("option", has_text=f"{name} ·").all():
         case.select_option(known[0].get_attribute("value"))
     else:
         case.select_option("new")
         asked.get_by_label("Name of the new case").fill(name)
     confirm(page, "Add")
+    asked.wait_for(state="detached")
     page.get_by_text(f"In the case {name}.", exact=True).wait_for()
 
 
