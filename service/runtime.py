@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -62,6 +63,7 @@ class Runtime:
         checked: whether the start reads all of the record; else it is read beside the requests.
         worker: what this process is called where it works on a job.
         jobs_wanted: set when there may be work for the job runner.
+        streams: how many event streams each key holds.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -122,6 +124,7 @@ class Runtime:
             self.admission = Admission(settings.max_queued_images, self.metrics)
             self.body_limits = BodyLimits(settings)
             self.jobs_wanted = asyncio.Event()
+            self.streams = Counter[str]()
             self._held = held.pop_all()
 
     def snapshot_lock(self, gallery_id: int) -> Path:
