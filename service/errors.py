@@ -164,7 +164,7 @@ QueueFull = _kind("queue_full", 429, 1)(
     "{seconds} s, or raise GMN_MAX_QUEUED_IMAGES"
 )
 TooManyRequests = _kind("too_many_requests", 429)(
-    "the key {0} may {1} of this process; send the request again in {seconds} s, or {2}"
+    "the key {0} may {1}; send the request again in {seconds} s, or {2}"
 )
 VersionNotReached = _kind("version_not_reached", 503, 1)(
     "gallery {0!r} shows version {1} and not {2} yet; ask again in {seconds} s, or send a "

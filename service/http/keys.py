@@ -254,7 +254,7 @@ class KeyRing:
         left = min(key.rate, left + (now - at) * key.rate / 60)
         if left < 1:
             wait = math.ceil((1 - left) * 60 / key.rate)
-            may = f"send {key.rate} requests a minute"
+            may = f"send {key.rate} requests a minute to this process"
             raise TooManyRequests(key.key_id, may, OTHER_RATE, retry_after_s=wait)
         self._left[key.key_id] = left - 1, now
 

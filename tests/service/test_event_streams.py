@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import io
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,13 +20,16 @@ Watched = tuple[Served, dict[str, Any], str]
 
 
 @pytest.fixture
-def watched(start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Watched:
+def watched(start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, drawn_crops) -> Watched:
     """A service, its administrator's headers, and the path of the events of a job under way."""
-    monkeypatch.setenv("GMN_FAILPOINT", "import.archive-kept=delay:5")
+    monkeypatch.setenv("GMN_FAILPOINT", "import.unpacked=delay:5")
     admin = {"Authorization": f"Bearer {make_key(tmp_path, '--scope', 'admin')}"}
     served = start(tmp_path)
-    url, archive = "/v1/galleries/default/imports", {"archive": b"x"}
-    job = served.http.post(url, files=archive, headers=admin).json()
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        archive.writestr("a.png", drawn_crops[0].png)
+    files = {"archive": content.getvalue()}
+    job = served.http.post("/v1/galleries/default/imports", files=files, headers=admin).json()
     return served, admin, f"/v1/jobs/{job['job_id']}/events"
 
 

@@ -112,7 +112,10 @@ async def watch_job(call: Reader, job_id: JobId) -> EventSourceResponse:
     await _find(call, job_id, SEE_ALL)
     streams, key_id = call.runtime.streams, call.caller.key_id
     if streams[key_id] >= MOST_STREAMS:
-        may, remedy = f"hold {MOST_STREAMS} event streams", f"ask GET /v1/jobs/{job_id}"
+        may, remedy = (
+            f"hold {MOST_STREAMS} event streams of this process",
+            f"ask GET /v1/jobs/{job_id}",
+        )
         raise TooManyRequests(key_id, may, remedy, retry_after_s=1)
     streams[key_id] += 1
 

@@ -164,13 +164,15 @@ def test_keys_of_the_file_are_listed_and_count_as_administrators(ring_of, store,
 def test_without_its_last_key_a_service_asks_for_one_until_a_command_has_removed_it(
     start, tmp_path
 ) -> None:
-    made = ["keys", "create", "--scope", "admin", "--gallery", "default"]
+    create = ["keys", "create", "--scope", "admin", "--gallery", "lobby"]
     where = ["--data-dir", str(tmp_path)]
-    shown = run_gmn(*made, *where)
+    shown = run_gmn(*create, *where)
     assert shown.returncode == 0, shown.stderr
     served = start(tmp_path)
     key = {"Authorization": f"Bearer {shown.stdout.split()[-1]}"}
-    assert served.http.delete("/v1/galleries/default", headers=key).status_code == 200
+    made = served.http.post("/v1/galleries", data={"name": "lobby"}, headers=key)
+    assert made.status_code == 201
+    assert served.http.delete("/v1/galleries/lobby", headers=key).status_code == 200
     eventually(lambda: served.http.get("/v1/galleries", headers=key).status_code == 401)
     for path in ("/v1/keys", "/metrics"):
         assert served.http.get(path).status_code == 401
