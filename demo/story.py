@@ -72,7 +72,8 @@ def enroll_all(client: Client, crops: Sequence[SourceCrop]) -> dict[str, SourceC
     for crop, one in enroll_crops(client, crops):
         if one.problem is not None:
             raise InputProblem(f"{crop.name}: {one.problem.detail}")
-        enrolled[one.crop_id] = crop
+        if one.crop_id is not None:
+            enrolled[one.crop_id] = crop
     return enrolled
 
 

@@ -32,11 +32,14 @@ class Box(BaseModel):
 
 
 class EnrolledImage(WireModel):
-    """An image that is in the gallery; with `duplicate` it was there before, as `crop_id`."""
+    """An image that is in the gallery; with `duplicate` it was there before, as `crop_id`.
+
+    The `crop_id` of a duplicate is null for a key that has none of `query`, `delete` and `admin`.
+    """
 
     problem: ClassVar[None] = None
 
-    crop_id: str
+    crop_id: str | None
     identity: str | None
     camera: str | None
     duplicate: bool

@@ -26,7 +26,7 @@ Scoring = Literal["cosine", "mnet", "fused"]
 JobKind = Literal["import", "reindex", "grouping"]
 JobState = Literal["queued", "running", "done", "failed", "cancelled"]
 Verdict = Literal["match", "uncertain", "no_match"]
-Scope = Literal["query", "enroll", "metrics", "admin"]
+Scope = Literal["query", "enroll", "delete", "metrics", "admin"]
 # Of problems, of refused images, and of the lines of a job's report.
 PROBLEM_CODES = (
     *("answer_too_large", "bad_request", "blurred", "body_too_large", "body_too_slow"),

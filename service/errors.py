@@ -168,8 +168,7 @@ TooCostly = _kind("too_costly", 422)(
     "docs/reference.md); send {3}, or raise GMN_MAX_COST"
 )
 TooManyRequests = _kind("too_many_requests", 429)(
-    "the key {0} may send {1} requests a minute to this process; send the request again in "
-    "{seconds} s, or make a key with another rate with gmn keys create --rate"
+    "the key {0} may {1}; send the request again in {seconds} s, or {2}"
 )
 TooManyExports = _kind("too_many_exports", 429, 5)(
     "exports of cases are under way: at most {0} run at once, of which one key has {1}; send the "

@@ -70,6 +70,7 @@ class Runtime:
         worker: what this process is called where it works on a job.
         exports: how many exports of cases each API key has under way.
         jobs_wanted: set when there may be work for the job runner.
+        streams: how many event streams each key holds.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -130,6 +131,7 @@ class Runtime:
             self.body_limits = BodyLimits(settings)
             self.jobs_wanted = asyncio.Event()
             self.exports: Counter[str | None] = Counter()
+            self.streams: Counter[str] = Counter()
             self._held = held.pop_all()
 
     def snapshot_lock(self, gallery_id: int) -> Path:

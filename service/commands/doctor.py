@@ -126,8 +126,8 @@ def _record(settings: Settings, engine: Engine | None) -> Findings:
 
 
 def _keys(settings: Settings, engine: Engine | None) -> Findings:
-    from service.http.keys import any_administers, is_loopback, read_key_file
-    from service.record.api_keys import Keys
+    from service.http.keys import NO_KEY, is_loopback, read_key_file
+    from service.record.api_keys import Keys, any_administers
 
     filed, wrong = read_key_file(settings.api_keys_file) if settings.api_keys_file else ([], [])
     for problem in wrong:
@@ -143,7 +143,8 @@ def _keys(settings: Settings, engine: Engine | None) -> Findings:
     if not valid and not is_loopback(settings.host):
         yield "error", f"no key is valid, and GMN_HOST={settings.host} needs one; gmn keys create"
     elif not valid:
-        yield "warning", "no key is valid: every program on this machine may do everything"
+        asks = keys or settings.api_keys_file or (engine and Keys(engine).asked_for)
+        yield "warning", "no key is valid; gmn keys create makes one" if asks else NO_KEY
     elif not any_administers(valid):
         text = "no key has the scope admin for every gallery"
         yield "warning", f"{text}; gmn keys create --scope admin"

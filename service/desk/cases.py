@@ -35,7 +35,7 @@ from service.errors import (
 from service.gallery.browse import read_picture
 from service.ops.csv_lines import csv_line
 from service.record import kept_queries as records
-from service.record.desk import CaseFields
+from service.record.desk import MOST_CASES, MOST_CASES_OF_KEY, CaseFields
 from service.record.keys import new_crop_id
 from service.record.records import Picture
 from service.runtime import GalleryCall
@@ -63,7 +63,8 @@ async def create_case(call: GalleryCall, name: str, notes: str) -> CaseDetail:
         changed_at=now,
         key_id=call.caller.key_id,
     )
-    await call.write(call.runtime.record.cases.create, case)
+    most = MOST_CASES if call.caller.may() else MOST_CASES_OF_KEY
+    await call.write(call.runtime.record.cases.create, case, most)
     await call.done("create_case", case_id=case.case_id)
     return detailed(case)
 
@@ -100,13 +101,15 @@ async def hold_search(
 
     Raises:
         UnknownCase, UnknownQuery: there is no such one, or the case does not hold it.
-        Forbidden: it is to be taken out, and another key made the case.
-        InvalidField: the case holds as many as it may.
+        Forbidden: another key made the case, which holds it already.
+        InvalidField: the case, or the cases of its key, hold as many as they may.
     """
     found = await find_case(call, case_id)
-    if note is None:
+    held = found.queries.get(query_id)
+    if note is None or (held and held.note != note):
         call.caller.require_own(found.key_id)
-    case = await call.write(call.runtime.record.cases.hold, case_id, query_id, note)
+    most = None if call.caller.may() else (call.runtime.settings.kept_queries + 1) // 2
+    case = await call.write(call.runtime.record.cases.hold, case_id, query_id, note, most)
     if case is None:
         raise UnknownQuery(call.gallery.name, query_id)
     event = "release_search" if note is None else "hold_search"
@@ -115,7 +118,9 @@ async def hold_search(
 
 
 async def delete_case(call: GalleryCall, case_id: str) -> CaseRemoval:
-    """Deletes a case with the searches that no other case holds; answers how many.
+    """Deletes a case with the caller's searches that no other case holds; answers how many.
+
+    For `admin` these are the searches of every key.
 
     Raises:
         UnknownCase: there is no such one.
@@ -124,7 +129,8 @@ async def delete_case(call: GalleryCall, case_id: str) -> CaseRemoval:
     call.caller.require_own((await find_case(call, case_id)).key_id)
 
     async def delete(result: dict[str, Any]) -> CaseRemoval:
-        removed = await call.write(call.runtime.record.cases.delete, case_id)
+        key_id = None if call.caller.may() else call.caller.key_id
+        removed = await call.write(call.runtime.record.cases.delete, case_id, key_id)
         if removed is None:
             raise UnknownCase(call.gallery.name, case_id)
         result["count"] = removed

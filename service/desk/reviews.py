@@ -70,10 +70,13 @@ async def review_results(
 
     Raises:
         UnknownQuery, UnknownCrop, UnknownPicture, InvalidField, CropConflict: nothing was changed.
-        Forbidden: the key may not name, or enroll.
+        Forbidden: the key may not name, or enroll, or another key has decided.
     """
     runtime, gallery = call.runtime, call.gallery
     kept = await find_search(call, query_id)
+    for crop_id in new.crop_ids:
+        if crop_id in kept.reviews:
+            call.caller.require_own(kept.reviews[crop_id].key_id)
     names = await _names(call, kept, new)
     picture = await read_search_picture(call, query_id) if new.enroll else None
     if new.identity is not None:
@@ -95,12 +98,16 @@ async def review_results(
 async def list_reviews(
     call: GalleryCall, before: str | None, limit: int, key_id: str | None
 ) -> models.Reviews:
-    """The reviews of up to `limit` searches of a key, or of all, that are older than one."""
+    """The reviews of up to `limit` searches of a key, or of all, that are older than one.
+
+    A key's searches without reviews are counted too, so that no cursor is of another key.
+    """
+    found_by = ("reviewed", "") if key_id is None else ("key", key_id)
 
     def read(number: int) -> models.Reviews:
-        found = call.runtime.record.kept.page(number, before, limit + 1, "reviewed", "")
+        found = call.runtime.record.kept.page(number, before, limit + 1, *found_by)
         more = found[limit - 1].query_id if len(found) > limit else None
-        rows = list(_rows(call, found[:limit], key_id))
+        rows = list(_rows(call, found[:limit]))
         return models.Reviews(results=rows, next_cursor=more)
 
     return await call.read(read)
@@ -138,7 +145,7 @@ async def _names(call: GalleryCall, kept: KeptQuery, new: ReviewOptions) -> Coll
 
 async def _enroll(
     call: GalleryCall, picture: Picture, new: ReviewOptions, names: Collection[str]
-) -> str:
+) -> str | None:
     (name,) = names
     image = ImageToEnroll(picture.content, name, new.camera, new.captured_at)
     (result,) = (await enroll(call.runtime, call.gallery, [image])).results
@@ -150,14 +157,11 @@ async def _enroll(
     return result.crop_id
 
 
-def _rows(
-    call: GalleryCall, searches: Sequence[KeptQuery], key_id: str | None
-) -> Iterator[models.Review]:
+def _rows(call: GalleryCall, searches: Sequence[KeptQuery]) -> Iterator[models.Review]:
     gallery = call.gallery
-    own = [one for one in searches if key_id in (None, one.key_id)]
-    ids = {crop_id for one in own for crop_id in one.reviews}
+    ids = {crop_id for kept in searches for crop_id in kept.reviews}
     crops = call.runtime.record.crops.by_id(gallery.gallery_id, ids)
-    for kept in own:
+    for kept in searches:
         url = search_picture_url(gallery, kept)
         for crop_id, review in kept.reviews.items():
             if crop := crops.get(crop_id):

@@ -25,7 +25,7 @@ from starlette.formparsers import MultiPartException
 from gmn_client.models import Scope
 from service.errors import InvalidField, StorageFailed, Unauthorised
 from service.http.forms import SomeImagesForm
-from service.http.keys import LOCAL_ADMIN, is_loopback
+from service.http.keys import is_loopback
 from service.http.limits import Body, WholeForm, require_short_text
 from service.http.middleware import CLIENT_LEFT
 from service.http.problems import names_of, problems, unknown_name
@@ -36,8 +36,8 @@ from service.search.options import MAX_ID
 # What names no gallery, and has to be seen without a key.
 OPEN = frozenset({"/livez", "/readyz"})
 FORMS = ("multipart/form-data", "application/x-www-form-urlencoded")
-# Behind a proxy on this machine every request comes from loopback. A proxy adds one of these, or
-# speaks HTTP/1.0, as nginx does by default.
+# Behind a proxy on this machine every request comes from loopback. Most proxies add one of these,
+# and nginx before 1.30 speaks HTTP/1.0; one that does neither cannot be told from a local program.
 FORWARDED = re.compile("forwarded|x-real-ip|via|x-forwarded-.*")
 BEARER = HTTPBearer(
     auto_error=False,
@@ -76,12 +76,10 @@ class Needs:
     Attributes:
         any_of: scopes of which one suffices; `admin` always does.
         every_gallery: whether a key for one gallery does not suffice.
-        loopback_may: whether a caller on this machine needs no key.
     """
 
     any_of: tuple[Scope, ...]
     every_gallery: bool = False
-    loopback_may: bool = False
 
     async def let_in(self, request: Request) -> Call:
         """The caller, and the gallery of the path; answers 401, 403, 404 before a body is read."""
@@ -92,11 +90,8 @@ class Needs:
             and not any(map(FORWARDED.fullmatch, request.headers))
             and is_loopback(request.client.host if request.client else "")
         )
-        if self.loopback_may and local:
-            caller = LOCAL_ADMIN
-        else:
-            sent = await BEARER(request)
-            caller = runtime.keys.caller(sent.credentials if sent else None, local)
+        sent = await BEARER(request)
+        caller = runtime.keys.caller(sent.credentials if sent else None, local)
         # For the log, also where the caller may not do this.
         request.state.caller = caller
         if caller.rate is not None:
@@ -123,13 +118,14 @@ class Needs:
 UNDECLARED = Needs(("admin",), every_gallery=True)
 
 
-def needs(*any_of: Scope, every_gallery: bool = False, loopback_may: bool = False) -> Any:
+def needs(*any_of: Scope, every_gallery: bool = False) -> Any:
     """A dependency that is a `Call`, a `GalleryCall` where the path names one; see `Needs`."""
-    return Depends(Needs(any_of, every_gallery, loopback_may))
+    return Depends(Needs(any_of, every_gallery))
 
 
 Searcher = Annotated[GalleryCall, needs("query")]
 Enroller = Annotated[GalleryCall, needs("enroll")]
+Deleter = Annotated[GalleryCall, needs("delete")]
 Admin = Annotated[GalleryCall, needs("admin")]
 
 

@@ -24,9 +24,9 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 
 from gmn_client.models import Key, Scope
 from model.problems import InputProblem
-from service.errors import InvalidField, KeyConflict, TooManyRequests, Unauthorised, UnknownKey
+from service.errors import InvalidField, TooManyRequests, Unauthorised, UnknownKey
 from service.ops.health import MonitoredThreadPool
-from service.record.api_keys import SCOPES, ApiKey, Keys
+from service.record.api_keys import SCOPES, ApiKey, Keys, any_administers
 
 KEY_ID = r"[A-Za-z0-9]{1,32}"
 KEY_TEXT = re.compile(rf"gmn_({KEY_ID})_([A-Za-z0-9_-]{{32,128}})", re.ASCII)
@@ -36,6 +36,11 @@ NOTED_EVERY_SECONDS = 60.0
 # Nothing has this hash: it stands in for that of an unknown id.
 NO_HASH = "0" * 64
 EXAMPLE = '{"key_id": "door", "secret_sha256": "<64 hex digits>", "scopes": ["query"]}'
+NO_KEY = (
+    "there is no API key: every program on this machine may do everything, and so may every client "
+    "of a proxy on it; make one with gmn keys create --scope admin before a proxy stands in front"
+)
+OTHER_RATE = "make a key with another rate with gmn keys create --rate"
 log = logging.getLogger(__name__)
 
 
@@ -87,13 +92,6 @@ def with_new_secret(key: ApiKey, former_until: datetime | None = None) -> tuple[
     former = key.secret_sha256 if former_until else None
     key = replace(key, former_sha256=former, former_until=former_until)
     return replace(key, secret_sha256=_sha256(secret)), f"gmn_{key.key_id}_{secret}"
-
-
-def any_administers(keys: Iterable[ApiKey]) -> bool:
-    """Whether one of the keys is valid and may do everything."""
-    now = datetime.now(UTC)
-    valid = (one for one in keys if one.expires_at is None or one.expires_at > now)
-    return any("admin" in one.scopes and one.gallery is None for one in valid)
 
 
 def warnings_about(
@@ -196,6 +194,7 @@ class KeyRing:
         if self._wrong:
             raise InputProblem(self._wrong[0])
         self._recorded: Sequence[ApiKey] = records.all()
+        self._asked_for = records.asked_for
         self._current = True
         self._used: dict[str, datetime] = {}
         self._noted = time.monotonic()
@@ -208,11 +207,13 @@ class KeyRing:
                 "could read and delete galleries; make a key with gmn keys create --scope admin, "
                 "name a file of keys in GMN_API_KEYS_FILE, or serve on 127.0.0.1"
             )
-        if not self._keys and file is None:
-            log.warning(
-                "there is no API key: every program on this machine may do everything; a proxy in "
-                "front needs keys, so make one with gmn keys create"
-            )
+        if self.is_open:
+            log.warning(NO_KEY)
+
+    @property
+    def is_open(self) -> bool:
+        """True while no key is asked for."""
+        return self._loopback and self._file is None and not (self._keys or self._asked_for)
 
     def caller(self, key: str | None, local: bool = True) -> ApiKey:
         """The key of a request, `LOCAL_ADMIN` where none is asked for; may raise `Unauthorised`.
@@ -222,7 +223,7 @@ class KeyRing:
             local: whether the request comes from this machine itself and through no proxy.
         """
         found = None if key is None else find_key(key, self._keys)
-        if not self._keys and self._loopback and self._file is None:
+        if self.is_open:
             if local:
                 return LOCAL_ADMIN
             reason = (
@@ -253,8 +254,15 @@ class KeyRing:
         left = min(key.rate, left + (now - at) * key.rate / 60)
         if left < 1:
             wait = math.ceil((1 - left) * 60 / key.rate)
-            raise TooManyRequests(key.key_id, key.rate, retry_after_s=wait)
+            may = f"send {key.rate} requests a minute to this process"
+            raise TooManyRequests(key.key_id, may, OTHER_RATE, retry_after_s=wait)
         self._left[key.key_id] = left - 1, now
+
+    def require_valid(self, key: ApiKey) -> None:
+        """Raises `Unauthorised` where the key of a call that goes on is not valid any more."""
+        known = LOCAL_ADMIN if self.is_open else self._keys.get(key.key_id)
+        if known is None or (known.expires_at and known.expires_at <= datetime.now(UTC)):
+            raise Unauthorised(f"the key {key.key_id} was revoked or has expired; send another")
 
     def listed(self) -> list[Key]:
         """Every key of the record and the file, oldest first; blocks."""
@@ -273,9 +281,7 @@ class KeyRing:
         """
         self.read()
         others = list(self._keys.values())
-        if not any_administers([*others, key]):
-            raise KeyConflict("scopes")
-        self._records.add(key)
+        self._records.add(key, self._deployed)
         self.read()
         return others
 
@@ -287,10 +293,7 @@ class KeyRing:
             KeyConflict: it is the last administrator's.
         """
         self.read()
-        left = (one for one in self._keys.values() if one.key_id != key_id)
-        if key_id in self._keys and not any_administers(left):
-            raise KeyConflict("key_id")
-        if not self._records.revoke(key_id):
+        if not self._records.revoke(key_id, self._deployed):
             raise UnknownKey(key_id)
         self.read()
 
@@ -313,6 +316,7 @@ class KeyRing:
                 log.error("%s", "; ".join(self._wrong) or "every line of the key file counts again")
         try:
             self._recorded, self._current = self._records.all(), True
+            self._asked_for = self._records.asked_for
             if self._used and time.monotonic() - self._noted > NOTED_EVERY_SECONDS:
                 self._noted = time.monotonic()
                 used, self._used = self._used, {}

@@ -132,14 +132,22 @@ class RequestContext:
                 "ask for it as localhost, or, behind a proxy, make a key with gmn keys create and "
                 "set GMN_HOST to the address that the proxy connects to"
             )
-        elif origin is None or origin in self._origins or _part("netloc", origin) == host.lower():
+        elif self._permits(request, host, origin):
             return None
         else:
+            page = repr(origin[:80]) if origin else "another site, or a link on it,"
             detail = (
-                f"a page of {origin[:80]!r} may not use this service; open its own pages, or name "
-                "that origin in GMN_CORS_ORIGINS"
+                f"a page of {page} may not use this service; open its own pages, or name that "
+                "origin in GMN_CORS_ORIGINS and ask by CORS"
             )
         return answer_problem(request, problem("cross_origin", detail, 403))
+
+    def _permits(self, request: Request, host: str, origin: str | None) -> bool:
+        if origin is not None:
+            return origin in self._origins or _part("netloc", origin) == host.lower()
+        # A GET for a picture or a link has no Origin. Links may lead to the service's own pages.
+        asks_for_data = request.url.path.startswith(("/v1/", "/metrics"))
+        return not asks_for_data or request.headers.get("sec-fetch-site") != "cross-site"
 
 
 def _part(name: str, url: str) -> str:
@@ -154,6 +162,7 @@ def _protect(headers: MutableHeaders, path: str) -> None:
     policy = PAGE if path == "/" else DOCS if path.startswith(DOCS_PATH) else NOTHING
     headers.setdefault("X-Content-Type-Options", "nosniff")
     headers.setdefault("Referrer-Policy", "no-referrer")
+    headers.setdefault("Cross-Origin-Resource-Policy", "same-origin")
     headers.setdefault("Content-Security-Policy", policy)
     if path.startswith(PAGE_ASSETS_PATH):
         # Asked for again each time, and sent again only when another version serves.

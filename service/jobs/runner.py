@@ -19,6 +19,7 @@ from service.errors import DeviceLost, RecordUnavailable, ServiceError, StorageF
 from service.gallery.gallery import Gallery
 from service.ops.audit import act_as
 from service.ops.failpoints import failpoint
+from service.record.api_keys import ApiKey
 from service.record.jobs import Job
 from service.runtime import Runtime
 
@@ -147,10 +148,16 @@ async def _load_galleries(runtime: Runtime, found: Sequence[Job]) -> None:
         await runtime.galleries.catch_up()
 
 
-async def watch_job(runtime: Runtime, job_id: str) -> AsyncIterator[Job]:
-    """The job now and at every change, until it has ended; raises `UnknownJob`."""
+async def watch_job(runtime: Runtime, job_id: str, caller: ApiKey) -> AsyncIterator[Job]:
+    """The job now and at every change, until it has ended.
+
+    Raises:
+        UnknownJob: it is gone.
+        Unauthorised: the caller's key was revoked, or has expired.
+    """
     seen = None
     while True:
+        runtime.keys.require_valid(caller)
         job = await find_job(runtime, job_id)
         if job != seen:
             yield job

@@ -19,6 +19,7 @@ from pydantic_core import from_json, to_json
 from model.problems import InputProblem
 from service.errors import RecordUnavailable, ServiceError, UnknownGallery
 from service.ops.data_directory import copy_file, snapshot_name
+from service.record.api_keys import API_KEYS, CHANGES
 from service.record.engine import Engine, Reader, Transaction, batches, put_all, transact
 from service.record.entries import put_entry, require_entry
 from service.record.files import Snapshots, UnneededFiles, forget_unneeded
@@ -192,7 +193,7 @@ def _begin(transaction: Transaction, entry: GalleryRecord, number: int) -> int:
 
 def _put_access(transaction: Transaction, source: Engine) -> None:
     """Puts the API keys, and what computes the features, where there are none."""
-    for kind in (key("api key"), key("runtime")):
+    for kind in (API_KEYS, CHANGES, key("runtime")):
         if not transaction.below(kind, 1):
             for own, body in Reader(source).below(kind):
                 transaction.put(own, body)

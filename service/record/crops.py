@@ -52,10 +52,9 @@ from service.record.records import (
 )
 from service.record.replacing import Archive, archive, replace_crops
 
-NAMED_IN_WARNINGS = 3
-# It names neither that crop's identity nor its camera: a key that may only enroll must not learn
-# them, and they are not kept with a request's answer, where forgetting would not find them.
-SAME_IMAGE = "the same image is already enrolled as crop {} under another identity or camera"
+# It names neither that crop nor its labels: a key that may only enroll must not learn them, and
+# they are not kept with a request's answer, where forgetting would not find them.
+SAME_IMAGE = "the same image is already enrolled under another identity or camera"
 ROWS_AT_ONCE, KEYS_AT_ONCE = 500, 1000
 EVERY_CROP = CropFilter()
 
@@ -98,7 +97,7 @@ class Crops(RecordPart):
             if alike:
                 stored, warnings = alike[0], _kept_warnings(record, alike[0])
             else:
-                warnings = [SAME_IMAGE.format(one.crop_id) for one in same[:NAMED_IN_WARNINGS]]
+                warnings = [SAME_IMAGE] if same else []
                 stored = change.put(crop)
                 same.append(stored)
                 added.append(IndexedCrop(stored.label, crop.vector))

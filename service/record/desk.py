@@ -30,6 +30,8 @@ from service.record.records import Picture
 AT_ONCE = 200
 # One case is one value of the record, and its export one file.
 MOST_CASES, MOST_IN_CASE = 1000, 500
+# Of a key without `admin`, so that others can begin cases too.
+MOST_CASES_OF_KEY = MOST_CASES // 2
 
 
 class CaseFields(TypedDict, total=False):
@@ -154,14 +156,18 @@ class Cases(RecordPart):
     """The cases of galleries."""
 
     @transactional
-    def create(self, transaction: Transaction, gallery_id: int, case: Case) -> None:
-        """Keeps a new case; raises `InvalidField` where a gallery has as many as it may."""
+    def create(
+        self, transaction: Transaction, gallery_id: int, case: Case, most: int = MOST_CASES
+    ) -> None:
+        """Keeps a new case; raises `InvalidField` where gallery or key has as many as it may."""
         require_entry(transaction, gallery_id)
         changes = KeptChanges(transaction, gallery_id)
-        if changes.cases >= MOST_CASES:
+        own = _cases_of(transaction, gallery_id, case.key_id) if changes.cases >= most else []
+        if changes.cases >= MOST_CASES or len(own) >= most:
             raise InvalidField(
-                f"name: the gallery has {MOST_CASES:,} cases, which is the most; export and delete "
-                "closed ones"
+                f"name: the gallery has {changes.cases:,} cases, {len(own)} of them of this key; "
+                f"{MOST_CASES:,} are the most, and {MOST_CASES_OF_KEY} of a key without admin; "
+                "export and delete closed ones"
             )
         changes.count(cases=1)
         changes.put_case(case)
@@ -203,8 +209,12 @@ class Cases(RecordPart):
         case_id: str,
         query_id: str,
         note: str | None,
+        most: int | None = None,
     ) -> Case | None:
         """Puts a search into a case, or changes its note; with None takes it out of the case.
+
+        Args:
+            most: searches in all cases of the case's key; None for any number.
 
         Returns:
             None where one of them is not there.
@@ -218,6 +228,8 @@ class Cases(RecordPart):
             del queries[query_id]
         else:
             before = queries.get(query_id)
+            if before is None and most is not None and changes.kept >= most:
+                _require_place(_cases_of(transaction, gallery_id, case.key_id), most)
             queries[query_id] = CaseEntry(before.added_at if before else datetime.now(UTC), note)
             cases = (*cases, case_id)
         if len(queries) > MOST_IN_CASE:
@@ -229,8 +241,13 @@ class Cases(RecordPart):
         return changes.put_case(replace(case, queries=queries, changed_at=datetime.now(UTC)))
 
     @transactional
-    def delete(self, transaction: Transaction, gallery_id: int, case_id: str) -> int | None:
+    def delete(
+        self, transaction: Transaction, gallery_id: int, case_id: str, key_id: str | None = None
+    ) -> int | None:
         """Deletes a case with the searches that no other case holds.
+
+        Args:
+            key_id: whose searches are deleted, the others' days count again; None for all.
 
         Returns:
             How many searches; None where there is no such case.
@@ -241,10 +258,28 @@ class Cases(RecordPart):
             return None
         changes.drop_case(case_id)
         held = read_kept(transaction, gallery_id, case.queries.keys())
+        deleted = []
         for kept in held:
-            if kept.cases != (case_id,):
+            if kept.cases == (case_id,) and key_id in (None, kept.key_id):
+                deleted.append(kept)
+            else:
                 changes.change(kept, cases=_without(kept.cases, case_id))
-        return changes.drop(*(kept for kept in held if kept.cases == (case_id,)))
+        return changes.drop(*deleted)
+
+
+def _cases_of(transaction: Transaction, gallery_id: int, key_id: str) -> list[Case]:
+    found = transaction.below(key(CASE, gallery_id))
+    cases = [KEPT_CASE.validate_json(body) for _, body in found]
+    return [case for case in cases if case.key_id == key_id]
+
+
+def _require_place(cases: Sequence[Case], most: int) -> None:
+    held = sum(len(case.queries) for case in cases)
+    if held >= most:
+        raise InvalidField(
+            f"query_id: the cases of this key hold {held:,} searches, and half of "
+            "GMN_KEPT_QUERIES is the most of a key without admin; export and delete closed cases"
+        )
 
 
 def _without(cases: Collection[str], case_id: str) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from pydantic_core import from_json
 from model.search_calibration import KEPT_SEARCHES
 from service.errors import GalleryConflict
 from service.ops.data_directory import INDEXES, snapshot_name
+from service.record.api_keys import revoke_keys_of
 from service.record.engine import (
     Engine,
     Reader,
@@ -161,6 +162,7 @@ def remove_gallery(transaction: Transaction, gallery_id: int) -> int:
     names = [snapshot_name(gallery_id, one) for one, _ in snapshots]
     note_unneeded(transaction, [*names, f"{INDEXES}/{gallery_id}"])
     drop_state(transaction, gallery_id)
+    revoke_keys_of(transaction, entry.name)
     transaction.note("gallery_deleted", gallery_id, entry.version)
     return entry.crops
 

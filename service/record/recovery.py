@@ -15,6 +15,7 @@ from pydantic_core import to_json
 from model.problems import InputProblem
 from service.errors import ServiceError
 from service.ops.data_directory import SNAPSHOTS, copy_file
+from service.record.api_keys import API_KEYS, CHANGES
 from service.record.crop_changes import tombstone
 from service.record.engine import Engine, Reader, Transaction, batches, put_all, transact
 from service.record.entries import (
@@ -158,7 +159,7 @@ class Recovery:
         self, galleries: Sequence[GalleryRecord], into: Path
     ) -> Iterator[tuple[bytes, bytes]]:
         """What a new record has besides; copies the snapshots into its directory."""
-        for prefix in (key("tombstone"), key("stray"), key("api key"), SECRET):
+        for prefix in (key("tombstone"), key("stray"), API_KEYS, CHANGES, SECRET):
             yield from self._bodies(prefix)
         newest = max((entry.gallery_id for entry in galleries), default=0)
         yield NEXT_GALLERY, to_json(newest)

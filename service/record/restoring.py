@@ -129,8 +129,15 @@ def _later(backup: Backup, current: Path | None, held: contextlib.ExitStack) -> 
     newer = [one.path for one in kept_backups(backup.path.parent) if one.path > backup.path]
     for folder in filter(None, (current, *reversed(newer))):
         database = folder / DATABASE_NAME
-        if database.is_file() and verify_file(database).whole:
-            return held.enter_context(contextlib.closing(SqliteEngine(database, only_read=True)))
+        try:
+            if database.is_file() and verify_file(database).whole:
+                engine = SqliteEngine(database, only_read=True)
+                return held.enter_context(contextlib.closing(engine))
+        except InputProblem as problem:
+            raise InputProblem(
+                f"{problem}, or move {folder} away to restore this backup without it: what was "
+                "deleted since then comes back"
+            ) from problem
     return None
 
 
@@ -156,7 +163,8 @@ def _leave_out(record: Record, later: Reader, restored: Restored) -> None:
         else:
             transact(record.engine, _follow, later, entry.gallery_id)
             for case_id in _gone_ids(record, later, CASE, entry.gallery_id):
-                record.cases.delete(entry.gallery_id, case_id)
+                # Of its searches those go that are gone from the later record too.
+                record.cases.delete(entry.gallery_id, case_id, "")
             searches = _gone_ids(record, later, KEPT_KIND, entry.gallery_id)
             record.kept.remove(entry.gallery_id, searches)
     transact(record.engine, _raise_number, later.json(NEXT_GALLERY) or 0)

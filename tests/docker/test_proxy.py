@@ -37,7 +37,7 @@ def test_tls_ends_here_and_old_versions_are_refused(compose) -> None:
 
 
 def test_metrics_are_not_passed_on_and_the_log_holds_no_path() -> None:
-    assert "http-request return status 404 if { path /metrics }" in PROXY
+    assert "http-request return status 404 if { path,url_dec /metrics }" in PROXY
     (form,) = re.findall(r"log-format '(.*)'", PROXY)
     assert not set(re.findall(r"%[A-Za-z]+", form)) & {"%r", "%HU", "%HP", "%HPO", "%HQ"}
 

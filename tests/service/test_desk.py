@@ -372,7 +372,8 @@ def test_cases_are_changed_by_the_key_that_made_them(
     second.kept_search(query_id)
     second.review(query_id, second.kept_search(query_id).best.crop_id, decision="rejected")
     first.export_case(case_id)
-    assert first.delete_case(case_id).removed == 1
+    assert first.delete_case(case_id).removed == 0
+    assert second.kept_search(query_id).expires_at is not None
 
     def events(*ids: str) -> set[tuple[str, str]]:
         text = (tmp_path / "data" / "audit.jsonl").read_text()
@@ -385,6 +386,83 @@ def test_cases_are_changed_by_the_key_that_made_them(
     of_case = ("create_case", "hold_search", "change_case", "export_case", "delete_case")
     expected = {(event, "done") for event in of_case} | {("delete_case", "asked")}
     eventually(lambda: events(case_id) == expected)
+
+
+@pytest.fixture
+def bob_and_eve(connect: Connect, start, tmp_path: Path, drawn_crops) -> tuple[Client, Client]:
+    """Clients with a key of their own that may search, of a service that keeps four searches."""
+    keys = [make_key(tmp_path / "data", "--scope", one) for one in ("query", "query", "admin")]
+    served = start(tmp_path / "data", kept_queries=4)
+    bob, eve, admin = (connect(served, key) for key in keys)
+    admin.enroll([crop.png for crop in drawn_crops[:3]])
+    return bob, eve
+
+
+def test_a_deleted_case_leaves_the_searches_of_other_keys(bob_and_eve, drawn_crops) -> None:
+    bob, eve = bob_and_eve
+    answer = bob.query(drawn_crops[0].png, keep=True)
+    crop_id = answer.results[0].crop_id
+    bob.review(answer.query_id, crop_id, decision="rejected")
+    case_id = eve.create_case("x").case_id
+    own = eve.query(drawn_crops[0].png, keep=True).query_id
+    for query_id in (answer.query_id, own):
+        eve.hold_search(case_id, query_id)
+    assert eve.delete_case(case_id).removed == 1
+    opened = bob.kept_search(answer.query_id)
+    assert (opened.case_ids, opened.expires_at is None) == ([], False)
+    assert [one.crop_id for one in bob.reviews()] == [crop_id]
+
+
+def test_notes_and_decisions_are_changed_by_the_key_that_made_them(
+    bob_and_eve, drawn_crops
+) -> None:
+    bob, eve = bob_and_eve
+    answer = bob.query(drawn_crops[0].png, keep=True)
+    query_id, crop_id = answer.query_id, answer.results[0].crop_id
+    case_id = bob.create_case("b").case_id
+    bob.hold_search(case_id, query_id, "seen")
+    assert eve.hold_search(case_id, query_id, "seen").queries[0].note == "seen"
+    with pytest.raises(RequestRefused, match="needs admin"):
+        eve.hold_search(case_id, query_id, "not seen")
+    bob.review(query_id, crop_id, decision="confirmed")
+    for decision in ("rejected", "open"):
+        with pytest.raises(RequestRefused, match="needs admin"):
+            eve.review(query_id, crop_id, decision=decision)
+    assert [one.note for one in bob.case(case_id).queries] == ["seen"]
+    assert [one.decision for one in bob.reviews()] == ["confirmed"]
+
+
+def test_no_cursor_of_reviews_names_a_search_of_another_key(bob_and_eve, drawn_crops) -> None:
+    bob, eve = bob_and_eve
+    for _ in range(3):
+        answer = bob.query(drawn_crops[0].png, keep=True)
+        bob.review(answer.query_id, answer.results[0].crop_id, decision="confirmed")
+    asked = {"url": "/v1/galleries/default/reviews?limit=1"}
+    page = eve._http.get(**asked).json()
+    assert page == {"results": [], "next_cursor": None}
+    assert len(list(bob.reviews())) == 3
+
+
+def test_a_key_holds_half_of_the_searches_at_most(bob_and_eve, drawn_crops) -> None:
+    bob, eve = bob_and_eve
+    ids = [eve.query(drawn_crops[0].png, keep=True).query_id for _ in range(3)]
+    for number in range(2):
+        eve.hold_search(eve.create_case(f"{number}").case_id, ids[number])
+    with pytest.raises(RequestRefused, match="half of GMN_KEPT_QUERIES"):
+        eve.hold_search(eve.create_case("more").case_id, ids[2])
+    own = bob.query(drawn_crops[0].png, keep=True).query_id
+    bob.hold_search(bob.create_case("b").case_id, own)
+    assert bob.kept_search(own).expires_at is None
+
+
+@pytest.mark.slow
+def test_a_key_begins_half_of_the_cases_of_a_gallery_at_most(bob_and_eve) -> None:
+    bob, eve = bob_and_eve
+    for number in range(500):
+        eve.create_case(str(number))
+    with pytest.raises(RequestRefused, match="500 of a key without admin"):
+        eve.create_case("one more")
+    assert bob.create_case("first").name == "first"
 
 
 def test_reviews_are_a_data_set_to_train_on(

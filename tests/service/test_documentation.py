@@ -114,7 +114,9 @@ def _is_text(node: ast.expr) -> bool:
 
 def test_the_table_of_scopes_is_what_the_calls_ask_for() -> None:
     rows = re.findall(
-        r"^\| (nothing|`(?:query|enroll|metrics|admin)`.*?) \| (`.*`) \|$", REFERENCE, re.MULTILINE
+        r"^\| (nothing|`(?:query|enroll|delete|metrics|admin)`.*?) \| (`.*`) \|$",
+        REFERENCE,
+        re.MULTILINE,
     )
     shown = {call: scopes for scopes, calls in rows for call in re.findall(r"`([^`]+)`", calls)}
     needed = {}

@@ -103,10 +103,9 @@ def test_the_same_bytes_under_another_name_are_stored_with_a_warning(
     assert first["warnings"] == []
     assert second["duplicate"] is False
     assert second["crop_id"] != first["crop_id"]
-    assert first["crop_id"] in second["warnings"][0]
     # A key that may only enroll must not learn who is enrolled, and where.
     for secret in known.values():
-        assert secret not in second["warnings"][0].replace(first["crop_id"], "")
+        assert secret not in second["warnings"][0]
 
 
 def test_a_field_given_once_applies_to_every_image(served, gallery, drawn_crops):

@@ -18,7 +18,7 @@ from service.http.crop_forms import (
     EnrollForm,
 )
 from service.http.forms import MULTIPART
-from service.http.guard import Admin, Enroller, Searcher, guarded_router
+from service.http.guard import Admin, Deleter, Enroller, Searcher, guarded_router
 from service.http.problems import Responses, answer_each, example, problems, write_list
 from service.http.thumbnails import PICTURE, Width, answer_picture
 from service.lifecycle.forget import forget_crop, forget_matching
@@ -60,6 +60,8 @@ async def enroll_crops(
     With `boxes` the images are the crops in these boxes of the one image that is sent; they are
     stored as PNG, and the image itself is not.
 
+    The `crop_id` of a duplicate is null for a key that has none of `query`, `delete` and `admin`.
+
     Under one `Idempotency-Key` the same request of an API key happens once within a day; a
     repeated one gets the first answer, with `Idempotent-Replayed: true`.
     """
@@ -76,14 +78,28 @@ async def enroll_crops(
     # Clients with keys of their own may choose the same name.
     name = idempotency_key and f"client:{call.caller.key_id}:{idempotency_key}"
     answer = await enroll(runtime, gallery, images, name)
+    if not call.caller.may("query", "delete"):
+        answer = _without_known_ids(answer)
     response = await answer_each(request, answer, 201)
     if response.status_code == 201:
         # A single crop is there, and several are in the list.
-        crop = f"/{answer.results[0].crop_id}" if len(answer.results) == 1 else ""
+        crop_ids = [image.crop_id for image in answer.results]
+        crop = f"/{crop_ids[0]}" if len(crop_ids) == 1 and crop_ids[0] else ""
         response.headers["Location"] = f"/v1/galleries/{gallery.name}/crops{crop}"
     if answer.replayed:
         response.headers["Idempotent-Replayed"] = "true"
     return response
+
+
+def _without_known_ids(answer: models.Enrollment) -> models.Enrollment:
+    # A crop that was there before may be another key's.
+    results = [
+        image.model_copy(update={"crop_id": None})
+        if isinstance(image, models.EnrolledImage) and image.duplicate
+        else image
+        for image in answer.results
+    ]
+    return answer.model_copy(update={"results": results})
 
 
 @router.get("/crops", response_model=models.Crops)
@@ -149,7 +165,7 @@ async def change_crop(
 
 
 @router.delete("/crops/{crop_id}")
-async def delete_crop(call: Enroller, crop_id: CropId) -> models.Removal:
+async def delete_crop(call: Deleter, crop_id: CropId) -> models.Removal:
     """Deletes one crop with its vector and picture; a second time it is 404."""
     return await forget_crop(call.runtime, call.gallery, crop_id)
 

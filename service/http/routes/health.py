@@ -36,7 +36,7 @@ async def _working(request: Request) -> Runtime:
 
 
 Working = Annotated[Runtime, Depends(_working)]
-Scraper = Annotated[Call, needs("metrics", every_gallery=True, loopback_may=True)]
+Scraper = Annotated[Call, needs("metrics", every_gallery=True)]
 
 
 @router.get("/livez")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Callable, Collection
 from functools import partial
 from typing import Annotated
 
@@ -10,9 +10,11 @@ from fastapi import Path, Query, Response, UploadFile
 from fastapi.responses import StreamingResponse
 from pydantic import AfterValidator, Field, WithJsonSchema
 from sse_starlette import EventSourceResponse
+from starlette.types import Receive, Send
+from starlette.types import Scope as ASGIScope
 
 from gmn_client.models import CropGroups, Job, Jobs, Scope
-from service.errors import InvalidField, UnknownJob
+from service.errors import InvalidField, TooManyRequests, Unauthorised, UnknownJob
 from service.gallery.enroll import checked_camera
 from service.http.crop_forms import GroupingForm
 from service.http.forms import FILE, MULTIPART, Form, Name
@@ -38,7 +40,22 @@ SEE_ALL: tuple[Scope, ...] = ("query",)
 # Proxies close a connection on which nothing is sent for a minute or so.
 KEEP_ALIVE_SECONDS = 15.0
 MAX_FOLDER = 1024
+# Of one key, in one process.
+MOST_STREAMS = 8
 REPORT_COLUMNS = ("position", "source", "code", "detail")
+
+
+class _EventStream(EventSourceResponse):
+    def __init__(self, events: AsyncIterator[dict[str, str]], ended: Callable[[], None]) -> None:
+        super().__init__(events, ping=KEEP_ALIVE_SECONDS, sep="\n")
+        self._ended = ended
+
+    async def __call__(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
+        """Sends the events; then, or once the client has left, counts it as ended."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._ended()
 
 
 class ImportForm(Form):
@@ -92,17 +109,29 @@ async def read_job(call: Reader, job_id: JobId) -> Job:
     responses=content("text/event-stream", "The job, at every change."),
 )
 async def watch_job(call: Reader, job_id: JobId) -> EventSourceResponse:
-    """Server-sent events named `progress`, each the job as JSON, until it has ended."""
+    """Server-sent events named `progress`, each the job as JSON, until it has ended.
+
+    They end with `gone` where the job is deleted, or the key is revoked or expires. A key holds
+    eight at once.
+    """
     await _find(call, job_id, SEE_ALL)
+    streams, key_id = call.runtime.streams, call.caller.key_id
+    if streams[key_id] >= MOST_STREAMS:
+        may, remedy = (
+            f"hold {MOST_STREAMS} event streams of this process",
+            f"ask GET /v1/jobs/{job_id}",
+        )
+        raise TooManyRequests(key_id, may, remedy, retry_after_s=1)
+    streams[key_id] += 1
 
     async def events() -> AsyncIterator[dict[str, str]]:
         try:
-            async for job in runner.watch_job(call.runtime, job_id):
+            async for job in runner.watch_job(call.runtime, job_id, call.caller):
                 yield {"event": "progress", "data": _job(call.runtime, job).model_dump_json()}
-        except UnknownJob as error:
+        except (UnknownJob, Unauthorised) as error:
             yield {"event": "gone", "data": error.detail}
 
-    return EventSourceResponse(events(), ping=KEEP_ALIVE_SECONDS, sep="\n")
+    return _EventStream(events(), partial(streams.subtract, [key_id]))
 
 
 @router.get(

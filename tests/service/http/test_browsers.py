@@ -25,6 +25,7 @@ def test_every_answer_carries_the_security_headers(guarded, path, key):
     headers = guarded.ask("GET", path, key).headers
     assert headers["x-content-type-options"] == "nosniff"
     assert headers["referrer-policy"] == "no-referrer"
+    assert headers["cross-origin-resource-policy"] == "same-origin"
     assert headers["cache-control"] == "no-store"
     policy = headers["content-security-policy"]
     assert "default-src 'none'" in policy
@@ -100,3 +101,20 @@ def test_an_origin_that_is_none_is_named(monkeypatch, origins):
 def test_several_origins_stand_with_commas_between(monkeypatch):
     monkeypatch.setenv("GMN_CORS_ORIGINS", "https://a.example, http://b.example:81")
     assert read_settings().cors_origins == ("https://a.example", "http://b.example:81")
+
+
+@pytest.mark.parametrize("path", ["/v1/galleries/default/similar?identity=Ann", "/metrics"])
+def test_a_page_of_another_site_gets_no_data_without_a_key(served, path):
+    foreign = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"}
+    refused = served.http.get(path, headers=foreign)
+    assert refused.status_code == 403
+    assert refused.json()["type"] == "urn:gmn:problem:cross_origin"
+    assert served.http.get("/", headers=foreign).status_code == 200
+    assert served.http.get("/metrics", headers={"Sec-Fetch-Site": "same-origin"}).status_code == 200
+
+
+def test_a_named_page_of_another_site_asks_by_cors(guarded):
+    headers = {"Sec-Fetch-Site": "cross-site", "Origin": DESK}
+    answer = guarded.ask("GET", "/v1/galleries", "query", headers=headers)
+    assert answer.status_code == 200
+    assert answer.headers["access-control-allow-origin"] == DESK

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,8 @@ import pytest
 from gmn_client import AsyncClient, Client, KeyRefused, RequestRefused
 from service.errors import KeyConflict, UnknownKey
 from service.http.keys import create_key
+from tests.forked import run_gmn
+from tests.waiting import eventually
 
 LATER = "from now on every call needs one"
 
@@ -144,7 +148,7 @@ def test_keys_of_the_file_are_listed_and_count_as_administrators(ring_of, store,
     key, _ = create_key(["query"], None, "")
     ring.add(key)
     assert {one.key_id: one.in_file for one in ring.listed()} == {"root": True, key.key_id: False}
-    with pytest.raises(KeyConflict):
+    with pytest.raises(UnknownKey, match="GMN_API_KEYS_FILE"):
         ring.revoke("root")
     other, _ = create_key(["admin"], None, "", expires_days=1)
     ring.add(other)
@@ -155,3 +159,67 @@ def test_keys_of_the_file_are_listed_and_count_as_administrators(ring_of, store,
     with pytest.raises(KeyConflict):
         ring.revoke(key.key_id)
     assert [one.key_id for one in store.keys.all()] == [key.key_id]
+
+
+def test_without_its_last_key_a_service_asks_for_one_until_a_command_has_removed_it(
+    start, tmp_path
+) -> None:
+    create = ["keys", "create", "--scope", "admin", "--gallery", "lobby"]
+    where = ["--data-dir", str(tmp_path)]
+    shown = run_gmn(*create, *where)
+    assert shown.returncode == 0, shown.stderr
+    served = start(tmp_path)
+    key = {"Authorization": f"Bearer {shown.stdout.split()[-1]}"}
+    made = served.http.post("/v1/galleries", data={"name": "lobby"}, headers=key)
+    assert made.status_code == 201
+    assert served.http.delete("/v1/galleries/lobby", headers=key).status_code == 200
+    eventually(lambda: served.http.get("/v1/galleries", headers=key).status_code == 401)
+    for path in ("/v1/keys", "/metrics"):
+        assert served.http.get(path).status_code == 401
+    created = run_gmn("keys", "create", "--scope", "admin", *where)
+    key_id = created.stdout.split()[-1].split("_")[1]
+    assert run_gmn("keys", "revoke", key_id, *where).returncode == 0
+    eventually(lambda: served.http.get("/v1/keys").status_code == 200)
+
+
+@pytest.mark.slow
+def test_two_administrators_who_revoke_each_other_at_once_leave_one(
+    start, redis_record, tmp_path
+) -> None:
+    redis_record.ask("FLUSHALL")
+    shared = {"data_dir": tmp_path / "data", "redis_url": redis_record.url}
+    replicas = [start(**shared, replica_name=name) for name in ("one", "two")]
+    urls = [str(served.http.base_url) for served in replicas]
+    with Client(urls[0]) as keyless:
+        left = keyless.create_key("admin")
+    for _ in range(5):
+        with Client(urls[0], left.key) as first:
+            other = first.create_key("admin")
+            with Client(urls[1], other.key) as second:
+                eventually(lambda second=second: _is_known(second))
+                both = threading.Barrier(2)
+
+                def revoke(client: Client, key_id: str, both: threading.Barrier = both) -> int:
+                    both.wait()
+                    try:
+                        client.delete_key(key_id)
+                    except (KeyRefused, RequestRefused) as refused:
+                        return int(refused.problem.status)
+                    return 204
+
+                with ThreadPoolExecutor() as pool:
+                    asked = [
+                        pool.submit(revoke, first, other.key_id),
+                        pool.submit(revoke, second, left.key_id),
+                    ]
+                    answers = [one.result() for one in asked]
+        assert answers.count(204) == 1, answers
+        left = left if answers[0] == 204 else other
+    assert replicas[1].http.get("/v1/keys").status_code == 401
+
+
+def _is_known(client: Client) -> bool:
+    try:
+        return bool(list(client.keys()))
+    except KeyRefused:
+        return False
