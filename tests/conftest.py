@@ -9,7 +9,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from hypothesis import settings
 from PIL import Image
+
+# On a machine that other tests keep busy a single example may take any time.
+settings.register_profile("project", deadline=None)
+settings.load_profile("project")
 
 PEOPLE = 6
 CAMERAS = ("east", "west")

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 ROOT = Path(__file__).parents[1]
 ROOMS = ("gmn_client", "model", "training", "service", "demo", "bench", "gmn")
@@ -140,3 +141,7 @@ def test_the_rooms_of_these_rules_are_there() -> None:
         [],
         ["service/web"],
     )
+
+
+def test_an_example_of_hypothesis_may_take_any_time():
+    assert settings().deadline is None

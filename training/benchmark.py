@@ -62,6 +62,11 @@ class Training:
     sets: tuple[Dataset, ...]
     tests: tuple[Dataset, ...]
 
+    def tests_held_out_people(self, dataset: Dataset) -> bool:
+        """Return whether a test set is trained on and has no split to test on."""
+        trained_on = dataset.name in {one.name for one in self.sets}
+        return trained_on and all(record.split in (None, "train") for record in dataset.records)
+
     @property
     def folder(self) -> str:
         """Names the sets trained on, and where their test images are trained on, too."""
@@ -142,10 +147,21 @@ def plan_benchmark(
     protocol = PROTOCOLS.get(table.protocol)
     tests = table.tests or (protocol.targets if protocol else ()) or tuple(known)
     sources = table.sources or (protocol.sources if protocol else ()) or tuple(known)
+    left_out: list[str] = []
+    takes_any = protocol is None or not protocol.sources
+    if takes_any and not known.keys() & set(tests):
+        places = f"none of {', '.join(tests)} is given"
+        left_out.append(f"{places}: the table is run on {', '.join(known)} instead")
+        tests = sources = tuple(known)
     there = [name for name in tests if name in known]
     used = {*tests, *sources} if protocol else {*tests}
-    left_out = [f"{name} is not tested: it is not given" for name in tests if name not in known]
-    left_out += [f"{name} is in no row of this table" for name in known if name not in used]
+    left_out += [f"{name} is not tested: it is not given" for name in tests if name not in known]
+    why = (
+        f"give it without {', '.join(there)} to run the table on it"
+        if takes_any
+        else f"protocol {table.protocol} names its sets; gmn/lodo takes any"
+    )
+    left_out += [f"{name} is in no row of this table: {why}" for name in known if name not in used]
     # Of each run its source, the sets that it trains on, and those that it tests.
     runs: list[tuple[RunData, list[str], list[str]]] = []
     if protocol is None:
@@ -207,7 +223,16 @@ def run_benchmark(
                 runs[row.name].append(str(folder))
                 if is_main:
                     models.append(
-                        [_measure(folder, one, row, progress_bar) for one in training.tests]
+                        [
+                            _measure(
+                                folder,
+                                dataset,
+                                row,
+                                progress_bar,
+                                training.tests_held_out_people(dataset),
+                            )
+                            for dataset in training.tests
+                        ]
                     )
         groups.append(Group(row.name, models))
     if not is_main:
@@ -295,7 +320,9 @@ def _refuse_other_data(folder: Path, training: Training) -> None:
             )
 
 
-def _measure(folder: Path, dataset: Dataset, row: PaperRow, progress_bar: ProgressBar) -> RunFolder:
+def _measure(
+    folder: Path, dataset: Dataset, row: PaperRow, progress_bar: ProgressBar, held_out: bool
+) -> RunFolder:
     """The report of a run's artefact on a set, measured unless it is there with the ranking."""
     place, path = folder / "tests" / dataset.name, folder / ARTEFACT_NAME
     known: set[str] = set()
@@ -307,7 +334,9 @@ def _measure(folder: Path, dataset: Dataset, row: PaperRow, progress_bar: Progre
     artefact = load_artefact(path)
     asked = known | {row.scoring, *artefact.description.scorings}
     settings = EvaluationSettings(
-        scorings=[name for name in RANKINGS if name in asked], device=choose_device("auto")
+        scorings=[name for name in RANKINGS if name in asked],
+        held_out=held_out,
+        device=choose_device("auto"),
     )
     report, _ = evaluate(artefact, [dataset], settings, str(path), progress_bar)
     make_folder(place)

@@ -107,6 +107,7 @@ def finish_run(
         one.name: replace(unseen_people(one, provenance, fingerprints), held_out=True)
         for one in others
     } or held_out_searches(recipe, run.datasets)
+    measured = others or run.datasets
     embedder, metric_network = _load_networks(run, weights, device, progress_bar)
     features = embed_searches(embedder, recipe.preprocessing, searches, progress_bar)
     _refuse_collapse(run, weights, features, metric_network)
@@ -139,12 +140,12 @@ def finish_run(
                 features=features[dataset.name],
                 scores=scores[dataset.name],
             )
-            for dataset in others or run.datasets
+            for dataset in measured
         ]
     description = _save(run.folder / ARTEFACT_NAME, artefact, results)
     split, checkpoint = "all" if others else "held-out", " ".join(sentences)
     report = build_report(ARTEFACT_NAME, description, split, results, device, checkpoint)
-    write_report(run.folder, report)
+    write_report(run.folder, report, [searches[dataset.name] for dataset in measured])
     return report
 
 

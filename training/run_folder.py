@@ -77,7 +77,7 @@ def protocol_runs(source: RunData, datasets: Sequence[Dataset]) -> list[RunData]
     if not names:
         raise InputProblem(
             f"--protocol {protocol.name}: tests on none of --data; give one of "
-            f"{', '.join(protocol.targets)}"
+            f"{', '.join(protocol.targets)}; the protocol lodo takes any sets"
         )
     return [source.model_copy(update={"left_out": name}) for name in names]
 

@@ -60,20 +60,24 @@ def backup(
 
 def restore(
     folder: Annotated[Path, Argument(help="The backup, a folder that gmn backup wrote.")],
-    into: Annotated[Path, Option("--into", help="A new data directory.")],
-    data_dir: DataDirOption = DEFAULT_DATA_DIR,
+    data_dir: Annotated[
+        Path, Option("--data-dir", envvar="GMN_DATA_DIR", help="The new data directory to make.")
+    ] = DEFAULT_DATA_DIR,
+    replaces: Annotated[
+        Path, Option("--replaces", envvar="GMN_DATA_DIR", help="The data directory before it.")
+    ] = DEFAULT_DATA_DIR,
     as_json: JsonOption = False,
 ) -> None:
     """Makes a new data directory of a backup; what was deleted since stays deleted.
 
-    What was deleted is what the data directory of now has not got any more: its service has to be
-    stopped, and it is not changed. Where it is lost or damaged, or the record is in Redis, the
-    newest backup beside this one shows it, and the audit log; back up first what Redis still has.
-    Jobs that had not ended are cancelled.
+    What was deleted is what the data directory that it replaces has not got any more: its service
+    has to be stopped, and it is not changed. Where it is lost or damaged, or the record is in
+    Redis, the newest backup beside this one shows it, and the audit log; back up first what Redis
+    still has. Jobs that had not ended are cancelled.
 
     GMN_REDIS_URL names an empty Redis that takes the record, and GMN_IMAGES_URL takes its images.
 
-    Example: gmn restore /mnt/backups/20260301T020000Z --data-dir ./gmn-data --into ./restored
+    Example: gmn restore /mnt/backups/20260301T020000Z --data-dir ./restored --replaces ./gmn-data
     """
     from service.ops.audit import AuditLog, act_as
     from service.ops.data_directory import lock_data_directory
@@ -85,24 +89,24 @@ def restore(
         there = ", ".join(str(one.path) for one in kept_backups(folder))
         hint = f"it holds {there}" if there else "gmn backup names one as the last word"
         raise InputProblem(f"{folder}: is no backup; {hint}")
-    if into.exists() and any(into.iterdir()):
-        raise InputProblem(f"{into}: holds something already; name a new directory with --into")
+    if data_dir.exists() and any(data_dir.iterdir()):
+        raise InputProblem(f"{data_dir}: holds something already; name a new one with --data-dir")
     with contextlib.ExitStack() as held:
-        if data_dir.is_dir() and data_dir.resolve() != into.resolve():
-            held.enter_context(lock_data_directory(data_dir))
-        held.enter_context(lock_data_directory(into))
+        if replaces.is_dir() and replaces.resolve() != data_dir.resolve():
+            held.enter_context(lock_data_directory(replaces))
+        held.enter_context(lock_data_directory(data_dir))
         try:
             redis = None
             if os.environ.get(REDIS_URL):
-                redis = cast("RedisEngine", open_record(into).engine)
+                redis = cast("RedisEngine", open_record(data_dir).engine)
                 held.callback(redis.close)
-            removed = deleted_by_audit(data_dir)
-            restored = restore_backup(taken, into, data_dir, removed, redis)
+            removed = deleted_by_audit(replaces)
+            restored = restore_backup(taken, data_dir, replaces, removed, redis)
         except BaseException:
             # It was empty, and is to be named again; a volume itself stays.
-            shutil.rmtree(into, ignore_errors=True)
+            shutil.rmtree(data_dir, ignore_errors=True)
             raise
-        with AuditLog(into) as audit:
+        with AuditLog(data_dir) as audit:
             act_as(f"uid:{os.getuid()}")
             audit.record("restore_backup", folder=str(taken.path))
     lines = [
@@ -111,11 +115,11 @@ def restore(
     ]
     lines += [f"{name}: left out, as it was deleted since" for name in restored.galleries]
     lines += [f"key {one}: left out, as it was revoked since" for one in restored.keys]
-    if restored.by != data_dir:
+    if restored.by != replaces:
         lines.append(
             f"No later record than {restored.by or 'this backup'} can be read: what was deleted "
             "after it is back, but for single crops that an audit log names. Forget these people "
             "again."
         )
-    lines.append(f"Serve it with gmn serve --data-dir {into}")
+    lines.append(f"Serve it with gmn serve --data-dir {data_dir}")
     show(asdict(restored), as_json, "\n".join(lines))

@@ -11,9 +11,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from rich.filesize import decimal as size
+from typer import Option
 
 from model.problems import InputProblem
 from service.commands.common import DataDirOption, Shown, printed, table_of
@@ -44,7 +45,10 @@ class Finding:
 
 
 @printed
-def doctor(data_dir: DataDirOption | None = None) -> Shown:
+def doctor(
+    data_dir: DataDirOption | None = None,
+    strict: Annotated[bool, Option("--strict", help="Exit with 1 on a warning too.")] = False,
+) -> Shown:
     """Checks settings, disk, clock, record, keys, backups, device and artefact; changes nothing.
 
     It takes the environment of the service, and may run beside it. The exit status is 1 where
@@ -53,7 +57,8 @@ def doctor(data_dir: DataDirOption | None = None) -> Shown:
     Example: gmn doctor --data-dir ./gmn-data
     """
     found = list(_examine(data_dir))
-    ok = not any(one.state == "error" for one in found)
+    failing = {"error", "warning"} if strict else {"error"}
+    ok = not any(finding.state in failing for finding in found)
     table = table_of(found, (("", "state"), "part", ("finding", "text")))
     return Shown({"ok": ok, "findings": found}, table, ok)
 

@@ -73,7 +73,11 @@ def _run(settings: Settings, listening: socket.socket) -> None:
     arm_failpoint()
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     address = f"http://{host}:{listening.getsockname()[1]}"
+    is_new = not (settings.data_dir.exists() or settings.redis_url)
     runtime = Runtime(settings)
+    if is_new:
+        place = settings.data_dir.resolve()
+        echo(f"made a new data directory {place}; nothing is enrolled", err=True)
 
     class AnnouncingServer(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:

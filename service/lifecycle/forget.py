@@ -104,6 +104,11 @@ async def forget_identity(runtime: Runtime, gallery: Gallery, identity: str) -> 
             rewriting = await take_removed_out_of_snapshots(runtime, gallery, identity)
             if not (found or rewriting.of_identity or rewriting.failed):
                 raise UnknownIdentity(gallery.name, identity)
+            if not found:
+                # Undoing a merge would give the name of a person who was in a snapshot back.
+                forget_merges = runtime.record.identities.forget_merges
+                merges = partial(forget_merges, gallery.gallery_id, identity)
+                await runtime.galleries.write(merges)
             result["snapshots_not_rewritten"] = list(rewriting.failed)
             forget_name = runtime.record.jobs.forget_name
             await runtime.pools.files.run(forget_name, gallery.gallery_id, identity)

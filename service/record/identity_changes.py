@@ -84,9 +84,15 @@ class IdentityChanges(RecordPart):
         return done
 
     def forget(self, gallery_id: int, identity: str) -> Removal | None:
-        """Removes an identity's crops and the merges that name it; None where there is none."""
+        """Removes an identity's crops and the merges that name it; None where it has no crops."""
         done: Removal | None = self._run(gallery_id, partial(_forget, identity=identity))
         return done
+
+    @transactional
+    def forget_merges(self, transaction: Transaction, gallery_id: int, identity: str) -> None:
+        """Removes the merges that name an identity."""
+        transaction.removes = True
+        _remove_merges_of(transaction, gallery_id, identity)
 
     def merges(self, gallery_id: int) -> list[Merge]:
         """A gallery's merges of the last 30 days, newest first."""
@@ -239,13 +245,12 @@ def _rename(change: CropChanges, identity: str, new: str) -> Pending | None:
 
 def _forget(change: CropChanges, identity: str) -> Pending | None:
     transaction, gallery_id = change.transaction, change.entry.gallery_id
-    merges = _merges(transaction, gallery_id)
-    named = [own for own, one in merges if identity in (one["identity"], one["into"])]
-    for merge_id in named:
-        _remove_merge(transaction, gallery_id, merge_id)
+    # Crops that were merged into another identity are that identity's: its merges can be undone.
+    if not rows_by(transaction, change.at, "identity", identity, limit=1):
+        return None
     transaction.removes = True
-    borne = rows_by(transaction, change.at, "identity", identity, limit=1)
-    return Pending(identity, None, change.entry.rows) if named or borne else None
+    _remove_merges_of(transaction, gallery_id, identity)
+    return Pending(identity, None, change.entry.rows)
 
 
 def _undo(change: CropChanges, merge_id: str) -> Pending | None:
@@ -260,6 +265,12 @@ def _undo(change: CropChanges, merge_id: str) -> Pending | None:
     found = [one for one in before if undone.intersection(_crop_ids(transaction, gallery_id, one))]
     _retarget(change, found, merge["identity"])
     return Pending(merge["into"], merge["identity"], change.entry.rows, merge_id, undo=True)
+
+
+def _remove_merges_of(transaction: Transaction, gallery_id: int, identity: str) -> None:
+    for merge_id, merge in _merges(transaction, gallery_id):
+        if identity in (merge["identity"], merge["into"]):
+            _remove_merge(transaction, gallery_id, merge_id)
 
 
 def _remove_merge(transaction: Transaction, gallery_id: int, merge_id: str) -> None:

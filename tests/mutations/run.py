@@ -1,94 +1,137 @@
-"""`make mutations`: breaks every promise on purpose and sees its test fail.
+"""`make mutations`: breaks each promise on purpose and sees the test named beside it fail.
 
 The working tree is copied, so that nothing of it is touched. Each test is run unbroken first: one
-that fails by itself would prove nothing. What came out stands in docs/reliability.md.
-`ONLY=words` runs those whose description has the words, and keeps the others as they were.
+that fails by itself would prove nothing. A mutant counts as found only where its test fails by an
+assertion of its own; an error of a fixture, of the code or of another test proves nothing either.
+The outcomes are written to docs/reliability.md. `ONLY=words` runs the mutants whose description
+has the words, and keeps the outcomes of the others.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from tests.mutations.broken import OUTCOMES, ROOT, Broken, read_broken
+from tests.mutations.failures import VARIABLE
 from tests.reliability import keep
 
 LIMIT_SECONDS = 400
-TESTS_FAILED = 1
+SHOWN_CHARACTERS = 3000
+
+
+@dataclass(frozen=True)
+class Ran:
+    """One run of pytest: whether it passed, its failures as the plug-in wrote them, its output."""
+
+    passed: bool
+    failures: list[dict[str, object]]
+    output: str
+    seconds: float
 
 
 def main() -> int:
-    """0 where every test that has to fail does."""
-    only = os.environ.get("ONLY", "")
-    wanted = [one for one in read_broken() if only in one.says]
+    """Return 0 where every mutant was found."""
+    words = os.environ.get("ONLY", "")
+    mutants = [mutant for mutant in read_broken() if words in mutant.says]
     with tempfile.TemporaryDirectory(prefix="mutations-") as place:
         copy = _copy(Path(place) / "project")
-        for test in sorted({one.test for one in wanted}):
-            status, said, _ = _run(copy, test)
-            if status != 0:
-                _say(f"{test} fails although nothing is broken:\n{said[-3000:]}")
+        for test in sorted({mutant.test for mutant in mutants}):
+            ran = run_test(copy, test)
+            if not ran.passed:
+                output = ran.output[-SHOWN_CHARACTERS:]
+                _say(f"{test} does not pass although nothing is broken:\n{output}")
                 return 1
-        found = [_outcome(copy, one) for one in wanted]
-    _keep(found)
-    missed = [one for one in found if not one["failed"]]
-    _say(f"{len(found) - len(missed)} of {len(found)} were found")
-    return 1 if missed else 0
+        outcomes = [_outcome(copy, mutant) for mutant in mutants]
+    _keep(outcomes)
+    found = sum(bool(outcome["failed"]) for outcome in outcomes)
+    _say(f"{found} of {len(outcomes)} were found")
+    return 0 if found == len(outcomes) else 1
 
 
-def _outcome(copy: Path, one: Broken) -> dict[str, object]:
-    file = copy / one.file
-    whole = file.read_text()
-    file.write_text(one.text(copy))
+def run_test(root: Path, test: str) -> Ran:
+    """Run one test, named as pytest names it, in a copy of the project."""
+    written = root.parent / "failures.jsonl"
+    written.write_text("")
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider"]
+    command += ["-p", "tests.mutations.failures", test]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(root),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        VARIABLE: str(written),
+    }
+    began = time.monotonic()
     try:
-        status, said, seconds = _run(copy, one.test)
+        ran = subprocess.run(
+            command,
+            cwd=root,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=LIMIT_SECONDS,
+            check=False,
+        )
+        passed, output = ran.returncode == 0, ran.stdout + ran.stderr
+    except subprocess.TimeoutExpired:
+        passed, output = False, f"no end within {LIMIT_SECONDS} s"
+    failures = [json.loads(line) for line in written.read_text().splitlines()]
+    return Ran(passed, failures, output, time.monotonic() - began)
+
+
+def is_found(test: str, ran: Ran) -> bool:
+    """Return whether the test, or a case of it, failed by an assertion of its own."""
+    return any(
+        failure["asserted"] and str(failure["test"]).partition("[")[0] == test.partition("[")[0]
+        for failure in ran.failures
+    )
+
+
+def _outcome(copy: Path, mutant: Broken) -> dict[str, object]:
+    file = copy / mutant.file
+    whole = file.read_text()
+    file.write_text(mutant.text(copy))
+    try:
+        ran = run_test(copy, mutant.test)
     finally:
         file.write_text(whole)
-    names = sorted(set(re.findall(r"^(?:FAILED|ERROR) \S+?::(\w+)", said, re.MULTILINE)))
-    failed = status == TESTS_FAILED and bool(names)
-    verdict = "found by " + ", ".join(names) if failed else "NOT FOUND"
-    _say(f"promise {one.promise}: {one.says}: {verdict} ({seconds:.0f} s)")
-    if not failed:
-        _say(said[-1500:])
-    return {"promise": one.promise, "says": one.says, "failed": failed, "tests": names}
-
-
-def _run(copy: Path, test: str) -> tuple[int, str, float]:
-    began = time.monotonic()
-    ran = subprocess.run(
-        [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", test],
-        cwd=copy,
-        env={**os.environ, "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"},
-        capture_output=True,
-        text=True,
-        timeout=LIMIT_SECONDS,
-        check=False,
-    )
-    return ran.returncode, ran.stdout + ran.stderr, time.monotonic() - began
+    found = is_found(mutant.test, ran)
+    verdict = f"found by {mutant.test}" if found else "NOT FOUND"
+    _say(f"promise {mutant.promise}: {mutant.says}: {verdict} ({ran.seconds:.0f} s)")
+    if not found:
+        _say("".join(f"  {failure['test']}: {failure['error']}\n" for failure in ran.failures))
+        _say(ran.output[-SHOWN_CHARACTERS:])
+    return {
+        "promise": mutant.promise,
+        "says": mutant.says,
+        "failed": found,
+        "tests": [mutant.test.rpartition("::")[2]] if found else [],
+    }
 
 
 def _copy(place: Path) -> Path:
     listed = _git("ls-files", "--cached", "--others", "--exclude-standard", "-z")
-    for name in filter(None, listed.split("\0")):
+    for name in listed.split("\0"):
         source = ROOT / name
-        if source.is_file():
+        if name and source.is_file():
             (place / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(source, place / name)
     return place
 
 
-def _keep(found: list[dict[str, object]]) -> None:
+def _keep(outcomes: list[dict[str, object]]) -> None:
     kept = json.loads(OUTCOMES.read_text())["broken"] if OUTCOMES.exists() else []
-    by_words = {one["says"]: one for one in [*kept, *found]}
+    by_words = {outcome["says"]: outcome for outcome in [*kept, *outcomes]}
     commit = _git("rev-parse", "--short", "HEAD").strip()
-    listed = [by_words[one.says] for one in read_broken() if one.says in by_words]
+    listed = [by_words[mutant.says] for mutant in read_broken() if mutant.says in by_words]
     keep(
         "mutations",
         {"date": f"{datetime.now(UTC):%Y-%m-%d}", "commit": commit, "broken": listed},

@@ -175,6 +175,8 @@ def _services(artefact: Path, places: pytest.TempPathFactory) -> Iterator[Start]
 
     def start_one(data_dir: Path | None = None, **settings: Any) -> Served:
         place = places.mktemp("served")
+        # A new directory would be announced between the lines of the log.
+        (place / "data").mkdir()
         settings = {"artefact": artefact, "data_dir": data_dir or place / "data", **settings}
         started.append(Served(place / "log", **settings))
         return started[-1]

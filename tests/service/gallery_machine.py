@@ -73,6 +73,11 @@ class ServedGallery(RuleBasedStateMachine):
         for crop in listed:
             self._labelled(crop)
             assert crop["external_id"] == self.model.crops[crop["crop_id"]].external_id
+        merges = self.call("GET", "/merges").json()["results"]
+        assert [(one["merge_id"], one["identity"], one["into"]) for one in merges] == [
+            (merge_id, merge.identity, merge.into)
+            for merge_id, merge in reversed(self.model.merges.items())
+        ]
         counted = self.call("GET", "/identities").json()["results"]
         assert {one["identity"]: (one["crops"], one["cameras"]) for one in counted} == identities
 

@@ -62,6 +62,15 @@ class Wanted:
 
 
 @dataclass
+class Merged:
+    """A merge that can be undone: its crops, their former identity, and the one of now."""
+
+    identity: str
+    into: str
+    crops: frozenset[str]
+
+
+@dataclass
 class GalleryModel:
     """What a gallery holds.
 
@@ -70,12 +79,14 @@ class GalleryModel:
         snapshots: what each held when it was taken, less who was forgotten since.
         removed: ids of crops that were deleted; none of them may ever be seen again.
         issued: every id that was ever given out.
+        merges: by id, oldest first.
     """
 
     crops: dict[str, Said] = field(default_factory=dict)
     snapshots: dict[str, dict[str, Said]] = field(default_factory=dict)
     removed: set[str] = field(default_factory=set)
     issued: list[str] = field(default_factory=list)
+    merges: dict[str, Merged] = field(default_factory=dict)
     version: int = 0
 
     def stored_as(self, said: Said) -> str | None:
@@ -113,12 +124,34 @@ class GalleryModel:
         self.removed.add(crop_id)
         self.version += 1
 
-    def rename(self, identity: str, new: str) -> int:
-        theirs = [one for one, crop in self.crops.items() if crop.identity == identity]
-        for crop_id in theirs:
-            self.crops[crop_id] = replace(self.crops[crop_id], identity=new)
-        self.version += bool(theirs)
+    def rename(self, identity: str, new: str) -> frozenset[str]:
+        """Return the crops that were renamed."""
+        theirs = frozenset(one for one, crop in self.crops.items() if crop.identity == identity)
+        if theirs:
+            for merge in self.merges.values():
+                merge.into = new if merge.into == identity else merge.into
+        self._relabel(theirs, new)
+        return theirs
+
+    def undo_merge(self, merge_id: str) -> int:
+        """Return how many crops got their former identity again."""
+        earlier = list(self.merges)[: list(self.merges).index(merge_id)]
+        undone = self.merges.pop(merge_id)
+        for other in earlier:
+            if self.merges[other].crops & undone.crops:
+                self.merges[other].into = undone.identity
+        theirs = frozenset(
+            crop_id
+            for crop_id in undone.crops & self.crops.keys()
+            if self.crops[crop_id].identity == undone.into
+        )
+        self._relabel(theirs, undone.identity)
         return len(theirs)
+
+    def _relabel(self, crop_ids: frozenset[str], identity: str) -> None:
+        for crop_id in crop_ids:
+            self.crops[crop_id] = replace(self.crops[crop_id], identity=identity)
+        self.version += bool(crop_ids)
 
     def remembers(self, identity: str) -> bool | None:
         """Whether the gallery or a snapshot holds somebody of that name.
@@ -138,7 +171,12 @@ class GalleryModel:
         return None if theirs else False
 
     def forget(self, identity: str) -> int:
-        """Takes somebody out of the gallery and of every snapshot; answers how many it held."""
+        """Takes somebody out of gallery, snapshots and merges; answers how many crops it held."""
+        self.merges = {
+            merge_id: merge
+            for merge_id, merge in self.merges.items()
+            if identity not in (merge.identity, merge.into)
+        }
         theirs = [one for one, crop in self.crops.items() if crop.identity == identity]
         for crop_id in theirs:
             del self.crops[crop_id]

@@ -38,7 +38,7 @@ def test_a_service_backs_itself_up_and_a_forgotten_person_is_in_no_restore(
     served.http.post("/v1/galleries/default/queries")
     assert served.stop() == 0
     new = tmp_path / "new"
-    command = ["restore", str(second.path), "--into", str(new), "--data-dir", str(data)]
+    command = ["restore", str(second.path), "--data-dir", str(new), "--replaces", str(data)]
     assert gmn.run(command) == 0
     assert "default: 1 crops, 1 left out as deleted since" in capsys.readouterr().out
     again = start(data_dir=new)
@@ -78,7 +78,7 @@ def test_of_two_processes_on_redis_one_makes_a_backup_that_an_empty_redis_takes(
     shutil.rmtree(data)
     data.mkdir()
     open_sqlite(data / DATABASE_NAME).close()
-    command = ["restore", str(second.path), "--into", str(new), "--data-dir", str(data)]
+    command = ["restore", str(second.path), "--data-dir", str(new), "--replaces", str(data)]
     assert gmn.run(command) == 0
     assert "default: 1 crops, 1 left out as deleted since" in capsys.readouterr().out
     again = start(**place | {"data_dir": new, "images_url": (new / "i").as_uri()})

@@ -22,11 +22,11 @@ def examine(tmp_path, tiny_artefact, monkeypatch, capsys):
     monkeypatch.setenv("GMN_ARTEFACT", str(tiny_artefact))
     monkeypatch.setenv("GMN_DEVICE", "cpu")
 
-    def run(**settings: object) -> tuple[int, dict[str, list[tuple[str, str]]]]:
+    def run(*options: str, **settings: object) -> tuple[int, dict[str, list[tuple[str, str]]]]:
         with monkeypatch.context() as given:
             for name, value in settings.items():
                 given.setenv(f"GMN_{name.upper()}", str(value))
-            status = gmn.run(["doctor", "--data-dir", str(tmp_path), "--json"])
+            status = gmn.run(["doctor", "--data-dir", str(tmp_path), "--json", *options])
         answer = json.loads(capsys.readouterr().out)
         assert answer["ok"] is (status == 0)
         found: dict[str, list[tuple[str, str]]] = {}
@@ -44,6 +44,15 @@ def test_a_new_directory_is_well(examine, tiny_artefact) -> None:
     assert list(found) == parts
     assert found["artefact"][0][0] == "ok"
     assert str(tiny_artefact) in found["artefact"][0][1]
+
+
+def test_a_warning_fails_where_the_command_is_strict(examine) -> None:
+    status, found = examine()
+    assert status == 0
+    assert found["backups"][0][0] == "warning"
+    status, found = examine("--strict")
+    assert status == 1
+    assert found["backups"][0][0] == "warning"
 
 
 @pytest.mark.parametrize(

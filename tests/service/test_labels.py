@@ -80,6 +80,36 @@ def test_a_merge_is_undone_and_its_history_erased_with_the_person(served, galler
         assert client.merges() == []
 
 
+def test_who_was_merged_away_is_unknown_to_forget_until_the_merge_is_undone(
+    served, gallery, drawn_crops
+):
+    for place, name in enumerate(("Ann", "Eve")):
+        served.enroll(gallery, drawn_crops[place].png, identity=name)
+    ann = f"/v1/galleries/{gallery}/identities/Ann"
+    with Client(str(served.http.base_url), gallery=gallery) as client:
+        merge = client.rename_identity("Ann", "Eve").merge_id
+        refused = served.http.delete(ann)
+        assert (refused.status_code, refused.json()["type"]) == (
+            404,
+            "urn:gmn:problem:unknown_identity",
+        )
+        assert [one.merge_id for one in client.merges()] == [merge]
+        assert client.undo_merge(merge).changed == 1
+        assert client.forget("Ann").removed == 1
+
+
+def test_forgetting_who_is_in_a_snapshot_alone_erases_the_merge_too(served, gallery, drawn_crops):
+    for place, name in enumerate(("Ann", "Eve")):
+        served.enroll(gallery, drawn_crops[place].png, identity=name)
+    with Client(str(served.http.base_url), gallery=gallery) as client:
+        assert served.http.post(f"/v1/galleries/{gallery}/snapshots").status_code == 201
+        merge = client.rename_identity("Ann", "Eve").merge_id
+        assert client.forget("Ann").removed == 0
+        assert client.merges() == []
+        undone = served.http.post(f"/v1/galleries/{gallery}/merges/{merge}/undo")
+        assert undone.status_code == 404
+
+
 def test_a_changed_crop_and_an_undone_merge_stand_in_the_audit_log_and_survive(
     start, tmp_path, drawn_crops
 ):

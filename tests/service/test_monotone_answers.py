@@ -31,7 +31,7 @@ searches = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, suppress_health_check=list(HealthCheck))
 @given(galleries, st.lists(searches, min_size=1, max_size=6), st.data())
 def test_probability_and_verdict_never_rise_where_the_score_falls(
     served, drawn_crops, people, asked, data

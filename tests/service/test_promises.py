@@ -30,7 +30,9 @@ def test_after_kill_9_every_acknowledged_crop_is_found_and_no_deleted_one(
         acknowledged[_crop_ids(answer)[0]] = crop.png
     deleted = list(acknowledged)[::6]
     for crop_id in deleted:
-        removed = served.http.delete(f"/v1/galleries/default/crops/{crop_id}").json()
+        answer = served.http.delete(f"/v1/galleries/default/crops/{crop_id}")
+        assert answer.status_code == 200
+        removed = answer.json()
         assert removed["removed"] == 1
     version = removed["gallery_version"]
     served.kill()

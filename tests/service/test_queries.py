@@ -207,8 +207,10 @@ def test_separate_images_have_an_answer_each_and_a_bad_one_its_problem(served, f
     answer = served.query(
         filled, drawn_crops[0].png, b"no image", drawn_crops[9].png, mode="separate"
     )
-    first, bad, last = answer.json()["results"]
     assert answer.status_code == 207
+    results = answer.json()["results"]
+    assert len(results) == 3
+    first, bad, last = results
     assert first["results"][0]["identity"] == drawn_crops[0].identity
     assert bad["problem"]["type"] == "urn:gmn:problem:not_an_image"
     assert last["results"][0]["identity"] == drawn_crops[9].identity

@@ -56,6 +56,16 @@ def test_a_data_directory_that_cannot_be_made_is_named(tmp_path, tiny_artefact):
         serve(artefact=str(tiny_artefact), data_dir=tmp_path / "file", port=0)
 
 
+def test_a_new_data_directory_is_announced_and_one_that_is_there_is_not(start, tmp_path):
+    said = f"made a new data directory {tmp_path / 'typo'}; nothing is enrolled"
+    made = start(data_dir=tmp_path / "typo")
+    assert made.stop() == 0
+    assert made.log.read_text().splitlines().count(said) == 1
+    again = start(data_dir=tmp_path / "typo")
+    assert again.stop() == 0
+    assert "a new data directory" not in again.log.read_text()
+
+
 def test_a_database_that_is_none_is_named(tmp_path, tiny_artefact):
     (tmp_path / "galleries.sqlite3").write_text("this is no database" * 100)
     with pytest.raises(InputProblem, match=r"galleries\.sqlite3"):

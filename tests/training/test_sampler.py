@@ -34,7 +34,7 @@ def sampler(
     return build_sampler(records, settings, seed)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     first=st.integers(4, 30),
     second=st.integers(4, 30),
@@ -75,7 +75,7 @@ def test_an_epoch_uses_an_identitys_crops_once_while_they_last() -> None:
     assert len(rows) == len(set(rows)) == 8 * 2 * 4
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(crops=st.lists(st.integers(2, 60), min_size=4, max_size=20), seed=st.integers(0, 99))
 def test_people_with_few_and_with_many_crops_fill_every_batch(crops: list[int], seed: int) -> None:
     records = [

@@ -50,20 +50,22 @@ def read_training_log(path: Path) -> TrainingLog:
     steps, validations = ([own[step] for step in sorted(own)] for own in lines.values())
     speeds = [line["crops_per_second"] for line in steps if "crops_per_second" in line]
     return TrainingLog(
-        _curves(steps, "loss"),
-        _curves(steps, "gradient_norm"),
+        _curves(steps, "loss", logarithmic=True),
+        _curves(steps, "gradient_norm", logarithmic=True),
         speeds[-1] if speeds else None,
         _curves(validations, "mAP"),
         _curves(validations, "rank_1"),
     )
 
 
-def _curves(lines: list[Mapping[str, Any]], what: str) -> dict[str, Curve]:
+def _curves(
+    lines: list[Mapping[str, Any]], what: str, logarithmic: bool = False
+) -> dict[str, Curve]:
     curves: dict[str, Curve] = {}
     for line in lines:
         for term, value in line.get(what, {}).items():
             epochs, values = curves.setdefault(term, ([], []))
             epochs.append(float(line.get("epoch", line.get("step", 0))))
             # A term that is 0 has no place on a logarithmic axis: the curve has a gap there.
-            values.append(float(value) if value > 0 else math.nan)
+            values.append(math.nan if logarithmic and value <= 0 else float(value))
     return curves

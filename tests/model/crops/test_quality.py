@@ -110,7 +110,7 @@ def test_limits_decide(person) -> None:
     width=st.sampled_from([1, 2, 4, 5, 7, 64, 65, 300, 2_000]),
     value=st.sampled_from([0, 1, 127, 255, None]),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_whatever_was_decoded_can_be_measured(height, width, value) -> None:
     shape = (height, width, 3)
     pixels = (

@@ -109,7 +109,7 @@ def test_what_was_deleted_since_a_backup_is_not_in_what_it_is_restored_to(tmp_pa
     record.close()
     into = tmp_path / "new"
     before = (tmp_path / "data" / DATABASE_NAME).read_bytes()
-    answer = run(capsys, "restore", taken, "--into", into, "--data-dir", tmp_path / "data")
+    answer = run(capsys, "restore", taken, "--data-dir", into, "--replaces", tmp_path / "data")
     assert (tmp_path / "data" / DATABASE_NAME).read_bytes() == before
     assert answer["crops"] == {"lobby": 5}
     assert answer["left_out"] == {"lobby": 1}
@@ -152,7 +152,7 @@ def test_without_the_data_directory_a_newer_backup_shows_what_was_deleted(tmp_pa
         shutil.rmtree(tmp_path / "data")
     else:
         (tmp_path / "data" / DATABASE_NAME).write_bytes(b"damage")
-    new = ("--into", tmp_path / "new", "--data-dir", tmp_path / "data")
+    new = ("--data-dir", tmp_path / "new", "--replaces", tmp_path / "data")
     answer = run(capsys, "restore", first.path, *new)
     assert answer["by"] == str(second.path)
     # The audit log of what is left names single crops that were deleted later.
@@ -160,7 +160,7 @@ def test_without_the_data_directory_a_newer_backup_shows_what_was_deleted(tmp_pa
     restored = open_sqlite(tmp_path / "new" / DATABASE_NAME)
     assert sorted(held(restored, number)) == sorted(set(ids) - set(known))
     restored.close()
-    last = ("--into", tmp_path / "last", "--data-dir", tmp_path / "data")
+    last = ("--data-dir", tmp_path / "last", "--replaces", tmp_path / "data")
     assert gmn.run([*map(str, ("restore", second.path, *last))]) == 0
     assert "Forget these people again" in capsys.readouterr().out
 
@@ -224,7 +224,7 @@ def test_what_cannot_be_restored_is_refused_with_the_remedy(tmp_path, capsys):
         assert gmn.run(["restore", *map(str, arguments)]) == 2
         return capsys.readouterr().err
 
-    place = ("--into", tmp_path / "new", "--data-dir", tmp_path / "data")
+    place = ("--data-dir", tmp_path / "new", "--replaces", tmp_path / "data")
     assert "it holds " + str(backup.path) in refused(tmp_path / "backups", *place)
     database.write_bytes(damaged)
     assert "is damaged" in refused(backup.path, *place)
@@ -233,7 +233,25 @@ def test_what_cannot_be_restored_is_refused_with_the_remedy(tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     open_sqlite(tmp_path / "empty" / DATABASE_NAME).close()
     assert "is another record" in refused(backup.path, *place[:3], tmp_path / "empty")
-    assert "holds something already" in refused(backup.path, "--into", tmp_path / "data")
+    assert "holds something already" in refused(backup.path, "--data-dir", tmp_path / "data")
+
+
+def test_without_a_word_a_restore_replaces_the_data_directory_of_the_environment(
+    tmp_path, capsys, monkeypatch
+):
+    record, number, _, ids = fill(tmp_path / "data")
+    backup = write_backup(tmp_path / "data", tmp_path / "backups")
+    record.crops.remove(number, ids[:1])
+    record.close()
+    monkeypatch.setenv("GMN_DATA_DIR", str(tmp_path / "data"))
+    answer = run(capsys, "restore", backup.path, "--data-dir", tmp_path / "new")
+    assert answer["by"] == str(tmp_path / "data")
+    restored = open_sqlite(tmp_path / "new" / DATABASE_NAME)
+    assert ids[0] not in held(restored, number)
+    restored.close()
+    # Without a new name it would be made where the present one is.
+    assert gmn.run(["restore", str(backup.path)]) == 2
+    assert "holds something already; name a new one with --data-dir" in capsys.readouterr().err
 
 
 def test_a_restore_that_is_cut_off_serves_nothing(tmp_path, monkeypatch):
@@ -267,5 +285,5 @@ def test_a_record_that_was_recovered_shows_what_was_deleted_since_a_backup(tmp_p
     place = ("--data-dir", str(tmp_path / "data"), "--into", str(tmp_path / "recovered"))
     assert gmn.run(["store", "recover", *place]) == 0
     capsys.readouterr()
-    new = ("--into", tmp_path / "new", "--data-dir", tmp_path / "recovered")
+    new = ("--data-dir", tmp_path / "new", "--replaces", tmp_path / "recovered")
     assert run(capsys, "restore", backup.path, *new)["left_out"] == {"lobby": 1, "gate": 0}

@@ -139,7 +139,7 @@ steps = st.lists(
 
 
 @pytest.mark.parametrize("path", ["host", "files", "device", "coded"])
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(steps, st.integers(0, 120))
 def test_whatever_is_added_removed_and_compacted_a_search_finds_the_nearest_living(
     path, steps, first
@@ -183,7 +183,7 @@ def test_whatever_is_added_removed_and_compacted_a_search_finds_the_nearest_livi
 
 
 @pytest.mark.parametrize("path", ["host", "files", "device", "coded"])
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=90), st.integers(1, 12), st.data())
 def test_a_search_for_groups_finds_the_nearest_crop_of_each_identity(path, people, limit, data):
     """Identity 0 stands for none; equal seeds are equal vectors, which tie."""

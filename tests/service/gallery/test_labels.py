@@ -140,13 +140,22 @@ def test_crops_that_were_deleted_or_moved_since_stay_so(store, gallery):
     assert _identities(store, gallery) == {"b": 1, "c": 1}
 
 
+def test_who_was_merged_away_has_nothing_to_forget_and_the_merge_stays(store, gallery):
+    _enroll(store, gallery, new_crop(1, "a"), new_crop(2, "b"))
+    merge = store.identities.rename(gallery, "a", "b").merge_id
+    assert store.identities.forget(gallery, "a") is None
+    assert [one.merge_id for one in store.identities.merges(gallery)] == [merge]
+    assert store.identities.undo_merge(gallery, merge).restored_identity == "a"
+
+
 @pytest.mark.parametrize("forgotten", ["a", "b"])
 def test_forgetting_either_identity_erases_the_merge(store, gallery, forgotten):
     _enroll(store, gallery, new_crop(1, "a"), new_crop(2, "b"))
     merge = store.identities.rename(gallery, "a", "b").merge_id
-    # No crop bears the merged name any more, and yet it is forgotten.
+    # Somebody is enrolled under the merged name again.
+    _enroll(store, gallery, new_crop(3, "a"))
     removed = store.identities.forget(gallery, forgotten)
-    assert len(removed.row_ids) == (0 if forgotten == "a" else 2)
+    assert len(removed.row_ids) == (1 if forgotten == "a" else 2)
     assert store.identities.merges(gallery) == []
     assert store.identities.undo_merge(gallery, merge) is None
 

@@ -118,7 +118,7 @@ def test_what_was_deleted_since_is_not_in_the_redis_that_a_backup_is_restored_to
     into = tmp_path / "new"
     monkeypatch.setenv("GMN_IMAGES_URL", (into / "images").as_uri())
     # Of Compose, where both are the volume.
-    answer = run(capsys, "restore", first, "--into", into, "--data-dir", into)
+    answer = run(capsys, "restore", first, "--data-dir", into, "--replaces", into)
     assert (answer["crops"], answer["left_out"]) == ({"lobby": 4}, {"lobby": 2})
     assert (answer["galleries"], answer["keys"]) == (["gate"], ["revoked"])
     restored = Place(server, into)
@@ -140,11 +140,11 @@ def test_what_was_deleted_since_is_not_in_the_redis_that_a_backup_is_restored_to
     assert "holds no record" in capsys.readouterr().err
     monkeypatch.setenv("GMN_IMAGES_URL", (tmp_path / "images").as_uri())
     again = run(
-        capsys, "restore", first, "--into", tmp_path / "again", "--data-dir", tmp_path / "-"
+        capsys, "restore", first, "--data-dir", tmp_path / "again", "--replaces", tmp_path / "-"
     )
     assert (again["by"], again["crops"]) == (str(third), {"lobby": 4})
     server.ask("FLUSHALL")
-    command = ["restore", str(third), "--into", str(tmp_path / "last"), "--data-dir", str(into)]
+    command = ["restore", str(third), "--data-dir", str(tmp_path / "last"), "--replaces", str(into)]
     assert gmn.run(command) == 0
     assert "Forget these people again" in capsys.readouterr().out
 
@@ -171,7 +171,10 @@ def test_a_backup_of_redis_amid_writes_is_of_one_moment(server, place, tmp_path,
     monkeypatch.setattr(reader.record.engine, "_answer", write_after_a_part)
     monkeypatch.setattr(reader.outside, "get_all", remove_before_files_are_read)
     # It is read through: a crop without its files, or with a part of its keys, is refused.
-    backup = reader.back_up(tmp_path / "backups")
+    try:
+        backup = reader.back_up(tmp_path / "backups")
+    except InputProblem as problem:
+        raise AssertionError("a backup amid writes is not of one moment") from problem
     assert parts
     copy = open_sqlite(backup.path / DATABASE_NAME)
     crops = held(copy, number)
@@ -226,8 +229,8 @@ def test_what_cannot_take_a_backup_is_refused_with_the_remedy(
 ):
     place.enroll(place.create("lobby"), [new_crop(1)])
     backup = place.back_up(tmp_path / "backups")
-    arguments = ["restore", str(backup.path), "--into", str(tmp_path / "new")]
-    arguments += ["--data-dir", str(tmp_path / "lost")]
+    arguments = ["restore", str(backup.path), "--data-dir", str(tmp_path / "new")]
+    arguments += ["--replaces", str(tmp_path / "lost")]
 
     def refused() -> str:
         assert gmn.run(arguments) == 2

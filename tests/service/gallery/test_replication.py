@@ -244,6 +244,7 @@ def test_a_search_behind_the_record_is_told_what_was_deleted(pair, monkeypatch):
     labels = [_label(other, crop_id) for crop_id in (first, second)]
     said = asyncio.run(other.galleries.confirm(other.galleries.get(HERE), labels))
     assert (said.gone, said.stale) == ({labels[0].row_id}, False)
+    assert asyncio.run(other.query(HERE)) == ({second}, False)
     go.set()
     eventually(lambda: first not in other.shown(HERE))
 

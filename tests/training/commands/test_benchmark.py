@@ -196,6 +196,61 @@ def test_missing_sets_are_named_with_what_they_keep_from_being_tested(
     assert "market1501: to test on it takes cuhksysu, which is not given" in answer
 
 
+def test_a_table_of_named_sets_says_what_else_it_takes_of_own_data(
+    sets: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert gmn.run(command("small/gmn", [sets["viper"]], tmp_path, "--dry-run")) == 2
+    answer = " ".join(capsys.readouterr().err.split())
+    assert "none of cuhk01, cuhk03_p1 is given: the table is run on viper instead" in answer
+    assert "viper: to test on it takes another set, which is not given" in answer
+
+
+def test_a_table_of_a_papers_protocol_says_why_own_data_are_in_none_of_its_rows(
+    sets: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert gmn.run(command("gmn/P1", [sets["cuhk01"]], tmp_path, "--dry-run")) == 2
+    answer = " ".join(capsys.readouterr().err.split())
+    assert "cuhk01 is in no row of this table: protocol P1 names its sets" in answer
+    assert "gmn/lodo takes any" in answer
+
+
+@pytest.mark.parametrize(
+    ("table", "names"), [("small/gmn", ("viper", "prid2011")), ("small/msfl", ("viper",))]
+)
+def test_a_table_is_run_on_own_data_in_place_of_its_sets(
+    table: str,
+    names: tuple[str, ...],
+    sets: dict[str, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = command(table, [sets[name] for name in names], tmp_path / "out", "--dry-run")
+    assert gmn.run(words) == 0
+    answer = capsys.readouterr()
+    assert f"the table is run on {', '.join(names)} instead" in " ".join(answer.err.split())
+    baseline = [line.split() for line in answer.out.splitlines() if line.startswith("Baseline")]
+    assert sorted(line[2] for line in baseline) == sorted(names)
+
+
+@pytest.mark.slow
+def test_own_data_without_splits_are_measured_on_the_people_held_out(
+    sets: dict[str, Path], tmp_path: Path
+) -> None:
+    rows = sets["viper"].read_text().splitlines()
+    mine = sets["viper"].with_name("mine.csv")
+    mine.write_text("\n".join(row.rpartition(",")[0] for row in rows))
+    start = ("--set", "initial_weights=none", "--set", "held_out.fraction=0.4")
+    words = command("small/msfl", [mine], tmp_path, "--seeds", "0", *start)
+    assert gmn.run(words) == 0
+    found = json.loads((tmp_path / "small/msfl/benchmark.json").read_text())
+    (dataset,) = found["datasets"]
+    assert dataset["name"] == "mine"
+    for folder in (run for runs in found["runs"].values() for run in runs):
+        report = json.loads((Path(folder) / "tests" / "mine" / "report.json").read_text())
+        assert report["split"] == "held-out"
+        assert report["datasets"][0]["identities"] < 12
+
+
 def test_seeds_are_numbers(
     sets: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

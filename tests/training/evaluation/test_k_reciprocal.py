@@ -62,7 +62,7 @@ def drawn_images(seed: int, count: int, dimension: int = 8) -> np.ndarray:
     return (people[of_whom] + 0.4 * noise).astype(np.float32)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(
     st.integers(0, 2**32),
     st.integers(1, 20),

@@ -1,6 +1,7 @@
 import json
 import math
 
+from training.evaluation.report_tables import validation
 from training.evaluation.training_log import read_training_log
 
 
@@ -25,6 +26,16 @@ def test_curves_go_by_term_over_epochs_and_the_later_line_of_a_step_counts(tmp_p
     epochs, values = log.losses["pic"]
     assert epochs == [1.0]
     assert math.isnan(values[0])
+
+
+def test_a_rank_1_of_0_is_0_in_its_curve_and_in_the_table(tmp_path):
+    file = tmp_path / "log.jsonl"
+    figures = {"mAP": {"mine/cosine": 0.0}, "rank_1": {"mine/cosine": 0.0}}
+    file.write_text(json.dumps({"event": "validation", "step": 4, "epoch": 2, **figures}))
+    log = read_training_log(file)
+    assert log.mean_average_precision["mine/cosine"] == ([2.0], [0.0])
+    assert log.rank_1["mine/cosine"] == ([2.0], [0.0])
+    assert validation(log).rows == [["2", "0.0", "0.0"]]
 
 
 def test_a_folder_without_a_log_has_no_curves(tmp_path):
