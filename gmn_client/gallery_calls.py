@@ -301,6 +301,7 @@ class GalleryCalls(Calls):
         learn: bool = True,
         expires_days: int | None = None,
         rate: int | None = None,
+        rate_images: bool = False,
     ) -> models.NewKey:
         """Makes an API key; its text is `answer.key` and cannot be asked for again.
 
@@ -310,6 +311,7 @@ class GalleryCalls(Calls):
             learn: whether its searches count for the calibration of the galleries.
             expires_days: it is refused after so many days; never unless given.
             rate: requests a minute that each process answers; any number unless given.
+            rate_images: the rate counts images in place of requests.
 
         Raises:
             RequestRefused: status 409 where it would be the first key and no administrator's.

@@ -208,8 +208,9 @@ class Key(WireModel):
 
     From `expires_at` on it is refused; until `former_until` the secret before its rotation is valid
     too. `learn`: whether its searches count for calibrations. `rate` is in requests a minute to
-    each process, null for any number. A key with `in_file` is of GMN_API_KEYS_FILE: it is revoked
-    there, its `created_at` is the time of the file, and its last use is not noted.
+    each process, null for any number, and with `rate_images` in images a minute. A key with
+    `in_file` is of GMN_API_KEYS_FILE: it is revoked there, its `created_at` is the time of the
+    file, and its last use is not noted.
     """
 
     key_id: str
@@ -218,6 +219,7 @@ class Key(WireModel):
     note: str
     learn: bool
     rate: int | None
+    rate_images: bool = False
     created_at: Moment
     expires_at: Moment | None
     former_until: Moment | None

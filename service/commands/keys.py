@@ -25,6 +25,7 @@ from service.commands.common import (
 from service.commands.store import REDIS_URL, open_record
 
 if TYPE_CHECKING:
+    from gmn_client.models import Key
     from service.ops.audit import AuditLog
     from service.record.record import Record
 
@@ -56,6 +57,9 @@ def create(
     rate: Annotated[
         int | None, Option(min=1, help="Requests a minute to one process; any number if unset.")
     ] = None,
+    rate_images: Annotated[
+        bool, Option("--rate-images", help="The rate counts images in place of requests.")
+    ] = False,
     data_dir: DataDirOption = DEFAULT_DATA_DIR,
 ) -> None:
     """Makes a key and shows it, this once, as the last word of the output.
@@ -66,7 +70,7 @@ def create(
     from service.record.redis_engine import shown_url
 
     scopes = ring.chosen_scopes(scope)
-    key, text = ring.create_key(scopes, gallery, note, learn, expires_days, rate)
+    key, text = ring.create_key(scopes, gallery, note, learn, expires_days, rate, rate_images)
     with _opened(data_dir) as (record, audit):
         others = record.keys.all()
         # A service that reads the file reports what is wrong with it.
@@ -109,7 +113,7 @@ def list_keys(data_dir: DataDirOption = DEFAULT_DATA_DIR, as_json: JsonOption = 
             ", ".join(key.scopes),
             key.gallery or "every",
             "yes" if key.learn else "no",
-            f"{key.rate} a minute" if key.rate else "any",
+            _rate(key),
             *map(_minute, (key.created_at, key.expires_at, key.last_used_at)),
             key.note,
         )
@@ -117,6 +121,12 @@ def list_keys(data_dir: DataDirOption = DEFAULT_DATA_DIR, as_json: JsonOption = 
     )
     nothing = "There is no key; the service answers on loopback only, and asks for none."
     show(kept, as_json, plain_table((*titles, "note"), rows) if kept else nothing)
+
+
+def _rate(key: Key) -> str:
+    if key.rate is None:
+        return "any"
+    return f"{key.rate} {'images' if key.rate_images else 'requests'} a minute"
 
 
 def _minute(moment: datetime | None) -> str:

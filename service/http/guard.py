@@ -94,7 +94,7 @@ class Needs:
         caller = runtime.keys.caller(sent.credentials if sent else None, local)
         # For the log, also where the caller may not do this.
         request.state.caller = caller
-        if caller.rate is not None:
+        if caller.rate is not None and not caller.rate_images:
             runtime.keys.require_rate(caller)
         name = request.path_params.get("gallery")
         caller.require(self.any_of)
@@ -197,6 +197,7 @@ def guarded_router(prefix: str, tag: str) -> APIRouter:
 class _FormRequest(Request):
     """A request whose form also has the query parameters that the body does not name."""
 
+    call: Call
     whole: Body
     never_empty: frozenset[str] = frozenset()
 
@@ -223,6 +224,10 @@ class _FormRequest(Request):
                     "was stored, free space there, or set TMPDIR, and send it again"
                 ) from error
         sent = await super().form(**self.whole.parts)
+        if self.call.caller.rate_images:
+            # The boxes of a frame are images, too.
+            images = max(len(sent.getlist(name)) for name in ("images", "boxes"))
+            self.call.runtime.keys.require_rate(self.call.caller, images)
         if self.query_params:
             query = (one for one in self.query_params.multi_items() if one[0] not in sent)
             sent = FormData([*sent.multi_items(), *query])
@@ -246,7 +251,9 @@ async def _answer_form(answer: Handler, request: Request, call: Call, form: Any)
         call.runtime.admission.require_place()
     body = Body(request, call.runtime.body_limits, form.to_disk, call.caller.key_id)
     sent = _FormRequest(request.scope, body.receive)
-    sent.whole, sent.never_empty = body, form.never_empty
+    sent.call = call
+    sent.whole = body
+    sent.never_empty = form.never_empty
     working = asyncio.create_task(answer(sent))
     leaving = asyncio.create_task(body.disconnected())
     # Not sooner, where this is cancelled a second time amid a critical section.

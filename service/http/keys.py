@@ -78,11 +78,13 @@ def create_key(
     learn: bool = True,
     expires_days: int | None = None,
     rate: int | None = None,
+    rate_images: bool = False,
 ) -> tuple[ApiKey, str]:
     """Makes a key: what is kept of it, and its text, which cannot be made again."""
     key_id, now = secrets.token_hex(KEY_ID_BYTES), datetime.now(UTC)
     ends = None if expires_days is None else now + timedelta(expires_days)
     kept = ApiKey(key_id, NO_HASH, tuple(scopes), gallery, note, now, learn, ends, rate)
+    kept = replace(kept, rate_images=rate_images)
     return with_new_secret(kept)
 
 
@@ -138,6 +140,7 @@ class KeyLine(BaseModel):
     learn: bool = True
     expires_at: AwareDatetime | None = None
     rate: int | None = Field(None, ge=1)
+    rate_images: bool = False
 
 
 def read_key_file(path: Path) -> tuple[list[ApiKey], list[str]]:
@@ -243,20 +246,27 @@ class KeyRing:
             )
         raise Unauthorised(f"{reason}, or make one with gmn keys create")
 
-    def require_rate(self, key: ApiKey) -> None:
-        """Counts a request of a key; raises `TooManyRequests` for one beyond its rate.
+    def require_rate(self, key: ApiKey, count: int = 1) -> None:
+        """Count a request of a key, or its images; a silent minute's may be sent at once.
 
-        A key that was silent for a minute may send a minute's requests at once.
+        Raises:
+            InvalidField: the count is above what a minute allows.
+            TooManyRequests: it is beyond the rate now.
         """
         if key.rate is None:
             return
         now, (left, at) = time.monotonic(), self._left.get(key.key_id, (key.rate, 0.0))
         left = min(key.rate, left + (now - at) * key.rate / 60)
-        if left < 1:
-            wait = math.ceil((1 - left) * 60 / key.rate)
-            may = f"send {key.rate} requests a minute to this process"
+        unit = "images" if key.rate_images else "requests"
+        may = f"send {key.rate} {unit} a minute to this process"
+        if count > key.rate:
+            raise InvalidField(
+                f"images: {count} were sent, and the key {key.key_id} may {may}; send fewer"
+            )
+        if left < count:
+            wait = math.ceil((count - left) * 60 / key.rate)
             raise TooManyRequests(key.key_id, may, OTHER_RATE, retry_after_s=wait)
-        self._left[key.key_id] = left - 1, now
+        self._left[key.key_id] = left - count, now
 
     def require_valid(self, key: ApiKey) -> None:
         """Raises `Unauthorised` where the key of a call that goes on is not valid any more."""

@@ -36,6 +36,7 @@ class ApiKey:
         learn: whether its searches count for the calibration of the galleries they search.
         expires_at: from then on it is refused; None for never.
         rate: requests a minute that each process answers; None for any number.
+        rate_images: the rate counts images in place of requests.
         former_sha256, former_until: of the secret before a rotation, and until when it is valid.
     """
 
@@ -50,6 +51,7 @@ class ApiKey:
     rate: int | None = None
     former_sha256: str | None = None
     former_until: datetime | None = None
+    rate_images: bool = False
 
     def may(self, *any_of: Scope) -> bool:
         """True with one of these scopes, or `admin`."""

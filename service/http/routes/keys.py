@@ -40,6 +40,8 @@ class NewKeyForm(Form):
     """It is refused after so many days; never unless sent."""
     rate: int | None = Field(None, ge=1, le=1_000_000)
     """Requests a minute that each process answers; any number unless sent."""
+    rate_images: bool = False
+    """The rate counts images, boxes of a frame too, in place of requests."""
     # A variable that is empty by mistake would widen what the key may do.
     never_empty = frozenset({"gallery", "expires_days", "rate"})
 

@@ -46,7 +46,7 @@ async function show() {
 
 function row(one) {
   const ended = one.expires_at && new Date(one.expires_at) < new Date();
-  const about = [one.scopes.join(", "), " · ", one.gallery ?? "every gallery", one.rate && ` · ${one.rate} requests a minute`, " · ",
+  const about = [one.scopes.join(", "), " · ", one.gallery ?? "every gallery", one.rate && ` · ${one.rate} ${one.rate_images ? "pictures" : "requests"} a minute`, " · ",
     ...(one.expires_at ? [ended ? h("b", { class: "wrong" }, "expired ") : "expires ", moment(one.expires_at)] : ["never expires"]), " · ",
     ...(one.last_used_at ? ["used ", moment(one.last_used_at)] : [one.in_file ? "in the key file" : "no use noted"])];
   return h("li", {}, h("div", { class: "grow" }, h("b", { class: "name" }, one.note || "no note"), " ", h("code", {}, one.key_id),

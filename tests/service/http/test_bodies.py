@@ -14,6 +14,7 @@ from fastapi import Request
 
 from service.errors import StorageFailed
 from service.http import guard
+from service.http.keys import LOCAL_ADMIN
 from service.http.limits import BodyLimits
 from service.http.routes.jobs import ImportForm
 from service.ops.critical_sections import CriticalSections
@@ -154,8 +155,8 @@ async def _answered(limits, answer, left):
 
     kind = (b"content-type", b"application/x-www-form-urlencoded")
     scope = {"type": "http", "method": "POST", "path": "/", "headers": [kind], "query_string": b""}
-    runtime, caller = SimpleNamespace(body_limits=limits), SimpleNamespace(key_id="k")
-    call = SimpleNamespace(runtime=runtime, caller=caller)
+    runtime = SimpleNamespace(body_limits=limits)
+    call = SimpleNamespace(runtime=runtime, caller=LOCAL_ADMIN)
     return await guard._answer_form(answer, Request(scope, receive), call, ImportForm)
 
 

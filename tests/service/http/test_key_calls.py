@@ -61,7 +61,7 @@ def test_a_key_is_made_used_listed_and_revoked_at_once_without_a_trace_of_its_se
             assert listed[1].model_dump() == {
                 **second.model_dump(exclude={"key", "warnings"}),
                 **{"scopes": ["query", "enroll"], "gallery": "lobby", "note": "desk"},
-                **{"rate": 60, "learn": False, "in_file": False},
+                **{"rate": 60, "rate_images": False, "learn": False, "in_file": False},
             }
             asked = served.http.get("/v1/keys", headers={"Authorization": f"Bearer {first.key}"})
             assert "sha256" not in asked.text

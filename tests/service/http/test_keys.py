@@ -336,6 +336,30 @@ def test_a_key_beyond_its_rate_is_told_when_to_return(guarded, new_key):
     assert guarded.ask("GET", "/v1/model", free).is_success
 
 
+def test_a_rate_may_count_images_and_the_boxes_of_a_frame(guarded, new_key, drawn_crops):
+    limited = new_key("--scope", "query", "--rate", "5", "--rate-images")
+    image = ("crop", drawn_crops[0].png)
+    box = '{"x": 0, "y": 0, "width": 16, "height": 32}'
+
+    def ask(images: int, boxes: int = 0):
+        return guarded.ask(
+            "POST",
+            "/v1/galleries/default/queries",
+            limited,
+            files=[("images", image)] * images,
+            data={"boxes": [box] * boxes},
+        )
+
+    eventually(lambda: guarded.ask("GET", "/v1/model", limited).is_success)
+    above = ask(6)
+    assert above.status_code == 422
+    assert "5 images a minute" in above.json()["detail"]
+    assert [ask(2).status_code, ask(1, boxes=3).status_code] == [200, 200]
+    beyond = ask(2)
+    assert beyond.status_code == 429
+    assert 1 <= int(beyond.headers["Retry-After"]) <= 24
+
+
 def test_a_rate_is_refilled_and_one_key_takes_nothing_from_another(ring_of, store, monkeypatch):
     key, text = create_key(["query"], None, "", rate=60)
     store.keys.add(key)
