@@ -89,10 +89,8 @@ def test_who_was_merged_away_is_unknown_to_forget_until_the_merge_is_undone(
     with Client(str(served.http.base_url), gallery=gallery) as client:
         merge = client.rename_identity("Ann", "Eve").merge_id
         refused = served.http.delete(ann)
-        assert (refused.status_code, refused.json()["type"]) == (
-            404,
-            "urn:gmn:problem:unknown_identity",
-        )
+        assert refused.status_code == 404
+        assert refused.json()["type"] == "urn:gmn:problem:unknown_identity"
         assert [one.merge_id for one in client.merges()] == [merge]
         assert client.undo_merge(merge).changed == 1
         assert client.forget("Ann").removed == 1
