@@ -94,7 +94,11 @@ async def change_gallery(
 @router.delete("/{gallery}", responses=problems("gallery_conflict"))
 async def delete_gallery(call: Admin) -> models.GalleryRemoval:
     """Deletes a gallery, every crop in it, and its snapshots; `default` stays."""
-    return models.GalleryRemoval(removed=await changes.delete_gallery(call.runtime, call.gallery))
+    runtime = call.runtime
+    removed = await changes.delete_gallery(runtime, call.gallery)
+    # The keys for this gallery alone were revoked with it, and open no later one of its name.
+    await runtime.keys.threads.run(runtime.keys.read)
+    return models.GalleryRemoval(removed=removed)
 
 
 @snapshot_router.post("", status_code=201)

@@ -15,7 +15,6 @@ from gmn_client import Client, InvalidInput, KeyRefused
 from model.problems import InputProblem
 from service.commands.serve import serve
 from tests.forked import run_gmn
-from tests.waiting import eventually
 
 CROPS = "/v1/galleries/lobby/crops"
 
@@ -190,8 +189,8 @@ def test_a_key_for_a_deleted_gallery_opens_no_later_one_of_its_name(guarded):
     assert guarded.ask("GET", "/v1/galleries/case-7/crops", old).status_code == 200
     assert guarded.ask("DELETE", "/v1/galleries/case-7", "admin").status_code == 200
     create()
-    eventually(lambda: guarded.ask("GET", "/v1/model", old).status_code == 401)
     assert guarded.ask("GET", "/v1/galleries/case-7/crops", old).status_code == 401
+    assert guarded.ask("GET", "/v1/model", old).status_code == 401
 
 
 def test_who_may_not_send_a_body_is_told_before_sending_it(guarded):
