@@ -42,6 +42,10 @@ def test_a_new_directory_is_well(examine, tiny_artefact) -> None:
     assert status == 0
     parts = ["settings", "disk", "clock", "record", "keys", "backups", "device", "artefact"]
     assert list(found) == parts
+    ((state, text),) = found["keys"]
+    assert state == "warning"
+    assert "every program on this machine may do everything" in text
+    assert "every client of a proxy" in text
     assert found["artefact"][0][0] == "ok"
     assert str(tiny_artefact) in found["artefact"][0][1]
 

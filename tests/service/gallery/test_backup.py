@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
+import sqlite3
 import threading
 
 import pytest
@@ -234,6 +235,11 @@ def test_what_cannot_be_restored_is_refused_with_the_remedy(tmp_path, capsys):
     open_sqlite(tmp_path / "empty" / DATABASE_NAME).close()
     assert "is another record" in refused(backup.path, *place[:3], tmp_path / "empty")
     assert "holds something already" in refused(backup.path, "--data-dir", tmp_path / "data")
+    newer = tmp_path / "data" / DATABASE_NAME
+    with contextlib.closing(sqlite3.connect(newer)) as later:
+        later.execute("PRAGMA user_version = 1000")
+        later.commit()
+    assert f"or move {newer.parent} away" in refused(backup.path, *place)
 
 
 def test_without_a_word_a_restore_replaces_the_data_directory_of_the_environment(
