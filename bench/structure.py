@@ -26,15 +26,15 @@ from bench.ways import Entered, request_ways, summary, training_ways
 ROOT = Path(__file__).resolve().parent.parent
 # What the tests hold the code to. A number that rises is a commit of its own, with its reason.
 BOUNDS = {
-    "tokens of service and gmn_client": 167_400,
+    "tokens of service and gmn_client": 169_130,
     "files of service and gmn_client": 154,
     "functions of a query": 155,
     "files of a query": 35,
     "functions of an enrolment": 222,
     "files of an enrolment": 40,
-    "tokens of training": 117_900,
+    "tokens of training": 117_970,
     "files of training": 109,
-    "tokens of model": 29_300,
+    "tokens of model": 29_350,
     "functions of a first update": 163,
     "files of a first update": 35,
     "functions of a step": 45,

@@ -277,14 +277,14 @@ def test_what_fails_in_maintenance_or_a_job_does_not_end_it(monkeypatch, error, 
     monkeypatch.setattr(runner, "IDLE_SECONDS", 0.02)
 
     async def write(*_):
-        return SimpleNamespace(job_id="1")
+        return SimpleNamespace(job_id="1", key_id=None)
 
     runtime: Any = SimpleNamespace(
         worker="1",
         jobs_wanted=asyncio.Event(),
         settings=SimpleNamespace(housekeeping_seconds=0.02, data_dir=tmp_path),
         galleries=SimpleNamespace(write=write),
-        record=SimpleNamespace(jobs=SimpleNamespace(claim=None)),
+        record=SimpleNamespace(jobs=SimpleNamespace(claim=lambda *_: None)),
     )
 
     async def run(work):

@@ -53,6 +53,7 @@ def test_a_forgotten_name_does_not_return_with_a_rename_at_the_same_time(
 ):
     store.crops.enroll(gallery, EMBEDDER, [new_crop(1, "Ann"), new_crop(2, "Bob")])
     store.identities.rename(gallery, "Ann", "Bob")
+    store.crops.enroll(gallery, EMBEDDER, [new_crop(3, "Ann")])
     before_next_commit(store, lambda: store.identities.forget(gallery, "Ann"))
     store.identities.rename(gallery, "Bob", "Robert")
     assert store.identities.merges(gallery) == []

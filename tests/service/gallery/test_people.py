@@ -116,7 +116,7 @@ def test_what_a_removed_crop_was_known_for_is_looked_up_and_then_kept(reopen, st
     assert store.galleries.get(gallery).version == version
     store = reopen()
     assert known() == expected
-    detail, first = store.people.get(gallery, "a")
+    detail, first, _ = store.people.get(gallery, "a")
     assert (detail.crop_id, first) == (left, NOON + timedelta(hours=how == "retention"))
 
 

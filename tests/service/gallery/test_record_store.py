@@ -229,7 +229,7 @@ def test_an_identity_is_found_behind_many_others(store, gallery):
 def test_an_identity_is_read_with_its_cameras(store, gallery):
     crops = [new_crop(1, "a", "west"), new_crop(2, "a"), new_crop(3, "a", None), new_crop(4, "b")]
     store.crops.enroll(gallery, EMBEDDER, crops)
-    person, _ = store.people.get(gallery, "a")
+    person, *_ = store.people.get(gallery, "a")
     assert (person.identity, person.crops, person.cameras) == ("a", 3, ["east", "west"])
     assert store.people.get(gallery, "nobody") is None
 
