@@ -16,10 +16,10 @@ CLIENTS, SECONDS = 40, 5.0
 
 
 def test_forty_clients_are_answered_or_told_when_to_return_and_the_service_is_well(start):  # noqa: F811
-    served = start(max_cost=20, max_images_per_request=16, log_level="warning")
+    served = start(max_cost=6, log_level="warning")
     told: list[str] = []
     assert measure(served, CLIENTS, SECONDS, told.append) == []
-    assert any(" 429" in line for line in told), f"a budget of 20 refused none of 40: {told}"
+    assert any(" 429" in line for line in told), f"a budget of 6 refused none of 40: {told}"
     assert any(line.startswith("accepted: p50") for line in told)
     assert how_it_ends(served) == []
 
