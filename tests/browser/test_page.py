@@ -390,8 +390,8 @@ def test_warnings_of_the_query_stand_at_the_verdict(page, drawn_crops):
     page.set_input_files("#query .drop input", images)
     page.wait_for_selector(".banner")
     notes = page.locator(".banner .note").all_inner_texts()
-    assert any("Picture 2: left out of the search" in note for note in notes)
-    assert any("Image 3: the crop is 0.56 times as high as wide" in note for note in notes)
+    assert any("Image 2: left out of the search" in note for note in notes), notes
+    assert any("Image 3: the crop is 0.56 times as high as wide" in note for note in notes), notes
     assert page.locator(".banner").get_by_text("left out of the search").count() == 1
     assert page.get_by_role("alert").count() == 0
     assert page.locator(".cards .card").count() == 10

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from service.http.app import create_app
+from service.ops.audit import line_key
 from service.ops.hash_chain import check_chain
 from service.settings import Settings
 from tests.power_cut.acts import Act
@@ -112,7 +113,7 @@ def test_after_a_power_cut_everything_acknowledged_is_there(recording, tmp_path)
 def _left_wrong(disk: Path, past: Act | None) -> list[str]:
     """What is wrong with files that no call shows."""
     wrong = []
-    chain = check_chain(disk / "data" / "audit.jsonl")
+    chain = check_chain(disk / "data" / "audit.jsonl", line_key(disk / "data"))
     if chain.problem:
         wrong.append(f"audit log {chain.problem}")
     if strays := forgotten_pictures(disk / "pictures", disk / "data"):

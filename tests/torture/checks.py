@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from service.ops.audit import audit_logs
+from service.ops.audit import audit_logs, line_key
 from service.ops.hash_chain import check_chain
 from tests.service.conftest import files
 from tests.torture.ledger import Violation
@@ -120,7 +120,7 @@ def _check_snapshots(world: World, caller: Caller, gallery: str) -> None:
 
 def _check_audit(world: World) -> None:
     for path in audit_logs(world.folder / "data"):
-        checked = check_chain(path)
+        checked = check_chain(path, line_key(path.parent))
         if checked.problem is not None:
             raise Violation("changed", checked.problem)
         if checked.lines < world.audited.get(path.name, 0):
