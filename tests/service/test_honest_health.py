@@ -27,6 +27,7 @@ STAGES = {
     "device thread",
     "event loop",
     "decode threads",
+    "decode threads for large images",
     "files threads",
     "imports threads",
     "record writer",
