@@ -194,7 +194,8 @@ def announced_pixels(data: bytes) -> int | None:
     It reads a few bytes, and may be called where a decoder would keep others waiting.
 
     Returns:
-        None where the header cannot be read; such a file is no image, or a damaged one.
+        0 for a file that is no image or ends within its header; None for a JPEG without a header
+        where one is expected, behind which a decoder may yet find one.
     """
     if data.startswith(PNG):
         return _product(data[16:24], ">II")
@@ -205,7 +206,7 @@ def announced_pixels(data: bytes) -> int | None:
         short = data[14:18] == struct.pack("<I", 12)
         return _product(data[18:22], "<HH") if short else _product(data[18:26], "<ii")
     if not _is_webp(data):
-        return None
+        return 0
     kind = data[12:16]
     if kind == b"VP8X":
         width, height = data[24:27], data[27:30]
@@ -231,9 +232,9 @@ def _jpeg_pixels(data: bytes) -> int | None:
     return None
 
 
-def _product(header: bytes, layout: str, mask: int = -1) -> int | None:
+def _product(header: bytes, layout: str, mask: int = -1) -> int:
     if len(header) < struct.calcsize(layout):
-        return None
+        return 0
     width, height = struct.unpack(layout, header)
     return abs(int(width & mask) * int(height & mask))
 

@@ -31,7 +31,7 @@ def pixels_of(image: ImageFile, max_pixels: int) -> int:
 
     Args:
         image: a file, a crop of a frame, or a problem.
-        max_pixels: the limit of one image. An unreadable header counts as that many.
+        max_pixels: the limit of one image. A header that is not found counts as that many.
     """
     if isinstance(image, CropProblem):
         return 0

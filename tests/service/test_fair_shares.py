@@ -89,6 +89,13 @@ def test_many_images_at_a_great_depth_cost_more_than_one_request_may():
     assert search_cost(1, 10_000, 10, with_vectors=False) < share / 10
 
 
+def test_files_that_are_no_images_cost_nothing_to_decode(service, drawn_crops):
+    images = [drawn_crops[0].png, *(b"no image %d" % number for number in range(100))]
+    answer = _post(service, CROPS, images, identity="beside what is no image")
+    assert answer.status_code == 207
+    assert ["problem" in result for result in answer.json()["results"]] == [False] + [True] * 100
+
+
 def test_what_one_request_may_be_is_taken(service, large_picture, drawn_crops):
     half = [_picture(MEGAPIXEL // 2)] * 128
     assert _post(service, "/v1/embeddings", half).status_code == 200

@@ -18,7 +18,9 @@ BEFORE, AFTER = 2, 2
 
 @pytest.fixture(scope="module")
 def besieged(start):
-    running = start(max_images_per_request=HOSTILE_PER_REQUEST + BEFORE + AFTER, quality="off")
+    running = start(
+        max_images_per_request=HOSTILE_PER_REQUEST + BEFORE + AFTER, max_cost=2000, quality="off"
+    )
     yield running
     assert "Traceback" not in running.log.read_text()
     running.kill()

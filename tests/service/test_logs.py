@@ -134,7 +134,9 @@ def test_an_error_of_the_event_loop_that_comes_again_and_again_is_logged_once_a_
 
 
 @pytest.mark.slow
-def test_forgetting_names_the_imports_and_the_storage_that_may_hold_the_person(start, drawn_crops):
+def test_forgetting_names_the_storage_that_may_hold_the_person_and_no_import_does(
+    start, drawn_crops
+):
     served = start(images_url="memory://crops")
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as packed:
@@ -146,7 +148,10 @@ def test_forgetting_names_the_imports_and_the_storage_that_may_hold_the_person(s
     assert served.ended_job(job)["state"] == "done"
     remaining = served.http.delete(f"/v1/galleries/default/identities/{PERSON}").json()["remaining"]
     named = " ".join(one["where"] for one in remaining)
-    assert "list of jobs" in named
+    assert "import" not in named
+    jobs = served.http.get("/v1/jobs").text
+    assert job["job_id"] in jobs
+    assert PERSON not in jobs
     assert "GMN_IMAGES_URL" in named
 
 
