@@ -1,4 +1,4 @@
-"""What the parts of a request take, by which `service.engine.cost` prices them.
+"""Time of the parts of a request, by which `service.engine.cost` prices them.
 
 `python -m bench.costs` prints milliseconds on one core for each megapixel that is decoded or
 encoded, for each image that is embedded, and microseconds for each pair that M-Net scores; the best

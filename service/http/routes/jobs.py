@@ -40,7 +40,7 @@ SEE_ALL: tuple[Scope, ...] = ("query",)
 # Proxies close a connection on which nothing is sent for a minute or so.
 KEEP_ALIVE_SECONDS = 15.0
 MAX_FOLDER = 1024
-# Of one key, in one process.
+# One key holds at most this many in one process.
 MOST_STREAMS = 8
 REPORT_COLUMNS = ("position", "source", "code", "detail")
 
@@ -115,12 +115,11 @@ async def watch_job(call: Reader, job_id: JobId) -> EventSourceResponse:
     eight at once.
     """
     await _find(call, job_id, SEE_ALL)
-    streams, key_id = call.runtime.streams, call.caller.key_id
+    streams = call.runtime.streams
+    key_id = call.caller.key_id
     if streams[key_id] >= MOST_STREAMS:
-        may, remedy = (
-            f"hold {MOST_STREAMS} event streams of this process",
-            f"ask GET /v1/jobs/{job_id}",
-        )
+        may = f"hold {MOST_STREAMS} event streams of this process"
+        remedy = f"ask GET /v1/jobs/{job_id}"
         raise TooManyRequests(key_id, may, remedy, retry_after_s=1)
     streams[key_id] += 1
 
