@@ -163,6 +163,13 @@ def person(page: Any, identity: str) -> None:
     page.get_by_role("heading", name=identity, exact=True).wait_for()
 
 
+def rename(page: Any, identity: str, new: str) -> None:
+    person(page, identity)
+    page.get_by_role("button", name="Rename…").click()
+    page.get_by_label("New name").fill(new)
+    confirm(page, "Rename")
+
+
 def outcome(page: Any, text: str) -> None:
     page.locator(".news:visible", has_text=text).wait_for()
 
@@ -170,10 +177,7 @@ def outcome(page: Any, text: str) -> None:
 def test_a_person_is_renamed_merged_and_forgotten(
     page: Any, http: httpx.Client, gallery: str
 ) -> None:
-    person(page, "0001")
-    page.get_by_role("button", name="Rename…").click()
-    page.get_by_label("New name").fill("Ann")
-    confirm(page, "Rename")
+    rename(page, "0001", "Ann")
     outcome(page, "0001 is now Ann: 4 pictures.")
     page.get_by_role("heading", name="Ann", exact=True).wait_for()
     page.get_by_role("button", name="Merge with…").click()
@@ -374,10 +378,7 @@ def test_people_of_a_picture_are_enrolled_by_the_boxes_around_them(
 def test_a_rename_is_undone_after_a_reload_and_a_merge_of_anyone(
     page: Any, http: httpx.Client, gallery: str
 ) -> None:
-    person(page, "0001")
-    page.get_by_role("button", name="Rename…").click()
-    page.get_by_label("New name").fill("Ann")
-    confirm(page, "Rename")
+    rename(page, "0001", "Ann")
     outcome(page, "0001 is now Ann")
     identities = f"/v1/galleries/{gallery}/identities"
     assert http.patch(f"{identities}/0003", data={"new_identity": "0002"}).json()["merged"]
@@ -396,10 +397,7 @@ def test_a_rename_is_undone_after_a_reload_and_a_merge_of_anyone(
 
 
 def test_nothing_done_lately_names_a_forgotten_person(page: Any) -> None:
-    person(page, "0001")
-    page.get_by_role("button", name="Rename…").click()
-    page.get_by_label("New name").fill("Ann")
-    confirm(page, "Rename")
+    rename(page, "0001", "Ann")
     outcome(page, "0001 is now Ann")
     page.get_by_role("button", name="Forget…").click()
     confirm(page, "Forget")
