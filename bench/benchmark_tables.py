@@ -30,10 +30,12 @@ def condense_rows(report: Mapping[str, Any]) -> dict[str, Any]:
         test set's searches.
     """
     rankings = {row["name"]: row["scoring"] for row in report["table"]["rows"]}
-    rows, searches = [], {}
+    rows = []
+    searches = {}
     for dataset in report["datasets"]:
         for own in dataset["rankings"]:
-            group, ranking = own["group"], own["ranking"]
+            group = own["group"]
+            ranking = own["ranking"]
             if ranking != rankings[group]:
                 continue
             places = [Path(run) / "tests" / dataset["name"] for run in report["runs"][group]]

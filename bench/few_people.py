@@ -36,7 +36,9 @@ from training.evaluation.searches import held_out_people
 SIZES = (1, 3, 5, 10, 17)
 SCORINGS: tuple[Scoring, ...] = ("cosine", "mnet")
 CROPS = 2
-GALLERIES, STRANGERS, SEED = 100, 100, 0
+GALLERIES = 100
+STRANGERS = 100
+SEED = 0
 ASKED = SEARCH_OPERATING_POINTS["far_1e-2"]
 BINS = 10
 

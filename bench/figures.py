@@ -29,7 +29,9 @@ from training.evaluation.tables import Table
 
 METRICS = {"Rank-1": "rank_1", "mAP": "mAP"}
 FOUND = "found at 1%"
-UNSEEN, HELD_OUT, SEEN = "unseen domain", "held-out identities", "seen in training"
+UNSEEN = "unseen domain"
+HELD_OUT = "held-out identities"
+SEEN = "seen in training"
 # A peer: trained by its publisher, who may not state on what.
 READY_MADE = "ready-made model"
 # Weights with undocumented data may have been trained on the domain; so may their students.

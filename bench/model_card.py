@@ -66,7 +66,8 @@ def _sections(name: str, about: Description) -> Iterator[str]:
 
 
 def _networks(about: Description) -> Iterator[str]:
-    embedder, sizes = about.embedder, about.preprocessing
+    embedder = about.embedder
+    sizes = about.preprocessing
     yield f"- Embedder: `{embedder.backbone}`, features of {embedder.dimension} numbers"
     yield f"- Input: {sizes.height} × {sizes.width} pixels, RGB"
     pair = "M-Net, which compares pairs of features" if about.metric_network else "none"

@@ -25,7 +25,9 @@ from training.cost import pair_cost
 
 REACH = 0.9
 CPU = torch.device("cpu")
-QUERIES, GALLERY, CANDIDATES = 32, 2048, 100
+QUERIES = 32
+GALLERY = 2048
+CANDIDATES = 100
 # Queries and gallery crops of 10⁴, 10⁵ and 10⁶ pairs.
 SIZES = ((100, 100), (250, 400), (1000, 1000))
 
@@ -56,11 +58,14 @@ def _measure(
     """Multiply-adds a second by round, of the scores and of the product alone; and details."""
     # First: memory that a round has freed would hide what a size needs.
     memory = {str(asked * held): _peak_mib(network, asked, held) for asked, held in SIZES}
-    scorer, height = PairScorer(network), pairs_in_a_chunk(CPU)
+    scorer = PairScorer(network)
+    height = pairs_in_a_chunk(CPU)
     width = network.config.hidden if network.config.layers == "two" else 2
     gallery = torch.randn(GALLERY, network.dimension)
-    left, right = torch.rand(height, network.dimension), torch.rand(network.dimension, width)
-    out, chunks = torch.empty(height, width), max(1, QUERIES * GALLERY // height)
+    left = torch.rand(height, network.dimension)
+    right = torch.rand(network.dimension, width)
+    out = torch.empty(height, width)
+    chunks = max(1, QUERIES * GALLERY // height)
 
     def score() -> None:
         scorer.scores(gallery[:QUERIES], gallery)

@@ -102,15 +102,19 @@ class Demand(NamedTuple):
 
 def components(demand: Demand, layout: str) -> list[Component]:
     """The components of a layout."""
-    cost, assumed, crops = demand.cost, demand.assumed, demand.crops
+    cost = demand.cost
+    assumed = demand.assumed
+    crops = demand.crops
     cores = assumed["cores"] * assumed["busy"]
     memory, disk = (assumed[name] * assumed["filled"] for name in ("memory_gib", "disk_gib"))
-    queries, enrolled = demand.queries_per_second, demand.enrolled_per_second
+    queries = demand.queries_per_second
+    enrolled = demand.enrolled_per_second
     spent, one_search = demand.search_ms(layout)
     searching = queries * spent / 1000
     computed = queries * cost(f"query_ms_{demand.artefact}") / 1000
     computed += enrolled * cost(f"enroll_ms_{demand.artefact}") / 1000
-    vector, indexed = 4 * assumed["dimension"], 0.0
+    vector = 4 * assumed["dimension"]
+    indexed = 0.0
     if layout != MILVUS:
         computed += searching
         copy = assumed["dimension"] / 4 if demand.has_codes else 0.0
@@ -145,7 +149,8 @@ def components(demand: Demand, layout: str) -> list[Component]:
         Component("object store", objects / GIB, None, "GiB"),
     ]
     if layout == MILVUS:
-        rows, indexer = crops * demand.width / GIB, cost("indexer_crops_per_second")
+        rows = crops * demand.width / GIB
+        indexer = cost("indexer_crops_per_second")
         found += [
             Component("memory of Milvus", rows * cost("milvus_bytes_per_crop"), memory, "GiB"),
             Component("processor of Milvus", searching, cores, "cores", "load"),
@@ -198,7 +203,8 @@ def plan(
         raise InputProblem(f"--artefact {artefact}: give {' or '.join(ARTEFACTS)}")
     if not math.isfinite(qps):
         raise InputProblem(f"--qps {qps}: give a finite number")
-    shipped, own = read_units(REFERENCE), {} if units is None else read_units(units)
+    shipped = read_units(REFERENCE)
+    own = {} if units is None else read_units(units)
     assumed = _assumptions(assume or [])
     answer = make_plan(Demand(crops, qps, cameras, artefact, shipped | own, assumed))
     answer["shipped_units"] = sorted(shipped.keys() - own.keys())

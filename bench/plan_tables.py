@@ -13,14 +13,16 @@ from training.evaluation.tables import Table
 
 SIZES = (10**5, 10**6, 10**7, 10**9)
 SMALL_SIZES = (10**4, 10**5, 10**6)
-QUERIES_PER_SECOND, CAMERAS = 20.0, 30
+QUERIES_PER_SECOND = 20.0
+CAMERAS = 30
 MACHINE = {"cores": 16.0, "memory_gib": 64.0, "disk_gib": 1000.0}
 ASSUMPTIONS = {name: number for name, (number, _) in ASSUMED.items()}
 
 
 def costs_table() -> str:
     """What galleries of some sizes need, from the shipped unit costs."""
-    assumed, units = ASSUMPTIONS | MACHINE, read_units(REFERENCE)
+    assumed = ASSUMPTIONS | MACHINE
+    units = read_units(REFERENCE)
     plans = [
         make_plan(Demand(crops, QUERIES_PER_SECOND, CAMERAS, ARTEFACTS[0], units, assumed))
         for crops in SIZES
@@ -36,7 +38,8 @@ def costs_table() -> str:
 
 def sizes_table() -> str:
     """What one process with SQLite needs, by crops and queries a second."""
-    assumed, units = ASSUMPTIONS | MACHINE, read_units(REFERENCE)
+    assumed = ASSUMPTIONS | MACHINE
+    units = read_units(REFERENCE)
     names = ("processor", "memory of a process", "disk", "one search")
     rows = []
     for crops in SMALL_SIZES:

@@ -41,7 +41,8 @@ from service.settings import Settings
 
 FIRST_SIZE = 1000
 CROPS_PER_COMMIT = 1000
-QUERIES, UNCOUNTED = 200, 10
+QUERIES = 200
+UNCOUNTED = 10
 DIMENSION = 512
 # The start may take three times as long as reading the bytes of the vectors.
 REACH = 1 / 3
@@ -104,7 +105,8 @@ def _size(drawn: ScaleCrops, folder: Path, crops: int) -> dict[str, Any]:
     kept = folder / f"{crops}.json"
     if not kept.exists():
         enrolled = _enroll(drawn, folder / "data", crops)
-        queries, found = drawn.queries(QUERIES, crops), dict[str, Any]()
+        queries = drawn.queries(QUERIES, crops)
+        found = dict[str, Any]()
         # Processes of their own, so that the memory of the second one is of this size alone.
         for work, arguments in ((fill, (drawn.dimension,)), (measure, (crops, queries))):
             with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
@@ -116,7 +118,8 @@ def _size(drawn: ScaleCrops, folder: Path, crops: int) -> dict[str, Any]:
 def _enroll(drawn: ScaleCrops, folder: Path, crops: int) -> dict[str, Any]:
     """Enrolls what is missing of a size."""
     folder.mkdir(exist_ok=True)
-    seconds, fingerprint = 0.0, _model().embedder
+    seconds = 0.0
+    fingerprint = _model().embedder
     with contextlib.closing(open_sqlite(folder / DATABASE_NAME)) as record:
         if not record.galleries.all():
             record.galleries.create(DEFAULT_GALLERY, fingerprint, GallerySettings())
@@ -132,7 +135,8 @@ def _enroll(drawn: ScaleCrops, folder: Path, crops: int) -> dict[str, Any]:
             record.crops.enroll(gallery.gallery_id, fingerprint, some)
             seconds += time.perf_counter() - began
     # A second measurement of the same record has no rate of its own.
-    added, kept = crops - gallery.crops, folder.with_name(f"enrolled-{crops}")
+    added = crops - gallery.crops
+    kept = folder.with_name(f"enrolled-{crops}")
     if added:
         kept.write_text(str(added / seconds), encoding="utf-8")
     return {"enrolled_per_second": float(kept.read_text()) if kept.exists() else None}

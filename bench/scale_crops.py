@@ -22,7 +22,8 @@ BLOCK = 8000
 QUERIED_BLOCKS = 8
 CAMERAS = 20
 # What is drawn where no features are given: so many people with so many crops.
-DRAWN_PEOPLE, DRAWN_EACH = 1000, 8
+DRAWN_PEOPLE = 1000
+DRAWN_EACH = 8
 BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -53,7 +54,8 @@ class ScaleCrops:
         np.add.at(means, people, rows)
         means /= np.bincount(people)[:, None]
         self._mean = means.mean(axis=0)
-        self._centres, self._noise = means - self._mean, rows - means[people]
+        self._centres = means - self._mean
+        self._noise = rows - means[people]
         self._drawn = lru_cache(maxsize=1)(self._block)
 
     def crops(self, start: int, stop: int) -> Iterator[ArchivedCrop]:
@@ -83,7 +85,8 @@ class ScaleCrops:
     def _block(self, number: int, variant: int = 0) -> Array:
         """The crops `(BLOCK, d)` of one seed; another variant has others of the same people."""
         each = CROPS_EACH[self.kind]
-        random, noise = np.random.default_rng(number), np.random.default_rng([number, variant])
+        random = np.random.default_rng(number)
+        noise = np.random.default_rng([number, variant])
         if self.kind == "clusters":
             shape = BLOCK // each, self.dimension
             centres = random.standard_normal(shape, np.float32)
@@ -98,7 +101,8 @@ class ScaleCrops:
 def _read(path: Path) -> tuple[Array, NDArray[np.int64]]:
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            rows, names = arrays["features"], arrays["identities"]
+            rows = arrays["features"]
+            names = arrays["identities"]
     except (OSError, ValueError, KeyError) as error:
         raise InputProblem(
             f"{path}: has no features with identities ({error}); name a file that gmn embed wrote"

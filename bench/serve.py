@@ -40,10 +40,15 @@ from model.openvino_graph import compiled, converted, load_openvino
 from model.problems import InputProblem
 from service.commands.bulk import SourceCrop
 
-SEED, PEOPLE, CAMERAS = 31, 64, 4
-CROPS, BATCH = 64, 32
-ROUND_SECONDS, STAGED_QUERIES = 2, 60
-LOAD, BOUNDARY = Path(__file__).with_name("load.lua"), "gmn-bench"
+SEED = 31
+PEOPLE = 64
+CAMERAS = 4
+CROPS = 64
+BATCH = 32
+ROUND_SECONDS = 2
+STAGED_QUERIES = 60
+LOAD = Path(__file__).with_name("load.lua")
+BOUNDARY = "gmn-bench"
 FORM_HEADERS = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
 END = f"\r\n--{BOUNDARY}--\r\n".encode()
 # Unit costs of a request, in ms of the service's processor time.
@@ -122,20 +127,25 @@ def _units_of(name: str, measured: Sequence[dict[str, Any]]) -> dict[str, float]
 
 
 def _measure(name: str, artefact: str) -> BenchResult:
-    load, cast = LOADS[name], draw_cast(SEED, PEOPLE, 0, CAMERAS)
+    load = LOADS[name]
+    cast = draw_cast(SEED, PEOPLE, 0, CAMERAS)
     busy_before = round(os.getloadavg()[0], 2)
     speeds, compute = fastest_bare(load_artefact(resolve_artefact(artefact)))
-    whole, paces = Answered(), {"served": list[float](), "bare": list[float]()}
+    whole = Answered()
+    paces = {"served": list[float](), "bare": list[float]()}
     cpu = dict.fromkeys(paces, 0.0)
     with tempfile.TemporaryDirectory(prefix="gmn-bench-") as folder, own_service(artefact) as url:
         with Client(url) as client:
-            enrolled, device = enroll_all(client, cast.gallery), client.model().device
+            enrolled = enroll_all(client, cast.gallery)
+            device = client.model().device
         files = write_bodies(Path(folder), load, cast.known)
         for number in range(ROUNDS + 1):
             before = _of_service(url, "cpu_seconds_total")
             answered = press(url, load, files, number)
             spent = _of_service(url, "cpu_seconds_total") - before
-            began, started, computed = time.process_time(), time.perf_counter(), 0
+            began = time.process_time()
+            started = time.perf_counter()
+            computed = 0
             while time.perf_counter() - started < ROUND_SECONDS:
                 compute()
                 computed += CROPS
@@ -257,7 +267,8 @@ def fastest_bare(artefact: Artefact) -> tuple[dict[str, float], Callable[[], obj
 
 def _bare_torch(artefact: Artefact, crops: torch.Tensor) -> Callable[[], object]:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    embedder, crops = artefact.embedder, crops.to(device)
+    embedder = artefact.embedder
+    crops = crops.to(device)
     embedder.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @torch.inference_mode()
@@ -270,7 +281,8 @@ def _bare_torch(artefact: Artefact, crops: torch.Tensor) -> Callable[[], object]
 
 
 def _bare_openvino(artefact: Artefact, crops: torch.Tensor) -> Callable[[], object]:
-    openvino, given = load_openvino(), crops.numpy()
+    openvino = load_openvino()
+    given = crops.numpy()
     graph = converted(artefact.embedder, crops[:1])
     settings = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": openvino.Type.f32}
     queue = openvino.AsyncInferQueue(compiled(graph, settings))

@@ -33,7 +33,8 @@ SPLITS = 8
 SEED = 0
 # Of one split, at most; the figures rest on people more than on searches.
 SEARCHES = 240
-FIRST_FIT_SECONDS, POLL_SECONDS = 120.0, 0.5
+FIRST_FIT_SECONDS = 120.0
+POLL_SECONDS = 0.5
 
 
 class Split(NamedTuple):
@@ -90,7 +91,8 @@ def judge(url: str, split: Split, gallery: str, scoring: Scoring) -> Iterator[di
     options: QueryOptions = {"scoring": scoring, "operating_point": ASKED, "top_k": 1}
     with Client(url, gallery=gallery) as client:
         for crop, answer, _ in query_crops(client, split.searches, options):
-            first, identity = answer.results[0], str(crop.identity)
+            first = answer.results[0]
+            identity = str(crop.identity)
             score = first.cosine if scoring == "cosine" else first.pair_logit
             if answer.calibration.state == "own" and score is not None:
                 yield {
@@ -108,7 +110,8 @@ def figures(judged: pd.DataFrame) -> dict[str, Any]:
 
     `best` is what each gallery's best threshold on the same scores would have found.
     """
-    strangers, members = judged[~judged.known], judged[judged.known]
+    strangers = judged[~judged.known]
+    members = judged[judged.known]
     people = pd.factorize(strangers.identity, sort=True)[0]
     rate = mean_interval(strangers.matched.to_numpy(np.float64), people.astype(np.int64))
     best = members.gallery.map(strangers.groupby("gallery").score.quantile(0.99)).astype(float)

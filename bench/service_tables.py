@@ -84,7 +84,8 @@ def bench_table(rows: list[dict[str, Any]]) -> str:
     lines: list[list[str | None]] = []
     for row in rows:
         low, high = row["spread"]
-        taken, share = row.get("service_ms"), row.get("stages_share_of_wall")
+        taken = row.get("service_ms")
+        share = row.get("stages_share_of_wall")
         cells = [row["bench"], row["artefact"], f"{row['ratio']:.2f}, {low:.2f}–{high:.2f}"]
         cells += [None if row["reach"] is None else f"{row['reach']:.2f}"]
         cells += [f"{row[name]:.1f}" for name in figures.values()]

@@ -26,7 +26,8 @@ from service.commands.bulk import SourceCrop, enroll_crops
 SEED = 0
 # Of a public data set its distractors and junk, which are of no one person.
 NO_PERSON = ("0000", "-1")
-EACH, PEOPLE = 8, 250
+EACH = 8
+PEOPLE = 250
 
 
 def sample(crops: Sequence[SourceCrop], people: int, each: int) -> list[SourceCrop]:
@@ -52,7 +53,8 @@ def figures(groups: Sequence[Sequence[str]], who: Mapping[str, str]) -> dict[str
     share of all pairs of one person that are within a group.
     """
     counts = [np.unique([who[one] for one in group], return_counts=True)[1] for group in groups]
-    grouped, right = sum(map(len, groups)), sum(map(_pairs, counts))
+    grouped = sum(map(len, groups))
+    right = sum(map(_pairs, counts))
     pairs = sum(len(group) * (len(group) - 1) // 2 for group in groups)
     of_one = _pairs(np.unique(list(who.values()), return_counts=True)[1])
     found = {
@@ -85,7 +87,8 @@ def main(
         who = {one.crop_id: str(one.external_id) for one in client.crops()}
         began = time.monotonic()
         client.wait_for_job(client.group_unnamed().job_id)
-        seconds, found = time.monotonic() - began, client.groups()
+        seconds = time.monotonic() - began
+        found = client.groups()
     # Of the service, which has ended.
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
     measured = figures([one.crop_ids for one in found.results], who)

@@ -55,7 +55,8 @@ def request_ways() -> dict[str, list[Entered]]:
         port = free.getsockname()[1]
     found: dict[str, list[Entered]] = {}
     recorded: list[Entered] = []
-    on, log = threading.Event(), io.StringIO()
+    on = threading.Event()
+    log = io.StringIO()
 
     def profile(frame: FrameType, event: str, _: object) -> None:
         if event == "call" and on.is_set() and (entered := _own(frame)):
@@ -100,7 +101,9 @@ def _shortest_ways(
     """
     spec = "synthetic:1,identities=8,domains=1,cameras=1"
     crops = [crop.read() for crop in read_spec(spec)]
-    enrolled, asked, others = crops[:-10], crops[-10:-5], crops[-5:]
+    enrolled = crops[:-10]
+    asked = crops[-10:-5]
+    others = crops[-5:]
     for crop in enrolled:
         client.enroll([Image(crop, identity="p", camera="a")])
     for crop in enrolled[:3]:
@@ -169,7 +172,8 @@ def _profiled(profile: Callable[[FrameType, str, object], None]) -> Iterator[Non
 
 def _own(frame: FrameType) -> Entered | None:
     """The function of the project that a frame is of; None of modules, of others and of these."""
-    file, name = frame.f_code.co_filename, frame.f_code.co_qualname
+    file = frame.f_code.co_filename
+    name = frame.f_code.co_qualname
     if not file.startswith(SOURCE) or "site-packages" in file:
         return None
     if name == "<module>" or file == __file__:

@@ -11,8 +11,10 @@ from demo.data_sets import Label, summarize
 from gmn_client.models import CalibrationState, ModelInfo, QueryAnswer, RankedCrop
 from service.commands.bulk import SourceCrop
 
-OPERATING_POINT, ASKED = "far_1e-2", 0.01
-SHOWN_KNOWN, SHOWN_STRANGERS = 9, 3
+OPERATING_POINT = "far_1e-2"
+ASKED = 0.01
+SHOWN_KNOWN = 9
+SHOWN_STRANGERS = 3
 METRICS = {"rank_1": "Rank-1", "mAP": "mAP"}
 
 
@@ -41,7 +43,8 @@ class Finding:
     @property
     def outcome(self) -> str:
         """The answer judged, in a word or two."""
-        verdict, results = self.answer.verdict, self.answer.results
+        verdict = self.answer.verdict
+        results = self.answer.results
         if verdict == "uncertain":
             return "unsure"
         if not self.enrolled:
@@ -92,7 +95,9 @@ class Findings:
 
     def figures(self) -> dict[str, Any]:
         """The figures for a program: shares 0 to 1, counts, milliseconds and crops per second."""
-        known, strangers, model = self.known, self.strangers, self.model
+        known = self.known
+        strangers = self.strangers
+        model = self.model
         outcomes = [one.outcome for one in known]
         milliseconds = sum(one.answer.timing_ms.total for one in self.findings)
         ranked = summarize(one.labels for one in known)

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from scipy.cluster.hierarchy import DisjointSet
 
 Node: TypeAlias = tuple[str, str]
-MANIFEST, COLUMNS = "manifest.csv", ("path", "identity", "camera", "captured_at")
+MANIFEST = "manifest.csv"
+COLUMNS = ("path", "identity", "camera", "captured_at")
 UNKNOWN_CAMERA = "unknown"
 ReviewsOption = Annotated[
     list[str] | None,
@@ -170,10 +171,13 @@ def _write(client: Client, people: dict[Node, str], folder: Path) -> Counter[str
             try:
                 if kind == "query":
                     camera = client.kept_search(number).request.get("camera")
-                    content, captured = client.kept_image(number), None
+                    content = client.kept_image(number)
+                    captured = None
                 else:
                     crop = client.crop(number)
-                    content, camera, captured = client.image(number), crop.camera, crop.captured_at
+                    content = client.image(number)
+                    camera = crop.camera
+                    captured = crop.captured_at
             except RequestRefused as refusal:
                 if refusal.problem.status != 404:
                     raise

@@ -14,7 +14,9 @@ from pathlib import Path
 from gmn_client import Client
 from model.problems import InputProblem
 
-STARTUP_SECONDS, STOP_SECONDS, POLL_SECONDS = 120.0, 20.0, 0.05
+STARTUP_SECONDS = 120.0
+STOP_SECONDS = 20.0
+POLL_SECONDS = 0.05
 ANNOUNCED_URL = re.compile(r"https?://[\w.\-\[\]:]+:\d+")
 
 

@@ -90,7 +90,8 @@ def play(client: Client, cast: Cast, seed: int) -> Findings:
     started = time.perf_counter()
     enrolled = enroll_all(client, cast.gallery)
     seconds = time.perf_counter() - started
-    queries, findings = cast.in_mixed_order(seed), []
+    queries = cast.in_mixed_order(seed)
+    findings = []
     # One at a time: which thresholds judge a query then depends on the order alone.
     with progress_bar() as progress:
         for crop in progress.track(queries, description="Querying"):

@@ -89,7 +89,8 @@ class Method(Generic[Asked, Answer_co, Awaited_co]):
     """A method of both clients, from the function that builds its request or makes several."""
 
     def __init__(self, build: Callable[..., Any], send: str) -> None:
-        self._build, self._send = build, send
+        self._build = build
+        self._send = send
 
     @overload
     def __get__(self, client: Blocks, owner: Any) -> Callable[Asked, Answer_co]: ...
@@ -150,7 +151,8 @@ class Request:
         self, declared: Callable[Concatenate[Any, Asked], Answer]
     ) -> Method[Asked, Answer, Awaited[Answer]]:
         """The method, which returns the answer."""
-        signature, read = inspect.signature(declared), _reader(get_type_hints(declared)["return"])
+        signature = inspect.signature(declared)
+        read = _reader(get_type_hints(declared)["return"])
 
         @functools.wraps(declared)
         def build(client: Calls, *args: object, **options: object) -> Call[Any]:

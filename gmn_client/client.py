@@ -206,8 +206,10 @@ class Connection(GalleryCalls, SearchCalls):
             RequestRefused: status 422 where the key stood for other images.
         """
         key = uuid4().hex if idempotency_key is None else idempotency_key
-        path, unread = self._path(gallery, "crops"), uploads.images_of(images)
-        at_once, done = MOST_IMAGES, 0
+        path = self._path(gallery, "crops")
+        unread = uploads.images_of(images)
+        at_once = MOST_IMAGES
+        done = 0
         waiting: list[tuple[Image, int]] = []
         answers: list[Enrollment] = []
         while waiting := await self._in_thread(uploads.read_images, unread, waiting, at_once):
@@ -216,7 +218,8 @@ class Connection(GalleryCalls, SearchCalls):
             batch = [image for image, _ in waiting[:count]]
             # A name of its own for each request, the same where the enrollment is repeated.
             name = hashlib.sha256(f"{key} {done}".encode()).hexdigest() if done else key
-            fields, headers = uploads.enrollment_fields(batch), uploads.idempotency_header(name)
+            fields = uploads.enrollment_fields(batch)
+            headers = uploads.idempotency_header(name)
             call = Call(
                 errors.parse_enrollment, "POST", path, {}, fields, headers, batch, repeatable=True
             )
@@ -271,7 +274,8 @@ class Connection(GalleryCalls, SearchCalls):
         return self._watch(job_id, timeout)
 
     async def _watch(self, job_id: str, timeout: float | None) -> AsyncIterator[Job]:
-        end, last = float("inf") if timeout is None else time.monotonic() + timeout, None
+        end = float("inf") if timeout is None else time.monotonic() + timeout
+        last = None
         path = uploads.path_to("jobs", job_id)
         while True:
             patience = min(AWAY_SECONDS, end - time.monotonic())
@@ -280,7 +284,8 @@ class Connection(GalleryCalls, SearchCalls):
                 yield job
             if job.finished:
                 return
-            last, left = job, end - time.monotonic()
+            last = job
+            left = end - time.monotonic()
             if left <= 0.0:
                 raise TimeoutError(
                     f"job {job_id} is still {job.state} after {timeout:g} s; it goes on, wait for "

@@ -53,7 +53,8 @@ class GalleryCalls(Calls):
             labels: of each box that has none of its own.
         """
         headers = idempotency_header(uuid4().hex if idempotency_key is None else idempotency_key)
-        path, fields = self._path(gallery, "crops"), {**labels, "boxes": boxes}
+        path = self._path(gallery, "crops")
+        fields = {**labels, "boxes": boxes}
         return Call(
             parse_enrollment, "POST", path, {}, fields, headers, images=[frame], repeatable=True
         )
@@ -230,7 +231,9 @@ class GalleryCalls(Calls):
         **options: Unpack[ImportOptions],
     ) -> Call[models.Job]:
         """Sends a zip or tar of images as it is read, and begins to enroll them."""
-        job, path, file = parsed(models.Job), self._path(gallery, "imports"), Path(archive)
+        job = parsed(models.Job)
+        path = self._path(gallery, "imports")
+        file = Path(archive)
         return Call(job, "POST", path, fields=options, archive=file, long=True)
 
     @Request("POST", "galleries/{gallery}/imports")

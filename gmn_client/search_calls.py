@@ -132,7 +132,8 @@ class SearchCalls(Calls):
         """
         sent = {"vector": json.dumps([float(one) for one in vector])}
         sent["embedding_fingerprint"] = embedding_fingerprint
-        path, fields = self._path(gallery, "queries"), {**options, **sent}
+        path = self._path(gallery, "queries")
+        fields = {**options, **sent}
         return Call(parsed(models.QueryAnswer), "POST", path, fields=fields, repeatable=True)
 
     @answered
@@ -155,7 +156,9 @@ class SearchCalls(Calls):
         """
         fields = {"explain": explain or None, "scoring": scoring, "gallery": gallery}
         fields["operating_point"] = operating_point
-        answer, path, images = parsed(models.PairScore), path_to("pairs"), [first, second]
+        answer = parsed(models.PairScore)
+        path = path_to("pairs")
+        images = [first, second]
         return Call(answer, "POST", path, fields=fields, images=images, repeatable=True)
 
     @answered
@@ -173,7 +176,8 @@ class SearchCalls(Calls):
         self, gallery: str | None = None, *, everyone: bool = False
     ) -> Call[models.KeptSearches]:
         """The kept searches of the client's key, the newest first; of all keys with `everyone`."""
-        path, params = self._path(gallery, "queries"), {"everyone": everyone, "limit": PAGE}
+        path = self._path(gallery, "queries")
+        params = {"everyone": everyone, "limit": PAGE}
         return Call(parsed(models.KeptSearches), "GET", path, params)
 
     @Request("GET", "galleries/{gallery}/queries/{query_id}")
@@ -215,13 +219,15 @@ class SearchCalls(Calls):
         self, gallery: str | None = None, *, everyone: bool = False
     ) -> Call[models.Reviews]:
         """The reviews of the searches of the client's key; of all keys with `everyone`."""
-        path, params = self._path(gallery, "reviews"), {"everyone": everyone, "limit": PAGE}
+        path = self._path(gallery, "reviews")
+        params = {"everyone": everyone, "limit": PAGE}
         return Call(parsed(models.Reviews), "GET", path, params)
 
     @listed
     def case_searches(self, case_id: str, gallery: str | None = None) -> Call[models.KeptSearches]:
         """The kept searches of a case, the newest first."""
-        path, params = self._path(gallery, "queries"), {"case_id": case_id, "limit": PAGE}
+        path = self._path(gallery, "queries")
+        params = {"case_id": case_id, "limit": PAGE}
         return Call(parsed(models.KeptSearches), "GET", path, params)
 
     @listed

@@ -140,7 +140,8 @@ def timm_backbone(name: str) -> BackboneKind:
     Raises:
         InputProblem: where timm is not installed, has no such name, or gives no maps of it.
     """
-    timm, own = import_timm(name), name.removeprefix(PREFIX)
+    timm = import_timm(name)
+    own = name.removeprefix(PREFIX)
     architecture, _, tag = own.partition(".")
     tagged = timm.list_pretrained(f"{architecture}.*") if tag else []
     if not timm.is_model(architecture) or (tag and own not in tagged):
@@ -154,7 +155,8 @@ def timm_backbone(name: str) -> BackboneKind:
     with torch.device("meta"):
         network = _staged(timm, own)
         if network is not None:
-            channels, ends = network.feature_info.channels(), tuple(network.return_layers)
+            channels = network.feature_info.channels()
+            ends = tuple(network.return_layers)
             return BackboneKind(
                 lambda _: build_timm(name), tuple(channels[-STAGES:]), ends[-STAGES:], (2,)
             )
@@ -186,7 +188,8 @@ def build_timm(name: str, **weights: Any) -> nn.Sequential:
     Args:
         weights: settings of `timm.create_model` that give it other than random weights.
     """
-    timm, own = import_timm(name), name.removeprefix(PREFIX)
+    timm = import_timm(name)
+    own = name.removeprefix(PREFIX)
     if timm_backbone(name).stage_ends is None:
         children = [("features", LastMap(_whole(timm, own, **weights)))]
     else:
@@ -225,7 +228,8 @@ def _whole(timm: ModuleType, name: str, **weights: Any) -> Any:
 
 
 def _register_own() -> None:
-    basic, bottleneck = (64, 128, 256, 512), (256, 512, 1024, 2048)
+    basic = (64, 128, 256, 512)
+    bottleneck = (256, 512, 1024, 2048)
     for name, channels in (
         *(("resnet18", basic), ("resnet34", basic)),
         *(("resnet50", bottleneck), ("resnet101", bottleneck)),

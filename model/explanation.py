@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-ROWS, COLUMNS = 8, 4
+ROWS = 8
+COLUMNS = 4
 """Cells of one size, numbered row by row from the top left."""
 CELLS = ROWS * COLUMNS
 # Of a cell's side: how wide a band it fades over. A hard edge would be a pattern of its own.
@@ -53,7 +54,8 @@ def variants(crop: NDArray[np.uint8], numbers: range) -> NDArray[np.uint8]:
     Returns:
         `(len(numbers), H, W, 3)` uint8.
     """
-    vertical, horizontal = _weights(crop.shape[0], ROWS), _weights(crop.shape[1], COLUMNS)
+    vertical = _weights(crop.shape[0], ROWS)
+    horizontal = _weights(crop.shape[1], COLUMNS)
     to_mean = crop.mean(axis=(0, 1), dtype=np.float32) - crop
     drawn = np.repeat(crop[None], len(numbers), axis=0)
     for place, number in enumerate(numbers):
@@ -76,7 +78,8 @@ def explain(
         first, second: features `(1 + CELLS, d)` of `variants` 0 to `CELLS`.
         scores: called with one whole crop and all variants of the other.
     """
-    of_first, of_second = scores(second[0], first), scores(first[0], second)
+    of_first = scores(second[0], first)
+    of_second = scores(first[0], second)
     lost = [(one[0] - one[1:]).reshape(ROWS, COLUMNS) for one in (of_first, of_second)]
     return PairExplanation(float(of_first[0]), *(np.asarray(one, np.float32) for one in lost))
 

@@ -82,7 +82,8 @@ class FeatureFile:
                 f"{self.path}: its features have {self.features.shape[1]} dimensions, this "
                 f"artefact's have {dimension}; run gmn embed with this artefact"
             )
-        own, made_by = artefact.description.embedding_fingerprint, self.origin.embedder
+        own = artefact.description.embedding_fingerprint
+        made_by = self.origin.embedder
         if made_by and made_by != own:
             raise InputProblem(
                 f"{self.path}: was embedded by {made_by[:12]}…, this artefact's embedder "
@@ -129,7 +130,8 @@ def read_features(path: Path, columns: Collection[str] = ()) -> FeatureFile:
     shapes = [_shape(file) for file in files]
     features = np.empty((sum(rows for rows, _ in shapes), shapes[0][1]), np.float32)
     read: dict[str, list[str]] = {name: [] for name in columns}
-    origin, done = read_origin(files[0]), 0
+    origin = read_origin(files[0])
+    done = 0
     for file, (rows, _) in zip(files, shapes, strict=True):
         shard = _read(file, columns)
         if shard.origin != origin or shard.features.shape[1] != features.shape[1]:
@@ -178,7 +180,8 @@ def read_sent(path: Path, most_bytes: int) -> FeatureFile:
     with _opened(path) as arrays:
         if any(one.compress_type != zipfile.ZIP_STORED for one in arrays.zip.infolist()):
             raise InputProblem(f"{path}: is compressed; send it as gmn embed wrote it")
-        features, columns = _features(path, arrays), {}
+        features = _features(path, arrays)
+        columns = {}
         rows = len(features)
         if rows > MOST_ROWS:
             raise InputProblem(f"{path}: has {rows:,} features, over the limit of {MOST_ROWS:,}")

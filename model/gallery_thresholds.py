@@ -41,7 +41,8 @@ CROPS_PER_IDENTITY = 3
 # Tables for filters: K identities, a third of them, a tenth …
 FEWER = (1, 3, 10, 30, 100)
 # ρ before any search, with the weight of so many searches.
-RATIO_PRIOR, RATIO_WEIGHT = 0.92, 20.0
+RATIO_PRIOR = 0.92
+RATIO_WEIGHT = 20.0
 # The rarity of the right identity's score is taken as Gamma(2, 3): with a fixed 3, a probability is
 # one function of rarity everywhere. A value fitted to searches is no better calibrated.
 GENUINE = 3.0
@@ -169,9 +170,11 @@ def fit_ratio(thresholds: GalleryThresholds, searches: Sequence[SearchScores]) -
     sizes = np.array([one.identities for one in kept])
     tails = {size: thresholds.tail(size) for size in np.unique(sizes).tolist()}
     scales = np.array([tails[size].scale for size in sizes.tolist()])
-    strangers, enrolled = spacing(leaders) / scales, spacing(leaders, genuine=True) / scales
+    strangers = spacing(leaders) / scales
+    enrolled = spacing(leaders, genuine=True) / scales
     heights = (leaders[:, 0] - level(leaders)) / scales
-    ratio, share = RATIO_PRIOR, 0.5
+    ratio = RATIO_PRIOR
+    share = 0.5
     rarity = np.empty(len(kept))
     for _ in range(ROUNDS):
         for size, tail in tails.items():

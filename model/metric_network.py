@@ -20,7 +20,8 @@ from model.stored import Stored
 
 PairFeatureKind = Literal["square", "abs", "raw"]
 # On a CPU the buffers stay in each core's cache; a GPU needs this much work at once.
-PAIRS_PER_THREAD, PAIRS_ON_GPU = 512, 32_768
+PAIRS_PER_THREAD = 512
+PAIRS_ON_GPU = 32_768
 QUERIES_PER_CHUNK = 16
 
 
@@ -152,10 +153,12 @@ class PairScorer:
             raise InputProblem(
                 "the metric network is in training mode; call .eval() before scoring"
             )
-        self.dimension, self._dtype = metric_network.dimension, dtype
+        self.dimension = metric_network.dimension
+        self._dtype = dtype
         self.kind = metric_network.config.pair_feature
         layers: list[Any] = list(metric_network.classifier)
-        first, last = layers[0], layers[-1]
+        first = layers[0]
+        last = layers[-1]
         factor = pair_factor(self.kind, self.dimension)
         weights = last.weight[1].double() - last.weight[0].double()
         bias = last.bias[1].double() - last.bias[0].double()

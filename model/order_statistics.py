@@ -24,7 +24,8 @@ PRIOR_ON_EXCESS = 5.0
 LEAST_SHARE = 0.02
 LEAST_SEPARATION = 2.0
 LEAST_SCALE = 0.1
-STEEPEST, FLATTEST = -0.3, 0.15
+STEEPEST = -0.3
+FLATTEST = 0.15
 # An exponential tail is the limit ξ → 0; the formulas divide by ξ.
 EXPONENTIAL = 1e-6
 ROUNDS = 40
@@ -97,14 +98,16 @@ def fit_mixture(
     base = max(float((rank * gaps)[tail].mean()) / 1.3, 1e-9)
     fitted = Mixture(base, EXPONENTIAL, 0.0, floors, 4.0 * base, np.full(len(scores), 0.5))
     for _ in range(ROUNDS):
-        sigma, shape = fitted.scale(levels), fitted.shape
+        sigma = fitted.scale(levels)
+        shape = fitted.shape
         share = float(np.clip(fitted.separated.mean(), LEAST_SHARE, 1.0 - LEAST_SHARE))
         evidence = np.where(tail, _log_density(gaps, sigma, below, shape), 0.0)
         evidence -= np.where(used, _log_density(gaps, sigma, rank, shape), 0.0)
         odds = math.log(share / (1.0 - share) / fitted.excess) - gaps[:, 0] / fitted.excess
         separated = sigmoid(odds + evidence.sum(axis=1), 50.0)
         # Weighted least squares: a spacing's mean is σ / (n − ξ) where n crops are above the level.
-        strangers, others = used * (1.0 - separated[:, None]), tail * separated[:, None]
+        strangers = used * (1.0 - separated[:, None])
+        others = tail * separated[:, None]
         values = (strangers * (rank - shape) + others * (below - shape)) * gaps
         normal = np.einsum("ink,jnk,nk->ij", terms, terms, (strangers + others) / sigma**2)
         target = np.einsum("ink,nk->i", terms, values / sigma**2)
@@ -177,7 +180,8 @@ def solve(fitted: Mixture, second: Array, third: Array, rates: Array) -> Array:
         exceeded = (1.0 - fitted.separated) * survival(fitted, middle[:, None], second)
         exceeded = exceeded + fitted.separated * survival(fitted, middle[:, None], third)
         more = exceeded.mean(axis=1) > rates
-        low, high = np.where(more, middle, low), np.where(more, high, middle)
+        low = np.where(more, middle, low)
+        high = np.where(more, high, middle)
     return high
 
 
@@ -191,9 +195,11 @@ def probability_line(fitted: Mixture, scores: Array) -> tuple[tuple[float, ...],
     impostor = np.concatenate([1.0 - separated, separated])
     weights = np.concatenate([genuine / genuine.sum(), impostor / impostor.sum()])
     labels = np.arange(len(values)) < len(genuine)
-    middle, spread = float(np.average(values, weights=weights)), max(fitted.base, 1e-9)
+    middle = float(np.average(values, weights=weights))
+    spread = max(fitted.base, 1e-9)
     units = np.stack([(values - middle) / spread, np.ones_like(values)])
-    line, ridge = np.array([0.5, 0.0]), np.array([1e-3, 0.0])
+    line = np.array([0.5, 0.0])
+    ridge = np.array([1e-3, 0.0])
     for _ in range(50):
         expected = sigmoid(line @ units, 30.0)
         gradient = units @ (weights * (labels - expected)) - ridge * line
@@ -202,5 +208,6 @@ def probability_line(fitted: Mixture, scores: Array) -> tuple[tuple[float, ...],
         line = line + np.clip(np.linalg.solve(hessian, gradient), -1.0, 1.0)
         line[0] = max(line[0], 0.05)
     ends = np.array([-10.0, 10.0])
-    places, logits = middle + ends * spread, line[1] + ends * line[0]
+    places = middle + ends * spread
+    logits = line[1] + ends * line[0]
     return tuple(np.round(places, 6).tolist()), tuple(np.round(logits, 6).tolist())

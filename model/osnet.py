@@ -72,7 +72,9 @@ def osnet_forms() -> dict[str, OSNetForm]:
     normalisation, `osnet_context_x…` has context gates as Open Model Zoo's
     person-reidentification-retail models do; `…_folded` has no BatchNorm.
     """
-    plain, residual, after = BlockForm(), BlockForm("residual"), BlockForm("sum")
+    plain = BlockForm()
+    residual = BlockForm("residual")
+    after = BlockForm("sum")
     ain = ((residual, residual), (plain, residual), (residual, plain))
     ibn = ((after, after), (plain, plain), (plain, plain))
     context = ((plain, BlockForm(gate="context")),) * 3
@@ -93,7 +95,8 @@ def build_osnet(form: OSNetForm, _last_stride: int = 1) -> nn.Sequential:
         `conv3`, `conv4` and `conv5` end the four stages, at strides 4, 8, 16 and 16.
     """
     stem, first, second, third = form.channels
-    folded, stages = form.folded, form.blocks
+    folded = form.folded
+    stages = form.blocks
     parts: OrderedDict[str, nn.Module] = OrderedDict()
     if form.input_instance:
         parts["input_norm"] = nn.InstanceNorm2d(3, affine=True)
@@ -161,7 +164,8 @@ class OSBlock(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, form: BlockForm, folded: bool) -> None:
         super().__init__()
-        middle, residual = outputs // 4, form.instance == "residual"
+        middle = outputs // 4
+        residual = form.instance == "residual"
         self.reduce = _convolution(inputs, middle, 1, folded)
         self.streams = nn.ModuleList(
             nn.Sequential(*(_light_convolution(middle, folded) for _ in range(depth)))

@@ -45,5 +45,6 @@ class Preprocessing(Stored):
 
     def normalise(self, crops: torch.Tensor) -> torch.Tensor:
         """Turns `(B, height, width, 3)` uint8 into `(B, 3, height, width)` float32."""
-        mean, std = _on_device(self.mean, crops.device), _on_device(self.std, crops.device)
+        mean = _on_device(self.mean, crops.device)
+        std = _on_device(self.std, crops.device)
         return (crops / 255.0).sub_(mean).div_(std).permute(0, 3, 1, 2)

@@ -13,7 +13,8 @@ from pydantic import Field
 
 from model.stored import Stored, is_absent
 
-CROPS_TENSOR, PEOPLE_TENSOR = "training.crops", "training.people"
+CROPS_TENSOR = "training.crops"
+PEOPLE_TENSOR = "training.people"
 
 
 class TrainingData(Stored):

@@ -25,7 +25,8 @@ class Registry(dict[str, Part]):
 
     def __init__(self, sort: str, group: str) -> None:
         super().__init__()
-        self.sort, self.group = sort, group
+        self.sort = sort
+        self.group = group
 
     def add(self, name: str, part: Part) -> None:
         """Adds a part.

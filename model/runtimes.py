@@ -34,7 +34,8 @@ class TorchRuntime:
     name: RuntimeName = "torch"
 
     def __init__(self, artefact: Artefact, dtype: DtypeName, device: torch.device) -> None:
-        self.dtype, self.device = dtype, device
+        self.dtype = dtype
+        self.device = device
         self._preprocessing = artefact.description.preprocessing
         embedder: Embedder = folded(artefact.embedder.requires_grad_(False), self._preprocessing)
         self._embedder = embedder.to(device)

@@ -130,7 +130,8 @@ def leading_scores(
     while len(remaining) and len(leaders) < RANKS:
         leader = remaining[0]
         leaders.append(float(scores[leader]))
-        name, others = identities[leader], identities[remaining]
+        name = identities[leader]
+        others = identities[remaining]
         taken = unnamed = others == UNNAMED
         if name == UNNAMED:
             taken = units[remaining] @ units[leader] >= joins_at
@@ -171,7 +172,8 @@ class SearchCalibration(Stored):
         Between the operating points, and beyond them, the score follows −ln(far) on straight lines.
         """
         table = self.own or self.artefact
-        place, asked = math.log(max(1, identities)), -math.log(far)
+        place = math.log(max(1, identities))
+        asked = -math.log(far)
         step = 0 if asked < RARITIES[1] else len(RARITIES) - 2
         common = float(np.interp(place, LOG_SIZES, table[step]))
         rare = float(np.interp(place, LOG_SIZES, table[step + 1]))
@@ -191,7 +193,8 @@ class SearchCalibration(Stored):
 
         Even odds: as likely the pair is genuine as it is the best impostor of a search.
         """
-        places, logits = np.array(self.places), np.array(self.logits)
+        places = np.array(self.places)
+        logits = np.array(self.logits)
         values = np.asarray(scores, dtype=np.float64)
         inside = np.interp(values, places, logits)
         slopes = np.diff(logits) / np.diff(places)
@@ -299,7 +302,8 @@ def fit_searches(
 
 def _table(fitted: Mixture, scores: Array, sizes: Array, artefact: SearchCalibration) -> Array:
     """Thresholds for every rate and size; beyond a factor of 10 they grow as the artefact's do."""
-    fewest, most = sizes.min() / FAR_EXTRAPOLATION, sizes.max() * FAR_EXTRAPOLATION
+    fewest = sizes.min() / FAR_EXTRAPOLATION
+    most = sizes.max() * FAR_EXTRAPOLATION
     columns: dict[float, Array] = {}
     rows = []
     for size, near in zip(SIZES, np.clip(SIZES, fewest, most).tolist(), strict=True):

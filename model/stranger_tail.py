@@ -26,9 +26,13 @@ RANK = np.arange(1, RANKS)
 MEDIAN = 0.5
 # The prior of σ, in units of β, is log-normal; that of ξ is normal, about a line of the spacings'
 # slope.
-SCALE_PRIOR, SCALE_SPREAD = 0.78, 0.1
-SHAPE_AT_ZERO, SHAPE_PER_SLOPE, SHAPE_SPREAD = 0.05, 0.5, 0.07
-STEEPEST, FLATTEST = -0.2, 0.08
+SCALE_PRIOR = 0.78
+SCALE_SPREAD = 0.1
+SHAPE_AT_ZERO = 0.05
+SHAPE_PER_SLOPE = 0.5
+SHAPE_SPREAD = 0.07
+STEEPEST = -0.2
+FLATTEST = 0.08
 # A person enrolled under two names: so large a share of the excesses is not a stranger's, and those
 # are distributed as Gamma(2, 3).
 DOUBLES = np.array([0.003, 0.01, 0.03, 0.1, 0.3])
@@ -39,7 +43,8 @@ SHAPES = np.linspace(-0.3, 0.4, 29)
 SHAPES = np.where(np.abs(SHAPES) < 1e-3, 1e-3, SHAPES)
 # Heights are stored where a share e^−t of strangers reaches them.
 RARITIES = -np.log([MEDIAN, 0.3, 0.1, 0.03, 0.01, 3e-3, 1e-3, 1e-4, 1e-5])
-HIGHEST, STEPS = 80.0, 1601
+HIGHEST = 80.0
+STEPS = 1601
 
 
 def level(leaders: Array) -> Array:
@@ -87,7 +92,8 @@ class StrangerTail(Stored):
 
     def height(self, rarity: float) -> float:
         """y that a share e^−rarity of strangers reaches; rarity > 0."""
-        first, last = float(RARITIES[0]), float(RARITIES[-1])
+        first = float(RARITIES[0])
+        last = float(RARITIES[-1])
         if rarity < first:
             return self.heights[0] + first / self._slope(0) * math.log(rarity / first)
         beyond = max(rarity - last, 0.0) / self._slope(-2)
@@ -95,7 +101,8 @@ class StrangerTail(Stored):
 
     def rarity(self, heights: Array) -> Array:
         """−ln of the share of strangers that reach each height; positive, strictly increasing."""
-        lowest, highest = self.heights[0], self.heights[-1]
+        lowest = self.heights[0]
+        highest = self.heights[-1]
         inside = np.interp(heights, self.heights, RARITIES)
         beyond = np.maximum(heights - highest, 0.0) * self._slope(-2)
         below = np.minimum(heights - lowest, 0.0) * self._slope(0) / RARITIES[0]
@@ -146,8 +153,10 @@ def _survival(leaders: Array, weights: Array, scale: float, excesses: Array, gri
     own, which the posterior sums over and the tail leaves out.
     """
     above = excesses > 0.0
-    excess, weight = excesses[above], weights[above]
-    sigma, shape = SCALE_PRIOR * np.exp(LOGS)[:, None], SHAPES[None]
+    excess = excesses[above]
+    weight = weights[above]
+    sigma = SCALE_PRIOR * np.exp(LOGS)[:, None]
+    shape = SHAPES[None]
     inside = 1.0 + shape[..., None] * excess / sigma[..., None]
     density = -(1.0 / shape[..., None] + 1.0) * np.log(np.maximum(inside, 1e-9))
     density = np.where(inside > 1e-9, density, -1e3) - np.log(sigma)[..., None]

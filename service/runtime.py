@@ -167,7 +167,8 @@ class Runtime:
         self._held.close()
 
     def _open_record(self, held: contextlib.ExitStack) -> Record:
-        settings, directory = self.settings, self.settings.data_dir
+        settings = self.settings
+        directory = self.settings.data_dir
         held.enter_context(lock_data_directory(directory, shared=bool(settings.redis_url)))
         place = settings.redis_url, directory / DATABASE_NAME, settings.redis_password_file
         record = open_store(*place, alone=self.checked)
@@ -188,7 +189,8 @@ class Runtime:
     def _load_models(self, held: contextlib.ExitStack) -> dict[str, LoadedModel]:
         """The served artefact, the previous one, and those shipped that filled galleries."""
         models: dict[str, LoadedModel] = {}
-        settings, record = self.settings, self.record
+        settings = self.settings
+        record = self.record
 
         def load(name: str) -> None:
             common = settings, self.device, self.metrics, record.runtimes, held

@@ -204,7 +204,8 @@ class Settings(BaseSettings):
             ("max_body_bytes", "max_queued_bytes", "a full body could never be received"),
             ("min_crop_aspect", "max_crop_aspect", "no crop could pass"),
         ):
-            lower, upper = getattr(self, low), getattr(self, high)
+            lower = getattr(self, low)
+            upper = getattr(self, high)
             if lower > upper:
                 raise ValueError(
                     f"{low} ({lower:g}) is above {high} ({upper:g}), so that {why}; lower the "

@@ -130,7 +130,8 @@ def _draw(person: int, camera: int, shot: int) -> bytes:
     colours = np.random.default_rng(person).integers(30, 226, size=(2, 3))
     noise = np.random.default_rng((person, camera, shot))
     pixels = np.full((96, 48, 3), 110 + 12 * camera, dtype=np.float64)
-    left, top = 10 + noise.integers(0, 3), 4 + noise.integers(0, 3)
+    left = 10 + noise.integers(0, 3)
+    top = 4 + noise.integers(0, 3)
     pixels[top : top + 14, left + 8 : left + 20] = (205, 165, 140)
     pixels[top + 14 : top + 50, left : left + 28] = colours[0]
     pixels[top + 50 : top + 84, left + 4 : left + 24] = colours[1]
@@ -169,7 +170,8 @@ def _scale(backbone, batch) -> None:
 
 
 def _sign(metric_network) -> None:
-    first, last = metric_network.classifier[0], metric_network.classifier[3]
+    first = metric_network.classifier[0]
+    last = metric_network.classifier[3]
     first.weight.abs_()
     # Keeps most units off ReLU's floor, where all near pairs would tie.
     metric_network.classifier[1].bias.fill_(2.0)

@@ -123,7 +123,8 @@ class Augmenter:
     """
 
     def __init__(self, settings: Augmentation, size: Preprocessing) -> None:
-        self.settings, self.size = settings, size
+        self.settings = settings
+        self.size = size
         decoded = settings.decoded(size)
         self._room = (
             decoded.height + 2 * settings.pad - size.height,
@@ -164,7 +165,8 @@ class Augmenter:
         Returns:
             `(B, h, w, 3)` uint8.
         """
-        pad, size = self.settings.pad, self.size
+        pad = self.settings.pad
+        size = self.size
         height, width = crops[0].shape[:2]
         padded = np.zeros((height + 2 * pad, width + 2 * pad, 3), dtype=np.uint8)
         windows = np.empty((len(crops), size.height, size.width, 3), dtype=np.uint8)
@@ -231,7 +233,8 @@ def hue(settings: Turn, pixels: Tensor, drawn: Tensor, _: Preprocessing) -> Tens
     """Moves each colour around the colour circle (HSV)."""
     turns = _each(pixels, _between(-settings.strength, settings.strength, drawn[:, 0]))[:, 0]
     red, green, blue = pixels.unbind(1)
-    value, lowest = pixels.amax(1), pixels.amin(1)
+    value = pixels.amax(1)
+    lowest = pixels.amin(1)
     chroma = value - lowest
     divisor = chroma.clamp(min=1e-6)
     sixths = torch.where(
@@ -299,7 +302,8 @@ def coarse(settings: Probability, pixels: Tensor, drawn: Tensor, _: Preprocessin
     """Reduces crops to a third to two thirds of their size and back, as if farther away."""
     scales = _between(*COARSENESS, drawn[:, 1])
     for row in (drawn[:, 0] < settings.probability).nonzero().flatten().tolist():
-        crop, scale = pixels[row : row + 1], float(scales[row])
+        crop = pixels[row : row + 1]
+        scale = float(scales[row])
         size = [max(1, round(scale * side)) for side in crop.shape[2:]]
         small = functional.interpolate(crop, size, mode="bilinear", antialias=True)
         pixels[row : row + 1] = functional.interpolate(small, crop.shape[2:], mode="bilinear")
@@ -310,7 +314,8 @@ def coarse(settings: Probability, pixels: Tensor, drawn: Tensor, _: Preprocessin
 def erasing(settings: Probability, pixels: Tensor, drawn: Tensor, size: Preprocessing) -> Tensor:
     """Paints a box in the mean colour of the input."""
     top, left, height, width = _boxes(drawn[:, 1:], size)[:, :, None].unbind(1)
-    rows, columns = torch.arange(pixels.shape[2]), torch.arange(pixels.shape[3])
+    rows = torch.arange(pixels.shape[2])
+    columns = torch.arange(pixels.shape[3])
     inside_rows = (
         (rows >= top) & (rows < top + height) & (drawn[:, 0] < settings.probability)[:, None]
     )

@@ -63,7 +63,8 @@ def load_backbone_weights(name: str, backbone: nn.Module, initial_weights: str) 
     elif name in osnet_forms():
         load_tensors(backbone, _osnet(name, initial_weights), initial_weights)
     else:
-        state, known = _torchvision(name, initial_weights), backbone.state_dict()
+        state = _torchvision(name, initial_weights)
+        known = backbone.state_dict()
         if name == "mobilenet_v2":
             state = {key.removeprefix("features."): value for key, value in state.items()}
         for key in state.keys() - known.keys():
@@ -164,7 +165,8 @@ def torchreid_tensors(state: dict[str, Any], source: str) -> tuple[str, Tensors]
 
 
 def _timm(name: str, initial_weights: str) -> Tensors:
-    timm, own = import_timm(name), name.removeprefix(PREFIX)
+    timm = import_timm(name)
+    own = name.removeprefix(PREFIX)
     weights: dict[str, Any] = {"pretrained": True}
     if initial_weights.partition(":")[0] == "torchvision":
         raise InputProblem(

@@ -57,7 +57,8 @@ class BatchMaker:
         recipe: Recipe,
         device: torch.device,
     ) -> None:
-        self._labels, self._recipe = labels, recipe
+        self._labels = labels
+        self._recipe = recipe
         self._sources = np.array([record.source for record in records], dtype=object)
         self._augmenter = Augmenter(recipe.augmentation, recipe.preprocessing)
         self._cache = CropCache(records, recipe.decoded, recipe.cache_megabytes)
@@ -73,7 +74,8 @@ class BatchMaker:
         labels = torch.from_numpy(self._labels[rows])
         if self.device.type == "cuda":
             # What is copied from ordinary memory makes the processor wait for the GPU.
-            crops, labels = crops.pin_memory(), labels.pin_memory()
+            crops = crops.pin_memory()
+            labels = labels.pin_memory()
             draws = draws.map(torch.Tensor.pin_memory)
         sources = self._sources[rows].tolist()
         return Batch(crops, draws.numbers, labels, torch.tensor(rows), sources)
@@ -91,7 +93,8 @@ class CropCache:
     def __init__(
         self, records: Sequence[CropRecord], decoded: Preprocessing, megabytes: int
     ) -> None:
-        self._records, self._preprocessing = records, decoded
+        self._records = records
+        self._preprocessing = decoded
         self._room = megabytes * 1_000_000
         self._kept: dict[int, NDArray[np.uint8]] = {}
         self._lock = threading.Lock()

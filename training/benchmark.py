@@ -143,7 +143,8 @@ def plan_benchmark(
         InputProblem: where a setting cannot be, or nothing of the table can be run.
     """
     recipes = tuple(row.resolved(settings, plugins) for row in table.rows)
-    known, by_spec = {one.name: one for one in datasets}, {one.spec: one for one in datasets}
+    known = {one.name: one for one in datasets}
+    by_spec = {one.spec: one for one in datasets}
     protocol = PROTOCOLS.get(table.protocol)
     tests = table.tests or (protocol.targets if protocol else ()) or tuple(known)
     sources = table.sources or (protocol.sources if protocol else ()) or tuple(known)
@@ -208,10 +209,12 @@ def run_benchmark(
     Raises:
         InputProblem: where a run fails, or a folder holds the run of other data.
     """
-    table, groups = benchmark.table, []
+    table = benchmark.table
+    groups = []
     runs: dict[str, list[str]] = {}
     for row, recipe in zip(table.rows, benchmark.recipes, strict=True):
-        models, runs[row.name] = [], []
+        models = []
+        runs[row.name] = []
         for training in benchmark.trainings:
             for seed in benchmark.seeds:
                 folder = benchmark.run_folder(recipe, training, seed)
@@ -263,7 +266,8 @@ def estimate_benchmark(benchmark: Benchmark) -> list[tuple[PaperRow, Training, R
     known: set[Path] = set()
     for row, recipe in zip(benchmark.table.rows, benchmark.recipes, strict=True):
         bare = {"initial_weights": "none", "distillation": Distillation()}
-        drawn, timed = recipe.model_copy(update=bare), None
+        drawn = recipe.model_copy(update=bare)
+        timed = None
         for training in benchmark.trainings:
             folder = benchmark.run_folder(recipe, training, 0)
             if folder in known:
@@ -324,7 +328,8 @@ def _measure(
     folder: Path, dataset: Dataset, row: PaperRow, progress_bar: ProgressBar, held_out: bool
 ) -> RunFolder:
     """The report of a run's artefact on a set, measured unless it is there with the ranking."""
-    place, path = folder / "tests" / dataset.name, folder / ARTEFACT_NAME
+    place = folder / "tests" / dataset.name
+    path = folder / ARTEFACT_NAME
     known: set[str] = set()
     if (place / REPORT).exists():
         found = read_run(str(place))
@@ -347,7 +352,8 @@ def _measure(
 def _report(
     benchmark: Benchmark, groups: Sequence[Group], runs: dict[str, list[str]]
 ) -> BenchmarkReport:
-    table, remarks = benchmark.table, list(benchmark.left_out)
+    table = benchmark.table
+    remarks = list(benchmark.left_out)
     papers: dict[str, dict[str, PaperFigures]] = {}
     tested = {one.name for training in benchmark.trainings for one in training.tests}
     for row, recipe, group in zip(table.rows, benchmark.recipes, groups, strict=True):
@@ -359,7 +365,8 @@ def _report(
         papers[row.name] = {name: own for name, own in reported.items() if name == AVERAGE}
         for run in chain(*group.models):
             result = run.report.datasets[0]
-            of, found = f"{row.name}, {result.name}", []
+            of = f"{row.name}, {result.name}"
+            found = []
             if result.seen_in_training:
                 found.append(result.seen_sentence)
             if result.used_to_calibrate:

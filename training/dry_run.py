@@ -88,15 +88,18 @@ def estimate_run(run: Run, identities: int | None = None) -> RunEstimate:
     Raises:
         InputProblem: as the run itself would.
     """
-    recipe, order = run.recipe, run.sampler.epoch(0)
+    recipe = run.recipe
+    order = run.sampler.epoch(0)
     step = TrainingStep(run)
     run.networks.train()
     crops = (identities or recipe.sampling.identities) * recipe.sampling.images
     scale = max(1.0, len(order[0]) / crops)
-    seconds, reading = [], []
+    seconds = []
+    reading = []
     if run.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
-    had, saved = _largest_memory(), _SavedTensors()
+    had = _largest_memory()
+    saved = _SavedTensors()
     for number in range(1 + TIMED_STEPS):
         rows = order[number % len(order)][:crops]
         began = time.perf_counter()

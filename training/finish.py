@@ -95,7 +95,8 @@ def finish_run(
             crop, starting weights or a teacher can no longer be read, or the weights are worse than
             those that the run started from and its recipe refuses them.
     """
-    recipe, device = run.recipe, choose_device(device_name)
+    recipe = run.recipe
+    device = choose_device(device_name)
     if not others and not recipe.held_out.fraction:
         raise InputProblem(
             f"{run.folder}: its training held out no people; name people whom it was not trained "
@@ -143,7 +144,8 @@ def finish_run(
             for dataset in measured
         ]
     description = _save(run.folder / ARTEFACT_NAME, artefact, results)
-    split, checkpoint = "all" if others else "held-out", " ".join(sentences)
+    split = "all" if others else "held-out"
+    checkpoint = " ".join(sentences)
     report = build_report(ARTEFACT_NAME, description, split, results, device, checkpoint)
     write_report(run.folder, report, [searches[dataset.name] for dataset in measured])
     return report
@@ -227,7 +229,8 @@ def choose_weights(folder: Path, checkpoint: str | None) -> SavedWeights:
 
 def describe_checkpoint(recipe: Recipe, weights: SavedWeights) -> str:
     """Which of a run's weights they are, in a sentence."""
-    epochs, found = recipe.optimisation.epochs, weights.validation
+    epochs = recipe.optimisation.epochs
+    found = weights.validation
     if not found:
         return f"The weights of {weights.path.name}, after {weights.done:,} steps."
     return (

@@ -145,7 +145,8 @@ def _pairs(device: torch.device, sizes: Sizes, artefact: Artefact) -> Iterator[W
     gallery[::2] = 0.5 * gallery[::2] + queries[torch.arange(len(gallery[::2])) % len(queries)]
     expected = PairScorer(network).scores(queries, gallery[: sizes.compared])
     network = copy.deepcopy(network).to(device)
-    queries, gallery = queries.to(device), gallery.to(device)
+    queries = queries.to(device)
+    gallery = gallery.to(device)
     what = f"M-Net, {sizes.queries} queries with {sizes.gallery} candidates"
     for precision, dtype in DTYPES.items():
         scorer = PairScorer(network, dtype)

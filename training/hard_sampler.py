@@ -46,7 +46,8 @@ class HardSampler(PKSampler):
 
     def __init__(self, records: Sequence[CropRecord], settings: Sampling, seed: int = 0) -> None:
         super().__init__(records, settings, seed)
-        self._share, self._every = settings.order.share, settings.order.every
+        self._share = settings.order.share
+        self._every = settings.order.every
         inner = settings.model_copy(update={"order": settings.order.of})
         self._inner = build_sampler(records, inner, seed)
         self._person_of_row = [record.person for record in records]

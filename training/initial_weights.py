@@ -50,7 +50,8 @@ def starting_networks(recipe: Recipe) -> StartingNetworks:
         return StartingNetworks(embedder, metric_network)
     _refuse_another_embedder(start, recipe)
     embedder.load_state_dict(start.embedder.state_dict())
-    taken, left = ["embedder"], list(start.left_behind)
+    taken = ["embedder"]
+    left = list(start.left_behind)
     held = start.metric_network
     if recipe.metric_network_start != "initial":
         left.append(f"M-Net: metric_network_start is {recipe.metric_network_start}")
@@ -89,7 +90,8 @@ def _refuse_another_embedder(start: Start, recipe: Recipe) -> None:
 
 def _differences(section: str, held: BaseModel, wanted: BaseModel) -> Iterator[tuple[str, str]]:
     """Each differing setting as `--set` would take it from there, and in words."""
-    there, here = held.model_dump(mode="json"), wanted.model_dump(mode="json")
+    there = held.model_dump(mode="json")
+    here = wanted.model_dump(mode="json")
     for name in type(held).model_fields:
         values = _written(there.get(name)), _written(here.get(name))
         if values[0] != values[1]:

@@ -34,7 +34,10 @@ from training.recipe import MetricFit, Recipe
 BATCH = 32
 ROWS_AT_ONCE = 1024
 # Of a step: so many queries, each with some of its nearest crops and some of its own person.
-QUERIES, NEAREST, CANDIDATES, POSITIVES = 48, 60, 12, 3
+QUERIES = 48
+NEAREST = 60
+CANDIDATES = 12
+POSITIVES = 3
 # M-Net's BatchNorm statistics are averaged over the pairs of the first steps.
 STATISTICS_STEPS = 40
 RANDOM_PAIRS = 10_000
@@ -91,7 +94,8 @@ def fit_metric_network(
     Raises:
         InputProblem: naming a crop that cannot be read.
     """
-    settings, device = recipe.metric_fit, next(embedder.parameters()).device
+    settings = recipe.metric_fit
+    device = next(embedder.parameters()).device
     records = chosen_records(records, recipe)
     with progress_bar("Embedding crops for M-Net", settings.views * len(records)) as progress:
         features = _embed(embedder, records, recipe, progress)
@@ -108,7 +112,8 @@ def fit_metric_network(
 
 def fit_to_views(views: Sequence[Views], recipe: Recipe) -> MetricNetwork:
     """An M-Net fitted to the views of each domain in turn, in evaluation mode, on their device."""
-    settings, device = recipe.metric_fit, views[0].units.device
+    settings = recipe.metric_fit
+    device = views[0].units.device
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(recipe.seed)
         metric_network = MetricNetwork(recipe.embedder.dimension, recipe.metric_network)
@@ -184,10 +189,12 @@ def compare(metric_network: MetricNetwork, views: Views, seed: tuple[int, int]) 
     queries = random.integers(0, len(views.units), min(QUERIES, len(views.units)))
     candidates = np.stack([_candidates(views, int(query), random) for query in queries])
     device = views.units.device
-    query, candidate = torch.tensor(queries, device=device), torch.tensor(candidates, device=device)
+    query = torch.tensor(queries, device=device)
+    candidate = torch.tensor(candidates, device=device)
     same = views.people[candidate] == views.people[query, None]
     one_camera = views.cameras[candidate] == views.cameras[query, None]
-    first, second = views.units[query, None], views.units[candidate]
+    first = views.units[query, None]
+    second = views.units[candidate]
     return Comparisons(
         metric_network.pair_features(first, second),
         (first * second).sum(dim=-1),
@@ -235,11 +242,13 @@ def _share(step: int, steps: int) -> float:
 @torch.no_grad()
 def _spread_ratio(metric_network: MetricNetwork, views: Sequence[Views]) -> float:
     """How much wider M-Net's scores spread than cosines, over pairs of a domain drawn at random."""
-    ratios, device = [], views[0].units.device
+    ratios = []
+    device = views[0].units.device
     for domain in views:
         random = torch.Generator().manual_seed(0)
         first, second = torch.randint(len(domain.units), (2, RANDOM_PAIRS), generator=random)
-        one, other = domain.units[first.to(device)], domain.units[second.to(device)]
+        one = domain.units[first.to(device)]
+        other = domain.units[second.to(device)]
         scores = metric_network.scores(metric_network.pair_features(one, other))
         ratios.append(float(scores.std() / (one * other).sum(dim=-1).std()))
     return sum(ratios) / len(ratios)

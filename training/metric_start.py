@@ -18,7 +18,8 @@ from model.problems import InputProblem
 
 # Of the hidden unit's BatchNorm. ReLU passes a pair while it lies less than BIAS / SCALE standard
 # deviations under the mean; the mean itself is some 7 of them away from the sum's least value, 0.
-SCALE, BIAS = 0.25, 10.0
+SCALE = 0.25
+BIAS = 10.0
 # The score of a pair n standard deviations above the mean is −n − OFFSET: most pairs of a batch are
 # of two people and lie near the mean.
 OFFSET = 2.0
@@ -43,7 +44,8 @@ def start_at_cosine(metric_network: MetricNetwork) -> None:
             "metric_network.pair_feature=square, or metric_network_start=random"
         )
     layers = metric_network.classifier
-    first, last = cast(nn.Linear, layers[0]), cast(nn.Linear, layers[-1])
+    first = cast(nn.Linear, layers[0])
+    last = cast(nn.Linear, layers[-1])
     if first is last:
         _set_score(last, slice(None), -AT_ONE / (0.8 * metric_network.dimension), AT_ONE)
         return
@@ -51,7 +53,8 @@ def start_at_cosine(metric_network: MetricNetwork) -> None:
     # As large as the other units' weights, or Adam's first steps would undo it.
     first.weight[0] = 1.0 / math.sqrt(metric_network.dimension)
     first.bias[0] = 0.0
-    norm.weight[0], norm.bias[0] = SCALE, BIAS
+    norm.weight[0] = SCALE
+    norm.bias[0] = BIAS
     _set_score(last, 0, -1.0 / SCALE, BIAS / SCALE - OFFSET)
 
 
@@ -79,7 +82,8 @@ def add_cosine(metric_network: MetricNetwork, slope: float) -> None:
         metric_network: in evaluation mode; its cosine unit is as `start_at_cosine` made it.
         slope: of the score by the cosine.
     """
-    layers, dimension = metric_network.classifier, metric_network.dimension
+    layers = metric_network.classifier
+    dimension = metric_network.dimension
     # The sum of a pair feature is 2d·(1 − cos).
     by_sum = -slope / (2 * dimension)
     output = cast(nn.Linear, layers[-1])

@@ -40,7 +40,8 @@ class TrainedNetworks(nn.Module):
         teacher_dimensions: Sequence[int] = (),
     ) -> None:
         super().__init__()
-        self.embedder, self.metric_network = start.embedder, start.metric_network
+        self.embedder = start.embedder
+        self.metric_network = start.metric_network
         self.losses = build_losses(
             recipe.losses, recipe.embedder.dimension, identities, teacher_dimensions
         )
@@ -51,7 +52,8 @@ class TrainedNetworks(nn.Module):
 
     def parameter_groups(self, settings: Optimisation) -> Groups:
         """Parameters by the multiplier of their rate and by whether weight decay is for them."""
-        stages, depths = self.embedder.stages(), {}
+        stages = self.embedder.stages()
+        depths = {}
         for number, modules in enumerate(stages, start=1):
             for parameter in nn.ModuleList(modules).parameters():
                 depths[id(parameter)] = len(stages) - number

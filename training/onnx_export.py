@@ -28,8 +28,12 @@ from model.problems import InputProblem
 from training.evaluation.files import make_folder
 from training.provenance import file_digest
 
-EMBEDDER, PAIR_SCORER, ABOUT = "embedder.onnx", "pair_scorer.onnx", "preprocessing.json"
-CROPS, FEATURES, PAIR = "crops", "features", ("first", "second")
+EMBEDDER = "embedder.onnx"
+PAIR_SCORER = "pair_scorer.onnx"
+ABOUT = "preprocessing.json"
+CROPS = "crops"
+FEATURES = "features"
+PAIR = ("first", "second")
 # The largest difference from PyTorch, in the units of `Parity`.
 TOLERANCE = 1e-4
 SCALES: dict[Scoring, str] = {
@@ -132,7 +136,8 @@ def export_onnx(file: Path, folder: Path) -> Parity:
             gives other features or scores than PyTorch.
     """
     artefact = load_artefact(file)
-    size, dimension = artefact.description.preprocessing, artefact.description.embedder.dimension
+    size = artefact.description.preprocessing
+    dimension = artefact.description.embedder.dimension
     _require_packages()
     make_folder(folder)
     with tempfile.TemporaryDirectory(prefix=".export-", dir=folder) as beside:
@@ -233,7 +238,8 @@ def _write_graph(
 def _about(artefact: Artefact, name: str, folder: Path, parity: Parity) -> dict[str, Any]:
     """What a program has to know to use the graphs; written as JSON."""
     description = artefact.description
-    provenance, scorings = description.provenance, description.calibration.scorings
+    provenance = description.provenance
+    scorings = description.calibration.scorings
     return {
         "format_version": 1,
         "crop": {

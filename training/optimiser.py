@@ -68,7 +68,8 @@ class Optimisation(Section):
 @register_optimiser("adam")
 def adam(groups: Groups, settings: Optimisation) -> torch.optim.Optimizer:
     """Adam; the decay of a weight is added to its gradient."""
-    rate, decay = settings.learning_rate, settings.weight_decay
+    rate = settings.learning_rate
+    decay = settings.weight_decay
     return torch.optim.Adam(groups, lr=rate, weight_decay=decay, fused=True)
 
 
@@ -81,7 +82,8 @@ class AdamWSettings(OptimiserSettings):
 @register_optimiser("adamw", AdamWSettings)
 def adamw(groups: Groups, settings: Optimisation) -> torch.optim.Optimizer:
     """AdamW, which decays weights beside the gradient."""
-    rate, decay = settings.learning_rate, settings.weight_decay
+    rate = settings.learning_rate
+    decay = settings.weight_decay
     return torch.optim.AdamW(groups, lr=rate, weight_decay=decay, fused=True)
 
 
@@ -94,7 +96,8 @@ class SGDSettings(OptimiserSettings):
 @register_optimiser("sgd", SGDSettings)
 def sgd(groups: Groups, settings: Optimisation) -> torch.optim.Optimizer:
     """SGD with momentum; the decay of a weight is added to its gradient."""
-    rate, decay = settings.learning_rate, settings.weight_decay
+    rate = settings.learning_rate
+    decay = settings.weight_decay
     momentum = settings.optimiser.momentum
     return torch.optim.SGD(groups, lr=rate, momentum=momentum, weight_decay=decay)
 

@@ -76,7 +76,8 @@ def _layers(model: Any) -> list[Layer]:
     """The layers that are compared, in the order of execution; the last one is the Result."""
     found = []
     for node in model.get_ordered_ops():
-        name, kind = node.get_friendly_name(), node.get_type_name()
+        name = node.get_friendly_name()
+        kind = node.get_type_name()
         if kind not in COMPARED:
             continue
         sources = [end.get_source_output().get_node() for end in node.inputs()]
@@ -113,15 +114,18 @@ def _preprocessing(layers: list[Layer]) -> Preprocessing:
 
 def _affine(layers: Iterable[Layer]) -> tuple[Array, Array]:
     """Scale and shift of a row of layers, x·scale + shift."""
-    scale, shift = np.ones(1, np.float32), np.zeros(1, np.float32)
+    scale = np.ones(1, np.float32)
+    shift = np.zeros(1, np.float32)
     for layer in layers:
         # A product of two computed scales, of a quantised head, has no weights.
         for values in (weights.ravel() for weights in layer.weights):
             match layer.kind:
                 case "Multiply":
-                    scale, shift = scale * values, shift * values
+                    scale = scale * values
+                    shift = shift * values
                 case "Divide":
-                    scale, shift = scale / values, shift / values
+                    scale = scale / values
+                    shift = shift / values
                 case "Add":
                     shift = shift + values
                 case "Subtract":
@@ -141,7 +145,8 @@ def _folded_head(file: Path, layers: list[Layer]) -> tuple[list[Layer], list[Lay
             f"{file}: has no linear layer, which makes an OSNet's features; name a graph of the "
             "whole network"
         )
-    start, end = linear, linear + 1
+    start = linear
+    end = linear + 1
     while layers[start - 1].kind in AFFINE and all(w.size == 1 for w in layers[start - 1].weights):
         start -= 1
     while layers[end].kind in AFFINE:

@@ -40,7 +40,8 @@ class Kinds(Registry[AnyKind]):
 
     def __init__(self, sort: str, group: str, kind: type[AnyKind], settings: type[Section]) -> None:
         super().__init__(sort, group)
-        self._kind, self._settings = kind, settings
+        self._kind = kind
+        self._settings = settings
 
     def register(
         self, name: str, settings: type[Section] | None = None, **others: Any
@@ -81,7 +82,8 @@ class Table(Section):
     @property
     def parts(self) -> dict[str, Any]:
         """The settings of each part, in the order in which the parts were registered."""
-        held, found = self.model_extra or {}, {}
+        held = self.model_extra or {}
+        found = {}
         for name in self.kinds:
             if name in held:
                 found[name] = held[name]

@@ -76,7 +76,8 @@ def prepare_run(
         InputProblem: when the data does not fill a batch, the batch does not divide among the
             processes, or the initial weights do not fit.
     """
-    device, together = choose_device(device_name), processes or Processes()
+    device = choose_device(device_name)
+    together = processes or Processes()
     together.local_slice(recipe.sampling.identities * recipe.sampling.images)
     sampler = build_sampler(records, recipe.sampling, recipe.seed)
     people = sorted({record.person for record in records})
@@ -93,11 +94,13 @@ def prepare_run(
     networks = networks.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if together.count > 1:
         # But for the neck, which sees the whole batch anyway.
-        neck, twice = networks.embedder.neck, recipe.losses.need("terms")
+        neck = networks.embedder.neck
+        twice = recipe.losses.need("terms")
         synchronise_norms(networks.embedder, together, twice, device)
         networks.embedder.neck = neck
     optimisation = recipe.optimisation
-    build, decay = OPTIMISERS[optimisation.optimiser.name].build, optimisation.weight_average
+    build = OPTIMISERS[optimisation.optimiser.name].build
+    decay = optimisation.weight_average
     return Run(
         recipe=recipe,
         records=records,

@@ -27,9 +27,13 @@ from training.datasets.registry import absolute_spec, read_datasets
 from training.plugins import PluginFile, load_plugins
 from training.recipe import Recipe
 
-DATA_NAME, RECIPE_NAME, LOG_NAME = "data.json", "recipe.json", "log.jsonl"
-CHECKPOINT_NAME, PREVIOUS_NAME = "checkpoint.pt", "checkpoint.previous.pt"
-BEST_NAME, ARTEFACT_NAME = "best.pt", "model.safetensors"
+DATA_NAME = "data.json"
+RECIPE_NAME = "recipe.json"
+LOG_NAME = "log.jsonl"
+CHECKPOINT_NAME = "checkpoint.pt"
+PREVIOUS_NAME = "checkpoint.previous.pt"
+BEST_NAME = "best.pt"
+ARTEFACT_NAME = "model.safetensors"
 
 
 class RunData(BaseModel):
@@ -117,7 +121,8 @@ def read_run(
             raise InputProblem(
                 f"{folder}: was trained with {names or 'no plug-in'}; give the same files"
             )
-        recipe, data = Recipe.model_validate_json(texts[0]), RunData.model_validate_json(texts[1])
+        recipe = Recipe.model_validate_json(texts[0])
+        data = RunData.model_validate_json(texts[1])
     except ValidationError as error:
         what = " ".join(" ".join(str(error).splitlines()[1:3]).split())
         raise InputProblem(
@@ -137,7 +142,8 @@ def split_people(
     recipe: Recipe, datasets: Sequence[Dataset]
 ) -> tuple[list[CropRecord], list[CropRecord]]:
     """The crops that a recipe trains on, and those that it holds out."""
-    chosen, sampling = recipe.held_out, recipe.sampling
+    chosen = recipe.held_out
+    sampling = recipe.sampling
     records, held_out = split_held_out(datasets, chosen.fraction, chosen.seed)
     records = limit_identities(records, sampling.identities_per_set, chosen.seed)
     return records + recombine(records, sampling.recombined, chosen.seed), held_out

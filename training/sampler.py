@@ -71,8 +71,10 @@ class PKSampler:
         Raises:
             InputProblem: when fewer than P identities have two crops.
         """
-        self.settings, self.seed = settings, seed
-        self.identities, self.images = settings.identities, settings.images
+        self.settings = settings
+        self.seed = seed
+        self.identities = settings.identities
+        self.images = settings.images
         people: dict[Person, list[int]] = defaultdict(list)
         for row, record in enumerate(records):
             people[record.person].append(row)
@@ -202,7 +204,9 @@ class CropSampler(PKSampler):
 
         A person with as many turns left as there are batches is in every one of them.
         """
-        queue, left, ahead = deque(waiting), dict(turns), Counter[Person]()
+        queue = deque(waiting)
+        left = dict(turns)
+        ahead = Counter[Person]()
         for rest in range(batches, 0, -1):
             batch = {person: None for person, count in left.items() if count == rest}
             ahead.update(batch.keys())

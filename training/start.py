@@ -108,7 +108,8 @@ def _from_checkpoint(path: Path) -> Start | None:
         return None
     if not isinstance(state, dict) or not {"networks", "identity"} <= state.keys():
         return None
-    recipe, networks = state["identity"]["recipe"], artefact_weights(state)
+    recipe = state["identity"]["recipe"]
+    networks = artefact_weights(state)
     try:
         # What they would start from is not used; the run draws its own.
         with torch.random.fork_rng(devices=[]):

@@ -84,7 +84,8 @@ def held_out_scores(
                 extremes = search_extremes(rows, one.labels)
                 asked = SEARCH_OPERATING_POINTS[OPERATING_POINT]
                 thresholds = extremes.thresholds(calibration.scorings[scoring], asked)
-                alarms, found = extremes.false_alarms(thresholds), extremes.detections(thresholds)
+                alarms = extremes.false_alarms(thresholds)
+                found = extremes.detections(thresholds)
                 present = extremes.identities[extremes.present]
                 own.setdefault("alarms", []).append((alarms, extremes.identities))
                 own.setdefault("found", []).append((found, present))
@@ -108,7 +109,8 @@ def measure_start(
         InputProblem: where the recipe starts from no whole embedder.
     """
     start = _start_of(recipe)
-    embedder, metric_network = start.embedder, start.metric_network
+    embedder = start.embedder
+    metric_network = start.metric_network
     embedder.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if metric_network is not None:
         metric_network.to(device)
@@ -139,7 +141,8 @@ def compare_with_start(
     Raises:
         InputProblem: where the trained networks are worse.
     """
-    start, theirs = measure_start(recipe, searches, device), _start_of(recipe).calibration
+    start = measure_start(recipe, searches, device)
+    theirs = _start_of(recipe).calibration
     own = [scores[one] for one in photographed(searches)]
     if theirs is None:
         return calibration, require_improvement(start, held_out_scores(name, own, calibration))
@@ -174,7 +177,8 @@ def require_improvement(start: HeldOutScores, trained: HeldOutScores) -> str:
     """
 
     def change(figure: str) -> tuple[Estimate, str]:
-        ours, theirs = trained.figures[after][figure], start.figures[before][figure]
+        ours = trained.figures[after][figure]
+        theirs = start.figures[before][figure]
         pairs = zip(ours, theirs, strict=True)
         found = average_intervals([({"": one - base}, own) for (one, own), (base, _) in pairs])[""]
         mean, low, high = (100 * value for value in (found.mean, found.low, found.high))
@@ -186,7 +190,8 @@ def require_improvement(start: HeldOutScores, trained: HeldOutScores) -> str:
             f"{figures}. {REMEDY}"
         )
 
-    before, after = start.best, trained.best
+    before = start.best
+    after = trained.best
     ranking, shown = change("mAP")
     figures = (
         f"{100 * trained.mean(after, 'mAP'):.1f}% by {after}; {start.name} has "
@@ -197,7 +202,8 @@ def require_improvement(start: HeldOutScores, trained: HeldOutScores) -> str:
     sentence = f"On the held-out people mAP is {figures}."
     if "alarms" not in start.figures[before] or "alarms" not in trained.figures[after]:
         return sentence
-    (rise, risen), (gain, gained) = change("alarms"), change("found")
+    (rise, risen) = change("alarms")
+    (gain, gained) = change("found")
     alarms = trained.mean(after, "alarms")
     figures = (
         f"{100 * alarms:.1f}% false alarms at {OPERATING_POINT} ({risen}) and find "

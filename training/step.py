@@ -51,7 +51,9 @@ class TrainingStep:
     """
 
     def __init__(self, run: Run) -> None:
-        self._run, self._networks, self._recipe = run, run.networks, run.recipe
+        self._run = run
+        self._networks = run.networks
+        self._recipe = run.recipe
         self._trunk = Trunk(run.networks.embedder, run.recipe, run.device)
         self._losses: list[tuple[str, float, Callable[[Features], torch.Tensor]]] = []
         self._perturbing: list[Callable[[Features], tuple[torch.Tensor, ...]]] = []
@@ -183,7 +185,8 @@ class TrainingStep:
         parts: Sequence[torch.Tensor],
     ) -> Features:
         """What the losses compare: the whole batch, but for the stages of this process's share."""
-        device, networks = self._run.device, self._networks
+        device = self._run.device
+        networks = self._networks
         if self._shared is not None:
             before = self._run.processes.gather(before)
         return Features(
@@ -229,7 +232,8 @@ class Trunk(nn.Module):
     def __init__(self, embedder: Embedder, recipe: Recipe, device: torch.device) -> None:
         super().__init__()
         self.embedder = embedder
-        self._type, self._device = autocast_type(recipe, device), device
+        self._type = autocast_type(recipe, device)
+        self._device = device
         self.stages = recipe.losses.stages
 
     def forward(

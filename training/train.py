@@ -157,7 +157,8 @@ def begin_run(
             start = measure_start(recipe, known, run.device)
             mean = 100 * start.mean(start.best, "mAP")
             notice(f"{start.name}: held-out people mAP {mean:.1f} by {start.best}")
-    shown, alone = run.sampler.crops_per_epoch(0), run.sampler.single_crop_identities
+    shown = run.sampler.crops_per_epoch(0)
+    alone = run.sampler.single_crop_identities
     notice(f"An epoch shows {describe_epoch(len(records), shown, alone)}")
     return run, searches
 
@@ -182,9 +183,11 @@ def train_networks(
         InputProblem: when the loss or a gradient is not finite, naming crops of the batch.
         TrainingStopped: when SIGINT or SIGTERM asked for it; the run can be resumed.
     """
-    recipe, epochs = run.recipe, run.recipe.optimisation.epochs
+    recipe = run.recipe
+    epochs = run.recipe.optimisation.epochs
     on_cpu = run.device.type == "cpu"
-    step, validation = TrainingStep(run), Validation(run, searches, notice)
+    step = TrainingStep(run)
+    validation = Validation(run, searches, notice)
     state = _state(run, step)
     now = load_checkpoint(run.folder, state, run.identity, notice)
     log_folder = run.folder if run.processes.is_main else None
@@ -200,7 +203,8 @@ def train_networks(
             values: dict[str, float] = {}
             steps = now.done + (epochs - now.epoch) * len(order) - now.step
             report(now.done, steps, values)
-            began, first = time.perf_counter(), now.step
+            began = time.perf_counter()
+            first = now.step
             for batch in load_batches(run.batches, epoch, order, now.step, run.processes):
                 moment = epoch + now.step / len(order)
                 rate = learning_rate(recipe.optimisation, moment)

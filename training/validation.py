@@ -104,13 +104,15 @@ class Validation:
             searches: as `validation_searches` chose them; with none nothing is measured.
             notice: is given a line for every validation.
         """
-        self._run, self._notice = run, notice
+        self._run = run
+        self._notice = notice
         self._searches, self._people = searches, _digest(searches)
         self._best = self._kept_score()
 
     def due(self, now: Position) -> bool:
         """Whether to measure before a step, in the process that leads."""
-        settings, epochs = self._run.recipe.validation, self._run.recipe.optimisation.epochs
+        settings = self._run.recipe.validation
+        epochs = self._run.recipe.optimisation.epochs
         if not self._searches or not self._run.processes.is_main:
             return False
         if now.step == 0:
@@ -159,7 +161,8 @@ class Validation:
 
     def _figures(self, networks: TrainedNetworks) -> tuple[Figures, bool]:
         """The figures, and whether the networks have collapsed: they then rank by rounding."""
-        recipe, metric_network = self._run.recipe, None
+        recipe = self._run.recipe
+        metric_network = None
         networks.eval()
         # The artefact has another M-Net where the recipe fits one when training is over.
         if "gmn" in recipe.losses.on and not recipe.metric_fit.steps:

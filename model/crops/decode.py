@@ -53,8 +53,10 @@ MAX_CHUNKS = 10_000
 
 ROWS_OF_A_STRIP = 256
 
-PNG, JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
-SCAN, END = 0xDA, 0xD9
+PNG = b"\x89PNG\r\n\x1a\n"
+JPEG = b"\xff\xd8\xff"
+SCAN = 0xDA
+END = 0xD9
 # Markers that begin with the precision, height and width of the picture, all but DHT, JPG and DAC.
 FRAME_HEADERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 # Between two segments of a sound JPEG are at most some padding bytes.
@@ -209,7 +211,8 @@ def announced_pixels(data: bytes) -> int | None:
         return 0
     kind = data[12:16]
     if kind == b"VP8X":
-        width, height = data[24:27], data[27:30]
+        width = data[24:27]
+        height = data[27:30]
         return (int.from_bytes(width, "little") + 1) * (int.from_bytes(height, "little") + 1)
     if kind == b"VP8L":
         bits = int.from_bytes(data[21:25], "little")
@@ -285,7 +288,8 @@ def _jpeg_markers(data: bytes) -> Iterator[int]:
     """The markers of the segments in their order, up to the end marker; a thumbnail's are not."""
     position = 2
     while found := MARKER.search(data, position):
-        position, marker = found.end(), data[found.end() - 1]
+        position = found.end()
+        marker = data[found.end() - 1]
         if marker >= FIRST_WITH_LENGTH and marker not in ALONE:
             yield marker
             if marker == END:

@@ -135,7 +135,8 @@ def _read_row(
         if not values[name]:
             raise ManifestProblem(f"{where}: {name} is empty; give one in every row")
     path = _find_file(manifest, within, where, values["path"] or "")
-    split, metadata = values["split"], values["metadata"]
+    split = values["split"]
+    metadata = values["metadata"]
     if split is not None and split not in SPLITS:
         raise ManifestProblem(
             f"{where}: split {_shown(split, within)!r} is not one of {', '.join(SPLITS)}"

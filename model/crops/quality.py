@@ -98,8 +98,10 @@ def measure_quality(pixels: NDArray[np.uint8]) -> CropQuality:
     luma = _luma(pixels)
     ordered = np.sort(luma, axis=None)
     tenth = len(ordered) // 10
-    shadow, brightness = ordered[tenth], ordered[-1 - tenth]
-    near, far = _change(luma, 1), _change(luma, FAR)
+    shadow = ordered[tenth]
+    brightness = ordered[-1 - tenth]
+    near = _change(luma, 1)
+    far = _change(luma, FAR)
     sharpness = min(1.0, float(np.sqrt(near / (far + NOISE))))
     return CropQuality(width, height, sharpness, float(brightness), float(shadow))
 

@@ -40,7 +40,8 @@ class Tape:
 
     def allow(self, size: int, header: bool) -> None:
         """Allows `size` bytes of a header or of content."""
-        self._allowed, self._in_header = size, header
+        self._allowed = size
+        self._in_header = header
 
     def tell(self) -> int:
         """Bytes from the beginning."""

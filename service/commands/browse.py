@@ -170,7 +170,8 @@ def crops(client: Client, limit: LimitOption = 1000, **chosen: Unpack[CropOption
 
     Example: gmn crops --unnamed --order=-captured --limit 20
     """
-    captured, own_id = ("captured (UTC)", "captured_at"), ("external id", "external_id")
+    captured = ("captured (UTC)", "captured_at")
+    own_id = ("external id", "external_id")
     columns = (("crop", "crop_id"), "identity", "camera", captured, own_id)
     return listed(islice(client.crops(**chosen), limit), columns)
 

@@ -132,7 +132,8 @@ def find_source(name: str, read_spec: Callable[[str], Iterable[SourceCrop]]) -> 
     Raises:
         InputProblem: if it is none of them, cannot be read, or holds no image.
     """
-    path, ignored = Path(name), Ignored()
+    path = Path(name)
+    ignored = Ignored()
     manifest = path / MANIFEST if path.is_dir() else path
     labelled = manifest.is_file()
     if path.is_dir():
@@ -153,7 +154,8 @@ def find_source(name: str, read_spec: Callable[[str], Iterable[SourceCrop]]) -> 
     crops = []
     for file in files:
         labels = dict(vars(file))
-        place, _ = labels.pop("path"), labels.pop("line")
+        place = labels.pop("path")
+        _ = labels.pop("line")
         shown = place if labelled else place.relative_to(path)
         crops.append(SourceCrop(str(shown), place.read_bytes, **labels))
     return Source(crops, labelled, ignored.lines())

@@ -31,7 +31,8 @@ CLOCKS_APART_SECONDS = 2.0
 KEY_ENDS_SOON = timedelta(days=14)
 BACKUP_IS_OLD = 1.5
 # Of adjtimex in sys/timex.h: the clock is not synchronised. The structure has up to 208 bytes.
-TIME_ERROR, TIMEX_BYTES = 5, 512
+TIME_ERROR = 5
+TIMEX_BYTES = 512
 OVERCOMMIT = Path("/proc/sys/vm/overcommit_memory")
 
 

@@ -79,7 +79,8 @@ def enroll(
 
     Example: gmn enroll cuhk01:/data/cuhk01 --camera A --url http://127.0.0.1:8000
     """
-    path, started = Path(source), time.perf_counter()
+    path = Path(source)
+    started = time.perf_counter()
     archives = _archives(path, split)
     found = Source((), labelled=False)
     if not archives:
@@ -125,7 +126,8 @@ def _gallery(client: Client, create: bool) -> Iterator[None]:
 
 def _count(sent: Iterable[tuple[str, Sent]], summary: dict[str, Any]) -> None:
     """Adds the outcomes of images, by their names, to the summary of an enrollment."""
-    outcomes, problems = list(sent), summary["problems"]
+    outcomes = list(sent)
+    problems = summary["problems"]
     for name, one in outcomes:
         if refused := one.problem:
             detail = refused.detail or refused.title
@@ -147,7 +149,8 @@ def _import(
 
     The next is sent while the service works on one. They end with the first that is not done.
     """
-    counts, running = Counter(sent=0, enrolled=0, duplicates=0), deque[Job]()
+    counts = Counter(sent=0, enrolled=0, duplicates=0)
+    running = deque[Job]()
     for number in range(len(archives) + 1):
         if number < len(archives):
             with progress_bar() as progress:
@@ -224,14 +227,16 @@ def pack(
     Yields the file and the crops' names by their names in it; those that cannot be read are added
     to the problems.
     """
-    manifest, names = io.StringIO(), dict[str, str]()
+    manifest = io.StringIO()
+    names = dict[str, str]()
     lines = csv.DictWriter(manifest, COLUMNS, extrasaction="ignore")
     lines.writeheader()
     with tempfile.NamedTemporaryFile(prefix="gmn-", suffix=".tar") as file, progress_bar() as bar:
         # No zip, of which the service takes a shorter list of files.
         with tarfile.open(fileobj=file, mode="w") as packed:
             for number, crop in enumerate(bar.track(crops, description="Packing")):
-                data, name = read_crop(crop), f"{number:08d}.png"
+                data = read_crop(crop)
+                name = f"{number:08d}.png"
                 if isinstance(data, str):
                     problems.append({"name": crop.name, "code": "unreadable", "problem": data})
                     continue

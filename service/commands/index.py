@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from service.record.records import GalleryRecord
 
 INDEX_URL = "GMN_INDEX_URL"
-POLL_SECONDS, CAUGHT_UP_SECONDS = 0.1, 30.0
+POLL_SECONDS = 0.1
+CAUGHT_UP_SECONDS = 30.0
 
 index = command_group(
     """Looks after the index that galleries have in Milvus, where GMN_INDEX_URL names one.
@@ -97,7 +98,8 @@ def _differing(writer: CollectionWriter, entry: GalleryRecord) -> list[int]:
 
 def _wait_for_index(writer: CollectionWriter, entry: GalleryRecord) -> None:
     """Returns once a gallery's index shows what is committed now, or raises `InputProblem`."""
-    record, until = writer.record, time.monotonic() + CAUGHT_UP_SECONDS
+    record = writer.record
+    until = time.monotonic() + CAUGHT_UP_SECONDS
     now = record.galleries.get(entry.gallery_id)
     while now:
         state = record.remote_indexes.state(entry.gallery_id)

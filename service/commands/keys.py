@@ -151,7 +151,8 @@ def rotate(
     from service.errors import UnknownKey
     from service.http.keys import with_new_secret
 
-    now, public_id = datetime.now(UTC), _public_id(key_id)
+    now = datetime.now(UTC)
+    public_id = _public_id(key_id)
     until = now + timedelta(hours=grace) if grace else None
     with _opened(data_dir, create=False) as (record, audit):
         found = {one.key_id: one for one in record.keys.all()}.get(public_id)

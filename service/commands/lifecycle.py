@@ -81,7 +81,8 @@ def reindex(
 
 def _about(client: Client, job: Job) -> Iterator[str]:
     """How far a job is and, once it has ended, its first problems."""
-    done, ending = job.progress, f": {job.detail}" if job.detail else ""
+    done = job.progress
+    ending = f": {job.detail}" if job.detail else ""
     yield (
         f"gallery {job.gallery}: {done.done:,} of {done.total:,} crops, "
         f"job {job.job_id} is {job.state}{ending}"

@@ -56,7 +56,8 @@ def open_record(data_dir: Path) -> Record:
     from service.record.picture_folder import PictureFolder
     from service.record.record import open_store
 
-    record, images = open_store(*_record_place(data_dir)), os.environ.get(IMAGES_URL)
+    record = open_store(*_record_place(data_dir))
+    images = os.environ.get(IMAGES_URL)
     if images and os.environ.get(REDIS_URL):
         record.engine.outside = PictureFolder(images)
     return record
@@ -96,7 +97,8 @@ def verify_audit(data_dir: DataDirOption = DEFAULT_DATA_DIR) -> Shown:
     from service.ops.audit import LOG_NAME, audit_logs, line_key
     from service.ops.hash_chain import check_chain
 
-    logs, lines = [], []
+    logs = []
+    lines = []
     for path in audit_logs(data_dir) or [data_dir / LOG_NAME]:
         try:
             one = check_chain(path, line_key(data_dir))
@@ -126,9 +128,11 @@ def verify(data_dir: DataDirOption = DEFAULT_DATA_DIR) -> Shown:
     from service.record.verification import verify_file, verify_record
 
     _require_directory(data_dir)
-    place, remedy = str(data_dir / DATABASE_NAME), f" --data-dir {data_dir} --into NEW"
+    place = str(data_dir / DATABASE_NAME)
+    remedy = f" --data-dir {data_dir} --into NEW"
     if os.environ.get(REDIS_URL):
-        place, remedy = "the record in Redis", ""
+        place = "the record in Redis"
+        remedy = ""
         with contextlib.closing(open_record(data_dir)) as record:
             found = verify_record(record.engine, data_dir)
     else:
@@ -173,7 +177,8 @@ def recover(
         with _stopped(data_dir, into):
             for path in sorted(data_dir.glob("audit*")):
                 shutil.copyfile(path, into / path.name)
-            database, removed = data_dir / DATABASE_NAME, deleted_by_audit(data_dir)
+            database = data_dir / DATABASE_NAME
+            removed = deleted_by_audit(data_dir)
             done = recover_file(database, into / DATABASE_NAME, removed)
     for gallery in done.galleries:
         typer.echo(

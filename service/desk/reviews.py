@@ -72,7 +72,8 @@ async def review_results(
         UnknownQuery, UnknownCrop, UnknownPicture, InvalidField, CropConflict: nothing was changed.
         Forbidden: the key may not name, or enroll, or another key has decided.
     """
-    runtime, gallery = call.runtime, call.gallery
+    runtime = call.runtime
+    gallery = call.gallery
     kept = await find_search(call, query_id)
     for crop_id in new.crop_ids:
         if crop_id in kept.reviews:
@@ -115,7 +116,8 @@ async def list_reviews(
 
 async def reviews_as_csv(call: GalleryCall, key_id: str | None) -> str:
     """Every review of searches of a key, or of all, as CSV with a head."""
-    lines, before = [csv_line(*COLUMNS)], None
+    lines = [csv_line(*COLUMNS)]
+    before = None
     while True:
         page = await list_reviews(call, before, SEARCHES_AT_ONCE, key_id)
         lines += [csv_line(*one.model_dump(mode="json").values()) for one in page.results]

@@ -193,7 +193,9 @@ async def delete_search(call: GalleryCall, query_id: str) -> None:
 async def expire_searches(runtime: Runtime, gallery: Gallery) -> None:
     """Deletes searches whose days are over, and those whose person no crop shows any more."""
     before = datetime.now(UTC) - _kept_for(runtime, gallery)
-    number, record, run = gallery.gallery_id, runtime.record.kept, runtime.pools.files.run
+    number = gallery.gallery_id
+    record = runtime.record.kept
+    run = runtime.pools.files.run
 
     async def delete(result: dict[str, Any]) -> None:
         result["count"] = await run(record.expire, number, due, before)
@@ -231,7 +233,8 @@ def _results(
 ) -> Iterable[RankedCrop]:
     for rank, one in enumerate(kept.results, 1):
         if crop := crops.get(one.crop_id):
-            label, url = crop.label, gallery.image_url(one.crop_id)
+            label = crop.label
+            url = gallery.image_url(one.crop_id)
             known = {name: getattr(label, name) for name in label.__slots__}
             yield RankedCrop.model_validate(
                 {**known, **one._asdict(), "rank": rank, "image_url": url}

@@ -88,8 +88,10 @@ class MicroBatcher:
             probe: embeds an image that is known to be good. Where a crop fails alone and the probe
                 fails too, the device is lost.
         """
-        self._device, self._metrics = device, metrics
-        self._embed, self._probe = embed, probe
+        self._device = device
+        self._metrics = metrics
+        self._embed = embed
+        self._probe = probe
         self._max_batch = max_batch
         self._waiting: Turns[WaitingCrop] = Turns()
         self._scheduled = False

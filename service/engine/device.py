@@ -99,7 +99,8 @@ def device_error(error: Error) -> Error | ServiceError:
         return DeviceFull("this")
     if not isinstance(error, RuntimeError):
         return error
-    message, code = str(error), getattr(error, "error_code", None)
+    message = str(error)
+    code = getattr(error, "error_code", None)
 
     if code == MEMORY_CODE or MEMORY_MESSAGES.search(message):
         return DeviceFull("this")

@@ -26,7 +26,8 @@ from service.settings import QualityPolicy, Settings
 log = logging.getLogger(__name__)
 # A crop's quality is its sharpness by its rows, of which so many count: more than networks see. Of
 # a crop beyond a limit it is this share.
-MOST_ROWS, FAULTY = 256, 0.1
+MOST_ROWS = 256
+FAULTY = 0.1
 Result = TypeVar("Result")
 Prepare = Callable[[ImageFile, bytes, NDArray[np.uint8], float | None], Any]
 

@@ -33,7 +33,8 @@ from service.settings import Settings
 
 log = logging.getLogger(__name__)
 # Each round of a measurement embeds at least this many crops, and one for every core.
-CROPS, ROUNDS = 16, 2
+CROPS = 16
+ROUNDS = 2
 REMEDY = (
     "with the service stopped everywhere, gmn store forget-runtime lets the next start choose again"
 )
@@ -92,7 +93,8 @@ def choose_runtime(
         float32 = choose_dtype(device, settings.dtype) == torch.float32
         dtype: DtypeName = "float32" if float32 else "bfloat16"
         return TorchRuntime(artefact, dtype, device), RuntimeChoice(runtime="torch", dtype=dtype)
-    probes, embedder = Probes(artefact), artefact.description.embedding_fingerprint
+    probes = Probes(artefact)
+    embedder = artefact.description.embedding_fingerprint
     stored = records.get(embedder) if records else None
     if stored is None:
         runtime, choice = _fastest(settings, probes)

@@ -171,7 +171,8 @@ def _describe(runtime: Runtime, record: GalleryRecord, gallery: Gallery) -> mode
 
 def _calibration(runtime: Runtime, gallery: Gallery) -> models.GalleryCalibration:
     model = runtime.model if gallery.needs_reindex else runtime.models[gallery.embedder]
-    default, offered = model.description.default_scoring, model.description.scorings
+    default = model.description.default_scoring
+    offered = model.description.scorings
     if gallery.needs_reindex:
         states = dict.fromkeys(offered, models.CalibrationState(state="artefact"))
     else:

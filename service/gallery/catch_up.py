@@ -39,7 +39,8 @@ def read_changes(
     if now is None or not gallery.can_go_on_as(now, vectors=bool(crops)):
         return None
     version = max(change.version for change in changes)
-    added, relabelled = set(rows["added"]), set(rows["relabelled"])
+    added = set(rows["added"])
+    relabelled = set(rows["relabelled"])
 
     def apply() -> None:
         new = tuple(crop for crop in crops if crop.label.row_id in added)
@@ -105,14 +106,16 @@ def _go_on_from(record: Record, gallery: Gallery, index: GalleryIndex, files: Fi
     stored = files.read()
     if stored is None or not stored.named.items() >= gallery.stored_as().items():
         return False
-    version, position = stored.named["version"], stored.named["position"]
+    version = stored.named["version"]
+    position = stored.named["position"]
     changes = record.history.since(gallery.gallery_id, version, position)
     if changes is None:
         log.warning("gallery %s: its stored index is of another history", gallery.name)
         return False
     rows = rows_of(changes)
     index.open_files(stored, rows["removed"], rows["relabelled"])
-    gallery.version, gallery.crops = version, index.count
+    gallery.version = version
+    gallery.crops = index.count
     for first in range(0, len(changes), CHANGES_PER_STEP):
         apply = read_changes(record, gallery, changes[first : first + CHANGES_PER_STEP])
         if apply is None:

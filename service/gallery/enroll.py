@@ -105,7 +105,8 @@ async def enroll(
     async with runtime.admission.admit(cost):
         await pipeline.open_frame(files)
         while True:
-            embedder, quality = gallery.embedder, runtime.settings.quality
+            embedder = gallery.embedder
+            quality = runtime.settings.quality
             pipeline = runtime.models[embedder].pipeline
             embedded: Sequence[Embedded]
             if computed:
@@ -136,7 +137,8 @@ async def enroll(
 
 def _require_embedder(runtime: Runtime, gallery: Gallery, computed: ComputedVectors) -> None:
     """Raises `InvalidField` for vectors that cannot be compared with the gallery's."""
-    own, model = gallery.embedder, runtime.models[gallery.embedder]
+    own = gallery.embedder
+    model = runtime.models[gallery.embedder]
     dimension = model.networks.dimension
     if computed.embedder != own or computed.embedded[0].vector.shape != (dimension,):
         raise InvalidField(
@@ -152,7 +154,8 @@ def _outcomes(
     """Of each image its problem, or the answer's warnings; and the crops of the usable ones."""
     outcomes: list[Outcome] = []
     new: list[ArchivedCrop] = []
-    now, days = datetime.now(UTC), settings.retention_days
+    now = datetime.now(UTC)
+    days = settings.retention_days
     for image, one in zip(images, embedded, strict=True):
         captured = image.captured_at
         if captured is not None and captured > now + CLOCKS_DIFFER_BY:

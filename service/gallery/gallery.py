@@ -59,7 +59,9 @@ class Gallery:
         self.newest_embedder = next(iter(embedders))
         self.consistent = True
         self._embedders = embedders
-        self._secret, self._outside, self._folder = secret, outside, folder
+        self._secret = secret
+        self._outside = outside
+        self._folder = folder
         self._indexed_by = ""
         self.outside_index: MilvusIndex | None = None
         self.own_index: GalleryIndex | None = None
@@ -190,7 +192,9 @@ class Gallery:
         """Begins an empty index, unless there is one of this embedder; none of an unknown one."""
         if embedder != self._indexed_by:
             size = self._embedders.get(embedder)
-            self._indexed_by, self.own_index, self.outside_index = embedder, None, None
+            self._indexed_by = embedder
+            self.own_index = None
+            self.outside_index = None
             if size is not None and self._outside:
                 self.outside_index = self._outside(self.gallery_id, embedder)
             elif size is not None:

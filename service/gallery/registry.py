@@ -29,7 +29,8 @@ log = logging.getLogger(__name__)
 DEFAULT_GALLERY = "default"
 READ_THREADS = 2
 CAUGHT_UP_WITHIN_SECONDS = 2.0
-VERSION_WITHIN_SECONDS, VERSION_POLL_SECONDS = 2.0, 0.01
+VERSION_WITHIN_SECONDS = 2.0
+VERSION_POLL_SECONDS = 0.01
 # After a gallery could not be read again.
 REREAD_PAUSE_SECONDS = 30.0
 Result = TypeVar("Result")
@@ -158,7 +159,8 @@ class GalleryRegistry:
 
     async def create(self, name: str, settings: GallerySettings) -> GalleryRecord:
         """Creates an empty gallery, bound to the newest loaded embedder."""
-        create, newest = self.record.galleries.create, next(iter(self.embedders))
+        create = self.record.galleries.create
+        newest = next(iter(self.embedders))
         return await self.change("create-gallery", name, create, newest, settings)
 
     async def change(

@@ -35,16 +35,19 @@ OF_NO_GALLERY = ("jobs", "keys")
 WAIT_SECONDS = 0.5
 # A client gives up later, and asks again; a request that waits fails earlier.
 LONGEST_SILENCE_SECONDS = 2.0
-FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.05, 1.0
+FIRST_PAUSE_SECONDS = 0.05
+LONGEST_PAUSE_SECONDS = 1.0
 # Reading everything again and again costs more than a read that was refused.
 LONGEST_REST_SECONDS = 60.0
 # For how long a call that is under way waits for a record that does not answer.
-CALL_PATIENCE_SECONDS, POLL_SECONDS = 2.0, 0.5
+CALL_PATIENCE_SECONDS = 2.0
+POLL_SECONDS = 0.5
 CLOSING_SECONDS = 5.0
 # After less its client gives Redis up: three tries of five seconds each, and pauses.
 REDIS_SECONDS = 45.0
 # Searches ask beside all other reads, and go on without the record where that takes long.
-CONFIRM_THREADS, CONFIRMED_WITHIN_SECONDS = 4, 1.0
+CONFIRM_THREADS = 4
+CONFIRMED_WITHIN_SECONDS = 1.0
 Result = TypeVar("Result")
 
 
@@ -117,7 +120,8 @@ class ReplicatedGalleries(GalleryRegistry):
     @property
     def record_state(self) -> RecordState:
         """How the indexes stand to the record."""
-        lag, silent = max(0, self._newest - self._barrier.shown), self._silent_since is not None
+        lag = max(0, self._newest - self._barrier.shown)
+        silent = self._silent_since is not None
         if not silent and not self._lost and lag == 0:
             return RecordState()
         reading = "reading_again" if self._lost else "catching_up"
@@ -203,7 +207,8 @@ class ReplicatedGalleries(GalleryRegistry):
         return asked.result()
 
     def _confirm(self, gallery: Gallery, crops: Sequence[CropLabel]) -> Confirmation:
-        record, number = self.record, gallery.gallery_id
+        record = self.record
+        number = gallery.gallery_id
         present = record.crops.by_row(number, [crop.row_id for crop in crops])
         missing = {crop.crop_id: crop.row_id for crop in crops if crop.row_id not in present}
         if not missing:
@@ -240,7 +245,8 @@ class ReplicatedGalleries(GalleryRegistry):
                     self._lost = True
                 except Exception:
                     log.exception("changes could not be applied; everything is read again")
-                    self._lost, longest = True, LONGEST_REST_SECONDS
+                    self._lost = True
+                    longest = LONGEST_REST_SECONDS
                 with self._heartbeat.paused():
                     self._closing.wait(min(pause, longest))
                 pause = min(2 * pause, longest)
@@ -301,13 +307,15 @@ class ReplicatedGalleries(GalleryRegistry):
         # Until it is read, nothing is written to what may be another record with the same numbers.
         self._another_record = self._epoch is not None
         try:
-            epoch, server = self._stream.epoch(), self._stream.server()
+            epoch = self._stream.epoch()
+            server = self._stream.server()
         except InputProblem as refused:
             if self._epoch is None:
                 raise
             raise RecordUnavailable(str(refused)) from refused
         self._another_record = self._epoch not in (None, epoch)
-        noted, known = self._stream.last(), self._newest
+        noted = self._stream.last()
+        known = self._newest
         self._mark_reachable(noted)
         failpoint("replica.noted")
         there = [one.gallery_id for one in self.record.galleries.all()]
@@ -321,7 +329,9 @@ class ReplicatedGalleries(GalleryRegistry):
         if self._another_record or noted < known:
             # What was waited for may never come.
             self._barrier.abort(RecordUnavailable("it was replaced by another one"))
-        self._epoch, self._server, self._newest = epoch, server, noted
+        self._epoch = epoch
+        self._server = server
+        self._newest = noted
         self._barrier.advance(noted)
         self._lost = self._another_record = False
 

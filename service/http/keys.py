@@ -81,7 +81,8 @@ def create_key(
     rate_images: bool = False,
 ) -> tuple[ApiKey, str]:
     """Makes a key: what is kept of it, and its text, which cannot be made again."""
-    key_id, now = secrets.token_hex(KEY_ID_BYTES), datetime.now(UTC)
+    key_id = secrets.token_hex(KEY_ID_BYTES)
+    now = datetime.now(UTC)
     ends = None if expires_days is None else now + timedelta(expires_days)
     kept = ApiKey(key_id, NO_HASH, tuple(scopes), gallery, note, now, learn, ends, rate)
     kept = replace(kept, rate_images=rate_images)
@@ -115,7 +116,8 @@ def find_key(text: str, keys: Mapping[str, ApiKey]) -> ApiKey | None:
     """The key that a text is, or None; takes as long for an unknown id as for a wrong secret."""
     match = KEY_TEXT.fullmatch(text)
     key_id, secret = match.groups() if match else ("", "")
-    found, sent = keys.get(key_id), _sha256(secret)
+    found = keys.get(key_id)
+    sent = _sha256(secret)
     right = hmac.compare_digest(sent, found.secret_sha256 if found else NO_HASH)
     if found and found.former_until and found.former_until > datetime.now(UTC):
         right |= hmac.compare_digest(sent, found.former_sha256 or NO_HASH)
@@ -192,7 +194,9 @@ class KeyRing:
             InputProblem: the file is wrong, or other machines reach the service, without a key.
         """
         self.threads = MonitoredThreadPool(1, "keys")
-        self._records, self._file, self._loopback = records, file, loopback
+        self._records = records
+        self._file = file
+        self._loopback = loopback
         self._deployed, self._wrong = read_key_file(file) if file else ([], [])
         if self._wrong:
             raise InputProblem(self._wrong[0])
@@ -255,7 +259,8 @@ class KeyRing:
         """
         if key.rate is None:
             return
-        now, (left, at) = time.monotonic(), self._left.get(key.key_id, (key.rate, 0.0))
+        now = time.monotonic()
+        (left, at) = self._left.get(key.key_id, (key.rate, 0.0))
         left = min(key.rate, left + (now - at) * key.rate / 60)
         unit = "images" if key.rate_images else "requests"
         may = f"send {key.rate} {unit} a minute to this process"
@@ -277,7 +282,8 @@ class KeyRing:
     def listed(self) -> list[Key]:
         """Every key of the record and the file, oldest first; blocks."""
         self.read()
-        used, keys = self._records.last_used(), self._keys.values()
+        used = self._records.last_used()
+        keys = self._keys.values()
         return [
             Key(**vars(key), last_used_at=used.get(key.key_id), in_file=key in self._deployed)
             for key in sorted(keys, key=attrgetter("created_at", "key_id"))
@@ -325,11 +331,13 @@ class KeyRing:
             if self._wrong != before:
                 log.error("%s", "; ".join(self._wrong) or "every line of the key file counts again")
         try:
-            self._recorded, self._current = self._records.all(), True
+            self._recorded = self._records.all()
+            self._current = True
             self._asked_for = self._records.asked_for
             if self._used and time.monotonic() - self._noted > NOTED_EVERY_SECONDS:
                 self._noted = time.monotonic()
-                used, self._used = self._used, {}
+                used = self._used
+                self._used = {}
                 known = {key.key_id for key in self._recorded}
                 self._records.note_used({one: at for one, at in used.items() if one in known})
         except Exception as error:

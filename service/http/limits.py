@@ -84,8 +84,11 @@ class Body:
         Args:
             to_disk: whether its one file goes to the disk as it arrives; else all is in memory.
         """
-        self._receive, self._state = request.receive, request.state
-        self._limits, self._to_disk, self._caller = limits, to_disk, caller
+        self._receive = request.receive
+        self._state = request.state
+        self._limits = limits
+        self._to_disk = to_disk
+        self._caller = caller
         self._waited = 0.0
         self._received = self._held = 0
         self._whole = asyncio.Event()
@@ -102,12 +105,11 @@ class Body:
 
     def _require_size(self, size: int) -> None:
         if size > self._max_bytes:
-            what, remedy = (
-                "request's body",
-                "fewer images in one request, or raise GMN_MAX_BODY_BYTES",
-            )
+            what = "request's body"
+            remedy = "fewer images in one request, or raise GMN_MAX_BODY_BYTES"
             if self._to_disk:
-                what, remedy = "archive", "several, or raise GMN_MAX_IMPORT_BYTES"
+                what = "archive"
+                remedy = "several, or raise GMN_MAX_IMPORT_BYTES"
             detail = f"the {what} is over the limit of {self._max_bytes:,} bytes; send {remedy}"
             raise HTTPException(413, detail)
 
@@ -117,7 +119,8 @@ class Body:
             return await self._receive()
         # Only waiting counts, not the time in which the service works on what has arrived.
         settings = self._limits.settings
-        timeout_s, rate = settings.body_timeout_s, settings.min_body_rate
+        timeout_s = settings.body_timeout_s
+        rate = settings.min_body_rate
         left = timeout_s + self._received / rate - self._waited
         began = time.monotonic()
         try:
@@ -134,7 +137,8 @@ class Body:
         if not message.get("more_body", False):
             self._whole.set()
             self._state.received = time.perf_counter()
-        before, self._received = self._received, self._received + len(message.get("body", b""))
+        before = self._received
+        self._received = self._received + len(message.get("body", b""))
         self._require_size(self._received)
         if self._to_disk and before // MEBIBYTE < self._received // MEBIBYTE:
             # The folder for uploads may be on the disk whose rest is kept for deletions.

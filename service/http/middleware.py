@@ -125,7 +125,8 @@ class RequestContext:
                 "of the two"
             )
             return answer_problem(request, problem("bad_request", detail, 400), close)
-        host, origin = headers.get("host", ""), headers.get("origin")
+        host = headers.get("host", "")
+        origin = headers.get("origin")
         if self._only_loopback and not is_loopback(_part("hostname", f"//{host}")):
             detail = (
                 f"this service answers on this machine only and was asked for as {host[:80]!r}; "

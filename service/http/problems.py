@@ -97,7 +97,8 @@ async def _http_error(request: Request, error: HTTPException) -> Response:
         # The framework takes any error amid a body for a damaged one.
         return await _service_error(request, error.__cause__)
     code = CODE_OF_STATUS.get(error.status_code, f"http_{error.status_code}")
-    detail, path = str(error.detail), request.url.path
+    detail = str(error.detail)
+    path = request.url.path
     detail = {
         400: f"{detail.rstrip('.')}; send a whole multipart/form-data body, as curl -F does",
         404: f"there is nothing at {path}; /docs lists every call",

@@ -24,7 +24,8 @@ from service.search.ranking import Array, every_score
 
 # Their scores and the clustering take about 0.6 GB.
 MOST_CROPS = 5000
-CROPS_AT_ONCE, ROWS_AT_ONCE = 500, 64
+CROPS_AT_ONCE = 500
+ROWS_AT_ONCE = 64
 OPERATING_POINT = "far_1e-2"
 FILTER = TypeAdapter(CropFilter)
 
@@ -39,7 +40,8 @@ async def begin_grouping(
         NeedsReindex: no loaded model can compare them.
         UnknownGallery: it was just deleted.
     """
-    read, record = runtime.galleries.read, runtime.record
+    read = runtime.galleries.read
+    record = runtime.record
     under_way = await read(record.jobs.unfinished, gallery.gallery_id, "grouping")
     if under_way is not None:
         return under_way
@@ -100,7 +102,9 @@ async def _read_crops(
     runtime: Runtime, gallery: Gallery, wanted: CropFilter
 ) -> tuple[int, list[IndexedCrop]]:
     """The gallery's version, and crops with vectors of one embedder; raises `InvalidField`."""
-    record, read, number = runtime.record, runtime.galleries.read, gallery.gallery_id
+    record = runtime.record
+    read = runtime.galleries.read
+    number = gallery.gallery_id
     while True:
         before = await read(record.galleries.get, number)
         rows: list[int] = []
@@ -126,8 +130,11 @@ async def _score_pairs(
     runtime: Runtime, job: Job, current: CurrentCalibration, vectors: Array
 ) -> Array:
     """The score of each pair of crops by the default scoring, `(n, n)` float32, symmetric."""
-    pool, device, networks = runtime.pools.calibration, runtime.device, current.model.networks
-    count, units = len(vectors), unit_rows(vectors)
+    pool = runtime.pools.calibration
+    device = runtime.device
+    networks = current.model.networks
+    count = len(vectors)
+    units = unit_rows(vectors)
     scores = np.empty((count, count), np.float32)
 
     def keep(start: int, cosines: Array, logits: Array) -> None:

@@ -61,7 +61,8 @@ def read_import(runtime: Runtime, job: Job, spool: Path, ignored: Ignored) -> Im
     if (mounted := job.parameters.get("folder")) is not None:
         folder = mounted_folder(runtime, mounted, job.parameters.get("gallery"))
         return ImportContent(folder, _read_items(folder, folder, job.parameters, ignored))
-    folder, archive = (spool / "files").resolve(), spool / "archive"
+    folder = (spool / "files").resolve()
+    archive = spool / "archive"
     if archive.is_file() and is_feature_file(archive):
         return _read_vectors(runtime, archive, folder, job.parameters)
     left_out = [] if job.progress else _unpack(runtime, job, spool, folder, ignored)
@@ -99,7 +100,8 @@ def _read_vectors(
 def _unpack(
     runtime: Runtime, job: Job, spool: Path, folder: Path, ignored: Ignored
 ) -> list[LeftOut]:
-    archive, settings = spool / "archive", runtime.settings
+    archive = spool / "archive"
+    settings = runtime.settings
     if not archive.is_file():
         if folder.is_dir():
             # An earlier process unpacked it. Where another has the lease, no progress is saved.

@@ -31,7 +31,8 @@ from service.ops.failpoints import failpoint
 from service.record.jobs import Job
 from service.runtime import Runtime
 
-CROPS_PER_BATCH, VECTORS_PER_BATCH = 32, 256
+CROPS_PER_BATCH = 32
+VECTORS_PER_BATCH = 256
 # One batch is decoded while another is embedded and a third is stored.
 CONCURRENT_BATCHES = 3
 NumberedFile = tuple[int, CropFile]
@@ -55,7 +56,8 @@ async def begin_import(
     # Refused now, and not by the job.
     _ = gallery.embedder
     job_id = runner.new_job_id()
-    run, spool = runtime.pools.imports.run, runtime.settings.data_dir / IMPORTS / job_id
+    run = runtime.pools.imports.run
+    spool = runtime.settings.data_dir / IMPORTS / job_id
     create = partial(runner.create_job, runtime, gallery, "import", parameters, job_id, key_id)
     with contextlib.ExitStack() as held:
         if archive is None:
@@ -143,10 +145,12 @@ async def _enroll_items(runtime: Runtime, gallery: Gallery, job: Job) -> Counter
 
 async def _content(runtime: Runtime, job: Job, counts: Counter[str]) -> ImportContent:
     """What an import enrolls; where it begins, its report gets what is left out."""
-    spool, ignored = runtime.settings.data_dir / IMPORTS / job.job_id, Ignored()
+    spool = runtime.settings.data_dir / IMPORTS / job.job_id
+    ignored = Ignored()
     read = partial(runtime.pools.imports.run, read_import, runtime, job, spool, ignored)
     content = await runtime.sections.run(read)
-    items, left_out = content.items, content.left_out
+    items = content.items
+    left_out = content.left_out
     if not job.progress:
         if not items and not left_out and content.vectors is None:
             raise InvalidField(
@@ -179,7 +183,8 @@ async def _enroll_batch(
     batch: Sequence[NumberedFile],
 ) -> tuple[Counter[str], list[JobProblem]]:
     """The numbers that a batch adds to the progress, and its problems."""
-    folder, max_bytes = content.folder, runtime.settings.max_image_bytes
+    folder = content.folder
+    max_bytes = runtime.settings.max_image_bytes
     files: Sequence[bytes | CropProblem] = [b""] * len(batch)
     vectors = content.vectors
     if vectors is None:
@@ -199,7 +204,8 @@ async def _enroll_batch(
     store = partial(enroll.enroll, runtime, gallery, images, name, vectors)
     answer = await runner.wait_while_busy(store)
     failpoint("import.batch-landed")
-    added, problems = Counter(done=len(batch)), []
+    added = Counter(done=len(batch))
+    problems = []
     for outcome, (position, item) in zip(answer.results, batch, strict=True):
         if isinstance(outcome, RefusedImage):
             added["refused"] += 1
@@ -223,7 +229,8 @@ async def _keep_archive(
         # An acknowledged archive is not sent again, so it must survive a power cut.
         data_directory.sync_below(spool)
 
-    run, note = runtime.pools.imports.run, runtime.record.unneeded_files.add
+    run = runtime.pools.imports.run
+    note = runtime.record.unneeded_files.add
     try:
         await run(data_directory.make_folder, spool)
         await run(held.enter_context, data_directory.hold_folder(spool))

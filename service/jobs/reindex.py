@@ -49,7 +49,8 @@ async def begin_reindex(runtime: Runtime, gallery: Gallery, key_id: str) -> Job:
 
 async def run_reindex(runtime: Runtime, gallery: Gallery, job: Job) -> str | None:
     """Embeds the crops that have no new vector, then switches; raises `GalleryConflict`."""
-    store, newest = runtime.record, runtime.model.embedder
+    store = runtime.record
+    newest = runtime.model.embedder
     if not gallery.outdated:
         if job.parameters.get("to", newest) != newest:
             raise GalleryConflict(
@@ -77,10 +78,13 @@ async def run_reindex(runtime: Runtime, gallery: Gallery, job: Job) -> str | Non
 
 async def _embed_missing(runtime: Runtime, gallery: Gallery, job: Job) -> None:
     """Embeds every crop without a vector of the newest model; raises where any cannot be."""
-    staged, number = runtime.record.staged, gallery.gallery_id
+    staged = runtime.record.staged
+    number = gallery.gallery_id
     size = min(CROPS_PER_BATCH, runtime.settings.max_images_per_request)
-    read, write = runtime.galleries.read, runtime.galleries.write
-    after, failed = 0, 0
+    read = runtime.galleries.read
+    write = runtime.galleries.write
+    after = 0
+    failed = 0
     while crops := await read(staged.missing, number, after, size):
         after = crops[-1].row_id
         vectors, problems = await _embed(runtime, gallery, crops)
@@ -113,7 +117,8 @@ async def _embed(
     problems: list[JobProblem] = []
 
     def refuse(crop: StoredCrop, code: str, why: str) -> None:
-        row, crop_id = crop.row_id, crop.crop_id
+        row = crop.row_id
+        crop_id = crop.crop_id
         problems.append(JobProblem(position=row, source=crop_id, code=code, detail=why))
 
     for crop in crops:
@@ -124,7 +129,8 @@ async def _embed(
         except ServiceError as error:
             refuse(crop, error.code, "its picture is damaged")
             continue
-        by_row, rows = runtime.record.crops.by_row, [crop.row_id]
+        by_row = runtime.record.crops.by_row
+        rows = [crop.row_id]
         if picture is not None:
             images.append((crop, picture.content))
         # A crop that was deleted meanwhile has no picture either, and is no problem.

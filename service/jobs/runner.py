@@ -232,10 +232,12 @@ async def _work_on(runtime: Runtime, job: Job, kinds: Mapping[JobKind, DoJob]) -
     except Cancelled:
         state = "cancelled"
     except InputProblem as problem:
-        state, detail = "failed", str(problem)
+        state = "failed"
+        detail = str(problem)
     except Exception:
         log.exception("job %s failed", job.job_id)
-        state, detail = "failed", "the service failed at this job; see its log"
+        state = "failed"
+        detail = "the service failed at this job; see its log"
 
     async def end() -> None:
         await save_job(runtime, job, state=state, detail=detail)

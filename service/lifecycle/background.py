@@ -48,7 +48,8 @@ LONGEST_BEAT_SECONDS = 5.0
 # A new or revoked key takes effect within a second.
 KEYS_PAUSE_SECONDS = 0.8
 # The record is checked beside the requests in pieces, with a pause after each.
-CROPS_PER_CHECK, CHECK_PAUSE_SECONDS = 200, 0.05
+CROPS_PER_CHECK = 200
+CHECK_PAUSE_SECONDS = 0.05
 # A record that does not answer is given up after less.
 READING_SECONDS = 45.0
 
@@ -89,7 +90,8 @@ async def _run_once(runtime: Runtime) -> None:
 
 async def _complete_identities(runtime: Runtime, gallery: Gallery) -> None:
     """Looks up when identities were last seen, and their best pictures, where that is not kept."""
-    people, number = runtime.record.people, gallery.gallery_id
+    people = runtime.record.people
+    number = gallery.gallery_id
     names = await runtime.galleries.read(people.incomplete, number)
     for start in range(0, len(names), IDENTITIES_AT_ONCE):
         some = names[start : start + IDENTITIES_AT_ONCE]
@@ -124,7 +126,8 @@ async def background_work(runtime: Runtime) -> AsyncIterator[None]:
     Work that is cut off goes on at the next start.
     """
     await clear_files(runtime)
-    loop, keys = Heartbeat(time.monotonic()), runtime.keys.threads
+    loop = Heartbeat(time.monotonic())
+    keys = runtime.keys.threads
     tasks = [
         _watched(runtime, "event loop", _send_heartbeats(runtime, loop), loop.silent_seconds),
         _watched(runtime, "key reader", read_keys(runtime), keys.silent_seconds, READING_SECONDS),
@@ -184,7 +187,8 @@ async def check_record(runtime: Runtime) -> None:
 
     Damage ends the process: the next start has no stored index, and names damage and remedy.
     """
-    stopped, indexes = threading.Event(), runtime.settings.data_dir / INDEXES
+    stopped = threading.Event()
+    indexes = runtime.settings.data_dir / INDEXES
     pause = partial(stopped.wait, CHECK_PAUSE_SECONDS)
     try:
         await runtime.pools.files.run(_read_record, runtime.record, pause)

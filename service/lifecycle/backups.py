@@ -27,7 +27,8 @@ ID_MILLISECONDS_DIGITS = 12
 async def run_backups(runtime: Runtime) -> None:
     """Makes a backup whenever one is due, until it is cancelled."""
     settings = runtime.settings
-    folder, every = settings.backup_dir, timedelta(hours=settings.backup_every)
+    folder = settings.backup_dir
+    every = timedelta(hours=settings.backup_every)
     while folder:
         pause = LOOKED_AFTER_SECONDS
         # One of the processes that share a data directory makes it.
@@ -65,7 +66,8 @@ def backups_with(settings: Settings, crop_ids: Sequence[str]) -> list[tuple[Back
         return []
     # An id begins with the time at which its crop was enrolled.
     first = min(int(one[:ID_MILLISECONDS_DIGITS], 16) for one in crop_ids) / 1000
-    kept, every = kept_backups(settings.backup_dir), timedelta(hours=settings.backup_every)
+    kept = kept_backups(settings.backup_dir)
+    every = timedelta(hours=settings.backup_every)
     return [
         (one, kept[-1].taken_at + every * (place + 1 + settings.backup_keep - len(kept)))
         for place, one in enumerate(kept)

@@ -133,10 +133,12 @@ async def forget_identity(runtime: Runtime, gallery: Gallery, identity: str) -> 
 
 async def forget_expired(runtime: Runtime, gallery: Gallery) -> None:
     """Deletes what a gallery's retention no longer allows."""
-    days, since = gallery.settings.retention_days, gallery.settings.retention_from
+    days = gallery.settings.retention_days
+    since = gallery.settings.retention_from
     if days is None:
         return
-    oldest, crops = datetime.now(UTC) - timedelta(days=days), runtime.record.crops
+    oldest = datetime.now(UTC) - timedelta(days=days)
+    crops = runtime.record.crops
 
     async def sweep(result: dict[str, Any]) -> None:
         what = crops.remove_older, oldest, CROPS_PER_SWEEP, since
@@ -231,9 +233,11 @@ STRAYS_REMAIN = (
 async def _remaining(
     runtime: Runtime, gallery: Gallery, removal: records.Removal
 ) -> list[Remainder]:
-    settings, remaining = runtime.settings, [*ALWAYS_REMAINS]
+    settings = runtime.settings
+    remaining = [*ALWAYS_REMAINS]
     if runtime.indexer:
-        compact, number = runtime.indexer.writer.compact, gallery.gallery_id
+        compact = runtime.indexer.writer.compact
+        number = gallery.gallery_id
         compacted = await runtime.pools.files.run(
             compact, number, removal.version, COMPACTED_WITHIN_SECONDS
         )

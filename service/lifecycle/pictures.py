@@ -36,7 +36,9 @@ async def keep_elsewhere(
     Raises:
         StorageFailed, RecordUnavailable: nothing was stored.
     """
-    number, files, side = target.gallery_id, dict[str, bytes](), None
+    number = target.gallery_id
+    files = dict[str, bytes]()
+    side = None
     if vectors_outside(runtime.record.engine):
         entry = await runtime.galleries.read(runtime.record.galleries.get, number)
         if entry:
@@ -44,7 +46,8 @@ async def keep_elsewhere(
     for crop in crops:
         files |= files_of(number, crop, side)
     # Noted before: what lands in no commit is swept up later.
-    expect, until = runtime.record.stray_files.expect, datetime.now(UTC) + SETTLED
+    expect = runtime.record.stray_files.expect
+    until = datetime.now(UTC) + SETTLED
     await runtime.galleries.write(expect, number, list(files), until)
     await folder.changes.run(folder.put, number, files)
     return [replace(crop, picture=None, outside=side) for crop in crops]
@@ -64,7 +67,8 @@ async def remove_stray_pictures(runtime: Runtime) -> None:
     """Removes pictures whose crops are deleted or never landed; raises `StorageFailed`."""
     if runtime.pictures is None:
         return
-    stray, now = runtime.record.stray_files.all, datetime.now(UTC)
+    stray = runtime.record.stray_files.all
+    now = datetime.now(UTC)
     while strays := await runtime.galleries.read(stray, now, STRAYS_AT_ONCE):
         left: dict[str, Exception] = {}
         for gallery_id, some in groupby(sorted(strays), itemgetter(0)):
@@ -94,7 +98,8 @@ async def _remove(runtime: Runtime, gallery_id: int, names: Sequence[str]) -> di
     Returns:
         Why those that are left could not be removed, by name.
     """
-    folder, record = runtime.pictures, runtime.record
+    folder = runtime.pictures
+    record = runtime.record
     left: dict[str, Exception] = {}
     if folder is None or not names:
         return left

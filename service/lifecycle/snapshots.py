@@ -64,7 +64,8 @@ async def take_snapshot(runtime: Runtime, gallery: Gallery) -> Snapshot:
         StorageFailed: the disk did not take it; nothing is left of it.
     """
     require_free_disk(runtime.settings)
-    store, gallery_id = runtime.record, gallery.gallery_id
+    store = runtime.record
+    gallery_id = gallery.gallery_id
     snapshot_id = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{token_hex(4)}"
     path = snapshot_path(runtime, gallery, snapshot_id)
 
@@ -151,7 +152,8 @@ async def restore_snapshot(
         yield from read_snapshot(path)
         failpoint("restore.file-read")
 
-    write, embedder = runtime.record.crops.replace, snapshot.embedding_fingerprint
+    write = runtime.record.crops.replace
+    embedder = snapshot.embedding_fingerprint
 
     async def restore(result: dict[str, Any]) -> int:
         version = await runtime.galleries.change("restore", gallery, write, embedder, crops())
@@ -197,7 +199,8 @@ async def _take_removed_out(
     runtime: Runtime, gallery: Gallery, snapshot: Snapshot, identity: str | None = None
 ) -> tuple[Snapshot, int, int]:
     """The snapshot as it is then, how many crops it has lost, and how many were an identity's."""
-    path, store = snapshot_path(runtime, gallery, snapshot.snapshot_id), runtime.record
+    path = snapshot_path(runtime, gallery, snapshot.snapshot_id)
+    store = runtime.record
 
     def rewrite() -> tuple[Snapshot, int, int]:
         gone = set(store.crops.removed_among(gallery.gallery_id, snapshot_crop_ids(path)))

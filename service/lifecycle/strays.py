@@ -39,7 +39,8 @@ async def clear_files(runtime: Runtime) -> None:
             if folder.name.isdecimal():
                 move = partial(runtime.pools.files.run, _move_stray_snapshots, runtime, folder)
                 await runtime.sections.run(move, runtime.snapshot_lock(int(folder.name)))
-        record, run = runtime.record, runtime.pools.files.run
+        record = runtime.record
+        run = runtime.pools.files.run
         await run(_move_stray_folders, runtime, IMPORTS, record.jobs.get)
         await run(
             _move_stray_folders,
@@ -65,7 +66,8 @@ async def remove_unneeded_files(runtime: Runtime) -> None:
 
 def remove_unneeded(runtime: Runtime, name: str) -> None:
     """Removes a file or folder, unless an upload holds it or a record names it by now."""
-    files, path = runtime.record.unneeded_files, runtime.settings.data_dir / name
+    files = runtime.record.unneeded_files
+    path = runtime.settings.data_dir / name
     try:
         with hold_folder(path) if path.is_dir() else contextlib.nullcontext():
             if name not in files.all():
@@ -84,7 +86,8 @@ def remove_unneeded(runtime: Runtime, name: str) -> None:
 
 def _move_stray_folders(runtime: Runtime, kind: str, find: Callable[[str], object]) -> None:
     """Moves folders aside that are neither known nor noted as unneeded."""
-    folder, unneeded = runtime.settings.data_dir / kind, runtime.record.unneeded_files.all
+    folder = runtime.settings.data_dir / kind
+    unneeded = runtime.record.unneeded_files.all
     # First, as another process may note or fill one meanwhile. An upload has a file once noted.
     found = [one for one in folder.glob("*") if one.name != STRAY and any(one.iterdir())]
     for one in found:
@@ -95,7 +98,8 @@ def _move_stray_folders(runtime: Runtime, kind: str, find: Callable[[str], objec
 
 
 def _move_stray_snapshots(runtime: Runtime, folder: Path) -> None:
-    data_dir, gallery_id = runtime.settings.data_dir, int(folder.name)
+    data_dir = runtime.settings.data_dir
+    gallery_id = int(folder.name)
     found = runtime.record.snapshots.all(gallery_id)
     known = {snapshot_name(gallery_id, one.snapshot_id) for one in found}
     for file in folder.glob("*"):

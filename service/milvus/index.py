@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from service.milvus.server import MilvusServer
 
 log = logging.getLogger(__name__)
-SEARCH_THREADS, SEARCH_SECONDS = 8, 1.0
+SEARCH_THREADS = 8
+SEARCH_SECONDS = 1.0
 # Of a server that did not answer nothing is asked for so long.
 PAUSE_SECONDS = 1.0
 # Milvus is asked for a few more: its sums of float32 may swap neighbours.
@@ -47,9 +48,12 @@ class MilvusIndexes:
 
     def __init__(self, record: Record, server: MilvusServer, codes: Codes) -> None:
         """Asks nothing yet."""
-        self.record, self.server, self.codes = record, server, codes
+        self.record = record
+        self.server = server
+        self.codes = codes
         self._threads = MonitoredThreadPool(SEARCH_THREADS, "index")
-        self._why_down, self._retry_at = "", 0.0
+        self._why_down = ""
+        self._retry_at = 0.0
 
     def of(self, gallery_id: int, embedder: str) -> MilvusIndex:
         """The index of a gallery's vectors of one embedder."""
@@ -110,13 +114,18 @@ class MilvusIndex:
     Its calls block.
     """
 
-    kind, dtype, recall, bytes = "milvus", "float32", None, 0
+    kind = "milvus"
+    dtype = "float32"
+    recall = None
+    bytes = 0
     counts_filtered = False
 
     def __init__(self, indexes: MilvusIndexes, gallery_id: int, embedder: str) -> None:
         """Asks nothing yet."""
-        self._server, self._codes = indexes.server, indexes.codes
-        self._record, self._gallery_id = indexes.record, gallery_id
+        self._server = indexes.server
+        self._codes = indexes.codes
+        self._record = indexes.record
+        self._gallery_id = gallery_id
         self._embedder = embedder
 
     def search(
@@ -162,7 +171,9 @@ class MilvusIndex:
         direction = mean_direction(queries)
         unit = (direction / max(float(np.linalg.norm(direction)), 1e-12)).astype(np.float32)
         found: dict[int, tuple[NDArray[np.float32], CropLabel]] = {}
-        asked, full, without = limit + MARGIN, False, wanted.without
+        asked = limit + MARGIN
+        full = False
+        without = wanted.without
         until = time.monotonic() + SEARCH_SECONDS
         while crops:
             hits = self._server.search(
@@ -182,7 +193,8 @@ class MilvusIndex:
                 break
             if time.monotonic() > until:
                 raise CollectionUnavailable("it still has many crops that were deleted or changed")
-            without, asked = without | outdated, DEEPER * asked
+            without = without | outdated
+            asked = DEEPER * asked
         row_ids = np.array(list(found), np.int64)
         labels = [label for _, label in found.values()]
         vectors = np.array([one for one, _ in found.values()], np.float32)

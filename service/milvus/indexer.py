@@ -31,18 +31,21 @@ from service.record.remote_index import IndexState
 
 log = logging.getLogger(__name__)
 # After a crash another process goes on this late.
-LEASE_SECONDS, RENEW_SECONDS = 10.0, 3.0
+LEASE_SECONDS = 10.0
+RENEW_SECONDS = 3.0
 CHANGES_PER_READ = 256
 # The watermark of a gallery without changes is moved so often, so that those after it are kept.
 IDLE_CHANGES = 10_000
 # While a collection is being filled, the end of that is looked for.
-WAIT_SECONDS, POLL_SECONDS = 0.5, 0.05
+WAIT_SECONDS = 0.5
+POLL_SECONDS = 0.05
 # A write of the process before arrives no later than this.
 LATE_SECONDS = 30.0
 # A search that is under way would find nothing in a collection that is dropped, and no error.
 DROP_AFTER_SECONDS = 10.0
 PAUSE_SECONDS = 1.0
-SILENT_SECONDS, LONG_WORK_FACTOR = 90.0, 30.0
+SILENT_SECONDS = 90.0
+LONG_WORK_FACTOR = 30.0
 CLOSING_SECONDS = 5.0
 
 
@@ -102,7 +105,8 @@ class Indexer:
     @property
     def health_checks(self) -> list[HealthCheck]:
         """Its threads, for the watchdog."""
-        following, building = self._follower.silent_seconds, self._builder.silent_seconds
+        following = self._follower.silent_seconds
+        building = self._builder.silent_seconds
         return [
             HealthCheck("indexer", following, SILENT_SECONDS),
             HealthCheck("index builder", building, SILENT_SECONDS, LONG_WORK_FACTOR),
@@ -279,7 +283,8 @@ class Indexer:
         """Begins a new collection beside what is searched, unless one is being filled."""
         if held.work is not None:
             return
-        state, builds = held.state, held.state.builds + 1
+        state = held.state
+        builds = held.state.builds + 1
         log.info("gallery %d is indexed anew: %s", state.gallery_id, why)
         name = self.writer.codes.collection(state.gallery_id, builds)
         begun = self._states.advance(state, building=name, builds=builds, wanted=False)
@@ -291,7 +296,8 @@ class Indexer:
 
     def _build(self, state: IndexState) -> IndexState:
         """Fills a collection; answers the state in which it is searched."""
-        cursor, entry = self._stream.last(), self._record.galleries.get(state.gallery_id)
+        cursor = self._stream.last()
+        entry = self._record.galleries.get(state.gallery_id)
         if entry is None:
             raise Outdated("it was deleted")
         built = replace(
@@ -336,7 +342,9 @@ class Indexer:
 
     def _finish(self, held: _Held) -> bool:
         """Searches what was built from now on, or mends what a sweep found."""
-        work, held.work, held.follows = held.work, None, True
+        work = held.work
+        held.work = None
+        held.follows = True
         assert work is not None
         try:
             found = work.result()
@@ -349,7 +357,8 @@ class Indexer:
             if found:
                 log.warning("%d rows differ from the record and are written anew", len(found))
                 held.sweep_at = time.monotonic() + LATE_SECONDS
-                gallery_id, version = held.state.gallery_id, held.state.version
+                gallery_id = held.state.gallery_id
+                version = held.state.version
                 rows = Change(0, "relabelled", gallery_id, version, tuple(found))
                 self._apply(held.state, [rows])
             return bool(found)

@@ -24,7 +24,8 @@ IDS_PER_PAGE = 8192
 LARGEST_LIMIT = 16_384
 UNKNOWN_CAMERA = -1
 # Before every time with a year; Milvus 2.3 has no null.
-UNKNOWN_TIME, EARLIEST_TIME = -1e18, -1e17
+UNKNOWN_TIME = -1e18
+EARLIEST_TIME = -1e17
 
 
 class LabelRow(TypedDict):

@@ -30,7 +30,9 @@ COLLECTION_AWAY = {
     100: "a collection is gone; it is built anew",
     NOT_LOADED: "a collection is being loaded",
 }
-SEARCH_SECONDS, WRITE_SECONDS, SCHEMA_SECONDS = 1.0, 10.0, 60.0
+SEARCH_SECONDS = 1.0
+WRITE_SECONDS = 10.0
+SCHEMA_SECONDS = 60.0
 NUMBERS = ("crop", "grp", "camera")
 
 

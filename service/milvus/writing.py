@@ -108,7 +108,8 @@ class CollectionWriter:
             between: as of `fill`.
         """
         state = self.record.remote_indexes.state(gallery_id)
-        entry, timestamp = self.record.galleries.get(gallery_id), self.server.timestamp()
+        entry = self.record.galleries.get(gallery_id)
+        timestamp = self.server.timestamp()
         if entry is None or state is None or not state.collection:
             return []
         # Beyond the record's last row where the record is an older copy.
@@ -130,7 +131,8 @@ class CollectionWriter:
         Returns:
             False where either takes longer, or Milvus does not answer.
         """
-        until, compaction = time.monotonic() + seconds, None
+        until = time.monotonic() + seconds
+        compaction = None
         with contextlib.suppress(IndexUnavailable):
             while time.monotonic() < until:
                 state = self.record.remote_indexes.state(gallery_id)

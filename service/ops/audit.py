@@ -43,7 +43,8 @@ NOTE_SECONDS = 5.0
 REFUSAL_SECONDS = 60.0
 MOST_REFUSED = 100
 # Bounds of a line: about a search or view, and about a deletion, which names up to 1,000 crops.
-VIEW_BYTES, LINE_BYTES = 8192, 96 * 1024
+VIEW_BYTES = 8192
+LINE_BYTES = 96 * 1024
 # Entries of each list in a line over its bound; none, if the line would still be over it.
 SHOWN_ENTRIES = 10
 # Bound of the lines that wait to be written; further ones are counted.
@@ -94,8 +95,10 @@ class AuditLog(contextlib.AbstractContextManager["AuditLog"]):
         on_drop: Callable[[], object] = lambda: None,
         reserved_bytes: int = 0,
     ) -> None:
-        self.queries, self._on_drop = queries, on_drop
-        self._data_dir, self._reserved_bytes = data_dir, reserved_bytes
+        self.queries = queries
+        self._on_drop = on_drop
+        self._data_dir = data_dir
+        self._reserved_bytes = reserved_bytes
         # One: each line continues the one before.
         self.threads = MonitoredThreadPool(1, "audit")
         path = data_dir / (LOG_NAME if replica is None else f"audit-{replica}.jsonl")
@@ -214,7 +217,8 @@ class AuditLog(contextlib.AbstractContextManager["AuditLog"]):
         Raises:
             StorageFailed: they could not be written, and wait.
         """
-        waiting, dropped = len(self._buffer), self._dropped
+        waiting = len(self._buffer)
+        dropped = self._dropped
         lines = self._buffer[:waiting]
         if dropped:
             lines.append(self._line("dropped_lines", "done", {"count": dropped}, VIEW_BYTES))

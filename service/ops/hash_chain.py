@@ -300,7 +300,9 @@ def check_chain(path: Path, key: bytes) -> Checked:
     note, sizes = _read_state(path, key)
     last = _Link()
     lines = number = 0
-    file, keyed_from, problem = path, None, None
+    file = path
+    keyed_from = None
+    problem = None
     try:
         for file, size in sizes.items():
             number = 0

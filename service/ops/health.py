@@ -190,7 +190,8 @@ class Watchdog:
             self._thread.join(self._interval + EXIT_GRACE_SECONDS)
 
     def _run(self) -> None:
-        checked, resumed = time.monotonic(), -self._stall_seconds
+        checked = time.monotonic()
+        resumed = -self._stall_seconds
         while self.trouble is None and not self._stopped.is_set():
             seconds = 2 * self._stall_seconds + EXIT_GRACE_SECONDS
             faulthandler.dump_traceback_later(seconds, exit=True, file=STDERR)
@@ -198,7 +199,8 @@ class Watchdog:
             now = time.monotonic()
             if now - checked > self._interval + SUSPENDED_SECONDS:
                 resumed = now
-            checked, trusted = now, now >= resumed + self._stall_seconds
+            checked = now
+            trusted = now >= resumed + self._stall_seconds
             for check in self.checks:
                 silent = check.silent_seconds()
                 allowed = max(check.min_timeout_s, check.timeout_factor * self._stall_seconds)

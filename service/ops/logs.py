@@ -62,7 +62,8 @@ class LoopErrorLog:
 
     def __call__(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """An event loop's exception handler."""
-        kind, now = context["message"].partition("(")[0], time.monotonic()
+        kind = context["message"].partition("(")[0]
+        now = time.monotonic()
         if now - self._logged.get(kind, -1.0) >= 1.0:
             self._logged[kind] = now
             log.error("event loop: %s", context["message"], exc_info=context.get("exception"))

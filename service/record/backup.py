@@ -39,10 +39,12 @@ from service.record.record import Record
 from service.record.sqlite_engine import SqliteEngine
 from service.record.verification import verify_file
 
-CROPS_AT_ONCE, FILES_AT_ONCE = 500, 200
+CROPS_AT_ONCE = 500
+FILES_AT_ONCE = 200
 # Of a file outside the record; most vectors are shorter.
 VECTOR_BYTES = 8192
-NAME, NAME_FORMAT = re.compile(r"\d{8}T\d{6}Z"), "%Y%m%dT%H%M%SZ"
+NAME = re.compile(r"\d{8}T\d{6}Z")
+NAME_FORMAT = "%Y%m%dT%H%M%SZ"
 UNFINISHED = ".part"
 
 

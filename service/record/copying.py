@@ -202,7 +202,8 @@ def _put_access(transaction: Transaction, source: Engine) -> None:
 
 def _show(transaction: Transaction, filled: GalleryRecord, files: Sequence[str]) -> None:
     """Gives a copy its name, and takes it from a gallery that was never written."""
-    own, number = NAMES + key(filled.name), filled.gallery_id
+    own = NAMES + key(filled.name)
+    number = filled.gallery_id
     # Any process that opens the record removes what has no name.
     require_entry(transaction, number)
     if unused := transaction.json(own):

@@ -86,7 +86,8 @@ class CropChanges:
 
     def remove(self, rows: Sequence[int]) -> dict[int, StoredCrop]:
         """Takes out those of these crops that are there; answers them."""
-        at, transaction = self.at, self.transaction
+        at = self.at
+        transaction = self.transaction
         crops = read_crops(transaction, at, rows)
         self.read_sightings(crops.values())
         entry = self.entry
@@ -261,7 +262,8 @@ def find_request(reader: Reader, entry: GalleryRecord, request: RequestKey) -> E
         )
         for crop_id, duplicate, warnings in past["landed"]
     )
-    embedder, problems = entry.embedding_fingerprint, past["problems"]
+    embedder = entry.embedding_fingerprint
+    problems = past["problems"]
     return Enrolment(past["version"], embedder, landed, (), replayed=True, problems=problems)
 
 
@@ -281,7 +283,8 @@ def keep_request(
         past = transaction.json(own)
         if past is not None and past["happened_at"] < oldest:
             transaction.delete(own)
-    moment, own = now(), key("request", gallery_id, request.key)
+    moment = now()
+    own = key("request", gallery_id, request.key)
     ids = list(map(KEPT_OF_LANDED, landed))
     kept = {"version": version, "landed": ids, "problems": request.problems}
     transaction.put_json(own, {**kept, "digest": request.digest, "happened_at": moment})

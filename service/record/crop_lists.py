@@ -55,7 +55,8 @@ def list_crops(
     if wanted.crop_ids:
         named = read_crops(reader, at, sorted(rows_of_ids(reader, at, wanted.crop_ids)))
         return CropPage([one for one in named.values() if wanted.passes(one)], None)
-    moment, row = found[1] and found[1] + UTC_OFFSET, int(found[2])
+    moment = found[1] and found[1] + UTC_OFFSET
+    row = int(found[2])
     if order == "enrolled":
         return _scan(reader, at, wanted, _by_row(at, wanted, row), limit)
     if wanted.identity is None and wanted.external_id is None:
@@ -100,7 +101,11 @@ def _by_time(
 def _scan(reader: Reader, at: Generation, wanted: CropFilter, scan: Scan, limit: int) -> CropPage:
     """The crops of a range of keys that pass, until there are enough or enough was looked at."""
     at_once = limit + 1 if wanted == CropFilter() else max(limit + 1, ROWS_AT_ONCE)
-    start, end, last, found, scanned = scan.start, scan.end, b"", list[StoredCrop](), 0
+    start = scan.start
+    end = scan.end
+    last = b""
+    found = list[StoredCrop]()
+    scanned = 0
     while True:
         keys = reader.scan(Scan(start, end, at_once, scan.reverse))[0]
         crops = _crops_of(reader, at, keys)
@@ -133,7 +138,8 @@ def _time_key(at: Generation, crop: StoredCrop) -> bytes:
 
 
 def _cursor(at: Generation, own: bytes) -> str:
-    prefix, row = at.key("captured"), last_number(own)
+    prefix = at.key("captured")
+    row = last_number(own)
     if not own.startswith(prefix):
         return str(row)
     text = own[len(prefix) : -len(key(row)) - 1].decode()

@@ -55,7 +55,8 @@ from service.record.replacing import Archive, archive, replace_crops
 # It names neither that crop nor its labels: a key that may only enroll must not learn them, and
 # they are not kept with a request's answer, where forgetting would not find them.
 SAME_IMAGE = "the same image is already enrolled under another identity or camera"
-ROWS_AT_ONCE, KEYS_AT_ONCE = 500, 1000
+ROWS_AT_ONCE = 500
+KEYS_AT_ONCE = 1000
 EVERY_CROP = CropFilter()
 
 
@@ -87,7 +88,8 @@ class Crops(RecordPart):
             transaction.note("gallery_changed", gallery_id, entry.version)
         change = CropChanges(transaction, entry)
         records = [crop.record for crop in crops]
-        same_bytes, newest = change.same_bytes(records), entry.rows
+        same_bytes = change.same_bytes(records)
+        newest = entry.rows
         landed: list[EnrolledImage] = []
         added: list[IndexedCrop] = []
         elsewhere: list[str] = []
@@ -95,7 +97,8 @@ class Crops(RecordPart):
             same = same_bytes[record.sha256]
             alike = [one for one in same if SEEN_AS(one) == SEEN_AS(record)]
             if alike:
-                stored, warnings = alike[0], _kept_warnings(record, alike[0])
+                stored = alike[0]
+                warnings = _kept_warnings(record, alike[0])
             else:
                 warnings = [SAME_IMAGE] if same else []
                 stored = change.put(crop)
@@ -240,7 +243,8 @@ class Crops(RecordPart):
         entry = read_entry(self._reader, gallery_id)
         if entry is None:
             return
-        at, count = Generation.searched(entry), 0
+        at = Generation.searched(entry)
+        count = 0
         for found in every_crop(self._reader, at, ROWS_AT_ONCE):
             for one in read_contents(self._reader, at, found):
                 count += 1

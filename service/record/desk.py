@@ -29,7 +29,8 @@ from service.record.records import Picture
 
 AT_ONCE = 200
 # One case is one value of the record, and its export one file.
-MOST_CASES, MOST_IN_CASE = 1000, 500
+MOST_CASES = 1000
+MOST_IN_CASE = 500
 # Of a key without `admin`, so that others can begin cases too.
 MOST_CASES_OF_KEY = MOST_CASES // 2
 
@@ -220,10 +221,12 @@ class Cases(RecordPart):
             None where one of them is not there.
         """
         changes = KeptChanges(transaction, gallery_id)
-        case, found = changes.case(case_id), read_kept(transaction, gallery_id, [query_id])
+        case = changes.case(case_id)
+        found = read_kept(transaction, gallery_id, [query_id])
         if case is None or not found or (note is None and query_id not in case.queries):
             return None
-        queries, cases = dict(case.queries), _without(found[0].cases, case_id)
+        queries = dict(case.queries)
+        cases = _without(found[0].cases, case_id)
         if note is None:
             del queries[query_id]
         else:

@@ -21,7 +21,8 @@ from service.record.records import ArchivedCrop, GalleryRecord, StoredCrop
 
 NO_GENERATION = 2**64 - 1
 READ_AT_ONCE = 200
-ENTRY, CROP = TypeAdapter(GalleryRecord), TypeAdapter(StoredCrop)
+ENTRY = TypeAdapter(GalleryRecord)
+CROP = TypeAdapter(StoredCrop)
 
 
 class Sightings(TypedDict):
@@ -87,7 +88,8 @@ def picture_rank(crop: StoredCrop) -> tuple[float, int, str]:
 
 def see(seen: Sightings, crop: StoredCrop) -> None:
     """Notes one more crop of an identity: when it was last seen, and its best picture."""
-    rank, last = picture_rank(crop), as_text(seen_at(crop))
+    rank = picture_rank(crop)
+    last = as_text(seen_at(crop))
     quality, size, crop_id = seen.get("best", rank)
     seen["best"] = max((quality, size, crop_id), rank)
     seen["last"] = max(seen.get("last", last), last)
@@ -147,7 +149,8 @@ def read_contents(
     keys = [at.lookup("crop id", crop.crop_id) for crop in crops]
     keys += (at.lookup("vector", at.side, crop.row_id) for crop in crops)
     keys += (at.lookup("picture", crop.row_id) for crop in crops if pictures)
-    parts, count = ("crop_id", "vector", "picture"), len(crops)
+    parts = ("crop_id", "vector", "picture")
+    count = len(crops)
     named = [f"the {part} of crop {crop.crop_id}" for part in parts for crop in crops]
     bodies = reader.get(keys, named)
     vectors = _with_outside(reader, at, crops, bodies[count : 2 * count])
@@ -235,7 +238,8 @@ def readable(
     engine: Engine, bounds: tuple[bytes, bytes]
 ) -> Iterator[tuple[bytes, bytes | ServiceError]]:
     """What can be read of a range: from its start on, then from its end back to what cannot."""
-    reader, (start, end) = Reader(engine), bounds
+    reader = Reader(engine)
+    (start, end) = bounds
     for reverse in (False, True):
         limit = READ_AT_ONCE
         while True:

@@ -27,7 +27,8 @@ from service.record.keys import INDEXES, as_text, below, key, last_number, last_
 from service.record.records import GalleryRecord, StoredCrop
 
 Kind = Literal["generation", "side", "gallery"]
-KEYS_AT_ONCE, CROPS_AT_ONCE = 1000, 200
+KEYS_AT_ONCE = 1000
+CROPS_AT_ONCE = 200
 # Longer than any write takes from its first picture to its commit.
 SETTLED = timedelta(hours=1)
 SEARCH_BY_HASH = "search of"
@@ -159,7 +160,8 @@ class StrayFiles(RecordPart):
 
         A restore may have brought the crop of one back.
         """
-        prefix, moment = key("stray"), as_text(now)
+        prefix = key("stray")
+        moment = as_text(now)
         old = (own for own, body in self._reader.every(below(prefix)) if from_json(body) <= moment)
         parts = (own[len(prefix) :].decode().split("\0") for own in itertools.islice(old, limit))
         return [(int(gallery_id, 16), name) for gallery_id, name, _ in parts]

@@ -39,11 +39,14 @@ class History(RecordPart):
         index was stored there.
         """
         entry = require_entry(transaction, gallery_id)
-        own, first = key(CHANGE, gallery_id, entry.version), key(CHANGE, gallery_id)
-        kept, begun = transaction.json(own), entry.changes_from
+        own = key(CHANGE, gallery_id, entry.version)
+        first = key(CHANGE, gallery_id)
+        kept = transaction.json(own)
+        begun = entry.changes_from
         if kept is None or begun is None:
             # All crops were replaced, or none were kept: no older position leads here.
-            kept, begun = ["stored", [], secrets.token_hex(8)], entry.version
+            kept = ["stored", [], secrets.token_hex(8)]
+            begun = entry.version
             transaction.put_json(own, kept)
         last = key(CHANGE, gallery_id, begun)
         transaction.delete(*(old for old, _ in transaction.scan(Scan(first, last))[0]))
@@ -62,7 +65,8 @@ class History(RecordPart):
         Returns:
             None where they are not kept any more, or all crops were replaced meanwhile.
         """
-        entry, stream = read_entry(self._reader, gallery_id), self._engine.changes
+        entry = read_entry(self._reader, gallery_id)
+        stream = self._engine.changes
         if entry is None or entry.version < version:
             return None
         if stream:

@@ -38,7 +38,8 @@ log = logging.getLogger(__name__)
 CROPS_AT_ONCE = 1000
 MERGES_KEPT_FOR = timedelta(days=30)
 # The entry of a merge, and the ids of the crops of each of its commits.
-MERGE, MERGED = "merge", "merged crops"
+MERGE = "merge"
+MERGED = "merged crops"
 PENDING = "pending identity change"
 
 
@@ -198,7 +199,8 @@ def _step(transaction: Transaction, gallery_id: int, begin: Begin | None = None)
 
 def _next_rows(change: CropChanges, pending: Pending) -> tuple[list[int], bool]:
     """Crops to be changed in a commit, and whether there are more."""
-    transaction, gallery_id = change.transaction, change.entry.gallery_id
+    transaction = change.transaction
+    gallery_id = change.entry.gallery_id
     if pending.undo:
         merge_id = str(pending.merge_id)
         ids: list[str] = []
@@ -227,7 +229,8 @@ def _relabel(change: CropChanges, pending: Pending, rows: list[int]) -> Relabell
 
 
 def _rename(change: CropChanges, identity: str, new: str) -> Pending | None:
-    transaction, entry = change.transaction, change.entry
+    transaction = change.transaction
+    entry = change.entry
     seen = transaction.json(change.at.key("identity", identity))
     if seen is None:
         return None
@@ -244,7 +247,8 @@ def _rename(change: CropChanges, identity: str, new: str) -> Pending | None:
 
 
 def _forget(change: CropChanges, identity: str) -> Pending | None:
-    transaction, gallery_id = change.transaction, change.entry.gallery_id
+    transaction = change.transaction
+    gallery_id = change.entry.gallery_id
     # Crops that were merged into another identity are that identity's: its merges can be undone.
     if not rows_by(transaction, change.at, "identity", identity, limit=1):
         return None
@@ -254,7 +258,8 @@ def _forget(change: CropChanges, identity: str) -> Pending | None:
 
 
 def _undo(change: CropChanges, merge_id: str) -> Pending | None:
-    transaction, gallery_id = change.transaction, change.entry.gallery_id
+    transaction = change.transaction
+    gallery_id = change.entry.gallery_id
     merge = transaction.json(key(MERGE, gallery_id, merge_id))
     if merge is None or merge["merged_at"] < _oldest():
         return None

@@ -19,7 +19,10 @@ from gmn_client.models import Verdict
 from service.record.engine import Reader, Scan, Transaction
 from service.record.keys import LOOKUP, below, key, last_text
 
-KEPT_KIND, FOUND_BY, COUNTS, PICTURE = "kept query", "kept query by", "kept queries", "kept picture"
+KEPT_KIND = "kept query"
+FOUND_BY = "kept query by"
+COUNTS = "kept queries"
+PICTURE = "kept picture"
 CASE = "case"
 # All of a gallery but for the pictures, which are only looked up.
 OF_KEPT = (KEPT_KIND, FOUND_BY, COUNTS, CASE)
@@ -120,7 +123,8 @@ class Case:
     deleted_searches: dict[date, int] = field(default_factory=dict)
 
 
-KEPT_QUERY, KEPT_CASE = TypeAdapter(KeptQuery), TypeAdapter(Case)
+KEPT_QUERY = TypeAdapter(KeptQuery)
+KEPT_CASE = TypeAdapter(Case)
 
 
 class KeptChanges:
@@ -130,7 +134,8 @@ class KeptChanges:
     """
 
     def __init__(self, transaction: Transaction, gallery_id: int) -> None:
-        self.transaction, self.gallery_id = transaction, gallery_id
+        self.transaction = transaction
+        self.gallery_id = gallery_id
         none = {"kept": 0, "cases": 0, "changes": 0}
         counts = none | (transaction.json(key(COUNTS, gallery_id)) or {})
         self.kept, self.cases, self._changes = (counts[name] for name in none)

@@ -18,7 +18,8 @@ LOOKUP = b"!"
 INDEXES = ("by", "captured", "enrolled")
 # What `new_crop_id` makes.
 CROP_ID = "[0-9a-f]{32}"
-_END, _ESCAPED = b"\0", b"\0\xff"
+_END = b"\0"
+_ESCAPED = b"\0\xff"
 # By kind what its parts are: n a number, m a time, f a field, h hexadecimal digits that are only
 # looked up.
 PARTS = {
@@ -37,12 +38,14 @@ KINDS = {kind: kind[: kind.startswith(LOOKUP)] + bytes([0x80 + n]) for n, kind i
 FIELDS = {b"sha256": b"\x90", b"identity": b"\x91", b"camera": b"\x92", b"external_id": b"\x93"}
 LONG = {short: long for table in (KINDS, FIELDS) for long, short in table.items()}
 # Followed by how many bytes the number has; no UTF-8 has these bytes, and bounds end with 0xff.
-NUMBER, HEX = 0xF5, 0xFE
+NUMBER = 0xF5
+HEX = 0xFE
 DIGITS = re.compile(rb"([0-9a-f]{16})\0")
 MOMENT = re.compile(rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{6})?)\+00:00\0")
 HEXADECIMAL = re.compile(rb"((?:[0-9a-f]{32}){1,2})\0")
 TEXT = re.compile(rb"(?:[^\0]|\0\xff)*\0")
-FIRST_DAY, MICROSECOND = datetime.min, timedelta(microseconds=1)
+FIRST_DAY = datetime.min
+MICROSECOND = timedelta(microseconds=1)
 
 
 def key(*parts: str | int) -> bytes:
@@ -132,10 +135,12 @@ def unpacked(key: bytes) -> bytes:
     for part in PARTS[kind]:
         first = key[place] if place < len(key) else 0
         if first == HEX:
-            start, place = place + 2, place + 2 + key[place + 1]
+            start = place + 2
+            place = place + 2 + key[place + 1]
             found.append(key[start:place].hex().encode() + b"\0")
         elif NUMBER <= first < HEX:
-            start, place = place + 1, place + 1 + first - NUMBER
+            start = place + 1
+            place = place + 1 + first - NUMBER
             number = int.from_bytes(key[start:place], "big")
             if part == "m":
                 moment = FIRST_DAY + number * MICROSECOND

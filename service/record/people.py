@@ -200,7 +200,8 @@ class People(RecordPart):
         if known is None:
             return None
         quality, _, crop_id = known["best"]
-        cameras, last = sorted(known["cameras"]), datetime.fromisoformat(known["last"])
+        cameras = sorted(known["cameras"])
+        last = datetime.fromisoformat(known["last"])
         return Person(name, known["crops"], cameras, crop_id, quality >= 0.0, last)
 
 
@@ -218,7 +219,8 @@ class Groups(RecordPart):
         found = self._reader.json(key("groups", gallery_id))
         if found is None:
             return None, {}
-        grouping, at = GROUPING.validate_python(found), find_generation(self._reader, gallery_id)
+        grouping = GROUPING.validate_python(found)
+        at = find_generation(self._reader, gallery_id)
         rows = [row for group, _ in grouping.groups for row in group]
         crops = read_crops(self._reader, at, rows)
         return grouping, {row: crop for row, crop in crops.items() if crop.identity is None}

@@ -17,7 +17,8 @@ from service.errors import RecordUnavailable, StorageFailed
 from service.ops.data_directory import make_folder, sync
 from service.ops.health import HealthCheck, MonitoredThreadPool
 
-PICTURE_THREADS, WAITING_CALLS = 4, 64
+PICTURE_THREADS = 4
+WAITING_CALLS = 64
 # Files that are written or read at once by all calls together: a bucket takes long for each.
 TRANSFERS = 32
 # A call that takes longer is answered 503; its thread may hang on.

@@ -310,7 +310,9 @@ class CropFilter:
 
     def passes(self, crop: CropLabel) -> bool:
         """Whether a crop is among them."""
-        after, before, taken = self.captured_after, self.captured_before, crop.captured_at
+        after = self.captured_after
+        before = self.captured_before
+        taken = crop.captured_at
         return (
             (not self.crop_ids or crop.crop_id in self.crop_ids)
             and self.identity in (None, crop.identity)

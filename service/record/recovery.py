@@ -44,7 +44,8 @@ from service.record.verification import (
     verify_snapshots,
 )
 
-CROPS_AT_ONCE, SEARCHES_AT_ONCE = 100, 50
+CROPS_AT_ONCE = 100
+SEARCHES_AT_ONCE = 50
 
 
 @dataclass
@@ -140,7 +141,8 @@ class Recovery:
 
     def rebuild(self, entry: GalleryRecord, into: Engine) -> None:
         """Gives a gallery of a record, which may be the damaged one, what is whole of it."""
-        number, later = entry.gallery_id, list[ArchivedCrop]()
+        number = entry.gallery_id
+        later = list[ArchivedCrop]()
         put_all(into, ((tombstone(number, one), to_json(now())) for one in self._removed))
         pending = Reader(into).json(key(PENDING, number))
         crops = _later_last(self._crops(entry), pending, later)
@@ -217,7 +219,8 @@ def _put_kept(
     Args:
         counted: the record has them already.
     """
-    changes, prefix = KeptChanges(transaction, gallery_id), key(KEPT_KIND, gallery_id)
+    changes = KeptChanges(transaction, gallery_id)
+    prefix = key(KEPT_KIND, gallery_id)
     for one in some:
         more = (one.whole is not None) - counted
         transaction.delete(one.own_key)
@@ -234,7 +237,8 @@ def _put_kept(
 
 def _require_place_outside(engine: Engine) -> None:
     """Raises `InputProblem` where vectors lie outside the record, and none of them is found."""
-    folder, missing = engine.outside, ""
+    folder = engine.outside
+    missing = ""
     for entry in entries(engine):
         if isinstance(entry, ServiceError) or not entry.outside:
             continue

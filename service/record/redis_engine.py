@@ -33,10 +33,12 @@ FORMAT = 5
 # In the place of the format, while a restore has not ended.
 FILLING = "0 (a restore was cut off: empty this Redis, and restore again)"
 # Keys, pictures among them; and where the last of them end.
-COPIED_AT_ONCE, COPIED = 200, b"end0"
+COPIED_AT_ONCE = 200
+COPIED = b"end0"
 KEPT_CHANGES = 100_000
 TIMEOUT_SECONDS = 5.0
-VALUES, STREAM = b"gmn:v:", "gmn:changes"
+VALUES = b"gmn:v:"
+STREAM = "gmn:changes"
 
 
 class RedisEngine:
@@ -156,7 +158,10 @@ class RedisEngine:
         Raises:
             RecordUnavailable: another copy was begun, or this one was held up for minutes.
         """
-        name, place, read, changed = secrets.token_hex(16), b"", 0, 0
+        name = secrets.token_hex(16)
+        place = b""
+        read = 0
+        changed = 0
         with contextlib.closing(SqliteEngine(path)) as copy:
             while place != COPIED or read < changed:
                 asked = [name, self._epoch, place, read, COPIED_AT_ONCE]
@@ -290,7 +295,9 @@ class RedisEngine:
 
     def _changes_after(self, sequence: int, limit: int) -> list[Change]:
         epoch, last, entries = self._answer(self._scripts["changes"], (), [sequence, limit])
-        found, newest, why = [_change(*entry) for entry in entries], int(last), ""
+        found = [_change(*entry) for entry in entries]
+        newest = int(last)
+        why = ""
         if (epoch or b"").decode() != self._epoch:
             why = "the record was emptied or replaced"
         elif newest < sequence:

@@ -28,7 +28,9 @@ from service.record.garbage import SETTLED, collect_garbage, discard, note_stray
 from service.record.keys import as_text, key
 from service.record.records import ArchivedCrop, GalleryRecord, StoredCrop
 
-CROPS_AT_ONCE, CROPS_PER_READ, CHANGES_PER_READ = 500, 100, 10_000
+CROPS_AT_ONCE = 500
+CROPS_PER_READ = 100
+CHANGES_PER_READ = 10_000
 # Then a copy ends also where its gallery is written without a pause.
 FOLLOWED_FOR_SECONDS = 60.0
 # For how long an unfinished generation is kept between two parts of it.
@@ -70,7 +72,8 @@ def archive(engine: Engine, gallery_id: int) -> Iterator[Archive]:
 
 
 def _crops(engine: Engine, entry: GalleryRecord, sequence: int) -> Iterator[ArchivedCrop]:
-    reader, at = Reader(engine), Generation.searched(entry)
+    reader = Reader(engine)
+    at = Generation.searched(entry)
     for crops in every_crop(reader, at, CROPS_PER_READ):
         yield from read_contents(reader, at, crops, pictures=True)
     for rows in _changed_rows(engine, entry.gallery_id, sequence):
@@ -82,7 +85,8 @@ def _crops(engine: Engine, entry: GalleryRecord, sequence: int) -> Iterator[Arch
 
 def _changed_rows(engine: Engine, gallery_id: int, sequence: int) -> Iterator[Sequence[int]]:
     """Rows that were added or relabelled after a change, in parts, until there are no more."""
-    changes, until = engine.changes, time.monotonic() + FOLLOWED_FOR_SECONDS
+    changes = engine.changes
+    until = time.monotonic() + FOLLOWED_FOR_SECONDS
     while changes and time.monotonic() < until:
         found = changes.after(sequence, CHANGES_PER_READ, 0.0)
         own = (one for one in found if one.gallery_id == gallery_id)
@@ -106,8 +110,10 @@ def replace_crops(
         UnknownGallery: the gallery was deleted.
         RecordUnavailable: a part took so long that the generation was given up.
     """
-    filled, files = transact(engine, _begin, gallery_id), dict[str, bytes]()
-    side, folder = filled.side if filled.outside else None, engine.outside
+    filled = transact(engine, _begin, gallery_id)
+    files = dict[str, bytes]()
+    side = filled.side if filled.outside else None
+    folder = engine.outside
     try:
         for part in _parts(crops):
             filled, landed = transact(engine, _put, filled, part)
@@ -181,7 +187,8 @@ def _put(
 
 def _take_out_removed(engine: Engine, filled: GalleryRecord) -> GalleryRecord:
     """Takes out what was removed from the gallery while the generation was filled."""
-    reader, at = Reader(engine), Generation.searched(filled)
+    reader = Reader(engine)
+    at = Generation.searched(filled)
     removals = require_entry(reader, filled.gallery_id).removals
     if removals == filled.removals:
         return filled
@@ -253,6 +260,7 @@ def _parts(crops: Iterable[ArchivedCrop]) -> Iterator[list[ArchivedCrop]]:
         held += crop.vector.nbytes + len(crop.picture or b"")
         if len(part) == CROPS_PER_PART or held >= BYTES_PER_PART:
             yield part
-            part, held = [], 0
+            part = []
+            held = 0
     if part:
         yield part

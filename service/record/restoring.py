@@ -69,7 +69,8 @@ def restore_backup(
         InputProblem: the backup is damaged, or of another record than the current one, or has no
             place to go to.
     """
-    images, outside = PictureFolder.of_backup(backup.path), redis.outside if redis else None
+    images = PictureFolder.of_backup(backup.path)
+    outside = redis.outside if redis else None
     if images and not outside:
         raise InputProblem(
             f"{backup.path}: has images of GMN_IMAGES_URL; set it, and GMN_REDIS_URL, to new places"

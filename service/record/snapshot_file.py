@@ -85,7 +85,8 @@ def _write(path: Path, rows: Iterable[tuple[Any, ...]], origin: SnapshotHeader) 
             file.executescript(TABLES)
             file.execute("BEGIN")
             file.executemany("INSERT OR REPLACE INTO crops VALUES (?, ?, ?, ?, ?, ?)", rows)
-            whole, crops = hashlib.sha256(), 0
+            whole = hashlib.sha256()
+            crops = 0
             for (checksum,) in file.execute("SELECT checksum FROM crops ORDER BY place"):
                 whole.update(checksum.encode())
                 crops += 1
@@ -116,7 +117,9 @@ def read_snapshot(path: Path) -> Iterator[ArchivedCrop]:
         DamagedSnapshot: naming the file and the first crop that is not what was written.
     """
     with _reading(path) as file:
-        promised, whole, crops = _header(path, file), hashlib.sha256(), 0
+        promised = _header(path, file)
+        whole = hashlib.sha256()
+        crops = 0
         rows = file.execute(
             "SELECT crop_id, record, vector, picture, checksum FROM crops ORDER BY place"
         )

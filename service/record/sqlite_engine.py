@@ -29,7 +29,8 @@ PRIVATE_FILE = 0o600
 STEPS_PER_BEAT = 1_000_000
 BUSY_SECONDS = 30.0
 LOG_BUSY_MS = 1000
-KEYS_AT_ONCE, KEYS_PER_BEAT = 500, 10_000
+KEYS_AT_ONCE = 500
+KEYS_PER_BEAT = 10_000
 # Where damage made a text of a key, it is sorted before all others.
 ALL_KEYS = "SELECT CASE typeof(key) WHEN 'blob' THEN key END FROM entries"
 NOT_A_DATABASE = (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)

@@ -58,7 +58,8 @@ class StagedVectors(RecordPart):
         side = entry.staged_side
         if side is None:
             return
-        at, of = Generation.searched(entry), dict(vectors)
+        at = Generation.searched(entry)
+        of = dict(vectors)
         waiting = scan_crops(transaction, at, entry.staged_row, len(of))
         for crop in itertools.takewhile(lambda one: one.row_id in of, waiting):
             entry.staged_row = row = crop.row_id
@@ -87,7 +88,8 @@ def _prepare_for(transaction: Transaction, gallery_id: int, embedder: str | None
     if entry.staged_side is not None:
         outside = int(entry.outside)
         discard(transaction, "side", gallery_id, entry.at, entry.staged_side, outside)
-    entry.staged_fingerprint, entry.staged_side = embedder, None
+    entry.staged_fingerprint = embedder
+    entry.staged_side = None
     entry.staged_crops = entry.staged_row = 0
     if embedder is not None:
         entry.staged_side = entry.sides
@@ -98,11 +100,13 @@ def _prepare_for(transaction: Transaction, gallery_id: int, embedder: str | None
 
 def _switch_side(transaction: Transaction, gallery_id: int) -> int | None:
     entry = require_entry(transaction, gallery_id)
-    embedder, side = entry.staged_fingerprint, entry.staged_side
+    embedder = entry.staged_fingerprint
+    side = entry.staged_side
     if embedder is None or side is None or entry.staged_crops < entry.crops:
         return None
     discard(transaction, "side", gallery_id, entry.at, entry.side, int(entry.outside))
-    entry.embedding_fingerprint, entry.side = embedder, side
+    entry.embedding_fingerprint = embedder
+    entry.side = side
     entry.staged_fingerprint = entry.staged_side = None
     entry.staged_crops = entry.staged_row = 0
     # What the old embedder's scores taught does not hold for the new one's.

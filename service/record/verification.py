@@ -126,7 +126,8 @@ def verify_snapshots(data_dir: Path) -> list[SnapshotFound]:
     """Every snapshot's file of a data directory, oldest first: an id begins with its time."""
     found = []
     for path in sorted(data_dir.glob(snapshot_name("[0-9]*", "*"))):
-        crops, problem = 0, None
+        crops = 0
+        problem = None
         try:
             for _ in read_snapshot(path):
                 crops += 1
@@ -163,7 +164,9 @@ def checked_crops(engine: Engine, entry: GalleryRecord) -> Iterator[ArchivedCrop
 
     Crops that the service changes or removes meanwhile are left out.
     """
-    reader, at, count = Reader(engine), Generation.searched(entry), 0
+    reader = Reader(engine)
+    at = Generation.searched(entry)
+    count = 0
     bodies = (body for _, body in readable(engine, below(at.key("crop"))))
     for some in batches(bodies, CROPS_AT_ONCE):
         for found in _checked_crops(reader, at, some):
@@ -252,7 +255,8 @@ def _checked_search(reader: Reader, gallery_id: int, own: bytes, body: bytes) ->
             return None
         return found
 
-    kept, picture = KEPT_QUERY.validate_json(body), None
+    kept = KEPT_QUERY.validate_json(body)
+    picture = None
     of = f"of search {kept.query_id}"
     if kept.content_type:
         picture = part(picture_key(gallery_id, kept.query_id), f"the picture {of}")

@@ -58,7 +58,8 @@ class GrowingArray:
         offset = at * self._item_bytes
         while content:
             written = os.pwrite(self._file.fileno(), content, offset)
-            content, offset = content[written:], offset + written
+            content = content[written:]
+            offset = offset + written
 
 
 def grown(array: NDArray[Item], capacity: int) -> NDArray[Item]:
@@ -81,7 +82,8 @@ def inner_products(
     products = np.empty(len(rows), np.float32)
     for start in range(0, len(rows), ROWS_AT_ONCE):
         wanted = rows[start : start + ROWS_AT_ONCE]
-        first, end = int(wanted[0]), int(wanted[-1]) + 1
+        first = int(wanted[0])
+        end = int(wanted[-1]) + 1
         if len(wanted) > ALL_ROWS_SHARE * (end - first):
             found = _products(vectors[first:end], query)[wanted - first]
         else:

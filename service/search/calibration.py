@@ -40,7 +40,8 @@ VERSION_DIGITS = 8
 # Queries as near as that are taken for pictures of one person's one passage.
 REPEATED_COSINE = 0.9
 # So many queries are held, of so many galleries, the last searched ones.
-RECENT_QUERIES, RECENT_GALLERIES = 64, 64
+RECENT_QUERIES = 64
+RECENT_GALLERIES = 64
 KEY_BYTES = 16
 # A gallery's number and a subject: a scoring and the artefact whose scores they are.
 Place = tuple[int, str]
@@ -228,7 +229,8 @@ class GalleryCalibrations:
 
     def __init__(self, record: Record, models: Mapping[str, LoadedModel]) -> None:
         """Knows what the artefacts bring; `models` are by the fingerprints of their embedders."""
-        self._record, self._models = record, models
+        self._record = record
+        self._models = models
         # What does not depend on the gallery.
         self._of_artefacts: dict[tuple[str, Scoring], CurrentCalibration] = {}
         for embedder, model in models.items():
@@ -255,7 +257,8 @@ class GalleryCalibrations:
             NeedsReindex: no loaded model answers for it.
             InvalidField: the artefact does not offer the scoring.
         """
-        embedder, number = gallery.embedder, gallery.gallery_id
+        embedder = gallery.embedder
+        number = gallery.gallery_id
         own = self._of_artefacts[embedder, self._models[embedder].chosen_scoring(scoring)]
         version, published = self._published.get(number, {}).get(own.subject, ("", None))
         return replace(
@@ -317,7 +320,8 @@ class GalleryCalibrations:
     def take_recorded(self) -> dict[Place, list[tuple[str, bytes]]]:
         """Hands over the searches that wait to be stored; they are no longer held here."""
         with self._lock:
-            taken, self._waiting = self._waiting, {}
+            taken = self._waiting
+            self._waiting = {}
         return {place: list(rows.items()) for place, rows in taken.items()}
 
     def _key_of(self, gallery_id: int, query: NDArray[np.float32]) -> str:
@@ -326,11 +330,13 @@ class GalleryCalibrations:
         keys, units = self._recent.pop(gallery_id, ([], unit[None, :0]))
         if units.shape[1] != len(unit):
             # None yet, or of another model, whose features have another size.
-            keys, units = [], np.empty((0, len(unit)), np.float32)
+            keys = []
+            units = np.empty((0, len(unit)), np.float32)
         cosines = np.einsum("nd,d->n", units, unit)
         if keys and cosines.max() >= REPEATED_COSINE:
             nearest = int(cosines.argmax())
-            key, units = keys.pop(nearest), np.delete(units, nearest, axis=0)
+            key = keys.pop(nearest)
+            units = np.delete(units, nearest, axis=0)
         else:
             key = secrets.token_hex(KEY_BYTES)
         # The last used ones, in this order.

@@ -84,7 +84,9 @@ class Candidates:
             self.labels() + other.labels(),
         )
         cosines = np.concatenate([self.cosines, other.cosines])
-        rows, ids, groups = np.arange(len(cosines)), source.row_ids, source.groups
+        rows = np.arange(len(cosines))
+        ids = source.row_ids
+        groups = source.groups
         return Candidates(ids, cosines, groups, self.searched, source, rows, self.version)
 
     def copied(self, version: int) -> Candidates:
@@ -117,7 +119,8 @@ def scored(
     searched: int,
 ) -> Candidates:
     """Crops in order, with their exact cosines to the mean direction of queries `(d,)`."""
-    row_ids, groups = source.row_ids[rows], source.groups[rows]
+    row_ids = source.row_ids[rows]
+    groups = source.groups[rows]
     cosines = np.empty(len(rows), np.float32)
     for start in range(0, len(rows), EXACT_ROWS):
         part = slice(start, start + EXACT_ROWS)

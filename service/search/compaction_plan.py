@@ -53,10 +53,13 @@ class Compaction:
 
     def build(self) -> Compaction:
         """Does the work; on any thread."""
-        table, size, rows = self.table, self.size, self.rows
+        table = self.table
+        size = self.size
+        rows = self.rows
         if self.rewrite:
             table = self.rewritten = self._copied()
-            size, rows = table.size, np.arange(table.size)
+            size = table.size
+            rows = np.arange(table.size)
         if self.cover:
             self.segment = retry_out_of_memory(self.cover, table, size, rows, self._between)
         return self
@@ -70,7 +73,9 @@ class Compaction:
         Raises:
             MemoryError, OSError: there is no room for the added rows; the outcome cannot be used.
         """
-        old, new, rows = self.table, self.rewritten, self.rows
+        old = self.table
+        new = self.rewritten
+        rows = self.rows
         gone = ~old.valid[rows]
         if new is None:
             return rows[gone]
@@ -84,7 +89,8 @@ class Compaction:
 
     def _copied(self) -> RowTable:
         """A table of the rows alone; what is changed while they are copied `catch_up` applies."""
-        old, room = self.table, self.table.vector_bytes(len(self.rows))
+        old = self.table
+        room = self.table.vector_bytes(len(self.rows))
         files = self.folder.create(room) if self.folder else None
         new = RowTable(old.dimension, old.secret, files)
         new.reserve(len(self.rows))

@@ -41,7 +41,9 @@ class Filter:
 
     def passes(self, label: CropLabel) -> bool:
         """Whether a crop with this label may be returned."""
-        taken, after, before = label.captured_at, self.captured_after, self.captured_before
+        taken = label.captured_at
+        after = self.captured_after
+        before = self.captured_before
         if not self.passes_camera(label.camera) or label.row_id in self.without:
             return False
         if self.named is not None and self.named != (label.identity is not None):

@@ -64,7 +64,8 @@ class DeviceVectors:
         """
         if len(rows) <= limit:
             return rows
-        device, dtype = self._vectors.device, self._vectors.dtype
+        device = self._vectors.device
+        dtype = self._vectors.dtype
         scores = (self._vectors @ torch.from_numpy(query).to(device, dtype)).float()
         hidden = torch.ones(self.size, dtype=torch.bool, device=device)
         hidden[torch.from_numpy(rows).to(device)] = False

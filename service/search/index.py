@@ -46,11 +46,14 @@ PROPOSED_SHARE = 0.1
 CROPS_PER_GROUP = 100
 # From so many valid crops on a processor proposes from product codes, where these save time, and
 # the copy of a device is float16.
-CODED_ROWS, FLOAT16_ROWS = 500_000, 1_000_000
+CODED_ROWS = 500_000
+FLOAT16_ROWS = 1_000_000
 # A table is rewritten for so many deleted rows, above this share of all, and a segment for so many
 # rows that it does not cover, above this share of those that it does.
-DELETED_ROWS, DELETED_SHARE = 64, 0.2
-DELTA_ROWS, DELTA_SHARE = 1024, 0.05
+DELETED_ROWS = 64
+DELETED_SHARE = 0.2
+DELTA_ROWS = 1024
+DELTA_SHARE = 0.05
 # A checkpoint of the files is due once such a share of the rows was changed.
 UNSAVED_SHARE = 0.05
 
@@ -178,7 +181,8 @@ class GalleryIndex:
         """
         if wanted.without:
             wanted = replace(wanted, without=frozenset())
-        table, changes = self.table, self.table.changes
+        table = self.table
+        changes = self.table.changes
         counted = table.counted
         if counted[:2] == (wanted, changes):
             return counted[2]
@@ -264,7 +268,8 @@ class GalleryIndex:
         """Rows among which the nearest are."""
         if len(passing) <= limit:
             return passing
-        segment, proposed = self._segment, None
+        segment = self._segment
+        proposed = None
         covered = np.searchsorted(passing, segment.size) if segment else 0
         if isinstance(segment, DeviceVectors):
             try:

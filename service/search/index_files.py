@@ -57,7 +57,8 @@ class FileSet:
         Raises:
             OSError: they cannot be used; a `BlockingIOError` where another process holds them.
         """
-        self.folder, self.saved = folder, 0
+        self.folder = folder
+        self.saved = 0
         with contextlib.ExitStack() as opened:
             self.vectors = opened.enter_context(_open(folder / "vectors", new))
             # Released when nothing reads the mapped file any more.
@@ -95,7 +96,8 @@ class FileSet:
 
     def move_aside(self, why: object) -> None:
         """Moves damaged files into the folder `stray`; nothing reads or erases them there."""
-        strays, name = self.folder.parent.parent / STRAY, self.folder.name
+        strays = self.folder.parent.parent / STRAY
+        name = self.folder.name
         move_aside(self.folder, strays, name, f"holds files that are damaged ({why})")
 
 
@@ -169,13 +171,15 @@ class Stored:
         os.ftruncate(self.files.texts.fileno(), self.named["texts"])
 
     def _check_vectors(self, rows: Rows, dimension: int) -> None:
-        path, size = self.files.folder / "vectors", len(self.columns["row_ids"])
+        path = self.files.folder / "vectors"
+        size = len(self.columns["row_ids"])
         sums = np.empty(size, np.uint64)
         for start in range(0, size, ROWS_AT_ONCE):
             heartbeat()
             part = slice(start, min(start + ROWS_AT_ONCE, size))
             # Read and not mapped: a sector that cannot be read is an error, and not a signal.
-            count, offset = (part.stop - start) * dimension, start * dimension * np.float32().nbytes
+            count = (part.stop - start) * dimension
+            offset = start * dimension * np.float32().nbytes
             content = np.fromfile(path, np.float32, count, offset=offset)
             if len(content) < count:
                 raise DamagedFiles(f"{path} is shorter than it was")
@@ -184,7 +188,8 @@ class Stored:
             raise DamagedFiles(f"{path} has other vectors than were written")
 
     def _check_texts(self, rows: Rows) -> None:
-        path, columns = self.files.folder / "texts", self.columns
+        path = self.files.folder / "texts"
+        columns = self.columns
         rows = rows[np.argsort(columns["text_at"][rows])]
         for first in range(0, len(rows), ROWS_AT_ONCE):
             heartbeat()

@@ -26,7 +26,8 @@ FEWEST_CROPS = 200
 CROPS_OF_A_PART = 300
 # One step holds about four arrays of so many scores.
 SCORES_PER_STEP = 2**22
-ROWS_PER_STEP, CROPS_PER_STEP = 4096, 64
+ROWS_PER_STEP = 4096
+CROPS_PER_STEP = 64
 
 
 @dataclass(frozen=True)
@@ -63,17 +64,20 @@ async def search_left_out(
     Cosines are compared on `threads`. The device thread scores the pairs of one crop at a time, so
     that a query waits for no more than that.
     """
-    networks, with_mnet = model.networks, "mnet" in model.description.scorings
+    networks = model.networks
+    with_mnet = "mnet" in model.description.scorings
     found: dict[Scoring, list[LeftOutSearches]] = {}
     for asking, shown, identities in await threads.run(_galleries, crops):
-        vectors, parts = shown.table.vectors, dict[Scoring, list[Array]]()
+        vectors = shown.table.vectors
+        parts = dict[Scoring, list[Array]]()
         step = max(1, min(CROPS_PER_STEP, SCORES_PER_STEP // len(shown.rows)))
         for start in range(0, len(asking.rows), step):
             some = asking.at(np.arange(start, min(start + step, len(asking.rows))))
             places, cosines = await threads.run(_nearest, some, shown)
             logits = np.empty_like(cosines)
             for row in range(len(places) if with_mnet else 0):
-                query, others = vectors[some.rows[[row]]], vectors[shown.rows[places[row]]]
+                query = vectors[some.rows[[row]]]
+                others = vectors[shown.rows[places[row]]]
                 logits[row] = await device.run(networks.pair_scores, query, others)
             names = shown.names[places]
             leaders = await threads.run(_leaders, names, every_score(model, cosines, logits))

@@ -44,14 +44,16 @@ async def search_left_out_outside(
 
     Parts of it would serve searches that cover fewer people, which such an index does not count.
     """
-    threads, networks = runtime.pools.calibration, model.networks
+    threads = runtime.pools.calibration
+    networks = model.networks
     identities, asking = await threads.run(_sample, runtime, gallery.gallery_id)
     leaders: dict[Scoring, list[Array]] = {}
     for one in asking:
         shown = await threads.run(_candidates, gallery.index, one)
         logits = np.full(len(shown.row_ids), np.nan, np.float32)
         if "mnet" in model.description.scorings and len(logits):
-            query, others = one.crop.vector[None], shown.vectors()
+            query = one.crop.vector[None]
+            others = shown.vectors()
             logits = await runtime.device.run(networks.pair_scores, query, others)
         for scoring, scores in every_score(model, shown.cosines, logits).items():
             best = leaders_by_name(scores[None], shown.groups)
@@ -85,7 +87,8 @@ def _candidates(index: SearchedIndex, asking: _Asking) -> Candidates:
 
     They are of other cameras where these have enough identities.
     """
-    query, camera = asking.crop.vector[None], asking.crop.label.camera
+    query = asking.crop.vector[None]
+    camera = asking.crop.label.camera
     elsewhere = (camera,) if camera is not None else ()
     for excluded in dict.fromkeys([elsewhere, ()]):
         wanted = Filter(exclude_cameras=excluded, without=asking.own)

@@ -19,7 +19,8 @@ from service.search.filters import pair_text
 
 ROWS_PER_BEAT = 4096
 # Of a row that was never read, and of one that was deleted.
-UNREAD, GONE = -2, -1
+UNREAD = -2
+GONE = -1
 
 
 class MetadataRows:

@@ -88,10 +88,13 @@ async def compare(runtime: Runtime, first: bytes, second: bytes, options: PairOp
 def _operating_point(options: PairOptions) -> str:
     """The one asked for, or the usual one of pairs or, with a gallery, of searches."""
     if options.gallery is None:
-        offered, usual = PAIR_OPERATING_POINTS, "pair_far_1e-3"
+        offered = PAIR_OPERATING_POINTS
+        usual = "pair_far_1e-3"
         judged = "a pair; send a gallery for those of searches"
     else:
-        offered, usual, judged = SEARCH_OPERATING_POINTS, "far_1e-2", "a search"
+        offered = SEARCH_OPERATING_POINTS
+        usual = "far_1e-2"
+        judged = "a search"
     point = options.operating_point or usual
     if point not in offered:
         raise InvalidField(
@@ -102,7 +105,8 @@ def _operating_point(options: PairOptions) -> str:
 
 def _scores(model: LoadedModel, one: Array, others: Array) -> dict[Scoring, Array]:
     """Every offered score `(n,)` of a feature `(d,)` with others `(n, d)`; on the device thread."""
-    p, cosines = one.astype(np.float64), []
+    p = one.astype(np.float64)
+    cosines = []
     for q in others.astype(np.float64):
         cosines.append(float(np.clip(p @ q / np.sqrt((p @ p) * (q @ q)), -1.0, 1.0)))
     cosine = logits = np.array(cosines, np.float32)

@@ -20,11 +20,14 @@ from service.search.table import RowTable
 
 BITS = 4
 # The codes are learnt from so many rows, in so many rounds.
-TRAINING_SAMPLE, TRAINING_ROUNDS = 4096, 8
+TRAINING_SAMPLE = 4096
+TRAINING_ROUNDS = 8
 # So many rows are proposed for one that is wanted, and so many more.
-PROPOSED_SHARE, PROPOSED_MORE = 2, 3800
+PROPOSED_SHARE = 2
+PROPOSED_MORE = 3800
 # Worth its memory from such a recall on, and below such a share of an exact scan's time.
-LEAST_RECALL, MOST_TIME = 0.99, 1.0
+LEAST_RECALL = 0.99
+MOST_TIME = 1.0
 # Recall and time are measured with so many stored crops as queries, on their nearest others.
 RECALL_SAMPLE = 100
 RECALL_DEPTH = 100
@@ -53,7 +56,8 @@ class ProductCodes:
             valid: those among them from which the samples are drawn, ascending.
             between: called now and then; an error of it ends this.
         """
-        self.size, dimension = size, table.dimension
+        self.size = size
+        dimension = table.dimension
         self.recall: float | None = None
         parts = dimension if dimension % 2 else dimension // 2
         self._index: Any = faiss.IndexPQFastScan(dimension, parts, BITS, faiss.METRIC_INNER_PRODUCT)
@@ -100,7 +104,8 @@ class ProductCodes:
         """Overwrites rows; those that it does not cover are ignored."""
         if self._index is None:
             return
-        packer, codes = self._index.get_CodePacker(), self._index.codes
+        packer = self._index.get_CodePacker()
+        codes = self._index.codes
         blocks = faiss.rev_swig_ptr(codes.get(), codes.size()).reshape(-1, packer.block_size)
         # As near to no query as may be.
         nothing = self._index.pq.compute_codes(np.zeros((1, self._index.d), np.float32))[0]
@@ -122,7 +127,9 @@ class ProductCodes:
             return 0.0, 1.0
         kept = np.zeros(self.size, np.bool_)
         kept[valid] = True
-        hits, exact_seconds, seconds = 0, list[float](), list[float]()
+        hits = 0
+        exact_seconds = list[float]()
+        seconds = list[float]()
         for row, unit in zip(asked.tolist(), table.units(asked), strict=True):
             between()
             began = time.perf_counter()

@@ -233,7 +233,8 @@ def _sent_vector(options: QueryOptions, gallery: str, model: LoadedModel) -> NDA
     Raises:
         InvalidField: for a text that is no vector, or a vector of another embedder.
     """
-    vector, own = _read_vector(options.vector or ""), model.embedder
+    vector = _read_vector(options.vector or "")
+    own = model.embedder
     sent_as = options.embedding_fingerprint
     if sent_as is None:
         raise InvalidField(

@@ -28,7 +28,8 @@ _Best = tuple[Candidates, Array, Array]
 # So many pairs at most are scored for the level of a search alone.
 MORE_PAIRS = 64
 # People are sought among so many crops by cosine, and where these show too few among more.
-NEAR, DEEPEST = 400, 1600
+NEAR = 400
+DEEPEST = 1600
 COUNTS_ALL = (
     "It counts the people of the whole gallery: how many pass the filter is not known to its index."
 )
@@ -114,24 +115,31 @@ class Search:
             UnknownCrop: the gallery does not hold the crop.
         """
         began = time.perf_counter()
-        options, index, crop, queries = self.options, self.gallery.index, None, self.queries
+        options = self.options
+        index = self.gallery.index
+        crop = None
+        queries = self.queries
         camera = options.camera
         if queries is None:
             crop_id = options.crop_id or ""
             held = index.find(crop_id)
             if held is None:
                 raise UnknownCrop(self.gallery.name, crop_id)
-            crop, queries = held[0], held[1][None]
-            camera, without = crop.camera, without | {crop.row_id}
+            crop = held[0]
+            queries = held[1][None]
+            camera = crop.camera
+            without = without | {crop.row_id}
         wanted = options.filter(camera, without)
         by_cosine = self.current.scoring == "cosine"
         depth = 0 if by_cosine else options.rerank_depth
         judged_by_level = self.sample or self.current.by_level
         wide = max(top_k, depth or RERANK_DEPTH)
         near = index.search(queries, max(wide, NEAR if judged_by_level else 0), wanted)
-        found, identities = near[:wide], index.identities(wanted)
+        found = near[:wide]
+        identities = index.identities(wanted)
         shallow = not by_cosine and depth < min(RERANK_DEPTH, found.searched)
-        people, scored = None, found if by_cosine else found[:depth]
+        people = None
+        scored = found if by_cosine else found[:depth]
         if judged_by_level and not shallow and not few_identities(identities):
             deeper = partial(index.search, queries, DEEPEST, wanted)
             people = _nine_people(scored, near, deeper, self.current.joins_at)
@@ -140,8 +148,10 @@ class Search:
         if places < top_k and len(found.row_ids) < found.searched:
             # The candidates belong to too few identities. They keep their scores and stay the head.
             found = found[:depth].extended(index.search_groups(queries, top_k, wanted))
-        head, ended = len(scored.row_ids) if depth else 0, time.perf_counter()
-        scored, level = people or scored, people is not None
+        head = len(scored.row_ids) if depth else 0
+        ended = time.perf_counter()
+        scored = people or scored
+        level = people is not None
         all_counted = not index.counts_filtered and wanted != Filter(without=wanted.without)
         counts = identities, all_counted
         return Proposal(queries, found, head, scored, level, *counts, shallow, crop, began, ended)
@@ -241,7 +251,8 @@ class Search:
         if self.current.scoring != "cosine":
             # M-Net may saturate on near copies: of equals the nearer comes first, then the older.
             first = slice(0, len(head))
-            ages, farness = found.row_ids[first], -found.cosines[first]
+            ages = found.row_ids[first]
+            farness = -found.cosines[first]
             order[first] = np.lexsort((ages, farness, -scores[first]))
         if self.options.group_by == "identity":
             order = order[found[order].first_of_groups()]
@@ -298,7 +309,8 @@ def _nine_people(
         near: the scored and farther ones, among which people are sought first.
         deeper: searches for more.
     """
-    more, people = scored, _leading_scores(scored, scored.cosines, joins_at)
+    more = scored
+    people = _leading_scores(scored, scored.cosines, joins_at)
     if len(people) == RANKS or len(scored.row_ids) == scored.searched:
         return scored
     for far in (False, True):
@@ -319,7 +331,8 @@ def _leading_scores(found: Candidates, scores: Array, joins_at: float) -> tuple[
     A score `(n,)` is NaN where the candidate was not scored.
     """
     scored = np.isfinite(scores)
-    groups, units = found.groups[scored], np.empty((len(scores), 0), np.float32)
+    groups = found.groups[scored]
+    units = np.empty((len(scores), 0), np.float32)
     codes = np.where(groups < 0, UNNAMED, groups)
     if UNNAMED in codes:
         # Named crops are compared with these alone.

@@ -91,7 +91,8 @@ async def fit_galleries(runtime: Runtime) -> None:
         await asyncio.sleep(LOOK_EVERY_SECONDS)
         for gallery in runtime.galleries.all():
             state, again = seen.get(gallery.gallery_id, (None, 0.0))
-            now, rest = None, REST_SECONDS
+            now = None
+            rest = REST_SECONDS
             try:
                 now = _state_of(runtime, gallery)
                 if now is None or (now == state and time.monotonic() < again):
@@ -142,7 +143,8 @@ async def fit_if_due(runtime: Runtime, gallery: Gallery) -> bool:
         left_out = await search_left_out(crops, model, runtime.device, threads)
     else:
         left_out = await search_left_out_outside(runtime, gallery, model)
-    published, vectors = True, (entry.at, entry.side)
+    published = True
+    vectors = (entry.at, entry.side)
     for scoring, searches in left_out.items():
         place = places[scoring]
         stored = await runtime.galleries.read(_Stored.read, runtime, place)
@@ -168,7 +170,8 @@ class _Stored:
     def read(cls, runtime: Runtime, place: Place) -> _Stored:
         records = runtime.record.calibrations
         # Counted first: a search that is added meanwhile counts for the next fit.
-        counted, searches = records.counted(*place), []
+        counted = records.counted(*place)
+        searches = []
         for row in records.searches(*place):
             # One that another program version wrote makes room for new ones.
             with contextlib.suppress(InputProblem):
@@ -235,7 +238,9 @@ def _fit_searches(stored: _Stored, artefact: ScoringCalibration) -> Publication 
     A fit to the gallery's named crops keeps its tails. Without enough of these the searches alone
     decide.
     """
-    published, searches, counted = stored.published, stored.searches, stored.counted
+    published = stored.published
+    searches = stored.searches
+    counted = stored.counted
     if published:
         # A migration begins to count anew.
         new = counted - published.counted if counted >= published.counted else counted
@@ -280,7 +285,8 @@ def _publish(
     stored: _Stored,
     vectors: tuple[int, int] | None = None,
 ) -> bool:
-    body, publish = fitted.model_dump_json(), runtime.record.calibrations.publish
+    body = fitted.model_dump_json()
+    publish = runtime.record.calibrations.publish
     if published := publish(*place, body, stored.version, stored.counted, vectors):
         runtime.calibrations.reload(gallery)
     return published

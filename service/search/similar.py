@@ -42,7 +42,9 @@ async def find_similar(
         UnknownIdentity: no crop bears it.
         NeedsReindex, QueueFull, IndexUnavailable: nothing was searched.
     """
-    people, crops, number = runtime.record.people, runtime.record.crops, gallery.gallery_id
+    people = runtime.record.people
+    crops = runtime.record.crops
+    number = gallery.gallery_id
     read = runtime.galleries.read
     own, best = await read(people.rows, number, identity, BEST_CROPS)
     queries = await read(crops.indexed, number, best)

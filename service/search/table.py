@@ -23,7 +23,8 @@ UNITS_AT_ONCE = 4096
 # Fewer bytes of old labels are not worth a rewrite.
 WASTED_TEXT = 2**21
 # The code of an unknown camera, and the group number of no identity.
-UNKNOWN, UNNAMED = -1, -1
+UNKNOWN = -1
+UNNAMED = -1
 SHORTEST = 1e-12
 COLUMNS: Mapping[str, type] = {
     "norms": np.float32,
@@ -75,7 +76,9 @@ class RowTable:
     text_sums: NDArray[np.uint32]
 
     def __init__(self, dimension: int, secret: bytes = b"", files: FileSet | None = None) -> None:
-        self.dimension, self.secret, self.files = dimension, secret, files
+        self.dimension = dimension
+        self.secret = secret
+        self.files = files
         self.size = self.valid_count = self.changes = 0
         self._vectors = GrowingArray((dimension,), np.float32, files.vectors if files else None)
         self._texts = GrowingArray((), np.uint8, files.texts if files else None)
@@ -101,7 +104,8 @@ class RowTable:
 
     def reserve(self, crops: int) -> None:
         """Makes room for so many more crops; where there is none it changes nothing."""
-        size, capacity = self.size + crops, len(self.row_ids)
+        size = self.size + crops
+        capacity = len(self.row_ids)
         self._vectors.reserve(size)
         if size > capacity:
             capacity = max(size, 2 * capacity, FIRST_CAPACITY)
@@ -113,7 +117,8 @@ class RowTable:
         self.reserve(len(crops))
         if not crops:
             return
-        labels, rows = [crop.label for crop in crops], np.arange(self.size, self.size + len(crops))
+        labels = [crop.label for crop in crops]
+        rows = np.arange(self.size, self.size + len(crops))
         vectors = np.stack([np.asarray(crop.vector, np.float32) for crop in crops])
         self._set_labels(rows, labels)
         self._vectors.write(self.size, vectors)
@@ -144,7 +149,8 @@ class RowTable:
         found = {row: label for label in labels if (row := self._row(label.row_id)) is not None}
         if not found:
             return
-        rows, new = np.array(list(found), np.int64), list(found.values())
+        rows = np.array(list(found), np.int64)
+        new = list(found.values())
         old = self.text_at[rows], self.text_bytes[rows]
         self._set_labels(rows, new)
         self._erase_texts(*old)
@@ -191,10 +197,12 @@ class RowTable:
 
     def select(self, wanted: Filter) -> Rows:
         """The valid rows that pass a filter, ascending; not to be changed."""
-        changes, selected = self.changes, self._selected
+        changes = self.changes
+        selected = self._selected
         if selected and selected[:2] == (wanted, changes):
             return selected[2]
-        passing, captured = self.valid[: self.size], self.captured[: self.size]
+        passing = self.valid[: self.size]
+        captured = self.captured[: self.size]
         if wanted.cameras or wanted.exclude_cameras:
             # The last one is unknown, whose code is -1.
             passes = np.array([*map(wanted.passes_camera, [*self.cameras_known, None])])
@@ -256,12 +264,14 @@ class RowTable:
 
     def restore(self, stored: Stored) -> None:
         """Fills an empty table with a checkpoint's rows, whose vectors and texts its files have."""
-        size, self._text_end = len(stored.columns["row_ids"]), stored.named["texts"]
+        size = len(stored.columns["row_ids"])
+        self._text_end = stored.named["texts"]
         self.reserve(size)
         self._texts.reserve(self._text_end)
         for name, column in stored.columns.items():
             getattr(self, name)[:size] = column
-        self.cameras_known, self.size = dict(stored.named["cameras"]), size
+        self.cameras_known = dict(stored.named["cameras"])
+        self.size = size
         rows = np.flatnonzero(self.valid)
         self._number(rows)
         self.valid_count = len(rows)
@@ -278,7 +288,8 @@ class RowTable:
         ends = self._text_end + np.cumsum(sizes, dtype=np.int64)
         self._texts.reserve(int(ends[-1]))
         self._texts.write(self._text_end, np.frombuffer(b"".join(texts), np.uint8))
-        self.text_at[rows], self.text_bytes[rows] = ends - sizes, sizes
+        self.text_at[rows] = ends - sizes
+        self.text_bytes[rows] = sizes
         self.text_sums[rows] = list(map(zlib.crc32, texts))
         self._text_end = int(ends[-1])
 

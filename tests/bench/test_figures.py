@@ -138,7 +138,8 @@ def test_a_serving_bench_is_a_row_for_each_network() -> None:
     printed = {"bench": "embed", "ratio": 0.8, "spread": [0.7, 0.9], "reach": None}
     printed["details"] = SIDE | {"small": beside}
     figures = "8.0 | 10.0 | 3.0 | 2.0 | 20.0 | 40.0 | 2.0 | 1.2%"
-    nothing, each = " | ".join("–" * 7), " | ".join(["1.5"] * 6)
+    nothing = " | ".join("–" * 7)
+    each = " | ".join(["1.5"] * 6)
     assert markdown(condense_bench(printed)).splitlines()[2:] == [
         f"| embed | bundled | 0.80, 0.70–0.90 | – | {figures} | {nothing} |",
         f"| embed | small | 0.40, 0.30–0.50 | 0.40 | {figures} | {each} | 0.88 |",

@@ -21,7 +21,9 @@ from demo.service import own_service
 from demo.story import draw_cast, play
 from gmn_client import Client
 
-SEED, PEOPLE, STRANGERS = 20_260, 60, 40
+SEED = 20_260
+PEOPLE = 60
+STRANGERS = 40
 COLOURS = 256
 # Of the demonstration's nine known people and three strangers.
 SOME_RANKINGS = """

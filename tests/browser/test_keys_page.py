@@ -50,7 +50,8 @@ def test_keys_are_made_shown_once_listed_and_revoked(tab: Any, url: str) -> None
     tab.emulate_media(color_scheme="dark")
     tab.set_viewport_size({"width": 390, "height": 844})
     tab.goto(f"{url}/#default/galleries")
-    form, listed = tab.locator("#new-key"), tab.locator("#api-keys li")
+    form = tab.locator("#new-key")
+    listed = tab.locator("#api-keys li")
     tab.get_by_text("No key yet: every program on this machine may do everything.").wait_for()
     assert form.get_by_label("do everything").is_checked()
     assert form.get_by_label("Expires in days").input_value() == ""

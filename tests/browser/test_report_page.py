@@ -14,7 +14,8 @@ def test_no_table_is_cut_off_on_a_page_of_1280_pixels(browser: Any, tiny_artefac
     with (tmp_path / "people.csv").open("w", newline="") as file:
         rows = [(f"{number}.png", one.identity, one.camera) for number, one in enumerate(crops)]
         csv.writer(file).writerows([("path", "identity", "camera"), *rows])
-    data, out = [f"manifest:{tmp_path}/people.csv"], tmp_path / "page"
+    data = [f"manifest:{tmp_path}/people.csv"]
+    out = tmp_path / "page"
     scorings = "cosine,mnet,fused,k_reciprocal"
     evaluate([str(tiny_artefact)], data, scoring=scorings, multi_shot="mean", out=out)
     report([f"first={out}", f"second={out}"], out=tmp_path / "compared")

@@ -163,7 +163,8 @@ def test_a_search_opens_again_by_its_address_and_is_listed(page, http, gallery, 
     search_for(page, drawn_crops[0].png)
     address = re.compile(rf"#{gallery}/search/\w+$")
     expect(page).to_have_url(address)
-    kept, first = page.url, crop_of(page, 1)
+    kept = page.url
+    first = crop_of(page, 1)
     http.patch(f"/v1/galleries/{gallery}/crops/{first}", data={"identity": "Ann"})
     page.reload()
     expect(page.locator("#answer .card")).to_have_count(20)
@@ -194,7 +195,8 @@ def test_separate_searches_have_an_address_together_and_one_each(page, drawn_cro
     each = page.locator("#answer .each")
     expect(each).to_have_count(2)
     expect(page).to_have_url(re.compile(r"/search/\w+\.\w+$"))
-    together, shown = page.url, each.locator(".card b .name").all_inner_texts()
+    together = page.url
+    shown = each.locator(".card b .name").all_inner_texts()
     page.reload()
     expect(each).to_have_count(2)
     assert each.locator(".card b .name").all_inner_texts() == shown
@@ -321,7 +323,8 @@ def test_a_file_that_cannot_be_searched_is_called_by_its_name(page, drawn_crops)
 
 
 def test_people_of_a_frame_are_searched_by_the_boxes_around_them(page, http, gallery, drawn_crops):
-    frame, sizes = Image.new("RGB", (800, 400), "grey"), []
+    frame = Image.new("RGB", (800, 400), "grey")
+    sizes = []
     for left, crop in ((100, drawn_crops[0]), (500, drawn_crops[-1])):
         with Image.open(io.BytesIO(crop.png)) as person:
             frame.paste(person, (left, 50))
@@ -342,7 +345,8 @@ def test_people_of_a_frame_are_searched_by_the_boxes_around_them(page, http, gal
     area = page.locator(".stage").bounding_box()
     scale = area["width"] / 800
     for left, (width, height) in zip((100, 500), sizes, strict=True):
-        x, y = area["x"] + left * scale, area["y"] + 50 * scale
+        x = area["x"] + left * scale
+        y = area["y"] + 50 * scale
         page.mouse.move(x, y)
         page.mouse.down()
         page.mouse.move(x + width * scale / 2, y + height * scale / 2)
@@ -364,7 +368,8 @@ def test_people_of_a_frame_are_searched_by_the_boxes_around_them(page, http, gal
 def test_a_search_left_and_come_back_to_has_the_names_of_now(page, http, gallery, drawn_crops):
     search_for(page, drawn_crops[0].png)
     expect(page).to_have_url(re.compile(r"/search/\w+$"))
-    kept, person = page.url, page.locator("#answer .card b .name").first.inner_text()
+    kept = page.url
+    person = page.locator("#answer .card b .name").first.inner_text()
     page.get_by_role("link", name="People", exact=True).click()
     page.locator("#people").get_by_role("link", name=person).click()
     page.get_by_role("button", name="Rename…").click()
@@ -380,7 +385,8 @@ def test_a_search_left_and_come_back_to_has_the_names_of_now(page, http, gallery
 
 def test_a_name_given_in_the_sheet_is_undone_beside_the_answer(page, http, gallery, drawn_crops):
     search_for(page, drawn_crops[0].png)
-    crop, before = crop_of(page, 1), page.locator("#answer .card b .name").first.inner_text()
+    crop = crop_of(page, 1)
+    before = page.locator("#answer .card b .name").first.inner_text()
     page.locator("#answer .open").first.click()
     page.get_by_role("button", name="Change the name…").click()
     page.locator("dialog.question input").fill("Ann")

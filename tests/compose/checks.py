@@ -78,7 +78,8 @@ def compare_with(it: Deployment, kept: Kept, replicas: int, when: str) -> None:
     for number in range(1, replicas + 1):
         with it.replica(number) as http:
             listed = _list_crops(http)
-            lost, returned = kept.images.keys() - listed, kept.deleted & listed
+            lost = kept.images.keys() - listed
+            returned = kept.deleted & listed
             if lost or returned:
                 raise Failed(f"{when}, replica {number}: lost {lost}, returned {returned}")
             for crop_id in list(kept.images)[:: max(1, len(kept.images) // 20)]:
@@ -95,7 +96,9 @@ def compare_with(it: Deployment, kept: Kept, replicas: int, when: str) -> None:
 def redis_goes_away(it: Deployment, kept: Kept, replicas: int, seconds: float = 60.0) -> None:
     """A minute without Redis: queries go on, writes are told when to ask again, all by itself."""
     it.compose("stop", "redis")
-    until, answered, refused = time.monotonic() + seconds, 0, 0
+    until = time.monotonic() + seconds
+    answered = 0
+    refused = 0
     crop_id, image = next(iter(kept.images.items()))
     while time.monotonic() < until:
         for number in range(1, replicas + 1):

@@ -6,7 +6,8 @@ import random
 import struct
 import zlib
 
-HEIGHT, WIDTH = 96, 48
+HEIGHT = 96
+WIDTH = 48
 
 
 def drawn_person(person: int, shot: int) -> bytes:
@@ -14,7 +15,8 @@ def drawn_person(person: int, shot: int) -> bytes:
     colours = random.Random(person)
     coat, trousers = (bytes(colours.randrange(30, 226) for _ in range(3)) for _ in range(2))
     noise = random.Random(f"{person}/{shot}")
-    left, top = noise.randrange(8, 14), noise.randrange(2, 7)
+    left = noise.randrange(8, 14)
+    top = noise.randrange(2, 7)
     rows = []
     for y in range(HEIGHT):
         row = bytearray(bytes((120, 122, 118)) * WIDTH)

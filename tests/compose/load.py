@@ -155,7 +155,8 @@ class Load:
     def _query(self, http: httpx.Client, _turn: int) -> None:
         with self._kept.lock:
             crop_id, image = next(reversed(self._kept.images.items()))
-            version, deleted = self._kept.version, set(self._kept.deleted)
+            version = self._kept.version
+            deleted = set(self._kept.deleted)
         answer = self._ask(
             http,
             "queries",
@@ -203,7 +204,8 @@ class Load:
                 self._fates.append(Fate(what, began, time.time(), repr(error)))
                 again = True
                 continue
-            ended, wait = time.time(), response.headers.get("retry-after")
+            ended = time.time()
+            wait = response.headers.get("retry-after")
             if response.is_success:
                 self._fates.append(Fate(what, began, ended))
                 return dict(response.json()) if response.content else {}

@@ -51,7 +51,8 @@ def test_the_unit_waits_for_longer_than_the_service_drains_and_sets_what_there_i
 
 def test_nginx_accepts_its_file(tmp_path) -> None:
     nginx = installed("nginx")
-    key, certificate = tmp_path / "privkey.pem", tmp_path / "fullchain.pem"
+    key = tmp_path / "privkey.pem"
+    certificate = tmp_path / "fullchain.pem"
     accepted(
         *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"),
         *("-nodes", "-subj", "/CN=reid.example.org", "-keyout", key, "-out", certificate),
@@ -70,7 +71,8 @@ def test_caddy_accepts_its_file() -> None:
 
 
 def test_both_proxies_have_the_limits_of_the_service_and_keep_metrics_inside() -> None:
-    fields, units = Settings.model_fields, {"m": 2**20, "g": 2**30, "MiB": 2**20, "GiB": 2**30}
+    fields = Settings.model_fields
+    units = {"m": 2**20, "g": 2**30, "MiB": 2**20, "GiB": 2**30}
     wanted = {fields[f"max_{one}_bytes"].default for one in ("body", "import")}
     limits = ((NGINX, r"client_max_body_size (\d+)(\w);"), (CADDY, r"max_size (\d+)(\w+)"))
     for text, limit in limits:

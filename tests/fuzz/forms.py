@@ -51,7 +51,8 @@ async def _read(data: bytes) -> None:
 
     async def receive() -> dict[str, object]:
         nonlocal sent
-        first, sent = not sent, True
+        first = not sent
+        sent = True
         half = len(body) // 2
         return {
             "type": "http.request",

@@ -56,7 +56,8 @@ def _pairs(entries: Entries) -> Iterable[tuple[str, bytes]]:
 def special(name: str, kind: bytes, leads_to: str = "") -> tarfile.TarInfo:
     """A link, device or pipe."""
     member = tarfile.TarInfo(name)
-    member.type, member.linkname = kind, leads_to
+    member.type = kind
+    member.linkname = leads_to
     return member
 
 

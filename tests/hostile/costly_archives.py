@@ -41,7 +41,8 @@ def main() -> None:
     """Unpacks each and prints what it took."""
     for name, data in costly_archives():
         with tempfile.TemporaryDirectory() as place:
-            archive, into = Path(place) / "archive", Path(place) / "into"
+            archive = Path(place) / "archive"
+            into = Path(place) / "into"
             archive.write_bytes(data)
             into.mkdir()
             size = len(data)

@@ -38,7 +38,8 @@ EMPTY = segment(0xE5, b"")
 
 def bmp_of_runs() -> bytes:
     """Run-length encoded, every run one pixel long: this format is read by Python itself."""
-    palette, runs = bytes(1024), b"\1\5" * 5_200_000
+    palette = bytes(1024)
+    runs = b"\1\5" * 5_200_000
     at = 14 + 40 + len(palette)
     start = b"BM" + struct.pack("<IHHI", at + len(runs), 0, 0, at)
     size = struct.pack("<IiiHHIIiiII", 40, SIDE, SIDE, 1, 8, 1, len(runs), 0, 0, 256, 0)

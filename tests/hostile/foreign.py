@@ -62,7 +62,8 @@ def polyglots() -> Iterator[HostileFile]:
     with zipfile.ZipFile(archive, "w") as packed:
         packed.writestr("run.class", b"\xca\xfe\xba\xbe")
     page = b"<script>alert(document.cookie)</script>"
-    jpeg, png = encoded(drawn(), "JPEG"), encoded(drawn(), "PNG")
+    jpeg = encoded(drawn(), "JPEG")
+    png = encoded(drawn(), "PNG")
     yield HostileFile("JPEG and zip", jpeg + archive.getvalue(), True)
     yield HostileFile("PNG and zip", png + archive.getvalue(), True)
     yield HostileFile("BMP and zip", encoded(drawn(), "BMP") + archive.getvalue(), True)

@@ -9,7 +9,10 @@ from PIL import Image
 
 from tests.hostile.pictures import HostileFile, drawn, encoded
 
-START, END, SCAN, TABLES = b"\xff\xd8", b"\xff\xd9", b"\xff\xda", b"\xff\xc4"
+START = b"\xff\xd8"
+END = b"\xff\xd9"
+SCAN = b"\xff\xda"
+TABLES = b"\xff\xc4"
 
 
 def segment(marker: int, data: bytes) -> bytes:

@@ -7,13 +7,15 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-STATUS, REFERENCES = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+STATUS = Path("/proc/self/status")
+REFERENCES = Path("/proc/self/clear_refs")
 
 
 def print_cost(name: str, size: int, call: Callable[[], str]) -> None:
     """Prints it as a line of JSON, with what the call answered."""
     REFERENCES.write_text("5")  # sets the peak back to what is held now
-    held, began = _memory("VmRSS"), time.process_time()
+    held = _memory("VmRSS")
+    began = time.process_time()
     outcome = call()
     cost = {
         "input": name,

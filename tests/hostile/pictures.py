@@ -8,7 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-HEIGHT, WIDTH = 96, 48
+HEIGHT = 96
+WIDTH = 48
 
 
 class HostileFile(NamedTuple):

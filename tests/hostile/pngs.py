@@ -45,7 +45,8 @@ def interlaced(image: Image.Image) -> bytes:
 
 def parts(data: bytes) -> list[Chunk]:
     """The chunks of a PNG."""
-    found, position = [], len(SIGNATURE)
+    found = []
+    position = len(SIGNATURE)
     while position < len(data):
         (length,) = struct.unpack_from(">I", data, position)
         kind = data[position + 4 : position + 8]

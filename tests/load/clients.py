@@ -130,7 +130,8 @@ async def _ask_one(
     connection: Connection, chance: random.Random, account: Account, pictures: Pictures
 ) -> float:
     """Asks one thing; answers how long to wait before the next."""
-    dice, crop_id = chance.random(), None
+    dice = chance.random()
+    crop_id = None
     if dice < QUERIES:
         what = "query"
         form = image_form(pictures.next(), top_k="5")
@@ -140,7 +141,8 @@ async def _ask_one(
         form = image_form(pictures.next(), identity=f"{chance.randrange(50)}", camera="load")
         sent = request("POST", f"{GALLERY}/crops", form)
     else:
-        what, crop_id = "delete", account.living.pop(chance.randrange(len(account.living)))
+        what = "delete"
+        crop_id = account.living.pop(chance.randrange(len(account.living)))
         sent = request("DELETE", f"{GALLERY}/crops/{crop_id}")
     began = time.monotonic()
     try:

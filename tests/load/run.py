@@ -35,7 +35,8 @@ def measure(
     """Drives a load and tells of it; answers what broke a promise."""
     port = served.http.base_url.port
     assert port is not None
-    began, used = time.monotonic(), _processor_seconds()
+    began = time.monotonic()
+    used = _processor_seconds()
     account = asyncio.run(drive(port, clients, seconds, Pictures(seed=1)))
     took = time.monotonic() - began
     for line in lines(account, took, clients):

@@ -37,7 +37,8 @@ WARM_UP = 0.2
 MEASURED_SECONDS = 20.0
 SAMPLES_EVERY_SECONDS = 5.0
 # An hour. Less than that is no leak that anybody would meet between two upgrades.
-ALLOWED_MIB, ALLOWED_FILES = 10.0, 2.0
+ALLOWED_MIB = 10.0
+ALLOWED_FILES = 2.0
 RUNS = Path(__file__).parents[2] / "runs"
 
 
@@ -66,7 +67,8 @@ class Samples:
 @contextlib.contextmanager
 def sampled(process: int, every: float) -> Iterator[Samples]:
     """Looks at a process again and again while the block runs."""
-    samples, stop = Samples(), threading.Event()
+    samples = Samples()
+    stop = threading.Event()
 
     def look() -> None:
         with contextlib.suppress(FileNotFoundError):
@@ -126,7 +128,8 @@ def soak(
 
 def summary(found: dict[str, Any]) -> str:
     """One line for the documentation."""
-    memory, files = found["resident_mib"], found["open_files"]
+    memory = found["resident_mib"]
+    files = found["open_files"]
     return (
         f"{found['minutes']:g} min at {found['pace']:g} requests/s on {found['store']}, "
         f"{found['requests']} requests: resident memory {memory['first']:.0f} to "

@@ -12,7 +12,8 @@ from tests.service.conftest import start  # noqa: F401 - a fixture
 
 pytestmark = pytest.mark.slow
 
-CLIENTS, SECONDS = 40, 5.0
+CLIENTS = 40
+SECONDS = 5.0
 
 
 def test_forty_clients_are_answered_or_told_when_to_return_and_the_service_is_well(start):  # noqa: F811

@@ -11,13 +11,15 @@ from tests.service.conftest import start  # noqa: F401 - a fixture
 
 pytestmark = pytest.mark.slow
 
-MINUTES, SAMPLES = 30.0, 288
+MINUTES = 30.0
+SAMPLES = 288
 SECONDS = np.linspace(0, MINUTES * 60, SAMPLES)
 
 
 def _noise(seed, remembers, size=2.0):
     """A series each sample of which remembers a share of the last one; MiB."""
-    random, series = np.random.default_rng(seed), np.zeros(SAMPLES + 100)
+    random = np.random.default_rng(seed)
+    series = np.zeros(SAMPLES + 100)
     for place in range(1, len(series)):
         series[place] = remembers * series[place - 1] + random.normal(0, size)
     return series[100:]

@@ -52,13 +52,15 @@ def test_half_precision_halves_the_file_and_keeps_the_features(
     artefact: Artefact, tmp_path: Path
 ) -> None:
     torch.manual_seed(0)
-    embedder, file = Embedder(artefact.embedder.config).eval(), tmp_path / "half.safetensors"
+    embedder = Embedder(artefact.embedder.config).eval()
+    file = tmp_path / "half.safetensors"
     save_artefact(file, artefact.description, embedder, artefact.metric_network)
     networks = (embedder, artefact.metric_network)
     whole = sum(4 * one.numel() for network in networks for one in network.state_dict().values())
     assert file.stat().st_size < 0.6 * whole
     crops = torch.rand(2, 3, 64, 32)
-    one, other = embedder(crops), load_artefact(file).embedder(crops)
+    one = embedder(crops)
+    other = load_artefact(file).embedder(crops)
     assert torch.cosine_similarity(one, other).min().item() > 0.999
 
 
@@ -78,7 +80,8 @@ def test_a_new_metric_network_keeps_the_embedding_fingerprint(
 def test_a_new_embedder_or_preprocessing_changes_the_embedding_fingerprint(
     artefact: Artefact, tmp_path: Path
 ) -> None:
-    before, path = artefact.description, tmp_path / "new.safetensors"
+    before = artefact.description
+    path = tmp_path / "new.safetensors"
     taller = before.preprocessing.model_copy(update={"height": 96})
     reframed = save_artefact(
         path,
@@ -266,10 +269,8 @@ def test_an_older_artefact_keeps_its_fingerprints_when_it_is_written_again(tmp_p
 def test_fingerprints_of_the_training_crops_travel_with_an_artefact(
     artefact: Artefact, tmp_path: Path
 ) -> None:
-    path, known = (
-        tmp_path / "new.safetensors",
-        TrainingFingerprints(np.array([-3, 5]), np.array([7])),
-    )
+    path = tmp_path / "new.safetensors"
+    known = TrainingFingerprints(np.array([-3, 5]), np.array([7]))
     save_artefact(
         path, artefact.description, artefact.embedder, artefact.metric_network, training=known
     )

@@ -9,15 +9,19 @@ from numpy.typing import NDArray
 from model.explanation import CELLS, PairExplanation, explain, variants
 
 Colour = tuple[int, int, int]
-RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
-YELLOW, MAGENTA = (255, 255, 0), (255, 0, 255)
+RED = (255, 0, 0)
+GREEN = (0, 255, 0)
+BLUE = (0, 0, 255)
+YELLOW = (255, 255, 0)
+MAGENTA = (255, 0, 255)
 COLOURS = np.stack(np.meshgrid(*[[0.0, 0.5, 1.0]] * 3), axis=-1).reshape(27, 3)
 
 
 def halves(left: Colour, right: Colour) -> NDArray[np.uint8]:
     """A crop of two colours side by side."""
     crop = np.empty((64, 32, 3), np.uint8)
-    crop[:, :16], crop[:, 16:] = left, right
+    crop[:, :16] = left
+    crop[:, 16:] = right
     return crop
 
 
@@ -70,14 +74,16 @@ def test_the_one_thing_that_tells_two_crops_apart_spoke_against_them() -> None:
 def test_exchanged_crops_have_exchanged_explanations() -> None:
     first = patched(halves(GREEN, BLUE), (2, 1), RED)
     second = patched(halves(GREEN, MAGENTA), (5, 3), RED)
-    found, exchanged = explained(first, second), explained(second, first)
+    found = explained(first, second)
+    exchanged = explained(second, first)
     assert np.array_equal(found.first, exchanged.second)
     assert np.array_equal(found.second, exchanged.first)
     assert found.score == pytest.approx(exchanged.score)
 
 
 def test_a_contribution_is_what_the_score_loses_where_the_cell_is_hidden() -> None:
-    first, second = patched(halves(GREEN, BLUE), (2, 1), RED), halves(GREEN, RED)
+    first = patched(halves(GREEN, BLUE), (2, 1), RED)
+    second = halves(GREEN, RED)
     hidden = variants(first, range(10, 11))
     shares = share_of_each_colour(np.concatenate([first[None], hidden, second[None]]))
     whole, without = cosines(shares[2], shares[:2])

@@ -30,26 +30,30 @@ def trained_like(config: MetricNetworkConfig) -> MetricNetwork:
 
 
 def test_square_pair_feature_is_d_times_the_squared_difference() -> None:
-    first, second = torch.tensor([1.0, 0.0]), torch.tensor([0.6, 0.8])
+    first = torch.tensor([1.0, 0.0])
+    second = torch.tensor([0.6, 0.8])
     assert torch.allclose(pair_features(first, second), torch.tensor([0.32, 1.28]))
 
 
 def test_abs_pair_feature_is_root_d_times_the_absolute_difference() -> None:
-    first, second = torch.tensor([1.0, 0.0]), torch.tensor([0.6, 0.8])
+    first = torch.tensor([1.0, 0.0])
+    second = torch.tensor([0.6, 0.8])
     expected = 2**0.5 * torch.tensor([0.4, 0.8])
     assert torch.allclose(pair_features(first, second, "abs"), expected)
 
 
 @pytest.mark.parametrize("config", KINDS, ids=str)
 def test_scores_are_symmetric(config: MetricNetworkConfig) -> None:
-    network, features = trained_like(config), torch.randn(9, DIMENSION)
+    network = trained_like(config)
+    features = torch.randn(9, DIMENSION)
     scores = score_pairs(network, features, features)
     assert torch.equal(scores, scores.T)
 
 
 def test_raw_pair_feature_is_the_squared_difference_of_the_features_themselves() -> None:
     network = MetricNetwork(2, MetricNetworkConfig(pair_feature="raw"))
-    first, second = torch.tensor([3.0, 0.0]), torch.tensor([1.0, 4.0])
+    first = torch.tensor([3.0, 0.0])
+    second = torch.tensor([1.0, 4.0])
     pairs = network.pair_features(network.comparable(first), network.comparable(second))
     assert torch.equal(pairs, torch.tensor([4.0, 16.0]))
 
@@ -58,7 +62,8 @@ def test_raw_pair_feature_is_the_squared_difference_of_the_features_themselves()
 def test_scores_depend_on_the_length_of_a_feature_by_raw_pairs_alone(
     config: MetricNetworkConfig,
 ) -> None:
-    network, features = trained_like(config), torch.randn(9, DIMENSION)
+    network = trained_like(config)
+    features = torch.randn(9, DIMENSION)
     scores, of_longer = (score_pairs(network, by * features, features) for by in (1, 7))
     assert torch.allclose(of_longer, scores, atol=1e-5) == (config.pair_feature != "raw")
 
@@ -67,7 +72,8 @@ def test_scores_depend_on_the_length_of_a_feature_by_raw_pairs_alone(
 @pytest.mark.parametrize("config", KINDS, ids=str)
 def test_chunks_do_not_change_a_score(config: MetricNetworkConfig, chunk: int) -> None:
     network = trained_like(config)
-    queries, gallery = torch.randn(5, DIMENSION), torch.randn(11, DIMENSION)
+    queries = torch.randn(5, DIMENSION)
+    gallery = torch.randn(11, DIMENSION)
     direct = torch.stack(
         [
             network.scores(

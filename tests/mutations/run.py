@@ -80,9 +80,11 @@ def run_test(root: Path, test: str) -> Ran:
             timeout=LIMIT_SECONDS,
             check=False,
         )
-        passed, output = ran.returncode == 0, ran.stdout + ran.stderr
+        passed = ran.returncode == 0
+        output = ran.stdout + ran.stderr
     except subprocess.TimeoutExpired:
-        passed, output = False, f"no end within {LIMIT_SECONDS} s"
+        passed = False
+        output = f"no end within {LIMIT_SECONDS} s"
     failures = [json.loads(line) for line in written.read_text().splitlines()]
     return Ran(passed, failures, output, time.monotonic() - began)
 

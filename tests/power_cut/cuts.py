@@ -42,9 +42,12 @@ def cut_and_check(
     Returns:
         What was wrong, a line for each.
     """
-    chance, begun = random.Random(SEED), time.monotonic()
+    chance = random.Random(SEED)
+    begun = time.monotonic()
     cuts = int(os.environ.get("CUTS", few))
-    disk, entries, followed = Disk(root), iter(asked), 0
+    disk = Disk(root)
+    entries = iter(asked)
+    followed = 0
     wrong: list[str] = []
     tried: Counter[str] = Counter()
     for number, (place, loss) in enumerate(_moments(asked, acts, chance, cuts)):

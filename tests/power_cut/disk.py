@@ -55,7 +55,9 @@ class _Renaming:
 
 def read_recording(log: Path) -> list[Asked]:
     """Every entry of a recording, in order; a last one that is cut off is left out."""
-    content, place, entries = log.read_bytes(), 0, []
+    content = log.read_bytes()
+    place = 0
+    entries = []
     while place + HEADER.size <= len(content):
         kind, when, inode, offset, path, other, size = HEADER.unpack_from(content, place)
         place += HEADER.size

@@ -31,7 +31,9 @@ class Story:
 
     def tell(self) -> None:
         """Everything, once; a snapshot's rewriting and an import among it."""
-        served, crops, lobby = self.served, self.crops, "/v1/galleries/lobby"
+        served = self.served
+        crops = self.crops
+        lobby = "/v1/galleries/lobby"
         self._act("create gallery", lambda: _done(served.create("lobby")))
         enrolled = self._enroll("enrol", *crops[:6], names="aabbcd")
         self._act("delete", lambda: self._ask("DELETE", f"{lobby}/crops/{enrolled[0]}"))

@@ -63,7 +63,8 @@ def _snapshot_crops(disk: Path) -> int:
 
 def _left(tmp_path: Path, broken: str, count: Callable[[Path], int]) -> int:
     """How much is left of six crops, five of them in a snapshot, after a power cut."""
-    root, log = tmp_path / "disk", tmp_path / "log"
+    root = tmp_path / "disk"
+    log = tmp_path / "log"
     root.mkdir()
     with recorded(build_recorder(tmp_path), root, log):
         command = [sys.executable, "-c", ENROL.format(broken=broken), root]

@@ -54,7 +54,8 @@ class Recording:
 @pytest.fixture(scope="module")
 def recording(start, tiny_artefact, drawn_crops, tmp_path_factory) -> Recording:
     folder = tmp_path_factory.mktemp("power_cut")
-    root, log = folder / "disk", folder / "log"
+    root = folder / "disk"
+    log = folder / "log"
     root.mkdir()
     with recorded(build_recorder(folder), root, log):
         # The recorder is loaded by a process as it begins.
@@ -78,7 +79,8 @@ def _served_again(recording: Recording, disk: Path) -> Iterator[Any]:
         device="cpu",
         runtime="torch",
     )
-    app, here = create_app(settings), ("127.0.0.1", 50000)
+    app = create_app(settings)
+    here = ("127.0.0.1", 50000)
     with TestClient(app, base_url="http://localhost", client=here) as client:
         yield client
 

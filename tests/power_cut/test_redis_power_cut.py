@@ -78,7 +78,8 @@ class _Story:
         eventually(lambda: "aof_rewrite_in_progress:0" in _persistence(self._server), 20)
 
     def _act(self, name: str, do: Callable[[], Any]) -> Any:
-        before, begun = _shown(self._store), time.monotonic_ns()
+        before = _shown(self._store)
+        begun = time.monotonic_ns()
         answer = do()
         acknowledged = time.monotonic_ns()
         self.acts.append(Act(name, begun, acknowledged, before, _shown(self._store)))
@@ -92,7 +93,8 @@ def _persistence(server: RedisServer) -> str:
 
 def _wrong(tmp_path: Path, few: int, *options: str) -> list[str]:
     require_redis()
-    root, log = tmp_path / "disk", tmp_path / "log"
+    root = tmp_path / "disk"
+    log = tmp_path / "log"
     root.mkdir()
     (tmp_path / "left").mkdir()
     with recorded(build_recorder(tmp_path), root, log):

@@ -129,7 +129,8 @@ class Served:
             request: built by `http`.
             path: of its route, as the metrics name it; a regular expression.
         """
-        address, body = urlsplit(str(self.http.base_url)), request.read()
+        address = urlsplit(str(self.http.base_url))
+        body = request.read()
         head = f"{request.method} {request.url.path} HTTP/1.1\r\n" + "".join(
             f"{name}: {value}\r\n" for name, value in request.headers.items()
         )

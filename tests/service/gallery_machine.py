@@ -26,7 +26,8 @@ class World:
     """The served process, the drawn images, and every gallery that an example has left."""
 
     def __init__(self, start: Callable[..., Served], data_dir: Path, images: list[bytes]) -> None:
-        self._start, self._data_dir = start, data_dir
+        self._start = start
+        self._data_dir = data_dir
         self.images = images
         self.left: list[ServedGallery] = []
         self.served: Served = start(data_dir=data_dir)
@@ -105,12 +106,14 @@ class ServedGallery(RuleBasedStateMachine):
         )
 
     def enrolled(self, images: list[Said], key: str | None, answer: httpx.Response) -> None:
-        results, added = answer.json()["results"], False
+        results = answer.json()["results"]
+        added = False
         for one, result in zip(images, results, strict=True):
             if one.image == BROKEN:
                 assert result["problem"]["type"] == "urn:gmn:problem:not_an_image"
                 continue
-            crop_id, known = result["crop_id"], self.model.stored_as(one)
+            crop_id = result["crop_id"]
+            known = self.model.stored_as(one)
             assert (result["identity"], result["camera"]) == (one.identity, one.camera)
             assert result["duplicate"] == (known is not None)
             if known is None:
@@ -148,7 +151,8 @@ class ServedGallery(RuleBasedStateMachine):
         without: str | None = None,
     ) -> None:
         assert answer["gallery_version"] == self.model.version
-        passing, results = self.model.passing(wanted, without), answer["results"]
+        passing = self.model.passing(wanted, without)
+        results = answer["results"]
         found = [one["crop_id"] for one in results]
         grouped = how["group_by"] == "identity"
         assert set(found) <= passing, "a crop that does not pass the filter, or is gone"

@@ -34,7 +34,8 @@ class Wanted:
 
     @property
     def is_inverted(self) -> bool:
-        earliest, latest = self.captured_after, self.captured_before
+        earliest = self.captured_after
+        latest = self.captured_before
         if not (earliest and latest):
             return False
         return datetime.fromisoformat(earliest) > datetime.fromisoformat(latest)
@@ -49,7 +50,8 @@ class Wanted:
         moment = crop.moment
         if moment is None:
             return False
-        earliest, latest = self.captured_after, self.captured_before
+        earliest = self.captured_after
+        latest = self.captured_before
         if earliest and moment < datetime.fromisoformat(earliest):
             return False
         return not (latest and moment > datetime.fromisoformat(latest))

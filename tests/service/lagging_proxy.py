@@ -66,7 +66,8 @@ class LaggingProxy:
             one.close()
 
     def _end(self, reset: bool) -> None:
-        ending, self._sockets = self._sockets, []
+        ending = self._sockets
+        self._sockets = []
         self._ended += ending
         for one in ending:
             with contextlib.suppress(OSError):

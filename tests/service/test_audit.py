@@ -355,7 +355,8 @@ def _content(path) -> bytes:
 
 
 def test_a_log_of_the_former_version_goes_on_and_verify_says_what_is_keyed(tmp_path, capsys):
-    former, previous = b"", "0" * 64
+    former = b""
+    previous = "0" * 64
     for number in (1, 2, 3):
         line = json.dumps({"sequence": number, "previous": previous, "event": "enroll"}).encode()
         previous = hashlib.sha256(line).hexdigest()
@@ -430,7 +431,8 @@ def looked(served, event):
 
 
 def test_every_search_and_every_view_of_a_picture_is_in_the_log(watched, drawn_crops):
-    http, url = watched.http, f"/v1/galleries/{watched.create('searched')}"
+    http = watched.http
+    url = f"/v1/galleries/{watched.create('searched')}"
     images = [crop.png for crop in drawn_crops[:3]]
     said = {"camera": ["east", "east", "west"], "captured_at": "2026-01-01T00:00:00Z"}
     enrolled = watched.enroll("searched", *images, identity="Ada", **said)
@@ -491,7 +493,8 @@ def test_searches_wait_in_memory_while_the_log_cannot_be_written(tmp_path, monke
     monkeypatch.setattr("service.ops.audit.BUFFER_BYTES", 500)
     monkeypatch.setattr("service.ops.audit.FLUSH_SECONDS", 0.0)
     monkeypatch.setattr("service.ops.audit.RETRY_SECONDS", 0.0)
-    file, dropped = tmp_path / "audit.jsonl", []
+    file = tmp_path / "audit.jsonl"
+    dropped = []
 
     async def search():
         with AuditLog(tmp_path, on_drop=lambda: dropped.append(1)) as audit:
@@ -514,7 +517,8 @@ def test_searches_wait_in_memory_while_the_log_cannot_be_written(tmp_path, monke
 
 
 def test_every_way_that_names_and_vectors_leave_by_has_a_line(watched, drawn_crops):
-    http, url = watched.http, f"/v1/galleries/{watched.create('gaps')}"
+    http = watched.http
+    url = f"/v1/galleries/{watched.create('gaps')}"
     answer = watched.enroll("gaps", drawn_crops[0].png, identity="Ada")
     crop_id = answer.json()["results"][0]["crop_id"]
     case_id = http.post(f"{url}/cases", data={"name": "bag"}).json()["case_id"]

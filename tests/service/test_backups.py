@@ -19,7 +19,8 @@ from tests.waiting import eventually
 def test_a_service_backs_itself_up_and_a_forgotten_person_is_in_no_restore(
     start, tmp_path, drawn_crops, capsys
 ):
-    data, folder = tmp_path / "data", tmp_path / "backups"
+    data = tmp_path / "data"
+    folder = tmp_path / "backups"
     served = start(data_dir=data, backup_dir=folder)
     eventually(lambda: len(kept_backups(folder)) == 1, 60)
     assert figure(served, "gmn_backup_every_seconds") == 86400
@@ -50,7 +51,9 @@ def test_a_service_backs_itself_up_and_a_forgotten_person_is_in_no_restore(
 def test_of_two_processes_on_redis_one_makes_a_backup_that_an_empty_redis_takes(
     start, tmp_path, drawn_crops, redis_record, monkeypatch, capsys
 ):
-    data, folder, new = tmp_path / "data", tmp_path / "backups", tmp_path / "new"
+    data = tmp_path / "data"
+    folder = tmp_path / "backups"
+    new = tmp_path / "new"
     place = {"redis_url": redis_record.url, "data_dir": data, "images_url": (data / "i").as_uri()}
     replicas = [start(backup_dir=folder, replica_name=name, **place) for name in ("one", "other")]
     eventually(lambda: kept_backups(folder), 60)

@@ -78,7 +78,9 @@ def test_whatever_the_network_does_a_write_that_is_asked_for_again_happens_once(
 
     harming = threading.Thread(target=harm, daemon=True)
     harming.start()
-    landed, statuses, searched = [], set(), set()
+    landed = []
+    statuses = set()
+    searched = set()
     try:
         for number in range(WRITES):
             image = drawn_crops[number].png

@@ -146,11 +146,13 @@ def test_on_redis_more_crops_than_one_commit_takes_change_in_every_process(
     start, redis_record, tmp_path, drawn_crops
 ):
     settings = {"redis_url": redis_record.url, "data_dir": tmp_path / "data"}
-    one, other = start(**settings), start(**settings, replica_name="other")
+    one = start(**settings)
+    other = start(**settings, replica_name="other")
     gallery = one.create(f"bulk-{uuid4().hex[:8]}")
     with Client(str(one.http.base_url), gallery=gallery) as client:
         embedded = client.embeddings(drawn_crops[0].png)
-        size, made_by = embedded.dimension, embedded.embedding_fingerprint
+        size = embedded.dimension
+        made_by = embedded.embedding_fingerprint
         vectors = np.random.default_rng(1).normal(size=(1100, size)).astype(np.float32)
         file = tmp_path / "crops.npz"
         unknown = [""] * len(vectors)

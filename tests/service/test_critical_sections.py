@@ -56,13 +56,15 @@ class Threads:
         self.ended = threading.Event()
 
     def hold(self, call: int | None) -> None:
-        self.held, self.calls = call, 0
+        self.held = call
+        self.calls = 0
         self.begun.clear()
         self.let_go.clear()
         self.ended.clear()
 
     def watched(self, call):
-        number, self.calls = self.calls, self.calls + 1
+        number = self.calls
+        self.calls = self.calls + 1
         if number != self.held:
             return call
 
@@ -346,7 +348,8 @@ def test_ids_of_deleted_crops_are_kept_while_a_snapshot_cannot_be_rewritten(
     long_ago = (datetime.now(UTC) - timedelta(days=9)).isoformat()
 
     async def maintain() -> None:
-        damaged, case = Prepared(runtime, drawn_crops), Prepared(runtime, drawn_crops)
+        damaged = Prepared(runtime, drawn_crops)
+        case = Prepared(runtime, drawn_crops)
         await damaged.prepare()
         await case.prepare()
         for one in (damaged, case):

@@ -36,7 +36,9 @@ def test_crops_without_a_name_and_of_a_time_are_listed(served, gallery, drawn_cr
 
 def test_pages_in_the_order_of_capture_go_on_where_the_last_one_ended(served, gallery, drawn_crops):
     ids = _fill(served, gallery, drawn_crops)
-    url, found, cursor = f"/v1/galleries/{gallery}/crops?order=captured&limit=1", [], ""
+    url = f"/v1/galleries/{gallery}/crops?order=captured&limit=1"
+    found = []
+    cursor = ""
     while cursor is not None:
         page = served.http.get(f"{url}&cursor={cursor}" if cursor else url).json()
         found += [one["crop_id"] for one in page["results"]]

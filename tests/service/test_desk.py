@@ -104,7 +104,9 @@ def test_separate_searches_are_kept_one_by_one(client: Client, drawn_crops) -> N
 
 def test_pages_of_kept_searches_are_the_newest_first(client: Client, served, drawn_crops) -> None:
     ids = [client.query(drawn_crops[0].png, keep=True).query_id for _ in range(5)]
-    path, found, cursor = f"/v1/galleries/{client.gallery_name}/queries", [], None
+    path = f"/v1/galleries/{client.gallery_name}/queries"
+    found = []
+    cursor = None
     while True:
         params = {"limit": 2} | ({"cursor": cursor} if cursor else {})
         page = served.http.get(path, params=params).json()
@@ -217,10 +219,8 @@ def test_reviews_that_cannot_be_change_nothing(client: Client, drawn_crops) -> N
     unknown = next(iter(client.crops(order="-captured"))).crop_id
     if unknown in (one.crop_id for one in answer.results):
         unknown = "0" * 32
-    first, other = (
-        answer.results[0],
-        next(one for one in answer.results if one.identity != answer.results[0].identity),
-    )
+    first = answer.results[0]
+    other = next(one for one in answer.results if one.identity != answer.results[0].identity)
     for crop_ids, options, reason in (
         ([unknown], {"decision": "confirmed"}, "is no kept result"),
         ([first.crop_id], {"decision": "confirmed", "enroll": True}, "was not kept"),
@@ -229,7 +229,8 @@ def test_reviews_that_cannot_be_change_nothing(client: Client, drawn_crops) -> N
     ):
         with pytest.raises(RequestRefused, match=reason):
             client.review(answer.query_id, *crop_ids, **options)
-    pictured, both = kept(client, drawn_crops[0]), (first.crop_id, other.crop_id)
+    pictured = kept(client, drawn_crops[0])
+    both = (first.crop_id, other.crop_id)
     with pytest.raises(RequestRefused, match="bear 2 names"):
         client.review(pictured.query_id, *both, decision="confirmed", enroll=True)
     assert list(client.reviews()) == []
@@ -295,7 +296,8 @@ def test_a_case_holds_searches_and_exports_them_with_their_checksums(
 
 def test_a_deleted_case_takes_along_what_it_alone_held(client: Client, drawn_crops) -> None:
     one, both = (kept(client, drawn_crops[0]).query_id for _ in range(2))
-    first, second = client.create_case("first"), client.create_case("second")
+    first = client.create_case("first")
+    second = client.create_case("second")
     client.hold_search(first.case_id, one)
     for case in (first, second):
         client.hold_search(case.case_id, both)
@@ -418,7 +420,8 @@ def test_notes_and_decisions_are_changed_by_the_key_that_made_them(
 ) -> None:
     bob, eve = bob_and_eve
     answer = bob.query(drawn_crops[0].png, keep=True)
-    query_id, crop_id = answer.query_id, answer.results[0].crop_id
+    query_id = answer.query_id
+    crop_id = answer.results[0].crop_id
     case_id = bob.create_case("b").case_id
     bob.hold_search(case_id, query_id, "seen")
     assert eve.hold_search(case_id, query_id, "seen").queries[0].note == "seen"

@@ -187,7 +187,8 @@ def test_an_image_from_the_future_fails_alone(served, gallery, drawn_crops):
 
 @pytest.mark.parametrize("call", ["enroll", "query"])
 def test_a_request_whose_images_are_all_too_large_is_413(served, gallery, call):
-    send, large = getattr(served, call), _encoded("BMP", (300, 300))
+    send = getattr(served, call)
+    large = _encoded("BMP", (300, 300))
     alone = send(gallery, large)
     assert alone.status_code == alone.json()["status"] == 413
     assert alone.json()["type"] == "urn:gmn:problem:unusable_images"
@@ -205,7 +206,8 @@ def test_an_image_keeps_its_own_type(served, gallery, kind):
 
 
 def test_pages_of_a_listing_hold_every_crop_once(served, filled, drawn_crops):
-    listed, cursor = [], None
+    listed = []
+    cursor = None
     while True:
         params = {"limit": 7} | ({"cursor": cursor} if cursor else {})
         page = served.http.get(f"/v1/galleries/{filled}/crops", params=params).json()
@@ -262,7 +264,8 @@ def test_an_identity_is_shown_by_its_sharpest_crop(served, gallery, drawn_crops)
 def test_identities_are_searched_page_by_page(served, gallery, drawn_crops):
     names = [f"Guest {number}" for number in range(5)] + ["0042"]
     served.enroll(gallery, *(crop.png for crop in drawn_crops[:6]), identity=names)
-    found, cursor = [], None
+    found = []
+    cursor = None
     while True:
         asked = {"query": "gUEST", "limit": 2} | ({"cursor": cursor} if cursor else {})
         page = served.http.get(f"/v1/galleries/{gallery}/identities", params=asked).json()

@@ -49,7 +49,8 @@ def runtime(tiny_artefact, other_artefact, tmp_path_factory):
 @pytest.fixture
 def client(runtime):
     app = create_app(runtime.settings, runtime)
-    app.state.runtime, app.state.metrics = runtime, runtime.metrics
+    app.state.runtime = runtime
+    app.state.metrics = runtime.metrics
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1")
 
 
@@ -125,7 +126,8 @@ def test_no_dependency_of_a_request_takes_a_thread(client, monkeypatch):
 
 
 def test_an_import_writes_the_record_on_the_writer_thread_alone(runtime, monkeypatch):
-    writers, commit = set(), SqliteEngine.commit
+    writers = set()
+    commit = SqliteEngine.commit
 
     def noted(engine, transaction):
         writers.add(threading.current_thread().name)
@@ -150,7 +152,8 @@ def test_a_stream_of_events_is_kept_alive_while_nothing_happens(runtime, monkeyp
         gallery = runtime.galleries.get("default")
         job = await create_job(runtime, gallery, "import", {}, new_job_id())
         response = await jobs.watch_job(Call(runtime, LOCAL_ADMIN), job.job_id)
-        sent, kept_alive = b"", asyncio.Event()
+        sent = b""
+        kept_alive = asyncio.Event()
 
         async def send(message):
             nonlocal sent

@@ -27,7 +27,7 @@ REPLICATION = "gallery/replication.py"
 PLACES = {
     "start.record-opened": ("runtime.py", "open_store(", "return record"),
     "start.galleries-loaded": ("runtime.py", "galleries.load()", "held.pop_all()"),
-    "replica.noted": (REPLICATION, "self._stream.last(), self", "galleries.all()"),
+    "replica.noted": (REPLICATION, "noted = self._stream.last()", "galleries.all()"),
     "replica.scanned": (REPLICATION, "read_gallery(gallery_id)", "_stream.server() !="),
     "follower.changes-read": (REPLICATION, "self._step(gallery_id, own)", "step() for step"),
     "follower.changes-applied": (REPLICATION, "step() for step", "_barrier.advance(changes"),
@@ -54,7 +54,7 @@ PLACES = {
         "snapshots.keep, snapshot)",
         "await _take_removed_out(",
     ),
-    "restore.file-read": ("lifecycle/snapshots.py", "from read_snapshot(", "crops.replace,"),
+    "restore.file-read": ("lifecycle/snapshots.py", "from read_snapshot(", "crops.replace"),
     "restore.generation-filled": ("record/replacing.py", "_put, filled", "_switch, filled"),
     "compaction.planned": ("search/compaction.py", "index.compaction,", "run(plan.build)"),
     "compaction.built": ("search/compaction.py", "run(plan.build)", "index.replace,"),
@@ -77,7 +77,7 @@ PLACES = {
     "import.batch-landed": (
         "jobs/imports.py",
         "await runner.wait_while_busy(",
-        "added, problems = Counter",
+        "added = Counter",
     ),
     "import.progress-noted": (
         "jobs/imports.py",

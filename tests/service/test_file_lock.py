@@ -17,7 +17,8 @@ TURNS = 20
 
 
 def test_a_cancellation_takes_effect_while_a_section_waits_for_its_lock(tmp_path):
-    path, begun = tmp_path / "lock", []
+    path = tmp_path / "lock"
+    begun = []
 
     async def section() -> None:
         begun.append(True)
@@ -50,7 +51,9 @@ def test_a_section_that_fails_raises_and_releases_its_lock(tmp_path):
 
 def test_the_service_waits_for_sections_of_clients_that_left_before_it_closes():
     async def stop() -> None:
-        sections, finish, done = CriticalSections(), asyncio.Event(), []
+        sections = CriticalSections()
+        finish = asyncio.Event()
+        done = []
 
         async def section() -> None:
             await finish.wait()

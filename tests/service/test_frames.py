@@ -24,7 +24,8 @@ def frame(drawn_crops):
     people = {crop.identity: _opened(crop.png) for crop in reversed(drawn_crops)}
     pictures = [people[name] for name in sorted(people)[:3]]
     whole = Image.new("RGB", (20 + sum(one.width + 5 for one in pictures), 300), (90, 120, 90))
-    boxes, x = [], 10
+    boxes = []
+    x = 10
     for place, one in enumerate(pictures):
         whole.paste(one, (x, 20 * place))
         boxes.append({"x": x, "y": 20 * place, "width": one.width, "height": one.height})
@@ -148,7 +149,8 @@ def test_the_client_enrolls_a_frame_and_searches_by_its_boxes(served, gallery, f
 
 def test_a_request_under_one_key_with_another_box_is_refused(served, gallery, frame):
     image, boxes, _ = frame
-    url, sent = f"/v1/galleries/{gallery}/crops", {"Idempotency-Key": "evening"}
+    url = f"/v1/galleries/{gallery}/crops"
+    sent = {"Idempotency-Key": "evening"}
 
     def post(box) -> httpx.Response:
         return served.http.post(url, files=files(image), data={"boxes": _sent(box)}, headers=sent)

@@ -142,7 +142,8 @@ def test_two_changes_of_a_gallery_at_once_are_both_kept(asked):
 @pytest.mark.slow
 def test_a_report_runs_no_formula_in_a_spreadsheet(asked, begins):
     async def calls(http, runtime):
-        store, here = runtime.record, runtime.galleries.get("default").gallery_id
+        store = runtime.record
+        here = runtime.galleries.get("default").gallery_id
         problem = JobProblem(
             position=0,
             source=f"{begins}cmd|' /C calc'!A0.png",
@@ -161,7 +162,8 @@ def test_a_report_runs_no_formula_in_a_spreadsheet(asked, begins):
 
 
 def test_a_search_of_several_images_that_fails_leaves_none_of_them_under_way(asked, drawn_crops):
-    begun, cancelled = [], []
+    begun = []
+    cancelled = []
 
     async def calls(http, runtime):
         async def confirm(gallery, crops):

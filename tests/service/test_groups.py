@@ -20,7 +20,8 @@ from tests.service.gallery.new_crops import NOON
 def unnamed(served, gallery, drawn_crops):
     """A gallery of crops without names, three or two of each person, and who is on which."""
     people = {crop.identity: crop.png for crop in drawn_crops}
-    images, who = [], []
+    images = []
+    who = []
     for place, (identity, png) in enumerate(sorted(people.items())):
         for shade in range(3 if place % 2 else 2):
             picture = Image.open(io.BytesIO(png)).convert("RGB")

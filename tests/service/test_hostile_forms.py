@@ -68,7 +68,8 @@ MULTIPART = {
 @pytest.mark.parametrize(("kind", "body"), MULTIPART.values(), ids=MULTIPART)
 @pytest.mark.slow
 def test_a_broken_form_is_the_clients_error_soon(besieged, ask, kind, body):
-    before, began = held_mb(besieged.process), time.monotonic()
+    before = held_mb(besieged.process)
+    began = time.monotonic()
     answer = ask(
         request(
             b"POST",
@@ -166,7 +167,8 @@ def test_an_odd_path_or_query_is_the_clients_error(besieged, path):
     "key", ["", "a b", "n" * 10_000, "é".encode(), b"\xff", "k" * 256, "../..", "'; --"]
 )
 def test_an_odd_idempotency_key_is_taken_as_it_is_or_refused(besieged, drawn_crops, key):
-    url, images = CROPS, files(drawn_crops[0].png)
+    url = CROPS
+    images = files(drawn_crops[0].png)
     answer = besieged.http.post(url, files=images, headers={"Idempotency-Key": key})
     assert answer.status_code in (201, 422), answer.text
     if answer.status_code == 422:

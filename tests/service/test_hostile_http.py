@@ -263,7 +263,8 @@ def test_a_query_is_answered_beside_eight_uploads_that_drip_and_those_are_soon_d
             dripping.append(opened.enter_context(connection))
             connection.sendall(request(b"POST", b"/v1/pairs", FORM[:-2], length) + PART[:-2])
         began = time.monotonic()
-        left, answered = set(dripping), []
+        left = set(dripping)
+        answered = []
         while left and time.monotonic() - began < 20 * SECONDS:
             for connection in list(left):
                 connection.setblocking(False)

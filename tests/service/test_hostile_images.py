@@ -13,7 +13,8 @@ from tests.hostile.pictures import drawn, encoded
 pytestmark = pytest.mark.slow
 
 HOSTILE_PER_REQUEST = 60
-BEFORE, AFTER = 2, 2
+BEFORE = 2
+AFTER = 2
 
 
 @pytest.fixture(scope="module")
@@ -31,10 +32,13 @@ def test_good_images_land_among_a_thousand_hostile_ones(besieged):
     files = hostile_images(seed)
     print(f"REID_TEST_SEED={seed}, {len(files)} images")  # noqa: T201
     good = [encoded(drawn(person), "PNG") for person in range(100)]
-    landed, sent, start_at = set(), 0, 0
+    landed = set()
+    sent = 0
+    start_at = 0
     while start_at < len(files):
         hostile = files[start_at : start_at + HOSTILE_PER_REQUEST]
-        before, after = good[sent : sent + BEFORE], good[sent + BEFORE : sent + BEFORE + AFTER]
+        before = good[sent : sent + BEFORE]
+        after = good[sent + BEFORE : sent + BEFORE + AFTER]
         images = [*before, *(file.data for file in hostile), *after]
         # Each under a name of its own: the same picture again would count as landed without it.
         names = [f"{start_at}-{number}" for number in range(len(images))]
@@ -53,7 +57,8 @@ def test_good_images_land_among_a_thousand_hostile_ones(besieged):
         for result in (*results[:BEFORE], *results[-AFTER:]):
             assert not result["duplicate"]
             landed.add(result["crop_id"])
-        start_at, sent = start_at + len(hostile), sent + BEFORE + AFTER
+        start_at = start_at + len(hostile)
+        sent = sent + BEFORE + AFTER
     assert len(landed) == sent
     assert besieged.http.get("/livez").status_code == 200
     assert besieged.http.get("/readyz").status_code == 200
@@ -64,7 +69,8 @@ def test_good_images_land_among_a_thousand_hostile_ones(besieged):
 
 
 def test_a_query_leaves_a_hostile_image_out_and_names_it(besieged):
-    good, broken = encoded(drawn(), "PNG"), encoded(drawn(), "GIF")
+    good = encoded(drawn(), "PNG")
+    broken = encoded(drawn(), "GIF")
     images = [("images", ("a.jpg", good)), ("images", ("b.jpg", broken))]
     answer = besieged.http.post("/v1/galleries/default/queries", files=images)
     assert answer.status_code == 200
@@ -73,7 +79,8 @@ def test_a_query_leaves_a_hostile_image_out_and_names_it(besieged):
 
 
 def test_a_pair_with_a_hostile_image_names_it_and_the_remedy(besieged):
-    good, broken = encoded(drawn(), "PNG"), encoded(drawn(), "GIF")
+    good = encoded(drawn(), "PNG")
+    broken = encoded(drawn(), "GIF")
     images = [("images", ("a.jpg", good)), ("images", ("b.jpg", broken))]
     answer = besieged.http.post("/v1/pairs", files=images)
     problem = answer.json()

@@ -53,7 +53,8 @@ def test_a_wrong_method_is_told_every_right_one(served):
 
 @pytest.mark.parametrize("path", ["/livez", "/v1/model", "/v1/galleries/default", "/v1/nothing"])
 def test_head_answers_as_get_does_without_the_body(served, path):
-    head, get = served.http.head(path), served.http.get(path)
+    head = served.http.head(path)
+    get = served.http.get(path)
     assert head.status_code == get.status_code
     assert head.headers["content-type"] == get.headers["content-type"]
     assert head.content == b""

@@ -125,7 +125,8 @@ def test_photographed_people_are_found_and_strangers_are_not_without_a_search_be
 
 @pytest.mark.parametrize("named", [True, False])
 def test_a_refit_takes_sixteen_new_searches_and_a_minute(runtime, monkeypatch, named):
-    due, start = {}, time.monotonic()
+    due = {}
+    start = time.monotonic()
     first = REFIT_AFTER_SEARCHES if named else LEAST_SEARCHES
 
     async def search() -> list[str]:
@@ -340,7 +341,8 @@ def test_a_first_listing_keeps_little(runtime):
 
 
 def test_a_query_runs_its_own_pass_and_at_most_sixty_four_pairs_more(runtime, monkeypatch):
-    networks, scored = runtime.model.networks, []
+    networks = runtime.model.networks
+    scored = []
     score = networks.pair_scores
 
     def counting(queries, candidates):
@@ -367,7 +369,8 @@ def test_a_query_runs_its_own_pass_and_at_most_sixty_four_pairs_more(runtime, mo
 
 
 def test_a_near_repeat_takes_the_place_of_the_search_before():
-    waiting, random = GalleryCalibrations(None, {}), np.random.default_rng(0)
+    waiting = GalleryCalibrations(None, {})
+    random = np.random.default_rng(0)
     first = random.normal(size=64).astype(np.float32)
     for query in (first, 2 * first, first + 0.1, -first):
         waiting.record_search_scores((1, "cosine:a"), query.astype(np.float32), SCORES)

@@ -14,7 +14,8 @@ import pytest
 
 pytestmark = pytest.mark.slow
 
-CROPS, AT_ONCE = 360, 60
+CROPS = 360
+AT_ONCE = 60
 
 
 def _filled(served, drawn_crops) -> str:
@@ -108,7 +109,8 @@ def test_a_snapshot_whose_rewriting_was_cut_off_is_whole_after_the_next_start(
     served = start(data_dir=tmp_path / "data")
     gallery = served.create("lobby")
     served.enroll(gallery, *(crop.png + secrets.token_bytes(30_000) for crop in drawn_crops))
-    held, url = _crops(served, gallery), f"/v1/galleries/{gallery}/snapshots"
+    held = _crops(served, gallery)
+    url = f"/v1/galleries/{gallery}/snapshots"
     snapshot_id = served.http.post(url).json()["snapshot_id"]
     served.kill()
     file = next((tmp_path / "data" / "snapshots").glob("*/*.gmn"))

@@ -14,7 +14,8 @@ def _crops(served, gallery):
 
 def test_an_unnamed_crop_is_named_and_found_by_its_new_labels(served, gallery, drawn_crops):
     enrolled = served.enroll(gallery, drawn_crops[0].png, camera="east").json()
-    crop_id, url = enrolled["results"][0]["crop_id"], f"/v1/galleries/{gallery}/crops"
+    crop_id = enrolled["results"][0]["crop_id"]
+    url = f"/v1/galleries/{gallery}/crops"
     labels = {"identity": "Ann", "camera": "west", "captured_at": "2026-03-01T09:30:00Z"}
     changed = served.http.patch(
         f"{url}/{crop_id}", data={**labels, "external_id": "x1", "metadata": '{"shift": "night"}'}

@@ -23,13 +23,15 @@ def _listed(served, gallery: str) -> dict[str, str]:
 
 def test_a_request_sent_again_under_its_key_happens_once(served, gallery, drawn_crops):
     images = [("images", ("a", drawn_crops[0].png)), ("images", ("b", b"no image"))]
-    url, key = f"/v1/galleries/{gallery}/crops", {"Idempotency-Key": "shift 1".replace(" ", "-")}
+    url = f"/v1/galleries/{gallery}/crops"
+    key = {"Idempotency-Key": "shift 1".replace(" ", "-")}
     first = served.http.post(url, files=images, data={"identity": "7"}, headers=key)
     again = served.http.post(url, files=images, data={"identity": "7"}, headers=key)
     assert (first.status_code, again.status_code) == (207, 207)
     assert again.headers["Idempotent-Replayed"] == "true"
     assert "Idempotent-Replayed" not in first.headers
-    (landed, refused), (replayed, still_refused) = first.json()["results"], again.json()["results"]
+    (landed, refused) = first.json()["results"]
+    (replayed, still_refused) = again.json()["results"]
     assert replayed["crop_id"] == landed["crop_id"]
     assert (replayed["identity"], replayed["duplicate"]) == ("7", False)
     assert still_refused["problem"]["detail"] == refused["problem"]["detail"]
@@ -159,7 +161,8 @@ def test_a_damaged_snapshot_keeps_a_forgotten_person_in_no_other(start, tmp_path
 
     before = take()
     served.enroll(gallery, *(crop.png for crop in drawn_crops[:2]), identity="Ann")
-    damaged, whole = take(), take()
+    damaged = take()
+    whole = take()
     (file,) = (tmp_path / "data" / "snapshots").glob(f"*/{damaged}.gmn")
     file.write_bytes(bytes(64) + file.read_bytes()[64:])
     answer = served.http.delete(f"{url}/identities/Ann")
@@ -371,7 +374,8 @@ def test_a_gallery_deletes_what_is_past_its_retention(start, drawn_crops):
 def test_a_gallery_that_counts_from_enrolment_keeps_old_footage(start, drawn_crops):
     served = start(housekeeping_seconds=0.1)
     old = {"captured_at": "2020-01-01T00:00:00Z"}
-    kept, deleted = served.create("kept"), served.create("deleted")
+    kept = served.create("kept")
+    deleted = served.create("deleted")
     for gallery, since in ((kept, "enrolled"), (deleted, "captured")):
         settings = {"retention_days": "1", "retention_from": since}
         changed = served.http.patch(f"/v1/galleries/{gallery}", data=settings).json()

@@ -60,7 +60,8 @@ def log_lines(served):
 
 @pytest.mark.slow
 def test_forgetting_and_renaming_leave_no_name_in_the_log(logged, drawn_crops):
-    http, where = logged.http, "/v1/galleries/default"
+    http = logged.http
+    where = "/v1/galleries/default"
     image = drawn_crops[0].png
     images = [("images", (f"{PERSON}.png", image))]
     assert http.post(f"{where}/crops?identity={PERSON}", files=images).status_code == 201
@@ -157,7 +158,8 @@ def test_forgetting_names_the_storage_that_may_hold_the_person_and_no_import_doe
 
 def test_a_failed_section_of_a_cancelled_request_logs_no_identity(caplog) -> None:
     async def cancel_a_failing_section() -> None:
-        begun, go_on = asyncio.Event(), asyncio.Event()
+        begun = asyncio.Event()
+        go_on = asyncio.Event()
 
         async def fail() -> None:
             begun.set()

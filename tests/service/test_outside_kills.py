@@ -63,7 +63,8 @@ def _enroll(served, image: bytes, held: set[str], deleted: set[str]) -> None:
 
 
 def test_what_was_acknowledged_is_whole_after_every_kill(start, place, tmp_path, drawn_crops):
-    held, deleted = set(), set()
+    held = set()
+    deleted = set()
     for cycle in range(3):
         served = start(**place[0])
         mine = [(set(), set()) for _ in range(4)]

@@ -37,7 +37,8 @@ def _png(pixels) -> bytes:
 
 def test_a_comparison_says_no_more_than_it_was_asked(served, drawn_crops):
     images = drawn_crops[0].png, drawn_crops[2].png
-    plain, explained = _pair(served, *images).json(), _pair(served, *images, explain="true").json()
+    plain = _pair(served, *images).json()
+    explained = _pair(served, *images, explain="true").json()
     assert "explanation" not in plain
     assert _pair(served, *images, explain="false").json() == plain
     assert explained.keys() == plain.keys() | {"explanation"}

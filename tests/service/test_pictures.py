@@ -100,7 +100,8 @@ def test_a_snapshot_holds_the_images_that_are_kept_elsewhere(start, tmp_path, dr
 def test_images_that_one_restore_left_out_and_the_next_brought_back_are_kept(
     start, tmp_path, drawn_crops
 ):
-    folder, url = tmp_path / "crops", "/v1/galleries/default"
+    folder = tmp_path / "crops"
+    url = "/v1/galleries/default"
     served = start(data_dir=tmp_path / "data", images_url=folder.as_uri())
     snapshots = []
     for crop in drawn_crops[:2]:
@@ -119,7 +120,8 @@ def test_images_that_one_restore_left_out_and_the_next_brought_back_are_kept(
 def test_images_that_a_restore_has_brought_into_the_record_do_not_stay_elsewhere(
     start, tmp_path, drawn_crops
 ):
-    folder, url = tmp_path / "crops", "/v1/galleries/default"
+    folder = tmp_path / "crops"
+    url = "/v1/galleries/default"
     served = start(data_dir=tmp_path / "data", images_url=folder.as_uri())
     served.enroll("default", drawn_crops[0].png)
     snapshot = served.http.post(f"{url}/snapshots").json()["snapshot_id"]
@@ -141,7 +143,8 @@ def test_a_restore_does_not_write_images_that_are_there(start, tmp_path, drawn_c
     url = "/v1/galleries/default/snapshots"
     snapshot = served.http.post(url).json()["snapshot_id"]
     kept, torn = (path for path in sorted(folder.rglob("*")) if path.is_file())
-    whole, written = torn.read_bytes(), kept.stat().st_mtime_ns
+    whole = torn.read_bytes()
+    written = kept.stat().st_mtime_ns
     torn.write_bytes(whole[:100])
     assert served.http.post(f"{url}/{snapshot}/restore").status_code == 200
     assert (kept.stat().st_mtime_ns, torn.read_bytes()) == (written, whole)
@@ -234,7 +237,8 @@ def test_an_image_store_that_hangs_hurts_images_alone(start, tmp_path, drawn_cro
 def test_a_call_that_hangs_is_given_up_and_the_next_do_not_wait(monkeypatch):
     monkeypatch.setattr(picture_folder, "ANSWERS_WITHIN_SECONDS", 0.3)
     monkeypatch.setattr(picture_folder, "STUCK_SECONDS", 0.2)
-    threads, gate = picture_folder.PictureThreads("images"), threading.Event()
+    threads = picture_folder.PictureThreads("images")
+    gate = threading.Event()
 
     async def ask_all() -> None:
         hanging = [threads.run(gate.wait, 20) for _ in range(picture_folder.PICTURE_THREADS)]

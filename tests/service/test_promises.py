@@ -74,7 +74,8 @@ def _a_foreign_gallery_can_be_read_and_deleted_but_not_compared(served, drawn_cr
 def test_killed_amid_enrolments_every_request_is_there_whole_or_not_at_all(
     start, tmp_path, drawn_crops
 ):
-    numbers, acknowledged = itertools.count(), set()
+    numbers = itertools.count()
+    acknowledged = set()
 
     def enroll_until_killed(served) -> None:
         while True:

@@ -36,7 +36,8 @@ def _changed(image: bytes, change) -> bytes:
 def test_a_request_that_is_sent_again_is_answered_with_the_warnings_it_had(
     served, gallery, drawn_crops, blurred
 ):
-    url, key = f"/v1/galleries/{gallery}/crops", {"Idempotency-Key": "night-2"}
+    url = f"/v1/galleries/{gallery}/crops"
+    key = {"Idempotency-Key": "night-2"}
     served.enroll(gallery, drawn_crops[1].png, identity="7")
     images = files(drawn_crops[1].png, blurred, b"no image")
     answers = [

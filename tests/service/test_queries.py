@@ -60,7 +60,8 @@ def test_results_beyond_the_rerank_depth_follow_unscored_in_cosine_order(
     served, filled, drawn_crops
 ):
     answer = served.query(filled, drawn_crops[0].png, rerank_depth=5, top_k=24).json()
-    head, tail = answer["results"][:5], answer["results"][5:]
+    head = answer["results"][:5]
+    tail = answer["results"][5:]
     assert answer["candidates_scored"] == 5
     assert all(result["pair_logit"] is not None for result in head)
     assert all(result["pair_logit"] is None and result["probability"] is None for result in tail)
@@ -305,7 +306,8 @@ def test_a_small_gallery_knows_its_own_image_and_not_a_stranger(served, gallery,
 
 @pytest.mark.parametrize("scoring", ["mnet", "cosine", "fused"])
 def test_where_no_crop_was_searched_the_verdict_says_so(served, gallery, drawn_crops, scoring):
-    url, image = f"/v1/galleries/{gallery}/queries", drawn_crops[0].png
+    url = f"/v1/galleries/{gallery}/queries"
+    image = drawn_crops[0].png
     answers = [served.query(gallery, image, scoring=scoring).json()]
     served.enroll(gallery, image, identity="0000", camera="east")
     answers.append(served.query(gallery, image, scoring=scoring, cameras="west").json())

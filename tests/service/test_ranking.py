@@ -25,7 +25,9 @@ ASKED_FOR_ALONE = {
     "LEAST_RECALL": 0.0,
     "MOST_TIME": math.inf,
 }
-PEOPLE, CROPS_EACH, DIMENSION = 100, 40, 32
+PEOPLE = 100
+CROPS_EACH = 40
+DIMENSION = 32
 
 
 # A pair's logit depends on the candidate alone, so that it shows whose it is.
@@ -163,7 +165,8 @@ def test_people_for_the_level_are_found_by_one_search_where_the_near_crops_show_
         for row, vector in enumerate(vectors)
     )
     monkeypatch.setattr(ranking, "NEAR", among)
-    asked, search = [], index.search
+    asked = []
+    search = index.search
     monkeypatch.setattr(index, "search", lambda *args: asked.append(args[1]) or search(*args))
     gallery = SimpleNamespace(
         index=index, name="default", version=1, embedder="e", image_url=lambda crop_id: crop_id

@@ -39,7 +39,8 @@ def test_no_query_fails_while_a_gallery_goes_over_to_another_model(exchanged, dr
     url = f"/v1/galleries/{gallery}"
     before = served.http.get(url).json()
     assert (before["state"], served.http.get("/readyz").status_code) == ("previous_model", 200)
-    answers, stop = [], threading.Event()
+    answers = []
+    stop = threading.Event()
 
     def ask() -> None:
         number = 0

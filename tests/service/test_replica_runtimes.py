@@ -117,7 +117,8 @@ def test_who_lost_a_job_stops_and_leaves_its_files(runtimes, redis_record, drawn
     one, other = runtimes
 
     async def lose():
-        begun, stopped = asyncio.Event(), asyncio.Event()
+        begun = asyncio.Event()
+        stopped = asyncio.Event()
 
         async def begin(*arguments):
             begun.set()

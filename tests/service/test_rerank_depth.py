@@ -23,7 +23,8 @@ REAL = Path(os.environ.get("REID_TEST_DATA", "nowhere")) / "cuhk01"
 RESULTS = 10
 # By cosine so many hold M-Net's best ten wholly; those that are not named need more.
 NEAREST = {"bundled": 15, "small": 15}
-QUERIES, CROPS = 20, 500
+QUERIES = 20
+CROPS = 500
 WITH_M_NET = [
     name
     for name, file in shipped_artefacts().items()
@@ -56,7 +57,8 @@ def test_the_nearest_real_crops_by_cosine_hold_the_best_of_m_net(name: str) -> N
 
 
 def check(name: str, artefact: Artefact, queries: np.ndarray, gallery: np.ndarray) -> None:
-    asked, shown = torch.from_numpy(queries), torch.from_numpy(gallery)
+    asked = torch.from_numpy(queries)
+    shown = torch.from_numpy(gallery)
     with torch.inference_mode():
         scores = score_pairs(artefact.metric_network, asked, shown).numpy()
         cosines = cosine_similarities(asked, shown).numpy()

@@ -24,7 +24,8 @@ LEAST = 20
 
 def draw(person: int, shot: int) -> bytes:
     """A person in eight stripes of their own colours, with the noise of one shot."""
-    colours, noise = np.random.default_rng((9, person)), np.random.default_rng((9, person, shot))
+    colours = np.random.default_rng((9, person))
+    noise = np.random.default_rng((9, person, shot))
     pixels = np.full((96, 48, 3), 118, np.float64)
     edges = np.linspace(4, 92, BANDS + 1).astype(int)
     for top, bottom in itertools.pairwise(edges):
@@ -266,7 +267,8 @@ def test_a_pair_judged_by_a_gallery_has_the_thresholds_of_a_standard_search(serv
         fields = {"scoring": "cosine", "gallery": gallery}
         return served.http.post("/v1/pairs", files=images, data=fields).json()
 
-    same, others = pair(3), [pair(person) for person in range(200, 210)]
+    same = pair(3)
+    others = [pair(person) for person in range(200, 210)]
     assert (same["judged_as"], same["verdict"]) == ("search", "match")
     assert same["calibration"] | {"reason": None} == frozen
     assert {other["verdict"] for other in others} == {"no_match"}

@@ -112,7 +112,8 @@ def test_the_index_of_a_gallery_that_is_deleted_meanwhile_is_removed(
     runtime, gallery, tmp_path, monkeypatch
 ):
     index = _written(tmp_path / "indexes" / str(gallery) / "own" / "vectors")
-    get, delete = runtime.record.galleries.get, runtime.record.galleries.delete
+    get = runtime.record.galleries.get
+    delete = runtime.record.galleries.delete
     # As another process does it.
     monkeypatch.setattr(runtime.record.galleries, "get", lambda one: [delete(one), get(one)][1])
     asyncio.run(clear_files(runtime))

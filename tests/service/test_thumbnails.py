@@ -63,7 +63,8 @@ def test_the_client_asks_for_a_width(served, enrolled, gallery):
 def test_a_small_picture_is_upright_without_metadata_and_no_longer_than_a_jpeg_can_be():
     file = io.BytesIO()
     exif = Image.Exif()
-    exif[0x0112], exif[0x8298] = 6, "by Ann"
+    exif[0x0112] = 6
+    exif[0x8298] = "by Ann"
     Image.new("RGB", (40, 20)).save(file, "JPEG", exif=exif)
     small = Image.open(io.BytesIO(thumbnail(file.getvalue(), 16)))
     assert small.size == (16, 32)

@@ -25,7 +25,9 @@ class Installed:
     """The program with a folder of shipped artefacts of its own, on one record."""
 
     def __init__(self, place: Path, record: dict[str, str]) -> None:
-        self.place, self.record, self.starts = place, record, 0
+        self.place = place
+        self.record = record
+        self.starts = 0
         self.shipped = place / "shipped"
         self.shipped.mkdir()
         (self.shipped / "bundled@1.safetensors").write_bytes(FIRST.read_bytes())
@@ -90,7 +92,8 @@ def test_galleries_of_the_artefact_before_answer_until_each_is_reindexed(
     installed, tiny_artefact, drawn_crops
 ):
     first, new = (load_artefact(path).description for path in (FIRST, tiny_artefact))
-    old, now = first.artefact_fingerprint, new.artefact_fingerprint
+    old = first.artefact_fingerprint
+    now = new.artefact_fingerprint
     crop = drawn_crops[5]
     with installed.serving(keep_images="none") as served:
         assert lines(served, 1) == [f"Artefact bundled@1: {first.provenance.terms}"]

@@ -41,7 +41,8 @@ def network(tiny_artefact) -> Network:
 @pytest.fixture(scope="module")
 def records(drawn_crops, tmp_path_factory) -> list[CropRecord]:
     """The drawn people as a data set names them."""
-    folder, records = tmp_path_factory.mktemp("people"), []
+    folder = tmp_path_factory.mktemp("people")
+    records = []
     for number, crop in enumerate(drawn_crops):
         path = folder / f"{number}.png"
         path.write_bytes(crop.png)
@@ -171,7 +172,8 @@ def _announcing(shape: tuple[int, ...]) -> Callable[[dict[str, Any]], bytes]:
     """A file whose features are far fewer than their header announces."""
 
     def damaged(arrays: dict[str, Any]) -> bytes:
-        file, member = io.BytesIO(), io.BytesIO()
+        file = io.BytesIO()
+        member = io.BytesIO()
         header = {"descr": "<f4", "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(member, header)
         with zipfile.ZipFile(file, "w") as archive:

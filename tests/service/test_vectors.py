@@ -64,7 +64,8 @@ def test_a_vector_comes_as_base64_of_float32_too(served, client, drawn_crops):
 
 def test_a_vector_that_cannot_be_compared_is_refused_with_the_remedy(served, client, drawn_crops):
     embedded = client.embeddings(drawn_crops[0].png)
-    vector, made_by = embedded.results[0].embedding, embedded.embedding_fingerprint
+    vector = embedded.results[0].embedding
+    made_by = embedded.embedding_fingerprint
     for sent, other in ((vector, "0" * 64), (vector[:-1], made_by)):
         with pytest.raises(RequestRefused, match=r"send\s+the\s+image") as refused:
             client.query_vector(sent, other)

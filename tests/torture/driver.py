@@ -63,7 +63,8 @@ class Driver:
 
     def at_failpoint(self, point: str) -> str:
         """One call, and the service dies where its failpoint says; answers where that was."""
-        world, scenario = self.world, SCENARIOS[point]
+        world = self.world
+        scenario = SCENARIOS[point]
         passage = self.chance.randint(1, scenario.passages)
         caller = world.caller("driver")
         if scenario.prepare is not None:
@@ -145,7 +146,8 @@ class Driver:
             self._thin_out(gallery)
 
     def _thin_out(self, gallery: str) -> None:
-        ledger, caller = self.world.ledger, self.world.caller("driver")
+        ledger = self.world.ledger
+        caller = self.world.caller("driver")
         there = {
             n: state
             for n, state in ledger.now.items()
@@ -162,7 +164,8 @@ class Driver:
 
     def figures(self) -> dict[str, Any]:
         """What happened so far."""
-        ledger, starts = self.world.ledger, sorted(self.world.starts)
+        ledger = self.world.ledger
+        starts = sorted(self.world.starts)
         return {
             "kills": dict(self.killed),
             "writes": dict(ledger.outcomes),

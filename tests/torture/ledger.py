@@ -270,7 +270,8 @@ class Ledger:
         return seen
 
     def _settle_doubt(self, doubt: Operation, seen: Mapping[int, State]) -> None:
-        before, after = self._fits(doubt.before, seen), self._fits(doubt.after, seen)
+        before = self._fits(doubt.before, seen)
+        after = self._fits(doubt.after, seen)
         if not (before or after):
             shown = {number: seen.get(number) for number in doubt.after}
             raise Violation(

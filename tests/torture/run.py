@@ -83,7 +83,8 @@ def plan_for(store: StoreKind, cycles: int, chance: random.Random) -> list[str |
 
 def make_artefacts(folder: Path) -> list[Path]:
     """Two models that cannot be compared."""
-    tiny, other = folder / "tiny.safetensors", folder / "other.safetensors"
+    tiny = folder / "tiny.safetensors"
+    other = folder / "other.safetensors"
     save_tiny_artefact(tiny, draw_crops())
     save_other_artefact(other, tiny)
     return [tiny, other]

@@ -17,7 +17,8 @@ from service.record.records import ArchivedCrop, StoredCrop
 from tests.torture.operations import Caller
 from tests.torture.world import StoreKind, World
 
-CHURNED, CHURN_KEPT = 100, 20
+CHURNED = 100
+CHURN_KEPT = 20
 LONG_AGO = "2001-01-01T00:00:00Z"
 
 
@@ -145,7 +146,8 @@ def _churn(world: World, caller: Caller) -> None:
     chance = np.random.default_rng(world.chance.randrange(2**31))
     with world.open_record() as record:
         number = next(one.gallery_id for one in record.galleries.all() if one.name == gallery)
-        crops, operations = [], []
+        crops = []
+        operations = []
         for identity, count in (("churned", CHURNED), ("kept", CHURN_KEPT)):
             states = {}
             for _ in range(count):

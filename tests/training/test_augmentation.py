@@ -76,7 +76,8 @@ def test_grayscale_and_blur_are_torchvisions_on_the_crops_that_drew_them(
         ],
     )
     blurred, draws = changed(crops, blur=0.5)
-    drew, sigmas = draws.numbers["blur"][:, 0] < 0.5, between(0.3, 1.5, draws, "blur", 1)
+    drew = draws.numbers["blur"][:, 0] < 0.5
+    sigmas = between(0.3, 1.5, draws, "blur", 1)
     assert 0 < int(drew.sum()) < len(crops)
     expect_close(
         blurred,
@@ -103,7 +104,8 @@ def test_an_erased_box_has_the_mean_colour_and_the_rest_stays(crops: torch.Tenso
     for crop, one in zip(crops, found, strict=True):
         box = (one != crop).any(dim=2)
         assert (one[box] == mean).all()
-        rows, columns = box.any(dim=1).nonzero(), box.any(dim=0).nonzero()
+        rows = box.any(dim=1).nonzero()
+        columns = box.any(dim=0).nonzero()
         window = one[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
         assert (window == mean).all()
         assert 0.01 <= box.float().mean() <= 0.25
@@ -111,7 +113,8 @@ def test_an_erased_box_has_the_mean_colour_and_the_rest_stays(crops: torch.Tenso
 
 def test_a_share_of_the_batch_is_augmented_as_in_the_whole_batch(crops: torch.Tensor) -> None:
     chosen = augmenter(hue=0.1, grayscale=0.3, blur=0.5, erasing=0.5)
-    draws, part = chosen.draw(len(crops), seed=9), slice(2, 5)
+    draws = chosen.draw(len(crops), seed=9)
+    part = slice(2, 5)
     whole = chosen.recolour(crops, draws.numbers)
     share = draws.map(lambda drawn: drawn[part])
     assert torch.equal(chosen.recolour(crops[part], share.numbers), whole[part])
@@ -126,7 +129,8 @@ def test_another_seed_is_another_augmentation() -> None:
 
 
 def test_a_change_that_is_switched_on_leaves_the_draws_of_the_others() -> None:
-    plain, more = augmenter().draw(6, 1), augmenter(gamma=0.5, blur=0.5, flip=0.1).draw(6, 1)
+    plain = augmenter().draw(6, 1)
+    more = augmenter(gamma=0.5, blur=0.5, flip=0.1).draw(6, 1)
     assert torch.equal(plain.top, more.top)
     assert all(torch.equal(drawn, more.numbers[name]) for name, drawn in plain.numbers.items())
 

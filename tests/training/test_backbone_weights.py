@@ -16,7 +16,8 @@ from model.osnet import build_osnet, osnet_forms
 from model.problems import InputProblem
 from training.backbone_weights import load_backbone_weights, torchreid_tensors
 
-RESNET, VIT = "timm:resnet10t", "timm:vit_tiny_patch16_224"
+RESNET = "timm:resnet10t"
+VIT = "timm:vit_tiny_patch16_224"
 
 
 def with_weights(name: str, initial_weights: object, last_stride: int = 1) -> nn.Module:

@@ -85,7 +85,8 @@ def test_a_stopped_run_with_an_anchor_ends_with_the_same_weights(mine, tmp_path:
         if done == 2:
             raise KeyboardInterrupt
 
-    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    whole = tmp_path / "whole"
+    stopped = tmp_path / "stopped"
     chosen = mine("losses.anchor=1", "checkpoint_every_steps=1")
     for folder in (whole, stopped):
         folder.mkdir()

@@ -165,7 +165,8 @@ def test_a_run_on_all_people_is_finished_with_other_people(
 def test_a_run_whose_start_was_moved_resumes_and_is_finished_by_its_best_weights(
     train: Callable[..., int], tiny_artefact: Path, tmp_path: Path
 ) -> None:
-    out, moved = tmp_path / "run", tmp_path / "moved.safetensors"
+    out = tmp_path / "run"
+    moved = tmp_path / "moved.safetensors"
     assert train(out) == 0
     moved.write_bytes(tiny_artefact.read_bytes())
     settings = (f"initial_weights={moved}", *SETTINGS)

@@ -15,7 +15,9 @@ from training.run import prepare_run
 from training.sampler import PKSampler, Sampling, build_sampler
 from training.train import train_networks
 
-PEOPLE, CROPS, CAMERAS = 24, 6, 3
+PEOPLE = 24
+CROPS = 6
+CAMERAS = 3
 
 
 def records(domain: str = "shop", people: int = PEOPLE) -> list[CropRecord]:
@@ -141,7 +143,8 @@ def test_a_stopped_run_resumes_to_the_same_weights(every: int, tmp_path: Path) -
         if done == 6:
             raise KeyboardInterrupt
 
-    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    whole = tmp_path / "whole"
+    stopped = tmp_path / "stopped"
     for folder in (whole, stopped):
         folder.mkdir()
     run = prepare_run(chosen, drawn, whole)
@@ -152,5 +155,6 @@ def test_a_stopped_run_resumes_to_the_same_weights(every: int, tmp_path: Path) -
         train_networks(prepare_run(chosen, drawn, stopped), stop)
     resumed = prepare_run(chosen, drawn, stopped)
     train_networks(resumed, lambda *_: None)
-    expected, found = run.networks.state_dict(), resumed.networks.state_dict()
+    expected = run.networks.state_dict()
+    found = resumed.networks.state_dict()
     assert all(torch.equal(found[name], expected[name]) for name in expected)

@@ -72,7 +72,8 @@ def test_a_strong_anchor_leaves_the_order_of_the_cosine() -> None:
     settings = ("metric_fit.steps=50", "metric_fit.cosine_anchor=1000")
     fitted = fit_to_views([camera_dependent_views(40, 1)], recipe(*settings))
     fresh = camera_dependent_views(20, 2)
-    scores, cosines = pair_scores(fitted, fresh).flatten(), (fresh.units @ fresh.units.T).flatten()
+    scores = pair_scores(fitted, fresh).flatten()
+    cosines = (fresh.units @ fresh.units.T).flatten()
     assert float(torch.corrcoef(torch.stack((scores, cosines)))[0, 1]) > 0.98
 
 
@@ -131,7 +132,8 @@ def test_a_run_ends_with_the_fitted_metric_network_over_its_embedder(tmp_path: P
     joint, fitted = (one.metric_network for one in found.values())
     assert joint is not None
     assert fitted is not None
-    old, new = joint.state_dict(), fitted.state_dict()
+    old = joint.state_dict()
+    new = fitted.state_dict()
     assert not torch.equal(old["classifier.0.weight"], new["classifier.0.weight"])
     assert new["classifier.1.running_var"].isfinite().all()
 

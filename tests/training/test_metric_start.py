@@ -21,7 +21,9 @@ from training.metric_start import add_cosine, keep_cosine_unit, start_at_cosine
 from training.recipe import read_recipe
 from training.run import prepare_run
 
-PEOPLE, CROPS, SIZE = 12, 4, 96
+PEOPLE = 12
+CROPS = 4
+SIZE = 96
 
 
 def draw_features(seed: int, likeness: float = 1.0) -> torch.Tensor:
@@ -52,9 +54,11 @@ def test_it_ranks_as_the_cosine_does(layers, likeness: float) -> None:
     network = MetricNetwork(SIZE, MetricNetworkConfig(layers=layers, hidden=32))
     start_at_cosine(network)
     estimate_statistics(network, draw_features(1, likeness))
-    queries, gallery = draw_features(2, likeness), draw_features(3, likeness)
+    queries = draw_features(2, likeness)
+    gallery = draw_features(3, likeness)
     gallery[7] = 2.5 * queries[7]
-    cosines, scores = cosine_similarities(queries, gallery), score_pairs(network, queries, gallery)
+    cosines = cosine_similarities(queries, gallery)
+    scores = score_pairs(network, queries, gallery)
     slope = (scores.max() - scores.min()) / (cosines.max() - cosines.min())
     assert slope > 0
     line = scores.min() + slope * (cosines - cosines.min())
@@ -83,8 +87,10 @@ def test_its_other_units_learn_a_correction() -> None:
     assert bool((changed > 0).all())
     # After a few steps the score is the cosine still, but for a little.
     estimate_statistics(network, draw_features(1))
-    queries, gallery = draw_features(2), draw_features(3)
-    scores, cosines = score_pairs(network, queries, gallery), cosine_similarities(queries, gallery)
+    queries = draw_features(2)
+    gallery = draw_features(3)
+    scores = score_pairs(network, queries, gallery)
+    cosines = cosine_similarities(queries, gallery)
     both = torch.stack((scores.flatten(), cosines.flatten()))
     assert float(torch.corrcoef(both)[0, 1]) > 0.98
 
@@ -148,8 +154,10 @@ def test_the_cosine_is_added_to_a_trained_network_with_the_given_slope(layers) -
     for handle in handles:
         handle.remove()
     estimate_statistics(network, draw_features(2))
-    queries, gallery = draw_features(4), draw_features(5)
-    before, cosines = score_pairs(network, queries, gallery), cosine_similarities(queries, gallery)
+    queries = draw_features(4)
+    gallery = draw_features(5)
+    before = score_pairs(network, queries, gallery)
+    cosines = cosine_similarities(queries, gallery)
     add_cosine(network, 7.5)
     added = score_pairs(network, queries, gallery) - before - 7.5 * cosines
     torch.testing.assert_close(added, added.mean().expand_as(added), atol=2e-3, rtol=0)

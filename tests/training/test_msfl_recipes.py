@@ -95,7 +95,8 @@ def test_a_setting_of_a_section_that_is_none_is_refused_and_left_out_of_a_papers
     with pytest.raises(InputProblem, match=r"multiscale is 'none'.*multiscale=\{channels=64\}'"):
         read_recipe("small-msfl", ["embedder.multiscale=none", setting])
     for row in read_table("small/msfl").rows:
-        own, changed = row.resolved().embedder.multiscale, row.resolved([setting])
+        own = row.resolved().embedder.multiscale
+        changed = row.resolved([setting])
         assert (own is None) == (changed.embedder.multiscale is None)
         assert own is None or changed.embedder.multiscale.channels == 64
 

@@ -29,7 +29,8 @@ from training.sampler import SAMPLERS
 from training.step import TrainingStep
 
 FILES = Path(__file__).parent / "plugins"
-ARCFACE, MIXSTYLE = FILES / "arcface.py", FILES / "mixstyle.py"
+ARCFACE = FILES / "arcface.py"
+MIXSTYLE = FILES / "mixstyle.py"
 RECORDS = draw_people(11, 2, 8, cameras_per_domain=2, crops_per_camera=1).records
 SETTINGS = (
     *("initial_weights=none", "preprocessing.height=64", "preprocessing.width=32"),
@@ -143,7 +144,8 @@ def one_step(run: Run) -> TrainingStep:
 def test_a_run_with_a_loss_of_a_plugin_names_it_and_its_artefact_loads_without(
     tmp_path: Path,
 ) -> None:
-    file, run = tmp_path / "arcface.py", tmp_path / "run"
+    file = tmp_path / "arcface.py"
+    run = tmp_path / "run"
     file.write_text(ARCFACE.read_text(encoding="utf-8"), encoding="utf-8")
     words = [word for setting in (*SETTINGS, *WITH_ARCFACE) for word in ("--set", setting)]
     command = ["train", "small-gmn", "--data", DATA, *words, "--set", "optimisation.epochs=1"]
@@ -211,7 +213,9 @@ def test_mixstyle_mixes_while_training_alone(tmp_path: Path) -> None:
 def test_an_artefact_with_a_plugins_backbone_is_measured_and_exported_with_it(
     tmp_path: Path,
 ) -> None:
-    run, data, plugin = str(tmp_path / "run"), ["--data", DATA], ["--plugin", str(MIXSTYLE)]
+    run = str(tmp_path / "run")
+    data = ["--data", DATA]
+    plugin = ["--plugin", str(MIXSTYLE)]
     settings = (*SETTINGS, "embedder.backbone=resnet18_mixstyle", "optimisation.epochs=1")
     words = [word for setting in settings for word in ("--set", setting)]
     trained = run_gmn("train", "small-gmn", *data, *words, *plugin, "--out", run)

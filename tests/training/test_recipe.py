@@ -38,7 +38,8 @@ def test_the_papers_recipe_is_the_papers() -> None:
 def test_batches_are_made_ahead_for_a_gpu_and_at_once_on_a_cpu() -> None:
     workers = read_recipe("gmn-r50").workers
     processors = os.cpu_count() or 1
-    gpu, cpu = torch.device("cuda"), torch.device("cpu")
+    gpu = torch.device("cuda")
+    cpu = torch.device("cpu")
     assert worker_count(workers, cpu, Processes()) == 0
     assert worker_count(workers, gpu, Processes()) == min(processors, MOST_WORKERS)
     assert worker_count(workers, gpu, Processes(0, 10_000)) == 1
@@ -170,7 +171,8 @@ def test_the_rows_of_gmns_ablation_are_a_recipe_or_one_set(recipe, setting, gmn,
     [("gmn-baseline-r50", "small-baseline"), ("gmn-r50", "small-gmn"), ("msfl-r50", "small-msfl")],
 )
 def test_a_small_recipe_has_the_losses_of_its_large_twin(large: str, small: str) -> None:
-    ours, theirs = read_recipe(small).losses.on, read_recipe(large).losses.on
+    ours = read_recipe(small).losses.on
+    theirs = read_recipe(large).losses.on
     assert {name: own.weight for name, own in ours.items()} == {
         name: own.weight for name, own in theirs.items()
     }

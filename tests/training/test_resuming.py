@@ -221,7 +221,8 @@ def test_other_crops_other_labels_and_other_starting_weights_are_another_run(
     tmp_path: Path,
 ) -> None:
     records = photographed(tmp_path / "shop")
-    first, second = tmp_path / "first.pth", tmp_path / "second.pth"
+    first = tmp_path / "first.pth"
+    second = tmp_path / "second.pth"
     for weights in (first, second):
         torch.save(mobilenet_v2(weights=None).state_dict(), weights)
     run = run_with((f"initial_weights={first}",), records, tmp_path / "run")

@@ -100,7 +100,8 @@ def test_drawn_people_of_another_seed_are_other_people():
 
 
 def test_of_several_artefacts_the_one_that_was_trained_without_the_set_is_chosen():
-    market, viper = training_data("market1501:x"), training_data("viper:x")
+    market = training_data("market1501:x")
+    viper = training_data("viper:x")
     chosen = choose_unseen(
         [candidate("one", market), candidate("other", viper)], dataset("viper:y")
     )

@@ -54,7 +54,8 @@ def answering(name: str, alarms: list[int], found: list[int]) -> HeldOutScores:
 
 
 def scores_of(artefact: Artefact) -> dict[str, SearchScores]:
-    search, preprocessing = SEARCHES["shop"], artefact.description.preprocessing
+    search = SEARCHES["shop"]
+    preprocessing = artefact.description.preprocessing
     features = embed_search(artefact.embedder, preprocessing, search)
     labels = search.labels()
     with open_scores(artefact.metric_network, features, labels) as scores:
@@ -235,7 +236,8 @@ def test_a_program_adapts_an_artefact_as_the_command_line_does(
 ) -> None:
     heard: list[str] = []
     settings = [f"initial_weights={poor_artefact}", *SMALL, *CAREFUL]
-    recipe, datasets = read_recipe("adapt", settings), read_datasets([DRAWN])
+    recipe = read_recipe("adapt", settings)
+    datasets = read_datasets([DRAWN])
     report = train(recipe, datasets, tmp_path / "site", notice=heard.append)
     assert load_artefact(tmp_path / "site" / "model.safetensors").metric_network is not None
     assert "On the held-out people mAP is" in report.checkpoint

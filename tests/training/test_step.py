@@ -50,7 +50,8 @@ def test_micro_batches_give_the_gradient_of_the_whole_batch(tmp_path: Path) -> N
     parts = prepare_run(
         recipe("small-gmn", *settings, "optimisation.micro_batch=3"), DATA.records, tmp_path
     )
-    expected, found = gradients(whole), gradients(parts)
+    expected = gradients(whole)
+    found = gradients(parts)
     assert list(found) == list(expected)
     for name, gradient in expected.items():
         assert (found[name] - gradient).norm() <= 1e-3 * gradient.norm() + 1e-7, name
@@ -118,7 +119,8 @@ def test_float32_is_not_tf32_once_a_device_is_chosen(monkeypatch: pytest.MonkeyP
 
 def test_the_artefact_has_the_averaged_weights(tmp_path: Path) -> None:
     settings = ("optimisation.epochs=2", "held_out.fraction=0.4")
-    plain, averaged = tmp_path / "plain", tmp_path / "averaged"
+    plain = tmp_path / "plain"
+    averaged = tmp_path / "averaged"
     weights = {}
     for folder, average in ((plain, "0"), (averaged, "0.9")):
         folder.mkdir()
@@ -140,7 +142,8 @@ def test_half_precision_trains_and_resumes_to_the_same_weights(
     # A CPU has no quick way through a float16 convolution: few pixels.
     small = ("preprocessing.height=32", "preprocessing.width=16", "checkpoint_every_steps=1")
     chosen = recipe("small-gmn", f"precision={precision}", *small)
-    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    whole = tmp_path / "whole"
+    stopped = tmp_path / "stopped"
 
     def stop(done: int, *_: object) -> None:
         if done == 2:
@@ -154,7 +157,8 @@ def test_half_precision_trains_and_resumes_to_the_same_weights(
         train_networks(prepare_run(chosen, DATA.records, stopped), stop)
     resumed = prepare_run(chosen, DATA.records, stopped)
     train_networks(resumed, lambda *_: None)
-    expected, found = run.networks.state_dict(), resumed.networks.state_dict()
+    expected = run.networks.state_dict()
+    found = resumed.networks.state_dict()
     assert all(torch.equal(found[name], expected[name]) for name in expected)
     assert all(bool(tensor.isfinite().all()) for tensor in expected.values())
 

@@ -63,7 +63,8 @@ def test_two_processes_regularise_as_one_with_the_whole_batch(tmp_path: Path) ->
 
 
 def test_names_and_values_stay() -> None:
-    before, after = network(), network()
+    before = network()
+    after = network()
     synchronise_norms(after, Processes(), True, torch.device("cpu"))
     assert isinstance(after[1], SynchronisedBatchNorm)
     assert list(after.state_dict()) == list(before.state_dict())

@@ -18,7 +18,8 @@ from training.step import TrainingStep
 pytestmark = pytest.mark.slow
 
 RECORDS = draw_people(11, 2, 8, cameras_per_domain=2, crops_per_camera=1).records
-RESNET, VIT = "timm:resnet10t", "timm:vit_tiny_patch16_224"
+RESNET = "timm:resnet10t"
+VIT = "timm:vit_tiny_patch16_224"
 
 
 def recipe(backbone: str, *settings: str) -> Recipe:

@@ -171,7 +171,8 @@ def gmn_train(out: Path, start: Path, *more: str) -> list[str]:
 def test_a_killed_command_resumes_to_the_artefact_of_an_unkilled_one(
     tmp_path: Path, tiny_artefact: Path
 ) -> None:
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    whole = tmp_path / "whole"
+    killed = tmp_path / "killed"
     run_gmn(*gmn_train(whole, tiny_artefact)).check_returncode()
     process = Forked(GMN, *gmn_train(killed, tiny_artefact))
     while not (killed / "checkpoint.pt").exists() and process.poll() is None:

@@ -78,7 +78,8 @@ def benchmark(
     from training.plugins import load_plugins
     from training.provenance import command_line
 
-    table, numbers = read_table(name), _numbers(seeds)
+    table = read_table(name)
+    numbers = _numbers(seeds)
     files = plugins or []
     load_plugins(files)
     sets = read_datasets(data)
@@ -91,7 +92,8 @@ def benchmark(
         )
     with joined_processes() as processes:
         quiet = not processes.is_main
-        errors, console = Console(stderr=True, quiet=quiet), Console(quiet=quiet)
+        errors = Console(stderr=True, quiet=quiet)
+        console = Console(quiet=quiet)
         for sentence in plan.left_out:
             errors.print(sentence, markup=False, soft_wrap=True)
         if dry_run:
@@ -142,7 +144,9 @@ def _print_estimates(plan: Benchmark, console: Console) -> None:
     from training.evaluation.tables import Table, Value
 
     rows: list[list[Value]] = []
-    hours, runs, seeds = 0.0, 0, len(plan.seeds)
+    hours = 0.0
+    runs = 0
+    seeds = len(plan.seeds)
     for row, training, found in estimate_benchmark(plan):
         sets = (training.sets, training.tests)
         names = (", ".join(sorted(dataset.name for dataset in own)) for own in sets)
@@ -150,7 +154,8 @@ def _print_estimates(plan: Benchmark, console: Console) -> None:
         if found is None:
             rows.append([*place, None, None, None, None])
             continue
-        hours, runs = hours + seeds * found.seconds / 3600, runs + seeds
+        hours = hours + seeds * found.seconds / 3600
+        runs = runs + seeds
         memory = f"{found.memory_bytes / 1e9:.1f} GB"
         if found.gpu_memory_bytes is not None:
             memory += f", {found.gpu_memory_bytes / 1e9:.1f} GB of the GPU's"

@@ -68,7 +68,8 @@ def calibrate(
     make_folder(target.parent)
     on_device = loaded.on(choose_device(device))
     searches = {dataset.name: _unseen(loaded, dataset) for dataset in read_datasets(data)}
-    preprocessing, network = loaded.description.preprocessing, on_device.metric_network
+    preprocessing = loaded.description.preprocessing
+    network = on_device.metric_network
     features = embed_searches(on_device.embedder, preprocessing, searches, progress_bar)
     refuse_collapse(str(source), gallery_samples(features.values()), network)
     people = ", ".join(

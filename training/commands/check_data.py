@@ -132,7 +132,8 @@ def _print_table(columns: Sequence[str], rows: Sequence[Sequence[Value]], consol
 
 
 def _cameras(dataset: Report) -> str:
-    cameras, rest = list(dataset["images_by_camera"].items()), ""
+    cameras = list(dataset["images_by_camera"].items())
+    rest = ""
     if len(cameras) > 2 * LISTED:
         rest = f" and {len(cameras) - LISTED:,} more; --json names them all"
         cameras = sorted(cameras, key=lambda camera: -camera[1])[:LISTED]
@@ -164,7 +165,8 @@ def _print_findings(
     title: str, found: Report, line: Callable[[Report], str], console: Console
 ) -> None:
     """Prints how many there are, the examples, and how to see the others; nothing for none."""
-    count, examples = found["count"], found["examples"]
+    count = found["count"]
+    examples = found["examples"]
     if not count:
         return
     console.print(f"{title}: {count:,}[/]")

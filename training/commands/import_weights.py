@@ -43,7 +43,8 @@ def import_weights(
         reference=reference,
         command=command_line(),
     )
-    config, size = description.embedder, description.preprocessing
+    config = description.embedder
+    size = description.preprocessing
     compared = "not compared: a state dict holds no graph; name one with --reference"
     if parity := description.provenance.metrics.get("parity"):
         compared = (

@@ -205,7 +205,8 @@ def _camera_notes(cameras: pd.Series[int], alone: int, identities: int) -> list[
             f"{alone:,} of {identities:,} identities are under one camera only: "
             "no query of theirs has an answer"
         )
-    most, least = cameras.iloc[0], cameras.iloc[-1]
+    most = cameras.iloc[0]
+    least = cameras.iloc[-1]
     if most > CAMERA_IMBALANCE * least:
         notes.append(
             f"camera {cameras.index[0]} has {most / least:.1f} times the images of camera "

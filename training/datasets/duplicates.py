@@ -29,7 +29,8 @@ people who are dressed alike begin."""
 TESTED: dict[str | None, str] = {"query": "test", "gallery": "test"}
 """Splits that count as one: a picture in both of them is no leak."""
 
-ROWS, COLUMNS = 8, 4096
+ROWS = 8
+COLUMNS = 4096
 """Pairs compared at once: their bits fit the processor's cache."""
 
 
@@ -139,7 +140,9 @@ def near_groups(hashes: NDArray[np.uint64], labels: NDArray[np.int64]) -> list[N
 
     left, right, distances = _near_pairs(distinct)
     crossing = mixed[left] | mixed[right] | (label_of[left] != label_of[right])
-    left, right, distances = left[crossing], right[crossing], distances[crossing]
+    left = left[crossing]
+    right = right[crossing]
+    distances = distances[crossing]
     graph = coo_array((np.ones(len(left)), (left, right)), shape=(len(distinct),) * 2)
     _, group_of = connected_components(graph, directed=False)
     largest = np.zeros(len(distinct), dtype=np.int64)
@@ -169,7 +172,8 @@ def _near_pairs(hashes: NDArray[np.uint64]) -> NDArray[np.int64]:
             if half.min(initial=255) > THRESHOLD:
                 continue
             left, right = np.nonzero(half <= THRESHOLD)
-            left, right = left + row, right + column
+            left = left + row
+            right = right + column
             left, right = left[left < right], right[left < right]
             distance = np.bitwise_count(hashes[left] ^ hashes[right]).sum(axis=1, dtype=np.int64)
             near = distance <= THRESHOLD

@@ -49,7 +49,8 @@ def read_msmt17(kind: DatasetKind, path: Path, validation: str = "train") -> Dat
     train, test = (folder / name for name in VERSIONS[version])
     lists = [("train", train, "train"), ("val", train, "train")]
     if validation == "drop":
-        lists, version = lists[:1], version + DROPPED
+        lists = lists[:1]
+        version = version + DROPPED
     lists += [("query", test, "query"), ("gallery", test, "gallery")]
     return kind.dataset(
         (

@@ -188,7 +188,8 @@ def limit_test_identities(
         return dataset
     searched = [record for record in dataset.records if record.split == "query"] or dataset.records
     if held_out is not None:
-        fraction, seed = held_out.get("fraction", 0.0), int(held_out.get("seed", 0))
+        fraction = held_out.get("fraction", 0.0)
+        seed = int(held_out.get("seed", 0))
         _, searched = split_held_out([dataset], fraction, seed)
     people = {record.identity for record in searched} - kind.not_people
     kept = some_identities(dataset.name, people, most, seed=0) | kind.not_people

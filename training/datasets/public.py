@@ -60,7 +60,8 @@ def _label_of_prid2011(of: Parts) -> tuple[str, str]:
 
 
 def _label_of_randperson(of: Parts) -> tuple[str, str]:
-    scene, camera = of.get("scene") or of["scene_last"], of.get("camera") or of["camera_first"]
+    scene = of.get("scene") or of["scene_last"]
+    camera = of.get("camera") or of["camera_first"]
     return (of["identity"], scene + camera)
 
 

@@ -151,7 +151,9 @@ def _parse(spec: str) -> tuple[DatasetKind, str, dict[str, str]]:
     path = spec.partition(":")[2]
     options: dict[str, str] = {}
     while kind.is_path and (match := OPTION.fullmatch(path)) and not Path(path).exists():
-        path, name, value = match["path"], match["name"], match["value"].strip()
+        path = match["path"]
+        name = match["name"]
+        value = match["value"].strip()
         values = kind.options.get(name)
         if values is None:
             there_are = (

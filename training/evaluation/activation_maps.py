@@ -105,7 +105,8 @@ def draw_maps(
 def overlay(crop: NDArray[np.uint8], energy: NDArray[np.float32]) -> NDArray[np.uint8]:
     """A map `(h, w)` in colours over its crop `(H, W, 3)` uint8 RGB, which turns grey."""
     height, width = crop.shape[:2]
-    low, high = float(energy.min()), float(energy.max())
+    low = float(energy.min())
+    high = float(energy.max())
     scaled = (energy - low) / max(high - low, 1e-12)
     smooth = Image.fromarray(scaled).resize((width, height), Image.Resampling.BICUBIC)
     colours = mpl.colormaps[COLOURS](np.clip(np.asarray(smooth), 0.0, 1.0))[..., :3]

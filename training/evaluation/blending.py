@@ -32,11 +32,14 @@ def impostor_moments(
     """Of each scoring that a calibration has, over all domains' pairs under different cameras."""
     found: dict[Scoring, Moments] = {}
     for scoring in calibration.scorings:
-        count, total, squares = 0, 0.0, 0.0
+        count = 0
+        total = 0.0
+        squares = 0.0
         for one in domains:
             for scores in one.impostor_scores(calibration.fusion, scoring):
                 values = scores.astype(np.float64)
-                count, total = count + len(values), total + float(values.sum())
+                count = count + len(values)
+                total = total + float(values.sum())
                 squares += float(np.square(values).sum())
         mean = total / max(1, count)
         found[scoring] = Moments(mean, max(squares / max(1, count) - mean**2, 0.0) ** 0.5)

@@ -104,9 +104,11 @@ def calibrate_searches(domains: Sequence[SearchScores], data: str) -> Calibratio
             f"{genuine} and {impostors}; name data with more people under two cameras or more"
         )
     pairs = labelled_scores(domains, impostors)
-    ours, others = pairs.genuine.T, pairs.impostors.T
+    ours = pairs.genuine.T
+    others = pairs.impostors.T
     scores: dict[Scoring, tuple[NDArray[np.floating], NDArray[np.floating]]]
-    scores, fusion = {"cosine": (ours[0], others[0])}, None
+    scores = {"cosine": (ours[0], others[0])}
+    fusion = None
     if len(ours) > 1:
         weights, offset = fit_logistic(pairs.genuine, pairs.impostors)
         fusion = Fusion(cosine_weight=weights[0], mnet_weight=weights[1], offset=offset)
@@ -168,8 +170,10 @@ def fit_logistic(
     Returns:
         w, k numbers, and c.
     """
-    n, m = len(genuine), len(impostors)
-    high, low = (n + 1.0) / (n + 2.0), 1.0 / (m + 2.0)
+    n = len(genuine)
+    m = len(impostors)
+    high = (n + 1.0) / (n + 2.0)
+    low = 1.0 / (m + 2.0)
     # A pair with a target between 0 and 1 is there once of either class, weighed by it.
     scores = np.concatenate([genuine, genuine, impostors, impostors]).astype(np.float64)
     classes = np.repeat([1, 0, 1, 0], [n, n, m, m])
@@ -195,7 +199,8 @@ def fit_isotonic(
     Either class weighs one half. Probabilities stay within Platt's targets, (n+1)/(n+2) and
     1/(m+2): no number of pairs shows that a score is impossible.
     """
-    n, m = len(genuine), len(impostors)
+    n = len(genuine)
+    m = len(impostors)
     fitted = IsotonicRegression(
         y_min=1.0 / (m + 2.0), y_max=(n + 1.0) / (n + 2.0), out_of_bounds="clip"
     ).fit(
@@ -217,7 +222,8 @@ def isotonic_generalises_better(scores: LabelledScores) -> bool:
     50,000 impostors are looked at.
     """
     some = slice(None, None, max(1, len(scores.impostors) // IMPOSTORS_TO_CHOOSE))
-    impostors, impostor_people = scores.impostors[some], scores.impostor_people[some]
+    impostors = scores.impostors[some]
+    impostor_people = scores.impostor_people[some]
     people = np.unique(np.concatenate([scores.genuine_people, impostor_people.ravel()]))
     fold = np.random.default_rng(0).permutation(len(people)) % FOLDS
     genuine_fold = fold[np.searchsorted(people, scores.genuine_people)]

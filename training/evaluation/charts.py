@@ -52,7 +52,8 @@ def curves(
         for place in marks:
             axes.axvline(place, color=SOFT, linewidth=0.8, linestyle=":")
         for number, (name, (x, y)) in enumerate(lines.items()):
-            colour, marker = colour_of(number), "o" if len(y) < 3 else ""
+            colour = colour_of(number)
+            marker = "o" if len(y) < 3 else ""
             axes.plot(x, y, label=name, color=colour, linestyle=dash_of(number), marker=marker)
             axes.plot(*(points or {}).get(name, ((), ())), "o", color=colour)
         for name, axis in (("x", axes.xaxis), ("y", axes.yaxis)):
@@ -150,7 +151,8 @@ def distribution(name: str, scoring: ScoringResult, found: ScoreDistribution) ->
         f"operating points: {caption or 'none'}",
         "Lines: the operating points of a search in this gallery." if points else "",
     ) as drawn:
-        axes, width = drawn.axes, found.edges[1] - found.edges[0]
+        axes = drawn.axes
+        width = found.edges[1] - found.edges[0]
         for counts, label, colour in (
             (found.impostor, "two people", SERIES[1]),
             (found.genuine, "one person", SERIES[0]),
@@ -233,12 +235,14 @@ def intervals(title: str, rows: Sequence[tuple[str, str, Estimate, Sequence[floa
     )
     height = 0.75 + 0.2 * len(rows) + 0.12 * len(groups)
     with chart(title, "", "", caption, size=(WIDTH, height)) as drawn:
-        axes, places = drawn.axes, defaultdict[str, list[float]](list)
+        axes = drawn.axes
+        places = defaultdict[str, list[float]](list)
         for line, (group, ranking, own, seeds) in enumerate(
             sorted(rows, key=lambda row: groups.index(row[0]))
         ):
             # A space stands between two groups.
-            place, colour = line + 0.6 * groups.index(group), colour_of(rankings.index(ranking))
+            place = line + 0.6 * groups.index(group)
+            colour = colour_of(rankings.index(ranking))
             first = ranking not in axes.get_legend_handles_labels()[1]
             axes.plot([own.low, own.high], [place, place], color=colour, lw=1.6)
             axes.plot(own.mean, place, "o", color=colour, label=ranking if first else None)

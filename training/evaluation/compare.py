@@ -16,7 +16,8 @@ from training.evaluation.results import ScoringResult
 from training.evaluation.runs import Group, RunFolder, deciding
 
 METRICS = ("mAP", "rank_1", "rank_5", "rank_10", "mINP")
-FALLBACK, AVERAGE = "cosine", "average"
+FALLBACK = "cosine"
+AVERAGE = "average"
 OPERATING_POINT = "far_1e-2"
 Values = dict[str, Any]
 """By metric, a value per seed and query, `(S, N)`; `search`; and `identities`, `(N,)`."""
@@ -179,7 +180,8 @@ def _compared(answers: pd.DataFrame) -> ComparedDataset:
         for name, result in peers.items()
     ]
     places = base.drop_duplicates(PLACE)
-    first, several = places.iloc[0], len(places) > 1
+    first = places.iloc[0]
+    several = len(places) > 1
     return ComparedDataset(
         name=AVERAGE if several else first["name"],
         split=first["split"],
@@ -197,7 +199,8 @@ def _ranking(group: str, ranking: str, answers: pd.DataFrame) -> ComparedRanking
         [result.scorings[ranking] for result in own["result"] if ranking in result.scorings]
         for _, own in answers.groupby(PLACE, sort=False)
     ]
-    several, searches = len(sets[0]) > 1, _searches(answers, ranking)
+    several = len(sets[0]) > 1
+    searches = _searches(answers, ranking)
     points = [] if several or len(sets) > 1 else sets[0][0].operating_points
     point = next((own for own in points if own.name == OPERATING_POINT), None)
     seeds = {
@@ -218,7 +221,8 @@ def _ranking(group: str, ranking: str, answers: pd.DataFrame) -> ComparedRanking
 def _difference(ranking: str, answers: pd.DataFrame, base: pd.DataFrame) -> dict[str, object]:
     """To the baseline's own ranking of that name, or its cosine where it has none."""
     against = ranking if ranking in base["result"].iloc[0].scorings else FALLBACK
-    ours, theirs = _searches(answers, ranking), _searches(base, against)
+    ours = _searches(answers, ranking)
+    theirs = _searches(base, against)
     if not ours or [own["search"] for own in ours] != [own["search"] for own in theirs]:
         return {}
     return {

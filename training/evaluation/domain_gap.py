@@ -58,7 +58,8 @@ def maximum_mean_discrepancy(
     dealt[0, :groups] = 1.0
     for row in dealt[1:]:
         row[random.permutation(2 * groups)[:groups]] = 1.0
-    inside, outside = dealt @ between, (1.0 - dealt) @ between
+    inside = dealt @ between
+    outside = (1.0 - dealt) @ between
     within = (inside * dealt).sum(axis=1) + (outside * (1.0 - dealt)).sum(axis=1)
     across = (inside * (1.0 - dealt)).sum(axis=1)
     found = within / (groups * (groups - 1)) - 2.0 * across / groups**2

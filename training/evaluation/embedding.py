@@ -191,6 +191,7 @@ def read_ahead(
     with ThreadPoolExecutor(DECODING_THREADS, "decode") as pool:
         ahead: list[Future[Read]] = []
         for batch in (*batches, ()):
-            current, ahead = ahead, [pool.submit(read, record) for record in batch]
+            current = ahead
+            ahead = [pool.submit(read, record) for record in batch]
             if current:
                 yield [future.result() for future in current]

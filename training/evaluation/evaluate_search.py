@@ -95,7 +95,8 @@ def evaluate_search(
     """
     seconds: dict[str, float] = {}
     if features is None:
-        preprocessing, only = artefact.description.preprocessing, {dataset.name: search}
+        preprocessing = artefact.description.preprocessing
+        only = {dataset.name: search}
         with timed(seconds, "embedding"):
             found = embed_searches(artefact.embedder, preprocessing, only, progress_bar)
         features = found[dataset.name]
@@ -147,7 +148,8 @@ def _measure_rankings(
     """Every ranking's metrics; pair scores are the ones with rows, and have a calibration."""
     metrics: dict[str, QueryMetrics] = {}
     results: dict[str, ScoringResult] = {}
-    labels, re_ranked = search.labels(), partial(_re_ranked, search, features)
+    labels = search.labels()
+    re_ranked = partial(_re_ranked, search, features)
     for name in scorings:
         of_split = partial(rows_of_split, rows[name]) if name in rows else re_ranked
         with timed(seconds, "ranking" if name in rows else "re-ranking"):
@@ -214,7 +216,8 @@ def _re_ranked(search: Search, features: SearchFeatures, split: RandomSplit | No
     """The scores of k-reciprocal re-ranking, which order one search and no more."""
     queries, gallery = features
     if split is not None:
-        queries, gallery = queries[split.queries], gallery[split.gallery]
+        queries = queries[split.queries]
+        gallery = gallery[split.gallery]
     one_list = split is None and search.gallery is search.queries
     return k_reciprocal_rows(queries, gallery, one_list=one_list)
 
@@ -256,7 +259,8 @@ def _measure_peer(
     peer: Peer, search: Search, progress_bar: ProgressBar, seconds: dict[str, float]
 ) -> tuple[QueryMetrics, ScoringResult]:
     """The ranking of another model, by cosine."""
-    records, labels = search.records, search.labels()
+    records = search.records
+    labels = search.labels()
     with (
         timed(seconds, f"embedding {peer.name}"),
         progress_bar(f"Embedding with {peer.name}", len(records)) as bar,
@@ -307,7 +311,8 @@ def paired_differences(
     found = {}
     for name, base in pairs:
         if name in metrics and base in metrics:
-            ours, theirs = metrics[name].values(), metrics[base].values()
+            ours = metrics[name].values()
+            theirs = metrics[base].values()
             apart = {metric: values - theirs[metric] for metric, values in ours.items()}
             people = labels.query_identities[metrics[name].queries]
             found[f"{name} - {base}"] = mean_intervals(apart, people)

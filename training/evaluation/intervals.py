@@ -128,7 +128,8 @@ def _resampled_means(
     table: NDArray[np.float64], clusters: NDArray[np.int64] | None, random: np.random.Generator
 ) -> NDArray[np.float64]:
     """Means of every figure over resampled queries or people, `(resamples, M)`."""
-    sums, counts = table, np.ones(table.shape[1])
+    sums = table
+    counts = np.ones(table.shape[1])
     if clusters is not None:
         _, member = np.unique(clusters, return_inverse=True)
         sums = np.stack([np.bincount(member, weights=values) for values in table])

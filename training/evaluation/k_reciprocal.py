@@ -18,7 +18,9 @@ from scipy import sparse
 from training.evaluation.metrics import SCORES_PER_BLOCK, ScoreRows
 from training.evaluation.scoring import unit_length
 
-K1, K2, ORIGINAL_WEIGHT = 20, 6, 0.3
+K1 = 20
+K2 = 6
+ORIGINAL_WEIGHT = 0.3
 ROWS_PER_BLOCK = 4096
 PAIRS_PER_CHUNK = 2048
 
@@ -81,7 +83,8 @@ def _neighbours(
     images: NDArray[np.float32], count: int, rows: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Each image's nearest, itself first, `(N, count)`; and its largest distance, `(N,)`."""
-    found, furthest = [], []
+    found = []
+    furthest = []
     for start in range(0, len(images), rows):
         similarities = images[start : start + rows] @ images.T
         furthest.append(np.maximum(2.0 - 2.0 * similarities.min(axis=1), 1e-12))
@@ -150,9 +153,11 @@ def _jaccard_similarities(
 
     Since rows sum to 1, the sum of the maxima is 2 less the sum of the minima.
     """
-    rows, gallery = queries.shape[0], by_member.shape[0]
+    rows = queries.shape[0]
+    gallery = by_member.shape[0]
     jaccard = np.empty((rows, gallery), dtype=np.float32)
-    starts, sizes = by_member.indptr[:-1], np.diff(by_member.indptr)
+    starts = by_member.indptr[:-1]
+    sizes = np.diff(by_member.indptr)
     for row in range(rows):
         entries = slice(queries.indptr[row], queries.indptr[row + 1])
         members = queries.indices[entries]

@@ -18,7 +18,8 @@ from model.problems import InputProblem
 from training.datasets.public import JUNK
 
 # How many exist at once: a score takes 4 bytes, a pair's masks and labels more.
-SCORES_PER_BLOCK, PAIRS_PER_BLOCK = 4_000_000, 2_000_000
+SCORES_PER_BLOCK = 4_000_000
+PAIRS_PER_BLOCK = 2_000_000
 
 ScoreRows = Callable[[slice], NDArray[np.float32]]
 """From a slice of queries to their scores against the whole gallery, `(rows, G)`, higher nearer."""
@@ -54,7 +55,8 @@ class PairLabels:
 
     def blocks(self, scores: int | None = None) -> Iterator[slice]:
         """Slices of the queries, one after the other, of which so many scores exist at once."""
-        queries, gallery = len(self.query_identities), len(self.gallery_identities)
+        queries = len(self.query_identities)
+        gallery = len(self.gallery_identities)
         rows = max(1, (scores or SCORES_PER_BLOCK) // max(1, gallery))
         for start in range(0, queries, rows):
             yield slice(start, min(start + rows, queries))
@@ -72,7 +74,8 @@ class PairLabels:
             genuine, impostor = self.across_cameras(rows)
             if one_list:
                 above = gallery[rows, None] < gallery[None, :]
-                genuine, impostor = genuine & above, impostor & above
+                genuine = genuine & above
+                impostor = impostor & above
             yield rows, genuine, impostor
 
     def count_pairs(self) -> tuple[int, int]:
@@ -186,7 +189,8 @@ def rank_queries(score_rows: ScoreRows, labels: PairLabels) -> QueryMetrics:
         InputProblem: when no query has a true match under another camera, or a score is not a
             finite number.
     """
-    queries, gallery = len(labels.query_identities), len(labels.gallery_identities)
+    queries = len(labels.query_identities)
+    gallery = len(labels.gallery_identities)
     members = _members(labels.gallery_identities)
     taken_by = _members(labels.gallery_cameras) if labels.other_cameras_only else {}
     junk = members.get(-1, np.empty(0, dtype=np.int64))
@@ -239,7 +243,8 @@ def positive_ranks(
     """
     valid = scores.copy()
     valid[dropped] = -np.inf
-    ordered, own = np.sort(valid), valid[positives]
+    ordered = np.sort(valid)
+    own = valid[positives]
     first, after = (np.searchsorted(ordered, own, side) for side in ("left", "right"))
     ahead = len(valid) - after
     for tied in np.flatnonzero(after - first > 1):

@@ -118,7 +118,8 @@ def embed_to_folder(
         InputProblem: where the folder has shards of another artefact, of other crops or of another
             precision, and where it cannot be written.
     """
-    origin, outcome = _origin(network, records), Outcome()
+    origin = _origin(network, records)
+    outcome = Outcome()
     make_folder(folder)
     count = -(-len(records) // SHARD_CROPS)
     names = [shard_name(number, count) for number in range(count)]

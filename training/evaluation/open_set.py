@@ -21,7 +21,8 @@ from training.evaluation.metrics import PairLabels, ScoreRows
 from training.evaluation.results import HalfEnrolledResult, OperatingPointResult
 
 FALSE_ALARM_RATE = 0.01
-DRAWS, RESAMPLES = 10, 200
+DRAWS = 10
+RESAMPLES = 200
 CURVE_POINTS = 100
 
 
@@ -82,7 +83,8 @@ def operating_points(
     found = []
     for name, asked in SEARCH_OPERATING_POINTS.items():
         thresholds = extremes.thresholds(calibration, asked)
-        alarms, detections = extremes.false_alarms(thresholds), extremes.detections(thresholds)
+        alarms = extremes.false_alarms(thresholds)
+        detections = extremes.detections(thresholds)
         found.append(
             OperatingPointResult(
                 name=name,
@@ -156,7 +158,8 @@ def _best_scores(
     Returns:
         The best genuine scores `(Q,)`; the best impostor scores and how many there are, `(k, Q)`.
     """
-    queries, lowest = len(labels.query_identities), np.float32(-np.inf)
+    queries = len(labels.query_identities)
+    lowest = np.float32(-np.inf)
     genuine = np.empty(queries, dtype=np.float32)
     impostor = np.empty((len(enrolled), queries), dtype=np.float32)
     counts = np.empty((len(enrolled), queries), dtype=np.int64)
@@ -183,7 +186,8 @@ def _detection(
     weights: NDArray[np.float64],
 ) -> float:
     """The detection rate of one draw at the best threshold; not a number without searches."""
-    alarms, alarm_weights = impostor[~is_enrolled], weights[~is_enrolled]
+    alarms = impostor[~is_enrolled]
+    alarm_weights = weights[~is_enrolled]
     present = is_enrolled & np.isfinite(genuine)
     searches = float(weights[present].sum())
     if not alarm_weights.sum() or not searches:

@@ -37,9 +37,11 @@ from training.evaluation.results import (
 from training.evaluation.scoring import unit_length
 from training.evaluation.searches import camera_name
 
-COUPLES, PERPLEXITY = 75, 30.0
+COUPLES = 75
+PERPLEXITY = 30.0
 FEWEST_COUPLES = 10
-INSTANCES, PAIRS = "instance", "pair"
+INSTANCES = "instance"
+PAIRS = "pair"
 GENUINE = (True, True, False, False)
 """Whether each of a couple's pairs is one person's, in the order of `_pairs`."""
 
@@ -140,7 +142,8 @@ def _gaps(spaces: Mapping[str, Mapping[str, NDArray[np.float32]]]) -> list[Domai
     }
     found = []
     for pair in combinations(spaces[INSTANCES], 2):
-        right, gaps = {}, {}
+        right = {}
+        gaps = {}
         for name, space in spaces.items():
             gap, right[name] = _separation(space[pair[0]], space[pair[1]])
             halved = [same[name][domain] for domain in pair]

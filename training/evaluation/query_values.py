@@ -18,7 +18,8 @@ from training.evaluation.metrics import QueryMetrics
 from training.evaluation.searches import Search
 
 FILE_NAME = "queries.npz"
-DIGEST, IDENTITIES = "search", "identities"
+DIGEST = "search"
+IDENTITIES = "identities"
 
 
 @dataclass(frozen=True)

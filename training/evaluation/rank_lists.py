@@ -10,7 +10,9 @@ from training.evaluation.metrics import QueryMetrics, ScoreRows
 from training.evaluation.results import RankedCrop, RankList
 from training.evaluation.searches import Search
 
-QUERIES, DEPTH, RANKINGS = 8, 10, 2
+QUERIES = 8
+DEPTH = 10
+RANKINGS = 2
 """How many queries are shown, crops of each, and rankings side by side."""
 
 
@@ -32,7 +34,8 @@ def rank_lists(
     """
     if not metrics or search.splits:
         return []
-    labels, shown = search.labels(), list(metrics.items())[:RANKINGS]
+    labels = search.labels()
+    shown = list(metrics.items())[:RANKINGS]
     judge = shown[-1][1]
     order = np.argsort(judge.average_precision, kind="stable")
     places = np.linspace(0, len(order) - 1, min(QUERIES, len(order))).round().astype(int)

@@ -29,7 +29,8 @@ from training.evaluation.tables import difference
 from training.evaluation.training_log import FILE_NAME as TRAINING_LOG
 from training.evaluation.training_log import TrainingLog, read_training_log
 
-PICTURE, QUALITY = (64, 128), 80
+PICTURE = (64, 128)
+QUALITY = 80
 
 
 def jpeg(pixels: NDArray[np.uint8]) -> str:
@@ -124,14 +125,16 @@ def report_page(
         log: of the training, where it is known.
         maps: activation maps to show, too.
     """
-    provenance, log = report.provenance, log or TrainingLog({}, {})
+    provenance = report.provenance
+    log = log or TrainingLog({}, {})
     machine = ", ".join(f"{name} {value}" for name, value in report.machine.items())
     about = {
         "artefact_fingerprint": report.artefact_fingerprint,
         "embedding_fingerprint": report.embedding_fingerprint,
         "calibrated_on": report.calibration_data,
     } | provenance.model_dump(mode="json", exclude={"data", "recipe", "metrics"})
-    cost, premise = report.cost, report.premise
+    cost = report.cost
+    premise = report.premise
     return render(
         "evaluation.html",
         f"Evaluation of {'/'.join(Path(report.artefact).parts[-2:])}",

@@ -142,7 +142,8 @@ class SearchScores:
 
     def rows(self, fusion: Fusion | None, scoring: Scoring) -> ScoreRows:
         """One scoring's scores; without M-Net the cosine stands in its place."""
-        cosine, mnet = self.cosine, self.mnet
+        cosine = self.cosine
+        mnet = self.mnet
         if scoring == "cosine" or mnet is None:
             return cosine
         if scoring == "mnet" or fusion is None:
@@ -221,7 +222,8 @@ def open_scores(
         folder: for the file; without it TMPDIR or /var/tmp, since /tmp is often in memory, and
             large sets have gigabytes of scores.
     """
-    cosine, (queries, gallery) = cosine_rows(*features), features
+    cosine = cosine_rows(*features)
+    (queries, gallery) = features
     if metric_network is None:
         yield SearchScores(cosine, None, labels)
         return

@@ -103,7 +103,8 @@ def held_out_people(dataset: Dataset, held_out: Mapping[str, float]) -> Search:
     Raises:
         InputProblem: where no people were held out, or none of this set.
     """
-    fraction, seed = held_out.get("fraction", 0.0), int(held_out.get("seed", 0))
+    fraction = held_out.get("fraction", 0.0)
+    seed = int(held_out.get("seed", 0))
     if fraction <= 0.0:
         raise InputProblem(
             "the artefact's training held out no people; evaluate on data it was not trained on, "
@@ -217,7 +218,8 @@ def _sides(
         everyone = tuple(record for record in dataset.records if record.identity in people)
         return everyone, everyone
     side = attrgetter("split" if trials.sides == "splits" else "camera")
-    query, other = ("query", "gallery")
+    query = "query"
+    other = "gallery"
     if trials.sides == "cameras":
         query, other = sorted({record.camera for record in dataset.records})[:2]
     queries = (record for record in dataset.records if side(record) == query)

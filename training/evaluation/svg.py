@@ -18,7 +18,9 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-INK, SOFT, LINE = "#1b2430", "#5a6675", "#dde3ea"
+INK = "#1b2430"
+SOFT = "#5a6675"
+LINE = "#dde3ea"
 SERIES = (
     "#1f5fa8",
     "#c2541b",
@@ -33,7 +35,8 @@ VARIABLES = {INK: "ink", SOFT: "soft", LINE: "line"} | {
     colour: f"series-{number}" for number, colour in enumerate(SERIES, 1)
 }
 DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)))
-WIDTH, HEIGHT = 4.8, 3.1
+WIDTH = 4.8
+HEIGHT = 3.1
 POINTS_PER_INCH = 72
 
 STYLE: dict[Any, Any] = {

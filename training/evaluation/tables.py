@@ -15,7 +15,8 @@ from training.evaluation.intervals import Estimate
 
 STYLES = {"good": "green", "bad": "red"}
 NOTHING = "–"
-GAP, LONGEST_WORD = 2, 24
+GAP = 2
+LONGEST_WORD = 24
 """Characters between columns, and those of a row's name that are kept on one line."""
 
 
@@ -92,7 +93,8 @@ class Table:
             least = [table._least(number, rows, wrapped) for number in range(len(table.columns))]
             if sum(least) <= width + GAP:
                 break
-        names, parts = [*range(table.labels)], [[*range(table.labels)]]
+        names = [*range(table.labels)]
+        parts = [[*range(table.labels)]]
         for number in range(table.labels, len(table.columns)):
             if sum(least[one] for one in (*parts[-1], number)) > width + GAP and parts[-1] != names:
                 parts.append([*names])

@@ -102,7 +102,8 @@ def other_peoples_best(
     """
     order = np.argsort(labels.gallery_identities, kind="stable")
     people, starts = np.unique(labels.gallery_identities[order], return_index=True)
-    best, identities = [np.empty((0, RANKS))], [np.empty(0, np.int64)]
+    best = [np.empty((0, RANKS))]
+    identities = [np.empty(0, np.int64)]
     for block in () if few_identities(len(people)) else labels.blocks():
         _, other = labels.across_cameras(block)
         scores = np.where(other, score_rows(block), -np.inf)[:, order]
@@ -120,7 +121,8 @@ def _fit(best: NDArray[np.float64], identities: NDArray[np.int64]) -> float | No
     rank = np.arange(1, RANKS, dtype=np.float64)
     count = np.minimum(RANKS - 1, identities // IDENTITIES_PER_SPACING)
     used = rank <= count[:, None]
-    levels, gaps = best[:, 1:], best[:, :-1] - best[:, 1:]
+    levels = best[:, 1:]
+    gaps = best[:, :-1] - best[:, 1:]
     if not np.any(gaps[used] > 0.0):
         return None
     floors = best[np.arange(len(best)), count]

@@ -27,7 +27,8 @@ def score_distribution(score_rows: ScoreRows, labels: PairLabels) -> ScoreDistri
         for scores in pair
         if len(scores)
     ]
-    low, high = float(min(low for low, _ in ends)), float(max(high for _, high in ends))
+    low = float(min(low for low, _ in ends))
+    high = float(max(high for _, high in ends))
     edges = np.linspace(low, high if high > low else low + 1.0, BINS + 1)
     counts = np.zeros((2, BINS), dtype=np.int64)
     for pair in scored_pairs(score_rows, labels):
@@ -55,7 +56,8 @@ def expected_calibration_error(
             counts[row] += np.bincount(bins, minlength=CALIBRATION_BINS)
             predicted[row] += np.bincount(bins, weights=probability, minlength=CALIBRATION_BINS)
     totals = np.maximum(counts.sum(axis=1, keepdims=True), 1.0)
-    true_share, predicted_share = 0.5 * counts / totals, 0.5 * predicted / totals
+    true_share = 0.5 * counts / totals
+    predicted_share = 0.5 * predicted / totals
     return float(np.abs(predicted_share.sum(axis=0) - true_share[0]).sum())
 
 
@@ -86,7 +88,8 @@ def true_accept_rates(
         if len(highest) > kept:
             highest = np.partition(highest, len(highest) - kept)[-kept:]
     highest = np.sort(highest)[::-1]
-    accepted, whose = np.concatenate(genuine), np.concatenate(people)
+    accepted = np.concatenate(genuine)
+    whose = np.concatenate(people)
     results = []
     for rate in rates:
         # A share such as 0.01 is a little under its decimal in binary.

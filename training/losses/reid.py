@@ -94,7 +94,8 @@ def triplet_loss(settings: TripletSettings, features: Features) -> torch.Tensor:
         distances = _euclidean(features.before_neck.float())
     same = labels[:, None] == labels[None, :]
     itself = torch.eye(len(labels), dtype=torch.bool, device=labels.device)
-    positives, negatives = same & ~itself, ~same
+    positives = same & ~itself
+    negatives = ~same
     farthest = distances.masked_fill(~positives, -torch.inf).amax(dim=1)
     nearest = distances.masked_fill(~negatives, torch.inf).amin(dim=1)
     usable = positives.any(dim=1) & negatives.any(dim=1)

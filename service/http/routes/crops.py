@@ -65,7 +65,8 @@ async def enroll_crops(
     Under one `Idempotency-Key` the same request of an API key happens once within a day; a
     repeated one gets the first answer, with `Idempotent-Replayed: true`.
     """
-    runtime, gallery = call.runtime, call.gallery
+    runtime = call.runtime
+    gallery = call.gallery
     crops = await form.read_crops(runtime.settings.max_images_per_request)
     runtime.admission.require_affordable(
         runtime.models[gallery.embedder].pipeline.cost(crops),
@@ -108,7 +109,8 @@ async def list_crops(call: Searcher, asked: Annotated[CropsQuery, Query()]) -> R
 
     In the order of capture a crop of unknown time stands by the time of its enrollment.
     """
-    wanted, gallery = asked.filter(), call.gallery
+    wanted = asked.filter()
+    gallery = call.gallery
 
     def read(number: int) -> models.Crops:
         found = call.runtime.record.crops.page(
@@ -135,7 +137,8 @@ async def change_crops(
     With SQLite all change at once. With Redis up to 1,000 do in one commit: where the service ends
     amid them, the same request goes on.
     """
-    wanted, changed = form.filter(), form.changes()
+    wanted = form.filter()
+    changed = form.changes()
     return await changes.change_matching(call.runtime, call.gallery, wanted, changed, form.dry_run)
 
 
@@ -182,7 +185,8 @@ async def read_crop_image(
 
     The JPEG has an `ETag`, and 304 answers an `If-None-Match` that names it.
     """
-    runtime, gallery = call.runtime, call.gallery
+    runtime = call.runtime
+    gallery = call.gallery
     read = partial(browse.read_picture, runtime, gallery, crop_id)
     require = partial(browse.read_crop, runtime, gallery, crop_id)
     answer = await answer_picture(request, runtime, crop_id, width, read, require)

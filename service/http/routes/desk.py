@@ -68,7 +68,8 @@ class CaseSearchForm(Form):
     """Any text on the search."""
 
 
-UNCHANGED, WITHOUT_NOTE = CaseForm(), CaseSearchForm()
+UNCHANGED = CaseForm()
+WITHOUT_NOTE = CaseSearchForm()
 
 
 @router.get("/queries", response_model=models.KeptSearches, responses=problems("unknown_case"))

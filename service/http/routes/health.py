@@ -64,7 +64,8 @@ async def readyz(runtime: Working) -> Ready:
 @router.get("/metrics", response_class=Response)
 async def metrics(call: Scraper) -> Response:
     """Metrics in the Prometheus text format."""
-    runtime, shown = call.runtime, call.runtime.metrics
+    runtime = call.runtime
+    shown = call.runtime.metrics
     # A deleted gallery leaves no last value behind.
     for one in (shown.gallery_crops, shown.gallery_version):
         one.clear()

@@ -60,7 +60,8 @@ async def create_key(call: Administrator, form: Annotated[NewKeyForm, MULTIPART]
     It counts at once in this process, and within a second in others. From the first key on, which
     has to be an administrator's, every call needs a key.
     """
-    runtime, (key, text) = call.runtime, keys.create_key(**dict(form))
+    runtime = call.runtime
+    (key, text) = keys.create_key(**dict(form))
 
     async def add(_: dict[str, Any]) -> list[ApiKey]:
         return await runtime.keys.threads.run(runtime.keys.add, key)

@@ -43,8 +43,10 @@ async def read_model(call: Querier, gallery_size: CropsSearched = 1000) -> Model
 
     Operating points are for a gallery of `gallery_size` crops.
     """
-    runtime, model = call.runtime, call.runtime.model
-    description, provenance = model.description, model.description.provenance
+    runtime = call.runtime
+    model = call.runtime.model
+    description = model.description
+    provenance = model.description.provenance
     points: dict[str, Any] = {"gallery_size": gallery_size}
     for scoring in description.scorings:
         points[scoring] = description.calibration.operating_points(scoring, gallery_size)

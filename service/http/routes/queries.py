@@ -83,7 +83,8 @@ async def query_gallery(
     answer. With `boxes` the images are the crops in these boxes of the one image that is sent. By
     `crop_id` the crop itself is left out. By `vector` nothing is embedded.
     """
-    runtime, gallery = call.runtime, call.gallery
+    runtime = call.runtime
+    gallery = call.gallery
     runtime.audit.require_room()
     # Without a body nothing is received.
     began = getattr(request.state, "received", None)

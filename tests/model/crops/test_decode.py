@@ -20,7 +20,8 @@ from model.crops.decode import CropLimits, CropProblem, announced_pixels, decode
 # Outside a test run the decoder silences these; pytest sets the filters anew for every test.
 pytestmark = pytest.mark.filterwarnings(r"ignore:::PIL\.")
 
-HEIGHT, WIDTH = 48, 24
+HEIGHT = 48
+WIDTH = 24
 
 
 def noise(height: int = HEIGHT, width: int = WIDTH) -> Image.Image:
@@ -222,7 +223,8 @@ def test_unreadable_exif_leaves_the_crop_as_it_is_stored(image_format: str) -> N
 
 @pytest.mark.parametrize("image_format", ["PNG", "WEBP"])
 def test_of_an_animated_image_the_first_frame_counts(image_format: str) -> None:
-    first, second = Image.new("RGB", (16, 32), "red"), Image.new("RGB", (16, 32), "blue")
+    first = Image.new("RGB", (16, 32), "red")
+    second = Image.new("RGB", (16, 32), "blue")
     data = encoded(first, image_format, save_all=True, append_images=[second], lossless=True)
     pixels = decode_crop(data)
     assert mean_of(pixels, slice(None), slice(None)) == pytest.approx([255, 0, 0], abs=4)

@@ -65,7 +65,8 @@ def test_no_entry_leaves_its_folder(tmp_path, pack, name):
 def test_a_link_is_left_out(tmp_path):
     with tarfile.open(tmp_path / "archive", "w") as archive:
         link = tarfile.TarInfo("a.jpg")
-        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        link.type = tarfile.SYMTYPE
+        link.linkname = "/etc/passwd"
         archive.addfile(link)
     into = tmp_path / "into"
     into.mkdir()

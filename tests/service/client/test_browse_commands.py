@@ -67,7 +67,8 @@ def test_the_boxes_of_a_frame_are_enrolled_and_searched_by(gmn, filled, tmp_path
         picture = PIL.Image.open(io.BytesIO(crop.png)).convert("RGB").resize((64, 128))
         frame.paste(picture, (100 * place, 10))
     frame.save(tmp_path / "frame.png")
-    path, boxes = str(tmp_path / "frame.png"), ("--box", "0,10,64,128", "--box", "100,10,64,128")
+    path = str(tmp_path / "frame.png")
+    boxes = ("--box", "0,10,64,128", "--box", "100,10,64,128")
     done = gmn("enroll", path, *boxes, "--box", "190,10,64,128", "--json", status=1)
     assert (done["enrolled"], [one["name"] for one in done["problems"]]) == (2, ["box 3"])
     assert gmn("query", path, *boxes[:2], "--json")["results"][0]["cosine"] > 0.999

@@ -194,7 +194,8 @@ def test_images_are_queries_of_their_own_where_they_are_asked_separately(
     client: Client, drawn_crops
 ) -> None:
     enroll_all(client, drawn_crops)
-    first, second = drawn_crops[0], drawn_crops[-1]
+    first = drawn_crops[0]
+    second = drawn_crops[-1]
     answers = client.query(first.png, b"no image", second.png, mode="separate", top_k=1).results
     found = [one.results[0].identity for one in (answers[0], answers[2])]
     assert found == [first.identity, second.identity]
@@ -223,7 +224,8 @@ def test_the_asynchronous_client_does_the_same(service_url: str, gallery: str, d
 def test_the_asynchronous_client_reads_no_file_on_the_event_loop(
     service_url: str, gallery: str, drawn_crops, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    image, archive = tmp_path / "a.png", tmp_path / "a.tar"
+    image = tmp_path / "a.png"
+    archive = tmp_path / "a.tar"
     image.write_bytes(drawn_crops[0].png)
     with tarfile.open(archive, "w") as packed:
         packed.add(image, "a.png")

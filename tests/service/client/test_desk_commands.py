@@ -23,7 +23,8 @@ def test_a_search_is_kept_reviewed_and_exported_by_commands(
     with Client(service_url, gallery=gallery) as client:
         client.enroll([Image(one.png, identity=one.identity) for one in drawn_crops[:8]])
         answer = json.loads(gmn("query", tmp_path / "ann.png", "--keep", "--json"))
-        query_id, crop_id = answer["query_id"], answer["results"][0]["crop_id"]
+        query_id = answer["query_id"]
+        crop_id = answer["results"][0]["crop_id"]
         assert query_id in gmn("searches", "list")
         said = gmn("review", query_id, "confirmed", crop_id, "--identity", "Ann", "--enroll")
         assert said.startswith("1 confirmed, 0 rejected, enrolled as ")

@@ -84,7 +84,8 @@ def test_a_gallery_is_made_changed_and_deleted(client: Client) -> None:
 
 
 def test_an_identity_is_renamed_merged_and_forgotten(filled: Client, drawn_crops) -> None:
-    one, other = "0000", "0001"
+    one = "0000"
+    other = "0001"
     renamed = filled.rename_identity(one, "Ann / guest")
     assert (renamed.identity, renamed.merged) == ("Ann / guest", False)
     assert filled.rename_identity(other, "Ann / guest").merged

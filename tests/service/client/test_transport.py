@@ -227,7 +227,8 @@ def test_an_enrollment_that_broke_off_is_repeated_under_the_same_names(
 ) -> None:
     full = (201, {}, {"gallery_version": 1, "results": [LANDED] * 128})
     server.script = [full, *[LOST] * 3]
-    images, done = [b"%d" % number for number in range(129)], []
+    images = [b"%d" % number for number in range(129)]
+    done = []
     with pytest.raises(ServiceUnreachable):
         client.enroll(images, idempotency_key="night-1", progress=done.append)
     assert done == [128]

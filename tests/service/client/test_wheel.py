@@ -57,7 +57,8 @@ def test_the_wheel_holds_the_client_alone(wheel: Path) -> None:
 def test_the_wheel_works_beside_a_project_with_a_service_and_a_model(
     wheel: Path, tmp_path: Path
 ) -> None:
-    installed, project = tmp_path / "installed", tmp_path / "project"
+    installed = tmp_path / "installed"
+    project = tmp_path / "project"
     with zipfile.ZipFile(wheel) as packed:
         packed.extractall(installed)
     for name in ("service", "model"):

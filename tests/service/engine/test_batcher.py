@@ -85,7 +85,8 @@ def test_an_image_whose_client_left_is_not_embedded(device):
     batcher = MicroBatcher(device, model.embed, 8, Metrics())
     gate = threading.Event()
     device.submit(gate.wait)
-    gone, stays = _submit(batcher, 1), _submit(batcher, 2)
+    gone = _submit(batcher, 1)
+    stays = _submit(batcher, 2)
     gone.cancel()
     gate.set()
     stays.result(5)
@@ -95,7 +96,8 @@ def test_an_image_whose_client_left_is_not_embedded(device):
 def test_without_a_device_thread_an_image_is_embedded_by_the_thread_that_submits_it():
     model = StandInModel()
     batcher = MicroBatcher(None, model.embed, 1, Metrics())
-    good, poisoned = _submit(batcher, 1), _submit(batcher, POISON)
+    good = _submit(batcher, 1)
+    poisoned = _submit(batcher, POISON)
     assert good.result(0).vector[0] == 1
     assert isinstance(poisoned.result(0), CropProblem)
 
@@ -112,7 +114,8 @@ def test_where_an_image_finds_no_memory_the_others_of_its_request_are_left(drawn
 
     whole: Any = SimpleNamespace(resize=lambda pixels: pixels)
     pipeline = _pipeline(whole, Batcher(), TurnTakingPool(1, "decode"))
-    gate, prepared = threading.Event(), []
+    gate = threading.Event()
+    prepared = []
 
     def prepare(image, file, pixels, quality):
         prepared.append(image)
@@ -131,7 +134,8 @@ def test_images_that_wait_while_the_device_is_lost_are_answered(drawn_crops):
         raise DeviceLost("it is gone")
 
     whole: Any = SimpleNamespace(resize=lambda pixels: pixels)
-    threads, gate = DeviceThread(name="decode"), threading.Event()
+    threads = DeviceThread(name="decode")
+    gate = threading.Event()
     pipeline = _pipeline(whole, MicroBatcher(None, embed, 1, Metrics()), threads)
 
     async def ask() -> list[Any]:

@@ -42,7 +42,8 @@ def test_a_callers_mistake_is_no_failure_in_the_log(device, caplog):
 
 
 def test_cancelled_work_is_not_begun(device):
-    gate, begun = threading.Event(), []
+    gate = threading.Event()
+    begun = []
     device.submit(gate.wait)
     cancelled = device.submit(lambda: begun.append("cancelled"))
     last = device.submit(lambda: begun.append("last"))
@@ -84,7 +85,8 @@ def test_work_is_silent_until_it_beats_and_an_idle_thread_is_not(device):
 def test_once_the_device_is_lost_whoever_waits_and_whoever_comes_is_told_so():
     told = []
     device = DeviceThread(told.append)
-    gate, begun = threading.Event(), []
+    gate = threading.Event()
+    begun = []
 
     def fail():
         gate.wait(5)

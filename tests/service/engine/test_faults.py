@@ -86,7 +86,8 @@ def test_any_other_error_is_what_it_is(error):
 
 def test_a_bad_one_among_many_costs_two_passes_a_halving():
     for bad in range(64):
-        passes, done = [], []
+        passes = []
+        done = []
 
         def work(group, bad=bad, passes=passes, done=done):
             passes.append(len(group))

@@ -45,7 +45,8 @@ def built(monkeypatch):
     class StandIn(TorchRuntime):
         def __init__(self, artefact, name, dtype):
             super().__init__(artefact, "float32", computing.CPU)
-            self.name, self.dtype = name, dtype
+            self.name = name
+            self.dtype = dtype
             built.append(f"{name} {dtype}")
 
         def embed(self, crops):

@@ -12,7 +12,8 @@ import numpy as np
 from service.record.keys import new_crop_id
 from service.record.records import ArchivedCrop, StoredCrop
 
-EMBEDDER, OTHER_EMBEDDER = "a" * 64, "b" * 64
+EMBEDDER = "a" * 64
+OTHER_EMBEDDER = "b" * 64
 NOON = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 
 

@@ -80,7 +80,8 @@ class Replica:
         """Searches as the service does; answers the ids of what was found, and whether stale."""
         runtime: Any = SimpleNamespace(galleries=self.galleries, device=self.device)
         await self.galleries.wait_for_version(self.galleries.get(gallery), min_version)
-        held, options = self.galleries.get(gallery), QueryOptions(top_k=1000)
+        held = self.galleries.get(gallery)
+        options = QueryOptions(top_k=1000)
 
         def rank(top_k: int, without: frozenset[int], _: None) -> Ranking:
             index = held.index

@@ -62,7 +62,8 @@ def bucket():
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     ) as server:
-        url, until = f"http://127.0.0.1:{port}", time.monotonic() + 30
+        url = f"http://127.0.0.1:{port}"
+        until = time.monotonic() + 30
         while time.monotonic() < until:
             with contextlib.suppress(OSError), urllib.request.urlopen(url):
                 break

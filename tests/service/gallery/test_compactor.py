@@ -102,7 +102,8 @@ def test_work_goes_on_and_the_service_closes_while_an_index_is_being_rewritten(
 ):
     service = open_service(1)
     (index,) = service.indexes
-    begun, release = threading.Event(), threading.Event()
+    begun = threading.Event()
+    release = threading.Event()
     build = Compaction.build
 
     def slow(plan):
@@ -153,7 +154,8 @@ def test_vectors_are_copied_to_the_device_and_without_room_are_searched_on_the_h
 ):
     service = open_service(1, "meta")
     (index,) = service.indexes
-    before, room = service.search(index, 10), []
+    before = service.search(index, 10)
+    room = []
 
     def copy(self, _, *args):
         if not room:

@@ -90,7 +90,8 @@ def test_a_gallery_comes_over_with_all_that_belongs_to_it(server, tmp_path, sour
     assert "lobby: 6 crops were copied before, and are equal" in capsys.readouterr().out
     old = open_sqlite(tmp_path / "data" / "galleries.sqlite3")
     new = open_redis(server.url)
-    (default, lobby), (_, there) = new.galleries.all(), old.galleries.all()
+    (default, lobby) = new.galleries.all()
+    (_, there) = old.galleries.all()
     assert (default.name, lobby.version, lobby.crops) == ("default", there.version, there.crops)
     assert (lobby.settings, lobby.removals) == (there.settings, there.removals)
     number = lobby.gallery_id
@@ -130,7 +131,8 @@ def test_a_record_in_redis_leaves_its_images_at_another_place(
     ids = fill(record, tmp_path / "data", folder)
     record.close()
     monkeypatch.setenv("GMN_REDIS_URL", server.url)
-    other, images = server.url[:-1] + "1", tmp_path / "images"
+    other = server.url[:-1] + "1"
+    images = tmp_path / "images"
     assert copy(tmp_path, server.url) == 2
     assert "is the record in GMN_REDIS_URL itself" in capsys.readouterr().err
     assert copy(tmp_path, other, "new", "--to-images", images.as_uri()) == 2
@@ -172,7 +174,8 @@ def test_what_is_not_equal_is_not_shown(server, tmp_path, source, monkeypatch, c
 def test_what_another_process_removed_meanwhile_is_not_shown(
     server, tmp_path, source, monkeypatch, capsys, step
 ):
-    do, passages = getattr(copying, step), itertools.count(1)
+    do = getattr(copying, step)
+    passages = itertools.count(1)
 
     def open_meanwhile(*args):
         done = None if step == "replace_crops" else do(*args)

@@ -28,7 +28,8 @@ def crops(store, gallery):
 
 
 def _pages(store, gallery, wanted, order, limit):
-    found, after = [], ""
+    found = []
+    after = ""
     while after is not None:
         page = store.crops.page(gallery, wanted, after, limit, order)
         assert len(page.crops) <= limit

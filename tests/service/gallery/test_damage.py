@@ -22,7 +22,8 @@ from service.record.snapshot_file import SnapshotHeader, write_snapshot
 from service.record.verification import verify_file
 from tests.service.gallery.new_crops import EMBEDDER, NOON, new_crop
 
-LOBBY, YARD = 24, 6
+LOBBY = 24
+YARD = 6
 SNAPSHOT = "20260301T120000Z-00000000"
 Everything = dict[str, list[tuple[object, ...]]]
 
@@ -130,9 +131,11 @@ def test_what_is_changed_while_a_served_store_is_checked_is_no_damage(
 def test_a_bit_flipped_anywhere_is_told_or_changes_nothing(data_dir):
     """Whatever a store that opens says is what was written; else it names its file and a remedy."""
     path = data_dir / "galleries.sqlite3"
-    held, expected = path.read_bytes(), _everything(path)
     held = path.read_bytes()
-    chance, refused = random.Random(3), 0
+    expected = _everything(path)
+    held = path.read_bytes()
+    chance = random.Random(3)
+    refused = 0
     for _ in range(250):
         content = bytearray(held)
         content[chance.randrange(len(content))] ^= 1 << chance.randrange(8)
@@ -164,7 +167,8 @@ def test_a_crop_that_is_not_what_was_written_is_named(data_dir, what):
 
 
 def test_a_damaged_crop_is_recovered_from_a_snapshot_and_the_deleted_one_is_not(data_dir, tmp_path):
-    path, new = data_dir / "galleries.sqlite3", tmp_path / "new"
+    path = data_dir / "galleries.sqlite3"
+    new = tmp_path / "new"
     expected = _everything(path)
     _flip(path, _place_of(path, new_crop(7).vector.tobytes()))
     damaged = path.read_bytes()
@@ -178,7 +182,8 @@ def test_a_damaged_crop_is_recovered_from_a_snapshot_and_the_deleted_one_is_not(
 
 @pytest.mark.parametrize("left", ["nothing", "not even its mark", "its beginning", "zeros"])
 def test_a_database_that_is_gone_is_recovered_from_its_snapshots(data_dir, tmp_path, left):
-    path, new = data_dir / "galleries.sqlite3", tmp_path / "new"
+    path = data_dir / "galleries.sqlite3"
+    new = tmp_path / "new"
     lobby = _told({"lobby": _everything(path)["lobby"]})
     if left in ("nothing", "not even its mark"):
         path.unlink()
@@ -189,7 +194,8 @@ def test_a_database_that_is_gone_is_recovered_from_its_snapshots(data_dir, tmp_p
         path.write_bytes(path.read_bytes()[:100] if left == "its beginning" else bytes(size))
     with pytest.raises(DamagedRecord, match="gmn store recover"):
         open_sqlite(path)
-    deleted, kept = _deleted(data_dir, lobby), next(iter(lobby["lobby"]))
+    deleted = _deleted(data_dir, lobby)
+    kept = next(iter(lobby["lobby"]))
     log = [
         {"phase": "asked", "crop_ids": [deleted]},
         # Its picture elsewhere could not be removed.
@@ -210,7 +216,8 @@ def test_a_database_that_is_gone_is_recovered_from_its_snapshots(data_dir, tmp_p
 
 
 def test_a_log_that_was_cut_off_in_what_was_acknowledged_is_refused(data_dir):
-    path, log = data_dir / "galleries.sqlite3", data_dir / "galleries.sqlite3-wal"
+    path = data_dir / "galleries.sqlite3"
+    log = data_dir / "galleries.sqlite3-wal"
     store = open_sqlite(path)
     gallery = store.galleries.all()[0].gallery_id
     copy = data_dir / "killed"
@@ -218,7 +225,8 @@ def test_a_log_that_was_cut_off_in_what_was_acknowledged_is_refused(data_dir):
         store.crops.enroll(gallery, EMBEDDER, [new_crop(number)])
     shutil.copytree(data_dir, copy, ignore=shutil.ignore_patterns("killed", "*-shm"))
     store.close()
-    cut, log = copy / "galleries.sqlite3", copy / log.name
+    cut = copy / "galleries.sqlite3"
+    log = copy / log.name
     whole = log.read_bytes()
     refused = 0
     for size in [*range(0, len(whole), 1024), len(whole) - 1]:

@@ -144,8 +144,11 @@ steps = st.lists(
 def test_whatever_is_added_removed_and_compacted_a_search_finds_the_nearest_living(
     path, steps, first
 ):
-    index, crops = _index(path), {}
-    next_id, plan, built = 1, None, None
+    index = _index(path)
+    crops = {}
+    next_id = 1
+    plan = None
+    built = None
     # Equal seeds are equal vectors, which tie.
     for seed in range(first):
         crops[next_id] = _crop(next_id, seed % 40)
@@ -187,7 +190,8 @@ def test_whatever_is_added_removed_and_compacted_a_search_finds_the_nearest_livi
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=90), st.integers(1, 12), st.data())
 def test_a_search_for_groups_finds_the_nearest_crop_of_each_identity(path, people, limit, data):
     """Identity 0 stands for none; equal seeds are equal vectors, which tie."""
-    index, crops = _index(path), {}
+    index = _index(path)
+    crops = {}
     for row_id, person in enumerate(people, start=1):
         crop = _crop(row_id, row_id % 40, CAMERAS[row_id % 3])
         known = {"shift": ("day", "night")[row_id % 2], "row": row_id}
@@ -252,13 +256,15 @@ def test_scores_stay_what_they_were_through_a_compaction(path):
 
 
 def test_host_and_device_give_the_same_rows_and_cosines_in_either_dtype():
-    host, device = _index("host"), _index("device")
+    host = _index("host")
+    device = _index("device")
     query = _crop(0, 999).vector[None]
     for rows in (range(1, 50), range(50, 120)):
         for index in (host, device):
             index.add(_crop(row_id, seed=row_id) for row_id in rows)
         _compact(device, "device")
-        found, same = host.search(query, 20), device.search(query, 20)
+        found = host.search(query, 20)
+        same = device.search(query, 20)
         assert found.row_ids.tolist() == same.row_ids.tolist()
         assert found.cosines.tolist() == same.cosines.tolist()
     assert (host.dtype, device.dtype) == ("float32", "float16")
@@ -293,7 +299,8 @@ def test_an_outcome_that_another_has_overtaken_is_left_out():
     index = _index("host")
     index.add(_crop(row_id, seed=row_id) for row_id in range(1, 101))
     index.remove(range(1, 51))
-    first, second = index.compaction(), index.compaction()
+    first = index.compaction()
+    second = index.compaction()
     index.replace(first.build())
     index.remove([60])
     index.replace(second.build())
@@ -353,15 +360,18 @@ def test_too_little_memory_leaves_an_index_as_it_is(monkeypatch):
 
 
 def test_the_owner_goes_on_while_another_thread_rewrites():
-    index, crops = _index("coded"), {}
+    index = _index("coded")
+    crops = {}
     for row_id in range(1, 3001):
         crops[row_id] = _crop(row_id, row_id % 700, CAMERAS[row_id % 3])
     index.add(crops.values())
-    doomed, next_id = list(range(1, 2000, 2)), 3001
+    doomed = list(range(1, 2000, 2))
+    next_id = 3001
     index.remove(doomed)
     for row_id in doomed:
         del crops[row_id]
-    plan, outcome = index.compaction(), []
+    plan = index.compaction()
+    outcome = []
     builder = threading.Thread(target=lambda: outcome.append(plan.build()))
     builder.start()
     while builder.is_alive() or next_id < 3020:
@@ -388,7 +398,8 @@ def test_a_large_gallery_stays_exact_where_product_codes_save_no_time(monkeypatc
     monkeypatch.setattr(product_codes, "MOST_TIME", 0.0)
     index = _index("coded")
     index.add(_crop(row_id, seed=row_id) for row_id in range(1, 201))
-    exact, before = _found(index, _crop(0, 7).vector[None], 50), index.bytes
+    exact = _found(index, _crop(0, 7).vector[None], 50)
+    before = index.bytes
     _compact(index)
     assert (index.kind, index.dtype, index.bytes) == ("flat_ip", "float32", before)
     assert _found(index, _crop(0, 7).vector[None], 50) == exact
@@ -414,7 +425,8 @@ def test_a_deleted_crop_leaves_the_product_codes():
 
     def codes():
         scanned = index._segment._index
-        packer, there = scanned.get_CodePacker(), scanned.codes
+        packer = scanned.get_CodePacker()
+        there = scanned.codes
         blocks = faiss.rev_swig_ptr(there.get(), there.size()).reshape(-1, packer.block_size)
         return np.stack([packer.unpack_1(blocks, row) for row in range(200)])
 
@@ -430,7 +442,8 @@ def test_a_label_that_is_changed_as_a_rewrite_begins_is_filtered_by_the_new_one(
     index = _index("memory")
     index.add(_crop(row_id, row_id) for row_id in range(1, 41))
     index.remove(range(1, 21))
-    plan, set_labels = index.compaction(), index.table._set_labels
+    plan = index.compaction()
+    set_labels = index.table._set_labels
 
     def meanwhile(*args):
         # On another thread, between a label's text and its columns.

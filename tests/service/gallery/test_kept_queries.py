@@ -105,7 +105,8 @@ def test_the_oldest_outside_cases_give_place(store, gallery):
 
 
 def test_days_end_outside_cases_alone(store, gallery):
-    loose, held = search(), search()
+    loose = search()
+    held = search()
     keep(store, gallery, loose, held)
     case_id = case(store, gallery, held.query_id)
     assert expire(store, gallery, NOW - timedelta(days=1)) == 0
@@ -117,12 +118,11 @@ def test_days_end_outside_cases_alone(store, gallery):
 
 def test_a_person_is_forgotten_with_what_shows_them_and_nothing_else(store, gallery):
     ann, other, unnamed = enrolled(store, gallery, "a", "b", None)
-    matched, confirmed, by_crop = (
-        search(ann, other, verdict="match"),
-        search(unnamed, ann),
-        search(crop_id=ann),
-    )
-    uncertain, rejected = search(ann), search(ann, verdict="match")
+    matched = search(ann, other, verdict="match")
+    confirmed = search(unnamed, ann)
+    by_crop = search(crop_id=ann)
+    uncertain = search(ann)
+    rejected = search(ann, verdict="match")
     keep(store, gallery, matched, confirmed, by_crop, uncertain, rejected)
     confirm(store, gallery, confirmed.query_id, ann)
     store.kept.review(gallery, rejected.query_id, [ann], Review("rejected", NOW, "k1"))
@@ -138,7 +138,8 @@ def test_a_person_is_forgotten_with_what_shows_them_and_nothing_else(store, gall
 
 def test_a_search_goes_with_the_last_crop_that_shows_its_person(store, gallery):
     first, second, other = enrolled(store, gallery, "a", "a", "b")
-    two, one = search(first, second, verdict="match"), search(other, verdict="match")
+    two = search(first, second, verdict="match")
+    one = search(other, verdict="match")
     keep(store, gallery, two, one)
     confirm(store, gallery, two.query_id, second)
     store.crops.remove(gallery, [first])

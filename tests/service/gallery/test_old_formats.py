@@ -28,8 +28,10 @@ from tests.service.redis_server import RedisServer, redis_server
 
 OLD = Path(__file__).parent / "old_formats"
 SNAPSHOTS = sorted(OLD.glob("*/snapshot.gmn.gz"))
-FIRST, BEFORE = OLD / "version_0.1.0", OLD / "version_6"
-CROPS, EMBEDDER = 30, "a" * 64
+FIRST = OLD / "version_0.1.0"
+BEFORE = OLD / "version_6"
+CROPS = 30
+EMBEDDER = "a" * 64
 
 
 def _named(path: Path) -> str:

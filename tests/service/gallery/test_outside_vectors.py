@@ -46,7 +46,8 @@ class Place:
     """A record in Redis with a folder beside it, and what lifecycle asks of a runtime."""
 
     def __init__(self, server, folder):
-        self.server, self.folder = server, folder
+        self.server = server
+        self.folder = folder
         self.record = open_redis(server.url)
         self.pictures = self.record.engine.outside = PictureFolder(folder.as_uri())
         self.galleries, self.sections = Galleries(), CriticalSections()
@@ -64,7 +65,8 @@ class Place:
         return [one.crop_id for one in landed.landed]
 
     def stage(self, crops, vectors):
-        target, of = SimpleNamespace(gallery_id=self.number), {one.row_id: one for one in crops}
+        target = SimpleNamespace(gallery_id=self.number)
+        of = {one.row_id: one for one in crops}
         embedded = [ArchivedCrop(of[row], vector, None) for row, vector in vectors]
         kept = asyncio.run(keep_elsewhere(self, self.pictures, target, embedded, staged=True))
         self.record.staged.add(self.number, vectors, kept[0].outside)
@@ -193,9 +195,11 @@ def test_vectors_of_a_side_that_is_being_removed_go_with_their_crops(place, monk
 
 def test_a_file_that_two_processes_noted_at_once_is_swept_up(place):
     """Both read that it had no note, and each commits its own."""
-    engine, now = place.record.engine, datetime.now(UTC)
+    engine = place.record.engine
+    now = datetime.now(UTC)
     place.pictures.put(place.number, {"c1": b"picture"})
-    first, second = Transaction(engine), Transaction(engine)
+    first = Transaction(engine)
+    second = Transaction(engine)
     for ago, one in enumerate((first, second), 1):
         note_strays(one, place.number, ["c1"], as_text(now - timedelta(seconds=ago)))
     engine.commit(first)
@@ -248,7 +252,8 @@ def test_a_restore_that_is_cut_off_leaves_the_vectors_that_are_searched(place, m
 
 
 def test_what_a_restore_gave_up_writing_is_swept_up_when_it_lands_late(place, monkeypatch):
-    ids, late = place.enroll(new_crop(1)), {}
+    ids = place.enroll(new_crop(1))
+    late = {}
     with place.record.crops.archive(place.number) as archive:
         kept = list(archive.crops)
 

@@ -27,7 +27,8 @@ def keys(draw, kind):
 def ranges(draw):
     """A key of a kind, and a range of that kind as the record asks for."""
     kind = draw(st.sampled_from([one for one in PARTS if not one.startswith(b"!")]))
-    own, other = draw(keys(kind)), draw(keys(kind))
+    own = draw(keys(kind))
+    other = draw(keys(kind))
     shared = draw(st.integers(1, len(PARTS[kind])))
     described = PARTS[kind]
     first = [draw(OF_PART[part]) for part in described]
@@ -52,7 +53,8 @@ def test_a_range_has_the_same_keys_in_it(drawn):
 
 @given(st.tuples(numbers, numbers, numbers), st.tuples(numbers, numbers, numbers))
 def test_numbers_keep_their_order(one, other):
-    first, second = key("crop", *one), key("crop", *other)
+    first = key("crop", *one)
+    second = key("crop", *other)
     assert (packed(first) < packed(second)) == (first < second)
     assert len(packed(key("crop", 1, 0, 70_000))) == 8
 

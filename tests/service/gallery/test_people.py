@@ -21,7 +21,8 @@ NATURAL = ["07", "7", "10", "Ann", "anna 2", "anna 10", "bob", "Gate 3/7", "Gate
 
 
 def _walked(store, gallery, limit, **asked):
-    found, after = [], ""
+    found = []
+    after = ""
     while page := store.people.page(gallery, after, limit, **asked):
         found += page
         after = page[-1].place
@@ -143,7 +144,8 @@ def test_identities_of_an_earlier_program_are_completed(store, gallery):
 
 
 def test_a_later_page_of_many_identities_reads_about_as_many_of_them(store, gallery, monkeypatch):
-    people, read = 20_000, []
+    people = 20_000
+    read = []
 
     def put(transaction: Transaction, start: int) -> None:
         at = find_generation(transaction, gallery)
@@ -155,7 +157,8 @@ def test_a_later_page_of_many_identities_reads_about_as_many_of_them(store, gall
 
     for start in range(0, people, 5000):
         transact(store.engine, put, start)
-    scan, get = store.engine.scan, store.engine.get
+    scan = store.engine.scan
+    get = store.engine.get
 
     def counted_scan(scans):
         found = scan(scans)

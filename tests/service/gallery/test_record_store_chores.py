@@ -165,7 +165,8 @@ def test_one_commit_changes_a_calibration_and_drops_what_goes_with_it(
 
 
 def test_a_calibration_is_published_only_where_what_it_was_fitted_to_counts(store, gallery):
-    kept, entry = store.calibrations, store.galleries.get(gallery)
+    kept = store.calibrations
+    entry = store.galleries.get(gallery)
     kept.add_searches(gallery, "mnet", [("a", b"1"), ("b", b"2")])
     fitted = (kept.counted(gallery, "mnet"), (entry.at, entry.side))
     store.galleries.change(gallery, {}, reset_calibration=True)

@@ -31,7 +31,8 @@ class Place:
     """A record in Redis, its data directory, and the images in that."""
 
     def __init__(self, server, data_dir):
-        self.data_dir, self.images = data_dir, data_dir / "images"
+        self.data_dir = data_dir
+        self.images = data_dir / "images"
         self.record = open_redis(server.url)
         self.outside = self.record.engine.outside = PictureFolder(str(self.images))
 
@@ -91,9 +92,11 @@ def run(capsys, *arguments) -> dict:
 def test_what_was_deleted_since_is_not_in_the_redis_that_a_backup_is_restored_to(
     server, place, tmp_path, capsys, monkeypatch
 ):
-    record, folder = place.record, tmp_path / "backups"
+    record = place.record
+    folder = tmp_path / "backups"
     record.galleries.group_secret()
-    number, other = place.create("lobby"), place.create("gate")
+    number = place.create("lobby")
+    other = place.create("gate")
     crops = [new_crop(n, "ab"[n % 2]) for n in range(6)]
     ids = place.enroll(number, crops)
     place.enroll(other, [new_crop(9, "c")])
@@ -150,10 +153,13 @@ def test_what_was_deleted_since_is_not_in_the_redis_that_a_backup_is_restored_to
 
 
 def test_a_backup_of_redis_amid_writes_is_of_one_moment(server, place, tmp_path, monkeypatch):
-    number, at = place.create("lobby"), itertools.count(1000)
+    number = place.create("lobby")
+    at = itertools.count(1000)
     before = place.enroll(number, [new_crop(n, "before") for n in range(100)])
-    reader, parts = Place(server, place.data_dir), []
-    answer, read_files = reader.record.engine._answer, reader.outside.get_all
+    reader = Place(server, place.data_dir)
+    parts = []
+    answer = reader.record.engine._answer
+    read_files = reader.outside.get_all
 
     def write_after_a_part(script, *arguments):
         found = answer(script, *arguments)
@@ -205,8 +211,10 @@ def test_a_backup_has_every_entry_of_a_full_redis(server, place, tmp_path):
 
 def test_of_two_copies_at_once_the_later_one_is_made(place, tmp_path, monkeypatch):
     place.enroll(place.create("lobby"), [new_crop(n) for n in range(50)])
-    engine, later = place.record.engine, tmp_path / "later.sqlite3"
-    answer, parts = engine._answer, []
+    engine = place.record.engine
+    later = tmp_path / "later.sqlite3"
+    answer = engine._answer
+    parts = []
 
     def begin_another(script, *arguments):
         found = answer(script, *arguments)

@@ -105,7 +105,8 @@ def test_an_older_copy_of_the_record_is_noticed(store, gallery):
 
 def test_another_process_of_the_server_has_another_name_and_the_same_record():
     with redis_server() as server, contextlib.closing(open_redis(server.url)) as store:
-        before, epoch = store.changes.server(), store.changes.epoch()
+        before = store.changes.server()
+        epoch = store.changes.epoch()
         server.kill()
         server.start()
         assert store.changes.server() != before

@@ -147,10 +147,12 @@ def test_what_the_audit_log_shows_as_deleted_is_not_recovered_from_a_snapshot(
     server, store, gallery, tmp_path, monkeypatch
 ):
     with store.crops.archive(gallery) as archive:
-        crops, version = list(archive.crops), archive.version
+        crops = list(archive.crops)
+        version = archive.version
     header = SnapshotHeader(embedding_fingerprint=EMBEDDER, version=version)
     write_snapshot(tmp_path / "snapshots" / str(gallery) / "20260301T120000Z-1.gmn", crops, header)
-    damaged, deleted = crops[0].record, crops[1].record
+    damaged = crops[0].record
+    deleted = crops[1].record
     store.crops.remove(gallery, [deleted.crop_id])
     server.ask("DEL", _value(tombstone(gallery, deleted.crop_id)))
     server.ask("ZREM", "gmn:order", tombstone(gallery, deleted.crop_id))
@@ -242,7 +244,8 @@ def test_a_bit_flipped_anywhere_in_redis_file_is_told_or_changes_no_crop(
     store.close()
     server.kill()
     (file,) = (server.folder / "appendonlydir").glob("*.incr.aof")
-    content, chance = file.read_bytes(), random.Random(5)
+    content = file.read_bytes()
+    chance = random.Random(5)
     told = 0
     for _ in range(FLIPS):
         flipped = bytearray(content)
@@ -270,7 +273,8 @@ def _opened(server: RedisServer, tmp_path: Path) -> dict[str, object] | None:
 
 
 def _damage(server: RedisServer, gallery: int, crop, command) -> None:
-    at, row = Generation(gallery, 0), crop.row_id
+    at = Generation(gallery, 0)
+    row = crop.row_id
     known = {
         "{crop}": _crop_key(gallery, row),
         "{order}": packed(at.key("crop", row)),

@@ -16,7 +16,9 @@ from service.record.records import GallerySettings
 from tests.service.gallery.new_crops import EMBEDDER, NOON, without_picture
 from tests.service.redis_server import redis_server
 
-CROPS, AT_ONCE, MOST_BYTES = 5000, 500, 1500
+CROPS = 5000
+AT_ONCE = 500
+MOST_BYTES = 1500
 
 
 def _crops(first):

@@ -65,7 +65,9 @@ def _crop_keys(server) -> list[bytes]:
 
 def test_two_processes_write_one_gallery_and_nothing_is_lost(opened, store, gallery):
     def write(number: int) -> tuple[list[int], dict[str, str]]:
-        own, versions, kept = opened(), [], {}
+        own = opened()
+        versions = []
+        kept = {}
         for step in range(40):
             first = number * 1000 + step * 3
             enrolment = own.crops.enroll(
@@ -108,7 +110,8 @@ def test_a_follower_holds_what_the_record_holds(store, gallery):
 def test_after_kill_9_of_redis_every_acknowledged_write_is_there_and_no_half():
     with redis_server() as server, contextlib.closing(open_redis(server.url)) as store:
         gallery = _create(store)
-        acknowledged, ended = [], threading.Event()
+        acknowledged = []
+        ended = threading.Event()
 
         def write(number: int) -> None:
             for step in itertools.count():
@@ -358,7 +361,8 @@ def test_a_large_identity_is_changed_in_commits_of_a_bounded_size(
     store, crowd, monkeypatch, change
 ):
     act, expected = PARTS[change]
-    sizes, commit = [], store.engine.commit
+    sizes = []
+    commit = store.engine.commit
 
     def measured(transaction):
         sizes.append(len(transaction.puts))
@@ -428,7 +432,8 @@ def test_a_job_is_claimed_by_one_process(opened, store, gallery):
         store.jobs.create(new_job(f"job {number:02}", gallery))
 
     def work(worker: str) -> list[str]:
-        own, done = opened(), []
+        own = opened()
+        done = []
         while job := own.jobs.claim(worker, 30):
             done.append(job.job_id)
             own.jobs.update(job.job_id, "done", {}, worker=worker)

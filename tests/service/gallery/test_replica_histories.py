@@ -25,7 +25,8 @@ from tests.waiting import eventually
 pytestmark = pytest.mark.slow
 
 SECONDS = 8.0
-WRITERS, READERS = 4, 4
+WRITERS = 4
+READERS = 4
 AGAIN_SECONDS = 0.05
 
 
@@ -165,7 +166,8 @@ def _what_is_wrong(history):
 def test_histories_under_random_lag_are_linearisable_per_crop(lagging):
     replicas, proxies = lagging
     chance = random.Random(11)
-    history, numbers = History(), itertools.count()
+    history = History()
+    numbers = itertools.count()
     until = time.monotonic() + SECONDS
 
     async def all_of_it():

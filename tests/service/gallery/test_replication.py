@@ -110,9 +110,12 @@ def test_galleries_come_change_and_go_elsewhere(pair):
 
 
 def test_a_restore_and_another_embedder_are_followed(opened):
-    one, other, foreign = opened(EMBEDDER, OTHER_EMBEDDER), opened(OTHER_EMBEDDER), opened()
+    one = opened(EMBEDDER, OTHER_EMBEDDER)
+    other = opened(OTHER_EMBEDDER)
+    foreign = opened()
     kept, dropped = one.enroll(HERE, 1, 2)
-    store, gallery = one.store, one.galleries.get(HERE)
+    store = one.store
+    gallery = one.galleries.get(HERE)
     eventually(lambda: other.galleries.get(HERE).needs_reindex)
     with store.crops.archive(gallery.gallery_id) as archive:
         crops = list(archive.crops)
@@ -179,7 +182,8 @@ def test_a_process_begins_although_the_record_fails_while_it_is_read(opened, mon
 
 def test_a_process_that_has_begun_shows_what_happened_while_it_was_read(opened, monkeypatch):
     one = opened()
-    enrolled, read = one.enroll(HERE, 1), ReplicatedGalleries.read_gallery
+    enrolled = one.enroll(HERE, 1)
+    read = ReplicatedGalleries.read_gallery
 
     def read_slowly(self, gallery_id):
         show = read(self, gallery_id)
@@ -195,13 +199,15 @@ def test_a_process_that_has_begun_shows_what_happened_while_it_was_read(opened, 
 
 def test_a_crop_that_is_renamed_while_another_process_reads_it_is_shown_there(pair, monkeypatch):
     one, other = pair
-    read, renamed = crops.read_contents, []
+    read = crops.read_contents
+    renamed = []
 
     def rename_first(reader, at, found, **options):
         # The first process reads what it wrote in the same way, and must not wait for itself.
         if reader.engine is other.store.engine and found and not renamed:
             renamed.append(found[0].crop_id)
-            gallery, write = one.galleries.get(HERE), one.store.crops.change
+            gallery = one.galleries.get(HERE)
+            write = one.store.crops.change
             change = one.galleries.change("relabel", gallery, write, renamed, {"identity": "b"})
             asyncio.run(change)
         return read(reader, at, found, **options)
@@ -215,7 +221,8 @@ def test_a_crop_that_is_renamed_while_another_process_reads_it_is_shown_there(pa
 
 def _reading_slowly(replica, monkeypatch):
     """Changes from now on reach this replica only once the returned event is set."""
-    waits, go = threading.Event(), threading.Event()
+    waits = threading.Event()
+    go = threading.Event()
     after = replica.store.changes.after
 
     def held(*arguments):
@@ -286,9 +293,11 @@ def test_while_everything_is_read_again_searches_are_stale_and_writes_go_on(pair
     one, other = pair
     first = one.enroll(HERE, 1)[0]
     eventually(lambda: first in other.shown(HERE))
-    gallery, label = other.galleries.get(HERE), _label(other, first)
+    gallery = other.galleries.get(HERE)
+    label = _label(other, first)
     monkeypatch.setattr(replication, "LONGEST_SILENCE_SECONDS", 0.2)
-    read, go = other.store.crops.vectors, threading.Event()
+    read = other.store.crops.vectors
+    go = threading.Event()
 
     def read_slowly(number):
         go.wait(10)
@@ -330,7 +339,8 @@ def test_a_replica_goes_on_from_its_own_files_while_the_changes_since_are_kept(
     (third,) = one.enroll(HERE, 3)
     if lost:
         one.store.changes.command("XTRIM", "gmn:changes", "MAXLEN", 0)
-    read, filled = crops.Crops.vectors, []
+    read = crops.Crops.vectors
+    filled = []
     monkeypatch.setattr(
         crops.Crops, "vectors", lambda self, number: filled.append(number) or read(self, number)
     )
@@ -373,7 +383,8 @@ def test_an_index_that_cannot_be_what_the_record_was_is_read_again(pair):
     gallery = other.galleries.get(HERE)
     row_id = _label(other, second).row_id
     other.device.submit(lambda: gallery.index.remove([row_id])).result()
-    number, rows = gallery.gallery_id, str(row_id)
+    number = gallery.gallery_id
+    rows = str(row_id)
     # The change that once added it is told again.
     database = one.store.changes
     sequence = database.command("INCR", "gmn:seq")
@@ -384,7 +395,9 @@ def test_an_index_that_cannot_be_what_the_record_was_is_read_again(pair):
 
 def test_a_change_that_comes_while_a_process_stops_reads_no_gallery_again(pair, monkeypatch):
     one, other = pair
-    asked, stopping, read = threading.Event(), threading.Event(), []
+    asked = threading.Event()
+    stopping = threading.Event()
+    read = []
     after = other.store.changes.after
 
     def answers_late(*what):
@@ -418,7 +431,8 @@ def test_a_redis_that_stops_and_is_killed_is_followed_again_when_it_is_back():
         one, other = (held.enter_context(contextlib.closing(Replica(server.url))) for _ in range(2))
         first = one.enroll(HERE, 1)[0]
         eventually(lambda: first in other.shown(HERE))
-        gallery, label = other.galleries.get(HERE), _label(other, first)
+        gallery = other.galleries.get(HERE)
+        label = _label(other, first)
         server.process.send_signal(signal.SIGSTOP)
         begun = time.monotonic()
         assert asyncio.run(other.galleries.confirm(gallery, [label])).stale

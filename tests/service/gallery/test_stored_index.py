@@ -161,7 +161,8 @@ def test_a_start_goes_on_from_the_files_and_from_what_the_record_has_since(serve
 @pytest.mark.parametrize("seed", range(4))
 def test_after_a_power_cut_any_part_of_what_was_written_may_be_there(serve, filled, seed):
     """Of what was written since the checkpoint the disk has some sectors, and others not."""
-    random, kept = np.random.default_rng(seed), filled.folder.with_name("kept")
+    random = np.random.default_rng(seed)
+    kept = filled.folder.with_name("kept")
     shutil.copytree(filled.folder, kept)
     there = list(filled.shown())
     for crop_id in random.choice(there, 12, replace=False):
@@ -173,7 +174,8 @@ def test_after_a_power_cut_any_part_of_what_was_written_may_be_there(serve, fill
     filled.die()
     for file in kept.rglob("[vt]e*"):
         place = filled.folder / file.relative_to(kept)
-        old, new = bytearray(file.read_bytes()), place.read_bytes()
+        old = bytearray(file.read_bytes())
+        new = place.read_bytes()
         for start in range(0, min(len(old), 8192), SECTOR):
             if random.integers(2):
                 old[start : start + SECTOR] = new[start : start + SECTOR]
@@ -275,7 +277,8 @@ def test_a_disk_that_is_full_leaves_the_index_in_memory(serve, filled, monkeypat
 
 def test_a_checkpoint_that_could_not_be_written_is_due_still(filled, monkeypatch):
     filled.enroll(*(new_crop(number, "late") for number in range(50, 60)))
-    index, replace = filled.gallery.own_index, Path.replace
+    index = filled.gallery.own_index
+    replace = Path.replace
     monkeypatch.setattr(Path, "replace", Mock(side_effect=OSError(28, "No space left on device")))
     with pytest.raises(OSError, match="No space"):
         filled.save()
@@ -337,7 +340,8 @@ def test_damage_of_the_record_that_a_start_has_not_read_ends_the_process(serve, 
         database.commit()
     service = serve()
     assert service.read == []
-    gave_up, pools = [], BlockingPools()
+    gave_up = []
+    pools = BlockingPools()
     asyncio.run(
         check_record(
             SimpleNamespace(
@@ -358,7 +362,8 @@ def test_damage_of_the_record_that_a_start_has_not_read_ends_the_process(serve, 
 
 
 def test_a_position_from_before_changes_that_were_not_kept_is_unknown(filled):
-    history, entry = filled.record.history, filled.record.galleries.get(1)
+    history = filled.record.history
+    entry = filled.record.galleries.get(1)
     before = history.begin(1)
     version = entry.version
     assert history.since(1, version, before) == []
@@ -367,7 +372,8 @@ def test_a_position_from_before_changes_that_were_not_kept_is_unknown(filled):
     history.begin(1)
     assert history.since(1, version, before) is None
     # As a program before does, which knows of no history.
-    before, version = history.begin(1), version + 1
+    before = history.begin(1)
+    version = version + 1
     transact(filled.record.engine, _raise_version, None)
     history.begin(1)
     assert history.since(1, version, before) is None
@@ -404,8 +410,10 @@ def test_what_an_unfinished_removal_left_is_removed(filled, left):
 
 
 def test_a_change_that_is_applied_in_part_is_not_shown_as_a_version(filled, monkeypatch):
-    gallery, one = filled.gallery, next(iter(filled.shown()))
-    version, row = gallery.version, filled.shown()[one][0].row_id
+    gallery = filled.gallery
+    one = next(iter(filled.shown()))
+    version = gallery.version
+    row = filled.shown()[one][0].row_id
     filled.record.crops.remove(1, [one])
     change = Change(1, "removed", 1, version + 1, (row,))
     monkeypatch.setattr(gallery.own_index, "remove", Mock(side_effect=MemoryError))
@@ -420,7 +428,8 @@ def test_a_change_that_is_applied_in_part_is_not_shown_as_a_version(filled, monk
 
 
 def test_a_position_that_the_record_does_not_know_is_of_another_history(filled):
-    history, version = filled.record.history, filled.gallery.version
+    history = filled.record.history
+    version = filled.gallery.version
     position = history.begin(1)
     assert history.since(1, version, position) == []
     filled.enroll(new_crop(60, "late"))

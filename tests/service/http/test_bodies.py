@@ -101,10 +101,13 @@ def test_what_a_client_that_left_had_sent_is_free_again(guarded):
 
 def test_the_bytes_of_a_body_count_until_the_work_on_it_has_ended(tmp_path):
     """The client leaves amid a critical section, and then the service stops."""
-    limits, sections = BodyLimits(Settings(data_dir=tmp_path)), CriticalSections()
+    limits = BodyLimits(Settings(data_dir=tmp_path))
+    sections = CriticalSections()
 
     async def leave_and_stop() -> list[int]:
-        left, begun, may_end = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        left = asyncio.Event()
+        begun = asyncio.Event()
+        may_end = asyncio.Event()
 
         async def section():
             begun.set()

@@ -104,10 +104,13 @@ def test_a_key_for_one_gallery_sees_its_jobs_among_newer_ones_of_others(guarded)
 
 def test_a_key_that_enrolls_sees_and_cancels_the_jobs_that_it_began(guarded):
     def begin(key):
-        url, archive = "/v1/galleries/lobby/imports", {"archive": b"x"}
+        url = "/v1/galleries/lobby/imports"
+        archive = {"archive": b"x"}
         return guarded.ask("POST", url, key, files=archive).json()["job_id"]
 
-    others, own, newest = begin("admin"), begin("enroll"), begin("admin")
+    others = begin("admin")
+    own = begin("enroll")
+    newest = begin("admin")
     jobs = guarded.ask("GET", "/v1/jobs?limit=1", "enroll").json()["results"]
     assert [one["job_id"] for one in jobs] == [own]
     for path in ("", "/report", "/events"):

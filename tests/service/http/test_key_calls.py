@@ -132,7 +132,8 @@ def test_the_async_client_makes_and_revokes_keys(guarded) -> None:
         url = str(guarded.served.http.base_url)
         async with AsyncClient(url, guarded.keys["admin"]) as client:
             made = await client.create_key("metrics", note="scraper")
-            there, left = client.keys(), client.keys()
+            there = client.keys()
+            left = client.keys()
             assert made.key_id in [one.key_id async for one in there]
             await client.delete_key(made.key_id)
             assert made.key_id not in [one.key_id async for one in left]

@@ -163,7 +163,8 @@ def test_a_wrong_line_of_the_file_is_named_with_the_remedy(ring_of, tmp_path, wr
 
 
 def test_an_expired_key_is_refused_and_says_when_it_expired(store, ring_of, tmp_path):
-    now, day = datetime.now(UTC), timedelta(days=1)
+    now = datetime.now(UTC)
+    day = timedelta(days=1)
     old, old_text = create_key(["query"], None, "", expires_days=-1)
     new, new_text = create_key(["query"], None, "", expires_days=1)
     store.keys.add(old)
@@ -296,7 +297,8 @@ def test_a_rotated_key_has_one_id_and_its_former_secret_for_the_time_given(
     guarded, new_key, capsys
 ):
     old = new_key("--scope", "query", "--note", "desk")
-    key_id, place = old.split("_")[1], ["--data-dir", str(guarded.data_dir)]
+    key_id = old.split("_")[1]
+    place = ["--data-dir", str(guarded.data_dir)]
     assert gmn.run(["keys", "rotate", old, "--grace", "1", *place]) == 0
     first = capsys.readouterr().out
     new = first.split()[-1]
@@ -327,7 +329,8 @@ def test_a_former_secret_ends_with_its_time():
 
 
 def test_a_key_beyond_its_rate_is_told_when_to_return(guarded, new_key):
-    limited, free = new_key("--scope", "query", "--rate", "3"), new_key("--scope", "query")
+    limited = new_key("--scope", "query", "--rate", "3")
+    free = new_key("--scope", "query")
     eventually(lambda: guarded.ask("GET", "/v1/galleries", free).is_success)
     answers = [guarded.ask("GET", "/v1/model", limited) for _ in range(4)]
     assert [one.status_code for one in answers] == [200, 200, 200, 429]
@@ -364,7 +367,8 @@ def test_a_rate_is_refilled_and_one_key_takes_nothing_from_another(ring_of, stor
     key, text = create_key(["query"], None, "", rate=60)
     store.keys.add(key)
     other, _ = create_key(["query"], None, "", rate=60)
-    ring, now = ring_of(), [1000.0]
+    ring = ring_of()
+    now = [1000.0]
     monkeypatch.setattr("service.http.keys.time.monotonic", lambda: now[0])
     for _ in range(60):
         ring.require_rate(ring.caller(text))

@@ -161,7 +161,8 @@ LISTS = {
 @pytest.mark.parametrize(("sent", "limit"), LISTS.values(), ids=LISTS)
 def test_a_list_of_megabytes_is_422_and_delays_nobody(served, sent, limit):
     delays: list[float] = []
-    first, answered = threading.Event(), threading.Event()
+    first = threading.Event()
+    answered = threading.Event()
 
     def ask_for_life() -> None:
         with httpx.Client(base_url=served.http.base_url) as client:

@@ -28,10 +28,12 @@ from tests.service.redis_server import redis_server
 from tests.torture.forked import ForkedService
 from tests.torture.images import draw
 
-CLIENTS, REPLICAS = 3, ("one", "two")
+CLIENTS = 3
+REPLICAS = ("one", "two")
 MILVUS_EVERY = 10
 FOUND_WITHIN_SECONDS = 180.0
-GALLERY, PICTURE = "/v1/galleries/default", draw(0, 0)
+GALLERY = "/v1/galleries/default"
+PICTURE = draw(0, 0)
 
 
 class Violated(AssertionError):
@@ -42,7 +44,8 @@ class Cycles:
     """One record and one Milvus that live through many crashes of the processes beside them."""
 
     def __init__(self, folder: Path, redis_url: str, milvus: Lite | Real, seed: str) -> None:
-        self.folder, self.milvus = folder, milvus
+        self.folder = folder
+        self.milvus = milvus
         self.chance = random.Random(seed)
         artefact = folder / "tiny.safetensors"
         save_tiny_artefact(artefact, draw_crops())
@@ -90,7 +93,8 @@ class Cycles:
                 if self._going.wait(0.1):
                     with self.lock:
                         self._number += 1
-                        number, held = self._number, len(self.there)
+                        number = self._number
+                        held = len(self.there)
                     if held > 300 or (held > 20 and chance.random() < 0.35):
                         self._remove(chance)
                     else:
@@ -144,7 +148,8 @@ class Cycles:
     def _shown(self, chance: random.Random, version: int, name: str = "") -> set[str]:
         """The crops that a search for all of them finds."""
         asked = {"top_k": 2000, "scoring": "cosine", "min_version": version}
-        refused, until = "", time.monotonic() + FOUND_WITHIN_SECONDS
+        refused = ""
+        until = time.monotonic() + FOUND_WITHIN_SECONDS
         while time.monotonic() < until:
             service = self.services[name or chance.choice(REPLICAS)]
             with contextlib.suppress(httpx.HTTPError, RuntimeError):
@@ -181,11 +186,14 @@ class Cycles:
         until = time.monotonic() + 30.0
         while True:
             with self.lock:
-                there, removed, version = set(self.there), set(self.removed), self.version
+                there = set(self.there)
+                removed = set(self.removed)
+                version = self.version
             shown = self._shown(self.chance, version, name)
             with self.lock:
                 same = (there, removed) == (self.there, self.removed)
-            lost, back = there - shown, removed & shown
+            lost = there - shown
+            back = removed & shown
             if not (lost or back):
                 return
             # While the last requests are answered the ledger is behind.

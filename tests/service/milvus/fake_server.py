@@ -111,7 +111,8 @@ def _passes(row: Any, wanted: Filter, codes: Codes) -> bool:
     cameras, excluded = (
         list(map(codes.camera, names)) for names in (wanted.cameras, wanted.exclude_cameras)
     )
-    after, before = wanted.captured_after, wanted.captured_before
+    after = wanted.captured_after
+    before = wanted.captured_before
     people = [identity_code(one, codes.secret) for one in wanted.identities]
     return (
         (not cameras or row["camera"] in cameras)

@@ -106,7 +106,8 @@ class Lab:
         wanted: Filter | None = None,
     ) -> Hits:
         """What Milvus proposes at the watermark."""
-        state, unit = self.state(gallery), query / np.linalg.norm(query)
+        state = self.state(gallery)
+        unit = query / np.linalg.norm(query)
         args = (wanted or Filter(), self.codes, state.timestamp)
         return self.server.search(state.collection, unit.astype(np.float32), limit, *args)
 

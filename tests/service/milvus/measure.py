@@ -34,7 +34,11 @@ from tests.service.milvus.lab import Lab
 from tests.service.milvus.servers import Real, milvus_server
 from tests.service.redis_server import redis_server
 
-QUERIES, TRIALS, LIMIT, GROUPS, PER_COMMIT = 200, 50, 100, 10, 1000
+QUERIES = 200
+TRIALS = 50
+LIMIT = 100
+GROUPS = 10
+PER_COMMIT = 1000
 FILTERS = {
     "all": Filter(),
     "4 of 20 cameras": Filter(cameras=tuple(f"camera-{one:02}" for one in range(4))),
@@ -43,7 +47,8 @@ FILTERS = {
 
 
 def _times(search: Callable[[Array], object], queries: Array) -> dict[str, float]:
-    taken, refused = [], 0
+    taken = []
+    refused = 0
     for query in queries:
         began = time.perf_counter()
         try:
@@ -68,7 +73,8 @@ def _disk(folder: Path) -> int:
 
 def measure(one: Lab, server: Real, source: ScaleCrops, crops: int) -> dict[str, Any]:
     """All of one size."""
-    gallery, found = one.gallery(), dict[str, Any]()
+    gallery = one.gallery()
+    found = dict[str, Any]()
     idle = _resident(server)
     began = time.perf_counter()
     for first in range(0, crops, PER_COMMIT):
@@ -125,7 +131,8 @@ def measure(one: Lab, server: Real, source: ScaleCrops, crops: int) -> dict[str,
 
 def _to_found(one: Lab, index: Any, source: ScaleCrops, crops: int) -> dict[str, float]:
     """From the begin of a commit of one crop until a search finds it."""
-    gallery, taken = one.gallery(), []
+    gallery = one.gallery()
+    taken = []
     for number in range(TRIALS):
         (crop,) = source.crops(crops + number, crops + number + 1)
         began = time.perf_counter()

@@ -24,7 +24,8 @@ ENVIRONMENTS = Path(os.environ.get("REID_TEST_MILVUS", Path(__file__).parents[3]
 LITE = ENVIRONMENTS / "lite" / "bin" / "milvus-lite"
 REAL = ENVIRONMENTS / "real" / "bin" / "milvus-server"
 INSIDE_PORT = 19530
-LITE_SECONDS, REAL_SECONDS = 30.0, 120.0
+LITE_SECONDS = 30.0
+REAL_SECONDS = 120.0
 
 
 class TestServer:
@@ -34,7 +35,8 @@ class TestServer:
     exact_limits: bool
 
     def __init__(self, folder: Path, seconds: float) -> None:
-        self.folder, self.seconds = folder, seconds
+        self.folder = folder
+        self.seconds = seconds
         self.url = ""
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -109,7 +111,8 @@ class Real(TestServer):
             self._relay.wait()
             pytest.skip("a network namespace cannot be made here: unshare -n needs root")
         self.url = f"http://127.0.0.1:{port}"
-        data, programs = folder / "data", ENVIRONMENTS / "real" / "milvus-bin"
+        data = folder / "data"
+        programs = ENVIRONMENTS / "real" / "milvus-bin"
         programs.mkdir(exist_ok=True)
         data.mkdir()
         # Unpacking them takes 10 s.

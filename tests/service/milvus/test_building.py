@@ -34,7 +34,8 @@ def test_changes_that_are_kept_no_more_at_its_end_are_in_it(one, filling):
     rows += one.enroll(gallery, drawn_crop(20))
     one.remove(gallery, rows[:1])
     one.caught_up(gallery)
-    building, done = one.state(gallery).building, len(writes)
+    building = one.state(gallery).building
+    done = len(writes)
     # Before each of its writes the process looks for changes.
     eventually(lambda: sum(args[0] == building for args in writes[done:]) == 2)
     _forget_changes(one)
@@ -47,7 +48,9 @@ def test_changes_that_are_kept_no_more_at_its_end_are_in_it(one, filling):
 
 def test_what_cannot_be_followed_is_not_read_again_until_another_one_is_filled(one, filling):
     gallery, rows, *_ = filling
-    reads, follow, apply = [], one.indexer._follow, one.indexer._apply
+    reads = []
+    follow = one.indexer._follow
+    apply = one.indexer._apply
 
     def outdated(*_):
         one.indexer._apply = apply
@@ -94,7 +97,8 @@ def test_a_filling_that_fails_is_begun_again(one, monkeypatch):
     gallery = one.gallery()
     rows = one.enroll(gallery, drawn_crop(1))
     one.caught_up(gallery)
-    before, create = one.state(gallery), one.server.create
+    before = one.state(gallery)
+    create = one.server.create
 
     def fails_once(*args):
         one.server.create = create
@@ -108,7 +112,8 @@ def test_a_filling_that_fails_is_begun_again(one, monkeypatch):
 
 
 def test_other_galleries_are_followed_while_a_lost_collection_is_filled(one):
-    lost, other = one.gallery(), one.gallery("other")
+    lost = one.gallery()
+    other = one.gallery("other")
     for gallery in (lost, other):
         one.enroll(gallery, drawn_crop(1))
         one.caught_up(gallery)
@@ -123,7 +128,8 @@ def test_other_galleries_are_followed_while_a_lost_collection_is_filled(one):
 
 
 def test_a_change_of_many_crops_is_work_and_no_silence(one, monkeypatch):
-    gallery, beats = one.gallery(), []
+    gallery = one.gallery()
+    beats = []
     one.caught_up(gallery)
     monkeypatch.setattr(writing, "ROWS_PER_WRITE", 2)
     monkeypatch.setattr(writing, "heartbeat", lambda: beats.append(1))

@@ -209,7 +209,8 @@ def test_one_process_indexes_and_another_takes_over_when_it_is_gone(one):
 
 
 def test_a_process_that_indexes_nothing_waits(one):
-    gallery, turns = one.gallery(), []
+    gallery = one.gallery()
+    turns = []
     with lab(one.redis_url, one.server.url, "two") as other:
         one.enroll(gallery, drawn_crop(1))
         one.caught_up(gallery)
@@ -259,7 +260,8 @@ def test_two_processes_get_on_where_the_changes_take_longer_than_a_lease(one, mo
 
 
 def test_a_process_that_stood_still_before_a_write_does_not_write(one):
-    gallery, written = one.gallery(), []
+    gallery = one.gallery()
+    written = []
     one.caught_up(gallery)
     one.writer.record.crops.indexed = slowed(one.record.crops.indexed, 3, reads := [])
     one.server.upsert = slowed(one.server.upsert, 0, written)

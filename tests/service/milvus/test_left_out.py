@@ -17,7 +17,8 @@ from service.search.leave_one_out_outside import search_left_out_outside
 from tests.service.gallery.new_crops import EMBEDDER
 from tests.service.milvus.test_searching import Lab, _crop
 
-PEOPLE, CROPS = 60, 2
+PEOPLE = 60
+CROPS = 2
 # A pair's logit depends on the candidate and not on its length.
 NETWORKS = SimpleNamespace(
     pair_scores=lambda _, others: others[:, 0] / np.linalg.norm(others, axis=1)
@@ -48,7 +49,8 @@ def test_a_sample_that_is_the_whole_gallery_finds_what_an_index_of_the_process_f
     ]
     lab.record.crops.enroll(lab.number, EMBEDDER, crops)
     lab.index()
-    threads, device = MonitoredThreadPool(1, "calibration"), DeviceThread()
+    threads = MonitoredThreadPool(1, "calibration")
+    device = DeviceThread()
     pools = SimpleNamespace(calibration=threads)
     runtime = SimpleNamespace(record=lab.record, outside=lab.indexes, pools=pools, device=device)
     gallery = SimpleNamespace(gallery_id=lab.number, index=lab.index_outside)
@@ -61,7 +63,8 @@ def test_a_sample_that_is_the_whole_gallery_finds_what_an_index_of_the_process_f
     lab.indexes.close()
     assert found.keys() == expected.keys()
     for scoring, searches in found.items():
-        (one,), same = searches, expected[scoring][0]
+        (one,) = searches
+        same = expected[scoring][0]
         assert one.identities == same.identities == len(np.unique(one.names)) == PEOPLE
         assert len(one.leaders) == PEOPLE * CROPS
         ours, theirs = (np.sort(each.leaders, axis=0) for each in (one, same))

@@ -68,7 +68,8 @@ def _rows(answer):
 def test_verdicts_are_those_of_faiss(replicas, served, drawn_crops):
     one, other = replicas
     # Once for each server of the replicas; the other service stays.
-    gallery, local = one.create("verdicts"), served.create(f"verdicts-of-faiss-{token_hex(4)}")
+    gallery = one.create("verdicts")
+    local = served.create(f"verdicts-of-faiss-{token_hex(4)}")
     version = _fill(one, gallery, drawn_crops)["gallery_version"]
     _fill(served, local, drawn_crops)
     for crop in drawn_crops[::5]:

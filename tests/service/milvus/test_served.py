@@ -32,9 +32,11 @@ def place(tmp_path_factory):
 def outside(start, place, request):
     """A service whose server of rows is a dictionary, milvus-lite or a real Milvus."""
     with contextlib.ExitStack() as held:
-        program, url = PROGRAM, place / "rows"
+        program = PROGRAM
+        url = place / "rows"
         if request.param != "fake":
-            program, url = START, held.enter_context(milvus_server(request.param)).url
+            program = START
+            url = held.enter_context(milvus_server(request.param)).url
         record = held.enter_context(redis_server())
         pictures = f"file://{place}/pictures-{request.param}"
         yield start(program=program, redis_url=record.url, images_url=pictures, index_url=url)
@@ -107,7 +109,8 @@ def test_an_answer_is_that_of_an_index_of_the_process(
 def test_a_result_s_vector_is_of_unit_length_and_finds_its_crop(outside, filled):
     gallery, version = filled
     listed = outside.http.get(f"/v1/galleries/{gallery}/crops").json()["results"]
-    url, asked = f"/v1/galleries/{gallery}/queries", {"include_vector": "true", "top_k": 5}
+    url = f"/v1/galleries/{gallery}/queries"
+    asked = {"include_vector": "true", "top_k": 5}
     like = {"crop_id": listed[0]["crop_id"], "min_version": version, **asked}
     first = outside.http.post(url, data=like).json()["results"][0]
     model = first["embedding_fingerprint"]
@@ -156,7 +159,8 @@ def test_crops_are_found_changed_and_deleted_by_their_ids(outside, drawn_crops):
     _, version = _fill(outside, gallery, drawn_crops[:6])
     _wait_for(outside, gallery, version)
     found = outside.query(gallery, drawn_crops[0].png).json()["results"]
-    first, second = found[0]["crop_id"], found[1]["crop_id"]
+    first = found[0]["crop_id"]
+    second = found[1]["crop_id"]
     url = f"/v1/galleries/{gallery}"
     like = outside.http.post(f"{url}/queries", data={"crop_id": first}).json()["results"]
     assert first not in [one["crop_id"] for one in like]

@@ -85,7 +85,8 @@ def test_a_killed_table_continues_and_ends_with_every_row_and_seed(
     (dataset,) = found["datasets"]
     assert dataset["name"] == "viper"
     rows = {(row["group"], row["ranking"]): row for row in dataset["rankings"]}
-    baseline, full = rows["Baseline", "cosine"], rows["GMN", "mnet"]
+    baseline = rows["Baseline", "cosine"]
+    full = rows["GMN", "mnet"]
     assert len(baseline["seeds"]["mAP"]) == len(full["seeds"]["mAP"]) == 2
     assert full["over_seeds"]
     assert full["against"] == "cosine"
@@ -143,7 +144,8 @@ def test_a_dry_run_takes_steps_of_every_row_and_writes_nothing(
 ) -> None:
     small = ["preprocessing.height=64", "preprocessing.width=32", "augmentation.resize=none"]
     some = {"gmn/lodo": ("cuhk01", "viper"), "msfl/table4": ("market1501", "dukemtmc")}
-    out, wanted = tmp_path / "out", some.get(table, tuple(sets))
+    out = tmp_path / "out"
+    wanted = some.get(table, tuple(sets))
     words = command(table, [sets[name] for name in wanted], out, "--dry-run")
     words += [word for setting in small for word in ("--set", setting)]
     assert gmn.run(words) == 0

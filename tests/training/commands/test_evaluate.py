@@ -172,7 +172,8 @@ def test_stored_features_are_measured_as_those_that_are_computed(
     options = ("--data", spec, "--features", tmp_path / "stored", "--json")
     answer = run(app, tiny_artefact, *options)
     assert answer.exit_code == 0, answer.output
-    stored, computed = json.loads(answer.stdout)["datasets"][0], report[0]["datasets"][0]
+    stored = json.loads(answer.stdout)["datasets"][0]
+    computed = report[0]["datasets"][0]
     assert "embedding" not in stored["seconds"]
     for scoring, result in stored["scorings"].items():
         expected = computed["scorings"][scoring]["metrics"]["mAP"]["mean"]

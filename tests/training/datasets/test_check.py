@@ -95,7 +95,8 @@ def test_crops_too_small_to_recognise_a_person_by_are_named(
     (fault,) = report["quality"]
     assert fault["code"] == "low_resolution"
     assert [file["source"] for file in fault["files"]["examples"]] == [str(tiny)]
-    width, height = report["width"], report["height"]
+    width = report["width"]
+    height = report["height"]
     assert (width["smallest"], width["median"], width["largest"]) == (12, 24, 24)
     assert (height["smallest"], height["median"], height["largest"]) == (30, 48, 48)
 

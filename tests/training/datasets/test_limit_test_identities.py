@@ -13,7 +13,8 @@ DRAWN = draw_people(seed=2, domains=1, identities_per_domain=6, crops_per_camera
 
 
 def test_so_many_people_stay_with_all_their_crops_and_more_hold_the_fewer() -> None:
-    two, four = limit_test_identities(DRAWN, 2), limit_test_identities(DRAWN, 4)
+    two = limit_test_identities(DRAWN, 2)
+    four = limit_test_identities(DRAWN, 4)
     assert (len(two.identities), len(four.identities)) == (2, 4)
     assert set(two.identities) < set(four.identities)
     assert len(two.records) == 2 * 3
@@ -24,7 +25,8 @@ def test_no_number_keeps_everybody() -> None:
 
 
 def test_where_a_set_has_a_query_split_its_people_are_the_ones_counted() -> None:
-    train, test = DRAWN.identities[:3], DRAWN.identities[3:]
+    train = DRAWN.identities[:3]
+    test = DRAWN.identities[3:]
     splits = dict.fromkeys(train, ("train", "train", "train"))
     splits |= dict.fromkeys(test, ("query", "gallery", "gallery"))
     seen: Counter[str] = Counter()

@@ -107,10 +107,8 @@ def with_flipped_bits(hashes: NDArray[np.uint64], count: int) -> NDArray[np.uint
 
 def test_exactly_the_pairs_within_the_threshold_are_found_across_blocks() -> None:
     hashes = noise(5_000)
-    near, far = (
-        with_flipped_bits(hashes[:3], THRESHOLD),
-        with_flipped_bits(hashes[10:13], THRESHOLD + 1),
-    )
+    near = with_flipped_bits(hashes[:3], THRESHOLD)
+    far = with_flipped_bits(hashes[10:13], THRESHOLD + 1)
     everything = np.concatenate([hashes, near, far])
     groups = near_groups(everything, np.arange(len(everything)))
     assert [group.rows for group in groups] == [(row, 5_000 + row) for row in range(3)]

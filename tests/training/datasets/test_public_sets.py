@@ -162,7 +162,8 @@ def test_the_folder_of_the_archive_and_the_one_above_it_are_read_alike(
     layout: Layout, place: Callable[[Layout], Path]
 ) -> None:
     root = place(layout)
-    above, inside = read(layout.kind, root), read(layout.kind, root / layout.folder)
+    above = read(layout.kind, root)
+    inside = read(layout.kind, root / layout.folder)
     assert above.records == inside.records
     assert above.name == layout.kind
     assert all(record.dataset == record.domain == layout.kind for record in above.records)
@@ -312,7 +313,8 @@ def test_ready_crops_of_cuhksysu_have_a_camera_for_every_scene(
 
 def test_cuhk03np_says_which_boxes_it_read(place: Callable[[Layout], Path]) -> None:
     root = place(CUHK03NP)
-    labelled, detected = read("cuhk03np", root), read("cuhk03np", f"{root},boxes=detected")
+    labelled = read("cuhk03np", root)
+    detected = read("cuhk03np", f"{root},boxes=detected")
     assert (labelled.version, detected.version) == ("labelled boxes", "detected boxes")
     assert seen(labelled.records) == seen(detected.records)
     assert seen(labelled.records) == [

@@ -51,7 +51,8 @@ def test_few_people_raise_fewer_false_alarms_than_by_themselves(
 ) -> None:
     """Also where the adapted scores lie elsewhere than the start's."""
     judged = drawn_search(100, seed=3, scale=scale, offset=offset)
-    alone, together = [], []
+    alone = []
+    together = []
     for seed in range(10, 18):
         before = impostor_moments([drawn_search(5, seed)], start)
         few = drawn_search(5, seed, scale, offset)

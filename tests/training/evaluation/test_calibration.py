@@ -18,7 +18,8 @@ from training.evaluation.tails import impostor_tail, ordered_scores
 def gaussian_search(people: int, seed: int, noise: float = 1.0):
     """Scores N(0, 1) of different people and N(3, 1) of one; M-Net's: the cosine's and noise."""
     random = np.random.default_rng(seed)
-    queries, gallery = np.arange(people), np.arange(people)
+    queries = np.arange(people)
+    gallery = np.arange(people)
     labels = PairLabels(queries, np.zeros_like(queries), gallery, np.ones_like(gallery))
     scores = random.normal(size=(people, people)) + 3.0 * np.eye(people)
     mnet = 2.0 * scores + noise * random.normal(size=scores.shape)
@@ -30,7 +31,8 @@ def fit_calibration(cosine, mnet, labels, data):
 
 
 def search_scores(cosine, mnet, labels):
-    cosine, mnet = cosine.astype(np.float32), mnet.astype(np.float32)
+    cosine = cosine.astype(np.float32)
+    mnet = mnet.astype(np.float32)
     return SearchScores(cosine.__getitem__, mnet.__getitem__, labels)
 
 
@@ -106,7 +108,8 @@ def test_only_pairs_across_cameras_count():
 
 
 def test_a_pair_that_is_there_both_ways_counts_once():
-    people, cameras = np.array([0, 0, 1, 1, 2]), np.array([0, 1, 0, 1, 1])
+    people = np.array([0, 0, 1, 1, 2])
+    cameras = np.array([0, 1, 0, 1, 1])
     labels = PairLabels(people, cameras, people, cameras, other_cameras_only=True)
     scores = np.random.default_rng(0).normal(size=(5, 5)).astype(np.float32)
     calibration = fit_calibration(scores, scores, labels, "drawn")

@@ -37,12 +37,14 @@ def test_mmd_is_unbiased_although_the_features_of_a_group_are_alike():
 
 
 def test_mmd_is_that_of_the_definition():
-    first, second = domain(5, 0), domain(5, 1, 1.0)
+    first = domain(5, 0)
+    second = domain(5, 1, 1.0)
     flat = np.concatenate([first, second]).reshape(40, 24).astype(np.float64)
     distances = ((flat[:, None] - flat[None, :]) ** 2).sum(axis=-1)
     median = np.median(distances[np.triu_indices(40, k=1)])
     kernel = np.mean([np.exp(-distances / (b * median)) for b in (0.5, 1.0, 2.0)], axis=0)
-    group, side = np.repeat(np.arange(10), 4), np.repeat([0, 1], 20)
+    group = np.repeat(np.arange(10), 4)
+    side = np.repeat([0, 1], 20)
     others = group[:, None] != group[None, :]
     means = {
         (a, b): kernel[others & (side[:, None] == a) & (side[None, :] == b)].mean()
@@ -76,6 +78,7 @@ def test_the_picture_is_always_the_same_and_near_features_lie_near_each_other():
     assert points.shape == (64, 2)
     assert np.array_equal(points, project(features))
     assert np.abs(points).max() == pytest.approx(1.0)
-    first, second = points[:32], points[32:]
+    first = points[:32]
+    second = points[32:]
     apart = np.linalg.norm(first.mean(axis=0) - second.mean(axis=0))
     assert apart > 2 * np.linalg.norm(first - first.mean(axis=0), axis=1).mean()

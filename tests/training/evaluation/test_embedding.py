@@ -64,7 +64,9 @@ def test_bfloat16_gives_nearly_the_same_directions(artefact, records):
 
 
 def test_no_more_than_two_batches_are_decoded_at_once(artefact):
-    alive, peak, lock = 0, 0, threading.Lock()
+    alive = 0
+    peak = 0
+    lock = threading.Lock()
 
     class Counted(CropRecord):
         def decode(self):

@@ -74,7 +74,8 @@ def test_the_average_of_several_sets_is_surer_than_one_set():
 @pytest.mark.parametrize(("ours", "theirs"), [(2, 2), (3, 1), (4, 4)])
 def test_seeds_of_one_recipe_differ_by_the_test_once_in_20_times_at_most(ours, theirs):
     random = np.random.default_rng(8)
-    trials, apart = 200, 0
+    trials = 200
+    apart = 0
     people = np.repeat(np.arange(60), 2)
 
     def runs(number: int) -> np.ndarray:
@@ -98,13 +99,15 @@ def test_the_mean_of_several_seeds_has_an_interval_over_people_and_seeds():
     shifted = values + np.array([[-0.2], [0.0], [0.2]])
     unsteady = people_and_seeds_interval([(shifted, None, people)])
     # Student's t with two degrees of freedom: 4.303 standard errors of 0.2 / √3.
-    of_seeds, of_people = 4.303 * 0.2 / 3**0.5, alone.high - alone.mean
+    of_seeds = 4.303 * 0.2 / 3**0.5
+    of_people = alone.high - alone.mean
     assert unsteady.high - unsteady.mean == pytest.approx(np.hypot(of_seeds, of_people), rel=1e-3)
 
 
 def test_an_average_of_sets_has_the_spread_of_each_seeds_own_average():
     values = np.random.default_rng(10).uniform(size=(1, 100)).repeat(3, axis=0)
-    people, shift = np.arange(100), np.array([[-0.2], [0.0], [0.2]])
+    people = np.arange(100)
+    shift = np.array([[-0.2], [0.0], [0.2]])
     alone = people_and_seeds_interval([(values + shift, None, people)])
     both = people_and_seeds_interval([(values + shift, None, people)] * 2)
     against = people_and_seeds_interval(

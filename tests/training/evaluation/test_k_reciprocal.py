@@ -112,7 +112,8 @@ def test_re_ranking_finds_people_whose_crops_resemble_each_other_more_than_the_q
         people[~is_query],
         np.ones(200, dtype=np.int64),
     )
-    queries, gallery = images[is_query], images[~is_query]
+    queries = images[is_query]
+    gallery = images[~is_query]
     plain = rank_queries(cosine_rows(queries, gallery), labels).means()
     again = rank_queries(k_reciprocal_rows(queries, gallery, 6, 3), labels).means()
     assert again["mAP"] > plain["mAP"] + 0.02

@@ -21,7 +21,8 @@ def by_definition(scores: np.ndarray, labels: PairLabels) -> dict[int, tuple[flo
     """Sorts the whole gallery and walks down it, as the definitions are written."""
     found = {}
     for query, row in enumerate(scores):
-        person, camera = labels.query_identities[query], labels.query_cameras[query]
+        person = labels.query_identities[query]
+        camera = labels.query_cameras[query]
         relevance = []
         for column in sorted(range(len(row)), key=lambda column: (-row[column], column)):
             same = labels.gallery_identities[column] == person
@@ -33,13 +34,18 @@ def by_definition(scores: np.ndarray, labels: PairLabels) -> dict[int, tuple[flo
             relevance.append(bool(same))
         if person < 0 or not any(relevance):
             continue
-        hits, step, trapezoid, previous, recall = 0, 0.0, 0.0, 1.0, 0.0
+        hits = 0
+        step = 0.0
+        trapezoid = 0.0
+        previous = 1.0
+        recall = 0.0
         for rank, hit in enumerate(relevance, 1):
             hits += hit
             precision = hits / rank
             step += precision * hit / sum(relevance)
             trapezoid += (hits / sum(relevance) - recall) * (precision + previous) / 2
-            previous, recall = precision, hits / sum(relevance)
+            previous = precision
+            recall = hits / sum(relevance)
             if hits == sum(relevance):
                 break
         first = relevance.index(True) + 1
@@ -49,7 +55,8 @@ def by_definition(scores: np.ndarray, labels: PairLabels) -> dict[int, tuple[flo
 
 @st.composite
 def searches(draw):
-    queries, gallery = draw(st.integers(1, 6)), draw(st.integers(1, 25))
+    queries = draw(st.integers(1, 6))
+    gallery = draw(st.integers(1, 25))
     random = np.random.default_rng(draw(st.integers(0, 2**32)))
     scores = random.integers(0, draw(st.integers(1, 30)), (queries, gallery)).astype(np.float32)
     labels = PairLabels(
@@ -109,7 +116,8 @@ def test_junk_is_passed_over_and_a_distractor_counts_against():
 
 
 def test_when_query_and_gallery_are_one_list_a_query_does_not_find_itself():
-    identities, cameras = ["1", "1", "2", "2"], ["a", "b", "a", "b"]
+    identities = ["1", "1", "2", "2"]
+    cameras = ["a", "b", "a", "b"]
     labels = integer_labels(identities, cameras, identities, cameras)
     scores = np.eye(4, dtype=np.float32)
     assert rank_queries(lambda rows: scores[rows], labels).first_rank.max() <= 3

@@ -11,7 +11,8 @@ from training.evaluation.calibration import equal_error_score, settle_zero
 from training.evaluation.embedding import SearchFeatures
 from training.evaluation.metrics import PairLabels
 
-PEOPLE, DIMENSION = 60, 16
+PEOPLE = 60
+DIMENSION = 16
 
 
 def drawn_search(seed: int) -> tuple[SearchFeatures, PairLabels]:
@@ -46,7 +47,8 @@ def pair_scores(network: MetricNetwork, features: SearchFeatures) -> np.ndarray:
 
 def test_as_many_pairs_of_one_person_lie_below_as_of_two_above() -> None:
     random = np.random.default_rng(1)
-    genuine, impostors = random.normal(7.0, 1.0, 4000), random.normal(4.0, 1.0, 90_000)
+    genuine = random.normal(7.0, 1.0, 4000)
+    impostors = random.normal(4.0, 1.0, 90_000)
     zero = equal_error_score(genuine, impostors)
 
     assert zero == pytest.approx(5.5, abs=0.05)

@@ -22,7 +22,8 @@ def test_the_best_scores_are_those_of_a_search_written_out(seed, other_cameras_o
     with patch("training.evaluation.metrics.SCORES_PER_BLOCK", block):
         found = search_extremes(lambda rows: scores[rows], labels)
     for query in range(5):
-        genuine, impostor = [], []
+        genuine = []
+        impostor = []
         for column in range(12):
             own = labels.gallery_identities[column] == labels.query_identities[query]
             same_camera = labels.gallery_cameras[column] == labels.query_cameras[query]

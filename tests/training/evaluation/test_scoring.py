@@ -16,7 +16,8 @@ def test_stored_scores_equal_the_reference(tiny_artefact):
 
     network = load_artefact(tiny_artefact).metric_network
     features = torch.randn(40, 1280, generator=torch.Generator().manual_seed(1))
-    queries, gallery = features[:21], features[21:]
+    queries = features[:21]
+    gallery = features[21:]
     labels = PairLabels(*(np.zeros(size, np.int64) for size in (21, 21, 19, 19)))
     kept = SearchFeatures(queries.numpy(), gallery.numpy())
     with open_scores(network, kept, labels) as scores:

@@ -50,7 +50,8 @@ def test_too_few_people_show_none() -> None:
 
 
 def test_of_several_domains_the_longest_tail_counts() -> None:
-    short, long = pareto_search(300, -0.25, seed=2), pareto_search(300, -0.05, seed=3)
+    short = pareto_search(300, -0.25, seed=2)
+    long = pareto_search(300, -0.05, seed=3)
 
     assert tail_shape(short, long, pareto_search(5, 0.0, seed=4)) == tail_shape(long)
 

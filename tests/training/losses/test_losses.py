@@ -119,7 +119,8 @@ def test_gmn_loss_of_positives_alone_is_their_mean() -> None:
 
 def test_pair_identity_center_is_the_mean_of_pairs_of_the_same_two_people() -> None:
     pairs = torch.tensor([[0.0, 0.0], [2.0, 4.0], [5.0, 5.0]])
-    first, second = torch.tensor([1, 2, 1]), torch.tensor([2, 1, 1])
+    first = torch.tensor([1, 2, 1])
+    second = torch.tensor([2, 1, 1])
     # {1,2} has the centre (1,2); {1,1} is its own centre.
     expected = (1 + 4 + 1 + 4 + 0 + 0) / 6
     assert float(pic(pairs, first, second)) == pytest.approx(expected)
@@ -142,7 +143,8 @@ def test_pic_gradient_pulls_pairs_to_their_center() -> None:
 
 
 def test_cross_entropy_definition_agrees_with_torch() -> None:
-    logits, same = torch.randn(30, 2), torch.arange(30) % 3 == 0
+    logits = torch.randn(30, 2)
+    same = torch.arange(30) % 3 == 0
     expected = 0.5 * functional.cross_entropy(logits[same], torch.ones(10).long())
     expected += 0.5 * functional.cross_entropy(logits[~same], torch.zeros(20).long())
     assert torch.allclose(gmn(logits, same), expected)

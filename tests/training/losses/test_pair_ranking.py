@@ -21,7 +21,8 @@ def test_each_positive_pair_is_compared_with_its_query_s_negatives() -> None:
 
 
 def test_a_query_s_own_offset_changes_no_ranking() -> None:
-    scores, same = torch.randn(4, 7), torch.rand(4, 7) < 0.4
+    scores = torch.randn(4, 7)
+    same = torch.rand(4, 7) < 0.4
     counted = torch.ones_like(same)
     moved = scores + torch.tensor([[0.0], [5.0], [-3.0], [9.0]])
     found = pair_ranking_loss(moved, same, counted).item()

@@ -57,11 +57,9 @@ class Camera:
 
 def draw_camera(rng: np.random.Generator, style: Style, size: tuple[int, int]) -> Camera:
     """Draws a camera of this style whose canvas is `size`, (height, width) in pixels."""
-    pitch, sun, bearing = (
-        rng.uniform(*style["pitch"]),
-        rng.uniform(*style["sun"]),
-        rng.uniform(-1.3, 1.3),
-    )
+    pitch = rng.uniform(*style["pitch"])
+    sun = rng.uniform(*style["sun"])
+    bearing = rng.uniform(-1.3, 1.3)
     scene = draw_scene(rng, pick(rng, style["scenes"]), (size[0], 4 * size[1]), pitch / 0.5)
     exposure = rng.uniform(*style["exposure"])
     light = Light(

@@ -62,7 +62,8 @@ class Fabric:
             hoops = soft_step(np.sin(turn * along + self.phase), 1.5)
             return 0.5 * hoops + 0.5 * soft_step(np.sin(1.8 * self.scale * angle), 1.5)
         if self.pattern == "print":
-            wide, high = 0.35 + 0.7 * self.extent, 0.08 + 0.2 * self.extent
+            wide = 0.35 + 0.7 * self.extent
+            high = 0.08 + 0.2 * self.extent
             blob = (angle / wide) ** 4 + ((along - 0.36) / high) ** 4
             texture = 0.75 + 0.25 * np.sin(5 * self.scale * along + 7 * angle + self.phase)
             return soft_step(1.0 - blob, 2.0) * texture
@@ -111,7 +112,8 @@ class Appearance:
 
 def pick(rng: np.random.Generator, shares: Mapping[Key, float]) -> Key:
     """One key, drawn with a probability in proportion to its share."""
-    keys, sums = list(shares), list(accumulate(shares.values()))
+    keys = list(shares)
+    sums = list(accumulate(shares.values()))
     return keys[min(bisect_left(sums, rng.random() * sums[-1]), len(keys) - 1)]
 
 
@@ -149,7 +151,9 @@ def draw_appearance(rng: np.random.Generator, cold: float, vividness: float) -> 
     upper = _upper_fabric(rng, "coat_pattern" if outer else "upper_pattern", vividness)
     skirt, leg, lower = _lower(rng, feminine, cold, vividness)
     if kind == "dress":
-        skirt, leg, lower = rng.uniform(0.3, 0.75), 0.0, upper
+        skirt = rng.uniform(0.3, 0.75)
+        leg = 0.0
+        lower = upper
     hems = {"coat": (0.25, 0.6), "jacket": (0.0, 0.12), "dress": (0.1, 0.12)}
     return Appearance(
         build=float(np.clip(rng.normal(0.96 if feminine else 1.04, 0.11), 0.78, 1.35)),
@@ -180,11 +184,14 @@ def draw_appearance(rng: np.random.Generator, cold: float, vividness: float) -> 
 
 
 def _upper_fabric(rng: np.random.Generator, patterns: str, vividness: float) -> Fabric:
-    colour, second = cloth_colour(rng, vividness), cloth_colour(rng, 0.4)
+    colour = cloth_colour(rng, vividness)
+    second = cloth_colour(rng, 0.4)
     if np.abs(colour - second).sum() < 0.35:
         second = np.asarray((0.9, 0.9, 0.88) if colour.sum() < 1.5 else (0.12, 0.12, 0.14))
     pattern = pick(rng, LOOKS["shares"][patterns])
-    scale, phase, extent = rng.uniform(3, 8), rng.uniform(0, 6.28), rng.uniform(0.15, 0.65)
+    scale = rng.uniform(3, 8)
+    phase = rng.uniform(0, 6.28)
+    extent = rng.uniform(0.15, 0.65)
     return Fabric(colour, second, pattern, scale, phase, extent)
 
 
@@ -205,8 +212,11 @@ def _lower(
         "skirt": 0.3 * (1.0 - 0.6 * cold) if feminine else 0.0,
     }
     kind = pick(rng, kinds)
-    pattern, second = pick(rng, LOOKS["shares"]["lower_pattern"]), cloth_colour(rng, 0.4)
-    scale, phase, extent = rng.uniform(4, 8), rng.uniform(0, 6.28), rng.uniform(0.1, 0.5)
+    pattern = pick(rng, LOOKS["shares"]["lower_pattern"])
+    second = cloth_colour(rng, 0.4)
+    scale = rng.uniform(4, 8)
+    phase = rng.uniform(0, 6.28)
+    extent = rng.uniform(0.1, 0.5)
     fabric = Fabric(colour, second, pattern, scale, phase, extent)
     if kind == "shorts":
         return 0.0, rng.uniform(0.3, 0.5), fabric

@@ -19,7 +19,8 @@ HAIRLINES = {"crop": 0.62, "short": 0.52, "bald": 2.0}
 
 def paint_figure(body: Body) -> None:
     """Paints the person, luggage included, on the canvas."""
-    skeleton, depth = body.skeleton, body.view.depth
+    skeleton = body.skeleton
+    depth = body.view.depth
     arms, legs = (
         sorted((1, 0), key=lambda side: depth(limbs[side].middle))
         for limbs in (skeleton.arms, skeleton.legs)
@@ -61,14 +62,17 @@ def _cloth(body: Body, fabric: Fabric, start: float, stop: float, cover: float =
 
 
 def _arm(body: Body, side: int) -> None:
-    person, view, (shoulder, elbow, wrist) = body.person, body.view, body.skeleton.arms[side]
+    person = body.person
+    view = body.view
+    (shoulder, elbow, wrist) = body.skeleton.arms[side]
     size = view.scale * (0.5 + 0.5 * view.stretch) * person.build**0.5
     sleeve = person.upper
     if sleeve.pattern in ("print", "two_tone"):
         sleeve = Fabric(sleeve.colour, sleeve.second)
     thick = person.bulk * view.scale + 0.004 * view.scale
     lower_thick = thick if person.sleeve > 0.5 else 0.0
-    start, middle = view.pixel(wrist), view.pixel(elbow)
+    start = view.pixel(wrist)
+    middle = view.pixel(elbow)
     end = (start[0] + 0.25 * (start[0] - middle[0]), start[1] + 0.25 * (start[1] - middle[1]))
     body.canvas.tube(start, end, (0.017 * size, 0.015 * size), plain(person.skin))
     lower = (0.026 * size + lower_thick, 0.019 * size + lower_thick * 0.8)
@@ -78,11 +82,16 @@ def _arm(body: Body, side: int) -> None:
 
 
 def _leg(body: Body, side: int) -> None:
-    person, view, (hip, knee, ankle) = body.person, body.view, body.skeleton.legs[side]
+    person = body.person
+    view = body.view
+    (hip, knee, ankle) = body.skeleton.legs[side]
     size = view.scale * (0.4 + 0.6 * view.stretch) * person.build**0.6
-    heel, tip = view.pixel(ankle), view.pixel(body.skeleton.toes[side])
-    start, end = (heel[0], heel[1] + 0.018 * size), (tip[0], tip[1] + 0.012 * size)
-    upper, sole = np.asarray(person.shoes, np.float32), np.asarray(person.soles, np.float32)
+    heel = view.pixel(ankle)
+    tip = view.pixel(body.skeleton.toes[side])
+    start = (heel[0], heel[1] + 0.018 * size)
+    end = (tip[0], tip[1] + 0.012 * size)
+    upper = np.asarray(person.shoes, np.float32)
+    sole = np.asarray(person.soles, np.float32)
     body.canvas.tube(
         start,
         end,
@@ -97,22 +106,29 @@ def _leg(body: Body, side: int) -> None:
 
 
 def _neck(body: Body) -> None:
-    canvas, person, view = body.canvas, body.person, body.view
+    canvas = body.canvas
+    person = body.person
+    view = body.view
     width = view.half_width(0.031, 0.033, 0.87)
     x, y = neck = view.pixel(body.skeleton.neck)
     skin = plain(person.skin * (0.85, 0.83, 0.83))
     canvas.tube(neck, view.pixel(body.skeleton.head), (width, width), skin)
     if person.hood:
         thick = 0.022 * view.scale * (1.5 if cos(view.yaw) < 0 else 0.9)
-        left, right = (x - 1.2 * width, y), (x + 1.2 * width, y)
+        left = (x - 1.2 * width, y)
+        right = (x + 1.2 * width, y)
         canvas.tube(left, right, (thick, thick), plain(person.upper.colour))
 
 
 def _torso(body: Body) -> None:
     """Hips or skirt first, then the upper garment over them."""
-    person, view, hips = body.person, body.view, body.skeleton.hips
-    stout, bulk = person.build, person.bulk
-    hip_wide, hip_deep = 0.088 * stout**0.6, 0.062 * stout
+    person = body.person
+    view = body.view
+    hips = body.skeleton.hips
+    stout = person.build
+    bulk = person.bulk
+    hip_wide = 0.088 * stout**0.6
+    hip_deep = 0.062 * stout
     if person.skirt > 0:
         stop = 0.55 + 0.5 * person.skirt
         _flared(body, person.skirt, _cloth(body, person.lower, 0.55, stop))
@@ -145,7 +161,9 @@ def _torso(body: Body) -> None:
 
 def _flared(body: Body, length: float, paint: Paint) -> None:
     """A skirt, or the skirts of a coat: as wide as the legs' stride asks for."""
-    person, view, hips = body.person, body.view, body.skeleton.hips
+    person = body.person
+    view = body.view
+    hips = body.skeleton.hips
     left, right = (
         sin(view.yaw) * (leg.root[1] + (leg.middle[1] - leg.root[1]) * min(1.0, 1.6 * length))
         for leg in body.skeleton.legs
@@ -154,7 +172,8 @@ def _flared(body: Body, length: float, paint: Paint) -> None:
     waist = view.half_width(0.085 * person.build**0.6, 0.065 * person.build)
     hem = view.half_width(0.095 + 0.03 * length, 0.075 + 0.03 * length) + 0.6 * reach
     widths = (waist, (waist + hem) * 0.52, hem)
-    start, end = move(hips, up=0.07), move(hips, up=-0.48 * length)
+    start = move(hips, up=0.07)
+    end = move(hips, up=-0.48 * length)
     body.tube(start, end, widths, paint, at=(0.0, 0.4, 1.0), round_ends=False)
 
 
@@ -191,12 +210,15 @@ def _upper_paint(body: Body, start: float, stop: float) -> Paint:
 
 def _head(body: Body) -> None:
     """Paints the head as a ball whose surface is face, hair or hat by where it points."""
-    person, view, head = body.person, body.view, body.skeleton.head
+    person = body.person
+    view = body.view
+    head = body.skeleton.head
     size = person.head * view.scale * HEADS.get(person.hair_style, 1.1)
     radii = (0.047 * size * (0.4 + 0.6 * view.stretch), 0.066 * size)
     hairline = HAIRLINES.get(person.hair_style, 0.48)
     # A head leans back a little towards what it walks to: half the camera's pitch shows.
-    tip_sin, tip_cos = sin(0.5 * view.pitch), cos(0.5 * view.pitch)
+    tip_sin = sin(0.5 * view.pitch)
+    tip_cos = cos(0.5 * view.pitch)
 
     def paint(right: Plane, rise: Plane) -> Plane:
         near = np.sqrt(np.maximum(1.0 - right * right - rise * rise, 0.0))
@@ -223,20 +245,24 @@ def _head(body: Body) -> None:
 
     body.canvas.ellipsoid(view.pixel(head), radii, paint)
     if person.hat == "cap" and cos(view.yaw) > -0.4:
-        root, tip = move(head, forward=0.03, up=0.03), move(head, forward=0.075, up=0.022)
+        root = move(head, forward=0.03, up=0.03)
+        tip = move(head, forward=0.075, up=0.022)
         wide = view.half_width(0.035, 0.008, 0.95)
         body.tube(root, tip, (wide, wide * 0.8), plain(0.8 * person.hat_colour))
 
 
 def _hair_behind(body: Body) -> None:
     """Paints hair that hangs behind the head."""
-    person, view, head = body.person, body.view, body.skeleton.head
+    person = body.person
+    view = body.view
+    head = body.skeleton.head
     falls = {"long": -0.15, "bob": -0.075, "tail": -0.12, "bun": 0.025}
     if person.hair_style not in falls:
         return
     fall = falls[person.hair_style]
     if person.hair_style in ("tail", "bun"):
-        start, end = move(head, forward=-0.055, up=0.035), move(head, forward=-0.075, up=fall)
+        start = move(head, forward=-0.055, up=0.035)
+        end = move(head, forward=-0.075, up=fall)
         wide = 0.02 * view.scale
         body.tube(start, end, (wide, wide * 0.6), plain(person.hair))
         return
@@ -247,7 +273,8 @@ def _hair_behind(body: Body) -> None:
         colours: Plane = hair * (1.0 + 0.15 * np.sin(14 * sideways) + gloss)[..., None]
         return colours
 
-    start, end = move(head, forward=-0.012, up=0.01), move(head, forward=-0.045, up=fall)
+    start = move(head, forward=-0.012, up=0.01)
+    end = move(head, forward=-0.045, up=fall)
     wide = view.half_width(0.052 * person.head, 0.04 * person.head, 0.9)
     body.tube(start, end, (wide, wide * 1.02, wide * 0.75), strands, at=(0.0, 0.6, 1.0))
 
@@ -279,10 +306,12 @@ def _hanging_bag(body: Body) -> None:
     Bags hang on the right, straps cross from the left shoulder: a camera on the other side does
     not see the bag, as in life.
     """
-    bag, view = body.person.bag, body.view
+    bag = body.person.bag
+    view = body.view
     if bag == "shoulder":
         centre: Point = (-0.115, -0.02, body.skeleton.hips[2] + 0.015)
-        wide, high = view.half_width(0.03, 0.07), 0.055
+        wide = view.half_width(0.03, 0.07)
+        high = 0.055
         if view.depth(centre) < -0.07:
             return
     elif bag in ("hand", "tote"):
@@ -295,7 +324,8 @@ def _hanging_bag(body: Body) -> None:
             body.tube(hand, handle, (0.8, 0.8), plain(0.7 * body.person.bag_colour))
     else:
         return
-    top, bottom = move(centre, up=high), move(centre, up=-high)
+    top = move(centre, up=high)
+    bottom = move(centre, up=-high)
     body.tube(top, bottom, (wide * 0.9, wide), _pouch(body), round_ends=False)
 
 

@@ -106,7 +106,8 @@ def _paint_crop(
     rng: np.random.Generator, person: Appearance, passer_by: Appearance, camera: Camera
 ) -> Plane:
     """The person at a moment before the camera; the passer-by is in some of the pictures."""
-    rows, columns = camera.scene.shape[0], camera.scene.shape[1] // 4
+    rows = camera.scene.shape[0]
+    columns = camera.scene.shape[1] // 4
     start = int(rng.integers(0, camera.scene.shape[1] - columns + 1))
     window = camera.scene[:, start : start + columns]
     if rng.random() < 0.5:
@@ -135,7 +136,8 @@ def _paint_crop(
 
 
 def _paint_person(rng: np.random.Generator, canvas: Canvas, person: Appearance, view: View) -> None:
-    light, (x, y) = canvas.light, view.feet
+    light = canvas.light
+    (x, y) = view.feet
     reach = (0.13 + 0.1 * abs(light.side)) * view.scale * view.stretch
     shadow = (x - 0.08 * light.side * view.scale, y - 0.01 * view.scale)
     canvas.darken(shadow, (reach, 0.035 * view.scale), 0.25 + 0.4 * light.diffuse)
@@ -157,17 +159,21 @@ def _aside(rng: np.random.Generator, canvas: Canvas, view: View, behind: bool) -
 def _obstruct(rng: np.random.Generator, canvas: Canvas, passer_by: Appearance, view: View) -> None:
     """Puts a pole, a box, a car's side or another person before the person."""
     rows, columns = canvas.pixels.shape[:2]
-    kind, shade = int(rng.integers(4)), rng.uniform(0.15, 0.7)
+    kind = int(rng.integers(4))
+    shade = rng.uniform(0.15, 0.7)
     paint = plain(np.clip(shade + rng.normal(0, 0.06, 3), 0.05, 0.95))
     if kind == 0:
-        x, half = rng.uniform(0.1, 0.9) * columns, rng.uniform(0.03, 0.07) * columns
+        x = rng.uniform(0.1, 0.9) * columns
+        half = rng.uniform(0.03, 0.07) * columns
         canvas.tube((x, -9.0), (x, rows + 9.0), (half, half), paint)
     elif kind == 1:
-        x, top = rng.uniform(-0.1, 1.1) * columns, rng.uniform(0.62, 0.82) * rows
+        x = rng.uniform(-0.1, 1.1) * columns
+        top = rng.uniform(0.62, 0.82) * rows
         half = rng.uniform(0.2, 0.45) * columns
         canvas.tube((x, top), (x, rows + 9.0), (half, half), paint, round_ends=False)
     elif kind == 2:
-        y, half = rng.uniform(0.8, 0.95) * rows, rng.uniform(0.1, 0.16) * rows
+        y = rng.uniform(0.8, 0.95) * rows
+        half = rng.uniform(0.1, 0.16) * rows
         canvas.tube((-9.0, y + half), (columns + 9.0, y + half), (half, half), paint)
     else:
         _paint_person(rng, canvas, passer_by, _aside(rng, canvas, view, behind=False))

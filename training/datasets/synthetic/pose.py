@@ -128,11 +128,13 @@ def draw_pose(rng: np.random.Generator, shoulders: float, build: float) -> Skele
     walking = rng.random() < 0.78
     stride = rng.uniform(0.25, 0.5) if walking else rng.uniform(0.0, 0.1)
     phase = rng.uniform(0, 2 * np.pi)
-    lean, tilt = rng.normal(0.01, 0.02), rng.normal(0.0, 0.012)
+    lean = rng.normal(0.01, 0.02)
+    tilt = rng.normal(0.0, 0.012)
     gesture = list(GESTURES.values())[int(rng.choice(4, p=(0.66, 0.1, 0.12, 0.12)))]
     busy = int(rng.integers(2))
     sides = ((1.0, phase), (-1.0, phase + np.pi))
-    legs, toes = [], []
+    legs = []
+    toes = []
     for side, turn in sides:
         swing = stride * sin(turn)
         bend = (0.75 if walking else 0.1) * max(0.0, cos(turn)) * min(1.0, stride * 2.5)
@@ -143,8 +145,10 @@ def draw_pose(rng: np.random.Generator, shoulders: float, build: float) -> Skele
         toes.append((ankle[0] + side * 0.015, ankle[1] + 0.085, ankle[2] - 0.02 - 0.03 * bend))
     arms = []
     for index, (side, turn) in enumerate(sides):
-        swing, inwards = -0.8 * stride * sin(turn), -0.05
-        bend, out = rng.uniform(0.1, 0.45), rng.uniform(0.08, 0.2)
+        swing = -0.8 * stride * sin(turn)
+        inwards = -0.05
+        bend = rng.uniform(0.1, 0.45)
+        out = rng.uniform(0.08, 0.2)
         if gesture is not None and index == busy:
             swing, bend, inwards = gesture
         root = (side * 0.092 * shoulders * build**0.3 + tilt, lean, 0.797)

@@ -95,9 +95,11 @@ class Canvas:
         """
         reach = max(half_widths) + 1.5
         window = self._window((start, end), (reach, reach))
-        across, down = end[0] - start[0], end[1] - start[1]
+        across = end[0] - start[0]
+        down = end[1] - start[1]
         length = max(float(np.hypot(across, down)), 1e-3)
-        across, down = across / length, down / length
+        across = across / length
+        down = down / length
         x, y = self._relative(window, start)
         position = (x * across + y * down) / length
         along = unit(position)
@@ -122,11 +124,13 @@ class Canvas:
         """Paints an ellipsoid; `paint` gets the unit normal's (right, up) components."""
         window = self._window((centre,), (radii[0] + 1.5, radii[1] + 1.5))
         x, y = self._relative(window, centre)
-        right, up = x / radii[0], -y / radii[1]
+        right = x / radii[0]
+        up = -y / radii[1]
         distance = np.sqrt(right * right + up * up)
         coverage = unit((1.0 - distance) * min(radii) + 0.5)
         scale = 1.0 / np.maximum(distance, 1.0)
-        right, up = right * scale, up * scale
+        right = right * scale
+        up = up * scale
         near = np.sqrt(np.maximum(1.0 - right * right - up * up, 0.0))
         shade = self.light.shade(right, near) + self.light.above * up
         self._blend(window, paint(right, up) * shade[..., None], coverage)
@@ -135,7 +139,8 @@ class Canvas:
         """Casts a soft elliptical shadow; `strength` 0 to 1 is how dark its middle is."""
         window = self._window((centre,), (2 * radii[0], 2 * radii[1]))
         x, y = self._relative(window, centre)
-        right, down = x / radii[0], y / radii[1]
+        right = x / radii[0]
+        down = y / radii[1]
         self.pixels[window] *= (1.0 - strength * np.exp(-(right**2) - down**2))[..., None]
 
     def _window(self, points: tuple[Pixel, ...], reach: tuple[float, float]) -> tuple[slice, slice]:

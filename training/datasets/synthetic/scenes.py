@@ -69,7 +69,9 @@ class _Sketch:
 
     def ground(self, colour: ArrayLike, tiles: bool) -> None:
         """Ground that lightens with distance, with the joints of its slabs in perspective."""
-        width, height, horizon = self.width, self.height, self.horizon
+        width = self.width
+        height = self.height
+        horizon = self.horizon
         near = np.arange(height - horizon)[:, None] / max(1, height - horizon)
         shades = np.clip(np.asarray(self.ink(colour)) * (1.1 - 0.2 * near), 0, 255).astype(int)
         for row, shade in enumerate(shades.tolist(), start=horizon):
@@ -77,7 +79,8 @@ class _Sketch:
         if not tiles:
             return
         joint = self.ink(0.8 * np.asarray(colour), 0.03)
-        vanish, slabs = self.rng.uniform(0, width), int(self.rng.integers(8, 26))
+        vanish = self.rng.uniform(0, width)
+        slabs = int(self.rng.integers(8, 26))
         for slab in range(-slabs, 2 * slabs):
             foot = vanish + (slab - slabs / 2) * 2.5 * width / slabs
             self.draw.line((vanish + (foot - vanish) * 0.2, horizon, foot, height), fill=joint)
@@ -93,7 +96,8 @@ def _street(on: _Sketch, rng: Random, width: int, height: int, horizon: int) -> 
         wide = rng.uniform(0.2, 0.6) * height
         on.box((left, 0, left + wide, horizon), (0.5, 0.46, 0.42), 0.14)
         glass = on.ink((0.2, 0.24, 0.28))
-        inset, sill = 0.12 * wide, horizon * rng.uniform(0.7, 0.95)
+        inset = 0.12 * wide
+        sill = horizon * rng.uniform(0.7, 0.95)
         on.draw.rectangle((left + inset, 0.1 * horizon, left + wide - inset, sill), fill=glass)
         on.box((left, 0, left + wide, horizon * 0.12), (0.5, 0.35, 0.35), 0.25)
         left += wide
@@ -105,8 +109,10 @@ def _street(on: _Sketch, rng: Random, width: int, height: int, horizon: int) -> 
         on.draw.polygon(road, fill=on.ink((0.3, 0.3, 0.31)))
         on.draw.line((0, kerb, width, far), fill=on.ink((0.7, 0.69, 0.66)), width=3)
     for _ in range(rng.integers(0, 4)):
-        x, y = rng.uniform(0, width), horizon + rng.uniform(0, 0.15) * height
-        long, tall = rng.uniform(0.35, 0.5) * height, rng.uniform(0.11, 0.15) * height
+        x = rng.uniform(0, width)
+        y = horizon + rng.uniform(0, 0.15) * height
+        long = rng.uniform(0.35, 0.5) * height
+        tall = rng.uniform(0.11, 0.15) * height
         body = (x, y - tall, x + long, y)
         on.draw.rounded_rectangle(body, tall / 3, fill=on.ink((0.45, 0.45, 0.48), 0.25))
         roof = (x + long * 0.2, y - tall * 1.7, x + long * 0.78, y - tall * 0.8)
@@ -119,19 +125,22 @@ def _street(on: _Sketch, rng: Random, width: int, height: int, horizon: int) -> 
 def _campus(on: _Sketch, rng: Random, width: int, height: int, horizon: int) -> None:
     on.backdrop((0.62, 0.68, 0.72))
     on.ground((0.32, 0.41, 0.2), False)
-    start, end = rng.uniform(-0.2, 0.6) * width, rng.uniform(-0.2, 0.6) * width
+    start = rng.uniform(-0.2, 0.6) * width
+    end = rng.uniform(-0.2, 0.6) * width
     wide = rng.uniform(0.2, 0.9) * width
     top = ((start, horizon), (start + 0.6 * wide, horizon))
     on.draw.polygon(
         (*top, (end + 1.6 * wide, height), (end, height)), fill=on.ink((0.62, 0.59, 0.54))
     )
     for _ in range(rng.integers(6, 16)):
-        x, radius = rng.uniform(0, width), rng.uniform(0.06, 0.2) * height
+        x = rng.uniform(0, width)
+        radius = rng.uniform(0.06, 0.2) * height
         y = horizon - radius * rng.uniform(0.0, 1.2)
         trunk = on.ink((0.25, 0.19, 0.14))
         on.draw.line((x, y, x, horizon + 0.05 * height), fill=trunk, width=max(1, height // 50))
         for _ in range(8):
-            cx, cy = x + rng.normal(0, radius / 2), y + rng.normal(0, radius / 3)
+            cx = x + rng.normal(0, radius / 2)
+            cy = y + rng.normal(0, radius / 3)
             r = radius * rng.uniform(0.25, 0.6)
             on.draw.ellipse((cx - r, cy - r, cx + r, cy + r), fill=on.ink((0.17, 0.29, 0.13)))
 
@@ -148,7 +157,8 @@ def _corridor(on: _Sketch, rng: Random, width: int, height: int, horizon: int) -
         left += wide + rng.uniform(0.2, 0.9) * height
     on.ground((0.58, 0.57, 0.54), True)
     for _ in range(rng.integers(1, 5)):
-        x, wide = rng.uniform(0, width), rng.uniform(0.03, 0.12) * height
+        x = rng.uniform(0, width)
+        wide = rng.uniform(0.03, 0.12) * height
         gleam = ((x, horizon), (x + wide, horizon), (x + 2 * wide, height), (x - wide, height))
         on.draw.polygon(gleam, on.ink((0.8, 0.8, 0.77)))
 
@@ -163,21 +173,26 @@ def _tiles(on: _Sketch, rng: Random, width: int, height: int, horizon: int) -> N
     for row in np.arange(horizon % side, horizon, side * 0.6).tolist():
         on.draw.line((0, row, width, row), fill=joint)
     for _ in range(rng.integers(0, 4)):
-        x, y = rng.uniform(0, width), rng.uniform(0, 0.6) * horizon
-        right, bottom = x + rng.uniform(0.1, 0.3) * height, y + rng.uniform(0.1, 0.3) * height
+        x = rng.uniform(0, width)
+        y = rng.uniform(0, 0.6) * horizon
+        right = x + rng.uniform(0.1, 0.3) * height
+        bottom = y + rng.uniform(0.1, 0.3) * height
         on.box((x, y, right, bottom), (0.5, 0.45, 0.45), 0.25)
     on.ground((0.45, 0.44, 0.43), True)
 
 
 def _stairs(on: _Sketch, rng: Random, width: int, height: int, horizon: int) -> None:
     on.box((0, 0, width, height), (0.6, 0.58, 0.55))
-    row, step = float(horizon) * 0.4, 0.02 * height
+    row = float(horizon) * 0.4
+    step = 0.02 * height
     while row < height:
         on.box((0, row, width, row + step * 0.45), (0.7, 0.69, 0.66), 0.02)
         on.box((0, row + step * 0.45, width, row + step), (0.4, 0.39, 0.38), 0.02)
-        row, step = row + step, step * 1.12
+        row = row + step
+        step = step * 1.12
     for _ in range(3):
-        x, lean = rng.uniform(0, width), rng.uniform(-0.4, 0.4) * height
+        x = rng.uniform(0, width)
+        lean = rng.uniform(-0.4, 0.4) * height
         rail = on.ink((0.25, 0.25, 0.27))
         on.draw.line((x, 0, x + lean, height), fill=rail, width=max(2, height // 60))
 
@@ -186,11 +201,13 @@ def _plaza(on: _Sketch, rng: Random, width: int, height: int, horizon: int) -> N
     on.backdrop((0.7, 0.7, 0.7))
     for _ in range(6):
         x = rng.uniform(0, width)
-        top, right = rng.uniform(0, 0.4) * horizon, x + rng.uniform(0.2, 0.8) * height
+        top = rng.uniform(0, 0.4) * horizon
+        right = x + rng.uniform(0.2, 0.8) * height
         on.box((x, top, right, horizon), (0.55, 0.5, 0.47), 0.12)
     on.ground((0.63, 0.6, 0.56), True)
     for _ in range(rng.integers(4, 14)):
-        x, foot = rng.uniform(0, width), horizon + rng.uniform(0.0, 0.25) * height
+        x = rng.uniform(0, width)
+        foot = horizon + rng.uniform(0.0, 0.25) * height
         tall = (0.18 + 0.4 * (foot - horizon) / height) * height
         clothes = on.ink((0.35, 0.33, 0.36), 0.2)
         on.box((x, foot - 0.5 * tall, x + 0.2 * tall, foot), (0.18, 0.18, 0.22))

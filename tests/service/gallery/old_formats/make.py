@@ -66,7 +66,8 @@ def main() -> None:
     """Writes a record of SQLite, one of Redis, and a snapshot into a new folder."""
     folder = Path(sys.argv[1])
     folder.mkdir(parents=True)
-    database, snapshot = folder / "galleries.sqlite3", folder / "snapshot.gmn"
+    database = folder / "galleries.sqlite3"
+    snapshot = folder / "snapshot.gmn"
     with contextlib.closing(open_sqlite(database)) as record:
         _fill(record, snapshot)
     database.with_suffix(".acknowledged").unlink()
