@@ -33,6 +33,7 @@ from service.commands.lifecycle import forget, reindex, snapshot
 from service.commands.query import query
 from service.commands.serve import serve
 from service.commands.store import audit, store
+from training.commands.artefact import artefact
 from training.commands.benchmark import benchmark
 from training.commands.calibrate import calibrate
 from training.commands.check_data import check_data
@@ -63,7 +64,7 @@ for command in (
 ):
     app.command()(command)
 groups = {"gallery": gallery, "snapshot": snapshot, "keys": keys, "searches": searches}
-groups |= {"case": case, "store": store, "index": index, "audit": audit}
+groups |= {"case": case, "store": store, "index": index, "audit": audit, "artefact": artefact}
 for name, one in groups.items():
     app.add_typer(one, name=name)
 

@@ -19,7 +19,7 @@ import torch
 from bench.result import ROUNDS, BenchResult, alternate, compare
 from model.artefact import Artefact, load_artefact, resolve_artefact
 from model.metric_network import MetricNetwork, PairScorer, pairs_in_a_chunk
-from model.runtimes import TorchRuntime
+from model.torch_runtime import TorchRuntime
 from service.engine.networks import Networks
 from training.cost import pair_cost
 
@@ -93,7 +93,7 @@ def _measure(
 
 def _served_ms(artefact: Artefact) -> float:
     """Milliseconds in which the service scores 100 candidates, the median of some rounds."""
-    networks = Networks(artefact, TorchRuntime(artefact, "float32", CPU))
+    networks = Networks(artefact, TorchRuntime(artefact, "float32"))
     candidates = torch.randn(CANDIDATES, networks.dimension).numpy()
     taken = []
     for _ in range(20 * ROUNDS):

@@ -36,7 +36,8 @@ from demo.service import own_service
 from demo.story import draw_cast, enroll_all
 from gmn_client import Client
 from model.artefact import Artefact, load_artefact, resolve_artefact
-from model.openvino_graph import compiled, converted, load_openvino
+from model.openvino_graph import converted
+from model.openvino_loading import compiled, load_openvino
 from model.problems import InputProblem
 from service.commands.bulk import SourceCrop
 

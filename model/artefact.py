@@ -4,35 +4,43 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import struct
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
+from numpy.typing import NDArray
 from pydantic import Field, ValidationError, model_validator
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors.numpy import save
 
+from model.architecture import EmbedderConfig, MetricNetworkConfig
 from model.calibration import SCORINGS, Calibration, Scoring
-from model.embedder import Embedder, EmbedderConfig
-from model.metric_network import MetricNetwork, MetricNetworkConfig
+from model.openvino_loading import GRAPH_STRUCTURE
+from model.precision import HAS_TORCH
 from model.preprocessing import Preprocessing
-from model.problems import InputProblem
+from model.problems import ArtefactProblem, InputProblem
 from model.provenance import Provenance, TrainingFingerprints
 from model.stored import Stored, is_absent
 
+if TYPE_CHECKING:
+    import torch
+
+    from model.embedder import Embedder
+    from model.metric_network import MetricNetwork
+
+log = logging.getLogger(__name__)
 FORMAT_VERSION = 1
 HEADER_KEY = "gmn_artefact"
 SHIPPED = Path(__file__).parent / "artefacts"
 # `bundled` until a newer one is shipped; it filled the galleries of earlier versions.
 FIRST_BUNDLED = "bundled@1"
-Tensors = dict[str, torch.Tensor]
-
-
-class ArtefactProblem(InputProblem):
-    """A file that is not a usable artefact: names the file, what is wrong, what to do."""
+# The graph in OpenVINO and the features that it must give; see model/openvino_graph.py.
+GRAPH = "graph."
+Tensors = dict[str, NDArray[Any]]
 
 
 class Description(Stored):
@@ -42,6 +50,8 @@ class Description(Stored):
         metric_network: M-Net's architecture; None for an artefact that scores by cosine alone.
         best: the scoring that ranks best on held-out people; None in older artefacts, whose
             default is M-Net.
+        graph_fingerprint: of the graph in OpenVINO; None in an artefact without one. The other
+            fingerprints cover neither it nor the graph, which can be added at any time.
     """
 
     format_version: int = FORMAT_VERSION
@@ -53,6 +63,7 @@ class Description(Stored):
     best: Scoring | None = Field(None, exclude_if=is_absent)
     embedding_fingerprint: str = Field("", pattern=r"^([0-9a-f]{64})?$")
     artefact_fingerprint: str = Field("", pattern=r"^([0-9a-f]{64})?$")
+    graph_fingerprint: str | None = Field(None, pattern=r"^[0-9a-f]{64}$", exclude_if=is_absent)
 
     @model_validator(mode="after")
     def _scorings_that_can_be_computed(self) -> Description:
@@ -75,26 +86,93 @@ class Description(Stored):
 
 @dataclass(frozen=True)
 class Artefact:
-    """A loaded artefact; its networks are in evaluation mode and float32, on the CPU.
+    """A loaded artefact. Its networks are built when they are first asked for, by PyTorch.
 
     Attributes:
+        tensors: the content of the file by name, such as `embedder.conv1.conv.weight`.
         training: which crops and people it was trained on; empty in older artefacts.
+        source: its file, for messages.
     """
 
     description: Description
-    embedder: Embedder
-    metric_network: MetricNetwork | None
+    tensors: Tensors
     training: TrainingFingerprints = field(default_factory=TrainingFingerprints)
+    source: str = "the artefact"
+
+    @cached_property
+    def embedder(self) -> Embedder:
+        """The embedder in evaluation mode and float32, on the CPU.
+
+        Raises:
+            ArtefactProblem: the file lacks one of its tensors, or PyTorch is not installed.
+        """
+        if not HAS_TORCH:
+            raise ArtefactProblem(
+                f"{self.source}: holds no graph, which a service without PyTorch needs; where "
+                f"PyTorch is installed, add it with gmn artefact add-graph {self.source}"
+            )
+        from model.weights import build_embedder
+
+        return build_embedder(self.description.embedder, self.tensors, self.source)
+
+    @cached_property
+    def metric_network(self) -> MetricNetwork | None:
+        """M-Net in evaluation mode and float32, on the CPU; None for an artefact without it.
+
+        Raises:
+            ArtefactProblem: the file lacks one of its tensors.
+        """
+        config = self.description.metric_network
+        if config is None:
+            return None
+        from model.weights import build_metric_network
+
+        dimension = self.description.embedder.dimension
+        return build_metric_network(dimension, config, self.tensors, self.source)
+
+    @classmethod
+    def of_networks(
+        cls,
+        description: Description,
+        embedder: Embedder,
+        metric_network: MetricNetwork | None,
+        training: TrainingFingerprints | None = None,
+    ) -> Artefact:
+        """Return an artefact of networks in memory, which it shares.
+
+        Args:
+            description: its fingerprints need not be set.
+            embedder, metric_network: no M-Net where the description has none.
+            training: fingerprints of the training crops and people.
+        """
+        from model.weights import stored_tensors
+
+        tensors = stored_tensors("embedder", embedder)
+        if metric_network is not None:
+            tensors |= stored_tensors("metric_network", metric_network)
+        training = training or TrainingFingerprints()
+        artefact = cls(description, tensors | training.tensors(), training)
+        vars(artefact).update(embedder=embedder, metric_network=metric_network)
+        return artefact
+
+    @property
+    def has_graph(self) -> bool:
+        """Whether OpenVINO can compute the features without PyTorch."""
+        return GRAPH_STRUCTURE in self.tensors
 
     def on(self, device: torch.device) -> Artefact:
-        """Moves the networks to a device, and returns this artefact."""
+        """Move the networks to a device, and return this artefact."""
         self.embedder.to(device)
         if self.metric_network is not None:
             self.metric_network.to(device)
         return self
 
     def require_metric_network(self, name: str = "the artefact") -> MetricNetwork:
-        """M-Net; `ArtefactProblem` where there is none, calling the artefact `name`."""
+        """Return M-Net.
+
+        Raises:
+            ArtefactProblem: there is none; the message calls the artefact `name`.
+        """
         if self.metric_network is None:
             raise ArtefactProblem(
                 f"{name} has no M-Net and offers the scoring cosine alone; ask for cosine, or name "
@@ -110,23 +188,49 @@ def save_artefact(
     metric_network: MetricNetwork | None,
     training: TrainingFingerprints | None = None,
 ) -> Description:
-    """Writes an artefact atomically and returns its description with both fingerprints.
+    """Write an artefact atomically and return its description with the fingerprints.
 
-    Matrices and kernels are stored as float16; vectors stay float32, since a BatchNorm's variance
-    does not survive the narrow range.
+    It holds a graph in OpenVINO, unless OpenVINO is not installed or cannot run the embedder.
 
     Args:
         path: an existing file is replaced.
         description: its fingerprints need not be set.
-        embedder, metric_network: the weights; no M-Net where the description has none.
+        embedder, metric_network: the weights; no M-Net where the description has none. Matrices
+            and kernels are stored as float16, vectors as float32.
         training: fingerprints of the training crops and people.
     """
-    tensors = _tensors("embedder", embedder)
-    if metric_network is not None:
-        tensors |= _tensors("metric_network", metric_network)
-    if training is not None:
-        tensors |= training.tensors()
+    tensors = Artefact.of_networks(description, embedder, metric_network, training).tensors
+    # The graph holds the rounded weights.
+    stored = Artefact(description, tensors)
+    try:
+        tensors = tensors | _graph_tensors(stored)
+    except ArtefactProblem as problem:
+        log.warning("%s: %s", path, problem)
     return _write(path, description, tensors)
+
+
+def add_graph(path: Path) -> Description:
+    """Write the graph in OpenVINO into an artefact's file, atomically, replacing an earlier one.
+
+    Raises:
+        ArtefactProblem: the file is not a usable artefact, OpenVINO is not installed, or it cannot
+            run the embedder.
+    """
+    artefact = load_artefact(path)
+    return _write(path, artefact.description, artefact.tensors | _graph_tensors(artefact))
+
+
+def _graph_tensors(artefact: Artefact) -> Tensors:
+    from model.openvino_graph import graph_tensors
+
+    embedder = artefact.embedder
+    try:
+        return graph_tensors(embedder, artefact.description.preprocessing)
+    except Exception as error:
+        # Of many kinds, as where OpenVINO does not know a step of the network.
+        raise ArtefactProblem(
+            f"no graph for a service without PyTorch can be made ({type(error).__name__}: {error})"
+        ) from error
 
 
 def replace_calibration(
@@ -135,7 +239,7 @@ def replace_calibration(
     calibration: Calibration,
     metric_network: MetricNetwork | None = None,
 ) -> Description:
-    """Writes an artefact with another calibration to `path`, which may be `source`, atomically.
+    """Write an artefact with another calibration to `path`, which may be `source`, atomically.
 
     `metric_network` is the artefact's M-Net with another zero of its scores; None keeps it.
 
@@ -144,7 +248,9 @@ def replace_calibration(
     """
     description, tensors = _read(source)
     if metric_network is not None:
-        tensors |= _tensors("metric_network", metric_network)
+        from model.weights import stored_tensors
+
+        tensors |= stored_tensors("metric_network", metric_network)
     return _write(path, description.model_copy(update={"calibration": calibration}), tensors)
 
 
@@ -204,29 +310,25 @@ def load_artefact(path: Path) -> Artefact:
 
     Raises:
         ArtefactProblem: for a file that is missing, corrupt, truncated, foreign, of another format
-            version, or that lacks a tensor.
+            version.
     """
     description, tensors = _read(path)
-    # It covers the embedding fingerprint, too.
-    computed = _fingerprinted(description, tensors).artefact_fingerprint
-    if computed != description.artefact_fingerprint:
+    # The artefact's fingerprint covers the embedder's, too.
+    expected = _fingerprinted(description, tensors)
+    if (
+        expected.artefact_fingerprint != description.artefact_fingerprint
+        or expected.graph_fingerprint != description.graph_fingerprint
+    ):
         raise ArtefactProblem(
             f"{path}: its fingerprint does not match its content; the file is damaged or was "
             "edited, copy or train it again"
         )
-    embedder = Embedder(description.embedder)
-    _fill(path, "embedder", embedder, tensors)
-    metric_network = None
-    if description.metric_network is not None:
-        metric_network = MetricNetwork(description.embedder.dimension, description.metric_network)
-        _fill(path, "metric_network", metric_network, tensors)
-    training = TrainingFingerprints.from_tensors(tensors)
-    return Artefact(description, embedder, metric_network, training)
+    return Artefact(description, tensors, TrainingFingerprints.from_tensors(tensors), str(path))
 
 
 def _read(path: Path, with_tensors: bool = True) -> tuple[Description, Tensors]:
     try:
-        with safe_open(str(path), framework="pt") as file:
+        with safe_open(str(path), framework="numpy") as file:
             description = _parse_header(path, file.metadata())
             names = file.keys() if with_tensors else ()
             return description, {name: file.get_tensor(name) for name in names}
@@ -269,57 +371,26 @@ def _parse_header(path: Path, metadata: dict[str, str] | None) -> Description:
         ) from error
 
 
-@torch.no_grad()
-def round_as_stored(network: torch.nn.Module) -> None:
-    """Rounds a network's matrices and kernels to float16, as `save_artefact` stores them."""
-    for tensor in network.state_dict().values():
-        if _narrow(tensor):
-            tensor.copy_(tensor.to(torch.float16))
-
-
-def _narrow(tensor: torch.Tensor) -> bool:
-    return tensor.is_floating_point() and tensor.ndim >= 2
-
-
-def _tensors(prefix: str, module: torch.nn.Module) -> Tensors:
-    tensors = {}
-    for name, tensor in module.state_dict().items():
-        if name.endswith("num_batches_tracked"):
-            continue
-        kept = tensor.detach().cpu().to(torch.float16 if _narrow(tensor) else tensor.dtype)
-        tensors[f"{prefix}.{name}"] = kept.contiguous(memory_format=torch.contiguous_format)
-    return tensors
-
-
-def _fill(path: Path, prefix: str, module: torch.nn.Module, tensors: Tensors) -> None:
-    """Gives a network its tensors and switches it to evaluation mode."""
-    state = module.state_dict()
-    for name, own in state.items():
-        if name.endswith("num_batches_tracked"):
-            continue
-        stored = tensors.get(f"{prefix}.{name}")
-        if stored is None or stored.shape != own.shape:
-            raise ArtefactProblem(
-                f"{path}: lacks the tensor {prefix}.{name} of shape {tuple(own.shape)}, which its "
-                "architecture has; train it again"
-            )
-        state[name] = stored.to(own.dtype)
-    module.load_state_dict(state)
-    module.eval()
-
-
 def _fingerprinted(description: Description, tensors: Tensors) -> Description:
-    """The description with the fingerprints of its content and of the tensors."""
+    """Return the description with the fingerprints of its content and of the tensors."""
     about = description.model_dump(mode="json", include={"embedder", "preprocessing"})
-    own = {name: tensor for name, tensor in tensors.items() if name.startswith("embedder.")}
-    embedding = description.model_copy(update={"embedding_fingerprint": _digest(about, own)})
-    about = embedding.model_dump(mode="json", exclude={"artefact_fingerprint"})
-    return embedding.model_copy(update={"artefact_fingerprint": _digest(about, tensors)})
+    weights = {name: tensor for name, tensor in tensors.items() if name.startswith("embedder.")}
+    embedding = _digest(about, weights)
+    described = description.model_copy(update={"embedding_fingerprint": embedding})
+
+    graph = {name: tensor for name, tensor in tensors.items() if name.startswith(GRAPH)}
+    others = {name: tensor for name, tensor in tensors.items() if not name.startswith(GRAPH)}
+    about = described.model_dump(mode="json", exclude={"artefact_fingerprint", "graph_fingerprint"})
+    fingerprints = {
+        "artefact_fingerprint": _digest(about, others),
+        "graph_fingerprint": _digest({"embedder": embedding}, graph) if graph else None,
+    }
+    return described.model_copy(update=fingerprints)
 
 
 def _digest(about: dict[str, Any], tensors: Tensors) -> str:
     digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
     for name, tensor in sorted(tensors.items()):
-        digest.update(f"\0{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
-        digest.update(tensor.contiguous().numpy().tobytes())
+        digest.update(f"\0{name}\0torch.{tensor.dtype}\0{tensor.shape}\0".encode())
+        digest.update(tensor.tobytes())
     return digest.hexdigest()

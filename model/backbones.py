@@ -8,71 +8,24 @@ from __future__ import annotations
 
 import difflib
 from collections import OrderedDict
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 from itertools import pairwise
 from types import ModuleType
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
 
-from model.osnet import build_osnet, osnet_forms
+from model.architecture import PREFIX, LastStride, find_backbone
+from model.architecture import BackboneKind as BackboneKind
+from model.architecture import register_backbone as register_backbone
 from model.problems import InputProblem
-from model.registry import Registry
 
-LastStride = Literal[1, 2]
-PREFIX = "timm:"
 STAGES = 4
 # Each constructor has one of these settings, or neither, to accept crops of another size than the
 # pictures of the pretraining.
 ANY_SIZE: tuple[dict[str, bool], ...] = ({"dynamic_img_size": True}, {"strict_img_size": False}, {})
 NOT_SUPPORTED = (TypeError, AttributeError, RuntimeError, NotImplementedError)
-
-
-@dataclass(frozen=True)
-class BackboneKind:
-    """The backbone of one name.
-
-    Attributes:
-        build: makes the network, as `build_backbone` does, from the last stage's stride.
-        stage_channels: channels of the maps of stages 1 to 4.
-        stage_ends: the name of each stage's last child in the built network; None where the network
-            cannot be divided and is stage 4 as a whole.
-        last_strides: the last stage's possible strides.
-    """
-
-    build: Callable[[LastStride], nn.Sequential]
-    stage_channels: tuple[int, int, int, int]
-    stage_ends: tuple[str, str, str, str] | None = ("layer1", "layer2", "layer3", "layer4")
-    last_strides: tuple[LastStride, ...] = (1, 2)
-
-
-BACKBONES: Registry[BackboneKind] = Registry("backbone", "gmn.backbones")
-
-
-def register_backbone(name: str, kind: BackboneKind) -> None:
-    """Adds a backbone, so that recipes and artefacts can name it.
-
-    An installed package registers its backbones in every process by an entry point of the group
-    `gmn.backbones`.
-
-    Raises:
-        ValueError: where another kind has the name.
-    """
-    BACKBONES.add(name, kind)
-
-
-def find_backbone(name: str) -> BackboneKind:
-    """The backbone of a name.
-
-    Raises:
-        InputProblem: for an unknown name; it lists the known ones.
-    """
-    if name.startswith(PREFIX):
-        return timm_backbone(name)
-    return BACKBONES.find(name, ", and timm:NAME")
 
 
 def build_backbone(name: str, last_stride: LastStride = 1) -> nn.Sequential:
@@ -97,7 +50,8 @@ def stage_children(name: str, backbone: nn.Sequential) -> list[list[str]]:
     return [names[start:end] for start, end in pairwise((0, *ends))]
 
 
-def _torchvision(name: str, last_stride: LastStride) -> nn.Sequential:
+def build_torchvision(name: str, last_stride: LastStride) -> nn.Sequential:
+    """Build a backbone of torchvision, as `build_backbone` does."""
     # Imported where it is needed: it takes seconds, and most artefacts have an OSNet.
     import torchvision
 
@@ -225,26 +179,3 @@ def _whole(timm: ModuleType, name: str, **weights: Any) -> Any:
             if not any_size or "unexpected keyword argument" not in str(error):
                 raise
     return None
-
-
-def _register_own() -> None:
-    basic = (64, 128, 256, 512)
-    bottleneck = (256, 512, 1024, 2048)
-    for name, channels in (
-        *(("resnet18", basic), ("resnet34", basic)),
-        *(("resnet50", bottleneck), ("resnet101", bottleneck)),
-    ):
-        register_backbone(name, BackboneKind(partial(_torchvision, name), channels))
-    mobile = BackboneKind(
-        partial(_torchvision, "mobilenet_v2"), (24, 32, 96, 1280), ("3", "6", "13", "18")
-    )
-    register_backbone("mobilenet_v2", mobile)
-    for name, form in osnet_forms().items():
-        _, first, second, third = form.channels
-        stages = ("conv2", "conv3", "conv4", "conv5")
-        build = partial(build_osnet, form)
-        kind = BackboneKind(build, (first, second, third, third), stages, (1,))
-        register_backbone(name, kind)
-
-
-_register_own()

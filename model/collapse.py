@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from model.embedder import Embedder
-from model.metric_network import MetricNetwork, cosine_similarities, score_pairs
-from model.preprocessing import Preprocessing
+from model.pair_scores import PairScores, unit_rows
 from model.problems import InputProblem
 
 # Standard deviations under which a model has collapsed, of the cosines of different crops and of
 # M-Net's scores, which are differences of logits.
 SMALLEST_SPREAD = 1e-4
 SMALLEST_SCORE_SPREAD = 1e-3
-PATTERNS = 12
 
 
 class CollapsedModel(InputProblem):
@@ -23,29 +19,28 @@ class CollapsedModel(InputProblem):
 
 
 def refuse_collapse(
-    name: str, features: NDArray[np.float32], metric_network: MetricNetwork | None
+    name: str, features: NDArray[np.float32], pair_scores: PairScores | None
 ) -> None:
-    """Refuses a model whose scores of different crops are all alike.
+    """Refuse a model whose scores of different crops are all alike.
 
     Args:
         name: of the model, for the message.
         features: of different crops, `(n, d)`, which are all paired; fewer than three pass.
-        metric_network: in evaluation mode, on any device; None where there is none.
+        pair_scores: M-Net's; None where there is none.
 
     Raises:
         CollapsedModel: naming the scoring and its spread.
     """
     if len(features) < 3:
         return
-    units = torch.from_numpy(np.ascontiguousarray(features))
-    rows, columns = torch.triu_indices(len(units), len(units), offset=1)
-    cosines = cosine_similarities(units, units)[rows, columns]
-    spreads = [("cosines", float(cosines.double().std()), SMALLEST_SPREAD)]
-    if metric_network is not None:
-        device = next(metric_network.parameters()).device
-        scores = score_pairs(metric_network, units.to(device), units.to(device)).cpu()
-        scored = scores[rows, columns].double()
-        spreads.append(("M-Net's scores", float(scored.std()), SMALLEST_SCORE_SPREAD))
+    units = unit_rows(features)
+    cosines = (units @ units.T)[np.triu_indices(len(units), 1)]
+    spreads = [("cosines", _spread(cosines), SMALLEST_SPREAD)]
+    if pair_scores is not None:
+        comparable = features if pair_scores.kind == "raw" else units
+        differences = (comparable[row + 1 :] - comparable[row] for row in range(len(units) - 1))
+        scores = np.concatenate([pair_scores.scores_of(rows) for rows in differences])
+        spreads.append(("M-Net's scores", _spread(scores), SMALLEST_SCORE_SPREAD))
     for what, spread, smallest in spreads:
         if not spread >= smallest:
             raise CollapsedModel(
@@ -56,29 +51,5 @@ def refuse_collapse(
             )
 
 
-def drawn_patterns(preprocessing: Preprocessing) -> NDArray[np.uint8]:
-    """The same crops of coloured stripes every time, `(n, height, width, 3)` uint8 RGB."""
-    random = np.random.default_rng(0)
-    rows = np.arange(preprocessing.height)[:, None] / preprocessing.height
-    columns = np.arange(preprocessing.width)[None, :] / preprocessing.width
-    patterns = []
-    for _ in range(PATTERNS):
-        turns = random.uniform(0.5, 4, 2)
-        wave = np.sin(2 * np.pi * (turns[0] * rows + turns[1] * columns + random.random()))
-        low, high = random.uniform(0, 255, (2, 3))
-        patterns.append(low + (high - low) * (wave[..., None] + 1) / 2)
-    return np.stack(patterns).astype(np.uint8)
-
-
-@torch.inference_mode()
-def probe_collapse(
-    name: str,
-    embedder: Embedder,
-    metric_network: MetricNetwork | None,
-    preprocessing: Preprocessing,
-) -> None:
-    """`refuse_collapse` by drawn patterns; the networks are in evaluation mode, on one device."""
-    device = next(embedder.parameters()).device
-    crops = torch.from_numpy(drawn_patterns(preprocessing)).to(device)
-    features = embedder(preprocessing.normalise(crops)).float().cpu().numpy()
-    refuse_collapse(name, features, metric_network)
+def _spread(values: NDArray[np.float32]) -> float:
+    return float(values.std(dtype=np.float64, ddof=1))

@@ -4,90 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
-from pydantic import Field, model_validator
 from torch import nn
 
-from model.backbones import build_backbone, find_backbone, stage_children
-from model.multiscale import MSFL, MultiscaleConfig
-from model.stored import Stored, is_absent
-
-
-class HeadConfig(Stored):
-    """A head that makes the embedding of the pooled feature.
-
-    Attributes:
-        layers: in their order; MSFL's head is BN-FC-ReLU, OSNet's FC-BN-ReLU, of which FC-ReLU is
-            left where BatchNorm was folded.
-        dimension: size of the embedding.
-        neck: whether a BNNeck follows; without one every loss reads the embedding itself.
-    """
-
-    # Not written where it is the default: older artefacts have no such field in their fingerprint.
-    layers: Literal["bn-fc-relu", "fc-bn-relu", "fc-relu", "fc-prelu"] = Field(
-        "bn-fc-relu", exclude_if=lambda layers: layers == "bn-fc-relu"
-    )
-    dimension: int = Field(512, ge=1)
-    neck: bool = False
-
-
-class EmbedderConfig(Stored):
-    """The embedder's architecture, as stored in an artefact.
-
-    Attributes:
-        backbone: its name in the registry of backbones.
-        pooling: `depthwise` is a depthwise convolution as large as the last map.
-        map_size: height and width of the last map; set where the pooling is depthwise.
-        multiscale: fuses several stages' maps (MSFL); None reads the last map alone.
-        head: None leaves the pooled feature as it is, with a BNNeck.
-    """
-
-    backbone: str = "resnet50"
-    last_stride: Literal[1, 2] = 1
-    pooling: Literal["gem", "average", "depthwise"] = "gem"
-    map_size: tuple[int, int] | None = Field(None, exclude_if=is_absent)
-    multiscale: MultiscaleConfig | None = Field(None, exclude_if=is_absent)
-    head: HeadConfig | None = Field(None, exclude_if=is_absent)
-
-    @model_validator(mode="after")
-    def _can_be_built(self) -> EmbedderConfig:
-        kind = find_backbone(self.backbone)
-        if self.last_stride not in kind.last_strides:
-            raise ValueError(
-                f"{self.backbone} has no last stride {self.last_stride}; set last_stride to "
-                f"{' or '.join(map(str, kind.last_strides))}"
-            )
-        if self.multiscale is not None and kind.stage_ends is None:
-            raise ValueError(
-                f"{self.backbone} has no stages that multiscale could fuse; set "
-                "embedder.multiscale=none, or name a backbone with stages"
-            )
-        if (self.map_size is None) == (self.pooling == "depthwise"):
-            raise ValueError(
-                "pooling=depthwise needs map_size, the last map's height and width; no other "
-                "pooling has one"
-            )
-        if self.multiscale is not None and self.pooling != "average":
-            raise ValueError(
-                "multiscale maps hold negative values, which GeM cuts off, and have several "
-                "sizes; set embedder.pooling=average"
-            )
-        return self
-
-    @property
-    def pooled_dimension(self) -> int:
-        """Size of the pooled feature, before the head."""
-        kind = find_backbone(self.backbone)
-        if self.multiscale is None:
-            return kind.stage_channels[-1]
-        return sum(self.multiscale.widths(kind.stage_channels))
-
-    @property
-    def dimension(self) -> int:
-        """d, the size of a feature."""
-        return self.pooled_dimension if self.head is None else self.head.dimension
+from model.architecture import EmbedderConfig, HeadConfig, find_backbone
+from model.backbones import build_backbone, stage_children
+from model.multiscale import MSFL
 
 
 class GeneralizedMeanPooling(nn.Module):

@@ -7,18 +7,17 @@ the factor d brings the entries near 1, so that a BatchNorm's eps does not swall
 
 from __future__ import annotations
 
-import math
-from typing import Any, Literal
+from typing import Any
 
+import numpy as np
 import torch
-from pydantic import Field
+from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
+from model.architecture import MetricNetworkConfig, PairFeatureKind, pair_factor
 from model.problems import InputProblem
-from model.stored import Stored
 
-PairFeatureKind = Literal["square", "abs", "raw"]
 # On a CPU the buffers stay in each core's cache; a GPU needs this much work at once.
 PAIRS_PER_THREAD = 512
 PAIRS_ON_GPU = 32_768
@@ -35,11 +34,6 @@ def comparable_features(features: torch.Tensor, kind: PairFeatureKind) -> torch.
     return features.float() if kind == "raw" else unit_features(features)
 
 
-def pair_factor(kind: PairFeatureKind, dimension: int) -> float:
-    """By how much a pair feature is larger than the square or absolute value of a difference."""
-    return {"square": float(dimension), "abs": math.sqrt(dimension), "raw": 1.0}[kind]
-
-
 def pair_features(
     first: torch.Tensor, second: torch.Tensor, kind: PairFeatureKind = "square"
 ) -> torch.Tensor:
@@ -51,22 +45,6 @@ def pair_features(
     difference = first - second
     size = difference.abs() if kind == "abs" else difference.square()
     return size * pair_factor(kind, difference.shape[-1])
-
-
-class MetricNetworkConfig(Stored):
-    """M-Net's architecture, as stored in an artefact.
-
-    Attributes:
-        layers: `two` is Linear d→hidden, BatchNorm, ReLU, Linear hidden→2; `linear` is Linear d→2,
-            and `bn-linear` BatchNorm and Linear d→2.
-        hidden: width of the hidden layer.
-        dropout: probability of DP, the dropout-based perturbation of pair features.
-    """
-
-    layers: Literal["two", "linear", "bn-linear"] = "two"
-    hidden: int = Field(512, ge=1)
-    pair_feature: PairFeatureKind = "square"
-    dropout: float = Field(0.5, ge=0.0, lt=1.0)
 
 
 class MetricNetwork(nn.Module):
@@ -267,3 +245,23 @@ def pairs_in_a_chunk(device: torch.device) -> int:
 def cosine_similarities(queries: torch.Tensor, gallery: torch.Tensor) -> torch.Tensor:
     """Cosine of every pair, `(Q, G)` float32, of features `(Q, d)` and `(G, d)`."""
     return unit_features(queries) @ unit_features(gallery).T
+
+
+class TorchPairScores:
+    """M-Net in PyTorch, on the device of the network, for `model.pair_scores.PairScores`."""
+
+    def __init__(self, metric_network: MetricNetwork) -> None:
+        """Copies the weights of a network in evaluation mode."""
+        self._scorer = PairScorer(metric_network)
+        self.kind = self._scorer.kind
+
+    def scores_of(self, differences: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the scores `(n,)` float32 of differences `(n, d)`."""
+        pairs = torch.from_numpy(differences).to(self._scorer.weights.device, copy=True)
+        threads = torch.get_num_threads()
+        try:
+            # Few pairs are slower on several threads, which take the cores of other work.
+            torch.set_num_threads(1)
+            return np.asarray(self._scorer.scores_of(pairs).cpu().numpy(), np.float32)
+        finally:
+            torch.set_num_threads(threads)

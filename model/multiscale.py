@@ -3,50 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
-from pydantic import Field, field_validator
 from torch import nn
 from torch.nn import functional
 
-from model.stored import Stored
-
-TopDown = Literal["1x1", "depthwise", "3x3"]
-
-
-class MultiscaleConfig(Stored):
-    """Which scales an embedder fuses and how; rows (b) to (f) of the paper's ablation.
-
-    Attributes:
-        stages: the fused stages of the backbone, 1 to 4 (C2 to C5 in the paper), in this order.
-        csip: whether CSIP connects the scales; without it the stages' own maps are fused.
-        lateral: CSIP's lateral connections; without them a shallower map is made of the deeper one.
-        top_down: CSIP's convolution after upsampling; `depthwise` is a depthwise 3×3 and a 1×1.
-        msff: bottleneck blocks before the fusion: none on the deepest map, one more on each
-            shallower one.
-        channels: of every map of the pyramid; a bottleneck block has a quarter inside.
-    """
-
-    stages: tuple[int, ...] = Field((1, 2, 3, 4), min_length=1)
-    csip: bool = True
-    lateral: bool = True
-    top_down: TopDown = "1x1"
-    msff: bool = True
-    channels: int = Field(512, ge=4, multiple_of=4)
-
-    @field_validator("stages")
-    @classmethod
-    def _are_stages(cls, stages: tuple[int, ...]) -> tuple[int, ...]:
-        if list(stages) != sorted(set(stages)) or not set(stages) <= {1, 2, 3, 4}:
-            raise ValueError("stages are 1 to 4, each once, from shallow to deep")
-        return stages
-
-    def widths(self, stage_channels: Sequence[int]) -> tuple[int, ...]:
-        """Channels of each fused map, given those of the backbone's four stages."""
-        if self.csip:
-            return (self.channels,) * len(self.stages)
-        return tuple(stage_channels[stage - 1] for stage in self.stages)
+from model.architecture import MultiscaleConfig, TopDown
 
 
 class MSFL(nn.Module):

@@ -2,33 +2,55 @@
 
 from __future__ import annotations
 
-import sys
+import tempfile
 import warnings
-from concurrent.futures import ThreadPoolExecutor
-from types import ModuleType
+import zlib
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from model.embedder import Embedder
+from model.openvino_loading import GRAPH_STRUCTURE, GRAPH_WEIGHTS, PROBES, load_openvino
 from model.preprocessing import Preprocessing
+from model.probes import drawn_patterns
 
 
-def load_openvino() -> ModuleType:
-    """The package `openvino`, which by itself would send an event to its maker over the network.
+def graph_tensors(embedder: Embedder, preprocessing: Preprocessing) -> dict[str, NDArray[Any]]:
+    """Return what an artefact holds for a service without PyTorch.
+
+    Args:
+        embedder: in evaluation mode, on the CPU.
+
+    Returns:
+        The graph's structure and its weights in float32, both deflated, and the features `(n, d)`
+        float32 of `drawn_patterns` by PyTorch, which the graph must reproduce.
 
     Raises:
-        ModuleNotFoundError: where OpenVINO is not installed.
+        Exception: as `converted`.
     """
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
-    import openvino
-
-    return openvino  # type: ignore[no-any-return]
+    graph = openvino_graph(embedder, preprocessing)
+    with tempfile.TemporaryDirectory() as folder:
+        structure = Path(folder) / "graph.xml"
+        # Weights in float16 would reorder one ranking in seven.
+        load_openvino().save_model(graph, structure, compress_to_fp16=False)
+        weights = structure.with_suffix(".bin")
+        deflated = [zlib.compress(file.read_bytes(), 9) for file in (structure, weights)]
+    crops = torch.from_numpy(drawn_patterns(preprocessing))
+    with torch.inference_mode():
+        features = embedder(preprocessing.normalise(crops)).float().numpy()
+    return {
+        GRAPH_STRUCTURE: np.frombuffer(deflated[0], np.uint8),
+        GRAPH_WEIGHTS: np.frombuffer(deflated[1], np.uint8),
+        PROBES: features,
+    }
 
 
 def openvino_graph(embedder: Embedder, preprocessing: Preprocessing) -> Any:
-    """The graph of one crop: `(1, height, width, 3)` uint8 to `(1, d)` float32, as `converted`."""
+    """Return the graph of one crop, `(1, height, width, 3)` uint8 to `(1, d)` float32."""
     crop = torch.zeros((1, preprocessing.height, preprocessing.width, 3), dtype=torch.uint8)
     return converted(_FromPixels(embedder, preprocessing).eval(), crop)
 
@@ -45,7 +67,7 @@ class _FromPixels(nn.Module):
 
 
 def converted(network: nn.Module, example: torch.Tensor) -> Any:
-    """A network, in evaluation mode, as an `openvino.Model` for inputs like the example.
+    """Convert a network, in evaluation mode, to an `openvino.Model` for inputs like the example.
 
     Raises:
         ModuleNotFoundError: where OpenVINO is not installed.
@@ -60,12 +82,3 @@ def converted(network: nn.Module, example: torch.Tensor) -> Any:
         # OpenVINO reads a frozen network in a third of the time.
         frozen = torch.jit.freeze(traced)
         return openvino.convert_model(frozen, input=(list(example.shape), kind))
-
-
-def compiled(graph: Any, options: dict[str, Any]) -> Any:
-    """A graph compiled for the CPU; raises `RuntimeError` for one that OpenVINO cannot run."""
-    # On a thread that ends: OpenVINO replaces the stack on which that thread handles signals, and
-    # frees it on any thread. The next signal to a thread that goes on would end the process.
-    with ThreadPoolExecutor(1) as thread:
-        task = thread.submit(lambda: load_openvino().Core().compile_model(graph, "CPU", options))
-        return task.result()

@@ -10,81 +10,15 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import nn
 
+from model.architecture import BlockForm, OSNetForm
+
 STREAMS = 4
-CHANNELS = (64, 256, 384, 512)
 GATE_REDUCTION = 16
 CONTEXT_GROUPS = 16
-WIDTHS = {"x0_25": 0.25, "x0_5": 0.5, "x0_75": 0.75, "x1_0": 1.0}
-
-InstanceNorm = Literal["none", "residual", "sum"]
-Gate = Literal["squeeze", "context"]
-
-
-@dataclass(frozen=True)
-class BlockForm:
-    """One block.
-
-    Attributes:
-        instance: `residual` normalises the block's residual instead of a BatchNorm (OSNet-AIN),
-            `sum` the result of the addition (OSNet-IBN).
-        gate: `squeeze` is squeeze and excitation, `context` a linear context transform (Ruan et
-            al., AAAI 2020).
-    """
-
-    instance: InstanceNorm = "none"
-    gate: Gate = "squeeze"
-
-
-@dataclass(frozen=True)
-class OSNetForm:
-    """One form of OSNet.
-
-    Attributes:
-        width: factor on the channels of x1.0.
-        blocks: two blocks for each of the three stages.
-        input_instance, stem_instance: instance normalisation of the crop, and in the place of the
-            first convolution's BatchNorm.
-        folded: no BatchNorm; the convolutions that had one have a bias.
-    """
-
-    width: float = 1.0
-    blocks: tuple[tuple[BlockForm, BlockForm], ...] = ((BlockForm(), BlockForm()),) * 3
-    input_instance: bool = False
-    stem_instance: bool = False
-    folded: bool = False
-
-    @property
-    def channels(self) -> tuple[int, ...]:
-        """Channels of the stem's output and of the three stages'."""
-        return tuple(int(self.width * channels) for channels in CHANNELS)
-
-
-def osnet_forms() -> dict[str, OSNetForm]:
-    """Every form by its name.
-
-    `osnet_x…` is the first paper's, `osnet_ibn_x1_0` and `osnet_ain_x…` have instance
-    normalisation, `osnet_context_x…` has context gates as Open Model Zoo's
-    person-reidentification-retail models do; `…_folded` has no BatchNorm.
-    """
-    plain = BlockForm()
-    residual = BlockForm("residual")
-    after = BlockForm("sum")
-    ain = ((residual, residual), (plain, residual), (residual, plain))
-    ibn = ((after, after), (plain, plain), (plain, plain))
-    context = ((plain, BlockForm(gate="context")),) * 3
-    forms = {"osnet_ibn_x1_0": OSNetForm(1.0, ibn, stem_instance=True)}
-    for suffix, width in WIDTHS.items():
-        forms[f"osnet_{suffix}"] = OSNetForm(width)
-        forms[f"osnet_{suffix}_folded"] = OSNetForm(width, folded=True)
-        forms[f"osnet_ain_{suffix}"] = OSNetForm(width, ain, stem_instance=True)
-        forms[f"osnet_context_{suffix}_folded"] = OSNetForm(width, context, True, True, True)
-    return forms
 
 
 def build_osnet(form: OSNetForm, _last_stride: int = 1) -> nn.Sequential:

@@ -1,22 +1,45 @@
-"""Which number format a device computes in; chosen at run time: not every CPU has bfloat16."""
+"""The device and number format to compute in, chosen at run time: not every CPU has bfloat16."""
 
 from __future__ import annotations
 
-from typing import Literal
-
-import torch
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 from model.problems import InputProblem
 
+if TYPE_CHECKING:
+    import torch
+
 Precision = Literal["auto", "float32", "bfloat16"]
+HAS_TORCH = find_spec("torch") is not None
+BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16"}
+
+
+def choose_device_name(asked: str = "auto") -> str:
+    """Return `cpu` or the name of a GPU as `choose_device` does, also where PyTorch is missing.
+
+    Raises:
+        InputProblem: as `choose_device`, and for a GPU without PyTorch.
+    """
+    if asked == "cpu" or (asked == "auto" and not HAS_TORCH):
+        return "cpu"
+    if not HAS_TORCH:
+        raise InputProblem(
+            f"device {asked!r} needs PyTorch, which is not installed; pip install 'gmn-reid[gpu]', "
+            "or use cpu"
+        )
+    return str(choose_device(asked))
 
 
 def choose_device(asked: str = "auto") -> torch.device:
-    """`auto` is the first GPU where there is one, else the CPU; switches TF32 off.
+    """Return the device of a name, `auto` for the first GPU or else the CPU; switches TF32 off.
 
     Raises:
         InputProblem: when a GPU is requested and there is none, or the name is unknown.
     """
+    import torch
+
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     if asked == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -30,12 +53,22 @@ def choose_device(asked: str = "auto") -> torch.device:
 
 
 def choose_dtype(device: torch.device, asked: Precision = "auto") -> torch.dtype:
-    """`auto` is bfloat16 where the device multiplies it in hardware, else float32."""
+    """Return the number format; `auto` is bfloat16 where the device multiplies it in hardware."""
+    import torch
+
     if asked != "auto":
         return torch.bfloat16 if asked == "bfloat16" else torch.float32
     if device.type == "cuda":
-        supported = bool(torch.cuda.is_bf16_supported(including_emulation=False))
+        has_bfloat16 = bool(torch.cuda.is_bf16_supported(including_emulation=False))
     else:
-        capabilities = torch.cpu.get_capabilities()
-        supported = any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16"))
-    return torch.bfloat16 if supported else torch.float32
+        has_bfloat16 = cpu_has_bfloat16()
+    return torch.bfloat16 if has_bfloat16 else torch.float32
+
+
+def cpu_has_bfloat16() -> bool:
+    """Return whether the CPU multiplies bfloat16 in hardware; False where Linux does not say."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8").split()
+    except OSError:
+        return False
+    return not BFLOAT16_FLAGS.isdisjoint(flags)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 from pydantic import Field
 
 from model.stored import Stored
+
+if TYPE_CHECKING:
+    import torch
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -18,7 +21,9 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 @lru_cache(maxsize=16)
 def _on_device(values: tuple[float, ...], device: torch.device) -> torch.Tensor:
-    # Copied once: a GPU would have to be waited for every time. What is kept serves every mode.
+    import torch
+
+    # Copied once, since every copy waits for a GPU; made outside of inference mode, it serves all.
     with torch.inference_mode(False):
         return torch.tensor(values, device=device)
 
@@ -37,14 +42,14 @@ class Preprocessing(Stored):
     std: tuple[float, float, float] = IMAGENET_STD
 
     def resize(self, crop: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Resizes `(h, w, 3)` uint8 RGB to `(height, width, 3)`, antialiased bilinear."""
+        """Resize `(h, w, 3)` uint8 RGB to `(height, width, 3)`, antialiased bilinear."""
         if crop.shape[:2] == (self.height, self.width):
             return crop
         resized = Image.fromarray(crop).resize((self.width, self.height), Image.Resampling.BILINEAR)
         return np.asarray(resized, dtype=np.uint8)
 
     def normalise(self, crops: torch.Tensor) -> torch.Tensor:
-        """Turns `(B, height, width, 3)` uint8 into `(B, 3, height, width)` float32."""
+        """Turn `(B, height, width, 3)` uint8 into `(B, 3, height, width)` float32."""
         mean = _on_device(self.mean, crops.device)
         std = _on_device(self.std, crops.device)
         return (crops / 255.0).sub_(mean).div_(std).permute(0, 3, 1, 2)

@@ -9,3 +9,7 @@ class InputProblem(ValueError):
     The message names the input, the error and the remedy. The command line prints it and exits with
     status 2; the service answers with a problem document.
     """
+
+
+class ArtefactProblem(InputProblem):
+    """A file that is not a usable artefact: names the file, what is wrong, what to do."""

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
@@ -114,14 +113,13 @@ class TrainingFingerprints:
     crops: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
     people: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
 
-    def tensors(self) -> dict[str, torch.Tensor]:
-        """The tensors of an artefact's file; empty ones are left out."""
+    def tensors(self) -> dict[str, NDArray[Any]]:
+        """Return the tensors of an artefact's file; empty ones are left out."""
         named = {CROPS_TENSOR: self.crops, PEOPLE_TENSOR: self.people}
-        return {name: torch.from_numpy(values) for name, values in named.items() if len(values)}
+        return {name: values for name, values in named.items() if len(values)}
 
     @classmethod
-    def from_tensors(cls, tensors: Mapping[str, torch.Tensor]) -> TrainingFingerprints:
-        """The reverse of `tensors`, from all tensors of a file."""
-        empty = torch.empty(0, dtype=torch.int64)
-        crops, people = (tensors.get(name, empty).numpy() for name in (CROPS_TENSOR, PEOPLE_TENSOR))
-        return cls(crops, people)
+    def from_tensors(cls, tensors: Mapping[str, NDArray[Any]]) -> TrainingFingerprints:
+        """Return the fingerprints among all tensors of a file."""
+        none = np.empty(0, np.int64)
+        return cls(tensors.get(CROPS_TENSOR, none), tensors.get(PEOPLE_TENSOR, none))

@@ -81,10 +81,11 @@ def save_tiny_artefact(path: Path, drawn_crops: list[DrawnCrop]) -> None:
     # torch loads only in tests that need it: those of the client prove that they do not.
     import torch
 
+    from model.architecture import EmbedderConfig, MetricNetworkConfig
     from model.artefact import Description, save_artefact
     from model.crops.decode import decode_crop
-    from model.embedder import Embedder, EmbedderConfig
-    from model.metric_network import MetricNetwork, MetricNetworkConfig, unit_features
+    from model.embedder import Embedder
+    from model.metric_network import MetricNetwork, unit_features
     from model.preprocessing import Preprocessing
     from model.provenance import Provenance
 

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from model.backbones import PREFIX, build_timm, import_timm
-from model.osnet import WIDTHS, osnet_forms
+from model.architecture import PREFIX, WIDTHS, osnet_forms
+from model.backbones import build_timm, import_timm
 from model.problems import InputProblem
 
 NAMED_TENSORS = 5

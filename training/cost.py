@@ -10,8 +10,9 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from model.embedder import Embedder, EmbedderConfig
-from model.metric_network import MetricNetwork, MetricNetworkConfig
+from model.architecture import EmbedderConfig, MetricNetworkConfig
+from model.embedder import Embedder
+from model.metric_network import MetricNetwork
 from model.preprocessing import Preprocessing
 
 

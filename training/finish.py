@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from model.artefact import Artefact, Description, round_as_stored, save_artefact
+from model.artefact import Artefact, Description, save_artefact
 from model.collapse import CollapsedModel, refuse_collapse
 from model.embedder import Embedder
-from model.metric_network import MetricNetwork
+from model.metric_network import MetricNetwork, TorchPairScores
 from model.precision import choose_device
 from model.problems import InputProblem
+from model.weights import round_as_stored
 from training.batches import BatchMaker, training_images
 from training.checkpoint import SavedWeights, read_weights, run_identity
 from training.datasets.record import CropRecord, Dataset
@@ -130,7 +131,7 @@ def finish_run(
             calibration=calibration,
             provenance=provenance,
         )
-        artefact = Artefact(description, embedder, metric_network, fingerprints)
+        artefact = Artefact.of_networks(description, embedder, metric_network, fingerprints)
         results = [
             evaluate_search(
                 artefact,
@@ -159,7 +160,8 @@ def _refuse_collapse(
 ) -> None:
     some = gallery_samples(features.values())
     try:
-        refuse_collapse(f"{weights.path}: no artefact is written", some, metric_network)
+        scores = TorchPairScores(metric_network) if metric_network else None
+        refuse_collapse(f"{weights.path}: no artefact is written", some, scores)
     except CollapsedModel as problem:
         if weights.path.name == CHECKPOINT_NAME:
             raise

@@ -12,7 +12,6 @@ import itertools
 import json
 import platform
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, NamedTuple
@@ -23,11 +22,13 @@ import typer
 from torch.nn import functional
 from torch.utils.benchmark import Timer
 
+from model.architecture import EmbedderConfig
 from model.artefact import Artefact, load_artefact, resolve_artefact
-from model.embedder import Embedder, EmbedderConfig
+from model.embedder import Embedder
 from model.metric_network import PairScorer
+from model.openvino_runtime import DtypeName
 from model.precision import choose_device
-from model.runtimes import DtypeName, TorchRuntime
+from model.torch_runtime import TorchRuntime
 from training.datasets.record import CropRecord
 from training.datasets.synthetic import draw_people
 from training.recipe import Recipe, read_recipe
@@ -106,7 +107,11 @@ def check(device: torch.device, sizes: Sizes, artefact: str = "bundled") -> Iter
     if on_gpu:
         torch.manual_seed(0)
         resnet = Embedder(EmbedderConfig(backbone="resnet50")).eval()
-        parts.append(_embedding(device, sizes, replace(loaded, embedder=resnet), records))
+        parts.append(
+            _embedding(
+                device, sizes, Artefact.of_networks(loaded.description, resnet, None), records
+            )
+        )
     parts += [_pairs(device, sizes, loaded), _steps(device, recipe, records)]
     for work in itertools.chain(*parts):
         if on_gpu:
@@ -129,7 +134,7 @@ def _embedding(
     many = crops[np.arange(sizes.crops) % len(crops)]
     what = f"embedding, {artefact.embedder.config.backbone}, {sizes.crops} crops at once"
     for precision in DTYPES:
-        runtime = TorchRuntime(artefact, precision, device)
+        runtime = TorchRuntime(artefact, precision, str(device))
         cosines = functional.cosine_similarity(torch.from_numpy(runtime.embed(crops)), expected)
         found = {"least cosine": float(cosines.min())}
         yield Work(what, precision, sizes.crops, partial(runtime.embed, many), found)

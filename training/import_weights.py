@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from model.architecture import EmbedderConfig, HeadConfig
 from model.artefact import Description, save_artefact
-from model.embedder import Embedder, EmbedderConfig, HeadConfig
+from model.embedder import Embedder
 from model.preprocessing import Preprocessing
 from model.problems import InputProblem
 from model.provenance import Provenance

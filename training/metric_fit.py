@@ -19,10 +19,10 @@ import torch
 from numpy.typing import NDArray
 from torch.optim.swa_utils import update_bn
 
-from model.artefact import round_as_stored
 from model.embedder import Embedder
 from model.folding import folded
 from model.metric_network import MetricNetwork, unit_features
+from model.weights import round_as_stored
 from training.batches import BatchMaker
 from training.datasets.record import CropRecord
 from training.distributed import Processes

@@ -13,7 +13,8 @@ import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
-from model.metric_network import MetricNetwork, MetricNetworkConfig
+from model.architecture import MetricNetworkConfig
+from model.metric_network import MetricNetwork
 from model.problems import InputProblem
 
 # Of the hidden unit's BatchNorm. ReLU passes a pair while it lies less than BIAS / SCALE standard

@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from model.embedder import Embedder, EmbedderConfig
+from model.architecture import EmbedderConfig, osnet_forms
+from model.embedder import Embedder
 from model.openvino_graph import converted
-from model.osnet import osnet_forms
 from model.preprocessing import Preprocessing
 from model.problems import InputProblem
 from training.backbone_weights import load_tensors

@@ -12,9 +12,7 @@ from typing import Any, ClassVar, Literal, get_args
 from pydantic import BaseModel, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
-from model.backbones import PREFIX, find_backbone
-from model.embedder import EmbedderConfig
-from model.metric_network import MetricNetworkConfig
+from model.architecture import PREFIX, EmbedderConfig, MetricNetworkConfig, find_backbone
 from model.precision import Precision
 from model.preprocessing import Preprocessing
 from model.problems import InputProblem

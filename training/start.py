@@ -11,10 +11,11 @@ from typing import Any
 import torch
 from pydantic import BaseModel, ValidationError
 
+from model.architecture import EmbedderConfig, MetricNetworkConfig
 from model.artefact import load_artefact, resolve_artefact
 from model.calibration import Calibration
-from model.embedder import Embedder, EmbedderConfig
-from model.metric_network import MetricNetwork, MetricNetworkConfig
+from model.embedder import Embedder
+from model.metric_network import MetricNetwork
 from model.preprocessing import Preprocessing
 from model.problems import InputProblem
 

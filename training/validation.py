@@ -12,6 +12,7 @@ from typing import cast
 import numpy as np
 
 from model.collapse import CollapsedModel, refuse_collapse
+from model.metric_network import TorchPairScores
 from model.problems import InputProblem
 from training.batches import training_images
 from training.checkpoint import Position, read_weights, save_best
@@ -178,7 +179,8 @@ class Validation:
                     kept = {metric: found[metric] for metric in ("mAP", "rank_1")}
                     figures.setdefault(name, {})[scoring] = kept
         try:
-            refuse_collapse("these weights", gallery_samples(features.values()), metric_network)
+            pair_scores = TorchPairScores(metric_network) if metric_network else None
+            refuse_collapse("these weights", gallery_samples(features.values()), pair_scores)
         except CollapsedModel:
             return figures, True
         return figures, False

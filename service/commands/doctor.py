@@ -177,12 +177,12 @@ def _backups(settings: Settings, _: Engine | None) -> Findings:
 
 
 def _device(settings: Settings, _: Engine | None) -> Findings:
-    import torch
+    from model.precision import choose_device_name
 
-    from model.precision import choose_device
+    device = choose_device_name(settings.device)
+    if device != "cpu":
+        import torch
 
-    device = choose_device(settings.device)
-    if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)
         yield "ok", f"{torch.cuda.get_device_name(device)}, {size(free)} of {size(total)} free"
     else:

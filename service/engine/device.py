@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import logging
 import re
+import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from functools import partial
 from typing import Any, TypeVar
-
-import torch
 
 from model.problems import InputProblem
 from service.errors import DeviceFull, DeviceLost, ServiceError, ServiceStopping
@@ -94,8 +93,9 @@ class DeviceThread(TurnTakingPool):
 
 
 def device_error(error: Error) -> Error | ServiceError:
-    """`DeviceFull` or `DeviceLost` for an error of a device's library; else the error itself."""
-    if isinstance(error, torch.OutOfMemoryError):
+    """Return `DeviceFull` or `DeviceLost` for an error of a device's library, else the error."""
+    torch = _loaded_torch()
+    if torch and isinstance(error, torch.OutOfMemoryError):
         return DeviceFull("this")
     if not isinstance(error, RuntimeError):
         return error
@@ -105,7 +105,7 @@ def device_error(error: Error) -> Error | ServiceError:
     if code == MEMORY_CODE or MEMORY_MESSAGES.search(message):
         return DeviceFull("this")
     # An error of the device that has neither a code nor a known message may be any.
-    unknown = isinstance(error, torch.AcceleratorError) and code is None
+    unknown = torch and isinstance(error, torch.AcceleratorError) and code is None
     if code in LOST_CODES or LOST_MESSAGES.search(message) or unknown:
         return DeviceLost(message.splitlines()[0] if message else repr(error))
     return error
@@ -170,5 +170,11 @@ def bisect_failures(
 
 
 def _free_cached_memory() -> None:
-    if torch.cuda.is_available():
+    torch = _loaded_torch()
+    if torch and torch.cuda.is_available():
         torch.cuda.empty_cache()
+
+
+def _loaded_torch() -> Any:
+    """Return PyTorch if this process uses it; a service on OpenVINO never imports it."""
+    return sys.modules.get("torch")

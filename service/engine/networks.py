@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from model.artefact import (
@@ -22,10 +21,12 @@ from model.artefact import (
     shipped_artefacts,
 )
 from model.calibration import Scoring
-from model.collapse import probe_collapse
-from model.metric_network import PairScorer
+from model.collapse import refuse_collapse
+from model.openvino_runtime import OpenVinoRuntime
+from model.pair_scores import OpenVinoPairScores, PairScores, unit_rows
+from model.probes import drawn_patterns
 from model.problems import InputProblem
-from model.runtimes import EmbeddingRuntime, OpenVinoRuntime
+from model.runtimes import EmbeddingRuntime
 from service.engine.batcher import MicroBatcher
 from service.engine.device import DeviceThread, bisect_failures
 from service.engine.images import Pipeline
@@ -51,7 +52,7 @@ class Networks:
     """Embeds crops and scores pairs, on the device thread; without M-Net it only embeds.
 
     Attributes:
-        runtime: computes the features; M-Net is computed by PyTorch in float32.
+        runtime: computes the features; M-Net is computed by the same library, in float32.
         device: of the networks.
         dimension: d, the size of a feature.
     """
@@ -61,8 +62,7 @@ class Networks:
         self.device = runtime.device
         self.dimension = artefact.description.embedder.dimension
         self._preprocessing = artefact.description.preprocessing
-        network = artefact.metric_network
-        self._scorer = None if network is None else PairScorer(network.to(self.device))
+        self._pair_scores = _build_pair_scores(artefact, runtime)
 
     def pair_scores(
         self, queries: NDArray[np.float32], candidates: NDArray[np.float32]
@@ -141,41 +141,47 @@ class Networks:
         queries: NDArray[np.float32],
         padded: NDArray[np.float32],
     ) -> NDArray[np.float64]:
-        if self._scorer is None:
+        if self._pair_scores is None:
             raise RuntimeError("an artefact without M-Net scores no pairs")
-        rows = np.asarray if self._scorer.kind == "raw" else unit_rows
-        gallery = rows(padded)
-        threads = torch.get_num_threads()
-        try:
-            # So small a pass is slower on several, which take the cores of what is embedded.
-            torch.set_num_threads(1)
-            for query in rows(queries):
-                differences = torch.from_numpy(gallery - query).to(self.device)
-                totals += self._scorer.scores_of(differences).cpu().numpy()
-        finally:
-            torch.set_num_threads(threads)
+        comparable = np.asarray if self._pair_scores.kind == "raw" else unit_rows
+        gallery = comparable(padded)
+        for query in comparable(queries):
+            totals += self._pair_scores.scores_of(gallery - query)
         return totals
 
     def probe(self) -> None:
-        """Embeds a grey crop, and scores it where there is M-Net.
+        """Embed a grey crop, and score it where there is M-Net.
 
         Raises:
-            InputProblem: where a number is not finite; such an artefact cannot be served.
+            InputProblem: a number is not finite; such an artefact cannot be served.
         """
         shape = (1, self._preprocessing.height, self._preprocessing.width, 3)
         feature = self.runtime.embed(np.full(shape, 128, np.uint8))
-        scores = self.pair_scores(feature, feature) if self._scorer else feature
+        scores = self.pair_scores(feature, feature) if self._pair_scores else feature
         if not (np.isfinite(feature).all() and np.isfinite(scores).all()):
             raise InputProblem(
                 f"the artefact gives numbers that are not finite on {self.device}; train it again, "
                 "or serve with GMN_DTYPE=float32"
             )
 
+    def refuse_collapse(self, name: str) -> None:
+        """Refuse a model, called `name`, that gives all crops the same score.
 
-def unit_rows(features: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Features `(n, d)` at unit length."""
-    lengths = np.linalg.norm(features, axis=1, keepdims=True)
-    return np.asarray(features / np.maximum(lengths, 1e-12), np.float32)
+        Raises:
+            CollapsedModel: naming the scoring and its spread.
+        """
+        features = self.runtime.embed(drawn_patterns(self._preprocessing))
+        refuse_collapse(name, features, self._pair_scores)
+
+
+def _build_pair_scores(artefact: Artefact, runtime: EmbeddingRuntime) -> PairScores | None:
+    if artefact.description.metric_network is None:
+        return None
+    if runtime.name == "openvino":
+        return OpenVinoPairScores(artefact, PAIRS_PER_PASS)
+    from model.metric_network import TorchPairScores
+
+    return TorchPairScores(artefact.require_metric_network().to(runtime.device))
 
 
 @dataclass(frozen=True)
@@ -250,9 +256,9 @@ def load_model(
     path = resolve_artefact(name)
     artefact = load_artefact(path)
     description = artefact.description
-    probe_collapse(name, artefact.embedder, artefact.metric_network, description.preprocessing)
     runtime, choice = device.submit(choose_runtime, artefact, settings, records).result()
     networks = Networks(artefact, runtime)
+    device.submit(networks.refuse_collapse, name).result()
     device.submit(networks.probe).result()
     # With OpenVINO a crop is embedded by the thread that decoded it, and no search waits for that.
     at_once = runtime.at_once if isinstance(runtime, OpenVinoRuntime) else None

@@ -1,4 +1,4 @@
-"""What computes the features: PyTorch on any device, or OpenVINO on a CPU; chosen once a record.
+"""The choice between PyTorch and OpenVINO for the features, made once for each record.
 
 Features of two runtimes differ in their last digits, so every process on a record uses the runtime
 that was chosen when the record was first used with an embedder. On a CPU that is the fastest one.
@@ -12,22 +12,14 @@ import time
 from typing import Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from model.artefact import Artefact
-from model.precision import choose_device, choose_dtype
+from model.openvino_runtime import DtypeName, RuntimeName, RuntimeUnusable
+from model.precision import choose_device_name, choose_dtype, cpu_has_bfloat16
 from model.problems import InputProblem
-from model.runtimes import (
-    CPU,
-    DtypeName,
-    EmbeddingRuntime,
-    Probes,
-    RuntimeName,
-    RuntimeUnusable,
-    TorchRuntime,
-)
+from model.runtimes import EmbeddingRuntime, Probes
 from service.errors import StorageFailed
 from service.settings import Settings
 
@@ -68,7 +60,7 @@ class KeptRuntimes(Protocol):
 def choose_runtime(
     artefact: Artefact, settings: Settings, records: KeptRuntimes | None
 ) -> tuple[EmbeddingRuntime, RuntimeChoice]:
-    """The record's runtime; without one the fastest that agrees, which the record then keeps.
+    """Build the record's runtime; without one the fastest that agrees, which the record then keeps.
 
     On a GPU it is PyTorch, and nothing is stored.
 
@@ -81,18 +73,16 @@ def choose_runtime(
             the record's choice, and for features that disagree with the float32 network's.
     """
     try:
-        device = choose_device(settings.device)
+        device = choose_device_name(settings.device)
     except InputProblem as error:
         raise InputProblem(f"GMN_DEVICE={settings.device}: {error}") from error
-    if device.type != "cpu":
+    if device != "cpu":
         if settings.runtime == "openvino":
             raise InputProblem(
                 f"GMN_RUNTIME=openvino: runs on the CPU, and the device is {device}; set "
                 "GMN_DEVICE=cpu or unset GMN_RUNTIME"
             )
-        float32 = choose_dtype(device, settings.dtype) == torch.float32
-        dtype: DtypeName = "float32" if float32 else "bfloat16"
-        return TorchRuntime(artefact, dtype, device), RuntimeChoice(runtime="torch", dtype=dtype)
+        return _on_gpu(artefact, settings, device)
     probes = Probes(artefact)
     embedder = artefact.description.embedding_fingerprint
     stored = records.get(embedder) if records else None
@@ -108,6 +98,18 @@ def choose_runtime(
         if stored == own:
             return runtime, choice
     return _stored_runtime(settings, stored, probes)
+
+
+def _on_gpu(
+    artefact: Artefact, settings: Settings, device: str
+) -> tuple[EmbeddingRuntime, RuntimeChoice]:
+    import torch
+
+    from model.torch_runtime import TorchRuntime
+
+    float32 = choose_dtype(torch.device(device), settings.dtype) == torch.float32
+    dtype: DtypeName = "float32" if float32 else "bfloat16"
+    return TorchRuntime(artefact, dtype, device), RuntimeChoice(runtime="torch", dtype=dtype)
 
 
 def _fastest(settings: Settings, probes: Probes) -> tuple[EmbeddingRuntime, RuntimeChoice]:
@@ -153,9 +155,9 @@ def _candidates(settings: Settings) -> list[tuple[RuntimeName, DtypeName]]:
     every: list[tuple[RuntimeName, DtypeName]] = [("torch", "float32"), ("openvino", "float32")]
     if settings.dtype == "bfloat16":
         every = [("torch", "bfloat16"), ("openvino", "bfloat16")]
-    elif settings.dtype == "auto" and choose_dtype(CPU) == torch.bfloat16:
+    elif settings.dtype == "auto" and cpu_has_bfloat16():
         every.append(("openvino", "bfloat16"))
-    return [one for one in every if settings.runtime in ("auto", one[0])]
+    return [(name, dtype) for name, dtype in every if settings.runtime in ("auto", name)]
 
 
 def _stored_runtime(

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
 from gmn_client.models import CropGroup, CropGroups
-from service.engine.networks import unit_rows
+from model.pair_scores import unit_rows
 from service.errors import InvalidField, UnknownGallery
 from service.gallery.browse import matching
 from service.gallery.gallery import Gallery
@@ -158,6 +158,24 @@ async def _score_pairs(
     return scores
 
 
+def _labels(merges: Array, farthest: float) -> NDArray[np.intp]:
+    """Return the cluster of each of n items, from the n - 1 merges of a hierarchical clustering.
+
+    Args:
+        merges: rows of two clusters and their distance, in ascending order of it; the merge of row
+            i makes cluster n + i.
+        farthest: clusters at this distance and beyond stay apart.
+    """
+    count = len(merges) + 1
+    parents = np.arange(2 * count - 1)
+    for row, (first, second, distance, _) in enumerate(merges):
+        if distance < farthest:
+            parents[[int(first), int(second)]] = count + row
+    for cluster in reversed(range(len(parents))):
+        parents[cluster] = parents[parents[cluster]]
+    return parents[:count]
+
+
 def _cluster(scores: Array, cut: float) -> list[tuple[NDArray[np.int64], float]]:
     """Group by average linkage: the places and mean score of each, the largest first.
 
@@ -167,16 +185,13 @@ def _cluster(scores: Array, cut: float) -> list[tuple[NDArray[np.int64], float]]
         scores: of pairs, `(n, n)`; becomes their distances.
         cut: two groups are joined while the mean score between them is above it.
     """
-    # It takes half a second and 60 MB, which a process without this job saves.
-    from sklearn.cluster import AgglomerativeClustering
+    import fastcluster
 
     top = float(scores.max())
     np.subtract(top, scores, out=scores)
     farthest = max(0.0, top - cut)
-    clustering = AgglomerativeClustering(
-        n_clusters=None, metric="precomputed", linkage="average", distance_threshold=farthest
-    )
-    labels = clustering.fit(scores).labels_
+    merges = fastcluster.linkage(scores[np.triu_indices(len(scores), 1)], "average")
+    labels = _labels(merges, farthest)
     order = np.argsort(labels, kind="stable")
     groups = np.split(order, np.flatnonzero(np.diff(labels[order])) + 1)
 

@@ -45,7 +45,7 @@ async def compact_indexes(runtime: Runtime) -> None:
 async def _compact(runtime: Runtime, gallery: Gallery, index: GalleryIndex) -> None:
     threads = runtime.pools.compaction
     device = runtime.model.networks.device
-    plan = await runtime.device.run(index.compaction, device if device.type != "cpu" else None)
+    plan = await runtime.device.run(index.compaction, device if device != "cpu" else None)
     if plan is None:
         if index.outdated_files:
             await threads.run(runtime.galleries.save_index, gallery)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import CancelledError
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Union
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,13 +14,15 @@ from service.engine.device import retry_out_of_memory
 from service.ops.health import heartbeat
 from service.record.records import IndexedCrop
 from service.search.arrays import Rows
-from service.search.gpu import DeviceVectors
 from service.search.index_files import IndexFolder
 from service.search.product_codes import ProductCodes
 from service.search.table import RowTable
 
+if TYPE_CHECKING:
+    from service.search.gpu import DeviceVectors
+
 COPIED_AT_ONCE = 1024
-Segment = ProductCodes | DeviceVectors
+Segment = Union[ProductCodes, "DeviceVectors"]
 Cover = Callable[[RowTable, int, NDArray[np.int64], Callable[[], None]], Segment]
 
 

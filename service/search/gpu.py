@@ -7,6 +7,7 @@ and copy everything at every `add`. Nothing in it is particular to CUDA.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from service.search.table import RowTable
 
 # How far below the last place a row may score and still belong above it: twice the error of a
 # score. In float16 the rows, the query and the sum are each rounded by up to 2⁻¹¹ of it.
-MARGINS = {torch.float32: 1e-5, torch.float16: 4e-3}
+MARGINS = {"float32": 1e-5, "float16": 4e-3}
 
 
 class DeviceVectors:
@@ -32,18 +33,22 @@ class DeviceVectors:
 
     def __init__(
         self,
-        device: torch.device,
-        dtype: torch.dtype,
+        device: str,
+        dtype: Literal["float32", "float16"],
         table: RowTable,
         size: int,
         _: NDArray[np.int64],
         between: Callable[[], None],
     ) -> None:
-        """Copies the first `size` rows; PyTorch's error where there is no room for them."""
+        """Copy the first `size` rows to a device such as `cuda:0`.
+
+        Raises:
+            torch.OutOfMemoryError: the device has no room for them.
+        """
         self.size = size
-        self.dtype = str(dtype).removeprefix("torch.")
+        self.dtype = dtype
         shape = (size, table.dimension)
-        self._vectors = torch.empty(shape, dtype=dtype, device=device)
+        self._vectors = torch.empty(shape, dtype=getattr(torch, dtype), device=device)
         self.bytes = self._vectors.nbytes
         for part, units in table.unit_parts(size):
             between()
@@ -71,5 +76,5 @@ class DeviceVectors:
         hidden[torch.from_numpy(rows).to(device)] = False
         scores.masked_fill_(hidden, -torch.inf)
         last = torch.topk(scores, limit).values[-1]
-        near = torch.nonzero(scores >= last - MARGINS[dtype]).squeeze(1)
+        near = torch.nonzero(scores >= last - MARGINS[self.dtype]).squeeze(1)
         return np.asarray(near.cpu().numpy(), np.int64)

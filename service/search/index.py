@@ -19,7 +19,6 @@ from dataclasses import replace
 from functools import partial
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from service.engine.device import retry_out_of_memory
@@ -30,7 +29,6 @@ from service.search.arrays import inner_products
 from service.search.candidates import Candidates, mean_direction, scored
 from service.search.compaction_plan import Compaction, Cover, Segment
 from service.search.filters import EVERY_CROP, Filter
-from service.search.gpu import DeviceVectors
 from service.search.index_files import IndexFolder, Stored
 from service.search.product_codes import ProductCodes
 from service.search.table import RowTable
@@ -217,7 +215,7 @@ class GalleryIndex:
         """Begins an empty table; the files of the one before are left."""
         self.table = self._make_table()
 
-    def compaction(self, device: torch.device | None = None) -> Compaction | None:
+    def compaction(self, device: str | None = None) -> Compaction | None:
         """What is to be rewritten beside this index; None: nothing.
 
         Args:
@@ -235,8 +233,10 @@ class GalleryIndex:
             rewrite = False
         cover: Cover | None = None
         if device:
+            from service.search.gpu import DeviceVectors
+
             half = table.valid_count >= FLOAT16_ROWS
-            cover = partial(DeviceVectors, device, torch.float16 if half else torch.float32)
+            cover = partial(DeviceVectors, device, "float16" if half else "float32")
         elif table.valid_count >= CODED_ROWS:
             cover = ProductCodes
         covered = self._segment.size if self._segment else 0
@@ -271,17 +271,18 @@ class GalleryIndex:
         segment = self._segment
         proposed = None
         covered = np.searchsorted(passing, segment.size) if segment else 0
-        if isinstance(segment, DeviceVectors):
+        if isinstance(segment, ProductCodes):
+            if self.recall is not None and everything and self._is_small(limit):
+                nearest = segment.nearest(query, limit)
+                nearest = nearest[self.table.valid[nearest]]
+                # Where deletions left too few, all rows are compared.
+                proposed = nearest if len(nearest) >= limit else None
+        elif segment:
             try:
                 proposed = retry_out_of_memory(segment.nearest, query, limit, passing[:covered])
             except DeviceFull:
                 # Other work on the device may end; the next search tries again.
                 log.warning("the device has no memory for a search; it is done in the host's")
-        elif segment and self.recall is not None and everything and self._is_small(limit):
-            proposed = segment.nearest(query, limit)
-            proposed = proposed[self.table.valid[proposed]]
-            # Where deletions left too few, all are looked at.
-            proposed = proposed if len(proposed) >= limit else None
         if proposed is not None:
             passing = np.concatenate([proposed, passing[covered:]])
         scores = inner_products(self.table.vectors, passing, query) / self.table.norms[passing]

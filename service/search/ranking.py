@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from gmn_client.models import QueryAnswer, RankedCrop, Timing
 from model.calibration import Scoring
+from model.pair_scores import unit_rows
 from model.search_calibration import RANKS, UNNAMED, SearchScores, few_identities, leading_scores
-from service.engine.networks import PASSES_PER_SLICE, LoadedModel, passes_of, unit_rows
+from service.engine.networks import PASSES_PER_SLICE, LoadedModel, passes_of
 from service.errors import UnknownCrop
 from service.gallery.gallery import Gallery
 from service.record.records import CropLabel

@@ -8,11 +8,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+import gmn
+from model import openvino_graph
 from model.artefact import (
     HEADER_KEY,
     Artefact,
-    ArtefactProblem,
     Description,
+    add_graph,
     load_artefact,
     read_description,
     replace_calibration,
@@ -21,7 +23,11 @@ from model.artefact import (
 )
 from model.embedder import Embedder
 from model.metric_network import score_pairs
+from model.openvino_runtime import OpenVinoRuntime
+from model.probes import drawn_patterns
+from model.problems import ArtefactProblem
 from model.provenance import TrainingFingerprints
+from tests.artefact_files import read_parts, without_graph, write_parts
 from training.datasets.registry import read_dataset
 from training.evaluation.embedding import embed_records
 
@@ -57,7 +63,9 @@ def test_half_precision_halves_the_file_and_keeps_the_features(
     save_artefact(file, artefact.description, embedder, artefact.metric_network)
     networks = (embedder, artefact.metric_network)
     whole = sum(4 * one.numel() for network in networks for one in network.state_dict().values())
-    assert file.stat().st_size < 0.6 * whole
+    stored = load_artefact(file).tensors
+    weights = sum(stored[name].nbytes for name in stored if not name.startswith("graph."))
+    assert weights < 0.6 * whole
     crops = torch.rand(2, 3, 64, 32)
     one = embedder(crops)
     other = load_artefact(file).embedder(crops)
@@ -147,8 +155,10 @@ def test_a_missing_tensor_is_named(
 
     path = tmp_path / "headless.safetensors"
     save_artefact(path, artefact.description, Headless(), artefact.metric_network)  # type: ignore[arg-type]
-    with pytest.raises(ArtefactProblem, match=r"lacks the tensor embedder\.neck\.weight"):
-        load_artefact(path)
+    headless = load_artefact(path)
+    with pytest.raises(ArtefactProblem, match=r"headless.*lacks the tensor embedder\.neck\.weight"):
+        _ = headless.embedder
+    assert not headless.has_graph
 
 
 def test_an_edited_file_does_not_match_its_fingerprint(tiny_artefact: Path, tmp_path: Path) -> None:
@@ -277,3 +287,66 @@ def test_fingerprints_of_the_training_crops_travel_with_an_artefact(
     replace_calibration(path, path, artefact.description.calibration)
     assert load_artefact(path).training.crops.tolist() == [-3, 5]
     assert load_artefact(path).training.people.tolist() == [7]
+
+
+def test_a_graph_is_added_to_an_older_artefact_without_another_fingerprint(
+    tiny_artefact: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = without_graph(tiny_artefact, tmp_path / "older.safetensors")
+    older = load_artefact(path)
+    assert not older.has_graph
+    assert gmn.run(["artefact", "add-graph", str(path)]) == 0
+    assert "holds a graph" in capsys.readouterr().out
+    newer = load_artefact(path)
+    assert newer.has_graph
+    assert newer.description.artefact_fingerprint == older.description.artefact_fingerprint
+    assert newer.description.embedding_fingerprint == older.description.embedding_fingerprint
+    crops = drawn_patterns(newer.description.preprocessing)
+    features = OpenVinoRuntime(newer, "float32").embed(crops)
+    expected = OpenVinoRuntime(older, "float32").embed(crops)
+    np.testing.assert_allclose(features, expected, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["graph.xml", "graph.bin", "graph.probes"])
+def test_a_changed_graph_does_not_match_its_fingerprint(
+    tiny_artefact: Path, tmp_path: Path, name: str
+) -> None:
+    header, tensors = read_parts(tiny_artefact)
+    tensors[name].view(np.uint8).flat[0] ^= 1
+    path = write_parts(tmp_path / "edited.safetensors", header, tensors)
+    with pytest.raises(ArtefactProblem, match="fingerprint does not match"):
+        load_artefact(path)
+
+
+def test_a_graph_of_another_embedder_is_refused(tiny_artefact: Path, tmp_path: Path) -> None:
+    """Two artefacts exchange their graphs, each with its fingerprint."""
+    other = load_artefact(tiny_artefact)
+    with torch.no_grad():
+        other.embedder.neck.weight.mul_(2.0)
+    path = tmp_path / "other.safetensors"
+    save_artefact(path, other.description, other.embedder, other.metric_network)
+    others_header, others = read_parts(path)
+    header, tensors = read_parts(tiny_artefact)
+    header["graph_fingerprint"] = others_header["graph_fingerprint"]
+    tensors |= {name: others[name] for name in others if name.startswith("graph.")}
+    write_parts(path, header, tensors)
+    with pytest.raises(ArtefactProblem, match="fingerprint does not match"):
+        load_artefact(path)
+
+
+def test_an_embedder_that_openvino_cannot_run_is_saved_without_a_graph(
+    artefact: Artefact,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def unsupported(*_: object) -> None:
+        raise NotImplementedError("aten::mine")
+
+    monkeypatch.setattr(openvino_graph, "converted", unsupported)
+    path = tmp_path / "plain.safetensors"
+    save_artefact(path, artefact.description, artefact.embedder, artefact.metric_network)
+    assert not load_artefact(path).has_graph
+    assert "no graph for a service without PyTorch can be made" in caplog.text
+    with pytest.raises(ArtefactProblem, match="aten::mine"):
+        add_graph(path)

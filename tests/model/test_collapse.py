@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 import gmn
-from model.artefact import load_artefact, save_artefact
-from model.collapse import CollapsedModel, probe_collapse
+from model.artefact import Artefact, load_artefact, save_artefact
+from model.collapse import CollapsedModel, refuse_collapse
+from model.metric_network import TorchPairScores
+from model.probes import drawn_patterns
 
 
 @pytest.fixture(scope="module")
@@ -25,8 +29,15 @@ def collapsed_artefact(tiny_artefact: Path, tmp_path_factory: pytest.TempPathFac
 
 def probe(file: Path) -> None:
     artefact = load_artefact(file)
+    scores = TorchPairScores(artefact.require_metric_network())
+    refuse_collapse(str(file), features_of(artefact), scores)
+
+
+def features_of(artefact: Artefact) -> NDArray[np.float32]:
     preprocessing = artefact.description.preprocessing
-    probe_collapse(str(file), artefact.embedder, artefact.metric_network, preprocessing)
+    crops = torch.from_numpy(drawn_patterns(preprocessing))
+    with torch.inference_mode():
+        return np.asarray(artefact.embedder(preprocessing.normalise(crops)))
 
 
 def test_working_artefacts_pass(tiny_artefact: Path) -> None:
@@ -48,7 +59,7 @@ def test_an_m_net_that_scores_all_pairs_alike_is_refused(
     with torch.no_grad():
         network.classifier[-1].weight.zero_()
     with pytest.raises(CollapsedModel, match="M-Net's scores"):
-        probe_collapse("mine", artefact.embedder, network, artefact.description.preprocessing)
+        refuse_collapse("mine", features_of(artefact), TorchPairScores(network))
 
 
 def test_a_collapsed_artefact_is_not_calibrated(

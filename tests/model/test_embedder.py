@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from model.backbones import BACKBONES, build_backbone
-from model.embedder import Embedder, EmbedderConfig, GeneralizedMeanPooling
+from model.architecture import BACKBONES, EmbedderConfig
+from model.backbones import build_backbone
+from model.embedder import Embedder, GeneralizedMeanPooling
 
 
 @pytest.mark.parametrize("name", sorted(BACKBONES))

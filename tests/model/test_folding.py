@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from model.embedder import Embedder, EmbedderConfig
+from model.architecture import EmbedderConfig, MultiscaleConfig
+from model.embedder import Embedder
 from model.folding import folded
-from model.multiscale import MultiscaleConfig
 from model.preprocessing import Preprocessing
 
 SIZE = Preprocessing(height=64, width=32)

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from model.architecture import MetricNetworkConfig
 from model.metric_network import (
     MetricNetwork,
-    MetricNetworkConfig,
     PairScorer,
     cosine_similarities,
     pair_features,

@@ -7,17 +7,17 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from model.architecture import BACKBONES, EmbedderConfig, HeadConfig, MultiscaleConfig
 from model.artefact import (
     Artefact,
     load_artefact,
     resolve_artefact,
-    round_as_stored,
     save_artefact,
 )
-from model.backbones import BACKBONES
-from model.embedder import Embedder, EmbedderConfig, HeadConfig
+from model.embedder import Embedder
 from model.metric_network import MetricNetwork
-from model.multiscale import CSIP, MSFL, MultiscaleConfig
+from model.multiscale import CSIP, MSFL
+from model.weights import round_as_stored
 
 WIDTHS = (4, 8, 12, 16)
 

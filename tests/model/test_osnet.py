@@ -9,11 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from model.backbones import (
-    BACKBONES,
-    find_backbone,
-)
-from model.embedder import Embedder, EmbedderConfig, HeadConfig
+from model.architecture import BACKBONES, EmbedderConfig, HeadConfig, find_backbone
+from model.embedder import Embedder
 from model.problems import InputProblem
 
 

@@ -11,11 +11,11 @@ import timm
 import torch
 from torch import nn
 
+from model.architecture import EmbedderConfig, MultiscaleConfig, find_backbone
 from model.artefact import ArtefactProblem, load_artefact, save_artefact
-from model.backbones import build_backbone, find_backbone, timm_backbone
-from model.embedder import Embedder, EmbedderConfig
+from model.backbones import build_backbone, timm_backbone
+from model.embedder import Embedder
 from model.folding import folded
-from model.multiscale import MultiscaleConfig
 from model.preprocessing import Preprocessing
 from model.problems import InputProblem
 from tests.forked import run_forked

@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from model.runtimes import OpenVinoRuntime, TorchRuntime
+from model.openvino_runtime import OpenVinoRuntime
+from model.torch_runtime import TorchRuntime
 from service.engine.admission import Admission
 
 FOR_EVER = 3600

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from model.artefact import load_artefact
-from model.runtimes import CPU, TorchRuntime
+from model.torch_runtime import TorchRuntime
 from service.engine.cost import search_cost
 from service.engine.device import DeviceThread
 from service.engine.networks import PAIRS_PER_PASS, Networks
@@ -194,7 +194,7 @@ def test_scores_in_slices_are_equal_to_the_last_digit_and_others_come_between(
     tiny_artefact, queries, candidates
 ):
     artefact = load_artefact(tiny_artefact)
-    networks = Networks(artefact, TorchRuntime(artefact, "float32", CPU))
+    networks = Networks(artefact, TorchRuntime(artefact, "float32"))
     random = np.random.default_rng(5)
     asked = random.normal(size=(queries, networks.dimension)).astype(np.float32)
     shown = random.normal(size=(candidates, networks.dimension)).astype(np.float32)

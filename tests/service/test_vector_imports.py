@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from model.artefact import load_artefact
-from model.runtimes import TorchRuntime
+from model.torch_runtime import TorchRuntime
 from tests.service.client.conftest import run_gmn
 from training.datasets.record import CropRecord
 from training.evaluation.offline import Network, Part, embed_to_file, embed_to_folder

@@ -11,8 +11,9 @@ import torch
 import torchvision
 from torch import nn
 
+from model.architecture import osnet_forms
 from model.backbones import build_backbone
-from model.osnet import build_osnet, osnet_forms
+from model.osnet import build_osnet
 from model.problems import InputProblem
 from training.backbone_weights import load_backbone_weights, torchreid_tensors
 

@@ -4,9 +4,7 @@ from typing import Any
 
 import pytest
 
-from model.embedder import EmbedderConfig, HeadConfig
-from model.metric_network import MetricNetworkConfig
-from model.multiscale import MultiscaleConfig
+from model.architecture import EmbedderConfig, HeadConfig, MetricNetworkConfig, MultiscaleConfig
 from model.preprocessing import Preprocessing
 from training.cost import embedder_cost, pair_cost
 

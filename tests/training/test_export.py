@@ -17,16 +17,11 @@ import torch
 from PIL import Image
 
 import gmn
+from model.architecture import BackboneKind, EmbedderConfig, MetricNetworkConfig, register_backbone
 from model.artefact import load_artefact, resolve_artefact, save_artefact
-from model.backbones import BackboneKind, register_backbone
 from model.crops.decode import decode_crop
-from model.embedder import Embedder, EmbedderConfig
-from model.metric_network import (
-    MetricNetwork,
-    MetricNetworkConfig,
-    cosine_similarities,
-    score_pairs,
-)
+from model.embedder import Embedder
+from model.metric_network import MetricNetwork, cosine_similarities, score_pairs
 from training.recipe import read_recipe
 
 ROOT = Path(__file__).parents[2]

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from model.architecture import EmbedderConfig, HeadConfig
 from model.artefact import load_artefact
-from model.embedder import Embedder, EmbedderConfig, HeadConfig
+from model.embedder import Embedder
 from model.osnet import SqueezeGate
 from model.problems import InputProblem
 from training.import_weights import compare, import_weights, read_embedder

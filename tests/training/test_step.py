@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from model.backbones import BACKBONES, BackboneKind
+from model.architecture import BACKBONES, BackboneKind
 from model.precision import choose_device
 from model.problems import InputProblem
 from training.datasets.synthetic import draw_people

@@ -54,6 +54,7 @@ def calibrate(
         shipped_artefacts,
     )
     from model.collapse import refuse_collapse
+    from model.metric_network import TorchPairScores
     from model.precision import choose_device
     from training.datasets.registry import read_datasets
     from training.evaluation.calibration import calibrated_scores
@@ -71,7 +72,8 @@ def calibrate(
     preprocessing = loaded.description.preprocessing
     network = on_device.metric_network
     features = embed_searches(on_device.embedder, preprocessing, searches, progress_bar)
-    refuse_collapse(str(source), gallery_samples(features.values()), network)
+    pair_scores = TorchPairScores(network) if network else None
+    refuse_collapse(str(source), gallery_samples(features.values()), pair_scores)
     people = ", ".join(
         f"{'held-out ' if search.held_out else ''}identities of {name}"
         for name, search in searches.items()

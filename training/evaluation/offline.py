@@ -19,10 +19,12 @@ from numpy.typing import NDArray
 from model.artefact import Artefact
 from model.crops.decode import decode_crop
 from model.feature_file import Origin, read_origin, read_unreadable, write_features
+from model.openvino_runtime import DtypeName, RuntimeUnusable
 from model.preprocessing import Preprocessing
 from model.problems import InputProblem
-from model.runtimes import DtypeName, EmbeddingRuntime, Probes, RuntimeUnusable, TorchRuntime
+from model.runtimes import EmbeddingRuntime, Probes
 from model.shards import SHARD, shard_name
+from model.torch_runtime import TorchRuntime
 from training.datasets.record import CropRecord
 from training.evaluation.embedding import ProgressBar, read_ahead
 from training.evaluation.files import make_folder, replacing
@@ -81,7 +83,7 @@ def network_of(artefact: Artefact, device: torch.device, bfloat16: bool) -> Netw
     if device.type == "cpu":
         with suppress(RuntimeUnusable):
             runtime = Probes(artefact).agreeing("openvino", dtype)
-    runtime = runtime or TorchRuntime(artefact, dtype, device)
+    runtime = runtime or TorchRuntime(artefact, dtype, str(device))
     description = artefact.description
     return Network(
         description.preprocessing,

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from sklearn.manifold import TSNE
 from threadpoolctl import threadpool_limits
 
+from model.architecture import MetricNetworkConfig, PairFeatureKind
 from model.artefact import Artefact
-from model.metric_network import MetricNetworkConfig, PairFeatureKind, pair_features
+from model.metric_network import pair_features
 from model.problems import InputProblem
 from training.datasets.record import CropRecord
 from training.evaluation.domain_gap import (

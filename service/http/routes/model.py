@@ -60,7 +60,7 @@ async def read_model(call: Querier, gallery_size: CropsSearched = 1000) -> Model
         "scorings": description.scorings,
         "default_scoring": description.default_scoring,
         "calibration_version": model.calibration_version,
-        "device": str(model.networks.device),
+        "device": model.networks.device,
         **model.runtime.model_dump(),
         "operating_points": points,
     }

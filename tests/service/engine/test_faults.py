@@ -11,7 +11,7 @@ import torch
 
 from model.artefact import load_artefact
 from model.crops.decode import CropProblem
-from model.runtimes import TorchRuntime
+from model.torch_runtime import TorchRuntime
 from service.engine.batcher import MicroBatcher, WaitingCrop
 from service.engine.device import DeviceThread, bisect_failures, device_error, retry_out_of_memory
 from service.engine.networks import Networks

@@ -1,29 +1,59 @@
-"""The service's scores of pairs are M-Net's, for every kind of pair feature."""
+"""The service's scores of pairs are M-Net's, for every M-Net and both runtimes."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-
+import numpy as np
 import pytest
 import torch
 
-from model.artefact import load_artefact
-from model.metric_network import MetricNetwork, MetricNetworkConfig
-from model.runtimes import TorchRuntime
-from service.engine.networks import Networks
+from model.architecture import MetricNetworkConfig
+from model.artefact import Artefact, load_artefact
+from model.metric_network import MetricNetwork
+from model.openvino_runtime import OpenVinoRuntime
+from model.torch_runtime import TorchRuntime
+from model.weights import round_as_stored
+from service.engine.networks import PAIRS_PER_PASS, Networks
 
 
-@pytest.mark.parametrize("kind", ["square", "abs", "raw"])
-def test_the_service_scores_a_pair_by_the_pair_feature_of_its_m_net(kind, tiny_artefact) -> None:
-    artefact = load_artefact(tiny_artefact)
-    dimension = artefact.description.embedder.dimension
+@pytest.fixture(params=["two", "linear", "bn-linear"])
+def layers(request):
+    return request.param
+
+
+@pytest.fixture(params=["square", "abs", "raw"])
+def artefact(request, layers, tiny_artefact):
+    """The tiny artefact with another M-Net, whose BatchNorm has seen pairs."""
+    tiny = load_artefact(tiny_artefact)
+    dimension = tiny.description.embedder.dimension
     torch.manual_seed(0)
-    network = MetricNetwork(dimension, MetricNetworkConfig(pair_feature=kind)).eval()
-    artefact = replace(artefact, metric_network=network)
-    served = Networks(artefact, TorchRuntime(artefact, "float32", torch.device("cpu")))
-    query = 3 * torch.randn(1, dimension)
-    candidates = torch.randn(4, dimension)
+    config = MetricNetworkConfig(layers=layers, pair_feature=request.param)
+    network = MetricNetwork(dimension, config)
+    with torch.no_grad():
+        network(torch.rand(64, dimension))
+    round_as_stored(network)
+    description = tiny.description.model_copy(update={"metric_network": config})
+    return Artefact.of_networks(description, tiny.embedder, network.eval())
+
+
+@pytest.mark.parametrize("runtime", [TorchRuntime, OpenVinoRuntime])
+def test_the_service_scores_a_pair_by_the_pair_feature_of_its_m_net(runtime, artefact) -> None:
+    network = artefact.require_metric_network()
+    served = Networks(artefact, runtime(artefact, "float32"))
+    query = 3 * torch.randn(1, network.dimension)
+    candidates = torch.randn(4, network.dimension)
     pairs = network.pair_features(network.comparable(query), network.comparable(candidates))
     expected = network.scores(pairs).detach().numpy()
     found = served.pair_scores(query.numpy(), candidates.numpy())
     assert found == pytest.approx(expected, rel=1e-4, abs=1e-4)
+
+
+@pytest.mark.parametrize("runtime", [TorchRuntime, OpenVinoRuntime])
+def test_a_score_is_equal_to_the_last_digit_among_any_other_candidates(runtime, artefact) -> None:
+    served = Networks(artefact, runtime(artefact, "float32"))
+    random = np.random.default_rng(0)
+    query = random.normal(size=(1, served.dimension)).astype(np.float32)
+    candidates = random.normal(size=(PAIRS_PER_PASS + 40, served.dimension)).astype(np.float32)
+    together = served.pair_scores(query, candidates)
+    for place in (0, 77, PAIRS_PER_PASS + 39):
+        alone = served.pair_scores(query, candidates[place : place + 1])
+        assert alone[0] == together[place]

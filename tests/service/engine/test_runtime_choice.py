@@ -12,7 +12,8 @@ from typer.testing import CliRunner
 from model import runtimes as computing
 from model.artefact import load_artefact
 from model.problems import InputProblem
-from model.runtimes import TorchRuntime, build_runtime
+from model.runtimes import build_runtime
+from model.torch_runtime import TorchRuntime
 from service.commands.store import store as store_command
 from service.engine import runtimes
 from service.engine.runtimes import RuntimeChoice, choose_runtime
@@ -44,7 +45,7 @@ def built(monkeypatch):
 
     class StandIn(TorchRuntime):
         def __init__(self, artefact, name, dtype):
-            super().__init__(artefact, "float32", computing.CPU)
+            super().__init__(artefact, "float32")
             self.name = name
             self.dtype = dtype
             built.append(f"{name} {dtype}")

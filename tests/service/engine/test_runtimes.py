@@ -16,7 +16,8 @@ import torch
 
 from model.artefact import load_artefact, resolve_artefact
 from model.crops.decode import decode_crop
-from model.runtimes import OpenVinoRuntime, TorchRuntime
+from model.openvino_runtime import OpenVinoRuntime
+from model.torch_runtime import TorchRuntime
 from service.engine.batcher import MicroBatcher, WaitingCrop
 from service.engine.device import DeviceThread
 from service.engine.networks import Networks, load_model
@@ -31,7 +32,7 @@ pytest.importorskip("openvino")
 DROPPED_BY_ANOTHER_THREAD = """
 import signal, sys, threading
 from model.artefact import load_artefact
-from model.runtimes import OpenVinoRuntime
+from model.openvino_runtime import OpenVinoRuntime
 
 signal.signal(signal.SIGTERM, lambda *_: print("handled"))
 held = [OpenVinoRuntime(load_artefact(sys.argv[1]), "float32")]
@@ -151,7 +152,7 @@ class _Failing:
 
 
 def test_openvino_is_loaded_without_its_telemetry(tmp_path):
-    load = "from model.openvino_graph import load_openvino; print(load_openvino().__version__)"
+    load = "from model.openvino_loading import load_openvino; print(load_openvino().__version__)"
     environment = {**os.environ, "HOME": str(tmp_path)}
     environment.pop("CI", None)
     run_forked(load, env=environment).check_returncode()

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 
+from model.architecture import EmbedderConfig, MultiscaleConfig
 from model.artefact import load_artefact
-from model.embedder import Embedder, EmbedderConfig
-from model.multiscale import MultiscaleConfig
+from model.embedder import Embedder
 from model.problems import InputProblem
 from training.datasets.record import CropRecord, Dataset
 from training.evaluation.activation_maps import choose_crops, draw_maps, overlay, stage_maps

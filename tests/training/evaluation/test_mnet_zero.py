@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from model.metric_network import MetricNetwork, MetricNetworkConfig, score_pairs
+from model.architecture import MetricNetworkConfig
+from model.metric_network import MetricNetwork, score_pairs
 from training.evaluation.calibration import equal_error_score, settle_zero
 from training.evaluation.embedding import SearchFeatures
 from training.evaluation.metrics import PairLabels

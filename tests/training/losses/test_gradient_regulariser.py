@@ -8,8 +8,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from model.embedder import Embedder, EmbedderConfig, HeadConfig
-from model.multiscale import MultiscaleConfig
+from model.architecture import EmbedderConfig, HeadConfig, MultiscaleConfig
+from model.embedder import Embedder
 from training.losses.msgr import adversarial_perturbations, gradient_regulariser
 
 LABELS = torch.tensor([0, 1, 2, 0])

@@ -1,0 +1,124 @@
+"""A service on a CPU needs neither PyTorch nor what comes with it, and answers as with it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.artefact_files import without_graph
+from tests.service.conftest import START, Served, served_environment
+
+# As if these were not installed.
+MISSING = ("torch", "torchvision", "triton", "sklearn", "scipy", "pandas", "matplotlib")
+WITHOUT_TORCH = f"import sys; sys.modules.update(dict.fromkeys({MISSING}))\n"
+QUERIES = 20
+
+
+@pytest.fixture(scope="module")
+def light(tiny_artefact, tmp_path_factory):
+    """A service in a process where `import torch` raises."""
+    place = tmp_path_factory.mktemp("light")
+    settings = {"artefact": tiny_artefact, "data_dir": place / "data", "runtime": "auto"}
+    (place / "data").mkdir()
+    service = Served(place / "log", WITHOUT_TORCH + START, forked=False, **settings)
+    yield service
+    service.kill()
+
+
+def test_nothing_that_is_imported_with_the_service_imports_torch():
+    program = WITHOUT_TORCH + "import service.http.app, service.commands.serve"
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+
+
+def test_twenty_answers_are_those_of_a_service_with_torch(light, start, drawn_crops):
+    services = (light, start(runtime="torch"))
+    for service in services:
+        gallery = service.create("people")
+        enrolled = service.enroll(
+            gallery,
+            *(crop.png for crop in drawn_crops),
+            identity=[crop.identity for crop in drawn_crops],
+            camera=[crop.camera for crop in drawn_crops],
+        )
+        assert enrolled.status_code == 201
+    runtimes = [service.http.get("/v1/model").json()["runtime"] for service in services]
+    assert runtimes == ["openvino", "torch"]
+
+    for scoring in ("cosine", "mnet"):
+        for crop in drawn_crops[: QUERIES // 2]:
+            answers = [
+                service.query("people", crop.png, scoring=scoring, top_k=20).json()
+                for service in services
+            ]
+            assert_equal_but_for_last_digits(*answers)
+
+
+def assert_equal_but_for_last_digits(light, full):
+    assert len(light["results"]) == len(full["results"]) > 1
+    assert [shown(result) for result in light["results"]] == [
+        shown(result) for result in full["results"]
+    ]
+    assert light["verdict"] == full["verdict"]
+    for found, expected in zip(light["results"], full["results"], strict=True):
+        assert found["cosine"] == pytest.approx(expected["cosine"], abs=1e-5)
+        if expected["pair_logit"] is not None:
+            assert found["pair_logit"] == pytest.approx(expected["pair_logit"], abs=1e-4)
+
+
+def shown(result):
+    return result["rank"], result["identity"], result["camera"]
+
+
+def test_unnamed_crops_are_grouped(light, drawn_crops):
+    gallery = light.create("unnamed")
+    images = [crop.png for crop in drawn_crops]
+    assert light.enroll(gallery, *images, camera="a").status_code == 201
+    job = light.http.post(f"/v1/galleries/{gallery}/groups")
+    assert job.status_code == 202
+    assert light.ended_job(job.json())["state"] == "done"
+
+
+def test_an_artefact_without_a_graph_is_refused_with_the_command_that_adds_it(
+    tiny_artefact, tmp_path
+):
+    older = without_graph(tiny_artefact, tmp_path / "older.safetensors")
+    assert refusal(tmp_path, artefact=older) == (
+        f"{older}: holds no graph, which a service without PyTorch needs; where PyTorch is "
+        f"installed, add it with gmn artefact add-graph {older}\n"
+    )
+
+
+def test_a_gpu_is_refused_with_the_extra_that_it_needs(tiny_artefact, tmp_path):
+    assert refusal(tmp_path, artefact=tiny_artefact, device="cuda") == (
+        "GMN_DEVICE=cuda: device 'cuda' needs PyTorch, which is not installed; "
+        "pip install 'gmn-reid[gpu]', or use cpu\n"
+    )
+
+
+def test_a_record_that_torch_filled_is_refused_with_the_remedy(tiny_artefact, start, tmp_path):
+    filled = tmp_path / "filled"
+    filled.mkdir()
+    assert start(data_dir=filled, runtime="torch").stop() == 0
+    said = refusal(filled.parent, artefact=tiny_artefact, data_dir=filled, runtime="auto")
+    assert said.startswith("this record's features are computed by torch")
+    assert "PyTorch is not installed; pip install 'gmn-reid[gpu]'" in said
+    assert "gmn store forget-runtime" in said
+
+
+def refusal(place: Path, **settings: object) -> str:
+    """Return the last line that a service without PyTorch says as it refuses to start."""
+    given = {"data_dir": place / "data", "runtime": "auto", **settings}
+    program = WITHOUT_TORCH + START
+    ended = subprocess.run(
+        [sys.executable, "-c", program],
+        env=served_environment(**given),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ended.returncode == 1
+    return ended.stderr.splitlines(keepends=True)[-1]
