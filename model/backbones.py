@@ -17,6 +17,8 @@ import torch
 from torch import nn
 
 from model.architecture import PREFIX, LastStride, find_backbone
+
+# Packages with backbones of their own may import these two from here.
 from model.architecture import BackboneKind as BackboneKind
 from model.architecture import register_backbone as register_backbone
 from model.problems import InputProblem
