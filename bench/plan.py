@@ -140,17 +140,8 @@ def components(demand: Demand, layout: str) -> list[Component]:
             Component("disk", stored_bytes / GIB, disk_gib, "GiB"),
             Component("record", enrolled, written_per_second, "crops/s", "load"),
         ]
-    # The object store has each vector once, and Milvus keeps its own files there.
-    copies = 2 if layout == MILVUS else 1
-    object_bytes = crops * (copies * vector_bytes + assumed["picture_bytes"])
-    redis_bytes = crops * cost("redis_bytes_per_crop")
-    redis_disk_bytes = crops * cost("aof_bytes_per_crop")
-    parts += [
-        Component("processes", math.ceil(service_cores / cores), None, "machines", "load"),
-        Component("memory of Redis", redis_bytes / GIB, memory_gib, "GiB"),
-        Component("disk of Redis", redis_disk_bytes / GIB, disk_gib, "GiB"),
-        Component("object store", object_bytes / GIB, None, "GiB"),
-    ]
+    parts.append(Component("processes", math.ceil(service_cores / cores), None, "machines", "load"))
+    parts += _store_components(demand, layout, memory_gib, disk_gib)
     if layout == MILVUS:
         milvus_bytes = crops * demand.dimension_ratio * cost("milvus_bytes_per_crop")
         indexed_per_second = cost("indexer_crops_per_second")
@@ -160,6 +151,23 @@ def components(demand: Demand, layout: str) -> list[Component]:
             Component("indexer", enrolled, indexed_per_second, "crops/s", "load"),
         ]
     return parts
+
+
+def _store_components(
+    demand: Demand, layout: str, memory_gib: float, disk_gib: float
+) -> list[Component]:
+    """Compute the needs of Redis and the object store."""
+    # The object store has each vector once, and Milvus keeps its own files there.
+    copies = 2 if layout == MILVUS else 1
+    vector_bytes = 4 * demand.assumed["dimension"]
+    object_bytes = demand.crops * (copies * vector_bytes + demand.assumed["picture_bytes"])
+    redis_bytes = demand.crops * demand.cost("redis_bytes_per_crop")
+    redis_disk_bytes = demand.crops * demand.cost("aof_bytes_per_crop")
+    return [
+        Component("memory of Redis", redis_bytes / GIB, memory_gib, "GiB"),
+        Component("disk of Redis", redis_disk_bytes / GIB, disk_gib, "GiB"),
+        Component("object store", object_bytes / GIB, None, "GiB"),
+    ]
 
 
 def make_plan(demand: Demand) -> dict[str, Any]:
