@@ -228,7 +228,6 @@ def _dashboard(uid: str, title: str, panels: Sequence[Panel]) -> str:
 
 
 def dashboards() -> dict[str, str]:
-    """Return the text of each dashboard's file, by its name."""
     return {
         "service.json": _dashboard("gmn-service", "Service", SERVICE),
         "galleries.json": _dashboard("gmn-galleries", "Galleries and data", DATA),

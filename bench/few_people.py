@@ -166,7 +166,6 @@ def _calibration_error(judged: pd.DataFrame) -> float:
 def measure(
     artefact: Artefact, crops: Sequence[CropRecord], galleries: int
 ) -> Iterator[dict[str, Any]]:
-    """Yield the figures of every size and scoring."""
     description = artefact.description
     features = embed(artefact, crops)
     names = np.array([crop.identity for crop in crops])

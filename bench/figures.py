@@ -199,7 +199,6 @@ def _rows(label: str, content: Any) -> Iterator[dict[str, Any]]:
 
 
 def main(arguments: list[str]) -> None:
-    """Write one table from `NAME [LABEL=]FILE…`."""
     name, *sources = arguments
     tables = {
         "plan": plan_tables.costs_table,

@@ -98,7 +98,6 @@ class Demand(NamedTuple):
 
 
 def components(demand: Demand, layout: str) -> list[Component]:
-    """Compute the needs of a layout."""
     cost = demand.cost
     assumed = demand.assumed
     crops = demand.crops
@@ -156,7 +155,6 @@ def components(demand: Demand, layout: str) -> list[Component]:
 def _store_components(
     demand: Demand, layout: str, memory_gib: float, disk_gib: float
 ) -> list[Component]:
-    """Compute the needs of Redis and the object store."""
     # The object store has each vector once, and Milvus keeps its own files there.
     copies = 2 if layout == MILVUS else 1
     vector_bytes = 4 * demand.assumed["dimension"]

@@ -76,7 +76,6 @@ def condense_bench(printed: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def bench_table(rows: list[dict[str, Any]]) -> str:
-    """Format a row for each serving bench and artefact."""
     phases = ("decode", "queue", "embed", "search", "rerank", "wall")
     figures = {
         "served/s": "served_images_per_second",

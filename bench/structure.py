@@ -45,8 +45,8 @@ CEILINGS = {
     "gmn_client": Legibility(0, 6, 20, 40, 34, 8, 0, 7.7, 100),
     "model": Legibility(2, 11, 32, 72, 25, 23, 0, 9.4, 100),
     "training": Legibility(2, 34, 143, 251, 191, 192, 0, 9.2, 78),
-    "demo": Legibility(0, 1, 5, 7, 6, 23, 0, 8.5, 79),
-    "bench": Legibility(1, 11, 27, 34, 30, 50, 0, 9.5, 66),
+    "demo": Legibility(0, 1, 1, 1, 1, 9, 0, 8.3, 65),
+    "bench": Legibility(0, 3, 3, 6, 7, 8, 0, 9.2, 58),
     "tests": Legibility(6, 45, 146, 245, 295, 674, 0, 10.2, 15),
 }
 

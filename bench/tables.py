@@ -28,7 +28,6 @@ def percent(interval: Sequence[float]) -> str:
 
 
 def ends(interval: Mapping[str, float]) -> list[float]:
-    """Return mean and ends of a report's interval."""
     return [interval["mean"], interval["low"], interval["high"]]
 
 

@@ -125,7 +125,6 @@ class Findings:
 
 
 def headlines(figures: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return the headline figures, each with its meaning."""
     known = figures["known"]
     return [
         (
