@@ -7,7 +7,7 @@ import io
 import re
 import tokenize
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple, TypeGuard
 
 MAX_FUNCTION_TOKENS = 783
@@ -118,9 +118,8 @@ class PythonFile:
         counts = Counter(place.kind for place in self.places())
         counts["tokens"] = self.line_tokens.total()
         counts["lines of code"] = len(self.line_tokens)
-        counts["functions"] = sum(isinstance(node, FUNCTIONS) for node in self.nodes)
-        documented = self._docstrings.values()
-        counts["documented"] = sum(isinstance(node, FUNCTIONS) for node in documented)
+        counts["functions"] = _count_functions(self.nodes)
+        counts["documented"] = _count_functions(self._docstrings.values())
         return counts
 
     def places(self) -> Iterator[Place]:
@@ -141,17 +140,24 @@ class PythonFile:
             yield from _prose_places(comment, line, must_begin_with_verb=False)
 
     def _place(self, kind: str, node: ast.stmt | ast.expr) -> Place:
-        return Place(kind, node.lineno, self._lines[node.lineno - 1].strip())
+        line = node.lineno
+        text = self._lines[line - 1]
+        return Place(kind, line, text.strip())
 
     def _tokens_of(self, node: ast.stmt) -> int:
         last_line = node.end_lineno or node.lineno
         return sum(self.line_tokens[line] for line in range(node.lineno, last_line + 1))
 
 
+def _count_functions(nodes: Iterable[ast.AST]) -> int:
+    return sum(isinstance(node, FUNCTIONS) for node in nodes)
+
+
 def _is_packed(node: ast.AST) -> TypeGuard[ast.Assign]:
     if not isinstance(node, ast.Assign):
         return False
-    return isinstance(node.targets[0], ast.Tuple) and isinstance(node.value, ast.Tuple)
+    sides = (node.targets[0], node.value)
+    return all(isinstance(side, ast.Tuple) for side in sides)
 
 
 def _function_name(call: ast.Call) -> str:
@@ -177,4 +183,5 @@ def _prose_places(text: str, line: int, must_begin_with_verb: bool) -> Iterator[
     elif must_begin_with_verb and NOUN.match(prose):
         yield Place("noun", line, prose)
     for clause in CLAUSE.finditer(prose):
-        yield Place("clause", line, prose[max(0, clause.start() - 60) : clause.end() + 60])
+        start = max(0, clause.start() - 60)
+        yield Place("clause", line, prose[start : start + 150])

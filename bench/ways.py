@@ -40,6 +40,8 @@ TRACED_STEP = 13
 
 # File, function and thread of a call.
 Entered = tuple[str, str, int]
+# Calls a function with a crop, and returns the calls that were entered meanwhile.
+Trace = Callable[[Callable[[bytes], object], bytes], list[Entered]]
 
 
 def request_ways() -> dict[str, list[Entered]]:
@@ -91,21 +93,14 @@ def request_ways() -> dict[str, list[Entered]]:
     return ways
 
 
-def _shortest_ways(
-    client: Client, trace: Callable[[Callable[[bytes], object], bytes], list[Entered]]
-) -> dict[str, list[Entered]]:
-    """Trace five queries and five enrolments, and return the way with the fewest functions of each.
-
-    Args:
-        client: of an empty gallery.
-        trace: calls a function with a crop, and returns the calls that were entered meanwhile.
-    """
+def _shortest_ways(client: Client, trace: Trace) -> dict[str, list[Entered]]:
+    """Trace queries and enrolments in an empty gallery, and return the shortest way of each."""
 
     def query(crop: bytes) -> object:
         return client.query(crop, top_k=5)
 
     def enroll(crop: bytes) -> object:
-        return client.enroll([Image(crop, identity=f"q{others.index(crop)}", camera="a")])
+        return client.enroll([Image(crop, identity=f"q{len(enrolments)}", camera="a")])
 
     spec = "synthetic:1,identities=8,domains=1,cameras=1"
     crops = [crop.read() for crop in read_spec(spec)]
@@ -117,7 +112,9 @@ def _shortest_ways(
     for crop in enrolled[:3]:
         query(crop)
     queries = [trace(query, crop) for crop in asked]
-    enrolments = [trace(enroll, crop) for crop in others]
+    enrolments: list[list[Entered]] = []
+    for crop in others:
+        enrolments.append(trace(enroll, crop))
     return {
         "a query": min(queries, key=_count_functions),
         "an enrolment": min(enrolments, key=_count_functions),
