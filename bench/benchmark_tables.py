@@ -1,4 +1,4 @@
-"""Rows of `gmn benchmark` in a document, and where they and the shipped artefacts come from."""
+"""Tables of documents with rows of `gmn benchmark`, and with origins of the shipped artefacts."""
 
 from __future__ import annotations
 
@@ -20,48 +20,50 @@ METRICS = {"mAP": "mAP", "Rank-1": "rank_1"}
 
 
 def condense_rows(report: Mapping[str, Any]) -> dict[str, Any]:
-    """What `benchmark.json` and the folders of its runs have for the documents.
+    """Collect the figures for the documents from `benchmark.json` and the folders of its runs.
 
     Returns:
-        `rows`: of each test set and row the figures, by metric mean and ends of the 95% interval
-        over people and seeds: `metrics`, `differences` to the table's first row, and, of another
-        ranking than the cosine, `over_cosine`, to the cosine of the same runs. `origin`: commits,
-        initial weights and artefacts with their SHA-256, training data, and the digest of each
-        test set's searches.
+        `rows` has figures for each test set and row, each metric as mean and ends of the 95%
+        interval over people and seeds: `metrics`, `differences` to the table's first row, and
+        `over_cosine` to the cosine of the same runs, for a ranking other than the cosine.
+        `origin` has commits, initial weights and artefacts with their SHA-256, training data, and
+        the digest of the searches of each test set.
     """
     rankings = {row["name"]: row["scoring"] for row in report["table"]["rows"]}
     rows = []
     searches = {}
     for dataset in report["datasets"]:
-        for own in dataset["rankings"]:
-            group = own["group"]
-            ranking = own["ranking"]
+        for result in dataset["rankings"]:
+            group = result["group"]
+            ranking = result["ranking"]
             if ranking != rankings[group]:
                 continue
-            places = [Path(run) / "tests" / dataset["name"] for run in report["runs"][group]]
+            folders = [Path(run) / "tests" / dataset["name"] for run in report["runs"][group]]
             # A report on one data set numbers it 0.
-            tests = [read_query_values(one / FILE_NAME)[0] for one in places if one.is_dir()]
+            tests = [
+                read_query_values(folder / FILE_NAME)[0] for folder in folders if folder.is_dir()
+            ]
             searches[dataset["name"]] = tests[0].search
             rows.append(
                 {
-                    **{"data": dataset["name"], "row": group, "ranking": ranking},
-                    **{name: dataset[name] for name in ("queries", "gallery", "identities")},
+                    "data": dataset["name"],
+                    "row": group,
+                    "ranking": ranking,
+                    "queries": dataset["queries"],
+                    "gallery": dataset["gallery"],
+                    "identities": dataset["identities"],
                     "seeds": len(tests),
-                    "metrics": {name: ends(own["metrics"][key]) for name, key in METRICS.items()},
-                    "differences": {
-                        name: ends(own["differences"][key])
-                        for name, key in METRICS.items()
-                        if key in own["differences"]
-                    },
+                    "metrics": _intervals(result["metrics"]),
+                    "differences": _intervals(result["differences"]),
                     "over_cosine": {} if ranking == "cosine" else _over_cosine(tests, ranking),
                 }
             )
-    runs = sorted({run for own in report["runs"].values() for run in own})
+    runs = sorted({run for group in report["runs"].values() for run in group})
     return {"table": report["table"]["name"], "rows": rows, "origin": _origin(runs, searches)}
 
 
 def benchmark_table(kept: Mapping[str, Any]) -> str:
-    """The table, and below it where its figures come from."""
+    """Format the result of `condense_rows` as a table with a paragraph on its origin."""
     columns = ["data", "row", "ranking", "seeds"]
     for name in METRICS:
         columns += [name, f"Δ {name} to the first row", f"Δ {name} to its cosine"]
@@ -77,26 +79,28 @@ def benchmark_table(kept: Mapping[str, Any]) -> str:
     searches = "; ".join(f"{name} {digest[:12]}" for name, digest in origin["searches"].items())
     return (
         f"{Table('', columns, lines).markdown()}\n\n"
-        f"Commit {', '.join(one[:7] for one in origin['commits'])}; initial weights: {weights}; "
+        f"Commit {', '.join(sha[:7] for sha in origin['commits'])}; initial weights: {weights}; "
         f"digest of the searches: {searches}. Each run's training data and artefact are in "
         f"[figures](figures)."
     )
 
 
 def origins_table() -> str:
-    """Of each artefact that ships: its file, the commit that trained it, its sets and sources."""
+    """List file, commit, training data and initial weights of each shipped artefact."""
     lines = []
     for name, path in shipped_artefacts().items():
         provenance = load_artefact(path).description.provenance
         sources = [
-            f"{one.role} {one.name}, {(one.sha256 or 'unknown')[:12]}"
-            for one in provenance.all_sources
+            f"{source.role} {source.name}, {(source.sha256 or 'unknown')[:12]}"
+            for source in provenance.all_sources
         ]
         lines.append(
             [
-                *(name, hashlib.sha256(path.read_bytes()).hexdigest()[:12]),
-                *((provenance.commit or "")[:7], provenance.created_at[:10]),
-                "; ".join(f"{one.name} {one.crops:,}" for one in provenance.data),
+                name,
+                hashlib.sha256(path.read_bytes()).hexdigest()[:12],
+                (provenance.commit or "")[:7],
+                provenance.created_at[:10],
+                "; ".join(f"{dataset.name} {dataset.crops:,}" for dataset in provenance.data),
                 "; ".join(sources),
             ]
         )
@@ -104,22 +108,26 @@ def origins_table() -> str:
     return Table("", columns, lines).markdown()
 
 
+def _intervals(metrics: Mapping[str, Any]) -> dict[str, list[float]]:
+    return {name: ends(metrics[key]) for name, key in METRICS.items() if key in metrics}
+
+
 def _signed(interval: Sequence[float] | None) -> str | None:
     if interval is None:
         return None
-    mean, low, high = (100 * value for value in interval)
+    mean, low, high = (100 * share for share in interval)
     return f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]".replace("-", "−")
 
 
 def _over_cosine(tests: Sequence[QueryValues], ranking: str) -> dict[str, list[float]]:
-    found = {}
+    intervals = {}
     for name, key in METRICS.items():
         ahead = np.stack(
-            [own.rankings[ranking][key] - own.rankings["cosine"][key] for own in tests]
+            [test.rankings[ranking][key] - test.rankings["cosine"][key] for test in tests]
         )
         estimate = people_and_seeds_interval([(ahead, None, tests[0].identities)])
-        found[name] = ends(estimate.model_dump())
-    return found
+        intervals[name] = ends(estimate.model_dump())
+    return intervals
 
 
 def _origin(runs: Sequence[str], searches: Mapping[str, str]) -> dict[str, Any]:
@@ -129,14 +137,14 @@ def _origin(runs: Sequence[str], searches: Mapping[str, str]) -> dict[str, Any]:
     for run in runs:
         provenance = json.loads((Path(run) / "report.json").read_text())["provenance"]
         commits.add(provenance["commit"])
-        weights |= {one["name"]: one["sha256"] for one in provenance["sources"]}
+        weights |= {source["name"]: source["sha256"] for source in provenance["sources"]}
         artefact = (Path(run) / "model.safetensors").read_bytes()
         trained.append(
             {
                 "run": "/".join(Path(run).parts[-3:]),
                 "command": provenance["command"],
                 "artefact_sha256": hashlib.sha256(artefact).hexdigest(),
-                "data": {one["name"]: one["crops"] for one in provenance["data"]},
+                "data": {dataset["name"]: dataset["crops"] for dataset in provenance["data"]},
             }
         )
     return {

@@ -41,9 +41,9 @@ def bench(
     Example: gmn bench serve --json
     """
     if units is not None and units.exists():
-        # What cannot be written to is found before hours of measuring.
+        # Refuse a damaged file before hours of measuring.
         read_units(units)
-    # Here and not above: the help is shown without what measures.
+    # These imports take seconds, which the help does not need.
     from bench.pairs import bench_pairs
     from bench.scale import bench_scale
     from bench.serve import bench_serving

@@ -1,7 +1,7 @@
 """Grafana's dashboards: `python -m bench.dashboards` writes them to docker/grafana.
 
-They are made by grafana-foundation-sdk, so that a panel is one line here: its title, its unit, and
-the expressions that it draws.
+grafana-foundation-sdk makes them, so that a panel here is a title, a unit, a description, and the
+expressions that it draws.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from bench.tables import ROOT
 
 PLACE = ROOT / "docker" / "grafana"
 SOURCE = DataSourceRef(type_val="prometheus", uid="prometheus")
-# A panel: its title, its unit, what it shows, and the expressions with the names of their lines.
+# Title, unit and description of a panel, and the names of its lines by their expressions.
 Panel = tuple[str, str, str, Mapping[str, str]]
 QUERY = 'route="/v1/galleries/{gallery}/queries"'
 QUANTILE = "histogram_quantile(%s, sum by (le) (rate(gmn_http_request_seconds_bucket{%s}[5m])))"
 ENROLL = 'route="/v1/galleries/{gallery}/crops",method="POST"'
 
-# What is looked at first, as one number each.
+# Each of these panels, which are at the top, shows one number.
 NUMBERS: Sequence[Panel] = (
     ("Replicas", "none", "Those that answer.", {'sum(up{job="gmn"})': ""}),
     ("Crops", "short", "In all galleries.", {"sum(max by (gallery) (gmn_gallery_crops))": ""}),
@@ -196,7 +196,7 @@ def _targets(builder: stat.Panel | timeseries.Panel, panel: Panel) -> None:
 
 
 def _dashboard(uid: str, title: str, panels: Sequence[Panel]) -> str:
-    made = (
+    builder = (
         dashboard.Dashboard(title)
         .uid(uid)
         .tags(["gmn"])
@@ -210,8 +210,8 @@ def _dashboard(uid: str, title: str, panels: Sequence[Panel]) -> str:
     for place, panel in enumerate(NUMBERS, 1):
         number = stat.Panel().id(place).height(4).span(6).reduce_options(last)
         _targets(number, panel)
-        made.with_panel(number)
-    made.with_row(dashboard.Row("Over time"))
+        builder.with_panel(number)
+    builder.with_row(dashboard.Row("Over time"))
     legend = (
         common.VizLegendOptions()
         .display_mode(LegendDisplayMode.LIST)
@@ -223,12 +223,11 @@ def _dashboard(uid: str, title: str, panels: Sequence[Panel]) -> str:
             timeseries.Panel().id(place).height(8).span(12).min(0).fill_opacity(10).legend(legend)
         )
         _targets(chart, panel)
-        made.with_panel(chart)
-    return JSONEncoder(sort_keys=True, indent=1).encode(made.build()) + "\n"
+        builder.with_panel(chart)
+    return JSONEncoder(sort_keys=True, indent=1).encode(builder.build()) + "\n"
 
 
 def dashboards() -> dict[str, str]:
-    """The text of each dashboard's file, by its name."""
     return {
         "service.json": _dashboard("gmn-service", "Service", SERVICE),
         "galleries.json": _dashboard("gmn-galleries", "Galleries and data", DATA),

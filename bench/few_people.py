@@ -45,7 +45,7 @@ BINS = 10
 
 @dataclass(frozen=True)
 class Draw:
-    """A gallery and the crops that search it, as places in a list of crops."""
+    """A gallery and the crops that search it, as indices into a list of crops."""
 
     members: frozenset[str]
     gallery: list[int]
@@ -133,7 +133,7 @@ def judge(
 def figures(judged: pd.DataFrame) -> dict[str, Any]:
     """Return shares of searches answered `match`, and how well the probability agrees.
 
-    `best` is what each gallery's threshold on raw scores with the obtained rate would have found.
+    `best` is the share that each gallery's threshold on raw scores finds at the obtained rate.
     `least` is the lowest probability of a match, `error` the calibration error at even odds.
     """
     strangers = judged[~judged.known]
@@ -166,7 +166,6 @@ def _calibration_error(judged: pd.DataFrame) -> float:
 def measure(
     artefact: Artefact, crops: Sequence[CropRecord], galleries: int
 ) -> Iterator[dict[str, Any]]:
-    """Yield the figures of every size and scoring."""
     description = artefact.description
     features = embed(artefact, crops)
     names = np.array([crop.identity for crop in crops])
@@ -185,8 +184,8 @@ def measure(
                 rows = judge(draw, names, scores.numpy(), thresholds)
                 judged[scoring].append(rows.assign(gallery=place))
         for scoring, answers in judged.items():
-            found = {"scoring": scoring, "size": size}
-            yield found | figures(pd.concat(answers, ignore_index=True))
+            measured = figures(pd.concat(answers, ignore_index=True))
+            yield {"scoring": scoring, "size": size} | measured
 
 
 def main(
@@ -202,8 +201,8 @@ def main(
     rows = []
     for spec in data:
         crops = read_people(spec, held_out, test)
-        known = {"artefact": artefact, "data": crops[0].dataset, "test": test}
-        rows += [known | found for found in measure(loaded, crops, galleries)]
+        source = {"artefact": artefact, "data": crops[0].dataset, "test": test}
+        rows += [source | measured for measured in measure(loaded, crops, galleries)]
     out.write_text(json.dumps(rows), encoding="utf-8")
 
 

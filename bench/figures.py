@@ -1,14 +1,14 @@
-"""The tables of the README and the documents, from measured figures and never by hand.
+"""Tables of the README and the documents, from measured figures and never by hand.
 
 `python -m bench.figures NAME [LABEL=]FILE…` keeps the figures of these files in
-`docs/figures/NAME.json` and writes the table between the page's markers `<!-- NAME -->` and
-`<!-- /NAME -->`. A file is what `gmn evaluate --out` wrote (`report.json`, or `protocol.json`), or
-what `gmn enroll`, `gmn query --data` or `gmn bench` printed with `--json`, or what
-`bench.few_people --out` wrote. `premise` is the gaps
-of a report, of which the two spaces are drawn as well. `scale` is the curves of `gmn bench scale`,
-which are drawn, too; beside them `planned` compares `gmn plan` with the largest size. `plan` and
-`origins` need no file: their tables are of the shipped unit costs and artefacts. A `benchmark.json`
-of `gmn benchmark` gives its rows, and the folders of its runs are read.
+`docs/figures/NAME.json`, and writes the table between the page's markers `<!-- NAME -->` and
+`<!-- /NAME -->`. It reads the files of `gmn evaluate --out` (`report.json`, or `protocol.json`) and
+of `bench.few_people --out`, the output of `gmn enroll`, `gmn query --data` and `gmn bench` with
+`--json`, and the `benchmark.json` of `gmn benchmark` with the folders of its runs.
+
+`premise` shows the gaps of a report, and draws the two spaces. `scale` shows and draws the curves
+of `gmn bench scale`, and writes the table `planned`, which compares `gmn plan` with the largest
+size. `plan`, `sizes` and `origins` need no file: they show the shipped unit costs and artefacts.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ FOUND = "found at 1%"
 UNSEEN = "unseen domain"
 HELD_OUT = "held-out identities"
 SEEN = "seen in training"
-# A peer: trained by its publisher, who may not state on what.
+# The publisher of a ready-made peer may not state its training data.
 READY_MADE = "ready-made model"
 # Weights with undocumented data may have been trained on the domain; so may their students.
 UNSEEN_BUT_START = "left out, starting weights' training data unknown"
@@ -41,26 +41,26 @@ UNSEEN_BUT_TEACHERS = "left out, teachers' training data unknown"
 
 
 def condense(label: str, report: dict[str, Any]) -> list[dict[str, Any]]:
-    """The rows of one report: one per data set and ranking, a ready-made peer's among them.
+    """Return the rows of a report, one for each data set and ranking or ready-made peer.
 
     A row of another ranking than the cosine keeps `differences`: its metrics minus the cosine's,
     paired over the queries, as mean and ends of the 95% interval. A peer's row keeps the artefact's
     default scoring minus the peer's, by the artefact's label, as `ahead`.
 
     Args:
-        label: what the report's artefact is called in the table.
-        report: what `gmn evaluate --out` wrote to `report.json`.
+        label: the name of the report's artefact in the table.
+        report: the content of the `report.json` of `gmn evaluate --out`.
     """
     rows = []
     for dataset in report["datasets"]:
         differences = dataset.get("differences", {})
-        for scoring, found in dataset["scorings"].items():
-            row = _row(label, scoring, found, dataset) | {"people": _people(report, dataset)}
+        for scoring, result in dataset["scorings"].items():
+            row = _row(label, scoring, result, dataset) | {"people": _people(report, dataset)}
             if paired := differences.get(f"{scoring} - cosine"):
                 row["differences"] = _with_interval(paired)
             rows.append(row)
-        for name, found in dataset["peers"].items():
-            row = _row(name, "cosine", found, dataset) | {"people": READY_MADE}
+        for name, result in dataset["peers"].items():
+            row = _row(name, "cosine", result, dataset) | {"people": READY_MADE}
             for pair, values in differences.items():
                 if pair.endswith(f" - {name}"):
                     ahead = f"{label}, {pair.removesuffix(f' - {name}')}"
@@ -70,18 +70,24 @@ def condense(label: str, report: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _row(
-    model: str, scoring: str, found: dict[str, Any], dataset: dict[str, Any]
+    model: str, scoring: str, result: dict[str, Any], dataset: dict[str, Any]
 ) -> dict[str, Any]:
-    row = {"model": model, "data": dataset["name"], "scoring": scoring}
-    row |= {name: dataset[name] for name in ("queries", "gallery", "identities")}
-    row["metrics"] = _with_interval(found["metrics"])
-    if half := found.get("half_enrolled"):
+    row = {
+        "model": model,
+        "data": dataset["name"],
+        "scoring": scoring,
+        "queries": dataset["queries"],
+        "gallery": dataset["gallery"],
+        "identities": dataset["identities"],
+        "metrics": _with_interval(result["metrics"]),
+    }
+    if half := result.get("half_enrolled"):
         row |= {"found": ends(half["detection_rate"]), "enrolled": half["enrolled"]}
     return row
 
 
 def _people(report: dict[str, Any], dataset: dict[str, Any]) -> str:
-    """How far the artefact knows the people of a data set."""
+    """Say how far the artefact knows the people of a data set."""
     if dataset["seen_because"]:
         held_out = report["split"] == "held-out" or not dataset["seen_in_training"]
         return HELD_OUT if held_out else SEEN
@@ -97,18 +103,20 @@ def _with_interval(metrics: dict[str, Any]) -> dict[str, list[float]]:
 
 
 def markdown(kept: Any) -> str:
-    """The kept figures as a table."""
+    """Format kept figures as a table, by the fields that they have."""
     if isinstance(kept, dict):
         if "origin" in kept:
             return benchmark_tables.benchmark_table(kept)
-        if "gaps" not in kept:
-            return service_tables.curves_table(kept)
-        return premise(PremiseResult.model_validate(kept | {"projections": []})).markdown()
+        if "gaps" in kept:
+            return premise(PremiseResult.model_validate(kept | {"projections": []})).markdown()
+        return service_tables.curves_table(kept)
     if "galleries" in kept[0]:
         return few_people_table(kept)
     if "bench" in kept[0]:
         return service_tables.bench_table(kept)
-    return service_tables.steps_table(kept) if "step" in kept[0] else _ranking_table(kept)
+    if "step" in kept[0]:
+        return service_tables.steps_table(kept)
+    return _ranking_table(kept)
 
 
 def few_people_table(rows: list[dict[str, Any]]) -> str:
@@ -130,68 +138,73 @@ def few_people_table(rows: list[dict[str, Any]]) -> str:
 
 
 def _few_people_cell(row: dict[str, Any]) -> str:
-    mean, low, high = (100 * value for value in row["obtained"])
-    found, best = (100 * row[name] for name in ("found", "best"))
-    return f"{mean:.1f} [{low:.1f}-{high:.1f}] · {found:.0f}/{best:.0f}"
+    mean, low, high = (100 * share for share in row["obtained"])
+    return f"{mean:.1f} [{low:.1f}-{high:.1f}] · {100 * row['found']:.0f}/{100 * row['best']:.0f}"
 
 
 def _ranking_table(rows: list[dict[str, Any]]) -> str:
-    """A row per model and data set, and a column per metric and scoring."""
+    """Format a row for each model and data set, and a column for each metric and scoring."""
     groups: dict[tuple[str, int, str], dict[str, dict[str, Any]]] = {}
     for row in rows:
         group = groups.setdefault((row["data"], row["queries"], row["model"]), {})
         group[row["scoring"]] = row
-    titles = [*METRICS, *([FOUND] if any("found" in row for row in rows) else [])]
+    titles = list(METRICS)
+    if any("found" in row for row in rows):
+        titles.append(FOUND)
     scorings = dict.fromkeys(row["scoring"] for row in rows)
     columns = [(title, scoring) for title in titles for scoring in scorings]
     lines = []
     for (data, _, model), by_scoring in sorted(groups.items(), key=lambda entry: entry[0][:2]):
         people = next(iter(by_scoring.values()))["people"]
-        cells = [_figure(by_scoring.get(scoring), title) for title, scoring in columns]
+        cells = [_cell(by_scoring.get(scoring), title) for title, scoring in columns]
         lines.append([f"{data}, {people}", model, *cells])
     return Table("", ["data", "model", *(" ".join(column) for column in columns)], lines).markdown()
 
 
-def _figure(row: dict[str, Any] | None, title: str) -> str | None:
-    own = row and (row.get("found") if title == FOUND else row["metrics"].get(title))
-    return percent(own) if own else None
+def _cell(row: dict[str, Any] | None, title: str) -> str | None:
+    if row is None:
+        return None
+    interval = row.get("found") if title == FOUND else row["metrics"].get(title)
+    return percent(interval) if interval else None
 
 
 def joined(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows of each data set together, its artefacts first, and then each peer once.
+    """Order rows by data set, artefacts before peers, and merge the rows of the same peer.
 
     A peer that was measured beside several artefacts has the same figures each time.
     """
-    found: dict[tuple[object, ...], dict[str, Any]] = {}
+    merged: dict[tuple[object, ...], dict[str, Any]] = {}
     for row in rows:
         key = tuple(row[name] for name in ("data", "queries", "gallery", "model", "scoring"))
-        known = found.setdefault(key, row)
-        if known is not row and "ahead" in known:
-            known["ahead"] = known["ahead"] | row.get("ahead", {})
+        first = merged.setdefault(key, row)
+        if first is not row and "ahead" in first:
+            first["ahead"] = first["ahead"] | row.get("ahead", {})
     data = list(dict.fromkeys(row["data"] for row in rows))
     return sorted(
-        found.values(), key=lambda row: (data.index(row["data"]), row["people"] == READY_MADE)
+        merged.values(), key=lambda row: (data.index(row["data"]), row["people"] == READY_MADE)
     )
 
 
 def _rows(label: str, content: Any) -> Iterator[dict[str, Any]]:
-    """The rows of one file."""
-    for one in content if isinstance(content, list) else content.get("reports", [content]):
-        if "datasets" in one:
-            yield from condense(label, one)
-        elif "galleries" in one:
-            yield one
-        elif "bench" in one:
-            yield from service_tables.condense_bench(one)
+    results = content if isinstance(content, list) else content.get("reports", [content])
+    for result in results:
+        if "datasets" in result:
+            yield from condense(label, result)
+        elif "galleries" in result:
+            yield result
+        elif "bench" in result:
+            yield from service_tables.condense_bench(result)
         else:
-            yield {"step": label} | one
+            yield {"step": label} | result
 
 
 def main(arguments: list[str]) -> None:
-    """Writes one table from `NAME [LABEL=]FILE…`."""
     name, *sources = arguments
-    tables = {"plan": plan_tables.costs_table, "sizes": plan_tables.sizes_table}
-    tables |= {"origins": benchmark_tables.origins_table}
+    tables = {
+        "plan": plan_tables.costs_table,
+        "sizes": plan_tables.sizes_table,
+        "origins": benchmark_tables.origins_table,
+    }
     if name in tables:
         publish(name, tables[name]())
         return
@@ -203,16 +216,18 @@ def main(arguments: list[str]) -> None:
     kept: Any
     if name == "premise":
         kept = contents[0]["premise"]
-        for found in kept.pop("projections"):
-            drawn = projection(Projection.model_validate(found))
-            save_drawing(f"premise-{found['space']}", drawn.svg)
+        for space in kept.pop("projections"):
+            drawing = projection(Projection.model_validate(space))
+            save_drawing(f"premise-{space['space']}", drawing.svg)
     elif "table" in contents[0]:
         kept = benchmark_tables.condense_rows(contents[0])
     elif name == "scale":
+        curves = [content["details"] for content in contents]
         kept = {
-            found["data"]: [one | {"dimension": found["dimension"]} for one in found["sizes"]]
-            for found in (content["details"] for content in contents)
+            curve["data"]: [size | {"dimension": curve["dimension"]} for size in curve["sizes"]]
+            for curve in curves
         }
+
         save_drawing("scale", service_tables.drawing(kept))
         publish("planned", plan_tables.planned_table(next(iter(kept.values()))))
     else:

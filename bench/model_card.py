@@ -1,4 +1,4 @@
-"""`gmn model-card`: an artefact's card, made from what is stored in its file and from nothing else.
+"""`gmn model-card`: an artefact's card, made from the contents of its file and nothing else.
 
 `python -m bench.model_card` writes the cards of the shipped artefacts to docs/models.
 """
@@ -43,7 +43,7 @@ def model_card(
 
 
 def card(artefact: str) -> str:
-    """The card of a shipped name or a file; raises `ArtefactProblem` for one that is damaged."""
+    """Write the card of a shipped name or a file; raises `ArtefactProblem` for a damaged file."""
     from model.artefact import artefact_name, load_artefact, resolve_artefact
 
     path = resolve_artefact(artefact)
@@ -79,8 +79,8 @@ def _data(about: Description) -> str:
     if not about.provenance.data:
         return "None of this project: the weights are as their publisher has them."
     rows = [
-        (one.name, f"{one.crops:,}", f"{one.identities:,}", one.cameras, one.terms)
-        for one in about.provenance.data
+        (data.name, f"{data.crops:,}", f"{data.identities:,}", data.cameras, data.terms)
+        for data in about.provenance.data
     ]
     table = _table(("data set", "crops", "people", "cameras", "terms"), rows)
     share = about.provenance.held_out.get("fraction")
@@ -89,21 +89,22 @@ def _data(about: Description) -> str:
 
 
 def _sources(about: Description) -> Iterator[str]:
-    for one in about.provenance.all_sources:
-        data = [*(f"{kept.name} of this project" for kept in one.data), *one.documented_data]
+    for source in about.provenance.all_sources:
+        data = [f"{dataset.name} of this project" for dataset in source.data]
+        data += source.documented_data
         trained = f"trained on {', '.join(data)}" if data else "its training data are not known"
-        terms = f"; {' '.join(one.terms.split())}" if one.terms else ""
-        yield f"- {one.role}: `{one.name}`, {trained}{terms}"
+        terms = f"; {' '.join(source.terms.split())}" if source.terms else ""
+        yield f"- {source.role}: `{source.name}`, {trained}{terms}"
 
 
 def _figures(about: Description) -> str:
     rows = []
-    for people, found in about.provenance.metrics.items():
+    for people, metrics in about.provenance.metrics.items():
         for scoring in about.scorings:
-            figures: Any = found.get(scoring)
+            figures: Any = metrics.get(scoring)
             if isinstance(figures, dict) and "mAP" in figures:
                 shares = (percent(figures["rank_1"]), percent(figures["mAP"]))
-                rows.append((people, found["identities"], found["queries"], scoring, *shares))
+                rows.append((people, metrics["identities"], metrics["queries"], scoring, *shares))
     if not rows:
         return "None was measured on people: see [results](../results.md)."
     columns = ("held out of", "people", "queries", "scoring", "Rank-1, %", "mAP, %")
@@ -120,7 +121,7 @@ def _origin(about: Description) -> Iterator[str]:
 
 def _table(columns: tuple[str, ...], rows: list[tuple[Any, ...]]) -> str:
     lines = [columns, ("---",) * len(columns), *rows]
-    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
+    return "\n".join(f"| {' | '.join(str(cell) for cell in line)} |" for line in lines)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""`gmn plan`: what a gallery of some size and load needs, from measured unit costs.
+"""`gmn plan`: the needs of a gallery of some size and load, from measured unit costs.
 
-A layout is a list of components, each with its need and with what one machine has of it. The answer
-is the first of three layouts in which every component fits, else the last.
+A layout is a list of components, each with its need and the supply of one machine. The answer is
+the first of three layouts in which every component fits, else the last.
 """
 
 from __future__ import annotations
@@ -21,12 +21,11 @@ from model.problems import InputProblem
 from service.commands.common import JsonOption, plain_table, show
 
 GIB = 2**30
-PROCESS, REPLICAS, MILVUS = LAYOUTS = (
-    "one process, SQLite and the index in its memory",
-    "processes with the index in the memory of each, Redis and an object store",
-    "processes without vectors, Redis, an object store and Milvus",
-)
-# The number, 0 where it is this machine's, and its meaning.
+PROCESS = "one process, SQLite and the index in its memory"
+REPLICAS = "processes with the index in the memory of each, Redis and an object store"
+MILVUS = "processes without vectors, Redis, an object store and Milvus"
+LAYOUTS = (PROCESS, REPLICAS, MILVUS)
+# Each assumption has a number and its meaning; a number of 0 is read from this machine.
 ASSUMED = {
     "cores": (0.0, "of each machine; a search in Milvus is divided among them"),
     "memory_gib": (0.0, "of each machine"),
@@ -42,7 +41,7 @@ ASSUMED = {
 
 
 class Component(NamedTuple):
-    """A part of a layout: what it needs and what there is of it, None where that is no bound."""
+    """A part of a layout: its need, and the supply `has`, which is None where nothing bounds it."""
 
     name: str
     need: float
@@ -52,12 +51,12 @@ class Component(NamedTuple):
 
     @property
     def share(self) -> float:
-        """The need divided by what there is; 0 without a bound."""
+        """Return the need divided by the supply; 0 without a bound."""
         return self.need / self.has if self.has else 0.0
 
 
 class Demand(NamedTuple):
-    """What is asked for, with unit costs and assumptions by name."""
+    """A gallery's size and load, with unit costs and assumptions by name."""
 
     crops: int
     queries_per_second: float
@@ -67,102 +66,112 @@ class Demand(NamedTuple):
     assumed: Mapping[str, float]
 
     def cost(self, name: str) -> float:
-        """A unit cost; `InputProblem` where it was not measured."""
+        """Return a unit cost; raises `InputProblem` if it was not measured."""
         if name not in self.units:
             raise InputProblem(f"{name}: no file of unit costs has it; add it to that of --units")
         return self.units[name].value
 
     @property
     def enrolled_per_second(self) -> float:
-        """Crops that the cameras add."""
         return self.cameras * self.assumed["crops_per_camera_hour"] / 3600
 
     @property
-    def width(self) -> float:
-        """Of a feature, over that of the features that were measured."""
+    def dimension_ratio(self) -> float:
+        """Return the dimension of a feature over that of the measured features."""
         return self.assumed["dimension"] / self.cost("dimension")
 
     @property
     def has_codes(self) -> bool:
-        """Whether the index of a process proposes from product codes."""
         return self.crops >= self.assumed["ann_from_crops"]
 
     def search_ms(self, layout: str) -> tuple[float, float]:
-        """Of one search: the processor time, and the time on a machine that does nothing else."""
-        millions = self.width * self.crops / 1e6
+        """Return the processor time of one search, and its time on an otherwise idle machine."""
+        millions = self.dimension_ratio * self.crops / 1e6
         if layout != MILVUS:
-            # On one thread.
-            spent = millions * self.cost(f"{'ann' if self.has_codes else 'flat'}_ms_per_million")
-            return spent, spent
+            # A search in the memory of a process has one thread.
+            cost = self.cost("ann_ms_per_million" if self.has_codes else "flat_ms_per_million")
+            return millions * cost, millions * cost
         name = "milvus_ms_per_million"
-        # All cores of the machine were busy.
-        spent = millions * self.cost(name) * self.units[name].cores
-        return spent, spent / self.assumed["cores"]
+        # All cores of the machine were busy when Milvus was measured.
+        processor_ms = millions * self.cost(name) * self.units[name].cores
+        return processor_ms, processor_ms / self.assumed["cores"]
 
 
 def components(demand: Demand, layout: str) -> list[Component]:
-    """The components of a layout."""
     cost = demand.cost
     assumed = demand.assumed
     crops = demand.crops
     cores = assumed["cores"] * assumed["busy"]
-    memory, disk = (assumed[name] * assumed["filled"] for name in ("memory_gib", "disk_gib"))
+    memory_gib = assumed["memory_gib"] * assumed["filled"]
+    disk_gib = assumed["disk_gib"] * assumed["filled"]
     queries = demand.queries_per_second
     enrolled = demand.enrolled_per_second
-    spent, one_search = demand.search_ms(layout)
-    searching = queries * spent / 1000
-    computed = queries * cost(f"query_ms_{demand.artefact}") / 1000
-    computed += enrolled * cost(f"enroll_ms_{demand.artefact}") / 1000
-    vector = 4 * assumed["dimension"]
-    indexed = 0.0
+    processor_ms, search_ms = demand.search_ms(layout)
+    searching_cores = queries * processor_ms / 1000
+    service_cores = queries * cost(f"query_ms_{demand.artefact}") / 1000
+    service_cores += enrolled * cost(f"enroll_ms_{demand.artefact}") / 1000
+    vector_bytes = 4 * assumed["dimension"]
+    process_bytes = cost("process_bytes")
     if layout != MILVUS:
-        computed += searching
-        copy = assumed["dimension"] / 4 if demand.has_codes else 0.0
-        indexed = crops * (vector + copy + cost("crop_anon_bytes"))
-    found = [
-        Component("memory of a process", (cost("process_bytes") + indexed) / GIB, memory, "GiB"),
-        Component("one search", one_search, assumed["search_ms"], "ms"),
-        Component("processor", computed, cores if layout == PROCESS else None, "cores", "load"),
+        service_cores += searching_cores
+        code_bytes = assumed["dimension"] / 4 if demand.has_codes else 0.0
+        process_bytes += crops * (vector_bytes + code_bytes + cost("crop_anon_bytes"))
+    process_cores = cores if layout == PROCESS else None
+    parts = [
+        Component("memory of a process", process_bytes / GIB, memory_gib, "GiB"),
+        Component("one search", search_ms, assumed["search_ms"], "ms"),
+        Component("processor", service_cores, process_cores, "cores", "load"),
     ]
     if OF_A_GPU in demand.units:
         gpus = (queries + enrolled) / cost(OF_A_GPU) / assumed["busy"]
-        found.append(Component("GPUs, where these embed", gpus, None, "GPUs", "load"))
+        parts.append(Component("GPUs, where these embed", gpus, None, "GPUs", "load"))
     if layout != MILVUS:
-        start = crops / 1e6 * cost("start_seconds_per_million")
-        found.append(Component("start of a process", start, None, "s"))
+        start_seconds = crops / 1e6 * cost("start_seconds_per_million")
+        parts.append(Component("start of a process", start_seconds, None, "s"))
     if layout == PROCESS:
         # The record and the side file have each vector once.
-        record = cost("record_bytes_per_crop") + 8 * (assumed["dimension"] - cost("dimension"))
-        stored = crops * (record + assumed["picture_bytes"]) / GIB
-        written = cost("enroll_crops_per_second")
+        record_bytes = cost("record_bytes_per_crop")
+        record_bytes += 8 * (assumed["dimension"] - cost("dimension"))
+        stored_bytes = crops * (record_bytes + assumed["picture_bytes"])
+        written_per_second = cost("enroll_crops_per_second")
         return [
-            *found,
-            Component("disk", stored, disk, "GiB"),
-            Component("record", enrolled, written, "crops/s", "load"),
+            *parts,
+            Component("disk", stored_bytes / GIB, disk_gib, "GiB"),
+            Component("record", enrolled, written_per_second, "crops/s", "load"),
         ]
-    # The truth of the vectors, and with Milvus its own files.
-    objects = crops * (vector * (2 if layout == MILVUS else 1) + assumed["picture_bytes"])
-    found += [
-        Component("processes", math.ceil(computed / cores), None, "machines", "load"),
-        Component("memory of Redis", crops * cost("redis_bytes_per_crop") / GIB, memory, "GiB"),
-        Component("disk of Redis", crops * cost("aof_bytes_per_crop") / GIB, disk, "GiB"),
-        Component("object store", objects / GIB, None, "GiB"),
-    ]
+    parts.append(Component("processes", math.ceil(service_cores / cores), None, "machines", "load"))
+    parts += _store_components(demand, layout, memory_gib, disk_gib)
     if layout == MILVUS:
-        rows = crops * demand.width / GIB
-        indexer = cost("indexer_crops_per_second")
-        found += [
-            Component("memory of Milvus", rows * cost("milvus_bytes_per_crop"), memory, "GiB"),
-            Component("processor of Milvus", searching, cores, "cores", "load"),
-            Component("indexer", enrolled, indexer, "crops/s", "load"),
+        milvus_bytes = crops * demand.dimension_ratio * cost("milvus_bytes_per_crop")
+        indexed_per_second = cost("indexer_crops_per_second")
+        parts += [
+            Component("memory of Milvus", milvus_bytes / GIB, memory_gib, "GiB"),
+            Component("processor of Milvus", searching_cores, cores, "cores", "load"),
+            Component("indexer", enrolled, indexed_per_second, "crops/s", "load"),
         ]
-    return found
+    return parts
+
+
+def _store_components(
+    demand: Demand, layout: str, memory_gib: float, disk_gib: float
+) -> list[Component]:
+    # The object store has each vector once, and Milvus keeps its own files there.
+    copies = 2 if layout == MILVUS else 1
+    vector_bytes = 4 * demand.assumed["dimension"]
+    object_bytes = demand.crops * (copies * vector_bytes + demand.assumed["picture_bytes"])
+    redis_bytes = demand.crops * demand.cost("redis_bytes_per_crop")
+    redis_disk_bytes = demand.crops * demand.cost("aof_bytes_per_crop")
+    return [
+        Component("memory of Redis", redis_bytes / GIB, memory_gib, "GiB"),
+        Component("disk of Redis", redis_disk_bytes / GIB, disk_gib, "GiB"),
+        Component("object store", object_bytes / GIB, None, "GiB"),
+    ]
 
 
 def make_plan(demand: Demand) -> dict[str, Any]:
-    """The first layout that fits, its components, and the one that ends first.
+    """Choose the first layout that fits, and find the component that ends first.
 
-    `ends_first` has how many times the crops, or the queries and enrollments, it is enough for.
+    `ends_first` has the factor by which the crops, or the queries and enrollments, may still grow.
     """
     too_small: dict[str, list[str]] = {}
     for layout in LAYOUTS:
@@ -204,19 +213,19 @@ def plan(
     if not math.isfinite(qps):
         raise InputProblem(f"--qps {qps}: give a finite number")
     shipped = read_units(REFERENCE)
-    own = {} if units is None else read_units(units)
+    measured = {} if units is None else read_units(units)
     assumed = _assumptions(assume or [])
-    answer = make_plan(Demand(crops, qps, cameras, artefact, shipped | own, assumed))
-    answer["shipped_units"] = sorted(shipped.keys() - own.keys())
+    answer = make_plan(Demand(crops, qps, cameras, artefact, shipped | measured, assumed))
+    answer["shipped_units"] = sorted(shipped.keys() - measured.keys())
     show(answer, as_json, _view(answer, crops))
 
 
 def _assumptions(given: Sequence[str]) -> dict[str, float]:
     assumed = {name: number for name, (number, _) in ASSUMED.items()}
+    memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     assumed["cores"] = len(os.sched_getaffinity(0))
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    for name, found in (("memory_gib", memory), ("disk_gib", shutil.disk_usage(".").free)):
-        assumed[name] = round(found / GIB, 1)
+    assumed["memory_gib"] = round(memory_bytes / GIB, 1)
+    assumed["disk_gib"] = round(shutil.disk_usage(".").free / GIB, 1)
     for text in given:
         name, _, number = text.partition("=")
         try:
@@ -237,10 +246,10 @@ def _view(answer: Mapping[str, Any], crops: int) -> Group:
     shown.append(f"{'Layout' if answer['fits'] else 'Too small as well'}: {answer['layout']}")
     rows = []
     for part in answer["components"]:
-        bound = (
-            ("–", "–") if part["has"] is None else (f"{part['has']:,.1f}", f"{part['share']:.0%}")
-        )
-        rows.append((part["name"], f"{part['need']:,.1f}", bound[0], part["unit"], bound[1]))
+        is_bounded = part["has"] is not None
+        at_most = f"{part['has']:,.1f}" if is_bounded else "–"
+        used = f"{part['share']:.0%}" if is_bounded else "–"
+        rows.append((part["name"], f"{part['need']:,.1f}", at_most, part["unit"], used))
     shown.append(plain_table(("component", "needs", "at most", "unit", "used"), rows))
     ends = answer["ends_first"]
     if "crops" in ends:
@@ -259,11 +268,17 @@ def _view(answer: Mapping[str, Any], crops: int) -> Group:
     shown.append(plain_table(("assumed", "number", "meaning"), assumed))
     costs = [
         (
-            *(name, f"{unit['value']:,.4g}", unit["source"], unit["machine"], unit["cores"]),
-            *(unit["date"], "shipped" if name in answer["shipped_units"] else "--units"),
+            name,
+            f"{unit['value']:,.4g}",
+            unit["source"],
+            unit["machine"],
+            unit["cores"],
+            unit["date"],
+            "shipped" if name in answer["shipped_units"] else "--units",
         )
         for name, unit in answer["units"].items()
     ]
+
     titles = ("unit cost", "value", "measured by", "machine", "cores", "date", "from")
     shown.append(plain_table(titles, costs))
     return Group(*shown)

@@ -1,4 +1,4 @@
-"""Tables of `gmn plan`: what galleries of some sizes need, and one beside its measurement."""
+"""Tables of `gmn plan`: needs of galleries of several sizes, and a plan beside its measurement."""
 
 from __future__ import annotations
 
@@ -20,24 +20,28 @@ ASSUMPTIONS = {name: number for name, (number, _) in ASSUMED.items()}
 
 
 def costs_table() -> str:
-    """What galleries of some sizes need, from the shipped unit costs."""
+    """Compute the needs of galleries of several sizes from the shipped unit costs."""
     assumed = ASSUMPTIONS | MACHINE
     units = read_units(REFERENCE)
     plans = [
         make_plan(Demand(crops, QUERIES_PER_SECOND, CAMERAS, ARTEFACTS[0], units, assumed))
         for crops in SIZES
     ]
-    needs = [{(p["name"], p["unit"]): p["need"] for p in plan["components"]} for plan in plans]
+    needs_by_plan = [
+        {(part["name"], part["unit"]): part["need"] for part in plan["components"]}
+        for plan in plans
+    ]
     rows: list[list[str | None]] = [["layout", *(plan["layout"] for plan in plans)]]
-    for part in dict.fromkeys(part for need in needs for part in need):
-        found = (need.get(part) for need in needs)
-        rows.append([", ".join(part), *(None if one is None else f"{one:,.1f}" for one in found)])
+    for name, unit in dict.fromkeys(part for needs in needs_by_plan for part in needs):
+        needs = [needs.get((name, unit)) for needs in needs_by_plan]
+        cells = [None if need is None else f"{need:,.1f}" for need in needs]
+        rows.append([f"{name}, {unit}", *cells])
     rows.append(["ends first", *(_ending(plan["ends_first"]) for plan in plans)])
     return Table("", ("", *(f"{crops:,} crops" for crops in SIZES)), rows).markdown()
 
 
 def sizes_table() -> str:
-    """What one process with SQLite needs, by crops and queries a second."""
+    """Compute the needs of one process with SQLite, by crops and queries a second."""
     assumed = ASSUMPTIONS | MACHINE
     units = read_units(REFERENCE)
     names = ("processor", "memory of a process", "disk", "one search")
@@ -45,42 +49,48 @@ def sizes_table() -> str:
     for crops in SMALL_SIZES:
         for queries in (1.0, QUERIES_PER_SECOND):
             asked = Demand(crops, queries, CAMERAS, ARTEFACTS[0], units, assumed)
-            needs = {part.name: part.need for part in components(asked, PROCESS)}
-            rows.append([f"{crops:,}", f"{queries:g}", *(f"{needs[one]:.2g}" for one in names)])
+            needs = _needs(asked)
+            rows.append([f"{crops:,}", f"{queries:g}", *(f"{needs[name]:.2g}" for name in names)])
     columns = ("crops", "queries/s", "cores", "memory, GiB", "disk, GiB", "one search, ms")
     return Table("", columns, rows).markdown()
 
 
 def _ending(first: dict[str, Any]) -> str:
-    times = first.get("crops", first.get("load"))
-    of = "crops" if "crops" in first else "load"
-    return f"{first['component']}, at {times:.2g} × the {of}"
+    grows_with = "crops" if "crops" in first else "load"
+    return f"{first['component']}, at {first[grows_with]:.2g} × the {grows_with}"
 
 
 def planned_table(sizes: Sequence[dict[str, Any]]) -> str:
-    """The largest size as `gmn plan` computes it from the costs of the one before, and measured."""
+    """Compare the largest size, planned by the costs of the one before, with its measurement."""
     *_, before, last = sizes
     costs = unit_costs(before) | {"process_bytes": before["process_bytes"]}
     units = read_units(REFERENCE)
     for name, value in costs.items():
         units[name] = units[name].model_copy(update={"value": value})
-    # Crops without pictures; the search of all crops, as no smaller gallery has a copy in codes.
-    own = {"picture_bytes": 0.0, "dimension": last["dimension"]}
-    assumed = ASSUMPTIONS | own
+    # The crops of the bench have no pictures.
+    assumed = ASSUMPTIONS | {"picture_bytes": 0.0, "dimension": last["dimension"]}
     asked = Demand(last["crops"], 0.0, 0, ARTEFACTS[0], units, assumed)
-    needs = {part.name: part.need for part in components(asked, PROCESS)}
-    flat = asked._replace(assumed=assumed | {"ann_from_crops": math.inf})
-    (search,) = (one.need for one in components(flat, PROCESS) if one.name == "one search")
-    held = sum(last.get(f"{name}_bytes", 0) for name in ("process", "anonymous", "mapped", "index"))
+    needs = _needs(asked)
+    # Smaller galleries have no copy in codes, so that only the exact search can be compared.
+    exact_needs = _needs(asked._replace(assumed=assumed | {"ann_from_crops": math.inf}))
+    memory = sum(
+        last.get(f"{name}_bytes", 0) for name in ("process", "anonymous", "mapped", "index")
+    )
     lines = [
-        ("memory of a process, GiB", needs["memory of a process"], held / GIB),
-        ("one exact search, ms", search, last["flat_ms"]["all"]["p50"]),
+        ("memory of a process, GiB", needs["memory of a process"], memory / GIB),
+        ("one exact search, ms", exact_needs["one search"], last["flat_ms"]["all"]["p50"]),
         ("start of a process, s", needs["start of a process"], last["start_seconds"]),
         ("disk, GiB", needs["disk"], last["disk_bytes"] / GIB),
         ("record, crops/s", costs["enroll_crops_per_second"], last["enrolled_per_second"]),
     ]
-    rows = [(name, f"{a:,.2f}", f"{b:,.2f}", f"{a / b:.2f}") for name, a, b in lines]
-    of = f"{last['crops']:,} crops, d = {last['dimension']}"
-    return Table(
-        "", (of, f"planned from {before['crops']:,}", "measured", "ratio"), rows
-    ).markdown()
+    rows = [
+        (name, f"{planned:,.2f}", f"{measured:,.2f}", f"{planned / measured:.2f}")
+        for name, planned, measured in lines
+    ]
+    gallery = f"{last['crops']:,} crops, d = {last['dimension']}"
+    columns = (gallery, f"planned from {before['crops']:,}", "measured", "ratio")
+    return Table("", columns, rows).markdown()
+
+
+def _needs(demand: Demand) -> dict[str, float]:
+    return {part.name: part.need for part in components(demand, PROCESS)}

@@ -1,6 +1,6 @@
 """Tables of documents that come from the service's code: `python -m bench.reference` writes them.
 
-The settings stand in docs/reference.md, between the markers `<!-- settings -->`; what remains of a
+The settings are in docs/reference.md, between the markers `<!-- settings -->`, and the traces of a
 forgotten person in docs/privacy.md, between `<!-- remains -->`.
 """
 
@@ -13,31 +13,34 @@ from service.lifecycle.forget import ALWAYS_REMAINS
 from service.settings import PREFIX, Settings
 from training.evaluation.tables import Table
 
-PAGE, PRIVACY = (ROOT / "docs" / name for name in ("reference.md", "privacy.md"))
-# The default of a setting that depends on the machine.
+PAGE = ROOT / "docs" / "reference.md"
+PRIVACY = ROOT / "docs" / "privacy.md"
+# Defaults that depend on the machine.
 COMPUTED = {"decode_threads": "cores − 1, 2 at least"}
 
 
 def settings_table() -> str:
-    """One row per setting: its variable, its default, its description."""
     rows = []
     for name, field in Settings.model_fields.items():
-        default = COMPUTED.get(name) or _shown(field.default)
+        default = COMPUTED.get(name) or _format_default(field.default)
         meaning = " ".join((field.description or "").split()).replace("|", "\\|")
         rows.append((f"`{PREFIX}{name.upper()}`", default, meaning))
     return Table("", ("variable", "default", "meaning"), rows).markdown()
 
 
-def _shown(default: Any) -> str:
+def _format_default(default: Any) -> str:
     if default in (None, (), [], ""):
         return "none"
-    return f"`{str(default).lower() if isinstance(default, bool) else default}`"
+    if isinstance(default, bool):
+        default = str(default).lower()
+    return f"`{default}`"
 
 
 def generated(page: str) -> str:
-    """A page with its table written anew."""
+    """Return the page with its tables written anew."""
+    page = replace_table(page, "settings", settings_table())
     remains = Table("", ("where", "what remains", "until"), ALWAYS_REMAINS).markdown()
-    return replace_table(replace_table(page, "settings", settings_table()), "remains", remains)
+    return replace_table(page, "remains", remains)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""One gallery from a thousand crops to a million: how latency, memory, disk and start grow.
+"""Growth of latency, memory, disk and start of one gallery, from a thousand crops to a million.
 
-Crops without pictures are enrolled by the record layer, 1,000 a commit. At each size a process of
-its own starts on the record, with nothing of it in the page cache, and searches it through the
-stage that ranks, without HTTP and embedding.
+Crops without pictures are enrolled by the record layer, 1,000 a commit. At each size a new process
+starts on the record, with nothing of it in the page cache, and searches it through the ranking
+stage, without HTTP and embedding.
 """
 
 from __future__ import annotations
@@ -46,12 +46,12 @@ UNCOUNTED = 10
 DIMENSION = 512
 # The start may take three times as long as reading the bytes of the vectors.
 REACH = 1 / 3
-READ_AT_ONCE = 1 << 23
-# From so many on an index lies in files.
+CHUNK_BYTES = 1 << 23
+# An index of this many crops or more lies in files.
 LEAST_CROPS: int = Settings.model_fields["index_files_from"].default
 FILTERS = {
     "all": QueryOptions(),
-    "4 of 20 cameras": QueryOptions(cameras=tuple(f"camera-{one:02}" for one in range(4))),
+    "4 of 20 cameras": QueryOptions(cameras=tuple(f"camera-{number:02}" for number in range(4))),
     "without 1 camera": QueryOptions(exclude_cameras=("camera-07",)),
 }
 
@@ -59,23 +59,24 @@ FILTERS = {
 def bench_scale(
     crops: int, kind: str = "people", features: Path | None = None, work: Path | None = None
 ) -> BenchResult:
-    """Measures sizes from 1,000 crops on, each ten times the one before, up to `crops`.
+    """Measure sizes from 1,000 crops on, each ten times the one before, up to `crops`.
 
     Args:
         crops: the largest size.
         kind: `people` or `clusters`.
-        features: what people are drawn from; a drawn spectrum of d = 512 without.
-        work: keeps the record and what was measured, so that another run goes on from there; a
-            folder that is removed at the end without.
+        features: a file of features that the people are like; a spectrum of d = 512 is drawn by
+            default.
+        work: a folder for the record and the measurements, from which another run goes on; a
+            temporary folder by default.
 
     Returns:
         The time to read the vectors' bytes over the time until the largest gallery has started and
         answered one search, beyond an empty one. `details["sizes"]` has the curves.
     """
     drawn = ScaleCrops(kind, features, DIMENSION)
-    with contextlib.ExitStack() as held:
+    with contextlib.ExitStack() as stack:
         if work is None:
-            work = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="gmn-scale-")))
+            work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="gmn-scale-")))
         folder = work / f"{kind}-{drawn.dimension}"
         folder.mkdir(parents=True, exist_ok=True)
         sizes = [_size(drawn, folder, size) for size in _sizes(crops)]
@@ -101,22 +102,27 @@ def _sizes(crops: int) -> Iterator[int]:
 
 
 def _size(drawn: ScaleCrops, folder: Path, crops: int) -> dict[str, Any]:
-    """What was measured at a size, now or by a run before."""
-    kept = folder / f"{crops}.json"
-    if not kept.exists():
-        enrolled = _enroll(drawn, folder / "data", crops)
+    """Measure a size, unless an earlier run did so."""
+    file = folder / f"{crops}.json"
+    if not file.exists():
+        data = folder / "data"
+        enrolled = _enroll(drawn, data, crops)
         queries = drawn.queries(QUERIES, crops)
-        found = dict[str, Any]()
-        # Processes of their own, so that the memory of the second one is of this size alone.
-        for work, arguments in ((fill, (drawn.dimension,)), (measure, (crops, queries))):
-            with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
-                found |= process.submit(work, folder / "data", *arguments).result()
-        kept.write_text(json.dumps({"crops": crops} | enrolled | found), encoding="utf-8")
-    return cast("dict[str, Any]", json.loads(kept.read_text(encoding="utf-8")))
+        filled = _run_in_process(fill, data, drawn.dimension)
+        searched = _run_in_process(measure, data, crops, queries)
+        measured = {"crops": crops} | enrolled | filled | searched
+        file.write_text(json.dumps(measured), encoding="utf-8")
+    return cast("dict[str, Any]", json.loads(file.read_text(encoding="utf-8")))
+
+
+def _run_in_process(work: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:
+    """Call a function in a process whose memory has nothing of earlier work."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+        return process.submit(work, *arguments).result()
 
 
 def _enroll(drawn: ScaleCrops, folder: Path, crops: int) -> dict[str, Any]:
-    """Enrolls what is missing of a size."""
+    """Enroll crops up to a size, and return the rate of the run that enrolled the last of them."""
     folder.mkdir(exist_ok=True)
     seconds = 0.0
     fingerprint = _model().embedder
@@ -130,39 +136,39 @@ def _enroll(drawn: ScaleCrops, folder: Path, crops: int) -> dict[str, Any]:
                 "name another folder as --work"
             )
         for start in range(gallery.crops, crops, CROPS_PER_COMMIT):
-            some = list(drawn.crops(start, min(start + CROPS_PER_COMMIT, crops)))
+            commit = list(drawn.crops(start, min(start + CROPS_PER_COMMIT, crops)))
             began = time.perf_counter()
-            record.crops.enroll(gallery.gallery_id, fingerprint, some)
+            record.crops.enroll(gallery.gallery_id, fingerprint, commit)
             seconds += time.perf_counter() - began
-    # A second measurement of the same record has no rate of its own.
+    # The rate is stored, since a second measurement of the same record enrolls nothing.
     added = crops - gallery.crops
-    kept = folder.with_name(f"enrolled-{crops}")
+    rate_file = folder.with_name(f"enrolled-{crops}")
     if added:
-        kept.write_text(str(added / seconds), encoding="utf-8")
-    return {"enrolled_per_second": float(kept.read_text()) if kept.exists() else None}
+        rate_file.write_text(str(added / seconds), encoding="utf-8")
+    return {"enrolled_per_second": float(rate_file.read_text()) if rate_file.exists() else None}
 
 
 def fill(folder: Path, dimension: int) -> dict[str, float]:
-    """Fills the index from the record; a large one leaves files that a start goes on from."""
+    """Fill the index from the record; a large one leaves files that a start goes on from."""
     with _started(folder, dimension) as (_, seconds):
         return {"fill_seconds": seconds}
 
 
 def measure(folder: Path, crops: int, queries: Array) -> dict[str, Any]:
-    """Starts on a record and searches it, in a process that does nothing else."""
+    """Start on a record and search it, in a process that does nothing else."""
     dimension = queries.shape[1]
-    found: dict[str, Any] = {
+    measured: dict[str, Any] = {
         "disk_bytes": sum(file.stat().st_blocks * 512 for file in _files(folder)),
         "read_seconds": _reading_seconds(folder, crops * dimension * 4),
     }
     with tempfile.TemporaryDirectory() as empty:
-        # Loads what every start loads, and gives the memory of a service without crops.
+        # An empty service loads the modules of every start, and has the memory to subtract.
         _drop_from_cache(folder)
         with _started(Path(empty), dimension) as (_, empty_seconds):
             gc.collect()
             before = _memory()
     with _started(folder, dimension) as (registry, seconds):
-        found["start_seconds"] = seconds - empty_seconds
+        measured["start_seconds"] = seconds - empty_seconds
         gallery = registry.get(DEFAULT_GALLERY)
         index = gallery.own_index
         assert index is not None
@@ -175,47 +181,48 @@ def measure(folder: Path, crops: int, queries: Array) -> dict[str, Any]:
             registry.device.submit(search.rank, options.top_k).result()
             return time.perf_counter() - began
 
-        found["first_search_seconds"] = ask(QueryOptions(), queries[0])
+        measured["first_search_seconds"] = ask(QueryOptions(), queries[0])
         after = _memory()
-        found |= {f"{name}_bytes": after[name] - before[name] for name in after}
-        found["process_bytes"] = before["anonymous"]
-        found["flat_ms"] = {
+        measured |= {f"{name}_bytes": after[name] - before[name] for name in after}
+        measured["process_bytes"] = before["anonymous"]
+        measured["flat_ms"] = {
             name: _milliseconds(ask, options, queries) for name, options in FILTERS.items()
         }
         began = time.perf_counter()
         plan = registry.device.submit(index.compaction).result()
         if plan:
             registry.device.submit(index.replace, plan.build()).result()
-            found["index_seconds"] = time.perf_counter() - began
-            found["index_bytes"] = _memory()["anonymous"] - after["anonymous"]
-        found |= {"index_kind": index.kind, "recall": index.recall}
+            measured["index_seconds"] = time.perf_counter() - began
+            measured["index_bytes"] = _memory()["anonymous"] - after["anonymous"]
+        measured["index_kind"] = index.kind
+        measured["recall"] = index.recall
         if index.recall is not None:
-            found["ann_ms"] = _milliseconds(ask, QueryOptions(), queries)
-    return found
+            measured["ann_ms"] = _milliseconds(ask, QueryOptions(), queries)
+    return measured
 
 
 @contextlib.contextmanager
 def _started(folder: Path, dimension: int) -> Iterator[tuple[GalleryRegistry, float]]:
-    """A record's galleries, loaded as the service does, and the seconds that it took."""
+    """Load a record's galleries as the service does, and yield them with the seconds it took."""
     began = time.perf_counter()
-    with contextlib.ExitStack() as held:
+    with contextlib.ExitStack() as stack:
         indexes = IndexFolder(folder / INDEXES, LEAST_CROPS, reserved_bytes=0)
-        # As a service does, which reads all of the record beside the requests then.
+        # A service that starts from index files reads the whole record beside the requests.
         stored = any_stored(indexes.path)
         record = open_sqlite(folder / DATABASE_NAME, alone=not stored)
-        held.callback(record.close)
+        stack.callback(record.close)
         device = DeviceThread()
-        held.callback(device.shutdown)
+        stack.callback(device.shutdown)
         sizes = {_model().embedder: dimension}
         registry = GalleryRegistry(record, device, sizes, lambda _: None, folders=indexes)
-        held.callback(registry.close)
+        stack.callback(registry.close)
         registry.load()
         yield registry, time.perf_counter() - began
 
 
 @cache
 def _model() -> LoadedModel:
-    """The bundled artefact without its networks, which a ranking by cosine does not use."""
+    """Read the bundled artefact without its networks, which a ranking by cosine does not use."""
     description = read_description(resolve_artefact("bundled"))
     unused = cast("Any", None)
     return LoadedModel("bundled", description, *[unused] * 3)
@@ -224,7 +231,7 @@ def _model() -> LoadedModel:
 def _milliseconds(
     ask: Callable[[QueryOptions, Array], float], options: QueryOptions, queries: Array
 ) -> dict[str, float]:
-    """Median and 99th percentile, after some that do not count."""
+    """Measure median and 99th percentile, after `UNCOUNTED` queries that warm up the index."""
     for query in queries[:UNCOUNTED]:
         ask(options, query)
     seconds = [ask(options, query) for query in queries]
@@ -236,7 +243,7 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _drop_from_cache(folder: Path) -> None:
-    """Makes the next read of a folder's files one of the disk."""
+    """Make the next read of a folder's files go to the disk."""
     for path in _files(folder):
         with path.open("rb") as file:
             os.fsync(file.fileno())
@@ -244,24 +251,24 @@ def _drop_from_cache(folder: Path) -> None:
 
 
 def _reading_seconds(folder: Path, size: int) -> float:
-    """The time to read so many bytes in one file of the disk into one buffer."""
-    buffer = np.random.default_rng(0).bytes(READ_AT_ONCE)
+    """Measure the time to read a file of `size` bytes from the disk into one buffer."""
+    chunk = np.random.default_rng(0).bytes(CHUNK_BYTES)
     with tempfile.TemporaryDirectory(dir=folder.parent) as beside:
         path = Path(beside) / "vectors"
         with path.open("wb") as file:
-            for left in range(size, 0, -READ_AT_ONCE):
-                file.write(buffer[:left])
+            for left in range(size, 0, -CHUNK_BYTES):
+                file.write(chunk[:left])
         _drop_from_cache(path.parent)
-        into = bytearray(READ_AT_ONCE)
+        buffer = bytearray(CHUNK_BYTES)
         began = time.perf_counter()
         with path.open("rb", buffering=0) as file:
-            while file.readinto(into):
+            while file.readinto(buffer):
                 pass
         return time.perf_counter() - began
 
 
 def _memory() -> dict[str, int]:
-    """This process's memory: its own, and pages of files."""
+    """Read the bytes of anonymous memory of this process, and of pages of files."""
     status = Path("/proc/self/status").read_text(encoding="utf-8")
     return {
         name: int(re.findall(rf"{field}:\s+(\d+) kB", status)[0]) * 1024
@@ -270,7 +277,7 @@ def _memory() -> dict[str, int]:
 
 
 def unit_costs(size: dict[str, Any]) -> dict[str, float]:
-    """What `gmn plan` computes with, from one size; what is fixed counts as of its crops."""
+    """Compute the costs for `gmn plan` from one size, whose crops share all fixed costs."""
     crops = size["crops"]
     units = {
         "dimension": size["dimension"],

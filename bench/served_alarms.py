@@ -1,4 +1,4 @@
-"""Asked against obtained false alarms, through a running service.
+"""False alarms that a running service was asked for, and those it obtained.
 
 `python -m bench.served_alarms --artefact ARTEFACT --data KIND:PATH` starts a service. People are
 split at random into two halves, a gallery is filled with one half's crops under one camera, and
@@ -31,14 +31,14 @@ ASKED = "far_1e-2"
 SCORINGS: tuple[Scoring, ...] = ("mnet", "cosine")
 SPLITS = 8
 SEED = 0
-# Of one split, at most; the figures rest on people more than on searches.
+# More searches of one split would add little, as the figures depend on the number of people.
 SEARCHES = 240
 FIRST_FIT_SECONDS = 120.0
 POLL_SECONDS = 0.5
 
 
 class Split(NamedTuple):
-    """Who is enrolled, and which crops search, in their order."""
+    """Crops to enroll, crops that search in their order, and the names of enrolled people."""
 
     gallery: list[SourceCrop]
     searches: list[SourceCrop]
@@ -46,7 +46,7 @@ class Split(NamedTuple):
 
 
 def splits(crops: Sequence[SourceCrop], mixed: bool, number: int) -> Iterator[Split]:
-    """Random halves of the people; the camera with most crops is the gallery's."""
+    """Yield random halves of the people, enrolled under the camera with most crops."""
     cameras = Counter(crop.camera for crop in crops).most_common()
     if len(cameras) != 2:
         raise InputProblem(f"the data has {len(cameras)} cameras; name crops under two")
@@ -55,17 +55,20 @@ def splits(crops: Sequence[SourceCrop], mixed: bool, number: int) -> Iterator[Sp
     random = np.random.default_rng(SEED)
     for _ in range(number):
         known = frozenset(random.permutation(people)[: len(people) // 2].tolist())
-        asking = [one for one in crops if one.camera != gallery]
-        searches = [one for one in asking if mixed or one.identity not in known]
+        searches = [
+            crop
+            for crop in crops
+            if crop.camera != gallery and (mixed or crop.identity not in known)
+        ]
         yield Split(
-            [one for one in crops if one.camera == gallery and one.identity in known],
-            [searches[place] for place in random.permutation(len(searches))[:SEARCHES]],
-            known,
+            gallery=[crop for crop in crops if crop.camera == gallery and crop.identity in known],
+            searches=[searches[place] for place in random.permutation(len(searches))[:SEARCHES]],
+            known=known,
         )
 
 
 def fill(url: str, split: Split, gallery: str, scorings: Sequence[Scoring]) -> None:
-    """Fills a gallery, and waits until it has thresholds of its own.
+    """Fill a gallery, and wait until it has thresholds of its own.
 
     Raises:
         InputProblem: it has none after two minutes.
@@ -76,7 +79,7 @@ def fill(url: str, split: Split, gallery: str, scorings: Sequence[Scoring]) -> N
         deadline = time.monotonic() + FIRST_FIT_SECONDS
         while True:
             calibration = client.gallery(gallery).calibration
-            if all(calibration.scorings[one].state == "own" for one in scorings):
+            if all(calibration.scorings[scoring].state == "own" for scoring in scorings):
                 return
             if time.monotonic() > deadline:
                 raise InputProblem(
@@ -87,7 +90,7 @@ def fill(url: str, split: Split, gallery: str, scorings: Sequence[Scoring]) -> N
 
 
 def judge(url: str, split: Split, gallery: str, scoring: Scoring) -> Iterator[dict[str, Any]]:
-    """Searches a gallery by one scoring: a row for each answer by the gallery's own calibration."""
+    """Search a gallery by one scoring, and yield a row for each answer by its own calibration."""
     options: QueryOptions = {"scoring": scoring, "operating_point": ASKED, "top_k": 1}
     with Client(url, gallery=gallery) as client:
         for crop, answer, _ in query_crops(client, split.searches, options):
@@ -106,16 +109,16 @@ def judge(url: str, split: Split, gallery: str, scoring: Scoring) -> Iterator[di
 
 
 def figures(judged: pd.DataFrame) -> dict[str, Any]:
-    """Shares answered `match`: of strangers, with a 95% interval over people, and of the known.
+    """Return shares answered `match`: of strangers, with a 95% interval over people, and of known.
 
-    `best` is what each gallery's best threshold on the same scores would have found.
+    `best` is the share that each gallery's best threshold on the same scores would have detected.
     """
     strangers = judged[~judged.known]
     members = judged[judged.known]
     people = pd.factorize(strangers.identity, sort=True)[0]
     rate = mean_interval(strangers.matched.to_numpy(np.float64), people.astype(np.int64))
     best = members.gallery.map(strangers.groupby("gallery").score.quantile(0.99)).astype(float)
-    found = {
+    detected = {
         "detected": members.right & members.matched,
         "best": members.right & (members.score > best),
     }
@@ -123,24 +126,28 @@ def figures(judged: pd.DataFrame) -> dict[str, Any]:
         "searches": len(strangers),
         "people": len(set(people)),
         "obtained": [round(value, 5) for value in (rate.mean, rate.low, rate.high)],
-        **{name: round(float(one.mean()), 4) if len(one) else None for name, one in found.items()},
+        **{
+            name: round(float(searches.mean()), 4) if len(searches) else None
+            for name, searches in detected.items()
+        },
     }
 
 
 def measure(artefact: str, data: str, mixed: bool, number: int) -> dict[str, Any]:
-    """Serves an artefact and searches it, by scoring."""
+    """Serve an artefact, and return the figures of each of its scorings."""
     crops = list(read_spec(data))
-    found: dict[str, Any] = {}
+    gallery_size: dict[str, Any] = {}
     with own_service(artefact) as url:
         with Client(url) as client:
-            scorings = [one for one in SCORINGS if one in client.model().scorings]
+            offered = client.model().scorings
+        scorings = [scoring for scoring in SCORINGS if scoring in offered]
         judged: dict[Scoring, list[dict[str, Any]]] = {scoring: [] for scoring in scorings}
         for place, split in enumerate(splits(crops, mixed, number)):
             fill(url, split, f"split.{place}", scorings)
-            found["gallery"] = len(split.gallery)
+            gallery_size["gallery"] = len(split.gallery)
             for scoring in scorings:
                 judged[scoring] += judge(url, split, f"split.{place}", scoring)
-    return found | {scoring: figures(pd.DataFrame(rows)) for scoring, rows in judged.items()}
+    return gallery_size | {scoring: figures(pd.DataFrame(rows)) for scoring, rows in judged.items()}
 
 
 def main(
@@ -149,11 +156,16 @@ def main(
     mixed: Annotated[bool, typer.Option(help="Known people search, too.")] = False,
     number: Annotated[int, typer.Option("--splits", help="Random halves of the people.")] = SPLITS,
 ) -> None:
-    """Measures, and prints one JSON object a data set."""
-    for one in data:
-        found: dict[str, Any] = {"artefact": Path(artefact).parent.name or artefact, "data": one}
-        found |= {"mixed": mixed, "splits": number}
-        typer.echo(json.dumps(found | measure(artefact, one, mixed, number)))
+    """Measure, and print one JSON object for each data set."""
+    for spec in data:
+        measured = {
+            "artefact": Path(artefact).parent.name or artefact,
+            "data": spec,
+            "mixed": mixed,
+            "splits": number,
+            **measure(artefact, spec, mixed, number),
+        }
+        typer.echo(json.dumps(measured))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Tables of the service's figures: of the serving benches, of growing galleries, of commands."""
+"""Tables of the service's figures: serving benches, growing galleries, and client commands."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from training.evaluation.svg import chart, colour_of, dash_of
 from training.evaluation.tables import Table
 
 Size = dict[str, Any]
-# Columns of the table, by title: what is in them, and its format.
+# Each title of a column has a function that reads the column's value, and a format.
 COLUMNS: dict[str, tuple[Callable[[Size], float | None], str]] = {
-    "crops": (lambda one: one["crops"], ",d"),
-    "enrolled/s": (lambda one: one["enrolled_per_second"], ",.0f"),
-    "disk, B a crop": (lambda one: one["disk_bytes"] / one["crops"], ",.0f"),
-    "RssAnon, B a crop": (lambda one: one["anonymous_bytes"] / one["crops"], ",.0f"),
-    "start, s": (lambda one: one["start_seconds"], ".2f"),
-    "first search, s": (lambda one: one["first_search_seconds"], ".2f"),
-    "reading, s": (lambda one: one["read_seconds"], ".2f"),
-    "exact, ms": (lambda one: one["flat_ms"]["all"]["p50"], ".1f"),
-    "4 of 20 cameras, ms": (lambda one: one["flat_ms"]["4 of 20 cameras"]["p50"], ".1f"),
-    "without 1 camera, ms": (lambda one: one["flat_ms"]["without 1 camera"]["p50"], ".1f"),
-    "codes, ms": (lambda one: one.get("ann_ms", {}).get("p50"), ".1f"),
-    "recall@100": (lambda one: one["recall"], ".4f"),
+    "crops": (lambda size: size["crops"], ",d"),
+    "enrolled/s": (lambda size: size["enrolled_per_second"], ",.0f"),
+    "disk, B a crop": (lambda size: size["disk_bytes"] / size["crops"], ",.0f"),
+    "RssAnon, B a crop": (lambda size: size["anonymous_bytes"] / size["crops"], ",.0f"),
+    "start, s": (lambda size: size["start_seconds"], ".2f"),
+    "first search, s": (lambda size: size["first_search_seconds"], ".2f"),
+    "reading, s": (lambda size: size["read_seconds"], ".2f"),
+    "exact, ms": (lambda size: size["flat_ms"]["all"]["p50"], ".1f"),
+    "4 of 20 cameras, ms": (lambda size: size["flat_ms"]["4 of 20 cameras"]["p50"], ".1f"),
+    "without 1 camera, ms": (lambda size: size["flat_ms"]["without 1 camera"]["p50"], ".1f"),
+    "codes, ms": (lambda size: size.get("ann_ms", {}).get("p50"), ".1f"),
+    "recall@100": (lambda size: size["recall"], ".4f"),
 }
 PANELS = {
     "query, ms": ("exact, ms", "4 of 20 cameras, ms", "codes, ms"),
@@ -33,45 +33,49 @@ PANELS = {
 
 
 def curves_table(curves: dict[str, list[Size]]) -> str:
-    """A row for each size of each data of `gmn bench scale`."""
+    """Format each size of each kind of data of `gmn bench scale` as a row."""
     rows = []
     for data, sizes in curves.items():
         for size in sizes:
-            cells = [(of(size), form) for of, form in COLUMNS.values()]
-            found = [None if value is None else format(value, form) for value, form in cells]
-            rows.append([data, *found])
+            values = [(read(size), style) for read, style in COLUMNS.values()]
+            cells = [None if value is None else format(value, style) for value, style in values]
+            rows.append([data, *cells])
     return Table("", ("data", *COLUMNS), rows).markdown()
 
 
 def drawing(curves: dict[str, list[Size]]) -> str:
-    """The curves as an SVG element: a panel for each measure, a line style for each data."""
+    """Draw the curves as an SVG element: a panel for each measure, a line style for each data."""
     alt = "Latency, bytes, start and enrollment rate over the number of crops"
     with chart("", "", "", alt, size=(9.6, 6.2)) as canvas:
         canvas.figure.clear()
         for axes, title in zip(canvas.figure.subplots(2, 2).flat, PANELS, strict=True):
             for dash, (data, sizes) in enumerate(curves.items()):
                 for colour, column in enumerate(PANELS[title]):
-                    drawn = {one["crops"]: COLUMNS[column][0](one) for one in sizes}
-                    drawn = {crops: value for crops, value in drawn.items() if value is not None}
-                    style = {"color": colour_of(colour), "linestyle": dash_of(dash)}
-                    label = f"{column.split(',')[0]}, {data}"
-                    axes.plot([*drawn], [*drawn.values()], marker="o", label=label, **style)
+                    read, _ = COLUMNS[column]
+                    measured = [size for size in sizes if read(size) is not None]
+                    axes.plot(
+                        [size["crops"] for size in measured],
+                        [read(size) for size in measured],
+                        marker="o",
+                        label=f"{column.split(',')[0]}, {data}",
+                        color=colour_of(colour),
+                        linestyle=dash_of(dash),
+                    )
             axes.set(xscale="log", yscale="log", xlabel="crops", ylabel=title)
             axes.legend()
     return canvas.svg
 
 
 def condense_bench(printed: dict[str, Any]) -> list[dict[str, Any]]:
-    """The rows of a serving bench: of the artefacts `bundled` and `small`, or of the one named."""
+    """Return the rows of a serving bench: `bundled` and `small`, or the artefact that was named."""
     details = dict(printed["details"])
-    beside = details.pop("small", None)
+    small = details.pop("small", None)
     details.pop("units", None)
     first = details | {name: printed[name] for name in ("ratio", "spread", "reach")}
-    return [{"bench": printed["bench"]} | row for row in (first, beside) if row]
+    return [{"bench": printed["bench"]} | row for row in (first, small) if row]
 
 
 def bench_table(rows: list[dict[str, Any]]) -> str:
-    """A row for each serving bench and artefact."""
     phases = ("decode", "queue", "embed", "search", "rerank", "wall")
     figures = {
         "served/s": "served_images_per_second",
@@ -84,22 +88,28 @@ def bench_table(rows: list[dict[str, Any]]) -> str:
     lines: list[list[str | None]] = []
     for row in rows:
         low, high = row["spread"]
-        taken = row.get("service_ms")
+        service_ms = row.get("service_ms")
         share = row.get("stages_share_of_wall")
-        cells = [row["bench"], row["artefact"], f"{row['ratio']:.2f}, {low:.2f}–{high:.2f}"]
-        cells += [None if row["reach"] is None else f"{row['reach']:.2f}"]
-        cells += [f"{row[name]:.1f}" for name in figures.values()]
-        cells += [f"{row['p99_ms'] / row['p50_ms']:.1f}"]
-        cells += [f"{100 * row['client_share_of_processor']:.1f}%"]
-        cells += [f"{taken[name]:.1f}" if taken else None for name in phases]
-        lines.append([*cells, None if share is None else f"{share:.2f}"])
+        lines.append(
+            [
+                row["bench"],
+                row["artefact"],
+                f"{row['ratio']:.2f}, {low:.2f}–{high:.2f}",
+                None if row["reach"] is None else f"{row['reach']:.2f}",
+                *(f"{row[name]:.1f}" for name in figures.values()),
+                f"{row['p99_ms'] / row['p50_ms']:.1f}",
+                f"{100 * row['client_share_of_processor']:.1f}%",
+                *(f"{service_ms[name]:.1f}" if service_ms else None for name in phases),
+                None if share is None else f"{share:.2f}",
+            ]
+        )
     titles = ("bench", "artefact", "ratio, of rounds", "aim", *figures, "p99 / p50")
     stages = (*(f"{name} ms" for name in phases), "stages of wall")
     return Table("", (*titles, "client's share", *stages), lines).markdown()
 
 
 def steps_table(rows: list[dict[str, Any]]) -> str:
-    """What `gmn enroll` and `gmn query --data` printed, a row for each."""
+    """Format the answers of `gmn enroll` and `gmn query --data`, a row for each."""
     titles = ("step", "crops", "per second", "ms per query", "Rank-1", "mAP")
     lines: list[list[str | None]] = []
     for row in rows:
@@ -111,7 +121,7 @@ def steps_table(rows: list[dict[str, Any]]) -> str:
                 f"{row['queries_per_second']:.0f}",
                 f"{row['ms_per_query']:.1f}, {row['in_flight']} in flight",
                 f"{100 * row['rank_1']:.1f}",
-                # Of a ranking that was cut, mAP is a lower bound only.
+                # The mAP of a ranking that was cut is only a lower bound.
                 f"{100 * row['mAP']:.1f}" if row["whole_rankings"] else None,
                 f"{row['verdicts']['match']:,}, {row['matches_right']:,}",
             ]

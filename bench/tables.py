@@ -15,28 +15,27 @@ FIGURES = ROOT / "docs" / "figures"
 
 
 def save_drawing(name: str, svg: str) -> None:
-    """Writes an SVG element as the file `docs/figures/NAME.svg`."""
-    # Inside a page the element needs no name space, as a file it does.
+    """Write an SVG element as the file `docs/figures/NAME.svg`."""
+    # A file needs the name space that the element may leave out inside a page.
     named = svg.replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg"', 1)
     (FIGURES / f"{name}.svg").write_text(named, encoding="utf-8")
 
 
 def percent(interval: Sequence[float]) -> str:
-    """Mean and ends of an interval of shares, in per cent."""
-    mean, low, high = (100 * value for value in interval)
+    """Format mean and ends of an interval of shares in per cent."""
+    mean, low, high = (100 * share for share in interval)
     return f"{mean:.1f} [{low:.1f}, {high:.1f}]"
 
 
 def ends(interval: Mapping[str, float]) -> list[float]:
-    """Mean and ends of a report's interval."""
-    return [interval[end] for end in ("mean", "low", "high")]
+    return [interval["mean"], interval["low"], interval["high"]]
 
 
 def page_of(name: str) -> Path:
-    """The page that has a table's markers: the README or one of the documents.
+    """Find the page with a table's markers, the README or a document.
 
     Raises:
-        InputProblem: when none has.
+        InputProblem: no page has the markers.
     """
     for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
         if f"<!-- {name} -->" in page.read_text(encoding="utf-8"):
@@ -45,21 +44,22 @@ def page_of(name: str) -> Path:
 
 
 def replace_table(text: str, name: str, markdown: str) -> str:
-    """A page with the table between its two markers replaced."""
+    """Return the page's text with the table between two markers replaced."""
     pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
-    return pattern.sub(lambda found: f"{found[1]}{markdown}\n{found[2]}", text)
+    return pattern.sub(lambda match: f"{match[1]}{markdown}\n{match[2]}", text)
 
 
 def publish(name: str, markdown: str, kept: Any = None, folder: Path | None = None) -> None:
-    """Writes a table into the page that has its markers, and its figures to `folder/NAME.json`.
+    """Write a table into the page that has its markers, and its figures to `folder/NAME.json`.
 
     Args:
-        kept: the figures; None keeps none.
-        folder: `docs/figures` unless given.
+        kept: the figures; None writes no file.
+        folder: `docs/figures` by default.
 
     Raises:
-        InputProblem: when no page has the markers.
+        InputProblem: no page has the markers.
     """
+
     page = page_of(name)
     text = replace_table(page.read_text(encoding="utf-8"), name, markdown)
     page.write_text(text, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Unit costs: what a bench measured, kept in a file that `gmn plan` reads."""
+"""Unit costs that a bench measured, in a file that `gmn plan` reads."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from model.problems import InputProblem
 
 REFERENCE = Path(__file__).with_name("units.json")
+# Artefacts whose costs are in the reference file.
 ARTEFACTS = ("bundled", "small")
-"""Those whose costs are in the file."""
-# A cost that the shipped file has not: it is of another machine.
+# The reference file lacks this cost, as its machine has no GPU.
 OF_A_GPU = "embed_gpu_crops_per_second"
 
 
@@ -39,10 +39,10 @@ UNITS = TypeAdapter(dict[str, Unit])
 
 
 def read_units(path: Path) -> dict[str, Unit]:
-    """The unit costs of a file, by name.
+    """Read the unit costs of a file, by name.
 
     Raises:
-        InputProblem: the file cannot be read, or has a name that the reference file has not.
+        InputProblem: the file cannot be read, or has a cost that the reference file lacks.
     """
     try:
         units = UNITS.validate_json(path.read_bytes())
@@ -60,14 +60,15 @@ def read_units(path: Path) -> dict[str, Unit]:
 def keep_units(
     path: Path, source: str, measured: Mapping[str, float], machine: Mapping[str, Any]
 ) -> None:
-    """Puts measured costs into a file, beside those it has.
+    """Add measured costs to a file, or replace those of the same name.
 
     Args:
-        path: made where it is missing.
+        path: the file, created if it is missing.
         source: the command that measured them.
-        measured: by name.
-        machine: of `describe_machine`.
+        measured: the costs by name.
+        machine: the answer of `describe_machine`.
     """
+
     units = read_units(path) if path.exists() else {}
     for name, value in measured.items():
         units[name] = Unit(

@@ -1,4 +1,4 @@
-"""Which of the project's functions a query, an enrolment and a step of a training enter."""
+"""Traces of the functions of this project that a request or a step of a training enters."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from types import FrameType
 
@@ -22,9 +21,10 @@ from demo.data_sets import read_spec
 from gmn_client import Client, Image
 
 SOURCE = f"{Path(__file__).resolve().parent.parent}{os.sep}"
-# A request's last steps, such as the audit log, may come after its answer.
+# The last steps of a request, such as its line in the audit log, may follow its answer.
 SETTLE_SECONDS = 0.3
-# With a request about 1.45 s: tasks that run every second or two meet not each of five requests.
+# With a request this takes about 1.45 s, so that work that the service does every second or two
+# falls into some of five requests and not into all.
 IDLE_SECONDS = 1.1
 TRAINED_ON = "synthetic:7,identities=12,domains=1,crops=2"
 SETTINGS = (
@@ -35,70 +35,73 @@ SETTINGS = (
     "sampling.images=2",
     "log_every_steps=100",
 )
-# Neither logged nor the first of an epoch, and with DP.
+# This step is not logged, does not begin an epoch, and has DP, the perturbation of features.
 TRACED_STEP = 13
 
+# File, function and thread of a call.
 Entered = tuple[str, str, int]
+# Calls a function with a crop, and returns the calls that were entered meanwhile.
+Trace = Callable[[Callable[[bytes], object], bytes], list[Entered]]
 
 
 def request_ways() -> dict[str, list[Entered]]:
-    """What one query and one enrolment enter, after some of each: file, function, thread.
+    """Trace one query and one enrolment, after some of each.
 
-    Serves an empty data directory in this thread, and sends requests from another one. Of several
-    requests of a kind the shortest way counts: beside others the service did work of its own.
+    Serves an empty data directory in this thread, and sends requests from another one. Returns the
+    shortest of several ways, as the others include periodic work of the service.
 
     Raises:
-        RuntimeError: with what the service logged, where no request was answered.
+        RuntimeError: no request was answered; the message has the log of the service.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    found: dict[str, list[Entered]] = {}
+    ways: dict[str, list[Entered]] = {}
     recorded: list[Entered] = []
-    on = threading.Event()
+    recording = threading.Event()
     log = io.StringIO()
 
     def profile(frame: FrameType, event: str, _: object) -> None:
-        if event == "call" and on.is_set() and (entered := _own(frame)):
+        if event == "call" and recording.is_set() and (entered := _entered(frame)):
             recorded.append(entered)
 
-    def during(call: Callable[[], object]) -> list[Entered]:
+    def trace(call: Callable[[bytes], object], crop: bytes) -> list[Entered]:
         time.sleep(IDLE_SECONDS)
         recorded.clear()
-        on.set()
-        call()
+        recording.set()
+        call(crop)
         time.sleep(SETTLE_SECONDS)
-        on.clear()
+        recording.clear()
         return recorded.copy()
 
-    def ask() -> None:
+    def send_requests() -> None:
         sys.setprofile(None)
         try:
             with Client(f"http://127.0.0.1:{port}") as client:
                 while not client.ready():
                     time.sleep(0.2)
-                found.update(_shortest_ways(client, during))
+                ways.update(_shortest_ways(client, trace))
         finally:
             signal.raise_signal(signal.SIGINT)
 
     with tempfile.TemporaryDirectory() as folder, _profiled(profile):
-        threading.Thread(target=ask, daemon=True).start()
+        threading.Thread(target=send_requests, daemon=True).start()
         with contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
             gmn.run(["serve", "--port", str(port), "--data-dir", folder])
-    if not found:
+    if not ways:
         raise RuntimeError(f"no request was answered; the service logged:\n{log.getvalue()}")
-    return found
+    return ways
 
 
-def _shortest_ways(
-    client: Client, during: Callable[[Callable[[], object]], list[Entered]]
-) -> dict[str, list[Entered]]:
-    """The ways of a query and of an enrolment, each the one with the fewest functions of five.
+def _shortest_ways(client: Client, trace: Trace) -> dict[str, list[Entered]]:
+    """Trace queries and enrolments in an empty gallery, and return the shortest way of each."""
 
-    Args:
-        client: of an empty gallery.
-        during: calls, and returns what was entered meanwhile.
-    """
+    def query(crop: bytes) -> object:
+        return client.query(crop, top_k=5)
+
+    def enroll(crop: bytes) -> object:
+        return client.enroll([Image(crop, identity=f"q{len(enrolments)}", camera="a")])
+
     spec = "synthetic:1,identities=8,domains=1,cameras=1"
     crops = [crop.read() for crop in read_spec(spec)]
     enrolled = crops[:-10]
@@ -107,38 +110,37 @@ def _shortest_ways(
     for crop in enrolled:
         client.enroll([Image(crop, identity="p", camera="a")])
     for crop in enrolled[:3]:
-        client.query(crop, top_k=5)
-    images = [Image(crop, identity=f"q{number}", camera="a") for number, crop in enumerate(others)]
-    calls: dict[str, list[Callable[[], object]]] = {
-        "a query": [partial(client.query, crop, top_k=5) for crop in asked],
-        "an enrolment": [partial(client.enroll, [image]) for image in images],
-    }
+        query(crop)
+    queries = [trace(query, crop) for crop in asked]
+    enrolments: list[list[Entered]] = []
+    for crop in others:
+        enrolments.append(trace(enroll, crop))
     return {
-        name: min(map(during, each), key=lambda way: summary(way)["functions"])
-        for name, each in calls.items()
+        "a query": min(queries, key=_count_functions),
+        "an enrolment": min(enrolments, key=_count_functions),
     }
 
 
 class _TracedError(Exception):
-    """Ends a training behind the step that is traced."""
+    """An end of the training after the step that is traced."""
 
 
 def training_ways() -> dict[str, list[Entered]]:
-    """What a training by the recipe `quick` enters up to its first update, and in one step.
+    """Trace a training by the recipe `quick`, up to its first update and in one step.
 
-    Reading the data is left out: drawing people would be most of it.
+    The data are read before, since drawing the people would be most of the way.
     """
     from training.datasets.registry import read_datasets
     from training.recipe import read_recipe
     from training.train import train
 
     datasets = read_datasets([TRAINED_ON])
-    found: dict[str, list[Entered]] = {"a first update": [], "a step": []}
+    ways: dict[str, list[Entered]] = {"a first update": [], "a step": []}
     phase: str | None = "a first update"
 
     def profile(frame: FrameType, event: str, _: object) -> None:
-        if event == "call" and phase and (entered := _own(frame)):
-            found[phase].append(entered)
+        if event == "call" and phase and (entered := _entered(frame)):
+            ways[phase].append(entered)
 
     def report(done: int, *_: object) -> None:
         nonlocal phase
@@ -156,7 +158,7 @@ def training_ways() -> dict[str, list[Entered]]:
             notice=lambda _: None,
             training_bar=lambda: contextlib.nullcontext(report),
         )
-    return found
+    return ways
 
 
 @contextlib.contextmanager
@@ -170,8 +172,8 @@ def _profiled(profile: Callable[[FrameType, str, object], None]) -> Iterator[Non
         threading.setprofile(None)
 
 
-def _own(frame: FrameType) -> Entered | None:
-    """The function of the project that a frame is of; None of modules, of others and of these."""
+def _entered(frame: FrameType) -> Entered | None:
+    """Return the call of a frame; None for a module's body, this file, and other projects."""
     file = frame.f_code.co_filename
     name = frame.f_code.co_qualname
     if not file.startswith(SOURCE) or "site-packages" in file:
@@ -182,11 +184,15 @@ def _own(frame: FrameType) -> Entered | None:
 
 
 def summary(entered: Sequence[Entered]) -> dict[str, int]:
-    """Functions, files, calls and changes of thread on a way."""
+    """Count functions, files, calls and changes of thread on a way."""
     threads = [thread for *_, thread in entered]
     return {
-        "functions": len({(file, name) for file, name, _ in entered}),
+        "functions": _count_functions(entered),
         "files": len({file for file, *_ in entered}),
         "calls": len(entered),
         "thread changes": sum(a != b for a, b in itertools.pairwise(threads)),
     }
+
+
+def _count_functions(entered: Sequence[Entered]) -> int:
+    return len({(file, name) for file, name, _ in entered})

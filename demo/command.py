@@ -35,7 +35,7 @@ def demo(
 
     Example: gmn demo --out demo-output
     """
-    # Here and not above: the help is shown without what draws and serves.
+    # These imports take seconds, which the help does not need.
     from demo.page import render_page, show_findings
     from demo.service import own_service
     from demo.story import draw_cast, play

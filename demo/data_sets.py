@@ -31,36 +31,42 @@ MAX_RESULTS = 10_000
 
 
 def read_spec(spec: str) -> Iterator[SourceCrop]:
-    """The crops of a `KIND:PATH`, for the client's commands; drawn ones are encoded as PNG.
+    """Yield the crops of a `KIND:PATH` for the client's commands; drawn ones are encoded as PNG.
 
     Raises:
-        InputProblem: naming what is wrong with the data set.
+        InputProblem: the data set cannot be read.
     """
     from training.datasets.registry import read_dataset
 
-    for one in read_dataset(spec).records:
-        labels = (one.identity, one.camera, one.captured_at, one.split)
-        yield SourceCrop(one.source, one.content, *labels)
+    for record in read_dataset(spec).records:
+        yield SourceCrop(
+            record.source,
+            record.content,
+            record.identity,
+            record.camera,
+            record.captured_at,
+            record.split,
+        )
 
 
 def rank_figures(identity: str, camera: str, ranking: Sequence[Label]) -> dict[str, float] | None:
-    """One query's ranking metrics, by their names in the evaluation.
+    """Compute the ranking metrics of one query, by their names in the evaluation.
 
     Args:
-        identity, camera: of the query.
-        ranking: labels of every gallery crop, best first.
+        identity, camera: the labels of the query.
+        ranking: the labels of every gallery crop, best first.
 
     Returns:
-        Values 0 to 1, or None where the gallery holds no true match under another camera.
+        Values from 0 to 1, or None if the gallery has no true match under another camera.
     """
     import numpy as np
 
     from training.evaluation.metrics import integer_labels, rank_queries
 
-    if not any(found == identity and where != camera for found, where in ranking):
+    if not any(label[0] == identity and label[1] != camera for label in ranking):
         return None
-    people = [found or "" for found, _ in ranking]
-    cameras = [where or "" for _, where in ranking]
+    people = [label[0] or "" for label in ranking]
+    cameras = [label[1] or "" for label in ranking]
     scores = -np.arange(len(ranking), dtype=np.float32)[None, :]
     labels = integer_labels([identity], [camera], people, cameras)
     return rank_queries(lambda _: scores, labels).means()
@@ -69,36 +75,38 @@ def rank_figures(identity: str, camera: str, ranking: Sequence[Label]) -> dict[s
 def summarize(
     queries: Iterable[tuple[Label, Sequence[Label], str]], gallery: Sequence[Label] = ()
 ) -> dict[str, Any]:
-    """Means of the ranking metrics, and counts of verdicts.
+    """Compute means of the ranking metrics, and counts of verdicts.
 
-    Gallery crops of the query's own identity and camera do not count. Queries are taken one by one
-    and not kept.
+    Gallery crops of the query's own identity and camera do not count. Queries are read one by one
+    and are not held in memory.
 
     Args:
-        queries: of each its label, the labels of its results, best first, and its verdict.
-        gallery: labels of every gallery crop, where rankings are cut short. Results that were cut
+        queries: the label of each query, the labels of its results, best first, and its verdict.
+        gallery: the labels of every gallery crop, if rankings are cut short. Results that were cut
             off count as ranked last, true matches after all others, so that mAP is a lower bound.
 
     Returns:
-        The metrics, 0 to 1, or None without a query that has a true match; the number of queries
-        that have one; counts by verdict; the number of matches whose first result is right.
+        The metrics from 0 to 1, or None without a query that has a true match; the number of
+        queries that have one; counts by verdict; the number of matches whose first result is right.
     """
     verdicts: Counter[str] = Counter()
     figures: list[dict[str, float]] = []
     matches_right = 0
-    whole = Counter(gallery)
+    gallery_counts = Counter(gallery)
     for label, ranking, verdict in queries:
         identity, camera = label
         verdicts[verdict] += 1
-        known = identity is not None and camera is not None
-        first = next((one for one in ranking if not (known and one == label)), (None, None))
-        matches_right += verdict == "match" and first[0] == identity
+        is_labelled = identity is not None and camera is not None
+        counted = (result for result in ranking if not (is_labelled and result == label))
+        first_identity, _ = next(counted, (None, None))
+        matches_right += verdict == "match" and first_identity == identity
         if identity is not None and camera is not None:
-            cut = sorted((whole - Counter(ranking)).elements(), key=lambda one: one[0] == identity)
-            found = rank_figures(identity, camera, [*ranking, *cut])
-            figures += [found] if found else []
+            cut_off = (gallery_counts - Counter(ranking)).elements()
+            last = sorted(cut_off, key=lambda result: result[0] == identity)
+            if metrics := rank_figures(identity, camera, [*ranking, *last]):
+                figures.append(metrics)
     means = {
-        name: sum(one[name] for one in figures) / len(figures) if figures else None
+        name: sum(metrics[name] for metrics in figures) / len(figures) if figures else None
         for name in REPORTED
     }
     return {
@@ -112,10 +120,10 @@ def summarize(
 def query_crops(
     client: Client, crops: Iterable[SourceCrop], options: QueryOptions
 ) -> Iterator[tuple[SourceCrop, QueryAnswer, float]]:
-    """Queries with each crop; yields crop, answer and milliseconds until the answer was read.
+    """Query with each crop, and yield crop, answer and milliseconds until the answer was read.
 
     Raises:
-        InputProblem: naming the crop that cannot be read or that the service refused.
+        InputProblem: a crop cannot be read, or the service refuses it.
     """
 
     def query(crop: SourceCrop) -> tuple[SourceCrop, QueryAnswer, float]:
@@ -134,7 +142,7 @@ def query_crops(
 
 
 def measure(client: Client, crops: Sequence[SourceCrop], options: QueryOptions) -> Shown:
-    """Ranking metrics, verdicts and times of the answers to labelled crops."""
+    """Query with labelled crops, and report ranking metrics, verdicts and times of the answers."""
     enrolled = client.gallery().crops
     if enrolled == 0:
         raise InputProblem(
@@ -158,7 +166,7 @@ def measure(client: Client, crops: Sequence[SourceCrop], options: QueryOptions) 
                 yield (crop.identity, crop.camera), labels, answer.verdict
 
     started = time.perf_counter()
-    found = summarize(answers(), gallery)
+    figures = summarize(answers(), gallery)
     seconds = time.perf_counter() - started
     means = {name: total / len(crops) for name, total in totals.items()}
     summary = {
@@ -168,7 +176,7 @@ def measure(client: Client, crops: Sequence[SourceCrop], options: QueryOptions) 
         **options,
         "scoring": ", ".join(scorings),
         "queries": len(crops),
-        **found,
+        **figures,
         "ms_per_query": means.pop("asked"),
         "service_timing_ms": {name: round(mean, 3) for name, mean in means.items()},
         "in_flight": CONCURRENT_REQUESTS,
@@ -186,7 +194,8 @@ def _view(summary: dict[str, Any]) -> Group:
         parts.append("Rank-k and mAP: no query has a true match under another camera there")
     else:
         figures = [f"{summary[name]:.2%}" for name in REPORTED]
-        parts.append(plain_table([*REPORTED.values()], [figures]))
+        parts.append(plain_table(list(REPORTED.values()), [figures]))
+
         if not summary["whole_rankings"]:
             cut = f"rankings were cut at {summary['top_k']:,} results"
             parts.append(f"mAP is a lower bound: {cut}")

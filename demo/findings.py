@@ -1,4 +1,4 @@
-"""The demonstration's results: each query's ranking, figures over all, and both in words."""
+"""The demonstration's results: the ranking of each query, figures over all, and texts on them."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class Finding:
     """One query and its answer.
 
     Attributes:
-        query: who was asked for.
-        enrolled: whether the gallery knows this person.
-        answer: the service's.
-        shown: the first rows of the ranking, best first, each with the gallery's crop.
+        query: the crop that was sent.
+        enrolled: true if the gallery knows this person.
+        answer: the answer of the service.
+        shown: the first rows of the ranking, best first, each with the crop of the gallery.
     """
 
     query: SourceCrop
@@ -36,13 +36,12 @@ class Finding:
 
     @property
     def labels(self) -> tuple[Label, list[Label], str]:
-        """What the ranking metrics are computed from, as `summarize` takes it."""
+        """Return the arguments of `summarize`: labels of query and results, and the verdict."""
         ranking = [(row.identity, row.camera) for row in self.answer.results]
         return (self.query.identity, self.query.camera), ranking, self.answer.verdict
 
     @property
     def outcome(self) -> str:
-        """The answer judged, in a word or two."""
         verdict = self.answer.verdict
         results = self.answer.results
         if verdict == "uncertain":
@@ -57,15 +56,15 @@ class Finding:
 
 @dataclass(frozen=True)
 class Findings:
-    """All queries, with what they were asked of.
+    """All queries of a demonstration, with its gallery and its model.
 
     Attributes:
-        findings: one per query, in the order they were asked.
-        seed: of the drawing, the order and the choice of who is shown.
+        findings: one for each query, in the order of asking.
+        seed: of the drawing, of the order, and of the choice of the people shown.
         gallery: the enrolled crops.
         enroll_seconds: the time that enrolling them took.
-        calibration: the gallery's after the last query.
-        model: the served artefact's own description.
+        calibration: the state of the gallery's calibration after the last query.
+        model: the description of the served artefact.
     """
 
     findings: Sequence[Finding]
@@ -77,34 +76,33 @@ class Findings:
 
     @property
     def known(self) -> list[Finding]:
-        """Queries for people who are enrolled."""
-        return [one for one in self.findings if one.enrolled]
+        return [finding for finding in self.findings if finding.enrolled]
 
     @property
     def strangers(self) -> list[Finding]:
-        """Queries for people who are not."""
-        return [one for one in self.findings if not one.enrolled]
+        return [finding for finding in self.findings if not finding.enrolled]
 
     def sample(self, known: int = SHOWN_KNOWN, strangers: int = SHOWN_STRANGERS) -> list[Finding]:
-        """A sample drawn by the seed without regard to the answers: first the known."""
+        """Draw a sample by the seed, without regard to the answers, known people first."""
         draw = random.Random(self.seed)
-        groups = ((self.known, known), (self.strangers, strangers))
-        return [
-            one for group, count in groups for one in draw.sample(group, min(count, len(group)))
-        ]
+        sampled = []
+        for findings, count in ((self.known, known), (self.strangers, strangers)):
+            sampled += draw.sample(findings, min(count, len(findings)))
+        return sampled
 
     def figures(self) -> dict[str, Any]:
-        """The figures for a program: shares 0 to 1, counts, milliseconds and crops per second."""
+        """Compute shares from 0 to 1, counts, milliseconds and crops a second, by name."""
         known = self.known
         strangers = self.strangers
-        model = self.model
-        outcomes = [one.outcome for one in known]
-        milliseconds = sum(one.answer.timing_ms.total for one in self.findings)
-        ranked = summarize(one.labels for one in known)
+        outcomes = [finding.outcome for finding in known]
+        alarms = [finding for finding in strangers if finding.outcome == "false alarm"]
+        answers = [finding.answer for finding in self.findings]
+        milliseconds = sum(answer.timing_ms.total for answer in answers)
+        ranked = summarize(finding.labels for finding in known)
         return {
-            "artefact": model.artefact,
-            "terms": str(model.provenance.get("terms", "unknown")),
-            "scoring": model.default_scoring,
+            "artefact": self.model.artefact,
+            "terms": str(self.model.provenance.get("terms", "unknown")),
+            "scoring": self.model.default_scoring,
             "seed": self.seed,
             "crops": len(self.gallery),
             "people": len({crop.identity for crop in self.gallery}),
@@ -116,52 +114,51 @@ class Findings:
             "known_uncertain": outcomes.count("unsure"),
             "known_matched_as_another": outcomes.count("wrong person"),
             "strangers": len(strangers),
-            "false_alarms": sum(one.outcome == "false alarm" for one in strangers),
+            "false_alarms": len(alarms),
             "operating_point": OPERATING_POINT,
-            "threshold_versions": len({one.answer.calibration_version for one in self.findings}),
+            "threshold_versions": len({answer.calibration_version for answer in answers}),
             "calibration_state": self.calibration.state,
             "calibration_searches": self.calibration.searches,
-            "ms_per_query": round(milliseconds / max(1, len(self.findings)), 3),
+            "ms_per_query": round(milliseconds / max(1, len(answers)), 3),
             "crops_per_second": round(len(self.gallery) / max(self.enroll_seconds, 1e-9), 1),
         }
 
 
-def headlines(found: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """The headline figures, each with what it counts."""
-    known = found["known"]
+def headlines(figures: Mapping[str, Any]) -> list[tuple[str, str]]:
+    known = figures["known"]
     return [
         (
-            f"{found['known_not_matched']} of {known}",
-            f"known people not answered match ({found['known_uncertain']} of these uncertain)",
+            f"{figures['known_not_matched']} of {known}",
+            f"known people not answered match ({figures['known_uncertain']} of these uncertain)",
         ),
         (
-            f"{found['known_matched_as_another']} of {known}",
+            f"{figures['known_matched_as_another']} of {known}",
             "known people answered match as another person",
         ),
         (
-            f"{found['false_alarms']} of {found['strangers']}",
+            f"{figures['false_alarms']} of {figures['strangers']}",
             "strangers answered match (false alarms)",
         ),
         *(
-            (f"{found[name]:.1%}", f"{title} by {found['scoring']}, {known} queries")
+            (f"{figures[name]:.1%}", f"{title} by {figures['scoring']}, {known} queries")
             for name, title in METRICS.items()
         ),
-        (f"{found['ms_per_query']:.0f} ms", "per query, in the service"),
-        (f"{found['crops_per_second']:.0f}/s", "crops enrolled"),
+        (f"{figures['ms_per_query']:.0f} ms", "per query, in the service"),
+        (f"{figures['crops_per_second']:.0f}/s", "crops enrolled"),
     ]
 
 
-def setting(found: Mapping[str, Any]) -> str:
-    """Who was enrolled, and who was asked for in which order."""
+def setting(figures: Mapping[str, Any]) -> str:
+    """Describe the gallery, and the queries in their order."""
     return (
-        f"{found['crops']} crops of {found['people']} drawn people from {found['cameras']} "
-        f"cameras enrolled; one more camera asks for {found['known']} of them and for "
-        f"{found['strangers']} strangers, in a mixed order of seed {found['seed']}."
+        f"{figures['crops']} crops of {figures['people']} drawn people from {figures['cameras']} "
+        f"cameras enrolled; one more camera asks for {figures['known']} of them and for "
+        f"{figures['strangers']} strangers, in a mixed order of seed {figures['seed']}."
     )
 
 
 def judging(findings: Findings) -> str:
-    """What the verdicts were made by."""
+    """Describe the thresholds behind the verdicts."""
     strangers = len(findings.strangers)
     return (
         f"Operating point {OPERATING_POINT}: {ASKED:.0%} of strangers may be answered match, "

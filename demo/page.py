@@ -12,7 +12,7 @@ from demo.findings import Findings, headlines, judging, setting
 
 
 def render_page(findings: Findings) -> str:
-    """Renders the page, which loads nothing from anywhere: some queries, the figures over all."""
+    """Render a page that loads no other file, with some queries and the figures over all."""
     environment = Environment(autoescape=True)
     environment.filters["base64"] = lambda data: base64.b64encode(data).decode("ascii")
     template = environment.from_string((files("demo") / "page.html").read_text(encoding="utf-8"))
@@ -27,7 +27,6 @@ def render_page(findings: Findings) -> str:
 
 
 def show_findings(console: Console, findings: Findings) -> None:
-    """Prints the figures over all queries."""
     figures = findings.figures()
     console.print(f"Artefact {figures['artefact']}: {figures['terms']}", soft_wrap=True)
     console.print(setting(figures), soft_wrap=True)

@@ -22,7 +22,7 @@ ANNOUNCED_URL = re.compile(r"https?://[\w.\-\[\]:]+:\d+")
 
 @contextmanager
 def own_service(artefact: str) -> Iterator[str]:
-    """Starts a service on temporary data, waits until it is ready, and stops it with the block.
+    """Start a service on temporary data, wait until it is ready, and stop it with the block.
 
     Args:
         artefact: a shipped name or a file.
@@ -31,7 +31,7 @@ def own_service(artefact: str) -> Iterator[str]:
         Its URL.
 
     Raises:
-        InputProblem: with the log's last line, if it ends or is not ready in time.
+        InputProblem: the service ends or is not ready in time; the message has its last log line.
     """
     with tempfile.TemporaryDirectory(prefix="gmn-") as folder:
         log = Path(folder) / "data.log"

@@ -19,7 +19,7 @@ PICTURES = 8
 
 @dataclass(frozen=True)
 class Cast:
-    """Who is enrolled and who is asked for.
+    """People who are enrolled, and people who are asked for.
 
     Attributes:
         gallery: every crop of the known people, from all cameras but the first.
@@ -32,7 +32,7 @@ class Cast:
     strangers: tuple[SourceCrop, ...]
 
     def in_mixed_order(self, seed: int) -> list[SourceCrop]:
-        """All queries, known people and strangers mixed; the same seed gives the same order.
+        """Return all queries, known people and strangers mixed by the seed.
 
         A service that fits its thresholds to searches depends on their order, so an order by kind
         would decide the figures.
@@ -43,9 +43,9 @@ class Cast:
 
 
 def draw_cast(seed: int, people: int, strangers: int, cameras: int) -> Cast:
-    """Draws the cast; the same arguments give the same pictures.
+    """Draw the cast; the same arguments give the same pictures.
 
-    Of the cameras, 2 or more, the first one asks, and the others fill the gallery.
+    The first of at least two cameras asks, and the others fill the gallery.
     """
     spec = f"synthetic:{seed},identities={people + strangers},domains=1,cameras={cameras}"
     crops = list(read_spec(spec))
@@ -63,41 +63,50 @@ def draw_cast(seed: int, people: int, strangers: int, cameras: int) -> Cast:
 
 
 def enroll_all(client: Client, crops: Sequence[SourceCrop]) -> dict[str, SourceCrop]:
-    """Enrolls drawn crops; returns them by crop id.
+    """Enroll drawn crops, and return them by crop id.
 
     Raises:
-        InputProblem: if the service refuses one.
+        InputProblem: the service refuses a crop.
     """
     enrolled: dict[str, SourceCrop] = {}
-    for crop, one in enroll_crops(client, crops):
-        if one.problem is not None:
-            raise InputProblem(f"{crop.name}: {one.problem.detail}")
-        if one.crop_id is not None:
-            enrolled[one.crop_id] = crop
+    for crop, outcome in enroll_crops(client, crops):
+        if outcome.problem is not None:
+            raise InputProblem(f"{crop.name}: {outcome.problem.detail}")
+        if outcome.crop_id is not None:
+            enrolled[outcome.crop_id] = crop
     return enrolled
 
 
 def play(client: Client, cast: Cast, seed: int) -> Findings:
-    """Enrolls the gallery and asks for everyone, known people and strangers mixed.
+    """Enroll the gallery and ask for everyone, known people and strangers mixed.
 
     Args:
         client: of an empty gallery.
+        cast: the people.
         seed: of the order of the queries.
 
     Raises:
-        InputProblem: if the service refuses a drawn crop.
+        InputProblem: the service refuses a drawn crop.
     """
     started = time.perf_counter()
     enrolled = enroll_all(client, cast.gallery)
     seconds = time.perf_counter() - started
     queries = cast.in_mixed_order(seed)
     findings = []
-    # One at a time: which thresholds judge a query then depends on the order alone.
+    # Queries are sent one at a time, so that the thresholds that judge them depend on their order
+    # alone.
     with progress_bar() as progress:
         for crop in progress.track(queries, description="Querying"):
             findings.append(_ask(client, crop, crop in cast.known, enrolled))
     calibration = client.gallery().calibration
-    return Findings(findings, seed, cast.gallery, seconds, calibration, client.model())
+    return Findings(
+        findings=findings,
+        seed=seed,
+        gallery=cast.gallery,
+        enroll_seconds=seconds,
+        calibration=calibration,
+        model=client.model(),
+    )
 
 
 def _ask(

@@ -1,19 +1,70 @@
-"""What `python -m bench.structure` prints of the code, and of the ways through it."""
+"""Bounds of the code's size, legibility and ways, and the command that prints them."""
 
 from __future__ import annotations
 
+import functools
 import itertools
 import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
+import typer
 
-from bench.structure import BOUNDS, circle, import_circle, measured, read_files, tokens
+from bench.legibility import MAX_FUNCTION_TOKENS, Legibility, PythonFile
+from bench.structure import (
+    BOUNDS,
+    CEILINGS,
+    bounded_sizes,
+    count_packages,
+    import_circle,
+    main,
+    read_files,
+)
 from bench.ways import summary
 
 ROOT = Path(__file__).resolve().parents[2]
+HARD_TO_READ = '''"""What is counted."""
+from operator import attrgetter
+import operator
+
+# That this follows
+# is one comment, of what it is.
+first, second = 1, 2
+pair = first, second
+
+
+class Gallery:
+    """Those that it holds."""
+
+    @property
+    def crops(self):
+        """The crops."""
+        return threads.map(self.read, sorted(pair, key=attrgetter("id")))
+
+    def age(self):
+        """The age: map(x)."""
+        for name, found in list(map(str, pair)):  # noqa: B007
+            yield [own for own in operator.itemgetter(1)(found)]
+
+    def names(self):
+        """Return them."""
+        first, second = self.pair
+        return [crop.name for crop in self]
+'''
+
+
+@functools.cache
+def count_package(name: str) -> Counter[str]:
+    """Count the Python of one package."""
+    files = {
+        path: text
+        for path, text in read_files().items()
+        if path.startswith(f"{name}/") and path.endswith(".py")
+    }
+    return count_packages(files)[name]
 
 
 def test_a_way_counts_each_function_once_and_every_change_of_thread() -> None:
@@ -23,8 +74,34 @@ def test_a_way_counts_each_function_once_and_every_change_of_thread() -> None:
 
 def test_tokens_are_those_of_the_code_however_it_is_broken_into_lines() -> None:
     packed = 'def f(a):\n    """Return it."""\n    b, c = a, 1  # both\n    return b + c\n'
-    assert tokens(packed) == 17
-    assert tokens(packed.replace("b + c", "(\n        b\n        + c\n    )")) == 19
+    broken = packed.replace("b + c", "(\n        b\n        + c\n    )")
+    assert PythonFile(packed).counts()["tokens"] == 17
+    assert PythonFile(broken).counts()["tokens"] == 19
+
+
+def test_places_that_are_hard_to_read_are_found_by_kind_and_line() -> None:
+    places = PythonFile(HARD_TO_READ).places()
+    assert sorted((place.kind, place.line) for place in places) == [
+        *[("clause", 1), ("clause", 5), ("clause", 12)],
+        ("noun", 20),
+        *[("opening", 1), ("opening", 5), ("opening", 12)],
+        ("packed", 7),
+        *[("terse", 17), ("terse", 21), ("terse", 22)],
+        *[("vague", 21), ("vague", 22)],
+    ]
+
+
+def test_only_a_function_of_more_tokens_than_the_longest_is_long() -> None:
+    body = "    f()\n" * ((MAX_FUNCTION_TOKENS - 5) // 3)
+    assert PythonFile(f"def f():\n{body}").counts()["long"] == 0
+    assert PythonFile(f"def f():\n{body}    f()\n").counts()["long"] == 1
+
+
+def test_ratios_are_those_of_all_files_of_a_package() -> None:
+    package = count_packages({"a/one.py": "def f():\n    return 1\n", "a/two.py": HARD_TO_READ})
+    legibility = Legibility.of(package["a"])
+    assert legibility.documented == 75
+    assert legibility.tokens_per_line == 7.3
 
 
 def test_a_circle_is_found_in_functions_for_types_alone_and_through_a_package() -> None:
@@ -44,14 +121,28 @@ def test_a_circle_is_found_in_functions_for_types_alone_and_through_a_package() 
 
 def test_no_files_import_each_other() -> None:
     """What two files need of each other belongs in a third one below both."""
-    assert circle(read_files()) == ()
+    assert import_circle(read_files()) == ()
 
 
-def test_the_code_is_within_its_bounds() -> None:
-    """`BOUNDS` holds the numbers; the ways are measured below, where a service runs."""
-    found = measured(read_files())
-    assert len(found) == 6
-    assert {name: count for name, count in found.items() if count > BOUNDS[name]} == {}
+@pytest.mark.parametrize(
+    "package",
+    [pytest.param(name, marks=pytest.mark.slow if name == "tests" else ()) for name in CEILINGS],
+)
+def test_a_package_has_no_more_places_that_are_hard_to_read_than_its_ceilings(package: str) -> None:
+    """`python -m bench.structure --places KIND` lists them."""
+    counts = Legibility.of(count_package(package))._asdict()
+    ceilings = CEILINGS[package]._asdict()
+    above = {name: count for name, count in counts.items() if count > ceilings[name]}
+    assert above == {}, {name: ceilings[name] for name in above}
+
+
+def test_the_tokens_and_files_of_the_code_are_within_their_bounds() -> None:
+    packages = {
+        name: count_package(name) for name in ("service", "gmn_client", "training", "model")
+    }
+    sizes = bounded_sizes(packages)
+    assert len(sizes) == 5
+    assert {name: size for name, size in sizes.items() if size > BOUNDS[name]} == {}
 
 
 @pytest.mark.slow
@@ -72,6 +163,7 @@ def test_the_command_counts_the_packages_and_traces_ways_within_their_bounds(
     assert ran.returncode == 0, ran.stderr[-2000:]
     assert ran.stderr == ""
     shown = dict(line.split(": ", 1) for line in ran.stdout.splitlines())
+    assert set(shown) >= {f"legibility of {package}" for package in CEILINGS}
     figures = {
         name: {what: int(count) for count, what in re.findall(r"(\d+) ([a-z ]+)", text)}
         for name, text in shown.items()
@@ -82,3 +174,12 @@ def test_the_command_counts_the_packages_and_traces_ways_within_their_bounds(
         assert way["functions"] > way["files"] > 1
         assert way["functions"] <= BOUNDS[f"functions of {name}"]
         assert way["files"] <= BOUNDS[f"files of {name}"]
+
+
+def test_the_command_lists_the_places_of_one_kind(monkeypatch, capsys) -> None:
+    files = {"a/one.py": HARD_TO_READ, "a/two.lua": "-- What is counted."}
+    monkeypatch.setattr("bench.structure.read_files", lambda: files)
+    main(places="packed")
+    assert capsys.readouterr().out == "a/one.py:7: first, second = 1, 2\n"
+    with pytest.raises(typer.BadParameter, match="give one of packed, terse"):
+        main(places="unclear")
