@@ -14,7 +14,6 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-import torch
 
 from model.artefact import load_artefact
 from model.torch_runtime import TorchRuntime
@@ -33,7 +32,7 @@ def no_bar(text: str, total: int):
 @pytest.fixture(scope="module")
 def network(tiny_artefact) -> Network:
     artefact = load_artefact(tiny_artefact)
-    embed = TorchRuntime(artefact, "float32", torch.device("cpu")).embed
+    embed = TorchRuntime(artefact, "float32").embed
     description = artefact.description
     return Network(description.preprocessing, embed, description.embedding_fingerprint)
 

@@ -254,7 +254,7 @@ def test_when_the_device_is_lost_everybody_in_line_is_told(device, batcher, smal
 @pytest.fixture(scope="module")
 def networks(tiny_artefact):
     artefact = load_artefact(tiny_artefact)
-    return Networks(artefact, TorchRuntime(artefact, "float32", torch.device("cpu")))
+    return Networks(artefact, TorchRuntime(artefact, "float32"))
 
 
 def _failing_pass(monkeypatch, networks, fails):
@@ -333,7 +333,7 @@ def test_a_search_that_the_device_has_no_room_for_is_done_in_the_hosts_memory(mo
         IndexedCrop(CropLabel(number, f"{number}", None, None, None), vector)
         for number, vector in enumerate(vectors)
     )
-    index.replace(index.compaction(torch.device("cpu")).build())
+    index.replace(index.compaction("cpu").build())
     on_device = index.search(vectors[:1], 10)
 
     def fails(*_):

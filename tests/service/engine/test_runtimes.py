@@ -58,7 +58,7 @@ def crops(artefact, drawn_crops):
 def runtime(request, artefact):
     if request.param == "openvino":
         return OpenVinoRuntime(artefact, "float32")
-    return TorchRuntime(artefact, "float32", torch.device("cpu"))
+    return TorchRuntime(artefact, "float32")
 
 
 def _cosines(one, other):

@@ -34,7 +34,7 @@ class Service:
         self.galleries = SimpleNamespace(all=lambda: held)
         self.device = DeviceThread()
         self.pools = BlockingPools()
-        networks = SimpleNamespace(device=torch.device(device))
+        networks = SimpleNamespace(device=device)
         self.model = SimpleNamespace(networks=networks)
 
     def search(self, index, limit=50):
@@ -160,7 +160,7 @@ def test_vectors_are_copied_to_the_device_and_without_room_are_searched_on_the_h
     def copy(self, _, *args):
         if not room:
             raise torch.OutOfMemoryError
-        whole(self, torch.device("cpu"), *args)
+        whole(self, "cpu", *args)
 
     whole = DeviceVectors.__init__
     # No test machine has a device.

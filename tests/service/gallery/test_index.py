@@ -11,7 +11,6 @@ from datetime import UTC, datetime
 import faiss
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -70,7 +69,7 @@ def folders(tmp_path_factory):
 
 
 def _plan(index: GalleryIndex, path: str):
-    return index.compaction(torch.device("cpu") if path == "device" else None)
+    return index.compaction("cpu" if path == "device" else None)
 
 
 def _plain_search(crops, query, limit, wanted):
