@@ -183,7 +183,7 @@ _register_own()
 
 
 class MultiscaleConfig(Stored):
-    """Which scales an embedder fuses and how; rows (b) to (f) of the paper's ablation.
+    """The scales that an embedder fuses; rows (b) to (f) of the paper's ablation.
 
     Attributes:
         stages: the fused stages of the backbone, 1 to 4 (C2 to C5 in the paper), in this order.
@@ -256,9 +256,10 @@ class EmbedderConfig(Stored):
     def _can_be_built(self) -> EmbedderConfig:
         kind = find_backbone(self.backbone)
         if self.last_stride not in kind.last_strides:
+            strides = " or ".join(str(stride) for stride in kind.last_strides)
             raise ValueError(
                 f"{self.backbone} has no last stride {self.last_stride}; set last_stride to "
-                f"{' or '.join(map(str, kind.last_strides))}"
+                f"{strides}"
             )
         if self.multiscale is not None and kind.stage_ends is None:
             raise ValueError(

@@ -157,7 +157,7 @@ class Artefact:
 
     @property
     def has_graph(self) -> bool:
-        """Whether OpenVINO can compute the features without PyTorch."""
+        """True if OpenVINO can compute the features without PyTorch."""
         return GRAPH_STRUCTURE in self.tensors
 
     def on(self, device: torch.device) -> Artefact:
@@ -227,7 +227,7 @@ def _graph_tensors(artefact: Artefact) -> Tensors:
     try:
         return graph_tensors(embedder, artefact.description.preprocessing)
     except Exception as error:
-        # Of many kinds, as where OpenVINO does not know a step of the network.
+        # OpenVINO raises many kinds of errors for a step of the network that it does not know.
         raise ArtefactProblem(
             f"no graph for a service without PyTorch can be made ({type(error).__name__}: {error})"
         ) from error
@@ -268,13 +268,13 @@ def _write(path: Path, description: Description, tensors: Tensors) -> Descriptio
 
 
 def shipped_artefacts() -> dict[str, Path]:
-    """The files of the artefacts that ship with this project, by name; `bundled` is the default."""
+    """Return the files of the shipped artefacts by name; `bundled` is the default."""
     files = {file.stem: file for file in sorted(SHIPPED.glob("*.safetensors"))}
     return {"bundled": files[FIRST_BUNDLED], **files} if FIRST_BUNDLED in files else files
 
 
 def resolve_artefact(name: str) -> Path:
-    """The file of an ARTEFACT argument: the name of a shipped artefact, or a path.
+    """Return the file of an ARTEFACT argument: the name of a shipped artefact, or a path.
 
     Raises:
         ArtefactProblem: for an unknown name that does not look like a path.
@@ -292,12 +292,12 @@ def resolve_artefact(name: str) -> Path:
 
 
 def artefact_name(path: Path) -> str:
-    """The name of a shipped artefact, or another one's file name."""
+    """Return the name of a shipped artefact, or the file name of another one."""
     return path.stem if path.parent == SHIPPED else path.name
 
 
 def read_description(path: Path) -> Description:
-    """The metadata in an artefact's file, unverified; its tensors are not read.
+    """Read the metadata of an artefact's file, unverified, without its tensors.
 
     Raises:
         ArtefactProblem: for a file that is missing, foreign or of another format version.
@@ -306,7 +306,7 @@ def read_description(path: Path) -> Description:
 
 
 def load_artefact(path: Path) -> Artefact:
-    """Reads an artefact and verifies its fingerprints.
+    """Read an artefact and verify its fingerprints.
 
     Raises:
         ArtefactProblem: for a file that is missing, corrupt, truncated, foreign, of another format
@@ -361,9 +361,9 @@ def _parse_header(path: Path, metadata: dict[str, str] | None) -> Description:
         return Description.model_validate(header)
     except (json.JSONDecodeError, ValidationError) as error:
         if isinstance(error, ValidationError):
-            for one in error.errors():
+            for details in error.errors():
                 # Such as a backbone of a package that is not installed.
-                problem = one.get("ctx", {}).get("error")
+                problem = details.get("ctx", {}).get("error")
                 if isinstance(problem, InputProblem):
                     raise ArtefactProblem(f"{path}: {problem}") from error
         raise ArtefactProblem(

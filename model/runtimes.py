@@ -85,7 +85,7 @@ class Probes:
         except (RuntimeUnusable, ArtefactProblem):
             raise
         except Exception as error:
-            # Of many kinds, as where OpenVINO does not know a step of the network.
+            # OpenVINO raises many kinds of errors for a step of the network that it does not know.
             lines = str(error).strip().splitlines() or [""]
             raise RuntimeUnusable(f"it failed ({type(error).__name__}: {lines[-1]})") from error
         if not cosine >= AGREEMENT:

@@ -192,7 +192,7 @@ class LoadedModel:
         name: of a shipped artefact, or of the file.
         description: the artefact's own.
         networks: to be called on the device thread only.
-        runtime: what computes the features, and the candidates' speeds when it was chosen.
+        runtime: the choice of a runtime, with the speeds of the candidates.
         pipeline: from image files to features.
     """
 
@@ -204,16 +204,16 @@ class LoadedModel:
 
     @cached_property
     def embedder(self) -> str:
-        """Fingerprint of what makes its features."""
+        """The fingerprint of the weights and preprocessing that make its features."""
         return self.description.embedding_fingerprint
 
     @cached_property
     def calibration_version(self) -> str:
-        """Of the calibration that the artefact brings."""
+        """The version of the artefact's own calibration."""
         return self.description.artefact_fingerprint[:12]
 
     def chosen_scoring(self, asked: Scoring | None) -> Scoring:
-        """The scoring that is asked for, or the artefact's default.
+        """Return the scoring that a request asks for, or the artefact's default.
 
         Raises:
             InvalidField: the artefact does not offer it.
@@ -228,7 +228,7 @@ class LoadedModel:
 
 
 def shipped_fillers(embedders: Collection[str]) -> list[str]:
-    """Names of the shipped artefacts that have one of these embedders, by fingerprint."""
+    """Return the names of the shipped artefacts whose embedder has one of these fingerprints."""
     files = shipped_artefacts().values() if embedders else ()
     fillers = {read_description(file).embedding_fingerprint: artefact_name(file) for file in files}
     return [name for embedder, name in fillers.items() if embedder in embedders]
@@ -242,7 +242,7 @@ def load_model(
     records: KeptRuntimes,
     held: contextlib.ExitStack,
 ) -> LoadedModel:
-    """Loads an artefact and probes it on the device.
+    """Load an artefact and probe it on the device.
 
     Args:
         name: of a shipped artefact, or a file.

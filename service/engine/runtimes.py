@@ -33,7 +33,7 @@ REMEDY = (
 
 
 class RuntimeChoice(BaseModel):
-    """What computes the features of one embedder in one record.
+    """The runtime of one embedder in one record.
 
     Attributes:
         crops_per_second: of every candidate when it was chosen, by runtime and dtype; empty where
@@ -51,10 +51,10 @@ class KeptRuntimes(Protocol):
     """The choices that a record keeps, by the embedder's fingerprint."""
 
     def get(self, embedder: str) -> str | None:
-        """What was kept for an embedder; None where nothing was."""
+        """Return the choice for an embedder; None if there is none yet."""
 
     def keep_first(self, embedder: str, choice: str) -> str:
-        """Keeps a choice where there is none, and answers the one that is kept."""
+        """Store a choice unless there is one, and return the stored one."""
 
 
 def choose_runtime(
@@ -137,7 +137,7 @@ def _fastest(settings: Settings, probes: Probes) -> tuple[EmbeddingRuntime, Runt
 def _crops_per_second(
     runtimes: dict[str, EmbeddingRuntime], crops: NDArray[np.uint8]
 ) -> dict[str, float]:
-    """Of each runtime, the better of rounds that alternate."""
+    """Measure each runtime in alternating rounds, and return its better round."""
     count = max(CROPS, os.cpu_count() or 1)
     batch = np.resize(crops, (count, *crops.shape[1:]))
     best = dict.fromkeys(runtimes, 0.0)
@@ -163,7 +163,7 @@ def _candidates(settings: Settings) -> list[tuple[RuntimeName, DtypeName]]:
 def _stored_runtime(
     settings: Settings, stored: str, probes: Probes
 ) -> tuple[EmbeddingRuntime, RuntimeChoice]:
-    """The runtime of the record's choice, which the settings and this machine must agree with."""
+    """Build the runtime that the record chose; settings that contradict it are refused."""
     try:
         choice = RuntimeChoice.model_validate_json(stored)
     except ValidationError as error:

@@ -54,7 +54,7 @@ async def begin_grouping(
 
 
 async def read_groups(runtime: Runtime, gallery: Gallery) -> CropGroups:
-    """The last grouping, without the crops that were named or deleted since."""
+    """Read the last grouping, without the crops that were named or deleted since."""
     found, crops = await runtime.galleries.read(runtime.record.groups.get, gallery.gallery_id)
     if found is None:
         return CropGroups()
@@ -84,10 +84,10 @@ async def run_grouping(runtime: Runtime, gallery: Gallery, job: Job) -> str | No
         level = current.published.level if current.published else None
         # As in a search among these crops, each of which may be a person of its own.
         judge = current.judge(OPERATING_POINT, len(crops), level)
-        vectors = np.stack([one.vector for one in crops])
+        vectors = np.stack([crop.vector for crop in crops])
         scores = await _score_pairs(runtime, job, current, vectors)
         found = await runtime.pools.calibration.run(_cluster, scores, judge.uncertain)
-        rows = np.array([one.label.row_id for one in crops])
+        rows = np.array([crop.label.row_id for crop in crops])
         means = judge.probability(np.array([mean for _, mean in found]))
         named = zip(found, means.tolist(), strict=True)
         groups = [(rows[places].tolist(), probability) for (places, _), probability in named]
@@ -101,7 +101,11 @@ async def run_grouping(runtime: Runtime, gallery: Gallery, job: Job) -> str | No
 async def _read_crops(
     runtime: Runtime, gallery: Gallery, wanted: CropFilter
 ) -> tuple[int, list[IndexedCrop]]:
-    """The gallery's version, and crops with vectors of one embedder; raises `InvalidField`."""
+    """Read the gallery's version and its crops, whose vectors are of one embedder.
+
+    Raises:
+        InvalidField: there are too many crops.
+    """
     record = runtime.record
     read = runtime.galleries.read
     number = gallery.gallery_id
@@ -129,7 +133,7 @@ async def _read_crops(
 async def _score_pairs(
     runtime: Runtime, job: Job, current: CurrentCalibration, vectors: Array
 ) -> Array:
-    """The score of each pair of crops by the default scoring, `(n, n)` float32, symmetric."""
+    """Score each pair of crops by the default scoring, `(n, n)` float32, symmetric."""
     pool = runtime.pools.calibration
     device = runtime.device
     networks = current.model.networks

@@ -1,4 +1,4 @@
-"""What is to be rewritten of an index: a table without deleted rows, a segment over its rows."""
+"""Plans for rewriting an index: a table without deleted rows, and a segment over its rows."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Cover = Callable[[RowTable, int, NDArray[np.int64], Callable[[], None]], Segment
 
 @dataclass
 class Compaction:
-    """What to rewrite of an index, and once it is built the outcome.
+    """The parts of an index to rewrite, and after `build` the rewritten ones.
 
     Attributes:
         table: the index's own, read without being changed.

@@ -24,8 +24,8 @@ class DeviceVectors:
     """The first rows of a table at unit length on a device; only deleted rows change, to zero.
 
     Attributes:
-        size: how many rows it covers, with deleted ones.
-        dtype: what they are stored and compared in, `float32` or `float16`.
+        size: the number of rows that it covers, deleted ones included.
+        dtype: of the stored vectors, `float32` or `float16`.
         bytes: their memory.
     """
 
@@ -55,17 +55,17 @@ class DeviceVectors:
             self._vectors[part] = torch.from_numpy(units)
 
     def mark_deleted(self, rows: NDArray[np.int64]) -> None:
-        """Zeroes rows; those that it does not cover are ignored."""
+        """Set rows to zero; rows beyond `size` are ignored."""
         self._vectors[torch.from_numpy(rows[rows < self.size]).to(self._vectors.device)] = 0
 
     def nearest(
         self, query: NDArray[np.float32], limit: int, rows: NDArray[np.int64]
     ) -> NDArray[np.int64]:
-        """At least the `limit` nearest of some rows, and those that tie with the last.
+        """Return at least the `limit` nearest of some rows, with all that tie with the last.
 
         Args:
             query: `(d,)`, of unit length or shorter.
-            rows: those that may be returned; all where they are not more than `limit`.
+            rows: the candidates; all are returned if there are `limit` or fewer.
         """
         if len(rows) <= limit:
             return rows

@@ -216,10 +216,10 @@ class GalleryIndex:
         self.table = self._make_table()
 
     def compaction(self, device: str | None = None) -> Compaction | None:
-        """What is to be rewritten beside this index; None: nothing.
+        """Plan the rewriting of this index, or return None if nothing has to be rewritten.
 
         Args:
-            device: of the networks, where that is no processor.
+            device: of the networks, if it is a GPU.
         """
         table = self.table
         deleted = table.size - table.valid_count
@@ -265,7 +265,7 @@ class GalleryIndex:
     def _nearest(
         self, passing: NDArray[np.int64], query: NDArray[np.float32], limit: int, everything: bool
     ) -> NDArray[np.int64]:
-        """Rows among which the nearest are."""
+        """Return rows that include the nearest ones."""
         if len(passing) <= limit:
             return passing
         segment = self._segment
