@@ -33,6 +33,7 @@ def graph_tensors(embedder: Embedder, preprocessing: Preprocessing) -> dict[str,
         Exception: as `converted`.
     """
     graph = openvino_graph(embedder, preprocessing)
+    _name_by_order(graph)
     with tempfile.TemporaryDirectory() as folder:
         structure = Path(folder) / "graph.xml"
         # Weights in float16 would reorder one ranking in seven.
@@ -47,6 +48,15 @@ def graph_tensors(embedder: Embedder, preprocessing: Preprocessing) -> dict[str,
         GRAPH_WEIGHTS: np.frombuffer(deflated[1], np.uint8),
         PROBES: features,
     }
+
+
+def _name_by_order(graph: Any) -> None:
+    """Replace names that count the conversions of this process, so that equal graphs are equal."""
+    graph.set_friendly_name("embedder")
+    for number, operation in enumerate(graph.get_ordered_ops()):
+        operation.set_friendly_name(f"step{number}")
+        for output in operation.outputs():
+            output.get_tensor().set_names(set())
 
 
 def openvino_graph(embedder: Embedder, preprocessing: Preprocessing) -> Any:

@@ -350,3 +350,11 @@ def test_an_embedder_that_openvino_cannot_run_is_saved_without_a_graph(
     assert "no graph for a service without PyTorch can be made" in caplog.text
     with pytest.raises(ArtefactProblem, match="aten::mine"):
         add_graph(path)
+
+
+def test_equal_networks_are_saved_as_equal_files(artefact: Artefact, tmp_path: Path) -> None:
+    files = [tmp_path / name for name in ("first.safetensors", "second.safetensors")]
+    for file in files:
+        save_artefact(file, artefact.description, artefact.embedder, artefact.metric_network)
+    first, second = (file.read_bytes() for file in files)
+    assert first == second
