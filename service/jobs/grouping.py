@@ -162,26 +162,8 @@ async def _score_pairs(
     return scores
 
 
-def _labels(merges: Array, farthest: float) -> NDArray[np.intp]:
-    """Return the cluster of each of n items, from the n - 1 merges of a hierarchical clustering.
-
-    Args:
-        merges: rows of two clusters and their distance, in ascending order of it; the merge of row
-            i makes cluster n + i.
-        farthest: clusters at this distance and beyond stay apart.
-    """
-    count = len(merges) + 1
-    parents = np.arange(2 * count - 1)
-    for row, (first, second, distance, _) in enumerate(merges):
-        if distance < farthest:
-            parents[[int(first), int(second)]] = count + row
-    for cluster in reversed(range(len(parents))):
-        parents[cluster] = parents[parents[cluster]]
-    return parents[:count]
-
-
 def _cluster(scores: Array, cut: float) -> list[tuple[NDArray[np.int64], float]]:
-    """Group by average linkage: the places and mean score of each, the largest first.
+    """Group by average linkage, and return places and mean score of each group, largest first.
 
     The places of a group begin with the crop that is least like the others.
 
@@ -193,22 +175,25 @@ def _cluster(scores: Array, cut: float) -> list[tuple[NDArray[np.int64], float]]
 
     top = float(scores.max())
     np.subtract(top, scores, out=scores)
-    farthest = max(0.0, top - cut)
-    merges = fastcluster.linkage(scores[np.triu_indices(len(scores), 1)], "average")
-    labels = _labels(merges, farthest)
-    order = np.argsort(labels, kind="stable")
-    groups = np.split(order, np.flatnonzero(np.diff(labels[order])) + 1)
+    clusters = [[place] for place in range(len(scores))]
+    # Rows of two clusters and their distance, in ascending order; each makes one more cluster.
+    distances = scores[np.triu_indices_from(scores, 1)]
+    for first, second, distance, _ in fastcluster.linkage(distances, "average"):
+        if distance >= max(0.0, top - cut):
+            break
+        parts = clusters[int(first)], clusters[int(second)]
+        clusters.append(sorted([*parts[0], *parts[1]]))
+        parts[0].clear()
+        parts[1].clear()
 
-    def mean(places: NDArray[np.int64]) -> float:
-        pairs = scores[np.ix_(places, places)][np.triu_indices(len(places), 1)]
-        return top - float(pairs.mean(dtype=np.float64))
-
-    def farthest_first(places: NDArray[np.int64]) -> NDArray[np.int64]:
-        means = scores[np.ix_(places, places)].mean(axis=1)
-        return places[np.argsort(-means, kind="stable")]
-
-    found = [(farthest_first(places), mean(places)) for places in groups if len(places) > 1]
-    return sorted(found, key=lambda one: (-len(one[0]), -one[1]))
+    groups = []
+    for places in clusters:
+        if len(places) > 1:
+            pairs = scores[np.ix_(places, places)]
+            farthest_first = np.argsort(-pairs.mean(axis=1), kind="stable")
+            mean = pairs[np.triu_indices_from(pairs, 1)].mean(dtype=np.float64)
+            groups.append((np.array(places)[farthest_first], top - float(mean)))
+    return sorted(groups, key=lambda group: (-len(group[0]), -group[1]))
 
 
 def _too_many() -> InvalidField:
