@@ -1,7 +1,7 @@
 """The `gmn` command: the sub-commands of training, service, demo and bench under one name.
 
 A sub-command imports what it computes with as it runs, so that the help is shown at once, and the
-client's commands work where neither torch nor numpy is installed.
+commands of the service work without torch, and the client's without numpy.
 """
 
 from __future__ import annotations
@@ -48,7 +48,11 @@ from training.commands.train import train
 FAILED = 1
 BAD_INPUT = 2
 INTERRUPTED = 130
-
+# Packages of the extra `train` that the extra `serve` lacks.
+TRAINER_PACKAGES = (
+    *("h5py", "imagehash", "matplotlib", "pandas", "scipy", "sklearn", "tensorboard", "torch"),
+    "torchvision",
+)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -130,8 +134,12 @@ def _report(error: Exception) -> int:
         console.print(f"gmn: {error}")
         return BAD_INPUT
     if isinstance(error, ModuleNotFoundError):
-        remedy = "pip install 'gmn-reid[serve,train]'"
-        console.print(f"gmn: the package {error.name} is not installed; {remedy}")
+        package = str(error.name).partition(".")[0]
+        remedy = "pip install 'gmn-reid[serve]'"
+        if package in TRAINER_PACKAGES:
+            remedy = "pip install 'gmn-reid[train]' in an environment of its own, "
+            remedy += "which `make .venv/ready` does in a clone"
+        console.print(f"gmn: the package {package} is not installed; {remedy}")
         return BAD_INPUT
     if isinstance(error, BrokenPipeError):
         return FAILED

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import typer
 
 import gmn
 from tests.forked import run_gmn
+from tests.packages import light_environment
 
 GMN = Path(gmn.__file__)
 HEAVY = ("torch", "numpy", "faiss", "fastapi", "PIL")
@@ -142,6 +144,67 @@ def test_debug_shows_the_traceback_wherever_it_stands(place: list[str]) -> None:
     finished = run_gmn(*place)
     assert finished.returncode == 2
     assert "Traceback" in finished.stderr
+
+
+OUTPUT = ["--out", "out"]
+DRAWN = ["--data", "synthetic:7"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["bench", "serve"],
+        ["benchmark", "few", *DRAWN],
+        ["calibrate", "bundled", *DRAWN],
+        ["check-data", "synthetic:7"],
+        ["embed", "bundled", *DRAWN, *OUTPUT],
+        ["evaluate", "bundled", *DRAWN],
+        ["export", "bundled", "--onnx", "out.onnx"],
+        ["finish", "run"],
+        ["import-weights", "osnet.pth", *OUTPUT],
+        ["model-card", "bundled"],
+        ["report", "run"],
+        ["score", "bundled", "--query", "a.h5", "--gallery", "b.h5", *OUTPUT],
+        ["train", "demo", *DRAWN, *OUTPUT],
+    ],
+    ids=" ".join,
+)
+def test_the_light_environment_says_in_one_line_how_to_install_the_trainer(
+    arguments: list[str], tmp_path: Path
+) -> None:
+    finished = subprocess.run(
+        [sys.executable, str(GMN), *arguments],
+        cwd=tmp_path,
+        env=light_environment(tmp_path),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    said = re.fullmatch(
+        r"gmn: the package (\w+) is not installed; pip install 'gmn-reid\[train\]' in an "
+        r"environment of its own, which `make \.venv/ready` does in a clone\n",
+        finished.stderr,
+    )
+    assert said, finished.stderr
+    assert said[1] in ("h5py", "matplotlib", "pandas", "torch")
+    assert finished.returncode == 2
+    assert finished.stdout == ""
+
+
+def test_without_the_packages_of_the_service_a_command_names_its_extra(tmp_path: Path) -> None:
+    program = "import gmn, sys; sys.modules['fastapi'] = None; sys.exit(gmn.run(['serve']))"
+    finished = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(GMN.parent)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert finished.stderr == (
+        "gmn: the package fastapi is not installed; pip install 'gmn-reid[serve]'\n"
+    )
+    assert finished.returncode == 2
 
 
 def test_an_unexpected_error_exits_with_1_and_one_line(
