@@ -54,7 +54,7 @@ def requirements_of(extra: str) -> list[Requirement]:
 
 
 def packages_of(extra: str) -> set[str]:
-    """Return every package that an extra brings, by the metadata of what is installed here.
+    """Return every package that an extra brings, by the metadata of the installed packages.
 
     faiss-cpu is not installed beside faiss-gpu: it needs numpy and packaging, as others do.
     """
@@ -69,12 +69,11 @@ def packages_of(extra: str) -> set[str]:
             continue
         for text in importlib.metadata.requires(name) or ():
             needed = Requirement(text)
-            # What has no marker is needed by the package without any extra.
-            environments = new if needed.marker else new & {""}
-            if any(
-                needed.marker is None or needed.marker.evaluate({"extra": chosen})
-                for chosen in environments
-            ):
+            if needed.marker is None:
+                is_needed = "" in new
+            else:
+                is_needed = any(needed.marker.evaluate({"extra": chosen}) for chosen in new)
+            if is_needed:
                 wanted.append(needed)
     return set(packages)
 
@@ -89,7 +88,7 @@ def light_environment(folder: Path) -> dict[str, str]:
     hidden = {
         module
         for module, packages in importlib.metadata.packages_distributions().items()
-        if light.isdisjoint(map(canonicalize_name, packages))
+        if light.isdisjoint(canonicalize_name(package) for package in packages)
     }
     text = HIDES_PACKAGES.format(hidden=sorted(hidden))
     (folder / "sitecustomize.py").write_text(text, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The environments that make creates: what they hold, and which one `make demo` uses."""
+"""The environments that make creates: their packages, and the one that `make demo` uses."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.packages import (
 )
 
 MEGABYTE = 10**6
-# Of 450 MB that the environment may take: the rest is faiss-cpu, pip and compiled modules.
+# The environment may take 450 MB: faiss-cpu, pip and compiled modules are not counted here.
 LIGHT_MEGABYTES = 300
 HEAVY = ("torch", "torchvision", "triton", "faiss-gpu", "scikit-learn", "scipy", "pandas")
 
