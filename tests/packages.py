@@ -15,18 +15,6 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
 REQUIREMENTS = "requirements.txt"
 LIGHT_REQUIREMENTS = "requirements-serve.txt"
-HIDES_PACKAGES = """
-import sys
-
-
-class Hidden:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {hidden!r}:
-            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
-
-
-sys.meta_path.insert(0, Hidden())
-"""
 
 
 def read_pins(name: str) -> dict[str, str]:
@@ -84,13 +72,16 @@ def light_environment(folder: Path) -> dict[str, str]:
     Args:
         folder: where the module that hides the others is written.
     """
-    light = {*read_pins(LIGHT_REQUIREMENTS), "faiss-gpu", PROJECT["name"]}
+    # faiss-gpu takes the place of faiss-cpu here, and needs CUDA.
+    cuda = [name for name in read_pins(REQUIREMENTS) if name.startswith("nvidia-")]
+    light = {*read_pins(LIGHT_REQUIREMENTS), PROJECT["name"], "faiss-gpu", *cuda}
     hidden = {
         module
         for module, packages in importlib.metadata.packages_distributions().items()
         if light.isdisjoint(canonicalize_name(package) for package in packages)
     }
-    text = HIDES_PACKAGES.format(hidden=sorted(hidden))
+    # Python imports no module of which it knows that it is None, nor finds it.
+    text = f"import sys\n\nsys.modules.update(dict.fromkeys({sorted(hidden)!r}))\n"
     (folder / "sitecustomize.py").write_text(text, encoding="utf-8")
     path = os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))
     return os.environ | {"PYTHONPATH": path}

@@ -170,7 +170,6 @@ DRAWN = ["--data", "synthetic:7"]
         ["export", "bundled", "--onnx", "out.onnx"],
         ["finish", "run"],
         ["import-weights", "osnet.pth", *OUTPUT],
-        ["model-card", "bundled"],
         ["report", "run"],
         ["score", "bundled", "--query", "a.h5", "--gallery", "b.h5", *OUTPUT],
         ["train", "demo", *DRAWN, *OUTPUT],
