@@ -161,7 +161,6 @@ DRAWN = ["--data", "synthetic:7"]
     "arguments",
     [
         ["bench", "serve"],
-        ["artefact", "add-graph", "a.safetensors"],
         ["benchmark", "few", *DRAWN],
         ["calibrate", "bundled", *DRAWN],
         ["check-data", "synthetic:7"],
