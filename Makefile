@@ -2,6 +2,8 @@
 # everything up by itself.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
+# The service computes on a GPU by the full environment, and on a CPU by its own without torch.
+DEMO := $(if $(shell nvidia-smi -L 2>/dev/null | grep ^GPU),.venv,.venv-serve)
 # Tests run side by side, one a core; more threads in each would only wait for one another.
 PYTEST_OPTIONS ?= -n auto
 
@@ -11,8 +13,8 @@ CUTS ?= 600
 
 .PHONY: demo gpu test test-slow test-all compose-test mutations torture power-cut load soak fuzz milvus-env check lint format clean
 
-demo: .venv/ready
-	$(BIN)/gmn demo
+demo: $(DEMO)/ready
+	$(DEMO)/bin/gmn demo
 
 # Networks on a GPU against the CPU, and their throughput; GPU_PYTHON is a Python that has torch.
 GPU_PYTHON ?= python3
@@ -78,10 +80,12 @@ format: .venv/ready
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-.venv/ready: requirements.txt pyproject.toml
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+.venv/ready: requirements.txt
+.venv-serve/ready: requirements-serve.txt
+.venv/ready .venv-serve/ready: pyproject.toml
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check -r $(filter requirements%,$^)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
 	touch $@
 
 # The two Milvus servers of the tests: milvus-lite, and a real Milvus for slow tests, each in an
@@ -93,4 +97,4 @@ milvus-env:
 	done
 
 clean:
-	rm -rf .venv runs demo-output gmn-data .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-serve runs demo-output gmn-data .pytest_cache .mypy_cache .ruff_cache .hypothesis

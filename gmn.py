@@ -1,72 +1,128 @@
 """The `gmn` command: the sub-commands of training, service, demo and bench under one name.
 
-A sub-command imports what it computes with as it runs, so that the help is shown at once, and the
-client's commands work where neither torch nor numpy is installed.
+The module of a sub-command is imported when the sub-command is run, and the packages that it
+computes with still later. The help is shown at once, the commands of the service work without
+torch, and the client's without numpy.
 """
 
 from __future__ import annotations
 
+import ast
+import os
 import sys
 import traceback
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
-from bench.command import bench
-from bench.model_card import model_card
-from bench.plan import plan
-from demo import data_sets
-from demo.command import demo
-from demo.reviewed_searches import with_reviews
-from gmn_client import InvalidInput, RequestRefused, ServiceUnreachable
 from model.problems import InputProblem
-from service.commands.backup import backup, restore
-from service.commands.browse import compare, crops, gallery, group, identities, rename, similar
-from service.commands.desk import case, review, searches
-from service.commands.doctor import doctor
-from service.commands.enroll import enroll
-from service.commands.index import index
-from service.commands.keys import keys
-from service.commands.lifecycle import forget, reindex, snapshot
-from service.commands.query import query
-from service.commands.serve import serve
-from service.commands.store import audit, store
-from training.commands.artefact import artefact
-from training.commands.benchmark import benchmark
-from training.commands.calibrate import calibrate
-from training.commands.check_data import check_data
-from training.commands.evaluate import evaluate
-from training.commands.export import export
-from training.commands.features import embed, score
-from training.commands.finish import finish
-from training.commands.import_weights import import_weights
-from training.commands.report import report
-from training.commands.train import train
 
 FAILED = 1
 BAD_INPUT = 2
 INTERRUPTED = 130
-
-
-app = typer.Typer(
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="markdown",
-    context_settings={"help_option_names": ["-h", "--help"]},
+# Each sub-command or group of them is a function or a Typer of this module, named alike.
+COMMANDS = {
+    "check-data": "training.commands.check_data",
+    "train": "training.commands.train",
+    "finish": "training.commands.finish",
+    "evaluate": "training.commands.evaluate",
+    "report": "training.commands.report",
+    "benchmark": "training.commands.benchmark",
+    "calibrate": "training.commands.calibrate",
+    "import-weights": "training.commands.import_weights",
+    "export": "training.commands.export",
+    "embed": "training.commands.features",
+    "score": "training.commands.features",
+    "bench": "bench.command",
+    "plan": "bench.plan",
+    "model-card": "bench.model_card",
+    "demo": "demo.command",
+    "serve": "service.commands.serve",
+    "enroll": "service.commands.enroll",
+    "query": "service.commands.query",
+    "review": "service.commands.desk",
+    "compare": "service.commands.browse",
+    "crops": "service.commands.browse",
+    "group": "service.commands.browse",
+    "identities": "service.commands.browse",
+    "similar": "service.commands.browse",
+    "rename": "service.commands.browse",
+    "forget": "service.commands.lifecycle",
+    "reindex": "service.commands.lifecycle",
+    "backup": "service.commands.backup",
+    "restore": "service.commands.backup",
+    "doctor": "service.commands.doctor",
+    "gallery": "service.commands.browse",
+    "snapshot": "service.commands.lifecycle",
+    "keys": "service.commands.keys",
+    "searches": "service.commands.desk",
+    "case": "service.commands.desk",
+    "store": "service.commands.store",
+    "index": "service.commands.index",
+    "audit": "service.commands.store",
+    "artefact": "training.commands.artefact",
+}
+# Packages of the extra `train` that the extra `serve` lacks.
+TRAINER_PACKAGES = (
+    *("h5py", "imagehash", "matplotlib", "pandas", "scipy", "sklearn", "tensorboard", "torch"),
+    "torchvision",
 )
-for command in (
-    *(check_data, with_reviews(train), finish, evaluate, report, benchmark, calibrate),
-    *(import_weights, export, embed, score, bench, plan, model_card, demo),
-    *(serve, enroll, query, review, compare, crops, group, identities, similar, rename, forget),
-    *(reindex, backup, restore, doctor),
-):
-    app.command()(command)
-groups = {"gallery": gallery, "snapshot": snapshot, "keys": keys, "searches": searches}
-groups |= {"case": case, "store": store, "index": index, "audit": audit, "artefact": artefact}
-for name, one in groups.items():
-    app.add_typer(one, name=name)
+
+
+def make_app(run: str | None = None) -> typer.Typer:
+    """Return the command line.
+
+    Args:
+        run: the sub-command that alone is imported; of the others the app knows the help. Without
+            it all are imported.
+    """
+    app = typer.Typer(
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        rich_markup_mode="markdown",
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_gmn)
+    for name in COMMANDS:
+        if run not in (None, name):
+            app.command(name, help=_read_help(name))(_not_imported)
+            continue
+        command = _load(name)
+        if isinstance(command, typer.Typer):
+            app.add_typer(command, name=name)
+        else:
+            app.command(name)(command)
+    return app
+
+
+def _load(name: str) -> Any:
+    command = getattr(import_module(COMMANDS[name]), name.replace("-", "_"))
+    if name == "train":
+        from demo.reviewed_searches import with_reviews
+
+        return with_reviews(command)
+    return command
+
+
+def _read_help(name: str) -> str:
+    """Return a sub-command's help from the source of its module, which is not imported."""
+    source = Path(__file__).parent / f"{COMMANDS[name].replace('.', '/')}.py"
+    attribute = name.replace("-", "_")
+    for statement in ast.parse(source.read_bytes()).body:
+        if isinstance(statement, ast.FunctionDef) and statement.name == attribute:
+            return ast.get_docstring(statement) or ""
+        if isinstance(statement, ast.Assign) and ast.unparse(statement.targets[0]) == attribute:
+            texts = [node.value for node in ast.walk(statement) if isinstance(node, ast.Constant)]
+            return str(next(text for text in texts if isinstance(text, str)))
+    raise AttributeError(f"{COMMANDS[name]} has no {attribute}")
+
+
+def _not_imported() -> None:
+    raise NotImplementedError
 
 
 def _show_version(asked: bool) -> None:
@@ -79,7 +135,6 @@ def _show_version(asked: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def _gmn(
     show_version: Annotated[
         bool,
@@ -105,6 +160,7 @@ def main() -> None:
 def run(arguments: list[str], debug: bool = False) -> int:
     """Runs one command line and returns its exit status; errors go to standard error."""
     try:
+        app, data_sets = _prepare(arguments)
         status = app(arguments, prog_name="gmn", standalone_mode=False, obj=data_sets)
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -115,7 +171,20 @@ def run(arguments: list[str], debug: bool = False) -> int:
     return status if isinstance(status, int) else 0
 
 
+def _prepare(arguments: list[str]) -> tuple[typer.Typer, Any]:
+    """Return the command line for these arguments, and what its commands read data sets with."""
+    if "_GMN_COMPLETE" in os.environ:
+        # The words to complete are in the environment.
+        return make_app(), None
+    words = [word for word in arguments if not word.startswith("-")]
+    name = words[0] if words else ""
+    data_sets = import_module("demo.data_sets") if name in ("enroll", "query") else None
+    return make_app(name), data_sets
+
+
 def _report(error: Exception) -> int:
+    from gmn_client import InvalidInput, RequestRefused, ServiceUnreachable
+
     console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
     usage = getattr(error, "format_message", None)
     if usage is not None:
@@ -130,8 +199,12 @@ def _report(error: Exception) -> int:
         console.print(f"gmn: {error}")
         return BAD_INPUT
     if isinstance(error, ModuleNotFoundError):
-        remedy = "pip install 'gmn-reid[serve,train]'"
-        console.print(f"gmn: the package {error.name} is not installed; {remedy}")
+        package = str(error.name).partition(".")[0]
+        remedy = "pip install 'gmn-reid[serve]'"
+        if package in TRAINER_PACKAGES:
+            remedy = "pip install 'gmn-reid[train]' in an environment of its own, "
+            remedy += "which `make .venv/ready` does in a clone"
+        console.print(f"gmn: the package {package} is not installed; {remedy}")
         return BAD_INPUT
     if isinstance(error, BrokenPipeError):
         return FAILED

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,9 +13,11 @@ import typer
 
 import gmn
 from tests.forked import run_gmn
+from tests.packages import light_environment
 
 GMN = Path(gmn.__file__)
 HEAVY = ("torch", "numpy", "faiss", "fastapi", "PIL")
+COMMAND_PACKAGES = ("bench", "demo", "gmn_client", "service", "training")
 CLIENT_COMMANDS = ("enroll", "query", "forget", "snapshot", "reindex")
 CLIENT_COMMANDS += ("gallery", "identities", "crops", "rename", "compare")
 
@@ -34,14 +37,20 @@ def help_of(*arguments: str) -> tuple[str, set[str]]:
     return finished.stdout, set(modules)
 
 
-GROUP = typer.main.get_command(gmn.app)
+GROUP = typer.main.get_command(gmn.make_app())
 COMMANDS = list(GROUP.commands)
 
 
-def test_help_lists_every_command_and_loads_nothing_that_computes() -> None:
+def test_help_lists_every_command_and_imports_none() -> None:
     help_text, modules = help_of()
-    assert modules.isdisjoint(HEAVY)
+    assert modules.isdisjoint((*HEAVY, *COMMAND_PACKAGES, "httpx", "pydantic"))
     assert all(name in help_text for name in COMMANDS)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_help_of_a_command_that_is_not_imported_is_its_own(name: str) -> None:
+    not_imported = typer.main.get_command(gmn.make_app(run="")).commands[name]
+    assert not_imported.help == GROUP.commands[name].help
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -144,10 +153,70 @@ def test_debug_shows_the_traceback_wherever_it_stands(place: list[str]) -> None:
     assert "Traceback" in finished.stderr
 
 
+OUTPUT = ["--out", "out"]
+DRAWN = ["--data", "synthetic:7"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["bench", "serve"],
+        ["benchmark", "few", *DRAWN],
+        ["calibrate", "bundled", *DRAWN],
+        ["check-data", "synthetic:7"],
+        ["embed", "bundled", *DRAWN, *OUTPUT],
+        ["evaluate", "bundled", *DRAWN],
+        ["export", "bundled", "--onnx", "out.onnx"],
+        ["finish", "run"],
+        ["import-weights", "osnet.pth", *OUTPUT],
+        ["report", "run"],
+        ["score", "bundled", "--query", "a.h5", "--gallery", "b.h5", *OUTPUT],
+        ["train", "demo", *DRAWN, *OUTPUT],
+    ],
+    ids=" ".join,
+)
+def test_the_light_environment_says_in_one_line_how_to_install_the_trainer(
+    arguments: list[str], tmp_path: Path
+) -> None:
+    finished = subprocess.run(
+        [sys.executable, str(GMN), *arguments],
+        cwd=tmp_path,
+        env=light_environment(tmp_path),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    said = re.fullmatch(
+        r"gmn: the package (\w+) is not installed; pip install 'gmn-reid\[train\]' in an "
+        r"environment of its own, which `make \.venv/ready` does in a clone\n",
+        finished.stderr,
+    )
+    assert said, finished.stderr
+    assert said[1] in ("h5py", "matplotlib", "pandas", "torch")
+    assert finished.returncode == 2
+    assert finished.stdout == ""
+
+
+def test_without_the_packages_of_the_service_a_command_names_its_extra(tmp_path: Path) -> None:
+    program = "import gmn, sys; sys.modules['fastapi'] = None; sys.exit(gmn.run(['serve']))"
+    finished = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(GMN.parent)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert finished.stderr == (
+        "gmn: the package fastapi is not installed; pip install 'gmn-reid[serve]'\n"
+    )
+    assert finished.returncode == 2
+
+
 def test_an_unexpected_error_exits_with_1_and_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(gmn, "app", _explode)
+    monkeypatch.setattr(gmn, "make_app", lambda _: _explode)
     assert gmn.run(["query"]) == 1
     assert capsys.readouterr().err.strip().splitlines() == [
         "gmn: failed: RuntimeError: the disk is full; --debug shows where"
@@ -155,7 +224,7 @@ def test_an_unexpected_error_exits_with_1_and_one_line(
 
 
 def test_an_interrupted_command_exits_with_130(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gmn, "app", _interrupt)
+    monkeypatch.setattr(gmn, "make_app", lambda _: _interrupt)
     assert gmn.run(["query"]) == 130
 
 

@@ -11,15 +11,18 @@ import subprocess
 import sys
 from pathlib import Path
 
-REQUIREMENTS = Path(__file__).parents[2] / "requirements.txt"
+ROOT = Path(__file__).parents[2]
+REQUIREMENTS = [ROOT / "requirements.txt", ROOT / "requirements-serve.txt"]
 SECONDS = 300
 
 
-def ask(requirements: Path) -> str:
+def ask(requirements: list[Path]) -> str:
     """What `pip-audit` answers about pinned packages, as JSON; empty where it could not ask."""
     options = ["--no-deps", "--disable-pip", "--progress-spinner", "off", "-f", "json"]
+    for file in requirements:
+        options += ["-r", str(file)]
     ran = subprocess.run(
-        [sys.executable, "-m", "pip_audit", *options, "-r", str(requirements)],
+        [sys.executable, "-m", "pip_audit", *options],
         # What it says there is that nothing is known, also where nobody was asked.
         capture_output=True,
         text=True,

@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 import re
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
+import gmn
 from demo.findings import Finding, Findings
 from demo.story import Cast
 from gmn_client.models import CalibrationState, ModelInfo, QueryAnswer, Verdict
 from service.commands.bulk import SourceCrop
 from tests.forked import GMN, Forked, run_gmn
+from tests.packages import light_environment
 
 FEW = ["--people", "5", "--strangers", "2"]
 
@@ -65,6 +69,23 @@ def test_the_demo_ends_with_a_page_that_shows_every_ranking(
     assert page.count("data:image/png;base64,") == 7 * (1 + 8)
     assert page.count('class="query"') == 7
     assert re.search(r'(src|href)="(?!data:)', page) is None
+
+
+@pytest.mark.slow
+def test_the_demo_runs_where_only_the_light_environments_packages_are(
+    tiny_artefact: Path, tmp_path: Path
+) -> None:
+    command = demo_command(tiny_artefact, tmp_path / "out")
+    finished = subprocess.run(
+        [sys.executable, gmn.__file__, *command],
+        env=light_environment(tmp_path) | {"GMN_RUNTIME": "openvino"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stderr
+    assert "30 crops of 5 drawn people from 3 cameras enrolled" in finished.stdout
+    assert (tmp_path / "out" / "index.html").is_file()
 
 
 @pytest.mark.slow

@@ -47,10 +47,20 @@ def test_redis_is_the_one_that_is_tested(compose) -> None:
     assert "sh /etc/redis/start_redis.sh /etc/redis/redis.conf /data" in redis["command"][2]
 
 
-def test_images_are_tagged_with_the_version_of_the_package(compose) -> None:
+def test_each_image_is_built_from_its_target_and_tagged_with_the_version_of_the_package(
+    compose,
+) -> None:
     version = tomllib.loads(text_of("pyproject.toml"))["project"]["version"]
-    for name in ("service", "trainer"):
-        assert compose["services"][name]["image"].endswith(f":{version}")
+    on_a_cpu = read_compose("docker-compose.cpu.yml")["services"]
+    images = {
+        "gpu": compose["services"]["service"],
+        "train": compose["services"]["trainer"],
+        "service": on_a_cpu["service"],
+    }
+    names = {"gpu": "gmn-reid-gpu", "train": "gmn-reid-train", "service": "gmn-reid"}
+    for target, container in images.items():
+        assert container["build"]["target"] == target
+        assert container["image"] == f"{names[target]}:{version}"
 
 
 def test_every_setting_is_one_of_the_service(compose, dockerfile) -> None:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
+import os
 import re
+import subprocess
+import sys
 import tomllib
 
 import pytest
 from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
 
 from tests.docker.conftest import ROOT, text_of
+from tests.packages import packages_of, read_pins, requirements_of
 
 # Addresses outside the deployment.
 ELSEWHERE = re.compile(r"index-url|https?://(?!localhost|etcd|0\.0\.0\.0)|trusted-host")
@@ -23,6 +25,11 @@ def stage(dockerfile: str, name: str) -> str:
     return found[1]
 
 
+def applies(line: str) -> bool:
+    marker = Requirement(line).marker
+    return marker is None or marker.evaluate()
+
+
 def test_the_base_is_the_python_that_the_requirements_are_for(dockerfile) -> None:
     bases = re.findall(r"^FROM (\S+) AS (\w+)$", dockerfile, re.MULTILINE)
     names = {name for _, name in bases}
@@ -32,14 +39,14 @@ def test_the_base_is_the_python_that_the_requirements_are_for(dockerfile) -> Non
     )
 
 
-@pytest.mark.parametrize("target", ["service", "train"])
+@pytest.mark.parametrize("target", ["service", "gpu", "train"])
 def test_it_runs_as_nobody_in_particular(dockerfile, target) -> None:
     assert re.findall(r"^USER (\S+)$", stage(dockerfile, target), re.M)[-1] == "10001:10001"
     assert "--uid 10001" in dockerfile
 
 
 def test_it_is_stopped_and_asked_as_the_service_expects(dockerfile) -> None:
-    service = stage(dockerfile, "service")
+    service = stage(dockerfile, "runtime")
     assert "STOPSIGNAL SIGTERM" in service
     assert json.loads(re.findall(r"^ENTRYPOINT (.*)$", service, re.M)[0]) == ["gmn"]
     assert json.loads(re.findall(r"^CMD (.*)$", service, re.M)[-1]) == ["serve"]
@@ -53,8 +60,11 @@ def test_nothing_is_compiled_and_no_cache_is_kept(dockerfile) -> None:
     assert not re.search(r"apt-get|gcc|build-essential|curl", dockerfile)
     assert "PIP_NO_CACHE_DIR=1" in dockerfile
     installs = re.findall(r"pip --python \S+ install (.*)$", dockerfile, re.M)
-    assert len(installs) == 3
-    assert all("--only-binary :all:" in one or "--no-deps --no-index" in one for one in installs)
+    assert len(installs) == 4
+    assert all(
+        "--only-binary :all:" in one or one.endswith("--no-deps --prefix /code .")
+        for one in installs
+    )
 
 
 def test_no_registry_is_named(dockerfile) -> None:
@@ -62,34 +72,37 @@ def test_no_registry_is_named(dockerfile) -> None:
         assert not re.search(ELSEWHERE, text_of(name)), name
 
 
-@pytest.mark.parametrize("extra", ["serve", "milvus", "train", "export"])
+@pytest.mark.parametrize("extra", ["gpu", "milvus", "train", "export"])
 def test_everything_that_an_extra_brings_has_its_version_in_the_requirements(extra) -> None:
-    pinned = {
-        canonicalize_name(line.split("==")[0])
-        for line in text_of("requirements.txt").splitlines()
-        if "==" in line
-    }
-    project = tomllib.loads(text_of("pyproject.toml"))["project"]
-    wanted = [Requirement(one) for one in project["dependencies"]]
-    wanted += [Requirement(one) for one in project["optional-dependencies"][extra]]
-    seen: set[tuple[str, frozenset[str]]] = set()
-    while wanted:
-        one = wanted.pop()
-        name = canonicalize_name(one.name)
-        if (name, frozenset(one.extras)) in seen:
-            continue
-        seen.add((name, frozenset(one.extras)))
-        marker = one.marker
-        if marker and not marker.evaluate({"extra": ""}):
-            continue
-        assert name in pinned, f"{one} is not pinned"
-        for needed in importlib.metadata.requires(name) or ():
-            requirement = Requirement(needed)
-            named = requirement.marker is None or any(
-                requirement.marker.evaluate({"extra": extra}) for extra in ("", *one.extras)
-            )
-            if named:
-                wanted.append(Requirement(needed.split(";")[0]))
+    assert packages_of(extra) <= read_pins("requirements.txt").keys()
+
+
+@pytest.mark.parametrize(
+    ("target", "files"),
+    [
+        ("service", ["requirements-serve.txt", "milvus.txt"]),
+        ("gpu", ["gpu.txt", "milvus.txt"]),
+        ("train", ["train.txt"]),
+    ],
+)
+def test_a_target_installs_its_extras_in_the_pinned_versions(dockerfile, target, files) -> None:
+    (install,) = re.findall(r"^RUN pip .* install (.*)$", stage(dockerfile, target), re.M)
+    assert re.findall(r"-r /src/(\S+)", install) == files
+    assert "-c /src/requirements.txt" in install
+
+
+@pytest.mark.parametrize("extra", ["gpu", "milvus", "train"])
+def test_the_image_reads_the_requirements_of_an_extra_from_the_project(
+    dockerfile, extra, tmp_path
+) -> None:
+    (loop,) = re.findall(r"^RUN (for extra in .*)$", stage(dockerfile, "requirements"), re.M)
+    (tmp_path / "pyproject.toml").write_text(text_of("pyproject.toml"))
+    (tmp_path / "python").symlink_to(sys.executable)
+    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+    subprocess.run(["sh", "-c", loop], cwd=tmp_path, env={"PATH": path}, check=True)
+    lines = (tmp_path / f"{extra}.txt").read_text().splitlines()
+    brought = {str(Requirement(line)) for line in lines if applies(line)}
+    assert brought == {str(requirement) for requirement in requirements_of(extra)}
 
 
 def test_every_package_of_the_project_is_copied() -> None:

@@ -13,7 +13,6 @@ from rich.progress import Progress
 
 if TYPE_CHECKING:
     from training.datasets.check import Report
-    from training.datasets.record import Dataset
     from training.evaluation.tables import Value
 
 LISTED = 10
@@ -48,9 +47,7 @@ def check_data(
 
     Example: gmn check-data market1501:/data/Market-1501-v15.09.15 /data/people.csv
     """
-    from training.datasets.registry import read_datasets
-
-    report = _check(read_datasets(specs), examples)
+    report = _check(specs, examples)
     if as_json:
         typer.echo(json.dumps(report, indent=2, ensure_ascii=False))
     else:
@@ -59,10 +56,12 @@ def check_data(
         raise typer.Exit(1)
 
 
-def _check(datasets: list[Dataset], examples: int) -> Report:
+def _check(specs: list[str], examples: int) -> Report:
     # Imported here, since comparing pictures needs libraries that --help should not wait for.
     from training.datasets.check import check_datasets
+    from training.datasets.registry import read_datasets
 
+    datasets = read_datasets(specs)
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         total = sum(len(dataset.records) for dataset in datasets)

@@ -34,7 +34,7 @@ def read_model(file: Path) -> Any:
         return load_openvino().Core().read_model(str(file))
     except ModuleNotFoundError as error:
         raise InputProblem(
-            f"{file}: needs the package openvino; pip install gmn-reid[peers]"
+            f"{file}: needs the package openvino; pip install 'gmn-reid[train]'"
         ) from error
     except RuntimeError as error:
         raise InputProblem(

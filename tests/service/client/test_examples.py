@@ -43,8 +43,9 @@ AFTERWARDS = ("gmn backup ", "gmn restore ", "gmn keys ", "gmn audit ", "gmn sto
 
 def examples() -> Iterator[str]:
     """Every example line, once, in the order of `gmn --help`."""
-    found = [gmn.app.registered_callback.callback.__doc__ or ""]
-    for command in typer.main.get_command(gmn.app).commands.values():
+    app = gmn.make_app()
+    found = [app.registered_callback.callback.__doc__ or ""]
+    for command in typer.main.get_command(app).commands.values():
         found.append(command.help or "")
         found += [one.help or "" for one in getattr(command, "commands", {}).values()]
     yield from dict.fromkeys(
@@ -58,7 +59,7 @@ def parse(line: str) -> None:
     """Raises where a command or an option of the line does not exist."""
     program, *words = shlex.split(line)
     assert program == "gmn"
-    group = typer.main.get_command(gmn.app)
+    group = typer.main.get_command(gmn.make_app())
     context = group.make_context("gmn", words)
     name, command, rest = group.resolve_command(context, [*context._protected_args, *context.args])
     command.make_context(name, rest, parent=context)

@@ -7,7 +7,7 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from gmn import app
+from gmn import make_app
 from service.milvus.indexer import Indexer
 from tests.service.milvus.lab import drawn, drawn_crop
 
@@ -19,7 +19,7 @@ def run(one, milvus, redis_record, monkeypatch, tmp_path):
     monkeypatch.setenv("GMN_INDEX_URL", milvus.url)
 
     def run_command(*arguments: str) -> tuple[int, str]:
-        ran = CliRunner().invoke(app, ["index", *arguments, "--data-dir", str(tmp_path)])
+        ran = CliRunner().invoke(make_app(), ["index", *arguments, "--data-dir", str(tmp_path)])
         return ran.exit_code, ran.stdout
 
     return run_command

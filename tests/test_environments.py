@@ -1,0 +1,106 @@
+"""The environments that make creates: their packages, and the one that `make demo` uses."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.packages import (
+    EXTRAS,
+    LIGHT_REQUIREMENTS,
+    REQUIREMENTS,
+    ROOT,
+    packages_of,
+    read_pins,
+)
+
+MEGABYTE = 10**6
+# The environment may take 450 MB: faiss-cpu, pip and compiled modules are not counted here.
+LIGHT_MEGABYTES = 300
+HEAVY = ("torch", "torchvision", "triton", "faiss-gpu", "scikit-learn", "scipy", "pandas")
+
+
+def test_the_light_environment_holds_exactly_what_the_extra_serve_brings() -> None:
+    assert set(read_pins(LIGHT_REQUIREMENTS)) == packages_of("serve")
+
+
+def test_the_light_environment_has_the_versions_of_the_full_one() -> None:
+    light = read_pins(LIGHT_REQUIREMENTS)
+    full = read_pins(REQUIREMENTS)
+    assert light.pop("faiss-cpu") == full["faiss-gpu"]
+    assert light == {name: full[name] for name in light}
+
+
+def test_the_light_environment_is_without_the_packages_that_are_large() -> None:
+    light = read_pins(LIGHT_REQUIREMENTS)
+    assert light.keys().isdisjoint(HEAVY)
+    assert not [name for name in light if name.startswith("nvidia-")]
+    installed = [name for name in light if name != "faiss-cpu"]
+    total = sum(
+        file.size or 0 for name in installed for file in importlib.metadata.files(name) or ()
+    )
+    assert total / MEGABYTE < LIGHT_MEGABYTES
+
+
+@pytest.mark.parametrize("name", [REQUIREMENTS, LIGHT_REQUIREMENTS])
+def test_requirements_name_a_version_of_each_package_and_no_address(name: str) -> None:
+    lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
+    pins = [line for line in lines if line and not line.startswith("#")]
+    wrong = [
+        line for line in pins if not re.fullmatch(r"[\w.-]+==[\w.!]+(; python_\S+ < \S+)?", line)
+    ]
+    assert wrong == []
+    names = [line.partition("==")[0] for line in pins]
+    assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize("extra", EXTRAS)
+def test_no_extra_brings_both_packages_that_install_faiss(extra: str) -> None:
+    assert not {"faiss-cpu", "faiss-gpu"} <= packages_of(extra)
+
+
+@pytest.mark.parametrize(
+    ("listed", "environment"),
+    [
+        ("GPU 0: NVIDIA H100 80GB HBM3 (UUID: GPU-0)", ".venv"),
+        ("No devices found.", ".venv-serve"),
+        ("NVIDIA-SMI has failed because it couldn't communicate", ".venv-serve"),
+    ],
+)
+def test_make_demo_uses_the_full_environment_where_a_gpu_is_listed(
+    listed: str, environment: str, tmp_path: Path
+) -> None:
+    program = tmp_path / "nvidia-smi"
+    program.write_text(f'#!/bin/sh\necho "{listed}"\n')
+    program.chmod(0o755)
+    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+    commands = dry_run("demo", path)
+    assert commands[-1] == f"{environment}/bin/gmn demo"
+
+
+def test_make_demo_installs_the_light_requirements_where_there_is_no_gpu(tmp_path: Path) -> None:
+    for tool in ("make", "grep", "sh", "python3"):
+        found = subprocess.run(["which", tool], capture_output=True, text=True, check=True)
+        (tmp_path / tool).symlink_to(found.stdout.strip())
+    commands = dry_run("demo", str(tmp_path), "--always-make")
+    assert [command for command in commands if f"-r {LIGHT_REQUIREMENTS}" in command]
+    assert not [command for command in commands if f"-r {REQUIREMENTS}" in command]
+    assert commands[-1] == ".venv-serve/bin/gmn demo"
+
+
+def dry_run(target: str, path: str, *options: str) -> list[str]:
+    """Return the commands that make would run for a target, with this `PATH`."""
+    ran = subprocess.run(
+        ["make", "--dry-run", *options, target],
+        cwd=ROOT,
+        env=os.environ | {"PATH": path},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return ran.stdout.splitlines()
