@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
-from concurrent.futures import Future
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import ContextVar, copy_context
 from functools import partial
+from itertools import count
 from typing import Any, Generic, TypeVar
 
 from service.ops.health import MonitoredThreadPool
@@ -60,14 +61,46 @@ class TurnTakingPool(MonitoredThreadPool):
 
     def submit(self, call: Callable[..., Result], /, *args: Any, **kwargs: Any) -> Future[Result]:
         """Queue a call of the current context's caller; raises `RuntimeError` after a shutdown."""
-        return self._queue(CALLER.get(), partial(call, *args, **kwargs))
+        return self._queue(CALLER.get(), partial(call, *args, **kwargs), Future())
 
-    def _queue(self, caller: str, call: Callable[[], Result]) -> Future[Result]:
+    def submit_after(
+        self, awaited: Sequence[Future[Item]], call: Callable[[Sequence[Item]], Result]
+    ) -> Future[Result]:
+        """Queue a call on the results of futures, from the thread that ends the last of them.
+
+        The first error among these futures becomes that of the call. Where the call is cancelled,
+        so are they.
+        """
         future: Future[Result] = Future()
+        future.add_done_callback(lambda _: [one.cancel() for one in awaited])
+        caller = CALLER.get()
         context = copy_context()
+        unfinished = count(len(awaited) - 1, -1)
+
+        def call_with_results() -> Result:
+            return call([one.result() for one in awaited])
+
+        def ended(_: Future[Item]) -> None:
+            if next(unfinished):
+                return
+            try:
+                context.run(self._queue, caller, call_with_results, future)
+            except Exception as error:
+                if future.set_running_or_notify_cancel():
+                    future.set_exception(error)
+
+        for one in awaited:
+            one.add_done_callback(ended)
+        return future
+
+    def _queue(
+        self, caller: str, call: Callable[[], Result], future: Future[Result]
+    ) -> Future[Result]:
+        run = partial(copy_context().run, self._run, call)
         with self._turns_lock:
-            super().submit(self._take_turn)
-            self._turns.put(caller, (future, partial(context.run, call)))
+            # Each call has a heartbeat of its own, in its own context.
+            ThreadPoolExecutor.submit(self, self._take_turn)
+            self._turns.put(caller, (future, run))
         return future
 
     def _take_turn(self) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -176,6 +177,45 @@ def test_a_pool_takes_the_calls_of_callers_in_turn():
     asyncio.run(ask())
     pool.shutdown()
     assert done == ["eve 0", "bob", "eve 1", "eve 2"]
+
+
+def test_a_call_on_the_results_of_others_takes_its_callers_turn():
+    pool = TurnTakingPool(1, "turns")
+    gate = threading.Event()
+    done: list[Any] = []
+    pool.submit(gate.wait, 10)
+    CALLER.set("eve")
+    awaited: list[Future[str]] = [Future(), Future()]
+    pool.submit(done.append, "eve 1")
+    last = pool.submit_after(awaited, done.append)
+    CALLER.set("bob")
+    awaited[1].set_result("second")
+    pool.submit(done.append, "bob 1")
+    pool.submit(done.append, "bob 2")
+    awaited[0].set_result("first")
+    gate.set()
+    last.result(10)
+    pool.shutdown()
+    assert done == ["eve 1", "bob 1", ["first", "second"], "bob 2"]
+
+
+def test_a_call_on_results_fails_with_the_first_of_them_and_cancels_them_with_itself():
+    pool = TurnTakingPool(1, "turns")
+    failed: list[Future[str]] = [Future(), Future()]
+    waiting: list[Future[str]] = [Future()]
+    failing = pool.submit_after(failed, list)
+    cancelled = pool.submit_after(waiting, list)
+    failed[0].set_exception(OSError("no"))
+    failed[1].set_result("yes")
+    with pytest.raises(OSError, match="no"):
+        failing.result(10)
+    assert cancelled.cancel()
+    assert waiting[0].cancelled()
+    late = pool.submit_after(late_results := [Future()], list)
+    pool.shutdown()
+    late_results[0].set_result("yes")
+    with pytest.raises(RuntimeError):
+        late.result(10)
 
 
 def test_changes_of_an_index_keep_their_order_whoever_makes_them():
