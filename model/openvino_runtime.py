@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import threading
 import zlib
@@ -17,6 +18,13 @@ from model.problems import ArtefactProblem
 
 RuntimeName = Literal["torch", "openvino"]
 DtypeName = Literal["float32", "bfloat16"]
+# Multiplications of one crop. Beside a network of fewer, the interpreter takes as much of a core as
+# the network does, and every request waits for a thread that holds its lock. Threads that compute
+# such a network let that thread go first; a larger network is slower for it.
+SMALL_NETWORK = 500_000_000
+NICENESS = 10
+# Where the sizes of one output's kernel begin in the shape of the weights.
+KERNEL_FROM = {"Convolution": 1, "GroupConvolution": 2}
 
 
 class RuntimeUnusable(RuntimeError):
@@ -50,7 +58,8 @@ class OpenVinoRuntime:
         if threads := os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]:
             # As in PyTorch. Without it processes that share a machine share the same cores.
             options |= {"INFERENCE_NUM_THREADS": int(threads), "ENABLE_CPU_PINNING": False}
-        network = compiled(graph, options)
+        small = _multiply_adds(graph) < SMALL_NETWORK
+        network = compiled(graph, options, NICENESS if small else 0)
         if network.get_property("INFERENCE_PRECISION_HINT") != precision:
             raise RuntimeUnusable("this CPU does not multiply bfloat16; set GMN_DTYPE=float32")
         self._dimension = artefact.description.embedder.dimension
@@ -65,25 +74,52 @@ class OpenVinoRuntime:
         Any thread may call it, several at once.
         """
         features = np.empty((len(crops), self._dimension), np.float32)
-        requests = vars(self._of_thread).setdefault("requests", [])
+        requests: list[_Request] = vars(self._of_thread).setdefault("requests", [])
         count = min(len(crops), self.at_once)
         while len(requests) < count:
-            requests.append(self._network.create_infer_request())
+            requests.append(_Request(self._network))
         try:
             for step in range(len(crops) + count):
                 request = requests[step % count]
                 if step >= count:
-                    request.wait()
-                    features[step - count] = request.get_output_tensor(0).data[0]
+                    features[step - count] = request.feature()
                 if step < len(crops):
-                    request.start_async({0: crops[step : step + 1]})
+                    request.start(crops[step])
         except BaseException:
             # After a failure no request is left running.
             for request in requests:
                 with contextlib.suppress(RuntimeError):
-                    request.wait()
+                    request.feature()
             raise
         return features
+
+
+class _Request:
+    """A place for one crop in the network, whose tensors are bound once."""
+
+    def __init__(self, network: Any) -> None:
+        self._request = network.create_infer_request()
+        self._pixels = self._request.get_input_tensor(0).data
+        self._feature = self._request.get_output_tensor(0).data
+
+    def start(self, crop: NDArray[np.uint8]) -> None:
+        self._pixels[0] = crop
+        self._request.start_async()
+
+    def feature(self) -> NDArray[np.float32]:
+        self._request.wait()
+        feature: NDArray[np.float32] = self._feature[0]
+        return feature
+
+
+def _multiply_adds(graph: Any) -> int:
+    """Return the multiplications of a graph's convolutions, in which nearly all its time goes."""
+    total = 0
+    for step in graph.get_ops():
+        if step.get_type_name() in KERNEL_FROM:
+            kernel = step.input(1).get_shape()[KERNEL_FROM[step.get_type_name()] :]
+            total += math.prod(step.output(0).get_shape()) * math.prod(kernel)
+    return total
 
 
 def _read_graph(artefact: Artefact) -> Any:
