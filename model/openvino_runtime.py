@@ -23,8 +23,6 @@ DtypeName = Literal["float32", "bfloat16"]
 # such a network let that thread go first; a larger network is slower for it.
 SMALL_NETWORK = 500_000_000
 NICENESS = 10
-# Where the sizes of one output's kernel begin in the shape of the weights.
-KERNEL_FROM = {"Convolution": 1, "GroupConvolution": 2}
 
 
 class RuntimeUnusable(RuntimeError):
@@ -58,8 +56,8 @@ class OpenVinoRuntime:
         if threads := os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]:
             # As in PyTorch. Without it processes that share a machine share the same cores.
             options |= {"INFERENCE_NUM_THREADS": int(threads), "ENABLE_CPU_PINNING": False}
-        small = _multiply_adds(graph) < SMALL_NETWORK
-        network = compiled(graph, options, NICENESS if small else 0)
+        niceness = NICENESS if _multiplications(graph) < SMALL_NETWORK else 0
+        network = compiled(graph, options, niceness)
         if network.get_property("INFERENCE_PRECISION_HINT") != precision:
             raise RuntimeUnusable("this CPU does not multiply bfloat16; set GMN_DTYPE=float32")
         self._dimension = artefact.description.embedder.dimension
@@ -74,51 +72,37 @@ class OpenVinoRuntime:
         Any thread may call it, several at once.
         """
         features = np.empty((len(crops), self._dimension), np.float32)
-        requests: list[_Request] = vars(self._of_thread).setdefault("requests", [])
+        requests = vars(self._of_thread).setdefault("requests", [])
         count = min(len(crops), self.at_once)
         while len(requests) < count:
-            requests.append(_Request(self._network))
+            request = self._network.create_infer_request()
+            pixels = request.get_input_tensor(0).data
+            requests.append((request, pixels, request.get_output_tensor(0).data))
         try:
             for step in range(len(crops) + count):
-                request = requests[step % count]
+                request, pixels, feature = requests[step % count]
                 if step >= count:
-                    features[step - count] = request.feature()
+                    request.wait()
+                    features[step - count] = feature[0]
                 if step < len(crops):
-                    request.start(crops[step])
+                    pixels[0] = crops[step]
+                    request.start_async()
         except BaseException:
             # After a failure no request is left running.
-            for request in requests:
+            for request, *_ in requests:
                 with contextlib.suppress(RuntimeError):
-                    request.feature()
+                    request.wait()
             raise
         return features
 
 
-class _Request:
-    """A place for one crop in the network, whose tensors are bound once."""
-
-    def __init__(self, network: Any) -> None:
-        self._request = network.create_infer_request()
-        self._pixels = self._request.get_input_tensor(0).data
-        self._feature = self._request.get_output_tensor(0).data
-
-    def start(self, crop: NDArray[np.uint8]) -> None:
-        self._pixels[0] = crop
-        self._request.start_async()
-
-    def feature(self) -> NDArray[np.float32]:
-        self._request.wait()
-        feature: NDArray[np.float32] = self._feature[0]
-        return feature
-
-
-def _multiply_adds(graph: Any) -> int:
+def _multiplications(graph: Any) -> int:
     """Return the multiplications of a graph's convolutions, in which nearly all its time goes."""
     total = 0
     for step in graph.get_ops():
-        if step.get_type_name() in KERNEL_FROM:
-            kernel = step.input(1).get_shape()[KERNEL_FROM[step.get_type_name()] :]
-            total += math.prod(step.output(0).get_shape()) * math.prod(kernel)
+        if step.get_type_name().endswith("Convolution"):
+            height_and_width = step.output(0).get_shape()[2:]
+            total += math.prod(height_and_width) * math.prod(step.input(1).get_shape())
     return total
 
 

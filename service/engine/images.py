@@ -84,35 +84,29 @@ class Pipeline:
                 was not measured, for `EmbeddedImage.prepared`.
         """
         futures: list[Future[Embedded]] = []
+
+        def decode_and_submit(image: bytes | FrameCrop, future: Future[Embedded]) -> None:
+            if future.cancelled():
+                return
+            began = time.perf_counter()
+            try:
+                pixels, *found = self._decode(image, quality, prepare)
+            except CropProblem as problem:
+                if future.set_running_or_notify_cancel():
+                    future.set_result(problem)
+            else:
+                seconds = time.perf_counter() - began
+                self._batcher.submit(WaitingCrop(pixels, future, seconds, *found))
+
         for image in images:
             future: Future[Embedded] = Future()
             futures.append(future)
             if isinstance(image, CropProblem):
                 future.set_result(image)
                 continue
-            decode = partial(self._decode_and_submit, image, quality, prepare, future)
-            run = self._threads_for(image).submit(decode)
+            run = self._threads_for(image).submit(decode_and_submit, image, future)
             run.add_done_callback(partial(_pass_error, future))
         return futures
-
-    def _decode_and_submit(
-        self,
-        image: bytes | FrameCrop,
-        quality: QualityPolicy,
-        prepare: Prepare | None,
-        future: Future[Embedded],
-    ) -> None:
-        if future.cancelled():
-            return
-        began = time.perf_counter()
-        try:
-            pixels, faults, prepared = self._decode(image, quality, prepare)
-        except CropProblem as problem:
-            if future.set_running_or_notify_cancel():
-                future.set_result(problem)
-            return
-        seconds = time.perf_counter() - began
-        self._batcher.submit(WaitingCrop(pixels, future, seconds, faults, prepared))
 
     async def open_frame(self, images: Sequence[ImageFile]) -> None:
         """Decode the frame that images are cut out of, where they are.
@@ -182,11 +176,11 @@ class Pipeline:
 
 async def results(futures: Sequence[Future[Result]]) -> list[Result]:
     """Return the results in order; if one raises, skip the work that has not begun."""
+    done: list[Result] = []
     try:
-        return [
-            future.result() if future.done() else await asyncio.wrap_future(future)
-            for future in futures
-        ]
+        for future in futures:
+            done.append(future.result() if future.done() else await asyncio.wrap_future(future))
+        return done
     finally:
         for future in futures:
             future.cancel()

@@ -207,7 +207,7 @@ class _FormRequest(Request):
 
     async def stream(self) -> AsyncGenerator[bytes]:
         """Yield the body in pieces; raise `InvalidField` for too long a one of texts alone."""
-        multipart = _content_type(self).startswith(FORMS[0])
+        multipart = self.headers.get("content-type", "").lower().startswith(FORMS[0])
         size = 0
         async for chunk in super().stream():
             size += 0 if multipart else len(chunk)
@@ -216,9 +216,18 @@ class _FormRequest(Request):
 
     async def form(self, **_: Any) -> FormData:  # type: ignore[override]
         """Return the fields that were sent, in the body or as query parameters."""
-        if _content_type(self).startswith(FORMS[0]):
+        if self.headers.get("content-type", "").lower().startswith(FORMS[0]):
             # The base class parses no form that is set here.
-            self._form = await self._parse_multipart()
+            try:
+                async with contextlib.aclosing(self.stream()) as stream:
+                    self._form = await WholeForm(self.headers, stream, self._received).parse()
+            except MultiPartException as error:
+                raise HTTPException(400, error.message) from error
+            except OSError as error:
+                raise StorageFailed(
+                    f"the body could not be written to {gettempdir()} ({error.strerror}); nothing "
+                    "was stored, free space there, or set TMPDIR, and send it again"
+                ) from error
         form = await super().form(**self._received.parts)
         if self._call.caller.rate_images:
             # The boxes of a frame are images, too.
@@ -236,25 +245,9 @@ class _FormRequest(Request):
                     raise InvalidField(f"{name}: is empty; send a value, or leave the field out")
         return form
 
-    async def _parse_multipart(self) -> FormData:
-        try:
-            async with contextlib.aclosing(self.stream()) as stream:
-                return await WholeForm(self.headers, stream, self._received).parse()
-        except MultiPartException as error:
-            raise HTTPException(400, error.message) from error
-        except OSError as error:
-            raise StorageFailed(
-                f"the body could not be written to {gettempdir()} ({error.strerror}); nothing was "
-                "stored, free space there, or set TMPDIR, and send it again"
-            ) from error
-
-
-def _content_type(request: Request) -> str:
-    return request.headers.get("content-type", "").lower()
-
 
 async def _answer_form(answer: Handler, request: Request, call: Call, form: Any) -> Response:
-    content_type = _content_type(request)
+    content_type = request.headers.get("content-type", "").lower()
     kind, _, parameters = content_type.partition(";")
     # The framework would take text in another encoding for UTF-8 or Latin-1.
     in_other_encoding = "charset" in parameters and "utf-8" not in parameters

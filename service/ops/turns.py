@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import ContextVar, copy_context
 from functools import partial
-from itertools import count
 from typing import Any, Generic, TypeVar
 
 from service.ops.health import MonitoredThreadPool
@@ -64,33 +63,25 @@ class TurnTakingPool(MonitoredThreadPool):
         return self._queue(CALLER.get(), partial(call, *args, **kwargs), Future())
 
     def submit_after(
-        self, awaited: Sequence[Future[Item]], call: Callable[[Sequence[Item]], Result]
+        self, awaited: Future[Item], call: Callable[[Future[Item]], Result]
     ) -> Future[Result]:
-        """Queue a call on the results of futures, from the thread that ends the last of them.
+        """Queue a call on another future once that is done, from the thread that ends it.
 
-        The first error among these futures becomes that of the call. Where the call is cancelled,
-        so are they.
+        Where the call is cancelled before that, so is the other.
         """
         future: Future[Result] = Future()
-        future.add_done_callback(lambda _: [one.cancel() for one in awaited])
         caller = CALLER.get()
         context = copy_context()
-        unfinished = count(len(awaited) - 1, -1)
-
-        def call_with_results() -> Result:
-            return call([one.result() for one in awaited])
 
         def ended(_: Future[Item]) -> None:
-            if next(unfinished):
-                return
             try:
-                context.run(self._queue, caller, call_with_results, future)
+                context.run(self._queue, caller, partial(call, awaited), future)
             except Exception as error:
                 if future.set_running_or_notify_cancel():
                     future.set_exception(error)
 
-        for one in awaited:
-            one.add_done_callback(ended)
+        future.add_done_callback(lambda _: awaited.cancel())
+        awaited.add_done_callback(ended)
         return future
 
     def _queue(

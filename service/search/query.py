@@ -8,6 +8,7 @@ import contextlib
 import json
 import time
 from collections.abc import Sequence
+from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
 
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from gmn_client.models import QueryAnswer, RefusedImage, SearchVerdict, Timing
 from model.crops.decode import CropProblem
 from model.crops.frames import ImageFile
-from service.engine.batcher import Embedded, EmbeddedImage
+from service.engine.batcher import Embedded
 from service.engine.cost import search_cost
 from service.engine.images import Prepare, results
 from service.engine.networks import LoadedModel
@@ -65,7 +66,6 @@ async def run_query(
     """
     began = began or time.perf_counter()
     separate = bool(images) and options.mode == "separate"
-    queries = [[image] for image in images] if separate else [images]
     model = runtime.calibrations.current(gallery, options.scoring).model
     cost = model.pipeline.cost(images) + _search_cost(model, gallery, images, options)
     runtime.admission.require_affordable(
@@ -73,17 +73,26 @@ async def run_query(
         "images, boxes, rerank_depth, top_k",
         "fewer or smaller images or boxes, or a smaller rerank_depth or top_k",
     )
-    calibrates = sample and len(queries[0]) == 1
+    calibrates = sample and (separate or len(images) == 1) and gallery.settings.calibration == "on"
     async with runtime.admission.admit(cost):
         await model.pipeline.open_frame(images)
         answers = None
         while answers is None:
-            search = _search(runtime, gallery, options, calibrates)
+            current = runtime.calibrations.current(gallery, options.scoring)
+            vector = None
+            if options.vector is not None:
+                vector = _sent_vector(options, gallery.name, current.model)
+            search = Search(gallery, current, options, vector, calibrates)
             # If the gallery changes its embedder, all queries are asked again: one answers all.
             with contextlib.suppress(EmbedderChanged):
-                answers = await _answer_each(runtime, search, queries, began, prepare)
-    if isinstance(answers[0], list) and not separate:
-        raise UnusableImages(answers[0])
+                if separate:
+                    answers = await _answer_each(runtime, search, images, began, prepare)
+                else:
+                    answers = [await _answer(runtime, search, images, began, prepare)]
+    if not separate:
+        if isinstance(answers[0], list):
+            raise UnusableImages(answers[0])
+        return [answers[0]]
     return [refused_image(answer[0]) if isinstance(answer, list) else answer for answer in answers]
 
 
@@ -97,29 +106,18 @@ def _search_cost(
     return search_cost(len(images), depth, results, options.include_vector)
 
 
-def _search(runtime: Runtime, gallery: Gallery, options: QueryOptions, calibrates: bool) -> Search:
-    current = runtime.calibrations.current(gallery, options.scoring)
-    vector = None
-    if options.vector is not None:
-        vector = _sent_vector(options, gallery.name, current.model)
-    sample = calibrates and gallery.settings.calibration == "on"
-    return Search(gallery, current, options, vector, sample)
-
-
 async def _answer_each(
     runtime: Runtime,
     search: Search,
-    queries: Sequence[Sequence[ImageFile]],
+    images: Sequence[ImageFile],
     began: float,
     prepare: Prepare | None,
 ) -> list[Answered]:
-    if len(queries) == 1:
-        return [await _answer(runtime, search, queries[0], began, prepare)]
     try:
         async with asyncio.TaskGroup() as group:
             tasks = [
-                group.create_task(_answer(runtime, search, images, began, prepare))
-                for images in queries
+                group.create_task(_answer(runtime, search, [image], began, prepare))
+                for image in images
             ]
     except ExceptionGroup as errors:
         # The HTTP layer answers a service's error, but no group of them.
@@ -140,27 +138,35 @@ async def _answer(
     arrived = time.perf_counter()
     embedding = search.current.model.pipeline.submit(images, quality, prepare)
     ranked = None
-    if embedding and search.gallery.outside_index is None:
-        # The thread that embeds the last image queues the search, without the event loop.
-        ranking_images = runtime.device.submit_after(embedding, partial(_rank_images, search))
-        (ranked,) = await results([ranking_images])
+    if len(embedding) == 1 and search.gallery.outside_index is None:
+        # The thread that embeds the image queues the search, without the event loop.
+        ranking_image = runtime.device.submit_after(embedding[0], partial(_rank_image, search))
+        (ranked,) = await results([ranking_image])
     outcomes = await results(embedding)
 
-    usable: list[EmbeddedImage] = []
+    vectors: list[NDArray[np.float32]] = []
     problems: list[CropProblem] = []
     warnings: list[str] = []
+    decode = 0.0
+    embed = 0.0
     for number, outcome in enumerate(outcomes, 1):
         prefix = f"image {number}: " if len(images) > 1 else ""
         if isinstance(outcome, CropProblem):
             problems.append(outcome)
             warnings.append(f"{prefix}left out of the search: {outcome.detail}")
         else:
-            usable.append(outcome)
-            warnings += [f"{prefix}{fault.detail}" for fault in outcome.faults]
-    if problems and not usable:
+            vectors.append(outcome.vector)
+            for fault in outcome.faults:
+                warnings.append(f"{prefix}{fault.detail}")
+            # Images are decoded and embedded side by side: the slowest one counts.
+            decode = max(decode, outcome.decode)
+            embed = max(embed, outcome.embed)
+    if problems and not vectors:
         return problems
+    if vectors:
+        search = replace(search, queries=np.stack(vectors))
 
-    ranking = await run_search(runtime, _by_images(search, usable), ranked)
+    ranking = await run_search(runtime, search, ranked)
     verdict: SearchVerdict = "nothing_searched"
     if ranking.results:
         verdict = ranking.results[0].verdict or "no_match"
@@ -169,12 +175,8 @@ async def _answer(
     runtime.metrics.verdicts.labels(verdict).inc()
     if ranking.sample is not None:
         place = (search.gallery.gallery_id, search.current.subject)
-        runtime.calibrations.record_search_scores(place, usable[0].vector, ranking.sample)
+        runtime.calibrations.record_search_scores(place, vectors[0], ranking.sample)
 
-    # Images are decoded and embedded side by side: the slowest one counts. All other time before
-    # the search was spent waiting for a thread.
-    decode = max((image.decode for image in usable), default=0.0)
-    embed = max((image.embed for image in usable), default=0.0)
     return QueryAnswer(
         gallery_version=ranking.gallery_version,
         calibration_version=str(ranking.calibration.version),
@@ -187,6 +189,7 @@ async def _answer(
         candidates_scored=ranking.candidates_scored,
         timing_ms=Timing(
             decode=(arrived - began + decode) * 1e3,
+            # All other time before the search was spent waiting for a thread.
             queue=max(0.0, ranking.began - arrived - decode - embed) * 1e3,
             embed=embed * 1e3,
             search=ranking.search_seconds * 1e3,
@@ -197,17 +200,11 @@ async def _answer(
     )
 
 
-def _by_images(search: Search, usable: Sequence[EmbeddedImage]) -> Search:
-    if not usable:
-        return search
-    return replace(search, queries=np.stack([image.vector for image in usable]))
-
-
-def _rank_images(search: Search, outcomes: Sequence[Embedded]) -> Ranking | Proposal | None:
-    usable = [outcome for outcome in outcomes if isinstance(outcome, EmbeddedImage)]
-    if not usable:
+def _rank_image(search: Search, embedded: Future[Embedded]) -> Ranking | Proposal | None:
+    outcome = embedded.result()
+    if isinstance(outcome, CropProblem):
         return None
-    return _by_images(search, usable).rank(search.options.top_k)
+    return replace(search, queries=outcome.vector[None]).rank(search.options.top_k)
 
 
 async def run_search(
@@ -263,7 +260,8 @@ async def _rank(
         proposal = None
         if gallery.outside_index and runtime.outside:
             # An index outside this process is not asked on the device thread: it would block it.
-            search.require_embedder()
+            if gallery.embedder != search.current.model.embedder:
+                raise EmbedderChanged
             try:
                 proposal = await runtime.outside.run(search.propose, places, gone)
             except UnknownGallery as error:

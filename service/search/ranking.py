@@ -119,11 +119,6 @@ class Search:
     queries: Array | None = None
     sample: bool = False
 
-    def require_embedder(self) -> None:
-        """Raise `EmbedderChanged` unless the gallery has the embedder of `current`."""
-        if self.gallery.embedder != self.current.model.embedder:
-            raise EmbedderChanged
-
     def propose(self, top_k: int, without: frozenset[int] = frozenset()) -> Proposal:
         """Find the candidates by cosine, on the thread that the index belongs to.
 
@@ -211,7 +206,8 @@ class Search:
         Raises:
             EmbedderChanged: the gallery has another embedder than `current`.
         """
-        self.require_embedder()
+        if self.gallery.embedder != self.current.model.embedder:
+            raise EmbedderChanged
         proposal = proposal or self.propose(top_k, without)
         scored = proposal.scored
         began = time.perf_counter()
@@ -237,9 +233,14 @@ class Search:
             logits: M-Net's scores of `proposal.scored`, `(n,)`; NaN if the scoring is the cosine.
             scoring_began: when the scoring of these pairs began, by `time.perf_counter`.
         """
-        people_scores = self._people_scores(proposal, logits)
+        current = self.current
+        scored = proposal.scored
+        people_scores: tuple[float, ...] = ()
+        if proposal.needs_level:
+            scores = scores_by(current.scoring, current.model, scored.cosines, logits)
+            people_scores = _leading_scores(scored, scores, current.joins_at)
         level = float(np.mean(people_scores[1:])) if len(people_scores) == RANKS else None
-        judge = self.current.judge(
+        judge = current.judge(
             self.options.operating_point, proposal.identities, level, proposal.shallow
         )
         calibration = judge.state
@@ -254,7 +255,7 @@ class Search:
         results = self._results(best, labels, logits, scores, judge)
 
         version = candidates.version
-        by_cosine = self.current.scoring == "cosine"
+        by_cosine = current.scoring == "cosine"
         sample = None
         if self.sample and level is not None and not proposal.counts_all:
             sample = SearchScores(people_scores, proposal.identities, time.time())
@@ -270,13 +271,6 @@ class Search:
             sample=sample,
             query_crop=proposal.query_crop,
         )
-
-    def _people_scores(self, proposal: Proposal, logits: Array) -> tuple[float, ...]:
-        if not proposal.needs_level:
-            return ()
-        scored = proposal.scored
-        scores = scores_by(self.current.scoring, self.current.model, scored.cosines, logits)
-        return _leading_scores(scored, scores, self.current.joins_at)
 
     def _best(
         self, candidates: Candidates, head_logits: Array, top_k: int
@@ -313,8 +307,13 @@ class Search:
         if self.options.include_vector:
             vectors = crops.vectors().tolist()
             embedder = self.current.model.embedder
-        columns = (crops.cosines, logits, scores, judge.probability(scores))
-        numbers = zip(*(column.tolist() for column in columns), strict=True)
+        numbers = zip(
+            crops.cosines.tolist(),
+            logits.tolist(),
+            scores.tolist(),
+            judge.probability(scores).tolist(),
+            strict=True,
+        )
         return [
             RankedCrop(
                 rank=rank,

@@ -179,43 +179,42 @@ def test_a_pool_takes_the_calls_of_callers_in_turn():
     assert done == ["eve 0", "bob", "eve 1", "eve 2"]
 
 
-def test_a_call_on_the_results_of_others_takes_its_callers_turn():
+def test_a_call_on_the_result_of_another_takes_its_callers_turn():
     pool = TurnTakingPool(1, "turns")
     gate = threading.Event()
-    done: list[Any] = []
+    awaited: Future[str] = Future()
+    done: list[str] = []
     pool.submit(gate.wait, 10)
     CALLER.set("eve")
-    awaited: list[Future[str]] = [Future(), Future()]
     pool.submit(done.append, "eve 1")
-    last = pool.submit_after(awaited, done.append)
+    last = pool.submit_after(awaited, lambda future: done.append(future.result()))
     CALLER.set("bob")
-    awaited[1].set_result("second")
+    awaited.set_result("eve 2")
     pool.submit(done.append, "bob 1")
     pool.submit(done.append, "bob 2")
-    awaited[0].set_result("first")
     gate.set()
     last.result(10)
     pool.shutdown()
-    assert done == ["eve 1", "bob 1", ["first", "second"], "bob 2"]
+    assert done == ["eve 1", "bob 1", "eve 2", "bob 2"]
 
 
-def test_a_call_on_results_fails_with_the_first_of_them_and_cancels_them_with_itself():
+def test_a_call_on_the_result_of_another_has_its_error_and_cancels_it_with_itself():
     pool = TurnTakingPool(1, "turns")
-    failed: list[Future[str]] = [Future(), Future()]
-    waiting: list[Future[str]] = [Future()]
-    failing = pool.submit_after(failed, list)
-    cancelled = pool.submit_after(waiting, list)
-    failed[0].set_exception(OSError("no"))
-    failed[1].set_result("yes")
+    failed: Future[str] = Future()
+    waiting: Future[str] = Future()
+    late: Future[str] = Future()
+    failing = pool.submit_after(failed, Future.result)
+    cancelled = pool.submit_after(waiting, Future.result)
+    refused = pool.submit_after(late, Future.result)
+    failed.set_exception(OSError("no"))
     with pytest.raises(OSError, match="no"):
         failing.result(10)
     assert cancelled.cancel()
-    assert waiting[0].cancelled()
-    late = pool.submit_after(late_results := [Future()], list)
+    assert waiting.cancelled()
     pool.shutdown()
-    late_results[0].set_result("yes")
+    late.set_result("yes")
     with pytest.raises(RuntimeError):
-        late.result(10)
+        refused.result(10)
 
 
 def test_changes_of_an_index_keep_their_order_whoever_makes_them():
