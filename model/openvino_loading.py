@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType
@@ -25,14 +26,22 @@ def load_openvino() -> ModuleType:
     return openvino  # type: ignore[no-any-return]
 
 
-def compiled(graph: Any, options: dict[str, Any]) -> Any:
+def compiled(graph: Any, options: dict[str, Any], niceness: int = 0) -> Any:
     """Compile a graph for the CPU.
+
+    Args:
+        niceness: by how much the threads that compute it are nicer than the caller's.
 
     Raises:
         RuntimeError: OpenVINO cannot run it.
     """
+
+    def compile_graph() -> Any:
+        # The threads that OpenVINO makes inherit it.
+        os.nice(niceness)
+        return load_openvino().Core().compile_model(graph, "CPU", options)
+
     # On a thread that ends: OpenVINO replaces the stack on which that thread handles signals, and
     # frees it on any thread. The next signal to a thread that goes on would end the process.
     with ThreadPoolExecutor(1) as thread:
-        task = thread.submit(lambda: load_openvino().Core().compile_model(graph, "CPU", options))
-        return task.result()
+        return thread.submit(compile_graph).result()

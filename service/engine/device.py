@@ -60,13 +60,15 @@ class DeviceThread(TurnTakingPool):
             ServiceStopping: after `shutdown`.
             DeviceLost: after a loss.
         """
-        return self._queue("changes of an index", call)
+        return self._queue("changes of an index", call, Future())
 
-    def _queue(self, caller: str, call: Callable[[], Result]) -> Future[Result]:
+    def _queue(
+        self, caller: str, call: Callable[[], Result], future: Future[Result]
+    ) -> Future[Result]:
         if self._lost is not None:
             raise self._lost
         try:
-            return super()._queue(caller, partial(self._guarded, call))
+            return super()._queue(caller, partial(self._guarded, call), future)
         except RuntimeError as error:
             raise ServiceStopping(
                 "the service is shutting down; send the request again later"

@@ -61,7 +61,18 @@ class Pipeline:
         quality: QualityPolicy = "off",
         prepare: Prepare | None = None,
     ) -> list[Embedded]:
-        """Return one outcome per image, in order.
+        """Return one outcome per image, in order; see `submit`."""
+        return await results(self.submit(images, quality, prepare))
+
+    def submit(
+        self,
+        images: Sequence[ImageFile],
+        quality: QualityPolicy = "off",
+        prepare: Prepare | None = None,
+    ) -> list[Future[Embedded]]:
+        """Begin to embed images and return one future outcome per image, in order.
+
+        Work on an image is skipped if its future is cancelled before its turn.
 
         Args:
             images: whole files, crops of a frame that `open_frame` has decoded, or the problem of
@@ -72,8 +83,7 @@ class Pipeline:
                 PNG), its pixels `(height, width, 3)` uint8 RGB and its quality, None where that
                 was not measured, for `EmbeddedImage.prepared`.
         """
-        # Work is skipped where such a future is cancelled before its turn.
-        futures: list[Future[Embedded]] = [Future() for _ in images]
+        futures: list[Future[Embedded]] = []
 
         def decode_and_submit(image: bytes | FrameCrop, future: Future[Embedded]) -> None:
             if future.cancelled():
@@ -88,13 +98,15 @@ class Pipeline:
                 seconds = time.perf_counter() - began
                 self._batcher.submit(WaitingCrop(pixels, future, seconds, *found))
 
-        for image, future in zip(images, futures, strict=True):
+        for image in images:
+            future: Future[Embedded] = Future()
+            futures.append(future)
             if isinstance(image, CropProblem):
                 future.set_result(image)
                 continue
             run = self._threads_for(image).submit(decode_and_submit, image, future)
             run.add_done_callback(partial(_pass_error, future))
-        return await _results(futures)
+        return futures
 
     async def open_frame(self, images: Sequence[ImageFile]) -> None:
         """Decode the frame that images are cut out of, where they are.
@@ -125,7 +137,7 @@ class Pipeline:
             CropProblem: for an image that cannot be decoded.
         """
         decoding = [self._threads_for(image).submit(self._decode, image) for image in images]
-        return [pixels for pixels, _, _ in await _results(decoding)]
+        return [pixels for pixels, _, _ in await results(decoding)]
 
     def _decode(
         self,
@@ -162,17 +174,20 @@ class Pipeline:
             ) from error
 
 
-async def _results(futures: Sequence[Future[Result]]) -> list[Result]:
-    """The results in order; where one raises, work on the others that has not begun is skipped."""
+async def results(futures: Sequence[Future[Result]]) -> list[Result]:
+    """Return the results in order; if one raises, skip the work that has not begun."""
+    done: list[Result] = []
     try:
-        return [await asyncio.wrap_future(future) for future in futures]
+        for future in futures:
+            done.append(future.result() if future.done() else await asyncio.wrap_future(future))
+        return done
     finally:
         for future in futures:
             future.cancel()
 
 
 def _pass_error(future: Future[Any], run: Future[None]) -> None:
-    """Fails the future of work that was not begun, as after the loss of the device."""
+    """Fail the future of work that was not begun, as after the loss of the device."""
     error = run.exception()
     if error is not None and not future.done() and future.set_running_or_notify_cancel():
         future.set_exception(error)

@@ -12,7 +12,7 @@ import re
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from dataclasses import dataclass
 from tempfile import gettempdir
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Depends, Request, Response, Security
@@ -197,12 +197,16 @@ def guarded_router(prefix: str, tag: str) -> APIRouter:
 class _FormRequest(Request):
     """A request whose form also has the query parameters that the body does not name."""
 
-    call: Call
-    whole: Body
-    never_empty: frozenset[str] = frozenset()
+    def __init__(
+        self, request: Request, call: Call, body: Body, never_empty: frozenset[str]
+    ) -> None:
+        super().__init__(request.scope, body.receive)
+        self._call = call
+        self._received = body
+        self._never_empty = never_empty
 
     async def stream(self) -> AsyncGenerator[bytes]:
-        """The body in pieces; raises `InvalidField` for one of texts alone that are too long."""
+        """Yield the body in pieces; raise `InvalidField` for too long a one of texts alone."""
         multipart = self.headers.get("content-type", "").lower().startswith(FORMS[0])
         size = 0
         async for chunk in super().stream():
@@ -211,11 +215,12 @@ class _FormRequest(Request):
             yield chunk
 
     async def form(self, **_: Any) -> FormData:  # type: ignore[override]
-        """The fields that were sent, in the body or as query parameters."""
+        """Return the fields that were sent, in the body or as query parameters."""
         if self.headers.get("content-type", "").lower().startswith(FORMS[0]):
+            # The base class parses no form that is set here.
             try:
                 async with contextlib.aclosing(self.stream()) as stream:
-                    self._form = await WholeForm(self.headers, stream, self.whole).parse()
+                    self._form = await WholeForm(self.headers, stream, self._received).parse()
             except MultiPartException as error:
                 raise HTTPException(400, error.message) from error
             except OSError as error:
@@ -223,46 +228,49 @@ class _FormRequest(Request):
                     f"the body could not be written to {gettempdir()} ({error.strerror}); nothing "
                     "was stored, free space there, or set TMPDIR, and send it again"
                 ) from error
-        sent = await super().form(**self.whole.parts)
-        if self.call.caller.rate_images:
+        form = await super().form(**self._received.parts)
+        if self._call.caller.rate_images:
             # The boxes of a frame are images, too.
-            images = max(len(sent.getlist(name)) for name in ("images", "boxes"))
-            self.call.runtime.keys.require_rate(self.call.caller, images)
+            images = max(len(form.getlist(name)) for name in ("images", "boxes"))
+            self._call.runtime.keys.require_rate(self._call.caller, images)
         if self.query_params:
-            query = (one for one in self.query_params.multi_items() if one[0] not in sent)
-            sent = FormData([*sent.multi_items(), *query])
-        # `/docs` sends every field of a form, and those empty that were left so.
-        whole = self.never_empty <= sent.keys()
-        for name, value in () if whole else sent.multi_items():
-            if value == "" and name in self.never_empty:
-                raise InvalidField(f"{name}: is empty; send a value, or leave the field out")
-        return sent
+            parameters = self.query_params.multi_items()
+            added = [(name, value) for name, value in parameters if name not in form]
+            form = FormData([*form.multi_items(), *added])
+        # `/docs` sends all fields of a form, the omitted ones empty. In other forms an empty field
+        # is a mistake, such as a variable that is not set.
+        if not self._never_empty <= form.keys():
+            for name, value in form.multi_items():
+                if value == "" and name in self._never_empty:
+                    raise InvalidField(f"{name}: is empty; send a value, or leave the field out")
+        return form
 
 
 async def _answer_form(answer: Handler, request: Request, call: Call, form: Any) -> Response:
-    declared = request.headers.get("content-type", "").lower()
-    kind, _, parameters = declared.partition(";")
-    foreign_text = "charset" in parameters and "utf-8" not in parameters
-    if declared and (kind.strip() not in FORMS or foreign_text):
-        # It would be read as something else.
-        sent_as = f"the body is {declared[:80]!r}"
+    content_type = request.headers.get("content-type", "").lower()
+    kind, _, parameters = content_type.partition(";")
+    # The framework would take text in another encoding for UTF-8 or Latin-1.
+    in_other_encoding = "charset" in parameters and "utf-8" not in parameters
+    if content_type and (kind.strip() not in FORMS or in_other_encoding):
+        sent_as = f"the body is {content_type[:80]!r}"
         raise HTTPException(415, f"{sent_as}; send multipart/form-data in UTF-8, images as files")
     if issubclass(form, SomeImagesForm):
         call.runtime.admission.require_place()
     body = Body(request, call.runtime.body_limits, form.to_disk, call.caller.key_id)
-    sent = _FormRequest(request.scope, body.receive)
-    sent.call = call
-    sent.whole = body
-    sent.never_empty = form.never_empty
-    working = asyncio.create_task(answer(sent))
-    leaving = asyncio.create_task(body.disconnected())
-    # Not sooner, where this is cancelled a second time amid a critical section.
-    working.add_done_callback(lambda _: body.release())
-    try:
-        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        # The work on a request whose client leaves is cancelled.
+    working = cast("asyncio.Task[Response]", asyncio.current_task())
+
+    async def cancel_when_left() -> None:
+        await body.disconnected()
         working.cancel()
+
+    leaving = asyncio.create_task(cancel_when_left())
+    try:
+        return await answer(_FormRequest(request, call, body, form.never_empty))
+    except asyncio.CancelledError:
+        if not leaving.done():
+            raise
+        working.uncancel()
+        return Response(status_code=CLIENT_LEFT)
+    finally:
         leaving.cancel()
-        await asyncio.wait((working, leaving))
-    return Response(status_code=CLIENT_LEFT) if working.cancelled() else working.result()
+        body.release()

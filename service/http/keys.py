@@ -17,6 +17,7 @@ import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from operator import attrgetter
 from pathlib import Path
 
@@ -44,8 +45,9 @@ OTHER_RATE = "make a key with another rate with gmn keys create --rate"
 log = logging.getLogger(__name__)
 
 
+@lru_cache(maxsize=256)
 def is_loopback(host: str) -> bool:
-    """Whether a name or address means this machine alone."""
+    """Return whether a name or address means this machine alone."""
     if host == "localhost":
         return True
     try:

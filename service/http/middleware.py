@@ -112,7 +112,7 @@ class RequestContext:
         to it would otherwise pass as the service's own origin.
         """
         close = {"Connection": "close"}
-        if request.scope["state"].get(CROWDED) and request.url.path != "/livez":
+        if request.scope["state"].get(CROWDED) and request.scope["path"] != "/livez":
             detail = (
                 "too many connections are open; send it again in 1 s, or raise GMN_MAX_CONNECTIONS"
             )
@@ -147,7 +147,7 @@ class RequestContext:
         if origin is not None:
             return origin in self._origins or _part("netloc", origin) == host.lower()
         # A GET for a picture or a link has no Origin. Links may lead to the service's own pages.
-        asks_for_data = request.url.path.startswith(("/v1/", "/metrics"))
+        asks_for_data = request.scope["path"].startswith(("/v1/", "/metrics"))
         return not asks_for_data or request.headers.get("sec-fetch-site") != "cross-site"
 
 

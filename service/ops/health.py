@@ -93,10 +93,11 @@ class MonitoredThreadPool(ThreadPoolExecutor):
 
     def _run(self, call: Callable[[], Result]) -> Result:
         own = Heartbeat()
+        own.beat()
+        _current.set(own)
         self._under_way.add(own)
         try:
-            with own.working():
-                return call()
+            return call()
         finally:
             self._under_way.remove(own)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import ContextVar, copy_context
 from functools import partial
 from typing import Any, Generic, TypeVar
@@ -60,14 +60,38 @@ class TurnTakingPool(MonitoredThreadPool):
 
     def submit(self, call: Callable[..., Result], /, *args: Any, **kwargs: Any) -> Future[Result]:
         """Queue a call of the current context's caller; raises `RuntimeError` after a shutdown."""
-        return self._queue(CALLER.get(), partial(call, *args, **kwargs))
+        return self._queue(CALLER.get(), partial(call, *args, **kwargs), Future())
 
-    def _queue(self, caller: str, call: Callable[[], Result]) -> Future[Result]:
+    def submit_after(
+        self, awaited: Future[Item], call: Callable[[Future[Item]], Result]
+    ) -> Future[Result]:
+        """Queue a call on another future once that is done, from the thread that ends it.
+
+        Where the call is cancelled before that, so is the other.
+        """
         future: Future[Result] = Future()
+        caller = CALLER.get()
         context = copy_context()
+
+        def ended(_: Future[Item]) -> None:
+            try:
+                context.run(self._queue, caller, partial(call, awaited), future)
+            except Exception as error:
+                if future.set_running_or_notify_cancel():
+                    future.set_exception(error)
+
+        future.add_done_callback(lambda _: awaited.cancel())
+        awaited.add_done_callback(ended)
+        return future
+
+    def _queue(
+        self, caller: str, call: Callable[[], Result], future: Future[Result]
+    ) -> Future[Result]:
+        run = partial(copy_context().run, self._run, call)
         with self._turns_lock:
-            super().submit(self._take_turn)
-            self._turns.put(caller, (future, partial(context.run, call)))
+            # Each call has a heartbeat of its own, in its own context.
+            ThreadPoolExecutor.submit(self, self._take_turn)
+            self._turns.put(caller, (future, run))
         return future
 
     def _take_turn(self) -> None:

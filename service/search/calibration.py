@@ -246,7 +246,7 @@ class GalleryCalibrations:
         self._published: dict[int, dict[str, tuple[str, Publication]]] = {}
         self._stored: dict[int, dict[str, int]] = {}
         self._waiting: dict[Place, dict[str, bytes]] = {}
-        self._recent: dict[int, tuple[list[str], NDArray[np.float32]]] = {}
+        self._recent: dict[int, _RecentQueries] = {}
 
     def current(self, gallery: Gallery, scoring: Scoring | None) -> CurrentCalibration:
         """What one search of a gallery is judged by from its beginning to its end.
@@ -325,25 +325,35 @@ class GalleryCalibrations:
         return {place: list(rows.items()) for place, rows in taken.items()}
 
     def _key_of(self, gallery_id: int, query: NDArray[np.float32]) -> str:
-        """The key of the nearest of the last queries where that is near enough, else a new one."""
-        unit = (query / max(float(np.linalg.norm(query)), 1e-12)).astype(np.float32)
-        keys, units = self._recent.pop(gallery_id, ([], unit[None, :0]))
-        if units.shape[1] != len(unit):
-            # None yet, or of another model, whose features have another size.
-            keys = []
-            units = np.empty((0, len(unit)), np.float32)
-        cosines = np.einsum("nd,d->n", units, unit)
-        if keys and cosines.max() >= REPEATED_COSINE:
-            nearest = int(cosines.argmax())
-            key = keys.pop(nearest)
-            units = np.delete(units, nearest, axis=0)
-        else:
-            key = secrets.token_hex(KEY_BYTES)
-        # The last used ones, in this order.
-        units = np.concatenate([units, unit[None]])
-        self._recent[gallery_id] = [*keys, key][-RECENT_QUERIES:], units[-RECENT_QUERIES:]
+        """Return the key of the nearest of the last queries, or a new one if none is near."""
+        recent = self._recent.pop(gallery_id, None)
+        if recent is None or recent.units.shape[1] != len(query):
+            # The features of a model before may have another size.
+            recent = _RecentQueries(len(query))
+        self._recent[gallery_id] = recent
         _keep_last(self._recent, RECENT_GALLERIES)
-        return key
+        return recent.key_of(query / max(float(np.linalg.norm(query)), 1e-12))
+
+
+class _RecentQueries:
+    """The last queries of a gallery: features of unit length `(n, d)`, each with a key."""
+
+    def __init__(self, dimension: int) -> None:
+        self.units = np.zeros((RECENT_QUERIES, dimension), np.float32)
+        self._keys = [""] * RECENT_QUERIES
+        self._used_at = np.zeros(RECENT_QUERIES, np.int64)
+        self._queries = 0
+
+    def key_of(self, unit: NDArray[np.float32]) -> str:
+        cosines = self.units @ unit
+        place = int(cosines.argmax())
+        if cosines[place] < REPEATED_COSINE:
+            place = int(self._used_at.argmin())
+            self._keys[place] = secrets.token_hex(KEY_BYTES)
+        self.units[place] = unit
+        self._queries += 1
+        self._used_at[place] = self._queries
+        return self._keys[place]
 
 
 def _keep_last(held: dict[Any, Any], limit: int) -> None:

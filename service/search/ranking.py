@@ -1,23 +1,23 @@
-"""One search: the index proposes by cosine, then pairs are scored, ordered, grouped, judged."""
+"""One search of a gallery: propose candidates by cosine, score pairs, order and judge."""
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gmn_client.models import QueryAnswer, RankedCrop, Timing
-from model.calibration import Scoring
+from gmn_client.models import CalibrationState, RankedCrop
+from model.calibration import SCORINGS, Scoring
 from model.pair_scores import unit_rows
+from model.problems import InputProblem
 from model.search_calibration import RANKS, UNNAMED, SearchScores, few_identities, leading_scores
 from service.engine.networks import PASSES_PER_SLICE, LoadedModel, passes_of
 from service.errors import UnknownCrop
-from service.gallery.gallery import Gallery
+from service.gallery.gallery import Gallery, SearchedIndex
 from service.record.records import CropLabel
 from service.search.calibration import CurrentCalibration, Judge
 from service.search.candidates import Candidates
@@ -25,10 +25,9 @@ from service.search.filters import Filter
 from service.search.options import RERANK_DEPTH, QueryOptions
 
 Array = NDArray[np.float32]
-_Best = tuple[Candidates, Array, Array]
-# So many pairs at most are scored for the level of a search alone.
+# Upper bound on the extra pairs scored only to estimate a search's score level.
 MORE_PAIRS = 64
-# People are sought among so many crops by cosine, and where these show too few among more.
+# The level needs nine people. They are sought among the NEAR nearest crops, then the DEEPEST.
 NEAR = 400
 DEEPEST = 1600
 COUNTS_ALL = (
@@ -36,49 +35,64 @@ COUNTS_ALL = (
 )
 
 
+class EmbedderChanged(InputProblem):
+    """The gallery went over to another embedder since the search began, which begins again."""
+
+
 @dataclass(frozen=True)
 class Ranking:
-    """What one search found.
+    """Result of one search.
 
     Attributes:
-        answer: without a verdict and the times before the search.
-        labels: of the results.
-        began: when its turn came, as `time.perf_counter` has it.
-        sample: the nine best scores of different people; None where the search does not serve the
+        results: crops of the gallery, best first.
+        labels: those of the results.
+        calibration: state of the calibration that judged the results.
+        gallery_version: version of the gallery that was searched.
+        candidates_scored: number of candidates.
+        began: when the search began, by `time.perf_counter`.
+        search_seconds, rerank_seconds: durations of its two stages.
+        sample: the nine best scores of different people; None if the search does not serve the
             calibration.
         query_crop: the crop of a search by `crop_id`; None for a search by images.
+        stale: whether the record was not asked for deletions.
     """
 
-    answer: QueryAnswer
+    results: Sequence[RankedCrop]
     labels: Sequence[CropLabel]
-    began: float = 0.0
-    sample: SearchScores | None = None
-    query_crop: CropLabel | None = None
+    calibration: CalibrationState
+    gallery_version: int
+    candidates_scored: int
+    began: float
+    search_seconds: float
+    rerank_seconds: float
+    sample: SearchScores | None
+    query_crop: CropLabel | None
+    stale: bool = False
 
 
 @dataclass(frozen=True)
 class Proposal:
-    """What a search found by cosine, to be scored and ordered.
+    """Candidates that a search found by cosine, to be scored and ordered.
 
     Attributes:
         queries: features `(m, d)` of one person.
-        found: what becomes results.
-        head: so many of the first of them are scored by M-Net.
-        scored: these, then for the level alone the nearest crops of further people; of a search by
-            cosine all that were found.
-        shows_level: whether nine people are among the scored.
-        identities: how many the search covers.
-        counts_all: these are the gallery's, of which a filter lets through fewer.
-        shallow: the scored are not the best of the gallery.
-        query_crop: of a search by `crop_id`.
-        began, ended: as `time.perf_counter` has it.
+        candidates: crops that may become results.
+        head: number of leading candidates that M-Net scores; 0 if the scoring is the cosine.
+        scored: the head, then crops that are scored only to estimate the level; if the scoring is
+            the cosine, all candidates that were found by it.
+        needs_level: whether to estimate the score level from `scored`.
+        identities: number of identities that the search covers.
+        counts_all: whether `identities` counts the whole gallery in spite of a filter.
+        shallow: whether `scored` may miss some of the gallery's best crops.
+        query_crop: the crop of a search by `crop_id`.
+        began, ended: by `time.perf_counter`.
     """
 
     queries: Array
-    found: Candidates
+    candidates: Candidates
     head: int
     scored: Candidates
-    shows_level: bool
+    needs_level: bool
     identities: int
     counts_all: bool
     shallow: bool
@@ -89,14 +103,14 @@ class Proposal:
 
 @dataclass(frozen=True)
 class Search:
-    """One search of a gallery, by the features of one person or by a crop of the gallery.
+    """A search of a gallery, by the features of one person or by a crop of the gallery.
 
     Attributes:
         current: the model and the calibration, from the embedding of the images to the answer.
         queries: features `(m, d)` of the images; None for a search by the options' `crop_id`, whose
-            crop is itself left out.
-        sample: whether the scores of nine people are stored for the calibration, where the search
-            is deep enough.
+            crop is not among its own results.
+        sample: whether to keep the scores of nine people for the calibration, if the search is deep
+            enough.
     """
 
     gallery: Gallery
@@ -106,76 +120,94 @@ class Search:
     sample: bool = False
 
     def propose(self, top_k: int, without: frozenset[int] = frozenset()) -> Proposal:
-        """Finds the candidates by cosine alone, on the thread that the index belongs to.
+        """Find the candidates by cosine, on the thread that the index belongs to.
 
         Args:
-            top_k: the number of results, in place of the option.
+            top_k: number of results, in place of the option.
             without: `row_id`s of crops to leave out.
 
         Raises:
-            UnknownCrop: the gallery does not hold the crop.
+            UnknownCrop: the gallery does not hold the crop of the query.
         """
         began = time.perf_counter()
         options = self.options
         index = self.gallery.index
-        crop = None
         queries = self.queries
         camera = options.camera
+        query_crop = None
         if queries is None:
-            crop_id = options.crop_id or ""
-            held = index.find(crop_id)
-            if held is None:
-                raise UnknownCrop(self.gallery.name, crop_id)
-            crop = held[0]
-            queries = held[1][None]
-            camera = crop.camera
-            without = without | {crop.row_id}
+            query_crop, vector = self._find_crop(index)
+            queries = vector[None]
+            camera = query_crop.camera
+            without |= {query_crop.row_id}
         wanted = options.filter(camera, without)
+
         by_cosine = self.current.scoring == "cosine"
-        depth = 0 if by_cosine else options.rerank_depth
-        judged_by_level = self.sample or self.current.by_level
-        wide = max(top_k, depth or RERANK_DEPTH)
-        near = index.search(queries, max(wide, NEAR if judged_by_level else 0), wanted)
-        found = near[:wide]
+        depth = RERANK_DEPTH if by_cosine else options.rerank_depth
+        limit = max(top_k, depth)
+        needs_level = self.sample or self.current.by_level
+        near = index.search(queries, max(limit, NEAR) if needs_level else limit, wanted)
+        candidates = near[:limit]
         identities = index.identities(wanted)
-        shallow = not by_cosine and depth < min(RERANK_DEPTH, found.searched)
-        people = None
-        scored = found if by_cosine else found[:depth]
-        if judged_by_level and not shallow and not few_identities(identities):
-            deeper = partial(index.search, queries, DEEPEST, wanted)
-            people = _nine_people(scored, near, deeper, self.current.joins_at)
-        by_identity = options.group_by == "identity"
-        places = len(found.first_of_groups() if by_identity else found.row_ids)
-        if places < top_k and len(found.row_ids) < found.searched:
-            # The candidates belong to too few identities. They keep their scores and stay the head.
-            found = found[:depth].extended(index.search_groups(queries, top_k, wanted))
-        head = len(scored.row_ids) if depth else 0
-        ended = time.perf_counter()
-        scored = people or scored
-        level = people is not None
-        all_counted = not index.counts_filtered and wanted != Filter(without=wanted.without)
-        counts = identities, all_counted
-        return Proposal(queries, found, head, scored, level, *counts, shallow, crop, began, ended)
+
+        scored = candidates if by_cosine else candidates[:depth]
+        head = 0 if by_cosine else len(scored.row_ids)
+        shallow = depth < min(RERANK_DEPTH, candidates.searched)
+        # The level is that of the gallery's best crops, which a shallow search may not score.
+        needs_level = needs_level and not shallow and not few_identities(identities)
+        if needs_level:
+            searches = (lambda: near, lambda: index.search(queries, DEEPEST, wanted))
+            scored = _with_nine_people(scored, searches, self.current.joins_at)
+
+        places = len(candidates.row_ids)
+        if options.group_by == "identity":
+            places = len(candidates.first_of_groups())
+        if places < top_k and len(candidates.row_ids) < candidates.searched:
+            # The head has too few identities. The nearest crops of others follow it.
+            candidates = candidates[:head].extended(index.search_groups(queries, top_k, wanted))
+
+        return Proposal(
+            queries=queries,
+            candidates=candidates,
+            head=head,
+            scored=scored,
+            needs_level=needs_level,
+            identities=identities,
+            counts_all=not index.counts_filtered and wanted != Filter(without=wanted.without),
+            shallow=shallow,
+            query_crop=query_crop,
+            began=began,
+            ended=time.perf_counter(),
+        )
+
+    def _find_crop(self, index: SearchedIndex) -> tuple[CropLabel, Array]:
+        crop_id = self.options.crop_id or ""
+        found = index.find(crop_id)
+        if found is None:
+            raise UnknownCrop(self.gallery.name, crop_id)
+        return found
 
     def rank(
         self,
         top_k: int,
         without: frozenset[int] = frozenset(),
         proposal: Proposal | None = None,
-    ) -> Ranking | Proposal | None:
-        """Score pairs, order, group and judge, on the device thread.
+    ) -> Ranking | Proposal:
+        """Score, order, group and judge the candidates, on the device thread.
 
         Args:
-            proposal: what `propose` found on another thread; by default it is asked here, with the
-                other arguments.
+            top_k, without: arguments of `propose`, which is called here without a `proposal`.
+            proposal: result of `propose` on another thread.
 
         Returns:
-            A proposal, independent of the index, where scoring its pairs would keep the device
-            thread from others: score it in slices, and call `finish`. None where the gallery went
-            over to another embedder since `current` was read.
+            A proposal that is independent of the index, if scoring its pairs would keep the device
+            thread from others: score it in slices and call `finish`.
+
+        Raises:
+            EmbedderChanged: the gallery has another embedder than `current`.
         """
         if self.gallery.embedder != self.current.model.embedder:
-            return None
+            raise EmbedderChanged
         proposal = proposal or self.propose(top_k, without)
         scored = proposal.scored
         began = time.perf_counter()
@@ -185,7 +217,9 @@ class Search:
         if passes_of(len(proposal.queries), len(scored.row_ids)) > PASSES_PER_SLICE:
             version = self.gallery.version
             return replace(
-                proposal, found=proposal.found.copied(version), scored=scored.copied(version)
+                proposal,
+                candidates=proposal.candidates.copied(version),
+                scored=scored.copied(version),
             )
         logits = self.current.model.networks.pair_scores(proposal.queries, scored.vectors())
         return self.finish(proposal, top_k, logits, began)
@@ -193,149 +227,162 @@ class Search:
     def finish(
         self, proposal: Proposal, top_k: int, logits: Array, scoring_began: float
     ) -> Ranking:
-        """Order, group and judge what was scored; on the device thread.
+        """Order, group and judge scored candidates, on the device thread.
 
         Args:
-            logits: M-Net's scores of `proposal.scored`, `(n,)`; NaN where there is none.
-            scoring_began: when the scoring of these pairs began, as `time.perf_counter` has it.
+            logits: M-Net's scores of `proposal.scored`, `(n,)`; NaN if the scoring is the cosine.
+            scoring_began: when the scoring of these pairs began, by `time.perf_counter`.
         """
         current = self.current
-        found = proposal.found
         scored = proposal.scored
-        # Pairs that were scored for the level alone are no results.
-        best = self._best(found, logits[: proposal.head], top_k)
-        leading: tuple[float, ...] = ()
-        if proposal.shows_level:
-            scores = every_score(current.model, scored.cosines, logits)[current.scoring]
-            leading = _leading_scores(scored, scores, current.joins_at)
-        level = float(np.mean(leading[1:])) if len(leading) == RANKS else None
+        people_scores: tuple[float, ...] = ()
+        if proposal.needs_level:
+            scores = scores_by(current.scoring, current.model, scored.cosines, logits)
+            people_scores = _leading_scores(scored, scores, current.joins_at)
+        level = float(np.mean(people_scores[1:])) if len(people_scores) == RANKS else None
         judge = current.judge(
             self.options.operating_point, proposal.identities, level, proposal.shallow
         )
-        labels = best[0].labels()
-        state = judge.state
+        calibration = judge.state
         if proposal.counts_all:
-            state = state.model_copy(update={"basis": f"{state.basis} {COUNTS_ALL}"})
-        results = self._results(labels, best, judge)
-        search = proposal.ended - proposal.began
-        rerank = time.perf_counter() - scoring_began
-        times = {"search": search * 1e3, "rerank": rerank * 1e3}
-        answer = QueryAnswer(
-            gallery_version=self.gallery.version if found.version is None else found.version,
-            calibration_version=str(state.version),
-            calibration=state,
-            model=current.model.description.artefact_fingerprint,
-            scoring=current.scoring,
-            verdict="nothing_searched",
-            warnings=[],
-            results=results,
-            candidates_scored=found.searched if current.scoring == "cosine" else proposal.head,
-            timing_ms=Timing(decode=0.0, queue=0.0, embed=0.0, total=0.0, **times),
-        )
+            basis = f"{calibration.basis} {COUNTS_ALL}"
+            calibration = calibration.model_copy(update={"basis": basis})
+
+        candidates = proposal.candidates
+        # Crops beyond the head were scored only to estimate the level and are no results.
+        best, logits, scores = self._best(candidates, logits[: proposal.head], top_k)
+        labels = best.labels()
+        results = self._results(best, labels, logits, scores, judge)
+
+        version = candidates.version
+        by_cosine = current.scoring == "cosine"
         sample = None
-        if self.sample and len(leading) == RANKS and not proposal.counts_all:
-            sample = SearchScores(leading, proposal.identities, time.time())
-        return Ranking(answer, labels, proposal.began, sample, proposal.query_crop)
+        if self.sample and level is not None and not proposal.counts_all:
+            sample = SearchScores(people_scores, proposal.identities, time.time())
+        return Ranking(
+            results=results,
+            labels=labels,
+            calibration=calibration,
+            gallery_version=self.gallery.version if version is None else version,
+            candidates_scored=candidates.searched if by_cosine else proposal.head,
+            began=proposal.began,
+            search_seconds=proposal.ended - proposal.began,
+            rerank_seconds=time.perf_counter() - scoring_began,
+            sample=sample,
+            query_crop=proposal.query_crop,
+        )
 
-    def _best(self, found: Candidates, head: Array, top_k: int) -> _Best:
-        """The candidates that become results; `head` has the logits of the first ones.
+    def _best(
+        self, candidates: Candidates, head_logits: Array, top_k: int
+    ) -> tuple[Candidates, Array, Array]:
+        """Return the candidates that become results, best first, with their logits and scores.
 
-        Scored ones come first: a pair's logit and a bare cosine cannot be compared.
-
-        Returns:
-            Candidates best first, with their logits and scores `(n,)`; NaN was not computed.
+        Logits and scores are `(n,)`, and NaN for a crop beyond the head if M-Net is asked for.
         """
-        logits = np.full(len(found.row_ids), np.nan, np.float32)
-        logits[: len(head)] = head
-        scores = every_score(self.current.model, found.cosines, logits)[self.current.scoring]
-        order = np.arange(len(found.row_ids))
-        if self.current.scoring != "cosine":
-            # M-Net may saturate on near copies: of equals the nearer comes first, then the older.
-            first = slice(0, len(head))
-            ages = found.row_ids[first]
-            farness = -found.cosines[first]
-            order[first] = np.lexsort((ages, farness, -scores[first]))
+        head = slice(len(head_logits))
+        logits = np.full(len(candidates.row_ids), np.nan, np.float32)
+        logits[head] = head_logits
+        scores = scores_by(self.current.scoring, self.current.model, candidates.cosines, logits)
+        order = np.arange(len(candidates.row_ids))
+        # Only the head is ordered anew: the score of a pair and a bare cosine cannot be compared.
+        # M-Net saturates on near duplicates. Break ties by cosine, then by age.
+        order[head] = np.lexsort(
+            (candidates.row_ids[head], -candidates.cosines[head], -scores[head])
+        )
         if self.options.group_by == "identity":
-            order = order[found[order].first_of_groups()]
+            order = order[candidates[order].first_of_groups()]
         order = order[:top_k]
-        return found[order], logits[order], scores[order]
+        return candidates[order], logits[order], scores[order]
 
-    def _results(self, labels: Sequence[CropLabel], best: _Best, judge: Judge) -> list[RankedCrop]:
-        found, logits, scores = best
-        probabilities = judge.probability(scores)
-        with_vector: list[dict[str, Any]] = [{}] * len(labels)
+    def _results(
+        self,
+        crops: Candidates,
+        labels: Sequence[CropLabel],
+        logits: Array,
+        scores: Array,
+        judge: Judge,
+    ) -> list[RankedCrop]:
+        vectors: list[list[float] | None] = [None] * len(labels)
+        embedder = None
         if self.options.include_vector:
+            vectors = crops.vectors().tolist()
             embedder = self.current.model.embedder
-            with_vector = [
-                {"vector": one.tolist(), "embedding_fingerprint": embedder}
-                for one in found.vectors()
-            ]
+        numbers = zip(
+            crops.cosines.tolist(),
+            logits.tolist(),
+            scores.tolist(),
+            judge.probability(scores).tolist(),
+            strict=True,
+        )
         return [
             RankedCrop(
-                rank=place + 1,
+                rank=rank,
                 crop_id=label.crop_id,
                 identity=label.identity,
                 camera=label.camera,
                 captured_at=label.captured_at,
                 external_id=label.external_id,
                 metadata=label.metadata,
-                cosine=float(found.cosines[place]),
-                pair_logit=None if np.isnan(logits[place]) else float(logits[place]),
-                probability=float(probabilities[place]) if scored else None,
-                verdict=judge.verdict(float(scores[place])) if scored else None,
+                cosine=cosine,
+                pair_logit=None if math.isnan(logit) else logit,
+                probability=None if math.isnan(score) else probability,
+                verdict=None if math.isnan(score) else judge.verdict(score),
                 image_url=self.gallery.image_url(label.crop_id),
-                **with_vector[place],
+                vector=vector,
+                embedding_fingerprint=embedder,
             )
-            for place, (label, scored) in enumerate(zip(labels, ~np.isnan(scores), strict=True))
+            for rank, (label, vector, (cosine, logit, score, probability)) in enumerate(
+                zip(labels, vectors, numbers, strict=True), 1
+            )
         ]
 
 
-def every_score(model: LoadedModel, cosines: Array, logits: Array) -> dict[Scoring, Array]:
-    """What each scoring that a model offers makes of cosines and logits, all of one shape."""
+def scores_by(scoring: Scoring, model: LoadedModel, cosines: Array, logits: Array) -> Array:
+    """Compute one scoring from cosines and M-Net logits of the same shape."""
     fusion = model.description.calibration.fusion
-    if fusion is None:
-        return {"cosine": cosines}
-    return {"cosine": cosines, "mnet": logits, "fused": fusion.fuse(cosines, logits)}
+    if scoring == "cosine" or fusion is None:
+        return cosines
+    return logits if scoring == "mnet" else fusion.fuse(cosines, logits)
 
 
-def _nine_people(
-    scored: Candidates, near: Candidates, deeper: Callable[[], Candidates], joins_at: float
+def every_score(model: LoadedModel, cosines: Array, logits: Array) -> dict[Scoring, Array]:
+    """Compute every scoring the model offers from cosines and M-Net logits of the same shape."""
+    scorings = SCORINGS if model.description.calibration.fusion else SCORINGS[:1]
+    return {scoring: scores_by(scoring, model, cosines, logits) for scoring in scorings}
+
+
+def _with_nine_people(
+    scored: Candidates,
+    searches: Sequence[Callable[[], Candidates]],
+    joins_at: float,
 ) -> Candidates:
-    """The candidates that are scored, then the nearest crop of each further person, by cosine.
-
-    So many are added that nine people have a score, and 64 at most. None are added where there
-    are too few people or they are too far off.
-
-    Args:
-        near: the scored and farther ones, among which people are sought first.
-        deeper: searches for more.
-    """
-    more = scored
+    """Add the nearest crop of each further person, from the first search that shows nine people."""
     people = _leading_scores(scored, scored.cosines, joins_at)
     if len(people) == RANKS or len(scored.row_ids) == scored.searched:
         return scored
-    for far in (False, True):
-        found = deeper() if far else near
-        more = scored.extended(found[found.first_of_groups()], MORE_PAIRS)
-        people = _leading_scores(more, more.cosines, joins_at)
+    for search in searches:
+        found = search()
+        extended = scored.extended(found[found.first_of_groups()], MORE_PAIRS)
+        people = _leading_scores(extended, extended.cosines, joins_at)
         if len(people) == RANKS:
-            break
-    else:
-        return scored
-    enough = np.flatnonzero(more.cosines >= np.float32(people[-1]))
-    return more[np.union1d(np.arange(len(scored.row_ids)), enough)]
+            # Crops farther than the ninth person are not worth a pair score.
+            kept = extended.cosines >= np.float32(people[-1])
+            kept[: len(scored.row_ids)] = True
+            return extended[kept]
+    # Fewer people give no level, so that a score for each would be wasted.
+    return scored
 
 
-def _leading_scores(found: Candidates, scores: Array, joins_at: float) -> tuple[float, ...]:
-    """The best scores of up to nine different people among candidates, descending.
+def _leading_scores(crops: Candidates, scores: Array, joins_at: float) -> tuple[float, ...]:
+    """Return the best scores of up to nine different people, descending.
 
-    A score `(n,)` is NaN where the candidate was not scored.
+    Scores are `(n,)`, and NaN for a crop that was not scored.
     """
     scored = np.isfinite(scores)
-    groups = found.groups[scored]
-    units = np.empty((len(scores), 0), np.float32)
+    groups = crops.groups[scored]
     codes = np.where(groups < 0, UNNAMED, groups)
+    units = np.empty((len(codes), 0), np.float32)
     if UNNAMED in codes:
-        # Named crops are compared with these alone.
-        units = unit_rows(found[scored].vectors())
+        # Only a crop without a name is compared by its vector: it may show a person with a name.
+        units = unit_rows(crops[scored].vectors())
     return leading_scores(scores[scored], codes, units, joins_at)

@@ -15,7 +15,7 @@ from service.runtime import Runtime
 from service.search.filters import Filter
 from service.search.options import RERANK_DEPTH, QueryOptions
 from service.search.query import run_search
-from service.search.ranking import Search
+from service.search.ranking import EmbedderChanged, Search
 
 # The crops of an identity that search the others: the mean of their scores counts.
 BEST_CROPS = 8
@@ -27,7 +27,7 @@ class OfOthers(QueryOptions):
     own: frozenset[int]
 
     def filter(self, camera: str | None, without: frozenset[int]) -> Filter:
-        """As of any search."""
+        """Return the filter of any search, for named crops alone."""
         return replace(super().filter(camera, without | self.own), named=True)
 
 
@@ -51,22 +51,23 @@ async def find_similar(
     if not queries:
         raise UnknownIdentity(gallery.name, identity)
     options = OfOthers(own=frozenset(own), group_by="identity", top_k=limit)
+    cost = search_cost(BEST_CROPS, RERANK_DEPTH, limit, False)
     ranking = None
-    async with runtime.admission.admit(search_cost(BEST_CROPS, RERANK_DEPTH, limit, False)):
+    async with runtime.admission.admit(cost):
         while ranking is None:
             current = runtime.calibrations.current(gallery, None)
-            features = np.stack([one.vector for one in queries])
-            ranking = await run_search(runtime, Search(gallery, current, options, features))
-            if ranking is None:
-                # The gallery went over to another embedder.
+            features = np.stack([crop.vector for crop in queries])
+            try:
+                ranking = await run_search(runtime, Search(gallery, current, options, features))
+            except EmbedderChanged:
                 queries = await read(crops.indexed, number, best)
-    found = [one for one in ranking.answer.results if one.identity and one.verdict]
-    names = [one.identity or "" for one in found]
+    found = [result for result in ranking.results if result.identity and result.verdict]
+    names = [result.identity or "" for result in found]
     counts = await read(partial(people.counts, number, names))
     return SimilarIdentities(
         results=[
-            SimilarIdentity.model_validate({**vars(one), "crops": counts[name]})
-            for name, one in zip(names, found, strict=True)
+            SimilarIdentity.model_validate({**vars(result), "crops": counts[name]})
+            for name, result in zip(names, found, strict=True)
             if name in counts
         ]
     )

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -176,6 +177,44 @@ def test_a_pool_takes_the_calls_of_callers_in_turn():
     asyncio.run(ask())
     pool.shutdown()
     assert done == ["eve 0", "bob", "eve 1", "eve 2"]
+
+
+def test_a_call_on_the_result_of_another_takes_its_callers_turn():
+    pool = TurnTakingPool(1, "turns")
+    gate = threading.Event()
+    awaited: Future[str] = Future()
+    done: list[str] = []
+    pool.submit(gate.wait, 10)
+    CALLER.set("eve")
+    pool.submit(done.append, "eve 1")
+    last = pool.submit_after(awaited, lambda future: done.append(future.result()))
+    CALLER.set("bob")
+    awaited.set_result("eve 2")
+    pool.submit(done.append, "bob 1")
+    pool.submit(done.append, "bob 2")
+    gate.set()
+    last.result(10)
+    pool.shutdown()
+    assert done == ["eve 1", "bob 1", "eve 2", "bob 2"]
+
+
+def test_a_call_on_the_result_of_another_has_its_error_and_cancels_it_with_itself():
+    pool = TurnTakingPool(1, "turns")
+    failed: Future[str] = Future()
+    waiting: Future[str] = Future()
+    late: Future[str] = Future()
+    failing = pool.submit_after(failed, Future.result)
+    cancelled = pool.submit_after(waiting, Future.result)
+    refused = pool.submit_after(late, Future.result)
+    failed.set_exception(OSError("no"))
+    with pytest.raises(OSError, match="no"):
+        failing.result(10)
+    assert cancelled.cancel()
+    assert waiting.cancelled()
+    pool.shutdown()
+    late.set_result("yes")
+    with pytest.raises(RuntimeError):
+        refused.result(10)
 
 
 def test_changes_of_an_index_keep_their_order_whoever_makes_them():

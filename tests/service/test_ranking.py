@@ -17,7 +17,7 @@ from service.search.calibration import CurrentCalibration
 from service.search.filters import Filter
 from service.search.index import GalleryIndex
 from service.search.options import QueryOptions
-from service.search.ranking import Search
+from service.search.ranking import EmbedderChanged, Search
 
 ASKED_FOR_ALONE = {
     "PROPOSED_SHARE": 1.0,
@@ -93,7 +93,7 @@ def _rank(index, query, **options):
         index=index, name="default", version=1, embedder="e", image_url=lambda crop_id: crop_id
     )
     search = Search(gallery, CURRENT, QueryOptions(**options), query)
-    return search.rank(search.options.top_k).answer
+    return search.rank(search.options.top_k)
 
 
 def test_every_crop_of_a_deep_grouped_search_has_its_own_score(clustered):
@@ -148,7 +148,8 @@ def test_the_nearest_groups_of_proposed_crops_are_as_many_as_asked(clustered):
 def test_a_gallery_that_went_over_to_another_embedder_is_not_searched_by_old_features(clustered):
     index, vectors = clustered
     gallery = SimpleNamespace(index=index, name="default", version=1, embedder="newer")
-    assert Search(gallery, CURRENT, QueryOptions(), vectors[:1]).rank(10) is None
+    with pytest.raises(EmbedderChanged):
+        Search(gallery, CURRENT, QueryOptions(), vectors[:1]).rank(10)
 
 
 @pytest.mark.parametrize(("among", "searches"), [(400, 1), (200, 2)])

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 
+from model import openvino_runtime
 from model.artefact import load_artefact, resolve_artefact
 from model.crops.decode import decode_crop
 from model.openvino_runtime import OpenVinoRuntime
@@ -28,6 +31,7 @@ from tests.forked import run_forked
 
 pytest.importorskip("openvino")
 
+TASKS = Path("/proc/self/task")
 
 DROPPED_BY_ANOTHER_THREAD = """
 import signal, sys, threading
@@ -123,7 +127,7 @@ def test_with_openvino_no_crop_waits_for_another_one_or_for_the_device_thread(
 def test_a_batch_that_fails_in_openvino_leaves_the_next_one_whole(artefact, crops):
     runtime = OpenVinoRuntime(artefact, "float32")
     expected = runtime.embed(crops)
-    with pytest.raises(RuntimeError):
+    with pytest.raises(ValueError, match="broadcast"):
         runtime.embed(np.zeros((9, 5, 5, 3), np.uint8))
     np.testing.assert_array_equal(runtime.embed(crops), expected)
 
@@ -144,11 +148,44 @@ def test_openvino_that_fails_at_every_image_is_a_lost_device(monkeypatch, tiny_a
 class _Failing:
     """A request as OpenVINO fails it."""
 
-    def start_async(self, inputs):
+    def get_input_tensor(self, _):
+        return SimpleNamespace(data=np.zeros((1, 64, 32, 3), np.uint8))
+
+    def get_output_tensor(self, _):
+        return SimpleNamespace(data=np.zeros((1, 4), np.float32))
+
+    def start_async(self):
         pass
 
     def wait(self):
         raise RuntimeError("Exception from src/inference/src/cpp/infer_request.cpp:236")
+
+
+@pytest.mark.parametrize(("multiplications", "niceness"), [(math.inf, 10), (0, 0)])
+def test_threads_that_compute_a_small_network_let_the_others_go_first(
+    tiny_artefact, monkeypatch, multiplications, niceness
+):
+    monkeypatch.setattr(openvino_runtime, "SMALL_NETWORK", multiplications)
+    artefact = load_artefact(tiny_artefact)
+    before = set(TASKS.iterdir())
+    runtime = OpenVinoRuntime(artefact, "float32")
+    preprocessing = artefact.description.preprocessing
+    runtime.embed(np.zeros((2, preprocessing.height, preprocessing.width, 3), np.uint8))
+    computing = set(TASKS.iterdir()) - before
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    assert {os.getpriority(os.PRIO_PROCESS, int(task.name)) for task in computing} == {
+        own + niceness
+    }
+
+
+def test_the_larger_shipped_network_is_not_small():
+    graphs = {
+        name: openvino_runtime._read_graph(load_artefact(resolve_artefact(name)))
+        for name in ("small", "bundled")
+    }
+    small = openvino_runtime.SMALL_NETWORK
+    assert openvino_runtime._multiplications(graphs["small"]) < small
+    assert openvino_runtime._multiplications(graphs["bundled"]) > small
 
 
 def test_openvino_is_loaded_without_its_telemetry(tmp_path):

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from gmn_client.models import QueryAnswer, RankedCrop
+from gmn_client.models import CalibrationState, RankedCrop
 from service.engine.device import DeviceThread
 from service.gallery.gallery import Gallery
 from service.gallery.replication import ReplicatedGalleries
@@ -92,12 +92,22 @@ class Replica:
                 RankedCrop.model_construct(crop_id=label.crop_id, verdict="match")
                 for label in labels
             ]
-            return Ranking(QueryAnswer.model_construct(results=results), labels)
+            return Ranking(
+                results=results,
+                labels=labels,
+                calibration=CalibrationState(state="artefact", version="a"),
+                gallery_version=held.version,
+                candidates_scored=found.searched,
+                began=0.0,
+                search_seconds=0.0,
+                rerank_seconds=0.0,
+                sample=None,
+                query_crop=None,
+            )
 
         search: Any = SimpleNamespace(gallery=held, options=options, rank=rank)
         ranking = await run_search(runtime, search)
-        assert ranking is not None
-        return {one.crop_id for one in ranking.answer.results}, ranking.answer.stale
+        return {result.crop_id for result in ranking.results}, ranking.stale
 
     def version(self, gallery: str) -> int:
         return self.galleries.get(gallery).version

@@ -123,10 +123,10 @@ def test_the_bytes_of_a_body_count_until_the_work_on_it_has_ended(tmp_path):
         left.set()
         await asyncio.sleep(0.05)
         asked.cancel()
-        await asyncio.wait([asked])
+        await asyncio.sleep(0.05)
         held = [limits._held.total()]
         may_end.set()
-        await asyncio.sleep(0.05)
+        await asyncio.wait([asked])
         return [*held, limits._held.total()]
 
     assert asyncio.run(leave_and_stop()) == [9, 0]
