@@ -25,13 +25,13 @@ from bench.ways import request_ways, summary, training_ways
 ROOT = Path(__file__).resolve().parent.parent
 # A commit that raises a bound or a ceiling gives the reason.
 BOUNDS = {
-    "tokens of service and gmn_client": 169_130,
-    "files of service and gmn_client": 154,
-    "functions of a query": 173,
-    "files of a query": 38,
-    "functions of an enrolment": 237,
+    "tokens of service and gmn_client": 169_114,
+    "files of service and gmn_client": 151,
+    "functions of a query": 172,
+    "files of a query": 37,
+    "functions of an enrolment": 234,
     "files of an enrolment": 40,
-    "tokens of training": 117_970,
+    "tokens of training": 117_865,
     "files of training": 110,
     "tokens of model": 31_850,
     "functions of a first update": 165,
@@ -47,9 +47,9 @@ CEILINGS = {
         opening=209,
         noun=320,
         clause=342,
-        vague=345,
+        vague=344,
         long=0,
-        tokens_per_line=8.7,
+        tokens_per_line=8.6,
         documented=75,
     ),
     "gmn_client": Legibility(

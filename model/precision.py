@@ -26,8 +26,8 @@ def choose_device_name(asked: str = "auto") -> str:
         return "cpu"
     if not HAS_TORCH:
         raise InputProblem(
-            f"device {asked!r} needs PyTorch, which is not installed; pip install 'gmn-reid[gpu]', "
-            "or use cpu"
+            f"device {asked!r} needs PyTorch, which is not installed; pip install 'gmn-reid[gpu]' "
+            "in an environment of its own, or use cpu"
         )
     return str(choose_device(asked))
 

@@ -42,7 +42,9 @@ def build_runtime(artefact: Artefact, name: RuntimeName, dtype: DtypeName) -> Em
     if name == "openvino":
         return OpenVinoRuntime(artefact, dtype)
     if not HAS_TORCH:
-        raise RuntimeUnusable("PyTorch is not installed; pip install 'gmn-reid[gpu]'")
+        raise RuntimeUnusable(
+            "PyTorch is not installed; pip install 'gmn-reid[gpu]' in an environment of its own"
+        )
     from model.torch_runtime import TorchRuntime
 
     return TorchRuntime(artefact, dtype)

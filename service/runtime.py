@@ -90,7 +90,15 @@ class Runtime:
                 held.callback(self.pictures.close)
             self.record.engine.outside = self.pictures
             self.metrics, self.watchdog = Metrics(), Watchdog(settings.stall_seconds)
-            self.audit = held.enter_context(self._open_audit())
+            audit = AuditLog(
+                settings.data_dir,
+                replica=settings.replica,
+                max_bytes=settings.audit_max_bytes,
+                queries=settings.audit_queries,
+                on_drop=self.metrics.audit_dropped.inc,
+                reserved_bytes=settings.reserved_disk_bytes,
+            )
+            self.audit = held.enter_context(audit)
             loopback = is_loopback(settings.host)
             self.keys = KeyRing(self.record.keys, settings.api_keys_file, loopback)
             held.callback(self.keys.threads.shutdown)
@@ -176,16 +184,6 @@ class Runtime:
         failpoint("start.record-opened")
         return record
 
-    def _open_audit(self) -> AuditLog:
-        return AuditLog(
-            self.settings.data_dir,
-            replica=self.settings.replica,
-            max_bytes=self.settings.audit_max_bytes,
-            queries=self.settings.audit_queries,
-            on_drop=self.metrics.audit_dropped.inc,
-            reserved_bytes=self.settings.reserved_disk_bytes,
-        )
-
     def _load_models(self, held: contextlib.ExitStack) -> dict[str, LoadedModel]:
         """The served artefact, the previous one, and those shipped that filled galleries."""
         models: dict[str, LoadedModel] = {}
@@ -193,8 +191,7 @@ class Runtime:
         record = self.record
 
         def load(name: str) -> None:
-            common = settings, self.device, self.metrics, record.runtimes, held
-            loaded = load_model(name, *common)
+            loaded = load_model(name, settings, self.device, self.metrics, record.runtimes, held)
             models.setdefault(loaded.embedder, loaded)
 
         for name in filter(None, (settings.artefact, settings.previous)):

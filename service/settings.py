@@ -23,8 +23,6 @@ FOREIGN_NAMES = frozenset({"GMN_URL", "GMN_API_KEY", "GMN_GALLERY", "GMN_FAILPOI
 
 # A form may have 1,000 fields, and each image brings up to five.
 MAX_IMAGES = 200
-# Settings of the version before, which do not keep a service from starting.
-WITHDRAWN = {"GMN_MAX_QUEUED_IMAGES": "GMN_MAX_COST bounds the cost of requests in its place"}
 
 log = logging.getLogger(__name__)
 NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
@@ -251,9 +249,6 @@ def _refuse_unknown_names() -> None:
     known = {PREFIX + name.upper() for name in Settings.model_fields} | FOREIGN_NAMES
     for name in sorted(os.environ):
         if not name.startswith(PREFIX) or name in known:
-            continue
-        if name in WITHDRAWN:
-            log.warning("%s has no effect any more: %s", name, WITHDRAWN[name])
             continue
         close = difflib.get_close_matches(name, known, 1)
         hint = f"did you mean {close[0]}" if close else f"known are {', '.join(sorted(known))}"

@@ -96,7 +96,8 @@ class DeviceThread(TurnTakingPool):
 
 def device_error(error: Error) -> Error | ServiceError:
     """Return `DeviceFull` or `DeviceLost` for an error of a device's library, else the error."""
-    torch = _loaded_torch()
+    # A service on OpenVINO never imports PyTorch.
+    torch: Any = sys.modules.get("torch")
     if torch and isinstance(error, torch.OutOfMemoryError):
         return DeviceFull("this")
     if not isinstance(error, RuntimeError):
@@ -172,11 +173,6 @@ def bisect_failures(
 
 
 def _free_cached_memory() -> None:
-    torch = _loaded_torch()
+    torch: Any = sys.modules.get("torch")
     if torch and torch.cuda.is_available():
         torch.cuda.empty_cache()
-
-
-def _loaded_torch() -> Any:
-    """Return PyTorch if this process uses it; a service on OpenVINO never imports it."""
-    return sys.modules.get("torch")

@@ -58,7 +58,7 @@ class KeptRuntimes(Protocol):
 
 
 def choose_runtime(
-    artefact: Artefact, settings: Settings, records: KeptRuntimes | None
+    artefact: Artefact, settings: Settings, records: KeptRuntimes
 ) -> tuple[EmbeddingRuntime, RuntimeChoice]:
     """Build the record's runtime; without one the fastest that agrees, which the record then keeps.
 
@@ -66,7 +66,7 @@ def choose_runtime(
 
     Args:
         artefact: whose embedder is run; it is not changed.
-        records: earlier choices; None measures anew and keeps nothing.
+        records: earlier choices.
 
     Raises:
         InputProblem: for a device or runtime that cannot be used, for settings that contradict
@@ -82,34 +82,27 @@ def choose_runtime(
                 f"GMN_RUNTIME=openvino: runs on the CPU, and the device is {device}; set "
                 "GMN_DEVICE=cpu or unset GMN_RUNTIME"
             )
-        return _on_gpu(artefact, settings, device)
+        import torch
+
+        from model.torch_runtime import TorchRuntime
+
+        float32 = choose_dtype(torch.device(device), settings.dtype) == torch.float32
+        dtype: DtypeName = "float32" if float32 else "bfloat16"
+        return TorchRuntime(artefact, dtype, device), RuntimeChoice(runtime="torch", dtype=dtype)
     probes = Probes(artefact)
     embedder = artefact.description.embedding_fingerprint
-    stored = records.get(embedder) if records else None
+    stored = records.get(embedder)
     if stored is None:
         runtime, choice = _fastest(settings, probes)
         own = stored = choice.model_dump_json()
         try:
-            if records:
-                stored = records.keep_first(embedder, own)
+            stored = records.keep_first(embedder, own)
         except StorageFailed as error:
             # A full record can still be searched and deleted from. The next start chooses again.
             log.warning("the choice of %s could not be stored: %s", choice.runtime, error)
         if stored == own:
             return runtime, choice
     return _stored_runtime(settings, stored, probes)
-
-
-def _on_gpu(
-    artefact: Artefact, settings: Settings, device: str
-) -> tuple[EmbeddingRuntime, RuntimeChoice]:
-    import torch
-
-    from model.torch_runtime import TorchRuntime
-
-    float32 = choose_dtype(torch.device(device), settings.dtype) == torch.float32
-    dtype: DtypeName = "float32" if float32 else "bfloat16"
-    return TorchRuntime(artefact, dtype, device), RuntimeChoice(runtime="torch", dtype=dtype)
 
 
 def _fastest(settings: Settings, probes: Probes) -> tuple[EmbeddingRuntime, RuntimeChoice]:

@@ -113,11 +113,6 @@ class Gallery:
         known = {"version": self.version, "position": position}
         return index.table.checkpoint({**self.stored_as(), **known})
 
-    def discard_files(self) -> None:
-        """Removes the files of its index, which is not to be searched any more."""
-        if self.own_index is not None:
-            self.own_index.table.discard()
-
     def stored_as(self) -> dict[str, Any]:
         """What files of its own index have to be of."""
         return {

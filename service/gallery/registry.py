@@ -246,7 +246,8 @@ class GalleryRegistry:
         """Makes a gallery that was read the one that is searched; None forgets a deleted one."""
         held = self.by_id(gallery_id)
         if held is not None:
-            held.discard_files()
+            if held.own_index is not None:
+                held.own_index.table.discard()
             if read is not None and held.name == read.name:
                 held.replace(read)
                 return

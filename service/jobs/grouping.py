@@ -179,12 +179,13 @@ def _cluster(scores: Array, cut: float) -> list[tuple[NDArray[np.int64], float]]
     # Rows of two clusters and their distance, in ascending order; each makes one more cluster.
     distances = scores[np.triu_indices_from(scores, 1)]
     for first, second, distance, _ in fastcluster.linkage(distances, "average"):
-        if distance >= max(0.0, top - cut):
+        if distance >= top - cut:
             break
-        parts = clusters[int(first)], clusters[int(second)]
-        clusters.append(sorted([*parts[0], *parts[1]]))
-        parts[0].clear()
-        parts[1].clear()
+        merged = []
+        for cluster in (int(first), int(second)):
+            merged += clusters[cluster]
+            clusters[cluster] = []
+        clusters.append(sorted(merged))
 
     groups = []
     for places in clusters:

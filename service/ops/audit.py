@@ -117,7 +117,6 @@ class AuditLog(contextlib.AbstractContextManager["AuditLog"]):
         self._buffer: list[str] = []
         self._buffered_bytes = 0
         self._noted = -NOTE_SECONDS
-        self._found_room_at = -FLUSH_SECONDS
         self._all_noted = True
         self._refused: dict[tuple[str, str, int], int] = {}
         self._dropped = 0
@@ -161,8 +160,7 @@ class AuditLog(contextlib.AbstractContextManager["AuditLog"]):
                 "the audit log cannot be written, and nothing is searched without a line in it; "
                 "free space in the data directory, or run gmn audit verify"
             )
-        if time.monotonic() > self._found_room_at + FLUSH_SECONDS:
-            self._require_disk()
+        self._require_disk()
 
     def _require_disk(self) -> None:
         left = left_for_deletions(self._data_dir)
@@ -172,7 +170,6 @@ class AuditLog(contextlib.AbstractContextManager["AuditLog"]):
                 "deletions, and nothing is searched without a line in the audit log; free space "
                 "there, delete crops, or lower GMN_RESERVED_DISK_BYTES"
             )
-        self._found_room_at = time.monotonic()
 
     def note_refusal(self, actor: str, address: str, status: int) -> None:
         """Note a 401 or 403: the first of an address at once, further ones as a count a minute."""

@@ -21,7 +21,6 @@ log = logging.getLogger(__name__)
 STANDARD_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"taskName", "color_message"}
 # Their messages name code, tables or sizes. Any other's may repeat what a client sent.
 OF_CODE = (AttributeError, ImportError, NameError, NotImplementedError, TypeError)
-ENCODER = json.JSONEncoder(default=str, ensure_ascii=False)
 IMPERSONAL = (*OF_CODE, MemoryError, RecursionError, TimeoutError, sqlite3.Error)
 
 
@@ -39,19 +38,13 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info and record.exc_info[1] is not None:
             line["traceback"] = "".join(_traceback(record.exc_info[1]))
-        return redacted(ENCODER.encode(line))
+        return redacted(json.dumps(line, default=str, ensure_ascii=False))
 
 
 def configure_logging(level: str) -> None:
     """Sends the log to standard error; below `info` no library's, as they repeat what was sent."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter())
-    # The lines name no thread or process, nor the place in the source, which costs a walk over
-    # the stack.
-    logging.logThreads = False
-    logging.logMultiprocessing = False
-    logging.logProcesses = False
-    logging._srcfile = None
     wanted = logging.getLevelNamesMapping()[level.upper()]
     logging.basicConfig(level=max(wanted, logging.INFO), handlers=[handler], force=True)
     for room in ("service", "model"):

@@ -65,7 +65,10 @@ def list_crops(
     label = "identity" if wanted.external_id is None else "external_id"
     rows = rows_by(reader, at, label, getattr(wanted, label))
     passing = [one for one in read_crops(reader, at, rows).values() if wanted.passes(one)]
-    places = {_time_key(at, one): one for one in passing}
+    places = {
+        at.key("captured", as_text(crop.captured_at or crop.created_at), crop.row_id): crop
+        for crop in passing
+    }
     last = at.key("captured", moment, row) if moment else b""
     if order == "captured":
         later = sorted(own for own in places if own > last)
@@ -131,10 +134,6 @@ def _crops_of(
         # These are the records themselves.
         return {last_number(own): as_crop(body) for own, body in keys}
     return read_crops(reader, at, [last_number(own) for own, _ in keys])
-
-
-def _time_key(at: Generation, crop: StoredCrop) -> bytes:
-    return at.key("captured", as_text(crop.captured_at or crop.created_at), crop.row_id)
 
 
 def _cursor(at: Generation, own: bytes) -> str:

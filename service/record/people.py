@@ -178,10 +178,8 @@ class People(RecordPart):
         return at, self._sorted(at, sort, entry.version if entry else 0)
 
     def _sort(self, at: Generation, sort: Order, _version: int) -> list[Place]:
-        return sorted(self._places(at, sort))
-
-    def _places(self, at: Generation, sort: Order) -> Iterator[Place]:
         looked_up = 0
+        places = []
         for name, body in self._reader.named(at.key("identity")):
             number = 0.0
             if sort == "crops":
@@ -193,7 +191,8 @@ class People(RecordPart):
                     seen = _complete(self._reader, at, name, seen)
                 last = seen and seen.get("last")
                 number = -datetime.fromisoformat(last).timestamp() if last else float("inf")
-            yield number, _natural(name), name
+            places.append((number, _natural(name), name))
+        return sorted(places)
 
     def _person(self, at: Generation, name: str, seen: Sightings) -> Person | None:
         known = _complete(self._reader, at, name, seen)

@@ -91,7 +91,13 @@ def restore_backup(
         held.callback(record.close)
         restored = Restored(later.path.parent if later else None)
         if later:
-            _require_same(Reader(later), Reader(record.engine), restored.by)
+            # The secret is made once, and stays.
+            if Reader(record.engine).json(SECRET) not in (None, Reader(later).json(SECRET)):
+                raise InputProblem(
+                    f"{restored.by}: is another record than the backup's; name the backup's own "
+                    "data directory with --data-dir, or, where it is lost, a directory that is "
+                    "not there"
+                )
             _leave_out(record, Reader(later), restored)
         for job in record.jobs.open():
             record.jobs.cancel(job.job_id)
@@ -140,15 +146,6 @@ def _later(backup: Backup, current: Path | None, held: contextlib.ExitStack) -> 
                 "deleted since then comes back"
             ) from problem
     return None
-
-
-def _require_same(later: Reader, restored: Reader, by: Path | None) -> None:
-    # It is made once, and stays.
-    if restored.json(SECRET) not in (None, later.json(SECRET)):
-        raise InputProblem(
-            f"{by}: is another record than the backup's; name the backup's own data "
-            "directory with --data-dir, or, where it is lost, a directory that is not there"
-        )
 
 
 def _leave_out(record: Record, later: Reader, restored: Restored) -> None:

@@ -238,7 +238,7 @@ async def run_search(
         if not confirmation.gone:
             break
     if not gone:
-        return replace(ranking, stale=confirmation.stale) if confirmation.stale else ranking
+        return replace(ranking, stale=confirmation.stale)
     pairs = zip(ranking.results, ranking.labels, strict=True)
     remaining = [result for result, label in pairs if label.row_id not in gone][:top_k]
     numbered = [

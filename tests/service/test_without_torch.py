@@ -97,7 +97,7 @@ def test_an_artefact_without_a_graph_is_refused_with_the_command_that_adds_it(
 def test_a_gpu_is_refused_with_the_extra_that_it_needs(tiny_artefact, tmp_path):
     assert refusal(tmp_path, artefact=tiny_artefact, device="cuda") == (
         "GMN_DEVICE=cuda: device 'cuda' needs PyTorch, which is not installed; "
-        "pip install 'gmn-reid[gpu]', or use cpu\n"
+        "pip install 'gmn-reid[gpu]' in an environment of its own, or use cpu\n"
     )
 
 
