@@ -255,7 +255,6 @@ async def _rank(
     ranked: Ranking | Proposal | None,
 ) -> Ranking:
     gallery = search.gallery
-    device = runtime.device
     if ranked is None:
         proposal = None
         if gallery.outside_index and runtime.outside:
@@ -266,15 +265,15 @@ async def _rank(
                 proposal = await runtime.outside.run(search.propose, places, gone)
             except UnknownGallery as error:
                 raise UnknownGallery(gallery.name) from error
-        ranked = await device.run(search.rank, places, gone, proposal)
+        ranked = await runtime.device.run(search.rank, places, gone, proposal)
     if isinstance(ranked, Ranking):
         return ranked
     # Many pairs are scored in slices, between which others have their turn.
     began = time.perf_counter()
     logits = await search.current.model.networks.pair_scores_in_slices(
-        device, ranked.queries, ranked.scored.vectors()
+        runtime.device, ranked.queries, ranked.scored.vectors()
     )
-    return await device.run(search.finish, ranked, places, logits, began)
+    return await runtime.device.run(search.finish, ranked, places, logits, began)
 
 
 def _sent_vector(options: QueryOptions, gallery: str, model: LoadedModel) -> NDArray[np.float32]:
