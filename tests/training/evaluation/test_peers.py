@@ -41,7 +41,7 @@ def test_a_peer_is_called_by_its_files_name(averaging_model):
 
 def test_without_openvino_the_remedy_is_named(averaging_model, monkeypatch):
     monkeypatch.setitem(sys.modules, "openvino", None)
-    with pytest.raises(InputProblem, match=r"pip install gmn-reid\[peers\]"):
+    with pytest.raises(InputProblem, match=r"pip install 'gmn-reid\[train\]'"):
         Peer(averaging_model)
 
 
