@@ -43,18 +43,20 @@ def bench(
     if units is not None and units.exists():
         # Refuse a damaged file before hours of measuring.
         read_units(units)
-    # These imports take seconds, which the help does not need.
-    from bench.pairs import bench_pairs
-    from bench.scale import bench_scale
-    from bench.serve import bench_serving
-
     results = []
     for name in names:
+        # These imports take seconds, which the help does not need. Pairs alone need PyTorch.
         if name is Name.scale:
+            from bench.scale import bench_scale
+
             results.append(bench_scale(crops, data, features, work))
         elif name is Name.pairs:
+            from bench.pairs import bench_pairs
+
             results.append(bench_pairs(artefact))
         else:
+            from bench.serve import bench_serving
+
             results.append(bench_serving(name, artefact))
         if units is not None:
             measured = results[-1].details.get("units", {})

@@ -13,6 +13,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from model.precision import HAS_TORCH
+
 ROUNDS = 5
 
 
@@ -88,16 +90,19 @@ def alternate(
 
 
 def describe_machine() -> dict[str, Any]:
-    """Processor, cores, system and the libraries that compute."""
-    import torch
-
+    """Return the processor, cores, system and the libraries that compute."""
     known = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     processor = re.search(r"^model name\s*: (.*)$", known, re.MULTILINE)
+    libraries: dict[str, Any] = {"torch": None, "gpu": None}
+    if HAS_TORCH:
+        import torch
+
+        libraries["torch"] = torch.__version__
+        libraries["gpu"] = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {
         "processor": processor[1] if processor else platform.machine(),
         "cores": len(os.sched_getaffinity(0)),
         "system": platform.platform(),
         "python": platform.python_version(),
-        "torch": torch.__version__,
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        **libraries,
     }

@@ -47,7 +47,7 @@ class OpenVinoRuntime:
                 "OpenVINO is not installed; pip install 'gmn-reid[serve]'"
             ) from error
         self.dtype = dtype
-        graph = _read_graph(artefact)
+        graph = read_graph(artefact)
         precision = openvino.Type.bf16 if dtype == "bfloat16" else openvino.Type.f32
         options: dict[str, Any] = {
             "PERFORMANCE_HINT": "THROUGHPUT",
@@ -106,7 +106,12 @@ def _multiplications(graph: Any) -> int:
     return total
 
 
-def _read_graph(artefact: Artefact) -> Any:
+def read_graph(artefact: Artefact) -> Any:
+    """Return the graph from the pixels of a crop to its feature, made by PyTorch if there is none.
+
+    Raises:
+        ArtefactProblem: the graph is damaged, or there is none and PyTorch is not installed.
+    """
     if not artefact.has_graph:
         from model.openvino_graph import openvino_graph
 

@@ -28,8 +28,8 @@ def light(tiny_artefact, tmp_path_factory):
     service.kill()
 
 
-def test_nothing_that_is_imported_with_the_service_imports_torch():
-    program = WITHOUT_TORCH + "import service.http.app, service.commands.serve"
+def test_nothing_that_is_imported_with_the_service_or_its_bench_imports_torch():
+    program = WITHOUT_TORCH + "import service.http.app, service.commands.serve, bench.serve"
     imported = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
     )
