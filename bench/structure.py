@@ -49,7 +49,7 @@ CEILINGS = {
         clause=342,
         vague=344,
         long=0,
-        tokens_per_line=8.6,
+        tokens_per_line=8.7,
         documented=75,
     ),
     "gmn_client": Legibility(
