@@ -180,7 +180,7 @@ def test_threads_that_compute_a_small_network_let_the_others_go_first(
 
 def test_the_larger_shipped_network_is_not_small():
     graphs = {
-        name: openvino_runtime._read_graph(load_artefact(resolve_artefact(name)))
+        name: openvino_runtime.read_graph(load_artefact(resolve_artefact(name)))
         for name in ("small", "bundled")
     }
     small = openvino_runtime.SMALL_NETWORK
