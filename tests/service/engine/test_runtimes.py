@@ -10,7 +10,6 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -26,6 +25,7 @@ from service.engine.device import DeviceThread
 from service.engine.networks import Networks, load_model
 from service.errors import DeviceLost
 from service.ops.metrics import Metrics
+from service.record.record import open_sqlite
 from service.settings import Settings
 from tests.forked import run_forked
 
@@ -105,14 +105,15 @@ def test_openvino_answers_several_threads_at_once(artefact, crops):
 
 
 def test_with_openvino_no_crop_waits_for_another_one_or_for_the_device_thread(
-    tiny_artefact, drawn_crops
+    tiny_artefact, drawn_crops, tmp_path
 ):
     settings = Settings(artefact=str(tiny_artefact), device="cpu", runtime="openvino")
     gate = threading.Event()
     with contextlib.ExitStack() as held:
         device = held.enter_context(DeviceThread())
-        kept: Any = None
-        model = load_model(settings.artefact, settings, device, Metrics(), kept, held)
+        record = held.enter_context(contextlib.closing(open_sqlite(tmp_path / "record")))
+        runtimes = record.runtimes
+        model = load_model(settings.artefact, settings, device, Metrics(), runtimes, held)
         device.submit(gate.wait, 60)
         try:
             images = [crop.png for crop in drawn_crops]
