@@ -13,6 +13,7 @@ from playwright.sync_api import expect
 
 from tests.browser.conftest import confirm, violations
 from tests.service.conftest import serving
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.slow
 TEXT = re.compile(r"gmn_[0-9a-f]{12}_[\w-]{43}")
@@ -42,7 +43,7 @@ def shown_key(page: Any) -> str:
     assert violations(page) == []
     dialog.get_by_role("button", name="Close").press("Enter")
     expect(dialog).to_have_count(0)
-    assert key not in page.content()
+    eventually(lambda: key not in page.content())
     return key
 
 
