@@ -7,8 +7,6 @@ the factor d brings the entries near 1, so that a BatchNorm's eps does not swall
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -16,6 +14,7 @@ from torch import nn
 from torch.nn import functional
 
 from model.architecture import MetricNetworkConfig, PairFeatureKind, pair_factor
+from model.metric_folding import fold
 from model.problems import InputProblem
 
 # On a CPU the buffers stay in each core's cache; a GPU needs this much work at once.
@@ -134,29 +133,20 @@ class PairScorer:
         self.dimension = metric_network.dimension
         self._dtype = dtype
         self.kind = metric_network.config.pair_feature
-        layers: list[Any] = list(metric_network.classifier)
-        first = layers[0]
-        last = layers[-1]
-        factor = pair_factor(self.kind, self.dimension)
-        weights = last.weight[1].double() - last.weight[0].double()
-        bias = last.bias[1].double() - last.bias[0].double()
+        state = metric_network.classifier.state_dict()
+        tensors = {name: tensor.double().cpu().numpy() for name, tensor in state.items()}
+        folded = fold(metric_network.config, self.dimension, tensors)
+        device = state["0.weight"].device
+        weights = torch.from_numpy(folded.weights).to(device)
+        bias = weights.new_tensor(folded.bias)
         self.kernel: torch.Tensor | None = None
-        if metric_network.config.layers == "two":
-            norm = layers[1]
-            scale = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
-            shift = (first.bias.double() - norm.running_mean.double()) * scale + norm.bias.double()
-            kernel = first.weight.double() * scale[:, None] * factor
-            self.kernel = kernel.T.to(dtype).contiguous()
+        if folded.kernel is not None:
+            self.kernel = torch.from_numpy(folded.kernel).to(device, dtype).contiguous()
             # max(h + b, 0) = max(h, −b) + b: the activation and the bias are one pass.
-            self.negative_shift = -shift.to(dtype)
+            self.negative_shift = -torch.from_numpy(folded.shift).to(device, dtype)
             bias = bias - weights @ self.negative_shift.double()
-        else:
-            if metric_network.config.layers == "bn-linear":
-                scale = first.weight.double() / (first.running_var.double() + first.eps).sqrt()
-                bias = bias + weights @ (first.bias.double() - first.running_mean.double() * scale)
-                weights = weights * scale
-            weights = weights * factor
-        self.weights, self.bias = weights.float(), bias.float()
+        self.weights = weights.float()
+        self.bias = bias.float()
 
     @torch.inference_mode()
     def scores(

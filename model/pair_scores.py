@@ -7,15 +7,11 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from model.architecture import MetricNetworkConfig, PairFeatureKind, pair_factor
+from model.architecture import MetricNetworkConfig, PairFeatureKind
 from model.artefact import Artefact
+from model.metric_folding import FoldedMetricNetwork, fold
 from model.openvino_loading import compiled, load_openvino
 from model.problems import ArtefactProblem
-
-# The epsilon of PyTorch's BatchNorm.
-EPSILON = 1e-5
-LAST_LAYER = {"two": 3, "linear": 0, "bn-linear": 1}
-Float64 = NDArray[np.float64]
 
 
 def unit_rows(features: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -41,8 +37,7 @@ class PairScores(Protocol):
 class OpenVinoPairScores:
     """M-Net in OpenVINO, on one core.
 
-    BatchNorm and the factor of the pair feature are multiplied into the first layer's weights, as
-    in `model.metric_network.PairScorer`. A score does not depend on the other pairs of its pass.
+    A score does not depend on the other pairs of its pass.
     """
 
     def __init__(self, artefact: Artefact, pairs_per_pass: int) -> None:
@@ -92,61 +87,32 @@ def _graph(artefact: Artefact, config: MetricNetworkConfig, shape: tuple[int, in
         hidden = operations.abs(differences)
     else:
         hidden = operations.multiply(differences, differences)
-    kernel, floor, weights, bias = _folded(artefact, config)
-    if kernel is not None:
+    folded = _fold(artefact, config, shape[1])
+    bias = folded.bias
+    if folded.kernel is not None:
+        kernel = np.ascontiguousarray(folded.kernel, np.float32)
         hidden = operations.matmul(hidden, operations.constant(kernel), False, False)
+        # max(h + b, 0) = max(h, -b) + b
+        floor = np.asarray(-folded.shift, np.float32)
         hidden = operations.maximum(hidden, operations.constant(floor[None]))
+        bias -= float(folded.weights @ floor.astype(np.float64))
+    weights = folded.weights.astype(np.float32)
     scores = operations.matmul(hidden, operations.constant(weights[:, None]), False, False)
     scores = operations.add(scores, operations.constant(np.full((1, 1), bias, np.float32)))
     return openvino.Model([scores], [differences])
 
 
-def _folded(
-    artefact: Artefact, config: MetricNetworkConfig
-) -> tuple[NDArray[np.float32] | None, NDArray[np.float32], NDArray[np.float32], float]:
-    """Fold M-Net into a kernel `(d, hidden)`, a floor `(hidden,)`, weights and a bias.
-
-    A score is max(p · kernel, floor) · weights + bias, with p the squares or absolute values of
-    the differences; without a kernel it is p · weights + bias.
-    """
-    factor = pair_factor(config.pair_feature, artefact.description.embedder.dimension)
-    last = LAST_LAYER[config.layers]
-    first_weight = _tensor(artefact, 0, "weight")
-    first_bias = _tensor(artefact, 0, "bias")
-    last_weight = _tensor(artefact, last, "weight")
-    last_bias = _tensor(artefact, last, "bias")
-    weights = last_weight[1] - last_weight[0]
-    bias = float(last_bias[1] - last_bias[0])
-    kernel: NDArray[np.float32] | None = None
-    floor = np.empty(0, np.float32)
-    if config.layers == "two":
-        scale, mean = _normalisation(artefact, 1)
-        shift = (first_bias - mean) * scale + _tensor(artefact, 1, "bias")
-        kernel = np.ascontiguousarray((first_weight * scale[:, None] * factor).T, np.float32)
-        # max(h + b, 0) = max(h, -b) + b
-        floor = np.asarray(-shift, np.float32)
-        bias -= float(weights @ floor.astype(np.float64))
-    else:
-        if config.layers == "bn-linear":
-            scale, mean = _normalisation(artefact, 0)
-            bias += float(weights @ (first_bias - mean * scale))
-            weights = weights * scale
-        weights = weights * factor
-    return kernel, floor, np.asarray(weights, np.float32), bias
-
-
-def _normalisation(artefact: Artefact, layer: int) -> tuple[Float64, Float64]:
-    """Return a BatchNorm's scale and the mean that it subtracts first."""
-    variance = _tensor(artefact, layer, "running_var")
-    scale = _tensor(artefact, layer, "weight") / np.sqrt(variance + EPSILON)
-    return scale, _tensor(artefact, layer, "running_mean")
-
-
-def _tensor(artefact: Artefact, layer: int, name: str) -> Float64:
-    full = f"metric_network.classifier.{layer}.{name}"
-    if full not in artefact.tensors:
+def _fold(artefact: Artefact, config: MetricNetworkConfig, dimension: int) -> FoldedMetricNetwork:
+    prefix = "metric_network.classifier."
+    tensors = {
+        name.removeprefix(prefix): tensor.astype(np.float64)
+        for name, tensor in artefact.tensors.items()
+        if name.startswith(prefix)
+    }
+    try:
+        return fold(config, dimension, tensors)
+    except KeyError as error:
         raise ArtefactProblem(
-            f"{artefact.source}: lacks the tensor {full}, which its architecture has; train it "
-            "again"
-        )
-    return artefact.tensors[full].astype(np.float64)
+            f"{artefact.source}: lacks the tensor {prefix}{error.args[0]}, which its architecture "
+            "has; train it again"
+        ) from error
