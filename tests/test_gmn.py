@@ -160,7 +160,7 @@ DRAWN = ["--data", "synthetic:7"]
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["bench", "serve"],
+        ["bench", "pairs"],
         ["benchmark", "few", *DRAWN],
         ["calibrate", "bundled", *DRAWN],
         ["check-data", "synthetic:7"],
