@@ -77,8 +77,8 @@ def make_app(run: str | None = None) -> typer.Typer:
     """Return the command line.
 
     Args:
-        run: the sub-command that alone is imported; of the others the app knows the help. Without
-            it all are imported.
+        run: the sub-command that alone is imported. The others are listed, with their help if this
+            is the name of no sub-command. Without it all are imported.
     """
     app = typer.Typer(
         no_args_is_help=True,
@@ -89,7 +89,8 @@ def make_app(run: str | None = None) -> typer.Typer:
     app.callback()(_gmn)
     for name in COMMANDS:
         if run not in (None, name):
-            app.command(name, help=_read_help(name))(_not_imported)
+            text = None if run in COMMANDS else _read_help(name)
+            app.command(name, help=text)(_not_imported)
             continue
         command = _load(name)
         if isinstance(command, typer.Typer):
