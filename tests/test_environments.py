@@ -94,11 +94,16 @@ def test_make_demo_installs_the_light_requirements_where_there_is_no_gpu(tmp_pat
 
 
 def dry_run(target: str, path: str, *options: str) -> list[str]:
-    """Return the commands that make would run for a target, with this `PATH`."""
+    """Return the commands that make would run for a target, with this `PATH`.
+
+    The tests run under `make test`, whose options and level would reach this make, too.
+    """
+    outer = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")
+    environment = {name: value for name, value in os.environ.items() if name not in outer}
     ran = subprocess.run(
         ["make", "--dry-run", *options, target],
         cwd=ROOT,
-        env=os.environ | {"PATH": path},
+        env=environment | {"PATH": path},
         capture_output=True,
         text=True,
         check=True,

@@ -38,7 +38,8 @@ def besieged(start, mounted, data_dir):
     yield running
     assert running.http.get("/livez").status_code == 200
     assert "Traceback" not in running.log.read_text()
-    assert list((data_dir / "imports").iterdir()) == []
+    # The first import creates the folder: a worker that ran refused ones alone has none.
+    assert list(data_dir.glob("imports/*")) == []
     running.kill()
 
 
