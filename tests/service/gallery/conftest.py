@@ -6,10 +6,11 @@ import pytest
 
 from service.record.record import open_redis, open_sqlite
 from service.record.records import GallerySettings
+from service.tables.record import Record
 from tests.service.gallery.new_crops import EMBEDDER
 
 
-@pytest.fixture(params=["sqlite", "redis"])
+@pytest.fixture(params=["sqlite", "redis", "tables"])
 def reopen(request, tmp_path):
     """Opens the store, and again what an earlier opening left."""
     opened = []
@@ -22,6 +23,8 @@ def reopen(request, tmp_path):
             store.close()
         if request.param == "redis":
             opened.append(open_redis(server.url))
+        elif request.param == "tables":
+            opened.append(Record(tmp_path))
         else:
             opened.append(open_sqlite(tmp_path / "record"))
         return opened[-1]

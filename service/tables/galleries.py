@@ -1,0 +1,230 @@
+"""Galleries: their names, settings and counts, and which program computes their features."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from pydantic_core import from_json, to_json
+
+from service.errors import GalleryConflict, UnknownGallery
+from service.ops.data_directory import snapshot_name
+from service.record.records import GalleryRecord, GallerySettings, SettingsChanges
+from service.tables.feeds import begin_feed
+from service.tables.schema import GALLERIES, RUNTIMES, SNAPSHOTS, UNNEEDED_FILES
+from service.tables.transaction import ChangeKind, Reader, RecordPart, Transaction, transactional
+from service.tables.values import as_micros, as_moment
+
+CROPS_AT_ONCE = 1000
+
+
+class Galleries(RecordPart):
+    """The galleries themselves; their counts are kept with them."""
+
+    def all(self) -> list[GalleryRecord]:
+        """Return every gallery, by name."""
+        rows = self._reader.rows(GALLERIES, "WHERE name IS NOT NULL ORDER BY name")
+        return [as_entry(row) for row in rows]
+
+    def get(self, gallery_id: int) -> GalleryRecord | None:
+        """Return one gallery; None where it was deleted."""
+        return read_entry(self._reader, gallery_id)
+
+    def group_secret(self) -> bytes:
+        """Return the key of the record's group codes, 32 bytes."""
+        secret: bytes = self._reader.value("SELECT value FROM record WHERE name = 'group_secret'")
+        return secret
+
+    @transactional
+    def create(
+        self, transaction: Transaction, name: str, embedder: str, settings: GallerySettings
+    ) -> GalleryRecord:
+        """Create an empty gallery; raises `GalleryConflict` where the name is taken."""
+        if transaction.row(GALLERIES, "WHERE name = ?", (name,)):
+            raise GalleryConflict(
+                f"there is a gallery {name!r} already; enroll into it or choose another name"
+            )
+        number: int = transaction.value("SELECT value FROM record WHERE name = 'next_gallery'")
+        transaction.change("UPDATE record SET value = value + 1 WHERE name = 'next_gallery'")
+        begin_feed(transaction, number)
+        values = {
+            "gallery_id": number,
+            "name": name,
+            "embedder": embedder,
+            "settings": to_json(settings).decode(),
+            "created_at": as_micros(datetime.now(UTC)),
+            "version": 0,
+            "next_slot": 1,
+            "next_side": 1,
+            "side": 0,
+            "staged_slot": 0,
+            "staged_crops": 0,
+        }
+        counts = dict.fromkeys(("crops", "people", "unnamed", "image_bytes", "removals"), 0)
+        transaction.insert(GALLERIES, values | counts)
+        transaction.note("gallery_created", number)
+        return require_entry(transaction, number)
+
+    @transactional
+    def change(
+        self,
+        transaction: Transaction,
+        gallery_id: int,
+        changes: SettingsChanges,
+        reset_calibration: bool = False,
+    ) -> GallerySettings:
+        """Change the given settings at once, and return all of them.
+
+        A calibration that is reset or switched off is dropped with the searches behind it.
+
+        Raises:
+            UnknownGallery: the gallery was deleted.
+        """
+        entry = require_entry(transaction, gallery_id)
+        settings = replace(entry.settings, **changes)
+        if changes:
+            transaction.change(
+                "UPDATE galleries SET settings = ? WHERE gallery_id = ?",
+                (to_json(settings).decode(), gallery_id),
+            )
+            transaction.note("gallery_changed", gallery_id, entry.version)
+        if reset_calibration or changes.get("calibration") == "off":
+            drop_calibrations(transaction, gallery_id)
+            transaction.note("calibration", gallery_id, entry.version)
+        return settings
+
+    def delete(self, gallery_id: int) -> int:
+        """Remove a gallery and all that belongs to it; return how many crops that were.
+
+        Raises:
+            UnknownGallery: the gallery was deleted before.
+        """
+        crops = self._take_out(gallery_id)
+        self.finish_deletions()
+        return crops
+
+    def finish_deletions(self) -> None:
+        """Delete the rows of galleries without a name, in steps that other writers get between."""
+        for row in self._reader.rows(GALLERIES, "WHERE name IS NULL"):
+            while self._delete_some(row["gallery_id"]):
+                pass
+
+    @transactional
+    def _take_out(self, transaction: Transaction, gallery_id: int) -> int:
+        entry = require_entry(transaction, gallery_id)
+        transaction.removes = True
+        transaction.change("UPDATE galleries SET name = NULL WHERE gallery_id = ?", (gallery_id,))
+        transaction.change("DELETE FROM feeds WHERE gallery_id = ?", (gallery_id,))
+        transaction.change("DELETE FROM api_keys WHERE gallery = ?", (entry.name,))
+        snapshots = transaction.rows(SNAPSHOTS, "WHERE gallery_id = ?", (gallery_id,))
+        paths = [snapshot_name(gallery_id, row["snapshot_id"]) for row in snapshots]
+        for side in range(entry.sides):
+            paths += [f"vectors-{gallery_id}-{side}.{kind}" for kind in ("f32", "crc")]
+        transaction.insert(UNNEEDED_FILES, *({"path": path} for path in paths), instead=True)
+        transaction.note("gallery_deleted", gallery_id, entry.version)
+        return entry.crops
+
+    @transactional
+    def _delete_some(self, transaction: Transaction, gallery_id: int) -> bool:
+        """Delete some crops of a gallery, or else the gallery itself; False once it is gone."""
+        transaction.removes = True
+        crops = transaction.change(
+            "DELETE FROM crops WHERE gallery_id = ? AND slot IN "
+            "(SELECT slot FROM crops WHERE gallery_id = ? ORDER BY slot LIMIT ?)",
+            (gallery_id, gallery_id, CROPS_AT_ONCE),
+        )
+        if crops:
+            return True
+        transaction.change("DELETE FROM galleries WHERE gallery_id = ?", (gallery_id,))
+        return False
+
+
+class Runtimes(RecordPart):
+    """Which program computes the features, by the embedder's fingerprint."""
+
+    def get(self, embedder: str) -> str | None:
+        """Return the choice that was kept for an embedder; None where there is none."""
+        row = self._reader.row(RUNTIMES, "WHERE embedder = ?", (embedder,))
+        return row["choice"] if row else None
+
+    @transactional
+    def keep_first(self, transaction: Transaction, embedder: str, choice: str) -> str:
+        """Keep a choice where there is none, and return the one that is kept."""
+        row = transaction.row(RUNTIMES, "WHERE embedder = ?", (embedder,))
+        if row:
+            return str(row["choice"])
+        transaction.insert(RUNTIMES, {"embedder": embedder, "choice": choice})
+        return choice
+
+    @transactional
+    def forget(self, transaction: Transaction) -> int:
+        """Remove the choices of all embedders, and return how many there were."""
+        return transaction.change("DELETE FROM runtimes")
+
+
+def as_entry(row: sqlite3.Row) -> GalleryRecord:
+    """Return a gallery from its row."""
+    return GalleryRecord(
+        gallery_id=row["gallery_id"],
+        name=row["name"],
+        embedding_fingerprint=row["embedder"],
+        created_at=as_moment(row["created_at"]),
+        settings=GallerySettings(**from_json(row["settings"])),
+        staged_fingerprint=row["staged_embedder"],
+        version=row["version"],
+        crops=row["crops"],
+        identities=row["people"],
+        image_bytes=row["image_bytes"],
+        side=row["side"],
+        staged_side=row["staged_side"],
+        staged_crops=row["staged_crops"],
+        staged_row=row["staged_slot"],
+        sides=row["next_side"],
+        rows=row["next_slot"] - 1,
+        removals=row["removals"],
+        unnamed=row["unnamed"],
+    )
+
+
+def read_entry(reader: Reader, gallery_id: int) -> GalleryRecord | None:
+    """Return a gallery; None where it was deleted."""
+    row = reader.row(GALLERIES, "WHERE gallery_id = ? AND name IS NOT NULL", (gallery_id,))
+    return as_entry(row) if row else None
+
+
+def require_entry(reader: Reader, gallery_id: int) -> GalleryRecord:
+    """Return a gallery; raises `UnknownGallery`, by its number, where it was deleted."""
+    entry = read_entry(reader, gallery_id)
+    if entry is None:
+        raise UnknownGallery(str(gallery_id))
+    return entry
+
+
+def next_version(
+    transaction: Transaction,
+    gallery_id: int,
+    kind: ChangeKind,
+    slots: Sequence[int],
+    **counts: int,
+) -> int:
+    """Give a gallery its next version, announce the change, and return the version.
+
+    Args:
+        slots: of the crops that changed.
+        counts: what is added to columns such as `crops`, `people`, `unnamed` and `next_slot`.
+    """
+    added = "".join(f", {name} = {name} + ?" for name in counts)
+    version: int = transaction.value(
+        f"UPDATE galleries SET version = version + 1{added} WHERE gallery_id = ? RETURNING version",
+        (*counts.values(), gallery_id),
+    )
+    transaction.note(kind, gallery_id, version, slots)
+    return version
+
+
+def drop_calibrations(transaction: Transaction, gallery_id: int) -> None:
+    """Remove what a gallery answers by, and the searches behind it."""
+    for table in ("calibrations", "calibration_searches"):
+        transaction.change(f"DELETE FROM {table} WHERE gallery_id = ?", (gallery_id,))

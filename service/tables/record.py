@@ -1,0 +1,27 @@
+"""The record of everything: its parts, over one database."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from service.tables.database import Database
+from service.tables.galleries import Galleries, Runtimes
+
+
+class Record:
+    """The record of everything in a folder.
+
+    Writes are durable once they return; each one that changes a gallery's crops raises its version
+    in the same commit. Reads may be called from any thread.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Open the record, and finish what an earlier process began to remove."""
+        self.database = Database(folder)
+        self.galleries = Galleries(self.database)
+        self.runtimes = Runtimes(self.database)
+        self.galleries.finish_deletions()
+
+    def close(self) -> None:
+        """Close every connection and file."""
+        self.database.close()

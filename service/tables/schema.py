@@ -1,0 +1,443 @@
+"""The tables of the record. Every row has a checksum, so that damage in the file is found out."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+import zlib
+from dataclasses import dataclass
+
+FORMAT = 8
+CONSTRAINT = re.compile(r"(PRIMARY|UNIQUE|FOREIGN|CHECK)\b")
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of the record.
+
+    Attributes:
+        definition: columns and constraints as in `CREATE TABLE`, each on a line of its own.
+        indexes: the columns of each further index, and the condition of a partial one.
+        rowid: SQLite keeps the rows by a number of its own, which suits rows with large contents.
+    """
+
+    name: str
+    definition: str
+    indexes: tuple[str, ...] = ()
+    rowid: bool = False
+
+    @property
+    def columns(self) -> list[str]:
+        """The names of the columns, without that of the checksum."""
+        lines = [line.strip() for line in self.definition.splitlines()]
+        return [line.split()[0] for line in lines if line and not CONSTRAINT.match(line)]
+
+    @property
+    def checked(self) -> str:
+        """The columns of a query that also asks whether each row is what was written."""
+        names = [f"{self.name}.{column}" for column in self.columns]
+        return f"{', '.join(names)}, {self.name}.crc = row_crc({', '.join(names)}) AS intact"
+
+    def create(self, connection: sqlite3.Connection) -> None:
+        """Create the table and its indexes, where they are not there yet."""
+        columns = ", ".join(self.columns)
+        checksum = f"crc INTEGER GENERATED ALWAYS AS (row_crc({columns})) STORED"
+        lines = [line.strip().rstrip(",") for line in self.definition.splitlines()]
+        constraints = [line for line in lines if CONSTRAINT.match(line)]
+        described = [line for line in lines if line and not CONSTRAINT.match(line)]
+        body = ", ".join([*described, checksum, *constraints])
+        rest = "" if self.rowid else " WITHOUT ROWID"
+        connection.execute(f"CREATE TABLE IF NOT EXISTS {self.name} ({body}){rest}")
+        for number, index in enumerate(self.indexes):
+            name = f"{self.name}_{number}"
+            connection.execute(f"CREATE INDEX IF NOT EXISTS {name} ON {self.name} {index}")
+
+
+def row_crc(*values: object) -> int:
+    """Compute the checksum of a row from the values of its columns; SQLite calls it."""
+    return zlib.crc32(repr(values).encode("utf-8", "surrogatepass"))
+
+
+OF_GALLERY = "REFERENCES galleries ON DELETE CASCADE"
+OF_CROP = "FOREIGN KEY (gallery_id, slot) REFERENCES crops ON DELETE CASCADE"
+
+# Single values: `record_id`, `group_secret`, `next_gallery`, and `commit`, the id of the last one.
+RECORD = Table(
+    "record",
+    """
+    name TEXT PRIMARY KEY,
+    value NOT NULL
+    """,
+)
+# How many changes each gallery has seen; gallery 0 stands for jobs, keys and the galleries' list.
+FEEDS = Table(
+    "feeds",
+    """
+    gallery_id INTEGER PRIMARY KEY,
+    seq INTEGER NOT NULL,
+    token BLOB NOT NULL
+    """,
+)
+CHANGES = Table(
+    "changes",
+    """
+    gallery_id INTEGER NOT NULL REFERENCES feeds ON DELETE CASCADE,
+    seq INTEGER NOT NULL,
+    token BLOB NOT NULL,
+    kind TEXT NOT NULL,
+    version INTEGER NOT NULL,
+    slots TEXT NOT NULL,
+    PRIMARY KEY (gallery_id, seq)
+    """,
+)
+# A gallery without a name is being deleted. `side` is that of the vectors that are searched.
+GALLERIES = Table(
+    "galleries",
+    """
+    gallery_id INTEGER PRIMARY KEY,
+    name TEXT UNIQUE,
+    embedder TEXT NOT NULL,
+    settings TEXT NOT NULL,
+    created_at INTEGER NOT NULL,
+    version INTEGER NOT NULL,
+    next_slot INTEGER NOT NULL,
+    next_side INTEGER NOT NULL,
+    side INTEGER NOT NULL,
+    dimension INTEGER,
+    staged_embedder TEXT,
+    staged_side INTEGER,
+    staged_dimension INTEGER,
+    staged_slot INTEGER NOT NULL,
+    staged_crops INTEGER NOT NULL,
+    crops INTEGER NOT NULL,
+    people INTEGER NOT NULL,
+    unnamed INTEGER NOT NULL,
+    image_bytes INTEGER NOT NULL,
+    removals INTEGER NOT NULL
+    """,
+)
+# `sort_key` is the name in natural order: numbers in it sort as numbers.
+PEOPLE = Table(
+    "people",
+    f"""
+    person_id INTEGER PRIMARY KEY,
+    gallery_id INTEGER NOT NULL {OF_GALLERY},
+    name TEXT NOT NULL,
+    sort_key TEXT NOT NULL,
+    UNIQUE (gallery_id, name)
+    """,
+    indexes=("(gallery_id, sort_key, name)",),
+)
+# `seen_at` is the capture, or the enrollment where that is unknown. Times are microseconds since
+# 1970, UTC. `inside` tells whether the picture lies in the table `pictures`.
+CROPS = Table(
+    "crops",
+    f"""
+    gallery_id INTEGER NOT NULL {OF_GALLERY},
+    slot INTEGER NOT NULL,
+    crop_id TEXT NOT NULL,
+    person_id INTEGER REFERENCES people,
+    camera TEXT,
+    captured_at INTEGER,
+    seen_at INTEGER NOT NULL,
+    created_at INTEGER NOT NULL,
+    external_id TEXT,
+    sha256 BLOB,
+    content_type TEXT,
+    image_bytes INTEGER NOT NULL,
+    inside INTEGER NOT NULL,
+    quality REAL,
+    metadata TEXT,
+    PRIMARY KEY (gallery_id, slot),
+    UNIQUE (gallery_id, crop_id)
+    """,
+    indexes=(
+        "(gallery_id, sha256)",
+        "(gallery_id, person_id, slot)",
+        "(gallery_id, camera, slot)",
+        "(gallery_id, seen_at, slot)",
+        "(gallery_id, external_id, slot) WHERE external_id IS NOT NULL",
+        "(person_id)",
+    ),
+)
+PICTURES = Table(
+    "pictures",
+    f"""
+    gallery_id INTEGER NOT NULL,
+    slot INTEGER NOT NULL,
+    content BLOB NOT NULL,
+    PRIMARY KEY (gallery_id, slot),
+    {OF_CROP}
+    """,
+    rowid=True,
+)
+# Crops that were removed for good: no archive may bring them back.
+TOMBSTONES = Table(
+    "tombstones",
+    f"""
+    gallery_id INTEGER NOT NULL {OF_GALLERY},
+    crop_id TEXT NOT NULL,
+    removed_at INTEGER NOT NULL,
+    PRIMARY KEY (gallery_id, crop_id)
+    """,
+    indexes=("(gallery_id, removed_at)",),
+)
+# Requests that happened and are not to happen again, for a day.
+REQUESTS = Table(
+    "requests",
+    f"""
+    gallery_id INTEGER NOT NULL {OF_GALLERY},
+    key TEXT NOT NULL,
+    digest TEXT NOT NULL,
+    answer TEXT NOT NULL,
+    happened_at INTEGER NOT NULL,
+    PRIMARY KEY (gallery_id, key)
+    """,
+    indexes=("(happened_at)",),
+)
+# `into_person` is whom the crops of `identity` were given to.
+MERGES = Table(
+    "merges",
+    f"""
+    merge_id TEXT PRIMARY KEY,
+    gallery_id INTEGER NOT NULL {OF_GALLERY},
+    identity TEXT NOT NULL,
+    into_person INTEGER NOT NULL REFERENCES people ON DELETE CASCADE,
+    crops INTEGER NOT NULL,
+    version INTEGER NOT NULL,
+    merged_at INTEGER NOT NULL
+    """,
+    indexes=("(gallery_id, version)", "(into_person)"),
+)
+MERGED_CROPS = Table(
+    "merged_crops",
+    """
+    merge_id TEXT NOT NULL REFERENCES merges ON DELETE CASCADE,
+    crop_id TEXT NOT NULL,
+    PRIMARY KEY (merge_id, crop_id)
+    """,
+)
+# The last grouping of a gallery's unnamed crops.
+GROUPS = Table(
+    "groups",
+    f"""
+    gallery_id INTEGER PRIMARY KEY {OF_GALLERY},
+    grouping TEXT NOT NULL
+    """,
+)
+SEARCHES = Table(
+    "searches",
+    f"""
+    query_id TEXT PRIMARY KEY,
+    gallery_id INTEGER NOT NULL {OF_GALLERY},
+    key_id TEXT NOT NULL,
+    created_at INTEGER NOT NULL,
+    request TEXT NOT NULL,
+    answer TEXT NOT NULL,
+    results TEXT NOT NULL,
+    crop_id TEXT,
+    content_type TEXT,
+    picture BLOB
+    """,
+    indexes=("(gallery_id, query_id)", "(gallery_id, key_id, query_id)"),
+    rowid=True,
+)
+# The crops that a kept search shows: it goes with any of them whose person is forgotten.
+SHOWN = Table(
+    "shown",
+    """
+    query_id TEXT NOT NULL REFERENCES searches ON DELETE CASCADE,
+    crop_id TEXT NOT NULL,
+    PRIMARY KEY (query_id, crop_id)
+    """,
+    indexes=("(crop_id)",),
+)
+REVIEWS = Table(
+    "reviews",
+    """
+    query_id TEXT NOT NULL REFERENCES searches ON DELETE CASCADE,
+    crop_id TEXT NOT NULL,
+    decision TEXT NOT NULL,
+    key_id TEXT NOT NULL,
+    reviewed_at INTEGER NOT NULL,
+    PRIMARY KEY (query_id, crop_id)
+    """,
+)
+CASES = Table(
+    "cases",
+    f"""
+    case_id TEXT PRIMARY KEY,
+    gallery_id INTEGER NOT NULL {OF_GALLERY},
+    name TEXT NOT NULL,
+    notes TEXT NOT NULL,
+    created_at INTEGER NOT NULL,
+    changed_at INTEGER NOT NULL,
+    key_id TEXT NOT NULL
+    """,
+    indexes=("(gallery_id, case_id)",),
+)
+CASE_SEARCHES = Table(
+    "case_searches",
+    """
+    case_id TEXT NOT NULL REFERENCES cases ON DELETE CASCADE,
+    query_id TEXT NOT NULL REFERENCES searches ON DELETE CASCADE,
+    added_at INTEGER NOT NULL,
+    note TEXT NOT NULL,
+    PRIMARY KEY (case_id, query_id)
+    """,
+    indexes=("(query_id)",),
+)
+# How many searches of a case were deleted on a day, with a person or by their age.
+CASE_DELETIONS = Table(
+    "case_deletions",
+    """
+    case_id TEXT NOT NULL REFERENCES cases ON DELETE CASCADE,
+    day TEXT NOT NULL,
+    searches INTEGER NOT NULL,
+    PRIMARY KEY (case_id, day)
+    """,
+)
+JOBS = Table(
+    "jobs",
+    f"""
+    job_id TEXT PRIMARY KEY,
+    gallery_id INTEGER NOT NULL {OF_GALLERY},
+    kind TEXT NOT NULL,
+    state TEXT NOT NULL,
+    key_id TEXT,
+    parameters TEXT NOT NULL,
+    progress TEXT NOT NULL,
+    problems INTEGER NOT NULL,
+    cancelling INTEGER NOT NULL,
+    detail TEXT,
+    worker TEXT,
+    lease_ms INTEGER,
+    lease_until_ms INTEGER,
+    created_at INTEGER NOT NULL,
+    updated_at INTEGER NOT NULL
+    """,
+    indexes=("(gallery_id, job_id)", "(state)"),
+)
+JOB_PROBLEMS = Table(
+    "job_problems",
+    """
+    job_id TEXT NOT NULL REFERENCES jobs ON DELETE CASCADE,
+    number INTEGER NOT NULL,
+    problem TEXT NOT NULL,
+    PRIMARY KEY (job_id, number)
+    """,
+)
+# What a gallery answers by, and the searches behind it. `number` counts those that were added.
+CALIBRATIONS = Table(
+    "calibrations",
+    f"""
+    gallery_id INTEGER NOT NULL {OF_GALLERY},
+    subject TEXT NOT NULL,
+    version INTEGER NOT NULL,
+    body TEXT,
+    searches INTEGER NOT NULL,
+    PRIMARY KEY (gallery_id, subject)
+    """,
+)
+CALIBRATION_SEARCHES = Table(
+    "calibration_searches",
+    f"""
+    gallery_id INTEGER NOT NULL {OF_GALLERY},
+    subject TEXT NOT NULL,
+    number INTEGER NOT NULL,
+    name TEXT NOT NULL,
+    body BLOB NOT NULL,
+    PRIMARY KEY (gallery_id, subject, number),
+    UNIQUE (gallery_id, subject, name)
+    """,
+)
+RUNTIMES = Table(
+    "runtimes",
+    """
+    embedder TEXT PRIMARY KEY,
+    choice TEXT NOT NULL
+    """,
+)
+API_KEYS = Table(
+    "api_keys",
+    """
+    key_id TEXT PRIMARY KEY,
+    gallery TEXT,
+    body TEXT NOT NULL,
+    used_at INTEGER
+    """,
+)
+SNAPSHOTS = Table(
+    "snapshots",
+    f"""
+    gallery_id INTEGER NOT NULL {OF_GALLERY},
+    snapshot_id TEXT NOT NULL,
+    body TEXT NOT NULL,
+    PRIMARY KEY (gallery_id, snapshot_id)
+    """,
+)
+# Files of the data directory that nothing shows any more.
+UNNEEDED_FILES = Table(
+    "unneeded_files",
+    """
+    path TEXT PRIMARY KEY
+    """,
+)
+# Pictures outside that no crop has, or whose crop has not landed yet; removed after a moment.
+STRAY_PICTURES = Table(
+    "stray_pictures",
+    """
+    gallery_id INTEGER NOT NULL,
+    name TEXT NOT NULL,
+    until INTEGER NOT NULL,
+    PRIMARY KEY (gallery_id, name)
+    """,
+    indexes=("(until)",),
+)
+# The state of each gallery's collection in Milvus, and collections that none needs any more.
+COLLECTIONS = Table(
+    "collections",
+    f"""
+    gallery_id INTEGER PRIMARY KEY {OF_GALLERY},
+    state TEXT NOT NULL
+    """,
+)
+UNNEEDED_COLLECTIONS = Table(
+    "unneeded_collections",
+    """
+    name TEXT PRIMARY KEY,
+    since INTEGER NOT NULL
+    """,
+)
+
+TABLES = (
+    RECORD,
+    FEEDS,
+    CHANGES,
+    GALLERIES,
+    PEOPLE,
+    CROPS,
+    PICTURES,
+    TOMBSTONES,
+    REQUESTS,
+    MERGES,
+    MERGED_CROPS,
+    GROUPS,
+    SEARCHES,
+    SHOWN,
+    REVIEWS,
+    CASES,
+    CASE_SEARCHES,
+    CASE_DELETIONS,
+    JOBS,
+    JOB_PROBLEMS,
+    CALIBRATIONS,
+    CALIBRATION_SEARCHES,
+    RUNTIMES,
+    API_KEYS,
+    SNAPSHOTS,
+    UNNEEDED_FILES,
+    STRAY_PICTURES,
+    COLLECTIONS,
+    UNNEEDED_COLLECTIONS,
+)

@@ -1,0 +1,191 @@
+"""The vectors of the galleries: a flat file for each gallery and side, and one of checksums.
+
+A writer writes vectors and syncs them before the rows that name their slots are committed, so a row
+never names a vector that is not there. A slot is never given out twice; a removal leaves zeros.
+"""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from io import FileIO
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.ops.data_directory import sync
+
+PRIVATE_FILE = 0o600
+FLOAT_BYTES = 4
+CHECKSUM_BYTES = 4
+
+Vector = NDArray[np.float32]
+
+
+def vector_crc(crop_id: str, vector: Vector) -> int:
+    """Compute the checksum of a crop's vector and of its id, which tells whose vector it is."""
+    return zlib.crc32(np.asarray(vector, "<f4").tobytes(), zlib.crc32(crop_id.encode()))
+
+
+class VectorFile:
+    """The vectors `(d,)` float32 of one gallery and side, by slot.
+
+    Writers hold the lock of the record. Readers need none: they only read slots that are committed.
+    """
+
+    def __init__(self, path: Path, dimension: int) -> None:
+        """Open the file `{path}.f32` and its checksums `{path}.crc`; create what is missing."""
+        self.path = path
+        self.dimension = dimension
+        self._vector_bytes = dimension * FLOAT_BYTES
+        is_new = not path.with_suffix(".f32").exists()
+        self._vectors = _open(path.with_suffix(".f32"))
+        self._checksums = _open(path.with_suffix(".crc"))
+        if is_new:
+            sync(path.parent)
+
+    def write(self, vectors: Mapping[int, tuple[str, Vector]]) -> None:
+        """Write vectors by slot, each with the id of its crop; they are on the disk afterwards.
+
+        Raises:
+            OSError: the disk is full or fails.
+        """
+        for slots in _runs(sorted(vectors)):
+            found = [vectors[slot] for slot in slots]
+            stacked = np.stack([np.asarray(vector, "<f4") for _, vector in found])
+            checksums = np.array([vector_crc(*one) for one in found], "<u4")
+            self._write_at(slots[0], stacked.tobytes(), checksums.tobytes())
+        self._sync()
+
+    def clear(self, slots: Iterable[int]) -> None:
+        """Overwrite vectors with zeros, which are on the disk afterwards.
+
+        Raises:
+            OSError: the disk fails.
+        """
+        for run in _runs(sorted(slots)):
+            zeros = bytes(len(run) * self._vector_bytes)
+            self._write_at(run[0], zeros, bytes(len(run) * CHECKSUM_BYTES))
+        self._sync()
+
+    def read(self, slots: Sequence[int]) -> Vector:
+        """Read vectors `(n, d)` in the order of the slots; one beyond the file's end is zeros."""
+        found = np.zeros((len(slots), self.dimension), "<f4")
+        for first, run in _places(slots):
+            body = os.pread(
+                self._vectors.fileno(), len(run) * self._vector_bytes, run[0] * self._vector_bytes
+            )
+            whole = len(body) // self._vector_bytes
+            part = np.frombuffer(body[: whole * self._vector_bytes], "<f4")
+            found[first : first + whole] = part.reshape(whole, self.dimension)
+        return found
+
+    def read_checksums(self, slots: Sequence[int]) -> NDArray[np.uint32]:
+        """Read the checksums `(n,)` in the order of the slots; 0 where none was written."""
+        found = np.zeros(len(slots), "<u4")
+        for first, run in _places(slots):
+            size = len(run) * CHECKSUM_BYTES
+            body = os.pread(self._checksums.fileno(), size, run[0] * CHECKSUM_BYTES)
+            whole = len(body) // CHECKSUM_BYTES
+            found[first : first + whole] = np.frombuffer(body[: whole * CHECKSUM_BYTES], "<u4")
+        return found
+
+    def mapped(self) -> Vector:
+        """Map the file into memory: vectors `(slots, d)` by slot, as many as there are now."""
+        slots = os.fstat(self._vectors.fileno()).st_size // self._vector_bytes
+        shape = (slots, self.dimension)
+        if not slots:
+            return np.zeros(shape, np.float32)
+        return np.memmap(self.path.with_suffix(".f32"), "<f4", "r", shape=shape)
+
+    def cut(self, next_slot: int) -> None:
+        """Cut off what lies from a slot on: a writer was killed before it committed that."""
+        for file, size in (
+            (self._vectors, self._vector_bytes),
+            (self._checksums, CHECKSUM_BYTES),
+        ):
+            if os.fstat(file.fileno()).st_size > next_slot * size:
+                os.ftruncate(file.fileno(), next_slot * size)
+
+    def close(self) -> None:
+        """Close both files."""
+        self._vectors.close()
+        self._checksums.close()
+
+    def _write_at(self, slot: int, vectors: bytes, checksums: bytes) -> None:
+        _write_whole(self._vectors.fileno(), vectors, slot * self._vector_bytes)
+        _write_whole(self._checksums.fileno(), checksums, slot * CHECKSUM_BYTES)
+
+    def _sync(self) -> None:
+        os.fdatasync(self._vectors.fileno())
+        os.fdatasync(self._checksums.fileno())
+
+
+class VectorFiles:
+    """The vector files below a data directory; each is opened once."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._opened: dict[tuple[int, int], VectorFile] = {}
+
+    def open(self, gallery_id: int, side: int, dimension: int) -> VectorFile:
+        """Return the file of a gallery and side, whose vectors have this dimension."""
+        key = (gallery_id, side)
+        if key not in self._opened:
+            opened = VectorFile(self._path(gallery_id, side), dimension)
+            # Another thread may have opened it meanwhile.
+            return self._opened.setdefault(key, opened)
+        return self._opened[key]
+
+    def remove(self, gallery_id: int, side: int) -> None:
+        """Remove the file of a gallery and side; whoever reads it meanwhile reads on."""
+        self._opened.pop((gallery_id, side), None)
+        path = self._path(gallery_id, side)
+        path.with_suffix(".f32").unlink(missing_ok=True)
+        path.with_suffix(".crc").unlink(missing_ok=True)
+
+    def there(self) -> list[tuple[int, int]]:
+        """Return gallery and side of every file in the folder."""
+        names = [path.stem.split("-") for path in self.folder.glob("vectors-*-*.f32")]
+        return sorted((int(gallery), int(side)) for _, gallery, side in names)
+
+    def close(self) -> None:
+        """Close all files."""
+        for opened in self._opened.values():
+            opened.close()
+        self._opened.clear()
+
+    def _path(self, gallery_id: int, side: int) -> Path:
+        return self.folder / f"vectors-{gallery_id}-{side}"
+
+
+def _open(path: Path) -> FileIO:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PRIVATE_FILE)
+    return FileIO(descriptor, "r+")
+
+
+def _write_whole(file: int, body: bytes, offset: int) -> None:
+    left = memoryview(body)
+    while left:
+        written = os.pwrite(file, left, offset)
+        left = left[written:]
+        offset += written
+
+
+def _runs(slots: Sequence[int]) -> Iterator[Sequence[int]]:
+    """Split slots into runs of consecutive ones."""
+    start = 0
+    for end in range(1, len(slots) + 1):
+        if end == len(slots) or slots[end] != slots[end - 1] + 1:
+            yield slots[start:end]
+            start = end
+
+
+def _places(slots: Sequence[int]) -> Iterator[tuple[int, Sequence[int]]]:
+    """Split slots into runs, each with the place of its first slot."""
+    place = 0
+    for run in _runs(slots):
+        yield place, run
+        place += len(run)
