@@ -1,0 +1,181 @@
+"""The changes of the record reach this process, whichever process of the machine made them."""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+
+from service.errors import ServiceStopping
+from service.ops.health import STOPPED, HealthCheck, Heartbeat
+from service.tables.database import Database
+from service.tables.feeds import ChangesLost
+from service.tables.marks import Mark
+from service.tables.transaction import Change
+
+log = logging.getLogger(__name__)
+POLL_SECONDS = 0.02
+# The vectors of this many changes are in memory at once.
+CHANGES_AT_ONCE = 32
+FIRST_PAUSE_SECONDS = 0.05
+LONGEST_PAUSE_SECONDS = 60.0
+CLOSING_SECONDS = 5.0
+# A gallery of millions of crops is read again in less.
+STALL_SECONDS = 45.0
+
+Apply = Callable[[int, Sequence[Change]], None]
+Reread = Callable[[int], None]
+
+
+class Follower:
+    """A thread that applies the changes of every gallery in their order.
+
+    It outlives every failure: a gallery whose changes cannot be applied, or are kept no more, is
+    read again, after a growing pause where that fails too, and the others go on.
+
+    Args:
+        apply: shows changes of a gallery, and returns once every search sees them; where it raises,
+            the gallery is read again.
+        reread: reads a gallery from the record, or drops one that was deleted.
+    """
+
+    def __init__(self, database: Database, apply: Apply, reread: Reread) -> None:
+        """Follow nothing before `start`."""
+        self._database = database
+        self._apply = apply
+        self._reread = reread
+        self._seen: dict[int, Mark] = {}
+        # Galleries to be read again, and from when on by `time.monotonic`.
+        self._lost: dict[int, float] = {}
+        self._pauses: dict[int, float] = {}
+        self._waiting: dict[int, list[tuple[float, Future[None]]]] = {}
+        self._lock = threading.Lock()
+        self._woken = threading.Event()
+        self._closing = threading.Event()
+        self._data_version = -1
+        self._heartbeat = Heartbeat()
+        self._thread = threading.Thread(target=self._run, name="follower", daemon=True)
+
+    @property
+    def health_check(self) -> HealthCheck:
+        """The thread, for the watchdog."""
+        return HealthCheck("follower", self._silent_seconds, STALL_SECONDS)
+
+    def start(self) -> None:
+        """Read every gallery, and follow the record from then on; blocks for the reading."""
+        self._follow()
+        self._thread.start()
+
+    def wake(self) -> None:
+        """Look for changes now instead of at the next poll; called after a commit."""
+        self._woken.set()
+
+    def wait_for(self, gallery_id: int, seq: int) -> Future[None]:
+        """Return a future that is done once a change of a gallery, or a later one, is shown."""
+        future: Future[None] = Future()
+        with self._lock:
+            shown = self._seen.get(gallery_id)
+            if shown is not None and shown.seq >= seq:
+                future.set_result(None)
+            else:
+                self._waiting.setdefault(gallery_id, []).append((seq, future))
+        return future
+
+    def close(self) -> None:
+        """End the thread, and whatever waits for it."""
+        self._closing.set()
+        self._woken.set()
+        if self._thread.is_alive():
+            self._thread.join(CLOSING_SECONDS)
+        stopping = ServiceStopping("the service is shutting down; send it again later")
+        for gallery_id in list(self._waiting):
+            self._release(gallery_id, math.inf, stopping)
+
+    def _silent_seconds(self) -> float:
+        return self._heartbeat.silent_seconds() if self._thread.is_alive() else STOPPED
+
+    def _run(self) -> None:
+        with self._heartbeat.working():
+            while not self._closing.is_set():
+                self._heartbeat.beat()
+                try:
+                    self._follow_if_changed()
+                except Exception:
+                    log.exception("the record could not be followed; it is tried again")
+                    with self._heartbeat.paused():
+                        self._closing.wait(FIRST_PAUSE_SECONDS)
+
+    def _follow_if_changed(self) -> None:
+        woken = self._woken.wait(POLL_SECONDS)
+        self._woken.clear()
+        # Read before the changes, so that a commit that comes meanwhile is noticed next time.
+        data_version = self._database.data_version()
+        if woken or self._lost or data_version != self._data_version:
+            self._follow()
+            self._data_version = data_version
+
+    def _follow(self) -> None:
+        """Apply what has changed in every gallery, and read those that are new or lost."""
+        feeds = self._database.feeds()
+        for gallery_id in sorted(self._seen.keys() - feeds.keys()):
+            self._forget(gallery_id)
+        for gallery_id, newest in feeds.items():
+            if self._seen.get(gallery_id) != newest or gallery_id in self._lost:
+                self._catch_up(gallery_id, newest)
+
+    def _catch_up(self, gallery_id: int, newest: Mark) -> None:
+        try:
+            if gallery_id in self._seen and gallery_id not in self._lost:
+                self._apply_changes(gallery_id)
+            elif time.monotonic() >= self._lost.get(gallery_id, 0.0):
+                self._reread(gallery_id)
+                self._lost.pop(gallery_id, None)
+                self._pauses.pop(gallery_id, None)
+                self._show(gallery_id, newest)
+        except ChangesLost as lost:
+            log.warning("gallery %d is read again: %s", gallery_id, lost.detail)
+            self._lost[gallery_id] = 0.0
+            self.wake()
+        except Exception:
+            pause = self._pauses.get(gallery_id, FIRST_PAUSE_SECONDS)
+            self._pauses[gallery_id] = min(2 * pause, LONGEST_PAUSE_SECONDS)
+            self._lost[gallery_id] = time.monotonic() + pause
+            log.exception("gallery %d is read again in %.2f s", gallery_id, pause)
+
+    def _apply_changes(self, gallery_id: int) -> None:
+        seen = self._seen[gallery_id]
+        while changes := self._database.changes(gallery_id, seen, CHANGES_AT_ONCE):
+            self._heartbeat.beat()
+            self._apply(gallery_id, changes)
+            seen = Mark(changes[-1].sequence, changes[-1].token)
+            self._show(gallery_id, seen)
+
+    def _show(self, gallery_id: int, newest: Mark) -> None:
+        with self._lock:
+            self._seen[gallery_id] = newest
+        self._release(gallery_id, newest.seq)
+
+    def _forget(self, gallery_id: int) -> None:
+        """Drop a gallery that was deleted; nothing of it will be shown any more."""
+        with self._lock:
+            del self._seen[gallery_id]
+        self._lost.pop(gallery_id, None)
+        self._reread(gallery_id)
+        self._release(gallery_id, math.inf)
+
+    def _release(self, gallery_id: int, seq: float, error: Exception | None = None) -> None:
+        """End the waiting for a change, and for those before it."""
+        with self._lock:
+            waiting = self._waiting.pop(gallery_id, [])
+            later = [(awaited, future) for awaited, future in waiting if awaited > seq]
+            if later:
+                self._waiting[gallery_id] = later
+        for awaited, future in waiting:
+            if awaited <= seq and future.set_running_or_notify_cancel():
+                if error is None:
+                    future.set_result(None)
+                else:
+                    future.set_exception(error)
