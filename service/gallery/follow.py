@@ -64,9 +64,16 @@ class Follower:
         """The thread, for the watchdog."""
         return HealthCheck("follower", self._silent_seconds, STALL_SECONDS)
 
+    @property
+    def is_in_step(self) -> bool:
+        """Return whether nothing was committed since what is shown, by any process."""
+        return self._data_version == self._database.data_version()
+
     def start(self) -> None:
         """Read every gallery, and follow the record from then on; blocks for the reading."""
+        data_version = self._database.data_version()
         self._follow()
+        self._data_version = data_version
         self._thread.start()
 
     def wake(self) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import functools
-import os
 import secrets
 import sqlite3
 import threading
@@ -95,12 +94,13 @@ class Database:
         self._local = threading.local()
         self._opened: list[sqlite3.Connection] = []
         self._opening = threading.Lock()
+        # Its numbers of versions can be compared, as those of different connections cannot.
+        self._watch: sqlite3.Connection | None = None
+        self._watching = threading.Lock()
         self._waiting: deque[_Work] = deque()
         self._writing = threading.Lock()
         self._log_has_deleted = False
-        self._lock = os.open(
-            folder / "record.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PRIVATE_FILE
-        )
+        self._lock = (folder / "record.lock").open("ab")
         try:
             with self._exclusive():
                 self._open()
@@ -166,8 +166,11 @@ class Database:
         return read_changes(Reader(self), gallery_id, after, limit)
 
     def data_version(self) -> int:
-        """Return a number that changes when another connection than this thread's commits."""
-        return int(self.connection().execute("PRAGMA data_version").fetchone()[0])
+        """Return a number that is another one after each commit of any process or thread."""
+        with self._watching:
+            if self._watch is None:
+                self._watch = self._connect()
+            return int(self._watch.execute("PRAGMA data_version").fetchone()[0])
 
     def damage(self, what: str) -> ServiceError:
         """Return the error for something that is not what was written."""
@@ -192,7 +195,7 @@ class Database:
                 connection.close()
             self._opened.clear()
         self.vectors.close()
-        os.close(self._lock)
+        self._lock.close()
 
     @contextlib.contextmanager
     def naming_errors(self) -> Iterator[None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from service.tables.crops import Crops
 from service.tables.database import Database
 from service.tables.galleries import Galleries, Runtimes
 
@@ -19,6 +20,7 @@ class Record:
         """Open the record, and finish what an earlier process began to remove."""
         self.database = Database(folder)
         self.galleries = Galleries(self.database)
+        self.crops = Crops(self.database)
         self.runtimes = Runtimes(self.database)
         self.galleries.finish_deletions()
 

@@ -35,8 +35,14 @@ class Table:
     @property
     def checked(self) -> str:
         """The columns of a query that also asks whether each row is what was written."""
-        names = [f"{self.name}.{column}" for column in self.columns]
-        return f"{', '.join(names)}, {self.name}.crc = row_crc({', '.join(names)}) AS intact"
+        names = ", ".join(f"{self.name}.{column}" for column in self.columns)
+        return f"{names}, {self.is_intact} AS intact"
+
+    @property
+    def is_intact(self) -> str:
+        """The condition that a row is what was written."""
+        names = ", ".join(f"{self.name}.{column}" for column in self.columns)
+        return f"{self.name}.crc = row_crc({names})"
 
     def create(self, connection: sqlite3.Connection) -> None:
         """Create the table and its indexes, where they are not there yet."""
