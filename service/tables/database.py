@@ -189,7 +189,7 @@ class Database:
         return connection
 
     def close(self) -> None:
-        """Close every connection and file."""
+        """Close every connection and file; it may be called again."""
         with self._opening:
             for connection in self._opened:
                 connection.close()

@@ -10,12 +10,21 @@ from datetime import UTC, datetime
 from pydantic_core import from_json, to_json
 
 from service.errors import GalleryConflict, UnknownGallery
-from service.ops.data_directory import snapshot_name
+from service.ops.data_directory import IMPORTS, snapshot_name
 from service.record.records import GalleryRecord, GallerySettings, SettingsChanges
 from service.tables.feeds import begin_feed
-from service.tables.schema import GALLERIES, RUNTIMES, SNAPSHOTS, UNNEEDED_FILES
+from service.tables.keys import revoke_keys_of
+from service.tables.schema import (
+    COLLECTIONS,
+    GALLERIES,
+    JOBS,
+    RUNTIMES,
+    SNAPSHOTS,
+    UNNEEDED_COLLECTIONS,
+    UNNEEDED_FILES,
+)
 from service.tables.transaction import ChangeKind, Reader, RecordPart, Transaction, transactional
-from service.tables.values import as_micros, as_moment
+from service.tables.values import as_micros, as_moment, now_ms
 
 CROPS_AT_ONCE = 1000
 
@@ -117,9 +126,12 @@ class Galleries(RecordPart):
         transaction.removes = True
         transaction.change("UPDATE galleries SET name = NULL WHERE gallery_id = ?", (gallery_id,))
         transaction.change("DELETE FROM feeds WHERE gallery_id = ?", (gallery_id,))
-        transaction.change("DELETE FROM api_keys WHERE gallery = ?", (entry.name,))
+        revoke_keys_of(transaction, entry.name)
+        _drop_collections(transaction, gallery_id)
         snapshots = transaction.rows(SNAPSHOTS, "WHERE gallery_id = ?", (gallery_id,))
         paths = [snapshot_name(gallery_id, row["snapshot_id"]) for row in snapshots]
+        imports = transaction.rows(JOBS, "WHERE gallery_id = ? AND kind = 'import'", (gallery_id,))
+        paths += [f"{IMPORTS}/{row['job_id']}" for row in imports]
         for side in range(entry.sides):
             paths += [f"vectors-{gallery_id}-{side}.{kind}" for kind in ("f32", "crc")]
         transaction.insert(UNNEEDED_FILES, *({"path": path} for path in paths), instead=True)
@@ -130,11 +142,18 @@ class Galleries(RecordPart):
     def _delete_some(self, transaction: Transaction, gallery_id: int) -> bool:
         """Delete some crops of a gallery, or else the gallery itself; False once it is gone."""
         transaction.removes = True
-        crops = transaction.change(
-            "DELETE FROM crops WHERE gallery_id = ? AND slot IN "
-            "(SELECT slot FROM crops WHERE gallery_id = ? ORDER BY slot LIMIT ?)",
-            (gallery_id, gallery_id, CROPS_AT_ONCE),
+        last_slot = transaction.value(
+            "SELECT max(slot) FROM (SELECT slot FROM crops WHERE gallery_id = ? "
+            "ORDER BY slot LIMIT ?)",
+            (gallery_id, CROPS_AT_ONCE),
         )
+        some = "FROM crops WHERE gallery_id = ? AND slot <= ?"
+        transaction.change(
+            "INSERT OR REPLACE INTO stray_pictures (gallery_id, name, until) "
+            f"SELECT gallery_id, crop_id, ? {some} AND content_type IS NOT NULL AND NOT inside",
+            (as_micros(datetime.now(UTC)), gallery_id, last_slot),
+        )
+        crops = transaction.change(f"DELETE {some}", (gallery_id, last_slot))
         if crops:
             return True
         transaction.change("DELETE FROM galleries WHERE gallery_id = ?", (gallery_id,))
@@ -228,3 +247,13 @@ def drop_calibrations(transaction: Transaction, gallery_id: int) -> None:
     """Remove what a gallery answers by, and the searches behind it."""
     for table in ("calibrations", "calibration_searches"):
         transaction.change(f"DELETE FROM {table} WHERE gallery_id = ?", (gallery_id,))
+
+
+def _drop_collections(transaction: Transaction, gallery_id: int) -> None:
+    """Remove the state of a gallery's index outside; its collections are unneeded then."""
+    row = transaction.row(COLLECTIONS, "WHERE gallery_id = ?", (gallery_id,))
+    if row:
+        names = {row["collection"], row["building"]} - {""}
+        unneeded = [{"name": name, "since_ms": now_ms()} for name in names]
+        transaction.insert(UNNEEDED_COLLECTIONS, *unneeded, instead=True)
+        transaction.change("DELETE FROM collections WHERE gallery_id = ?", (gallery_id,))

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from service.tables.calibrations import StoredCalibrations
+from service.tables.collections import RemoteIndexes
 from service.tables.crops import Crops
 from service.tables.database import Database
+from service.tables.files import Snapshots, StrayFiles, UnneededFiles
 from service.tables.galleries import Galleries, Runtimes
+from service.tables.jobs import Jobs
+from service.tables.keys import Keys
 
 
 class Record:
@@ -21,7 +26,14 @@ class Record:
         self.database = Database(folder)
         self.galleries = Galleries(self.database)
         self.crops = Crops(self.database)
+        self.jobs = Jobs(self.database)
+        self.keys = Keys(self.database)
         self.runtimes = Runtimes(self.database)
+        self.snapshots = Snapshots(self.database)
+        self.stray_files = StrayFiles(self.database)
+        self.unneeded_files = UnneededFiles(self.database)
+        self.calibrations = StoredCalibrations(self.database)
+        self.remote_indexes = RemoteIndexes(self.database)
         self.galleries.finish_deletions()
 
     def close(self) -> None:

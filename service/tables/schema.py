@@ -67,7 +67,8 @@ def row_crc(*values: object) -> int:
 OF_GALLERY = "REFERENCES galleries ON DELETE CASCADE"
 OF_CROP = "FOREIGN KEY (gallery_id, slot) REFERENCES crops ON DELETE CASCADE"
 
-# Single values: `record_id`, `group_secret`, `next_gallery`, and `commit`, the id of the last one.
+# Single values: `record_id`, `group_secret`, `next_gallery`, `keys_asked_for`, and `commit`, the id
+# of the last one.
 RECORD = Table(
     "record",
     """
@@ -322,7 +323,7 @@ JOBS = Table(
     created_at INTEGER NOT NULL,
     updated_at INTEGER NOT NULL
     """,
-    indexes=("(gallery_id, job_id)", "(state)"),
+    indexes=("(gallery_id, created_at, job_id)", "(created_at, job_id)", "(state)"),
 )
 JOB_PROBLEMS = Table(
     "job_problems",
@@ -405,14 +406,25 @@ COLLECTIONS = Table(
     "collections",
     f"""
     gallery_id INTEGER PRIMARY KEY {OF_GALLERY},
-    state TEXT NOT NULL
+    collection TEXT NOT NULL,
+    at INTEGER NOT NULL,
+    side INTEGER NOT NULL,
+    embedder TEXT NOT NULL,
+    sequence INTEGER NOT NULL,
+    version INTEGER NOT NULL,
+    timestamp INTEGER NOT NULL,
+    building TEXT NOT NULL,
+    builds INTEGER NOT NULL,
+    wanted INTEGER NOT NULL,
+    worker TEXT NOT NULL,
+    lease_until_ms INTEGER NOT NULL
     """,
 )
 UNNEEDED_COLLECTIONS = Table(
     "unneeded_collections",
     """
     name TEXT PRIMARY KEY,
-    since INTEGER NOT NULL
+    since_ms INTEGER NOT NULL
     """,
 )
 

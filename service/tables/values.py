@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from datetime import UTC, datetime, timedelta
 from typing import overload
 
@@ -40,3 +41,8 @@ def as_moment(micros: int | None) -> datetime | None:
 def natural_order(name: str) -> str:
     """Return what sorts as a name does to people: 7 before 10, in upper or lower case."""
     return NUMBER.sub(lambda found: f"{len(found[1]):03}{found[1]}", name.casefold())
+
+
+def now_ms() -> int:
+    """Return this machine's time, as leases count it: milliseconds since 1970."""
+    return time.time_ns() // 1_000_000

@@ -1,0 +1,249 @@
+"""Long work in the record: who has it in hand, how far it is, and which items had problems."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+from pydantic_core import from_json, to_json
+
+from gmn_client.models import FINISHED, JobKind, JobProblem, JobState
+from service.errors import UnknownJob
+from service.ops.data_directory import IMPORTS
+from service.record.jobs import HIDDEN, PROBLEMS_AT_ONCE, Job
+from service.tables.files import forget_unneeded, note_unneeded
+from service.tables.galleries import require_entry
+from service.tables.schema import JOB_PROBLEMS, JOBS
+from service.tables.transaction import Reader, RecordPart, Transaction, marks_of, transactional
+from service.tables.values import as_micros, as_moment, now_ms
+
+UNFINISHED = "state IN ('queued', 'running')"
+NEWEST_FIRST = "ORDER BY created_at DESC, job_id DESC LIMIT ?"
+
+
+class Jobs(RecordPart):
+    """Long work, of which each piece has a worker with a lease by this machine's clock."""
+
+    @transactional
+    def create(self, transaction: Transaction, job: Job) -> None:
+        """Keep a new job; raises `UnknownGallery` where its gallery was deleted."""
+        require_entry(transaction, job.gallery_id)
+        transaction.insert(JOBS, _as_row(job))
+        forget_unneeded(transaction, [f"{IMPORTS}/{job.job_id}"])
+
+    def get(self, job_id: str) -> Job | None:
+        """Return one job; None where there is none of this id."""
+        return _read(self._reader, job_id)
+
+    def page(self, gallery_id: int | None, limit: int, key_id: str | None = None) -> list[Job]:
+        """Return the newest jobs, of one gallery or all, which one API key or any began."""
+        wanted = {"gallery_id": gallery_id, "key_id": key_id}
+        asked = {name: value for name, value in wanted.items() if value is not None}
+        conditions = " AND ".join(["TRUE", *(f"{name} = ?" for name in asked)])
+        rest = f"WHERE {conditions} {NEWEST_FIRST}"
+        return [_as_job(row) for row in self._reader.rows(JOBS, rest, [*asked.values(), limit])]
+
+    @transactional
+    def claim(
+        self,
+        transaction: Transaction,
+        worker: str,
+        lease_s: float,
+        later: Collection[str] = (),
+        served_keys: Collection[str | None] = (),
+    ) -> Job | None:
+        """Take the oldest job without a worker, or whose worker's lease has run out.
+
+        Args:
+            later: ids of jobs that are taken only where there is no other.
+            served_keys: ids of API keys whose jobs come after those of other keys.
+        """
+        free = [job for job in _open(transaction) if _is_free(job, worker)]
+        if not free:
+            return None
+        job = min(free, key=lambda job: (job.job_id in later, job.key_id in served_keys))
+        lease_ms = int(lease_s * 1000)
+        until_ms = now_ms() + lease_ms
+        taken = replace(
+            job, worker=worker, state="running", lease_ms=lease_ms, lease_until_ms=until_ms
+        )
+        _put(transaction, taken)
+        return taken
+
+    def others_wait(self, job: Job, worker: str) -> bool:
+        """Return whether a job of another key waits that a worker could take."""
+        return any(other.key_id != job.key_id and _is_free(other, worker) for other in self.open())
+
+    @transactional
+    def update(
+        self,
+        transaction: Transaction,
+        job_id: str,
+        state: JobState,
+        progress: Mapping[str, Any] | None,
+        problems: Sequence[JobProblem] = (),
+        detail: str | None = None,
+        worker: str | None = None,
+    ) -> Job | None:
+        """Note how far a job is, or None for no news, and renew its lease.
+
+        Returns:
+            None where the job is not this worker's.
+        """
+        job = _read(transaction, job_id)
+        if job is None or worker not in (None, job.worker):
+            return None
+        if job.finished and state not in FINISHED:
+            return None
+        positions = [problem.position for problem in problems]
+        known = transaction.rows_in(
+            JOB_PROBLEMS, "WHERE job_id = ? AND number IN ({})", [job_id], positions
+        )
+        _put_problems(transaction, job_id, problems)
+        until_ms = job.lease_until_ms
+        if job.lease_ms is not None:
+            until_ms = now_ms() + job.lease_ms
+        return _change(
+            transaction,
+            job,
+            state=state,
+            progress=job.progress if progress is None else dict(progress),
+            detail=detail,
+            problems=job.problems + len(set(positions)) - len(known),
+            lease_until_ms=until_ms,
+        )
+
+    @transactional
+    def cancel(self, transaction: Transaction, job_id: str) -> Job:
+        """Ask a job to stop; one that no process works on ends at once. Raises `UnknownJob`."""
+        job = _read(transaction, job_id)
+        if job is None:
+            raise UnknownJob(job_id)
+        if job.finished:
+            return job
+        transaction.note("jobs", job.gallery_id)
+        state = "cancelled" if job.state == "queued" else job.state
+        return _change(transaction, job, state=state, cancelling=True)
+
+    def problems(self, job_id: str, after: int, limit: int) -> list[JobProblem]:
+        """Return up to `limit` problems at positions above `after`."""
+        return _read_problems(self._reader, job_id, after, limit)
+
+    def forget_name(self, gallery_id: int, name: str) -> None:
+        """Hide a name in parameters, details and reports of the jobs of a gallery.
+
+        The parameters of a job that is not finished stay, since it still works by them.
+        """
+        word = re.compile(rf"(?<![^\W_]){re.escape(name)}(?![^\W_])")
+        for row in self._reader.rows(JOBS, "WHERE gallery_id = ?", (gallery_id,)):
+            after: int | None = -1
+            while after is not None:
+                after = self._hide(row["job_id"], after, word)
+
+    @transactional
+    def _hide(
+        self, transaction: Transaction, job_id: str, after: int, word: re.Pattern[str]
+    ) -> int | None:
+        """Hide a word in a job and some of its problems; return the last position, or None."""
+        transaction.removes = True
+        problems = _read_problems(transaction, job_id, after, PROBLEMS_AT_ONCE)
+        hidden = [
+            problem.model_copy(
+                update={
+                    "source": word.sub(HIDDEN, problem.source),
+                    "detail": word.sub(HIDDEN, problem.detail),
+                }
+            )
+            for problem in problems
+        ]
+        changed = [new for new, old in zip(hidden, problems, strict=True) if new != old]
+        _put_problems(transaction, job_id, changed)
+        job = _read(transaction, job_id)
+        if job and job.finished:
+            parameters = {
+                name: word.sub(HIDDEN, value) if isinstance(value, str) else value
+                for name, value in job.parameters.items()
+            }
+            detail = job.detail and word.sub(HIDDEN, job.detail)
+            _put(transaction, replace(job, parameters=parameters, detail=detail))
+        return problems[-1].position if problems else None
+
+    def open(self) -> list[Job]:
+        """Return every job that is not finished, oldest first."""
+        return _open(self._reader)
+
+    def unfinished(self, gallery_id: int, kind: JobKind) -> Job | None:
+        """Return a job of this kind that is not finished; None where there is none."""
+        like = (job for job in self.open() if (job.gallery_id, job.kind) == (gallery_id, kind))
+        return next(like, None)
+
+
+def _open(reader: Reader) -> list[Job]:
+    rows = reader.rows(JOBS, f"WHERE {UNFINISHED} ORDER BY created_at, job_id")
+    return [_as_job(row) for row in rows]
+
+
+def _is_free(job: Job, worker: str) -> bool:
+    return job.worker == worker or (job.lease_until_ms or 0) <= now_ms()
+
+
+def _read(reader: Reader, job_id: str) -> Job | None:
+    row = reader.row(JOBS, "WHERE job_id = ?", (job_id,))
+    return _as_job(row) if row else None
+
+
+def _as_job(row: sqlite3.Row) -> Job:
+    values = {name: row[name] for name in JOBS.columns}
+    for name in ("parameters", "progress"):
+        values[name] = from_json(values[name])
+    for name in ("created_at", "updated_at"):
+        values[name] = as_moment(values[name])
+    return Job(**values)
+
+
+def _as_row(job: Job) -> dict[str, Any]:
+    values = {name: getattr(job, name) for name in JOBS.columns}
+    for name in ("parameters", "progress"):
+        values[name] = to_json(values[name]).decode()
+    for name in ("created_at", "updated_at"):
+        values[name] = as_micros(values[name])
+    return values
+
+
+def _change(transaction: Transaction, job: Job, **changes: Any) -> Job:
+    job = replace(job, **changes, updated_at=datetime.now(UTC))
+    _put(transaction, job)
+    if job.finished and job.kind == "import":
+        note_unneeded(transaction, [f"{IMPORTS}/{job.job_id}"])
+    return job
+
+
+def _put(transaction: Transaction, job: Job) -> None:
+    row = _as_row(job)
+    # A row that another one replaces would take the problems with it.
+    transaction.change(
+        f"UPDATE jobs SET ({', '.join(row)}) = ({marks_of(list(row))}) WHERE job_id = ?",
+        [*row.values(), job.job_id],
+    )
+
+
+def _read_problems(reader: Reader, job_id: str, after: int, limit: int) -> list[JobProblem]:
+    rest = "WHERE job_id = ? AND number > ? ORDER BY number LIMIT ?"
+    rows = reader.rows(JOB_PROBLEMS, rest, (job_id, after, limit))
+    return [JobProblem.model_validate_json(row["problem"]) for row in rows]
+
+
+def _put_problems(transaction: Transaction, job_id: str, problems: Sequence[JobProblem]) -> None:
+    rows = [
+        {
+            "job_id": job_id,
+            "number": problem.position,
+            "problem": problem.model_dump_json(),
+        }
+        for problem in problems
+    ]
+    transaction.insert(JOB_PROBLEMS, *rows, instead=True)
