@@ -10,7 +10,7 @@ from typing import Any
 from gmn_client.models import CropOrder
 from service.errors import InvalidField
 from service.record.records import CropFilter, StoredCrop
-from service.tables.reading import read_crops, read_crops_in
+from service.tables.crop_rows import read_crops, read_crops_in
 from service.tables.transaction import Reader
 from service.tables.values import as_micros, as_moment
 

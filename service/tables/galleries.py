@@ -132,9 +132,9 @@ class Galleries(RecordPart):
         paths = [snapshot_name(gallery_id, row["snapshot_id"]) for row in snapshots]
         imports = transaction.rows(JOBS, "WHERE gallery_id = ? AND kind = 'import'", (gallery_id,))
         paths += [f"{IMPORTS}/{row['job_id']}" for row in imports]
-        for side in range(entry.sides):
-            paths += [f"vectors-{gallery_id}-{side}.{kind}" for kind in ("f32", "crc")]
         transaction.insert(UNNEEDED_FILES, *({"path": path} for path in paths), instead=True)
+        for side in range(entry.sides):
+            drop_vector_file(transaction, gallery_id, side)
         transaction.note("gallery_deleted", gallery_id, entry.version)
         return entry.crops
 
@@ -257,3 +257,9 @@ def _drop_collections(transaction: Transaction, gallery_id: int) -> None:
         unneeded = [{"name": name, "since_ms": now_ms()} for name in names]
         transaction.insert(UNNEEDED_COLLECTIONS, *unneeded, instead=True)
         transaction.change("DELETE FROM collections WHERE gallery_id = ?", (gallery_id,))
+
+
+def drop_vector_file(transaction: Transaction, gallery_id: int, side: int) -> None:
+    """Note that nothing needs the vectors of a side any more: their file is to be removed."""
+    paths = [f"vectors-{gallery_id}-{side}.{kind}" for kind in ("f32", "crc")]
+    transaction.insert(UNNEEDED_FILES, *({"path": path} for path in paths), instead=True)

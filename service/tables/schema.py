@@ -160,11 +160,11 @@ CROPS = Table(
     """,
     indexes=(
         "(gallery_id, sha256)",
-        "(gallery_id, person_id, slot)",
+        "(person_id, gallery_id, slot)",
         "(gallery_id, camera, slot)",
         "(gallery_id, seen_at, slot)",
+        "(gallery_id, created_at, slot)",
         "(gallery_id, external_id, slot) WHERE external_id IS NOT NULL",
-        "(person_id)",
     ),
 )
 PICTURES = Table(

@@ -1,0 +1,255 @@
+"""The rules by which crops and their people change, with the counts that follow from them."""
+
+from __future__ import annotations
+
+import itertools
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from pydantic_core import to_json
+
+from service.errors import CropConflict, NeedsReindex
+from service.record.records import (
+    ArchivedCrop,
+    CropLabel,
+    GalleryRecord,
+    Relabelling,
+    Removal,
+    StoredCrop,
+)
+from service.tables.crop_rows import find_vectors, read_crops_in
+from service.tables.files import forget_strays, note_strays
+from service.tables.galleries import drop_vector_file, next_version
+from service.tables.schema import CROPS, PEOPLE, PICTURES, TOMBSTONES
+from service.tables.transaction import VALUES_AT_ONCE, Reader, Transaction, batches, marks_of
+from service.tables.values import as_micros, natural_order
+
+
+def put_crops(
+    transaction: Transaction, gallery_id: int, crops: Sequence[ArchivedCrop]
+) -> dict[str, int]:
+    """Insert crops, whose records have their slots, with contents; return what is to be counted.
+
+    The picture of a crop that is kept outside the record is not a stray any more.
+    """
+    records = [crop.record for crop in crops]
+    people, new_people = _require_people(transaction, gallery_id, records)
+    rows = [_row(gallery_id, record, people) for record in records]
+    transaction.insert(CROPS, *rows)
+    pictures = [
+        {"gallery_id": gallery_id, "slot": crop.record.row_id, "content": crop.picture}
+        for crop in crops
+        if crop.picture is not None
+    ]
+    transaction.insert(PICTURES, *pictures)
+    outside = [record.crop_id for record in records if record.elsewhere]
+    forget_strays(transaction, gallery_id, outside)
+    side = _prepare_side(transaction, gallery_id, len(crops[0].vector))
+    for crop in crops:
+        record = crop.record
+        transaction.write_vector(gallery_id, side, record.row_id, record.crop_id, crop.vector)
+    return {
+        "next_slot": len(crops),
+        "crops": len(crops),
+        "people": new_people,
+        "unnamed": sum(record.identity is None for record in records),
+        "image_bytes": sum(record.image_bytes for record in records),
+    }
+
+
+def remove_crops(
+    transaction: Transaction, gallery_id: int, crops: Sequence[StoredCrop]
+) -> Removal | None:
+    """Remove crops for good, and leave tombstones; None where there is none to remove."""
+    if not crops:
+        return None
+    transaction.removes = True
+    crops = sorted(crops, key=lambda crop: crop.row_id)
+    slots = [crop.row_id for crop in crops]
+    staged_slot: int = transaction.value(
+        "SELECT staged_slot FROM galleries WHERE gallery_id = ?", (gallery_id,)
+    )
+    transaction.change_many(
+        "DELETE FROM crops WHERE gallery_id = ? AND slot = ?",
+        [(gallery_id, slot) for slot in slots],
+    )
+    moment = datetime.now(UTC)
+    removed_at = as_micros(moment)
+    # Without these a restore would bring back what was asked to be gone.
+    tombstones = [
+        {"gallery_id": gallery_id, "crop_id": crop.crop_id, "removed_at": removed_at}
+        for crop in crops
+    ]
+    transaction.insert(TOMBSTONES, *tombstones, instead=True)
+    outside = [crop.crop_id for crop in crops if crop.elsewhere]
+    note_strays(transaction, gallery_id, outside, moment)
+    version = next_version(
+        transaction,
+        gallery_id,
+        "removed",
+        slots,
+        crops=-len(crops),
+        people=-drop_people(transaction, gallery_id, crops),
+        unnamed=-sum(crop.identity is None for crop in crops),
+        image_bytes=-sum(crop.image_bytes for crop in crops),
+        staged_crops=-sum(slot <= staged_slot for slot in slots),
+        removals=1,
+    )
+    return Removal(version, tuple(slots), tuple(crop.crop_id for crop in crops))
+
+
+def relabel_crops(
+    transaction: Transaction,
+    gallery_id: int,
+    before: Sequence[StoredCrop],
+    after: Sequence[StoredCrop],
+) -> Relabelling:
+    """Store crops as they are after a change of their labels; the old labels leave the log."""
+    transaction.removes = True
+    slots = [crop.row_id for crop in before]
+    people, new_people = _require_people(transaction, gallery_id, after)
+    changed = [_row(gallery_id, crop, people) for crop in after]
+    names = ("person_id", "camera", "captured_at", "seen_at", "external_id", "metadata")
+    settings = ", ".join(f"{name} = ?" for name in names)
+    transaction.change_many(
+        f"UPDATE crops SET {settings} WHERE gallery_id = ? AND slot = ?",
+        [(*(row[name] for name in names), gallery_id, row["slot"]) for row in changed],
+    )
+    unnamed = sum(crop.identity is None for crop in after)
+    unnamed -= sum(crop.identity is None for crop in before)
+    version = next_version(
+        transaction,
+        gallery_id,
+        "relabelled",
+        slots,
+        people=new_people - drop_people(transaction, gallery_id, before),
+        unnamed=unnamed,
+    )
+    return Relabelling(version, tuple(crop.label for crop in after))
+
+
+def drop_people(transaction: Transaction, gallery_id: int, crops: Iterable[StoredCrop]) -> int:
+    """Remove the people of these crops who have no crop any more, and return how many they were."""
+    dropped = 0
+    for names in batches(_names(crops), VALUES_AT_ONCE):
+        dropped += transaction.change(
+            f"DELETE FROM people WHERE gallery_id = ? AND name IN ({marks_of(names)}) "
+            "AND NOT EXISTS (SELECT 1 FROM crops WHERE crops.person_id = people.person_id)",
+            (gallery_id, *names),
+        )
+    return dropped
+
+
+def require_unlike(
+    transaction: Transaction,
+    gallery_id: int,
+    before: Sequence[StoredCrop],
+    after: Sequence[StoredCrop],
+) -> None:
+    """Raise `CropConflict` where crops of one image would bear one identity and camera.
+
+    A merge may have left two alike, whose other fields can be corrected.
+    """
+    pairs = zip(before, after, strict=True)
+    moved = [new for old, new in pairs if seen_as(old) != seen_as(new)]
+    same_images = read_same_images(transaction, gallery_id, moved)
+    now_known = {crop.crop_id: crop for crop in after}
+    for crop in moved:
+        for other in same_images[crop.sha256]:
+            as_now = now_known.get(other.crop_id, other)
+            if other.crop_id != crop.crop_id and seen_as(as_now) == seen_as(crop):
+                raise CropConflict(crop.crop_id, other.crop_id)
+
+
+def seen_as(crop: CropLabel) -> tuple[str | None, str | None]:
+    """Return what two crops of one image differ in, if they are no duplicates."""
+    return crop.identity, crop.camera
+
+
+def change_embedder(transaction: Transaction, entry: GalleryRecord, embedder: str) -> None:
+    """Bind an empty gallery to another embedder, whose vectors go into a file of their own."""
+    if entry.crops:
+        raise NeedsReindex(entry.name, entry.embedding_fingerprint, embedder)
+    drop_vector_file(transaction, entry.gallery_id, entry.side)
+    transaction.change(
+        "UPDATE galleries SET embedder = ?, side = next_side, next_side = next_side + 1, "
+        "dimension = NULL WHERE gallery_id = ?",
+        (embedder, entry.gallery_id),
+    )
+    transaction.note("gallery_changed", entry.gallery_id, entry.version)
+
+
+def read_same_images(
+    reader: Reader, gallery_id: int, crops: Iterable[StoredCrop]
+) -> defaultdict[str, list[StoredCrop]]:
+    """Return for the SHA-256 of each crop's image the crops that have it, oldest first."""
+    found: defaultdict[str, list[StoredCrop]] = defaultdict(list)
+    rest = "WHERE crops.gallery_id = ? AND sha256 IN ({}) ORDER BY slot"
+    hashes = [bytes.fromhex(crop.sha256) for crop in crops]
+    for crop in read_crops_in(reader, rest, [gallery_id], hashes):
+        found[crop.sha256].append(crop)
+    return found
+
+
+def _prepare_side(transaction: Transaction, gallery_id: int, dimension: int) -> int:
+    """Return the side of the searched vectors, and keep their dimension with the first of them."""
+    place = find_vectors(transaction, gallery_id)
+    if place is not None:
+        return place.side
+    side: int = transaction.value(
+        "UPDATE galleries SET dimension = ? WHERE gallery_id = ? RETURNING side",
+        (dimension, gallery_id),
+    )
+    return side
+
+
+def _require_people(
+    transaction: Transaction, gallery_id: int, crops: Iterable[StoredCrop]
+) -> tuple[dict[str, int], int]:
+    """Return the ids of the crops' people by name, and how many of them are new."""
+    names = _names(crops)
+    rest = "WHERE gallery_id = ? AND name IN ({})"
+    rows = transaction.rows_in(PEOPLE, rest, [gallery_id], names)
+    people = {row["name"]: row["person_id"] for row in rows}
+    new_names = [name for name in names if name not in people]
+    if new_names:
+        newest = transaction.value("SELECT coalesce(max(person_id), 0) FROM people")
+        people |= zip(new_names, itertools.count(newest + 1))
+        new_people = [
+            {
+                "person_id": people[name],
+                "gallery_id": gallery_id,
+                "name": name,
+                "sort_key": natural_order(name),
+            }
+            for name in new_names
+        ]
+        transaction.insert(PEOPLE, *new_people)
+    return people, len(new_names)
+
+
+def _names(crops: Iterable[StoredCrop]) -> list[str]:
+    return list(dict.fromkeys(crop.identity for crop in crops if crop.identity is not None))
+
+
+def _row(gallery_id: int, crop: StoredCrop, people: dict[str, int]) -> dict[str, Any]:
+    metadata = None if crop.metadata is None else to_json(crop.metadata).decode()
+    return {
+        "gallery_id": gallery_id,
+        "slot": crop.row_id,
+        "crop_id": crop.crop_id,
+        "person_id": None if crop.identity is None else people[crop.identity],
+        "camera": crop.camera,
+        "captured_at": as_micros(crop.captured_at),
+        "seen_at": as_micros(crop.captured_at or crop.created_at),
+        "created_at": as_micros(crop.created_at),
+        "external_id": crop.external_id,
+        "sha256": bytes.fromhex(crop.sha256),
+        "content_type": crop.content_type,
+        "image_bytes": crop.image_bytes,
+        "inside": int(crop.inside),
+        "quality": crop.quality,
+        "metadata": metadata,
+    }
