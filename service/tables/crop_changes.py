@@ -35,7 +35,7 @@ def put_crops(
     The picture of a crop that is kept outside the record is not a stray any more.
     """
     records = [crop.record for crop in crops]
-    people, new_people = _require_people(transaction, gallery_id, records)
+    people, new_people = require_people(transaction, gallery_id, records)
     rows = [_row(gallery_id, record, people) for record in records]
     transaction.insert(CROPS, *rows)
     pictures = [
@@ -109,7 +109,7 @@ def relabel_crops(
     """Store crops as they are after a change of their labels; the old labels leave the log."""
     transaction.removes = True
     slots = [crop.row_id for crop in before]
-    people, new_people = _require_people(transaction, gallery_id, after)
+    people, new_people = require_people(transaction, gallery_id, after)
     changed = [_row(gallery_id, crop, people) for crop in after]
     names = ("person_id", "camera", "captured_at", "seen_at", "external_id", "metadata")
     settings = ", ".join(f"{name} = ?" for name in names)
@@ -205,7 +205,7 @@ def _prepare_side(transaction: Transaction, gallery_id: int, dimension: int) -> 
     return side
 
 
-def _require_people(
+def require_people(
     transaction: Transaction, gallery_id: int, crops: Iterable[StoredCrop]
 ) -> tuple[dict[str, int], int]:
     """Return the ids of the crops' people by name, and how many of them are new."""

@@ -8,10 +8,13 @@ from service.tables.calibrations import StoredCalibrations
 from service.tables.collections import RemoteIndexes
 from service.tables.crops import Crops
 from service.tables.database import Database
+from service.tables.desk import Cases, KeptQueries
 from service.tables.files import Snapshots, StrayFiles, UnneededFiles
 from service.tables.galleries import Galleries, Runtimes
+from service.tables.identities import IdentityChanges
 from service.tables.jobs import Jobs
 from service.tables.keys import Keys
+from service.tables.people import Groups, People
 
 
 class Record:
@@ -28,6 +31,11 @@ class Record:
         self.crops = Crops(self.database)
         self.jobs = Jobs(self.database)
         self.keys = Keys(self.database)
+        self.people = People(self.database)
+        self.groups = Groups(self.database)
+        self.identities = IdentityChanges(self.database)
+        self.kept = KeptQueries(self.database)
+        self.cases = Cases(self.database)
         self.runtimes = Runtimes(self.database)
         self.snapshots = Snapshots(self.database)
         self.stray_files = StrayFiles(self.database)

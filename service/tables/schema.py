@@ -243,10 +243,17 @@ SEARCHES = Table(
     answer TEXT NOT NULL,
     results TEXT NOT NULL,
     crop_id TEXT,
-    content_type TEXT,
-    picture BLOB
+    content_type TEXT
     """,
     indexes=("(gallery_id, query_id)", "(gallery_id, key_id, query_id)"),
+    rowid=True,
+)
+SEARCH_PICTURES = Table(
+    "search_pictures",
+    """
+    query_id TEXT PRIMARY KEY REFERENCES searches ON DELETE CASCADE,
+    content BLOB NOT NULL
+    """,
     rowid=True,
 )
 # The crops that a kept search shows: it goes with any of them whose person is forgotten.
@@ -442,6 +449,7 @@ TABLES = (
     MERGED_CROPS,
     GROUPS,
     SEARCHES,
+    SEARCH_PICTURES,
     SHOWN,
     REVIEWS,
     CASES,
