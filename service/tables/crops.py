@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -27,6 +28,7 @@ from service.record.records import (
     Removal,
     StoredCrop,
 )
+from service.record.replacing import Archive
 from service.tables.crop_changes import (
     change_embedder,
     put_crops,
@@ -45,6 +47,8 @@ from service.tables.crop_rows import (
     read_vectors,
 )
 from service.tables.galleries import next_version, read_entry, require_entry
+from service.tables.reading import StoredRecord, read_contents
+from service.tables.replacing import replace_crops
 from service.tables.schema import PICTURES, REQUESTS, TOMBSTONES
 from service.tables.transaction import Reader, RecordPart, Transaction, transactional
 from service.tables.values import as_micros
@@ -278,6 +282,24 @@ class Crops(RecordPart):
         found = self._reader.rows_in(TOMBSTONES, rest, [gallery_id], crop_ids)
         removed = {row["crop_id"] for row in found}
         return [crop_id for crop_id in crop_ids if crop_id in removed]
+
+    @contextlib.contextmanager
+    def archive(self, gallery_id: int) -> Iterator[Archive]:
+        """Read a gallery with all contents as it is at this moment, also while it is written.
+
+        Raises:
+            UnknownGallery: the gallery was deleted.
+        """
+        with contextlib.closing(StoredRecord(self._database.folder)) as now, now.read() as reader:
+            entry = require_entry(reader, gallery_id)
+            crops = read_contents(reader, gallery_id)
+            yield Archive(entry.version, entry.embedding_fingerprint, crops)
+
+    def replace(
+        self, gallery_id: int, embedding_fingerprint: str, crops: Iterable[ArchivedCrop]
+    ) -> int:
+        """Put an archive's crops in the place of a gallery's own, as `replace_crops` does."""
+        return replace_crops(self._database, gallery_id, embedding_fingerprint, crops)
 
     @transactional
     def drop_tombstones(self, transaction: Transaction, gallery_id: int, before: datetime) -> None:

@@ -71,8 +71,8 @@ class Galleries(RecordPart):
             "staged_slot": 0,
             "staged_crops": 0,
         }
-        counts = dict.fromkeys(("crops", "people", "unnamed", "image_bytes", "removals"), 0)
-        transaction.insert(GALLERIES, values | counts)
+        counts = ("crops", "people", "unnamed", "image_bytes", "removals", "restores")
+        transaction.insert(GALLERIES, values | dict.fromkeys(counts, 0))
         transaction.note("gallery_created", number)
         return require_entry(transaction, number)
 
@@ -196,6 +196,7 @@ def as_entry(row: sqlite3.Row) -> GalleryRecord:
         crops=row["crops"],
         identities=row["people"],
         image_bytes=row["image_bytes"],
+        at=row["restores"],
         side=row["side"],
         staged_side=row["staged_side"],
         staged_crops=row["staged_crops"],

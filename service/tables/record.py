@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 from service.tables.calibrations import StoredCalibrations
@@ -15,6 +16,7 @@ from service.tables.identities import IdentityChanges
 from service.tables.jobs import Jobs
 from service.tables.keys import Keys
 from service.tables.people import Groups, People
+from service.tables.replacing import give_up_restores
 
 
 class Record:
@@ -43,6 +45,7 @@ class Record:
         self.calibrations = StoredCalibrations(self.database)
         self.remote_indexes = RemoteIndexes(self.database)
         self.galleries.finish_deletions()
+        give_up_restores(self.database, datetime.now(UTC))
 
     def close(self) -> None:
         """Close every connection and file."""

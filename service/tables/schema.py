@@ -97,7 +97,8 @@ CHANGES = Table(
     PRIMARY KEY (gallery_id, seq)
     """,
 )
-# A gallery without a name is being deleted. `side` is that of the vectors that are searched.
+# A gallery without a name is being deleted. `side` is that of the vectors that are searched, and
+# `restores` counts how often its crops were replaced.
 GALLERIES = Table(
     "galleries",
     """
@@ -120,7 +121,8 @@ GALLERIES = Table(
     people INTEGER NOT NULL,
     unnamed INTEGER NOT NULL,
     image_bytes INTEGER NOT NULL,
-    removals INTEGER NOT NULL
+    removals INTEGER NOT NULL,
+    restores INTEGER NOT NULL
     """,
 )
 # `sort_key` is the name in natural order: numbers in it sort as numbers.
@@ -390,6 +392,43 @@ SNAPSHOTS = Table(
     PRIMARY KEY (gallery_id, snapshot_id)
     """,
 )
+# A gallery that is being restored, by whom and until when, and the vectors that it is to have.
+RESTORES = Table(
+    "restores",
+    f"""
+    gallery_id INTEGER PRIMARY KEY {OF_GALLERY},
+    token BLOB NOT NULL,
+    until INTEGER NOT NULL,
+    embedder TEXT NOT NULL,
+    side INTEGER NOT NULL,
+    dimension INTEGER,
+    former_side INTEGER NOT NULL
+    """,
+)
+# The crops of an archive, until they take the place of the gallery's own at once.
+INCOMING = Table(
+    "incoming",
+    """
+    gallery_id INTEGER NOT NULL REFERENCES restores ON DELETE CASCADE,
+    crop_id TEXT NOT NULL,
+    slot INTEGER NOT NULL,
+    identity TEXT,
+    camera TEXT,
+    captured_at INTEGER,
+    seen_at INTEGER NOT NULL,
+    created_at INTEGER NOT NULL,
+    external_id TEXT,
+    sha256 BLOB,
+    content_type TEXT,
+    image_bytes INTEGER NOT NULL,
+    inside INTEGER NOT NULL,
+    quality REAL,
+    metadata TEXT,
+    picture BLOB,
+    PRIMARY KEY (gallery_id, crop_id)
+    """,
+    rowid=True,
+)
 # Files of the data directory that nothing shows any more.
 UNNEEDED_FILES = Table(
     "unneeded_files",
@@ -462,6 +501,8 @@ TABLES = (
     RUNTIMES,
     API_KEYS,
     SNAPSHOTS,
+    RESTORES,
+    INCOMING,
     UNNEEDED_FILES,
     STRAY_PICTURES,
     COLLECTIONS,

@@ -20,6 +20,7 @@ from service.ops.data_directory import sync
 PRIVATE_FILE = 0o600
 FLOAT_BYTES = 4
 CHECKSUM_BYTES = 4
+COPIED_BYTES = 4 * 1024**2
 
 Vector = NDArray[np.float32]
 
@@ -35,14 +36,18 @@ class VectorFile:
     Writers hold the lock of the record. Readers need none: they only read slots that are committed.
     """
 
-    def __init__(self, path: Path, dimension: int) -> None:
-        """Open the file `{path}.f32` and its checksums `{path}.crc`; create what is missing."""
+    def __init__(self, path: Path, dimension: int, only_read: bool = False) -> None:
+        """Open the file `{path}.f32` and its checksums `{path}.crc`; create what is missing.
+
+        Raises:
+            FileNotFoundError: it is only read, and is not there.
+        """
         self.path = path
         self.dimension = dimension
         self._vector_bytes = dimension * FLOAT_BYTES
         is_new = not path.with_suffix(".f32").exists()
-        self._vectors = _open(path.with_suffix(".f32"))
-        self._checksums = _open(path.with_suffix(".crc"))
+        self._vectors = _open(path.with_suffix(".f32"), only_read)
+        self._checksums = _open(path.with_suffix(".crc"), only_read)
         if is_new:
             sync(path.parent)
 
@@ -109,6 +114,20 @@ class VectorFile:
             if os.fstat(file.fileno()).st_size > next_slot * size:
                 os.ftruncate(file.fileno(), next_slot * size)
 
+    def copy_to(self, path: Path, next_slot: int) -> None:
+        """Copy what lies before a slot, with its checksums, to new files."""
+        for suffix, file, size in (
+            (".f32", self._vectors, self._vector_bytes),
+            (".crc", self._checksums, CHECKSUM_BYTES),
+        ):
+            end = next_slot * size
+            with path.with_suffix(suffix).open("xb") as copy:
+                os.fchmod(copy.fileno(), PRIVATE_FILE)
+                while body := os.pread(
+                    file.fileno(), min(COPIED_BYTES, end - copy.tell()), copy.tell()
+                ):
+                    copy.write(body)
+
     def close(self) -> None:
         """Close both files."""
         self._vectors.close()
@@ -126,15 +145,17 @@ class VectorFile:
 class VectorFiles:
     """The vector files below a data directory; each is opened once."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, only_read: bool = False) -> None:
         self.folder = folder
+        self._only_read = only_read
         self._opened: dict[tuple[int, int], VectorFile] = {}
 
     def open(self, gallery_id: int, side: int, dimension: int) -> VectorFile:
         """Return the file of a gallery and side, whose vectors have this dimension."""
         key = (gallery_id, side)
         if key not in self._opened:
-            opened = VectorFile(self._path(gallery_id, side), dimension)
+            path = self.path(gallery_id, side)
+            opened = VectorFile(path, dimension, self._only_read)
             # Another thread may have opened it meanwhile.
             return self._opened.setdefault(key, opened)
         return self._opened[key]
@@ -142,7 +163,7 @@ class VectorFiles:
     def remove(self, gallery_id: int, side: int) -> None:
         """Remove the file of a gallery and side; whoever reads it meanwhile reads on."""
         self._opened.pop((gallery_id, side), None)
-        path = self._path(gallery_id, side)
+        path = self.path(gallery_id, side)
         path.with_suffix(".f32").unlink(missing_ok=True)
         path.with_suffix(".crc").unlink(missing_ok=True)
 
@@ -157,11 +178,14 @@ class VectorFiles:
             opened.close()
         self._opened.clear()
 
-    def _path(self, gallery_id: int, side: int) -> Path:
+    def path(self, gallery_id: int, side: int) -> Path:
+        """Return where the files of a gallery and side lie, without their suffixes."""
         return self.folder / f"vectors-{gallery_id}-{side}"
 
 
-def _open(path: Path) -> FileIO:
+def _open(path: Path, only_read: bool) -> FileIO:
+    if only_read:
+        return FileIO(path)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PRIVATE_FILE)
     return FileIO(descriptor, "r+")
 

@@ -1,0 +1,381 @@
+"""A gallery's crops replaced by others at once, such as those of a snapshot that is restored."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import secrets
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import numpy as np
+from pydantic_core import to_json
+
+from service.errors import RecordUnavailable, ServiceError
+from service.ops.failpoints import failpoint
+from service.record.records import ArchivedCrop
+from service.tables.database import Database
+from service.tables.files import note_unneeded
+from service.tables.galleries import drop_calibrations, next_version, require_entry
+from service.tables.schema import CROPS, GALLERIES, INCOMING, PEOPLE, PICTURES, RESTORES
+from service.tables.transaction import Reader, Transaction, marks_of
+from service.tables.values import as_micros, natural_order
+from service.tables.vectors import vector_crc
+
+CROPS_PER_PART = 200
+BYTES_PER_PART = 16 * 1024**2
+# For how long an unfinished restore is kept between two parts of it.
+KEPT = timedelta(minutes=10)
+
+LABELS = ("camera", "captured_at", "seen_at", "external_id", "quality", "metadata")
+CONTENTS = ("crop_id", "created_at", "sha256", "content_type", "image_bytes", "inside")
+# Crops with a slot of the archive are those that it shows unchanged.
+IS_LEFT = (
+    "EXISTS (SELECT 1 FROM incoming WHERE incoming.gallery_id = crops.gallery_id "
+    "AND incoming.crop_id = crops.crop_id AND incoming.slot = crops.slot)"
+)
+WITH_PERSON = (
+    "FROM incoming LEFT JOIN people ON people.gallery_id = incoming.gallery_id "
+    "AND people.name = incoming.identity"
+)
+
+
+@dataclass(frozen=True)
+class Restore:
+    """A gallery's restore that has begun.
+
+    Attributes:
+        token: tells it apart from one that has begun later, which ends it.
+        side: of the vectors: the one that is searched, or another one for another embedder.
+    """
+
+    gallery_id: int
+    token: bytes
+    side: int
+
+
+def replace_crops(
+    database: Database, gallery_id: int, embedder: str, crops: Iterable[ArchivedCrop]
+) -> int:
+    """Put an archive's crops in the place of a gallery's own at once, and return its version.
+
+    Crops keep their ids, and those that are there unchanged their slots. Whatever was removed since
+    the archive was made stays removed.
+
+    Raises:
+        UnknownGallery: the gallery was deleted.
+        RecordUnavailable: another restore has begun, the gallery was reindexed meanwhile, or a part
+            took too long; nothing was changed.
+    """
+    parts = _parts(crops)
+    first = next(parts, [])
+    dimension = len(first[0].vector) if first else None
+    restore = database.write(_begin, gallery_id, embedder, dimension)
+    try:
+        for part in itertools.chain([first], parts):
+            database.write(_add, restore, part)
+        failpoint("restore.generation-filled")
+        return database.write(_switch, restore)
+    except BaseException:
+        # Where the disk itself fails, a later start gives up what was filled.
+        with contextlib.suppress(ServiceError):
+            database.write(_give_up, restore)
+        raise
+
+
+def give_up_restores(database: Database, until: datetime) -> None:
+    """Remove what restores have left that nobody goes on with, as they are held no longer."""
+    for row in Reader(database).rows(RESTORES, "WHERE until < ?", (as_micros(until),)):
+        database.write(_give_up, Restore(row["gallery_id"], row["token"], row["side"]))
+
+
+def _begin(
+    transaction: Transaction, gallery_id: int, embedder: str, dimension: int | None
+) -> Restore:
+    entry = require_entry(transaction, gallery_id)
+    begun = transaction.row(RESTORES, "WHERE gallery_id = ?", (gallery_id,))
+    if begun:
+        _give_up(transaction, Restore(gallery_id, begun["token"], begun["side"]))
+    held = transaction.value("SELECT dimension FROM galleries WHERE gallery_id = ?", (gallery_id,))
+    side = entry.side
+    is_other = None not in (held, dimension) and held != dimension
+    if embedder != entry.embedding_fingerprint or is_other:
+        side = entry.sides
+        raised = "UPDATE galleries SET next_side = next_side + 1 WHERE gallery_id = ?"
+        transaction.change(raised, (gallery_id,))
+    elif dimension is None:
+        dimension = held
+    restore = Restore(gallery_id, secrets.token_bytes(8), side)
+    values = {"gallery_id": gallery_id, "token": restore.token, "until": _until()}
+    values |= {"embedder": embedder, "side": side, "dimension": dimension}
+    transaction.insert(RESTORES, values | {"former_side": entry.side})
+    return restore
+
+
+def _add(transaction: Transaction, restore: Restore, crops: Sequence[ArchivedCrop]) -> None:
+    """Write the vectors of crops to slots of their own, and keep their rows as incoming ones."""
+    _hold(transaction, restore)
+    gallery_id = restore.gallery_id
+    removed = _removed(transaction, gallery_id, [crop.record.crop_id for crop in crops])
+    left = [crop for crop in crops if crop.record.crop_id not in removed]
+    unchanged = _unchanged_slots(transaction, restore, left)
+    next_slot = require_entry(transaction, gallery_id).rows + 1
+    rows = []
+    for crop in left:
+        crop_id = crop.record.crop_id
+        slot = unchanged.get(crop_id)
+        picture = None
+        if slot is None:
+            slot = next_slot
+            next_slot += 1
+            picture = crop.picture
+            transaction.write_vector(gallery_id, restore.side, slot, crop_id, crop.vector)
+        rows.append({"gallery_id": gallery_id, "slot": slot, **_fields(crop), "picture": picture})
+    transaction.insert(INCOMING, *rows)
+    raised = "UPDATE galleries SET next_slot = ? WHERE gallery_id = ?"
+    transaction.change(raised, (next_slot, gallery_id))
+
+
+def _switch(transaction: Transaction, restore: Restore) -> int:
+    """Apply the difference between the gallery's crops and the incoming ones."""
+    row = _hold(transaction, restore)
+    gallery_id = restore.gallery_id
+    of_gallery = (gallery_id,)
+    gallery = transaction.rows(GALLERIES, "WHERE gallery_id = ?", of_gallery)[0]
+    if gallery["side"] != row["former_side"]:
+        raise RecordUnavailable(
+            "the gallery was reindexed while it was restored; nothing was changed, begin again"
+        )
+    transaction.removes = True
+    gone = _take_out_removed(transaction, gallery_id)
+    gone += _remove_replaced(transaction, gallery_id)
+    _add_people(transaction, gallery_id)
+    _relabel(transaction, gallery_id)
+    _insert_new(transaction, gallery_id)
+    transaction.change(
+        "DELETE FROM people WHERE gallery_id = ? AND NOT EXISTS "
+        "(SELECT 1 FROM crops WHERE crops.person_id = people.person_id)",
+        of_gallery,
+    )
+    _count(transaction, gallery_id)
+    transaction.change(
+        "UPDATE galleries SET embedder = ?, side = ?, dimension = ?, staged_embedder = NULL, "
+        "staged_side = NULL, staged_dimension = NULL, staged_slot = 0, staged_crops = 0 "
+        "WHERE gallery_id = ?",
+        (row["embedder"], restore.side, row["dimension"], gallery_id),
+    )
+    former_sides = {gallery["side"], gallery["staged_side"]} - {restore.side, None}
+    _drop_sides(transaction, gallery_id, former_sides)
+    drop_calibrations(transaction, gallery_id)
+    transaction.change("DELETE FROM restores WHERE gallery_id = ?", of_gallery)
+    return next_version(transaction, gallery_id, "replaced", sorted(gone), restores=1)
+
+
+def _take_out_removed(transaction: Transaction, gallery_id: int) -> list[int]:
+    """Drop incoming crops that were removed for good meanwhile, and return their slots."""
+    taken = transaction.execute(
+        "DELETE FROM incoming WHERE gallery_id = ? AND crop_id IN "
+        "(SELECT crop_id FROM tombstones WHERE gallery_id = ?) RETURNING slot",
+        (gallery_id, gallery_id),
+    )
+    return [slot for (slot,) in taken.fetchall()]
+
+
+def _remove_replaced(transaction: Transaction, gallery_id: int) -> list[int]:
+    """Delete the crops that the archive has not got, or has otherwise; return their slots."""
+    transaction.change(
+        "INSERT OR REPLACE INTO stray_pictures (gallery_id, name, until) "
+        "SELECT gallery_id, crop_id, ? FROM crops WHERE gallery_id = ? "
+        "AND content_type IS NOT NULL AND NOT inside AND crop_id NOT IN "
+        "(SELECT crop_id FROM incoming WHERE gallery_id = ?)",
+        (as_micros(datetime.now(UTC)), gallery_id, gallery_id),
+    )
+    replaced = transaction.execute(
+        f"DELETE FROM crops WHERE gallery_id = ? AND NOT {IS_LEFT} RETURNING slot", (gallery_id,)
+    )
+    return [slot for (slot,) in replaced.fetchall()]
+
+
+def _add_people(transaction: Transaction, gallery_id: int) -> None:
+    found = transaction.execute(
+        "SELECT DISTINCT identity FROM incoming WHERE gallery_id = ? AND identity IS NOT NULL "
+        "AND identity NOT IN (SELECT name FROM people WHERE gallery_id = ?)",
+        (gallery_id, gallery_id),
+    )
+    first: int = transaction.value("SELECT coalesce(max(person_id), 0) + 1 FROM people")
+    people = [
+        {
+            "person_id": person_id,
+            "gallery_id": gallery_id,
+            "name": name,
+            "sort_key": natural_order(name),
+        }
+        for person_id, (name,) in enumerate(found.fetchall(), first)
+    ]
+    transaction.insert(PEOPLE, *people)
+
+
+def _relabel(transaction: Transaction, gallery_id: int) -> None:
+    """Give the crops that are left the labels of the archive."""
+    columns = ", ".join(["person_id", *LABELS])
+    held = ", ".join(f"crops.{name}" for name in ("person_id", *LABELS))
+    new = ", ".join(["people.person_id", *(f"incoming.{name}" for name in LABELS)])
+    transaction.change(
+        f"UPDATE crops SET ({columns}) = ({new}) {WITH_PERSON} "
+        "WHERE crops.gallery_id = ? AND incoming.gallery_id = crops.gallery_id "
+        f"AND incoming.crop_id = crops.crop_id AND ({held}) IS NOT ({new})",
+        (gallery_id,),
+    )
+
+
+def _insert_new(transaction: Transaction, gallery_id: int) -> None:
+    columns = ["gallery_id", "slot", *LABELS, *CONTENTS]
+    names = ", ".join(f"incoming.{name}" for name in columns)
+    transaction.change(
+        f"INSERT INTO crops ({', '.join(columns)}, person_id) "
+        f"SELECT {names}, people.person_id {WITH_PERSON} WHERE incoming.gallery_id = ? "
+        "AND incoming.slot NOT IN (SELECT slot FROM crops WHERE gallery_id = ?)",
+        (gallery_id, gallery_id),
+    )
+    transaction.change(
+        "INSERT INTO pictures (gallery_id, slot, content) SELECT gallery_id, slot, picture "
+        "FROM incoming WHERE gallery_id = ? AND picture IS NOT NULL",
+        (gallery_id,),
+    )
+    transaction.change(
+        "DELETE FROM stray_pictures WHERE gallery_id = ? AND name IN "
+        "(SELECT crop_id FROM incoming WHERE gallery_id = ?)",
+        (gallery_id, gallery_id),
+    )
+
+
+def _count(transaction: Transaction, gallery_id: int) -> None:
+    transaction.change(
+        "UPDATE galleries SET (crops, people, unnamed, image_bytes) = (SELECT count(*), "
+        "count(DISTINCT person_id), count(*) - count(person_id), coalesce(sum(image_bytes), 0) "
+        "FROM crops WHERE gallery_id = ?) WHERE gallery_id = ?",
+        (gallery_id, gallery_id),
+    )
+
+
+def _give_up(transaction: Transaction, restore: Restore) -> None:
+    """Remove what was filled, with its vectors."""
+    row = transaction.row(RESTORES, "WHERE token = ?", (restore.token,))
+    if row is None:
+        return
+    transaction.removes = True
+    if row["side"] != row["former_side"]:
+        _drop_sides(transaction, restore.gallery_id, {restore.side})
+    elif row["dimension"] is not None:
+        written = transaction.execute(
+            "SELECT slot FROM incoming WHERE gallery_id = ? AND slot NOT IN "
+            "(SELECT slot FROM crops WHERE gallery_id = ?)",
+            (restore.gallery_id, restore.gallery_id),
+        )
+        vectors = transaction.database.vectors
+        side = vectors.open(restore.gallery_id, restore.side, row["dimension"])
+        side.clear([slot for (slot,) in written.fetchall()])
+    transaction.change("DELETE FROM restores WHERE token = ?", (restore.token,))
+
+
+def _hold(transaction: Transaction, restore: Restore) -> Any:
+    """Keep a restore for a while longer, and return its row."""
+    require_entry(transaction, restore.gallery_id)
+    row = transaction.row(RESTORES, "WHERE token = ?", (restore.token,))
+    if row is None:
+        raise RecordUnavailable(
+            "the restore was given up, as another one began or its next part did not come in time; "
+            "nothing was changed, begin again"
+        )
+    extended = "UPDATE restores SET until = ? WHERE token = ?"
+    transaction.change(extended, (_until(), restore.token))
+    return row
+
+
+def _removed(transaction: Transaction, gallery_id: int, crop_ids: Sequence[str]) -> set[str]:
+    found = transaction.execute(
+        "SELECT crop_id FROM tombstones WHERE gallery_id = ? "
+        f"AND crop_id IN ({marks_of(crop_ids)})",
+        (gallery_id, *crop_ids),
+    )
+    return {crop_id for (crop_id,) in found.fetchall()}
+
+
+def _unchanged_slots(
+    transaction: Transaction, restore: Restore, crops: Sequence[ArchivedCrop]
+) -> dict[str, int]:
+    """Return the slots of crops that the gallery has as they are, labels apart; damaged ones not.
+
+    A damaged row is not raised here: a restore mends it.
+    """
+    gallery_id = restore.gallery_id
+    row = transaction.row(RESTORES, "WHERE token = ?", (restore.token,))
+    if row is None or row["side"] != row["former_side"] or row["dimension"] is None:
+        return {}
+    ids = [crop.record.crop_id for crop in crops]
+    found = transaction.execute(
+        "SELECT crops.crop_id, crops.slot FROM crops LEFT JOIN pictures USING (gallery_id, slot) "
+        f"WHERE crops.gallery_id = ? AND crops.crop_id IN ({marks_of(ids)}) "
+        f"AND {CROPS.is_intact} AND (NOT crops.inside OR {PICTURES.is_intact})",
+        (gallery_id, *ids),
+    )
+    slots = dict(found.fetchall())
+    side = transaction.database.vectors.open(gallery_id, restore.side, row["dimension"])
+    places = list(slots.values())
+    checksums = dict(zip(slots, side.read_checksums(places), strict=True))
+    vectors = dict(zip(slots, side.read(places), strict=True))
+    return {
+        crop_id: slots[crop_id]
+        for crop_id, vector in ((crop.record.crop_id, crop.vector) for crop in crops)
+        if crop_id in slots
+        and np.array_equal(vectors[crop_id], vector)
+        and checksums[crop_id] == vector_crc(crop_id, vector)
+    }
+
+
+def _fields(crop: ArchivedCrop) -> dict[str, Any]:
+    """Return the columns of an incoming crop, but for its slot and picture."""
+    record = crop.record
+    metadata = record.metadata
+    return {
+        "crop_id": record.crop_id,
+        "identity": record.identity,
+        "camera": record.camera,
+        "captured_at": as_micros(record.captured_at),
+        "seen_at": as_micros(record.captured_at or record.created_at),
+        "created_at": as_micros(record.created_at),
+        "external_id": record.external_id,
+        "sha256": bytes.fromhex(record.sha256),
+        "content_type": record.content_type,
+        "image_bytes": record.image_bytes,
+        "inside": crop.picture is not None,
+        "quality": record.quality,
+        "metadata": None if metadata is None else to_json(metadata).decode(),
+    }
+
+
+def _drop_sides(transaction: Transaction, gallery_id: int, sides: Iterable[int]) -> None:
+    path = transaction.database.vectors.path
+    names = [path(gallery_id, side).name for side in sides]
+    note_unneeded(transaction, [f"{name}.{kind}" for name in names for kind in ("f32", "crc")])
+
+
+def _until() -> int:
+    return as_micros(datetime.now(UTC) + KEPT)
+
+
+def _parts(crops: Iterable[ArchivedCrop]) -> Iterator[list[ArchivedCrop]]:
+    """Split crops into lists that one commit takes."""
+    part: list[ArchivedCrop] = []
+    part_bytes = 0
+    for crop in crops:
+        part.append(crop)
+        part_bytes += crop.vector.nbytes + len(crop.picture or b"")
+        if len(part) == CROPS_PER_PART or part_bytes >= BYTES_PER_PART:
+            yield part
+            part = []
+            part_bytes = 0
+    if part:
+        yield part
