@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -10,14 +11,19 @@ from typing import Any
 from gmn_client.models import CropOrder
 from service.errors import InvalidField
 from service.record.records import CropFilter, StoredCrop
-from service.tables.crop_rows import read_crops, read_crops_in
-from service.tables.transaction import Reader
-from service.tables.values import as_micros, as_moment
+from service.tables.crop_rows import read_by_id, read_crops
+from service.tables.transaction import Reader, marks_of
+from service.tables.values import as_micros
 
 # A page looks at this many crops at most, so that a filter which few pass holds no thread for long.
 MOST_SCANNED = 10_000
-CURSOR = re.compile(r"(?:([0-9T:.-]{19,26})_)?([0-9]{1,18})", re.ASCII)
-UTC_OFFSET = "+00:00"
+# Of the last crop the microseconds of its time, where the order is by time, and its slot.
+CURSOR = re.compile(r"(?:(-?[0-9]{1,18})_)?([0-9]{1,18})", re.ASCII)
+
+# A condition of a statement, and the values of its placeholders.
+Condition = tuple[str, Sequence[Any]]
+# Where a crop is in an order, as in a cursor.
+Place = tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -45,69 +51,105 @@ def list_crops(
     Raises:
         InvalidField: `after` is no cursor of this order.
     """
-    found = CURSOR.fullmatch(after or "0")
-    if found is None or (after and bool(found[1]) != (order != "enrolled")):
-        raise InvalidField(
-            f"cursor: {after[:40]!r} is none of this order; send next_cursor of the page before"
-        )
+    start = _read_cursor(after, order)
     if wanted.crop_ids:
-        rest = "WHERE crops.gallery_id = ? AND crop_id IN ({}) ORDER BY slot"
-        named = read_crops_in(reader, rest, [gallery_id], sorted(wanted.crop_ids))
-        return CropPage([crop for crop in named if wanted.passes(crop)], None)
-    conditions = ["crops.gallery_id = ?"]
-    values: list[Any] = [gallery_id]
-    by_slot = order == "enrolled"
-    if after and by_slot:
-        conditions.append("slot > ?")
-        values.append(int(found[2]))
-    elif after:
-        conditions.append(f"(seen_at, slot) {'<' if order == '-captured' else '>'} (?, ?)")
-        moment = datetime.fromisoformat(found[1] + UTC_OFFSET)
-        values += [as_micros(moment), int(found[2])]
-    for name in ("camera", "external_id"):
-        if getattr(wanted, name) is not None:
-            conditions.append(f"{name} = ?")
-            values.append(getattr(wanted, name))
-    if wanted.identity is not None:
-        conditions.append(
-            "crops.person_id = (SELECT person_id FROM people WHERE gallery_id = ? AND name = ?)"
+        named = read_by_id(reader, gallery_id, wanted.crop_ids)
+        passing = [crop for crop in named if wanted.passes(crop)]
+        return CropPage(sorted(passing, key=lambda crop: crop.row_id), None)
+    labels = _labels(reader, gallery_id, wanted)
+    earliest = wanted.captured_after
+    latest = wanted.captured_before
+    times = _between("captured_at", earliest, latest)
+    by_time = order != "enrolled"
+    is_backward = order == "-captured"
+    # Of one person the crops are few: they are all read, and put in order.
+    is_sorted = by_time and (wanted.identity is not None or wanted.external_id is not None)
+    if by_time and not is_sorted:
+        # The cursor is beyond the bound at which the first page began.
+        found_by = _between(
+            "seen_at",
+            None if start and not is_backward else earliest,
+            None if start and is_backward else latest,
         )
-        values += [gallery_id, wanted.identity]
-    if not by_slot and wanted.captured_after is not None:
-        conditions.append("seen_at >= ?")
-        values.append(as_micros(wanted.captured_after))
-    if not by_slot and wanted.captured_before is not None:
-        conditions.append("seen_at <= ?")
-        values.append(as_micros(wanted.captured_before))
-    direction = "DESC" if order == "-captured" else ""
-    sequence = "slot" if by_slot else f"seen_at {direction}, slot {direction}"
-    rest = f"WHERE {' AND '.join(conditions)} ORDER BY {sequence} LIMIT ?"
-    exact = not (wanted.unnamed or wanted.of_time)
-    most = limit + 1 if exact else MOST_SCANNED
-    crops = read_crops(reader, rest, [*values, most])
-    return _page(crops, wanted, order, limit, is_end=len(crops) < most)
+        others = [*labels, *times]
+    else:
+        found_by = labels[:1]
+        others = [*labels[1:], *times]
+    columns = ["seen_at", "slot"] if by_time else ["slot"]
+    found_by.append(("crops.gallery_id = ?", (gallery_id,)))
+    if start:
+        found_by.append(_compare(columns, "<" if is_backward else ">", start))
+    direction = "DESC" if is_backward else "ASC"
+    # A sign before a column keeps SQLite from using an index of it.
+    sign = "+" if is_sorted else ""
+    sequence = ", ".join(f"{sign}{column} {direction}" for column in columns)
+
+    edge = None
+    if others and not is_sorted:
+        where, values = _where(found_by)
+        asked = f"SELECT {', '.join(columns)} FROM crops {where} ORDER BY {sequence}"
+        edge = reader.execute(f"{asked} LIMIT 1 OFFSET ?", (*values, MOST_SCANNED - 1)).fetchone()
+    if edge is not None:
+        found_by.append(_compare(columns, ">=" if is_backward else "<=", tuple(edge)))
+    where, values = _where([*found_by, *((f"+{text}", given) for text, given in others)])
+    crops = read_crops(reader, f"{where} ORDER BY {sequence} LIMIT ?", (*values, limit + 1))
+    shown = crops[:limit]
+    if len(crops) > limit:
+        return CropPage(shown, _cursor(_place(shown[-1], by_time)))
+    return CropPage(shown, None if edge is None else _cursor(tuple(edge)))
 
 
-def _page(
-    crops: list[StoredCrop], wanted: CropFilter, order: CropOrder, limit: int, is_end: bool
-) -> CropPage:
-    """Return the crops that pass, up to the limit, and where the next page goes on."""
-    shown: list[StoredCrop] = []
-    last = crops[-1] if crops else None
-    before = None
-    for crop in crops:
-        if wanted.passes(crop):
-            if len(shown) == limit:
-                return CropPage(shown, _cursor(before, order))
-            shown.append(crop)
-        before = crop
-    return CropPage(shown, None if is_end or last is None else _cursor(last, order))
+def _labels(reader: Reader, gallery_id: int, wanted: CropFilter) -> list[Condition]:
+    """Return the conditions of labels; the first is the one that the fewest crops share."""
+    conditions: list[Condition] = []
+    if wanted.external_id is not None:
+        conditions.append(("crops.external_id = ?", (wanted.external_id,)))
+    if wanted.identity is not None:
+        asked = "SELECT person_id FROM people WHERE gallery_id = ? AND name = ?"
+        person_id = reader.value(asked, (gallery_id, wanted.identity))
+        # Nobody has the id 0.
+        conditions.append(("crops.person_id IS ?", (person_id or 0,)))
+    if wanted.unnamed:
+        conditions.append(("crops.person_id IS ?", (None,)))
+    if wanted.camera is not None:
+        conditions.append(("crops.camera = ?", (wanted.camera,)))
+    return conditions
 
 
-def _cursor(crop: StoredCrop | None, order: CropOrder) -> str | None:
-    if crop is None:
+def _between(column: str, earliest: datetime | None, latest: datetime | None) -> list[Condition]:
+    bounds = {">=": earliest, "<=": latest}
+    return [
+        (f"crops.{column} {sign} ?", (as_micros(bound),))
+        for sign, bound in bounds.items()
+        if bound is not None
+    ]
+
+
+def _compare(columns: Sequence[str], sign: str, place: Place) -> Condition:
+    return f"({', '.join(columns)}) {sign} ({marks_of(place)})", place
+
+
+def _where(conditions: Sequence[Condition]) -> tuple[str, list[Any]]:
+    """Return the text of conditions and the values of its placeholders."""
+    text = " AND ".join(condition for condition, _ in conditions)
+    return f"WHERE {text}", [value for _, values in conditions for value in values]
+
+
+def _place(crop: StoredCrop, by_time: bool) -> Place:
+    seen_at = as_micros(crop.captured_at or crop.created_at)
+    return (seen_at, crop.row_id) if by_time else (crop.row_id,)
+
+
+def _cursor(place: Place) -> str:
+    return "_".join(str(number) for number in place)
+
+
+def _read_cursor(text: str, order: CropOrder) -> Place | None:
+    if not text:
         return None
-    if order == "enrolled":
-        return str(crop.row_id)
-    seen_at = as_moment(as_micros(crop.captured_at or crop.created_at))
-    return f"{seen_at.isoformat().removesuffix(UTC_OFFSET)}_{crop.row_id}"
+    found = CURSOR.fullmatch(text)
+    if found is None or bool(found[1]) != (order != "enrolled"):
+        raise InvalidField(
+            f"cursor: {text[:40]!r} is none of this order; send next_cursor of the page before"
+        )
+    return tuple(int(number) for number in text.split("_"))

@@ -33,7 +33,7 @@ from service.tables.feeds import (
     slots_of,
 )
 from service.tables.marks import Mark, Marks
-from service.tables.schema import FORMAT, RECORD, TABLES, row_crc
+from service.tables.schema import FORMAT, RECORD, TABLES, describe_sizes, row_crc
 from service.tables.transaction import Change, Reader, Transaction
 from service.tables.vectors import Vector, VectorFile, VectorFiles
 
@@ -263,6 +263,7 @@ class Database:
         connection.execute("BEGIN IMMEDIATE")
         for table in TABLES:
             table.create(connection)
+        describe_sizes(connection)
         connection.execute(f"PRAGMA user_version = {FORMAT}")
         transaction = Transaction(self, connection)
         values = {

@@ -10,7 +10,14 @@ import pytest
 from service.errors import InvalidField
 from service.record import crop_lists
 from service.record.records import CropFilter
+from service.tables import crop_lists as table_lists
 from tests.service.gallery.new_crops import EMBEDDER, NOON, new_crop
+
+
+def _scan_at_most(monkeypatch, rows: int) -> None:
+    monkeypatch.setattr(crop_lists, "ROWS_AT_ONCE", 2)
+    for module in (crop_lists, table_lists):
+        monkeypatch.setattr(module, "MOST_SCANNED", rows)
 
 
 @pytest.fixture
@@ -55,8 +62,7 @@ FILTERS = [
 def test_each_filter_and_order_lists_every_crop_once(store, gallery, crops, few, monkeypatch):
     if few:
         # As in a large gallery of which few crops pass: pages end before they are full.
-        monkeypatch.setattr(crop_lists, "ROWS_AT_ONCE", 2)
-        monkeypatch.setattr(crop_lists, "MOST_SCANNED", 3)
+        _scan_at_most(monkeypatch, 3)
     for given, order in itertools.product(FILTERS, ("enrolled", "captured", "-captured")):
         wanted = CropFilter(**given)
         passing = [one for one in crops if wanted.passes(one)]
@@ -68,10 +74,10 @@ def test_each_filter_and_order_lists_every_crop_once(store, gallery, crops, few,
 
 
 def test_a_filter_that_none_passes_ends_a_page_after_a_bounded_number(store, gallery, monkeypatch):
-    monkeypatch.setattr(crop_lists, "ROWS_AT_ONCE", 2)
-    monkeypatch.setattr(crop_lists, "MOST_SCANNED", 4)
+    _scan_at_most(monkeypatch, 4)
     store.crops.enroll(gallery, EMBEDDER, [new_crop(number) for number in range(10)])
-    page = store.crops.page(gallery, CropFilter(unnamed=True), limit=1)
+    none = CropFilter(captured_after=NOON + timedelta(days=1))
+    page = store.crops.page(gallery, none, limit=1)
     assert (page.crops, page.cursor) == ([], "4")
 
 
