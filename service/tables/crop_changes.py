@@ -83,6 +83,7 @@ def remove_crops(
         for crop in crops
     ]
     transaction.insert(TOMBSTONES, *tombstones, instead=True)
+    transaction.deleted += [crop.crop_id for crop in crops]
     outside = [crop.crop_id for crop in crops if crop.elsewhere]
     note_strays(transaction, gallery_id, outside, moment)
     version = next_version(

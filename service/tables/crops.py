@@ -307,8 +307,12 @@ class Crops(RecordPart):
 
         No archive may be from before it: a restore of one would bring the crops back.
         """
-        asked = "DELETE FROM tombstones WHERE gallery_id = ? AND removed_at < ?"
-        transaction.change(asked, (gallery_id, as_micros(before)))
+        dropped = transaction.execute(
+            "DELETE FROM tombstones WHERE gallery_id = ? AND removed_at < ? RETURNING crop_id",
+            (gallery_id, as_micros(before)),
+        ).fetchall()
+        if dropped:
+            self._database.deleted.drop({crop_id for (crop_id,) in dropped})
 
     def _pages(self, gallery_id: int) -> Iterator[list[StoredCrop]]:
         """Read all crops by slot, some hundred at once, so that the log is never held for long."""

@@ -32,7 +32,7 @@ from service.tables.feeds import (
     read_feeds,
     slots_of,
 )
-from service.tables.marks import Mark, Marks
+from service.tables.marks import DeletedIds, Mark, Marks
 from service.tables.schema import FORMAT, RECORD, TABLES, describe_sizes, row_crc
 from service.tables.transaction import Change, Reader, Transaction
 from service.tables.vectors import Vector, VectorFile, VectorFiles
@@ -91,6 +91,7 @@ class Database:
         self.path = folder / FILE
         self.vectors = VectorFiles(folder)
         self.marks = Marks(folder / "record.acknowledged")
+        self.deleted = DeletedIds(folder / "deleted.ids")
         self._local = threading.local()
         self._opened: list[sqlite3.Connection] = []
         self._opening = threading.Lock()
@@ -381,6 +382,7 @@ class Database:
                     raise
         failpoint("record.committed")
         self._settle(feeds)
+        self.deleted.add(crop_id for transaction in done for crop_id in transaction.deleted)
         if self._log_has_deleted or any(transaction.removes for transaction in done):
             self._truncate_log()
 

@@ -124,6 +124,7 @@ class Galleries(RecordPart):
     def _take_out(self, transaction: Transaction, gallery_id: int) -> int:
         entry = require_entry(transaction, gallery_id)
         transaction.removes = True
+        transaction.deleted.append(deleted_name(entry))
         transaction.change("UPDATE galleries SET name = NULL WHERE gallery_id = ?", (gallery_id,))
         transaction.change("DELETE FROM feeds WHERE gallery_id = ?", (gallery_id,))
         revoke_keys_of(transaction, entry.name)
@@ -206,6 +207,11 @@ def as_entry(row: sqlite3.Row) -> GalleryRecord:
         removals=row["removals"],
         unnamed=row["unnamed"],
     )
+
+
+def deleted_name(entry: GalleryRecord) -> str:
+    """Return the line that names a gallery among the ids of deleted crops."""
+    return f"gallery {entry.gallery_id} {as_micros(entry.created_at)}"
 
 
 def read_entry(reader: Reader, gallery_id: int) -> GalleryRecord | None:

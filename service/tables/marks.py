@@ -1,14 +1,17 @@
-"""What was acknowledged, noted beside the record: by it an older copy in its place is found out."""
+"""What was acknowledged and what was deleted, noted beside the record: older copies lack it."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import struct
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
+
+from service.ops.data_directory import sync
 
 log = logging.getLogger(__name__)
 PRIVATE_FILE = 0o600
@@ -66,6 +69,51 @@ class Marks:
     def clear(self) -> None:
         """Forget everything that was acknowledged."""
         self.path.unlink(missing_ok=True)
+
+
+class DeletedIds:
+    """A file with the ids of deleted crops, a line each, beside the record.
+
+    An older copy of the record that is put in its place has the crops again, and no trace of their
+    deletion: a start removes them by this file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def read(self) -> list[str]:
+        """Read the ids in the order of their deletions."""
+        body = self.path.read_bytes() if self.path.exists() else b""
+        # A line that a power cut tore was not acknowledged.
+        return body.decode(errors="replace").split("\n")[:-1]
+
+    def add(self, ids: Iterable[str]) -> None:
+        """Append ids, which are on the disk afterwards; never raises."""
+        lines = "".join(f"{crop_id}\n" for crop_id in ids).encode()
+        if not lines:
+            return
+        try:
+            is_new = not self.path.exists()
+            flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+            with os.fdopen(os.open(self.path, flags, PRIVATE_FILE), "r+b") as file:
+                end = file.seek(0, os.SEEK_END)
+                torn = end > 0 and os.pread(file.fileno(), 1, end - 1) != b"\n"
+                file.write(b"\n" * torn + lines)
+                file.flush()
+                os.fdatasync(file.fileno())
+            if is_new:
+                sync(self.path.parent)
+        except OSError as error:
+            log.warning("%s could not be written: %s", self.path, error)
+
+    def drop(self, ids: Collection[str]) -> None:
+        """Drop ids that no copy can bring back any more; never raises."""
+        kept = [crop_id for crop_id in self.read() if crop_id not in ids]
+        beside = DeletedIds(self.path.with_suffix(".part"))
+        with contextlib.suppress(OSError):
+            beside.path.unlink(missing_ok=True)
+            beside.add(kept or [""])
+            beside.path.replace(self.path)
 
 
 def _checksum(gallery_id: int, seq: int, token: bytes) -> int:

@@ -11,12 +11,15 @@ from service.tables.crops import Crops
 from service.tables.database import Database
 from service.tables.desk import Cases, KeptQueries
 from service.tables.files import Snapshots, StrayFiles, UnneededFiles
-from service.tables.galleries import Galleries, Runtimes
+from service.tables.galleries import Galleries, Runtimes, deleted_name
 from service.tables.identities import IdentityChanges
 from service.tables.jobs import Jobs
 from service.tables.keys import Keys
 from service.tables.people import Groups, People
 from service.tables.replacing import give_up_restores
+from service.tables.transaction import Reader, batches
+
+CROPS_AT_ONCE = 500
 
 
 class Record:
@@ -44,8 +47,23 @@ class Record:
         self.unneeded_files = UnneededFiles(self.database)
         self.calibrations = StoredCalibrations(self.database)
         self.remote_indexes = RemoteIndexes(self.database)
+        self._delete_again()
         self.galleries.finish_deletions()
         give_up_restores(self.database, datetime.now(UTC))
+
+    def _delete_again(self) -> None:
+        """Delete what is there again since an older copy of the record was put in place."""
+        deleted = self.database.deleted.read()
+        newest = "SELECT 1 FROM tombstones WHERE crop_id = ?"
+        if not deleted or Reader(self.database).value(newest, deleted[-1:]):
+            return
+        for gallery in self.galleries.all():
+            if deleted_name(gallery) in deleted:
+                self.galleries.delete(gallery.gallery_id)
+                continue
+            for crop_ids in batches(deleted, CROPS_AT_ONCE):
+                if self.crops.by_id(gallery.gallery_id, crop_ids):
+                    self.crops.remove(gallery.gallery_id, crop_ids)
 
     def close(self) -> None:
         """Close every connection and file."""

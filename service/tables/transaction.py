@@ -141,11 +141,13 @@ class Transaction(Reader):
         notes: the changes that followers of the record learn.
         vectors: to be written, by gallery, side and dimension, then by slot, with the crop's id.
         removes: something was deleted for good, and has to leave SQLite's log too.
+        deleted: the ids of crops that no older copy of the record may bring back.
     """
 
     notes: list[Change] = field(default_factory=list)
     vectors: dict[tuple[int, int, int], dict[int, tuple[str, Vector]]] = field(default_factory=dict)
     removes: bool = False
+    deleted: list[str] = field(default_factory=list)
 
     def change(self, statement: str, values: Sequence[Any] = ()) -> int:
         """Run a statement that changes rows, and return how many it changed."""
