@@ -10,6 +10,7 @@ from service.tables.collections import RemoteIndexes
 from service.tables.crops import Crops
 from service.tables.database import Database
 from service.tables.desk import Cases, KeptQueries
+from service.tables.feeds import History
 from service.tables.files import Snapshots, StrayFiles, UnneededFiles
 from service.tables.galleries import Galleries, Runtimes, deleted_name
 from service.tables.identities import IdentityChanges
@@ -17,6 +18,7 @@ from service.tables.jobs import Jobs
 from service.tables.keys import Keys
 from service.tables.people import Groups, People
 from service.tables.replacing import give_up_restores
+from service.tables.staged import StagedVectors
 from service.tables.transaction import Reader, batches
 
 CROPS_AT_ONCE = 500
@@ -34,6 +36,8 @@ class Record:
         self.database = Database(folder)
         self.galleries = Galleries(self.database)
         self.crops = Crops(self.database)
+        self.staged = StagedVectors(self.database)
+        self.history = History(self.database)
         self.jobs = Jobs(self.database)
         self.keys = Keys(self.database)
         self.people = People(self.database)

@@ -7,9 +7,9 @@ never names a vector that is not there. A slot is never given out twice; a remov
 from __future__ import annotations
 
 import os
+import weakref
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from io import FileIO
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -46,8 +46,9 @@ class VectorFile:
         self.dimension = dimension
         self._vector_bytes = dimension * FLOAT_BYTES
         is_new = not path.with_suffix(".f32").exists()
-        self._vectors = _open(path.with_suffix(".f32"), only_read)
-        self._checksums = _open(path.with_suffix(".crc"), only_read)
+        self._closing: list[Callable[[], object]] = []
+        self._vectors = self._open(path.with_suffix(".f32"), only_read)
+        self._checksums = self._open(path.with_suffix(".crc"), only_read)
         if is_new:
             sync(path.parent)
 
@@ -80,7 +81,7 @@ class VectorFile:
         found = np.zeros((len(slots), self.dimension), "<f4")
         for first, run in _places(slots):
             body = os.pread(
-                self._vectors.fileno(), len(run) * self._vector_bytes, run[0] * self._vector_bytes
+                self._vectors, len(run) * self._vector_bytes, run[0] * self._vector_bytes
             )
             whole = len(body) // self._vector_bytes
             part = np.frombuffer(body[: whole * self._vector_bytes], "<f4")
@@ -92,14 +93,14 @@ class VectorFile:
         found = np.zeros(len(slots), "<u4")
         for first, run in _places(slots):
             size = len(run) * CHECKSUM_BYTES
-            body = os.pread(self._checksums.fileno(), size, run[0] * CHECKSUM_BYTES)
+            body = os.pread(self._checksums, size, run[0] * CHECKSUM_BYTES)
             whole = len(body) // CHECKSUM_BYTES
             found[first : first + whole] = np.frombuffer(body[: whole * CHECKSUM_BYTES], "<u4")
         return found
 
     def mapped(self) -> Vector:
         """Map the file into memory: vectors `(slots, d)` by slot, as many as there are now."""
-        slots = os.fstat(self._vectors.fileno()).st_size // self._vector_bytes
+        slots = os.fstat(self._vectors).st_size // self._vector_bytes
         shape = (slots, self.dimension)
         if not slots:
             return np.zeros(shape, np.float32)
@@ -111,8 +112,8 @@ class VectorFile:
             (self._vectors, self._vector_bytes),
             (self._checksums, CHECKSUM_BYTES),
         ):
-            if os.fstat(file.fileno()).st_size > next_slot * size:
-                os.ftruncate(file.fileno(), next_slot * size)
+            if os.fstat(file).st_size > next_slot * size:
+                os.ftruncate(file, next_slot * size)
 
     def copy_to(self, path: Path, next_slot: int) -> None:
         """Copy what lies before a slot, with its checksums, to new files."""
@@ -123,23 +124,28 @@ class VectorFile:
             end = next_slot * size
             with path.with_suffix(suffix).open("xb") as copy:
                 os.fchmod(copy.fileno(), PRIVATE_FILE)
-                while body := os.pread(
-                    file.fileno(), min(COPIED_BYTES, end - copy.tell()), copy.tell()
-                ):
+                while body := os.pread(file, min(COPIED_BYTES, end - copy.tell()), copy.tell()):
                     copy.write(body)
 
     def close(self) -> None:
         """Close both files."""
-        self._vectors.close()
-        self._checksums.close()
+        for close in self._closing:
+            close()
+
+    def _open(self, path: Path, only_read: bool) -> int:
+        mode = os.O_RDONLY if only_read else os.O_RDWR | os.O_CREAT
+        file = os.open(path, mode | os.O_CLOEXEC, PRIVATE_FILE)
+        # A file that was removed is closed once its last reader has done with it.
+        self._closing.append(weakref.finalize(self, os.close, file))
+        return file
 
     def _write_at(self, slot: int, vectors: bytes, checksums: bytes) -> None:
-        _write_whole(self._vectors.fileno(), vectors, slot * self._vector_bytes)
-        _write_whole(self._checksums.fileno(), checksums, slot * CHECKSUM_BYTES)
+        _write_whole(self._vectors, vectors, slot * self._vector_bytes)
+        _write_whole(self._checksums, checksums, slot * CHECKSUM_BYTES)
 
     def _sync(self) -> None:
-        os.fdatasync(self._vectors.fileno())
-        os.fdatasync(self._checksums.fileno())
+        os.fdatasync(self._vectors)
+        os.fdatasync(self._checksums)
 
 
 class VectorFiles:
@@ -181,13 +187,6 @@ class VectorFiles:
     def path(self, gallery_id: int, side: int) -> Path:
         """Return where the files of a gallery and side lie, without their suffixes."""
         return self.folder / f"vectors-{gallery_id}-{side}"
-
-
-def _open(path: Path, only_read: bool) -> FileIO:
-    if only_read:
-        return FileIO(path)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PRIVATE_FILE)
-    return FileIO(descriptor, "r+")
 
 
 def _write_whole(file: int, body: bytes, offset: int) -> None:

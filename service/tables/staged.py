@@ -1,0 +1,117 @@
+"""Vectors of another embedder, prepared beside those that are searched, and switched to at once."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.ops.failpoints import failpoint
+from service.record.records import StoredCrop
+from service.tables.crop_rows import read_crops
+from service.tables.galleries import (
+    drop_calibrations,
+    drop_vector_file,
+    next_version,
+    read_entry,
+    require_entry,
+)
+from service.tables.transaction import Reader, RecordPart, Transaction, transactional
+
+
+class StagedVectors(RecordPart):
+    """Vectors that a reindex prepares, in a file of their own side."""
+
+    @transactional
+    def begin(
+        self, transaction: Transaction, gallery_id: int, embedding_fingerprint: str | None
+    ) -> None:
+        """Prepare for an embedder, or none; what was prepared for another one is dropped."""
+        entry = require_entry(transaction, gallery_id)
+        if embedding_fingerprint is not None and embedding_fingerprint == entry.staged_fingerprint:
+            return
+        _end_staging(transaction, gallery_id)
+        if entry.staged_side is not None:
+            drop_vector_file(transaction, gallery_id, entry.staged_side)
+        if embedding_fingerprint is not None:
+            transaction.change(
+                "UPDATE galleries SET staged_embedder = ?, staged_side = next_side, "
+                "next_side = next_side + 1 WHERE gallery_id = ?",
+                (embedding_fingerprint, gallery_id),
+            )
+        transaction.note("gallery_changed", gallery_id, entry.version)
+
+    def missing(self, gallery_id: int, after: int, limit: int) -> list[StoredCrop]:
+        """Return up to `limit` crops that have no vector yet, at slots above `after`."""
+        entry = read_entry(self._reader, gallery_id)
+        if entry is None or entry.staged_side is None:
+            return []
+        return _crops_after(self._reader, gallery_id, max(after, entry.staged_row), limit)
+
+    @transactional
+    def add(
+        self,
+        transaction: Transaction,
+        gallery_id: int,
+        vectors: Sequence[tuple[int, NDArray[np.float32]]],
+    ) -> None:
+        """Add vectors `(d,)` by slot, in the order of slots, up to a crop that is left out."""
+        entry = require_entry(transaction, gallery_id)
+        side = entry.staged_side
+        if side is None or not vectors:
+            return
+        by_slot = dict(vectors)
+        waiting = _crops_after(transaction, gallery_id, entry.staged_row, len(by_slot))
+        crops = list(itertools.takewhile(lambda crop: crop.row_id in by_slot, waiting))
+        for crop in crops:
+            vector = by_slot[crop.row_id]
+            transaction.write_vector(gallery_id, side, crop.row_id, crop.crop_id, vector)
+        if crops:
+            newest = crops[-1].row_id
+            transaction.change(
+                "UPDATE galleries SET staged_slot = ?, staged_crops = staged_crops + ?, "
+                "staged_dimension = ? WHERE gallery_id = ?",
+                (newest, len(crops), len(by_slot[newest]), gallery_id),
+            )
+
+    def switch(self, gallery_id: int) -> int | None:
+        """Make them the gallery's own in one step; None, and no change, where any is missing."""
+        switched = self._switch(gallery_id)
+        if switched is None:
+            return None
+        version, former_side = switched
+        failpoint("reindex.switched")
+        self._database.vectors.remove(gallery_id, former_side)
+        return version
+
+    @transactional
+    def _switch(self, transaction: Transaction, gallery_id: int) -> tuple[int, int] | None:
+        """Switch, and return the gallery's version and the side that was searched before."""
+        entry = require_entry(transaction, gallery_id)
+        if entry.staged_side is None or entry.staged_crops < entry.crops:
+            return None
+        drop_vector_file(transaction, gallery_id, entry.side)
+        transaction.change(
+            "UPDATE galleries SET embedder = staged_embedder, side = staged_side, "
+            "dimension = staged_dimension WHERE gallery_id = ?",
+            (gallery_id,),
+        )
+        _end_staging(transaction, gallery_id)
+        # What the old embedder's scores taught does not hold for the new one's.
+        drop_calibrations(transaction, gallery_id)
+        return next_version(transaction, gallery_id, "replaced", ()), entry.side
+
+
+def _end_staging(transaction: Transaction, gallery_id: int) -> None:
+    transaction.change(
+        "UPDATE galleries SET staged_embedder = NULL, staged_side = NULL, "
+        "staged_dimension = NULL, staged_slot = 0, staged_crops = 0 WHERE gallery_id = ?",
+        (gallery_id,),
+    )
+
+
+def _crops_after(reader: Reader, gallery_id: int, slot: int, limit: int) -> list[StoredCrop]:
+    rest = "WHERE crops.gallery_id = ? AND slot > ? ORDER BY slot LIMIT ?"
+    return read_crops(reader, rest, (gallery_id, slot, limit))
