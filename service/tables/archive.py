@@ -99,6 +99,7 @@ def write_archive(database: Database, folder: Path, gallery_id: int | None = Non
         make_folder(part)
         with contextlib.closing(StoredRecord(database.folder)) as now, now.read() as reader:
             created_at = datetime.now(UTC)
+            galleries = _galleries(reader, gallery_id)
             record_id = reader.value("SELECT value FROM record WHERE name = 'record_id'")
             if gallery_id is None:
                 _copy_record(reader, part)
@@ -108,7 +109,7 @@ def write_archive(database: Database, folder: Path, gallery_id: int | None = Non
         with contextlib.closing(Database(part)) as copy:
             _remove_gone(copy, database)
         kind: Kind = "backup" if gallery_id is None else "snapshot"
-        description = _describe(part, Description(kind, record_id, created_at, []))
+        description = describe_archive(part, Description(kind, record_id, created_at, galleries))
         verify(part).require_whole(
             part, f"it is not kept; gmn store verify --data-dir {database.folder} has more"
         )
@@ -214,7 +215,7 @@ def remove_from_archive(folder: Path, gallery_id: int, crop_ids: Sequence[str]) 
     except (DamagedRecord, InputProblem) as error:
         raise DamagedSnapshot(folder, getattr(error, "why", str(error))) from error
     failpoint("snapshot-rewrite.written")
-    return _describe(folder, description)
+    return describe_archive(folder, description)
 
 
 def write_description(folder: Path, description: Description) -> None:
@@ -231,6 +232,22 @@ def file_sha256(path: Path) -> str:
     """Return the SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def describe_archive(folder: Path, description: Description) -> Description:
+    """Write down how many crops and which files a closed archive has, and return that."""
+    close_alone(folder)
+    galleries = []
+    with contextlib.closing(StoredRecord(folder)) as stored:
+        for gallery in description.galleries:
+            counted = "SELECT crops FROM galleries WHERE gallery_id = ?"
+            crops = Reader(stored).value(counted, (gallery.gallery_id,))
+            galleries.append(replace(gallery, crops=crops))
+    names = [FILE, *(path.name for path in folder.glob("vectors-*"))]
+    files = {name: file_sha256(folder / name) for name in sorted(names)}
+    description = replace(description, galleries=galleries, files=files)
+    write_description(folder, description)
+    return description
 
 
 def close_alone(folder: Path) -> None:
@@ -303,25 +320,15 @@ def _remove_gone(copy: Database, source: Database) -> None:
             Crops(copy).remove(gallery_id, some)
 
 
-def _describe(folder: Path, description: Description) -> Description:
-    """Write down what a folder holds, and return it."""
-    close_alone(folder)
-    known = {gallery.gallery_id: gallery for gallery in description.galleries}
-    galleries = []
-    with contextlib.closing(StoredRecord(folder)) as stored:
-        for row in Reader(stored).rows(GALLERIES, "WHERE name IS NOT NULL ORDER BY gallery_id"):
-            gallery_id = row["gallery_id"]
-            gallery = GalleryInArchive(
-                gallery_id, row["name"], row["embedder"], row["version"], row["crops"]
-            )
-            if gallery_id in known:
-                gallery = replace(known[gallery_id], crops=row["crops"])
-            galleries.append(gallery)
-    names = [FILE, *(path.name for path in folder.glob("vectors-*"))]
-    files = {name: file_sha256(folder / name) for name in sorted(names)}
-    description = replace(description, galleries=galleries, files=files)
-    write_description(folder, description)
-    return description
+def _galleries(reader: Reader, gallery_id: int | None) -> list[GalleryInArchive]:
+    rows = reader.rows(GALLERIES, "WHERE name IS NOT NULL ORDER BY gallery_id")
+    return [
+        GalleryInArchive(
+            row["gallery_id"], row["name"], row["embedder"], row["version"], row["crops"]
+        )
+        for row in rows
+        if gallery_id in (None, row["gallery_id"])
+    ]
 
 
 DESCRIPTIONS = TypeAdapter(Description)

@@ -32,7 +32,7 @@ class Jobs(RecordPart):
     def create(self, transaction: Transaction, job: Job) -> None:
         """Keep a new job; raises `UnknownGallery` where its gallery was deleted."""
         require_entry(transaction, job.gallery_id)
-        transaction.insert(JOBS, _as_row(job))
+        transaction.insert(JOBS, job_values(job))
         forget_unneeded(transaction, [f"{IMPORTS}/{job.job_id}"])
 
     def get(self, job_id: str) -> Job | None:
@@ -205,7 +205,8 @@ def _as_job(row: sqlite3.Row) -> Job:
     return Job(**values)
 
 
-def _as_row(job: Job) -> dict[str, Any]:
+def job_values(job: Job) -> dict[str, Any]:
+    """Return a job as the columns of its row."""
     values = {name: getattr(job, name) for name in JOBS.columns}
     for name in ("parameters", "progress"):
         values[name] = to_json(values[name]).decode()
@@ -223,7 +224,7 @@ def _change(transaction: Transaction, job: Job, **changes: Any) -> Job:
 
 
 def _put(transaction: Transaction, job: Job) -> None:
-    row = _as_row(job)
+    row = job_values(job)
     # A row that another one replaces would take the problems with it.
     transaction.change(
         f"UPDATE jobs SET ({', '.join(row)}) = ({marks_of(list(row))}) WHERE job_id = ?",

@@ -267,7 +267,9 @@ def test_forgetting_that_was_cut_off_leaves_a_snapshot_that_can_be_read(
     record, gallery, snapshot, monkeypatch
 ):
     first, *others = ids(record, gallery)
-    monkeypatch.setattr(archive, "_describe", lambda *_: (_ for _ in ()).throw(OSError("killed")))
+    monkeypatch.setattr(
+        archive, "describe_archive", lambda *_: (_ for _ in ()).throw(OSError("killed"))
+    )
     with pytest.raises(OSError, match="killed"):
         remove_from_archive(snapshot, gallery, [first])
     monkeypatch.undo()
