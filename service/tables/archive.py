@@ -106,6 +106,7 @@ def write_archive(database: Database, folder: Path, gallery_id: int | None = Non
             else:
                 _copy_gallery(reader, part, gallery_id, record_id)
             _copy_vectors(reader, part, gallery_id)
+        database.overwrite_log()
         with contextlib.closing(Database(part)) as copy:
             _remove_gone(copy, database)
         kind: Kind = "backup" if gallery_id is None else "snapshot"

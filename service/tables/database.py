@@ -11,6 +11,7 @@ import fcntl
 import functools
 import secrets
 import sqlite3
+import struct
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -26,14 +27,23 @@ from service.ops.failpoints import failpoint
 from service.ops.health import heartbeat
 from service.tables.feeds import (
     ALL_GALLERIES,
+    TOKEN_BYTES,
     add_changes,
     begin_feed,
     read_changes,
     read_feeds,
     slots_of,
 )
-from service.tables.marks import DeletedIds, Mark, Marks
-from service.tables.schema import FORMAT, RECORD, TABLES, describe_sizes, row_crc
+from service.tables.marks import COMMITS, DeletedIds, Mark, Marks
+from service.tables.schema import (
+    FORMAT,
+    RECORD,
+    TABLES,
+    describe_sizes,
+    read_schema,
+    row_crc,
+    schema_of_format,
+)
 from service.tables.transaction import Change, Reader, Transaction
 from service.tables.vectors import Vector, VectorFile, VectorFiles
 
@@ -57,7 +67,8 @@ LOG_BUSY_MS = 1000
 # Steps of SQLite's machine, some tenths of a second.
 STEPS_PER_BEAT = 1_000_000
 RULES_AT_ONCE = 64
-COMMIT_ID_BYTES = 8
+# The number and the id of a commit.
+COMMIT = struct.Struct(f">q{TOKEN_BYTES}s")
 NOTE_COMMIT = "UPDATE record SET value = ? WHERE name = 'commit'"
 NOT_A_DATABASE = (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)
 # A bit that changed may make a text that is none, which SQLite hands over and Python refuses.
@@ -153,6 +164,13 @@ class Database:
             yield Reader(self, connection)
         finally:
             connection.execute("ROLLBACK")
+        self.overwrite_log()
+
+    def overwrite_log(self) -> None:
+        """Overwrite what was deleted in SQLite's log too, where a long read has prevented it."""
+        if self._log_has_deleted:
+            with self._writing, self._exclusive():
+                self._truncate_log()
 
     def feeds(self) -> dict[int, Mark]:
         """Return the newest change of each gallery, as its number and token."""
@@ -209,6 +227,9 @@ class Database:
             if code in NOT_A_DATABASE or said.lower().startswith(UNREADABLE):
                 raise self.damage(said) from error
             raise
+        except UnicodeDecodeError as error:
+            # SQLite's own message quotes what cannot be read.
+            raise self.damage(error.object.decode(errors="replace")) from error
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(
@@ -245,17 +266,20 @@ class Database:
         with self.naming_errors():
             connection = self.connection()
             found = connection.execute("PRAGMA user_version").fetchone()[0]
-            if found not in (0, FORMAT):
+            if not found and not read_schema(connection):
+                self._create(connection)
+            elif found != FORMAT:
                 raise InputProblem(
                     f"{self.path}: has format version {found}, and this program reads {FORMAT}; "
                     "serve it with the program version that wrote it"
                 )
-            if not found:
-                self._create(connection)
+            if read_schema(connection) != schema_of_format():
+                raise self.damage("its tables are not those that were created")
         if is_new:
             sync(self.folder)
-        self._require_acknowledged(marked)
-        self._settle(self.feeds())
+        held = {**self.feeds(), COMMITS: self._last_commit()}
+        self._require_acknowledged(held, marked)
+        self._settle(held)
         self._cut_vectors()
         # A process that was killed may have left in the log what it had deleted.
         self._truncate_log()
@@ -271,28 +295,35 @@ class Database:
             "record_id": secrets.token_hex(16),
             "group_secret": secrets.token_bytes(32),
             "next_gallery": 1,
-            "commit": b"",
+            "commit": COMMIT.pack(0, b""),
         }
         transaction.insert(RECORD, *({"name": name, "value": values[name]} for name in values))
         begin_feed(transaction, ALL_GALLERIES)
         connection.execute("COMMIT")
 
-    def _require_acknowledged(self, marked: dict[int, Mark]) -> None:
+    def _last_commit(self) -> Mark:
+        """Return how many commits changed the record, and the id of the last one."""
+        row = Reader(self).row(RECORD, "WHERE name = 'commit'")
+        if row is None:
+            raise self.damage("the number of its last commit is gone")
+        return Mark(*COMMIT.unpack(row["value"]))
+
+    def _require_acknowledged(self, held: dict[int, Mark], marked: dict[int, Mark]) -> None:
         """Raise `DamagedRecord` where a change that was acknowledged is not in the record."""
-        feeds = self.feeds()
         asked = "SELECT token FROM changes WHERE gallery_id = ? AND seq = ?"
-        for gallery_id, mark in marked.items():
-            held = feeds.get(gallery_id, Mark(0, b""))
-            # Changes from long ago are not kept.
-            token = Reader(self).value(asked, (gallery_id, mark.seq))
-            is_other = token not in (mark.token, None)
-            if held.seq < mark.seq or is_other:
+        for number, mark in marked.items():
+            newest = held.get(number, Mark(0, b""))
+            token = newest.token
+            if newest.seq != mark.seq:
+                # Changes from long ago are not kept.
+                token = Reader(self).value(asked, (number, mark.seq)) or mark.token
+            if newest.seq < mark.seq or token != mark.token:
+                what = "commits" if number == COMMITS else f"changes of gallery {number}"
                 raise DamagedRecord(
                     self.path,
-                    f"it holds changes of gallery {gallery_id} up to {held.seq}, and {mark.seq} "
-                    f"were acknowledged: its end ({self.path.name}-wal) was cut off or damaged, "
-                    "or an older copy was put back. To go on with what it holds, remove "
-                    f"{self.marks.path.name}. Otherwise",
+                    f"it holds {newest.seq} {what}, and {mark.seq} were acknowledged: its end "
+                    f"({self.path.name}-wal) was cut off or damaged, or an older copy was put "
+                    f"back. To go on with what it holds, remove {self.marks.path.name}. Otherwise",
                 )
 
     def _settle(self, feeds: dict[int, Mark]) -> None:
@@ -305,7 +336,7 @@ class Database:
             "SELECT slots FROM changes WHERE gallery_id = ? AND seq > ? "
             "AND kind IN ('removed', 'replaced')"
         )
-        for gallery_id in feeds.keys() - {ALL_GALLERIES}:
+        for gallery_id in feeds.keys() - {ALL_GALLERIES, COMMITS}:
             seen = marked.get(gallery_id, Mark(-1, b""))
             rows = Reader(self).execute(removed, (gallery_id, seen.seq)).fetchall()
             self._clear(gallery_id, [slot for (text,) in rows for slot in slots_of(text)])
@@ -331,10 +362,17 @@ class Database:
 
     def _cut_vectors(self) -> None:
         """Cut the vector files to what is committed: a killed process may have written beyond."""
-        asked = "SELECT gallery_id, next_slot FROM galleries"
-        for gallery_id, next_slot in Reader(self).execute(asked).fetchall():
-            for side in self._sides(gallery_id):
-                side.cut(next_slot)
+        asked = (
+            "SELECT gallery_id, next_slot, side, dimension, staged_side, staged_dimension "
+            "FROM galleries"
+        )
+        there = self.vectors.there()
+        for gallery_id, next_slot, *sides in Reader(self).execute(asked).fetchall():
+            for side, dimension in (sides[:2], sides[2:]):
+                if (gallery_id, side) in there:
+                    file = self.vectors.open(gallery_id, side, dimension or 1)
+                    # Before its dimension is known, none of its vectors is committed.
+                    file.cut(next_slot if dimension else 0)
 
     def _run_waiting(self) -> None:
         """Run the rules that wait in one transaction, and tell each what became of it."""
@@ -354,12 +392,12 @@ class Database:
 
     def _commit(self, batch: Sequence[_Work]) -> None:
         connection = self.connection()
-        commit_id = secrets.token_bytes(COMMIT_ID_BYTES)
         changed_before = connection.total_changes
-        feeds: dict[int, Mark] = {}
+        commit: Mark | None = None
         with self.naming_errors():
             connection.execute("BEGIN IMMEDIATE")
             try:
+                commit = Mark(self._last_commit().seq + 1, secrets.token_bytes(TOKEN_BYTES))
                 found = [self._run(connection, work) for work in batch]
                 done = [transaction for transaction in found if transaction is not None]
                 if connection.total_changes == changed_before:
@@ -370,18 +408,22 @@ class Database:
                 feeds = add_changes(Transaction(self, connection), notes)
                 deleted = [note.gallery_id for note in notes if note.kind == "gallery_deleted"]
                 self.marks.note(dict.fromkeys(deleted))
-                connection.execute(NOTE_COMMIT, (commit_id,))
+                connection.execute(NOTE_COMMIT, (COMMIT.pack(*commit),))
                 failpoint("record.before-commit")
                 connection.execute("COMMIT")
             except BaseException:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
                 # An error may arrive although the commit has happened.
-                last = "SELECT value FROM record WHERE name = 'commit'"
-                if Reader(self).value(last) != commit_id:
+                if self._last_commit() != commit:
                     raise
         failpoint("record.committed")
-        self._settle(feeds)
+        try:
+            self._settle({**feeds, COMMITS: commit})
+        except OSError as error:
+            for work, transaction in zip(batch, found, strict=True):
+                if transaction is not None and transaction.removes:
+                    work.error = _not_overwritten(error)
         self.deleted.add(crop_id for transaction in done for crop_id in transaction.deleted)
         if self._log_has_deleted or any(transaction.removes for transaction in done):
             self._truncate_log()
@@ -415,13 +457,14 @@ class Database:
     def _truncate_log(self) -> None:
         """Overwrite the write-ahead log, which still holds pages with what was just deleted.
 
-        A read of an earlier moment prevents it; the next commit tries again.
+        A read of an earlier moment prevents it; its end and the next commits try again.
         """
-        self._log_has_deleted = True
         connection = self.connection()
+        # A backup may read for minutes, and no write waits for it twice.
+        busy_ms = 0 if self._log_has_deleted else LOG_BUSY_MS
+        self._log_has_deleted = True
         with contextlib.suppress(sqlite3.OperationalError):
-            # A backup may read for minutes, and no deletion waits for it.
-            connection.execute(f"PRAGMA busy_timeout = {LOG_BUSY_MS}")
+            connection.execute(f"PRAGMA busy_timeout = {busy_ms}")
             busy = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
             self._log_has_deleted = bool(busy)
         connection.execute(f"PRAGMA busy_timeout = {int(BUSY_SECONDS * 1000)}")
@@ -443,6 +486,15 @@ def _named(error: BaseException) -> BaseException:
     named = StorageFailed(
         f"the record could not be written ({error}); nothing was stored, free space in the data "
         "directory and send the request again"
+    )
+    named.__cause__ = error
+    return named
+
+
+def _not_overwritten(error: OSError) -> ServiceError:
+    named = StorageFailed(
+        f"the crops are removed, and their vectors could not be overwritten on the disk ({error}); "
+        "that happens with the next change of the gallery, or at the next start"
     )
     named.__cause__ = error
     return named

@@ -16,20 +16,23 @@ from service.ops.data_directory import sync
 log = logging.getLogger(__name__)
 PRIVATE_FILE = 0o600
 ENTRY = struct.Struct("<q8sxxxxI")
+# The record's commits, in the place of a gallery: many belong to no feed.
+COMMITS = -1
 
 
 class Mark(NamedTuple):
-    """The last acknowledged change of a gallery: its number, and its token of 8 random bytes."""
+    """The last acknowledged change or commit: its number, and its token of 8 random bytes."""
 
     seq: int
     token: bytes
 
 
 class Marks:
-    """A file with an entry for each gallery, written by the process that holds the record's lock.
+    """A file with an entry for each gallery, and for the record's commits.
 
-    An entry is written once a commit is on the disk and before it is acknowledged. It is not
-    synced, so that it costs nothing and never exceeds what a power cut left.
+    The process that holds the record's lock writes an entry once a commit is on the disk and before
+    it is acknowledged. It is not synced, so that it costs nothing and never exceeds what a power
+    cut left.
     """
 
     def __init__(self, path: Path) -> None:
@@ -39,10 +42,11 @@ class Marks:
         """Read the entries of galleries, or every one; one that is damaged is left out."""
         content = self.path.read_bytes() if self.path.exists() else b""
         if galleries is None:
-            galleries = range(len(content) // ENTRY.size)
+            galleries = range(COMMITS, len(content) // ENTRY.size + COMMITS)
         found = {}
         for gallery_id in galleries:
-            entry = content[gallery_id * ENTRY.size : (gallery_id + 1) * ENTRY.size]
+            place = _place(gallery_id)
+            entry = content[place : place + ENTRY.size]
             if any(entry):
                 seq, token, checksum = ENTRY.unpack(entry)
                 if checksum == _checksum(gallery_id, seq, token):
@@ -60,7 +64,7 @@ class Marks:
                     entry = bytes(ENTRY.size)
                     if mark:
                         entry = ENTRY.pack(*mark, _checksum(gallery_id, *mark))
-                    os.pwrite(file, entry, gallery_id * ENTRY.size)
+                    os.pwrite(file, entry, _place(gallery_id))
             finally:
                 os.close(file)
         except OSError as error:
@@ -114,6 +118,10 @@ class DeletedIds:
             beside.path.unlink(missing_ok=True)
             beside.add(kept or [""])
             beside.path.replace(self.path)
+
+
+def _place(gallery_id: int) -> int:
+    return (gallery_id - COMMITS) * ENTRY.size
 
 
 def _checksum(gallery_id: int, seq: int, token: bytes) -> int:

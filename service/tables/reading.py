@@ -30,6 +30,7 @@ class StoredRecord(Database):
         self.vectors = VectorFiles(folder, only_read=True)
         self._opening = threading.Lock()
         self._opened = []
+        self._log_has_deleted = False
         self._connection = self._connect()
 
     def connection(self) -> sqlite3.Connection:

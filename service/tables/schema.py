@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import re
 import sqlite3
 import zlib
@@ -94,8 +96,8 @@ def describe_sizes(connection: sqlite3.Connection) -> None:
 OF_GALLERY = "REFERENCES galleries ON DELETE CASCADE"
 OF_CROP = "FOREIGN KEY (gallery_id, slot) REFERENCES crops ON DELETE CASCADE"
 
-# Single values: `record_id`, `group_secret`, `next_gallery`, `keys_asked_for`, and `commit`, the id
-# of the last one.
+# Single values: `record_id`, `group_secret`, `next_gallery`, `keys_asked_for`, and `commit`, the
+# number and the id of the last one.
 RECORD = Table(
     "record",
     """
@@ -535,3 +537,22 @@ TABLES = (
     COLLECTIONS,
     UNNEEDED_COLLECTIONS,
 )
+
+
+def read_schema(connection: sqlite3.Connection) -> list[tuple[str, ...]]:
+    """Return the statements by which the tables and indexes of a file were created."""
+    asked = (
+        "SELECT type, name, tbl_name, sql FROM sqlite_master "
+        "WHERE name NOT LIKE 'sqlite_stat%' ORDER BY type, name"
+    )
+    return [tuple(row) for row in connection.execute(asked)]
+
+
+@functools.cache
+def schema_of_format() -> list[tuple[str, ...]]:
+    """Return what `read_schema` returns of a whole record."""
+    with contextlib.closing(sqlite3.connect(":memory:")) as connection:
+        connection.create_function("row_crc", -1, row_crc, deterministic=True)
+        for table in TABLES:
+            table.create(connection)
+        return read_schema(connection)

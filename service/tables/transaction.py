@@ -70,6 +70,22 @@ def marks_of(values: Sequence[object]) -> str:
     return ",".join("?" * len(values))
 
 
+class _Cursor(sqlite3.Cursor):
+    """A cursor that raises `DamagedRecord` for damage that SQLite meets on a later row."""
+
+    def __init__(self, database: Database, connection: sqlite3.Connection) -> None:
+        super().__init__(connection)
+        self._database = database
+
+    def __next__(self) -> Any:
+        with self._database.naming_errors():
+            return super().__next__()
+
+    def fetchall(self) -> list[Any]:
+        with self._database.naming_errors():
+            return super().fetchall()
+
+
 @dataclass
 class Reader:
     """Reads the record: by a thread's own connection, or within a transaction."""
@@ -83,8 +99,10 @@ class Reader:
         Raises:
             DamagedRecord: the file is damaged.
         """
+        connection = self._held or self.database.connection()
+        cursor = connection.cursor(functools.partial(_Cursor, self.database))
         with self.database.naming_errors():
-            return (self._held or self.database.connection()).execute(statement, values)
+            return cursor.execute(statement, values)
 
     def value(self, statement: str, values: Sequence[Any] = ()) -> Any:
         """Return the first column of the first row; None where there is no row."""

@@ -154,11 +154,12 @@ class VectorFiles:
     def __init__(self, folder: Path, only_read: bool = False) -> None:
         self.folder = folder
         self._only_read = only_read
-        self._opened: dict[tuple[int, int], VectorFile] = {}
+        self._opened: dict[tuple[int, int, int], VectorFile] = {}
 
     def open(self, gallery_id: int, side: int, dimension: int) -> VectorFile:
         """Return the file of a gallery and side, whose vectors have this dimension."""
-        key = (gallery_id, side)
+        # The first vectors may have had another dimension, and not have been committed.
+        key = (gallery_id, side, dimension)
         if key not in self._opened:
             path = self.path(gallery_id, side)
             opened = VectorFile(path, dimension, self._only_read)
@@ -168,7 +169,8 @@ class VectorFiles:
 
     def remove(self, gallery_id: int, side: int) -> None:
         """Remove the file of a gallery and side; whoever reads it meanwhile reads on."""
-        self._opened.pop((gallery_id, side), None)
+        for key in [key for key in self._opened if key[:2] == (gallery_id, side)]:
+            del self._opened[key]
         path = self.path(gallery_id, side)
         path.with_suffix(".f32").unlink(missing_ok=True)
         path.with_suffix(".crc").unlink(missing_ok=True)
