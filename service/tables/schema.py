@@ -8,6 +8,7 @@ import re
 import sqlite3
 import zlib
 from dataclasses import dataclass
+from functools import cached_property
 
 FORMAT = 8
 # What the planner of statements is told: rows of a table, of a gallery, and of a value in it.
@@ -32,19 +33,19 @@ class Table:
     indexes: tuple[str, ...] = ()
     rowid: bool = False
 
-    @property
+    @cached_property
     def columns(self) -> list[str]:
         """The names of the columns, without that of the checksum."""
         lines = [line.strip() for line in self.definition.splitlines()]
         return [line.split()[0] for line in lines if line and not CONSTRAINT.match(line)]
 
-    @property
+    @cached_property
     def checked(self) -> str:
         """The columns of a query that also asks whether each row is what was written."""
         names = ", ".join(f"{self.name}.{column}" for column in self.columns)
         return f"{names}, {self.is_intact} AS intact"
 
-    @property
+    @cached_property
     def is_intact(self) -> str:
         """The condition that a row is what was written."""
         names = ", ".join(f"{self.name}.{column}" for column in self.columns)
@@ -67,7 +68,9 @@ class Table:
 
 def row_crc(*values: object) -> int:
     """Compute the checksum of a row from the values of its columns; SQLite calls it."""
-    return zlib.crc32(repr(values).encode("utf-8", "surrogatepass"))
+    # The text of a picture's bytes would be several times as long.
+    short = [zlib.crc32(value) if isinstance(value, bytes) else value for value in values]
+    return zlib.crc32(repr(short).encode("utf-8", "surrogatepass"))
 
 
 def describe_sizes(connection: sqlite3.Connection) -> None:
