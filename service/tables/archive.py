@@ -26,7 +26,7 @@ from service.ops.data_directory import make_folder, sync, sync_below
 from service.ops.failpoints import failpoint
 from service.record.records import ArchivedCrop, Snapshot
 from service.tables.crops import Crops
-from service.tables.database import FILE, Database
+from service.tables.database import FILE, UNFINISHED, Database
 from service.tables.feeds import ALL_GALLERIES, slots_of
 from service.tables.galleries import require_entry
 from service.tables.reading import StoredRecord, open_vectors, read_contents
@@ -36,7 +36,6 @@ from service.tables.transaction import Reader, Transaction, batches
 from service.tables.verify import verify
 
 DESCRIPTION = "archive.json"
-UNFINISHED = ".part"
 ROWS_AT_ONCE = 500
 HASHED_BYTES = 1024**2
 # Files that `Database` makes beside a record that it has open.
@@ -138,6 +137,26 @@ def read_description(folder: Path) -> Description:
     if found.format > FORMAT:
         why = f"it has format {found.format}, this program reads up to {FORMAT}"
         raise DamagedSnapshot(folder, why)
+    return found
+
+
+def check_archive(folder: Path) -> Description:
+    """Read everything of an archive, and return its description.
+
+    Raises:
+        DamagedSnapshot: naming the first thing that is not what was written.
+    """
+    found = read_description(folder)
+    for name, sha256 in found.files.items():
+        path = folder / name
+        if not path.is_file() or file_sha256(path) != sha256:
+            raise DamagedSnapshot(folder, f"{name} is gone or not what was written")
+    try:
+        damage = verify(folder).damage
+    except (InputProblem, sqlite3.DatabaseError) as error:
+        damage = [str(error)]
+    if damage:
+        raise DamagedSnapshot(folder, damage[0])
     return found
 
 

@@ -22,7 +22,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from model.problems import InputProblem
 from service.errors import DamagedRecord, ServiceError, StorageFailed
-from service.ops.data_directory import sync
+from service.ops.data_directory import snapshot_name, sync
 from service.ops.failpoints import failpoint
 from service.ops.health import heartbeat
 from service.tables.feeds import (
@@ -51,6 +51,8 @@ Given = ParamSpec("Given")
 Result = TypeVar("Result")
 
 FILE = "record.sqlite3"
+# Folders that a restore or an upgrade fills before they become the data directory.
+UNFINISHED = ".part"
 PRAGMAS = (
     "page_size = 4096",
     "journal_mode = WAL",
@@ -233,7 +235,7 @@ class Database:
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(
-            self.path, isolation_level=None, check_same_thread=False, timeout=BUSY_SECONDS
+            self.path, isolation_level=None, check_same_thread=False, timeout=BUSY_SECONDS, uri=True
         )
         with self._opening:
             self._opened.append(connection)
@@ -258,8 +260,8 @@ class Database:
         """Create the tables where there are none, and finish what a killed process left."""
         is_new = not self.path.exists() or not self.path.stat().st_size
         marked = self.marks.read()
-        if is_new and marked:
-            raise DamagedRecord(self.path, "it is gone, and changes of it were acknowledged")
+        if is_new:
+            self._require_nothing_left(marked)
         # SQLite gives the files beside it the same rights.
         self.path.touch(mode=PRIVATE_FILE)
         self.path.chmod(PRIVATE_FILE)
@@ -283,6 +285,16 @@ class Database:
         self._cut_vectors()
         # A process that was killed may have left in the log what it had deleted.
         self._truncate_log()
+
+    def _require_nothing_left(self, marked: dict[int, Mark]) -> None:
+        """Raise `DamagedRecord` where there was a record, or is still to be one."""
+        for path in self.folder.glob(f"*{UNFINISHED}"):
+            raise DamagedRecord(self.path, f"what was to make it was cut off ({path.name})")
+        if marked:
+            raise DamagedRecord(self.path, "it is gone, and changes of it were acknowledged")
+        snapshots = list(self.folder.glob(snapshot_name("[0-9]*", "*")))
+        if snapshots:
+            raise DamagedRecord(self.path, f"it is gone, and {len(snapshots)} snapshots are left")
 
     def _create(self, connection: sqlite3.Connection) -> None:
         connection.execute("BEGIN IMMEDIATE")

@@ -43,10 +43,8 @@ class StoredRecord(Database):
         self.vectors.close()
 
     def _connect(self) -> sqlite3.Connection:
-        log = self.path.with_name(f"{self.path.name}-wal")
-        alone = "" if log.exists() else "&immutable=1"
         connection = sqlite3.connect(
-            f"file:{quote(str(self.path))}?mode=ro{alone}",
+            stored_uri(self.path),
             uri=True,
             isolation_level=None,
             check_same_thread=False,
@@ -55,6 +53,14 @@ class StoredRecord(Database):
         connection.create_function("row_crc", -1, row_crc, deterministic=True)
         connection.set_progress_handler(heartbeat, STEPS_PER_BEAT)
         return connection
+
+
+def stored_uri(path: Path) -> str:
+    """Return the address of a record's file by which SQLite only reads it."""
+    log = path.with_name(f"{path.name}-wal")
+    # Without a log nobody has it open, and its folder may be one that nobody can write.
+    alone = "" if log.exists() else "&immutable=1"
+    return f"file:{quote(str(path))}?mode=ro{alone}"
 
 
 def read_contents(reader: Reader, gallery_id: int) -> Iterator[ArchivedCrop]:

@@ -21,8 +21,6 @@ from service.ops.data_directory import (
     IMPORTS,
     make_folder,
     snapshot_name,
-    sync,
-    sync_below,
 )
 from service.record import record as old_record
 from service.record.engine import Reader as OldReader
@@ -43,11 +41,12 @@ from service.tables.archive import (
     describe_snapshot,
 )
 from service.tables.crop_changes import put_crops
-from service.tables.database import FILE, Database
+from service.tables.database import Database
 from service.tables.feeds import begin_feed
 from service.tables.jobs import job_values
 from service.tables.record import Record
 from service.tables.replacing import replace_crops
+from service.tables.restoring import move_into_place
 from service.tables.schema import (
     CALIBRATION_SEARCHES,
     CALIBRATIONS,
@@ -124,12 +123,7 @@ def upgrade(old: Path, into: Path) -> Upgraded:
         shutil.copy(path, part)
     if (old / IMPORTS).is_dir():
         shutil.copytree(old / IMPORTS, part / IMPORTS)
-    sync_below(part)
-    # The record comes last: without it nothing is served.
-    for path in sorted(part.iterdir(), key=lambda path: path.name == FILE):
-        path.rename(into / path.name)
-    part.rmdir()
-    sync(into)
+    move_into_place(part, into)
     return upgraded
 
 

@@ -1,0 +1,370 @@
+"""Backups of a data directory, and a data directory made of one, without what was deleted since.
+
+A backup is the archive of everything, in a folder named by its time, with the snapshots and the
+audit log. What was deleted since is what a later record has not got any more: that of the data
+directory of now, or, where this cannot be read, the newest backup beside the one that is restored.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import time
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from model.problems import InputProblem
+from service.errors import DamagedSnapshot, StorageFailed
+from service.ops.audit import audit_files
+from service.ops.data_directory import (
+    MEBIBYTE,
+    SNAPSHOTS,
+    copy_file,
+    hold_folder,
+    make_folder,
+    snapshot_name,
+    sync,
+    sync_below,
+)
+from service.tables.archive import (
+    check_archive,
+    describe_snapshot,
+    read_description,
+    remove_from_archive,
+    write_archive,
+)
+from service.tables.database import FILE, UNFINISHED, Database
+from service.tables.marks import DeletedIds
+from service.tables.reading import stored_uri
+from service.tables.record import Record
+from service.tables.transaction import Reader, Transaction, batches
+from service.tables.verify import verify
+
+NAME = re.compile(r"\d{8}T\d{6}Z")
+NAME_FORMAT = "%Y%m%dT%H%M%SZ"
+PART = f"restore{UNFINISHED}"
+CROPS_AT_ONCE = 500
+# What a later record has deleted for good, by table and key; rows below these go with them.
+STAYS_GONE = {
+    "merges": "merge_id",
+    "snapshots": "snapshot_id",
+    "cases": "case_id",
+    "searches": "query_id",
+}
+
+
+@dataclass(frozen=True)
+class Backup:
+    """A backup that is complete."""
+
+    path: Path
+
+    @property
+    def taken_at(self) -> datetime:
+        """A time after which no crop in it was enrolled, but for those of the same second."""
+        return datetime.strptime(self.path.name, NAME_FORMAT).replace(tzinfo=UTC)
+
+    @property
+    def record_id(self) -> str:
+        """The record that it is of; raises `DamagedSnapshot` where that cannot be read."""
+        return read_description(self.path).record_id
+
+
+@dataclass
+class Restored:
+    """What became of a backup.
+
+    Attributes:
+        by: the directory of the record that shows what was deleted since; None where none can be
+            read.
+        crops, left_out: by gallery, how many crops are back, and how many were deleted since.
+        galleries, keys: the names and ids of those that were deleted since.
+    """
+
+    by: Path | None
+    crops: dict[str, int] = field(default_factory=dict)
+    left_out: dict[str, int] = field(default_factory=dict)
+    galleries: list[str] = field(default_factory=list)
+    keys: list[str] = field(default_factory=list)
+
+
+def kept_backups(folder: Path, record_id: str | None = None) -> list[Backup]:
+    """Return the complete backups in a folder, oldest first.
+
+    Args:
+        record_id: only those of this record that are not dated in the future, as a wrong clock
+            dates them.
+    """
+    there = folder.iterdir() if os.access(folder, os.R_OK | os.X_OK) else ()
+    backups = [Backup(path) for path in sorted(there) if NAME.fullmatch(path.name)]
+    if record_id is None:
+        return backups
+    now = datetime.now(UTC)
+    return [backup for backup in backups if backup.taken_at <= now and _is_of(backup, record_id)]
+
+
+def remove_oldest(folder: Path, keep: int, newest: Backup) -> list[Backup]:
+    """Remove the oldest backups of a record until `keep` are left, and return those removed.
+
+    Args:
+        newest: the backup that was just made, which stays.
+    """
+    kept = [one for one in kept_backups(folder, newest.record_id) if one != newest]
+    old = kept[: max(0, len(kept) + 1 - keep)]
+    for backup in old:
+        # Out of sight first: what is cut off is removed with the next backup.
+        shutil.rmtree(backup.path.rename(backup.path.with_suffix(UNFINISHED)))
+    return old
+
+
+def write_backup(database: Database, folder: Path, reserved: int = 0) -> Backup:
+    """Copy a data directory, also while it is served, read the copy, and only then name it.
+
+    Args:
+        folder: of the backups; it is made.
+        reserved: bytes that have to stay free on its disk.
+
+    Raises:
+        InputProblem: the record is damaged, or another backup is being written.
+        StorageFailed: the disk has too little room; nothing is left there.
+    """
+    try:
+        make_folder(folder)
+        with hold_folder(folder):
+            for unfinished in folder.glob(f"*{UNFINISHED}"):
+                shutil.rmtree(unfinished)
+            _require_room(database, folder, reserved)
+            # Two of one second would have one name.
+            while (path := folder / f"{datetime.now(UTC):{NAME_FORMAT}}").exists():
+                time.sleep(0.1)
+            part = path.with_suffix(UNFINISHED)
+            try:
+                created_at = write_archive(database, part).created_at
+                _copy_files(database, part)
+                sync_below(part)
+                backup = Backup(part.rename(folder / f"{created_at:{NAME_FORMAT}}"))
+            except BaseException:
+                shutil.rmtree(part, ignore_errors=True)
+                raise
+            sync(folder)
+    except BlockingIOError as error:
+        raise InputProblem(f"{folder}: another backup is being written; wait for it") from error
+    except OSError as error:
+        raise StorageFailed(
+            f"the backup could not be written to {folder} ({error.strerror}); nothing is left of "
+            "it, free space there, or name another folder that this user may write"
+        ) from error
+    return backup
+
+
+def restore_backup(
+    backup: Backup, into: Path, current: Path, removed: Collection[str] = ()
+) -> Restored:
+    """Make a data directory of a backup. Jobs that had not ended are cancelled.
+
+    Args:
+        into: a folder that has no record.
+        current: the data directory of now, which no service is using; it is only read, and may be
+            gone.
+        removed: ids of crops that are known to be deleted.
+
+    Raises:
+        InputProblem: the backup is damaged, or of another record than the current one.
+    """
+    try:
+        check_archive(backup.path)
+    except DamagedSnapshot as error:
+        why = f"is damaged ({error.why}); restore another one"
+        raise InputProblem(f"{backup.path}: {why}") from error
+    # Under another name until the end: what is cut off is not served with what was deleted.
+    part = into / PART
+    shutil.rmtree(part, ignore_errors=True)
+    for path in (backup.path / FILE, *backup.path.glob("vectors-*")):
+        copy_file(path, part / path.name)
+    restored = Restored(_find_later(backup, current))
+    deleted = {*removed, *DeletedIds(current / "deleted.ids").read()}
+    with contextlib.closing(Record(part)) as record:
+        with _attached(record, restored.by or part):
+            _require_same(record, restored)
+            _leave_out(record, restored)
+            for job in record.jobs.open():
+                record.jobs.cancel(job.job_id)
+            gone = _remove_gone(record, deleted)
+        entries = record.galleries.all()
+        restored.left_out = {entry.name: len(gone[entry.gallery_id]) for entry in entries}
+        restored.crops = {entry.name: entry.crops for entry in entries}
+        places = [place for place in (restored.by, backup.path) if place]
+        _put_snapshots(record, places, part, gone)
+    for path in (restored.by or backup.path).glob("audit*"):
+        copy_file(path, part / path.name)
+    move_into_place(part, into)
+    return restored
+
+
+def move_into_place(part: Path, into: Path) -> None:
+    """Move everything of a folder to where it belongs, the record last: it is served from then."""
+    sync_below(part)
+    for path in sorted(part.iterdir(), key=lambda path: path.name == FILE):
+        path.rename(into / path.name)
+    part.rmdir()
+    sync(into)
+
+
+def _is_of(backup: Backup, record_id: str) -> bool:
+    with contextlib.suppress(DamagedSnapshot):
+        return backup.record_id == record_id
+    return False
+
+
+def _copy_files(database: Database, part: Path) -> None:
+    """Copy the audit log and the snapshots that the copied record names."""
+    data_dir = database.folder
+    # What counts the lines of the log first, as it must not be ahead of them.
+    for path in (*data_dir.glob("audit*.acknowledged"), *data_dir.glob("audit.key")):
+        copy_file(path, part / path.name)
+    files: set[Path] = set()
+    # A file that is full is renamed meanwhile.
+    while left := set(audit_files(data_dir)) - files:
+        for path in left:
+            with contextlib.suppress(FileNotFoundError):
+                copy_file(path, part / path.name)
+        files |= left
+    for folder in data_dir.glob(snapshot_name("[0-9]*", "*")):
+        # One that was deleted meanwhile is gone.
+        with contextlib.suppress(FileNotFoundError, shutil.Error):
+            shutil.copytree(folder, part / folder.relative_to(data_dir))
+
+
+def _require_room(database: Database, folder: Path, reserved: int) -> None:
+    data_dir = database.folder
+    files = [*data_dir.glob(f"{SNAPSHOTS}/*/*/*"), *data_dir.glob("vectors-*")]
+    files += audit_files(data_dir)
+    needed = sum(path.stat().st_size for path in files) + database.stored_bytes()
+    free = shutil.disk_usage(folder).free
+    if free - needed < reserved:
+        raise StorageFailed(
+            f"the disk of {folder} has {free // MEBIBYTE} MiB left; the backup needs "
+            f"{needed // MEBIBYTE} MiB, and {reserved // MEBIBYTE} MiB stay free "
+            "(GMN_RESERVED_DISK_BYTES); nothing was written, delete old backups there"
+        )
+
+
+def _find_later(backup: Backup, current: Path) -> Path | None:
+    """Return the directory of the record that shows what was deleted since a backup."""
+    beside = kept_backups(backup.path.parent, backup.record_id)
+    newer = [other.path for other in beside if other.path > backup.path]
+    for folder in (current, *reversed(newer)):
+        try:
+            if (folder / FILE).is_file() and not verify(folder).damage:
+                return folder
+        except InputProblem as problem:
+            if folder == current and not _is_no_database(folder):
+                raise InputProblem(
+                    f"{problem}, or move {folder} away to restore this backup without it: what "
+                    "was deleted since then comes back"
+                ) from problem
+    return None
+
+
+def _is_no_database(folder: Path) -> bool:
+    return not (folder / FILE).read_bytes()[:16].startswith(b"SQLite format 3")
+
+
+@contextlib.contextmanager
+def _attached(record: Record, folder: Path) -> Iterator[None]:
+    """Let statements read the record of a folder as `later`."""
+    connection = record.database.connection()
+    connection.execute("ATTACH ? AS later", (stored_uri(folder / FILE),))
+    try:
+        yield
+    finally:
+        connection.execute("DETACH later")
+
+
+def _require_same(record: Record, restored: Restored) -> None:
+    asked = "SELECT count(DISTINCT value) FROM ({} UNION ALL {}) WHERE name = 'record_id'"
+    both = [f"SELECT name, value FROM {schema}.record" for schema in ("main", "later")]
+    if Reader(record.database).value(asked.format(*both)) != 1:
+        raise InputProblem(
+            f"{restored.by}: is another record than the backup's; name the backup's own data "
+            "directory with --data-dir, or, where it is lost, a directory that is not there"
+        )
+
+
+def _leave_out(record: Record, restored: Restored) -> None:
+    """Delete galleries, keys, searches, cases and merges that a later record has no more."""
+    reader = Reader(record.database)
+    for (key_id,) in reader.execute(
+        "SELECT key_id FROM api_keys WHERE key_id NOT IN (SELECT key_id FROM later.api_keys)"
+    ).fetchall():
+        if record.keys.revoke(key_id):
+            restored.keys.append(key_id)
+    living = "SELECT 1 FROM later.galleries WHERE gallery_id = ? AND name IS NOT NULL"
+    for entry in record.galleries.all():
+        if reader.value(living, (entry.gallery_id,)) is None:
+            record.galleries.delete(entry.gallery_id)
+            restored.galleries.append(entry.name)
+    record.database.write(_follow)
+
+
+def _follow(transaction: Transaction) -> None:
+    """Take the deletions of a later record over, and versions above its own."""
+    transaction.removes = True
+    for table, key in STAYS_GONE.items():
+        transaction.change(
+            f"DELETE FROM {table} WHERE {key} NOT IN (SELECT {key} FROM later.{table})"
+        )
+    transaction.change(
+        "INSERT OR REPLACE INTO case_deletions (case_id, day, searches) SELECT case_id, day, "
+        "searches FROM later.case_deletions WHERE case_id IN (SELECT case_id FROM cases)"
+    )
+    transaction.change(
+        "INSERT OR IGNORE INTO tombstones (gallery_id, crop_id, removed_at) SELECT gallery_id, "
+        "crop_id, removed_at FROM later.tombstones "
+        "WHERE gallery_id IN (SELECT gallery_id FROM galleries)"
+    )
+    transaction.change(
+        "UPDATE galleries SET version = 1 + max(version, (SELECT version FROM later.galleries "
+        "AS other WHERE other.gallery_id = galleries.gallery_id))"
+    )
+    transaction.change(
+        "UPDATE record SET value = max(value, (SELECT value FROM later.record "
+        "WHERE name = 'next_gallery')) WHERE name = 'next_gallery'"
+    )
+
+
+def _remove_gone(record: Record, removed: Collection[str]) -> dict[int, list[str]]:
+    """Delete crops that the later record has not got, and others by id; return ids by gallery."""
+    gone: dict[int, list[str]] = {}
+    asked = (
+        "SELECT crop_id, EXISTS (SELECT 1 FROM later.crops AS other WHERE other.gallery_id = "
+        "crops.gallery_id AND other.crop_id = crops.crop_id) FROM crops WHERE gallery_id = ?"
+    )
+    for entry in record.galleries.all():
+        rows = Reader(record.database).execute(asked, (entry.gallery_id,)).fetchall()
+        ids = [crop_id for crop_id, is_there in rows if not is_there or crop_id in removed]
+        gone[entry.gallery_id] = ids
+        for some in batches(ids, CROPS_AT_ONCE):
+            record.crops.remove(entry.gallery_id, some)
+    return gone
+
+
+def _put_snapshots(
+    record: Record, places: Collection[Path], into: Path, gone: dict[int, list[str]]
+) -> None:
+    """Put each snapshot beside the record, without deleted crops, from the first place of it."""
+    for gallery_id, crop_ids in gone.items():
+        for snapshot in record.snapshots.all(gallery_id):
+            name = snapshot_name(gallery_id, snapshot.snapshot_id)
+            found = next((place / name for place in places if (place / name).is_dir()), None)
+            if found is None:
+                record.snapshots.remove(gallery_id, snapshot.snapshot_id)
+                continue
+            shutil.copytree(found, into / name)
+            if crop_ids:
+                remove_from_archive(into / name, gallery_id, crop_ids)
+            record.snapshots.keep(describe_snapshot(into / name, snapshot.created_at))
