@@ -22,7 +22,7 @@ from pydantic import TypeAdapter
 
 from model.problems import InputProblem
 from service.errors import DamagedRecord, DamagedSnapshot, StorageFailed
-from service.ops.data_directory import make_folder, sync, sync_below
+from service.ops.data_directory import make_folder, snapshot_name, sync, sync_below
 from service.ops.failpoints import failpoint
 from service.record.records import ArchivedCrop, Snapshot
 from service.tables.crops import Crops
@@ -157,6 +157,17 @@ def check_archive(folder: Path) -> Description:
         damage = [str(error)]
     if damage:
         raise DamagedSnapshot(folder, damage[0])
+    return found
+
+
+def check_snapshots(data_dir: Path) -> dict[Path, Description | DamagedSnapshot]:
+    """Read every snapshot of a data directory, oldest first, as an id begins with its time."""
+    found: dict[Path, Description | DamagedSnapshot] = {}
+    for folder in sorted(data_dir.glob(snapshot_name("[0-9]*", "*"))):
+        try:
+            found[folder] = check_archive(folder)
+        except DamagedSnapshot as error:
+            found[folder] = error
     return found
 
 

@@ -159,7 +159,7 @@ def _switch(transaction: Transaction, restore: Restore) -> int:
         "(SELECT 1 FROM crops WHERE crops.person_id = people.person_id)",
         of_gallery,
     )
-    _count(transaction, gallery_id)
+    count_crops(transaction, gallery_id)
     transaction.change(
         "UPDATE galleries SET embedder = ?, side = ?, dimension = ?, staged_embedder = NULL, "
         "staged_side = NULL, staged_dimension = NULL, staged_slot = 0, staged_crops = 0 "
@@ -251,7 +251,8 @@ def _insert_new(transaction: Transaction, gallery_id: int) -> None:
     )
 
 
-def _count(transaction: Transaction, gallery_id: int) -> None:
+def count_crops(transaction: Transaction, gallery_id: int) -> None:
+    """Count a gallery's crops anew."""
     transaction.change(
         "UPDATE galleries SET (crops, people, unnamed, image_bytes) = (SELECT count(*), "
         "count(DISTINCT person_id), count(*) - count(person_id), coalesce(sum(image_bytes), 0) "

@@ -66,7 +66,10 @@ class RecordFound:
     def note(self, gallery_id: object, problem: str) -> None:
         """Note a problem of a gallery, or of the whole where there is none of this number."""
         gallery = self.galleries.get(gallery_id) if isinstance(gallery_id, int) else None
-        (gallery.damage if gallery else self.problems).append(problem)
+        lines = gallery.damage if gallery else self.problems
+        # A table may be read twice.
+        if problem not in lines:
+            lines.append(problem)
 
 
 def verify(folder: Path) -> RecordFound:
