@@ -62,10 +62,12 @@ class History(RecordPart):
         of_crops = [
             change for change in changes if change.kind in OF_CROPS and change.version > version
         ]
-        versions = [change.version for change in of_crops]
-        if newest is None or versions != list(range(version + 1, newest + 1)):
+        if newest is None or newest < version:
             return None
-        return None if any(change.kind == "replaced" for change in of_crops) else of_crops
+        versions = [change.version for change in of_crops]
+        is_whole = versions == list(range(version + 1, newest + 1))
+        is_replaced = any(change.kind == "replaced" for change in of_crops)
+        return of_crops if is_whole and not is_replaced else None
 
 
 def begin_feed(transaction: Transaction, gallery_id: int) -> None:

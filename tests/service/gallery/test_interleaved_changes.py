@@ -14,6 +14,9 @@ from service.record.keys import as_text
 from service.record.records import GallerySettings
 from tests.service.gallery.new_crops import EMBEDDER, new_crop
 
+# Among the rules of tables none commits between another one's reads and its commit.
+of_engines = pytest.mark.parametrize("reopen", ["sqlite", "redis"], indirect=True)
+
 
 @pytest.fixture
 def before_next_commit(monkeypatch):
@@ -38,6 +41,7 @@ def contents(store) -> bytes:
     return b"\n".join(own + b"=" + value for own, value in every)
 
 
+@of_engines
 def test_what_is_removed_while_a_gallery_is_copied_is_kept_nowhere(store, gallery):
     store.crops.enroll(gallery, EMBEDDER, [new_crop(1, "Ann"), new_crop(2, "Bob")])
     with store.crops.archive(gallery) as archive:
@@ -48,6 +52,7 @@ def test_what_is_removed_while_a_gallery_is_copied_is_kept_nowhere(store, galler
     assert b"Bob" in contents(store)
 
 
+@of_engines
 def test_a_forgotten_name_does_not_return_with_a_rename_at_the_same_time(
     store, gallery, before_next_commit
 ):
@@ -60,6 +65,7 @@ def test_a_forgotten_name_does_not_return_with_a_rename_at_the_same_time(
     assert b"Ann" not in contents(store)
 
 
+@of_engines
 def test_a_search_that_is_added_while_a_calibration_is_dropped_is_dropped_too(
     store, gallery, before_next_commit
 ):
@@ -70,6 +76,7 @@ def test_a_search_that_is_added_while_a_calibration_is_dropped_is_dropped_too(
     assert store.calibrations.searches(gallery, "cosine") == []
 
 
+@of_engines
 def test_a_key_that_is_used_again_after_a_day_stands_for_the_newer_request(
     store, gallery, monkeypatch
 ):
@@ -109,6 +116,7 @@ def test_after_a_merge_of_equal_pictures_the_other_fields_of_each_can_be_changed
         assert store.crops.get(gallery, one.crop_id).metadata == {"note": True}
 
 
+@of_engines
 def test_a_request_that_is_renewed_while_another_removes_old_ones_happens_once(
     store, gallery, before_next_commit, monkeypatch
 ):

@@ -13,6 +13,7 @@ from service.errors import GalleryConflict, NeedsReindex, RequestConflict, Unkno
 from service.record import crops
 from service.record.crop_changes import RequestKey
 from service.record.records import CropFilter, GallerySettings, Picture
+from service.tables import crops as table_crops
 from tests.service.gallery.new_crops import (
     EMBEDDER,
     NOON,
@@ -79,6 +80,7 @@ def test_a_crop_that_is_sent_again_under_its_id_is_a_duplicate(store, gallery):
     assert (again.landed[0].crop_id, again.landed[0].duplicate) == ("one", True)
 
 
+@pytest.mark.parametrize("reopen", ["sqlite", "redis"], indirect=True)
 @pytest.mark.parametrize("part", ["vector", "picture", "crop id"])
 def test_a_crop_that_is_removed_while_it_is_read_is_no_damage(store, gallery, monkeypatch, part):
     first, second = store.crops.enroll(gallery, EMBEDDER, [new_crop(1), new_crop(2)]).added
@@ -428,10 +430,11 @@ def test_a_request_that_fails_amid_its_crops_leaves_nothing_of_itself(store, gal
 
     def fail_at_the_second(_) -> None:
         if next(passed, None) is None:
-            raise OSError("fails")
+            raise RuntimeError("fails")
 
-    monkeypatch.setattr(crops, "failpoint", fail_at_the_second)
-    with pytest.raises(OSError, match="fails"):
+    for module in (crops, table_crops):
+        monkeypatch.setattr(module, "failpoint", fail_at_the_second)
+    with pytest.raises(RuntimeError, match="fails"):
         store.crops.enroll(gallery, EMBEDDER, [new_crop(2), new_crop(3), new_crop(4)])
     assert _numbers(store, gallery) == [1]
     assert store.galleries.get(gallery).version == 1
