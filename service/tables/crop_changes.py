@@ -1,19 +1,22 @@
-"""The rules by which crops and their people change, with the counts that follow from them."""
+"""The rules by which crops and their people change, and requests that happen once."""
 
 from __future__ import annotations
 
 import itertools
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from pydantic_core import to_json
+from pydantic_core import from_json, to_json
 
-from service.errors import CropConflict, NeedsReindex
+from gmn_client.models import EnrolledImage
+from service.errors import CropConflict, NeedsReindex, RequestConflict
+from service.record.crop_changes import RequestKey
 from service.record.records import (
     ArchivedCrop,
     CropLabel,
+    Enrolment,
     GalleryRecord,
     Relabelling,
     Removal,
@@ -22,15 +25,19 @@ from service.record.records import (
 from service.tables.crop_rows import find_vectors, read_crops_in
 from service.tables.files import forget_strays, note_strays
 from service.tables.galleries import drop_vector_file, next_version
-from service.tables.schema import CROPS, PEOPLE, PICTURES, TOMBSTONES
+from service.tables.schema import CROPS, PEOPLE, PICTURES, REQUESTS, TOMBSTONES
 from service.tables.transaction import VALUES_AT_ONCE, Reader, Transaction, batches, marks_of
 from service.tables.values import as_micros, natural_order
+
+REQUESTS_KEPT_FOR = timedelta(days=1)
+# Each request that is kept removes some that are older.
+REQUESTS_REMOVED_AT_ONCE = 3
 
 
 def put_crops(
     transaction: Transaction, gallery_id: int, crops: Sequence[ArchivedCrop]
 ) -> dict[str, int]:
-    """Insert crops, whose records have their slots, with contents; return what is to be counted.
+    """Insert crops at the slots in their records; return the counts to add to the gallery's.
 
     The picture of a crop that is kept outside the record is not a stray any more.
     """
@@ -77,7 +84,7 @@ def remove_crops(
     )
     moment = datetime.now(UTC)
     removed_at = as_micros(moment)
-    # Without these a restore would bring back what was asked to be gone.
+    # Without tombstones a restore would bring the crops back.
     tombstones = [
         {"gallery_id": gallery_id, "crop_id": crop.crop_id, "removed_at": removed_at}
         for crop in crops
@@ -192,6 +199,67 @@ def read_same_images(
     for crop in read_crops_in(reader, rest, [gallery_id], hashes):
         found[crop.sha256].append(crop)
     return found
+
+
+def find_request(reader: Reader, entry: GalleryRecord, request: RequestKey) -> Enrolment | None:
+    """Return the answer of a request that happened already; None where it is new.
+
+    Identities and cameras are not kept here, where forgetting would not find them: the same
+    request names them again.
+
+    Raises:
+        RequestConflict: the key stood for another request.
+    """
+    row = reader.row(REQUESTS, "WHERE gallery_id = ? AND key = ?", (entry.gallery_id, request.key))
+    oldest = as_micros(datetime.now(UTC) - REQUESTS_KEPT_FOR)
+    if row is None or row["happened_at"] < oldest:
+        return None
+    if row["digest"] != request.digest:
+        raise RequestConflict(request.key.split(":", 2)[-1])
+    past = from_json(row["answer"])
+    landed = tuple(
+        EnrolledImage(
+            crop_id=crop_id, identity=None, camera=None, duplicate=duplicate, warnings=warnings
+        )
+        for crop_id, duplicate, warnings in past["landed"]
+    )
+    return Enrolment(
+        past["version"],
+        entry.embedding_fingerprint,
+        landed,
+        (),
+        replayed=True,
+        problems=past["problems"],
+    )
+
+
+def keep_request(
+    transaction: Transaction,
+    gallery_id: int,
+    request: RequestKey,
+    version: int,
+    landed: Sequence[EnrolledImage],
+) -> None:
+    """Keep the answer of a request, and remove some that are older than a day."""
+    moment = datetime.now(UTC)
+    transaction.change(
+        "DELETE FROM requests WHERE (gallery_id, key) IN (SELECT gallery_id, key FROM requests "
+        "WHERE happened_at < ? ORDER BY happened_at LIMIT ?)",
+        (as_micros(moment - REQUESTS_KEPT_FOR), REQUESTS_REMOVED_AT_ONCE),
+    )
+    answer = {
+        "version": version,
+        "landed": [(image.crop_id, image.duplicate, image.warnings) for image in landed],
+        "problems": request.problems,
+    }
+    kept = {
+        "gallery_id": gallery_id,
+        "key": request.key,
+        "digest": request.digest,
+        "answer": to_json(answer).decode(),
+        "happened_at": as_micros(moment),
+    }
+    transaction.insert(REQUESTS, kept, instead=True)
 
 
 def _prepare_side(transaction: Transaction, gallery_id: int, dimension: int) -> int:

@@ -17,7 +17,7 @@ from service.tables.values import as_micros
 
 # A page looks at this many crops at most, so that a filter which few pass holds no thread for long.
 MOST_SCANNED = 10_000
-# Of the last crop the microseconds of its time, where the order is by time, and its slot.
+# The slot of a page's last crop, after the microseconds of its time where that is the order.
 CURSOR = re.compile(r"(?:(-?[0-9]{1,18})_)?([0-9]{1,18})", re.ASCII)
 
 # A condition of a statement, and the values of its placeholders.
@@ -62,7 +62,7 @@ def list_crops(
     times = _between("captured_at", earliest, latest)
     by_time = order != "enrolled"
     is_backward = order == "-captured"
-    # Of one person the crops are few: they are all read, and put in order.
+    # A person's crops are few: they are all read, and put in order.
     is_sorted = by_time and (wanted.identity is not None or wanted.external_id is not None)
     if by_time and not is_sorted:
         # The cursor is beyond the bound at which the first page began.

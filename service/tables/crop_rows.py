@@ -41,7 +41,7 @@ def read_crops(reader: Reader, rest: str, values: Sequence[Any] = ()) -> list[St
         rest: what follows the tables in the statement; `gallery_id` needs its table's name.
 
     Raises:
-        DamagedRecord: a row is not what was written.
+        DamagedRecord: a row is damaged.
     """
     with reader.database.naming_errors():
         rows = reader.execute(f"{CROPS_AND_NAMES} {rest}", values).fetchall()
@@ -96,7 +96,7 @@ def read_vectors(
         reader: sees the newest moment, so that a removal is told from damage.
 
     Raises:
-        DamagedRecord: the vector of a crop that is there is not what was written.
+        DamagedRecord: the vector of a crop that is still there is gone or damaged.
     """
     if place is None or not crops:
         return []

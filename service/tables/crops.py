@@ -5,14 +5,13 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic_core import from_json, to_json
+from pydantic_core import to_json
 
 from gmn_client.models import CropOrder, EnrolledImage, RetentionFrom
-from service.errors import RequestConflict
 from service.ops.failpoints import failpoint
 from service.ops.health import heartbeat
 from service.record.crop_changes import RequestKey
@@ -21,7 +20,6 @@ from service.record.records import (
     CropFields,
     CropFilter,
     Enrolment,
-    GalleryRecord,
     IndexedCrop,
     Picture,
     Relabelling,
@@ -31,6 +29,8 @@ from service.record.records import (
 from service.record.replacing import Archive
 from service.tables.crop_changes import (
     change_embedder,
+    find_request,
+    keep_request,
     put_crops,
     read_same_images,
     relabel_crops,
@@ -49,16 +49,13 @@ from service.tables.crop_rows import (
 from service.tables.galleries import next_version, read_entry, require_entry
 from service.tables.reading import StoredRecord, read_contents
 from service.tables.replacing import replace_crops
-from service.tables.schema import PICTURES, REQUESTS, TOMBSTONES
-from service.tables.transaction import Reader, RecordPart, Transaction, transactional
+from service.tables.schema import PICTURES, TOMBSTONES
+from service.tables.transaction import RecordPart, Transaction, transactional
 from service.tables.values import as_micros
 
 # It names neither that crop nor its labels: a key that may only enroll must not learn them, and
 # they are not kept with a request's answer, where forgetting would not find them.
 SAME_IMAGE = "the same image is already enrolled under another identity or camera"
-REQUESTS_KEPT_FOR = timedelta(days=1)
-# Each request that is kept removes some that are older.
-REQUESTS_REMOVED_AT_ONCE = 3
 CROPS_AT_ONCE = 500
 EVERY_CROP = CropFilter()
 UNLIMITED = 2**62
@@ -100,7 +97,8 @@ class Crops(RecordPart):
             alike = [other for other in same if seen_as(other) == seen_as(record)]
             warnings = [SAME_IMAGE] if same else []
             if alike:
-                record, warnings = alike[0], _kept_warnings(record, alike[0])
+                warnings = _kept_warnings(record, alike[0])
+                record = alike[0]
             else:
                 slot = entry.rows + len(added) + 1
                 record = replace(record, row_id=slot, inside=crop.picture is not None)
@@ -122,12 +120,12 @@ class Crops(RecordPart):
             slots = [crop.record.row_id for crop in added]
             version = next_version(transaction, gallery_id, "added", slots, **counts)
         if request:
-            _keep_request(transaction, gallery_id, request, version, landed)
+            keep_request(transaction, gallery_id, request, version, landed)
         indexed = tuple(crop.indexed for crop in added)
         return Enrolment(version, embedding_fingerprint, tuple(landed), indexed)
 
     def happened(self, gallery_id: int, request: RequestKey) -> Enrolment | None:
-        """Return what a request did that is answered already; None where it is new."""
+        """Return the answer of a request that happened already; None where it is new."""
         entry = read_entry(self._reader, gallery_id)
         return find_request(self._reader, entry, request) if entry else None
 
@@ -139,10 +137,10 @@ class Crops(RecordPart):
         crop_ids: Sequence[str],
         wanted: CropFilter = EVERY_CROP,
     ) -> Removal | None:
-        """Remove crops with vectors and pictures for good; None where there is none to remove.
+        """Remove crops with vectors and pictures for good; None where none of them is there.
 
         Args:
-            wanted: those that do not pass it now stay.
+            wanted: a crop that does not pass it now stays.
         """
         require_entry(transaction, gallery_id)
         found = read_by_id(transaction, gallery_id, crop_ids)
@@ -179,10 +177,10 @@ class Crops(RecordPart):
         fields: CropFields,
         wanted: CropFilter = EVERY_CROP,
     ) -> Relabelling | None:
-        """Change what is known of crops; None where none of them is there.
+        """Change labels of crops; None where none of them is there.
 
         Args:
-            wanted: those that do not pass it now stay as they are.
+            wanted: a crop that does not pass it now stays as it is.
 
         Raises:
             CropConflict: another crop of the same image bears that identity and camera.
@@ -221,7 +219,7 @@ class Crops(RecordPart):
         """Return one crop's picture; None where none is kept inside, or the crop is not there.
 
         Raises:
-            DamagedRecord: it is missing, or not what was written.
+            DamagedRecord: it is missing or damaged.
         """
         with self._database.read() as reader:
             crop = next(iter(read_by_id(reader, gallery_id, [crop_id])), None)
@@ -323,69 +321,8 @@ class Crops(RecordPart):
             after = crops[-1].row_id
 
 
-def find_request(reader: Reader, entry: GalleryRecord, request: RequestKey) -> Enrolment | None:
-    """Return what a request did that happened already; None where it is new.
-
-    Identities and cameras are not kept here, where forgetting would not find them: the same
-    request names them again.
-
-    Raises:
-        RequestConflict: the key stood for another request.
-    """
-    row = reader.row(REQUESTS, "WHERE gallery_id = ? AND key = ?", (entry.gallery_id, request.key))
-    oldest = as_micros(datetime.now(UTC) - REQUESTS_KEPT_FOR)
-    if row is None or row["happened_at"] < oldest:
-        return None
-    if row["digest"] != request.digest:
-        raise RequestConflict(request.key.split(":", 2)[-1])
-    past = from_json(row["answer"])
-    landed = tuple(
-        EnrolledImage(
-            crop_id=crop_id, identity=None, camera=None, duplicate=duplicate, warnings=warnings
-        )
-        for crop_id, duplicate, warnings in past["landed"]
-    )
-    return Enrolment(
-        past["version"],
-        entry.embedding_fingerprint,
-        landed,
-        (),
-        replayed=True,
-        problems=past["problems"],
-    )
-
-
-def _keep_request(
-    transaction: Transaction,
-    gallery_id: int,
-    request: RequestKey,
-    version: int,
-    landed: Sequence[EnrolledImage],
-) -> None:
-    """Keep what a request did, and remove some that are older than a day."""
-    moment = datetime.now(UTC)
-    transaction.change(
-        "DELETE FROM requests WHERE (gallery_id, key) IN (SELECT gallery_id, key FROM requests "
-        "WHERE happened_at < ? ORDER BY happened_at LIMIT ?)",
-        (as_micros(moment - REQUESTS_KEPT_FOR), REQUESTS_REMOVED_AT_ONCE),
-    )
-    answer = {
-        "version": version,
-        "landed": [(image.crop_id, image.duplicate, image.warnings) for image in landed],
-        "problems": request.problems,
-    }
-    kept = {
-        "gallery_id": gallery_id,
-        "key": request.key,
-        "digest": request.digest,
-        "answer": to_json(answer).decode(),
-        "happened_at": as_micros(moment),
-    }
-    transaction.insert(REQUESTS, kept, instead=True)
-
-
 def _kept_warnings(crop: StoredCrop, stored: StoredCrop) -> list[str]:
-    """Return warnings about what a duplicate would change of the crop that is there."""
+    """Return a warning for each label that a duplicate would change of the stored crop."""
     return [
         f"the crop is enrolled already and keeps its {name}; delete it first to change that"
         for name in ("captured_at", "external_id", "metadata")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 FORMAT = 8
-# What the planner of statements is told: rows of a table, of a gallery, and of a value in it.
+# Sizes that SQLite's planner assumes: rows of a table, of a gallery, and of a value in it.
 ROWS = 1_000_000
 ROWS_OF_GALLERY = 100_000
 ROWS_ALIKE = 10
@@ -88,7 +88,7 @@ def describe_sizes(connection: sqlite3.Connection) -> None:
                 alike[0] = ROWS_OF_GALLERY
             if is_unique:
                 alike[-1] = 1
-            # Of a table without SQLite's own numbers the primary key bears the table's name.
+            # The primary key of a table WITHOUT ROWID bears the table's name.
             name = index if table.rowid or origin != "pk" else table.name
             sizes = " ".join(str(number) for number in (ROWS, *alike))
             known = (table.name, name, sizes)

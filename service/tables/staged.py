@@ -1,4 +1,4 @@
-"""Vectors of another embedder, prepared beside those that are searched, and switched to at once."""
+"""Vectors of another embedder, prepared beside the searched ones, and switched to at once."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class StagedVectors(RecordPart):
     def begin(
         self, transaction: Transaction, gallery_id: int, embedding_fingerprint: str | None
     ) -> None:
-        """Prepare for an embedder, or none; what was prepared for another one is dropped."""
+        """Prepare for an embedder, or for none; vectors prepared for another one are dropped."""
         entry = require_entry(transaction, gallery_id)
         if embedding_fingerprint is not None and embedding_fingerprint == entry.staged_fingerprint:
             return
@@ -99,7 +99,7 @@ class StagedVectors(RecordPart):
             (gallery_id,),
         )
         _end_staging(transaction, gallery_id)
-        # What the old embedder's scores taught does not hold for the new one's.
+        # Calibrations of the old embedder's scores do not hold for the new one's.
         drop_calibrations(transaction, gallery_id)
         return next_version(transaction, gallery_id, "replaced", ()), entry.side
 

@@ -14,6 +14,7 @@ import pytest
 from service.errors import DamagedRecord, NeedsReindex
 from service.record.crop_changes import RequestKey
 from service.record.records import CropFilter, GallerySettings
+from service.tables import crop_changes
 from service.tables import crops as crops_module
 from service.tables.record import Record
 from service.tables.vectors import VectorFile
@@ -206,7 +207,7 @@ def test_a_key_used_again_after_a_day_stands_for_the_newer_request(record, galle
         def now(cls, zone=None):
             return datetime.now(zone) + clock
 
-    monkeypatch.setattr(crops_module, "datetime", Later)
+    monkeypatch.setattr(crop_changes, "datetime", Later)
 
     def enroll(number: int, name: str) -> RequestKey:
         request = RequestKey(name, f"digest {number}")
