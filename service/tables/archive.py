@@ -21,7 +21,7 @@ from typing import Any, Literal
 from pydantic import TypeAdapter
 
 from model.problems import InputProblem
-from service.errors import DamagedRecord, DamagedSnapshot, StorageFailed
+from service.errors import DamagedRecord, DamagedSnapshot, ServiceError, StorageFailed
 from service.ops.data_directory import make_folder, snapshot_name, sync, sync_below
 from service.ops.failpoints import failpoint
 from service.record.records import ArchivedCrop, Snapshot
@@ -144,7 +144,7 @@ def check_archive(folder: Path) -> Description:
     """Read everything of an archive, and return its description.
 
     Raises:
-        DamagedSnapshot: naming the first thing that is not what was written.
+        DamagedSnapshot: naming the first file, row or vector that differs from its checksum.
     """
     found = read_description(folder)
     for name, sha256 in found.files.items():
@@ -160,9 +160,12 @@ def check_archive(folder: Path) -> Description:
     return found
 
 
-def check_snapshots(data_dir: Path) -> dict[Path, Description | DamagedSnapshot]:
-    """Read every snapshot of a data directory, oldest first, as an id begins with its time."""
-    found: dict[Path, Description | DamagedSnapshot] = {}
+def check_snapshots(data_dir: Path) -> dict[Path, Description | ServiceError]:
+    """Read every snapshot of a data directory, and return its description or its damage.
+
+    They come in the order of their times, by which their ids begin.
+    """
+    found: dict[Path, Description | ServiceError] = {}
     for folder in sorted(data_dir.glob(snapshot_name("[0-9]*", "*"))):
         try:
             found[folder] = check_archive(folder)
@@ -172,7 +175,7 @@ def check_snapshots(data_dir: Path) -> dict[Path, Description | DamagedSnapshot]
 
 
 def describe_snapshot(folder: Path, created_at: datetime) -> Snapshot:
-    """Return what a record keeps of a snapshot's archive; raises `DamagedSnapshot`."""
+    """Return the record's entry of a snapshot's archive; raises `DamagedSnapshot`."""
     found = read_description(folder)
     (gallery,) = found.galleries
     return Snapshot(
@@ -207,7 +210,8 @@ def read_archive(folder: Path) -> Iterator[ArchivedCrop]:
     """Read every crop of a snapshot, each held against its checksums.
 
     Raises:
-        DamagedSnapshot: naming the folder and the first thing that is not what was written.
+        DamagedSnapshot: naming the folder and the first row or vector that differs from its
+            checksum.
     """
     (gallery,) = read_description(folder).galleries
     count = 0
@@ -231,13 +235,16 @@ def archived_ids(folder: Path, identity: str | None = None) -> list[str]:
 def remove_from_archive(folder: Path, gallery_id: int, crop_ids: Sequence[str]) -> Description:
     """Remove crops from an archive with their vectors and pictures, as from a record.
 
-    After a power cut they are there or not; once this returns nothing of them is left.
+    After a power cut they are there or not; once this returns nothing of them is left. A removal
+    that was cut off is finished, also where no crops are named.
 
     Raises:
         DamagedSnapshot: the archive cannot be read.
         StorageFailed: the disk fails.
     """
     description = read_description(folder)
+    if description.files and not crop_ids:
+        return description
     write_description(folder, replace(description, files={}))
     try:
         with contextlib.closing(Database(folder)) as archive:
@@ -320,7 +327,7 @@ def _values(table: Table, row: sqlite3.Row) -> dict[str, Any]:
 
 
 def _copy_vectors(reader: Reader, part: Path, gallery_id: int | None) -> None:
-    """Copy the vector files of galleries up to what was committed at the reader's moment."""
+    """Copy the vector files of galleries up to the last slot of the reader's moment."""
     for row in reader.rows(GALLERIES, "WHERE name IS NOT NULL"):
         number = row["gallery_id"]
         sides = {row["side"]: row["dimension"]}

@@ -1,4 +1,4 @@
-"""What was acknowledged and what was deleted, noted beside the record: older copies lack it."""
+"""Marks beside the record, of acknowledged changes and deleted crops: older copies lack them."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -57,9 +58,8 @@ class StoredRecord(Database):
 
 def stored_uri(path: Path) -> str:
     """Return the address of a record's file by which SQLite only reads it."""
-    log = path.with_name(f"{path.name}-wal")
-    # Without a log nobody has it open, and its folder may be one that nobody can write.
-    alone = "" if log.exists() else "&immutable=1"
+    # In a folder that nobody can write SQLite has no place for its log, and nothing changes.
+    alone = "" if os.access(path.parent, os.W_OK) else "&immutable=1"
     return f"file:{quote(str(path))}?mode=ro{alone}"
 
 
@@ -70,7 +70,7 @@ def read_contents(reader: Reader, gallery_id: int) -> Iterator[ArchivedCrop]:
 
     Raises:
         RecordUnavailable: the gallery was restored or reindexed meanwhile.
-        DamagedRecord: a part of a crop is missing, or not what was written.
+        DamagedRecord: a part of a crop is missing or damaged.
     """
     (gallery,) = reader.rows(GALLERIES, "WHERE gallery_id = ?", (gallery_id,))
     if gallery["dimension"] is None:

@@ -81,7 +81,7 @@ NOTHING_COUNTED = {
 
 @dataclass
 class Recovered(GalleryFound):
-    """What became of one gallery.
+    """The outcome for one gallery.
 
     Attributes:
         from_snapshots: how many crops came from there.
@@ -94,12 +94,12 @@ class Recovered(GalleryFound):
 
 @dataclass
 class Recovery:
-    """What became of a record.
+    """The outcome of a recovery.
 
     Attributes:
         unread: problems of the whole; crops deleted since a snapshot may be back where there are
             any.
-        snapshots: those that were taken over.
+        snapshots: the folders that were copied.
     """
 
     galleries: list[Recovered] = field(default_factory=list)
@@ -110,8 +110,8 @@ class Recovery:
 def recover(damaged: Path, into: Path, removed: Iterable[str] = ()) -> Recovery:
     """Write a new data directory from what holds of a damaged one and of its snapshots.
 
-    Galleries keep their numbers, crops their ids. What was deleted stays deleted, as far as the
-    damaged directory or the caller knows of it.
+    Galleries keep their numbers, crops their ids. Deleted crops stay deleted, as far as the damaged
+    directory or the caller knows of them.
 
     Args:
         damaged: the data directory, which no service uses; it is only read.
@@ -145,7 +145,9 @@ class _Recovery:
         self._inspection = inspection
         snapshots = check_snapshots(damaged).items()
         self._snapshots: dict[Path, Description] = {
-            folder: found for folder, found in snapshots if isinstance(found, Description)
+            folder: description
+            for folder, description in snapshots
+            if isinstance(description, Description)
         }
 
     def copy_rows(self) -> None:
@@ -184,7 +186,7 @@ class _Recovery:
                 alike = gallery.embedder == entry.embedding_fingerprint
                 if is_damaged and alike and gallery.gallery_id == entry.gallery_id:
                     for crops in batches(read_archive(folder), ROWS_AT_ONCE):
-                        wanted = [one for one in crops if one.record.crop_id not in deleted]
+                        wanted = [crop for crop in crops if crop.record.crop_id not in deleted]
                         added = self._write(_add_missing, entry.gallery_id, wanted)
                         became.from_snapshots += added
             there = {crop.crop_id for page in self._pages(entry.gallery_id) for crop in page}
@@ -211,7 +213,7 @@ class _Recovery:
         return self._record.database.write(rule, *arguments)
 
     def _pages(self, gallery_id: int) -> Iterable[Any]:
-        crops = (one.label for one in self._record.crops.vectors(gallery_id))
+        crops = (crop.label for crop in self._record.crops.vectors(gallery_id))
         return batches(crops, ROWS_AT_ONCE)
 
     def _copy_values(self, inspection: Inspection) -> None:
@@ -251,7 +253,7 @@ def _insert_holding(
 
 def _add_gallery(transaction: Transaction, row: Values) -> None:
     begin_feed(transaction, row["gallery_id"])
-    # Whoever knows the damaged gallery is to read it again.
+    # Followers of the damaged gallery have to read it again.
     transaction.insert(GALLERIES, row | {"version": row["version"] + 1})
 
 

@@ -31,7 +31,7 @@ KEPT = timedelta(minutes=10)
 
 LABELS = ("camera", "captured_at", "seen_at", "external_id", "quality", "metadata")
 CONTENTS = ("crop_id", "created_at", "sha256", "content_type", "image_bytes", "inside")
-# Crops with a slot of the archive are those that it shows unchanged.
+# A crop of the archive has its slot in the gallery where it is there unchanged.
 IS_LEFT = (
     "EXISTS (SELECT 1 FROM incoming WHERE incoming.gallery_id = crops.gallery_id "
     "AND incoming.crop_id = crops.crop_id AND incoming.slot = crops.slot)"
@@ -61,8 +61,8 @@ def replace_crops(
 ) -> int:
     """Put an archive's crops in the place of a gallery's own at once, and return its version.
 
-    Crops keep their ids, and those that are there unchanged their slots. Whatever was removed since
-    the archive was made stays removed.
+    Crops keep their ids, and unchanged crops their slots. Crops that were removed since the archive
+    was made stay removed.
 
     Raises:
         UnknownGallery: the gallery was deleted.
@@ -79,7 +79,7 @@ def replace_crops(
         failpoint("restore.generation-filled")
         return database.write(_switch, restore)
     except BaseException:
-        # Where the disk itself fails, a later start gives up what was filled.
+        # If the disk itself fails, a later start gives the restore up.
         with contextlib.suppress(ServiceError):
             database.write(_give_up, restore)
         raise
@@ -262,7 +262,7 @@ def count_crops(transaction: Transaction, gallery_id: int) -> None:
 
 
 def _give_up(transaction: Transaction, restore: Restore) -> None:
-    """Remove what was filled, with its vectors."""
+    """Remove the incoming crops with their vectors."""
     row = transaction.row(RESTORES, "WHERE token = ?", (restore.token,))
     if row is None:
         return

@@ -1,8 +1,8 @@
-"""Backups of a data directory, and a data directory made of one, without what was deleted since.
+"""Backups of a data directory, and their restore, which leaves out later deletions.
 
 A backup is the archive of everything, in a folder named by its time, with the snapshots and the
-audit log. What was deleted since is what a later record has not got any more: that of the data
-directory of now, or, where this cannot be read, the newest backup beside the one that is restored.
+audit log. A later record shows the deletions: that of the data directory of now, or, where this
+cannot be read, the newest backup beside the one that is restored.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ NAME = re.compile(r"\d{8}T\d{6}Z")
 NAME_FORMAT = "%Y%m%dT%H%M%SZ"
 PART = f"restore{UNFINISHED}"
 CROPS_AT_ONCE = 500
-# What a later record has deleted for good, by table and key; rows below these go with them.
+# Tables of which rows that a later record lacks stay gone, by key; rows below go with them.
 STAYS_GONE = {
     "merges": "merge_id",
     "snapshots": "snapshot_id",
@@ -76,13 +76,13 @@ class Backup:
 
 @dataclass
 class Restored:
-    """What became of a backup.
+    """The outcome of a restore.
 
     Attributes:
-        by: the directory of the record that shows what was deleted since; None where none can be
+        by: the directory of the later record, by which crops are left out; None where none can be
             read.
-        crops, left_out: by gallery, how many crops are back, and how many were deleted since.
-        galleries, keys: the names and ids of those that were deleted since.
+        crops, left_out: by gallery, how many crops are back, and how many were left out.
+        galleries, keys: the names and ids of galleries and keys that were left out.
     """
 
     by: Path | None
@@ -113,10 +113,10 @@ def remove_oldest(folder: Path, keep: int, newest: Backup) -> list[Backup]:
     Args:
         newest: the backup that was just made, which stays.
     """
-    kept = [one for one in kept_backups(folder, newest.record_id) if one != newest]
+    kept = [backup for backup in kept_backups(folder, newest.record_id) if backup != newest]
     old = kept[: max(0, len(kept) + 1 - keep)]
     for backup in old:
-        # Out of sight first: what is cut off is removed with the next backup.
+        # Renamed first, so that the next backup removes the rest if this is cut off.
         shutil.rmtree(backup.path.rename(backup.path.with_suffix(UNFINISHED)))
     return old
 
@@ -180,7 +180,7 @@ def restore_backup(
     except DamagedSnapshot as error:
         why = f"is damaged ({error.why}); restore another one"
         raise InputProblem(f"{backup.path}: {why}") from error
-    # Under another name until the end: what is cut off is not served with what was deleted.
+    # A folder of this name is never served: it may still have deleted crops.
     part = into / PART
     shutil.rmtree(part, ignore_errors=True)
     for path in (backup.path / FILE, *backup.path.glob("vectors-*")):
@@ -223,7 +223,7 @@ def _is_of(backup: Backup, record_id: str) -> bool:
 def _copy_files(database: Database, part: Path) -> None:
     """Copy the audit log and the snapshots that the copied record names."""
     data_dir = database.folder
-    # What counts the lines of the log first, as it must not be ahead of them.
+    # The count of the log's lines comes first, as it must not be ahead of them.
     for path in (*data_dir.glob("audit*.acknowledged"), *data_dir.glob("audit.key")):
         copy_file(path, part / path.name)
     files: set[Path] = set()
@@ -254,7 +254,7 @@ def _require_room(database: Database, folder: Path, reserved: int) -> None:
 
 
 def _find_later(backup: Backup, current: Path) -> Path | None:
-    """Return the directory of the record that shows what was deleted since a backup."""
+    """Return the directory of the later record, by which deleted crops are left out."""
     beside = kept_backups(backup.path.parent, backup.record_id)
     newer = [other.path for other in beside if other.path > backup.path]
     for folder in (current, *reversed(newer)):

@@ -80,7 +80,7 @@ VECTOR_SUFFIX = ".f32"
 
 @dataclass
 class Upgraded:
-    """What became of a record: crops by the names of galleries, and snapshots that are damaged."""
+    """The outcome: crops by the names of galleries, and snapshots left out as damaged."""
 
     crops: dict[str, int] = field(default_factory=dict)
     left_out: list[str] = field(default_factory=list)
@@ -197,7 +197,7 @@ class _Upgrade:
                 self._write(_add_staged, entry, list(read_contents(self._reader, staged, ready)))
 
     def _add_marks(self, transaction: Transaction, entry: GalleryRecord) -> None:
-        """Add what a gallery remembers: removed crops, requests, merges, groups, strays."""
+        """Add the tombstones, requests, merges, groups and stray pictures of a gallery."""
         gallery_id = entry.gallery_id
         tombstones = [
             {"gallery_id": gallery_id, "crop_id": crop_id, "removed_at": _micros(moment)}
@@ -273,10 +273,13 @@ class _Upgrade:
             transaction.insert(CALIBRATIONS, values | {"searches": counted.get(subject, 0)})
             by_name = key(SEARCH_BY_HASH, gallery_id, subject)
             prefix = key("search", gallery_id, subject)
-            for own, body in self._reader.every(below(prefix)):
+            for search_key, body in self._reader.every(below(prefix)):
                 end = body.index(b"\0", len(by_name)) + 1
                 search = {"gallery_id": gallery_id, "subject": subject}
-                search |= {"number": last_number(own), "name": last_text(body[:end], by_name)}
+                search |= {
+                    "number": last_number(search_key),
+                    "name": last_text(body[:end], by_name),
+                }
                 transaction.insert(CALIBRATION_SEARCHES, search | {"body": body[end:]})
 
     def _write_snapshots(self, entry: GalleryRecord, done: Upgraded) -> None:
@@ -362,7 +365,7 @@ def _add_gallery(transaction: Transaction, entry: GalleryRecord) -> None:
 
 
 def _add_crops(transaction: Transaction, gallery_id: int, crops: Sequence[ArchivedCrop]) -> None:
-    # What a backup has of pictures outside lies inside from now on.
+    # Pictures that a backup holds beside its record lie inside from now on.
     inside = [
         replace(crop, record=replace(crop.record, inside=crop.picture is not None))
         for crop in crops

@@ -59,7 +59,7 @@ class RecordFound:
         return self.problems + of_galleries
 
     def require_whole(self, path: Path, remedy: str) -> None:
-        """Raise `InputProblem` where anything is not what was written."""
+        """Raise `InputProblem` where there is any damage."""
         if self.damage:
             raise InputProblem(f"{path}: is damaged ({self.damage[0]}); {remedy}")
 
@@ -90,10 +90,10 @@ def verify(folder: Path) -> RecordFound:
 
 
 class Inspection:
-    """Reads what holds of a record that may be damaged, and notes what does not.
+    """Reads the intact rows of a record that may be damaged, and notes the others.
 
     Attributes:
-        found: what was noted so far.
+        found: the problems that were noted so far, by gallery.
         galleries: the rows of those galleries that can be read.
     """
 

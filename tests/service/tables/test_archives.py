@@ -274,7 +274,8 @@ def test_forgetting_that_was_cut_off_leaves_a_snapshot_that_can_be_read(
         remove_from_archive(snapshot, gallery, [first])
     monkeypatch.undo()
     assert archived_ids(snapshot) == others
-    remove_from_archive(snapshot, gallery, [first])
+    assert read_description(snapshot).files == {}
+    assert len(remove_from_archive(snapshot, gallery, []).files) == 3
     assert [crop.record.crop_id for crop in read_archive(snapshot)] == others
 
 
