@@ -151,6 +151,7 @@ def _switch(transaction: Transaction, restore: Restore) -> int:
     transaction.removes = True
     gone = _take_out_removed(transaction, gallery_id)
     gone += _remove_replaced(transaction, gallery_id)
+    _drop_damaged_people(transaction, gallery_id)
     _add_people(transaction, gallery_id)
     _relabel(transaction, gallery_id)
     _insert_new(transaction, gallery_id)
@@ -196,6 +197,16 @@ def _remove_replaced(transaction: Transaction, gallery_id: int) -> list[int]:
         f"DELETE FROM crops WHERE gallery_id = ? AND NOT {IS_LEFT} RETURNING slot", (gallery_id,)
     )
     return [slot for (slot,) in replaced.fetchall()]
+
+
+def _drop_damaged_people(transaction: Transaction, gallery_id: int) -> None:
+    damaged = f"WHERE gallery_id = ? AND NOT {PEOPLE.is_intact}"
+    transaction.change(
+        "UPDATE crops SET person_id = NULL "
+        f"WHERE person_id IN (SELECT person_id FROM people {damaged})",
+        (gallery_id,),
+    )
+    transaction.change(f"DELETE FROM people {damaged}", (gallery_id,))
 
 
 def _add_people(transaction: Transaction, gallery_id: int) -> None:

@@ -161,8 +161,9 @@ def test_a_restore_mends_what_is_damaged(record, gallery, snapshot):
         file.create_function("row_crc", -1, lambda *_: 0, deterministic=True)
         file.execute("UPDATE crops SET camera = 'nowhere' WHERE slot = 3")
         file.execute("DELETE FROM pictures WHERE slot = 1")
+        file.execute("UPDATE people SET sort_key = 'z'")
         file.commit()
-    assert len(verify(record.database.folder).damage) == 3
+    assert len(verify(record.database.folder).damage) == 4
     restore(record, gallery, snapshot)
     assert verify(record.database.folder).damage == []
     after = contents(record, gallery)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 from dataclasses import replace
 from datetime import UTC, date, datetime
 
@@ -15,11 +16,13 @@ from service.ops.data_directory import DATABASE_NAME, snapshot_name
 from service.record.api_keys import ApiKey
 from service.record.backup import write_backup
 from service.record.crop_changes import RequestKey
+from service.record.entries import files_of
 from service.record.jobs import Job
 from service.record.kept_queries import Case, KeptQuery, KeptResult, Review
 from service.record.keys import new_crop_id
 from service.record.people import Grouping
-from service.record.record import open_sqlite
+from service.record.picture_folder import PictureFolder
+from service.record.record import open_redis, open_sqlite
 from service.record.records import CropFilter, GallerySettings
 from service.record.snapshot_file import SnapshotHeader, describe_snapshot, write_snapshot
 from service.tables.archive import read_archive
@@ -27,6 +30,7 @@ from service.tables.record import Record
 from service.tables.upgrade import upgrade
 from service.tables.verify import verify
 from tests.service.gallery.new_crops import EMBEDDER, NOON, OTHER_EMBEDDER, new_crop
+from tests.service.gallery.test_old_formats import OLD
 
 EVERYTHING = CropFilter()
 REQUEST = RequestKey("key", "0" * 64, '["a problem"]')
@@ -205,3 +209,43 @@ def test_collections_of_the_old_record_in_milvus_are_unneeded(old, tmp_path):
         found = record.database.connection().execute("SELECT name FROM unneeded_collections")
         assert {name for (name,) in found} == {"gmn_2_1", "gmn_2_2", "gmn_2_3"}
         assert record.remote_indexes.state(2) is None
+
+
+def test_a_backup_of_redis_brings_its_images_and_vectors_from_outside(redis_record, tmp_path):
+    redis_record.ask("FLUSHALL")
+    (tmp_path / "data").mkdir()
+    crops = [new_crop(number) for number in range(3)]
+    with contextlib.closing(open_redis(redis_record.url)) as record:
+        images = record.engine.outside = PictureFolder(str(tmp_path / "data" / "images"))
+        gallery = record.galleries.create("lobby", EMBEDDER, GallerySettings()).gallery_id
+        side = record.galleries.get(gallery).side
+        for crop in crops:
+            images.put(gallery, files_of(gallery, crop, side))
+        outside = [replace(crop, picture=None, outside=side) for crop in crops]
+        record.crops.enroll(gallery, EMBEDDER, outside)
+        backup = write_backup(record.engine, tmp_path / "data", tmp_path / "backups").path
+    upgrade(backup, tmp_path / "new")
+    assert verify(tmp_path / "new").damage == []
+    with contextlib.closing(Record(tmp_path / "new")) as record:
+        vectors = [crop.vector.tolist() for crop in record.crops.vectors(gallery)]
+        assert vectors == [crop.vector.tolist() for crop in crops]
+        for crop in crops:
+            picture = record.crops.picture(gallery, crop.record.crop_id)
+            assert picture.content == crop.picture
+
+
+def test_a_record_of_the_first_version_is_upgraded(tmp_path):
+    (tmp_path / "old").mkdir()
+    packed = OLD / "version_0.1.0" / "galleries.sqlite3.gz"
+    (tmp_path / "old" / DATABASE_NAME).write_bytes(gzip.decompress(packed.read_bytes()))
+    upgrade(tmp_path / "old", tmp_path / "new")
+    with contextlib.closing(Record(tmp_path / "new")) as record:
+        (gallery,) = record.galleries.all()
+        assert (gallery.name, gallery.crops, gallery.identities) == ("lobby", 29, 6)
+        found = record.crops.page(gallery.gallery_id, EVERYTHING).crops
+        assert [crop.metadata["number"] for crop in found] == list(range(1, 30))
+        for number, crop in enumerate(record.crops.vectors(gallery.gallery_id), 1):
+            drawn = np.random.default_rng(number).standard_normal(8).astype(np.float32)
+            assert np.array_equal(crop.vector, drawn)
+        assert [key.key_id for key in record.keys.all()] == ["door"]
+        assert record.galleries.create("new", EMBEDDER, GallerySettings()).gallery_id == 2
