@@ -475,7 +475,7 @@ class Database:
         # A backup may read for minutes, and no write waits for it twice.
         busy_ms = 0 if self._log_has_deleted else LOG_BUSY_MS
         self._log_has_deleted = True
-        with contextlib.suppress(sqlite3.OperationalError):
+        with contextlib.suppress(sqlite3.DatabaseError):
             connection.execute(f"PRAGMA busy_timeout = {busy_ms}")
             busy = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
             self._log_has_deleted = bool(busy)

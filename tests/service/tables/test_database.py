@@ -317,11 +317,11 @@ def _enroll_until_refused(record: Record, gallery: int) -> set[str]:
     return landed
 
 
-@pytest.mark.slow
 def test_a_full_disk_refuses_what_does_not_fit_and_keeps_what_did(small_disk):
     with contextlib.closing(Record(small_disk)) as record:
         gallery = record.galleries.create("lobby", EMBEDDER, GallerySettings()).gallery_id
         landed = _enroll_until_refused(record, gallery)
+        assert len(landed) > 10
         assert _crop_ids(record, gallery) == landed
     with contextlib.closing(Record(small_disk)) as record:
         assert _crop_ids(record, gallery) == landed
@@ -528,22 +528,20 @@ def test_processes_write_one_gallery_without_an_error_or_a_gap(record, gallery, 
     require_whole(record, gallery, told)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("failpoint", FAILPOINTS)
 def test_a_writer_that_is_killed_at_a_failpoint_leaves_what_was_acknowledged(
     tmp_path, gallery, record, failpoint
 ):
     record.close()
     told = tmp_path / "told"
-    for passage in (1, 2, 5, 9):
+    for passage in (1, 2, 9):
         writer = begin_writer(tmp_path, told, gallery, passage, 100, f"{failpoint}:{passage}")
         assert writer.wait(30) == -9
         with contextlib.closing(Record(tmp_path)) as opened:
             require_whole(opened, gallery, told)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("kills", [20, 100])
+@pytest.mark.parametrize("kills", [4, pytest.param(100, marks=pytest.mark.slow)])
 def test_a_writer_that_is_killed_at_any_moment_leaves_what_was_acknowledged(
     tmp_path, gallery, record, kills
 ):
