@@ -24,12 +24,12 @@ from service.record.jobs import Job
 from service.record.keys import new_crop_id
 from service.record.records import ArchivedCrop, GallerySettings
 from service.tables import database as database_module
-from service.tables.database import FILE, PRAGMAS, RULES_AT_ONCE, Database
+from service.tables.database import FILE, PRAGMAS, RULES_AT_ONCE, Database, _Work
 from service.tables.feeds import ChangesLost
 from service.tables.galleries import next_version
 from service.tables.record import Record
 from service.tables.schema import FORMAT, RUNTIMES
-from service.tables.transaction import Transaction
+from service.tables.transaction import Reader, Transaction
 from service.tables.vectors import VectorFile
 from tests.service.tables.filled import contents, fill_record
 from tests.service.tables.writers import (
@@ -106,9 +106,9 @@ def _what_is_told(folder: Path) -> str:
 
 @pytest.mark.parametrize("flips", [130, pytest.param(1500, marks=pytest.mark.slow)])
 def test_a_flipped_bit_anywhere_in_the_file_is_named_or_harmless(filled, flips):
-    content = (filled / FILE).read_bytes()
     with contextlib.closing(Record(filled)) as record:
         written = contents(record)
+    content = (filled / FILE).read_bytes()
     acknowledged = (filled / MARK).read_bytes()
     chance = random.Random(flips)
     named = 0
@@ -121,8 +121,8 @@ def test_a_flipped_bit_anywhere_in_the_file_is_named_or_harmless(filled, flips):
         else:
             with contextlib.closing(Record(filled)) as record:
                 assert contents(record) == written, f"bit {bit} is not named"
-    # Half of the file are pages that are nearly empty.
-    assert named > flips / 4
+    # More than half of the file are pages that are nearly empty.
+    assert flips / 5 < named < flips * 4 / 5
 
 
 def test_a_definition_that_is_not_what_was_created_is_named(filled):
@@ -260,6 +260,52 @@ def test_more_writers_than_one_transaction_takes_all_return(record, gallery):
     assert _run_at_once(record.database, *rules) == [None] * writers
     assert len(_names(record.database)) == writers
     assert record.galleries.get(gallery).version == writers
+
+
+def test_a_writer_behind_a_full_transaction_is_not_forgotten(record, gallery):
+    for number in range(RULES_AT_ONCE):
+        waiting = _Work(_keep_runtime(gallery, f"before {number:02}"))
+        record.database._waiting.append(waiting)
+    record.database.write(_keep_runtime(gallery, "last"))
+    assert len(_names(record.database)) == RULES_AT_ONCE + 1
+    assert record.galleries.get(gallery).version == RULES_AT_ONCE + 1
+
+
+def test_a_start_amid_a_commit_of_another_process_cuts_none_of_its_vectors(
+    record, gallery, tmp_path, monkeypatch
+):
+    starting = threading.Thread(target=lambda: Record(tmp_path).close())
+    write = VectorFile.write
+
+    def start_once_written(self: VectorFile, vectors: Any) -> None:
+        write(self, vectors)
+        starting.start()
+        # It waits for this commit.
+        starting.join(0.3)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(VectorFile, "write", start_once_written)
+        crop_id = _enroll(record, gallery)
+    starting.join()
+    (crop,) = record.crops.vectors(gallery)
+    assert crop.vector.tolist() == vector_of(crop_id).tolist()
+
+
+def test_damage_that_is_met_on_a_later_row_is_named(record, gallery, tmp_path):
+    paths = [f"imports/{number:05}" for number in range(1000)]
+    record.unneeded_files.add(paths)
+    record.close()
+    content = bytearray((tmp_path / FILE).read_bytes())
+    page = content.index(paths[-1].encode()) // 4096 * 4096
+    content[page : page + 8] = bytes(8)
+    (tmp_path / FILE).write_bytes(content)
+    asked = "SELECT path FROM unneeded_files ORDER BY path"
+    with contextlib.closing(Record(tmp_path)) as opened:
+        reader = Reader(opened.database)
+        with pytest.raises(DamagedRecord):
+            reader.execute(asked).fetchall()
+        with pytest.raises(DamagedRecord):
+            list(reader.execute(asked))
 
 
 def _fill_file(transaction: Transaction) -> None:
