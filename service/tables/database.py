@@ -287,9 +287,12 @@ class Database:
         self._truncate_log()
 
     def _require_nothing_left(self, marked: dict[int, Mark]) -> None:
-        """Raise `DamagedRecord` where there was a record, or is still to be one."""
+        """Raise `DamagedRecord` for a record that is gone, `InputProblem` for an unfinished one."""
         for path in self.folder.glob(f"*{UNFINISHED}"):
-            raise DamagedRecord(self.path, f"what was to make it was cut off ({path.name})")
+            raise InputProblem(
+                f"{self.folder}: a restore or an upgrade into it was cut off ({path.name}); delete "
+                "this directory and begin again"
+            )
         if marked:
             raise DamagedRecord(self.path, "it is gone, and changes of it were acknowledged")
         snapshots = list(self.folder.glob(snapshot_name("[0-9]*", "*")))

@@ -68,10 +68,11 @@ class Backup:
         """A time after which no crop in it was enrolled, but for those of the same second."""
         return datetime.strptime(self.path.name, NAME_FORMAT).replace(tzinfo=UTC)
 
-    @property
-    def record_id(self) -> str:
-        """The record that it is of; raises `DamagedSnapshot` where that cannot be read."""
-        return read_description(self.path).record_id
+    def is_of(self, record_id: str) -> bool:
+        """Return whether it holds this record; False where it cannot be read."""
+        with contextlib.suppress(DamagedSnapshot):
+            return read_description(self.path).record_id == record_id
+        return False
 
 
 @dataclass
@@ -92,29 +93,24 @@ class Restored:
     keys: list[str] = field(default_factory=list)
 
 
-def kept_backups(folder: Path, record_id: str | None = None) -> list[Backup]:
-    """Return the complete backups in a folder, oldest first.
-
-    Args:
-        record_id: only those of this record that are not dated in the future, as a wrong clock
-            dates them.
-    """
+def kept_backups(folder: Path) -> list[Backup]:
+    """Return the complete backups in a folder, oldest first."""
     there = folder.iterdir() if os.access(folder, os.R_OK | os.X_OK) else ()
-    backups = [Backup(path) for path in sorted(there) if NAME.fullmatch(path.name)]
-    if record_id is None:
-        return backups
+    return [Backup(path) for path in sorted(there) if NAME.fullmatch(path.name)]
+
+
+def own_backups(folder: Path, database: Database) -> Iterator[Backup]:
+    """Yield the complete backups of a record, newest first, without those from the future."""
+    record_id = Reader(database).value("SELECT value FROM record WHERE name = 'record_id'")
     now = datetime.now(UTC)
-    return [backup for backup in backups if backup.taken_at <= now and _is_of(backup, record_id)]
+    for backup in reversed(kept_backups(folder)):
+        if backup.taken_at <= now and backup.is_of(record_id):
+            yield backup
 
 
-def remove_oldest(folder: Path, keep: int, newest: Backup) -> list[Backup]:
-    """Remove the oldest backups of a record until `keep` are left, and return those removed.
-
-    Args:
-        newest: the backup that was just made, which stays.
-    """
-    kept = [backup for backup in kept_backups(folder, newest.record_id) if backup != newest]
-    old = kept[: max(0, len(kept) + 1 - keep)]
+def remove_oldest(folder: Path, keep: int, database: Database) -> list[Backup]:
+    """Remove the oldest backups of a record until so many are left; return those removed."""
+    old = list(own_backups(folder, database))[keep:][::-1]
     for backup in old:
         # Renamed first, so that the next backup removes the rest if this is cut off.
         shutil.rmtree(backup.path.rename(backup.path.with_suffix(UNFINISHED)))
@@ -214,12 +210,6 @@ def move_into_place(part: Path, into: Path) -> None:
     sync(into)
 
 
-def _is_of(backup: Backup, record_id: str) -> bool:
-    with contextlib.suppress(DamagedSnapshot):
-        return backup.record_id == record_id
-    return False
-
-
 def _copy_files(database: Database, part: Path) -> None:
     """Copy the audit log and the snapshots that the copied record names."""
     data_dir = database.folder
@@ -255,8 +245,9 @@ def _require_room(database: Database, folder: Path, reserved: int) -> None:
 
 def _find_later(backup: Backup, current: Path) -> Path | None:
     """Return the directory of the later record, by which deleted crops are left out."""
-    beside = kept_backups(backup.path.parent, backup.record_id)
-    newer = [other.path for other in beside if other.path > backup.path]
+    record_id = read_description(backup.path).record_id
+    beside = kept_backups(backup.path.parent)
+    newer = [other.path for other in beside if other.path > backup.path and other.is_of(record_id)]
     for folder in (current, *reversed(newer)):
         try:
             if (folder / FILE).is_file() and not verify(folder).damage:

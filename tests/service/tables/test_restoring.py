@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from model.problems import InputProblem
-from service.errors import DamagedRecord, StorageFailed
+from service.errors import StorageFailed
 from service.ops.audit import AuditLog
 from service.ops.data_directory import snapshot_name
 from service.record.api_keys import ApiKey
@@ -24,6 +24,7 @@ from service.tables.record import Record
 from service.tables.restoring import (
     Backup,
     kept_backups,
+    own_backups,
     remove_oldest,
     restore_backup,
     write_backup,
@@ -188,8 +189,8 @@ def test_only_old_backups_of_the_same_record_are_removed_and_never_the_new_one(f
     (folder / "20260101T090000Z.part").mkdir()
     newest = write_backup(record.database, folder)
     assert kept_backups(folder) == [others, *old, newest, future]
-    assert kept_backups(folder, newest.record_id) == [*old, newest]
-    assert remove_oldest(folder, 1, newest) == old
+    assert list(own_backups(folder, record.database)) == [newest, *reversed(old)]
+    assert remove_oldest(folder, 1, record.database) == old
     assert kept_backups(folder) == [others, newest, future]
     assert len(list(folder.iterdir())) == 3
 
@@ -236,7 +237,7 @@ def test_a_restore_that_was_cut_off_is_refused_at_the_start(filled, tmp_path, mo
     into = empty(tmp_path / "new")
     with pytest.raises(Killed):
         restore_backup(backup, into, tmp_path / "data")
-    with pytest.raises(DamagedRecord, match=r"was cut off \(restore.part\)"):
+    with pytest.raises(InputProblem, match=r"was cut off \(restore.part\); delete this directory"):
         Record(into)
     monkeypatch.undo()
     restore_backup(backup, into, tmp_path / "data")
