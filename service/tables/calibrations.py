@@ -1,4 +1,4 @@
-"""What galleries learn from their searches."""
+"""Calibrations of galleries, and the searches behind them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ OF_SUBJECT = "WHERE gallery_id = ? AND subject = ?"
 
 
 class StoredCalibrations(RecordPart):
-    """What galleries learn from their searches; a gallery's deletion removes its own.
+    """Searches and published calibrations; a gallery's deletion removes its own.
 
     Writing them leaves the gallery's version as it is. A reindex and a restore drop a gallery's
     searches and published calibrations.
@@ -36,7 +36,7 @@ class StoredCalibrations(RecordPart):
         if read_entry(transaction, gallery_id) is None:
             return
         first = _counted(transaction, gallery_id, subject)
-        # Of two of one name the later one counts.
+        # A later search replaces an earlier one of the same name.
         numbered = {name: (number, body) for number, (name, body) in enumerate(rows, first)}
         values = [
             {
@@ -72,7 +72,7 @@ class StoredCalibrations(RecordPart):
         return _counted(self._reader, gallery_id, subject)
 
     def published(self, gallery_id: int) -> dict[str, PublishedCalibration]:
-        """Return what every process answers by, by subject."""
+        """Return the calibrations that every process answers by, by subject."""
         rows = self._reader.rows(
             CALIBRATIONS, "WHERE gallery_id = ? AND version > 0", (gallery_id,)
         )

@@ -65,7 +65,7 @@ class RemoteIndexes(RecordPart):
         _put(transaction, replace(state, wanted=True))
 
     def unneeded(self, seconds: float) -> list[str]:
-        """Return the collections that have been unneeded for so many seconds."""
+        """Return the collections that have been unneeded for at least this long."""
         until_ms = now_ms() - int(seconds * 1000)
         rows = self._reader.rows(UNNEEDED_COLLECTIONS, "WHERE since_ms <= ?", (until_ms,))
         return [row["name"] for row in rows]

@@ -169,7 +169,7 @@ class Database:
         self.overwrite_log()
 
     def overwrite_log(self) -> None:
-        """Overwrite what was deleted in SQLite's log too, where a long read has prevented it."""
+        """Overwrite SQLite's log, where a long read has prevented it after a deletion."""
         if self._log_has_deleted:
             with self._writing, self._exclusive():
                 self._truncate_log()

@@ -23,7 +23,7 @@ SNAPSHOT = TypeAdapter(Snapshot)
 
 
 class Snapshots(RecordPart):
-    """Which snapshots there are; their files lie elsewhere."""
+    """Descriptions of snapshots; their files lie elsewhere."""
 
     def all(self, gallery_id: int) -> list[Snapshot]:
         """Return a gallery's snapshots, oldest first."""
@@ -33,7 +33,7 @@ class Snapshots(RecordPart):
 
     @transactional
     def keep(self, transaction: Transaction, snapshot: Snapshot) -> None:
-        """Keep a snapshot, or what has changed of it; raises `UnknownGallery`."""
+        """Keep a snapshot, or a changed description of it; raises `UnknownGallery`."""
         require_entry(transaction, snapshot.gallery_id)
         row = {
             "gallery_id": snapshot.gallery_id,

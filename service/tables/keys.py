@@ -26,17 +26,17 @@ class Keys(RecordPart):
 
     @property
     def asked_for(self) -> bool:
-        """Whether there was a key, until a command removes the last one."""
+        """True from the first key on, until a command removes the last one."""
         return self._reader.row(RECORD, "WHERE name = ?", (ASKED_FOR,)) is not None
 
     def last_used(self) -> dict[str, datetime]:
-        """Return when each key was last used, without those that never were."""
+        """Return the last use of each key that was ever used."""
         rows = self._reader.rows(API_KEYS, "WHERE used_at IS NOT NULL")
         return {row["key_id"]: as_moment(row["used_at"]) for row in rows}
 
     @transactional
     def note_used(self, transaction: Transaction, used: Mapping[str, datetime]) -> None:
-        """Note when keys were used; those that were revoked since are passed over."""
+        """Note when keys were used; a key that was revoked since is passed over."""
         transaction.change_many(
             "UPDATE api_keys SET used_at = ? WHERE key_id = ?",
             [(as_micros(moment), key_id) for key_id, moment in used.items()],
