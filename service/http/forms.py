@@ -1,4 +1,4 @@
-"""The base of the fields of every call: forms, which query parameters of the same names complete.
+"""The base of the forms of all calls, and the field types that they share.
 
 The fields of a call stand beside its route, those of crops in `crop_forms`.
 """
