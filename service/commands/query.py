@@ -15,7 +15,7 @@ from typer import Argument, BadParameter, Context, Option
 from gmn_client import Client, QueryOptions
 from gmn_client.models import QueryAnswer, Scoring
 from service.commands.bulk import FrameOptions, find_source
-from service.commands.common import Column, Shown, percent, table_of, with_client
+from service.commands.common import Column, Shown, percent, read_moment, table_of, with_client
 
 RESULTS_SHOWN = 10
 VERDICT_STYLES = {
@@ -24,16 +24,6 @@ VERDICT_STYLES = {
     "no_match": "red",
     "nothing_searched": "yellow",
 }
-
-
-def _moment(text: str) -> datetime:
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise BadParameter(f"{text}: write it as 2026-03-01T09:30:00Z") from error
-    if moment.tzinfo is None:
-        raise BadParameter(f"{text}: needs a time zone, such as {text}Z")
-    return moment
 
 
 def _pair(text: str) -> tuple[str, Any]:
@@ -56,10 +46,10 @@ class TimeOptions(TypedDict, total=False):
     """Which crops, by their time of capture."""
 
     captured_after: Annotated[
-        datetime, Option("--after", parser=_moment, metavar="TIME", help=AFTER_HELP)
+        datetime, Option("--after", parser=read_moment, metavar="TIME", help=AFTER_HELP)
     ]
     captured_before: Annotated[
-        datetime, Option("--before", parser=_moment, metavar="TIME", help=BEFORE_HELP)
+        datetime, Option("--before", parser=read_moment, metavar="TIME", help=BEFORE_HELP)
     ]
 
 
@@ -160,13 +150,13 @@ def _query_images(
     groups = [[image] for image in images] if separate else [images]
     answers = [client.query(*group, **options) for group in groups]
     views = (
-        answer_view(", ".join(image.name for image in group), answer)
+        _answer_view(", ".join(image.name for image in group), answer)
         for group, answer in zip(groups, answers, strict=True)
     )
     return Shown(answers if separate else answers[0], Group(*views))
 
 
-def answer_view(title: str, answer: QueryAnswer) -> Group:
+def _answer_view(title: str, answer: QueryAnswer) -> Group:
     """An answer as a table, with what there is to know of it."""
     lines = [f"{escape(title)}: [{VERDICT_STYLES[answer.verdict]}]{answer.verdict}[/]"]
     if answer.verdict == "nothing_searched":
@@ -188,5 +178,5 @@ def answer_view(title: str, answer: QueryAnswer) -> Group:
         f"{answer.calibration.basis}\n",
     ]
     if answer.query_id:
-        ends.append(f"kept as search {answer.query_id}; gmn review notes who its results are")
+        ends.append(f"kept as search {answer.query_id}; gmn api review notes who its results are")
     return Group(*lines, table_of(answer.results, columns), *ends)
