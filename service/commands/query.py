@@ -27,7 +27,7 @@ VERDICT_STYLES = {
 
 
 def _pair(text: str) -> tuple[str, Any]:
-    """A name and a value, which is JSON or else a text."""
+    """Split KEY=VALUE; a value that is no JSON stays a text."""
     name, equals, value = text.partition("=")
     if not (name and equals):
         raise BadParameter(f"{text}: write it as KEY=VALUE, such as shift=night")
@@ -43,7 +43,7 @@ METADATA_HELP = "Search crops whose metadata has this only; repeatable."
 
 
 class TimeOptions(TypedDict, total=False):
-    """Which crops, by their time of capture."""
+    """Filters by the time of capture."""
 
     captured_after: Annotated[
         datetime, Option("--after", parser=read_moment, metavar="TIME", help=AFTER_HELP)
@@ -157,7 +157,6 @@ def _query_images(
 
 
 def _answer_view(title: str, answer: QueryAnswer) -> Group:
-    """An answer as a table, with what there is to know of it."""
     lines = [f"{escape(title)}: [{VERDICT_STYLES[answer.verdict]}]{answer.verdict}[/]"]
     if answer.verdict == "nothing_searched":
         lines.append("[yellow]the gallery is empty, or none of its crops passes the filters[/]")
