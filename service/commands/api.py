@@ -5,20 +5,17 @@ from __future__ import annotations
 import inspect
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from inspect import Parameter
-from types import NoneType
-from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, get_type_hints
 
 from pydantic_core import to_jsonable_python
 from typer import Argument, FileBinaryWrite, Option
 
 from gmn_client import Client
 from gmn_client.calls import Method
-from service.commands.common import Shown, client_command, command_group
+from service.commands.common import Shown, annotated, client_command, command_group, read_entries
 
-# An entry of a docstring's `Args:` or `Attributes:`, with the lines that continue it.
-ENTRY = re.compile(r"^ {4}(\w+(?:, \w+)*): (.*(?:\n {8}.*)*)", re.MULTILINE)
 SECTION = re.compile(r"^(?:Args|Raises):$", re.MULTILINE)
 OutOption = Annotated[FileBinaryWrite, Option(help="The file to write.")]
 
@@ -68,40 +65,20 @@ def _is_argument(parameter: Parameter) -> bool:
 def _command_parameters(method: Any, declared: Sequence[Parameter]) -> Iterator[Parameter]:
     """Yield arguments for the parameters that have to be given, and options for the others."""
     hints = get_type_hints(method, localns={"ImageSource": str})
-    texts = _read_entries(method)
+    texts = read_entries(method)
+    if hints["return"] is bytes:
+        yield Parameter("out", Parameter.KEYWORD_ONLY, annotation=OutOption)
     for parameter in declared:
         hint = hints[parameter.name]
         if parameter.kind is Parameter.VAR_KEYWORD:
-            (options,) = get_args(hint)
-            texts |= _read_entries(options)
-            for name, option_hint in get_type_hints(options).items():
-                option = _annotate(option_hint, Option(help=texts.get(name)))
-                yield Parameter(name, Parameter.KEYWORD_ONLY, default=None, annotation=option)
+            yield parameter.replace(annotation=hint)
         # The function to call with the progress cannot be given as text.
         elif parameter.name != "progress":
-            several = parameter.kind is Parameter.VAR_POSITIONAL
+            if parameter.kind is Parameter.VAR_POSITIONAL:
+                hint = Sequence[str]
             place = Argument if _is_argument(parameter) else Option
-            annotation = _annotate(hint, place(help=texts.get(parameter.name)), several)
+            annotation = annotated(hint, place(help=texts.get(parameter.name)))
             yield parameter.replace(kind=Parameter.KEYWORD_ONLY, annotation=annotation)
-    if hints["return"] is bytes:
-        yield Parameter("out", Parameter.KEYWORD_ONLY, annotation=OutOption)
-
-
-def _annotate(hint: Any, place: Any, several: bool = False) -> Any:
-    """Return the annotation of an argument or option; only numbers and choices are not texts."""
-    if NoneType in get_args(hint):
-        hint = get_args(hint)[0]
-    if several or get_origin(hint) in (Sequence, Iterable):
-        hint = list[float] if get_args(hint) == (float,) else list[str]
-    elif hint not in (bool, int, float) and get_origin(hint) is not Literal:
-        hint = str
-    return Annotated[hint, place]
-
-
-def _read_entries(documented: Any) -> dict[str, str]:
-    """Return the text of each argument or attribute in a docstring."""
-    entries = ENTRY.findall(inspect.getdoc(documented) or "")
-    return {name: " ".join(text.split()) for names, text in entries for name in names.split(", ")}
 
 
 def _lines(answer: Any) -> Iterator[str]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from itertools import islice
-from typing import Annotated, Literal, TypedDict, Unpack
+from typing import Annotated, Unpack
 
 from typer import Argument, BadParameter, Option
 
 from gmn_client import DEFAULT_GALLERY, Client
-from gmn_client.models import CropOrder, Gallery, IdentityOrder, RetentionFrom
+from gmn_client.models import CropOrder, Gallery, IdentityOrder
+from gmn_client.uploads import GalleryOptions
 from model.problems import InputProblem
 from service.commands.common import (
     Column,
@@ -43,18 +44,6 @@ GALLERY_COLUMNS: tuple[Column, ...] = (
     ("keeps days", _retention),
     ("calibration", "calibration.state"),
 )
-
-
-class SettingOptions(TypedDict, total=False):
-    """Settings of a gallery."""
-
-    retention_days: Annotated[
-        int, Option(min=0, help="Days after which crops are deleted; 0 keeps all.")
-    ]
-    retention_from: Annotated[RetentionFrom, Option(help="What a crop's age counts from.")]
-    calibration: Annotated[
-        Literal["on", "frozen", "off", "reset"], Option(help="Of the gallery's thresholds.")
-    ]
 
 
 class GroupOptions(TimeOptions, total=False):
@@ -94,13 +83,13 @@ def show_gallery(client: Client, gallery: NameArgument = DEFAULT_GALLERY) -> Sho
 
 
 @client_command(gallery, "create")
-def create(client: Client, gallery: NameArgument, **settings: Unpack[SettingOptions]) -> Shown:
+def create(client: Client, gallery: NameArgument, **settings: Unpack[GalleryOptions]) -> Shown:
     """Creates an empty gallery. The key needs the scope admin."""
     return Shown(client.create_gallery(gallery, **settings), f"Gallery {gallery} is created.")
 
 
 @client_command(gallery, "set")
-def change(client: Client, gallery: NameArgument, **settings: Unpack[SettingOptions]) -> Shown:
+def change(client: Client, gallery: NameArgument, **settings: Unpack[GalleryOptions]) -> Shown:
     """Changes the settings that are given; the others stay. The key needs the scope admin.
 
     Example: gmn gallery set lobby --calibration frozen

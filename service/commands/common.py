@@ -4,19 +4,30 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from operator import attrgetter
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, TypeVar, get_args, get_type_hints
+from types import NoneType
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    NamedTuple,
+    TypeVar,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 from pydantic_core import to_jsonable_python
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
-from typer import BadParameter, Exit, Option, Typer, confirm, echo
+from typer import Exit, Option, Typer, confirm, echo
 
 from gmn_client import DEFAULT_GALLERY, DEFAULT_URL, Client
 from gmn_client.models import Job
@@ -25,6 +36,8 @@ from model.problems import InputProblem
 Result = TypeVar("Result")
 Column = str | tuple[str, str | Callable[[Any], object]]
 """An attribute of the objects in a table; or a title, and the attribute or a function of them."""
+# An entry of a docstring's `Args:` or `Attributes:`, with the lines that continue it.
+ENTRY = re.compile(r"^ {4}(\w+(?:, \w+)*): (.*(?:\n {8}.*)*)", re.MULTILINE)
 WIDTH_WITHOUT_TERMINAL = 160
 DEFAULT_DATA_DIR = Path("gmn-data")
 
@@ -64,7 +77,8 @@ def with_client(run: Callable[..., Shown]) -> Callable[..., None]:
 
     The options that the client needs are added to those of the function. If it has an argument
     `gallery`, that one takes the place of the common option. Each field of `**options:
-    Unpack[Options]` is an option too, and the function receives those that are given.
+    Unpack[Options]` is an option too, and the function receives those that are given. A field
+    without an `Option` of its own gets one of its type and the text of the docstring.
     """
 
     def command(
@@ -88,15 +102,43 @@ def with_client(run: Callable[..., Shown]) -> Callable[..., None]:
     _, *parameters = inspect.signature(run, eval_str=True).parameters.values()
     named = {parameter.name for parameter in parameters}
     if parameters and parameters[-1].kind is inspect.Parameter.VAR_KEYWORD:
-        last = parameters.pop().replace(kind=inspect.Parameter.KEYWORD_ONLY, default=None)
-        options = get_type_hints(get_args(last.annotation)[0], include_extras=True)
-        parameters += [last.replace(name=name, annotation=hint) for name, hint in options.items()]
+        (options,) = get_args(parameters.pop().annotation)
+        texts = read_entries(options)
+        for name, hint in get_type_hints(options, include_extras=True).items():
+            option = annotated(hint, Option(help=texts.get(name)))
+            parameters.append(
+                inspect.Parameter(
+                    name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=option
+                )
+            )
     return _with_parameters(command, run, parameters)
 
 
 def client_command(group: Typer, name: str) -> Callable[[Callable[..., Shown]], object]:
     """Decorate a function as `with_client` does, and add it to a group of commands."""
     return lambda run: group.command(name)(with_client(run))
+
+
+def read_entries(documented: Any) -> dict[str, str]:
+    """Return the text of each argument or attribute in a docstring."""
+    entries = ENTRY.findall(inspect.getdoc(documented) or "")
+    return {name: " ".join(text.split()) for names, text in entries for name in names.split(", ")}
+
+
+def annotated(hint: Any, place: Any) -> Any:
+    """Return a type as Typer reads it, with an `Argument` or `Option` unless it has one.
+
+    Numbers, switches and choices are read here. Everything else stays a text, or a list of texts.
+    """
+    if get_origin(hint) is Annotated:
+        return hint
+    if NoneType in get_args(hint):
+        hint = get_args(hint)[0]
+    if get_origin(hint) in (Sequence, Iterable):
+        hint = list[float] if get_args(hint) == (float,) else list[str]
+    elif hint not in (bool, int, float) and get_origin(hint) is not Literal:
+        hint = str
+    return Annotated[hint, place]
 
 
 def _finish(shown: Shown, as_json: bool) -> None:
@@ -124,17 +166,6 @@ def _with_parameters(
 def command_group(text: str) -> Typer:
     # With a callback a group of one command stays a group.
     return Typer(help=text, no_args_is_help=True, callback=lambda: None)
-
-
-def read_moment(text: str) -> datetime:
-    """Return the time that an option names; raise `BadParameter` if it is none, or has no zone."""
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise BadParameter(f"{text}: write it as 2026-03-01T09:30:00Z") from error
-    if moment.tzinfo is None:
-        raise BadParameter(f"{text}: needs a time zone, such as {text}Z")
-    return moment
 
 
 def confirmed(yes: bool, task: str, question: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypedDict, Unpack, cast
 
@@ -15,7 +14,7 @@ from typer import Argument, BadParameter, Context, Option
 from gmn_client import Client, QueryOptions
 from gmn_client.models import QueryAnswer, Scoring
 from service.commands.bulk import FrameOptions, find_source
-from service.commands.common import Column, Shown, percent, read_moment, table_of, with_client
+from service.commands.common import Column, Shown, percent, table_of, with_client
 
 RESULTS_SHOWN = 10
 VERDICT_STYLES = {
@@ -45,12 +44,8 @@ METADATA_HELP = "Search crops whose metadata has this only; repeatable."
 class TimeOptions(TypedDict, total=False):
     """Filters by the time of capture."""
 
-    captured_after: Annotated[
-        datetime, Option("--after", parser=read_moment, metavar="TIME", help=AFTER_HELP)
-    ]
-    captured_before: Annotated[
-        datetime, Option("--before", parser=read_moment, metavar="TIME", help=BEFORE_HELP)
-    ]
+    captured_after: Annotated[str, Option("--after", metavar="TIME", help=AFTER_HELP)]
+    captured_before: Annotated[str, Option("--before", metavar="TIME", help=BEFORE_HELP)]
 
 
 class RankingOptions(TimeOptions, FrameOptions, total=False):

@@ -110,3 +110,5 @@ def test_a_gallery_is_created_set_up_shown_and_deleted(service_url, gmn, gallery
     assert "is deleted with 0 crops" in run("delete", name, "--yes").stdout
     assert run("show", name).returncode == 2
     assert "name a setting" in run("set", name).stderr
+    shown = forked.run_gmn("gallery", "set", "--help", env={"COLUMNS": "200"}).stdout
+    assert "older crops are deleted; 0 keeps all" in shown
