@@ -108,6 +108,23 @@ def test_forgetting_names_the_gallery_and_each_snapshot_that_it_reached(
     assert len(again.stderr.strip().splitlines()) == 1
 
 
+def test_a_kept_search_has_its_picture_and_goes_with_the_person(
+    service_url: str, gallery: str, drawn_crops, tmp_path: Path
+) -> None:
+    (tmp_path / "ann.png").write_bytes(drawn_crops[0].png)
+    with Client(service_url, gallery=gallery) as client:
+        client.enroll([Image(crop.png, identity=crop.identity) for crop in drawn_crops[:8]])
+        kept = run_gmn(service_url, gallery, "query", str(tmp_path / "ann.png"), "--keep")
+        (query_id,) = [search.query_id for search in client.kept_searches()]
+        assert f"kept as search {query_id}" in kept.stdout
+        assert client.kept_image(query_id) == drawn_crops[0].png
+        crop_id = client.kept_search(query_id).answer.results[0].crop_id
+        client.review(query_id, crop_id, decision="confirmed", identity="Ann", enroll=True)
+        forgotten = run_gmn(service_url, gallery, "forget", "Ann", "--yes")
+        assert "Kept searches removed: 1" in forgotten.stdout
+        assert list(client.kept_searches()) == []
+
+
 def test_forgetting_without_a_terminal_needs_yes_and_removes_nothing_else(
     service_url: str, gallery: str, drawn_crops
 ) -> None:
