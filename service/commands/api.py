@@ -25,7 +25,7 @@ api = command_group(
     Methods and their options are those of `gmn_client.Client`. Images are named by their files,
     objects are JSON, and an empty text stands for unknown. Nothing asks before it deletes.
 
-    Example: gmn api similar 0042 --gallery entrance
+    Example: gmn api kept_searches --gallery entrance
 
     Example: gmn api take_snapshot --gallery entrance
 
