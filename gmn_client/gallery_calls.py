@@ -68,8 +68,8 @@ class GalleryCalls(Calls):
         *,
         external_id: str | None = None,
         unnamed: bool = False,
-        captured_after: datetime | None = None,
-        captured_before: datetime | None = None,
+        captured_after: datetime | str | None = None,
+        captured_before: datetime | str | None = None,
         order: models.CropOrder = "enrolled",
         include_vector: bool = False,
     ) -> Call[models.Crops]:

@@ -98,16 +98,21 @@ class SearchCalls(Calls):
 
     @answered
     def _query(
-        self, /, *images: ImageSource, gallery: str | None = None, **options: Any
+        self,
+        /,
+        *images: ImageSource,
+        gallery: str | None = None,
+        mode: Literal["separate"] | None = None,
+        **options: Unpack[QueryOptions],
     ) -> Call[models.QueryAnswer | models.SeparateAnswers]:
         """Ranks the gallery by likeness to one person, of whom several images may be given.
 
         With `mode="separate"` each image is a query of its own, answered in order.
         """
-        separate = options.get("mode") == "separate"
-        read = parsed(models.SeparateAnswers) if separate else parsed(models.QueryAnswer)
+        read = parsed(models.SeparateAnswers) if mode else parsed(models.QueryAnswer)
         path = self._path(gallery, "queries")
-        return Call(read, "POST", path, fields=options, images=images, repeatable=True)
+        fields = {**options, "mode": mode}
+        return Call(read, "POST", path, fields=fields, images=images, repeatable=True)
 
     query: Any = _query
 

@@ -49,9 +49,9 @@ EXPOSED_HEADERS = ("GMN-Stale", "Idempotent-Replayed", "Location", "Retry-After"
 VERSION = "0.4.0"
 PAGE = Path(__file__).parents[1] / "web"
 DESCRIPTION = """Ranks the crops of people in a gallery by likeness to a query, with a calibrated
-verdict. Images are multipart files named `images`; every other input is a form field or a query
-parameter, and counts as left out where it is empty and its description gives that no other meaning;
-errors are RFC 9457 problem documents."""
+verdict. Images are multipart files named `images`; every other input is a form field, or of a GET
+request a query parameter. An empty one counts as left out unless its description gives it another
+meaning. Errors are RFC 9457 problem documents."""
 
 
 def create_app(settings: Settings, runtime: Runtime | None = None) -> FastAPI:

@@ -168,15 +168,15 @@ class GuardedRoute(APIRoute):
 
         async def guard(request: Request) -> Response:
             if self.path not in OPEN:
-                request.state.call = call = await needed.let_in(request)
-                act_as(call.caller.key_id, getattr(request.state, "request_id", None))
-                if form is not None:
-                    return await _answer_form(answer, request, call, form)
+                request.state.call = await needed.let_in(request)
+                act_as(request.state.call.caller.key_id, getattr(request.state, "request_id", None))
             given = request.query_params.multi_items()
             for name, _ in given:
                 # A misspelt filter would otherwise widen what is listed.
                 if name not in known:
                     raise InvalidField(f"{name}: {unknown_name(request, name)}")
+            if form is not None:
+                return await _answer_form(answer, request, request.state.call, form)
             # As in a form an empty value counts as left out.
             sent = urlencode([one for one in given if one[1]]).encode()
             return await answer(Request({**request.scope, "query_string": sent}, request.receive))
@@ -195,7 +195,7 @@ def guarded_router(prefix: str, tag: str) -> APIRouter:
 
 
 class _FormRequest(Request):
-    """A request whose form also has the query parameters that the body does not name."""
+    """A request whose form is received within the limits of its body."""
 
     def __init__(
         self, request: Request, call: Call, body: Body, never_empty: frozenset[str]
@@ -215,7 +215,7 @@ class _FormRequest(Request):
             yield chunk
 
     async def form(self, **_: Any) -> FormData:  # type: ignore[override]
-        """Return the fields that were sent, in the body or as query parameters."""
+        """Return the fields that were sent; raise `InvalidField` for an empty filter."""
         if self.headers.get("content-type", "").lower().startswith(FORMS[0]):
             # The base class parses no form that is set here.
             try:
@@ -233,10 +233,6 @@ class _FormRequest(Request):
             # The boxes of a frame are images, too.
             images = max(len(form.getlist(name)) for name in ("images", "boxes"))
             self._call.runtime.keys.require_rate(self._call.caller, images)
-        if self.query_params:
-            parameters = self.query_params.multi_items()
-            added = [(name, value) for name, value in parameters if name not in form]
-            form = FormData([*form.multi_items(), *added])
         # `/docs` sends all fields of a form, the omitted ones empty. In other forms an empty field
         # is a mistake, such as a variable that is not set.
         if not self._never_empty <= form.keys():

@@ -142,10 +142,12 @@ def _invalid_field(request: Request, error: dict[str, Any]) -> InvalidField:
 
 
 def unknown_name(request: Request, name: str) -> str:
-    """What is wrong with a field or query parameter that the called route does not have."""
+    """Explain what is wrong with a field or query parameter that the route does not take."""
     dependant = request.scope["route"].dependant
-    known = names_of([*dependant.query_params, *dependant.body_params])
-    close = difflib.get_close_matches(name, known, 1)
+    fields = names_of(dependant.body_params)
+    if name in fields:
+        return "was sent as a query parameter; send it as a field of the form, in the body"
+    close = difflib.get_close_matches(name, names_of(dependant.query_params) | fields, 1)
     hint = f"did you mean {close[0]}?" if close else "see /docs for those it has"
     return f"this call has no such field; {hint}"
 

@@ -70,17 +70,17 @@ def test_what_shows_nothing_is_open(guarded, path):
 
 def test_a_key_for_one_gallery_touches_no_other(guarded):
     assert guarded.ask("GET", "/v1/galleries/lobby", "lobby").status_code == 200
-    for method, path in [
-        ("GET", "/v1/galleries/default"),
-        ("GET", "/v1/galleries/none"),
-        ("GET", "/v1/galleries/default/crops"),
-        ("DELETE", "/v1/galleries/default"),
-        ("POST", "/v1/galleries?name=another"),
-        ("GET", "/v1/keys"),
-        ("POST", "/v1/keys?scopes=query&gallery=lobby"),
-        ("DELETE", "/v1/keys/none"),
+    for method, path, fields in [
+        ("GET", "/v1/galleries/default", {}),
+        ("GET", "/v1/galleries/none", {}),
+        ("GET", "/v1/galleries/default/crops", {}),
+        ("DELETE", "/v1/galleries/default", {}),
+        ("POST", "/v1/galleries", {"name": "another"}),
+        ("GET", "/v1/keys", {}),
+        ("POST", "/v1/keys", {"scopes": "query", "gallery": "lobby"}),
+        ("DELETE", "/v1/keys/none", {}),
     ]:
-        answer = guarded.ask(method, path, "lobby")
+        answer = guarded.ask(method, path, "lobby", data=fields)
         assert answer.status_code == 403, path
         assert "'lobby'" in answer.json()["detail"]
     assert guarded.ask("GET", "/v1/model", "lobby").status_code == 200
