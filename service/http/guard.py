@@ -122,7 +122,6 @@ UNDECLARED = Needs(("admin",), every_gallery=True)
 
 
 def needs(*any_of: Scope, every_gallery: bool = False) -> Any:
-    """Declare a dependency: a `Call`, or a `GalleryCall` where the path names a gallery."""
     return Depends(Needs(any_of, every_gallery))
 
 
@@ -147,8 +146,9 @@ class GuardedRoute(APIRoute):
     """
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
-        first = " ".join((endpoint.__doc__ or "").partition("\n\n")[0].split())
-        options["summary"] = SENTENCE_PART.split(first)[0]
+        paragraph, _, _ = (endpoint.__doc__ or "").partition("\n\n")
+        first_line = " ".join(paragraph.split())
+        options["summary"] = SENTENCE_PART.split(first_line)[0]
         super().__init__(path, endpoint, **options)
         codes = [f"unknown_{name}" for name in reversed(NAMED_IN_PATH.findall(path))]
         if "unknown_gallery" in codes:
@@ -159,8 +159,12 @@ class GuardedRoute(APIRoute):
             codes.append("storage_failed")
         if self.body_field:
             form: Any = self.body_field.field_info.annotation
-            codes += [*OF_FORM, *(OF_IMAGES if issubclass(form, SomeImagesForm) else ())]
-        codes += OF_ANY if path in OPEN else (*OF_ANY, *OF_KEYED)
+            codes += OF_FORM
+            if issubclass(form, SomeImagesForm):
+                codes += OF_IMAGES
+        codes += OF_ANY
+        if path not in OPEN:
+            codes += OF_KEYED
         self.responses = problems(*codes, among=self.responses)
 
     def get_route_handler(self) -> Handler:
@@ -207,19 +211,21 @@ class _FormRequest(Request):
         self._call = call
         self._received = body
         self._never_empty = never_empty
+        content_type = self.headers.get("content-type", "")
+        self._is_multipart = content_type.lower().startswith(FORMS[0])
 
     async def stream(self) -> AsyncGenerator[bytes]:
         """Yield the body in pieces; raise `InvalidField` for too long a one of texts alone."""
-        multipart = self.headers.get("content-type", "").lower().startswith(FORMS[0])
         size = 0
         async for chunk in super().stream():
-            size += 0 if multipart else len(chunk)
-            require_short_text("body", size)
+            if not self._is_multipart:
+                size += len(chunk)
+                require_short_text("body", size)
             yield chunk
 
     async def form(self, **_: Any) -> FormData:  # type: ignore[override]
         """Return the fields that were sent; raise `InvalidField` for an empty filter."""
-        if self.headers.get("content-type", "").lower().startswith(FORMS[0]):
+        if self._is_multipart:
             # The base class parses no form that is set here.
             try:
                 async with contextlib.aclosing(self.stream()) as stream:

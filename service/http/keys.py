@@ -61,7 +61,8 @@ def _sha256(secret: str) -> str:
 
 def chosen_scopes(given: Iterable[str]) -> tuple[Scope, ...]:
     """Return the scopes in comma-separated texts; raises `InvalidField`."""
-    wanted = {scope.strip() for text in given for scope in str(text).split(",")} - {""}
+    texts = ",".join(str(text) for text in given).split(",")
+    wanted = {text.strip() for text in texts} - {""}
     unknown = sorted(wanted - set(SCOPES))
     if unknown or not wanted:
         raise InvalidField(
@@ -260,8 +261,9 @@ class KeyRing:
         if key.rate is None:
             return
         now = time.monotonic()
-        (left, at) = self._left.get(key.key_id, (key.rate, 0.0))
-        left = min(key.rate, left + (now - at) * key.rate / 60)
+        left, counted_at = self._left.get(key.key_id, (key.rate, 0.0))
+        regained = (now - counted_at) * key.rate / 60
+        left = min(key.rate, left + regained)
         unit = "images" if key.rate_images else "requests"
         may = f"send {key.rate} {unit} a minute to this process"
         if count > key.rate:
@@ -338,7 +340,9 @@ class KeyRing:
                 used = self._used
                 self._used = {}
                 known = {key.key_id for key in self._recorded}
-                self._records.note_used({key: at for key, at in used.items() if key in known})
+                self._records.note_used(
+                    {key_id: at for key_id, at in used.items() if key_id in known}
+                )
         except Exception as error:
             # SQLite raises an error of its own where no more files may be opened.
             if self._current:

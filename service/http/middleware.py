@@ -175,9 +175,14 @@ def _record(scope: Scope, request_id: str, status: int, seconds: float) -> None:
     path = getattr(scope.get("route"), "path", "unrouted")
     method = scope["method"] if scope["method"] in METHODS else "other"
     caller = getattr(scope["state"].get("caller"), "key_id", None)
-    extra = {"request_id": request_id, "caller": caller, "status": status}
+    extra = {
+        "request_id": request_id,
+        "caller": caller,
+        "status": status,
+        "ms": round(seconds * 1e3, 2),
+    }
     # The route and not the address, as addresses hold identities.
-    log.info("%s %s %d", method, path, status, extra=extra | {"ms": round(seconds * 1e3, 2)})
+    log.info("%s %s %d", method, path, status, extra=extra)
     metrics = getattr(scope["app"].state, "metrics", None)
     if metrics is not None:
         metrics.requests.labels(method, path, str(status)).inc()

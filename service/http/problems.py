@@ -187,17 +187,17 @@ async def write_list(answer: BaseModel, status: int = 200) -> Response:
     Raises:
         AnswerTooLarge: for more than `MAX_ANSWER_BYTES`.
     """
-    return Response(await run_in_threadpool(_written, answer), status, media_type=JSON)
+    return Response(await run_in_threadpool(_json_of, answer), status, media_type=JSON)
 
 
-def _written(answer: BaseModel) -> bytes:
+def _json_of(answer: BaseModel) -> bytes:
     results = getattr(answer, "results", None)
     if results is None:
         return answer.model_dump_json().encode()
     body = bytearray(answer.model_dump_json(exclude={"results"}).encode()[:-1])
     body += b',"results":[' if len(body) > 1 else b'"results":['
     for number, result in enumerate(results):
-        body += (b"," if number else b"") + _written(result)
+        body += (b"," if number else b"") + _json_of(result)
         if len(body) > MAX_ANSWER_BYTES:
             raise AnswerTooLarge(
                 f"top_k: the answer would have more than {MAX_ANSWER_BYTES:,} bytes, most of them "

@@ -140,7 +140,6 @@ def hold_folder(path: Path) -> Iterator[None]:
 
 
 def snapshot_name(gallery_id: int | str, snapshot_id: str) -> str:
-    """Return the path of a snapshot's file below the data directory."""
     return f"{SNAPSHOTS}/{gallery_id}/{snapshot_id}{SNAPSHOT_SUFFIX}"
 
 

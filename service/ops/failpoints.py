@@ -60,7 +60,6 @@ def arm_failpoint() -> None:
 
 
 def failpoint(name: str) -> None:
-    """Pass a failpoint: die, fail or wait here if it is armed."""
     if _armed is None or name != _armed.name or next(_armed.passages) != _armed.passage:
         return
     log.critical("failpoint %s: passage %d, %s", name, _armed.passage, _armed.action)

@@ -105,7 +105,7 @@ class HashChainLog:
         if not path.exists():
             # A log that was taken away is begun anew.
             self._note_path.unlink(missing_ok=True)
-        with self._alone() as file:
+        with self._locked_file() as file:
             size = file.seek(0, os.SEEK_END)
             start = file.seek(max(0, size - TORN_BYTES))
             whole, hole, _ = file.read().partition(b"\0")
@@ -135,7 +135,7 @@ class HashChainLog:
         if not lines and not self._path.exists():
             return
         try:
-            with self._alone() as file:
+            with self._locked_file() as file:
                 end, last = self._end(file, file.seek(0, os.SEEK_END))
                 # Behind it may be a line amid which a process was killed.
                 file.truncate(end)
@@ -191,8 +191,7 @@ class HashChainLog:
             log.warning("%s could not be written: %s", self._note_path, error)
 
     @contextlib.contextmanager
-    def _alone(self) -> Iterator[FileIO]:
-        """Open the file while no other thread or process has it."""
+    def _locked_file(self) -> Iterator[FileIO]:
         with open(self._path.with_suffix(LOCK), "ab", opener=_open_private) as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             is_new = not self._path.exists()
@@ -229,7 +228,6 @@ def _last_line(file: FileIO, size: int, reach: int = 65_536) -> tuple[int, _Link
 
 
 def _signed(text: str, key: bytes) -> bytes:
-    """Return a JSON object with a keyed hash of its text as its last field."""
     mac = hmac.digest(key, text.encode(), "sha256").hex()
     return f'{text[:-1]}, "mac": "{mac}"}}'.encode()
 
@@ -283,7 +281,6 @@ def current_file(path: Path) -> Path:
 
 
 def _read_state(path: Path, key: bytes) -> tuple[_Note | None, dict[Path, int]]:
-    """Read the note and the size of each file of a chain, all of one moment."""
     with contextlib.ExitStack() as held:
         lock = path.with_suffix(LOCK)
         if lock.exists():

@@ -46,7 +46,6 @@ class Heartbeat:
 
     @contextlib.contextmanager
     def working(self) -> Iterator[None]:
-        """Run the block as the work of this heartbeat."""
         _current.set(self)
         self.beat()
         try:

@@ -68,7 +68,6 @@ class LoopErrorLog:
 
 
 def _traceback(error: BaseException, seen: frozenset[int] = frozenset()) -> Iterator[str]:
-    """Format the frames and types of an exception and of those behind it."""
     seen |= {id(error)}
     behind = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     # Some libraries raise an error from itself.
@@ -80,11 +79,10 @@ def _traceback(error: BaseException, seen: frozenset[int] = frozenset()) -> Iter
             yield from _traceback(member, seen)
     yield "Traceback (most recent call last):\n"
     yield from traceback.format_tb(error.__traceback__)
-    yield f"{type(error).__module__}.{type(error).__qualname__}{_message(error)}\n"
+    yield f"{type(error).__module__}.{type(error).__qualname__}{_impersonal_message(error)}\n"
 
 
-def _message(error: BaseException) -> str:
-    """Return the message of an exception, without any input of a client."""
+def _impersonal_message(error: BaseException) -> str:
     if isinstance(error, IMPERSONAL) or type(error).__module__.partition(".")[0] == "torch":
         return f": {error}"
     if isinstance(error, OSError) and error.strerror:

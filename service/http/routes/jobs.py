@@ -89,18 +89,20 @@ async def list_jobs(
     if gallery is not None:
         call.caller.require_gallery(gallery)
     # The limit counts jobs that the key may see.
-    wanted = gallery or call.caller.gallery
-    own = None if {"admin", *SEE_ALL} & set(call.caller.scopes) else call.caller.key_id
-    found = await runner.list_jobs(call.runtime, wanted, limit, own)
-    there = call.runtime.galleries.by_id
-    jobs = [_job(call.runtime, job) for job in found if there(job.gallery_id)]
-    return Jobs(results=[job for job in jobs if call.caller.may_see(job.gallery)])
+    runtime = call.runtime
+    caller = call.caller
+    wanted = gallery or caller.gallery
+    key_id = None if caller.may(*SEE_ALL) else caller.key_id
+    found = await runner.list_jobs(runtime, wanted, limit, key_id)
+    gallery_of = runtime.galleries.by_id
+    jobs = [_job(runtime, job) for job in found if gallery_of(job.gallery_id)]
+    return Jobs(results=[job for job in jobs if caller.may_see(job.gallery)])
 
 
 @router.get("/jobs/{job_id}")
 async def read_job(call: Reader, job_id: JobId) -> Job:
     """Reads the state and progress of a job."""
-    return await _find(call, job_id, SEE_ALL)
+    return await _find_job(call, job_id, SEE_ALL)
 
 
 @router.get(
@@ -114,7 +116,7 @@ async def watch_job(call: Reader, job_id: JobId) -> EventSourceResponse:
     They end with `gone` where the job is deleted, or the key is revoked or expires. A key holds
     eight at once.
     """
-    await _find(call, job_id, SEE_ALL)
+    await _find_job(call, job_id, SEE_ALL)
     streams = call.runtime.streams
     key_id = call.caller.key_id
     if streams[key_id] >= MOST_STREAMS:
@@ -144,7 +146,7 @@ async def read_job_report(call: Reader, job_id: JobId) -> StreamingResponse:
     Text that a spreadsheet would run as a formula, or that begins with an apostrophe, has an
     apostrophe before it.
     """
-    job = await _find(call, job_id, SEE_ALL)
+    job = await _find_job(call, job_id, SEE_ALL)
     call.runtime.audit.note_view("read_job_report", gallery=job.gallery, job_id=job_id)
 
     async def lines() -> AsyncIterator[str]:
@@ -162,7 +164,7 @@ async def cancel_job(call: Annotated[Call, needs("enroll")], job_id: JobId) -> J
 
     Cancelling a reindex, or an import that another key began, needs `admin`.
     """
-    found = await _find(call, job_id, ["admin"])
+    found = await _find_job(call, job_id, ["admin"])
     runtime = call.runtime
     job = await runtime.galleries.write(runtime.record.jobs.cancel, job_id)
     if job.finished:
@@ -174,14 +176,13 @@ async def cancel_job(call: Annotated[Call, needs("enroll")], job_id: JobId) -> J
 
 
 def _job(runtime: Runtime, job: JobRecord) -> Job:
-    """Return a job with its gallery's name; raises `UnknownJob` where the gallery was deleted."""
     gallery = runtime.galleries.by_id(job.gallery_id)
     if gallery is None:
         raise UnknownJob(job.job_id)
     return Job.model_validate(vars(job) | {"gallery": gallery.name})
 
 
-async def _find(call: Call, job_id: str, any_of: Collection[Scope]) -> Job:
+async def _find_job(call: Call, job_id: str, any_of: Collection[Scope]) -> Job:
     """Return a job that the caller's key began, or any job with one of these scopes."""
     found = await runner.find_job(call.runtime, job_id)
     job = _job(call.runtime, found)
@@ -243,9 +244,8 @@ async def reindex_gallery(call: Admin, response: Response) -> Job:
 
     Until then the previous model answers, if it is loaded as GMN_PREVIOUS.
     """
-    return _begun(
-        call, response, await begin_reindex(call.runtime, call.gallery, call.caller.key_id)
-    )
+    job = await begin_reindex(call.runtime, call.gallery, call.caller.key_id)
+    return _begun(call, response, job)
 
 
 def _begun(call: GalleryCall, response: Response, job: JobRecord) -> Job:
