@@ -84,7 +84,7 @@ class QueryAnswer(WireModel):
     named by its place, from 1.
 
     `stale` is there, and true, only where the record did not answer or is being read again: the
-    ranking is of what this process knew before, and deletions since may be missing from it.
+    ranking is of an earlier state of the gallery, and deletions since may be missing from it.
 
     `query_id` names the kept search; null where `keep` was not sent, or it could not be kept, which
     `warnings` then explains.
