@@ -55,11 +55,10 @@ meaning. Errors are RFC 9457 problem documents."""
 
 
 def create_app(settings: Settings, runtime: Runtime | None = None) -> FastAPI:
-    """Builds the application.
+    """Build the application.
 
     Args:
-        runtime: what was opened already; by default it is opened when the server starts. Either
-            way it is closed when the server stops.
+        runtime: is opened when the server starts unless given; it is closed when the server stops.
     """
 
     @asynccontextmanager
@@ -104,5 +103,4 @@ def create_app(settings: Settings, runtime: Runtime | None = None) -> FastAPI:
 
 
 async def page() -> FileResponse:
-    """The page for searches by hand, which loads the files of its folder; both are open."""
     return FileResponse(PAGE / "index.html")
