@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,10 +18,29 @@ from service.engine.device import DeviceThread, bisect_failures, device_error
 from service.errors import DeviceFull, DeviceLost, ServiceError
 from service.ops.metrics import Metrics
 from service.ops.turns import CALLER, Turns
+from service.record.records import Picture
 
 log = logging.getLogger(__name__)
 NO_FINITE_VECTOR = "the model gives no finite vector for this image"
 Embed = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class PreparedImage:
+    """The parts of an image file that are stored with its vector.
+
+    Attributes:
+        sha256: of the file, hexadecimal.
+        picture: None if none is kept.
+        quality: None if it was not measured.
+    """
+
+    sha256: str
+    picture: Picture | None = None
+    quality: float | None = None
+
+
+NOTHING_PREPARED = PreparedImage("")
 
 
 @dataclass(frozen=True)
@@ -34,14 +52,14 @@ class EmbeddedImage:
         decode: reading and resizing.
         embed: the forward pass of its batch.
         faults: of the image's quality; empty without a quality gate.
-        prepared: what `Pipeline.embed` was asked to prepare of the image.
+        prepared: empty unless `Pipeline.submit` was asked for it.
     """
 
     vector: NDArray[np.float32]
     decode: float
     embed: float
     faults: tuple[QualityFault, ...] = ()
-    prepared: Any = None
+    prepared: PreparedImage = NOTHING_PREPARED
 
 
 Embedded = EmbeddedImage | CropProblem
@@ -59,16 +77,14 @@ class WaitingCrop:
     future: Future[Embedded] = field(default_factory=Future)
     decode: float = 0.0
     faults: tuple[QualityFault, ...] = ()
-    prepared: Any = None
+    prepared: PreparedImage = NOTHING_PREPARED
 
 
 class MicroBatcher:
-    """Embeds resized crops: those that are ready together, up to `max_batch`, on the device thread,
-    of several callers in turn.
+    """Batches resized crops that are ready together, and embeds them on the device thread.
 
-    Without a device thread each is embedded by itself, on the thread that submits it.
-
-    A batch that fails, or finds no memory, is bisected to the crop that causes the failure.
+    Callers take turns. Without a device thread the thread that submits a crop embeds it alone. A
+    batch that fails, or finds no memory, is bisected to the crop that causes the failure.
     """
 
     def __init__(

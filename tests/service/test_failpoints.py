@@ -32,7 +32,7 @@ PLACES = {
     "follower.changes-read": (REPLICATION, "self._step(gallery_id, own)", "step() for step"),
     "follower.changes-applied": (REPLICATION, "step() for step", "_barrier.advance(changes"),
     "enroll.body-read": ("http/routes/crops.py", "form.read_crops(", "await enroll("),
-    "enroll.embedded": ("gallery/enroll.py", "await pipeline.embed(", "partial(_store,"),
+    "enroll.embedded": ("gallery/enroll.py", "await pipeline.embed(", "await _store("),
     "enroll.pictures-kept": ("gallery/enroll.py", "keep_elsewhere(", "galleries.change("),
     "enroll.crop-written": ("record/crops.py", "change.put(", "landed.append("),
     "sqlite.before-commit": ("record/sqlite_engine.py", "DELETE FROM entries", "RETURNING number"),
