@@ -95,14 +95,14 @@ class MicroBatcher:
         metrics: Metrics,
         probe: Callable[[], object] = lambda: None,
     ) -> None:
-        """Starts nothing.
+        """Start nothing.
 
         Args:
-            device: None where any thread may embed, several at once.
-            embed: features `(B, d)` of resized crops `(B, height, width, 3)`.
-            max_batch: images in one forward pass.
-            probe: embeds an image that is known to be good. Where a crop fails alone and the probe
-                fails too, the device is lost.
+            device: None if any thread may embed, several at once.
+            embed: computes features `(B, d)` of resized crops `(B, height, width, 3)`.
+            max_batch: number of images in one forward pass.
+            probe: embeds an image that is known to be good. If it fails after a crop that failed
+                alone, the device is lost.
         """
         self._device = device
         self._metrics = metrics
@@ -114,7 +114,7 @@ class MicroBatcher:
         self._lock = threading.RLock()
 
     def submit(self, crop: WaitingCrop) -> None:
-        """Embeds a crop, or queues it; it is skipped if its future is cancelled before its turn.
+        """Embed or queue a crop; it is skipped if its future is cancelled before its turn.
 
         Raises:
             DeviceLost: found while the crop was embedded on this thread.
@@ -139,7 +139,7 @@ class MicroBatcher:
         run.add_done_callback(self._fail_waiting)
 
     def _fail_waiting(self, run: Future[None]) -> None:
-        """Answers every waiting crop when the device thread begins no more batches."""
+        """Answer every waiting crop when the device thread begins no more batches."""
         if (error := run.exception()) is not None:
             with self._lock:
                 waiting = [self._waiting.take() for _ in range(len(self._waiting))]
@@ -149,7 +149,6 @@ class MicroBatcher:
                     crop.future.set_exception(error)
 
     def _run_batch(self, device: DeviceThread) -> None:
-        """Embeds the crops that are ready; on the device thread."""
         batch: list[WaitingCrop] = []
         with self._lock:
             while self._waiting and len(batch) < self._max_batch:
@@ -174,7 +173,7 @@ class MicroBatcher:
             raise
 
     def _embed_batch(self, batch: Sequence[WaitingCrop]) -> None:
-        """Answers every crop of a batch, or raises and answers none."""
+        """Answer every crop of a batch, or raise and answer none."""
         began = time.perf_counter()
         self._metrics.batch_size.observe(len(batch))
         try:
@@ -193,7 +192,7 @@ class MicroBatcher:
             crop.future.set_result(answer)
 
     def _answer_failures(self, failures: Sequence[tuple[WaitingCrop, Exception]]) -> None:
-        """Answers crops that failed alone, unless the device is lost."""
+        """Answer crops that failed alone; raise `DeviceLost` if the probe fails, too."""
         faulty = [error for _, error in failures if not isinstance(error, DeviceFull)]
         if faulty:
             log.error("%d images cannot be embedded", len(faulty), exc_info=faulty[0])

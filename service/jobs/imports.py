@@ -154,7 +154,10 @@ async def _content(runtime: Runtime, job: Job, counts: Counter[str]) -> ImportCo
     """Read the content of an import; at its begin, report the files that are left out."""
     spool = runtime.settings.data_dir / IMPORTS / job.job_id
     ignored = Ignored()
-    read = partial(runtime.pools.imports.run, read_import, runtime, job, spool, ignored)
+
+    async def read() -> ImportContent:
+        return await runtime.pools.imports.run(read_import, runtime, job, spool, ignored)
+
     content = await runtime.sections.run(read)
     items = content.items
     left_out = content.left_out
