@@ -155,6 +155,7 @@ def _fields(case: records.Case) -> dict[str, Any]:
         "changed_at": case.changed_at,
         "key_id": case.key_id,
         "count": len(case.queries),
+        "deleted_searches": case.deleted_searches,
     }
 
 
@@ -169,13 +170,11 @@ class CaseArchive:
         self.take = self._unsent.take
 
     def add(self, name: str, content: bytes) -> None:
-        """Add a file, unless there is one of this name."""
         if name not in self._sums:
             self._zip.writestr(name, content)
             self._sums[name] = hashlib.sha256(content).hexdigest()
 
     def close(self) -> None:
-        """Add the checksums, and finish the ZIP."""
         lines = (f"{digest}  {name}\n" for name, digest in self._sums.items())
         self._zip.writestr("SHA256SUMS", "".join(lines))
         self._zip.close()
@@ -237,7 +236,6 @@ async def stream_case(call: GalleryCall, case: CaseDetail) -> AsyncGenerator[byt
 
 
 async def _pictures(call: GalleryCall, opened: OpenedSearch) -> AsyncIterator[tuple[str, Picture]]:
-    """Read the pictures of a search and of its shown results that are there, with their names."""
     missing = contextlib.suppress(UnknownPicture, UnknownQuery, UnknownCrop)
     if opened.image_url:
         with missing:

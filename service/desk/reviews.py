@@ -119,7 +119,6 @@ async def list_reviews(
 
 
 async def reviews_as_csv(call: GalleryCall, key_id: str | None) -> str:
-    """Write all reviews of the searches of a key, or of all keys, as CSV with a header."""
     lines = [csv_line(*COLUMNS)]
     before = None
     while True:

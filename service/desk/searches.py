@@ -64,8 +64,10 @@ async def keep_answers(
         if any(query.answer.stale for query in queries):
             raise RecordUnavailable("the answer is of memory alone")
         searches = [_kept(call.caller, request, options, query) for query in queries]
-        pictures = [query.picture and query.picture.content for query in queries]
-        pairs = list(zip(searches, pictures, strict=True))
+        pairs = [
+            (search, query.picture and query.picture.content)
+            for search, query in zip(searches, queries, strict=True)
+        ]
         kept, gone = await call.write(
             runtime.record.kept.keep, pairs, runtime.settings.kept_queries
         )
@@ -183,7 +185,6 @@ async def expire_searches(runtime: Runtime, gallery: Gallery) -> None:
 
 
 def search_picture_url(gallery: Gallery, kept: KeptQuery) -> str | None:
-    """Return the path of a search's picture below the service's address; None if there is none."""
     path = f"/v1/galleries/{gallery.name}/queries/{kept.query_id}/image"
     return path if kept.content_type else None
 

@@ -95,7 +95,6 @@ class Admission:
             raise
 
     def _admit_waiting(self) -> None:
-        """Admit every request that has room now, in the turns of the callers."""
         admitted_any = True
         while admitted_any:
             admitted_any = False

@@ -139,7 +139,6 @@ class MicroBatcher:
         run.add_done_callback(self._fail_waiting)
 
     def _fail_waiting(self, run: Future[None]) -> None:
-        """Answer every waiting crop when the device thread begins no more batches."""
         if (error := run.exception()) is not None:
             with self._lock:
                 waiting = [self._waiting.take() for _ in range(len(self._waiting))]

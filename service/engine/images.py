@@ -72,11 +72,8 @@ class PicturePolicy:
         sha256 = hashlib.sha256(file).hexdigest()
         if self.keep == "none":
             return PreparedImage(sha256, None, quality)
-        content_type = "image/bmp"
-        for signature, signature_type in SIGNATURES:
-            if file.startswith(signature):
-                content_type = signature_type
-        picture = Picture(file, content_type)
+        types = (name for signature, name in SIGNATURES if file.startswith(signature))
+        picture = Picture(file, next(types, "image/bmp"))
         too_large = self.max_original_bytes is not None and len(file) > self.max_original_bytes
         if self.keep == "thumbnail" or too_large:
             thumbnail = _thumbnail(pixels)
@@ -186,7 +183,6 @@ class Pipeline:
             raise UnusableImages([problem]) from problem
 
     def cost(self, images: Sequence[ImageFile]) -> float:
-        """Return what decoding and embedding images costs, see `service.engine.cost`."""
         return images_cost(images, self._limits.max_pixels)
 
     def _threads_for(self, image: ImageFile) -> TurnTakingPool:
@@ -250,7 +246,6 @@ async def results(futures: Sequence[Future[Result]]) -> list[Result]:
 
 
 def _pass_error(future: Future[Any], run: Future[None]) -> None:
-    """Fail the future of work that was not begun, as after the loss of the device."""
     error = run.exception()
     if error is not None and not future.done() and future.set_running_or_notify_cancel():
         future.set_exception(error)

@@ -67,7 +67,6 @@ async def read_picture(runtime: Runtime, gallery: Gallery, crop_id: str) -> Pict
 async def matching(
     runtime: Runtime, gallery: Gallery, wanted: CropFilter
 ) -> AsyncIterator[StoredCrop]:
-    """Yield the crops that pass a filter, read page by page."""
     order: models.CropOrder = "captured" if wanted.of_time else "enrolled"
     cursor: str | None = ""
     while cursor is not None:

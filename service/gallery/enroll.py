@@ -64,7 +64,7 @@ async def enroll(
     request_name: str | None = None,
     computed: ComputedVectors | None = None,
 ) -> Enrollment:
-    """Enroll images; those that the answer calls landed survive a power cut and are searchable.
+    """Enroll images; all that the answer calls landed survive a power cut and are searchable.
 
     Args:
         request_name: the same images are enrolled once under one name, however often they are sent.
@@ -202,7 +202,6 @@ def _digest(images: Iterable[ImageToEnroll], embedded: Iterable[Embedded]) -> st
 async def _find_enrolment(
     runtime: Runtime, gallery: Gallery, request: RequestKey | None
 ) -> Enrolment:
-    """Find what a request without usable images did before, or return an empty enrollment."""
     past = None
     if request:
         happened = runtime.record.crops.happened

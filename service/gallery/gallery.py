@@ -114,7 +114,6 @@ class Gallery:
         return index.table.checkpoint({**self.stored_as(), **state})
 
     def stored_as(self) -> dict[str, Any]:
-        """Return the header that files of the own index must have."""
         return {
             "format": 2,
             "gallery": self.gallery_id,

@@ -75,7 +75,6 @@ async def read_groups(runtime: Runtime, gallery: Gallery) -> CropGroups:
 
 
 async def run_grouping(runtime: Runtime, gallery: Gallery, job: Job) -> str | None:
-    """Score each pair of the crops, cluster them, and store the groups."""
     wanted = FILTER.validate_python(job.parameters)
     version, crops = await _read_crops(runtime, gallery, wanted)
     groups: list[tuple[list[int], float]] = []

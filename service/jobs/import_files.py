@@ -51,7 +51,6 @@ class ImportContent:
     vectors: enroll.ComputedVectors | None = None
 
     def name_of(self, item: CropFile) -> str:
-        """Return a crop's name in the report: its path within the folder or the feature file."""
         path = item.path.relative_to(self.folder)
         return shown(str(path if self.vectors is None else item.external_id or path))
 
@@ -205,7 +204,6 @@ def _checked(labels: Mapping[str, Any], where: str) -> dict[str, Any]:
 
 
 def read_file(folder: Path, path: Path, max_bytes: int) -> bytes | CropProblem:
-    """Read an image below a resolved folder, or return why it cannot be read."""
     try:
         path = path.resolve()
         if not path.is_relative_to(folder):
@@ -246,7 +244,6 @@ def mounted_folder(runtime: Runtime, folder: str, gallery: str | None) -> Path:
 
 
 def _resolved(folder: Path, name: str) -> Path | None:
-    """Follow symbolic links; None if the path does not exist."""
     try:
         return (folder / name).resolve(strict=True)
     except (OSError, ValueError, RuntimeError):

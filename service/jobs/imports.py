@@ -11,7 +11,6 @@ import time
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -57,31 +56,28 @@ async def begin_import(
     job_id = runner.new_job_id()
     run = runtime.pools.imports.run
     spool = runtime.settings.data_dir / IMPORTS / job_id
-
-    async def create() -> Job:
-        return await runner.create_job(runtime, gallery, "import", parameters, job_id, key_id)
-
     with contextlib.ExitStack() as held:
         if archive is None:
             folder = str(parameters["folder"])
             await run(mounted_folder, runtime, folder, parameters.get("gallery"))
         else:
-            keep = partial(_keep_archive, runtime, spool, archive, held)
+            sent = archive
             try:
-                await runtime.sections.run(keep)
+                await runtime.sections.run(lambda: _keep_archive(runtime, spool, sent, held))
             except BaseException:
                 await _remove_folder(runtime, spool)
                 raise
             failpoint("import.archive-kept")
         # If this fails, maintenance removes the archive: it is noted, and not held any more.
-        return await runtime.sections.run(create)
+        return await runtime.sections.run(
+            lambda: runner.create_job(runtime, gallery, "import", parameters, job_id, key_id)
+        )
 
 
 async def _remove_folder(runtime: Runtime, folder: Path) -> None:
-    async def remove() -> None:
-        await runtime.pools.imports.run(shutil.rmtree, folder, ignore_errors=True)
-
-    await runtime.sections.run(remove)
+    await runtime.sections.run(
+        lambda: runtime.pools.imports.run(shutil.rmtree, folder, ignore_errors=True)
+    )
 
 
 async def run_import(runtime: Runtime, gallery: Gallery, job: Job) -> str | None:
@@ -151,17 +147,15 @@ async def _enroll_items(runtime: Runtime, gallery: Gallery, job: Job) -> Counter
 
 
 async def _content(runtime: Runtime, job: Job, counts: Counter[str]) -> ImportContent:
-    """Read the content of an import; at its begin, report the files that are left out."""
     spool = runtime.settings.data_dir / IMPORTS / job.job_id
     ignored = Ignored()
-
-    async def read() -> ImportContent:
-        return await runtime.pools.imports.run(read_import, runtime, job, spool, ignored)
-
-    content = await runtime.sections.run(read)
+    content = await runtime.sections.run(
+        lambda: runtime.pools.imports.run(read_import, runtime, job, spool, ignored)
+    )
     items = content.items
     left_out = content.left_out
     if not job.progress:
+        # The job begins: its report names the files that are left out.
         if not items and not left_out and content.vectors is None:
             raise InvalidField(
                 "archive: holds no image; its files must end in .jpg, .png, .webp, .bmp"
@@ -192,7 +186,6 @@ async def _enroll_batch(
     content: ImportContent,
     batch: Sequence[NumberedFile],
 ) -> tuple[Counter[str], list[JobProblem]]:
-    """Enroll a batch, and return the counts to add to the progress, and the problems."""
     folder = content.folder
     max_bytes = runtime.settings.max_image_bytes
     files: Sequence[bytes | CropProblem | None] = [None] * len(batch)

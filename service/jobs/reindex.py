@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,11 +42,11 @@ async def begin_reindex(runtime: Runtime, gallery: Gallery, key_id: str) -> Job:
             "another artefact to embed it anew"
         )
     parameters = {"from": gallery.embedding_fingerprint, "to": runtime.model.embedder}
-
-    async def create(_: dict[str, Any]) -> Job:
-        return await create_job(runtime, gallery, "reindex", parameters, new_job_id(), key_id)
-
-    return await runtime.audited("begin_reindex", create, gallery=gallery.name)
+    return await runtime.audited(
+        "begin_reindex",
+        lambda _: create_job(runtime, gallery, "reindex", parameters, new_job_id(), key_id),
+        gallery=gallery.name,
+    )
 
 
 async def run_reindex(runtime: Runtime, gallery: Gallery, job: Job) -> str | None:

@@ -137,7 +137,6 @@ async def find_job(runtime: Runtime, job_id: str) -> Job:
 async def list_jobs(
     runtime: Runtime, gallery: str | None, limit: int, key_id: str | None = None
 ) -> list[Job]:
-    """List the newest jobs of a gallery, or of all, that a key or any key began."""
     gallery_id = (await runtime.galleries.find(gallery)).gallery_id if gallery else None
     jobs = await runtime.galleries.read(runtime.record.jobs.page, gallery_id, limit, key_id)
     await _load_galleries(runtime, jobs)
@@ -170,7 +169,6 @@ async def watch_job(runtime: Runtime, job_id: str, caller: ApiKey) -> AsyncItera
 
 
 async def read_problems(runtime: Runtime, job_id: str) -> AsyncIterator[JobProblem]:
-    """Yield the problems of a job, in the order of its items."""
     problems = runtime.record.jobs.problems
     after = -1
     while page := await runtime.galleries.read(problems, job_id, after, PROBLEMS_PER_PAGE):

@@ -291,7 +291,7 @@ class GalleryCalibrations:
                 digest = hashlib.sha256(stored.body.encode()).hexdigest()
                 read[subject] = digest[:VERSION_DIGITS], publication
         if not read:
-            # The calibration was dropped with its searches. Those that wait here are older, too.
+            # The calibration was dropped with its searches. Searches that wait here are older, too.
             self.forget(gallery)
             return
         with self._lock:
@@ -301,9 +301,8 @@ class GalleryCalibrations:
         """Drop the calibrations and searches of a gallery from memory, not from the record."""
         number = gallery.gallery_id
         with self._lock:
-            self._published.pop(number, None)
-            self._stored.pop(number, None)
-            self._recent.pop(number, None)
+            for by_gallery in (self._published, self._stored, self._recent):
+                by_gallery.pop(number, None)
             for place in [place for place in self._waiting if place[0] == number]:
                 del self._waiting[place]
 
@@ -330,14 +329,12 @@ class GalleryCalibrations:
             _keep_last(waiting, KEPT_SEARCHES)
 
     def take_recorded(self) -> dict[Place, list[tuple[str, bytes]]]:
-        """Return the searches that wait to be stored, and hold them no longer."""
         with self._lock:
             taken = self._waiting
             self._waiting = {}
         return {place: list(rows.items()) for place, rows in taken.items()}
 
     def _key_of(self, gallery_id: int, query: NDArray[np.float32]) -> str:
-        """Return the key of the nearest of the last queries, or a new one if none is near."""
         recent = self._recent.pop(gallery_id, None)
         if recent is None or recent.units.shape[1] != len(query):
             # The features of an earlier model may have another size.

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from service.record.records import CropLabel
 from service.search.table import RowTable
 
+Floats = NDArray[np.float32]
+Integers = NDArray[np.int64]
 EXACT_ROWS = 1024
 COLUMNS = ("row_ids", "cosines", "groups", "logits", "scores", "_rows")
 
@@ -19,9 +21,9 @@ COLUMNS = ("row_ids", "cosines", "groups", "logits", "scores", "_rows")
 class FetchedCrops:
     """Crops that an index outside this process has sent; its fields are parallel."""
 
-    row_ids: NDArray[np.int64]
-    groups: NDArray[np.int64]
-    vectors: NDArray[np.float32]
+    row_ids: Integers
+    groups: Integers
+    vectors: Floats
     labels: Sequence[CropLabel]
 
     def label(self, row: int) -> CropLabel:
@@ -46,17 +48,17 @@ class Candidates:
         version: version of the gallery in an index outside this process; None for one inside.
     """
 
-    row_ids: NDArray[np.int64]
-    cosines: NDArray[np.float32]
-    groups: NDArray[np.int64]
+    row_ids: Integers
+    cosines: Floats
+    groups: Integers
     searched: int
-    logits: NDArray[np.float32]
-    scores: NDArray[np.float32]
+    logits: Floats
+    scores: Floats
     _source: RowTable | FetchedCrops
-    _rows: NDArray[np.int64]
+    _rows: Integers
     version: int | None = None
 
-    def __getitem__(self, places: slice | NDArray[np.int64] | NDArray[np.bool_]) -> Candidates:
+    def __getitem__(self, places: slice | Integers | NDArray[np.bool_]) -> Candidates:
         columns = {column: getattr(self, column)[places] for column in COLUMNS}
         return replace(self, **columns)
 
@@ -89,11 +91,11 @@ class Candidates:
         version = version if self.version is None else self.version
         return replace(self, _source=source, _rows=np.arange(len(self.row_ids)), version=version)
 
-    def first_of_groups(self) -> NDArray[np.int64]:
+    def first_of_groups(self) -> Integers:
         """Return the positions `(g,)`, ascending, at which each group first occurs."""
         return np.sort(np.unique(self.groups, return_index=True)[1])
 
-    def vectors(self) -> NDArray[np.float32]:
+    def vectors(self) -> Floats:
         """Return the features `(n, d)` as the embedder gave them."""
         return self._source.vectors[self._rows]
 
@@ -103,7 +105,7 @@ class Candidates:
 
 def scored(
     source: RowTable | FetchedCrops,
-    rows: NDArray[np.int64],
+    rows: Integers,
     query: NDArray[np.float64],
     searched: int,
 ) -> Candidates:
@@ -124,20 +126,21 @@ def scored(
         products = np.einsum("rd,d->r", vectors, query)
         norms = np.sqrt(np.einsum("rd,rd->r", vectors, vectors))
         cosines[part] = products / np.maximum(norms, 1e-12)
+    unscored = np.full_like(cosines, np.nan)
     candidates = Candidates(
         row_ids=row_ids,
         cosines=np.clip(cosines, -1.0, 1.0),
         groups=groups,
         searched=searched,
-        logits=np.full_like(cosines, np.nan),
-        scores=np.full_like(cosines, np.nan),
+        logits=unscored,
+        scores=unscored,
         _source=source,
         _rows=rows,
     )
     return candidates[np.lexsort((row_ids, -candidates.cosines))]
 
 
-def mean_direction(queries: NDArray[np.float32]) -> NDArray[np.float64]:
+def mean_direction(queries: Floats) -> NDArray[np.float64]:
     """Return the mean `(d,)` of features `(m, d)` at unit length; its length is at most 1."""
     units = queries.astype(np.float64)
     units /= np.maximum(np.linalg.norm(units, axis=1, keepdims=True), 1e-12)

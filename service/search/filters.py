@@ -60,7 +60,6 @@ EVERY_CROP = Filter()
 
 
 def pairs_of(metadata: Mapping[str, Any] | None) -> frozenset[str]:
-    """Return each key of a crop's metadata with its value, as texts."""
     pairs = (metadata or {}).items()
     return frozenset(pair_text(pair) for pair in pairs)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from service.search.options import RERANK_DEPTH
 from service.search.ranking import every_score
 from service.search.table import RowTable
 
+Integers = NDArray[np.int64]
 # Pairs of crops compared by cosine: fewer crops search a gallery of more than 100,000.
 MOST_COMPARISONS = 10**8
 FEWEST_CROPS = 200
@@ -41,9 +42,9 @@ class NamedCrops:
     """
 
     table: RowTable
-    rows: NDArray[np.int64]
-    names: NDArray[np.int64]
-    cameras: NDArray[np.int64]
+    rows: Integers
+    names: Integers
+    cameras: Integers
 
     @classmethod
     def of(cls, table: RowTable) -> NamedCrops:
@@ -56,7 +57,7 @@ class NamedCrops:
         cameras = table.cameras[rows].astype(np.int64)
         return cls(table, rows, groups[rows], cameras)
 
-    def at(self, positions: NDArray[np.int64]) -> NamedCrops:
+    def at(self, positions: Integers) -> NamedCrops:
         rows = self.rows[positions]
         return NamedCrops(self.table, rows, self.names[positions], self.cameras[positions])
 
@@ -91,8 +92,8 @@ async def search_left_out(
         step = max(1, min(CROPS_PER_STEP, SCORES_PER_STEP // len(searches.shown.rows)))
         for start in range(0, len(asking.rows), step):
             positions = np.arange(start, min(start + step, len(asking.rows)))
-            part = replace(searches, asking=asking.at(positions))
-            best = await _search_part(part, model, device, threads)
+            part = asking.at(positions)
+            best = await _search_part(part, searches.shown, model, device, threads)
             for scoring, scores in best.items():
                 leaders.setdefault(scoring, []).append(scores)
         for scoring, parts in leaders.items():
@@ -102,11 +103,13 @@ async def search_left_out(
 
 
 async def _search_part(
-    searches: _Searches, model: LoadedModel, device: DeviceThread, threads: MonitoredThreadPool
+    asking: NamedCrops,
+    shown: NamedCrops,
+    model: LoadedModel,
+    device: DeviceThread,
+    threads: MonitoredThreadPool,
 ) -> dict[Scoring, Array]:
     """Return the nine best identity scores of each asking crop by every scoring, `(n, 9)`."""
-    asking = searches.asking
-    shown = searches.shown
     vectors = shown.table.vectors
     places, cosines = await threads.run(_nearest, asking, shown)
     logits = np.empty_like(cosines)
@@ -137,9 +140,7 @@ def _plan_searches(crops: NamedCrops) -> list[_Searches]:
     return plan
 
 
-def _leaders(
-    names: NDArray[np.int64], scores: dict[Scoring, NDArray[np.float32]]
-) -> dict[Scoring, Array]:
+def _leaders(names: Integers, scores: dict[Scoring, NDArray[np.float32]]) -> dict[Scoring, Array]:
     """Return the nine best identity scores `(n, 9)` of candidates `(n, c)`, by every scoring."""
     usable = np.isfinite(scores["cosine"])
     leaders = {}
@@ -149,9 +150,7 @@ def _leaders(
     return leaders
 
 
-def _nearest(
-    asking: NamedCrops, shown: NamedCrops
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+def _nearest(asking: NamedCrops, shown: NamedCrops) -> tuple[Integers, NDArray[np.float32]]:
     """Choose the candidates of each asking crop as a search does, and return their cosines.
 
     Candidates are the nearest crops of other identities, and the nearest crop of each of the nine
@@ -177,7 +176,6 @@ def _nearest(
     return places, np.take_along_axis(cosines, places, axis=1)
 
 
-def _largest(scores: NDArray[np.floating], count: int) -> NDArray[np.int64]:
-    """Return the positions of the largest scores of each row, in any order."""
+def _largest(scores: NDArray[np.floating], count: int) -> Integers:
     count = min(count, scores.shape[1])
     return np.asarray(np.argpartition(scores, -count, axis=1)[:, -count:], np.int64)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from service.search.arrays import inner_products
 from service.search.table import RowTable
 
+Rows = NDArray[np.int64]
 BITS = 4
 # Number of rows that the codes are learnt from, and of rounds.
 TRAINING_SAMPLE = 4096
@@ -47,7 +48,7 @@ class ProductCodes:
     """
 
     def __init__(
-        self, table: RowTable, size: int, valid: NDArray[np.int64], between: Callable[[], None]
+        self, table: RowTable, size: int, valid: Rows, between: Callable[[], None]
     ) -> None:
         """Code the first `size` rows, then measure recall and time on them.
 
@@ -62,8 +63,10 @@ class ProductCodes:
         parts = dimension if dimension % 2 else dimension // 2
         self._index: Any = faiss.IndexPQFastScan(dimension, parts, BITS, faiss.METRIC_INNER_PRODUCT)
         random = np.random.default_rng(0)
-        learnt = _sample(random, valid, TRAINING_SAMPLE)
-        asked = _sample(random, valid, RECALL_SAMPLE)
+        learnt, asked = (
+            np.sort(random.choice(valid, min(len(valid), count), replace=False, shuffle=False))
+            for count in (TRAINING_SAMPLE, RECALL_SAMPLE)
+        )
         self._index.pq.cp.niter = TRAINING_ROUNDS
         self._index.train(table.units(learnt))
         for _, units in table.unit_parts(size):
@@ -83,7 +86,7 @@ class ProductCodes:
     def bytes(self) -> int:
         return int(self._index.codes.size()) if self._index else 0
 
-    def nearest(self, query: NDArray[np.float32], limit: int) -> NDArray[np.int64]:
+    def nearest(self, query: NDArray[np.float32], limit: int) -> Rows:
         """Return rows that include nearly all of the `limit` nearest, and maybe deleted ones.
 
         Args:
@@ -96,7 +99,7 @@ class ProductCodes:
         _, (found,) = self._index.search(query[None], proposed)
         return np.sort(found[found >= 0])
 
-    def mark_deleted(self, rows: NDArray[np.int64]) -> None:
+    def mark_deleted(self, rows: Rows) -> None:
         """Overwrite the codes of rows; rows beyond `size` are ignored."""
         if self._index is None:
             return
@@ -113,8 +116,8 @@ class ProductCodes:
     def _measure(
         self,
         table: RowTable,
-        asked: NDArray[np.int64],
-        valid: NDArray[np.int64],
+        asked: Rows,
+        valid: Rows,
         between: Callable[[], None],
     ) -> tuple[float, float]:
         """Return the recall on stored crops as queries, and the share of an exact scan's time."""
@@ -129,12 +132,14 @@ class ProductCodes:
         for row, unit in zip(asked.tolist(), table.units(asked), strict=True):
             between()
             began = time.perf_counter()
-            cosines = inner_products(table.vectors, valid, unit) / table.norms[valid]
+            products = inner_products(table.vectors, valid, unit)
+            cosines = products / table.norms[valid]
             # The nearest crop is the query itself, or equals it, and does not count.
             last = np.partition(cosines, -wanted - 1)[-wanted - 1]
             scanned = time.perf_counter()
             found = self.nearest(unit, wanted + 1)
-            cosines = inner_products(table.vectors, found, unit) / table.norms[found]
+            products = inner_products(table.vectors, found, unit)
+            cosines = products / table.norms[found]
             ended = time.perf_counter()
             exact_seconds.append(scanned - began)
             seconds.append(ended - scanned)
@@ -142,7 +147,3 @@ class ProductCodes:
             hits += min(int(np.count_nonzero(nearer)), wanted)
         share_of_time = float(np.median(seconds) / np.median(exact_seconds))
         return hits / (wanted * len(asked)), share_of_time
-
-
-def _sample(random: np.random.Generator, rows: NDArray[np.int64], count: int) -> NDArray[np.int64]:
-    return np.sort(random.choice(rows, min(len(rows), count), replace=False, shuffle=False))

@@ -136,7 +136,6 @@ async def _answer_each(
 async def _answer(
     runtime: Runtime, search: Search, images: Sequence[ImageFile], began: float
 ) -> Answered:
-    """Answer one query, or return the problems of its images if none can be used."""
     arrived = time.perf_counter()
     embedding = _submit(runtime, search, images)
     ranked = None
@@ -178,8 +177,8 @@ async def _answer(
         timing_ms=_timing(began, arrived, usable, ranking),
         stale=ranking.stale,
     )
-    pictures = [image.prepared.picture for image in usable if image.prepared.picture]
-    return AnsweredQuery(answer, len(images), pictures[0] if pictures else None)
+    pictures = (image.prepared.picture for image in usable)
+    return AnsweredQuery(answer, len(images), next(filter(None, pictures), None))
 
 
 def _submit(

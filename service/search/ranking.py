@@ -273,7 +273,6 @@ class Search:
         )
 
     def _best(self, candidates: Candidates, head_logits: Array) -> Candidates:
-        """Score the candidates, and return those that become results, best first."""
         head = slice(len(head_logits))
         logits = candidates.logits.copy()
         logits[head] = head_logits

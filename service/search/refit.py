@@ -83,7 +83,6 @@ async def store_and_refit(runtime: Runtime, due: dict[Place, float]) -> None:
 
 
 async def fit_galleries(runtime: Runtime) -> None:
-    """Fit calibrations to the named crops of galleries as they grow, until cancelled."""
     # The last state of each gallery, and the time of the next look if it stays the same.
     seen: dict[int, tuple[object, float]] = {}
     while True:
