@@ -65,7 +65,7 @@ async def keep_answers(
             raise RecordUnavailable("the answer is of memory alone")
         searches = [_kept(call.caller, request, options, query) for query in queries]
         pairs = [
-            (search, query.picture and query.picture.content)
+            (search, query.prepared.picture if query.prepared else None)
             for search, query in zip(searches, queries, strict=True)
         ]
         kept, gone = await call.write(
@@ -84,7 +84,7 @@ async def keep_answers(
             why = "cases hold all searches that GMN_KEPT_QUERIES allows, or its result is deleted"
             answers.append(_warned(answer, f"the search is not kept: {why}"))
             continue
-        if query.images and options.keep_picture and query.picture is None:
+        if query.images and options.keep_picture and query.prepared is None:
             answer = _warned(answer, "the picture is not kept: GMN_KEEP_IMAGES=none keeps none")
         answers.append(answer.model_copy(update={"query_id": search.query_id}))
     return answers
@@ -288,7 +288,7 @@ def _kept(
             for crop in results
         ],
         crop_id=options.crop_id,
-        content_type=query.picture.content_type if query.picture else None,
+        content_type=query.prepared.content_type if query.prepared else None,
     )
 
 

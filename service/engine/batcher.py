@@ -18,7 +18,6 @@ from service.engine.device import DeviceThread, bisect_failures, device_error
 from service.errors import DeviceFull, DeviceLost, ServiceError
 from service.ops.metrics import Metrics
 from service.ops.turns import CALLER, Turns
-from service.record.records import Picture
 
 log = logging.getLogger(__name__)
 NO_FINITE_VECTOR = "the model gives no finite vector for this image"
@@ -31,12 +30,13 @@ class PreparedImage:
 
     Attributes:
         sha256: of the file, hexadecimal.
-        picture: None if none is kept.
+        picture, content_type: the kept picture; None if none is kept.
         quality: None if it was not measured.
     """
 
     sha256: str
-    picture: Picture | None = None
+    picture: bytes | None = None
+    content_type: str | None = None
     quality: float | None = None
 
 

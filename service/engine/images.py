@@ -31,7 +31,6 @@ from service.engine.batcher import (
 from service.engine.cost import LARGE_PIXELS, images_cost, pixels_of
 from service.errors import UnusableImages
 from service.ops.turns import TurnTakingPool
-from service.record.records import Picture
 from service.settings import KeepImages, QualityPolicy, Settings
 
 log = logging.getLogger(__name__)
@@ -71,15 +70,17 @@ class PicturePolicy:
         """
         sha256 = hashlib.sha256(file).hexdigest()
         if self.keep == "none":
-            return PreparedImage(sha256, None, quality)
+            return PreparedImage(sha256, quality=quality)
         types = (name for signature, name in SIGNATURES if file.startswith(signature))
-        picture = Picture(file, next(types, "image/bmp"))
+        content_type = next(types, "image/bmp")
+        picture = file
         too_large = self.max_original_bytes is not None and len(file) > self.max_original_bytes
         if self.keep == "thumbnail" or too_large:
             thumbnail = _thumbnail(pixels)
             if len(thumbnail) < len(file):
-                picture = Picture(thumbnail, "image/jpeg")
-        return PreparedImage(sha256, picture, quality)
+                picture = thumbnail
+                content_type = "image/jpeg"
+        return PreparedImage(sha256, picture, content_type, quality)
 
 
 def _thumbnail(pixels: NDArray[np.uint8]) -> bytes:

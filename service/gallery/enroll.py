@@ -159,7 +159,6 @@ def _outcomes(
 
 def _new_crop(image: ImageToEnroll, embedded: EmbeddedImage, now: datetime) -> ArchivedCrop:
     prepared = embedded.prepared
-    picture = prepared.picture
     record = StoredCrop(
         row_id=0,
         crop_id=new_crop_id(),
@@ -169,12 +168,12 @@ def _new_crop(image: ImageToEnroll, embedded: EmbeddedImage, now: datetime) -> A
         external_id=image.external_id,
         metadata=image.metadata,
         sha256=prepared.sha256,
-        content_type=picture.content_type if picture else None,
-        image_bytes=len(picture.content) if picture else 0,
+        content_type=prepared.content_type,
+        image_bytes=len(prepared.picture or b""),
         quality=prepared.quality,
         created_at=now,
     )
-    return ArchivedCrop(record, embedded.vector, picture.content if picture else None)
+    return ArchivedCrop(record, embedded.vector, prepared.picture)
 
 
 def _digest(images: Iterable[ImageToEnroll], embedded: Iterable[Embedded]) -> str:

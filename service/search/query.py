@@ -17,13 +17,12 @@ from numpy.typing import NDArray
 from gmn_client.models import QueryAnswer, RefusedImage, SearchVerdict, Timing
 from model.crops.decode import CropProblem
 from model.crops.frames import ImageFile
-from service.engine.batcher import Embedded, EmbeddedImage
+from service.engine.batcher import Embedded, EmbeddedImage, PreparedImage
 from service.engine.cost import search_cost
 from service.engine.images import PicturePolicy, results
 from service.engine.networks import LoadedModel
 from service.errors import InvalidField, UnknownCrop, UnknownGallery, UnusableImages, refused_image
 from service.gallery.gallery import Gallery
-from service.record.records import Picture
 from service.runtime import Runtime
 from service.search.options import QueryOptions
 from service.search.ranking import EmbedderChanged, Proposal, Ranking, Search
@@ -43,12 +42,12 @@ class AnsweredQuery:
 
     Attributes:
         images: number of images of the query.
-        picture: picture of its first usable image; None unless `keep_picture` asks for one.
+        prepared: first image with a picture to keep; None unless `keep_picture` asks for one.
     """
 
     answer: QueryAnswer
     images: int
-    picture: Picture | None = None
+    prepared: PreparedImage | None = None
 
 
 Answered = AnsweredQuery | list[CropProblem]
@@ -177,8 +176,8 @@ async def _answer(
         timing_ms=_timing(began, arrived, usable, ranking),
         stale=ranking.stale,
     )
-    pictures = (image.prepared.picture for image in usable)
-    return AnsweredQuery(answer, len(images), next(filter(None, pictures), None))
+    prepared = (image.prepared for image in usable if image.prepared.picture)
+    return AnsweredQuery(answer, len(images), next(prepared, None))
 
 
 def _submit(

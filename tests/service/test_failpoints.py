@@ -86,7 +86,7 @@ PLACES = {
     ),
     "import.files-removed": (
         "jobs/imports.py",
-        "runtime.sections.run(remove)",
+        "_remove_folder(runtime, runtime.settings",
         "_enroll_items(",
     ),
     "audit.before-line": ("ops/audit.py", "line = self._line(", "self._file.append("),
