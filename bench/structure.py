@@ -25,7 +25,7 @@ from bench.ways import request_ways, summary, training_ways
 ROOT = Path(__file__).resolve().parent.parent
 # A commit that raises a bound or a ceiling gives the reason.
 BOUNDS = {
-    "tokens of service and gmn_client": 169_115,
+    "tokens of service and gmn_client": 168_744,
     "files of service and gmn_client": 151,
     "functions of a query": 172,
     "files of a query": 37,
@@ -43,14 +43,14 @@ BOUNDS = {
 CEILINGS = {
     "service": Legibility(
         packed=6,
-        terse=144,
-        opening=209,
-        noun=320,
-        clause=342,
-        vague=344,
+        terse=94,
+        opening=149,
+        noun=237,
+        clause=267,
+        vague=261,
         long=0,
-        tokens_per_line=8.7,
-        documented=75,
+        tokens_per_line=8.6,
+        documented=70,
     ),
     "gmn_client": Legibility(
         packed=0,

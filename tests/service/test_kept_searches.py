@@ -110,7 +110,7 @@ def test_photographed_people_are_found_and_strangers_are_not_without_a_search_be
         for people in (range(1, 61), range(61, 121)):
             images = [image(person, 3) for person in people]
             answers = [
-                (await run_query(runtime, gallery, [one], QueryOptions()))[0] for one in images
+                (await run_query(runtime, gallery, [crop], QueryOptions()))[0] for crop in images
             ]
             verdicts.append([query.answer.verdict for query in answers])
         return verdicts
