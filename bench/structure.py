@@ -25,7 +25,7 @@ from bench.ways import request_ways, summary, training_ways
 ROOT = Path(__file__).resolve().parent.parent
 # A commit that raises a bound or a ceiling gives the reason.
 BOUNDS = {
-    "tokens of service and gmn_client": 169_115,
+    "tokens of service and gmn_client": 168_744,
     "files of service and gmn_client": 151,
     "functions of a query": 172,
     "files of a query": 37,
@@ -42,11 +42,11 @@ BOUNDS = {
 # Any share of documented functions is welcome in gmn_client and model.
 CEILINGS = {
     "service": Legibility(
-        packed=4,
-        terse=110,
-        opening=156,
-        noun=239,
-        clause=273,
+        packed=6,
+        terse=94,
+        opening=149,
+        noun=237,
+        clause=267,
         vague=261,
         long=0,
         tokens_per_line=8.6,

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Annotated, Any
 
 from fastapi import Request, Response
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from gmn_client.models import QueryAnswer, RefusedImage, SeparateAnswers
-from model.crops.frames import ImageFile
-from service.desk.searches import draw_kept, keep_answers
+from service.desk.searches import keep_answers
 from service.errors import AnswerTooLarge
 from service.gallery.enroll import checked_metadata
 from service.http.forms import MULTIPART, FrameForm, Images
 from service.http.guard import Searcher, guarded_router
 from service.http.problems import JSON, Responses, answer_each, example, problems, write_list
-from service.record.records import Picture
 from service.runtime import GalleryCall
 from service.search.options import MAX_METADATA_BYTES, QueryOptions
-from service.search.query import run_query
+from service.search.query import AnsweredQuery, run_query
 
 router = guarded_router("/v1/galleries/{gallery}", "queries")
 STALE_HEADER = {
@@ -92,8 +89,6 @@ async def query_gallery(
         # The wait for the version does not count as a stage of the query.
         began = None
     images = await form.read_crops(runtime.settings.max_images_per_request)
-    drawn = dict[ImageFile, Picture]()
-    prepare = partial(draw_kept, runtime.settings.keep_images, drawn) if form.keep_picture else None
     separate = bool(images) and form.mode == "separate"
     if separate and len(images) * form.top_k > MAX_RESULTS:
         raise AnswerTooLarge(
@@ -101,13 +96,13 @@ async def query_gallery(
             f"than the {MAX_RESULTS:,} results of one answer; send fewer images, or a smaller "
             "top_k"
         )
-    answers = await run_query(runtime, gallery, images, form, call.caller.learn, began, prepare)
+    answered = await run_query(runtime, gallery, images, form, call.caller.learn, began)
+    queries = [query for query in answered if isinstance(query, AnsweredQuery)]
+    rankings = [query.answer for query in queries]
     if form.keep:
-        searched = [[image] for image in images] if separate else [images]
-        pairs = zip(answers, searched, strict=True)
-        usable = [(answer, of) for answer, of in pairs if isinstance(answer, QueryAnswer)]
-        kept = iter(await keep_answers(call, form, usable, drawn))
-        answers = [next(kept) if isinstance(answer, QueryAnswer) else answer for answer in answers]
+        rankings = await keep_answers(call, form, queries)
+    remaining = iter(rankings)
+    answers = [next(remaining) if isinstance(query, AnsweredQuery) else query for query in answered]
     _note_searches(call, form, answers)
     if separate:
         response = await answer_each(request, SeparateAnswers(results=answers))
@@ -115,7 +110,7 @@ async def query_gallery(
         response = await write_list(answers[0])
     else:
         response = Response(answers[0].model_dump_json(), media_type=JSON)
-    if any(answer.stale for answer in answers):
+    if any(ranking.stale for ranking in rankings):
         response.headers["GMN-Stale"] = "true"
     return response
 
