@@ -76,6 +76,8 @@ def test_a_service_killed_amid_a_request_of_several_images_has_none_of_them(
     with pytest.raises(httpx.TransportError):
         served.enroll("default", *images)
     assert served.ended_with() == -signal.SIGKILL
+    checked = run_gmn("store", "verify", "--data-dir", str(tmp_path))
+    assert checked.returncode == 0, checked.stdout
     again = start(data_dir=tmp_path)
     assert listed(again) == {}
     assert found(again, images[0]) == []
