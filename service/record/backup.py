@@ -61,10 +61,9 @@ class Backup:
 
     def is_of(self, secret: str | None) -> bool:
         """Return whether it holds the record with this secret, or one that has none yet."""
+        database = self.path / DATABASE_NAME
         try:
-            with contextlib.closing(
-                SqliteEngine(self.path / DATABASE_NAME, only_read=True)
-            ) as copy:
+            with contextlib.closing(SqliteEngine(database, only_read=True)) as copy:
                 return Reader(copy).json(SECRET) in (None, secret)
         except (InputProblem, ServiceError):
             return False
@@ -86,7 +85,7 @@ def kept_backups(folder: Path) -> list[Backup]:
 
 
 def own_backups(folder: Path, engine: Engine) -> Iterator[Backup]:
-    """Find the complete backups of a record, newest first, without those dated in the future."""
+    """Yield the complete backups of a record, newest first, without those from the future."""
     secret = Reader(engine).json(SECRET)
     now = datetime.now(UTC)
     for backup in reversed(kept_backups(folder)):
@@ -96,8 +95,7 @@ def own_backups(folder: Path, engine: Engine) -> Iterator[Backup]:
 
 def remove_oldest(folder: Path, keep: int, engine: Engine) -> list[Backup]:
     """Remove the oldest backups of a record until so many are left; return those removed."""
-    newest_first = list(own_backups(folder, engine))
-    old = newest_first[keep:][::-1]
+    old = list(own_backups(folder, engine))[keep:][::-1]
     for backup in old:
         # Out of sight first: what is cut off is removed with the next backup.
         shutil.rmtree(backup.path.rename(backup.path.with_suffix(UNFINISHED)))

@@ -101,7 +101,7 @@ def restore_backup(
         restored = Restored(later.path.parent if later else None)
         if later:
             # The secret is made once, and stays.
-            if Reader(record.engine).json(SECRET) not in (None, Reader(later).json(SECRET)):
+            if not backup.is_of(Reader(later).json(SECRET)):
                 raise InputProblem(
                     f"{restored.by}: is another record than the backup's; name the backup's own "
                     "data directory with --data-dir, or, where it is lost, a directory that is "
