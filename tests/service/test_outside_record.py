@@ -111,6 +111,7 @@ def test_crops_enrolled_after_deletions_are_each_found_by_their_own_image(
     for crop_id in crop_ids[:3]:
         delete(served, crop_id)
     crop_ids = crop_ids[3:] + enrolled(served, *images[6:12])
+    assert listed(served).keys() == {*crop_ids}
     served.kill()
     again = start(data_dir=tmp_path)
     for crop_id, image in zip(crop_ids, images[3:12], strict=True):
