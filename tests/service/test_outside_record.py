@@ -132,22 +132,26 @@ def test_nothing_deleted_since_a_backup_is_in_its_restore_or_in_the_snapshots_be
     made = run_gmn("backup", str(tmp_path / "backups"), "--data-dir", str(data))
     assert made.returncode == 0, made.stderr
     delete(served, crop_ids[0])
-    renamed = served.http.patch(f"{DEFAULT}/identities/Bob", data={"new_identity": "Eve"})
+    forgotten = served.http.delete(f"{DEFAULT}/identities/Bob")
+    assert (forgotten.status_code, forgotten.json()["removed"]) == (200, 1)
+    renamed = served.http.patch(f"{DEFAULT}/identities/Cid", data={"new_identity": "Eve"})
     assert renamed.status_code == 200
     assert served.stop() == 0
     monkeypatch.setenv("GMN_DATA_DIR", str(data))
     new = tmp_path / "new"
     ran = run_gmn("restore", made.stdout.split()[-1], "--data-dir", str(new))
     assert ran.returncode == 0, ran.stderr
-    assert "default: 3 crops, 1 left out as deleted since" in ran.stdout
+    assert "default: 2 crops, 2 left out as deleted since" in ran.stdout
+    for file in filter(Path.is_file, new.rglob("*")):
+        assert images[0][60:120] not in file.read_bytes(), file
     again = start(data_dir=new)
     # A new name is no deletion.
-    assert listed(again) == dict(zip(crop_ids[1:], ["Bob", "Cid", "Dan"], strict=True))
-    assert {*found(again, images[0])} == {*crop_ids[1:]}
+    assert listed(again) == dict(zip(crop_ids[2:], ["Cid", "Dan"], strict=True))
+    assert {*found(again, images[0])} == {*crop_ids[2:]}
     assert again.http.get(f"{DEFAULT}/crops/{crop_ids[0]}/image").status_code == 404
-    assert again.http.get(f"{DEFAULT}/snapshots/{snapshot_id}").json()["crops"] == 3
-    assert restore_snapshot(again, snapshot_id) == 3
-    assert {*found(again, images[0])} == {*crop_ids[1:]}
+    assert again.http.get(f"{DEFAULT}/snapshots/{snapshot_id}").json()["crops"] == 2
+    assert restore_snapshot(again, snapshot_id) == 2
+    assert {*found(again, images[0])} == {*crop_ids[2:]}
 
 
 @pytest.mark.slow
