@@ -25,7 +25,7 @@ from bench.ways import request_ways, summary, training_ways
 ROOT = Path(__file__).resolve().parent.parent
 # A commit that raises a bound or a ceiling gives the reason.
 BOUNDS = {
-    "tokens of service and gmn_client": 169_349,
+    "tokens of service and gmn_client": 169_115,
     "files of service and gmn_client": 151,
     "functions of a query": 172,
     "files of a query": 37,
