@@ -51,7 +51,8 @@ def backup(
         audit.record("backup", "asked", folder=str(folder))
         written = write_backup(engine, data_dir, folder, reserved)
         audit.record("backup", folder=str(written.path))
-    removed = [str(old.path) for old in remove_oldest(folder, keep)] if keep else []
+        old = remove_oldest(folder, keep, engine) if keep else []
+    removed = [str(backup.path) for backup in old]
     size = sum(file.stat().st_size for file in written.path.rglob("*") if file.is_file())
     text = f"{size:,} bytes, all as written, in {written.path}"
     answer = {"path": str(written.path), "bytes": size, "removed": removed}

@@ -159,14 +159,14 @@ def _keys(settings: Settings, engine: Engine | None) -> Findings:
         yield "ok", f"valid: {len(valid)}"
 
 
-def _backups(settings: Settings, _: Engine | None) -> Findings:
-    from service.record.backup import kept_backups
+def _backups(settings: Settings, engine: Engine | None) -> Findings:
+    from service.record.backup import own_backups
 
     if settings.backup_dir is None:
         yield "warning", "GMN_BACKUP_DIR is not set: the service makes no backups by itself"
     else:
-        kept = kept_backups(settings.backup_dir)
-        hours = (datetime.now(UTC) - kept[-1].taken_at).total_seconds() / 3600 if kept else None
+        kept = list(own_backups(settings.backup_dir, engine)) if engine else []
+        hours = (datetime.now(UTC) - kept[0].taken_at).total_seconds() / 3600 if kept else None
         same = settings.data_dir.exists() and settings.backup_dir.exists()
         if same and settings.data_dir.stat().st_dev == settings.backup_dir.stat().st_dev:
             yield "warning", f"{settings.backup_dir} is on the disk of the data; name another one"

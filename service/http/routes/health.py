@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from gmn_client.models import Alive, Ready
 from service.errors import ServiceError
 from service.http.guard import guarded_router, needs
-from service.record.backup import kept_backups
+from service.record.backup import own_backups
 from service.runtime import Call, Runtime
 
 # Redis that hangs holds up no scrape, which is given up after ten seconds.
@@ -97,8 +97,8 @@ def _show_record(runtime: Runtime) -> None:
         shown.jobs.labels(state).set(jobs[state])
     if folder := runtime.settings.backup_dir:
         shown.backup_every.set(runtime.settings.backup_every * 3600)
-        times = [backup.taken_at.timestamp() for backup in kept_backups(folder)]
-        shown.backup_time.set(max(times, default=0.0))
+        newest = next(own_backups(folder, runtime.record.engine), None)
+        shown.backup_time.set(newest.taken_at.timestamp() if newest else 0.0)
     states = {
         gallery.name: runtime.calibrations.current(gallery, None)
         .as_state(gallery.index.identities())
