@@ -25,11 +25,11 @@ from bench.ways import request_ways, summary, training_ways
 ROOT = Path(__file__).resolve().parent.parent
 # A commit that raises a bound or a ceiling gives the reason.
 BOUNDS = {
-    "tokens of service and gmn_client": 168_744,
+    "tokens of service and gmn_client": 168_966,
     "files of service and gmn_client": 151,
-    "functions of a query": 172,
+    "functions of a query": 168,
     "files of a query": 37,
-    "functions of an enrolment": 234,
+    "functions of an enrolment": 208,
     "files of an enrolment": 40,
     "tokens of training": 117_865,
     "files of training": 110,
@@ -42,15 +42,15 @@ BOUNDS = {
 # Any share of documented functions is welcome in gmn_client and model.
 CEILINGS = {
     "service": Legibility(
-        packed=6,
-        terse=94,
-        opening=149,
-        noun=237,
-        clause=267,
-        vague=261,
+        packed=4,
+        terse=71,
+        opening=119,
+        noun=176,
+        clause=219,
+        vague=219,
         long=0,
         tokens_per_line=8.6,
-        documented=70,
+        documented=66,
     ),
     "gmn_client": Legibility(
         packed=0,
@@ -110,7 +110,7 @@ CEILINGS = {
     "tests": Legibility(
         packed=6,
         terse=45,
-        opening=146,
+        opening=145,
         noun=247,
         clause=295,
         vague=670,

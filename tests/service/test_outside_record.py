@@ -1,4 +1,4 @@
-"""What the record promises, asked of a served data directory from outside."""
+"""Promises of the record, asked of a served data directory from outside."""
 
 from __future__ import annotations
 

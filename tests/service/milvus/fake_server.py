@@ -38,7 +38,8 @@ class FakeServer:
         """
         self._dead, self._hangs = Path(f"{url}.dead"), Path(f"{url}.hangs")
         self._behind = Path(f"{url}.behind")
-        self._slow, self._lost = Path(f"{url}.slow"), Path(f"{url}.lost")
+        self._slow = Path(f"{url}.slow")
+        self._lost = Path(f"{url}.lost")
         self.dead = False
         self.answers = threading.Event()
         self.answers.set()
