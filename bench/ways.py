@@ -21,6 +21,7 @@ from demo.data_sets import read_spec
 from gmn_client import Client, Image
 
 SOURCE = f"{Path(__file__).resolve().parent.parent}{os.sep}"
+PARTS_OF_FUNCTIONS = ("<listcomp>", "<dictcomp>", "<setcomp>", "<genexpr>", "<lambda>")
 # The last steps of a request, such as its line in the audit log, may follow its answer.
 SETTLE_SECONDS = 0.3
 # With a request this takes about 1.45 s, so that work that the service does every second or two
@@ -173,12 +174,15 @@ def _profiled(profile: Callable[[FrameType, str, object], None]) -> Iterator[Non
 
 
 def _entered(frame: FrameType) -> Entered | None:
-    """Return the call of a frame; None for a module's body, this file, and other projects."""
+    """Return the call of a frame; None for a module's body, this file, and other projects.
+
+    Comprehensions and lambdas are parts of their functions, though they have frames of their own.
+    """
     file = frame.f_code.co_filename
     name = frame.f_code.co_qualname
     if not file.startswith(SOURCE) or "site-packages" in file:
         return None
-    if name == "<module>" or file == __file__:
+    if name == "<module>" or name.endswith(PARTS_OF_FUNCTIONS) or file == __file__:
         return None
     return file.removeprefix(SOURCE), name, threading.get_ident()
 

@@ -96,7 +96,7 @@ def fetch_reviews(gallery: str, folder: Path) -> str:
         if not people:
             raise InputProblem(
                 f"--reviews {gallery}: no search has a confirmed result; confirm some on the page, "
-                "or with gmn review"
+                "or with gmn api review"
             )
         folder.parent.mkdir(parents=True, exist_ok=True)
         # Its owner alone can read it, and it has its name once it is whole.

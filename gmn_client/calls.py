@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MethodType, NoneType
 from typing import (
@@ -42,7 +42,7 @@ class Call(Generic[Answer_co]):
 
     Attributes:
         read: makes the answer of a response, or raises the exception for its status.
-        params, fields: of the query string and the form; those that are None are left out.
+        params, fields: of the query string and the form; None is left out.
         images: the form's files, read before the first attempt.
         archive: the form's one file instead, read as it is sent.
         repeatable: whether it may be sent again where it may have arrived; GET always may.
@@ -113,20 +113,20 @@ class Method(Generic[Asked, Answer_co, Awaited_co]):
 def answered(
     build: Callable[Concatenate[Any, Asked], Asking[Answer]],
 ) -> Method[Asked, Answer, Awaited[Answer]]:
-    """A method that returns the answer, of `AsyncClient` a coroutine of it."""
+    """Make a method that returns the answer, of `AsyncClient` a coroutine of it."""
     return Method(build, "_answer")
 
 
 def listed(
     build: Callable[Concatenate[Any, Asked], Listing[Item]],
 ) -> Method[Asked, Iterator[Item], AsyncIterator[Item]]:
-    """A method that returns an iterator over a list, which is fetched page by page."""
+    """Make a method that returns an iterator over a list, which is fetched page by page."""
     return Method(build, "_items")
 
 
 def parsed(model: type[Model]) -> Callable[[httpx.Response], Model]:
-    """What reads a model from a response."""
-    return functools.partial(parse, model)
+    """Return a function that reads a model from a response."""
+    return lambda response: parse(model, response)
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ class Request:
     def __call__(
         self, declared: Callable[Concatenate[Any, Asked], Answer]
     ) -> Method[Asked, Answer, Awaited[Answer]]:
-        """The method, which returns the answer."""
+        """Make the method, which returns the answer."""
         signature = inspect.signature(declared)
         read = _reader(get_type_hints(declared)["return"])
 
@@ -165,10 +165,17 @@ class Request:
                 values.pop(part.strip("{}")) if part.startswith("{") else part
                 for part in self.path.split("/")
             ]
-            path = path_to(*(client.gallery_name if one is None else one for one in segments))
+            names = [client.gallery_name if part is None else part for part in segments]
             params, fields = (values, {}) if self.method == "GET" else ({}, values)
-            sent = Call(read, self.method, path, params, fields)
-            return replace(sent, repeatable=self.repeatable, long=self.long)
+            return Call(
+                read,
+                self.method,
+                path_to(*names),
+                params,
+                fields,
+                repeatable=self.repeatable,
+                long=self.long,
+            )
 
         return Method(build, "_answer")
 

@@ -8,7 +8,6 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import accumulate
 from typing import IO, Any, TypeVar
 from uuid import uuid4
@@ -55,7 +54,7 @@ class Retries:
     longest_wait: float = 10.0
 
     def seconds(self, state: tenacity.RetryCallState) -> float:
-        """The wait after an attempt: what its answer asks for, or 0.25 s, doubled each time."""
+        """Return the seconds after an attempt: `Retry-After`, or 0.25 s, doubled each time."""
         error = state.outcome.exception() if state.outcome else None
         asked = error.retry_after if isinstance(error, ServiceFailed) else None
         seconds = tenacity.wait_exponential(0.25)(state) if asked is None else asked
@@ -113,7 +112,6 @@ class Connection(GalleryCalls, SearchCalls):
             raise errors.unreachable(url, error) from error
 
     def _request(self, call: Call[object], archive: IO[bytes] | None) -> dict[str, Any]:
-        """What httpx sends of a call."""
         read = max(self._timeout, LONG_SECONDS) if call.long else self._timeout
         files: object = None if call.images is None else uploads.image_files(call.images)
         if call.archive is not None:
@@ -148,7 +146,7 @@ class Connection(GalleryCalls, SearchCalls):
                 sleep=self._sleep,
                 stop=stop,
                 wait=self._retries.seconds,
-                retry=tenacity.retry_if_exception(partial(self._may_repeat, call)),
+                retry=tenacity.retry_if_exception(lambda error: self._may_repeat(call, error)),
                 reraise=True,
             )(attempt)
 
@@ -244,7 +242,7 @@ class Connection(GalleryCalls, SearchCalls):
 
     @calls.answered
     async def ready(self) -> bool:
-        """Whether the service takes requests now; False also where nothing answers."""
+        """Returns whether the service takes requests now; False also where nothing answers."""
         try:
             return (await self._exchange({"method": "GET", "url": "/readyz"})).is_success
         except NO_CONNECTION:
@@ -263,7 +261,7 @@ class Connection(GalleryCalls, SearchCalls):
 
     @calls.listed
     def watch_job(self, job_id: str, timeout: float | None = None) -> AsyncIterator[Job]:
-        """The job now and at every change, until it has ended.
+        """Yields the job now and at every change, until it has ended.
 
         It is asked for twice a second. A service that was there may be away for a minute, such as
         for a restart.
@@ -295,13 +293,13 @@ class Connection(GalleryCalls, SearchCalls):
 
 
 def _joined(answers: list[Enrollment]) -> Enrollment:
-    """The outcome of every image, in order."""
-    versions = [one.gallery_version for one in answers if one.gallery_version is not None]
+    versions = [batch.gallery_version for batch in answers if batch.gallery_version is not None]
     return Enrollment(
         gallery_version=max(versions, default=None),
-        results=[result for one in answers for result in one.results],
+        results=[result for batch in answers for result in batch.results],
         # An answer without a version stored nothing.
-        replayed=bool(versions) and all(one.replayed or not one.gallery_version for one in answers),
+        replayed=bool(versions)
+        and all(batch.replayed or not batch.gallery_version for batch in answers),
     )
 
 
@@ -309,8 +307,12 @@ async def _call(function: Callable[..., Answer], *arguments: object) -> Answer:
     return function(*arguments)
 
 
+async def _sleep(seconds: float) -> None:
+    time.sleep(seconds)
+
+
 def _run(coroutine: Awaitable[Answer]) -> Answer:
-    """The result of a coroutine that never suspends, as those of `Client`, which blocks instead."""
+    """Run a coroutine that never suspends: those of `Client` block instead."""
     try:
         next(coroutine.__await__())
     except StopIteration as end:
@@ -325,7 +327,7 @@ class Client(Connection, Blocks):
     query: Query[QueryAnswer, SeparateAnswers]
     _http: httpx.Client
     _http_client = httpx.Client
-    _sleep = staticmethod(partial(_call, time.sleep))
+    _sleep = staticmethod(_sleep)
     _in_thread = staticmethod(_call)
 
     def __enter__(self) -> Self:

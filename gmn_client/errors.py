@@ -61,7 +61,7 @@ class ServiceUnreachable(GmnError):
 
 
 def checked(response: httpx.Response) -> httpx.Response:
-    """The answer itself if it is 2xx; else the exception for it is raised."""
+    """Return the answer if it is 2xx; raises the exception for another one."""
     if response.is_success:
         return response
     problem = Problem()
@@ -82,7 +82,7 @@ def checked(response: httpx.Response) -> httpx.Response:
 
 
 def unreachable(url: str, error: httpx.TransportError | httpx.InvalidURL) -> ServiceUnreachable:
-    """The exception for a connection to `url` that failed."""
+    """Return the exception for a connection to `url` that failed."""
     if isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout)):
         return ServiceUnreachable(
             f"{url}: no service answers there ({error}); start one with gmn serve, or give the "
@@ -111,7 +111,7 @@ def parse(model: type[Answer], response: httpx.Response) -> Answer:
 
 
 def parse_enrollment(response: httpx.Response) -> Enrollment:
-    """The outcome of each image, also where none of them was usable."""
+    """Parse the outcome of each image, also where none of them was usable."""
     try:
         enrolled = parse(Enrollment, response)
     except RequestRefused as refusal:
@@ -135,6 +135,6 @@ def parse_report(response: httpx.Response) -> list[JobProblem]:
     # An apostrophe in front keeps a spreadsheet from running a formula.
     plain = {"source", "detail"}
     return [
-        one.model_copy(update={name: getattr(one, name).removeprefix("'") for name in plain})
-        for one in problems
+        item.model_copy(update={name: getattr(item, name).removeprefix("'") for name in plain})
+        for item in problems
     ]

@@ -68,19 +68,19 @@ class GalleryCalls(Calls):
         *,
         external_id: str | None = None,
         unnamed: bool = False,
-        captured_after: datetime | None = None,
-        captured_before: datetime | None = None,
+        captured_after: datetime | str | None = None,
+        captured_before: datetime | str | None = None,
         order: models.CropOrder = "enrolled",
         include_vector: bool = False,
     ) -> Call[models.Crops]:
-        """Every crop of a gallery, fetched page by page as the iterator moves on.
+        """Lists every crop of a gallery, fetched page by page as the iterator moves on.
 
         Args:
             unnamed: only crops without an identity.
             captured_after, captured_before: only crops captured within these, with time zone.
             order: by enrollment, or by `captured` or `-captured`, where that is unknown of a crop
                 by its enrollment.
-            include_vector: with the vector of each, and the fingerprint of what made it.
+            include_vector: with the vector of each, and the fingerprint of its embedder.
         """
         wanted = {"identity": identity, "camera": camera, "external_id": external_id}
         times = {"captured_after": captured_after, "captured_before": captured_before}
@@ -93,13 +93,13 @@ class GalleryCalls(Calls):
     def crop(
         self, crop_id: str, gallery: str | None = None, *, include_vector: bool = False
     ) -> models.Crop:
-        """One crop's record."""
+        """Reads one crop's record."""
 
     @Request("PATCH", "galleries/{gallery}/crops/{crop_id}")
     def change_crop(
         self, crop_id: str, gallery: str | None = None, **options: Unpack[CropFields]
     ) -> models.ChangedCrop:
-        """Changes what is known of a crop: the given fields, None for unknown."""
+        """Changes the labels of a crop: the given fields, None for unknown."""
 
     @Request("PATCH", "galleries/{gallery}/crops", long=True)
     def change_crops(
@@ -119,7 +119,7 @@ class GalleryCalls(Calls):
 
     @Request("GET", "galleries/{gallery}/crops/{crop_id}/image")
     def image(self, crop_id: str, gallery: str | None = None, *, width: int | None = None) -> bytes:
-        """One crop's picture, as the bytes of an image file; with `width` a JPEG so wide at most.
+        """Reads a crop's picture, the bytes of an image file; with `width` a JPEG so wide at most.
 
         Args:
             width: in pixels, 16 to 512.
@@ -127,12 +127,12 @@ class GalleryCalls(Calls):
 
     @listed
     def galleries(self) -> Call[models.Galleries]:
-        """Every gallery that the key is for."""
+        """Lists every gallery that the key is for."""
         return Call(parsed(models.Galleries), "GET", path_to("galleries"))
 
     @Request("GET", "galleries/{name}")
     def gallery(self, name: str | None = None) -> models.Gallery:
-        """One gallery's description."""
+        """Reads one gallery's description."""
 
     @Request("POST", "galleries")
     def create_gallery(self, name: str, **options: Unpack[GalleryOptions]) -> models.Gallery:
@@ -166,7 +166,7 @@ class GalleryCalls(Calls):
 
     @Request("GET", "galleries/{gallery}/identities/{identity}")
     def identity(self, identity: str, gallery: str | None = None) -> models.IdentityDetail:
-        """The crops, cameras and times of one identity, and which crop shows it best."""
+        """Reads the crops, cameras and times of one identity, and which crop shows it best."""
 
     @Request("GET", "galleries/{gallery}/similar")
     def similar(
@@ -185,7 +185,7 @@ class GalleryCalls(Calls):
 
     @Request("GET", "galleries/{gallery}/merges")
     def merges(self, gallery: str | None = None) -> list[models.Merge]:
-        """The merges of the last 30 days that can be undone, newest first."""
+        """Lists the merges of the last 30 days that can be undone, newest first."""
 
     @Request("POST", "galleries/{gallery}/merges/{merge_id}/undo")
     def undo_merge(self, merge_id: str, gallery: str | None = None) -> models.RenamedIdentity:
@@ -201,12 +201,12 @@ class GalleryCalls(Calls):
 
     @listed
     def snapshots(self, gallery: str | None = None) -> Call[models.Snapshots]:
-        """Every snapshot of a gallery, oldest first."""
+        """Lists every snapshot of a gallery, oldest first."""
         return Call(parsed(models.Snapshots), "GET", self._path(gallery, "snapshots"))
 
     @Request("GET", "galleries/{gallery}/snapshots/{snapshot_id}")
     def snapshot(self, snapshot_id: str, gallery: str | None = None) -> models.Snapshot:
-        """One snapshot."""
+        """Reads one snapshot."""
 
     @Request("DELETE", "galleries/{gallery}/snapshots/{snapshot_id}")
     def delete_snapshot(self, snapshot_id: str, gallery: str | None = None) -> None:
@@ -216,7 +216,7 @@ class GalleryCalls(Calls):
     def restore_snapshot(
         self, snapshot_id: str, gallery: str | None = None
     ) -> models.RestoredSnapshot:
-        """Makes a gallery what it was, but for what was deleted since.
+        """Restores a gallery from a snapshot, without crops that were deleted since.
 
         Raises:
             RequestRefused: status 409 for a damaged snapshot, which changes nothing.
@@ -271,11 +271,11 @@ class GalleryCalls(Calls):
 
     @Request("GET", "galleries/{gallery}/groups")
     def groups(self, gallery: str | None = None) -> models.CropGroups:
-        """What the last grouping found, without crops that were named or deleted since."""
+        """Lists the groups of the last grouping, without crops that were named or deleted since."""
 
     @Request("GET", "jobs")
     def jobs(self, gallery: str | None = None, limit: int = 100) -> list[models.Job]:
-        """The newest jobs first, at most 1,000; of every gallery unless one is named."""
+        """Lists the newest jobs first, at most 1,000; of every gallery unless one is named."""
 
     @Request("GET", "jobs/{job_id}")
     def job(self, job_id: str) -> models.Job:
@@ -283,16 +283,16 @@ class GalleryCalls(Calls):
 
     @Request("DELETE", "jobs/{job_id}", repeatable=True)
     def cancel_job(self, job_id: str) -> models.Job:
-        """Asks a job to stop; what it has enrolled stays."""
+        """Asks a job to stop; enrolled crops stay."""
 
     @answered
     def job_problems(self, job_id: str) -> Call[list[models.JobProblem]]:
-        """What is wrong with which item of a job."""
+        """Reads the problem of each item of a job that had one."""
         return Call(parse_report, "GET", path_to("jobs", job_id, "report"))
 
     @listed
     def keys(self) -> Call[models.Keys]:
-        """Every API key without its secret, oldest first."""
+        """Lists every API key without its secret, oldest first."""
         return Call(parsed(models.Keys), "GET", path_to("keys"))
 
     @Request("POST", "keys")
@@ -312,7 +312,7 @@ class GalleryCalls(Calls):
             gallery: the only gallery that it is for; all unless given.
             note: whom it is for.
             learn: whether its searches count for the calibration of the galleries.
-            expires_days: it is refused after so many days; never unless given.
+            expires_days: days after which it is refused; never unless given.
             rate: requests a minute that each process answers; any number unless given.
             rate_images: the rate counts images in place of requests.
 

@@ -1,4 +1,4 @@
-"""What galleries hold: crops, identities, snapshots, and a gallery's own description."""
+"""The content of galleries: crops, identities, snapshots, and a gallery's own description."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Enrollment(WireModel):
 class Crop(WireModel):
     """A stored crop; its picture is at `image_url`, `sha256` is of the file that was sent.
 
-    `vector`, with the `embedding_fingerprint` of what made it, is there with `include_vector`, but
+    `vector`, with the `embedding_fingerprint` of its embedder, is there with `include_vector`, but
     of a crop that is removed at this moment.
     """
 
@@ -98,7 +98,7 @@ class RemovedCrops(Removal):
 class ChangedCrops(WireModel):
     """How many crops passed the filter, and how many are others from `gallery_version` on.
 
-    None change by a `dry_run`, nor those that were so before.
+    None change by a `dry_run`, nor crops that were so before.
     """
 
     gallery_version: int
@@ -117,17 +117,17 @@ class CalibrationState(WireModel):
 
     `state`: `artefact`, its thresholds for the number of identities searched; `own`, fitted to this
     gallery; `frozen`, fitted, and no longer changed; `off`, the artefact's, and no search is kept.
-    `basis` is one sentence for people: what the thresholds rest on. `reason` is why they are the
+    `basis` is one sentence for people: the basis of the thresholds. `reason` is why they are the
     artefact's: `not_fitted` (the first fit comes a few seconds after the 18th named identity),
     `few_identities` (the search covers fewer than 18), `few_scored` (it scored fewer than nine
     identities), `shallow_search` (a `rerank_depth` below the default); or that they are
     `extrapolated` to more than ten times as many identities as the fit covered. `identities` and
-    `crops` are those that the gallery held at the fit to its named crops, 0 without such a fit;
-    `searches` those that the fit uses, or that are kept before the first fit. Equal `version`s give
-    equal verdicts; null where no loaded model answers. `date` is that of the fit.
+    `crops` are the numbers that the gallery held at the fit to its named crops, 0 without such a
+    fit; `searches` is the number that the fit uses, or that is kept before the first fit. Equal
+    `version`s give equal verdicts; null where no loaded model answers. `date` is that of the fit.
     """
 
-    # A pair's answer leaves out what is null.
+    # A pair's answer leaves out null.
     model_config = ConfigDict(json_schema_serialization_defaults_required=False)
 
     state: CalibrationSource
@@ -281,7 +281,7 @@ class Remainder(WireModel):
 
 
 class ForgottenIdentity(Removal):
-    """What was removed of a person, `snapshots` by their ids, and what remains.
+    """The removed data of a person, `snapshots` by their ids, and the remaining copies.
 
     `kept_searches` counts the searches whose picture showed the person; `cases` counts them by the
     id of the case that held them.

@@ -1,4 +1,4 @@
-"""What goes over the wire: the service returns these models, the client parses them.
+"""The models of the wire: the service returns these models, the client parses them.
 
 Fields that a newer service adds are ignored. The OpenAPI document is generated from these models.
 Those of searches, reviews and cases are here; all others can be imported from here too.
@@ -39,7 +39,7 @@ class RankedCrop(WireModel):
     and `verdict` is an interval of it. Between answers of one `calibration_version` probabilities
     can be compared, scores cannot. Both are null where the scoring did not reach the crop, which is
     beyond `rerank_depth`; `pair_logit` is null there and with `scoring=cosine`. `vector`, with the
-    `embedding_fingerprint` of what made it, is there with `include_vector`; from Milvus it is of
+    `embedding_fingerprint` of its embedder, is there with `include_vector`; from Milvus it is of
     unit length.
     """
 
@@ -84,7 +84,7 @@ class QueryAnswer(WireModel):
     named by its place, from 1.
 
     `stale` is there, and true, only where the record did not answer or is being read again: the
-    ranking is of what this process knew before, and deletions since may be missing from it.
+    ranking is of an earlier state of the gallery, and deletions since may be missing from it.
 
     `query_id` names the kept search; null where `keep` was not sent, or it could not be kept, which
     `warnings` then explains.
@@ -169,11 +169,11 @@ class PairScore(WireModel):
 
 
 class ModelInfo(WireModel):
-    """The served artefact's own description, and what it runs on.
+    """The served artefact's own description, and its runtime.
 
     `previous` names the artefacts that answer for galleries until they are reindexed.
     `provenance` has the terms, the training data, and in `sources` the starting weights and
-    teachers with what is known of their data.
+    teachers with the known facts of their data.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -245,7 +245,7 @@ class ReviewedResult(WireModel):
 class OpenedSearch(KeptSearch):
     """A kept search with its answer and reviews.
 
-    `request` has the fields that were sent, but for those that name people, and the number of
+    `request` has the fields that were sent, but for the ones that name people, and the number of
     `images`, of which one is kept at most. Scores, verdicts and ranks of `answer` are those of the
     search, labels those of now; `removed` counts results whose crops were deleted since.
     """

@@ -1,4 +1,4 @@
-"""The calls of searches and comparisons, and of what follows: kept searches, reviews and cases."""
+"""The calls of searches, comparisons, kept searches, reviews and cases."""
 
 # mypy: disable-error-code="empty-body"
 # The methods that only declare a request have none.
@@ -98,16 +98,21 @@ class SearchCalls(Calls):
 
     @answered
     def _query(
-        self, /, *images: ImageSource, gallery: str | None = None, **options: Any
+        self,
+        /,
+        *images: ImageSource,
+        gallery: str | None = None,
+        mode: Literal["separate"] | None = None,
+        **options: Unpack[QueryOptions],
     ) -> Call[models.QueryAnswer | models.SeparateAnswers]:
         """Ranks the gallery by likeness to one person, of whom several images may be given.
 
         With `mode="separate"` each image is a query of its own, answered in order.
         """
-        separate = options.get("mode") == "separate"
-        read = parsed(models.SeparateAnswers) if separate else parsed(models.QueryAnswer)
+        read = parsed(models.SeparateAnswers) if mode else parsed(models.QueryAnswer)
         path = self._path(gallery, "queries")
-        return Call(read, "POST", path, fields=options, images=images, repeatable=True)
+        fields = {**options, "mode": mode}
+        return Call(read, "POST", path, fields=fields, images=images, repeatable=True)
 
     query: Any = _query
 
@@ -130,7 +135,7 @@ class SearchCalls(Calls):
         Raises:
             RequestRefused: status 422 where another embedder made the gallery's vectors.
         """
-        sent = {"vector": json.dumps([float(one) for one in vector])}
+        sent = {"vector": json.dumps([float(value) for value in vector])}
         sent["embedding_fingerprint"] = embedding_fingerprint
         path = self._path(gallery, "queries")
         fields = {**options, **sent}
@@ -163,32 +168,32 @@ class SearchCalls(Calls):
 
     @answered
     def embeddings(self, *images: ImageSource) -> Call[models.Embeddings]:
-        """The features of images; one that cannot be used is an entry with `problem`."""
+        """Computes the features of images; one that cannot be used is an entry with `problem`."""
         path = path_to("embeddings")
         return Call(parsed(models.Embeddings), "POST", path, images=images, repeatable=True)
 
     @Request("GET", "model")
     def model(self) -> models.ModelInfo:
-        """The served artefact's own description."""
+        """Reads the served artefact's own description."""
 
     @listed
     def kept_searches(
         self, gallery: str | None = None, *, everyone: bool = False
     ) -> Call[models.KeptSearches]:
-        """The kept searches of the client's key, the newest first; of all keys with `everyone`."""
+        """Lists the kept searches of the client's key, newest first; all with `everyone`."""
         path = self._path(gallery, "queries")
         params = {"everyone": everyone, "limit": PAGE}
         return Call(parsed(models.KeptSearches), "GET", path, params)
 
     @Request("GET", "galleries/{gallery}/queries/{query_id}")
     def kept_search(self, query_id: str, gallery: str | None = None) -> models.OpenedSearch:
-        """A kept search with its answer, under the labels of now, and its reviews."""
+        """Opens a kept search with its answer, under the labels of now, and its reviews."""
 
     @Request("GET", "galleries/{gallery}/queries/{query_id}/image")
     def kept_image(
         self, query_id: str, gallery: str | None = None, *, width: int | None = None
     ) -> bytes:
-        """The kept picture of a search, as the bytes of an image file; see `image`."""
+        """Reads the kept picture of a search, as the bytes of an image file; see `image`."""
 
     @Request("DELETE", "galleries/{gallery}/queries/{query_id}")
     def delete_kept_search(self, query_id: str, gallery: str | None = None) -> None:
@@ -218,26 +223,26 @@ class SearchCalls(Calls):
     def reviews(
         self, gallery: str | None = None, *, everyone: bool = False
     ) -> Call[models.Reviews]:
-        """The reviews of the searches of the client's key; of all keys with `everyone`."""
+        """Lists the reviews of the searches of the client's key; of all keys with `everyone`."""
         path = self._path(gallery, "reviews")
         params = {"everyone": everyone, "limit": PAGE}
         return Call(parsed(models.Reviews), "GET", path, params)
 
     @listed
     def case_searches(self, case_id: str, gallery: str | None = None) -> Call[models.KeptSearches]:
-        """The kept searches of a case, the newest first."""
+        """Lists the kept searches of a case, the newest first."""
         path = self._path(gallery, "queries")
         params = {"case_id": case_id, "limit": PAGE}
         return Call(parsed(models.KeptSearches), "GET", path, params)
 
     @listed
     def cases(self, gallery: str | None = None) -> Call[models.Cases]:
-        """The cases of a gallery, the newest first."""
+        """Lists the cases of a gallery, the newest first."""
         return Call(parsed(models.Cases), "GET", self._path(gallery, "cases"), {"limit": PAGE})
 
     @Request("GET", "galleries/{gallery}/cases/{case_id}")
     def case(self, case_id: str, gallery: str | None = None) -> models.CaseDetail:
-        """One case, with the ids of its searches and the notes on them."""
+        """Reads one case, with the ids of its searches and the notes on them."""
 
     @Request("POST", "galleries/{gallery}/cases")
     def create_case(
@@ -274,4 +279,4 @@ class SearchCalls(Calls):
 
     @Request("GET", "galleries/{gallery}/cases/{case_id}/export", long=True)
     def export_case(self, case_id: str, gallery: str | None = None) -> bytes:
-        """A case as the bytes of a ZIP: a page, pictures, a table, and checksums of each."""
+        """Exports a case as the bytes of a ZIP: a page, pictures, a table and checksums."""

@@ -1,4 +1,4 @@
-"""What is sent: images, in every way they can be given, archives, and the fields beside them."""
+"""The content of requests: images, in every way they can be given, archives and form fields."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class Box(TypedDict):
 
 
 class CropFields(TypedDict, total=False):
-    """What to change of a crop; those left out stay as they are, None is for unknown.
+    """Labels of a crop to change; omitted ones stay as they are, None is for unknown.
 
     Attributes:
         captured_at: with time zone.
@@ -87,11 +87,11 @@ class CropFields(TypedDict, total=False):
 
 
 class LabelledBox(Box, CropFields):
-    """A box with what is known of its crop."""
+    """A box with the labels of its crop."""
 
 
 class CropsChosen(TypedDict, total=False):
-    """Which crops: those that pass every option that is given, of which one has to be.
+    """A choice of the crops that pass every given option; at least one has to be given.
 
     Attributes:
         unnamed: only crops without an identity.
@@ -110,7 +110,7 @@ class CropsChosen(TypedDict, total=False):
 
 
 class CropsChanges(CropsChosen, total=False):
-    """Which crops, and what is known of them from now on, None for unknown."""
+    """A choice of crops, and their labels from now on, None for unknown."""
 
     new_identity: str | None
     new_camera: str | None
@@ -148,7 +148,7 @@ class ImportOptions(TypedDict, total=False):
 
 
 def path_to(*segments: str) -> str:
-    """The path of a resource, from its segments, each of which may hold any character.
+    """Return the path of a resource, from its segments, each of which may hold any character.
 
     Raises:
         InvalidInput: for a segment that would lead to another resource: none, `.` or `..`.
@@ -163,15 +163,14 @@ def path_to(*segments: str) -> str:
 
 
 def form_fields(values: Mapping[str, object]) -> dict[str, Any]:
-    """The fields that have a value, for httpx; several values are a repeated field."""
+    """Return the fields that have a value, for httpx; several values are a repeated field."""
     return {name: _field(value) for name, value in values.items() if value is not None}
 
 
 def whole_fields(values: Mapping[str, object]) -> dict[str, object]:
-    """The fields with an empty text for None and for no values, which are not to be left out."""
-    return {
-        name: "" if (sent := _field(one)) in (None, []) else sent for name, one in values.items()
-    }
+    """Return the fields with an empty text for None and for no values, which are not left out."""
+    sent = {name: _field(value) for name, value in values.items()}
+    return {name: "" if value in (None, []) else value for name, value in sent.items()}
 
 
 def _field(value: object) -> object:
@@ -181,8 +180,11 @@ def _field(value: object) -> object:
         return value.isoformat()
     if isinstance(value, Mapping):
         try:
-            times = {name: _field(one) for name, one in value.items() if isinstance(one, datetime)}
-            return json.dumps({**value, **times}, allow_nan=False)
+            plain = {
+                name: item.isoformat() if isinstance(item, datetime) else item
+                for name, item in value.items()
+            }
+            return json.dumps(plain, allow_nan=False)
         except (TypeError, ValueError) as error:
             raise InvalidInput(f"metadata: is not what JSON can hold ({error})") from error
     if isinstance(value, Iterable) and not isinstance(value, bytes):
@@ -191,14 +193,14 @@ def _field(value: object) -> object:
 
 
 def enrollment_fields(images: Sequence[Image]) -> dict[str, list[object]]:
-    """The labels of images: a field for each that any of them has, once for each image."""
+    """Return the labels of images: a field for each that any of them has, once for each image."""
     names = ("identity", "camera", "captured_at", "external_id", "metadata")
     labels = {name: [getattr(image, name) for image in images] for name in names}
     return {name: many for name, many in labels.items() if many != [None] * len(many)}
 
 
 def idempotency_header(key: str) -> dict[str, str]:
-    """The header for a request's own name; raises `InvalidInput` for one that none can carry."""
+    """Return the header for a request's name; raises `InvalidInput` for one that none can carry."""
     if not (PRINTABLE.fullmatch(key) and len(key) <= LONGEST_KEY):
         raise InvalidInput(
             f"idempotency_key: {key[:40]!r} can be none; give 1 to {LONGEST_KEY} printable ASCII "
@@ -208,7 +210,7 @@ def idempotency_header(key: str) -> dict[str, str]:
 
 
 def key_header(api_key: str | None) -> dict[str, str]:
-    """The header of every request.
+    """Return the header of every request.
 
     Raises:
         InvalidInput: for a key that no header can carry; it is not repeated.
@@ -223,7 +225,7 @@ def key_header(api_key: str | None) -> dict[str, str]:
 
 
 def images_of(sources: Iterable[ImageSource]) -> Iterator[ImageSource]:
-    """The images of an enrollment; raises `TypeError` for a single one."""
+    """Return the images of an enrollment; raises `TypeError` for a single one."""
     if isinstance(sources, (str, bytes, os.PathLike, Image)) or not isinstance(sources, Iterable):
         raise TypeError(
             f"images: is one {type(sources).__name__}, and several are expected; give a list, as "
@@ -235,7 +237,7 @@ def images_of(sources: Iterable[ImageSource]) -> Iterator[ImageSource]:
 def read_images(
     unread: Iterator[ImageSource], images: list[tuple[Image, int]], count: int
 ) -> list[tuple[Image, int]]:
-    """Images with their sizes in bytes, and the next ones, as `count` in all with their content."""
+    """Append the next images, read, with their sizes in bytes, up to `count` in all."""
     for source in islice(unread, max(0, count - len(images))):
         name, content = _file(source)
         image = source if isinstance(source, Image) else Image(source)
@@ -244,10 +246,10 @@ def read_images(
 
 
 def image_files(sources: Sequence[ImageSource]) -> list[tuple[str, tuple[str, bytes]]]:
-    """The form's files, each with its name, read or encoded where it is not there yet.
+    """Return the form's files, each with its name, read or encoded where it is not there yet.
 
     Raises:
-        TypeError: for what is no image.
+        TypeError: for an object that is no image.
         InvalidInput: for none, or a file that cannot be read.
     """
     if not sources:
@@ -256,7 +258,7 @@ def image_files(sources: Sequence[ImageSource]) -> list[tuple[str, tuple[str, by
 
 
 def open_archive(path: Path | None) -> AbstractContextManager[IO[bytes] | None]:
-    """Opens a file to send, where there is one; raises `InvalidInput` where it cannot be read."""
+    """Open a file to send, where there is one; raises `InvalidInput` where it cannot be read."""
     try:
         return path.open("rb") if path else nullcontext()
     except OSError as error:

@@ -1,4 +1,4 @@
-"""What every answer is made of, and the models of problems, jobs and the state of the service.
+"""The base of every answer, and the models of problems, jobs and the state of the service.
 
 Fields that a newer service adds are ignored. The OpenAPI document is generated from these models.
 """
@@ -27,7 +27,7 @@ JobKind = Literal["import", "reindex", "grouping"]
 JobState = Literal["queued", "running", "done", "failed", "cancelled"]
 Verdict = Literal["match", "uncertain", "no_match"]
 Scope = Literal["query", "enroll", "delete", "metrics", "admin"]
-# Of problems, of refused images, and of the lines of a job's report.
+# Codes of problems, of refused images, and of the lines of a job's report.
 PROBLEM_CODES = (
     *("answer_too_large", "bad_request", "blurred", "body_too_large", "body_too_slow"),
     *("box_outside", "captured_in_future", "crop_conflict", "cross_origin", "damaged_record"),
@@ -71,7 +71,7 @@ class Page(WireModel, Generic[Item]):
 
 
 class FieldProblem(WireModel):
-    """What is wrong with one field of a request, which `detail` contains too."""
+    """A problem of one field of a request, which `detail` contains too."""
 
     field: str
     message: str
@@ -80,7 +80,7 @@ class FieldProblem(WireModel):
 class Problem(WireModel):
     """An RFC 9457 problem document: `detail` names the input, the reason and the remedy.
 
-    `type` is one of those that are listed; a newer service may have others. `errors` names the
+    `type` is one of the listed ones; a newer service may have others. `errors` names the
     fields that cannot be used, and `results` has an entry for each image where none could be.
     """
 
@@ -123,7 +123,7 @@ class RefusedImage(WireModel):
 class JobProgress(WireModel):
     """How far a job is, in items: `total` is 0 until they are counted.
 
-    `done` counts those that were dealt with; of an import `landed`, `duplicates` and `refused` are
+    `done` counts the items that were handled; of an import `landed`, `duplicates` and `refused` are
     its parts. `ignored` counts other files, images that the manifest does not name, and columns of
     it that have no meaning.
     """
@@ -139,7 +139,7 @@ class JobProgress(WireModel):
 
     @model_serializer(mode="wrap")
     def _noted(self, serialize: SerializerFunctionWrapHandler) -> dict[str, int]:
-        """Each kind of job notes some of them."""
+        """Omit the counts that this kind of job does not have."""
         return {name: n for name, n in serialize(self).items() if name in self.model_fields_set}
 
 
@@ -162,7 +162,7 @@ class Job(WireModel):
 
     @property
     def finished(self) -> bool:
-        """Whether it has ended."""
+        """True once the job has ended."""
         return self.state in FINISHED
 
 
@@ -181,7 +181,7 @@ class CropGroup(WireModel):
 
 
 class CropGroups(WireModel):
-    """What the last grouping found, without crops that were named or deleted since.
+    """The groups of the last grouping, without crops that were named or deleted since.
 
     The largest group comes first; `single` is the number of crops in no group. `job_id`,
     `created_at` and `gallery_version` are null before the first grouping.
@@ -195,7 +195,7 @@ class CropGroups(WireModel):
 
 
 class JobProblem(WireModel):
-    """What is wrong with one item of a job: its `position` from 0, its name and the reason."""
+    """A problem of one item of a job: its `position` from 0, its name and the reason."""
 
     position: int
     source: str
@@ -247,7 +247,7 @@ class Alive(WireModel):
 class RecordState(WireModel):
     """How far the index is behind the record.
 
-    `state` is `in_step`; `catching_up` where another process has changed what is not shown yet;
+    `state` is `in_step`; `catching_up` where changes of another process are not shown yet;
     `reading_again` where everything is read anew; `unreachable` where the record does not answer:
     searches are answered from memory, and a call that needs the record is 503. `lag` counts changes
     that are known and not shown, `lag_seconds` the time since they are known.
@@ -259,12 +259,12 @@ class RecordState(WireModel):
 
     @property
     def up(self) -> bool:
-        """Whether the record answers."""
+        """True while the record answers."""
         return self.state != "unreachable"
 
     @property
     def stale(self) -> bool:
-        """Whether an answer from memory may lack what the record has, for longer than a moment."""
+        """True if answers from memory may lack data of the record for longer than a moment."""
         return self.state in ("unreachable", "reading_again")
 
 

@@ -20,7 +20,7 @@ class ServiceError(InputProblem):
         code: the problem document's stable name.
         status: of the HTTP answer.
         retry_after_s: seconds after which the same request may succeed; None where it will not.
-        sentence: which input, why, and what to do; `str.format` fills in what the error is about.
+        sentence: which input, why, and what to do; `str.format` fills in the arguments.
         detail: the whole sentence.
         more: further fields of the problem document.
         why: the last part that was filled in.
@@ -51,7 +51,7 @@ class InvalidField(ServiceError):
     def __init__(self, detail: str) -> None:
         super().__init__(detail)
         fields, _, message = detail.partition(": ")
-        self.more["errors"] = [{"field": one, "message": message} for one in fields.split(", ")]
+        self.more["errors"] = [{"field": field, "message": message} for field in fields.split(", ")]
 
 
 class AnswerTooLarge(InvalidField):
@@ -67,12 +67,12 @@ class UnusableImages(ServiceError):
     sentence = "{0} of {1} images cannot be used; image {2}: {3}"
 
     def __init__(self, outcomes: Sequence[CropProblem | None]) -> None:
-        refused = [(number, one) for number, one in enumerate(outcomes, 1) if one]
+        refused = [(number, problem) for number, problem in enumerate(outcomes, 1) if problem]
         number, first = refused[0]
         super().__init__(len(refused), len(outcomes), number, first.detail)
-        images = [refused_image(one) if one else None for one in outcomes]
-        self.status = status_of([one.problem for one in images if one])
-        self.more["results"] = [one.model_dump(mode="json") if one else {} for one in images]
+        images = [refused_image(problem) if problem else None for problem in outcomes]
+        self.status = status_of([image.problem for image in images if image])
+        self.more["results"] = [image.model_dump(mode="json") if image else {} for image in images]
 
 
 class IndexUnavailable(ServiceError):
@@ -88,7 +88,7 @@ class IndexUnavailable(ServiceError):
 
 
 class CollectionUnavailable(IndexUnavailable):
-    """The server of the index answers, and has no collection yet that shows what a gallery has."""
+    """The server of the index answers, and has no complete collection of a gallery yet."""
 
 
 def _kind(
@@ -213,7 +213,6 @@ ServiceStopping = _kind("service_stopping", 503)("{}")
 
 
 def problem(code: str, detail: str, status: int = 422, **more: Any) -> Problem:
-    """A problem document; the code is its stable name."""
     return Problem(
         type=f"urn:gmn:problem:{code}",
         title=code.replace("_", " ").capitalize(),
@@ -224,11 +223,10 @@ def problem(code: str, detail: str, status: int = 422, **more: Any) -> Problem:
 
 
 def refused_image(refused: CropProblem) -> RefusedImage:
-    """The entry of one image among several."""
     status = STATUS_OF_IMAGE.get(refused.code, 422)
     return RefusedImage(problem=problem(refused.code, refused.detail, status))
 
 
 def status_of(refused: Iterable[Problem]) -> int:
-    """The status of an answer whose images were all refused."""
-    return 413 if all(one.status == 413 for one in refused) else 422
+    """Return the status of an answer whose images were all refused."""
+    return 413 if all(problem.status == 413 for problem in refused) else 422

@@ -8,7 +8,6 @@ import os
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from secrets import token_hex
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -49,7 +48,7 @@ Result = TypeVar("Result")
 
 
 class Runtime:
-    """What the operations work with.
+    """The parts of an open service, which its operations use.
 
     Attributes:
         models: the loaded ones by the fingerprints of their embedders, the served one first. The
@@ -57,17 +56,17 @@ class Runtime:
         model: the served one, which answers for every gallery that no older one filled.
         record: of everything; asked in `galleries.read` and `galleries.write`.
         admission, body_limits: live on the event loop.
-        calibrations: what verdicts are made by, and the scores of searches for them.
+        calibrations: the thresholds of verdicts, and the scores of searches for them.
         keys: who may do what; lives on the event loop.
         audit: the log of deletions, searches and views.
         outside: galleries' indexes in Milvus; None where this process holds them.
         indexer: brings them up to the record.
         pictures: where kept images lie outside the record store; None keeps them in it.
-        pools: run what blocks for long.
-        sections: run what must not be cut off by a client that disconnects.
+        pools: run work that blocks for long.
+        sections: run work that a client that disconnects must not cut off.
         watchdog: looks at every part of this once the service runs.
         checked: whether the start reads all of the record; else it is read beside the requests.
-        worker: what this process is called where it works on a job.
+        worker: the name of this process where it works on a job.
         exports: how many exports of cases each API key has under way.
         jobs_wanted: set when there may be work for the job runner.
         streams: how many event streams each key holds.
@@ -89,7 +88,8 @@ class Runtime:
             if self.pictures:
                 held.callback(self.pictures.close)
             self.record.engine.outside = self.pictures
-            self.metrics, self.watchdog = Metrics(), Watchdog(settings.stall_seconds)
+            self.metrics = Metrics()
+            self.watchdog = Watchdog(settings.stall_seconds)
             audit = AuditLog(
                 settings.data_dir,
                 replica=settings.replica,
@@ -102,7 +102,7 @@ class Runtime:
             loopback = is_loopback(settings.host)
             self.keys = KeyRing(self.record.keys, settings.api_keys_file, loopback)
             held.callback(self.keys.threads.shutdown)
-            self.device = DeviceThread(partial(self.watchdog.give_up, "device thread"))
+            self.device = DeviceThread(lambda why: self.watchdog.give_up("device thread", why))
             held.callback(self.device.shutdown)
             self.models = self._load_models(held)
             self.model = next(iter(self.models.values()))
@@ -111,7 +111,7 @@ class Runtime:
             # it goes on with at once. Another one's jobs are free once their lease has run out.
             own = f"{settings.replica}.{os.getpid()}.{token_hex(4)}"
             self.worker = own if settings.replica else "embedded"
-            embedders = {embedder: one.networks.dimension for embedder, one in self.models.items()}
+            embedders = {name: model.networks.dimension for name, model in self.models.items()}
             self.outside = self.indexer = None
             if settings.index_url:
                 self.outside, self.indexer = self._open_index(settings.index_url, embedders, held)
@@ -130,7 +130,8 @@ class Runtime:
             )
             held.callback(self.galleries.close)
             self.galleries.load()
-            self.pools, self.sections = BlockingPools(), CriticalSections()
+            self.pools = BlockingPools()
+            self.sections = CriticalSections()
             held.callback(self.pools.shutdown)
             held.callback(self.watchdog.stop)
             failpoint("start.galleries-loaded")
@@ -143,7 +144,6 @@ class Runtime:
             self._held = held.pop_all()
 
     def snapshot_lock(self, gallery_id: int) -> Path:
-        """The file whose lock is held, in every process, while a gallery's snapshots are used."""
         return self.settings.data_dir / LOCKS / f"snapshots-{gallery_id}"
 
     async def audited(
@@ -153,7 +153,7 @@ class Runtime:
         lock: Path | None = None,
         **what: Any,
     ) -> Result:
-        """Runs a critical section between the two lines of its audit trail.
+        """Run a critical section between the two lines of its audit trail.
 
         Args:
             event: as in `AuditLog.record`, like `what`.
@@ -171,21 +171,24 @@ class Runtime:
         return await self.sections.run(section, lock)
 
     def close(self) -> None:
-        """Finishes what was accepted, then lets go of everything."""
         self._held.close()
 
     def _open_record(self, held: contextlib.ExitStack) -> Record:
         settings = self.settings
-        directory = self.settings.data_dir
+        directory = settings.data_dir
         held.enter_context(lock_data_directory(directory, shared=bool(settings.redis_url)))
-        place = settings.redis_url, directory / DATABASE_NAME, settings.redis_password_file
-        record = open_store(*place, alone=self.checked)
+        record = open_store(
+            settings.redis_url,
+            directory / DATABASE_NAME,
+            settings.redis_password_file,
+            alone=self.checked,
+        )
         held.callback(record.close)
         failpoint("start.record-opened")
         return record
 
     def _load_models(self, held: contextlib.ExitStack) -> dict[str, LoadedModel]:
-        """The served artefact, the previous one, and those shipped that filled galleries."""
+        """Load the served artefact, the previous one, and shipped ones that filled galleries."""
         models: dict[str, LoadedModel] = {}
         settings = self.settings
         record = self.record
@@ -196,7 +199,8 @@ class Runtime:
 
         for name in filter(None, (settings.artefact, settings.previous)):
             load(name)
-        fillers = {one.embedding_fingerprint for one in record.galleries.all() if one.crops}
+        filled = (gallery for gallery in record.galleries.all() if gallery.crops)
+        fillers = {gallery.embedding_fingerprint for gallery in filled}
         for name in shipped_fillers(fillers - set(models)):
             load(name)
         return models
@@ -224,10 +228,10 @@ class Runtime:
         yield HealthCheck("audit log", self.audit.threads.silent_seconds)
         yield from self.pools.health_checks
         yield from self.galleries.health_checks
-        for one in self.models.values():
-            of = "" if one is self.model else f" of {one.name}"
-            yield HealthCheck(f"decode threads{of}", one.pipeline.threads.silent_seconds)
-            large = one.pipeline.large_threads
+        for model in self.models.values():
+            of = "" if model is self.model else f" of {model.name}"
+            yield HealthCheck(f"decode threads{of}", model.pipeline.threads.silent_seconds)
+            large = model.pipeline.large_threads
             yield HealthCheck(f"decode threads for large images{of}", large.silent_seconds)
         if self.outside and self.indexer:
             yield self.outside.health_check
@@ -252,17 +256,15 @@ class GalleryCall(Call):
     gallery: Gallery
 
     async def read(self, call: Callable[..., Result], *args: Any) -> Result:
-        """Runs a call on the gallery's id and these on a reader thread, as `galleries.read`."""
+        """Run a call on the gallery's id and these on a reader thread, as `galleries.read`."""
         return await self.runtime.galleries.read(call, self.gallery.gallery_id, *args)
 
     async def write(self, call: Callable[..., Result], *args: Any) -> Result:
-        """Runs a call on the gallery's id and these on the writer thread, as `galleries.write`."""
+        """Run a call on the gallery's id and these on the writer thread, as `galleries.write`."""
         return await self.runtime.galleries.write(call, self.gallery.gallery_id, *args)
 
     async def done(self, event: str, **what: Any) -> None:
-        """Notes what was done to the gallery, as `AuditLog.done`."""
         await self.runtime.audit.done(event, gallery=self.gallery.name, **what)
 
     def note_view(self, event: str, **what: Any) -> None:
-        """Notes a search or a view of the gallery, as `AuditLog.note_view`."""
         self.runtime.audit.note_view(event, gallery=self.gallery.name, **what)

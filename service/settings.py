@@ -36,7 +36,7 @@ KeepImages = Literal["original", "thumbnail", "none"]
 
 
 def checked_name(name: str) -> str:
-    """The name of a gallery or process, which fits addresses and files; raises `ValueError`."""
+    """Return the name of a gallery or process, fit for addresses and files; raises `ValueError`."""
     if not NAME.fullmatch(name):
         raise ValueError(
             f"{name[:80]!r} is no name; use up to 64 letters, digits, dots, dashes and "
@@ -187,7 +187,7 @@ class Settings(BaseSettings):
     @classmethod
     def _origins_as_a_browser_sends_them(cls, value: Any) -> Any:
         given = value.split(",") if isinstance(value, str) else value
-        origins = tuple(filter(None, map(str.strip, given)))
+        origins = tuple(text.strip() for text in given if text.strip())
         for origin in origins:
             if not ORIGIN.fullmatch(origin):
                 raise ValueError(
@@ -222,27 +222,26 @@ class Settings(BaseSettings):
 
     @property
     def replica(self) -> str | None:
-        """What this process is called among those on one record; None with its own record."""
+        """The name of this process among those on one record; None with its own record."""
         host = re.sub(r"[^A-Za-z0-9._-]", "-", socket.gethostname())[:64]
         return (self.replica_name or host) if self.redis_url else None
 
     @property
     def quality_limits(self) -> QualityLimits:
-        """What a crop to be enrolled is measured against."""
-        names = (one.name for one in fields(QualityLimits))
+        names = (field.name for field in fields(QualityLimits))
         # `min_height` is set as `min_crop_height`.
         given = {name: getattr(self, name.replace("_", "_crop_", 1)) for name in names}
         return QualityLimits(**given)
 
 
 def read_settings(**overrides: Any) -> Settings:
-    """Settings of the environment where no argument is given; `InputProblem` names wrong ones."""
+    """Read settings from the environment where no argument is given; raises `InputProblem`."""
     _refuse_unknown_names()
     given = {name: value for name, value in overrides.items() if value is not None}
     try:
         return Settings(**given)
     except ValidationError as error:
-        raise InputProblem("; ".join(_explain(one) for one in error.errors())) from error
+        raise InputProblem("; ".join(_explain(entry) for entry in error.errors())) from error
 
 
 def _refuse_unknown_names() -> None:

@@ -18,8 +18,8 @@ from tests.packages import light_environment
 GMN = Path(gmn.__file__)
 HEAVY = ("torch", "numpy", "faiss", "fastapi", "PIL")
 COMMAND_PACKAGES = ("bench", "demo", "gmn_client", "service", "training")
-CLIENT_COMMANDS = ("enroll", "query", "forget", "snapshot", "reindex")
-CLIENT_COMMANDS += ("gallery", "identities", "crops", "rename", "compare")
+CLIENT_COMMANDS = ("api", "enroll", "query", "forget", "reindex")
+CLIENT_COMMANDS += ("gallery", "identities", "crops", "rename", "group")
 
 
 def help_of(*arguments: str) -> tuple[str, set[str]]:
@@ -86,6 +86,11 @@ def test_the_client_imports_neither_torch_nor_numpy() -> None:
         ["keys", "revoke", "nobody", "--data-dir", "no-such-folder"],
         ["audit", "verify", "--data-dir", "no-such-folder"],
         ["demo", "--artefact", "no-such-file.safetensors"],
+        ["api", "similar"],
+        ["api", "similar", "0042", "--limit", "many"],
+        ["api", "embeddings", "no-such-image.jpg"],
+        ["api", "image", "0198f2c5"],
+        ["api", "model", "--url", "http://127.0.0.1:9"],
     ],
     ids=" ".join,
 )
@@ -101,14 +106,19 @@ def test_bad_usage_and_bad_input_exit_with_2_and_one_line(
 
 @pytest.mark.parametrize(
     ("typed", "meant"),
-    [(["enrol"], "enroll"), (["check_data"], "check-data"), (["keys", "creat"], "create")],
+    [
+        (["enrol"], "enroll"),
+        (["check_data"], "check-data"),
+        (["keys", "creat"], "create"),
+        (["api", "take-snapshot"], "take_snapshot"),
+    ],
 )
 def test_a_mistyped_command_is_answered_with_the_one_that_was_meant(
     typed: list[str], meant: str
 ) -> None:
     finished = run_gmn(*typed)
     assert finished.returncode == 2
-    assert f"Did you mean '{meant}'?" in finished.stderr
+    assert f"Did you mean '{meant}'" in finished.stderr
     assert len(finished.stderr.strip().splitlines()) == 1
 
 
@@ -120,6 +130,8 @@ def test_a_mistyped_command_is_answered_with_the_one_that_was_meant(
         ("gmn keys rev", "revoke"),
         ("gmn gallery sh", "show"),
         ("gmn crops --unn", "--unnamed"),
+        ("gmn api restore", "restore_snapshot"),
+        ("gmn api similar --lim", "--limit"),
     ],
 )
 def test_the_shell_completes_commands_and_their_options(typed: str, offered: str) -> None:

@@ -65,7 +65,7 @@ KNOWS_NOTHING_OF = {
     "service/http": (*STORAGE, "torch", "service.engine", "service.search.index"),
     **{
         f"service/commands/{name}.py": (*MODELS, "numpy", "fastapi", *INSIDE_THE_SERVICE)
-        for name in ("bulk", "common", "desk", "enroll", "lifecycle", "query")
+        for name in ("api", "bulk", "common", "enroll", "lifecycle", "query")
     },
     "service/web": INSIDE_THE_SERVICE,
 }

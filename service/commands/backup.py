@@ -51,11 +51,12 @@ def backup(
         audit.record("backup", "asked", folder=str(folder))
         written = write_backup(engine, data_dir, folder, reserved)
         audit.record("backup", folder=str(written.path))
-    removed = [str(one.path) for one in (remove_oldest(folder, keep) if keep else ())]
-    size = sum(one.stat().st_size for one in written.path.rglob("*") if one.is_file())
+        old = remove_oldest(folder, keep, engine) if keep else []
+    removed = [str(backup.path) for backup in old]
+    size = sum(file.stat().st_size for file in written.path.rglob("*") if file.is_file())
     text = f"{size:,} bytes, all as written, in {written.path}"
     answer = {"path": str(written.path), "bytes": size, "removed": removed}
-    show(answer, as_json, "\n".join([*(f"removed {one}" for one in removed), text]))
+    show(answer, as_json, "\n".join([*(f"removed {path}" for path in removed), text]))
 
 
 def restore(
@@ -86,7 +87,7 @@ def restore(
 
     taken = Backup(folder.resolve())
     if taken not in kept_backups(taken.path.parent):
-        there = ", ".join(str(one.path) for one in kept_backups(folder))
+        there = ", ".join(str(kept.path) for kept in kept_backups(folder))
         hint = f"it holds {there}" if there else "gmn backup names one as the last word"
         raise InputProblem(f"{folder}: is no backup; {hint}")
     if data_dir.exists() and any(data_dir.iterdir()):
@@ -114,7 +115,7 @@ def restore(
         for name, crops in restored.crops.items()
     ]
     lines += [f"{name}: left out, as it was deleted since" for name in restored.galleries]
-    lines += [f"key {one}: left out, as it was revoked since" for one in restored.keys]
+    lines += [f"key {key_id}: left out, as it was revoked since" for key_id in restored.keys]
     if restored.by != replaces:
         lines.append(
             f"No later record than {restored.by or 'this backup'} can be read: what was deleted "

@@ -25,7 +25,7 @@ Sent = EnrolledImage | RefusedImage
 
 def _box(text: str) -> LabelledBox:
     try:
-        x, y, width, height = map(int, text.split(","))
+        x, y, width, height = (int(number) for number in text.split(","))
     except ValueError as error:
         raise BadParameter(f"{text}: write it as X,Y,WIDTH,HEIGHT in whole pixels") from error
     return {"x": x, "y": y, "width": width, "height": height}
@@ -66,7 +66,7 @@ class SourceCrop:
 
 
 def read_crop(crop: SourceCrop) -> bytes | str:
-    """The file's bytes, or as text the reason why it cannot be read."""
+    """Return the file's bytes, or a text: the reason why it cannot be read."""
     try:
         return crop.read()
     except InputProblem as problem:
@@ -81,9 +81,8 @@ class Source:
 
     Attributes:
         crops: its images, in a stable order.
-        labelled: whether it names people and cameras, as a manifest does; images and folders do
-            not.
-        ignored: what else is there, and is not sent.
+        labelled: it names people and cameras, as a manifest does; images and folders do not.
+        ignored: other files, which are not sent.
     """
 
     crops: Sequence[SourceCrop]
@@ -91,7 +90,7 @@ class Source:
     ignored: Sequence[LeftOut] = ()
 
     def chosen(self, split: str | None, camera: str | None, identity: str | None = None) -> Source:
-        """The crops of a split and a camera; a source without labels gets camera and identity.
+        """Return the crops of a split and a camera; label those of a source without labels.
 
         Raises:
             InputProblem: where no crop is left, or the source names people itself.
@@ -112,25 +111,25 @@ class Source:
 
 
 def _only(label: str, value: str | None, crops: Sequence[SourceCrop]) -> Sequence[SourceCrop]:
-    found = [crop for crop in crops if value in (None, getattr(crop, label))]
-    if crops and not found:
+    chosen = [crop for crop in crops if value in (None, getattr(crop, label))]
+    if crops and not chosen:
         known = sorted({str(getattr(crop, label) or "unknown") for crop in crops})
         raise InputProblem(
             f"--{label} {value}: the source has no image with this {label}; it has "
             f"{', '.join(known[:20])}"
         )
-    return found
+    return chosen
 
 
 def find_source(name: str, read_spec: Callable[[str], Iterable[SourceCrop]]) -> Source:
-    """Finds the images of a SOURCE.
+    """Find the images of a SOURCE.
 
     Args:
         name: an image, a CSV manifest, a folder, which `read_folder` reads, or `KIND:PATH`.
-        read_spec: reads the last.
+        read_spec: reads a `KIND:PATH`.
 
     Raises:
-        InputProblem: if it is none of them, cannot be read, or holds no image.
+        InputProblem: if it is none of these, cannot be read, or holds no image.
     """
     path = Path(name)
     ignored = Ignored()
@@ -151,18 +150,24 @@ def find_source(name: str, read_spec: Callable[[str], Iterable[SourceCrop]]) -> 
             f"{name}: is not there; name an image, a folder of images, a zip or tar archive, a CSV "
             "manifest, or a data set KIND:PATH"
         )
-    crops = []
-    for file in files:
-        labels = dict(vars(file))
-        place = labels.pop("path")
-        _ = labels.pop("line")
-        shown = place if labelled else place.relative_to(path)
-        crops.append(SourceCrop(str(shown), place.read_bytes, **labels))
+    crops = [
+        SourceCrop(
+            str(file.path if labelled else file.path.relative_to(path)),
+            file.path.read_bytes,
+            identity=file.identity,
+            camera=file.camera,
+            captured_at=file.captured_at,
+            split=file.split,
+            external_id=file.external_id,
+            metadata=file.metadata,
+        )
+        for file in files
+    ]
     return Source(crops, labelled, ignored.lines())
 
 
 def enroll_crops(client: Client, crops: Sequence[SourceCrop]) -> list[tuple[SourceCrop, Sent]]:
-    """Enrolls crops under a progress bar, and returns each with its outcome, in order.
+    """Enroll crops under a progress bar, and return each with its outcome, in order.
 
     A crop that cannot be read or is refused has a problem; the others are enrolled all the same.
 
@@ -178,12 +183,18 @@ def enroll_crops(client: Client, crops: Sequence[SourceCrop]) -> list[tuple[Sour
                 unreadable[place] = RefusedImage(problem=Problem(title="Unreadable", detail=data))
                 # The service refuses an empty file, so that every crop has its answer.
                 data = b""
-            metadata = json.loads(crop.metadata) if crop.metadata else None
-            labels = (crop.identity, crop.camera, crop.captured_at, crop.external_id, metadata)
-            yield Image(data, crop.name, *labels)
+            yield Image(
+                data,
+                crop.name,
+                identity=crop.identity,
+                camera=crop.camera,
+                captured_at=crop.captured_at,
+                external_id=crop.external_id,
+                metadata=json.loads(crop.metadata) if crop.metadata else None,
+            )
 
     with progress_bar() as bar:
         task = bar.add_task("Enrolling", total=len(crops))
         sent = client.enroll(images(), progress=lambda done: bar.update(task, completed=done))
     answers = enumerate(zip(crops, sent.results, strict=True))
-    return [(crop, unreadable.get(place, one)) for place, (crop, one) in answers]
+    return [(crop, unreadable.get(place, answer)) for place, (crop, answer) in answers]

@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
 import sys
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from operator import attrgetter
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, TypeVar, get_args, get_type_hints
+from types import NoneType
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    NamedTuple,
+    TypeVar,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 from pydantic_core import to_jsonable_python
 from rich.console import Console, RenderableType
@@ -24,7 +35,9 @@ from model.problems import InputProblem
 
 Result = TypeVar("Result")
 Column = str | tuple[str, str | Callable[[Any], object]]
-"""The attribute that it shows of an object; or its title, and the attribute or what makes it."""
+"""An attribute of the objects in a table; or a title, and the attribute or a function of them."""
+# An entry of a docstring's `Args:` or `Attributes:`, with the lines that continue it.
+ENTRY = re.compile(r"^ {4}(\w+(?:, \w+)*): (.*(?:\n {8}.*)*)", re.MULTILINE)
 WIDTH_WITHOUT_TERMINAL = 160
 DEFAULT_DATA_DIR = Path("gmn-data")
 
@@ -37,33 +50,35 @@ LimitOption = Annotated[int, Option(min=1, help="How many at most.")]
 
 
 class Shown(NamedTuple):
-    """What a command prints: an answer as JSON, or for people; with the exit status 1 if not `ok`.
+    """The result of a command.
 
-    `answer` and `text` are those of `show`.
+    Attributes:
+        answer: is printed with `--json`.
+        text: is printed otherwise, an iterator line by line.
+        ok: whether the exit status is 0, and not 1.
     """
 
     answer: Any
-    text: RenderableType
+    text: RenderableType | Iterator[str]
     ok: bool = True
 
 
 def printed(run: Callable[..., Shown]) -> Callable[..., None]:
-    """A command that prints what a function returns; it has the option `--json` too."""
+    """Make a command that prints what `run` returns, with the option `--json` beside its own."""
 
     def command(*, as_json: JsonOption = False, **given: Any) -> None:
-        answer, text, ok = run(**given)
-        show(answer, as_json, text)
-        if not ok:
-            raise Exit(1)
+        _finish(run(**given), as_json)
 
     return _with_parameters(command, run, inspect.signature(run, eval_str=True).parameters.values())
 
 
 def with_client(run: Callable[..., Shown]) -> Callable[..., None]:
-    """A printed command whose first argument is a client, made from options added to its own.
+    """Make a printed command of a function whose first argument is a client.
 
-    A `gallery` of its own takes the place of the common one. Of `**options: Unpack[Options]` each
-    field of `Options` is an option, and the function gets those that are given.
+    The options that the client needs are added to those of the function. If it has an argument
+    `gallery`, that one takes the place of the common option. Each field of `**options:
+    Unpack[Options]` is an option too, and the function receives those that are given. A field
+    without an `Option` of its own gets one of its type and the text of the docstring.
     """
 
     def command(
@@ -73,105 +88,150 @@ def with_client(run: Callable[..., Shown]) -> Callable[..., None]:
         api_key: Annotated[
             str | None, Option(envvar="GMN_API_KEY", help="A key with the scope it needs.")
         ] = None,
+        as_json: JsonOption = False,
         **given: Any,
-    ) -> Shown:
-        given = {name: one for name, one in given.items() if name in named or one is not None}
+    ) -> None:
+        arguments = {
+            name: value for name, value in given.items() if name in named or value is not None
+        }
         if "gallery" in named:
-            given["gallery"] = gallery
-        with Client(url, api_key, gallery=gallery) as client:
-            return run(client, **given)
+            arguments["gallery"] = gallery
+        with Client(url, api_key, gallery=gallery or DEFAULT_GALLERY) as client:
+            _finish(run(client, **arguments), as_json)
 
-    _, *own = inspect.signature(run, eval_str=True).parameters.values()
-    named = {one.name for one in own}
-    if own and own[-1].kind is inspect.Parameter.VAR_KEYWORD:
-        last = own.pop().replace(kind=inspect.Parameter.KEYWORD_ONLY, default=None)
-        options = get_type_hints(get_args(last.annotation)[0], include_extras=True)
-        own += [last.replace(name=name, annotation=hint) for name, hint in options.items()]
-    return printed(_with_parameters(command, run, own))
+    _, *parameters = inspect.signature(run, eval_str=True).parameters.values()
+    named = {parameter.name for parameter in parameters}
+    if parameters and parameters[-1].kind is inspect.Parameter.VAR_KEYWORD:
+        (options,) = get_args(parameters.pop().annotation)
+        texts = read_entries(options)
+        for name, hint in get_type_hints(options, include_extras=True).items():
+            option = annotated(hint, Option(help=texts.get(name)))
+            parameters.append(
+                inspect.Parameter(
+                    name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=option
+                )
+            )
+    return _with_parameters(command, run, parameters)
 
 
 def client_command(group: Typer, name: str) -> Callable[[Callable[..., Shown]], object]:
-    """As `with_client`, for a sub-command of a group."""
+    """Decorate a function as `with_client` does, and add it to a group of commands."""
     return lambda run: group.command(name)(with_client(run))
+
+
+def read_entries(documented: Any) -> dict[str, str]:
+    """Return the text of each argument or attribute in a docstring."""
+    entries = ENTRY.findall(inspect.getdoc(documented) or "")
+    return {name: " ".join(text.split()) for names, text in entries for name in names.split(", ")}
+
+
+def annotated(hint: Any, place: Any) -> Any:
+    """Return a type as Typer reads it, with an `Argument` or `Option` unless it has one.
+
+    Numbers, switches and choices are read here. Everything else stays a text, or a list of texts.
+    """
+    if get_origin(hint) is Annotated:
+        return hint
+    if NoneType in get_args(hint):
+        hint = get_args(hint)[0]
+    if get_origin(hint) in (Sequence, Iterable):
+        hint = list[float] if get_args(hint) == (float,) else list[str]
+    elif hint not in (bool, int, float) and get_origin(hint) is not Literal:
+        hint = str
+    return Annotated[hint, place]
+
+
+def _finish(shown: Shown, as_json: bool) -> None:
+    show(shown.answer, as_json, shown.text)
+    if not shown.ok:
+        raise Exit(1)
 
 
 def _with_parameters(
     command: Callable[..., Result], run: Callable[..., object], own: Collection[inspect.Parameter]
 ) -> Callable[..., Result]:
-    """Gives a command the name and help of a function, and other parameters before its own."""
+    """Give a command the name and help of a function, and the function's parameters first."""
     *added, _ = inspect.signature(command, eval_str=True).parameters.values()
-    taken = {one.name for one in own}
-    parameters = [*own, *(one for one in added if one.name not in taken)]
-    parameters = [one.replace(kind=one.KEYWORD_ONLY) for one in parameters]
+    names = {parameter.name for parameter in own}
+    parameters = [
+        parameter.replace(kind=parameter.KEYWORD_ONLY)
+        for parameter in (*own, *(extra for extra in added if extra.name not in names))
+    ]
     functools.update_wrapper(command, run)
-    command.__annotations__ = {one.name: one.annotation for one in parameters}
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     vars(command)["__signature__"] = inspect.Signature(parameters)
     return command
 
 
 def command_group(text: str) -> Typer:
-    """A group of sub-commands with its help text."""
     # With a callback a group of one command stays a group.
     return Typer(help=text, no_args_is_help=True, callback=lambda: None)
 
 
 def confirmed(yes: bool, task: str, question: str) -> None:
-    """Asks before what cannot be undone, unless `yes`; ends the command where that is declined.
+    """Ask before a task that cannot be undone, unless `yes`; end the command if that is declined.
 
     Raises:
         InputProblem: there is no terminal to ask on.
     """
-    if not (yes or sys.stdin.isatty()):
+    if yes:
+        return
+    if not sys.stdin.isatty():
         raise InputProblem(
             f"{task}: it cannot be undone, and there is no terminal to ask on; add --yes"
         )
-    if not (yes or confirm(f"{question} It cannot be undone.", err=True)):
+    if not confirm(f"{question} It cannot be undone.", err=True):
         raise Exit(1)
 
 
 def output() -> Console:
-    """Standard output; wide enough for a whole table where it is no terminal."""
+    """Return standard output, wide enough for a whole table if it is no terminal."""
     console = Console(highlight=False)
     return console if console.is_terminal else Console(width=WIDTH_WITHOUT_TERMINAL)
 
 
-def show(answer: Any, as_json: bool, text: RenderableType) -> None:
-    """Prints an answer as JSON, several as `results`, or a plain text, or what `rich` renders."""
+def show(answer: Any, as_json: bool, text: RenderableType | Iterator[str]) -> None:
+    """Print an answer as JSON (a list or an iterator as `results`), or the text instead."""
     if as_json:
-        data = {"results": answer} if isinstance(answer, list) else answer
+        several = isinstance(answer, list | Iterator)
+        data = {"results": list(answer)} if several else answer
         output().print_json(data=to_jsonable_python(data))
     elif isinstance(text, str):
         echo(text)
+    elif isinstance(text, Iterator):
+        for line in text:
+            echo(line)
     else:
         output().print(text)
 
 
-def listed(found: Iterable[Any], columns: Sequence[Column], nothing: str = "") -> Shown:
-    """A list as a table; a text where there is nothing."""
-    results = list(found)
-    return Shown(results, nothing if nothing and not results else table_of(results, columns))
+def listed(answers: Iterable[Any], columns: Sequence[Column]) -> Shown:
+    results = list(answers)
+    return Shown(results, table_of(results, columns))
 
 
-def table_of(found: Iterable[Any], columns: Sequence[Column]) -> Table:
-    """A table with a row for each object."""
-    named = [(one, one) if isinstance(one, str) else one for one in columns]
-    cells = [attrgetter(one) if isinstance(one, str) else one for _, one in named]
+def table_of(rows: Iterable[Any], columns: Sequence[Column]) -> Table:
+    """Return a table with a row for each object."""
+    titled = [(column, column) if isinstance(column, str) else column for column in columns]
+    cells = [attrgetter(source) if isinstance(source, str) else source for _, source in titled]
     return plain_table(
-        [name for name, _ in named], ([cell(one) for cell in cells] for one in found)
+        [title for title, _ in titled], ([cell(row) for cell in cells] for row in rows)
     )
 
 
 def shortened(lines: Sequence[str], most: int) -> list[str]:
-    """The first lines, and how many more there are."""
+    """Return the first lines, and how many more there are."""
     more = len(lines) - most
-    return [*lines[:most], *[f"and {more:,} more; --json names them all"][: max(0, more)]]
+    if more <= 0:
+        return list(lines)
+    return [*lines[:most], f"and {more:,} more; --json names them all"]
 
 
 def plain_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
-    """A table of plain texts; times are in UTC, which the titles of their columns name."""
+    """Return a table of plain texts; times are in UTC, which the titles of their columns name."""
     table = Table(*columns)
     for row in rows:
-        table.add_row(*map(_cell, row))
+        table.add_row(*(_cell(value) for value in row))
     return table
 
 
@@ -184,12 +244,12 @@ def _cell(value: object) -> Text:
 
 
 def percent(share: float) -> str:
-    """A probability as text; above 99.9% as a bound, since no score is certain."""
+    """Return a probability as text; above 99.9% as a bound, since no score is certain."""
     return "> 99.9%" if share > 0.999 else f"{share:.1%}"
 
 
 def progress_bar() -> Progress:
-    """A progress bar on standard error; silent where that is no terminal."""
+    """Return a progress bar on standard error, which is silent if that is no terminal."""
     console = Console(stderr=True)
     return Progress(
         TextColumn("{task.description}"),
@@ -203,7 +263,7 @@ def progress_bar() -> Progress:
 
 
 def follow(client: Client, job: Job, title: str) -> Job:
-    """Shows the progress of a job until it has ended; on Ctrl-C the job goes on in the service."""
+    """Show the progress of a job until it has ended; on Ctrl-C the job goes on in the service."""
     with progress_bar() as progress:
         task = progress.add_task(title, total=None)
         try:

@@ -30,7 +30,7 @@ SMALL_DISK_SHARE = 0.1
 CLOCKS_APART_SECONDS = 2.0
 KEY_ENDS_SOON = timedelta(days=14)
 BACKUP_IS_OLD = 1.5
-# Of adjtimex in sys/timex.h: the clock is not synchronised. The structure has up to 208 bytes.
+# adjtimex (sys/timex.h) returns this for an unsynchronised clock; its structure has 208 bytes.
 TIME_ERROR = 5
 TIMEX_BYTES = 512
 OVERCOMMIT = Path("/proc/sys/vm/overcommit_memory")
@@ -38,7 +38,7 @@ OVERCOMMIT = Path("/proc/sys/vm/overcommit_memory")
 
 @dataclass(frozen=True)
 class Finding:
-    """One line: an `error` keeps the service from working, and a `warning` may do so later."""
+    """A result: an `error` keeps the service from working, and a `warning` may do so later."""
 
     part: str
     state: State
@@ -57,11 +57,11 @@ def doctor(
 
     Example: gmn doctor --data-dir ./gmn-data
     """
-    found = list(_examine(data_dir))
+    findings = list(_examine(data_dir))
     failing = {"error", "warning"} if strict else {"error"}
-    ok = not any(finding.state in failing for finding in found)
-    table = table_of(found, (("", "state"), "part", ("finding", "text")))
-    return Shown({"ok": ok, "findings": found}, table, ok)
+    ok = not any(finding.state in failing for finding in findings)
+    table = table_of(findings, (("", "state"), "part", ("finding", "text")))
+    return Shown({"ok": ok, "findings": findings}, table, ok)
 
 
 def _examine(data_dir: Path | None) -> Iterator[Finding]:
@@ -82,7 +82,8 @@ def _examine(data_dir: Path | None) -> Iterator[Finding]:
         for look in (_disk, _clock, _record, _keys, _backups, _device, _artefact):
             part = look.__name__.strip("_")
             try:
-                yield from (Finding(part, *found) for found in look(settings, engine))
+                for state, text in look(settings, engine):
+                    yield Finding(part, state, text)
             except (InputProblem, OSError) as problem:
                 yield Finding(part, "error", str(problem))
 
@@ -91,7 +92,7 @@ def _disk(settings: Settings, _: Engine | None) -> Findings:
     from service.ops.data_directory import left_for_deletions
 
     folder = settings.data_dir.resolve()
-    place = next(one for one in (folder, *folder.parents) if one.exists())
+    place = next(parent for parent in (folder, *folder.parents) if parent.exists())
     if not os.access(place, os.W_OK | os.X_OK):
         yield "error", f"{place} cannot be written by this user; set GMN_DATA_DIR"
     disk = shutil.disk_usage(place)
@@ -105,7 +106,7 @@ def _disk(settings: Settings, _: Engine | None) -> Findings:
 
 
 def _clock(_settings: Settings, _engine: Engine | None) -> Findings:
-    # It changes nothing where the structure is all zeros.
+    # A structure of zeros asks adjtimex to change nothing.
     if ctypes.CDLL(None).adjtimex(ctypes.create_string_buffer(TIMEX_BYTES)) == TIME_ERROR:
         text = "the kernel's clock is not synchronised, and retention and keys go by it"
         yield "warning", f"{text}; run chrony or systemd-timesyncd"
@@ -120,7 +121,7 @@ def _record(settings: Settings, engine: Engine | None) -> Findings:
         yield "ok", "there is none yet, or none that can be opened; the first start makes one"
         return
     galleries = Galleries(engine).all()
-    crops = sum(one.crops for one in galleries)
+    crops = sum(gallery.crops for gallery in galleries)
     yield "ok", f"{len(galleries)} galleries with {crops:,} crops, {size(engine.stored_bytes())}"
     if settings.redis_url:
         apart = abs(engine.now_ms() / 1000 - time.time())
@@ -158,14 +159,14 @@ def _keys(settings: Settings, engine: Engine | None) -> Findings:
         yield "ok", f"valid: {len(valid)}"
 
 
-def _backups(settings: Settings, _: Engine | None) -> Findings:
-    from service.record.backup import kept_backups
+def _backups(settings: Settings, engine: Engine | None) -> Findings:
+    from service.record.backup import own_backups
 
     if settings.backup_dir is None:
         yield "warning", "GMN_BACKUP_DIR is not set: the service makes no backups by itself"
     else:
-        kept = kept_backups(settings.backup_dir)
-        hours = (datetime.now(UTC) - kept[-1].taken_at).total_seconds() / 3600 if kept else None
+        kept = list(own_backups(settings.backup_dir, engine)) if engine else []
+        hours = (datetime.now(UTC) - kept[0].taken_at).total_seconds() / 3600 if kept else None
         same = settings.data_dir.exists() and settings.backup_dir.exists()
         if same and settings.data_dir.stat().st_dev == settings.backup_dir.stat().st_dev:
             yield "warning", f"{settings.backup_dir} is on the disk of the data; name another one"
@@ -193,15 +194,19 @@ def _artefact(settings: Settings, engine: Engine | None) -> Findings:
     from model.artefact import load_artefact, read_description, resolve_artefact, shipped_artefacts
     from service.record.galleries import Galleries
 
-    shipped = map(read_description, shipped_artefacts().values())
-    known = {about.embedding_fingerprint for about in shipped}
+    shipped = shipped_artefacts().values()
+    known = {read_description(path).embedding_fingerprint for path in shipped}
     for name in filter(None, (settings.artefact, settings.previous)):
         about = load_artefact(resolve_artefact(name)).description
         known.add(about.embedding_fingerprint)
         terms = " ".join(about.provenance.terms.split())
         yield "ok", f"{name} is as it was written ({about.artefact_fingerprint[:12]}); {terms}"
     galleries = Galleries(engine).all() if engine else []
-    others = [one.name for one in galleries if one.crops and one.embedding_fingerprint not in known]
+    others = [
+        gallery.name
+        for gallery in galleries
+        if gallery.crops and gallery.embedding_fingerprint not in known
+    ]
     if others:
         text = f"filled by an artefact that is not named: {', '.join(others)}"
         yield "warning", f"{text}; set GMN_PREVIOUS to it, or reindex them"

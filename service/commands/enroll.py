@@ -9,8 +9,9 @@ import tempfile
 import time
 import zipfile
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Unpack
 
@@ -67,7 +68,7 @@ def enroll(
     A manifest or data set names people and cameras. In a folder or archive without a manifest and
     without an image directly in it, sub-folders name people. Otherwise --identity and --camera name
     them. An image that is refused is named, and the others are enrolled; the exit status is 1
-    then. What is ignored is named. Sending the same images again enrolls nothing twice.
+    then. Ignored files are named. Sending the same images again enrolls nothing twice.
 
     With --job the service does it by itself once all is sent: images are packed into an archive
     first. An archive is always sent so, as it is, with the manifest in it. So are features, which
@@ -82,26 +83,27 @@ def enroll(
     path = Path(source)
     started = time.perf_counter()
     archives = _archives(path, split)
-    found = Source((), labelled=False)
+    images = Source((), labelled=False)
     if not archives:
-        found = find_source(source, context.obj.read_spec).chosen(split, camera, identity)
+        images = find_source(source, context.obj.read_spec).chosen(split, camera, identity)
     boxes = frame.get("boxes")
     if boxes and (job or not is_image_name(path.name)):
         raise BadParameter("--box goes with one image, and not with --job")
     summary: dict[str, Any] = {"gallery": client.gallery_name, "problems": []}
-    summary["ignored"] = [vars(one) for one in found.ignored]
+    summary["ignored"] = [asdict(file) for file in images.ignored]
     with _gallery(client, create):
         if archives:
             _import(client, archives, {}, summary, identity=identity, camera=camera)
         elif job:
-            with pack(found.crops, summary["problems"]) as (packed, names):
+            with pack(images.crops, summary["problems"]) as (packed, names):
                 _import(client, [packed], names, summary)
-            summary["sent"] += len(found.crops) - len(names)
+            summary["sent"] += len(images.crops) - len(names)
         elif boxes:
             sent = client.enroll_frame(path, boxes, identity=identity, camera=camera).results
-            _count(((f"box {number}", one) for number, one in enumerate(sent, 1)), summary)
+            _count([(f"box {number}", answer) for number, answer in enumerate(sent, 1)], summary)
         else:
-            _count(((crop.name, one) for crop, one in enroll_crops(client, found.crops)), summary)
+            answers = enroll_crops(client, images.crops)
+            _count([(crop.name, answer) for crop, answer in answers], summary)
     seconds = time.perf_counter() - started
     summary["seconds"] = round(seconds, 3)
     summary["crops_per_second"] = round(summary["sent"] / max(seconds, 1e-9), 1)
@@ -111,9 +113,10 @@ def enroll(
 
 @contextmanager
 def _gallery(client: Client, create: bool) -> Iterator[None]:
-    """Creates the gallery if it is to be; a missing one is an `InputProblem` with the remedy."""
+    """Create the gallery if it has to be; raise `InputProblem` with the remedy if it is missing."""
     try:
-        if create and client.gallery_name not in [one.name for one in client.galleries()]:
+        names = [gallery.name for gallery in client.galleries()] if create else []
+        if create and client.gallery_name not in names:
             client.create_gallery(client.gallery_name)
         yield
     except RequestRefused as refusal:
@@ -124,15 +127,15 @@ def _gallery(client: Client, create: bool) -> Iterator[None]:
         ) from refusal
 
 
-def _count(sent: Iterable[tuple[str, Sent]], summary: dict[str, Any]) -> None:
-    """Adds the outcomes of images, by their names, to the summary of an enrollment."""
-    outcomes = list(sent)
+def _count(outcomes: Sequence[tuple[str, Sent]], summary: dict[str, Any]) -> None:
+    """Add the outcomes of images, by their names, to the summary of an enrollment."""
     problems = summary["problems"]
-    for name, one in outcomes:
-        if refused := one.problem:
+    for name, outcome in outcomes:
+        refused = outcome.problem
+        if refused:
             detail = refused.detail or refused.title
             problems.append({"name": name, "code": refused.code, "problem": detail})
-    duplicates = [name for name, one in outcomes if one.duplicate]
+    duplicates = [name for name, outcome in outcomes if outcome.duplicate]
     enrolled = len(outcomes) - len(problems) - len(duplicates)
     summary |= {"sent": len(outcomes), "enrolled": enrolled, "duplicates": len(duplicates)}
     summary["duplicate_names"] = duplicates
@@ -145,38 +148,47 @@ def _import(
     summary: dict[str, Any],
     **labels: Unpack[ImportOptions],
 ) -> None:
-    """As `_count`, of archives, each an import; `names` are by the names in the archive.
+    """Import archives, and add their outcomes to the summary.
 
-    The next is sent while the service works on one. They end with the first that is not done.
+    The next one is sent while the service works on one. The first that is not done ends them.
+
+    Args:
+        names: names of crops by those of the files in an archive.
+        labels: labels of every crop.
     """
     counts = Counter(sent=0, enrolled=0, duplicates=0)
     running = deque[Job]()
     for number in range(len(archives) + 1):
         if number < len(archives):
-            with progress_bar() as progress:
-                progress.add_task(f"Sending {number + 1} of {len(archives)}", total=None)
+            with progress_bar() as bar:
+                bar.add_task(f"Sending {number + 1} of {len(archives)}", total=None)
                 running.append(client.import_archive(archives[number], **labels))
         if number > 0:
             job = follow(client, running.popleft(), f"Enrolling {number} of {len(archives)}")
-            for one in client.job_problems(job.job_id) if job.problems else ():
-                name = names.get(one.source, one.source)
-                if one.code == "ignored":
-                    summary["ignored"].append({"name": name, "reason": one.detail})
+            for problem in client.job_problems(job.job_id) if job.problems else ():
+                name = names.get(problem.source, problem.source)
+                if problem.code == "ignored":
+                    summary["ignored"].append({"name": name, "reason": problem.detail})
                 else:
-                    problem = {"name": name, "code": one.code, "problem": one.detail}
-                    summary["problems"].append(problem)
-            done = job.progress
-            counts.update(sent=done.total, enrolled=done.landed, duplicates=done.duplicates)
+                    reason = {"name": name, "code": problem.code, "problem": problem.detail}
+                    summary["problems"].append(reason)
+            progress = job.progress
+            counts.update(
+                sent=progress.total, enrolled=progress.landed, duplicates=progress.duplicates
+            )
             if job.state != "done":
                 break
     summary |= {"job_id": job.job_id, "state": job.state, "detail": job.detail, **counts}
 
 
 def _view(summary: dict[str, Any]) -> Group:
-    problems, ignored = (
-        [f"{escape(one['name'])}{end}: {escape(one[why])}" for one in summary[part]]
-        for part, why, end in (("problems", "problem", "[/]"), ("ignored", "reason", ""))
-    )
+    problems = [
+        f"[red]{escape(image['name'])}[/]: {escape(image['problem'])}"
+        for image in summary["problems"]
+    ]
+    ignored = [
+        f"ignored: {escape(file['name'])}: {escape(file['reason'])}" for file in summary["ignored"]
+    ]
     lines = [
         f"[bold]{summary['enrolled']:,}[/] enrolled in gallery {escape(summary['gallery'])}, "
         f"{summary['duplicates']:,} there already, {len(problems):,} refused; "
@@ -185,54 +197,59 @@ def _view(summary: dict[str, Any]) -> Group:
     if summary.get("state", "done") != "done":
         detail = summary["detail"] or "see the service's log"
         lines.append(f"job {summary['job_id']} [red]{summary['state']}[/]: {escape(detail)}")
-    lines += shortened([f"ignored: {one}" for one in ignored], IGNORED_SHOWN)
-    # A job reports their number alone.
-    if names := summary.get("duplicate_names"):
+    lines += shortened(ignored, IGNORED_SHOWN)
+    # A job reports the number of duplicates alone.
+    names = summary.get("duplicate_names")
+    if names:
         lines.append(f"there already: {escape(', '.join(shortened(names, DUPLICATES_SHOWN)))}")
-    return Group(*lines, *shortened([f"[red]{one}" for one in problems], PROBLEMS_SHOWN))
+    return Group(*lines, *shortened(problems, PROBLEMS_SHOWN))
 
 
 def _archives(path: Path, split: str | None) -> list[Path]:
-    """The files that are imported as they are: an archive, or those of features in a folder.
+    """Return the files that are imported as they are: an archive, or the features in a folder.
 
     Raises:
         InputProblem: for another file that is none to be read here, or with a split.
     """
     if holds_shards(path):
-        found = shards_in(path)
+        archives = shards_in(path)
     else:
         read_here = path.suffix.lower() == ".csv" or is_image_name(path.name)
-        found = [path] if path.is_file() and not read_here else []
-    if found and split is not None:
+        archives = [path] if path.is_file() and not read_here else []
+    if not archives:
+        return []
+    if split is not None:
         raise InputProblem(f"--split {split}: an archive names none; send its manifest")
-    for one in found[:1]:
-        try:
-            known = zipfile.is_zipfile(one) or tarfile.is_tarfile(one)
-        except OSError as error:
-            raise InputProblem(f"{one}: cannot be read ({error.strerror})") from error
-        if not known:
-            raise InputProblem(
-                f"{one}: neither a CSV manifest nor a zip or tar archive; pack the images into "
-                "one, or name their folder"
-            )
-    return found
+    first = archives[0]
+    try:
+        is_archive = zipfile.is_zipfile(first) or tarfile.is_tarfile(first)
+    except OSError as error:
+        raise InputProblem(f"{first}: cannot be read ({error.strerror})") from error
+    if not is_archive:
+        raise InputProblem(
+            f"{first}: neither a CSV manifest nor a zip or tar archive; pack the images into "
+            "one, or name their folder"
+        )
+    return archives
 
 
 @contextmanager
 def pack(
     crops: Sequence[SourceCrop], problems: list[Problem]
 ) -> Iterator[tuple[Path, dict[str, str]]]:
-    """Packs crops into a temporary tar file, with a manifest of their labels.
+    """Pack crops into a temporary tar file, with a manifest of their labels.
 
-    Yields the file and the crops' names by their names in it; those that cannot be read are added
-    to the problems.
+    Crops that cannot be read are added to the problems.
+
+    Yields:
+        The file, and the crops' names by their names in it.
     """
     manifest = io.StringIO()
     names = dict[str, str]()
-    lines = csv.DictWriter(manifest, COLUMNS, extrasaction="ignore")
+    lines = csv.DictWriter(manifest, COLUMNS)
     lines.writeheader()
     with tempfile.NamedTemporaryFile(prefix="gmn-", suffix=".tar") as file, progress_bar() as bar:
-        # No zip, of which the service takes a shorter list of files.
+        # Not a zip: the service limits the length of its list of files more.
         with tarfile.open(fileobj=file, mode="w") as packed:
             for number, crop in enumerate(bar.track(crops, description="Packing")):
                 data = read_crop(crop)
@@ -243,7 +260,8 @@ def pack(
                 _add(packed, name, data)
                 names[name] = crop.name
                 moment = crop.captured_at and crop.captured_at.isoformat()
-                lines.writerow({**vars(crop), "path": name, "captured_at": moment})
+                labels = {column: getattr(crop, column, None) for column in COLUMNS}
+                lines.writerow({**labels, "path": name, "captured_at": moment})
             if names:
                 _add(packed, MANIFEST, manifest.getvalue().encode())
         file.flush()

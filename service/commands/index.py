@@ -75,19 +75,19 @@ def verify(
     Example: gmn index verify entrance --json
     """
     with _writer(data_dir) as writer:
-        found = {one.name: _differing(writer, one) for one in _galleries(writer, gallery)}
+        differing = {entry.name: _differing(writer, entry) for entry in _galleries(writer, gallery)}
     lines = [
         f"{name}: {len(rows)} rows differ from the record; gmn index rebuild {name} mends that"
         if rows
         else f"{name}: as in the record"
-        for name, rows in found.items()
+        for name, rows in differing.items()
     ]
-    whole = not any(found.values())
-    return Shown({"whole": whole, "differing_rows": found}, "\n".join(lines), whole)
+    whole = not any(differing.values())
+    return Shown({"whole": whole, "differing_rows": differing}, "\n".join(lines), whole)
 
 
 def _differing(writer: CollectionWriter, entry: GalleryRecord) -> list[int]:
-    """Rows that differ, also once the index shows what was written during the first comparison."""
+    """Return rows that differ in two comparisons, each after the index has caught up."""
     _wait_for_index(writer, entry)
     rows = writer.differing(entry.gallery_id)
     if rows:
@@ -97,7 +97,7 @@ def _differing(writer: CollectionWriter, entry: GalleryRecord) -> list[int]:
 
 
 def _wait_for_index(writer: CollectionWriter, entry: GalleryRecord) -> None:
-    """Returns once a gallery's index shows what is committed now, or raises `InputProblem`."""
+    """Wait until a gallery's index shows its present version, or raise `InputProblem`."""
     record = writer.record
     until = time.monotonic() + CAUGHT_UP_SECONDS
     now = record.galleries.get(entry.gallery_id)
@@ -117,15 +117,15 @@ def _wait_for_index(writer: CollectionWriter, entry: GalleryRecord) -> None:
 def _galleries(writer: CollectionWriter, name: str | None) -> list[GalleryRecord]:
     from service.errors import UnknownGallery
 
-    found = [one for one in writer.record.galleries.all() if name in (None, one.name)]
-    if name and not found:
+    entries = [entry for entry in writer.record.galleries.all() if name in (None, entry.name)]
+    if name and not entries:
         raise UnknownGallery(name)
-    return found
+    return entries
 
 
 @contextlib.contextmanager
 def _writer(data_dir: Path) -> Iterator[CollectionWriter]:
-    """What compares and writes, on the record and the server that the environment names."""
+    """Open the writer of the record and the Milvus that the environment names."""
     url = os.environ.get(INDEX_URL)
     if not (url and os.environ.get(REDIS_URL)):
         raise InputProblem(

@@ -73,14 +73,14 @@ def create(
     key, text = ring.create_key(scopes, gallery, note, learn, expires_days, rate, rate_images)
     with _opened(data_dir) as (record, audit):
         others = record.keys.all()
-        # A service that reads the file reports what is wrong with it.
+        # A service that reads the file reports its faults.
         with contextlib.suppress(KeyError, InputProblem):
             others += ring.read_key_file(Path(os.environ["GMN_API_KEYS_FILE"]))[0]
         log: dict[str, Any] = {"key_id": key.key_id, "scopes": ",".join(scopes), "gallery": gallery}
         audit.record("create_key", "asked", **log)
         record.keys.add(key)
         audit.record("create_key", **log)
-        galleries = {one.name for one in record.galleries.all()}
+        galleries = {gallery.name for gallery in record.galleries.all()}
     for warning in ring.warnings_about(key, others, galleries):
         echo(warning, err=True)
     where = f"gallery {gallery}" if gallery else "every gallery"
@@ -105,7 +105,7 @@ def list_keys(data_dir: DataDirOption = DEFAULT_DATA_DIR, as_json: JsonOption = 
 
     with _opened(data_dir, create=False) as (record, _):
         used = record.keys.last_used()
-        kept = [Key(**vars(one), last_used_at=used.get(one.key_id)) for one in record.keys.all()]
+        kept = [Key(**vars(key), last_used_at=used.get(key.key_id)) for key in record.keys.all()]
     titles = ("key", "scopes", "gallery", "learns", "rate", "created", "expires", "last used")
     rows = (
         (
@@ -114,7 +114,9 @@ def list_keys(data_dir: DataDirOption = DEFAULT_DATA_DIR, as_json: JsonOption = 
             key.gallery or "every",
             "yes" if key.learn else "no",
             _rate(key),
-            *map(_minute, (key.created_at, key.expires_at, key.last_used_at)),
+            _minute(key.created_at),
+            _minute(key.expires_at),
+            _minute(key.last_used_at),
             key.note,
         )
         for key in kept
@@ -155,17 +157,17 @@ def rotate(
     public_id = _public_id(key_id)
     until = now + timedelta(hours=grace) if grace else None
     with _opened(data_dir, create=False) as (record, audit):
-        found = {one.key_id: one for one in record.keys.all()}.get(public_id)
-        if found is None:
+        former = {key.key_id: key for key in record.keys.all()}.get(public_id)
+        if former is None:
             raise UnknownKey(public_id)
-        key, text = with_new_secret(found, until)
+        key, text = with_new_secret(former, until)
         if expires_days:
             key = replace(key, expires_at=now + timedelta(expires_days))
         audit.record("rotate_key", "asked", key_id=public_id)
         record.keys.add(key)
         audit.record("rotate_key", key_id=public_id)
-    former = f"is valid until {_minute(until)}" if until else "is refused from now on"
-    echo(f"Key {public_id}: the former secret {former}. The new one is shown this once: {text}")
+    end = f"is valid until {_minute(until)}" if until else "is refused from now on"
+    echo(f"Key {public_id}: the former secret {end}. The new one is shown this once: {text}")
 
 
 @keys.command("revoke")
@@ -212,7 +214,7 @@ def _public_id(given: str) -> str:
 
 @contextlib.contextmanager
 def _opened(data_dir: Path, create: bool = True) -> Iterator[tuple[Record, AuditLog]]:
-    """Opens record and audit log, also beside a running service: both allow several processes."""
+    """Open record and audit log, also beside a running service: both allow several processes."""
     # Imported here: help is shown without these packages.
     from service.ops.audit import AuditLog, act_as
     from service.ops.data_directory import DATABASE_NAME, make_folder

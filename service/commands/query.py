@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypedDict, Unpack, cast
 
@@ -26,18 +25,8 @@ VERDICT_STYLES = {
 }
 
 
-def _moment(text: str) -> datetime:
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise BadParameter(f"{text}: write it as 2026-03-01T09:30:00Z") from error
-    if moment.tzinfo is None:
-        raise BadParameter(f"{text}: needs a time zone, such as {text}Z")
-    return moment
-
-
 def _pair(text: str) -> tuple[str, Any]:
-    """A name and a value, which is JSON or else a text."""
+    """Split KEY=VALUE; a value that is no JSON stays a text."""
     name, equals, value = text.partition("=")
     if not (name and equals):
         raise BadParameter(f"{text}: write it as KEY=VALUE, such as shift=night")
@@ -53,14 +42,10 @@ METADATA_HELP = "Search crops whose metadata has this only; repeatable."
 
 
 class TimeOptions(TypedDict, total=False):
-    """Which crops, by their time of capture."""
+    """Filters by the time of capture."""
 
-    captured_after: Annotated[
-        datetime, Option("--after", parser=_moment, metavar="TIME", help=AFTER_HELP)
-    ]
-    captured_before: Annotated[
-        datetime, Option("--before", parser=_moment, metavar="TIME", help=BEFORE_HELP)
-    ]
+    captured_after: Annotated[str, Option("--after", metavar="TIME", help=AFTER_HELP)]
+    captured_before: Annotated[str, Option("--before", metavar="TIME", help=BEFORE_HELP)]
 
 
 class RankingOptions(TimeOptions, FrameOptions, total=False):
@@ -160,14 +145,13 @@ def _query_images(
     groups = [[image] for image in images] if separate else [images]
     answers = [client.query(*group, **options) for group in groups]
     views = (
-        answer_view(", ".join(image.name for image in group), answer)
+        _answer_view(", ".join(image.name for image in group), answer)
         for group, answer in zip(groups, answers, strict=True)
     )
     return Shown(answers if separate else answers[0], Group(*views))
 
 
-def answer_view(title: str, answer: QueryAnswer) -> Group:
-    """An answer as a table, with what there is to know of it."""
+def _answer_view(title: str, answer: QueryAnswer) -> Group:
     lines = [f"{escape(title)}: [{VERDICT_STYLES[answer.verdict]}]{answer.verdict}[/]"]
     if answer.verdict == "nothing_searched":
         lines.append("[yellow]the gallery is empty, or none of its crops passes the filters[/]")
@@ -188,5 +172,5 @@ def answer_view(title: str, answer: QueryAnswer) -> Group:
         f"{answer.calibration.basis}\n",
     ]
     if answer.query_id:
-        ends.append(f"kept as search {answer.query_id}; gmn review notes who its results are")
+        ends.append(f"kept as search {answer.query_id}; gmn api review notes who its results are")
     return Group(*lines, table_of(answer.results, columns), *ends)

@@ -58,7 +58,7 @@ def serve(
 
 
 def _run(settings: Settings, listening: socket.socket) -> None:
-    # Before what is imported next begins threads.
+    # Must be set before the imports below start threads.
     bound_arenas()
     # Here and not above: the client's commands load neither torch nor FastAPI.
     import uvicorn
@@ -82,7 +82,7 @@ def _run(settings: Settings, listening: socket.socket) -> None:
     class AnnouncingServer(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
-            # The server has made the kernel's queue as short as what it accepts at once.
+            # The server has shortened the kernel's queue to ACCEPTED_AT_ONCE.
             listening.listen(BACKLOG)
             if self.started:
                 echo(f"Serving on {address} (docs at {address}/docs)")
@@ -115,7 +115,7 @@ def _run(settings: Settings, listening: socket.socket) -> None:
 
 
 def bound_arenas() -> None:
-    """Lets all threads share two of glibc's memory pools, unless `MALLOC_ARENA_MAX` is set.
+    """Let all threads share two of glibc's memory pools, unless `MALLOC_ARENA_MAX` is set.
 
     Memory that one thread frees cannot be used by the pool of another: with a pool for each thread
     a service under steady load grew by 70 MiB in half an hour.
@@ -126,7 +126,7 @@ def bound_arenas() -> None:
 
 
 def _about(runtime: Runtime, address: str) -> Iterator[str]:
-    """Which artefact is served, under which terms, and the galleries that another one filled."""
+    """Describe the served artefact, its terms, and the galleries that another one filled."""
     from gmn_client import DEFAULT_URL
     from model.artefact import shipped_artefacts
 

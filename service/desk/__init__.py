@@ -1,1 +1,1 @@
-"""What people do after a search: keep it, open it again, review its results, collect cases."""
+"""Work after a search: keep and reopen it, review its results, collect searches in cases."""

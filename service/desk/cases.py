@@ -6,9 +6,8 @@ import contextlib
 import hashlib
 import io
 import zipfile
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,18 +41,18 @@ from service.runtime import GalleryCall
 
 EXPORTS_AT_ONCE = 4
 EXPORTS_OF_ONE_KEY = 2
-# Of each search the first results are shown, and every one that is reviewed.
+# Number of first results of a search that are shown, beside all that are reviewed.
 SHOWN = 10
 EXTENSIONS = {"image/png": "png", "image/jpeg": "jpg", "image/webp": "webp", "image/bmp": "bmp"}
-OF_RESULT = (
+RESULT_COLUMNS = (
     *("rank", "crop_id", "identity", "camera", "captured_at", "external_id"),
     *("cosine", "pair_logit", "probability", "verdict"),
 )
-COLUMNS = ("query_id", "searched_at", *OF_RESULT, "decision", "reviewed_at", "picture")
+COLUMNS = ("query_id", "searched_at", *RESULT_COLUMNS, "decision", "reviewed_at", "picture")
 
 
 async def create_case(call: GalleryCall, name: str, notes: str) -> CaseDetail:
-    """Begins a case; raises `InvalidField` where the gallery has as many as it may."""
+    """Create a case; raise `InvalidField` if the gallery has as many as it may."""
     now = datetime.now(UTC)
     case = records.Case(
         case_id=new_crop_id(),
@@ -70,19 +69,19 @@ async def create_case(call: GalleryCall, name: str, notes: str) -> CaseDetail:
 
 
 async def list_cases(call: GalleryCall, before: str | None, limit: int) -> Cases:
-    """Up to `limit` cases that are older than one; the newest first."""
-    found = await call.read(call.runtime.record.cases.page, before, limit + 1)
-    more = found[limit - 1].case_id if len(found) > limit else None
-    return Cases(results=[Case(**_fields(case)) for case in found[:limit]], next_cursor=more)
+    """List cases that are older than the case `before`, the newest first."""
+    cases = await call.read(call.runtime.record.cases.page, before, limit + 1)
+    more = cases[limit - 1].case_id if len(cases) > limit else None
+    return Cases(results=[Case(**_fields(case)) for case in cases[:limit]], next_cursor=more)
 
 
 async def change_case(call: GalleryCall, case_id: str, fields: CaseFields) -> CaseDetail:
-    """Changes the name or the notes.
+    """Change the name or the notes of a case.
 
     Raises:
-        UnknownCase: there is no such one.
+        UnknownCase: there is no such case.
         Forbidden: another key made it.
-        InvalidField: nothing is to be changed.
+        InvalidField: there is nothing to change.
     """
     if not fields:
         raise InvalidField("name, notes: nothing is to be changed; send one of them")
@@ -97,17 +96,17 @@ async def change_case(call: GalleryCall, case_id: str, fields: CaseFields) -> Ca
 async def hold_search(
     call: GalleryCall, case_id: str, query_id: str, note: str | None
 ) -> CaseDetail:
-    """Puts a kept search into a case, or changes its note; with None takes it out of the case.
+    """Put a kept search into a case, or change its note; a note of None takes it out of the case.
 
     Raises:
-        UnknownCase, UnknownQuery: there is no such one, or the case does not hold it.
-        Forbidden: another key made the case, which holds it already.
-        InvalidField: the case, or the cases of its key, hold as many as they may.
+        UnknownCase, UnknownQuery: there is none, or the case does not hold the search.
+        Forbidden: another key made the case, which holds the search already.
+        InvalidField: the case, or the cases of its key, hold as many searches as they may.
     """
-    found = await find_case(call, case_id)
-    held = found.queries.get(query_id)
+    existing = await find_case(call, case_id)
+    held = existing.queries.get(query_id)
     if note is None or (held and held.note != note):
-        call.caller.require_own(found.key_id)
+        call.caller.require_own(existing.key_id)
     most = None if call.caller.may() else (call.runtime.settings.kept_queries + 1) // 2
     case = await call.write(call.runtime.record.cases.hold, case_id, query_id, note, most)
     if case is None:
@@ -118,12 +117,12 @@ async def hold_search(
 
 
 async def delete_case(call: GalleryCall, case_id: str) -> CaseRemoval:
-    """Deletes a case with the caller's searches that no other case holds; answers how many.
+    """Delete a case with the caller's searches that no other case holds, and count these.
 
-    For `admin` these are the searches of every key.
+    A caller with `admin` deletes the searches of every key.
 
     Raises:
-        UnknownCase: there is no such one.
+        UnknownCase: there is no such case.
         Forbidden: another key made it.
     """
     call.caller.require_own((await find_case(call, case_id)).key_id)
@@ -141,13 +140,23 @@ async def delete_case(call: GalleryCall, case_id: str) -> CaseRemoval:
 
 
 def detailed(case: records.Case) -> CaseDetail:
-    """A case as the API shows it."""
-    queries = [CaseSearch(query_id=one, **entry._asdict()) for one, entry in case.queries.items()]
-    return CaseDetail(**{**_fields(case), "queries": queries})
+    queries = [
+        CaseSearch(query_id=query_id, **entry._asdict()) for query_id, entry in case.queries.items()
+    ]
+    return CaseDetail(**_fields(case), queries=queries)
 
 
 def _fields(case: records.Case) -> dict[str, Any]:
-    return {**vars(case), "count": len(case.queries)}
+    return {
+        "case_id": case.case_id,
+        "name": case.name,
+        "notes": case.notes,
+        "created_at": case.created_at,
+        "changed_at": case.changed_at,
+        "key_id": case.key_id,
+        "count": len(case.queries),
+        "deleted_searches": case.deleted_searches,
+    }
 
 
 class CaseArchive:
@@ -161,13 +170,11 @@ class CaseArchive:
         self.take = self._unsent.take
 
     def add(self, name: str, content: bytes) -> None:
-        """Add a file, once."""
         if name not in self._sums:
             self._zip.writestr(name, content)
             self._sums[name] = hashlib.sha256(content).hexdigest()
 
     def close(self) -> None:
-        """Add the checksums, and finish the ZIP."""
         lines = (f"{digest}  {name}\n" for name, digest in self._sums.items())
         self._zip.writestr("SHA256SUMS", "".join(lines))
         self._zip.close()
@@ -229,21 +236,18 @@ async def stream_case(call: GalleryCall, case: CaseDetail) -> AsyncGenerator[byt
 
 
 async def _pictures(call: GalleryCall, opened: OpenedSearch) -> AsyncIterator[tuple[str, Picture]]:
-    """Read the pictures of a search and of its shown results that are there, with their names."""
-    readings: dict[str, Callable[[], Awaitable[Picture]]] = {}
+    missing = contextlib.suppress(UnknownPicture, UnknownQuery, UnknownCrop)
     if opened.image_url:
-        readings[f"search-{opened.query_id}"] = partial(read_search_picture, call, opened.query_id)
+        with missing:
+            picture = await read_search_picture(call, opened.query_id)
+            yield f"search-{opened.query_id}", picture
     for result, _ in _shown_results(opened):
-        readings[f"crop-{result.crop_id}"] = partial(
-            read_picture, call.runtime, call.gallery, result.crop_id
-        )
-    for name, read in readings.items():
-        with contextlib.suppress(UnknownPicture, UnknownQuery, UnknownCrop):
-            yield name, await read()
+        with missing:
+            picture = await read_picture(call.runtime, call.gallery, result.crop_id)
+            yield f"crop-{result.crop_id}", picture
 
 
 def _described(opened: OpenedSearch, note: str, names: dict[str, str]) -> dict[str, Any]:
-    """Return the fields of a search for the page, with the note on it and its pictures' names."""
     shown = [
         {
             "result": result,
@@ -278,14 +282,14 @@ def _lines(searches: list[dict[str, Any]]) -> Iterator[str]:
     yield csv_line(*COLUMNS)
     for search in searches:
         opened = search["opened"].model_dump(mode="json")
-        reviews = {one["crop_id"]: one for one in opened["reviews"]}
-        pictures = {one["result"].crop_id: one["picture"] for one in search["shown"]}
+        reviews = {review["crop_id"]: review for review in opened["reviews"]}
+        pictures = {shown["result"].crop_id: shown["picture"] for shown in search["shown"]}
         for result in opened["answer"]["results"]:
             crop_id = result["crop_id"]
             review = reviews.get(crop_id, {})
             yield csv_line(
                 *(opened["query_id"], opened["created_at"]),
-                *(result[name] for name in OF_RESULT),
+                *(result[name] for name in RESULT_COLUMNS),
                 *(review.get(name) for name in ("decision", "reviewed_at")),
                 pictures.get(crop_id),
             )

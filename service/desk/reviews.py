@@ -1,4 +1,4 @@
-"""Reviews: whether a result of a kept search shows the person that was searched for."""
+"""Reviews: decisions whether results of a kept search show the person that was searched for."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SEARCHES_AT_ONCE = 100
 
 
 class ReviewOptions(BaseModel):
-    """What is decided on results of a kept search."""
+    """Decision on results of a kept search."""
 
     crop_ids: list[Id] = Field(
         min_length=1, max_length=KEPT_RESULTS, description="Results of the search."
@@ -64,9 +64,9 @@ class ReviewOptions(BaseModel):
 async def review_results(
     call: GalleryCall, query_id: str, new: ReviewOptions
 ) -> models.AnsweredReview:
-    """Names the crops, notes the decision, and enrolls the picture, in this order.
+    """Name the crops, note the decision, and enroll the picture, in this order.
 
-    Where it is cut off in between, the same request does the rest.
+    If it is cut off in between, the same request does the rest.
 
     Raises:
         UnknownQuery, UnknownCrop, UnknownPicture, InvalidField, CropConflict: nothing was changed.
@@ -99,36 +99,40 @@ async def review_results(
 async def list_reviews(
     call: GalleryCall, before: str | None, limit: int, key_id: str | None
 ) -> models.Reviews:
-    """The reviews of up to `limit` searches of a key, or of all, that are older than one.
+    """List the reviews of searches, the newest search first.
 
-    A key's searches without reviews are counted too, so that no cursor is of another key.
+    Args:
+        before: id of a search; only older ones are read.
+        limit: number of searches. A key's searches without reviews count, too, so that a cursor
+            never names a search of another key.
+        key_id: lists the searches of one key; None for all.
     """
     found_by = ("reviewed", "") if key_id is None else ("key", key_id)
 
     def read(number: int) -> models.Reviews:
-        found = call.runtime.record.kept.page(number, before, limit + 1, *found_by)
-        more = found[limit - 1].query_id if len(found) > limit else None
-        rows = list(_rows(call, found[:limit]))
+        searches = call.runtime.record.kept.page(number, before, limit + 1, *found_by)
+        more = searches[limit - 1].query_id if len(searches) > limit else None
+        rows = list(_rows(call, searches[:limit]))
         return models.Reviews(results=rows, next_cursor=more)
 
     return await call.read(read)
 
 
 async def reviews_as_csv(call: GalleryCall, key_id: str | None) -> str:
-    """Every review of searches of a key, or of all, as CSV with a head."""
     lines = [csv_line(*COLUMNS)]
     before = None
     while True:
         page = await list_reviews(call, before, SEARCHES_AT_ONCE, key_id)
-        lines += [csv_line(*one.model_dump(mode="json").values()) for one in page.results]
+        for review in page.results:
+            lines.append(csv_line(*review.model_dump(mode="json").values()))
         before = page.next_cursor
         if before is None:
             return "".join(lines)
 
 
 async def _names(call: GalleryCall, kept: KeptQuery, new: ReviewOptions) -> Collection[str]:
-    """The names that the crops bear; raises where the review cannot be."""
-    known = {one.crop_id for one in kept.results}
+    """Return the names of the crops; raise `InvalidField` or `UnknownCrop` for a wrong review."""
+    known = {result.crop_id for result in kept.results}
     for crop_id in new.crop_ids:
         if crop_id not in known:
             raise InvalidField(
@@ -136,9 +140,10 @@ async def _names(call: GalleryCall, kept: KeptQuery, new: ReviewOptions) -> Coll
                 "of its results"
             )
     crops = await call.read(call.runtime.record.crops.by_id, new.crop_ids)
-    if gone := [one for one in new.crop_ids if one not in crops and new.decision != "open"]:
-        raise UnknownCrop(call.gallery.name, gone[0])
-    names = {one.identity for one in crops.values() if one.identity is not None}
+    for crop_id in new.crop_ids:
+        if crop_id not in crops and new.decision != "open":
+            raise UnknownCrop(call.gallery.name, crop_id)
+    names = {crop.identity for crop in crops.values() if crop.identity is not None}
     if new.enroll and new.identity is None and len(names) != 1:
         borne = f"bear {len(names)} names" if names else "have no name"
         raise InvalidField(f"identity: the confirmed crops {borne}; send the person's name")
@@ -161,17 +166,19 @@ async def _enroll(
 
 def _rows(call: GalleryCall, searches: Sequence[KeptQuery]) -> Iterator[models.Review]:
     gallery = call.gallery
-    ids = {crop_id for kept in searches for crop_id in kept.reviews}
+    ids = {crop_id for search in searches for crop_id in search.reviews}
     crops = call.runtime.record.crops.by_id(gallery.gallery_id, ids)
-    for kept in searches:
-        url = search_picture_url(gallery, kept)
-        for crop_id, review in kept.reviews.items():
+    for search in searches:
+        url = search_picture_url(gallery, search)
+        for crop_id, review in search.reviews.items():
             if crop := crops.get(crop_id):
                 yield models.Review(
-                    query_id=kept.query_id,
+                    query_id=search.query_id,
                     crop_id=crop_id,
                     identity=crop.identity,
-                    **vars(review),
+                    decision=review.decision,
+                    reviewed_at=review.reviewed_at,
+                    key_id=review.key_id,
                     query_image_url=url,
                     image_url=gallery.image_url(crop_id),
                 )

@@ -33,10 +33,10 @@ class Admission:
         self._waiting: dict[str, deque[Waiting]] = {}
 
     def require_affordable(self, cost: float, fields: str, remedy: str) -> None:
-        """Refuse a request that costs more than one caller may hold.
+        """Refuse a request that costs more than the share of one caller.
 
         Args:
-            fields: those that make up the cost, for the message.
+            fields: fields that make up the cost, for the message.
             remedy: how to ask for less.
 
         Raises:
@@ -95,7 +95,6 @@ class Admission:
             raise
 
     def _admit_waiting(self) -> None:
-        """Admit every request that has room now, in the turns of the callers."""
         admitted_any = True
         while admitted_any:
             admitted_any = False

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +25,25 @@ Embed = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
+class PreparedImage:
+    """The parts of an image file that are stored with its vector.
+
+    Attributes:
+        sha256: of the file, hexadecimal.
+        picture, content_type: the kept picture; None if none is kept.
+        quality: None if it was not measured.
+    """
+
+    sha256: str
+    picture: bytes | None = None
+    content_type: str | None = None
+    quality: float | None = None
+
+
+NOTHING_PREPARED = PreparedImage("")
+
+
+@dataclass(frozen=True)
 class EmbeddedImage:
     """One image's feature and where its time went, seconds.
 
@@ -34,14 +52,14 @@ class EmbeddedImage:
         decode: reading and resizing.
         embed: the forward pass of its batch.
         faults: of the image's quality; empty without a quality gate.
-        prepared: what `Pipeline.embed` was asked to prepare of the image.
+        prepared: empty unless `Pipeline.submit` was asked for it.
     """
 
     vector: NDArray[np.float32]
     decode: float
     embed: float
     faults: tuple[QualityFault, ...] = ()
-    prepared: Any = None
+    prepared: PreparedImage = NOTHING_PREPARED
 
 
 Embedded = EmbeddedImage | CropProblem
@@ -59,16 +77,14 @@ class WaitingCrop:
     future: Future[Embedded] = field(default_factory=Future)
     decode: float = 0.0
     faults: tuple[QualityFault, ...] = ()
-    prepared: Any = None
+    prepared: PreparedImage = NOTHING_PREPARED
 
 
 class MicroBatcher:
-    """Embeds resized crops: those that are ready together, up to `max_batch`, on the device thread,
-    of several callers in turn.
+    """Batches resized crops that are ready together, and embeds them on the device thread.
 
-    Without a device thread each is embedded by itself, on the thread that submits it.
-
-    A batch that fails, or finds no memory, is bisected to the crop that causes the failure.
+    Callers take turns. Without a device thread the thread that submits a crop embeds it alone. A
+    batch that fails, or finds no memory, is bisected to the crop that causes the failure.
     """
 
     def __init__(
@@ -79,14 +95,14 @@ class MicroBatcher:
         metrics: Metrics,
         probe: Callable[[], object] = lambda: None,
     ) -> None:
-        """Starts nothing.
+        """Start nothing.
 
         Args:
-            device: None where any thread may embed, several at once.
-            embed: features `(B, d)` of resized crops `(B, height, width, 3)`.
-            max_batch: images in one forward pass.
-            probe: embeds an image that is known to be good. Where a crop fails alone and the probe
-                fails too, the device is lost.
+            device: None if any thread may embed, several at once.
+            embed: computes features `(B, d)` of resized crops `(B, height, width, 3)`.
+            max_batch: number of images in one forward pass.
+            probe: embeds an image that is known to be good. If it fails after a crop that failed
+                alone, the device is lost.
         """
         self._device = device
         self._metrics = metrics
@@ -98,7 +114,7 @@ class MicroBatcher:
         self._lock = threading.RLock()
 
     def submit(self, crop: WaitingCrop) -> None:
-        """Embeds a crop, or queues it; it is skipped if its future is cancelled before its turn.
+        """Embed or queue a crop; it is skipped if its future is cancelled before its turn.
 
         Raises:
             DeviceLost: found while the crop was embedded on this thread.
@@ -123,7 +139,6 @@ class MicroBatcher:
         run.add_done_callback(self._fail_waiting)
 
     def _fail_waiting(self, run: Future[None]) -> None:
-        """Answers every waiting crop when the device thread begins no more batches."""
         if (error := run.exception()) is not None:
             with self._lock:
                 waiting = [self._waiting.take() for _ in range(len(self._waiting))]
@@ -133,7 +148,6 @@ class MicroBatcher:
                     crop.future.set_exception(error)
 
     def _run_batch(self, device: DeviceThread) -> None:
-        """Embeds the crops that are ready; on the device thread."""
         batch: list[WaitingCrop] = []
         with self._lock:
             while self._waiting and len(batch) < self._max_batch:
@@ -158,7 +172,7 @@ class MicroBatcher:
             raise
 
     def _embed_batch(self, batch: Sequence[WaitingCrop]) -> None:
-        """Answers every crop of a batch, or raises and answers none."""
+        """Answer every crop of a batch, or raise and answer none."""
         began = time.perf_counter()
         self._metrics.batch_size.observe(len(batch))
         try:
@@ -177,7 +191,7 @@ class MicroBatcher:
             crop.future.set_result(answer)
 
     def _answer_failures(self, failures: Sequence[tuple[WaitingCrop, Exception]]) -> None:
-        """Answers crops that failed alone, unless the device is lost."""
+        """Answer crops that failed alone; raise `DeviceLost` if the probe fails, too."""
         faulty = [error for _, error in failures if not isinstance(error, DeviceFull)]
         if faulty:
             log.error("%d images cannot be embedded", len(faulty), exc_info=faulty[0])

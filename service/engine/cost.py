@@ -17,7 +17,7 @@ MEGAPIXEL = 1_000_000
 LARGE_PIXELS = 2_000_000
 # A frame stays in memory until the crops of its boxes are embedded.
 PER_FRAME_MEGAPIXEL = 2.0
-# Less than its time, since enrollments alone encode what they cut, and do it in the large pool.
+# Below the price of its time: only enrollments encode the crops they cut, in the large pool.
 PER_CUT_MEGAPIXEL = 2.0
 PER_IMAGE = 0.5
 PER_PAIR = 0.001

@@ -35,11 +35,11 @@ MEMORY_MESSAGES = re.compile("out of memory|(cublas|cudnn)_status_alloc_failed",
 
 
 class DeviceThread(TurnTakingPool):
-    """Runs the calls of several callers in turn, on one thread unless more are asked for.
+    """A thread, or several, that run the calls of several callers in turn.
 
     An error goes to the call's future, and the thread lives on. A call whose future was cancelled
     before its turn is not begun. After a `DeviceLost` no call is begun: each gets that error.
-    `shutdown` finishes what was submitted.
+    `shutdown` finishes the submitted calls.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class DeviceThread(TurnTakingPool):
         threads: int = 1,
         name: str = "device",
     ) -> None:
-        """Starts nothing; `on_loss` is called with the reason, once, when the device is lost."""
+        """Start nothing; `on_loss` is called once, with the reason, when the device is lost."""
         super().__init__(threads, name)
         self.on_loss = on_loss
         self._lost: ServiceError | None = None
@@ -115,7 +115,7 @@ def device_error(error: Error) -> Error | ServiceError:
 
 
 def retry_out_of_memory(call: Callable[..., Result], *args: Any) -> Result:
-    """Calls again, once, after an out-of-memory error, with PyTorch's cached memory freed.
+    """Call a function, and once more after an out-of-memory error, with cached memory freed.
 
     Raises:
         DeviceFull: the second call ran out of memory too; the cache is freed.
@@ -138,7 +138,7 @@ def retry_out_of_memory(call: Callable[..., Result], *args: Any) -> Result:
 def bisect_failures(
     items: Sequence[Item], work: Callable[[Sequence[Item]], None]
 ) -> list[tuple[Item, Exception]]:
-    """Works on all items together; where that raises, on each half, down to single items.
+    """Work on all items together; if that raises, on each half, down to single items.
 
     One faulty item among n costs 2·log₂ n more calls. After an out-of-memory error PyTorch's cached
     memory is freed, and a single item is tried once more.

@@ -1,35 +1,96 @@
-"""From image files to features: decode threads, which embed as well or pass crops on."""
+"""From image files to features: threads that decode, prepare pictures, and embed or pass on."""
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import io
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from model.crops.decode import CropLimits, CropProblem, decode_crop
 from model.crops.frames import FrameCrop, ImageFile, png_of
 from model.crops.quality import QualityFault, measure_quality, quality_faults
 from model.preprocessing import Preprocessing
-from service.engine.batcher import Embedded, MicroBatcher, WaitingCrop
+from service.engine.batcher import (
+    NOTHING_PREPARED,
+    Embedded,
+    MicroBatcher,
+    PreparedImage,
+    WaitingCrop,
+)
 from service.engine.cost import LARGE_PIXELS, images_cost, pixels_of
 from service.errors import UnusableImages
 from service.ops.turns import TurnTakingPool
-from service.settings import QualityPolicy, Settings
+from service.settings import KeepImages, QualityPolicy, Settings
 
 log = logging.getLogger(__name__)
-# A crop's quality is its sharpness by its rows, of which so many count: more than networks see. Of
-# a crop beyond a limit it is this share.
+# A crop's quality is its sharpness times its rows, of which MOST_ROWS count: more than networks
+# see. For a crop with faults it is multiplied by FAULTY.
 MOST_ROWS = 256
 FAULTY = 0.1
+# decode_crop has read the whole file by then: its first bytes distinguish the formats.
+SIGNATURES = ((b"\x89PNG", "image/png"), (b"\xff\xd8", "image/jpeg"), (b"RIFF", "image/webp"))
+THUMBNAIL_HEIGHT = 256
+THUMBNAIL_QUALITY = 90
 Result = TypeVar("Result")
-Prepare = Callable[[ImageFile, bytes, NDArray[np.uint8], float | None], Any]
+
+
+@dataclass(frozen=True)
+class PicturePolicy:
+    """Choice of the picture that is kept of an image file.
+
+    Attributes:
+        keep: `original` keeps the bytes as they came; `thumbnail` a JPEG of at most 256 pixels'
+            height, without metadata, and the original where that is smaller; `none` nothing.
+        max_original_bytes: a larger original is kept as its thumbnail.
+    """
+
+    keep: KeepImages
+    max_original_bytes: int | None = None
+
+    def prepare(
+        self, file: bytes, pixels: NDArray[np.uint8], quality: float | None
+    ) -> PreparedImage:
+        """Hash a file and make the picture that is kept of it.
+
+        Args:
+            file: a whole image file.
+            pixels: the decoded file, `(height, width, 3)` RGB.
+            quality: as it was measured.
+        """
+        sha256 = hashlib.sha256(file).hexdigest()
+        if self.keep == "none":
+            return PreparedImage(sha256, quality=quality)
+        types = (name for signature, name in SIGNATURES if file.startswith(signature))
+        content_type = next(types, "image/bmp")
+        picture = file
+        too_large = self.max_original_bytes is not None and len(file) > self.max_original_bytes
+        if self.keep == "thumbnail" or too_large:
+            thumbnail = _thumbnail(pixels)
+            if len(thumbnail) < len(file):
+                picture = thumbnail
+                content_type = "image/jpeg"
+        return PreparedImage(sha256, picture, content_type, quality)
+
+
+def _thumbnail(pixels: NDArray[np.uint8]) -> bytes:
+    picture = Image.fromarray(pixels)
+    if picture.height > THUMBNAIL_HEIGHT:
+        width = max(1, round(picture.width * THUMBNAIL_HEIGHT / picture.height))
+        picture = picture.resize((width, THUMBNAIL_HEIGHT), Image.Resampling.LANCZOS)
+    file = io.BytesIO()
+    picture.save(file, "JPEG", quality=THUMBNAIL_QUALITY, subsampling=0)
+    return file.getvalue()
 
 
 class Pipeline:
@@ -59,16 +120,16 @@ class Pipeline:
         self,
         images: Sequence[ImageFile],
         quality: QualityPolicy = "off",
-        prepare: Prepare | None = None,
+        pictures: PicturePolicy | None = None,
     ) -> list[Embedded]:
         """Return one outcome per image, in order; see `submit`."""
-        return await results(self.submit(images, quality, prepare))
+        return await results(self.submit(images, quality, pictures))
 
     def submit(
         self,
         images: Sequence[ImageFile],
         quality: QualityPolicy = "off",
-        prepare: Prepare | None = None,
+        pictures: PicturePolicy | None = None,
     ) -> list[Future[Embedded]]:
         """Begin to embed images and return one future outcome per image, in order.
 
@@ -79,9 +140,8 @@ class Pipeline:
                 one that is known already.
             quality: whether a crop beyond a limit of the settings is embedded with its faults
                 noted (`warn`), or is a problem with the first fault's code and the details of all.
-            prepare: called on a decode thread with a good image, its file (of a crop of a frame a
-                PNG), its pixels `(height, width, 3)` uint8 RGB and its quality, None where that
-                was not measured, for `EmbeddedImage.prepared`.
+            pictures: how to fill `EmbeddedImage.prepared`; the file of a crop of a frame is a PNG.
+                None leaves it empty.
         """
         futures: list[Future[Embedded]] = []
 
@@ -90,13 +150,14 @@ class Pipeline:
                 return
             began = time.perf_counter()
             try:
-                pixels, *found = self._decode(image, quality, prepare)
+                pixels, faults, prepared = self._decode(image, quality, pictures)
             except CropProblem as problem:
                 if future.set_running_or_notify_cancel():
                     future.set_result(problem)
             else:
                 seconds = time.perf_counter() - began
-                self._batcher.submit(WaitingCrop(pixels, future, seconds, *found))
+                crop = WaitingCrop(pixels, future, seconds, faults, prepared)
+                self._batcher.submit(crop)
 
         for image in images:
             future: Future[Embedded] = Future()
@@ -123,7 +184,6 @@ class Pipeline:
             raise UnusableImages([problem]) from problem
 
     def cost(self, images: Sequence[ImageFile]) -> float:
-        """Return what decoding and embedding images costs, see `service.engine.cost`."""
         return images_cost(images, self._limits.max_pixels)
 
     def _threads_for(self, image: ImageFile) -> TurnTakingPool:
@@ -131,7 +191,7 @@ class Pipeline:
         return self.large_threads if large else self.threads
 
     async def resize(self, images: Sequence[bytes]) -> list[NDArray[np.uint8]]:
-        """The embedder's input for each image, `(height, width, 3)` uint8, in order.
+        """Return the embedder's input for each image, `(height, width, 3)` uint8, in order.
 
         Raises:
             CropProblem: for an image that cannot be decoded.
@@ -143,8 +203,8 @@ class Pipeline:
         self,
         image: bytes | FrameCrop,
         quality: QualityPolicy = "off",
-        prepare: Prepare | None = None,
-    ) -> tuple[NDArray[np.uint8], tuple[QualityFault, ...], Any]:
+        pictures: PicturePolicy | None = None,
+    ) -> tuple[NDArray[np.uint8], tuple[QualityFault, ...], PreparedImage]:
         try:
             if isinstance(image, FrameCrop):
                 pixels = image.cut(self._limits)
@@ -159,10 +219,10 @@ class Pipeline:
                 score = share * measured.sharpness * min(measured.height, MOST_ROWS)
             if faults and quality == "refuse":
                 raise CropProblem(faults[0].code, "; ".join(fault.detail for fault in faults))
-            prepared = None
-            if prepare:
+            prepared = NOTHING_PREPARED
+            if pictures:
                 file = png_of(pixels) if isinstance(image, FrameCrop) else image
-                prepared = prepare(image, file, pixels, score)
+                prepared = pictures.prepare(file, pixels, score)
             return self._preprocessing.resize(pixels), faults, prepared
         except CropProblem:
             raise
@@ -187,7 +247,6 @@ async def results(futures: Sequence[Future[Result]]) -> list[Result]:
 
 
 def _pass_error(future: Future[Any], run: Future[None]) -> None:
-    """Fail the future of work that was not begun, as after the loss of the device."""
     error = run.exception()
     if error is not None and not future.done() and future.set_running_or_notify_cancel():
         future.set_exception(error)

@@ -204,12 +204,10 @@ class LoadedModel:
 
     @cached_property
     def embedder(self) -> str:
-        """The fingerprint of the weights and preprocessing that make its features."""
         return self.description.embedding_fingerprint
 
     @cached_property
     def calibration_version(self) -> str:
-        """The version of the artefact's own calibration."""
         return self.description.artefact_fingerprint[:12]
 
     def chosen_scoring(self, asked: Scoring | None) -> Scoring:

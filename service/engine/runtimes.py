@@ -156,7 +156,6 @@ def _candidates(settings: Settings) -> list[tuple[RuntimeName, DtypeName]]:
 def _stored_runtime(
     settings: Settings, stored: str, probes: Probes
 ) -> tuple[EmbeddingRuntime, RuntimeChoice]:
-    """Build the runtime that the record chose; settings that contradict it are refused."""
     try:
         choice = RuntimeChoice.model_validate_json(stored)
     except ValidationError as error:

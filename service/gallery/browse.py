@@ -1,4 +1,4 @@
-"""Browse: the galleries there are, and their crops and identities."""
+"""Browse: describe and list galleries, crops and identities."""
 
 from __future__ import annotations
 
@@ -19,25 +19,28 @@ CROPS_AT_ONCE = 1000
 
 
 async def describe_gallery(runtime: Runtime, gallery: Gallery) -> models.Gallery:
-    """One gallery; raises `UnknownGallery` where it was just deleted."""
+    """Describe a gallery; raise `UnknownGallery` if it was just deleted."""
 
     def described() -> models.Gallery:
         record = runtime.record.galleries.get(gallery.gallery_id)
         if record is None:
             raise UnknownGallery(gallery.name)
-        # On the reader thread: where a gallery has changed its identities are counted.
+        # The reader thread does this, since it counts the identities of a changed gallery.
         return _describe(runtime, record, gallery)
 
     return await runtime.galleries.read(described)
 
 
 async def list_galleries(runtime: Runtime) -> list[models.Gallery]:
-    """Every gallery, by name."""
     held = {gallery.name: gallery for gallery in runtime.galleries.all()}
 
     def described() -> list[models.Gallery]:
         records = runtime.record.galleries.all()
-        return [_describe(runtime, one, held[one.name]) for one in records if one.name in held]
+        return [
+            _describe(runtime, record, held[record.name])
+            for record in records
+            if record.name in held
+        ]
 
     return await runtime.galleries.read(described)
 
@@ -45,14 +48,14 @@ async def list_galleries(runtime: Runtime) -> list[models.Gallery]:
 async def read_crop(
     runtime: Runtime, gallery: Gallery, crop_id: str, vector: bool = False
 ) -> models.Crop:
-    """One crop; raises `UnknownCrop`."""
+    """Describe a crop; raise `UnknownCrop`."""
     crop = await _stored(runtime, gallery, crop_id)
     (shown,) = await runtime.galleries.read(described_crops, runtime, gallery, [crop], vector)
     return shown
 
 
 async def read_picture(runtime: Runtime, gallery: Gallery, crop_id: str) -> Picture:
-    """One crop's image file; raises `UnknownCrop` or `UnknownPicture`."""
+    """Read a crop's picture; raise `UnknownCrop` or `UnknownPicture`."""
     crop = await _stored(runtime, gallery, crop_id)
     picture = await stored_picture(runtime, gallery.gallery_id, crop)
     if picture is None:
@@ -64,7 +67,6 @@ async def read_picture(runtime: Runtime, gallery: Gallery, crop_id: str) -> Pict
 async def matching(
     runtime: Runtime, gallery: Gallery, wanted: CropFilter
 ) -> AsyncIterator[StoredCrop]:
-    """The crops that pass a filter now, each page of them read by itself."""
     order: models.CropOrder = "captured" if wanted.of_time else "enrolled"
     cursor: str | None = ""
     while cursor is not None:
@@ -84,7 +86,7 @@ async def list_identities(
     query: str,
     sort: models.IdentityOrder,
 ) -> models.Identities:
-    """One page of identities; raises `InvalidField` for a cursor of another order."""
+    """Return a page of identities; raise `InvalidField` for a cursor of another order."""
 
     def read() -> models.Identities:
         people = runtime.record.people.page(
@@ -92,8 +94,8 @@ async def list_identities(
         )
         more = people[limit - 1].place if len(people) > limit else None
         results = [
-            models.Identity(**_described(gallery, one) | {"cameras": len(one.cameras)})
-            for one in people[:limit]
+            models.Identity(**_described(gallery, person) | {"cameras": len(person.cameras)})
+            for person in people[:limit]
         ]
         return models.Identities(results=results, next_cursor=more)
 
@@ -101,7 +103,7 @@ async def list_identities(
 
 
 async def read_identity(runtime: Runtime, gallery: Gallery, identity: str) -> models.IdentityDetail:
-    """Describe one identity; raises `UnknownIdentity`."""
+    """Describe an identity; raise `UnknownIdentity`."""
     found = await runtime.galleries.read(runtime.record.people.get, gallery.gallery_id, identity)
     if found is None:
         raise UnknownIdentity(gallery.name, identity)
@@ -117,30 +119,25 @@ async def read_identity(runtime: Runtime, gallery: Gallery, identity: str) -> mo
 def described_crops(
     runtime: Runtime, gallery: Gallery, crops: Sequence[StoredCrop], vectors: bool
 ) -> list[models.Crop]:
-    """Crops as the API shows them, with their vectors where these are asked for; blocks."""
-    shown = [described_crop(gallery, crop) for crop in crops]
-    if not (vectors and crops):
-        return shown
-    embedder, found = runtime.record.crops.vectors_of(gallery.gallery_id, crops)
-    return [
-        one.model_copy(
-            update={"vector": found[crop.row_id].tolist(), "embedding_fingerprint": embedder}
-            if crop.row_id in found
-            else {}
-        )
-        for one, crop in zip(shown, crops, strict=True)
-    ]
+    """Describe crops, with their vectors if these are asked for; blocks."""
+    described = [described_crop(gallery, crop) for crop in crops]
+    if vectors and crops:
+        embedder, by_row = runtime.record.crops.vectors_of(gallery.gallery_id, crops)
+        for place, crop in enumerate(crops):
+            if crop.row_id in by_row:
+                vector = by_row[crop.row_id].tolist()
+                changes = {"vector": vector, "embedding_fingerprint": embedder}
+                described[place] = described[place].model_copy(update=changes)
+    return described
 
 
 def described_crop(gallery: Gallery, crop: StoredCrop) -> models.Crop:
-    """A crop as the API shows it."""
     url = gallery.image_url(crop.crop_id) if crop.content_type else None
-    known = {one.name: getattr(crop, one.name) for one in fields(crop)}
-    return models.Crop.model_validate(known | {"image_url": url})
+    columns = {field.name: getattr(crop, field.name) for field in fields(crop)}
+    return models.Crop.model_validate(columns | {"image_url": url})
 
 
 def _described(gallery: Gallery, person: Person) -> dict[str, Any]:
-    """An identity as the API shows it."""
     url = gallery.image_url(person.crop_id) if person.pictured else None
     return {**vars(person), "image_url": url}
 

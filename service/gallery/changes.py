@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import fields as fields_of
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, TypeVar
@@ -43,14 +44,14 @@ async def change_crops(
     rule: Callable[[int], Changed | None],
     unknown: ServiceError,
     event: str,
-    **what: Any,
+    **details: Any,
 ) -> Changed:
-    """Commits a change of a gallery's crops with its audit trail, and shows it.
+    """Commit a change of a gallery's crops with its audit trail, and apply it to the index.
 
     Args:
-        steps, rule: as in `GalleryRegistry.change`.
-        unknown: is raised where there is nothing to change.
-        event, what: as in `AuditLog.record`.
+        steps, rule: arguments of `GalleryRegistry.change`.
+        unknown: raised if there is nothing to change.
+        event, details: arguments of `AuditLog.record`.
 
     Raises:
         UnknownGallery: the gallery was deleted.
@@ -64,16 +65,16 @@ async def change_crops(
         result["count"] = change.count
         return change
 
-    return await runtime.audited(event, commit, gallery=gallery.name, **what)
+    return await runtime.audited(event, commit, gallery=gallery.name, **details)
 
 
 async def relabel_identity(
     runtime: Runtime, gallery: Gallery, identity: str, new_identity: str
 ) -> RenamedIdentity:
-    """Gives every crop of an identity another one.
+    """Give every crop of an identity another one.
 
     Raises:
-        InvalidField: for the name that it has.
+        InvalidField: the identity has this name already.
         UnknownGallery, UnknownIdentity: there is nothing to change.
         StorageFailed: nothing was changed.
     """
@@ -84,7 +85,7 @@ async def relabel_identity(
         runtime,
         gallery,
         "relabel",
-        partial(runtime.record.identities.rename, identity=identity, new=new_identity),
+        lambda number: runtime.record.identities.rename(number, identity, new_identity),
         UnknownIdentity(gallery.name, identity),
         "relabel_identity",
         identity=identity,
@@ -100,7 +101,7 @@ async def relabel_identity(
 
 
 async def undo_merge(runtime: Runtime, gallery: Gallery, merge_id: str) -> RenamedIdentity:
-    """Gives the crops of a merge their former identity again.
+    """Give the crops of a merge their former identity again.
 
     Raises:
         UnknownGallery, UnknownMerge: there is nothing to undo.
@@ -110,7 +111,7 @@ async def undo_merge(runtime: Runtime, gallery: Gallery, merge_id: str) -> Renam
         runtime,
         gallery,
         "relabel",
-        partial(runtime.record.identities.undo_merge, merge_id=merge_id),
+        lambda number: runtime.record.identities.undo_merge(number, merge_id),
         UnknownMerge(gallery.name, merge_id),
         "undo_merge",
         merge_id=merge_id,
@@ -126,10 +127,10 @@ async def undo_merge(runtime: Runtime, gallery: Gallery, merge_id: str) -> Renam
 async def change_crop(
     runtime: Runtime, gallery: Gallery, crop_id: str, fields: CropFields
 ) -> ChangedCrop:
-    """Changes what is known of a crop.
+    """Change labels of a crop.
 
     Raises:
-        InvalidField: nothing to change, or a capture in the future.
+        InvalidField: there is no label to change, or the time of capture is in the future.
         UnknownGallery, UnknownCrop: there is nothing to change.
         CropConflict: another crop of the same image bears that identity and camera.
         StorageFailed: nothing was changed.
@@ -149,7 +150,7 @@ async def change_crop(
         runtime,
         gallery,
         "relabel",
-        partial(runtime.record.crops.change, crop_ids=[crop_id], fields=fields),
+        lambda number: runtime.record.crops.change(number, [crop_id], fields),
         UnknownCrop(gallery.name, crop_id),
         "change_crop",
         crop_ids=[crop_id],
@@ -164,10 +165,10 @@ async def change_crop(
 async def change_matching(
     runtime: Runtime, gallery: Gallery, wanted: CropFilter, fields: CropFields, dry_run: bool
 ) -> ChangedCrops:
-    """Changes what is known of every crop that passes a filter.
+    """Change labels of every crop that passes a filter.
 
     Raises:
-        InvalidField: nothing to change.
+        InvalidField: there is no label to change.
         UnknownGallery: the gallery was deleted.
         CropConflict: another crop of the same image bears that identity and camera.
         StorageFailed: nothing was changed.
@@ -188,7 +189,7 @@ async def change_matching(
         fields=",".join(sorted(fields)),
     )
     version = commits[-1].version if commits else gallery.version
-    changed = sum(one.count for one in commits)
+    changed = sum(commit.count for commit in commits)
     return ChangedCrops(gallery_version=version, matched=matched, changed=changed)
 
 
@@ -199,26 +200,30 @@ async def change_each(
     steps: str | None,
     rule: Callable[..., Changed | None],
     event: str,
-    **what: Any,
+    **details: Any,
 ) -> tuple[int, list[Changed]]:
-    """Changes every crop that passes a filter, with its audit trail.
+    """Change every crop that passes a filter, with its audit trail.
 
-    In a file it is one commit. In a store that processes share a commit changes so many crops as it
-    may: where the call is cut off amid them, the same call goes on.
+    A file takes one commit. A store that processes share takes commits of bounded size; if the call
+    is cut off amid them, the same call does the rest.
 
     Args:
-        steps: as in `GalleryRegistry.change`; None to change nothing and note a search.
-        rule: commits a change of `crop_ids`, but of those that do not pass `wanted` any more.
-        event, what: as in `AuditLog.record`.
+        steps: argument of `GalleryRegistry.change`; None to change nothing and note a search.
+        rule: commits a change of `crop_ids`, except of crops that no longer pass `wanted`.
+        event, details: arguments of `AuditLog.record`.
 
     Returns:
-        How many passed, and what each commit changed.
+        The number of crops that passed, and the commits.
     """
     ids = [crop.crop_id async for crop in matching(runtime, gallery, wanted)]
-    asked = {name: str(one) for name, one in vars(wanted).items() if one and name != "crop_ids"}
-    what |= {"gallery": gallery.name, "crop_ids": sorted(wanted.crop_ids), "filters": asked}
+    filters = {}
+    for field in fields_of(wanted):
+        value = getattr(wanted, field.name)
+        if value and field.name != "crop_ids":
+            filters[field.name] = str(value)
+    details |= {"gallery": gallery.name, "crop_ids": sorted(wanted.crop_ids), "filters": filters}
     if steps is None:
-        runtime.audit.note_view("query", count=len(ids), **what)
+        runtime.audit.note_view("query", count=len(ids), **details)
         return len(ids), []
 
     at_once = min(runtime.record.crops.at_once, max(1, len(ids)))
@@ -229,14 +234,14 @@ async def change_each(
             batch = partial(rule, crop_ids=ids[first : first + at_once], wanted=wanted)
             if (change := await runtime.galleries.change(steps, gallery, batch)) is not None:
                 commits.append(change)
-            result["count"] = sum(one.count for one in commits)
+            result["count"] = sum(change.count for change in commits)
         return commits
 
-    return len(ids), await runtime.audited(event, commit, **what)
+    return len(ids), await runtime.audited(event, commit, **details)
 
 
 async def create_gallery(runtime: Runtime, name: str, settings: GallerySettings) -> models.Gallery:
-    """Creates an empty gallery; raises `GalleryConflict` where the name is taken."""
+    """Create an empty gallery; raise `GalleryConflict` if the name is taken."""
 
     async def section() -> None:
         await runtime.galleries.create(name, settings)
@@ -249,10 +254,10 @@ async def create_gallery(runtime: Runtime, name: str, settings: GallerySettings)
 async def change_gallery(
     runtime: Runtime, gallery: Gallery, changes: SettingsChanges, reset_calibration: bool = False
 ) -> models.Gallery:
-    """Changes the given settings of a gallery; raises `UnknownGallery` where it was just deleted.
+    """Change settings of a gallery; raise `UnknownGallery` if it was just deleted.
 
-    A calibration that is reset or switched off is dropped with the searches behind it; a shorter
-    retention deletes at the next maintenance.
+    A calibration that is reset or switched off is dropped with its searches. The next maintenance
+    applies a shorter retention.
     """
     details: dict[str, Any] = {**changes}
     if reset_calibration:
@@ -262,7 +267,7 @@ async def change_gallery(
         write = runtime.record.galleries.change
         await runtime.galleries.change("change-gallery", gallery, write, changes, reset_calibration)
         if reset_calibration or changes.get("calibration") == "off":
-            # In its turn: a fit that came meanwhile stays.
+            # This waits for its turn among the writes, so that a fit made meanwhile stays.
             await runtime.galleries.write(runtime.calibrations.reload, gallery)
 
     await runtime.audited("change_gallery", change, gallery=gallery.name, **details)
@@ -270,7 +275,7 @@ async def change_gallery(
 
 
 async def delete_gallery(runtime: Runtime, gallery: Gallery) -> int:
-    """Deletes a gallery with its crops, jobs and snapshots; answers how many crops.
+    """Delete a gallery with its crops, jobs and snapshots, and return the number of crops.
 
     Raises:
         UnknownGallery, GalleryConflict: nothing was deleted.
@@ -284,14 +289,14 @@ async def delete_gallery(runtime: Runtime, gallery: Gallery) -> int:
         removed = await runtime.galleries.change("delete-gallery", gallery, write)
         result["count"] = removed
         runtime.calibrations.forget(gallery)
-        # Where this is cut off, maintenance removes what the record has noted as unneeded.
-        own = [f"{kind}/{gallery.gallery_id}" for kind in (SNAPSHOTS, INDEXES)]
-        own += [
+        # If this is cut off, maintenance removes the folders, which the record notes as unneeded.
+        folders = [f"{kind}/{gallery.gallery_id}" for kind in (SNAPSHOTS, INDEXES)]
+        folders += [
             f"{IMPORTS}/{job.job_id}" for job in unfinished if job.gallery_id == gallery.gallery_id
         ]
-        for name in own:
-            folder = runtime.settings.data_dir / name
-            await runtime.pools.files.run(shutil.rmtree, folder, ignore_errors=True)
+        for folder in folders:
+            path = runtime.settings.data_dir / folder
+            await runtime.pools.files.run(shutil.rmtree, path, ignore_errors=True)
         return removed
 
     return await runtime.audited(

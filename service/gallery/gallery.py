@@ -15,26 +15,28 @@ from service.search.index_files import IndexFolder, Stored
 # One committed change of a gallery's crops.
 CropsChange = Enrolment | Removal | Relabelling
 SearchedIndex = GalleryIndex | MilvusIndex
-# By a gallery's number and an embedder's fingerprint.
 MakeIndex = Callable[[int, str], MilvusIndex]
+"""Finds the index of a gallery, by its number and the embedder's fingerprint."""
 
 
 class IndexMismatch(Exception):
-    """An index is not what the record was before a change; the gallery has to be read again."""
+    """An index differs from the record before a change; the gallery must be read again."""
 
 
 class Gallery:
-    """A gallery that can be searched; all but its name and settings is the device thread's.
+    """A gallery that can be searched.
+
+    Its name and settings may be read on any thread, everything else on the device thread.
 
     Attributes:
         gallery_id, name, settings: as in the record.
-        version: what the index shows; a write is acknowledged once it shows the write's version.
-        crops: how many there are.
+        version: version that the index shows; a write is acknowledged once it is reached.
+        crops: number of crops.
         embedding_fingerprint: of the embedder that made the stored vectors.
         newest_embedder: fingerprint of the embedder that a reindex leads to.
-        own_index: the index where this process holds the vectors, and changes are applied to it.
-        outside_index: the one that another program holds and an indexer writes.
-        consistent: False where a committed change could not be applied, until it is read again.
+        own_index: index of vectors that this process holds and applies changes to.
+        outside_index: index that another program holds and an indexer writes.
+        consistent: False if a committed change could not be applied, until it is read again.
     """
 
     def __init__(
@@ -45,14 +47,14 @@ class Gallery:
         outside: MakeIndex | None = None,
         folder: IndexFolder | None = None,
     ) -> None:
-        """A gallery of a record, whose index is empty.
+        """Make a gallery with an empty index.
 
         Args:
-            embedders: sizes of the loaded embedders' features by fingerprint; the first is the one
-                that new galleries are bound to.
-            secret: the record's, for the index's group codes.
-            outside: finds the index outside this process; None for one that this process holds.
-            folder: of the index's files; None for memory alone.
+            embedders: feature sizes of the loaded embedders by fingerprint; new galleries take the
+                first one.
+            secret: secret of the record, for the index's group codes.
+            outside: finds the index outside this process; None if this process holds the index.
+            folder: folder of the index's files; None to keep it in memory only.
         """
         self.gallery_id = record.gallery_id
         self.name = record.name
@@ -71,12 +73,10 @@ class Gallery:
 
     @property
     def needs_reindex(self) -> bool:
-        """Whether no loaded embedder made its vectors."""
         return self.own_index is None and self.outside_index is None
 
     @property
     def outdated(self) -> bool:
-        """Whether another embedder than the newest loaded one made its vectors."""
         return self.crops > 0 and self.embedding_fingerprint != self.newest_embedder
 
     @property
@@ -84,17 +84,17 @@ class Gallery:
         """Fingerprint of the embedder whose features are compared with the stored vectors.
 
         Raises:
-            NeedsReindex: where that one is not loaded.
+            NeedsReindex: that embedder is not loaded.
         """
         _ = self.index
         return self._indexed_by
 
     @property
     def index(self) -> SearchedIndex:
-        """The index.
+        """Return the index, in this process or outside it.
 
         Raises:
-            NeedsReindex: where no loaded embedder made the stored vectors.
+            NeedsReindex: no loaded embedder made the stored vectors.
         """
         index = self.own_index or self.outside_index
         if index is None:
@@ -102,19 +102,18 @@ class Gallery:
         return index
 
     def checkpoint(self, position: str) -> Stored | None:
-        """What its index shows, to be written to its files; None where it has none.
+        """Return the state of the own index to write to its files; None if it cannot be written.
 
         Args:
-            position: in the history of the record, no later than what it shows.
+            position: position in the record's history, no later than the state of the index.
         """
         index = self.own_index
         if index is None or not self.consistent:
             return None
-        known = {"version": self.version, "position": position}
-        return index.table.checkpoint({**self.stored_as(), **known})
+        state = {"version": self.version, "position": position}
+        return index.table.checkpoint({**self.stored_as(), **state})
 
     def stored_as(self) -> dict[str, Any]:
-        """What files of its own index have to be of."""
         return {
             "format": 2,
             "gallery": self.gallery_id,
@@ -124,33 +123,32 @@ class Gallery:
         }
 
     def image_url(self, crop_id: str) -> str:
-        """Where a crop's picture is, below the service's address."""
         return f"/v1/galleries/{self.name}/crops/{crop_id}/image"
 
     def can_go_on_as(self, record: GalleryRecord, vectors: bool = False) -> bool:
-        """Whether the index can hold what the record has; otherwise another one is needed.
+        """Return whether the index can hold the record's vectors; if not, another one is needed.
 
         Args:
-            record: the gallery's, read later than `self` was.
-            vectors: whether vectors were read before the record was, which may be its embedder's.
+            record: record of the gallery, read later than `self`.
+            vectors: whether vectors were read before `record`, which may be of its embedder.
         """
         return self._indexed_by == self._embedder_of(record, vectors)
 
     def follow_record(self, record: GalleryRecord) -> None:
-        """Takes over what a record has beside the crops, and their number if it has no index."""
+        """Take over the settings and embedder of a record, and its count if there is no index."""
         self.settings: GallerySettings = record.settings
         self.embedding_fingerprint = record.embedding_fingerprint
         self.crops = self.own_index.count if self.own_index else record.crops
 
     def replace(self, read: Gallery) -> None:
-        """Takes over everything of a gallery that was read again, in one step."""
+        """Take over all state of a gallery that was read again, in one step."""
         self.__dict__.update(read.__dict__)
 
     def apply(self, change: CropsChange) -> None:
-        """Shows a committed change; of the crops that it names unknown ones are no error.
+        """Apply a committed change to the index.
 
-        Crops that are added already stay as they are. Another embedder than before adds only to an
-        empty gallery.
+        Unknown crops of the change are ignored, and crops that were added already stay. Only an
+        empty gallery takes crops of another embedder.
 
         Raises:
             IndexMismatch: an older crop is missing from the index.
@@ -180,11 +178,11 @@ class Gallery:
         self.version = max(self.version, change.version)
 
     def _embedder_of(self, record: GalleryRecord, vectors: bool = False) -> str:
-        """Whose features are compared with a record's vectors; an empty one takes the newest."""
+        """Return the embedder of a record's vectors; an empty gallery takes the newest."""
         return record.embedding_fingerprint if record.crops or vectors else self.newest_embedder
 
     def _make_index_for(self, embedder: str) -> None:
-        """Begins an empty index, unless there is one of this embedder; none of an unknown one."""
+        """Begin an empty index, unless there is one of this embedder or it is not loaded."""
         if embedder != self._indexed_by:
             size = self._embedders.get(embedder)
             self._indexed_by = embedder

@@ -49,17 +49,16 @@ EXPOSED_HEADERS = ("GMN-Stale", "Idempotent-Replayed", "Location", "Retry-After"
 VERSION = "0.4.0"
 PAGE = Path(__file__).parents[1] / "web"
 DESCRIPTION = """Ranks the crops of people in a gallery by likeness to a query, with a calibrated
-verdict. Images are multipart files named `images`; every other input is a form field or a query
-parameter, and counts as left out where it is empty and its description gives that no other meaning;
-errors are RFC 9457 problem documents."""
+verdict. Images are multipart files named `images`; every other input is a form field, or of a GET
+request a query parameter. An empty one counts as left out unless its description gives it another
+meaning. Errors are RFC 9457 problem documents."""
 
 
 def create_app(settings: Settings, runtime: Runtime | None = None) -> FastAPI:
-    """Builds the application.
+    """Build the application.
 
     Args:
-        runtime: what was opened already; by default it is opened when the server starts. Either
-            way it is closed when the server stops.
+        runtime: is opened when the server starts unless given; it is closed when the server stops.
     """
 
     @asynccontextmanager
@@ -104,5 +103,4 @@ def create_app(settings: Settings, runtime: Runtime | None = None) -> FastAPI:
 
 
 async def page() -> FileResponse:
-    """The page for searches by hand, which loads the files of its folder; both are open."""
     return FileResponse(PAGE / "index.html")

@@ -1,4 +1,4 @@
-"""The fields of the calls of crops: their labels, their boxes in a frame, and which are meant."""
+"""The fields of the calls of crops: labels, boxes in a frame, and filters."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ Labels = Annotated[list[Text], MOST_LABELS]
 MomentText = Annotated[str, Field(max_length=MAX_MOMENT)]
 MetadataText = Annotated[str, Field(max_length=MAX_METADATA_BYTES)]
 MetadataLabels = Annotated[list[MetadataText], MOST_LABELS]
-FILTERS = frozenset(one.name for one in fields(CropFilter))
+FILTERS = frozenset(field.name for field in fields(CropFilter))
 
 
 class LabelsForm(Form):
-    """Base of forms with labels of crops, each a list so that it may be empty: unknown."""
+    """Base of forms with labels of crops, each a list, in which an empty text means unknown."""
 
-    # Of the fields, before the names of the labels.
+    # The fields are called like the labels, after this.
     prefix: ClassVar[str] = ""
 
     def changes(self) -> CropFields:
-        """The labels that were sent, each once; raises `InvalidField`."""
+        """Return the labels that were sent; raise `InvalidField` for one that was sent twice."""
         changes: dict[str, Any] = {}
         for name in LABELS:
             field = self.prefix + name
@@ -55,7 +55,7 @@ class LabelsForm(Form):
 
 
 class EnrollFields(LabelsForm):
-    """What is known of crops; in an enrollment once for all images, or once for each in order."""
+    """Labels of crops: in an enrollment once for all images, or once for each in order."""
 
     identity: Labels = Field([], examples=[["0042"]])
     """The identity."""
@@ -72,7 +72,7 @@ class EnrollFields(LabelsForm):
 
 
 class LabelledBox(Box):
-    """A box with what is known of its crop; where a field is missing, that of the form counts."""
+    """A box with labels of its crop; the form's label counts if the box has none."""
 
     identity: Text | None = None
     camera: Text | None = None
@@ -87,7 +87,7 @@ class EnrollForm(EnrollFields, FrameForm):
     box_model = LabelledBox
 
     def for_images(self, crops: Sequence[ImageFile]) -> list[ImageToEnroll]:
-        """The images, or crops of boxes, with the fields of each; raises `InvalidField`."""
+        """Return images, or crops of boxes, with their labels; raise `InvalidField` for a label."""
         columns: list[Sequence[Any]] = []
         for name in LABELS:
             values = getattr(self, name)
@@ -96,20 +96,20 @@ class EnrollForm(EnrollFields, FrameForm):
                     f"{name}: given {len(values)} times for {len(crops)} images; give it once for "
                     "all of them, or once for each in their order, empty where unknown"
                 )
-            values = [_label(name, value) for value in values] or [None]
-            columns.append(values * len(crops) if len(values) == 1 else values)
-        images = list(map(ImageToEnroll, crops, *columns))
+            labels = [_label(name, value) for value in values] or [None]
+            columns.append(labels * len(crops) if len(labels) == 1 else labels)
+        images = [ImageToEnroll(crop, *row) for crop, *row in zip(crops, *columns, strict=True)]
         for place, box in enumerate(self.read_boxes()):
             given = box.model_dump(include=set(LABELS), exclude_none=True)
             if "metadata" in given:
                 given["metadata"] = json.dumps(given["metadata"])
-            labels = {name: _label(name, value) for name, value in given.items()}
-            images[place] = replace(images[place], **labels)
+            own_labels = {name: _label(name, value) for name, value in given.items()}
+            images[place] = replace(images[place], **own_labels)
         return images
 
 
 class CapturedCrops(Form):
-    """Which crops, by camera and time of capture."""
+    """Filters of crops by camera and time of capture."""
 
     camera: Text | None = None
     """Only of this camera."""
@@ -119,22 +119,21 @@ class CapturedCrops(Form):
     """Only crops captured until this time."""
 
     def filter(self) -> CropFilter:
-        """Which crops; raises `InvalidField` for what no crop can be."""
+        """Return the filter; raise `InvalidField` for fields that no crop can pass."""
         if self.captured_after and self.captured_before:
             require_order(self.captured_after, self.captured_before)
         return CropFilter(**{name: value for name, value in self if name in FILTERS and value})
 
 
 class GroupingForm(CapturedCrops):
-    """Which crops without a name are grouped; all of them by default."""
+    """Filters of the crops without a name that are grouped; all of them by default."""
 
     def filter(self) -> CropFilter:
-        """Which crops; raises `InvalidField` for bounds that no crop can be within."""
         return replace(super().filter(), unnamed=True)
 
 
 class CropsWanted(CapturedCrops):
-    """Which crops: those that pass every field that is sent."""
+    """Filters of crops, which have to pass every field that is sent."""
 
     identity: Text | None = None
     """Only of this identity."""
@@ -144,14 +143,13 @@ class CropsWanted(CapturedCrops):
     """Only with this id of yours."""
 
     def filter(self) -> CropFilter:
-        """Which crops; raises `InvalidField` for what no crop can be."""
         if self.unnamed and self.identity:
             raise InvalidField("unnamed, identity: no crop passes both; send one or the other")
         return super().filter()
 
 
 class CropsQuery(CropsWanted):
-    """Which crops are listed."""
+    """Filters, order and page of the crops that are listed."""
 
     cursor: Id | None = Field(None, pattern=f"^{CURSOR.pattern}$", description=CURSOR_TEXT)
     limit: int = Field(100, ge=1, le=1000)
@@ -163,17 +161,17 @@ class CropsQuery(CropsWanted):
 
 
 class CropsChosen(CropsWanted):
-    """Which crops are deleted: those that pass every field that is sent, of which one has to be."""
+    """Filters of the crops that are deleted; at least one has to be sent."""
 
     crop_ids: Texts = ()
     """Only these."""
     dry_run: bool = False
     """Answers how many crops these are, and changes nothing."""
-    # A variable that is empty by mistake would widen what is changed.
+    # An empty variable of a script would otherwise change more crops than were meant.
     never_empty = FILTERS
 
     def filter(self) -> CropFilter:
-        """Which crops; raises `InvalidField` where that would be all of them."""
+        """Return the filter; raise `InvalidField` if every crop would pass it."""
         wanted = replace(super().filter(), crop_ids=frozenset(self.crop_ids))
         if wanted == CropFilter():
             raise InvalidField(
@@ -184,7 +182,7 @@ class CropsChosen(CropsWanted):
 
 
 class CropsChanges(CropsChosen, LabelsForm):
-    """Which crops are changed, by the fields without `new_`, and what they become."""
+    """Filters of the crops that are changed, and their new labels, which begin with `new_`."""
 
     prefix = "new_"
 
@@ -197,5 +195,5 @@ class CropsChanges(CropsChosen, LabelsForm):
 
 
 def _label(name: str, text: str, field: str | None = None) -> Any:
-    """A label from its text, None from an empty one; raises `InvalidField`, which names a field."""
+    """Parse a label, an empty text as None; raise an `InvalidField` that names `field`."""
     return LABELS[name](field or name, text) if text else None

@@ -1,4 +1,4 @@
-"""The base of the fields of every call: forms, which query parameters of the same names complete.
+"""The base of the forms of all calls, and the field types that they share.
 
 The fields of a call stand beside its route, those of crops in `crop_forms`.
 """
@@ -28,7 +28,7 @@ from service.record.keys import CROP_ID
 from service.search.options import MAX_ID, MAX_METADATA_BYTES, Text
 from service.settings import MAX_IMAGES, NAME, checked_name
 
-# What a listing takes: which page of it.
+# The query parameters that choose a page of a listing.
 CURSOR_TEXT = "`next_cursor` of the previous page; not sent for the first."
 Cursor = Annotated[
     str | None, Query(max_length=32, pattern=f"^{CROP_ID}$", description=CURSOR_TEXT)
@@ -39,10 +39,10 @@ Limit = Annotated[int, Query(ge=1, le=1000, description="Results on one page.")]
 def _without_empty(value: Any) -> Any:
     # `/docs` sends an empty text for a picker in which no file was chosen, and for a list without
     # an entry.
-    return list(filter(None, value)) if isinstance(value, list) else value
+    return [item for item in value if item] if isinstance(value, list) else value
 
 
-# `/docs` takes for a file what has this format.
+# `/docs` shows a file picker for this format.
 FILE: dict[str, Any] = {"type": "string", "format": "binary"}
 Images = Annotated[
     list[UploadFile],
@@ -51,9 +51,9 @@ Images = Annotated[
     WithJsonSchema({"type": "array", "items": FILE, "maxItems": MAX_IMAGES, "examples": [[""]]}),
     Field(description="Image files: JPEG, PNG, WebP or BMP, recognised by their bytes."),
 ]
-# A box may have the metadata of its crop, of which a character takes up to six.
+# A box may hold the metadata of its crop, and JSON may escape each character with six.
 BoxText = Annotated[str, Field(max_length=8 * MAX_METADATA_BYTES)]
-# A field that names something: an identity, a case, whom a key is for.
+# The name of an identity, a case, or the holder of a key.
 Name = Annotated[
     Text, AfterValidator(lambda text, info: checked_text(info.field_name or "identity", text))
 ]
@@ -66,7 +66,7 @@ MULTIPART = fastapi.Form(media_type="multipart/form-data")
 
 
 def _as_the_docs_show_it(schema: dict[str, Any]) -> None:
-    """Leaves null out of a form's schema, and lets its fields begin empty in `/docs`.
+    """Remove null from a form's schema, and let its fields begin empty in `/docs`.
 
     `/docs` starts a field with its first example or its default, else with made-up text.
     """
@@ -82,28 +82,28 @@ def _as_the_docs_show_it(schema: dict[str, Any]) -> None:
 
 
 class Form(BaseModel):
-    """Base of every form: a field that it does not know is an error."""
+    """Base of every form; an unknown field is an error."""
 
     model_config = ConfigDict(
         extra="forbid", use_attribute_docstrings=True, json_schema_extra=_as_the_docs_show_it
     )
-    # Fields that do not count as left out where they are empty and others are not sent.
+    # An empty one of these fields is an error, unless all of them are sent.
     never_empty: ClassVar[frozenset[str]] = frozenset()
-    # Whether its one file goes to the disk as it arrives.
+    # The form's one file is written to the disk as it arrives.
     to_disk: ClassVar[bool] = False
 
 
 class SomeImagesForm(Form):
-    """One or many images, and no other way to ask."""
+    """One or many images."""
 
     images: Images = Field(json_schema_extra={"minItems": 1})
     # Fields that may be sent in place of images.
     instead: ClassVar[tuple[str, ...]] = ()
-    # Fields of which a request may have so many as it may have images.
+    # Fields to which the limit on the images of a request applies.
     limited: ClassVar[tuple[str, ...]] = ("images",)
 
     async def read_images(self, limit: int) -> list[bytes]:
-        """The bytes of the images; raises `InvalidField` for none, or for more than the limit."""
+        """Return the bytes of the images; raise `InvalidField` for none, or more than the limit."""
         for name in self.instead:
             if getattr(self, name) is not None:
                 if self.images:
@@ -112,12 +112,13 @@ class SomeImagesForm(Form):
         if not self.images:
             raise InvalidField("images: none was sent; send one or more image files in this field")
         for name in self.limited:
-            if (sent := len(getattr(self, name))) > limit:
+            sent = len(getattr(self, name))
+            if sent > limit:
                 raise InvalidField(
                     f"{name}: {sent} were sent, a request may have {limit}; send several requests, "
                     "or raise GMN_MAX_IMAGES_PER_REQUEST"
                 )
-        return [await one.read() for one in self.images]
+        return [await image.read() for image in self.images]
 
 
 class FrameForm(SomeImagesForm):
@@ -132,7 +133,7 @@ class FrameForm(SomeImagesForm):
     box_model: ClassVar[type[Box]] = Box
 
     def read_boxes(self) -> list[Any]:
-        """The boxes, each a `box_model`; raises `InvalidField`."""
+        """Return the boxes, each a `box_model`; raise `InvalidField` for one that is none."""
         return [self._box(number, text) for number, text in enumerate(self.boxes, 1)]
 
     async def read_crops(self, limit: int) -> Sequence[ImageFile]:
@@ -158,7 +159,7 @@ class FrameForm(SomeImagesForm):
             return self.box_model.model_validate_json(text)
         except ValidationError as error:
             first = error.errors()[0]
-            field = ".".join(map(str, first["loc"])) or text[:40]
+            field = ".".join(str(part) for part in first["loc"]) or text[:40]
             raise InvalidField(
                 f"boxes: box {number}, {field}: {first['msg']}; write it like "
                 '{"x": 40, "y": 60, "width": 64, "height": 160}, in whole pixels'

@@ -1,4 +1,4 @@
-"""What comes before a route's function: its caller, its gallery, its body within the limits.
+"""The guard of routes: it checks the caller, the gallery and the body before their functions.
 
 A route declares what its caller needs: `call: Annotated[Call, needs("query")]`. `GuardedRoute`
 checks it before the body is read, which the framework does before it asks the dependencies.
@@ -33,7 +33,7 @@ from service.ops.audit import act_as
 from service.runtime import Call, GalleryCall, Runtime
 from service.search.options import MAX_ID
 
-# What names no gallery, and has to be seen without a key.
+# Paths that name no gallery and need no key.
 OPEN = frozenset({"/livez", "/readyz"})
 FORMS = ("multipart/form-data", "application/x-www-form-urlencoded")
 # Behind a proxy on this machine every request comes from loopback. Most proxies add one of these,
@@ -54,7 +54,7 @@ GALLERY = {
     "description": "A gallery's name.",
     "example": "default",
 }
-# The problems that any call answers, and those that follow from what a route declares.
+# Problems that any call answers, and problems that follow from a route's declarations.
 OF_ANY = ("invalid_field", "cross_origin", "internal_error", "not_ready")
 OF_KEYED = (
     *("unauthorised", "forbidden", "too_many_requests"),
@@ -71,7 +71,7 @@ Bearer = Annotated[HTTPAuthorizationCredentials | None, Security(BEARER)]
 
 @dataclass(frozen=True)
 class Needs:
-    """What the caller of a route has to have.
+    """The requirements on the caller of a route.
 
     Attributes:
         any_of: scopes of which one suffices; `admin` always does.
@@ -82,16 +82,11 @@ class Needs:
     every_gallery: bool = False
 
     async def let_in(self, request: Request) -> Call:
-        """The caller, and the gallery of the path; answers 401, 403, 404 before a body is read."""
+        """Return the caller and the gallery of the path; answers 401, 403, 404 before the body."""
         runtime: Runtime = request.app.state.runtime
-        # From this machine itself, and through no proxy.
-        local = (
-            request.scope["http_version"] != "1.0"
-            and not any(map(FORWARDED.fullmatch, request.headers))
-            and is_loopback(request.client.host if request.client else "")
-        )
         sent = await BEARER(request)
-        caller = runtime.keys.caller(sent.credentials if sent else None, local)
+        key = sent.credentials if sent else None
+        caller = runtime.keys.caller(key, _is_local(request))
         # For the log, also where the caller may not do this.
         request.state.caller = caller
         if caller.rate is not None and not caller.rate_images:
@@ -107,19 +102,26 @@ class Needs:
         return GalleryCall(runtime, caller, await runtime.galleries.find(name))
 
     async def __call__(self, request: Request, _: Bearer) -> Call:
-        """What the guard has let in; raises `Unauthorised` for a route without a guard."""
+        """Return the call that the guard let in; raises `Unauthorised` for a route without one."""
         call = getattr(request.state, "call", None)
         if not isinstance(call, Call):
             raise Unauthorised("this request was not let in; send a key as 'Authorization: Bearer'")
         return call
 
 
-# Where a route declares nothing.
+def _is_local(request: Request) -> bool:
+    if request.scope["http_version"] == "1.0" or request.client is None:
+        return False
+    if any(FORWARDED.fullmatch(name) for name in request.headers):
+        return False
+    return is_loopback(request.client.host)
+
+
+# The requirements of a route without a declaration.
 UNDECLARED = Needs(("admin",), every_gallery=True)
 
 
 def needs(*any_of: Scope, every_gallery: bool = False) -> Any:
-    """A dependency that is a `Call`, a `GalleryCall` where the path names one; see `Needs`."""
     return Depends(Needs(any_of, every_gallery))
 
 
@@ -130,9 +132,10 @@ Admin = Annotated[GalleryCall, needs("admin")]
 
 
 def needs_of(route: APIRoute) -> Needs | None:
-    """What a route declares."""
-    called = (one.call for one in route.dependant.dependencies)
-    return next((one for one in called if isinstance(one, Needs)), None)
+    for dependency in route.dependant.dependencies:
+        if isinstance(dependency.call, Needs):
+            return dependency.call
+    return None
 
 
 class GuardedRoute(APIRoute):
@@ -143,8 +146,9 @@ class GuardedRoute(APIRoute):
     """
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
-        first = " ".join((endpoint.__doc__ or "").partition("\n\n")[0].split())
-        options["summary"] = SENTENCE_PART.split(first)[0]
+        paragraph, _, _ = (endpoint.__doc__ or "").partition("\n\n")
+        first_line = " ".join(paragraph.split())
+        options["summary"] = SENTENCE_PART.split(first_line)[0]
         super().__init__(path, endpoint, **options)
         codes = [f"unknown_{name}" for name in reversed(NAMED_IN_PATH.findall(path))]
         if "unknown_gallery" in codes:
@@ -155,12 +159,15 @@ class GuardedRoute(APIRoute):
             codes.append("storage_failed")
         if self.body_field:
             form: Any = self.body_field.field_info.annotation
-            codes += [*OF_FORM, *(OF_IMAGES if issubclass(form, SomeImagesForm) else ())]
-        codes += OF_ANY if path in OPEN else (*OF_ANY, *OF_KEYED)
+            codes += OF_FORM
+            if issubclass(form, SomeImagesForm):
+                codes += OF_IMAGES
+        codes += OF_ANY
+        if path not in OPEN:
+            codes += OF_KEYED
         self.responses = problems(*codes, among=self.responses)
 
     def get_route_handler(self) -> Handler:
-        """What answers a request of this route."""
         answer = super().get_route_handler()
         needed = needs_of(self) or UNDECLARED
         known = names_of(self.dependant.query_params)
@@ -168,24 +175,24 @@ class GuardedRoute(APIRoute):
 
         async def guard(request: Request) -> Response:
             if self.path not in OPEN:
-                request.state.call = call = await needed.let_in(request)
-                act_as(call.caller.key_id, getattr(request.state, "request_id", None))
-                if form is not None:
-                    return await _answer_form(answer, request, call, form)
+                request.state.call = await needed.let_in(request)
+                act_as(request.state.call.caller.key_id, getattr(request.state, "request_id", None))
             given = request.query_params.multi_items()
             for name, _ in given:
-                # A misspelt filter would otherwise widen what is listed.
+                # A misspelt filter would otherwise be ignored, and the listing widened.
                 if name not in known:
                     raise InvalidField(f"{name}: {unknown_name(request, name)}")
-            # As in a form an empty value counts as left out.
-            sent = urlencode([one for one in given if one[1]]).encode()
+            if form is not None:
+                return await _answer_form(answer, request, request.state.call, form)
+            # An empty value means that the parameter was omitted, as in a form.
+            sent = urlencode([(name, value) for name, value in given if value]).encode()
             return await answer(Request({**request.scope, "query_string": sent}, request.receive))
 
         return guard
 
 
 def guarded_router(prefix: str, tag: str) -> APIRouter:
-    """A router of guarded routes; their operation ids are the functions' names, all different."""
+    """Create a router of guarded routes; operation ids are the functions' unique names."""
     return APIRouter(
         prefix=prefix,
         tags=[tag],
@@ -195,7 +202,7 @@ def guarded_router(prefix: str, tag: str) -> APIRouter:
 
 
 class _FormRequest(Request):
-    """A request whose form also has the query parameters that the body does not name."""
+    """A request whose form is received within the limits of its body."""
 
     def __init__(
         self, request: Request, call: Call, body: Body, never_empty: frozenset[str]
@@ -204,19 +211,21 @@ class _FormRequest(Request):
         self._call = call
         self._received = body
         self._never_empty = never_empty
+        content_type = self.headers.get("content-type", "")
+        self._is_multipart = content_type.lower().startswith(FORMS[0])
 
     async def stream(self) -> AsyncGenerator[bytes]:
         """Yield the body in pieces; raise `InvalidField` for too long a one of texts alone."""
-        multipart = self.headers.get("content-type", "").lower().startswith(FORMS[0])
         size = 0
         async for chunk in super().stream():
-            size += 0 if multipart else len(chunk)
-            require_short_text("body", size)
+            if not self._is_multipart:
+                size += len(chunk)
+                require_short_text("body", size)
             yield chunk
 
     async def form(self, **_: Any) -> FormData:  # type: ignore[override]
-        """Return the fields that were sent, in the body or as query parameters."""
-        if self.headers.get("content-type", "").lower().startswith(FORMS[0]):
+        """Return the fields that were sent; raise `InvalidField` for an empty filter."""
+        if self._is_multipart:
             # The base class parses no form that is set here.
             try:
                 async with contextlib.aclosing(self.stream()) as stream:
@@ -233,10 +242,6 @@ class _FormRequest(Request):
             # The boxes of a frame are images, too.
             images = max(len(form.getlist(name)) for name in ("images", "boxes"))
             self._call.runtime.keys.require_rate(self._call.caller, images)
-        if self.query_params:
-            parameters = self.query_params.multi_items()
-            added = [(name, value) for name, value in parameters if name not in form]
-            form = FormData([*form.multi_items(), *added])
         # `/docs` sends all fields of a form, the omitted ones empty. In other forms an empty field
         # is a mistake, such as a variable that is not set.
         if not self._never_empty <= form.keys():

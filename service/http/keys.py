@@ -18,7 +18,6 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from operator import attrgetter
 from pathlib import Path
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
@@ -47,7 +46,6 @@ log = logging.getLogger(__name__)
 
 @lru_cache(maxsize=256)
 def is_loopback(host: str) -> bool:
-    """Return whether a name or address means this machine alone."""
     if host == "localhost":
         return True
     try:
@@ -62,8 +60,9 @@ def _sha256(secret: str) -> str:
 
 
 def chosen_scopes(given: Iterable[str]) -> tuple[Scope, ...]:
-    """The scopes that texts name, several with commas in between; raises `InvalidField`."""
-    wanted = {one.strip() for text in map(str, given) for one in text.split(",")} - {""}
+    """Return the scopes in comma-separated texts; raises `InvalidField`."""
+    texts = ",".join(str(text) for text in given).split(",")
+    wanted = {text.strip() for text in texts} - {""}
     unknown = sorted(wanted - set(SCOPES))
     if unknown or not wanted:
         raise InvalidField(
@@ -82,17 +81,16 @@ def create_key(
     rate: int | None = None,
     rate_images: bool = False,
 ) -> tuple[ApiKey, str]:
-    """Makes a key: what is kept of it, and its text, which cannot be made again."""
+    """Make a key; return its record, and its text, which cannot be made again."""
     key_id = secrets.token_hex(KEY_ID_BYTES)
     now = datetime.now(UTC)
     ends = None if expires_days is None else now + timedelta(expires_days)
-    kept = ApiKey(key_id, NO_HASH, tuple(scopes), gallery, note, now, learn, ends, rate)
-    kept = replace(kept, rate_images=rate_images)
-    return with_new_secret(kept)
+    key = ApiKey(key_id, NO_HASH, tuple(scopes), gallery, note, now, learn, ends, rate)
+    return with_new_secret(replace(key, rate_images=rate_images))
 
 
 def with_new_secret(key: ApiKey, former_until: datetime | None = None) -> tuple[ApiKey, str]:
-    """A key with another secret, and its text; the secret before is valid until a time, or not."""
+    """Return a key with a new secret, and its text; the former secret is valid until a time."""
     secret = secrets.token_urlsafe(SECRET_BYTES)
     former = key.secret_sha256 if former_until else None
     key = replace(key, former_sha256=former, former_until=former_until)
@@ -102,7 +100,6 @@ def with_new_secret(key: ApiKey, former_until: datetime | None = None) -> tuple[
 def warnings_about(
     key: ApiKey, others: Collection[ApiKey], galleries: Collection[str]
 ) -> Iterator[str]:
-    """Sentences for the maker of a key, by the keys before it and the names of the galleries."""
     if not others:
         yield "This is the first key: from now on every call needs one, also on this machine."
     if not any_administers([*others, key]):
@@ -115,7 +112,7 @@ def warnings_about(
 
 
 def find_key(text: str, keys: Mapping[str, ApiKey]) -> ApiKey | None:
-    """The key that a text is, or None; takes as long for an unknown id as for a wrong secret."""
+    """Return the key of a text, or None; takes as long for an unknown id as for a wrong secret."""
     match = KEY_TEXT.fullmatch(text)
     key_id, secret = match.groups() if match else ("", "")
     found = keys.get(key_id)
@@ -127,12 +124,11 @@ def find_key(text: str, keys: Mapping[str, ApiKey]) -> ApiKey | None:
 
 
 def redacted(text: str) -> str:
-    """The text with every key's secret left out; the public id stays."""
     return KEY_TEXT.sub(r"gmn_\1_***", text) if "gmn_" in text else text
 
 
 class KeyLine(BaseModel):
-    """One line: the fields of an `ApiKey` but for `created_at`, checked as what a person wrote."""
+    """One line: the fields of an `ApiKey` but for `created_at`, as a person wrote them."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -148,7 +144,7 @@ class KeyLine(BaseModel):
 
 
 def read_key_file(path: Path) -> tuple[list[ApiKey], list[str]]:
-    """The keys of a file, and what is wrong in it; raises `InputProblem` for an unreadable one."""
+    """Read the keys of a file and its problems; raises `InputProblem` for an unreadable one."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
         written_at = datetime.fromtimestamp(path.stat().st_mtime, UTC)
@@ -166,9 +162,10 @@ def read_key_file(path: Path) -> tuple[list[ApiKey], list[str]]:
         try:
             read = KeyLine.model_validate_json(line)
         except ValidationError as error:
-            # Without what was there instead: it may be the secret itself.
+            # The wrong value is left out: it may be the secret itself.
             first = error.errors(include_input=False, include_url=False)[0]
-            reason = ": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"])))
+            field = ".".join(str(part) for part in first["loc"])
+            reason = f"{field}: {first['msg']}" if field else first["msg"]
             problems.append(f"{path}, line {number}: {reason}; write it like {EXAMPLE}")
             continue
         key = ApiKey(**dict(read), created_at=written_at)
@@ -186,7 +183,7 @@ class KeyRing:
     """Finds the caller of a request by the keys that were read last."""
 
     def __init__(self, records: Keys, file: Path | None, loopback: bool) -> None:
-        """Reads the keys for the first time; blocks.
+        """Read the keys for the first time; blocks.
 
         Args:
             file: of further keys. Where one is named, a key is asked for, also if it is empty.
@@ -207,7 +204,7 @@ class KeyRing:
         self._current = True
         self._used: dict[str, datetime] = {}
         self._noted = time.monotonic()
-        # Of each key with a rate: how many requests it may send now, and since when.
+        # By key: the number of requests that it may send, and the time at which that was counted.
         self._left: dict[str, tuple[float, float]] = {}
         self._count()
         if not self._keys and not loopback:
@@ -221,15 +218,17 @@ class KeyRing:
 
     @property
     def is_open(self) -> bool:
-        """True while no key is asked for."""
         return self._loopback and self._file is None and not (self._keys or self._asked_for)
 
     def caller(self, key: str | None, local: bool = True) -> ApiKey:
-        """The key of a request, `LOCAL_ADMIN` where none is asked for; may raise `Unauthorised`.
+        """Return the key of a request, or `LOCAL_ADMIN` where none is asked for.
 
         Args:
             key: as it was sent.
             local: whether the request comes from this machine itself and through no proxy.
+
+        Raises:
+            Unauthorised: the key is missing, unknown, revoked or expired.
         """
         found = None if key is None else find_key(key, self._keys)
         if self.is_open:
@@ -256,14 +255,15 @@ class KeyRing:
         """Count a request of a key, or its images; a silent minute's may be sent at once.
 
         Raises:
-            InvalidField: the count is above what a minute allows.
+            InvalidField: the count is above the rate of a minute.
             TooManyRequests: it is beyond the rate now.
         """
         if key.rate is None:
             return
         now = time.monotonic()
-        (left, at) = self._left.get(key.key_id, (key.rate, 0.0))
-        left = min(key.rate, left + (now - at) * key.rate / 60)
+        left, counted_at = self._left.get(key.key_id, (key.rate, 0.0))
+        regained = (now - counted_at) * key.rate / 60
+        left = min(key.rate, left + regained)
         unit = "images" if key.rate_images else "requests"
         may = f"send {key.rate} {unit} a minute to this process"
         if count > key.rate:
@@ -276,23 +276,22 @@ class KeyRing:
         self._left[key.key_id] = left - count, now
 
     def require_valid(self, key: ApiKey) -> None:
-        """Raises `Unauthorised` where the key of a call that goes on is not valid any more."""
+        """Raise `Unauthorised` where the key of a call that goes on is not valid any more."""
         known = LOCAL_ADMIN if self.is_open else self._keys.get(key.key_id)
         if known is None or (known.expires_at and known.expires_at <= datetime.now(UTC)):
             raise Unauthorised(f"the key {key.key_id} was revoked or has expired; send another")
 
     def listed(self) -> list[Key]:
-        """Every key of the record and the file, oldest first; blocks."""
         self.read()
         used = self._records.last_used()
         keys = self._keys.values()
         return [
             Key(**vars(key), last_used_at=used.get(key.key_id), in_file=key in self._deployed)
-            for key in sorted(keys, key=attrgetter("created_at", "key_id"))
+            for key in sorted(keys, key=lambda key: (key.created_at, key.key_id))
         ]
 
     def add(self, key: ApiKey) -> list[ApiKey]:
-        """Keeps a new key, which counts from now on, and answers those before it; blocks.
+        """Store a new key, which counts from now on, and return those before it; blocks.
 
         Raises:
             KeyConflict: it is the first, and no administrator's.
@@ -304,7 +303,7 @@ class KeyRing:
         return others
 
     def revoke(self, key_id: str) -> None:
-        """Removes a key, which is refused from now on; blocks.
+        """Remove a key, which is refused from now on; blocks.
 
         Raises:
             UnknownKey: the record has no such one.
@@ -316,7 +315,7 @@ class KeyRing:
         self.read()
 
     def read(self) -> None:
-        """Reads the file and the record again, and notes which keys were used; blocks.
+        """Read the file and the record again, and note which keys were used; blocks.
 
         While the record or the file cannot be read, the keys that were read last stay in force. A
         wrong line of the file is no key and the others count; a file that is gone, or no text, has
@@ -341,9 +340,11 @@ class KeyRing:
                 used = self._used
                 self._used = {}
                 known = {key.key_id for key in self._recorded}
-                self._records.note_used({one: at for one, at in used.items() if one in known})
+                self._records.note_used(
+                    {key_id: at for key_id, at in used.items() if key_id in known}
+                )
         except Exception as error:
-            # Of any kind: SQLite raises one of its own where no more files may be opened.
+            # SQLite raises an error of its own where no more files may be opened.
             if self._current:
                 log.error("keys could not be read again, or noted as used", exc_info=error)
             self._current = False

@@ -23,16 +23,16 @@ from service.errors import InvalidField
 from service.ops.data_directory import MEBIBYTE, require_free_disk
 from service.settings import Settings
 
-# Of a form whose one file goes to the disk as it arrives, but for its first MiB.
+# Limits of a form whose one file goes to the disk as it arrives, but for its first MiB.
 ARCHIVE_PARTS = {"max_files": 1, "max_fields": 8, "max_part_size": 16 * 1024}
 ARCHIVE_MEMORY_BYTES = MEBIBYTE + ARCHIVE_PARTS["max_fields"] * ARCHIVE_PARTS["max_part_size"]
 # Bytes of all texts of a form, which are checked on the event loop: 200 images may bring metadata.
 MAX_FORM_TEXT_BYTES = 4 * MEBIBYTE
-# Of the files that the process may open: its own, and connections accepted in one turn of the loop.
+# Files that are not connections, and connections accepted in one turn of the event loop.
 OTHER_FILES = 100
 # A refusal is better than silence, and costs memory.
 REFUSED_PER_SERVED = 3
-# In the state of a connection beyond those that are served.
+# Key in the state of a connection that exceeds the limit.
 CROWDED = "crowded"
 
 
@@ -49,7 +49,7 @@ class BodyLimits:
         self._held: Counter[str] = Counter()
 
     def require_room(self, caller: str, more: int) -> None:
-        """Raises 429 where so many bytes more of a caller's may not be in memory."""
+        """Raise 429 where `more` bytes of a caller do not fit into memory."""
         most = self.settings.max_queued_bytes
         own = self._held[caller] + more
         if self._held.total() + more > most or own > self._max_bytes_of_caller:
@@ -62,11 +62,11 @@ class BodyLimits:
             )
 
     def hold(self, caller: str, more: int) -> None:
-        """Counts bytes that have arrived, or are gone where `more` is negative; may raise 429."""
+        """Count bytes that have arrived, or are released if `more` is negative; may raise 429."""
         if more > 0:
             self.require_room(caller, more)
         self._held[caller] += more
-        # Without callers that hold nothing.
+        # Forget callers that hold nothing.
         self._held = +self._held
 
 
@@ -79,7 +79,7 @@ class Body:
     """
 
     def __init__(self, request: Request, limits: BodyLimits, to_disk: bool, caller: str) -> None:
-        """Begins to receive; 413 and 429 are raised where the announced length suffices for it.
+        """Begin to receive; 413 and 429 are raised where the announced length suffices for it.
 
         Args:
             to_disk: whether its one file goes to the disk as it arrives; else all is in memory.
@@ -114,10 +114,10 @@ class Body:
             raise HTTPException(413, detail)
 
     async def receive(self) -> Message:
-        """The next piece; 408, 413, 429 and 507 are raised where the body is awaited."""
+        """Return the next piece; 408, 413, 429 and 507 are raised where the body is awaited."""
         if self._whole.is_set():
             return await self._receive()
-        # Only waiting counts, not the time in which the service works on what has arrived.
+        # Only waiting counts, not the time in which the service works on the received bytes.
         settings = self._limits.settings
         timeout_s = settings.body_timeout_s
         rate = settings.min_body_rate
@@ -149,13 +149,11 @@ class Body:
         return message
 
     async def disconnected(self) -> None:
-        """Returns once the client has disconnected, after the whole body or amid it."""
         await self._whole.wait()
         while (await self._receive())["type"] != "http.disconnect":
             pass
 
     def release(self) -> None:
-        """Its bytes are in memory no more."""
         self._limits.hold(self._caller, -self._held)
         self._held = 0
 
@@ -172,8 +170,8 @@ def require_short_text(field: str, size: int) -> None:
 class WholeForm(MultiPartParser):
     """Parses a multipart form that has arrived whole and is in UTF-8.
 
-    The framework alone drops what was cut off, reads other text as Latin-1, and writes to the disk
-    what counts as memory.
+    The framework alone drops a part that was cut off, reads other text as Latin-1, and writes
+    files to the disk that count as memory.
     """
 
     _ended = False
@@ -184,18 +182,17 @@ class WholeForm(MultiPartParser):
         self.spool_max_size = body.spool_bytes
 
     def on_part_data(self, data: bytes, start: int, end: int) -> None:
-        """Take a piece of one part; raises `InvalidField` for texts that are too long together."""
+        """Take a piece of a part; raises `InvalidField` for texts that are too long together."""
         if self._current_part.file is None:
             self._text_bytes += end - start
             require_short_text(self._current_part.field_name, self._text_bytes)
         super().on_part_data(data, start, end)
 
     def on_end(self) -> None:
-        """The last boundary."""
         self._ended = True
 
     def on_part_end(self) -> None:
-        """One part; raises `MultiPartException` for text that is not UTF-8."""
+        """End a part; raises `MultiPartException` for text that is not UTF-8."""
         part = self._current_part
         try:
             if part.file is None:
@@ -205,7 +202,7 @@ class WholeForm(MultiPartParser):
         super().on_part_end()
 
     async def parse(self) -> FormData:
-        """The form; raises `MultiPartException` for one that is damaged or not whole."""
+        """Return the form; raises `MultiPartException` for one that is damaged or not whole."""
         form = await super().parse()
         if not self._ended:
             await form.close()
@@ -214,7 +211,7 @@ class WholeForm(MultiPartParser):
 
 
 def bounded_connections(limit: int, silent_seconds: float) -> type[asyncio.Protocol]:
-    """The protocol of a server whose clients cannot exhaust its files.
+    """Return the protocol of a server whose clients cannot exhaust its files.
 
     Args:
         limit: connections that are answered. A request on a further one is 503, and still further
@@ -242,7 +239,7 @@ def bounded_connections(limit: int, silent_seconds: float) -> type[asyncio.Proto
 
         def on_response_complete(self) -> None:
             self._closing.cancel()
-            # First: what follows may begin the next request.
+            # Must come first: the call below may begin the next request.
             self._await_request()
             super().on_response_complete()
 

@@ -1,4 +1,4 @@
-"""What surrounds every request: its id, the log line, the metrics, security headers. Pure ASGI.
+"""The request id, log line, metrics and security headers of every request, as pure ASGI.
 
 Starlette's BaseHTTPMiddleware would hide a client's departure from everything below it.
 """
@@ -25,7 +25,7 @@ from service.settings import Settings
 log = logging.getLogger("service.requests")
 ACCEPTABLE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 CLIENT_LEFT = 499
-# What a client writes is no label: a stream of invented methods would fill the memory.
+# Client input is not used as a metric label: invented methods would exhaust memory.
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 NOTHING = "default-src 'none'; frame-ancestors 'none'"
@@ -61,7 +61,6 @@ class RequestContext:
         self._only_loopback = is_loopback(settings.host)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One connection, as ASGI has it; what is no request passes through."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -105,7 +104,7 @@ class RequestContext:
             _record(scope, request_id, status, time.perf_counter() - began)
 
     def _refusal(self, request: Request, headers: Headers) -> ASGIApp | None:
-        """The answer to a request that is refused for its connection or its headers.
+        """Return the answer to a request that is refused for its connection or its headers.
 
         Browsers name the page's origin, which has to be the service's own. On a loopback address
         the requested host has to be a loopback name too: a foreign name that was made to resolve
@@ -159,7 +158,6 @@ def _part(name: str, url: str) -> str:
 
 
 def _protect(headers: MutableHeaders, path: str) -> None:
-    """Keeps a browser from doing more with an answer than it is for."""
     policy = PAGE if path == "/" else DOCS if path.startswith(DOCS_PATH) else NOTHING
     headers.setdefault("X-Content-Type-Options", "nosniff")
     headers.setdefault("Referrer-Policy", "no-referrer")
@@ -169,7 +167,7 @@ def _protect(headers: MutableHeaders, path: str) -> None:
         # Asked for again each time, and sent again only when another version serves.
         headers.setdefault("Cache-Control", "no-cache")
     elif not path.startswith(DOCS_ASSETS_PATH):
-        # What is deleted here must not live on in a browser or proxy.
+        # Deleted data must not live on in a browser or proxy.
         headers.setdefault("Cache-Control", "no-store")
 
 
@@ -177,9 +175,14 @@ def _record(scope: Scope, request_id: str, status: int, seconds: float) -> None:
     path = getattr(scope.get("route"), "path", "unrouted")
     method = scope["method"] if scope["method"] in METHODS else "other"
     caller = getattr(scope["state"].get("caller"), "key_id", None)
-    extra = {"request_id": request_id, "caller": caller, "status": status}
+    extra = {
+        "request_id": request_id,
+        "caller": caller,
+        "status": status,
+        "ms": round(seconds * 1e3, 2),
+    }
     # The route and not the address, as addresses hold identities.
-    log.info("%s %s %d", method, path, status, extra=extra | {"ms": round(seconds * 1e3, 2)})
+    log.info("%s %s %d", method, path, status, extra=extra)
     metrics = getattr(scope["app"].state, "metrics", None)
     if metrics is not None:
         metrics.requests.labels(method, path, str(status)).inc()

@@ -30,7 +30,7 @@ CODE_OF_STATUS = {
     500: "internal_error",
     503: "not_ready",
 }
-# What to do about a value beyond a limit, which the sentence before it names.
+# Remedies for values beyond a limit; the message before them names the limit.
 REMEDIES = {
     "string_too_long": "send a shorter text",
     "too_long": "send fewer, or several requests",
@@ -50,7 +50,7 @@ MAX_ANSWER_BYTES = 32 * 1024 * 1024
 def answer_problem(
     request: Request, document: Problem, headers: Mapping[str, str] | None = None
 ) -> Response:
-    """The HTTP answer that a problem is; a key that was sent in a wrong place is not repeated."""
+    """Return a problem as an answer, without the secret of a key that was sent in a wrong place."""
     request_id = request.scope.get("state", {}).get("request_id")
     document = document.model_copy(update={"request_id": request_id})
     count(request, document)
@@ -59,14 +59,12 @@ def answer_problem(
 
 
 def count(request: Request, document: Problem) -> None:
-    """Counts a problem in the metrics."""
     metrics = getattr(request.app.state, "metrics", None)
     if metrics is not None:
         metrics.problems.labels(document.code).inc()
 
 
 def handle_errors(app: FastAPI) -> None:
-    """Makes every error of an app a problem document."""
     app.exception_handler(ServiceError)(_service_error)
     app.exception_handler(RequestValidationError)(_invalid_request)
     app.exception_handler(HTTPException)(_http_error)
@@ -86,9 +84,9 @@ async def _service_error(request: Request, error: ServiceError) -> Response:
 
 
 async def _invalid_request(request: Request, error: RequestValidationError) -> Response:
-    found = [_invalid_field(request, one) for one in error.errors()[:MOST_ERRORS]]
-    detail = "; ".join(one.detail for one in found)
-    fields = [field for one in found for field in one.more["errors"]]
+    invalid = [_invalid_field(request, entry) for entry in error.errors()[:MOST_ERRORS]]
+    detail = "; ".join(field.detail for field in invalid)
+    fields = [message for field in invalid for message in field.more["errors"]]
     return answer_problem(request, problem("invalid_field", detail, errors=fields))
 
 
@@ -142,31 +140,32 @@ def _invalid_field(request: Request, error: dict[str, Any]) -> InvalidField:
 
 
 def unknown_name(request: Request, name: str) -> str:
-    """What is wrong with a field or query parameter that the called route does not have."""
     dependant = request.scope["route"].dependant
-    known = names_of([*dependant.query_params, *dependant.body_params])
-    close = difflib.get_close_matches(name, known, 1)
+    fields = names_of(dependant.body_params)
+    if name in fields:
+        return "was sent as a query parameter; send it as a field of the form, in the body"
+    close = difflib.get_close_matches(name, names_of(dependant.query_params) | fields, 1)
     hint = f"did you mean {close[0]}?" if close else "see /docs for those it has"
     return f"this call has no such field; {hint}"
 
 
 def names_of(parameters: Sequence[Any]) -> set[str]:
-    """The names that a route's parameters stand for, those of a form's fields among them."""
     names: set[str] = set()
-    for one in parameters:
-        names |= set(getattr(one.field_info.annotation, "model_fields", (one.alias,)))
+    for parameter in parameters:
+        fields = getattr(parameter.field_info.annotation, "model_fields", (parameter.alias,))
+        names |= set(fields)
     return names
 
 
 async def answer_each(
     request: Request, answer: Enrollment | SeparateAnswers, status: int = 200
 ) -> Response:
-    """The HTTP answer with one result for each image that was sent.
+    """Answer with one result for each image that was sent.
 
     Its status is `status` where no image was refused, 207 where some were; a problem answers where
     all were.
     """
-    refused = [one.problem for one in answer.results if isinstance(one, RefusedImage)]
+    refused = [image.problem for image in answer.results if isinstance(image, RefusedImage)]
     for document in refused:
         count(request, document)
     if len(refused) == len(answer.results):
@@ -181,24 +180,24 @@ async def answer_each(
 
 
 async def write_list(answer: BaseModel, status: int = 200) -> Response:
-    """The HTTP answer with many `results`, whose JSON is written in a thread, result by result.
+    """Answer with many `results`, whose JSON is written in a thread, result by result.
 
     One native call for all of it would hold the interpreter, and with it the event loop.
 
     Raises:
         AnswerTooLarge: for more than `MAX_ANSWER_BYTES`.
     """
-    return Response(await run_in_threadpool(_written, answer), status, media_type=JSON)
+    return Response(await run_in_threadpool(_json_of, answer), status, media_type=JSON)
 
 
-def _written(answer: BaseModel) -> bytes:
+def _json_of(answer: BaseModel) -> bytes:
     results = getattr(answer, "results", None)
     if results is None:
         return answer.model_dump_json().encode()
     body = bytearray(answer.model_dump_json(exclude={"results"}).encode()[:-1])
     body += b',"results":[' if len(body) > 1 else b'"results":['
-    for number, one in enumerate(results):
-        body += (b"," if number else b"") + _written(one)
+    for number, result in enumerate(results):
+        body += (b"," if number else b"") + _json_of(result)
         if len(body) > MAX_ANSWER_BYTES:
             raise AnswerTooLarge(
                 f"top_k: the answer would have more than {MAX_ANSWER_BYTES:,} bytes, most of them "
@@ -208,17 +207,15 @@ def _written(answer: BaseModel) -> bytes:
 
 
 def example(answer: str) -> dict[str, Any]:
-    """The example of an answer, for a route's `responses`."""
     return {"content": {"application/json": {"example": EXAMPLES["answers"][answer]}}}
 
 
 def content(media_type: str, description: str) -> Responses:
-    """An answer that is no JSON, for a route's `responses`."""
     return {200: {"content": {media_type: {}}, "description": description}}
 
 
 def problems(*codes: str, among: Responses | None = None) -> Responses:
-    """The answers that are problems of these codes, for a route's `responses`.
+    """Return the answers with problems of these codes, for a route's `responses`.
 
     Args:
         codes: keys of `problems` in examples.json.
@@ -231,6 +228,6 @@ def problems(*codes: str, among: Responses | None = None) -> Responses:
         answer = responses.setdefault(document.status, {"content": {MEDIA_TYPE: empty}})
         shown = answer["content"][MEDIA_TYPE]["examples"]
         shown[code] = {"value": document.model_dump(mode="json", exclude_none=True)}
-        titles = (one["value"]["title"] for one in shown.values())
+        titles = (entry["value"]["title"] for entry in shown.values())
         answer["description"] = ", or ".join(titles) + "."
     return dict(sorted(responses.items()))

@@ -15,7 +15,7 @@ from service.record.records import Picture
 from service.runtime import Runtime
 
 JPEG_QUALITY = 85
-# Of a small picture, its height by its width at most: a JPEG ends at 65,535 pixels.
+# Maximum ratio of height to width of a small picture: a JPEG ends at 65,535 pixels.
 TALLEST = 8
 # A kept file was decoded before, under limits that may have been others.
 KEPT = CropLimits(max_bytes=2**31, max_pixels=2**28, min_side=1)
@@ -43,16 +43,16 @@ async def answer_picture(
     read: Callable[[], Awaitable[Picture]],
     require: Callable[[], Awaitable[object]],
 ) -> Response:
-    """The HTTP answer with a kept picture, or with a small JPEG of it.
+    """Answer with a kept picture, or with a small JPEG of it.
 
     A client that keeps the JPEG asks again before each use, and is answered 304 where it has it:
-    what was deleted is shown no more.
+    a deleted picture is not shown again.
 
     Args:
         picture_id: under it the picture is never another one.
         width: as of `thumbnail`; None for the file itself.
         read: reads the kept file.
-        require: raises the error of what is not there, without reading the file.
+        require: raises the error of a missing picture, without reading the file.
     """
     if width is None:
         picture = await read()
@@ -61,7 +61,7 @@ async def answer_picture(
     tag = f'"{picture_id}.{width}"'
     headers = {"ETag": tag, "Cache-Control": "private, no-cache"}
     held = request.headers.get("if-none-match", "").split(",")
-    if tag in [one.strip().removeprefix("W/") for one in held]:
+    if tag in [held_tag.strip().removeprefix("W/") for held_tag in held]:
         return Response(status_code=304, headers=headers)
     picture = await read()
     try:
@@ -74,7 +74,7 @@ async def answer_picture(
 
 
 def thumbnail(image: bytes, width: int) -> bytes:
-    """A JPEG of an image file, upright, without metadata and never enlarged.
+    """Return a JPEG of an image file, upright, without metadata and never enlarged.
 
     Args:
         width: in pixels, at most; of an image over eight times as high as wide it is smaller.

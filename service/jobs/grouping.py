@@ -33,10 +33,10 @@ FILTER = TypeAdapter(CropFilter)
 async def begin_grouping(
     runtime: Runtime, gallery: Gallery, wanted: CropFilter, key_id: str | None
 ) -> Job:
-    """Creates the job that groups crops without a name, or returns the one under way.
+    """Create the job that groups crops without a name, or return the one under way.
 
     Raises:
-        InvalidField: they are too many, and nothing narrows them.
+        InvalidField: there are too many crops, and no filter.
         NeedsReindex: no loaded model can compare them.
         UnknownGallery: it was just deleted.
     """
@@ -75,14 +75,13 @@ async def read_groups(runtime: Runtime, gallery: Gallery) -> CropGroups:
 
 
 async def run_grouping(runtime: Runtime, gallery: Gallery, job: Job) -> str | None:
-    """Scores each pair of the crops, clusters them, and keeps the groups."""
     wanted = FILTER.validate_python(job.parameters)
     version, crops = await _read_crops(runtime, gallery, wanted)
     groups: list[tuple[list[int], float]] = []
     if len(crops) > 1:
         current = runtime.calibrations.current(gallery, None)
         level = current.published.level if current.published else None
-        # As in a search among these crops, each of which may be a person of its own.
+        # Judge as a search among these crops would, each of which may show another person.
         judge = current.judge(OPERATING_POINT, len(crops), level)
         vectors = np.stack([crop.vector for crop in crops])
         scores = await _score_pairs(runtime, job, current, vectors)

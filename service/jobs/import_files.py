@@ -1,4 +1,4 @@
-"""What an import enrolls, read from its archive or folder: images and labels, or vectors."""
+"""Contents of imports, read from an archive or a folder: images and labels, or vectors."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from model.crops.names import Ignored, LeftOut, shown
 from model.crops.unpack import FULL, DiskFull, UnpackLimits, unpack_crops
 from model.feature_file import COLUMNS, is_feature_file, read_sent
 from model.problems import InputProblem
-from service.engine.batcher import EmbeddedImage
+from service.engine.batcher import EmbeddedImage, PreparedImage
 from service.errors import InvalidField, RecordUnavailable, StorageFailed
 from service.gallery import enroll
 from service.jobs.runner import Cancelled
@@ -28,7 +28,7 @@ from service.ops.health import heartbeat
 from service.record.jobs import Job
 from service.runtime import Runtime
 
-# The record is asked this often whether an archive is still to be unpacked.
+# The record is asked this often whether the job was cancelled while an archive is unpacked.
 CANCELLED_WITHIN_SECONDS = 0.25
 # The labels that a feature file has of a crop, in the order of `COLUMNS`.
 KNOWN_BY_ROW = ("external_id", "identity", "camera", "captured_at")
@@ -36,13 +36,13 @@ KNOWN_BY_ROW = ("external_id", "identity", "camera", "captured_at")
 
 @dataclass(frozen=True)
 class ImportContent:
-    """What an import enrolls.
+    """Images or vectors to import.
 
     Attributes:
-        folder: the resolved folder of its images.
-        items: its crops.
-        left_out: what could not be unpacked.
-        vectors: of a feature file those of the items.
+        folder: the resolved folder of the images.
+        items: the crops.
+        left_out: files that could not be unpacked.
+        vectors: vectors of the items, if they come from a feature file.
     """
 
     folder: Path
@@ -51,13 +51,12 @@ class ImportContent:
     vectors: enroll.ComputedVectors | None = None
 
     def name_of(self, item: CropFile) -> str:
-        """What the report calls a crop: its path within the folder, or in the feature file."""
         path = item.path.relative_to(self.folder)
         return shown(str(path if self.vectors is None else item.external_id or path))
 
 
 def read_import(runtime: Runtime, job: Job, spool: Path, ignored: Ignored) -> ImportContent:
-    """What an import enrolls, in the same order every time."""
+    """Read the images or vectors to import, in the same order every time."""
     if (mounted := job.parameters.get("folder")) is not None:
         folder = mounted_folder(runtime, mounted, job.parameters.get("gallery"))
         return ImportContent(folder, _read_items(folder, folder, job.parameters, ignored))
@@ -73,7 +72,6 @@ def read_import(runtime: Runtime, job: Job, spool: Path, ignored: Ignored) -> Im
 def _read_vectors(
     runtime: Runtime, archive: Path, folder: Path, parameters: Mapping[str, Any]
 ) -> ImportContent:
-    """Read the crops of a feature file, which are called by their paths."""
     for name in ("identity", "camera", "manifest"):
         if parameters.get(name):
             raise InvalidField(f"{name}: a feature file names its crops itself; leave it out")
@@ -90,7 +88,7 @@ def _read_vectors(
         labels["captured_at"] = _checked(labels, f"archive: crop {number}")["captured_at"]
         items.append(CropFile(folder / str(number), **labels))
     embedded = [
-        EmbeddedImage(vector, 0.0, 0.0, (), (sha256, None, None))
+        EmbeddedImage(vector, decode=0.0, embed=0.0, prepared=PreparedImage(sha256))
         for vector, sha256 in zip(sent.features, columns["sha256"], strict=True)
     ]
     vectors = enroll.ComputedVectors(sent.origin.embedder, embedded)
@@ -149,7 +147,7 @@ def _unpack(
 
 
 def _require_wanted(runtime: Runtime, job: Job) -> None:
-    """Raises `Cancelled` where a client cancelled the job, or its gallery was deleted."""
+    """Raise `Cancelled` if a client cancelled the job, or its gallery was deleted."""
     with contextlib.suppress(RecordUnavailable):
         current = runtime.record.jobs.get(job.job_id)
         if current is None or current.cancelling:
@@ -161,9 +159,9 @@ def _require_wanted(runtime: Runtime, job: Job) -> None:
 def _read_items(
     folder: Path, root: Path, parameters: Mapping[str, Any], ignored: Ignored
 ) -> list[CropFile]:
-    """The images to enroll; an error about a file outside would reveal that file's content."""
     name = parameters.get("manifest")
     manifest = _resolved(folder, name) if name else _resolved(root, MANIFEST)
+    # An error about a file outside the import would reveal the content of that file.
     if manifest is not None and not manifest.is_relative_to(folder):
         raise InvalidField("manifest: lies outside the import; put it among the images")
     if manifest is None or not manifest.is_file():
@@ -185,21 +183,27 @@ def _read_items(
 
 
 def _checked(labels: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Labels as an enrollment reads them from text; raises `InvalidField` for what it refuses."""
+    """Read labels as an enrollment reads them from text.
+
+    Args:
+        where: place of the labels, for the message.
+
+    Raises:
+        InvalidField: an enrollment would refuse a label.
+    """
     read = {}
     for name, check in enroll.LABELS.items():
         value = labels[name]
         try:
             read[name] = check(name, value) if isinstance(value, str) else value
         except InvalidField as error:
-            # The place is named and not its text, as others read what a job failed for.
+            # The error names the place and not the text, since others read why a job failed.
             detail = error.detail.replace(repr(value[:40]), "…")
             raise InvalidField(f"{where}: {detail}") from error
     return read
 
 
 def read_file(folder: Path, path: Path, max_bytes: int) -> bytes | CropProblem:
-    """The bytes of an image below a resolved folder, or why they cannot be read."""
     try:
         path = path.resolve()
         if not path.is_relative_to(folder):
@@ -240,7 +244,6 @@ def mounted_folder(runtime: Runtime, folder: str, gallery: str | None) -> Path:
 
 
 def _resolved(folder: Path, name: str) -> Path | None:
-    """The path with symbolic links followed; None where it does not exist."""
     try:
         return (folder / name).resolve(strict=True)
     except (OSError, ValueError, RuntimeError):

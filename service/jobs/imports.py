@@ -11,8 +11,6 @@ import time
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
-from operator import attrgetter
 from pathlib import Path
 from typing import BinaryIO
 
@@ -46,40 +44,47 @@ async def begin_import(
     archive: BinaryIO | None = None,
     key_id: str | None = None,
 ) -> Job:
-    """Creates the job that enrolls the images of an archive or of a folder.
+    """Create the job that enrolls the images of an archive or of a folder.
 
     Raises:
-        InvalidField: for a folder that does not exist, or not below the import directory.
+        InvalidField: the folder does not exist, or not below the import directory.
         UnknownGallery, NeedsReindex: the gallery takes no images.
         StorageFailed: the disk did not take the archive.
     """
-    # Refused now, and not by the job.
+    # A gallery that needs a reindex is refused now, not by the job.
     _ = gallery.embedder
     job_id = runner.new_job_id()
     run = runtime.pools.imports.run
     spool = runtime.settings.data_dir / IMPORTS / job_id
-    create = partial(runner.create_job, runtime, gallery, "import", parameters, job_id, key_id)
     with contextlib.ExitStack() as held:
         if archive is None:
             folder = str(parameters["folder"])
             await run(mounted_folder, runtime, folder, parameters.get("gallery"))
         else:
-            keep = partial(_keep_archive, runtime, spool, archive, held)
+            sent = archive
             try:
-                await runtime.sections.run(keep)
+                await runtime.sections.run(lambda: _keep_archive(runtime, spool, sent, held))
             except BaseException:
-                await runtime.sections.run(partial(run, shutil.rmtree, spool, ignore_errors=True))
+                await _remove_folder(runtime, spool)
                 raise
             failpoint("import.archive-kept")
-        # Where this fails maintenance removes the archive: it is noted, and not held any more.
-        return await runtime.sections.run(create)
+        # If this fails, maintenance removes the archive: it is noted, and not held any more.
+        return await runtime.sections.run(
+            lambda: runner.create_job(runtime, gallery, "import", parameters, job_id, key_id)
+        )
+
+
+async def _remove_folder(runtime: Runtime, folder: Path) -> None:
+    await runtime.sections.run(
+        lambda: runtime.pools.imports.run(shutil.rmtree, folder, ignore_errors=True)
+    )
 
 
 async def run_import(runtime: Runtime, gallery: Gallery, job: Job) -> str | None:
-    """Enrolls the images of an import that are not enrolled yet, and removes its files.
+    """Enroll the images of an import that are not enrolled yet, and remove its files.
 
     Raises:
-        InputProblem: for an archive or manifest that cannot be used.
+        InputProblem: the archive or manifest cannot be used.
     """
     try:
         ignored = (await _enroll_items(runtime, gallery, job))["ignored"]
@@ -88,12 +93,10 @@ async def run_import(runtime: Runtime, gallery: Gallery, job: Job) -> str | None
     finally:
         # The process that resumes an import needs its files.
         if not isinstance(sys.exception(), runner.RETRYABLE):
-            # So does one that has taken it over. The files of a job that is gone are in no use.
+            # So does one that has taken it over. Nothing uses the files of a job that is gone.
             with contextlib.suppress(runner.Cancelled):
                 await runner.save_job(runtime, job)
-            spool = runtime.settings.data_dir / IMPORTS / job.job_id
-            remove = partial(runtime.pools.imports.run, shutil.rmtree, spool, ignore_errors=True)
-            await runtime.sections.run(remove)
+            await _remove_folder(runtime, runtime.settings.data_dir / IMPORTS / job.job_id)
             failpoint("import.files-removed")
 
 
@@ -144,14 +147,15 @@ async def _enroll_items(runtime: Runtime, gallery: Gallery, job: Job) -> Counter
 
 
 async def _content(runtime: Runtime, job: Job, counts: Counter[str]) -> ImportContent:
-    """What an import enrolls; where it begins, its report gets what is left out."""
     spool = runtime.settings.data_dir / IMPORTS / job.job_id
     ignored = Ignored()
-    read = partial(runtime.pools.imports.run, read_import, runtime, job, spool, ignored)
-    content = await runtime.sections.run(read)
+    content = await runtime.sections.run(
+        lambda: runtime.pools.imports.run(read_import, runtime, job, spool, ignored)
+    )
     items = content.items
     left_out = content.left_out
     if not job.progress:
+        # The job begins: its report names the files that are left out.
         if not items and not left_out and content.vectors is None:
             raise InvalidField(
                 "archive: holds no image; its files must end in .jpg, .png, .webp, .bmp"
@@ -163,15 +167,15 @@ async def _content(runtime: Runtime, job: Job, counts: Counter[str]) -> ImportCo
         problems += _lines("ignored", ignored.lines(), counts["total"])
         await runner.save_job(runtime, job, dict(counts), problems)
         if content.vectors is None:
-            # Before, the archive shows which of its files were left out.
+            # Until now only the archive shows which of its files were left out.
             await runtime.pools.imports.run((spool / "archive").unlink, missing_ok=True)
     return content
 
 
-def _lines(code: str, found: Sequence[LeftOut], first: int) -> list[JobProblem]:
+def _lines(code: str, files: Sequence[LeftOut], first: int) -> list[JobProblem]:
     return [
-        JobProblem(position=position, source=one.name, code=code, detail=one.reason)
-        for position, one in enumerate(found, first)
+        JobProblem(position=position, source=file.name, code=code, detail=file.reason)
+        for position, file in enumerate(files, first)
     ]
 
 
@@ -182,10 +186,9 @@ async def _enroll_batch(
     content: ImportContent,
     batch: Sequence[NumberedFile],
 ) -> tuple[Counter[str], list[JobProblem]]:
-    """The numbers that a batch adds to the progress, and its problems."""
     folder = content.folder
     max_bytes = runtime.settings.max_image_bytes
-    files: Sequence[bytes | CropProblem] = [b""] * len(batch)
+    files: Sequence[bytes | CropProblem | None] = [None] * len(batch)
     vectors = content.vectors
     if vectors is None:
         files = await runtime.pools.imports.run(
@@ -194,15 +197,22 @@ async def _enroll_batch(
     else:
         vectors = replace(vectors, embedded=[vectors.embedded[row] for row, _ in batch])
     failpoint("import.files-read")
-    labels = attrgetter("identity", "camera", "captured_at", "external_id")
     images = [
-        enroll.ImageToEnroll(file, *labels(item), json.loads(item.metadata or "null"))
+        enroll.ImageToEnroll(
+            image=file,
+            identity=item.identity,
+            camera=item.camera,
+            captured_at=item.captured_at,
+            external_id=item.external_id,
+            metadata=json.loads(item.metadata or "null"),
+        )
         for file, (_, item) in zip(files, batch, strict=True)
     ]
     # Under this name the batch is enrolled once, also if the process dies before it is saved.
     name = f"import:{job.job_id}:{batch[0][0]}"
-    store = partial(enroll.enroll, runtime, gallery, images, name, vectors)
-    answer = await runner.wait_while_busy(store)
+    answer = await runner.wait_while_busy(
+        lambda: enroll.enroll(runtime, gallery, images, name, vectors)
+    )
     failpoint("import.batch-landed")
     added = Counter(done=len(batch))
     problems = []
@@ -219,7 +229,7 @@ async def _enroll_batch(
 async def _keep_archive(
     runtime: Runtime, spool: Path, archive: BinaryIO, held: contextlib.ExitStack
 ) -> None:
-    """Keeps the archive of an import, durably, and holds its folder; raises `StorageFailed`."""
+    """Store the archive of an import durably, and hold its folder; raise `StorageFailed`."""
 
     def copy() -> None:
         with (spool / "archive").open("wb") as file:
@@ -234,7 +244,7 @@ async def _keep_archive(
     try:
         await run(data_directory.make_folder, spool)
         await run(held.enter_context, data_directory.hold_folder(spool))
-        # Held before it is noted: what is noted and not held was cut off.
+        # Hold the folder before it is noted: one that is noted and not held was cut off.
         await runtime.galleries.write(note, [f"{IMPORTS}/{spool.name}"])
         await run(copy)
     except OSError as error:

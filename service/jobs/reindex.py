@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,11 +26,11 @@ Vectors = list[tuple[int, NDArray[np.float32]]]
 
 
 async def begin_reindex(runtime: Runtime, gallery: Gallery, key_id: str) -> Job:
-    """Creates the job of an API key that embeds a gallery anew, or returns the one under way.
+    """Create the job that embeds a gallery again, or return the one under way.
 
     Raises:
-        GalleryConflict: for a gallery that the loaded model filled.
-        UnknownGallery: it was just deleted.
+        GalleryConflict: the loaded model filled the gallery.
+        UnknownGallery: the gallery was just deleted.
     """
     store = runtime.record
     under_way = await runtime.galleries.read(store.jobs.unfinished, gallery.gallery_id, "reindex")
@@ -43,12 +42,15 @@ async def begin_reindex(runtime: Runtime, gallery: Gallery, key_id: str) -> Job:
             "another artefact to embed it anew"
         )
     parameters = {"from": gallery.embedding_fingerprint, "to": runtime.model.embedder}
-    create = partial(create_job, runtime, gallery, "reindex", parameters, new_job_id(), key_id)
-    return await runtime.audited("begin_reindex", lambda _: create(), gallery=gallery.name)
+    return await runtime.audited(
+        "begin_reindex",
+        lambda _: create_job(runtime, gallery, "reindex", parameters, new_job_id(), key_id),
+        gallery=gallery.name,
+    )
 
 
 async def run_reindex(runtime: Runtime, gallery: Gallery, job: Job) -> str | None:
-    """Embeds the crops that have no new vector, then switches; raises `GalleryConflict`."""
+    """Embed the crops that have no new vector, then switch; raise `GalleryConflict`."""
     store = runtime.record
     newest = runtime.model.embedder
     if not gallery.outdated:
@@ -60,7 +62,7 @@ async def run_reindex(runtime: Runtime, gallery: Gallery, job: Job) -> str | Non
         return UP_TO_DATE
     try:
         while gallery.outdated:
-            # Again each time, since a restore drops what is staged.
+            # Each round begins again, since a restore drops the staged vectors.
             await runtime.galleries.write(store.staged.begin, gallery.gallery_id, newest)
             failpoint("reindex.begun")
             await _embed_missing(runtime, gallery, job)
@@ -77,7 +79,7 @@ async def run_reindex(runtime: Runtime, gallery: Gallery, job: Job) -> str | Non
 
 
 async def _embed_missing(runtime: Runtime, gallery: Gallery, job: Job) -> None:
-    """Embeds every crop without a vector of the newest model; raises where any cannot be."""
+    """Embed crops without a vector of the newest model; raise `GalleryConflict` if any fails."""
     staged = runtime.record.staged
     number = gallery.gallery_id
     size = min(CROPS_PER_BATCH, runtime.settings.max_images_per_request)
@@ -92,8 +94,8 @@ async def _embed_missing(runtime: Runtime, gallery: Gallery, job: Job) -> None:
         failpoint("reindex.batch-embedded")
         outside = None
         if runtime.pictures and vectors:
-            of = {crop.row_id: crop for crop in crops}
-            embedded = [ArchivedCrop(of[row], vector, None) for row, vector in vectors]
+            by_row = {crop.row_id: crop for crop in crops}
+            embedded = [ArchivedCrop(by_row[row], vector, None) for row, vector in vectors]
             kept = await keep_elsewhere(runtime, runtime.pictures, gallery, embedded, staged=True)
             outside = kept[0].outside
         await write(staged.add, number, vectors, outside)
@@ -116,10 +118,9 @@ async def _embed(
     vectors: Vectors = []
     problems: list[JobProblem] = []
 
-    def refuse(crop: StoredCrop, code: str, why: str) -> None:
-        row = crop.row_id
-        crop_id = crop.crop_id
-        problems.append(JobProblem(position=row, source=crop_id, code=code, detail=why))
+    def refuse(crop: StoredCrop, code: str, detail: str) -> None:
+        problem = JobProblem(position=crop.row_id, source=crop.crop_id, code=code, detail=detail)
+        problems.append(problem)
 
     for crop in crops:
         try:
@@ -130,11 +131,10 @@ async def _embed(
             refuse(crop, error.code, "its picture is damaged")
             continue
         by_row = runtime.record.crops.by_row
-        rows = [crop.row_id]
         if picture is not None:
             images.append((crop, picture.content))
         # A crop that was deleted meanwhile has no picture either, and is no problem.
-        elif await runtime.galleries.read(by_row, gallery.gallery_id, rows):
+        elif await runtime.galleries.read(by_row, gallery.gallery_id, [crop.row_id]):
             missing = "was not kept" if crop.content_type is None else "is missing"
             refuse(crop, "unknown_picture", f"its picture {missing}")
 

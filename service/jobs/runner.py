@@ -8,7 +8,6 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from functools import partial
 from secrets import token_hex
 from typing import Any, TypeVar
 
@@ -24,7 +23,7 @@ from service.record.jobs import Job
 from service.runtime import Runtime
 
 log = logging.getLogger(__name__)
-# The lease is renewed three times as often; after a crash another process takes over this late.
+# After a crash another process takes over this late. A lease is renewed three times as often.
 LEASE_SECONDS = 30.0
 IDLE_SECONDS = 5.0
 # An import gives way after this time if a job of another key waits.
@@ -77,10 +76,13 @@ async def save_job(
     state: JobState = "running",
     detail: str | None = None,
 ) -> None:
-    """Saves progress, problems and state of a job, durably, and renews its lease.
+    """Save progress, problems and state of a job durably, and renew its lease.
+
+    Args:
+        progress: counts of the job; None to leave them, and not to look for a cancellation.
 
     Raises:
-        Cancelled: the job is to stop; once its progress, or None for no news, is saved.
+        Cancelled: the job is to stop, or is gone; its progress is saved.
         LeaseLost: another process works on it.
         RecordUnavailable: the record does not answer.
     """
@@ -97,7 +99,7 @@ async def save_job(
 
 
 def new_job_id() -> str:
-    """Unguessable, and in order of time."""
+    """Return an unguessable id; ids sort by time."""
     return f"{datetime.now(UTC):%Y%m%d%H%M%S}{token_hex(8)}"
 
 
@@ -109,7 +111,7 @@ async def create_job(
     job_id: str,
     key_id: str | None = None,
 ) -> Job:
-    """Stores a job that an API key begins, and wakes the runner; raises `UnknownGallery`."""
+    """Store a job that an API key begins, and wake the runner; raise `UnknownGallery`."""
     now = datetime.now(UTC)
     job = Job(
         job_id, gallery.gallery_id, kind, dict(parameters), now, updated_at=now, key_id=key_id
@@ -124,7 +126,7 @@ async def create_job(
 
 
 async def find_job(runtime: Runtime, job_id: str) -> Job:
-    """One job; raises `UnknownJob`."""
+    """Return a job; raise `UnknownJob`."""
     job = await runtime.galleries.read(runtime.record.jobs.get, job_id)
     if job is None:
         raise errors.UnknownJob(job_id)
@@ -135,24 +137,23 @@ async def find_job(runtime: Runtime, job_id: str) -> Job:
 async def list_jobs(
     runtime: Runtime, gallery: str | None, limit: int, key_id: str | None = None
 ) -> list[Job]:
-    """The newest jobs, of one gallery or all, which one API key or any began."""
     gallery_id = (await runtime.galleries.find(gallery)).gallery_id if gallery else None
-    found = await runtime.galleries.read(runtime.record.jobs.page, gallery_id, limit, key_id)
-    await _load_galleries(runtime, found)
-    return found
+    jobs = await runtime.galleries.read(runtime.record.jobs.page, gallery_id, limit, key_id)
+    await _load_galleries(runtime, jobs)
+    return jobs
 
 
-async def _load_galleries(runtime: Runtime, found: Sequence[Job]) -> None:
+async def _load_galleries(runtime: Runtime, jobs: Sequence[Job]) -> None:
     # Another process may have created one of the galleries just now.
-    if any(runtime.galleries.by_id(job.gallery_id) is None for job in found):
+    if any(runtime.galleries.by_id(job.gallery_id) is None for job in jobs):
         await runtime.galleries.catch_up()
 
 
 async def watch_job(runtime: Runtime, job_id: str, caller: ApiKey) -> AsyncIterator[Job]:
-    """The job now and at every change, until it has ended.
+    """Yield the job now and at every change, until it has ended.
 
     Raises:
-        UnknownJob: it is gone.
+        UnknownJob: the job is gone.
         Unauthorised: the caller's key was revoked, or has expired.
     """
     seen = None
@@ -168,10 +169,9 @@ async def watch_job(runtime: Runtime, job_id: str, caller: ApiKey) -> AsyncItera
 
 
 async def read_problems(runtime: Runtime, job_id: str) -> AsyncIterator[JobProblem]:
-    """Every problem of a job, in the order of its items."""
-    read = partial(runtime.galleries.read, runtime.record.jobs.problems, job_id)
+    problems = runtime.record.jobs.problems
     after = -1
-    while page := await read(after, PROBLEMS_PER_PAGE):
+    while page := await runtime.galleries.read(problems, job_id, after, PROBLEMS_PER_PAGE):
         for problem in page:
             yield problem
         after = page[-1].position
@@ -186,13 +186,14 @@ async def work_on_jobs(runtime: Runtime, kinds: Mapping[JobKind, DoJob]) -> None
         runtime.jobs_wanted.clear()
         what = "the search for a job"
         try:
-            claim = partial(jobs.claim, runtime.worker, LEASE_SECONDS, cut_off, served_keys)
-            job = await runtime.galleries.write(claim)
+            job = await runtime.galleries.write(
+                jobs.claim, runtime.worker, LEASE_SECONDS, cut_off, served_keys
+            )
             if job is not None:
                 what = f"job {job.job_id}"
                 if job.job_id in cut_off:
                     cut_off.clear()
-                # Where this one does not end others come first.
+                # If this job is cut off, others come first.
                 cut_off.add(job.job_id)
                 if job.key_id in served_keys:
                     served_keys.clear()
@@ -204,7 +205,7 @@ async def work_on_jobs(runtime: Runtime, kinds: Mapping[JobKind, DoJob]) -> None
                 cut_off.remove(job.job_id)
                 continue
         except (ServiceError, LeaseLost, Cancelled) as error:
-            # Without the message, which may name a file of the import.
+            # The message is left out, since it may name a file of the import.
             why = error.code if isinstance(error, ServiceError) else type(error).__name__
             log.warning("%s was cut off: %s", what, why)
         except Exception:
@@ -215,7 +216,7 @@ async def work_on_jobs(runtime: Runtime, kinds: Mapping[JobKind, DoJob]) -> None
 
 
 async def _work_on(runtime: Runtime, job: Job, kinds: Mapping[JobKind, DoJob]) -> None:
-    """Works on a job to its end; raises what cuts it off."""
+    """Work on a job to its end; raise one of `RETRYABLE` if it is cut off."""
     act_as(job.key_id or "service")
     await _load_galleries(runtime, [job])
     gallery = runtime.galleries.by_id(job.gallery_id)
@@ -249,7 +250,7 @@ async def _work_on(runtime: Runtime, job: Job, kinds: Mapping[JobKind, DoJob]) -
 
 
 async def _run_under_lease(runtime: Runtime, job: Job, work: Awaitable[Result]) -> Result:
-    """Awaits the work on a job and renews the lease; raises as `save_job` where that is lost."""
+    """Await the work on a job and renew its lease; raise `LeaseLost` or `Cancelled`."""
     working = asyncio.ensure_future(work)
     try:
         while not (await asyncio.wait({working}, timeout=LEASE_SECONDS / 3))[0]:
@@ -265,7 +266,7 @@ async def _run_under_lease(runtime: Runtime, job: Job, work: Awaitable[Result]) 
 
 
 async def wait_while_busy(call: Callable[[], Awaitable[Result]]) -> Result:
-    """Repeats a call that a client would get 429 for, until queue and device have room."""
+    """Repeat a call that a client would get 429 for, until queue and device have room."""
     while True:
         try:
             return await call()

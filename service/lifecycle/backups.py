@@ -12,8 +12,9 @@ from pathlib import Path
 
 from filelock import Timeout
 
+from service.errors import RecordUnavailable
 from service.ops.critical_sections import file_lock
-from service.record.backup import Backup, kept_backups
+from service.record.backup import Backup, kept_backups, own_backups
 from service.runtime import Runtime
 from service.settings import Settings
 
@@ -32,12 +33,16 @@ async def run_backups(runtime: Runtime) -> None:
     while folder:
         pause = LOOKED_AFTER_SECONDS
         # One of the processes that share a data directory makes it.
-        with contextlib.suppress(Timeout):
+        with contextlib.suppress(Timeout, RecordUnavailable):
             async with file_lock(settings.data_dir / "backup.lock", blocking=False):
-                kept = await runtime.pools.files.run(kept_backups, folder)
-                if not kept or datetime.now(UTC) - kept[-1].taken_at >= every:
+                newest = await runtime.pools.files.run(_newest, runtime, folder)
+                if not newest or datetime.now(UTC) - newest.taken_at >= every:
                     pause = PAUSE_SECONDS if await _failed(settings, folder) else pause
         await asyncio.sleep(pause)
+
+
+def _newest(runtime: Runtime, folder: Path) -> Backup | None:
+    return next(own_backups(folder, runtime.record.engine), None)
 
 
 async def _failed(settings: Settings, folder: Path) -> bool:

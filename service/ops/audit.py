@@ -52,7 +52,7 @@ BUFFER_BYTES = 16 * 1024 * 1024
 KEY_BYTES = 32
 # Operations that free space or take access away: they may use the reserve of the disk.
 FREEING = ("delete", "forget", "revoke")
-# Fields that are written as keyed hashes, and those that are left out where they are empty.
+# Fields that are written as keyed hashes, and fields that are left out where they are empty.
 HASHED = ("identity", "identities", "new_identity", "external_id")
 OPTIONAL = {
     *(*HASHED, "gallery", "crop_ids", "query_id", "filters", "purpose"),
@@ -123,7 +123,7 @@ class AuditLog(contextlib.AbstractContextManager["AuditLog"]):
         self._flusher: asyncio.Task[None] | None = None
 
     def record(self, event: str, phase: Phase = "done", durable: bool = True, **what: Any) -> None:
-        """Writes a line; blocks until it would survive a power cut, unless not `durable`.
+        """Write a line; blocks until it would survive a power cut, unless not `durable`.
 
         Args:
             event: verb and noun, such as `delete_crop`.
@@ -143,7 +143,7 @@ class AuditLog(contextlib.AbstractContextManager["AuditLog"]):
         failpoint("audit.line-written")
 
     def note_view(self, event: str, **what: Any) -> None:
-        """Notes a search or a view on the event loop; never raises, never waits.
+        """Note a search or a view on the event loop; never raises, never waits.
 
         The line is in the file within a second. Where the file cannot be written lines wait in
         memory, `BUFFER_BYTES` of them; how many more there were is noted with the next.
@@ -212,7 +212,7 @@ class AuditLog(contextlib.AbstractContextManager["AuditLog"]):
                 await asyncio.sleep(RETRY_SECONDS)
 
     def flush(self) -> None:
-        """Writes the buffered lines, and every few seconds the note of the last one.
+        """Write the buffered lines, and every few seconds the note of the last one.
 
         Raises:
             StorageFailed: they could not be written, and wait.
@@ -229,7 +229,7 @@ class AuditLog(contextlib.AbstractContextManager["AuditLog"]):
         if durable:
             self._noted = time.monotonic()
         self._dropped -= dropped
-        self._buffered_bytes -= sum(map(len, self._buffer[:waiting]))
+        self._buffered_bytes -= sum(len(line) for line in lines[:waiting])
         del self._buffer[:waiting]
 
     def _line(self, event: str, phase: Phase, what: Mapping[str, Any], most: int) -> str:
@@ -254,17 +254,17 @@ class AuditLog(contextlib.AbstractContextManager["AuditLog"]):
             if value or name not in OPTIONAL:
                 if name in HASHED:
                     several = isinstance(value, list)
-                    value = [*map(self.hashed, value)] if several else self.hashed(value)
+                    value = [self.hashed(text) for text in value] if several else self.hashed(value)
                 shown[name] = self._without_names(value) if name == "filters" else value
         return shown
 
     @contextlib.asynccontextmanager
     async def audited(self, event: str, **what: Any) -> AsyncIterator[dict[str, Any]]:
-        """Surrounds what destroys something: `asked` is on the disk before the block runs.
+        """Surround a block that destroys something: `asked` is on the disk before it runs.
 
-        What the block puts into the yielded dictionary is written with the line after it: `done`,
-        or `failed` with the error's code. To be used in a critical section, which a client that
-        disconnects does not cut off.
+        Fields that the block puts into the yielded dictionary are written with the line after it:
+        `done`, or `failed` with the error's code. To be used in a critical section, which a client
+        that disconnects does not cut off.
 
         Raises:
             StorageFailed: where `asked` could not be written; the block does not run.
@@ -285,7 +285,7 @@ class AuditLog(contextlib.AbstractContextManager["AuditLog"]):
     async def done(
         self, event: str, phase: Phase = "done", durable: bool = False, **what: Any
     ) -> None:
-        """Records an operation that has ended; an error is only logged."""
+        """Record an operation that has ended; an error is only logged."""
         try:
             await self.threads.run(self.record, event, phase, durable, **what)
             self._start_flusher()
@@ -294,7 +294,6 @@ class AuditLog(contextlib.AbstractContextManager["AuditLog"]):
             log.exception("audit log: %s %s could not be written", event, phase)
 
     def hashed(self, name: str) -> str:
-        """HMAC-SHA256 of an identity or external id, hexadecimal."""
         return hmac.digest(self._key, name.encode(), "sha256").hex()
 
     def __exit__(self, *_: object) -> None:
@@ -312,8 +311,13 @@ class AuditLog(contextlib.AbstractContextManager["AuditLog"]):
 
 def _refused(refusal: tuple[str, str, int], count: int) -> dict[str, Any]:
     actor, address, status = refusal
-    who = {"actor": actor, "request_id": None, "address": address}
-    return {**who, "status": status, "count": count}
+    return {
+        "actor": actor,
+        "request_id": None,
+        "address": address,
+        "status": status,
+        "count": count,
+    }
 
 
 def _shortened(fields: Mapping[str, Any], shown: int) -> dict[str, Any]:
@@ -332,13 +336,12 @@ def _shortened(fields: Mapping[str, Any], shown: int) -> dict[str, Any]:
 
 
 def audit_logs(data_dir: Path) -> list[Path]:
-    """The file that is written, or would be, of every log of a data directory, by name."""
+    """Return the current file of every log of a data directory by name, also of a lost one."""
     noted = [path.with_suffix(".jsonl") for path in data_dir.glob(f"audit*{ACKNOWLEDGED_SUFFIX}")]
     return sorted({current_file(path) for path in (*audit_files(data_dir), *noted)})
 
 
 def audit_files(data_dir: Path) -> list[Path]:
-    """Every file of every log of a data directory, each log's in the order of its lines."""
     return sorted(data_dir.glob("audit[.-]*jsonl"))
 
 
@@ -350,7 +353,7 @@ def line_key(data_dir: Path) -> bytes:
 
 
 def _key(path: Path) -> bytes:
-    """The log's secret; made where there is none, also by two processes at once."""
+    """Read the log's secret of `KEY_BYTES`; two processes may make it at once."""
     if not path.exists():
         with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.") as made:
             made.write(secrets.token_bytes(KEY_BYTES))

@@ -19,14 +19,14 @@ class LastCommitMark:
 
     SQLite treats a damaged or cut end of its log as the rest of a power cut, and opens without it;
     so does Redis with its append-only file. The mark distinguishes the two: it is written after the
-    commit is on the disk, and is not synced, so that it costs nothing and never exceeds what a
-    power cut left.
+    commit is on the disk, and is not synced, so that it costs nothing and never exceeds the
+    data that a power cut left.
     """
 
     path: Path
 
     def read(self) -> tuple[str, int]:
-        """The commit that was noted last, and the record that it is of.
+        """Read the name of the record and the number of the commit that was noted last.
 
         Returns:
             No name and 0 where none was noted, or where a power cut took the note.
@@ -42,11 +42,10 @@ class LastCommitMark:
         return record, int(number)
 
     def clear(self) -> None:
-        """Notes that nothing was acknowledged."""
         self.path.unlink(missing_ok=True)
 
     def note(self, number: int, record: str = "record") -> None:
-        """Notes a commit that is on the disk; never raises, as it has happened.
+        """Note a commit that is on the disk; never raises, as it has happened.
 
         Of several processes one may come late: a later commit stays noted, and so does one of
         another record.

@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Coroutine
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,7 +22,10 @@ Section = Callable[[], Coroutine[Any, Any, Result]]
 # A lock that one task of one process holds, by a file that is made for it and stays; the system
 # releases it when the process dies. With `blocking=False` it raises `filelock.Timeout` where it is
 # held. Each attempt is one system call that does not wait, which needs no thread.
-file_lock = partial(AsyncFileLock, mode=0o600, run_in_executor=False, preserve_lock_file=True)
+def file_lock(path: Path, blocking: bool = True) -> AsyncFileLock:
+    return AsyncFileLock(
+        path, mode=0o600, blocking=blocking, run_in_executor=False, preserve_lock_file=True
+    )
 
 
 class CriticalSections:
@@ -33,7 +35,7 @@ class CriticalSections:
         self._running: set[asyncio.Task[Any]] = set()
 
     async def run(self, section: Section[Result], lock: Path | None = None) -> Result:
-        """Runs a section to its end, in a task of its own.
+        """Run a section to its end, in a task of its own.
 
         A cancellation takes effect before the section begins, also while it waits for the lock, or
         after the section has ended; never in between.
@@ -66,6 +68,5 @@ class CriticalSections:
         raise cancelled
 
     async def ended(self) -> None:
-        """Returns once no section is under way; the service is stopping and begins none."""
         while self._running:
             await asyncio.wait(self._running)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import csv
 import io
 
-# A spreadsheet runs what begins like a formula, some of them after a tab or a line's end.
+# A spreadsheet runs text that begins like a formula, some of them after a tab or a line's end.
 FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
 def csv_line(*values: object) -> str:
-    """One line; None is empty.
+    """Write one line; None is empty.
 
     A text that a spreadsheet would run as a formula has an apostrophe before it, and so has one
     that begins with an apostrophe.
@@ -21,5 +21,5 @@ def csv_line(*values: object) -> str:
         return f"'{value}" if risky else value
 
     line = io.StringIO()
-    csv.writer(line).writerow(map(safe, values))
+    csv.writer(line).writerow([safe(value) for value in values])
     return line.getvalue()

@@ -24,8 +24,10 @@ PRIVATE = 0o700
 DATABASE_NAME = "galleries.sqlite3"
 SNAPSHOTS = "snapshots"
 IMPORTS = "imports"
+# The ending of what gets its name once it is complete.
+UNFINISHED = ".part"
 INDEXES = "indexes"
-# What no record names is moved into a folder of this name beside it.
+# Files that no record names are moved into a folder of this name beside them.
 STRAY = "stray"
 SNAPSHOT_SUFFIX = ".gmn"
 MEBIBYTE = 1024 * 1024
@@ -38,7 +40,7 @@ log = logging.getLogger(__name__)
 
 
 def sync(path: Path) -> None:
-    """Makes a file's content, or a folder's names, survive a power cut; raises `OSError`."""
+    """Make a file's content, or a folder's names, survive a power cut; raises `OSError`."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
@@ -47,7 +49,7 @@ def sync(path: Path) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """Makes a private folder and those above it, durably; raises `OSError`."""
+    """Make a private folder and those above it, durably; raises `OSError`."""
     if path.is_dir():
         return
     make_folder(path.parent)
@@ -58,7 +60,7 @@ def make_folder(path: Path) -> None:
 
 
 def copy_file(path: Path, to: Path) -> None:
-    """Copies a file into a folder, which is made, durably; raises `OSError`."""
+    """Copy a file into a folder, which is made, durably; raises `OSError`."""
     make_folder(to.parent)
     # With its rights: the key of the audit log is its owner's alone.
     shutil.copy(path, to)
@@ -67,7 +69,7 @@ def copy_file(path: Path, to: Path) -> None:
 
 
 def sync_below(folder: Path) -> None:
-    """Syncs a folder with everything in it, and its name; raises `OSError`."""
+    """Sync a folder with everything in it, and its name; raises `OSError`."""
     for place, _, names in os.walk(folder):
         for name in names:
             sync(Path(place) / name)
@@ -76,7 +78,7 @@ def sync_below(folder: Path) -> None:
 
 
 def sync_disk(path: Path) -> None:
-    """Syncs all of the file system that holds a path, by one call; raises `OSError`."""
+    """Sync all of the file system that holds a path, by one call; raises `OSError`."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         if ctypes.CDLL(None, use_errno=True).syncfs(descriptor) != 0:
@@ -86,7 +88,7 @@ def sync_disk(path: Path) -> None:
 
 
 def move_aside(path: Path, folder: Path, name: str, why: str = "is in no record") -> None:
-    """Moves what is of no use into a folder, under a name that is free; never raises."""
+    """Move a useless file into a folder, under a name that is free; never raises."""
     try:
         make_folder(folder)
         target = folder / name
@@ -100,7 +102,7 @@ def move_aside(path: Path, folder: Path, name: str, why: str = "is in no record"
 
 @contextlib.contextmanager
 def lock_data_directory(path: Path, shared: bool = False) -> Iterator[None]:
-    """Makes a data directory and locks it; the operating system unlocks it when the process dies.
+    """Make a data directory and lock it; the operating system unlocks it when the process dies.
 
     Args:
         shared: with processes that share it too, as the record is elsewhere.
@@ -130,7 +132,7 @@ def lock_data_directory(path: Path, shared: bool = False) -> Iterator[None]:
 
 @contextlib.contextmanager
 def hold_folder(path: Path) -> Iterator[None]:
-    """Locks a folder, such as an upload's; raises `BlockingIOError` where it is locked."""
+    """Lock a folder, such as an upload's; raises `BlockingIOError` where it is locked."""
     folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -140,7 +142,6 @@ def hold_folder(path: Path) -> Iterator[None]:
 
 
 def snapshot_name(gallery_id: int | str, snapshot_id: str) -> str:
-    """The path of a snapshot's file below the data directory."""
     return f"{SNAPSHOTS}/{gallery_id}/{snapshot_id}{SNAPSHOT_SUFFIX}"
 
 
@@ -150,7 +151,7 @@ def left_for_deletions(data_dir: Path) -> int:
 
 
 def hold_reserve(settings: Settings) -> None:
-    """Take disk space for deletions, up to half of what is free, into a file that they give up."""
+    """Take disk space for deletions, up to half of the free space, in a file of its own."""
     path = settings.data_dir / RESERVE
     held = _size(path)
     free = shutil.disk_usage(settings.data_dir).free
@@ -177,7 +178,7 @@ def _size(path: Path) -> int:
 
 
 def require_free_disk(settings: Settings) -> None:
-    """Raises `StorageFailed` where the disk has no more room than deletions may need."""
+    """Raise `StorageFailed` where the disk has no more room than deletions may need."""
     left = left_for_deletions(settings.data_dir)
     if left < settings.reserved_disk_bytes:
         raise StorageFailed(

@@ -38,7 +38,7 @@ _armed: Armed | None = None
 
 
 def parse(text: str) -> Armed:
-    """Reads `name[:N][=action]`; raises `InputProblem` for another text."""
+    """Read `name[:N][=action]`; raises `InputProblem` for another text."""
     written = SYNTAX.fullmatch(text)
     if written is None:
         raise InputProblem(
@@ -50,7 +50,6 @@ def parse(text: str) -> Armed:
 
 
 def arm_failpoint() -> None:
-    """Arms the failpoint of the environment, with a line in the log; raises as `parse`."""
     global _armed
     text = os.environ.get(ENVIRONMENT)
     _armed = parse(text) if text else None
@@ -61,7 +60,6 @@ def arm_failpoint() -> None:
 
 
 def failpoint(name: str) -> None:
-    """A passage of a failpoint: dies, fails or waits here if it is armed."""
     if _armed is None or name != _armed.name or next(_armed.passages) != _armed.passage:
         return
     log.critical("failpoint %s: passage %d, %s", name, _armed.passage, _armed.action)

@@ -16,7 +16,6 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from io import FileIO
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -64,14 +63,14 @@ class _Note(BaseModel):
 
 @dataclass(frozen=True)
 class Checked:
-    """What reading a whole chain found.
+    """The result of reading a whole chain.
 
     Attributes:
         first_line: its number; above 1 where older files were taken away.
         lines: how many are as they were written, from the first on.
         keyed_from: number of the first line with a keyed hash; None where a former version wrote
             all of them.
-        problem: where the line after them is, and what is wrong with it; None where there is none.
+        problem: the place of the line after them, and its fault; None where there is none.
     """
 
     first_line: int
@@ -106,7 +105,7 @@ class HashChainLog:
         if not path.exists():
             # A log that was taken away is begun anew.
             self._note_path.unlink(missing_ok=True)
-        with self._alone() as file:
+        with self._locked_file() as file:
             size = file.seek(0, os.SEEK_END)
             start = file.seek(max(0, size - TORN_BYTES))
             whole, hole, _ = file.read().partition(b"\0")
@@ -126,7 +125,7 @@ class HashChainLog:
                 file.truncate(end)
 
     def append(self, lines: Sequence[str], durable: bool) -> None:
-        """Writes JSON objects as lines, all or nothing; if `durable`, to survive a power cut.
+        """Write JSON objects as lines, all or nothing; if `durable`, to survive a power cut.
 
         Without lines those before are made durable, unless their file was moved away.
 
@@ -136,7 +135,7 @@ class HashChainLog:
         if not lines and not self._path.exists():
             return
         try:
-            with self._alone() as file:
+            with self._locked_file() as file:
                 end, last = self._end(file, file.seek(0, os.SEEK_END))
                 # Behind it may be a line amid which a process was killed.
                 file.truncate(end)
@@ -192,19 +191,17 @@ class HashChainLog:
             log.warning("%s could not be written: %s", self._note_path, error)
 
     @contextlib.contextmanager
-    def _alone(self) -> Iterator[FileIO]:
-        """The file, while no other thread or process has it."""
-        private = partial(os.open, mode=0o600)
-        with open(self._path.with_suffix(LOCK), "ab", opener=private) as lock:
+    def _locked_file(self) -> Iterator[FileIO]:
+        with open(self._path.with_suffix(LOCK), "ab", opener=_open_private) as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             is_new = not self._path.exists()
-            with open(self._path, "a+b", buffering=0, opener=private) as file:
+            with open(self._path, "a+b", buffering=0, opener=_open_private) as file:
                 if is_new:
                     sync(self._path.parent)
                 yield file
 
     def _end(self, file: FileIO, size: int) -> tuple[int, _Link]:
-        """Where the last whole line within `size` bytes ends, and its link."""
+        """Return the end of the last whole line within `size` bytes, and its link."""
         end, last = _last_line(file, size)
         if last is not None:
             return end, last
@@ -215,8 +212,12 @@ class HashChainLog:
         return end, max(self._last, last or self._last)
 
 
+def _open_private(path: str, flags: int) -> int:
+    return os.open(path, flags, mode=0o600)
+
+
 def _last_line(file: FileIO, size: int, reach: int = 65_536) -> tuple[int, _Link | None]:
-    """Where the last whole line within `size` bytes ends, and its link; None without a line."""
+    """Return the end of the last whole line within `size` bytes, and its link or None."""
     start = file.seek(max(0, size - reach))
     tail = file.read(size - start)
     end = tail.rfind(b"\n") + 1
@@ -227,7 +228,6 @@ def _last_line(file: FileIO, size: int, reach: int = 65_536) -> tuple[int, _Link
 
 
 def _signed(text: str, key: bytes) -> bytes:
-    """Return a JSON object with a keyed hash of its text as its last field."""
     mac = hmac.digest(key, text.encode(), "sha256").hex()
     return f'{text[:-1]}, "mac": "{mac}"}}'.encode()
 
@@ -254,7 +254,7 @@ def _read_note(path: Path, key: bytes) -> _Note | None:
 
 
 def _link(line: bytes, last: _Link | None = None, begins_chain: bool = False) -> _Link:
-    """The link of a line; raises `CorruptLog` where it does not continue the link `last`."""
+    """Return the link of a line; raises `CorruptLog` where it does not continue the link `last`."""
     if not line.endswith(b"\n"):
         raise CorruptLog("is not finished: its writer was stopped")
     try:
@@ -273,17 +273,14 @@ def _link(line: bytes, last: _Link | None = None, begins_chain: bool = False) ->
 
 
 def full_files(path: Path) -> list[Path]:
-    """The files of a chain before the one that is written, in their order."""
     return sorted(path.parent.glob(f"{path.stem}.{12 * '[0-9]'}{path.suffix}"))
 
 
 def current_file(path: Path) -> Path:
-    """The file that is written, of the chain that a file belongs to."""
     return path.with_stem(re.sub(r"\.\d{12}$", "", path.stem))
 
 
 def _read_state(path: Path, key: bytes) -> tuple[_Note | None, dict[Path, int]]:
-    """Read the note and the size of each file of a chain, all of one moment."""
     with contextlib.ExitStack() as held:
         lock = path.with_suffix(LOCK)
         if lock.exists():
@@ -296,7 +293,7 @@ def _read_state(path: Path, key: bytes) -> tuple[_Note | None, dict[Path, int]]:
 
 
 def check_chain(path: Path, key: bytes) -> Checked:
-    """Reads a whole chain by the file that is written, also meanwhile; raises `OSError`."""
+    """Read a whole chain by the file that is written, also meanwhile; raises `OSError`."""
     note, sizes = _read_state(path, key)
     last = _Link()
     lines = number = 0

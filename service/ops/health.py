@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import ContextVar, copy_context
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, TypeVar
 
 Result = TypeVar("Result")
@@ -33,22 +32,20 @@ STDERR = 2
 
 @dataclass(eq=False)
 class Heartbeat:
-    """When a piece of work last made progress, by `time.monotonic`; None while there is no work."""
+    """The time of a work's last progress, by `time.monotonic`; None while there is no work."""
 
     last: float | None = None
 
     def beat(self) -> None:
-        """The work begins, or makes progress."""
         self.last = time.monotonic()
 
     def silent_seconds(self) -> float:
-        """Since the last beat; 0 while there is no work."""
+        """Return the seconds since the last beat; 0 while there is no work."""
         last = self.last
         return 0.0 if last is None else time.monotonic() - last
 
     @contextlib.contextmanager
     def working(self) -> Iterator[None]:
-        """Runs the block as the work of this heartbeat."""
         _current.set(self)
         self.beat()
         try:
@@ -58,7 +55,7 @@ class Heartbeat:
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """The block waits: for an event that may never come, or for a thread that is checked."""
+        """Run a block that waits for an event that may never come, or for a checked thread."""
         self.last = None
         try:
             yield
@@ -70,7 +67,6 @@ _current: ContextVar[Heartbeat | None] = ContextVar("heartbeat", default=None)
 
 
 def heartbeat() -> None:
-    """Reports progress of this thread's work; to be called between steps of work of minutes."""
     current = _current.get()
     if current is not None:
         current.beat()
@@ -84,34 +80,33 @@ class MonitoredThreadPool(ThreadPoolExecutor):
         self._under_way: set[Heartbeat] = set()
 
     def submit(self, call: Callable[..., Result], /, *args: Any, **kwargs: Any) -> Future[Result]:
-        """As in `ThreadPoolExecutor`."""
-        return super().submit(copy_context().run, self._run, partial(call, *args, **kwargs))
+        return super().submit(copy_context().run, self._run, lambda: call(*args, **kwargs))
 
     async def run(self, call: Callable[..., Result], /, *args: Any, **kwargs: Any) -> Result:
-        """Runs a blocking call; where this is cancelled, one that has begun goes on."""
+        """Run a blocking call; where this is cancelled, one that has begun goes on."""
         return await asyncio.wrap_future(self.submit(call, *args, **kwargs))
 
     def _run(self, call: Callable[[], Result]) -> Result:
-        own = Heartbeat()
-        own.beat()
-        _current.set(own)
-        self._under_way.add(own)
+        work = Heartbeat()
+        work.beat()
+        _current.set(work)
+        self._under_way.add(work)
         try:
             return call()
         finally:
-            self._under_way.remove(own)
+            self._under_way.remove(work)
 
     def stuck(self, seconds: float) -> bool:
-        """Whether each thread is at a piece of work that has been silent for so long."""
+        """Return True if each thread is at work that has been silent for more than `seconds`."""
         under_way = tuple(self._under_way)
-        silent = (one.silent_seconds() > seconds for one in under_way)
+        silent = (work.silent_seconds() > seconds for work in under_way)
         return len(under_way) == self._max_workers and all(silent)
 
     def silent_seconds(self) -> float:
-        """Of the piece of work that is silent for longest; `STOPPED` once a thread has ended."""
+        """Return the longest silence of any work; `STOPPED` once a thread has ended."""
         if not all(thread.is_alive() for thread in tuple(self._threads)):
             return STOPPED
-        return max((one.silent_seconds() for one in tuple(self._under_way)), default=0.0)
+        return max((work.silent_seconds() for work in tuple(self._under_way)), default=0.0)
 
 
 @dataclass(frozen=True)
@@ -142,14 +137,12 @@ class BlockingPools:
 
     @property
     def health_checks(self) -> list[HealthCheck]:
-        """One of each pool."""
         return [
             HealthCheck(f"{name} threads", pool.silent_seconds, timeout_factor=LONG_WORK_FACTOR)
             for name, pool in vars(self).items()
         ]
 
     def shutdown(self) -> None:
-        """Finishes the work under way."""
         for pool in vars(self).values():
             pool.shutdown()
 
@@ -174,17 +167,16 @@ class Watchdog:
         self._thread = threading.Thread(target=self._run, name="watchdog", daemon=True)
 
     def give_up(self, name: str, why: str) -> None:
-        """Ends the process after the grace period: only another one can do this part's work."""
+        """End the process after the grace period: only another one can do this part's work."""
         if self.trouble is None:
             self.trouble = f"{name}: {why}"
             self._wake.set()
 
     def start(self) -> None:
-        """Begins to check."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Ends the checks: the service is being closed, which may take longer."""
+        """End the checks: the service is being closed, which may take longer."""
         self._stopped.set()
         self._wake.set()
         if self._thread.is_alive():

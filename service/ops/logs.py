@@ -16,10 +16,10 @@ from typing import Any
 from service.http.keys import redacted
 
 log = logging.getLogger(__name__)
-# What every record has; the rest was given as `extra` and belongs into the line.
+# Fields of every record; the others were given as `extra` and belong into the line.
 # Uvicorn's `color_message` is the message over again, for terminals.
 STANDARD_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"taskName", "color_message"}
-# Their messages name code, tables or sizes. Any other's may repeat what a client sent.
+# Their messages name code, tables or sizes. Any other's may repeat a client's input.
 OF_CODE = (AttributeError, ImportError, NameError, NotImplementedError, TypeError)
 IMPERSONAL = (*OF_CODE, MemoryError, RecursionError, TimeoutError, sqlite3.Error)
 
@@ -28,7 +28,6 @@ class JsonFormatter(logging.Formatter):
     """One record as one JSON object."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line, without its end."""
         line = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
@@ -42,7 +41,7 @@ class JsonFormatter(logging.Formatter):
 
 
 def configure_logging(level: str) -> None:
-    """Sends the log to standard error; below `info` no library's, as they repeat what was sent."""
+    """Send the log to standard error; below `info` no library's, as they repeat client input."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter())
     wanted = logging.getLevelNamesMapping()[level.upper()]
@@ -61,7 +60,6 @@ class LoopErrorLog:
         self._logged: dict[str, float] = {}
 
     def __call__(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        """An event loop's exception handler."""
         kind = context["message"].partition("(")[0]
         now = time.monotonic()
         if now - self._logged.get(kind, -1.0) >= 1.0:
@@ -70,7 +68,6 @@ class LoopErrorLog:
 
 
 def _traceback(error: BaseException, seen: frozenset[int] = frozenset()) -> Iterator[str]:
-    """Frames and types of an exception and of those behind it."""
     seen |= {id(error)}
     behind = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     # Some libraries raise an error from itself.
@@ -78,15 +75,14 @@ def _traceback(error: BaseException, seen: frozenset[int] = frozenset()) -> Iter
         yield from _traceback(behind, seen)
         yield "\nafter which:\n"
     if isinstance(error, BaseExceptionGroup):
-        for one in error.exceptions:
-            yield from _traceback(one, seen)
+        for member in error.exceptions:
+            yield from _traceback(member, seen)
     yield "Traceback (most recent call last):\n"
     yield from traceback.format_tb(error.__traceback__)
-    yield f"{type(error).__module__}.{type(error).__qualname__}{_message(error)}\n"
+    yield f"{type(error).__module__}.{type(error).__qualname__}{_impersonal_message(error)}\n"
 
 
-def _message(error: BaseException) -> str:
-    """The message of an exception, without what a client may have sent."""
+def _impersonal_message(error: BaseException) -> str:
     if isinstance(error, IMPERSONAL) or type(error).__module__.partition(".")[0] == "torch":
         return f": {error}"
     if isinstance(error, OSError) and error.strerror:

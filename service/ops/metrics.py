@@ -1,4 +1,4 @@
-"""What `/metrics` shows."""
+"""The metrics that `/metrics` shows."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ prometheus.disable_created_metrics()  # type: ignore[no-untyped-call]
 class Metrics:
     """The service's counters, in a registry of their own so that two services can share a process.
 
-    Labels are routes as they are declared, never what a client wrote.
+    Labels are routes as they are declared, never client input.
     """
 
     def __init__(self) -> None:

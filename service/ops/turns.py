@@ -7,7 +7,6 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import ContextVar, copy_context
-from functools import partial
 from typing import Any, Generic, TypeVar
 
 from service.ops.health import MonitoredThreadPool
@@ -29,7 +28,6 @@ class Turns(Generic[Item]):
         return sum(len(items) for items in self._waiting.values())
 
     def put(self, caller: str, item: Item) -> None:
-        """Queue an item behind those of the same caller."""
         self._waiting.setdefault(caller, deque()).append(item)
 
     def take(self) -> Item:
@@ -60,7 +58,7 @@ class TurnTakingPool(MonitoredThreadPool):
 
     def submit(self, call: Callable[..., Result], /, *args: Any, **kwargs: Any) -> Future[Result]:
         """Queue a call of the current context's caller; raises `RuntimeError` after a shutdown."""
-        return self._queue(CALLER.get(), partial(call, *args, **kwargs), Future())
+        return self._queue(CALLER.get(), lambda: call(*args, **kwargs), Future())
 
     def submit_after(
         self, awaited: Future[Item], call: Callable[[Future[Item]], Result]
@@ -75,7 +73,7 @@ class TurnTakingPool(MonitoredThreadPool):
 
         def ended(_: Future[Item]) -> None:
             try:
-                context.run(self._queue, caller, partial(call, awaited), future)
+                context.run(self._queue, caller, lambda: call(awaited), future)
             except Exception as error:
                 if future.set_running_or_notify_cancel():
                     future.set_exception(error)
@@ -87,11 +85,11 @@ class TurnTakingPool(MonitoredThreadPool):
     def _queue(
         self, caller: str, call: Callable[[], Result], future: Future[Result]
     ) -> Future[Result]:
-        run = partial(copy_context().run, self._run, call)
+        context = copy_context()
         with self._turns_lock:
             # Each call has a heartbeat of its own, in its own context.
             ThreadPoolExecutor.submit(self, self._take_turn)
-            self._turns.put(caller, (future, run))
+            self._turns.put(caller, (future, lambda: context.run(self._run, call)))
         return future
 
     def _take_turn(self) -> None:

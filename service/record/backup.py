@@ -12,18 +12,19 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from model.problems import InputProblem
-from service.errors import StorageFailed
+from service.errors import ServiceError, StorageFailed
 from service.ops.audit import audit_files
 from service.ops.data_directory import (
     DATABASE_NAME,
     MEBIBYTE,
     SNAPSHOTS,
+    UNFINISHED,
     copy_file,
     hold_folder,
     make_folder,
@@ -33,7 +34,7 @@ from service.ops.data_directory import (
 )
 from service.record.engine import Engine, Reader, batches
 from service.record.entries import Generation, every_crop, find_generation, vector_name
-from service.record.galleries import Galleries
+from service.record.galleries import SECRET, Galleries
 from service.record.picture_folder import IMAGES, PictureFolder
 from service.record.record import Record
 from service.record.sqlite_engine import SqliteEngine
@@ -45,7 +46,6 @@ FILES_AT_ONCE = 200
 VECTOR_BYTES = 8192
 NAME = re.compile(r"\d{8}T\d{6}Z")
 NAME_FORMAT = "%Y%m%dT%H%M%SZ"
-UNFINISHED = ".part"
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,15 @@ class Backup:
     def taken_at(self) -> datetime:
         """No crop that was enrolled in a later second is in it."""
         return datetime.strptime(self.path.name, NAME_FORMAT).replace(tzinfo=UTC)
+
+    def is_of(self, secret: str | None) -> bool:
+        """Return whether it holds the record with this secret, or one that has none yet."""
+        database = self.path / DATABASE_NAME
+        try:
+            with contextlib.closing(SqliteEngine(database, only_read=True)) as copy:
+                return Reader(copy).json(SECRET) in (None, secret)
+        except (InputProblem, ServiceError):
+            return False
 
     def require_whole(self, remedy: str) -> None:
         """Raises `InputProblem` where anything in it is not what was written."""
@@ -75,12 +84,21 @@ def kept_backups(folder: Path) -> list[Backup]:
     return [Backup(one) for one in sorted(found) if NAME.fullmatch(one.name)]
 
 
-def remove_oldest(folder: Path, keep: int) -> list[Backup]:
-    """Removes the oldest backups of a folder until so many are left; answers those removed."""
-    old = kept_backups(folder)[:-keep]
-    for one in old:
+def own_backups(folder: Path, engine: Engine) -> Iterator[Backup]:
+    """Yield the complete backups of a record, newest first, without those from the future."""
+    secret = Reader(engine).json(SECRET)
+    now = datetime.now(UTC)
+    for backup in reversed(kept_backups(folder)):
+        if backup.taken_at <= now and backup.is_of(secret):
+            yield backup
+
+
+def remove_oldest(folder: Path, keep: int, engine: Engine) -> list[Backup]:
+    """Remove the oldest backups of a record until so many are left; return those removed."""
+    old = list(own_backups(folder, engine))[keep:][::-1]
+    for backup in old:
         # Out of sight first: what is cut off is removed with the next backup.
-        shutil.rmtree(one.path.rename(one.path.with_suffix(UNFINISHED)))
+        shutil.rmtree(backup.path.rename(backup.path.with_suffix(UNFINISHED)))
     return old
 
 

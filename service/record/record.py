@@ -11,7 +11,7 @@ from redis import exceptions
 from model.problems import InputProblem
 from service.errors import DamagedRecord, RecordUnavailable, ServiceError
 from service.ops.commit_mark import ACKNOWLEDGED_SUFFIX, LastCommitMark
-from service.ops.data_directory import snapshot_name
+from service.ops.data_directory import UNFINISHED, snapshot_name
 from service.record.api_keys import Keys
 from service.record.crops import Crops
 from service.record.desk import Cases, KeptQueries
@@ -136,6 +136,11 @@ def open_store(
         redis_password_file: where the URL's password stands, if not in the URL.
         alone: no other process uses the file.
     """
+    if database.with_suffix(UNFINISHED).exists() and not database.exists():
+        raise InputProblem(
+            f"{database.parent}: a restore into it was cut off; delete this directory and restore "
+            "the backup again"
+        )
     if redis_url:
         mark = LastCommitMark(database.with_name(f"redis{ACKNOWLEDGED_SUFFIX}"))
         return open_redis(_with_password(redis_url, redis_password_file), mark)

@@ -12,9 +12,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from model.problems import InputProblem
-from service.ops.data_directory import DATABASE_NAME, copy_file, snapshot_name, sync
+from service.ops.data_directory import (
+    DATABASE_NAME,
+    UNFINISHED,
+    copy_file,
+    make_folder,
+    snapshot_name,
+    sync,
+)
 from service.record.api_keys import Keys
-from service.record.backup import UNFINISHED, Backup, copy_outside, kept_backups, remove_gone
+from service.record.backup import Backup, copy_outside, kept_backups, remove_gone
 from service.record.engine import Reader, Transaction, put_all, transact
 from service.record.entries import put_entry, read_entry, require_entry
 from service.record.galleries import NEXT_GALLERY, SECRET
@@ -80,9 +87,11 @@ def restore_backup(
             f"Redis at {redis.place}: holds a record; make a backup of it, which shows what was "
             "deleted since, and name an empty Redis in GMN_REDIS_URL"
         )
-    backup.require_whole("restore another one")
-    # Without its name until the end: what is cut off is not served with what was deleted.
+    # Without its name until the end: a restore that is cut off is refused at the start.
     part = (into / DATABASE_NAME).with_suffix(UNFINISHED)
+    make_folder(into)
+    part.touch()
+    backup.require_whole("restore another one")
     with contextlib.ExitStack() as held:
         # Beside Redis a file is of another record.
         later = _later(backup, None if redis else current, held)
@@ -92,7 +101,7 @@ def restore_backup(
         restored = Restored(later.path.parent if later else None)
         if later:
             # The secret is made once, and stays.
-            if Reader(record.engine).json(SECRET) not in (None, Reader(later).json(SECRET)):
+            if not backup.is_of(Reader(later).json(SECRET)):
                 raise InputProblem(
                     f"{restored.by}: is another record than the backup's; name the backup's own "
                     "data directory with --data-dir, or, where it is lost, a directory that is "

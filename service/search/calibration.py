@@ -1,4 +1,4 @@
-"""Calibration of each gallery: what its verdicts are made by, and the scores of its searches."""
+"""Calibrations of galleries, by which searches are judged, and the scores of recent searches."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -37,9 +36,9 @@ from service.record.records import CalibrationMode, PublishedCalibration
 
 log = logging.getLogger(__name__)
 VERSION_DIGITS = 8
-# Queries as near as that are taken for pictures of one person's one passage.
+# Queries at least this similar are taken for pictures of one passage of one person.
 REPEATED_COSINE = 0.9
-# So many queries are held, of so many galleries, the last searched ones.
+# The last queries of the galleries that were searched last are held.
 RECENT_QUERIES = 64
 RECENT_GALLERIES = 64
 KEY_BYTES = 16
@@ -59,11 +58,11 @@ class Publication(BaseModel):
     """A calibration as it is stored for every process on the record.
 
     Attributes:
-        fitted_at: seconds since 1970, for people: nothing is decided by it.
-        calibration: fitted to the gallery's named crops, or without enough of these to searches.
-        counted: how many searches had been stored in all at the fit.
-        identities, crops: those that the gallery held at the fit to its named crops.
-        level: the mean level of strangers among them, for a pair, which has none of its own.
+        fitted_at: seconds since 1970, only for people to read.
+        calibration: fitted to the gallery's named crops, or to searches if these are too few.
+        counted: number of searches that had ever been stored when it was fitted.
+        identities, crops: counts of the gallery when it was fitted to the named crops.
+        level: mean score level of strangers among them; judges a pair, which has no level.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -77,7 +76,7 @@ class Publication(BaseModel):
 
     @classmethod
     def read(cls, stored: PublishedCalibration | None) -> Publication | None:
-        """A published calibration; None where there is none or another program version wrote it."""
+        """Parse a stored calibration; None if there is none or another program version wrote it."""
         with contextlib.suppress(ValidationError):
             return cls.model_validate_json(stored.body) if stored else None
         return None
@@ -85,12 +84,12 @@ class Publication(BaseModel):
 
 @dataclass(frozen=True)
 class Judge:
-    """What gives the results of one search their verdicts and probabilities.
+    """Verdicts and probabilities of the results of one search.
 
     Attributes:
-        match, uncertain: the scores from which on a result is one.
-        probability: of scores, same shape, strictly increasing.
-        state: what the answer shows of the calibration.
+        match, uncertain: lowest scores with these verdicts.
+        probability: maps scores to probabilities of the same shape, strictly increasing.
+        state: description of the calibration for the answer.
     """
 
     match: float
@@ -99,7 +98,6 @@ class Judge:
     state: CalibrationState
 
     def verdict(self, score: float) -> Verdict:
-        """The verdict on a score."""
         if score >= self.match:
             return "match"
         return "uncertain" if score >= self.uncertain else "no_match"
@@ -107,19 +105,19 @@ class Judge:
 
 @dataclass(frozen=True)
 class CurrentCalibration:
-    """What verdicts on one gallery's searches by one scoring are made by, at one moment.
+    """The calibration of one gallery and one scoring at one moment.
 
     Attributes:
-        model: what makes the features that are compared.
-        scoring: what orders the results.
-        subject: its scores are stored under this name.
+        model: makes the features that are compared.
+        scoring: orders the results.
+        subject: name under which the scores of searches are stored.
         artefact: the artefact's own calibration.
-        few: the same for searches among fewer than 18 identities.
-        joins_at: the cosine from which a crop without a name is taken for the same person.
-        setting: of the gallery.
-        stored: how many of its searches are stored.
-        version: of what is published.
-        published: None where the artefact judges.
+        few: the artefact's calibration for searches among fewer than 18 identities.
+        joins_at: cosine from which on a crop without a name is taken for the same person.
+        setting: calibration setting of the gallery.
+        stored: number of its searches that are stored.
+        version: version of the published calibration.
+        published: None if the artefact judges.
     """
 
     model: LoadedModel
@@ -135,7 +133,6 @@ class CurrentCalibration:
 
     @property
     def by_level(self) -> bool:
-        """Whether a search is judged by the level of its own scores."""
         return self.published is not None and isinstance(
             self.published.calibration, GalleryThresholds
         )
@@ -143,12 +140,13 @@ class CurrentCalibration:
     def judge(
         self, operating_point: str, identities: int, level: float | None, shallow: bool = False
     ) -> Judge:
-        """Judges a search that covers K identities.
+        """Choose thresholds for a search.
 
         Args:
-            level: the mean of its second to ninth best score of different people; None where it
-                scored fewer than nine.
-            shallow: these are not the best of the gallery.
+            identities: number of identities that the search covers.
+            level: mean of its second to ninth best score of different people; None if it scored
+                fewer than nine people.
+            shallow: whether the scores may miss some of the gallery's best.
         """
         state = self.as_state(identities, level, shallow)
         fitted: GalleryThresholds | SearchCalibration = self.artefact
@@ -157,23 +155,28 @@ class CurrentCalibration:
             level = 0.0
         elif self.published and state.date:
             fitted = self.published.calibration
-        far = SEARCH_OPERATING_POINTS[operating_point]
-        rates = far, max(far, SEARCH_OPERATING_POINTS["far_1e-1"])
-        probability: Probability
-        if isinstance(fitted, GalleryThresholds):
-            level = level or 0.0
-            threshold = partial(fitted.threshold, level=level, identities=identities)
-            probability = partial(fitted.probability, level=level, identities=identities)
-        else:
-            threshold = partial(fitted.threshold, identities=identities)
-            probability = fitted.probability
-        match, uncertain = map(threshold, rates)
+        match_rate = SEARCH_OPERATING_POINTS[operating_point]
+        uncertain_rate = max(match_rate, SEARCH_OPERATING_POINTS["far_1e-1"])
+
+        if isinstance(fitted, SearchCalibration):
+            match = fitted.threshold(match_rate, identities)
+            uncertain = fitted.threshold(uncertain_rate, identities)
+            return Judge(match, min(match, uncertain), fitted.probability, state)
+
+        thresholds = fitted
+        own_level = level or 0.0
+
+        def probability(scores: NDArray[np.floating]) -> NDArray[np.float64]:
+            return thresholds.probability(scores, own_level, identities)
+
+        match = thresholds.threshold(match_rate, own_level, identities)
+        uncertain = thresholds.threshold(uncertain_rate, own_level, identities)
         return Judge(match, min(match, uncertain), probability, state)
 
     def as_state(
         self, identities: int, level: float | None = 0.0, shallow: bool = False
     ) -> CalibrationState:
-        """What an answer shows of it after a search that covered K identities; see `judge`."""
+        """Describe the calibration of a search; the arguments are those of `judge`."""
         reason: CalibrationReason | None = None
         if self.setting == "off":
             pass
@@ -210,13 +213,17 @@ class CurrentCalibration:
 
 
 def _basis(fitted: Publication, beyond: int | None, frozen: bool) -> str:
-    """The sentence for a fit; `beyond` is K where the search covers many more identities."""
+    """Describe a fit in a sentence.
+
+    Args:
+        beyond: number of identities that the search covers, if it is far above that of the fit.
+    """
     parts = []
     if fitted.identities:
         parts.append(f"{fitted.identities:,} named people in this gallery")
     if fitted.calibration.searches:
-        one = fitted.calibration.searches == 1
-        parts.append(f"{fitted.calibration.searches:,} {'search' if one else 'searches'}")
+        noun = "search" if fitted.calibration.searches == 1 else "searches"
+        parts.append(f"{fitted.calibration.searches:,} {noun}")
     wider = f", for a search of {beyond:,} people" if beyond else ""
     return f"Thresholds from {' and '.join(parts)}{wider}{', frozen' if frozen else ''}."
 
@@ -228,20 +235,22 @@ class GalleryCalibrations:
     """
 
     def __init__(self, record: Record, models: Mapping[str, LoadedModel]) -> None:
-        """Knows what the artefacts bring; `models` are by the fingerprints of their embedders."""
+        """Read the artefacts' calibrations; `models` are by the fingerprint of their embedder."""
         self._record = record
         self._models = models
-        # What does not depend on the gallery.
-        self._of_artefacts: dict[tuple[str, Scoring], CurrentCalibration] = {}
+        self._artefacts: dict[tuple[str, Scoring], CurrentCalibration] = {}
         for embedder, model in models.items():
             scorings = model.description.calibration.scorings
             joins_at = scorings["cosine"].pair_threshold(JOINING_SHARE)
-            for scoring, one in scorings.items():
-                subject = f"{scoring}:{model.description.artefact_fingerprint}"
-                artefact = artefact_search_calibration(one)
-                few = artefact_thresholds(one)
-                own = CurrentCalibration(model, scoring, subject, artefact, few, joins_at)
-                self._of_artefacts[embedder, scoring] = own
+            for scoring, calibration in scorings.items():
+                self._artefacts[embedder, scoring] = CurrentCalibration(
+                    model=model,
+                    scoring=scoring,
+                    subject=f"{scoring}:{model.description.artefact_fingerprint}",
+                    artefact=artefact_search_calibration(calibration),
+                    few=artefact_thresholds(calibration),
+                    joins_at=joins_at,
+                )
         self._lock = threading.Lock()
         self._published: dict[int, dict[str, tuple[str, Publication]]] = {}
         self._stored: dict[int, dict[str, int]] = {}
@@ -249,86 +258,86 @@ class GalleryCalibrations:
         self._recent: dict[int, _RecentQueries] = {}
 
     def current(self, gallery: Gallery, scoring: Scoring | None) -> CurrentCalibration:
-        """What one search of a gallery is judged by from its beginning to its end.
+        """Return the calibration that judges a search of a gallery from its beginning to its end.
 
-        Without a scoring it is the default of the artefact that answers.
+        Args:
+            scoring: the default of the artefact that answers, unless given.
 
         Raises:
-            NeedsReindex: no loaded model answers for it.
+            NeedsReindex: no loaded model answers for the gallery.
             InvalidField: the artefact does not offer the scoring.
         """
         embedder = gallery.embedder
         number = gallery.gallery_id
-        own = self._of_artefacts[embedder, self._models[embedder].chosen_scoring(scoring)]
-        version, published = self._published.get(number, {}).get(own.subject, ("", None))
+        artefact = self._artefacts[embedder, self._models[embedder].chosen_scoring(scoring)]
+        version, published = self._published.get(number, {}).get(artefact.subject, ("", None))
         return replace(
-            own,
+            artefact,
             setting=gallery.settings.calibration,
-            stored=self._stored.get(number, {}).get(own.subject, 0),
+            stored=self._stored.get(number, {}).get(artefact.subject, 0),
             version=version,
             published=published,
         )
 
     def reload(self, gallery: Gallery) -> None:
-        """Takes what is published for a gallery now, by this process or another; blocks."""
+        """Read the calibrations that any process has published for a gallery; blocks."""
         read: dict[str, tuple[str, Publication]] = {}
         published = self._record.calibrations.published(gallery.gallery_id)
-        for subject, one in published.items():
-            publication = Publication.read(one)
+        for subject, stored in published.items():
+            publication = Publication.read(stored)
             if publication is None:
                 log.warning("gallery %s: its calibration is unreadable, fit again", gallery.name)
             else:
-                digest = hashlib.sha256(one.body.encode()).hexdigest()
+                digest = hashlib.sha256(stored.body.encode()).hexdigest()
                 read[subject] = digest[:VERSION_DIGITS], publication
         if not read:
-            # Dropped, with the searches behind it: those that wait here are older too.
+            # The calibration was dropped with its searches. Searches that wait here are older, too.
             self.forget(gallery)
             return
         with self._lock:
             self._published[gallery.gallery_id] = read
 
     def forget(self, gallery: Gallery) -> None:
-        """Drops what is known of a gallery and of its searches, from memory alone."""
+        """Drop the calibrations and searches of a gallery from memory, not from the record."""
         number = gallery.gallery_id
         with self._lock:
-            for known in (self._published, self._stored, self._recent):
-                known.pop(number, None)
+            for by_gallery in (self._published, self._stored, self._recent):
+                by_gallery.pop(number, None)
             for place in [place for place in self._waiting if place[0] == number]:
                 del self._waiting[place]
 
     def note_stored(self, place: Place, searches: int) -> None:
-        """Notes how many searches are stored for a subject, to be shown before the first fit."""
         with self._lock:
             self._stored.setdefault(place[0], {})[place[1]] = searches
 
     def record_search_scores(
         self, place: Place, query: NDArray[np.float32], scores: SearchScores
     ) -> None:
-        """Keeps the scores of a search until they are stored; no answer waits for that.
+        """Keep the scores of a search until they are stored, which no answer waits for.
 
-        A search by nearly the same query, a feature `(d,)`, is replaced. Only a few queries stay,
-        and only in memory.
+        They replace the scores of a search by nearly the same query. Queries stay in memory only.
+
+        Args:
+            query: feature `(d,)`.
         """
         with self._lock:
             key = self._key_of(place[0], query)
             waiting = self._waiting.setdefault(place, {})
             waiting.pop(key, None)
             waiting[key] = scores.to_bytes()
-            # Where the record takes none for long, only those count that would be kept.
+            # While the record takes no searches, only as many wait as it would keep.
             _keep_last(waiting, KEPT_SEARCHES)
 
     def take_recorded(self) -> dict[Place, list[tuple[str, bytes]]]:
-        """Hands over the searches that wait to be stored; they are no longer held here."""
         with self._lock:
             taken = self._waiting
             self._waiting = {}
         return {place: list(rows.items()) for place, rows in taken.items()}
 
     def _key_of(self, gallery_id: int, query: NDArray[np.float32]) -> str:
-        """Return the key of the nearest of the last queries, or a new one if none is near."""
         recent = self._recent.pop(gallery_id, None)
         if recent is None or recent.units.shape[1] != len(query):
-            # The features of a model before may have another size.
+            # The features of an earlier model may have another size.
             recent = _RecentQueries(len(query))
         self._recent[gallery_id] = recent
         _keep_last(self._recent, RECENT_GALLERIES)

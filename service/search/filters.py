@@ -1,4 +1,4 @@
-"""Filters of a search: which crops it may return."""
+"""Filters that choose the crops that a search may return."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ from service.record.records import CropLabel
 
 @dataclass(frozen=True)
 class Filter:
-    """Which crops a search may return; a crop of unknown camera or time passes no `only`.
+    """Conditions on the crops that a search may return.
+
+    A crop of unknown camera or time passes no condition that asks for one.
 
     Attributes:
-        cameras: only these; empty for every camera.
-        exclude_cameras: none of these.
+        cameras: allowed cameras; empty for all.
+        exclude_cameras: cameras that are left out.
         captured_after, captured_before: inclusive bounds, with time zone.
-        without: `row_id`s to leave out.
-        named: only crops with an identity, or only those without one; None for both.
-        identities: only these; empty for every identity, and none.
-        metadata: keys that a crop's metadata has to have, each with its value, as `pairs_of` has
-            them.
+        without: `row_id`s that are left out.
+        named: True for crops with an identity, False for those without; None for both.
+        identities: allowed identities; empty for all crops.
+        metadata: pairs, as by `pairs_of`, that the crop's metadata must contain.
     """
 
     cameras: tuple[str, ...] = ()
@@ -36,11 +37,9 @@ class Filter:
     metadata: frozenset[str] = frozenset()
 
     def passes_camera(self, camera: str | None) -> bool:
-        """Whether a crop of this camera may be returned."""
         return (not self.cameras or camera in self.cameras) and camera not in self.exclude_cameras
 
     def passes(self, label: CropLabel) -> bool:
-        """Whether a crop with this label may be returned."""
         taken = label.captured_at
         after = self.captured_after
         before = self.captured_before
@@ -61,10 +60,10 @@ EVERY_CROP = Filter()
 
 
 def pairs_of(metadata: Mapping[str, Any] | None) -> frozenset[str]:
-    """Each key of a crop's metadata with its value, as texts."""
-    return frozenset(map(pair_text, (metadata or {}).items()))
+    pairs = (metadata or {}).items()
+    return frozenset(pair_text(pair) for pair in pairs)
 
 
 def pair_text(pair: tuple[str, Any]) -> str:
-    """A key with its value, as a text that is equal where both are."""
+    """Return a text that is equal for equal keys with equal values."""
     return json.dumps(pair, sort_keys=True)

@@ -19,12 +19,13 @@ from service.search.options import RERANK_DEPTH
 from service.search.ranking import every_score
 from service.search.table import RowTable
 
+Integers = NDArray[np.int64]
 # Pairs of crops compared by cosine: fewer crops search a gallery of more than 100,000.
 MOST_COMPARISONS = 10**8
 FEWEST_CROPS = 200
-# So many crops search a part of the gallery.
+# Number of crops that search a part of the gallery.
 CROPS_OF_A_PART = 300
-# One step holds about four arrays of so many scores.
+# One step holds about four arrays of this many scores.
 SCORES_PER_STEP = 2**22
 ROWS_PER_STEP = 4096
 CROPS_PER_STEP = 64
@@ -36,95 +37,130 @@ class NamedCrops:
 
     Attributes:
         table: holds their vectors.
-        rows: in the table, `(n,)`.
-        names, cameras: codes, `(n,)`; the camera is -1 where it is unknown.
+        rows: rows of the table, `(n,)`.
+        names, cameras: codes, `(n,)`; -1 for an unknown camera.
     """
 
     table: RowTable
-    rows: NDArray[np.int64]
-    names: NDArray[np.int64]
-    cameras: NDArray[np.int64]
+    rows: Integers
+    names: Integers
+    cameras: Integers
 
     @classmethod
     def of(cls, table: RowTable) -> NamedCrops:
-        """The valid rows with an identity; on the device thread, but any may read their vectors."""
-        rows = np.flatnonzero(table.valid[: table.size] & (table.groups[: table.size] >= 0))
-        return cls(table, rows, table.groups[rows], table.cameras[rows].astype(np.int64))
+        """Select the valid rows with an identity.
 
-    def at(self, places: NDArray[np.int64]) -> NamedCrops:
-        """The crops at some places, in their order."""
-        return NamedCrops(self.table, self.rows[places], self.names[places], self.cameras[places])
+        This runs on the device thread; any thread may then read the vectors.
+        """
+        groups = table.groups[: table.size]
+        rows = np.flatnonzero(table.valid[: table.size] & (groups >= 0))
+        cameras = table.cameras[rows].astype(np.int64)
+        return cls(table, rows, groups[rows], cameras)
+
+    def at(self, positions: Integers) -> NamedCrops:
+        rows = self.rows[positions]
+        return NamedCrops(self.table, rows, self.names[positions], self.cameras[positions])
+
+
+@dataclass(frozen=True)
+class _Searches:
+    """Searches of a gallery, or of a part of it, by crops of other identities.
+
+    Attributes:
+        asking: the crops that search.
+        shown: the crops that are searched, ordered by name.
+        identities: number of identities among these.
+    """
+
+    asking: NamedCrops
+    shown: NamedCrops
+    identities: int
 
 
 async def search_left_out(
     crops: NamedCrops, model: LoadedModel, device: DeviceThread, threads: MonitoredThreadPool
 ) -> dict[Scoring, list[LeftOutSearches]]:
-    """Searches of a sample of the crops, by every scoring, in the gallery and in parts of it.
+    """Search with a sample of the crops, by every scoring, in the gallery and in parts of it.
 
-    Cosines are compared on `threads`. The device thread scores the pairs of one crop at a time, so
+    Cosines are computed on `threads`. The device thread scores the pairs of one crop at a time, so
     that a query waits for no more than that.
     """
-    networks = model.networks
-    with_mnet = "mnet" in model.description.scorings
-    found: dict[Scoring, list[LeftOutSearches]] = {}
-    for asking, shown, identities in await threads.run(_galleries, crops):
-        vectors = shown.table.vectors
-        parts = dict[Scoring, list[Array]]()
-        step = max(1, min(CROPS_PER_STEP, SCORES_PER_STEP // len(shown.rows)))
+    results: dict[Scoring, list[LeftOutSearches]] = {}
+    for searches in await threads.run(_plan_searches, crops):
+        asking = searches.asking
+        leaders = dict[Scoring, list[Array]]()
+        step = max(1, min(CROPS_PER_STEP, SCORES_PER_STEP // len(searches.shown.rows)))
         for start in range(0, len(asking.rows), step):
-            some = asking.at(np.arange(start, min(start + step, len(asking.rows))))
-            places, cosines = await threads.run(_nearest, some, shown)
-            logits = np.empty_like(cosines)
-            for row in range(len(places) if with_mnet else 0):
-                query = vectors[some.rows[[row]]]
-                others = vectors[shown.rows[places[row]]]
-                logits[row] = await device.run(networks.pair_scores, query, others)
-            names = shown.names[places]
-            leaders = await threads.run(_leaders, names, every_score(model, cosines, logits))
-            for scoring, one in leaders.items():
-                parts.setdefault(scoring, []).append(one)
-        for scoring, some_leaders in parts.items():
-            left_out = LeftOutSearches(np.concatenate(some_leaders), asking.names, identities)
-            found.setdefault(scoring, []).append(left_out)
-    return found
+            positions = np.arange(start, min(start + step, len(asking.rows)))
+            part = asking.at(positions)
+            best = await _search_part(part, searches.shown, model, device, threads)
+            for scoring, scores in best.items():
+                leaders.setdefault(scoring, []).append(scores)
+        for scoring, parts in leaders.items():
+            left_out = LeftOutSearches(np.concatenate(parts), asking.names, searches.identities)
+            results.setdefault(scoring, []).append(left_out)
+    return results
 
 
-def _galleries(crops: NamedCrops) -> list[tuple[NamedCrops, NamedCrops, int]]:
-    """The gallery and parts of it: the crops that search, those that they search, K."""
+async def _search_part(
+    asking: NamedCrops,
+    shown: NamedCrops,
+    model: LoadedModel,
+    device: DeviceThread,
+    threads: MonitoredThreadPool,
+) -> dict[Scoring, Array]:
+    """Return the nine best identity scores of each asking crop by every scoring, `(n, 9)`."""
+    vectors = shown.table.vectors
+    places, cosines = await threads.run(_nearest, asking, shown)
+    logits = np.empty_like(cosines)
+    if "mnet" in model.description.scorings:
+        for row in range(len(places)):
+            query = vectors[asking.rows[[row]]]
+            others = vectors[shown.rows[places[row]]]
+            logits[row] = await device.run(model.networks.pair_scores, query, others)
+    scores = every_score(model, cosines, logits)
+    return await threads.run(_leaders, shown.names[places], scores)
+
+
+def _plan_searches(crops: NamedCrops) -> list[_Searches]:
     crops = crops.at(np.argsort(crops.names, kind="stable"))
     random = np.random.default_rng(len(crops.rows))
     sample = sampled_crops(crops.names, random)
     sample = sample[: max(FEWEST_CROPS, MOST_COMPARISONS // max(1, len(crops.rows)))]
-    found: list[tuple[NamedCrops, NamedCrops, int]] = []
+    plan: list[_Searches] = []
     for identities in subgalleries(crops.names, random):
-        shown = crops.at(np.flatnonzero(np.isin(crops.names, identities))) if found else crops
-        asking = crops.at(sample[:CROPS_OF_A_PART] if found else sample)
-        found.append((asking, shown, len(identities)))
-    return found
+        if plan:
+            shown = crops.at(np.flatnonzero(np.isin(crops.names, identities)))
+            asking = crops.at(sample[:CROPS_OF_A_PART])
+        else:
+            # The first part is the whole gallery.
+            shown = crops
+            asking = crops.at(sample)
+        plan.append(_Searches(asking, shown, len(identities)))
+    return plan
 
 
-def _leaders(
-    names: NDArray[np.int64], scores: dict[Scoring, NDArray[np.float32]]
-) -> dict[Scoring, Array]:
-    """The nine best identity scores of candidates `(n, c)`, by every scoring: `(n, 9)`."""
+def _leaders(names: Integers, scores: dict[Scoring, NDArray[np.float32]]) -> dict[Scoring, Array]:
+    """Return the nine best identity scores `(n, 9)` of candidates `(n, c)`, by every scoring."""
     usable = np.isfinite(scores["cosine"])
-    return {
-        name: leaders_by_name(np.where(usable & np.isfinite(one), one, np.float32(-np.inf)), names)
-        for name, one in scores.items()
-    }
+    leaders = {}
+    for scoring, values in scores.items():
+        finite = np.where(usable & np.isfinite(values), values, np.float32(-np.inf))
+        leaders[scoring] = leaders_by_name(finite, names)
+    return leaders
 
 
-def _nearest(
-    asking: NamedCrops, shown: NamedCrops
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """The candidates of each asking crop, as a search chooses them, and their cosines: `(n, c)`.
+def _nearest(asking: NamedCrops, shown: NamedCrops) -> tuple[Integers, NDArray[np.float32]]:
+    """Choose the candidates of each asking crop as a search does, and return their cosines.
 
-    They are the nearest crops of other identities, and the nearest crop of each of the nine nearest
-    identities; some come twice. A cosine of −∞ is no candidate.
+    Candidates are the nearest crops of other identities, and the nearest crop of each of the nine
+    nearest identities; some occur twice. A cosine of −∞ marks an excluded crop.
 
     Args:
-        asking: the crops that search.
         shown: ordered by name.
+
+    Returns:
+        Positions in `shown`, and cosines, `(n, c)`.
     """
     units = asking.table.units(asking.rows)
     cosines = np.empty((len(units), len(shown.rows)), np.float32)
@@ -140,7 +176,6 @@ def _nearest(
     return places, np.take_along_axis(cosines, places, axis=1)
 
 
-def _largest(scores: NDArray[np.floating], count: int) -> NDArray[np.int64]:
-    """The places of the largest of each row, in any order."""
+def _largest(scores: NDArray[np.floating], count: int) -> Integers:
     count = min(count, scores.shape[1])
     return np.asarray(np.argpartition(scores, -count, axis=1)[:, -count:], np.int64)

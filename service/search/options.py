@@ -54,11 +54,15 @@ def split_names(value: Any, info: ValidationInfo) -> Any:
 
 
 def _without_empty(value: Any) -> Any:
-    return [one for one in value if one != ""] if isinstance(value, list) else value
+    return [text for text in value if text != ""] if isinstance(value, list) else value
 
 
 def read_moment(value: Any) -> Any:
-    """A moment of RFC 3339 text, in UTC; raises `ValueError`. Other values stay."""
+    """Parse an RFC 3339 text to UTC; other values are returned unchanged.
+
+    Raises:
+        ValueError: the text is no RFC 3339 time, or has no time zone.
+    """
     if not isinstance(value, str):
         return value
     try:
@@ -73,7 +77,7 @@ def read_moment(value: Any) -> Any:
 
 
 def require_order(after: datetime, before: datetime) -> None:
-    """Raises `InvalidField` for bounds of the capture that no crop can be within."""
+    """Raise `InvalidField` for bounds of the time of capture that exclude every crop."""
     if after > before:
         raise InvalidField(
             "captured_after, captured_before: the first is later than the second, so that no "
@@ -88,12 +92,12 @@ Moment = Annotated[
 Text = Annotated[str, Field(max_length=MAX_TEXT)]
 Id = Annotated[str, Field(max_length=MAX_ID)]
 Names = Annotated[tuple[Text, ...], Field(max_length=MAX_NAMES), BeforeValidator(split_names)]
-# A comma may be part of one.
+# Each text may contain a comma.
 Texts = Annotated[tuple[Text, ...], Field(max_length=MAX_NAMES), BeforeValidator(_without_empty)]
 
 
 class QueryOptions(BaseModel):
-    """What is asked of a query beside its images."""
+    """Options of a query."""
 
     crop_id: Id | None = Field(None, description="Query by this crop in place of images.")
     vector: str | None = Field(
@@ -162,29 +166,29 @@ class QueryOptions(BaseModel):
         return self
 
     def filter(self, camera: str | None, without: frozenset[int]) -> Filter:
-        """Which crops may be returned.
+        """Build the filter of the search.
 
         Args:
-            camera: of the query, which `camera_disjoint` excludes.
+            camera: camera of the query, which `camera_disjoint` excludes.
             without: `row_id`s of crops to leave out.
         """
         excluded = self.exclude_cameras
         if self.camera_disjoint and camera is not None:
             excluded = (*excluded, camera)
         return Filter(
-            self.cameras,
-            excluded,
-            self.captured_after,
-            self.captured_before,
-            without,
-            False if self.unnamed else None,
-            self.identities,
-            pairs_of(self.metadata) if self.metadata else frozenset(),
+            cameras=self.cameras,
+            exclude_cameras=excluded,
+            captured_after=self.captured_after,
+            captured_before=self.captured_before,
+            without=without,
+            named=False if self.unnamed else None,
+            identities=self.identities,
+            metadata=pairs_of(self.metadata) if self.metadata else frozenset(),
         )
 
 
 class PairOptions(BaseModel):
-    """How two images are compared."""
+    """Options of a comparison of two images."""
 
     scoring: Scoring | None = Field(None, description=SCORING)
     operating_point: Literal[PairOperatingPoint, OperatingPoint] | None = Field(

@@ -27,12 +27,12 @@ VARIANTS_PER_PASS = 3
 
 
 async def compare(runtime: Runtime, first: bytes, second: bytes, options: PairOptions) -> PairScore:
-    """Compares two images; the order does not matter.
+    """Compare two images; the order does not matter.
 
     Raises:
         InvalidField: the operating point is of the other kind, or the artefact does not offer the
             scoring.
-        UnusableImages: either is.
+        UnusableImages: an image cannot be embedded.
         UnknownGallery, NeedsReindex: the gallery cannot judge.
         QueueFull, TooCostly: nothing was compared.
     """
@@ -48,24 +48,26 @@ async def compare(runtime: Runtime, first: bytes, second: bytes, options: PairOp
     runtime.admission.require_affordable(cost, "images, explain", "smaller images")
     async with runtime.admission.admit(cost):
         embedded = await model.pipeline.embed([first, second])
-        usable = [one.vector for one in embedded if isinstance(one, EmbeddedImage)]
+        usable = [image.vector for image in embedded if isinstance(image, EmbeddedImage)]
         if len(usable) < 2:
-            problems = [one if isinstance(one, CropProblem) else None for one in embedded]
+            problems = [image if isinstance(image, CropProblem) else None for image in embedded]
             raise UnusableImages(problems)
         scores = await runtime.device.run(_scores, model, usable[0], usable[1][None])
         explanation = None
         if options.explain:
-
-            def asked(one: Array, others: Array) -> Array:
-                return _scores(model, one, others)[scoring]
-
-            explanation = await explain_pair(runtime, model, [first, second], scoring, asked)
+            explanation = await explain_pair(
+                runtime,
+                model,
+                [first, second],
+                scoring,
+                lambda feature, others: _scores(model, feature, others)[scoring],
+            )
     score = float(scores[scoring][0])
     if target and current:
         level = current.published.level if current.published else None
-        identities = target.index.identities
-        known = await runtime.galleries.read(identities) if target.outside_index else identities()
-        judge = current.judge(point, known, level)
+        count = target.index.identities
+        identities = await runtime.galleries.read(count) if target.outside_index else count()
+        judge = current.judge(point, identities, level)
     else:
         pairs = model.description.calibration.scorings[scoring]
         uncertain = pairs.pair_threshold(max(PAIR_OPERATING_POINTS.values()))
@@ -86,7 +88,6 @@ async def compare(runtime: Runtime, first: bytes, second: bytes, options: PairOp
 
 
 def _operating_point(options: PairOptions) -> str:
-    """The one asked for, or the usual one of pairs or, with a gallery, of searches."""
     if options.gallery is None:
         offered = PAIR_OPERATING_POINTS
         usual = "pair_far_1e-3"
@@ -103,39 +104,41 @@ def _operating_point(options: PairOptions) -> str:
     return point
 
 
-def _scores(model: LoadedModel, one: Array, others: Array) -> dict[Scoring, Array]:
-    """Every offered score `(n,)` of a feature `(d,)` with others `(n, d)`; on the device thread."""
-    p = one.astype(np.float64)
-    cosines = []
+def _scores(model: LoadedModel, feature: Array, others: Array) -> dict[Scoring, Array]:
+    """Compute all scores `(n,)` of a feature `(d,)` with others `(n, d)`, on the device thread."""
+    p = feature.astype(np.float64)
+    values = []
     for q in others.astype(np.float64):
-        cosines.append(float(np.clip(p @ q / np.sqrt((p @ p) * (q @ q)), -1.0, 1.0)))
-    cosine = logits = np.array(cosines, np.float32)
+        cosine = p @ q / np.sqrt((p @ p) * (q @ q))
+        values.append(float(np.clip(cosine, -1.0, 1.0)))
+    cosines = np.array(values, np.float32)
+    logits = cosines
     if "mnet" in model.description.scorings:
-        logits = model.networks.pair_scores(one[None], others)
-    return every_score(model, cosine, logits)
+        logits = model.networks.pair_scores(feature[None], others)
+    return every_score(model, cosines, logits)
 
 
 async def explain_pair(
     runtime: Runtime, model: LoadedModel, images: Sequence[bytes], scoring: Scoring, scores: Scores
 ) -> Explanation:
-    """Hides each region of both images in turn and scores what is left.
+    """Hide each region of both images in turn and score the rest of them.
 
-    Every pass is of one image's variants alone and of one size, so that the numbers do not depend
-    on who else is asking; nothing further is begun once the task is cancelled.
+    Each pass embeds variants of one image and has one size, so that the numbers do not depend on
+    other requests. No further pass begins once the task is cancelled.
 
     Args:
-        runtime: the caller holds places for the images.
-        model: whose features are compared.
-        images: two that could be embedded.
-        scoring: what `scores` are.
+        runtime: the caller holds admission for the images.
+        model: its features are compared.
+        images: two images that could be embedded.
+        scoring: the scoring that `scores` computes.
         scores: called on the device thread.
 
     Raises:
-        UnusableImages: where the model has no finite vector for a variant.
+        UnusableImages: the model has no finite vector for a variant.
     """
     crops = await model.pipeline.resize(images)
     features = [await _embed_variants(runtime, model, crop) for crop in crops]
-    usable = [bool(np.isfinite(one).all()) for one in features]
+    usable = [bool(np.isfinite(feature).all()) for feature in features]
     if not all(usable):
         problem = CropProblem(
             "not_embedded", "the model gives no finite vector for a part of it; ask without explain"
@@ -152,7 +155,7 @@ async def explain_pair(
 
 
 async def _embed_variants(runtime: Runtime, model: LoadedModel, crop: NDArray[np.uint8]) -> Array:
-    """Features `(VARIANTS, d)` of one crop's variants, pass after pass."""
+    """Return the features `(VARIANTS, d)` of one crop's variants."""
     size = min(VARIANTS_PER_PASS, runtime.settings.max_batch)
     parts: list[Array] = []
     for start in range(0, VARIANTS, size):

@@ -18,43 +18,44 @@ from numpy.typing import NDArray
 from service.search.arrays import inner_products
 from service.search.table import RowTable
 
+Rows = NDArray[np.int64]
 BITS = 4
-# The codes are learnt from so many rows, in so many rounds.
+# Number of rows that the codes are learnt from, and of rounds.
 TRAINING_SAMPLE = 4096
 TRAINING_ROUNDS = 8
-# So many rows are proposed for one that is wanted, and so many more.
+# For n wanted rows, PROPOSED_SHARE * n + PROPOSED_MORE rows are proposed.
 PROPOSED_SHARE = 2
 PROPOSED_MORE = 3800
-# Worth its memory from such a recall on, and below such a share of an exact scan's time.
+# The codes are worth their memory at this recall, and below this share of an exact scan's time.
 LEAST_RECALL = 0.99
 MOST_TIME = 1.0
-# Recall and time are measured with so many stored crops as queries, on their nearest others.
+# Recall and time are measured with a sample of stored crops as queries, on their nearest others.
 RECALL_SAMPLE = 100
 RECALL_DEPTH = 100
-# Which of two others with cosines closer than this was found makes no difference.
+# Crops whose cosines differ by less count as equally near.
 TOLERANCE = 1e-5
 
 
 class ProductCodes:
-    """Proposes the nearest rows; a position is a row.
+    """Product codes of the first rows of a table; position i is row i.
 
-    Immutable, but that the codes of deleted rows are overwritten, so that they leave the memory.
+    They never change, except that codes of deleted rows are overwritten to leave the memory.
 
     Attributes:
-        size: how many rows it covers, with deleted ones.
-        recall: the measured mean share of the 100 nearest other crops that is found, 0 to 1; None
-            where too few were found, or not sooner than exactly: then it keeps no codes.
+        size: number of rows that are covered, deleted ones included.
+        recall: measured mean share of the 100 nearest other crops that is found, 0 to 1; None if
+            it is too low, or an exact scan is no slower. No codes are kept then.
     """
 
     def __init__(
-        self, table: RowTable, size: int, valid: NDArray[np.int64], between: Callable[[], None]
+        self, table: RowTable, size: int, valid: Rows, between: Callable[[], None]
     ) -> None:
-        """Codes the first `size` rows, then measures recall and time on them.
+        """Code the first `size` rows, then measure recall and time on them.
 
         Args:
-            size: how many rows to cover.
-            valid: those among them from which the samples are drawn, ascending.
-            between: called now and then; an error of it ends this.
+            size: number of rows to cover.
+            valid: rows among them from which the samples are drawn, ascending.
+            between: called now and then; its errors are raised.
         """
         self.size = size
         dimension = table.dimension
@@ -79,16 +80,14 @@ class ProductCodes:
 
     @property
     def dtype(self) -> str:
-        """What is scanned."""
         return "float32" if self.recall is None else f"pq{BITS}"
 
     @property
     def bytes(self) -> int:
-        """Memory of the codes."""
         return int(self._index.codes.size()) if self._index else 0
 
-    def nearest(self, query: NDArray[np.float32], limit: int) -> NDArray[np.int64]:
-        """Rows among which nearly all of the `limit` nearest are; deleted ones may be among them.
+    def nearest(self, query: NDArray[np.float32], limit: int) -> Rows:
+        """Return rows that include nearly all of the `limit` nearest, and maybe deleted ones.
 
         Args:
             query: `(d,)`, of any length.
@@ -100,49 +99,51 @@ class ProductCodes:
         _, (found,) = self._index.search(query[None], proposed)
         return np.sort(found[found >= 0])
 
-    def mark_deleted(self, rows: NDArray[np.int64]) -> None:
-        """Overwrites rows; those that it does not cover are ignored."""
+    def mark_deleted(self, rows: Rows) -> None:
+        """Overwrite the codes of rows; rows beyond `size` are ignored."""
         if self._index is None:
             return
         packer = self._index.get_CodePacker()
         codes = self._index.codes
         blocks = faiss.rev_swig_ptr(codes.get(), codes.size()).reshape(-1, packer.block_size)
-        # As near to no query as may be.
+        # Zeros are near to no query.
         nothing = self._index.pq.compute_codes(np.zeros((1, self._index.d), np.float32))[0]
         for row in rows[rows < self.size].tolist():
             block, place = divmod(row, packer.nvec)
-            # One block at a time: of several FAISS's wrapper refuses those far in.
+            # FAISS's wrapper takes a single block; of several it refuses those far in.
             packer.pack_1(nothing, place, blocks[block : block + 1])
 
     def _measure(
         self,
         table: RowTable,
-        asked: NDArray[np.int64],
-        valid: NDArray[np.int64],
+        asked: Rows,
+        valid: Rows,
         between: Callable[[], None],
     ) -> tuple[float, float]:
-        """Recall on stored crops as queries, and the time as a share of that of exact scans."""
+        """Return the recall on stored crops as queries, and the share of an exact scan's time."""
         wanted = min(RECALL_DEPTH, len(valid) - 1)
         if wanted <= 0:
             return 0.0, 1.0
-        kept = np.zeros(self.size, np.bool_)
-        kept[valid] = True
+        is_valid = np.zeros(self.size, np.bool_)
+        is_valid[valid] = True
         hits = 0
         exact_seconds = list[float]()
         seconds = list[float]()
         for row, unit in zip(asked.tolist(), table.units(asked), strict=True):
             between()
             began = time.perf_counter()
-            cosines = inner_products(table.vectors, valid, unit) / table.norms[valid]
-            # One more: the nearest is the crop itself, or one that equals it.
+            products = inner_products(table.vectors, valid, unit)
+            cosines = products / table.norms[valid]
+            # The nearest crop is the query itself, or equals it, and does not count.
             last = np.partition(cosines, -wanted - 1)[-wanted - 1]
             scanned = time.perf_counter()
             found = self.nearest(unit, wanted + 1)
-            cosines = inner_products(table.vectors, found, unit) / table.norms[found]
+            products = inner_products(table.vectors, found, unit)
+            cosines = products / table.norms[found]
             ended = time.perf_counter()
             exact_seconds.append(scanned - began)
             seconds.append(ended - scanned)
-            nearer = (cosines >= last - TOLERANCE) & (found != row) & kept[found]
+            nearer = (cosines >= last - TOLERANCE) & (found != row) & is_valid[found]
             hits += min(int(np.count_nonzero(nearer)), wanted)
         share_of_time = float(np.median(seconds) / np.median(exact_seconds))
         return hits / (wanted * len(asked)), share_of_time

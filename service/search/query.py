@@ -9,8 +9,7 @@ import json
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future
-from dataclasses import replace
-from functools import partial
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,9 +17,9 @@ from numpy.typing import NDArray
 from gmn_client.models import QueryAnswer, RefusedImage, SearchVerdict, Timing
 from model.crops.decode import CropProblem
 from model.crops.frames import ImageFile
-from service.engine.batcher import Embedded
+from service.engine.batcher import Embedded, EmbeddedImage, PreparedImage
 from service.engine.cost import search_cost
-from service.engine.images import Prepare, results
+from service.engine.images import PicturePolicy, results
 from service.engine.networks import LoadedModel
 from service.errors import InvalidField, UnknownCrop, UnknownGallery, UnusableImages, refused_image
 from service.gallery.gallery import Gallery
@@ -29,13 +28,30 @@ from service.search.options import QueryOptions
 from service.search.ranking import EmbedderChanged, Proposal, Ranking, Search
 from service.settings import QualityPolicy
 
-# An answer, or the problems of all the images of its query.
-Answered = QueryAnswer | list[CropProblem]
-# Each further round of a search that found deleted crops looks at DEEPER times as many.
+# Rounds of a search that finds deleted crops, each of which looks at more crops.
 ROUNDS = 6
-DEEPER = 4
 # Ten times the length of the largest features. Parsing a longer text would block the event loop.
 MOST_CHARACTERS = 512 * 1024
+# A larger file is kept as its thumbnail, so that kept pictures have a bound.
+KEPT_PICTURE_BYTES = 256 * 1024
+
+
+@dataclass(frozen=True)
+class AnsweredQuery:
+    """The answer to one query, and the parts of the query that are kept with it.
+
+    Attributes:
+        images: number of images of the query.
+        prepared: first image with a picture to keep; None unless `keep_picture` asks for one.
+    """
+
+    answer: QueryAnswer
+    images: int
+    prepared: PreparedImage | None = None
+
+
+Answered = AnsweredQuery | list[CropProblem]
+"""An answered query, or the problems of all its images."""
 
 
 async def run_query(
@@ -45,8 +61,7 @@ async def run_query(
     options: QueryOptions,
     sample: bool = True,
     began: float | None = None,
-    prepare: Prepare | None = None,
-) -> list[QueryAnswer | RefusedImage]:
+) -> list[AnsweredQuery | RefusedImage]:
     """Answer a query by images of one person, by a crop of the gallery or by a vector.
 
     A score is the mean over the images. An image that cannot be used is left out and named in
@@ -57,7 +72,6 @@ async def run_query(
     Args:
         sample: whether a search by one image counts for the gallery's calibration.
         began: when the request had arrived, by `time.perf_counter`.
-        prepare: called with each image that can be decoded, see `Pipeline.submit`.
 
     Raises:
         UnusableImages: no image of the only query can be used.
@@ -76,7 +90,7 @@ async def run_query(
     calibrates = sample and (separate or len(images) == 1) and gallery.settings.calibration == "on"
     async with runtime.admission.admit(cost):
         await model.pipeline.open_frame(images)
-        answers = None
+        answers: list[Answered] | None = None
         while answers is None:
             current = runtime.calibrations.current(gallery, options.scoring)
             vector = None
@@ -86,13 +100,11 @@ async def run_query(
             # If the gallery changes its embedder, all queries are asked again: one answers all.
             with contextlib.suppress(EmbedderChanged):
                 if separate:
-                    answers = await _answer_each(runtime, search, images, began, prepare)
+                    answers = await _answer_each(runtime, search, images, began)
                 else:
-                    answers = [await _answer(runtime, search, images, began, prepare)]
-    if not separate:
-        if isinstance(answers[0], list):
-            raise UnusableImages(answers[0])
-        return [answers[0]]
+                    answers = [await _answer(runtime, search, images, began)]
+    if not separate and isinstance(answers[0], list):
+        raise UnusableImages(answers[0])
     return [refused_image(answer[0]) if isinstance(answer, list) else answer for answer in answers]
 
 
@@ -107,17 +119,12 @@ def _search_cost(
 
 
 async def _answer_each(
-    runtime: Runtime,
-    search: Search,
-    images: Sequence[ImageFile],
-    began: float,
-    prepare: Prepare | None,
+    runtime: Runtime, search: Search, images: Sequence[ImageFile], began: float
 ) -> list[Answered]:
     try:
         async with asyncio.TaskGroup() as group:
             tasks = [
-                group.create_task(_answer(runtime, search, [image], began, prepare))
-                for image in images
+                group.create_task(_answer(runtime, search, [image], began)) for image in images
             ]
     except ExceptionGroup as errors:
         # The HTTP layer answers a service's error, but no group of them.
@@ -126,45 +133,24 @@ async def _answer_each(
 
 
 async def _answer(
-    runtime: Runtime,
-    search: Search,
-    images: Sequence[ImageFile],
-    began: float,
-    prepare: Prepare | None,
+    runtime: Runtime, search: Search, images: Sequence[ImageFile], began: float
 ) -> Answered:
-    """Answer one query, or return the problems of its images if none can be used."""
-    # Poor images are worth a search, too: their faults become warnings.
-    quality: QualityPolicy = "off" if runtime.settings.quality == "off" else "warn"
     arrived = time.perf_counter()
-    embedding = search.current.model.pipeline.submit(images, quality, prepare)
+    embedding = _submit(runtime, search, images)
     ranked = None
     if len(embedding) == 1 and search.gallery.outside_index is None:
         # The thread that embeds the image queues the search, without the event loop.
-        ranking_image = runtime.device.submit_after(embedding[0], partial(_rank_image, search))
+        ranking_image = runtime.device.submit_after(
+            embedding[0], lambda embedded: _rank_image(search, embedded)
+        )
         (ranked,) = await results([ranking_image])
     outcomes = await results(embedding)
-
-    vectors: list[NDArray[np.float32]] = []
-    problems: list[CropProblem] = []
-    warnings: list[str] = []
-    decode = 0.0
-    embed = 0.0
-    for number, outcome in enumerate(outcomes, 1):
-        prefix = f"image {number}: " if len(images) > 1 else ""
-        if isinstance(outcome, CropProblem):
-            problems.append(outcome)
-            warnings.append(f"{prefix}left out of the search: {outcome.detail}")
-        else:
-            vectors.append(outcome.vector)
-            for fault in outcome.faults:
-                warnings.append(f"{prefix}{fault.detail}")
-            # Images are decoded and embedded side by side: the slowest one counts.
-            decode = max(decode, outcome.decode)
-            embed = max(embed, outcome.embed)
-    if problems and not vectors:
+    usable = [outcome for outcome in outcomes if isinstance(outcome, EmbeddedImage)]
+    problems = [outcome for outcome in outcomes if isinstance(outcome, CropProblem)]
+    if problems and not usable:
         return problems
-    if vectors:
-        search = replace(search, queries=np.stack(vectors))
+    if usable:
+        search = replace(search, queries=np.stack([image.vector for image in usable]))
 
     ranking = await run_search(runtime, search, ranked)
     verdict: SearchVerdict = "nothing_searched"
@@ -175,28 +161,61 @@ async def _answer(
     runtime.metrics.verdicts.labels(verdict).inc()
     if ranking.sample is not None:
         place = (search.gallery.gallery_id, search.current.subject)
-        runtime.calibrations.record_search_scores(place, vectors[0], ranking.sample)
+        runtime.calibrations.record_search_scores(place, usable[0].vector, ranking.sample)
 
-    return QueryAnswer(
+    answer = QueryAnswer(
         gallery_version=ranking.gallery_version,
         calibration_version=str(ranking.calibration.version),
         calibration=ranking.calibration,
         model=search.current.model.description.artefact_fingerprint,
         scoring=search.current.scoring,
         verdict=verdict,
-        warnings=warnings,
+        warnings=_warnings(outcomes),
         results=ranking.results,
         candidates_scored=ranking.candidates_scored,
-        timing_ms=Timing(
-            decode=(arrived - began + decode) * 1e3,
-            # All other time before the search was spent waiting for a thread.
-            queue=max(0.0, ranking.began - arrived - decode - embed) * 1e3,
-            embed=embed * 1e3,
-            search=ranking.search_seconds * 1e3,
-            rerank=ranking.rerank_seconds * 1e3,
-            total=(time.perf_counter() - began) * 1e3,
-        ),
+        timing_ms=_timing(began, arrived, usable, ranking),
         stale=ranking.stale,
+    )
+    prepared = (image.prepared for image in usable if image.prepared.picture)
+    return AnsweredQuery(answer, len(images), next(prepared, None))
+
+
+def _submit(
+    runtime: Runtime, search: Search, images: Sequence[ImageFile]
+) -> list[Future[Embedded]]:
+    # Poor images are worth a search, too: their faults become warnings.
+    quality: QualityPolicy = "off" if runtime.settings.quality == "off" else "warn"
+    pictures = None
+    if search.options.keep_picture:
+        pictures = PicturePolicy(runtime.settings.keep_images, KEPT_PICTURE_BYTES)
+    return search.current.model.pipeline.submit(images, quality, pictures)
+
+
+def _warnings(outcomes: Sequence[Embedded]) -> list[str]:
+    warnings = []
+    for number, outcome in enumerate(outcomes, 1):
+        prefix = f"image {number}: " if len(outcomes) > 1 else ""
+        if isinstance(outcome, CropProblem):
+            warnings.append(f"{prefix}left out of the search: {outcome.detail}")
+        else:
+            warnings += [f"{prefix}{fault.detail}" for fault in outcome.faults]
+    return warnings
+
+
+def _timing(
+    began: float, arrived: float, images: Sequence[EmbeddedImage], ranking: Ranking
+) -> Timing:
+    # Images are decoded and embedded side by side: the slowest one counts.
+    decode = max((image.decode for image in images), default=0.0)
+    embed = max((image.embed for image in images), default=0.0)
+    return Timing(
+        decode=(arrived - began + decode) * 1e3,
+        # All other time before the search was spent waiting for a thread.
+        queue=max(0.0, ranking.began - arrived - decode - embed) * 1e3,
+        embed=embed * 1e3,
+        search=ranking.search_seconds * 1e3,
+        rerank=ranking.rerank_seconds * 1e3,
+        total=(time.perf_counter() - began) * 1e3,
     )
 
 
@@ -204,7 +223,7 @@ def _rank_image(search: Search, embedded: Future[Embedded]) -> Ranking | Proposa
     outcome = embedded.result()
     if isinstance(outcome, CropProblem):
         return None
-    return replace(search, queries=outcome.vector[None]).rank(search.options.top_k)
+    return replace(search, queries=outcome.vector[None]).rank()
 
 
 async def run_search(
@@ -226,8 +245,8 @@ async def run_search(
     top_k = search.options.top_k
     gone: frozenset[int] = frozenset()
     for attempt in range(ROUNDS):
-        places = top_k * DEEPER**attempt
-        ranking = await _rank(runtime, search, places, gone, ranked)
+        search = replace(search, attempt=attempt, gone=gone)
+        ranking = await _rank(runtime, search, ranked)
         ranked = None
         query_crop = ranking.query_crop
         labels = [*ranking.labels, query_crop] if query_crop else ranking.labels
@@ -247,13 +266,7 @@ async def run_search(
     return replace(ranking, results=numbered, stale=confirmation.stale)
 
 
-async def _rank(
-    runtime: Runtime,
-    search: Search,
-    places: int,
-    gone: frozenset[int],
-    ranked: Ranking | Proposal | None,
-) -> Ranking:
+async def _rank(runtime: Runtime, search: Search, ranked: Ranking | Proposal | None) -> Ranking:
     gallery = search.gallery
     if ranked is None:
         proposal = None
@@ -262,10 +275,10 @@ async def _rank(
             if gallery.embedder != search.current.model.embedder:
                 raise EmbedderChanged
             try:
-                proposal = await runtime.outside.run(search.propose, places, gone)
+                proposal = await runtime.outside.run(search.propose)
             except UnknownGallery as error:
                 raise UnknownGallery(gallery.name) from error
-        ranked = await runtime.device.run(search.rank, places, gone, proposal)
+        ranked = await runtime.device.run(search.rank, proposal)
     if isinstance(ranked, Ranking):
         return ranked
     # Many pairs are scored in slices, between which others have their turn.
@@ -273,7 +286,7 @@ async def _rank(
     logits = await search.current.model.networks.pair_scores_in_slices(
         runtime.device, ranked.queries, ranked.scored.vectors()
     )
-    return await runtime.device.run(search.finish, ranked, places, logits, began)
+    return await runtime.device.run(search.finish, ranked, logits, began)
 
 
 def _sent_vector(options: QueryOptions, gallery: str, model: LoadedModel) -> NDArray[np.float32]:

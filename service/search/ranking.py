@@ -25,6 +25,8 @@ from service.search.filters import Filter
 from service.search.options import RERANK_DEPTH, QueryOptions
 
 Array = NDArray[np.float32]
+# Each further attempt of a search that found deleted crops looks at DEEPER times as many.
+DEEPER = 4
 # Upper bound on the extra pairs scored only to estimate a search's score level.
 MORE_PAIRS = 64
 # The level needs nine people. They are sought among the NEAR nearest crops, then the DEEPEST.
@@ -111,6 +113,8 @@ class Search:
             crop is not among its own results.
         sample: whether to keep the scores of nine people for the calibration, if the search is deep
             enough.
+        attempt: number of earlier attempts, which found deleted crops.
+        gone: `row_id`s of these crops, which are left out.
     """
 
     gallery: Gallery
@@ -118,13 +122,15 @@ class Search:
     options: QueryOptions
     queries: Array | None = None
     sample: bool = False
+    attempt: int = 0
+    gone: frozenset[int] = frozenset()
 
-    def propose(self, top_k: int, without: frozenset[int] = frozenset()) -> Proposal:
+    @property
+    def top_k(self) -> int:
+        return int(self.options.top_k * DEEPER**self.attempt)
+
+    def propose(self) -> Proposal:
         """Find the candidates by cosine, on the thread that the index belongs to.
-
-        Args:
-            top_k: number of results, in place of the option.
-            without: `row_id`s of crops to leave out.
 
         Raises:
             UnknownCrop: the gallery does not hold the crop of the query.
@@ -134,6 +140,7 @@ class Search:
         index = self.gallery.index
         queries = self.queries
         camera = options.camera
+        without = self.gone
         query_crop = None
         if queries is None:
             query_crop, vector = self._find_crop(index)
@@ -144,7 +151,7 @@ class Search:
 
         by_cosine = self.current.scoring == "cosine"
         depth = RERANK_DEPTH if by_cosine else options.rerank_depth
-        limit = max(top_k, depth)
+        limit = max(self.top_k, depth)
         needs_level = self.sample or self.current.by_level
         near = index.search(queries, max(limit, NEAR) if needs_level else limit, wanted)
         candidates = near[:limit]
@@ -162,9 +169,10 @@ class Search:
         places = len(candidates.row_ids)
         if options.group_by == "identity":
             places = len(candidates.first_of_groups())
-        if places < top_k and len(candidates.row_ids) < candidates.searched:
+        if places < self.top_k and len(candidates.row_ids) < candidates.searched:
             # The head has too few identities. The nearest crops of others follow it.
-            candidates = candidates[:head].extended(index.search_groups(queries, top_k, wanted))
+            groups = index.search_groups(queries, self.top_k, wanted)
+            candidates = candidates[:head].extended(groups)
 
         return Proposal(
             queries=queries,
@@ -187,17 +195,11 @@ class Search:
             raise UnknownCrop(self.gallery.name, crop_id)
         return found
 
-    def rank(
-        self,
-        top_k: int,
-        without: frozenset[int] = frozenset(),
-        proposal: Proposal | None = None,
-    ) -> Ranking | Proposal:
+    def rank(self, proposal: Proposal | None = None) -> Ranking | Proposal:
         """Score, order, group and judge the candidates, on the device thread.
 
         Args:
-            top_k, without: arguments of `propose`, which is called here without a `proposal`.
-            proposal: result of `propose` on another thread.
+            proposal: result of `propose`, if it was called on another thread.
 
         Returns:
             A proposal that is independent of the index, if scoring its pairs would keep the device
@@ -208,12 +210,12 @@ class Search:
         """
         if self.gallery.embedder != self.current.model.embedder:
             raise EmbedderChanged
-        proposal = proposal or self.propose(top_k, without)
+        proposal = proposal or self.propose()
         scored = proposal.scored
         began = time.perf_counter()
         if self.current.scoring == "cosine":
             unscored = np.full(len(scored.row_ids), np.nan, np.float32)
-            return self.finish(proposal, top_k, unscored, began)
+            return self.finish(proposal, unscored, began)
         if passes_of(len(proposal.queries), len(scored.row_ids)) > PASSES_PER_SLICE:
             version = self.gallery.version
             return replace(
@@ -222,11 +224,9 @@ class Search:
                 scored=scored.copied(version),
             )
         logits = self.current.model.networks.pair_scores(proposal.queries, scored.vectors())
-        return self.finish(proposal, top_k, logits, began)
+        return self.finish(proposal, logits, began)
 
-    def finish(
-        self, proposal: Proposal, top_k: int, logits: Array, scoring_began: float
-    ) -> Ranking:
+    def finish(self, proposal: Proposal, logits: Array, scoring_began: float) -> Ranking:
         """Order, group and judge scored candidates, on the device thread.
 
         Args:
@@ -250,9 +250,9 @@ class Search:
 
         candidates = proposal.candidates
         # Crops beyond the head were scored only to estimate the level and are no results.
-        best, logits, scores = self._best(candidates, logits[: proposal.head], top_k)
+        best = self._best(candidates, logits[: proposal.head])
         labels = best.labels()
-        results = self._results(best, labels, logits, scores, judge)
+        results = self._results(best, labels, judge)
 
         version = candidates.version
         by_cosine = current.scoring == "cosine"
@@ -272,17 +272,12 @@ class Search:
             query_crop=proposal.query_crop,
         )
 
-    def _best(
-        self, candidates: Candidates, head_logits: Array, top_k: int
-    ) -> tuple[Candidates, Array, Array]:
-        """Return the candidates that become results, best first, with their logits and scores.
-
-        Logits and scores are `(n,)`, and NaN for a crop beyond the head if M-Net is asked for.
-        """
+    def _best(self, candidates: Candidates, head_logits: Array) -> Candidates:
         head = slice(len(head_logits))
-        logits = np.full(len(candidates.row_ids), np.nan, np.float32)
+        logits = candidates.logits.copy()
         logits[head] = head_logits
         scores = scores_by(self.current.scoring, self.current.model, candidates.cosines, logits)
+        scored = replace(candidates, logits=logits, scores=scores)
         order = np.arange(len(candidates.row_ids))
         # Only the head is ordered anew: the score of a pair and a bare cosine cannot be compared.
         # M-Net saturates on near duplicates. Break ties by cosine, then by age.
@@ -291,16 +286,10 @@ class Search:
         )
         if self.options.group_by == "identity":
             order = order[candidates[order].first_of_groups()]
-        order = order[:top_k]
-        return candidates[order], logits[order], scores[order]
+        return scored[order[: self.top_k]]
 
     def _results(
-        self,
-        crops: Candidates,
-        labels: Sequence[CropLabel],
-        logits: Array,
-        scores: Array,
-        judge: Judge,
+        self, crops: Candidates, labels: Sequence[CropLabel], judge: Judge
     ) -> list[RankedCrop]:
         vectors: list[list[float] | None] = [None] * len(labels)
         embedder = None
@@ -309,9 +298,9 @@ class Search:
             embedder = self.current.model.embedder
         numbers = zip(
             crops.cosines.tolist(),
-            logits.tolist(),
-            scores.tolist(),
-            judge.probability(scores).tolist(),
+            crops.logits.tolist(),
+            crops.scores.tolist(),
+            judge.probability(crops.scores).tolist(),
             strict=True,
         )
         return [

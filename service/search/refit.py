@@ -1,4 +1,4 @@
-"""Refit: stores the scores of searches, and fits calibrations to galleries and to searches."""
+"""Refit: store the scores of searches, and fit calibrations to galleries and to searches."""
 
 from __future__ import annotations
 
@@ -36,15 +36,14 @@ from service.search.leave_one_out_outside import search_left_out_outside
 
 log = logging.getLogger(__name__)
 STORED_WITHIN_SECONDS = 2.0
-# A gallery is fitted anew where its identities or its crops are so many times as many, or as few.
+# A gallery is fitted again when its identities or crops have grown or shrunk by this factor.
 GROWTH = 1.5
 LOOK_EVERY_SECONDS = 2.0
-# After a fit that failed.
-REST_SECONDS = 60.0
+REST_AFTER_FAILURE_SECONDS = 60.0
 
 
 async def refit_calibrations(runtime: Runtime) -> None:
-    """Stores searches and fits calibrations to them until it is cancelled; then stores the rest."""
+    """Store searches and fit calibrations to them until cancelled; then store the rest."""
     due: dict[Place, float] = {}
     try:
         while True:
@@ -62,10 +61,10 @@ async def refit_calibrations(runtime: Runtime) -> None:
 
 
 async def store_and_refit(runtime: Runtime, due: dict[Place, float]) -> None:
-    """Stores the searches that wait, then fits calibrations with enough new searches.
+    """Store the searches that wait, then fit calibrations with enough new searches.
 
     Args:
-        due: places to look at, and from when on by `time.monotonic`: a minute after a fit.
+        due: times of the next look at each place, by `time.monotonic`: a minute after a fit.
 
     Raises:
         ServiceError: the record cannot be written; the searches that waited are lost.
@@ -84,48 +83,47 @@ async def store_and_refit(runtime: Runtime, due: dict[Place, float]) -> None:
 
 
 async def fit_galleries(runtime: Runtime) -> None:
-    """Fits calibrations to the named crops of galleries as they grow, until it is cancelled."""
-    # By gallery, what was looked at, and when to look at the same again.
+    # The last state of each gallery, and the time of the next look if it stays the same.
     seen: dict[int, tuple[object, float]] = {}
     while True:
         await asyncio.sleep(LOOK_EVERY_SECONDS)
         for gallery in runtime.galleries.all():
-            state, again = seen.get(gallery.gallery_id, (None, 0.0))
-            now = None
-            rest = REST_SECONDS
+            last_state, look_again_at = seen.get(gallery.gallery_id, (None, 0.0))
+            state = None
+            rest = REST_AFTER_FAILURE_SECONDS
             try:
-                now = _state_of(runtime, gallery)
-                if now is None or (now == state and time.monotonic() < again):
+                state = _state_of(runtime, gallery)
+                if state is None or (state == last_state and time.monotonic() < look_again_at):
                     continue
                 if await fit_if_due(runtime, gallery):
                     rest = math.inf
             except InputProblem as error:
-                # Crops that show no tail never will; a service that does not answer may.
+                # Crops without a tail will not show one later; a service may answer later.
                 if not isinstance(error, ServiceError):
                     rest = math.inf
                 log.warning("gallery %s keeps its calibration: %s", gallery.name, error)
             except Exception:
                 log.exception("the calibration of gallery %s was not fitted", gallery.name)
-            seen[gallery.gallery_id] = now, time.monotonic() + rest
+            seen[gallery.gallery_id] = (state, time.monotonic() + rest)
 
 
 def _state_of(runtime: Runtime, gallery: Gallery) -> object:
-    """What decides over a fit, as memory has it; None where none may be made."""
+    """Return everything in memory that a fit depends on; None if no fit may be made."""
     if gallery.needs_reindex or gallery.settings.calibration != "on":
         return None
     scorings = runtime.models[gallery.embedder].description.scorings
-    versions = [runtime.calibrations.current(gallery, one).version for one in scorings]
+    versions = [runtime.calibrations.current(gallery, scoring).version for scoring in scorings]
     return gallery.version, gallery.embedder, versions
 
 
 async def fit_if_due(runtime: Runtime, gallery: Gallery) -> bool:
-    """Fits a gallery's calibrations to its named crops, where it has none or has outgrown them.
+    """Fit a gallery's calibrations to its named crops, if it has none or has outgrown them.
 
     Returns:
-        False where a fit was not published: the calibration was changed or dropped meanwhile.
+        False if a fit was not published: the calibration was changed or dropped meanwhile.
 
     Raises:
-        ServiceError: the record or the device does not answer; what was published before is kept.
+        ServiceError: the record or the device does not answer; earlier calibrations are kept.
         InputProblem: the crops' scores show no tail.
     """
     model = runtime.models[gallery.embedder]
@@ -156,8 +154,13 @@ async def fit_if_due(runtime: Runtime, gallery: Gallery) -> bool:
 
 @dataclass(frozen=True)
 class _Stored:
-    """What the record has for one calibration: the searches that are kept, oldest first, how many
-    were added in all, what is published (version 0 for nothing), and the named identities.
+    """The record's state of one calibration.
+
+    Attributes:
+        searches: stored searches, oldest first.
+        counted: number of searches that were ever added.
+        version: of the published calibration; 0 if there is none.
+        identities: number of named identities.
     """
 
     searches: list[SearchScores]
@@ -169,31 +172,33 @@ class _Stored:
     @classmethod
     def read(cls, runtime: Runtime, place: Place) -> _Stored:
         records = runtime.record.calibrations
-        # Counted first: a search that is added meanwhile counts for the next fit.
+        # Count first: a search that is added meanwhile counts for the next fit.
         counted = records.counted(*place)
         searches = []
         for row in records.searches(*place):
-            # One that another program version wrote makes room for new ones.
+            # A search that another program version wrote cannot be read; new ones will replace it.
             with contextlib.suppress(InputProblem):
                 searches.append(SearchScores.from_bytes(row))
         entry = runtime.record.galleries.get(place[0])
         identities = entry.identities if entry else 0
-        found = records.published(place[0]).get(place[1])
-        version = found.version if found else 0
-        return cls(searches, counted, version, Publication.read(found), identities)
+        stored = records.published(place[0]).get(place[1])
+        version = stored.version if stored else 0
+        return cls(searches, counted, version, Publication.read(stored), identities)
 
 
 def _outgrown(runtime: Runtime, places: Sequence[Place]) -> GalleryRecord | None:
-    """A gallery of 18 named identities at least that has outgrown a calibration, or none."""
+    """Return the gallery if it has 18 named identities and has outgrown a calibration."""
     entry = runtime.record.galleries.get(places[0][0])
     if entry is None or entry.identities < FEW_IDENTITIES:
         return None
     published = runtime.record.calibrations.published(places[0][0])
     for _, subject in places:
         fitted = Publication.read(published.get(subject))
-        before = (fitted.identities, fitted.crops) if fitted else (0, 0)
-        for one, now in zip(before, (entry.identities, entry.crops), strict=True):
-            if not one / GROWTH < now < one * GROWTH:
+        if fitted is None:
+            return entry
+        sizes = ((fitted.identities, entry.identities), (fitted.crops, entry.crops))
+        for before, now in sizes:
+            if not before / GROWTH < now < before * GROWTH:
                 return entry
     return None
 
@@ -214,7 +219,7 @@ def _fit_gallery(
 
 
 async def _refit(runtime: Runtime, place: Place) -> bool:
-    """Fits a calibration to its searches where there are enough new ones; whether it did."""
+    """Fit a calibration to its searches; return False if there are too few new ones."""
     gallery = _gallery_at(runtime, place)
     if gallery is None:
         return False
@@ -233,16 +238,15 @@ async def _refit(runtime: Runtime, place: Place) -> bool:
 
 
 def _fit_searches(stored: _Stored, artefact: ScoringCalibration) -> Publication | None:
-    """A calibration fitted to searches; None without enough new ones.
+    """Fit a calibration to searches; return None without enough new ones.
 
-    A fit to the gallery's named crops keeps its tails. Without enough of these the searches alone
-    decide.
+    A calibration that was fitted to named crops keeps its tails.
     """
     published = stored.published
     searches = stored.searches
     counted = stored.counted
     if published:
-        # A migration begins to count anew.
+        # After a migration the record counts from zero.
         new = counted - published.counted if counted >= published.counted else counted
         if new < REFIT_AFTER_SEARCHES:
             return None
@@ -265,7 +269,7 @@ def _store(runtime: Runtime, recorded: Mapping[Place, Sequence[tuple[str, bytes]
 
 
 def _gallery_at(runtime: Runtime, place: Place) -> Gallery | None:
-    """The gallery, where its searches by this subject still count."""
+    """Return the gallery of a place if its searches still count for this calibration."""
     gallery = runtime.galleries.by_id(place[0])
     if gallery is None or gallery.needs_reindex or gallery.settings.calibration != "on":
         return None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 
@@ -17,29 +16,28 @@ from service.search.options import RERANK_DEPTH, QueryOptions
 from service.search.query import run_search
 from service.search.ranking import EmbedderChanged, Search
 
-# The crops of an identity that search the others: the mean of their scores counts.
+# Number of crops of an identity that search the others; the mean of their scores counts.
 BEST_CROPS = 8
 
 
 class OfOthers(QueryOptions):
-    """A search of the named crops of other identities; `own` are the rows that are left out."""
+    """Options of a search of named crops of other identities; `own` are the rows to leave out."""
 
     own: frozenset[int]
 
     def filter(self, camera: str | None, without: frozenset[int]) -> Filter:
-        """Return the filter of any search, for named crops alone."""
         return replace(super().filter(camera, without | self.own), named=True)
 
 
 async def find_similar(
     runtime: Runtime, gallery: Gallery, identity: str, limit: int
 ) -> SimilarIdentities:
-    """Identities in the order of their likeness to one, judged as a search by its best crops is.
+    """Rank other identities by likeness to one, judged as a search by its best crops.
 
-    Each has the score of its crop that is most alike. The search is not kept for the calibration.
+    Each has the score of its most similar crop. The search does not serve the calibration.
 
     Raises:
-        UnknownIdentity: no crop bears it.
+        UnknownIdentity: no crop bears the identity.
         NeedsReindex, QueueFull, IndexUnavailable: nothing was searched.
     """
     people = runtime.record.people
@@ -61,13 +59,14 @@ async def find_similar(
                 ranking = await run_search(runtime, Search(gallery, current, options, features))
             except EmbedderChanged:
                 queries = await read(crops.indexed, number, best)
-    found = [result for result in ranking.results if result.identity and result.verdict]
-    names = [result.identity or "" for result in found]
-    counts = await read(partial(people.counts, number, names))
+    similar = {
+        result.identity: result for result in ranking.results if result.identity and result.verdict
+    }
+    counts = await read(people.counts, number, list(similar))
     return SimilarIdentities(
         results=[
-            SimilarIdentity.model_validate({**vars(result), "crops": counts[name]})
-            for name, result in zip(names, found, strict=True)
+            SimilarIdentity.model_validate({**dict(result), "crops": counts[name]})
+            for name, result in similar.items()
             if name in counts
         ]
     )

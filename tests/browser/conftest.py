@@ -18,6 +18,7 @@ import gmn
 from tests.service.conftest import serving
 
 CHROMIUM = shutil.which("chromium")
+TIMEOUT_MS = 30_000
 PNG = {"name": "person.png", "mimeType": "image/png"}
 
 
@@ -29,6 +30,8 @@ def browser() -> Iterator[Any]:
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     if CHROMIUM is None:
         pytest.skip("chromium is not installed")
+    # As long as every other wait: the machine may be busy.
+    playwright.expect.set_options(timeout=TIMEOUT_MS)
     with playwright.sync_playwright() as driver:
         launched = driver.chromium.launch(executable_path=CHROMIUM)
         yield launched
@@ -88,7 +91,7 @@ def tab(browser: Any) -> Iterator[Any]:
     """A tab on which nothing may go wrong in a script or against the page's policy."""
     context = browser.new_context(viewport={"width": 1280, "height": 900})
     page = context.new_page()
-    page.set_default_timeout(30_000)
+    page.set_default_timeout(TIMEOUT_MS)
     wrong: list[str] = []
     page.on("pageerror", lambda error: wrong.append(str(error)))
     page.on(

@@ -24,6 +24,8 @@ def crop_of(page: Any, rank: int) -> str:
 
 
 def test_a_search_is_made_and_read_by_keyboard_alone(page, drawn_crops):
+    # The browser hands choosers over from the first listener on, which takes it a moment.
+    page.on("filechooser", lambda _: None)
     page.keyboard.press("/")
     page.wait_for_selector("#query .drop input:focus", state="attached")
     with page.expect_file_chooser() as chooser:

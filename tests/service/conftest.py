@@ -228,7 +228,10 @@ def refused_start(tiny_artefact: Path) -> Callable[..., str]:
 
     def try_to_start(data_dir: Path, **more: str) -> str:
         settings = {"artefact": tiny_artefact, "data_dir": data_dir, **more}
-        refused = run_forked(START, env=served_environment(**settings))
+        try:
+            refused = run_forked(START, timeout=START_SECONDS, env=served_environment(**settings))
+        except subprocess.TimeoutExpired as timeout:
+            raise AssertionError("it started") from timeout
         assert refused.returncode == 1
         return refused.stderr
 

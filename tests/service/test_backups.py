@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import time
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +13,7 @@ import gmn
 from service.ops.data_directory import DATABASE_NAME
 from service.record.backup import kept_backups
 from service.record.record import open_sqlite
+from tests.forked import GMN, run_forked, run_gmn
 from tests.service.test_metrics import figure
 from tests.waiting import eventually
 
@@ -45,6 +48,81 @@ def test_a_service_backs_itself_up_and_a_forgotten_person_is_in_no_restore(
     again = start(data_dir=new)
     found = again.query("default", drawn_crops[0].png).json()["results"]
     assert [one["identity"] for one in found] == ["Bob"]
+
+
+def listed(served) -> list[str]:
+    answer = served.http.get("/v1/galleries/default/crops")
+    assert answer.status_code == 200
+    return [crop["identity"] for crop in answer.json()["results"]]
+
+
+def back_up(data, folder, *options) -> Path:
+    ran = run_gmn("backup", str(folder), *options, "--data-dir", str(data))
+    assert ran.returncode == 0, ran.stderr
+    return Path(ran.stdout.split()[-1])
+
+
+def names(folder) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.slow
+def test_old_backups_of_another_record_and_those_from_the_future_are_left_alone(
+    start, tmp_path, drawn_crops
+):
+    folder = tmp_path / "backups"
+    for name in ("own", "other"):
+        served = start(data_dir=tmp_path / name)
+        assert served.enroll("default", drawn_crops[0].png).status_code == 201
+        assert served.stop() == 0
+    of_another = back_up(tmp_path / "other", folder).rename(folder / "20260101T000000Z")
+    old = back_up(tmp_path / "own", folder).rename(folder / "20260102T000000Z")
+    from_the_future = shutil.copytree(old, folder / "29990101T000000Z")
+    written = back_up(tmp_path / "own", folder, "--keep", "1")
+    assert names(folder) == [of_another.name, written.name, from_the_future.name]
+
+
+@pytest.mark.slow
+def test_a_service_takes_no_other_backup_for_its_own_and_none_from_the_future(
+    start, tmp_path, drawn_crops
+):
+    folder = tmp_path / "backups"
+    served = start(data_dir=tmp_path / "other")
+    assert served.enroll("default", drawn_crops[0].png).status_code == 201
+    assert served.stop() == 0
+    others = {back_up(tmp_path / "other", folder).name}
+    served = start(data_dir=tmp_path / "own")
+    own = back_up(tmp_path / "own", folder)
+    others.add(own.rename(folder / "29990101T000000Z").name)
+    assert served.stop() == 0
+    again = start(data_dir=tmp_path / "own", backup_dir=folder)
+    eventually(lambda: figure(again, "gmn_backup_last_time_seconds") > 0, 60)
+    (made,) = set(names(folder)) - others
+    assert len(made) == len(own.name)
+    assert abs(time.time() - figure(again, "gmn_backup_last_time_seconds")) < 120
+    assert again.stop() == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step", ["shutil.copy", "os.rename = os.replace"])
+def test_a_restore_that_was_cut_off_is_refused_at_the_start(
+    start, refused_start, tmp_path, drawn_crops, step
+):
+    served = start(data_dir=tmp_path / "data")
+    assert served.enroll("default", drawn_crops[0].png, identity="Ann").status_code == 201
+    assert served.stop() == 0
+    backup = str(back_up(tmp_path / "data", tmp_path / "backups"))
+    new = tmp_path / "new"
+    killed_at_the_step = (
+        f"import os, shutil, signal; {step} = lambda *_, **__: os.kill(os.getpid(), 9)\n{GMN}"
+    )
+    restore = ("restore", backup, "--data-dir", str(new), "--replaces", str(tmp_path / "data"))
+    assert run_forked(killed_at_the_step, *restore).returncode == -signal.SIGKILL
+    assert f"{new}: a restore into it was cut off; delete this directory" in refused_start(new)
+    shutil.rmtree(new)
+    assert run_gmn(*restore).returncode == 0
+    again = start(data_dir=new)
+    assert listed(again) == ["Ann"]
 
 
 @pytest.mark.slow

@@ -93,11 +93,12 @@ def test_a_filter_that_is_none_changes_nothing_and_names_the_remedy(
             assert refused.value.problem.status == 422
     with pytest.raises(RequestRefused, match="new_identity: nothing is to be changed"):
         client.change_crops(unnamed=True)
-    # As query parameters of a script whose variable is empty.
+    # As of a script whose variable is empty.
     url = f"/v1/galleries/{gallery}/crops"
-    empty = served.http.delete(url, params={"captured_before": "", "camera": "east"})
+    empty = served.http.request("DELETE", url, data={"captured_before": "", "camera": "east"})
     assert (empty.status_code, empty.json()["errors"][0]["field"]) == (422, "captured_before")
-    assert served.http.delete(url, params={"camera": "nowhere"}).json()["matched"] == 0
+    nobody = served.http.request("DELETE", url, data={"camera": "nowhere"})
+    assert nobody.json()["matched"] == 0
     assert len(_names(client)) == 6
 
 

@@ -32,7 +32,7 @@ PLACES = {
     "follower.changes-read": (REPLICATION, "self._step(gallery_id, own)", "step() for step"),
     "follower.changes-applied": (REPLICATION, "step() for step", "_barrier.advance(changes"),
     "enroll.body-read": ("http/routes/crops.py", "form.read_crops(", "await enroll("),
-    "enroll.embedded": ("gallery/enroll.py", "await pipeline.embed(", "partial(_store,"),
+    "enroll.embedded": ("gallery/enroll.py", "await pipeline.embed(", "await _store("),
     "enroll.pictures-kept": ("gallery/enroll.py", "keep_elsewhere(", "galleries.change("),
     "enroll.crop-written": ("record/crops.py", "change.put(", "landed.append("),
     "sqlite.before-commit": ("record/sqlite_engine.py", "DELETE FROM entries", "RETURNING number"),
@@ -71,7 +71,7 @@ PLACES = {
     ),
     "job.created": ("jobs/runner.py", "record.jobs.create,", "jobs_wanted.set()"),
     "job.ended": ("jobs/runner.py", "await save_job(", "audit.done("),
-    "import.archive-kept": ("jobs/imports.py", "keep_archive, runtime", "sections.run(create)"),
+    "import.archive-kept": ("jobs/imports.py", "_keep_archive(runtime", "runner.create_job("),
     "import.unpacked": ("jobs/import_files.py", "sync_disk(part)", "part.rename(folder)"),
     "import.files-read": ("jobs/imports.py", "read_file(folder, item", "wait_while_busy("),
     "import.batch-landed": (
@@ -86,7 +86,7 @@ PLACES = {
     ),
     "import.files-removed": (
         "jobs/imports.py",
-        "runtime.sections.run(remove)",
+        "_remove_folder(runtime, runtime.settings",
         "_enroll_items(",
     ),
     "audit.before-line": ("ops/audit.py", "line = self._line(", "self._file.append("),

@@ -211,7 +211,9 @@ def test_text_that_is_not_utf_8_is_refused_and_nothing_is_stored(besieged, drawn
     assert answer.status_code == 400
     assert "identity: is not UTF-8" in answer.json()["detail"]
     escaped = "".join(f"%{byte:02x}" for byte in text)
-    answer = besieged.http.post(f"{CROPS}?identity={escaped}", content=image + END, headers=form)
+    form = {"Content-Type": "application/x-www-form-urlencoded"}
+    fields = f"unnamed=true&new_identity={escaped}"
+    answer = besieged.http.patch(CROPS, content=fields, headers=form)
     assert answer.status_code == 422
     assert "not sent as UTF-8" in answer.json()["detail"]
     assert besieged.http.get("/v1/galleries/default").json()["version"] == before

@@ -67,7 +67,7 @@ async def ask(runtime, people) -> list[str]:
         await run_query(runtime, runtime.galleries.get("default"), [draw(person, 7)], COSINE)
         for person in people
     ]
-    return [answer.verdict for (answer,) in answers]
+    return [query.answer.verdict for (query,) in answers]
 
 
 def kept(runtime) -> list[bytes]:
@@ -110,9 +110,9 @@ def test_photographed_people_are_found_and_strangers_are_not_without_a_search_be
         for people in (range(1, 61), range(61, 121)):
             images = [image(person, 3) for person in people]
             answers = [
-                (await run_query(runtime, gallery, [one], QueryOptions()))[0] for one in images
+                (await run_query(runtime, gallery, [crop], QueryOptions()))[0] for crop in images
             ]
-            verdicts.append([answer.verdict for answer in answers])
+            verdicts.append([query.answer.verdict for query in answers])
         return verdicts
 
     settings = Settings(artefact="bundled", data_dir=tmp_path, device="cpu", runtime="torch")
@@ -174,8 +174,8 @@ def test_a_filtered_search_is_judged_by_its_level_and_the_identities_that_pass(r
             await enroll(runtime, gallery, [image])
         await fit(runtime)
         options = QueryOptions(scoring="cosine", cameras=("west",), group_by="identity", top_k=20)
-        (answer,) = await run_query(runtime, gallery, [draw(65, 7)], options)
-        return answer.results
+        (query,) = await run_query(runtime, gallery, [draw(65, 7)], options)
+        return query.answer.results
 
     results = asyncio.run(search())
     scores = np.array([one.cosine for one in results])

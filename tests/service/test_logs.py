@@ -64,7 +64,8 @@ def test_forgetting_and_renaming_leave_no_name_in_the_log(logged, drawn_crops):
     where = "/v1/galleries/default"
     image = drawn_crops[0].png
     images = [("images", (f"{PERSON}.png", image))]
-    assert http.post(f"{where}/crops?identity={PERSON}", files=images).status_code == 201
+    named = http.post(f"{where}/crops", files=images, data={"identity": PERSON})
+    assert named.status_code == 201
     assert http.post(f"{where}/queries", files=images).status_code == 200
     refused = http.post(f"{where}/queries", files=[("images", (f"{PERSON}.png", b"no image"))])
     assert refused.status_code == 422

@@ -67,6 +67,7 @@ def test_a_deletion_whose_image_elsewhere_stays_is_done_in_the_audit_log(
     assert [one["phase"] for one in deleted] == ["asked", "done"]
 
 
+@pytest.mark.slow
 def test_a_snapshot_holds_the_images_that_are_kept_elsewhere(start, tmp_path, drawn_crops):
     folder = tmp_path / "crops"
     served = start(data_dir=tmp_path / "data", images_url=folder.as_uri(), housekeeping_seconds=0.2)
@@ -97,6 +98,7 @@ def test_a_snapshot_holds_the_images_that_are_kept_elsewhere(start, tmp_path, dr
     assert set(_files(folder)) == {crops[1]["crop_id"]}
 
 
+@pytest.mark.slow
 def test_images_that_one_restore_left_out_and_the_next_brought_back_are_kept(
     start, tmp_path, drawn_crops
 ):
@@ -117,6 +119,7 @@ def test_images_that_one_restore_left_out_and_the_next_brought_back_are_kept(
     assert [again.http.get(crop["image_url"]).status_code for crop in crops] == [200, 200]
 
 
+@pytest.mark.slow
 def test_images_that_a_restore_has_brought_into_the_record_do_not_stay_elsewhere(
     start, tmp_path, drawn_crops
 ):

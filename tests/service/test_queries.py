@@ -278,11 +278,20 @@ def test_more_like_a_crop_ranks_as_its_image_does_without_itself(served, filled,
     assert [one["crop_id"] for one in by_crop] == [one["crop_id"] for one in by_image[1:]]
 
 
-def test_parameters_in_the_query_string_mean_the_same(served, filled, drawn_crops):
-    url = f"/v1/galleries/{filled}/queries"
-    files = [("images", ("a.png", drawn_crops[0].png))]
-    answer = served.http.post(url, files=files, params={"top_k": 2, "cameras": "west"}).json()
-    assert [one["camera"] for one in answer["results"]] == ["west", "west"]
+@pytest.mark.parametrize("method", ["POST", "PATCH", "DELETE"])
+def test_a_form_field_in_the_query_string_is_refused_by_its_name(served, filled, method):
+    path = "queries" if method == "POST" else "crops"
+    url = f"/v1/galleries/{filled}/{path}"
+    version = served.http.get(f"/v1/galleries/{filled}").json()["version"]
+    crop_id = served.http.get(f"/v1/galleries/{filled}/crops").json()["results"][0]["crop_id"]
+    fields = {"crop_id": crop_id} if method == "POST" else {"crop_ids": crop_id}
+    answer = served.http.request(method, url, data=fields, params={"captured_after": "2026-03-01"})
+    assert answer.status_code == 422
+    assert answer.json()["detail"] == (
+        "captured_after: was sent as a query parameter; send it as a field of the form, in the body"
+    )
+    assert [one["field"] for one in answer.json()["errors"]] == ["captured_after"]
+    assert served.http.get(f"/v1/galleries/{filled}").json()["version"] == version
 
 
 def test_a_strict_operating_point_is_never_surer_than_a_lax_one(served, filled, drawn_crops):

@@ -92,8 +92,7 @@ def _rank(index, query, **options):
     gallery = SimpleNamespace(
         index=index, name="default", version=1, embedder="e", image_url=lambda crop_id: crop_id
     )
-    search = Search(gallery, CURRENT, QueryOptions(**options), query)
-    return search.rank(search.options.top_k)
+    return Search(gallery, CURRENT, QueryOptions(**options), query).rank()
 
 
 def test_every_crop_of_a_deep_grouped_search_has_its_own_score(clustered):
@@ -149,7 +148,7 @@ def test_a_gallery_that_went_over_to_another_embedder_is_not_searched_by_old_fea
     index, vectors = clustered
     gallery = SimpleNamespace(index=index, name="default", version=1, embedder="newer")
     with pytest.raises(EmbedderChanged):
-        Search(gallery, CURRENT, QueryOptions(), vectors[:1]).rank(10)
+        Search(gallery, CURRENT, QueryOptions(), vectors[:1]).rank()
 
 
 @pytest.mark.parametrize(("among", "searches"), [(400, 1), (200, 2)])
@@ -172,6 +171,6 @@ def test_people_for_the_level_are_found_by_one_search_where_the_near_crops_show_
     gallery = SimpleNamespace(
         index=index, name="default", version=1, embedder="e", image_url=lambda crop_id: crop_id
     )
-    found = Search(gallery, CURRENT, QueryOptions(), vectors[:1], sample=True).rank(10)
+    found = Search(gallery, CURRENT, QueryOptions(), vectors[:1], sample=True).rank()
     assert len(found.sample.scores) == 9
     assert len(asked) == searches

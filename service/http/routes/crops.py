@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Annotated
 
 from fastapi import Header, Path, Query, Request, Response
@@ -55,7 +54,7 @@ async def enroll_crops(
     form: Annotated[EnrollForm, MULTIPART],
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
-    """Enrolls images; what has landed survives a power cut and is found from now on.
+    """Enrolls images; stored crops survive a power cut and are found from now on.
 
     With `boxes` the images are the crops in these boxes of the one image that is sent; they are
     stored as PNG, and the image itself is not.
@@ -120,8 +119,11 @@ async def list_crops(call: Searcher, asked: Annotated[CropsQuery, Query()]) -> R
         return models.Crops(results=results, next_cursor=found.cursor)
 
     page = await call.read(read)
-    named: dict[str, object] = {"identity": asked.identity, "external_id": asked.external_id}
-    named["include_vector"] = asked.include_vector or None
+    named: dict[str, object] = {
+        "identity": asked.identity,
+        "external_id": asked.external_id,
+        "include_vector": asked.include_vector or None,
+    }
     filters = {name: value for name, value in named.items() if value is not None}
     # A listing of one identity's crops is a search, by name.
     call.note_view("query" if filters else "list_crops", count=len(page.results), filters=filters)
@@ -181,14 +183,19 @@ async def delete_crop(call: Deleter, crop_id: CropId) -> models.Removal:
 async def read_crop_image(
     request: Request, call: Searcher, crop_id: CropId, width: Width = None
 ) -> Response:
-    """The image file as it was sent, its type read from its bytes; with `width` a small JPEG.
+    """Reads the image file as it was sent, its type read from its bytes; with `width` a small JPEG.
 
     The JPEG has an `ETag`, and 304 answers an `If-None-Match` that names it.
     """
     runtime = call.runtime
     gallery = call.gallery
-    read = partial(browse.read_picture, runtime, gallery, crop_id)
-    require = partial(browse.read_crop, runtime, gallery, crop_id)
-    answer = await answer_picture(request, runtime, crop_id, width, read, require)
+    answer = await answer_picture(
+        request,
+        runtime,
+        crop_id,
+        width,
+        read=lambda: browse.read_picture(runtime, gallery, crop_id),
+        require=lambda: browse.read_crop(runtime, gallery, crop_id),
+    )
     call.note_view("view", crop_ids=[crop_id])
     return answer

@@ -1,10 +1,9 @@
-"""What follows a search: kept searches, their reviews, and the cases that hold them together."""
+"""The work after a search: kept searches, their reviews, and the cases that hold them together."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from functools import partial
 from typing import Annotated
 
 from fastapi import Path, Query, Request, Response
@@ -41,7 +40,7 @@ class ReviewForm(reviews.ReviewOptions, Form):
 
 
 class CaseForm(Form):
-    """What a case is called, and notes on it; one that is left out stays as it is."""
+    """The name of a case, and notes on it; one that is left out stays as it is."""
 
     name: Name | None = None
     """The name."""
@@ -49,7 +48,6 @@ class CaseForm(Form):
     """Any text; empty for none."""
 
     def changes(self) -> CaseFields:
-        """The fields that were sent."""
         changes: CaseFields = {} if self.name is None else {"name": self.name}
         return changes | {"notes": self.notes[0]} if self.notes else changes
 
@@ -106,10 +104,15 @@ async def open_kept_search(call: Searcher, query_id: QueryId) -> models.OpenedSe
 async def read_kept_image(
     request: Request, call: Searcher, query_id: QueryId, width: Width = None
 ) -> Response:
-    """The kept picture of a search; with `width` a small JPEG, as of a crop."""
-    read = partial(searches.read_search_picture, call, query_id)
-    require = partial(searches.find_search, call, query_id)
-    answer = await answer_picture(request, call.runtime, query_id, width, read, require)
+    """Reads the kept picture of a search; with `width` a small JPEG, as of a crop."""
+    answer = await answer_picture(
+        request,
+        call.runtime,
+        query_id,
+        width,
+        read=lambda: searches.read_search_picture(call, query_id),
+        require=lambda: searches.find_search(call, query_id),
+    )
     call.note_view("view", query_id=query_id)
     return answer
 
@@ -155,14 +158,13 @@ async def list_reviews(
     responses=content("text/csv", "A line for every review."),
 )
 async def export_reviews(call: Searcher, everyone: Everyone = False) -> Response:
-    """The reviews of the searches of the caller's key as CSV; of all keys needs admin."""
+    """Exports the reviews of the searches of the caller's key as CSV; of all keys needs admin."""
     lines = await reviews.reviews_as_csv(call, _key_of(call, everyone))
     call.note_view("export_reviews")
     return Response(lines, media_type="text/csv")
 
 
 def _key_of(call: GalleryCall, everyone: bool) -> str | None:
-    """The key whose searches are listed; None for all."""
     key_id = None if everyone else call.caller.key_id
     call.caller.require_own(key_id)
     return key_id

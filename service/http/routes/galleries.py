@@ -35,7 +35,6 @@ class GallerySettingsFields(Form):
     reset fits again."""
 
     def changes(self) -> SettingsChanges:
-        """The settings that were sent."""
         changes = self.model_dump(exclude={"name"}, exclude_none=True)
         if self.retention_days == 0:
             changes["retention_days"] = None
@@ -72,7 +71,7 @@ async def create_gallery(
 async def list_galleries(call: Annotated[Call, needs("query", "enroll")]) -> models.Galleries:
     """Lists the galleries of the key, by name."""
     galleries = await browse.list_galleries(call.runtime)
-    seen = [one for one in galleries if call.caller.may_see(one.name)]
+    seen = [gallery for gallery in galleries if call.caller.may_see(gallery.name)]
     return models.Galleries(results=seen, audit_queries=call.runtime.settings.audit_queries)
 
 
@@ -115,7 +114,9 @@ async def take_snapshot(call: Admin, response: Response) -> models.Snapshot:
 async def list_snapshots(call: Admin) -> models.Snapshots:
     """Lists the snapshots of the gallery, oldest first."""
     found = await snapshots.list_snapshots(call.runtime, call.gallery)
-    return models.Snapshots(results=[models.Snapshot.model_validate(one) for one in found])
+    return models.Snapshots(
+        results=[models.Snapshot.model_validate(snapshot) for snapshot in found]
+    )
 
 
 @snapshot_router.get("/{snapshot_id}")

@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from gmn_client.models import Alive, Ready
 from service.errors import ServiceError
 from service.http.guard import guarded_router, needs
-from service.record.backup import kept_backups
+from service.record.backup import own_backups
 from service.runtime import Call, Runtime
 
 # Redis that hangs holds up no scrape, which is given up after ten seconds.
@@ -63,12 +63,12 @@ async def readyz(runtime: Working) -> Ready:
 
 @router.get("/metrics", response_class=Response)
 async def metrics(call: Scraper) -> Response:
-    """Metrics in the Prometheus text format."""
+    """Answers the metrics in the Prometheus text format."""
     runtime = call.runtime
-    shown = call.runtime.metrics
+    shown = runtime.metrics
     # A deleted gallery leaves no last value behind.
-    for one in (shown.gallery_crops, shown.gallery_version):
-        one.clear()
+    shown.gallery_crops.clear()
+    shown.gallery_version.clear()
     for gallery in runtime.galleries.all():
         shown.gallery_crops.labels(gallery.name).set(gallery.crops)
         shown.gallery_version.labels(gallery.name).set(gallery.version)
@@ -82,7 +82,7 @@ async def metrics(call: Scraper) -> Response:
     disk = shutil.disk_usage(runtime.settings.data_dir)
     shown.disk_bytes.set(disk.total)
     shown.disk_free_bytes.set(disk.free)
-    # Where the record does not answer, what it had is shown.
+    # While the record does not answer, its last values are shown.
     with contextlib.suppress(ServiceError, TimeoutError):
         async with asyncio.timeout(RECORD_WITHIN_SECONDS):
             await runtime.galleries.read(_show_record, runtime)
@@ -90,20 +90,21 @@ async def metrics(call: Scraper) -> Response:
 
 
 def _show_record(runtime: Runtime) -> None:
-    """Shows what only the record knows; blocks."""
     shown = runtime.metrics
     shown.record_bytes.set(runtime.record.engine.stored_bytes())
-    jobs = Counter(one.state for one in runtime.record.jobs.open())
+    jobs = Counter(job.state for job in runtime.record.jobs.open())
     for state in ("queued", "running"):
         shown.jobs.labels(state).set(jobs[state])
     if folder := runtime.settings.backup_dir:
         shown.backup_every.set(runtime.settings.backup_every * 3600)
-        times = [one.taken_at.timestamp() for one in kept_backups(folder)]
-        shown.backup_time.set(max(times, default=0.0))
+        newest = next(own_backups(folder, runtime.record.engine), None)
+        shown.backup_time.set(newest.taken_at.timestamp() if newest else 0.0)
     states = {
-        one.name: runtime.calibrations.current(one, None).as_state(one.index.identities()).state
-        for one in runtime.galleries.all()
-        if not one.needs_reindex
+        gallery.name: runtime.calibrations.current(gallery, None)
+        .as_state(gallery.index.identities())
+        .state
+        for gallery in runtime.galleries.all()
+        if not gallery.needs_reindex
     }
     shown.gallery_calibration.clear()
     for name, state in states.items():

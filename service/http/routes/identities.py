@@ -15,7 +15,7 @@ from service.lifecycle import forget
 from service.search.options import Id, Text
 from service.search.similar import find_similar
 
-# Of a cursor: a name, and the number that it is sorted by.
+# Characters of a cursor: a name, and the number that it is sorted by.
 MAX_PLACE = 512
 OF_SEARCH = ("needs_reindex", "queue_full", "device_full", "device_lost", "index_unavailable")
 router = guarded_router("/v1/galleries/{gallery}", "identities")
@@ -95,14 +95,14 @@ async def rename_identity(
 async def forget_identity(call: Admin, identity: Identity) -> models.ForgottenIdentity:
     """Forgets a person: deletes every crop, vector and image, in snapshots too.
 
-    The answer lists what was removed, and what remains where until when.
+    The answer lists the removed data, and the places and times of the remaining copies.
     """
     return await forget.forget_identity(call.runtime, call.gallery, identity)
 
 
 @router.get("/merges")
 async def list_merges(call: Searcher) -> models.Merges:
-    """The merges of identities of the last 30 days that can be undone, newest first."""
+    """Lists the merges of identities of the last 30 days that can be undone, newest first."""
     merges = await call.read(call.runtime.record.identities.merges)
     call.note_view("list_merges", count=len(merges))
     return models.Merges(results=merges)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Collection
-from functools import partial
 from typing import Annotated
 
 from fastapi import Path, Query, Response, UploadFile
@@ -51,7 +50,6 @@ class _EventStream(EventSourceResponse):
         self._ended = ended
 
     async def __call__(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
-        """Sends the events; then, or once the client has left, counts it as ended."""
         try:
             await super().__call__(scope, receive, send)
         finally:
@@ -75,7 +73,9 @@ class ImportForm(Form):
     identity: Name | None = None
     """Applies to every image; refused where the manifest, or without one the folder of each person,
     names people."""
-    camera: Annotated[Text, AfterValidator(partial(checked_camera, "camera"))] | None = None
+    camera: Annotated[Text, AfterValidator(lambda text: checked_camera("camera", text))] | None = (
+        None
+    )
     """Applies to every image; refused where the manifest names cameras."""
 
 
@@ -89,18 +89,20 @@ async def list_jobs(
     if gallery is not None:
         call.caller.require_gallery(gallery)
     # The limit counts jobs that the key may see.
-    wanted = gallery or call.caller.gallery
-    own = None if {"admin", *SEE_ALL} & set(call.caller.scopes) else call.caller.key_id
-    found = await runner.list_jobs(call.runtime, wanted, limit, own)
-    there = call.runtime.galleries.by_id
-    jobs = [_job(call.runtime, job) for job in found if there(job.gallery_id)]
-    return Jobs(results=[job for job in jobs if call.caller.may_see(job.gallery)])
+    runtime = call.runtime
+    caller = call.caller
+    wanted = gallery or caller.gallery
+    key_id = None if caller.may(*SEE_ALL) else caller.key_id
+    found = await runner.list_jobs(runtime, wanted, limit, key_id)
+    gallery_of = runtime.galleries.by_id
+    jobs = [_job(runtime, job) for job in found if gallery_of(job.gallery_id)]
+    return Jobs(results=[job for job in jobs if caller.may_see(job.gallery)])
 
 
 @router.get("/jobs/{job_id}")
 async def read_job(call: Reader, job_id: JobId) -> Job:
     """Reads the state and progress of a job."""
-    return await _find(call, job_id, SEE_ALL)
+    return await _find_job(call, job_id, SEE_ALL)
 
 
 @router.get(
@@ -109,12 +111,12 @@ async def read_job(call: Reader, job_id: JobId) -> Job:
     responses=content("text/event-stream", "The job, at every change."),
 )
 async def watch_job(call: Reader, job_id: JobId) -> EventSourceResponse:
-    """Server-sent events named `progress`, each the job as JSON, until it has ended.
+    """Sends server-sent events named `progress`, each the job as JSON, until it has ended.
 
     They end with `gone` where the job is deleted, or the key is revoked or expires. A key holds
     eight at once.
     """
-    await _find(call, job_id, SEE_ALL)
+    await _find_job(call, job_id, SEE_ALL)
     streams = call.runtime.streams
     key_id = call.caller.key_id
     if streams[key_id] >= MOST_STREAMS:
@@ -130,7 +132,7 @@ async def watch_job(call: Reader, job_id: JobId) -> EventSourceResponse:
         except (UnknownJob, Unauthorised) as error:
             yield {"event": "gone", "data": error.detail}
 
-    return _EventStream(events(), partial(streams.subtract, [key_id]))
+    return _EventStream(events(), lambda: streams.subtract([key_id]))
 
 
 @router.get(
@@ -139,18 +141,18 @@ async def watch_job(call: Reader, job_id: JobId) -> EventSourceResponse:
     responses=content("text/csv", "A line for every item with a problem."),
 )
 async def read_job_report(call: Reader, job_id: JobId) -> StreamingResponse:
-    """The files that could not be used, with the reasons, as CSV.
+    """Answers the files that could not be used, with the reasons, as CSV.
 
-    What a spreadsheet would run as a formula has an apostrophe before it, and so has what begins
-    with an apostrophe.
+    Text that a spreadsheet would run as a formula, or that begins with an apostrophe, has an
+    apostrophe before it.
     """
-    job = await _find(call, job_id, SEE_ALL)
+    job = await _find_job(call, job_id, SEE_ALL)
     call.runtime.audit.note_view("read_job_report", gallery=job.gallery, job_id=job_id)
 
     async def lines() -> AsyncIterator[str]:
         yield csv_line(*REPORT_COLUMNS)
-        async for one in runner.read_problems(call.runtime, job_id):
-            yield csv_line(str(one.position), one.source, one.code, one.detail)
+        async for item in runner.read_problems(call.runtime, job_id):
+            yield csv_line(str(item.position), item.source, item.code, item.detail)
 
     name = f'attachment; filename="{job_id}.csv"'
     return StreamingResponse(lines(), media_type="text/csv", headers={"Content-Disposition": name})
@@ -162,27 +164,26 @@ async def cancel_job(call: Annotated[Call, needs("enroll")], job_id: JobId) -> J
 
     Cancelling a reindex, or an import that another key began, needs `admin`.
     """
-    found = await _find(call, job_id, ["admin"])
+    found = await _find_job(call, job_id, ["admin"])
     runtime = call.runtime
     job = await runtime.galleries.write(runtime.record.jobs.cancel, job_id)
     if job.finished:
-        files = f"{IMPORTS}/{job_id}"
-        remove = partial(runtime.pools.files.run, remove_unneeded, runtime, files)
-        await runtime.sections.run(remove)
+        await runtime.sections.run(
+            lambda: runtime.pools.files.run(remove_unneeded, runtime, f"{IMPORTS}/{job_id}")
+        )
     await runtime.audit.done("cancel_job", gallery=found.gallery, job_id=job_id)
     return _job(runtime, job)
 
 
 def _job(runtime: Runtime, job: JobRecord) -> Job:
-    """A job with its gallery's name; raises `UnknownJob` where the gallery was deleted."""
     gallery = runtime.galleries.by_id(job.gallery_id)
     if gallery is None:
         raise UnknownJob(job.job_id)
     return Job.model_validate(vars(job) | {"gallery": gallery.name})
 
 
-async def _find(call: Call, job_id: str, any_of: Collection[Scope]) -> Job:
-    """A job of the caller's gallery that its key began, or of any key with one of these scopes."""
+async def _find_job(call: Call, job_id: str, any_of: Collection[Scope]) -> Job:
+    """Return a job that the caller's key began, or any job with one of these scopes."""
     found = await runner.find_job(call.runtime, job_id)
     job = _job(call.runtime, found)
     call.caller.require_gallery(job.gallery)
@@ -226,7 +227,7 @@ async def group_crops(
 
 @router.get("/galleries/{gallery}/groups")
 async def list_groups(call: Searcher) -> CropGroups:
-    """What the last grouping found, without crops that were named or deleted since.
+    """Lists the groups of the last grouping, without crops that were named or deleted since.
 
     A group is named by `PATCH …/crops` with its `crop_ids`.
     """
@@ -243,9 +244,8 @@ async def reindex_gallery(call: Admin, response: Response) -> Job:
 
     Until then the previous model answers, if it is loaded as GMN_PREVIOUS.
     """
-    return _begun(
-        call, response, await begin_reindex(call.runtime, call.gallery, call.caller.key_id)
-    )
+    job = await begin_reindex(call.runtime, call.gallery, call.caller.key_id)
+    return _begun(call, response, job)
 
 
 def _begun(call: GalleryCall, response: Response, job: JobRecord) -> Job:

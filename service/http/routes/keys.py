@@ -42,7 +42,7 @@ class NewKeyForm(Form):
     """Requests a minute that each process answers; any number unless sent."""
     rate_images: bool = False
     """The rate counts images, boxes of a frame too, in place of requests."""
-    # A variable that is empty by mistake would widen what the key may do.
+    # A variable that is empty by mistake would widen the rights of the key.
     never_empty = frozenset({"gallery", "expires_days", "rate"})
 
 
@@ -66,9 +66,14 @@ async def create_key(call: Administrator, form: Annotated[NewKeyForm, MULTIPART]
     async def add(_: dict[str, Any]) -> list[ApiKey]:
         return await runtime.keys.threads.run(runtime.keys.add, key)
 
-    what: dict[str, Any] = {"scopes": ",".join(key.scopes), "gallery": key.gallery}
-    others = await runtime.audited("create_key", add, key_id=key.key_id, **what)
-    galleries = {one.name for one in runtime.galleries.all()}
+    others = await runtime.audited(
+        "create_key",
+        add,
+        key_id=key.key_id,
+        scopes=",".join(key.scopes),
+        gallery=key.gallery,
+    )
+    galleries = {gallery.name for gallery in runtime.galleries.all()}
     warnings = list(keys.warnings_about(key, others, galleries))
     return NewKey.model_validate(vars(key) | {"key": text, "warnings": warnings})
 

@@ -1,4 +1,4 @@
-"""`/v1/model`, `/v1/pairs` and `/v1/embeddings`: what is served, and images without a gallery."""
+"""`/v1/model`, `/v1/pairs` and `/v1/embeddings`: the served model, and images without a gallery."""
 
 from __future__ import annotations
 
@@ -39,23 +39,23 @@ class PairForm(PairOptions, SomeImagesForm):
 
 @router.get("/model")
 async def read_model(call: Querier, gallery_size: CropsSearched = 1000) -> ModelInfo:
-    """The artefact's name and description, and the runtime that computes it.
+    """Reads the artefact's name and description, and the runtime that computes it.
 
     Operating points are for a gallery of `gallery_size` crops.
     """
     runtime = call.runtime
-    model = call.runtime.model
+    model = runtime.model
     description = model.description
-    provenance = model.description.provenance
+    provenance = description.provenance
     points: dict[str, Any] = {"gallery_size": gallery_size}
     for scoring in description.scorings:
         points[scoring] = description.calibration.operating_points(scoring, gallery_size)
-    name, *previous = (one.name for one in runtime.models.values())
+    name, *previous = (loaded.name for loaded in runtime.models.values())
     described = description.model_dump(mode="json") | {
         "artefact": name,
         # An older artefact has no list of sources, but its recipe names them.
         "provenance": provenance.model_dump(mode="json")
-        | {"sources": [one.model_dump(mode="json") for one in provenance.all_sources]},
+        | {"sources": [source.model_dump(mode="json") for source in provenance.all_sources]},
         "previous": previous,
         "scorings": description.scorings,
         "default_scoring": description.default_scoring,
@@ -101,13 +101,13 @@ async def embed_images(
     runtime.admission.require_affordable(cost, "images", "fewer or smaller images")
     async with runtime.admission.admit(cost):
         outcomes = await pipeline.embed(images)
-    problems = [one if isinstance(one, CropProblem) else None for one in outcomes]
+    problems = [image if isinstance(image, CropProblem) else None for image in outcomes]
     as_array = NPY in request.headers.get("accept", "")
     # An array has no place for a problem, so that there one bad image refuses the request.
     if all(problems) or (as_array and any(problems)):
         raise UnusableImages(problems)
     if as_array:
-        vectors = [one.vector for one in outcomes if not isinstance(one, CropProblem)]
+        vectors = [image.vector for image in outcomes if not isinstance(image, CropProblem)]
         file = io.BytesIO()
         np.save(file, np.stack(vectors), allow_pickle=False)
         return Response(file.getvalue(), media_type=NPY)
@@ -115,10 +115,10 @@ async def embed_images(
         embedding_fingerprint=runtime.model.description.embedding_fingerprint,
         dimension=runtime.model.networks.dimension,
         results=[
-            refused_image(one)
-            if isinstance(one, CropProblem)
-            else Embedding.model_construct(embedding=one.vector.tolist())
-            for one in outcomes
+            refused_image(image)
+            if isinstance(image, CropProblem)
+            else Embedding.model_construct(embedding=image.vector.tolist())
+            for image in outcomes
         ],
     )
     return await write_list(answer, 207 if any(problems) else 200)

@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
-from operator import attrgetter
 from typing import Annotated, Any
 
 from fastapi import Request, Response
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from gmn_client.models import QueryAnswer, RefusedImage, SeparateAnswers
-from model.crops.frames import ImageFile
-from service.desk.searches import draw_kept, keep_answers
+from service.desk.searches import keep_answers
 from service.errors import AnswerTooLarge
 from service.gallery.enroll import checked_metadata
 from service.http.forms import MULTIPART, FrameForm, Images
 from service.http.guard import Searcher, guarded_router
 from service.http.problems import JSON, Responses, answer_each, example, problems, write_list
-from service.record.records import Picture
 from service.runtime import GalleryCall
 from service.search.options import MAX_METADATA_BYTES, QueryOptions
-from service.search.query import run_query
+from service.search.query import AnsweredQuery, run_query
 
 router = guarded_router("/v1/galleries/{gallery}", "queries")
 STALE_HEADER = {
@@ -46,7 +42,7 @@ OF_CAMERAS = {"cameras", "exclude_cameras", "camera", "camera_disjoint"}
 FILTERS = OF_CAMERAS | {"captured_after", "captured_before", "identities", "unnamed"}
 # A longer ranking is written result by result in a thread.
 SHORT_RANKING = 100
-# Of one answer, as many as a search of one image may ask for.
+# Results of one answer: as many as a search of one image may ask for.
 MAX_RESULTS = 10_000
 
 
@@ -58,7 +54,7 @@ class QueryForm(QueryOptions, FrameForm):
     metadata: (
         Annotated[
             dict[str, Any],
-            BeforeValidator(partial(checked_metadata, "metadata")),
+            BeforeValidator(lambda sent: checked_metadata("metadata", sent)),
             WithJsonSchema({"type": "string", "maxLength": MAX_METADATA_BYTES}),
         ]
         | None
@@ -90,11 +86,9 @@ async def query_gallery(
     began = getattr(request.state, "received", None)
     if form.min_version:
         await runtime.galleries.wait_for_version(gallery, form.min_version)
-        # That was no stage of the query.
+        # The wait for the version does not count as a stage of the query.
         began = None
     images = await form.read_crops(runtime.settings.max_images_per_request)
-    drawn = dict[ImageFile, Picture]()
-    prepare = partial(draw_kept, runtime.settings.keep_images, drawn) if form.keep_picture else None
     separate = bool(images) and form.mode == "separate"
     if separate and len(images) * form.top_k > MAX_RESULTS:
         raise AnswerTooLarge(
@@ -102,39 +96,39 @@ async def query_gallery(
             f"than the {MAX_RESULTS:,} results of one answer; send fewer images, or a smaller "
             "top_k"
         )
-    answers = await run_query(runtime, gallery, images, form, call.caller.learn, began, prepare)
+    answered = await run_query(runtime, gallery, images, form, call.caller.learn, began)
+    queries = [query for query in answered if isinstance(query, AnsweredQuery)]
+    rankings = [query.answer for query in queries]
     if form.keep:
-        pairs = zip(answers, [[one] for one in images] if separate else [images], strict=True)
-        usable = [(one, of) for one, of in pairs if isinstance(one, QueryAnswer)]
-        kept = iter(await keep_answers(call, form, usable, drawn))
-        answers = [next(kept) if isinstance(one, QueryAnswer) else one for one in answers]
-    _note(call, form, answers)
+        rankings = await keep_answers(call, form, queries)
+    remaining = iter(rankings)
+    answers = [next(remaining) if isinstance(query, AnsweredQuery) else query for query in answered]
+    _note_searches(call, form, answers)
     if separate:
         response = await answer_each(request, SeparateAnswers(results=answers))
     elif form.include_vector or form.top_k > SHORT_RANKING:
         response = await write_list(answers[0])
     else:
         response = Response(answers[0].model_dump_json(), media_type=JSON)
-    if any(map(attrgetter("stale"), answers)):
+    if any(ranking.stale for ranking in rankings):
         response.headers["GMN-Stale"] = "true"
     return response
 
 
-def _note(
+def _note_searches(
     call: GalleryCall, form: QueryForm, answers: Sequence[QueryAnswer | RefusedImage]
 ) -> None:
-    """Notes each search in the audit log."""
     filters = form.model_dump(mode="json", include=FILTERS, exclude_defaults=True)
     # Values may be personal.
     filters |= {"metadata": sorted(form.metadata)} if form.metadata else {}
-    for one in answers:
-        if isinstance(one, QueryAnswer):
+    for answer in answers:
+        if isinstance(answer, QueryAnswer):
             call.runtime.audit.note_view(
                 "query",
                 gallery=call.gallery.name,
                 crop_ids=[form.crop_id] if form.crop_id else [],
-                count=len(one.results),
+                count=len(answer.results),
                 filters=filters,
                 purpose=form.purpose or None,
-                query_id=one.query_id,
+                query_id=answer.query_id,
             )

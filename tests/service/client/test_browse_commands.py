@@ -1,4 +1,4 @@
-"""`gmn gallery`, `identities`, `crops`, `rename` and `compare`, against a real service process."""
+"""`gmn gallery`, `identities`, `crops`, `group` and `rename`, against a real service process."""
 
 from __future__ import annotations
 
@@ -53,12 +53,6 @@ def test_times_are_shown_in_utc_without_their_zone(gmn, filled, drawn_crops):
         shown = gmn(asked)
         assert title in shown
         assert " 2026-03-01 09:30 " in shown
-
-
-def test_identities_that_may_be_the_same_person_are_listed(gmn, filled):
-    (other,) = gmn("similar", "7", "--json")["results"]
-    assert other["identity"] == "10"
-    assert "10" in gmn("similar", "7", "--limit", "1")
 
 
 def test_the_boxes_of_a_frame_are_enrolled_and_searched_by(gmn, filled, tmp_path, drawn_crops):
@@ -116,11 +110,5 @@ def test_a_gallery_is_created_set_up_shown_and_deleted(service_url, gmn, gallery
     assert "is deleted with 0 crops" in run("delete", name, "--yes").stdout
     assert run("show", name).returncode == 2
     assert "name a setting" in run("set", name).stderr
-
-
-def test_two_images_are_compared(gmn, tmp_path, drawn_crops):
-    for name, crop in zip("ab", (drawn_crops[0], drawn_crops[0]), strict=True):
-        (tmp_path / f"{name}.png").write_bytes(crop.png)
-    paths = [str(tmp_path / f"{name}.png") for name in "ab"]
-    assert "cosine 1.000" in gmn("compare", *paths)
-    assert gmn("compare", *paths, "--json")["judged_as"] == "pair"
+    shown = forked.run_gmn("gallery", "set", "--help", env={"COLUMNS": "200"}).stdout
+    assert "older crops are deleted; 0 keeps all" in shown

@@ -1,4 +1,4 @@
-"""`gmn enroll --job`, `snapshot`, `forget` and `reindex`, against a real service process."""
+"""`gmn enroll --job`, `forget` and `reindex`, against a real service process."""
 
 from __future__ import annotations
 
@@ -92,27 +92,37 @@ def test_what_cannot_be_sent_as_a_job_is_named_before_it_is(
     assert len(finished.stderr.strip().splitlines()) == 1
 
 
-def test_a_snapshot_is_taken_listed_and_restored_without_who_was_forgotten(
+def test_forgetting_names_the_gallery_and_each_snapshot_that_it_reached(
     service_url: str, gallery: str, drawn_crops
 ) -> None:
     with Client(service_url, gallery=gallery) as client:
         client.enroll([Image(crop.png, "x.png", crop.identity) for crop in drawn_crops])
         theirs = sum(crop.identity == "0000" for crop in drawn_crops)
-        assert "There is no snapshot" in run_gmn(service_url, gallery, "snapshot", "list").stdout
-        taken = run_gmn(service_url, gallery, "snapshot", "take")
-        assert taken.returncode == 0, taken.stderr
-        snapshot_id = taken.stdout.split()[-1]
-        assert snapshot_id in run_gmn(service_url, gallery, "snapshot", "list").stdout
+        snapshot_id = client.take_snapshot().snapshot_id
         forgotten = run_gmn(service_url, gallery, "forget", "0000", "--yes")
         assert f"{theirs} crops removed from gallery" in forgotten.stdout
         assert f"{theirs} crops removed from snapshot {snapshot_id}" in forgotten.stdout
         assert "audit log" in forgotten.stdout
-        restored = run_gmn(service_url, gallery, "snapshot", "restore", snapshot_id, "--json")
-        assert json.loads(restored.stdout)["crops"] == len(drawn_crops) - theirs
-        assert client.gallery().crops == len(drawn_crops) - theirs
     again = run_gmn(service_url, gallery, "forget", "0000", "--yes")
     assert again.returncode == 2
     assert len(again.stderr.strip().splitlines()) == 1
+
+
+def test_a_kept_search_has_its_picture_and_goes_with_the_person(
+    service_url: str, gallery: str, drawn_crops, tmp_path: Path
+) -> None:
+    (tmp_path / "ann.png").write_bytes(drawn_crops[0].png)
+    with Client(service_url, gallery=gallery) as client:
+        client.enroll([Image(crop.png, identity=crop.identity) for crop in drawn_crops[:8]])
+        kept = run_gmn(service_url, gallery, "query", str(tmp_path / "ann.png"), "--keep")
+        (query_id,) = [search.query_id for search in client.kept_searches()]
+        assert f"kept as search {query_id}" in kept.stdout
+        assert client.kept_image(query_id) == drawn_crops[0].png
+        crop_id = client.kept_search(query_id).answer.results[0].crop_id
+        client.review(query_id, crop_id, decision="confirmed", identity="Ann", enroll=True)
+        forgotten = run_gmn(service_url, gallery, "forget", "Ann", "--yes")
+        assert "Kept searches removed: 1" in forgotten.stdout
+        assert list(client.kept_searches()) == []
 
 
 def test_forgetting_without_a_terminal_needs_yes_and_removes_nothing_else(

@@ -112,20 +112,21 @@ def test_where_an_image_finds_no_memory_the_others_of_its_request_are_left(drawn
             crop.future.set_running_or_notify_cancel()
             crop.future.set_exception(DeviceFull("a single image"))
 
-    whole: Any = SimpleNamespace(resize=lambda pixels: pixels)
-    pipeline = _pipeline(whole, Batcher(), TurnTakingPool(1, "decode"))
     gate = threading.Event()
-    prepared = []
+    decoded = []
 
-    def prepare(image, file, pixels, quality):
-        prepared.append(image)
-        gate.wait(5 if len(prepared) > 1 else 0)
+    def resize(pixels):
+        decoded.append(pixels)
+        gate.wait(5 if len(decoded) > 1 else 0)
+        return pixels
 
+    preprocessing: Any = SimpleNamespace(resize=resize)
+    pipeline = _pipeline(preprocessing, Batcher(), TurnTakingPool(1, "decode"))
     with pytest.raises(DeviceFull):
-        asyncio.run(pipeline.embed([drawn_crops[0].png] * 20, prepare=prepare))
+        asyncio.run(pipeline.embed([drawn_crops[0].png] * 20))
     gate.set()
     pipeline.threads.shutdown()
-    assert len(prepared) <= 3, "images that no request waits for are decoded"
+    assert len(decoded) <= 3, "images that no request waits for are decoded"
 
 
 def test_images_that_wait_while_the_device_is_lost_are_answered(drawn_crops):

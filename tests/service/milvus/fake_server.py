@@ -18,6 +18,7 @@ from service.record.records import identity_code
 from service.search.filters import Filter
 
 Rows = dict[int, Row]
+LARGE = 1000
 
 
 class FakeServer:
@@ -30,9 +31,15 @@ class FakeServer:
     """
 
     def __init__(self, url: str = "/nowhere", _: str = "") -> None:
-        """Of another process files do the same: URL.dead, URL.hangs, and URL.behind for writes."""
+        """Take orders by files from another process.
+
+        URL.dead and URL.hangs do as the attributes, URL.behind lets writes hang, URL.slow large
+        searches; with URL.lost every second row is found no more.
+        """
         self._dead, self._hangs = Path(f"{url}.dead"), Path(f"{url}.hangs")
         self._behind = Path(f"{url}.behind")
+        self._slow = Path(f"{url}.slow")
+        self._lost = Path(f"{url}.lost")
         self.dead = False
         self.answers = threading.Event()
         self.answers.set()
@@ -76,8 +83,10 @@ class FakeServer:
         grouped: bool = False,
     ) -> Hits:
         self.searches += 1
-        self._ask()
+        self._ask(self._slow if limit > LARGE else None)
         passing = [row for row in self._held[collection].values() if _passes(row, wanted, codes)]
+        if self._lost.exists():
+            passing = passing[::2]
         passing.sort(key=lambda row: -float(row["v"] @ query))
         if grouped:
             passing = list({row["grp"]: row for row in reversed(passing)}.values())[::-1]

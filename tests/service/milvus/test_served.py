@@ -250,6 +250,49 @@ def test_while_its_server_is_behind_an_answer_says_which_version_it_shows(
     assert (found["gallery_version"], len(found["results"])) == (later + 2, 5)
 
 
+@pytest.mark.xfail(
+    strict=True,
+    raises=AssertionError,
+    reason="one search too large to be answered in time keeps all others off Milvus for a second",
+)
+@pytest.mark.parametrize("outside", ["fake"], indirect=True)
+def test_a_search_too_large_to_be_answered_in_time_keeps_no_other_off_the_server(
+    outside, filled, drawn_crops, place
+):
+    gallery, _ = filled
+    flag = place / "rows.slow"
+    flag.touch()
+    try:
+        refused = outside.query(gallery, drawn_crops[0].png, top_k=5000)
+        next_one = outside.query(gallery, drawn_crops[0].png, top_k=3)
+    finally:
+        flag.unlink()
+        eventually(lambda: outside.query(gallery, drawn_crops[0].png).status_code == 200)
+    if refused.status_code != 503:
+        pytest.fail(f"the large search was answered: {refused.text}")
+    assert next_one.status_code == 200
+
+
+@pytest.mark.xfail(
+    strict=True,
+    raises=AssertionError,
+    reason="crops that the collection has lost are missing from an answer that says nothing of it",
+)
+@pytest.mark.parametrize("outside", ["fake"], indirect=True)
+def test_a_collection_with_fewer_rows_than_the_record_is_refused(
+    outside, filled, drawn_crops, place
+):
+    gallery, _ = filled
+    flag = place / "rows.lost"
+    flag.touch()
+    try:
+        refused = outside.query(gallery, drawn_crops[0].png, top_k=100)
+    finally:
+        flag.unlink()
+    assert refused.status_code == 503
+    assert refused.json()["type"] == "urn:gmn:problem:index_unavailable"
+
+
 def test_it_needs_redis_and_a_place_for_pictures(refused_start, tmp_path, redis_record):
     url = {"index_url": "http://milvus:19530"}
     told = refused_start(tmp_path, **url)
