@@ -17,7 +17,6 @@ from service.engine.device import DeviceThread
 from service.engine.networks import LoadedModel, load_model, shipped_fillers
 from service.gallery.gallery import Gallery
 from service.gallery.registry import GalleryRegistry
-from service.gallery.replication import ReplicatedGalleries
 from service.http.keys import KeyRing, is_loopback
 from service.http.limits import BodyLimits
 from service.milvus.index import MilvusIndexes
@@ -25,7 +24,6 @@ from service.milvus.rows import Codes
 from service.ops.audit import AuditLog
 from service.ops.critical_sections import CriticalSections
 from service.ops.data_directory import (
-    DATABASE_NAME,
     INDEXES,
     hold_reserve,
     lock_data_directory,
@@ -35,10 +33,10 @@ from service.ops.health import BlockingPools, HealthCheck, Watchdog
 from service.ops.metrics import Metrics
 from service.record.api_keys import ApiKey
 from service.record.picture_folder import PictureFolder
-from service.record.record import Record, open_store
 from service.search.calibration import GalleryCalibrations
 from service.search.index_files import IndexFolder, any_stored
 from service.settings import Settings
+from service.tables.record import Record
 
 if TYPE_CHECKING:
     from service.milvus.indexer import Indexer
@@ -87,7 +85,6 @@ class Runtime:
             self.pictures = PictureFolder(settings.images_url) if settings.images_url else None
             if self.pictures:
                 held.callback(self.pictures.close)
-            self.record.engine.outside = self.pictures
             self.metrics = Metrics()
             self.watchdog = Watchdog(settings.stall_seconds)
             audit = AuditLog(
@@ -115,8 +112,7 @@ class Runtime:
             self.outside = self.indexer = None
             if settings.index_url:
                 self.outside, self.indexer = self._open_index(settings.index_url, embedders, held)
-            registry = ReplicatedGalleries if self.record.changes else GalleryRegistry
-            self.galleries = registry(
+            self.galleries = GalleryRegistry(
                 self.record,
                 self.device,
                 embedders,
@@ -176,13 +172,8 @@ class Runtime:
     def _open_record(self, held: contextlib.ExitStack) -> Record:
         settings = self.settings
         directory = settings.data_dir
-        held.enter_context(lock_data_directory(directory, shared=bool(settings.redis_url)))
-        record = open_store(
-            settings.redis_url,
-            directory / DATABASE_NAME,
-            settings.redis_password_file,
-            alone=self.checked,
-        )
+        held.enter_context(lock_data_directory(directory, shared=True))
+        record = Record(directory)
         held.callback(record.close)
         failpoint("start.record-opened")
         return record

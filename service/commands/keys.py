@@ -27,7 +27,7 @@ from service.commands.store import REDIS_URL, open_record
 if TYPE_CHECKING:
     from gmn_client.models import Key
     from service.ops.audit import AuditLog
-    from service.record.record import Record
+    from service.tables.record import Record
 
 keys = command_group(
     """Makes, lists, rotates and revokes API keys.

@@ -1,38 +1,48 @@
-"""The galleries in memory: a write is committed, then published to the index, then acknowledged."""
+"""The galleries in memory: a write is committed, then shown by the follower, then acknowledged."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import logging
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from functools import partial
 from operator import attrgetter
-from typing import Any, ClassVar, TypeVar
+from typing import Any, TypeVar
 
 from gmn_client.models import RecordState
 from service.engine.device import DeviceThread
 from service.errors import GalleryConflict, RecordUnavailable, UnknownGallery, VersionNotReached
-from service.gallery.catch_up import fill
+from service.gallery.catch_up import fill, read_changes
+from service.gallery.follow import Follower
 from service.gallery.gallery import CropsChange, Gallery, MakeIndex
 from service.ops.failpoints import failpoint
 from service.ops.health import HealthCheck, MonitoredThreadPool
-from service.record.record import Record
-from service.record.records import CropLabel, GalleryRecord, GallerySettings
+from service.record.records import (
+    CropLabel,
+    Enrolment,
+    GalleryRecord,
+    GallerySettings,
+    Relabelling,
+    Removal,
+)
 from service.search.index_files import IndexFolder
+from service.tables.feeds import ALL_GALLERIES
+from service.tables.record import Record
+from service.tables.transaction import Change
 
 log = logging.getLogger(__name__)
 DEFAULT_GALLERY = "default"
 READ_THREADS = 2
+# Writes that wait together are committed together.
+WRITE_THREADS = 8
+KINDS = {Enrolment: "added", Removal: "removed", Relabelling: "relabelled"}
 CAUGHT_UP_WITHIN_SECONDS = 2.0
 VERSION_WITHIN_SECONDS = 2.0
 VERSION_POLL_SECONDS = 0.01
-# After a gallery could not be read again.
-REREAD_PAUSE_SECONDS = 30.0
 Result = TypeVar("Result")
 Show = Callable[[], None]
 
@@ -52,11 +62,12 @@ class Confirmation:
 
 @dataclass(eq=False)
 class GalleryRegistry:
-    """Every gallery in memory, in step with a record that this process alone writes.
+    """Every gallery in memory, in step with a record that all processes of a machine write.
 
-    Writes run one after another on one thread. The device thread, which alone changes what is
-    searched, then applies each commit in the order of the commits; what cannot be applied is read
-    again from the record. A caller that is cancelled never leaves a commit unapplied.
+    A write runs on one of some threads, and those that wait together are committed together. The
+    follower then has the device thread, which alone changes what is searched, apply each commit in
+    the order of its gallery: what this process has written from memory, and what another one has
+    written from the record. A caller that is cancelled never leaves a commit unapplied.
 
     Attributes:
         embedders: sizes of the loaded embedders' features by fingerprint, the newest first.
@@ -71,14 +82,15 @@ class GalleryRegistry:
     read_calibration: Callable[[Gallery], None]
     outside: MakeIndex | None = None
     folders: IndexFolder | None = None
-    # A record in a file answers.
-    answers_within: ClassVar[float] = 0.0
 
     def __post_init__(self) -> None:
-        """Holds no gallery yet."""
-        self._writer = MonitoredThreadPool(1, "writer")
+        """Hold no gallery yet."""
+        self._writers = MonitoredThreadPool(WRITE_THREADS, "writer")
         self._readers = MonitoredThreadPool(READ_THREADS, "reader")
         self._by_name: dict[str, Gallery] = {}
+        self._follower = Follower(self.record.database, self._apply, self._read)
+        # Changes that this process has committed and not shown yet, by gallery and version.
+        self._committed: dict[tuple[int, int], CropsChange] = {}
 
     def load(self) -> None:
         """Reads every gallery into memory and creates `default` where it is missing; blocks."""
@@ -87,7 +99,7 @@ class GalleryRegistry:
             with contextlib.suppress(GalleryConflict):
                 newest = next(iter(self.embedders))
                 self.record.galleries.create(DEFAULT_GALLERY, newest, GallerySettings())
-        self._load()
+        self._follower.start()
 
     @property
     def record_state(self) -> RecordState:
@@ -98,8 +110,9 @@ class GalleryRegistry:
     def health_checks(self) -> list[HealthCheck]:
         """Its threads, for the watchdog."""
         return [
-            HealthCheck("record writer", self._writer.silent_seconds, self.answers_within),
-            HealthCheck("record readers", self._readers.silent_seconds, self.answers_within),
+            HealthCheck("record writers", self._writers.silent_seconds),
+            HealthCheck("record readers", self._readers.silent_seconds),
+            self._follower.health_check,
         ]
 
     def by_id(self, gallery_id: int) -> Gallery | None:
@@ -120,17 +133,19 @@ class GalleryRegistry:
 
     async def find(self, name: str) -> Gallery:
         """As `get`, also one that another process has just created."""
-        if name not in self._by_name and self.record.changes:
+        if name not in self._by_name:
             await self.catch_up()
         return self.get(name)
 
-    async def confirm(self, _: Gallery, __: Sequence[CropLabel], /) -> Confirmation:
-        """Asks whether crops that a search found are still there; no other process deletes any.
+    async def confirm(self, gallery: Gallery, crops: Sequence[CropLabel]) -> Confirmation:
+        """Ask the record whether crops are still there, where it has changed since it was shown.
 
         Raises:
             UnknownGallery: the gallery was deleted.
         """
-        return Confirmation()
+        if not crops or self._follower.is_in_step:
+            return Confirmation()
+        return await self.read(self._confirm, gallery, [crop.row_id for crop in crops])
 
     async def catch_up(self) -> None:
         """Waits a moment for what was committed before, by this process or others."""
@@ -158,65 +173,59 @@ class GalleryRegistry:
             await asyncio.sleep(VERSION_POLL_SECONDS)
 
     async def create(self, name: str, settings: GallerySettings) -> GalleryRecord:
-        """Creates an empty gallery, bound to the newest loaded embedder."""
-        create = self.record.galleries.create
+        """Create an empty gallery, bound to the newest loaded embedder."""
         newest = next(iter(self.embedders))
-        return await self.change("create-gallery", name, create, newest, settings)
+
+        def create() -> tuple[GalleryRecord, Future[Any]]:
+            failpoint("create-gallery.before-commit")
+            created = self.record.galleries.create(name, newest, settings)
+            failpoint("create-gallery.committed")
+            return created, self._shown(created.gallery_id, created)
+
+        created, shown = await self.write(create)
+        await asyncio.shield(asyncio.wrap_future(shown))
+        failpoint("create-gallery.shown")
+        return created
 
     async def change(
-        self, steps: str, gallery: Gallery | str, write: Callable[..., Result], *args: Any
+        self, steps: str, gallery: Gallery, write: Callable[..., Result], *args: Any
     ) -> Result:
-        """Commits a change of a gallery, which survives a power cut once this returns.
+        """Commit a change of a gallery, which survives a power cut once this returns.
 
         Every search then sees it, and until then what was before.
 
         Args:
             steps: names the failpoints around the commit.
-            gallery: or the name of a new one.
-            write: commits it, called with the gallery's number or that name, and `args`, on the
-                writer thread. It answers what was done to crops, or the new settings; None where
-                there is nothing to change. After any other answer the gallery is read again.
+            write: commits it, called with the gallery's number and `args` on a writer thread. It
+                returns what was done to crops, or anything else.
 
         Raises:
             UnknownGallery: the gallery was deleted before.
-            RecordUnavailable: the record does not answer; it may have happened or not.
         """
-        name = gallery if isinstance(gallery, str) else gallery.name
-        subject = gallery if isinstance(gallery, str) else gallery.gallery_id
 
         def commit() -> tuple[Result, Future[Any]]:
             failpoint(f"{steps}.before-commit")
-            committed = write(subject, *args)
+            committed = write(gallery.gallery_id, *args)
             failpoint(f"{steps}.committed")
-            if committed is None:
-                return committed, self._caught_up()
-            return committed, self._publish(name, committed)
+            return committed, self._shown(gallery.gallery_id, committed)
 
         try:
-            committed, published = await self.write(commit)
+            committed, shown = await self.write(commit)
         except UnknownGallery as error:
             # The record knows it by its number.
-            raise UnknownGallery(name) from error
-        # Shielded: a committed change is applied also where its request is cancelled.
-        rereading = await self._wait(asyncio.shield(asyncio.wrap_future(published)))
-        if rereading is not None:
-            await asyncio.shield(asyncio.wrap_future(rereading))
+            raise UnknownGallery(gallery.name) from error
+        # Shielded: a committed change is shown also where its request is cancelled.
+        await asyncio.shield(asyncio.wrap_future(shown))
         failpoint(f"{steps}.shown")
         return committed
 
     async def write(self, call: Callable[..., Result], *args: Any) -> Result:
-        """Runs a call on the writer thread, after those that came before.
-
-        Raises:
-            RecordUnavailable: where the record is known not to answer.
-        """
-        self._require_record()
-        return await self._wait(asyncio.wrap_future(self._writer.submit(call, *args)))
+        """Run a call that writes the record on a thread of its own."""
+        return await self._writers.run(call, *args)
 
     async def read(self, call: Callable[..., Result], *args: Any) -> Result:
-        """Runs a call on a reader thread; raises `RecordUnavailable` as `write` does."""
-        self._require_record()
-        return await self._wait(asyncio.wrap_future(self._readers.submit(call, *args)))
+        """Run a call that reads the record on a thread of its own."""
+        return await self._readers.run(call, *args)
 
     def read_gallery(self, gallery_id: int) -> Show:
         """Reads a gallery with its calibration into an index of its own; blocks.
@@ -292,84 +301,82 @@ class GalleryRegistry:
                     self.save_index(gallery)
             except Exception:
                 log.exception("the index of gallery %s is not stored", gallery.name)
-        self._writer.shutdown()
+        self._writers.shutdown()
+        self._follower.close()
         self._readers.shutdown()
 
     def _folder(self, gallery_id: int) -> IndexFolder | None:
         folders = self.folders
         return folders and replace(folders, path=folders.path / str(gallery_id))
 
-    def _position(self, gallery: Gallery, /) -> str | None:
-        """Where the record is, no later than what an index shows next; None where that is unknown.
+    def _position(self, gallery: Gallery) -> str | None:
+        """Return where the record is, no later than the next state of the index.
 
         Changes are kept from then on.
         """
-        return self._writer.submit(self.record.history.begin, gallery.gallery_id).result()
+        return self._writers.submit(self.record.history.begin, gallery.gallery_id).result()
 
-    def _load(self) -> None:
-        for one in self.record.galleries.all():
-            self.device.change(self.read_gallery(one.gallery_id)).result()
-
-    def _publish(self, name: str, committed: object, /) -> Future[Any]:
-        """Begins to show a commit of the gallery of a name; on the writer thread.
-
-        Returns:
-            Done once searches see it; its result is the future of reading the gallery again, where
-            that is needed.
-        """
-        shown: Show
-        changed = committed if isinstance(committed, GalleryRecord) else self.get(name)
-
-        def show() -> Future[None] | None:
-            try:
-                shown()
-            except Exception:
-                return self._read_again(name, changed.gallery_id)
-            return None
-
-        try:
-            if isinstance(committed, CropsChange):
-                shown = partial(self.get(name).apply, committed)
-            elif isinstance(committed, GallerySettings):
-                shown = partial(setattr, changed, "settings", committed)
-            else:
-                # On the writer thread: nothing is written until it is read.
-                shown = self.read_gallery(changed.gallery_id)
-        except Exception:
-            return self._read_again(name, changed.gallery_id)
-        return self.device.change(show)
+    def _shown(self, gallery_id: int, committed: object) -> Future[Any]:
+        """Return a future that is done once a commit is shown; called on a writer thread."""
+        newest = self.record.database.feeds().get(gallery_id)
+        if newest is None:
+            # The gallery was deleted.
+            return self._caught_up()
+        known = (gallery_id, 0)
+        if isinstance(committed, CropsChange):
+            known = (gallery_id, committed.version)
+            self._committed[known] = committed
+        self._follower.wake()
+        shown = self._follower.wait_for(gallery_id, newest.seq)
+        shown.add_done_callback(lambda _: self._committed.pop(known, None))
+        return shown
 
     def _caught_up(self) -> Future[None]:
-        """Done once the indexes show the commits of before, those under way included."""
-        return self._writer.submit(lambda: self.device.change(lambda: None).result())
+        """Return a future that is done once everything is shown that is committed by now."""
+        feeds = self.record.database.feeds()
+        self._follower.wake()
+        waits = [self._follower.wait_for(gallery, mark.seq) for gallery, mark in feeds.items()]
 
-    def _read_again(self, name: str, gallery_id: int) -> Future[None]:
-        """Reads a gallery again on the writer thread; where that fails, once more after a pause."""
-        # A new one is not held yet.
-        if held := self.by_id(gallery_id):
-            held.consistent = False
-        log.exception("gallery %s is read again after a failed change", name)
+        def wait() -> None:
+            for shown in waits:
+                shown.result()
 
-        def read() -> None:
-            try:
-                self.device.change(self.read_gallery(gallery_id)).result()
-            except Exception:
-                log.exception("gallery %s could not be read again", name)
-                timer = threading.Timer(REREAD_PAUSE_SECONDS, read_later)
-                timer.daemon = True
-                timer.start()
-                raise
+        return self._readers.submit(wait)
 
-        def read_later() -> None:
-            # A service that is stopping reads none.
-            with contextlib.suppress(RuntimeError):
-                self._writer.submit(read)
+    def _confirm(self, gallery: Gallery, slots: Sequence[int]) -> Confirmation:
+        present = self.record.crops.by_row(gallery.gallery_id, slots)
+        if self.record.galleries.get(gallery.gallery_id) is None:
+            raise UnknownGallery(gallery.name)
+        return Confirmation(frozenset(slots) - present.keys())
 
-        return self._writer.submit(read)
+    def _apply(self, gallery_id: int, changes: Sequence[Change]) -> None:
+        """Show changes of a gallery; blocks until searches see them."""
+        gallery = self.by_id(gallery_id)
+        if gallery is None:
+            # The feed of all galleries, or one that is being deleted: there is nothing to show.
+            return
+        if any(change.kind == "calibration" for change in changes):
+            self.refresh_calibration(gallery)
+        made = [self._committed.get((gallery_id, change.version)) for change in changes]
+        failpoint("follower.changes-read")
+        pairs = zip(made, changes, strict=True)
+        show: Show | None
+        if all(KINDS.get(type(own)) == change.kind for own, change in pairs):
+            show = partial(_apply_all, gallery, [own for own in made if own is not None])
+        else:
+            show = read_changes(self.record, gallery, changes)
+        if show is None:
+            self._read(gallery_id)
+        else:
+            self.device.change(show).result()
+        failpoint("follower.changes-applied")
 
-    def _require_record(self) -> None:
-        """Raises `RecordUnavailable` where the record is known not to answer; a file answers."""
+    def _read(self, gallery_id: int) -> None:
+        """Read a gallery again, or drop one that was deleted; blocks until searches see it."""
+        if gallery_id != ALL_GALLERIES:
+            self.device.change(self.read_gallery(gallery_id)).result()
 
-    async def _wait(self, asked: asyncio.Future[Result]) -> Result:
-        """Waits for a call."""
-        return await asked
+
+def _apply_all(gallery: Gallery, changes: Sequence[CropsChange]) -> None:
+    for change in changes:
+        gallery.apply(change)

@@ -14,10 +14,10 @@ from service.engine.batcher import EmbeddedImage
 from service.errors import GalleryConflict, ServiceError
 from service.gallery.gallery import Gallery
 from service.jobs.runner import RETRYABLE, create_job, new_job_id, save_job, wait_while_busy
-from service.lifecycle.pictures import keep_elsewhere, stored_picture
+from service.lifecycle.pictures import stored_picture
 from service.ops.failpoints import failpoint
 from service.record.jobs import Job
-from service.record.records import ArchivedCrop, StoredCrop
+from service.record.records import StoredCrop
 from service.runtime import Runtime
 
 CROPS_PER_BATCH = 32
@@ -92,13 +92,7 @@ async def _embed_missing(runtime: Runtime, gallery: Gallery, job: Job) -> None:
         vectors, problems = await _embed(runtime, gallery, crops)
         failed += len(problems)
         failpoint("reindex.batch-embedded")
-        outside = None
-        if runtime.pictures and vectors:
-            by_row = {crop.row_id: crop for crop in crops}
-            embedded = [ArchivedCrop(by_row[row], vector, None) for row, vector in vectors]
-            kept = await keep_elsewhere(runtime, runtime.pictures, gallery, embedded, staged=True)
-            outside = kept[0].outside
-        await write(staged.add, number, vectors, outside)
+        await write(staged.add, number, vectors)
         failpoint("reindex.batch-kept")
         entry = await read(runtime.record.galleries.get, number)
         done = entry.staged_crops if entry else 0

@@ -30,13 +30,12 @@ from service.lifecycle.strays import clear_files, remove_unneeded_files
 from service.ops.critical_sections import file_lock
 from service.ops.data_directory import INDEXES, STRAY, hold_reserve, move_aside
 from service.ops.health import STOPPED, HealthCheck, Heartbeat, heartbeat
-from service.record.record import Record
 from service.runtime import Runtime
 from service.search.compaction import compact_indexes
 from service.search.refit import fit_galleries, refit_calibrations
+from service.tables.record import Record
 
 log = logging.getLogger(__name__)
-IDENTITIES_AT_ONCE = 50
 KEPT_TOMBSTONES = timedelta(days=1)
 JOBS: Mapping[JobKind, DoJob] = {
     "import": run_import,
@@ -75,27 +74,18 @@ async def _run_once(runtime: Runtime) -> None:
         await _attempt(f"retention of gallery {one.name}", forget_expired(runtime, one))
         await _attempt(f"kept searches of gallery {one.name}", expire_searches(runtime, one))
         await _attempt(f"merges of gallery {one.name}", runtime.galleries.write(expired))
-        await _attempt(f"identities of gallery {one.name}", _complete_identities(runtime, one))
         cleaning = runtime.sections.run(clean, runtime.snapshot_lock(one.gallery_id))
         await _attempt(f"snapshots of gallery {one.name}", cleaning)
     # A process that was killed left what was deleted since.
-    await _attempt("removed keys", runtime.pools.files.run(runtime.record.collect_garbage))
+    await _attempt(
+        "removed keys", runtime.pools.files.run(runtime.record.galleries.finish_deletions)
+    )
     remove = runtime.galleries.remove_unheld_indexes
     await _attempt("indexes of other processes", runtime.pools.files.run(remove))
     hold = partial(hold_reserve, runtime.settings)
     await _attempt("space for deletions", runtime.pools.files.run(hold))
     await _attempt("unneeded files", remove_unneeded_files(runtime))
     await _attempt("images kept elsewhere", remove_stray_pictures(runtime))
-
-
-async def _complete_identities(runtime: Runtime, gallery: Gallery) -> None:
-    """Looks up when identities were last seen, and their best pictures, where that is not kept."""
-    people = runtime.record.people
-    number = gallery.gallery_id
-    names = await runtime.galleries.read(people.incomplete, number)
-    for start in range(0, len(names), IDENTITIES_AT_ONCE):
-        some = names[start : start + IDENTITIES_AT_ONCE]
-        await runtime.galleries.write(people.complete, number, some)
 
 
 async def _attempt(what: str, work: Awaitable[object]) -> None:
@@ -203,7 +193,6 @@ async def check_record(runtime: Runtime) -> None:
 
 
 def _read_record(record: Record, pause: Callable[[], bool]) -> None:
-    record.engine.require_order(pause)
     for gallery in record.galleries.all():
         for number, _ in enumerate(record.crops.vectors(gallery.gallery_id)):
             heartbeat()

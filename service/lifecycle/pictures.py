@@ -4,53 +4,39 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import groupby
 from operator import itemgetter
 
 from service.errors import RecordUnavailable, StorageFailed
 from service.gallery.gallery import Gallery
-from service.record.entries import files_of, vector_name, vectors_outside
-from service.record.garbage import SETTLED
 from service.record.picture_folder import PictureFolder
 from service.record.records import ArchivedCrop, Picture, StoredCrop
 from service.runtime import Runtime
 
+# A picture whose crop has not landed after this long is swept up.
+SETTLED = timedelta(hours=1)
 STRAYS_AT_ONCE = 10_000
 REMOVED_PER_CALL = 100
 
 
 async def keep_elsewhere(
-    runtime: Runtime,
-    folder: PictureFolder,
-    target: Gallery,
-    crops: Sequence[ArchivedCrop],
-    staged: bool = False,
+    runtime: Runtime, folder: PictureFolder, target: Gallery, crops: Sequence[ArchivedCrop]
 ) -> list[ArchivedCrop]:
-    """Keeps pictures, and vectors beside Redis, in a folder; answers the crops as they are then.
-
-    Args:
-        staged: the crops are there already, and the vectors are those of a reindex.
+    """Keep pictures in a folder, and return the crops as they are then.
 
     Raises:
         StorageFailed, RecordUnavailable: nothing was stored.
     """
     number = target.gallery_id
-    files = dict[str, bytes]()
-    side = None
-    if vectors_outside(runtime.record.engine):
-        entry = await runtime.galleries.read(runtime.record.galleries.get, number)
-        if entry:
-            side = entry.staged_side if staged else entry.side
-    for crop in crops:
-        files |= files_of(number, crop, side)
+    pictures = {crop.record.crop_id: crop.picture for crop in crops if crop.picture is not None}
     # Noted before: what lands in no commit is swept up later.
     expect = runtime.record.stray_files.expect
     until = datetime.now(UTC) + SETTLED
-    await runtime.galleries.write(expect, number, list(files), until)
-    await folder.changes.run(folder.put, number, files)
-    return [replace(crop, picture=None, outside=side) for crop in crops]
+    await runtime.galleries.write(expect, number, list(pictures), until)
+    await folder.changes.run(folder.put, number, pictures)
+    return [replace(crop, picture=None) for crop in crops]
 
 
 async def stored_picture(runtime: Runtime, gallery_id: int, crop: StoredCrop) -> Picture | None:
@@ -83,9 +69,7 @@ async def remove_stray_pictures(runtime: Runtime) -> None:
 
 async def remove_pictures(runtime: Runtime, gallery_id: int, crop_ids: Sequence[str]) -> None:
     """Removes what lies elsewhere of deleted crops; raises `StorageFailed` where some stays."""
-    sides = await runtime.galleries.read(runtime.record.stray_files.sides, gallery_id)
-    names = [*crop_ids, *(vector_name(one, side) for one in crop_ids for side in sides)]
-    if left := await _remove(runtime, gallery_id, names):
+    if left := await _remove(runtime, gallery_id, crop_ids):
         raise StorageFailed(
             f"the crops are deleted, but {len(left)} images at GMN_IMAGES_URL could not be removed "
             f"({next(iter(left.values()))}); maintenance tries again every GMN_HOUSEKEEPING_SECONDS"
@@ -105,16 +89,9 @@ async def _remove(runtime: Runtime, gallery_id: int, names: Sequence[str]) -> di
         return left
 
     def find_gone() -> list[str]:
-        entry = record.galleries.get(gallery_id)
-        sides = entry.outside_sides if entry else ()
-
-        def is_kept(name: str) -> bool:
-            crop_id, *side = name.split(".")
-            crop = record.crops.get(gallery_id, crop_id)
-            # A restore may also have brought a crop back with its picture inside the record.
-            return bool(crop and (int(side[0]) in sides if side else crop.elsewhere))
-
-        return [name for name in names if not is_kept(name)]
+        # A restore may have brought a crop back, also with its picture inside the record.
+        there = record.crops.by_id(gallery_id, names)
+        return [name for name in names if name not in there or not there[name].elsewhere]
 
     gone = await runtime.galleries.read(find_gone)
     for start in range(0, len(gone), REMOVED_PER_CALL):

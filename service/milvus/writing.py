@@ -13,9 +13,9 @@ from service.errors import IndexUnavailable
 from service.milvus.rows import IDS_PER_PAGE, Codes, LabelRow
 from service.ops.health import heartbeat
 from service.record.engine import Change
-from service.record.record import Record
 from service.record.records import CropFilter, CropLabel, GalleryRecord
 from service.record.remote_index import IndexState
+from service.tables.record import Record
 
 if TYPE_CHECKING:
     from service.milvus.server import MilvusServer

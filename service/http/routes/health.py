@@ -15,8 +15,8 @@ from starlette.exceptions import HTTPException
 from gmn_client.models import Alive, Ready
 from service.errors import ServiceError
 from service.http.guard import guarded_router, needs
-from service.record.backup import own_backups
 from service.runtime import Call, Runtime
+from service.tables.restoring import own_backups
 
 # Redis that hangs holds up no scrape, which is given up after ten seconds.
 RECORD_WITHIN_SECONDS = 2.0
@@ -91,13 +91,13 @@ async def metrics(call: Scraper) -> Response:
 
 def _show_record(runtime: Runtime) -> None:
     shown = runtime.metrics
-    shown.record_bytes.set(runtime.record.engine.stored_bytes())
+    shown.record_bytes.set(runtime.record.database.stored_bytes())
     jobs = Counter(job.state for job in runtime.record.jobs.open())
     for state in ("queued", "running"):
         shown.jobs.labels(state).set(jobs[state])
     if folder := runtime.settings.backup_dir:
         shown.backup_every.set(runtime.settings.backup_every * 3600)
-        newest = next(own_backups(folder, runtime.record.engine), None)
+        newest = next(own_backups(folder, runtime.record.database), None)
         shown.backup_time.set(newest.taken_at.timestamp() if newest else 0.0)
     states = {
         gallery.name: runtime.calibrations.current(gallery, None)
