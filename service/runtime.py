@@ -12,6 +12,7 @@ from pathlib import Path
 from secrets import token_hex
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from model.problems import InputProblem
 from service.engine.admission import Admission
 from service.engine.device import DeviceThread
 from service.engine.networks import LoadedModel, load_model, shipped_fillers
@@ -24,6 +25,7 @@ from service.milvus.rows import Codes
 from service.ops.audit import AuditLog
 from service.ops.critical_sections import CriticalSections
 from service.ops.data_directory import (
+    DATABASE_NAME,
     INDEXES,
     hold_reserve,
     lock_data_directory,
@@ -36,6 +38,7 @@ from service.record.picture_folder import PictureFolder
 from service.search.calibration import GalleryCalibrations
 from service.search.index_files import IndexFolder, any_stored
 from service.settings import Settings
+from service.tables.database import FILE
 from service.tables.record import Record
 
 if TYPE_CHECKING:
@@ -173,6 +176,7 @@ class Runtime:
         settings = self.settings
         directory = settings.data_dir
         held.enter_context(lock_data_directory(directory, shared=True))
+        _require_upgraded(directory)
         record = Record(directory)
         held.callback(record.close)
         failpoint("start.record-opened")
@@ -230,6 +234,15 @@ class Runtime:
         if self.pictures:
             yield self.pictures.views.health_check
             yield self.pictures.changes.health_check
+
+
+def _require_upgraded(directory: Path) -> None:
+    """Raise `InputProblem` for a data directory that a version before 0.5 wrote."""
+    if (directory / DATABASE_NAME).exists() and not (directory / FILE).exists():
+        raise InputProblem(
+            f"data directory {directory}: was written by a version before 0.5; make one of this "
+            f"version by gmn store upgrade {directory} --into NEW, and serve that"
+        )
 
 
 @dataclass(frozen=True)

@@ -7,16 +7,13 @@ import os
 import shutil
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import Annotated
 
 from typer import Argument, Option
 
 from model.problems import InputProblem
 from service.commands.common import DEFAULT_DATA_DIR, DataDirOption, JsonOption, show
-from service.commands.store import REDIS_URL, deleted_by_audit, open_engine, open_record
-
-if TYPE_CHECKING:
-    from service.record.redis_engine import RedisEngine
+from service.commands.store import deleted_by_audit, open_database
 
 
 def backup(
@@ -32,26 +29,26 @@ def backup(
     """Copies the record and its data directory, also while served, and reads the copy through.
 
     The backup is a new folder named by its time, the last word of the output. It holds the record
-    at one moment with its images, snapshots and the audit log; from Redis also what lies at
-    GMN_IMAGES_URL, which beside SQLite is copied after it, by the tools of that place. Where less
-    than GMN_RESERVED_DISK_BYTES would stay free, nothing is written.
+    at one moment with its images, snapshots and the audit log; images at GMN_IMAGES_URL are copied
+    after it, by the tools of that place. Where less than GMN_RESERVED_DISK_BYTES would stay free,
+    nothing is written.
 
     Example: gmn backup /mnt/backups --keep 7 --data-dir ./gmn-data
     """
     from service.ops.audit import AuditLog, act_as
-    from service.record.backup import remove_oldest, write_backup
     from service.settings import read_settings
+    from service.tables.restoring import remove_oldest, write_backup
 
     reserved = read_settings(data_dir=data_dir).reserved_disk_bytes
-    engine = open_engine(data_dir) if data_dir.is_dir() else None
-    if engine is None:
+    database = open_database(data_dir) if data_dir.is_dir() else None
+    if database is None:
         raise InputProblem(f"{data_dir}: there is no record; name the service's with --data-dir")
-    with contextlib.closing(engine), AuditLog(data_dir) as audit:
+    with contextlib.closing(database), AuditLog(data_dir) as audit:
         act_as(f"uid:{os.getuid()}")
         audit.record("backup", "asked", folder=str(folder))
-        written = write_backup(engine, data_dir, folder, reserved)
+        written = write_backup(database, folder, reserved)
         audit.record("backup", folder=str(written.path))
-        old = remove_oldest(folder, keep, engine) if keep else []
+        old = remove_oldest(folder, keep, database) if keep else []
     removed = [str(backup.path) for backup in old]
     size = sum(file.stat().st_size for file in written.path.rglob("*") if file.is_file())
     text = f"{size:,} bytes, all as written, in {written.path}"
@@ -72,18 +69,14 @@ def restore(
     """Makes a new data directory of a backup; what was deleted since stays deleted.
 
     What was deleted is what the data directory that it replaces has not got any more: its service
-    has to be stopped, and it is not changed. Where it is lost or damaged, or the record is in
-    Redis, the newest backup beside this one shows it, and the audit log; back up first what Redis
-    still has. Jobs that had not ended are cancelled.
-
-    GMN_REDIS_URL names an empty Redis that takes the record, and GMN_IMAGES_URL takes its images.
+    has to be stopped, and it is not changed. Where it is lost or damaged, the newest backup beside
+    this one shows it, and the audit log. Jobs that had not ended are cancelled.
 
     Example: gmn restore /mnt/backups/20260301T020000Z --data-dir ./restored --replaces ./gmn-data
     """
     from service.ops.audit import AuditLog, act_as
     from service.ops.data_directory import lock_data_directory
-    from service.record.backup import Backup, kept_backups
-    from service.record.restoring import restore_backup
+    from service.tables.restoring import Backup, kept_backups, restore_backup
 
     taken = Backup(folder.resolve())
     if taken not in kept_backups(taken.path.parent):
@@ -97,12 +90,8 @@ def restore(
             held.enter_context(lock_data_directory(replaces))
         held.enter_context(lock_data_directory(data_dir))
         try:
-            redis = None
-            if os.environ.get(REDIS_URL):
-                redis = cast("RedisEngine", open_record(data_dir).engine)
-                held.callback(redis.close)
             removed = deleted_by_audit(replaces)
-            restored = restore_backup(taken, data_dir, replaces, removed, redis)
+            restored = restore_backup(taken, data_dir, replaces, removed)
         except BaseException:
             # It was empty, and is to be named again; a volume itself stays.
             shutil.rmtree(data_dir, ignore_errors=True)

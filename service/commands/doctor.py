@@ -6,7 +6,6 @@ import contextlib
 import ctypes
 import os
 import shutil
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -18,22 +17,20 @@ from typer import Option
 
 from model.problems import InputProblem
 from service.commands.common import DataDirOption, Shown, printed, table_of
-from service.commands.store import open_engine
+from service.commands.store import open_database
 
 if TYPE_CHECKING:
-    from service.record.engine import Engine
     from service.settings import Settings
+    from service.tables.database import Database
 
 State = Literal["ok", "warning", "error"]
 Findings = Iterator[tuple[State, str]]
 SMALL_DISK_SHARE = 0.1
-CLOCKS_APART_SECONDS = 2.0
 KEY_ENDS_SOON = timedelta(days=14)
 BACKUP_IS_OLD = 1.5
 # adjtimex (sys/timex.h) returns this for an unsynchronised clock; its structure has 208 bytes.
 TIME_ERROR = 5
 TIMEX_BYTES = 512
-OVERCOMMIT = Path("/proc/sys/vm/overcommit_memory")
 
 
 @dataclass(frozen=True)
@@ -73,22 +70,22 @@ def _examine(data_dir: Path | None) -> Iterator[Finding]:
         yield Finding("settings", "error", str(problem))
         return
     yield Finding("settings", "ok", "every GMN_… name is known, and the values fit each other")
-    engine = None
+    database = None
     try:
-        engine = open_engine(settings.data_dir)
+        database = open_database(settings.data_dir)
     except InputProblem as problem:
         yield Finding("record", "error", str(problem))
-    with contextlib.closing(engine) if engine else contextlib.nullcontext():
+    with contextlib.closing(database) if database else contextlib.nullcontext():
         for look in (_disk, _clock, _record, _keys, _backups, _device, _artefact):
             part = look.__name__.strip("_")
             try:
-                for state, text in look(settings, engine):
+                for state, text in look(settings, database):
                     yield Finding(part, state, text)
             except (InputProblem, OSError) as problem:
                 yield Finding(part, "error", str(problem))
 
 
-def _disk(settings: Settings, _: Engine | None) -> Findings:
+def _disk(settings: Settings, _: Database | None) -> Findings:
     from service.ops.data_directory import left_for_deletions
 
     folder = settings.data_dir.resolve()
@@ -105,7 +102,7 @@ def _disk(settings: Settings, _: Engine | None) -> Findings:
         yield "ok", text
 
 
-def _clock(_settings: Settings, _engine: Engine | None) -> Findings:
+def _clock(_settings: Settings, _database: Database | None) -> Findings:
     # A structure of zeros asks adjtimex to change nothing.
     if ctypes.CDLL(None).adjtimex(ctypes.create_string_buffer(TIMEX_BYTES)) == TIME_ERROR:
         text = "the kernel's clock is not synchronised, and retention and keys go by it"
@@ -114,33 +111,27 @@ def _clock(_settings: Settings, _engine: Engine | None) -> Findings:
         yield "ok", f"synchronised; {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
-def _record(settings: Settings, engine: Engine | None) -> Findings:
-    from service.record.galleries import Galleries
+def _record(_: Settings, database: Database | None) -> Findings:
+    from service.tables.galleries import Galleries
 
-    if engine is None:
+    if database is None:
         yield "ok", "there is none yet, or none that can be opened; the first start makes one"
         return
-    galleries = Galleries(engine).all()
+    galleries = Galleries(database).all()
     crops = sum(gallery.crops for gallery in galleries)
-    yield "ok", f"{len(galleries)} galleries with {crops:,} crops, {size(engine.stored_bytes())}"
-    if settings.redis_url:
-        apart = abs(engine.now_ms() / 1000 - time.time())
-        if apart > CLOCKS_APART_SECONDS:
-            yield "warning", f"the clock of Redis is {apart:.0f} s apart from this one"
-        if OVERCOMMIT.is_file() and OVERCOMMIT.read_text().strip() != "1":
-            text = "vm.overcommit_memory is not 1: a Redis on this machine may fail to rewrite its"
-            yield "warning", f"{text} file; set it in /etc/sysctl.conf"
+    yield "ok", f"{len(galleries)} galleries with {crops:,} crops, {size(database.stored_bytes())}"
 
 
-def _keys(settings: Settings, engine: Engine | None) -> Findings:
+def _keys(settings: Settings, database: Database | None) -> Findings:
     from service.http.keys import NO_KEY, is_loopback, read_key_file
-    from service.record.api_keys import Keys, any_administers
+    from service.record.api_keys import any_administers
+    from service.tables.keys import Keys
 
     filed, wrong = read_key_file(settings.api_keys_file) if settings.api_keys_file else ([], [])
     for problem in wrong:
         yield "error", problem
     now = datetime.now(UTC)
-    keys = [*(Keys(engine).all() if engine else ()), *filed]
+    keys = [*(Keys(database).all() if database else ()), *filed]
     for key in keys:
         if key.expires_at and key.expires_at < now + KEY_ENDS_SOON:
             ends = "ended" if key.expires_at < now else "ends"
@@ -150,7 +141,7 @@ def _keys(settings: Settings, engine: Engine | None) -> Findings:
     if not valid and not is_loopback(settings.host):
         yield "error", f"no key is valid, and GMN_HOST={settings.host} needs one; gmn keys create"
     elif not valid:
-        asks = keys or settings.api_keys_file or (engine and Keys(engine).asked_for)
+        asks = keys or settings.api_keys_file or (database and Keys(database).asked_for)
         yield "warning", "no key is valid; gmn keys create makes one" if asks else NO_KEY
     elif not any_administers(valid):
         text = "no key has the scope admin for every gallery"
@@ -159,13 +150,13 @@ def _keys(settings: Settings, engine: Engine | None) -> Findings:
         yield "ok", f"valid: {len(valid)}"
 
 
-def _backups(settings: Settings, engine: Engine | None) -> Findings:
-    from service.record.backup import own_backups
+def _backups(settings: Settings, database: Database | None) -> Findings:
+    from service.tables.restoring import own_backups
 
     if settings.backup_dir is None:
         yield "warning", "GMN_BACKUP_DIR is not set: the service makes no backups by itself"
     else:
-        kept = list(own_backups(settings.backup_dir, engine)) if engine else []
+        kept = list(own_backups(settings.backup_dir, database)) if database else []
         hours = (datetime.now(UTC) - kept[0].taken_at).total_seconds() / 3600 if kept else None
         same = settings.data_dir.exists() and settings.backup_dir.exists()
         if same and settings.data_dir.stat().st_dev == settings.backup_dir.stat().st_dev:
@@ -177,7 +168,7 @@ def _backups(settings: Settings, engine: Engine | None) -> Findings:
             yield "ok", f"{len(kept)} in {settings.backup_dir}, the last {hours:.1f} hours old"
 
 
-def _device(settings: Settings, _: Engine | None) -> Findings:
+def _device(settings: Settings, _: Database | None) -> Findings:
     from model.precision import choose_device_name
 
     device = choose_device_name(settings.device)
@@ -190,9 +181,9 @@ def _device(settings: Settings, _: Engine | None) -> Findings:
         yield "ok", f"the CPU, {os.cpu_count()} cores"
 
 
-def _artefact(settings: Settings, engine: Engine | None) -> Findings:
+def _artefact(settings: Settings, database: Database | None) -> Findings:
     from model.artefact import load_artefact, read_description, resolve_artefact, shipped_artefacts
-    from service.record.galleries import Galleries
+    from service.tables.galleries import Galleries
 
     shipped = shipped_artefacts().values()
     known = {read_description(path).embedding_fingerprint for path in shipped}
@@ -201,7 +192,7 @@ def _artefact(settings: Settings, engine: Engine | None) -> Findings:
         known.add(about.embedding_fingerprint)
         terms = " ".join(about.provenance.terms.split())
         yield "ok", f"{name} is as it was written ({about.artefact_fingerprint[:12]}); {terms}"
-    galleries = Galleries(engine).all() if engine else []
+    galleries = Galleries(database).all() if database else []
     others = [
         gallery.name
         for gallery in galleries

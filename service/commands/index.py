@@ -14,7 +14,7 @@ import typer
 
 from model.problems import InputProblem
 from service.commands.common import DEFAULT_DATA_DIR, DataDirOption, Shown, command_group, printed
-from service.commands.store import REDIS_URL, open_record
+from service.commands.store import open_record
 
 if TYPE_CHECKING:
     from service.milvus.writing import CollectionWriter
@@ -127,10 +127,10 @@ def _galleries(writer: CollectionWriter, name: str | None) -> list[GalleryRecord
 def _writer(data_dir: Path) -> Iterator[CollectionWriter]:
     """Open the writer of the record and the Milvus that the environment names."""
     url = os.environ.get(INDEX_URL)
-    if not (url and os.environ.get(REDIS_URL)):
+    if not url:
         raise InputProblem(
-            f"{INDEX_URL} and {REDIS_URL}: name the Milvus and the record of the service in both; "
-            "without them the index is in the service's memory and needs no care"
+            f"{INDEX_URL}: name the Milvus of the service in it; without it the index is in the "
+            "service's memory and needs no care"
         )
     from service.milvus.rows import Codes
     from service.milvus.server import MilvusServer

@@ -22,7 +22,7 @@ from service.commands.common import (
     plain_table,
     show,
 )
-from service.commands.store import REDIS_URL, open_record
+from service.commands.store import open_record
 
 if TYPE_CHECKING:
     from gmn_client.models import Key
@@ -33,8 +33,7 @@ keys = command_group(
     """Makes, lists, rotates and revokes API keys.
 
     As soon as there is one, the service asks for one. What is made or revoked here counts within a
-    second, also with a service that runs on the same data directory, or on the same Redis where
-    GMN_REDIS_URL names one.
+    second, also with services that run on the same data directory.
 
     Example: gmn keys create --scope query,enroll
     """
@@ -67,7 +66,6 @@ def create(
     Example: gmn keys create --scope query --gallery entrance --note "front desk"
     """
     from service.http import keys as ring
-    from service.record.redis_engine import shown_url
 
     scopes = ring.chosen_scopes(scope)
     key, text = ring.create_key(scopes, gallery, note, learn, expires_days, rate, rate_images)
@@ -85,8 +83,7 @@ def create(
         echo(warning, err=True)
     where = f"gallery {gallery}" if gallery else "every gallery"
     until = f", until {_minute(key.expires_at)}" if key.expires_at else ""
-    url = os.environ.get(REDIS_URL)
-    place = f"Redis at {shown_url(url)}" if url else str(data_dir.resolve())
+    place = str(data_dir.resolve())
     echo(
         f"Key {key.key_id}: {', '.join(key.scopes)}, {where}{until}, kept as a hash in {place}. "
         f"It is shown this once: {text}"
@@ -217,9 +214,10 @@ def _opened(data_dir: Path, create: bool = True) -> Iterator[tuple[Record, Audit
     """Open record and audit log, also beside a running service: both allow several processes."""
     # Imported here: help is shown without these packages.
     from service.ops.audit import AuditLog, act_as
-    from service.ops.data_directory import DATABASE_NAME, make_folder
+    from service.ops.data_directory import make_folder
+    from service.tables.database import FILE
 
-    if not (create or os.environ.get(REDIS_URL) or (data_dir / DATABASE_NAME).is_file()):
+    if not (create or (data_dir / FILE).is_file()):
         raise InputProblem(
             f"{data_dir}: no service has kept data there; name its data directory with --data-dir "
             "or GMN_DATA_DIR"

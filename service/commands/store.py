@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import shutil
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
-from urllib.parse import urlsplit
 
 import typer
 
@@ -26,14 +24,10 @@ from service.commands.common import (
 )
 
 if TYPE_CHECKING:
-    from service.record.engine import Engine
-    from service.record.record import Record
-    from service.record.verification import StoreFound
+    from service.tables.reading import StoredRecord
+    from service.tables.record import Record
+    from service.tables.verify import RecordFound
 
-# No option: every user of the machine can read a command line, with the password in it.
-REDIS_URL = "GMN_REDIS_URL"
-REDIS_PASSWORD_FILE = "GMN_REDIS_PASSWORD_FILE"  # pragma: allowlist secret
-IMAGES_URL = "GMN_IMAGES_URL"
 DAMAGE_SHOWN = 5
 DELETIONS = ("delete_crop", "delete_crops")
 
@@ -52,33 +46,22 @@ store = command_group(
 
 
 def open_record(data_dir: Path) -> Record:
-    """The record in Redis or the data directory; raises `InputProblem` if unusable."""
-    from service.record.picture_folder import PictureFolder
-    from service.record.record import open_store
+    """Open the record of a data directory, also beside its service; creates what is missing.
 
-    record = open_store(*_record_place(data_dir))
-    images = os.environ.get(IMAGES_URL)
-    if images and os.environ.get(REDIS_URL):
-        record.engine.outside = PictureFolder(images)
-    return record
+    Raises:
+        InputProblem: it cannot be used.
+    """
+    from service.tables.record import Record
 
-
-def open_engine(data_dir: Path) -> Engine | None:
-    """What a record is read by beside a running service; None where there is no file yet."""
-    from service.ops.data_directory import DATABASE_NAME
-    from service.record.sqlite_engine import SqliteEngine
-
-    if os.environ.get(REDIS_URL):
-        return open_record(data_dir).engine
-    database = data_dir / DATABASE_NAME
-    return SqliteEngine(database, only_read=True) if database.is_file() else None
+    return Record(data_dir)
 
 
-def _record_place(data_dir: Path) -> tuple[str | None, Path, Path | None]:
-    from service.ops.data_directory import DATABASE_NAME
+def open_database(data_dir: Path) -> StoredRecord | None:
+    """Open a record that is only read, also beside its service; None where there is none yet."""
+    from service.tables.database import FILE
+    from service.tables.reading import StoredRecord
 
-    password = os.environ.get(REDIS_PASSWORD_FILE)
-    return os.environ.get(REDIS_URL), data_dir / DATABASE_NAME, Path(password) if password else None
+    return StoredRecord(data_dir) if (data_dir / FILE).is_file() else None
 
 
 @audit.command("verify")
@@ -122,33 +105,35 @@ def verify(data_dir: DataDirOption = DEFAULT_DATA_DIR) -> Shown:
     """Reads every crop, picture and snapshot, holds each against its checksum, and changes nothing.
 
     The exit status is 1 where something is not as it was written. It may run while the service
-    does. Where GMN_REDIS_URL names a record, that one is read.
+    does.
     """
-    from service.ops.data_directory import DATABASE_NAME
-    from service.record.verification import verify_file, verify_record
+    from service.tables.archive import check_snapshots
+    from service.tables.verify import verify as verify_record
 
     _require_directory(data_dir)
-    place = str(data_dir / DATABASE_NAME)
-    remedy = f" --data-dir {data_dir} --into NEW"
-    if os.environ.get(REDIS_URL):
-        place = "the record in Redis"
-        remedy = ""
-        with contextlib.closing(open_record(data_dir)) as record:
-            found = verify_record(record.engine, data_dir)
-    else:
-        found = verify_file(Path(place))
-    lines = [*_lines(place, found)]
-    if not found.whole:
-        recover = f"gmn store recover{remedy}"
+    found = verify_record(data_dir)
+    snapshots = {
+        f"{path.parent.name}/{path.name}": str(checked) if isinstance(checked, Exception) else None
+        for path, checked in check_snapshots(data_dir).items()
+    }
+    whole = not found.damage and not any(snapshots.values())
+    lines = [*_lines(data_dir, found)]
+    lines += [f"snapshot {name}: {problem or 'as written'}" for name, problem in snapshots.items()]
+    if not whole:
+        recover = f"gmn store recover --data-dir {data_dir} --into NEW"
         lines.append(f"With the service stopped, {recover} recovers what is whole")
-    return Shown({"whole": found.whole, **asdict(found)}, "\n".join(lines), found.whole)
+    answer = {
+        "whole": whole,
+        "problems": found.problems,
+        "galleries": [asdict(gallery) for gallery in found.galleries.values()],
+        "snapshots": snapshots,
+    }
+    return Shown(answer, "\n".join(lines), whole)
 
 
 @store.command("recover")
 def recover(
-    into: Annotated[
-        Path | None, typer.Option("--into", help="A new directory; none for a record in Redis.")
-    ] = None,
+    into: Annotated[Path, typer.Option("--into", help="A new directory.")],
     data_dir: DataDirOption = DEFAULT_DATA_DIR,
 ) -> None:
     """Makes a new data directory: what is whole of a damaged record, the rest from snapshots.
@@ -156,30 +141,16 @@ def recover(
     The damaged directory is not changed. What was deleted stays deleted, as far as the record or
     the audit log still shows it. Jobs and learned calibrations are not taken over.
 
-    Where GMN_REDIS_URL names a record, its damaged galleries are built anew in it; copy Redis'
-    files first.
-
     Example: gmn store recover --data-dir ./gmn-data --into ./gmn-data-new
     """
-    from service.ops.data_directory import DATABASE_NAME
-    from service.record.recovery import recover_file, recover_in_place
+    from service.tables.recovery import recover as recover_record
 
-    in_redis = bool(os.environ.get(REDIS_URL))
-    if in_redis:
-        with _stopped(data_dir), contextlib.closing(open_record(data_dir)) as record:
-            _require_unserved(REDIS_URL, record.engine)
-            done = recover_in_place(record.engine, data_dir, deleted_by_audit(data_dir))
-    elif into is None:
-        raise typer.BadParameter("name a new directory", param_hint="--into")
-    else:
-        if into.exists() and any(into.iterdir()):
-            raise InputProblem(f"{into}: holds something already; name a new directory with --into")
-        with _stopped(data_dir, into):
-            for path in sorted(data_dir.glob("audit*")):
-                shutil.copyfile(path, into / path.name)
-            database = data_dir / DATABASE_NAME
-            removed = deleted_by_audit(data_dir)
-            done = recover_file(database, into / DATABASE_NAME, removed)
+    if into.exists() and any(into.iterdir()):
+        raise InputProblem(f"{into}: holds something already; name a new directory with --into")
+    with _stopped(data_dir, into):
+        for path in sorted(data_dir.glob("audit*")):
+            shutil.copyfile(path, into / path.name)
+        done = recover_record(data_dir, into, deleted_by_audit(data_dir))
     for gallery in done.galleries:
         typer.echo(
             f"{gallery.name}: {gallery.whole} crops from the record, "
@@ -192,63 +163,31 @@ def recover(
             f"Not all of {', '.join(done.unread)} could be read: crops deleted since a snapshot "
             "may be back where the audit log does not name them, and keys may be missing."
         )
-    if in_redis:
-        typer.echo("Every other gallery is as it was written.")
-    else:
-        typer.echo(f"{len(done.snapshots)} snapshots")
-        typer.echo(f"Serve it with gmn serve --data-dir {into}")
+    typer.echo(f"{len(done.snapshots)} snapshots")
+    typer.echo(f"Serve it with gmn serve --data-dir {into}")
 
 
-@store.command("copy")
-def copy(
-    to: Annotated[str, typer.Option(help="The Redis to copy to, without its password.")],
-    into: Annotated[Path, typer.Option(help="The data directory of services on the copy.")],
-    to_password_file: Annotated[Path | None, typer.Option(help="The password of --to.")] = None,
-    to_images: Annotated[str | None, typer.Option(help="GMN_IMAGES_URL of the copy.")] = None,
-    data_dir: DataDirOption = DEFAULT_DATA_DIR,
+@store.command("upgrade")
+def upgrade(
+    old: Annotated[Path, typer.Argument(help="A data directory of a version before 0.5.")],
+    into: Annotated[Path, typer.Option("--into", help="The new data directory.")],
 ) -> None:
-    """Copies every gallery into a Redis, from SQLite or from the record in GMN_REDIS_URL.
+    """Makes a data directory of one that a version before 0.5 wrote, or of its backup.
 
-    With them come deletions, merges, calibrations, snapshots and API keys; jobs, audit logs and
-    answers kept for an Idempotency-Key stay behind. Every copy is compared with its source before
-    it is shown. The source is not changed. Every service on either must be stopped. After an
-    interruption run it again.
+    The old one is not changed; its service has to be stopped. For a record in Redis make a backup
+    by that version's gmn backup first, and name that.
 
-    Example: gmn store copy --data-dir ./gmn-data --to redis://localhost:6379/0 --into ./new-data
+    Example: gmn store upgrade ./gmn-data --into ./gmn-data-new
     """
-    from service.ops.data_directory import DATABASE_NAME
-    from service.record.copying import Store, copy_galleries
-    from service.record.picture_folder import PictureFolder
-    from service.record.record import open_store
+    from service.tables.upgrade import upgrade as upgrade_record
 
-    source_url, database, source_password = _record_place(data_dir)
-    if urlsplit(to).password:
-        raise typer.BadParameter("has a password; use --to-password-file", param_hint="--to")
-    if into.resolve() == data_dir.resolve():
-        raise typer.BadParameter("is the directory of the source", param_hint="--into")
-    if not source_url and not database.is_file():
-        raise InputProblem(f"{database}: there is no record; name the service's with --data-dir")
-    with _stopped(data_dir, into), contextlib.ExitStack() as held:
-        source = open_store(source_url, database, source_password, alone=True)
-        held.callback(source.close)
-        target = open_store(to, into / DATABASE_NAME, to_password_file)
-        held.callback(target.close)
-        epochs = [one.changes.epoch() for one in (source, target) if one.changes]
-        if len(set(epochs)) < len(epochs):
-            raise InputProblem("--to: is the record in GMN_REDIS_URL itself; name another Redis")
-        for name, record in ((REDIS_URL, source), ("--to", target)):
-            _require_unserved(name, record.engine)
-        for record, url in ((source, os.environ.get(IMAGES_URL)), (target, to_images)):
-            record.engine.outside = PictureFolder(url) if url else None
-        stores = Store(source.engine, data_dir), Store(target.engine, into)
-        for entry, before in copy_galleries(*stores):
-            done = "were copied before, and are" if before else "are copied, and"
-            typer.echo(f"{entry.name}: {entry.crops} crops {done} equal to the source")
-        # From now on the directory belongs to that record.
-        if target.changes:
-            target.changes.last()
-    place = f"GMN_REDIS_URL={to}" + (f" GMN_IMAGES_URL={to_images}" if to_images else "")
-    typer.echo(f"Serve it with {place} gmn serve --data-dir {into}")
+    with _stopped(old):
+        done = upgrade_record(old, into)
+    for name, crops in done.crops.items():
+        typer.echo(f"{name}: {crops:,} crops")
+    for line in done.left_out:
+        typer.echo(f"left out: {line}")
+    typer.echo(f"Serve it with gmn serve --data-dir {into}")
 
 
 @store.command("forget-runtime")
@@ -273,7 +212,7 @@ def _require_directory(data_dir: Path) -> None:
 
 @contextlib.contextmanager
 def _stopped(data_dir: Path, *others: Path) -> Iterator[None]:
-    """Locks directories, which keeps services away, also those of a record in Redis."""
+    """Lock directories, which keeps services away."""
     from service.ops.data_directory import lock_data_directory
 
     _require_directory(data_dir)
@@ -283,29 +222,16 @@ def _stopped(data_dir: Path, *others: Path) -> Iterator[None]:
         yield
 
 
-def _require_unserved(name: str, engine: Engine) -> None:
-    from service.record.redis_engine import RedisEngine
-
-    if isinstance(engine, RedisEngine) and engine.others_connected():
-        raise InputProblem(
-            f"{name}: a service is connected to this record; stop every one of them first"
-        )
-
-
-def _lines(place: str, found: StoreFound) -> Iterator[str]:
-    damaged = found.problems or any(gallery.damage for gallery in found.galleries)
-    yield f"{place}: {'damaged' if damaged else 'as written'}"
+def _lines(data_dir: Path, found: RecordFound) -> Iterator[str]:
+    yield f"{data_dir}: {'damaged' if found.damage else 'as written'}"
     for problem in found.problems:
         yield f"  {problem}"
-    for gallery in found.galleries:
+    for gallery in found.galleries.values():
         others = f", {len(gallery.damage)} not" if gallery.damage else ""
         kept = f", {gallery.whole_searches} kept searches" * bool(gallery.whole_searches)
         yield f"gallery {gallery.name}: {gallery.whole} crops as written{kept}{others}"
         for line in shortened(gallery.damage, DAMAGE_SHOWN):
             yield f"  {line}"
-    for one in found.snapshots:
-        state = one.problem or f"{one.crops} crops as written"
-        yield f"snapshot {one.path.parent.name}/{one.path.name}: {state}"
 
 
 def deleted_by_audit(data_dir: Path) -> list[str]:

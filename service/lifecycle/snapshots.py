@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from secrets import token_hex
@@ -23,16 +23,14 @@ from service.lifecycle.strays import remove_unneeded
 from service.ops.data_directory import require_free_disk, snapshot_name
 from service.ops.failpoints import failpoint
 from service.record.records import ArchivedCrop, Snapshot
-from service.record.snapshot_file import (
-    SnapshotHeader,
-    describe_snapshot,
-    read_snapshot,
-    remove_from_snapshot,
-    snapshot_crop_ids,
-    snapshot_header,
-    write_snapshot,
-)
 from service.runtime import Runtime
+from service.tables.archive import (
+    archived_ids,
+    describe_snapshot,
+    read_archive,
+    remove_from_archive,
+    write_archive,
+)
 
 
 @dataclass
@@ -70,13 +68,7 @@ async def take_snapshot(runtime: Runtime, gallery: Gallery) -> Snapshot:
     path = snapshot_path(runtime, gallery, snapshot_id)
 
     def copy() -> Snapshot:
-        with store.crops.archive(gallery_id) as archive:
-            origin = SnapshotHeader(
-                gallery=gallery.name,
-                embedding_fingerprint=archive.embedding_fingerprint,
-                version=archive.version,
-            )
-            write_snapshot(path, archive.crops, origin)
+        write_archive(store.database, path, gallery_id)
         failpoint("snapshot.in-place")
         return describe_snapshot(path, datetime.now(UTC))
 
@@ -149,7 +141,7 @@ async def restore_snapshot(
     path = snapshot_path(runtime, gallery, snapshot_id)
 
     def crops() -> Iterator[ArchivedCrop]:
-        yield from read_snapshot(path)
+        yield from read_archive(path)
         failpoint("restore.file-read")
 
     write = runtime.record.crops.replace
@@ -203,15 +195,13 @@ async def _take_removed_out(
     store = runtime.record
 
     def rewrite() -> tuple[Snapshot, int, int]:
-        gone = set(store.crops.removed_among(gallery.gallery_id, snapshot_crop_ids(path)))
-        theirs = [] if identity is None else snapshot_crop_ids(path, identity)
+        gone = set(store.crops.removed_among(gallery.gallery_id, archived_ids(path)))
+        theirs = [] if identity is None else archived_ids(path, identity)
         gone.update(theirs)
-        header = snapshot_header(path)
-        if gone:
-            header = remove_from_snapshot(path, sorted(gone))
-            failpoint("snapshot-rewrite.written")
-        size = path.stat().st_size
-        kept = replace(snapshot, crops=header.crops, sha256=header.sha256, bytes=size)
+        # Without ids it finishes a removal that was cut off.
+        remove_from_archive(path, gallery.gallery_id, sorted(gone))
+        failpoint("snapshot-rewrite.written")
+        kept = describe_snapshot(path, snapshot.created_at)
         return kept, len(gone), len(theirs)
 
     kept, removed, theirs = await runtime.pools.files.run(rewrite)

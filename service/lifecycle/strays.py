@@ -21,10 +21,9 @@ from service.ops.data_directory import (
     sync,
 )
 from service.runtime import Runtime
+from service.tables.database import UNFINISHED
 
 log = logging.getLogger(__name__)
-# Where the rewriting of a snapshot was cut off, the journal alone makes the file whole again.
-JOURNAL = "-journal"
 
 
 async def clear_files(runtime: Runtime) -> None:
@@ -102,9 +101,9 @@ def _move_stray_snapshots(runtime: Runtime, folder: Path) -> None:
     gallery_id = int(folder.name)
     found = runtime.record.snapshots.all(gallery_id)
     known = {snapshot_name(gallery_id, one.snapshot_id) for one in found}
-    for file in folder.glob("*"):
-        if file.name.removesuffix(JOURNAL).endswith(".part"):
-            log.warning("removed %s, a copy that was cut off", file.name)
-            file.unlink(missing_ok=True)
-        elif str(file.relative_to(data_dir)).removesuffix(JOURNAL) not in known:
-            move_aside(file, data_dir / SNAPSHOTS / STRAY, f"{file.parent.name}-{file.name}")
+    for path in folder.glob("*"):
+        if path.name.endswith(UNFINISHED):
+            log.warning("removed %s, a copy that was cut off", path.name)
+            shutil.rmtree(path)
+        elif str(path.relative_to(data_dir)) not in known:
+            move_aside(path, data_dir / SNAPSHOTS / STRAY, f"{path.parent.name}-{path.name}")
