@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 
 import gmn
-from service.ops.data_directory import DATABASE_NAME
 from service.record.backup import kept_backups
-from service.record.record import open_sqlite
+from service.tables.record import Record
 from tests.forked import GMN, run_forked, run_gmn
 from tests.service.test_metrics import figure
 from tests.waiting import eventually
@@ -158,7 +157,7 @@ def test_of_two_processes_on_redis_one_makes_a_backup_that_an_empty_redis_takes(
     # A file in the data directory of before is of another record.
     shutil.rmtree(data)
     data.mkdir()
-    open_sqlite(data / DATABASE_NAME).close()
+    Record(data).close()
     command = ["restore", str(second.path), "--data-dir", str(new), "--replaces", str(data)]
     assert gmn.run(command) == 0
     assert "default: 1 crops, 1 left out as deleted since" in capsys.readouterr().out

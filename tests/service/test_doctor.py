@@ -8,9 +8,9 @@ import pytest
 
 import gmn
 from service.http.keys import create_key
-from service.ops.data_directory import DATABASE_NAME
-from service.record.record import open_sqlite
 from service.record.records import GallerySettings
+from service.tables.database import FILE
+from service.tables.record import Record
 from tests.service.gallery.new_crops import EMBEDDER, new_crop
 
 
@@ -82,13 +82,13 @@ def test_what_keeps_a_service_from_starting_is_an_error(examine, part, settings,
 
 
 def test_keys_backups_and_artefacts_of_others_are_looked_at(examine, tmp_path) -> None:
-    record = open_sqlite(tmp_path / DATABASE_NAME)
+    record = Record(tmp_path)
     number = record.galleries.create("lobby", EMBEDDER, GallerySettings()).gallery_id
     record.crops.enroll(number, EMBEDDER, [new_crop(1)])
     soon, _ = create_key(["query"], None, "", expires_days=3)
     record.keys.add(soon)
     record.close()
-    before = (tmp_path / DATABASE_NAME).read_bytes()
+    before = (tmp_path / FILE).read_bytes()
     backups = tmp_path / "backups"
     backups.mkdir()
     status, found = examine(backup_dir=backups)
@@ -102,8 +102,8 @@ def test_keys_backups_and_artefacts_of_others_are_looked_at(examine, tmp_path) -
     assert "on the disk of the data" in warnings["backups"]
     assert "there is none yet" in warnings["backups"]
     assert "not named: lobby" in warnings["artefact"]
-    assert (tmp_path / DATABASE_NAME).read_bytes() == before
-    (tmp_path / DATABASE_NAME).write_bytes(b"damage" * 1000)
+    assert (tmp_path / FILE).read_bytes() == before
+    (tmp_path / FILE).write_bytes(b"damage" * 1000)
     status, found = examine()
     assert status == 1
     assert found["record"][0][0] == "error"

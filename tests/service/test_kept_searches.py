@@ -25,7 +25,6 @@ from model.search_calibration import (
 from service.gallery.browse import describe_gallery, list_galleries
 from service.gallery.enroll import ImageToEnroll, enroll
 from service.lifecycle.forget import forget_identity
-from service.ops.data_directory import DATABASE_NAME
 from service.record.records import GallerySettings
 from service.runtime import Runtime
 from service.search import refit
@@ -34,6 +33,7 @@ from service.search.options import QueryOptions
 from service.search.query import run_query
 from service.search.refit import fit_if_due, store_and_refit
 from service.settings import Settings
+from service.tables.database import FILE
 from tests.service.test_search_calibration import draw
 
 pytestmark = pytest.mark.slow
@@ -291,10 +291,10 @@ def test_what_was_learnt_adds_nothing_to_what_an_enrolment_writes(runtime, tmp_p
 
     def logged(person: int) -> int:
         """Bytes that one enrolment writes into the database's log."""
-        with contextlib.closing(sqlite3.connect(tmp_path / DATABASE_NAME)) as database:
+        with contextlib.closing(sqlite3.connect(tmp_path / FILE)) as database:
             database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         asyncio.run(fill(runtime, [person]))
-        return (tmp_path / f"{DATABASE_NAME}-wal").stat().st_size
+        return (tmp_path / f"{FILE}-wal").stat().st_size
 
     # Both are measured on a filled gallery, whose entries lie on as many pages.
     asyncio.run(fill(runtime, range(40)))

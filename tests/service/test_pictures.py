@@ -88,7 +88,7 @@ def test_a_snapshot_holds_the_images_that_are_kept_elsewhere(start, tmp_path, dr
     assert served.http.post(f"{url}/snapshots/{snapshot}/restore").status_code == 200
     time.sleep(1.0)
     assert set(_files(folder)) == {crop["crop_id"] for crop in crops}
-    record = tmp_path / "data" / "galleries.sqlite3"
+    record = tmp_path / "data" / "record.sqlite3"
     with contextlib.closing(sqlite3.connect(record)) as file:
         (inside,) = file.execute(
             "SELECT count(*) FROM entries WHERE instr(key, 'picture')"

@@ -193,7 +193,7 @@ def test_a_reindex_names_a_crop_whose_picture_is_damaged(
     gallery = _fill(served, drawn_crops[:3])
     crop_id = served.http.get(f"/v1/galleries/{gallery}/crops").json()["results"][0]["crop_id"]
     assert served.stop() == 0
-    with contextlib.closing(sqlite3.connect(tmp_path / "galleries.sqlite3")) as database:
+    with contextlib.closing(sqlite3.connect(tmp_path / "record.sqlite3")) as database:
         pictures = "hex(key) LIKE hex('!picture') || '%'"
         first = f"SELECT min(key) FROM entries WHERE {pictures}"
         database.execute(f"UPDATE entries SET value = zeroblob(9) WHERE key = ({first})")

@@ -67,7 +67,7 @@ def test_a_new_data_directory_is_announced_and_one_that_is_there_is_not(start, t
 
 
 def test_a_database_that_is_none_is_named(tmp_path, tiny_artefact):
-    (tmp_path / "galleries.sqlite3").write_text("this is no database" * 100)
+    (tmp_path / "record.sqlite3").write_text("this is no database" * 100)
     with pytest.raises(InputProblem, match=r"galleries\.sqlite3"):
         serve(artefact=str(tiny_artefact), data_dir=tmp_path, port=0)
 
@@ -75,7 +75,7 @@ def test_a_database_that_is_none_is_named(tmp_path, tiny_artefact):
 def test_a_database_of_a_newer_program_is_refused(tmp_path, tiny_artefact):
     import sqlite3
 
-    with sqlite3.connect(tmp_path / "galleries.sqlite3") as database:
+    with sqlite3.connect(tmp_path / "record.sqlite3") as database:
         database.execute("PRAGMA user_version = 99")
     database.close()
     with pytest.raises(InputProblem, match="format version 99"):

@@ -14,8 +14,8 @@ from service.lifecycle.strays import clear_files, remove_unneeded_files
 from service.ops.critical_sections import CriticalSections
 from service.ops.data_directory import hold_folder, snapshot_name
 from service.ops.health import BlockingPools
-from service.record.record import open_sqlite
 from service.record.records import GallerySettings, Snapshot
+from service.tables.record import Record
 from tests.service.gallery.new_crops import EMBEDDER, NOON
 from tests.service.gallery.new_jobs import new_job
 
@@ -24,7 +24,7 @@ from tests.service.gallery.new_jobs import new_job
 def runtime(tmp_path):
     """A record and its data directory, as far as files without a record need them."""
     pools = BlockingPools()
-    with contextlib.closing(open_sqlite(tmp_path / "galleries.sqlite3")) as record:
+    with contextlib.closing(Record(tmp_path)) as record:
         yield SimpleNamespace(
             pools=pools,
             record=record,

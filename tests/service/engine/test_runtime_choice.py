@@ -18,8 +18,8 @@ from service.commands.store import store as store_command
 from service.engine import runtimes
 from service.engine.runtimes import RuntimeChoice, choose_runtime
 from service.errors import StorageFailed
-from service.record.record import open_sqlite
 from service.settings import Settings
+from service.tables.record import Record
 
 SECONDS = {"torch": 2.0, "openvino": 1.0}
 
@@ -31,7 +31,7 @@ def artefact(tiny_artefact):
 
 @pytest.fixture
 def records(tmp_path):
-    store = open_sqlite(tmp_path / "record")
+    store = Record(tmp_path)
     yield store.runtimes
     store.close()
 

@@ -25,8 +25,8 @@ from service.engine.device import DeviceThread
 from service.engine.networks import Networks, load_model
 from service.errors import DeviceLost
 from service.ops.metrics import Metrics
-from service.record.record import open_sqlite
 from service.settings import Settings
+from service.tables.record import Record
 from tests.forked import run_forked
 
 pytest.importorskip("openvino")
@@ -111,7 +111,7 @@ def test_with_openvino_no_crop_waits_for_another_one_or_for_the_device_thread(
     gate = threading.Event()
     with contextlib.ExitStack() as held:
         device = held.enter_context(DeviceThread())
-        record = held.enter_context(contextlib.closing(open_sqlite(tmp_path / "record")))
+        record = held.enter_context(contextlib.closing(Record(tmp_path)))
         runtimes = record.runtimes
         model = load_model(settings.artefact, settings, device, Metrics(), runtimes, held)
         device.submit(gate.wait, 60)

@@ -8,11 +8,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+from service.gallery.replication import ReplicatedGalleries
 
 from gmn_client.models import CalibrationState, RankedCrop
 from service.engine.device import DeviceThread
 from service.gallery.gallery import Gallery
-from service.gallery.replication import ReplicatedGalleries
 from service.record.record import open_redis
 from service.record.records import ArchivedCrop, Enrolment, Removal
 from service.search.index_files import IndexFolder

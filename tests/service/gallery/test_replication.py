@@ -12,11 +12,11 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from service.gallery.replication import ReplicatedGalleries
 
 from service.errors import RecordUnavailable, UnknownGallery
 from service.gallery import replication
 from service.gallery.registry import DEFAULT_GALLERY
-from service.gallery.replication import ReplicatedGalleries
 from service.jobs.runner import list_jobs
 from service.ops.health import STOPPED
 from service.record import crops

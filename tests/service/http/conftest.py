@@ -15,7 +15,7 @@ import pytest
 
 import gmn
 from service.http.keys import KeyRing
-from service.record.record import Record, open_sqlite
+from service.tables.record import Record
 
 DESK = "https://desk.example"
 
@@ -89,7 +89,7 @@ def create_with_the_command() -> Callable[..., str]:
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Record]:
-    with contextlib.closing(open_sqlite(tmp_path / "galleries.sqlite3")) as opened:
+    with contextlib.closing(Record(tmp_path)) as opened:
         yield opened
 
 

@@ -16,13 +16,13 @@ from service.errors import CollectionUnavailable, IndexUnavailable, InvalidField
 from service.milvus import index as milvus_index
 from service.milvus.index import MilvusIndexes
 from service.milvus.rows import Codes
-from service.record.record import open_sqlite
 from service.record.records import GallerySettings
 from service.search.filters import EVERY_CROP, Filter, pairs_of
 from service.search.index import GalleryIndex
 from service.search.options import QueryOptions
 from service.search.query import run_search
 from service.search.ranking import Search
+from service.tables.record import Record
 from tests.service.gallery.new_crops import EMBEDDER, NOON, OTHER_EMBEDDER, new_crop
 from tests.service.milvus.fake_server import FakeServer
 
@@ -43,7 +43,7 @@ class Lab:
     """A gallery's record with some crops, and a server that has what `index` put there."""
 
     def __init__(self, folder, crops=60) -> None:
-        self.record = open_sqlite(folder / "record")
+        self.record = Record(folder)
         self.server = FakeServer()
         self.gallery = self.record.galleries.create("here", EMBEDDER, GallerySettings())
         self.number = self.gallery.gallery_id
