@@ -34,7 +34,7 @@ from service.lifecycle.strays import clear_files
 from service.ops.health import MonitoredThreadPool
 from service.record import crop_changes, snapshot_file
 from service.record.records import CropFilter, GallerySettings
-from service.record.snapshot_file import read_snapshot, write_snapshot
+from service.tables.archive import read_archive, write_snapshot
 from service.runtime import Runtime
 from service.settings import Settings
 from tests.service.locks import is_held
@@ -155,7 +155,7 @@ class Prepared:
     def people_in_snapshots(self) -> set[str]:
         snapshots = self.runtime.record.snapshots.all(self.gallery.gallery_id)
         paths = [snapshot_path(self.runtime, self.gallery, one.snapshot_id) for one in snapshots]
-        return {str(crop.record.identity) for path in paths for crop in read_snapshot(path)}
+        return {str(crop.record.identity) for path in paths for crop in read_archive(path)}
 
     def people(self) -> set[str]:
         found = self.runtime.record.crops.page(
