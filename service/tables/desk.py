@@ -38,7 +38,7 @@ from service.tables.values import as_micros, as_moment
 
 RESULTS = TypeAdapter(list[KeptResult])
 SEARCHES_AT_ONCE = 200
-# Conditions on searches by the name of what they are found by.
+# SQL conditions by the name of the property that searches are found by.
 FOUND_BY = {
     "key": "key_id = ?",
     "crop": "query_id IN (SELECT query_id FROM shown WHERE crop_id = ?)",
@@ -61,8 +61,8 @@ class KeptQueries(RecordPart):
         """Keep searches with their pictures; the oldest of no case give place beyond `most`.
 
         Returns:
-            The ids of those that are kept: none that has no place left beside cases, nor one of a
-            person whose crops are gone meanwhile. And how many gave place.
+            The ids of the searches that were kept, and how many others gave place. A search is not
+            kept if cases leave no place for it, or if its person's crops are gone meanwhile.
         """
         require_entry(transaction, gallery_id)
         lost = _lost(transaction, gallery_id, [search for search, _ in searches])
@@ -110,7 +110,7 @@ class KeptQueries(RecordPart):
         """Return a search's picture; None where none is kept, or the search is not there.
 
         Raises:
-            DamagedRecord: it is missing, or not what was written.
+            DamagedRecord: it is missing, or differs from its checksum.
         """
         with self._database.read() as reader:
             of_search = (gallery_id, query_id)

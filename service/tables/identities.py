@@ -105,7 +105,7 @@ class IdentityChanges(RecordPart):
         identity that they were merged into does not count as such.
 
         Returns:
-            What was changed; None where there is no such merge any more.
+            The changed crops; None where there is no such merge any more.
         """
         require_entry(transaction, gallery_id)
         merge = transaction.row(
@@ -180,7 +180,7 @@ def _crops_of_merge(transaction: Transaction, merge: sqlite3.Row) -> list[Stored
 
 
 def _retarget_earlier(transaction: Transaction, merge: sqlite3.Row, person_id: int) -> None:
-    """Note that what had been merged into an identity before is found under it again."""
+    """Point earlier merges of these crops back at the identity that is restored."""
     transaction.change(
         "UPDATE merges SET into_person = ? WHERE gallery_id = ? AND (version, merge_id) < (?, ?) "
         "AND merge_id IN (SELECT merge_id FROM merged_crops WHERE crop_id IN "

@@ -26,7 +26,7 @@ from service.tables.transaction import Reader, RecordPart, Transaction, transact
 from service.tables.values import as_moment, natural_order
 
 GROUPING = TypeAdapter(Grouping)
-# What sorts an identity: a number, then its name in natural order, then the name itself.
+# An identity's place in an order: a number, then its name in natural order, then the name.
 Place = tuple[float, str, str]
 PLACE = re.compile(r"(inf|-?[0-9]+(?:\.[0-9]+)?(?:e-[0-9]+)?)/(.+)", re.DOTALL)
 # Orders by crops and by time are held for this many galleries, each with all its names.
@@ -152,7 +152,7 @@ class Groups(RecordPart):
 def _named(
     reader: Reader, gallery_id: int, start: Place | None, limit: int, wanted: str
 ) -> list[Place]:
-    """Return places in the order of names, of those that contain a text."""
+    """Return the places of names that contain a text, in the order of names."""
     found: list[Place] = []
     after = start[1:] if start else ("", "")
     rest = (
