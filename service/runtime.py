@@ -107,10 +107,8 @@ class Runtime:
             self.models = self._load_models(held)
             self.model = next(iter(self.models.values()))
             self.calibrations = GalleryCalibrations(self.record, self.models)
-            # A process that has its record to itself bears the name of its predecessor, whose jobs
-            # it goes on with at once. Another one's jobs are free once their lease has run out.
-            own = f"{settings.replica}.{os.getpid()}.{token_hex(4)}"
-            self.worker = own if settings.replica else "embedded"
+            # Jobs of a process that has ended are free once their lease has run out.
+            self.worker = f"{os.getpid()}.{token_hex(4)}"
             embedders = {name: model.networks.dimension for name, model in self.models.items()}
             self.outside = self.indexer = None
             if settings.index_url:

@@ -73,6 +73,9 @@ class Settings(BaseSettings):
     replica_name: Annotated[str, AfterValidator(checked_name)] | None = None
     """The name of this process among those on one record, and of its audit log. The default is the
     host's name."""
+    processes: int = Field(1, ge=1, le=64)
+    """Processes behind the port. They share the data directory, and each has its share of the
+    limits. On a GPU each loads the model anew."""
     host: str = "127.0.0.1"
     """The address to listen on. Any address but loopback requires API keys."""
     port: int = Field(8000, ge=0, le=65535)
@@ -225,6 +228,15 @@ class Settings(BaseSettings):
         """The name of this process among those on one record; None with its own record."""
         host = re.sub(r"[^A-Za-z0-9._-]", "-", socket.gethostname())[:64]
         return (self.replica_name or host) if self.redis_url else None
+
+    @property
+    def of_one_process(self) -> Settings:
+        """The settings of one of the processes, with its share of what all of them may hold."""
+        limits = ("max_cost", "max_queued_bytes", "max_connections")
+        shares = {
+            name: type(getattr(self, name))(getattr(self, name) / self.processes) for name in limits
+        }
+        return self.model_copy(update=shares)
 
     @property
     def quality_limits(self) -> QualityLimits:

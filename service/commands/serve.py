@@ -41,6 +41,9 @@ def serve(
     host: Annotated[str | None, Option(help="Where to listen.")] = None,
     port: Annotated[int | None, Option(help="Where to listen; 0 takes a free port.")] = None,
     data_dir: Annotated[Path | None, Option(help="Where galleries are kept.")] = None,
+    processes: Annotated[
+        int | None, Option(help="How many share the port and the data directory.")
+    ] = None,
 ) -> None:
     """Serves galleries over HTTP.
 
@@ -51,10 +54,20 @@ def serve(
     from service.settings import read_settings
 
     settings = read_settings(
-        artefact=artefact, previous=previous, host=host, port=port, data_dir=data_dir
+        artefact=artefact,
+        previous=previous,
+        host=host,
+        port=port,
+        data_dir=data_dir,
+        processes=processes,
     )
     with _listen(settings) as listening:
-        _run(settings, listening)
+        if settings.processes == 1:
+            _run(settings, listening)
+            return
+        from service.commands.processes import serve_processes
+
+        serve_processes(settings, listening, DRAIN_SECONDS, (ACCEPTED_AT_ONCE, BACKLOG))
 
 
 def _run(settings: Settings, listening: socket.socket) -> None:
@@ -73,7 +86,7 @@ def _run(settings: Settings, listening: socket.socket) -> None:
     arm_failpoint()
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     address = f"http://{host}:{listening.getsockname()[1]}"
-    is_new = not (settings.data_dir.exists() or settings.redis_url)
+    is_new = not settings.data_dir.exists()
     runtime = Runtime(settings)
     if is_new:
         place = settings.data_dir.resolve()

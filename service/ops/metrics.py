@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from functools import partial
 from typing import get_args
 
 import prometheus_client as prometheus
+from prometheus_client import multiprocess
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
 
 from gmn_client.models import FINISHED, SearchVerdict
 
@@ -13,18 +18,27 @@ from gmn_client.models import FINISHED, SearchVerdict
 prometheus.disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
+# The folder in which several processes keep their metrics; prometheus_client reads it.
+METRICS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
+
+
 class Metrics:
-    """The service's counters, in a registry of their own so that two services can share a process.
+    """The service's metrics, in registries of their own so that two services can share a process.
 
     Labels are routes as they are declared, never client input.
+
+    Attributes:
+        counted: summed over the processes behind a port.
+        state: of the record, its disk and the process that is asked; set when it is asked.
     """
 
     def __init__(self) -> None:
-        self.registry = prometheus.CollectorRegistry()
-        counter = partial(prometheus.Counter, registry=self.registry)
-        gauge = partial(prometheus.Gauge, registry=self.registry)
-        histogram = partial(prometheus.Histogram, registry=self.registry)
-        prometheus.ProcessCollector(registry=self.registry)
+        self.counted = prometheus.CollectorRegistry()
+        self.state = prometheus.CollectorRegistry()
+        counter = partial(prometheus.Counter, registry=self.counted)
+        gauge = partial(prometheus.Gauge, registry=self.state)
+        histogram = partial(prometheus.Histogram, registry=self.counted)
+        prometheus.ProcessCollector(registry=self.state)
         self.requests = counter(
             "gmn_http_requests_total", "Requests answered.", ("method", "route", "status")
         )
@@ -55,8 +69,11 @@ class Metrics:
             ("stage",),
         )
         self.images_embedded = counter("gmn_images_embedded_total", "Images embedded.")
-        self.cost_in_flight = gauge(
-            "gmn_cost_in_flight", "Cost of the requests that are worked on, in megapixels."
+        self.cost_in_flight = prometheus.Gauge(
+            "gmn_cost_in_flight",
+            "Cost of the requests that are worked on, in megapixels.",
+            registry=self.counted,
+            multiprocess_mode="livesum",
         )
         self.gallery_calibration = gauge(
             "gmn_gallery_calibration",
@@ -77,8 +94,8 @@ class Metrics:
         self._add_operations()
 
     def _add_operations(self) -> None:
-        counter = partial(prometheus.Counter, registry=self.registry)
-        gauge = partial(prometheus.Gauge, registry=self.registry)
+        counter = partial(prometheus.Counter, registry=self.counted)
+        gauge = partial(prometheus.Gauge, registry=self.state)
         self.verdicts = counter("gmn_verdicts_total", "Searches answered.", ("verdict",))
         for verdict in get_args(SearchVerdict):
             self.verdicts.labels(verdict)
@@ -98,6 +115,26 @@ class Metrics:
         self.backup_every = gauge(
             "gmn_backup_every_seconds", "Time from one backup to the next; 0 for no backups."
         )
-        self.record_bytes = gauge(
-            "gmn_record_bytes", "The SQLite file with its log, or the memory that Redis uses."
-        )
+        self.record_bytes = gauge("gmn_record_bytes", "The SQLite file with its log.")
+
+    def text(self) -> bytes:
+        """Return all metrics in the text format of Prometheus."""
+        counted = self.counted
+        if METRICS_VARIABLE in os.environ:
+            counted = prometheus.CollectorRegistry()
+            counted.register(_OfAllProcesses({family.name for family in self.state.collect()}))
+        return prometheus.generate_latest(counted) + prometheus.generate_latest(self.state)
+
+
+class _OfAllProcesses(Collector):
+    """Metrics that the processes keep in files, without those of one process."""
+
+    def __init__(self, left_out: set[str]) -> None:
+        self._left_out = left_out
+
+    def collect(self) -> Iterator[Metric]:
+        registry = prometheus.CollectorRegistry()
+        merged = multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        for family in merged.collect():  # type: ignore[no-untyped-call]
+            if family.name not in self._left_out:
+                yield family

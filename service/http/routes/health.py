@@ -9,7 +9,7 @@ from collections import Counter
 from typing import Annotated
 
 from fastapi import Depends, Request, Response
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 
 from gmn_client.models import Alive, Ready
@@ -86,7 +86,7 @@ async def metrics(call: Scraper) -> Response:
     with contextlib.suppress(ServiceError, TimeoutError):
         async with asyncio.timeout(RECORD_WITHIN_SECONDS):
             await runtime.galleries.read(_show_record, runtime)
-    return Response(generate_latest(shown.registry), media_type=CONTENT_TYPE_LATEST)
+    return Response(shown.text(), media_type=CONTENT_TYPE_LATEST)
 
 
 def _show_record(runtime: Runtime) -> None:
