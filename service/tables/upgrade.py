@@ -5,14 +5,15 @@ from __future__ import annotations
 import contextlib
 import logging
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic_core import from_json, to_json
+from pydantic import TypeAdapter
+from pydantic_core import to_json
 
 from model.problems import InputProblem
 from service.errors import DamagedSnapshot
@@ -22,18 +23,11 @@ from service.ops.data_directory import (
     make_folder,
     snapshot_name,
 )
-from service.record import record as old_record
-from service.record.engine import Reader as OldReader
-from service.record.entries import Generation, every_crop, read_contents
-from service.record.galleries import NEXT_GALLERY, SECRET
-from service.record.garbage import SEARCH_BY_HASH
-from service.record.identity_changes import MERGE, MERGED
-from service.record.kept_queries import Case, KeptQuery
-from service.record.keys import below, key, last_number, last_text
+from service.record.api_keys import API_KEY
+from service.record.jobs import Job
+from service.record.kept_queries import KEPT_CASE, KEPT_QUERY, Case, KeptQuery
 from service.record.picture_folder import PictureFolder
-from service.record.records import ArchivedCrop, GalleryRecord
-from service.record.snapshot_file import read_snapshot, snapshot_header
-from service.record.sqlite_engine import SqliteEngine
+from service.record.records import ArchivedCrop, GalleryRecord, Snapshot
 from service.tables.archive import (
     Description,
     GalleryInArchive,
@@ -43,6 +37,7 @@ from service.tables.archive import (
 from service.tables.crop_changes import put_crops
 from service.tables.database import Database
 from service.tables.feeds import begin_feed
+from service.tables.format7 import END, OldRecord, key, open_old_snapshot
 from service.tables.jobs import job_values
 from service.tables.record import Record
 from service.tables.replacing import replace_crops
@@ -67,7 +62,7 @@ from service.tables.schema import (
     TOMBSTONES,
     UNNEEDED_COLLECTIONS,
 )
-from service.tables.transaction import Reader, Transaction
+from service.tables.transaction import Reader, Transaction, batches
 from service.tables.values import as_micros, now_ms
 
 log = logging.getLogger(__name__)
@@ -76,6 +71,9 @@ CROPS_AT_ONCE = 200
 SEARCHES_AT_ONCE = 50
 ALL = 2**31
 VECTOR_SUFFIX = ".f32"
+SEARCH_BY_HASH = "search of"
+SNAPSHOT = TypeAdapter(Snapshot)
+JOB = TypeAdapter(Job)
 
 
 @dataclass
@@ -107,18 +105,19 @@ def upgrade(old: Path, into: Path) -> Upgraded:
     part = into / PART
     shutil.rmtree(part, ignore_errors=True)
     make_folder(part)
-    with contextlib.closing(SqliteEngine(old / DATABASE_NAME, only_read=True)) as engine:
-        engine.copy_to(part / DATABASE_NAME)
     with contextlib.ExitStack() as opened:
-        # A copy is opened, since that finishes changes which were cut off.
-        reader = opened.enter_context(
-            contextlib.closing(old_record.open_sqlite(part / DATABASE_NAME, alone=False))
-        )
-        reader.engine.outside = PictureFolder.of_backup(old)
+        outside = PictureFolder.of_backup(old)
+        if outside is not None:
+            opened.callback(outside.close)
+        reader = opened.enter_context(contextlib.closing(OldRecord(old / DATABASE_NAME, outside)))
+        if any(True for _ in reader.below("pending identity change")):
+            raise InputProblem(
+                f"{old}: a change of a person was cut off; start the service once with the version "
+                "that wrote it, which finishes that, and upgrade then"
+            )
         written = opened.enter_context(contextlib.closing(Record(part)))
         upgraded = _Upgrade(reader, written, old, part).run()
-    for path in [*part.glob(f"{Path(DATABASE_NAME).stem}.*"), part / "deleted.ids"]:
-        path.unlink(missing_ok=True)
+    (part / "deleted.ids").unlink(missing_ok=True)
     for path in old.glob("audit*"):
         shutil.copy(path, part)
     if (old / IMPORTS).is_dir():
@@ -131,7 +130,7 @@ def upgrade(old: Path, into: Path) -> Upgraded:
 class _Upgrade:
     """Reads the old record and writes the new one, both open."""
 
-    old: old_record.Record
+    old: OldRecord
     new: Record
     old_folder: Path
     folder: Path
@@ -139,7 +138,8 @@ class _Upgrade:
     def run(self) -> Upgraded:
         done = Upgraded()
         self._write_values()
-        for entry in self.old.galleries.all():
+        galleries = sorted(self.old.galleries(), key=lambda gallery: gallery.name)
+        for entry in galleries:
             self._write(_add_gallery, entry)
             self._write_crops(entry)
             self._write(self._add_marks, entry)
@@ -147,61 +147,49 @@ class _Upgrade:
             self._write(self._add_calibrations, entry.gallery_id)
             self._write_snapshots(entry, done)
             done.crops[entry.name] = entry.crops
-        self._write(self._add_jobs)
+        there = {entry.gallery_id for entry in galleries}
+        self._write(self._add_jobs, there)
         self._write(self._add_collections)
         self._write_keys()
         return done
 
-    @property
-    def _reader(self) -> OldReader:
-        return OldReader(self.old.engine)
-
     def _write(self, rule: Any, *arguments: Any) -> None:
         self.new.database.write(rule, *arguments)
 
-    def _named(self, *prefix: str | int) -> Iterator[tuple[str, Any]]:
-        """Read the values below a prefix, by the last part of their keys."""
-        own = key(*prefix)
-        for name, body in self._reader.every(below(own)):
-            yield last_text(name, own), from_json(body)
-
     def _write_values(self) -> None:
-        secret = self._reader.json(SECRET)
-        values: dict[str, Any] = {"next_gallery": (self._reader.json(NEXT_GALLERY) or 0) + 1}
+        secret = self.old.json("group secret")
+        values: dict[str, Any] = {"next_gallery": (self.old.json("next gallery") or 0) + 1}
         if secret is not None:
             values["group_secret"] = bytes.fromhex(secret)
         rows = [{"name": name, "value": values[name]} for name in values]
         runtimes = [
-            {"embedder": embedder, "choice": choice} for embedder, choice in self._named("runtime")
+            {"embedder": embedder, "choice": choice}
+            for embedder, choice in self.old.named("runtime")
         ]
         self._write(lambda transaction: transaction.insert(RECORD, *rows, instead=True))
         self._write(Transaction.insert, RUNTIMES, *runtimes)
 
     def _add_collections(self, transaction: Transaction) -> None:
         """Note every collection in Milvus as unneeded: they follow numbers of the old record."""
-        names = {name for name, _ in self._named("unneeded collection")}
-        for entry in self.old.galleries.all():
-            state = self.old.remote_indexes.state(entry.gallery_id)
-            names |= {state.collection, state.building} - {""} if state else set()
-        unneeded = [{"name": name, "since_ms": now_ms()} for name in names]
+        names = {name for name, _ in self.old.named("unneeded collection")}
+        for _, state in self.old.named("remote index"):
+            names |= {state.get("collection"), state.get("building")}
+        unneeded = [{"name": name, "since_ms": now_ms()} for name in names - {"", None}]
         transaction.insert(UNNEEDED_COLLECTIONS, *unneeded)
 
     def _write_crops(self, entry: GalleryRecord) -> None:
-        at = Generation.searched(entry)
-        for crops in every_crop(self._reader, at, CROPS_AT_ONCE):
-            contents = list(read_contents(self._reader, at, crops, pictures=True))
-            self._write(_add_crops, entry.gallery_id, contents)
-            ready = [crop for crop in crops if crop.row_id <= entry.staged_row]
-            if entry.staged_side is not None and ready:
-                staged = replace(at, side=entry.staged_side)
-                self._write(_add_staged, entry, list(read_contents(self._reader, staged, ready)))
+        for crops in self.old.crops(entry, entry.side):
+            self._write(_add_crops, entry.gallery_id, crops)
+        if entry.staged_side is not None:
+            for crops in self.old.crops(entry, entry.staged_side):
+                self._write(_add_staged, entry, crops)
 
     def _add_marks(self, transaction: Transaction, entry: GalleryRecord) -> None:
         """Add the tombstones, requests, merges, groups and stray pictures of a gallery."""
         gallery_id = entry.gallery_id
         tombstones = [
             {"gallery_id": gallery_id, "crop_id": crop_id, "removed_at": _micros(moment)}
-            for crop_id, moment in self._named("tombstone", gallery_id)
+            for crop_id, moment in self.old.named("tombstone", gallery_id)
         ]
         transaction.insert(TOMBSTONES, *tombstones)
         requests = [
@@ -212,7 +200,7 @@ class _Upgrade:
                 "happened_at": _micros(past.pop("happened_at")),
                 "answer": to_json(past).decode(),
             }
-            for name, past in self._named("request", gallery_id)
+            for name, past in self.old.named("request", gallery_id)
         ]
         transaction.insert(REQUESTS, *requests)
         people = {
@@ -221,17 +209,17 @@ class _Upgrade:
                 "SELECT name, person_id FROM people WHERE gallery_id = ?", (gallery_id,)
             )
         }
-        for merge_id, merge in self._named(MERGE, gallery_id):
+        for merge_id, merge in self.old.named("merge", gallery_id):
             # Without anybody of that name there is nothing to be undone.
             if merge["into"] in people:
                 self._add_merge(transaction, gallery_id, merge_id, merge, people[merge["into"]])
-        grouping = self._reader.json(key("groups", gallery_id))
+        grouping = self.old.json("groups", gallery_id)
         if grouping is not None:
             kept = {"gallery_id": gallery_id, "grouping": to_json(grouping).decode()}
             transaction.insert(GROUPS, kept)
         strays = [
             {"gallery_id": gallery_id, "name": name, "until": _micros(moment)}
-            for name, moment in self._named("stray", gallery_id)
+            for name, moment in self.old.named("stray", gallery_id)
             if not name.endswith(VECTOR_SUFFIX)
         ]
         transaction.insert(STRAY_PICTURES, *strays, instead=True)
@@ -242,48 +230,50 @@ class _Upgrade:
         values = {name: merge[name] for name in ("identity", "crops", "version")}
         values |= {"merge_id": merge_id, "gallery_id": gallery_id, "into_person": into}
         transaction.insert(MERGES, values | {"merged_at": _micros(merge["merged_at"])})
-        parts = self._reader.every(below(key(MERGED, gallery_id, merge_id)))
-        ids = {crop_id for _, body in parts for crop_id in from_json(body)}
+        parts = self.old.named("merged crops", gallery_id, merge_id)
+        ids = {crop_id for _, crop_ids in parts for crop_id in crop_ids}
         merged = [{"merge_id": merge_id, "crop_id": crop_id} for crop_id in ids]
         transaction.insert(MERGED_CROPS, *merged)
 
     def _write_desk(self, gallery_id: int) -> None:
         """Write kept searches with their reviews, and cases."""
-        before = None
-        while searches := self.old.kept.page(gallery_id, before, SEARCHES_AT_ONCE):
-            before = searches[-1].query_id
-            pictured = []
-            for search in searches:
-                picture = self.old.kept.picture(gallery_id, search.query_id)
-                pictured.append((search, picture.content if picture else None))
-            kept, _ = self.new.kept.keep(gallery_id, pictured, ALL)
-            self._write(_add_reviews, [search for search in searches if search.query_id in kept])
-        self._write(_add_cases, gallery_id, self.old.cases.page(gallery_id, None, ALL))
+        kept = self.old.below("kept query", gallery_id)
+        for bodies in batches(kept, SEARCHES_AT_ONCE):
+            searches = [KEPT_QUERY.validate_json(body) for _, body in bodies]
+            pictured = [
+                (search, self.old.body("kept picture", gallery_id, search.query_id, looked_up=True))
+                for search in searches
+            ]
+            there, _ = self.new.kept.keep(gallery_id, pictured, ALL)
+            self._write(_add_reviews, [search for search in searches if search.query_id in there])
+        cases = [KEPT_CASE.validate_json(body) for _, body in self.old.below("case", gallery_id)]
+        self._write(_add_cases, gallery_id, cases)
 
     def _add_calibrations(self, transaction: Transaction, gallery_id: int) -> None:
-        published = self.old.calibrations.published(gallery_id)
+        published = dict(self.old.named("published", gallery_id))
         counted = {
-            subject: counts["next"] for subject, counts in self._named("searches", gallery_id)
+            subject: counts["next"] for subject, counts in self.old.named("searches", gallery_id)
         }
         for subject in published.keys() | counted.keys():
-            found = published.get(subject)
+            found = published.get(subject, {"version": 0, "body": None})
             values = {"gallery_id": gallery_id, "subject": subject}
-            values |= {"version": found.version if found else 0}
-            values |= {"body": found.body if found else None}
+            values |= {"version": found["version"], "body": found["body"]}
             transaction.insert(CALIBRATIONS, values | {"searches": counted.get(subject, 0)})
             by_name = key(SEARCH_BY_HASH, gallery_id, subject)
-            prefix = key("search", gallery_id, subject)
-            for search_key, body in self._reader.every(below(prefix)):
-                end = body.index(b"\0", len(by_name)) + 1
-                search = {"gallery_id": gallery_id, "subject": subject}
-                search |= {
-                    "number": last_number(search_key),
-                    "name": last_text(body[:end], by_name),
+            for number, body in self.old.below("search", gallery_id, subject):
+                end = body.index(END, len(by_name)) + 1
+                search = {
+                    "gallery_id": gallery_id,
+                    "subject": subject,
+                    "number": int(number, 16),
+                    "name": body[len(by_name) : end - 1].decode(),
+                    "body": body[end:],
                 }
-                transaction.insert(CALIBRATION_SEARCHES, search | {"body": body[end:]})
+                transaction.insert(CALIBRATION_SEARCHES, search)
 
     def _write_snapshots(self, entry: GalleryRecord, done: Upgraded) -> None:
-        for snapshot in self.old.snapshots.all(entry.gallery_id):
+        for _, body in self.old.below("snapshot", entry.gallery_id):
+            snapshot = SNAPSHOT.validate_json(body)
             name = snapshot_name(entry.gallery_id, snapshot.snapshot_id)
             folder = self.folder / name
             try:
@@ -298,13 +288,13 @@ class _Upgrade:
     def _write_archive(
         self, entry: GalleryRecord, file: Path, folder: Path, created_at: datetime
     ) -> None:
-        header = snapshot_header(file)
+        header = open_old_snapshot(file)
         embedder = header.embedding_fingerprint or entry.embedding_fingerprint
         make_folder(folder)
         then = GalleryRecord(entry.gallery_id, entry.name, embedder, entry.created_at)
         with contextlib.closing(Database(folder)) as archive:
             archive.write(_add_gallery, then)
-            replace_crops(archive, entry.gallery_id, embedder, read_snapshot(file))
+            replace_crops(archive, entry.gallery_id, embedder, header.read())
             version = "UPDATE galleries SET version = ?, restores = 0"
             archive.write(Transaction.change, version, (header.version,))
         asked = "SELECT value FROM record WHERE name = 'record_id'"
@@ -314,24 +304,23 @@ class _Upgrade:
         )
         describe_archive(folder, Description("snapshot", record_id, created_at, [gallery]))
 
-    def _add_jobs(self, transaction: Transaction) -> None:
-        for job in self.old.jobs.page(None, ALL):
-            transaction.insert(JOBS, job_values(job))
-            problems = [
-                {
-                    "job_id": job.job_id,
-                    "number": problem.position,
-                    "problem": problem.model_dump_json(),
-                }
-                for problem in self.old.jobs.problems(job.job_id, -1, ALL)
-            ]
-            transaction.insert(JOB_PROBLEMS, *problems)
+    def _add_jobs(self, transaction: Transaction, galleries: Collection[int]) -> None:
+        for job_id, body in self.old.below("job"):
+            job = JOB.validate_json(body)
+            if job.gallery_id in galleries:
+                transaction.insert(JOBS, job_values(job))
+                problems = [
+                    {"job_id": job_id, "number": int(number, 16), "problem": problem.decode()}
+                    for number, problem in self.old.below("job problem", job_id)
+                ]
+                transaction.insert(JOB_PROBLEMS, *problems)
 
     def _write_keys(self) -> None:
-        for api_key in self.old.keys.all():
-            self.new.keys.add(api_key)
-        self.new.keys.note_used(self.old.keys.last_used())
-        if self.old.keys.asked_for:
+        for _, body in self.old.below("api key"):
+            self.new.keys.add(API_KEY.validate_json(body))
+        used = self.old.named("key used")
+        self.new.keys.note_used({name: datetime.fromisoformat(at) for name, at in used})
+        if self.old.json("api key changes") is not None:
             asked_for = {"name": "keys_asked_for", "value": 1}
             self._write(lambda transaction: transaction.insert(RECORD, asked_for, instead=True))
 
