@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 import threading
@@ -44,6 +45,7 @@ class StoredRecord(Database):
         self.vectors.close()
 
     def _connect(self) -> sqlite3.Connection:
+        _finish_rollback(self.path)
         connection = sqlite3.connect(
             stored_uri(self.path),
             uri=True,
@@ -54,6 +56,13 @@ class StoredRecord(Database):
         connection.create_function("row_crc", -1, row_crc, deterministic=True)
         connection.set_progress_handler(heartbeat, STEPS_PER_BEAT)
         return connection
+
+
+def _finish_rollback(path: Path) -> None:
+    """Undo what was cut off while an archive was closed: a connection that only reads cannot."""
+    if path.with_name(f"{path.name}-journal").exists() and os.access(path.parent, os.W_OK):
+        with contextlib.closing(sqlite3.connect(path)) as connection:
+            connection.execute("PRAGMA user_version")
 
 
 def stored_uri(path: Path) -> str:

@@ -97,7 +97,7 @@ class Disk:
                 if isinstance(made, _Folder):
                     self._now[made] = {}
                 self._rename(_Renaming(puts=[(*self._where(asked.path), made)]))
-            case "w" | "t":
+            case "w" | "t" | "f":
                 file = self._by_inode[asked.inode]
                 assert isinstance(file, _File)
                 file.since.append(asked)
@@ -216,7 +216,7 @@ def _content(file: _File, loss: Loss, chance: random.Random) -> bytes:
 
 
 def _pieces(asked: Asked, sector: int) -> Iterator[Asked]:
-    if asked.kind == "t":
+    if asked.kind != "w":
         yield asked
         return
     end = asked.offset + len(asked.content)
@@ -234,6 +234,8 @@ def _applied(content: bytearray, asked: Iterable[Asked]) -> bytearray:
         if one.kind == "t":
             del written[one.offset :]
             written.extend(bytes(one.offset - len(written)))
+        elif one.kind == "f":
+            written.extend(bytes(max(0, one.offset - len(written))))
         else:
             written.extend(bytes(max(0, one.offset - len(written))))
             written[one.offset : one.offset + len(one.content)] = one.content

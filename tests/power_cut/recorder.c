@@ -279,6 +279,40 @@ int sync_file_range(int file, off64_t offset, off64_t size, unsigned int flags) 
 TRUNCATE(ftruncate, off_t)
 TRUNCATE(ftruncate64, off64_t)
 
+/* Space that is allocated beyond a file's end reads as zeros, and nothing before it changes. */
+static int allocated(int file, int result, off64_t end) {
+  int error = errno;
+  struct stat found;
+  if (!result && !fstat(file, &found))
+    note('f', found.st_ino, (uint64_t)end, NULL, NULL, NULL, 0);
+  unlock();
+  errno = error;
+  return result;
+}
+
+#define ALLOCATE(name, offset_type)                                              \
+  int name(int file, offset_type from, offset_type size) {                       \
+    if (!is_held(file)) return REAL(int, name, int, offset_type, offset_type)(file, from, size); \
+    lock();                                                                      \
+    int result = REAL(int, name, int, offset_type, offset_type)(file, from, size); \
+    return allocated(file, result, (off64_t)from + size);                        \
+  }
+ALLOCATE(posix_fallocate, off_t)
+ALLOCATE(posix_fallocate64, off64_t)
+
+/* A mode that punches holes or keeps the size is not told. */
+#define FALLOCATE(name, offset_type)                                             \
+  int name(int file, int mode, offset_type from, offset_type size) {             \
+    if (!is_held(file))                                                          \
+      return REAL(int, name, int, int, offset_type, offset_type)(file, mode, from, size); \
+    lock();                                                                      \
+    if (mode) note('x', 0, 0, #name, NULL, NULL, 0);                             \
+    int result = REAL(int, name, int, int, offset_type, offset_type)(file, mode, from, size); \
+    return allocated(file, result, (off64_t)from + size);                        \
+  }
+FALLOCATE(fallocate, off_t)
+FALLOCATE(fallocate64, off64_t)
+
 /* What the log could not tell is said there, so that nobody believes the rest. */
 #define UNTOLD(type, name, parameters, file, ...)                 \
   type name parameters {                                          \

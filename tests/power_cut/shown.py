@@ -12,15 +12,11 @@ from typing import Any
 
 import httpx
 
-from service.record.api_keys import Keys
-from service.record.engine import Reader
-from service.record.entries import Generation, as_crop
-from service.record.garbage import StrayFiles
-from service.record.keys import below
-from service.record.records import GalleryRecord
-from service.record.snapshot_file import read_snapshot
-from service.record.sqlite_engine import SqliteEngine
-from service.record.verification import entries
+from service.tables.archive import check_archive, read_archive
+from service.tables.files import StrayFiles
+from service.tables.keys import Keys
+from service.tables.reading import StoredRecord
+from service.tables.transaction import Reader
 from tests.power_cut.acts import Shown
 
 IMPORTED = "imported"
@@ -52,33 +48,30 @@ def shown_by(client: httpx.Client, data_dir: Path) -> Shown:
         }
         shown[f"version of {name}"] = gallery["version"]
         for snapshot in _results(client, f"/v1/galleries/{name}/snapshots"):
-            file = next(data_dir.glob(f"snapshots/*/{snapshot['snapshot_id']}.gmn"), None)
+            folder = next(data_dir.glob(f"snapshots/*/{snapshot['snapshot_id']}.gmn"), None)
             shown[f"snapshot {snapshot['snapshot_id']}"] = (
-                f"{snapshot['snapshot_id']} has no file" if file is None else _held(file)
+                f"{snapshot['snapshot_id']} has no folder" if folder is None else _held(folder)
             )
     return shown
 
 
 def keys_in(data_dir: Path) -> list[str]:
     """Ids of the API keys that a data directory keeps."""
-    with _reading(data_dir) as engine:
-        return sorted(one.key_id for one in Keys(engine).all())
+    with _reading(data_dir) as record:
+        return sorted(key.key_id for key in Keys(record).all())
 
 
 def forgotten_pictures(folder: Path, data_dir: Path) -> set[str]:
     """Pictures in the folder without a crop that no maintenance will ever remove."""
-    with _reading(data_dir) as engine:
-        reader = Reader(engine)
-        known = {name for _, name in StrayFiles(engine).all(ALL_TIME, 1_000_000)}
-        for entry in entries(engine):
-            assert isinstance(entry, GalleryRecord)
-            crops = reader.every(below(Generation.searched(entry).key("crop")))
-            known |= {as_crop(body).crop_id for _, body in crops}
+    with _reading(data_dir) as record:
+        known = {name for _, name in StrayFiles(record).all(ALL_TIME, 1_000_000)}
+        crops = Reader(record).execute("SELECT crop_id FROM crops")
+        known |= {crop_id for (crop_id,) in crops.fetchall()}
     return {path.name for path in folder.glob("*/*")} - known
 
 
-def _reading(data_dir: Path) -> contextlib.closing[SqliteEngine]:
-    return contextlib.closing(SqliteEngine(data_dir / "galleries.sqlite3", only_read=True))
+def _reading(data_dir: Path) -> contextlib.closing[StoredRecord]:
+    return contextlib.closing(StoredRecord(data_dir))
 
 
 def wait_for_jobs(client: httpx.Client) -> None:
@@ -123,4 +116,6 @@ def _picture(client: httpx.Client, gallery: str, crop: dict[str, Any]) -> str:
 
 
 def _held(snapshot: Path) -> list[list[str | None]]:
-    return [[crop.record.crop_id, crop.record.identity] for crop in read_snapshot(snapshot)]
+    """Crops of a snapshot, of which everything holds."""
+    check_archive(snapshot)
+    return [[crop.record.crop_id, crop.record.identity] for crop in read_archive(snapshot)]

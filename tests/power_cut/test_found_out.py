@@ -5,6 +5,7 @@ Each is broken on purpose in a process of its own.
 
 from __future__ import annotations
 
+import contextlib
 import random
 import subprocess
 import sys
@@ -13,52 +14,67 @@ from pathlib import Path
 
 import pytest
 
-from service.record.record import open_sqlite
-from service.record.snapshot_file import read_snapshot
+from service.errors import DamagedRecord, DamagedSnapshot
+from service.record.records import CropFilter
+from service.tables.archive import check_archive
+from service.tables.record import Record
 from tests.power_cut.disk import Disk, read_recording
 from tests.power_cut.recording import build_recorder, recorded
 from tests.service.gallery.new_crops import EMBEDDER
 
-ENROL = f"""
+ENROLL = f"""
+import os
 import sys
 from pathlib import Path
-from service.record import snapshot_file
 from service.record.records import GallerySettings
-from service.record import sqlite_engine
-from service.record.record import open_sqlite
+from service.tables import archive, database, vectors
+from service.tables.record import Record
 from tests.service.gallery.new_crops import new_crop
 {{broken}}
 folder = Path(sys.argv[1])
-store = open_sqlite(folder / "galleries.sqlite3")
-gallery = store.galleries.create("lobby", "{EMBEDDER}", GallerySettings()).gallery_id
+record = Record(folder)
+gallery = record.galleries.create("lobby", "{EMBEDDER}", GallerySettings()).gallery_id
 for number in range(5):
-    store.crops.enroll(gallery, "{EMBEDDER}", [new_crop(number)])
-with store.crops.archive(gallery) as archive:
-    snapshot_file.write_snapshot(folder / "snapshots" / "one.gmn", archive.crops)
-store.crops.enroll(gallery, "{EMBEDDER}", [new_crop(5)])
-import os
+    record.crops.enroll(gallery, "{EMBEDDER}", [new_crop(number)])
+archive.write_archive(record.database, folder / "snapshots" / "1" / "one.gmn", gallery)
+record.crops.enroll(gallery, "{EMBEDDER}", [new_crop(5)])
 os._exit(0)
 """
-PRAGMAS = 'sqlite_engine.PRAGMAS = tuple(p.replace("FULL", "{}") for p in sqlite_engine.PRAGMAS)'
+PRAGMAS = 'database.PRAGMAS = tuple(p.replace("FULL", "{}") for p in database.PRAGMAS)'
+NO_VECTORS = "vectors.VectorFile._sync = lambda file: None"
+NO_NEW_FOLDER = "archive.make_folder = lambda path: path.mkdir(parents=True, exist_ok=True)"
+# A new folder of snapshots would sync the names beside it.
+NO_VECTOR_NAMES = f"vectors.sync = lambda path: None\n{NO_NEW_FOLDER}"
+NO_ARCHIVE = "archive.sync_below = lambda path: None"
 NO_FOLDER = (
-    "from service.ops import data_directory\n"
-    "really = data_directory.sync\n"
-    "snapshot_file.sync = lambda path: really(path) if path.is_file() else None"
+    "really = archive.sync\n"
+    'archive.sync = lambda path: None if path.parent.name == "snapshots" else really(path)'
 )
-NO_NEW_FOLDER = "snapshot_file.make_folder = lambda path: path.mkdir(parents=True, exist_ok=True)"
 
 
 def _crops(disk: Path) -> int:
-    store = open_sqlite(disk / "galleries.sqlite3")
-    galleries = store.galleries.all()
-    crops = galleries[0].crops if galleries else 0
-    store.close()
-    return crops
+    """Crops that are listed and whose vectors are there."""
+    with contextlib.closing(Record(disk)) as record:
+        galleries = record.galleries.all()
+        if not galleries:
+            return 0
+        gallery_id = galleries[0].gallery_id
+        listed = record.crops.page(gallery_id, CropFilter()).crops
+        try:
+            found = [crop.label.crop_id for crop in record.crops.vectors(gallery_id)]
+        except DamagedRecord:
+            return 0
+        assert sorted(found) == sorted(crop.crop_id for crop in listed)
+        return len(found)
 
 
 def _snapshot_crops(disk: Path) -> int:
-    path = disk / "snapshots" / "one.gmn"
-    return sum(1 for _ in read_snapshot(path)) if path.exists() else 0
+    folder = disk / "snapshots" / "1" / "one.gmn"
+    try:
+        (gallery,) = check_archive(folder).galleries
+    except DamagedSnapshot:
+        return 0
+    return gallery.crops
 
 
 def _left(tmp_path: Path, broken: str, count: Callable[[Path], int]) -> int:
@@ -67,7 +83,7 @@ def _left(tmp_path: Path, broken: str, count: Callable[[Path], int]) -> int:
     log = tmp_path / "log"
     root.mkdir()
     with recorded(build_recorder(tmp_path), root, log):
-        command = [sys.executable, "-c", ENROL.format(broken=broken), root]
+        command = [sys.executable, "-c", ENROLL.format(broken=broken), root]
         subprocess.run(command, check=True, timeout=60)
     disk = Disk(root)
     for asked in read_recording(log):
@@ -86,8 +102,11 @@ def test_commits_that_are_not_synced_are_found_out(tmp_path, setting):
     assert _left(tmp_path, PRAGMAS.format(setting), _crops) < 6
 
 
-@pytest.mark.parametrize(
-    "broken", ["snapshot_file.sync = lambda path: None", NO_FOLDER, NO_NEW_FOLDER]
-)
-def test_a_snapshot_whose_file_or_folder_is_not_synced_is_found_out(tmp_path, broken):
+@pytest.mark.parametrize("broken", [NO_VECTORS, NO_VECTOR_NAMES])
+def test_vectors_that_are_not_synced_before_their_commit_are_found_out(tmp_path, broken):
+    assert _left(tmp_path, broken, _crops) < 6
+
+
+@pytest.mark.parametrize("broken", [NO_ARCHIVE, NO_FOLDER, NO_NEW_FOLDER])
+def test_a_snapshot_whose_files_or_folders_are_not_synced_is_found_out(tmp_path, broken):
     assert _left(tmp_path, broken, _snapshot_crops) < 5

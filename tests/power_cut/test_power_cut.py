@@ -33,6 +33,8 @@ from tests.power_cut.shown import (
 from tests.power_cut.story import Story
 
 pytestmark = pytest.mark.slow
+# The reserve is written anew after every cut.
+RESERVED_DISK_BYTES = 65536
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -59,7 +61,12 @@ def recording(start, tiny_artefact, drawn_crops, tmp_path_factory) -> Recording:
     root.mkdir()
     with recorded(build_recorder(folder), root, log):
         # The recorder is loaded by a process as it begins.
-        served = start(forked=False, data_dir=root / "data", images_url=f"file://{root}/pictures")
+        served = start(
+            forked=False,
+            data_dir=root / "data",
+            images_url=f"file://{root}/pictures",
+            reserved_disk_bytes=RESERVED_DISK_BYTES,
+        )
         story = Story(served, root / "data", drawn_crops)
         story.tell()
         served.kill()
@@ -78,6 +85,7 @@ def _served_again(recording: Recording, disk: Path) -> Iterator[Any]:
         images_url=f"file://{disk}/pictures",
         device="cpu",
         runtime="torch",
+        reserved_disk_bytes=RESERVED_DISK_BYTES,
     )
     app = create_app(settings)
     here = ("127.0.0.1", 50000)
