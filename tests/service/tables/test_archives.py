@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import sqlite3
 
 import numpy as np
@@ -14,6 +15,7 @@ from service.record.records import CropFilter, GallerySettings
 from service.tables import archive, replacing
 from service.tables.archive import (
     archived_ids,
+    check_archive,
     describe_snapshot,
     read_archive,
     read_description,
@@ -276,8 +278,24 @@ def test_forgetting_that_was_cut_off_leaves_a_snapshot_that_can_be_read(
     monkeypatch.undo()
     assert archived_ids(snapshot) == others
     assert read_description(snapshot).files == {}
+    assert [crop.record.crop_id for crop in read_archive(snapshot)] == others
     assert len(remove_from_archive(snapshot, gallery, []).files) == 3
     assert [crop.record.crop_id for crop in read_archive(snapshot)] == others
+
+
+def test_a_snapshot_with_a_transaction_that_a_power_cut_ended_is_read_without_it(
+    record, gallery, snapshot, tmp_path
+):
+    with contextlib.closing(sqlite3.connect(snapshot / "record.sqlite3")) as amid:
+        # A page that does not fit into the memory is written before the commit.
+        amid.execute("PRAGMA cache_size = 1")
+        amid.execute("BEGIN")
+        amid.execute("CREATE TABLE unfinished (content)")
+        amid.execute("INSERT INTO unfinished VALUES (zeroblob(1000000))")
+        shutil.copytree(snapshot, tmp_path / "s2.gmn")
+    assert (tmp_path / "s2.gmn" / "record.sqlite3-journal").stat().st_size
+    assert archived_ids(tmp_path / "s2.gmn") == ids(record, gallery)
+    assert check_archive(tmp_path / "s2.gmn").files == read_description(snapshot).files
 
 
 @pytest.mark.parametrize("name", ["record.sqlite3", "vectors-1-0.f32", "vectors-1-0.crc"])
