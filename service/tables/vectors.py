@@ -45,11 +45,11 @@ class VectorFile:
         self.path = path
         self.dimension = dimension
         self._vector_bytes = dimension * FLOAT_BYTES
-        is_new = not path.with_suffix(".f32").exists()
         self._closing: list[Callable[[], object]] = []
         self._vectors = self._open(path.with_suffix(".f32"), only_read)
         self._checksums = self._open(path.with_suffix(".crc"), only_read)
-        if is_new:
+        # Whoever made them may have been killed before their names were synced.
+        if not only_read:
             sync(path.parent)
 
     def write(self, vectors: Mapping[int, tuple[str, Vector]]) -> None:

@@ -34,11 +34,17 @@ from tests.service.gallery.new_crops import new_crop
 folder = Path(sys.argv[1])
 record = Record(folder)
 gallery = record.galleries.create("lobby", "{EMBEDDER}", GallerySettings()).gallery_id
+{{left}}
 for number in range(5):
     record.crops.enroll(gallery, "{EMBEDDER}", [new_crop(number)])
 archive.write_archive(record.database, folder / "snapshots" / "1" / "one.gmn", gallery)
 record.crops.enroll(gallery, "{EMBEDDER}", [new_crop(5)])
 os._exit(0)
+"""
+# Another process was killed once it had made the files.
+KILLED_BEFORE = """
+for kind in ("f32", "crc"):
+    (folder / f"vectors-{gallery}-0.{kind}").touch()
 """
 PRAGMAS = 'database.PRAGMAS = tuple(p.replace("FULL", "{}") for p in database.PRAGMAS)'
 NO_VECTORS = "vectors.VectorFile._sync = lambda file: None"
@@ -77,13 +83,18 @@ def _snapshot_crops(disk: Path) -> int:
     return gallery.crops
 
 
-def _left(tmp_path: Path, broken: str, count: Callable[[Path], int]) -> int:
-    """How much is left of six crops, five of them in a snapshot, after a power cut."""
+def _left(tmp_path: Path, broken: str, count: Callable[[Path], int], left: str = "") -> int:
+    """How much is left of six crops, five of them in a snapshot, after a power cut.
+
+    Args:
+        broken: the change of the program.
+        left: what another process has left.
+    """
     root = tmp_path / "disk"
     log = tmp_path / "log"
     root.mkdir()
     with recorded(build_recorder(tmp_path), root, log):
-        command = [sys.executable, "-c", ENROLL.format(broken=broken), root]
+        command = [sys.executable, "-c", ENROLL.format(broken=broken, left=left), root]
         subprocess.run(command, check=True, timeout=60)
     disk = Disk(root)
     for asked in read_recording(log):
@@ -105,6 +116,10 @@ def test_commits_that_are_not_synced_are_found_out(tmp_path, setting):
 @pytest.mark.parametrize("broken", [NO_VECTORS, NO_VECTOR_NAMES])
 def test_vectors_that_are_not_synced_before_their_commit_are_found_out(tmp_path, broken):
     assert _left(tmp_path, broken, _crops) < 6
+
+
+def test_vectors_are_there_in_files_that_a_killed_process_has_made(tmp_path):
+    assert _left(tmp_path, NO_NEW_FOLDER, _crops, KILLED_BEFORE) == 6
 
 
 @pytest.mark.parametrize("broken", [NO_ARCHIVE, NO_FOLDER, NO_NEW_FOLDER])
