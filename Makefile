@@ -29,8 +29,8 @@ test-slow: .venv/ready
 
 test-all: test test-slow
 
-# Kills the service and Redis again and again, at random and at every failpoint, and holds what is
-# left against a ledger of what was acknowledged; figures go to runs/torture.json.
+# Kills the service again and again, at random and at every failpoint, and holds what is left against
+# a ledger of what was acknowledged; figures go to runs/torture.json.
 torture: .venv/ready
 	$(BIN)/python -m tests.torture.run --cycles $(CYCLES) $(if $(SEED),--seed $(SEED))
 

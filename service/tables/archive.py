@@ -248,13 +248,14 @@ def remove_from_archive(folder: Path, gallery_id: int, crop_ids: Sequence[str]) 
     if description.files and not crop_ids:
         return description
     write_description(folder, replace(description, files={}))
+    failpoint("snapshot-rewrite.begun")
     try:
         with contextlib.closing(Database(folder)) as archive:
             for some in batches(crop_ids, ROWS_AT_ONCE):
                 Crops(archive).remove(gallery_id, some)
     except (DamagedRecord, InputProblem) as error:
         raise DamagedSnapshot(folder, getattr(error, "why", str(error))) from error
-    failpoint("snapshot-rewrite.written")
+    failpoint("snapshot-rewrite.removed")
     return describe_archive(folder, description)
 
 

@@ -439,6 +439,7 @@ class Database:
             for work, transaction in zip(batch, found, strict=True):
                 if transaction is not None and transaction.removes:
                     work.error = _not_overwritten(error)
+        failpoint("record.settled")
         self.deleted.add(crop_id for transaction in done for crop_id in transaction.deleted)
         if self._log_has_deleted or any(transaction.removes for transaction in done):
             self._truncate_log()

@@ -32,7 +32,7 @@ class Marks:
 
     The process that holds the record's lock writes an entry once a commit is on the disk and before
     it is acknowledged. It is not synced, so that it costs nothing and never exceeds what a power
-    cut left.
+    cut left. Only the zeros of a deleted gallery are synced.
     """
 
     def __init__(self, path: Path) -> None:
@@ -65,6 +65,9 @@ class Marks:
                     if mark:
                         entry = ENTRY.pack(*mark, _checksum(gallery_id, *mark))
                     os.pwrite(file, entry, _place(gallery_id))
+                if None in acknowledged.values():
+                    # A power cut must not leave the entry of a gallery that is gone.
+                    os.fdatasync(file)
             finally:
                 os.close(file)
         except OSError as error:

@@ -76,7 +76,7 @@ def replace_crops(
     try:
         for part in itertools.chain([first], parts):
             database.write(_add, restore, part)
-        failpoint("restore.generation-filled")
+        failpoint("restore.crops-added")
         return database.write(_switch, restore)
     except BaseException:
         # If the disk itself fails, a later start gives the restore up.

@@ -41,6 +41,30 @@ archive.write_archive(record.database, folder / "snapshots" / "1" / "one.gmn", g
 record.crops.enroll(gallery, "{EMBEDDER}", [new_crop(5)])
 os._exit(0)
 """
+DELETE_GALLERY = f"""
+import os
+import sys
+from pathlib import Path
+from service.record.records import GallerySettings
+from service.tables.record import Record
+from tests.service.gallery.new_crops import new_crop
+record = Record(Path(sys.argv[1]))
+gallery = record.galleries.create("lobby", "{EMBEDDER}", GallerySettings()).gallery_id
+record.crops.enroll(gallery, "{EMBEDDER}", [new_crop(1)])
+record.galleries.delete(gallery)
+os._exit(0)
+"""
+ALLOCATE = """
+import os
+import sys
+file = os.open(f"{sys.argv[1]}/space", os.O_RDWR | os.O_CREAT)
+os.posix_fallocate(file, 0, 5)
+os.pwrite(file, b"abc", 1)
+os.fdatasync(file)
+os.fsync(os.open(sys.argv[1], os.O_RDONLY))
+os.posix_fallocate(file, 2, 8)
+os.ftruncate(file, 7)
+"""
 # Another process was killed once it had made the files.
 KILLED_BEFORE = """
 for kind in ("f32", "crc"):
@@ -83,6 +107,19 @@ def _snapshot_crops(disk: Path) -> int:
     return gallery.crops
 
 
+def _recorded_disk(tmp_path: Path, program: str) -> Disk:
+    """What a program has asked of the disk that it gets as its argument."""
+    root = tmp_path / "disk"
+    log = tmp_path / "log"
+    root.mkdir()
+    with recorded(build_recorder(tmp_path), root, log):
+        subprocess.run([sys.executable, "-c", program, root], check=True, timeout=60)
+    disk = Disk(root)
+    for asked in read_recording(log):
+        disk.ask(asked)
+    return disk
+
+
 def _left(tmp_path: Path, broken: str, count: Callable[[Path], int], left: str = "") -> int:
     """How much is left of six crops, five of them in a snapshot, after a power cut.
 
@@ -90,15 +127,7 @@ def _left(tmp_path: Path, broken: str, count: Callable[[Path], int], left: str =
         broken: the change of the program.
         left: what another process has left.
     """
-    root = tmp_path / "disk"
-    log = tmp_path / "log"
-    root.mkdir()
-    with recorded(build_recorder(tmp_path), root, log):
-        command = [sys.executable, "-c", ENROLL.format(broken=broken, left=left), root]
-        subprocess.run(command, check=True, timeout=60)
-    disk = Disk(root)
-    for asked in read_recording(log):
-        disk.ask(asked)
+    disk = _recorded_disk(tmp_path, ENROLL.format(broken=broken, left=left))
     disk.cut(tmp_path / "left", "everything", random.Random(1))
     return count(tmp_path / "left")
 
@@ -120,6 +149,24 @@ def test_vectors_that_are_not_synced_before_their_commit_are_found_out(tmp_path,
 
 def test_vectors_are_there_in_files_that_a_killed_process_has_made(tmp_path):
     assert _left(tmp_path, NO_NEW_FOLDER, _crops, KILLED_BEFORE) == 6
+
+
+def test_a_deleted_gallery_is_not_missed_whatever_of_the_marks_is_lost(tmp_path):
+    disk = _recorded_disk(tmp_path, DELETE_GALLERY)
+    for seed in range(20):
+        left = tmp_path / str(seed)
+        disk.cut(left, "some", random.Random(seed))
+        with contextlib.closing(Record(left)) as record:
+            assert record.galleries.all() == []
+
+
+@pytest.mark.parametrize(
+    ("loss", "content"), [("everything", b"\0abc\0"), ("nothing", b"\0abc\0\0\0")]
+)
+def test_allocated_and_cut_off_space_is_recorded(tmp_path, loss, content):
+    disk = _recorded_disk(tmp_path, ALLOCATE)
+    disk.cut(tmp_path / "left", loss, random.Random(1))
+    assert (tmp_path / "left" / "space").read_bytes() == content
 
 
 @pytest.mark.parametrize("broken", [NO_ARCHIVE, NO_FOLDER, NO_NEW_FOLDER])

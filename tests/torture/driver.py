@@ -38,28 +38,16 @@ class Driver:
 
     def at_random(self) -> str:
         """Clients side by side, and a kill at a random moment; answers what was killed."""
-        targets = ["service"] * 5 + (["redis", "both"] * 2 if self.world.redis else [])
-        target = self.chance.choice(targets)
         clients = self._clients()
         for client in clients:
             client.start()
         time.sleep(self.chance.uniform(*TRAFFIC_SECONDS))
-        redis = self.world.redis
-        if target == "redis" and redis is not None:
-            redis.kill()
-            time.sleep(self.chance.uniform(0, 0.4))
-            redis.start()
-            time.sleep(self.chance.uniform(0, 0.4))
-        else:
-            self.world.kill(redis=target == "both")
+        self.world.kill()
         self._join(clients)
-        if target == "redis":
-            self.world.wait_until_in_step()
-        else:
-            self._come_back(target)
+        self._come_back()
         self._check(clients)
-        self.killed[target] += 1
-        return target
+        self.killed["service"] += 1
+        return "service"
 
     def at_failpoint(self, point: str) -> str:
         """One call, and the service dies where its failpoint says; answers where that was."""
@@ -115,10 +103,8 @@ class Driver:
             if client.violation is not None:
                 raise client.violation
 
-    def _come_back(self, target: str) -> None:
+    def _come_back(self) -> None:
         world = self.world
-        if target == "both" and world.redis is not None:
-            world.redis.start()
         if self.chance.random() < 0.2:
             world.exchange_artefacts()
         if self.chance.random() < 0.25:

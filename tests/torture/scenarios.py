@@ -15,7 +15,7 @@ from model.artefact import load_artefact
 from service.record.keys import new_crop_id
 from service.record.records import ArchivedCrop, StoredCrop
 from tests.torture.operations import Caller
-from tests.torture.world import StoreKind, World
+from tests.torture.world import World
 
 CHURNED = 100
 CHURN_KEPT = 20
@@ -30,7 +30,6 @@ class Scenario:
         act: what a caller does; the service dies meanwhile, or soon after.
         prepare: what is done before, while the service still is, or just was, without a failpoint.
         happened: whether the write has happened then; None where it may be either.
-        stores: where there is such a place.
         passages: how many of them may be waited for.
         new_model: whether another model is served from then on.
     """
@@ -38,7 +37,6 @@ class Scenario:
     act: Callable[[World, Caller], None]
     prepare: Callable[[World, Caller], None] | None = None
     happened: bool | None = None
-    stores: tuple[StoreKind, ...] = ("sqlite", "redis")
     passages: int = 1
     new_model: bool = False
 
@@ -215,21 +213,23 @@ _STARTING = Scenario(_nothing, _fill)
 SCENARIOS: Mapping[str, Scenario] = {
     "start.record-opened": _STARTING,
     "start.galleries-loaded": _STARTING,
-    "replica.noted": Scenario(_nothing, _fill, stores=("redis",)),
-    "replica.scanned": Scenario(_nothing, _fill, stores=("redis",)),
-    "follower.changes-read": _ENROLLING(stores=("redis",), happened=True),
-    "follower.changes-applied": _ENROLLING(stores=("redis",), happened=True),
+    # Calibrations that are fitted beside the requests are followed too.
+    "follower.changes-read": _ENROLLING(),
+    "follower.changes-applied": _ENROLLING(),
     "enroll.body-read": _ENROLLING(happened=False),
     "enroll.embedded": _ENROLLING(happened=False),
     "enroll.pictures-kept": _ENROLLING(happened=False),
-    "enroll.crop-written": _ENROLLING(stores=("sqlite",), happened=False, passages=4),
+    "enroll.crop-written": _ENROLLING(happened=False, passages=4),
     **_at_commit("enroll", _ENROLLING()),
-    "sqlite.before-commit": Scenario(_write_a_lot, stores=("sqlite",), passages=30),
+    "record.before-commit": Scenario(_write_a_lot, passages=30),
+    "record.committed": Scenario(_write_a_lot, passages=30),
+    "record.settled": Scenario(_write_a_lot, passages=30),
     **_at_commit("delete-crop", Scenario(_delete_crop, _fill)),
     **_at_commit("forget-identity", _FORGETTING),
     "forget-identity.before-snapshots": Scenario(_forget, _fill, happened=True),
     # Housekeeping may come by first, for what was deleted before, and nothing is forgotten then.
     "snapshot-rewrite.begun": Scenario(_forget, _fill),
+    "snapshot-rewrite.removed": Scenario(_forget, _fill),
     "snapshot-rewrite.written": Scenario(_forget, _fill),
     **{
         point: Scenario(_expire, _gallery_to_expire)
@@ -247,9 +247,7 @@ SCENARIOS: Mapping[str, Scenario] = {
     "snapshot.in-place": Scenario(_snapshot, _fill),
     "snapshot.registered": Scenario(_snapshot, _fill),
     "restore.file-read": Scenario(_restore, _fill_and_change, happened=False),
-    "restore.generation-filled": Scenario(
-        _restore, _fill_and_change, happened=False, stores=("redis",)
-    ),
+    "restore.crops-added": Scenario(_restore, _fill_and_change, happened=False),
     **_at_commit("restore", _RESTORING),
     "compaction.planned": _COMPACTING,
     "compaction.built": _COMPACTING,
@@ -259,9 +257,7 @@ SCENARIOS: Mapping[str, Scenario] = {
     "reindex.begun": _REINDEXING,
     "reindex.batch-embedded": _REINDEXING,
     "reindex.batch-kept": _REINDEXING,
-    "reindex.switched": Scenario(
-        _reindex, _gallery_of_this_model, new_model=True, stores=("sqlite",)
-    ),
+    "reindex.switched": _REINDEXING,
     **_at_commit("reindex", _REINDEXING),
     "job.created": _IMPORTING(happened=True),
     "job.ended": _IMPORTING(happened=True),

@@ -5,33 +5,28 @@ from __future__ import annotations
 import pytest
 
 from tests.service.conftest import save_other_artefact
-from tests.service.redis_server import require_redis
 from tests.torture.run import torture
 
 pytestmark = pytest.mark.slow
 
-CYCLES = {
-    "sqlite": [None, "enroll.crop-written", None, "restore.committed"],
-    "redis": [
-        None,
-        "enroll.committed",
-        None,
-        "forget-identity.before-snapshots",
-        None,
-        "import.batch-landed",
-    ],
-}
+CYCLES = [
+    None,
+    "enroll.crop-written",
+    None,
+    "restore.committed",
+    "record.committed",
+    None,
+    "forget-identity.before-snapshots",
+    "snapshot-rewrite.removed",
+    None,
+    "import.batch-landed",
+]
 
 
-@pytest.mark.parametrize("store", CYCLES)
-def test_what_was_acknowledged_is_there_after_every_crash(
-    store, tiny_artefact, tmp_path, monkeypatch
-):
-    if store == "redis":
-        require_redis()
+def test_what_was_acknowledged_is_there_after_every_crash(tiny_artefact, tmp_path, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     other_artefact = tmp_path / "other.safetensors"
     save_other_artefact(other_artefact, tiny_artefact)
-    figures = torture(store, CYCLES[store], "seventeen", [tiny_artefact, other_artefact])
+    figures = torture(CYCLES, "seventeen", [tiny_artefact, other_artefact])
     assert figures["writes"]["acknowledged"] > 0
-    assert figures["kills"]["failpoint"] == sum(point is not None for point in CYCLES[store])
+    assert figures["kills"]["failpoint"] == sum(point is not None for point in CYCLES)

@@ -1,22 +1,19 @@
-"""A service, its Redis where it has one, and the ledger of everything that was asked of them."""
+"""A service and the ledger of everything that was asked of it."""
 
 from __future__ import annotations
 
 import random
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Literal
 
-from service.record.record import Record, open_store
-from tests.service.redis_server import RedisServer
+from service.tables.record import Record
 from tests.torture.clients import GALLERIES
 from tests.torture.forked import ForkedService
 from tests.torture.ledger import Ledger, Violation
 from tests.torture.operations import Caller, LostEnrolment
 
-StoreKind = Literal["sqlite", "redis"]
 READY_SECONDS = 30.0
 
 
@@ -30,10 +27,7 @@ class World:
         starts: seconds that each start took.
     """
 
-    def __init__(
-        self, store: StoreKind, folder: Path, artefacts: list[Path], chance: random.Random
-    ) -> None:
-        self.store: StoreKind = store
+    def __init__(self, folder: Path, artefacts: list[Path], chance: random.Random) -> None:
         self.folder = folder
         self.artefacts = artefacts
         self.chance = chance
@@ -43,12 +37,8 @@ class World:
         self.starts: list[float] = []
         self.audited: dict[str, int] = {}
         self.service: ForkedService | None = None
-        self.redis: RedisServer | None = None
         self._logs = 0
         (folder / "data").mkdir(parents=True)
-        if store == "redis":
-            (folder / "redis").mkdir()
-            self.redis = RedisServer(folder / "redis")
 
     def begin_start(self, failpoint: str | None = None) -> ForkedService:
         """Begins to start the service; whoever calls waits for it."""
@@ -64,11 +54,8 @@ class World:
             "max_images_per_request": 8,
             # An index of a few crops lies in files, or in memory.
             "index_files_from": 1 if failpoint else self.chance.choice((1, 20_000)),
-            "replica_name": "torture",
             "log_level": "info",
         }
-        if self.redis is not None:
-            settings["redis_url"] = self.redis.url
         if failpoint is not None:
             settings["failpoint"] = failpoint
         self.service = ForkedService(self.folder / f"service-{self._logs}.log", **settings)
@@ -84,7 +71,6 @@ class World:
         service = self.begin_start()
         if not service.serving():
             raise Violation("lost", f"the service does not start: {service.said}")
-        self.wait_until_in_step()
         self.starts.append(time.monotonic() - begun)
 
     def begin_galleries(self) -> None:
@@ -105,19 +91,8 @@ class World:
         seed = self.chance.randrange(2**31)
         return Caller(name, self.ledger, self.running().http, seed)
 
-    def wait_until_in_step(self) -> None:
-        """Returns once the service shows what the record has."""
-
-        def in_step() -> bool:
-            answer = self.running().http.get("/readyz")
-            return answer.status_code == 200 and answer.json()["record"]["state"] == "in_step"
-
-        eventually(in_step, "the service is not in step with its record")
-
-    def kill(self, redis: bool = False) -> None:
-        """kill -9 of the service, and of Redis too."""
-        if redis and self.redis is not None:
-            self.redis.kill()
+    def kill(self) -> None:
+        """kill -9 of the service."""
         if self.service is not None:
             self.service.kill()
 
@@ -128,16 +103,12 @@ class World:
     @contextmanager
     def open_record(self) -> Iterator[Record]:
         """The record itself, as a process beside the service, or while it is down, has it."""
-        url = self.redis.url if self.redis is not None else None
-        store = open_store(url, self.folder / "data" / "galleries.sqlite3")
-        try:
-            yield store
-        finally:
-            store.close()
+        with closing(Record(self.folder / "data")) as record:
+            yield record
 
     def close(self) -> None:
         """Ends what runs."""
-        self.kill(redis=True)
+        self.kill()
         if self.service is not None:
             self.service.http.close()
 
