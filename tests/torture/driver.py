@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from tests.torture.checks import check
 from tests.torture.clients import GALLERIES, Client
+from tests.torture.forked import ForkedService
 from tests.torture.gate import Gate
 from tests.torture.ledger import Violation
 from tests.torture.operations import Gone
@@ -37,17 +40,29 @@ class Driver:
         self.world.begin_galleries()
 
     def at_random(self) -> str:
-        """Clients side by side, and a kill at a random moment; answers what was killed."""
-        clients = self._clients()
+        """Clients side by side, and a kill at a random moment; answers what was killed.
+
+        In half of the cycles a second process serves the same data directory.
+        """
+        world = self.world
+        targets = {"service": world.running()}
+        if self.chance.random() < 0.5:
+            targets["beside"] = world.start_beside()
+        clients = self._clients(list(targets.values()))
+        target = self.chance.choice([*targets, "all"])
         for client in clients:
             client.start()
         time.sleep(self.chance.uniform(*TRAFFIC_SECONDS))
-        self.world.kill()
+        if target == "all":
+            world.kill()
+        else:
+            targets[target].kill()
         self._join(clients)
-        self._come_back()
+        if not world.go_on_with_survivor():
+            self._come_back()
         self._check(clients)
-        self.killed["service"] += 1
-        return "service"
+        self.killed[f"{target} of {len(targets)}"] += 1
+        return f"{target} of {len(targets)}"
 
     def at_failpoint(self, point: str) -> str:
         """One call, and the service dies where its failpoint says; answers where that was."""
@@ -85,12 +100,14 @@ class Driver:
         for doubt in self.world.ledger.doubts:
             doubt.expected = scenario.happened
 
-    def _clients(self) -> list[Client]:
+    def _clients(self, processes: Sequence[ForkedService]) -> list[Client]:
         gates = {gallery: Gate() for gallery in GALLERIES}
-        http = self.world.running().http
+        places = zip(CLIENTS, itertools.cycle(processes), strict=False)
         return [
-            Client(name, self.world.ledger, http, gates, random.Random(self.chance.random()))
-            for name in CLIENTS
+            Client(
+                name, self.world.ledger, process.http, gates, random.Random(self.chance.random())
+            )
+            for name, process in places
         ]
 
     def _join(self, clients: list[Client]) -> None:

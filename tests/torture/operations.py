@@ -170,12 +170,14 @@ class Caller:
         if crop.image is None:
             return
         dead = self.ledger.dead_ids()
+        version = self.ledger.versions.get(crop.gallery, 0)
         answer = self.send(
             None,
             "POST",
             f"/v1/galleries/{crop.gallery}/queries",
             files={"images": ("crop", crop.image)},
-            data={"scoring": "cosine", "top_k": "1000"},
+            # Another process may have answered the last write.
+            data={"scoring": "cosine", "top_k": "1000", "min_version": str(version)},
         )
         if answer is None or answer.status_code == 429 or "GMN-Stale" in answer.headers:
             return

@@ -25,6 +25,7 @@ class World:
         artefacts: the newest first; the second one answers for what it filled.
         expiring: galleries whose crops housekeeping deletes.
         starts: seconds that each start took.
+        service, beside: the processes; `beside` shares the data directory for a while.
     """
 
     def __init__(self, folder: Path, artefacts: list[Path], chance: random.Random) -> None:
@@ -37,14 +38,35 @@ class World:
         self.starts: list[float] = []
         self.audited: dict[str, int] = {}
         self.service: ForkedService | None = None
+        self.beside: ForkedService | None = None
         self._logs = 0
         (folder / "data").mkdir(parents=True)
 
     def begin_start(self, failpoint: str | None = None) -> ForkedService:
         """Begins to start the service; whoever calls waits for it."""
-        self._logs += 1
         if self.service is not None:
             self.service.http.close()
+        self.service = self._begin_process(failpoint)
+        return self.service
+
+    def start_beside(self) -> ForkedService:
+        """Starts a second process on the data directory."""
+        self.beside = self._begin_process(None)
+        if not self.beside.serving():
+            raise Violation("lost", f"a second process does not start: {self.beside.said}")
+        return self.beside
+
+    def go_on_with_survivor(self) -> bool:
+        """Returns whether one of two processes still lives, which is the service from now on."""
+        processes = (self.service, self.beside)
+        alive = [one for one in processes if one is not None and one.process.poll() is None]
+        if len(alive) == 1:
+            self.service = alive[0]
+        self.beside = None
+        return len(alive) == 1
+
+    def _begin_process(self, failpoint: str | None) -> ForkedService:
+        self._logs += 1
         settings = {
             "artefact": self.artefacts[0],
             "previous": self.artefacts[1],
@@ -58,8 +80,7 @@ class World:
         }
         if failpoint is not None:
             settings["failpoint"] = failpoint
-        self.service = ForkedService(self.folder / f"service-{self._logs}.log", **settings)
-        return self.service
+        return ForkedService(self.folder / f"service-{self._logs}.log", **settings)
 
     def start(self) -> None:
         """Starts the service and creates what is not there yet.
@@ -92,9 +113,10 @@ class World:
         return Caller(name, self.ledger, self.running().http, seed)
 
     def kill(self) -> None:
-        """kill -9 of the service."""
-        if self.service is not None:
-            self.service.kill()
+        """kill -9 of every process."""
+        for process in (self.service, self.beside):
+            if process is not None:
+                process.kill()
 
     def exchange_artefacts(self) -> None:
         """From the next start on the other model is the newest."""
