@@ -115,8 +115,13 @@ class Galleries(RecordPart):
         return crops
 
     def finish_deletions(self) -> None:
-        """Delete the rows of galleries without a name, in steps that other writers get between."""
+        """Delete the rows of galleries without a name, in steps that other writers get between.
+
+        Their vectors are off the disk when this returns.
+        """
         for row in self._reader.rows(GALLERIES, "WHERE name IS NULL"):
+            for side in range(row["next_side"]):
+                self._database.vectors.remove(row["gallery_id"], side)
             while self._delete_some(row["gallery_id"]):
                 pass
 

@@ -169,8 +169,9 @@ class VectorFiles:
 
     def remove(self, gallery_id: int, side: int) -> None:
         """Remove the file of a gallery and side; whoever reads it meanwhile reads on."""
-        for key in [key for key in self._opened if key[:2] == (gallery_id, side)]:
-            del self._opened[key]
+        for key in list(self._opened):
+            if key[:2] == (gallery_id, side):
+                self._opened.pop(key, None)
         path = self.path(gallery_id, side)
         path.with_suffix(".f32").unlink(missing_ok=True)
         path.with_suffix(".crc").unlink(missing_ok=True)

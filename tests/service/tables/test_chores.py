@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import timedelta
 
+import numpy as np
 import pytest
 
 from gmn_client.models import JobProblem
@@ -12,7 +13,7 @@ from service.errors import KeyConflict, UnknownGallery
 from service.record.api_keys import ApiKey
 from service.record.records import GallerySettings, Snapshot
 from service.tables.record import Record
-from tests.service.gallery.new_crops import EMBEDDER, NOON, new_crop
+from tests.service.gallery.new_crops import EMBEDDER, NOON, OTHER_EMBEDDER, new_crop
 from tests.service.gallery.new_jobs import new_job
 
 ADMIN = ApiKey("admin", "0" * 64, ("admin",), None, "", NOON)
@@ -168,6 +169,16 @@ def test_a_deleted_gallery_leaves_its_files_to_be_removed(record, gallery):
     ]
     assert sorted(record.remote_indexes.unneeded(0)) == ["filled", "shown"]
     assert record.remote_indexes.state(gallery) is None
+
+
+def test_the_vectors_of_a_deleted_gallery_leave_the_disk_at_once(record, gallery):
+    folder = record.database.folder
+    record.crops.enroll(gallery, EMBEDDER, [new_crop(1)])
+    record.staged.begin(gallery, OTHER_EMBEDDER)
+    record.staged.add(gallery, [(1, np.ones(8, np.float32))])
+    assert len(list(folder.glob(f"vectors-{gallery}-*"))) == 4
+    record.galleries.delete(gallery)
+    assert list(folder.glob(f"vectors-{gallery}-*")) == []
 
 
 def test_an_index_outside_is_written_by_one_process_until_its_lease_ends(record, gallery):
