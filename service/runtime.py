@@ -140,6 +140,12 @@ class Runtime:
             self.streams: Counter[str] = Counter()
             self._held = held.pop_all()
 
+    @property
+    def index_up(self) -> bool:
+        """Return False while Milvus cannot be searched, or a collection not be written."""
+        outside_up = self.outside is None or self.outside.up
+        return outside_up and not (self.indexer and self.indexer.why_down)
+
     def snapshot_lock(self, gallery_id: int) -> Path:
         return self.settings.data_dir / LOCKS / f"snapshots-{gallery_id}"
 

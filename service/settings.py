@@ -147,8 +147,7 @@ class Settings(BaseSettings):
     `file:///srv/crops`, or `s3://bucket/crops` with the extra `s3`."""
     index_url: str | None = None
     """A Milvus server that searches in place of this process, such as
-    `http://user:password@milvus:19530`, for galleries that are too large for its memory. It needs
-    `GMN_REDIS_URL` and `GMN_IMAGES_URL`."""
+    `http://user:password@milvus:19530`, for galleries that are too large for its memory."""
     import_dir: Path | None = None
     """The folder whose sub-folders an import may name. A key for one gallery may name the
     sub-folder with the name of that gallery, and those in it; a key for all galleries any."""
@@ -211,15 +210,6 @@ class Settings(BaseSettings):
                 raise ValueError(
                     f"{low} ({lower:g}) is above {high} ({upper:g}), so that {why}; lower the "
                     "first or raise the second"
-                )
-        for name, why in (
-            ("redis_url", "one process on SQLite searches in its own memory"),
-            ("images_url", "without it the record would keep every vector in the memory of Redis"),
-        ):
-            if self.index_url and not getattr(self, name):
-                raise ValueError(
-                    f"{PREFIX}INDEX_URL needs {PREFIX}{name.upper()}: {why}; set it, or unset "
-                    f"{PREFIX}INDEX_URL"
                 )
         return self
 

@@ -12,6 +12,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 
 from service.errors import CollectionUnavailable, IndexUnavailable, InvalidField, UnknownGallery
 from service.milvus.rows import LARGEST_LIMIT, Codes, Hits
-from service.milvus.writing import is_of
+from service.milvus.writing import is_current
 from service.ops.health import HealthCheck, MonitoredThreadPool
 from service.record.records import CropLabel
 from service.record.remote_index import IndexState
@@ -34,78 +35,93 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 SEARCH_THREADS = 8
 SEARCH_SECONDS = 1.0
-# Of a server that did not answer nothing is asked for so long.
+# A server that did not answer is not asked again before.
 PAUSE_SECONDS = 1.0
 # Milvus is asked for a few more: its sums of float32 may swap neighbours.
 MARGIN = 16
-# Where hits were left out or are of too few groups, so many times as many are asked for.
+# The factor of hits that are asked for where some were left out or are of too few groups.
 DEEPER = 4
+LACKS_ROWS = "the gallery's index has lost crops, which are being written anew"
 Result = TypeVar("Result")
 
 
 class MilvusIndexes:
-    """The indexes of all galleries on one server, and whether it answers."""
+    """Indexes of all galleries on one server, which may not answer."""
 
     def __init__(self, record: Record, server: MilvusServer, codes: Codes) -> None:
-        """Asks nothing yet."""
         self.record = record
         self.server = server
         self.codes = codes
         self._threads = MonitoredThreadPool(SEARCH_THREADS, "index")
+        self._pings = MonitoredThreadPool(1, "index ping")
         self._why_down = ""
         self._retry_at = 0.0
 
     def of(self, gallery_id: int, embedder: str) -> MilvusIndex:
-        """The index of a gallery's vectors of one embedder."""
         return MilvusIndex(self, gallery_id, embedder)
 
     @property
     def up(self) -> bool:
-        """Whether the server answered the last search."""
         return not self._why_down
 
     @property
     def health_check(self) -> HealthCheck:
-        """Its threads, for the watchdog."""
         return HealthCheck("index searches", self._threads.silent_seconds)
 
     async def run(self, call: Callable[..., Result], *args: object) -> Result:
-        """Runs a call that searches, on a thread that may wait for the network.
+        """Run a call that searches, on a thread that may wait for the network.
 
         Raises:
             IndexUnavailable: the server does not answer in time, or did not a moment ago.
         """
         if time.monotonic() < self._retry_at:
             raise IndexUnavailable(self._why_down)
-        begun = self._threads.submit(call, *args)
-        asked = asyncio.wrap_future(begun)
-        # One that is not waited for any more may still end with an error.
-        asked.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
         try:
-            await asyncio.wait({asked}, timeout=SEARCH_SECONDS)
-            if asked.done():
-                found = asked.result()
-            elif begun.cancel():
-                raise CollectionUnavailable("too many searches wait for it")
-            else:
-                raise IndexUnavailable("it does not answer in time")
+            result = await self._answer(self._threads.submit(call, *args))
         except CollectionUnavailable:
             raise
         except IndexUnavailable as error:
             self._note_down(error.why)
             raise
         self._note_down("")
-        return found
+        return result
 
     def close(self) -> None:
-        """Ends the threads."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        for threads in (self._threads, self._pings):
+            threads.shutdown(wait=False, cancel_futures=True)
+
+    async def _answer(self, begun: Future[Result]) -> Result:
+        asked = _watched(begun)
+        await asyncio.wait({asked}, timeout=SEARCH_SECONDS / 2)
+        if asked.done():
+            return asked.result()
+        # A large search says nothing of the server, unless it leaves a small question open too.
+        ping = _watched(self._pings.submit(self.server.collections))
+        await asyncio.wait({asked}, timeout=SEARCH_SECONDS / 2)
+        try:
+            if asked.done():
+                return asked.result()
+            if begun.cancel():
+                raise CollectionUnavailable("too many searches wait for it")
+            raise IndexUnavailable("it does not answer in time")
+        except IndexUnavailable as error:
+            if ping.done() and not ping.exception():
+                why = "this search takes too long; a smaller top_k may be answered"
+                raise CollectionUnavailable(why) from error
+            raise
 
     def _note_down(self, why: str) -> None:
         if bool(why) != bool(self._why_down):
             log.warning("Milvus %s", f"cannot be searched: {why}" if why else "answers again")
         self._why_down = why
         self._retry_at = time.monotonic() + PAUSE_SECONDS if why else 0.0
+
+
+def _watched(begun: Future[Result]) -> asyncio.Future[Result]:
+    """Return a future on the event loop; its error is retrieved though nobody waits for it."""
+    asked = asyncio.wrap_future(begun)
+    asked.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+    return asked
 
 
 class MilvusIndex:
@@ -121,7 +137,6 @@ class MilvusIndex:
     counts_filtered = False
 
     def __init__(self, indexes: MilvusIndexes, gallery_id: int, embedder: str) -> None:
-        """Asks nothing yet."""
         self._server = indexes.server
         self._codes = indexes.codes
         self._record = indexes.record
@@ -131,28 +146,26 @@ class MilvusIndex:
     def search(
         self, queries: NDArray[np.float32], limit: int, wanted: Filter = EVERY_CROP
     ) -> Candidates:
-        """As of a `GalleryIndex`."""
         return self._search(queries, limit, wanted, grouped=False)
 
     def search_groups(
         self, queries: NDArray[np.float32], limit: int, wanted: Filter = EVERY_CROP
     ) -> Candidates:
-        """As of a `GalleryIndex`."""
         return self._search(queries, limit, wanted, grouped=True)
 
     def identities(self, _: Filter = EVERY_CROP) -> int:
-        """The number of identities in the whole gallery: the record counts none by filter."""
+        """Count identities of the whole gallery: the record counts none by filter."""
         entry = self._record.galleries.get(self._gallery_id)
         return entry.identities + entry.unnamed if entry else 0
 
     def find(self, crop_id: str) -> tuple[CropLabel, NDArray[np.float32]] | None:
-        """The label and the feature `(d,)` of a crop, by the record; None where it is not there."""
+        """Return the label and the feature `(d,)` of a crop, by the record; None without it."""
         crop = self._record.crops.get(self._gallery_id, crop_id)
         crops = self._record.crops.indexed(self._gallery_id, [crop.row_id]) if crop else []
         return (crops[0].label, crops[0].vector) if crops else None
 
     def version(self) -> int:
-        """The gallery's version that searches show; 0 while its collection is being built."""
+        """Return the gallery's version that searches show; 0 while its collection is built."""
         try:
             return self._watermark()[0].version
         except CollectionUnavailable:
@@ -195,10 +208,12 @@ class MilvusIndex:
                 raise CollectionUnavailable("it still has many crops that were deleted or changed")
             without = without | outdated
             asked = DEEPER * asked
+        if not (full or grouped) and replace(wanted, without=frozenset()) == EVERY_CROP:
+            self._require_whole(state, crops - len(wanted.without), len(found))
         row_ids = np.array(list(found), np.int64)
         labels = [label for _, label in found.values()]
-        vectors = np.array([one for one, _ in found.values()], np.float32)
-        groups = np.array(list(map(self._codes.group, labels)), np.int64)
+        vectors = np.array([vector for vector, _ in found.values()], np.float32)
+        groups = np.array([self._codes.group(label) for label in labels], np.int64)
         vectors = vectors.reshape(len(found), queries.shape[1])
         source = FetchedCrops(row_ids, groups, vectors, labels)
         searched = crops if full or grouped else len(found)
@@ -213,10 +228,10 @@ class MilvusIndex:
         grouped: bool,
         found: dict[int, tuple[NDArray[np.float32], CropLabel]],
     ) -> set[int]:
-        """Adds the hits that the record has to those found.
+        """Add the hits that the record has to those found.
 
         Returns:
-            Rows that were deleted, pass the filter no more, or hide others of a former group.
+            Rows that were deleted, fail the filter by now, or hide others of a former group.
         """
         crops = self._record.crops.by_row(self._gallery_id, hits.row_ids.tolist())
         outdated: set[int] = set()
@@ -230,11 +245,19 @@ class MilvusIndex:
             outdated.add(row_id)
         return outdated
 
+    def _require_whole(self, state: IndexState, expected: int, found: int) -> None:
+        """Raise `CollectionUnavailable` where a search of everything has found too few crops."""
+        entry = self._record.galleries.get(self._gallery_id)
+        # Crops that were enrolled since the watermark may be missing, and those deleted since.
+        if entry and entry.version == state.version and found < expected:
+            self._record.remote_indexes.ask_sweep(self._gallery_id, lacks_rows=True)
+            raise CollectionUnavailable(LACKS_ROWS)
+
     def _watermark(self) -> tuple[IndexState, int]:
-        """How far the collection is, and the number of crops in the record.
+        """Return the collection's state, and the number of crops in the record.
 
         Raises:
-            CollectionUnavailable: it is of other vectors than the gallery has.
+            CollectionUnavailable: it has other vectors than the gallery, or too few rows.
         """
         state = self._record.remote_indexes.state(self._gallery_id)
         entry = self._record.galleries.get(self._gallery_id)
@@ -244,6 +267,8 @@ class MilvusIndex:
             return replace(state or IndexState(self._gallery_id), version=entry.version), 0
         if entry.embedding_fingerprint != self._embedder or not state or not state.collection:
             raise CollectionUnavailable("the gallery's index is being built")
-        if not is_of(state, entry):
+        if not is_current(state, entry):
             raise CollectionUnavailable("the gallery's index is being rebuilt")
+        if state.lacks_rows:
+            raise CollectionUnavailable(LACKS_ROWS)
         return state, entry.crops

@@ -1,9 +1,9 @@
-"""The indexer: brings galleries' collections in Milvus up to what the record has.
+"""The indexer: brings galleries' collections in Milvus up to the record.
 
-Of the processes on a record one has a gallery's index, under a lease. It reads the record's changes
-in order, writes what is there now of the crops that they name, and then moves the watermark in the
-record. Doing so again from an older watermark leads to the same rows. What cannot be followed, or
-is of other vectors, is built anew beside what is searched.
+One of the processes on a record writes a gallery's collection, under a lease. It reads the changes
+of the gallery in order, writes the present state of the crops that they name, and then moves the
+watermark in the record. Doing so again from an older watermark leads to the same rows. A collection
+that cannot follow, or has other vectors, is built anew beside the one that is searched.
 """
 
 from __future__ import annotations
@@ -12,36 +12,31 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, field, replace
-from functools import partial
-from typing import cast
+from typing import Any
 
-from service.errors import (
-    CollectionUnavailable,
-    IndexUnavailable,
-    RecordUnavailable,
-    ServiceStopping,
-)
-from service.milvus.writing import CollectionWriter, Outdated, is_of
+from service.errors import CollectionUnavailable, IndexUnavailable, ServiceStopping
+from service.milvus.writing import CollectionWriter, Outdated, is_current
 from service.ops.health import HealthCheck, MonitoredThreadPool, heartbeat
-from service.record.engine import Change, ChangesLost, ChangeStream
+from service.record.records import GalleryRecord
 from service.record.remote_index import IndexState
+from service.tables.feeds import ALL_GALLERIES, OF_CROPS, ChangesLost
+from service.tables.marks import Mark
+from service.tables.transaction import Change
 
 log = logging.getLogger(__name__)
-# After a crash another process goes on this late.
+# After a crash another process takes over this late.
 LEASE_SECONDS = 10.0
 RENEW_SECONDS = 3.0
 CHANGES_PER_READ = 256
-# The watermark of a gallery without changes is moved so often, so that those after it are kept.
-IDLE_CHANGES = 10_000
-# While a collection is being filled, the end of that is looked for.
 WAIT_SECONDS = 0.5
 POLL_SECONDS = 0.05
 # A write of the process before arrives no later than this.
 LATE_SECONDS = 30.0
-# A search that is under way would find nothing in a collection that is dropped, and no error.
+COUNT_SECONDS = 60.0
+# A search under way would find nothing in a collection that is dropped, and get no error.
 DROP_AFTER_SECONDS = 10.0
 PAUSE_SECONDS = 1.0
 SILENT_SECONDS = 90.0
@@ -50,38 +45,39 @@ CLOSING_SECONDS = 5.0
 
 
 class LeaseLost(Exception):
-    """Another process has the index of a gallery."""
+    """Another process writes the collection of a gallery."""
 
 
 @dataclass
 class _Held:
-    """A gallery whose index this process writes.
+    """A gallery whose collection this process writes.
 
     Attributes:
-        state: as the record has it.
-        cursor: the last change that was read.
-        work: a build, which answers the new collection's state, or a sweep, which answers rows.
-        follows: False where the changes cannot be followed until `work` has ended.
+        state: as in the record.
+        work: a build, which returns the new collection's state, or a sweep, which returns rows.
+        follows: False if the changes cannot be followed until `work` has ended.
         sweep_at: when the collection is compared with the record, by `time.monotonic`.
-        retry_at: before then nothing is tried after a failure.
+        count_at: when its rows are counted.
+        retry_at: nothing is tried earlier, after a failure.
     """
 
     state: IndexState
-    cursor: int
     work: Future[IndexState | list[int]] | None = None
     follows: bool = True
     sweep_at: float | None = None
+    count_at: float = 0.0
     retry_at: float = 0.0
 
 
 @dataclass(eq=False)
 class Indexer:
-    """Follows the record for all galleries that no other process has.
+    """Follows the record for all galleries that no other process indexes.
 
-    It outlives every failure, and tries again after a pause.
+    It outlives every failure. A gallery that fails is tried again after a pause, and the others go
+    on.
 
     Attributes:
-        worker: what this process is called; no other one ever has the name.
+        worker: the name of this process; no other one ever has it.
         dimensions: sizes of known embedders' features, for collections without rows.
     """
 
@@ -90,21 +86,25 @@ class Indexer:
     dimensions: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Starts nothing yet."""
         self._record = self.writer.record
         self._states = self._record.remote_indexes
-        self._stream = cast(ChangeStream, self._record.changes)
         self._held: dict[int, _Held] = {}
-        self._renew_at, self._seen = 0.0, self._stream.last()
+        # The reasons of galleries that wait, and of steps that concern all of them.
+        self._failures: dict[tuple[str, int], str] = {}
+        self._renew_at = 0.0
+        self._data_version = -1
         self._closing = threading.Event()
         self._follower = MonitoredThreadPool(1, "indexer")
         self._builder = MonitoredThreadPool(1, "index builder")
         self._following: list[Future[None]] = []
-        self._why_down = ""
+
+    @property
+    def why_down(self) -> str:
+        """Return why a collection cannot be brought up to the record; empty if all can."""
+        return next(iter(list(self._failures.values())), "")
 
     @property
     def health_checks(self) -> list[HealthCheck]:
-        """Its threads, for the watchdog."""
         following = self._follower.silent_seconds
         building = self._builder.silent_seconds
         return [
@@ -113,45 +113,30 @@ class Indexer:
         ]
 
     def start(self) -> None:
-        """Begins to follow the record."""
         self._following.append(self._follower.submit(self._run))
 
     def close(self) -> None:
-        """Ends the work, and lets another process go on with it at once."""
+        """End the work, and let another process go on with it at once."""
         self._closing.set()
         wait(self._following, CLOSING_SECONDS)
         self._follower.shutdown(wait=False)
         self._builder.shutdown(cancel_futures=True)
-        with contextlib.suppress(RecordUnavailable):
-            for held in list(self._held.values()):
+        for held in list(self._held.values()):
+            with contextlib.suppress(Exception):
                 self._states.advance(held.state, worker="", lease_until_ms=0)
 
     def turn(self) -> bool:
-        """Does what there is to do; whether that was anything.
-
-        Raises:
-            IndexUnavailable, RecordUnavailable: it is to be called again after a pause.
-        """
-        if time.monotonic() >= self._renew_at:
-            self._renew()
+        """Do the work that waits, and return whether there was any."""
+        # Read before the changes, so that a commit that comes meanwhile leads to another turn.
+        self._data_version = self._record.database.data_version()
         busy = False
-        for gallery_id, held in list(self._held.items()):
-            if time.monotonic() < held.retry_at:
-                continue
-            try:
-                busy |= self._serve(held)
-            except LeaseLost:
-                log.warning("the index of gallery %d is not this process' any more", gallery_id)
-                del self._held[gallery_id]
-            except CollectionUnavailable as problem:
-                # What the others have may be there.
-                held.retry_at = time.monotonic() + PAUSE_SECONDS
-                log.info("the index of gallery %d waits: %s", gallery_id, problem.why)
-            except Exception as error:
-                held.retry_at = time.monotonic() + PAUSE_SECONDS
-                if isinstance(error, IndexUnavailable | RecordUnavailable):
-                    raise
-                log.exception("gallery %d could not be indexed", gallery_id)
+        for gallery_id in [ALL_GALLERIES, *self._held]:
+            # A gallery that takes long must not cost the others their leases.
+            if time.monotonic() >= self._renew_at:
+                self._renew()
+            held = self._held.get(gallery_id)
+            if held is not None and time.monotonic() >= held.retry_at:
+                busy |= self._attempt(gallery_id, self._serve, held)
         return busy
 
     def _run(self) -> None:
@@ -160,145 +145,190 @@ class Indexer:
             try:
                 if not self.turn():
                     self._wait()
-                self._note_state("")
-                continue
             except ServiceStopping:
                 return
-            except (IndexUnavailable, RecordUnavailable) as problem:
-                self._note_state(problem.why)
             except Exception:
-                log.exception("the index in Milvus could not be brought up to the record")
-            self._closing.wait(PAUSE_SECONDS)
+                log.exception("collections in Milvus could not be brought up to the record")
+                self._closing.wait(PAUSE_SECONDS)
 
     def _wait(self) -> None:
-        """Waits a while for changes that no wait has seen; the next turn reads them."""
-        filling = any(held.work for held in self._held.values())
-        seconds = POLL_SECONDS if filling else WAIT_SECONDS
-        try:
-            if found := self._stream.after(self._seen, CHANGES_PER_READ, seconds):
-                self._seen = found[-1].sequence
-        except ChangesLost:
-            self._seen = self._stream.last()
+        """Return once the record has changed, or after a while."""
+        database = self._record.database
+        until = time.monotonic() + WAIT_SECONDS
+        while time.monotonic() < until and database.data_version() == self._data_version:
+            if self._closing.wait(POLL_SECONDS) or any(
+                held.work and held.work.done() for held in self._held.values()
+            ):
+                return
 
-    def _note_state(self, why_down: str) -> None:
-        now = time.monotonic()
-        if not why_down and any(held.retry_at > now for held in self._held.values()):
-            return
-        if bool(why_down) != bool(self._why_down):
-            log.warning("indexing %s", f"waits: {why_down}" if why_down else "goes on")
-        self._why_down = why_down
+    def _attempt(self, gallery_id: int, step: Callable[..., bool | None], *args: Any) -> bool:
+        """Run a step of one gallery, whose failure stops no other; return True if it was busy."""
+        key = (step.__name__, gallery_id)
+        try:
+            busy = bool(step(*args))
+        except LeaseLost:
+            self._give_up(gallery_id)
+        except ServiceStopping:
+            raise
+        except CollectionUnavailable as problem:
+            log.info("the index of gallery %d waits: %s", gallery_id, problem.why)
+        except Exception as error:
+            unknown = not isinstance(error, IndexUnavailable)
+            if key not in self._failures:
+                log.warning("indexing gallery %d waits: %s", gallery_id, error, exc_info=unknown)
+            self._failures[key] = getattr(error, "why", str(error))
+        else:
+            if self._failures.pop(key, None):
+                log.warning("indexing gallery %d goes on", gallery_id)
+            return busy
+        if held := self._held.get(gallery_id):
+            held.retry_at = time.monotonic() + PAUSE_SECONDS
+        return False
+
+    def _give_up(self, gallery_id: int) -> None:
+        """Leave a gallery to the process that has its lease, which sweeps after late writes."""
+        if self._held.pop(gallery_id, None):
+            log.warning("the index of gallery %d is not this process' any more", gallery_id)
+            self._states.ask_sweep(gallery_id)
 
     def _renew(self) -> None:
-        """Renews leases, takes over what is free, and drops collections that are unneeded."""
+        """Renew leases, take over free galleries and drop collections that no gallery uses."""
         self._renew_at = time.monotonic() + RENEW_SECONDS
-        there = {entry.gallery_id: entry for entry in self._record.galleries.all()}
-        for gallery_id, entry in there.items():
-            state = self._states.claim(gallery_id, self.worker, LEASE_SECONDS)
-            if state is None:
-                self._held.pop(gallery_id, None)
-                continue
-            held = self._held.get(gallery_id)
-            if held is None or held.state.sequence != state.sequence:
-                held = self._held[gallery_id] = _Held(state, state.sequence)
-                if state.builds:
-                    # A late write of the process before may bring a deleted crop back, and this may
-                    # be an older copy of the record, which lacks what Milvus has or has more.
-                    held.sweep_at = time.monotonic() + LATE_SECONDS
-            held.state = state
-            if state.unfinished or not is_of(state, entry):
-                self._begin_build(held, "it was asked for, not ended, or is of other vectors")
-            elif held.sweep_at and time.monotonic() >= held.sweep_at and held.work is None:
-                held.sweep_at = None
-                sweep = self.writer.differing
-                held.work = self._builder.submit(sweep, gallery_id, self._require_open)
-        for gallery_id in self._held.keys() - there.keys():
+        galleries = {entry.gallery_id: entry for entry in self._record.galleries.all()}
+        for gallery_id in self._held.keys() - galleries.keys():
             del self._held[gallery_id]
-        self._rebuild_gone()
+        known = {ALL_GALLERIES, *galleries}
+        self._failures = {key: why for key, why in self._failures.items() if key[1] in known}
+        for gallery_id, entry in galleries.items():
+            self._attempt(gallery_id, self._claim, entry)
+        self._attempt(ALL_GALLERIES, self._look_for_lost_and_unknown)
+        self._attempt(ALL_GALLERIES, self._drop_unneeded)
+
+    def _claim(self, entry: GalleryRecord) -> None:
+        """Renew the lease of a gallery, or take it over, and begin the long work it needs."""
+        gallery_id = entry.gallery_id
+        state = self._states.claim(gallery_id, self.worker, LEASE_SECONDS)
+        if state is None:
+            self._give_up(gallery_id)
+            return
+        now = time.monotonic()
+        held = self._held.get(gallery_id)
+        if held is None or held.state.sequence != state.sequence:
+            held = self._held[gallery_id] = _Held(state, count_at=now + COUNT_SECONDS)
+            if state.builds:
+                # A late write of the process before may bring a deleted crop back, and an older
+                # copy of the record lacks rows of Milvus or has more.
+                held.sweep_at = now + LATE_SECONDS
+        held.state = state
+        if state.unfinished or not is_current(state, entry):
+            self._begin_build(held, "it was asked for, not ended, or has other vectors")
+        elif held.work is None and now >= held.retry_at:
+            self._check_rows(held, entry)
+
+    def _check_rows(self, held: _Held, entry: GalleryRecord) -> None:
+        """Count the rows of a collection that is up to date, and begin a sweep that is due."""
+        now = time.monotonic()
+        state = held.state
+        if state.sweep or (held.sweep_at and now >= held.sweep_at):
+            held.sweep_at = None
+            self._move(held, sweep=False)
+            sweep = self.writer.differing
+            held.work = self._builder.submit(sweep, entry.gallery_id, self._require_open)
+        elif now >= held.count_at and state.version == entry.version:
+            held.count_at = now + COUNT_SECONDS
+            if self.writer.server.count(state.collection, state.timestamp) < entry.crops:
+                self._states.ask_sweep(entry.gallery_id, lacks_rows=True)
+
+    def _look_for_lost_and_unknown(self) -> None:
+        """Build anew the collections that Milvus has lost, and note those without a gallery."""
+        there = set(self.writer.server.collections())
+        for held in list(self._held.values()):
+            if held.state.collection and held.state.collection not in there:
+                self._begin_build(held, "its collection is gone")
+        own = [name for name in there if self.writer.codes.has_named(name)]
+        for name in self._states.note_unknown(own):
+            log.warning("collection %s belongs to no gallery, and is dropped", name)
+
+    def _drop_unneeded(self) -> None:
         for collection in self._states.unneeded(DROP_AFTER_SECONDS):
             heartbeat()
             self.writer.server.drop(collection)
             self._states.forget_unneeded(collection)
 
-    def _rebuild_gone(self) -> None:
-        """Builds anew what Milvus has lost, also of galleries without changes."""
-        with contextlib.suppress(IndexUnavailable):
-            there = set(self.writer.server.collections())
-            for held in list(self._held.values()):
-                if held.state.collection and held.state.collection not in there:
-                    self._begin_build(held, "its collection is gone")
-
-    def _keep(self, gallery_id: int) -> None:
-        """Renews a lease before a write that comes late; raises `LeaseLost`."""
-        late = time.monotonic() >= self._renew_at
-        if late and self._states.claim(gallery_id, self.worker, LEASE_SECONDS) is None:
-            raise LeaseLost
-
     def _serve(self, held: _Held) -> bool:
-        """Finishes and follows one gallery; whether there was anything to do."""
-        try:
-            finished = held.work is not None and held.work.done() and self._finish(held)
-            return (held.follows and self._follow(held)) or finished
-        except (Outdated, ChangesLost) as why:
-            self._begin_build(held, str(why))
-        held.follows = held.work is None
-        return False
+        """Finish the work on one gallery and follow it; return whether there was any."""
+        finished = False
+        if held.work is not None and held.work.done():
+            finished = self._attempt(held.state.gallery_id, self._finish, held)
+        return (held.follows and self._follow(held)) or finished
 
     def _follow(self, held: _Held) -> bool:
-        """Applies some changes of a gallery; whether there were any to read."""
-        changes = self._stream.after(held.cursor, CHANGES_PER_READ, 0.0)
-        if not changes:
+        try:
+            followed = self._apply_changes(held.state)
+        except (Outdated, ChangesLost) as why:
+            self._begin_build(held, str(why))
+            held.follows = held.work is None
             return False
-        last = changes[-1].sequence
-        if any(one.kind in ("gallery_created", "gallery_deleted") for one in changes):
-            self._renew_at = 0.0
-        if own := self._own(held.state, changes):
-            self._apply(held.state, own)
-        if own or last - held.state.sequence > IDLE_CHANGES:
-            self._advance(held, held.state, last, own)
-        held.cursor = last
+        if followed is held.state:
+            return False
+        self._show(held, followed)
         return True
 
-    def _own(self, state: IndexState, changes: list[Change]) -> list[Change]:
-        mine = (one for one in changes if one.gallery_id == state.gallery_id)
-        return [one for one in mine if one.kind not in ("jobs", "keys", "calibration")]
-
-    def _apply(self, state: IndexState, own: list[Change]) -> None:
+    def _apply_changes(self, state: IndexState) -> IndexState:
+        """Write the next changes to a collection; return the state with them, or the same one."""
         if not state.collection:
             raise Outdated("it has no collection yet")
-        self.writer.apply(state, own, partial(self._keep, state.gallery_id))
+        changes = self._changes_after(state)
+        if not changes:
+            return state
+        self._write(state, _slots_of(changes))
+        return _after(state, changes)
 
-    def _advance(self, held: _Held, state: IndexState, last: int, own: list[Change]) -> None:
-        """Moves the watermark to a change; `state` names the collection that is searched then."""
-        changes: dict[str, object] = {"sequence": last, "timestamp": self.writer.server.timestamp()}
-        changes["version"] = max([state.version, *(one.version for one in own)])
-        if state is not held.state:
-            names = ("collection", "at", "side", "embedder", "building")
-            changes |= {name: getattr(state, name) for name in names}
+    def _changes_after(self, state: IndexState) -> list[Change]:
+        mark = Mark(state.sequence, state.token)
+        return self._record.database.changes(state.gallery_id, mark, CHANGES_PER_READ)
+
+    def _write(self, state: IndexState, slots: Iterable[int]) -> None:
+        def keep_lease() -> None:
+            """Renew the lease before a write that comes late."""
+            late = time.monotonic() >= self._renew_at
+            if late and not self._states.claim(state.gallery_id, self.worker, LEASE_SECONDS):
+                raise LeaseLost
+
+        self.writer.write(state, slots, keep_lease)
+
+    def _show(self, held: _Held, state: IndexState) -> None:
+        """Move the watermark; `state` names the collection that is searched from then on."""
+        names = ("collection", "at", "side", "embedder", "building", "sequence", "token", "version")
+        changes = {name: getattr(state, name) for name in names}
+        self._move(held, **changes, timestamp=self.writer.server.timestamp())
+
+    def _move(self, held: _Held, **changes: Any) -> None:
         moved = self._states.advance(held.state, **changes)
         if moved is None:
             raise LeaseLost
         held.state = moved
 
     def _begin_build(self, held: _Held, why: str) -> None:
-        """Begins a new collection beside what is searched, unless one is being filled."""
+        """Begin a new collection beside the one that is searched, unless one is being filled."""
         if held.work is not None:
             return
         state = held.state
-        builds = held.state.builds + 1
+        builds = state.builds + 1
         log.info("gallery %d is indexed anew: %s", state.gallery_id, why)
         name = self.writer.codes.collection(state.gallery_id, builds)
         begun = self._states.advance(state, building=name, builds=builds, wanted=False)
         if begun is None:
-            self._held.pop(state.gallery_id, None)
+            self._give_up(state.gallery_id)
             return
         held.state = begun
         held.work = self._builder.submit(self._build, begun)
 
     def _build(self, state: IndexState) -> IndexState:
-        """Fills a collection; answers the state in which it is searched."""
-        cursor = self._stream.last()
+        """Fill a collection; return the state in which it is searched."""
+        newest = self._record.database.feeds().get(state.gallery_id)
         entry = self._record.galleries.get(state.gallery_id)
-        if entry is None:
+        if entry is None or newest is None:
             raise Outdated("it was deleted")
         built = replace(
             state,
@@ -307,70 +337,81 @@ class Indexer:
             at=entry.at,
             side=entry.side,
             embedder=entry.embedding_fingerprint,
+            sequence=newest.seq,
+            token=newest.token,
             version=entry.version,
         )
-        missed: list[Change] = []
+        missed: set[int] = set()
+
+        def require_building() -> None:
+            self._require_open()
+            now = self._states.state(state.gallery_id)
+            if now is None or now.building != state.building:
+                raise Outdated("another process builds it")
 
         def between() -> None:
-            nonlocal cursor
-            self._require_building(state)
-            # Now and not at the end: the record keeps the latest changes alone.
-            while changes := self._stream.after(cursor, CHANGES_PER_READ, 0.0):
-                missed.extend(self._own(built, changes))
-                cursor = changes[-1].sequence
+            nonlocal built
+            require_building()
+            # The record keeps only the latest changes, perhaps not until the filling has ended.
+            while changes := self._changes_after(built):
+                missed.update(_slots_of(changes))
+                built = _after(built, changes)
 
         try:
             if not self.writer.fill(built, self.dimensions.get(built.embedder), between):
-                built = replace(built, collection="")
-            elif missed:
-                self.writer.apply(built, missed, partial(self._require_building, state))
+                return replace(built, collection="")
+            self.writer.write(built, missed, require_building)
         except Outdated:
-            self.writer.server.drop(built.collection)
+            self.writer.server.drop(state.building)
             raise
-        version = max([built.version, *(one.version for one in missed)])
-        return replace(built, sequence=cursor, version=version)
-
-    def _require_building(self, state: IndexState) -> None:
-        self._require_open()
-        now = self._states.state(state.gallery_id)
-        if now is None or now.building != state.building:
-            raise Outdated("another process builds it")
+        return built
 
     def _require_open(self) -> None:
         if self._closing.is_set():
             raise ServiceStopping("the service is shutting down")
 
     def _finish(self, held: _Held) -> bool:
-        """Searches what was built from now on, or mends what a sweep found."""
+        """Search the collection that was built from now on, or mend what a sweep found."""
         work = held.work
         held.work = None
         held.follows = True
         assert work is not None
         try:
-            found = work.result()
-        except (Outdated, IndexUnavailable, RecordUnavailable, ChangesLost) as why:
-            log.warning("a collection could not be filled or compared; tried again: %s", why)
-            held.retry_at = self._renew_at = time.monotonic() + PAUSE_SECONDS
-            held.sweep_at = held.retry_at
+            result = work.result()
+            if isinstance(result, list):
+                self._mend(held, result)
+                return bool(result)
+            # A search must not show an older version than the collection before.
+            while result.collection and result.sequence < held.state.sequence:
+                result = self._apply_changes(result)
+            self._show(held, result)
+        except BaseException as error:
+            # The lease's next renewal begins what did not end.
+            held.sweep_at = self._renew_at = time.monotonic() + PAUSE_SECONDS
+            if not isinstance(error, Outdated | ChangesLost):
+                raise
+            log.info("the index of gallery %d is begun again: %s", held.state.gallery_id, error)
             return False
-        if isinstance(found, list):
-            if found:
-                log.warning("%d rows differ from the record and are written anew", len(found))
-                held.sweep_at = time.monotonic() + LATE_SECONDS
-                gallery_id = held.state.gallery_id
-                version = held.state.version
-                rows = Change(0, "relabelled", gallery_id, version, tuple(found))
-                self._apply(held.state, [rows])
-            return bool(found)
-        own: list[Change] = []
-        last = found.sequence
-        while last < held.cursor:
-            changes = self._stream.after(last, CHANGES_PER_READ, 0.0)
-            if mine := self._own(found, changes):
-                self._apply(found, mine)
-                own += mine
-            last = changes[-1].sequence
-        self._advance(held, found, last, own)
-        held.cursor = last
         self._renew_at = 0.0
         return True
+
+    def _mend(self, held: _Held, slots: list[int]) -> None:
+        """Write rows anew that differ from the record, and let the collection be searched again."""
+        if slots:
+            log.warning("%d rows differ from the record and are written anew", len(slots))
+            held.sweep_at = time.monotonic() + LATE_SECONDS
+            self._write(held.state, slots)
+        if slots or held.state.lacks_rows:
+            timestamp = self.writer.server.timestamp()
+            self._move(held, timestamp=timestamp, lacks_rows=False)
+
+
+def _slots_of(changes: Iterable[Change]) -> set[int]:
+    of_crops = (change for change in changes if change.kind in OF_CROPS)
+    return {slot for change in of_crops for slot in change.row_ids}
+
+
+def _after(state: IndexState, changes: list[Change]) -> IndexState:
+    newest = changes[-1]
+    version = max(state.version, *(change.version for change in changes))
+    return replace(state, sequence=newest.sequence, token=newest.token, version=version)

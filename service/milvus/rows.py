@@ -18,6 +18,9 @@ from service.record.records import CropLabel, IndexedCrop, group_code, identity_
 from service.search.filters import Filter
 
 PREFIX = "gmn"
+# To be raised with any change of a row, or of a code in it: a collection in another format is built
+# anew.
+FORMAT = "_f1"
 # A page of rows is a range of numbers, since an answer's order is not promised.
 IDS_PER_PAGE = 8192
 # Milvus refuses to answer more.
@@ -102,8 +105,16 @@ class Codes:
         return Row(**self.label(crop.label), v=unit.astype(np.float32))
 
     def collection(self, gallery_id: int, build: int) -> str:
-        """A collection's name: other records on the same server have others."""
-        return f"{PREFIX}_{self._code('record', ''):x}_{gallery_id}_{build}"
+        """Return a collection's name, which differs between records and between formats."""
+        return f"{self._prefix}{gallery_id}_{build}{FORMAT}"
+
+    def has_named(self, collection: str) -> bool:
+        """Return True for a collection of this record, in any format."""
+        return collection.startswith(self._prefix)
+
+    @property
+    def _prefix(self) -> str:
+        return f"{PREFIX}_{self._code('record', ''):x}_"
 
     def expression(self, wanted: Filter) -> str:
         """A filter in Milvus' language, but for metadata; empty for every crop."""

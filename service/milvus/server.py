@@ -147,6 +147,18 @@ class MilvusServer:
             )
         return found
 
+    def count(self, collection: str, timestamp: int) -> int:
+        """Return the number of rows at a timestamp or later."""
+        with self._answering(collection) as client:
+            (counted,) = client.query(
+                collection,
+                output_fields=["count(*)"],
+                consistency_level="Customized",
+                guarantee_timestamp=timestamp,
+                timeout=WRITE_SECONDS,
+            )
+        return int(counted["count(*)"])
+
     def compact(self, collection: str) -> int:
         """Begins to remove what was deleted from the collection's files; answers its number."""
         with self._answering(collection) as client:

@@ -10,9 +10,8 @@ from itertools import islice, pairwise
 from typing import TYPE_CHECKING
 
 from service.errors import IndexUnavailable
-from service.milvus.rows import IDS_PER_PAGE, Codes, LabelRow
+from service.milvus.rows import FORMAT, IDS_PER_PAGE, Codes, LabelRow
 from service.ops.health import heartbeat
-from service.record.engine import Change
 from service.record.records import CropFilter, CropLabel, GalleryRecord
 from service.record.remote_index import IndexState
 from service.tables.record import Record
@@ -29,10 +28,12 @@ class Outdated(Exception):
     """The gallery has other vectors or crops than a collection: it has to be built anew."""
 
 
-def is_of(state: IndexState, entry: GalleryRecord | None) -> bool:
-    """Whether a collection is of the crops and vectors that a gallery has now."""
-    found = entry and (entry.at, entry.side, entry.embedding_fingerprint)
-    return found == (state.at, state.side, state.embedder)
+def is_current(state: IndexState, entry: GalleryRecord | None) -> bool:
+    """Return True if a collection has the vectors of a gallery, in this program's format."""
+    if entry is None or (state.collection and not state.collection.endswith(FORMAT)):
+        return False
+    vectors = (entry.at, entry.side, entry.embedding_fingerprint)
+    return vectors == (state.at, state.side, state.embedder)
 
 
 @dataclass(frozen=True)
@@ -43,20 +44,18 @@ class CollectionWriter:
     server: MilvusServer
     codes: Codes
 
-    def apply(
-        self, state: IndexState, changes: Iterable[Change], between: Callable[[], None]
-    ) -> None:
-        """Writes what is there now of the crops that changes name, and deletes the others.
+    def write(self, state: IndexState, slots: Iterable[int], between: Callable[[], None]) -> None:
+        """Write those crops of these slots that are there now, and delete the others.
 
         Args:
             state: names the collection.
-            changes: in order.
+            slots: of crops that changed.
             between: called before every write; an error of it ends this.
 
         Raises:
             Outdated: the gallery has gone over to other vectors; some may be written.
         """
-        changed = sorted({row for one in changes for row in one.row_ids})
+        changed = sorted(slots)
         for first in range(0, len(changed), ROWS_PER_WRITE):
             heartbeat()
             rows = changed[first : first + ROWS_PER_WRITE]
@@ -70,7 +69,7 @@ class CollectionWriter:
         self._require(state)
 
     def fill(self, state: IndexState, dimension: int | None, between: Callable[[], None]) -> bool:
-        """Makes a collection of every crop of a gallery.
+        """Make a collection of every crop of a gallery.
 
         Args:
             state: with the collection's name.
@@ -78,7 +77,7 @@ class CollectionWriter:
             between: called now and then; an error of it ends this.
 
         Returns:
-            False, and nothing was made, where the dimension is unknown.
+            False if the dimension is unknown, and nothing was made.
 
         Raises:
             Outdated: the gallery went over to other vectors meanwhile.
@@ -101,7 +100,7 @@ class CollectionWriter:
         return True
 
     def differing(self, gallery_id: int, between: Callable[[], None] = lambda: None) -> list[int]:
-        """Rows that are in one alone of collection and record, or differ; changes show as such.
+        """Return rows that differ or are missing in collection or record; changes show as such.
 
         Args:
             gallery_id: of the gallery.
@@ -126,17 +125,17 @@ class CollectionWriter:
         return found
 
     def compact(self, gallery_id: int, version: int, seconds: float) -> bool:
-        """Waits until a gallery's collection shows a version, and for a compaction of its files.
+        """Wait until a gallery's collection shows a version, and for a compaction of its files.
 
         Returns:
-            False where either takes longer, or Milvus does not answer.
+            False if either takes longer, or Milvus does not answer.
         """
         until = time.monotonic() + seconds
         compaction = None
         with contextlib.suppress(IndexUnavailable):
             while time.monotonic() < until:
                 state = self.record.remote_indexes.state(gallery_id)
-                # What is being filled may hold what was deleted since its filling began.
+                # A collection that is being filled may hold crops deleted since that began.
                 if state is None or (state.version >= version and not state.unfinished):
                     if state is None or not state.collection:
                         return True
@@ -156,8 +155,8 @@ class CollectionWriter:
             after = page.cursor if page.crops and page.crops[-1].row_id < end else None
 
     def _require(self, state: IndexState) -> None:
-        if not is_of(state, self.record.galleries.get(state.gallery_id)):
-            raise Outdated
+        if not is_current(state, self.record.galleries.get(state.gallery_id)):
+            raise Outdated("the gallery has other vectors now")
 
 
 def _codes(row: LabelRow) -> tuple[float, ...]:

@@ -26,12 +26,14 @@ class IndexState:
     Attributes:
         collection: that is searched; empty for none.
         at, side, embedder: of the vectors in it, as in `GalleryRecord`.
-        sequence: of the last change of the record that is in it.
+        sequence, token: of the gallery's last change that is in it.
         version: of the gallery that it shows.
         timestamp: of the index' server, after the last write.
         building: a collection that is being filled; empty for none.
         builds: how many were begun; each has a name of its own.
         wanted: a rebuild was asked for, and has not begun.
+        sweep: a comparison with the record was asked for, and has not begun.
+        lacks_rows: it has fewer rows than the record, and is not searched before that is mended.
         worker: the process that writes it, until `lease_until_ms` on the record's clock; empty
             after one that ended in order.
     """
@@ -42,11 +44,14 @@ class IndexState:
     side: int = -1
     embedder: str = ""
     sequence: int = 0
+    token: bytes = b""
     version: int = 0
     timestamp: int = 0
     building: str = ""
     builds: int = 0
     wanted: bool = False
+    sweep: bool = False
+    lacks_rows: bool = False
     worker: str = ""
     lease_until_ms: int = 0
 

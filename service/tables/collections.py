@@ -64,6 +64,30 @@ class RemoteIndexes(RecordPart):
         state = _read(transaction, gallery_id) or IndexState(gallery_id)
         _put(transaction, replace(state, wanted=True))
 
+    @transactional
+    def ask_sweep(
+        self, transaction: Transaction, gallery_id: int, lacks_rows: bool = False
+    ) -> None:
+        """Ask the process that writes a collection to compare it with the record.
+
+        Args:
+            lacks_rows: no search is answered from it before that.
+        """
+        state = _read(transaction, gallery_id)
+        if state is not None:
+            lacks_rows = lacks_rows or state.lacks_rows
+            _put(transaction, replace(state, sweep=True, lacks_rows=lacks_rows))
+
+    @transactional
+    def note_unknown(self, transaction: Transaction, collections: Iterable[str]) -> list[str]:
+        """Note those collections as unneeded that no gallery has; return those not yet noted."""
+        states = transaction.rows(COLLECTIONS)
+        known = {row["collection"] for row in states} | {row["building"] for row in states}
+        known |= {row["name"] for row in transaction.rows(UNNEEDED_COLLECTIONS)}
+        unknown = sorted(set(collections) - known)
+        _note_unneeded(transaction, unknown)
+        return unknown
+
     def unneeded(self, seconds: float) -> list[str]:
         """Return the collections that have been unneeded for at least this long."""
         until_ms = now_ms() - int(seconds * 1000)

@@ -57,7 +57,7 @@ async def readyz(runtime: Working) -> Ready:
     return Ready(
         galleries={"ready": len(galleries) - needs_reindex, "needs_reindex": needs_reindex},
         record=runtime.galleries.record_state,
-        index="unavailable" if runtime.outside and not runtime.outside.up else "ready",
+        index="ready" if runtime.index_up else "unavailable",
     )
 
 
@@ -76,7 +76,7 @@ async def metrics(call: Scraper) -> Response:
         shown.stage_silent_seconds.labels(check.name).set(check.silent_seconds())
     record = runtime.galleries.record_state
     shown.record_up.set(record.up)
-    shown.index_up.set(runtime.outside is None or runtime.outside.up)
+    shown.index_up.set(runtime.index_up)
     shown.follower_lag.set(record.lag)
     shown.follower_lag_seconds.set(record.lag_seconds)
     disk = shutil.disk_usage(runtime.settings.data_dir)

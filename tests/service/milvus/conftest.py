@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from service.milvus import indexer
+from tests.service.milvus.fake_server import FakeServer
+from tests.service.milvus.lab import Lab, lab
 from tests.service.milvus.servers import Lite, Real, milvus_server
-from tests.service.redis_server import RedisServer
-
-if TYPE_CHECKING:
-    from tests.service.milvus.lab import Lab
 
 KINDS = ["lite", pytest.param("real", marks=pytest.mark.slow)]
 
 
-@pytest.fixture(scope="module", params=KINDS)
-def milvus(request: pytest.FixtureRequest) -> Iterator[Lite | Real]:
-    """milvus-lite in fast tests, the real Milvus in slow ones."""
+@pytest.fixture(scope="module", params=["fake", *KINDS])
+def milvus(request: pytest.FixtureRequest) -> Iterator[FakeServer | Lite | Real]:
+    """A dictionary or milvus-lite in fast tests, the real Milvus in slow ones."""
+    if request.param == "fake":
+        yield FakeServer()
+        return
     with milvus_server(request.param) as server:
         yield server
 
@@ -32,10 +33,7 @@ def _short_leases(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def one(redis_record: RedisServer, milvus: Lite | Real) -> Iterator[Lab]:
-    """An emptied record, and its indexer."""
-    from tests.service.milvus.lab import lab
-
-    redis_record.ask("FLUSHALL")
-    with lab(redis_record.url, milvus.url) as own:
+def one(tmp_path: Path, milvus: FakeServer | Lite | Real) -> Iterator[Lab]:
+    """A new record, and its indexer."""
+    with lab(tmp_path, milvus) as own:
         yield own

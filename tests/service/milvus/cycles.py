@@ -24,7 +24,6 @@ import httpx
 from tests.conftest import draw_crops, save_tiny_artefact
 from tests.service.conftest import files
 from tests.service.milvus.servers import Lite, Real, milvus_server
-from tests.service.redis_server import redis_server
 from tests.torture.forked import ForkedService
 from tests.torture.images import draw
 
@@ -43,7 +42,7 @@ class Violated(AssertionError):
 class Cycles:
     """One record and one Milvus that live through many crashes of the processes beside them."""
 
-    def __init__(self, folder: Path, redis_url: str, milvus: Lite | Real, seed: str) -> None:
+    def __init__(self, folder: Path, milvus: Lite | Real, seed: str) -> None:
         self.folder = folder
         self.milvus = milvus
         self.chance = random.Random(seed)
@@ -52,7 +51,6 @@ class Cycles:
         self._settings: dict[str, Any] = {
             "artefact": artefact,
             "data_dir": folder / "data",
-            "redis_url": redis_url,
             "images_url": f"file://{folder}/pictures",
             "index_url": milvus.url,
             "max_image_bytes": 200_000,
@@ -69,7 +67,7 @@ class Cycles:
         self.services = {name: self._begin(name) for name in REPLICAS}
 
     def _begin(self, name: str) -> ForkedService:
-        return ForkedService(self.folder / f"{name}.log", replica_name=name, **self._settings)
+        return ForkedService(self.folder / f"{name}.log", **self._settings)
 
     def wait_until_serving(self, name: str) -> None:
         if not self.services[name].serving():
@@ -240,10 +238,9 @@ def main() -> None:
 
     with (
         tempfile.TemporaryDirectory(prefix="cycles-") as folder,
-        redis_server() as redis,
         milvus_server(asked.server) as server,
     ):
-        found = Cycles(Path(folder), redis.url, server, asked.seed).run(asked.cycles, say)
+        found = Cycles(Path(folder), server, asked.seed).run(asked.cycles, say)
     sys.stdout.write(json.dumps(found | {"seed": asked.seed, "server": asked.server}) + "\n")
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from service.errors import IndexUnavailable
+from service.errors import CollectionUnavailable, IndexUnavailable
 from service.milvus.rows import EARLIEST_TIME, Codes, Hits, LabelRow, Row
 from service.record.records import identity_code
 from service.search.filters import Filter
@@ -47,6 +47,13 @@ class FakeServer:
         self._held: dict[str, Rows] = {}
         self._clock = itertools.count(1)
 
+    def connect(self) -> FakeServer:
+        """Return another connection to the same rows, as another process has it."""
+        other = FakeServer()
+        other._held = self._held
+        other._clock = self._clock
+        return other
+
     def create(self, collection: str, *_: object) -> None:
         self._ask()
         self._held[collection] = {}
@@ -61,12 +68,16 @@ class FakeServer:
 
     def upsert(self, collection: str, rows: Sequence[Row]) -> None:
         self._ask(self._behind)
-        self._held[collection] |= {row["id"]: row for row in rows}
+        self._rows(collection).update({row["id"]: row for row in rows})
 
     def delete(self, collection: str, row_ids: Sequence[int]) -> None:
         self._ask(self._behind)
         for row_id in row_ids:
-            self._held[collection].pop(row_id, None)
+            self._rows(collection).pop(row_id, None)
+
+    def count(self, collection: str, _: int) -> int:
+        self._ask()
+        return len(self._rows(collection))
 
     def timestamp(self) -> int:
         self._ask()
@@ -84,7 +95,7 @@ class FakeServer:
     ) -> Hits:
         self.searches += 1
         self._ask(self._slow if limit > LARGE else None)
-        passing = [row for row in self._held[collection].values() if _passes(row, wanted, codes)]
+        passing = [row for row in self._rows(collection).values() if _passes(row, wanted, codes)]
         if self._lost.exists():
             passing = passing[::2]
         passing.sort(key=lambda row: -float(row["v"] @ query))
@@ -100,12 +111,26 @@ class FakeServer:
             len(found) == limit,
         )
 
-    def rows(self, collection: str, first: int, end: int, _: int) -> list[LabelRow]:
+    def rows(self, collection: str, first: int, end: int, _: int) -> list[Any]:
         self._ask()
-        return [row for row_id, row in self._held[collection].items() if first <= row_id < end]
+        rows: list[Any] = [
+            row for row in self._rows(collection).values() if first <= row["id"] < end
+        ]
+        return [{name: row[name] for name in LabelRow.__annotations__} for row in rows]
+
+    def compact(self, collection: str) -> int:
+        return len(self._rows(collection))
+
+    def is_compacted(self, _: int) -> bool:
+        return True
 
     def close(self) -> None:
         self.answers.set()
+
+    def _rows(self, collection: str) -> Rows:
+        if collection not in self._held:
+            raise CollectionUnavailable("a collection is gone; it is built anew")
+        return self._held[collection]
 
     def _ask(self, waits: Path | None = None) -> None:
         if not self.answers.wait(20):

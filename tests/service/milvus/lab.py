@@ -6,25 +6,24 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 from numpy.typing import NDArray
-
-pytest.importorskip("pymilvus", reason="needs the extra milvus: pip install -e .[milvus]")
 
 from service.milvus.index import MilvusIndex, MilvusIndexes
 from service.milvus.indexer import Indexer
 from service.milvus.rows import Codes, Hits
-from service.milvus.server import MilvusServer
 from service.milvus.writing import CollectionWriter
-from service.record.record import Record, open_redis
 from service.record.records import ArchivedCrop, GalleryRecord, GallerySettings
 from service.record.remote_index import IndexState
 from service.search.filters import Filter
 from service.search.index import GalleryIndex
+from service.tables.record import Record
 from tests.service.gallery.new_crops import EMBEDDER, new_crop
+from tests.service.milvus.fake_server import FakeServer
+from tests.service.milvus.servers import Lite, Real
 from tests.waiting import eventually
 
 DIMENSION = 32
@@ -56,11 +55,16 @@ class Lab:
     """One process' indexer on a record, and what a search of it finds."""
 
     def __init__(
-        self, redis_url: str, milvus_url: str, worker: str = "one", dimension: int = DIMENSION
+        self,
+        folder: Path,
+        milvus: FakeServer | Lite | Real,
+        worker: str = "one",
+        dimension: int = DIMENSION,
     ) -> None:
-        self.redis_url = redis_url
-        self.record: Record = open_redis(redis_url, timeout_seconds=5.0)
-        self.server = MilvusServer(milvus_url)
+        self.folder = folder
+        self.milvus = milvus
+        self.record = Record(folder)
+        self.server: Any = milvus.connect()
         self.codes = Codes(self.record.galleries.group_secret())
         self.writer = CollectionWriter(self.record, self.server, self.codes)
         self.indexer = Indexer(self.writer, worker, {EMBEDDER: dimension})
@@ -98,6 +102,14 @@ class Lab:
 
         eventually(up, seconds)
 
+    def forget_changes(self) -> None:
+        """Remove all changes but the newest of each gallery, as after very many."""
+        forget = (
+            "DELETE FROM changes WHERE seq < "
+            "(SELECT seq FROM feeds WHERE feeds.gallery_id = changes.gallery_id)"
+        )
+        self.record.database.write(lambda transaction: transaction.change(forget))
+
     def hits(
         self,
         gallery: GalleryRecord,
@@ -133,11 +145,9 @@ class Lab:
 
 
 @contextlib.contextmanager
-def lab(
-    redis_url: str, milvus_url: str, worker: str = "one", dimension: int = DIMENSION
-) -> Iterator[Lab]:
+def lab(folder: Path, milvus: FakeServer | Lite | Real, worker: str = "one") -> Iterator[Lab]:
     """A lab whose indexer runs."""
-    with contextlib.closing(Lab(redis_url, milvus_url, worker, dimension)) as own:
+    with contextlib.closing(Lab(folder, milvus, worker)) as own:
         own.gallery()
         own.indexer.start()
         yield own

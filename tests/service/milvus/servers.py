@@ -15,10 +15,14 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.service.redis_server import free_port
+
+if TYPE_CHECKING:
+    from service.milvus.server import MilvusServer
 
 ENVIRONMENTS = Path(os.environ.get("REID_TEST_MILVUS", Path(__file__).parents[3] / ".milvus"))
 LITE = ENVIRONMENTS / "lite" / "bin" / "milvus-lite"
@@ -69,6 +73,11 @@ class TestServer:
         """Sends a signal to all its processes."""
         assert self.process is not None
         os.killpg(self.process.pid, number)
+
+    def connect(self) -> MilvusServer:
+        from service.milvus.server import MilvusServer
+
+        return MilvusServer(self.url)
 
     def kill(self) -> None:
         """kill -9."""

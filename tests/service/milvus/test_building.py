@@ -25,10 +25,6 @@ def filling(one, monkeypatch):
     return gallery, rows, before, writes
 
 
-def _forget_changes(one):
-    one.record.engine.command("XTRIM", "gmn:changes", "MAXLEN", 0)
-
-
 def test_changes_that_are_kept_no_more_at_its_end_are_in_it(one, filling):
     gallery, rows, before, writes = filling
     rows += one.enroll(gallery, drawn_crop(20))
@@ -38,7 +34,7 @@ def test_changes_that_are_kept_no_more_at_its_end_are_in_it(one, filling):
     done = len(writes)
     # Before each of its writes the process looks for changes.
     eventually(lambda: sum(args[0] == building for args in writes[done:]) == 2)
-    _forget_changes(one)
+    one.forget_changes()
     eventually(lambda: not one.state(gallery).building)
     after = one.state(gallery)
     assert (after.builds, after.collection != before.collection) == (before.builds + 1, True)
@@ -50,14 +46,14 @@ def test_what_cannot_be_followed_is_not_read_again_until_another_one_is_filled(o
     gallery, rows, *_ = filling
     reads = []
     follow = one.indexer._follow
-    apply = one.indexer._apply
+    apply_changes = one.indexer._apply_changes
 
     def outdated(*_):
-        one.indexer._apply = apply
+        one.indexer._apply_changes = apply_changes
         raise writing.Outdated
 
     one.indexer._follow = lambda held: reads.append(held) or follow(held)
-    one.indexer._apply = outdated
+    one.indexer._apply_changes = outdated
     rows += one.enroll(gallery, drawn_crop(20))
     eventually(lambda: reads and not reads[-1].follows)
     asked = len(reads)
@@ -78,17 +74,17 @@ def test_another_rebuild_that_is_asked_for_meanwhile_is_done_too(one, filling):
 def test_what_a_deposed_process_fills_is_dropped(one, monkeypatch):
     gallery = one.gallery()
     one.caught_up(gallery)
-    one.server.create = slowed(one.server.create, 4.0)
+    one.server.create = slowed(one.server.create, 4.0, created := [])
     one.record.remote_indexes.ask_rebuild(gallery.gallery_id)
     eventually(lambda: one.state(gallery).building)
     left = one.state(gallery).building
     # Its lease runs out, and it goes on much later.
     one.indexer.turn = lambda: time.sleep(6.0) or False
-    with lab(one.redis_url, one.server.url, "two") as other:
+    with lab(one.folder, one.milvus, "two") as other:
         eventually(
             lambda: other.state(gallery).worker == "two" and not other.state(gallery).building
         )
-        eventually(lambda: left in other.server.collections())
+        eventually(lambda: left in [collection for collection, _ in created])
         eventually(lambda: left not in other.server.collections())
 
 

@@ -159,7 +159,7 @@ def test_what_a_late_write_brings_back_is_removed(one, monkeypatch):
     one.server.delete(state.collection, rows[3:])
     assert one.writer.differing(gallery.gallery_id) == rows
     _crash(one)
-    with lab(one.redis_url, one.server.url, "two") as other:
+    with lab(one.folder, one.milvus, "two") as other:
         eventually(lambda: not other.writer.differing(gallery.gallery_id))
         assert sorted(other.found(gallery, drawn(1))) == rows[2:]
 
@@ -197,7 +197,7 @@ def test_one_process_indexes_and_another_takes_over_when_it_is_gone(one):
     gallery = one.gallery()
     one.enroll(gallery, drawn_crop(1))
     one.caught_up(gallery)
-    with lab(one.redis_url, one.server.url, "two") as other:
+    with lab(one.folder, one.milvus, "two") as other:
         one.enroll(gallery, drawn_crop(2))
         one.caught_up(gallery)
         assert one.state(gallery).worker == "one"
@@ -211,7 +211,7 @@ def test_one_process_indexes_and_another_takes_over_when_it_is_gone(one):
 def test_a_process_that_indexes_nothing_waits(one):
     gallery = one.gallery()
     turns = []
-    with lab(one.redis_url, one.server.url, "two") as other:
+    with lab(one.folder, one.milvus, "two") as other:
         one.enroll(gallery, drawn_crop(1))
         one.caught_up(gallery)
         turn = other.indexer.turn
@@ -226,8 +226,8 @@ def test_changes_that_are_kept_no_more_are_made_up_for(one):
     one.caught_up(gallery)
     one.indexer.close()
     one.enroll(gallery, drawn_crop(2))
-    one.record.engine.command("XTRIM", "gmn:changes", "MAXLEN", 0)
-    with lab(one.redis_url, one.server.url, "two") as other:
+    one.forget_changes()
+    with lab(one.folder, one.milvus, "two") as other:
         other.caught_up(gallery)
         assert not other.writer.differing(gallery.gallery_id)
 
@@ -251,7 +251,7 @@ def test_two_processes_get_on_where_the_changes_take_longer_than_a_lease(one, mo
     monkeypatch.setattr(writing, "ROWS_PER_WRITE", 4)
     gallery = one.gallery()
     one.caught_up(gallery)
-    with lab(one.redis_url, one.server.url, "two") as other:
+    with lab(one.folder, one.milvus, "two") as other:
         for process in (one, other):
             process.server.upsert = slowed(process.server.upsert, 0.4)
         rows = one.enroll(gallery, *map(drawn_crop, range(20)))
@@ -265,7 +265,7 @@ def test_a_process_that_stood_still_before_a_write_does_not_write(one):
     one.caught_up(gallery)
     one.writer.record.crops.indexed = slowed(one.record.crops.indexed, 3, reads := [])
     one.server.upsert = slowed(one.server.upsert, 0, written)
-    with lab(one.redis_url, one.server.url, "two") as other:
+    with lab(one.folder, one.milvus, "two") as other:
         (row,) = one.enroll(gallery, drawn_crop(1))
         other.caught_up(gallery)
         assert other.found(gallery, drawn(1)) == [row]
@@ -285,7 +285,7 @@ def test_an_older_copy_of_the_record_is_made_up_for_after_an_orderly_end_too(one
     one.server.upsert(collection, [{**row, "id": 100_000}])
     one.server.delete(collection, rows[:1])
     assert one.writer.differing(gallery.gallery_id) == [rows[0], 100_000]
-    with lab(one.redis_url, one.server.url, "two") as other:
+    with lab(one.folder, one.milvus, "two") as other:
         eventually(lambda: not other.writer.differing(gallery.gallery_id), 15)
 
 

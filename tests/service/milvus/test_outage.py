@@ -19,10 +19,9 @@ RECOVERED_SECONDS = 150.0
 
 
 @pytest.fixture(params=KINDS)
-def alone(request, redis_record):
+def alone(request, tmp_path):
     """A record with its indexer, and a server that no other test uses."""
-    redis_record.ask("FLUSHALL")
-    with milvus_server(request.param) as server, lab(redis_record.url, server.url) as one:
+    with milvus_server(request.param) as server, lab(tmp_path, server) as one:
         yield one, server
 
 
@@ -77,11 +76,10 @@ def test_a_milvus_that_hangs_refuses_in_time_and_is_caught_up_by_itself(alone):
     _made_up_for(one, gallery, left)
 
 
-def test_a_milvus_that_starts_later_is_found(redis_record, tmp_path):
-    redis_record.ask("FLUSHALL")
+def test_a_milvus_that_starts_later_is_found(tmp_path):
     with milvus_server("lite") as server:
         server.kill()
-        with lab(redis_record.url, server.url) as one:
+        with lab(tmp_path, server) as one:
             gallery = one.gallery()
             rows = one.enroll(gallery, drawn_crop(1))
             assert one.state(gallery).collection == ""

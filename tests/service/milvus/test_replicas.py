@@ -10,7 +10,6 @@ import pytest
 
 from tests.service.milvus.cycles import Cycles
 from tests.service.milvus.servers import milvus_server
-from tests.service.redis_server import redis_server
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.slow
@@ -20,16 +19,14 @@ KINDS = ("lite", "real")
 @pytest.fixture(scope="module", params=KINDS)
 def replicas(request, start, tmp_path_factory):
     place = tmp_path_factory.mktemp("replicas")
-    with redis_server() as redis, milvus_server(request.param) as milvus:
+    with milvus_server(request.param) as milvus:
         yield [
             start(
                 data_dir=place / "data",
-                replica_name=name,
-                redis_url=redis.url,
                 images_url=f"file://{place}/pictures",
                 index_url=milvus.url,
             )
-            for name in ("one", "two")
+            for _ in range(2)
         ]
 
 
@@ -114,8 +111,7 @@ def test_a_restored_snapshot_is_searched_once_it_is_in_milvus(replicas, drawn_cr
 def test_kills_of_processes_lose_nothing_and_bring_nothing_back(kind):
     with (
         tempfile.TemporaryDirectory(prefix="cycles-") as folder,
-        redis_server() as redis,
         milvus_server(kind) as server,
     ):
-        done = Cycles(Path(folder), redis.url, server, "test").run(3)
+        done = Cycles(Path(folder), server, "test").run(3)
     assert done["enrolled"] > 10

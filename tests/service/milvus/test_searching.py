@@ -15,7 +15,7 @@ import pytest
 from service.errors import CollectionUnavailable, IndexUnavailable, InvalidField, UnknownGallery
 from service.milvus import index as milvus_index
 from service.milvus.index import MilvusIndexes
-from service.milvus.rows import Codes
+from service.milvus.rows import FORMAT, Codes
 from service.record.records import GallerySettings
 from service.search.filters import EVERY_CROP, Filter, pairs_of
 from service.search.index import GalleryIndex
@@ -62,8 +62,9 @@ class Lab:
         self.record.crops.enroll(self.number, EMBEDDER, drawn)
         self.index("one")
 
-    def index(self, collection="one"):
+    def index(self, name="one"):
         """Puts what the record has now into a collection, and moves the watermark to it."""
+        collection = f"{name}{FORMAT}"
         self.server.create(collection, DIMENSION)
         crops = self.record.crops.vectors(self.number)
         self.server.upsert(collection, list(map(self.codes.row, crops)))
@@ -172,8 +173,12 @@ def test_a_row_of_another_crop_is_no_hit(lab):
     (first,) = lab.index_outside.search(QUERIES, 1).row_ids.tolist()
     (crop,) = lab.record.crops.indexed(lab.number, [first])
     other = replace(crop, label=replace(crop.label, crop_id="given out before"))
-    lab.server.upsert("one", [lab.codes.row(other)])
-    assert first not in lab.index_outside.search(QUERIES, 60).row_ids
+    lab.server.upsert(f"one{FORMAT}", [lab.codes.row(other)])
+    everywhere = Filter(exclude_cameras=("nowhere",))
+    assert first not in lab.index_outside.search(QUERIES, 60, everywhere).row_ids
+    # Of the gallery's crops one is missing then.
+    with pytest.raises(CollectionUnavailable, match="has lost crops"):
+        lab.index_outside.search(QUERIES, 20)
 
 
 def test_many_deletions_that_the_server_does_not_know_yet_end_in_a_refusal(lab, monkeypatch):
