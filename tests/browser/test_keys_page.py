@@ -97,7 +97,10 @@ def test_a_key_that_is_no_administrators_sees_no_keys(tab: Any, keyed: tuple[str
     url, key = keyed
     tab.goto(f"{url}/#default/galleries")
     tab.get_by_role("textbox", name="API key").fill(key)
-    with tab.expect_response(re.compile("/v1/keys$")) as answered:
+    # The page asked once without a key, and that answer may still be on its way.
+    with tab.expect_response(
+        lambda answer: answer.url.endswith("/v1/keys") and answer.status != 401
+    ) as answered:
         confirm(tab, "Use this key")
     assert answered.value.status == 403
     expect(tab.locator("#gallery-name")).to_have_text("default")

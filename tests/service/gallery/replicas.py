@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Sequence
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,10 +19,41 @@ from service.record.records import ArchivedCrop, Enrolment, Removal
 from service.search.index_files import IndexFolder
 from service.search.options import QueryOptions
 from service.search.query import run_search
-from service.search.ranking import Ranking
+from service.search.ranking import DEEPER, Ranking
 from tests.service.gallery.new_crops import EMBEDDER, new_crop
 
 TIMEOUT_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class HeldSearch:
+    """A search of a gallery by one vector, without a model; as of `Search`."""
+
+    gallery: Gallery
+    options: QueryOptions
+    attempt: int = 0
+    gone: frozenset[int] = frozenset()
+
+    def rank(self, _: None) -> Ranking:
+        top_k = self.options.top_k * DEEPER**self.attempt
+        query = np.ones((1, 4), np.float32)
+        found = self.gallery.index.search(query, top_k, self.options.filter(None, self.gone))
+        labels = found.labels()
+        results = [
+            RankedCrop.model_construct(crop_id=label.crop_id, verdict="match") for label in labels
+        ]
+        return Ranking(
+            results=results,
+            labels=labels,
+            calibration=CalibrationState(state="artefact", version="a"),
+            gallery_version=self.gallery.version,
+            candidates_scored=found.searched,
+            began=0.0,
+            search_seconds=0.0,
+            rerank_seconds=0.0,
+            sample=None,
+            query_crop=None,
+        )
 
 
 class Replica:
@@ -82,30 +114,7 @@ class Replica:
         await self.galleries.wait_for_version(self.galleries.get(gallery), min_version)
         held = self.galleries.get(gallery)
         options = QueryOptions(top_k=1000)
-
-        def rank(top_k: int, without: frozenset[int], _: None) -> Ranking:
-            index = held.index
-            query = np.ones((1, 4), np.float32)
-            found = index.search(query, top_k, options.filter(None, without))
-            labels = found.labels()
-            results = [
-                RankedCrop.model_construct(crop_id=label.crop_id, verdict="match")
-                for label in labels
-            ]
-            return Ranking(
-                results=results,
-                labels=labels,
-                calibration=CalibrationState(state="artefact", version="a"),
-                gallery_version=held.version,
-                candidates_scored=found.searched,
-                began=0.0,
-                search_seconds=0.0,
-                rerank_seconds=0.0,
-                sample=None,
-                query_crop=None,
-            )
-
-        search: Any = SimpleNamespace(gallery=held, options=options, rank=rank)
+        search: Any = HeldSearch(held, options)
         ranking = await run_search(runtime, search)
         return {result.crop_id for result in ranking.results}, ranking.stale
 
