@@ -32,7 +32,7 @@ from service.engine.networks import LoadedModel
 from service.gallery.registry import DEFAULT_GALLERY, GalleryRegistry
 from service.ops.data_directory import DATABASE_NAME, INDEXES
 from service.record.record import open_sqlite
-from service.record.records import GallerySettings
+from service.record.values import GallerySettings
 from service.search.calibration import GalleryCalibrations
 from service.search.index_files import IndexFolder, any_stored
 from service.search.options import QueryOptions

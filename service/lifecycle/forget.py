@@ -18,7 +18,7 @@ from service.ops.data_directory import IMPORTS, INDEXES, SNAPSHOTS, STRAY
 from service.ops.failpoints import failpoint
 from service.record import records
 from service.record.kept_queries import count_by_case
-from service.record.records import CropFilter
+from service.record.values import CropFilter
 from service.runtime import Runtime
 
 CROPS_PER_SWEEP = 1000

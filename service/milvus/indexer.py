@@ -26,8 +26,8 @@ from service.errors import (
 )
 from service.milvus.writing import CollectionWriter, Outdated, is_of
 from service.ops.health import HealthCheck, MonitoredThreadPool, heartbeat
-from service.record.engine import Change, ChangesLost, ChangeStream
-from service.record.remote_index import IndexState
+from service.record.collections import IndexState
+from service.record.feeds import ChangesLost, ChangeStream
 
 log = logging.getLogger(__name__)
 # After a crash another process goes on this late.

@@ -7,11 +7,11 @@ import shlex
 
 import pytest
 import redis
-
 from service.record.backup import write_backup
+
 from service.record.record import open_store
-from service.record.records import GallerySettings
 from service.record.restoring import restore_backup
+from service.record.values import GallerySettings
 from tests.docker.conftest import ROOT
 from tests.service.redis_server import redis_server
 

@@ -11,16 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-
-from service.record.api_keys import Keys
 from service.record.engine import Reader
 from service.record.entries import Generation, as_crop
 from service.record.garbage import StrayFiles
-from service.record.keys import below
-from service.record.records import GalleryRecord
 from service.record.snapshot_file import read_snapshot
 from service.record.sqlite_engine import SqliteEngine
 from service.record.verification import entries
+
+from service.record.keys import Keys, below
+from service.record.values import GalleryRecord
 from tests.power_cut.acts import Shown
 
 IMPORTED = "imported"

@@ -12,9 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from service.record.snapshot_file import read_snapshot
 
 from service.record.record import open_sqlite
-from service.record.snapshot_file import read_snapshot
 from tests.power_cut.disk import Disk, read_recording
 from tests.power_cut.recording import build_recorder, recorded
 from tests.service.gallery.new_crops import EMBEDDER
@@ -23,7 +23,7 @@ ENROL = f"""
 import sys
 from pathlib import Path
 from service.record import snapshot_file
-from service.record.records import GallerySettings
+from service.record.values import GallerySettings
 from service.record import sqlite_engine
 from service.record.record import open_sqlite
 from tests.service.gallery.new_crops import new_crop

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from service.record.api_keys import ApiKey
+from service.record.keys import ApiKey
 from service.record.record import Record, open_redis
-from service.record.records import CropFilter, GallerySettings
+from service.record.values import CropFilter, GallerySettings
 from tests.power_cut.acts import Act, Shown
 from tests.power_cut.cuts import cut_and_check, differences
 from tests.power_cut.disk import read_recording

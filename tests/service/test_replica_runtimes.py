@@ -20,7 +20,7 @@ from service.jobs import imports, runner
 from service.jobs.imports import begin_import
 from service.jobs.runner import work_on_jobs
 from service.lifecycle.background import JOBS
-from service.record.records import GallerySettings
+from service.record.values import GallerySettings
 from service.runtime import Runtime
 from service.search.refit import fit_if_due, store_and_refit
 from service.settings import Settings

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from service.record.record import open_redis, open_sqlite
-from service.record.records import GallerySettings
-from service.tables.record import Record
+from service.record.record import Record, open_redis, open_sqlite
+from service.record.values import GallerySettings
 from tests.service.gallery.new_crops import EMBEDDER
 
 

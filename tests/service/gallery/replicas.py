@@ -14,7 +14,7 @@ from gmn_client.models import CalibrationState, RankedCrop
 from service.engine.device import DeviceThread
 from service.gallery.gallery import Gallery
 from service.record.record import open_redis
-from service.record.records import ArchivedCrop, Enrolment, Removal
+from service.record.values import ArchivedCrop, Enrolment, Removal
 from service.search.index_files import IndexFolder
 from service.search.options import QueryOptions
 from service.search.query import run_search

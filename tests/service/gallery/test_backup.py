@@ -9,21 +9,20 @@ import sqlite3
 import threading
 
 import pytest
+from service.record.backup import Backup, kept_backups
+from service.record.backup import write_backup as write_backup_of
+from service.record.snapshot_file import snapshot_crop_ids, write_snapshot
+from service.record.sqlite_engine import SqliteEngine
 
 import gmn
 from service.errors import DamagedRecord
 from service.ops.audit import AuditLog
 from service.ops.data_directory import DATABASE_NAME, snapshot_name
-from service.record.api_keys import ApiKey
-from service.record.backup import Backup, kept_backups
-from service.record.backup import write_backup as write_backup_of
 from service.record.kept_queries import Case, KeptQuery
-from service.record.keys import new_crop_id
+from service.record.keys import ApiKey
 from service.record.record import open_sqlite
-from service.record.records import CropFilter, GallerySettings, Snapshot
 from service.record.restoring import restore_backup
-from service.record.snapshot_file import snapshot_crop_ids, write_snapshot
-from service.record.sqlite_engine import SqliteEngine
+from service.record.values import CropFilter, GallerySettings, Snapshot, new_crop_id
 from tests.service.gallery.new_crops import EMBEDDER, NOON, new_crop
 
 

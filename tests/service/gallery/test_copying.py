@@ -11,16 +11,15 @@ from collections import Counter
 
 import pytest
 import redis
+from service.record.snapshot_file import write_snapshot
 
 import gmn
 from service.ops.data_directory import lock_data_directory, snapshot_name
 from service.record import copying
-from service.record.api_keys import ApiKey
-from service.record.keys import KINDS, unpacked
+from service.record.keys import KINDS, ApiKey, unpacked
 from service.record.picture_folder import PictureFolder
 from service.record.record import open_redis, open_sqlite
-from service.record.records import GallerySettings, Snapshot
-from service.record.snapshot_file import write_snapshot
+from service.record.values import GallerySettings, Snapshot
 from tests.service.gallery.new_crops import EMBEDDER, NOON, new_crop, without_picture
 
 CROPS = 6

@@ -9,8 +9,8 @@ import pytest
 
 from service.errors import InvalidField
 from service.record import crop_lists
-from service.record.records import CropFilter
-from service.tables import crop_lists as table_lists
+from service.record import crop_lists as table_lists
+from service.record.values import CropFilter
 from tests.service.gallery.new_crops import EMBEDDER, NOON, new_crop
 
 

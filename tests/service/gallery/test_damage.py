@@ -10,6 +10,8 @@ import shutil
 from pathlib import Path
 
 import pytest
+from service.record.snapshot_file import SnapshotHeader, write_snapshot
+from service.record.verification import verify_file
 from typer.testing import CliRunner
 
 from model.problems import InputProblem
@@ -17,9 +19,7 @@ from service.commands.store import store as store_command
 from service.errors import DamagedRecord
 from service.record import verification
 from service.record.record import open_sqlite
-from service.record.records import CropFilter, GallerySettings, Snapshot
-from service.record.snapshot_file import SnapshotHeader, write_snapshot
-from service.record.verification import verify_file
+from service.record.values import CropFilter, GallerySettings, Snapshot
 from tests.service.gallery.new_crops import EMBEDDER, NOON, new_crop
 
 LOBBY = 24

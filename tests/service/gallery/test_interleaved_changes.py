@@ -6,12 +6,11 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 
 import pytest
+from service.record.engine import Reader
 
 from service.record import crop_changes, keys
-from service.record.crop_changes import RequestKey
-from service.record.engine import Reader
 from service.record.keys import as_text
-from service.record.records import GallerySettings
+from service.record.values import GallerySettings, RequestKey
 from tests.service.gallery.new_crops import EMBEDDER, new_crop
 
 # Among the rules of tables none commits between another one's reads and its commit.

@@ -8,8 +8,9 @@ import sqlite3
 from datetime import UTC, datetime, timedelta
 
 import pytest
-
 from service.record.copying import Store, copy_galleries
+from service.record.verification import verify_galleries
+
 from service.record.kept_queries import (
     CASE,
     KEPT_KIND,
@@ -21,11 +22,9 @@ from service.record.kept_queries import (
     key,
     picture_key,
 )
-from service.record.keys import new_crop_id
 from service.record.record import open_redis, open_sqlite
-from service.record.records import GallerySettings
 from service.record.recovery import recover_file, recover_in_place
-from service.record.verification import verify_galleries
+from service.record.values import GallerySettings, new_crop_id
 from tests.service.gallery.new_crops import EMBEDDER, new_crop
 
 NOW = datetime.now(UTC)

@@ -9,7 +9,7 @@ import pytest
 
 from service.errors import CropConflict
 from service.record import identity_changes, keys
-from service.record.records import CropFilter
+from service.record.values import CropFilter
 from tests.service.gallery.new_crops import EMBEDDER, NOON, new_crop
 
 EVERYTHING = CropFilter()

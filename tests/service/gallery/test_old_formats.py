@@ -15,14 +15,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from service.record.snapshot_file import FORMAT, read_snapshot, snapshot_header, write_snapshot
+from service.record.verification import verify_record
 from typer.testing import CliRunner
 
 from model.problems import InputProblem
 from service.commands.keys import keys as keys_command
 from service.record.record import Record, open_redis, open_sqlite
-from service.record.records import CropFilter, GallerySettings
-from service.record.snapshot_file import FORMAT, read_snapshot, snapshot_header, write_snapshot
-from service.record.verification import verify_record
+from service.record.values import CropFilter, GallerySettings
 from tests.service.gallery.new_crops import new_crop
 from tests.service.redis_server import RedisServer, redis_server
 

@@ -10,6 +10,9 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from service.record.engine import Transaction
+from service.record.garbage import note_strays
+from service.record.verification import verify_record
 
 from model.problems import InputProblem
 from service.errors import DamagedRedisRecord, RecordUnavailable
@@ -20,14 +23,11 @@ from service.lifecycle.pictures import (
 )
 from service.ops.critical_sections import CriticalSections
 from service.record import replacing, staged
-from service.record.engine import Transaction
-from service.record.garbage import note_strays
 from service.record.keys import KINDS, as_text
 from service.record.picture_folder import PictureFolder
 from service.record.record import open_redis
-from service.record.records import ArchivedCrop, CropFilter, GallerySettings
 from service.record.recovery import recover_in_place
-from service.record.verification import verify_record
+from service.record.values import ArchivedCrop, CropFilter, GallerySettings
 from tests.service.gallery.new_crops import EMBEDDER, OTHER_EMBEDDER, new_crop
 
 LATER = datetime.now(UTC) + timedelta(days=1)

@@ -7,13 +7,13 @@ import random
 from datetime import timedelta
 
 import pytest
-
-from service.errors import InvalidField
 from service.record.engine import Scan, Transaction, transact
 from service.record.entries import find_generation
+
+from service.errors import InvalidField
 from service.record.keys import below, key
 from service.record.people import Grouping
-from service.record.records import CropFields
+from service.record.values import CropFields
 from tests.service.gallery.new_crops import EMBEDDER, NOON, new_crop, without_picture
 
 NAMES = ["Ann", "anna 2", "anna 10", "bob", "7", "07", "10", "Gate 3/7", "Gate 3/12"]

@@ -11,9 +11,8 @@ import pytest
 
 from service.errors import GalleryConflict, NeedsReindex, RequestConflict, UnknownGallery
 from service.record import crops
-from service.record.crop_changes import RequestKey
-from service.record.records import CropFilter, GallerySettings, Picture
-from service.tables import crops as table_crops
+from service.record import crops as table_crops
+from service.record.values import CropFilter, GallerySettings, Picture, RequestKey
 from tests.service.gallery.new_crops import (
     EMBEDDER,
     NOON,

@@ -8,20 +8,20 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
+from service.record.backup import kept_backups, write_backup
+from service.record.engine import Scan
+from service.record.entries import files_of, vector_name
+from service.record.snapshot_file import snapshot_crop_ids, write_snapshot
 
 import gmn
 from model.problems import InputProblem
 from service.errors import RecordUnavailable
 from service.ops.data_directory import DATABASE_NAME, snapshot_name
-from service.record.api_keys import ApiKey
-from service.record.backup import kept_backups, write_backup
-from service.record.engine import Scan
-from service.record.entries import files_of, vector_name
+from service.record.keys import ApiKey
 from service.record.picture_folder import PictureFolder
 from service.record.record import open_redis, open_sqlite
-from service.record.records import CropFilter, GallerySettings, Snapshot
 from service.record.restoring import put_all, restore_backup
-from service.record.snapshot_file import snapshot_crop_ids, write_snapshot
+from service.record.values import CropFilter, GallerySettings, Snapshot
 from tests.service.gallery.new_crops import EMBEDDER, NOON, new_crop
 
 EVERYTHING = Scan(b"", b"\xff")

@@ -11,10 +11,10 @@ import pytest
 from model.problems import InputProblem
 from service.errors import RecordUnavailable
 from service.ops.commit_mark import LastCommitMark
-from service.record.api_keys import ApiKey
-from service.record.engine import Change, ChangesLost
+from service.record.feeds import ChangesLost
+from service.record.keys import ApiKey
 from service.record.record import open_redis
-from service.record.records import GallerySettings
+from service.record.values import GallerySettings
 from tests.service.gallery.new_crops import EMBEDDER, NOON, new_crop
 from tests.service.redis_server import redis_server
 

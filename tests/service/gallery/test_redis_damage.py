@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 import redis
+from service.record.engine import seal
+from service.record.entries import Generation
+from service.record.snapshot_file import SnapshotHeader, write_snapshot
 from typer.testing import CliRunner
 
 from model.problems import InputProblem
@@ -18,13 +21,10 @@ from service.errors import DamagedRedisRecord
 from service.ops.commit_mark import LastCommitMark
 from service.record import identity_changes
 from service.record.crop_changes import tombstone
-from service.record.engine import seal
-from service.record.entries import Generation
 from service.record.galleries import NAMES
 from service.record.keys import key, packed
 from service.record.record import Record, open_redis
-from service.record.records import CropFilter, GallerySettings
-from service.record.snapshot_file import SnapshotHeader, write_snapshot
+from service.record.values import CropFilter, GallerySettings
 from tests.service.gallery.new_crops import EMBEDDER, new_crop
 from tests.service.redis_server import RedisServer, redis_server
 

@@ -12,7 +12,7 @@ import redis
 
 from service.record.picture_folder import PictureFolder
 from service.record.record import open_redis
-from service.record.records import GallerySettings
+from service.record.values import GallerySettings
 from tests.service.gallery.new_crops import EMBEDDER, NOON, without_picture
 from tests.service.redis_server import redis_server
 

@@ -7,7 +7,7 @@ import pytest
 from model.problems import InputProblem
 from service.errors import StorageFailed
 from service.record.record import open_redis
-from service.record.records import GallerySettings
+from service.record.values import GallerySettings
 from tests.service.gallery.new_crops import EMBEDDER, new_crop
 from tests.service.redis_server import free_port, redis_server
 

@@ -16,10 +16,10 @@ import pytest
 
 from service.errors import GalleryConflict, RecordUnavailable, UnknownGallery
 from service.record import galleries, identity_changes, replacing
-from service.record.engine import Change
 from service.record.keys import KINDS
 from service.record.record import Record, open_redis
-from service.record.records import ArchivedCrop, CropFilter, GallerySettings
+from service.record.transaction import Change
+from service.record.values import ArchivedCrop, CropFilter, GallerySettings
 from tests.service.gallery.new_crops import EMBEDDER, NOON, OTHER_EMBEDDER, new_crop
 from tests.service.gallery.new_jobs import new_job
 from tests.service.redis_server import LosingProxy, redis_server

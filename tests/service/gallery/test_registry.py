@@ -14,7 +14,7 @@ from service.gallery import registry
 from service.gallery.gallery import Gallery
 from service.gallery.registry import DEFAULT_GALLERY, GalleryRegistry
 from service.record.record import open_sqlite
-from service.record.records import CropLabel, GallerySettings, group_code
+from service.record.values import CropLabel, GallerySettings, group_code
 from tests.service.gallery.new_crops import EMBEDDER, OTHER_EMBEDDER, new_crop
 from tests.waiting import eventually
 

@@ -20,8 +20,8 @@ from service.gallery.registry import DEFAULT_GALLERY
 from service.jobs.runner import list_jobs
 from service.ops.health import STOPPED
 from service.record import crops
-from service.record.engine import ChangesLost
-from service.record.records import CropLabel, GallerySettings
+from service.record.transaction import ChangesLost
+from service.record.values import CropLabel, GallerySettings
 from service.search.index_files import IndexFolder
 from tests.service.gallery.new_crops import EMBEDDER, OTHER_EMBEDDER, new_crop
 from tests.service.gallery.replicas import Replica

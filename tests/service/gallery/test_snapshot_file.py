@@ -6,15 +6,15 @@ from datetime import UTC, datetime
 
 import numpy as np
 import pytest
-
-from service.errors import DamagedSnapshot, StorageFailed
-from service.record.records import ArchivedCrop, StoredCrop
 from service.record.snapshot_file import (
     read_snapshot,
     remove_from_snapshot,
     snapshot_header,
     write_snapshot,
 )
+
+from service.errors import DamagedSnapshot, StorageFailed
+from service.record.values import ArchivedCrop, StoredCrop
 
 NOON = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 

@@ -13,7 +13,7 @@ import pytest
 
 from service.record import sqlite_engine
 from service.record.record import open_sqlite
-from service.record.records import GallerySettings
+from service.record.values import GallerySettings
 from tests.service.gallery.new_crops import EMBEDDER, new_crop
 
 SECRET = b"this person's picture " * 40

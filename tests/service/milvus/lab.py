@@ -19,9 +19,9 @@ from service.milvus.indexer import Indexer
 from service.milvus.rows import Codes, Hits
 from service.milvus.server import MilvusServer
 from service.milvus.writing import CollectionWriter
+from service.record.collections import IndexState
 from service.record.record import Record, open_redis
-from service.record.records import ArchivedCrop, GalleryRecord, GallerySettings
-from service.record.remote_index import IndexState
+from service.record.values import ArchivedCrop, GalleryRecord, GallerySettings
 from service.search.filters import Filter
 from service.search.index import GalleryIndex
 from tests.service.gallery.new_crops import EMBEDDER, new_crop
