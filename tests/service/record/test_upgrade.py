@@ -12,6 +12,7 @@ import pytest
 from service.record.backup import write_backup
 from service.record.entries import files_of
 from service.record.snapshot_file import SnapshotHeader, describe_snapshot, write_snapshot
+from tests.service.gallery.test_old_formats import OLD
 
 from gmn_client.models import JobProblem
 from model.problems import InputProblem
@@ -27,7 +28,6 @@ from service.record.upgrade import upgrade
 from service.record.values import CropFilter, GallerySettings, RequestKey, new_crop_id
 from service.record.verify import verify
 from tests.service.gallery.new_crops import EMBEDDER, NOON, OTHER_EMBEDDER, new_crop
-from tests.service.gallery.test_old_formats import OLD
 
 EVERYTHING = CropFilter()
 REQUEST = RequestKey("key", "0" * 64, '["a problem"]')
