@@ -1,4 +1,4 @@
-"""Kept searches and cases in both stores: bounds, forgetting, damage, copies, deletion."""
+"""Kept searches and cases in the record: bounds and forgetting."""
 
 from __future__ import annotations
 
@@ -8,14 +8,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from service.record.kept_queries import (
-    CASE,
-    KEPT_KIND,
     Case,
     KeptQuery,
     KeptResult,
     Review,
-    key,
-    picture_key,
 )
 from service.record.values import GallerySettings, new_crop_id
 from tests.service.gallery.new_crops import EMBEDDER, new_crop
@@ -133,26 +129,6 @@ def test_a_crop_that_is_gone_is_not_reviewed(store, gallery):
     keep(store, gallery, one)
     store.identities.forget(gallery, "a")
     assert store.kept.review(gallery, one.query_id, [ann], Review("confirmed", NOW, "k1")) == one
-
-
-def damaged(gallery: int, whole, pictureless, lost, case_id: str) -> list[bytes]:
-    """The keys that are damaged: a picture, a search and a case."""
-    return [
-        picture_key(gallery, pictureless.query_id),
-        key(KEPT_KIND, gallery, lost.query_id),
-        key(CASE, gallery, case_id),
-    ]
-
-
-def require_recovered(record, gallery: int, whole, pictureless, case_id: str) -> None:
-    (found,) = verify_galleries(record.engine)
-    assert found.damage == []
-    assert found.whole_searches == 2
-    assert record.kept.picture(gallery, whole.query_id).content == PICTURE
-    assert record.kept.picture(gallery, pictureless.query_id) is None
-    assert record.cases.get(gallery, case_id) is None
-    # No case holds it any more.
-    assert expire(record, gallery, LATER) == 2
 
 
 @pytest.mark.parametrize("most", [0, 1])
