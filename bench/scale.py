@@ -30,11 +30,11 @@ from model.problems import InputProblem
 from service.engine.device import DeviceThread
 from service.engine.networks import LoadedModel
 from service.gallery.registry import DEFAULT_GALLERY, GalleryRegistry
-from service.ops.data_directory import DATABASE_NAME, INDEXES
-from service.record.record import open_sqlite
-from service.record.records import GallerySettings
+from service.ops.data_directory import INDEXES
+from service.record.record import Record
+from service.record.values import GallerySettings
 from service.search.calibration import GalleryCalibrations
-from service.search.index_files import IndexFolder, any_stored
+from service.search.index_files import IndexFolder
 from service.search.options import QueryOptions
 from service.search.ranking import Search
 from service.settings import Settings
@@ -126,7 +126,7 @@ def _enroll(drawn: ScaleCrops, folder: Path, crops: int) -> dict[str, Any]:
     folder.mkdir(exist_ok=True)
     seconds = 0.0
     fingerprint = _model().embedder
-    with contextlib.closing(open_sqlite(folder / DATABASE_NAME)) as record:
+    with contextlib.closing(Record(folder)) as record:
         if not record.galleries.all():
             record.galleries.create(DEFAULT_GALLERY, fingerprint, GallerySettings())
         (gallery,) = record.galleries.all()
@@ -207,9 +207,7 @@ def _started(folder: Path, dimension: int) -> Iterator[tuple[GalleryRegistry, fl
     began = time.perf_counter()
     with contextlib.ExitStack() as stack:
         indexes = IndexFolder(folder / INDEXES, LEAST_CROPS, reserved_bytes=0)
-        # A service that starts from index files reads the whole record beside the requests.
-        stored = any_stored(indexes.path)
-        record = open_sqlite(folder / DATABASE_NAME, alone=not stored)
+        record = Record(folder)
         stack.callback(record.close)
         device = DeviceThread()
         stack.callback(device.shutdown)

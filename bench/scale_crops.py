@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.problems import InputProblem
-from service.record.records import ArchivedCrop, StoredCrop
+from service.record.values import ArchivedCrop, StoredCrop
 
 Array = NDArray[np.float32]
 KINDS = ("people", "clusters")

@@ -33,13 +33,13 @@ from service.ops.data_directory import (
 from service.ops.failpoints import failpoint
 from service.ops.health import BlockingPools, HealthCheck, Watchdog
 from service.ops.metrics import Metrics
-from service.record.api_keys import ApiKey
+from service.record.database import FILE
+from service.record.keys import ApiKey
 from service.record.picture_folder import PictureFolder
+from service.record.record import Record
 from service.search.calibration import GalleryCalibrations
 from service.search.index_files import IndexFolder, any_stored
 from service.settings import Settings
-from service.tables.database import FILE
-from service.tables.record import Record
 
 if TYPE_CHECKING:
     from service.milvus.indexer import Indexer

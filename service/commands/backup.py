@@ -36,8 +36,8 @@ def backup(
     Example: gmn backup /mnt/backups --keep 7 --data-dir ./gmn-data
     """
     from service.ops.audit import AuditLog, act_as
+    from service.record.restoring import remove_oldest, write_backup
     from service.settings import read_settings
-    from service.tables.restoring import remove_oldest, write_backup
 
     reserved = read_settings(data_dir=data_dir).reserved_disk_bytes
     database = open_database(data_dir) if data_dir.is_dir() else None
@@ -76,7 +76,7 @@ def restore(
     """
     from service.ops.audit import AuditLog, act_as
     from service.ops.data_directory import lock_data_directory
-    from service.tables.restoring import Backup, kept_backups, restore_backup
+    from service.record.restoring import Backup, kept_backups, restore_backup
 
     taken = Backup(folder.resolve())
     if taken not in kept_backups(taken.path.parent):

@@ -20,8 +20,8 @@ from service.commands.common import DataDirOption, Shown, printed, table_of
 from service.commands.store import open_database
 
 if TYPE_CHECKING:
+    from service.record.database import Database
     from service.settings import Settings
-    from service.tables.database import Database
 
 State = Literal["ok", "warning", "error"]
 Findings = Iterator[tuple[State, str]]
@@ -112,7 +112,7 @@ def _clock(_settings: Settings, _database: Database | None) -> Findings:
 
 
 def _record(_: Settings, database: Database | None) -> Findings:
-    from service.tables.galleries import Galleries
+    from service.record.galleries import Galleries
 
     if database is None:
         yield "ok", "there is none yet, or none that can be opened; the first start makes one"
@@ -124,8 +124,7 @@ def _record(_: Settings, database: Database | None) -> Findings:
 
 def _keys(settings: Settings, database: Database | None) -> Findings:
     from service.http.keys import NO_KEY, is_loopback, read_key_file
-    from service.record.api_keys import any_administers
-    from service.tables.keys import Keys
+    from service.record.keys import Keys, any_administers
 
     filed, wrong = read_key_file(settings.api_keys_file) if settings.api_keys_file else ([], [])
     for problem in wrong:
@@ -151,7 +150,7 @@ def _keys(settings: Settings, database: Database | None) -> Findings:
 
 
 def _backups(settings: Settings, database: Database | None) -> Findings:
-    from service.tables.restoring import own_backups
+    from service.record.restoring import own_backups
 
     if settings.backup_dir is None:
         yield "warning", "GMN_BACKUP_DIR is not set: the service makes no backups by itself"
@@ -183,7 +182,7 @@ def _device(settings: Settings, _: Database | None) -> Findings:
 
 def _artefact(settings: Settings, database: Database | None) -> Findings:
     from model.artefact import load_artefact, read_description, resolve_artefact, shipped_artefacts
-    from service.tables.galleries import Galleries
+    from service.record.galleries import Galleries
 
     shipped = shipped_artefacts().values()
     known = {read_description(path).embedding_fingerprint for path in shipped}

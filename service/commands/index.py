@@ -18,7 +18,7 @@ from service.commands.store import open_record
 
 if TYPE_CHECKING:
     from service.milvus.writing import CollectionWriter
-    from service.record.records import GalleryRecord
+    from service.record.values import GalleryRecord
 
 INDEX_URL = "GMN_INDEX_URL"
 POLL_SECONDS = 0.1

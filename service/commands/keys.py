@@ -27,7 +27,7 @@ from service.commands.store import open_record
 if TYPE_CHECKING:
     from gmn_client.models import Key
     from service.ops.audit import AuditLog
-    from service.tables.record import Record
+    from service.record.record import Record
 
 keys = command_group(
     """Makes, lists, rotates and revokes API keys.
@@ -215,7 +215,7 @@ def _opened(data_dir: Path, create: bool = True) -> Iterator[tuple[Record, Audit
     # Imported here: help is shown without these packages.
     from service.ops.audit import AuditLog, act_as
     from service.ops.data_directory import make_folder
-    from service.tables.database import FILE
+    from service.record.database import FILE
 
     if not (create or (data_dir / FILE).is_file()):
         raise InputProblem(

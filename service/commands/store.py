@@ -24,9 +24,9 @@ from service.commands.common import (
 )
 
 if TYPE_CHECKING:
-    from service.tables.reading import StoredRecord
-    from service.tables.record import Record
-    from service.tables.verify import RecordFound
+    from service.record.reading import StoredRecord
+    from service.record.record import Record
+    from service.record.verify import RecordFound
 
 DAMAGE_SHOWN = 5
 DELETIONS = ("delete_crop", "delete_crops")
@@ -51,15 +51,15 @@ def open_record(data_dir: Path) -> Record:
     Raises:
         InputProblem: it cannot be used.
     """
-    from service.tables.record import Record
+    from service.record.record import Record
 
     return Record(data_dir)
 
 
 def open_database(data_dir: Path) -> StoredRecord | None:
     """Open a record that is only read, also beside its service; None where there is none yet."""
-    from service.tables.database import FILE
-    from service.tables.reading import StoredRecord
+    from service.record.database import FILE
+    from service.record.reading import StoredRecord
 
     return StoredRecord(data_dir) if (data_dir / FILE).is_file() else None
 
@@ -107,8 +107,8 @@ def verify(data_dir: DataDirOption = DEFAULT_DATA_DIR) -> Shown:
     The exit status is 1 where something is not as it was written. It may run while the service
     does.
     """
-    from service.tables.archive import check_snapshots
-    from service.tables.verify import verify as verify_record
+    from service.record.archive import check_snapshots
+    from service.record.verify import verify as verify_record
 
     _require_directory(data_dir)
     found = verify_record(data_dir)
@@ -143,7 +143,7 @@ def recover(
 
     Example: gmn store recover --data-dir ./gmn-data --into ./gmn-data-new
     """
-    from service.tables.recovery import recover as recover_record
+    from service.record.recovery import recover as recover_record
 
     if into.exists() and any(into.iterdir()):
         raise InputProblem(f"{into}: holds something already; name a new directory with --into")
@@ -179,7 +179,7 @@ def upgrade(
 
     Example: gmn store upgrade ./gmn-data --into ./gmn-data-new
     """
-    from service.tables.upgrade import upgrade as upgrade_record
+    from service.record.upgrade import upgrade as upgrade_record
 
     with _stopped(old):
         done = upgrade_record(old, into)

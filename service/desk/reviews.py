@@ -22,7 +22,7 @@ from service.gallery.changes import change_matching
 from service.gallery.enroll import ImageToEnroll, checked_camera, checked_text, enroll
 from service.ops.csv_lines import csv_line
 from service.record.kept_queries import KeptQuery, Review
-from service.record.records import CropFilter, Picture
+from service.record.values import CropFilter, Picture
 from service.runtime import GalleryCall
 from service.search.options import Id, Moment, Text
 

@@ -26,10 +26,9 @@ from service.errors import (
 )
 from service.gallery.gallery import Gallery
 from service.ops.data_directory import require_free_disk
-from service.record.api_keys import ApiKey
 from service.record.kept_queries import Case, KeptQuery, KeptResult
-from service.record.keys import new_crop_id
-from service.record.records import Picture, StoredCrop
+from service.record.keys import ApiKey
+from service.record.values import Picture, StoredCrop, new_crop_id
 from service.runtime import GalleryCall, Runtime
 from service.search.options import QueryOptions
 from service.search.query import AnsweredQuery

@@ -7,11 +7,11 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 
 from service.gallery.gallery import Gallery, IndexMismatch
-from service.record.records import Enrolment, IndexedCrop, Relabelling, Removal
+from service.record.record import Record
+from service.record.transaction import Change
+from service.record.values import Enrolment, IndexedCrop, Relabelling, Removal
 from service.search.index import GalleryIndex
 from service.search.index_files import DamagedFiles, FileSet
-from service.tables.record import Record
-from service.tables.transaction import Change
 
 log = logging.getLogger(__name__)
 # The vectors of so many changes are held at once.

@@ -24,7 +24,7 @@ from service.gallery.enroll import CLOCKS_DIFFER_BY
 from service.gallery.gallery import Gallery
 from service.gallery.registry import DEFAULT_GALLERY
 from service.ops.data_directory import IMPORTS, INDEXES, SNAPSHOTS
-from service.record.records import (
+from service.record.values import (
     CropFields,
     CropFilter,
     GallerySettings,

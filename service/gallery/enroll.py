@@ -19,9 +19,14 @@ from service.gallery.gallery import Gallery
 from service.lifecycle.pictures import keep_elsewhere
 from service.ops.data_directory import require_free_disk
 from service.ops.failpoints import failpoint
-from service.record.crop_changes import RequestKey
-from service.record.keys import new_crop_id
-from service.record.records import ArchivedCrop, Enrolment, GallerySettings, StoredCrop
+from service.record.values import (
+    ArchivedCrop,
+    Enrolment,
+    GallerySettings,
+    RequestKey,
+    StoredCrop,
+    new_crop_id,
+)
 from service.runtime import Runtime
 from service.search.options import MAX_METADATA_BYTES, MAX_TEXT, read_moment
 

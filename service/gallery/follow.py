@@ -11,10 +11,10 @@ from concurrent.futures import Future
 
 from service.errors import ServiceStopping
 from service.ops.health import STOPPED, HealthCheck, Heartbeat
-from service.tables.database import Database
-from service.tables.feeds import ChangesLost
-from service.tables.marks import Mark
-from service.tables.transaction import Change
+from service.record.database import Database
+from service.record.feeds import ChangesLost
+from service.record.marks import Mark
+from service.record.transaction import Change
 
 log = logging.getLogger(__name__)
 POLL_SECONDS = 0.02

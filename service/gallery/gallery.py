@@ -8,7 +8,7 @@ from typing import Any
 
 from service.errors import NeedsReindex
 from service.milvus.index import MilvusIndex
-from service.record.records import Enrolment, GalleryRecord, GallerySettings, Relabelling, Removal
+from service.record.values import Enrolment, GalleryRecord, GallerySettings, Relabelling, Removal
 from service.search.index import GalleryIndex
 from service.search.index_files import IndexFolder, Stored
 

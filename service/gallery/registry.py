@@ -21,7 +21,10 @@ from service.gallery.follow import Follower
 from service.gallery.gallery import CropsChange, Gallery, MakeIndex
 from service.ops.failpoints import failpoint
 from service.ops.health import HealthCheck, MonitoredThreadPool
-from service.record.records import (
+from service.record.feeds import ALL_GALLERIES
+from service.record.record import Record
+from service.record.transaction import Change
+from service.record.values import (
     CropLabel,
     Enrolment,
     GalleryRecord,
@@ -30,9 +33,6 @@ from service.record.records import (
     Removal,
 )
 from service.search.index_files import IndexFolder
-from service.tables.feeds import ALL_GALLERIES
-from service.tables.record import Record
-from service.tables.transaction import Change
 
 log = logging.getLogger(__name__)
 DEFAULT_GALLERY = "default"

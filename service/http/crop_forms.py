@@ -15,7 +15,7 @@ from service.errors import InvalidField
 from service.gallery.enroll import LABELS, ImageToEnroll
 from service.http.forms import CURSOR_TEXT, Form, FrameForm
 from service.record.crop_lists import CURSOR
-from service.record.records import CropFields, CropFilter
+from service.record.values import CropFields, CropFilter
 from service.search.options import (
     MAX_METADATA_BYTES,
     MAX_MOMENT,

@@ -24,7 +24,7 @@ from gmn_client.models import Box
 from model.crops.frames import Frame, FrameCrop, ImageFile
 from service.errors import InvalidField
 from service.gallery.enroll import checked_text
-from service.record.keys import CROP_ID
+from service.record.values import CROP_ID
 from service.search.options import MAX_ID, MAX_METADATA_BYTES, Text
 from service.settings import MAX_IMAGES, NAME, checked_name
 

@@ -26,8 +26,7 @@ from gmn_client.models import Key, Scope
 from model.problems import InputProblem
 from service.errors import InvalidField, TooManyRequests, Unauthorised, UnknownKey
 from service.ops.health import MonitoredThreadPool
-from service.record.api_keys import SCOPES, ApiKey, any_administers
-from service.tables.keys import Keys
+from service.record.keys import SCOPES, ApiKey, Keys, any_administers
 
 KEY_ID = r"[A-Za-z0-9]{1,32}"
 KEY_TEXT = re.compile(rf"gmn_({KEY_ID})_([A-Za-z0-9_-]{{32,128}})", re.ASCII)

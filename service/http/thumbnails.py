@@ -11,7 +11,7 @@ from PIL import Image
 
 from model.crops.decode import CropLimits, CropProblem, decode_crop
 from service.http.problems import Responses, content
-from service.record.records import Picture
+from service.record.values import Picture
 from service.runtime import Runtime
 
 JPEG_QUALITY = 85

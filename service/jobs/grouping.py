@@ -17,7 +17,7 @@ from service.gallery.gallery import Gallery
 from service.jobs.runner import create_job, new_job_id, save_job
 from service.record.jobs import Job
 from service.record.people import Grouping
-from service.record.records import CropFilter, IndexedCrop
+from service.record.values import CropFilter, IndexedCrop
 from service.runtime import Runtime
 from service.search.calibration import CurrentCalibration
 from service.search.ranking import Array, every_score

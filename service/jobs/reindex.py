@@ -17,7 +17,7 @@ from service.jobs.runner import RETRYABLE, create_job, new_job_id, save_job, wai
 from service.lifecycle.pictures import stored_picture
 from service.ops.failpoints import failpoint
 from service.record.jobs import Job
-from service.record.records import StoredCrop
+from service.record.values import StoredCrop
 from service.runtime import Runtime
 
 CROPS_PER_BATCH = 32

@@ -18,8 +18,8 @@ from service.errors import DeviceLost, RecordUnavailable, ServiceError, StorageF
 from service.gallery.gallery import Gallery
 from service.ops.audit import act_as
 from service.ops.failpoints import failpoint
-from service.record.api_keys import ApiKey
 from service.record.jobs import Job
+from service.record.keys import ApiKey
 from service.runtime import Runtime
 
 log = logging.getLogger(__name__)

@@ -30,10 +30,10 @@ from service.lifecycle.strays import clear_files, remove_unneeded_files
 from service.ops.critical_sections import file_lock
 from service.ops.data_directory import INDEXES, STRAY, hold_reserve, move_aside
 from service.ops.health import STOPPED, HealthCheck, Heartbeat, heartbeat
+from service.record.record import Record
 from service.runtime import Runtime
 from service.search.compaction import compact_indexes
 from service.search.refit import fit_galleries, refit_calibrations
-from service.tables.record import Record
 
 log = logging.getLogger(__name__)
 KEPT_TOMBSTONES = timedelta(days=1)

@@ -14,9 +14,9 @@ from filelock import Timeout
 
 from service.errors import RecordUnavailable
 from service.ops.critical_sections import file_lock
+from service.record.restoring import Backup, kept_backups, own_backups
 from service.runtime import Runtime
 from service.settings import Settings
-from service.tables.restoring import Backup, kept_backups, own_backups
 
 log = logging.getLogger(__name__)
 LOOKED_AFTER_SECONDS = 10.0

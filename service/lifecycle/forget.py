@@ -16,9 +16,9 @@ from service.lifecycle.pictures import remove_pictures
 from service.lifecycle.snapshots import take_removed_out_of_snapshots
 from service.ops.data_directory import IMPORTS, INDEXES, SNAPSHOTS, STRAY
 from service.ops.failpoints import failpoint
-from service.record import records
+from service.record import values
 from service.record.kept_queries import count_by_case
-from service.record.records import CropFilter
+from service.record.values import CropFilter
 from service.runtime import Runtime
 
 CROPS_PER_SWEEP = 1000
@@ -97,7 +97,7 @@ async def forget_identity(runtime: Runtime, gallery: Gallery, identity: str) -> 
             found = await runtime.galleries.change(
                 "forget-identity", gallery, runtime.record.identities.forget, identity
             )
-            removal = found or records.Removal(gallery.version, ())
+            removal = found or values.Removal(gallery.version, ())
             result["count"] = removal.count
             result["kept_searches"] = len(removal.kept_searches)
             failpoint("forget-identity.before-snapshots")
@@ -231,7 +231,7 @@ STRAYS_REMAIN = (
 
 
 async def _remaining(
-    runtime: Runtime, gallery: Gallery, removal: records.Removal
+    runtime: Runtime, gallery: Gallery, removal: values.Removal
 ) -> list[Remainder]:
     settings = runtime.settings
     remaining = [*ALWAYS_REMAINS]

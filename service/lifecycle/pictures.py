@@ -12,7 +12,7 @@ from operator import itemgetter
 from service.errors import RecordUnavailable, StorageFailed
 from service.gallery.gallery import Gallery
 from service.record.picture_folder import PictureFolder
-from service.record.records import ArchivedCrop, Picture, StoredCrop
+from service.record.values import ArchivedCrop, Picture, StoredCrop
 from service.runtime import Runtime
 
 # A picture whose crop has not landed after this long is swept up.

@@ -22,15 +22,15 @@ from service.gallery.gallery import Gallery
 from service.lifecycle.strays import remove_unneeded
 from service.ops.data_directory import require_free_disk, snapshot_name
 from service.ops.failpoints import failpoint
-from service.record.records import ArchivedCrop, Snapshot
-from service.runtime import Runtime
-from service.tables.archive import (
+from service.record.archive import (
     archived_ids,
     describe_snapshot,
     read_archive,
     remove_from_archive,
     write_archive,
 )
+from service.record.values import ArchivedCrop, Snapshot
+from service.runtime import Runtime
 
 
 @dataclass

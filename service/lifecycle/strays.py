@@ -20,8 +20,8 @@ from service.ops.data_directory import (
     snapshot_name,
     sync,
 )
+from service.record.database import UNFINISHED
 from service.runtime import Runtime
-from service.tables.database import UNFINISHED
 
 log = logging.getLogger(__name__)
 

@@ -23,11 +23,11 @@ from service.errors import CollectionUnavailable, IndexUnavailable, InvalidField
 from service.milvus.rows import LARGEST_LIMIT, Codes, Hits
 from service.milvus.writing import is_current
 from service.ops.health import HealthCheck, MonitoredThreadPool
-from service.record.records import CropLabel
-from service.record.remote_index import IndexState
+from service.record.collections import IndexState
+from service.record.record import Record
+from service.record.values import CropLabel
 from service.search.candidates import Candidates, FetchedCrops, mean_direction, scored
 from service.search.filters import EVERY_CROP, Filter
-from service.tables.record import Record
 
 if TYPE_CHECKING:
     from service.milvus.server import MilvusServer

@@ -20,11 +20,11 @@ from typing import Any
 from service.errors import CollectionUnavailable, IndexUnavailable, ServiceStopping
 from service.milvus.writing import CollectionWriter, Outdated, is_current
 from service.ops.health import HealthCheck, MonitoredThreadPool, heartbeat
-from service.record.records import GalleryRecord
-from service.record.remote_index import IndexState
-from service.tables.feeds import ALL_GALLERIES, OF_CROPS, ChangesLost
-from service.tables.marks import Mark
-from service.tables.transaction import Change
+from service.record.collections import IndexState
+from service.record.feeds import ALL_GALLERIES, OF_CROPS, ChangesLost
+from service.record.marks import Mark
+from service.record.transaction import Change
+from service.record.values import GalleryRecord
 
 log = logging.getLogger(__name__)
 # After a crash another process takes over this late.

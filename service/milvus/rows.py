@@ -14,7 +14,7 @@ from typing import TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from service.record.records import CropLabel, IndexedCrop, group_code, identity_code
+from service.record.values import CropLabel, IndexedCrop, group_code, identity_code
 from service.search.filters import Filter
 
 PREFIX = "gmn"

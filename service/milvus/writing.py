@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 from service.errors import IndexUnavailable
 from service.milvus.rows import FORMAT, IDS_PER_PAGE, Codes, LabelRow
 from service.ops.health import heartbeat
-from service.record.records import CropFilter, CropLabel, GalleryRecord
-from service.record.remote_index import IndexState
-from service.tables.record import Record
+from service.record.collections import IndexState
+from service.record.record import Record
+from service.record.values import CropFilter, CropLabel, GalleryRecord
 
 if TYPE_CHECKING:
     from service.milvus.server import MilvusServer

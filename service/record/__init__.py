@@ -1,1 +1,1 @@
-"""The record: what survives a crash; its rules are written once above two engines."""
+"""The record of everything as SQL tables in one SQLite file, with one file of vectors a gallery."""

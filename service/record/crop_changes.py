@@ -1,270 +1,236 @@
-"""Changes of a gallery's crops, the counts that follow from them, and requests that happen once."""
+"""The rules by which crops and their people change, and requests that happen once."""
 
 from __future__ import annotations
 
-import secrets
+import itertools
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from operator import attrgetter
 from typing import Any
 
-import numpy as np
-from pydantic_core import from_json
+from pydantic_core import from_json, to_json
 
 from gmn_client.models import EnrolledImage
-from service.errors import CropConflict, RequestConflict
-from service.record.engine import ChangeKind, Reader, Scan, Transaction
-from service.record.entries import CROP, Generation, Sightings, put_entry, read_crops, see, seen_at
-from service.record.garbage import note_outside, sides_outside
-from service.record.keys import as_text, below, key, last_number, now
-from service.record.records import (
+from service.errors import CropConflict, NeedsReindex, RequestConflict
+from service.record.columns import as_micros, natural_order
+from service.record.crop_rows import find_vectors, read_crops_in
+from service.record.files import forget_strays, note_strays
+from service.record.galleries import drop_vector_file, next_version
+from service.record.schema import CROPS, PEOPLE, PICTURES, REQUESTS, TOMBSTONES
+from service.record.transaction import VALUES_AT_ONCE, Reader, Transaction, batches, marks_of
+from service.record.values import (
     ArchivedCrop,
+    CropLabel,
     Enrolment,
     GalleryRecord,
     Relabelling,
     Removal,
+    RequestKey,
     StoredCrop,
 )
 
-SEEN_AS = attrgetter("identity", "camera")
-CHANGE = "change"
-# An index that is further behind is filled anew.
-KEPT_CHANGES = 100_000
-KEPT_OF_LANDED = attrgetter("crop_id", "duplicate", "warnings")
 REQUESTS_KEPT_FOR = timedelta(days=1)
-# Each request that is kept removes up to so many that are older.
+# Each request that is kept removes some that are older.
 REQUESTS_REMOVED_AT_ONCE = 3
 
 
-@dataclass(frozen=True)
-class RequestKey:
-    """A client's name for a request, so that it happens once however often it is sent.
+def put_crops(
+    transaction: Transaction, gallery_id: int, crops: Sequence[ArchivedCrop]
+) -> dict[str, int]:
+    """Insert crops at the slots in their records; return the counts to add to the gallery's.
 
-    Attributes:
-        key: the client's own word.
-        digest: of the whole request; another one under the same key is a mistake.
-        problems: of the answer, the refused images and faults; opaque JSON.
+    The picture of a crop that is kept outside the record is not a stray any more.
     """
-
-    key: str
-    digest: str
-    problems: str = "[]"
-
-
-class CropChanges:
-    """Changes of a gallery's crops within a transaction, with the counts that follow from them."""
-
-    def __init__(self, transaction: Transaction, entry: GalleryRecord) -> None:
-        self.transaction = transaction
-        self.entry = entry
-        self.at = Generation.searched(entry)
-        self._sightings: dict[str, Sightings] = {}
-
-    def put(self, crop: ArchivedCrop) -> StoredCrop:
-        """Puts a crop's record and contents under a new row; answers the record with it."""
-        self.entry.rows += 1
-        row = self.entry.rows
-        record = replace(crop.record, row_id=row, inside=crop.picture is not None, changes=0)
-        self._put_record(record)
-        # Where another side is searched since it was kept outside, it is kept inside too.
-        if crop.outside == self.at.side:
-            self.entry.outside = True
-        else:
-            vector_key = self.at.lookup("vector", self.at.side, row)
-            self.transaction.put(vector_key, np.asarray(crop.vector, "<f4").tobytes())
-        if crop.picture is not None:
-            self.transaction.put(self.at.lookup("picture", row), crop.picture)
-        return record
-
-    def put_all(self, crops: Sequence[ArchivedCrop]) -> None:
-        """Puts crops with their contents under new rows, and the counts of identities."""
-        self.read_sightings(crop.record for crop in crops)
-        for crop in crops:
-            self.put(crop)
-        self.put_sightings()
-
-    def remove(self, rows: Sequence[int]) -> dict[int, StoredCrop]:
-        """Takes out those of these crops that are there; answers them."""
-        at = self.at
-        transaction = self.transaction
-        crops = read_crops(transaction, at, rows)
-        self.read_sightings(crops.values())
-        entry = self.entry
-        outside = sides_outside(transaction, entry)
-        note_outside(transaction, entry.gallery_id, crops.values(), outside)
-        for row, crop in crops.items():
-            transaction.delete(at.key("crop", row), at.lookup("crop id", crop.crop_id))
-            transaction.delete(at.lookup("picture", row), *at.found_by(crop))
-            sides = range(self.entry.sides)
-            transaction.delete(*(at.lookup("vector", side, row) for side in sides))
-            self.entry.staged_crops -= row <= self.entry.staged_row
-            self._count(crop, -1)
-        return crops
-
-    def remove_for_good(self, rows: Sequence[int]) -> Removal | None:
-        """Removes crops and leaves tombstones; None where none of them is there."""
-        self.transaction.removes = True
-        removed = self.remove(rows)
-        if not removed:
-            return None
-        moment = now()
-        for crop in removed.values():
-            # Without these a restore would bring back what was asked to be gone.
-            self.transaction.put_json(tombstone(self.entry.gallery_id, crop.crop_id), moment)
-        self.entry.removals += 1
-        rows = sorted(removed)
-        version = self.finish("removed", rows)
-        return Removal(version, tuple(rows), tuple(removed[row].crop_id for row in rows))
-
-    def update(self, crops: Iterable[StoredCrop], **fields: Any) -> list[StoredCrop]:
-        """Changes fields of crops; answers these as they are then."""
-        crops = list(crops)
-        changed = [replace(crop, **fields, changes=crop.changes + 1) for crop in crops]
-        self.read_sightings([*crops, *changed])
-        for crop, new in zip(crops, changed, strict=True):
-            self._count(crop, -1)
-            self.transaction.delete(*self.at.found_by(crop))
-            self._put_record(new)
-        return changed
-
-    def finish_relabelling(self, changed: Sequence[StoredCrop]) -> Relabelling:
-        """Finishes a change of labels alone; the old labels leave the log."""
-        self.transaction.removes = True
-        version = self.finish("relabelled", [crop.row_id for crop in changed])
-        return Relabelling(version, tuple(crop.label for crop in changed))
-
-    def finish(self, kind: ChangeKind, rows: Sequence[int]) -> int:
-        """Puts the counts and the gallery's next version, which it answers, and announces it."""
-        self.put_sightings()
-        self.entry.version += 1
-        _note_change(self.transaction, self.entry, kind, rows)
-        put_entry(self.transaction, self.entry)
-        self.transaction.note(kind, self.entry.gallery_id, self.entry.version, rows)
-        return self.entry.version
-
-    def put_sightings(self) -> None:
-        """Puts the counts of identities."""
-        for identity, seen in self._sightings.items():
-            own = self.at.key("identity", identity)
-            if seen["crops"]:
-                self.transaction.put_json(own, seen)
-            else:
-                self.transaction.delete(own)
-
-    def read_sightings(
-        self, crops: Iterable[StoredCrop], *also: Scan
-    ) -> list[list[tuple[bytes, bytes]]]:
-        """Reads the counts of identities that are about to change, and ranges in the same trip."""
-        borne = dict.fromkeys(crop.identity for crop in crops if crop.identity is not None)
-        names = [name for name in borne if name not in self._sightings]
-        keys = [self.at.key("identity", name) for name in names]
-        found = self.transaction.scan(*also, *(Scan(one, one + b"\0") for one in keys))
-        for name, seen in zip(names, found[len(also) :], strict=True):
-            self._sightings[name] = from_json(seen[0][1]) if seen else {"crops": 0, "cameras": {}}
-        return found[: len(also)]
-
-    def same_bytes(self, crops: Sequence[StoredCrop]) -> dict[str, list[StoredCrop]]:
-        """For each image's SHA-256 the crops that have it, oldest first; reads sightings too."""
-        same: dict[str, list[StoredCrop]] = {crop.sha256: [] for crop in crops}
-        scans = [Scan(*below(self.at.key("by", "sha256", one))) for one in same]
-        rows = [last_number(own) for one in self.read_sightings(crops, *scans) for own, _ in one]
-        if rows:
-            for crop in read_crops(self.transaction, self.at, rows).values():
-                same[crop.sha256].append(crop)
-        return same
-
-    def _put_record(self, crop: StoredCrop) -> None:
-        """Puts a crop's record and the keys that it is found by, and counts it."""
-        body = CROP.dump_json(crop, exclude_defaults=True)
-        self.transaction.put(self.at.key("crop", crop.row_id), body)
-        own = self.at.lookup("crop id", crop.crop_id)
-        self.transaction.put_json(own, (crop.row_id, crop.changes))
-        self.transaction.puts |= dict.fromkeys(self.at.found_by(crop), b"")
-        self._count(crop, 1)
-
-    def _count(self, crop: StoredCrop, by: int) -> None:
-        self.entry.crops += by
-        self.entry.image_bytes += by * crop.image_bytes
-        if crop.identity is None:
-            self.entry.unnamed += by
-            return
-        seen = self._sightings[crop.identity]
-        before = seen["crops"]
-        seen["crops"] += by
-        if by > 0 and (not before or "last" in seen):
-            see(seen, crop)
-        elif crop.crop_id in seen.get("best", ()) or as_text(seen_at(crop)) == seen.get("last"):
-            # Looking them up again here would read all crops of the identity.
-            seen.pop("best", None)
-            seen.pop("last", None)
-        self.entry.identities += (seen["crops"] > 0) - (before > 0)
-        if crop.camera is not None:
-            cameras = seen["cameras"]
-            cameras[crop.camera] = cameras.get(crop.camera, 0) + by
-            if not cameras[crop.camera]:
-                del cameras[crop.camera]
+    records = [crop.record for crop in crops]
+    people, new_people = require_people(transaction, gallery_id, records)
+    rows = [_row(gallery_id, record, people) for record in records]
+    transaction.insert(CROPS, *rows)
+    pictures = [
+        {"gallery_id": gallery_id, "slot": crop.record.row_id, "content": crop.picture}
+        for crop in crops
+        if crop.picture is not None
+    ]
+    transaction.insert(PICTURES, *pictures)
+    outside = [record.crop_id for record in records if record.elsewhere]
+    forget_strays(transaction, gallery_id, outside)
+    side = _prepare_side(transaction, gallery_id, len(crops[0].vector))
+    for crop in crops:
+        record = crop.record
+        transaction.write_vector(gallery_id, side, record.row_id, record.crop_id, crop.vector)
+    return {
+        "next_slot": len(crops),
+        "crops": len(crops),
+        "people": new_people,
+        "unnamed": sum(record.identity is None for record in records),
+        "image_bytes": sum(record.image_bytes for record in records),
+    }
 
 
-def tombstone(gallery_id: int, crop_id: str) -> bytes:
-    """The key under which it is kept that a crop was removed for good."""
-    return key("tombstone", gallery_id, crop_id)
+def remove_crops(
+    transaction: Transaction, gallery_id: int, crops: Sequence[StoredCrop]
+) -> Removal | None:
+    """Remove crops for good, and leave tombstones; None where there is none to remove."""
+    if not crops:
+        return None
+    transaction.removes = True
+    crops = sorted(crops, key=lambda crop: crop.row_id)
+    slots = [crop.row_id for crop in crops]
+    staged_slot: int = transaction.value(
+        "SELECT staged_slot FROM galleries WHERE gallery_id = ?", (gallery_id,)
+    )
+    transaction.change_many(
+        "DELETE FROM crops WHERE gallery_id = ? AND slot = ?",
+        [(gallery_id, slot) for slot in slots],
+    )
+    moment = datetime.now(UTC)
+    removed_at = as_micros(moment)
+    # Without tombstones a restore would bring the crops back.
+    tombstones = [
+        {"gallery_id": gallery_id, "crop_id": crop.crop_id, "removed_at": removed_at}
+        for crop in crops
+    ]
+    transaction.insert(TOMBSTONES, *tombstones, instead=True)
+    transaction.deleted += [crop.crop_id for crop in crops]
+    outside = [crop.crop_id for crop in crops if crop.elsewhere]
+    note_strays(transaction, gallery_id, outside, moment)
+    version = next_version(
+        transaction,
+        gallery_id,
+        "removed",
+        slots,
+        crops=-len(crops),
+        people=-drop_people(transaction, gallery_id, crops),
+        unnamed=-sum(crop.identity is None for crop in crops),
+        image_bytes=-sum(crop.image_bytes for crop in crops),
+        staged_crops=-sum(slot <= staged_slot for slot in slots),
+        removals=1,
+    )
+    return Removal(version, tuple(slots), tuple(crop.crop_id for crop in crops))
+
+
+def relabel_crops(
+    transaction: Transaction,
+    gallery_id: int,
+    before: Sequence[StoredCrop],
+    after: Sequence[StoredCrop],
+) -> Relabelling:
+    """Store crops as they are after a change of their labels; the old labels leave the log."""
+    transaction.removes = True
+    slots = [crop.row_id for crop in before]
+    people, new_people = require_people(transaction, gallery_id, after)
+    changed = [_row(gallery_id, crop, people) for crop in after]
+    names = ("person_id", "camera", "captured_at", "seen_at", "external_id", "metadata")
+    settings = ", ".join(f"{name} = ?" for name in names)
+    transaction.change_many(
+        f"UPDATE crops SET {settings} WHERE gallery_id = ? AND slot = ?",
+        [(*(row[name] for name in names), gallery_id, row["slot"]) for row in changed],
+    )
+    unnamed = sum(crop.identity is None for crop in after)
+    unnamed -= sum(crop.identity is None for crop in before)
+    version = next_version(
+        transaction,
+        gallery_id,
+        "relabelled",
+        slots,
+        people=new_people - drop_people(transaction, gallery_id, before),
+        unnamed=unnamed,
+    )
+    return Relabelling(version, tuple(crop.label for crop in after))
+
+
+def drop_people(transaction: Transaction, gallery_id: int, crops: Iterable[StoredCrop]) -> int:
+    """Remove the people of these crops who have no crop any more, and return how many they were."""
+    dropped = 0
+    for names in batches(_names(crops), VALUES_AT_ONCE):
+        dropped += transaction.change(
+            f"DELETE FROM people WHERE gallery_id = ? AND name IN ({marks_of(names)}) "
+            "AND NOT EXISTS (SELECT 1 FROM crops WHERE crops.person_id = people.person_id)",
+            (gallery_id, *names),
+        )
+    return dropped
 
 
 def require_unlike(
-    change: CropChanges, before: Sequence[StoredCrop], after: Sequence[StoredCrop]
+    transaction: Transaction,
+    gallery_id: int,
+    before: Sequence[StoredCrop],
+    after: Sequence[StoredCrop],
 ) -> None:
-    """Raises `CropConflict` where crops of one image would bear one identity and camera.
+    """Raise `CropConflict` where crops of one image would bear one identity and camera.
 
     A merge may have left two alike, whose other fields can be corrected.
     """
     pairs = zip(before, after, strict=True)
-    moved = [new for old, new in pairs if SEEN_AS(old) != SEEN_AS(new)]
-    same_bytes = change.same_bytes(moved) if moved else {}
+    moved = [new for old, new in pairs if seen_as(old) != seen_as(new)]
+    same_images = read_same_images(transaction, gallery_id, moved)
     now_known = {crop.crop_id: crop for crop in after}
     for crop in moved:
-        for other in same_bytes[crop.sha256]:
+        for other in same_images[crop.sha256]:
             as_now = now_known.get(other.crop_id, other)
-            if other.crop_id != crop.crop_id and SEEN_AS(as_now) == SEEN_AS(crop):
+            if other.crop_id != crop.crop_id and seen_as(as_now) == seen_as(crop):
                 raise CropConflict(crop.crop_id, other.crop_id)
 
 
-def _note_change(
-    transaction: Transaction, entry: GalleryRecord, kind: ChangeKind, rows: Sequence[int]
-) -> None:
-    """Keeps a change of a gallery under its new version, where an index is stored."""
-    if entry.changes_from is None or transaction.engine.changes:
-        return
-    if entry.version - entry.changes_from > KEPT_CHANGES:
-        entry.changes_from = None
-        return
-    kept = [kind, list(rows), secrets.token_hex(8)]
-    transaction.put_json(key(CHANGE, entry.gallery_id, entry.version), kept)
+def seen_as(crop: CropLabel) -> tuple[str | None, str | None]:
+    """Return what two crops of one image differ in, if they are no duplicates."""
+    return crop.identity, crop.camera
+
+
+def change_embedder(transaction: Transaction, entry: GalleryRecord, embedder: str) -> None:
+    """Bind an empty gallery to another embedder, whose vectors go into a file of their own."""
+    if entry.crops:
+        raise NeedsReindex(entry.name, entry.embedding_fingerprint, embedder)
+    drop_vector_file(transaction, entry.gallery_id, entry.side)
+    transaction.change(
+        "UPDATE galleries SET embedder = ?, side = next_side, next_side = next_side + 1, "
+        "dimension = NULL WHERE gallery_id = ?",
+        (embedder, entry.gallery_id),
+    )
+    transaction.note("gallery_changed", entry.gallery_id, entry.version)
+
+
+def read_same_images(
+    reader: Reader, gallery_id: int, crops: Iterable[StoredCrop]
+) -> defaultdict[str, list[StoredCrop]]:
+    """Return for the SHA-256 of each crop's image the crops that have it, oldest first."""
+    found: defaultdict[str, list[StoredCrop]] = defaultdict(list)
+    rest = "WHERE crops.gallery_id = ? AND sha256 IN ({}) ORDER BY slot"
+    hashes = [bytes.fromhex(crop.sha256) for crop in crops]
+    for crop in read_crops_in(reader, rest, [gallery_id], hashes):
+        found[crop.sha256].append(crop)
+    return found
 
 
 def find_request(reader: Reader, entry: GalleryRecord, request: RequestKey) -> Enrolment | None:
-    """What a request did that happened already; None where it is new.
+    """Return the answer of a request that happened already; None where it is new.
 
     Identities and cameras are not kept here, where forgetting would not find them: the same
     request names them again.
 
     Raises:
-        RequestConflict: for a key that stood for another request.
+        RequestConflict: the key stood for another request.
     """
-    past = reader.json(key("request", entry.gallery_id, request.key))
-    if past is None or past["happened_at"] < as_text(datetime.now(UTC) - REQUESTS_KEPT_FOR):
+    row = reader.row(REQUESTS, "WHERE gallery_id = ? AND key = ?", (entry.gallery_id, request.key))
+    oldest = as_micros(datetime.now(UTC) - REQUESTS_KEPT_FOR)
+    if row is None or row["happened_at"] < oldest:
         return None
-    if past["digest"] != request.digest:
+    if row["digest"] != request.digest:
         raise RequestConflict(request.key.split(":", 2)[-1])
+    past = from_json(row["answer"])
     landed = tuple(
         EnrolledImage(
             crop_id=crop_id, identity=None, camera=None, duplicate=duplicate, warnings=warnings
         )
         for crop_id, duplicate, warnings in past["landed"]
     )
-    embedder = entry.embedding_fingerprint
-    problems = past["problems"]
-    return Enrolment(past["version"], embedder, landed, (), replayed=True, problems=problems)
+    return Enrolment(
+        past["version"],
+        entry.embedding_fingerprint,
+        landed,
+        (),
+        replayed=True,
+        problems=past["problems"],
+    )
 
 
 def keep_request(
@@ -274,18 +240,85 @@ def keep_request(
     version: int,
     landed: Sequence[EnrolledImage],
 ) -> None:
-    """Keeps what a request did, and removes some that are older than a day."""
-    oldest = as_text(datetime.now(UTC) - REQUESTS_KEPT_FOR)
-    ages = Scan(key("request age"), key("request age", oldest), REQUESTS_REMOVED_AT_ONCE)
-    for age, own in transaction.scan(ages)[0]:
-        transaction.delete(age)
-        # Read by key: another process may put a newer request under it meanwhile.
-        past = transaction.json(own)
-        if past is not None and past["happened_at"] < oldest:
-            transaction.delete(own)
-    moment = now()
-    own = key("request", gallery_id, request.key)
-    ids = list(map(KEPT_OF_LANDED, landed))
-    kept = {"version": version, "landed": ids, "problems": request.problems}
-    transaction.put_json(own, {**kept, "digest": request.digest, "happened_at": moment})
-    transaction.put(key("request age", moment, gallery_id, request.key), own)
+    """Keep the answer of a request, and remove some that are older than a day."""
+    moment = datetime.now(UTC)
+    transaction.change(
+        "DELETE FROM requests WHERE (gallery_id, key) IN (SELECT gallery_id, key FROM requests "
+        "WHERE happened_at < ? ORDER BY happened_at LIMIT ?)",
+        (as_micros(moment - REQUESTS_KEPT_FOR), REQUESTS_REMOVED_AT_ONCE),
+    )
+    answer = {
+        "version": version,
+        "landed": [(image.crop_id, image.duplicate, image.warnings) for image in landed],
+        "problems": request.problems,
+    }
+    kept = {
+        "gallery_id": gallery_id,
+        "key": request.key,
+        "digest": request.digest,
+        "answer": to_json(answer).decode(),
+        "happened_at": as_micros(moment),
+    }
+    transaction.insert(REQUESTS, kept, instead=True)
+
+
+def _prepare_side(transaction: Transaction, gallery_id: int, dimension: int) -> int:
+    """Return the side of the searched vectors, and keep their dimension with the first of them."""
+    place = find_vectors(transaction, gallery_id)
+    if place is not None:
+        return place.side
+    side: int = transaction.value(
+        "UPDATE galleries SET dimension = ? WHERE gallery_id = ? RETURNING side",
+        (dimension, gallery_id),
+    )
+    return side
+
+
+def require_people(
+    transaction: Transaction, gallery_id: int, crops: Iterable[StoredCrop]
+) -> tuple[dict[str, int], int]:
+    """Return the ids of the crops' people by name, and how many of them are new."""
+    names = _names(crops)
+    rest = "WHERE gallery_id = ? AND name IN ({})"
+    rows = transaction.rows_in(PEOPLE, rest, [gallery_id], names)
+    people = {row["name"]: row["person_id"] for row in rows}
+    new_names = [name for name in names if name not in people]
+    if new_names:
+        newest = transaction.value("SELECT coalesce(max(person_id), 0) FROM people")
+        people |= zip(new_names, itertools.count(newest + 1))
+        new_people = [
+            {
+                "person_id": people[name],
+                "gallery_id": gallery_id,
+                "name": name,
+                "sort_key": natural_order(name),
+            }
+            for name in new_names
+        ]
+        transaction.insert(PEOPLE, *new_people)
+    return people, len(new_names)
+
+
+def _names(crops: Iterable[StoredCrop]) -> list[str]:
+    return list(dict.fromkeys(crop.identity for crop in crops if crop.identity is not None))
+
+
+def _row(gallery_id: int, crop: StoredCrop, people: dict[str, int]) -> dict[str, Any]:
+    metadata = None if crop.metadata is None else to_json(crop.metadata).decode()
+    return {
+        "gallery_id": gallery_id,
+        "slot": crop.row_id,
+        "crop_id": crop.crop_id,
+        "person_id": None if crop.identity is None else people[crop.identity],
+        "camera": crop.camera,
+        "captured_at": as_micros(crop.captured_at),
+        "seen_at": as_micros(crop.captured_at or crop.created_at),
+        "created_at": as_micros(crop.created_at),
+        "external_id": crop.external_id,
+        "sha256": bytes.fromhex(crop.sha256),
+        "content_type": crop.content_type,
+        "image_bytes": crop.image_bytes,
+        "inside": int(crop.inside),
+        "quality": crop.quality,
+        "metadata": metadata,
+    }

@@ -5,21 +5,25 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
 
 from gmn_client.models import CropOrder
 from service.errors import InvalidField
-from service.record.engine import Reader, Scan
-from service.record.entries import Generation, as_crop, read_crops, rows_by, rows_of_ids
-from service.record.keys import above, as_text, below, key, last_number
-from service.record.records import CropFilter, StoredCrop
+from service.record.columns import as_micros
+from service.record.crop_rows import read_by_id, read_crops
+from service.record.transaction import Reader, marks_of
+from service.record.values import CropFilter, StoredCrop
 
-ROWS_AT_ONCE = 500
-# A page looks at so many crops at most, so that a filter which few pass keeps no thread for long.
+# A page looks at this many crops at most, so that a filter which few pass holds no thread for long.
 MOST_SCANNED = 10_000
-UTC_OFFSET = "+00:00"
-CURSOR = re.compile(r"(?:([0-9T:.-]{19,26})_)?([0-9]{1,18})", re.ASCII)
-# Of these labels the first is what fewest crops share.
-LABELS = ("external_id", "identity", "camera")
+# The slot of a page's last crop, after the microseconds of its time where that is the order.
+CURSOR = re.compile(r"(?:(-?[0-9]{1,18})_)?([0-9]{1,18})", re.ASCII)
+
+# A condition of a statement, and the values of its placeholders.
+Condition = tuple[str, Sequence[Any]]
+# Where a crop is in an order, as in a cursor.
+Place = tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -36,110 +40,116 @@ class CropPage:
 
 
 def list_crops(
-    reader: Reader, at: Generation, wanted: CropFilter, order: CropOrder, after: str, limit: int
+    reader: Reader, gallery_id: int, wanted: CropFilter, order: CropOrder, after: str, limit: int
 ) -> CropPage:
-    """Up to `limit` crops that pass a filter; all of them where it names their ids.
+    """Return up to `limit` crops that pass a filter; all of them where it names their ids.
 
     Args:
         order: `enrolled`, or by the time of capture, where that is unknown of enrollment.
         after: a cursor of the same order; empty for the first page.
 
     Raises:
-        InvalidField: for a text that is no cursor of this order.
+        InvalidField: `after` is no cursor of this order.
     """
-    found = CURSOR.fullmatch(after or "0")
-    if found is None or (after and bool(found[1]) != (order != "enrolled")):
-        raise InvalidField(
-            f"cursor: {after[:40]!r} is none of this order; send next_cursor of the page before"
-        )
+    start = _read_cursor(after, order)
     if wanted.crop_ids:
-        named = read_crops(reader, at, sorted(rows_of_ids(reader, at, wanted.crop_ids)))
-        return CropPage([one for one in named.values() if wanted.passes(one)], None)
-    moment = found[1] and found[1] + UTC_OFFSET
-    row = int(found[2])
-    if order == "enrolled":
-        return _scan(reader, at, wanted, _by_row(at, wanted, row), limit)
-    if wanted.identity is None and wanted.external_id is None:
-        return _scan(reader, at, wanted, _by_time(at, wanted, order, moment, row), limit)
-    # Of one person they are few: read, and put in order.
-    label = "identity" if wanted.external_id is None else "external_id"
-    rows = rows_by(reader, at, label, getattr(wanted, label))
-    passing = [one for one in read_crops(reader, at, rows).values() if wanted.passes(one)]
-    places = {
-        at.key("captured", as_text(crop.captured_at or crop.created_at), crop.row_id): crop
-        for crop in passing
-    }
-    last = at.key("captured", moment, row) if moment else b""
-    if order == "captured":
-        later = sorted(own for own in places if own > last)
+        named = read_by_id(reader, gallery_id, wanted.crop_ids)
+        passing = [crop for crop in named if wanted.passes(crop)]
+        return CropPage(sorted(passing, key=lambda crop: crop.row_id), None)
+    labels = _labels(reader, gallery_id, wanted)
+    earliest = wanted.captured_after
+    latest = wanted.captured_before
+    times = _between("captured_at", earliest, latest)
+    by_time = order != "enrolled"
+    is_backward = order == "-captured"
+    # A person's crops are few: they are all read, and put in order.
+    is_sorted = by_time and (wanted.identity is not None or wanted.external_id is not None)
+    if by_time and not is_sorted:
+        # The cursor is beyond the bound at which the first page began.
+        found_by = _between(
+            "seen_at",
+            None if start and not is_backward else earliest,
+            None if start and is_backward else latest,
+        )
+        others = [*labels, *times]
     else:
-        later = sorted((own for own in places if not last or own < last), reverse=True)
-    shown = later[:limit]
-    more = _cursor(at, shown[-1]) if len(later) > limit else None
-    return CropPage([places[own] for own in shown], more)
+        found_by = labels[:1]
+        others = [*labels[1:], *times]
+    columns = ["seen_at", "slot"] if by_time else ["slot"]
+    found_by.append(("crops.gallery_id = ?", (gallery_id,)))
+    if start:
+        found_by.append(_compare(columns, "<" if is_backward else ">", start))
+    direction = "DESC" if is_backward else "ASC"
+    # A sign before a column keeps SQLite from using an index of it.
+    sign = "+" if is_sorted else ""
+    sequence = ", ".join(f"{sign}{column} {direction}" for column in columns)
+
+    edge = None
+    if others and not is_sorted:
+        where, values = _where(found_by)
+        asked = f"SELECT {', '.join(columns)} FROM crops {where} ORDER BY {sequence}"
+        edge = reader.execute(f"{asked} LIMIT 1 OFFSET ?", (*values, MOST_SCANNED - 1)).fetchone()
+    if edge is not None:
+        found_by.append(_compare(columns, ">=" if is_backward else "<=", tuple(edge)))
+    where, values = _where([*found_by, *((f"+{text}", given) for text, given in others)])
+    crops = read_crops(reader, f"{where} ORDER BY {sequence} LIMIT ?", (*values, limit + 1))
+    shown = crops[:limit]
+    if len(crops) > limit:
+        return CropPage(shown, _cursor(_place(shown[-1], by_time)))
+    return CropPage(shown, None if edge is None else _cursor(tuple(edge)))
 
 
-def _by_row(at: Generation, wanted: CropFilter, row: int) -> Scan:
-    for name in LABELS:
-        if (value := getattr(wanted, name)) is not None:
-            return Scan(*above(at.key("by", name, value), row))
-    return Scan(*above(at.key("crop"), row))
+def _labels(reader: Reader, gallery_id: int, wanted: CropFilter) -> list[Condition]:
+    """Return the conditions of labels; the first is the one that the fewest crops share."""
+    conditions: list[Condition] = []
+    if wanted.external_id is not None:
+        conditions.append(("crops.external_id = ?", (wanted.external_id,)))
+    if wanted.identity is not None:
+        asked = "SELECT person_id FROM people WHERE gallery_id = ? AND name = ?"
+        person_id = reader.value(asked, (gallery_id, wanted.identity))
+        # Nobody has the id 0.
+        conditions.append(("crops.person_id IS ?", (person_id or 0,)))
+    if wanted.unnamed:
+        conditions.append(("crops.person_id IS ?", (None,)))
+    if wanted.camera is not None:
+        conditions.append(("crops.camera = ?", (wanted.camera,)))
+    return conditions
 
 
-def _by_time(
-    at: Generation, wanted: CropFilter, order: CropOrder, moment: str | None, row: int
-) -> Scan:
-    start, end = below(at.key("captured"))
-    if wanted.captured_after is not None:
-        start += key(as_text(wanted.captured_after))
-    if wanted.captured_before is not None:
-        _, end = below(at.key("captured", as_text(wanted.captured_before)))
-    if moment and order == "captured":
-        start, _ = above(at.key("captured", moment), row)
-    elif moment:
-        end = at.key("captured", moment, row)
-    return Scan(start, end, reverse=order == "-captured")
+def _between(column: str, earliest: datetime | None, latest: datetime | None) -> list[Condition]:
+    bounds = {">=": earliest, "<=": latest}
+    return [
+        (f"crops.{column} {sign} ?", (as_micros(bound),))
+        for sign, bound in bounds.items()
+        if bound is not None
+    ]
 
 
-def _scan(reader: Reader, at: Generation, wanted: CropFilter, scan: Scan, limit: int) -> CropPage:
-    """The crops of a range of keys that pass, until there are enough or enough was looked at."""
-    at_once = limit + 1 if wanted == CropFilter() else max(limit + 1, ROWS_AT_ONCE)
-    start = scan.start
-    end = scan.end
-    last = b""
-    found = list[StoredCrop]()
-    scanned = 0
-    while True:
-        keys = reader.scan(Scan(start, end, at_once, scan.reverse))[0]
-        crops = _crops_of(reader, at, keys)
-        for own, _ in keys:
-            crop = crops.get(last_number(own))
-            if crop is not None and wanted.passes(crop):
-                if len(found) == limit:
-                    return CropPage(found, _cursor(at, last))
-                found.append(crop)
-            last = own
-        scanned += len(keys)
-        if len(keys) < at_once:
-            return CropPage(found, None)
-        if scanned >= MOST_SCANNED:
-            return CropPage(found, _cursor(at, last))
-        start, end = (start, last) if scan.reverse else (last + b"\0", end)
+def _compare(columns: Sequence[str], sign: str, place: Place) -> Condition:
+    return f"({', '.join(columns)}) {sign} ({marks_of(place)})", place
 
 
-def _crops_of(
-    reader: Reader, at: Generation, keys: Sequence[tuple[bytes, bytes]]
-) -> dict[int, StoredCrop]:
-    if keys and keys[0][1]:
-        # These are the records themselves.
-        return {last_number(own): as_crop(body) for own, body in keys}
-    return read_crops(reader, at, [last_number(own) for own, _ in keys])
+def _where(conditions: Sequence[Condition]) -> tuple[str, list[Any]]:
+    """Return the text of conditions and the values of its placeholders."""
+    text = " AND ".join(condition for condition, _ in conditions)
+    return f"WHERE {text}", [value for _, values in conditions for value in values]
 
 
-def _cursor(at: Generation, own: bytes) -> str:
-    prefix = at.key("captured")
-    row = last_number(own)
-    if not own.startswith(prefix):
-        return str(row)
-    text = own[len(prefix) : -len(key(row)) - 1].decode()
-    return f"{text.removesuffix(UTC_OFFSET)}_{row}"
+def _place(crop: StoredCrop, by_time: bool) -> Place:
+    seen_at = as_micros(crop.captured_at or crop.created_at)
+    return (seen_at, crop.row_id) if by_time else (crop.row_id,)
+
+
+def _cursor(place: Place) -> str:
+    return "_".join(str(number) for number in place)
+
+
+def _read_cursor(text: str, order: CropOrder) -> Place | None:
+    if not text:
+        return None
+    found = CURSOR.fullmatch(text)
+    if found is None or bool(found[1]) != (order != "enrolled"):
+        raise InvalidField(
+            f"cursor: {text[:40]!r} is none of this order; send next_cursor of the page before"
+        )
+    return tuple(int(number) for number in text.split("_"))

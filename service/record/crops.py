@@ -1,45 +1,46 @@
-"""Crops in the record: how they are enrolled, removed, renamed and read."""
+"""Crops: how they are enrolled, removed, relabelled and read."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from dataclasses import replace
 from datetime import datetime
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic_core import from_json, to_json
+from pydantic_core import to_json
 
 from gmn_client.models import CropOrder, EnrolledImage, RetentionFrom
-from service.errors import NeedsReindex
 from service.ops.failpoints import failpoint
+from service.ops.health import heartbeat
+from service.record.columns import as_micros
 from service.record.crop_changes import (
-    SEEN_AS,
-    CropChanges,
-    RequestKey,
+    change_embedder,
     find_request,
     keep_request,
+    put_crops,
+    read_same_images,
+    relabel_crops,
+    remove_crops,
     require_unlike,
-    tombstone,
+    seen_as,
 )
 from service.record.crop_lists import CropPage, list_crops
-from service.record.engine import RecordPart, Scan, Transaction, batches, transact, transactional
-from service.record.entries import (
-    Generation,
-    every_crop,
-    find_generation,
-    put_entry,
-    read_contents,
+from service.record.crop_rows import (
+    find_vectors,
+    read_by_id,
+    read_by_slot,
     read_crops,
-    read_entry,
-    require_entry,
-    rows_of_ids,
-    vector_name,
+    read_vectors,
 )
-from service.record.garbage import forget_strays
-from service.record.identity_changes import changed_at_once, finish_change
-from service.record.keys import as_text, below, key, last_number
-from service.record.records import (
+from service.record.galleries import next_version, read_entry, require_entry
+from service.record.reading import StoredRecord, read_contents
+from service.record.replacing import replace_crops
+from service.record.schema import PICTURES, TOMBSTONES
+from service.record.transaction import RecordPart, Transaction, transactional
+from service.record.values import (
+    Archive,
     ArchivedCrop,
     CropFields,
     CropFilter,
@@ -48,20 +49,24 @@ from service.record.records import (
     Picture,
     Relabelling,
     Removal,
+    RequestKey,
     StoredCrop,
 )
-from service.record.replacing import Archive, archive, replace_crops
 
 # It names neither that crop nor its labels: a key that may only enroll must not learn them, and
 # they are not kept with a request's answer, where forgetting would not find them.
 SAME_IMAGE = "the same image is already enrolled under another identity or camera"
-ROWS_AT_ONCE = 500
-KEYS_AT_ONCE = 1000
+CROPS_AT_ONCE = 500
 EVERY_CROP = CropFilter()
+UNLIMITED = 2**62
+AGES = {"captured": "seen_at", "enrolled": "created_at"}
 
 
 class Crops(RecordPart):
     """Crops with their vectors and pictures."""
+
+    at_once = UNLIMITED
+    """How many crops one commit may change."""
 
     @transactional
     def enroll(
@@ -72,67 +77,57 @@ class Crops(RecordPart):
         crops: Sequence[ArchivedCrop],
         request: RequestKey | None = None,
     ) -> Enrolment:
-        """Stores crops at once; a request that happened already changes nothing.
+        """Store crops at once; a request that happened already changes nothing.
 
         Raises:
             NeedsReindex: another embedder filled the gallery.
+            RequestConflict: the request's key stood for another request.
         """
         entry = require_entry(transaction, gallery_id)
         if request and (past := find_request(transaction, entry, request)):
             return past
         if entry.embedding_fingerprint != embedding_fingerprint:
-            if entry.crops:
-                raise NeedsReindex(entry.name, entry.embedding_fingerprint, embedding_fingerprint)
-            entry.embedding_fingerprint = embedding_fingerprint
-            put_entry(transaction, entry)
-            transaction.note("gallery_changed", gallery_id, entry.version)
-        change = CropChanges(transaction, entry)
-        records = [crop.record for crop in crops]
-        same_bytes = change.same_bytes(records)
-        newest = entry.rows
+            change_embedder(transaction, entry, embedding_fingerprint)
+        same_images = read_same_images(transaction, gallery_id, [crop.record for crop in crops])
         landed: list[EnrolledImage] = []
-        added: list[IndexedCrop] = []
-        elsewhere: list[str] = []
-        for crop, record in zip(crops, records, strict=True):
-            same = same_bytes[record.sha256]
-            alike = [one for one in same if SEEN_AS(one) == SEEN_AS(record)]
+        added: list[ArchivedCrop] = []
+        for crop in crops:
+            record = crop.record
+            same = same_images[record.sha256]
+            alike = [other for other in same if seen_as(other) == seen_as(record)]
+            warnings = [SAME_IMAGE] if same else []
             if alike:
-                stored = alike[0]
                 warnings = _kept_warnings(record, alike[0])
+                record = alike[0]
             else:
-                warnings = [SAME_IMAGE] if same else []
-                stored = change.put(crop)
-                same.append(stored)
-                added.append(IndexedCrop(stored.label, crop.vector))
-                elsewhere += [stored.crop_id] if stored.elsewhere else []
-                elsewhere += [vector_name(stored.crop_id, change.at.side)] if entry.outside else []
+                slot = entry.rows + len(added) + 1
+                record = replace(record, row_id=slot, inside=crop.picture is not None)
+                added.append(replace(crop, record=record))
+                same.append(record)
                 failpoint("enroll.crop-written")
             landed.append(
                 EnrolledImage(
-                    crop_id=stored.crop_id,
-                    identity=record.identity,
-                    camera=record.camera,
+                    crop_id=record.crop_id,
+                    identity=crop.record.identity,
+                    camera=crop.record.camera,
                     duplicate=bool(alike),
                     warnings=warnings,
                 )
             )
-        if elsewhere:
-            forget_strays(transaction, gallery_id, elsewhere)
+        version = entry.version
         if added:
-            change.finish("added", range(newest + 1, entry.rows + 1))
+            counts = put_crops(transaction, gallery_id, added)
+            slots = [crop.record.row_id for crop in added]
+            version = next_version(transaction, gallery_id, "added", slots, **counts)
         if request:
-            keep_request(transaction, gallery_id, request, entry.version, landed)
-        return Enrolment(entry.version, embedding_fingerprint, tuple(landed), tuple(added))
+            keep_request(transaction, gallery_id, request, version, landed)
+        indexed = tuple(crop.indexed for crop in added)
+        return Enrolment(version, embedding_fingerprint, tuple(landed), indexed)
 
     def happened(self, gallery_id: int, request: RequestKey) -> Enrolment | None:
-        """What a request did that is answered already; None where it is new."""
+        """Return the answer of a request that happened already; None where it is new."""
         entry = read_entry(self._reader, gallery_id)
         return find_request(self._reader, entry, request) if entry else None
-
-    @property
-    def at_once(self) -> int:
-        """How many crops one commit may change."""
-        return changed_at_once(self._engine)
 
     @transactional
     def remove(
@@ -142,14 +137,16 @@ class Crops(RecordPart):
         crop_ids: Sequence[str],
         wanted: CropFilter = EVERY_CROP,
     ) -> Removal | None:
-        """Removes crops with vectors and pictures for good; None where there is none to remove.
+        """Remove crops with vectors and pictures for good; None where none of them is there.
 
         Args:
-            wanted: those that do not pass it now stay.
+            wanted: a crop that does not pass it now stays.
         """
-        change = CropChanges(transaction, require_entry(transaction, gallery_id))
-        found = self._passing(transaction, change, crop_ids, wanted)
-        return change.remove_for_good([crop.row_id for crop in found])
+        require_entry(transaction, gallery_id)
+        found = read_by_id(transaction, gallery_id, crop_ids)
+        return remove_crops(
+            transaction, gallery_id, [crop for crop in found if wanted.passes(crop)]
+        )
 
     @transactional
     def remove_older(
@@ -160,15 +157,16 @@ class Crops(RecordPart):
         limit: int,
         since: RetentionFrom = "captured",
     ) -> Removal | None:
-        """Removes up to `limit` crops captured, or else enrolled, before; None where none is."""
-        change = CropChanges(transaction, require_entry(transaction, gallery_id))
-        older = _older(change.at, than, since, limit)
-        return change.remove_for_good([last_number(own) for own, _ in transaction.scan(older)[0]])
+        """Remove up to `limit` crops captured, or else enrolled, before; None where none is."""
+        require_entry(transaction, gallery_id)
+        rest = f"WHERE crops.gallery_id = ? AND {AGES[since]} < ? ORDER BY {AGES[since]} LIMIT ?"
+        older = read_crops(transaction, rest, (gallery_id, as_micros(than), limit))
+        return remove_crops(transaction, gallery_id, older)
 
     def has_older(self, gallery_id: int, than: datetime, since: RetentionFrom) -> bool:
-        """Whether `remove_older` would remove any."""
-        at = find_generation(self._reader, gallery_id)
-        return bool(self._reader.scan(_older(at, than, since, 1))[0])
+        """Return whether `remove_older` would remove any."""
+        asked = f"SELECT 1 FROM crops WHERE gallery_id = ? AND {AGES[since]} < ? LIMIT 1"
+        return self._reader.value(asked, (gallery_id, as_micros(than))) is not None
 
     @transactional
     def change(
@@ -179,32 +177,32 @@ class Crops(RecordPart):
         fields: CropFields,
         wanted: CropFilter = EVERY_CROP,
     ) -> Relabelling | None:
-        """Changes what is known of crops; None where none of them is there.
+        """Change labels of crops; None where none of them is there.
 
         Args:
-            wanted: those that do not pass it now stay as they are.
+            wanted: a crop that does not pass it now stays as it is.
 
         Raises:
             CropConflict: another crop of the same image bears that identity and camera.
         """
         entry = require_entry(transaction, gallery_id)
-        change = CropChanges(transaction, entry)
-        found = self._passing(transaction, change, crop_ids, wanted)
+        found = read_by_id(transaction, gallery_id, crop_ids)
+        found = [crop for crop in found if wanted.passes(crop)]
         # As JSON, in which true is not 1.
         differing = [
             crop
             for crop in found
-            if any(to_json(getattr(crop, name)) != to_json(one) for name, one in fields.items())
+            if any(to_json(getattr(crop, name)) != to_json(value) for name, value in fields.items())
         ]
         if not differing:
             return Relabelling(entry.version, ()) if found else None
-        changed = change.update(differing, **fields)
-        require_unlike(change, differing, changed)
-        return change.finish_relabelling(changed)
+        changed = [replace(crop, **fields) for crop in differing]
+        require_unlike(transaction, gallery_id, differing, changed)
+        return relabel_crops(transaction, gallery_id, differing, changed)
 
     def get(self, gallery_id: int, crop_id: str) -> StoredCrop | None:
-        """One crop's record."""
-        return self._crop(find_generation(self._reader, gallery_id), crop_id)
+        """Return one crop's record; None where it is not there."""
+        return next(iter(read_by_id(self._reader, gallery_id, [crop_id])), None)
 
     def page(
         self,
@@ -214,121 +212,117 @@ class Crops(RecordPart):
         limit: int = 1000,
         order: CropOrder = "enrolled",
     ) -> CropPage:
-        """Up to `limit` crops that pass a filter, as `list_crops` does."""
-        at = find_generation(self._reader, gallery_id)
-        return list_crops(self._reader, at, wanted, order, after, limit)
+        """Return up to `limit` crops that pass a filter, as `list_crops` does."""
+        return list_crops(self._reader, gallery_id, wanted, order, after, limit)
 
     def picture(self, gallery_id: int, crop_id: str) -> Picture | None:
-        """One crop's picture; None where none is kept inside, or where it is removed meanwhile.
+        """Return one crop's picture; None where none is kept inside, or the crop is not there.
 
         Raises:
-            ServiceError: it is missing, or not what was written.
+            DamagedRecord: it is missing or damaged.
         """
-        at = find_generation(self._reader, gallery_id)
-        crop = self._crop(at, crop_id)
-        if crop is None:
-            return None
-        keys = [at.key("crop", crop.row_id), at.lookup("picture", crop.row_id)]
-        record, content = self._reader.get(keys, ["", f"the picture of crop {crop_id}"])
-        if content is None and crop.inside and record is not None:
-            raise self._engine.damage(f"the picture of crop {crop_id} is gone")
-        return None if content is None else Picture(content, crop.content_type or "")
+        with self._database.read() as reader:
+            crop = next(iter(read_by_id(reader, gallery_id, [crop_id])), None)
+            if crop is None or not crop.inside:
+                return None
+            place = (gallery_id, crop.row_id)
+            row = reader.row(PICTURES, "WHERE gallery_id = ? AND slot = ?", place)
+        if row is None:
+            raise self._database.damage(f"the picture of crop {crop_id} is gone")
+        return Picture(row["content"], crop.content_type or "")
 
     def vectors(self, gallery_id: int) -> Iterator[IndexedCrop]:
-        """Every crop as the index needs it, by `row_id`, each held against its checksums.
+        """Return every crop as the index needs it, by slot, each held against its checksums.
 
         Raises:
-            ServiceError: a crop is damaged, or gone without a trace.
+            DamagedRecord: a crop is damaged, or gone without a trace.
         """
         entry = read_entry(self._reader, gallery_id)
-        if entry is None:
-            return
-        at = Generation.searched(entry)
         count = 0
-        for found in every_crop(self._reader, at, ROWS_AT_ONCE):
-            for one in read_contents(self._reader, at, found):
-                count += 1
-                yield one.indexed
-        after = read_entry(self._reader, gallery_id)
-        if after and after.version == entry.version and count != entry.crops:
-            raise self._engine.damage(
+        for crops in self._pages(gallery_id):
+            count += len(crops)
+            yield from read_vectors(self._reader, find_vectors(self._reader, gallery_id), crops)
+            heartbeat()
+        now = read_entry(self._reader, gallery_id)
+        if entry and now and now.version == entry.version and count != entry.crops:
+            raise self._database.damage(
                 f"gallery {entry.name} has {count} crops, and {entry.crops} were written"
             )
 
     def indexed(self, gallery_id: int, row_ids: Sequence[int]) -> list[IndexedCrop]:
-        """Those of these crops that are there, as the index needs them, by `row_id`."""
-        at = find_generation(self._reader, gallery_id)
-        found = list(read_crops(self._reader, at, sorted(row_ids)).values())
-        return [one.indexed for one in read_contents(self._reader, at, found)]
+        """Return those of these crops that are there, as the index needs them, by slot."""
+        crops = read_by_slot(self._reader, gallery_id, row_ids)
+        return read_vectors(self._reader, find_vectors(self._reader, gallery_id), crops)
 
     def vectors_of(
         self, gallery_id: int, crops: Sequence[StoredCrop]
     ) -> tuple[str, dict[int, NDArray[np.float32]]]:
-        """The embedder's fingerprint, and those of these crops' vectors that are there, by row."""
-        entry = require_entry(self._reader, gallery_id)
-        found = read_contents(self._reader, Generation.searched(entry), crops)
-        vectors = {one.record.row_id: one.vector for one in found}
-        return entry.embedding_fingerprint, vectors
+        """Return the embedder's fingerprint, and the vectors of those of these crops there are."""
+        slots = [crop.row_id for crop in crops]
+        with self._database.read() as reader:
+            embedder = require_entry(reader, gallery_id).embedding_fingerprint
+            there = read_by_slot(reader, gallery_id, slots)
+            place = find_vectors(reader, gallery_id)
+        found = read_vectors(self._reader, place, there)
+        return embedder, {crop.label.row_id: crop.vector for crop in found}
 
     def by_row(self, gallery_id: int, row_ids: Sequence[int]) -> dict[int, StoredCrop]:
-        """Those of these crops that are there now, by `row_id`."""
-        return read_crops(self._reader, find_generation(self._reader, gallery_id), row_ids)
+        """Return those of these crops that are there now, by slot."""
+        return {crop.row_id: crop for crop in read_by_slot(self._reader, gallery_id, row_ids)}
 
     def by_id(self, gallery_id: int, crop_ids: Iterable[str]) -> dict[str, StoredCrop]:
-        """Those of these crops that are there now, by `crop_id`."""
-        at = find_generation(self._reader, gallery_id)
-        rows = rows_of_ids(self._reader, at, crop_ids)
-        return {one.crop_id: one for one in read_crops(self._reader, at, rows).values()}
+        """Return those of these crops that are there now, by `crop_id`."""
+        return {crop.crop_id: crop for crop in read_by_id(self._reader, gallery_id, crop_ids)}
 
     def removed_among(self, gallery_id: int, crop_ids: Sequence[str]) -> list[str]:
-        """Which of these crops of a gallery were removed for good."""
-        found = self._reader.get([tombstone(gallery_id, crop_id) for crop_id in crop_ids])
-        return [one for one, there in zip(crop_ids, found, strict=True) if there is not None]
+        """Return which of these crops of a gallery were removed for good."""
+        rest = "WHERE gallery_id = ? AND crop_id IN ({})"
+        found = self._reader.rows_in(TOMBSTONES, rest, [gallery_id], crop_ids)
+        removed = {row["crop_id"] for row in found}
+        return [crop_id for crop_id in crop_ids if crop_id in removed]
 
-    def drop_tombstones(self, gallery_id: int, before: datetime) -> None:
-        """Forgets which crops were removed before a moment.
+    @contextlib.contextmanager
+    def archive(self, gallery_id: int) -> Iterator[Archive]:
+        """Read a gallery with all contents as it is at this moment, also while it is written.
 
-        No snapshot may be from before it: a restore of one would bring the crops back.
+        Raises:
+            UnknownGallery: the gallery was deleted.
         """
-        found = self._reader.every(below(key("tombstone", gallery_id)))
-        old = [own for own, body in found if "" < from_json(body) < as_text(before)]
-        for some in batches(old, KEYS_AT_ONCE):
-            transact(self._engine, Transaction.delete, *some)
-
-    def archive(self, gallery_id: int) -> AbstractContextManager[Archive]:
-        """The gallery as it is at this moment, also while it is written."""
-        return archive(self._engine, gallery_id)
+        with contextlib.closing(StoredRecord(self._database.folder)) as now, now.read() as reader:
+            entry = require_entry(reader, gallery_id)
+            crops = read_contents(reader, gallery_id)
+            yield Archive(entry.version, entry.embedding_fingerprint, crops)
 
     def replace(
-        self,
-        gallery_id: int,
-        embedding_fingerprint: str,
-        crops: Iterable[ArchivedCrop],
+        self, gallery_id: int, embedding_fingerprint: str, crops: Iterable[ArchivedCrop]
     ) -> int:
-        """Puts an archive's crops in the place of a gallery's own, at once; answers its version."""
-        # A person whose forgetting was cut off would come back with those crops.
-        finish_change(self._engine, gallery_id)
-        return replace_crops(self._engine, gallery_id, embedding_fingerprint, crops)
+        """Put an archive's crops in the place of a gallery's own, as `replace_crops` does."""
+        return replace_crops(self._database, gallery_id, embedding_fingerprint, crops)
 
-    @staticmethod
-    def _passing(
-        transaction: Transaction, change: CropChanges, crop_ids: Sequence[str], wanted: CropFilter
-    ) -> list[StoredCrop]:
-        rows = rows_of_ids(transaction, change.at, crop_ids)
-        found = read_crops(transaction, change.at, rows).values()
-        return [crop for crop in found if wanted.passes(crop)]
+    @transactional
+    def drop_tombstones(self, transaction: Transaction, gallery_id: int, before: datetime) -> None:
+        """Forget which crops were removed before a moment.
 
-    def _crop(self, at: Generation, crop_id: str) -> StoredCrop | None:
-        found = read_crops(self._reader, at, rows_of_ids(self._reader, at, [crop_id]))
-        return next(iter(found.values()), None)
+        No archive may be from before it: a restore of one would bring the crops back.
+        """
+        dropped = transaction.execute(
+            "DELETE FROM tombstones WHERE gallery_id = ? AND removed_at < ? RETURNING crop_id",
+            (gallery_id, as_micros(before)),
+        ).fetchall()
+        if dropped:
+            self._database.deleted.drop({crop_id for (crop_id,) in dropped})
 
-
-def _older(at: Generation, than: datetime, since: RetentionFrom, limit: int) -> Scan:
-    return Scan(at.key(since), at.key(since, as_text(than)), limit)
+    def _pages(self, gallery_id: int) -> Iterator[list[StoredCrop]]:
+        """Read all crops by slot, some hundred at once, so that the log is never held for long."""
+        rest = "WHERE crops.gallery_id = ? AND slot > ? ORDER BY slot LIMIT ?"
+        after = 0
+        while crops := read_crops(self._reader, rest, (gallery_id, after, CROPS_AT_ONCE)):
+            yield crops
+            after = crops[-1].row_id
 
 
 def _kept_warnings(crop: StoredCrop, stored: StoredCrop) -> list[str]:
-    """The warnings about what a duplicate would change of the crop that is there."""
+    """Return a warning for each label that a duplicate would change of the stored crop."""
     return [
         f"the crop is enrolled already and keeps its {name}; delete it first to change that"
         for name in ("captured_at", "external_id", "metadata")

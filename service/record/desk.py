@@ -1,45 +1,59 @@
-"""Kept searches and cases as parts of the record: bounds, reviews, and when they are removed."""
+"""Kept searches with their reviews, and the cases that hold them beyond their days."""
 
 from __future__ import annotations
 
+import sqlite3
+from collections import defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
-from typing import TypedDict
+from datetime import UTC, date, datetime
+
+from pydantic import TypeAdapter
+from pydantic_core import from_json, to_json
 
 from service.errors import InvalidField
-from service.record.engine import Reader, RecordPart, Transaction, batches, transact, transactional
-from service.record.entries import Generation, find_generation, require_entry
+from service.record.columns import as_micros, as_moment
+from service.record.galleries import require_entry
 from service.record.kept_queries import (
-    CASE,
-    FOUND_BY,
-    KEPT_CASE,
-    KEPT_KIND,
-    KEPT_QUERY,
+    MOST_CASES,
+    MOST_CASES_OF_KEY,
+    MOST_IN_CASE,
     Case,
     CaseEntry,
-    KeptChanges,
+    CaseFields,
     KeptQuery,
+    KeptResult,
     Review,
-    picture_key,
-    read_kept,
 )
-from service.record.keys import below, key, last_text
-from service.record.records import Picture
+from service.record.schema import (
+    CASE_DELETIONS,
+    CASE_SEARCHES,
+    CASES,
+    REVIEWS,
+    SEARCH_PICTURES,
+    SEARCHES,
+    SHOWN,
+)
+from service.record.transaction import (
+    VALUES_AT_ONCE,
+    Reader,
+    RecordPart,
+    Transaction,
+    batches,
+    marks_of,
+    transactional,
+)
+from service.record.values import Picture
 
-AT_ONCE = 200
-# One case is one value of the record, and its export one file.
-MOST_CASES = 1000
-MOST_IN_CASE = 500
-# Of a key without `admin`, so that others can begin cases too.
-MOST_CASES_OF_KEY = MOST_CASES // 2
-
-
-class CaseFields(TypedDict, total=False):
-    """What to change of a case; what is left out stays."""
-
-    name: str
-    notes: str
+RESULTS = TypeAdapter(list[KeptResult])
+SEARCHES_AT_ONCE = 200
+# SQL conditions by the name of the property that searches are found by.
+FOUND_BY = {
+    "key": "key_id = ?",
+    "crop": "query_id IN (SELECT query_id FROM shown WHERE crop_id = ?)",
+    "reviewed": "? = '' AND query_id IN (SELECT query_id FROM reviews)",
+    "days": "? = '' AND query_id NOT IN (SELECT query_id FROM case_searches)",
+}
 
 
 class KeptQueries(RecordPart):
@@ -53,58 +67,69 @@ class KeptQueries(RecordPart):
         searches: Sequence[tuple[KeptQuery, bytes | None]],
         most: int,
     ) -> tuple[list[str], int]:
-        """Keeps searches with their pictures; the oldest of no case give place beyond `most`.
+        """Keep searches with their pictures; the oldest of no case give place beyond `most`.
 
         Returns:
-            The ids of those that are kept: none that has no place left beside cases, nor one of a
-            person whose crops are gone meanwhile. And how many gave place.
+            The ids of the searches that were kept, and how many others gave place. A search is not
+            kept if cases leave no place for it, or if its person's crops are gone meanwhile.
         """
-        # Guards the crops: of a forgotten person nothing is kept.
         require_entry(transaction, gallery_id)
-        changes = KeptChanges(transaction, gallery_id)
-        lost = _lost(transaction, gallery_id, [kept for kept, _ in searches])
-        new = [one for one in searches if one[0] not in lost]
-        oldest = key(FOUND_BY, gallery_id, "days", "")
-        over = max(0, changes.kept + len(new) - most)
-        found = transaction.below(oldest, over) if over else []
-        # One that a recovery has left out is not there; its key goes too.
-        transaction.delete(*(own for own, _ in found))
-        gone = read_kept(transaction, gallery_id, [last_text(own, oldest) for own, _ in found])
-        changes.drop(*gone)
-        new = new[: max(0, most - changes.kept)]
-        for kept, picture in new:
-            changes.count(kept=1)
-            changes.put(kept, picture)
-        return [kept.query_id for kept, _ in new], len(gone)
+        lost = _lost(transaction, gallery_id, [search for search, _ in searches])
+        new = [(search, picture) for search, picture in searches if search not in lost]
+        kept = _count(transaction, gallery_id)
+        oldest = transaction.execute(
+            "SELECT query_id FROM searches WHERE gallery_id = ? AND "
+            "query_id NOT IN (SELECT query_id FROM case_searches) ORDER BY query_id LIMIT ?",
+            (gallery_id, max(0, kept + len(new) - most)),
+        )
+        gone = _drop(transaction, gallery_id, [query_id for (query_id,) in oldest])
+        new = new[: max(0, most - kept + gone)]
+        for search, picture in new:
+            _insert(transaction, gallery_id, search, picture)
+        return [search.query_id for search, _ in new], gone
 
     def get(self, gallery_id: int, query_id: str) -> KeptQuery | None:
-        """One search; None where it is not kept any more."""
-        return next(iter(read_kept(self._reader, gallery_id, [query_id])), None)
+        """Return one search; None where it is not kept any more."""
+        return next(iter(read_searches(self._reader, gallery_id, [query_id])), None)
 
     def page(
         self, gallery_id: int, before: str | None, limit: int, *found_by: str
     ) -> list[KeptQuery]:
-        """Up to `limit` searches that are older than one; the newest first.
+        """Return up to `limit` searches that are older than one; the newest first.
 
         Args:
-            found_by: kind and value of a key without value; those of all keys without it.
+            found_by: a name of `FOUND_BY` and its value; all searches without it.
         """
-        prefix = key(FOUND_BY if found_by else KEPT_KIND, gallery_id, *found_by)
-        found = self._reader.below(prefix, limit, reverse=True, before=before)
-        return read_kept(self._reader, gallery_id, [last_text(own, prefix) for own, _ in found])
+        conditions = ["gallery_id = ?"]
+        values: list[str | int] = [gallery_id]
+        if found_by:
+            conditions.append(FOUND_BY[found_by[0]])
+            values.append(found_by[1])
+        if before is not None:
+            conditions.append("query_id < ?")
+            values.append(before)
+        found = self._reader.execute(
+            f"SELECT query_id FROM searches WHERE {' AND '.join(conditions)} "
+            "ORDER BY query_id DESC LIMIT ?",
+            [*values, limit],
+        )
+        return read_searches(self._reader, gallery_id, [query_id for (query_id,) in found])
 
     def picture(self, gallery_id: int, query_id: str) -> Picture | None:
-        """A search's picture; None where none is kept, or where it is removed meanwhile.
+        """Return a search's picture; None where none is kept, or the search is not there.
 
         Raises:
-            ServiceError: it is missing, or not what was written.
+            DamagedRecord: it is missing, or differs from its checksum.
         """
-        own = key(KEPT_KIND, gallery_id, query_id), picture_key(gallery_id, query_id)
-        body, content = self._reader.get(own)
-        content_type = KEPT_QUERY.validate_json(body).content_type if body else None
-        if content_type and content is None:
-            raise self._engine.damage(f"the picture of search {query_id} is gone")
-        return Picture(content, content_type) if content and content_type else None
+        with self._database.read() as reader:
+            of_search = (gallery_id, query_id)
+            search = reader.row(SEARCHES, "WHERE gallery_id = ? AND query_id = ?", of_search)
+            picture = reader.row(SEARCH_PICTURES, "WHERE query_id = ?", (query_id,))
+        if search is None or search["content_type"] is None:
+            return None
+        if picture is None:
+            raise self._database.damage(f"the picture of search {query_id} is gone")
+        return Picture(picture["content"], search["content_type"])
 
     @transactional
     def review(
@@ -115,42 +140,64 @@ class KeptQueries(RecordPart):
         crop_ids: Sequence[str],
         review: Review | None,
     ) -> KeptQuery | None:
-        """Reviews results of a search, or with None takes back; None where it is not kept.
+        """Review results of a search, or with None take back; None where it is not kept.
 
         A crop that is gone is not reviewed: forgetting would not find the search by it.
         """
-        at = Generation.searched(require_entry(transaction, gallery_id))
-        changes = KeptChanges(transaction, gallery_id)
-        found = read_kept(transaction, gallery_id, [query_id])
-        if not found:
+        require_entry(transaction, gallery_id)
+        if not read_searches(transaction, gallery_id, [query_id]):
             return None
-        reviews = {one: old for one, old in found[0].reviews.items() if one not in crop_ids}
+        transaction.change_many(
+            "DELETE FROM reviews WHERE query_id = ? AND crop_id = ?",
+            [(query_id, crop_id) for crop_id in crop_ids],
+        )
         if review:
-            reviews |= dict.fromkeys(_crops_there(transaction, at, crop_ids), review)
-        return changes.change(found[0], reviews=reviews)
+            made = {
+                "decision": review.decision,
+                "key_id": review.key_id,
+                "reviewed_at": as_micros(review.reviewed_at),
+            }
+            there = _crops_there(transaction, gallery_id, crop_ids)
+            reviewed = [{"query_id": query_id, "crop_id": crop_id, **made} for crop_id in there]
+            transaction.insert(REVIEWS, *reviewed)
+        (search,) = read_searches(transaction, gallery_id, [query_id])
+        transaction.change("DELETE FROM shown WHERE query_id = ?", (query_id,))
+        _insert_shown(transaction, search)
+        return search
 
     @transactional
     def remove(self, transaction: Transaction, gallery_id: int, query_ids: Collection[str]) -> int:
-        """Removes those of these searches that are there, from cases too; answers how many."""
-        changes = KeptChanges(transaction, gallery_id)
-        return changes.drop(*read_kept(transaction, gallery_id, query_ids))
+        """Remove those of these searches that are there, from cases too; return how many."""
+        return _drop(transaction, gallery_id, query_ids)
 
     def due(self, gallery_id: int, before: datetime) -> list[str]:
-        """Older searches of no case, and those whose person no crop shows any more."""
-        kept = self._reader.every(below(key(KEPT_KIND, gallery_id)))
-        searches = (KEPT_QUERY.validate_json(body) for _, body in kept)
-        return [
-            one.query_id
-            for some in batches(searches, AT_ONCE)
-            for one in _due(self._reader, gallery_id, some, before)
-        ]
+        """Return older searches of no case, and those whose person no crop shows any more."""
+        due: list[str] = []
+        last = ""
+        asked = (
+            "SELECT query_id FROM searches WHERE gallery_id = ? AND query_id > ? "
+            "ORDER BY query_id LIMIT ?"
+        )
+        while True:
+            found = self._reader.execute(asked, (gallery_id, last, SEARCHES_AT_ONCE)).fetchall()
+            if not found:
+                return due
+            query_ids = [query_id for (query_id,) in found]
+            due += _due(self._reader, gallery_id, query_ids, before)
+            last = query_ids[-1]
 
     def expire(self, gallery_id: int, query_ids: Sequence[str], before: datetime) -> int:
-        """Removes those of these searches that are `due` still; answers how many."""
-        return sum(
-            transact(self._engine, _expire, gallery_id, some, before)
-            for some in batches(query_ids, AT_ONCE)
-        )
+        """Remove those of these searches that are `due` still; return how many."""
+        parts = batches(query_ids, SEARCHES_AT_ONCE)
+        return sum(self._expire(gallery_id, some, before) for some in parts)
+
+    @transactional
+    def _expire(
+        self, transaction: Transaction, gallery_id: int, query_ids: Sequence[str], before: datetime
+    ) -> int:
+        require_entry(transaction, gallery_id)
+        due = _due(transaction, gallery_id, query_ids, before)
+        return _drop(transaction, gallery_id, due)
 
 
 class Cases(RecordPart):
@@ -160,47 +207,62 @@ class Cases(RecordPart):
     def create(
         self, transaction: Transaction, gallery_id: int, case: Case, most: int = MOST_CASES
     ) -> None:
-        """Keeps a new case; raises `InvalidField` where gallery or key has as many as it may."""
+        """Keep a new case; raises `InvalidField` where gallery or key has as many as it may."""
         require_entry(transaction, gallery_id)
-        changes = KeptChanges(transaction, gallery_id)
-        own = _cases_of(transaction, gallery_id, case.key_id) if changes.cases >= most else []
-        if changes.cases >= MOST_CASES or len(own) >= most:
+        counted = "SELECT count(*) FROM cases WHERE gallery_id = ?"
+        cases = transaction.value(counted, (gallery_id,))
+        own = transaction.value(f"{counted} AND key_id = ?", (gallery_id, case.key_id))
+        if cases >= MOST_CASES or own >= most:
             raise InvalidField(
-                f"name: the gallery has {changes.cases:,} cases, {len(own)} of them of this key; "
+                f"name: the gallery has {cases:,} cases, {own} of them of this key; "
                 f"{MOST_CASES:,} are the most, and {MOST_CASES_OF_KEY} of a key without admin; "
                 "export and delete closed ones"
             )
-        changes.count(cases=1)
-        changes.put_case(case)
+        transaction.insert(
+            CASES,
+            {
+                "case_id": case.case_id,
+                "gallery_id": gallery_id,
+                "name": case.name,
+                "notes": case.notes,
+                "created_at": as_micros(case.created_at),
+                "changed_at": as_micros(case.changed_at),
+                "key_id": case.key_id,
+            },
+        )
 
     def get(self, gallery_id: int, case_id: str) -> Case | None:
-        """One case; None where it is not there."""
-        (body,) = self._reader.get([key(CASE, gallery_id, case_id)])
-        return KEPT_CASE.validate_json(body) if body else None
+        """Return one case; None where it is not there."""
+        return _read_case(self._reader, gallery_id, case_id)
 
     def page(self, gallery_id: int, before: str | None, limit: int) -> list[Case]:
-        """Up to `limit` cases that are older than one; the newest first."""
-        found = self._reader.below(key(CASE, gallery_id), limit, reverse=True, before=before)
-        return [KEPT_CASE.validate_json(body) for _, body in found]
+        """Return up to `limit` cases that are older than one; the newest first."""
+        rest = "WHERE gallery_id = ? AND (? IS NULL OR case_id < ?) ORDER BY case_id DESC LIMIT ?"
+        rows = self._reader.rows(CASES, rest, (gallery_id, before, before, limit))
+        return [_as_case(self._reader, row) for row in rows]
 
     def searches(
         self, gallery_id: int, case: Case, before: str | None, limit: int
     ) -> list[KeptQuery]:
-        """Up to `limit` searches of a case that are older than one; the newest first."""
-        ids = sorted(case.queries, reverse=True)
-        older = [one for one in ids if before is None or one < before]
-        return read_kept(self._reader, gallery_id, older[:limit])
+        """Return up to `limit` searches of a case that are older than one; the newest first."""
+        query_ids = sorted(case.queries, reverse=True)
+        older = [query_id for query_id in query_ids if before is None or query_id < before]
+        return read_searches(self._reader, gallery_id, older[:limit])
 
     @transactional
     def change(
         self, transaction: Transaction, gallery_id: int, case_id: str, fields: CaseFields
     ) -> Case | None:
-        """Changes a case's name or notes; None where it is not there."""
-        changes = KeptChanges(transaction, gallery_id)
-        case = changes.case(case_id)
+        """Change a case's name or notes; None where it is not there."""
+        case = _read_case(transaction, gallery_id, case_id)
         if case is None:
             return None
-        return changes.put_case(replace(case, **fields, changed_at=datetime.now(UTC)))
+        changed = replace(case, **fields, changed_at=datetime.now(UTC))
+        transaction.change(
+            "UPDATE cases SET name = ?, notes = ?, changed_at = ? WHERE case_id = ?",
+            (changed.name, changed.notes, as_micros(changed.changed_at), case_id),
+        )
+        return changed
 
     @transactional
     def hold(
@@ -212,7 +274,7 @@ class Cases(RecordPart):
         note: str | None,
         most: int | None = None,
     ) -> Case | None:
-        """Puts a search into a case, or changes its note; with None takes it out of the case.
+        """Put a search into a case, or change its note; with None take it out of the case.
 
         Args:
             most: searches in all cases of the case's key; None for any number.
@@ -220,34 +282,30 @@ class Cases(RecordPart):
         Returns:
             None where one of them is not there.
         """
-        changes = KeptChanges(transaction, gallery_id)
-        case = changes.case(case_id)
-        found = read_kept(transaction, gallery_id, [query_id])
+        case = _read_case(transaction, gallery_id, case_id)
+        found = read_searches(transaction, gallery_id, [query_id])
         if case is None or not found or (note is None and query_id not in case.queries):
             return None
-        queries = dict(case.queries)
-        cases = _without(found[0].cases, case_id)
+        both = (case_id, query_id)
         if note is None:
-            del queries[query_id]
+            asked = "DELETE FROM case_searches WHERE case_id = ? AND query_id = ?"
+            transaction.change(asked, both)
+        elif query_id in case.queries:
+            asked = "UPDATE case_searches SET note = ? WHERE case_id = ? AND query_id = ?"
+            transaction.change(asked, (note, *both))
         else:
-            before = queries.get(query_id)
-            if before is None and most is not None and changes.kept >= most:
-                _require_place(_cases_of(transaction, gallery_id, case.key_id), most)
-            queries[query_id] = CaseEntry(before.added_at if before else datetime.now(UTC), note)
-            cases = (*cases, case_id)
-        if len(queries) > MOST_IN_CASE:
-            raise InvalidField(
-                f"query_id: the case holds {MOST_IN_CASE} searches, which is the most; begin "
-                "another one"
-            )
-        changes.change(found[0], cases=cases)
-        return changes.put_case(replace(case, queries=queries, changed_at=datetime.now(UTC)))
+            _require_place(transaction, gallery_id, case, most)
+            added = {"case_id": case_id, "query_id": query_id, "note": note}
+            now = as_micros(datetime.now(UTC))
+            transaction.insert(CASE_SEARCHES, {**added, "added_at": now})
+        _touch(transaction, case_id)
+        return _read_case(transaction, gallery_id, case_id)
 
     @transactional
     def delete(
         self, transaction: Transaction, gallery_id: int, case_id: str, key_id: str | None = None
     ) -> int | None:
-        """Deletes a case with the searches that no other case holds.
+        """Delete a case with the searches that no other case holds.
 
         Args:
             key_id: whose searches are deleted, the others' days count again; None for all.
@@ -255,64 +313,195 @@ class Cases(RecordPart):
         Returns:
             How many searches; None where there is no such case.
         """
-        changes = KeptChanges(transaction, gallery_id)
-        case = changes.case(case_id)
+        case = _read_case(transaction, gallery_id, case_id)
         if case is None:
             return None
-        changes.drop_case(case_id)
-        held = read_kept(transaction, gallery_id, case.queries.keys())
-        deleted = []
-        for kept in held:
-            if kept.cases == (case_id,) and key_id in (None, kept.key_id):
-                deleted.append(kept)
-            else:
-                changes.change(kept, cases=_without(kept.cases, case_id))
-        return changes.drop(*deleted)
+        held = read_searches(transaction, gallery_id, case.queries)
+        transaction.removes = True
+        transaction.change("DELETE FROM cases WHERE case_id = ?", (case_id,))
+        alone = [search for search in held if search.cases == (case_id,)]
+        deleted = [search.query_id for search in alone if key_id in (None, search.key_id)]
+        return _drop(transaction, gallery_id, deleted)
 
 
-def _cases_of(transaction: Transaction, gallery_id: int, key_id: str) -> list[Case]:
-    found = transaction.below(key(CASE, gallery_id))
-    cases = [KEPT_CASE.validate_json(body) for _, body in found]
-    return [case for case in cases if case.key_id == key_id]
+def read_searches(reader: Reader, gallery_id: int, query_ids: Collection[str]) -> list[KeptQuery]:
+    """Return those of these searches that are there, in the order of the ids."""
+    rest = "WHERE gallery_id = ? AND query_id IN ({})"
+    rows = reader.rows_in(SEARCHES, rest, [gallery_id], query_ids)
+    found = {row["query_id"]: row for row in rows}
+    of_search = "WHERE query_id IN ({})"
+    reviews: defaultdict[str, dict[str, Review]] = defaultdict(dict)
+    for row in reader.rows_in(REVIEWS, of_search, [], found):
+        made = Review(row["decision"], as_moment(row["reviewed_at"]), row["key_id"])
+        reviews[row["query_id"]][row["crop_id"]] = made
+    cases: defaultdict[str, list[str]] = defaultdict(list)
+    for row in reader.rows_in(CASE_SEARCHES, f"{of_search} ORDER BY added_at", [], found):
+        cases[row["query_id"]].append(row["case_id"])
+    return [
+        _as_search(found[query_id], reviews[query_id], cases[query_id])
+        for query_id in dict.fromkeys(query_ids)
+        if query_id in found
+    ]
 
 
-def _require_place(cases: Sequence[Case], most: int) -> None:
-    held = sum(len(case.queries) for case in cases)
-    if held >= most:
+def find_shown(reader: Reader, gallery_id: int, crop_ids: Sequence[str]) -> list[KeptQuery]:
+    """Return the searches for a person whose crops these are, with whom they are forgotten."""
+    shown = reader.rows_in(SHOWN, "WHERE crop_id IN ({})", [], crop_ids)
+    return read_searches(reader, gallery_id, sorted({row["query_id"] for row in shown}))
+
+
+def forget_searches(
+    transaction: Transaction, gallery_id: int, crop_ids: Sequence[str]
+) -> list[KeptQuery]:
+    """Remove the searches for a person whose crops these are, and return them."""
+    searches = find_shown(transaction, gallery_id, crop_ids)
+    _drop(transaction, gallery_id, [search.query_id for search in searches])
+    return searches
+
+
+def _count(reader: Reader, gallery_id: int) -> int:
+    counted = "SELECT count(*) FROM searches WHERE gallery_id = ?"
+    return int(reader.value(counted, (gallery_id,)))
+
+
+def _insert(
+    transaction: Transaction, gallery_id: int, search: KeptQuery, picture: bytes | None
+) -> None:
+    transaction.insert(
+        SEARCHES,
+        {
+            "query_id": search.query_id,
+            "gallery_id": gallery_id,
+            "key_id": search.key_id,
+            "created_at": as_micros(search.created_at),
+            "request": to_json(search.request).decode(),
+            "answer": to_json(search.answer).decode(),
+            "results": to_json(search.results).decode(),
+            "crop_id": search.crop_id,
+            "content_type": search.content_type,
+        },
+    )
+    _insert_shown(transaction, search)
+    if picture is not None:
+        transaction.insert(SEARCH_PICTURES, {"query_id": search.query_id, "content": picture})
+
+
+def _insert_shown(transaction: Transaction, search: KeptQuery) -> None:
+    shown = [{"query_id": search.query_id, "crop_id": crop_id} for crop_id in search.shows]
+    transaction.insert(SHOWN, *shown)
+
+
+def _drop(transaction: Transaction, gallery_id: int, query_ids: Collection[str]) -> int:
+    """Remove searches with their pictures; cases count them as deleted today."""
+    dropped = 0
+    today = datetime.now(UTC).date().isoformat()
+    for some in batches(dict.fromkeys(query_ids), VALUES_AT_ONCE):
+        transaction.removes = True
+        held = transaction.execute(
+            "SELECT case_id, count(*) FROM case_searches JOIN searches USING (query_id) "
+            f"WHERE gallery_id = ? AND query_id IN ({marks_of(some)}) GROUP BY case_id",
+            [gallery_id, *some],
+        ).fetchall()
+        for case_id, searches in held:
+            transaction.change(
+                "INSERT INTO case_deletions (case_id, day, searches) VALUES (?, ?, ?) "
+                "ON CONFLICT DO UPDATE SET searches = searches + excluded.searches",
+                (case_id, today, searches),
+            )
+            _touch(transaction, case_id)
+        dropped += transaction.change(
+            f"DELETE FROM searches WHERE gallery_id = ? AND query_id IN ({marks_of(some)})",
+            [gallery_id, *some],
+        )
+    return dropped
+
+
+def _touch(transaction: Transaction, case_id: str) -> None:
+    now = as_micros(datetime.now(UTC))
+    transaction.change("UPDATE cases SET changed_at = ? WHERE case_id = ?", (now, case_id))
+
+
+def _due(reader: Reader, gallery_id: int, query_ids: Sequence[str], before: datetime) -> list[str]:
+    searches = read_searches(reader, gallery_id, query_ids)
+    lost = _lost(reader, gallery_id, searches)
+    return [
+        search.query_id
+        for search in searches
+        if search in lost or (search.created_at < before and not search.cases)
+    ]
+
+
+def _lost(reader: Reader, gallery_id: int, searches: Sequence[KeptQuery]) -> list[KeptQuery]:
+    """Return the searches that crops showed the person of, and none does any more."""
+    asked = dict.fromkeys(crop_id for search in searches for crop_id in search.shows)
+    there = set(_crops_there(reader, gallery_id, asked))
+    return [search for search in searches if search.shows and search.shows.isdisjoint(there)]
+
+
+def _crops_there(reader: Reader, gallery_id: int, crop_ids: Collection[str]) -> list[str]:
+    found: set[str] = set()
+    for some in batches(crop_ids, VALUES_AT_ONCE):
+        rows = reader.execute(
+            f"SELECT crop_id FROM crops WHERE gallery_id = ? AND crop_id IN ({marks_of(some)})",
+            [gallery_id, *some],
+        )
+        found.update(crop_id for (crop_id,) in rows)
+    return [crop_id for crop_id in dict.fromkeys(crop_ids) if crop_id in found]
+
+
+def _require_place(reader: Reader, gallery_id: int, case: Case, most: int | None) -> None:
+    """Raise `InvalidField` where a case, or all cases of its key, hold as many as they may."""
+    held = reader.value(
+        "SELECT count(*) FROM case_searches JOIN cases USING (case_id) "
+        "WHERE gallery_id = ? AND key_id = ?",
+        (gallery_id, case.key_id),
+    )
+    if most is not None and held >= most and _count(reader, gallery_id) >= most:
         raise InvalidField(
             f"query_id: the cases of this key hold {held:,} searches, and half of "
             "GMN_KEPT_QUERIES is the most of a key without admin; export and delete closed cases"
         )
+    if len(case.queries) >= MOST_IN_CASE:
+        raise InvalidField(
+            f"query_id: the case holds {MOST_IN_CASE} searches, which is the most; begin "
+            "another one"
+        )
 
 
-def _without(cases: Collection[str], case_id: str) -> tuple[str, ...]:
-    return tuple(one for one in cases if one != case_id)
+def _read_case(reader: Reader, gallery_id: int, case_id: str) -> Case | None:
+    row = reader.row(CASES, "WHERE gallery_id = ? AND case_id = ?", (gallery_id, case_id))
+    return _as_case(reader, row) if row else None
 
 
-def _expire(
-    transaction: Transaction, gallery_id: int, query_ids: Sequence[str], before: datetime
-) -> int:
-    require_entry(transaction, gallery_id)
-    changes = KeptChanges(transaction, gallery_id)
-    found = read_kept(transaction, gallery_id, query_ids)
-    return changes.drop(*_due(transaction, gallery_id, found, before))
+def _as_case(reader: Reader, row: sqlite3.Row) -> Case:
+    of_case = (row["case_id"],)
+    held = reader.rows(CASE_SEARCHES, "WHERE case_id = ? ORDER BY added_at, query_id", of_case)
+    deleted = reader.rows(CASE_DELETIONS, "WHERE case_id = ? ORDER BY day", of_case)
+    return Case(
+        case_id=row["case_id"],
+        name=row["name"],
+        notes=row["notes"],
+        created_at=as_moment(row["created_at"]),
+        changed_at=as_moment(row["changed_at"]),
+        key_id=row["key_id"],
+        queries={
+            search["query_id"]: CaseEntry(as_moment(search["added_at"]), search["note"])
+            for search in held
+        },
+        deleted_searches={date.fromisoformat(day["day"]): day["searches"] for day in deleted},
+    )
 
 
-def _due(
-    reader: Reader, gallery_id: int, searches: Sequence[KeptQuery], before: datetime
-) -> list[KeptQuery]:
-    lost = _lost(reader, gallery_id, searches)
-    return [one for one in searches if one in lost or (one.created_at < before and not one.cases)]
-
-
-def _lost(reader: Reader, gallery_id: int, searches: Sequence[KeptQuery]) -> list[KeptQuery]:
-    """The searches that crops showed the person of, and none does any more."""
-    at = find_generation(reader, gallery_id)
-    asked = dict.fromkeys(crop_id for one in searches for crop_id in one.shows)
-    there = set(_crops_there(reader, at, asked))
-    return [one for one in searches if one.shows and one.shows.isdisjoint(there)]
-
-
-def _crops_there(reader: Reader, at: Generation, crop_ids: Collection[str]) -> list[str]:
-    found = reader.get([at.lookup("crop id", one) for one in crop_ids])
-    return [one for one, body in zip(crop_ids, found, strict=True) if body is not None]
+def _as_search(row: sqlite3.Row, reviews: dict[str, Review], cases: Sequence[str]) -> KeptQuery:
+    return KeptQuery(
+        query_id=row["query_id"],
+        created_at=as_moment(row["created_at"]),
+        key_id=row["key_id"],
+        request=from_json(row["request"]),
+        answer=from_json(row["answer"]),
+        results=RESULTS.validate_json(row["results"]),
+        crop_id=row["crop_id"],
+        content_type=row["content_type"],
+        reviews=reviews,
+        cases=tuple(cases),
+    )

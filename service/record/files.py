@@ -1,78 +1,122 @@
-"""Files of the data directory: snapshots, and files that are unneeded until they are removed.
+"""Files beside the record: snapshots, files that are unneeded, and pictures kept outside.
 
-A note is made in the commit that makes a file useless, and before a file is written that no record
-names yet. What has neither a note nor a record may be another record's, and is never removed.
+A note is made in the commit that makes a file useless, and before a file is written that no row
+names yet. A file with neither a note nor a row may be another record's, and is never removed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from datetime import datetime
 
 from pydantic import TypeAdapter
+from pydantic_core import to_json
 
 from service.ops.data_directory import snapshot_name
-from service.record.engine import RecordPart, Transaction, transactional
-from service.record.entries import require_entry
-from service.record.keys import below, key
-from service.record.records import Snapshot
+from service.record.columns import as_micros
+from service.record.galleries import require_entry
+from service.record.schema import SNAPSHOTS, STRAY_PICTURES, UNNEEDED_FILES
+from service.record.transaction import RecordPart, Transaction, transactional
+from service.record.values import Snapshot
 
-UNNEEDED = key("unneeded file")
+SNAPSHOT = TypeAdapter(Snapshot)
 
 
 class Snapshots(RecordPart):
-    """Which snapshots there are; their files lie elsewhere."""
+    """Descriptions of snapshots; their files lie elsewhere."""
 
     def all(self, gallery_id: int) -> list[Snapshot]:
-        """A gallery's snapshots, oldest first."""
-        found = self._reader.every(below(key("snapshot", gallery_id)))
-        snapshots = [_SNAPSHOT.validate_json(body) for _, body in found]
-        return sorted(snapshots, key=lambda one: (one.created_at, one.snapshot_id))
+        """Return a gallery's snapshots, oldest first."""
+        rows = self._reader.rows(SNAPSHOTS, "WHERE gallery_id = ?", (gallery_id,))
+        snapshots = [SNAPSHOT.validate_json(row["body"]) for row in rows]
+        return sorted(snapshots, key=lambda snapshot: (snapshot.created_at, snapshot.snapshot_id))
 
     @transactional
     def keep(self, transaction: Transaction, snapshot: Snapshot) -> None:
-        """Keeps a snapshot, or what has changed of it; raises `UnknownGallery`."""
+        """Keep a snapshot, or a changed description of it; raises `UnknownGallery`."""
         require_entry(transaction, snapshot.gallery_id)
-        own = key("snapshot", snapshot.gallery_id, snapshot.snapshot_id)
-        transaction.put_json(own, snapshot)
+        row = {
+            "gallery_id": snapshot.gallery_id,
+            "snapshot_id": snapshot.snapshot_id,
+            "body": to_json(snapshot).decode(),
+        }
+        transaction.insert(SNAPSHOTS, row, instead=True)
         forget_unneeded(transaction, [snapshot_name(snapshot.gallery_id, snapshot.snapshot_id)])
 
     @transactional
     def remove(self, transaction: Transaction, gallery_id: int, snapshot_id: str) -> bool:
-        """Forgets a snapshot, whose file is unneeded then; False where there is no such one."""
-        own = key("snapshot", gallery_id, snapshot_id)
-        if there := transaction.json(own) is not None:
-            transaction.delete(own)
+        """Forget a snapshot, whose file is unneeded then; return False where there is none."""
+        delete = "DELETE FROM snapshots WHERE gallery_id = ? AND snapshot_id = ?"
+        removed = transaction.change(delete, (gallery_id, snapshot_id))
+        if removed:
             note_unneeded(transaction, [snapshot_name(gallery_id, snapshot_id)])
-        return there
+        return bool(removed)
 
 
 class UnneededFiles(RecordPart):
     """Files that can be removed, by their paths below the data directory."""
 
     def all(self) -> list[str]:
-        """Every one that is noted."""
-        return [path for path, _ in self._reader.named(UNNEEDED)]
+        """Return every path that is noted."""
+        return [row["path"] for row in self._reader.rows(UNNEEDED_FILES)]
 
     @transactional
     def add(self, transaction: Transaction, paths: Sequence[str]) -> None:
-        """Notes files that are about to be written: useless until a record names them."""
+        """Note files that are about to be written: useless until a row names them."""
         note_unneeded(transaction, paths)
 
     @transactional
     def forget(self, transaction: Transaction, paths: Sequence[str]) -> None:
-        """Notes that files are gone."""
+        """Note that files are gone."""
         forget_unneeded(transaction, paths)
 
 
+class StrayFiles(RecordPart):
+    """Pictures outside the record that belong to no crop any more, or to none yet."""
+
+    @transactional
+    def expect(
+        self, transaction: Transaction, gallery_id: int, names: Sequence[str], until: datetime
+    ) -> None:
+        """Note pictures that are about to be kept: strays if no crop lands by then."""
+        note_strays(transaction, gallery_id, names, until)
+
+    def all(self, now: datetime, limit: int) -> list[tuple[int, str]]:
+        """Return up to `limit` galleries and names of pictures that may be removed.
+
+        A restore may have brought the crop of one back.
+        """
+        rest = "WHERE until <= ? ORDER BY gallery_id, name LIMIT ?"
+        rows = self._reader.rows(STRAY_PICTURES, rest, (as_micros(now), limit))
+        return [(row["gallery_id"], row["name"]) for row in rows]
+
+    @transactional
+    def forget(self, transaction: Transaction, gallery_id: int, names: Sequence[str]) -> None:
+        """Note that pictures are gone, or belong to a crop."""
+        forget_strays(transaction, gallery_id, names)
+
+
 def note_unneeded(transaction: Transaction, paths: Sequence[str]) -> None:
-    """Notes files that nothing names from this commit on."""
-    for path in paths:
-        transaction.put_json(UNNEEDED + key(path), 1)
+    """Note files that nothing names from this commit on."""
+    transaction.insert(UNNEEDED_FILES, *({"path": path} for path in paths), instead=True)
 
 
 def forget_unneeded(transaction: Transaction, paths: Sequence[str]) -> None:
-    """Notes that files are gone, or that a record names them from this commit on."""
-    transaction.delete(*(UNNEEDED + key(path) for path in paths))
+    """Note that files are gone, or that a row names them from this commit on."""
+    delete = "DELETE FROM unneeded_files WHERE path = ?"
+    transaction.change_many(delete, [(path,) for path in paths])
 
 
-_SNAPSHOT = TypeAdapter(Snapshot)
+def note_strays(
+    transaction: Transaction, gallery_id: int, names: Iterable[str], moment: datetime
+) -> None:
+    """Note pictures, named by their crops' ids, that can be removed from a moment on."""
+    until = as_micros(moment)
+    rows = [{"gallery_id": gallery_id, "name": name, "until": until} for name in names]
+    transaction.insert(STRAY_PICTURES, *rows, instead=True)
+
+
+def forget_strays(transaction: Transaction, gallery_id: int, names: Iterable[str]) -> None:
+    """Note that pictures are gone, or belong to a crop now."""
+    delete = "DELETE FROM stray_pictures WHERE gallery_id = ? AND name = ?"
+    transaction.change_many(delete, [(gallery_id, name) for name in names])

@@ -1,93 +1,80 @@
-"""Galleries in the record, what computes their features, and what they learn from searches."""
+"""Galleries: their names, settings and counts, and which program computes their features."""
 
 from __future__ import annotations
 
-import secrets
+import sqlite3
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from pydantic_core import from_json
+from pydantic_core import from_json, to_json
 
-from model.search_calibration import KEPT_SEARCHES
-from service.errors import GalleryConflict
-from service.ops.data_directory import INDEXES, snapshot_name
-from service.record.api_keys import revoke_keys_of
-from service.record.engine import (
-    Engine,
-    Reader,
-    RecordPart,
-    Scan,
-    Transaction,
-    transact,
-    transactional,
+from service.errors import GalleryConflict, UnknownGallery
+from service.ops.data_directory import IMPORTS, snapshot_name
+from service.record.columns import as_micros, as_moment, now_ms
+from service.record.feeds import begin_feed
+from service.record.keys import revoke_keys_of
+from service.record.schema import (
+    COLLECTIONS,
+    GALLERIES,
+    JOBS,
+    RUNTIMES,
+    SNAPSHOTS,
+    UNNEEDED_COLLECTIONS,
+    UNNEEDED_FILES,
 )
-from service.record.entries import ENTRY, put_entry, read_entry, require_entry
-from service.record.files import note_unneeded
-from service.record.garbage import (
-    CALIBRATION_KEYS,
-    SEARCH_BY_HASH,
-    collect_garbage,
-    discard,
-    sides_outside,
-)
-from service.record.keys import below, key
-from service.record.records import (
-    GalleryRecord,
-    GallerySettings,
-    PublishedCalibration,
-    SettingsChanges,
-)
-from service.record.remote_index import drop_state
+from service.record.transaction import ChangeKind, Reader, RecordPart, Transaction, transactional
+from service.record.values import GalleryRecord, GallerySettings, SettingsChanges
 
-NEXT_GALLERY = key("next gallery")
-NAMES = key("gallery name")
-SECRET = key("group secret")
-SECRET_BYTES = 32
+CROPS_AT_ONCE = 1000
 
 
 class Galleries(RecordPart):
     """The galleries themselves; their counts are kept with them."""
 
     def all(self) -> list[GalleryRecord]:
-        """Every gallery, by name."""
-        galleries, names = self._reader.scan(Scan(*below(key("gallery"))), Scan(*below(NAMES)))
-        entries = (ENTRY.validate_json(body) for _, body in galleries)
-        # One that a copy is filling has none yet.
-        records = [one for one in entries if one.name]
-        if [one.gallery_id for one in records] != sorted(from_json(body) for _, body in names):
-            raise self._engine.damage(f"{len(records)} galleries have {len(names)} names")
-        return sorted(records, key=lambda record: record.name)
+        """Return every gallery, by name."""
+        rows = self._reader.rows(GALLERIES, "WHERE name IS NOT NULL ORDER BY name")
+        return [as_entry(row) for row in rows]
 
     def get(self, gallery_id: int) -> GalleryRecord | None:
-        """One gallery; None where it was deleted."""
+        """Return one gallery; None where it was deleted."""
         return read_entry(self._reader, gallery_id)
 
-    @transactional
-    def group_secret(self, transaction: Transaction) -> bytes:
-        """The key of the record's group codes, made where there is none."""
-        text: str | None = transaction.json(SECRET)
-        if text is None:
-            text = secrets.token_hex(SECRET_BYTES)
-            transaction.put_json(SECRET, text)
-        return bytes.fromhex(text)
+    def group_secret(self) -> bytes:
+        """Return the key of the record's group codes, 32 bytes."""
+        secret: bytes = self._reader.value("SELECT value FROM record WHERE name = 'group_secret'")
+        return secret
 
     @transactional
     def create(
         self, transaction: Transaction, name: str, embedder: str, settings: GallerySettings
     ) -> GalleryRecord:
-        """Creates an empty gallery; raises `GalleryConflict` where the name is taken."""
-        if transaction.json(NAMES + key(name)) is not None:
+        """Create an empty gallery; raises `GalleryConflict` where the name is taken."""
+        if transaction.row(GALLERIES, "WHERE name = ?", (name,)):
             raise GalleryConflict(
                 f"there is a gallery {name!r} already; enroll into it or choose another name"
             )
-        number = (transaction.json(NEXT_GALLERY) or 0) + 1
-        entry = GalleryRecord(number, name, embedder, datetime.now(UTC), settings)
-        transaction.put_json(NEXT_GALLERY, number)
-        transaction.put_json(NAMES + key(name), number)
-        put_entry(transaction, entry)
+        number: int = transaction.value("SELECT value FROM record WHERE name = 'next_gallery'")
+        transaction.change("UPDATE record SET value = value + 1 WHERE name = 'next_gallery'")
+        begin_feed(transaction, number)
+        values = {
+            "gallery_id": number,
+            "name": name,
+            "embedder": embedder,
+            "settings": to_json(settings).decode(),
+            "created_at": as_micros(datetime.now(UTC)),
+            "version": 0,
+            "next_slot": 1,
+            "next_side": 1,
+            "side": 0,
+            "staged_slot": 0,
+            "staged_crops": 0,
+        }
+        counts = ("crops", "people", "unnamed", "image_bytes", "removals", "restores")
+        transaction.insert(GALLERIES, values | dict.fromkeys(counts, 0))
         transaction.note("gallery_created", number)
-        return entry
+        return require_entry(transaction, number)
 
     @transactional
     def change(
@@ -97,7 +84,7 @@ class Galleries(RecordPart):
         changes: SettingsChanges,
         reset_calibration: bool = False,
     ) -> GallerySettings:
-        """Changes the given settings at once, and answers all of them.
+        """Change the given settings at once, and return all of them.
 
         A calibration that is reset or switched off is dropped with the searches behind it.
 
@@ -105,178 +92,186 @@ class Galleries(RecordPart):
             UnknownGallery: the gallery was deleted.
         """
         entry = require_entry(transaction, gallery_id)
+        settings = replace(entry.settings, **changes)
         if changes:
-            entry.settings = replace(entry.settings, **changes)
-            put_entry(transaction, entry)
+            transaction.change(
+                "UPDATE galleries SET settings = ? WHERE gallery_id = ?",
+                (to_json(settings).decode(), gallery_id),
+            )
             transaction.note("gallery_changed", gallery_id, entry.version)
         if reset_calibration or changes.get("calibration") == "off":
             drop_calibrations(transaction, gallery_id)
             transaction.note("calibration", gallery_id, entry.version)
-        return entry.settings
+        return settings
 
     def delete(self, gallery_id: int) -> int:
-        """Removes a gallery and all that belongs to it; answers how many crops that were.
+        """Remove a gallery and all that belongs to it; return how many crops that were.
 
         Raises:
             UnknownGallery: the gallery was deleted before.
         """
-        crops = transact(self._engine, remove_gallery, gallery_id)
-        collect_garbage(self._engine)
+        crops = self._take_out(gallery_id)
+        self.finish_deletions()
         return crops
+
+    def finish_deletions(self) -> None:
+        """Delete the rows of galleries without a name, in steps that other writers get between.
+
+        Their vectors are off the disk when this returns.
+        """
+        for row in self._reader.rows(GALLERIES, "WHERE name IS NULL"):
+            for side in range(row["next_side"]):
+                self._database.vectors.remove(row["gallery_id"], side)
+            while self._delete_some(row["gallery_id"]):
+                pass
+
+    @transactional
+    def _take_out(self, transaction: Transaction, gallery_id: int) -> int:
+        entry = require_entry(transaction, gallery_id)
+        transaction.removes = True
+        transaction.deleted.append(deleted_name(entry))
+        transaction.change("UPDATE galleries SET name = NULL WHERE gallery_id = ?", (gallery_id,))
+        transaction.change("DELETE FROM feeds WHERE gallery_id = ?", (gallery_id,))
+        revoke_keys_of(transaction, entry.name)
+        _drop_collections(transaction, gallery_id)
+        snapshots = transaction.rows(SNAPSHOTS, "WHERE gallery_id = ?", (gallery_id,))
+        paths = [snapshot_name(gallery_id, row["snapshot_id"]) for row in snapshots]
+        imports = transaction.rows(JOBS, "WHERE gallery_id = ? AND kind = 'import'", (gallery_id,))
+        paths += [f"{IMPORTS}/{row['job_id']}" for row in imports]
+        transaction.insert(UNNEEDED_FILES, *({"path": path} for path in paths), instead=True)
+        for side in range(entry.sides):
+            drop_vector_file(transaction, gallery_id, side)
+        transaction.note("gallery_deleted", gallery_id, entry.version)
+        return entry.crops
+
+    @transactional
+    def _delete_some(self, transaction: Transaction, gallery_id: int) -> bool:
+        """Delete some crops of a gallery, or else the gallery itself; False once it is gone."""
+        transaction.removes = True
+        last_slot = transaction.value(
+            "SELECT max(slot) FROM (SELECT slot FROM crops WHERE gallery_id = ? "
+            "ORDER BY slot LIMIT ?)",
+            (gallery_id, CROPS_AT_ONCE),
+        )
+        some = "FROM crops WHERE gallery_id = ? AND slot <= ?"
+        transaction.change(
+            "INSERT OR REPLACE INTO stray_pictures (gallery_id, name, until) "
+            f"SELECT gallery_id, crop_id, ? {some} AND content_type IS NOT NULL AND NOT inside",
+            (as_micros(datetime.now(UTC)), gallery_id, last_slot),
+        )
+        crops = transaction.change(f"DELETE {some}", (gallery_id, last_slot))
+        if crops:
+            return True
+        transaction.change("DELETE FROM galleries WHERE gallery_id = ?", (gallery_id,))
+        return False
 
 
 class Runtimes(RecordPart):
-    """What computes the features, by the embedder's fingerprint."""
+    """Which program computes the features, by the embedder's fingerprint."""
 
     def get(self, embedder: str) -> str | None:
-        """What was kept for an embedder; None where nothing was."""
-        choice: str | None = self._reader.json(key("runtime", embedder))
-        return choice
+        """Return the choice that was kept for an embedder; None where there is none."""
+        row = self._reader.row(RUNTIMES, "WHERE embedder = ?", (embedder,))
+        return row["choice"] if row else None
 
     @transactional
     def keep_first(self, transaction: Transaction, embedder: str, choice: str) -> str:
-        """Keeps a choice where there is none, and answers the one that is kept."""
-        own = key("runtime", embedder)
-        before: str | None = transaction.json(own)
-        if before is None:
-            transaction.put_json(own, choice)
-        return before or choice
+        """Keep a choice where there is none, and return the one that is kept."""
+        row = transaction.row(RUNTIMES, "WHERE embedder = ?", (embedder,))
+        if row:
+            return str(row["choice"])
+        transaction.insert(RUNTIMES, {"embedder": embedder, "choice": choice})
+        return choice
 
     @transactional
     def forget(self, transaction: Transaction) -> int:
-        """Removes the choices of all embedders, and answers how many there were."""
-        found = [own for own, _ in transaction.below(key("runtime"))]
-        transaction.delete(*found)
-        return len(found)
+        """Remove the choices of all embedders, and return how many there were."""
+        return transaction.change("DELETE FROM runtimes")
 
 
-def remove_gallery(transaction: Transaction, gallery_id: int) -> int:
-    """Takes a gallery out and notes what belongs to it as garbage; answers how many crops."""
-    entry = require_entry(transaction, gallery_id)
-    transaction.delete(key("gallery", gallery_id), NAMES + key(entry.name))
-    transaction.removes = True
-    sides = sides_outside(transaction, entry)
-    discard(transaction, "generation", gallery_id, entry.at, entry.sides, *sides)
-    discard(transaction, "gallery", gallery_id)
-    snapshots = transaction.named(key("snapshot", gallery_id))
-    names = [snapshot_name(gallery_id, one) for one, _ in snapshots]
-    note_unneeded(transaction, [*names, f"{INDEXES}/{gallery_id}"])
-    drop_state(transaction, gallery_id)
-    revoke_keys_of(transaction, entry.name)
-    transaction.note("gallery_deleted", gallery_id, entry.version)
-    return entry.crops
+def as_entry(row: sqlite3.Row) -> GalleryRecord:
+    """Return a gallery from its row."""
+    return GalleryRecord(
+        gallery_id=row["gallery_id"],
+        name=row["name"],
+        embedding_fingerprint=row["embedder"],
+        created_at=as_moment(row["created_at"]),
+        settings=GallerySettings(**from_json(row["settings"])),
+        staged_fingerprint=row["staged_embedder"],
+        version=row["version"],
+        crops=row["crops"],
+        identities=row["people"],
+        image_bytes=row["image_bytes"],
+        at=row["restores"],
+        side=row["side"],
+        staged_side=row["staged_side"],
+        staged_crops=row["staged_crops"],
+        staged_row=row["staged_slot"],
+        sides=row["next_side"],
+        rows=row["next_slot"] - 1,
+        removals=row["removals"],
+        unnamed=row["unnamed"],
+    )
 
 
-def remove_unfinished(engine: Engine) -> None:
-    """Removes galleries without a name, which copies were filling that were cut off."""
-    for _, body in Reader(engine).below(key("gallery")):
-        if not (unfinished := ENTRY.validate_json(body)).name:
-            transact(engine, remove_gallery, unfinished.gallery_id)
+def deleted_name(entry: GalleryRecord) -> str:
+    """Return the line that names a gallery among the ids of deleted crops."""
+    return f"gallery {entry.gallery_id} {as_micros(entry.created_at)}"
 
 
-class StoredCalibrations(RecordPart):
-    """What galleries learn from their searches; a gallery's deletion removes its own.
+def read_entry(reader: Reader, gallery_id: int) -> GalleryRecord | None:
+    """Return a gallery; None where it was deleted."""
+    row = reader.row(GALLERIES, "WHERE gallery_id = ? AND name IS NOT NULL", (gallery_id,))
+    return as_entry(row) if row else None
 
-    Writing them leaves the gallery's version as it is. A reindex and a restore drop a gallery's
-    searches and published calibrations.
+
+def require_entry(reader: Reader, gallery_id: int) -> GalleryRecord:
+    """Return a gallery; raises `UnknownGallery`, by its number, where it was deleted."""
+    entry = read_entry(reader, gallery_id)
+    if entry is None:
+        raise UnknownGallery(str(gallery_id))
+    return entry
+
+
+def next_version(
+    transaction: Transaction,
+    gallery_id: int,
+    kind: ChangeKind,
+    slots: Sequence[int],
+    **counts: int,
+) -> int:
+    """Give a gallery its next version, announce the change, and return the version.
+
+    Args:
+        slots: of the crops that changed.
+        counts: what is added to columns such as `crops`, `people`, `unnamed` and `next_slot`.
     """
-
-    @transactional
-    def add_searches(
-        self,
-        transaction: Transaction,
-        gallery_id: int,
-        subject: str,
-        rows: Sequence[tuple[str, bytes]],
-    ) -> None:
-        """Adds searches, of which the newest `KEPT_SEARCHES` are kept for each subject.
-
-        A search of the same name takes the place of an older one.
-        """
-        if read_entry(transaction, gallery_id) is None:
-            return
-        counted, prefix = (key(kind, gallery_id, subject) for kind in ("searches", "search"))
-        added = _counted(transaction, gallery_id, subject)
-        known = transaction.below(prefix)
-        kept = {_of_search(body, gallery_id, subject)[0]: own for own, body in known}
-        for name, body in rows:
-            by_name = key(SEARCH_BY_HASH, gallery_id, subject, name)
-            if by_name in kept:
-                transaction.delete(kept.pop(by_name))
-            kept[by_name] = prefix + key(added)
-            transaction.put(kept[by_name], by_name + body)
-            added += 1
-        for by_name in list(kept)[:-KEPT_SEARCHES]:
-            transaction.delete(kept[by_name])
-        transaction.put_json(counted, {"next": added, "kept": min(len(kept), KEPT_SEARCHES)})
-
-    def searches(self, gallery_id: int, subject: str) -> list[bytes]:
-        """The rows that are kept, oldest first."""
-        found = self._reader.every(below(key("search", gallery_id, subject)))
-        return [_of_search(body, gallery_id, subject)[1] for _, body in found]
-
-    def counted(self, gallery_id: int, subject: str) -> int:
-        """How many searches were added since the last drop, also those that are not kept."""
-        return _counted(self._reader, gallery_id, subject)
-
-    def published(self, gallery_id: int) -> dict[str, PublishedCalibration]:
-        """What every replica answers by, by subject."""
-        found = self._reader.named(key("published", gallery_id))
-        return {subject: PublishedCalibration(**from_json(body)) for subject, body in found}
-
-    @transactional
-    def publish(
-        self,
-        transaction: Transaction,
-        gallery_id: int,
-        subject: str,
-        body: str,
-        after_version: int,
-        counted: int = 0,
-        vectors: tuple[int, int] | None = None,
-    ) -> bool:
-        """Publishes a calibration as the next version.
-
-        Args:
-            after_version: of the one that is published, 0 for none.
-            counted: how many searches were counted at the fit.
-            vectors: the generation and the side of the vectors behind it; None for any.
-
-        Returns:
-            False where another one is published, the searches or the vectors were dropped since,
-            or the gallery's calibration was frozen or switched off.
-        """
-        entry = read_entry(transaction, gallery_id)
-        own = key("published", gallery_id, subject)
-        before = transaction.json(own)
-        if entry is None or (before["version"] if before else 0) != after_version:
-            return False
-        if entry.settings.calibration != "on" or vectors not in (None, (entry.at, entry.side)):
-            return False
-        if _counted(transaction, gallery_id, subject) < counted:
-            return False
-        transaction.put_json(own, PublishedCalibration(after_version + 1, body))
-        transaction.note("calibration", gallery_id, entry.version)
-        return True
-
-
-def _counted(reader: Reader, gallery_id: int, subject: str) -> int:
-    counts = reader.json(key("searches", gallery_id, subject))
-    return counts["next"] if counts else 0
+    added = "".join(f", {name} = {name} + ?" for name in counts)
+    version: int = transaction.value(
+        f"UPDATE galleries SET version = version + 1{added} WHERE gallery_id = ? RETURNING version",
+        (*counts.values(), gallery_id),
+    )
+    transaction.note(kind, gallery_id, version, slots)
+    return version
 
 
 def drop_calibrations(transaction: Transaction, gallery_id: int) -> None:
-    """Removes a gallery's searches and published calibrations."""
-    for kind in CALIBRATION_KEYS:
-        found = [own for own, _ in transaction.below(key(kind, gallery_id))]
-        transaction.delete(*found)
-        # A search that another process adds meanwhile changes a count, and is dropped too.
-        for own in found if kind == "searches" else ():
-            transaction.json(own)
+    """Remove what a gallery answers by, and the searches behind it."""
+    for table in ("calibrations", "calibration_searches"):
+        transaction.change(f"DELETE FROM {table} WHERE gallery_id = ?", (gallery_id,))
 
 
-def _of_search(body: bytes, gallery_id: int, subject: str) -> tuple[bytes, bytes]:
-    """The key of a search's hash, and its row."""
-    prefix = key(SEARCH_BY_HASH, gallery_id, subject)
-    end = body.index(b"\0", len(prefix)) + 1
-    return body[:end], body[end:]
+def _drop_collections(transaction: Transaction, gallery_id: int) -> None:
+    """Remove the state of a gallery's index outside; its collections are unneeded then."""
+    row = transaction.row(COLLECTIONS, "WHERE gallery_id = ?", (gallery_id,))
+    if row:
+        names = {row["collection"], row["building"]} - {""}
+        unneeded = [{"name": name, "since_ms": now_ms()} for name in names]
+        transaction.insert(UNNEEDED_COLLECTIONS, *unneeded, instead=True)
+        transaction.change("DELETE FROM collections WHERE gallery_id = ?", (gallery_id,))
+
+
+def drop_vector_file(transaction: Transaction, gallery_id: int, side: int) -> None:
+    """Note that nothing needs the vectors of a side any more: their file is to be removed."""
+    paths = [f"vectors-{gallery_id}-{side}.{kind}" for kind in ("f32", "crc")]
+    transaction.insert(UNNEEDED_FILES, *({"path": path} for path in paths), instead=True)

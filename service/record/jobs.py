@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
-import itertools
 import re
+import sqlite3
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import field, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from pydantic import TypeAdapter
 from pydantic.dataclasses import dataclass as stored_dataclass
-from pydantic_core import from_json
+from pydantic_core import from_json, to_json
 
 from gmn_client.models import FINISHED, JobKind, JobProblem, JobState
 from service.errors import UnknownJob
 from service.ops.data_directory import IMPORTS
-from service.record.engine import ALL, Reader, RecordPart, Scan, Transaction, transactional
-from service.record.entries import require_entry
+from service.record.columns import as_micros, as_moment, now_ms
 from service.record.files import forget_unneeded, note_unneeded
-from service.record.keys import above, as_text, below, key
+from service.record.galleries import require_entry
+from service.record.schema import JOB_PROBLEMS, JOBS
+from service.record.transaction import Reader, RecordPart, Transaction, marks_of, transactional
+
+UNFINISHED = "state IN ('queued', 'running')"
+NEWEST_FIRST = "ORDER BY created_at DESC, job_id DESC LIMIT ?"
+
 
 PROBLEMS_AT_ONCE = 1000
+
+
 # Stands for a forgotten person's name.
 HIDDEN = "…"
 
@@ -64,28 +70,26 @@ class Job:
 
 
 class Jobs(RecordPart):
-    """Long work, of which each piece has a worker with a lease."""
+    """Long work, of which each piece has a worker with a lease by this machine's clock."""
 
     @transactional
     def create(self, transaction: Transaction, job: Job) -> None:
-        """Keeps a new job; raises `UnknownGallery` where its gallery was deleted."""
+        """Keep a new job; raises `UnknownGallery` where its gallery was deleted."""
         require_entry(transaction, job.gallery_id)
-        transaction.put_json(key("job", job.job_id), job)
-        for own in _found_by(job):
-            transaction.put_json(own, job.job_id)
+        transaction.insert(JOBS, job_values(job))
         forget_unneeded(transaction, [f"{IMPORTS}/{job.job_id}"])
 
     def get(self, job_id: str) -> Job | None:
-        """One job; None where there is no such one."""
+        """Return one job; None where there is none of this id."""
         return _read(self._reader, job_id)
 
     def page(self, gallery_id: int | None, limit: int, key_id: str | None = None) -> list[Job]:
-        """The newest jobs, of one gallery or all, which one API key or any began."""
-        prefix = key("job at") if gallery_id is None else key("job of", gallery_id)
-        found = self._reader.below(prefix, limit if key_id is None else ALL, reverse=True)
-        jobs = (self.get(from_json(body)) for _, body in found)
-        wanted = (job for job in jobs if job and key_id in (None, job.key_id))
-        return list(itertools.islice(wanted, limit))
+        """Return the newest jobs, of one gallery or all, which one API key or any began."""
+        wanted = {"gallery_id": gallery_id, "key_id": key_id}
+        asked = {name: value for name, value in wanted.items() if value is not None}
+        conditions = " AND ".join(["TRUE", *(f"{name} = ?" for name in asked)])
+        rest = f"WHERE {conditions} {NEWEST_FIRST}"
+        return [_as_job(row) for row in self._reader.rows(JOBS, rest, [*asked.values(), limit])]
 
     @transactional
     def claim(
@@ -98,36 +102,25 @@ class Jobs(RecordPart):
     ) -> Job | None:
         """Take the oldest job without a worker, or whose worker's lease has run out.
 
-        Leases go by the record's clock, since those of its processes may differ.
-
         Args:
             later: ids of jobs that are taken only where there is no other.
             served_keys: ids of API keys whose jobs come after those of other keys.
         """
-        found = transaction.below(key("open job"))
-        jobs = [_read(transaction, from_json(body)) for _, body in found]
-        now_ms = self._engine.now_ms() if jobs else 0
-        free = [job for job in jobs if job and _is_free(job, worker, now_ms)]
+        free = [job for job in _open(transaction) if _is_free(job, worker)]
         if not free:
             return None
         job = min(free, key=lambda job: (job.job_id in later, job.key_id in served_keys))
         lease_ms = int(lease_s * 1000)
-        job = replace(
-            job,
-            worker=worker,
-            state="running",
-            lease_ms=lease_ms,
-            lease_until_ms=now_ms + lease_ms,
+        until_ms = now_ms() + lease_ms
+        taken = replace(
+            job, worker=worker, state="running", lease_ms=lease_ms, lease_until_ms=until_ms
         )
-        transaction.put_json(key("job", job.job_id), job)
-        return job
+        _put(transaction, taken)
+        return taken
 
     def others_wait(self, job: Job, worker: str) -> bool:
         """Return whether a job of another key waits that a worker could take."""
-        now_ms = self._engine.now_ms()
-        return any(
-            other.key_id != job.key_id and _is_free(other, worker, now_ms) for other in self.open()
-        )
+        return any(other.key_id != job.key_id and _is_free(other, worker) for other in self.open())
 
     @transactional
     def update(
@@ -140,7 +133,7 @@ class Jobs(RecordPart):
         detail: str | None = None,
         worker: str | None = None,
     ) -> Job | None:
-        """Notes how far a job is, or None for no news, and renews its lease.
+        """Note how far a job is, or None for no news, and renew its lease.
 
         Returns:
             None where the job is not this worker's.
@@ -150,27 +143,27 @@ class Jobs(RecordPart):
             return None
         if job.finished and state not in FINISHED:
             return None
-        keys = [key("job problem", job_id, one.position) for one in problems]
-        # One may be noted again.
-        new = sum(one is None for one in transaction.get(keys))
-        for own, problem in zip(keys, problems, strict=True):
-            transaction.put_json(own, problem)
+        positions = [problem.position for problem in problems]
+        known = transaction.rows_in(
+            JOB_PROBLEMS, "WHERE job_id = ? AND number IN ({})", [job_id], positions
+        )
+        _put_problems(transaction, job_id, problems)
         until_ms = job.lease_until_ms
         if job.lease_ms is not None:
-            until_ms = self._engine.now_ms() + job.lease_ms
-        return _put(
+            until_ms = now_ms() + job.lease_ms
+        return _change(
             transaction,
             job,
             state=state,
             progress=job.progress if progress is None else dict(progress),
             detail=detail,
-            problems=job.problems + new,
+            problems=job.problems + len(set(positions)) - len(known),
             lease_until_ms=until_ms,
         )
 
     @transactional
     def cancel(self, transaction: Transaction, job_id: str) -> Job:
-        """Asks a job to stop; one that no process works on ends at once. Raises `UnknownJob`."""
+        """Ask a job to stop; one that no process works on ends at once. Raises `UnknownJob`."""
         job = _read(transaction, job_id)
         if job is None:
             raise UnknownJob(job_id)
@@ -178,14 +171,11 @@ class Jobs(RecordPart):
             return job
         transaction.note("jobs", job.gallery_id)
         state = "cancelled" if job.state == "queued" else job.state
-        return _put(transaction, job, state=state, cancelling=True)
+        return _change(transaction, job, state=state, cancelling=True)
 
     def problems(self, job_id: str, after: int, limit: int) -> list[JobProblem]:
-        """Up to `limit` problems at positions above `after`."""
-        prefix = key("job problem", job_id)
-        bounds = above(prefix, after) if after >= 0 else below(prefix)
-        found = self._reader.scan(Scan(*bounds, limit))[0]
-        return [JobProblem.model_validate_json(body) for _, body in found]
+        """Return up to `limit` problems at positions above `after`."""
+        return _read_problems(self._reader, job_id, after, limit)
 
     def forget_name(self, gallery_id: int, name: str) -> None:
         """Hide a name in parameters, details and reports of the jobs of a gallery.
@@ -193,88 +183,112 @@ class Jobs(RecordPart):
         The parameters of a job that is not finished stay, since it still works by them.
         """
         word = re.compile(rf"(?<![^\W_]){re.escape(name)}(?![^\W_])")
-        found = self._reader.below(key("job of", gallery_id))
-        for job_id in [from_json(body) for _, body in found]:
+        for row in self._reader.rows(JOBS, "WHERE gallery_id = ?", (gallery_id,)):
             after: int | None = -1
             while after is not None:
-                page = self.problems(job_id, after, PROBLEMS_AT_ONCE)
-                self._hide(job_id, page, word)
-                after = page[-1].position if page else None
+                after = self._hide(row["job_id"], after, word)
 
     @transactional
     def _hide(
-        self,
-        transaction: Transaction,
-        job_id: str,
-        problems: Sequence[JobProblem],
-        word: re.Pattern[str],
-    ) -> None:
+        self, transaction: Transaction, job_id: str, after: int, word: re.Pattern[str]
+    ) -> int | None:
+        """Hide a word in a job and some of its problems; return the last position, or None."""
         transaction.removes = True
-        for problem in problems:
-            source = word.sub(HIDDEN, problem.source)
-            detail = word.sub(HIDDEN, problem.detail)
-            if (source, detail) != (problem.source, problem.detail):
-                hidden = problem.model_copy(update={"source": source, "detail": detail})
-                transaction.put_json(key("job problem", job_id, problem.position), hidden)
+        problems = _read_problems(transaction, job_id, after, PROBLEMS_AT_ONCE)
+        hidden = [
+            problem.model_copy(
+                update={
+                    "source": word.sub(HIDDEN, problem.source),
+                    "detail": word.sub(HIDDEN, problem.detail),
+                }
+            )
+            for problem in problems
+        ]
+        changed = [new for new, old in zip(hidden, problems, strict=True) if new != old]
+        _put_problems(transaction, job_id, changed)
         job = _read(transaction, job_id)
         if job and job.finished:
             parameters = {
                 name: word.sub(HIDDEN, value) if isinstance(value, str) else value
                 for name, value in job.parameters.items()
             }
-            remark = job.detail and word.sub(HIDDEN, job.detail)
-            if (parameters, remark) != (job.parameters, job.detail):
-                job = replace(job, parameters=parameters, detail=remark)
-                transaction.put_json(key("job", job_id), job)
+            detail = job.detail and word.sub(HIDDEN, job.detail)
+            _put(transaction, replace(job, parameters=parameters, detail=detail))
+        return problems[-1].position if problems else None
 
     def open(self) -> list[Job]:
-        """Every job that is not finished, oldest first."""
-        found = (self.get(from_json(body)) for _, body in self._reader.below(key("open job")))
-        return [job for job in found if job and not job.finished]
+        """Return every job that is not finished, oldest first."""
+        return _open(self._reader)
 
     def unfinished(self, gallery_id: int, kind: JobKind) -> Job | None:
-        """A job of this kind that is not finished; None where there is none."""
-        like = (one for one in self.open() if (one.gallery_id, one.kind) == (gallery_id, kind))
+        """Return a job of this kind that is not finished; None where there is none."""
+        like = (job for job in self.open() if (job.gallery_id, job.kind) == (gallery_id, kind))
         return next(like, None)
 
 
-def drop_job(transaction: Transaction, job_id: str) -> None:
-    """Deletes a job and its problems; the files of an import are unneeded then."""
-    job = _read(transaction, job_id)
-    if job is not None:
-        transaction.delete(key("job", job_id), *_found_by(job))
-        _note_files(transaction, job)
-    transaction.delete(*(own for own, _ in transaction.below(key("job problem", job_id))))
+def _open(reader: Reader) -> list[Job]:
+    rows = reader.rows(JOBS, f"WHERE {UNFINISHED} ORDER BY created_at, job_id")
+    return [_as_job(row) for row in rows]
 
 
-def _is_free(job: Job, worker: str, now_ms: int) -> bool:
-    return job.worker == worker or (job.lease_until_ms or 0) <= now_ms
+def _is_free(job: Job, worker: str) -> bool:
+    return job.worker == worker or (job.lease_until_ms or 0) <= now_ms()
 
 
 def _read(reader: Reader, job_id: str) -> Job | None:
-    found = reader.json(key("job", job_id))
-    return None if found is None else JOB.validate_python(found)
+    row = reader.row(JOBS, "WHERE job_id = ?", (job_id,))
+    return _as_job(row) if row else None
 
 
-def _put(transaction: Transaction, job: Job, **changes: Any) -> Job:
+def _as_job(row: sqlite3.Row) -> Job:
+    values = {name: row[name] for name in JOBS.columns}
+    for name in ("parameters", "progress"):
+        values[name] = from_json(values[name])
+    for name in ("created_at", "updated_at"):
+        values[name] = as_moment(values[name])
+    return Job(**values)
+
+
+def job_values(job: Job) -> dict[str, Any]:
+    """Return a job as the columns of its row."""
+    values = {name: getattr(job, name) for name in JOBS.columns}
+    for name in ("parameters", "progress"):
+        values[name] = to_json(values[name]).decode()
+    for name in ("created_at", "updated_at"):
+        values[name] = as_micros(values[name])
+    return values
+
+
+def _change(transaction: Transaction, job: Job, **changes: Any) -> Job:
     job = replace(job, **changes, updated_at=datetime.now(UTC))
-    transaction.put_json(key("job", job.job_id), job)
-    if job.finished:
-        transaction.delete(key("open job", as_text(job.created_at), job.job_id))
-        _note_files(transaction, job)
+    _put(transaction, job)
+    if job.finished and job.kind == "import":
+        note_unneeded(transaction, [f"{IMPORTS}/{job.job_id}"])
     return job
 
 
-def _note_files(transaction: Transaction, job: Job) -> None:
-    """Notes that the files of an import are unneeded."""
-    if job.kind == "import":
-        note_unneeded(transaction, [f"{IMPORTS}/{job.job_id}"])
+def _put(transaction: Transaction, job: Job) -> None:
+    row = job_values(job)
+    # A row that another one replaces would take the problems with it.
+    transaction.change(
+        f"UPDATE jobs SET ({', '.join(row)}) = ({marks_of(list(row))}) WHERE job_id = ?",
+        [*row.values(), job.job_id],
+    )
 
 
-def _found_by(job: Job) -> list[bytes]:
-    last = (as_text(job.created_at), job.job_id)
-    found_by = [key("job at", *last), key("job of", job.gallery_id, *last)]
-    return found_by if job.finished else [*found_by, key("open job", *last)]
+def _read_problems(reader: Reader, job_id: str, after: int, limit: int) -> list[JobProblem]:
+    rest = "WHERE job_id = ? AND number > ? ORDER BY number LIMIT ?"
+    rows = reader.rows(JOB_PROBLEMS, rest, (job_id, after, limit))
+    return [JobProblem.model_validate_json(row["problem"]) for row in rows]
 
 
-JOB = TypeAdapter(Job)
+def _put_problems(transaction: Transaction, job_id: str, problems: Sequence[JobProblem]) -> None:
+    rows = [
+        {
+            "job_id": job_id,
+            "number": problem.position,
+            "problem": problem.model_dump_json(),
+        }
+        for problem in problems
+    ]
+    transaction.insert(JOB_PROBLEMS, *rows, instead=True)

@@ -1,164 +1,187 @@
-"""Keys of the record: they sort as what they name does. Redis keeps them packed, in the same order.
-
-Every crop has several keys in memory, which would be numbers of 16 digits for the most part. A
-packed part begins with a byte that no text begins with, and has no end mark. What is not a whole
-key of a kind of `PARTS`, such as the bound of a range, is packed as far as it is one.
-"""
+"""API keys in the record."""
 
 from __future__ import annotations
 
-import re
-import secrets
-import time
-from datetime import UTC, datetime, timedelta
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 
-# A key that begins with this is only looked up, never found by a scan.
-LOOKUP = b"!"
-# Kinds of keys without a value: they are there for scans alone.
-INDEXES = ("by", "captured", "enrolled")
-# What `new_crop_id` makes.
-CROP_ID = "[0-9a-f]{32}"
-_END = b"\0"
-_ESCAPED = b"\0\xff"
-# By kind what its parts are: n a number, m a time, f a field, h hexadecimal digits that are only
-# looked up.
-PARTS = {
-    b"crop": "nnn",
-    b"by": "nnfhn",
-    b"captured": "nnmn",
-    b"enrolled": "nnmn",
-    b"identity": "nn",
-    b"staged": "nnnn",
-    LOOKUP + b"crop id": "nnh",
-    LOOKUP + b"vector": "nnnn",
-    LOOKUP + b"picture": "nnn",
-}
-# Kinds and fields in one byte each; a key that is only looked up still begins with its mark.
-KINDS = {kind: kind[: kind.startswith(LOOKUP)] + bytes([0x80 + n]) for n, kind in enumerate(PARTS)}
-FIELDS = {b"sha256": b"\x90", b"identity": b"\x91", b"camera": b"\x92", b"external_id": b"\x93"}
-LONG = {short: long for table in (KINDS, FIELDS) for long, short in table.items()}
-# Followed by how many bytes the number has; no UTF-8 has these bytes, and bounds end with 0xff.
-NUMBER = 0xF5
-HEX = 0xFE
-DIGITS = re.compile(rb"([0-9a-f]{16})\0")
-MOMENT = re.compile(rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{6})?)\+00:00\0")
-HEXADECIMAL = re.compile(rb"((?:[0-9a-f]{32}){1,2})\0")
-TEXT = re.compile(rb"(?:[^\0]|\0\xff)*\0")
-FIRST_DAY = datetime.min
-MICROSECOND = timedelta(microseconds=1)
+from pydantic import TypeAdapter
+from pydantic.dataclasses import dataclass as stored_dataclass
+from pydantic_core import to_json
+
+from gmn_client.models import Scope
+from service.errors import Forbidden, KeyConflict
+from service.record.columns import as_micros, as_moment
+from service.record.schema import API_KEYS, RECORD
+from service.record.transaction import Reader, RecordPart, Transaction, transactional
+
+# This row stays where every key has expired or went with its gallery: then nobody may do anything.
+ASKED_FOR = "keys_asked_for"
 
 
-def key(*parts: str | int) -> bytes:
-    """A key that sorts as its parts: texts by their characters, numbers from 0 to 2**64 - 1."""
-    return b"".join(
-        b"%016x\0" % part if isinstance(part, int) else part.encode().replace(_END, _ESCAPED) + _END
-        for part in parts
-    )
+SCOPES: tuple[Scope, ...] = ("query", "enroll", "delete", "metrics", "admin")
 
 
-def below(prefix: bytes) -> tuple[bytes, bytes]:
-    """The range of the keys that begin with these parts: its start, and its end, exclusive."""
-    # No part begins with this byte: it occurs in no UTF-8, and only an escape has it.
-    return prefix, prefix + b"\xff"
+@stored_dataclass(frozen=True)
+class ApiKey:
+    """Who may do what.
+
+    Attributes:
+        key_id: the public part, by which a key is named in logs and revoked.
+        secret_sha256: of the secret part, hexadecimal. The secret is 256 random bits, so that a
+            fast hash does: there is no dictionary of them.
+        scopes: what it may do; `admin` may do everything.
+        gallery: the only gallery it may touch; None for all.
+        note: whom it was made for.
+        learn: whether its searches count for the calibration of the galleries they search.
+        expires_at: from then on it is refused; None for never.
+        rate: requests a minute that each process answers; None for any number.
+        rate_images: the rate counts images in place of requests.
+        former_sha256, former_until: of the secret before a rotation, and until when it is valid.
+    """
+
+    key_id: str
+    secret_sha256: str
+    scopes: tuple[Scope, ...]
+    gallery: str | None
+    note: str
+    created_at: datetime
+    learn: bool = True
+    expires_at: datetime | None = None
+    rate: int | None = None
+    former_sha256: str | None = None
+    former_until: datetime | None = None
+    rate_images: bool = False
+
+    def may(self, *any_of: Scope) -> bool:
+        """True with one of these scopes, or `admin`."""
+        return bool({"admin", *any_of} & set(self.scopes))
+
+    def require(self, any_of: Collection[Scope]) -> None:
+        """Raises `Forbidden` unless it has one of these scopes, or `admin`."""
+        if not self.may(*any_of):
+            raise Forbidden(
+                f"the key {self.key_id} has the scope {', '.join(self.scopes)}, and this call "
+                f"needs {' or '.join(any_of)}; send a key that has it"
+            )
+
+    def require_own(self, key_id: str | None) -> None:
+        """Raises `Forbidden` where another key made it, or any of all, unless it has `admin`."""
+        if key_id != self.key_id and not self.may():
+            made = "of every key" if key_id is None else f"of the key {key_id}"
+            raise Forbidden(
+                f"the key {self.key_id} has the scope {', '.join(self.scopes)}, and what is {made} "
+                "needs admin; send a key that has it"
+            )
+
+    def require_gallery(self, gallery: str | None) -> None:
+        """Raises `Forbidden` where it is for another gallery; None stands for all."""
+        if self.gallery not in (None, gallery):
+            other = "all of them" if gallery is None else f"{gallery!r}"
+            raise Forbidden(
+                f"the key {self.key_id} is for the gallery {self.gallery!r} and this call is about "
+                f"{other}; send a key for that, or for all"
+            )
+
+    def may_see(self, gallery: str) -> bool:
+        """Whether it may see a gallery."""
+        return self.gallery in (None, gallery)
 
 
-def above(prefix: bytes, part: str | int) -> tuple[bytes, bytes]:
-    """The range of the keys that begin with a prefix and come after this part."""
-    return prefix + key(part) + b"\0", prefix + b"\xff"
+def any_administers(keys: Iterable[ApiKey]) -> bool:
+    """Whether one of the keys is valid and may do everything."""
+    now = datetime.now(UTC)
+    valid = (one for one in keys if one.expires_at is None or one.expires_at > now)
+    return any("admin" in one.scopes and one.gallery is None for one in valid)
 
 
-def last_number(found: bytes) -> int:
-    """The number that is a key's last part."""
-    return int(found[-17:-1], 16)
+API_KEY = TypeAdapter(ApiKey)
 
 
-def last_text(found: bytes, prefix: bytes) -> str:
-    """The text that is a key's only part after a prefix."""
-    return found[len(prefix) : -1].replace(_ESCAPED, _END).decode()
+class Keys(RecordPart):
+    """API keys, and when each was last used."""
+
+    def all(self) -> list[ApiKey]:
+        """Return every key that was not revoked, oldest first."""
+        return _read_keys(self._reader)
+
+    @property
+    def asked_for(self) -> bool:
+        """True from the first key on, until a command removes the last one."""
+        return self._reader.row(RECORD, "WHERE name = ?", (ASKED_FOR,)) is not None
+
+    def last_used(self) -> dict[str, datetime]:
+        """Return the last use of each key that was ever used."""
+        rows = self._reader.rows(API_KEYS, "WHERE used_at IS NOT NULL")
+        return {row["key_id"]: as_moment(row["used_at"]) for row in rows}
+
+    @transactional
+    def note_used(self, transaction: Transaction, used: Mapping[str, datetime]) -> None:
+        """Note when keys were used; a key that was revoked since is passed over."""
+        transaction.change_many(
+            "UPDATE api_keys SET used_at = ? WHERE key_id = ?",
+            [(as_micros(moment), key_id) for key_id, moment in used.items()],
+        )
+
+    @transactional
+    def add(
+        self, transaction: Transaction, api_key: ApiKey, beside: Sequence[ApiKey] | None = None
+    ) -> None:
+        """Keep a key, in the place of one of the same id.
+
+        Args:
+            beside: keys outside the record, with which one has to administer every gallery; None
+                where none has to.
+
+        Raises:
+            KeyConflict: none would administer every gallery.
+        """
+        if beside is not None:
+            _require_administrator([*_read_keys(transaction), *beside, api_key], "scopes")
+        transaction.change(
+            "INSERT INTO api_keys (key_id, gallery, body) VALUES (?, ?, ?) "
+            "ON CONFLICT DO UPDATE SET gallery = excluded.gallery, body = excluded.body",
+            (api_key.key_id, api_key.gallery, to_json(api_key).decode()),
+        )
+        transaction.insert(RECORD, {"name": ASKED_FOR, "value": 1}, instead=True)
+        transaction.note("keys")
+
+    @transactional
+    def revoke(
+        self, transaction: Transaction, key_id: str, beside: Sequence[ApiKey] | None = None
+    ) -> bool:
+        """Remove a key; return False where there is none of this id.
+
+        Args:
+            beside: as in `add`; with None the last key may go, and then none is asked for.
+
+        Raises:
+            KeyConflict: none would be left that administers every gallery.
+        """
+        if not transaction.change("DELETE FROM api_keys WHERE key_id = ?", (key_id,)):
+            return False
+        left = _read_keys(transaction)
+        if beside is not None:
+            _require_administrator([*left, *beside], "key_id")
+        elif not left:
+            transaction.change("DELETE FROM record WHERE name = ?", (ASKED_FOR,))
+        transaction.removes = True
+        transaction.note("keys")
+        return True
 
 
-def shown(own_key: bytes) -> str:
-    """A key as a message names it: `crop 1/0/24`."""
-    kind, *parts = (part.decode(errors="replace") for part in own_key.lstrip(LOOKUP).split(_END))
-    return f"{kind} {'/'.join(part.lstrip('0') or '0' for part in parts if part)}"
+def revoke_keys_of(transaction: Transaction, gallery: str) -> None:
+    """Remove the keys for a gallery that is deleted: they open no later one of its name."""
+    if transaction.change("DELETE FROM api_keys WHERE gallery = ?", (gallery,)):
+        transaction.removes = True
+        transaction.note("keys")
 
 
-def as_text(moment: datetime) -> str:
-    """A time as it is stored; texts of UTC times sort as the times do."""
-    return moment.astimezone(UTC).isoformat()
+def _read_keys(reader: Reader) -> list[ApiKey]:
+    keys = [API_KEY.validate_json(row["body"]) for row in reader.rows(API_KEYS)]
+    return sorted(keys, key=lambda key: (key.created_at, key.key_id))
 
 
-def now() -> str:
-    """This moment as it is stored, to the millisecond."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
-
-
-def new_crop_id() -> str:
-    """48 bits of milliseconds, then 80 random ones: unguessable, and roughly in order of time."""
-    return f"{time.time_ns() // 1_000_000:012x}{secrets.token_hex(10)}"
-
-
-def packed(key: bytes) -> bytes:
-    """A key as Redis keeps it; a packed one stays as it is."""
-    kind, end, _ = key.partition(b"\0")
-    if not end or kind not in KINDS:
-        return key
-    place = len(kind) + 1
-    found = [KINDS[kind]]
-    for part in PARTS[kind]:
-        if part == "n" and (digits := DIGITS.match(key, place)):
-            found.append(_number(int(digits[1], 16)))
-            place += 17
-        elif part == "m" and (moment := MOMENT.match(key, place)):
-            since = datetime.fromisoformat(moment[1].decode()) - FIRST_DAY
-            found.append(_number(since // MICROSECOND))
-            place = moment.end()
-        elif part == "h" and (digits := HEXADECIMAL.match(key, place)):
-            content = bytes.fromhex(digits[1].decode())
-            found.append(bytes([HEX, len(content)]) + content)
-            place = digits.end()
-        elif part != "n" and (text := TEXT.match(key, place)):
-            found.append(FIELDS.get(text[0][:-1], text[0]) if part == "f" else text[0])
-            place = text.end()
-        else:
-            break
-    return b"".join(found) + key[place:]
-
-
-def unpacked(key: bytes) -> bytes:
-    """The key of which `packed` made this one."""
-    place = 1 + key.startswith(LOOKUP)
-    kind = LONG.get(key[:place])
-    if kind is None:
-        return key
-    found = [kind + b"\0"]
-    for part in PARTS[kind]:
-        first = key[place] if place < len(key) else 0
-        if first == HEX:
-            start = place + 2
-            place = place + 2 + key[place + 1]
-            found.append(key[start:place].hex().encode() + b"\0")
-        elif NUMBER <= first < HEX:
-            start = place + 1
-            place = place + 1 + first - NUMBER
-            number = int.from_bytes(key[start:place], "big")
-            if part == "m":
-                moment = FIRST_DAY + number * MICROSECOND
-                found.append(f"{moment.isoformat()}+00:00\0".encode())
-            else:
-                found.append(b"%016x\0" % number)
-        elif part == "f" and (field := LONG.get(key[place : place + 1])):
-            found.append(field + b"\0")
-            place += 1
-        elif text := TEXT.match(key, place):
-            found.append(text[0])
-            place = text.end()
-    return b"".join(found) + key[place:]
-
-
-def _number(number: int) -> bytes:
-    size = (number.bit_length() + 7) // 8
-    return bytes([NUMBER + size]) + number.to_bytes(size, "big")
-
-
-INDEX_KEYS = tuple(key(kind) for kind in INDEXES)
+def _require_administrator(keys: Sequence[ApiKey], field: str) -> None:
+    if not any_administers(keys):
+        raise KeyConflict(field)

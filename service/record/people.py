@@ -1,50 +1,43 @@
-"""Identities in the record: counted with every change of a crop, listed in a natural order.
-
-And groups of crops without a name that may each be of one person, as the last job found them.
-"""
+"""Identities: listed in a natural order, and the groups of crops that may each show one person."""
 
 from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
-from itertools import islice
+from typing import Any
 
 from pydantic import TypeAdapter
 from pydantic.dataclasses import dataclass as stored_dataclass
-from pydantic_core import from_json
+from pydantic_core import to_json
 
-from gmn_client.models import IdentityOrder as Order
+from gmn_client.models import IdentityOrder
 from service.errors import InvalidField
-from service.record.engine import Engine, Reader, RecordPart, Transaction, transactional
-from service.record.entries import (
-    Generation,
-    Sightings,
-    find_generation,
-    picture_rank,
-    read_crops,
-    read_entry,
-    require_entry,
-    rows_by,
-    see,
-    seen_at,
-)
-from service.record.kept_queries import KeptQuery, find_shown
-from service.record.keys import key
-from service.record.records import StoredCrop
+from service.record.columns import as_moment, natural_order
+from service.record.crop_rows import read_crops_in
+from service.record.database import Database
+from service.record.desk import find_shown
+from service.record.galleries import read_entry, require_entry
+from service.record.kept_queries import KeptQuery
+from service.record.schema import GROUPS, PEOPLE
+from service.record.transaction import Reader, RecordPart, Transaction, transactional
+from service.record.values import StoredCrop
 
-# What sorts an identity: a number, then its name in natural order, then the name itself.
+# An identity's place in an order: a number, then its name in natural order, then the name.
 Place = tuple[float, str, str]
-NUMBER = re.compile(r"0*([0-9]+)")
 PLACE = re.compile(r"(inf|-?[0-9]+(?:\.[0-9]+)?(?:e-[0-9]+)?)/(.+)", re.DOTALL)
-CROPS_AT_ONCE = 500
-# Orders of so many galleries are held, each of as many names as its gallery has.
+# Orders by crops and by time are held for this many galleries, each with all its names.
 HELD_ORDERS = 2
-# More identities whose last time is not known are not looked up for an order.
-MOST_LOOKED_UP = 500
+NAMES_AT_ONCE = 500
+# The best picture first: by its quality, then its size; crops without a picture come last.
+BY_PICTURE = (
+    "ORDER BY CASE WHEN content_type IS NULL THEN -1.0 ELSE coalesce(quality, 0.0) END DESC, "
+    "image_bytes DESC, crop_id DESC"
+)
+NUMBERS = {"crops": "count(*)", "last_seen": "max(seen_at) / 1e6"}
 
 
 @dataclass(frozen=True)
@@ -91,38 +84,45 @@ GROUPING = TypeAdapter(Grouping)
 class People(RecordPart):
     """Identities with their counts, pictures and times."""
 
-    def __init__(self, engine: Engine) -> None:
-        super().__init__(engine)
+    def __init__(self, database: Database) -> None:
+        super().__init__(database)
         self._sorted = lru_cache(HELD_ORDERS)(self._sort)
 
     def names(self, gallery_id: int) -> list[str]:
-        """The names of all identities."""
-        at = find_generation(self._reader, gallery_id)
-        return [name for name, _ in self._reader.named(at.key("identity"))]
+        """Return the names of all identities."""
+        rows = self._reader.rows(PEOPLE, "WHERE gallery_id = ? ORDER BY name", (gallery_id,))
+        return [row["name"] for row in rows]
 
     def page(
-        self, gallery_id: int, after: str, limit: int, query: str = "", sort: Order = "name"
+        self,
+        gallery_id: int,
+        after: str,
+        limit: int,
+        query: str = "",
+        sort: IdentityOrder = "name",
     ) -> list[Person]:
-        """Up to `limit` identities beyond a place that contain `query`, in any case.
+        """Return up to `limit` identities beyond a place that contain `query`, in any case.
 
         Numbers in names sort as numbers. `last_seen` and `crops` begin with the highest.
 
         Raises:
             InvalidField: `after` is no place of this order.
         """
-        at, places = self._order(gallery_id, sort)
-        start = bisect_right(places, _read_place(after, sort)) if after else 0
+        start = _read_place(after, sort) if after else None
         wanted = query.casefold()
-        matching = (one for one in islice(places, start, None) if wanted in one[2].casefold())
-        found: list[Person] = []
-        while some := list(islice(matching, limit - len(found))):
-            # Another thread may have removed some since.
-            there = _read_seen(self._reader, at, [name for *_, name in some])
-            for number, _, name in some:
-                if name in there and (person := self._person(at, name, there[name])):
-                    place = name if sort == "name" else f"{number!r}/{name}"
-                    found.append(replace(person, place=place))
-        return found
+        with self._database.read() as reader:
+            if sort == "name":
+                found = _named(reader, gallery_id, start, limit, wanted)
+            else:
+                entry = read_entry(reader, gallery_id)
+                places = self._sorted(gallery_id, sort, entry.version if entry else 0)
+                later = places[bisect_right(places, start) :] if start else places
+                found = [place for place in later if wanted in place[2].casefold()][:limit]
+            people = _read_people(reader, gallery_id, [name for *_, name in found])
+        shown = {
+            name: name if sort == "name" else f"{number!r}/{name}" for number, _, name in found
+        }
+        return [_as_person(row, shown[row["identity"]]) for row in people]
 
     def get(
         self, gallery_id: int, identity: str
@@ -132,76 +132,40 @@ class People(RecordPart):
         Returns:
             None where no crop bears it.
         """
-        at = find_generation(self._reader, gallery_id)
-        seen = _read_seen(self._reader, at, [identity]).get(identity)
-        person = self._person(at, identity, seen) if seen else None
-        crops = list(_crops(self._reader, at, identity))
-        if person is None or not crops:
-            return None
-        shown = find_shown(self._reader, gallery_id, [crop.crop_id for crop in crops])
-        return person, min(seen_at(crop) for crop in crops), shown
+        with self._database.read() as reader:
+            people = _read_people(reader, gallery_id, [identity])
+            if not people:
+                return None
+            asked = (
+                "SELECT crop_id FROM crops WHERE gallery_id = ? AND person_id = "
+                "(SELECT person_id FROM people WHERE gallery_id = ? AND name = ?)"
+            )
+            crops = reader.execute(asked, (gallery_id, gallery_id, identity)).fetchall()
+            searches = find_shown(reader, gallery_id, [crop_id for (crop_id,) in crops])
+        return _as_person(people[0]), as_moment(people[0]["first_seen"]), searches
 
     def rows(self, gallery_id: int, identity: str, best: int) -> tuple[list[int], list[int]]:
-        """The rows of an identity's crops, and of so many of them with the best pictures."""
-        at = find_generation(self._reader, gallery_id)
-        crops = sorted(_crops(self._reader, at, identity), key=picture_rank, reverse=True)
-        rows = [crop.row_id for crop in crops]
-        return rows, sorted(rows[:best])
+        """Return the slots of an identity's crops, and those of its `best` best pictures."""
+        asked = (
+            "SELECT slot FROM crops WHERE gallery_id = ? AND person_id = "
+            f"(SELECT person_id FROM people WHERE gallery_id = ? AND name = ?) {BY_PICTURE}"
+        )
+        found = self._reader.execute(asked, (gallery_id, gallery_id, identity))
+        slots = [slot for (slot,) in found]
+        return slots, sorted(slots[:best])
 
     def counts(self, gallery_id: int, names: Sequence[str]) -> dict[str, int]:
-        """The numbers of crops of those of these identities that are there."""
-        at = find_generation(self._reader, gallery_id)
-        found = _read_seen(self._reader, at, names)
-        return {name: seen["crops"] for name, seen in found.items()}
+        """Return the numbers of crops of those of these identities that are there."""
+        people = _read_people(self._reader, gallery_id, names)
+        return {row["identity"]: row["crops"] for row in people}
 
-    def incomplete(self, gallery_id: int) -> list[str]:
-        """Identities whose last time and best picture are not kept.
-
-        An earlier program kept none, and the crop that they were of may have been removed.
-        """
-        at = find_generation(self._reader, gallery_id)
-        found = self._reader.named(at.key("identity"))
-        return [name for name, body in found if "last" not in from_json(body)]
-
-    @transactional
-    def complete(self, transaction: Transaction, gallery_id: int, names: Sequence[str]) -> None:
-        """Keeps the last time and the best picture of identities; the version stays as it is."""
-        at = Generation.searched(require_entry(transaction, gallery_id))
-        for name, seen in _read_seen(transaction, at, names).items():
-            if known := _complete(transaction, at, name, seen):
-                transaction.put_json(at.key("identity", name), known)
-
-    def _order(self, gallery_id: int, sort: Order) -> tuple[Generation, list[Place]]:
-        """Every identity in order, as of the gallery's version."""
-        entry = read_entry(self._reader, gallery_id)
-        at = Generation.searched(entry) if entry else find_generation(self._reader, gallery_id)
-        return at, self._sorted(at, sort, entry.version if entry else 0)
-
-    def _sort(self, at: Generation, sort: Order, _version: int) -> list[Place]:
-        looked_up = 0
-        places = []
-        for name, body in self._reader.named(at.key("identity")):
-            number = 0.0
-            if sort == "crops":
-                number = -float(from_json(body)["crops"])
-            elif sort == "last_seen":
-                seen: Sightings | None = from_json(body)
-                if seen and "last" not in seen and looked_up < MOST_LOOKED_UP:
-                    looked_up += 1
-                    seen = _complete(self._reader, at, name, seen)
-                last = seen and seen.get("last")
-                number = -datetime.fromisoformat(last).timestamp() if last else float("inf")
-            places.append((number, _natural(name), name))
-        return sorted(places)
-
-    def _person(self, at: Generation, name: str, seen: Sightings) -> Person | None:
-        known = _complete(self._reader, at, name, seen)
-        if known is None:
-            return None
-        quality, _, crop_id = known["best"]
-        cameras = sorted(known["cameras"])
-        last = datetime.fromisoformat(known["last"])
-        return Person(name, known["crops"], cameras, crop_id, quality >= 0.0, last)
+    def _sort(self, gallery_id: int, sort: IdentityOrder, _version: int) -> list[Place]:
+        asked = (
+            f"SELECT -({NUMBERS[sort]}), sort_key, name FROM crops JOIN people USING (person_id) "
+            "WHERE crops.gallery_id = ? GROUP BY person_id"
+        )
+        found = self._reader.execute(asked, (gallery_id,))
+        return sorted((float(number), sort_key, name) for number, sort_key, name in found)
 
 
 class Groups(RecordPart):
@@ -209,55 +173,86 @@ class Groups(RecordPart):
 
     @transactional
     def put(self, transaction: Transaction, gallery_id: int, grouping: Grouping) -> None:
-        """Keeps a grouping in the place of the former; raises `UnknownGallery`."""
+        """Keep a grouping in the place of the former; raises `UnknownGallery`."""
         require_entry(transaction, gallery_id)
-        transaction.put_json(key("groups", gallery_id), grouping)
+        kept = {"gallery_id": gallery_id, "grouping": to_json(grouping).decode()}
+        transaction.insert(GROUPS, kept, instead=True)
 
     def get(self, gallery_id: int) -> tuple[Grouping | None, Mapping[int, StoredCrop]]:
-        """The last grouping, and those of its crops, by row, that are there without a name."""
-        found = self._reader.json(key("groups", gallery_id))
-        if found is None:
+        """Return the last grouping, and its crops, by slot, that are there without a name."""
+        row = self._reader.row(GROUPS, "WHERE gallery_id = ?", (gallery_id,))
+        if row is None:
             return None, {}
-        grouping = GROUPING.validate_python(found)
-        at = find_generation(self._reader, gallery_id)
-        rows = [row for group, _ in grouping.groups for row in group]
-        crops = read_crops(self._reader, at, rows)
-        return grouping, {row: crop for row, crop in crops.items() if crop.identity is None}
+        grouping = GROUPING.validate_json(row["grouping"])
+        slots = [slot for group, _ in grouping.groups for slot in group]
+        rest = "WHERE crops.gallery_id = ? AND slot IN ({})"
+        crops = read_crops_in(self._reader, rest, [gallery_id], slots)
+        return grouping, {crop.row_id: crop for crop in crops if crop.identity is None}
 
 
-def _crops(reader: Reader, at: Generation, identity: str) -> Iterator[StoredCrop]:
-    after = 0
-    while rows := rows_by(reader, at, "identity", identity, after, CROPS_AT_ONCE):
-        yield from read_crops(reader, at, rows).values()
-        after = rows[-1]
+def _named(
+    reader: Reader, gallery_id: int, start: Place | None, limit: int, wanted: str
+) -> list[Place]:
+    """Return the places of names that contain a text, in the order of names."""
+    found: list[Place] = []
+    after = start[1:] if start else ("", "")
+    rest = (
+        "WHERE gallery_id = ? AND (sort_key, name) > (?, ?) ORDER BY sort_key, name "
+        f"LIMIT {NAMES_AT_ONCE}"
+    )
+    while rows := reader.rows(PEOPLE, rest, (gallery_id, *after)):
+        places = [(0.0, row["sort_key"], row["name"]) for row in rows]
+        found += [place for place in places if wanted in place[2].casefold()]
+        if len(found) >= limit:
+            break
+        after = places[-1][1:]
+    return found[:limit]
 
 
-def _read_seen(reader: Reader, at: Generation, names: Sequence[str]) -> dict[str, Sightings]:
-    """What is kept of those of these identities that are there."""
-    bodies = reader.get([at.key("identity", name) for name in names])
-    return {name: from_json(body) for name, body in zip(names, bodies, strict=True) if body}
+def _read_people(reader: Reader, gallery_id: int, names: Sequence[str]) -> list[dict[str, Any]]:
+    """Read identities with their counts, times and best pictures, in the order of the names."""
+    counted = (
+        "SELECT name AS identity, person_id, count(*) AS crops, min(seen_at) AS first_seen, "
+        "max(seen_at) AS last_seen FROM people JOIN crops USING (gallery_id, person_id) "
+        "WHERE gallery_id = ? AND name = ? GROUP BY person_id"
+    )
+    cameras = (
+        "SELECT DISTINCT camera FROM crops WHERE gallery_id = ? AND person_id = ? "
+        "AND camera IS NOT NULL ORDER BY camera"
+    )
+    best = (
+        "SELECT crop_id, content_type FROM crops WHERE gallery_id = ? AND person_id = ? "
+        f"{BY_PICTURE} LIMIT 1"
+    )
+    people = []
+    for name in names:
+        row = reader.execute(counted, (gallery_id, name)).fetchone()
+        if row is not None:
+            person = (gallery_id, row["person_id"])
+            crop_id, content_type = reader.execute(best, person).fetchone()
+            seen_by = [camera for (camera,) in reader.execute(cameras, person)]
+            pictured = content_type is not None
+            people.append({**row, "cameras": seen_by, "crop_id": crop_id, "pictured": pictured})
+    return people
 
 
-def _complete(reader: Reader, at: Generation, name: str, seen: Sightings) -> Sightings | None:
-    """An identity with its last time and best picture; None where its crops are gone."""
-    if "last" in seen:
-        return seen
-    known: Sightings = {"crops": seen["crops"], "cameras": seen["cameras"]}
-    for crop in _crops(reader, at, name):
-        see(known, crop)
-    return known if "last" in known else None
+def _as_person(row: Mapping[str, Any], place: str = "") -> Person:
+    return Person(
+        identity=row["identity"],
+        crops=row["crops"],
+        cameras=row["cameras"],
+        crop_id=row["crop_id"],
+        pictured=row["pictured"],
+        last_seen=as_moment(row["last_seen"]),
+        place=place,
+    )
 
 
-def _natural(name: str) -> str:
-    """What sorts as a name does to people: 7 before 10, and in any case."""
-    return NUMBER.sub(lambda found: f"{len(found[1]):03}{found[1]}", name.casefold())
-
-
-def _read_place(text: str, sort: Order) -> Place:
+def _read_place(text: str, sort: IdentityOrder) -> Place:
     found = PLACE.fullmatch(f"0/{text}" if sort == "name" else text)
     if found is None:
         raise InvalidField(
             f"cursor: {text[:40]!r} is none of sort={sort}; send next_cursor of the page before, "
             "with the same sort"
         )
-    return float(found[1]), _natural(found[2]), found[2]
+    return float(found[1]), natural_order(found[2]), found[2]

@@ -1,11 +1,12 @@
-"""A new record, or damaged galleries anew, from what is whole of a record and its snapshots."""
+"""A new record from what holds of a damaged one, and from the snapshots beside it."""
 
 from __future__ import annotations
 
 import contextlib
+import shutil
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,44 +14,74 @@ from typing import Any
 from pydantic_core import to_json
 
 from model.problems import InputProblem
-from service.errors import ServiceError
-from service.ops.data_directory import SNAPSHOTS, copy_file
-from service.record.api_keys import API_KEYS, CHANGES
-from service.record.crop_changes import tombstone
-from service.record.engine import Engine, Reader, Transaction, batches, put_all, transact
-from service.record.entries import (
-    ENTRY,
-    Generation,
-    as_crop,
-    put_entry,
-    readable,
-    require_entry,
-    vector_name,
+from service.record.archive import Description, check_snapshots, describe_snapshot, read_archive
+from service.record.crop_changes import put_crops
+from service.record.database import FILE, UNFINISHED
+from service.record.feeds import begin_feed
+from service.record.galleries import require_entry
+from service.record.marks import DeletedIds
+from service.record.record import Record
+from service.record.replacing import count_crops
+from service.record.restoring import move_into_place
+from service.record.schema import (
+    API_KEYS,
+    CASE_DELETIONS,
+    CASE_SEARCHES,
+    CASES,
+    CROPS,
+    GALLERIES,
+    GROUPS,
+    MERGED_CROPS,
+    MERGES,
+    PEOPLE,
+    PICTURES,
+    RECORD,
+    REVIEWS,
+    SEARCH_PICTURES,
+    SEARCHES,
+    SHOWN,
+    STRAY_PICTURES,
+    TOMBSTONES,
+    Table,
 )
-from service.record.galleries import NAMES, NEXT_GALLERY, SECRET
-from service.record.identity_changes import PENDING, finish_change, move_pending
-from service.record.kept_queries import KEPT_KIND, Case, KeptChanges, picture_key
-from service.record.keys import below, key, last_text, now
-from service.record.records import ArchivedCrop, GalleryRecord
-from service.record.replacing import replace_crops
-from service.record.snapshot_file import describe_snapshot, read_snapshot, snapshot_header
-from service.record.sqlite_engine import SqliteEngine
-from service.record.verification import (
-    GalleryFound,
-    KeptFound,
-    checked_kept,
-    entries,
-    verify_galleries,
-    verify_snapshots,
-)
+from service.record.transaction import Reader, Transaction, batches
+from service.record.values import GallerySettings
+from service.record.verify import GalleryFound, Inspection, Values
 
-CROPS_AT_ONCE = 100
-SEARCHES_AT_ONCE = 50
+PART = f"recover{UNFINISHED}"
+ROWS_AT_ONCE = 500
+# Single values that are taken over; jobs are left out, and programs for features chosen anew.
+VALUES = ("record_id", "group_secret", "next_gallery", "keys_asked_for")
+BEFORE_CROPS = (TOMBSTONES, API_KEYS, PEOPLE, STRAY_PICTURES)
+AFTER_CROPS = (
+    PICTURES,
+    MERGES,
+    MERGED_CROPS,
+    GROUPS,
+    SEARCHES,
+    SEARCH_PICTURES,
+    SHOWN,
+    REVIEWS,
+    CASES,
+    CASE_SEARCHES,
+    CASE_DELETIONS,
+)
+NOTHING_COUNTED = {
+    "staged_embedder": None,
+    "staged_side": None,
+    "staged_dimension": None,
+    "staged_slot": 0,
+    "staged_crops": 0,
+    "crops": 0,
+    "people": 0,
+    "unnamed": 0,
+    "image_bytes": 0,
+}
 
 
 @dataclass
 class Recovered(GalleryFound):
-    """What became of one gallery.
+    """The outcome for one gallery.
 
     Attributes:
         from_snapshots: how many crops came from there.
@@ -61,213 +92,224 @@ class Recovered(GalleryFound):
     lost: list[str] = field(default_factory=list)
 
 
-def recover_in_place(engine: Engine, data_dir: Path, removed: Iterable[str] = ()) -> Recovery:
-    """Builds each damaged gallery anew, from its whole crops and from snapshots.
-
-    Args:
-        removed: ids of crops that are known to be deleted.
-
-    Raises:
-        ServiceError: the entry of a gallery is damaged; only a copy of the store helps then.
-        InputProblem: vectors lie outside the record, and none of them is at GMN_IMAGES_URL.
-    """
-    _require_place_outside(engine)
-    recovery = Recovery(engine, data_dir, removed)
-    for found in verify_galleries(engine):
-        if found.damage:
-            recovery.rebuild(require_entry(Reader(engine), found.gallery_id), engine)
-    return recovery
-
-
-def recover_file(damaged: Path, into: Path, removed: Iterable[str] = ()) -> Recovery:
-    """Writes a new file, with the snapshots that are whole beside it.
-
-    Galleries keep their numbers, crops their ids. What was deleted stays deleted, as far as the
-    damaged file or the caller knows of it. Jobs are left out, and what computes the features is
-    chosen anew.
-
-    Args:
-        damaged: the SQLite file; it is only read, and may be gone.
-        into: the new file, in a directory that has none.
-        removed: ids of crops that are known to be deleted.
-    """
-    with contextlib.ExitStack() as held:
-        old: SqliteEngine | None = None
-        if damaged.is_file() and damaged.stat().st_size:
-            with contextlib.suppress(sqlite3.DatabaseError, InputProblem):
-                old = held.enter_context(contextlib.closing(SqliteEngine(damaged, only_read=True)))
-        recovery = Recovery(old, damaged.parent, removed)
-        new = held.enter_context(contextlib.closing(SqliteEngine(into)))
-        found = recovery.entries()
-        put_all(new, recovery.others(found, into.parent))
-        for entry in found:
-            transact(new, _put_emptied, entry)
-            recovery.rebuild(entry, new)
-    return recovery
-
-
+@dataclass
 class Recovery:
-    """What can still be read of a record, and the snapshots beside it that are whole.
+    """The outcome of a recovery.
 
     Attributes:
-        galleries: what became of each, once its crops were read.
-        snapshots: the headers of those that are whole, by file, the newest first.
-        unread: names what could not be read.
+        unread: problems of the whole; crops deleted since a snapshot may be back where there are
+            any.
+        snapshots: the folders that were copied.
     """
 
-    def __init__(self, engine: Engine | None, data_dir: Path, removed: Iterable[str] = ()) -> None:
-        self.galleries: list[Recovered] = []
-        self.unread: list[str] = [] if engine else ["galleries", "tombstones", "api keys"]
-        whole = [one.path for one in verify_snapshots(data_dir) if one.problem is None]
-        headers = [(path, snapshot_header(path)) for path in whole]
-        self.snapshots = dict(sorted(headers, key=lambda one: one[1].version, reverse=True))
-        self._engine = engine
-        self._removed = set(removed)
-
-    def entries(self) -> list[GalleryRecord]:
-        """Every gallery of the record, and those of which only snapshots are left."""
-        known = [ENTRY.validate_json(body) for _, body in self._bodies(key("gallery"))]
-        found = {entry.gallery_id: entry for entry in known}
-        for path, header in self.snapshots.items():
-            number = int(path.parent.name)
-            if number not in found:
-                taken = {entry.name for entry in found.values()}
-                free = header.gallery and header.gallery not in taken
-                name = header.gallery if free else f"recovered-{number}"
-                embedder = header.embedding_fingerprint
-                # Not even a count of its crops is left, so that the snapshots are read.
-                found[number] = GalleryRecord(number, name, embedder, datetime.now(UTC), crops=-1)
-        return list(found.values())
-
-    def rebuild(self, entry: GalleryRecord, into: Engine) -> None:
-        """Gives a gallery of a record, which may be the damaged one, what is whole of it."""
-        number = entry.gallery_id
-        later = list[ArchivedCrop]()
-        put_all(into, ((tombstone(number, one), to_json(now())) for one in self._removed))
-        pending = Reader(into).json(key(PENDING, number))
-        crops = _later_last(self._crops(entry), pending, later)
-        replace_crops(into, number, entry.embedding_fingerprint, crops)
-        if self._engine:
-            found = checked_kept(self._engine, number)
-            here = into is self._engine
-            changed = (one for one in found if one.damage or not here)
-            for some in batches(changed, SEARCHES_AT_ONCE):
-                transact(into, _put_kept, number, some, here)
-        # What the damage has kept from its end, such as the forgetting of a person.
-        transact(into, move_pending, number, len(later))
-        finish_change(into, number)
-
-    def others(
-        self, galleries: Sequence[GalleryRecord], into: Path
-    ) -> Iterator[tuple[bytes, bytes]]:
-        """What a new record has besides; copies the snapshots into its directory."""
-        for prefix in (key("tombstone"), key("stray"), API_KEYS, CHANGES, SECRET):
-            yield from self._bodies(prefix)
-        newest = max((entry.gallery_id for entry in galleries), default=0)
-        yield NEXT_GALLERY, to_json(newest)
-        for path in self.snapshots:
-            copy = into / SNAPSHOTS / path.parent.name / path.name
-            copy_file(path, copy)
-            made = datetime.strptime(path.stem.partition("-")[0] + "+0000", "%Y%m%dT%H%M%SZ%z")
-            one = describe_snapshot(copy, made)
-            yield key("snapshot", one.gallery_id, one.snapshot_id), to_json(one)
-
-    def _crops(self, entry: GalleryRecord) -> Iterator[ArchivedCrop]:
-        """A gallery's crops that are whole, and the others as snapshots have them."""
-        became = Recovered(entry.gallery_id, entry.name)
-        self.galleries.append(became)
-        prefix = key("tombstone", entry.gallery_id)
-        seen = self._removed | {last_text(own, prefix) for own, _ in self._bodies(prefix)}
-        if self._engine is None or entry.crops < 0:
-            became.damage.append("its record is gone")
-        else:
-            for crop in became.whole_crops(self._engine, entry):
-                if crop.record.crop_id not in seen:
-                    seen.add(crop.record.crop_id)
-                    yield crop
-        # Where the record is whole, what only a snapshot has was not in it any more.
-        for path, header in self.snapshots.items() if became.damage else ():
-            alike = header.embedding_fingerprint == entry.embedding_fingerprint
-            if alike and int(path.parent.name) == entry.gallery_id:
-                for crop in read_snapshot(path):
-                    if crop.record.crop_id not in seen:
-                        seen.add(crop.record.crop_id)
-                        became.from_snapshots += 1
-                        yield crop
-        became.lost = [what for what in became.damage if not any(one in what for one in seen)]
-
-    def _bodies(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
-        for own, body in readable(self._engine, below(prefix)) if self._engine else ():
-            if not isinstance(body, ServiceError):
-                yield own, body
-            elif body.why not in self.unread:
-                self.unread.append(body.why)
+    galleries: list[Recovered] = field(default_factory=list)
+    unread: list[str] = field(default_factory=list)
+    snapshots: list[Path] = field(default_factory=list)
 
 
-def _put_emptied(transaction: Transaction, entry: GalleryRecord) -> None:
-    """Puts a gallery without crops."""
-    transaction.put_json(NAMES + key(entry.name), entry.gallery_id)
-    place = (entry.gallery_id, entry.name, entry.embedding_fingerprint, entry.created_at)
-    put_entry(transaction, GalleryRecord(*place, entry.settings, version=entry.version))
+def recover(damaged: Path, into: Path, removed: Iterable[str] = ()) -> Recovery:
+    """Write a new data directory from what holds of a damaged one and of its snapshots.
 
-
-def _put_kept(
-    transaction: Transaction, gallery_id: int, some: Sequence[KeptFound], counted: bool
-) -> None:
-    """Keeps what is whole of searches and cases, and removes what is damaged.
+    Galleries keep their numbers, crops their ids. Deleted crops stay deleted, as far as the damaged
+    directory or the caller knows of them.
 
     Args:
-        counted: the record has them already.
+        damaged: the data directory, which no service uses; it is only read.
+        into: an empty or a new folder.
+        removed: ids of crops that are known to be deleted.
     """
-    changes = KeptChanges(transaction, gallery_id)
-    prefix = key(KEPT_KIND, gallery_id)
-    for one in some:
-        more = (one.whole is not None) - counted
-        transaction.delete(one.own_key)
-        if one.own_key.startswith(prefix):
-            changes.count(kept=more)
-            transaction.delete(picture_key(gallery_id, last_text(one.own_key, prefix)))
+    part = into / PART
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    deleted = {*removed, *DeletedIds(damaged / "deleted.ids").read()}
+    with contextlib.ExitStack() as opened:
+        record = opened.enter_context(contextlib.closing(Record(part)))
+        inspection = None
+        if (damaged / FILE).is_file():
+            with contextlib.suppress(InputProblem, sqlite3.DatabaseError):
+                inspection = opened.enter_context(Inspection(damaged))
+        work = _Recovery(record, damaged, inspection)
+        work.copy_rows()
+        work.fill_from_snapshots(deleted)
+        work.delete(deleted)
+        work.copy_snapshots()
+    move_into_place(part, into)
+    return work.done
+
+
+class _Recovery:
+    def __init__(self, record: Record, damaged: Path, inspection: Inspection | None) -> None:
+        self.done = Recovery()
+        self._record = record
+        self._damaged = damaged
+        self._inspection = inspection
+        snapshots = check_snapshots(damaged).items()
+        self._snapshots: dict[Path, Description] = {
+            folder: description
+            for folder, description in snapshots
+            if isinstance(description, Description)
+        }
+
+    def copy_rows(self) -> None:
+        """Copy the rows that hold, and galleries of which only snapshots are left."""
+        if self._inspection is None:
+            self.done.unread.append("the record")
         else:
-            changes.count(cases=more)
-        if isinstance(one.whole, Case):
-            changes.put_case(one.whole)
-        elif one.whole is not None:
-            changes.put(one.whole, one.picture)
+            self._copy_values(self._inspection)
+            for row in self._inspection.galleries.values():
+                self._write(_add_gallery, row | NOTHING_COUNTED)
+            for table in BEFORE_CROPS:
+                self._copy_table(self._inspection, table)
+            self._copy_crops(self._inspection)
+            for table in AFTER_CROPS:
+                self._copy_table(self._inspection, table)
+            self.done.unread += self._inspection.found.problems
+        known = {gallery.gallery_id for gallery in self._record.galleries.all()}
+        for description in reversed(self._snapshots.values()):
+            (gallery,) = description.galleries
+            if gallery.gallery_id not in known:
+                known.add(gallery.gallery_id)
+                self._write(_add_lost_gallery, description)
+
+    def fill_from_snapshots(self, deleted: Collection[str]) -> None:
+        """Add the crops that are damaged or lost from snapshots, the newest first."""
+        for entry in self._record.galleries.all():
+            found = self._inspection and self._inspection.found.galleries.get(entry.gallery_id)
+            became = Recovered(entry.gallery_id, entry.name)
+            self.done.galleries.append(became)
+            became.whole = entry.crops
+            became.damage = [*found.damage] if found else ["its record is gone"]
+            # A page that cannot be read may have had crops of any gallery.
+            is_damaged = became.damage or self.done.unread
+            for folder, description in reversed(self._snapshots.items()):
+                (gallery,) = description.galleries
+                alike = gallery.embedder == entry.embedding_fingerprint
+                if is_damaged and alike and gallery.gallery_id == entry.gallery_id:
+                    for crops in batches(read_archive(folder), ROWS_AT_ONCE):
+                        wanted = [crop for crop in crops if crop.record.crop_id not in deleted]
+                        added = self._write(_add_missing, entry.gallery_id, wanted)
+                        became.from_snapshots += added
+            there = {crop.crop_id for page in self._pages(entry.gallery_id) for crop in page}
+            became.lost = [
+                line for line in became.damage if not any(word in there for word in line.split())
+            ]
+
+    def delete(self, deleted: Collection[str]) -> None:
+        """Delete crops that are known to be deleted."""
+        for entry in self._record.galleries.all():
+            for some in batches(sorted(deleted), ROWS_AT_ONCE):
+                if self._record.crops.by_id(entry.gallery_id, some):
+                    self._record.crops.remove(entry.gallery_id, some)
+
+    def copy_snapshots(self) -> None:
+        """Copy the snapshots that are whole."""
+        for folder, description in self._snapshots.items():
+            copy = self._record.database.folder / folder.relative_to(self._damaged)
+            shutil.copytree(folder, copy)
+            self._record.snapshots.keep(describe_snapshot(copy, description.created_at))
+            self.done.snapshots.append(folder)
+
+    def _write(self, rule: Any, *arguments: Any) -> Any:
+        return self._record.database.write(rule, *arguments)
+
+    def _pages(self, gallery_id: int) -> Iterable[Any]:
+        crops = (crop.label for crop in self._record.crops.vectors(gallery_id))
+        return batches(crops, ROWS_AT_ONCE)
+
+    def _copy_values(self, inspection: Inspection) -> None:
+        values = [row for row in inspection.rows(RECORD) if row["name"] in VALUES]
+        newest = max(inspection.galleries, default=0) + 1
+        for row in values:
+            if row["name"] == "next_gallery":
+                row["value"] = max(row["value"], newest)
+        self._write(_insert_holding, RECORD, values, True)
+
+    def _copy_table(self, inspection: Inspection, table: Table) -> None:
+        for rows in batches(inspection.rows(table), ROWS_AT_ONCE):
+            self._write(_insert_holding, table, rows)
+
+    def _copy_crops(self, inspection: Inspection) -> None:
+        copied = Reader(self._record.database).execute("SELECT person_id FROM people").fetchall()
+        people = {None, *(person_id for (person_id,) in copied)}
+        for some in batches(inspection.crops(), ROWS_AT_ONCE):
+            rows = []
+            for row, vector in some:
+                if row["person_id"] not in people:
+                    line = f"the name of crop {row['crop_id']} is gone"
+                    inspection.found.note(row["gallery_id"], line)
+                    row["person_id"] = None
+                rows.append((row, vector))
+            self._write(_add_crops, inspection.galleries, rows)
 
 
-def _require_place_outside(engine: Engine) -> None:
-    """Raises `InputProblem` where vectors lie outside the record, and none of them is found."""
-    folder = engine.outside
-    missing = ""
-    for entry in entries(engine):
-        if isinstance(entry, ServiceError) or not entry.outside:
+def _insert_holding(
+    transaction: Transaction, table: Table, rows: Iterable[Values], instead: bool = False
+) -> None:
+    """Insert rows, but for those of which another row is lost that they belong to."""
+    for row in rows:
+        with contextlib.suppress(sqlite3.IntegrityError):
+            transaction.insert(table, row, instead=instead)
+
+
+def _add_gallery(transaction: Transaction, row: Values) -> None:
+    begin_feed(transaction, row["gallery_id"])
+    # Followers of the damaged gallery have to read it again.
+    transaction.insert(GALLERIES, row | {"version": row["version"] + 1})
+
+
+def _add_lost_gallery(transaction: Transaction, description: Description) -> None:
+    (gallery,) = description.galleries
+    taken = transaction.value("SELECT 1 FROM galleries WHERE name = ?", (gallery.name,))
+    row = {
+        "gallery_id": gallery.gallery_id,
+        "name": f"recovered-{gallery.gallery_id}" if taken else gallery.name,
+        "embedder": gallery.embedder,
+        "settings": to_json(GallerySettings()).decode(),
+        "created_at": int(datetime.now(UTC).timestamp() * 1_000_000),
+        "version": gallery.version,
+        "next_slot": 1,
+        "next_side": 1,
+        "side": 0,
+        "removals": 0,
+        "restores": 0,
+    }
+    _add_gallery(transaction, row | NOTHING_COUNTED)
+    raised = "UPDATE record SET value = max(value, ?) WHERE name = 'next_gallery'"
+    transaction.change(raised, (gallery.gallery_id + 1,))
+
+
+def _add_crops(
+    transaction: Transaction, galleries: dict[int, Values], crops: Iterable[Any]
+) -> None:
+    changed = set()
+    for row, vector in crops:
+        gallery_id = row["gallery_id"]
+        removed = "SELECT 1 FROM tombstones WHERE gallery_id = ? AND crop_id = ?"
+        if transaction.value(removed, (gallery_id, row["crop_id"])):
             continue
-        at = Generation.searched(entry)
-        bodies = (body for _, body in readable(engine, below(at.key("crop"))))
-        whole = (as_crop(body) for body in bodies if not isinstance(body, ServiceError))
-        for some in batches(whole, CROPS_AT_ONCE):
-            inside = engine.get([at.lookup("vector", at.side, one.row_id) for one in some])
-            pairs = zip(some, inside, strict=True)
-            names = [vector_name(one.crop_id, at.side) for one, there in pairs if there is None]
-            if folder and any(folder.get_all(entry.gallery_id, names)):
-                return
-            missing = entry.name if names else missing
-    if missing:
-        raise InputProblem(
-            f"GMN_IMAGES_URL: {'has none' if folder else 'is not set, and has to name the place'} "
-            f"of the vectors of gallery {missing}; name the place that has them, or put its copy "
-            "back: without it their crops would be left out; nothing was changed"
-        )
+        transaction.insert(CROPS, row)
+        side = galleries[gallery_id]["side"]
+        transaction.write_vector(gallery_id, side, row["slot"], row["crop_id"], vector)
+        changed.add(gallery_id)
+    for gallery_id in changed:
+        count_crops(transaction, gallery_id)
 
 
-def _later_last(
-    crops: Iterable[ArchivedCrop], pending: dict[str, Any] | None, later: list[ArchivedCrop]
-) -> Iterator[ArchivedCrop]:
-    """Crops that are newer than a pending change of their identity come last, and into `later`."""
+def _add_missing(transaction: Transaction, gallery_id: int, crops: Iterable[Any]) -> int:
+    """Add crops that are neither there nor removed, and return how many."""
+    known = (
+        "SELECT 1 FROM crops WHERE gallery_id = ? AND crop_id = ? UNION ALL "
+        "SELECT 1 FROM tombstones WHERE gallery_id = ? AND crop_id = ?"
+    )
+    slot = require_entry(transaction, gallery_id).rows
+    missing = []
     for crop in crops:
-        one = crop.record
-        if pending and one.identity == pending["identity"] and one.row_id > pending["newest"]:
-            later.append(crop)
-        else:
-            yield crop
-    yield from later
+        if not transaction.value(known, (gallery_id, crop.record.crop_id) * 2):
+            slot += 1
+            missing.append(replace(crop, record=replace(crop.record, row_id=slot)))
+    if missing:
+        put_crops(transaction, gallery_id, missing)
+        raised = "UPDATE galleries SET next_slot = ? WHERE gallery_id = ?"
+        transaction.change(raised, (slot + 1, gallery_id))
+        count_crops(transaction, gallery_id)
+    return len(missing)

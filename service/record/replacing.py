@@ -1,266 +1,393 @@
-"""Whole galleries: read while they are written, and filled anew beside what is searched."""
+"""A gallery's crops replaced by others at once, such as those of a snapshot that is restored."""
 
 from __future__ import annotations
 
 import contextlib
 import itertools
-import time
+import secrets
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import numpy as np
+from pydantic_core import to_json
 
 from service.errors import RecordUnavailable, ServiceError
 from service.ops.failpoints import failpoint
-from service.record.crop_changes import CropChanges, tombstone
-from service.record.engine import Engine, Reader, Transaction, batches, transact
-from service.record.entries import (
-    Generation,
-    every_crop,
-    files_of,
-    put_entry,
-    read_contents,
-    read_crops,
-    require_entry,
-    vectors_outside,
-)
-from service.record.galleries import drop_calibrations
-from service.record.garbage import SETTLED, collect_garbage, discard, note_strays, sides_outside
-from service.record.keys import as_text, key
-from service.record.records import ArchivedCrop, GalleryRecord, StoredCrop
+from service.record.columns import as_micros, natural_order
+from service.record.database import Database
+from service.record.files import note_unneeded
+from service.record.galleries import drop_calibrations, next_version, require_entry
+from service.record.schema import CROPS, GALLERIES, INCOMING, PEOPLE, PICTURES, RESTORES
+from service.record.transaction import Reader, Transaction, marks_of
+from service.record.values import ArchivedCrop
+from service.record.vectors import vector_crc
 
-CROPS_AT_ONCE = 500
-CROPS_PER_READ = 100
-CHANGES_PER_READ = 10_000
-# Then a copy ends also where its gallery is written without a pause.
-FOLLOWED_FOR_SECONDS = 60.0
-# For how long an unfinished generation is kept between two parts of it.
-KEPT_MS = 600_000
 CROPS_PER_PART = 200
 BYTES_PER_PART = 16 * 1024**2
+# For how long an unfinished restore is kept between two parts of it.
+KEPT = timedelta(minutes=10)
+
+LABELS = ("camera", "captured_at", "seen_at", "external_id", "quality", "metadata")
+CONTENTS = ("crop_id", "created_at", "sha256", "content_type", "image_bytes", "inside")
+# A crop of the archive has its slot in the gallery where it is there unchanged.
+IS_LEFT = (
+    "EXISTS (SELECT 1 FROM incoming WHERE incoming.gallery_id = crops.gallery_id "
+    "AND incoming.crop_id = crops.crop_id AND incoming.slot = crops.slot)"
+)
+WITH_PERSON = (
+    "FROM incoming LEFT JOIN people ON people.gallery_id = incoming.gallery_id "
+    "AND people.name = incoming.identity"
+)
 
 
 @dataclass(frozen=True)
-class Archive:
-    """A gallery; `crops` can be read once, inside its context.
+class Restore:
+    """A gallery's restore that has begun.
 
     Attributes:
-        version: the gallery's when it began.
-        crops: each at least once; one that is changed meanwhile comes again, as it is then. One
-            that is removed meanwhile may be among them.
+        token: tells it apart from one that has begun later, which ends it.
+        side: of the vectors: the one that is searched, or another one for another embedder.
     """
 
-    version: int
-    embedding_fingerprint: str
-    crops: Iterator[ArchivedCrop]
-
-
-@contextlib.contextmanager
-def archive(engine: Engine, gallery_id: int) -> Iterator[Archive]:
-    """The gallery, also while it is written.
-
-    In a file it is as it is at this moment. In Redis it is as it is once `crops` has been read:
-    what changed meanwhile is read again until nothing changes.
-
-    Raises:
-        UnknownGallery: the gallery was deleted.
-        RecordUnavailable: its crops were replaced meanwhile.
-    """
-    with engine.moment() as now:
-        sequence = engine.changes.last() if engine.changes else 0
-        entry = require_entry(Reader(now), gallery_id)
-        yield Archive(entry.version, entry.embedding_fingerprint, _crops(now, entry, sequence))
-
-
-def _crops(engine: Engine, entry: GalleryRecord, sequence: int) -> Iterator[ArchivedCrop]:
-    reader = Reader(engine)
-    at = Generation.searched(entry)
-    for crops in every_crop(reader, at, CROPS_PER_READ):
-        yield from read_contents(reader, at, crops, pictures=True)
-    for rows in _changed_rows(engine, entry.gallery_id, sequence):
-        changed = read_crops(reader, at, rows)
-        yield from read_contents(reader, at, list(changed.values()), pictures=True)
-    if Generation.searched(require_entry(reader, entry.gallery_id)) != at:
-        raise RecordUnavailable("the gallery was restored or reindexed while it was copied")
-
-
-def _changed_rows(engine: Engine, gallery_id: int, sequence: int) -> Iterator[Sequence[int]]:
-    """Rows that were added or relabelled after a change, in parts, until there are no more."""
-    changes = engine.changes
-    until = time.monotonic() + FOLLOWED_FOR_SECONDS
-    while changes and time.monotonic() < until:
-        found = changes.after(sequence, CHANGES_PER_READ, 0.0)
-        own = (one for one in found if one.gallery_id == gallery_id)
-        changed = (one.row_ids for one in own if one.kind in ("added", "relabelled"))
-        rows = sorted(set(itertools.chain(*changed)))
-        if not rows and len(found) < CHANGES_PER_READ:
-            return
-        sequence = found[-1].sequence
-        yield from batches(rows, CROPS_PER_READ)
+    gallery_id: int
+    token: bytes
+    side: int
 
 
 def replace_crops(
-    engine: Engine, gallery_id: int, embedding_fingerprint: str, crops: Iterable[ArchivedCrop]
+    database: Database, gallery_id: int, embedder: str, crops: Iterable[ArchivedCrop]
 ) -> int:
-    """Puts an archive's crops in the place of a gallery's own, at once; answers its version.
+    """Put an archive's crops in the place of a gallery's own at once, and return its version.
 
-    Crops keep their ids and get new rows; what was removed since the archive was made stays
-    removed.
+    Crops keep their ids, and unchanged crops their slots. Crops that were removed since the archive
+    was made stay removed.
 
     Raises:
         UnknownGallery: the gallery was deleted.
-        RecordUnavailable: a part took so long that the generation was given up.
+        RecordUnavailable: another restore has begun, the gallery was reindexed meanwhile, or a part
+            took too long; nothing was changed.
     """
-    filled = transact(engine, _begin, gallery_id)
-    files = dict[str, bytes]()
-    side = filled.side if filled.outside else None
-    folder = engine.outside
+    parts = _parts(crops)
+    first = next(parts, [])
+    dimension = len(first[0].vector) if first else None
+    restore = database.write(_begin, gallery_id, embedder, dimension)
     try:
-        for part in _parts(crops):
-            filled, landed = transact(engine, _put, filled, part)
-            # After their crops, with which they are removed where this ends early.
-            if folder:
-                for crop in landed:
-                    files |= files_of(gallery_id, crop, side)
-                folder.changes.wait(folder.put, gallery_id, files)
-            files = {}
-        failpoint("restore.generation-filled")
-        version = None
-        while version is None:
-            filled = _take_out_removed(engine, filled)
-            version = transact(engine, _switch, filled, embedding_fingerprint)
+        for part in itertools.chain([first], parts):
+            database.write(_add, restore, part)
+        failpoint("restore.crops-added")
+        return database.write(_switch, restore)
     except BaseException:
-        # Where the store itself is gone, a later start removes what was filled.
+        # If the disk itself fails, a later start gives the restore up.
         with contextlib.suppress(ServiceError):
-            transact(engine, discard, "generation", *_named(filled))
-            collect_garbage(engine)
-            # A write that was given up as it hung may still land.
-            until = as_text(datetime.now(UTC) + SETTLED)
-            transact(engine, note_strays, gallery_id, list(files), until)
+            database.write(_give_up, restore)
         raise
-    with contextlib.suppress(ServiceError):
-        collect_garbage(engine)
-    return version
 
 
-def _begin(transaction: Transaction, gallery_id: int) -> GalleryRecord:
-    """The gallery's entry as it would be with a new generation, empty so far."""
+def give_up_restores(database: Database, until: datetime) -> None:
+    """Remove what restores have left that nobody goes on with, as they are held no longer."""
+    for row in Reader(database).rows(RESTORES, "WHERE until < ?", (as_micros(until),)):
+        database.write(_give_up, Restore(row["gallery_id"], row["token"], row["side"]))
+
+
+def _begin(
+    transaction: Transaction, gallery_id: int, embedder: str, dimension: int | None
+) -> Restore:
     entry = require_entry(transaction, gallery_id)
-    entry.generations += 1
-    outside = vectors_outside(transaction.engine)
-    # Names outside are not of a generation: each one has a side of its own.
-    entry.sides += outside
-    put_entry(transaction, entry)
-    unstaged = replace(
-        entry, staged_fingerprint=None, staged_side=None, staged_crops=0, staged_row=0
-    )
-    none = replace(unstaged, crops=0, identities=0, unnamed=0, image_bytes=0)
-    empty = replace(none, at=entry.generations - 1)
-    empty.outside = outside
-    empty.side = entry.sides - 1 if outside else entry.side
-    _hold(transaction, empty, begun=True)
-    return empty
+    begun = transaction.row(RESTORES, "WHERE gallery_id = ?", (gallery_id,))
+    if begun:
+        _give_up(transaction, Restore(gallery_id, begun["token"], begun["side"]))
+    held = transaction.value("SELECT dimension FROM galleries WHERE gallery_id = ?", (gallery_id,))
+    side = entry.side
+    is_other = None not in (held, dimension) and held != dimension
+    if embedder != entry.embedding_fingerprint or is_other:
+        side = entry.sides
+        raised = "UPDATE galleries SET next_side = next_side + 1 WHERE gallery_id = ?"
+        transaction.change(raised, (gallery_id,))
+    elif dimension is None:
+        dimension = held
+    restore = Restore(gallery_id, secrets.token_bytes(8), side)
+    values = {"gallery_id": gallery_id, "token": restore.token, "until": _until()}
+    values |= {"embedder": embedder, "side": side, "dimension": dimension}
+    transaction.insert(RESTORES, values | {"former_side": entry.side})
+    return restore
 
 
-def _put(
-    transaction: Transaction, filled: GalleryRecord, crops: Sequence[ArchivedCrop]
-) -> tuple[GalleryRecord, list[ArchivedCrop]]:
-    """Adds crops, without what is kept outside.
-
-    Returns:
-        The entry with them counted, and those that were not removed since.
-    """
-    entry = require_entry(transaction, filled.gallery_id)
-    _hold(transaction, filled)
-    # Rows are the gallery's: none is given out twice, in whichever generation.
-    after = replace(filled, rows=entry.rows)
-    ids = [crop.record.crop_id for crop in crops]
-    gone = transaction.get([tombstone(after.gallery_id, one) for one in ids])
-    left = [crop for crop, tomb in zip(crops, gone, strict=True) if tomb is None]
-    outside = after.side if after.outside else None
-    inside = transaction.engine.outside is None
-    kept = left if inside else [replace(one, picture=None) for one in left]
-    CropChanges(transaction, after).put_all([replace(one, outside=outside) for one in kept])
-    entry.rows = after.rows
-    put_entry(transaction, entry)
-    return after, left
-
-
-def _take_out_removed(engine: Engine, filled: GalleryRecord) -> GalleryRecord:
-    """Takes out what was removed from the gallery while the generation was filled."""
-    reader = Reader(engine)
-    at = Generation.searched(filled)
-    removals = require_entry(reader, filled.gallery_id).removals
-    if removals == filled.removals:
-        return filled
-    for crops in every_crop(reader, at, CROPS_PER_PART):
-        filled = transact(engine, _remove, filled, crops)
-    return replace(filled, removals=removals)
+def _add(transaction: Transaction, restore: Restore, crops: Sequence[ArchivedCrop]) -> None:
+    """Write the vectors of crops to slots of their own, and keep their rows as incoming ones."""
+    _hold(transaction, restore)
+    gallery_id = restore.gallery_id
+    removed = _removed(transaction, gallery_id, [crop.record.crop_id for crop in crops])
+    left = [crop for crop in crops if crop.record.crop_id not in removed]
+    unchanged = _unchanged_slots(transaction, restore, left)
+    next_slot = require_entry(transaction, gallery_id).rows + 1
+    rows = []
+    for crop in left:
+        crop_id = crop.record.crop_id
+        slot = unchanged.get(crop_id)
+        picture = None
+        if slot is None:
+            slot = next_slot
+            next_slot += 1
+            picture = crop.picture
+            transaction.write_vector(gallery_id, restore.side, slot, crop_id, crop.vector)
+        rows.append({"gallery_id": gallery_id, "slot": slot, **_fields(crop), "picture": picture})
+    transaction.insert(INCOMING, *rows)
+    raised = "UPDATE galleries SET next_slot = ? WHERE gallery_id = ?"
+    transaction.change(raised, (next_slot, gallery_id))
 
 
-def _remove(
-    transaction: Transaction, filled: GalleryRecord, crops: Sequence[StoredCrop]
-) -> GalleryRecord:
-    _hold(transaction, filled)
-    gone = transaction.get([tombstone(filled.gallery_id, crop.crop_id) for crop in crops])
-    after = replace(filled)
-    change = CropChanges(transaction, after)
-    change.remove([crop.row_id for crop, one in zip(crops, gone, strict=True) if one is not None])
-    change.put_sightings()
-    return after
-
-
-def _switch(
-    transaction: Transaction, filled: GalleryRecord, embedding_fingerprint: str
-) -> int | None:
-    """Searches go to the generation; None, and no change, where a crop was removed meanwhile."""
-    entry = require_entry(transaction, filled.gallery_id)
-    if entry.removals != filled.removals:
-        return None
-    _hold(transaction, filled)
-    transaction.delete(key("garbage", "generation", *_named(filled)))
-    sides = sides_outside(transaction, entry)
-    discard(transaction, "generation", entry.gallery_id, entry.at, entry.sides, *sides)
-    drop_calibrations(transaction, entry.gallery_id)
-    filled = replace(
-        filled,
-        embedding_fingerprint=embedding_fingerprint,
-        settings=entry.settings,
-        generations=entry.generations,
-        sides=entry.sides,
-        rows=entry.rows,
-        version=entry.version + 1,
-    )
-    put_entry(transaction, filled)
-    transaction.note("replaced", entry.gallery_id, filled.version)
-    return filled.version
-
-
-def _hold(transaction: Transaction, filled: GalleryRecord, begun: bool = False) -> None:
-    """Keeps the generation for a while longer."""
-    noted = transaction.json(key("garbage", "generation", *_named(filled)))
-    if not begun and (noted is None or noted[2] == 0):
+def _switch(transaction: Transaction, restore: Restore) -> int:
+    """Apply the difference between the gallery's crops and the incoming ones."""
+    row = _hold(transaction, restore)
+    gallery_id = restore.gallery_id
+    of_gallery = (gallery_id,)
+    gallery = transaction.rows(GALLERIES, "WHERE gallery_id = ?", of_gallery)[0]
+    if gallery["side"] != row["former_side"]:
         raise RecordUnavailable(
-            "what was to replace a gallery was given up, as the next part of it did not come in "
-            "time; nothing was changed, begin again",
+            "the gallery was reindexed while it was restored; nothing was changed, begin again"
         )
-    until_ms = transaction.engine.now_ms() + KEPT_MS
-    discard(transaction, "generation", *_named(filled), not_before_ms=until_ms)
+    transaction.removes = True
+    gone = _take_out_removed(transaction, gallery_id)
+    gone += _remove_replaced(transaction, gallery_id)
+    _drop_damaged_people(transaction, gallery_id)
+    _add_people(transaction, gallery_id)
+    _relabel(transaction, gallery_id)
+    _insert_new(transaction, gallery_id)
+    transaction.change(
+        "DELETE FROM people WHERE gallery_id = ? AND NOT EXISTS "
+        "(SELECT 1 FROM crops WHERE crops.person_id = people.person_id)",
+        of_gallery,
+    )
+    count_crops(transaction, gallery_id)
+    transaction.change(
+        "UPDATE galleries SET embedder = ?, side = ?, dimension = ?, staged_embedder = NULL, "
+        "staged_side = NULL, staged_dimension = NULL, staged_slot = 0, staged_crops = 0 "
+        "WHERE gallery_id = ?",
+        (row["embedder"], restore.side, row["dimension"], gallery_id),
+    )
+    former_sides = {gallery["side"], gallery["staged_side"]} - {restore.side, None}
+    _drop_sides(transaction, gallery_id, former_sides)
+    drop_calibrations(transaction, gallery_id)
+    transaction.change("DELETE FROM restores WHERE gallery_id = ?", of_gallery)
+    return next_version(transaction, gallery_id, "replaced", sorted(gone), restores=1)
 
 
-def _named(entry: GalleryRecord) -> tuple[int, ...]:
-    return entry.gallery_id, entry.at, entry.sides, *entry.outside_sides
+def _take_out_removed(transaction: Transaction, gallery_id: int) -> list[int]:
+    """Drop incoming crops that were removed for good meanwhile, and return their slots."""
+    taken = transaction.execute(
+        "DELETE FROM incoming WHERE gallery_id = ? AND crop_id IN "
+        "(SELECT crop_id FROM tombstones WHERE gallery_id = ?) RETURNING slot",
+        (gallery_id, gallery_id),
+    )
+    return [slot for (slot,) in taken.fetchall()]
+
+
+def _remove_replaced(transaction: Transaction, gallery_id: int) -> list[int]:
+    """Delete the crops that the archive has not got, or has otherwise; return their slots."""
+    transaction.change(
+        "INSERT OR REPLACE INTO stray_pictures (gallery_id, name, until) "
+        "SELECT gallery_id, crop_id, ? FROM crops WHERE gallery_id = ? "
+        "AND content_type IS NOT NULL AND NOT inside AND crop_id NOT IN "
+        "(SELECT crop_id FROM incoming WHERE gallery_id = ?)",
+        (as_micros(datetime.now(UTC)), gallery_id, gallery_id),
+    )
+    replaced = transaction.execute(
+        f"DELETE FROM crops WHERE gallery_id = ? AND NOT {IS_LEFT} RETURNING slot", (gallery_id,)
+    )
+    return [slot for (slot,) in replaced.fetchall()]
+
+
+def _drop_damaged_people(transaction: Transaction, gallery_id: int) -> None:
+    damaged = f"WHERE gallery_id = ? AND NOT {PEOPLE.is_intact}"
+    transaction.change(
+        "UPDATE crops SET person_id = NULL "
+        f"WHERE person_id IN (SELECT person_id FROM people {damaged})",
+        (gallery_id,),
+    )
+    transaction.change(f"DELETE FROM people {damaged}", (gallery_id,))
+
+
+def _add_people(transaction: Transaction, gallery_id: int) -> None:
+    found = transaction.execute(
+        "SELECT DISTINCT identity FROM incoming WHERE gallery_id = ? AND identity IS NOT NULL "
+        "AND identity NOT IN (SELECT name FROM people WHERE gallery_id = ?)",
+        (gallery_id, gallery_id),
+    )
+    first: int = transaction.value("SELECT coalesce(max(person_id), 0) + 1 FROM people")
+    people = [
+        {
+            "person_id": person_id,
+            "gallery_id": gallery_id,
+            "name": name,
+            "sort_key": natural_order(name),
+        }
+        for person_id, (name,) in enumerate(found.fetchall(), first)
+    ]
+    transaction.insert(PEOPLE, *people)
+
+
+def _relabel(transaction: Transaction, gallery_id: int) -> None:
+    """Give the crops that are left the labels of the archive."""
+    columns = ", ".join(["person_id", *LABELS])
+    held = ", ".join(f"crops.{name}" for name in ("person_id", *LABELS))
+    new = ", ".join(["people.person_id", *(f"incoming.{name}" for name in LABELS)])
+    transaction.change(
+        f"UPDATE crops SET ({columns}) = ({new}) {WITH_PERSON} "
+        "WHERE crops.gallery_id = ? AND incoming.gallery_id = crops.gallery_id "
+        f"AND incoming.crop_id = crops.crop_id AND ({held}) IS NOT ({new})",
+        (gallery_id,),
+    )
+
+
+def _insert_new(transaction: Transaction, gallery_id: int) -> None:
+    columns = ["gallery_id", "slot", *LABELS, *CONTENTS]
+    names = ", ".join(f"incoming.{name}" for name in columns)
+    transaction.change(
+        f"INSERT INTO crops ({', '.join(columns)}, person_id) "
+        f"SELECT {names}, people.person_id {WITH_PERSON} WHERE incoming.gallery_id = ? "
+        "AND incoming.slot NOT IN (SELECT slot FROM crops WHERE gallery_id = ?)",
+        (gallery_id, gallery_id),
+    )
+    transaction.change(
+        "INSERT INTO pictures (gallery_id, slot, content) SELECT gallery_id, slot, picture "
+        "FROM incoming WHERE gallery_id = ? AND picture IS NOT NULL",
+        (gallery_id,),
+    )
+    transaction.change(
+        "DELETE FROM stray_pictures WHERE gallery_id = ? AND name IN "
+        "(SELECT crop_id FROM incoming WHERE gallery_id = ?)",
+        (gallery_id, gallery_id),
+    )
+
+
+def count_crops(transaction: Transaction, gallery_id: int) -> None:
+    """Count a gallery's crops anew."""
+    transaction.change(
+        "UPDATE galleries SET (crops, people, unnamed, image_bytes) = (SELECT count(*), "
+        "count(DISTINCT person_id), count(*) - count(person_id), coalesce(sum(image_bytes), 0) "
+        "FROM crops WHERE gallery_id = ?) WHERE gallery_id = ?",
+        (gallery_id, gallery_id),
+    )
+
+
+def _give_up(transaction: Transaction, restore: Restore) -> None:
+    """Remove the incoming crops with their vectors."""
+    row = transaction.row(RESTORES, "WHERE token = ?", (restore.token,))
+    if row is None:
+        return
+    transaction.removes = True
+    if row["side"] != row["former_side"]:
+        _drop_sides(transaction, restore.gallery_id, {restore.side})
+    elif row["dimension"] is not None:
+        written = transaction.execute(
+            "SELECT slot FROM incoming WHERE gallery_id = ? AND slot NOT IN "
+            "(SELECT slot FROM crops WHERE gallery_id = ?)",
+            (restore.gallery_id, restore.gallery_id),
+        )
+        vectors = transaction.database.vectors
+        side = vectors.open(restore.gallery_id, restore.side, row["dimension"])
+        side.clear([slot for (slot,) in written.fetchall()])
+    transaction.change("DELETE FROM restores WHERE token = ?", (restore.token,))
+
+
+def _hold(transaction: Transaction, restore: Restore) -> Any:
+    """Keep a restore for a while longer, and return its row."""
+    require_entry(transaction, restore.gallery_id)
+    row = transaction.row(RESTORES, "WHERE token = ?", (restore.token,))
+    if row is None:
+        raise RecordUnavailable(
+            "the restore was given up, as another one began or its next part did not come in time; "
+            "nothing was changed, begin again"
+        )
+    extended = "UPDATE restores SET until = ? WHERE token = ?"
+    transaction.change(extended, (_until(), restore.token))
+    return row
+
+
+def _removed(transaction: Transaction, gallery_id: int, crop_ids: Sequence[str]) -> set[str]:
+    found = transaction.execute(
+        "SELECT crop_id FROM tombstones WHERE gallery_id = ? "
+        f"AND crop_id IN ({marks_of(crop_ids)})",
+        (gallery_id, *crop_ids),
+    )
+    return {crop_id for (crop_id,) in found.fetchall()}
+
+
+def _unchanged_slots(
+    transaction: Transaction, restore: Restore, crops: Sequence[ArchivedCrop]
+) -> dict[str, int]:
+    """Return the slots of crops that the gallery has as they are, labels apart; damaged ones not.
+
+    A damaged row is not raised here: a restore mends it.
+    """
+    gallery_id = restore.gallery_id
+    row = transaction.row(RESTORES, "WHERE token = ?", (restore.token,))
+    if row is None or row["side"] != row["former_side"] or row["dimension"] is None:
+        return {}
+    ids = [crop.record.crop_id for crop in crops]
+    found = transaction.execute(
+        "SELECT crops.crop_id, crops.slot FROM crops LEFT JOIN pictures USING (gallery_id, slot) "
+        f"WHERE crops.gallery_id = ? AND crops.crop_id IN ({marks_of(ids)}) "
+        f"AND {CROPS.is_intact} AND (NOT crops.inside OR {PICTURES.is_intact})",
+        (gallery_id, *ids),
+    )
+    slots = dict(found.fetchall())
+    side = transaction.database.vectors.open(gallery_id, restore.side, row["dimension"])
+    places = list(slots.values())
+    checksums = dict(zip(slots, side.read_checksums(places), strict=True))
+    vectors = dict(zip(slots, side.read(places), strict=True))
+    return {
+        crop_id: slots[crop_id]
+        for crop_id, vector in ((crop.record.crop_id, crop.vector) for crop in crops)
+        if crop_id in slots
+        and np.array_equal(vectors[crop_id], vector)
+        and checksums[crop_id] == vector_crc(crop_id, vector)
+    }
+
+
+def _fields(crop: ArchivedCrop) -> dict[str, Any]:
+    """Return the columns of an incoming crop, but for its slot and picture."""
+    record = crop.record
+    metadata = record.metadata
+    return {
+        "crop_id": record.crop_id,
+        "identity": record.identity,
+        "camera": record.camera,
+        "captured_at": as_micros(record.captured_at),
+        "seen_at": as_micros(record.captured_at or record.created_at),
+        "created_at": as_micros(record.created_at),
+        "external_id": record.external_id,
+        "sha256": bytes.fromhex(record.sha256),
+        "content_type": record.content_type,
+        "image_bytes": record.image_bytes,
+        "inside": crop.picture is not None,
+        "quality": record.quality,
+        "metadata": None if metadata is None else to_json(metadata).decode(),
+    }
+
+
+def _drop_sides(transaction: Transaction, gallery_id: int, sides: Iterable[int]) -> None:
+    path = transaction.database.vectors.path
+    names = [path(gallery_id, side).name for side in sides]
+    note_unneeded(transaction, [f"{name}.{kind}" for name in names for kind in ("f32", "crc")])
+
+
+def _until() -> int:
+    return as_micros(datetime.now(UTC) + KEPT)
 
 
 def _parts(crops: Iterable[ArchivedCrop]) -> Iterator[list[ArchivedCrop]]:
-    """Crops in lists that one commit takes."""
+    """Split crops into lists that one commit takes."""
     part: list[ArchivedCrop] = []
-    held = 0
+    part_bytes = 0
     for crop in crops:
         part.append(crop)
-        held += crop.vector.nbytes + len(crop.picture or b"")
-        if len(part) == CROPS_PER_PART or held >= BYTES_PER_PART:
+        part_bytes += crop.vector.nbytes + len(crop.picture or b"")
+        if len(part) == CROPS_PER_PART or part_bytes >= BYTES_PER_PART:
             yield part
             part = []
-            held = 0
+            part_bytes = 0
     if part:
         yield part

@@ -1,52 +1,89 @@
-"""A backup made a record and a data directory again, without what was deleted since.
+"""Backups of a data directory, and their restore, which leaves out later deletions.
 
-What was deleted is what a later record has not got any more: that of the data directory of now, or,
-where this cannot be read, the newest backup beside the one that is restored.
+A backup is the archive of everything, in a folder named by its time, with the snapshots and the
+audit log. A later record shows the deletions: that of the data directory of now, or, where this
+cannot be read, the newest backup beside the one that is restored.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection
+import os
+import re
+import shutil
+import time
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 
 from model.problems import InputProblem
+from service.errors import DamagedSnapshot, StorageFailed
+from service.ops.audit import audit_files
 from service.ops.data_directory import (
-    DATABASE_NAME,
-    UNFINISHED,
+    MEBIBYTE,
+    SNAPSHOTS,
     copy_file,
+    hold_folder,
     make_folder,
     snapshot_name,
     sync,
+    sync_below,
 )
-from service.record.api_keys import Keys
-from service.record.backup import Backup, copy_outside, kept_backups, remove_gone
-from service.record.engine import Reader, Transaction, put_all, transact
-from service.record.entries import put_entry, read_entry, require_entry
-from service.record.galleries import NEXT_GALLERY, SECRET
-from service.record.kept_queries import CASE, KEPT_KIND
-from service.record.keys import below, key, last_text
-from service.record.picture_folder import PictureFolder
-from service.record.record import Record, open_sqlite
-from service.record.redis_engine import FILLING, FORMAT, RedisEngine
-from service.record.snapshot_file import remove_from_snapshot
-from service.record.sqlite_engine import SqliteEngine
-from service.record.verification import verify_file
+from service.record.archive import (
+    check_archive,
+    describe_snapshot,
+    read_description,
+    remove_from_archive,
+    write_archive,
+)
+from service.record.database import FILE, UNFINISHED, Database
+from service.record.marks import DeletedIds
+from service.record.reading import stored_uri
+from service.record.record import Record
+from service.record.transaction import Reader, Transaction, batches
+from service.record.verify import verify
 
-# Of a gallery, what stays gone besides crops.
-STAYS_GONE = ("merge", "merged crops", "snapshot")
+NAME = re.compile(r"\d{8}T\d{6}Z")
+NAME_FORMAT = "%Y%m%dT%H%M%SZ"
+PART = f"restore{UNFINISHED}"
+CROPS_AT_ONCE = 500
+# Tables of which rows that a later record lacks stay gone, by key; rows below go with them.
+STAYS_GONE = {
+    "merges": "merge_id",
+    "snapshots": "snapshot_id",
+    "cases": "case_id",
+    "searches": "query_id",
+}
+
+
+@dataclass(frozen=True)
+class Backup:
+    """A backup that is complete."""
+
+    path: Path
+
+    @property
+    def taken_at(self) -> datetime:
+        """A time after which no crop in it was enrolled, but for those of the same second."""
+        return datetime.strptime(self.path.name, NAME_FORMAT).replace(tzinfo=UTC)
+
+    def is_of(self, record_id: str) -> bool:
+        """Return whether it holds this record; False where it cannot be read."""
+        with contextlib.suppress(DamagedSnapshot):
+            return read_description(self.path).record_id == record_id
+        return False
 
 
 @dataclass
 class Restored:
-    """What became of a backup.
+    """The outcome of a restore.
 
     Attributes:
-        by: the directory of the record that shows what was deleted since; None where none can be
+        by: the directory of the later record, by which crops are left out; None where none can be
             read.
-        crops, left_out: by gallery, how many crops are back, and how many were deleted since.
-        galleries, keys: the names and ids of those that were deleted since.
+        crops, left_out: by gallery, how many crops are back, and how many were left out.
+        galleries, keys: the names and ids of galleries and keys that were left out.
     """
 
     by: Path | None
@@ -56,165 +93,269 @@ class Restored:
     keys: list[str] = field(default_factory=list)
 
 
+def kept_backups(folder: Path) -> list[Backup]:
+    """Return the complete backups in a folder, oldest first."""
+    there = folder.iterdir() if os.access(folder, os.R_OK | os.X_OK) else ()
+    return [Backup(path) for path in sorted(there) if NAME.fullmatch(path.name)]
+
+
+def own_backups(folder: Path, database: Database) -> Iterator[Backup]:
+    """Yield the complete backups of a record, newest first, without those from the future."""
+    record_id = Reader(database).value("SELECT value FROM record WHERE name = 'record_id'")
+    now = datetime.now(UTC)
+    for backup in reversed(kept_backups(folder)):
+        if backup.taken_at <= now and backup.is_of(record_id):
+            yield backup
+
+
+def remove_oldest(folder: Path, keep: int, database: Database) -> list[Backup]:
+    """Remove the oldest backups of a record until so many are left; return those removed."""
+    old = list(own_backups(folder, database))[keep:][::-1]
+    for backup in old:
+        # Renamed first, so that the next backup removes the rest if this is cut off.
+        shutil.rmtree(backup.path.rename(backup.path.with_suffix(UNFINISHED)))
+    return old
+
+
+def write_backup(database: Database, folder: Path, reserved: int = 0) -> Backup:
+    """Copy a data directory, also while it is served, read the copy, and only then name it.
+
+    Args:
+        folder: of the backups; it is made.
+        reserved: bytes that have to stay free on its disk.
+
+    Raises:
+        InputProblem: the record is damaged, or another backup is being written.
+        StorageFailed: the disk has too little room; nothing is left there.
+    """
+    try:
+        make_folder(folder)
+        with hold_folder(folder):
+            for unfinished in folder.glob(f"*{UNFINISHED}"):
+                shutil.rmtree(unfinished)
+            _require_room(database, folder, reserved)
+            # Two of one second would have one name.
+            while (path := folder / f"{datetime.now(UTC):{NAME_FORMAT}}").exists():
+                time.sleep(0.1)
+            part = path.with_suffix(UNFINISHED)
+            try:
+                created_at = write_archive(database, part).created_at
+                _copy_files(database, part)
+                sync_below(part)
+                backup = Backup(part.rename(folder / f"{created_at:{NAME_FORMAT}}"))
+            except BaseException:
+                shutil.rmtree(part, ignore_errors=True)
+                raise
+            sync(folder)
+    except BlockingIOError as error:
+        raise InputProblem(f"{folder}: another backup is being written; wait for it") from error
+    except OSError as error:
+        raise StorageFailed(
+            f"the backup could not be written to {folder} ({error.strerror}); nothing is left of "
+            "it, free space there, or name another folder that this user may write"
+        ) from error
+    return backup
+
+
 def restore_backup(
-    backup: Backup,
-    into: Path,
-    current: Path,
-    removed: Collection[str] = (),
-    redis: RedisEngine | None = None,
+    backup: Backup, into: Path, current: Path, removed: Collection[str] = ()
 ) -> Restored:
-    """Makes a data directory of a backup. Jobs that had not ended are cancelled.
+    """Make a data directory of a backup. Jobs that had not ended are cancelled.
 
     Args:
         into: a folder that has no record.
         current: the data directory of now, which no service is using; it is only read, and may be
             gone.
         removed: ids of crops that are known to be deleted.
-        redis: an empty one that takes the record, with the place of images; None for a file.
 
     Raises:
-        InputProblem: the backup is damaged, or of another record than the current one, or has no
-            place to go to.
+        InputProblem: the backup is damaged, or of another record than the current one.
     """
-    images = PictureFolder.of_backup(backup.path)
-    outside = redis.outside if redis else None
-    if images and not outside:
-        raise InputProblem(
-            f"{backup.path}: has images of GMN_IMAGES_URL; set it, and GMN_REDIS_URL, to new places"
-        )
-    if redis and redis.command("EXISTS", "gmn:order"):
-        raise InputProblem(
-            f"Redis at {redis.place}: holds a record; make a backup of it, which shows what was "
-            "deleted since, and name an empty Redis in GMN_REDIS_URL"
-        )
-    # Without its name until the end: a restore that is cut off is refused at the start.
-    part = (into / DATABASE_NAME).with_suffix(UNFINISHED)
-    make_folder(into)
-    part.touch()
-    backup.require_whole("restore another one")
-    with contextlib.ExitStack() as held:
-        # Beside Redis a file is of another record.
-        later = _later(backup, None if redis else current, held)
-        copy_file(backup.path / DATABASE_NAME, part)
-        record = open_sqlite(part)
-        held.callback(record.close)
-        restored = Restored(later.path.parent if later else None)
-        if later:
-            # The secret is made once, and stays.
-            if not backup.is_of(Reader(later).json(SECRET)):
-                raise InputProblem(
-                    f"{restored.by}: is another record than the backup's; name the backup's own "
-                    "data directory with --data-dir, or, where it is lost, a directory that is "
-                    "not there"
-                )
-            _leave_out(record, Reader(later), restored)
-        for job in record.jobs.open():
-            record.jobs.cancel(job.job_id)
-        gone = remove_gone(record, Reader(later) if later else None, set(removed))
+    try:
+        check_archive(backup.path)
+    except DamagedSnapshot as error:
+        why = f"is damaged ({error.why}); restore another one"
+        raise InputProblem(f"{backup.path}: {why}") from error
+    # A folder of this name is never served: it may still have deleted crops.
+    part = into / PART
+    shutil.rmtree(part, ignore_errors=True)
+    for path in (backup.path / FILE, *backup.path.glob("vectors-*")):
+        copy_file(path, part / path.name)
+    restored = Restored(_find_later(backup, current))
+    deleted = {*removed, *DeletedIds(current / "deleted.ids").read()}
+    with contextlib.closing(Record(part)) as record:
+        with _attached(record, restored.by or part):
+            _require_same(record, restored)
+            _leave_out(record, restored)
+            for job in record.jobs.open():
+                record.jobs.cancel(job.job_id)
+            gone = _remove_gone(record, deleted)
         entries = record.galleries.all()
-        restored.left_out = {one.name: len(gone[one.gallery_id]) for one in entries}
-        restored.crops = {one.name: one.crops for one in entries}
-        _put_snapshots(record, [one for one in (restored.by, backup.path) if one], into, gone)
-        for path in (restored.by or backup.path).glob("audit*"):
-            copy_file(path, into / path.name)
-        if images and outside:
-            copy_outside(record.engine, images, outside)
-        if redis:
-            _fill_redis(record, redis)
-    if redis:
-        for one in into.glob(f"{part.stem}.*"):
-            one.unlink()
-    else:
-        part.rename(into / DATABASE_NAME)
-    sync(into)
+        restored.left_out = {entry.name: len(gone[entry.gallery_id]) for entry in entries}
+        restored.crops = {entry.name: entry.crops for entry in entries}
+        places = [place for place in (restored.by, backup.path) if place]
+        _put_snapshots(record, places, part, gone)
+    for path in (restored.by or backup.path).glob("audit*"):
+        copy_file(path, part / path.name)
+    move_into_place(part, into)
     return restored
 
 
-def _fill_redis(record: Record, redis: RedisEngine) -> None:
-    """Puts a record into an empty Redis; no service starts there before the end."""
-    redis.command("SET", "gmn:format", FILLING)
-    put_all(redis, Reader(record.engine).every((b"", b"\xff")))
-    # From its first change on the data directory belongs to this record.
-    transact(redis, Transaction.note, "keys")
-    redis.command("SET", "gmn:format", FORMAT)
-    redis.last()
+def move_into_place(part: Path, into: Path) -> None:
+    """Move everything of a folder to where it belongs, the record last: it is served from then."""
+    sync_below(part)
+    for path in sorted(part.iterdir(), key=lambda path: path.name == FILE):
+        path.rename(into / path.name)
+    part.rmdir()
+    sync(into)
 
 
-def _later(backup: Backup, current: Path | None, held: contextlib.ExitStack) -> SqliteEngine | None:
-    """The record that shows what was deleted since a backup; None where there is none."""
-    newer = [one.path for one in kept_backups(backup.path.parent) if one.path > backup.path]
-    for folder in filter(None, (current, *reversed(newer))):
-        database = folder / DATABASE_NAME
+def _copy_files(database: Database, part: Path) -> None:
+    """Copy the audit log and the snapshots that the copied record names."""
+    data_dir = database.folder
+    # The count of the log's lines comes first, as it must not be ahead of them.
+    for path in (*data_dir.glob("audit*.acknowledged"), *data_dir.glob("audit.key")):
+        copy_file(path, part / path.name)
+    files: set[Path] = set()
+    # A file that is full is renamed meanwhile.
+    while left := set(audit_files(data_dir)) - files:
+        for path in left:
+            with contextlib.suppress(FileNotFoundError):
+                copy_file(path, part / path.name)
+        files |= left
+    for folder in data_dir.glob(snapshot_name("[0-9]*", "*")):
+        # One that was deleted meanwhile is gone.
+        with contextlib.suppress(FileNotFoundError, shutil.Error):
+            shutil.copytree(folder, part / folder.relative_to(data_dir))
+
+
+def _require_room(database: Database, folder: Path, reserved: int) -> None:
+    data_dir = database.folder
+    files = [*data_dir.glob(f"{SNAPSHOTS}/*/*/*"), *data_dir.glob("vectors-*")]
+    files += audit_files(data_dir)
+    needed = sum(path.stat().st_size for path in files) + database.stored_bytes()
+    free = shutil.disk_usage(folder).free
+    if free - needed < reserved:
+        raise StorageFailed(
+            f"the disk of {folder} has {free // MEBIBYTE} MiB left; the backup needs "
+            f"{needed // MEBIBYTE} MiB, and {reserved // MEBIBYTE} MiB stay free "
+            "(GMN_RESERVED_DISK_BYTES); nothing was written, delete old backups there"
+        )
+
+
+def _find_later(backup: Backup, current: Path) -> Path | None:
+    """Return the directory of the later record, by which deleted crops are left out."""
+    record_id = read_description(backup.path).record_id
+    beside = kept_backups(backup.path.parent)
+    newer = [other.path for other in beside if other.path > backup.path and other.is_of(record_id)]
+    for folder in (current, *reversed(newer)):
         try:
-            if database.is_file() and verify_file(database).whole:
-                engine = SqliteEngine(database, only_read=True)
-                return held.enter_context(contextlib.closing(engine))
+            if (folder / FILE).is_file() and not verify(folder).damage:
+                return folder
         except InputProblem as problem:
-            raise InputProblem(
-                f"{problem}, or move {folder} away to restore this backup without it: what was "
-                "deleted since then comes back"
-            ) from problem
+            if folder == current and not _is_no_database(folder):
+                raise InputProblem(
+                    f"{problem}, or move {folder} away to restore this backup without it: what "
+                    "was deleted since then comes back"
+                ) from problem
     return None
 
 
-def _leave_out(record: Record, later: Reader, restored: Restored) -> None:
-    """Deletes galleries and keys that a later record has not got any more."""
-    known = {one.key_id for one in Keys(later.engine).all()}
-    for one in record.keys.all():
-        if one.key_id not in known and record.keys.revoke(one.key_id):
-            restored.keys.append(one.key_id)
+def _is_no_database(folder: Path) -> bool:
+    return not (folder / FILE).read_bytes()[:16].startswith(b"SQLite format 3")
+
+
+@contextlib.contextmanager
+def _attached(record: Record, folder: Path) -> Iterator[None]:
+    """Let statements read the record of a folder as `later`."""
+    connection = record.database.connection()
+    connection.execute("ATTACH ? AS later", (stored_uri(folder / FILE),))
+    try:
+        yield
+    finally:
+        connection.execute("DETACH later")
+
+
+def _require_same(record: Record, restored: Restored) -> None:
+    asked = "SELECT count(DISTINCT value) FROM ({} UNION ALL {}) WHERE name = 'record_id'"
+    both = [f"SELECT name, value FROM {schema}.record" for schema in ("main", "later")]
+    if Reader(record.database).value(asked.format(*both)) != 1:
+        raise InputProblem(
+            f"{restored.by}: is another record than the backup's; name the backup's own data "
+            "directory with --data-dir, or, where it is lost, a directory that is not there"
+        )
+
+
+def _leave_out(record: Record, restored: Restored) -> None:
+    """Delete galleries, keys, searches, cases and merges that a later record has no more."""
+    reader = Reader(record.database)
+    for (key_id,) in reader.execute(
+        "SELECT key_id FROM api_keys WHERE key_id NOT IN (SELECT key_id FROM later.api_keys)"
+    ).fetchall():
+        if record.keys.revoke(key_id):
+            restored.keys.append(key_id)
+    living = "SELECT 1 FROM later.galleries WHERE gallery_id = ? AND name IS NOT NULL"
     for entry in record.galleries.all():
-        if read_entry(later, entry.gallery_id) is None:
+        if reader.value(living, (entry.gallery_id,)) is None:
             record.galleries.delete(entry.gallery_id)
             restored.galleries.append(entry.name)
-        else:
-            transact(record.engine, _follow, later, entry.gallery_id)
-            for case_id in _gone_ids(record, later, CASE, entry.gallery_id):
-                # Of its searches those go that are gone from the later record too.
-                record.cases.delete(entry.gallery_id, case_id, "")
-            searches = _gone_ids(record, later, KEPT_KIND, entry.gallery_id)
-            record.kept.remove(entry.gallery_id, searches)
-    transact(record.engine, _raise_number, later.json(NEXT_GALLERY) or 0)
+    record.database.write(_follow)
 
 
-def _follow(transaction: Transaction, later: Reader, gallery_id: int) -> None:
-    """Takes a gallery's deletions over from a later record, and a version above its own."""
+def _follow(transaction: Transaction) -> None:
+    """Take the deletions of a later record over, and versions above its own."""
     transaction.removes = True
-    entry = require_entry(transaction, gallery_id)
-    entry.version = max(entry.version, require_entry(later, gallery_id).version) + 1
-    entry.changes_from = None
-    put_entry(transaction, entry)
-    for own, body in later.below(key("tombstone", gallery_id)):
-        transaction.put(own, body)
-    for kind in STAYS_GONE:
-        names = [own for own, _ in transaction.below(key(kind, gallery_id))]
-        found = zip(names, later.get(names), strict=True)
-        transaction.delete(*(own for own, there in found if there is None))
+    for table, key in STAYS_GONE.items():
+        transaction.change(
+            f"DELETE FROM {table} WHERE {key} NOT IN (SELECT {key} FROM later.{table})"
+        )
+    transaction.change(
+        "INSERT OR REPLACE INTO case_deletions (case_id, day, searches) SELECT case_id, day, "
+        "searches FROM later.case_deletions WHERE case_id IN (SELECT case_id FROM cases)"
+    )
+    transaction.change(
+        "INSERT OR IGNORE INTO tombstones (gallery_id, crop_id, removed_at) SELECT gallery_id, "
+        "crop_id, removed_at FROM later.tombstones "
+        "WHERE gallery_id IN (SELECT gallery_id FROM galleries)"
+    )
+    transaction.change(
+        "UPDATE galleries SET version = 1 + max(version, (SELECT version FROM later.galleries "
+        "AS other WHERE other.gallery_id = galleries.gallery_id))"
+    )
+    transaction.change(
+        "UPDATE record SET value = max(value, (SELECT value FROM later.record "
+        "WHERE name = 'next_gallery')) WHERE name = 'next_gallery'"
+    )
 
 
-def _gone_ids(record: Record, later: Reader, kind: str, gallery_id: int) -> list[str]:
-    """The ids of kept searches or cases that a later record has not got any more."""
-    prefix = key(kind, gallery_id)
-    kept = [own for own, _ in Reader(record.engine).every(below(prefix))]
-    return [last_text(own, prefix) for own in kept if later.get([own]) == [None]]
-
-
-def _raise_number(transaction: Transaction, number: int) -> None:
-    """Gives no new gallery a number that a deleted one had."""
-    transaction.put_json(NEXT_GALLERY, max(number, transaction.json(NEXT_GALLERY) or 0))
+def _remove_gone(record: Record, removed: Collection[str]) -> dict[int, list[str]]:
+    """Delete crops that the later record has not got, and others by id; return ids by gallery."""
+    gone: dict[int, list[str]] = {}
+    asked = (
+        "SELECT crop_id, EXISTS (SELECT 1 FROM later.crops AS other WHERE other.gallery_id = "
+        "crops.gallery_id AND other.crop_id = crops.crop_id) FROM crops WHERE gallery_id = ?"
+    )
+    for entry in record.galleries.all():
+        rows = Reader(record.database).execute(asked, (entry.gallery_id,)).fetchall()
+        ids = [crop_id for crop_id, is_there in rows if not is_there or crop_id in removed]
+        gone[entry.gallery_id] = ids
+        for some in batches(ids, CROPS_AT_ONCE):
+            record.crops.remove(entry.gallery_id, some)
+    return gone
 
 
 def _put_snapshots(
     record: Record, places: Collection[Path], into: Path, gone: dict[int, list[str]]
 ) -> None:
-    """Puts each snapshot beside the record, without deleted crops, from the first place of it."""
-    for number, crop_ids in gone.items():
-        for one in record.snapshots.all(number):
-            name = snapshot_name(number, one.snapshot_id)
-            file = next((place / name for place in places if (place / name).is_file()), None)
-            if file is None:
-                record.snapshots.remove(number, one.snapshot_id)
+    """Put each snapshot beside the record, without deleted crops, from the first place of it."""
+    for gallery_id, crop_ids in gone.items():
+        for snapshot in record.snapshots.all(gallery_id):
+            name = snapshot_name(gallery_id, snapshot.snapshot_id)
+            found = next((place / name for place in places if (place / name).is_dir()), None)
+            if found is None:
+                record.snapshots.remove(gallery_id, snapshot.snapshot_id)
                 continue
-            copy_file(file, into / name)
+            shutil.copytree(found, into / name)
             if crop_ids:
-                remove_from_snapshot(into / name, crop_ids)
+                remove_from_archive(into / name, gallery_id, crop_ids)
+            record.snapshots.keep(describe_snapshot(into / name, snapshot.created_at))

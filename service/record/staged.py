@@ -1,4 +1,4 @@
-"""Vectors of another embedder, prepared beside those that are searched, and switched to at once."""
+"""Vectors of another embedder, prepared beside the searched ones, and switched to at once."""
 
 from __future__ import annotations
 
@@ -9,109 +9,109 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.ops.failpoints import failpoint
-from service.record.engine import RecordPart, Transaction, transact, transactional
-from service.record.entries import (
-    Generation,
-    put_entry,
+from service.record.crop_rows import read_crops
+from service.record.galleries import (
+    drop_calibrations,
+    drop_vector_file,
+    next_version,
     read_entry,
     require_entry,
-    scan_crops,
-    vector_name,
 )
-from service.record.galleries import drop_calibrations
-from service.record.garbage import collect_garbage, discard, forget_strays
-from service.record.records import StoredCrop
-
-RowVectors = Sequence[tuple[int, NDArray[np.float32]]]
+from service.record.transaction import Reader, RecordPart, Transaction, transactional
+from service.record.values import StoredCrop
 
 
 class StagedVectors(RecordPart):
-    """Vectors that a reindex prepares."""
+    """Vectors that a reindex prepares, in a file of their own side."""
 
-    def begin(self, gallery_id: int, embedding_fingerprint: str | None) -> None:
-        """Prepares for an embedder, or none; what was prepared for another one is dropped."""
-        transact(self._engine, _prepare_for, gallery_id, embedding_fingerprint)
-        collect_garbage(self._engine)
+    @transactional
+    def begin(
+        self, transaction: Transaction, gallery_id: int, embedding_fingerprint: str | None
+    ) -> None:
+        """Prepare for an embedder, or for none; vectors prepared for another one are dropped."""
+        entry = require_entry(transaction, gallery_id)
+        if embedding_fingerprint is not None and embedding_fingerprint == entry.staged_fingerprint:
+            return
+        _end_staging(transaction, gallery_id)
+        if entry.staged_side is not None:
+            drop_vector_file(transaction, gallery_id, entry.staged_side)
+        if embedding_fingerprint is not None:
+            transaction.change(
+                "UPDATE galleries SET staged_embedder = ?, staged_side = next_side, "
+                "next_side = next_side + 1 WHERE gallery_id = ?",
+                (embedding_fingerprint, gallery_id),
+            )
+        transaction.note("gallery_changed", gallery_id, entry.version)
 
     def missing(self, gallery_id: int, after: int, limit: int) -> list[StoredCrop]:
-        """Up to `limit` crops that have no vector yet, with a `row_id` above `after`."""
+        """Return up to `limit` crops that have no vector yet, at slots above `after`."""
         entry = read_entry(self._reader, gallery_id)
         if entry is None or entry.staged_side is None:
             return []
-        at = Generation.searched(entry)
-        return scan_crops(self._reader, at, max(after, entry.staged_row), limit)
+        return _crops_after(self._reader, gallery_id, max(after, entry.staged_row), limit)
 
     @transactional
     def add(
         self,
         transaction: Transaction,
         gallery_id: int,
-        vectors: RowVectors,
-        outside: int | None = None,
+        vectors: Sequence[tuple[int, NDArray[np.float32]]],
     ) -> None:
-        """Adds vectors `(d,)` by `row_id`, in the order of rows, up to one that is left out.
-
-        Args:
-            outside: the side under which they were kept outside the record; None for inside.
-        """
+        """Add vectors `(d,)` by slot, in the order of slots, up to a crop that is left out."""
         entry = require_entry(transaction, gallery_id)
         side = entry.staged_side
-        if side is None:
+        if side is None or not vectors:
             return
-        at = Generation.searched(entry)
-        of = dict(vectors)
-        waiting = scan_crops(transaction, at, entry.staged_row, len(of))
-        for crop in itertools.takewhile(lambda one: one.row_id in of, waiting):
-            entry.staged_row = row = crop.row_id
-            entry.staged_crops += 1
-            if outside == side:
-                entry.outside = True
-                forget_strays(transaction, gallery_id, [vector_name(crop.crop_id, side)])
-            else:
-                vector = np.asarray(of[row], "<f4").tobytes()
-                transaction.put(at.lookup("vector", side, row), vector)
-        put_entry(transaction, entry)
+        by_slot = dict(vectors)
+        waiting = _crops_after(transaction, gallery_id, entry.staged_row, len(by_slot))
+        crops = list(itertools.takewhile(lambda crop: crop.row_id in by_slot, waiting))
+        for crop in crops:
+            vector = by_slot[crop.row_id]
+            transaction.write_vector(gallery_id, side, crop.row_id, crop.crop_id, vector)
+        if crops:
+            newest = crops[-1].row_id
+            transaction.change(
+                "UPDATE galleries SET staged_slot = ?, staged_crops = staged_crops + ?, "
+                "staged_dimension = ? WHERE gallery_id = ?",
+                (newest, len(crops), len(by_slot[newest]), gallery_id),
+            )
 
     def switch(self, gallery_id: int) -> int | None:
-        """Makes them the gallery's own in one step; None, and no change, where any is missing."""
-        version = transact(self._engine, _switch_side, gallery_id)
-        if version is not None:
-            failpoint("reindex.switched")
-            collect_garbage(self._engine)
+        """Make them the gallery's own in one step; None, and no change, where any is missing."""
+        switched = self._switch(gallery_id)
+        if switched is None:
+            return None
+        version, former_side = switched
+        failpoint("reindex.switched")
+        self._database.vectors.remove(gallery_id, former_side)
         return version
 
+    @transactional
+    def _switch(self, transaction: Transaction, gallery_id: int) -> tuple[int, int] | None:
+        """Switch, and return the gallery's version and the side that was searched before."""
+        entry = require_entry(transaction, gallery_id)
+        if entry.staged_side is None or entry.staged_crops < entry.crops:
+            return None
+        drop_vector_file(transaction, gallery_id, entry.side)
+        transaction.change(
+            "UPDATE galleries SET embedder = staged_embedder, side = staged_side, "
+            "dimension = staged_dimension WHERE gallery_id = ?",
+            (gallery_id,),
+        )
+        _end_staging(transaction, gallery_id)
+        # Calibrations of the old embedder's scores do not hold for the new one's.
+        drop_calibrations(transaction, gallery_id)
+        return next_version(transaction, gallery_id, "replaced", ()), entry.side
 
-def _prepare_for(transaction: Transaction, gallery_id: int, embedder: str | None) -> None:
-    entry = require_entry(transaction, gallery_id)
-    if embedder is not None and entry.staged_fingerprint == embedder:
-        return
-    if entry.staged_side is not None:
-        outside = int(entry.outside)
-        discard(transaction, "side", gallery_id, entry.at, entry.staged_side, outside)
-    entry.staged_fingerprint = embedder
-    entry.staged_side = None
-    entry.staged_crops = entry.staged_row = 0
-    if embedder is not None:
-        entry.staged_side = entry.sides
-        entry.sides += 1
-    put_entry(transaction, entry)
-    transaction.note("gallery_changed", gallery_id, entry.version)
+
+def _end_staging(transaction: Transaction, gallery_id: int) -> None:
+    transaction.change(
+        "UPDATE galleries SET staged_embedder = NULL, staged_side = NULL, "
+        "staged_dimension = NULL, staged_slot = 0, staged_crops = 0 WHERE gallery_id = ?",
+        (gallery_id,),
+    )
 
 
-def _switch_side(transaction: Transaction, gallery_id: int) -> int | None:
-    entry = require_entry(transaction, gallery_id)
-    embedder = entry.staged_fingerprint
-    side = entry.staged_side
-    if embedder is None or side is None or entry.staged_crops < entry.crops:
-        return None
-    discard(transaction, "side", gallery_id, entry.at, entry.side, int(entry.outside))
-    entry.embedding_fingerprint = embedder
-    entry.side = side
-    entry.staged_fingerprint = entry.staged_side = None
-    entry.staged_crops = entry.staged_row = 0
-    # What the old embedder's scores taught does not hold for the new one's.
-    drop_calibrations(transaction, gallery_id)
-    entry.version += 1
-    put_entry(transaction, entry)
-    transaction.note("replaced", gallery_id, entry.version)
-    return entry.version
+def _crops_after(reader: Reader, gallery_id: int, slot: int, limit: int) -> list[StoredCrop]:
+    rest = "WHERE crops.gallery_id = ? AND slot > ? ORDER BY slot LIMIT ?"
+    return read_crops(reader, rest, (gallery_id, slot, limit))

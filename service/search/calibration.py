@@ -31,8 +31,8 @@ from model.search_calibration import (
 )
 from service.engine.networks import LoadedModel
 from service.gallery.gallery import Gallery
-from service.record.records import CalibrationMode, PublishedCalibration
-from service.tables.record import Record
+from service.record.record import Record
+from service.record.values import CalibrationMode, PublishedCalibration
 
 log = logging.getLogger(__name__)
 VERSION_DIGITS = 8

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from service.record.records import CropLabel
+from service.record.values import CropLabel
 from service.search.table import RowTable
 
 Floats = NDArray[np.float32]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from service.engine.device import retry_out_of_memory
 from service.ops.health import heartbeat
-from service.record.records import IndexedCrop
+from service.record.values import IndexedCrop
 from service.search.arrays import Rows
 from service.search.index_files import IndexFolder
 from service.search.product_codes import ProductCodes

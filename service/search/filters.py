@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from service.record.records import CropLabel
+from service.record.values import CropLabel
 
 
 @dataclass(frozen=True)

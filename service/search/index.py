@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from service.engine.device import retry_out_of_memory
 from service.errors import DeviceFull
 from service.ops.health import heartbeat
-from service.record.records import CropLabel, IndexedCrop
+from service.record.values import CropLabel, IndexedCrop
 from service.search.arrays import inner_products
 from service.search.candidates import Candidates, mean_direction, scored
 from service.search.compaction_plan import Compaction, Cover, Segment

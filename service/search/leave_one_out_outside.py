@@ -17,7 +17,7 @@ from model.search_calibration import FEW_IDENTITIES, RANKS
 from model.stranger_tail import LeftOutSearches
 from service.engine.networks import LoadedModel
 from service.gallery.gallery import Gallery, SearchedIndex
-from service.record.records import CropFilter, IndexedCrop
+from service.record.values import CropFilter, IndexedCrop
 from service.runtime import Runtime
 from service.search.candidates import Candidates
 from service.search.filters import Filter

@@ -18,7 +18,7 @@ from model.search_calibration import RANKS, UNNAMED, SearchScores, few_identitie
 from service.engine.networks import PASSES_PER_SLICE, LoadedModel, passes_of
 from service.errors import UnknownCrop
 from service.gallery.gallery import Gallery, SearchedIndex
-from service.record.records import CropLabel
+from service.record.values import CropLabel
 from service.search.calibration import CurrentCalibration, Judge
 from service.search.candidates import Candidates
 from service.search.filters import Filter

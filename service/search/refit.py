@@ -28,7 +28,7 @@ from model.search_calibration import (
 from model.stranger_tail import LeftOutSearches, level
 from service.errors import ServiceError
 from service.gallery.gallery import Gallery
-from service.record.records import GalleryRecord
+from service.record.values import GalleryRecord
 from service.runtime import Runtime
 from service.search.calibration import Place, Publication
 from service.search.leave_one_out import NamedCrops, search_left_out

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic_core import from_json, to_json
 
-from service.record.records import LABEL, CropLabel, IndexedCrop, group_code, identity_code
+from service.record.values import LABEL, CropLabel, IndexedCrop, group_code, identity_code
 from service.search.arrays import FIRST_CAPACITY, GrowingArray, Rows, grown, vector_sums
 from service.search.filters import Filter
 from service.search.index_files import FileSet, Stored

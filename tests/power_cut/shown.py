@@ -12,11 +12,11 @@ from typing import Any
 
 import httpx
 
-from service.tables.archive import check_archive, read_archive
-from service.tables.files import StrayFiles
-from service.tables.keys import Keys
-from service.tables.reading import StoredRecord
-from service.tables.transaction import Reader
+from service.record.archive import check_archive, read_archive
+from service.record.files import StrayFiles
+from service.record.keys import Keys
+from service.record.reading import StoredRecord
+from service.record.transaction import Reader
 from tests.power_cut.acts import Shown
 
 IMPORTED = "imported"

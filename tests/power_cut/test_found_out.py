@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from service.errors import DamagedRecord, DamagedSnapshot
-from service.record.records import CropFilter
-from service.tables.archive import check_archive
-from service.tables.record import Record
+from service.record.archive import check_archive
+from service.record.record import Record
+from service.record.values import CropFilter
 from tests.power_cut.disk import Disk, read_recording
 from tests.power_cut.recording import build_recorder, recorded
 from tests.service.gallery.new_crops import EMBEDDER
@@ -26,9 +26,9 @@ ENROLL = f"""
 import os
 import sys
 from pathlib import Path
-from service.record.records import GallerySettings
-from service.tables import archive, database, vectors
-from service.tables.record import Record
+from service.record.values import GallerySettings
+from service.record import archive, database, vectors
+from service.record.record import Record
 from tests.service.gallery.new_crops import new_crop
 {{broken}}
 folder = Path(sys.argv[1])
@@ -45,8 +45,8 @@ DELETE_GALLERY = f"""
 import os
 import sys
 from pathlib import Path
-from service.record.records import GallerySettings
-from service.tables.record import Record
+from service.record.values import GallerySettings
+from service.record.record import Record
 from tests.service.gallery.new_crops import new_crop
 record = Record(Path(sys.argv[1]))
 gallery = record.galleries.create("lobby", "{EMBEDDER}", GallerySettings()).gallery_id

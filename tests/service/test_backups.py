@@ -8,10 +8,10 @@ import time
 from pathlib import Path
 
 import pytest
+from service.record.backup import kept_backups
 
 import gmn
-from service.record.backup import kept_backups
-from service.tables.record import Record
+from service.record.record import Record
 from tests.forked import GMN, run_forked, run_gmn
 from tests.service.test_metrics import figure
 from tests.waiting import eventually

@@ -33,8 +33,8 @@ from service.lifecycle.snapshots import (
 from service.lifecycle.strays import clear_files
 from service.ops.health import MonitoredThreadPool
 from service.record import crop_changes, snapshot_file
-from service.record.records import CropFilter, GallerySettings
-from service.tables.archive import read_archive, write_snapshot
+from service.record.archive import read_archive, write_snapshot
+from service.record.values import CropFilter, GallerySettings
 from service.runtime import Runtime
 from service.settings import Settings
 from tests.service.locks import is_held

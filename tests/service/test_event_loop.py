@@ -13,6 +13,7 @@ import fastapi.dependencies.utils
 import httpx
 import numpy as np
 import pytest
+from service.record.sqlite_engine import SqliteEngine
 
 from service.engine.batcher import EmbeddedImage
 from service.engine.images import Pipeline
@@ -24,8 +25,7 @@ from service.http.routes import crops, jobs, model
 from service.jobs.imports import begin_import
 from service.jobs.runner import create_job, new_job_id
 from service.record.crop_lists import CropPage
-from service.record.records import StoredCrop
-from service.record.sqlite_engine import SqliteEngine
+from service.record.values import StoredCrop
 from service.runtime import Call, GalleryCall, Runtime
 from service.settings import Settings
 

@@ -17,7 +17,7 @@ from service.errors import UnknownGallery
 from service.gallery import registry
 from service.http.app import create_app
 from service.jobs import runner
-from service.record.records import GallerySettings
+from service.record.values import GallerySettings
 from service.runtime import Runtime
 from service.settings import Settings
 from tests.service.gallery.new_crops import EMBEDDER

@@ -25,7 +25,8 @@ from model.search_calibration import (
 from service.gallery.browse import describe_gallery, list_galleries
 from service.gallery.enroll import ImageToEnroll, enroll
 from service.lifecycle.forget import forget_identity
-from service.record.records import GallerySettings
+from service.record.database import FILE
+from service.record.values import GallerySettings
 from service.runtime import Runtime
 from service.search import refit
 from service.search.calibration import GalleryCalibrations
@@ -33,7 +34,6 @@ from service.search.options import QueryOptions
 from service.search.query import run_query
 from service.search.refit import fit_if_due, store_and_refit
 from service.settings import Settings
-from service.tables.database import FILE
 from tests.service.test_search_calibration import draw
 
 pytestmark = pytest.mark.slow

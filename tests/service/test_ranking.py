@@ -11,7 +11,7 @@ import pytest
 from model.calibration import Fusion, ScoringCalibration, TailPoint
 from model.gallery_thresholds import artefact_thresholds
 from model.search_calibration import artefact_search_calibration
-from service.record.records import CropLabel, IndexedCrop
+from service.record.values import CropLabel, IndexedCrop
 from service.search import product_codes, ranking
 from service.search.calibration import CurrentCalibration
 from service.search.filters import Filter

@@ -14,8 +14,8 @@ from service.lifecycle.strays import clear_files, remove_unneeded_files
 from service.ops.critical_sections import CriticalSections
 from service.ops.data_directory import hold_folder, snapshot_name
 from service.ops.health import BlockingPools
-from service.record.records import GallerySettings, Snapshot
-from service.tables.record import Record
+from service.record.record import Record
+from service.record.values import GallerySettings, Snapshot
 from tests.service.gallery.new_crops import EMBEDDER, NOON
 from tests.service.gallery.new_jobs import new_job
 

@@ -12,8 +12,7 @@ from uuid import uuid4
 import numpy as np
 
 from model.artefact import load_artefact
-from service.record.keys import new_crop_id
-from service.record.records import ArchivedCrop, StoredCrop
+from service.record.values import ArchivedCrop, StoredCrop, new_crop_id
 from tests.torture.operations import Caller
 from tests.torture.world import World
 

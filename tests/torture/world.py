@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from service.tables.record import Record
+from service.record.record import Record
 from tests.torture.clients import GALLERIES
 from tests.torture.forked import ForkedService
 from tests.torture.ledger import Ledger, Violation

@@ -13,7 +13,7 @@ from service.http.forms import MULTIPART, Form, GalleryName
 from service.http.guard import Admin, guarded_router, needs
 from service.http.problems import problems
 from service.lifecycle import snapshots
-from service.record.records import CalibrationMode, GallerySettings, SettingsChanges
+from service.record.values import CalibrationMode, GallerySettings, SettingsChanges
 from service.runtime import Call, GalleryCall
 from service.search.options import Id
 

@@ -15,8 +15,8 @@ from starlette.exceptions import HTTPException
 from gmn_client.models import Alive, Ready
 from service.errors import ServiceError
 from service.http.guard import guarded_router, needs
+from service.record.restoring import own_backups
 from service.runtime import Call, Runtime
-from service.tables.restoring import own_backups
 
 # Redis that hangs holds up no scrape, which is given up after ten seconds.
 RECORD_WITHIN_SECONDS = 2.0

@@ -12,7 +12,7 @@ from service.http import keys
 from service.http.forms import MULTIPART, Form, GalleryName, Name
 from service.http.guard import guarded_router, needs
 from service.http.problems import problems
-from service.record.api_keys import ApiKey
+from service.record.keys import ApiKey
 from service.runtime import Call
 from service.search.options import MAX_NAMES, split_names
 

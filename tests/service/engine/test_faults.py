@@ -322,7 +322,7 @@ def test_m_net_without_room_tries_once_more_and_then_says_so(monkeypatch, networ
 
 
 def test_a_search_that_the_device_has_no_room_for_is_done_in_the_hosts_memory(monkeypatch):
-    from service.record.records import CropLabel, IndexedCrop
+    from service.record.values import CropLabel, IndexedCrop
     from service.search.index import GalleryIndex
 
     random = np.random.default_rng(5)

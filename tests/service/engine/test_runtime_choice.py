@@ -18,8 +18,8 @@ from service.commands.store import store as store_command
 from service.engine import runtimes
 from service.engine.runtimes import RuntimeChoice, choose_runtime
 from service.errors import StorageFailed
+from service.record.record import Record
 from service.settings import Settings
-from service.tables.record import Record
 
 SECONDS = {"torch": 2.0, "openvino": 1.0}
 

@@ -25,8 +25,8 @@ from service.engine.device import DeviceThread
 from service.engine.networks import Networks, load_model
 from service.errors import DeviceLost
 from service.ops.metrics import Metrics
+from service.record.record import Record
 from service.settings import Settings
-from service.tables.record import Record
 from tests.forked import run_forked
 
 pytest.importorskip("openvino")

@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from service.record.keys import new_crop_id
-from service.record.records import ArchivedCrop, StoredCrop
+from service.record.values import ArchivedCrop, StoredCrop, new_crop_id
 
 EMBEDDER = "a" * 64
 OTHER_EMBEDDER = "b" * 64

@@ -12,7 +12,7 @@ import torch
 
 from service.engine.device import DeviceThread
 from service.ops.health import BlockingPools
-from service.record.records import CropLabel, IndexedCrop
+from service.record.values import CropLabel, IndexedCrop
 from service.search import compaction
 from service.search.compaction import compact_indexes
 from service.search.gpu import DeviceVectors

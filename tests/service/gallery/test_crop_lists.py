@@ -1,4 +1,4 @@
-"""Listings of crops by every filter and order, page by page, in both engines."""
+"""Listings of crops by every filter and order, page by page."""
 
 from __future__ import annotations
 
@@ -9,15 +9,12 @@ import pytest
 
 from service.errors import InvalidField
 from service.record import crop_lists
-from service.record.records import CropFilter
-from service.tables import crop_lists as table_lists
+from service.record.values import CropFilter
 from tests.service.gallery.new_crops import EMBEDDER, NOON, new_crop
 
 
 def _scan_at_most(monkeypatch, rows: int) -> None:
-    monkeypatch.setattr(crop_lists, "ROWS_AT_ONCE", 2)
-    for module in (crop_lists, table_lists):
-        monkeypatch.setattr(module, "MOST_SCANNED", rows)
+    monkeypatch.setattr(crop_lists, "MOST_SCANNED", rows)
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.scale_crops import KINDS, ScaleCrops
-from service.record.records import CropLabel, IndexedCrop
+from service.record.values import CropLabel, IndexedCrop
 from service.search import arrays, product_codes
 from service.search import index as indexes
 from service.search.filters import EVERY_CROP, Filter, pairs_of

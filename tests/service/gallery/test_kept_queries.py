@@ -1,31 +1,19 @@
-"""Kept searches and cases in both stores: bounds, forgetting, damage, copies, deletion."""
+"""Kept searches and cases in the record: bounds and forgetting."""
 
 from __future__ import annotations
 
-import contextlib
 import itertools
-import sqlite3
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from service.record.copying import Store, copy_galleries
 from service.record.kept_queries import (
-    CASE,
-    KEPT_KIND,
-    OF_KEPT,
     Case,
     KeptQuery,
     KeptResult,
     Review,
-    key,
-    picture_key,
 )
-from service.record.keys import new_crop_id
-from service.record.record import open_redis, open_sqlite
-from service.record.records import GallerySettings
-from service.record.recovery import recover_file, recover_in_place
-from service.record.verification import verify_galleries
+from service.record.values import GallerySettings, new_crop_id
 from tests.service.gallery.new_crops import EMBEDDER, new_crop
 
 NOW = datetime.now(UTC)
@@ -116,26 +104,6 @@ def test_days_end_outside_cases_alone(store, gallery):
     assert expire(store, gallery, LATER) == 1
 
 
-def test_a_person_is_forgotten_with_what_shows_them_and_nothing_else(store, gallery):
-    ann, other, unnamed = enrolled(store, gallery, "a", "b", None)
-    matched = search(ann, other, verdict="match")
-    confirmed = search(unnamed, ann)
-    by_crop = search(crop_id=ann)
-    uncertain = search(ann)
-    rejected = search(ann, verdict="match")
-    keep(store, gallery, matched, confirmed, by_crop, uncertain, rejected)
-    confirm(store, gallery, confirmed.query_id, ann)
-    store.kept.review(gallery, rejected.query_id, [ann], Review("rejected", NOW, "k1"))
-    case_id = case(store, gallery, matched.query_id, uncertain.query_id)
-    gone = {one.query_id for one in (matched, confirmed, by_crop)}
-    forgotten = store.identities.forget(gallery, "a").kept_searches
-    assert {one.query_id for one in forgotten} == gone
-    assert set(ids(store, gallery)) == {uncertain.query_id, rejected.query_id}
-    assert list(store.cases.get(gallery, case_id).queries) == [uncertain.query_id]
-    for query_id in gone:
-        assert store.engine.get([picture_key(gallery, query_id)]) == [None]
-
-
 def test_a_search_goes_with_the_last_crop_that_shows_its_person(store, gallery):
     first, second, other = enrolled(store, gallery, "a", "a", "b")
     two = search(first, second, verdict="match")
@@ -161,92 +129,6 @@ def test_a_crop_that_is_gone_is_not_reviewed(store, gallery):
     keep(store, gallery, one)
     store.identities.forget(gallery, "a")
     assert store.kept.review(gallery, one.query_id, [ann], Review("confirmed", NOW, "k1")) == one
-
-
-def test_a_deleted_gallery_leaves_nothing(store, gallery):
-    (ann,) = enrolled(store, gallery, "a")
-    one = search(ann, verdict="match")
-    keep(store, gallery, one)
-    case(store, gallery, one.query_id)
-    store.galleries.delete(gallery)
-    for kind in OF_KEPT:
-        assert store.kept._reader.below(key(kind, gallery)) == []
-    assert store.engine.get([picture_key(gallery, one.query_id)]) == [None]
-
-
-def test_a_copy_has_searches_pictures_and_cases(tmp_path, redis_record):
-    redis_record.ask("FLUSHALL")
-    with contextlib.ExitStack() as held:
-        source = held.enter_context(contextlib.closing(open_sqlite(tmp_path / "record")))
-        target = held.enter_context(contextlib.closing(open_redis(redis_record.url)))
-        gallery = source.galleries.create("lobby", EMBEDDER, GallerySettings()).gallery_id
-        (ann,) = enrolled(source, gallery, "a")
-        one = search(ann, verdict="match")
-        keep(source, gallery, one)
-        case_id = case(source, gallery, one.query_id)
-        stores = (Store(record.engine, tmp_path) for record in (source, target))
-        assert [entry.name for entry, _ in copy_galleries(*stores)] == ["lobby"]
-        (copy,) = target.galleries.all()
-        number = copy.gallery_id
-        assert target.kept.get(number, one.query_id) == source.kept.get(gallery, one.query_id)
-        assert target.kept.picture(number, one.query_id).content == PICTURE
-        assert list(target.cases.get(number, case_id).queries) == [one.query_id]
-        (forgotten,) = target.identities.forget(number, "a").kept_searches
-        assert forgotten.query_id == one.query_id
-
-
-def damaged(gallery: int, whole, pictureless, lost, case_id: str) -> list[bytes]:
-    """The keys that are damaged: a picture, a search and a case."""
-    return [
-        picture_key(gallery, pictureless.query_id),
-        key(KEPT_KIND, gallery, lost.query_id),
-        key(CASE, gallery, case_id),
-    ]
-
-
-def require_recovered(record, gallery: int, whole, pictureless, case_id: str) -> None:
-    (found,) = verify_galleries(record.engine)
-    assert found.damage == []
-    assert found.whole_searches == 2
-    assert record.kept.picture(gallery, whole.query_id).content == PICTURE
-    assert record.kept.picture(gallery, pictureless.query_id) is None
-    assert record.cases.get(gallery, case_id) is None
-    # No case holds it any more.
-    assert expire(record, gallery, LATER) == 2
-
-
-def test_what_is_whole_is_recovered_from_a_file(tmp_path):
-    path = tmp_path / "old" / "record.sqlite3"
-    path.parent.mkdir()
-    with contextlib.closing(open_sqlite(path)) as store:
-        gallery = store.galleries.create("lobby", EMBEDDER, GallerySettings()).gallery_id
-        searches = [search() for _ in range(3)]
-        keep(store, gallery, *searches)
-        case_id = case(store, gallery, searches[0].query_id)
-        assert verify_galleries(store.engine)[0].whole_searches == 3
-    with contextlib.closing(sqlite3.connect(path)) as file, file:
-        for own in damaged(gallery, *searches, case_id):
-            changed = file.execute("UPDATE entries SET value = ? WHERE key = ?", (b"wrong", own))
-            assert changed.rowcount == 1
-    with contextlib.closing(open_sqlite(path)) as store:
-        (found,) = verify_galleries(store.engine)
-        assert (found.whole_searches, len(found.damage)) == (0, 4)
-    recover_file(path, tmp_path / "new.sqlite3")
-    with contextlib.closing(open_sqlite(tmp_path / "new.sqlite3")) as store:
-        require_recovered(store, gallery, *searches[:2], case_id)
-
-
-def test_what_is_damaged_in_redis_is_mended_in_place(tmp_path, redis_record):
-    redis_record.ask("FLUSHALL")
-    with contextlib.closing(open_redis(redis_record.url)) as store:
-        gallery = store.galleries.create("lobby", EMBEDDER, GallerySettings()).gallery_id
-        searches = [search() for _ in range(3)]
-        keep(store, gallery, *searches)
-        case_id = case(store, gallery, searches[0].query_id)
-        for own in damaged(gallery, *searches, case_id):
-            store.engine.command("SET", b"gmn:v:" + own, b"wrong")
-        recover_in_place(store.engine, tmp_path)
-        require_recovered(store, gallery, *searches[:2], case_id)
 
 
 @pytest.mark.parametrize("most", [0, 1])

@@ -8,8 +8,7 @@ from datetime import timedelta
 import pytest
 
 from service.errors import CropConflict
-from service.record import identity_changes, keys
-from service.record.records import CropFilter
+from service.record.values import CropFilter
 from tests.service.gallery.new_crops import EMBEDDER, NOON, new_crop
 
 EVERYTHING = CropFilter()
@@ -121,7 +120,7 @@ def test_merges_are_undone_in_their_order_also_after_the_clock_was_set_back(
     _enroll(store, gallery, new_crop(1, "a"), new_crop(2, "b"), new_crop(3, "c"))
     first = store.identities.rename(gallery, "a", "b").merge_id
     ahead = time.time_ns
-    monkeypatch.setattr(keys.time, "time_ns", lambda: ahead() - 2_000_000_000)
+    monkeypatch.setattr(time, "time_ns", lambda: ahead() - 2_000_000_000)
     second = store.identities.rename(gallery, "b", "c").merge_id
     monkeypatch.undo()
     assert [one.merge_id for one in store.identities.merges(gallery)] == [second, first]
@@ -158,28 +157,3 @@ def test_forgetting_either_identity_erases_the_merge(store, gallery, forgotten):
     assert len(removed.row_ids) == (1 if forgotten == "a" else 2)
     assert store.identities.merges(gallery) == []
     assert store.identities.undo_merge(gallery, merge) is None
-
-
-def test_a_merge_is_kept_for_30_days(store, gallery, monkeypatch):
-    _enroll(store, gallery, new_crop(1, "a"), new_crop(2, "b"))
-    merge = store.identities.rename(gallery, "a", "b").merge_id
-    (kept,) = store.identities.merges(gallery)
-    assert kept.undo_until - kept.merged_at == timedelta(days=30)
-    store.identities.remove_expired_merges(gallery)
-    assert len(store.identities.merges(gallery)) == 1
-    monkeypatch.setattr(identity_changes, "MERGES_KEPT_FOR", timedelta(0))
-    assert store.identities.merges(gallery) == []
-    assert store.identities.undo_merge(gallery, merge) is None
-    store.identities.remove_expired_merges(gallery)
-    monkeypatch.undo()
-    assert store.identities.merges(gallery) == []
-    assert _identities(store, gallery) == {"b": 2}
-
-
-def test_a_change_before_an_archive_is_read_is_wholly_in_it_or_not_at_all(store, gallery):
-    (crop,) = _enroll(store, gallery, new_crop(1, "a"))
-    with store.crops.archive(gallery) as archive:
-        store.crops.change(gallery, [crop], {"identity": "b", "metadata": None})
-        *_, kept = archive.crops
-    read = ("b", None) if store.changes else ("a", {"number": 1})
-    assert (kept.record.identity, kept.record.metadata) == read

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import random
 from datetime import timedelta
 
 import pytest
 
 from service.errors import InvalidField
-from service.record.engine import Scan, Transaction, transact
-from service.record.entries import find_generation
-from service.record.keys import below, key
-from service.record.people import Grouping
-from service.record.records import CropFields
 from tests.service.gallery.new_crops import EMBEDDER, NOON, new_crop, without_picture
 
 NAMES = ["Ann", "anna 2", "anna 10", "bob", "7", "07", "10", "Gate 3/7", "Gate 3/12"]
@@ -83,117 +77,3 @@ def test_the_best_picture_is_the_sharpest_and_then_the_largest_that_is_kept(stor
     sharp = enroll(new_crop(5, quality=60.0))
     enroll(new_crop(6, quality=59.0))
     assert best() == (sharp, True)
-
-
-@pytest.mark.parametrize("how", ["remove", "rename", "retention"])
-def test_what_a_removed_crop_was_known_for_is_looked_up_and_then_kept(reopen, store, gallery, how):
-    crops = [
-        new_crop(one, quality=float(one), captured_at=NOON + timedelta(hours=one))
-        for one in range(4)
-    ]
-    store.crops.enroll(gallery, EMBEDDER, crops)
-    ids = [crop.record.crop_id for crop in crops]
-    if how == "remove":
-        store.crops.remove(gallery, ids[3:])
-    elif how == "rename":
-        store.crops.change(gallery, ids[3:], CropFields(identity="b"))
-    else:
-        store.crops.remove_older(gallery, NOON + timedelta(minutes=1), 9)
-    left = ids[2] if how != "retention" else ids[3]
-    hour = ids.index(left)
-
-    def known():
-        person = store.people.page(gallery, "", 1)[0]
-        assert store.people.page(gallery, "", 1, sort="last_seen")[-1].last_seen
-        return person.identity, person.crop_id, person.last_seen
-
-    expected = "a", left, NOON + timedelta(hours=hour)
-    assert known() == expected
-    missing = store.people.incomplete(gallery)
-    assert missing == ([] if how == "retention" else ["a"])
-    version = store.galleries.get(gallery).version
-    store.people.complete(gallery, missing)
-    assert store.people.incomplete(gallery) == []
-    assert store.galleries.get(gallery).version == version
-    store = reopen()
-    assert known() == expected
-    detail, first, _ = store.people.get(gallery, "a")
-    assert (detail.crop_id, first) == (left, NOON + timedelta(hours=how == "retention"))
-
-
-def test_identities_of_an_earlier_program_are_completed(store, gallery):
-    crops = [new_crop(one, f"p{one % 7}", quality=float(one)) for one in range(30)]
-    store.crops.enroll(gallery, EMBEDDER, crops)
-    before = store.people.page(gallery, "", 99, sort="last_seen")
-
-    def forget_what_it_did_not_keep(transaction: Transaction) -> None:
-        own = find_generation(transaction, gallery).key("identity")
-        for found, body in transaction.below(own):
-            seen = json.loads(body)
-            transaction.put_json(found, {name: seen[name] for name in ("crops", "cameras")})
-
-    transact(store.engine, forget_what_it_did_not_keep)
-    store.crops.enroll(gallery, EMBEDDER, [new_crop(99, "p0", quality=0.5)])
-    assert len(store.people.incomplete(gallery)) == 7
-    shown = store.people.page(gallery, "", 99, sort="last_seen")
-    assert [one.crop_id for one in shown] == [one.crop_id for one in before]
-    store.people.complete(gallery, store.people.incomplete(gallery))
-    assert store.people.incomplete(gallery) == []
-    after = store.people.page(gallery, "", 99, sort="last_seen")
-    assert [one.crop_id for one in after] == [one.crop_id for one in before]
-
-
-def test_a_later_page_of_many_identities_reads_about_as_many_of_them(store, gallery, monkeypatch):
-    people = 20_000
-    read = []
-
-    def put(transaction: Transaction, start: int) -> None:
-        at = find_generation(transaction, gallery)
-        for one in range(start, start + 5000):
-            best = [1.0, 9, f"{one:032x}"]
-            known = {"crops": one % 90 + 1, "cameras": {"east": 1}, "best": best}
-            known["last"] = (NOON + timedelta(seconds=one)).isoformat()
-            transaction.put_json(at.key("identity", f"person {one}"), known)
-
-    for start in range(0, people, 5000):
-        transact(store.engine, put, start)
-    scan = store.engine.scan
-    get = store.engine.get
-
-    def counted_scan(scans):
-        found = scan(scans)
-        read.extend(key for one in found for key, _ in one)
-        return found
-
-    def counted_get(keys):
-        read.extend(keys)
-        return get(keys)
-
-    monkeypatch.setattr(store.engine, "scan", counted_scan)
-    monkeypatch.setattr(store.engine, "get", counted_get)
-    for sort in ("name", "last_seen", "crops"):
-        after = store.people.page(gallery, "", 100, sort=sort)[-1].place
-        for _ in range(4):
-            read.clear()
-            page = store.people.page(gallery, after, 100, sort=sort)
-            assert len(page) == 100
-            assert len(read) < 2000, sort
-            after = page[-1].place
-
-
-def test_a_grouping_is_kept_with_the_crops_that_are_left_and_goes_with_its_gallery(
-    reopen, store, gallery
-):
-    crops = [new_crop(one, None) for one in range(4)]
-    store.crops.enroll(gallery, EMBEDDER, crops)
-    store.groups.put(gallery, Grouping("job", NOON, 1, [([1, 2, 3], 0.5)], 1))
-    ids = [crop.record.crop_id for crop in crops]
-    store.crops.remove(gallery, ids[:1])
-    store.crops.change(gallery, ids[1:2], CropFields(identity="Ann"))
-    store = reopen()
-    found, left = store.groups.get(gallery)
-    assert (found.groups, found.single) == ([([1, 2, 3], 0.5)], 1)
-    assert {row: crop.crop_id for row, crop in left.items()} == {3: ids[2]}
-    store.galleries.delete(gallery)
-    store.collect_garbage()
-    assert store.engine.scan([Scan(*below(key("groups")))]) == [[]]

@@ -11,9 +11,8 @@ import pytest
 
 from service.errors import GalleryConflict, NeedsReindex, RequestConflict, UnknownGallery
 from service.record import crops
-from service.record.crop_changes import RequestKey
-from service.record.records import CropFilter, GallerySettings, Picture
-from service.tables import crops as table_crops
+from service.record import crops as table_crops
+from service.record.values import CropFilter, GallerySettings, Picture, RequestKey
 from tests.service.gallery.new_crops import (
     EMBEDDER,
     NOON,
@@ -78,30 +77,6 @@ def test_a_crop_that_is_sent_again_under_its_id_is_a_duplicate(store, gallery):
     store.crops.enroll(gallery, EMBEDDER, [crop])
     again = store.crops.enroll(gallery, EMBEDDER, [crop])
     assert (again.landed[0].crop_id, again.landed[0].duplicate) == ("one", True)
-
-
-@pytest.mark.parametrize("reopen", ["sqlite", "redis"], indirect=True)
-@pytest.mark.parametrize("part", ["vector", "picture", "crop id"])
-def test_a_crop_that_is_removed_while_it_is_read_is_no_damage(store, gallery, monkeypatch, part):
-    first, second = store.crops.enroll(gallery, EMBEDDER, [new_crop(1), new_crop(2)]).added
-    get = store.engine.get
-
-    def get_after_removal(keys):
-        if any(part.encode() in key for key in keys):
-            monkeypatch.undo()
-            store.crops.remove(gallery, [first.label.crop_id])
-        return get(keys)
-
-    monkeypatch.setattr(store.engine, "get", get_after_removal)
-    match part:
-        case "vector":
-            read = store.crops.indexed(gallery, [one.label.row_id for one in (first, second)])
-        case "crop id":
-            read = list(store.crops.vectors(gallery))
-        case "picture":
-            assert store.crops.picture(gallery, first.label.crop_id) is None
-            return
-    assert [one.label for one in read] == [second.label]
 
 
 def test_a_row_id_is_never_given_out_twice(reopen, store, gallery):

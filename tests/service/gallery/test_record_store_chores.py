@@ -10,8 +10,8 @@ import pytest
 from gmn_client.models import JobProblem
 from model.search_calibration import KEPT_SEARCHES
 from service.errors import UnknownJob
-from service.record.api_keys import ApiKey
-from service.record.records import GallerySettings, PublishedCalibration, Snapshot
+from service.record.keys import ApiKey
+from service.record.values import GallerySettings, PublishedCalibration, Snapshot
 from tests.service.gallery.new_crops import EMBEDDER, NOON
 from tests.service.gallery.new_jobs import new_job
 

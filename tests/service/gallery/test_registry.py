@@ -13,8 +13,8 @@ from service.engine.device import DeviceThread
 from service.gallery import registry
 from service.gallery.gallery import Gallery
 from service.gallery.registry import DEFAULT_GALLERY, GalleryRegistry
-from service.record.record import open_sqlite
-from service.record.records import CropLabel, GallerySettings, group_code
+from service.record.record import Record
+from service.record.values import CropLabel, GallerySettings, group_code
 from tests.service.gallery.new_crops import EMBEDDER, OTHER_EMBEDDER, new_crop
 from tests.waiting import eventually
 
@@ -29,7 +29,7 @@ def device():
 
 @pytest.fixture
 def record(tmp_path):
-    with contextlib.closing(open_sqlite(tmp_path / "record")) as opened:
+    with contextlib.closing(Record(tmp_path)) as opened:
         yield opened
 
 
@@ -169,6 +169,6 @@ def test_group_codes_are_those_of_the_record_and_of_no_other(galleries, record, 
     for held in (galleries, again):
         table = held.get(DEFAULT_GALLERY).index.table
         assert table.groups[0] == code(record) >= 0
-    with contextlib.closing(open_sqlite(tmp_path / "other")) as other:
+    with contextlib.closing(Record(tmp_path)) as other:
         assert code(other) != code(record)
     assert group_code(CropLabel(7, "crop"), b"") == -8

@@ -13,6 +13,7 @@ from unittest.mock import Mock
 
 import numpy as np
 import pytest
+from service.record.entries import put_entry, require_entry
 
 from service.engine.device import DeviceThread
 from service.errors import DamagedRecord, RecordUnavailable
@@ -21,9 +22,8 @@ from service.gallery.gallery import IndexMismatch
 from service.gallery.registry import DEFAULT_GALLERY, GalleryRegistry
 from service.lifecycle.background import check_record
 from service.ops.health import BlockingPools
-from service.record.engine import Change, transact
-from service.record.entries import put_entry, require_entry
 from service.record.record import open_sqlite
+from service.record.transaction import Change, transact
 from service.search import arrays
 from service.search.index_files import FileSet, IndexFolder
 from service.search.table import RowTable

@@ -11,7 +11,7 @@ import pytest
 
 from service.engine.device import DeviceThread
 from service.gallery.registry import DEFAULT_GALLERY, GalleryRegistry
-from service.tables.record import Record
+from service.record.record import Record
 from tests.service.gallery.new_crops import EMBEDDER, new_crop
 from tests.waiting import eventually
 

@@ -15,7 +15,7 @@ import pytest
 
 import gmn
 from service.http.keys import KeyRing
-from service.tables.record import Record
+from service.record.record import Record
 
 DESK = "https://desk.example"
 

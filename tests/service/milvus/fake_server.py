@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from service.errors import CollectionUnavailable, IndexUnavailable
 from service.milvus.rows import EARLIEST_TIME, Codes, Hits, LabelRow, Row
-from service.record.records import identity_code
+from service.record.values import identity_code
 from service.search.filters import Filter
 
 Rows = dict[int, Row]

@@ -16,11 +16,11 @@ from service.milvus.index import MilvusIndex, MilvusIndexes
 from service.milvus.indexer import Indexer
 from service.milvus.rows import Codes, Hits
 from service.milvus.writing import CollectionWriter
-from service.record.records import ArchivedCrop, GalleryRecord, GallerySettings
-from service.record.remote_index import IndexState
+from service.record.collections import IndexState
+from service.record.record import Record
+from service.record.values import ArchivedCrop, GalleryRecord, GallerySettings
 from service.search.filters import Filter
 from service.search.index import GalleryIndex
-from service.tables.record import Record
 from tests.service.gallery.new_crops import EMBEDDER, new_crop
 from tests.service.milvus.fake_server import FakeServer
 from tests.service.milvus.servers import Lite, Real

@@ -16,13 +16,13 @@ from service.errors import CollectionUnavailable, IndexUnavailable, InvalidField
 from service.milvus import index as milvus_index
 from service.milvus.index import MilvusIndexes
 from service.milvus.rows import FORMAT, Codes
-from service.record.records import GallerySettings
+from service.record.record import Record
+from service.record.values import GallerySettings
 from service.search.filters import EVERY_CROP, Filter, pairs_of
 from service.search.index import GalleryIndex
 from service.search.options import QueryOptions
 from service.search.query import run_search
 from service.search.ranking import Search
-from service.tables.record import Record
 from tests.service.gallery.new_crops import EMBEDDER, NOON, OTHER_EMBEDDER, new_crop
 from tests.service.milvus.fake_server import FakeServer
 

@@ -19,12 +19,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-from service.record.api_keys import ApiKey
-from service.record.keys import new_crop_id
-from service.record.record import Record, open_redis, open_sqlite
-from service.record.records import ArchivedCrop, GallerySettings, StoredCrop
 from service.record.snapshot_file import write_snapshot
+
+from service.record.keys import ApiKey
+from service.record.record import Record, open_redis, open_sqlite
+from service.record.values import ArchivedCrop, GallerySettings, StoredCrop, new_crop_id
 from tests.service.redis_server import redis_server
 
 CROPS = 30

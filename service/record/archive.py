@@ -1,0 +1,375 @@
+"""Archives: copies of a record, or of one gallery's crops, that are written while it is served.
+
+An archive is a folder with the tables, the vector files and `archive.json`, which describes them. A
+backup is the archive of everything; a snapshot that of one gallery, without keys, searches and
+jobs. A folder has its name once it is whole.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import shutil
+import sqlite3
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from secrets import token_hex
+from typing import Any, Literal
+
+from pydantic import TypeAdapter
+
+from model.problems import InputProblem
+from service.errors import DamagedRecord, DamagedSnapshot, ServiceError, StorageFailed
+from service.ops.data_directory import make_folder, snapshot_name, sync, sync_below
+from service.ops.failpoints import failpoint
+from service.record.crops import Crops
+from service.record.database import FILE, UNFINISHED, Database
+from service.record.feeds import ALL_GALLERIES, slots_of
+from service.record.galleries import require_entry
+from service.record.reading import StoredRecord, open_vectors, read_contents
+from service.record.replacing import give_up_restores
+from service.record.schema import CHANGES, CROPS, FEEDS, FORMAT, GALLERIES, PEOPLE, PICTURES, Table
+from service.record.transaction import Reader, Transaction, batches
+from service.record.values import ArchivedCrop, Snapshot
+from service.record.verify import verify
+
+DESCRIPTION = "archive.json"
+ROWS_AT_ONCE = 500
+HASHED_BYTES = 1024**2
+# Files that `Database` makes beside a record that it has open.
+OF_OPEN_RECORD = ("record.acknowledged", "record.lock", "deleted.ids")
+# Staged vectors belong to a reindex, which no snapshot goes on with.
+NOT_STAGED = {
+    "staged_embedder": None,
+    "staged_side": None,
+    "staged_dimension": None,
+    "staged_slot": 0,
+    "staged_crops": 0,
+}
+
+Kind = Literal["backup", "snapshot"]
+
+
+@dataclass(frozen=True)
+class GalleryInArchive:
+    """A gallery of an archive, as it was when this was written; `crops` without forgotten ones."""
+
+    gallery_id: int
+    name: str
+    embedder: str
+    version: int
+    crops: int
+
+
+@dataclass(frozen=True)
+class Description:
+    """The contents of an archive.
+
+    Attributes:
+        record_id: of the record that it was copied from.
+        files: the SHA-256 of each file by its name; empty while crops are being removed, and then
+            rows and vectors are held against their own checksums alone.
+    """
+
+    kind: Kind
+    record_id: str
+    created_at: datetime
+    galleries: list[GalleryInArchive]
+    files: dict[str, str] = field(default_factory=dict)
+    format: int = FORMAT
+
+
+def write_archive(database: Database, folder: Path, gallery_id: int | None = None) -> Description:
+    """Copy a record, or one gallery's crops, to a new folder as they are at this moment.
+
+    Crops that are removed while they are copied are left out. The copy is read through before the
+    folder gets its name.
+
+    Raises:
+        UnknownGallery: the gallery was deleted.
+        DamagedRecord: the record is damaged.
+        StorageFailed: the disk did not take the archive; nothing is left of it.
+        RecordUnavailable: the gallery was reindexed meanwhile.
+    """
+    part = folder.with_name(f"{folder.name}.{token_hex(8)}{UNFINISHED}")
+    try:
+        make_folder(part)
+        with contextlib.closing(StoredRecord(database.folder)) as now, now.read() as reader:
+            created_at = datetime.now(UTC)
+            galleries = _galleries(reader, gallery_id)
+            record_id = reader.value("SELECT value FROM record WHERE name = 'record_id'")
+            if gallery_id is None:
+                _copy_record(reader, part)
+            else:
+                _copy_gallery(reader, part, gallery_id, record_id)
+            _copy_vectors(reader, part, gallery_id)
+        database.overwrite_log()
+        with contextlib.closing(Database(part)) as copy:
+            _remove_gone(copy, database)
+        kind: Kind = "backup" if gallery_id is None else "snapshot"
+        description = describe_archive(part, Description(kind, record_id, created_at, galleries))
+        verify(part).require_whole(
+            part, f"it is not kept; gmn store verify --data-dir {database.folder} has more"
+        )
+        sync_below(part)
+        failpoint("snapshot.written")
+        part.rename(folder)
+        sync(folder.parent)
+    except BaseException as error:
+        shutil.rmtree(part, ignore_errors=True)
+        if isinstance(error, OSError | sqlite3.OperationalError):
+            raise StorageFailed(
+                f"the {'backup' if gallery_id is None else 'snapshot'} could not be written "
+                f"({error}); nothing is left of it, free space there and ask again"
+            ) from error
+        raise
+    return description
+
+
+def read_description(folder: Path) -> Description:
+    """Read what an archive holds; raises `DamagedSnapshot` where that cannot be read."""
+    try:
+        found = DESCRIPTIONS.validate_json((folder / DESCRIPTION).read_bytes())
+    except (OSError, ValueError) as error:
+        raise DamagedSnapshot(folder, f"{DESCRIPTION} cannot be read ({error})") from error
+    if found.format > FORMAT:
+        why = f"it has format {found.format}, this program reads up to {FORMAT}"
+        raise DamagedSnapshot(folder, why)
+    return found
+
+
+def check_archive(folder: Path) -> Description:
+    """Read everything of an archive, and return its description.
+
+    Raises:
+        DamagedSnapshot: naming the first file, row or vector that differs from its checksum.
+    """
+    found = read_description(folder)
+    for name, sha256 in found.files.items():
+        path = folder / name
+        if not path.is_file() or file_sha256(path) != sha256:
+            raise DamagedSnapshot(folder, f"{name} is gone or not what was written")
+    try:
+        damage = verify(folder).damage
+    except (InputProblem, sqlite3.DatabaseError) as error:
+        damage = [str(error)]
+    if damage:
+        raise DamagedSnapshot(folder, damage[0])
+    return found
+
+
+def check_snapshots(data_dir: Path) -> dict[Path, Description | ServiceError]:
+    """Read every snapshot of a data directory, and return its description or its damage.
+
+    They come in the order of their times, by which their ids begin.
+    """
+    found: dict[Path, Description | ServiceError] = {}
+    for folder in sorted(data_dir.glob(snapshot_name("[0-9]*", "*"))):
+        try:
+            found[folder] = check_archive(folder)
+        except DamagedSnapshot as error:
+            found[folder] = error
+    return found
+
+
+def describe_snapshot(folder: Path, created_at: datetime) -> Snapshot:
+    """Return the record's entry of a snapshot's archive; raises `DamagedSnapshot`."""
+    found = read_description(folder)
+    (gallery,) = found.galleries
+    return Snapshot(
+        snapshot_id=folder.stem,
+        gallery_id=gallery.gallery_id,
+        version=gallery.version,
+        embedding_fingerprint=gallery.embedder,
+        crops=gallery.crops,
+        bytes=archive_bytes(folder),
+        sha256=hashlib.sha256((folder / DESCRIPTION).read_bytes()).hexdigest(),
+        created_at=created_at,
+    )
+
+
+def archive_bytes(folder: Path) -> int:
+    """Return the bytes of an archive's files."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+@contextlib.contextmanager
+def open_archive(folder: Path) -> Iterator[Reader]:
+    """Read an archive, which is left as it is; raises `DamagedSnapshot`."""
+    read_description(folder)
+    try:
+        with contextlib.closing(StoredRecord(folder)) as stored:
+            yield Reader(stored)
+    except (DamagedRecord, FileNotFoundError, sqlite3.DatabaseError) as error:
+        raise DamagedSnapshot(folder, getattr(error, "why", str(error))) from error
+
+
+def read_archive(folder: Path) -> Iterator[ArchivedCrop]:
+    """Read every crop of a snapshot, each held against its checksums.
+
+    Raises:
+        DamagedSnapshot: naming the folder and the first row or vector that differs from its
+            checksum.
+    """
+    description = read_description(folder)
+    (gallery,) = description.galleries
+    count = 0
+    with open_archive(folder) as reader:
+        for crop in read_contents(reader, gallery.gallery_id):
+            count += 1
+            yield crop
+    # A removal that was cut off has not written down yet how many crops are left.
+    if description.files and count != gallery.crops:
+        raise DamagedSnapshot(folder, f"it holds {count} crops where {gallery.crops} belong")
+
+
+def archived_ids(folder: Path, identity: str | None = None) -> list[str]:
+    """Return the ids of a snapshot's crops, of all or of one identity; raises `DamagedSnapshot`."""
+    of_person = "" if identity is None else "WHERE people.name = ?"
+    statement = f"SELECT crop_id FROM crops LEFT JOIN people USING (person_id) {of_person}"
+    with open_archive(folder) as reader:
+        found = reader.execute(f"{statement} ORDER BY slot", [] if identity is None else [identity])
+        return [crop_id for (crop_id,) in found.fetchall()]
+
+
+def remove_from_archive(folder: Path, gallery_id: int, crop_ids: Sequence[str]) -> Description:
+    """Remove crops from an archive with their vectors and pictures, as from a record.
+
+    After a power cut they are there or not; once this returns nothing of them is left. A removal
+    that was cut off is finished, also where no crops are named.
+
+    Raises:
+        DamagedSnapshot: the archive cannot be read.
+        StorageFailed: the disk fails.
+    """
+    description = read_description(folder)
+    if description.files and not crop_ids:
+        return description
+    write_description(folder, replace(description, files={}))
+    failpoint("snapshot-rewrite.begun")
+    try:
+        with contextlib.closing(Database(folder)) as archive:
+            for some in batches(crop_ids, ROWS_AT_ONCE):
+                Crops(archive).remove(gallery_id, some)
+    except (DamagedRecord, InputProblem) as error:
+        raise DamagedSnapshot(folder, getattr(error, "why", str(error))) from error
+    failpoint("snapshot-rewrite.removed")
+    return describe_archive(folder, description)
+
+
+def write_description(folder: Path, description: Description) -> None:
+    """Write `archive.json`, whole or not at all."""
+    path = folder / DESCRIPTION
+    beside = path.with_suffix(UNFINISHED)
+    beside.write_bytes(DESCRIPTIONS.dump_json(description, indent=1))
+    sync(beside)
+    beside.replace(path)
+    sync(folder)
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def describe_archive(folder: Path, description: Description) -> Description:
+    """Write down how many crops and which files a closed archive has, and return that."""
+    close_alone(folder)
+    galleries = []
+    with contextlib.closing(StoredRecord(folder)) as stored:
+        for gallery in description.galleries:
+            counted = "SELECT crops FROM galleries WHERE gallery_id = ?"
+            crops = Reader(stored).value(counted, (gallery.gallery_id,))
+            galleries.append(replace(gallery, crops=crops))
+    names = [FILE, *(path.name for path in folder.glob("vectors-*"))]
+    files = {name: file_sha256(folder / name) for name in sorted(names)}
+    description = replace(description, galleries=galleries, files=files)
+    write_description(folder, description)
+    return description
+
+
+def close_alone(folder: Path) -> None:
+    """Make the file of a closed record whole without any other file beside it."""
+    with contextlib.closing(sqlite3.connect(folder / FILE)) as connection:
+        connection.execute("PRAGMA journal_mode = DELETE")
+    for name in OF_OPEN_RECORD:
+        (folder / name).unlink(missing_ok=True)
+
+
+def _copy_record(reader: Reader, part: Path) -> None:
+    with contextlib.closing(sqlite3.connect(part / FILE)) as copy:
+        (part / FILE).chmod(0o600)
+        reader.database.connection().backup(copy)
+
+
+def _copy_gallery(reader: Reader, part: Path, gallery_id: int, record_id: str) -> None:
+    require_entry(reader, gallery_id)
+    of_gallery = "WHERE gallery_id = ?"
+    with contextlib.closing(Database(part)) as copy:
+        named = "UPDATE record SET value = ? WHERE name = 'record_id'"
+        copy.write(Transaction.change, named, (record_id,))
+        for table, rest in (
+            (FEEDS, of_gallery),
+            (GALLERIES, of_gallery),
+            (CHANGES, f"{of_gallery} ORDER BY seq DESC LIMIT 1"),
+            (PEOPLE, f"{of_gallery} ORDER BY person_id"),
+            (CROPS, f"{of_gallery} ORDER BY slot"),
+            (PICTURES, f"{of_gallery} ORDER BY slot"),
+        ):
+            rows = reader.each(table, rest, (gallery_id,))
+            for some in batches(rows, ROWS_AT_ONCE):
+                copy.write(Transaction.insert, table, *(_values(table, row) for row in some))
+
+
+def _values(table: Table, row: sqlite3.Row) -> dict[str, Any]:
+    values = {name: row[name] for name in table.columns}
+    return values | NOT_STAGED if table is GALLERIES else values
+
+
+def _copy_vectors(reader: Reader, part: Path, gallery_id: int | None) -> None:
+    """Copy the vector files of galleries up to the last slot of the reader's moment."""
+    for row in reader.rows(GALLERIES, "WHERE name IS NOT NULL"):
+        number = row["gallery_id"]
+        sides = {row["side"]: row["dimension"]}
+        if gallery_id is None and row["staged_side"] is not None:
+            sides[row["staged_side"]] = row["staged_dimension"]
+        for side, dimension in sides.items():
+            if gallery_id in (None, number) and dimension is not None:
+                vectors = open_vectors(reader.database, number, side, dimension)
+                vectors.copy_to(part / vectors.path.name, row["next_slot"])
+
+
+def _remove_gone(copy: Database, source: Database) -> None:
+    """Remove crops whose vectors may have been cleared while they were copied, and restores."""
+    give_up_restores(copy, datetime.max.replace(tzinfo=UTC))
+    for gallery_id, mark in copy.feeds().items():
+        if gallery_id == ALL_GALLERIES:
+            continue
+        removed = Reader(source).execute(
+            "SELECT slots FROM changes WHERE gallery_id = ? AND seq > ? "
+            "AND kind IN ('removed', 'replaced')",
+            (gallery_id, mark.seq),
+        )
+        slots = {slot for (text,) in removed.fetchall() for slot in slots_of(text)}
+        found = Reader(copy).rows_in(
+            CROPS, "WHERE gallery_id = ? AND slot IN ({})", [gallery_id], sorted(slots)
+        )
+        for some in batches([row["crop_id"] for row in found], ROWS_AT_ONCE):
+            Crops(copy).remove(gallery_id, some)
+
+
+def _galleries(reader: Reader, gallery_id: int | None) -> list[GalleryInArchive]:
+    rows = reader.rows(GALLERIES, "WHERE name IS NOT NULL ORDER BY gallery_id")
+    return [
+        GalleryInArchive(
+            row["gallery_id"], row["name"], row["embedder"], row["version"], row["crops"]
+        )
+        for row in rows
+        if gallery_id in (None, row["gallery_id"])
+    ]
+
+
+DESCRIPTIONS = TypeAdapter(Description)

@@ -1,0 +1,122 @@
+"""Calibrations of galleries, and the searches behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from model.search_calibration import KEPT_SEARCHES
+from service.record.galleries import read_entry
+from service.record.schema import CALIBRATION_SEARCHES, CALIBRATIONS
+from service.record.transaction import Reader, RecordPart, Transaction, transactional
+from service.record.values import PublishedCalibration
+
+OF_SUBJECT = "WHERE gallery_id = ? AND subject = ?"
+
+
+class StoredCalibrations(RecordPart):
+    """Searches and published calibrations; a gallery's deletion removes its own.
+
+    Writing them leaves the gallery's version as it is. A reindex and a restore drop a gallery's
+    searches and published calibrations.
+    """
+
+    @transactional
+    def add_searches(
+        self,
+        transaction: Transaction,
+        gallery_id: int,
+        subject: str,
+        rows: Sequence[tuple[str, bytes]],
+    ) -> None:
+        """Add searches, of which the newest `KEPT_SEARCHES` are kept for each subject.
+
+        Args:
+            rows: the name and the content of each; it takes the place of an older one of its name.
+        """
+        if read_entry(transaction, gallery_id) is None:
+            return
+        first = _counted(transaction, gallery_id, subject)
+        # A later search replaces an earlier one of the same name.
+        numbered = {name: (number, body) for number, (name, body) in enumerate(rows, first)}
+        values = [
+            {
+                "gallery_id": gallery_id,
+                "subject": subject,
+                "number": number,
+                "name": name,
+                "body": body,
+            }
+            for name, (number, body) in numbered.items()
+        ]
+        transaction.insert(CALIBRATION_SEARCHES, *values, instead=True)
+        transaction.change(
+            f"DELETE FROM calibration_searches {OF_SUBJECT} AND number < (SELECT min(number) FROM "
+            f"(SELECT number FROM calibration_searches {OF_SUBJECT} "
+            "ORDER BY number DESC LIMIT ?))",
+            (gallery_id, subject, gallery_id, subject, KEPT_SEARCHES),
+        )
+        transaction.change(
+            "INSERT INTO calibrations (gallery_id, subject, version, searches) VALUES (?, ?, 0, ?) "
+            "ON CONFLICT DO UPDATE SET searches = excluded.searches",
+            (gallery_id, subject, first + len(rows)),
+        )
+
+    def searches(self, gallery_id: int, subject: str) -> list[bytes]:
+        """Return the contents that are kept, oldest first."""
+        rest = f"{OF_SUBJECT} ORDER BY number"
+        rows = self._reader.rows(CALIBRATION_SEARCHES, rest, (gallery_id, subject))
+        return [row["body"] for row in rows]
+
+    def counted(self, gallery_id: int, subject: str) -> int:
+        """Return how many searches were added since the last drop, also those not kept."""
+        return _counted(self._reader, gallery_id, subject)
+
+    def published(self, gallery_id: int) -> dict[str, PublishedCalibration]:
+        """Return the calibrations that every process answers by, by subject."""
+        rows = self._reader.rows(
+            CALIBRATIONS, "WHERE gallery_id = ? AND version > 0", (gallery_id,)
+        )
+        return {row["subject"]: PublishedCalibration(row["version"], row["body"]) for row in rows}
+
+    @transactional
+    def publish(
+        self,
+        transaction: Transaction,
+        gallery_id: int,
+        subject: str,
+        body: str,
+        after_version: int,
+        counted: int = 0,
+        vectors: tuple[int, int] | None = None,
+    ) -> bool:
+        """Publish a calibration as the next version.
+
+        Args:
+            after_version: of the one that is published, 0 for none.
+            counted: how many searches were counted at the fit.
+            vectors: the generation and the side of the vectors behind it; None for any.
+
+        Returns:
+            False where another one is published, the searches or the vectors were dropped since,
+            or the gallery's calibration was frozen or switched off.
+        """
+        entry = read_entry(transaction, gallery_id)
+        if entry is None or entry.settings.calibration != "on":
+            return False
+        if vectors not in (None, (entry.at, entry.side)):
+            return False
+        row = transaction.row(CALIBRATIONS, OF_SUBJECT, (gallery_id, subject))
+        searches = row["searches"] if row else 0
+        version = row["version"] if row else 0
+        if version != after_version or searches < counted:
+            return False
+        values = {"gallery_id": gallery_id, "subject": subject, "version": version + 1}
+        values |= {"body": body, "searches": searches}
+        transaction.insert(CALIBRATIONS, values, instead=True)
+        transaction.note("calibration", gallery_id, entry.version)
+        return True
+
+
+def _counted(reader: Reader, gallery_id: int, subject: str) -> int:
+    row = reader.row(CALIBRATIONS, OF_SUBJECT, (gallery_id, subject))
+    return row["searches"] if row else 0

@@ -1,0 +1,135 @@
+"""Crops read from their rows, with the names of their people, and their vectors."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+from pydantic_core import from_json
+
+from service.record.columns import as_moment
+from service.record.schema import CROPS, PEOPLE
+from service.record.transaction import VALUES_AT_ONCE, Reader, batches, marks_of
+from service.record.values import IndexedCrop, StoredCrop
+from service.record.vectors import vector_crc
+
+CROPS_AND_NAMES = (
+    f"SELECT {CROPS.checked}, people.name AS identity, "
+    f"crops.person_id IS NULL OR {PEOPLE.is_intact} IS 1 AS named "
+    "FROM crops LEFT JOIN people ON people.person_id = crops.person_id"
+)
+
+STILL_THERE = (
+    "SELECT 1 FROM crops JOIN galleries USING (gallery_id) "
+    "WHERE gallery_id = ? AND side = ? AND slot = ?"
+)
+
+
+class VectorPlace(NamedTuple):
+    """A file of vectors: of a gallery, one of its sides, and a dimension."""
+
+    gallery_id: int
+    side: int
+    dimension: int
+
+
+def read_crops(reader: Reader, rest: str, values: Sequence[Any] = ()) -> list[StoredCrop]:
+    """Read crops, each held against the checksums of its row and of its person's.
+
+    Args:
+        rest: what follows the tables in the statement; `gallery_id` needs its table's name.
+
+    Raises:
+        DamagedRecord: a row is damaged.
+    """
+    with reader.database.naming_errors():
+        rows = reader.execute(f"{CROPS_AND_NAMES} {rest}", values).fetchall()
+    for row in rows:
+        if not (row["intact"] and row["named"]):
+            raise reader.database.damage(f"the row of crop {row['crop_id']} is damaged")
+    return [crop_of(row) for row in rows]
+
+
+def read_crops_in(
+    reader: Reader, rest: str, before: Sequence[Any], keys: Iterable[Any]
+) -> list[StoredCrop]:
+    """Read crops as `read_crops` does whose key is one of many, some hundred at once.
+
+    Args:
+        rest: with `{}` in the place of the keys' placeholders: `IN ({})`.
+        before: the values of the placeholders that come before the keys.
+    """
+    found: list[StoredCrop] = []
+    for some in batches(dict.fromkeys(keys), VALUES_AT_ONCE):
+        found += read_crops(reader, rest.format(marks_of(some)), [*before, *some])
+    return found
+
+
+def read_by_id(reader: Reader, gallery_id: int, crop_ids: Iterable[str]) -> list[StoredCrop]:
+    """Read those of these crops that are there."""
+    rest = "WHERE crops.gallery_id = ? AND crop_id IN ({}) ORDER BY slot"
+    return read_crops_in(reader, rest, [gallery_id], crop_ids)
+
+
+def read_by_slot(reader: Reader, gallery_id: int, slots: Iterable[int]) -> list[StoredCrop]:
+    """Read those of these crops that are there, by slot."""
+    rest = "WHERE crops.gallery_id = ? AND slot IN ({}) ORDER BY slot"
+    return read_crops_in(reader, rest, [gallery_id], sorted(slots))
+
+
+def find_vectors(reader: Reader, gallery_id: int) -> VectorPlace | None:
+    """Return where the vectors of a gallery are that are searched; None where it has none."""
+    asked = "SELECT gallery_id, side, dimension FROM galleries WHERE gallery_id = ?"
+    row = reader.execute(asked, (gallery_id,)).fetchone()
+    return None if row is None or row["dimension"] is None else VectorPlace(*row)
+
+
+def read_vectors(
+    reader: Reader, place: VectorPlace | None, crops: Sequence[StoredCrop]
+) -> list[IndexedCrop]:
+    """Read the vectors of crops, each held against its checksum.
+
+    A crop that was removed since it was read is left out: its vector is overwritten at once.
+
+    Args:
+        reader: sees the newest moment, so that a removal is told from damage.
+
+    Raises:
+        DamagedRecord: the vector of a crop that is still there is gone or damaged.
+    """
+    if place is None or not crops:
+        return []
+    file = reader.database.vectors.open(*place)
+    slots = [crop.row_id for crop in crops]
+    vectors = file.read(slots)
+    checksums = file.read_checksums(slots).tolist()
+    found = []
+    for crop, vector, checksum in zip(crops, vectors, checksums, strict=True):
+        if vector_crc(crop.crop_id, vector) == checksum:
+            found.append(IndexedCrop(crop.label, vector))
+        elif reader.value(STILL_THERE, (place.gallery_id, place.side, crop.row_id)):
+            raise reader.database.damage(
+                f"the vector of crop {crop.crop_id} is gone or not what was written"
+            )
+    return found
+
+
+def crop_of(row: sqlite3.Row) -> StoredCrop:
+    """Return a crop from its row."""
+    metadata = row["metadata"]
+    return StoredCrop(
+        row_id=row["slot"],
+        crop_id=row["crop_id"],
+        identity=row["identity"],
+        camera=row["camera"],
+        captured_at=as_moment(row["captured_at"]),
+        external_id=row["external_id"],
+        metadata=None if metadata is None else from_json(metadata),
+        sha256=row["sha256"].hex(),
+        content_type=row["content_type"],
+        image_bytes=row["image_bytes"],
+        created_at=as_moment(row["created_at"]),
+        inside=bool(row["inside"]),
+        quality=row["quality"],
+    )

@@ -1,0 +1,516 @@
+"""The SQLite file of the record, which all processes of a machine share, and the vectors beside it.
+
+A rule is a function that reads and changes the record by the `Transaction` it is given; it runs
+within `Database.write`, and what it changed is on the disk when that returns.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import functools
+import secrets
+import sqlite3
+import struct
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+from model.problems import InputProblem
+from service.errors import DamagedRecord, ServiceError, StorageFailed
+from service.ops.data_directory import snapshot_name, sync
+from service.ops.failpoints import failpoint
+from service.ops.health import heartbeat
+from service.record.feeds import (
+    ALL_GALLERIES,
+    TOKEN_BYTES,
+    add_changes,
+    begin_feed,
+    read_changes,
+    read_feeds,
+    slots_of,
+)
+from service.record.marks import COMMITS, DeletedIds, Mark, Marks
+from service.record.schema import (
+    FORMAT,
+    RECORD,
+    TABLES,
+    describe_sizes,
+    read_schema,
+    row_crc,
+    schema_of_format,
+)
+from service.record.transaction import Change, Reader, Transaction
+from service.record.vectors import Vector, VectorFile, VectorFiles
+
+Given = ParamSpec("Given")
+Result = TypeVar("Result")
+
+FILE = "record.sqlite3"
+# Folders that a restore or an upgrade fills before they become the data directory.
+UNFINISHED = ".part"
+PRAGMAS = (
+    "page_size = 4096",
+    "journal_mode = WAL",
+    # A commit is on the disk, not in a cache, before it is acknowledged.
+    "synchronous = FULL",
+    "secure_delete = ON",
+    "foreign_keys = ON",
+    "wal_autocheckpoint = 8000",
+)
+PRIVATE_FILE = 0o600
+# Writers wait for the lock file; SQLite's own waiting is for readers that recover a log.
+BUSY_SECONDS = 30.0
+LOG_BUSY_MS = 1000
+# Steps of SQLite's machine, some tenths of a second.
+STEPS_PER_BEAT = 1_000_000
+RULES_AT_ONCE = 64
+# The number and the id of a commit.
+COMMIT = struct.Struct(f">q{TOKEN_BYTES}s")
+NOTE_COMMIT = "UPDATE record SET value = ? WHERE name = 'commit'"
+NOT_A_DATABASE = (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)
+# A bit that changed may make a text that is none, which SQLite hands over and Python refuses.
+UNREADABLE = ("could not decode", "user-defined function raised")
+
+
+@dataclass
+class _Work:
+    """A rule that waits to be run, and what became of it."""
+
+    rule: Callable[[Transaction], Any]
+    done: Future[Any] = field(default_factory=Future)
+    result: Any = None
+    error: BaseException | None = None
+
+
+class Database:
+    """The tables in `record.sqlite3` of a folder, and the vector files beside it.
+
+    Any number of processes of one machine may share a folder; writers come one after another. Reads
+    may be made from any thread.
+
+    Raises:
+        InputProblem: the file is not a record that this program can use.
+        DamagedRecord: something that was acknowledged is not in it any more.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Open the record of a folder, and create it where there is none."""
+        self.folder = folder
+        self.path = folder / FILE
+        self.vectors = VectorFiles(folder)
+        self.marks = Marks(folder / "record.acknowledged")
+        self.deleted = DeletedIds(folder / "deleted.ids")
+        self._local = threading.local()
+        self._opened: list[sqlite3.Connection] = []
+        self._opening = threading.Lock()
+        # Its numbers of versions can be compared, as those of different connections cannot.
+        self._watch: sqlite3.Connection | None = None
+        self._watching = threading.Lock()
+        self._waiting: deque[_Work] = deque()
+        self._writing = threading.Lock()
+        self._log_has_deleted = False
+        self._lock = (folder / "record.lock").open("ab")
+        try:
+            with self._exclusive():
+                self._open()
+        except sqlite3.OperationalError as error:
+            self.close()
+            raise InputProblem(
+                f"{self.path}: cannot be used as the record ({error}); make it readable and "
+                "writable, see what is whole of it with gmn store verify --data-dir "
+                f"{folder}, or name another directory with --data-dir"
+            ) from error
+        except BaseException:
+            self.close()
+            raise
+
+    def write(
+        self,
+        rule: Callable[Concatenate[Transaction, Given], Result],
+        *args: Given.args,
+        **kwargs: Given.kwargs,
+    ) -> Result:
+        """Run a rule in a transaction; what it changed is on the disk when this returns.
+
+        Rules of several threads that wait together are committed together; one that fails leaves
+        nothing of itself and no trace in the others.
+
+        Raises:
+            StorageFailed: the disk is full or fails; nothing was changed.
+            Exception: whatever the rule raises; nothing of what it did is kept.
+        """
+        work = _Work(functools.partial(_call, rule, args, kwargs))
+        self._waiting.append(work)
+        with self._writing:
+            # Whoever held the lock before may have run this rule together with its own.
+            while not work.done.done():
+                self._run_waiting()
+        result: Result = work.done.result()
+        return result
+
+    @contextlib.contextmanager
+    def read(self) -> Iterator[Reader]:
+        """Read the record as it is at one moment, also while it is written."""
+        connection = self.connection()
+        if connection.in_transaction:
+            yield Reader(self, connection)
+            return
+        with self.naming_errors():
+            connection.execute("BEGIN")
+        try:
+            yield Reader(self, connection)
+        finally:
+            connection.execute("ROLLBACK")
+        self.overwrite_log()
+
+    def overwrite_log(self) -> None:
+        """Overwrite SQLite's log, where a long read has prevented it after a deletion."""
+        if self._log_has_deleted:
+            with self._writing, self._exclusive():
+                self._truncate_log()
+
+    def feeds(self) -> dict[int, Mark]:
+        """Return the newest change of each gallery, as its number and token."""
+        return read_feeds(Reader(self))
+
+    def changes(self, gallery_id: int, after: Mark, limit: int) -> list[Change]:
+        """Return up to `limit` changes of a gallery after one, in order.
+
+        Raises:
+            ChangesLost: that change is kept no more, or another one bears its number.
+        """
+        return read_changes(Reader(self), gallery_id, after, limit)
+
+    def data_version(self) -> int:
+        """Return a number that is another one after each commit of any process or thread."""
+        with self._watching:
+            if self._watch is None:
+                self._watch = self._connect()
+            return int(self._watch.execute("PRAGMA data_version").fetchone()[0])
+
+    def damage(self, what: str) -> ServiceError:
+        """Return the error for something that is not what was written."""
+        return DamagedRecord(self.path, what)
+
+    def stored_bytes(self) -> int:
+        """Return the bytes of the file and its log."""
+        log = self.path.with_name(f"{self.path.name}-wal")
+        return sum(file.stat().st_size for file in (self.path, log) if file.exists())
+
+    def connection(self) -> sqlite3.Connection:
+        """Return this thread's connection."""
+        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
+        if connection is None:
+            connection = self._local.connection = self._connect()
+        return connection
+
+    def close(self) -> None:
+        """Close every connection and file; it may be called again."""
+        with self._opening:
+            for connection in self._opened:
+                connection.close()
+            self._opened.clear()
+        self.vectors.close()
+        self._lock.close()
+
+    @contextlib.contextmanager
+    def naming_errors(self) -> Iterator[None]:
+        """Raise `DamagedRecord` for what SQLite says of a damaged file."""
+        try:
+            yield
+        except sqlite3.DatabaseError as error:
+            code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+            said = str(error)
+            if code in NOT_A_DATABASE or said.lower().startswith(UNREADABLE):
+                raise self.damage(said) from error
+            raise
+        except UnicodeDecodeError as error:
+            # SQLite's own message quotes what cannot be read.
+            raise self.damage(error.object.decode(errors="replace")) from error
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            self.path, isolation_level=None, check_same_thread=False, timeout=BUSY_SECONDS, uri=True
+        )
+        with self._opening:
+            self._opened.append(connection)
+        connection.row_factory = sqlite3.Row
+        connection.create_function("row_crc", -1, row_crc, deterministic=True)
+        # A statement over a large gallery may take minutes, which a hanging disk looks like.
+        connection.set_progress_handler(heartbeat, STEPS_PER_BEAT)
+        for pragma in PRAGMAS:
+            connection.execute(f"PRAGMA {pragma}")
+        return connection
+
+    @contextlib.contextmanager
+    def _exclusive(self) -> Iterator[None]:
+        """Keep every other process from writing."""
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.flock(self._lock, fcntl.LOCK_UN)
+
+    def _open(self) -> None:
+        """Create the tables where there are none, and finish what a killed process left."""
+        is_new = not self.path.exists() or not self.path.stat().st_size
+        marked = self.marks.read()
+        if is_new:
+            self._require_nothing_left(marked)
+        # SQLite gives the files beside it the same rights.
+        self.path.touch(mode=PRIVATE_FILE)
+        self.path.chmod(PRIVATE_FILE)
+        with self.naming_errors():
+            connection = self.connection()
+            found = connection.execute("PRAGMA user_version").fetchone()[0]
+            if not found and not read_schema(connection):
+                self._create(connection)
+            elif found != FORMAT:
+                raise InputProblem(
+                    f"{self.path}: has format version {found}, and this program reads {FORMAT}; "
+                    "serve it with the program version that wrote it"
+                )
+            if read_schema(connection) != schema_of_format():
+                raise self.damage("its tables are not those that were created")
+        if is_new:
+            sync(self.folder)
+        held = {**self.feeds(), COMMITS: self._last_commit()}
+        self._require_acknowledged(held, marked)
+        self._settle(held)
+        self._cut_vectors()
+        # A process that was killed may have left in the log what it had deleted.
+        self._truncate_log()
+
+    def _require_nothing_left(self, marked: dict[int, Mark]) -> None:
+        """Raise `DamagedRecord` for a record that is gone, `InputProblem` for an unfinished one."""
+        for path in self.folder.glob(f"*{UNFINISHED}"):
+            raise InputProblem(
+                f"{self.folder}: a restore or an upgrade into it was cut off ({path.name}); delete "
+                "this directory and begin again"
+            )
+        if marked:
+            raise DamagedRecord(self.path, "it is gone, and changes of it were acknowledged")
+        snapshots = list(self.folder.glob(snapshot_name("[0-9]*", "*")))
+        if snapshots:
+            raise DamagedRecord(self.path, f"it is gone, and {len(snapshots)} snapshots are left")
+
+    def _create(self, connection: sqlite3.Connection) -> None:
+        connection.execute("BEGIN IMMEDIATE")
+        for table in TABLES:
+            table.create(connection)
+        describe_sizes(connection)
+        connection.execute(f"PRAGMA user_version = {FORMAT}")
+        transaction = Transaction(self, connection)
+        values = {
+            "record_id": secrets.token_hex(16),
+            "group_secret": secrets.token_bytes(32),
+            "next_gallery": 1,
+            "commit": COMMIT.pack(0, b""),
+        }
+        transaction.insert(RECORD, *({"name": name, "value": values[name]} for name in values))
+        begin_feed(transaction, ALL_GALLERIES)
+        connection.execute("COMMIT")
+
+    def _last_commit(self) -> Mark:
+        """Return how many commits changed the record, and the id of the last one."""
+        row = Reader(self).row(RECORD, "WHERE name = 'commit'")
+        if row is None:
+            raise self.damage("the number of its last commit is gone")
+        return Mark(*COMMIT.unpack(row["value"]))
+
+    def _require_acknowledged(self, held: dict[int, Mark], marked: dict[int, Mark]) -> None:
+        """Raise `DamagedRecord` where a change that was acknowledged is not in the record."""
+        asked = "SELECT token FROM changes WHERE gallery_id = ? AND seq = ?"
+        for number, mark in marked.items():
+            newest = held.get(number, Mark(0, b""))
+            token = newest.token
+            if newest.seq != mark.seq:
+                # Changes from long ago are not kept.
+                token = Reader(self).value(asked, (number, mark.seq)) or mark.token
+            if newest.seq < mark.seq or token != mark.token:
+                what = "commits" if number == COMMITS else f"changes of gallery {number}"
+                raise DamagedRecord(
+                    self.path,
+                    f"it holds {newest.seq} {what}, and {mark.seq} were acknowledged: its end "
+                    f"({self.path.name}-wal) was cut off or damaged, or an older copy was put "
+                    f"back. To go on with what it holds, remove {self.marks.path.name}. Otherwise",
+                )
+
+    def _settle(self, feeds: dict[int, Mark]) -> None:
+        """Overwrite the vectors of removed crops, and note what is acknowledged from now on.
+
+        What a killed process has committed and not settled is settled too.
+        """
+        marked = self.marks.read(feeds)
+        removed = (
+            "SELECT slots FROM changes WHERE gallery_id = ? AND seq > ? "
+            "AND kind IN ('removed', 'replaced')"
+        )
+        for gallery_id in feeds.keys() - {ALL_GALLERIES, COMMITS}:
+            seen = marked.get(gallery_id, Mark(-1, b""))
+            rows = Reader(self).execute(removed, (gallery_id, seen.seq)).fetchall()
+            self._clear(gallery_id, [slot for (text,) in rows for slot in slots_of(text)])
+        self.marks.note(feeds)
+
+    def _clear(self, gallery_id: int, slots: Sequence[int]) -> None:
+        for side in self._sides(gallery_id) if slots else ():
+            side.clear(slots)
+
+    def _sides(self, gallery_id: int) -> list[VectorFile]:
+        """Return the vector files of a gallery: that which is searched, and that being prepared."""
+        asked = (
+            "SELECT side, dimension, staged_side, staged_dimension FROM galleries "
+            "WHERE gallery_id = ?"
+        )
+        row = Reader(self).execute(asked, (gallery_id,)).fetchone()
+        pairs = [] if row is None else [tuple(row[:2]), tuple(row[2:])]
+        return [
+            self.vectors.open(gallery_id, side, dimension)
+            for side, dimension in pairs
+            if side is not None and dimension is not None
+        ]
+
+    def _cut_vectors(self) -> None:
+        """Cut the vector files to what is committed: a killed process may have written beyond."""
+        asked = (
+            "SELECT gallery_id, next_slot, side, dimension, staged_side, staged_dimension "
+            "FROM galleries"
+        )
+        there = self.vectors.there()
+        for gallery_id, next_slot, *sides in Reader(self).execute(asked).fetchall():
+            for side, dimension in (sides[:2], sides[2:]):
+                if (gallery_id, side) in there:
+                    file = self.vectors.open(gallery_id, side, dimension or 1)
+                    # Before its dimension is known, none of its vectors is committed.
+                    file.cut(next_slot if dimension else 0)
+
+    def _run_waiting(self) -> None:
+        """Run the rules that wait in one transaction, and tell each what became of it."""
+        count = min(len(self._waiting), RULES_AT_ONCE)
+        batch = [self._waiting.popleft() for _ in range(count)]
+        try:
+            with self._exclusive():
+                self._commit(batch)
+        except BaseException as error:
+            for work in batch:
+                work.error = error
+        for work in batch:
+            if work.error is None:
+                work.done.set_result(work.result)
+            else:
+                work.done.set_exception(_named(work.error))
+
+    def _commit(self, batch: Sequence[_Work]) -> None:
+        connection = self.connection()
+        changed_before = connection.total_changes
+        commit: Mark | None = None
+        with self.naming_errors():
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                commit = Mark(self._last_commit().seq + 1, secrets.token_bytes(TOKEN_BYTES))
+                found = [self._run(connection, work) for work in batch]
+                done = [transaction for transaction in found if transaction is not None]
+                if connection.total_changes == changed_before:
+                    connection.execute("ROLLBACK")
+                    return
+                self._write_vectors(done)
+                notes = [note for transaction in done for note in transaction.notes]
+                feeds = add_changes(Transaction(self, connection), notes)
+                deleted = [note.gallery_id for note in notes if note.kind == "gallery_deleted"]
+                self.marks.note(dict.fromkeys(deleted))
+                connection.execute(NOTE_COMMIT, (COMMIT.pack(*commit),))
+                failpoint("record.before-commit")
+                connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                # An error may arrive although the commit has happened.
+                if self._last_commit() != commit:
+                    raise
+        failpoint("record.committed")
+        try:
+            self._settle({**feeds, COMMITS: commit})
+        except OSError as error:
+            for work, transaction in zip(batch, found, strict=True):
+                if transaction is not None and transaction.removes:
+                    work.error = _not_overwritten(error)
+        failpoint("record.settled")
+        self.deleted.add(crop_id for transaction in done for crop_id in transaction.deleted)
+        if self._log_has_deleted or any(transaction.removes for transaction in done):
+            self._truncate_log()
+
+    def _run(self, connection: sqlite3.Connection, work: _Work) -> Transaction | None:
+        """Run a rule; None where it failed, and nothing of what it did is left."""
+        transaction = Transaction(self, connection)
+        connection.execute("SAVEPOINT rule")
+        try:
+            work.result = work.rule(transaction)
+        except BaseException as error:
+            # A full disk ends the whole transaction, with what other rules did.
+            if not connection.in_transaction:
+                raise
+            connection.execute("ROLLBACK TO rule")
+            connection.execute("RELEASE rule")
+            work.error = error
+            return None
+        connection.execute("RELEASE rule")
+        return transaction
+
+    def _write_vectors(self, done: Iterable[Transaction]) -> None:
+        """Write the vectors of all rules, one run and one sync for each file."""
+        files: dict[tuple[int, int, int], dict[int, tuple[str, Vector]]] = {}
+        for transaction in done:
+            for place, vectors in transaction.vectors.items():
+                files.setdefault(place, {}).update(vectors)
+        for (gallery_id, side, dimension), vectors in files.items():
+            self.vectors.open(gallery_id, side, dimension).write(vectors)
+
+    def _truncate_log(self) -> None:
+        """Overwrite the write-ahead log, which still holds pages with what was just deleted.
+
+        A read of an earlier moment prevents it; its end and the next commits try again.
+        """
+        connection = self.connection()
+        # A backup may read for minutes, and no write waits for it twice.
+        busy_ms = 0 if self._log_has_deleted else LOG_BUSY_MS
+        self._log_has_deleted = True
+        with contextlib.suppress(sqlite3.DatabaseError):
+            connection.execute(f"PRAGMA busy_timeout = {busy_ms}")
+            busy = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+            self._log_has_deleted = bool(busy)
+        connection.execute(f"PRAGMA busy_timeout = {int(BUSY_SECONDS * 1000)}")
+
+
+def _call(
+    rule: Callable[..., Result],
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    transaction: Transaction,
+) -> Result:
+    return rule(transaction, *args, **kwargs)
+
+
+def _named(error: BaseException) -> BaseException:
+    """Return the error that a caller is told of one that the disk or SQLite raised."""
+    if not isinstance(error, OSError | sqlite3.OperationalError):
+        return error
+    named = StorageFailed(
+        f"the record could not be written ({error}); nothing was stored, free space in the data "
+        "directory and send the request again"
+    )
+    named.__cause__ = error
+    return named
+
+
+def _not_overwritten(error: OSError) -> ServiceError:
+    named = StorageFailed(
+        f"the crops are removed, and their vectors could not be overwritten on the disk ({error}); "
+        "that happens with the next change of the gallery, or at the next start"
+    )
+    named.__cause__ = error
+    return named

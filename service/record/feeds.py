@@ -1,0 +1,164 @@
+"""The changes of each gallery in order, which every process of the record follows."""
+
+from __future__ import annotations
+
+import secrets
+import sqlite3
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from pydantic_core import from_json, to_json
+
+from service.errors import ServiceError, UnknownGallery
+from service.record.marks import Mark
+from service.record.schema import CHANGES, FEEDS
+from service.record.transaction import Change, Reader, RecordPart, Transaction
+
+# A follower that is further behind reads everything again.
+KEPT_CHANGES = 100_000
+TRIM_EVERY = 1000
+TOKEN_BYTES = 8
+# The feed of what belongs to no gallery: jobs, keys, and which galleries there are.
+ALL_GALLERIES = 0
+OF_ALL_GALLERIES = ("gallery_created", "gallery_deleted", "jobs", "keys")
+OF_CROPS = ("added", "removed", "relabelled", "replaced")
+
+
+class ChangesLost(ServiceError):
+    """Changes that a follower has not seen cannot be read any more: it has to read everything."""
+
+    code = "record_unavailable"
+
+
+class History(RecordPart):
+    """The changes of galleries, for an index that was stored and is to go on."""
+
+    def begin(self, gallery_id: int) -> str:
+        """Return the position of a gallery's newest change; raises `UnknownGallery`."""
+        newest = read_feeds(self._reader).get(gallery_id)
+        if newest is None:
+            raise UnknownGallery(str(gallery_id))
+        return f"{newest.seq} {newest.token.hex()}"
+
+    def since(self, gallery_id: int, version: int, position: str) -> list[Change] | None:
+        """Return the changes of a gallery's crops after a version.
+
+        Args:
+            version: that is known, at the position or later.
+            position: from `begin`.
+
+        Returns:
+            None where they are not kept any more, or all crops were replaced meanwhile.
+        """
+        seq, token = position.split()
+        after = Mark(int(seq), bytes.fromhex(token))
+        asked = "SELECT version FROM galleries WHERE gallery_id = ? AND name IS NOT NULL"
+        with self._database.read() as reader:
+            newest = reader.value(asked, (gallery_id,))
+            try:
+                changes = read_changes(reader, gallery_id, after, KEPT_CHANGES)
+            except ChangesLost:
+                return None
+        of_crops = [
+            change for change in changes if change.kind in OF_CROPS and change.version > version
+        ]
+        if newest is None or newest < version:
+            return None
+        versions = [change.version for change in of_crops]
+        is_whole = versions == list(range(version + 1, newest + 1))
+        is_replaced = any(change.kind == "replaced" for change in of_crops)
+        return of_crops if is_whole and not is_replaced else None
+
+
+def begin_feed(transaction: Transaction, gallery_id: int) -> None:
+    """Begin the feed of a gallery with a change that a follower can have seen."""
+    token = secrets.token_bytes(TOKEN_BYTES)
+    transaction.insert(FEEDS, {"gallery_id": gallery_id, "seq": 0, "token": token})
+    begun = Change(0, "gallery_created", gallery_id, 0)
+    transaction.insert(CHANGES, _row(gallery_id, begun, 0, token))
+
+
+def read_feeds(reader: Reader) -> dict[int, Mark]:
+    """Return the newest change of each gallery."""
+    return {row["gallery_id"]: Mark(row["seq"], row["token"]) for row in reader.rows(FEEDS)}
+
+
+def read_changes(reader: Reader, gallery_id: int, after: Mark, limit: int) -> list[Change]:
+    """Return up to `limit` changes of a gallery after one that a follower has seen, in order.
+
+    Raises:
+        ChangesLost: that change is kept no more, or another one bears its number.
+    """
+    asked = "WHERE gallery_id = ? AND seq >= ? ORDER BY seq LIMIT ?"
+    rows = reader.rows(CHANGES, asked, (gallery_id, after.seq, limit + 1))
+    if not rows or (rows[0]["seq"], rows[0]["token"]) != after:
+        raise ChangesLost(f"gallery {gallery_id} has another history than was followed")
+    return [_as_change(row) for row in rows[1:]]
+
+
+def add_changes(transaction: Transaction, notes: Iterable[Change]) -> dict[int, Mark]:
+    """Add changes to the feeds of their galleries, and return where these are now."""
+    by_feed: dict[int, list[Change]] = {}
+    for note in notes:
+        feed = ALL_GALLERIES if note.kind in OF_ALL_GALLERIES else note.gallery_id
+        by_feed.setdefault(feed, []).append(note)
+    marks = {}
+    for feed, changes in by_feed.items():
+        row = transaction.row(FEEDS, "WHERE gallery_id = ?", (feed,))
+        # Another rule of the same commit may have deleted the gallery.
+        if row is not None:
+            marks[feed] = _add_to_feed(transaction, feed, row["seq"], changes)
+    return marks
+
+
+def as_ranges(slots: Iterable[int]) -> str:
+    """Write slots as JSON: the first and the last one of each run."""
+    found: list[list[int]] = []
+    for slot in sorted(slots):
+        if found and slot == found[-1][1] + 1:
+            found[-1][1] = slot
+        else:
+            found.append([slot, slot])
+    return to_json(found).decode()
+
+
+def slots_of(text: str) -> list[int]:
+    """Read the slots that `as_ranges` wrote."""
+    return [slot for first, last in from_json(text) for slot in range(first, last + 1)]
+
+
+def _add_to_feed(transaction: Transaction, feed: int, seq: int, changes: Sequence[Change]) -> Mark:
+    rows = [
+        _row(feed, change, number, secrets.token_bytes(TOKEN_BYTES))
+        for number, change in enumerate(changes, seq + 1)
+    ]
+    transaction.insert(CHANGES, *rows)
+    newest = Mark(seq + len(rows), rows[-1]["token"])
+    if newest.seq // TRIM_EVERY > seq // TRIM_EVERY:
+        old = (feed, newest.seq - KEPT_CHANGES)
+        transaction.change("DELETE FROM changes WHERE gallery_id = ? AND seq <= ?", old)
+    update = "UPDATE feeds SET seq = ?, token = ? WHERE gallery_id = ?"
+    transaction.change(update, (*newest, feed))
+    return newest
+
+
+def _row(feed: int, change: Change, seq: int, token: bytes) -> dict[str, Any]:
+    # The feed of all galleries names the gallery in the place of slots.
+    slots = [change.gallery_id] if feed == ALL_GALLERIES else change.row_ids
+    return {
+        "gallery_id": feed,
+        "seq": seq,
+        "token": token,
+        "kind": change.kind,
+        "version": change.version,
+        "slots": as_ranges(slots),
+    }
+
+
+def _as_change(row: sqlite3.Row) -> Change:
+    gallery_id = row["gallery_id"]
+    slots = tuple(slots_of(row["slots"]))
+    if gallery_id == ALL_GALLERIES:
+        (gallery_id,) = slots
+        slots = ()
+    return Change(row["seq"], row["kind"], gallery_id, row["version"], slots, row["token"])

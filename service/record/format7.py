@@ -1,0 +1,223 @@
+"""A record of format 7, which versions before 0.5 wrote: one table of keys and values.
+
+A key is made of parts that end with a zero byte: its kind, then numbers of 16 hexadecimal digits
+and texts. A value begins with a checksum of its key and its body, which is JSON for the most part.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import sqlite3
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import TypeAdapter
+from pydantic_core import from_json
+
+from model.problems import InputProblem
+from service.errors import DamagedRecord, DamagedSnapshot
+from service.record.picture_folder import PictureFolder
+from service.record.values import ArchivedCrop, GalleryRecord, StoredCrop
+
+FORMAT = 7
+CHECKSUM_BYTES = 4
+END = b"\0"
+ESCAPED = b"\0\xff"
+# Keys that begin with this are only looked up.
+LOOKUP = b"!"
+CROPS_AT_ONCE = 200
+GALLERY = TypeAdapter(GalleryRecord)
+CROP = TypeAdapter(StoredCrop)
+
+Vector = NDArray[np.float32]
+
+
+class OldRecord:
+    """A record of format 7 that is only read, as it is when it is opened.
+
+    Args:
+        path: of the file.
+        outside: the pictures and vectors that a backup holds beside it; None for none.
+
+    Raises:
+        InputProblem: the file is no record of format 7.
+    """
+
+    def __init__(self, path: Path, outside: PictureFolder | None = None) -> None:
+        self.path = path
+        self._outside = outside
+        self._connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
+        self._connection.execute("BEGIN")
+        found = self._connection.execute("PRAGMA user_version").fetchone()[0]
+        if found != FORMAT:
+            raise InputProblem(f"{path}: has format {found}, and {FORMAT} is read")
+
+    def close(self) -> None:
+        """Close the file."""
+        self._connection.close()
+
+    def body(self, kind: str, *parts: str | int, looked_up: bool = False) -> bytes | None:
+        """Return the body of a key; None where there is none."""
+        own = (LOOKUP if looked_up else b"") + key(kind, *parts)
+        row = self._connection.execute("SELECT value FROM entries WHERE key = ?", (own,)).fetchone()
+        return None if row is None else self._unsealed(own, row[0])
+
+    def json(self, kind: str, *parts: str | int) -> Any:
+        """Return the value of a key that holds JSON; None where there is none."""
+        body = self.body(kind, *parts)
+        return None if body is None else from_json(body)
+
+    def below(self, kind: str, *parts: str | int) -> Iterator[tuple[str, bytes]]:
+        """Yield what lies below a key, as the last part and the body, in the order of the keys."""
+        prefix = key(kind, *parts)
+        rows = self._connection.execute(
+            "SELECT key, value FROM entries WHERE key >= ? AND key < ? ORDER BY key",
+            (prefix, prefix + b"\xff"),
+        )
+        for own, value in rows:
+            last = own[len(prefix) : -1].replace(ESCAPED, END).decode()
+            yield last, self._unsealed(own, value)
+
+    def named(self, kind: str, *parts: str | int) -> Iterator[tuple[str, Any]]:
+        """Yield what lies below a key, as the last part and the JSON value."""
+        for name, body in self.below(kind, *parts):
+            yield name, from_json(body)
+
+    def galleries(self) -> list[GalleryRecord]:
+        """Return the galleries, without those that a copy was filling."""
+        found = [GALLERY.validate_json(body) for _, body in self.below("gallery")]
+        return [gallery for gallery in found if gallery.name]
+
+    def crops(self, gallery: GalleryRecord, side: int) -> Iterator[list[ArchivedCrop]]:
+        """Yield the crops of a gallery by row, with their vectors of a side and their pictures.
+
+        Crops that have no vector of the side are left out.
+
+        Raises:
+            DamagedRecord: a vector or a picture of the searched side is missing.
+        """
+        crops = []
+        for _, body in self.below("crop", gallery.gallery_id, gallery.at):
+            crops.append(CROP.validate_json(body))
+            if len(crops) == CROPS_AT_ONCE:
+                yield self._with_contents(gallery, side, crops)
+                crops = []
+        if crops:
+            yield self._with_contents(gallery, side, crops)
+
+    def _with_contents(
+        self, gallery: GalleryRecord, side: int, crops: Sequence[StoredCrop]
+    ) -> list[ArchivedCrop]:
+        names = [crop.crop_id for crop in crops] + [f"{crop.crop_id}.{side}.f32" for crop in crops]
+        outside: dict[str, bytes | None] = {}
+        if self._outside is not None:
+            found = self._outside.get_all(gallery.gallery_id, names)
+            outside = dict(zip(names, found, strict=True))
+        contents = []
+        for crop in crops:
+            place = (gallery.gallery_id, gallery.at)
+            vector = self.body("vector", *place, side, crop.row_id, looked_up=True)
+            name = f"{crop.crop_id}.{side}.f32"
+            if vector is None and outside.get(name):
+                sealed = f"{gallery.gallery_id}/{name}".encode()
+                vector = self._unsealed(sealed, outside[name])
+            picture = self.body("picture", *place, crop.row_id, looked_up=True)
+            if crop.inside and picture is None:
+                raise DamagedRecord(self.path, f"the picture of crop {crop.crop_id} is gone")
+            if vector is None and side == gallery.side:
+                raise DamagedRecord(self.path, f"the vector of crop {crop.crop_id} is gone")
+            if vector is not None:
+                picture = picture if picture is not None else outside.get(crop.crop_id)
+                record = replace(crop, inside=picture is not None, changes=0)
+                contents.append(ArchivedCrop(record, np.frombuffer(vector, "<f4"), picture))
+        return contents
+
+    def _unsealed(self, own: bytes, value: object) -> bytes:
+        """Return the body of a value, whose checksum holds."""
+        if isinstance(value, bytes) and not value:
+            return b""
+        if isinstance(value, bytes) and len(value) >= CHECKSUM_BYTES:
+            body = value[CHECKSUM_BYTES:]
+            checksum = zlib.crc32(body, zlib.crc32(own))
+            if checksum == int.from_bytes(value[:CHECKSUM_BYTES], "big"):
+                return body
+        raise DamagedRecord(self.path, f"{own[:40]!r} is not what was written")
+
+
+def key(kind: str, *parts: str | int) -> bytes:
+    """Return the key of a kind and its parts."""
+    return b"".join(
+        b"%016x\0" % part if isinstance(part, int) else part.encode().replace(END, ESCAPED) + END
+        for part in (kind, *parts)
+    )
+
+
+@dataclass(frozen=True)
+class OldSnapshot:
+    """A snapshot of a version before 0.5: a gallery's crops in one SQLite file.
+
+    Attributes:
+        sha256: over the checksums of all crops in order.
+        gallery, embedding_fingerprint, version: its origin; empty in files of before it was noted.
+    """
+
+    path: Path
+    crops: int
+    sha256: str
+    gallery: str = ""
+    embedding_fingerprint: str = ""
+    version: int = 0
+
+    def read(self) -> Iterator[ArchivedCrop]:
+        """Yield every crop, each checked when it is read, the whole when it is read through.
+
+        Raises:
+            DamagedSnapshot: naming the first crop that is not what was written.
+        """
+        asked = "SELECT crop_id, record, vector, picture, checksum FROM crops ORDER BY place"
+        whole = hashlib.sha256()
+        crops = 0
+        with _reading(self.path) as file:
+            for crop_id, record, vector, picture, checksum in file.execute(asked):
+                readable = isinstance(record, str) and isinstance(vector, bytes)
+                if not readable or _checksum(record, vector, picture) != checksum:
+                    raise DamagedSnapshot(self.path, f"crop {crop_id} is not what was written")
+                whole.update(checksum.encode())
+                crops += 1
+                crop = CROP.validate_json(record)
+                yield ArchivedCrop(crop, np.frombuffer(vector, "<f4"), picture)
+        if (crops, whole.hexdigest()) != (self.crops, self.sha256):
+            raise DamagedSnapshot(self.path, f"it holds {crops} crops where {self.crops} belong")
+
+
+def open_old_snapshot(path: Path) -> OldSnapshot:
+    """Read the header of a snapshot; raises `DamagedSnapshot` where it cannot be read."""
+    with _reading(path) as file:
+        header = dict(file.execute("SELECT name, value FROM header"))
+        header.pop("format", None)
+        return TypeAdapter(OldSnapshot).validate_python({**header, "path": path})
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[sqlite3.Connection]:
+    try:
+        with contextlib.closing(
+            sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
+        ) as file:
+            yield file
+    except (sqlite3.DatabaseError, ValueError) as error:
+        raise DamagedSnapshot(path, str(error)) from error
+
+
+def _checksum(record: str, vector: bytes, picture: bytes | None) -> str:
+    digest = hashlib.sha256()
+    for part in (record.encode(), vector, picture or b""):
+        digest.update(len(part).to_bytes(8, "little"))
+        digest.update(part)
+    return digest.hexdigest()

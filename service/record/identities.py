@@ -1,0 +1,201 @@
+"""Changes of a whole identity: rename or merge, forget, and the undoing of merges."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+from gmn_client.models import Merge
+from service.record.columns import as_micros, as_moment, natural_order
+from service.record.crop_changes import relabel_crops, remove_crops, require_people
+from service.record.crop_rows import read_crops, read_crops_in
+from service.record.desk import forget_searches
+from service.record.galleries import next_version, require_entry
+from service.record.schema import MERGED_CROPS, MERGES, PEOPLE
+from service.record.transaction import Reader, RecordPart, Transaction, transactional
+from service.record.values import CropLabel, Relabelling, Removal, StoredCrop, new_crop_id
+
+MERGES_KEPT_FOR = timedelta(days=30)
+OF_PERSON = "WHERE crops.gallery_id = ? AND crops.person_id = ? ORDER BY slot"
+
+
+class IdentityChanges(RecordPart):
+    """Renames, merges and removals of whole identities, and the merges that can be undone."""
+
+    @transactional
+    def rename(
+        self, transaction: Transaction, gallery_id: int, identity: str, new: str
+    ) -> Relabelling | None:
+        """Give every crop of an identity another one; None where there is no such crop."""
+        require_entry(transaction, gallery_id)
+        person = _find(transaction, gallery_id, identity)
+        if person is None:
+            return None
+        transaction.removes = True
+        crops = read_crops(transaction, OF_PERSON, (gallery_id, person["person_id"]))
+        target = _find(transaction, gallery_id, new)
+        merge_id = None
+        if target is None:
+            transaction.change(
+                "UPDATE people SET name = ?, sort_key = ? WHERE person_id = ?",
+                (new, natural_order(new), person["person_id"]),
+            )
+        else:
+            merge_id = _merge(transaction, person, target, crops)
+        slots = [crop.row_id for crop in crops]
+        fewer = 0 if target is None else -1
+        version = next_version(transaction, gallery_id, "relabelled", slots, people=fewer)
+        return Relabelling(version, _labels(crops, new), merge_id)
+
+    @transactional
+    def forget(self, transaction: Transaction, gallery_id: int, identity: str) -> Removal | None:
+        """Remove an identity's crops, the merges that name it, and the searches that show it.
+
+        Returns:
+            None where it has no crops. Crops that were merged into another identity are that
+            identity's: its merges can be undone.
+        """
+        require_entry(transaction, gallery_id)
+        person = _find(transaction, gallery_id, identity)
+        if person is None:
+            return None
+        _remove_merges_of(transaction, gallery_id, identity)
+        crops = read_crops(transaction, OF_PERSON, (gallery_id, person["person_id"]))
+        removal = remove_crops(transaction, gallery_id, crops)
+        if removal is None:
+            return None
+        searches = forget_searches(transaction, gallery_id, removal.crop_ids)
+        return replace(removal, kept_searches=tuple(searches))
+
+    @transactional
+    def forget_merges(self, transaction: Transaction, gallery_id: int, identity: str) -> None:
+        """Remove the merges that name an identity."""
+        _remove_merges_of(transaction, gallery_id, identity)
+
+    def merges(self, gallery_id: int) -> list[Merge]:
+        """Return a gallery's merges of the last 30 days, newest first."""
+        found = self._reader.execute(
+            "SELECT merge_id, identity, name, crops, merged_at FROM merges "
+            "JOIN people ON person_id = into_person "
+            "WHERE merges.gallery_id = ? AND merged_at > ? ORDER BY version DESC, merge_id DESC",
+            (gallery_id, _oldest()),
+        )
+        return [
+            Merge(
+                merge_id=merge_id,
+                identity=identity,
+                into=into,
+                crops=crops,
+                merged_at=as_moment(merged_at),
+                undo_until=as_moment(merged_at) + MERGES_KEPT_FOR,
+            )
+            for merge_id, identity, into, crops, merged_at in found
+        ]
+
+    @transactional
+    def undo_merge(
+        self, transaction: Transaction, gallery_id: int, merge_id: str
+    ) -> Relabelling | None:
+        """Give the crops of a merge their former identity again.
+
+        Crops that were deleted, or got yet another identity, stay as they are. A rename of the
+        identity that they were merged into does not count as such.
+
+        Returns:
+            The changed crops; None where there is no such merge any more.
+        """
+        require_entry(transaction, gallery_id)
+        merge = transaction.row(
+            MERGES, "WHERE gallery_id = ? AND merge_id = ?", (gallery_id, merge_id)
+        )
+        if merge is None or merge["merged_at"] < _oldest():
+            return None
+        crops = _crops_of_merge(transaction, merge)
+        restored = [replace(crop, identity=merge["identity"]) for crop in crops]
+        people, new_people = require_people(transaction, gallery_id, restored)
+        if crops:
+            _retarget_earlier(transaction, merge, people[merge["identity"]])
+        transaction.change("DELETE FROM merges WHERE merge_id = ?", (merge_id,))
+        transaction.change(
+            "UPDATE galleries SET people = people + ? WHERE gallery_id = ?",
+            (new_people, gallery_id),
+        )
+        done = relabel_crops(transaction, gallery_id, crops, restored)
+        return replace(done, restored_identity=merge["identity"])
+
+    @transactional
+    def remove_expired_merges(self, transaction: Transaction, gallery_id: int) -> None:
+        """Remove merges that are older than 30 days."""
+        expired = (gallery_id, _oldest())
+        asked = "DELETE FROM merges WHERE gallery_id = ? AND merged_at < ?"
+        transaction.removes = transaction.change(asked, expired) > 0
+
+
+def _find(reader: Reader, gallery_id: int, identity: str) -> sqlite3.Row | None:
+    return reader.row(PEOPLE, "WHERE gallery_id = ? AND name = ?", (gallery_id, identity))
+
+
+def _labels(crops: Sequence[StoredCrop], identity: str) -> tuple[CropLabel, ...]:
+    return tuple(replace(crop, identity=identity).label for crop in crops)
+
+
+def _merge(
+    transaction: Transaction,
+    person: sqlite3.Row,
+    target: sqlite3.Row,
+    crops: Sequence[StoredCrop],
+) -> str:
+    """Give a person's crops to another one, so that it can be undone; return the merge's id."""
+    merge_id = new_crop_id()
+    gallery_id = person["gallery_id"]
+    merge = {
+        "merge_id": merge_id,
+        "gallery_id": gallery_id,
+        "identity": person["name"],
+        "into_person": target["person_id"],
+        "crops": len(crops),
+        # Merges are undone in the order of versions: the clock may have been set back.
+        "version": require_entry(transaction, gallery_id).version,
+        "merged_at": as_micros(datetime.now(UTC)),
+    }
+    transaction.insert(MERGES, merge)
+    merged = [{"merge_id": merge_id, "crop_id": crop.crop_id} for crop in crops]
+    transaction.insert(MERGED_CROPS, *merged)
+    both = (target["person_id"], person["person_id"])
+    transaction.change("UPDATE crops SET person_id = ? WHERE person_id = ?", both)
+    transaction.change("UPDATE merges SET into_person = ? WHERE into_person = ?", both)
+    transaction.change("DELETE FROM people WHERE person_id = ?", (person["person_id"],))
+    return merge_id
+
+
+def _crops_of_merge(transaction: Transaction, merge: sqlite3.Row) -> list[StoredCrop]:
+    """Return the crops of a merge that still are of the person they were merged into."""
+    rows = transaction.rows(MERGED_CROPS, "WHERE merge_id = ?", (merge["merge_id"],))
+    rest = "WHERE crops.gallery_id = ? AND crops.person_id = ? AND crop_id IN ({}) ORDER BY slot"
+    into = [merge["gallery_id"], merge["into_person"]]
+    return read_crops_in(transaction, rest, into, [row["crop_id"] for row in rows])
+
+
+def _retarget_earlier(transaction: Transaction, merge: sqlite3.Row, person_id: int) -> None:
+    """Point earlier merges of these crops back at the identity that is restored."""
+    transaction.change(
+        "UPDATE merges SET into_person = ? WHERE gallery_id = ? AND (version, merge_id) < (?, ?) "
+        "AND merge_id IN (SELECT merge_id FROM merged_crops WHERE crop_id IN "
+        "(SELECT crop_id FROM merged_crops WHERE merge_id = ?))",
+        (person_id, merge["gallery_id"], merge["version"], merge["merge_id"], merge["merge_id"]),
+    )
+
+
+def _remove_merges_of(transaction: Transaction, gallery_id: int, identity: str) -> None:
+    transaction.removes = True
+    transaction.change(
+        "DELETE FROM merges WHERE gallery_id = ? AND (identity = ? OR into_person IN "
+        "(SELECT person_id FROM people WHERE gallery_id = ? AND name = ?))",
+        (gallery_id, identity, gallery_id, identity),
+    )
+
+
+def _oldest() -> int:
+    return as_micros(datetime.now(UTC) - MERGES_KEPT_FOR)

@@ -1,0 +1,126 @@
+"""Crops read with their contents, from a record that is only read."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import quote
+
+from service.errors import RecordUnavailable
+from service.ops.health import heartbeat
+from service.record.crop_rows import read_crops
+from service.record.database import FILE, STEPS_PER_BEAT, Database
+from service.record.schema import GALLERIES, PICTURES, row_crc
+from service.record.transaction import Reader
+from service.record.values import ArchivedCrop, StoredCrop
+from service.record.vectors import VectorFile, VectorFiles, vector_crc
+
+CROPS_AT_ONCE = 500
+
+
+class StoredRecord(Database):
+    """A record that is only read, by one connection: a copy, or one that others write meanwhile."""
+
+    def __init__(self, folder: Path) -> None:
+        """Open the record of a folder, which may be one that nobody can write."""
+        self.folder = folder
+        self.path = folder / FILE
+        self.vectors = VectorFiles(folder, only_read=True)
+        self._opening = threading.Lock()
+        self._opened = []
+        self._log_has_deleted = False
+        self._connection = self._connect()
+
+    def connection(self) -> sqlite3.Connection:
+        """Return the only connection."""
+        return self._connection
+
+    def close(self) -> None:
+        """Close the connection and every file."""
+        self._connection.close()
+        self.vectors.close()
+
+    def _connect(self) -> sqlite3.Connection:
+        _finish_rollback(self.path)
+        connection = sqlite3.connect(
+            stored_uri(self.path),
+            uri=True,
+            isolation_level=None,
+            check_same_thread=False,
+        )
+        connection.row_factory = sqlite3.Row
+        connection.create_function("row_crc", -1, row_crc, deterministic=True)
+        connection.set_progress_handler(heartbeat, STEPS_PER_BEAT)
+        return connection
+
+
+def _finish_rollback(path: Path) -> None:
+    """Undo what was cut off while an archive was closed: a connection that only reads cannot."""
+    if path.with_name(f"{path.name}-journal").exists() and os.access(path.parent, os.W_OK):
+        with contextlib.closing(sqlite3.connect(path)) as connection:
+            connection.execute("PRAGMA user_version")
+
+
+def stored_uri(path: Path) -> str:
+    """Return the address of a record's file by which SQLite only reads it."""
+    # In a folder that nobody can write SQLite has no place for its log, and nothing changes.
+    alone = "" if os.access(path.parent, os.W_OK) else "&immutable=1"
+    return f"file:{quote(str(path))}?mode=ro{alone}"
+
+
+def read_contents(reader: Reader, gallery_id: int) -> Iterator[ArchivedCrop]:
+    """Read a gallery's crops with their contents at one moment, in the order of their slots.
+
+    Crops that are removed while they are read are left out. A picture outside is None.
+
+    Raises:
+        RecordUnavailable: the gallery was restored or reindexed meanwhile.
+        DamagedRecord: a part of a crop is missing or damaged.
+    """
+    (gallery,) = reader.rows(GALLERIES, "WHERE gallery_id = ?", (gallery_id,))
+    if gallery["dimension"] is None:
+        return
+    side = open_vectors(reader.database, gallery_id, gallery["side"], gallery["dimension"])
+    rest = "WHERE crops.gallery_id = ? AND slot > ? ORDER BY slot LIMIT ?"
+    after = 0
+    while crops := read_crops(reader, rest, (gallery_id, after, CROPS_AT_ONCE)):
+        slots = [crop.row_id for crop in crops]
+        after = slots[-1]
+        of_slots = "WHERE gallery_id = ? AND slot IN ({})"
+        rows = reader.rows_in(PICTURES, of_slots, [gallery_id], slots)
+        pictures = {row["slot"]: row["content"] for row in rows}
+        contents = zip(crops, side.read(slots), side.read_checksums(slots), strict=True)
+        for crop, vector, checksum in contents:
+            picture = pictures.get(crop.row_id)
+            if vector_crc(crop.crop_id, vector) != checksum:
+                _require_removed(reader.database, gallery_id, crop)
+            elif crop.inside and picture is None:
+                raise reader.database.damage(f"the picture of crop {crop.crop_id} is gone")
+            else:
+                yield ArchivedCrop(crop, vector, picture)
+        heartbeat()
+
+
+def open_vectors(database: Database, gallery_id: int, side: int, dimension: int) -> VectorFile:
+    """Open a vector file for reading; raises `RecordUnavailable` where it was removed."""
+    try:
+        return database.vectors.open(gallery_id, side, dimension)
+    except FileNotFoundError as error:
+        raise RecordUnavailable(
+            f"the vectors of gallery {gallery_id} are gone, as it was restored or reindexed"
+        ) from error
+
+
+def _require_removed(database: Database, gallery_id: int, crop: StoredCrop) -> None:
+    """Raise `DamagedRecord` where a crop whose vector is gone is still in the record."""
+    now = StoredRecord(database.folder)
+    try:
+        rest = "WHERE crops.gallery_id = ? AND slot = ?"
+        if read_crops(Reader(now), rest, (gallery_id, crop.row_id)):
+            raise database.damage(f"the vector of crop {crop.crop_id} is gone or damaged")
+    finally:
+        now.close()

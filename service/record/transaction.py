@@ -1,0 +1,227 @@
+"""What a rule reads and changes the record by, and the parts of the record that have rules."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar
+
+from service.record.schema import Table
+from service.record.vectors import Vector
+
+if TYPE_CHECKING:
+    from service.record.database import Database
+
+Given = ParamSpec("Given")
+Result = TypeVar("Result")
+Item = TypeVar("Item")
+ChangeKind = Literal[
+    "gallery_created",
+    "gallery_changed",
+    "gallery_deleted",
+    "calibration",
+    "added",
+    "removed",
+    "relabelled",
+    "replaced",
+    "jobs",
+    "keys",
+]
+
+VALUES_AT_ONCE = 500
+
+
+@dataclass(frozen=True)
+class Change:
+    """One committed change.
+
+    Attributes:
+        sequence: its number in the gallery's feed; 0 until it is committed.
+        kind: what happened. `replaced` stands for a restore and for a reindex: every crop is to be
+            read again. `gallery_changed` is of the gallery's settings, embedder, and what is being
+            prepared.
+        gallery_id: where; 0 for none.
+        version: the gallery's, once this had happened.
+        row_ids: the slots concerned, of `replaced` those that are gone; their crops may have
+            changed or gone since.
+        token: random bytes, by which the feed of another copy of the record is told apart.
+    """
+
+    sequence: int
+    kind: ChangeKind
+    gallery_id: int
+    version: int
+    row_ids: tuple[int, ...] = ()
+    token: bytes = b""
+
+
+def batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    """Split items into lists of `size`, the last one shorter."""
+    left = iter(items)
+    while batch := list(itertools.islice(left, size)):
+        yield batch
+
+
+def marks_of(values: Sequence[object]) -> str:
+    """Return placeholders for the values of an `IN (…)`."""
+    return ",".join("?" * len(values))
+
+
+class _Cursor(sqlite3.Cursor):
+    """A cursor that raises `DamagedRecord` for damage that SQLite meets on a later row."""
+
+    def __init__(self, database: Database, connection: sqlite3.Connection) -> None:
+        super().__init__(connection)
+        self._database = database
+
+    def __next__(self) -> Any:
+        with self._database.naming_errors():
+            return super().__next__()
+
+    def fetchall(self) -> list[Any]:
+        with self._database.naming_errors():
+            return super().fetchall()
+
+
+@dataclass
+class Reader:
+    """Reads the record: by a thread's own connection, or within a transaction."""
+
+    database: Database
+    _held: sqlite3.Connection | None = None
+
+    def execute(self, statement: str, values: Sequence[Any] = ()) -> sqlite3.Cursor:
+        """Run a statement whose columns are computed, such as a count.
+
+        Raises:
+            DamagedRecord: the file is damaged.
+        """
+        connection = self._held or self.database.connection()
+        cursor = connection.cursor(functools.partial(_Cursor, self.database))
+        with self.database.naming_errors():
+            return cursor.execute(statement, values)
+
+    def value(self, statement: str, values: Sequence[Any] = ()) -> Any:
+        """Return the first column of the first row; None where there is no row."""
+        row = self.execute(statement, values).fetchone()
+        return None if row is None else row[0]
+
+    def rows(self, table: Table, rest: str = "", values: Sequence[Any] = ()) -> list[sqlite3.Row]:
+        """Read rows of a table, each held against its checksum.
+
+        Args:
+            rest: what follows the table in the statement, such as `WHERE … ORDER BY …`; a joined
+                table's rows are not checked.
+
+        Raises:
+            DamagedRecord: a row is not what was written.
+        """
+        return list(self.each(table, rest, values))
+
+    def each(
+        self, table: Table, rest: str = "", values: Sequence[Any] = ()
+    ) -> Iterator[sqlite3.Row]:
+        """Read rows as `rows` does, one by one."""
+        statement = f"SELECT {table.checked} FROM {table.name} {rest}"
+        with self.database.naming_errors():
+            for row in (self._held or self.database.connection()).execute(statement, values):
+                if not row["intact"]:
+                    raise self.database.damage(f"a row of {table.name} is not what was written")
+                yield row
+
+    def row(self, table: Table, rest: str = "", values: Sequence[Any] = ()) -> sqlite3.Row | None:
+        """Read the first of the rows; None where there is none."""
+        return next(iter(self.rows(table, f"{rest} LIMIT 1", values)), None)
+
+    def rows_in(
+        self, table: Table, rest: str, before: Sequence[Any], keys: Iterable[Any]
+    ) -> list[sqlite3.Row]:
+        """Read rows whose key is one of many, some hundred at once.
+
+        Args:
+            rest: as of `rows`, with `{}` in the place of the keys' placeholders: `IN ({})`.
+            before: the values of the placeholders that come before the keys.
+        """
+        found: list[sqlite3.Row] = []
+        for some in batches(dict.fromkeys(keys), VALUES_AT_ONCE):
+            found += self.rows(table, rest.format(marks_of(some)), [*before, *some])
+        return found
+
+
+@dataclass
+class Transaction(Reader):
+    """What a rule reads and changes the record by.
+
+    Attributes:
+        notes: the changes that followers of the record learn.
+        vectors: to be written, by gallery, side and dimension, then by slot, with the crop's id.
+        removes: something was deleted for good, and has to leave SQLite's log too.
+        deleted: the ids of crops that no older copy of the record may bring back.
+    """
+
+    notes: list[Change] = field(default_factory=list)
+    vectors: dict[tuple[int, int, int], dict[int, tuple[str, Vector]]] = field(default_factory=dict)
+    removes: bool = False
+    deleted: list[str] = field(default_factory=list)
+
+    def change(self, statement: str, values: Sequence[Any] = ()) -> int:
+        """Run a statement that changes rows, and return how many it changed."""
+        return self.execute(statement, values).rowcount
+
+    def change_many(self, statement: str, rows: Iterable[Sequence[Any]]) -> None:
+        """Run a statement for each of many rows of values."""
+        with self.database.naming_errors():
+            (self._held or self.database.connection()).executemany(statement, rows)
+
+    def insert(self, table: Table, *rows: Mapping[str, Any], instead: bool = False) -> None:
+        """Insert rows given as values by column.
+
+        Args:
+            instead: a row takes the place of one that has its key.
+        """
+        if rows:
+            columns = ", ".join(rows[0])
+            verb = "INSERT OR REPLACE" if instead else "INSERT"
+            self.change_many(
+                f"{verb} INTO {table.name} ({columns}) VALUES ({marks_of(list(rows[0]))})",
+                [tuple(row.values()) for row in rows],
+            )
+
+    def note(
+        self, kind: ChangeKind, gallery_id: int = 0, version: int = 0, rows: Sequence[int] = ()
+    ) -> None:
+        """Announce a change to everybody who follows the record."""
+        self.notes.append(Change(0, kind, gallery_id, version, tuple(rows)))
+
+    def write_vector(
+        self, gallery_id: int, side: int, slot: int, crop_id: str, vector: Vector
+    ) -> None:
+        """Write a vector `(d,)` to a slot, on the disk before the transaction is committed."""
+        slots = self.vectors.setdefault((gallery_id, side, len(vector)), {})
+        slots[slot] = (crop_id, vector)
+
+
+class RecordPart:
+    """Reads and rules of one kind of thing in the record."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._reader = Reader(database)
+
+
+Part = TypeVar("Part", bound=RecordPart)
+
+
+def transactional(
+    rule: Callable[Concatenate[Part, Transaction, Given], Result],
+) -> Callable[Concatenate[Part, Given], Result]:
+    """Make a method a rule that `Database.write` runs; callers leave out its `transaction`."""
+
+    @functools.wraps(rule)
+    def run(self: Part, /, *args: Given.args, **kwargs: Given.kwargs) -> Result:
+        return self._database.write(functools.partial(rule, self), *args, **kwargs)
+
+    return run

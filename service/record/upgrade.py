@@ -1,0 +1,420 @@
+"""A record of format 7, or a backup of one, written anew as tables."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import shutil
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import TypeAdapter
+from pydantic_core import to_json
+
+from model.problems import InputProblem
+from service.errors import DamagedSnapshot
+from service.ops.data_directory import (
+    DATABASE_NAME,
+    IMPORTS,
+    make_folder,
+    snapshot_name,
+)
+from service.record.archive import (
+    Description,
+    GalleryInArchive,
+    describe_archive,
+    describe_snapshot,
+)
+from service.record.columns import as_micros, now_ms
+from service.record.crop_changes import put_crops
+from service.record.database import Database
+from service.record.feeds import begin_feed
+from service.record.format7 import END, OldRecord, key, open_old_snapshot
+from service.record.jobs import Job, job_values
+from service.record.kept_queries import KEPT_CASE, KEPT_QUERY, Case, KeptQuery
+from service.record.keys import API_KEY
+from service.record.picture_folder import PictureFolder
+from service.record.record import Record
+from service.record.replacing import replace_crops
+from service.record.restoring import move_into_place
+from service.record.schema import (
+    CALIBRATION_SEARCHES,
+    CALIBRATIONS,
+    CASE_DELETIONS,
+    CASE_SEARCHES,
+    CASES,
+    GALLERIES,
+    GROUPS,
+    JOB_PROBLEMS,
+    JOBS,
+    MERGED_CROPS,
+    MERGES,
+    RECORD,
+    REQUESTS,
+    REVIEWS,
+    RUNTIMES,
+    STRAY_PICTURES,
+    TOMBSTONES,
+    UNNEEDED_COLLECTIONS,
+)
+from service.record.transaction import Reader, Transaction, batches
+from service.record.values import ArchivedCrop, GalleryRecord, Snapshot
+
+log = logging.getLogger(__name__)
+PART = "upgrade.part"
+CROPS_AT_ONCE = 200
+SEARCHES_AT_ONCE = 50
+ALL = 2**31
+VECTOR_SUFFIX = ".f32"
+SEARCH_BY_HASH = "search of"
+SNAPSHOT = TypeAdapter(Snapshot)
+JOB = TypeAdapter(Job)
+
+
+@dataclass
+class Upgraded:
+    """The outcome: crops by the names of galleries, and snapshots left out as damaged."""
+
+    crops: dict[str, int] = field(default_factory=dict)
+    left_out: list[str] = field(default_factory=list)
+
+
+def upgrade(old: Path, into: Path) -> Upgraded:
+    """Write the record of a data directory, or of a backup, as tables into another directory.
+
+    Galleries keep their numbers and versions, and crops their ids and row numbers. The old record
+    is only read.
+
+    Args:
+        old: a data directory that no service uses, or a folder that `gmn backup` wrote.
+        into: an empty or a new folder.
+
+    Raises:
+        InputProblem: there is no record of format 7, or something is there already.
+        DamagedRecord: the old record is damaged; recover it with the version that wrote it.
+    """
+    if not (old / DATABASE_NAME).is_file():
+        raise InputProblem(f"{old}: has no {DATABASE_NAME}; name a data directory or a backup")
+    if into.exists() and any(path.name != PART for path in into.iterdir()):
+        raise InputProblem(f"{into}: holds something already; name a new directory")
+    part = into / PART
+    shutil.rmtree(part, ignore_errors=True)
+    make_folder(part)
+    with contextlib.ExitStack() as opened:
+        outside = PictureFolder.of_backup(old)
+        if outside is not None:
+            opened.callback(outside.close)
+        reader = opened.enter_context(contextlib.closing(OldRecord(old / DATABASE_NAME, outside)))
+        if any(True for _ in reader.below("pending identity change")):
+            raise InputProblem(
+                f"{old}: a change of a person was cut off; start the service once with the version "
+                "that wrote it, which finishes that, and upgrade then"
+            )
+        written = opened.enter_context(contextlib.closing(Record(part)))
+        upgraded = _Upgrade(reader, written, old, part).run()
+    (part / "deleted.ids").unlink(missing_ok=True)
+    for path in old.glob("audit*"):
+        shutil.copy(path, part)
+    if (old / IMPORTS).is_dir():
+        shutil.copytree(old / IMPORTS, part / IMPORTS)
+    move_into_place(part, into)
+    return upgraded
+
+
+@dataclass
+class _Upgrade:
+    """Reads the old record and writes the new one, both open."""
+
+    old: OldRecord
+    new: Record
+    old_folder: Path
+    folder: Path
+
+    def run(self) -> Upgraded:
+        done = Upgraded()
+        self._write_values()
+        galleries = sorted(self.old.galleries(), key=lambda gallery: gallery.name)
+        for entry in galleries:
+            self._write(_add_gallery, entry)
+            self._write_crops(entry)
+            self._write(self._add_marks, entry)
+            self._write_desk(entry.gallery_id)
+            self._write(self._add_calibrations, entry.gallery_id)
+            self._write_snapshots(entry, done)
+            done.crops[entry.name] = entry.crops
+        there = {entry.gallery_id for entry in galleries}
+        self._write(self._add_jobs, there)
+        self._write(self._add_collections)
+        self._write_keys()
+        return done
+
+    def _write(self, rule: Any, *arguments: Any) -> None:
+        self.new.database.write(rule, *arguments)
+
+    def _write_values(self) -> None:
+        secret = self.old.json("group secret")
+        values: dict[str, Any] = {"next_gallery": (self.old.json("next gallery") or 0) + 1}
+        if secret is not None:
+            values["group_secret"] = bytes.fromhex(secret)
+        rows = [{"name": name, "value": values[name]} for name in values]
+        runtimes = [
+            {"embedder": embedder, "choice": choice}
+            for embedder, choice in self.old.named("runtime")
+        ]
+        self._write(lambda transaction: transaction.insert(RECORD, *rows, instead=True))
+        self._write(Transaction.insert, RUNTIMES, *runtimes)
+
+    def _add_collections(self, transaction: Transaction) -> None:
+        """Note every collection in Milvus as unneeded: they follow numbers of the old record."""
+        names = {name for name, _ in self.old.named("unneeded collection")}
+        for _, state in self.old.named("remote index"):
+            names |= {state.get("collection"), state.get("building")}
+        unneeded = [{"name": name, "since_ms": now_ms()} for name in names - {"", None}]
+        transaction.insert(UNNEEDED_COLLECTIONS, *unneeded)
+
+    def _write_crops(self, entry: GalleryRecord) -> None:
+        for crops in self.old.crops(entry, entry.side):
+            self._write(_add_crops, entry.gallery_id, crops)
+        if entry.staged_side is not None:
+            for crops in self.old.crops(entry, entry.staged_side):
+                self._write(_add_staged, entry, crops)
+
+    def _add_marks(self, transaction: Transaction, entry: GalleryRecord) -> None:
+        """Add the tombstones, requests, merges, groups and stray pictures of a gallery."""
+        gallery_id = entry.gallery_id
+        tombstones = [
+            {"gallery_id": gallery_id, "crop_id": crop_id, "removed_at": _micros(moment)}
+            for crop_id, moment in self.old.named("tombstone", gallery_id)
+        ]
+        transaction.insert(TOMBSTONES, *tombstones)
+        requests = [
+            {
+                "gallery_id": gallery_id,
+                "key": name,
+                "digest": past.pop("digest"),
+                "happened_at": _micros(past.pop("happened_at")),
+                "answer": to_json(past).decode(),
+            }
+            for name, past in self.old.named("request", gallery_id)
+        ]
+        transaction.insert(REQUESTS, *requests)
+        people = {
+            row["name"]: row["person_id"]
+            for row in transaction.execute(
+                "SELECT name, person_id FROM people WHERE gallery_id = ?", (gallery_id,)
+            )
+        }
+        for merge_id, merge in self.old.named("merge", gallery_id):
+            # Without anybody of that name there is nothing to be undone.
+            if merge["into"] in people:
+                self._add_merge(transaction, gallery_id, merge_id, merge, people[merge["into"]])
+        grouping = self.old.json("groups", gallery_id)
+        if grouping is not None:
+            kept = {"gallery_id": gallery_id, "grouping": to_json(grouping).decode()}
+            transaction.insert(GROUPS, kept)
+        strays = [
+            {"gallery_id": gallery_id, "name": name, "until": _micros(moment)}
+            for name, moment in self.old.named("stray", gallery_id)
+            if not name.endswith(VECTOR_SUFFIX)
+        ]
+        transaction.insert(STRAY_PICTURES, *strays, instead=True)
+
+    def _add_merge(
+        self, transaction: Transaction, gallery_id: int, merge_id: str, merge: Any, into: int
+    ) -> None:
+        values = {name: merge[name] for name in ("identity", "crops", "version")}
+        values |= {"merge_id": merge_id, "gallery_id": gallery_id, "into_person": into}
+        transaction.insert(MERGES, values | {"merged_at": _micros(merge["merged_at"])})
+        parts = self.old.named("merged crops", gallery_id, merge_id)
+        ids = {crop_id for _, crop_ids in parts for crop_id in crop_ids}
+        merged = [{"merge_id": merge_id, "crop_id": crop_id} for crop_id in ids]
+        transaction.insert(MERGED_CROPS, *merged)
+
+    def _write_desk(self, gallery_id: int) -> None:
+        """Write kept searches with their reviews, and cases."""
+        kept = self.old.below("kept query", gallery_id)
+        for bodies in batches(kept, SEARCHES_AT_ONCE):
+            searches = [KEPT_QUERY.validate_json(body) for _, body in bodies]
+            pictured = [
+                (search, self.old.body("kept picture", gallery_id, search.query_id, looked_up=True))
+                for search in searches
+            ]
+            there, _ = self.new.kept.keep(gallery_id, pictured, ALL)
+            self._write(_add_reviews, [search for search in searches if search.query_id in there])
+        cases = [KEPT_CASE.validate_json(body) for _, body in self.old.below("case", gallery_id)]
+        self._write(_add_cases, gallery_id, cases)
+
+    def _add_calibrations(self, transaction: Transaction, gallery_id: int) -> None:
+        published = dict(self.old.named("published", gallery_id))
+        counted = {
+            subject: counts["next"] for subject, counts in self.old.named("searches", gallery_id)
+        }
+        for subject in published.keys() | counted.keys():
+            found = published.get(subject, {"version": 0, "body": None})
+            values = {"gallery_id": gallery_id, "subject": subject}
+            values |= {"version": found["version"], "body": found["body"]}
+            transaction.insert(CALIBRATIONS, values | {"searches": counted.get(subject, 0)})
+            by_name = key(SEARCH_BY_HASH, gallery_id, subject)
+            for number, body in self.old.below("search", gallery_id, subject):
+                end = body.index(END, len(by_name)) + 1
+                search = {
+                    "gallery_id": gallery_id,
+                    "subject": subject,
+                    "number": int(number, 16),
+                    "name": body[len(by_name) : end - 1].decode(),
+                    "body": body[end:],
+                }
+                transaction.insert(CALIBRATION_SEARCHES, search)
+
+    def _write_snapshots(self, entry: GalleryRecord, done: Upgraded) -> None:
+        for _, body in self.old.below("snapshot", entry.gallery_id):
+            snapshot = SNAPSHOT.validate_json(body)
+            name = snapshot_name(entry.gallery_id, snapshot.snapshot_id)
+            folder = self.folder / name
+            try:
+                self._write_archive(entry, self.old_folder / name, folder, snapshot.created_at)
+            except DamagedSnapshot as error:
+                log.error("%s was left out: %s", name, error.detail)
+                done.left_out.append(name)
+                shutil.rmtree(folder, ignore_errors=True)
+                continue
+            self.new.snapshots.keep(describe_snapshot(folder, snapshot.created_at))
+
+    def _write_archive(
+        self, entry: GalleryRecord, file: Path, folder: Path, created_at: datetime
+    ) -> None:
+        header = open_old_snapshot(file)
+        embedder = header.embedding_fingerprint or entry.embedding_fingerprint
+        make_folder(folder)
+        then = GalleryRecord(entry.gallery_id, entry.name, embedder, entry.created_at)
+        with contextlib.closing(Database(folder)) as archive:
+            archive.write(_add_gallery, then)
+            replace_crops(archive, entry.gallery_id, embedder, header.read())
+            version = "UPDATE galleries SET version = ?, restores = 0"
+            archive.write(Transaction.change, version, (header.version,))
+        asked = "SELECT value FROM record WHERE name = 'record_id'"
+        record_id = Reader(self.new.database).value(asked)
+        gallery = GalleryInArchive(
+            entry.gallery_id, header.gallery or entry.name, embedder, header.version, header.crops
+        )
+        describe_archive(folder, Description("snapshot", record_id, created_at, [gallery]))
+
+    def _add_jobs(self, transaction: Transaction, galleries: Collection[int]) -> None:
+        for job_id, body in self.old.below("job"):
+            job = JOB.validate_json(body)
+            if job.gallery_id in galleries:
+                transaction.insert(JOBS, job_values(job))
+                problems = [
+                    {"job_id": job_id, "number": int(number, 16), "problem": problem.decode()}
+                    for number, problem in self.old.below("job problem", job_id)
+                ]
+                transaction.insert(JOB_PROBLEMS, *problems)
+
+    def _write_keys(self) -> None:
+        for _, body in self.old.below("api key"):
+            self.new.keys.add(API_KEY.validate_json(body))
+        used = self.old.named("key used")
+        self.new.keys.note_used({name: datetime.fromisoformat(at) for name, at in used})
+        if self.old.json("api key changes") is not None:
+            asked_for = {"name": "keys_asked_for", "value": 1}
+            self._write(lambda transaction: transaction.insert(RECORD, asked_for, instead=True))
+
+
+def _add_gallery(transaction: Transaction, entry: GalleryRecord) -> None:
+    begin_feed(transaction, entry.gallery_id)
+    transaction.insert(
+        GALLERIES,
+        {
+            "gallery_id": entry.gallery_id,
+            "name": entry.name,
+            "embedder": entry.embedding_fingerprint,
+            "settings": to_json(entry.settings).decode(),
+            "created_at": as_micros(entry.created_at),
+            "version": entry.version,
+            "next_slot": entry.rows + 1,
+            "next_side": entry.sides,
+            "side": entry.side,
+            "staged_embedder": entry.staged_fingerprint,
+            "staged_side": entry.staged_side,
+            "staged_slot": entry.staged_row,
+            "staged_crops": entry.staged_crops,
+            "crops": 0,
+            "people": 0,
+            "unnamed": 0,
+            "image_bytes": 0,
+            "removals": entry.removals,
+            "restores": entry.at,
+        },
+    )
+
+
+def _add_crops(transaction: Transaction, gallery_id: int, crops: Sequence[ArchivedCrop]) -> None:
+    # Pictures that a backup holds beside its record lie inside from now on.
+    inside = [
+        replace(crop, record=replace(crop.record, inside=crop.picture is not None))
+        for crop in crops
+    ]
+    counts = put_crops(transaction, gallery_id, inside)
+    del counts["next_slot"]
+    added = ", ".join(f"{name} = {name} + ?" for name in counts)
+    statement = f"UPDATE galleries SET {added} WHERE gallery_id = ?"
+    transaction.change(statement, (*counts.values(), gallery_id))
+
+
+def _add_staged(
+    transaction: Transaction, entry: GalleryRecord, crops: Sequence[ArchivedCrop]
+) -> None:
+    gallery_id = entry.gallery_id
+    for crop in crops:
+        record = crop.record
+        place = (gallery_id, entry.staged_side or 0, record.row_id)
+        transaction.write_vector(*place, record.crop_id, np.asarray(crop.vector))
+        dimension = "UPDATE galleries SET staged_dimension = ? WHERE gallery_id = ?"
+        transaction.change(dimension, (len(crop.vector), gallery_id))
+
+
+def _add_reviews(transaction: Transaction, searches: Iterable[KeptQuery]) -> None:
+    reviews = [
+        {
+            "query_id": search.query_id,
+            "crop_id": crop_id,
+            "decision": review.decision,
+            "key_id": review.key_id,
+            "reviewed_at": as_micros(review.reviewed_at),
+        }
+        for search in searches
+        for crop_id, review in search.reviews.items()
+    ]
+    transaction.insert(REVIEWS, *reviews)
+
+
+def _add_cases(transaction: Transaction, gallery_id: int, cases: Sequence[Case]) -> None:
+    there = {query_id for (query_id,) in transaction.execute("SELECT query_id FROM searches")}
+    for case in cases:
+        values = {name: getattr(case, name) for name in ("case_id", "name", "notes", "key_id")}
+        values |= {"gallery_id": gallery_id, "created_at": as_micros(case.created_at)}
+        transaction.insert(CASES, values | {"changed_at": as_micros(case.changed_at)})
+        held = [
+            {
+                "case_id": case.case_id,
+                "query_id": query_id,
+                "added_at": as_micros(entry.added_at),
+                "note": entry.note,
+            }
+            for query_id, entry in case.queries.items()
+            if query_id in there
+        ]
+        transaction.insert(CASE_SEARCHES, *held)
+        deleted = [
+            {"case_id": case.case_id, "day": day.isoformat(), "searches": searches}
+            for day, searches in case.deleted_searches.items()
+        ]
+        transaction.insert(CASE_DELETIONS, *deleted)
+
+
+def _micros(moment: str) -> int:
+    return as_micros(datetime.fromisoformat(moment))

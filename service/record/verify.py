@@ -1,0 +1,243 @@
+"""Everything of a record held against its checksums, and read as far as it holds."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from model.problems import InputProblem
+from service.ops.health import heartbeat
+from service.record.reading import StoredRecord
+from service.record.schema import (
+    CROPS,
+    FORMAT,
+    GALLERIES,
+    PEOPLE,
+    PICTURES,
+    SEARCHES,
+    TABLES,
+    Table,
+    row_crc,
+)
+from service.record.transaction import batches
+from service.record.vectors import Vector, vector_crc
+
+ROWS_AT_ONCE = 500
+PAGE_PROBLEMS = 20
+COUNTED = ("crops", "people", "unnamed", "image_bytes")
+
+Values = dict[str, Any]
+
+
+@dataclass
+class GalleryFound:
+    """A gallery: how many crops and kept searches are as written, and a line for each damage."""
+
+    gallery_id: int
+    name: str
+    whole: int = 0
+    whole_searches: int = 0
+    damage: list[str] = field(default_factory=list)
+
+
+@dataclass
+class RecordFound:
+    """A record: its galleries by number, and problems that are of none of them."""
+
+    galleries: dict[int, GalleryFound] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def damage(self) -> list[str]:
+        """Every problem, those of galleries after those of the whole."""
+        of_galleries = [line for gallery in self.galleries.values() for line in gallery.damage]
+        return self.problems + of_galleries
+
+    def require_whole(self, path: Path, remedy: str) -> None:
+        """Raise `InputProblem` where there is any damage."""
+        if self.damage:
+            raise InputProblem(f"{path}: is damaged ({self.damage[0]}); {remedy}")
+
+    def note(self, gallery_id: object, problem: str) -> None:
+        """Note a problem of a gallery, or of the whole where there is none of this number."""
+        gallery = self.galleries.get(gallery_id) if isinstance(gallery_id, int) else None
+        lines = gallery.damage if gallery else self.problems
+        # A table may be read twice.
+        if problem not in lines:
+            lines.append(problem)
+
+
+def verify(folder: Path) -> RecordFound:
+    """Read everything of a record, which may be served meanwhile, as it is at one moment.
+
+    Raises:
+        InputProblem: there is no record of this program's format.
+    """
+    with Inspection(folder) as inspection:
+        inspection.check_pages()
+        for table in TABLES:
+            if table not in (GALLERIES, CROPS, PICTURES):
+                inspection.read_through(table)
+        for crop, _ in inspection.crops():
+            inspection.found.galleries[crop["gallery_id"]].whole += 1
+        inspection.check_counts()
+        return inspection.found
+
+
+class Inspection:
+    """Reads the intact rows of a record that may be damaged, and notes the others.
+
+    Attributes:
+        found: the problems that were noted so far, by gallery.
+        galleries: the rows of those galleries that can be read.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Open a record; raises `InputProblem` where its format is not that of this program."""
+        self.found = RecordFound()
+        self.galleries: dict[int, Values] = {}
+        self._stored = StoredRecord(folder)
+        self._connection = self._stored.connection()
+        # A bit that changed may make a text that is none; its row's checksum tells.
+        self._connection.text_factory = lambda text: text.decode("utf-8", "surrogateescape")
+        self._counts: dict[int, Values] = defaultdict(lambda: dict.fromkeys(COUNTED, 0))
+
+    def __enter__(self) -> Inspection:
+        try:
+            self._require_format()
+            self._connection.execute("BEGIN")
+            for row in self.rows(GALLERIES):
+                if row["name"] is not None:
+                    gallery_id = row["gallery_id"]
+                    self.galleries[gallery_id] = row
+                    self.found.galleries[gallery_id] = GalleryFound(gallery_id, row["name"])
+        except BaseException:
+            self._stored.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stored.close()
+
+    def rows(self, table: Table) -> Iterator[Values]:
+        """Read the rows that hold, from the first on, and then from the last back to a bad page."""
+        names = table.columns
+        key = ["rowid"] if table.rowid else self._primary_key(table)
+        last: list[Any] = []
+        for direction in ("ASC", "DESC"):
+            order = ", ".join(f"{name} {direction}" for name in key)
+            asked = f"SELECT {', '.join([*names, 'crc', *key])} FROM {table.name} ORDER BY {order}"
+            try:
+                for row in self._connection.execute(asked):
+                    place = list(row)[len(names) + 1 :]
+                    if direction == "DESC" and place == last:
+                        return
+                    last = place if direction == "ASC" else last
+                    values = {name: row[name] for name in names}
+                    if row_crc(*values.values()) == row["crc"]:
+                        yield values
+                    else:
+                        self._note_row(table, values)
+                return
+            except sqlite3.DatabaseError as error:
+                self.found.note(None, f"{table.name} cannot be read through: {error}")
+
+    def read_through(self, table: Table) -> None:
+        """Read a table, and count what galleries count of it."""
+        for row in self.rows(table):
+            gallery = self.found.galleries.get(row.get("gallery_id", 0))
+            if gallery and table is SEARCHES:
+                gallery.whole_searches += 1
+            if table is PEOPLE:
+                self._counts[row["gallery_id"]]["people"] += 1
+
+    def crops(self) -> Iterator[tuple[Values, Vector]]:
+        """Read the crops whose rows, vectors and pictures hold, each with its vector."""
+        pictured = {(row["gallery_id"], row["slot"]) for row in self.rows(PICTURES)}
+        known = (row for row in self.rows(CROPS) if row["gallery_id"] in self.galleries)
+        for some in batches(known, ROWS_AT_ONCE):
+            for gallery_id in dict.fromkeys(crop["gallery_id"] for crop in some):
+                crops = [crop for crop in some if crop["gallery_id"] == gallery_id]
+                yield from self._with_vectors(gallery_id, crops, pictured)
+            heartbeat()
+
+    def check_pages(self) -> None:
+        """Note what SQLite finds wrong with pages, indexes and references."""
+        with self._noting_errors("the file"):
+            for (line,) in self._connection.execute(f"PRAGMA integrity_check({PAGE_PROBLEMS})"):
+                if line != "ok":
+                    self.found.note(None, line)
+        with self._noting_errors("the file"):
+            for table, _, parent, _ in self._connection.execute("PRAGMA foreign_key_check"):
+                self.found.note(None, f"a row of {table} names one of {parent} that is gone")
+
+    def check_counts(self) -> None:
+        """Note where a gallery has not as many crops, people or bytes as it counts."""
+        for gallery_id, row in self.galleries.items():
+            counts = self._counts[gallery_id]
+            damaged = self.found.galleries[gallery_id].damage
+            # Lines about single crops say more.
+            for name in () if damaged else COUNTED:
+                if counts[name] != row[name]:
+                    line = f"{counts[name]} {name} are there, and {row[name]} were written"
+                    self.found.note(gallery_id, line)
+
+    def _with_vectors(
+        self, gallery_id: int, crops: list[Values], pictured: set[tuple[int, int]]
+    ) -> Iterator[tuple[Values, Vector]]:
+        gallery = self.galleries[gallery_id]
+        slots = [crop["slot"] for crop in crops]
+        counts = self._counts[gallery_id]
+        counts["crops"] += len(crops)
+        counts["unnamed"] += sum(crop["person_id"] is None for crop in crops)
+        counts["image_bytes"] += sum(crop["image_bytes"] for crop in crops)
+        try:
+            side = self._stored.vectors.open(gallery_id, gallery["side"], gallery["dimension"] or 1)
+        except FileNotFoundError:
+            self.found.note(gallery_id, f"the vectors of {len(crops)} crops are gone")
+            return
+        contents = zip(crops, side.read(slots), side.read_checksums(slots), strict=True)
+        for crop, vector, checksum in contents:
+            lost = ""
+            if vector_crc(crop["crop_id"], vector) != checksum:
+                lost = "vector"
+            elif crop["inside"] and (gallery_id, crop["slot"]) not in pictured:
+                lost = "picture"
+            if lost:
+                line = f"the {lost} of crop {crop['crop_id']} is gone or damaged"
+                self.found.note(gallery_id, line)
+            else:
+                yield crop, vector
+
+    def _note_row(self, table: Table, values: Values) -> None:
+        named = f"crop {values['crop_id']}" if table is CROPS else f"a row of {table.name}"
+        self.found.note(values.get("gallery_id"), f"{named} is not what was written")
+
+    def _primary_key(self, table: Table) -> list[str]:
+        columns = self._connection.execute(f"PRAGMA table_info({table.name})").fetchall()
+        keyed = sorted((row["pk"], row["name"]) for row in columns if row["pk"])
+        return [name for _, name in keyed]
+
+    def _require_format(self) -> None:
+        path = self._stored.path
+        try:
+            found = self._connection.execute("PRAGMA user_version").fetchone()[0]
+        except sqlite3.DatabaseError as error:
+            raise InputProblem(f"{path}: is no record ({error}); name another folder") from error
+        if found != FORMAT:
+            raise InputProblem(
+                f"{path}: has format version {found}, and this program reads {FORMAT}; read it "
+                "with the program version that wrote it"
+            )
+
+    @contextlib.contextmanager
+    def _noting_errors(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.DatabaseError as error:
+            self.found.note(None, f"{what} cannot be read through: {error}")

@@ -1,0 +1,67 @@
+"""A record of which every table has rows, and what is in them."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+from service.record.record import Record
+from service.record.schema import FEEDS, GALLERIES, RECORD, TABLES, Table
+from service.record.transaction import Transaction
+from service.record.values import GallerySettings
+
+EMBEDDER = "a" * 64
+# A key that is a gallery's number alone has one row.
+ROWS = 40
+MADE_WITH_THE_GALLERY = (RECORD, FEEDS, GALLERIES)
+
+
+def fill_record(folder: Path) -> None:
+    """Make a record in a folder with rows in every table, all of them in the file itself."""
+    record = Record(folder)
+    gallery_id = record.galleries.create("lobby", EMBEDDER, GallerySettings()).gallery_id
+    record.database.write(_fill, gallery_id)
+    record.database.connection().execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    record.close()
+
+
+def contents(record: Record) -> dict[str, list[tuple[Any, ...]]]:
+    """Read every row of every table, each held against its checksum."""
+    with record.database.read() as reader:
+        return {
+            table.name: sorted((tuple(row) for row in reader.rows(table)), key=repr)
+            for table in TABLES
+        }
+
+
+def _fill(transaction: Transaction, gallery_id: int) -> None:
+    chance = random.Random(1)
+    for table in TABLES:
+        if table not in MADE_WITH_THE_GALLERY:
+            count = 1 if "gallery_id INTEGER PRIMARY KEY" in table.definition else ROWS
+            rows = [_row(table, gallery_id, number, chance) for number in range(1, count + 1)]
+            transaction.insert(table, *rows)
+
+
+def _row(table: Table, gallery_id: int, number: int, chance: random.Random) -> dict[str, Any]:
+    """Make a row; what names a row of another table names the one of the same number."""
+    lines = [line.split() for line in table.definition.splitlines() if line.strip()]
+    types = {line[0]: line[1].rstrip(",") for line in lines}
+    row: dict[str, Any] = {}
+    for column in table.columns:
+        if column == "gallery_id":
+            row[column] = gallery_id
+        elif column in ("slot", "person_id", "into_person", "number", "seq"):
+            row[column] = number
+        elif column.endswith("_id"):
+            row[column] = f"{column} {number:03}"
+        elif types[column] == "INTEGER":
+            row[column] = chance.getrandbits(40)
+        elif types[column] == "REAL":
+            row[column] = chance.random()
+        elif types[column] == "BLOB":
+            row[column] = chance.randbytes(24)
+        else:
+            row[column] = f"{column} {chance.getrandbits(64):x} {number}"
+    return row

@@ -1,0 +1,211 @@
+"""What the record keeps beside crops: keys, jobs, files, and the state of indexes outside."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+import numpy as np
+import pytest
+
+from gmn_client.models import JobProblem
+from service.errors import KeyConflict, UnknownGallery
+from service.record.keys import ApiKey
+from service.record.record import Record
+from service.record.values import GallerySettings, Snapshot
+from tests.service.gallery.new_crops import EMBEDDER, NOON, OTHER_EMBEDDER, new_crop
+from tests.service.gallery.new_jobs import new_job
+
+ADMIN = ApiKey("admin", "0" * 64, ("admin",), None, "", NOON)
+READER = ApiKey("reader", "1" * 64, ("query",), None, "", NOON)
+
+
+@pytest.fixture
+def record(tmp_path):
+    opened = Record(tmp_path)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def gallery(record):
+    return record.galleries.create("lobby", EMBEDDER, GallerySettings()).gallery_id
+
+
+def test_keys_are_asked_for_from_the_first_one_until_a_command_removes_the_last(record):
+    assert not record.keys.asked_for
+    record.keys.add(READER)
+    assert record.keys.asked_for
+    assert record.keys.revoke("reader")
+    assert not record.keys.asked_for
+
+
+def test_a_key_that_went_with_its_gallery_leaves_the_service_asking_for_one(record, gallery):
+    record.keys.add(replace(READER, gallery="lobby"))
+    record.galleries.delete(gallery)
+    assert record.keys.all() == []
+    assert record.keys.asked_for
+
+
+def test_one_key_has_to_administer_every_gallery(record):
+    with pytest.raises(KeyConflict, match="scopes"):
+        record.keys.add(READER, beside=[])
+    assert record.keys.all() == []
+    record.keys.add(READER, beside=[ADMIN])
+    record.keys.add(ADMIN, beside=[])
+    with pytest.raises(KeyConflict, match="key_id"):
+        record.keys.revoke("admin", beside=[])
+    assert [key.key_id for key in record.keys.all()] == ["admin", "reader"]
+
+
+def test_the_last_use_of_a_key_outlives_its_change_and_goes_with_it(record):
+    record.keys.add(READER)
+    record.keys.add(ADMIN)
+    record.keys.note_used({"reader": NOON, "revoked": NOON})
+    assert record.keys.last_used() == {"reader": NOON}
+    record.keys.add(replace(READER, note="rotated"))
+    assert record.keys.last_used() == {"reader": NOON}
+    record.keys.revoke("reader")
+    record.keys.add(READER)
+    assert record.keys.last_used() == {}
+
+
+def test_changes_of_keys_and_cancelled_jobs_are_announced(record, gallery):
+    record.jobs.create(new_job("job", gallery))
+    seen = record.database.feeds()[0]
+    record.keys.add(READER)
+    record.keys.revoke("reader")
+    record.jobs.cancel("job")
+    changes = record.database.changes(0, seen, 9)
+    assert [(change.kind, change.gallery_id) for change in changes] == [
+        ("keys", 0),
+        ("keys", 0),
+        ("jobs", gallery),
+    ]
+
+
+def test_a_job_of_a_key_that_was_not_served_and_that_did_not_fail_comes_first(record, gallery):
+    for number, (job_id, key_id) in enumerate([("a", "k1"), ("b", "k1"), ("c", "k2"), ("d", "k3")]):
+        created_at = NOON + timedelta(seconds=number)
+        record.jobs.create(replace(new_job(job_id, gallery, created_at), key_id=key_id))
+    later, served = ["a", "c"], ["k1"]
+    taken = [record.jobs.claim(f"w{number}", 30, later, served).job_id for number in range(4)]
+    assert taken == ["d", "b", "c", "a"]
+
+
+def test_a_job_gives_way_to_one_of_another_key_that_waits(record, gallery):
+    record.jobs.create(replace(new_job("first", gallery), key_id="k1"))
+    first = record.jobs.claim("w1", 30)
+    record.jobs.create(replace(new_job("second", gallery), key_id="k1"))
+    assert not record.jobs.others_wait(first, "w1")
+    record.jobs.create(replace(new_job("third", gallery), key_id="k2"))
+    assert record.jobs.others_wait(first, "w1")
+
+
+def test_jobs_are_listed_by_gallery_and_by_key_newest_first(record, gallery):
+    yard = record.galleries.create("yard", EMBEDDER, GallerySettings()).gallery_id
+    for number, (place, key_id) in enumerate([(gallery, "k1"), (yard, "k1"), (gallery, "k2")]):
+        created_at = NOON + timedelta(seconds=number)
+        record.jobs.create(replace(new_job(f"job {number}", place, created_at), key_id=key_id))
+
+    def listed(*asked):
+        return [job.job_id for job in record.jobs.page(*asked)]
+
+    assert listed(None, 9) == ["job 2", "job 1", "job 0"]
+    assert listed(None, 2) == ["job 2", "job 1"]
+    assert listed(gallery, 9) == ["job 2", "job 0"]
+    assert listed(None, 9, "k1") == ["job 1", "job 0"]
+    assert listed(gallery, 9, "k1") == ["job 0"]
+
+
+def test_a_forgotten_name_is_hidden_in_the_jobs_that_are_finished(record, gallery, monkeypatch):
+    monkeypatch.setattr("service.record.jobs.PROBLEMS_AT_ONCE", 2)
+    problems = [
+        JobProblem(position=number, source=source, code="truncated", detail=detail)
+        for number, (source, detail) in enumerate(
+            [("ann/1.png", "cut off"), ("joanna/2.png", "ann, cut off"), ("bob/3.png", "ann")]
+        )
+    ]
+    record.jobs.create(replace(new_job("done", gallery), parameters={"identity": "ann", "rows": 3}))
+    record.jobs.update("done", "done", {}, problems, detail="ann has 3")
+    record.jobs.create(replace(new_job("waits", gallery), parameters={"identity": "ann"}))
+    record.jobs.forget_name(gallery, "ann")
+    done = record.jobs.get("done")
+    assert (done.parameters, done.detail) == ({"identity": "…", "rows": 3}, "… has 3")
+    assert done.problems == 3
+    assert [(one.source, one.detail) for one in record.jobs.problems("done", -1, 9)] == [
+        ("…/1.png", "cut off"),
+        ("joanna/2.png", "…, cut off"),
+        ("bob/3.png", "…"),
+    ]
+    assert record.jobs.get("waits").parameters == {"identity": "ann"}
+
+
+def test_a_jobs_files_are_unneeded_until_it_begins_and_once_it_ends(record, gallery):
+    record.unneeded_files.add(["imports/job"])
+    record.jobs.create(new_job("job", gallery))
+    assert record.unneeded_files.all() == []
+    record.jobs.update("job", "running", {})
+    assert record.unneeded_files.all() == []
+    record.jobs.update("job", "failed", {}, detail="the disk is full")
+    assert record.unneeded_files.all() == ["imports/job"]
+    record.unneeded_files.forget(["imports/job"])
+    assert record.unneeded_files.all() == []
+
+
+def test_a_deleted_gallery_leaves_its_files_to_be_removed(record, gallery):
+    record.crops.enroll(gallery, EMBEDDER, [new_crop(1)])
+    record.jobs.create(new_job("job", gallery))
+    record.snapshots.keep(Snapshot("s1", gallery, 1, EMBEDDER, 1, 4096, "0" * 64, NOON))
+    record.remote_indexes.claim(gallery, "w1", 30)
+    state = record.remote_indexes.state(gallery)
+    record.remote_indexes.advance(state, collection="shown", building="filled")
+    record.galleries.delete(gallery)
+    assert sorted(record.unneeded_files.all()) == [
+        "imports/job",
+        f"snapshots/{gallery}/s1.gmn",
+        f"vectors-{gallery}-0.crc",
+        f"vectors-{gallery}-0.f32",
+    ]
+    assert sorted(record.remote_indexes.unneeded(0)) == ["filled", "shown"]
+    assert record.remote_indexes.state(gallery) is None
+
+
+def test_the_vectors_of_a_deleted_gallery_leave_the_disk_at_once(record, gallery):
+    folder = record.database.folder
+    record.crops.enroll(gallery, EMBEDDER, [new_crop(1)])
+    record.staged.begin(gallery, OTHER_EMBEDDER)
+    record.staged.add(gallery, [(1, np.ones(8, np.float32))])
+    assert len(list(folder.glob(f"vectors-{gallery}-*"))) == 4
+    record.galleries.delete(gallery)
+    assert list(folder.glob(f"vectors-{gallery}-*")) == []
+
+
+def test_an_index_outside_is_written_by_one_process_until_its_lease_ends(record, gallery):
+    states = record.remote_indexes
+    assert states.claim(gallery, "one", 30).worker == "one"
+    assert states.claim(gallery, "two", 30) is None
+    assert states.claim(gallery, "one", 0).worker == "one"
+    assert states.claim(gallery, "two", 30).worker == "two"
+    assert states.claim(99, "two", 30) is None
+
+
+def test_the_watermark_is_advanced_by_who_saw_the_last_one(record, gallery):
+    states = record.remote_indexes
+    before = states.claim(gallery, "one", 30)
+    first = states.advance(before, collection="c1", sequence=4, builds=1)
+    assert states.state(gallery) == first
+    assert states.advance(before, sequence=5) is None
+    second = states.advance(first, collection="c2", sequence=6)
+    assert (second.collection, second.sequence) == ("c2", 6)
+    assert states.unneeded(0) == ["c1"]
+    assert states.unneeded(60) == []
+    states.forget_unneeded("c1")
+    assert states.unneeded(0) == []
+
+
+def test_a_rebuild_is_asked_for_before_any_process_has_begun(record, gallery):
+    record.remote_indexes.ask_rebuild(gallery)
+    assert record.remote_indexes.state(gallery).unfinished
+    with pytest.raises(UnknownGallery):
+        record.remote_indexes.ask_rebuild(99)

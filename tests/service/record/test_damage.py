@@ -1,0 +1,182 @@
+"""Damage of a record's files is named, and what holds is recovered with what snapshots have."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import shutil
+
+import pytest
+
+from service.errors import DamagedRecord, DamagedSnapshot, ServiceError
+from service.ops.data_directory import snapshot_name
+from service.record.archive import check_snapshots, describe_snapshot, write_archive
+from service.record.kept_queries import KeptQuery
+from service.record.keys import ApiKey
+from service.record.record import Record
+from service.record.recovery import recover
+from service.record.values import CropFilter, GallerySettings, new_crop_id
+from service.record.verify import verify
+from tests.service.gallery.new_crops import EMBEDDER, NOON, new_crop
+
+LOBBY = 20
+YARD = 5
+SNAPSHOT = "20260301T120000Z-00000000"
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A data directory with two galleries, a snapshot, a deleted crop, a key and a search."""
+    folder = tmp_path_factory.mktemp("whole")
+    with contextlib.closing(Record(folder)) as record:
+        lobby = record.galleries.create("lobby", EMBEDDER, GallerySettings()).gallery_id
+        yard = record.galleries.create("yard", EMBEDDER, GallerySettings()).gallery_id
+        crops = [new_crop(n, f"person {n % 3}") for n in range(LOBBY + 1)]
+        record.crops.enroll(lobby, EMBEDDER, crops)
+        record.crops.enroll(yard, EMBEDDER, [new_crop(100 + n) for n in range(YARD)])
+        path = folder / snapshot_name(lobby, SNAPSHOT)
+        write_archive(record.database, path, lobby)
+        record.snapshots.keep(describe_snapshot(path, NOON))
+        record.crops.remove(lobby, [crops[0].record.crop_id])
+        record.keys.add(ApiKey("door", "0" * 64, ("query",), None, "", NOON))
+        search = {"query_id": new_crop_id(), "created_at": NOON, "key_id": "door", "results": []}
+        search = KeptQuery(**search, request={}, answer={}, content_type="image/png")
+        record.kept.keep(lobby, [(search, b"picture")], 10)
+    return folder
+
+
+@pytest.fixture
+def data_dir(whole, tmp_path):
+    return shutil.copytree(whole, tmp_path / "data")
+
+
+def everything(folder):
+    """Every crop by gallery, with its vector and picture, but for slots; and the keys."""
+    found = {}
+    with contextlib.closing(Record(folder)) as record:
+        for gallery in record.galleries.all():
+            number = gallery.gallery_id
+            vectors = {
+                one.label.crop_id: one.vector.tolist() for one in record.crops.vectors(number)
+            }
+            found[gallery.name] = {
+                crop.crop_id: (
+                    (crop.identity, crop.metadata, crop.created_at),
+                    vectors[crop.crop_id],
+                    record.crops.picture(number, crop.crop_id),
+                )
+                for crop in record.crops.page(number, CropFilter()).crops
+            }
+        found["keys"] = record.keys.all()
+        found["searches"] = record.kept.page(1, None, 9)
+    return found
+
+
+def flip(path, wanted):
+    """Flip a bit within a file's only place with these bytes."""
+    body = bytearray(path.read_bytes())
+    body[body.index(wanted) + len(wanted) // 2] ^= 1
+    path.write_bytes(body)
+
+
+def test_a_whole_record_is_said_to_be_whole(data_dir):
+    before = {path: path.read_bytes() for path in data_dir.rglob("*") if path.is_file()}
+    found = verify(data_dir)
+    assert found.damage == []
+    counts = {
+        gallery.name: (gallery.whole, gallery.whole_searches)
+        for gallery in found.galleries.values()
+    }
+    assert counts == {"lobby": (LOBBY, 1), "yard": (YARD, 0)}
+    assert [found.galleries[0].crops for found in check_snapshots(data_dir).values()] == [LOBBY + 1]
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_a_bit_flipped_anywhere_is_told_or_changes_nothing(data_dir):
+    expected = everything(data_dir)
+    files = [data_dir / "record.sqlite3", *sorted(data_dir.glob("vectors-*"))]
+    chance = random.Random(3)
+    told = 0
+    for turn in range(60):
+        path = files[turn % len(files)] if turn % 3 else files[0]
+        held = path.read_bytes()
+        body = bytearray(held)
+        body[chance.randrange(len(body))] ^= 1 << chance.randrange(8)
+        path.write_bytes(body)
+        if is_told(data_dir):
+            told += 1
+        else:
+            assert everything(data_dir) == expected
+        restore_file(data_dir, path, held)
+    assert told > 15
+
+
+def is_told(folder):
+    try:
+        return bool(verify(folder).damage)
+    except ServiceError:
+        return True
+
+
+def restore_file(folder, path, held):
+    path.write_bytes(held)
+    for name in ("record.sqlite3-wal", "record.sqlite3-shm"):
+        (folder / name).unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "file"),
+    [
+        (b'{"number":7}', "record.sqlite3"),
+        (b"image 7", "record.sqlite3"),
+        (new_crop(7).vector.tobytes(), "vectors-1-0.f32"),
+    ],
+    ids=["row", "picture", "vector"],
+)
+def test_a_damaged_crop_is_named_and_recovered_from_a_snapshot(data_dir, tmp_path, wanted, file):
+    expected = everything(data_dir)
+    flip(data_dir / file, wanted)
+    lobby, yard = verify(data_dir).galleries.values()
+    assert (lobby.whole, yard.whole) == (LOBBY - 1, YARD)
+    assert any("crop" in line for line in lobby.damage)
+    done = recover(data_dir, tmp_path / "new")
+    lobby, yard = done.galleries
+    assert (lobby.whole, lobby.from_snapshots, yard.whole) == (LOBBY - 1, 1, YARD)
+    assert verify(tmp_path / "new").damage == []
+    assert everything(tmp_path / "new") == expected
+
+
+def test_without_a_snapshot_a_damaged_crop_is_told_to_be_lost(data_dir, tmp_path):
+    shutil.rmtree(data_dir / "snapshots")
+    flip(data_dir / "vectors-1-0.f32", new_crop(7).vector.tobytes())
+    lobby, _ = recover(data_dir, tmp_path / "new").galleries
+    assert (lobby.whole, lobby.from_snapshots, len(lobby.lost)) == (LOBBY - 1, 0, 1)
+    assert len(everything(tmp_path / "new")["lobby"]) == LOBBY - 1
+
+
+@pytest.mark.parametrize("left", ["nothing", "not even its mark", "its beginning", "zeros"])
+def test_a_record_that_is_gone_is_recovered_from_its_snapshots(data_dir, tmp_path, left):
+    lobby = everything(data_dir)["lobby"]
+    path = data_dir / "record.sqlite3"
+    size = path.stat().st_size
+    if left in ("nothing", "not even its mark"):
+        path.unlink()
+        if left == "not even its mark":
+            (data_dir / "record.acknowledged").unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:100] if left == "its beginning" else bytes(size))
+    with pytest.raises(DamagedRecord, match="gmn store recover"):
+        Record(data_dir)
+    done = recover(data_dir, tmp_path / "new")
+    # The file of deleted ids knows of the crop that the snapshot still has.
+    assert done.galleries[0].from_snapshots == LOBBY
+    assert done.unread == ["the record"]
+    assert everything(tmp_path / "new")["lobby"] == lobby
+
+
+def test_a_damaged_snapshot_is_named_and_not_taken_over(data_dir, tmp_path):
+    (folder,) = data_dir.glob("snapshots/*/*.gmn")
+    flip(folder / "record.sqlite3", b"image 9")
+    (problem,) = check_snapshots(data_dir).values()
+    assert isinstance(problem, DamagedSnapshot)
+    assert recover(data_dir, tmp_path / "new").snapshots == []

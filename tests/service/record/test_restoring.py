@@ -1,0 +1,244 @@
+"""Backups: copied while writes go on, and nothing that was deleted since comes back."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import threading
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from model.problems import InputProblem
+from service.errors import StorageFailed
+from service.ops.audit import AuditLog
+from service.ops.data_directory import snapshot_name
+from service.record import restoring
+from service.record.archive import archived_ids, describe_snapshot, write_archive
+from service.record.jobs import Job
+from service.record.kept_queries import Case, KeptQuery
+from service.record.keys import ApiKey
+from service.record.record import Record
+from service.record.restoring import (
+    Backup,
+    kept_backups,
+    own_backups,
+    remove_oldest,
+    restore_backup,
+    write_backup,
+)
+from service.record.values import CropFilter, GallerySettings, new_crop_id
+from service.record.verify import verify
+from tests.service.gallery.new_crops import EMBEDDER, NOON, new_crop
+
+
+def fill(folder):
+    """A record with two galleries, a snapshot, keys, a job and an audit log."""
+    folder.mkdir()
+    record = Record(folder)
+    lobby = record.galleries.create("lobby", EMBEDDER, GallerySettings()).gallery_id
+    gate = record.galleries.create("gate", EMBEDDER, GallerySettings()).gallery_id
+    crops = [new_crop(n, "ab"[n % 2]) for n in range(6)]
+    record.crops.enroll(lobby, EMBEDDER, crops)
+    record.crops.enroll(gate, EMBEDDER, [new_crop(9, "c")])
+    path = folder / snapshot_name(lobby, "s1")
+    write_archive(record.database, path, lobby)
+    record.snapshots.keep(describe_snapshot(path, NOON))
+    for name in ("kept", "revoked"):
+        record.keys.add(ApiKey(name, "0" * 64, ("query",), None, "", NOON))
+    record.jobs.create(Job("open", lobby, "import", {}, NOON, NOON))
+    with AuditLog(folder) as audit:
+        audit.record("begun")
+    return record, lobby, gate, [crop.record.crop_id for crop in crops]
+
+
+@pytest.fixture
+def filled(tmp_path):
+    record, *numbers = fill(tmp_path / "data")
+    with contextlib.closing(record):
+        yield record, *numbers
+
+
+def identities(record, gallery):
+    crops = record.crops.page(gallery, CropFilter()).crops
+    return {crop.crop_id: crop.identity for crop in crops}
+
+
+def older(backup, name="20260101T000000Z"):
+    return Backup(backup.path.rename(backup.path.with_name(name)))
+
+
+def empty(folder):
+    folder.mkdir()
+    return folder
+
+
+def test_what_was_deleted_since_a_backup_is_not_in_what_it_is_restored_to(filled, tmp_path):
+    record, lobby, gate, ids = filled
+    searches = [
+        KeptQuery(
+            query_id=new_crop_id(),
+            created_at=NOON,
+            key_id="k",
+            request={},
+            answer={},
+            results=[],
+            crop_id=crop_id,
+            content_type="image/png",
+        )
+        for crop_id in ids[1:3]
+    ]
+    record.kept.keep(lobby, [(search, b"picture") for search in searches], 10)
+    for case_id in ("closed", "open"):
+        moments = {"created_at": NOON, "changed_at": NOON}
+        case = Case(case_id=case_id, name=case_id, notes="", key_id="k", **moments)
+        record.cases.create(lobby, case)
+    backup = write_backup(record.database, tmp_path / "backups")
+    record.kept.remove(lobby, [searches[0].query_id])
+    record.cases.delete(lobby, "closed")
+    record.crops.remove(lobby, [ids[0]])
+    assert record.identities.rename(lobby, "b", "late")
+    record.keys.revoke("revoked")
+    record.galleries.delete(gate)
+    latest = record.galleries.get(lobby).version
+    record.close()
+    before = (tmp_path / "data" / "record.sqlite3").read_bytes()
+    into = empty(tmp_path / "new")
+    restored = restore_backup(backup, into, tmp_path / "data")
+    assert (tmp_path / "data" / "record.sqlite3").read_bytes() == before
+    assert (restored.crops, restored.left_out) == ({"lobby": 5}, {"lobby": 1})
+    assert (restored.galleries, restored.keys) == (["gate"], ["revoked"])
+    assert verify(into).damage == []
+    with contextlib.closing(Record(into)) as again:
+        assert sorted(identities(again, lobby)) == sorted(ids[1:])
+        # What was no deletion is as it was.
+        assert set(identities(again, lobby).values()) == {"a", "b"}
+        assert [key.key_id for key in again.keys.all()] == ["kept"]
+        assert again.galleries.get(lobby).version > latest
+        assert again.kept.page(lobby, None, 9) == searches[1:]
+        assert [case.case_id for case in again.cases.page(lobby, None, 9)] == ["open"]
+        assert again.jobs.get("open").state == "cancelled"
+        assert ids[0] not in archived_ids(into / snapshot_name(lobby, "s1"))
+        assert [snapshot.crops for snapshot in again.snapshots.all(lobby)] == [5]
+        assert again.crops.removed_among(lobby, ids) == [ids[0]]
+        assert again.galleries.create("new", EMBEDDER, GallerySettings()).gallery_id > gate
+    assert (into / "audit.jsonl").read_text().count("begun") == 1
+
+
+@pytest.mark.parametrize("left", ["nothing", "a damaged file"])
+def test_without_the_data_directory_a_newer_backup_shows_what_was_deleted(filled, tmp_path, left):
+    record, lobby, _, ids = filled
+    first = older(write_backup(record.database, tmp_path / "backups"))
+    record.crops.remove(lobby, [ids[0]])
+    second = write_backup(record.database, tmp_path / "backups")
+    record.crops.remove(lobby, [ids[1]])
+    record.close()
+    if left == "nothing":
+        shutil.rmtree(tmp_path / "data")
+    else:
+        (tmp_path / "data" / "record.sqlite3").write_bytes(b"damage")
+    into = empty(tmp_path / "new")
+    restored = restore_backup(first, into, tmp_path / "data", [ids[2]])
+    assert restored.by == second.path
+    # The ids of deleted crops may be left, although the record is damaged.
+    gone = {ids[0], ids[2]} if left == "nothing" else set(ids[:3])
+    with contextlib.closing(Record(into)) as again:
+        assert set(identities(again, lobby)) == set(ids) - gone
+
+
+def test_a_backup_amid_writes_is_of_one_moment(filled, tmp_path):
+    record, lobby, *_ = filled
+    done = threading.Event()
+
+    def write():
+        at = 100
+        while not done.is_set():
+            landed = record.crops.enroll(
+                lobby, EMBEDDER, [new_crop(at, "x"), new_crop(at + 1, "y")]
+            )
+            if at % 20 == 0:
+                record.crops.remove(lobby, [image.crop_id for image in landed.landed])
+            at += 2
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        backups = [write_backup(record.database, tmp_path / "backups") for _ in range(2)]
+    finally:
+        done.set()
+        writer.join()
+    for backup in backups:
+        assert verify(backup.path).damage == []
+        shutil.copytree(backup.path, tmp_path / "copy", dirs_exist_ok=True)
+        with contextlib.closing(Record(tmp_path / "copy")) as copy:
+            names = list(identities(copy, lobby).values())
+        assert names.count("x") == names.count("y")
+        shutil.rmtree(tmp_path / "copy")
+
+
+def test_only_old_backups_of_the_same_record_are_removed_and_never_the_new_one(filled, tmp_path):
+    record, *_ = filled
+    folder = tmp_path / "backups"
+    another, *_ = fill(tmp_path / "another")
+    others = older(write_backup(another.database, folder))
+    another.close()
+    old = [older(write_backup(record.database, folder), f"2026010{day}T000000Z") for day in (2, 3)]
+    tomorrow = f"{datetime.now(UTC) + timedelta(days=1):%Y%m%dT%H%M%SZ}"
+    future = older(write_backup(record.database, folder), tomorrow)
+    (folder / "20260101T090000Z.part").mkdir()
+    newest = write_backup(record.database, folder)
+    assert kept_backups(folder) == [others, *old, newest, future]
+    assert list(own_backups(folder, record.database)) == [newest, *reversed(old)]
+    assert remove_oldest(folder, 1, record.database) == old
+    assert kept_backups(folder) == [others, newest, future]
+    assert len(list(folder.iterdir())) == 3
+
+
+def test_a_disk_without_room_takes_no_backup(filled, tmp_path):
+    with pytest.raises(StorageFailed, match="nothing was written"):
+        write_backup(filled[0].database, tmp_path / "backups", 10**18)
+    assert list((tmp_path / "backups").iterdir()) == []
+
+
+def test_what_cannot_be_restored_is_refused_with_the_remedy(filled, tmp_path):
+    record, _, _, ids = filled
+    backup = write_backup(record.database, tmp_path / "backups")
+    record.close()
+    another, *_ = fill(tmp_path / "another")
+    another.close()
+    into = empty(tmp_path / "new")
+    with pytest.raises(InputProblem, match="is another record"):
+        restore_backup(backup, into, tmp_path / "another")
+    shutil.rmtree(into)
+    into.mkdir()
+    path = backup.path / "record.sqlite3"
+    body = bytearray(path.read_bytes())
+    body[body.index(ids[1].encode()) + 5] ^= 1
+    path.write_bytes(body)
+    with pytest.raises(InputProblem, match=r"is damaged .* restore another one"):
+        restore_backup(backup, into, tmp_path / "data")
+    assert list(into.iterdir()) == []
+
+
+def test_a_restore_that_was_cut_off_is_refused_at_the_start(filled, tmp_path, monkeypatch):
+    record, lobby, _, ids = filled
+    backup = write_backup(record.database, tmp_path / "backups")
+    record.crops.remove(lobby, ids[:1])
+    record.close()
+
+    class Killed(BaseException):
+        pass
+
+    def killed(*_):
+        raise Killed
+
+    monkeypatch.setattr(restoring, "_remove_gone", killed)
+    into = empty(tmp_path / "new")
+    with pytest.raises(Killed):
+        restore_backup(backup, into, tmp_path / "data")
+    with pytest.raises(InputProblem, match=r"was cut off \(restore.part\); delete this directory"):
+        Record(into)
+    monkeypatch.undo()
+    restore_backup(backup, into, tmp_path / "data")
+    with contextlib.closing(Record(into)) as again:
+        assert set(identities(again, lobby)) == set(ids[1:])
