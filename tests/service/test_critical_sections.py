@@ -32,8 +32,8 @@ from service.lifecycle.snapshots import (
 )
 from service.lifecycle.strays import clear_files
 from service.ops.health import MonitoredThreadPool
-from service.record import crop_changes, snapshot_file
-from service.record.archive import read_archive, write_snapshot
+from service.record import archive, crop_changes
+from service.record.archive import DESCRIPTION, check_archive, describe_snapshot, read_archive
 from service.record.values import CropFilter, GallerySettings
 from service.runtime import Runtime
 from service.settings import Settings
@@ -145,10 +145,10 @@ class Prepared:
                 await delete_gallery(self.runtime, gallery)
         shutil.rmtree(self.runtime.settings.data_dir / "imports", ignore_errors=True)
 
-    def archive(self) -> io.BytesIO:
+    def images(self) -> io.BytesIO:
         packed = io.BytesIO()
-        with zipfile.ZipFile(packed, "w") as archive:
-            archive.writestr("0.png", self.crops[3].png)
+        with zipfile.ZipFile(packed, "w") as file:
+            file.writestr("0.png", self.crops[3].png)
         packed.seek(0)
         return packed
 
@@ -169,7 +169,7 @@ def _enroll(case: Prepared):
 
 
 def _import(case: Prepared):
-    return begin_import(case.runtime, case.gallery, {}, case.archive())
+    return begin_import(case.runtime, case.gallery, {}, case.images())
 
 
 def _change(case: Prepared):
@@ -298,7 +298,7 @@ def test_a_person_forgotten_meanwhile_is_not_brought_back_by_a_cancelled_request
     async def forget_two() -> None:
         case = Prepared(runtime, drawn_crops)
         await case.prepare()
-        monkeypatch.setattr(snapshot_file, "failpoint", rewriting.reach)
+        monkeypatch.setattr(archive, "failpoint", rewriting.reach)
         left = asyncio.create_task(forget_identity(runtime, case.gallery, "Ann"))
         while not rewriting.begun.is_set():
             await asyncio.sleep(PAUSE_SECONDS)
@@ -335,9 +335,9 @@ def test_a_snapshot_that_was_rewritten_before_a_crash_is_described_as_it_is(
         await snapshots.take_removed_out_of_snapshots(runtime, case.gallery)
         (shown,) = await snapshots.list_snapshots(runtime, case.gallery)
         path = snapshots.snapshot_path(runtime, case.gallery, case.snapshot_id)
-        content = snapshot_file.snapshot_header(path)
-        assert (shown.crops, shown.sha256) == (content.crops, content.sha256)
-        assert (shown.crops, shown.bytes) == (1, path.stat().st_size)
+        check_archive(path)
+        content = describe_snapshot(path, shown.created_at)
+        assert (shown.crops, shown.sha256, shown.bytes) == (1, content.sha256, content.bytes)
 
     asyncio.run(forget())
 
@@ -345,7 +345,10 @@ def test_a_snapshot_that_was_rewritten_before_a_crash_is_described_as_it_is(
 def test_ids_of_deleted_crops_are_kept_while_a_snapshot_cannot_be_rewritten(
     runtime, monkeypatch, drawn_crops
 ):
-    long_ago = (datetime.now(UTC) - timedelta(days=9)).isoformat()
+    class NineDaysBehind(datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return datetime.now(tz) - timedelta(days=9)
 
     async def maintain() -> None:
         damaged = Prepared(runtime, drawn_crops)
@@ -354,12 +357,12 @@ def test_ids_of_deleted_crops_are_kept_while_a_snapshot_cannot_be_rewritten(
         await case.prepare()
         for one in (damaged, case):
             with monkeypatch.context() as patched:
-                # The clock was behind.
-                patched.setattr(crop_changes, "now", lambda: long_ago)
+                patched.setattr(crop_changes, "datetime", NineDaysBehind)
                 await forget_crop(runtime, one.gallery, one.crop_id)
         path = snapshots.snapshot_path(runtime, damaged.gallery, damaged.snapshot_id)
-        whole = path.read_bytes()
-        path.write_bytes(b"damaged")
+        description = path / DESCRIPTION
+        whole = description.read_bytes()
+        description.write_bytes(b"damaged")
         await background._run_once(runtime)
         left = [
             runtime.record.crops.removed_among(one.gallery.gallery_id, [one.crop_id])
@@ -368,7 +371,7 @@ def test_ids_of_deleted_crops_are_kept_while_a_snapshot_cannot_be_rewritten(
         assert left == [[damaged.crop_id], []]
         (described,) = await snapshots.list_snapshots(runtime, case.gallery)
         assert described.crops == 1
-        path.write_bytes(whole)
+        description.write_bytes(whole)
         await restore_snapshot(runtime, damaged.gallery, damaged.snapshot_id)
         restored = runtime.record.crops.page(
             damaged.gallery.gallery_id, CropFilter(), limit=9
@@ -439,14 +442,3 @@ def test_the_archive_of_a_waiting_import_goes_with_its_gallery(runtime, drawn_cr
         assert not spool.exists()
 
     asyncio.run(delete())
-
-
-def test_two_writers_of_one_snapshot_do_not_share_a_temporary_file(tmp_path):
-    path = tmp_path / "snapshots" / "one.gmn"
-
-    def slowly():
-        assert write_snapshot(path, ()).crops == 0
-        yield from ()
-
-    assert write_snapshot(path, slowly()).crops == 0
-    assert [file.name for file in path.parent.iterdir()] == ["one.gmn"]

@@ -13,7 +13,6 @@ import fastapi.dependencies.utils
 import httpx
 import numpy as np
 import pytest
-from service.record.sqlite_engine import SqliteEngine
 
 from service.engine.batcher import EmbeddedImage
 from service.engine.images import Pipeline
@@ -25,6 +24,7 @@ from service.http.routes import crops, jobs, model
 from service.jobs.imports import begin_import
 from service.jobs.runner import create_job, new_job_id
 from service.record.crop_lists import CropPage
+from service.record.database import Database
 from service.record.values import StoredCrop
 from service.runtime import Call, GalleryCall, Runtime
 from service.settings import Settings
@@ -125,18 +125,18 @@ def test_no_dependency_of_a_request_takes_a_thread(client, monkeypatch):
     assert asyncio.run(ask()) == [200, 200, 200]
 
 
-def test_an_import_writes_the_record_on_the_writer_thread_alone(runtime, monkeypatch):
+def test_an_import_writes_the_record_on_a_writer_thread_alone(runtime, monkeypatch):
     writers = set()
-    commit = SqliteEngine.commit
+    write = Database.write
 
-    def noted(engine, transaction):
-        writers.add(threading.current_thread().name)
-        commit(engine, transaction)
+    def noted(*args, **kwargs):
+        writers.add(threading.current_thread().name.split("_")[0])
+        return write(*args, **kwargs)
 
-    monkeypatch.setattr(SqliteEngine, "commit", noted)
+    monkeypatch.setattr(Database, "write", noted)
     gallery = runtime.galleries.get("default")
     asyncio.run(begin_import(runtime, gallery, {}, io.BytesIO(b"an archive")))
-    assert writers == {"writer_0"}
+    assert writers == {"writer"}
 
 
 def test_health_checks_of_two_models_have_names_of_their_own(runtime):

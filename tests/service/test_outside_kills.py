@@ -1,4 +1,4 @@
-"""A service beside Redis, whose files lie in a folder, is killed, and nothing is lost."""
+"""A service whose images lie in a folder outside the record is killed, and nothing is lost."""
 
 from __future__ import annotations
 
@@ -10,40 +10,32 @@ from datetime import UTC, datetime, timedelta
 import httpx
 import pytest
 
-from service.record.keys import KINDS
-from service.record.picture_folder import PictureFolder
-from service.record.record import open_redis
-from service.record.verification import verify_record
+from service.record.record import Record
+from service.record.verify import verify
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
-def place(redis_record, tmp_path):
-    redis_record.ask("FLUSHALL")
+def place(tmp_path):
     folder = tmp_path / "crops"
-    settings = {"redis_url": redis_record.url, "images_url": folder.as_uri()}
-    return {"data_dir": tmp_path / "data", **settings}, folder, redis_record
+    return {"data_dir": tmp_path / "data", "images_url": folder.as_uri()}, folder
 
 
-def _check(place, tmp_path, held: set[str], deleted: set[str]) -> None:
+def _check(place, held: set[str], deleted: set[str]) -> None:
     """The record has what was acknowledged, every file is whole, and each other one is a stray."""
-    _, folder, server = place
-    with contextlib.closing(open_redis(server.url)) as record:
-        record.engine.outside = PictureFolder(folder.as_uri())
-        assert verify_record(record.engine, tmp_path).whole
+    settings, folder = place
+    assert verify(settings["data_dir"]).damage == []
+    with contextlib.closing(Record(settings["data_dir"])) as record:
         (gallery,) = record.galleries.all()
         there = {one.label.crop_id for one in record.crops.vectors(gallery.gallery_id)}
         assert held <= there
         assert not deleted & there
         later = datetime.now(UTC) + timedelta(days=1)
         strays = {name for _, name in record.stray_files.all(later, 10_000)}
-        record.engine.outside.close()
-    assert not server.ask("KEYS", b"gmn:v:" + KINDS[b"!vector"] + b"*")
     files = {path.name for path in folder.rglob("*") if path.is_file()}
-    names = there | {f"{one}.{gallery.side}.f32" for one in there}
-    assert names <= files
-    assert files - names <= strays
+    assert there <= files
+    assert files - there <= strays
 
 
 def _enroll(served, image: bytes, held: set[str], deleted: set[str]) -> None:
@@ -62,7 +54,7 @@ def _enroll(served, image: bytes, held: set[str], deleted: set[str]) -> None:
                 deleted.add(crop_id)
 
 
-def test_what_was_acknowledged_is_whole_after_every_kill(start, place, tmp_path, drawn_crops):
+def test_what_was_acknowledged_is_whole_after_every_kill(start, place, drawn_crops):
     held = set()
     deleted = set()
     for cycle in range(3):
@@ -83,7 +75,7 @@ def test_what_was_acknowledged_is_whole_after_every_kill(start, place, tmp_path,
             assert own
             held |= own
             deleted |= gone
-        _check(place, tmp_path, held, deleted)
+        _check(place, held, deleted)
     again = start(**place[0])
     listed = again.http.get("/v1/galleries/default/crops?limit=1000").json()["results"]
     assert held <= {one["crop_id"] for one in listed}
@@ -91,14 +83,12 @@ def test_what_was_acknowledged_is_whole_after_every_kill(start, place, tmp_path,
     assert len(found) == 5
 
 
-@pytest.mark.parametrize("point", ["enroll.pictures-kept", "enroll.before-commit"])
-def test_files_of_an_enrolment_that_was_killed_are_strays(
-    start, place, tmp_path, drawn_crops, monkeypatch, point
-):
+@pytest.mark.parametrize("point", ["enroll.pictures-kept", "enroll.crop-written"])
+def test_files_of_an_enrolment_that_was_killed_are_strays(start, place, drawn_crops, point):
     served = start(**place[0], failpoint=f"{point}:2")
     first = served.enroll("default", drawn_crops[0].png).json()["results"][0]["crop_id"]
     with pytest.raises(httpx.TransportError):
         served.enroll("default", drawn_crops[1].png)
     served.ended_with()
-    assert sum(path.is_file() for path in place[1].rglob("*")) == 4
-    _check(place, tmp_path, {first}, set())
+    assert sum(path.is_file() for path in place[1].rglob("*")) == 2
+    _check(place, {first}, set())
