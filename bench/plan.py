@@ -1,7 +1,7 @@
 """`gmn plan`: the needs of a gallery of some size and load, from measured unit costs.
 
 A layout is a list of components, each with its need and the supply of one machine. The answer is
-the first of three layouts in which every component fits, else the last.
+the first of two layouts in which every component fits, else the last.
 """
 
 from __future__ import annotations
@@ -21,10 +21,9 @@ from model.problems import InputProblem
 from service.commands.common import JsonOption, plain_table, show
 
 GIB = 2**30
-PROCESS = "one process, SQLite and the index in its memory"
-REPLICAS = "processes with the index in the memory of each, Redis and an object store"
-MILVUS = "processes without vectors, Redis, an object store and Milvus"
-LAYOUTS = (PROCESS, REPLICAS, MILVUS)
+MEMORY = "processes of one machine, with the index in the memory of each"
+MILVUS = "processes of one machine without vectors, and Milvus"
+LAYOUTS = (MEMORY, MILVUS)
 # Each assumption has a number and its meaning; a number of 0 is read from this machine.
 ASSUMED = {
     "cores": (0.0, "of each machine; a search in Milvus is divided among them"),
@@ -116,56 +115,32 @@ def components(demand: Demand, layout: str) -> list[Component]:
         service_cores += searching_cores
         code_bytes = assumed["dimension"] / 4 if demand.has_codes else 0.0
         process_bytes += crops * (vector_bytes + code_bytes + cost("crop_anon_bytes"))
-    process_cores = cores if layout == PROCESS else None
+    # The record and the side file have each vector once.
+    record_bytes = cost("record_bytes_per_crop") + 8 * (assumed["dimension"] - cost("dimension"))
+    stored_bytes = crops * (record_bytes + assumed["picture_bytes"])
     parts = [
         Component("memory of a process", process_bytes / GIB, memory_gib, "GiB"),
         Component("one search", search_ms, assumed["search_ms"], "ms"),
-        Component("processor", service_cores, process_cores, "cores", "load"),
+        Component("processor", service_cores, cores, "cores", "load"),
+        Component("disk", stored_bytes / GIB, disk_gib, "GiB"),
+        Component("record", enrolled, cost("enroll_crops_per_second"), "crops/s", "load"),
     ]
     if OF_A_GPU in demand.units:
         gpus = (queries + enrolled) / cost(OF_A_GPU) / assumed["busy"]
         parts.append(Component("GPUs, where these embed", gpus, None, "GPUs", "load"))
-    if layout != MILVUS:
-        start_seconds = crops / 1e6 * cost("start_seconds_per_million")
-        parts.append(Component("start of a process", start_seconds, None, "s"))
-    if layout == PROCESS:
-        # The record and the side file have each vector once.
-        record_bytes = cost("record_bytes_per_crop")
-        record_bytes += 8 * (assumed["dimension"] - cost("dimension"))
-        stored_bytes = crops * (record_bytes + assumed["picture_bytes"])
-        written_per_second = cost("enroll_crops_per_second")
-        return [
-            *parts,
-            Component("disk", stored_bytes / GIB, disk_gib, "GiB"),
-            Component("record", enrolled, written_per_second, "crops/s", "load"),
-        ]
-    parts.append(Component("processes", math.ceil(service_cores / cores), None, "machines", "load"))
-    parts += _store_components(demand, layout, memory_gib, disk_gib)
     if layout == MILVUS:
         milvus_bytes = crops * demand.dimension_ratio * cost("milvus_bytes_per_crop")
         indexed_per_second = cost("indexer_crops_per_second")
         parts += [
             Component("memory of Milvus", milvus_bytes / GIB, memory_gib, "GiB"),
+            Component("disk of Milvus", crops * vector_bytes / GIB, None, "GiB"),
             Component("processor of Milvus", searching_cores, cores, "cores", "load"),
             Component("indexer", enrolled, indexed_per_second, "crops/s", "load"),
         ]
+    else:
+        start_seconds = crops / 1e6 * cost("start_seconds_per_million")
+        parts.append(Component("start of a process", start_seconds, None, "s"))
     return parts
-
-
-def _store_components(
-    demand: Demand, layout: str, memory_gib: float, disk_gib: float
-) -> list[Component]:
-    # The object store has each vector once, and Milvus keeps its own files there.
-    copies = 2 if layout == MILVUS else 1
-    vector_bytes = 4 * demand.assumed["dimension"]
-    object_bytes = demand.crops * (copies * vector_bytes + demand.assumed["picture_bytes"])
-    redis_bytes = demand.crops * demand.cost("redis_bytes_per_crop")
-    redis_disk_bytes = demand.crops * demand.cost("aof_bytes_per_crop")
-    return [
-        Component("memory of Redis", redis_bytes / GIB, memory_gib, "GiB"),
-        Component("disk of Redis", redis_disk_bytes / GIB, disk_gib, "GiB"),
-        Component("object store", object_bytes / GIB, None, "GiB"),
-    ]
 
 
 def make_plan(demand: Demand) -> dict[str, Any]:
@@ -204,7 +179,7 @@ def plan(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Plans processors, memory, Redis, object store, Milvus and disk of a gallery.
+    """Plans processors, memory, disk and Milvus of a gallery.
 
     Example: gmn plan --crops 1000000 --qps 20 --cameras 30
     """

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from bench.plan import ASSUMED, GIB, PROCESS, Demand, components, make_plan
+from bench.plan import ASSUMED, GIB, MEMORY, Demand, components, make_plan
 from bench.scale import unit_costs
 from bench.units import ARTEFACTS, REFERENCE, read_units
 from training.evaluation.tables import Table
@@ -41,7 +41,7 @@ def costs_table() -> str:
 
 
 def sizes_table() -> str:
-    """Compute the needs of one process with SQLite, by crops and queries a second."""
+    """Compute the needs of a process, by crops and queries a second."""
     assumed = ASSUMPTIONS | MACHINE
     units = read_units(REFERENCE)
     names = ("processor", "memory of a process", "disk", "one search")
@@ -93,4 +93,4 @@ def planned_table(sizes: Sequence[dict[str, Any]]) -> str:
 
 
 def _needs(demand: Demand) -> dict[str, float]:
-    return {part.name: part.need for part in components(demand, PROCESS)}
+    return {part.name: part.need for part in components(demand, MEMORY)}

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import gmn
-from bench.plan import ASSUMED, LAYOUTS, MILVUS, PROCESS, REPLICAS, Demand, components, make_plan
+from bench.plan import ASSUMED, LAYOUTS, MEMORY, MILVUS, Demand, components, make_plan
 from bench.plan_tables import costs_table, planned_table
 from bench.tables import FIGURES, page_of
 from bench.units import ARTEFACTS, REFERENCE, UNITS, keep_units, read_units
@@ -24,8 +24,6 @@ COSTS = {
     "start_seconds_per_million": 5,
     "record_bytes_per_crop": 6000,
     "enroll_crops_per_second": 4000,
-    "redis_bytes_per_crop": 1000,
-    "aof_bytes_per_crop": 2000,
     "milvus_bytes_per_crop": 2000,
     "milvus_ms_per_million": 20,
     "indexer_crops_per_second": 2000,
@@ -34,7 +32,7 @@ COSTS = {
     "enroll_ms_bundled": 32,
     "enroll_ms_small": 12,
 }
-MACHINE = {"cores": 4, "memory_gib": 20, "disk_gib": 100, "busy": 0.5, "filled": 0.5}
+MACHINE = {"cores": 4, "memory_gib": 20, "disk_gib": 200, "busy": 0.5, "filled": 0.5}
 ASSUMPTIONS = {name: number for name, (number, _) in ASSUMED.items()} | MACHINE
 
 
@@ -59,9 +57,9 @@ def needs(asked: Demand, layout: str) -> dict[str, float]:
     return {part.name: part.need for part in components(asked, layout)}
 
 
-def test_a_small_gallery_is_one_process(units: Path) -> None:
+def test_a_small_gallery_is_in_the_memory_of_processes(units: Path) -> None:
     # Half as wide as measured: 100,000 crops are 80 · 0.1 / 2 = 4 ms on one thread.
-    found = needs(demand(units, 100_000, cameras=36), PROCESS)
+    found = needs(demand(units, 100_000, cameras=36), MEMORY)
     assert found["one search"] == pytest.approx(4.0)
     # 10 queries of 30 + 4 ms and a crop a second of 32 ms.
     assert found["processor"] == pytest.approx(0.34 + 0.032)
@@ -70,18 +68,18 @@ def test_a_small_gallery_is_one_process(units: Path) -> None:
     assert found["disk"] == pytest.approx(100_000 * (6000 - 2048 + 5000) / GIB)
     assert (found["start of a process"], found["record"]) == (pytest.approx(0.5), 1.0)
     answer = make_plan(demand(units, 100_000))
-    assert (answer["layout"], answer["fits"], answer["too_small"]) == (PROCESS, True, {})
+    assert (answer["layout"], answer["fits"], answer["too_small"]) == (MEMORY, True, {})
 
 
 def test_a_large_gallery_has_codes_that_one_thread_scans(units: Path) -> None:
-    found = needs(demand(units, 1_000_000), PROCESS)
+    found = needs(demand(units, 1_000_000), MEMORY)
     assert found["one search"] == pytest.approx(10.0)
     assert found["processor"] == pytest.approx(10 * (30 + 10) / 1000)
     assert found["memory of a process"] == pytest.approx(1 + 1e6 * (4.25 * 256 + 100) / GIB)
 
 
 def test_the_artefact_decides_what_a_request_costs(units: Path) -> None:
-    found = needs(demand(units, 100_000, artefact="small", cameras=36), PROCESS)
+    found = needs(demand(units, 100_000, artefact="small", cameras=36), MEMORY)
     assert found["processor"] == pytest.approx((10 * (13 + 4) + 12) / 1000)
 
 
@@ -89,30 +87,29 @@ def test_a_cost_of_a_gpu_adds_the_gpus(tmp_path: Path) -> None:
     units = file_of(tmp_path / "own.json", COSTS | {"embed_gpu_crops_per_second": 100})
     assert read_units(units).keys() > COSTS.keys()
     # A half of each may be used.
-    found = needs(demand(units, 100_000, 190.0, cameras=360), REPLICAS)
+    found = needs(demand(units, 100_000, 190.0, cameras=360), MEMORY)
     assert found["GPUs, where these embed"] == pytest.approx(2 * (190 + 10) / 100)
 
 
-def test_more_queries_than_a_machine_answers_are_several_processes(units: Path) -> None:
+def test_more_queries_than_a_machine_answers_fit_no_layout(units: Path) -> None:
+    # 6.8 cores, 2 of the machine; Milvus searches beside it, and still 6 are needed.
     answer = make_plan(demand(units, 100_000, 200.0))
-    assert (answer["layout"], answer["too_small"]) == (REPLICAS, {PROCESS: ["processor"]})
-    # 6.8 cores, 2 of each machine.
-    assert needs(demand(units, 100_000, 200.0), REPLICAS)["processes"] == 4
-    memory = needs(demand(units, 100_000), REPLICAS)["memory of Redis"]
-    assert memory == pytest.approx(100_000 * 1000 / GIB)
+    assert (answer["layout"], answer["fits"]) == (MILVUS, False)
+    assert answer["too_small"] == {MEMORY: ["processor"]}
+    assert needs(demand(units, 100_000, 200.0), MILVUS)["processor"] == pytest.approx(6.0)
 
 
 def test_more_crops_than_a_memory_holds_are_in_milvus(units: Path) -> None:
     asked = demand(units, 9_000_000, 10.0, cameras=36)
     answer = make_plan(asked)
     assert (answer["layout"], answer["fits"]) == (MILVUS, True)
-    assert answer["too_small"][REPLICAS] == ["memory of a process"]
+    assert answer["too_small"][MEMORY] == ["memory of a process"]
     found = needs(asked, MILVUS)
     assert found["memory of a process"] == 1.0
     assert found["one search"] == pytest.approx(45.0)
     assert found["memory of Milvus"] == pytest.approx(9e6 * 2000 / 2 / GIB)
     assert found["processor of Milvus"] == pytest.approx(10 * 90 * 2 / 1000)
-    assert found["object store"] == pytest.approx(9e6 * (2 * 4 * 256 + 5000) / GIB)
+    assert found["disk of Milvus"] == pytest.approx(9e6 * 4 * 256 / GIB)
     assert "start of a process" not in found
 
 
@@ -128,7 +125,7 @@ def test_the_component_that_ends_first_is_named_with_the_size_at_which_it_ends(u
 def test_what_fits_no_layout_is_reported_as_too_small(units: Path) -> None:
     answer = make_plan(demand(units, 1_000_000_000))
     assert (answer["layout"], answer["fits"]) == (MILVUS, False)
-    assert "memory of Redis" in answer["too_small"][REPLICAS]
+    assert "memory of a process" in answer["too_small"][MEMORY]
 
 
 def test_the_answer_names_each_unit_cost_and_each_assumption(

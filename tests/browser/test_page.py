@@ -13,8 +13,7 @@ from PIL import Image
 from playwright.sync_api import expect
 
 from tests.browser.conftest import PNG, ask, confirm, drop, png, search_for
-from tests.service.conftest import Served, serving
-from tests.service.redis_server import redis_server
+from tests.service.conftest import serving
 
 HOSTILE = """<img src=x onerror="document.title='owned'">"""
 
@@ -324,24 +323,23 @@ def test_where_keys_are_asked_for_the_tab_keeps_one(tab, keyed, drawn_crops):
 
 
 @pytest.mark.slow
-def test_an_answer_from_memory_alone_says_so(tab, browser, tiny_artefact, tmp_path, drawn_crops):
-    with redis_server() as record:
-        served = Served(
-            tmp_path / "log",
-            artefact=tiny_artefact,
-            data_dir=tmp_path / "data",
-            redis_url=record.url,
-        )
-        served.enroll("default", drawn_crops[0].png)
-        tab.goto(f"{served.http.base_url}/#default/search")
-        tab.wait_for_selector("#state .dot.ready")
-        search_for(tab, drawn_crops[0].png)
-        assert tab.locator(".stale").count() == 0
-        record.kill()
-        search_for(tab, drawn_crops[0].png)
-        tab.locator(".banner .stale").filter(has_text="The database does not answer").wait_for()
-        tab.locator("#state.wrong").filter(has_text="The database does not answer").wait_for()
-        served.kill()
+def test_an_answer_from_memory_alone_says_so(page, drawn_crops):
+    def answer_from_memory(route):
+        answer = route.fetch()
+        route.fulfill(response=answer, json={**answer.json(), "stale": True})
+
+    def without_record(route):
+        answer = route.fetch()
+        record = {**answer.json()["record"], "state": "unreachable"}
+        route.fulfill(response=answer, json={**answer.json(), "record": record})
+
+    search_for(page, drawn_crops[0].png)
+    assert page.locator(".stale").count() == 0
+    page.route("**/queries", answer_from_memory)
+    page.route("**/readyz", without_record)
+    search_for(page, drawn_crops[0].png)
+    page.locator(".banner .stale").filter(has_text="The database does not answer").wait_for()
+    page.locator("#state.wrong").filter(has_text="The database does not answer").wait_for()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

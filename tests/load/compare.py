@@ -1,6 +1,6 @@
 """Enrolments and queries a second of another checkout and of this one, in turn in one run.
 
-Usage: python -m tests.load.compare CHECKOUT [--redis] [--artefact small]
+Usage: python -m tests.load.compare CHECKOUT [--artefact small]
 
 Both services run in this environment, which needs what the other checkout imports. While one is
 measured the other has nothing to do.
@@ -22,7 +22,6 @@ from typing import Any, NamedTuple
 from bench.result import alternate, ratio_of
 from tests.load.clients import GALLERY, Pictures
 from tests.service.conftest import START, Served
-from tests.service.redis_server import redis_server
 
 HERE = Path(__file__).parents[2]
 SETTINGS = {"runtime": "openvino", "dtype": "float32", "log_level": "warning"}
@@ -65,7 +64,6 @@ def main() -> None:
     """Prints a row of a table for each load."""
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("checkout", type=Path)
-    options.add_argument("--redis", action="store_true", help="keep the records in Redis")
     options.add_argument("--artefact", default="small")
     asked = options.parse_args()
     with contextlib.ExitStack() as held:
@@ -73,12 +71,9 @@ def main() -> None:
         for name, checkout in (("before", asked.checkout.resolve()), ("now", HERE)):
             place = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="gmn-compare-")))
             settings: dict[str, Any] = {"artefact": asked.artefact, "data_dir": place, **SETTINGS}
-            if asked.redis:
-                settings["redis_url"] = held.enter_context(redis_server()).url
             program = f"import sys; sys.path.insert(0, {str(checkout)!r})\n{START}"
             sides[name] = Served(place / "log", program, forked=False, **settings)
             held.callback(sides[name].kill)
-        store = "Redis" if asked.redis else "SQLite"
         for load in LOADS:
             pictures = Pictures(seed=3)
             paces = alternate(
@@ -88,7 +83,7 @@ def main() -> None:
             ratio, (low, high) = ratio_of(paces["now"], paces["before"])
             before, now = (statistics.median(paces[name]) for name in sides)
             sys.stdout.write(
-                f"| {store} | {load.path} | {load.images_in_one} | {load.in_flight} | "
+                f"| {load.path} | {load.images_in_one} | {load.in_flight} | "
                 f"{before:.0f} | {now:.0f} | {ratio:.2f}, {low:.2f}–{high:.2f} |\n"
             )
             sys.stdout.flush()

@@ -1,6 +1,6 @@
 """`make soak`: whether the service grows under a load that it can bear for long.
 
-Usage: GMN_SOAK_MINUTES=30 python -m tests.load.soak [--redis] [--artefact bundled]
+Usage: GMN_SOAK_MINUTES=30 python -m tests.load.soak [--artefact bundled]
 
 At its start it measures how many requests a second eight clients are answered, and then asks 80 %
 of that. Of what it samples meanwhile the first fifth counts as warming up. What it measured goes to
@@ -29,7 +29,6 @@ from tests.load.growth import FEWEST, growth
 from tests.load.run import lines
 from tests.load.wellness import how_it_ends, what_is_wrong
 from tests.service.conftest import Served
-from tests.service.redis_server import redis_server
 
 CLIENTS = 8
 SHARE = 0.8
@@ -131,7 +130,7 @@ def summary(found: dict[str, Any]) -> str:
     memory = found["resident_mib"]
     files = found["open_files"]
     return (
-        f"{found['minutes']:g} min at {found['pace']:g} requests/s on {found['store']}, "
+        f"{found['minutes']:g} min at {found['pace']:g} requests/s, "
         f"{found['requests']} requests: resident memory {memory['first']:.0f} to "
         f"{memory['last']:.0f} MiB, {memory['slope']:+.1f} MiB/h (95 %: {memory['low']:+.1f} to "
         f"{memory['high']:+.1f}); open files {files['first']:.0f} to {files['last']:.0f}, "
@@ -142,7 +141,6 @@ def summary(found: dict[str, Any]) -> str:
 def main() -> int:
     """Serves, soaks, judges; answers the exit status."""
     options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--redis", action="store_true", help="keep the record in Redis")
     options.add_argument("--artefact", default="bundled")
     asked = options.parse_args()
     # The service reads the environment itself, and knows no such setting.
@@ -154,15 +152,12 @@ def main() -> int:
             "data_dir": place / "data",
             "runtime": "auto",
         }
-        if asked.redis:
-            settings["redis_url"] = held.enter_context(redis_server()).url
         served = Served(place / "log", forked=False, log_level="warning", **settings)
         held.callback(lambda: served.kill() if served.process.poll() is None else None)
         found = soak(served, minutes * 60, MEASURED_SECONDS, lambda line: print(line, flush=True))  # noqa: T201
         found["wrong"] += how_it_ends(served)
-    found["store"] = "Redis" if asked.redis else "SQLite"
     RUNS.mkdir(exist_ok=True)
-    kept = RUNS / f"soak-{found['store'].lower()}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.json"
+    kept = RUNS / f"soak-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.json"
     kept.write_text(json.dumps(found, indent=1))
     for one in found["wrong"]:
         print(f"WRONG: {one}", file=sys.stderr)  # noqa: T201

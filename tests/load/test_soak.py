@@ -76,5 +76,5 @@ def test_a_service_is_soaked_for_some_seconds_and_what_it_took_is_told(start, mo
     assert len(found["samples"]["seconds"]) >= 30
     assert found["resident_mib"]["first"] > 50
     assert 5 < found["open_files"]["last"] < 200
-    line = summary({**found, "store": "SQLite"})
+    line = summary(found)
     assert "MiB/h (95 %" in line

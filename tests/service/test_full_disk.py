@@ -9,7 +9,6 @@ import zipfile
 
 import pytest
 
-from tests.service.redis_server import RedisServer
 from tests.service.small_disk import small_disk
 from tests.waiting import eventually
 
@@ -189,37 +188,6 @@ def test_a_full_disk_for_uploads_is_507_and_images_need_none_of_it(
         assert served.enroll("default", large).status_code == 201
         assert served.query("default", large).status_code == 200
         served.kill()
-
-
-@pytest.mark.slow
-def test_where_the_disk_of_redis_is_full_nothing_is_lost_and_room_is_all_it_takes(
-    start, tmp_path, drawn_crops
-):
-    with small_disk(tmp_path / "disk", 14) as disk:
-        server = RedisServer(disk.path)
-        served = start(redis_url=server.url)
-        landed, refused = _enrolled_until_full(served, drawn_crops)
-        assert refused.status_code in (503, 507), refused.text
-        assert "disk" in refused.json()["detail"] or "answer" in refused.json()["detail"]
-        found = served.query("default", drawn_crops[0].png, top_k=1000)
-        assert (found.status_code, set(_crop_ids(found)) <= set(landed)) == (200, True)
-        assert _is_well(served)
-        # Without room for its file Redis ends; whoever runs it starts it again.
-        server.kill()
-        (disk.path / "log").unlink()
-        room = tmp_path / "room"
-        with small_disk(room, 40) as larger:
-            shutil.copytree(disk.path, larger.path, dirs_exist_ok=True)
-            server.folder = larger.path
-            server.start()
-            eventually(served.is_in_step)
-            held = _held(served)
-            # What was refused may be there, whole, and nothing else.
-            assert set(landed) <= held
-            assert len(held) - len(landed) in (0, 6)
-            assert served.enroll("default", _heavy(drawn_crops[0])).status_code == 201
-            served.kill()
-            server.kill()
 
 
 @pytest.mark.slow

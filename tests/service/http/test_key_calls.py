@@ -21,15 +21,10 @@ from tests.waiting import eventually
 LATER = "from now on every call needs one"
 
 
-@pytest.fixture(params=["sqlite", pytest.param("redis", marks=pytest.mark.slow)])
-def settings(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, Any]:
+@pytest.fixture
+def settings(tmp_path: Path) -> dict[str, Any]:
     """Of a service with a record that no other test has."""
-    settings = {"data_dir": tmp_path / "data"}
-    if request.param == "redis":
-        redis = request.getfixturevalue("redis_record")
-        redis.ask("FLUSHALL")
-        settings |= {"redis_url": redis.url, "replica_name": "one"}
-    return settings
+    return {"data_dir": tmp_path / "data"}
 
 
 def test_a_key_is_made_used_listed_and_revoked_at_once_without_a_trace_of_its_secret(
@@ -184,13 +179,9 @@ def test_without_its_last_key_a_service_asks_for_one_until_a_command_has_removed
 
 
 @pytest.mark.slow
-def test_two_administrators_who_revoke_each_other_at_once_leave_one(
-    start, redis_record, tmp_path
-) -> None:
-    redis_record.ask("FLUSHALL")
-    shared = {"data_dir": tmp_path / "data", "redis_url": redis_record.url}
-    replicas = [start(**shared, replica_name=name) for name in ("one", "two")]
-    urls = [str(served.http.base_url) for served in replicas]
+def test_two_administrators_who_revoke_each_other_at_once_leave_one(start, settings) -> None:
+    services = [start(**settings), start(**settings)]
+    urls = [str(served.http.base_url) for served in services]
     with Client(urls[0]) as keyless:
         left = keyless.create_key("admin")
     for _ in range(5):
@@ -216,7 +207,7 @@ def test_two_administrators_who_revoke_each_other_at_once_leave_one(
                     answers = [one.result() for one in asked]
         assert answers.count(204) == 1, answers
         left = left if answers[0] == 204 else other
-    assert replicas[1].http.get("/v1/keys").status_code == 401
+    assert services[1].http.get("/v1/keys").status_code == 401
 
 
 def _is_known(client: Client) -> bool:

@@ -1,8 +1,8 @@
 """Milvus beside FAISS: search, enrollment to found, filling, recall, memory and disk.
 
-`python -m tests.service.milvus.measure --crops 100000` starts a Redis and a Milvus 2.3.5, enrols
+`python -m tests.service.milvus.measure --crops 100000` starts a Milvus 2.3.5, enrols
 crops without pictures by the record, and prints one JSON object. Nothing of HTTP or embedding is in
-it. With `--units FILE` it adds the unit costs of Milvus and Redis to a file of `gmn plan`.
+it. With `--units FILE` it adds the unit costs of Milvus to a file of `gmn plan`.
 """
 
 from __future__ import annotations
@@ -29,10 +29,8 @@ from service.milvus.index import MilvusIndexes
 from service.search.filters import Filter
 from service.search.index import GalleryIndex
 from tests.service.gallery.new_crops import EMBEDDER
-from tests.service.gallery.test_redis_memory import bytes_of_a_crop
 from tests.service.milvus.lab import Lab
 from tests.service.milvus.servers import Real, milvus_server
-from tests.service.redis_server import redis_server
 
 QUERIES = 200
 TRIALS = 50
@@ -155,14 +153,12 @@ def main() -> None:
     parser.add_argument("--units", type=Path)
     asked = parser.parse_args()
     source = ScaleCrops("people", asked.features, asked.dimension)
-    with redis_server() as redis, milvus_server("real") as server:
+    with tempfile.TemporaryDirectory() as folder, milvus_server("real") as server:
         assert isinstance(server, Real)
-        with contextlib.closing(Lab(redis.url, server.url, "one", source.dimension)) as one:
+        with contextlib.closing(Lab(Path(folder), server.url, "one", source.dimension)) as one:
             found = measure(one, server, source, asked.crops)
     conditions = {"crops": asked.crops, "dimension": source.dimension, "load": os.getloadavg()[0]}
     if asked.units:
-        with tempfile.TemporaryDirectory() as folder:
-            memory, disk = bytes_of_a_crop(Path(folder))
         # All costs of the file are of features of one dimension.
         width = read_units(REFERENCE)["dimension"].value / source.dimension
         per_million = 1e6 * found["milvus, all"]["p50_ms"] / asked.crops
@@ -170,8 +166,6 @@ def main() -> None:
             "milvus_bytes_per_crop": width * found["milvus_bytes_per_crop"],
             "milvus_ms_per_million": width * per_million,
             "indexer_crops_per_second": found["indexed_per_second"],
-            "redis_bytes_per_crop": memory,
-            "aof_bytes_per_crop": disk,
         }
         command = f"python -m tests.service.milvus.measure --crops {asked.crops}"
         command += f" --dimension {source.dimension}"

@@ -1,0 +1,200 @@
+"""Several real processes on one data directory: two services, and one of two processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+from typer.testing import CliRunner
+
+from service.commands.store import audit
+from tests.service.conftest import START, Served, files
+from tests.waiting import eventually
+
+WRITERS = 4
+ENROLLED_BY_EACH = 6
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("shared")
+
+
+@pytest.fixture(scope="module")
+def services(start, data_dir) -> list[Served]:
+    with ThreadPoolExecutor(2) as both:
+        starting = [both.submit(start, data_dir=data_dir, housekeeping_seconds=0.5) for _ in "ab"]
+        return [one.result() for one in starting]
+
+
+def _crop_ids(answer):
+    return [result["crop_id"] for result in answer.json()["results"]]
+
+
+def test_a_gallery_and_its_crops_are_there_at_once_on_the_other(services, drawn_crops):
+    one, other = services
+    gallery = one.create("lobby")
+    enrolled = other.enroll(gallery, drawn_crops[0].png, drawn_crops[1].png, identity="a")
+    assert enrolled.status_code == 201
+    version = enrolled.json()["gallery_version"]
+    found = one.query(gallery, drawn_crops[0].png, min_version=version)
+    assert _crop_ids(found)[0] == _crop_ids(enrolled)[0]
+    assert "stale" not in found.json()
+    assert "GMN-Stale" not in found.headers
+
+
+def test_what_one_has_deleted_the_other_does_not_find(services, drawn_crops):
+    one, other = services
+    gallery = one.create("deleted")
+    images = [crop.png for crop in drawn_crops]
+    crop_ids = _crop_ids(one.enroll(gallery, *images))
+    for crop_id, image in list(zip(crop_ids, images, strict=True))[::5]:
+        url = f"/v1/galleries/{gallery}/crops/{crop_id}"
+        assert one.http.delete(url).status_code == 200
+        found = other.query(gallery, image, top_k=3)
+        assert crop_id not in _crop_ids(found)
+        assert len(_crop_ids(found)) == 3
+        like = other.http.post(f"/v1/galleries/{gallery}/queries", data={"crop_id": crop_id})
+        assert like.status_code == 404
+
+
+def test_a_search_that_one_keeps_the_other_opens_reviews_and_forgets_at_once(services, drawn_crops):
+    one, other = services
+    gallery = one.create("searched")
+    crop_id = _crop_ids(one.enroll(gallery, drawn_crops[0].png, identity="Ann"))[0]
+    kept = one.query(gallery, drawn_crops[0].png, keep=True, keep_picture=True).json()
+    path = f"/v1/galleries/{gallery}/queries/{kept['query_id']}"
+    assert other.http.get(f"{path}/image").content == drawn_crops[0].png
+    decision = {"crop_ids": crop_id, "decision": "confirmed"}
+    reviewed = other.http.post(f"{path}/reviews", data=decision)
+    assert reviewed.json()["reviews"] == one.http.get(path).json()["reviews"]
+    forgotten = other.http.delete(f"/v1/galleries/{gallery}/identities/Ann")
+    assert forgotten.json()["kept_searches"] == 1
+    assert one.http.get(path).status_code == 404
+
+
+def test_settings_names_copies_and_forgetting_reach_the_other(services, drawn_crops):
+    one, other = services
+    gallery = one.create("kept")
+    at = f"/v1/galleries/{gallery}"
+    for crop in drawn_crops[:8]:
+        one.enroll(gallery, crop.png, identity=crop.identity)
+    assert one.http.patch(at, data={"retention_days": "9"}).status_code == 200
+    eventually(lambda: other.http.get(at).json()["retention_days"] == 9)
+    snapshot = one.http.post(f"{at}/snapshots").json()["snapshot_id"]
+    renamed = other.http.patch(f"{at}/identities/0000", data={"new_identity": "Ann"}).json()
+    version = renamed["gallery_version"]
+    found = one.query(gallery, drawn_crops[0].png, min_version=version).json()["results"]
+    assert found[0]["identity"] == "Ann"
+    forgotten = other.http.delete(f"{at}/identities/0001").json()
+    assert forgotten["snapshots"] == {snapshot: 4}
+    restored = other.http.post(f"{at}/snapshots/{snapshot}/restore").json()
+    version = restored["gallery_version"]
+    found = one.query(gallery, drawn_crops[0].png, min_version=version).json()["results"]
+    assert {one["identity"] for one in found} == {"0000"}
+    assert one.http.delete(at).status_code == 200
+    assert other.query(gallery, drawn_crops[0].png).status_code == 404
+
+
+def test_many_writers_of_both_services_land_everything_in_one_gallery(services, drawn_crops):
+    gallery = services[0].create("crowded")
+
+    def enroll(writer: int) -> list[str]:
+        served = services[writer % 2]
+        answers = [
+            served.enroll(gallery, drawn_crops[number].png + bytes([writer]))
+            for number in range(ENROLLED_BY_EACH)
+        ]
+        assert [one.status_code for one in answers] == [201] * ENROLLED_BY_EACH
+        return [crop_id for one in answers for crop_id in _crop_ids(one)]
+
+    with ThreadPoolExecutor(WRITERS) as writers:
+        landed = [crop_id for ids in writers.map(enroll, range(WRITERS)) for crop_id in ids]
+    assert len(set(landed)) == WRITERS * ENROLLED_BY_EACH
+    for served in services:
+        listed = served.http.get(f"/v1/galleries/{gallery}/crops?limit=100").json()["results"]
+        assert {crop["crop_id"] for crop in listed} == set(landed)
+        counted = served.http.get(f"/v1/galleries/{gallery}").json()
+        assert (counted["crops"], counted["version"]) == (len(landed), len(landed))
+
+
+def test_the_audit_log_of_both_is_verified_whole(services, data_dir, drawn_crops):
+    one, other = services
+    (crop_id,) = _crop_ids(other.enroll(one.create("logged"), drawn_crops[0].png))
+    assert other.http.delete(f"/v1/galleries/logged/crops/{crop_id}").status_code == 200
+    told = CliRunner().invoke(audit, ["verify", "--data-dir", str(data_dir), "--json"])
+    assert told.exit_code == 0
+    assert json.loads(told.output)["whole"]
+
+
+def test_a_service_that_is_killed_leaves_the_other_serving_and_catches_up(
+    services, start, data_dir, drawn_crops
+):
+    one, other = services
+    gallery = one.create("left")
+    first = other.enroll(gallery, drawn_crops[0].png)
+    other.kill()
+    version = first.json()["gallery_version"]
+    found = one.query(gallery, drawn_crops[0].png, min_version=version)
+    assert _crop_ids(found) == _crop_ids(first)
+    second = one.enroll(gallery, drawn_crops[4].png)
+    gone = one.http.delete(f"/v1/galleries/{gallery}/crops/{_crop_ids(first)[0]}")
+    assert gone.status_code == 200
+    services[1] = start(data_dir=data_dir, housekeeping_seconds=0.5)
+    assert _crop_ids(services[1].query(gallery, drawn_crops[0].png)) == _crop_ids(second)
+
+
+@pytest.fixture(scope="module")
+def pair(tiny_artefact, tmp_path_factory) -> Served:
+    """One service of two processes behind one port."""
+    place = tmp_path_factory.mktemp("pair")
+    settings = {"artefact": tiny_artefact, "data_dir": place / "data", "processes": 2}
+    served = Served(place / "log", START, forked=False, **settings)
+    yield served
+    served.stop()
+
+
+def _workers(served: Served) -> list[int]:
+    children = Path(f"/proc/{served.process.pid}/task/{served.process.pid}/children")
+    pids = [int(pid) for pid in children.read_text().split()]
+    return [pid for pid in pids if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
+def _answered(served: Served) -> float:
+    metrics = served.http.get("/metrics").text
+    pattern = r'^gmn_http_requests_total\{.*/queries".*\} (\S+)$'
+    return sum(float(count) for count in re.findall(pattern, metrics, re.MULTILINE))
+
+
+@pytest.mark.slow
+def test_metrics_are_the_sum_over_the_processes_of_a_port(pair, drawn_crops):
+    gallery = pair.create("summed")
+    assert pair.enroll(gallery, drawn_crops[0].png).status_code == 201
+    before = _answered(pair)
+
+    def search(_: int) -> int:
+        # Over a connection of its own, which either process may accept.
+        url = f"{pair.http.base_url}/v1/galleries/{gallery}/queries"
+        return httpx.post(url, files=files(drawn_crops[0].png), timeout=60.0).status_code
+
+    with ThreadPoolExecutor(8) as clients:
+        assert list(clients.map(search, range(24))) == [200] * 24
+    for _ in range(4):
+        assert _answered(pair) == before + 24
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_is_replaced_and_loses_nothing(pair, drawn_crops):
+    gallery = pair.create("replaced")
+    landed = _crop_ids(pair.enroll(gallery, drawn_crops[0].png))
+    killed = _workers(pair)[0]
+    os.kill(killed, signal.SIGKILL)
+    eventually(lambda: len(set(_workers(pair)) - {killed}) == 2, 30)
+    eventually(lambda: pair.http.get("/readyz").status_code == 200, 30)
+    assert _crop_ids(pair.query(gallery, drawn_crops[0].png)) == landed
