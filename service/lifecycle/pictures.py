@@ -1,4 +1,4 @@
-"""Pictures and vectors of crops outside the record, and strays among them."""
+"""Pictures of crops outside the record, and strays among them."""
 
 from __future__ import annotations
 

@@ -60,7 +60,6 @@ PRAGMAS = (
     "synchronous = FULL",
     "secure_delete = ON",
     "foreign_keys = ON",
-    "wal_autocheckpoint = 8000",
 )
 PRIVATE_FILE = 0o600
 # Writers wait for the lock file; SQLite's own waiting is for readers that recover a log.

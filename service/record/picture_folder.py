@@ -1,4 +1,4 @@
-"""Pictures and vectors that are kept outside the record: a folder, or a bucket."""
+"""Pictures that are kept outside the record, in a folder or a bucket."""
 
 from __future__ import annotations
 
@@ -25,8 +25,6 @@ TRANSFERS = 32
 ANSWERS_WITHIN_SECONDS = 30.0
 # Where every thread has hung for so long, no further call waits.
 STUCK_SECONDS = 5.0
-# Of a backup.
-IMAGES = "images"
 NO_ANSWER = "the store of images, GMN_IMAGES_URL, does not answer"
 Result = TypeVar("Result")
 
@@ -42,13 +40,13 @@ class PictureThreads(MonitoredThreadPool):
         self.health_check = HealthCheck(name, self.silent_seconds, timeout_factor=math.inf)
 
     def submit(self, call: Callable[..., Result], /, *args: Any, **kwargs: Any) -> Future[Result]:
-        """Queues a call; raises `RecordUnavailable` where too many wait, or every thread hangs."""
+        """Queue a call; raises `RecordUnavailable` where too many wait, or every thread hangs."""
         if self._work_queue.qsize() >= WAITING_CALLS or self.stuck(STUCK_SECONDS):
             raise RecordUnavailable("too many calls wait for the store of images, GMN_IMAGES_URL")
         return super().submit(call, *args, **kwargs)
 
     async def run(self, call: Callable[..., Result], /, *args: Any, **kwargs: Any) -> Result:
-        """Runs a call; raises `RecordUnavailable` where it does not answer in time."""
+        """Run a call; raises `RecordUnavailable` where it does not answer in time."""
         try:
             async with asyncio.timeout(ANSWERS_WITHIN_SECONDS):
                 return await super().run(call, *args, **kwargs)
@@ -56,7 +54,7 @@ class PictureThreads(MonitoredThreadPool):
             raise RecordUnavailable(NO_ANSWER) from error
 
     def wait(self, call: Callable[..., Result], /, *args: Any) -> Result:
-        """As `run`; blocks."""
+        """Run a call as `run` does; blocks."""
         try:
             return self.submit(call, *args).result(ANSWERS_WITHIN_SECONDS)
         except TimeoutError as error:
@@ -64,16 +62,18 @@ class PictureThreads(MonitoredThreadPool):
 
 
 class PictureFolder:
-    """A picture's file is `GALLERY/CROP` below the folder, a vector's `GALLERY/CROP.SIDE.f32`.
+    """Pictures as files `GALLERY/CROP` below a folder.
 
     Attributes:
         views, changes: run the methods, all of which block.
-
-    Raises:
-        InputProblem: for a URL whose file system is unknown, not installed or cannot be reached.
     """
 
     def __init__(self, url: str) -> None:
+        """Open the folder of an fsspec URL, and create it where there is none.
+
+        Raises:
+            InputProblem: its file system is unknown, is not installed or cannot be reached.
+        """
         self._url = url
         self.views, self.changes = PictureThreads("image views"), PictureThreads("image changes")
         self._transfers = MonitoredThreadPool(TRANSFERS, "image transfers")
@@ -92,23 +92,18 @@ class PictureFolder:
         self._files: Any = files
         self._root = root
 
-    @classmethod
-    def of_backup(cls, folder: Path) -> PictureFolder | None:
-        """What a backup has of pictures and vectors outside its record; None for nothing."""
-        return cls(str(folder / IMAGES)) if (folder / IMAGES).is_dir() else None
-
     @property
     def hangs(self) -> bool:
-        """Whether a call has not ended."""
+        """Return whether a call has not ended."""
         return bool(self.views._under_way or self.changes._under_way)
 
     def close(self) -> None:
-        """Drops the calls that wait, and leaves those under way to themselves."""
+        """Drop the calls that wait, and leave those under way to themselves."""
         for threads in (self.views, self.changes, self._transfers):
             threads.shutdown(wait=False, cancel_futures=True)
 
     def put(self, gallery_id: int, contents: Mapping[str, bytes]) -> None:
-        """Keeps files, durably on a local disk; raises `StorageFailed` where it cannot."""
+        """Keep files, durably on a local disk; raises `StorageFailed` where it cannot."""
         folder = Path(self._root) / str(gallery_id)
         try:
             if self._local:
@@ -123,12 +118,8 @@ class PictureFolder:
                 "that and send the request again"
             ) from error
 
-    def get_all(self, gallery_id: int, names: Sequence[str]) -> list[bytes | None]:
-        """Files in order, None for one that is not there; raises as `get`."""
-        return self._each(self.get, [(gallery_id, name) for name in names])
-
     def get(self, gallery_id: int, name: str) -> bytes | None:
-        """A file, or None; raises `RecordUnavailable` where the store does not answer."""
+        """Read a file, or None; raises `RecordUnavailable` where the store does not answer."""
         try:
             content: bytes = self._files.cat_file(self._path(gallery_id, name))
         except FileNotFoundError:
@@ -140,7 +131,7 @@ class PictureFolder:
         return content
 
     def remove(self, gallery_id: int, names: Sequence[str]) -> dict[str, Exception]:
-        """Removes files, on a local disk for good; one that is not there is no error.
+        """Remove files, on a local disk for good; one that is not there is no error.
 
         Returns:
             Why those that are left could not be removed, by name.
@@ -172,7 +163,7 @@ class PictureFolder:
     def _each(
         self, call: Callable[..., Result], arguments: Sequence[tuple[Any, ...]]
     ) -> list[Result]:
-        """A call for each file, several at once."""
+        """Call for each file, several at once."""
         if len(arguments) < 2:
             return [call(*one) for one in arguments]
         return [one.result() for one in [self._transfers.submit(call, *one) for one in arguments]]

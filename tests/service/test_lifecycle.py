@@ -163,7 +163,7 @@ def test_a_damaged_snapshot_keeps_a_forgotten_person_in_no_other(start, tmp_path
     served.enroll(gallery, *(crop.png for crop in drawn_crops[:2]), identity="Ann")
     damaged = take()
     whole = take()
-    (file,) = (tmp_path / "data" / "snapshots").glob(f"*/{damaged}.gmn")
+    (file,) = (tmp_path / "data" / "snapshots").glob(f"*/{damaged}.gmn/record.sqlite3")
     file.write_bytes(bytes(64) + file.read_bytes()[64:])
     answer = served.http.delete(f"{url}/identities/Ann")
     assert answer.status_code == 409

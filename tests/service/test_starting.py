@@ -68,7 +68,7 @@ def test_a_new_data_directory_is_announced_and_one_that_is_there_is_not(start, t
 
 def test_a_database_that_is_none_is_named(tmp_path, tiny_artefact):
     (tmp_path / "record.sqlite3").write_text("this is no database" * 100)
-    with pytest.raises(InputProblem, match=r"galleries\.sqlite3"):
+    with pytest.raises(InputProblem, match=r"record\.sqlite3 is damaged"):
         serve(artefact=str(tiny_artefact), data_dir=tmp_path, port=0)
 
 

@@ -1,4 +1,4 @@
-"""Pictures and vectors in a bucket: S3 by s3fs, against the server of moto.
+"""Pictures in a bucket: S3 by s3fs, against the server of moto.
 
 moto lies in an environment of its own: python -m venv .moto && .moto/bin/pip install 'moto[server]'
 """
@@ -20,33 +20,24 @@ from tests.service.redis_server import free_port
 MOTO = Path(os.environ.get("REID_TEST_MOTO", Path(__file__).parents[3] / ".moto/bin/moto_server"))
 # The address of the server is read when fsspec is imported.
 SCRIPT = """
-import pathlib, sys, pytest
+import pytest
 from service.errors import StorageFailed
-from tests.service.gallery.test_outside_vectors import Place, both, new_crop
-from tests.service.redis_server import redis_server
-class Bucket:
-    parent = pathlib.Path(sys.argv[1])
-    def as_uri(self): return "s3://people/crops"
-with redis_server() as server:
-    place = Place(server, Bucket())
-    ids = place.enroll(*(new_crop(n, identity="ab"[n % 2]) for n in range(40)))
-    folder, number = place.pictures, place.number
-    def files():
-        return {one.rpartition("/")[2] for one in folder._files.find(folder._root, refresh=True)}
-    assert files() == both(ids) and place.inside() == 0
-    assert sorted(float(one[0]) for one in place.vectors().values()) == [n + .25 for n in range(40)]
-    with place.record.crops.archive(number) as archive:
-        kept = [folder.get(number, one.record.crop_id) for one in archive.crops]
-    assert kept == [b"image %d" % n for n in range(40)]
-    place.record.identities.forget(number, "a")
-    place.sweep()
-    assert files() == both(ids[1::2])
-    place.record.galleries.delete(number)
-    place.sweep()
-    assert files() == set()
-    folder._root = "nobodys/crops"
-    with pytest.raises(StorageFailed, match="s3://people/crops"):
-        folder.put(number, {"a": b"1", "b": b"2"})
+from service.record.picture_folder import PictureFolder
+folder = PictureFolder("s3://people/crops")
+def files():
+    return {one.rpartition("/")[2] for one in folder._files.find(folder._root, refresh=True)}
+pictures = {f"crop-{number}": b"image %d" % number for number in range(40)}
+folder.put(1, pictures)
+assert files() == set(pictures)
+assert {name: folder.get(1, name) for name in pictures} == pictures
+assert folder.get(1, "of nobody") is None
+left = [name for number, name in enumerate(pictures) if number % 2]
+assert folder.remove(1, [name for name in pictures if name not in left]) == {}
+assert files() == set(left)
+folder._root = "nobodys/crops"
+with pytest.raises(StorageFailed, match="s3://people/crops"):
+    folder.put(1, {"a": b"1", "b": b"2"})
+folder.close()
 """
 
 
@@ -74,9 +65,9 @@ def bucket():
 
 
 @pytest.mark.slow
-def test_pictures_and_vectors_lie_in_a_bucket_and_go_with_their_crops(bucket, tmp_path):
+def test_pictures_lie_in_a_bucket_and_go_from_it(bucket):
     ran = subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(tmp_path)],
+        [sys.executable, "-c", SCRIPT],
         env=bucket,
         cwd=Path(__file__).parents[3],
         capture_output=True,
