@@ -18,9 +18,11 @@ SUFFIXES = ("_bucket", "_sum", "_count")
 
 
 def metric_names() -> set[str]:
+    metrics = Metrics()
     return {
         f"{metric.name}_total" if metric.type == "counter" else metric.name
-        for metric in Metrics().registry.collect()
+        for registry in (metrics.counted, metrics.state)
+        for metric in registry.collect()
     }
 
 

@@ -20,8 +20,7 @@ ROOT = Path(__file__).parents[2]
 SOURCES = {
     str(path.relative_to(ROOT / "service")): path.read_text(encoding="utf-8")
     for path in sorted((ROOT / "service").rglob("*.py"))
-    # The record of earlier versions is only read any more.
-    if path.name != "failpoints.py" and path.parent.name != "record"
+    if path.name != "failpoints.py"
 }
 # In which file, and between which lines of it: the last one before and the first one after.
 PLACES = {
@@ -32,18 +31,18 @@ PLACES = {
     "enroll.body-read": ("http/routes/crops.py", "form.read_crops(", "await enroll("),
     "enroll.embedded": ("gallery/enroll.py", "await pipeline.embed(", "await _store("),
     "enroll.pictures-kept": ("gallery/enroll.py", "keep_elsewhere(", "galleries.change("),
-    "enroll.crop-written": ("tables/crops.py", "added.append(", "landed.append("),
-    "record.before-commit": ("tables/database.py", "NOTE_COMMIT, (", 'execute("COMMIT")'),
-    "record.committed": ("tables/database.py", 'execute("COMMIT")', "self._settle("),
-    "record.settled": ("tables/database.py", "self._settle(", "self.deleted.add("),
+    "enroll.crop-written": ("record/crops.py", "added.append(", "landed.append("),
+    "record.before-commit": ("record/database.py", "NOTE_COMMIT, (", 'execute("COMMIT")'),
+    "record.committed": ("record/database.py", 'execute("COMMIT")', "self._settle("),
+    "record.settled": ("record/database.py", "self._settle(", "self.deleted.add("),
     "forget-identity.before-snapshots": (
         "lifecycle/forget.py",
         "identities.forget",
         "take_removed_out_of_snapshots(runtime, gallery, identity)",
     ),
-    "snapshot-rewrite.begun": ("tables/archive.py", "files={}))", "Crops(archive).remove("),
+    "snapshot-rewrite.begun": ("record/archive.py", "files={}))", "Crops(archive).remove("),
     "snapshot-rewrite.removed": (
-        "tables/archive.py",
+        "record/archive.py",
         "Crops(archive).remove(",
         "return describe_archive(",
     ),
@@ -52,7 +51,7 @@ PLACES = {
         "remove_from_archive(path",
         "snapshots.keep, kept)",
     ),
-    "snapshot.written": ("tables/archive.py", "sync_below(part)", "part.rename(folder)"),
+    "snapshot.written": ("record/archive.py", "sync_below(part)", "part.rename(folder)"),
     "snapshot.in-place": ("lifecycle/snapshots.py", "write_archive(", "snapshots.keep, sna"),
     "snapshot.registered": (
         "lifecycle/snapshots.py",
@@ -60,7 +59,7 @@ PLACES = {
         "await _take_removed_out(",
     ),
     "restore.file-read": ("lifecycle/snapshots.py", "from read_archive(", "crops.replace"),
-    "restore.crops-added": ("tables/replacing.py", "write(_add,", "write(_switch,"),
+    "restore.crops-added": ("record/replacing.py", "write(_add,", "write(_switch,"),
     "compaction.planned": ("search/compaction.py", "index.compaction,", "run(plan.build)"),
     "compaction.built": ("search/compaction.py", "run(plan.build)", "index.replace,"),
     "compaction.adopted": ("search/compaction.py", "index.replace,", "\n"),
@@ -69,7 +68,7 @@ PLACES = {
     "reindex.begun": ("jobs/reindex.py", "store.staged.begin,", "_embed_missing(runtime"),
     "reindex.batch-embedded": ("jobs/reindex.py", "await _embed(", "staged.add,"),
     "reindex.batch-kept": ("jobs/reindex.py", "staged.add,", "await save_job("),
-    "reindex.switched": ("tables/staged.py", "self._switch(", "vectors.remove("),
+    "reindex.switched": ("record/staged.py", "self._switch(", "vectors.remove("),
     "job.created": ("jobs/runner.py", "record.jobs.create,", "jobs_wanted.set()"),
     "job.ended": ("jobs/runner.py", "await save_job(", "audit.done("),
     "import.archive-kept": ("jobs/imports.py", "_keep_archive(runtime", "runner.create_job("),
