@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import re
 import signal
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +20,7 @@ from tests.waiting import eventually
 
 WRITERS = 4
 ENROLLED_BY_EACH = 6
+LIVES = 12
 
 
 @pytest.fixture(scope="module")
@@ -122,6 +124,38 @@ def test_many_writers_of_both_services_land_everything_in_one_gallery(services, 
         assert {crop["crop_id"] for crop in listed} == set(landed)
         counted = served.http.get(f"/v1/galleries/{gallery}").json()
         assert (counted["crops"], counted["version"]) == (len(landed), len(landed))
+
+
+@pytest.mark.slow
+def test_every_crop_is_found_once_it_was_enrolled_and_never_once_it_was_deleted(
+    services, drawn_crops
+):
+    gallery = services[0].create("histories")
+
+    def live_and_die(writer: int) -> None:
+        """Enroll and delete one crop after another, each call at either service by chance."""
+        chance = random.Random(writer)
+
+        def any_service() -> Served:
+            return chance.choice(services)
+
+        image = drawn_crops[writer].png
+        for _ in range(LIVES):
+            enrolled = any_service().enroll(gallery, image, identity=f"writer {writer}")
+            assert enrolled.status_code == 201
+            (crop_id,) = _crop_ids(enrolled)
+            version = enrolled.json()["gallery_version"]
+            found = any_service().query(gallery, image, top_k=100, min_version=version)
+            assert crop_id in _crop_ids(found)
+            url = f"/v1/galleries/{gallery}/crops/{crop_id}"
+            assert any_service().http.delete(url).status_code == 200
+            assert crop_id not in _crop_ids(any_service().query(gallery, image, top_k=100))
+            assert any_service().http.get(url).status_code == 404
+
+    with ThreadPoolExecutor(WRITERS) as writers:
+        assert list(writers.map(live_and_die, range(WRITERS))) == [None] * WRITERS
+    for served in services:
+        assert served.http.get(f"/v1/galleries/{gallery}/crops").json()["results"] == []
 
 
 def test_the_audit_log_of_both_is_verified_whole(services, data_dir, drawn_crops):

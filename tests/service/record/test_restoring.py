@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import shutil
 import threading
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
+import gmn
 from model.problems import InputProblem
 from service.errors import StorageFailed
 from service.ops.audit import AuditLog
@@ -123,6 +125,24 @@ def test_what_was_deleted_since_a_backup_is_not_in_what_it_is_restored_to(filled
         assert again.crops.removed_among(lobby, ids) == [ids[0]]
         assert again.galleries.create("new", EMBEDDER, GallerySettings()).gallery_id > gate
     assert (into / "audit.jsonl").read_text().count("begun") == 1
+
+
+def test_without_a_word_a_restore_replaces_the_data_directory_of_the_environment(
+    filled, tmp_path, capsys, monkeypatch
+):
+    record, lobby, _, ids = filled
+    backup = write_backup(record.database, tmp_path / "backups")
+    record.crops.remove(lobby, ids[:1])
+    record.close()
+    monkeypatch.setenv("GMN_DATA_DIR", str(tmp_path / "data"))
+    arguments = ["restore", str(backup.path), "--data-dir", str(tmp_path / "new"), "--json"]
+    assert gmn.run(arguments) == 0
+    assert json.loads(capsys.readouterr().out)["by"] == str(tmp_path / "data")
+    with contextlib.closing(Record(tmp_path / "new")) as again:
+        assert ids[0] not in identities(again, lobby)
+    # Without a new name it would be made where the present one is.
+    assert gmn.run(["restore", str(backup.path)]) == 2
+    assert "holds something already; name a new one with --data-dir" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("left", ["nothing", "a damaged file"])

@@ -1,0 +1,270 @@
+"""Two processes of the service: jobs that change hands, and what is learnt from searches."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+import time
+import zipfile
+from datetime import datetime, timedelta
+
+import numpy as np
+import pytest
+
+from model.search_calibration import SearchScores
+from service.gallery.changes import change_gallery
+from service.gallery.enroll import ImageToEnroll, enroll
+from service.gallery.gallery import Gallery
+from service.jobs import imports, runner
+from service.jobs.imports import begin_import
+from service.jobs.runner import work_on_jobs
+from service.lifecycle.background import JOBS
+from service.record.values import GallerySettings
+from service.runtime import Runtime
+from service.search.refit import fit_if_due, store_and_refit
+from service.settings import Settings
+from tests.service.test_search_calibration import draw
+from tests.waiting import eventually
+
+pytestmark = pytest.mark.slow
+
+WAITED = 30.0
+
+
+@pytest.fixture(scope="module")
+def runtimes(tiny_artefact, tmp_path_factory):
+    """Two processes' worth of the service, in one."""
+    data_dir = tmp_path_factory.mktemp("shared")
+    with contextlib.ExitStack() as held:
+        opened = []
+        settings = Settings(
+            artefact=str(tiny_artefact), data_dir=data_dir, device="cpu", runtime="torch"
+        )
+        for _ in range(2):
+            opened.append(Runtime(settings))
+            held.callback(opened[-1].close)
+        yield opened
+
+
+@pytest.fixture(autouse=True)
+def short_leases(monkeypatch):
+    monkeypatch.setattr(runner, "LEASE_SECONDS", 1.5)
+    monkeypatch.setattr(runner, "IDLE_SECONDS", 0.1)
+
+
+def _archive(crops) -> io.BytesIO:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        for number, crop in enumerate(crops):
+            archive.writestr(f"{number}.png", crop.png)
+    packed.seek(0)
+    return packed
+
+
+async def _ended(runtime, job_id):
+    async with asyncio.timeout(WAITED):
+        while True:
+            job = await runner.find_job(runtime, job_id)
+            if job.finished:
+                return job
+            await asyncio.sleep(0.02)
+
+
+@contextlib.asynccontextmanager
+async def _working(runtime, kinds=JOBS):
+    task = asyncio.create_task(work_on_jobs(runtime, kinds))
+    yield task
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+def test_a_job_whose_process_ended_is_gone_on_with_by_another(runtimes, drawn_crops):
+    one, other = runtimes
+
+    async def take_turns():
+        begun = asyncio.Event()
+
+        async def begin(*_):
+            begun.set()
+            await asyncio.sleep(WAITED)
+
+        job = await begin_import(
+            one, one.galleries.get("default"), {"identity": "a"}, _archive(drawn_crops)
+        )
+        async with _working(one, {"import": begin}):
+            async with asyncio.timeout(WAITED):
+                await begun.wait()
+            # For as long as its process lives it is nobody else's.
+            async with _working(other):
+                await asyncio.sleep(2 * runner.LEASE_SECONDS)
+                assert not (await runner.find_job(other, job.job_id)).finished
+        async with _working(other):
+            return await _ended(one, job.job_id)
+
+    ended = asyncio.run(take_turns())
+    assert (ended.state, ended.worker) == ("done", other.worker)
+    assert ended.progress["landed"] == len(drawn_crops)
+    assert not list((one.settings.data_dir / "imports").iterdir())
+
+
+def test_who_lost_a_job_stops_and_leaves_its_files(runtimes, drawn_crops):
+    one, other = runtimes
+
+    async def lose():
+        begun = asyncio.Event()
+        stopped = asyncio.Event()
+
+        async def begin(*arguments):
+            begun.set()
+            try:
+                await JOBS["import"](*arguments)
+                await asyncio.sleep(WAITED)
+            finally:
+                stopped.set()
+
+        await one.galleries.create("lost", one.galleries.get("default").settings)
+        job = await begin_import(one, one.galleries.get("lost"), {}, _archive(drawn_crops[:2]))
+        async with _working(one, {"import": begin}):
+            async with asyncio.timeout(WAITED):
+                await begun.wait()
+
+            def take_over():
+                ended = "UPDATE jobs SET lease_until_ms = 0 WHERE job_id = ?"
+                other.record.database.write(lambda change: change.change(ended, (job.job_id,)))
+                return other.record.jobs.claim(other.worker, 60.0)
+
+            eventually(take_over)
+            async with asyncio.timeout(WAITED):
+                await stopped.wait()
+            await asyncio.sleep(0.2)
+        return await runner.find_job(other, job.job_id)
+
+    lost = asyncio.run(lose())
+    assert (lost.state, lost.worker) == ("running", other.worker)
+    assert list((one.settings.data_dir / "imports" / lost.job_id / "files").iterdir())
+
+
+def test_who_lost_a_job_and_fails_at_it_leaves_its_files(runtimes, drawn_crops, monkeypatch):
+    one, other = runtimes
+
+    async def fail(*_):
+        raise OSError("a fault of this process alone")
+
+    async def lose():
+        gallery = one.galleries.get("default")
+        before = {job.job_id for job in one.record.jobs.page(None, 99)}
+        job = await begin_import(one, gallery, {}, _archive(drawn_crops[:2]))
+        assert other.record.jobs.claim(other.worker, 60.0, before).job_id == job.job_id
+        with pytest.raises(runner.LeaseLost):
+            await imports.run_import(one, gallery, job)
+        other.record.jobs.update(job.job_id, "cancelled", None, worker=other.worker)
+        return job
+
+    monkeypatch.setattr(imports, "_enroll_items", fail)
+    lost = asyncio.run(lose())
+    assert (one.settings.data_dir / "imports" / lost.job_id / "archive").is_file()
+
+
+def test_a_process_whose_clock_is_ahead_takes_no_job_of_another(runtimes, monkeypatch):
+    one, other = runtimes
+    gallery = one.galleries.get("default")
+    done = []
+
+    class Ahead(datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return super().now(tz) + timedelta(hours=1)
+
+    async def take_turns():
+        begun = asyncio.Event()
+
+        async def hold(*_):
+            begun.set()
+            await asyncio.sleep(WAITED)
+
+        async def note(_runtime, _gallery, job):
+            done.append(job.job_id)
+
+        held = await runner.create_job(one, gallery, "import", {}, runner.new_job_id())
+        async with _working(one, {"import": hold}):
+            async with asyncio.timeout(WAITED):
+                await begun.wait()
+            monkeypatch.setattr(runner, "datetime", Ahead)
+            next_one = await runner.create_job(other, gallery, "import", {}, runner.new_job_id())
+            async with _working(other, {"import": note}):
+                await _ended(other, next_one.job_id)
+        assert held.job_id not in done
+        store = one.record
+        await one.galleries.write(lambda: store.jobs.update(held.job_id, "done", {}))
+
+    asyncio.run(take_turns())
+
+
+def test_both_answer_by_what_one_has_learnt(runtimes):
+    one, other = runtimes
+    asyncio.run(one.galleries.create("learnt", GallerySettings()))
+    galleries = [asyncio.run(runtime.galleries.find("learnt")) for runtime in runtimes]
+
+    def in_force(runtime, gallery):
+        return runtime.calibrations.current(gallery, "cosine").as_state(60)
+
+    chance = np.random.default_rng(5)
+    subject = one.calibrations.current(galleries[0], "cosine").subject
+    for _ in range(40):
+        scores = np.sort(chance.gumbel(0.4, 0.05, 60))[::-1][:9]
+        row = SearchScores(tuple(scores.tolist()), 60, time.time())
+        query = chance.normal(size=64).astype(np.float32)
+        one.calibrations.record_search_scores((galleries[0].gallery_id, subject), query, row)
+    asyncio.run(store_and_refit(one, {}))
+    first = in_force(one, galleries[0])
+    assert (first.state, first.searches) == ("own", 40)
+    eventually(lambda: in_force(other, galleries[1]).version == first.version)
+    asyncio.run(change_gallery(other, other.galleries.get("learnt"), {"calibration": "frozen"}))
+    eventually(lambda: in_force(one, galleries[0]).state == "frozen")
+    assert in_force(one, galleries[0]).version == first.version
+    asyncio.run(
+        change_gallery(
+            other, other.galleries.get("learnt"), {"calibration": "on"}, reset_calibration=True
+        )
+    )
+    eventually(lambda: in_force(one, galleries[0]).state == "artefact")
+    asyncio.run(change_gallery(other, other.galleries.get("learnt"), {"calibration": "off"}))
+    eventually(lambda: in_force(one, galleries[0]).state == "off")
+
+
+def test_one_fits_a_gallery_and_both_judge_by_that(runtimes):
+    one, other = runtimes
+
+    async def enroll_people() -> list[Gallery]:
+        await one.galleries.create("named", GallerySettings())
+        gallery = await one.galleries.find("named")
+        images = [
+            ImageToEnroll(draw(person, 0), str(person), None, None, None, None)
+            for person in range(20)
+        ]
+        await enroll(one, gallery, images)
+        await fit_if_due(one, gallery)
+        return [gallery, await other.galleries.find("named")]
+
+    def in_force(runtime, gallery):
+        states = [
+            runtime.calibrations.current(gallery, scoring).as_state(20)
+            for scoring in ("cosine", "mnet", "fused")
+        ]
+        return [(state.identities, state.version) for state in states]
+
+    galleries = asyncio.run(enroll_people())
+    fitted = in_force(one, galleries[0])
+    assert [identities for identities, _ in fitted] == [20, 20, 20]
+    eventually(lambda: in_force(other, galleries[1]) == fitted)
+    asyncio.run(fit_if_due(other, galleries[1]))
+    assert in_force(other, galleries[1]) == fitted
+
+
+def test_of_two_fits_at_once_the_record_takes_one(runtimes):
+    number = asyncio.run(runtimes[0].galleries.create("raced", GallerySettings())).gallery_id
+    published = [
+        runtime.record.calibrations.publish(number, "cosine:a", "{}", 0) for runtime in runtimes
+    ]
+    assert published == [True, False]
