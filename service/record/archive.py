@@ -30,7 +30,17 @@ from service.record.feeds import ALL_GALLERIES, slots_of
 from service.record.galleries import require_entry
 from service.record.reading import StoredRecord, open_vectors, read_contents
 from service.record.replacing import give_up_restores
-from service.record.schema import CHANGES, CROPS, FEEDS, FORMAT, GALLERIES, PEOPLE, PICTURES, Table
+from service.record.schema import (
+    CHANGES,
+    CHECKSUMS,
+    CROPS,
+    FEEDS,
+    FORMAT,
+    GALLERIES,
+    PEOPLE,
+    PICTURES,
+    Table,
+)
 from service.record.transaction import Reader, Transaction, batches
 from service.record.values import ArchivedCrop, Snapshot
 from service.record.verify import verify
@@ -48,6 +58,8 @@ NOT_STAGED = {
     "staged_slot": 0,
     "staged_crops": 0,
 }
+
+SEARCHED_SIDE = "(SELECT side FROM galleries WHERE galleries.gallery_id = checksums.gallery_id)"
 
 Kind = Literal["backup", "snapshot"]
 
@@ -317,6 +329,7 @@ def _copy_gallery(reader: Reader, part: Path, gallery_id: int, record_id: str) -
             (CHANGES, f"{of_gallery} ORDER BY seq DESC LIMIT 1"),
             (PEOPLE, f"{of_gallery} ORDER BY person_id"),
             (CROPS, f"{of_gallery} ORDER BY slot"),
+            (CHECKSUMS, f"{of_gallery} AND side = {SEARCHED_SIDE} ORDER BY slot"),
             (PICTURES, f"{of_gallery} ORDER BY slot"),
         ):
             rows = reader.each(table, rest, (gallery_id,))

@@ -15,7 +15,7 @@ from service.errors import CropConflict, NeedsReindex, RequestConflict
 from service.record.columns import as_micros, natural_order
 from service.record.crop_rows import find_vectors, read_crops_in
 from service.record.files import forget_strays, note_strays
-from service.record.galleries import drop_vector_file, next_version
+from service.record.galleries import drop_checksums, drop_vectors, next_version
 from service.record.schema import CROPS, PEOPLE, PICTURES, REQUESTS, TOMBSTONES
 from service.record.transaction import VALUES_AT_ONCE, Reader, Transaction, batches, marks_of
 from service.record.values import (
@@ -54,9 +54,8 @@ def put_crops(
     outside = [record.crop_id for record in records if record.elsewhere]
     forget_strays(transaction, gallery_id, outside)
     side = _prepare_side(transaction, gallery_id, len(crops[0].vector))
-    for crop in crops:
-        record = crop.record
-        transaction.write_vector(gallery_id, side, record.row_id, record.crop_id, crop.vector)
+    vectors = {crop.record.row_id: (crop.record.crop_id, crop.vector) for crop in crops}
+    transaction.write_vectors(gallery_id, side, vectors)
     return {
         "next_slot": len(crops),
         "crops": len(crops),
@@ -82,6 +81,7 @@ def remove_crops(
         "DELETE FROM crops WHERE gallery_id = ? AND slot = ?",
         [(gallery_id, slot) for slot in slots],
     )
+    drop_checksums(transaction, gallery_id, slots)
     moment = datetime.now(UTC)
     removed_at = as_micros(moment)
     # Without tombstones a restore would bring the crops back.
@@ -180,7 +180,7 @@ def change_embedder(transaction: Transaction, entry: GalleryRecord, embedder: st
     """Bind an empty gallery to another embedder, whose vectors go into a file of their own."""
     if entry.crops:
         raise NeedsReindex(entry.name, entry.embedding_fingerprint, embedder)
-    drop_vector_file(transaction, entry.gallery_id, entry.side)
+    drop_vectors(transaction, entry.gallery_id, entry.side)
     transaction.change(
         "UPDATE galleries SET embedder = ?, side = next_side, next_side = next_side + 1, "
         "dimension = NULL WHERE gallery_id = ?",

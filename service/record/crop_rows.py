@@ -103,15 +103,29 @@ def read_vectors(
     file = reader.database.vectors.open(*place)
     slots = [crop.row_id for crop in crops]
     vectors = file.read(slots)
-    checksums = file.read_checksums(slots).tolist()
+    checksums = read_checksums(reader, place.gallery_id, place.side, slots)
     found = []
-    for crop, vector, checksum in zip(crops, vectors, checksums, strict=True):
-        if vector_crc(crop.crop_id, vector) == checksum:
+    for crop, vector in zip(crops, vectors, strict=True):
+        if vector_crc(crop.crop_id, vector) == checksums.get(crop.row_id):
             found.append(IndexedCrop(crop.label, vector))
         elif reader.value(STILL_THERE, (place.gallery_id, place.side, crop.row_id)):
             raise reader.database.damage(
                 f"the vector of crop {crop.crop_id} is gone or not what was written"
             )
+    return found
+
+
+def read_checksums(
+    reader: Reader, gallery_id: int, side: int, slots: Sequence[int]
+) -> dict[int, int]:
+    """Read the checksums of vectors by slot; a vector that was removed has none."""
+    asked = (
+        "SELECT slot, checksum FROM checksums WHERE gallery_id = ? AND side = ? AND slot IN ({})"
+    )
+    found: dict[int, int] = {}
+    for some in batches(slots, VALUES_AT_ONCE):
+        values = (gallery_id, side, *some)
+        found.update(reader.execute(asked.format(marks_of(some)), values).fetchall())
     return found
 
 

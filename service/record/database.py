@@ -462,7 +462,7 @@ class Database:
 
     def _write_vectors(self, done: Iterable[Transaction]) -> None:
         """Write the vectors of all rules, one run and one sync for each file."""
-        files: dict[tuple[int, int, int], dict[int, tuple[str, Vector]]] = {}
+        files: dict[tuple[int, int, int], dict[int, Vector]] = {}
         for transaction in done:
             for place, vectors in transaction.vectors.items():
                 files.setdefault(place, {}).update(vectors)

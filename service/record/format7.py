@@ -22,11 +22,12 @@ from pydantic_core import from_json
 
 from model.problems import InputProblem
 from service.errors import DamagedRecord, DamagedSnapshot
-from service.record.picture_folder import PictureFolder
 from service.record.values import ArchivedCrop, GalleryRecord, StoredCrop
 
 FORMAT = 7
 CHECKSUM_BYTES = 4
+# The folder of a backup with the images and vectors that were kept outside of the record.
+IMAGES = "images"
 END = b"\0"
 ESCAPED = b"\0\xff"
 # Keys that begin with this are only looked up.
@@ -43,15 +44,13 @@ class OldRecord:
 
     Args:
         path: of the file.
-        outside: the pictures and vectors that a backup holds beside it; None for none.
 
     Raises:
         InputProblem: the file is no record of format 7.
     """
 
-    def __init__(self, path: Path, outside: PictureFolder | None = None) -> None:
+    def __init__(self, path: Path) -> None:
         self.path = path
-        self._outside = outside
         self._connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
         self._connection.execute("BEGIN")
         found = self._connection.execute("PRAGMA user_version").fetchone()[0]
@@ -114,26 +113,23 @@ class OldRecord:
     def _with_contents(
         self, gallery: GalleryRecord, side: int, crops: Sequence[StoredCrop]
     ) -> list[ArchivedCrop]:
-        names = [crop.crop_id for crop in crops] + [f"{crop.crop_id}.{side}.f32" for crop in crops]
-        outside: dict[str, bytes | None] = {}
-        if self._outside is not None:
-            found = self._outside.get_all(gallery.gallery_id, names)
-            outside = dict(zip(names, found, strict=True))
+        outside = self.path.with_name(IMAGES) / str(gallery.gallery_id)
         contents = []
         for crop in crops:
             place = (gallery.gallery_id, gallery.at)
             vector = self.body("vector", *place, side, crop.row_id, looked_up=True)
             name = f"{crop.crop_id}.{side}.f32"
-            if vector is None and outside.get(name):
+            if vector is None and (outside / name).is_file():
                 sealed = f"{gallery.gallery_id}/{name}".encode()
-                vector = self._unsealed(sealed, outside[name])
+                vector = self._unsealed(sealed, (outside / name).read_bytes())
             picture = self.body("picture", *place, crop.row_id, looked_up=True)
             if crop.inside and picture is None:
                 raise DamagedRecord(self.path, f"the picture of crop {crop.crop_id} is gone")
             if vector is None and side == gallery.side:
                 raise DamagedRecord(self.path, f"the vector of crop {crop.crop_id} is gone")
             if vector is not None:
-                picture = picture if picture is not None else outside.get(crop.crop_id)
+                if picture is None and (outside / crop.crop_id).is_file():
+                    picture = (outside / crop.crop_id).read_bytes()
                 record = replace(crop, inside=picture is not None, changes=0)
                 contents.append(ArchivedCrop(record, np.frombuffer(vector, "<f4"), picture))
         return contents

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -25,6 +25,7 @@ from service.record.schema import (
 )
 from service.record.transaction import ChangeKind, Reader, RecordPart, Transaction, transactional
 from service.record.values import GalleryRecord, GallerySettings, SettingsChanges
+from service.record.vectors import vectors_name
 
 CROPS_AT_ONCE = 1000
 
@@ -138,9 +139,8 @@ class Galleries(RecordPart):
         paths = [snapshot_name(gallery_id, row["snapshot_id"]) for row in snapshots]
         imports = transaction.rows(JOBS, "WHERE gallery_id = ? AND kind = 'import'", (gallery_id,))
         paths += [f"{IMPORTS}/{row['job_id']}" for row in imports]
+        paths += [vectors_name(gallery_id, side) for side in range(entry.sides)]
         transaction.insert(UNNEEDED_FILES, *({"path": path} for path in paths), instead=True)
-        for side in range(entry.sides):
-            drop_vector_file(transaction, gallery_id, side)
         transaction.note("gallery_deleted", gallery_id, entry.version)
         return entry.crops
 
@@ -160,6 +160,8 @@ class Galleries(RecordPart):
             (as_micros(datetime.now(UTC)), gallery_id, last_slot),
         )
         crops = transaction.change(f"DELETE {some}", (gallery_id, last_slot))
+        checksums = "DELETE FROM checksums WHERE gallery_id = ? AND slot <= ?"
+        transaction.change(checksums, (gallery_id, last_slot))
         if crops:
             return True
         transaction.change("DELETE FROM galleries WHERE gallery_id = ?", (gallery_id,))
@@ -271,7 +273,17 @@ def _drop_collections(transaction: Transaction, gallery_id: int) -> None:
         transaction.change("DELETE FROM collections WHERE gallery_id = ?", (gallery_id,))
 
 
-def drop_vector_file(transaction: Transaction, gallery_id: int, side: int) -> None:
+def drop_checksums(transaction: Transaction, gallery_id: int, slots: Iterable[int]) -> None:
+    """Delete the checksums of vectors that are gone."""
+    transaction.change_many(
+        "DELETE FROM checksums WHERE gallery_id = ? AND slot = ?",
+        [(gallery_id, slot) for slot in slots],
+    )
+
+
+def drop_vectors(transaction: Transaction, gallery_id: int, side: int) -> None:
     """Note that nothing needs the vectors of a side any more: their file is to be removed."""
-    paths = [f"vectors-{gallery_id}-{side}.{kind}" for kind in ("f32", "crc")]
-    transaction.insert(UNNEEDED_FILES, *({"path": path} for path in paths), instead=True)
+    path = vectors_name(gallery_id, side)
+    transaction.insert(UNNEEDED_FILES, {"path": path}, instead=True)
+    of_side = "DELETE FROM checksums WHERE gallery_id = ? AND side = ?"
+    transaction.change(of_side, (gallery_id, side))

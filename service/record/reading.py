@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from service.errors import RecordUnavailable
 from service.ops.health import heartbeat
-from service.record.crop_rows import read_crops
+from service.record.crop_rows import read_checksums, read_crops
 from service.record.database import FILE, STEPS_PER_BEAT, Database
 from service.record.schema import GALLERIES, PICTURES, row_crc
 from service.record.transaction import Reader
@@ -93,10 +93,10 @@ def read_contents(reader: Reader, gallery_id: int) -> Iterator[ArchivedCrop]:
         of_slots = "WHERE gallery_id = ? AND slot IN ({})"
         rows = reader.rows_in(PICTURES, of_slots, [gallery_id], slots)
         pictures = {row["slot"]: row["content"] for row in rows}
-        contents = zip(crops, side.read(slots), side.read_checksums(slots), strict=True)
-        for crop, vector, checksum in contents:
+        checksums = read_checksums(reader, gallery_id, gallery["side"], slots)
+        for crop, vector in zip(crops, side.read(slots), strict=True):
             picture = pictures.get(crop.row_id)
-            if vector_crc(crop.crop_id, vector) != checksum:
+            if vector_crc(crop.crop_id, vector) != checksums.get(crop.row_id):
                 _require_removed(reader.database, gallery_id, crop)
             elif crop.inside and picture is None:
                 raise reader.database.damage(f"the picture of crop {crop.crop_id} is gone")

@@ -289,7 +289,7 @@ def _add_crops(
             continue
         transaction.insert(CROPS, row)
         side = galleries[gallery_id]["side"]
-        transaction.write_vector(gallery_id, side, row["slot"], row["crop_id"], vector)
+        transaction.write_vectors(gallery_id, side, {row["slot"]: (row["crop_id"], vector)})
         changed.add(gallery_id)
     for gallery_id in changed:
         count_crops(transaction, gallery_id)

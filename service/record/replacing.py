@@ -16,9 +16,15 @@ from pydantic_core import to_json
 from service.errors import RecordUnavailable, ServiceError
 from service.ops.failpoints import failpoint
 from service.record.columns import as_micros, natural_order
+from service.record.crop_rows import read_checksums
 from service.record.database import Database
-from service.record.files import note_unneeded
-from service.record.galleries import drop_calibrations, next_version, require_entry
+from service.record.galleries import (
+    drop_calibrations,
+    drop_checksums,
+    drop_vectors,
+    next_version,
+    require_entry,
+)
 from service.record.schema import CROPS, GALLERIES, INCOMING, PEOPLE, PICTURES, RESTORES
 from service.record.transaction import Reader, Transaction, marks_of
 from service.record.values import ArchivedCrop
@@ -123,6 +129,7 @@ def _add(transaction: Transaction, restore: Restore, crops: Sequence[ArchivedCro
     unchanged = _unchanged_slots(transaction, restore, left)
     next_slot = require_entry(transaction, gallery_id).rows + 1
     rows = []
+    vectors = {}
     for crop in left:
         crop_id = crop.record.crop_id
         slot = unchanged.get(crop_id)
@@ -131,9 +138,10 @@ def _add(transaction: Transaction, restore: Restore, crops: Sequence[ArchivedCro
             slot = next_slot
             next_slot += 1
             picture = crop.picture
-            transaction.write_vector(gallery_id, restore.side, slot, crop_id, crop.vector)
+            vectors[slot] = (crop_id, crop.vector)
         rows.append({"gallery_id": gallery_id, "slot": slot, **_fields(crop), "picture": picture})
     transaction.insert(INCOMING, *rows)
+    transaction.write_vectors(gallery_id, restore.side, vectors)
     raised = "UPDATE galleries SET next_slot = ? WHERE gallery_id = ?"
     transaction.change(raised, (next_slot, gallery_id))
 
@@ -151,6 +159,7 @@ def _switch(transaction: Transaction, restore: Restore) -> int:
     transaction.removes = True
     gone = _take_out_removed(transaction, gallery_id)
     gone += _remove_replaced(transaction, gallery_id)
+    drop_checksums(transaction, gallery_id, gone)
     _drop_damaged_people(transaction, gallery_id)
     _add_people(transaction, gallery_id)
     _relabel(transaction, gallery_id)
@@ -167,8 +176,8 @@ def _switch(transaction: Transaction, restore: Restore) -> int:
         "WHERE gallery_id = ?",
         (row["embedder"], restore.side, row["dimension"], gallery_id),
     )
-    former_sides = {gallery["side"], gallery["staged_side"]} - {restore.side, None}
-    _drop_sides(transaction, gallery_id, former_sides)
+    for side in {gallery["side"], gallery["staged_side"]} - {restore.side, None}:
+        drop_vectors(transaction, gallery_id, side)
     drop_calibrations(transaction, gallery_id)
     transaction.change("DELETE FROM restores WHERE gallery_id = ?", of_gallery)
     return next_version(transaction, gallery_id, "replaced", sorted(gone), restores=1)
@@ -279,7 +288,7 @@ def _give_up(transaction: Transaction, restore: Restore) -> None:
         return
     transaction.removes = True
     if row["side"] != row["former_side"]:
-        _drop_sides(transaction, restore.gallery_id, {restore.side})
+        drop_vectors(transaction, restore.gallery_id, restore.side)
     elif row["dimension"] is not None:
         written = transaction.execute(
             "SELECT slot FROM incoming WHERE gallery_id = ? AND slot NOT IN "
@@ -288,7 +297,9 @@ def _give_up(transaction: Transaction, restore: Restore) -> None:
         )
         vectors = transaction.database.vectors
         side = vectors.open(restore.gallery_id, restore.side, row["dimension"])
-        side.clear([slot for (slot,) in written.fetchall()])
+        slots = [slot for (slot,) in written.fetchall()]
+        side.clear(slots)
+        drop_checksums(transaction, restore.gallery_id, slots)
     transaction.change("DELETE FROM restores WHERE token = ?", (restore.token,))
 
 
@@ -336,14 +347,14 @@ def _unchanged_slots(
     slots = dict(found.fetchall())
     side = transaction.database.vectors.open(gallery_id, restore.side, row["dimension"])
     places = list(slots.values())
-    checksums = dict(zip(slots, side.read_checksums(places), strict=True))
+    checksums = read_checksums(transaction, gallery_id, restore.side, places)
     vectors = dict(zip(slots, side.read(places), strict=True))
     return {
         crop_id: slots[crop_id]
         for crop_id, vector in ((crop.record.crop_id, crop.vector) for crop in crops)
         if crop_id in slots
         and np.array_equal(vectors[crop_id], vector)
-        and checksums[crop_id] == vector_crc(crop_id, vector)
+        and checksums.get(slots[crop_id]) == vector_crc(crop_id, vector)
     }
 
 
@@ -366,12 +377,6 @@ def _fields(crop: ArchivedCrop) -> dict[str, Any]:
         "quality": record.quality,
         "metadata": None if metadata is None else to_json(metadata).decode(),
     }
-
-
-def _drop_sides(transaction: Transaction, gallery_id: int, sides: Iterable[int]) -> None:
-    path = transaction.database.vectors.path
-    names = [path(gallery_id, side).name for side in sides]
-    note_unneeded(transaction, [f"{name}.{kind}" for name in names for kind in ("f32", "crc")])
 
 
 def _until() -> int:

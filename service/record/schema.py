@@ -201,6 +201,18 @@ CROPS = Table(
         "(gallery_id, external_id, slot) WHERE external_id IS NOT NULL",
     ),
 )
+# The checksum of each vector with its crop's id. A slot has several where vectors of another
+# embedder are prepared, each in the file of its side.
+CHECKSUMS = Table(
+    "checksums",
+    f"""
+    gallery_id INTEGER NOT NULL {OF_GALLERY},
+    slot INTEGER NOT NULL,
+    side INTEGER NOT NULL,
+    checksum INTEGER NOT NULL,
+    PRIMARY KEY (gallery_id, slot, side)
+    """,
+)
 PICTURES = Table(
     "pictures",
     f"""
@@ -516,6 +528,7 @@ TABLES = (
     GALLERIES,
     PEOPLE,
     CROPS,
+    CHECKSUMS,
     PICTURES,
     TOMBSTONES,
     REQUESTS,

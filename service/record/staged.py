@@ -12,7 +12,7 @@ from service.ops.failpoints import failpoint
 from service.record.crop_rows import read_crops
 from service.record.galleries import (
     drop_calibrations,
-    drop_vector_file,
+    drop_vectors,
     next_version,
     read_entry,
     require_entry,
@@ -34,7 +34,7 @@ class StagedVectors(RecordPart):
             return
         _end_staging(transaction, gallery_id)
         if entry.staged_side is not None:
-            drop_vector_file(transaction, gallery_id, entry.staged_side)
+            drop_vectors(transaction, gallery_id, entry.staged_side)
         if embedding_fingerprint is not None:
             transaction.change(
                 "UPDATE galleries SET staged_embedder = ?, staged_side = next_side, "
@@ -65,9 +65,8 @@ class StagedVectors(RecordPart):
         by_slot = dict(vectors)
         waiting = _crops_after(transaction, gallery_id, entry.staged_row, len(by_slot))
         crops = list(itertools.takewhile(lambda crop: crop.row_id in by_slot, waiting))
-        for crop in crops:
-            vector = by_slot[crop.row_id]
-            transaction.write_vector(gallery_id, side, crop.row_id, crop.crop_id, vector)
+        of_crops = {crop.row_id: (crop.crop_id, by_slot[crop.row_id]) for crop in crops}
+        transaction.write_vectors(gallery_id, side, of_crops)
         if crops:
             newest = crops[-1].row_id
             transaction.change(
@@ -92,7 +91,7 @@ class StagedVectors(RecordPart):
         entry = require_entry(transaction, gallery_id)
         if entry.staged_side is None or entry.staged_crops < entry.crops:
             return None
-        drop_vector_file(transaction, gallery_id, entry.side)
+        drop_vectors(transaction, gallery_id, entry.side)
         transaction.change(
             "UPDATE galleries SET embedder = staged_embedder, side = staged_side, "
             "dimension = staged_dimension WHERE gallery_id = ?",

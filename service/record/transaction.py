@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar
 
-from service.record.schema import Table
-from service.record.vectors import Vector
+from service.record.schema import CHECKSUMS, Table
+from service.record.vectors import Vector, vector_crc
 
 if TYPE_CHECKING:
     from service.record.database import Database
@@ -157,13 +157,13 @@ class Transaction(Reader):
 
     Attributes:
         notes: the changes that followers of the record learn.
-        vectors: to be written, by gallery, side and dimension, then by slot, with the crop's id.
+        vectors: to be written, by gallery, side and dimension, then by slot.
         removes: something was deleted for good, and has to leave SQLite's log too.
         deleted: the ids of crops that no older copy of the record may bring back.
     """
 
     notes: list[Change] = field(default_factory=list)
-    vectors: dict[tuple[int, int, int], dict[int, tuple[str, Vector]]] = field(default_factory=dict)
+    vectors: dict[tuple[int, int, int], dict[int, Vector]] = field(default_factory=dict)
     removes: bool = False
     deleted: list[str] = field(default_factory=list)
 
@@ -196,12 +196,16 @@ class Transaction(Reader):
         """Announce a change to everybody who follows the record."""
         self.notes.append(Change(0, kind, gallery_id, version, tuple(rows)))
 
-    def write_vector(
-        self, gallery_id: int, side: int, slot: int, crop_id: str, vector: Vector
+    def write_vectors(
+        self, gallery_id: int, side: int, vectors: Mapping[int, tuple[str, Vector]]
     ) -> None:
-        """Write a vector `(d,)` to a slot, on the disk before the transaction is committed."""
-        slots = self.vectors.setdefault((gallery_id, side, len(vector)), {})
-        slots[slot] = (crop_id, vector)
+        """Write vectors `(d,)` by slot, each with its crop's id, to the disk before the commit."""
+        rows = []
+        for slot, (crop_id, vector) in vectors.items():
+            self.vectors.setdefault((gallery_id, side, len(vector)), {})[slot] = vector
+            values = {"gallery_id": gallery_id, "slot": slot, "side": side}
+            rows.append(values | {"checksum": vector_crc(crop_id, vector)})
+        self.insert(CHECKSUMS, *rows, instead=True)
 
 
 class RecordPart:

@@ -37,7 +37,6 @@ from service.record.format7 import END, OldRecord, key, open_old_snapshot
 from service.record.jobs import Job, job_values
 from service.record.kept_queries import KEPT_CASE, KEPT_QUERY, Case, KeptQuery
 from service.record.keys import API_KEY
-from service.record.picture_folder import PictureFolder
 from service.record.record import Record
 from service.record.replacing import replace_crops
 from service.record.restoring import move_into_place
@@ -105,10 +104,7 @@ def upgrade(old: Path, into: Path) -> Upgraded:
     shutil.rmtree(part, ignore_errors=True)
     make_folder(part)
     with contextlib.ExitStack() as opened:
-        outside = PictureFolder.of_backup(old)
-        if outside is not None:
-            opened.callback(outside.close)
-        reader = opened.enter_context(contextlib.closing(OldRecord(old / DATABASE_NAME, outside)))
+        reader = opened.enter_context(contextlib.closing(OldRecord(old / DATABASE_NAME)))
         if any(True for _ in reader.below("pending identity change")):
             raise InputProblem(
                 f"{old}: a change of a person was cut off; start the service once with the version "
@@ -371,8 +367,8 @@ def _add_staged(
     gallery_id = entry.gallery_id
     for crop in crops:
         record = crop.record
-        place = (gallery_id, entry.staged_side or 0, record.row_id)
-        transaction.write_vector(*place, record.crop_id, np.asarray(crop.vector))
+        vectors = {record.row_id: (record.crop_id, np.asarray(crop.vector))}
+        transaction.write_vectors(gallery_id, entry.staged_side or 0, vectors)
         dimension = "UPDATE galleries SET staged_dimension = ? WHERE gallery_id = ?"
         transaction.change(dimension, (len(crop.vector), gallery_id))
 

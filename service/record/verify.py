@@ -12,6 +12,7 @@ from typing import Any
 
 from model.problems import InputProblem
 from service.ops.health import heartbeat
+from service.record.crop_rows import read_checksums
 from service.record.reading import StoredRecord
 from service.record.schema import (
     CROPS,
@@ -24,7 +25,7 @@ from service.record.schema import (
     Table,
     row_crc,
 )
-from service.record.transaction import batches
+from service.record.transaction import Reader, batches
 from service.record.vectors import Vector, vector_crc
 
 ROWS_AT_ONCE = 500
@@ -127,12 +128,13 @@ class Inspection:
     def rows(self, table: Table) -> Iterator[Values]:
         """Read the rows that hold, from the first on, and then from the last back to a bad page."""
         names = table.columns
-        key = ["rowid"] if table.rowid else self._primary_key(table)
         last: list[Any] = []
         for direction in ("ASC", "DESC"):
-            order = ", ".join(f"{name} {direction}" for name in key)
-            asked = f"SELECT {', '.join([*names, 'crc', *key])} FROM {table.name} ORDER BY {order}"
             try:
+                key = ["rowid"] if table.rowid else self._primary_key(table)
+                order = ", ".join(f"{name} {direction}" for name in key)
+                columns = ", ".join([*names, "crc", *key])
+                asked = f"SELECT {columns} FROM {table.name} ORDER BY {order}"
                 for row in self._connection.execute(asked):
                     place = list(row)[len(names) + 1 :]
                     if direction == "DESC" and place == last:
@@ -201,10 +203,12 @@ class Inspection:
         except FileNotFoundError:
             self.found.note(gallery_id, f"the vectors of {len(crops)} crops are gone")
             return
-        contents = zip(crops, side.read(slots), side.read_checksums(slots), strict=True)
-        for crop, vector, checksum in contents:
+        checksums: dict[int, int] = {}
+        with self._noting_errors("checksums of vectors"):
+            checksums = read_checksums(Reader(self._stored), gallery_id, gallery["side"], slots)
+        for crop, vector in zip(crops, side.read(slots), strict=True):
             lost = ""
-            if vector_crc(crop["crop_id"], vector) != checksum:
+            if vector_crc(crop["crop_id"], vector) != checksums.get(crop["slot"]):
                 lost = "vector"
             elif crop["inside"] and (gallery_id, crop["slot"]) not in pictured:
                 lost = "picture"

@@ -85,7 +85,6 @@ def test_a_snapshot_holds_a_galleries_crops_with_vectors_and_pictures(record, ga
     assert sorted(path.name for path in snapshot.iterdir()) == [
         "archive.json",
         "record.sqlite3",
-        "vectors-1-0.crc",
         "vectors-1-0.f32",
     ]
 
@@ -279,7 +278,7 @@ def test_forgetting_that_was_cut_off_leaves_a_snapshot_that_can_be_read(
     assert archived_ids(snapshot) == others
     assert read_description(snapshot).files == {}
     assert [crop.record.crop_id for crop in read_archive(snapshot)] == others
-    assert len(remove_from_archive(snapshot, gallery, []).files) == 3
+    assert len(remove_from_archive(snapshot, gallery, []).files) == 2
     assert [crop.record.crop_id for crop in read_archive(snapshot)] == others
 
 
@@ -298,7 +297,7 @@ def test_a_snapshot_with_a_transaction_that_a_power_cut_ended_is_read_without_it
     assert check_archive(tmp_path / "s2.gmn").files == read_description(snapshot).files
 
 
-@pytest.mark.parametrize("name", ["record.sqlite3", "vectors-1-0.f32", "vectors-1-0.crc"])
+@pytest.mark.parametrize("name", ["record.sqlite3", "vectors-1-0.f32"])
 def test_a_flipped_bit_of_a_snapshot_is_found_before_the_gallery_changes(
     record, gallery, snapshot, name
 ):

@@ -164,7 +164,6 @@ def test_a_deleted_gallery_leaves_its_files_to_be_removed(record, gallery):
     assert sorted(record.unneeded_files.all()) == [
         "imports/job",
         f"snapshots/{gallery}/s1.gmn",
-        f"vectors-{gallery}-0.crc",
         f"vectors-{gallery}-0.f32",
     ]
     assert sorted(record.remote_indexes.unneeded(0)) == ["filled", "shown"]
@@ -176,7 +175,7 @@ def test_the_vectors_of_a_deleted_gallery_leave_the_disk_at_once(record, gallery
     record.crops.enroll(gallery, EMBEDDER, [new_crop(1)])
     record.staged.begin(gallery, OTHER_EMBEDDER)
     record.staged.add(gallery, [(1, np.ones(8, np.float32))])
-    assert len(list(folder.glob(f"vectors-{gallery}-*"))) == 4
+    assert len(list(folder.glob(f"vectors-{gallery}-*"))) == 2
     record.galleries.delete(gallery)
     assert list(folder.glob(f"vectors-{gallery}-*")) == []
 
