@@ -197,10 +197,6 @@ DamagedRecord = _kind("damaged_record", 500)(
     "{0} is damaged: {1}; stop the service, see what is whole with gmn store verify --data-dir "
     "{0.parent}, and get it back with gmn store recover --data-dir {0.parent} --into NEW"
 )
-DamagedRedisRecord = _kind("damaged_record", 500)(
-    "the record in Redis is damaged: {0}; stop the service, see what is whole with gmn store "
-    "verify, and go on with that by gmn store recover, both with its GMN_REDIS_URL"
-)
 DeviceFull = _kind("device_full", 503, 5)(
     "the device has too little memory left for {0}; send the request again in {seconds} s, lower "
     "GMN_MAX_BATCH, or see what else runs on the device"

@@ -1,4 +1,4 @@
-"""What goes on beside the requests: jobs, maintenance, calibrations, and the watch over it."""
+"""Work beside the requests: jobs, maintenance, calibrations, and the watchdog."""
 
 from __future__ import annotations
 
@@ -9,14 +9,13 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from typing import Any
 
 from filelock import Timeout
 
 from gmn_client.models import JobKind
 from service.desk.searches import expire_searches
-from service.errors import DamagedRecord, DamagedRedisRecord, ServiceError
+from service.errors import DamagedRecord, ServiceError
 from service.gallery.gallery import Gallery
 from service.jobs.grouping import run_grouping
 from service.jobs.imports import run_import
@@ -25,7 +24,7 @@ from service.jobs.runner import DoJob, work_on_jobs
 from service.lifecycle.backups import run_backups
 from service.lifecycle.forget import forget_expired
 from service.lifecycle.pictures import remove_stray_pictures
-from service.lifecycle.snapshots import list_snapshots, take_removed_out_of_snapshots
+from service.lifecycle.snapshots import list_snapshots, remove_deleted_from_snapshots
 from service.lifecycle.strays import clear_files, remove_unneeded_files
 from service.ops.critical_sections import file_lock
 from service.ops.data_directory import INDEXES, STRAY, hold_reserve, move_aside
@@ -54,7 +53,7 @@ READING_SECONDS = 45.0
 
 
 async def run_maintenance(runtime: Runtime) -> None:
-    """Does what is due until it is cancelled; in one process on a data directory at a time."""
+    """Run the maintenance until it is cancelled; one process of a data directory does so."""
     while True:
         try:
             async with file_lock(runtime.settings.data_dir / "housekeeping.lock", blocking=False):
@@ -62,34 +61,33 @@ async def run_maintenance(runtime: Runtime) -> None:
         except Timeout:
             log.debug("another process runs the maintenance")
         except Exception:
-            # What is not kept today is kept next time; requests do not wait for it.
             log.exception("maintenance failed")
         await asyncio.sleep(runtime.settings.housekeeping_seconds)
 
 
 async def _run_once(runtime: Runtime) -> None:
-    for one in runtime.galleries.all():
-        expired = partial(runtime.record.identities.remove_expired_merges, one.gallery_id)
-        clean = partial(_clean_snapshots, runtime, one)
-        await _attempt(f"retention of gallery {one.name}", forget_expired(runtime, one))
-        await _attempt(f"kept searches of gallery {one.name}", expire_searches(runtime, one))
-        await _attempt(f"merges of gallery {one.name}", runtime.galleries.write(expired))
-        cleaning = runtime.sections.run(clean, runtime.snapshot_lock(one.gallery_id))
-        await _attempt(f"snapshots of gallery {one.name}", cleaning)
-    # A process that was killed left what was deleted since.
-    await _attempt(
-        "removed keys", runtime.pools.files.run(runtime.record.galleries.finish_deletions)
-    )
+    record = runtime.record
+    for gallery in runtime.galleries.all():
+        name = gallery.name
+        await _attempt(f"retention of gallery {name}", forget_expired(runtime, gallery))
+        await _attempt(f"kept searches of gallery {name}", expire_searches(runtime, gallery))
+        expire = runtime.galleries.write(
+            record.identities.remove_expired_merges, gallery.gallery_id
+        )
+        await _attempt(f"merges of gallery {name}", expire)
+        await _attempt(f"snapshots of gallery {name}", _clean_snapshots(runtime, gallery))
+    # A killed process may have left rows of a deleted gallery.
+    in_thread = runtime.pools.files.run
+    await _attempt("deleted galleries", in_thread(record.galleries.finish_deletions))
     remove = runtime.galleries.remove_unheld_indexes
-    await _attempt("indexes of other processes", runtime.pools.files.run(remove))
-    hold = partial(hold_reserve, runtime.settings)
-    await _attempt("space for deletions", runtime.pools.files.run(hold))
+    await _attempt("indexes of other processes", in_thread(remove))
+    await _attempt("space for deletions", in_thread(hold_reserve, runtime.settings))
     await _attempt("unneeded files", remove_unneeded_files(runtime))
     await _attempt("images kept elsewhere", remove_stray_pictures(runtime))
 
 
 async def _attempt(what: str, work: Awaitable[object]) -> None:
-    """One piece of maintenance; its failure is logged and ends no other."""
+    """Await a piece of maintenance; log its failure, which ends no other piece."""
     try:
         await work
     except ServiceError as error:
@@ -99,19 +97,22 @@ async def _attempt(what: str, work: Awaitable[object]) -> None:
 
 
 async def _clean_snapshots(runtime: Runtime, gallery: Gallery) -> None:
-    """Takes deleted crops out of a gallery's snapshots, where a process was killed before."""
-    (await take_removed_out_of_snapshots(runtime, gallery)).require_all(gallery)
-    # Ids that no snapshot can hold are forgotten, but for the last day's: other processes may still
-    # search the crops, or copy the gallery.
-    snapshots = await list_snapshots(runtime, gallery)
-    before = min([datetime.now(UTC), *(one.created_at for one in snapshots)]) - KEPT_TOMBSTONES
-    drop = runtime.record.crops.drop_tombstones
-    await runtime.pools.files.run(drop, gallery.gallery_id, before)
+    """Finish removing deleted crops from a gallery's snapshots, and drop old tombstones."""
+
+    async def clean() -> None:
+        (await remove_deleted_from_snapshots(runtime, gallery)).require_all(gallery)
+        # Tombstones of the last day stay: a copy of the gallery may be under way.
+        snapshots = await list_snapshots(runtime, gallery)
+        oldest = min([datetime.now(UTC), *(snapshot.created_at for snapshot in snapshots)])
+        drop = runtime.record.crops.drop_tombstones
+        await runtime.pools.files.run(drop, gallery.gallery_id, oldest - KEPT_TOMBSTONES)
+
+    await runtime.sections.run(clean, runtime.snapshot_lock(gallery.gallery_id))
 
 
 @asynccontextmanager
 async def background_work(runtime: Runtime) -> AsyncIterator[None]:
-    """Runs jobs, maintenance, calibration and the watchdog while the block runs.
+    """Run jobs, maintenance, calibration and the watchdog while the block runs.
 
     Work that is cut off goes on at the next start.
     """
@@ -148,7 +149,7 @@ def _watched(
     silent_seconds: Callable[[], float] = lambda: 0.0,
     min_timeout_s: float = 0.0,
 ) -> asyncio.Task[None]:
-    """Runs work that never ends; its end is logged, and ends the process."""
+    """Start work that never ends; its end is logged, and ends the process."""
 
     async def run() -> None:
         try:
@@ -166,23 +167,26 @@ def _watched(
 
 
 async def read_keys(runtime: Runtime) -> None:
-    """Reads the API keys again every second until it is cancelled."""
+    """Read the API keys again every second until it is cancelled."""
     while True:
         await asyncio.sleep(KEYS_PAUSE_SECONDS)
         await runtime.keys.threads.run(runtime.keys.read)
 
 
 async def check_record(runtime: Runtime) -> None:
-    """Reads all of the record beside the requests, as a start does without stored indexes.
+    """Read all of the record beside the requests, as a start does without stored indexes.
 
     Damage ends the process: the next start has no stored index, and names damage and remedy.
     """
     stopped = threading.Event()
     indexes = runtime.settings.data_dir / INDEXES
-    pause = partial(stopped.wait, CHECK_PAUSE_SECONDS)
+
+    def pause() -> bool:
+        return stopped.wait(CHECK_PAUSE_SECONDS)
+
     try:
         await runtime.pools.files.run(_read_record, runtime.record, pause)
-    except (DamagedRecord, DamagedRedisRecord) as damage:
+    except DamagedRecord as damage:
         for folder in indexes.glob("[0-9]*"):
             move_aside(folder, indexes / STRAY, folder.name, "is of a record that is damaged")
         runtime.watchdog.give_up("record", damage.detail)

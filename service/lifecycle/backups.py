@@ -1,4 +1,4 @@
-"""Backups that the service makes by itself, in a process of their own."""
+"""Scheduled backups, each made by a process of its own."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ID_MILLISECONDS_DIGITS = 12
 
 
 async def run_backups(runtime: Runtime) -> None:
-    """Makes a backup whenever one is due, until it is cancelled."""
+    """Make a backup whenever one is due, until it is cancelled."""
     settings = runtime.settings
     folder = settings.backup_dir
     every = timedelta(hours=settings.backup_every)
@@ -66,15 +66,15 @@ async def _failed(settings: Settings, folder: Path) -> bool:
 
 
 def backups_with(settings: Settings, crop_ids: Sequence[str]) -> list[tuple[Backup, datetime]]:
-    """The backups that hold one of these crops, and when newer ones take their place; blocks."""
+    """Find the backups that hold one of these crops, and when newer ones replace them; blocks."""
     if not settings.backup_dir or not crop_ids:
         return []
     # An id begins with the time at which its crop was enrolled.
-    first = min(int(one[:ID_MILLISECONDS_DIGITS], 16) for one in crop_ids) / 1000
+    first = min(int(crop_id[:ID_MILLISECONDS_DIGITS], 16) for crop_id in crop_ids) / 1000
     kept = kept_backups(settings.backup_dir)
     every = timedelta(hours=settings.backup_every)
     return [
-        (one, kept[-1].taken_at + every * (place + 1 + settings.backup_keep - len(kept)))
-        for place, one in enumerate(kept)
-        if one.taken_at.timestamp() + 1 >= first
+        (backup, kept[-1].taken_at + every * (place + 1 + settings.backup_keep - len(kept)))
+        for place, backup in enumerate(kept)
+        if backup.taken_at.timestamp() + 1 >= first
     ]

@@ -1,9 +1,8 @@
-"""Forget: delete crops, or a person with all that is kept of them."""
+"""Forgetting: deletion of crops, or of a person with everything that is kept of them."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from typing import Any
 
 from gmn_client.models import ForgottenIdentity, Remainder, Removal, RemovedCrops
@@ -13,7 +12,7 @@ from service.gallery.changes import change_crops, change_each
 from service.gallery.gallery import Gallery
 from service.lifecycle.backups import backups_with
 from service.lifecycle.pictures import remove_pictures
-from service.lifecycle.snapshots import take_removed_out_of_snapshots
+from service.lifecycle.snapshots import remove_deleted_from_snapshots
 from service.ops.data_directory import IMPORTS, INDEXES, SNAPSHOTS, STRAY
 from service.ops.failpoints import failpoint
 from service.record import values
@@ -26,24 +25,27 @@ COMPACTED_WITHIN_SECONDS = 10.0
 
 
 async def forget_crop(runtime: Runtime, gallery: Gallery, crop_id: str) -> Removal:
-    """Deletes one crop with its vector and picture.
+    """Delete a crop with its vector and picture.
 
     Raises:
         UnknownGallery, UnknownCrop: there is nothing to delete.
         StorageFailed: the crop is still there.
     """
 
+    def remove(gallery_id: int) -> values.Removal | None:
+        return runtime.record.crops.remove(gallery_id, [crop_id])
+
     async def section() -> Removal:
         removal = await change_crops(
             runtime,
             gallery,
             "delete-crop",
-            partial(runtime.record.crops.remove, crop_ids=[crop_id]),
+            remove,
             UnknownCrop(gallery.name, crop_id),
             "delete_crop",
             crop_ids=[crop_id],
         )
-        # After the audit trail: the crop is deleted, also where a picture elsewhere stays for now.
+        # After the audit log: the crop is deleted, also where a picture elsewhere stays for now.
         await remove_pictures(runtime, gallery.gallery_id, removal.crop_ids)
         return Removal(gallery_version=removal.version, removed=removal.count)
 
@@ -53,7 +55,7 @@ async def forget_crop(runtime: Runtime, gallery: Gallery, crop_id: str) -> Remov
 async def forget_matching(
     runtime: Runtime, gallery: Gallery, wanted: CropFilter, dry_run: bool
 ) -> RemovedCrops:
-    """Deletes every crop that passes a filter, with its vector and picture.
+    """Delete every crop that passes a filter, with its vector and picture.
 
     Raises:
         UnknownGallery: the gallery was deleted.
@@ -69,17 +71,17 @@ async def forget_matching(
             runtime.record.crops.remove,
             "delete_crops",
         )
-        for one in commits:
-            await remove_pictures(runtime, gallery.gallery_id, one.crop_ids)
+        for removal in commits:
+            await remove_pictures(runtime, gallery.gallery_id, removal.crop_ids)
         version = commits[-1].version if commits else gallery.version
-        removed = sum(one.count for one in commits)
+        removed = sum(removal.count for removal in commits)
         return RemovedCrops(gallery_version=version, matched=matched, removed=removed)
 
     return await runtime.sections.run(section)
 
 
 async def forget_identity(runtime: Runtime, gallery: Gallery, identity: str) -> ForgottenIdentity:
-    """Deletes every crop of a person, from every snapshot too.
+    """Delete every crop of a person, from every snapshot too.
 
     Crops under this identity are removed from snapshots also where the gallery no longer has any: a
     restore would bring them back.
@@ -101,18 +103,17 @@ async def forget_identity(runtime: Runtime, gallery: Gallery, identity: str) -> 
             result["count"] = removal.count
             result["kept_searches"] = len(removal.kept_searches)
             failpoint("forget-identity.before-snapshots")
-            rewriting = await take_removed_out_of_snapshots(runtime, gallery, identity)
+            rewriting = await remove_deleted_from_snapshots(runtime, gallery, identity)
             if not (found or rewriting.of_identity or rewriting.failed):
                 raise UnknownIdentity(gallery.name, identity)
             if not found:
-                # Undoing a merge would give the name of a person who was in a snapshot back.
+                # Undoing a merge would bring back the name of a person who was in a snapshot.
                 forget_merges = runtime.record.identities.forget_merges
-                merges = partial(forget_merges, gallery.gallery_id, identity)
-                await runtime.galleries.write(merges)
+                await runtime.galleries.write(forget_merges, gallery.gallery_id, identity)
             result["snapshots_not_rewritten"] = list(rewriting.failed)
             forget_name = runtime.record.jobs.forget_name
             await runtime.pools.files.run(forget_name, gallery.gallery_id, identity)
-            # Of this person's crops that were deleted one by one since the last maintenance.
+            # Searches may show crops that were deleted singly since the last maintenance.
             await expire_searches(runtime, gallery)
         try:
             await remove_pictures(runtime, gallery.gallery_id, removal.crop_ids)
@@ -132,7 +133,7 @@ async def forget_identity(runtime: Runtime, gallery: Gallery, identity: str) -> 
 
 
 async def forget_expired(runtime: Runtime, gallery: Gallery) -> None:
-    """Deletes what a gallery's retention no longer allows."""
+    """Delete the crops that are older than a gallery's retention allows."""
     days = gallery.settings.retention_days
     since = gallery.settings.retention_from
     if days is None:
@@ -141,15 +142,16 @@ async def forget_expired(runtime: Runtime, gallery: Gallery) -> None:
     crops = runtime.record.crops
 
     async def sweep(result: dict[str, Any]) -> None:
-        what = crops.remove_older, oldest, CROPS_PER_SWEEP, since
-        removal = await runtime.galleries.change("delete-expired", gallery, *what)
+        removal = await runtime.galleries.change(
+            "delete-expired", gallery, crops.remove_older, oldest, CROPS_PER_SWEEP, since
+        )
         result["count"] = removal.count if removal else 0
 
     while await runtime.galleries.read(crops.has_older, gallery.gallery_id, oldest, since):
         await runtime.audited("delete_expired", sweep, gallery=gallery.name)
 
 
-# Where, what, until when.
+# Places, their contents, and until when these stay.
 ALWAYS_REMAINS = (
     (
         "record store",
@@ -171,7 +173,7 @@ ALWAYS_REMAINS = (
     ),
     (
         "names and notes of cases, and purposes of kept searches",
-        "what you wrote, word for word",
+        "your own words",
         "you change or delete the case; the search's days are over",
     ),
     (
@@ -206,11 +208,6 @@ ELSEWHERE_REMAINS = (
     "images and vectors of the deleted crops",
     "its own rules delete them",
 )
-REDIS_REMAINS = (
-    "Redis' append-only file",
-    "the deleted crops",
-    "Redis next rewrites it; redis-cli BGREWRITEAOF does so now",
-)
 # Numbers and codes; the record alone knows whose.
 COMPACTED = (
     "Milvus' object store",
@@ -244,21 +241,19 @@ async def _remaining(
         remaining.append(COMPACTED if compacted else NOT_COMPACTED)
     jobs = await runtime.galleries.read(runtime.record.jobs.open)
     folders = (settings.data_dir / name / STRAY for name in (SNAPSHOTS, IMPORTS, INDEXES))
-    for applies, one in (
-        (settings.images_url, ELSEWHERE_REMAINS),
-        (settings.redis_url, REDIS_REMAINS),
-        (any(folder.exists() for folder in folders), STRAYS_REMAIN),
-    ):
-        remaining += [one] if applies else []
-    held = await runtime.pools.files.run(backups_with, settings, removal.crop_ids)
+    if settings.images_url:
+        remaining.append(ELSEWHERE_REMAINS)
+    if any(folder.exists() for folder in folders):
+        remaining.append(STRAYS_REMAIN)
+    backups = await runtime.pools.files.run(backups_with, settings, removal.crop_ids)
     remaining += [
         (
-            f"backup {one.path}",
+            f"backup {backup.path}",
             "the deleted crops, which no gmn restore brings back while this data directory or a "
             "later backup can be read",
             f"it is removed, at {until:%Y-%m-%d %H:%M} UTC if backups go on, or you delete it",
         )
-        for one, until in held
+        for backup, until in backups
     ]
     remaining += [
         (

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from itertools import groupby
-from operator import itemgetter
 
 from service.errors import RecordUnavailable, StorageFailed
 from service.gallery.gallery import Gallery
 from service.record.picture_folder import PictureFolder
+from service.record.transaction import batches
 from service.record.values import ArchivedCrop, Picture, StoredCrop
 from service.runtime import Runtime
 
@@ -40,7 +40,7 @@ async def keep_elsewhere(
 
 
 async def stored_picture(runtime: Runtime, gallery_id: int, crop: StoredCrop) -> Picture | None:
-    """A crop's kept picture, or None; raises `RecordUnavailable` where the folder hangs."""
+    """Read a crop's picture, or None; raises `RecordUnavailable` where the folder hangs."""
     picture = await runtime.galleries.read(runtime.record.crops.picture, gallery_id, crop.crop_id)
     folder = runtime.pictures
     if picture is None and crop.content_type is not None and folder is not None:
@@ -50,17 +50,19 @@ async def stored_picture(runtime: Runtime, gallery_id: int, crop: StoredCrop) ->
 
 
 async def remove_stray_pictures(runtime: Runtime) -> None:
-    """Removes pictures whose crops are deleted or never landed; raises `StorageFailed`."""
+    """Remove pictures whose crops are deleted or never landed; raises `StorageFailed`."""
     if runtime.pictures is None:
         return
     stray = runtime.record.stray_files.all
     now = datetime.now(UTC)
     while strays := await runtime.galleries.read(stray, now, STRAYS_AT_ONCE):
         left: dict[str, Exception] = {}
-        for gallery_id, some in groupby(sorted(strays), itemgetter(0)):
-            own = [name for _, name in some]
-            for start in range(0, len(own), REMOVED_PER_CALL):
-                remove = partial(_remove, runtime, gallery_id, own[start:][:REMOVED_PER_CALL])
+        names: dict[int, list[str]] = defaultdict(list)
+        for gallery_id, name in strays:
+            names[gallery_id].append(name)
+        for gallery_id, of_gallery in names.items():
+            for some in batches(of_gallery, REMOVED_PER_CALL):
+                remove = partial(_remove, runtime, gallery_id, some)
                 # No restore brings crops back meanwhile; others wait for one call at most.
                 left |= await runtime.sections.run(remove, runtime.snapshot_lock(gallery_id))
         if left:
@@ -68,7 +70,7 @@ async def remove_stray_pictures(runtime: Runtime) -> None:
 
 
 async def remove_pictures(runtime: Runtime, gallery_id: int, crop_ids: Sequence[str]) -> None:
-    """Removes what lies elsewhere of deleted crops; raises `StorageFailed` where some stays."""
+    """Remove the pictures of deleted crops elsewhere; raises `StorageFailed` where some stay."""
     if left := await _remove(runtime, gallery_id, crop_ids):
         raise StorageFailed(
             f"the crops are deleted, but {len(left)} images at GMN_IMAGES_URL could not be removed "
@@ -77,10 +79,10 @@ async def remove_pictures(runtime: Runtime, gallery_id: int, crop_ids: Sequence[
 
 
 async def _remove(runtime: Runtime, gallery_id: int, names: Sequence[str]) -> dict[str, Exception]:
-    """Removes files elsewhere, but of crops that a restore has brought back.
+    """Remove pictures elsewhere, but of crops that a restore has brought back.
 
     Returns:
-        Why those that are left could not be removed, by name.
+        The error of each picture that could not be removed, by name.
     """
     folder = runtime.pictures
     record = runtime.record
@@ -94,8 +96,7 @@ async def _remove(runtime: Runtime, gallery_id: int, names: Sequence[str]) -> di
         return [name for name in names if name not in there or not there[name].elsewhere]
 
     gone = await runtime.galleries.read(find_gone)
-    for start in range(0, len(gone), REMOVED_PER_CALL):
-        some = gone[start : start + REMOVED_PER_CALL]
+    for some in batches(gone, REMOVED_PER_CALL):
         try:
             left |= await folder.changes.run(folder.remove, gallery_id, some)
         except (OSError, RecordUnavailable) as error:

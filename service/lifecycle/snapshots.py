@@ -1,4 +1,4 @@
-"""Snapshot: copy a gallery while it is served, and put a copy back."""
+"""Snapshots: copies of a gallery that are made while it is served, and restored."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ from service.runtime import Runtime
 
 @dataclass
 class Rewriting:
-    """What became of a gallery's snapshots that had to be rewritten.
+    """The outcome of removing crops from a gallery's snapshots.
 
     Attributes:
-        taken: by snapshot id, how many crops were taken out of it.
-        of_identity: how many of them bore the identity that is forgotten.
-        failed: by id, why a snapshot could not be rewritten.
+        taken: number of removed crops by snapshot id.
+        of_identity: number of removed crops of the identity that is forgotten.
+        failed: error by the id of a snapshot that could not be rewritten.
     """
 
     taken: dict[str, int] = field(default_factory=dict)
@@ -48,18 +48,18 @@ class Rewriting:
     failed: dict[str, ServiceError] = field(default_factory=dict)
 
     def require_all(self, gallery: Gallery, removed: int = 0) -> None:
-        """Raises `SnapshotsNotRewritten` where any failed, after crops were removed elsewhere."""
+        """Raise `SnapshotsNotRewritten` where any failed, after crops were removed elsewhere."""
         if self.failed:
             whys = "; ".join(f"{name} ({error.why})" for name, error in self.failed.items())
             raise SnapshotsNotRewritten(gallery.name, removed, len(self.taken), whys)
 
 
 async def take_snapshot(runtime: Runtime, gallery: Gallery) -> Snapshot:
-    """Copies a gallery as it is at this moment into a file, while reads and writes go on.
+    """Copy a gallery as it is at this moment, while reads and writes go on.
 
     Raises:
-        UnknownGallery: there is none of that name.
-        StorageFailed: the disk did not take it; nothing is left of it.
+        UnknownGallery: the gallery was deleted.
+        StorageFailed: the disk is full or fails; nothing is left of the snapshot.
     """
     require_free_disk(runtime.settings)
     store = runtime.record
@@ -81,7 +81,6 @@ async def take_snapshot(runtime: Runtime, gallery: Gallery) -> Snapshot:
             try:
                 await runtime.galleries.write(store.snapshots.keep, snapshot)
             except (UnknownGallery, StorageFailed):
-                # Where the record does not answer it may have the snapshot.
                 with contextlib.suppress(ServiceError):
                     await runtime.pools.files.run(remove_unneeded, runtime, name)
                 raise
@@ -89,31 +88,31 @@ async def take_snapshot(runtime: Runtime, gallery: Gallery) -> Snapshot:
             raise UnknownGallery(gallery.name) from error
         failpoint("snapshot.registered")
         # A person may have been forgotten while the gallery was copied.
-        return (await _take_removed_out(runtime, gallery, snapshot))[0]
+        return (await _remove_deleted(runtime, gallery, snapshot))[0]
 
     lock = runtime.snapshot_lock(gallery_id)
     return await runtime.audited("take_snapshot", take, lock, gallery=gallery.name)
 
 
 async def list_snapshots(runtime: Runtime, gallery: Gallery) -> list[Snapshot]:
-    """A gallery's snapshots, oldest first; raises `UnknownGallery`."""
+    """Return a gallery's snapshots, oldest first; raises `UnknownGallery`."""
     return await runtime.galleries.read(runtime.record.snapshots.all, gallery.gallery_id)
 
 
 async def find_snapshot(runtime: Runtime, gallery: Gallery, snapshot_id: str) -> Snapshot:
-    """One snapshot; raises `UnknownSnapshot`."""
-    found = {one.snapshot_id: one for one in await list_snapshots(runtime, gallery)}
-    if snapshot_id not in found:
-        raise UnknownSnapshot(gallery.name, snapshot_id)
-    return found[snapshot_id]
+    """Return a snapshot; raises `UnknownSnapshot`."""
+    for snapshot in await list_snapshots(runtime, gallery):
+        if snapshot.snapshot_id == snapshot_id:
+            return snapshot
+    raise UnknownSnapshot(gallery.name, snapshot_id)
 
 
 async def delete_snapshot(runtime: Runtime, gallery: Gallery, snapshot_id: str) -> None:
-    """Removes a snapshot and its file; raises `UnknownSnapshot`."""
+    """Remove a snapshot and its files; raises `UnknownSnapshot`."""
     await find_snapshot(runtime, gallery, snapshot_id)
 
     async def delete(_: dict[str, Any]) -> None:
-        # First, as a record without its file would be listed for ever.
+        # The record first: a snapshot without its files would be listed for ever.
         remove = runtime.record.snapshots.remove
         await runtime.galleries.write(remove, gallery.gallery_id, snapshot_id)
         name = snapshot_name(gallery.gallery_id, snapshot_id)
@@ -127,10 +126,10 @@ async def delete_snapshot(runtime: Runtime, gallery: Gallery, snapshot_id: str) 
 async def restore_snapshot(
     runtime: Runtime, gallery: Gallery, snapshot_id: str
 ) -> RestoredSnapshot:
-    """Makes a gallery what it was, but for what was deleted since: that stays deleted.
+    """Restore a gallery to a snapshot; crops that were deleted since stay deleted.
 
-    Every crop of the file is checked before the record changes; searches see the old gallery until
-    they see the restored one.
+    Every crop of the snapshot is checked before the gallery changes. Searches see the former
+    gallery until they see the restored one.
 
     Raises:
         UnknownGallery, UnknownSnapshot: there is nothing to restore.
@@ -158,21 +157,21 @@ async def restore_snapshot(
     return RestoredSnapshot(gallery_version=version, snapshot_id=snapshot_id, crops=gallery.crops)
 
 
-async def take_removed_out_of_snapshots(
+async def remove_deleted_from_snapshots(
     runtime: Runtime, gallery: Gallery, identity: str | None = None
 ) -> Rewriting:
-    """Rewrites every snapshot of a gallery that still holds deleted crops.
+    """Remove deleted crops from every snapshot of a gallery.
 
-    One that cannot be rewritten keeps none of the others from it. To be called in a section that
-    holds the gallery's `runtime.snapshot_lock`.
+    A snapshot that cannot be rewritten keeps none of the others from it. The caller holds the
+    gallery's `runtime.snapshot_lock`.
 
     Args:
-        identity: whose crops are removed too, also where the gallery has none of them any more.
+        identity: a person whose crops are removed too, also where the gallery has none of them.
     """
     done = Rewriting()
     for snapshot in await list_snapshots(runtime, gallery):
         try:
-            _, removed, theirs = await _take_removed_out(runtime, gallery, snapshot, identity)
+            _, removed, theirs = await _remove_deleted(runtime, gallery, snapshot, identity)
         except ServiceError as error:
             done.failed[snapshot.snapshot_id] = error
             continue
@@ -183,14 +182,14 @@ async def take_removed_out_of_snapshots(
 
 
 def snapshot_path(runtime: Runtime, gallery: Gallery, snapshot_id: str) -> Path:
-    """Where a snapshot's file lies."""
+    """Return the folder of a snapshot."""
     return runtime.settings.data_dir / snapshot_name(gallery.gallery_id, snapshot_id)
 
 
-async def _take_removed_out(
+async def _remove_deleted(
     runtime: Runtime, gallery: Gallery, snapshot: Snapshot, identity: str | None = None
 ) -> tuple[Snapshot, int, int]:
-    """The snapshot as it is then, how many crops it has lost, and how many were an identity's."""
+    """Remove deleted crops and a person's, and return the snapshot with both counts."""
     path = snapshot_path(runtime, gallery, snapshot.snapshot_id)
     store = runtime.record
 

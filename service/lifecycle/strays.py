@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 
 async def clear_files(runtime: Runtime) -> None:
-    """Removes unneeded files, and moves strays into a folder `stray` beside them.
+    """Remove unneeded files, and move strays into a folder `stray` beside them.
 
     To be called before the first request, since a file comes before its record; other processes
     hold the lock of snapshots in between.
@@ -52,7 +52,7 @@ async def clear_files(runtime: Runtime) -> None:
 
 
 async def remove_unneeded_files(runtime: Runtime) -> None:
-    """Removes files that the record knows to be unneeded.
+    """Remove files that the record knows to be unneeded.
 
     A snapshot that is being written is one of them, and its writer holds its gallery's lock.
     """
@@ -64,7 +64,7 @@ async def remove_unneeded_files(runtime: Runtime) -> None:
 
 
 def remove_unneeded(runtime: Runtime, name: str) -> None:
-    """Removes a file or folder, unless an upload holds it or a record names it by now."""
+    """Remove a file or folder, unless an upload holds it or a record names it by now."""
     files = runtime.record.unneeded_files
     path = runtime.settings.data_dir / name
     try:
@@ -84,23 +84,23 @@ def remove_unneeded(runtime: Runtime, name: str) -> None:
 
 
 def _move_stray_folders(runtime: Runtime, kind: str, find: Callable[[str], object]) -> None:
-    """Moves folders aside that are neither known nor noted as unneeded."""
+    """Move folders aside that are neither known nor noted as unneeded."""
     folder = runtime.settings.data_dir / kind
     unneeded = runtime.record.unneeded_files.all
     # First, as another process may note or fill one meanwhile. An upload has a file once noted.
-    found = [one for one in folder.glob("*") if one.name != STRAY and any(one.iterdir())]
-    for one in found:
-        name = f"{kind}/{one.name}"
+    found = [path for path in folder.glob("*") if path.name != STRAY and any(path.iterdir())]
+    for path in found:
+        name = f"{kind}/{path.name}"
         # Asked again, as its job or its gallery may be deleted in between.
-        if not (name in unneeded() or find(one.name) or name in unneeded()):
-            move_aside(one, folder / STRAY, one.name)
+        if not (name in unneeded() or find(path.name) or name in unneeded()):
+            move_aside(path, folder / STRAY, path.name)
 
 
 def _move_stray_snapshots(runtime: Runtime, folder: Path) -> None:
     data_dir = runtime.settings.data_dir
     gallery_id = int(folder.name)
-    found = runtime.record.snapshots.all(gallery_id)
-    known = {snapshot_name(gallery_id, one.snapshot_id) for one in found}
+    snapshots = runtime.record.snapshots.all(gallery_id)
+    known = {snapshot_name(gallery_id, snapshot.snapshot_id) for snapshot in snapshots}
     for path in folder.glob("*"):
         if path.name.endswith(UNFINISHED):
             log.warning("removed %s, a copy that was cut off", path.name)

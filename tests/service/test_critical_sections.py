@@ -332,7 +332,7 @@ def test_a_snapshot_that_was_rewritten_before_a_crash_is_described_as_it_is(
             with pytest.raises(OSError, match=r"snapshot-rewrite\.written"):
                 await forget_identity(runtime, case.gallery, "Ann")
         # As maintenance does.
-        await snapshots.take_removed_out_of_snapshots(runtime, case.gallery)
+        await snapshots.remove_deleted_from_snapshots(runtime, case.gallery)
         (shown,) = await snapshots.list_snapshots(runtime, case.gallery)
         path = snapshots.snapshot_path(runtime, case.gallery, case.snapshot_id)
         check_archive(path)

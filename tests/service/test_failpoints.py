@@ -38,7 +38,7 @@ PLACES = {
     "forget-identity.before-snapshots": (
         "lifecycle/forget.py",
         "identities.forget",
-        "take_removed_out_of_snapshots(runtime, gallery, identity)",
+        "remove_deleted_from_snapshots(runtime, gallery, identity)",
     ),
     "snapshot-rewrite.begun": ("record/archive.py", "files={}))", "Crops(archive).remove("),
     "snapshot-rewrite.removed": (
@@ -56,7 +56,7 @@ PLACES = {
     "snapshot.registered": (
         "lifecycle/snapshots.py",
         "snapshots.keep, snapshot)",
-        "await _take_removed_out(",
+        "await _remove_deleted(",
     ),
     "restore.file-read": ("lifecycle/snapshots.py", "from read_archive(", "crops.replace"),
     "restore.crops-added": ("record/replacing.py", "write(_add,", "write(_switch,"),
