@@ -33,6 +33,7 @@ from service.ops.data_directory import (
 from service.ops.failpoints import failpoint
 from service.ops.health import BlockingPools, HealthCheck, Watchdog
 from service.ops.metrics import Metrics
+from service.ops.shared import KeyRates, SharedRedis
 from service.record.database import FILE
 from service.record.keys import ApiKey
 from service.record.picture_folder import PictureFolder
@@ -58,6 +59,7 @@ class Runtime:
         record: of everything; asked in `galleries.read` and `galleries.write`.
         admission, body_limits: live on the event loop.
         calibrations: the thresholds of verdicts, and the scores of searches for them.
+        shared: Redis, for rates and events of all processes; None where none is named.
         keys: who may do what; lives on the event loop.
         audit: the log of deletions, searches and views.
         outside: galleries' indexes in Milvus; None where this process holds them.
@@ -92,7 +94,6 @@ class Runtime:
             self.watchdog = Watchdog(settings.stall_seconds)
             audit = AuditLog(
                 settings.data_dir,
-                replica=settings.replica,
                 max_bytes=settings.audit_max_bytes,
                 queries=settings.audit_queries,
                 on_drop=self.metrics.audit_dropped.inc,
@@ -100,7 +101,11 @@ class Runtime:
             )
             self.audit = held.enter_context(audit)
             loopback = is_loopback(settings.host)
-            self.keys = KeyRing(self.record.keys, settings.api_keys_file, loopback)
+            self.shared: SharedRedis | None = None
+            if settings.redis_url:
+                self.shared = SharedRedis(settings.redis_url, settings.redis_password_file)
+            rates = KeyRates(settings.processes, self.shared)
+            self.keys = KeyRing(self.record.keys, settings.api_keys_file, loopback, rates)
             held.callback(self.keys.threads.shutdown)
             self.device = DeviceThread(lambda why: self.watchdog.give_up("device thread", why))
             held.callback(self.device.shutdown)
@@ -124,6 +129,7 @@ class Runtime:
                     settings.index_files_from,
                     settings.reserved_disk_bytes,
                 ),
+                self.shared,
             )
             held.callback(self.galleries.close)
             self.galleries.load()

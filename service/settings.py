@@ -6,12 +6,11 @@ import difflib
 import logging
 import os
 import re
-import socket
 from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from model.crops.quality import QualityLimits
@@ -63,16 +62,13 @@ class Settings(BaseSettings):
     """The model that filled existing galleries. It answers for them until they are reindexed. A
     shipped artefact is found without this setting."""
     data_dir: Path = Path("gmn-data")
-    """The directory of the galleries. With `GMN_REDIS_URL` it holds only audit logs, snapshots and
-    uploads, and all processes on that record share it."""
+    """The directory of the galleries, on a disk of this machine. Several services may share it."""
     redis_url: str | None = None
-    """The Redis that holds the record in place of SQLite, such as
-    `redis://user:password@host:6379/0`; `rediss://` uses TLS."""
+    """A Redis in which all processes count the rates of keys together, and announce events, such as
+    `redis://user:password@host:6379/0`; `rediss://` uses TLS. Without it each process counts its
+    share of a rate."""
     redis_password_file: Path | None = None
     """A file with the password, where `GMN_REDIS_URL` contains none."""
-    replica_name: Annotated[str, AfterValidator(checked_name)] | None = None
-    """The name of this process among those on one record, and of its audit log. The default is the
-    host's name."""
     processes: int = Field(1, ge=1, le=64)
     """Processes behind the port. They share the data directory, and each has its share of the
     limits. On a GPU each loads the model anew."""
@@ -143,7 +139,7 @@ class Settings(BaseSettings):
     """What is stored of an enrolled image: the file (`original`), a JPEG at most 256 pixels high
     (`thumbnail`), or nothing (`none`). A reindex needs the image."""
     images_url: str | None = None
-    """An fsspec URL that stores images outside of the record, beside Redis vectors too, such as
+    """An fsspec URL that stores images outside of the record, such as
     `file:///srv/crops`, or `s3://bucket/crops` with the extra `s3`."""
     index_url: str | None = None
     """A Milvus server that searches in place of this process, such as
@@ -212,12 +208,6 @@ class Settings(BaseSettings):
                     "first or raise the second"
                 )
         return self
-
-    @property
-    def replica(self) -> str | None:
-        """The name of this process among those on one record; None with its own record."""
-        host = re.sub(r"[^A-Za-z0-9._-]", "-", socket.gethostname())[:64]
-        return (self.replica_name or host) if self.redis_url else None
 
     @property
     def of_one_process(self) -> Settings:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import fields as fields_of
 from datetime import UTC, datetime
-from functools import partial
 from typing import Any, TypeVar
 
 from gmn_client import models
@@ -178,22 +177,26 @@ async def change_matching(
             "new_identity: nothing is to be changed; send new_identity, new_camera or "
             "new_metadata, empty for unknown"
         )
-    matched, commits = await change_each(
+
+    def change(gallery_id: int, crop_ids: Sequence[str]) -> Relabelling | None:
+        return runtime.record.crops.change(gallery_id, crop_ids, fields, wanted)
+
+    matched, relabelling = await change_matched(
         runtime,
         gallery,
         wanted,
         None if dry_run else "relabel",
-        partial(runtime.record.crops.change, fields=fields),
+        change,
         "change_crops",
         new_identity=fields.get("identity"),
         fields=",".join(sorted(fields)),
     )
-    version = commits[-1].version if commits else gallery.version
-    changed = sum(commit.count for commit in commits)
+    version = relabelling.version if relabelling else gallery.version
+    changed = relabelling.count if relabelling else 0
     return ChangedCrops(gallery_version=version, matched=matched, changed=changed)
 
 
-async def change_each(
+async def change_matched(
     runtime: Runtime,
     gallery: Gallery,
     wanted: CropFilter,
@@ -201,19 +204,16 @@ async def change_each(
     rule: Callable[..., Changed | None],
     event: str,
     **details: Any,
-) -> tuple[int, list[Changed]]:
-    """Change every crop that passes a filter, with its audit trail.
-
-    A file takes one commit. A store that processes share takes commits of bounded size; if the call
-    is cut off amid them, the same call does the rest.
+) -> tuple[int, Changed | None]:
+    """Change every crop that passes a filter in one commit, with its audit trail.
 
     Args:
         steps: argument of `GalleryRegistry.change`; None to change nothing and note a search.
-        rule: commits a change of `crop_ids`, except of crops that no longer pass `wanted`.
+        rule: commits a change of crops by their ids, except of those that no longer pass `wanted`.
         event, details: arguments of `AuditLog.record`.
 
     Returns:
-        The number of crops that passed, and the commits.
+        The number of crops that passed, and the commit; None where nothing was changed.
     """
     ids = [crop.crop_id async for crop in matching(runtime, gallery, wanted)]
     filters = {}
@@ -224,18 +224,12 @@ async def change_each(
     details |= {"gallery": gallery.name, "crop_ids": sorted(wanted.crop_ids), "filters": filters}
     if steps is None:
         runtime.audit.note_view("query", count=len(ids), **details)
-        return len(ids), []
+        return len(ids), None
 
-    at_once = min(runtime.record.crops.at_once, max(1, len(ids)))
-
-    async def commit(result: dict[str, Any]) -> list[Changed]:
-        commits: list[Changed] = []
-        for first in range(0, len(ids), at_once):
-            batch = partial(rule, crop_ids=ids[first : first + at_once], wanted=wanted)
-            if (change := await runtime.galleries.change(steps, gallery, batch)) is not None:
-                commits.append(change)
-            result["count"] = sum(change.count for change in commits)
-        return commits
+    async def commit(result: dict[str, Any]) -> Changed | None:
+        changed = await runtime.galleries.change(steps, gallery, rule, ids) if ids else None
+        result["count"] = changed.count if changed else 0
+        return changed
 
     return len(ids), await runtime.audited(event, commit, **details)
 

@@ -6,9 +6,11 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
+from typing import Literal
 
+from gmn_client.wire import RecordState
 from service.errors import ServiceStopping
 from service.ops.health import STOPPED, HealthCheck, Heartbeat
 from service.record.database import Database
@@ -56,6 +58,10 @@ class Follower:
         self._woken = threading.Event()
         self._closing = threading.Event()
         self._data_version = -1
+        # Changes that are not shown yet, and since when, by `time.monotonic`.
+        self._lag = 0
+        self._lags_since = 0.0
+        self._is_reachable = True
         self._heartbeat = Heartbeat()
         self._thread = threading.Thread(target=self._run, name="follower", daemon=True)
 
@@ -68,6 +74,19 @@ class Follower:
     def is_in_step(self) -> bool:
         """Return whether nothing was committed since what is shown, by any process."""
         return self._data_version == self._database.data_version()
+
+    def state(self) -> RecordState:
+        """Return how far the galleries in memory are behind the record."""
+        lag = self._lag
+        state: Literal["in_step", "catching_up", "reading_again", "unreachable"]
+        if not self._is_reachable:
+            state = "unreachable"
+        elif self._lost:
+            state = "reading_again"
+        else:
+            state = "catching_up" if lag else "in_step"
+        seconds = 0.0 if state == "in_step" else time.monotonic() - self._lags_since
+        return RecordState(state=state, lag=lag, lag_seconds=seconds)
 
     def start(self) -> None:
         """Read every gallery, and follow the record from then on; blocks for the reading."""
@@ -110,8 +129,12 @@ class Follower:
                 self._heartbeat.beat()
                 try:
                     self._follow_if_changed()
+                    self._is_reachable = True
                 except Exception:
                     log.exception("the record could not be followed; it is tried again")
+                    if self._is_reachable:
+                        self._lags_since = time.monotonic()
+                    self._is_reachable = False
                     with self._heartbeat.paused():
                         self._closing.wait(FIRST_PAUSE_SECONDS)
 
@@ -127,11 +150,22 @@ class Follower:
     def _follow(self) -> None:
         """Apply what has changed in every gallery, and read those that are new or lost."""
         feeds = self._database.feeds()
+        self._measure_lag(feeds)
         for gallery_id in sorted(self._seen.keys() - feeds.keys()):
             self._forget(gallery_id)
         for gallery_id, newest in feeds.items():
             if self._seen.get(gallery_id) != newest or gallery_id in self._lost:
                 self._catch_up(gallery_id, newest)
+        self._measure_lag(feeds)
+
+    def _measure_lag(self, feeds: Mapping[int, Mark]) -> None:
+        lag = 0
+        for gallery_id, newest in feeds.items():
+            seen = self._seen.get(gallery_id)
+            lag += newest.seq - (seen.seq if seen else 0)
+        if lag and not self._lag:
+            self._lags_since = time.monotonic()
+        self._lag = max(0, lag)
 
     def _catch_up(self, gallery_id: int, newest: Mark) -> None:
         try:

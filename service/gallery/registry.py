@@ -21,6 +21,7 @@ from service.gallery.follow import Follower
 from service.gallery.gallery import CropsChange, Gallery, MakeIndex
 from service.ops.failpoints import failpoint
 from service.ops.health import HealthCheck, MonitoredThreadPool
+from service.ops.shared import SharedRedis
 from service.record.feeds import ALL_GALLERIES
 from service.record.record import Record
 from service.record.transaction import Change
@@ -74,6 +75,7 @@ class GalleryRegistry:
         read_calibration: reads a gallery's published calibration; it blocks.
         outside: finds galleries' indexes outside this process; None where it holds them itself.
         folders: holds a folder of each gallery's index files; None for no files.
+        shared: Redis, to which commits are announced; None where none is named.
     """
 
     record: Record
@@ -82,6 +84,7 @@ class GalleryRegistry:
     read_calibration: Callable[[Gallery], None]
     outside: MakeIndex | None = None
     folders: IndexFolder | None = None
+    shared: SharedRedis | None = None
 
     def __post_init__(self) -> None:
         """Hold no gallery yet."""
@@ -103,8 +106,8 @@ class GalleryRegistry:
 
     @property
     def record_state(self) -> RecordState:
-        """How what is in memory stands to the record."""
-        return RecordState()
+        """The state of the galleries in memory beside the record."""
+        return self._follower.state()
 
     @property
     def health_checks(self) -> list[HealthCheck]:
@@ -185,6 +188,8 @@ class GalleryRegistry:
         created, shown = await self.write(create)
         await asyncio.shield(asyncio.wrap_future(shown))
         failpoint("create-gallery.shown")
+        if self.shared is not None:
+            self.shared.announce(name, "create-gallery")
         return created
 
     async def change(
@@ -217,6 +222,8 @@ class GalleryRegistry:
         # Shielded: a committed change is shown also where its request is cancelled.
         await asyncio.shield(asyncio.wrap_future(shown))
         failpoint(f"{steps}.shown")
+        if self.shared is not None and committed is not None:
+            self.shared.announce(gallery.name, steps, **_described(committed))
         return committed
 
     async def write(self, call: Callable[..., Result], *args: Any) -> Result:
@@ -375,6 +382,20 @@ class GalleryRegistry:
         """Read a gallery again, or drop one that was deleted; blocks until searches see it."""
         if gallery_id != ALL_GALLERIES:
             self.device.change(self.read_gallery(gallery_id)).result()
+
+
+def _described(committed: object) -> dict[str, Any]:
+    """Return the fields of the event that announces a commit."""
+    match committed:
+        case Enrolment():
+            crop_ids = [crop.label.crop_id for crop in committed.added]
+        case Removal():
+            crop_ids = list(committed.crop_ids)
+        case Relabelling():
+            crop_ids = [label.crop_id for label in committed.labels]
+        case _:
+            return {}
+    return {"version": committed.version, "crop_ids": crop_ids}
 
 
 def _apply_all(gallery: Gallery, changes: Sequence[CropsChange]) -> None:

@@ -90,7 +90,7 @@ class Needs:
         # For the log, also where the caller may not do this.
         request.state.caller = caller
         if caller.rate is not None and not caller.rate_images:
-            runtime.keys.require_rate(caller)
+            await runtime.keys.require_rate(caller)
         name = request.path_params.get("gallery")
         caller.require(self.any_of)
         if self.every_gallery or name is not None:
@@ -241,7 +241,7 @@ class _FormRequest(Request):
         if self._call.caller.rate_images:
             # The boxes of a frame are images, too.
             images = max(len(form.getlist(name)) for name in ("images", "boxes"))
-            self._call.runtime.keys.require_rate(self._call.caller, images)
+            await self._call.runtime.keys.require_rate(self._call.caller, images)
         # `/docs` sends all fields of a form, the omitted ones empty. In other forms an empty field
         # is a mistake, such as a variable that is not set.
         if not self._never_empty <= form.keys():

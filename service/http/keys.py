@@ -26,6 +26,7 @@ from gmn_client.models import Key, Scope
 from model.problems import InputProblem
 from service.errors import InvalidField, TooManyRequests, Unauthorised, UnknownKey
 from service.ops.health import MonitoredThreadPool
+from service.ops.shared import KeyRates
 from service.record.keys import SCOPES, ApiKey, Keys, any_administers
 
 KEY_ID = r"[A-Za-z0-9]{1,32}"
@@ -182,12 +183,15 @@ LOCAL_ADMIN = ApiKey("loopback", NO_HASH, ("admin",), None, "", datetime.min.rep
 class KeyRing:
     """Finds the caller of a request by the keys that were read last."""
 
-    def __init__(self, records: Keys, file: Path | None, loopback: bool) -> None:
+    def __init__(
+        self, records: Keys, file: Path | None, loopback: bool, rates: KeyRates | None = None
+    ) -> None:
         """Read the keys for the first time; blocks.
 
         Args:
             file: of further keys. Where one is named, a key is asked for, also if it is empty.
             loopback: whether only this machine reaches the service; then none is, without keys.
+            rates: count the requests of keys.
 
         Raises:
             InputProblem: the file is wrong, or other machines reach the service, without a key.
@@ -204,8 +208,7 @@ class KeyRing:
         self._current = True
         self._used: dict[str, datetime] = {}
         self._noted = time.monotonic()
-        # By key: the number of requests that it may send, and the time at which that was counted.
-        self._left: dict[str, tuple[float, float]] = {}
+        self._rates = rates or KeyRates()
         self._count()
         if not self._keys and not loopback:
             raise InputProblem(
@@ -251,7 +254,7 @@ class KeyRing:
             )
         raise Unauthorised(f"{reason}, or make one with gmn keys create")
 
-    def require_rate(self, key: ApiKey, count: int = 1) -> None:
+    async def require_rate(self, key: ApiKey, count: int = 1) -> None:
         """Count a request of a key, or its images; a silent minute's may be sent at once.
 
         Raises:
@@ -260,20 +263,14 @@ class KeyRing:
         """
         if key.rate is None:
             return
-        now = time.monotonic()
-        left, counted_at = self._left.get(key.key_id, (key.rate, 0.0))
-        regained = (now - counted_at) * key.rate / 60
-        left = min(key.rate, left + regained)
-        unit = "images" if key.rate_images else "requests"
-        may = f"send {key.rate} {unit} a minute to this process"
+        may = f"send {key.rate} {'images' if key.rate_images else 'requests'} a minute"
         if count > key.rate:
             raise InvalidField(
                 f"images: {count} were sent, and the key {key.key_id} may {may}; send fewer"
             )
-        if left < count:
-            wait = math.ceil((count - left) * 60 / key.rate)
-            raise TooManyRequests(key.key_id, may, OTHER_RATE, retry_after_s=wait)
-        self._left[key.key_id] = left - count, now
+        wait = await self._rates.take(key.key_id, key.rate, count)
+        if wait:
+            raise TooManyRequests(key.key_id, may, OTHER_RATE, retry_after_s=math.ceil(wait))
 
     def require_valid(self, key: ApiKey) -> None:
         """Raise `Unauthorised` where the key of a call that goes on is not valid any more."""

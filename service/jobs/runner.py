@@ -243,6 +243,8 @@ async def _work_on(runtime: Runtime, job: Job, kinds: Mapping[JobKind, DoJob]) -
     async def end() -> None:
         await save_job(runtime, job, state=state, detail=detail)
         runtime.metrics.jobs_ended.labels(state).inc()
+        if runtime.shared is not None:
+            runtime.shared.announce(gallery.name, job.kind, job_id=job.job_id, state=state)
         failpoint("job.ended")
         await runtime.audit.done(job.kind, gallery=gallery.name, job_id=job.job_id, state=state)
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from gmn_client.models import ForgottenIdentity, Remainder, Removal, RemovedCrops
 from service.desk.searches import expire_searches
 from service.errors import UnknownCrop, UnknownIdentity
-from service.gallery.changes import change_crops, change_each
+from service.gallery.changes import change_crops, change_matched
 from service.gallery.gallery import Gallery
 from service.lifecycle.backups import backups_with
 from service.lifecycle.pictures import remove_pictures
@@ -62,20 +63,18 @@ async def forget_matching(
         StorageFailed: some of the crops, or a picture elsewhere, are still there.
     """
 
+    def remove(gallery_id: int, crop_ids: Sequence[str]) -> values.Removal | None:
+        return runtime.record.crops.remove(gallery_id, crop_ids, wanted)
+
     async def section() -> RemovedCrops:
-        matched, commits = await change_each(
-            runtime,
-            gallery,
-            wanted,
-            None if dry_run else "delete-crop",
-            runtime.record.crops.remove,
-            "delete_crops",
+        steps = None if dry_run else "delete-crop"
+        matched, removal = await change_matched(
+            runtime, gallery, wanted, steps, remove, "delete_crops"
         )
-        for removal in commits:
-            await remove_pictures(runtime, gallery.gallery_id, removal.crop_ids)
-        version = commits[-1].version if commits else gallery.version
-        removed = sum(removal.count for removal in commits)
-        return RemovedCrops(gallery_version=version, matched=matched, removed=removed)
+        if removal is None:
+            return RemovedCrops(gallery_version=gallery.version, matched=matched, removed=0)
+        await remove_pictures(runtime, gallery.gallery_id, removal.crop_ids)
+        return RemovedCrops(gallery_version=removal.version, matched=matched, removed=removal.count)
 
     return await runtime.sections.run(section)
 

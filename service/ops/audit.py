@@ -75,8 +75,6 @@ class AuditLog(contextlib.AbstractContextManager["AuditLog"]):
     """The log of one data directory; the service and the commands append to it side by side.
 
     Args:
-        replica: which of several processes on this directory writes; each has a file of its own.
-            None for the only one, and for commands.
         max_bytes: of one file; beyond it another is begun.
         queries: whether searches and views are noted.
         on_drop: called for each line that is counted alone, as too many wait.
@@ -89,7 +87,6 @@ class AuditLog(contextlib.AbstractContextManager["AuditLog"]):
     def __init__(
         self,
         data_dir: Path,
-        replica: str | None = None,
         max_bytes: int = MAX_BYTES,
         queries: bool = True,
         on_drop: Callable[[], object] = lambda: None,
@@ -101,7 +98,7 @@ class AuditLog(contextlib.AbstractContextManager["AuditLog"]):
         self._reserved_bytes = reserved_bytes
         # One: each line continues the one before.
         self.threads = MonitoredThreadPool(1, "audit")
-        path = data_dir / (LOG_NAME if replica is None else f"audit-{replica}.jsonl")
+        path = data_dir / LOG_NAME
         try:
             self._key = _key(data_dir / KEY_NAME)
             self._file = HashChainLog(path, line_key(data_dir), max_bytes)

@@ -15,12 +15,11 @@ ACKNOWLEDGED_SUFFIX = ".acknowledged"
 
 @dataclass(frozen=True)
 class LastCommitMark:
-    """A file that every process writes that writes the record, or the log, that it belongs to.
+    """A file beside a log, which every process writes that appends to the log.
 
-    SQLite treats a damaged or cut end of its log as the rest of a power cut, and opens without it;
-    so does Redis with its append-only file. The mark distinguishes the two: it is written after the
-    commit is on the disk, and is not synced, so that it costs nothing and never exceeds the
-    data that a power cut left.
+    An end that was cut off looks like the rest of a power cut. The mark distinguishes the two: it
+    is written once the end is on the disk, and is not synced, so that it never exceeds the data
+    that a power cut left.
     """
 
     path: Path

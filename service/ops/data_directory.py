@@ -34,6 +34,9 @@ MEBIBYTE = 1024 * 1024
 # The file whose space deletions get on a full disk, and how much of it at once: the journal of the
 # record and the lines in the audit log have room in it.
 RESERVE = "reserve"
+NETWORK_FILE_SYSTEMS = frozenset(
+    ("nfs", "nfs4", "cifs", "smb3", "9p", "ceph", "glusterfs", "fuse.glusterfs", "fuse.sshfs")
+)
 MAX_RESERVE_BYTES = 256 * MEBIBYTE
 DELETION_BYTES = 8 * MEBIBYTE
 log = logging.getLogger(__name__)
@@ -105,11 +108,13 @@ def lock_data_directory(path: Path, shared: bool = False) -> Iterator[None]:
     """Make a data directory and lock it; the operating system unlocks it when the process dies.
 
     Args:
-        shared: with processes that share it too, as the record is elsewhere.
+        shared: with services, which share it with each other; else with nobody.
 
     Raises:
-        InputProblem: where the directory cannot be made or written, or another process holds it.
+        InputProblem: the directory cannot be made or written, lies on a network file system, or
+            another process holds it.
     """
+    require_local_disk(path)
     try:
         make_folder(path)
         lock = (path / "lock").open("ab")
@@ -124,10 +129,26 @@ def lock_data_directory(path: Path, shared: bool = False) -> Iterator[None]:
         except OSError as error:
             raise InputProblem(
                 f"data directory {path}: another process is serving it; stop that one, or name "
-                "another directory with --data-dir (processes share one where all of them have the "
-                "same GMN_REDIS_URL)"
+                "another directory with --data-dir"
             ) from error
         yield
+
+
+def require_local_disk(path: Path) -> None:
+    """Raise `InputProblem` for a network file system, on which SQLite's shared log cannot work."""
+    resolved = path.resolve()
+    mounted: tuple[int, str] = (0, "")
+    for line in Path("/proc/self/mounts").read_text().splitlines():
+        _, place, kind, *_ = line.split(" ")
+        place = place.encode().decode("unicode_escape")
+        if resolved.is_relative_to(place):
+            mounted = max(mounted, (len(place), kind))
+    if mounted[1] in NETWORK_FILE_SYSTEMS:
+        raise InputProblem(
+            f"data directory {path}: lies on the network file system {mounted[1]}, on which "
+            "processes cannot share a record; name a directory on a disk of this machine with "
+            "--data-dir or GMN_DATA_DIR"
+        )
 
 
 @contextlib.contextmanager

@@ -25,7 +25,7 @@ CHECK_EVERY_SECONDS = 5.0
 EXIT_GRACE_SECONDS = 3.0
 # A check that is later than this shows that the whole process was suspended.
 SUSPENDED_SECONDS = 2.0
-# A piece of long work may copy gigabytes to a slow disk, or wait for Redis, without a heartbeat.
+# A piece of long work may copy gigabytes to a slow disk without a heartbeat.
 LONG_WORK_FACTOR = 30.0
 STDERR = 2
 

@@ -84,6 +84,9 @@ class Metrics:
         self.gallery_version = gauge("gmn_gallery_version", "Version of a gallery.", ("gallery",))
         self.record_up = gauge("gmn_record_up", "Whether the record store answers.")
         self.index_up = gauge("gmn_index_up", "Whether the last search found its index.")
+        self.redis_up = gauge(
+            "gmn_redis_up", "1 while Redis answers, or none is named; else processes count alone."
+        )
         self.follower_lag = gauge(
             "gmn_follower_lag", "Changes of the record that searches do not show yet."
         )

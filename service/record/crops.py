@@ -58,15 +58,11 @@ from service.record.values import (
 SAME_IMAGE = "the same image is already enrolled under another identity or camera"
 CROPS_AT_ONCE = 500
 EVERY_CROP = CropFilter()
-UNLIMITED = 2**62
 AGES = {"captured": "seen_at", "enrolled": "created_at"}
 
 
 class Crops(RecordPart):
     """Crops with their vectors and pictures."""
-
-    at_once = UNLIMITED
-    """How many crops one commit may change."""
 
     @transactional
     def enroll(

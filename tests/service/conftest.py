@@ -21,7 +21,6 @@ import httpx
 import pytest
 
 from tests.forked import Forked, run_forked
-from tests.service.redis_server import RedisServer, redis_server
 from tests.waiting import eventually
 
 START = (
@@ -41,13 +40,6 @@ def served_environment(**settings: Any) -> dict[str, str]:
     return (
         os.environ | own | {f"GMN_{name.upper()}": str(value) for name, value in settings.items()}
     )
-
-
-@pytest.fixture(scope="module")
-def redis_record() -> Iterator[RedisServer]:
-    """A Redis with the shipped configuration that the tests of a file share."""
-    with redis_server() as server:
-        yield server
 
 
 class Served:
@@ -117,10 +109,6 @@ class Served:
             time.sleep(0.02)
             job = self.http.get(f"/v1/jobs/{job['job_id']}").json()
         return job
-
-    def is_in_step(self) -> bool:
-        """Whether it follows its Redis."""
-        return bool(self.http.get("/readyz").json()["record"]["state"] == "in_step")
 
     def drops_who_left(self, request: httpx.Request, path: str) -> None:
         """Sends a request whose client leaves, until one was dropped, and nothing of it is left.

@@ -157,7 +157,7 @@ def test_an_empty_setting_is_as_one_that_is_not_set(monkeypatch):
     for name in ("REDIS_URL", "PREVIOUS", "DATA_DIR", "IMPORT_DIR", "API_KEYS_FILE", "PORT"):
         monkeypatch.setenv(f"GMN_{name}", "")
     assert read_settings() == Settings()
-    assert Settings(redis_url="").replica is None
+    assert not Settings(redis_url="").redis_url
 
 
 def test_an_unknown_policy_is_named(monkeypatch):

@@ -1,170 +1,156 @@
-"""The service on a record in Redis."""
+"""Redis beside the record: rates that services share, and events; all goes on without it."""
 
 from __future__ import annotations
 
-import io
 import json
+import signal
 import time
-import zipfile
-from collections.abc import Iterator
 
+import httpx
 import pytest
-import redis
-from typer.testing import CliRunner
 
-from service.commands.keys import keys
-from tests.service.client.conftest import run_gmn
 from tests.service.conftest import Served
-from tests.service.redis_server import RedisServer, redis_server
+from tests.service.redis_server import redis_server
 from tests.waiting import eventually
 
-
-@pytest.mark.slow
-def test_what_was_acknowledged_is_served_after_kill_9_of_service_and_redis(
-    start, redis_record, drawn_crops, tmp_path
-):
-    settings = {"redis_url": redis_record.url, "data_dir": tmp_path / "data"}
-    served = start(**settings)
-    gallery = served.create("lobby")
-    first = served.enroll(gallery, drawn_crops[0].png, identity="a").json()["results"][0]
-    gone = served.enroll(gallery, drawn_crops[4].png, identity="b").json()["results"][0]
-    deleted = served.http.delete(f"/v1/galleries/{gallery}/crops/{gone['crop_id']}")
-    assert deleted.status_code == 200
-    served.kill()
-    redis_record.kill()
-    redis_record.start()
-    again = start(**settings)
-    answer = again.query(gallery, drawn_crops[0].png).json()
-    assert [one["crop_id"] for one in answer["results"]] == [first["crop_id"]]
-    assert again.stop() == 0
-    assert not (tmp_path / "data" / "galleries.sqlite3").exists()
+RATE = 6
 
 
 @pytest.fixture(scope="module")
-def interrupted(start) -> Iterator[tuple[RedisServer, Served]]:
-    """A service with a Redis of its own, to be killed and started again."""
-    with redis_server() as server:
-        served = start(redis_url=server.url)
-        yield server, served
-        served.kill()
+def server():
+    with redis_server() as running:
+        yield running
 
 
-def test_while_redis_is_gone_writes_are_503_with_a_time_to_ask_again_and_queries_go_on(
-    interrupted, drawn_crops
-):
-    server, served = interrupted
-    named = served.enroll("default", drawn_crops[2].png, identity="gone").status_code
-    assert (named, served.enroll("default", drawn_crops[0].png).status_code) == (201, 201)
-    forgotten = served.http.delete("/v1/galleries/default/identities/gone").json()
-    assert "Redis' append-only file" in [one["where"] for one in forgotten["remaining"]]
-    server.kill()
-    refused = served.enroll("default", drawn_crops[1].png)
-    assert refused.status_code == 503
-    assert refused.json()["type"] == "urn:gmn:problem:record_unavailable"
-    assert int(refused.headers["Retry-After"]) > 0
-    assert len(served.query("default", drawn_crops[0].png).json()["results"]) == 1
-    server.start()
-    eventually(served.is_in_step)
-    assert served.enroll("default", drawn_crops[1].png).status_code == 201
+@pytest.fixture(scope="module")
+def services(start, server, tmp_path_factory) -> list[Served]:
+    """Two services on one data directory that ask for a key."""
+    settings = {"data_dir": tmp_path_factory.mktemp("shared"), "redis_url": server.url}
+    one = start(**settings)
+    admin = one.http.post("/v1/keys", data={"scopes": "admin"}).json()["key"]
+    other = start(**settings)
+    for served in (one, other):
+        served.http.headers["Authorization"] = f"Bearer {admin}"
+        eventually(lambda served=served: served.http.get("/v1/keys").status_code == 200)
+    return [one, other]
 
 
-@pytest.mark.slow
-def test_an_answer_from_memory_alone_says_so_on_the_command_line(
-    interrupted, drawn_crops, tmp_path
-):
-    server, served = interrupted
-    image = tmp_path / "asked.png"
-    image.write_bytes(drawn_crops[0].png)
-    url = str(served.http.base_url)
-    served.enroll("default", drawn_crops[0].png)
-    assert "stale" not in run_gmn(url, "default", "query", str(image)).stdout
-    server.kill()
-    told = run_gmn(url, "default", "query", str(image)).stdout
-    assert "stale: the service's record does not answer" in told
-    told = run_gmn(url, "default", "query", str(image), "--json").stdout
-    assert json.loads(told)["stale"] is True
-    server.start()
-    eventually(served.is_in_step)
+def _limited(services: list[Served]) -> dict[str, str]:
+    """The header of a new key with a rate, once both services know it."""
+    made = services[0].http.post("/v1/keys", data={"scopes": "query", "rate": RATE}).json()
+    header = {"Authorization": f"Bearer {made['key']}"}
+
+    def is_known() -> bool:
+        listed = services[1].http.get("/v1/keys").json()["results"]
+        return made["key_id"] in [key["key_id"] for key in listed]
+
+    eventually(is_known)
+    return header
 
 
-def test_an_import_waits_for_redis_and_goes_on(interrupted, drawn_crops):
-    server, served = interrupted
-    gallery = served.create("imported")
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w") as archive:
-        for number, crop in enumerate(drawn_crops):
-            archive.writestr(f"{number}.png", crop.png)
-    begun = served.http.post(
-        f"/v1/galleries/{gallery}/imports", files={"archive": ("a.zip", packed.getvalue())}
+def _statuses(services: list[Served], header: dict[str, str], count: int) -> list[int]:
+    """Ask so often, in turn at each service."""
+    turns = [services[number % len(services)] for number in range(count)]
+    return [served.http.get("/v1/model", headers=header).status_code for served in turns]
+
+
+def _redis_is_up(served: Served) -> bool:
+    return "gmn_redis_up 1.0" in served.http.get("/metrics").text
+
+
+def test_a_rate_is_counted_over_both_services(services, server):
+    header = _limited(services)
+    assert _statuses(services, header, RATE) == [200] * RATE
+    refused = services[0].http.get("/v1/model", headers=header)
+    assert (refused.status_code, refused.json()["type"]) == (
+        429,
+        "urn:gmn:problem:too_many_requests",
     )
+    assert 1 <= int(refused.headers["Retry-After"]) <= 10
+    assert services[1].http.get("/v1/model", headers=header).status_code == 429
+
+
+def test_commits_and_jobs_are_announced_by_who_made_them(services, server, drawn_crops):
+    one, other = services
+    gallery = one.create("announced")
+    enrolled = one.enroll(gallery, drawn_crops[0].png).json()
+    crop_id = enrolled["results"][0]["crop_id"]
+    assert other.http.delete(f"/v1/galleries/{gallery}/crops/{crop_id}").status_code == 200
+    job = one.http.post(f"/v1/galleries/{gallery}/groups").json()
+    assert one.ended_job(job)["state"] == "done"
+
+    def events() -> list[tuple[str, dict[str, object]]]:
+        found = []
+        for _, fields in server.ask("XRANGE", f"gmn:events:{gallery}", "-", "+"):
+            what = {name.decode(): value.decode() for name, value in fields.items()}
+            del what["at"]
+            event = what.pop("event")
+            found.append((event, {name: json.loads(value) for name, value in what.items()}))
+        return found
+
+    eventually(lambda: len(events()) == 4)
+    assert events() == [
+        ("create-gallery", {}),
+        ("enroll", {"version": 1, "crop_ids": [crop_id]}),
+        ("delete-crop", {"version": 2, "crop_ids": [crop_id]}),
+        ("grouping", {"job_id": job["job_id"], "state": "done"}),
+    ]
+
+
+def test_without_redis_nobody_waits_and_each_service_counts_by_itself(services, server):
+    header = _limited(services)
+    server.process.send_signal(signal.SIGSTOP)
+    try:
+        began = time.monotonic()
+        # The first request of each waits for at most 50 ms.
+        assert _statuses(services, header, 2 * RATE) == [200] * 2 * RATE
+        assert time.monotonic() - began < 2.0
+        assert _statuses(services, header, 2) == [429, 429]
+        for served in services:
+            assert not _redis_is_up(served)
+            assert served.http.get("/readyz").status_code == 200
+            assert "Redis does not answer" in served.log.read_text()
+    finally:
+        server.process.send_signal(signal.SIGCONT)
+    eventually(lambda: all(_redis_is_up(served) for served in services))
+    assert _statuses(services, _limited(services), RATE + 1) == [*[200] * RATE, 429]
+
+
+def test_redis_is_killed_and_comes_back_empty(services, server, drawn_crops):
     server.kill()
-    time.sleep(0.5)
+    gallery = services[0].create("killed")
+    assert services[1].enroll(gallery, drawn_crops[0].png).status_code == 201
+    assert services[0].query(gallery, drawn_crops[0].png).status_code == 200
     server.start()
-    eventually(served.is_in_step)
-    job = served.ended_job(served.http.get(f"/v1/jobs/{begun.json()['job_id']}").json())
-    assert (job["state"], job["progress"]["landed"]) == ("done", len(drawn_crops))
+    eventually(lambda: all(_redis_is_up(served) for served in services))
+    assert _statuses(services, _limited(services), RATE + 1) == [*[200] * RATE, 429]
 
 
-@pytest.mark.slow
-def test_a_redis_that_cannot_be_used_keeps_the_service_from_starting(
-    redis_record, refused_start, tmp_path
+def test_a_start_goes_on_without_a_redis_that_does_not_answer(start, tmp_path, drawn_crops):
+    served = start(data_dir=tmp_path / "data", redis_url="redis://127.0.0.1:1/0")
+    assert served.enroll("default", drawn_crops[0].png).status_code == 201
+    assert "Redis does not answer" in served.log.read_text()
+    assert isinstance(served.http, httpx.Client)
+
+
+def test_a_record_of_an_earlier_version_in_redis_is_refused_with_the_commands(
+    refused_start, server, tmp_path
 ):
-    redis_record.ask("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+    server.ask("SET", "gmn:format", "7")
     try:
-        said = refused_start(tmp_path, redis_url=redis_record.url)
+        said = refused_start(tmp_path / "data", redis_url=server.url)
     finally:
-        redis_record.ask("CONFIG", "SET", "maxmemory-policy", "noeviction")
-    assert "maxmemory-policy is 'allkeys-lru' and has to be 'noeviction'" in said
+        server.ask("DEL", "gmn:format")
+    assert "gmn backup BACKUPS by the old version" in said
+    assert "gmn store upgrade BACKUPS/NAME --into DATA_DIR" in said
 
 
-@pytest.mark.slow
-def test_a_start_on_another_record_than_the_data_directorys_is_refused_and_keeps_its_snapshots(
-    start, refused_start, tmp_path, drawn_crops
-):
-    data = tmp_path / "data"
-    with redis_server() as server:
-        empty = f"{server.url[:-1]}1"
-        served = start(data_dir=data, redis_url=server.url)
-        served.enroll("default", *(crop.png for crop in drawn_crops[:3]))
-        url = "/v1/galleries/default/snapshots"
-        snapshot_id = served.http.post(url).json()["snapshot_id"]
-        served.stop()
-        (file,) = (data / "snapshots").glob("*/*")
-        held = file.read_bytes()
-
-        said = refused_start(data, redis_url=empty)
-        assert "holds no record, and the data directory" in said
-        assert "redis.acknowledged" in said
-        assert server.ask("DBSIZE") > 0
-        assert file.read_bytes() == held
-        with redis.Redis.from_url(empty) as client:
-            assert client.dbsize() == 0
-
-        again = start(data_dir=data, redis_url=server.url)
-        assert again.http.post(f"{url}/{snapshot_id}/restore").status_code == 200
-        again.stop()
-
-        # To begin with an empty record: its operator removes the mark, and nothing is lost.
-        (data / "redis.acknowledged").unlink()
-        start(data_dir=data, redis_url=empty).stop()
-        assert (data / "snapshots" / "stray" / f"1-{file.name}").read_bytes() == held
-
-
-def test_keys_are_kept_in_redis(redis_record, monkeypatch, tmp_path):
-    monkeypatch.setenv("GMN_REDIS_URL", redis_record.url.replace("redis://", "redis://:pass@"))
-    monkeypatch.setenv("GMN_DATA_DIR", str(tmp_path / "data"))
-    redis_record.ask("CONFIG", "SET", "requirepass", "pass")
-    try:
-        made = CliRunner().invoke(keys, ["create", "--scope", "admin"])
-        listed = CliRunner().invoke(keys, ["list"])
-        key_id = made.stdout.split()[1].rstrip(":")
-        revoked = CliRunner().invoke(keys, ["revoke", key_id])
-    finally:
-        monkeypatch.undo()
-        url = redis_record.url.replace("redis://", "redis://:pass@")
-        with redis.Redis.from_url(url) as client:
-            client.execute_command("CONFIG", "SET", "requirepass", "")
-    assert f"Redis at {redis_record.url}" in made.output
-    assert "pass@" not in made.output
-    assert key_id in listed.output
-    assert "is revoked; 0 left" in revoked.output
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"redis_url": "http://127.0.0.1"}, "write it like redis://"),
+        ({"redis_password_file": "/no/such/file"}, "name a file that this user may read"),
+    ],
+)
+def test_an_address_that_cannot_be_used_is_refused(refused_start, server, tmp_path, settings, said):
+    assert said in refused_start(tmp_path / "data", **{"redis_url": server.url, **settings})

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import socket
+import subprocess
 
 import pytest
 
 from model.problems import InputProblem
 from service.commands.serve import serve
+from service.ops import data_directory
+from service.ops.data_directory import require_local_disk
 from service.settings import read_settings
 
 
@@ -80,3 +83,14 @@ def test_a_database_of_a_newer_program_is_refused(tmp_path, tiny_artefact):
     database.close()
     with pytest.raises(InputProblem, match="format version 99"):
         serve(artefact=str(tiny_artefact), data_dir=tmp_path, port=0)
+
+
+def test_a_data_directory_on_a_network_file_system_is_refused(tmp_path, monkeypatch):
+    here = subprocess.run(
+        ["stat", "-f", "-c", "%T", tmp_path], capture_output=True, text=True, check=True
+    )
+    kind = here.stdout.strip().replace("ext2/ext3", "ext4")
+    require_local_disk(tmp_path / "data")
+    monkeypatch.setattr(data_directory, "NETWORK_FILE_SYSTEMS", {kind})
+    with pytest.raises(InputProblem, match=f"network file system {kind}.*a disk of this machine"):
+        require_local_disk(tmp_path / "data")

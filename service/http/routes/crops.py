@@ -134,11 +134,7 @@ async def list_crops(call: Searcher, asked: Annotated[CropsQuery, Query()]) -> R
 async def change_crops(
     call: Admin, form: Annotated[CropsChanges, MULTIPART]
 ) -> models.ChangedCrops:
-    """Changes the labels of every crop that passes a filter; those enrolled meanwhile stay.
-
-    With SQLite all change at once. With Redis up to 1,000 do in one commit: where the service ends
-    amid them, the same request goes on.
-    """
+    """Changes the labels of every crop that passes a filter at once; others stay as they are."""
     wanted = form.filter()
     changed = form.changes()
     return await changes.change_matching(call.runtime, call.gallery, wanted, changed, form.dry_run)

@@ -18,7 +18,7 @@ from service.http.guard import guarded_router, needs
 from service.record.restoring import own_backups
 from service.runtime import Call, Runtime
 
-# Redis that hangs holds up no scrape, which is given up after ten seconds.
+# A disk that hangs holds up no scrape, which is given up after ten seconds.
 RECORD_WITHIN_SECONDS = 2.0
 router = guarded_router("", "health")
 
@@ -77,6 +77,7 @@ async def metrics(call: Scraper) -> Response:
     record = runtime.galleries.record_state
     shown.record_up.set(record.up)
     shown.index_up.set(runtime.index_up)
+    shown.redis_up.set(runtime.shared is None or runtime.shared.is_up)
     shown.follower_lag.set(record.lag)
     shown.follower_lag_seconds.set(record.lag_seconds)
     disk = shutil.disk_usage(runtime.settings.data_dir)

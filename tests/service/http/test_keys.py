@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
 import hashlib
@@ -26,6 +27,7 @@ from service.http.keys import (
     redacted,
     with_new_secret,
 )
+from service.ops.shared import KeyRates
 from service.runtime import Runtime
 from service.settings import Settings
 from tests.waiting import eventually
@@ -369,18 +371,36 @@ def test_a_rate_is_refilled_and_one_key_takes_nothing_from_another(ring_of, stor
     other, _ = create_key(["query"], None, "", rate=60)
     ring = ring_of()
     now = [1000.0]
-    monkeypatch.setattr("service.http.keys.time.monotonic", lambda: now[0])
-    for _ in range(60):
-        ring.require_rate(ring.caller(text))
-    with pytest.raises(TooManyRequests) as refused:
-        ring.require_rate(key)
-    assert refused.value.retry_after_s == 1
-    ring.require_rate(other)
-    now[0] += 2.0
-    ring.require_rate(key)
-    ring.require_rate(key)
-    with pytest.raises(TooManyRequests):
-        ring.require_rate(key)
+    monkeypatch.setattr("service.ops.shared.time.monotonic", lambda: now[0])
+
+    async def send() -> None:
+        for _ in range(60):
+            await ring.require_rate(ring.caller(text))
+        with pytest.raises(TooManyRequests) as refused:
+            await ring.require_rate(key)
+        assert refused.value.retry_after_s == 1
+        await ring.require_rate(other)
+        now[0] += 2.0
+        await ring.require_rate(key)
+        await ring.require_rate(key)
+        with pytest.raises(TooManyRequests):
+            await ring.require_rate(key)
+
+    asyncio.run(send())
+
+
+def test_one_of_several_processes_gives_a_key_its_share_of_a_rate(monkeypatch):
+    now = [1000.0]
+    monkeypatch.setattr("service.ops.shared.time.monotonic", lambda: now[0])
+    rates = KeyRates(processes=4)
+
+    async def send() -> list[float]:
+        waits = [await rates.take("key", 20, 1) for _ in range(6)]
+        now[0] += 60.0
+        # More than the share comes from a full bucket, and has to be made up for.
+        return [*waits, await rates.take("key", 20, 15), await rates.take("key", 20, 1)]
+
+    assert asyncio.run(send()) == pytest.approx([0, 0, 0, 0, 0, 12, 0, 132])
 
 
 def test_a_listing_shows_when_each_key_was_last_used(ring_of, store, tmp_path, monkeypatch, capsys):
