@@ -10,6 +10,8 @@ from functools import partial
 
 from service.errors import RecordUnavailable, StorageFailed
 from service.gallery.gallery import Gallery
+from service.ops.data_directory import snapshot_name
+from service.record.archive import archived_ids
 from service.record.picture_folder import PictureFolder
 from service.record.transaction import batches
 from service.record.values import ArchivedCrop, Picture, StoredCrop
@@ -17,6 +19,7 @@ from service.runtime import Runtime
 
 # A picture whose crop has not landed after this long is swept up.
 SETTLED = timedelta(hours=1)
+LOOKED_AT_AGAIN = timedelta(days=1)
 STRAYS_AT_ONCE = 10_000
 REMOVED_PER_CALL = 100
 
@@ -62,7 +65,7 @@ async def remove_stray_pictures(runtime: Runtime) -> None:
             names[gallery_id].append(name)
         for gallery_id, of_gallery in names.items():
             for some in batches(of_gallery, REMOVED_PER_CALL):
-                remove = partial(_remove, runtime, gallery_id, some)
+                remove = partial(_remove_strays, runtime, gallery_id, some)
                 # No restore brings crops back meanwhile; others wait for one call at most.
                 left |= await runtime.sections.run(remove, runtime.snapshot_lock(gallery_id))
         if left:
@@ -76,6 +79,28 @@ async def remove_pictures(runtime: Runtime, gallery_id: int, crop_ids: Sequence[
             f"the crops are deleted, but {len(left)} images at GMN_IMAGES_URL could not be removed "
             f"({next(iter(left.values()))}); maintenance tries again every GMN_HOUSEKEEPING_SECONDS"
         )
+
+
+async def _remove_strays(
+    runtime: Runtime, gallery_id: int, names: Sequence[str]
+) -> dict[str, Exception]:
+    """Remove pictures as `_remove` does, but for those that a snapshot can bring back."""
+    needed = await runtime.pools.files.run(_needed_by_snapshots, runtime, gallery_id, names)
+    if needed:
+        later = datetime.now(UTC) + LOOKED_AT_AGAIN
+        expect = runtime.record.stray_files.expect
+        await runtime.galleries.write(expect, gallery_id, sorted(needed), later)
+    return await _remove(runtime, gallery_id, [name for name in names if name not in needed])
+
+
+def _needed_by_snapshots(runtime: Runtime, gallery_id: int, names: Sequence[str]) -> set[str]:
+    """Return the pictures of crops that are in a snapshot and were not deleted."""
+    record = runtime.record
+    needed: set[str] = set()
+    for snapshot in record.snapshots.all(gallery_id):
+        path = runtime.settings.data_dir / snapshot_name(gallery_id, snapshot.snapshot_id)
+        needed |= set(archived_ids(path)).intersection(names)
+    return needed.difference(record.crops.removed_among(gallery_id, sorted(needed)))
 
 
 async def _remove(runtime: Runtime, gallery_id: int, names: Sequence[str]) -> dict[str, Exception]:

@@ -20,7 +20,6 @@ from service.jobs import runner
 from service.record.values import GallerySettings
 from service.runtime import Runtime
 from service.settings import Settings
-from tests.service.gallery.new_crops import EMBEDDER
 from tests.service.gallery.new_jobs import new_job
 
 
@@ -62,24 +61,6 @@ def test_what_is_begun_in_a_gallery_that_was_just_deleted_is_not_found(asked, ca
     answer = asked(calls)
     assert (answer.status_code, answer.json()["type"]) == (404, "urn:gmn:problem:unknown_gallery")
     assert "'lobby'" in answer.json()["detail"]
-
-
-@pytest.mark.slow
-def test_jobs_are_listed_without_those_of_a_gallery_that_is_not_known_here(asked):
-    async def calls(http, runtime):
-        def write():
-            store = runtime.record
-            other = store.galleries.create("elsewhere", EMBEDDER, GallerySettings()).gallery_id
-            here = runtime.galleries.get("default").gallery_id
-            for job_id, gallery in (("here", here), ("elsewhere", other)):
-                store.jobs.create(dataclasses.replace(new_job(job_id, gallery), state="done"))
-
-        await runtime.galleries.write(write)
-        return await http.get("/v1/jobs"), await http.get("/v1/jobs/elsewhere")
-
-    listed, one = asked(calls)
-    assert [job["job_id"] for job in listed.json()["results"]] == ["here"]
-    assert one.status_code == 404
 
 
 def test_jobs_are_listed_without_those_of_a_gallery_that_is_deleted_amid_the_list(

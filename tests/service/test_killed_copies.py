@@ -91,14 +91,14 @@ def test_a_gallery_that_was_being_restored_is_the_old_or_the_restored_one(
     assert {one["crop_id"] for one in found["results"]} == held
 
 
-# Dies with the file half rewritten: what was there stands in the journal beside it alone.
+# Dies with the file half rewritten: its former pages are in the journal beside it alone.
 CUT_OFF = """
 import os, signal, sqlite3, sys
 file = sqlite3.connect(sys.argv[1], isolation_level=None)
 file.execute("PRAGMA cache_size = 2")
 file.execute("PRAGMA secure_delete = ON")
 file.execute("BEGIN")
-file.execute("DELETE FROM crops")
+file.execute("DELETE FROM pictures")
 os.kill(os.getpid(), signal.SIGKILL)
 """
 
@@ -113,7 +113,7 @@ def test_a_snapshot_whose_rewriting_was_cut_off_is_whole_after_the_next_start(
     url = f"/v1/galleries/{gallery}/snapshots"
     snapshot_id = served.http.post(url).json()["snapshot_id"]
     served.kill()
-    file = next((tmp_path / "data" / "snapshots").glob("*/*.gmn"))
+    file = next((tmp_path / "data" / "snapshots").glob("*/*.gmn/record.sqlite3"))
     subprocess.run([sys.executable, "-c", CUT_OFF, str(file)], timeout=30, check=False)
     assert file.with_name(f"{file.name}-journal").stat().st_size > 100_000
     again = start(data_dir=tmp_path / "data")

@@ -171,14 +171,18 @@ def test_an_older_copy_of_the_record_is_searched_as_it_is_or_refused(start, tmp_
         if path.is_file():
             shutil.copy(path, data / path.name)
     put_back = start(data_dir=data)
-    assert listed(put_back) == dict.fromkeys(crop_ids, "Ann")
-    for crop_id, image in zip(crop_ids, images[:6], strict=True):
+    # A deletion holds although the copy was made before it.
+    assert listed(put_back) == dict.fromkeys(crop_ids[1:], "Ann")
+    assert crop_ids[0] not in found(put_back, images[0])
+    crop_ids = crop_ids[1:]
+    images = images[1:]
+    for crop_id, image in zip(crop_ids, images, strict=False):
         assert found(put_back, image)[0] == crop_id
     # Both histories go on under the same numbers, and only one of them is searched.
-    more = enrolled(put_back, *images[6:12], identity="Cid")
+    more = enrolled(put_back, *images[5:11], identity="Cid")
     assert put_back.stop() == 0
     last = start(data_dir=data)
-    for crop_id, image in zip(crop_ids + more, images[:12], strict=True):
+    for crop_id, image in zip(crop_ids + more, images[:11], strict=True):
         ranking = found(last, image)
         assert ranking[0] == crop_id
         assert sorted(ranking) == sorted(crop_ids + more)
