@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from service.ops.data_directory import (
     DATABASE_NAME,
     INDEXES,
     hold_reserve,
+    hold_worker,
     lock_data_directory,
 )
 from service.ops.failpoints import failpoint
@@ -112,8 +112,8 @@ class Runtime:
             self.models = self._load_models(held)
             self.model = next(iter(self.models.values()))
             self.calibrations = GalleryCalibrations(self.record, self.models)
-            # Jobs of a process that has ended are free once their lease has run out.
-            self.worker = f"{os.getpid()}.{token_hex(4)}"
+            self.worker = token_hex(8)
+            held.enter_context(hold_worker(settings.data_dir, self.worker))
             embedders = {name: model.networks.dimension for name, model in self.models.items()}
             self.outside = self.indexer = None
             if settings.index_url:

@@ -1,4 +1,4 @@
-"""Jobs: long work that survives a restart; one process works on a job, under a lease."""
+"""Jobs: long work that survives a restart; one process works on a job until it ends."""
 
 from __future__ import annotations
 
@@ -23,8 +23,7 @@ from service.record.keys import ApiKey
 from service.runtime import Runtime
 
 log = logging.getLogger(__name__)
-# After a crash another process takes over this late. A lease is renewed three times as often.
-LEASE_SECONDS = 30.0
+# A job of a process that has ended is taken over this late.
 IDLE_SECONDS = 5.0
 # An import gives way after this time if a job of another key waits.
 TURN_SECONDS = 5.0
@@ -41,8 +40,8 @@ class Cancelled(Exception):
     """A client cancelled the job, or its gallery was deleted."""
 
 
-class LeaseLost(Exception):
-    """Another process works on the job: this one did not renew its lease in time."""
+class TakenOver(Exception):
+    """Another process works on the job."""
 
 
 class TurnOver(Exception):
@@ -63,7 +62,7 @@ RETRYABLE = (
     RecordUnavailable,
     StorageFailed,
     DeviceLost,
-    LeaseLost,
+    TakenOver,
     TurnOver,
 )
 
@@ -76,14 +75,14 @@ async def save_job(
     state: JobState = "running",
     detail: str | None = None,
 ) -> None:
-    """Save progress, problems and state of a job durably, and renew its lease.
+    """Save progress, problems and state of a job durably.
 
     Args:
         progress: counts of the job; None to leave them, and not to look for a cancellation.
 
     Raises:
         Cancelled: the job is to stop, or is gone; its progress is saved.
-        LeaseLost: another process works on it.
+        TakenOver: another process works on it.
         RecordUnavailable: the record does not answer.
     """
     jobs = runtime.record.jobs
@@ -91,7 +90,7 @@ async def save_job(
     def save() -> Job:
         saved = jobs.update(job.job_id, state, progress, problems, detail, runtime.worker)
         if saved is None:
-            raise Cancelled if jobs.get(job.job_id) is None else LeaseLost
+            raise Cancelled if jobs.get(job.job_id) is None else TakenOver
         return saved
 
     if (await runtime.galleries.write(save)).cancelling and progress is not None:
@@ -186,9 +185,7 @@ async def work_on_jobs(runtime: Runtime, kinds: Mapping[JobKind, DoJob]) -> None
         runtime.jobs_wanted.clear()
         what = "the search for a job"
         try:
-            job = await runtime.galleries.write(
-                jobs.claim, runtime.worker, LEASE_SECONDS, cut_off, served_keys
-            )
+            job = await runtime.galleries.write(jobs.claim, runtime.worker, cut_off, served_keys)
             if job is not None:
                 what = f"job {job.job_id}"
                 if job.job_id in cut_off:
@@ -204,7 +201,7 @@ async def work_on_jobs(runtime: Runtime, kinds: Mapping[JobKind, DoJob]) -> None
                     await save_job(runtime, job, state="queued")
                 cut_off.remove(job.job_id)
                 continue
-        except (ServiceError, LeaseLost, Cancelled) as error:
+        except (ServiceError, TakenOver, Cancelled) as error:
             # The message is left out, since it may name a file of the import.
             why = error.code if isinstance(error, ServiceError) else type(error).__name__
             log.warning("%s was cut off: %s", what, why)
@@ -227,7 +224,7 @@ async def _work_on(runtime: Runtime, job: Job, kinds: Mapping[JobKind, DoJob]) -
     try:
         if job.cancelling:
             raise Cancelled
-        detail = await _run_under_lease(runtime, job, kinds[job.kind](runtime, gallery, job))
+        detail = await kinds[job.kind](runtime, gallery, job)
     except RETRYABLE:
         raise
     except Cancelled:
@@ -249,22 +246,6 @@ async def _work_on(runtime: Runtime, job: Job, kinds: Mapping[JobKind, DoJob]) -
         await runtime.audit.done(job.kind, gallery=gallery.name, job_id=job.job_id, state=state)
 
     await runtime.sections.run(end)
-
-
-async def _run_under_lease(runtime: Runtime, job: Job, work: Awaitable[Result]) -> Result:
-    """Await the work on a job and renew its lease; raise `LeaseLost` or `Cancelled`."""
-    working = asyncio.ensure_future(work)
-    try:
-        while not (await asyncio.wait({working}, timeout=LEASE_SECONDS / 3))[0]:
-            try:
-                await save_job(runtime, job)
-            except ServiceError as error:
-                # A record that takes no writes lets no other process take the job over either.
-                log.warning("the lease of job %s was not renewed: %s", job.job_id, error.detail)
-        return await working
-    finally:
-        working.cancel()
-        await asyncio.gather(working, return_exceptions=True)
 
 
 async def wait_while_busy(call: Callable[[], Awaitable[Result]]) -> Result:

@@ -34,6 +34,7 @@ MEBIBYTE = 1024 * 1024
 # The file whose space deletions get on a full disk, and how much of it at once: the journal of the
 # record and the lines in the audit log have room in it.
 RESERVE = "reserve"
+WORKERS = "workers"
 NETWORK_FILE_SYSTEMS = frozenset(
     ("nfs", "nfs4", "cifs", "smb3", "9p", "ceph", "glusterfs", "fuse.glusterfs", "fuse.sshfs")
 )
@@ -149,6 +150,31 @@ def require_local_disk(path: Path) -> None:
             "processes cannot share a record; name a directory on a disk of this machine with "
             "--data-dir or GMN_DATA_DIR"
         )
+
+
+@contextlib.contextmanager
+def hold_worker(data_dir: Path, worker: str) -> Iterator[None]:
+    """Show other processes that a worker lives; the operating system ends that with the process."""
+    path = data_dir / WORKERS / worker
+    make_folder(path.parent)
+    with path.open("ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+        path.unlink(missing_ok=True)
+
+
+def is_alive(data_dir: Path, worker: str) -> bool:
+    """Return whether the process of a worker is there, on this machine or in its containers."""
+    path = data_dir / WORKERS / worker
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            path.unlink(missing_ok=True)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
 
 
 @contextlib.contextmanager

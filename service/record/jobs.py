@@ -1,4 +1,4 @@
-"""Long work in the record: who has it in hand, how far it is, and which items had problems."""
+"""Long work in the record: its worker, its progress, and the items that had problems."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from pydantic_core import from_json, to_json
 
 from gmn_client.models import FINISHED, JobKind, JobProblem, JobState
 from service.errors import UnknownJob
-from service.ops.data_directory import IMPORTS
-from service.record.columns import as_micros, as_moment, now_ms
+from service.ops.data_directory import IMPORTS, is_alive
+from service.record.columns import as_micros, as_moment
 from service.record.files import forget_unneeded, note_unneeded
 from service.record.galleries import require_entry
 from service.record.schema import JOB_PROBLEMS, JOBS
@@ -23,11 +23,7 @@ from service.record.transaction import Reader, RecordPart, Transaction, marks_of
 
 UNFINISHED = "state IN ('queued', 'running')"
 NEWEST_FIRST = "ORDER BY created_at DESC, job_id DESC LIMIT ?"
-
-
 PROBLEMS_AT_ONCE = 1000
-
-
 # Stands for a forgotten person's name.
 HIDDEN = "…"
 
@@ -41,9 +37,8 @@ class Job:
         progress: how far it is, in its own terms; JSON, replaced as a whole.
         problems: number of items that had one.
         cancelling: a client cancelled it.
-        worker: the process that works on it, or None.
+        worker: the process that works on it, or did before it ended; None where none has.
         detail: why it failed, or a remark on its outcome.
-        lease_ms: how long the worker's lease is; it ends at `lease_until_ms` of the record's clock.
         key_id: the API key that began it; None where an older version did.
     """
 
@@ -59,18 +54,16 @@ class Job:
     cancelling: bool = False
     worker: str | None = None
     detail: str | None = None
-    lease_ms: int | None = None
-    lease_until_ms: int | None = None
     key_id: str | None = None
 
     @property
     def finished(self) -> bool:
-        """Whether nothing more will happen to it."""
+        """True once nothing more will happen to it."""
         return self.state in FINISHED
 
 
 class Jobs(RecordPart):
-    """Long work, of which each piece has a worker with a lease by this machine's clock."""
+    """Long work, of which one process has each piece until it ends."""
 
     @transactional
     def create(self, transaction: Transaction, job: Job) -> None:
@@ -96,31 +89,32 @@ class Jobs(RecordPart):
         self,
         transaction: Transaction,
         worker: str,
-        lease_s: float,
         later: Collection[str] = (),
         served_keys: Collection[str | None] = (),
     ) -> Job | None:
-        """Take the oldest job without a worker, or whose worker's lease has run out.
+        """Take the oldest job that no living process works on.
 
         Args:
             later: ids of jobs that are taken only where there is no other.
             served_keys: ids of API keys whose jobs come after those of other keys.
         """
-        free = [job for job in _open(transaction) if _is_free(job, worker)]
+        free = [job for job in _open(transaction) if self._is_free(job, worker)]
         if not free:
             return None
         job = min(free, key=lambda job: (job.job_id in later, job.key_id in served_keys))
-        lease_ms = int(lease_s * 1000)
-        until_ms = now_ms() + lease_ms
-        taken = replace(
-            job, worker=worker, state="running", lease_ms=lease_ms, lease_until_ms=until_ms
-        )
+        taken = replace(job, worker=worker, state="running")
         _put(transaction, taken)
         return taken
 
     def others_wait(self, job: Job, worker: str) -> bool:
         """Return whether a job of another key waits that a worker could take."""
-        return any(other.key_id != job.key_id and _is_free(other, worker) for other in self.open())
+        others = (other for other in self.open() if other.key_id != job.key_id)
+        return any(self._is_free(other, worker) for other in others)
+
+    def _is_free(self, job: Job, worker: str) -> bool:
+        if job.state == "queued" or job.worker in (None, worker):
+            return True
+        return not is_alive(self._database.folder, job.worker)
 
     @transactional
     def update(
@@ -133,7 +127,7 @@ class Jobs(RecordPart):
         detail: str | None = None,
         worker: str | None = None,
     ) -> Job | None:
-        """Note how far a job is, or None for no news, and renew its lease.
+        """Note how far a job is; a progress of None is no news.
 
         Returns:
             None where the job is not this worker's.
@@ -148,9 +142,6 @@ class Jobs(RecordPart):
             JOB_PROBLEMS, "WHERE job_id = ? AND number IN ({})", [job_id], positions
         )
         _put_problems(transaction, job_id, problems)
-        until_ms = job.lease_until_ms
-        if job.lease_ms is not None:
-            until_ms = now_ms() + job.lease_ms
         return _change(
             transaction,
             job,
@@ -158,7 +149,6 @@ class Jobs(RecordPart):
             progress=job.progress if progress is None else dict(progress),
             detail=detail,
             problems=job.problems + len(set(positions)) - len(known),
-            lease_until_ms=until_ms,
         )
 
     @transactional
@@ -229,10 +219,6 @@ class Jobs(RecordPart):
 def _open(reader: Reader) -> list[Job]:
     rows = reader.rows(JOBS, f"WHERE {UNFINISHED} ORDER BY created_at, job_id")
     return [_as_job(row) for row in rows]
-
-
-def _is_free(job: Job, worker: str) -> bool:
-    return job.worker == worker or (job.lease_until_ms or 0) <= now_ms()
 
 
 def _read(reader: Reader, job_id: str) -> Job | None:

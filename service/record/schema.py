@@ -371,8 +371,6 @@ JOBS = Table(
     cancelling INTEGER NOT NULL,
     detail TEXT,
     worker TEXT,
-    lease_ms INTEGER,
-    lease_until_ms INTEGER,
     created_at INTEGER NOT NULL,
     updated_at INTEGER NOT NULL
     """,

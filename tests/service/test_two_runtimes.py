@@ -7,7 +7,6 @@ import contextlib
 import io
 import time
 import zipfile
-from datetime import datetime, timedelta
 
 import numpy as np
 import pytest
@@ -33,23 +32,30 @@ WAITED = 30.0
 
 
 @pytest.fixture(scope="module")
-def runtimes(tiny_artefact, tmp_path_factory):
-    """Two processes' worth of the service, in one."""
+def settings(tiny_artefact, tmp_path_factory):
     data_dir = tmp_path_factory.mktemp("shared")
-    with contextlib.ExitStack() as held:
-        opened = []
-        settings = Settings(
-            artefact=str(tiny_artefact), data_dir=data_dir, device="cpu", runtime="torch"
-        )
-        for _ in range(2):
-            opened.append(Runtime(settings))
-            held.callback(opened[-1].close)
+    return Settings(artefact=str(tiny_artefact), data_dir=data_dir, device="cpu", runtime="torch")
+
+
+@pytest.fixture(scope="module")
+def runtimes(settings):
+    """Two processes' worth of the service, in one."""
+    with (
+        contextlib.closing(Runtime(settings)) as one,
+        contextlib.closing(Runtime(settings)) as other,
+    ):
+        yield [one, other]
+
+
+@pytest.fixture
+def third(settings):
+    """One more, which a test may end."""
+    with contextlib.closing(Runtime(settings)) as opened:
         yield opened
 
 
 @pytest.fixture(autouse=True)
-def short_leases(monkeypatch):
-    monkeypatch.setattr(runner, "LEASE_SECONDS", 1.5)
+def short_pauses(monkeypatch):
     monkeypatch.setattr(runner, "IDLE_SECONDS", 0.1)
 
 
@@ -79,8 +85,8 @@ async def _working(runtime, kinds=JOBS):
     await asyncio.gather(task, return_exceptions=True)
 
 
-def test_a_job_whose_process_ended_is_gone_on_with_by_another(runtimes, drawn_crops):
-    one, other = runtimes
+def test_a_job_whose_process_ended_is_gone_on_with_by_another(runtimes, third, drawn_crops):
+    one, _ = runtimes
 
     async def take_turns():
         begun = asyncio.Event()
@@ -90,115 +96,79 @@ def test_a_job_whose_process_ended_is_gone_on_with_by_another(runtimes, drawn_cr
             await asyncio.sleep(WAITED)
 
         job = await begin_import(
-            one, one.galleries.get("default"), {"identity": "a"}, _archive(drawn_crops)
+            third, third.galleries.get("default"), {"identity": "a"}, _archive(drawn_crops)
         )
-        async with _working(one, {"import": begin}):
+        async with _working(third, {"import": begin}):
             async with asyncio.timeout(WAITED):
                 await begun.wait()
             # For as long as its process lives it is nobody else's.
-            async with _working(other):
-                await asyncio.sleep(2 * runner.LEASE_SECONDS)
-                assert not (await runner.find_job(other, job.job_id)).finished
-        async with _working(other):
+            assert one.record.jobs.claim(one.worker) is None
+        third.close()
+        async with _working(one):
             return await _ended(one, job.job_id)
 
     ended = asyncio.run(take_turns())
-    assert (ended.state, ended.worker) == ("done", other.worker)
+    assert (ended.state, ended.worker) == ("done", one.worker)
     assert ended.progress["landed"] == len(drawn_crops)
     assert not list((one.settings.data_dir / "imports").iterdir())
 
 
-def test_who_lost_a_job_stops_and_leaves_its_files(runtimes, drawn_crops):
-    one, other = runtimes
+def _take_over(runtime, former):
+    """Take a job of a process that seems to have ended."""
+    (former.settings.data_dir / "workers" / former.worker).unlink(missing_ok=True)
+    return runtime.record.jobs.claim(runtime.worker)
+
+
+def test_who_lost_a_job_stops_and_leaves_its_files(runtimes, third, drawn_crops):
+    one, _ = runtimes
 
     async def lose():
         begun = asyncio.Event()
         stopped = asyncio.Event()
 
-        async def begin(*arguments):
+        async def work(runtime, gallery, job):
             begun.set()
             try:
-                await JOBS["import"](*arguments)
-                await asyncio.sleep(WAITED)
+                while True:
+                    await runner.save_job(runtime, job, {})
+                    await asyncio.sleep(0.02)
             finally:
                 stopped.set()
 
-        await one.galleries.create("lost", one.galleries.get("default").settings)
-        job = await begin_import(one, one.galleries.get("lost"), {}, _archive(drawn_crops[:2]))
-        async with _working(one, {"import": begin}):
+        await third.galleries.create("lost", third.galleries.get("default").settings)
+        job = await begin_import(third, third.galleries.get("lost"), {}, _archive(drawn_crops[:2]))
+        async with _working(third, {"import": work}):
             async with asyncio.timeout(WAITED):
                 await begun.wait()
-
-            def take_over():
-                ended = "UPDATE jobs SET lease_until_ms = 0 WHERE job_id = ?"
-                other.record.database.write(lambda change: change.change(ended, (job.job_id,)))
-                return other.record.jobs.claim(other.worker, 60.0)
-
-            eventually(take_over)
-            async with asyncio.timeout(WAITED):
+                assert _take_over(one, third).job_id == job.job_id
                 await stopped.wait()
-            await asyncio.sleep(0.2)
-        return await runner.find_job(other, job.job_id)
+        return await runner.find_job(one, job.job_id)
 
     lost = asyncio.run(lose())
-    assert (lost.state, lost.worker) == ("running", other.worker)
-    assert list((one.settings.data_dir / "imports" / lost.job_id / "files").iterdir())
+    assert (lost.state, lost.worker) == ("running", one.worker)
+    assert (one.settings.data_dir / "imports" / lost.job_id / "archive").is_file()
+    one.record.jobs.update(lost.job_id, "cancelled", None, worker=one.worker)
 
 
-def test_who_lost_a_job_and_fails_at_it_leaves_its_files(runtimes, drawn_crops, monkeypatch):
-    one, other = runtimes
+def test_who_lost_a_job_and_fails_at_it_leaves_its_files(runtimes, third, drawn_crops, monkeypatch):
+    one, _ = runtimes
 
     async def fail(*_):
         raise OSError("a fault of this process alone")
 
     async def lose():
-        gallery = one.galleries.get("default")
-        before = {job.job_id for job in one.record.jobs.page(None, 99)}
-        job = await begin_import(one, gallery, {}, _archive(drawn_crops[:2]))
-        assert other.record.jobs.claim(other.worker, 60.0, before).job_id == job.job_id
-        with pytest.raises(runner.LeaseLost):
-            await imports.run_import(one, gallery, job)
-        other.record.jobs.update(job.job_id, "cancelled", None, worker=other.worker)
+        gallery = third.galleries.get("default")
+        job = await begin_import(third, gallery, {}, _archive(drawn_crops[:2]))
+        assert third.record.jobs.claim(third.worker).job_id == job.job_id
+        assert _take_over(one, third).job_id == job.job_id
+        with pytest.raises(runner.TakenOver):
+            await imports.run_import(third, gallery, job)
         return job
 
     monkeypatch.setattr(imports, "_enroll_items", fail)
     lost = asyncio.run(lose())
     assert (one.settings.data_dir / "imports" / lost.job_id / "archive").is_file()
-
-
-def test_a_process_whose_clock_is_ahead_takes_no_job_of_another(runtimes, monkeypatch):
-    one, other = runtimes
-    gallery = one.galleries.get("default")
-    done = []
-
-    class Ahead(datetime):
-        @classmethod
-        def now(cls, tz=None):
-            return super().now(tz) + timedelta(hours=1)
-
-    async def take_turns():
-        begun = asyncio.Event()
-
-        async def hold(*_):
-            begun.set()
-            await asyncio.sleep(WAITED)
-
-        async def note(_runtime, _gallery, job):
-            done.append(job.job_id)
-
-        held = await runner.create_job(one, gallery, "import", {}, runner.new_job_id())
-        async with _working(one, {"import": hold}):
-            async with asyncio.timeout(WAITED):
-                await begun.wait()
-            monkeypatch.setattr(runner, "datetime", Ahead)
-            next_one = await runner.create_job(other, gallery, "import", {}, runner.new_job_id())
-            async with _working(other, {"import": note}):
-                await _ended(other, next_one.job_id)
-        assert held.job_id not in done
-        store = one.record
-        await one.galleries.write(lambda: store.jobs.update(held.job_id, "done", {}))
-
-    asyncio.run(take_turns())
+    one.record.jobs.update(lost.job_id, "cancelled", None, worker=one.worker)
 
 
 def test_both_answer_by_what_one_has_learnt(runtimes):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from datetime import timedelta
 
@@ -10,23 +11,39 @@ import pytest
 from gmn_client.models import JobProblem
 from model.search_calibration import KEPT_SEARCHES
 from service.errors import UnknownJob
+from service.ops.data_directory import hold_worker
 from service.record.keys import ApiKey
 from service.record.values import GallerySettings, PublishedCalibration, Snapshot
 from tests.service.gallery.new_crops import EMBEDDER, NOON
 from tests.service.gallery.new_jobs import new_job
 
-ENDS_AT_ONCE = 0.0
+
+@pytest.fixture
+def worker(store):
+    """Makes workers that live until the test ends, or until their block does."""
+    with contextlib.ExitStack() as living:
+
+        def live(name: str) -> str:
+            living.enter_context(hold_worker(store.database.folder, name))
+            return name
+
+        yield live
 
 
-def test_a_job_is_worked_on_by_one_and_goes_on_elsewhere_when_its_lease_is_over(store, gallery):
+def test_a_job_is_worked_on_by_one_and_goes_on_elsewhere_when_that_has_ended(
+    store, gallery, worker
+):
     store.jobs.create(new_job("first", gallery, NOON))
     store.jobs.create(new_job("second", gallery, NOON + timedelta(seconds=1)))
-    assert store.jobs.claim("one", 30).job_id == "first"
-    assert store.jobs.claim("two", ENDS_AT_ONCE).job_id == "second"
-    assert store.jobs.claim("one", 30).job_id == "first"
-    taken = store.jobs.claim("three", 30)
+    one = worker("one")
+    assert store.jobs.claim(one).job_id == "first"
+    with hold_worker(store.database.folder, "two"):
+        assert store.jobs.claim("two").job_id == "second"
+        assert store.jobs.claim(worker("three")) is None
+    assert store.jobs.claim(one).job_id == "first"
+    taken = store.jobs.claim("three")
     assert (taken.job_id, taken.worker, taken.state) == ("second", "three", "running")
-    assert store.jobs.claim("four", 30) is None
+    assert store.jobs.claim(worker("four")) is None
     done = store.jobs.update("second", "done", {"landed": 4})
     assert (done.finished, done.progress) == (True, {"landed": 4})
     assert store.jobs.unfinished(gallery, "import").job_id == "first"
@@ -35,8 +52,8 @@ def test_a_job_is_worked_on_by_one_and_goes_on_elsewhere_when_its_lease_is_over(
 
 def test_a_worker_that_lost_its_job_changes_nothing(store, gallery):
     store.jobs.create(new_job("import", gallery, NOON))
-    store.jobs.claim("one", ENDS_AT_ONCE)
-    store.jobs.claim("two", 30)
+    store.jobs.claim("one")
+    store.jobs.claim("two")
     assert store.jobs.update("import", "running", {"landed": 1}, worker="one") is None
     assert store.jobs.update("import", "running", {"landed": 2}, worker="two").worker == "two"
     assert store.jobs.get("import").progress == {"landed": 2}
@@ -58,7 +75,7 @@ def test_a_job_is_cancelled_at_once_or_asked_to_stop(store, gallery):
     store.jobs.create(new_job("waiting", gallery, NOON))
     assert store.jobs.cancel("waiting").state == "cancelled"
     store.jobs.create(new_job("running", gallery, NOON))
-    store.jobs.claim("one", 30)
+    store.jobs.claim("one")
     asked = store.jobs.cancel("running")
     assert (asked.state, asked.cancelling) == ("running", True)
     with pytest.raises(UnknownJob):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 from datetime import timedelta
 
@@ -10,6 +11,7 @@ import pytest
 
 from gmn_client.models import JobProblem
 from service.errors import KeyConflict, UnknownGallery
+from service.ops.data_directory import hold_worker
 from service.record.keys import ApiKey
 from service.record.record import Record
 from service.record.values import GallerySettings, Snapshot
@@ -89,13 +91,18 @@ def test_a_job_of_a_key_that_was_not_served_and_that_did_not_fail_comes_first(re
         created_at = NOON + timedelta(seconds=number)
         record.jobs.create(replace(new_job(job_id, gallery, created_at), key_id=key_id))
     later, served = ["a", "c"], ["k1"]
-    taken = [record.jobs.claim(f"w{number}", 30, later, served).job_id for number in range(4)]
+    taken = []
+    with contextlib.ExitStack() as living:
+        for number in range(4):
+            worker = f"w{number}"
+            living.enter_context(hold_worker(record.database.folder, worker))
+            taken.append(record.jobs.claim(worker, later, served).job_id)
     assert taken == ["d", "b", "c", "a"]
 
 
 def test_a_job_gives_way_to_one_of_another_key_that_waits(record, gallery):
     record.jobs.create(replace(new_job("first", gallery), key_id="k1"))
-    first = record.jobs.claim("w1", 30)
+    first = record.jobs.claim("w1")
     record.jobs.create(replace(new_job("second", gallery), key_id="k1"))
     assert not record.jobs.others_wait(first, "w1")
     record.jobs.create(replace(new_job("third", gallery), key_id="k2"))
