@@ -140,13 +140,23 @@ class GalleryRegistry:
             await self.catch_up()
         return self.get(name)
 
-    async def confirm(self, gallery: Gallery, crops: Sequence[CropLabel]) -> Confirmation:
+    @property
+    def shown(self) -> int:
+        """Return what `confirm` is told of a search that begins now."""
+        return self._follower.shown
+
+    async def confirm(
+        self, gallery: Gallery, crops: Sequence[CropLabel], shown: int
+    ) -> Confirmation:
         """Ask the record whether crops are still there, where it has changed since it was shown.
+
+        Args:
+            shown: `self.shown` from before the search.
 
         Raises:
             UnknownGallery: the gallery was deleted.
         """
-        if not crops or self._follower.is_in_step:
+        if not crops or shown == self.record.database.data_version():
             return Confirmation()
         return await self.read(self._confirm, gallery, [crop.row_id for crop in crops])
 

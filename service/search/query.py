@@ -96,7 +96,8 @@ async def run_query(
             vector = None
             if options.vector is not None:
                 vector = _sent_vector(options, gallery.name, current.model)
-            search = Search(gallery, current, options, vector, calibrates)
+            shown = runtime.galleries.shown
+            search = Search(gallery, current, options, vector, calibrates, shown)
             # If the gallery changes its embedder, all queries are asked again: one answers all.
             with contextlib.suppress(EmbedderChanged):
                 if separate:
@@ -250,7 +251,7 @@ async def run_search(
         ranked = None
         query_crop = ranking.query_crop
         labels = [*ranking.labels, query_crop] if query_crop else ranking.labels
-        confirmation = await runtime.galleries.confirm(search.gallery, labels)
+        confirmation = await runtime.galleries.confirm(search.gallery, labels, search.shown)
         if query_crop and query_crop.row_id in confirmation.gone:
             raise UnknownCrop(search.gallery.name, query_crop.crop_id)
         gone |= confirmation.gone

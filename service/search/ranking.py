@@ -113,6 +113,7 @@ class Search:
             crop is not among its own results.
         sample: whether to keep the scores of nine people for the calibration, if the search is deep
             enough.
+        shown: how much of the record the search sees at least, by `GalleryRegistry.shown`.
         attempt: number of earlier attempts, which found deleted crops.
         gone: `row_id`s of these crops, which are left out.
     """
@@ -122,6 +123,7 @@ class Search:
     options: QueryOptions
     queries: Array | None = None
     sample: bool = False
+    shown: int = -1
     attempt: int = 0
     gone: frozenset[int] = frozenset()
 

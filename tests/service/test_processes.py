@@ -7,6 +7,9 @@ import os
 import random
 import re
 import signal
+import socket
+import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -232,3 +235,43 @@ def test_a_process_that_is_killed_is_replaced_and_loses_nothing(pair, drawn_crop
     eventually(lambda: len(set(_workers(pair)) - {killed}) == 2, 30)
     eventually(lambda: pair.http.get("/readyz").status_code == 200, 30)
     assert _crop_ids(pair.query(gallery, drawn_crops[0].png)) == landed
+
+
+@pytest.mark.slow
+def test_the_log_of_several_processes_has_no_paths(pair):
+    assert pair.http.get("/v1/galleries/default/identities/Ann").status_code == 404
+    eventually(lambda: "{identity:path} 404" in pair.log.read_text())
+    assert "Ann" not in pair.log.read_text()
+
+
+def _refuses(served: Served) -> bool:
+    try:
+        socket.create_connection((served.http.base_url.host, served.http.base_url.port)).close()
+    except ConnectionRefusedError:
+        return True
+    return False
+
+
+@pytest.mark.slow
+def test_several_processes_that_are_stopped_refuse_connections_and_finish_what_was_begun(
+    pair, drawn_crops
+):
+    begun = threading.Event()
+    refused = threading.Event()
+
+    def body() -> Iterator[bytes]:
+        yield b'--b\r\nContent-Disposition: form-data; name="images"; filename="a.png"\r\n\r\n'
+        begun.set()
+        refused.wait(20)
+        yield drawn_crops[0].png + b"\r\n--b--\r\n"
+
+    form = {"Content-Type": "multipart/form-data; boundary=b"}
+    url = "/v1/galleries/default/crops"
+    with ThreadPoolExecutor(1) as client:
+        sent = client.submit(pair.http.post, url, content=body(), headers=form)
+        assert begun.wait(20)
+        pair.process.send_signal(signal.SIGTERM)
+        eventually(lambda: _refuses(pair))
+        refused.set()
+        assert sent.result().status_code == 201
+    assert pair.process.wait(40) == 0
