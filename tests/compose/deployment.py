@@ -181,8 +181,11 @@ class Deployment:
         )
 
     def container(self, number: int) -> httpx.Client:
-        """Asks one container, from 1, past the proxy."""
-        address = self._in_service(number, ADDRESS).strip()
+        """Asks one of the service's containers, from 1, past the proxy."""
+        ids = self._run(["docker", "compose", "ps", "-q", "service"]).split()
+        if len(ids) < number:
+            raise Failed(f"there are {len(ids)} containers of the service")
+        address = self._run(["docker", "exec", ids[number - 1], "python", "-c", ADDRESS]).strip()
         return httpx.Client(base_url=f"http://{address}:8000", headers=self._headers(), timeout=60)
 
     @contextlib.contextmanager
@@ -242,11 +245,6 @@ class Deployment:
                     raise Failed(f"{name} was not ready within {seconds:.0f} s")
                 time.sleep(0.3)
         return time.monotonic() - began
-
-    def _in_service(self, number: int, program: str) -> str:
-        return self.compose(
-            "exec", "-T", "--index", str(number), "service", "python", "-c", program
-        )
 
     def _headers(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self._environment['GMN_API_KEY']}"}
