@@ -172,10 +172,14 @@ DATA: Sequence[Panel] = (
         {"max(gmn_record_bytes)": "record"},
     ),
     (
-        "Record and index",
+        "Record, index and Redis",
         "bool_yes_no",
-        "Whether the record can be read, and Milvus answers, where it searches.",
-        {"gmn_record_up": "{{instance}} record", "gmn_index_up": "{{instance}} index"},
+        "Whether the record can be read, and whether Milvus and Redis answer, where they are used.",
+        {
+            "gmn_record_up": "{{instance}} record",
+            "gmn_index_up": "{{instance}} index",
+            "gmn_redis_up": "{{instance}} Redis",
+        },
     ),
     (
         "Audit lines dropped",
