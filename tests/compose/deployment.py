@@ -131,7 +131,7 @@ class Deployment:
             self.say("failed; the last of the logs:")
             self._shell(LAST_WORDS, check=False, show=True)
         profiles = " ".join(f"--profile {one}" for one in ("monitor", "train", "milvus"))
-        self._shell(f"docker compose {profiles} down --volumes", check=False)
+        self._shell(f"docker compose {profiles} down --volumes --remove-orphans", check=False)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def say(self, what: str) -> None:
