@@ -56,7 +56,6 @@ class Ranking:
         sample: the nine best scores of different people; None if the search does not serve the
             calibration.
         query_crop: the crop of a search by `crop_id`; None for a search by images.
-        stale: whether the record was not asked for deletions.
     """
 
     results: Sequence[RankedCrop]
@@ -69,7 +68,6 @@ class Ranking:
     rerank_seconds: float
     sample: SearchScores | None
     query_crop: CropLabel | None
-    stale: bool = False
 
 
 @dataclass(frozen=True)
