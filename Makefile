@@ -48,8 +48,7 @@ power-cut: .venv/ready
 load: .venv/ready
 	$(BIN)/python -m tests.load.run $(LOAD_OPTIONS)
 
-# GMN_SOAK_MINUTES (30) at 80 % of what the service can do: memory and open files must not grow;
-# SOAK_OPTIONS=--redis keeps the record in Redis.
+# GMN_SOAK_MINUTES (30) at 80 % of what the service can do: memory and open files must not grow.
 soak: .venv/ready
 	$(BIN)/python -m tests.load.soak $(SOAK_OPTIONS)
 

@@ -25,7 +25,12 @@ ENROLL = 'route="/v1/galleries/{gallery}/crops",method="POST"'
 
 # Each of these panels, which are at the top, shows one number.
 NUMBERS: Sequence[Panel] = (
-    ("Replicas", "none", "Those that answer.", {'sum(up{job="gmn"})': ""}),
+    (
+        "Containers",
+        "none",
+        "Those that answer: two while one is replaced.",
+        {'sum(up{job="gmn"})': ""},
+    ),
     ("Crops", "short", "In all galleries.", {"sum(max by (gallery) (gmn_gallery_crops))": ""}),
     (
         "Disk free",
@@ -68,7 +73,7 @@ SERVICE: Sequence[Panel] = (
     (
         "Images embedded",
         "ops",
-        "By replica.",
+        "By container.",
         {"rate(gmn_images_embedded_total[5m])": "{{instance}}"},
     ),
     (
@@ -88,31 +93,31 @@ SERVICE: Sequence[Panel] = (
     (
         "Silent parts",
         "s",
-        "With work and without progress; at GMN_STALL_SECONDS the replica ends.",
+        "With work and without progress; at GMN_STALL_SECONDS the process ends.",
         {"gmn_stage_silent_seconds > 10": "{{instance}} {{stage}}"},
     ),
     (
         "Memory",
         "bytes",
-        "Resident, by replica.",
+        "Resident, of the process that was asked.",
         {'process_resident_memory_bytes{job="gmn"}': "{{instance}}"},
     ),
     (
         "Processor",
         "none",
-        "Cores in use, by replica.",
+        "Cores in use, of the process that was asked.",
         {'rate(process_cpu_seconds_total{job="gmn"}[5m])': "{{instance}}"},
     ),
     (
         "Open files",
         "percentunit",
-        "Share of the limit.",
+        "Share of the limit, of the process that was asked.",
         {'process_open_fds{job="gmn"} / process_max_fds{job="gmn"}': "{{instance}}"},
     ),
     (
         "Behind the record",
         "s",
-        "Time for which a replica has not shown everything that Redis has.",
+        "Time for which a process has not shown everything that is stored.",
         {"gmn_follower_lag_seconds": "{{instance}}"},
     ),
 )
@@ -163,14 +168,18 @@ DATA: Sequence[Panel] = (
     (
         "Record",
         "bytes",
-        "The SQLite file with its log, or the memory of Redis.",
+        "The SQLite file with its log.",
         {"max(gmn_record_bytes)": "record"},
     ),
     (
-        "Record and index",
+        "Record, index and Redis",
         "bool_yes_no",
-        "Whether Redis and Milvus answer.",
-        {"gmn_record_up": "{{instance}} record", "gmn_index_up": "{{instance}} index"},
+        "Whether the record can be read, and whether Milvus and Redis answer, where they are used.",
+        {
+            "gmn_record_up": "{{instance}} record",
+            "gmn_index_up": "{{instance}} index",
+            "gmn_redis_up": "{{instance}} Redis",
+        },
     ),
     (
         "Audit lines dropped",

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import date
 from functools import partial
-from operator import not_
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field
@@ -83,9 +82,6 @@ class QueryAnswer(WireModel):
     for each of several images that could not be used and was left out; of several images each is
     named by its place, from 1.
 
-    `stale` is there, and true, only where the record did not answer or is being read again: the
-    ranking is of an earlier state of the gallery, and deletions since may be missing from it.
-
     `query_id` names the kept search; null where `keep` was not sent, or it could not be kept, which
     `warnings` then explains.
     """
@@ -102,7 +98,6 @@ class QueryAnswer(WireModel):
     results: list[RankedCrop]
     candidates_scored: int
     timing_ms: Timing
-    stale: bool = Field(default=False, exclude_if=not_)
     query_id: str | None = None
 
 

@@ -115,7 +115,6 @@ class RefusedImage(WireModel):
     duplicate: ClassVar[bool] = False
     warnings: ClassVar[tuple[str, ...]] = ()
     embedding: ClassVar[None] = None
-    stale: ClassVar[bool] = False
 
     problem: Problem
 
@@ -261,11 +260,6 @@ class RecordState(WireModel):
     def up(self) -> bool:
         """True while the record answers."""
         return self.state != "unreachable"
-
-    @property
-    def stale(self) -> bool:
-        """True if answers from memory may lack data of the record for longer than a moment."""
-        return self.state in ("unreachable", "reading_again")
 
 
 class Ready(WireModel):

@@ -51,6 +51,8 @@ class ServiceConfig(uvicorn.Config):
         from service.ops.logs import configure_logging
 
         configure_logging(self.settings.log_level)
+        # Uvicorn's own log of requests, which it switches off here, has paths with names of people.
+        super().configure_logging()
 
     def load(self) -> None:
         """Build the application; ends the process where the settings or the record refuse it."""
@@ -95,6 +97,12 @@ class Supervisor(Multiprocess):
             self.sockets[0].listen(self._backlog)
         host, port = self._address[:2]
         echo(f"Serving on http://{host}:{port} with {self.processes_num} processes")
+
+    def terminate_all(self) -> None:
+        """Ask the processes to end, and refuse connections that none of them would accept."""
+        for listening in self.sockets:
+            listening.close()
+        super().terminate_all()
 
     def keep_subprocess_alive(self) -> None:
         """Replace processes that have ended, and drop their last values from the metrics."""

@@ -156,10 +156,6 @@ def _answer_view(title: str, answer: QueryAnswer) -> Group:
     if answer.verdict == "nothing_searched":
         lines.append("[yellow]the gallery is empty, or none of its crops passes the filters[/]")
     lines += [f"[yellow]warning:[/] {escape(warning)}" for warning in answer.warnings]
-    if answer.stale:
-        lines.append(
-            "[yellow]stale: the service's record does not answer; this is the last known state[/]"
-        )
     columns: list[Column] = [
         *("rank", ("crop", "crop_id"), "identity", "camera", "cosine", ("logit", "pair_logit")),
         ("probability", lambda row: row.probability and percent(row.probability)),

@@ -18,7 +18,6 @@ from gmn_client.models import (
 )
 from service.errors import (
     InvalidField,
-    RecordUnavailable,
     ServiceError,
     UnknownCase,
     UnknownPicture,
@@ -60,8 +59,6 @@ async def keep_answers(
                 f"cameras, exclude_cameras: with them the request has {size:,} bytes, and a kept "
                 f"one has at most {KEPT_REQUEST_BYTES:,}; name fewer cameras"
             )
-        if any(query.answer.stale for query in queries):
-            raise RecordUnavailable("the answer is of memory alone")
         searches = [_kept(call.caller, request, options, query) for query in queries]
         pairs = [
             (search, query.prepared.picture if query.prepared else None)

@@ -71,9 +71,9 @@ class Follower:
         return HealthCheck("follower", self._silent_seconds, STALL_SECONDS)
 
     @property
-    def is_in_step(self) -> bool:
-        """Return whether nothing was committed since what is shown, by any process."""
-        return self._data_version == self._database.data_version()
+    def shown(self) -> int:
+        """Return the `Database.data_version` up to which every search sees everything."""
+        return self._data_version
 
     def state(self) -> RecordState:
         """Return how far the galleries in memory are behind the record."""
@@ -90,9 +90,7 @@ class Follower:
 
     def start(self) -> None:
         """Read every gallery, and follow the record from then on; blocks for the reading."""
-        data_version = self._database.data_version()
-        self._follow()
-        self._data_version = data_version
+        self._follow(self._database.data_version())
         self._thread.start()
 
     def wake(self) -> None:
@@ -144,10 +142,9 @@ class Follower:
         # Read before the changes, so that a commit that comes meanwhile is noticed next time.
         data_version = self._database.data_version()
         if woken or self._lost or data_version != self._data_version:
-            self._follow()
-            self._data_version = data_version
+            self._follow(data_version)
 
-    def _follow(self) -> None:
+    def _follow(self, data_version: int) -> None:
         """Apply what has changed in every gallery, and read those that are new or lost."""
         feeds = self._database.feeds()
         self._measure_lag(feeds)
@@ -157,6 +154,8 @@ class Follower:
             if self._seen.get(gallery_id) != newest or gallery_id in self._lost:
                 self._catch_up(gallery_id, newest)
         self._measure_lag(feeds)
+        if not self._lost:
+            self._data_version = data_version
 
     def _measure_lag(self, feeds: Mapping[int, Mark]) -> None:
         lag = 0

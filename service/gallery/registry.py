@@ -48,19 +48,6 @@ Result = TypeVar("Result")
 Show = Callable[[], None]
 
 
-@dataclass(frozen=True)
-class Confirmation:
-    """The record's view of crops that a search found.
-
-    Attributes:
-        gone: row ids of those that were deleted.
-        stale: the record could not be asked, or the search saw a gallery that was replaced since.
-    """
-
-    gone: frozenset[int] = frozenset()
-    stale: bool = False
-
-
 @dataclass(eq=False)
 class GalleryRegistry:
     """Every gallery in memory, in step with a record that all processes of a machine write.
@@ -140,14 +127,27 @@ class GalleryRegistry:
             await self.catch_up()
         return self.get(name)
 
-    async def confirm(self, gallery: Gallery, crops: Sequence[CropLabel]) -> Confirmation:
+    @property
+    def shown(self) -> int:
+        """Return what `confirm` is told of a search that begins now."""
+        return self._follower.shown
+
+    async def confirm(
+        self, gallery: Gallery, crops: Sequence[CropLabel], shown: int
+    ) -> frozenset[int]:
         """Ask the record whether crops are still there, where it has changed since it was shown.
+
+        Args:
+            shown: `self.shown` from before the search.
+
+        Returns:
+            The row ids of those that were deleted.
 
         Raises:
             UnknownGallery: the gallery was deleted.
         """
-        if not crops or self._follower.is_in_step:
-            return Confirmation()
+        if not crops or shown == self.record.database.data_version():
+            return frozenset()
         return await self.read(self._confirm, gallery, [crop.row_id for crop in crops])
 
     async def catch_up(self) -> None:
@@ -350,11 +350,11 @@ class GalleryRegistry:
 
         return self._readers.submit(wait)
 
-    def _confirm(self, gallery: Gallery, slots: Sequence[int]) -> Confirmation:
+    def _confirm(self, gallery: Gallery, slots: Sequence[int]) -> frozenset[int]:
         present = self.record.crops.by_row(gallery.gallery_id, slots)
         if self.record.galleries.get(gallery.gallery_id) is None:
             raise UnknownGallery(gallery.name)
-        return Confirmation(frozenset(slots) - present.keys())
+        return frozenset(slots) - present.keys()
 
     def _apply(self, gallery_id: int, changes: Sequence[Change]) -> None:
         """Show changes of a gallery; blocks until searches see them."""

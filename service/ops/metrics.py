@@ -75,6 +75,13 @@ class Metrics:
             registry=self.counted,
             multiprocess_mode="livesum",
         )
+        self.last_start = prometheus.Gauge(
+            "gmn_last_start_time_seconds",
+            "When the newest of the processes started.",
+            registry=self.counted,
+            multiprocess_mode="max",
+        )
+        self.last_start.set_to_current_time()
         self.gallery_calibration = gauge(
             "gmn_gallery_calibration",
             "1 for the state of a gallery's thresholds by its default scoring.",

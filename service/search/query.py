@@ -96,7 +96,8 @@ async def run_query(
             vector = None
             if options.vector is not None:
                 vector = _sent_vector(options, gallery.name, current.model)
-            search = Search(gallery, current, options, vector, calibrates)
+            shown = runtime.galleries.shown
+            search = Search(gallery, current, options, vector, calibrates, shown)
             # If the gallery changes its embedder, all queries are asked again: one answers all.
             with contextlib.suppress(EmbedderChanged):
                 if separate:
@@ -174,7 +175,6 @@ async def _answer(
         results=ranking.results,
         candidates_scored=ranking.candidates_scored,
         timing_ms=_timing(began, arrived, usable, ranking),
-        stale=ranking.stale,
     )
     prepared = (image.prepared for image in usable if image.prepared.picture)
     return AnsweredQuery(answer, len(images), next(prepared, None))
@@ -232,7 +232,6 @@ async def run_search(
     """Search until no result is a crop that another process has deleted.
 
     Each further round leaves the deleted crops out, so that none takes the place of a farther crop.
-    If the record does not answer, the ranking is of the crops in memory, and stale.
 
     Args:
         ranked: the result of `search.rank`, if it was called already.
@@ -250,20 +249,20 @@ async def run_search(
         ranked = None
         query_crop = ranking.query_crop
         labels = [*ranking.labels, query_crop] if query_crop else ranking.labels
-        confirmation = await runtime.galleries.confirm(search.gallery, labels)
-        if query_crop and query_crop.row_id in confirmation.gone:
+        deleted = await runtime.galleries.confirm(search.gallery, labels, search.shown)
+        if query_crop and query_crop.row_id in deleted:
             raise UnknownCrop(search.gallery.name, query_crop.crop_id)
-        gone |= confirmation.gone
-        if not confirmation.gone:
+        gone |= deleted
+        if not deleted:
             break
     if not gone:
-        return replace(ranking, stale=confirmation.stale)
+        return ranking
     pairs = zip(ranking.results, ranking.labels, strict=True)
     remaining = [result for result, label in pairs if label.row_id not in gone][:top_k]
     numbered = [
         result.model_copy(update={"rank": rank}) for rank, result in enumerate(remaining, 1)
     ]
-    return replace(ranking, results=numbered, stale=confirmation.stale)
+    return replace(ranking, results=numbered)
 
 
 async def _rank(runtime: Runtime, search: Search, ranked: Ranking | Proposal | None) -> Ranking:

@@ -56,7 +56,6 @@ class Ranking:
         sample: the nine best scores of different people; None if the search does not serve the
             calibration.
         query_crop: the crop of a search by `crop_id`; None for a search by images.
-        stale: whether the record was not asked for deletions.
     """
 
     results: Sequence[RankedCrop]
@@ -69,7 +68,6 @@ class Ranking:
     rerank_seconds: float
     sample: SearchScores | None
     query_crop: CropLabel | None
-    stale: bool = False
 
 
 @dataclass(frozen=True)
@@ -113,6 +111,7 @@ class Search:
             crop is not among its own results.
         sample: whether to keep the scores of nine people for the calibration, if the search is deep
             enough.
+        shown: how much of the record the search sees at least, by `GalleryRegistry.shown`.
         attempt: number of earlier attempts, which found deleted crops.
         gone: `row_id`s of these crops, which are left out.
     """
@@ -122,6 +121,7 @@ class Search:
     options: QueryOptions
     queries: Array | None = None
     sample: bool = False
+    shown: int = -1
     attempt: int = 0
     gone: frozenset[int] = frozenset()
 

@@ -56,7 +56,8 @@ async def find_similar(
             current = runtime.calibrations.current(gallery, None)
             features = np.stack([crop.vector for crop in queries])
             try:
-                ranking = await run_search(runtime, Search(gallery, current, options, features))
+                search = Search(gallery, current, options, features, shown=runtime.galleries.shown)
+                ranking = await run_search(runtime, search)
             except EmbedderChanged:
                 queries = await read(crops.indexed, number, best)
     similar = {

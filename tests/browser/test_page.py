@@ -323,22 +323,14 @@ def test_where_keys_are_asked_for_the_tab_keeps_one(tab, keyed, drawn_crops):
 
 
 @pytest.mark.slow
-def test_an_answer_from_memory_alone_says_so(page, drawn_crops):
-    def answer_from_memory(route):
-        answer = route.fetch()
-        route.fulfill(response=answer, json={**answer.json(), "stale": True})
-
+def test_a_record_that_cannot_be_read_is_shown(page, drawn_crops):
     def without_record(route):
         answer = route.fetch()
         record = {**answer.json()["record"], "state": "unreachable"}
         route.fulfill(response=answer, json={**answer.json(), "record": record})
 
-    search_for(page, drawn_crops[0].png)
-    assert page.locator(".stale").count() == 0
-    page.route("**/queries", answer_from_memory)
     page.route("**/readyz", without_record)
     search_for(page, drawn_crops[0].png)
-    page.locator(".banner .stale").filter(has_text="The database does not answer").wait_for()
     page.locator("#state.wrong").filter(has_text="The database does not answer").wait_for()
 
 

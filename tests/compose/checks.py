@@ -19,22 +19,22 @@ BACKUP_SECONDS = 120.0
 SAME_PICTURE = 0.9999
 
 
-def enrol_here_and_query_there(it: Deployment, kept: Kept) -> None:
-    """What one replica acknowledged, the other shows when it is asked for that version."""
-    with it.replica(1) as here, it.replica(2) as there:
+def enroll_here_and_query_there(it: Deployment, kept: Kept) -> None:
+    """What one process acknowledged, the other shows when it is asked for that version."""
+    with it.processes() as (here, there):
         for person in range(5):
             image = drawn_person(person, 0)
-            version, crop_id = _enrol(here, image, f"person {person}")
+            version, crop_id = _enroll(here, image, f"person {person}")
             kept.note(version, crop_id, image)
             answer = _query(there, drawn_person(person, 0), version)
             if answer["gallery_version"] < version or answer["results"][0]["crop_id"] != crop_id:
-                raise Failed(f"replica 2 did not show {crop_id} at version {version}: {answer}")
-        version, crop_id = _enrol(there, drawn_person(99, 0), "somebody")
-        gone = read_json(there.delete(f"{GALLERY}/crops/{crop_id}"))
-        found = _query(here, drawn_person(99, 0), gone["gallery_version"])["results"]
-        if crop_id in [one["crop_id"] for one in found]:
-            raise Failed(f"replica 1 returned {crop_id}, which replica 2 had deleted")
-    it.say("5 crops enrolled at replica 1 and found at replica 2 by min_version; one deleted too")
+                raise Failed(f"the other did not show {crop_id} at version {version}: {answer}")
+        version, crop_id = _enroll(there, drawn_person(99, 0), "somebody")
+        read_json(there.delete(f"{GALLERY}/crops/{crop_id}"))
+        found = _query(here, drawn_person(99, 0), 0)["results"]
+        if crop_id in [result["crop_id"] for result in found]:
+            raise Failed(f"one process returned {crop_id}, which another had deleted")
+    it.say("5 crops enrolled in one process and found by another; one deleted there at once")
 
 
 def import_a_folder(it: Deployment, kept: Kept) -> None:
@@ -57,114 +57,91 @@ def import_a_folder(it: Deployment, kept: Kept) -> None:
     it.say(f"{FOLDER_CROPS} crops imported from a folder, each found")
 
 
-def kill_each_in_turn(it: Deployment, kept: Kept, replicas: int) -> None:
-    """`kill -9` under load: nothing fails but what was in flight, and nothing is lost."""
-    turns = [(f"replica {number}", number) for number in range(1, replicas + 1)]
-    for turn, (name, number) in enumerate([*turns, ("Redis", 0)]):
-        with Load(it, kept, first_person=10_000_000 * (turn + 1)) as load:
+def kill_each_in_turn(it: Deployment, kept: Kept) -> None:
+    """`kill -9` under load: nothing fails but what was in flight, and nothing is lost.
+
+    Without Redis nothing fails at all.
+    """
+    kills = {"a process": it.kill_process, "the container": it.kill_container}
+    for turn, (name, kill) in enumerate((kills | {"Redis": it.kill_redis}).items(), 1):
+        with Load(it, kept, first_person=10_000_000 * turn) as load:
             time.sleep(LOAD_SECONDS)
-            death = it.kill_replica(number) if number else it.kill_redis()
-            back = it.until_ready(replicas)
+            death = kill()
+            back = it.until_ready()
             time.sleep(LOAD_SECONDS)
+        account = load.account(death if name in kills else None)
         it.say(
             f"kill -9 of {name} under load, gone after {death.ended - death.began:.2f} s: "
-            f"{load.account(death)}; ready in {back:.1f} s"
+            f"{account}; ready in {back:.1f} s"
         )
-        compare_with(it, kept, replicas, f"after kill -9 of {name}")
+        compare_with(it, kept, f"after kill -9 of {name}")
 
 
-def compare_with(it: Deployment, kept: Kept, replicas: int, when: str) -> None:
-    """Every replica has what was acknowledged and nothing that was deleted, and finds it."""
-    for number in range(1, replicas + 1):
-        with it.replica(number) as http:
-            listed = _list_crops(http)
-            lost = kept.images.keys() - listed
-            returned = kept.deleted & listed
-            if lost or returned:
-                raise Failed(f"{when}, replica {number}: lost {lost}, returned {returned}")
-            for crop_id in list(kept.images)[:: max(1, len(kept.images) // 20)]:
-                picture = http.get(f"{GALLERY}/crops/{crop_id}/image")
-                if picture.content != kept.images[crop_id]:
-                    raise Failed(f"{when}, replica {number}: the picture of {crop_id} is another")
-                found = _query(http, picture.content, kept.version, top_k=10_000)["results"]
-                likeness = {one["crop_id"]: one["cosine"] for one in found}.get(crop_id, 0.0)
-                if likeness < SAME_PICTURE:
-                    raise Failed(f"{when}, replica {number}: {crop_id} is not found: {likeness}")
-    it.say(f"{when}: {len(kept.images)} crops at each replica, none lost, no deleted one there")
+def compare_with(it: Deployment, kept: Kept, when: str) -> None:
+    """Every process has what was acknowledged and nothing that was deleted, and finds it."""
+    with it.processes() as processes:
+        for http in processes:
+            _compare(http, kept, when)
+    crops = len(kept.images)
+    it.say(f"{when}: {crops} crops at each process, none lost, no deleted one there")
 
 
-def redis_goes_away(it: Deployment, kept: Kept, replicas: int, seconds: float = 60.0) -> None:
-    """A minute without Redis: queries go on, writes are told when to ask again, all by itself."""
+def _compare(http: httpx.Client, kept: Kept, when: str) -> None:
+    listed = _list_crops(http)
+    lost = kept.images.keys() - listed
+    returned = kept.deleted & listed
+    if lost or returned:
+        raise Failed(f"{when}: lost {lost}, returned {returned}")
+    for crop_id in list(kept.images)[:: max(1, len(kept.images) // 20)]:
+        picture = http.get(f"{GALLERY}/crops/{crop_id}/image")
+        if picture.content != kept.images[crop_id]:
+            raise Failed(f"{when}: the picture of {crop_id} is another")
+        found = _query(http, picture.content, kept.version, top_k=10_000)["results"]
+        likeness = {result["crop_id"]: result["cosine"] for result in found}.get(crop_id, 0.0)
+        if likeness < SAME_PICTURE:
+            raise Failed(f"{when}: {crop_id} is not found: {likeness}")
+
+
+def replace_under_load(it: Deployment, kept: Kept) -> None:
+    """The guide's upgrade: the next version beside the former one, and no request fails."""
+    version = it.compose("exec", "-T", "service", "gmn", "--version").strip()
+    it.change("pyproject.toml", 'version = "', 'version = "9.')
+    it.set(IMAGE_TAG="compose-test-next")
+    with Load(it, kept, first_person=50_000_000) as load:
+        it.do("start the next version")
+        it.until_ready(containers=2)
+        time.sleep(LOAD_SECONDS)
+        it.do("stop the former version")
+        time.sleep(LOAD_SECONDS)
+    it.settle()
+    it.until_ready()
+    newer = it.compose("exec", "-T", "service", "gmn", "--version").strip()
+    it.say(f"{version} replaced by {newer} under load: {load.account()}")
+    compare_with(it, kept, f"after the upgrade from {version} to {newer}")
+
+
+def redis_goes_away(it: Deployment, kept: Kept) -> None:
+    """Without Redis every process enrolls, finds and deletes as before."""
     it.compose("stop", "redis")
-    until = time.monotonic() + seconds
-    answered = 0
-    refused = 0
-    crop_id, image = next(iter(kept.images.items()))
-    while time.monotonic() < until:
-        for number in range(1, replicas + 1):
-            with it.replica(number) as http:
-                answer = _query(http, image, 0)
-                if crop_id not in [one["crop_id"] for one in answer["results"]]:
-                    raise Failed(f"without Redis, replica {number} does not find {crop_id}")
-                if not answer.get("stale"):
-                    raise Failed(f"without Redis, replica {number} does not say so: {answer}")
-                answered += 1
-        with it.through_the_proxy() as http:
-            told = _send(http, drawn_person(7_000_000, 0), "nobody")
-            if told.status_code != 503 or "retry-after" not in told.headers:
-                raise Failed(f"without Redis an enrolment was {told.status_code} {told.text[:300]}")
-            refused += 1
-        time.sleep(1)
+    with it.processes() as processes:
+        for number, http in enumerate(processes):
+            image = drawn_person(7_000_000 + number, 0)
+            version, crop_id = _enroll(http, image, "anybody")
+            kept.note(version, crop_id, image)
+            if _query(http, image, version)["results"][0]["crop_id"] != crop_id:
+                raise Failed(f"without Redis {crop_id} is not found")
+            deleted = kept.take()
+            if deleted is None:
+                raise Failed("there is nothing to delete")
+            kept.note(read_json(http.delete(f"{GALLERY}/crops/{deleted}"))["gallery_version"])
+            kept.deleted.add(deleted)
     it.compose("start", "redis")
-    began = time.monotonic()
-    with it.through_the_proxy() as http:
-        while (told := _send(http, drawn_person(7_000_000, 0), "nobody")).status_code == 503:
-            if time.monotonic() - began > 120:
-                raise Failed(f"after Redis came back: {told.text[:300]}")
-            time.sleep(0.5)
-        answer = read_json(told, 201)
-        kept.note(
-            answer["gallery_version"], answer["results"][0]["crop_id"], drawn_person(7_000_000, 0)
-        )
-    it.say(
-        f"Redis stopped for {seconds:.0f} s: {answered} queries answered from memory, {refused} "
-        f"enrolments told to ask again; enrolling {time.monotonic() - began:.1f} s after its start"
-    )
-    # Each replica finds by itself that Redis is back.
-    for number in range(1, replicas + 1):
-        with it.replica(number) as http:
-            while read_json(http.get("/readyz"))["record"]["state"] != "in_step":
-                if time.monotonic() - began > 120:
-                    raise Failed(f"after Redis came back, replica {number} does not follow it")
-                time.sleep(0.5)
-    compare_with(it, kept, replicas, "after Redis was away")
+    it.say("Redis stopped: each process enrolled, found and deleted as before")
+    compare_with(it, kept, "after Redis was away")
 
 
-def redis_fills_up(it: Deployment, kept: Kept) -> None:
-    """A full Redis refuses enrolments and goes on with the rest; more memory is enough."""
-    it.do("look at Redis")
-    it.redis("CONFIG", "SET", "maxmemory", "1")
-    with it.through_the_proxy() as http:
-        image = drawn_person(8_000_000, 0)
-        told = _send(http, image, "nobody")
-        if told.status_code != 507:
-            raise Failed(f"a full Redis answered an enrolment with {told.status_code} {told.text}")
-        version = _gallery(http)["version"]
-        crop_id = kept.take()
-        if crop_id is None:
-            raise Failed("there is nothing to delete")
-        _query(http, drawn_person(100, 0), version)
-        gone = read_json(http.delete(f"{GALLERY}/crops/{crop_id}"))
-        kept.note(gone["gallery_version"])
-        kept.deleted.add(crop_id)
-        it.do("more memory")
-        answer = read_json(_send(http, image, "nobody"), 201)
-        kept.note(answer["gallery_version"], answer["results"][0]["crop_id"], image)
-    it.say("Redis full: an enrolment 507, a query and a deletion done; enrolled after more memory")
-
-
-def watch_with_prometheus(it: Deployment, replicas: int) -> None:
-    """Prometheus asks every replica, and its rules are loaded."""
+def watch_with_prometheus(it: Deployment) -> None:
+    """Prometheus asks the service, and its rules are loaded."""
     it.do("monitor")
     until = time.monotonic() + 120
     with httpx.Client(base_url=it.prometheus, timeout=10) as http:
@@ -172,12 +149,12 @@ def watch_with_prometheus(it: Deployment, replicas: int) -> None:
             try:
                 up = http.get("/api/v1/query", params={"query": 'up{job="gmn"} == 1'})
                 # While it starts it answers 503, as text.
-                if up.is_success and len(up.json()["data"]["result"]) == replicas:
+                if up.is_success and len(up.json()["data"]["result"]) == 1:
                     break
             except httpx.TransportError:
                 pass
             if time.monotonic() > until:
-                raise Failed("Prometheus does not see both replicas")
+                raise Failed("Prometheus does not see the service")
             time.sleep(1)
         groups = http.get("/api/v1/rules").json()["data"]["groups"]
         rules = [rule for group in groups for rule in group["rules"]]
@@ -187,11 +164,11 @@ def watch_with_prometheus(it: Deployment, replicas: int) -> None:
         receivers = http.get("/api/v1/alertmanagers").json()["data"]["activeAlertmanagers"]
         if len(receivers) != 1:
             raise Failed("Prometheus does not know the Alertmanager")
-    it.say(f"Prometheus reads {replicas} replicas, with {len(rules)} alerts for Alertmanager")
+    it.say(f"Prometheus reads the service, with {len(rules)} alerts for Alertmanager")
     it.do("stop monitoring")
 
 
-def train_and_reindex(it: Deployment, kept: Kept, replicas: int) -> None:
+def train_and_reindex(it: Deployment, kept: Kept) -> None:
     """The guide's new model: trained there, served beside the old one, every gallery reindexed."""
     people = it.folder / "datasets"
     people.mkdir()
@@ -206,7 +183,7 @@ def train_and_reindex(it: Deployment, kept: Kept, replicas: int) -> None:
         before = read_json(http.get("/v1/model"))["embedding_fingerprint"]
     it.do("train")
     it.do("serve the new model")
-    it.until_ready(replicas)
+    it.until_ready()
     with it.through_the_proxy() as http:
         if _gallery(http)["state"] != "previous_model":
             raise Failed(f"the old model does not answer: {_gallery(http)}")
@@ -219,10 +196,10 @@ def train_and_reindex(it: Deployment, kept: Kept, replicas: int) -> None:
             raise Failed(f"the gallery was not taken over: {gallery}, from {before} to {after}")
         kept.note(gallery["version"])
     it.say(f"model {before[:12]} replaced by {after[:12]}, the gallery reindexed")
-    compare_with(it, kept, replicas, "after the reindex")
+    compare_with(it, kept, "after the reindex")
 
 
-def back_up(it: Deployment, kept: Kept, replicas: int) -> None:
+def back_up(it: Deployment, kept: Kept) -> None:
     """A backup, and a later one: what was deleted in between is in no restore of the first."""
     it.do("back up")
     with it.through_the_proxy() as http:
@@ -233,16 +210,16 @@ def back_up(it: Deployment, kept: Kept, replicas: int) -> None:
         kept.note(gone["gallery_version"])
         kept.deleted.add(crop_id)
     it.compose("exec", "-T", "service", "gmn", "backup", "/backups")
-    for number in range(1, replicas + 1):
-        with it.replica(number) as http:
+    with it.processes() as processes:
+        for http in processes:
             shown = http.get("/metrics").text
-        times = re.findall(r"^gmn_backup_last_time_seconds (\S+)$", shown, re.MULTILINE)
-        if not times or time.time() - float(times[0]) > BACKUP_SECONDS:
-            raise Failed(f"replica {number} does not show the age of the last backup: {times}")
-    it.say("two backups, with a deletion between them; each replica shows the age of the last one")
+            times = re.findall(r"^gmn_backup_last_time_seconds (\S+)$", shown, re.MULTILINE)
+            if not times or time.time() - float(times[0]) > BACKUP_SECONDS:
+                raise Failed(f"a process does not show the age of the last backup: {times}")
+    it.say("two backups, with a deletion between them; each process shows the age of the last one")
 
 
-def _enrol(http: httpx.Client, image: bytes, identity: str) -> tuple[int, str]:
+def _enroll(http: httpx.Client, image: bytes, identity: str) -> tuple[int, str]:
     answer = read_json(_send(http, image, identity), 201)
     return answer["gallery_version"], answer["results"][0]["crop_id"]
 

@@ -1,7 +1,8 @@
-"""A deployment in a copy of the repository: a shell for the guide's commands, and its replicas."""
+"""A deployment in a copy of the repository: a shell for the guide's commands, and its processes."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -12,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -26,23 +27,25 @@ from tests.compose.guide import blocks
 
 ROOT = Path(__file__).parents[2]
 PROJECT = "gmn-compose-test"
+PROCESSES = 2
 # These run inside a container, whose clock is that of outside. A process that is killed frees its
-# memory before it lets go of its connections: until then it is still asked. With its last process
+# memory before it lets go of its connections: until then it is still asked. With the first process
 # the container ends, and often the one that watches too.
 KILL = """
-import os, socket, time
-for pid in filter(str.isdigit, os.listdir("/proc")):
-    words = open(f"/proc/{pid}/cmdline", "rb").read().split(b"\\0")
-    if int(pid) not in (1, os.getpid()) and b"serve" in words:
+import os, sys, time
+for pid in sorted(filter(str.isdigit, os.listdir("/proc")), key=int):
+    words = open(f"/proc/{pid}/cmdline", "rb").read()
+    if int(pid) not in (1, os.getpid()) and sys.argv[1].encode() in words:
         print(time.time(), flush=True)
         os.kill(int(pid), 9)
-while True:
-    try:
-        socket.create_connection(("127.0.0.1", 8000), 1).close()
-    except OSError:
+        while os.path.exists(f"/proc/{pid}") and ") Z" not in open(f"/proc/{pid}/stat").read():
+            time.sleep(0.01)
         print(time.time(), flush=True)
         break
 """
+# In the command line of a process behind the port, and of the one that started it.
+OF_PROCESS = "spawn_main"
+OF_CONTAINER = "serve"
 KILL_REDIS = """
 for process in /proc/[0-9]*; do
   if [ "$(cat $process/comm)" = redis-server ]; then date +%s.%N; kill -9 "${process#/proc/}"; fi
@@ -51,6 +54,15 @@ done
 LAST_WORDS = """
 docker compose ps
 docker compose logs --tail 100 2>&1 | grep -v "GET /readyz 200" | cut -c1-1500 | tail -60
+"""
+# Not every compose command can list the containers of one service.
+SHIM = """#!/bin/sh
+[ "$1" = compose ] || exec {engine} "$@"
+shift
+[ "$*" = "ps -q service" ] && exec {engine} ps -q \\
+  --filter "label=com.docker.compose.project=$COMPOSE_PROJECT_NAME" \\
+  --filter label=com.docker.compose.service=service
+exec {compose} "$@"
 """
 ADDRESS = "import socket; print(socket.gethostbyname(socket.gethostname()))"
 
@@ -70,8 +82,9 @@ class Failed(Exception):
 class Deployment:
     """What the guide deploys, from a copy of this repository and under names of its own.
 
-    The environment's `COMPOSE` is the compose command (`docker compose` without it), and
-    `COMPOSE_FILE` the files, by default those for the CPU.
+    The environment's `COMPOSE` is the compose command (`docker compose` without it), `ENGINE` the
+    command of its containers (`docker`), and `COMPOSE_FILE` the files, by default those for the
+    CPU.
     """
 
     def __init__(self) -> None:
@@ -84,6 +97,7 @@ class Deployment:
                 "COMPOSE_FILE", "docker-compose.yml:docker-compose.cpu.yml"
             ),
             "IMAGE_TAG": "compose-test",
+            "PROCESSES": str(PROCESSES),
             "HTTPS_PORT": str(_free_port()),
             "PROMETHEUS_PORT": str(_free_port()),
             "ALERTMANAGER_PORT": str(_free_port()),
@@ -96,8 +110,10 @@ class Deployment:
         _copy_repository(self.folder)
         shim = self.folder / ".bin" / "docker"
         shim.parent.mkdir()
-        compose = os.environ.get("COMPOSE", "docker compose")
-        shim.write_text(f'#!/bin/sh\n[ "$1" = compose ] && shift && exec {compose} "$@"\nexit 2\n')
+        docker = shutil.which("docker")
+        engine = os.environ.get("ENGINE", docker)
+        compose = os.environ.get("COMPOSE", f"{docker} compose")
+        shim.write_text(SHIM.format(engine=engine, compose=compose))
         shim.chmod(0o755)
         if shutil.which("sudo") is None:
             # A machine without it has root alone.
@@ -115,7 +131,7 @@ class Deployment:
             self.say("failed; the last of the logs:")
             self._shell(LAST_WORDS, check=False, show=True)
         profiles = " ".join(f"--profile {one}" for one in ("monitor", "train", "milvus"))
-        self._shell(f"docker compose {profiles} down --volumes", check=False)
+        self._shell(f"docker compose {profiles} down --volumes --remove-orphans", check=False)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def say(self, what: str) -> None:
@@ -133,10 +149,6 @@ class Deployment:
     def compose(self, *words: str) -> str:
         """A compose command; answers what it shows."""
         return self._run(["docker", "compose", *words])
-
-    def redis(self, *words: str) -> str:
-        """A command of Redis' administrator."""
-        return self._run(["sh", "docker/redis_cli.sh", *words])
 
     def change(self, file: str, old: str, new: str) -> None:
         """Changes a file of the copy once."""
@@ -163,19 +175,41 @@ class Deployment:
         return ssl.create_default_context(cafile=self.folder / "docker" / "secrets" / "tls.crt")
 
     def through_the_proxy(self) -> httpx.Client:
-        """Asks whichever replica the proxy chooses."""
+        """Asks whichever process answers the proxy."""
         return httpx.Client(
             base_url=self.url, headers=self._headers(), verify=self.trust, timeout=60
         )
 
-    def replica(self, number: int) -> httpx.Client:
-        """Asks one replica, from 1, past the proxy."""
-        address = self._in_service(number, ADDRESS).strip()
+    def container(self, number: int) -> httpx.Client:
+        """Asks one of the service's containers, from 1, past the proxy."""
+        ids = self._run(["docker", "compose", "ps", "-q", "service"]).split()
+        if len(ids) < number:
+            raise Failed(f"there are {len(ids)} containers of the service")
+        address = self._run(["docker", "exec", ids[number - 1], "python", "-c", ADDRESS]).strip()
         return httpx.Client(base_url=f"http://{address}:8000", headers=self._headers(), timeout=60)
 
-    def kill_replica(self, number: int) -> Death:
-        """`kill -9` of one replica's process."""
-        return self._kill("--index", str(number), "service", "python", "-c", KILL)
+    @contextlib.contextmanager
+    def processes(self) -> Iterator[list[httpx.Client]]:
+        """Asks each process by a connection of its own, which it keeps while it is used."""
+        until = time.monotonic() + 60
+        with contextlib.ExitStack() as opened:
+            found: dict[str, httpx.Client] = {}
+            while len(found) < PROCESSES:
+                if time.monotonic() > until:
+                    raise Failed(f"only {len(found)} processes answer")
+                http = opened.enter_context(self.container(1))
+                shown = http.get("/metrics").text
+                (began,) = re.findall(r"^process_start_time_seconds (\S+)$", shown, re.MULTILINE)
+                found.setdefault(began, http)
+            yield list(found.values())
+
+    def kill_process(self) -> Death:
+        """`kill -9` of one of the processes behind the port."""
+        return self._kill("service", "python", "-c", KILL, OF_PROCESS)
+
+    def kill_container(self) -> Death:
+        """`kill -9` of a container, by that of its first process."""
+        return self._kill("service", "python", "-c", KILL, OF_CONTAINER)
 
     def kill_redis(self) -> Death:
         """`kill -9` of Redis."""
@@ -188,25 +222,29 @@ class Deployment:
             raise Failed(f"nothing was killed: {shown}")
         return Death(times[0], times[1] if len(times) > 1 else time.time())
 
-    def until_ready(self, replicas: int, seconds: float = 180.0) -> float:
-        """Waits until each replica says that it is ready, and then until the proxy has seen one so.
+    def settle(self) -> None:
+        """Gives the second container the number of the first one, which is gone.
+
+        Docker knows containers by their labels, and podman-compose by their names.
+        """
+        if os.environ.get("COMPOSE_STAND_IN"):
+            self._run(["docker", "rename", f"{PROJECT}_service_2", f"{PROJECT}_service_1"])
+
+    def until_ready(self, containers: int = 1, seconds: float = 180.0) -> float:
+        """Waits until each container says that it is ready, and then until the proxy says so.
 
         Returns:
             How long that took, seconds.
         """
         began = time.monotonic()
-        ways = {f"replica {one}": partial(self.replica, one) for one in range(1, replicas + 1)}
+        numbers = range(1, containers + 1)
+        ways = {f"container {one}": partial(self.container, one) for one in numbers}
         for name, way in (*ways.items(), ("the proxy", self.through_the_proxy)):
             while not _is_ready(way):
                 if time.monotonic() - began > seconds:
                     raise Failed(f"{name} was not ready within {seconds:.0f} s")
                 time.sleep(0.3)
         return time.monotonic() - began
-
-    def _in_service(self, number: int, program: str) -> str:
-        return self.compose(
-            "exec", "-T", "--index", str(number), "service", "python", "-c", program
-        )
 
     def _headers(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self._environment['GMN_API_KEY']}"}

@@ -1,4 +1,4 @@
-"""The guide's Milvus: replicas search in it, it is killed under them, and they leave it again."""
+"""The guide's Milvus: processes search in it, it is killed under them, and they leave it again."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import httpx
 
-from tests.compose.checks import compare_with, enrol_here_and_query_there
+from tests.compose.checks import compare_with, enroll_here_and_query_there
 from tests.compose.deployment import Deployment, Failed
 from tests.compose.drawn import drawn_person
 from tests.compose.load import GALLERY, Kept
@@ -19,14 +19,14 @@ WAIT_SECONDS = 180.0
 REFUSED_SECONDS = 3.0
 
 
-def search_in_milvus(it: Deployment, kept: Kept, replicas: int) -> None:
+def search_in_milvus(it: Deployment, kept: Kept) -> None:
     """Filled from the record, searched by all, killed and started again; then left."""
     it.do("search in Milvus")
-    it.until_ready(replicas)
-    seconds = _until(lambda: _all_search(it, kept, replicas))
+    it.until_ready()
+    seconds = _until(lambda: _all_search(it, kept))
     it.say(f"Milvus filled from the record, searched by all after another {seconds:.1f} s")
-    compare_with(it, kept, replicas, "in Milvus")
-    enrol_here_and_query_there(it, kept)
+    compare_with(it, kept, "in Milvus")
+    enroll_here_and_query_there(it, kept)
 
     it.compose("--profile", "milvus", "kill", "milvus")
     with it.through_the_proxy() as http:
@@ -46,25 +46,23 @@ def search_in_milvus(it: Deployment, kept: Kept, replicas: int) -> None:
         found = answer.json()
         kept.note(found["gallery_version"], found["results"][0]["crop_id"], image)
     it.compose("--profile", "milvus", "start", "milvus")
-    back = _until(lambda: _all_search(it, kept, replicas))
+    back = _until(lambda: _all_search(it, kept))
     it.say(
         f"Milvus killed: a search 503 after {seconds:.1f} s, an enrollment 201; back {back:.1f} s"
     )
-    compare_with(it, kept, replicas, "after kill -9 of Milvus")
+    compare_with(it, kept, "after kill -9 of Milvus")
     it.do("compare Milvus with the record")
 
     it.do("leave Milvus")
-    it.until_ready(replicas)
-    compare_with(it, kept, replicas, "after Milvus was left")
+    it.until_ready()
+    compare_with(it, kept, "after Milvus was left")
 
 
-def _all_search(it: Deployment, kept: Kept, replicas: int) -> bool:
+def _all_search(it: Deployment, kept: Kept) -> bool:
     image = next(iter(kept.images.values()))
-    for number in range(1, replicas + 1):
-        with it.replica(number) as http:
-            if _query(http, image, kept.version).status_code != 200:
-                return False
-    return True
+    with it.processes() as processes:
+        answers = [_query(http, image, kept.version) for http in processes]
+    return all(answer.status_code == 200 for answer in answers)
 
 
 def _query(http: httpx.Client, image: bytes, version: int = 0) -> httpx.Response:

@@ -39,12 +39,21 @@ def test_every_image_has_a_version(compose, name) -> None:
     assert VERSIONED.match(compose["services"][name]["image"])
 
 
-def test_redis_is_the_one_that_is_tested(compose) -> None:
+def test_redis_asks_for_a_password_keeps_nothing_and_may_be_away(compose) -> None:
     redis = compose["services"]["redis"]
     assert redis["image"] == "redis:7-bookworm"
-    assert "./docker/redis.conf:/etc/redis/redis.conf:ro" in redis["volumes"]
-    assert "./docker/start_redis.sh:/etc/redis/start_redis.sh:ro" in redis["volumes"]
-    assert "sh /etc/redis/start_redis.sh /etc/redis/redis.conf /data" in redis["command"][2]
+    assert "exec redis-server /etc/redis/redis.conf --requirepass" in redis["command"][2]
+    assert redis["volumes"] == ["./docker/redis.conf:/etc/redis/redis.conf:ro"]
+    settings = dict(re.findall(r"^([a-z-]+) (.+)$", text_of("docker/redis.conf"), re.MULTILINE))
+    assert settings == {
+        "save": '""',
+        "appendonly": "no",
+        "maxmemory": "64mb",
+        "maxmemory-policy": "allkeys-lru",
+        "protected-mode": "yes",
+    }
+    assert "redis" not in compose["volumes"]
+    assert "depends_on" not in compose["services"]["service"]
 
 
 def test_each_image_is_built_from_its_target_and_tagged_with_the_version_of_the_package(
@@ -81,6 +90,7 @@ def test_the_service_can_be_started_with_these_settings(
         monkeypatch.setenv(name, str(value or ""))
     settings = read_settings()
     assert settings.device == device
+    assert settings.processes == {"cuda": 1, "cpu": 2}[device]
     assert settings.host == "0.0.0.0"
     assert settings.api_keys_file is not None
 

@@ -59,7 +59,7 @@ def test_an_alert_watches_a_metric_that_is_there(rule) -> None:
     assert rule["labels"]["severity"] in ("warning", "critical")
 
 
-def test_prometheus_asks_every_replica_with_a_key_and_reads_the_rules(compose) -> None:
+def test_prometheus_asks_every_container_with_a_key_and_reads_the_rules(compose) -> None:
     settings = yaml.safe_load(text_of("docker/prometheus.yml"))
     (job,) = settings["scrape_configs"]
     assert job["dns_sd_configs"][0]["names"] == ["service"]

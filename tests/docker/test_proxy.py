@@ -17,13 +17,13 @@ def test_the_limits_of_bodies_are_those_of_the_service() -> None:
     assert int(limits["an_import"]) == fields["max_import_bytes"].default
 
 
-def test_a_request_is_passed_on_only_to_replicas_that_are_ready() -> None:
+def test_a_request_is_passed_on_only_to_containers_that_are_ready() -> None:
     assert "http-check send meth GET uri /readyz" in PROXY
     assert "http-check expect status 200" in PROXY
-    assert "server-template replica 8 service:8000" in PROXY
+    assert "server-template container 2 service:8000" in PROXY
 
 
-def test_a_write_that_a_replica_took_is_sent_to_another_only_under_its_key() -> None:
+def test_a_write_that_a_process_took_is_sent_to_another_only_under_its_key() -> None:
     assert re.findall(r"retry-on (.*)", PROXY) == ["conn-failure empty-response"]
     assert "http-request disable-l7-retry unless METH_GET or reads or keyed" in PROXY
     assert "acl reads path_end /queries /pairs /embeddings" in PROXY

@@ -7,6 +7,9 @@ import os
 import random
 import re
 import signal
+import socket
+import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -47,8 +50,6 @@ def test_a_gallery_and_its_crops_are_there_at_once_on_the_other(services, drawn_
     version = enrolled.json()["gallery_version"]
     found = one.query(gallery, drawn_crops[0].png, min_version=version)
     assert _crop_ids(found)[0] == _crop_ids(enrolled)[0]
-    assert "stale" not in found.json()
-    assert "GMN-Stale" not in found.headers
 
 
 def test_what_one_has_deleted_the_other_does_not_find(services, drawn_crops):
@@ -232,3 +233,43 @@ def test_a_process_that_is_killed_is_replaced_and_loses_nothing(pair, drawn_crop
     eventually(lambda: len(set(_workers(pair)) - {killed}) == 2, 30)
     eventually(lambda: pair.http.get("/readyz").status_code == 200, 30)
     assert _crop_ids(pair.query(gallery, drawn_crops[0].png)) == landed
+
+
+@pytest.mark.slow
+def test_the_log_of_several_processes_has_no_paths(pair):
+    assert pair.http.get("/v1/galleries/default/identities/Ann").status_code == 404
+    eventually(lambda: "{identity:path} 404" in pair.log.read_text())
+    assert "Ann" not in pair.log.read_text()
+
+
+def _refuses(served: Served) -> bool:
+    try:
+        socket.create_connection((served.http.base_url.host, served.http.base_url.port)).close()
+    except ConnectionRefusedError:
+        return True
+    return False
+
+
+@pytest.mark.slow
+def test_several_processes_that_are_stopped_refuse_connections_and_finish_what_was_begun(
+    pair, drawn_crops
+):
+    begun = threading.Event()
+    refused = threading.Event()
+
+    def body() -> Iterator[bytes]:
+        yield b'--b\r\nContent-Disposition: form-data; name="images"; filename="a.png"\r\n\r\n'
+        begun.set()
+        refused.wait(20)
+        yield drawn_crops[0].png + b"\r\n--b--\r\n"
+
+    form = {"Content-Type": "multipart/form-data; boundary=b"}
+    url = "/v1/galleries/default/crops"
+    with ThreadPoolExecutor(1) as client:
+        sent = client.submit(pair.http.post, url, content=body(), headers=form)
+        assert begun.wait(20)
+        pair.process.send_signal(signal.SIGTERM)
+        eventually(lambda: _refuses(pair))
+        refused.set()
+        assert sent.result().status_code == 201
+    assert pair.process.wait(40) == 0

@@ -179,7 +179,7 @@ class Caller:
             # Another process may have answered the last write.
             data={"scoring": "cosine", "top_k": "1000", "min_version": str(version)},
         )
-        if answer is None or answer.status_code == 429 or "GMN-Stale" in answer.headers:
+        if answer is None or answer.status_code == 429:
             return
         if answer.status_code != 200:
             raise Violation("failed", f"query: {answer.status_code} {answer.text}")

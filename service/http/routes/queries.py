@@ -20,22 +20,14 @@ from service.search.options import MAX_METADATA_BYTES, QueryOptions
 from service.search.query import AnsweredQuery, run_query
 
 router = guarded_router("/v1/galleries/{gallery}", "queries")
-STALE_HEADER = {
-    "GMN-Stale": {
-        "description": "There where an answer is `stale`.",
-        "schema": {"type": "string", "enum": ["true"]},
-    }
-}
 ANSWERED: Responses = {
     200: {
         "description": "A ranking, or one for each image.",
-        "headers": STALE_HEADER,
         **example("QueryAnswer"),
     },
     207: {
         "model": SeparateAnswers,
         "description": "With mode=separate: some images were refused.",
-        "headers": STALE_HEADER,
     },
 }
 OF_CAMERAS = {"cameras", "exclude_cameras", "camera", "camera_disjoint"}
@@ -110,8 +102,6 @@ async def query_gallery(
         response = await write_list(answers[0])
     else:
         response = Response(answers[0].model_dump_json(), media_type=JSON)
-    if any(ranking.stale for ranking in rankings):
-        response.headers["GMN-Stale"] = "true"
     return response
 
 

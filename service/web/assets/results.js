@@ -15,7 +15,6 @@ import { addressOf, gallery, inGallery } from "./place.js";
 const STRANGERS = { "far_1e-1": "1 in 10", "far_1e-2": "1 in 100", "far_1e-3": "1 in 1,000" };
 // Query images beside the verdict where the form is not visible.
 const SHOTS_BESIDE = 2;
-const STALE = "The database does not answer. These results may be out of date, and images may be missing.";
 const HEADS = {
   match: (best) => ["Match: ", who(best)],
   uncertain: (best) => ["Uncertain: perhaps ", who(best)],
@@ -65,8 +64,7 @@ function addToCase({ kept }) {
 function banner({ answer, shots, point }) {
   const best = answer.results[0];
   const text = h("div", {}, h("h2", {}, HEADS[answer.verdict](best)), h("p", {}, SUMMARIES[answer.verdict](best)),
-    answer.warnings.map((warning) => h("p", { class: "note" }, `⚠ ${sentence(warning)}`)),
-    answer.stale && h("p", { class: "stale" }, STALE));
+    answer.warnings.map((warning) => h("p", { class: "note" }, `⚠ ${sentence(warning)}`)));
   if (best) text.append(basis(answer, point));
   else nextStep(text);
   return h("div", { class: `banner ${answer.verdict}`, role: "status" }, verdictSign(answer.verdict),

@@ -52,6 +52,10 @@ class Process:
 
         return self.device.submit(search).result()
 
+    def confirm(self, labels, shown):
+        """What the record says of labels that were found when `shown` was shown."""
+        return asyncio.run(self.galleries.confirm(self.gallery, list(labels.values()), shown))
+
 
 @pytest.fixture
 def processes(tmp_path):
@@ -75,11 +79,23 @@ def test_a_search_behind_the_record_is_told_what_was_deleted(processes):
     first, second = one.enroll(1, 2)
     eventually(lambda: other.found().keys() == {first, second})
     labels = other.found()
+    version = other.galleries.shown
     shown = threading.Event()
     other.device.submit(lambda: shown.wait(WAITED_SECONDS))
     try:
         one.remove(first)
-        confirmed = asyncio.run(other.galleries.confirm(other.gallery, list(labels.values())))
+        assert other.confirm(labels, version) == {labels[first].row_id}
     finally:
         shown.set()
-    assert confirmed.gone == {labels[first].row_id}
+
+
+def test_a_search_that_began_before_a_deletion_is_told_of_it_also_once_that_is_shown(processes):
+    one, other = processes
+    first, second = one.enroll(1, 2)
+    eventually(lambda: other.found().keys() == {first, second})
+    labels = other.found()
+    version = other.galleries.shown
+    one.remove(first)
+    eventually(lambda: other.galleries.shown == other.record.database.data_version())
+    assert other.found().keys() == {second}
+    assert other.confirm(labels, version) == {labels[first].row_id}
