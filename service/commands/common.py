@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import inspect
+import os
 import re
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -47,6 +49,8 @@ DataDirOption = Annotated[
 JsonOption = Annotated[bool, Option("--json", help="Print one JSON object.")]
 YesOption = Annotated[bool, Option("--yes", help="Do not ask; needed without a terminal.")]
 LimitOption = Annotated[int, Option(min=1, help="How many at most.")]
+# From malloc.h.
+M_ARENA_MAX = -8
 
 
 class Shown(NamedTuple):
@@ -274,3 +278,14 @@ def follow(client: Client, job: Job, title: str) -> Job:
             echo(f"Job {job.job_id} goes on in the service.", err=True)
             raise
     return latest
+
+
+def bound_arenas() -> None:
+    """Let all threads share two of glibc's memory pools, unless `MALLOC_ARENA_MAX` is set.
+
+    Memory that one thread frees cannot be used by the pool of another: with a pool for each thread
+    a service under steady load grew by 70 MiB in half an hour.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None and "MALLOC_ARENA_MAX" not in os.environ:
+        mallopt(M_ARENA_MAX, 2)

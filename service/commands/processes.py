@@ -16,6 +16,7 @@ from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors.multiprocess import Multiprocess, Process
 
 from model.problems import InputProblem
+from service.commands.common import bound_arenas
 from service.ops.metrics import METRICS_VARIABLE
 from service.settings import Settings
 
@@ -56,7 +57,6 @@ class ServiceConfig(uvicorn.Config):
 
     def load(self) -> None:
         """Build the application; ends the process where the settings or the record refuse it."""
-        from service.commands.serve import bound_arenas
         from service.http.app import create_app
         from service.http.limits import bounded_connections
         from service.ops.failpoints import arm_failpoint

@@ -33,9 +33,8 @@ from service.errors import (
 )
 from service.gallery.browse import read_picture
 from service.ops.csv_lines import csv_line
-from service.record import kept_queries as records
-from service.record.kept_queries import MOST_CASES, MOST_CASES_OF_KEY, CaseFields
-from service.record.values import Picture, new_crop_id
+from service.record import values as records
+from service.record.values import MOST_CASES, MOST_CASES_OF_KEY, CaseFields, Picture, new_crop_id
 from service.runtime import GalleryCall
 
 EXPORTS_AT_ONCE = 4

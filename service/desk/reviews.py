@@ -21,8 +21,7 @@ from service.errors import InvalidField, UnknownCrop, UnknownQuery
 from service.gallery.changes import change_matching
 from service.gallery.enroll import ImageToEnroll, checked_camera, checked_text, enroll
 from service.ops.csv_lines import csv_line
-from service.record.kept_queries import KeptQuery, Review
-from service.record.values import CropFilter, Picture
+from service.record.values import CropFilter, KeptQuery, Picture, Review
 from service.runtime import GalleryCall
 from service.search.options import Id, Moment, Text
 

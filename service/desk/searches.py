@@ -25,9 +25,8 @@ from service.errors import (
 )
 from service.gallery.gallery import Gallery
 from service.ops.data_directory import require_free_disk
-from service.record.kept_queries import Case, KeptQuery, KeptResult
 from service.record.keys import ApiKey
-from service.record.values import Picture, StoredCrop, new_crop_id
+from service.record.values import Case, KeptQuery, KeptResult, Picture, StoredCrop, new_crop_id
 from service.runtime import GalleryCall, Runtime
 from service.search.options import QueryOptions
 from service.search.query import AnsweredQuery

@@ -10,9 +10,8 @@ from gmn_client import models
 from service.errors import UnknownCrop, UnknownGallery, UnknownIdentity, UnknownPicture
 from service.gallery.gallery import Gallery
 from service.lifecycle.pictures import stored_picture
-from service.record.kept_queries import count_by_case
 from service.record.people import Person
-from service.record.values import CropFilter, GalleryRecord, Picture, StoredCrop
+from service.record.values import CropFilter, GalleryRecord, Picture, StoredCrop, count_by_case
 from service.runtime import Runtime
 
 CROPS_AT_ONCE = 1000

@@ -17,8 +17,7 @@ from service.lifecycle.snapshots import remove_deleted_from_snapshots
 from service.ops.data_directory import IMPORTS, INDEXES, SNAPSHOTS, STRAY
 from service.ops.failpoints import failpoint
 from service.record import values
-from service.record.kept_queries import count_by_case
-from service.record.values import CropFilter
+from service.record.values import CropFilter, count_by_case
 from service.runtime import Runtime
 
 CROPS_PER_SWEEP = 1000

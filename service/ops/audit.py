@@ -24,10 +24,15 @@ from typing import Any, Literal
 
 from model.problems import InputProblem
 from service.errors import ServiceError, StorageFailed
-from service.ops.commit_mark import ACKNOWLEDGED_SUFFIX
 from service.ops.data_directory import MEBIBYTE, give_up_reserve, left_for_deletions, sync
 from service.ops.failpoints import failpoint
-from service.ops.hash_chain import MAX_BYTES, CorruptLog, HashChainLog, current_file
+from service.ops.hash_chain import (
+    ACKNOWLEDGED_SUFFIX,
+    MAX_BYTES,
+    CorruptLog,
+    HashChainLog,
+    current_file,
+)
 from service.ops.health import MonitoredThreadPool
 from service.ops.turns import CALLER
 

@@ -14,6 +14,7 @@ import json
 import logging
 import os
 import re
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from io import FileIO
@@ -23,7 +24,6 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel, ValidationError
 
 from service.errors import StorageFailed
-from service.ops.commit_mark import ACKNOWLEDGED_SUFFIX, LastCommitMark
 from service.ops.data_directory import sync
 
 log = logging.getLogger(__name__)
@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 TORN_BYTES = 4 * 1024 * 1024
 MAX_BYTES = 16 * 1024 * 1024
 LOCK = ".lock"
+ACKNOWLEDGED_SUFFIX = ".acknowledged"
 
 
 class CorruptLog(Exception):
@@ -246,8 +247,10 @@ def _read_note(path: Path, key: bytes) -> _Note | None:
         note = _Note.model_validate_json(content)
         _require_signed(content, key)
     except ValidationError:
-        _, number = LastCommitMark(path).read()
-        return _Note(sequence=number, sha256="", mac="") if number else None
+        body, _, checksum = content.rpartition(b" ")
+        if not body or checksum != b"%08x\n" % zlib.crc32(body):
+            return None
+        return _Note(sequence=int(body.split()[-1]), sha256="", mac="")
     except CorruptLog:
         return None
     return note

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from model.search_calibration import KEPT_SEARCHES
+from service.record.database import RecordPart, transactional
 from service.record.galleries import read_entry
 from service.record.schema import CALIBRATION_SEARCHES, CALIBRATIONS
-from service.record.transaction import Reader, RecordPart, Transaction, transactional
+from service.record.transaction import Reader, Transaction
 from service.record.values import PublishedCalibration
 
 OF_SUBJECT = "WHERE gallery_id = ? AND subject = ?"

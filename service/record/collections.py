@@ -11,10 +11,10 @@ from typing import Any
 
 from pydantic.dataclasses import dataclass as stored_dataclass
 
-from service.record.columns import now_ms
+from service.record.database import RecordPart, transactional
 from service.record.galleries import read_entry, require_entry
-from service.record.schema import COLLECTIONS, UNNEEDED_COLLECTIONS
-from service.record.transaction import Reader, RecordPart, Transaction, transactional
+from service.record.schema import COLLECTIONS, UNNEEDED_COLLECTIONS, now_ms
+from service.record.transaction import Reader, Transaction
 
 
 @stored_dataclass(frozen=True)

@@ -12,11 +12,18 @@ from pydantic_core import from_json, to_json
 
 from gmn_client.models import EnrolledImage
 from service.errors import CropConflict, NeedsReindex, RequestConflict
-from service.record.columns import as_micros, natural_order
 from service.record.crop_rows import find_vectors, read_crops_in
 from service.record.files import forget_strays, note_strays
 from service.record.galleries import drop_checksums, drop_vectors, next_version
-from service.record.schema import CROPS, PEOPLE, PICTURES, REQUESTS, TOMBSTONES
+from service.record.schema import (
+    CROPS,
+    PEOPLE,
+    PICTURES,
+    REQUESTS,
+    TOMBSTONES,
+    as_micros,
+    natural_order,
+)
 from service.record.transaction import VALUES_AT_ONCE, Reader, Transaction, batches, marks_of
 from service.record.values import (
     ArchivedCrop,

@@ -10,8 +10,8 @@ from typing import Any
 
 from gmn_client.models import CropOrder
 from service.errors import InvalidField
-from service.record.columns import as_micros
 from service.record.crop_rows import read_by_id, read_crops
+from service.record.schema import as_micros
 from service.record.transaction import Reader, marks_of
 from service.record.values import CropFilter, StoredCrop
 

@@ -8,8 +8,7 @@ from typing import Any, NamedTuple
 
 from pydantic_core import from_json
 
-from service.record.columns import as_moment
-from service.record.schema import CROPS, PEOPLE
+from service.record.schema import CROPS, PEOPLE, as_moment
 from service.record.transaction import VALUES_AT_ONCE, Reader, batches, marks_of
 from service.record.values import IndexedCrop, StoredCrop
 from service.record.vectors import vector_crc

@@ -14,7 +14,6 @@ from pydantic_core import to_json
 from gmn_client.models import CropOrder, EnrolledImage, RetentionFrom
 from service.ops.failpoints import failpoint
 from service.ops.health import heartbeat
-from service.record.columns import as_micros
 from service.record.crop_changes import (
     change_embedder,
     find_request,
@@ -34,11 +33,12 @@ from service.record.crop_rows import (
     read_crops,
     read_vectors,
 )
+from service.record.database import RecordPart, transactional
 from service.record.galleries import next_version, read_entry, require_entry
 from service.record.reading import StoredRecord, read_contents
 from service.record.replacing import replace_crops
-from service.record.schema import PICTURES, TOMBSTONES
-from service.record.transaction import RecordPart, Transaction, transactional
+from service.record.schema import PICTURES, TOMBSTONES, as_micros
+from service.record.transaction import Transaction
 from service.record.values import (
     Archive,
     ArchivedCrop,

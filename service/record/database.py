@@ -485,6 +485,29 @@ class Database:
         connection.execute(f"PRAGMA busy_timeout = {int(BUSY_SECONDS * 1000)}")
 
 
+class RecordPart:
+    """Reads and rules of one kind of thing in the record."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._reader = Reader(database)
+
+
+Part = TypeVar("Part", bound=RecordPart)
+
+
+def transactional(
+    rule: Callable[Concatenate[Part, Transaction, Given], Result],
+) -> Callable[Concatenate[Part, Given], Result]:
+    """Make a method a rule that `Database.write` runs; callers leave out its `transaction`."""
+
+    @functools.wraps(rule)
+    def run(self: Part, /, *args: Given.args, **kwargs: Given.kwargs) -> Result:
+        return self._database.write(functools.partial(rule, self), *args, **kwargs)
+
+    return run
+
+
 def _call(
     rule: Callable[..., Result],
     args: Sequence[Any],

@@ -12,19 +12,8 @@ from pydantic import TypeAdapter
 from pydantic_core import from_json, to_json
 
 from service.errors import InvalidField
-from service.record.columns import as_micros, as_moment
+from service.record.database import RecordPart, transactional
 from service.record.galleries import require_entry
-from service.record.kept_queries import (
-    MOST_CASES,
-    MOST_CASES_OF_KEY,
-    MOST_IN_CASE,
-    Case,
-    CaseEntry,
-    CaseFields,
-    KeptQuery,
-    KeptResult,
-    Review,
-)
 from service.record.schema import (
     CASE_DELETIONS,
     CASE_SEARCHES,
@@ -33,17 +22,22 @@ from service.record.schema import (
     SEARCH_PICTURES,
     SEARCHES,
     SHOWN,
+    as_micros,
+    as_moment,
 )
-from service.record.transaction import (
-    VALUES_AT_ONCE,
-    Reader,
-    RecordPart,
-    Transaction,
-    batches,
-    marks_of,
-    transactional,
+from service.record.transaction import VALUES_AT_ONCE, Reader, Transaction, batches, marks_of
+from service.record.values import (
+    MOST_CASES,
+    MOST_CASES_OF_KEY,
+    MOST_IN_CASE,
+    Case,
+    CaseEntry,
+    CaseFields,
+    KeptQuery,
+    KeptResult,
+    Picture,
+    Review,
 )
-from service.record.values import Picture
 
 RESULTS = TypeAdapter(list[KeptResult])
 SEARCHES_AT_ONCE = 200

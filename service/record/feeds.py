@@ -9,10 +9,10 @@ from typing import Any
 
 from pydantic_core import from_json, to_json
 
-from service.errors import ServiceError, UnknownGallery
+from service.errors import ServiceError
 from service.record.marks import Mark
 from service.record.schema import CHANGES, FEEDS
-from service.record.transaction import Change, Reader, RecordPart, Transaction
+from service.record.transaction import Change, Reader, Transaction
 
 # A follower that is further behind reads everything again.
 KEPT_CHANGES = 100_000
@@ -28,46 +28,6 @@ class ChangesLost(ServiceError):
     """Changes that a follower has not seen cannot be read any more: it has to read everything."""
 
     code = "record_unavailable"
-
-
-class History(RecordPart):
-    """The changes of galleries, for an index that was stored and is to go on."""
-
-    def begin(self, gallery_id: int) -> str:
-        """Return the position of a gallery's newest change; raises `UnknownGallery`."""
-        newest = read_feeds(self._reader).get(gallery_id)
-        if newest is None:
-            raise UnknownGallery(str(gallery_id))
-        return f"{newest.seq} {newest.token.hex()}"
-
-    def since(self, gallery_id: int, version: int, position: str) -> list[Change] | None:
-        """Return the changes of a gallery's crops after a version.
-
-        Args:
-            version: that is known, at the position or later.
-            position: from `begin`.
-
-        Returns:
-            None where they are not kept any more, or all crops were replaced meanwhile.
-        """
-        seq, token = position.split()
-        after = Mark(int(seq), bytes.fromhex(token))
-        asked = "SELECT version FROM galleries WHERE gallery_id = ? AND name IS NOT NULL"
-        with self._database.read() as reader:
-            newest = reader.value(asked, (gallery_id,))
-            try:
-                changes = read_changes(reader, gallery_id, after, KEPT_CHANGES)
-            except ChangesLost:
-                return None
-        of_crops = [
-            change for change in changes if change.kind in OF_CROPS and change.version > version
-        ]
-        if newest is None or newest < version:
-            return None
-        versions = [change.version for change in of_crops]
-        is_whole = versions == list(range(version + 1, newest + 1))
-        is_replaced = any(change.kind == "replaced" for change in of_crops)
-        return of_crops if is_whole and not is_replaced else None
 
 
 def begin_feed(transaction: Transaction, gallery_id: int) -> None:

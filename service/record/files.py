@@ -13,10 +13,10 @@ from pydantic import TypeAdapter
 from pydantic_core import to_json
 
 from service.ops.data_directory import snapshot_name
-from service.record.columns import as_micros
+from service.record.database import RecordPart, transactional
 from service.record.galleries import require_entry
-from service.record.schema import SNAPSHOTS, STRAY_PICTURES, UNNEEDED_FILES
-from service.record.transaction import RecordPart, Transaction, transactional
+from service.record.schema import SNAPSHOTS, STRAY_PICTURES, UNNEEDED_FILES, as_micros
+from service.record.transaction import Transaction
 from service.record.values import Snapshot
 
 SNAPSHOT = TypeAdapter(Snapshot)

@@ -8,13 +8,13 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from gmn_client.models import Merge
-from service.record.columns import as_micros, as_moment, natural_order
 from service.record.crop_changes import relabel_crops, remove_crops, require_people
 from service.record.crop_rows import read_crops, read_crops_in
+from service.record.database import RecordPart, transactional
 from service.record.desk import forget_searches
 from service.record.galleries import next_version, require_entry
-from service.record.schema import MERGED_CROPS, MERGES, PEOPLE
-from service.record.transaction import Reader, RecordPart, Transaction, transactional
+from service.record.schema import MERGED_CROPS, MERGES, PEOPLE, as_micros, as_moment, natural_order
+from service.record.transaction import Reader, Transaction
 from service.record.values import CropLabel, Relabelling, Removal, StoredCrop, new_crop_id
 
 MERGES_KEPT_FOR = timedelta(days=30)

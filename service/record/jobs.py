@@ -15,11 +15,11 @@ from pydantic_core import from_json, to_json
 from gmn_client.models import FINISHED, JobKind, JobProblem, JobState
 from service.errors import UnknownJob
 from service.ops.data_directory import IMPORTS, is_alive
-from service.record.columns import as_micros, as_moment
+from service.record.database import RecordPart, transactional
 from service.record.files import forget_unneeded, note_unneeded
 from service.record.galleries import require_entry
-from service.record.schema import JOB_PROBLEMS, JOBS
-from service.record.transaction import Reader, RecordPart, Transaction, marks_of, transactional
+from service.record.schema import JOB_PROBLEMS, JOBS, as_micros, as_moment
+from service.record.transaction import Reader, Transaction, marks_of
 
 UNFINISHED = "state IN ('queued', 'running')"
 NEWEST_FIRST = "ORDER BY created_at DESC, job_id DESC LIMIT ?"

@@ -11,9 +11,9 @@ from pydantic_core import to_json
 
 from gmn_client.models import Scope
 from service.errors import Forbidden, KeyConflict
-from service.record.columns import as_micros, as_moment
-from service.record.schema import API_KEYS, RECORD
-from service.record.transaction import Reader, RecordPart, Transaction, transactional
+from service.record.database import RecordPart, transactional
+from service.record.schema import API_KEYS, RECORD, as_micros, as_moment
+from service.record.transaction import Reader, Transaction
 
 # This row stays where every key has expired or went with its gallery: then nobody may do anything.
 ASKED_FOR = "keys_asked_for"

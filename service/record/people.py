@@ -16,15 +16,13 @@ from pydantic_core import to_json
 
 from gmn_client.models import IdentityOrder
 from service.errors import InvalidField
-from service.record.columns import as_moment, natural_order
 from service.record.crop_rows import read_crops_in
-from service.record.database import Database
+from service.record.database import Database, RecordPart, transactional
 from service.record.desk import find_shown
 from service.record.galleries import read_entry, require_entry
-from service.record.kept_queries import KeptQuery
-from service.record.schema import GROUPS, PEOPLE
-from service.record.transaction import Reader, RecordPart, Transaction, transactional
-from service.record.values import StoredCrop
+from service.record.schema import GROUPS, PEOPLE, as_moment, natural_order
+from service.record.transaction import Reader, Transaction
+from service.record.values import KeptQuery, StoredCrop
 
 # An identity's place in an order: a number, then its name in natural order, then the name.
 Place = tuple[float, str, str]

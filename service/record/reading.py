@@ -15,7 +15,7 @@ from service.ops.health import heartbeat
 from service.record.crop_rows import read_checksums, read_crops
 from service.record.database import FILE, STEPS_PER_BEAT, Database
 from service.record.schema import GALLERIES, PICTURES, row_crc
-from service.record.transaction import Reader
+from service.record.transaction import Reader, Source
 from service.record.values import ArchivedCrop, StoredCrop
 from service.record.vectors import VectorFile, VectorFiles, vector_crc
 
@@ -105,7 +105,7 @@ def read_contents(reader: Reader, gallery_id: int) -> Iterator[ArchivedCrop]:
         heartbeat()
 
 
-def open_vectors(database: Database, gallery_id: int, side: int, dimension: int) -> VectorFile:
+def open_vectors(database: Source, gallery_id: int, side: int, dimension: int) -> VectorFile:
     """Open a vector file for reading; raises `RecordUnavailable` where it was removed."""
     try:
         return database.vectors.open(gallery_id, side, dimension)
@@ -115,7 +115,7 @@ def open_vectors(database: Database, gallery_id: int, side: int, dimension: int)
         ) from error
 
 
-def _require_removed(database: Database, gallery_id: int, crop: StoredCrop) -> None:
+def _require_removed(database: Source, gallery_id: int, crop: StoredCrop) -> None:
     """Raise `DamagedRecord` where a crop whose vector is gone is still in the record."""
     now = StoredRecord(database.folder)
     try:

@@ -15,7 +15,6 @@ from pydantic_core import to_json
 
 from service.errors import RecordUnavailable, ServiceError
 from service.ops.failpoints import failpoint
-from service.record.columns import as_micros, natural_order
 from service.record.crop_rows import read_checksums
 from service.record.database import Database
 from service.record.galleries import (
@@ -25,7 +24,16 @@ from service.record.galleries import (
     next_version,
     require_entry,
 )
-from service.record.schema import CROPS, GALLERIES, INCOMING, PEOPLE, PICTURES, RESTORES
+from service.record.schema import (
+    CROPS,
+    GALLERIES,
+    INCOMING,
+    PEOPLE,
+    PICTURES,
+    RESTORES,
+    as_micros,
+    natural_order,
+)
 from service.record.transaction import Reader, Transaction, marks_of
 from service.record.values import ArchivedCrop
 from service.record.vectors import vector_crc

@@ -1,4 +1,7 @@
-"""The tables of the record. Every row has a checksum, so that damage in the file is found out."""
+"""The tables of the record, and values as their columns keep them.
+
+Every row has a checksum, so that damage in the file is found out.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +9,21 @@ import contextlib
 import functools
 import re
 import sqlite3
+import time
 import zlib
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
+from typing import overload
 
 FORMAT = 8
 # Sizes that SQLite's planner assumes: rows of a table, of a gallery, and of a value in it.
 ROWS = 1_000_000
 ROWS_OF_GALLERY = 100_000
 ROWS_ALIKE = 10
+NUMBER = re.compile(r"0*([0-9]+)")
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MICROSECOND = timedelta(microseconds=1)
 CONSTRAINT = re.compile(r"(PRIMARY|UNIQUE|FOREIGN|CHECK)\b")
 
 
@@ -71,6 +80,42 @@ def row_crc(*values: object) -> int:
     # The text of a picture's bytes would be several times as long.
     short = [zlib.crc32(value) if isinstance(value, bytes) else value for value in values]
     return zlib.crc32(repr(short).encode("utf-8", "surrogatepass"))
+
+
+@overload
+def as_micros(moment: datetime) -> int: ...
+
+
+@overload
+def as_micros(moment: None) -> None: ...
+
+
+def as_micros(moment: datetime | None) -> int | None:
+    """Return a time as microseconds since 1970, UTC, as the tables keep it."""
+    return None if moment is None else (moment - EPOCH) // MICROSECOND
+
+
+@overload
+def as_moment(micros: int) -> datetime: ...
+
+
+@overload
+def as_moment(micros: None) -> None: ...
+
+
+def as_moment(micros: int | None) -> datetime | None:
+    """Return a time with time zone from a column."""
+    return None if micros is None else EPOCH + micros * MICROSECOND
+
+
+def natural_order(name: str) -> str:
+    """Return what sorts as a name does to people: 7 before 10, in upper or lower case."""
+    return NUMBER.sub(lambda found: f"{len(found[1]):03}{found[1]}", name.casefold())
+
+
+def now_ms() -> int:
+    """Return this machine's time, in milliseconds since 1970."""
+    return time.time_ns() // 1_000_000
 
 
 def describe_sizes(connection: sqlite3.Connection) -> None:

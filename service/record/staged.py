@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from service.ops.failpoints import failpoint
 from service.record.crop_rows import read_crops
+from service.record.database import RecordPart, transactional
 from service.record.galleries import (
     drop_calibrations,
     drop_vectors,
@@ -17,7 +18,7 @@ from service.record.galleries import (
     read_entry,
     require_entry,
 )
-from service.record.transaction import Reader, RecordPart, Transaction, transactional
+from service.record.transaction import Reader, Transaction
 from service.record.values import StoredCrop
 
 

@@ -5,18 +5,16 @@ from __future__ import annotations
 import functools
 import itertools
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar
+from pathlib import Path
+from typing import Any, Literal, Protocol, TypeVar
 
+from service.errors import ServiceError
 from service.record.schema import CHECKSUMS, Table
-from service.record.vectors import Vector, vector_crc
+from service.record.vectors import Vector, VectorFiles, vector_crc
 
-if TYPE_CHECKING:
-    from service.record.database import Database
-
-Given = ParamSpec("Given")
-Result = TypeVar("Result")
 Item = TypeVar("Item")
 ChangeKind = Literal[
     "gallery_created",
@@ -73,7 +71,7 @@ def marks_of(values: Sequence[object]) -> str:
 class _Cursor(sqlite3.Cursor):
     """A cursor that raises `DamagedRecord` for damage that SQLite meets on a later row."""
 
-    def __init__(self, database: Database, connection: sqlite3.Connection) -> None:
+    def __init__(self, database: Source, connection: sqlite3.Connection) -> None:
         super().__init__(connection)
         self._database = database
 
@@ -86,11 +84,27 @@ class _Cursor(sqlite3.Cursor):
             return super().fetchall()
 
 
+class Source(Protocol):
+    """A record that is read: one that is open, or the one of an archive."""
+
+    folder: Path
+    vectors: VectorFiles
+
+    def connection(self) -> sqlite3.Connection:
+        """Return this thread's connection."""
+
+    def naming_errors(self) -> AbstractContextManager[None]:
+        """Raise `DamagedRecord` for errors of a damaged file."""
+
+    def damage(self, what: str) -> ServiceError:
+        """Return the error for a part that is not as it was written."""
+
+
 @dataclass
 class Reader:
     """Reads the record: by a thread's own connection, or within a transaction."""
 
-    database: Database
+    database: Source
     _held: sqlite3.Connection | None = None
 
     def execute(self, statement: str, values: Sequence[Any] = ()) -> sqlite3.Cursor:
@@ -206,26 +220,3 @@ class Transaction(Reader):
             values = {"gallery_id": gallery_id, "slot": slot, "side": side}
             rows.append(values | {"checksum": vector_crc(crop_id, vector)})
         self.insert(CHECKSUMS, *rows, instead=True)
-
-
-class RecordPart:
-    """Reads and rules of one kind of thing in the record."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-        self._reader = Reader(database)
-
-
-Part = TypeVar("Part", bound=RecordPart)
-
-
-def transactional(
-    rule: Callable[Concatenate[Part, Transaction, Given], Result],
-) -> Callable[Concatenate[Part, Given], Result]:
-    """Make a method a rule that `Database.write` runs; callers leave out its `transaction`."""
-
-    @functools.wraps(rule)
-    def run(self: Part, /, *args: Given.args, **kwargs: Given.kwargs) -> Result:
-        return self._database.write(functools.partial(rule, self), *args, **kwargs)
-
-    return run

@@ -29,13 +29,11 @@ from service.record.archive import (
     describe_archive,
     describe_snapshot,
 )
-from service.record.columns import as_micros, now_ms
 from service.record.crop_changes import put_crops
 from service.record.database import Database
 from service.record.feeds import begin_feed
 from service.record.format7 import END, OldRecord, key, open_old_snapshot
 from service.record.jobs import Job, job_values
-from service.record.kept_queries import KEPT_CASE, KEPT_QUERY, Case, KeptQuery
 from service.record.keys import API_KEY
 from service.record.record import Record
 from service.record.replacing import replace_crops
@@ -59,9 +57,19 @@ from service.record.schema import (
     STRAY_PICTURES,
     TOMBSTONES,
     UNNEEDED_COLLECTIONS,
+    as_micros,
+    now_ms,
 )
 from service.record.transaction import Reader, Transaction, batches
-from service.record.values import ArchivedCrop, GalleryRecord, Snapshot
+from service.record.values import (
+    KEPT_CASE,
+    KEPT_QUERY,
+    ArchivedCrop,
+    Case,
+    GalleryRecord,
+    KeptQuery,
+    Snapshot,
+)
 
 log = logging.getLogger(__name__)
 PART = "upgrade.part"

@@ -1,22 +1,138 @@
-"""Values of the record: crops, galleries, and what was done to them."""
+"""Values of the record: crops, galleries, kept searches, and the outcomes of changes."""
 
 from __future__ import annotations
 
 import hashlib
 import secrets
 import time
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from datetime import datetime
+from datetime import date, datetime
 from operator import attrgetter
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, NamedTuple, TypeAlias, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import TypeAdapter
 from pydantic.dataclasses import dataclass as stored_dataclass
 
-from gmn_client.models import EnrolledImage, RetentionFrom
-from service.record.kept_queries import KeptQuery
+from gmn_client.models import EnrolledImage, RetentionFrom, Verdict
+
+# One case is one value of the record, and its export one file.
+MOST_CASES = 1000
+MOST_IN_CASE = 500
+# A key without `admin` may begin these, so that others can begin cases too.
+MOST_CASES_OF_KEY = MOST_CASES // 2
+
+
+class CaseFields(TypedDict, total=False):
+    """Changes of a case; fields that are left out stay."""
+
+    name: str
+    notes: str
+
+
+Decision: TypeAlias = Literal["confirmed", "rejected"]
+
+
+class KeptResult(NamedTuple):
+    """One result without its labels; the scores are those of the answer."""
+
+    crop_id: str
+    cosine: float
+    pair_logit: float | None
+    probability: float | None
+    verdict: Verdict | None
+
+
+@stored_dataclass(frozen=True)
+class Review:
+    """A decision on a result: whether it shows the person that was searched for."""
+
+    decision: Decision
+    reviewed_at: datetime
+    key_id: str
+
+
+@stored_dataclass(frozen=True, kw_only=True)
+class KeptQuery:
+    """One search and its answer.
+
+    Attributes:
+        query_id: begins with its time, so that ids sort by it.
+        key_id: the API key that asked.
+        request: fields of the request that name no person.
+        answer: the answer but for its results; JSON.
+        results: best first.
+        crop_id: of a search by a crop.
+        content_type: of the kept picture; None where none is kept.
+        reviews: by the crop's id.
+        cases: ids of the cases that keep it beyond its days.
+    """
+
+    query_id: str
+    created_at: datetime
+    key_id: str
+    request: dict[str, Any]
+    answer: dict[str, Any]
+    results: list[KeptResult]
+    crop_id: str | None = None
+    content_type: str | None = None
+    reviews: dict[str, Review] = field(default_factory=dict)
+    cases: tuple[str, ...] = ()
+
+    @property
+    def shows(self) -> set[str]:
+        """The crops that show whose search it is: with the last of them it is removed.
+
+        These are the crop searched by, the confirmed ones, and a first result that is a `match`.
+        """
+        decided = {crop_id: review.decision for crop_id, review in self.reviews.items()}
+        shown = {crop_id for crop_id, decision in decided.items() if decision == "confirmed"}
+        if self.crop_id:
+            shown.add(self.crop_id)
+        for first in self.results[:1]:
+            if first.verdict == "match" and decided.get(first.crop_id) != "rejected":
+                shown.add(first.crop_id)
+        return shown
+
+
+class CaseEntry(NamedTuple):
+    """A search in a case."""
+
+    added_at: datetime
+    note: str
+
+
+@stored_dataclass(frozen=True, kw_only=True)
+class Case:
+    """Searches that are held together beyond their days.
+
+    Attributes:
+        queries: by their ids.
+        deleted_searches: how many of its searches were deleted, by day in UTC.
+    """
+
+    case_id: str
+    name: str
+    notes: str
+    created_at: datetime
+    changed_at: datetime
+    key_id: str
+    queries: dict[str, CaseEntry] = field(default_factory=dict)
+    deleted_searches: dict[date, int] = field(default_factory=dict)
+
+
+KEPT_QUERY = TypeAdapter(KeptQuery)
+
+
+KEPT_CASE = TypeAdapter(Case)
+
+
+def count_by_case(searches: Sequence[KeptQuery]) -> dict[str, int]:
+    """Return how many of these searches each case holds, by its id."""
+    return Counter(case_id for search in searches for case_id in search.cases)
 
 
 @dataclass(frozen=True)
@@ -29,7 +145,7 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class CropLabel:
-    """What a ranking shows of a crop, kept in memory so that answering reads no database.
+    """The labels of a crop, kept in memory so that a ranking reads no database.
 
     Attributes:
         row_id: its number in its gallery, never given out twice; 0 until it is stored.
@@ -48,7 +164,7 @@ class CropLabel:
 
 
 def identity_code(identity: str, secret: bytes) -> int:
-    """An identity as a number, the same in every process that has the record's secret.
+    """Return an identity as a number, the same in every process with the record's secret.
 
     It is 63 bits of a keyed hash, and not a numbering of the names, which would outlive a forgotten
     person. Among a million identities two share one with a probability of 5e-8.
@@ -58,13 +174,13 @@ def identity_code(identity: str, secret: bytes) -> int:
 
 
 def group_code(label: CropLabel, secret: bytes) -> int:
-    """The `identity_code` of a crop; a negative number of its own where it has no identity."""
+    """Return the `identity_code` of a crop, or a negative number of its own without an identity."""
     if label.identity is None:
         return -1 - label.row_id
     return identity_code(label.identity, secret)
 
 
-LABEL = attrgetter(*(one.name for one in fields(CropLabel)))
+LABEL = attrgetter(*(label.name for label in fields(CropLabel)))
 
 
 @stored_dataclass(frozen=True, kw_only=True)
@@ -92,12 +208,12 @@ class StoredCrop(CropLabel):
 
     @property
     def elsewhere(self) -> bool:
-        """Whether its picture is kept outside the record."""
+        """True where its picture is kept outside the record."""
         return self.content_type is not None and not self.inside
 
     @property
     def label(self) -> CropLabel:
-        """What a ranking shows of it, alone."""
+        """Its labels alone."""
         return CropLabel(*LABEL(self))
 
 
@@ -124,7 +240,7 @@ class ArchivedCrop:
 
 @dataclass(frozen=True)
 class IndexedCrop:
-    """What the index learns of a crop; the vector is `(d,)` float32, not of unit length."""
+    """A crop for the index; the vector is `(d,)` float32, not of unit length."""
 
     label: CropLabel
     vector: NDArray[np.float32]
@@ -132,10 +248,10 @@ class IndexedCrop:
 
 @dataclass(frozen=True)
 class Enrolment:
-    """One committed enrolment: `landed` in the order asked, `added` what the index has to learn.
+    """A committed enrolment: `landed` in the order asked, `added` the crops that are new.
 
     Attributes:
-        replayed: the request happened before, and this is what it did then.
+        replayed: the request happened before, and this was its outcome.
         problems: as the request that happened left them, opaque JSON.
     """
 
@@ -149,10 +265,10 @@ class Enrolment:
 
 @dataclass(frozen=True)
 class Removal:
-    """One committed deletion.
+    """A committed deletion.
 
     Attributes:
-        row_ids, crop_ids: of what was removed, in one order.
+        row_ids, crop_ids: of the removed crops, in one order.
         kept_searches: the searches that were removed with a person.
     """
 
@@ -163,13 +279,13 @@ class Removal:
 
     @property
     def count(self) -> int:
-        """How many crops were removed."""
+        """The number of removed crops."""
         return len(self.row_ids)
 
 
 @dataclass(frozen=True)
 class Relabelling:
-    """One committed change of what is known of crops.
+    """A committed change of the labels of crops.
 
     Attributes:
         labels: of the changed crops, as they are now.
@@ -184,12 +300,12 @@ class Relabelling:
 
     @property
     def count(self) -> int:
-        """How many crops were changed."""
+        """The number of changed crops."""
         return len(self.labels)
 
 
 class CropFields(TypedDict, total=False):
-    """What to change of a crop; None where it is unknown from now on."""
+    """Changes of a crop's labels; None where one is unknown from now on."""
 
     identity: str | None
     camera: str | None
@@ -287,7 +403,7 @@ class GalleryRecord:
 
 @dataclass(frozen=True)
 class CropFilter:
-    """Which crops are listed, changed or deleted; None asks nothing.
+    """A filter of crops to list, change or delete; None asks nothing.
 
     Attributes:
         crop_ids: only these; empty for every crop.
@@ -307,11 +423,11 @@ class CropFilter:
 
     @property
     def of_time(self) -> bool:
-        """Whether it has a bound of the capture."""
+        """True where it bounds the time of capture."""
         return self.captured_after is not None or self.captured_before is not None
 
     def passes(self, crop: CropLabel) -> bool:
-        """Whether a crop is among them."""
+        """Return whether a crop passes."""
         after = self.captured_after
         before = self.captured_before
         taken = crop.captured_at

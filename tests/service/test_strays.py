@@ -47,19 +47,18 @@ def _written(path: Path) -> Path:
 
 
 def _kept_snapshot(runtime, gallery: int, name: str) -> Path:
-    file = _written(runtime.settings.data_dir / snapshot_name(gallery, name))
+    file = _written(runtime.settings.data_dir / snapshot_name(gallery, name) / "record.sqlite3")
     snapshot = Snapshot(name, gallery, 4, EMBEDDER, 2, 4096, "0" * 64, NOON)
     runtime.record.snapshots.keep(snapshot)
-    return file
+    return file.parent
 
 
 def test_a_start_moves_aside_what_no_record_names_and_removes_copies_that_were_cut_off(
     runtime, gallery, tmp_path, caplog
 ):
     kept = _kept_snapshot(runtime, gallery, "kept")
-    journal = _written(kept.with_name("kept.gmn-journal"))
-    unknown = _written(tmp_path / "snapshots" / "7" / "unknown.gmn")
-    part = _written(kept.with_name("copy.1f.part"))
+    unknown = _written(tmp_path / "snapshots" / "7" / "unknown.gmn" / "record.sqlite3")
+    part = _written(kept.with_name("copy.1f.part") / "record.sqlite3")
     upload = _written(tmp_path / "imports" / "anothers" / "archive")
     runtime.record.jobs.create(new_job("waiting", gallery))
     waiting = _written(tmp_path / "imports" / "waiting" / "archive")
@@ -67,11 +66,11 @@ def test_a_start_moves_aside_what_no_record_names_and_removes_copies_that_were_c
     _written(tmp_path / "indexes" / "7" / "unknown" / "vectors")
     for _ in range(2):
         asyncio.run(clear_files(runtime))
-        assert all(file.exists() for file in (kept, journal, waiting, index))
+        assert all(file.exists() for file in (kept, waiting, index))
         assert (tmp_path / "indexes" / "stray" / "7" / "unknown" / "vectors").exists()
         assert not any(file.exists() for file in (part, unknown, upload))
-        stray = tmp_path / "snapshots" / "stray" / "7-unknown.gmn"
-        assert stray.read_bytes() == b"unknown.gmn"
+        stray = tmp_path / "snapshots" / "stray" / "7-unknown.gmn" / "record.sqlite3"
+        assert stray.read_bytes() == b"record.sqlite3"
         stray = tmp_path / "imports" / "stray" / "anothers" / "archive"
         assert stray.read_bytes() == b"archive"
     assert "unknown.gmn is in no record; moved to" in caplog.text
@@ -89,7 +88,7 @@ def test_the_files_of_what_was_deleted_are_removed_by_maintenance_however_that_e
     # The process is killed after each of the commits, before it removes a file.
     runtime.record.galleries.delete(other)
     runtime.record.snapshots.remove(gallery, "single")
-    copy = _written(tmp_path / snapshot_name(gallery, "copied"))
+    copy = _written(tmp_path / snapshot_name(gallery, "copied") / "record.sqlite3")
     runtime.record.unneeded_files.add([snapshot_name(gallery, "copied")])
     kept = _kept_snapshot(runtime, gallery, "kept")
     asyncio.run(remove_unneeded_files(runtime))

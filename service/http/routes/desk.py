@@ -17,7 +17,7 @@ from service.http.forms import MULTIPART, Cursor, Form, Limit, Name
 from service.http.guard import Searcher, guarded_router
 from service.http.problems import content, problems, write_list
 from service.http.thumbnails import PICTURE, Width, answer_picture
-from service.record.kept_queries import CaseFields
+from service.record.values import CaseFields
 from service.runtime import GalleryCall
 from service.search.options import Id
 

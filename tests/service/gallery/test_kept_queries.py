@@ -7,13 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from service.record.kept_queries import (
-    Case,
-    KeptQuery,
-    KeptResult,
-    Review,
-)
-from service.record.values import GallerySettings, new_crop_id
+from service.record.values import Case, GallerySettings, KeptQuery, KeptResult, Review, new_crop_id
 from tests.service.gallery.new_crops import EMBEDDER, new_crop
 
 NOW = datetime.now(UTC)

@@ -11,11 +11,10 @@ import pytest
 from service.errors import DamagedRecord, DamagedSnapshot, ServiceError
 from service.ops.data_directory import snapshot_name
 from service.record.archive import check_snapshots, describe_snapshot, write_archive
-from service.record.kept_queries import KeptQuery
 from service.record.keys import ApiKey
 from service.record.record import Record
 from service.record.recovery import recover
-from service.record.values import CropFilter, GallerySettings, new_crop_id
+from service.record.values import CropFilter, GallerySettings, KeptQuery, new_crop_id
 from service.record.verify import verify
 from tests.service.gallery.new_crops import EMBEDDER, NOON, new_crop
 

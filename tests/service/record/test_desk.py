@@ -8,10 +8,9 @@ from datetime import UTC, datetime
 
 import pytest
 
-from service.record.kept_queries import Case, KeptQuery, KeptResult, Review
 from service.record.record import Record
 from service.record.schema import TABLES
-from service.record.values import GallerySettings, new_crop_id
+from service.record.values import Case, GallerySettings, KeptQuery, KeptResult, Review, new_crop_id
 from tests.service.gallery.new_crops import EMBEDDER, new_crop
 
 NOW = datetime.now(UTC)

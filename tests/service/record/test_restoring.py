@@ -18,7 +18,6 @@ from service.ops.data_directory import snapshot_name
 from service.record import restoring
 from service.record.archive import archived_ids, describe_snapshot, write_archive
 from service.record.jobs import Job
-from service.record.kept_queries import Case, KeptQuery
 from service.record.keys import ApiKey
 from service.record.record import Record
 from service.record.restoring import (
@@ -29,7 +28,7 @@ from service.record.restoring import (
     restore_backup,
     write_backup,
 )
-from service.record.values import CropFilter, GallerySettings, new_crop_id
+from service.record.values import Case, CropFilter, GallerySettings, KeptQuery, new_crop_id
 from service.record.verify import verify
 from tests.service.gallery.new_crops import EMBEDDER, NOON, new_crop
 

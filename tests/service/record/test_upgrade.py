@@ -19,13 +19,21 @@ from model.problems import InputProblem
 from service.ops.data_directory import DATABASE_NAME, snapshot_name
 from service.record.archive import read_archive
 from service.record.jobs import Job
-from service.record.kept_queries import Case, KeptQuery, KeptResult, Review
 from service.record.keys import ApiKey
 from service.record.people import Grouping
 from service.record.picture_folder import PictureFolder
 from service.record.record import Record, open_redis, open_sqlite
 from service.record.upgrade import upgrade
-from service.record.values import CropFilter, GallerySettings, RequestKey, new_crop_id
+from service.record.values import (
+    Case,
+    CropFilter,
+    GallerySettings,
+    KeptQuery,
+    KeptResult,
+    RequestKey,
+    Review,
+    new_crop_id,
+)
 from service.record.verify import verify
 from tests.service.gallery.new_crops import EMBEDDER, NOON, OTHER_EMBEDDER, new_crop
 
