@@ -40,10 +40,11 @@ local now = clock[1] + clock[2] / 1000000
 local known = redis.call('HMGET', KEYS[1], 'left', 'at')
 local passed = math.max(0, now - (tonumber(known[2]) or now))
 local left = math.min(rate, (tonumber(known[1]) or rate) + passed * rate / 60)
-if left < count then return tostring((count - left) * 60 / rate) end
-redis.call('HSET', KEYS[1], 'left', tostring(left - count), 'at', tostring(now))
+local wait = 0
+if left < count then wait = (count - left) * 60 / rate else left = left - count end
+redis.call('HSET', KEYS[1], 'left', tostring(left), 'at', tostring(now))
 redis.call('EXPIRE', KEYS[1], 120)
-return '0'
+return tostring(wait)
 """
 AWAY = "Redis does not answer: each process counts keys' rates by itself, and events wait"
 OLD_RECORD = (
@@ -65,7 +66,7 @@ class _Take:
 
 
 class SharedRedis:
-    """Rates and events in Redis, which a thread sends together whatever the event loop does.
+    """Rates and events in Redis, sent by one thread so that the event loop is not held up.
 
     Attributes:
         is_up: False from the first call without an answer until Redis answers again.

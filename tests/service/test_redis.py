@@ -236,3 +236,14 @@ def test_the_password_of_a_user_may_be_in_a_file(server, tmp_path):
         assert asyncio.run(shared.take("key", 60, 1)) == pytest.approx(1, abs=0.2)
     finally:
         shared.close()
+
+
+def test_a_clock_that_was_put_back_locks_no_key_out(server):
+    an_hour_ahead = f"{time.time() + 3600:.3f}"
+    server.ask("HSET", "gmn:rate:ahead", "left", "0", "at", an_hour_ahead)
+    shared = SharedRedis(server.url, None)
+    try:
+        assert asyncio.run(shared.take("ahead", 120, 1)) == pytest.approx(0.5)
+        eventually(lambda: asyncio.run(shared.take("ahead", 120, 1)) == 0, seconds=5)
+    finally:
+        shared.close()
