@@ -104,6 +104,7 @@ class Runtime:
             self.shared: SharedRedis | None = None
             if settings.redis_url:
                 self.shared = SharedRedis(settings.redis_url, settings.redis_password_file)
+                held.callback(self.shared.close)
             rates = KeyRates(settings.processes, self.shared)
             self.keys = KeyRing(self.record.keys, settings.api_keys_file, loopback, rates)
             held.callback(self.keys.threads.shutdown)

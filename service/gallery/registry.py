@@ -44,6 +44,7 @@ KINDS = {Enrolment: "added", Removal: "removed", Relabelling: "relabelled"}
 CAUGHT_UP_WITHIN_SECONDS = 2.0
 VERSION_WITHIN_SECONDS = 2.0
 VERSION_POLL_SECONDS = 0.01
+CROPS_PER_EVENT = 1000
 Result = TypeVar("Result")
 Show = Callable[[], None]
 
@@ -188,8 +189,7 @@ class GalleryRegistry:
         created, shown = await self.write(create)
         await asyncio.shield(asyncio.wrap_future(shown))
         failpoint("create-gallery.shown")
-        if self.shared is not None:
-            self.shared.announce(name, "create-gallery")
+        self._announce(name, "create-gallery", created)
         return created
 
     async def change(
@@ -222,8 +222,7 @@ class GalleryRegistry:
         # Shielded: a committed change is shown also where its request is cancelled.
         await asyncio.shield(asyncio.wrap_future(shown))
         failpoint(f"{steps}.shown")
-        if self.shared is not None and committed is not None:
-            self.shared.announce(gallery.name, steps, **_described(committed))
+        self._announce(gallery.name, steps, committed)
         return committed
 
     async def write(self, call: Callable[..., Result], *args: Any) -> Result:
@@ -356,6 +355,18 @@ class GalleryRegistry:
             raise UnknownGallery(gallery.name)
         return frozenset(slots) - present.keys()
 
+    def _announce(self, gallery: str, steps: str, committed: object) -> None:
+        """Tell other programs by Redis what this process has committed; None is no change."""
+        if self.shared is None or committed is None:
+            return
+        if not isinstance(committed, CropsChange):
+            self.shared.announce(gallery, steps)
+            return
+        crop_ids = _changed_crops(committed)
+        for first in range(0, len(crop_ids), CROPS_PER_EVENT):
+            named = crop_ids[first : first + CROPS_PER_EVENT]
+            self.shared.announce(gallery, steps, version=committed.version, crop_ids=named)
+
     def _apply(self, gallery_id: int, changes: Sequence[Change]) -> None:
         """Show changes of a gallery; blocks until searches see them."""
         gallery = self.by_id(gallery_id)
@@ -384,18 +395,14 @@ class GalleryRegistry:
             self.device.change(self.read_gallery(gallery_id)).result()
 
 
-def _described(committed: object) -> dict[str, Any]:
-    """Return the fields of the event that announces a commit."""
-    match committed:
+def _changed_crops(change: CropsChange) -> list[str]:
+    match change:
         case Enrolment():
-            crop_ids = [crop.label.crop_id for crop in committed.added]
+            return [crop.label.crop_id for crop in change.added]
         case Removal():
-            crop_ids = list(committed.crop_ids)
+            return list(change.crop_ids)
         case Relabelling():
-            crop_ids = [label.crop_id for label in committed.labels]
-        case _:
-            return {}
-    return {"version": committed.version, "crop_ids": crop_ids}
+            return [label.crop_id for label in change.labels]
 
 
 def _apply_all(gallery: Gallery, changes: Sequence[CropsChange]) -> None:

@@ -120,8 +120,16 @@ async def create_job(
     except errors.UnknownGallery as error:
         raise errors.UnknownGallery(gallery.name) from error
     failpoint("job.created")
+    announce_job(runtime, gallery.name, job, job.state)
     runtime.jobs_wanted.set()
     return job
+
+
+def announce_job(runtime: Runtime, gallery: str, job: Job, state: JobState) -> None:
+    """Tell other programs by Redis, where one is named, of a job's new state."""
+    if runtime.shared is not None:
+        what = {"job_id": job.job_id, "kind": job.kind, "state": state}
+        runtime.shared.announce(gallery, "job", **what)
 
 
 async def find_job(runtime: Runtime, job_id: str) -> Job:
@@ -219,6 +227,7 @@ async def _work_on(runtime: Runtime, job: Job, kinds: Mapping[JobKind, DoJob]) -
     gallery = runtime.galleries.by_id(job.gallery_id)
     if gallery is None:
         raise Cancelled
+    announce_job(runtime, gallery.name, job, "running")
     state: JobState = "done"
     detail: str | None = None
     try:
@@ -240,8 +249,7 @@ async def _work_on(runtime: Runtime, job: Job, kinds: Mapping[JobKind, DoJob]) -
     async def end() -> None:
         await save_job(runtime, job, state=state, detail=detail)
         runtime.metrics.jobs_ended.labels(state).inc()
-        if runtime.shared is not None:
-            runtime.shared.announce(gallery.name, job.kind, job_id=job.job_id, state=state)
+        announce_job(runtime, gallery.name, job, state)
         failpoint("job.ended")
         await runtime.audit.done(job.kind, gallery=gallery.name, job_id=job.job_id, state=state)
 

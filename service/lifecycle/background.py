@@ -128,8 +128,6 @@ async def background_work(runtime: Runtime) -> AsyncIterator[None]:
         _watched(runtime, "gallery fits", fit_galleries(runtime)),
         _watched(runtime, "compaction", compact_indexes(runtime)),
     ]
-    if runtime.shared is not None:
-        tasks.append(_watched(runtime, "Redis", runtime.shared.run()))
     if runtime.settings.backup_dir:
         tasks.append(_watched(runtime, "backups", run_backups(runtime)))
     if not runtime.checked:

@@ -1,7 +1,7 @@
 """Redis, for what processes share beside the record: rates of keys, and events for other programs.
 
 Nothing in it is missed when it is lost. While it does not answer, each process counts by itself and
-drops the events.
+keeps its newest events in memory.
 """
 
 from __future__ import annotations
@@ -9,65 +9,94 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import threading
 import time
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import redis
-from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from model.problems import InputProblem
 
 log = logging.getLogger(__name__)
 ANSWERS_WITHIN_SECONDS = 0.05
-ASKED_AGAIN_SECONDS = 1.0
-AT_START_SECONDS = 2.0
+CONNECTS_WITHIN_SECONDS = 2.0
+ASKED_AGAIN_SECONDS = 2.0
 EVENTS_WAITING = 1000
+EVENTS_AT_ONCE = 100
 EVENTS_KEPT = 10_000
 # Takes from a bucket that fills within a minute. The answer is the seconds to wait, 0 for none.
 TAKE = """
-local rate, count, capacity = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[1])
+local rate, count = tonumber(ARGV[1]), tonumber(ARGV[2])
 local clock = redis.call('TIME')
 local now = clock[1] + clock[2] / 1000000
 local known = redis.call('HMGET', KEYS[1], 'left', 'at')
-local left = tonumber(known[1]) or capacity
-left = math.min(capacity, left + (now - (tonumber(known[2]) or now)) * rate / 60)
-if left < count then return tostring((count - left) * 60 / rate) end
-redis.call('HSET', KEYS[1], 'left', tostring(left - count), 'at', tostring(now))
+local passed = math.max(0, now - (tonumber(known[2]) or now))
+local left = math.min(rate, (tonumber(known[1]) or rate) + passed * rate / 60)
+local wait = 0
+if left < count then wait = (count - left) * 60 / rate else left = left - count end
+redis.call('HSET', KEYS[1], 'left', tostring(left), 'at', tostring(now))
 redis.call('EXPIRE', KEYS[1], 120)
-return '0'
+return tostring(wait)
 """
-Event = tuple[str, dict[Any, Any]]
+AWAY = "Redis does not answer: each process counts keys' rates by itself, and events wait"
+OLD_RECORD = (
+    "GMN_REDIS_URL: the record of version 0.4 or earlier lies there, and this version keeps it in "
+    "the data directory. Upgrade it: gmn backup BACKUPS by the old version, with its "
+    "GMN_REDIS_URL, then gmn store upgrade BACKUPS/NAME --into DATA_DIR by this one; then name "
+    "another database of Redis, such as /1, or empty this one"
+)
+
+
+@dataclass(frozen=True)
+class _Take:
+    """Requests or images that a key wants to send; `wait` is answered as `SharedRedis.take`."""
+
+    key_id: str
+    rate: int
+    count: int
+    wait: Future[float | None] = field(default_factory=Future)
 
 
 class SharedRedis:
-    """Rates and events in Redis; lives on the event loop.
+    """Rates and events in Redis, sent by one thread so that the event loop is not held up.
 
     Attributes:
         is_up: False from the first call without an answer until Redis answers again.
     """
 
     def __init__(self, url: str, password_file: Path | None) -> None:
-        """Look at Redis once; one that does not answer is asked again later.
+        """Connect; a Redis that does not answer is asked again later.
 
         Raises:
             InputProblem: the address or the password cannot be used, or the record of an earlier
                 version lies there.
         """
-        password = _read_password(password_file)
-        _refuse_old_record(url, password)
-        self._redis = Redis.from_url(
-            url,
-            password=password,
-            socket_timeout=ANSWERS_WITHIN_SECONDS,
-            socket_connect_timeout=ANSWERS_WITHIN_SECONDS,
-            retry=Retry(NoBackoff(), 0),
-        )
-        self._take = self._redis.register_script(TAKE)
-        self._events: asyncio.Queue[Event] = asyncio.Queue(EVENTS_WAITING)
         self.is_up = True
+        self._redis = _client(url, password_file)
+        self._takes: deque[_Take] = deque()
+        self._events: deque[tuple[str, dict[str, Any]]] = deque(maxlen=EVENTS_WAITING)
+        self._wanted = threading.Event()
+        self._closing = threading.Event()
+        self._logged = ""
+        try:
+            self._connect()
+        except redis.AuthenticationError as error:
+            raise InputProblem(
+                f"GMN_REDIS_URL: Redis refuses the user or the password ({error}); name the right "
+                "one there or in GMN_REDIS_PASSWORD_FILE"
+            ) from error
+        except (redis.RedisError, OSError) as error:
+            self._note_away(error)
+        self._thread = threading.Thread(target=self._run, name="redis", daemon=True)
+        self._thread.start()
 
     async def take(self, key_id: str, rate: int, count: int) -> float | None:
         """Take requests or images from a key's minute.
@@ -78,57 +107,71 @@ class SharedRedis:
         """
         if not self.is_up:
             return None
-        try:
-            async with asyncio.timeout(ANSWERS_WITHIN_SECONDS):
-                return float(await self._take([f"gmn:rate:{key_id}"], [rate, count]))
-        except (redis.RedisError, OSError, TimeoutError) as error:
-            self._note_away(error)
-            return None
+        take = _Take(key_id, rate, count)
+        self._takes.append(take)
+        self._wanted.set()
+        return await asyncio.wrap_future(take.wait)
 
     def announce(self, gallery: str, event: str, **what: Any) -> None:
-        """Append an event to a gallery's stream; dropped where Redis is away or too slow."""
-        if self.is_up and not self._events.full():
-            fields: dict[Any, Any] = {"event": event, "at": f"{time.time():.3f}"}
-            fields |= {name: json.dumps(value) for name, value in what.items()}
-            self._events.put_nowait((gallery, fields))
+        """Append an event to a gallery's stream; of many that wait for Redis the oldest go."""
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        self._events.append((gallery, {"event": event, "at": now, **what}))
+        if self.is_up:
+            self._wanted.set()
 
-    async def run(self) -> None:
-        """Send events, and ask for Redis while it is away, until this is cancelled."""
-        try:
-            while True:
-                try:
-                    async with asyncio.timeout(ASKED_AGAIN_SECONDS):
-                        event = await self._events.get()
-                except TimeoutError:
-                    if not self.is_up:
-                        await self._ask_again()
-                else:
-                    await self._send(*event)
-        finally:
-            await self._redis.aclose()
+    def close(self) -> None:
+        """Send the events that wait, and disconnect."""
+        self._closing.set()
+        self._wanted.set()
+        self._thread.join()
+        self._redis.close()
 
-    async def _send(self, gallery: str, fields: dict[Any, Any]) -> None:
-        try:
-            await self._redis.xadd(f"gmn:events:{gallery}", fields, maxlen=EVENTS_KEPT)
-        except (redis.RedisError, OSError) as error:
-            self._note_away(error)
+    def _run(self) -> None:
+        while True:
+            if not (self.is_up and self._events):
+                self._wanted.wait(ASKED_AGAIN_SECONDS)
+            self._wanted.clear()
+            closing = self._closing.is_set()
+            takes = [self._takes.popleft() for _ in range(len(self._takes))]
+            waits: Sequence[float | None] = [None] * len(takes)
+            try:
+                if self.is_up:
+                    waits = self._send(takes)
+                elif not takes:
+                    self._connect()
+            except Exception as error:
+                self._note_away(error)
+            for take, wait in zip(takes, waits, strict=True):
+                if take.wait.set_running_or_notify_cancel():
+                    take.wait.set_result(wait)
+            if closing:
+                return
 
-    async def _ask_again(self) -> None:
-        try:
-            await self._redis.ping()
-        except (redis.RedisError, OSError):
-            return
-        log.warning("Redis answers again: keys' rates are counted over all processes")
+    def _send(self, takes: Sequence[_Take]) -> list[float]:
+        """Send everything that waits, or ask whether Redis is there; return the waits of takes."""
+        pipeline = self._redis.pipeline(transaction=False)
+        for take in takes:
+            pipeline.eval(TAKE, 1, f"gmn:rate:{take.key_id}", take.rate, take.count)
+        for _ in range(min(len(self._events), EVENTS_AT_ONCE)):
+            gallery, event = self._events.popleft()
+            pipeline.xadd(f"gmn:events:{gallery}", {"json": json.dumps(event)}, maxlen=EVENTS_KEPT)
+        pipeline.ping()
+        return [float(wait) for wait in pipeline.execute()[: len(takes)]]
+
+    def _connect(self) -> None:
+        if self._redis.exists("gmn:format"):
+            raise InputProblem(OLD_RECORD)
+        if not self.is_up:
+            log.warning("Redis answers again: keys' rates are counted over all processes")
+        self._logged = ""
         self.is_up = True
 
     def _note_away(self, error: Exception) -> None:
-        if self.is_up:
-            log.warning(
-                "Redis does not answer (%s): each process counts keys' rates by itself, and events "
-                "are dropped",
-                error or type(error).__name__,
-            )
         self.is_up = False
+        why = OLD_RECORD if isinstance(error, InputProblem) else AWAY
+        if why != self._logged:
+            log.warning("%s (%s)", why, error or type(error).__name__)
+        self._logged = why
 
 
 class KeyRates:
@@ -168,42 +211,24 @@ class KeyRates:
         return 0.0
 
 
-def _read_password(file: Path | None) -> str | None:
+def _client(url: str, password_file: Path | None) -> redis.Redis:
     try:
-        return file.read_text().strip() if file else None
-    except OSError as error:
+        password = password_file.read_text().strip() if password_file else None
+    except (OSError, UnicodeDecodeError) as error:
         raise InputProblem(
-            f"GMN_REDIS_PASSWORD_FILE={file}: cannot be read ({error.strerror}); name a file that "
-            "this user may read"
+            f"GMN_REDIS_PASSWORD_FILE={password_file}: cannot be read ({error}); name a text file "
+            "that this user may read"
         ) from error
-
-
-def _refuse_old_record(url: str, password: str | None) -> None:
     try:
-        asked = redis.Redis.from_url(
+        return redis.Redis.from_url(
             url,
             password=password,
-            socket_timeout=AT_START_SECONDS,
-            socket_connect_timeout=AT_START_SECONDS,
+            protocol=2,
+            socket_timeout=ANSWERS_WITHIN_SECONDS,
+            socket_connect_timeout=CONNECTS_WITHIN_SECONDS,
+            retry=Retry(NoBackoff(), 0),
         )
-        with asked:
-            has_record = bool(asked.exists("gmn:format"))
     except ValueError as error:
         raise InputProblem(
             f"GMN_REDIS_URL: cannot be read ({error}); write it like redis://127.0.0.1:6379/0"
         ) from error
-    except redis.AuthenticationError as error:
-        raise InputProblem(
-            f"GMN_REDIS_URL: Redis refuses the password ({error}); name it in "
-            "GMN_REDIS_PASSWORD_FILE"
-        ) from error
-    except (redis.RedisError, OSError) as error:
-        log.warning("Redis does not answer (%s); it is asked again", error)
-        return
-    if has_record:
-        raise InputProblem(
-            "GMN_REDIS_URL: the record of version 0.4 or earlier lies there, and this version "
-            "keeps it in the data directory. Upgrade it: gmn backup BACKUPS by the old version, "
-            "with its GMN_REDIS_URL, then gmn store upgrade BACKUPS/NAME --into DATA_DIR by this "
-            "one; then name another database of Redis, such as /1, or empty this one"
-        )

@@ -64,7 +64,6 @@ def test_a_warning_fails_where_the_command_is_strict(examine) -> None:
     [
         ("settings", {"backup_keep": 0}, "GMN_BACKUP_KEEP"),
         ("disk", {"reserved_disk_bytes": 10**18}, "less than GMN_RESERVED_DISK_BYTES"),
-        ("record", {"redis_url": "redis://127.0.0.1:1/0"}, "does not answer"),
         ("keys", {"host": "0.0.0.0"}, "gmn keys create"),
         (
             "keys",

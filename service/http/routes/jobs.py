@@ -167,6 +167,8 @@ async def cancel_job(call: Annotated[Call, needs("enroll")], job_id: JobId) -> J
     found = await _find_job(call, job_id, ["admin"])
     runtime = call.runtime
     job = await runtime.galleries.write(runtime.record.jobs.cancel, job_id)
+    if job.state != found.state:
+        runner.announce_job(runtime, found.gallery, job, job.state)
     if job.finished:
         await runtime.sections.run(
             lambda: runtime.pools.files.run(remove_unneeded, runtime, f"{IMPORTS}/{job_id}")
