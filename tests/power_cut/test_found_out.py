@@ -65,13 +65,12 @@ os.fsync(os.open(sys.argv[1], os.O_RDONLY))
 os.posix_fallocate(file, 2, 8)
 os.ftruncate(file, 7)
 """
-# Another process was killed once it had made the files.
+# Another process was killed once it had made the file.
 KILLED_BEFORE = """
-for kind in ("f32", "crc"):
-    (folder / f"vectors-{gallery}-0.{kind}").touch()
+(folder / f"vectors-{gallery}-0.f32").touch()
 """
 PRAGMAS = 'database.PRAGMAS = tuple(p.replace("FULL", "{}") for p in database.PRAGMAS)'
-NO_VECTORS = "vectors.VectorFile._sync = lambda file: None"
+NO_VECTORS = "vectors.os = type('Os', (), {**vars(os), 'fdatasync': lambda file: None})"
 NO_NEW_FOLDER = "archive.make_folder = lambda path: path.mkdir(parents=True, exist_ok=True)"
 # A new folder of snapshots would sync the names beside it.
 NO_VECTOR_NAMES = f"vectors.sync = lambda path: None\n{NO_NEW_FOLDER}"

@@ -147,7 +147,7 @@ def test_a_search_of_several_images_that_fails_leaves_none_of_them_under_way(ask
     cancelled = []
 
     async def calls(http, runtime):
-        async def confirm(gallery, crops):
+        async def confirm(gallery, crops, shown):
             begun.append(gallery)
             if len(begun) == 1:
                 raise UnknownGallery(gallery.name)
