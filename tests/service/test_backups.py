@@ -8,10 +8,9 @@ import time
 from pathlib import Path
 
 import pytest
-from service.record.backup import kept_backups
 
 import gmn
-from service.record.record import Record
+from service.record.restoring import kept_backups
 from tests.forked import GMN, run_forked, run_gmn
 from tests.service.test_metrics import figure
 from tests.waiting import eventually
@@ -126,43 +125,15 @@ def test_a_restore_that_was_cut_off_is_refused_at_the_start(
 
 
 @pytest.mark.slow
-def test_of_two_processes_on_redis_one_makes_a_backup_that_an_empty_redis_takes(
-    start, tmp_path, drawn_crops, redis_record, monkeypatch, capsys
-):
-    data = tmp_path / "data"
+def test_of_two_services_on_one_directory_one_makes_the_backup(start, tmp_path):
     folder = tmp_path / "backups"
-    new = tmp_path / "new"
-    place = {"redis_url": redis_record.url, "data_dir": data, "images_url": (data / "i").as_uri()}
-    replicas = [start(backup_dir=folder, replica_name=name, **place) for name in ("one", "other")]
+    place = {"data_dir": tmp_path / "data", "backup_dir": folder}
+    services = [start(**place), start(**place)]
     eventually(lambda: kept_backups(folder), 60)
-    for served in replicas:
+    for served in services:
+        eventually(lambda served=served: figure(served, "gmn_backup_last_time_seconds") > 0)
         assert time.time() - figure(served, "gmn_backup_last_time_seconds") < 120
-    replicas[0].enroll("default", drawn_crops[0].png, identity="Ann")
-    replicas[1].enroll("default", drawn_crops[4].png, identity="Bob")
-    monkeypatch.setenv("GMN_REDIS_URL", place["redis_url"])
-    monkeypatch.setenv("GMN_IMAGES_URL", place["images_url"])
-    command = ["backup", str(folder), "--data-dir", str(data)]
-    assert gmn.run(command) == 0
-    # The other process makes none beside that of the first one.
-    first, second = kept_backups(folder)
-    answer = replicas[1].http.delete("/v1/galleries/default/identities/Ann").json()
-    named = [one["where"] for one in answer["remaining"]]
-    assert f"backup {second.path}" in named
-    assert f"backup {first.path}" not in named
-    for served in replicas:
+    for served in services:
         assert served.stop() == 0
         assert "no backup was made" not in served.log.read_text()
-    assert gmn.run(command) == 0
-    redis_record.ask("FLUSHALL")
-    monkeypatch.setenv("GMN_IMAGES_URL", (new / "i").as_uri())
-    # A file in the data directory of before is of another record.
-    shutil.rmtree(data)
-    data.mkdir()
-    Record(data).close()
-    command = ["restore", str(second.path), "--data-dir", str(new), "--replaces", str(data)]
-    assert gmn.run(command) == 0
-    assert "default: 1 crops, 1 left out as deleted since" in capsys.readouterr().out
-    again = start(**place | {"data_dir": new, "images_url": (new / "i").as_uri()})
-    (found,) = again.query("default", drawn_crops[0].png).json()["results"]
-    assert found["identity"] == "Bob"
-    assert again.http.get(found["image_url"]).content == drawn_crops[4].png
+    assert len(kept_backups(folder)) == 1

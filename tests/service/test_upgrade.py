@@ -13,7 +13,6 @@ from typer.testing import CliRunner
 from model.artefact import load_artefact, resolve_artefact
 from service.commands.lifecycle import reindex
 from tests.service.conftest import START, Served
-from tests.service.redis_server import redis_server
 
 pytestmark = pytest.mark.slow
 
@@ -24,9 +23,8 @@ GALLERIES = ("bare", "lobby", "yard")
 class Installed:
     """The program with a folder of shipped artefacts of its own, on one record."""
 
-    def __init__(self, place: Path, record: dict[str, str]) -> None:
+    def __init__(self, place: Path) -> None:
         self.place = place
-        self.record = record
         self.starts = 0
         self.shipped = place / "shipped"
         self.shipped.mkdir()
@@ -45,7 +43,7 @@ class Installed:
             "import model.artefact; from pathlib import Path; "
             f"model.artefact.SHIPPED = Path({str(self.shipped)!r}); {START}"
         )
-        settings = {"data_dir": str(self.place / "data"), **self.record, **settings}
+        settings = {"data_dir": str(self.place / "data"), **settings}
         served = Served(self.place / f"log.{self.starts}", program, **settings)
         try:
             yield served
@@ -55,13 +53,9 @@ class Installed:
                 served.kill()
 
 
-@pytest.fixture(params=["sqlite", "redis"])
-def installed(request, tmp_path) -> Iterator[Installed]:
-    if request.param == "sqlite":
-        yield Installed(tmp_path, {})
-        return
-    with redis_server() as server:
-        yield Installed(tmp_path, {"redis_url": server.url})
+@pytest.fixture
+def installed(tmp_path) -> Installed:
+    return Installed(tmp_path)
 
 
 def lines(served: Served, number: int) -> list[str]:
