@@ -89,8 +89,15 @@ class Follower:
         return RecordState(state=state, lag=lag, lag_seconds=seconds)
 
     def start(self) -> None:
-        """Read every gallery, and follow the record from then on; blocks for the reading."""
-        self._follow(self._database.data_version())
+        """Read every gallery, and follow the record from then on; blocks for the reading.
+
+        Raises:
+            Exception: a gallery cannot be read, such as `DamagedRecord`.
+        """
+        self._data_version = self._database.data_version()
+        for gallery_id, newest in self._database.feeds().items():
+            self._reread(gallery_id)
+            self._show(gallery_id, newest)
         self._thread.start()
 
     def wake(self) -> None:

@@ -5,15 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import os
 import shutil
-import sqlite3
 from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import Mock
 
 import numpy as np
 import pytest
-from service.record.entries import put_entry, require_entry
 
 from service.engine.device import DeviceThread
 from service.errors import DamagedRecord, RecordUnavailable
@@ -22,8 +21,8 @@ from service.gallery.gallery import IndexMismatch
 from service.gallery.registry import DEFAULT_GALLERY, GalleryRegistry
 from service.lifecycle.background import check_record
 from service.ops.health import BlockingPools
-from service.record.record import open_sqlite
-from service.record.transaction import Change, transact
+from service.record.record import Record
+from service.record.transaction import Change
 from service.search import arrays
 from service.search.index_files import FileSet, IndexFolder
 from service.search.table import RowTable
@@ -37,7 +36,7 @@ class Service:
 
     def __init__(self, folder):
         self.folder = folder / "indexes"
-        self.record = open_sqlite(folder / "galleries.sqlite3")
+        self.record = Record(folder)
         self.device = DeviceThread()
         files = IndexFolder(self.folder, 1, 0)
         self.galleries = GalleryRegistry(
@@ -86,10 +85,11 @@ class Service:
 
     def die(self):
         """Ends without a checkpoint, as kill -9 does; what was written stays."""
+        self.galleries._follower.close()
+        self.galleries._writers.shutdown()
+        self.galleries._readers.shutdown()
         self.device.shutdown()
         self.record.close()
-        self.galleries._writer.shutdown()
-        self.galleries._readers.shutdown()
         # The kernel would release the locks.
         for one in self.galleries.all():
             if one.index.table.files:
@@ -220,14 +220,17 @@ def test_files_that_turn_out_to_be_damaged_leave_the_version_of_the_record(
 def test_an_older_copy_of_the_record_is_not_mixed_with_newer_files(serve, filled, tmp_path):
     filled.galleries.close()
     filled.die()
-    shutil.copy(tmp_path / "galleries.sqlite3", tmp_path / "old")
+    record = ("record.sqlite3", "vectors-1-0.f32")
+    for name in record:
+        shutil.copy(tmp_path / name, tmp_path / f"old-{name}")
     service = serve()
     service.enroll(new_crop(70, "of the newer one"))
     service.save()
     service.die()
-    for file in tmp_path.glob("galleries*"):
+    for file in tmp_path.glob("record*"):
         file.unlink()
-    shutil.copy(tmp_path / "old", tmp_path / "galleries.sqlite3")
+    for name in record:
+        shutil.copy(tmp_path / f"old-{name}", tmp_path / name)
     # The copy goes on, and comes to the version of the files, with other crops.
     indexes = tmp_path / "indexes"
     indexes.rename(tmp_path / "away")
@@ -262,7 +265,8 @@ def test_a_disk_that_is_full_leaves_the_index_in_memory(serve, filled, monkeypat
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr(arrays.os, "pwrite", full)
+        # Of the index alone; the record has room.
+        patched.setattr(arrays, "os", SimpleNamespace(**{**vars(os), "pwrite": full}))
         (crop_id,) = filled.enroll(new_crop(90, "late"))
         filled.label(crop_id, camera="roof")
         filled.remove(next(iter(filled.shown())))
@@ -332,12 +336,9 @@ def test_files_of_a_program_before_are_no_damage_and_are_removed(serve, filled):
 def test_damage_of_the_record_that_a_start_has_not_read_ends_the_process(serve, filled, tmp_path):
     filled.galleries.close()
     filled.die()
-    with contextlib.closing(sqlite3.connect(tmp_path / "galleries.sqlite3")) as database:
-        (key,) = database.execute(
-            "SELECT key FROM entries WHERE CAST(key AS TEXT) LIKE '!vector%' LIMIT 1"
-        ).fetchone()
-        database.execute("UPDATE entries SET value = zeroblob(20) WHERE key = ?", [key])
-        database.commit()
+    with (tmp_path / "vectors-1-0.f32").open("r+b") as vectors:
+        vectors.seek(3 * 16)
+        vectors.write(bytes(16))
     service = serve()
     assert service.read == []
     gave_up = []
@@ -359,31 +360,6 @@ def test_damage_of_the_record_that_a_start_has_not_read_ends_the_process(serve, 
     service.die()
     with pytest.raises(DamagedRecord, match="vector"):
         serve()
-
-
-def test_a_position_from_before_changes_that_were_not_kept_is_unknown(filled):
-    history = filled.record.history
-    entry = filled.record.galleries.get(1)
-    before = history.begin(1)
-    version = entry.version
-    assert history.since(1, version, before) == []
-    # As a reindex does, which replaces every vector and keeps no change.
-    transact(filled.record.engine, _raise_version)
-    history.begin(1)
-    assert history.since(1, version, before) is None
-    # As a program before does, which knows of no history.
-    before = history.begin(1)
-    version = version + 1
-    transact(filled.record.engine, _raise_version, None)
-    history.begin(1)
-    assert history.since(1, version, before) is None
-
-
-def _raise_version(transaction, *changes_from):
-    entry = require_entry(transaction, 1)
-    entry.version += 1
-    entry.changes_from = changes_from[0] if changes_from else entry.changes_from
-    put_entry(transaction, entry)
 
 
 def test_files_of_an_index_that_is_not_used_go_with_it(serve, filled, monkeypatch):
@@ -434,6 +410,7 @@ def test_a_position_that_the_record_does_not_know_is_of_another_history(filled):
     assert history.since(1, version, position) == []
     filled.enroll(new_crop(60, "late"))
     assert [one.kind for one in history.since(1, version, position)] == ["added"]
-    assert history.since(1, version + 1, f"{version} unknown") is None
-    assert history.since(1, version + 1, f"{version + 1} unknown") is None
+    seq, token = history.begin(1).split()
+    assert history.since(1, version + 1, f"{seq} {token[::-1]}") is None
+    assert history.since(1, version + 1, f"{int(seq) + 1} {token}") is None
     assert history.since(1, version + 2, position) is None
