@@ -47,7 +47,6 @@ from service.record.verify import verify
 
 DESCRIPTION = "archive.json"
 ROWS_AT_ONCE = 500
-HASHED_BYTES = 1024**2
 # Files that `Database` makes beside a record that it has open.
 OF_OPEN_RECORD = ("record.acknowledged", "record.lock", "deleted.ids")
 # Staged vectors belong to a reindex, which no snapshot goes on with.

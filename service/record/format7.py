@@ -130,7 +130,7 @@ class OldRecord:
             if vector is not None:
                 if picture is None and (outside / crop.crop_id).is_file():
                     picture = (outside / crop.crop_id).read_bytes()
-                record = replace(crop, inside=picture is not None, changes=0)
+                record = replace(crop, inside=picture is not None)
                 contents.append(ArchivedCrop(record, np.frombuffer(vector, "<f4"), picture))
         return contents
 

@@ -194,8 +194,6 @@ class StoredCrop(CropLabel):
         created_at: when it was first stored.
         inside: the picture is kept in the record.
         quality: of its image, which decides a person's best picture; None where not measured.
-        changes: how often it was written anew. It stands beside the crop's row number too, so that
-            a record whose last change is lost is found out.
     """
 
     sha256: str
@@ -204,7 +202,6 @@ class StoredCrop(CropLabel):
     created_at: datetime
     inside: bool = False
     quality: float | None = None
-    changes: int = 0
 
     @property
     def elsewhere(self) -> bool:
@@ -224,13 +221,11 @@ class ArchivedCrop:
     Attributes:
         vector: `(d,)` float32 as the embedder gave it, not of unit length.
         picture: its content, of the record's `content_type`; None where none is kept, or elsewhere.
-        outside: the side under which its vector was kept outside the record; None for inside.
     """
 
     record: StoredCrop
     vector: NDArray[np.float32]
     picture: bytes | None
-    outside: int | None = None
 
     @property
     def indexed(self) -> IndexedCrop:
@@ -319,7 +314,7 @@ CalibrationMode = Literal["on", "frozen", "off"]
 
 @dataclass(frozen=True)
 class GallerySettings:
-    """What can be changed of a gallery.
+    """The settings of a gallery.
 
     Attributes:
         retention_days: crops older than this are deleted; None keeps them.
@@ -344,7 +339,7 @@ class SettingsChanges(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class PublishedCalibration:
-    """A calibration that every replica answers by.
+    """A calibration that every process answers by.
 
     Attributes:
         version: 1 for the first one published under its subject, then one more for each.
@@ -357,19 +352,18 @@ class PublishedCalibration:
 
 @stored_dataclass
 class GalleryRecord:
-    """A gallery as stored: every change of its crops changes this too, which guards them.
+    """A gallery as stored.
 
     Attributes:
-        embedding_fingerprint: of the embedder that made the vectors that are searched.
-        staged_fingerprint: of the one whose vectors are being prepared beside them; None for none.
-        at: which generation of crops is searched; a restore fills another one and switches to it.
-        side: which vectors are searched; a reindex fills others, `staged_side`, and switches.
-        generations, sides, rows: how many numbers were given out of each.
-        removals: how many commits removed crops for good.
-        staged_crops, staged_row: how many crops have a staged vector: all up to this row.
-        unnamed: how many crops have no identity.
-        outside: vectors lie outside the record too, each under a side that no other one has.
-        changes_from: the version from which on a file keeps what changed; None for nothing.
+        embedding_fingerprint: fingerprint of the embedder that made the searched vectors.
+        staged_fingerprint: fingerprint of the embedder whose vectors are being prepared, or None.
+        at: number of restores so far.
+        side: number of the file of the searched vectors; a reindex fills that of `staged_side` and
+            switches to it.
+        sides, rows: number of sides and of slots that were given out.
+        removals: number of commits that removed crops for good.
+        staged_crops, staged_row: number of crops with a staged vector: all up to this slot.
+        unnamed: number of crops without an identity.
     """
 
     gallery_id: int
@@ -387,18 +381,10 @@ class GalleryRecord:
     staged_side: int | None = None
     staged_crops: int = 0
     staged_row: int = 0
-    generations: int = 1
     sides: int = 1
     rows: int = 0
     removals: int = 0
     unnamed: int = 0
-    outside: bool = False
-    changes_from: int | None = None
-
-    @property
-    def outside_sides(self) -> list[int]:
-        """The sides that may have vectors outside the record."""
-        return [one for one in (self.side, self.staged_side) if self.outside and one is not None]
 
 
 @dataclass(frozen=True)
