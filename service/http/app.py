@@ -46,7 +46,7 @@ ROUTERS = (
     health.router,
 )
 EXPOSED_HEADERS = ("GMN-Stale", "Idempotent-Replayed", "Location", "Retry-After", "X-Request-ID")
-VERSION = "0.4.0"
+VERSION = "0.5.0"
 PAGE = Path(__file__).parents[1] / "web"
 DESCRIPTION = """Ranks the crops of people in a gallery by likeness to a query, with a calibrated
 verdict. Images are multipart files named `images`; every other input is a form field, or of a GET
