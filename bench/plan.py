@@ -76,7 +76,6 @@ class Demand(NamedTuple):
 
     @property
     def dimension_ratio(self) -> float:
-        """Return the dimension of a feature over that of the measured features."""
         return self.assumed["dimension"] / self.cost("dimension")
 
     @property

@@ -90,7 +90,8 @@ def test_a_job_of_a_key_that_was_not_served_and_that_did_not_fail_comes_first(re
     for number, (job_id, key_id) in enumerate([("a", "k1"), ("b", "k1"), ("c", "k2"), ("d", "k3")]):
         created_at = NOON + timedelta(seconds=number)
         record.jobs.create(replace(new_job(job_id, gallery, created_at), key_id=key_id))
-    later, served = ["a", "c"], ["k1"]
+    later = ["a", "c"]
+    served = ["k1"]
     taken = []
     with contextlib.ExitStack() as living:
         for number in range(4):

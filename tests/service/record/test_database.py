@@ -514,7 +514,8 @@ def test_vectors_of_a_dimension_that_was_not_committed_leave_none_behind(
 def test_a_removal_whose_vectors_cannot_be_overwritten_is_told_and_made_up(
     record, gallery, tmp_path, monkeypatch
 ):
-    removed, left = _enroll(record, gallery), _enroll(record, gallery)
+    removed = _enroll(record, gallery)
+    left = _enroll(record, gallery)
     secret = vector_of(removed).tobytes()
 
     def fail(self: VectorFile, slots: object) -> None:
