@@ -25,12 +25,12 @@ from bench.ways import request_ways, summary, training_ways
 ROOT = Path(__file__).resolve().parent.parent
 # A commit that raises a bound or a ceiling gives the reason.
 BOUNDS = {
-    "tokens of service and gmn_client": 168_966,
-    "files of service and gmn_client": 151,
-    "functions of a query": 168,
-    "files of a query": 37,
-    "functions of an enrolment": 208,
-    "files of an enrolment": 40,
+    "tokens of service and gmn_client": 171_500,
+    "files of service and gmn_client": 153,
+    "functions of a query": 172,
+    "files of a query": 39,
+    "functions of an enrolment": 246,
+    "files of an enrolment": 45,
     "tokens of training": 117_865,
     "files of training": 110,
     "tokens of model": 31_893,
