@@ -211,7 +211,7 @@ class Settings(BaseSettings):
 
     @property
     def of_one_process(self) -> Settings:
-        """The settings of one of the processes, with its share of what all of them may hold."""
+        """The settings of one of the processes, with its share of the limits."""
         limits = ("max_cost", "max_queued_bytes", "max_connections")
         shares = {
             name: type(getattr(self, name))(getattr(self, name) / self.processes) for name in limits

@@ -66,10 +66,10 @@ def restore(
     ] = DEFAULT_DATA_DIR,
     as_json: JsonOption = False,
 ) -> None:
-    """Makes a new data directory of a backup; what was deleted since stays deleted.
+    """Makes a new data directory of a backup; crops deleted since stay deleted.
 
-    What was deleted is what the data directory that it replaces has not got any more: its service
-    has to be stopped, and it is not changed. Where it is lost or damaged, the newest backup beside
+    Deleted crops are those that the data directory which it replaces lacks: its service has to be
+    stopped, and it is not changed. Where it is lost or damaged, the newest backup beside
     this one shows it, and the audit log. Jobs that had not ended are cancelled.
 
     Example: gmn restore /mnt/backups/20260301T020000Z --data-dir ./restored --replaces ./gmn-data
@@ -80,7 +80,7 @@ def restore(
 
     taken = Backup(folder.resolve())
     if taken not in kept_backups(taken.path.parent):
-        there = ", ".join(str(kept.path) for kept in kept_backups(folder))
+        there = ", ".join(str(backup.path) for backup in kept_backups(folder))
         hint = f"it holds {there}" if there else "gmn backup names one as the last word"
         raise InputProblem(f"{folder}: is no backup; {hint}")
     if data_dir.exists() and any(data_dir.iterdir()):

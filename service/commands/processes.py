@@ -93,7 +93,7 @@ class Supervisor(Multiprocess):
             if not process.wait_until_ready(START_SECONDS, self.should_exit):
                 self.should_exit.set()
                 return
-            # The process has made the kernel's queue as short as what it accepts at once.
+            # The process has shortened the kernel's queue to the number that it accepts at once.
             self.sockets[0].listen(self._backlog)
         host, port = self._address[:2]
         echo(f"Serving on http://{host}:{port} with {self.processes_num} processes")
@@ -106,7 +106,7 @@ class Supervisor(Multiprocess):
 
     def keep_subprocess_alive(self) -> None:
         """Replace processes that have ended, and drop their last values from the metrics."""
-        ended = [one.pid for one in self.processes if not one.process.is_alive()]
+        ended = [worker.pid for worker in self.processes if not worker.process.is_alive()]
         super().keep_subprocess_alive()
         for pid in ended:
             multiprocess.mark_process_dead(pid)  # type: ignore[no-untyped-call]
@@ -120,7 +120,7 @@ def serve_processes(
     """Serve by several processes until a signal ends them.
 
     Args:
-        backlogs: connections accepted in one turn of an event loop, and those that wait meanwhile.
+        backlogs: connections accepted in one turn of an event loop, and waiting ones.
     """
     folder = settings.data_dir / METRICS_FOLDER
     shutil.rmtree(folder, ignore_errors=True)
@@ -130,7 +130,7 @@ def serve_processes(
     supervisor = Supervisor(ServiceConfig(settings, drain_seconds, accepted), listening, waiting)
     began = time.monotonic()
     supervisor.run()
-    failed = [one for one in supervisor.processes if one.exitcode == STARTUP_FAILURE]
+    failed = [worker for worker in supervisor.processes if worker.exitcode == STARTUP_FAILURE]
     if failed:
         log.error("a process could not start after %.0f s", time.monotonic() - began)
         sys.exit(STARTUP_FAILURE)

@@ -95,7 +95,7 @@ def verify_audit(data_dir: DataDirOption = DEFAULT_DATA_DIR) -> Shown:
         keyed = f"keyed from number {one.keyed_from:,} on" if one.keyed_from else "none keyed"
         whole = f"{path}: {one.lines} lines{since}, all as written, {keyed}; last {one.last_sha256}"
         lines.append(one.problem or whole)
-    ok = all(one["whole"] for one in logs)
+    ok = all(log["whole"] for log in logs)
     return Shown({"whole": ok, "logs": logs}, "\n".join(lines), ok)
 
 

@@ -116,7 +116,7 @@ class Follower:
         return future
 
     def close(self) -> None:
-        """End the thread, and whatever waits for it."""
+        """End the thread, and the waiting for it."""
         self._closing.set()
         self._woken.set()
         if self._thread.is_alive():
@@ -152,7 +152,7 @@ class Follower:
             self._follow(data_version)
 
     def _follow(self, data_version: int) -> None:
-        """Apply what has changed in every gallery, and read those that are new or lost."""
+        """Apply the changes of every gallery, and read new and lost galleries."""
         feeds = self._database.feeds()
         self._measure_lag(feeds)
         for gallery_id in sorted(self._seen.keys() - feeds.keys()):

@@ -53,7 +53,7 @@ Show = Callable[[], None]
 class GalleryRegistry:
     """Every gallery in memory, in step with a record that all processes of a machine write.
 
-    A write runs on one of some threads, and those that wait together are committed together. The
+    A write runs on one of some threads, and writes that wait together are committed together. The
     follower then has the device thread, which alone changes what is searched, apply each commit in
     the order of its gallery: what this process has written from memory, and what another one has
     written from the record. A caller that is cancelled never leaves a commit unapplied.
@@ -84,8 +84,9 @@ class GalleryRegistry:
         self._committed: dict[tuple[int, int], CropsChange] = {}
 
     def load(self) -> None:
-        """Reads every gallery into memory and creates `default` where it is missing; blocks."""
-        if all(one.name != DEFAULT_GALLERY for one in self.record.galleries.all()):
+        """Read every gallery into memory and create `default` where it is missing; blocks."""
+        names = [gallery.name for gallery in self.record.galleries.all()]
+        if DEFAULT_GALLERY not in names:
             # Another process may begin at the same moment.
             with contextlib.suppress(GalleryConflict):
                 newest = next(iter(self.embedders))
@@ -107,16 +108,18 @@ class GalleryRegistry:
         ]
 
     def by_id(self, gallery_id: int) -> Gallery | None:
-        """A gallery by its number; None where it was deleted."""
-        held = (one for one in list(self._by_name.values()) if one.gallery_id == gallery_id)
-        return next(held, None)
+        """Return a gallery by its number; None where it was deleted."""
+        for gallery in list(self._by_name.values()):
+            if gallery.gallery_id == gallery_id:
+                return gallery
+        return None
 
     def all(self) -> list[Gallery]:
-        """Every gallery, by name."""
+        """Return every gallery, by name."""
         return sorted(self._by_name.values(), key=attrgetter("name"))
 
     def get(self, name: str) -> Gallery:
-        """A gallery by its name; raises `UnknownGallery` where there is none."""
+        """Return a gallery by its name; raises `UnknownGallery` where there is none."""
         gallery = self._by_name.get(name)
         if gallery is None:
             raise UnknownGallery(name)
@@ -142,7 +145,7 @@ class GalleryRegistry:
             shown: `self.shown` from before the search.
 
         Returns:
-            The row ids of those that were deleted.
+            The row ids of deleted ones.
 
         Raises:
             UnknownGallery: the gallery was deleted.
@@ -152,14 +155,14 @@ class GalleryRegistry:
         return await self.read(self._confirm, gallery, [crop.row_id for crop in crops])
 
     async def catch_up(self) -> None:
-        """Waits a moment for what was committed before, by this process or others."""
+        """Wait a moment until earlier commits of this and other processes are shown."""
         with contextlib.suppress(RecordUnavailable, TimeoutError):
             async with asyncio.timeout(CAUGHT_UP_WITHIN_SECONDS):
                 caught_up = await self.read(self._caught_up)
                 await asyncio.wrap_future(caught_up)
 
     async def wait_for_version(self, gallery: Gallery, version: int) -> None:
-        """Returns once a gallery shows a version or a later one.
+        """Return once a gallery shows a version or a later one.
 
         Raises:
             UnknownGallery: it was deleted meanwhile.
@@ -197,12 +200,12 @@ class GalleryRegistry:
     ) -> Result:
         """Commit a change of a gallery, which survives a power cut once this returns.
 
-        Every search then sees it, and until then what was before.
+        Every search then sees it, and until then the state before.
 
         Args:
             steps: names the failpoints around the commit.
             write: commits it, called with the gallery's number and `args` on a writer thread. It
-                returns what was done to crops, or anything else.
+                returns the change of crops, or anything else.
 
         Raises:
             UnknownGallery: the gallery was deleted before.
@@ -234,13 +237,12 @@ class GalleryRegistry:
         return await self._readers.run(call, *args)
 
     def read_gallery(self, gallery_id: int) -> Show:
-        """Reads a gallery with its calibration into an index of its own; blocks.
+        """Read a gallery with its calibration into an index of its own; blocks.
 
-        It shows the record's version at least. What is written meanwhile may be in it.
+        It shows the record's version at least; later writes may be in it.
 
         Returns:
-            What makes it the one that is searched, or drops one that was deleted; to be called on
-            the device thread.
+            A call for the device thread, which makes it the searched one, or drops a deleted one.
         """
         record = self.record.galleries.get(gallery_id)
         while record is not None:
@@ -258,7 +260,7 @@ class GalleryRegistry:
         return partial(self._switch, gallery_id)
 
     def _switch(self, gallery_id: int, read: Gallery | None = None) -> None:
-        """Makes a gallery that was read the one that is searched; None forgets a deleted one."""
+        """Make a gallery that was read the searched one; None forgets a deleted one."""
         held = self.by_id(gallery_id)
         if held is not None:
             if held.own_index is not None:
@@ -271,7 +273,7 @@ class GalleryRegistry:
             self._by_name[read.name] = read
 
     def refresh_calibration(self, gallery: Gallery) -> None:
-        """Reads a gallery's published calibration; verdicts go on by the old one on failure."""
+        """Read a gallery's published calibration; verdicts go on by the old one on failure."""
         try:
             self.read_calibration(gallery)
         except RecordUnavailable:
@@ -280,7 +282,7 @@ class GalleryRegistry:
             log.exception("the calibration of gallery %s cannot be read", gallery.name)
 
     def save_index(self, gallery: Gallery) -> None:
-        """Makes a checkpoint of a gallery's index files, which the next start goes on from; blocks.
+        """Make a checkpoint of a gallery's index files, which the next start goes on from; blocks.
 
         Raises:
             OSError: the files cannot be written; the checkpoint before stays.
@@ -294,13 +296,13 @@ class GalleryRegistry:
             stored.write()
 
     def remove_unheld_indexes(self) -> None:
-        """Removes index files of processes that have ended, which no deletion reaches; blocks."""
+        """Remove index files of processes that have ended, which no deletion reaches; blocks."""
         for gallery in self.all():
             if folder := self._folder(gallery.gallery_id):
                 folder.remove_unheld()
 
     def close(self) -> None:
-        """Stores the indexes and finishes the writes under way."""
+        """Store the indexes and finish the writes under way."""
         for gallery in self.all():
             try:
                 if gallery.own_index and gallery.own_index.table.unsaved:

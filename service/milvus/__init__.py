@@ -1,1 +1,1 @@
-"""An index in Milvus: what is written there, by whom, and how it is searched."""
+"""An index in Milvus: its rows, the process that writes them, and searches."""

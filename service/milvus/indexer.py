@@ -371,7 +371,7 @@ class Indexer:
             raise ServiceStopping("the service is shutting down")
 
     def _finish(self, held: _Held) -> bool:
-        """Search the collection that was built from now on, or mend what a sweep found."""
+        """Search a collection from now on that was built, or mend the differences of a sweep."""
         work = held.work
         held.work = None
         held.follows = True

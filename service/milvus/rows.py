@@ -1,4 +1,4 @@
-"""What Milvus holds of a crop: its vector, and codes that only the record can read.
+"""Rows of crops in Milvus: their vectors, and codes that only the record can read.
 
 A code is a keyed hash: neither names nor crop ids nor metadata leave the record. What Milvus finds
 is a proposal; the record decides whether it is still there and what it is.
@@ -32,7 +32,7 @@ EARLIEST_TIME = -1e17
 
 
 class LabelRow(TypedDict):
-    """What a row has beside its vector; each compares equal or in order."""
+    """The fields of a row beside its vector; each compares equal or in order."""
 
     id: int
     crop: int
@@ -49,7 +49,7 @@ class Row(LabelRow):
 
 @dataclass(frozen=True)
 class Hits:
-    """What a search proposes, nearest first.
+    """The proposals of a search, nearest first.
 
     Attributes:
         row_ids, groups, crops: `(n,)` int64; the codes are those of `Codes`.
@@ -76,19 +76,19 @@ class Codes:
     secret: bytes
 
     def crop(self, label: CropLabel) -> int:
-        """Of a crop id: another copy of the record may give a row number out once more."""
+        """Return the code of a crop id: another copy of the record may reuse a row number."""
         return self._code("crop", label.crop_id)
 
     def group(self, label: CropLabel) -> int:
-        """Of an identity; a crop without one is a group of its own, below 0."""
+        """Return the code of an identity; a crop without one is a group of its own, below 0."""
         return group_code(label, self.secret)
 
     def camera(self, name: str | None) -> int:
-        """Of a camera."""
+        """Return the code of a camera."""
         return UNKNOWN_CAMERA if name is None else self._code("camera", name)
 
     def label(self, label: CropLabel) -> LabelRow:
-        """What Milvus holds of a crop beside its vector."""
+        """Make the fields of a crop's row beside its vector."""
         captured = label.captured_at
         return LabelRow(
             id=label.row_id,
@@ -99,7 +99,7 @@ class Codes:
         )
 
     def row(self, crop: IndexedCrop) -> Row:
-        """What Milvus holds of a crop."""
+        """Make a crop's row."""
         vector = crop.vector.astype(np.float64)
         unit = vector / max(float(np.linalg.norm(vector)), 1e-12)
         return Row(**self.label(crop.label), v=unit.astype(np.float32))
@@ -117,7 +117,7 @@ class Codes:
         return f"{PREFIX}_{self._code('record', ''):x}_"
 
     def expression(self, wanted: Filter) -> str:
-        """A filter in Milvus' language, but for metadata; empty for every crop."""
+        """Write a filter in Milvus' language, but for metadata; empty for every crop."""
         parts: list[str] = []
         if wanted.cameras:
             parts.append(f"camera in {self._cameras(wanted.cameras)}")
@@ -131,7 +131,7 @@ class Codes:
         if wanted.named is not None:
             parts.append("grp >= 0" if wanted.named else "grp < 0")
         if wanted.identities:
-            codes = [identity_code(one, self.secret) for one in wanted.identities]
+            codes = [identity_code(identity, self.secret) for identity in wanted.identities]
             parts.append(f"grp in {codes}")
         if wanted.without:
             parts.append(f"id not in {sorted(wanted.without)}")

@@ -1,6 +1,6 @@
 """A Milvus server: collections of rows, written and searched under time limits.
 
-What it shows may be older than what was written: a search waits for a timestamp that the server
+A search may show an earlier state than the last write: it waits for a timestamp that the server
 itself gave out after the write. Deletes answer none and inserts need not, so it is asked for one.
 """
 
@@ -61,30 +61,30 @@ class MilvusServer:
             )
 
     def collections(self) -> list[str]:
-        """The names of all collections of this program."""
+        """Return the names of all collections of this program."""
         with self._answering() as client:
             found = client.list_collections(timeout=SEARCH_SECONDS)
         return [name for name in found if name.startswith(PREFIX)]
 
     def drop(self, collection: str) -> None:
-        """Drops a collection; one that is gone is no error."""
+        """Drop a collection; one that is gone is no error."""
         with self._answering() as client:
             client.drop_collection(collection, timeout=SCHEMA_SECONDS)
 
     def upsert(self, collection: str, rows: Sequence[Row]) -> None:
-        """Writes rows, or writes them anew."""
+        """Write rows, or write them anew."""
         if rows:
             with self._answering(collection) as client:
                 client.upsert(collection, list(rows), timeout=WRITE_SECONDS)
 
     def delete(self, collection: str, row_ids: Sequence[int]) -> None:
-        """Deletes rows; those that are not there are no error."""
+        """Delete rows; rows that are gone are no error."""
         if row_ids:
             with self._answering(collection) as client:
                 client.delete(collection, ids=list(row_ids), timeout=WRITE_SECONDS)
 
     def timestamp(self) -> int:
-        """A time of the server's clock, after all that it has acknowledged; 0 of milvus-lite."""
+        """Return a time of the server after all that it has acknowledged; 0 of milvus-lite."""
         with self._answering() as client:
             # The client offers it nowhere else; an insert's answer would need a row for a marker.
             handler: Any = client._get_connection()
@@ -100,14 +100,14 @@ class MilvusServer:
         timestamp: int,
         grouped: bool = False,
     ) -> Hits:
-        """The rows nearest to a query, as they were at a timestamp or later.
+        """Search the rows nearest to a query, as they were at a timestamp or later.
 
         Args:
             query: of unit length, `(d,)`.
             limit: at most; cut to what Milvus allows.
             timestamp: of this server, which the search waits for.
-            grouped: only the nearest of each group; Milvus 2.3 answers several of one from what it
-                has not indexed yet.
+            grouped: only the nearest of each group; Milvus 2.3 answers several of one group from
+                rows that it has not indexed yet.
         """
         limit = min(limit, LARGEST_LIMIT)
         with self._answering(collection) as client:
@@ -126,15 +126,15 @@ class MilvusServer:
                 **({"group_by_field": "grp"} if grouped else {}),
             )
         return Hits(
-            np.array([one["id"] for one in found], np.int64),
-            np.array([one["entity"]["v"] for one in found], np.float32).reshape(-1, len(query)),
-            np.array([one["entity"]["grp"] for one in found], np.int64),
-            np.array([one["entity"]["crop"] for one in found], np.int64),
+            np.array([hit["id"] for hit in found], np.int64),
+            np.array([hit["entity"]["v"] for hit in found], np.float32).reshape(-1, len(query)),
+            np.array([hit["entity"]["grp"] for hit in found], np.int64),
+            np.array([hit["entity"]["crop"] for hit in found], np.int64),
             len(found) == limit,
         )
 
     def rows(self, collection: str, first: int, end: int, timestamp: int) -> list[LabelRow]:
-        """The rows from a number to before another, in no order."""
+        """Read the rows from a number to before another, in no order."""
         # Not by the client's iterator, which waits for a time of this machine's clock.
         with self._answering(collection) as client:
             found: list[LabelRow] = client.query(
@@ -160,18 +160,18 @@ class MilvusServer:
         return int(counted["count(*)"])
 
     def compact(self, collection: str) -> int:
-        """Begins to remove what was deleted from the collection's files; answers its number."""
+        """Begin to remove deleted rows from a collection's files; return the work's number."""
         with self._answering(collection) as client:
             client.flush(collection, timeout=WRITE_SECONDS)
             return int(client.compact(collection, timeout=WRITE_SECONDS))
 
     def is_compacted(self, number: int) -> bool:
-        """Whether a compaction has ended."""
+        """Return whether a compaction has ended."""
         with self._answering() as client:
             return str(client.get_compaction_state(number, timeout=WRITE_SECONDS)) == "Completed"
 
     def close(self) -> None:
-        """Ends the connection."""
+        """End the connection."""
         with self._lock:
             if self._client:
                 self._client.close()
@@ -179,7 +179,7 @@ class MilvusServer:
 
     @contextlib.contextmanager
     def _answering(self, collection: str = "") -> Iterator[MilvusClient]:
-        """A connected client; its errors are raised as `IndexUnavailable`."""
+        """Connect a client; its errors are raised as `IndexUnavailable`."""
         try:
             client = self._connected()
             try:

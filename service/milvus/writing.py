@@ -119,7 +119,7 @@ class CollectionWriter:
             held = self.server.rows(state.collection, first, end, timestamp)
             here = {row["id"]: _codes(row) for row in held}
             labels = self._labels(gallery_id, first, end)
-            there = {one.row_id: _codes(self.codes.label(one)) for one in labels}
+            there = {label.row_id: _codes(self.codes.label(label)) for label in labels}
             rows = here.keys() | there.keys()
             found += (row for row in sorted(rows) if here.get(row) != there.get(row))
         return found

@@ -24,7 +24,7 @@ PRIVATE = 0o700
 DATABASE_NAME = "galleries.sqlite3"
 SNAPSHOTS = "snapshots"
 IMPORTS = "imports"
-# The ending of what gets its name once it is complete.
+# The ending of files and folders that get their names once they are complete.
 UNFINISHED = ".part"
 INDEXES = "indexes"
 # Files that no record names are moved into a folder of this name beside them.

@@ -55,7 +55,7 @@ class IndexState:
 
     @property
     def unfinished(self) -> bool:
-        """Whether a collection is being filled, or is still to be."""
+        """True while a collection is being filled, or is still to be."""
         return self.wanted or bool(self.building)
 
 

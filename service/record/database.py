@@ -1,7 +1,7 @@
 """The SQLite file of the record, which all processes of a machine share, and the vectors beside it.
 
 A rule is a function that reads and changes the record by the `Transaction` it is given; it runs
-within `Database.write`, and what it changed is on the disk when that returns.
+within `Database.write`, and its changes are on the disk when that returns.
 """
 
 from __future__ import annotations
@@ -134,19 +134,19 @@ class Database:
         *args: Given.args,
         **kwargs: Given.kwargs,
     ) -> Result:
-        """Run a rule in a transaction; what it changed is on the disk when this returns.
+        """Run a rule in a transaction; its changes are on the disk when this returns.
 
         Rules of several threads that wait together are committed together; one that fails leaves
         nothing of itself and no trace in the others.
 
         Raises:
             StorageFailed: the disk is full or fails; nothing was changed.
-            Exception: whatever the rule raises; nothing of what it did is kept.
+            Exception: an error of the rule, of which nothing is kept.
         """
         work = _Work(functools.partial(_call, rule, args, kwargs))
         self._waiting.append(work)
         with self._writing:
-            # Whoever held the lock before may have run this rule together with its own.
+            # The thread that held the lock before may have run this rule together with its own.
             while not work.done.done():
                 self._run_waiting()
         result: Result = work.done.result()
@@ -193,7 +193,7 @@ class Database:
             return int(self._watch.execute("PRAGMA data_version").fetchone()[0])
 
     def damage(self, what: str) -> ServiceError:
-        """Return the error for something that is not what was written."""
+        """Return the error for a part that is not as it was written."""
         return DamagedRecord(self.path, what)
 
     def stored_bytes(self) -> int:
@@ -256,7 +256,7 @@ class Database:
             fcntl.flock(self._lock, fcntl.LOCK_UN)
 
     def _open(self) -> None:
-        """Create the tables where there are none, and finish what a killed process left."""
+        """Create the tables where there are none, and finish the work of a killed process."""
         is_new = not self.path.exists() or not self.path.stat().st_size
         marked = self.marks.read()
         if is_new:
@@ -282,7 +282,7 @@ class Database:
         self._require_acknowledged(held, marked)
         self._settle(held)
         self._cut_vectors()
-        # A process that was killed may have left in the log what it had deleted.
+        # A process that was killed may have left deleted contents in the log.
         self._truncate_log()
 
     def _require_nothing_left(self, marked: dict[int, Mark]) -> None:
@@ -341,9 +341,9 @@ class Database:
                 )
 
     def _settle(self, feeds: dict[int, Mark]) -> None:
-        """Overwrite the vectors of removed crops, and note what is acknowledged from now on.
+        """Overwrite the vectors of removed crops, and note the changes as acknowledged.
 
-        What a killed process has committed and not settled is settled too.
+        Changes that a killed process committed and did not settle are settled too.
         """
         marked = self.marks.read(feeds)
         removed = (
@@ -361,7 +361,7 @@ class Database:
             side.clear(slots)
 
     def _sides(self, gallery_id: int) -> list[VectorFile]:
-        """Return the vector files of a gallery: that which is searched, and that being prepared."""
+        """Return the vector files of a gallery: the searched one, and the one being prepared."""
         asked = (
             "SELECT side, dimension, staged_side, staged_dimension FROM galleries "
             "WHERE gallery_id = ?"
@@ -375,7 +375,7 @@ class Database:
         ]
 
     def _cut_vectors(self) -> None:
-        """Cut the vector files to what is committed: a killed process may have written beyond."""
+        """Cut the vector files to the committed slots: a killed process may have written beyond."""
         asked = (
             "SELECT gallery_id, next_slot, side, dimension, staged_side, staged_dimension "
             "FROM galleries"
@@ -444,13 +444,13 @@ class Database:
             self._truncate_log()
 
     def _run(self, connection: sqlite3.Connection, work: _Work) -> Transaction | None:
-        """Run a rule; None where it failed, and nothing of what it did is left."""
+        """Run a rule; None where it failed, and nothing of it is left."""
         transaction = Transaction(self, connection)
         connection.execute("SAVEPOINT rule")
         try:
             work.result = work.rule(transaction)
         except BaseException as error:
-            # A full disk ends the whole transaction, with what other rules did.
+            # A full disk ends the whole transaction, with the changes of other rules.
             if not connection.in_transaction:
                 raise
             connection.execute("ROLLBACK TO rule")
@@ -470,7 +470,7 @@ class Database:
             self.vectors.open(gallery_id, side, dimension).write(vectors)
 
     def _truncate_log(self) -> None:
-        """Overwrite the write-ahead log, which still holds pages with what was just deleted.
+        """Overwrite the write-ahead log, which still holds pages with deleted contents.
 
         A read of an earlier moment prevents it; its end and the next commits try again.
         """

@@ -18,7 +18,7 @@ from service.record.transaction import Change, Reader, Transaction
 KEPT_CHANGES = 100_000
 TRIM_EVERY = 1000
 TOKEN_BYTES = 8
-# The feed of what belongs to no gallery: jobs, keys, and which galleries there are.
+# The feed of everything outside galleries: jobs, keys, and the list of galleries.
 ALL_GALLERIES = 0
 OF_ALL_GALLERIES = ("gallery_created", "gallery_deleted", "jobs", "keys")
 OF_CROPS = ("added", "removed", "relabelled", "replaced")

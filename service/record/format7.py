@@ -89,7 +89,7 @@ class OldRecord:
             yield name, from_json(body)
 
     def galleries(self) -> list[GalleryRecord]:
-        """Return the galleries, without those that a copy was filling."""
+        """Return the galleries, but the ones that a copy was filling."""
         found = [GALLERY.validate_json(body) for _, body in self.below("gallery")]
         return [gallery for gallery in found if gallery.name]
 
@@ -174,7 +174,7 @@ class OldSnapshot:
         """Yield every crop, each checked when it is read, the whole when it is read through.
 
         Raises:
-            DamagedSnapshot: naming the first crop that is not what was written.
+            DamagedSnapshot: naming the first crop that differs from its checksum.
         """
         asked = "SELECT crop_id, record, vector, picture, checksum FROM crops ORDER BY place"
         whole = hashlib.sha256()

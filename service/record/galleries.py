@@ -173,7 +173,7 @@ class Galleries(RecordPart):
 
 
 class Runtimes(RecordPart):
-    """Which program computes the features, by the embedder's fingerprint."""
+    """The program that computes the features, by the embedder's fingerprint."""
 
     def get(self, embedder: str) -> str | None:
         """Return the choice that was kept for an embedder; None where there is none."""
@@ -250,7 +250,7 @@ def next_version(
 
     Args:
         slots: of the crops that changed.
-        counts: what is added to columns such as `crops`, `people`, `unnamed` and `next_slot`.
+        counts: numbers to add to columns such as `crops`, `people`, `unnamed` and `next_slot`.
     """
     added = "".join(f", {name} = {name} + ?" for name in counts)
     version: int = transaction.value(
@@ -262,7 +262,7 @@ def next_version(
 
 
 def drop_calibrations(transaction: Transaction, gallery_id: int) -> None:
-    """Remove what a gallery answers by, and the searches behind it."""
+    """Remove the calibrations of a gallery, and the searches behind them."""
     for table in ("calibrations", "calibration_searches"):
         transaction.change(f"DELETE FROM {table} WHERE gallery_id = ?", (gallery_id,))
 

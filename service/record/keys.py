@@ -24,18 +24,18 @@ SCOPES: tuple[Scope, ...] = ("query", "enroll", "delete", "metrics", "admin")
 
 @stored_dataclass(frozen=True)
 class ApiKey:
-    """Who may do what.
+    """An API key with its rights.
 
     Attributes:
         key_id: the public part, by which a key is named in logs and revoked.
         secret_sha256: of the secret part, hexadecimal. The secret is 256 random bits, so that a
             fast hash does: there is no dictionary of them.
-        scopes: what it may do; `admin` may do everything.
+        scopes: its rights; `admin` is every right.
         gallery: the only gallery it may touch; None for all.
         note: whom it was made for.
         learn: whether its searches count for the calibration of the galleries they search.
         expires_at: from then on it is refused; None for never.
-        rate: requests a minute that each process answers; None for any number.
+        rate: requests a minute; None for any number.
         rate_images: the rate counts images in place of requests.
         former_sha256, former_until: of the secret before a rotation, and until when it is valid.
     """
@@ -58,7 +58,7 @@ class ApiKey:
         return bool({"admin", *any_of} & set(self.scopes))
 
     def require(self, any_of: Collection[Scope]) -> None:
-        """Raises `Forbidden` unless it has one of these scopes, or `admin`."""
+        """Raise `Forbidden` unless it has one of these scopes, or `admin`."""
         if not self.may(*any_of):
             raise Forbidden(
                 f"the key {self.key_id} has the scope {', '.join(self.scopes)}, and this call "
@@ -84,15 +84,15 @@ class ApiKey:
             )
 
     def may_see(self, gallery: str) -> bool:
-        """Whether it may see a gallery."""
+        """Return whether it may see a gallery."""
         return self.gallery in (None, gallery)
 
 
 def any_administers(keys: Iterable[ApiKey]) -> bool:
-    """Whether one of the keys is valid and may do everything."""
+    """Return whether one of the keys is valid and may do everything."""
     now = datetime.now(UTC)
-    valid = (one for one in keys if one.expires_at is None or one.expires_at > now)
-    return any("admin" in one.scopes and one.gallery is None for one in valid)
+    valid = (key for key in keys if key.expires_at is None or key.expires_at > now)
+    return any("admin" in key.scopes and key.gallery is None for key in valid)
 
 
 API_KEY = TypeAdapter(ApiKey)

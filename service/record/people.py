@@ -61,7 +61,7 @@ class Person:
 
 @stored_dataclass(frozen=True)
 class Grouping:
-    """What a job found. Of crops it has row numbers alone, which name nothing once they are gone.
+    """The groups that a job found. Crops are row numbers, which name nothing once they are gone.
 
     Attributes:
         version: of the gallery when its crops were read.

@@ -108,7 +108,7 @@ class PictureFolder:
         try:
             if self._local:
                 make_folder(folder)
-            self._each(self._put, [(gallery_id, *one) for one in contents.items()])
+            self._each(self._put, [(gallery_id, *file) for file in contents.items()])
             if self._local:
                 sync(folder)
         # Clients of object stores raise errors of their own.
@@ -134,7 +134,7 @@ class PictureFolder:
         """Remove files, on a local disk for good; one that is not there is no error.
 
         Returns:
-            Why those that are left could not be removed, by name.
+            The error of each file that could not be removed, by name.
         """
         errors = self._each(self._remove, [(gallery_id, name) for name in names])
         failed = {name: why for name, why in zip(names, errors, strict=True) if why is not None}
@@ -165,8 +165,9 @@ class PictureFolder:
     ) -> list[Result]:
         """Call for each file, several at once."""
         if len(arguments) < 2:
-            return [call(*one) for one in arguments]
-        return [one.result() for one in [self._transfers.submit(call, *one) for one in arguments]]
+            return [call(*given) for given in arguments]
+        calls = [self._transfers.submit(call, *given) for given in arguments]
+        return [under_way.result() for under_way in calls]
 
     def _path(self, gallery_id: int, name: str) -> str:
         return f"{self._root}/{gallery_id}/{name}"

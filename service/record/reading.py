@@ -59,7 +59,10 @@ class StoredRecord(Database):
 
 
 def _finish_rollback(path: Path) -> None:
-    """Undo what was cut off while an archive was closed: a connection that only reads cannot."""
+    """Undo a transaction that was cut off while an archive was closed.
+
+    A connection that only reads cannot do that.
+    """
     if path.with_name(f"{path.name}-journal").exists() and os.access(path.parent, os.W_OK):
         with contextlib.closing(sqlite3.connect(path)) as connection:
             connection.execute("PRAGMA user_version")

@@ -98,7 +98,7 @@ class Record:
         give_up_restores(self.database, datetime.now(UTC))
 
     def _delete_again(self) -> None:
-        """Delete what is there again since an older copy of the record was put in place."""
+        """Delete crops and galleries that an older copy of the record has brought back."""
         deleted = self.database.deleted.read()
         newest = "SELECT 1 FROM tombstones WHERE crop_id = ?"
         if not deleted or Reader(self.database).value(newest, deleted[-1:]):

@@ -109,7 +109,7 @@ def own_backups(folder: Path, database: Database) -> Iterator[Backup]:
 
 
 def remove_oldest(folder: Path, keep: int, database: Database) -> list[Backup]:
-    """Remove the oldest backups of a record until so many are left; return those removed."""
+    """Remove the oldest backups of a record until so many are left; return the removed ones."""
     old = list(own_backups(folder, database))[keep:][::-1]
     for backup in old:
         # Renamed first, so that the next backup removes the rest if this is cut off.

@@ -50,13 +50,13 @@ class Table:
 
     @cached_property
     def checked(self) -> str:
-        """The columns of a query that also asks whether each row is what was written."""
+        """The columns of a query that also asks whether each row has its checksum."""
         names = ", ".join(f"{self.name}.{column}" for column in self.columns)
         return f"{names}, {self.is_intact} AS intact"
 
     @cached_property
     def is_intact(self) -> str:
-        """The condition that a row is what was written."""
+        """The condition that a row has its checksum."""
         names = ", ".join(f"{self.name}.{column}" for column in self.columns)
         return f"{self.name}.crc = row_crc({names})"
 
@@ -430,7 +430,7 @@ JOB_PROBLEMS = Table(
     PRIMARY KEY (job_id, number)
     """,
 )
-# What a gallery answers by, and the searches behind it. `number` counts those that were added.
+# The calibrations of a gallery, and the searches behind them, which `number` counts.
 CALIBRATIONS = Table(
     "calibrations",
     f"""

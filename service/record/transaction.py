@@ -1,4 +1,4 @@
-"""What a rule reads and changes the record by, and the parts of the record that have rules."""
+"""Reading and changing the record within one transaction."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ class Change:
     Attributes:
         sequence: its number in the gallery's feed; 0 until it is committed.
         kind: what happened. `replaced` stands for a restore and for a reindex: every crop is to be
-            read again. `gallery_changed` is of the gallery's settings, embedder, and what is being
-            prepared.
+            read again. `gallery_changed` is of the gallery's settings, embedder, and staged
+            vectors.
         gallery_id: where; 0 for none.
         version: the gallery's, once this had happened.
-        row_ids: the slots concerned, of `replaced` those that are gone; their crops may have
-            changed or gone since.
+        row_ids: slots of the changed crops, which may have changed again or gone since; of
+            `replaced` the slots of the removed ones.
         token: random bytes, by which the feed of another copy of the record is told apart.
     """
 
@@ -131,7 +131,7 @@ class Reader:
                 table's rows are not checked.
 
         Raises:
-            DamagedRecord: a row is not what was written.
+            DamagedRecord: a row differs from its checksum.
         """
         return list(self.each(table, rest, values))
 
@@ -167,7 +167,7 @@ class Reader:
 
 @dataclass
 class Transaction(Reader):
-    """What a rule reads and changes the record by.
+    """Reads and changes the record for a rule.
 
     Attributes:
         notes: the changes that followers of the record learn.

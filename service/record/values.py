@@ -479,7 +479,7 @@ class Archive:
     crops: Iterator[ArchivedCrop]
 
 
-# What `new_crop_id` makes.
+# The form of the ids of `new_crop_id`.
 CROP_ID = "[0-9a-f]{32}"
 
 

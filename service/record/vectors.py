@@ -48,7 +48,7 @@ class VectorFile:
         self._file = os.open(path, mode | os.O_CLOEXEC, PRIVATE_FILE)
         # A file that was removed is closed once its last reader has done with it.
         self._close = weakref.finalize(self, os.close, self._file)
-        # Whoever made it may have been killed before its name was synced.
+        # Another process may have made it and been killed before its name was synced.
         if not only_read:
             sync(path.parent)
 
@@ -138,7 +138,7 @@ class VectorFiles:
         return self._opened[key]
 
     def remove(self, gallery_id: int, side: int) -> None:
-        """Remove the file of a gallery and side; whoever reads it meanwhile reads on."""
+        """Remove the file of a gallery and side; its readers read on."""
         for key in list(self._opened):
             if key[:2] == (gallery_id, side):
                 self._opened.pop(key, None)
