@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from gmn import make_app
 from service.milvus.indexer import Indexer
+from tests.service.milvus.fake_server import FakeServer
 from tests.service.milvus.lab import drawn, drawn_crop
 
 
@@ -16,8 +17,11 @@ from tests.service.milvus.lab import drawn, drawn_crop
 def run(one, milvus, monkeypatch, tmp_path):
     """Runs a command of the group; answers its exit status and what it printed."""
     pytest.importorskip("pymilvus", reason="the command imports it: pip install -e .[milvus]")
-    monkeypatch.setenv("GMN_INDEX_URL", "http://milvus:19530")
-    monkeypatch.setattr("service.milvus.server.MilvusServer", lambda _: milvus.connect())
+    if isinstance(milvus, FakeServer):
+        monkeypatch.setenv("GMN_INDEX_URL", "http://milvus:19530")
+        monkeypatch.setattr("service.milvus.server.MilvusServer", lambda _: milvus.connect())
+    else:
+        monkeypatch.setenv("GMN_INDEX_URL", milvus.url)
 
     def run_command(*arguments: str) -> tuple[int, str]:
         ran = CliRunner().invoke(make_app(), ["index", *arguments, "--data-dir", str(tmp_path)])
