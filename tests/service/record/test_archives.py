@@ -37,11 +37,6 @@ def record(tmp_path):
         yield opened
 
 
-@pytest.fixture
-def gallery(record):
-    return record.galleries.create("lobby", EMBEDDER, GallerySettings()).gallery_id
-
-
 def enroll(record, gallery, *numbers, embedder=EMBEDDER, **said):
     """Enroll crops; answer their ids."""
     crops = [new_crop(number, **said) for number in numbers]

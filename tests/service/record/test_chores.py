@@ -13,25 +13,12 @@ from gmn_client.models import JobProblem
 from service.errors import KeyConflict, UnknownGallery
 from service.ops.data_directory import hold_worker
 from service.record.keys import ApiKey
-from service.record.record import Record
 from service.record.values import GallerySettings, Snapshot
 from tests.service.gallery.new_crops import EMBEDDER, NOON, OTHER_EMBEDDER, new_crop
 from tests.service.gallery.new_jobs import new_job
 
 ADMIN = ApiKey("admin", "0" * 64, ("admin",), None, "", NOON)
 READER = ApiKey("reader", "1" * 64, ("query",), None, "", NOON)
-
-
-@pytest.fixture
-def record(tmp_path):
-    opened = Record(tmp_path)
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
-def gallery(record):
-    return record.galleries.create("lobby", EMBEDDER, GallerySettings()).gallery_id
 
 
 def test_keys_are_asked_for_from_the_first_one_until_a_command_removes_the_last(record):

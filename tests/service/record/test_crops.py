@@ -15,22 +15,11 @@ from service.errors import DamagedRecord, NeedsReindex
 from service.record import crop_changes
 from service.record import crops as crops_module
 from service.record.record import Record
-from service.record.values import CropFilter, GallerySettings, RequestKey
+from service.record.values import CropFilter, RequestKey
 from service.record.vectors import VectorFile
 from tests.service.gallery.new_crops import EMBEDDER, NOON, OTHER_EMBEDDER, new_crop
 
 EVERYTHING = CropFilter()
-
-
-@pytest.fixture
-def record(tmp_path):
-    with contextlib.closing(Record(tmp_path)) as opened:
-        yield opened
-
-
-@pytest.fixture
-def gallery(record):
-    return record.galleries.create("lobby", EMBEDDER, GallerySettings()).gallery_id
 
 
 def _enroll(record, gallery, *crops, request=None):

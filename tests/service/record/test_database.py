@@ -46,18 +46,6 @@ MARK = "record.acknowledged"
 
 
 @pytest.fixture
-def record(tmp_path) -> Iterator[Record]:
-    opened = Record(tmp_path)
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
-def gallery(record) -> int:
-    return record.galleries.create("lobby", EMBEDDER, GallerySettings()).gallery_id
-
-
-@pytest.fixture
 def filled(tmp_path) -> Path:
     """A folder with a record of which every table has rows."""
     folder = tmp_path / "filled"

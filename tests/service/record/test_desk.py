@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 from datetime import UTC, datetime
 
-import pytest
-
-from service.record.record import Record
 from service.record.schema import TABLES
-from service.record.values import Case, GallerySettings, KeptQuery, KeptResult, Review, new_crop_id
+from service.record.values import Case, KeptQuery, KeptResult, Review, new_crop_id
 from tests.service.gallery.new_crops import EMBEDDER, new_crop
 
 NOW = datetime.now(UTC)
@@ -25,17 +21,6 @@ OF_DESK = [
     "case_searches",
     "case_deletions",
 ]
-
-
-@pytest.fixture
-def record(tmp_path):
-    with contextlib.closing(Record(tmp_path)) as opened:
-        yield opened
-
-
-@pytest.fixture
-def gallery(record):
-    return record.galleries.create("lobby", EMBEDDER, GallerySettings()).gallery_id
 
 
 def _search(*crop_ids: str, verdict: str) -> KeptQuery:

@@ -38,23 +38,11 @@ class Seen:
 
 
 @pytest.fixture
-def record(tmp_path):
-    opened = Record(tmp_path)
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
 def other(record, tmp_path):
     """The record as another process has it open."""
     opened = Record(tmp_path)
     yield opened
     opened.close()
-
-
-@pytest.fixture
-def gallery(record):
-    return record.galleries.create("lobby", EMBEDDER, GallerySettings()).gallery_id
 
 
 @pytest.fixture

@@ -21,17 +21,6 @@ STEPS_OF_A_PAGE = 40_000
 STEPS_AT_ONCE = 1000
 
 
-@pytest.fixture
-def record(tmp_path):
-    with contextlib.closing(Record(tmp_path)) as opened:
-        yield opened
-
-
-@pytest.fixture
-def gallery(record):
-    return record.galleries.create("lobby", EMBEDDER, GallerySettings()).gallery_id
-
-
 def _enroll(record, gallery, *crops) -> list[str]:
     return [crop.crop_id for crop in record.crops.enroll(gallery, EMBEDDER, crops).landed]
 

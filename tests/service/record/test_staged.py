@@ -2,27 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-
 import numpy as np
 import pytest
 
 from service.errors import UnknownGallery
 from service.record import feeds
-from service.record.record import Record
-from service.record.values import GallerySettings
 from tests.service.gallery.new_crops import EMBEDDER, OTHER_EMBEDDER, new_crop
-
-
-@pytest.fixture
-def record(tmp_path):
-    with contextlib.closing(Record(tmp_path)) as opened:
-        yield opened
-
-
-@pytest.fixture
-def gallery(record):
-    return record.galleries.create("lobby", EMBEDDER, GallerySettings()).gallery_id
 
 
 @pytest.fixture
