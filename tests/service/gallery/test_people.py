@@ -1,4 +1,4 @@
-"""Identities: natural order, exact pages, the best picture and the last time, in both stores."""
+"""Identities: natural order, exact pages, the best picture and the last time."""
 
 from __future__ import annotations
 
