@@ -140,8 +140,9 @@ def test_the_shell_completes_commands_and_their_options(typed: str, offered: str
     assert finished.stdout.split() == [offered]
 
 
-def test_an_artefact_that_is_not_there_is_named() -> None:
-    finished = run_gmn("serve", "--artefact", "no-such-file.safetensors", "--port", "0")
+def test_an_artefact_that_is_not_there_is_named(tmp_path: Path) -> None:
+    options = ("--artefact", "no-such-file.safetensors", "--port", "0", "--data-dir", str(tmp_path))
+    finished = run_gmn("serve", *options)
     assert finished.returncode == 2
     assert "no-such-file.safetensors" in finished.stderr
     assert "Traceback" not in finished.stderr
