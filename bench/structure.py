@@ -29,7 +29,7 @@ BOUNDS = {
     "files of service and gmn_client": 153,
     "functions of a query": 172,
     "files of a query": 39,
-    "functions of an enrolment": 246,
+    "functions of an enrolment": 245,
     "files of an enrolment": 45,
     "tokens of training": 117_865,
     "files of training": 110,

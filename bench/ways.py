@@ -48,8 +48,9 @@ Trace = Callable[[Callable[[bytes], object], bytes], list[Entered]]
 def request_ways() -> dict[str, list[Entered]]:
     """Trace one query and one enrolment, after some of each.
 
-    Serves an empty data directory in this thread, and sends requests from another one. Returns the
-    shortest of several ways, as the others include periodic work of the service.
+    Serves an empty data directory in this thread, and sends requests from another one. Each way is
+    traced several times, and calls that not all of these have, such as periodic work of the
+    service, are left out.
 
     Raises:
         RuntimeError: no request was answered; the message has the log of the service.
@@ -81,7 +82,7 @@ def request_ways() -> dict[str, list[Entered]]:
             with Client(f"http://127.0.0.1:{port}") as client:
                 while not client.ready():
                     time.sleep(0.2)
-                ways.update(_shortest_ways(client, trace))
+                ways.update(_common_ways(client, trace))
         finally:
             signal.raise_signal(signal.SIGINT)
 
@@ -94,8 +95,8 @@ def request_ways() -> dict[str, list[Entered]]:
     return ways
 
 
-def _shortest_ways(client: Client, trace: Trace) -> dict[str, list[Entered]]:
-    """Trace queries and enrolments in an empty gallery, and return the shortest way of each."""
+def _common_ways(client: Client, trace: Trace) -> dict[str, list[Entered]]:
+    """Trace queries and enrolments in an empty gallery, and return the common way of each."""
 
     def query(crop: bytes) -> object:
         return client.query(crop, top_k=5)
@@ -117,9 +118,16 @@ def _shortest_ways(client: Client, trace: Trace) -> dict[str, list[Entered]]:
     for crop in others:
         enrolments.append(trace(enroll, crop))
     return {
-        "a query": min(queries, key=_count_functions),
-        "an enrolment": min(enrolments, key=_count_functions),
+        "a query": _common_way(queries),
+        "an enrolment": _common_way(enrolments),
     }
+
+
+def _common_way(ways: Sequence[list[Entered]]) -> list[Entered]:
+    """Return the shortest of several ways without the functions that not all of them pass."""
+    common = set.intersection(*({(file, name) for file, name, _ in way} for way in ways))
+    shortest = min(ways, key=_count_functions)
+    return [(file, name, thread) for file, name, thread in shortest if (file, name) in common]
 
 
 class _TracedError(Exception):
