@@ -21,10 +21,10 @@ EXAMPLE = re.compile(r"^Example: (gmn .+)$", re.MULTILINE)
 SHOTS = {"east": ("001", "002"), "west": ("003", "004")}
 KEY = "gmn keys create --scope query"
 # These take minutes or do not end; that their options exist is checked instead.
-# Those of a Redis and of a Milvus have tests of their own, with such servers.
-IN_SERVERS = ("gmn index ", "gmn store copy ")
-# These name what an earlier call has made, and have tests of their own.
+# These have tests of their own, with a Milvus, with an earlier record, and with earlier calls.
 ON_OTHERS = (
+    "gmn index ",
+    "gmn store upgrade ",
     "gmn rename ",
     "gmn gallery ",
 )
@@ -34,7 +34,6 @@ PARSED_ONLY = (
     "gmn bench ",
     "gmn benchmark ",
     "gmn evaluate runs/all ",
-    *IN_SERVERS,
     *ON_OTHERS,
 )
 # These work on the data directory of a service that has stopped.
