@@ -21,5 +21,5 @@ def record(tmp_path: Path) -> Iterator[Record]:
 
 @pytest.fixture
 def gallery(record: Record) -> int:
-    """The number of the gallery `lobby`."""
+    """Create the gallery `lobby`, and return its number."""
     return record.galleries.create("lobby", EMBEDDER, GallerySettings()).gallery_id
