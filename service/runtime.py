@@ -25,7 +25,6 @@ from service.ops.audit import AuditLog
 from service.ops.critical_sections import CriticalSections
 from service.ops.data_directory import (
     DATABASE_NAME,
-    INDEXES,
     hold_reserve,
     hold_worker,
     lock_data_directory,
@@ -39,13 +38,16 @@ from service.record.keys import ApiKey
 from service.record.picture_folder import PictureFolder
 from service.record.record import Record
 from service.search.calibration import GalleryCalibrations
-from service.search.index_files import IndexFolder, any_stored
 from service.settings import Settings
 
 if TYPE_CHECKING:
     from service.milvus.indexer import Indexer
 
 LOCKS = "locks"
+# Larger records are read in full beside the requests.
+CHECKED_AT_START = 20_000
+# A file in the data directory: damage was found so, and the next start names it.
+DAMAGED = "record.damaged"
 Result = TypeVar("Result")
 
 
@@ -68,7 +70,7 @@ class Runtime:
         pools: run work that blocks for long.
         sections: run work that a client that disconnects must not cut off.
         watchdog: looks at every part of this once the service runs.
-        checked: whether the start reads all of the record; else it is read beside the requests.
+        checked: whether the start has read all of the record; else it is read beside the requests.
         worker: the name of this process where it works on a job.
         exports: how many exports of cases each API key has under way.
         jobs_wanted: set when there may be work for the job runner.
@@ -83,9 +85,8 @@ class Runtime:
         """
         with contextlib.ExitStack() as held:
             self.settings = settings
-            # To read all of a record takes longer than to go on from stored indexes.
-            self.checked = not any_stored(settings.data_dir / INDEXES)
             self.record = self._open_record(held)
+            self.checked = self._check_record()
             hold_reserve(settings)
             self.pictures = PictureFolder(settings.images_url) if settings.images_url else None
             if self.pictures:
@@ -125,11 +126,6 @@ class Runtime:
                 embedders,
                 self.calibrations.reload,
                 self.outside.of if self.outside else None,
-                IndexFolder(
-                    settings.data_dir / INDEXES,
-                    settings.index_files_from,
-                    settings.reserved_disk_bytes,
-                ),
                 self.shared,
             )
             held.callback(self.galleries.close)
@@ -192,6 +188,23 @@ class Runtime:
         held.callback(record.close)
         failpoint("start.record-opened")
         return record
+
+    def _check_record(self) -> bool:
+        """Read all of the record if it is small, or if damage was found beside the requests.
+
+        Returns:
+            Whether it was read; else that takes too long for a start.
+
+        Raises:
+            DamagedRecord: it is not what was written.
+        """
+        damaged = self.settings.data_dir / DAMAGED
+        crops = sum(gallery.crops for gallery in self.record.galleries.all())
+        if crops > CHECKED_AT_START and not damaged.exists():
+            return False
+        self.record.check()
+        damaged.unlink(missing_ok=True)
+        return True
 
     def _load_models(self, held: contextlib.ExitStack) -> dict[str, LoadedModel]:
         """Load the served artefact, the previous one, and shipped ones that filled galleries."""

@@ -153,9 +153,6 @@ class Settings(BaseSettings):
     """Bytes of the disk of the data directory that are kept for deletions, half of them, at most
     256 MiB, in the file `reserve` there. With less, new data are refused with 507; with less than
     three quarters, searches that the audit log records; deletions go on."""
-    index_files_from: int = Field(20_000, ge=1)
-    """Crops from which on a gallery's index lies in files below the data directory, which the next
-    start goes on from. A smaller index is in memory alone and is read from the record."""
     kept_queries: int = Field(10_000, ge=0)
     """Searches with `keep=true` that a gallery keeps; the oldest outside cases are removed first. 0
     keeps none."""

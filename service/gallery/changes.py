@@ -22,7 +22,7 @@ from service.gallery.browse import describe_gallery, matching, read_crop
 from service.gallery.enroll import CLOCKS_DIFFER_BY
 from service.gallery.gallery import Gallery
 from service.gallery.registry import DEFAULT_GALLERY
-from service.ops.data_directory import IMPORTS, INDEXES, SNAPSHOTS
+from service.ops.data_directory import IMPORTS, SNAPSHOTS
 from service.record.values import (
     CropFields,
     CropFilter,
@@ -284,7 +284,7 @@ async def delete_gallery(runtime: Runtime, gallery: Gallery) -> int:
         result["count"] = removed
         runtime.calibrations.forget(gallery)
         # If this is cut off, maintenance removes the folders, which the record notes as unneeded.
-        folders = [f"{kind}/{gallery.gallery_id}" for kind in (SNAPSHOTS, INDEXES)]
+        folders = [f"{SNAPSHOTS}/{gallery.gallery_id}"]
         folders += [
             f"{IMPORTS}/{job.job_id}" for job in unfinished if job.gallery_id == gallery.gallery_id
         ]

@@ -210,7 +210,7 @@ async def _find_enrolment(
     if request:
         happened = runtime.record.crops.happened
         past = await runtime.galleries.read(happened, gallery.gallery_id, request)
-    return past or Enrolment(gallery.version, "", (), ())
+    return past or Enrolment(gallery.version, (), ())
 
 
 async def _store(

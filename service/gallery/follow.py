@@ -70,11 +70,6 @@ class Follower:
         """The thread, for the watchdog."""
         return HealthCheck("follower", self._silent_seconds, STALL_SECONDS)
 
-    @property
-    def shown(self) -> int:
-        """Return the `Database.data_version` up to which every search sees everything."""
-        return self._data_version
-
     def state(self) -> RecordState:
         """Return how far the galleries in memory are behind the record."""
         lag = self._lag

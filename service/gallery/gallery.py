@@ -2,25 +2,41 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from service.errors import NeedsReindex
 from service.milvus.index import MilvusIndex
-from service.record.values import Enrolment, GalleryRecord, GallerySettings, Relabelling, Removal
+from service.record.crop_rows import CropColumns
+from service.record.values import GalleryRecord, GallerySettings
+from service.record.vectors import VectorFile
 from service.search.index import GalleryIndex
-from service.search.index_files import IndexFolder, Stored
+from service.search.metadata import ReadMetadata
+from service.search.table import no_metadata
 
-# One committed change of a gallery's crops.
-CropsChange = Enrolment | Removal | Relabelling
 SearchedIndex = GalleryIndex | MilvusIndex
 MakeIndex = Callable[[int, str], MilvusIndex]
 """Finds the index of a gallery, by its number and the embedder's fingerprint."""
 
 
-class IndexMismatch(Exception):
-    """An index differs from the record before a change; the gallery must be read again."""
+@dataclass(frozen=True)
+class CropChanges:
+    """Committed changes of a gallery, read from the record to be applied together.
+
+    Attributes:
+        record: the gallery's, read after the crops.
+        version: of the gallery after these changes.
+        added, relabelled: the labels of the crops that are still there.
+        removed: slots.
+        file: holds the vectors of the added crops; None where there is none.
+    """
+
+    record: GalleryRecord
+    version: int
+    added: Sequence[CropColumns]
+    relabelled: Sequence[CropColumns]
+    removed: Sequence[int]
+    file: VectorFile | None
 
 
 class Gallery:
@@ -36,7 +52,6 @@ class Gallery:
         newest_embedder: fingerprint of the embedder that a reindex leads to.
         own_index: index of vectors that this process holds and applies changes to.
         outside_index: index that another program holds and an indexer writes.
-        consistent: False if a committed change could not be applied, until it is read again.
     """
 
     def __init__(
@@ -45,7 +60,7 @@ class Gallery:
         embedders: Mapping[str, int],
         secret: bytes = b"",
         outside: MakeIndex | None = None,
-        folder: IndexFolder | None = None,
+        metadata: ReadMetadata = no_metadata,
     ) -> None:
         """Make a gallery with an empty index.
 
@@ -54,16 +69,15 @@ class Gallery:
                 first one.
             secret: secret of the record, for the index's group codes.
             outside: finds the index outside this process; None if this process holds the index.
-            folder: folder of the index's files; None to keep it in memory only.
+            metadata: reads the metadata of crops by slot.
         """
         self.gallery_id = record.gallery_id
         self.name = record.name
         self.newest_embedder = next(iter(embedders))
-        self.consistent = True
         self._embedders = embedders
         self._secret = secret
         self._outside = outside
-        self._folder = folder
+        self._metadata = metadata
         self._indexed_by = ""
         self.outside_index: MilvusIndex | None = None
         self.own_index: GalleryIndex | None = None
@@ -101,27 +115,6 @@ class Gallery:
             raise NeedsReindex(self.name, self.embedding_fingerprint, self.newest_embedder)
         return index
 
-    def checkpoint(self, position: str) -> Stored | None:
-        """Return the state of the own index to write to its files; None if it cannot be written.
-
-        Args:
-            position: position in the record's history, no later than the state of the index.
-        """
-        index = self.own_index
-        if index is None or not self.consistent:
-            return None
-        state = {"version": self.version, "position": position}
-        return index.table.checkpoint({**self.stored_as(), **state})
-
-    def stored_as(self) -> dict[str, Any]:
-        return {
-            "format": 2,
-            "gallery": self.gallery_id,
-            "embedder": self._indexed_by,
-            "secret": hashlib.sha256(self._secret).hexdigest(),
-            "dimension": self._embedders.get(self._indexed_by),
-        }
-
     def image_url(self, crop_id: str) -> str:
         return f"/v1/galleries/{self.name}/crops/{crop_id}/image"
 
@@ -144,38 +137,24 @@ class Gallery:
         """Take over all state of a gallery that was read again, in one step."""
         self.__dict__.update(read.__dict__)
 
-    def apply(self, change: CropsChange) -> None:
-        """Apply a committed change to the index.
+    def apply(self, changes: CropChanges) -> None:
+        """Apply committed changes to the index, which must be able to hold the record's vectors.
 
-        Unknown crops of the change are ignored, and crops that were added already stay. Only an
-        empty gallery takes crops of another embedder.
-
-        Raises:
-            IndexMismatch: an older crop is missing from the index.
+        Crops that were added already stay, and unknown ones are ignored.
         """
-        if isinstance(change, Enrolment) and change.added:
-            self.embedding_fingerprint = change.embedding_fingerprint
-            self._make_index_for(change.embedding_fingerprint)
-            index = self.own_index
-            if index is None:
-                raise NeedsReindex(self.name, self.embedding_fingerprint, self.newest_embedder)
-            newest = index.table.newest
-            for crop in change.added:
-                if crop.label.row_id <= newest and not index.table.holds(crop.label.row_id):
-                    raise IndexMismatch(f"crop {crop.label.crop_id} is missing from the index")
-            index.add([crop for crop in change.added if crop.label.row_id > newest])
-        elif isinstance(change, Removal):
-            if self.own_index is None:
-                self.crops -= change.count
-            else:
-                self.own_index.remove(change.row_ids)
-        elif isinstance(change, Relabelling) and self.own_index is not None:
-            self.own_index.table.relabel(change.labels)
-        if self.own_index is not None:
-            self.crops = self.own_index.count
+        index = self.own_index
+        if index is not None:
+            for crops in changes.added:
+                if changes.file is not None:
+                    index.add(crops, changes.file)
+            for crops in changes.relabelled:
+                index.table.relabel(crops)
+            index.remove(changes.removed)
+        self.follow_record(changes.record)
         if self.crops == 0:
             self._make_index_for(self.newest_embedder)
-        self.version = max(self.version, change.version)
+        # The version comes last: where a part fails, it is not one that the index shows.
+        self.version = max(self.version, changes.version)
 
     def _embedder_of(self, record: GalleryRecord, vectors: bool = False) -> str:
         """Return the embedder of a record's vectors; an empty gallery takes the newest."""
@@ -191,4 +170,4 @@ class Gallery:
             if size is not None and self._outside:
                 self.outside_index = self._outside(self.gallery_id, embedder)
             elif size is not None:
-                self.own_index = GalleryIndex(size, secret=self._secret, folder=self._folder)
+                self.own_index = GalleryIndex(size, secret=self._secret, metadata=self._metadata)

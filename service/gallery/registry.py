@@ -6,9 +6,10 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from operator import attrgetter
 from typing import Any, TypeVar
@@ -16,9 +17,8 @@ from typing import Any, TypeVar
 from gmn_client.models import RecordState
 from service.engine.device import DeviceThread
 from service.errors import GalleryConflict, RecordUnavailable, UnknownGallery, VersionNotReached
-from service.gallery.catch_up import fill, read_changes
 from service.gallery.follow import Follower
-from service.gallery.gallery import CropsChange, Gallery, MakeIndex
+from service.gallery.gallery import CropChanges, Gallery, MakeIndex
 from service.ops.failpoints import failpoint
 from service.ops.health import HealthCheck, MonitoredThreadPool
 from service.ops.shared import SharedRedis
@@ -26,21 +26,19 @@ from service.record.feeds import ALL_GALLERIES
 from service.record.record import Record
 from service.record.transaction import Change
 from service.record.values import (
-    CropLabel,
     Enrolment,
     GalleryRecord,
     GallerySettings,
     Relabelling,
     Removal,
+    StoredCrop,
 )
-from service.search.index_files import IndexFolder
 
 log = logging.getLogger(__name__)
 DEFAULT_GALLERY = "default"
 READ_THREADS = 2
 # Writes that wait together are committed together.
 WRITE_THREADS = 8
-KINDS = {Enrolment: "added", Removal: "removed", Relabelling: "relabelled"}
 CAUGHT_UP_WITHIN_SECONDS = 2.0
 VERSION_WITHIN_SECONDS = 2.0
 VERSION_POLL_SECONDS = 0.01
@@ -54,15 +52,14 @@ class GalleryRegistry:
     """Every gallery in memory, in step with a record that all processes of a machine write.
 
     A write runs on one of some threads, and writes that wait together are committed together. The
-    follower then has the device thread, which alone changes what is searched, apply each commit in
-    the order of its gallery: what this process has written from memory, and what another one has
-    written from the record. A caller that is cancelled never leaves a commit unapplied.
+    follower then reads each commit, of this process or another one, in the order of its gallery,
+    and has the device thread apply it, which alone changes what is searched. A caller that is
+    cancelled never leaves a commit unapplied.
 
     Attributes:
         embedders: sizes of the loaded embedders' features by fingerprint, the newest first.
         read_calibration: reads a gallery's published calibration; it blocks.
         outside: finds galleries' indexes outside this process; None where it holds them itself.
-        folders: holds a folder of each gallery's index files; None for no files.
         shared: Redis, to which commits are announced; None where none is named.
     """
 
@@ -71,7 +68,6 @@ class GalleryRegistry:
     embedders: Mapping[str, int]
     read_calibration: Callable[[Gallery], None]
     outside: MakeIndex | None = None
-    folders: IndexFolder | None = None
     shared: SharedRedis | None = None
 
     def __post_init__(self) -> None:
@@ -80,8 +76,6 @@ class GalleryRegistry:
         self._readers = MonitoredThreadPool(READ_THREADS, "reader")
         self._by_name: dict[str, Gallery] = {}
         self._follower = Follower(self.record.database, self._apply, self._read)
-        # Changes that this process has committed and not shown yet, by gallery and version.
-        self._committed: dict[tuple[int, int], CropsChange] = {}
 
     def load(self) -> None:
         """Read every gallery into memory and create `default` where it is missing; blocks."""
@@ -131,28 +125,13 @@ class GalleryRegistry:
             await self.catch_up()
         return self.get(name)
 
-    @property
-    def shown(self) -> int:
-        """Return what `confirm` is told of a search that begins now."""
-        return self._follower.shown
-
-    async def confirm(
-        self, gallery: Gallery, crops: Sequence[CropLabel], shown: int
-    ) -> frozenset[int]:
-        """Ask the record whether crops are still there, where it has changed since it was shown.
-
-        Args:
-            shown: `self.shown` from before the search.
-
-        Returns:
-            The row ids of deleted ones.
+    async def find_crops(self, gallery: Gallery, row_ids: Sequence[int]) -> dict[int, StoredCrop]:
+        """Return those of these crops that are there, by slot.
 
         Raises:
             UnknownGallery: the gallery was deleted.
         """
-        if not crops or shown == self.record.database.data_version():
-            return frozenset()
-        return await self.read(self._confirm, gallery, [crop.row_id for crop in crops])
+        return await self.read(self._find_crops, gallery, row_ids)
 
     async def catch_up(self) -> None:
         """Wait a moment until earlier commits of this and other processes are shown."""
@@ -187,7 +166,7 @@ class GalleryRegistry:
             failpoint("create-gallery.before-commit")
             created = self.record.galleries.create(name, newest, settings)
             failpoint("create-gallery.committed")
-            return created, self._shown(created.gallery_id, created)
+            return created, self._shown(created.gallery_id)
 
         created, shown = await self.write(create)
         await asyncio.shield(asyncio.wrap_future(shown))
@@ -215,7 +194,7 @@ class GalleryRegistry:
             failpoint(f"{steps}.before-commit")
             committed = write(gallery.gallery_id, *args)
             failpoint(f"{steps}.committed")
-            return committed, self._shown(gallery.gallery_id, committed)
+            return committed, self._shown(gallery.gallery_id)
 
         try:
             committed, shown = await self.write(commit)
@@ -247,10 +226,12 @@ class GalleryRegistry:
         record = self.record.galleries.get(gallery_id)
         while record is not None:
             secret = self.record.galleries.group_secret()
-            folder = self._folder(gallery_id)
-            gallery = Gallery(record, self.embedders, secret, self.outside, folder)
-            fill(self.record, gallery, record.crops)
+            metadata = partial(self.record.crops.metadata, gallery_id)
+            gallery = Gallery(record, self.embedders, secret, self.outside, metadata)
+            self._fill(gallery, secret)
             now = self.record.galleries.get(gallery_id)
+            if now is not None and now.version == record.version:
+                self._require_whole(gallery, now)
             # Vectors of two embedders must not come together in one index.
             if now is not None and gallery.can_go_on_as(now):
                 gallery.follow_record(now)
@@ -263,8 +244,6 @@ class GalleryRegistry:
         """Make a gallery that was read the searched one; None forgets a deleted one."""
         held = self.by_id(gallery_id)
         if held is not None:
-            if held.own_index is not None:
-                held.own_index.table.discard()
             if read is not None and held.name == read.name:
                 held.replace(read)
                 return
@@ -281,63 +260,40 @@ class GalleryRegistry:
         except Exception:
             log.exception("the calibration of gallery %s cannot be read", gallery.name)
 
-    def save_index(self, gallery: Gallery) -> None:
-        """Make a checkpoint of a gallery's index files, which the next start goes on from; blocks.
-
-        Raises:
-            OSError: the files cannot be written; the checkpoint before stays.
-            ServiceError: the record cannot be written; so does it.
-        """
-        position = self._position(gallery)
-        if position is None:
-            return
-        stored = self.device.change(partial(gallery.checkpoint, position)).result()
-        if stored is not None:
-            stored.write()
-
-    def remove_unheld_indexes(self) -> None:
-        """Remove index files of processes that have ended, which no deletion reaches; blocks."""
-        for gallery in self.all():
-            if folder := self._folder(gallery.gallery_id):
-                folder.remove_unheld()
-
     def close(self) -> None:
-        """Store the indexes and finish the writes under way."""
-        for gallery in self.all():
-            try:
-                if gallery.own_index and gallery.own_index.table.unsaved:
-                    self.save_index(gallery)
-            except Exception:
-                log.exception("the index of gallery %s is not stored", gallery.name)
+        """Finish the writes under way."""
         self._writers.shutdown()
         self._follower.close()
         self._readers.shutdown()
 
-    def _folder(self, gallery_id: int) -> IndexFolder | None:
-        folders = self.folders
-        return folders and replace(folders, path=folders.path / str(gallery_id))
+    def _fill(self, gallery: Gallery, secret: bytes) -> None:
+        """Fill a gallery's empty index from the record."""
+        index = gallery.own_index
+        if index is None:
+            return
+        crops = self.record.crops
+        for columns in crops.columns(gallery.gallery_id, secret):
+            file = crops.vector_file(gallery.gallery_id)
+            # None where the gallery was deleted meanwhile.
+            if file is not None:
+                index.add(columns, file)
 
-    def _position(self, gallery: Gallery) -> str | None:
-        """Return where the record is, no later than the next state of the index.
+    def _require_whole(self, gallery: Gallery, record: GalleryRecord) -> None:
+        """Raise `DamagedRecord` where rows of a gallery's crops are gone without a trace."""
+        index = gallery.own_index
+        if index is not None and index.count != record.crops:
+            raise self.record.database.damage(
+                f"gallery {record.name} has {index.count} crops, and {record.crops} were written"
+            )
 
-        Changes are kept from then on.
-        """
-        return self._writers.submit(self.record.history.begin, gallery.gallery_id).result()
-
-    def _shown(self, gallery_id: int, committed: object) -> Future[Any]:
+    def _shown(self, gallery_id: int) -> Future[Any]:
         """Return a future that is done once a commit is shown; called on a writer thread."""
         newest = self.record.database.feeds().get(gallery_id)
         if newest is None:
             # The gallery was deleted.
             return self._caught_up()
-        known = (gallery_id, 0)
-        if isinstance(committed, CropsChange):
-            known = (gallery_id, committed.version)
-            self._committed[known] = committed
         self._follower.wake()
-        shown = self._follower.wait_for(gallery_id, newest.seq)
-        shown.add_done_callback(lambda _: self._committed.pop(known, None))
-        return shown
+        return self._follower.wait_for(gallery_id, newest.seq)
 
     def _caught_up(self) -> Future[None]:
         """Return a future that is done once everything is shown that is committed by now."""
@@ -351,17 +307,18 @@ class GalleryRegistry:
 
         return self._readers.submit(wait)
 
-    def _confirm(self, gallery: Gallery, slots: Sequence[int]) -> frozenset[int]:
-        present = self.record.crops.by_row(gallery.gallery_id, slots)
-        if self.record.galleries.get(gallery.gallery_id) is None:
+    def _find_crops(self, gallery: Gallery, row_ids: Sequence[int]) -> dict[int, StoredCrop]:
+        found = self.record.crops.by_row(gallery.gallery_id, row_ids)
+        gone = len(found) < len(row_ids)
+        if gone and self.record.galleries.get(gallery.gallery_id) is None:
             raise UnknownGallery(gallery.name)
-        return frozenset(slots) - present.keys()
+        return found
 
     def _announce(self, gallery: str, steps: str, committed: object) -> None:
         """Tell other programs by Redis what this process has committed; None is no change."""
         if self.shared is None or committed is None:
             return
-        if not isinstance(committed, CropsChange):
+        if not isinstance(committed, Enrolment | Removal | Relabelling):
             self.shared.announce(gallery, steps)
             return
         crop_ids = _changed_crops(committed)
@@ -377,19 +334,38 @@ class GalleryRegistry:
             return
         if any(change.kind == "calibration" for change in changes):
             self.refresh_calibration(gallery)
-        made = [self._committed.get((gallery_id, change.version)) for change in changes]
+        read = self._read_changes(gallery, changes)
         failpoint("follower.changes-read")
-        pairs = zip(made, changes, strict=True)
-        show: Show | None
-        if all(KINDS.get(type(own)) == change.kind for own, change in pairs):
-            show = partial(_apply_all, gallery, [own for own in made if own is not None])
-        else:
-            show = read_changes(self.record, gallery, changes)
-        if show is None:
+        if read is None:
             self._read(gallery_id)
         else:
-            self.device.change(show).result()
+            self.device.change(partial(gallery.apply, read)).result()
         failpoint("follower.changes-applied")
+
+    def _read_changes(self, gallery: Gallery, changes: Sequence[Change]) -> CropChanges | None:
+        """Read what changes of a gallery need; None where it has to be read again.
+
+        A slot is never given out twice, and crops are read after the changes: those that are there
+        are added with their last labels, the others were removed.
+        """
+        number = gallery.gallery_id
+        slots: dict[str, list[int]] = defaultdict(list)
+        for change in changes:
+            slots[change.kind] += change.row_ids
+        if "replaced" in slots:
+            return None
+        crops = self.record.crops
+        secret = self.record.galleries.group_secret()
+        added, relabelled = (
+            list(crops.columns(number, secret, slots[kind])) if gallery.own_index else []
+            for kind in ("added", "relabelled")
+        )
+        file = crops.vector_file(number) if added else None
+        now = self.record.galleries.get(number)
+        if now is None or not gallery.can_go_on_as(now, vectors=bool(added)):
+            return None
+        version = max(change.version for change in changes)
+        return CropChanges(now, version, added, relabelled, slots["removed"], file)
 
     def _read(self, gallery_id: int) -> None:
         """Read a gallery again, or drop one that was deleted; blocks until searches see it."""
@@ -397,16 +373,11 @@ class GalleryRegistry:
             self.device.change(self.read_gallery(gallery_id)).result()
 
 
-def _changed_crops(change: CropsChange) -> list[str]:
+def _changed_crops(change: Enrolment | Removal | Relabelling) -> list[str]:
     match change:
         case Enrolment():
-            return [crop.label.crop_id for crop in change.added]
+            return [crop.crop_id for crop in change.added]
         case Removal():
             return list(change.crop_ids)
         case Relabelling():
             return [label.crop_id for label in change.labels]
-
-
-def _apply_all(gallery: Gallery, changes: Sequence[CropsChange]) -> None:
-    for change in changes:
-        gallery.apply(change)

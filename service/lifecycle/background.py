@@ -27,10 +27,9 @@ from service.lifecycle.pictures import remove_stray_pictures
 from service.lifecycle.snapshots import list_snapshots, remove_deleted_from_snapshots
 from service.lifecycle.strays import clear_files, remove_unneeded_files
 from service.ops.critical_sections import file_lock
-from service.ops.data_directory import INDEXES, STRAY, hold_reserve, move_aside
-from service.ops.health import STOPPED, HealthCheck, Heartbeat, heartbeat
-from service.record.record import Record
-from service.runtime import Runtime
+from service.ops.data_directory import hold_reserve
+from service.ops.health import STOPPED, HealthCheck, Heartbeat
+from service.runtime import DAMAGED, Runtime
 from service.search.compaction import compact_indexes
 from service.search.refit import fit_galleries, refit_calibrations
 
@@ -46,7 +45,6 @@ LONGEST_BEAT_SECONDS = 5.0
 # A new or revoked key takes effect within a second.
 KEYS_PAUSE_SECONDS = 0.8
 # The record is checked beside the requests in pieces, with a pause after each.
-CROPS_PER_CHECK = 200
 CHECK_PAUSE_SECONDS = 0.05
 # A record that does not answer is given up after less.
 READING_SECONDS = 45.0
@@ -79,8 +77,6 @@ async def _run_once(runtime: Runtime) -> None:
     # A killed process may have left rows of a deleted gallery.
     in_thread = runtime.pools.files.run
     await _attempt("deleted galleries", in_thread(record.galleries.finish_deletions))
-    remove = runtime.galleries.remove_unheld_indexes
-    await _attempt("indexes of other processes", in_thread(remove))
     await _attempt("space for deletions", in_thread(hold_reserve, runtime.settings))
     await _attempt("unneeded files", remove_unneeded_files(runtime))
     await _attempt("images kept elsewhere", remove_stray_pictures(runtime))
@@ -174,34 +170,24 @@ async def read_keys(runtime: Runtime) -> None:
 
 
 async def check_record(runtime: Runtime) -> None:
-    """Read all of the record beside the requests, as a start does without stored indexes.
+    """Read all of the record beside the requests, as the start does with a small one.
 
-    Damage ends the process: the next start has no stored index, and names damage and remedy.
+    Damage ends the process, and the next start reads all of it and names damage and remedy.
     """
     stopped = threading.Event()
-    indexes = runtime.settings.data_dir / INDEXES
 
     def pause() -> bool:
         return stopped.wait(CHECK_PAUSE_SECONDS)
 
     try:
-        await runtime.pools.files.run(_read_record, runtime.record, pause)
+        await runtime.pools.files.run(runtime.record.check, pause)
     except DamagedRecord as damage:
-        for folder in indexes.glob("[0-9]*"):
-            move_aside(folder, indexes / STRAY, folder.name, "is of a record that is damaged")
+        (runtime.settings.data_dir / DAMAGED).touch()
         runtime.watchdog.give_up("record", damage.detail)
     except ServiceError as error:
         log.error("the record could not be checked: %s", error.detail)
     finally:
         stopped.set()
-
-
-def _read_record(record: Record, pause: Callable[[], bool]) -> None:
-    for gallery in record.galleries.all():
-        for number, _ in enumerate(record.crops.vectors(gallery.gallery_id)):
-            heartbeat()
-            if number % CROPS_PER_CHECK == 0 and pause():
-                return
 
 
 async def _send_heartbeats(runtime: Runtime, loop: Heartbeat) -> None:

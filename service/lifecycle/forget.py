@@ -14,7 +14,7 @@ from service.gallery.gallery import Gallery
 from service.lifecycle.backups import backups_with
 from service.lifecycle.pictures import remove_pictures
 from service.lifecycle.snapshots import remove_deleted_from_snapshots
-from service.ops.data_directory import IMPORTS, INDEXES, SNAPSHOTS, STRAY
+from service.ops.data_directory import IMPORTS, SNAPSHOTS, STRAY
 from service.ops.failpoints import failpoint
 from service.record import values
 from service.record.values import CropFilter, count_by_case
@@ -219,8 +219,8 @@ NOT_COMPACTED = (
     "and its garbage collection has removed the former ones",
 )
 STRAYS_REMAIN = (
-    f"{SNAPSHOTS}/{STRAY}, {IMPORTS}/{STRAY} and {INDEXES}/{STRAY} below the data directory",
-    "copies, archives and damaged index files that were moved aside, and may be of this person",
+    f"{SNAPSHOTS}/{STRAY} and {IMPORTS}/{STRAY} below the data directory",
+    "copies and archives that were moved aside, and may be of this person",
     "you delete them",
 )
 
@@ -238,7 +238,7 @@ async def _remaining(
         )
         remaining.append(COMPACTED if compacted else NOT_COMPACTED)
     jobs = await runtime.galleries.read(runtime.record.jobs.open)
-    folders = (settings.data_dir / name / STRAY for name in (SNAPSHOTS, IMPORTS, INDEXES))
+    folders = (settings.data_dir / name / STRAY for name in (SNAPSHOTS, IMPORTS))
     if settings.images_url:
         remaining.append(ELSEWHERE_REMAINS)
     if any(folder.exists() for folder in folders):

@@ -34,19 +34,16 @@ async def clear_files(runtime: Runtime) -> None:
     """
     try:
         await remove_unneeded_files(runtime)
-        for folder in (runtime.settings.data_dir / SNAPSHOTS).glob("*"):
+        data_dir = runtime.settings.data_dir
+        for folder in (data_dir / SNAPSHOTS).glob("*"):
             if folder.name.isdecimal():
                 move = partial(runtime.pools.files.run, _move_stray_snapshots, runtime, folder)
                 await runtime.sections.run(move, runtime.snapshot_lock(int(folder.name)))
         record = runtime.record
         run = runtime.pools.files.run
         await run(_move_stray_folders, runtime, IMPORTS, record.jobs.get)
-        await run(
-            _move_stray_folders,
-            runtime,
-            INDEXES,
-            lambda name: name.isdecimal() and record.galleries.get(int(name)),
-        )
+        # Index files of version 0.5.0: vectors are searched where the record keeps them.
+        await run(partial(shutil.rmtree, ignore_errors=True), data_dir / INDEXES)
     except (OSError, ServiceError) as error:
         log.error("files of which there is no record: %s", error)
 

@@ -158,12 +158,6 @@ class MilvusIndex:
         entry = self._record.galleries.get(self._gallery_id)
         return entry.identities + entry.unnamed if entry else 0
 
-    def find(self, crop_id: str) -> tuple[CropLabel, NDArray[np.float32]] | None:
-        """Return the label and the feature `(d,)` of a crop, by the record; None without it."""
-        crop = self._record.crops.get(self._gallery_id, crop_id)
-        crops = self._record.crops.indexed(self._gallery_id, [crop.row_id]) if crop else []
-        return (crops[0].label, crops[0].vector) if crops else None
-
     def version(self) -> int:
         """Return the gallery's version that searches show; 0 while its collection is built."""
         try:
@@ -215,7 +209,7 @@ class MilvusIndex:
         vectors = np.array([vector for vector, _ in found.values()], np.float32)
         groups = np.array([self._codes.group(label) for label in labels], np.int64)
         vectors = vectors.reshape(len(found), queries.shape[1])
-        source = FetchedCrops(row_ids, groups, vectors, labels)
+        source = FetchedCrops(row_ids, groups, vectors)
         searched = crops if full or grouped else len(found)
         best = scored(source, np.arange(len(found)), direction, searched)
         best = best[best.first_of_groups()] if grouped else best

@@ -232,7 +232,6 @@ def find_request(reader: Reader, entry: GalleryRecord, request: RequestKey) -> E
     )
     return Enrolment(
         past["version"],
-        entry.embedding_fingerprint,
         landed,
         (),
         replayed=True,

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from pydantic_core import from_json
+import numpy as np
+from numpy.typing import NDArray
+from pydantic_core import from_json, to_json
 
+from service.ops.health import heartbeat
 from service.record.schema import CROPS, PEOPLE, as_moment
 from service.record.transaction import VALUES_AT_ONCE, Reader, batches, marks_of
-from service.record.values import IndexedCrop, StoredCrop
+from service.record.values import IndexedCrop, StoredCrop, identity_code
 from service.record.vectors import vector_crc
 
 CROPS_AND_NAMES = (
@@ -18,6 +21,9 @@ CROPS_AND_NAMES = (
     f"crops.person_id IS NULL OR {PEOPLE.is_intact} IS 1 AS named "
     "FROM crops LEFT JOIN people ON people.person_id = crops.person_id"
 )
+
+COLUMNS_AT_ONCE = 8192
+MICROSECONDS = 1e6
 
 STILL_THERE = (
     "SELECT 1 FROM crops JOIN galleries USING (gallery_id) "
@@ -31,6 +37,92 @@ class VectorPlace(NamedTuple):
     gallery_id: int
     side: int
     dimension: int
+
+
+class CropColumns(NamedTuple):
+    """Labels of n crops in columns, ascending by slot, as an index compares them.
+
+    Attributes:
+        slots: `(n,)` int64.
+        groups: `(n,)` int64: the `identity_code` of each person's name, and for a crop without a
+            name a negative number of its own.
+        cameras: n names; None where unknown.
+        captured: seconds since 1970, `(n,)` float64; NaN where unknown.
+    """
+
+    slots: NDArray[np.int64]
+    groups: NDArray[np.int64]
+    cameras: tuple[str | None, ...]
+    captured: NDArray[np.float64]
+
+    def at(self, places: NDArray[np.int64]) -> CropColumns:
+        """Return the crops at some places."""
+        cameras = tuple(self.cameras[place] for place in places)
+        return CropColumns(self.slots[places], self.groups[places], cameras, self.captured[places])
+
+
+def read_columns(
+    reader: Reader, gallery_id: int, secret: bytes, slots: Sequence[int] | None = None
+) -> Iterator[CropColumns]:
+    """Read the labels of all crops of a gallery, or of those of these that are there, in parts.
+
+    Rows are not held against their checksums, which takes ten times as long.
+
+    Args:
+        secret: the record's, under which names become group codes.
+    """
+    codes = _PeopleCodes(reader, gallery_id, secret)
+    among = "" if slots is None else "AND slot IN (SELECT value FROM json_each(?)) "
+    asked = (
+        f"SELECT slot, person_id, camera, captured_at FROM crops WHERE gallery_id = ? {among}"
+        "AND slot > ? ORDER BY slot LIMIT ?"
+    )
+    given = [gallery_id] if slots is None else [gallery_id, to_json(list(slots)).decode()]
+    after = 0
+    while rows := reader.execute(asked, (*given, after, COLUMNS_AT_ONCE)).fetchall():
+        heartbeat()
+        numbers, people, cameras, captured = zip(*rows, strict=True)
+        after = numbers[-1]
+        in_order = np.array(numbers, np.int64)
+        # NaN where it is unknown.
+        moments = np.array(captured, np.float64) / MICROSECONDS
+        yield CropColumns(in_order, codes.of(in_order, people), cameras, moments)
+
+
+class _PeopleCodes:
+    """The group codes of people, whose names are read once."""
+
+    def __init__(self, reader: Reader, gallery_id: int, secret: bytes) -> None:
+        self._reader = reader
+        self._gallery_id = gallery_id
+        self._secret = secret
+        self._known: dict[int | None, int] = {}
+
+    def of(self, slots: NDArray[np.int64], people: Sequence[int | None]) -> NDArray[np.int64]:
+        new = set(people) - self._known.keys() - {None}
+        asked = (
+            "SELECT person_id, name FROM people WHERE gallery_id = ? "
+            "AND person_id IN (SELECT value FROM json_each(?))"
+        )
+        values = (self._gallery_id, to_json(list(new)).decode())
+        for person_id, name in self._reader.execute(asked, values) if new else ():
+            self._known[person_id] = identity_code(name, self._secret)
+        # A person who was removed meanwhile is none: the crops have changed too.
+        codes = np.array([self._known.get(person, -1) for person in people], np.int64)
+        return np.where(codes < 0, -1 - slots, codes)
+
+
+def read_metadata(
+    reader: Reader, gallery_id: int, slots: Sequence[int]
+) -> Iterator[tuple[int, str]]:
+    """Read the metadata of those of these crops that have any, as JSON, by slot."""
+    asked = (
+        "SELECT slot, metadata FROM crops WHERE gallery_id = ? AND metadata IS NOT NULL "
+        "AND slot IN (SELECT value FROM json_each(?)) ORDER BY slot"
+    )
+    for some in batches(slots, COLUMNS_AT_ONCE):
+        heartbeat()
+        yield from reader.execute(asked, (gallery_id, to_json(some).decode())).fetchall()
 
 
 def read_crops(reader: Reader, rest: str, values: Sequence[Any] = ()) -> list[StoredCrop]:

@@ -27,10 +27,13 @@ from service.record.crop_changes import (
 )
 from service.record.crop_lists import CropPage, list_crops
 from service.record.crop_rows import (
+    CropColumns,
     find_vectors,
     read_by_id,
     read_by_slot,
+    read_columns,
     read_crops,
+    read_metadata,
     read_vectors,
 )
 from service.record.database import RecordPart, transactional
@@ -52,6 +55,7 @@ from service.record.values import (
     RequestKey,
     StoredCrop,
 )
+from service.record.vectors import VectorFile
 
 # It names neither that crop nor its labels: a key that may only enroll must not learn them, and
 # they are not kept with a request's answer, where forgetting would not find them.
@@ -117,8 +121,7 @@ class Crops(RecordPart):
             version = next_version(transaction, gallery_id, "added", slots, **counts)
         if request:
             keep_request(transaction, gallery_id, request, version, landed)
-        indexed = tuple(crop.indexed for crop in added)
-        return Enrolment(version, embedding_fingerprint, tuple(landed), indexed)
+        return Enrolment(version, tuple(landed), tuple(crop.record for crop in added))
 
     def happened(self, gallery_id: int, request: RequestKey) -> Enrolment | None:
         """Return the answer of a request that happened already; None where it is new."""
@@ -227,8 +230,23 @@ class Crops(RecordPart):
             raise self._database.damage(f"the picture of crop {crop_id} is gone")
         return Picture(row["content"], crop.content_type or "")
 
+    def vector_file(self, gallery_id: int) -> VectorFile | None:
+        """Return the file of the searched vectors; None before the first crop."""
+        place = find_vectors(self._reader, gallery_id)
+        return self._database.vectors.open(*place) if place else None
+
+    def columns(
+        self, gallery_id: int, secret: bytes, slots: Sequence[int] | None = None
+    ) -> Iterator[CropColumns]:
+        """Read the labels of a gallery's crops in columns, as `read_columns` does."""
+        return read_columns(self._reader, gallery_id, secret, slots)
+
+    def metadata(self, gallery_id: int, slots: Sequence[int]) -> Iterator[tuple[int, str]]:
+        """Read the metadata of crops as JSON, by slot, as `read_metadata` does."""
+        return read_metadata(self._reader, gallery_id, slots)
+
     def vectors(self, gallery_id: int) -> Iterator[IndexedCrop]:
-        """Return every crop as the index needs it, by slot, each held against its checksums.
+        """Return every crop with its vector, by slot, each held against its checksums.
 
         Raises:
             DamagedRecord: a crop is damaged, or gone without a trace.
@@ -246,7 +264,7 @@ class Crops(RecordPart):
             )
 
     def indexed(self, gallery_id: int, row_ids: Sequence[int]) -> list[IndexedCrop]:
-        """Return those of these crops that are there, as the index needs them, by slot."""
+        """Return those of these crops that are there, with their vectors, by slot."""
         crops = read_by_slot(self._reader, gallery_id, row_ids)
         return read_vectors(self._reader, find_vectors(self._reader, gallery_id), crops)
 

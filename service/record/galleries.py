@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pydantic_core import from_json, to_json
 
 from service.errors import GalleryConflict, UnknownGallery
-from service.ops.data_directory import IMPORTS, INDEXES, snapshot_name
+from service.ops.data_directory import IMPORTS, snapshot_name
 from service.record.database import RecordPart, transactional
 from service.record.feeds import begin_feed
 from service.record.keys import revoke_keys_of
@@ -143,7 +143,6 @@ class Galleries(RecordPart):
         imports = transaction.rows(JOBS, "WHERE gallery_id = ? AND kind = 'import'", (gallery_id,))
         paths += [f"{IMPORTS}/{row['job_id']}" for row in imports]
         paths += [vectors_name(gallery_id, side) for side in range(entry.sides)]
-        paths.append(f"{INDEXES}/{gallery_id}")
         transaction.insert(UNNEEDED_FILES, *({"path": path} for path in paths), instead=True)
         transaction.note("gallery_deleted", gallery_id, entry.version)
         return entry.crops

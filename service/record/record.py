@@ -2,68 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from service.errors import UnknownGallery
 from service.record.calibrations import StoredCalibrations
 from service.record.collections import RemoteIndexes
 from service.record.crops import Crops
-from service.record.database import Database, RecordPart
+from service.record.database import Database
 from service.record.desk import Cases, KeptQueries
-from service.record.feeds import KEPT_CHANGES, OF_CROPS, ChangesLost, read_changes, read_feeds
 from service.record.files import Snapshots, StrayFiles, UnneededFiles
 from service.record.galleries import Galleries, Runtimes, deleted_name
 from service.record.identities import IdentityChanges
 from service.record.jobs import Jobs
 from service.record.keys import Keys
-from service.record.marks import Mark
 from service.record.people import Groups, People
 from service.record.replacing import give_up_restores
 from service.record.staged import StagedVectors
-from service.record.transaction import Change, Reader, batches
+from service.record.transaction import Reader, batches
 
 CROPS_AT_ONCE = 500
-
-
-class History(RecordPart):
-    """The changes of galleries, for an index that was stored and is to go on."""
-
-    def begin(self, gallery_id: int) -> str:
-        """Return the position of a gallery's newest change; raises `UnknownGallery`."""
-        newest = read_feeds(self._reader).get(gallery_id)
-        if newest is None:
-            raise UnknownGallery(str(gallery_id))
-        return f"{newest.seq} {newest.token.hex()}"
-
-    def since(self, gallery_id: int, version: int, position: str) -> list[Change] | None:
-        """Return the changes of a gallery's crops after a version.
-
-        Args:
-            version: that is known, at the position or later.
-            position: from `begin`.
-
-        Returns:
-            None where they are not kept any more, or all crops were replaced meanwhile.
-        """
-        seq, token = position.split()
-        after = Mark(int(seq), bytes.fromhex(token))
-        asked = "SELECT version FROM galleries WHERE gallery_id = ? AND name IS NOT NULL"
-        with self._database.read() as reader:
-            newest = reader.value(asked, (gallery_id,))
-            try:
-                changes = read_changes(reader, gallery_id, after, KEPT_CHANGES)
-            except ChangesLost:
-                return None
-        of_crops = [
-            change for change in changes if change.kind in OF_CROPS and change.version > version
-        ]
-        if newest is None or newest < version:
-            return None
-        versions = [change.version for change in of_crops]
-        is_whole = versions == list(range(version + 1, newest + 1))
-        is_replaced = any(change.kind == "replaced" for change in of_crops)
-        return of_crops if is_whole and not is_replaced else None
+CROPS_PER_CHECK = 200
 
 
 class Record:
@@ -79,7 +38,6 @@ class Record:
         self.galleries = Galleries(self.database)
         self.crops = Crops(self.database)
         self.staged = StagedVectors(self.database)
-        self.history = History(self.database)
         self.jobs = Jobs(self.database)
         self.keys = Keys(self.database)
         self.people = People(self.database)
@@ -96,6 +54,20 @@ class Record:
         self._delete_again()
         self.galleries.finish_deletions()
         give_up_restores(self.database, datetime.now(UTC))
+
+    def check(self, pause: Callable[[], bool] = lambda: False) -> None:
+        """Hold every crop against its checksums.
+
+        Args:
+            pause: called now and then, between some hundred crops; True ends the check.
+
+        Raises:
+            DamagedRecord: a crop is damaged, or gone without a trace.
+        """
+        for gallery in self.galleries.all():
+            for number, _ in enumerate(self.crops.vectors(gallery.gallery_id)):
+                if number % CROPS_PER_CHECK == 0 and pause():
+                    return
 
     def _delete_again(self) -> None:
         """Delete crops and galleries that an older copy of the record has brought back."""

@@ -145,7 +145,7 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class CropLabel:
-    """The labels of a crop, kept in memory so that a ranking reads no database.
+    """The labels of a crop.
 
     Attributes:
         row_id: its number in its gallery, never given out twice; 0 until it is stored.
@@ -227,15 +227,10 @@ class ArchivedCrop:
     vector: NDArray[np.float32]
     picture: bytes | None
 
-    @property
-    def indexed(self) -> IndexedCrop:
-        """The crop as the index needs it."""
-        return IndexedCrop(self.record.label, self.vector)
-
 
 @dataclass(frozen=True)
 class IndexedCrop:
-    """A crop for the index; the vector is `(d,)` float32, not of unit length."""
+    """A crop with its vector, `(d,)` float32, not of unit length."""
 
     label: CropLabel
     vector: NDArray[np.float32]
@@ -251,9 +246,8 @@ class Enrolment:
     """
 
     version: int
-    embedding_fingerprint: str
     landed: tuple[EnrolledImage, ...]
-    added: tuple[IndexedCrop, ...]
+    added: tuple[StoredCrop, ...]
     replayed: bool = False
     problems: str = "[]"
 

@@ -1,11 +1,14 @@
 """The vectors of the galleries, in a flat file for each gallery and side.
 
 A writer writes vectors and syncs them before the rows that name their slots are committed, so a row
-never names a vector that is not there. A slot is never given out twice; a removal leaves zeros.
+never names a vector that is not there. A slot is never given out twice; a removal leaves zeros. The
+file may end beyond the last slot: it grows ahead of the writes, so that a process which searches it
+rarely has to map it anew.
 """
 
 from __future__ import annotations
 
+import mmap
 import os
 import weakref
 import zlib
@@ -20,6 +23,8 @@ from service.ops.data_directory import sync
 PRIVATE_FILE = 0o600
 FLOAT_BYTES = 4
 COPIED_BYTES = 4 * 1024**2
+# The file grows to twice its slots, and by no more than so many. They take no space on the disk.
+SLOTS_AHEAD = 65_536
 
 Vector = NDArray[np.float32]
 
@@ -58,6 +63,8 @@ class VectorFile:
         Raises:
             OSError: the disk is full or fails.
         """
+        if vectors:
+            self._reserve(max(vectors) + 1)
         for slots in _runs(sorted(vectors)):
             stacked = np.stack([np.asarray(vectors[slot], "<f4") for slot in slots])
             self._write_at(slots[0], stacked.tobytes())
@@ -85,12 +92,16 @@ class VectorFile:
         return found
 
     def mapped(self) -> Vector:
-        """Map the file into memory: vectors `(slots, d)` by slot, as many as there are now."""
+        """Map the file into memory: vectors `(slots, d)` by slot, for reading alone.
+
+        It shows what is written later, and stays readable when the file is removed or closed. Only
+        committed slots may be read: the file can be cut after the last of them.
+        """
         slots = os.fstat(self._file).st_size // self._vector_bytes
-        shape = (slots, self.dimension)
         if not slots:
-            return np.zeros(shape, np.float32)
-        return np.memmap(self.path, "<f4", "r", shape=shape)
+            return np.zeros((0, self.dimension), np.float32)
+        memory = mmap.mmap(self._file, slots * self._vector_bytes, prot=mmap.PROT_READ)
+        return np.frombuffer(memory, "<f4").reshape(slots, self.dimension)
 
     def cut(self, next_slot: int) -> None:
         """Cut off what lies from a slot on: a writer was killed before it committed that."""
@@ -108,6 +119,11 @@ class VectorFile:
     def close(self) -> None:
         """Close the file."""
         self._close()
+
+    def _reserve(self, slots: int) -> None:
+        if os.fstat(self._file).st_size < slots * self._vector_bytes:
+            ahead = min(slots, SLOTS_AHEAD)
+            os.ftruncate(self._file, (slots + ahead) * self._vector_bytes)
 
     def _write_at(self, slot: int, vectors: bytes) -> None:
         left = memoryview(vectors)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from service.record.values import CropLabel
 from service.search.table import RowTable
 
 Floats = NDArray[np.float32]
@@ -19,22 +17,22 @@ COLUMNS = ("row_ids", "cosines", "groups", "logits", "scores", "_rows")
 
 @dataclass(frozen=True)
 class FetchedCrops:
-    """Crops that an index outside this process has sent; its fields are parallel."""
+    """Crops that were copied from an index; the fields are parallel."""
 
     row_ids: Integers
     groups: Integers
     vectors: Floats
-    labels: Sequence[CropLabel]
 
-    def label(self, row: int) -> CropLabel:
-        return self.labels[row]
+    def vectors_at(self, rows: Integers) -> Floats:
+        """Return the features of rows as the embedder gave them, `(n, d)`."""
+        return self.vectors[rows]
 
 
 @dataclass(frozen=True)
 class Candidates:
     """The best crops of a search, by descending cosine, then by age.
 
-    Vectors and labels are read from the index, on the device thread, unless they were copied.
+    Vectors are read from the index, on the device thread, unless they were copied.
 
     Attributes:
         row_ids: the record's ids, `(n,)` int64.
@@ -71,12 +69,11 @@ class Candidates:
         }
         if new._source is self._source:
             return replace(self, **columns)
-        # Each answer of an index outside this process brings its own vectors and labels.
+        # Each answer of an index outside this process brings its own vectors.
         source = FetchedCrops(
             row_ids=columns["row_ids"],
             groups=columns["groups"],
             vectors=np.concatenate([self.vectors(), new.vectors()]),
-            labels=self.labels() + new.labels(),
         )
         columns["_rows"] = np.arange(len(source.row_ids))
         return replace(self, **columns, _source=source)
@@ -87,7 +84,7 @@ class Candidates:
         Args:
             version: current version of the gallery, for candidates without a version.
         """
-        source = FetchedCrops(self.row_ids, self.groups, self.vectors(), self.labels())
+        source = FetchedCrops(self.row_ids, self.groups, self.vectors())
         version = version if self.version is None else self.version
         return replace(self, _source=source, _rows=np.arange(len(self.row_ids)), version=version)
 
@@ -97,10 +94,7 @@ class Candidates:
 
     def vectors(self) -> Floats:
         """Return the features `(n, d)` as the embedder gave them."""
-        return self._source.vectors[self._rows]
-
-    def labels(self) -> list[CropLabel]:
-        return [self._source.label(row) for row in self._rows.tolist()]
+        return self._source.vectors_at(self._rows)
 
 
 def scored(
@@ -121,7 +115,7 @@ def scored(
     cosines = np.empty(len(rows), np.float32)
     for start in range(0, len(rows), EXACT_ROWS):
         part = slice(start, start + EXACT_ROWS)
-        vectors = source.vectors[rows[part]].astype(np.float64)
+        vectors = source.vectors_at(rows[part]).astype(np.float64)
         # einsum sums each row by itself. The last digits of a matrix product depend on its height.
         products = np.einsum("rd,d->r", vectors, query)
         norms = np.sqrt(np.einsum("rd,rd->r", vectors, vectors))

@@ -1,9 +1,8 @@
 """Compaction: indexes are rewritten while they serve.
 
 A rewrite is planned on the device thread, built on a thread of its own, and replaced on the device
-thread. A plan stays readable meanwhile: rows are appended and zeroed in place, never moved, so that
-building works on the live table and `GalleryIndex.replace` applies what was removed, added or
-relabelled meanwhile. While a table is rewritten there are two of it.
+thread. A plan stays readable meanwhile: rows are appended and vectors erased in place, never moved,
+so that building works on the live table.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ import asyncio
 import logging
 import time
 
-from service.gallery.gallery import Gallery
 from service.ops.failpoints import failpoint
 from service.runtime import Runtime
 from service.search.index import GalleryIndex
@@ -35,20 +33,18 @@ async def compact_indexes(runtime: Runtime) -> None:
                 continue
             try:
                 if gallery.own_index:
-                    await _compact(runtime, gallery, gallery.own_index)
+                    await _compact(runtime, gallery.own_index)
             except Exception:
                 log.exception("gallery %s: its index stays as it is", gallery.name)
                 rests_until[gallery.gallery_id] = time.monotonic() + REST_SECONDS
         await asyncio.sleep(LOOK_EVERY_SECONDS)
 
 
-async def _compact(runtime: Runtime, gallery: Gallery, index: GalleryIndex) -> None:
+async def _compact(runtime: Runtime, index: GalleryIndex) -> None:
     threads = runtime.pools.compaction
     device = runtime.model.networks.device
     plan = await runtime.device.run(index.compaction, device if device != "cpu" else None)
     if plan is None:
-        if index.outdated_files:
-            await threads.run(runtime.galleries.save_index, gallery)
         return
     failpoint("compaction.planned")
     try:
@@ -56,11 +52,5 @@ async def _compact(runtime: Runtime, gallery: Gallery, index: GalleryIndex) -> N
         failpoint("compaction.built")
         await runtime.device.run(index.replace, plan)
         failpoint("compaction.adopted")
-        if index.outdated_files:
-            await threads.run(runtime.galleries.save_index, gallery)
     finally:
         plan.stopped = True
-        # Of two tables one is not searched any more.
-        for table in (plan.table, plan.rewritten):
-            if table not in (None, index.table):
-                table.discard()

@@ -21,7 +21,7 @@ MARGINS = {"float32": 1e-5, "float16": 4e-3}
 
 
 class DeviceVectors:
-    """The first rows of a table at unit length on a device; only deleted rows change, to zero.
+    """Rows of a table at unit length on a device; only deleted rows change, to zero.
 
     Attributes:
         size: the number of rows that it covers, deleted ones included.
@@ -36,21 +36,20 @@ class DeviceVectors:
         device: str,
         dtype: Literal["float32", "float16"],
         table: RowTable,
-        size: int,
-        _: NDArray[np.int64],
+        rows: NDArray[np.int64],
         between: Callable[[], None],
     ) -> None:
-        """Copy the first `size` rows to a device such as `cuda:0`.
+        """Copy rows to a device such as `cuda:0`.
 
         Raises:
             torch.OutOfMemoryError: the device has no room for them.
         """
-        self.size = size
+        self.size = len(rows)
         self.dtype = dtype
-        shape = (size, table.dimension)
+        shape = (self.size, table.dimension)
         self._vectors = torch.empty(shape, dtype=getattr(torch, dtype), device=device)
         self.bytes = self._vectors.nbytes
-        for part, units in table.unit_parts(size):
+        for part, units in table.unit_parts(rows):
             between()
             self._vectors[part] = torch.from_numpy(units)
 

@@ -1,10 +1,10 @@
 """The index of one gallery: a table of exact vectors, and faster proposals of the nearest of them.
 
-It is derived from the record and belongs to one thread. The table is the only full copy of the
-vectors, and it grows without moving; exact search reads it in place. Beside it there may be a
-segment over the first rows, which only proposes rows: product codes (`ProductCodes`, large
-galleries on a processor), or a copy on the networks' device (`DeviceVectors`), which float16
-halves. The rows after it are its delta and are searched exactly; a compaction covers them anew.
+It is derived from the record and belongs to one thread. Exact search reads the vectors in place in
+the record's file, which is mapped. Beside the table there may be a segment over its first rows,
+which only proposes rows: product codes (`ProductCodes`, large galleries on a processor), or a copy
+on the networks' device (`DeviceVectors`), which float16 halves. The rows after it are its delta and
+are searched exactly; a compaction covers them anew.
 
 Proposals are masked by row, never by an `IDSelector`, which FAISS's GPU indexes accept and ignore,
 and scored once more in float64.
@@ -12,9 +12,8 @@ and scored once more in float64.
 
 from __future__ import annotations
 
-import itertools
 import logging
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
 
@@ -23,18 +22,17 @@ from numpy.typing import NDArray
 
 from service.engine.device import retry_out_of_memory
 from service.errors import DeviceFull
-from service.ops.health import heartbeat
-from service.record.values import CropLabel, IndexedCrop
-from service.search.arrays import inner_products
+from service.record.crop_rows import CropColumns
+from service.record.vectors import VectorFile
+from service.search.arrays import Rows, inner_products
 from service.search.candidates import Candidates, mean_direction, scored
 from service.search.compaction_plan import Compaction, Cover, Segment
 from service.search.filters import EVERY_CROP, Filter
-from service.search.index_files import IndexFolder, Stored
+from service.search.metadata import ReadMetadata
 from service.search.product_codes import ProductCodes
-from service.search.table import RowTable
+from service.search.table import RowTable, no_metadata
 
 log = logging.getLogger(__name__)
-ROWS_PER_CHUNK = 8192
 # Float32 sums differ in their last digits from one way of searching to another. Rows this close to
 # the last place are scored exactly before the cut, so that ties are cut by age.
 TOLERANCE = 1e-5
@@ -52,8 +50,6 @@ DELETED_ROWS = 64
 DELETED_SHARE = 0.2
 DELTA_ROWS = 1024
 DELTA_SHARE = 0.05
-# A checkpoint of the files is due once such a share of the rows was changed.
-UNSAVED_SHARE = 0.05
 
 
 class GalleryIndex:
@@ -71,18 +67,16 @@ class GalleryIndex:
         self,
         dimension: int,
         secret: bytes = b"",
-        folder: IndexFolder | None = None,
+        metadata: ReadMetadata = no_metadata,
     ) -> None:
-        """An empty index of features `(d,)`.
+        """Make an empty index of features `(d,)`.
 
         Args:
             secret: the record's, under which identities become group codes.
-            folder: where its table has files once it is large; None for memory alone.
+            metadata: reads the metadata of crops by slot, for filters.
         """
         self.dimension = dimension
-        self.folder = folder
-        self._make_table = partial(RowTable, dimension, secret)
-        self.table = self._make_table()
+        self.table = RowTable(dimension, secret, metadata)
         self._segment: Segment | None = None
 
     @property
@@ -107,26 +101,24 @@ class GalleryIndex:
 
     @property
     def bytes(self) -> int:
-        """Memory of the vectors: the table's and a segment's."""
+        """The bytes of the vectors that a search reads: the mapped ones and a segment's."""
         segment = self._segment.bytes if self._segment else 0
-        return self.table.vector_bytes(self.table.size) + segment
+        return self.table.size * self.dimension * np.float32().nbytes + segment
 
-    def add(self, crops: Iterable[IndexedCrop]) -> None:
-        """Makes crops findable."""
-        arriving = iter(crops)
-        while chunk := list(itertools.islice(arriving, ROWS_PER_CHUNK)):
-            self.table.append(chunk)
-            heartbeat()
+    def add(self, crops: CropColumns, file: VectorFile) -> None:
+        """Make crops findable; those of slots that were added already are left out.
 
-    def find(self, crop_id: str) -> tuple[CropLabel, NDArray[np.float32]] | None:
-        """The label and the feature `(d,)` of a crop; None where it is not there."""
-        row = self.table.row_of(crop_id)
-        if row is None:
-            return None
-        return self.table.label(row), self.table.vectors[row].copy()
+        Args:
+            file: holds their vectors.
+        """
+        new = crops.slots > self.table.newest
+        if new.all():
+            self.table.append(crops, file)
+        elif new.any():
+            self.table.append(crops.at(np.flatnonzero(new)), file)
 
     def remove(self, row_ids: Iterable[int]) -> None:
-        """Makes crops unfindable, at once."""
+        """Make crops unfindable, at once."""
         found = self.table.mark_deleted(row_ids)
         if self._segment:
             self._segment.mark_deleted(found)
@@ -162,8 +154,7 @@ class GalleryIndex:
                 return found[first[:limit]]
         query = mean_direction(queries)
         passing = self.table.select(wanted)
-        products = inner_products(self.table.vectors, passing, query.astype(np.float32))
-        scores = products / self.table.norms[passing]
+        scores = self._cosines(passing, query.astype(np.float32))
         _, group = np.unique(self.table.groups[passing], return_inverse=True)
         best = np.full(group.max(initial=-1) + 1, -np.inf, np.float32)
         np.maximum.at(best, group, scores)
@@ -191,30 +182,6 @@ class GalleryIndex:
         table.counted = wanted, changes, found
         return found
 
-    @property
-    def outdated_files(self) -> bool:
-        """Whether so much has changed since the last checkpoint that another one is due."""
-        return self.table.unsaved > UNSAVED_SHARE * self.table.size
-
-    def use_files(self, crops: int) -> None:
-        """Gives an empty table files, where so many crops need them; raises `OSError`."""
-        if self.folder and crops >= self.folder.least_crops:
-            files = self.folder.create(self.table.vector_bytes(crops))
-            self.table = self._make_table(files)
-
-    def open_files(
-        self, stored: Stored, gone: Collection[int] = (), relabelled: Collection[int] = ()
-    ) -> None:
-        """Fills an empty index with what a set of files holds; the rest is of `Stored.check`."""
-        stored.check(self.dimension, gone, relabelled)
-        table = self._make_table(stored.files)
-        table.restore(stored)
-        self.table = table
-
-    def clear(self) -> None:
-        """Begins an empty table; the files of the one before are left."""
-        self.table = self._make_table()
-
     def compaction(self, device: str | None = None) -> Compaction | None:
         """Plan the rewriting of this index, or return None if nothing has to be rewritten.
 
@@ -224,13 +191,6 @@ class GalleryIndex:
         table = self.table
         deleted = table.size - table.valid_count
         rewrite = deleted >= DELETED_ROWS and deleted > DELETED_SHARE * table.size
-        folder = self.folder
-        if folder and table.valid_count < folder.least_crops:
-            folder = None
-        rewrite |= table.wasteful or (folder is not None and not table.files)
-        if rewrite and folder and not folder.has_room(table.vector_bytes(table.valid_count)):
-            # The rest is done all the same.
-            rewrite = False
         cover: Cover | None = None
         if device:
             from service.search.gpu import DeviceVectors
@@ -243,24 +203,23 @@ class GalleryIndex:
         outgrown = table.size - covered > max(DELTA_ROWS, DELTA_SHARE * covered)
         if not rewrite and not (outgrown and (cover or self._segment)):
             return None
-        rows = np.flatnonzero(table.valid[: table.size])
-        return Compaction(table, table.size, rows, table.text_at[rows], rewrite, cover, folder)
+        rows = np.flatnonzero(table.valid[: table.size]) if rewrite else np.arange(table.size)
+        return Compaction(table, table.size, rows, rewrite, cover)
 
     def replace(self, built: Compaction) -> None:
-        """Replaces what was rewritten, in one step, and applies what has changed since.
+        """Replace what was rewritten, in one step, with all that has changed since.
 
         What was planned of a table that is no longer searched is left out.
-
-        Raises:
-            MemoryError, OSError: everything stays as it was.
         """
-        if built.table is not self.table:
+        table = self.table
+        if built.table is not table:
             return
-        deleted = built.catch_up()
-        self.table = built.rewritten or self.table
+        if built.rewrite:
+            added = np.arange(built.size, table.size)
+            self.table = table.taken(np.concatenate([built.rows, added]))
         self._segment = built.segment
         if self._segment:
-            self._segment.mark_deleted(deleted)
+            self._segment.mark_deleted(np.flatnonzero(~table.valid[built.rows]))
 
     def _nearest(
         self, passing: NDArray[np.int64], query: NDArray[np.float32], limit: int, everything: bool
@@ -285,9 +244,14 @@ class GalleryIndex:
                 log.warning("the device has no memory for a search; it is done in the host's")
         if proposed is not None:
             passing = np.concatenate([proposed, passing[covered:]])
-        scores = inner_products(self.table.vectors, passing, query) / self.table.norms[passing]
+        scores = self._cosines(passing, query)
         last = np.partition(scores, -limit)[-limit]
         return np.asarray(passing[scores >= last - TOLERANCE], np.int64)
+
+    def _cosines(self, rows: Rows, query: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the cosines of rows with a query of unit length, `(n,)`."""
+        table = self.table
+        return inner_products(table.vectors, table.row_ids[rows], query) / table.norms[rows]
 
     def _is_small(self, limit: int) -> bool:
         return self._segment is not None and limit <= PROPOSED_SHARE * self._segment.size

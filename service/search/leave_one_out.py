@@ -110,13 +110,12 @@ async def _search_part(
     threads: MonitoredThreadPool,
 ) -> dict[Scoring, Array]:
     """Return the nine best identity scores of each asking crop by every scoring, `(n, 9)`."""
-    vectors = shown.table.vectors
     places, cosines = await threads.run(_nearest, asking, shown)
     logits = np.empty_like(cosines)
     if "mnet" in model.description.scorings:
         for row in range(len(places)):
-            query = vectors[asking.rows[[row]]]
-            others = vectors[shown.rows[places[row]]]
+            query = asking.table.vectors_at(asking.rows[[row]])
+            others = shown.table.vectors_at(shown.rows[places[row]])
             logits[row] = await device.run(model.networks.pair_scores, query, others)
     scores = every_score(model, cosines, logits)
     return await threads.run(_leaders, shown.names[places], scores)

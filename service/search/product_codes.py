@@ -1,4 +1,4 @@
-"""The first rows of a table as product codes of 4 bits, which are scanned to propose the nearest.
+"""Rows of a table as product codes of 4 bits, which are scanned to propose the nearest.
 
 Two components share one of 16 codes, a sixteenth of their bytes, and FAISS scans 32 rows at once.
 It suits any distribution of the vectors: there are no lists or graphs to search in part. Many more
@@ -37,7 +37,7 @@ TOLERANCE = 1e-5
 
 
 class ProductCodes:
-    """Product codes of the first rows of a table; position i is row i.
+    """Product codes of rows of a table; their positions are its rows from now on.
 
     They never change, except that codes of deleted rows are overwritten to leave the memory.
 
@@ -47,17 +47,15 @@ class ProductCodes:
             it is too low, or an exact scan is no slower. No codes are kept then.
     """
 
-    def __init__(
-        self, table: RowTable, size: int, valid: Rows, between: Callable[[], None]
-    ) -> None:
-        """Code the first `size` rows, then measure recall and time on them.
+    def __init__(self, table: RowTable, rows: Rows, between: Callable[[], None]) -> None:
+        """Code rows, then measure recall and time on them.
 
         Args:
-            size: number of rows to cover.
-            valid: rows among them from which the samples are drawn, ascending.
+            rows: to be covered, ascending; the samples are drawn from the valid ones.
             between: called now and then; its errors are raised.
         """
-        self.size = size
+        self.size = len(rows)
+        valid = np.flatnonzero(table.valid[rows])
         dimension = table.dimension
         self.recall: float | None = None
         parts = dimension if dimension % 2 else dimension // 2
@@ -68,11 +66,11 @@ class ProductCodes:
             for count in (TRAINING_SAMPLE, RECALL_SAMPLE)
         )
         self._index.pq.cp.niter = TRAINING_ROUNDS
-        self._index.train(table.units(learnt))
-        for _, units in table.unit_parts(size):
+        self._index.train(table.units(rows[learnt]))
+        for _, units in table.unit_parts(rows):
             between()
             self._index.add(units)
-        recall, share_of_time = self._measure(table, asked, valid, between)
+        recall, share_of_time = self._measure(table, rows, asked, valid, between)
         if recall >= LEAST_RECALL and share_of_time < MOST_TIME:
             self.recall = recall
         else:
@@ -116,11 +114,23 @@ class ProductCodes:
     def _measure(
         self,
         table: RowTable,
+        rows: Rows,
         asked: Rows,
         valid: Rows,
         between: Callable[[], None],
     ) -> tuple[float, float]:
-        """Return the recall on stored crops as queries, and the share of an exact scan's time."""
+        """Return the recall on stored crops as queries, and the share of an exact scan's time.
+
+        Args:
+            rows: the covered rows of the table.
+            asked, valid: positions among these.
+        """
+
+        def cosines_at(places: Rows, unit: NDArray[np.float32]) -> NDArray[np.float32]:
+            compared = rows[places]
+            products = inner_products(table.vectors, table.row_ids[compared], unit)
+            return products / table.norms[compared]
+
         wanted = min(RECALL_DEPTH, len(valid) - 1)
         if wanted <= 0:
             return 0.0, 1.0
@@ -129,21 +139,19 @@ class ProductCodes:
         hits = 0
         exact_seconds = list[float]()
         seconds = list[float]()
-        for row, unit in zip(asked.tolist(), table.units(asked), strict=True):
+        for place, unit in zip(asked.tolist(), table.units(rows[asked]), strict=True):
             between()
             began = time.perf_counter()
-            products = inner_products(table.vectors, valid, unit)
-            cosines = products / table.norms[valid]
+            cosines = cosines_at(valid, unit)
             # The nearest crop is the query itself, or equals it, and does not count.
             last = np.partition(cosines, -wanted - 1)[-wanted - 1]
             scanned = time.perf_counter()
             found = self.nearest(unit, wanted + 1)
-            products = inner_products(table.vectors, found, unit)
-            cosines = products / table.norms[found]
+            cosines = cosines_at(found, unit)
             ended = time.perf_counter()
             exact_seconds.append(scanned - began)
             seconds.append(ended - scanned)
-            nearer = (cosines >= last - TOLERANCE) & (found != row) & is_valid[found]
+            nearer = (cosines >= last - TOLERANCE) & (found != place) & is_valid[found]
             hits += min(int(np.count_nonzero(nearer)), wanted)
         share_of_time = float(np.median(seconds) / np.median(exact_seconds))
         return hits / (wanted * len(asked)), share_of_time

@@ -7,14 +7,14 @@ import base64
 import contextlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gmn_client.models import QueryAnswer, RefusedImage, SearchVerdict, Timing
+from gmn_client.models import QueryAnswer, RankedCrop, RefusedImage, SearchVerdict, Timing
 from model.crops.decode import CropProblem
 from model.crops.frames import ImageFile
 from service.engine.batcher import Embedded, EmbeddedImage, PreparedImage
@@ -23,6 +23,7 @@ from service.engine.images import PicturePolicy, results
 from service.engine.networks import LoadedModel
 from service.errors import InvalidField, UnknownCrop, UnknownGallery, UnusableImages, refused_image
 from service.gallery.gallery import Gallery
+from service.record.values import CropLabel
 from service.runtime import Runtime
 from service.search.options import QueryOptions
 from service.search.ranking import EmbedderChanged, Proposal, Ranking, Search
@@ -93,13 +94,14 @@ async def run_query(
         answers: list[Answered] | None = None
         while answers is None:
             current = runtime.calibrations.current(gallery, options.scoring)
-            vector = None
-            if options.vector is not None:
-                vector = _sent_vector(options, gallery.name, current.model)
-            shown = runtime.galleries.shown
-            search = Search(gallery, current, options, vector, calibrates, shown)
+            search = Search(gallery, current, options, sample=calibrates)
             # If the gallery changes its embedder, all queries are asked again: one answers all.
             with contextlib.suppress(EmbedderChanged):
+                if options.vector is not None:
+                    vector = _sent_vector(options, gallery.name, current.model)
+                    search = replace(search, queries=vector)
+                elif options.crop_id is not None:
+                    search = await _search_by_crop(runtime, search, options.crop_id)
                 if separate:
                     answers = await _answer_each(runtime, search, images, began)
                 else:
@@ -107,6 +109,28 @@ async def run_query(
     if not separate and isinstance(answers[0], list):
         raise UnusableImages(answers[0])
     return [refused_image(answer[0]) if isinstance(answer, list) else answer for answer in answers]
+
+
+async def _search_by_crop(runtime: Runtime, search: Search, crop_id: str) -> Search:
+    """Return the search with the features of a crop of the gallery.
+
+    Raises:
+        UnknownCrop: the gallery does not hold the crop.
+        EmbedderChanged: the gallery has another embedder than the search.
+    """
+    gallery = search.gallery
+    crops = runtime.record.crops
+    read = runtime.galleries.read
+    crop = await read(crops.get, gallery.gallery_id, crop_id)
+    if crop is None:
+        raise UnknownCrop(gallery.name, crop_id)
+    embedder, vectors = await read(crops.vectors_of, gallery.gallery_id, [crop])
+    if embedder != search.current.model.embedder:
+        await runtime.galleries.catch_up()
+        raise EmbedderChanged
+    if crop.row_id not in vectors:
+        raise UnknownCrop(gallery.name, crop_id)
+    return replace(search, queries=vectors[crop.row_id][None], query_crop=crop.label)
 
 
 def _search_cost(
@@ -153,10 +177,10 @@ async def _answer(
     if usable:
         search = replace(search, queries=np.stack([image.vector for image in usable]))
 
-    ranking = await run_search(runtime, search, ranked)
+    ranking, found = await run_search(runtime, search, ranked)
     verdict: SearchVerdict = "nothing_searched"
-    if ranking.results:
-        verdict = ranking.results[0].verdict or "no_match"
+    if found:
+        verdict = found[0].verdict or "no_match"
     for problem in problems:
         runtime.metrics.problems.labels(problem.code).inc()
     runtime.metrics.verdicts.labels(verdict).inc()
@@ -172,7 +196,7 @@ async def _answer(
         scoring=search.current.scoring,
         verdict=verdict,
         warnings=_warnings(outcomes),
-        results=ranking.results,
+        results=found,
         candidates_scored=ranking.candidates_scored,
         timing_ms=_timing(began, arrived, usable, ranking),
     )
@@ -228,10 +252,11 @@ def _rank_image(search: Search, embedded: Future[Embedded]) -> Ranking | Proposa
 
 async def run_search(
     runtime: Runtime, search: Search, ranked: Ranking | Proposal | None = None
-) -> Ranking:
-    """Search until no result is a crop that another process has deleted.
+) -> tuple[Ranking, list[RankedCrop]]:
+    """Search until the record has every result, and return the ranking with the results.
 
-    Each further round leaves the deleted crops out, so that none takes the place of a farther crop.
+    Each further round leaves out the crops that were deleted since, so that none takes the place of
+    a farther crop.
 
     Args:
         ranked: the result of `search.rank`, if it was called already.
@@ -241,28 +266,24 @@ async def run_search(
         UnknownGallery: the gallery was deleted.
         UnknownCrop: the crop of the query was deleted.
     """
-    top_k = search.options.top_k
+    query_crop = search.query_crop
+    asked = [query_crop.row_id] if query_crop else []
     gone: frozenset[int] = frozenset()
     for attempt in range(ROUNDS):
         search = replace(search, attempt=attempt, gone=gone)
         ranking = await _rank(runtime, search, ranked)
         ranked = None
-        query_crop = ranking.query_crop
-        labels = [*ranking.labels, query_crop] if query_crop else ranking.labels
-        deleted = await runtime.galleries.confirm(search.gallery, labels, search.shown)
-        if query_crop and query_crop.row_id in deleted:
+        row_ids = ranking.best.row_ids.tolist()
+        labels: Mapping[int, CropLabel] = {}
+        if row_ids:
+            labels = await runtime.galleries.find_crops(search.gallery, row_ids + asked)
+        if query_crop and labels and query_crop.row_id not in labels:
             raise UnknownCrop(search.gallery.name, query_crop.crop_id)
+        deleted = frozenset(row_ids) - labels.keys()
         gone |= deleted
         if not deleted:
             break
-    if not gone:
-        return ranking
-    pairs = zip(ranking.results, ranking.labels, strict=True)
-    remaining = [result for result, label in pairs if label.row_id not in gone][:top_k]
-    numbered = [
-        result.model_copy(update={"rank": rank}) for rank, result in enumerate(remaining, 1)
-    ]
-    return replace(ranking, results=numbered)
+    return ranking, search.results(ranking, labels)
 
 
 async def _rank(runtime: Runtime, search: Search, ranked: Ranking | Proposal | None) -> Ranking:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,8 +16,7 @@ from model.pair_scores import unit_rows
 from model.problems import InputProblem
 from model.search_calibration import RANKS, UNNAMED, SearchScores, few_identities, leading_scores
 from service.engine.networks import PASSES_PER_SLICE, LoadedModel, passes_of
-from service.errors import UnknownCrop
-from service.gallery.gallery import Gallery, SearchedIndex
+from service.gallery.gallery import Gallery
 from service.record.values import CropLabel
 from service.search.calibration import CurrentCalibration, Judge
 from service.search.candidates import Candidates
@@ -46,20 +45,21 @@ class Ranking:
     """Result of one search.
 
     Attributes:
-        results: crops of the gallery, best first.
-        labels: those of the results.
-        calibration: state of the calibration that judged the results.
+        best: crops of the gallery, best first, whose labels are not read yet.
+        vectors: features of these crops `(n, d)`; None unless they are asked for.
+        judge: judges them.
+        calibration: state of the calibration behind `judge`.
         gallery_version: version of the gallery that was searched.
         candidates_scored: number of candidates.
         began: when the search began, by `time.perf_counter`.
         search_seconds, rerank_seconds: durations of its two stages.
         sample: the nine best scores of different people; None if the search does not serve the
             calibration.
-        query_crop: the crop of a search by `crop_id`; None for a search by images.
     """
 
-    results: Sequence[RankedCrop]
-    labels: Sequence[CropLabel]
+    best: Candidates
+    vectors: Array | None
+    judge: Judge
     calibration: CalibrationState
     gallery_version: int
     candidates_scored: int
@@ -67,7 +67,6 @@ class Ranking:
     search_seconds: float
     rerank_seconds: float
     sample: SearchScores | None
-    query_crop: CropLabel | None
 
 
 @dataclass(frozen=True)
@@ -84,7 +83,6 @@ class Proposal:
         identities: number of identities that the search covers.
         counts_all: whether `identities` counts the whole gallery in spite of a filter.
         shallow: whether `scored` may miss some of the gallery's best crops.
-        query_crop: the crop of a search by `crop_id`.
         began, ended: by `time.perf_counter`.
     """
 
@@ -96,22 +94,20 @@ class Proposal:
     identities: int
     counts_all: bool
     shallow: bool
-    query_crop: CropLabel | None
     began: float
     ended: float
 
 
 @dataclass(frozen=True)
 class Search:
-    """A search of a gallery, by the features of one person or by a crop of the gallery.
+    """A search of a gallery by the features of one person.
 
     Attributes:
         current: the model and the calibration, from the embedding of the images to the answer.
-        queries: features `(m, d)` of the images; None for a search by the options' `crop_id`, whose
-            crop is not among its own results.
+        queries: features `(m, d)` of the images; None until they are embedded.
+        query_crop: the crop of a search by `crop_id`, which is not among its own results.
         sample: whether to keep the scores of nine people for the calibration, if the search is deep
             enough.
-        shown: how much of the record the search sees at least, by `GalleryRegistry.shown`.
         attempt: number of earlier attempts, which found deleted crops.
         gone: `row_id`s of these crops, which are left out.
     """
@@ -120,8 +116,8 @@ class Search:
     current: CurrentCalibration
     options: QueryOptions
     queries: Array | None = None
+    query_crop: CropLabel | None = None
     sample: bool = False
-    shown: int = -1
     attempt: int = 0
     gone: frozenset[int] = frozenset()
 
@@ -133,20 +129,19 @@ class Search:
         """Find the candidates by cosine, on the thread that the index belongs to.
 
         Raises:
-            UnknownCrop: the gallery does not hold the crop of the query.
+            ValueError: there are no queries.
         """
         began = time.perf_counter()
         options = self.options
         index = self.gallery.index
         queries = self.queries
+        if queries is None:
+            raise ValueError("a search needs features")
         camera = options.camera
         without = self.gone
-        query_crop = None
-        if queries is None:
-            query_crop, vector = self._find_crop(index)
-            queries = vector[None]
-            camera = query_crop.camera
-            without |= {query_crop.row_id}
+        if self.query_crop is not None:
+            camera = self.query_crop.camera
+            without |= {self.query_crop.row_id}
         wanted = options.filter(camera, without)
 
         by_cosine = self.current.scoring == "cosine"
@@ -183,17 +178,9 @@ class Search:
             identities=identities,
             counts_all=not index.counts_filtered and wanted != Filter(without=wanted.without),
             shallow=shallow,
-            query_crop=query_crop,
             began=began,
             ended=time.perf_counter(),
         )
-
-    def _find_crop(self, index: SearchedIndex) -> tuple[CropLabel, Array]:
-        crop_id = self.options.crop_id or ""
-        found = index.find(crop_id)
-        if found is None:
-            raise UnknownCrop(self.gallery.name, crop_id)
-        return found
 
     def rank(self, proposal: Proposal | None = None) -> Ranking | Proposal:
         """Score, order, group and judge the candidates, on the device thread.
@@ -251,17 +238,15 @@ class Search:
         candidates = proposal.candidates
         # Crops beyond the head were scored only to estimate the level and are no results.
         best = self._best(candidates, logits[: proposal.head])
-        labels = best.labels()
-        results = self._results(best, labels, judge)
-
         version = candidates.version
         by_cosine = current.scoring == "cosine"
         sample = None
         if self.sample and level is not None and not proposal.counts_all:
             sample = SearchScores(people_scores, proposal.identities, time.time())
         return Ranking(
-            results=results,
-            labels=labels,
+            best=best,
+            vectors=best.vectors() if self.options.include_vector else None,
+            judge=judge,
             calibration=calibration,
             gallery_version=self.gallery.version if version is None else version,
             candidates_scored=candidates.searched if by_cosine else proposal.head,
@@ -269,7 +254,6 @@ class Search:
             search_seconds=proposal.ended - proposal.began,
             rerank_seconds=time.perf_counter() - scoring_began,
             sample=sample,
-            query_crop=proposal.query_crop,
         )
 
     def _best(self, candidates: Candidates, head_logits: Array) -> Candidates:
@@ -288,23 +272,33 @@ class Search:
             order = order[candidates[order].first_of_groups()]
         return scored[order[: self.top_k]]
 
-    def _results(
-        self, crops: Candidates, labels: Sequence[CropLabel], judge: Judge
-    ) -> list[RankedCrop]:
-        vectors: list[list[float] | None] = [None] * len(labels)
+    def results(self, ranking: Ranking, labels: Mapping[int, CropLabel]) -> list[RankedCrop]:
+        """Return the results of a ranking, best first, `top_k` at most.
+
+        Args:
+            labels: by slot; crops without one are left out.
+        """
+        best = ranking.best
+        judge = ranking.judge
+        vectors: list[list[float] | None] = [None] * len(best.row_ids)
         embedder = None
-        if self.options.include_vector:
-            vectors = crops.vectors().tolist()
+        if ranking.vectors is not None:
+            vectors = ranking.vectors.tolist()
             embedder = self.current.model.embedder
         numbers = zip(
-            crops.cosines.tolist(),
-            crops.logits.tolist(),
-            crops.scores.tolist(),
-            judge.probability(crops.scores).tolist(),
+            best.row_ids.tolist(),
+            vectors,
+            best.cosines.tolist(),
+            best.logits.tolist(),
+            best.scores.tolist(),
+            judge.probability(best.scores).tolist(),
             strict=True,
         )
-        return [
-            RankedCrop(
+        there = [row for row in numbers if row[0] in labels][: self.options.top_k]
+        results = []
+        for rank, (row_id, vector, cosine, logit, score, probability) in enumerate(there, 1):
+            label = labels[row_id]
+            result = RankedCrop(
                 rank=rank,
                 crop_id=label.crop_id,
                 identity=label.identity,
@@ -320,10 +314,8 @@ class Search:
                 vector=vector,
                 embedding_fingerprint=embedder,
             )
-            for rank, (label, vector, (cosine, logit, score, probability)) in enumerate(
-                zip(labels, vectors, numbers, strict=True), 1
-            )
-        ]
+            results.append(result)
+        return results
 
 
 def scores_by(scoring: Scoring, model: LoadedModel, cosines: Array, logits: Array) -> Array:

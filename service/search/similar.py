@@ -50,19 +50,17 @@ async def find_similar(
         raise UnknownIdentity(gallery.name, identity)
     options = OfOthers(own=frozenset(own), group_by="identity", top_k=limit)
     cost = search_cost(BEST_CROPS, RERANK_DEPTH, limit, False)
-    ranking = None
+    results = None
     async with runtime.admission.admit(cost):
-        while ranking is None:
+        while results is None:
             current = runtime.calibrations.current(gallery, None)
             features = np.stack([crop.vector for crop in queries])
             try:
-                search = Search(gallery, current, options, features, shown=runtime.galleries.shown)
-                ranking = await run_search(runtime, search)
+                search = Search(gallery, current, options, features)
+                _, results = await run_search(runtime, search)
             except EmbedderChanged:
                 queries = await read(crops.indexed, number, best)
-    similar = {
-        result.identity: result for result in ranking.results if result.identity and result.verdict
-    }
+    similar = {result.identity: result for result in results if result.identity and result.verdict}
     counts = await read(people.counts, number, list(similar))
     return SimilarIdentities(
         results=[

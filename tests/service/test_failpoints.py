@@ -63,8 +63,6 @@ PLACES = {
     "compaction.planned": ("search/compaction.py", "index.compaction,", "run(plan.build)"),
     "compaction.built": ("search/compaction.py", "run(plan.build)", "index.replace,"),
     "compaction.adopted": ("search/compaction.py", "index.replace,", "\n"),
-    "index-files.synced": ("search/index_files.py", "os.fsync(self.files.texts", "beside, "),
-    "index-files.written": ("search/index_files.py", "beside.replace(path)", "def check("),
     "reindex.begun": ("jobs/reindex.py", "store.staged.begin,", "_embed_missing(runtime"),
     "reindex.batch-embedded": ("jobs/reindex.py", "await _embed(", "staged.add,"),
     "reindex.batch-kept": ("jobs/reindex.py", "staged.add,", "await save_job("),

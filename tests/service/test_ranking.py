@@ -15,9 +15,9 @@ from service.record.values import CropLabel, IndexedCrop
 from service.search import product_codes, ranking
 from service.search.calibration import CurrentCalibration
 from service.search.filters import Filter
-from service.search.index import GalleryIndex
 from service.search.options import QueryOptions
 from service.search.ranking import EmbedderChanged, Search
+from tests.service.filled_index import FilledIndex
 
 ASKED_FOR_ALONE = {
     "PROPOSED_SHARE": 1.0,
@@ -74,8 +74,8 @@ def _clustered():
     random = np.random.default_rng(0)
     centres = np.repeat(random.normal(size=(PEOPLE, DIMENSION)), CROPS_EACH, axis=0)
     vectors = (centres + 0.6 * random.normal(size=centres.shape)).astype(np.float32)
-    index = GalleryIndex(DIMENSION)
-    index.add(
+    index = FilledIndex(DIMENSION)
+    index.fill(
         IndexedCrop(CropLabel(row, f"{row}", f"person {row // CROPS_EACH}", "east", None), vector)
         for row, vector in enumerate(vectors)
     )
@@ -92,7 +92,11 @@ def _rank(index, query, **options):
     gallery = SimpleNamespace(
         index=index, name="default", version=1, embedder="e", image_url=lambda crop_id: crop_id
     )
-    return Search(gallery, CURRENT, QueryOptions(**options), query).rank()
+    search = Search(gallery, CURRENT, QueryOptions(**options), query)
+    ranking = search.rank()
+    rows = ranking.best.row_ids.tolist()
+    labels = {row: CropLabel(row, f"{row}", f"person {row // CROPS_EACH}", "east") for row in rows}
+    return search.results(ranking, labels)
 
 
 def test_every_crop_of_a_deep_grouped_search_has_its_own_score(clustered):
@@ -100,9 +104,9 @@ def test_every_crop_of_a_deep_grouped_search_has_its_own_score(clustered):
     random = np.random.default_rng(1)
     for row in random.integers(len(vectors), size=40):
         query = vectors[[row]] + 0.6 * random.normal(size=(1, DIMENSION)).astype(np.float32)
-        answer = _rank(index, query, group_by="identity", top_k=60)
-        assert len({result.identity for result in answer.results}) == 60
-        for result in answer.results:
+        results = _rank(index, query, group_by="identity", top_k=60)
+        assert len({result.identity for result in results}) == 60
+        for result in results:
             if result.pair_logit is not None:
                 own = vectors[int(result.crop_id)].sum()
                 assert result.pair_logit == pytest.approx(own, abs=1e-4)
@@ -112,7 +116,7 @@ def test_identities_beyond_the_scored_crops_follow_by_their_nearest_crop(cluster
     index, vectors = clustered
     units = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     query = vectors[:1]
-    results = _rank(index, query, group_by="identity", top_k=PEOPLE).results
+    results = _rank(index, query, group_by="identity", top_k=PEOPLE)
     tail = [result for result in results if result.pair_logit is None]
     assert len(results) == PEOPLE
     assert len(tail) > PEOPLE / 2
@@ -123,14 +127,27 @@ def test_identities_beyond_the_scored_crops_follow_by_their_nearest_crop(cluster
         assert result.cosine == pytest.approx(nearest[person], abs=1e-5)
 
 
-def test_more_groups_than_there_are_cost_no_look_at_every_crop(clustered, monkeypatch):
+def test_a_result_without_a_label_is_left_out_and_the_others_move_up(clustered):
     index, vectors = clustered
-    looked_at = []
-    label = index.table.label
-    monkeypatch.setattr(index.table, "label", lambda row: looked_at.append(row) or label(row))
-    results = _rank(index, vectors[:1], group_by="identity", top_k=10_000).results
-    assert len(results) == PEOPLE
-    assert len(looked_at) == PEOPLE
+    gallery = SimpleNamespace(
+        index=index, name="default", version=1, embedder="e", image_url=lambda crop_id: crop_id
+    )
+    search = Search(gallery, CURRENT, QueryOptions(top_k=3), vectors[:1], attempt=1)
+    ranking = search.rank()
+    first, _, *others = ranking.best.row_ids.tolist()
+    assert len(others) == 10
+    labels = {row: CropLabel(row, f"{row}") for row in (first, *others)}
+    found = search.results(ranking, labels)
+    assert [(one.rank, one.crop_id) for one in found] == [
+        (1, f"{first}"),
+        (2, f"{others[0]}"),
+        (3, f"{others[1]}"),
+    ]
+
+
+def test_more_groups_than_there_are_name_each_once(clustered):
+    index, vectors = clustered
+    assert len(_rank(index, vectors[:1], group_by="identity", top_k=10_000)) == PEOPLE
 
 
 def test_the_nearest_groups_of_proposed_crops_are_as_many_as_asked(clustered):
@@ -159,8 +176,8 @@ def test_people_for_the_level_are_found_by_one_search_where_the_near_crops_show_
     random = np.random.default_rng(2)
     centres = np.repeat(random.normal(size=(30, DIMENSION)), CROPS_EACH, axis=0)
     vectors = (centres + 0.01 * random.normal(size=centres.shape)).astype(np.float32)
-    index = GalleryIndex(DIMENSION)
-    index.add(
+    index = FilledIndex(DIMENSION)
+    index.fill(
         IndexedCrop(CropLabel(row, f"{row}", f"person {row // CROPS_EACH}", "east", None), vector)
         for row, vector in enumerate(vectors)
     )

@@ -205,7 +205,6 @@ _FORGETTING = Scenario(_forget, _fill)
 _RESTORING = Scenario(_restore, _fill_and_change)
 _REINDEXING = Scenario(_reindex, _gallery_of_this_model, new_model=True)
 _COMPACTING = Scenario(_compact, _churn)
-_STORING = Scenario(_enroll, _fill)
 _IMPORTING = partial(Scenario, _import)
 _STARTING = Scenario(_nothing, _fill)
 
@@ -251,8 +250,6 @@ SCENARIOS: Mapping[str, Scenario] = {
     "compaction.planned": _COMPACTING,
     "compaction.built": _COMPACTING,
     "compaction.adopted": _COMPACTING,
-    "index-files.synced": _STORING,
-    "index-files.written": _STORING,
     "reindex.begun": _REINDEXING,
     "reindex.batch-embedded": _REINDEXING,
     "reindex.batch-kept": _REINDEXING,

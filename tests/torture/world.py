@@ -74,8 +74,6 @@ class World:
             # Often it must be the restore itself that leaves out whoever was deleted.
             "housekeeping_seconds": 0.5 if failpoint else self.chance.choice((0.5, 3600)),
             "max_images_per_request": 8,
-            # An index of a few crops lies in files, or in memory.
-            "index_files_from": 1 if failpoint else self.chance.choice((1, 20_000)),
             "log_level": "info",
         }
         if failpoint is not None:

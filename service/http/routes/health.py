@@ -49,10 +49,6 @@ async def livez(_: Working) -> Alive:
 async def readyz(runtime: Working) -> Ready:
     """Answers 200 while searches can be answered, also while the record does not answer."""
     galleries = runtime.galleries.all()
-    behind = sum(not gallery.consistent for gallery in galleries)
-    if behind:
-        state = "are behind the record and are being read again; the log names them"
-        raise HTTPException(503, f"the indexes of {behind} galleries {state}")
     needs_reindex = sum(gallery.needs_reindex for gallery in galleries)
     return Ready(
         galleries={"ready": len(galleries) - needs_reindex, "needs_reindex": needs_reindex},

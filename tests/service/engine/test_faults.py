@@ -323,15 +323,15 @@ def test_m_net_without_room_tries_once_more_and_then_says_so(monkeypatch, networ
 
 def test_a_search_that_the_device_has_no_room_for_is_done_in_the_hosts_memory(monkeypatch):
     from service.record.values import CropLabel, IndexedCrop
-    from service.search.index import GalleryIndex
+    from tests.service.filled_index import FilledIndex
 
     random = np.random.default_rng(5)
     vectors = random.normal(size=(200, 16)).astype(np.float32)
     monkeypatch.setattr("service.search.index.DELTA_ROWS", 8)
-    index = GalleryIndex(16)
-    index.add(
+    index = FilledIndex(16)
+    index.fill(
         IndexedCrop(CropLabel(number, f"{number}", None, None, None), vector)
-        for number, vector in enumerate(vectors)
+        for number, vector in enumerate(vectors, 1)
     )
     index.replace(index.compaction("cpu").build())
     on_device = index.search(vectors[:1], 10)

@@ -16,7 +16,8 @@ from service.record.values import CropLabel, IndexedCrop
 from service.search import compaction
 from service.search.compaction import compact_indexes
 from service.search.gpu import DeviceVectors
-from service.search.index import Compaction, GalleryIndex
+from service.search.index import Compaction
+from tests.service.filled_index import FilledIndex
 
 DIMENSION = 4
 
@@ -73,10 +74,10 @@ def open_service(monkeypatch):
         one.close()
 
 
-def _index() -> GalleryIndex:
-    index = GalleryIndex(DIMENSION)
+def _index() -> FilledIndex:
+    index = FilledIndex(DIMENSION)
     vectors = np.random.default_rng(0).normal(size=(50, DIMENSION)).astype(np.float32)
-    index.add(
+    index.fill(
         IndexedCrop(CropLabel(row_id, f"crop-{row_id}", None, None, None), vector)
         for row_id, vector in enumerate(vectors, 1)
     )

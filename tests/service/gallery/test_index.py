@@ -19,8 +19,7 @@ from service.record.values import CropLabel, IndexedCrop
 from service.search import arrays, product_codes
 from service.search import index as indexes
 from service.search.filters import EVERY_CROP, Filter, pairs_of
-from service.search.index import GalleryIndex
-from service.search.index_files import IndexFolder
+from tests.service.filled_index import FilledIndex
 
 DIMENSION = 8
 CAMERAS = ("east", "west", None)
@@ -31,7 +30,6 @@ CAMERA_FILTERS = (
     Filter(cameras=("east", "west"), exclude_cameras=("east",)),
 )
 LATE = datetime.fromtimestamp(1_000_030, UTC)
-FOLDERS: list[pytest.TempPathFactory] = []
 
 
 @pytest.fixture(autouse=True)
@@ -50,25 +48,13 @@ def _crop(row_id: int, seed: int, camera: str | None = "east") -> IndexedCrop:
     return IndexedCrop(CropLabel(row_id, f"crop-{row_id}", None, camera, moment), vector)
 
 
-def _index(path: str) -> GalleryIndex:
-    """On the host, in files, copied to a device (the processor), or with product codes."""
+def _index(path: str) -> FilledIndex:
+    """On the host, copied to a device (the processor), or with product codes."""
     indexes.CODED_ROWS = 40 if path == "coded" else math.inf
-    if path != "files":
-        return GalleryIndex(DIMENSION)
-    folder = IndexFolder(FOLDERS[-1].mktemp("index"), 1, 0)
-    index = GalleryIndex(DIMENSION, folder=folder)
-    index.use_files(1)
-    assert index.table.files
-    return index
+    return FilledIndex(DIMENSION)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def folders(tmp_path_factory):
-    """A folder for each index in files."""
-    FOLDERS.append(tmp_path_factory)
-
-
-def _plan(index: GalleryIndex, path: str):
+def _plan(index: FilledIndex, path: str):
     return index.compaction("cpu" if path == "device" else None)
 
 
@@ -137,7 +123,7 @@ steps = st.lists(
 )
 
 
-@pytest.mark.parametrize("path", ["host", "files", "device", "coded"])
+@pytest.mark.parametrize("path", ["host", "device", "coded"])
 @settings(max_examples=30)
 @given(steps, st.integers(0, 120))
 def test_whatever_is_added_removed_and_compacted_a_search_finds_the_nearest_living(
@@ -152,11 +138,11 @@ def test_whatever_is_added_removed_and_compacted_a_search_finds_the_nearest_livi
     for seed in range(first):
         crops[next_id] = _crop(next_id, seed % 40)
         next_id += 1
-    index.add(crops.values())
+    index.fill(crops.values())
     for what, number, detail in [*steps, ("search", 0, 10)]:
         if what == "add":
             crops[next_id] = _crop(next_id, number, detail)
-            index.add([crops[next_id]])
+            index.fill([crops[next_id]])
             next_id += 1
         elif what == "remove":
             doomed = sorted(crops)[detail : detail + number % 80]
@@ -184,7 +170,7 @@ def test_whatever_is_added_removed_and_compacted_a_search_finds_the_nearest_livi
     assert index.count == len(crops)
 
 
-@pytest.mark.parametrize("path", ["host", "files", "device", "coded"])
+@pytest.mark.parametrize("path", ["host", "device", "coded"])
 @settings(max_examples=30)
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=90), st.integers(1, 12), st.data())
 def test_a_search_for_groups_finds_the_nearest_crop_of_each_identity(path, people, limit, data):
@@ -196,7 +182,7 @@ def test_a_search_for_groups_finds_the_nearest_crop_of_each_identity(path, peopl
         known = {"shift": ("day", "night")[row_id % 2], "row": row_id}
         named = replace(crop.label, identity=str(person) if person else None, metadata=known)
         crops[row_id] = replace(crop, label=named)
-    index.add(crops.values())
+    index.fill(crops.values())
     asked = [replace(one, captured_after=after) for one in CAMERA_FILTERS for after in (None, LATE)]
     asked += OF_LABELS
     for wanted in asked:
@@ -211,7 +197,7 @@ def test_a_search_for_groups_finds_the_nearest_crop_of_each_identity(path, peopl
         else:
             known = {"shift": "renamed"}
             named = replace(crops[row_id].label, identity="renamed", metadata=known)
-            index.table.relabel([named])
+            index.relabel([named])
             crops[row_id] = replace(crops[row_id], label=named)
     if built:
         index.replace(built)
@@ -230,10 +216,10 @@ def test_a_search_for_groups_finds_the_nearest_crop_of_each_identity(path, peopl
         assert index.identities(wanted) == _plain_identities(crops, wanted)
 
 
-@pytest.mark.parametrize("path", ["host", "files", "device"])
+@pytest.mark.parametrize("path", ["host", "device"])
 def test_many_equal_vectors_are_cut_by_age(path):
     index = _index(path)
-    index.add(_crop(row_id, seed=1, camera=CAMERAS[row_id % 2]) for row_id in range(1, 301))
+    index.fill(_crop(row_id, seed=1, camera=CAMERAS[row_id % 2]) for row_id in range(1, 301))
     if path == "device":
         _compact(index, path)
     query = _crop(0, 1).vector[None]
@@ -241,10 +227,10 @@ def test_many_equal_vectors_are_cut_by_age(path):
     assert _found(index, query, 10, Filter(cameras=("west",))) == list(range(1, 20, 2))
 
 
-@pytest.mark.parametrize("path", ["host", "files", "device"])
+@pytest.mark.parametrize("path", ["host", "device"])
 def test_scores_stay_what_they_were_through_a_compaction(path):
     index = _index(path)
-    index.add(_crop(row_id, seed=row_id) for row_id in range(1, 401))
+    index.fill(_crop(row_id, seed=row_id) for row_id in range(1, 401))
     query = _crop(0, 999).vector[None]
     before = dict(_scores(index, query))
     index.remove(range(1, 201))
@@ -260,7 +246,7 @@ def test_host_and_device_give_the_same_rows_and_cosines_in_either_dtype():
     query = _crop(0, 999).vector[None]
     for rows in (range(1, 50), range(50, 120)):
         for index in (host, device):
-            index.add(_crop(row_id, seed=row_id) for row_id in rows)
+            index.fill(_crop(row_id, seed=row_id) for row_id in rows)
         _compact(device, "device")
         found = host.search(query, 20)
         same = device.search(query, 20)
@@ -269,34 +255,33 @@ def test_host_and_device_give_the_same_rows_and_cosines_in_either_dtype():
     assert (host.dtype, device.dtype) == ("float32", "float16")
 
 
-@pytest.mark.parametrize("path", ["host", "files", "device", "coded"])
+@pytest.mark.parametrize("path", ["host", "device", "coded"])
 def test_what_is_removed_added_or_relabelled_while_an_index_is_rewritten_shows_after_it(path):
     index = _index(path)
-    index.add(_crop(row_id, seed=row_id) for row_id in range(1, 201))
+    index.fill(_crop(row_id, seed=row_id) for row_id in range(1, 201))
     index.remove(range(1, 101))
     plan = _plan(index, path)
     index.remove([150])
     built = plan.build()
     index.remove([151])
-    index.add([_crop(201, seed=7)])
-    (row,) = np.flatnonzero(index.table.row_ids[: index.table.size] == 152)
-    index.table.relabel([replace(index.table.label(row), identity="anna", camera="north")])
+    index.fill([_crop(201, seed=7)])
+    index.relabel([CropLabel(152, "crop-152", "anna", "north")])
     index.replace(built)
     assert _found(index, _crop(0, 150).vector[None], 150) == _found(
         index, _crop(0, 150).vector[None], 150, Filter(exclude_cameras=("none",))
     )
     for row_id in (150, 151):
         assert row_id not in _found(index, _crop(0, row_id).vector[None], 150)
-        assert index.table.row_of(f"crop-{row_id}") is None
+        assert index.table.row(row_id) is None
     assert _found(index, _crop(0, 7).vector[None], 1) == [201]
-    assert index.table.label(index.table.row_of("crop-152")).identity == "anna"
+    assert _found(index, _crop(0, 7).vector[None], 9, Filter(identities=("anna",))) == [152]
     north = Filter(cameras=("north",))
     assert _found(index, _crop(0, 152).vector[None], 9, north) == [152]
 
 
 def test_an_outcome_that_another_has_overtaken_is_left_out():
     index = _index("host")
-    index.add(_crop(row_id, seed=row_id) for row_id in range(1, 101))
+    index.fill(_crop(row_id, seed=row_id) for row_id in range(1, 101))
     index.remove(range(1, 51))
     first = index.compaction()
     second = index.compaction()
@@ -307,27 +292,17 @@ def test_an_outcome_that_another_has_overtaken_is_left_out():
     assert index.count == 49
 
 
-def test_without_room_for_a_rewrite_product_codes_are_made_all_the_same(tmp_path):
-    indexes.CODED_ROWS = 40
-    index = GalleryIndex(DIMENSION, folder=IndexFolder(tmp_path, 1, 2**62))
-    index.add(_crop(row_id, seed=row_id) for row_id in range(1, 201))
-    index.remove(range(1, 101))
-    _compact(index)
-    assert index.recall is not None
-    assert (index.table.size, index.table.files) == (200, None)
-
-
 def test_an_index_that_needs_nothing_plans_nothing():
     index = _index("coded")
     assert index.compaction() is None
-    index.add(_crop(row_id, seed=row_id) for row_id in range(1, 30))
+    index.fill(_crop(row_id, seed=row_id) for row_id in range(1, 30))
     index.remove([1, 2])
     assert index.compaction() is None
 
 
 def test_a_large_gallery_is_searched_through_product_codes_whose_recall_was_measured():
     index = _index("coded")
-    index.add(_crop(row_id, seed=row_id) for row_id in range(1, 201))
+    index.fill(_crop(row_id, seed=row_id) for row_id in range(1, 201))
     assert (index.kind, index.recall) == ("flat_ip", None)
     before = index.bytes
     _compact(index)
@@ -335,27 +310,11 @@ def test_a_large_gallery_is_searched_through_product_codes_whose_recall_was_meas
     assert 0.99 <= index.recall <= 1.0
     assert index.bytes > before
     # What arrives later is found before the next compaction, and so is what it brings nearer.
-    index.add([_crop(201, seed=500)])
+    index.fill([_crop(201, seed=500)])
     assert _found(index, _crop(0, 500).vector[None], 1) == [201]
     index.remove(range(20, 201))
     _compact(index)
     assert (index.kind, index.recall) == ("flat_ip", None)
-
-
-def test_too_little_memory_leaves_an_index_as_it_is(monkeypatch):
-    index = _index("host")
-    index.add(_crop(row_id, seed=row_id) for row_id in range(1, 101))
-    index.remove(range(1, 51))
-    built = index.compaction().build()
-
-    def full(crops):
-        raise MemoryError
-
-    # Running out of memory for real would take the machine along.
-    monkeypatch.setattr(built.rewritten, "reserve", full)
-    with pytest.raises(MemoryError):
-        index.replace(built)
-    assert _found(index, _crop(0, 60).vector[None], 1) == [60]
 
 
 def test_the_owner_goes_on_while_another_thread_rewrites():
@@ -363,7 +322,7 @@ def test_the_owner_goes_on_while_another_thread_rewrites():
     crops = {}
     for row_id in range(1, 3001):
         crops[row_id] = _crop(row_id, row_id % 700, CAMERAS[row_id % 3])
-    index.add(crops.values())
+    index.fill(crops.values())
     doomed = list(range(1, 2000, 2))
     next_id = 3001
     index.remove(doomed)
@@ -378,7 +337,7 @@ def test_the_owner_goes_on_while_another_thread_rewrites():
         index.remove([row_id])
         del crops[row_id]
         crops[next_id] = _crop(next_id, next_id, "west")
-        index.add([crops[next_id]])
+        index.fill([crops[next_id]])
         next_id += 1
         # The recall is measured on crops that are there still.
         time.sleep(1e-3)
@@ -396,7 +355,7 @@ def test_the_owner_goes_on_while_another_thread_rewrites():
 def test_a_large_gallery_stays_exact_where_product_codes_save_no_time(monkeypatch):
     monkeypatch.setattr(product_codes, "MOST_TIME", 0.0)
     index = _index("coded")
-    index.add(_crop(row_id, seed=row_id) for row_id in range(1, 201))
+    index.fill(_crop(row_id, seed=row_id) for row_id in range(1, 201))
     exact = _found(index, _crop(0, 7).vector[None], 50)
     before = index.bytes
     _compact(index)
@@ -410,7 +369,7 @@ def test_a_large_gallery_stays_exact_where_product_codes_miss_too_many(monkeypat
     monkeypatch.setattr(product_codes, "PROPOSED_SHARE", 1.0)
     monkeypatch.setattr(product_codes, "PROPOSED_MORE", 0)
     index = _index("coded")
-    index.add(_crop(row_id, row_id) for row_id in range(1, 1001))
+    index.fill(_crop(row_id, row_id) for row_id in range(1, 1001))
     before = index.bytes
     _compact(index)
     assert (index.kind, index.recall, index.bytes) == ("flat_ip", None, before)
@@ -419,7 +378,7 @@ def test_a_large_gallery_stays_exact_where_product_codes_miss_too_many(monkeypat
 
 def test_a_deleted_crop_leaves_the_product_codes():
     index = _index("coded")
-    index.add(_crop(row_id, seed=row_id) for row_id in range(1, 201))
+    index.fill(_crop(row_id, seed=row_id) for row_id in range(1, 201))
     _compact(index)
 
     def codes():
@@ -437,32 +396,12 @@ def test_a_deleted_crop_leaves_the_product_codes():
     assert len(np.unique(after[overwritten], axis=0)) == 1
 
 
-def test_a_label_that_is_changed_as_a_rewrite_begins_is_filtered_by_the_new_one(monkeypatch):
-    index = _index("memory")
-    index.add(_crop(row_id, row_id) for row_id in range(1, 41))
-    index.remove(range(1, 21))
-    plan = index.compaction()
-    set_labels = index.table._set_labels
-
-    def meanwhile(*args):
-        # On another thread, between a label's text and its columns.
-        plan.build()
-        set_labels(*args)
-
-    monkeypatch.setattr(index.table, "_set_labels", meanwhile)
-    index.table.relabel([CropLabel(30, "crop-30", "ann", "west")])
-    index.replace(plan)
-    query = np.ones((1, DIMENSION), np.float32)
-    assert index.search(query, 9, Filter(cameras=("west",))).row_ids.tolist() == [30]
-    assert index.search(query, 1, Filter(cameras=("west",))).groups.tolist()[0] >= 0
-
-
 def test_any_row_can_be_deleted_from_product_codes():
     index = _index("coded")
-    index.add(_crop(row_id, row_id) for row_id in range(1, 2200))
+    index.fill(_crop(row_id, row_id) for row_id in range(1, 2200))
     index.replace(index.compaction().build())
     assert index.recall is not None
-    query = index.table.vectors[[2190]]
+    query = index.table.vectors[[2191]]
     assert index.search(query, 1).row_ids.tolist() == [2191]
     index.remove([2191])
     assert index.search(query, 1).row_ids.tolist() != [2191]
@@ -472,8 +411,8 @@ def test_any_row_can_be_deleted_from_product_codes():
 def test_product_codes_find_the_nearest_of_people_and_of_isolated_clusters(kind):
     drawn = ScaleCrops(kind, None, 64)
     indexes.CODED_ROWS = 40
-    index = GalleryIndex(64)
-    index.add(
+    index = FilledIndex(64)
+    index.fill(
         IndexedCrop(replace(crop.record.label, row_id=row), crop.vector)
         for row, crop in enumerate(drawn.crops(0, 4000), start=1)
     )

@@ -48,13 +48,14 @@ class Process:
 
         def search():
             found = self.gallery.index.search(np.ones((1, 4), np.float32), 100)
-            return {label.crop_id: label for label in found.labels()}
+            return found.row_ids.tolist()
 
-        return self.device.submit(search).result()
+        rows = self.device.submit(search).result()
+        return {crop.crop_id: crop for crop in self.there(rows).values()}
 
-    def confirm(self, labels, shown):
-        """What the record says of labels that were found when `shown` was shown."""
-        return asyncio.run(self.galleries.confirm(self.gallery, list(labels.values()), shown))
+    def there(self, rows):
+        """What the record has of crops that were found."""
+        return asyncio.run(self.galleries.find_crops(self.gallery, rows))
 
 
 @pytest.fixture
@@ -74,28 +75,15 @@ def test_what_another_process_does_is_shown(processes):
     assert one.gallery.version == other.gallery.version == 3
 
 
-def test_a_search_behind_the_record_is_told_what_was_deleted(processes):
+def test_a_search_behind_the_record_finds_no_crop_that_was_deleted(processes):
     one, other = processes
     first, second = one.enroll(1, 2)
     eventually(lambda: other.found().keys() == {first, second})
-    labels = other.found()
-    version = other.galleries.shown
+    rows = [crop.row_id for crop in other.found().values()]
     shown = threading.Event()
     other.device.submit(lambda: shown.wait(WAITED_SECONDS))
     try:
         one.remove(first)
-        assert other.confirm(labels, version) == {labels[first].row_id}
+        assert [crop.crop_id for crop in other.there(rows).values()] == [second]
     finally:
         shown.set()
-
-
-def test_a_search_that_began_before_a_deletion_is_told_of_it_also_once_that_is_shown(processes):
-    one, other = processes
-    first, second = one.enroll(1, 2)
-    eventually(lambda: other.found().keys() == {first, second})
-    labels = other.found()
-    version = other.galleries.shown
-    one.remove(first)
-    eventually(lambda: other.galleries.shown == other.record.database.data_version())
-    assert other.found().keys() == {second}
-    assert other.confirm(labels, version) == {labels[first].row_id}

@@ -20,7 +20,7 @@ from service.record.collections import IndexState
 from service.record.record import Record
 from service.record.values import ArchivedCrop, GalleryRecord, GallerySettings
 from service.search.filters import Filter
-from service.search.index import GalleryIndex
+from tests.service.filled_index import FilledIndex
 from tests.service.gallery.new_crops import EMBEDDER, new_crop
 from tests.service.milvus.fake_server import FakeServer
 from tests.service.milvus.servers import Lite, Real
@@ -132,10 +132,10 @@ class Lab:
         indexes = MilvusIndexes(self.record, self.server, self.codes)
         return indexes.of(gallery.gallery_id, EMBEDDER)
 
-    def in_faiss(self, gallery: GalleryRecord) -> GalleryIndex:
+    def in_faiss(self, gallery: GalleryRecord) -> FilledIndex:
         """The record's crops in an index of this process."""
-        index = GalleryIndex(DIMENSION)
-        index.add(self.record.crops.vectors(gallery.gallery_id))
+        index = FilledIndex(DIMENSION)
+        index.fill(self.record.crops.vectors(gallery.gallery_id))
         return index
 
     def close(self) -> None:

@@ -27,7 +27,7 @@ from bench.units import REFERENCE, keep_units, read_units
 from service.errors import IndexUnavailable
 from service.milvus.index import MilvusIndexes
 from service.search.filters import Filter
-from service.search.index import GalleryIndex
+from tests.service.filled_index import FilledIndex
 from tests.service.gallery.new_crops import EMBEDDER
 from tests.service.milvus.lab import Lab
 from tests.service.milvus.servers import Real, milvus_server
@@ -91,8 +91,8 @@ def measure(one: Lab, server: Real, source: ScaleCrops, crops: int) -> dict[str,
     found["milvus_disk_bytes_per_crop"] = _disk(server.folder / "data" / "data") / crops
     queries = source.queries(QUERIES, crops)
     index = MilvusIndexes(one.record, one.server, one.codes).of(gallery.gallery_id, EMBEDDER)
-    local = GalleryIndex(source.dimension)
-    local.add(one.record.crops.vectors(gallery.gallery_id))
+    local = FilledIndex(source.dimension)
+    local.fill(one.record.crops.vectors(gallery.gallery_id))
     state = one.state(gallery)
     for name, wanted in FILTERS.items():
         index.search(queries[:1], LIMIT, wanted)

@@ -19,10 +19,10 @@ from service.milvus.rows import FORMAT, Codes
 from service.record.record import Record
 from service.record.values import GallerySettings
 from service.search.filters import EVERY_CROP, Filter, pairs_of
-from service.search.index import GalleryIndex
 from service.search.options import QueryOptions
 from service.search.query import run_search
 from service.search.ranking import Search
+from tests.service.filled_index import FilledIndex
 from tests.service.gallery.new_crops import EMBEDDER, NOON, OTHER_EMBEDDER, new_crop
 from tests.service.milvus.fake_server import FakeServer
 
@@ -90,8 +90,8 @@ class Lab:
 
     def inside(self):
         """The same crops in an index of this process."""
-        index = GalleryIndex(DIMENSION, secret=self.codes.secret)
-        index.add(self.record.crops.vectors(self.number))
+        index = FilledIndex(DIMENSION, secret=self.codes.secret)
+        index.fill(self.record.crops.vectors(self.number))
         return index
 
     def same(self, queries, limit, wanted=EVERY_CROP):
@@ -102,7 +102,6 @@ class Lab:
             assert found.row_ids.tolist() == expected.row_ids.tolist(), ask
             np.testing.assert_allclose(found.cosines, expected.cosines, atol=1e-6)
             assert found.groups.tolist() == expected.groups.tolist()
-            assert found.labels() == expected.labels()
             units = expected.vectors() / np.linalg.norm(expected.vectors(), axis=1, keepdims=True)
             np.testing.assert_allclose(found.vectors(), units, atol=1e-6)
         return found
@@ -136,9 +135,6 @@ def test_it_finds_what_an_index_of_this_process_finds(lab, wanted):
     for limit in (1, 10, 1000):
         lab.same(QUERIES, limit, wanted)
     assert lab.index_outside.identities() == lab.inside().identities()
-    label, vector = lab.index_outside.find(lab.inside().search(QUERIES, 1).labels()[0].crop_id)
-    assert vector.tolist() == lab.inside().find(label.crop_id)[1].tolist()
-    assert lab.index_outside.find("unknown") is None
 
 
 def test_a_filter_by_metadata_is_refused_with_the_remedy(lab):
@@ -192,7 +188,6 @@ def test_candidates_of_two_searches_are_read_together(lab):
     first = lab.index_outside.search(QUERIES, 5)
     both = first.extended(lab.index_outside.search_groups(QUERIES, 30))
     assert both[:5].row_ids.tolist() == first.row_ids.tolist()
-    assert [label.row_id for label in both.labels()] == both.row_ids.tolist()
     cosines = [float(np.mean(_units(QUERIES) @ one)) for one in both.vectors()]
     np.testing.assert_allclose(both.cosines, cosines, atol=1e-6)
     inside = lab.inside()
@@ -228,7 +223,7 @@ def test_of_an_empty_gallery_the_server_is_not_asked(lab):
     lab.server.dead = True
     lab.remove(*range(1, 61))
     found = lab.index_outside.search(QUERIES, 10)
-    assert (len(found.labels()), found.searched, found.vectors().shape) == (0, 0, (0, DIMENSION))
+    assert (len(found.row_ids), found.searched, found.vectors().shape) == (0, 0, (0, DIMENSION))
     assert found.version == lab.record.galleries.get(lab.number).version
     lab.record.crops.enroll(lab.number, EMBEDDER, [_crop(99)])
     with pytest.raises(IndexUnavailable):

@@ -158,7 +158,6 @@ def test_a_deleted_gallery_leaves_its_files_to_be_removed(record, gallery):
     record.galleries.delete(gallery)
     assert sorted(record.unneeded_files.all()) == [
         "imports/job",
-        f"indexes/{gallery}",
         f"snapshots/{gallery}/s1.gmn",
         f"vectors-{gallery}-0.f32",
     ]

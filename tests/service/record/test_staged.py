@@ -5,8 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from service.errors import UnknownGallery
-from service.record import feeds
 from tests.service.gallery.new_crops import EMBEDDER, OTHER_EMBEDDER, new_crop
 
 
@@ -66,37 +64,3 @@ def test_what_was_prepared_for_another_embedder_is_unneeded(record, gallery, cro
     assert [crop.row_id for crop in record.staged.missing(gallery, 0, 9)] == [1, 2, 3]
     record.staged.begin(gallery, None)
     assert record.staged.missing(gallery, 0, 9) == []
-
-
-def test_a_stored_index_learns_what_it_has_missed(record, gallery):
-    record.crops.enroll(gallery, EMBEDDER, [new_crop(1)])
-    position = record.history.begin(gallery)
-    added = record.crops.enroll(gallery, EMBEDDER, [new_crop(2), new_crop(3)]).added
-    record.galleries.change(gallery, {"retention_days": 3})
-    record.crops.change(gallery, [added[0].label.crop_id], {"camera": "west"})
-    record.crops.remove(gallery, [added[1].label.crop_id])
-    missed = record.history.since(gallery, 1, position)
-    found = [(change.kind, change.version, change.row_ids) for change in missed]
-    assert found == [("added", 2, (2, 3)), ("relabelled", 3, (2,)), ("removed", 4, (3,))]
-    assert [change.version for change in record.history.since(gallery, 3, position)] == [4]
-    assert record.history.since(gallery, 4, position) == []
-    assert record.history.since(gallery, 5, position) is None
-
-
-def test_a_stored_index_of_another_history_is_told_so(record, gallery, crops, monkeypatch):
-    position = record.history.begin(gallery)
-    seq, _ = position.split()
-    assert record.history.since(gallery, 1, f"{seq} {'00' * 8}") is None
-    record.staged.add(gallery, [(3, np.full(3, 3.5))])
-    record.staged.switch(gallery)
-    assert record.history.since(gallery, 1, position) is None
-    newest = record.history.begin(gallery)
-    monkeypatch.setattr(feeds, "KEPT_CHANGES", 2)
-    monkeypatch.setattr(feeds, "TRIM_EVERY", 1)
-    for number in range(4, 8):
-        record.crops.enroll(gallery, OTHER_EMBEDDER, [new_crop(number)])
-    assert record.history.since(gallery, 2, newest) is None
-    record.galleries.delete(gallery)
-    assert record.history.since(gallery, 2, newest) is None
-    with pytest.raises(UnknownGallery):
-        record.history.begin(gallery)

@@ -1,0 +1,62 @@
+"""An index with a file of vectors of its own, to which crops are added from memory."""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+from pydantic_core import to_json
+
+from service.record.crop_rows import CropColumns
+from service.record.values import CropLabel, IndexedCrop, group_code
+from service.record.vectors import VectorFile
+from service.search.index import GalleryIndex
+
+CROPS_AT_ONCE = 1000
+
+
+class FilledIndex(GalleryIndex):
+    """An index that a test fills."""
+
+    def __init__(self, dimension: int, secret: bytes = b"") -> None:
+        # The open file is enough, and leaves nothing behind.
+        with tempfile.TemporaryDirectory() as folder:
+            self.file = VectorFile(Path(folder) / "vectors.f32", dimension)
+        self._metadata: dict[int, str] = {}
+        super().__init__(dimension, secret, self._read)
+
+    def fill(self, crops: Iterable[IndexedCrop]) -> None:
+        arriving = iter(crops)
+        while some := list(itertools.islice(arriving, CROPS_AT_ONCE)):
+            self.file.write({crop.label.row_id: crop.vector for crop in some})
+            self.add(self._columns([crop.label for crop in some]), self.file)
+
+    def relabel(self, labels: Iterable[CropLabel]) -> None:
+        labels = sorted(labels, key=lambda label: label.row_id)
+        self.table.relabel(self._columns(labels))
+
+    def remove(self, row_ids: Iterable[int]) -> None:
+        """Remove crops, and erase their vectors as the record does."""
+        there = [row_id for row_id in row_ids if self.table.row(row_id) is not None]
+        super().remove(there)
+        self.file.clear(there)
+
+    def _columns(self, labels: Sequence[CropLabel]) -> CropColumns:
+        for label in labels:
+            self._metadata[label.row_id] = label.metadata
+        moments = [
+            label.captured_at.timestamp() if label.captured_at else np.nan for label in labels
+        ]
+        return CropColumns(
+            np.array([label.row_id for label in labels], np.int64),
+            np.array([group_code(label, self.table.secret) for label in labels], np.int64),
+            tuple(label.camera for label in labels),
+            np.array(moments, np.float64),
+        )
+
+    def _read(self, slots: Sequence[int]) -> list[tuple[int, str]]:
+        found = ((slot, self._metadata.get(slot)) for slot in slots)
+        return [(slot, to_json(metadata).decode()) for slot, metadata in found if metadata]
