@@ -46,6 +46,7 @@ from service.record.schema import (
 )
 from service.record.transaction import Change, Reader, Transaction
 from service.record.vectors import Vector, VectorFile, VectorFiles
+from service.record.wiping import changed_pages, wipe_pages
 
 Given = ParamSpec("Given")
 Result = TypeVar("Result")
@@ -59,12 +60,16 @@ PRAGMAS = (
     # A commit is on the disk, not in a cache, before it is acknowledged.
     "synchronous = FULL",
     "secure_delete = ON",
+    # The log is copied into the file by `Database._empty_log`.
+    "wal_autocheckpoint = 0",
     "foreign_keys = ON",
 )
 PRIVATE_FILE = 0o600
 # Writers wait for the lock file; SQLite's own waiting is for readers that recover a log.
 BUSY_SECONDS = 30.0
 LOG_BUSY_MS = 1000
+# A log of so many bytes, some thousand pages, is emptied after a commit.
+LOG_BYTES = 4 * 1024**2
 # Steps of SQLite's machine, some tenths of a second.
 STEPS_PER_BEAT = 1_000_000
 RULES_AT_ONCE = 64
@@ -171,7 +176,7 @@ class Database:
         """Overwrite SQLite's log, where a long read has prevented it after a deletion."""
         if self._log_has_deleted:
             with self._writing, self._exclusive():
-                self._truncate_log()
+                self._empty_log()
 
     def feeds(self) -> dict[int, Mark]:
         """Return the newest change of each gallery, as its number and token."""
@@ -198,8 +203,7 @@ class Database:
 
     def stored_bytes(self) -> int:
         """Return the bytes of the file and its log."""
-        log = self.path.with_name(f"{self.path.name}-wal")
-        return sum(file.stat().st_size for file in (self.path, log) if file.exists())
+        return _size(self.path) + _size(self._log)
 
     def connection(self) -> sqlite3.Connection:
         """Return this thread's connection."""
@@ -210,6 +214,10 @@ class Database:
 
     def close(self) -> None:
         """Close every connection and file; it may be called again."""
+        if self._opened and not self._lock.closed:
+            # SQLite would copy the log into the file by itself, as the last one to close it.
+            with contextlib.suppress(Exception), self._exclusive():
+                self._empty_log()
         with self._opening:
             for connection in self._opened:
                 connection.close()
@@ -283,7 +291,11 @@ class Database:
         self._settle(held)
         self._cut_vectors()
         # A process that was killed may have left deleted contents in the log.
-        self._truncate_log()
+        self._empty_log()
+
+    @property
+    def _log(self) -> Path:
+        return self.path.with_name(f"{self.path.name}-wal")
 
     def _require_nothing_left(self, marked: dict[int, Mark]) -> None:
         """Raise `DamagedRecord` for a record that is gone, `InputProblem` for an unfinished one."""
@@ -440,8 +452,9 @@ class Database:
                     work.error = _not_overwritten(error)
         failpoint("record.settled")
         self.deleted.add(crop_id for transaction in done for crop_id in transaction.deleted)
-        if self._log_has_deleted or any(transaction.removes for transaction in done):
-            self._truncate_log()
+        removes = any(transaction.removes for transaction in done)
+        if self._log_has_deleted or removes or _size(self._log) > LOG_BYTES:
+            self._empty_log()
 
     def _run(self, connection: sqlite3.Connection, work: _Work) -> Transaction | None:
         """Run a rule; None where it failed, and nothing of it is left."""
@@ -469,17 +482,20 @@ class Database:
         for (gallery_id, side, dimension), vectors in files.items():
             self.vectors.open(gallery_id, side, dimension).write(vectors)
 
-    def _truncate_log(self) -> None:
-        """Overwrite the write-ahead log, which still holds pages with deleted contents.
+    def _empty_log(self) -> None:
+        """Copy the write-ahead log into the file, and overwrite the log and free space in the file.
 
-        A read of an earlier moment prevents it; its end and the next commits try again.
+        Both may hold deleted contents. A read of an earlier moment prevents it; its end and the
+        next commits try again.
         """
         connection = self.connection()
         # A backup may read for minutes, and no write waits for it twice.
         busy_ms = 0 if self._log_has_deleted else LOG_BUSY_MS
         self._log_has_deleted = True
-        with contextlib.suppress(sqlite3.DatabaseError):
+        with contextlib.suppress(sqlite3.DatabaseError, OSError):
             connection.execute(f"PRAGMA busy_timeout = {busy_ms}")
+            connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+            wipe_pages(self.path, changed_pages(self._log))
             busy = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
             self._log_has_deleted = bool(busy)
         connection.execute(f"PRAGMA busy_timeout = {int(BUSY_SECONDS * 1000)}")
@@ -515,6 +531,10 @@ def _call(
     transaction: Transaction,
 ) -> Result:
     return rule(transaction, *args, **kwargs)
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
 
 
 def _named(error: BaseException) -> BaseException:

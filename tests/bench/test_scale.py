@@ -20,7 +20,6 @@ def small(monkeypatch):
     monkeypatch.setattr(scale, "QUERIES", 8)
     monkeypatch.setattr(scale, "UNCOUNTED", 0)
     monkeypatch.setattr(scale, "DIMENSION", 16)
-    monkeypatch.setattr(scale, "LEAST_CROPS", 400)
     monkeypatch.setattr(scale, "ProcessPoolExecutor", lambda count, _: ThreadPoolExecutor(count))
 
 

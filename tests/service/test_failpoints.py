@@ -26,8 +26,12 @@ SOURCES = {
 PLACES = {
     "start.record-opened": ("runtime.py", "Record(directory)", "return record"),
     "start.galleries-loaded": ("runtime.py", "galleries.load()", "held.pop_all()"),
-    "follower.changes-read": ("gallery/registry.py", "_committed.get(", "device.change(show)"),
-    "follower.changes-applied": ("gallery/registry.py", "device.change(show)", "def _read("),
+    "follower.changes-read": (
+        "gallery/registry.py",
+        "_read_changes(gallery, changes)",
+        "gallery.apply",
+    ),
+    "follower.changes-applied": ("gallery/registry.py", "gallery.apply", "def _read_changes("),
     "enroll.body-read": ("http/routes/crops.py", "form.read_crops(", "await enroll("),
     "enroll.embedded": ("gallery/enroll.py", "await pipeline.embed(", "await _store("),
     "enroll.pictures-kept": ("gallery/enroll.py", "keep_elsewhere(", "galleries.change("),
@@ -138,7 +142,7 @@ def test_every_write_passes_its_three_steps_around_its_commit():
         'failpoint(f"{steps}.before-commit")',
         "committed = write(gallery.gallery_id, *args)",
         'failpoint(f"{steps}.committed")',
-        "self._shown(gallery.gallery_id, committed)",
+        "self._shown(gallery.gallery_id)",
         "await asyncio.shield(asyncio.wrap_future(shown))\n        failpoint(f",
         'failpoint(f"{steps}.shown")',
         "return committed\n",

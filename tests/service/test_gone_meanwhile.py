@@ -147,7 +147,7 @@ def test_a_search_of_several_images_that_fails_leaves_none_of_them_under_way(ask
     cancelled = []
 
     async def calls(http, runtime):
-        async def confirm(gallery, crops, shown):
+        async def find_crops(gallery, row_ids):
             begun.append(gallery)
             if len(begun) == 1:
                 raise UnknownGallery(gallery.name)
@@ -157,7 +157,7 @@ def test_a_search_of_several_images_that_fails_leaves_none_of_them_under_way(ask
                 cancelled.append(gallery)
                 raise
 
-        runtime.galleries.confirm = confirm
+        runtime.galleries.find_crops = find_crops
         images = [("images", (f"{at}.png", drawn_crops[at].png)) for at in range(4)]
         separate = {"mode": "separate"}
         answer = await http.post("/v1/galleries/default/queries", files=images, data=separate)

@@ -63,12 +63,10 @@ def test_a_start_moves_aside_what_no_record_names_and_removes_copies_that_were_c
     runtime.record.jobs.create(new_job("waiting", gallery))
     waiting = _written(tmp_path / "imports" / "waiting" / "archive")
     index = _written(tmp_path / "indexes" / str(gallery) / "own" / "vectors")
-    _written(tmp_path / "indexes" / "7" / "unknown" / "vectors")
     for _ in range(2):
         asyncio.run(clear_files(runtime))
-        assert all(file.exists() for file in (kept, waiting, index))
-        assert (tmp_path / "indexes" / "stray" / "7" / "unknown" / "vectors").exists()
-        assert not any(file.exists() for file in (part, unknown, upload))
+        assert all(file.exists() for file in (kept, waiting))
+        assert not any(file.exists() for file in (part, unknown, upload, index))
         stray = tmp_path / "snapshots" / "stray" / "7-unknown.gmn" / "record.sqlite3"
         assert stray.read_bytes() == b"record.sqlite3"
         stray = tmp_path / "imports" / "stray" / "anothers" / "archive"
@@ -84,7 +82,6 @@ def test_the_files_of_what_was_deleted_are_removed_by_maintenance_however_that_e
     runtime.record.jobs.create(new_job("waiting", other))
     upload = _written(tmp_path / "imports" / "waiting" / "archive")
     single = _kept_snapshot(runtime, gallery, "single")
-    index = _written(tmp_path / "indexes" / str(other) / "own" / "vectors")
     # The process is killed after each of the commits, before it removes a file.
     runtime.record.galleries.delete(other)
     runtime.record.snapshots.remove(gallery, "single")
@@ -92,7 +89,7 @@ def test_the_files_of_what_was_deleted_are_removed_by_maintenance_however_that_e
     runtime.record.unneeded_files.add([snapshot_name(gallery, "copied")])
     kept = _kept_snapshot(runtime, gallery, "kept")
     asyncio.run(remove_unneeded_files(runtime))
-    assert not any(file.exists() for file in (*snapshots, single, upload, copy, index))
+    assert not any(file.exists() for file in (*snapshots, single, upload, copy))
     assert kept.exists()
     assert runtime.record.unneeded_files.all() == []
 

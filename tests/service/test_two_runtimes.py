@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from model.search_calibration import SearchScores
-from service.gallery.changes import change_gallery
+from service.errors import UnknownCrop
+from service.gallery.changes import change_crops, change_gallery
 from service.gallery.enroll import ImageToEnroll, enroll
 from service.gallery.gallery import Gallery
 from service.jobs import imports, runner
@@ -21,6 +22,8 @@ from service.jobs.runner import work_on_jobs
 from service.lifecycle.background import JOBS
 from service.record.values import GallerySettings
 from service.runtime import Runtime
+from service.search.options import QueryOptions
+from service.search.query import run_query
 from service.search.refit import fit_if_due, store_and_refit
 from service.settings import Settings
 from tests.service.test_search_calibration import draw
@@ -238,3 +241,35 @@ def test_of_two_fits_at_once_the_record_takes_one(runtimes):
         runtime.record.calibrations.publish(number, "cosine:a", "{}", 0) for runtime in runtimes
     ]
     assert published == [True, False]
+
+
+def test_a_crop_that_was_deleted_since_takes_no_place(runtimes, third, drawn_crops):
+    one, _ = runtimes
+
+    async def query_of_one_that_follows_no_more() -> None:
+        await one.galleries.create("left", GallerySettings())
+        gallery = await one.galleries.find("left")
+        images = [ImageToEnroll(crop.png) for crop in drawn_crops[:8]]
+        landed = await enroll(one, gallery, images)
+        ids = [result.crop_id for result in landed.results]
+        behind = await third.galleries.find("left")
+        third.galleries._follower.close()
+        await change_crops(
+            one,
+            gallery,
+            "delete-crop",
+            lambda number: one.record.crops.remove(number, ids[:3]),
+            UnknownCrop("left", ids[0]),
+            "delete_crop",
+        )
+        assert behind.crops == 8
+        (answered,) = await run_query(
+            third, behind, [drawn_crops[0].png], QueryOptions(top_k=5, rerank_depth=5)
+        )
+        found = [result.crop_id for result in answered.answer.results]
+        assert [result.rank for result in answered.answer.results] == [1, 2, 3, 4, 5]
+        assert set(found) == set(ids[3:])
+        with pytest.raises(UnknownCrop):
+            await run_query(third, behind, [], QueryOptions(crop_id=ids[0]))
+
+    asyncio.run(query_of_one_that_follows_no_more())

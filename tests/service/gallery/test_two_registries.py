@@ -44,14 +44,15 @@ class Process:
         self.change(self.record.crops.remove, [crop_id])
 
     def found(self):
-        """Labels of everything that a search finds, by crop id."""
+        """What the record has of all that a search finds, by crop id, or else by row."""
 
         def search():
             found = self.gallery.index.search(np.ones((1, 4), np.float32), 100)
             return found.row_ids.tolist()
 
         rows = self.device.submit(search).result()
-        return {crop.crop_id: crop for crop in self.there(rows).values()}
+        there = self.there(rows)
+        return {there[row].crop_id if row in there else row: there.get(row) for row in rows}
 
     def there(self, rows):
         """What the record has of crops that were found."""

@@ -1,0 +1,91 @@
+"""Free space in the pages of an SQLite file, which may hold copies of rows, is overwritten.
+
+With `secure_delete` SQLite overwrites a row that is deleted, but a row that it has moved to another
+page leaves a copy in the free space of the former one, which would outlive the row. The pages that
+have changed are those in the write-ahead log: after they have been copied into the file, and before
+the log is emptied, their free space is overwritten in place. No reader looks at free space, so none
+is disturbed.
+
+The layout of pages and of the log is that of https://www.sqlite.org/fileformat2.html.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+PAGE_BYTES = 4096
+FILE_HEADER_BYTES = 100
+LOG_HEADER_BYTES = 32
+FRAME_HEADER = struct.Struct(">I20x")
+FRAME_BYTES = FRAME_HEADER.size + PAGE_BYTES
+# Kind of page, first free block, number of cells, and where the cells begin.
+PAGE_HEADER = struct.Struct(">BHHH")
+# Bytes of the header by the kind of a B-tree page; pages of other kinds begin with the number of
+# another page, which is below `MOST_PAGES`, so that their first byte is 0 or 1.
+HEADER_BYTES = {2: 12, 5: 12, 10: 8, 13: 8}
+MOST_PAGES = 2**25
+FREE_BLOCK = struct.Struct(">HH")
+
+
+def changed_pages(log: Path) -> list[int]:
+    """Return the numbers of the pages in a write-ahead log, ascending from 1."""
+    if not log.exists():
+        return []
+    numbers = set()
+    with log.open("rb", buffering=0) as file:
+        end = os.fstat(file.fileno()).st_size
+        for place in range(LOG_HEADER_BYTES, end - FRAME_BYTES + 1, FRAME_BYTES):
+            (number,) = FRAME_HEADER.unpack(os.pread(file.fileno(), FRAME_HEADER.size, place))
+            numbers.add(number)
+    return sorted(numbers)
+
+
+def wipe_pages(path: Path, numbers: list[int]) -> int:
+    """Overwrite the free space in pages of a file, on the disk too, and return how many had some.
+
+    The caller keeps others from writing the file.
+
+    Raises:
+        OSError: the disk fails.
+    """
+    wiped = 0
+    with path.open("r+b", buffering=0) as file:
+        descriptor = file.fileno()
+        if os.fstat(descriptor).st_size > MOST_PAGES * PAGE_BYTES:
+            return 0
+        for number in numbers:
+            place = (number - 1) * PAGE_BYTES
+            page = os.pread(descriptor, PAGE_BYTES, place)
+            used = [span for span in free_spans(page, number == 1) if any(page[slice(*span)])]
+            for start, end in used:
+                os.pwrite(descriptor, bytes(end - start), place + start)
+            wiped += bool(used)
+        if wiped:
+            os.fdatasync(descriptor)
+    return wiped
+
+
+def free_spans(page: bytes, is_first: bool = False) -> Iterator[tuple[int, int]]:
+    """Yield the first byte of each free part of a page, and the one after it.
+
+    Args:
+        is_first: whether it is the first page, which begins with the header of the file.
+    """
+    header = FILE_HEADER_BYTES if is_first else 0
+    if len(page) < PAGE_BYTES or page[header] not in HEADER_BYTES:
+        return
+    kind, block, cells, content = PAGE_HEADER.unpack_from(page, header)
+    gap = header + HEADER_BYTES[kind] + 2 * cells
+    if gap < content <= PAGE_BYTES:
+        yield gap, content
+    # Each free block names the next one, which lies behind it.
+    while content <= block <= PAGE_BYTES - FREE_BLOCK.size:
+        following, size = FREE_BLOCK.unpack_from(page, block)
+        if size > FREE_BLOCK.size and block + size <= PAGE_BYTES:
+            yield block + FREE_BLOCK.size, block + size
+        if following <= block:
+            return
+        block = following

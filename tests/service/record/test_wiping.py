@@ -1,0 +1,115 @@
+"""Copies of moved rows in the free space of pages are overwritten, and nothing else is."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import sqlite3
+
+import pytest
+
+from service.record import database
+from service.record.record import Record
+from service.record.values import GallerySettings
+from service.record.wiping import PAGE_BYTES, changed_pages, free_spans, wipe_pages
+from tests.service.gallery.new_crops import EMBEDDER, new_crop
+
+ROWS = 6000
+DELETED = 1500
+
+
+def _marker(number):
+    return f"row-{number:05}-" + "x" * (number % 90)
+
+
+@pytest.fixture
+def connection(tmp_path):
+    """A file whose rows were inserted in any order, and of which some were deleted."""
+    with contextlib.closing(sqlite3.connect(tmp_path / "file", isolation_level=None)) as opened:
+        for pragma in ("page_size = 4096", *database.PRAGMAS):
+            opened.execute(f"PRAGMA {pragma}")
+        opened.execute("CREATE TABLE t (key INTEGER PRIMARY KEY, text TEXT)")
+        opened.execute("CREATE INDEX texts ON t (text)")
+        order = list(range(ROWS))
+        shuffled = random.Random(3)
+        shuffled.shuffle(order)
+        opened.execute("BEGIN")
+        for number in order:
+            opened.execute("INSERT INTO t VALUES (?, ?)", (number * 7919 % 10007, _marker(number)))
+        opened.executemany("DELETE FROM t WHERE text = ?", [(_marker(n),) for n in order[:DELETED]])
+        opened.execute("COMMIT")
+        yield opened, order[:DELETED]
+
+
+def _left(path, numbers):
+    content = path.read_bytes()
+    return sum(f"row-{number:05}-".encode() in content for number in numbers)
+
+
+def test_copies_of_deleted_rows_are_overwritten_and_all_others_stay(tmp_path, connection):
+    opened, deleted = connection
+    path = tmp_path / "file"
+    rows = opened.execute("SELECT * FROM t ORDER BY key").fetchall()
+    changed = changed_pages(tmp_path / "file-wal")
+    opened.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    assert len(changed) == path.stat().st_size // PAGE_BYTES
+    assert _left(path, deleted) > 0, "SQLite leaves no copies any more: this is needed no longer"
+    assert wipe_pages(path, changed) > 0
+    assert _left(path, deleted) == 0
+    assert wipe_pages(path, changed) == 0
+    with contextlib.closing(sqlite3.connect(path)) as fresh:
+        assert fresh.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        assert fresh.execute("SELECT * FROM t ORDER BY key").fetchall() == rows
+    # Another connection goes on with what it has in memory.
+    assert opened.execute("SELECT * FROM t ORDER BY key").fetchall() == rows
+    opened.execute("INSERT INTO t VALUES (20000, 'new')")
+    assert opened.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+
+
+def test_pages_that_are_no_trees_are_left_as_they_are(tmp_path):
+    path = tmp_path / "file"
+    content = bytes([0, 0, 0, 7]) + b"overflow" * 511 + b"tail"
+    path.write_bytes(content)
+    assert list(free_spans(content)) == []
+    assert wipe_pages(path, [1, 2]) == 0
+    assert path.read_bytes() == content
+
+
+def test_a_damaged_page_is_read_to_an_end():
+    # A free block that names itself, and cells that begin before their pointers end.
+    page = bytearray(PAGE_BYTES)
+    page[:8] = bytes([13, 0x0F, 0x00, 0xFF, 0xFF, 0x00, 0x10, 0])
+    page[0x0F00:0x0F04] = bytes([0x0F, 0x00, 0x00, 0x20])
+    assert list(free_spans(bytes(page))) == [(0x0F04, 0x0F20)]
+    assert list(free_spans(bytes(page[:100]))) == []
+
+
+def test_a_log_is_emptied_once_it_is_large_and_when_the_record_is_closed(tmp_path, monkeypatch):
+    monkeypatch.setattr(database, "LOG_BYTES", 200_000)
+    log = tmp_path / "record.sqlite3-wal"
+    sizes = []
+    with contextlib.closing(Record(tmp_path)) as record:
+        gallery = record.galleries.create("default", EMBEDDER, GallerySettings()).gallery_id
+        for number in range(30):
+            record.crops.enroll(gallery, EMBEDDER, [new_crop(number)])
+            sizes.append(log.stat().st_size)
+        assert 0 in sizes
+        assert max(sizes) < 300_000
+        monkeypatch.setattr(database, "LOG_BYTES", 4_000_000)
+        record.crops.enroll(gallery, EMBEDDER, [new_crop(40)])
+        assert log.stat().st_size > 0
+        wiped = []
+        monkeypatch.setattr(database, "wipe_pages", lambda _, pages: wiped.extend(pages))
+    assert wiped
+
+
+def test_a_kill_before_the_wiping_is_made_up_for_by_the_next_start(tmp_path, monkeypatch):
+    with contextlib.closing(Record(tmp_path)) as record:
+        record.galleries.create("default", EMBEDDER, GallerySettings())
+        with monkeypatch.context() as killed, contextlib.closing(Record(tmp_path)) as other:
+            killed.setattr(database.Database, "_empty_log", lambda _: None)
+            other.crops.enroll(1, EMBEDDER, [new_crop(1)])
+        wiped = []
+        monkeypatch.setattr(database, "wipe_pages", lambda _, pages: wiped.extend(pages))
+        with contextlib.closing(Record(tmp_path)):
+            assert wiped
