@@ -149,10 +149,9 @@ def _enroll(drawn: ScaleCrops, folder: Path, crops: int) -> dict[str, Any]:
 
 def start(folder: Path, dimension: int) -> dict[str, float]:
     """Start on a record whose files are not in memory, in a process that does nothing else."""
-    with tempfile.TemporaryDirectory() as empty:
-        # An empty service loads the modules of every start.
-        with _started(Path(empty), dimension) as (_, first):
-            _drop_from_cache(folder)
+    # An empty service loads the modules of every start.
+    with tempfile.TemporaryDirectory() as empty, _started(Path(empty), dimension) as (_, first):
+        _drop_from_cache(folder)
     with _started(folder, dimension) as (_, seconds):
         return {"start_seconds": seconds - first}
 

@@ -157,6 +157,8 @@ def test_a_search_of_several_images_that_fails_leaves_none_of_them_under_way(ask
                 cancelled.append(gallery)
                 raise
 
+        crop = [("images", ("4.png", drawn_crops[4].png))]
+        await http.post("/v1/galleries/default/crops", files=crop)
         runtime.galleries.find_crops = find_crops
         images = [("images", (f"{at}.png", drawn_crops[at].png)) for at in range(4)]
         separate = {"mode": "separate"}
