@@ -207,7 +207,6 @@ class Runtime:
         return True
 
     def _load_models(self, held: contextlib.ExitStack) -> dict[str, LoadedModel]:
-        """Load the served artefact, the previous one, and shipped ones that filled galleries."""
         models: dict[str, LoadedModel] = {}
         settings = self.settings
         record = self.record
@@ -261,7 +260,6 @@ class Runtime:
 
 
 def _require_upgraded(directory: Path) -> None:
-    """Raise `InputProblem` for a data directory that a version before 0.5 wrote."""
     if (directory / DATABASE_NAME).exists() and not (directory / FILE).exists():
         raise InputProblem(
             f"data directory {directory}: was written by a version before 0.5; make one of this "

@@ -35,7 +35,6 @@ api = command_group(
 
 
 def _add_command(name: str) -> None:
-    """Add the command that calls a method of the client."""
     method = getattr(Client, name)
     client_parameter, *declared = inspect.signature(method).parameters.values()
 
@@ -63,7 +62,6 @@ def _is_argument(parameter: Parameter) -> bool:
 
 
 def _command_parameters(method: Any, declared: Sequence[Parameter]) -> Iterator[Parameter]:
-    """Yield arguments for the parameters that have to be given, and options for the others."""
     hints = get_type_hints(method, localns={"ImageSource": str})
     texts = read_entries(method)
     if hints["return"] is bytes:
@@ -82,7 +80,6 @@ def _command_parameters(method: Any, declared: Sequence[Parameter]) -> Iterator[
 
 
 def _lines(answer: Any) -> Iterator[str]:
-    """Yield a line for each field of an answer, or each item of a list, and for each result."""
     if isinstance(answer, Iterator | list):
         items = answer
     else:

@@ -154,7 +154,6 @@ def _finish(shown: Shown, as_json: bool) -> None:
 def _with_parameters(
     command: Callable[..., Result], run: Callable[..., object], own: Collection[inspect.Parameter]
 ) -> Callable[..., Result]:
-    """Give a command the name and help of a function, and the function's parameters first."""
     *added, _ = inspect.signature(command, eval_str=True).parameters.values()
     names = {parameter.name for parameter in own}
     parameters = [
@@ -215,7 +214,6 @@ def listed(answers: Iterable[Any], columns: Sequence[Column]) -> Shown:
 
 
 def table_of(rows: Iterable[Any], columns: Sequence[Column]) -> Table:
-    """Return a table with a row for each object."""
     titled = [(column, column) if isinstance(column, str) else column for column in columns]
     cells = [attrgetter(source) if isinstance(source, str) else source for _, source in titled]
     return plain_table(

@@ -128,7 +128,6 @@ def _gallery(client: Client, create: bool) -> Iterator[None]:
 
 
 def _count(outcomes: Sequence[tuple[str, Sent]], summary: dict[str, Any]) -> None:
-    """Add the outcomes of images, by their names, to the summary of an enrollment."""
     problems = summary["problems"]
     for name, outcome in outcomes:
         refused = outcome.problem

@@ -87,7 +87,6 @@ def verify(
 
 
 def _differing(writer: CollectionWriter, entry: GalleryRecord) -> list[int]:
-    """Return rows that differ in two comparisons, each after the index has caught up."""
     _wait_for_index(writer, entry)
     rows = writer.differing(entry.gallery_id)
     if rows:
@@ -97,7 +96,6 @@ def _differing(writer: CollectionWriter, entry: GalleryRecord) -> list[int]:
 
 
 def _wait_for_index(writer: CollectionWriter, entry: GalleryRecord) -> None:
-    """Wait until a gallery's index shows its present version, or raise `InputProblem`."""
     record = writer.record
     until = time.monotonic() + CAUGHT_UP_SECONDS
     now = record.galleries.get(entry.gallery_id)
@@ -125,7 +123,6 @@ def _galleries(writer: CollectionWriter, name: str | None) -> list[GalleryRecord
 
 @contextlib.contextmanager
 def _writer(data_dir: Path) -> Iterator[CollectionWriter]:
-    """Open the writer of the record and the Milvus that the environment names."""
     url = os.environ.get(INDEX_URL)
     if not url:
         raise InputProblem(

@@ -211,7 +211,6 @@ def _public_id(given: str) -> str:
 
 @contextlib.contextmanager
 def _opened(data_dir: Path, create: bool = True) -> Iterator[tuple[Record, AuditLog]]:
-    """Open record and audit log, also beside a running service: both allow several processes."""
     # Imported here: help is shown without these packages.
     from service.ops.audit import AuditLog, act_as
     from service.ops.data_directory import make_folder

@@ -26,7 +26,6 @@ VERDICT_STYLES = {
 
 
 def _pair(text: str) -> tuple[str, Any]:
-    """Split KEY=VALUE; a value that is no JSON stays a text."""
     name, equals, value = text.partition("=")
     if not (name and equals):
         raise BadParameter(f"{text}: write it as KEY=VALUE, such as shift=night")

@@ -127,7 +127,6 @@ def _run(settings: Settings, listening: socket.socket) -> None:
 
 
 def _about(runtime: Runtime, address: str) -> Iterator[str]:
-    """Describe the served artefact, its terms, and the galleries that another one filled."""
     from gmn_client import DEFAULT_URL
     from model.artefact import shipped_artefacts
 

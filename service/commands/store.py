@@ -212,7 +212,6 @@ def _require_directory(data_dir: Path) -> None:
 
 @contextlib.contextmanager
 def _stopped(data_dir: Path, *others: Path) -> Iterator[None]:
-    """Lock directories, which keeps services away."""
     from service.ops.data_directory import lock_data_directory
 
     _require_directory(data_dir)

@@ -67,7 +67,6 @@ async def create_case(call: GalleryCall, name: str, notes: str) -> CaseDetail:
 
 
 async def list_cases(call: GalleryCall, before: str | None, limit: int) -> Cases:
-    """List cases that are older than the case `before`, the newest first."""
     cases = await call.read(call.runtime.record.cases.page, before, limit + 1)
     more = cases[limit - 1].case_id if len(cases) > limit else None
     return Cases(results=[Case(**_fields(case)) for case in cases[:limit]], next_cursor=more)

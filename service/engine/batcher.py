@@ -172,7 +172,6 @@ class MicroBatcher:
             raise
 
     def _embed_batch(self, batch: Sequence[WaitingCrop]) -> None:
-        """Answer every crop of a batch, or raise and answer none."""
         began = time.perf_counter()
         self._metrics.batch_size.observe(len(batch))
         try:
@@ -191,7 +190,6 @@ class MicroBatcher:
             crop.future.set_result(answer)
 
     def _answer_failures(self, failures: Sequence[tuple[WaitingCrop, Exception]]) -> None:
-        """Answer crops that failed alone; raise `DeviceLost` if the probe fails, too."""
         faulty = [error for _, error in failures if not isinstance(error, DeviceFull)]
         if faulty:
             log.error("%d images cannot be embedded", len(faulty), exc_info=faulty[0])

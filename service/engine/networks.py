@@ -226,7 +226,6 @@ class LoadedModel:
 
 
 def shipped_fillers(embedders: Collection[str]) -> list[str]:
-    """Return the names of the shipped artefacts whose embedder has one of these fingerprints."""
     files = shipped_artefacts().values() if embedders else ()
     fillers = {read_description(file).embedding_fingerprint: artefact_name(file) for file in files}
     return [name for embedder, name in fillers.items() if embedder in embedders]

@@ -130,7 +130,6 @@ def _fastest(settings: Settings, probes: Probes) -> tuple[EmbeddingRuntime, Runt
 def _crops_per_second(
     runtimes: dict[str, EmbeddingRuntime], crops: NDArray[np.uint8]
 ) -> dict[str, float]:
-    """Measure each runtime in alternating rounds, and return its better round."""
     count = max(CROPS, os.cpu_count() or 1)
     batch = np.resize(crops, (count, *crops.shape[1:]))
     best = dict.fromkeys(runtimes, 0.0)

@@ -115,7 +115,6 @@ async def enroll(
 
 
 def _require_embedder(runtime: Runtime, gallery: Gallery, computed: ComputedVectors) -> None:
-    """Raise `InvalidField` for vectors that cannot be compared with the gallery's."""
     expected = gallery.embedder
     model = runtime.models[expected]
     dimension = model.networks.dimension
@@ -131,7 +130,6 @@ def _require_embedder(runtime: Runtime, gallery: Gallery, computed: ComputedVect
 def _outcomes(
     settings: GallerySettings, images: Sequence[ImageToEnroll], embedded: Sequence[Embedded]
 ) -> tuple[list[Outcome], list[ArchivedCrop]]:
-    """Split images into outcomes (a problem or warnings, one per image) and crops to store."""
     outcomes: list[Outcome] = []
     crops: list[ArchivedCrop] = []
     now = datetime.now(UTC)
@@ -182,7 +180,6 @@ def _new_crop(image: ImageToEnroll, embedded: EmbeddedImage, now: datetime) -> A
 
 
 def _digest(images: Iterable[ImageToEnroll], embedded: Iterable[Embedded]) -> str:
-    """Hash the images and labels of a request, to tell it from another one of the same name."""
     digest = hashlib.sha256()
     for image, outcome in zip(images, embedded, strict=True):
         if isinstance(outcome, EmbeddedImage):

@@ -45,7 +45,6 @@ class Follower:
     """
 
     def __init__(self, database: Database, apply: Apply, reread: Reread) -> None:
-        """Follow nothing before `start`."""
         self._database = database
         self._apply = apply
         self._reread = reread
@@ -67,7 +66,6 @@ class Follower:
 
     @property
     def health_check(self) -> HealthCheck:
-        """The thread, for the watchdog."""
         return HealthCheck("follower", self._silent_seconds, STALL_SECONDS)
 
     def state(self) -> RecordState:
@@ -111,7 +109,6 @@ class Follower:
         return future
 
     def close(self) -> None:
-        """End the thread, and the waiting for it."""
         self._closing.set()
         self._woken.set()
         if self._thread.is_alive():
@@ -147,7 +144,6 @@ class Follower:
             self._follow(data_version)
 
     def _follow(self, data_version: int) -> None:
-        """Apply the changes of every gallery, and read new and lost galleries."""
         feeds = self._database.feeds()
         self._measure_lag(feeds)
         for gallery_id in sorted(self._seen.keys() - feeds.keys()):
@@ -209,7 +205,6 @@ class Follower:
         self._release(gallery_id, math.inf)
 
     def _release(self, gallery_id: int, seq: float, error: Exception | None = None) -> None:
-        """End the waiting for a change, and for those before it."""
         with self._lock:
             waiting = self._waiting.pop(gallery_id, [])
             later = [(awaited, future) for awaited, future in waiting if awaited > seq]

@@ -134,7 +134,6 @@ class Gallery:
         self.crops = self.own_index.count if self.own_index else record.crops
 
     def replace(self, read: Gallery) -> None:
-        """Take over all state of a gallery that was read again, in one step."""
         self.__dict__.update(read.__dict__)
 
     def apply(self, changes: CropChanges) -> None:
@@ -161,7 +160,6 @@ class Gallery:
         return record.embedding_fingerprint if record.crops or vectors else self.newest_embedder
 
     def _make_index_for(self, embedder: str) -> None:
-        """Begin an empty index, unless there is one of this embedder or it is not loaded."""
         if embedder != self._indexed_by:
             size = self._embedders.get(embedder)
             self._indexed_by = embedder

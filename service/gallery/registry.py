@@ -71,7 +71,6 @@ class GalleryRegistry:
     shared: SharedRedis | None = None
 
     def __post_init__(self) -> None:
-        """Hold no gallery yet."""
         self._writers = MonitoredThreadPool(WRITE_THREADS, "writer")
         self._readers = MonitoredThreadPool(READ_THREADS, "reader")
         self._by_name: dict[str, Gallery] = {}
@@ -89,12 +88,10 @@ class GalleryRegistry:
 
     @property
     def record_state(self) -> RecordState:
-        """The state of the galleries in memory beside the record."""
         return self._follower.state()
 
     @property
     def health_checks(self) -> list[HealthCheck]:
-        """Its threads, for the watchdog."""
         return [
             HealthCheck("record writers", self._writers.silent_seconds),
             HealthCheck("record readers", self._readers.silent_seconds),
@@ -109,7 +106,6 @@ class GalleryRegistry:
         return None
 
     def all(self) -> list[Gallery]:
-        """Return every gallery, by name."""
         return sorted(self._by_name.values(), key=attrgetter("name"))
 
     def get(self, name: str) -> Gallery:
@@ -120,7 +116,6 @@ class GalleryRegistry:
         return gallery
 
     async def find(self, name: str) -> Gallery:
-        """As `get`, also one that another process has just created."""
         if name not in self._by_name:
             await self.catch_up()
         return self.get(name)
@@ -159,7 +154,6 @@ class GalleryRegistry:
             await asyncio.sleep(VERSION_POLL_SECONDS)
 
     async def create(self, name: str, settings: GallerySettings) -> GalleryRecord:
-        """Create an empty gallery, bound to the newest loaded embedder."""
         newest = next(iter(self.embedders))
 
         def create() -> tuple[GalleryRecord, Future[Any]]:
@@ -261,13 +255,11 @@ class GalleryRegistry:
             log.exception("the calibration of gallery %s cannot be read", gallery.name)
 
     def close(self) -> None:
-        """Finish the writes under way."""
         self._writers.shutdown()
         self._follower.close()
         self._readers.shutdown()
 
     def _fill(self, gallery: Gallery, secret: bytes) -> None:
-        """Fill a gallery's empty index from the record."""
         index = gallery.own_index
         if index is None:
             return
@@ -279,7 +271,6 @@ class GalleryRegistry:
                 index.add(columns, file)
 
     def _require_whole(self, gallery: Gallery, record: GalleryRecord) -> None:
-        """Raise `DamagedRecord` where rows of a gallery's crops are gone without a trace."""
         index = gallery.own_index
         if index is not None and index.count != record.crops:
             raise self.record.database.damage(
@@ -296,7 +287,6 @@ class GalleryRegistry:
         return self._follower.wait_for(gallery_id, newest.seq)
 
     def _caught_up(self) -> Future[None]:
-        """Return a future that is done once everything is shown that is committed by now."""
         feeds = self.record.database.feeds()
         self._follower.wake()
         waits = [self._follower.wait_for(gallery, mark.seq) for gallery, mark in feeds.items()]
@@ -327,7 +317,6 @@ class GalleryRegistry:
             self.shared.announce(gallery, steps, version=committed.version, crop_ids=named)
 
     def _apply(self, gallery_id: int, changes: Sequence[Change]) -> None:
-        """Show changes of a gallery; blocks until searches see them."""
         gallery = self.by_id(gallery_id)
         if gallery is None:
             # The feed of all galleries, or one that is being deleted: there is nothing to show.

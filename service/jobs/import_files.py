@@ -56,7 +56,6 @@ class ImportContent:
 
 
 def read_import(runtime: Runtime, job: Job, spool: Path, ignored: Ignored) -> ImportContent:
-    """Read the images or vectors to import, in the same order every time."""
     if (mounted := job.parameters.get("folder")) is not None:
         folder = mounted_folder(runtime, mounted, job.parameters.get("gallery"))
         return ImportContent(folder, _read_items(folder, folder, job.parameters, ignored))
@@ -147,7 +146,6 @@ def _unpack(
 
 
 def _require_wanted(runtime: Runtime, job: Job) -> None:
-    """Raise `Cancelled` if a client cancelled the job, or its gallery was deleted."""
     with contextlib.suppress(RecordUnavailable):
         current = runtime.record.jobs.get(job.job_id)
         if current is None or current.cancelling:

@@ -93,8 +93,6 @@ async def _attempt(what: str, work: Awaitable[object]) -> None:
 
 
 async def _clean_snapshots(runtime: Runtime, gallery: Gallery) -> None:
-    """Finish removing deleted crops from a gallery's snapshots, and drop old tombstones."""
-
     async def clean() -> None:
         (await remove_deleted_from_snapshots(runtime, gallery)).require_all(gallery)
         # Tombstones of the last day stay: a copy of the gallery may be under way.
@@ -163,7 +161,6 @@ def _watched(
 
 
 async def read_keys(runtime: Runtime) -> None:
-    """Read the API keys again every second until it is cancelled."""
     while True:
         await asyncio.sleep(KEYS_PAUSE_SECONDS)
         await runtime.keys.threads.run(runtime.keys.read)

@@ -26,7 +26,6 @@ ID_MILLISECONDS_DIGITS = 12
 
 
 async def run_backups(runtime: Runtime) -> None:
-    """Make a backup whenever one is due, until it is cancelled."""
     settings = runtime.settings
     folder = settings.backup_dir
     every = timedelta(hours=settings.backup_every)

@@ -131,7 +131,6 @@ async def forget_identity(runtime: Runtime, gallery: Gallery, identity: str) -> 
 
 
 async def forget_expired(runtime: Runtime, gallery: Gallery) -> None:
-    """Delete the crops that are older than a gallery's retention allows."""
     days = gallery.settings.retention_days
     since = gallery.settings.retention_from
     if days is None:

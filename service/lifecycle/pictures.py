@@ -84,7 +84,6 @@ async def remove_pictures(runtime: Runtime, gallery_id: int, crop_ids: Sequence[
 async def _remove_strays(
     runtime: Runtime, gallery_id: int, names: Sequence[str]
 ) -> dict[str, Exception]:
-    """Remove pictures as `_remove` does, but the ones that a snapshot can bring back."""
     needed = await runtime.pools.files.run(_needed_by_snapshots, runtime, gallery_id, names)
     if needed:
         later = datetime.now(UTC) + LOOKED_AT_AGAIN
@@ -94,7 +93,6 @@ async def _remove_strays(
 
 
 def _needed_by_snapshots(runtime: Runtime, gallery_id: int, names: Sequence[str]) -> set[str]:
-    """Return the pictures of crops that are in a snapshot and were not deleted."""
     record = runtime.record
     needed: set[str] = set()
     for snapshot in record.snapshots.all(gallery_id):

@@ -182,14 +182,12 @@ async def remove_deleted_from_snapshots(
 
 
 def snapshot_path(runtime: Runtime, gallery: Gallery, snapshot_id: str) -> Path:
-    """Return the folder of a snapshot."""
     return runtime.settings.data_dir / snapshot_name(gallery.gallery_id, snapshot_id)
 
 
 async def _remove_deleted(
     runtime: Runtime, gallery: Gallery, snapshot: Snapshot, identity: str | None = None
 ) -> tuple[Snapshot, int, int]:
-    """Remove deleted crops and a person's, and return the snapshot with both counts."""
     path = snapshot_path(runtime, gallery, snapshot.snapshot_id)
     store = runtime.record
 

@@ -81,7 +81,6 @@ def remove_unneeded(runtime: Runtime, name: str) -> None:
 
 
 def _move_stray_folders(runtime: Runtime, kind: str, find: Callable[[str], object]) -> None:
-    """Move folders aside that are neither known nor noted as unneeded."""
     folder = runtime.settings.data_dir / kind
     unneeded = runtime.record.unneeded_files.all
     # First, as another process may note or fill one meanwhile. An upload has a file once noted.

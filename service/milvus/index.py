@@ -240,7 +240,6 @@ class MilvusIndex:
         return outdated
 
     def _require_whole(self, state: IndexState, expected: int, found: int) -> None:
-        """Raise `CollectionUnavailable` where a search of everything has found too few crops."""
         entry = self._record.galleries.get(self._gallery_id)
         # Crops that were enrolled since the watermark may be missing, and those deleted since.
         if entry and entry.version == state.version and found < expected:

@@ -116,7 +116,6 @@ class Indexer:
         self._following.append(self._follower.submit(self._run))
 
     def close(self) -> None:
-        """End the work, and let another process go on with it at once."""
         self._closing.set()
         wait(self._following, CLOSING_SECONDS)
         self._follower.shutdown(wait=False)
@@ -126,7 +125,6 @@ class Indexer:
                 self._states.advance(held.state, worker="", lease_until_ms=0)
 
     def turn(self) -> bool:
-        """Do the work that waits, and return whether there was any."""
         # Read before the changes, so that a commit that comes meanwhile leads to another turn.
         self._data_version = self._record.database.data_version()
         busy = False
@@ -152,7 +150,6 @@ class Indexer:
                 self._closing.wait(PAUSE_SECONDS)
 
     def _wait(self) -> None:
-        """Return once the record has changed, or after a while."""
         database = self._record.database
         until = time.monotonic() + WAIT_SECONDS
         while time.monotonic() < until and database.data_version() == self._data_version:
@@ -186,13 +183,11 @@ class Indexer:
         return False
 
     def _give_up(self, gallery_id: int) -> None:
-        """Leave a gallery to the process that has its lease, which sweeps after late writes."""
         if self._held.pop(gallery_id, None):
             log.warning("the index of gallery %d is not this process' any more", gallery_id)
             self._states.ask_sweep(gallery_id)
 
     def _renew(self) -> None:
-        """Renew leases, take over free galleries and drop collections that no gallery uses."""
         self._renew_at = time.monotonic() + RENEW_SECONDS
         galleries = {entry.gallery_id: entry for entry in self._record.galleries.all()}
         for gallery_id in self._held.keys() - galleries.keys():
@@ -205,7 +200,6 @@ class Indexer:
         self._attempt(ALL_GALLERIES, self._drop_unneeded)
 
     def _claim(self, entry: GalleryRecord) -> None:
-        """Renew the lease of a gallery, or take it over, and begin the long work it needs."""
         gallery_id = entry.gallery_id
         state = self._states.claim(gallery_id, self.worker, LEASE_SECONDS)
         if state is None:
@@ -226,7 +220,6 @@ class Indexer:
             self._check_rows(held, entry)
 
     def _check_rows(self, held: _Held, entry: GalleryRecord) -> None:
-        """Count the rows of a collection that is up to date, and begin a sweep that is due."""
         now = time.monotonic()
         state = held.state
         if state.sweep or (held.sweep_at and now >= held.sweep_at):
@@ -240,7 +233,6 @@ class Indexer:
                 self._states.ask_sweep(entry.gallery_id, lacks_rows=True)
 
     def _look_for_lost_and_unknown(self) -> None:
-        """Build anew the collections that Milvus has lost, and note those without a gallery."""
         there = set(self.writer.server.collections())
         for held in list(self._held.values()):
             if held.state.collection and held.state.collection not in there:
@@ -290,7 +282,6 @@ class Indexer:
 
     def _write(self, state: IndexState, slots: Iterable[int]) -> None:
         def keep_lease() -> None:
-            """Renew the lease before a write that comes late."""
             late = time.monotonic() >= self._renew_at
             if late and not self._states.claim(state.gallery_id, self.worker, LEASE_SECONDS):
                 raise LeaseLost
@@ -310,7 +301,6 @@ class Indexer:
         held.state = moved
 
     def _begin_build(self, held: _Held, why: str) -> None:
-        """Begin a new collection beside the one that is searched, unless one is being filled."""
         if held.work is not None:
             return
         state = held.state
@@ -325,7 +315,6 @@ class Indexer:
         held.work = self._builder.submit(self._build, begun)
 
     def _build(self, state: IndexState) -> IndexState:
-        """Fill a collection; return the state in which it is searched."""
         newest = self._record.database.feeds().get(state.gallery_id)
         entry = self._record.galleries.get(state.gallery_id)
         if entry is None or newest is None:
@@ -371,7 +360,6 @@ class Indexer:
             raise ServiceStopping("the service is shutting down")
 
     def _finish(self, held: _Held) -> bool:
-        """Search a collection from now on that was built, or mend the differences of a sweep."""
         work = held.work
         held.work = None
         held.follows = True
@@ -396,7 +384,6 @@ class Indexer:
         return True
 
     def _mend(self, held: _Held, slots: list[int]) -> None:
-        """Write rows anew that differ from the record, and let the collection be searched again."""
         if slots:
             log.warning("%d rows differ from the record and are written anew", len(slots))
             held.sweep_at = time.monotonic() + LATE_SECONDS

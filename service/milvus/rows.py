@@ -84,11 +84,9 @@ class Codes:
         return group_code(label, self.secret)
 
     def camera(self, name: str | None) -> int:
-        """Return the code of a camera."""
         return UNKNOWN_CAMERA if name is None else self._code("camera", name)
 
     def label(self, label: CropLabel) -> LabelRow:
-        """Make the fields of a crop's row beside its vector."""
         captured = label.captured_at
         return LabelRow(
             id=label.row_id,
@@ -99,17 +97,14 @@ class Codes:
         )
 
     def row(self, crop: IndexedCrop) -> Row:
-        """Make a crop's row."""
         vector = crop.vector.astype(np.float64)
         unit = vector / max(float(np.linalg.norm(vector)), 1e-12)
         return Row(**self.label(crop.label), v=unit.astype(np.float32))
 
     def collection(self, gallery_id: int, build: int) -> str:
-        """Return a collection's name, which differs between records and between formats."""
         return f"{self._prefix}{gallery_id}_{build}{FORMAT}"
 
     def has_named(self, collection: str) -> bool:
-        """Return True for a collection of this record, in any format."""
         return collection.startswith(self._prefix)
 
     @property

@@ -45,7 +45,6 @@ class MilvusServer:
         self._client: MilvusClient | None = None
 
     def create(self, collection: str, dimension: int) -> None:
-        """Makes an empty collection that can be searched."""
         # Types that every server knows: an unknown one ends Milvus 2.3, at each restart again.
         schema = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
         schema.add_field("id", DataType.INT64, is_primary=True)
@@ -61,7 +60,6 @@ class MilvusServer:
             )
 
     def collections(self) -> list[str]:
-        """Return the names of all collections of this program."""
         with self._answering() as client:
             found = client.list_collections(timeout=SEARCH_SECONDS)
         return [name for name in found if name.startswith(PREFIX)]
@@ -72,7 +70,6 @@ class MilvusServer:
             client.drop_collection(collection, timeout=SCHEMA_SECONDS)
 
     def upsert(self, collection: str, rows: Sequence[Row]) -> None:
-        """Write rows, or write them anew."""
         if rows:
             with self._answering(collection) as client:
                 client.upsert(collection, list(rows), timeout=WRITE_SECONDS)
@@ -134,7 +131,6 @@ class MilvusServer:
         )
 
     def rows(self, collection: str, first: int, end: int, timestamp: int) -> list[LabelRow]:
-        """Read the rows from a number to before another, in no order."""
         # Not by the client's iterator, which waits for a time of this machine's clock.
         with self._answering(collection) as client:
             found: list[LabelRow] = client.query(
@@ -148,7 +144,6 @@ class MilvusServer:
         return found
 
     def count(self, collection: str, timestamp: int) -> int:
-        """Return the number of rows at a timestamp or later."""
         with self._answering(collection) as client:
             (counted,) = client.query(
                 collection,
@@ -166,12 +161,10 @@ class MilvusServer:
             return int(client.compact(collection, timeout=WRITE_SECONDS))
 
     def is_compacted(self, number: int) -> bool:
-        """Return whether a compaction has ended."""
         with self._answering() as client:
             return str(client.get_compaction_state(number, timeout=WRITE_SECONDS)) == "Completed"
 
     def close(self) -> None:
-        """End the connection."""
         with self._lock:
             if self._client:
                 self._client.close()
@@ -179,7 +172,6 @@ class MilvusServer:
 
     @contextlib.contextmanager
     def _answering(self, collection: str = "") -> Iterator[MilvusClient]:
-        """Connect a client; its errors are raised as `IndexUnavailable`."""
         try:
             client = self._connected()
             try:

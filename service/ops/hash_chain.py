@@ -202,7 +202,6 @@ class HashChainLog:
                 yield file
 
     def _end(self, file: FileIO, size: int) -> tuple[int, _Link]:
-        """Return the end of the last whole line within `size` bytes, and its link."""
         end, last = _last_line(file, size)
         if last is not None:
             return end, last
@@ -218,7 +217,6 @@ def _open_private(path: str, flags: int) -> int:
 
 
 def _last_line(file: FileIO, size: int, reach: int = 65_536) -> tuple[int, _Link | None]:
-    """Return the end of the last whole line within `size` bytes, and its link or None."""
     start = file.seek(max(0, size - reach))
     tail = file.read(size - start)
     end = tail.rfind(b"\n") + 1

@@ -176,7 +176,6 @@ class Watchdog:
         self._thread.start()
 
     def stop(self) -> None:
-        """End the checks: the service is being closed, which may take longer."""
         self._stopped.set()
         self._wake.set()
         if self._thread.is_alive():

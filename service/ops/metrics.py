@@ -128,7 +128,6 @@ class Metrics:
         self.record_bytes = gauge("gmn_record_bytes", "The SQLite file with its log.")
 
     def text(self) -> bytes:
-        """Return all metrics in the text format of Prometheus."""
         counted = self.counted
         if METRICS_VARIABLE in os.environ:
             counted = prometheus.CollectorRegistry()

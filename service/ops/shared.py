@@ -120,7 +120,6 @@ class SharedRedis:
             self._wanted.set()
 
     def close(self) -> None:
-        """Send the events that wait, and disconnect."""
         self._closing.set()
         self._wanted.set()
         self._thread.join()

@@ -202,7 +202,6 @@ def describe_snapshot(folder: Path, created_at: datetime) -> Snapshot:
 
 
 def archive_bytes(folder: Path) -> int:
-    """Return the bytes of an archive's files."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
@@ -271,7 +270,6 @@ def remove_from_archive(folder: Path, gallery_id: int, crop_ids: Sequence[str]) 
 
 
 def write_description(folder: Path, description: Description) -> None:
-    """Write `archive.json`, whole or not at all."""
     path = folder / DESCRIPTION
     beside = path.with_suffix(UNFINISHED)
     beside.write_bytes(DESCRIPTIONS.dump_json(description, indent=1))
@@ -281,7 +279,6 @@ def write_description(folder: Path, description: Description) -> None:
 
 
 def file_sha256(path: Path) -> str:
-    """Return the SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -342,7 +339,6 @@ def _values(table: Table, row: sqlite3.Row) -> dict[str, Any]:
 
 
 def _copy_vectors(reader: Reader, part: Path, gallery_id: int | None) -> None:
-    """Copy the vector files of galleries up to the last slot of the reader's moment."""
     for row in reader.rows(GALLERIES, "WHERE name IS NOT NULL"):
         number = row["gallery_id"]
         sides = {row["side"]: row["dimension"]}
@@ -355,7 +351,6 @@ def _copy_vectors(reader: Reader, part: Path, gallery_id: int | None) -> None:
 
 
 def _remove_gone(copy: Database, source: Database) -> None:
-    """Remove crops whose vectors may have been cleared while they were copied, and restores."""
     give_up_restores(copy, datetime.max.replace(tzinfo=UTC))
     for gallery_id, mark in copy.feeds().items():
         if gallery_id == ALL_GALLERIES:

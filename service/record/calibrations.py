@@ -63,17 +63,14 @@ class StoredCalibrations(RecordPart):
         )
 
     def searches(self, gallery_id: int, subject: str) -> list[bytes]:
-        """Return the contents that are kept, oldest first."""
         rest = f"{OF_SUBJECT} ORDER BY number"
         rows = self._reader.rows(CALIBRATION_SEARCHES, rest, (gallery_id, subject))
         return [row["body"] for row in rows]
 
     def counted(self, gallery_id: int, subject: str) -> int:
-        """Return how many searches were added since the last drop, also those not kept."""
         return _counted(self._reader, gallery_id, subject)
 
     def published(self, gallery_id: int) -> dict[str, PublishedCalibration]:
-        """Return the calibrations that every process answers by, by subject."""
         rows = self._reader.rows(
             CALIBRATIONS, "WHERE gallery_id = ? AND version > 0", (gallery_id,)
         )

@@ -55,7 +55,6 @@ class IndexState:
 
     @property
     def unfinished(self) -> bool:
-        """True while a collection is being filled, or is still to be."""
         return self.wanted or bool(self.building)
 
 
@@ -132,14 +131,12 @@ class RemoteIndexes(RecordPart):
         return unknown
 
     def unneeded(self, seconds: float) -> list[str]:
-        """Return the collections that have been unneeded for at least this long."""
         until_ms = now_ms() - int(seconds * 1000)
         rows = self._reader.rows(UNNEEDED_COLLECTIONS, "WHERE since_ms <= ?", (until_ms,))
         return [row["name"] for row in rows]
 
     @transactional
     def forget_unneeded(self, transaction: Transaction, collection: str) -> None:
-        """Note that a collection is dropped."""
         transaction.change("DELETE FROM unneeded_collections WHERE name = ?", (collection,))
 
 

@@ -269,7 +269,6 @@ def keep_request(
 
 
 def _prepare_side(transaction: Transaction, gallery_id: int, dimension: int) -> int:
-    """Return the side of the searched vectors, and keep their dimension with the first of them."""
     place = find_vectors(transaction, gallery_id)
     if place is not None:
         return place.side

@@ -130,7 +130,6 @@ def _compare(columns: Sequence[str], sign: str, place: Place) -> Condition:
 
 
 def _where(conditions: Sequence[Condition]) -> tuple[str, list[Any]]:
-    """Return the text of conditions and the values of its placeholders."""
     text = " AND ".join(condition for condition, _ in conditions)
     return f"WHERE {text}", [value for _, values in conditions for value in values]
 

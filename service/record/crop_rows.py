@@ -56,7 +56,6 @@ class CropColumns(NamedTuple):
     captured: NDArray[np.float64]
 
     def at(self, places: NDArray[np.int64]) -> CropColumns:
-        """Return the crops at some places."""
         cameras = tuple(self.cameras[place] for place in places)
         return CropColumns(self.slots[places], self.groups[places], cameras, self.captured[places])
 
@@ -158,13 +157,11 @@ def read_crops_in(
 
 
 def read_by_id(reader: Reader, gallery_id: int, crop_ids: Iterable[str]) -> list[StoredCrop]:
-    """Read those of these crops that are there."""
     rest = "WHERE crops.gallery_id = ? AND crop_id IN ({}) ORDER BY slot"
     return read_crops_in(reader, rest, [gallery_id], crop_ids)
 
 
 def read_by_slot(reader: Reader, gallery_id: int, slots: Iterable[int]) -> list[StoredCrop]:
-    """Read those of these crops that are there, by slot."""
     rest = "WHERE crops.gallery_id = ? AND slot IN ({}) ORDER BY slot"
     return read_crops_in(reader, rest, [gallery_id], sorted(slots))
 
@@ -221,7 +218,6 @@ def read_checksums(
 
 
 def crop_of(row: sqlite3.Row) -> StoredCrop:
-    """Return a crop from its row."""
     metadata = row["metadata"]
     return StoredCrop(
         row_id=row["slot"],

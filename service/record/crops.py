@@ -163,7 +163,6 @@ class Crops(RecordPart):
         return remove_crops(transaction, gallery_id, older)
 
     def has_older(self, gallery_id: int, than: datetime, since: RetentionFrom) -> bool:
-        """Return whether `remove_older` would remove any."""
         asked = f"SELECT 1 FROM crops WHERE gallery_id = ? AND {AGES[since]} < ? LIMIT 1"
         return self._reader.value(asked, (gallery_id, as_micros(than))) is not None
 
@@ -211,7 +210,6 @@ class Crops(RecordPart):
         limit: int = 1000,
         order: CropOrder = "enrolled",
     ) -> CropPage:
-        """Return up to `limit` crops that pass a filter, as `list_crops` does."""
         return list_crops(self._reader, gallery_id, wanted, order, after, limit)
 
     def picture(self, gallery_id: int, crop_id: str) -> Picture | None:
@@ -238,11 +236,9 @@ class Crops(RecordPart):
     def columns(
         self, gallery_id: int, secret: bytes, slots: Sequence[int] | None = None
     ) -> Iterator[CropColumns]:
-        """Read the labels of a gallery's crops in columns, as `read_columns` does."""
         return read_columns(self._reader, gallery_id, secret, slots)
 
     def metadata(self, gallery_id: int, slots: Sequence[int]) -> Iterator[tuple[int, str]]:
-        """Read the metadata of crops as JSON, by slot, as `read_metadata` does."""
         return read_metadata(self._reader, gallery_id, slots)
 
     def vectors(self, gallery_id: int) -> Iterator[IndexedCrop]:
@@ -264,14 +260,12 @@ class Crops(RecordPart):
             )
 
     def indexed(self, gallery_id: int, row_ids: Sequence[int]) -> list[IndexedCrop]:
-        """Return those of these crops that are there, with their vectors, by slot."""
         crops = read_by_slot(self._reader, gallery_id, row_ids)
         return read_vectors(self._reader, find_vectors(self._reader, gallery_id), crops)
 
     def vectors_of(
         self, gallery_id: int, crops: Sequence[StoredCrop]
     ) -> tuple[str, dict[int, NDArray[np.float32]]]:
-        """Return the embedder's fingerprint, and the vectors of those of these crops there are."""
         slots = [crop.row_id for crop in crops]
         with self._database.read() as reader:
             embedder = require_entry(reader, gallery_id).embedding_fingerprint
@@ -281,15 +275,12 @@ class Crops(RecordPart):
         return embedder, {crop.label.row_id: crop.vector for crop in found}
 
     def by_row(self, gallery_id: int, row_ids: Sequence[int]) -> dict[int, StoredCrop]:
-        """Return those of these crops that are there now, by slot."""
         return {crop.row_id: crop for crop in read_by_slot(self._reader, gallery_id, row_ids)}
 
     def by_id(self, gallery_id: int, crop_ids: Iterable[str]) -> dict[str, StoredCrop]:
-        """Return those of these crops that are there now, by `crop_id`."""
         return {crop.crop_id: crop for crop in read_by_id(self._reader, gallery_id, crop_ids)}
 
     def removed_among(self, gallery_id: int, crop_ids: Sequence[str]) -> list[str]:
-        """Return which of these crops of a gallery were removed for good."""
         rest = "WHERE gallery_id = ? AND crop_id IN ({})"
         found = self._reader.rows_in(TOMBSTONES, rest, [gallery_id], crop_ids)
         removed = {row["crop_id"] for row in found}
@@ -310,7 +301,6 @@ class Crops(RecordPart):
     def replace(
         self, gallery_id: int, embedding_fingerprint: str, crops: Iterable[ArchivedCrop]
     ) -> int:
-        """Put an archive's crops in the place of a gallery's own, as `replace_crops` does."""
         return replace_crops(self._database, gallery_id, embedding_fingerprint, crops)
 
     @transactional
@@ -327,7 +317,6 @@ class Crops(RecordPart):
             self._database.deleted.drop({crop_id for (crop_id,) in dropped})
 
     def _pages(self, gallery_id: int) -> Iterator[list[StoredCrop]]:
-        """Read all crops by slot, some hundred at once, so that the log is never held for long."""
         rest = "WHERE crops.gallery_id = ? AND slot > ? ORDER BY slot LIMIT ?"
         after = 0
         while crops := read_crops(self._reader, rest, (gallery_id, after, CROPS_AT_ONCE)):
@@ -336,7 +325,6 @@ class Crops(RecordPart):
 
 
 def _kept_warnings(crop: StoredCrop, stored: StoredCrop) -> list[str]:
-    """Return a warning for each label that a duplicate would change of the stored crop."""
     return [
         f"the crop is enrolled already and keeps its {name}; delete it first to change that"
         for name in ("captured_at", "external_id", "metadata")

@@ -103,7 +103,6 @@ class Database:
     """
 
     def __init__(self, folder: Path) -> None:
-        """Open the record of a folder, and create it where there is none."""
         self.folder = folder
         self.path = folder / FILE
         self.vectors = VectorFiles(folder)
@@ -179,7 +178,6 @@ class Database:
                 self._empty_log()
 
     def feeds(self) -> dict[int, Mark]:
-        """Return the newest change of each gallery, as its number and token."""
         return read_feeds(Reader(self))
 
     def changes(self, gallery_id: int, after: Mark, limit: int) -> list[Change]:
@@ -198,15 +196,12 @@ class Database:
             return int(self._watch.execute("PRAGMA data_version").fetchone()[0])
 
     def damage(self, what: str) -> ServiceError:
-        """Return the error for a part that is not as it was written."""
         return DamagedRecord(self.path, what)
 
     def stored_bytes(self) -> int:
-        """Return the bytes of the file and its log."""
         return _size(self.path) + _size(self._log)
 
     def connection(self) -> sqlite3.Connection:
-        """Return this thread's connection."""
         connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
         if connection is None:
             connection = self._local.connection = self._connect()
@@ -256,7 +251,6 @@ class Database:
 
     @contextlib.contextmanager
     def _exclusive(self) -> Iterator[None]:
-        """Keep every other process from writing."""
         fcntl.flock(self._lock, fcntl.LOCK_EX)
         try:
             yield
@@ -264,7 +258,6 @@ class Database:
             fcntl.flock(self._lock, fcntl.LOCK_UN)
 
     def _open(self) -> None:
-        """Create the tables where there are none, and finish the work of a killed process."""
         is_new = not self.path.exists() or not self.path.stat().st_size
         marked = self.marks.read()
         if is_new:
@@ -298,7 +291,6 @@ class Database:
         return self.path.with_name(f"{self.path.name}-wal")
 
     def _require_nothing_left(self, marked: dict[int, Mark]) -> None:
-        """Raise `DamagedRecord` for a record that is gone, `InputProblem` for an unfinished one."""
         for path in self.folder.glob(f"*{UNFINISHED}"):
             raise InputProblem(
                 f"{self.folder}: a restore or an upgrade into it was cut off ({path.name}); delete "
@@ -328,14 +320,12 @@ class Database:
         connection.execute("COMMIT")
 
     def _last_commit(self) -> Mark:
-        """Return how many commits changed the record, and the id of the last one."""
         row = Reader(self).row(RECORD, "WHERE name = 'commit'")
         if row is None:
             raise self.damage("the number of its last commit is gone")
         return Mark(*COMMIT.unpack(row["value"]))
 
     def _require_acknowledged(self, held: dict[int, Mark], marked: dict[int, Mark]) -> None:
-        """Raise `DamagedRecord` where a change that was acknowledged is not in the record."""
         asked = "SELECT token FROM changes WHERE gallery_id = ? AND seq = ?"
         for number, mark in marked.items():
             newest = held.get(number, Mark(0, b""))
@@ -373,7 +363,6 @@ class Database:
             side.clear(slots)
 
     def _sides(self, gallery_id: int) -> list[VectorFile]:
-        """Return the vector files of a gallery: the searched one, and the one being prepared."""
         asked = (
             "SELECT side, dimension, staged_side, staged_dimension FROM galleries "
             "WHERE gallery_id = ?"
@@ -387,7 +376,6 @@ class Database:
         ]
 
     def _cut_vectors(self) -> None:
-        """Cut the vector files to the committed slots: a killed process may have written beyond."""
         asked = (
             "SELECT gallery_id, next_slot, side, dimension, staged_side, staged_dimension "
             "FROM galleries"
@@ -401,7 +389,6 @@ class Database:
                     file.cut(next_slot if dimension else 0)
 
     def _run_waiting(self) -> None:
-        """Run the rules that wait in one transaction, and tell each what became of it."""
         count = min(len(self._waiting), RULES_AT_ONCE)
         batch = [self._waiting.popleft() for _ in range(count)]
         try:
@@ -474,7 +461,6 @@ class Database:
         return transaction
 
     def _write_vectors(self, done: Iterable[Transaction]) -> None:
-        """Write the vectors of all rules, one run and one sync for each file."""
         files: dict[tuple[int, int, int], dict[int, Vector]] = {}
         for transaction in done:
             for place, vectors in transaction.vectors.items():

@@ -319,7 +319,6 @@ class Cases(RecordPart):
 
 
 def read_searches(reader: Reader, gallery_id: int, query_ids: Collection[str]) -> list[KeptQuery]:
-    """Return those of these searches that are there, in the order of the ids."""
     rest = "WHERE gallery_id = ? AND query_id IN ({})"
     rows = reader.rows_in(SEARCHES, rest, [gallery_id], query_ids)
     found = {row["query_id"]: row for row in rows}
@@ -386,7 +385,6 @@ def _insert_shown(transaction: Transaction, search: KeptQuery) -> None:
 
 
 def _drop(transaction: Transaction, gallery_id: int, query_ids: Collection[str]) -> int:
-    """Remove searches with their pictures; cases count them as deleted today."""
     dropped = 0
     today = datetime.now(UTC).date().isoformat()
     for some in batches(dict.fromkeys(query_ids), VALUES_AT_ONCE):
@@ -426,7 +424,6 @@ def _due(reader: Reader, gallery_id: int, query_ids: Sequence[str], before: date
 
 
 def _lost(reader: Reader, gallery_id: int, searches: Sequence[KeptQuery]) -> list[KeptQuery]:
-    """Return the searches that crops showed the person of, and none does any more."""
     asked = dict.fromkeys(crop_id for search in searches for crop_id in search.shows)
     there = set(_crops_there(reader, gallery_id, asked))
     return [search for search in searches if search.shows and search.shows.isdisjoint(there)]
@@ -444,7 +441,6 @@ def _crops_there(reader: Reader, gallery_id: int, crop_ids: Collection[str]) -> 
 
 
 def _require_place(reader: Reader, gallery_id: int, case: Case, most: int | None) -> None:
-    """Raise `InvalidField` where a case, or all cases of its key, hold as many as they may."""
     held = reader.value(
         "SELECT count(*) FROM case_searches JOIN cases USING (case_id) "
         "WHERE gallery_id = ? AND key_id = ?",

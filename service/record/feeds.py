@@ -39,7 +39,6 @@ def begin_feed(transaction: Transaction, gallery_id: int) -> None:
 
 
 def read_feeds(reader: Reader) -> dict[int, Mark]:
-    """Return the newest change of each gallery."""
     return {row["gallery_id"]: Mark(row["seq"], row["token"]) for row in reader.rows(FEEDS)}
 
 
@@ -83,7 +82,6 @@ def as_ranges(slots: Iterable[int]) -> str:
 
 
 def slots_of(text: str) -> list[int]:
-    """Read the slots that `as_ranges` wrote."""
     return [slot for first, last in from_json(text) for slot in range(first, last + 1)]
 
 

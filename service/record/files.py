@@ -26,7 +26,6 @@ class Snapshots(RecordPart):
     """Descriptions of snapshots; their files lie elsewhere."""
 
     def all(self, gallery_id: int) -> list[Snapshot]:
-        """Return a gallery's snapshots, oldest first."""
         rows = self._reader.rows(SNAPSHOTS, "WHERE gallery_id = ?", (gallery_id,))
         snapshots = [SNAPSHOT.validate_json(row["body"]) for row in rows]
         return sorted(snapshots, key=lambda snapshot: (snapshot.created_at, snapshot.snapshot_id))
@@ -57,17 +56,14 @@ class UnneededFiles(RecordPart):
     """Files that can be removed, by their paths below the data directory."""
 
     def all(self) -> list[str]:
-        """Return every path that is noted."""
         return [row["path"] for row in self._reader.rows(UNNEEDED_FILES)]
 
     @transactional
     def add(self, transaction: Transaction, paths: Sequence[str]) -> None:
-        """Note files that are about to be written: useless until a row names them."""
         note_unneeded(transaction, paths)
 
     @transactional
     def forget(self, transaction: Transaction, paths: Sequence[str]) -> None:
-        """Note that files are gone."""
         forget_unneeded(transaction, paths)
 
 
@@ -92,12 +88,10 @@ class StrayFiles(RecordPart):
 
     @transactional
     def forget(self, transaction: Transaction, gallery_id: int, names: Sequence[str]) -> None:
-        """Note that pictures are gone, or belong to a crop."""
         forget_strays(transaction, gallery_id, names)
 
 
 def note_unneeded(transaction: Transaction, paths: Sequence[str]) -> None:
-    """Note files that nothing names from this commit on."""
     transaction.insert(UNNEEDED_FILES, *({"path": path} for path in paths), instead=True)
 
 
@@ -117,6 +111,5 @@ def note_strays(
 
 
 def forget_strays(transaction: Transaction, gallery_id: int, names: Iterable[str]) -> None:
-    """Note that pictures are gone, or belong to a crop now."""
     delete = "DELETE FROM stray_pictures WHERE gallery_id = ? AND name = ?"
     transaction.change_many(delete, [(gallery_id, name) for name in names])

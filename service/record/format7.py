@@ -58,7 +58,6 @@ class OldRecord:
             raise InputProblem(f"{path}: has format {found}, and {FORMAT} is read")
 
     def close(self) -> None:
-        """Close the file."""
         self._connection.close()
 
     def body(self, kind: str, *parts: str | int, looked_up: bool = False) -> bytes | None:
@@ -84,12 +83,10 @@ class OldRecord:
             yield last, self._unsealed(own, value)
 
     def named(self, kind: str, *parts: str | int) -> Iterator[tuple[str, Any]]:
-        """Yield what lies below a key, as the last part and the JSON value."""
         for name, body in self.below(kind, *parts):
             yield name, from_json(body)
 
     def galleries(self) -> list[GalleryRecord]:
-        """Return the galleries, but the ones that a copy was filling."""
         found = [GALLERY.validate_json(body) for _, body in self.below("gallery")]
         return [gallery for gallery in found if gallery.name]
 
@@ -135,7 +132,6 @@ class OldRecord:
         return contents
 
     def _unsealed(self, own: bytes, value: object) -> bytes:
-        """Return the body of a value, whose checksum holds."""
         if isinstance(value, bytes) and not value:
             return b""
         if isinstance(value, bytes) and len(value) >= CHECKSUM_BYTES:
@@ -147,7 +143,6 @@ class OldRecord:
 
 
 def key(kind: str, *parts: str | int) -> bytes:
-    """Return the key of a kind and its parts."""
     return b"".join(
         b"%016x\0" % part if isinstance(part, int) else part.encode().replace(END, ESCAPED) + END
         for part in (kind, *parts)

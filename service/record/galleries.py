@@ -37,7 +37,6 @@ class Galleries(RecordPart):
     """The galleries themselves; their counts are kept with them."""
 
     def all(self) -> list[GalleryRecord]:
-        """Return every gallery, by name."""
         rows = self._reader.rows(GALLERIES, "WHERE name IS NOT NULL ORDER BY name")
         return [as_entry(row) for row in rows]
 
@@ -46,7 +45,6 @@ class Galleries(RecordPart):
         return read_entry(self._reader, gallery_id)
 
     def group_secret(self) -> bytes:
-        """Return the key of the record's group codes, 32 bytes."""
         secret: bytes = self._reader.value("SELECT value FROM record WHERE name = 'group_secret'")
         return secret
 
@@ -181,7 +179,6 @@ class Runtimes(RecordPart):
 
     @transactional
     def keep_first(self, transaction: Transaction, embedder: str, choice: str) -> str:
-        """Keep a choice where there is none, and return the one that is kept."""
         row = transaction.row(RUNTIMES, "WHERE embedder = ?", (embedder,))
         if row:
             return str(row["choice"])
@@ -190,12 +187,10 @@ class Runtimes(RecordPart):
 
     @transactional
     def forget(self, transaction: Transaction) -> int:
-        """Remove the choices of all embedders, and return how many there were."""
         return transaction.change("DELETE FROM runtimes")
 
 
 def as_entry(row: sqlite3.Row) -> GalleryRecord:
-    """Return a gallery from its row."""
     return GalleryRecord(
         gallery_id=row["gallery_id"],
         name=row["name"],
@@ -220,7 +215,6 @@ def as_entry(row: sqlite3.Row) -> GalleryRecord:
 
 
 def deleted_name(entry: GalleryRecord) -> str:
-    """Return the line that names a gallery among the ids of deleted crops."""
     return f"gallery {entry.gallery_id} {as_micros(entry.created_at)}"
 
 
@@ -261,7 +255,6 @@ def next_version(
 
 
 def drop_calibrations(transaction: Transaction, gallery_id: int) -> None:
-    """Remove the calibrations of a gallery, and the searches behind them."""
     for table in ("calibrations", "calibration_searches"):
         transaction.change(f"DELETE FROM {table} WHERE gallery_id = ?", (gallery_id,))
 
@@ -277,7 +270,6 @@ def _drop_collections(transaction: Transaction, gallery_id: int) -> None:
 
 
 def drop_checksums(transaction: Transaction, gallery_id: int, slots: Iterable[int]) -> None:
-    """Delete the checksums of vectors that are gone."""
     transaction.change_many(
         "DELETE FROM checksums WHERE gallery_id = ? AND slot = ?",
         [(gallery_id, slot) for slot in slots],

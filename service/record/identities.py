@@ -71,11 +71,9 @@ class IdentityChanges(RecordPart):
 
     @transactional
     def forget_merges(self, transaction: Transaction, gallery_id: int, identity: str) -> None:
-        """Remove the merges that name an identity."""
         _remove_merges_of(transaction, gallery_id, identity)
 
     def merges(self, gallery_id: int) -> list[Merge]:
-        """Return a gallery's merges of the last 30 days, newest first."""
         found = self._reader.execute(
             "SELECT merge_id, identity, name, crops, merged_at FROM merges "
             "JOIN people ON person_id = into_person "
@@ -127,7 +125,6 @@ class IdentityChanges(RecordPart):
 
     @transactional
     def remove_expired_merges(self, transaction: Transaction, gallery_id: int) -> None:
-        """Remove merges that are older than 30 days."""
         expired = (gallery_id, _oldest())
         asked = "DELETE FROM merges WHERE gallery_id = ? AND merged_at < ?"
         transaction.removes = transaction.change(asked, expired) > 0
@@ -171,7 +168,6 @@ def _merge(
 
 
 def _crops_of_merge(transaction: Transaction, merge: sqlite3.Row) -> list[StoredCrop]:
-    """Return the crops of a merge that still are of the person they were merged into."""
     rows = transaction.rows(MERGED_CROPS, "WHERE merge_id = ?", (merge["merge_id"],))
     rest = "WHERE crops.gallery_id = ? AND crops.person_id = ? AND crop_id IN ({}) ORDER BY slot"
     into = [merge["gallery_id"], merge["into_person"]]
@@ -179,7 +175,6 @@ def _crops_of_merge(transaction: Transaction, merge: sqlite3.Row) -> list[Stored
 
 
 def _retarget_earlier(transaction: Transaction, merge: sqlite3.Row, person_id: int) -> None:
-    """Point earlier merges of these crops back at the identity that is restored."""
     transaction.change(
         "UPDATE merges SET into_person = ? WHERE gallery_id = ? AND (version, merge_id) < (?, ?) "
         "AND merge_id IN (SELECT merge_id FROM merged_crops WHERE crop_id IN "

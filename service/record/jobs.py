@@ -58,7 +58,6 @@ class Job:
 
     @property
     def finished(self) -> bool:
-        """True once nothing more will happen to it."""
         return self.state in FINISHED
 
 
@@ -77,7 +76,6 @@ class Jobs(RecordPart):
         return _read(self._reader, job_id)
 
     def page(self, gallery_id: int | None, limit: int, key_id: str | None = None) -> list[Job]:
-        """Return the newest jobs, of one gallery or all, which one API key or any began."""
         wanted = {"gallery_id": gallery_id, "key_id": key_id}
         asked = {name: value for name, value in wanted.items() if value is not None}
         conditions = " AND ".join(["TRUE", *(f"{name} = ?" for name in asked)])
@@ -107,7 +105,6 @@ class Jobs(RecordPart):
         return taken
 
     def others_wait(self, job: Job, worker: str) -> bool:
-        """Return whether a job of another key waits that a worker could take."""
         others = (other for other in self.open() if other.key_id != job.key_id)
         return any(self._is_free(other, worker) for other in others)
 
@@ -164,7 +161,6 @@ class Jobs(RecordPart):
         return _change(transaction, job, state=state, cancelling=True)
 
     def problems(self, job_id: str, after: int, limit: int) -> list[JobProblem]:
-        """Return up to `limit` problems at positions above `after`."""
         return _read_problems(self._reader, job_id, after, limit)
 
     def forget_name(self, gallery_id: int, name: str) -> None:
@@ -207,7 +203,6 @@ class Jobs(RecordPart):
         return problems[-1].position if problems else None
 
     def open(self) -> list[Job]:
-        """Return every job that is not finished, oldest first."""
         return _open(self._reader)
 
     def unfinished(self, gallery_id: int, kind: JobKind) -> Job | None:
@@ -236,7 +231,6 @@ def _as_job(row: sqlite3.Row) -> Job:
 
 
 def job_values(job: Job) -> dict[str, Any]:
-    """Return a job as the columns of its row."""
     values = {name: getattr(job, name) for name in JOBS.columns}
     for name in ("parameters", "progress"):
         values[name] = to_json(values[name]).decode()

@@ -54,7 +54,6 @@ class ApiKey:
     rate_images: bool = False
 
     def may(self, *any_of: Scope) -> bool:
-        """True with one of these scopes, or `admin`."""
         return bool({"admin", *any_of} & set(self.scopes))
 
     def require(self, any_of: Collection[Scope]) -> None:
@@ -84,12 +83,10 @@ class ApiKey:
             )
 
     def may_see(self, gallery: str) -> bool:
-        """Return whether it may see a gallery."""
         return self.gallery in (None, gallery)
 
 
 def any_administers(keys: Iterable[ApiKey]) -> bool:
-    """Return whether one of the keys is valid and may do everything."""
     now = datetime.now(UTC)
     valid = (key for key in keys if key.expires_at is None or key.expires_at > now)
     return any("admin" in key.scopes and key.gallery is None for key in valid)
@@ -102,7 +99,6 @@ class Keys(RecordPart):
     """API keys, and when each was last used."""
 
     def all(self) -> list[ApiKey]:
-        """Return every key that was not revoked, oldest first."""
         return _read_keys(self._reader)
 
     @property
@@ -111,7 +107,6 @@ class Keys(RecordPart):
         return self._reader.row(RECORD, "WHERE name = ?", (ASKED_FOR,)) is not None
 
     def last_used(self) -> dict[str, datetime]:
-        """Return the last use of each key that was ever used."""
         rows = self._reader.rows(API_KEYS, "WHERE used_at IS NOT NULL")
         return {row["key_id"]: as_moment(row["used_at"]) for row in rows}
 

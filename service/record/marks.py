@@ -74,7 +74,6 @@ class Marks:
             log.warning("%s could not be written: %s", self.path, error)
 
     def clear(self) -> None:
-        """Forget everything that was acknowledged."""
         self.path.unlink(missing_ok=True)
 
 
@@ -89,7 +88,6 @@ class DeletedIds:
         self.path = path
 
     def read(self) -> list[str]:
-        """Read the ids in the order of their deletions."""
         body = self.path.read_bytes() if self.path.exists() else b""
         # A line that a power cut tore was not acknowledged.
         return body.decode(errors="replace").split("\n")[:-1]

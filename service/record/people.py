@@ -87,7 +87,6 @@ class People(RecordPart):
         self._sorted = lru_cache(HELD_ORDERS)(self._sort)
 
     def names(self, gallery_id: int) -> list[str]:
-        """Return the names of all identities."""
         rows = self._reader.rows(PEOPLE, "WHERE gallery_id = ? ORDER BY name", (gallery_id,))
         return [row["name"] for row in rows]
 
@@ -143,7 +142,6 @@ class People(RecordPart):
         return _as_person(people[0]), as_moment(people[0]["first_seen"]), searches
 
     def rows(self, gallery_id: int, identity: str, best: int) -> tuple[list[int], list[int]]:
-        """Return the slots of an identity's crops, and those of its `best` best pictures."""
         asked = (
             "SELECT slot FROM crops WHERE gallery_id = ? AND person_id = "
             f"(SELECT person_id FROM people WHERE gallery_id = ? AND name = ?) {BY_PICTURE}"
@@ -153,7 +151,6 @@ class People(RecordPart):
         return slots, sorted(slots[:best])
 
     def counts(self, gallery_id: int, names: Sequence[str]) -> dict[str, int]:
-        """Return the numbers of crops of those of these identities that are there."""
         people = _read_people(self._reader, gallery_id, names)
         return {row["identity"]: row["crops"] for row in people}
 
@@ -191,7 +188,6 @@ class Groups(RecordPart):
 def _named(
     reader: Reader, gallery_id: int, start: Place | None, limit: int, wanted: str
 ) -> list[Place]:
-    """Return the places of names that contain a text, in the order of names."""
     found: list[Place] = []
     after = start[1:] if start else ("", "")
     rest = (
@@ -208,7 +204,6 @@ def _named(
 
 
 def _read_people(reader: Reader, gallery_id: int, names: Sequence[str]) -> list[dict[str, Any]]:
-    """Read identities with their counts, times and best pictures, in the order of the names."""
     counted = (
         "SELECT name AS identity, person_id, count(*) AS crops, min(seen_at) AS first_seen, "
         "max(seen_at) AS last_seen FROM people JOIN crops USING (gallery_id, person_id) "

@@ -94,11 +94,9 @@ class PictureFolder:
 
     @property
     def hangs(self) -> bool:
-        """Return whether a call has not ended."""
         return bool(self.views._under_way or self.changes._under_way)
 
     def close(self) -> None:
-        """Drop the calls that wait, and leave those under way to themselves."""
         for threads in (self.views, self.changes, self._transfers):
             threads.shutdown(wait=False, cancel_futures=True)
 
@@ -163,7 +161,6 @@ class PictureFolder:
     def _each(
         self, call: Callable[..., Result], arguments: Sequence[tuple[Any, ...]]
     ) -> list[Result]:
-        """Call for each file, several at once."""
         if len(arguments) < 2:
             return [call(*given) for given in arguments]
         calls = [self._transfers.submit(call, *given) for given in arguments]

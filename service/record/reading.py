@@ -26,7 +26,6 @@ class StoredRecord(Database):
     """A record that is only read, by one connection: a copy, or one that others write meanwhile."""
 
     def __init__(self, folder: Path) -> None:
-        """Open the record of a folder, which may be one that nobody can write."""
         self.folder = folder
         self.path = folder / FILE
         self.vectors = VectorFiles(folder, only_read=True)
@@ -36,11 +35,9 @@ class StoredRecord(Database):
         self._connection = self._connect()
 
     def connection(self) -> sqlite3.Connection:
-        """Return the only connection."""
         return self._connection
 
     def close(self) -> None:
-        """Close the connection and every file."""
         self._connection.close()
         self.vectors.close()
 
@@ -69,7 +66,6 @@ def _finish_rollback(path: Path) -> None:
 
 
 def stored_uri(path: Path) -> str:
-    """Return the address of a record's file by which SQLite only reads it."""
     # In a folder that nobody can write SQLite has no place for its log, and nothing changes.
     alone = "" if os.access(path.parent, os.W_OK) else "&immutable=1"
     return f"file:{quote(str(path))}?mode=ro{alone}"
@@ -119,7 +115,6 @@ def open_vectors(database: Source, gallery_id: int, side: int, dimension: int) -
 
 
 def _require_removed(database: Source, gallery_id: int, crop: StoredCrop) -> None:
-    """Raise `DamagedRecord` where a crop whose vector is gone is still in the record."""
     now = StoredRecord(database.folder)
     try:
         rest = "WHERE crops.gallery_id = ? AND slot = ?"

@@ -33,7 +33,6 @@ class Record:
     """
 
     def __init__(self, folder: Path) -> None:
-        """Open the record, and finish what an earlier process began to remove."""
         self.database = Database(folder)
         self.galleries = Galleries(self.database)
         self.crops = Crops(self.database)
@@ -70,7 +69,6 @@ class Record:
                     return
 
     def _delete_again(self) -> None:
-        """Delete crops and galleries that an older copy of the record has brought back."""
         deleted = self.database.deleted.read()
         newest = "SELECT 1 FROM tombstones WHERE crop_id = ?"
         if not deleted or Reader(self.database).value(newest, deleted[-1:]):
@@ -84,5 +82,4 @@ class Record:
                     self.crops.remove(gallery.gallery_id, crop_ids)
 
     def close(self) -> None:
-        """Close every connection and file."""
         self.database.close()

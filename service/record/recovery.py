@@ -151,7 +151,6 @@ class _Recovery:
         }
 
     def copy_rows(self) -> None:
-        """Copy the rows that hold, and galleries of which only snapshots are left."""
         if self._inspection is None:
             self.done.unread.append("the record")
         else:
@@ -172,7 +171,6 @@ class _Recovery:
                 self._write(_add_lost_gallery, description)
 
     def fill_from_snapshots(self, deleted: Collection[str]) -> None:
-        """Add the crops that are damaged or lost from snapshots, the newest first."""
         for entry in self._record.galleries.all():
             found = self._inspection and self._inspection.found.galleries.get(entry.gallery_id)
             became = Recovered(entry.gallery_id, entry.name)
@@ -195,14 +193,12 @@ class _Recovery:
             ]
 
     def delete(self, deleted: Collection[str]) -> None:
-        """Delete crops that are known to be deleted."""
         for entry in self._record.galleries.all():
             for some in batches(sorted(deleted), ROWS_AT_ONCE):
                 if self._record.crops.by_id(entry.gallery_id, some):
                     self._record.crops.remove(entry.gallery_id, some)
 
     def copy_snapshots(self) -> None:
-        """Copy the snapshots that are whole."""
         for folder, description in self._snapshots.items():
             copy = self._record.database.folder / folder.relative_to(self._damaged)
             shutil.copytree(folder, copy)
@@ -245,7 +241,6 @@ class _Recovery:
 def _insert_holding(
     transaction: Transaction, table: Table, rows: Iterable[Values], instead: bool = False
 ) -> None:
-    """Insert rows, but for those of which another row is lost that they belong to."""
     for row in rows:
         with contextlib.suppress(sqlite3.IntegrityError):
             transaction.insert(table, row, instead=instead)
@@ -296,7 +291,6 @@ def _add_crops(
 
 
 def _add_missing(transaction: Transaction, gallery_id: int, crops: Iterable[Any]) -> int:
-    """Add crops that are neither there nor removed, and return how many."""
     known = (
         "SELECT 1 FROM crops WHERE gallery_id = ? AND crop_id = ? UNION ALL "
         "SELECT 1 FROM tombstones WHERE gallery_id = ? AND crop_id = ?"

@@ -129,7 +129,6 @@ def _begin(
 
 
 def _add(transaction: Transaction, restore: Restore, crops: Sequence[ArchivedCrop]) -> None:
-    """Write the vectors of crops to slots of their own, and keep their rows as incoming ones."""
     _hold(transaction, restore)
     gallery_id = restore.gallery_id
     removed = _removed(transaction, gallery_id, [crop.record.crop_id for crop in crops])
@@ -155,7 +154,6 @@ def _add(transaction: Transaction, restore: Restore, crops: Sequence[ArchivedCro
 
 
 def _switch(transaction: Transaction, restore: Restore) -> int:
-    """Apply the difference between the gallery's crops and the incoming ones."""
     row = _hold(transaction, restore)
     gallery_id = restore.gallery_id
     of_gallery = (gallery_id,)
@@ -192,7 +190,6 @@ def _switch(transaction: Transaction, restore: Restore) -> int:
 
 
 def _take_out_removed(transaction: Transaction, gallery_id: int) -> list[int]:
-    """Drop incoming crops that were removed for good meanwhile, and return their slots."""
     taken = transaction.execute(
         "DELETE FROM incoming WHERE gallery_id = ? AND crop_id IN "
         "(SELECT crop_id FROM tombstones WHERE gallery_id = ?) RETURNING slot",
@@ -246,7 +243,6 @@ def _add_people(transaction: Transaction, gallery_id: int) -> None:
 
 
 def _relabel(transaction: Transaction, gallery_id: int) -> None:
-    """Give the crops that are left the labels of the archive."""
     columns = ", ".join(["person_id", *LABELS])
     held = ", ".join(f"crops.{name}" for name in ("person_id", *LABELS))
     new = ", ".join(["people.person_id", *(f"incoming.{name}" for name in LABELS)])
@@ -280,7 +276,6 @@ def _insert_new(transaction: Transaction, gallery_id: int) -> None:
 
 
 def count_crops(transaction: Transaction, gallery_id: int) -> None:
-    """Count a gallery's crops anew."""
     transaction.change(
         "UPDATE galleries SET (crops, people, unnamed, image_bytes) = (SELECT count(*), "
         "count(DISTINCT person_id), count(*) - count(person_id), coalesce(sum(image_bytes), 0) "
@@ -290,7 +285,6 @@ def count_crops(transaction: Transaction, gallery_id: int) -> None:
 
 
 def _give_up(transaction: Transaction, restore: Restore) -> None:
-    """Remove the incoming crops with their vectors."""
     row = transaction.row(RESTORES, "WHERE token = ?", (restore.token,))
     if row is None:
         return
@@ -312,7 +306,6 @@ def _give_up(transaction: Transaction, restore: Restore) -> None:
 
 
 def _hold(transaction: Transaction, restore: Restore) -> Any:
-    """Keep a restore for a while longer, and return its row."""
     require_entry(transaction, restore.gallery_id)
     row = transaction.row(RESTORES, "WHERE token = ?", (restore.token,))
     if row is None:
@@ -367,7 +360,6 @@ def _unchanged_slots(
 
 
 def _fields(crop: ArchivedCrop) -> dict[str, Any]:
-    """Return the columns of an incoming crop, but for its slot and picture."""
     record = crop.record
     metadata = record.metadata
     return {
@@ -392,7 +384,6 @@ def _until() -> int:
 
 
 def _parts(crops: Iterable[ArchivedCrop]) -> Iterator[list[ArchivedCrop]]:
-    """Split crops into lists that one commit takes."""
     part: list[ArchivedCrop] = []
     part_bytes = 0
     for crop in crops:

@@ -94,13 +94,11 @@ class Restored:
 
 
 def kept_backups(folder: Path) -> list[Backup]:
-    """Return the complete backups in a folder, oldest first."""
     there = folder.iterdir() if os.access(folder, os.R_OK | os.X_OK) else ()
     return [Backup(path) for path in sorted(there) if NAME.fullmatch(path.name)]
 
 
 def own_backups(folder: Path, database: Database) -> Iterator[Backup]:
-    """Yield the complete backups of a record, newest first, without those from the future."""
     record_id = Reader(database).value("SELECT value FROM record WHERE name = 'record_id'")
     now = datetime.now(UTC)
     for backup in reversed(kept_backups(folder)):
@@ -211,7 +209,6 @@ def move_into_place(part: Path, into: Path) -> None:
 
 
 def _copy_files(database: Database, part: Path) -> None:
-    """Copy the audit log and the snapshots that the copied record names."""
     data_dir = database.folder
     # The count of the log's lines comes first, as it must not be ahead of them.
     for path in (*data_dir.glob("audit*.acknowledged"), *data_dir.glob("audit.key")):
@@ -244,7 +241,6 @@ def _require_room(database: Database, folder: Path, reserved: int) -> None:
 
 
 def _find_later(backup: Backup, current: Path) -> Path | None:
-    """Return the directory of the later record, by which deleted crops are left out."""
     record_id = read_description(backup.path).record_id
     beside = kept_backups(backup.path.parent)
     newer = [other.path for other in beside if other.path > backup.path and other.is_of(record_id)]
@@ -267,7 +263,6 @@ def _is_no_database(folder: Path) -> bool:
 
 @contextlib.contextmanager
 def _attached(record: Record, folder: Path) -> Iterator[None]:
-    """Let statements read the record of a folder as `later`."""
     connection = record.database.connection()
     connection.execute("ATTACH ? AS later", (stored_uri(folder / FILE),))
     try:
@@ -287,7 +282,6 @@ def _require_same(record: Record, restored: Restored) -> None:
 
 
 def _leave_out(record: Record, restored: Restored) -> None:
-    """Delete galleries, keys, searches, cases and merges that a later record has no more."""
     reader = Reader(record.database)
     for (key_id,) in reader.execute(
         "SELECT key_id FROM api_keys WHERE key_id NOT IN (SELECT key_id FROM later.api_keys)"
@@ -303,7 +297,6 @@ def _leave_out(record: Record, restored: Restored) -> None:
 
 
 def _follow(transaction: Transaction) -> None:
-    """Take the deletions of a later record over, and versions above its own."""
     transaction.removes = True
     for table, key in STAYS_GONE.items():
         transaction.change(
@@ -347,7 +340,6 @@ def _remove_gone(record: Record, removed: Collection[str]) -> dict[int, list[str
 def _put_snapshots(
     record: Record, places: Collection[Path], into: Path, gone: dict[int, list[str]]
 ) -> None:
-    """Put each snapshot beside the record, without deleted crops, from the first place of it."""
     for gallery_id, crop_ids in gone.items():
         for snapshot in record.snapshots.all(gallery_id):
             name = snapshot_name(gallery_id, snapshot.snapshot_id)

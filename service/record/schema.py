@@ -44,24 +44,20 @@ class Table:
 
     @cached_property
     def columns(self) -> list[str]:
-        """The names of the columns, without that of the checksum."""
         lines = [line.strip() for line in self.definition.splitlines()]
         return [line.split()[0] for line in lines if line and not CONSTRAINT.match(line)]
 
     @cached_property
     def checked(self) -> str:
-        """The columns of a query that also asks whether each row has its checksum."""
         names = ", ".join(f"{self.name}.{column}" for column in self.columns)
         return f"{names}, {self.is_intact} AS intact"
 
     @cached_property
     def is_intact(self) -> str:
-        """The condition that a row has its checksum."""
         names = ", ".join(f"{self.name}.{column}" for column in self.columns)
         return f"{self.name}.crc = row_crc({names})"
 
     def create(self, connection: sqlite3.Connection) -> None:
-        """Create the table and its indexes, where they are not there yet."""
         columns = ", ".join(self.columns)
         checksum = f"crc INTEGER GENERATED ALWAYS AS (row_crc({columns})) STORED"
         lines = [line.strip().rstrip(",") for line in self.definition.splitlines()]
@@ -104,7 +100,6 @@ def as_moment(micros: None) -> None: ...
 
 
 def as_moment(micros: int | None) -> datetime | None:
-    """Return a time with time zone from a column."""
     return None if micros is None else EPOCH + micros * MICROSECOND
 
 
@@ -114,7 +109,6 @@ def natural_order(name: str) -> str:
 
 
 def now_ms() -> int:
-    """Return this machine's time, in milliseconds since 1970."""
     return time.time_ns() // 1_000_000
 
 
@@ -602,7 +596,6 @@ TABLES = (
 
 
 def read_schema(connection: sqlite3.Connection) -> list[tuple[str, ...]]:
-    """Return the statements by which the tables and indexes of a file were created."""
     asked = (
         "SELECT type, name, tbl_name, sql FROM sqlite_master "
         "WHERE name NOT LIKE 'sqlite_stat%' ORDER BY type, name"
@@ -612,7 +605,6 @@ def read_schema(connection: sqlite3.Connection) -> list[tuple[str, ...]]:
 
 @functools.cache
 def schema_of_format() -> list[tuple[str, ...]]:
-    """Return what `read_schema` returns of a whole record."""
     with contextlib.closing(sqlite3.connect(":memory:")) as connection:
         connection.create_function("row_crc", -1, row_crc, deterministic=True)
         for table in TABLES:

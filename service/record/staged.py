@@ -45,7 +45,6 @@ class StagedVectors(RecordPart):
         transaction.note("gallery_changed", gallery_id, entry.version)
 
     def missing(self, gallery_id: int, after: int, limit: int) -> list[StoredCrop]:
-        """Return up to `limit` crops that have no vector yet, at slots above `after`."""
         entry = read_entry(self._reader, gallery_id)
         if entry is None or entry.staged_side is None:
             return []
@@ -88,7 +87,6 @@ class StagedVectors(RecordPart):
 
     @transactional
     def _switch(self, transaction: Transaction, gallery_id: int) -> tuple[int, int] | None:
-        """Switch, and return the gallery's version and the side that was searched before."""
         entry = require_entry(transaction, gallery_id)
         if entry.staged_side is None or entry.staged_crops < entry.crops:
             return None

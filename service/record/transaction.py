@@ -57,7 +57,6 @@ class Change:
 
 
 def batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
-    """Split items into lists of `size`, the last one shorter."""
     left = iter(items)
     while batch := list(itertools.islice(left, size)):
         yield batch
@@ -138,7 +137,6 @@ class Reader:
     def each(
         self, table: Table, rest: str = "", values: Sequence[Any] = ()
     ) -> Iterator[sqlite3.Row]:
-        """Read rows as `rows` does, one by one."""
         statement = f"SELECT {table.checked} FROM {table.name} {rest}"
         with self.database.naming_errors():
             for row in (self._held or self.database.connection()).execute(statement, values):
@@ -182,11 +180,9 @@ class Transaction(Reader):
     deleted: list[str] = field(default_factory=list)
 
     def change(self, statement: str, values: Sequence[Any] = ()) -> int:
-        """Run a statement that changes rows, and return how many it changed."""
         return self.execute(statement, values).rowcount
 
     def change_many(self, statement: str, rows: Iterable[Sequence[Any]]) -> None:
-        """Run a statement for each of many rows of values."""
         with self.database.naming_errors():
             (self._held or self.database.connection()).executemany(statement, rows)
 
@@ -207,7 +203,6 @@ class Transaction(Reader):
     def note(
         self, kind: ChangeKind, gallery_id: int = 0, version: int = 0, rows: Sequence[int] = ()
     ) -> None:
-        """Announce a change to everybody who follows the record."""
         self.notes.append(Change(0, kind, gallery_id, version, tuple(rows)))
 
     def write_vectors(

@@ -173,7 +173,6 @@ class _Upgrade:
         self._write(Transaction.insert, RUNTIMES, *runtimes)
 
     def _add_collections(self, transaction: Transaction) -> None:
-        """Note every collection in Milvus as unneeded: they follow numbers of the old record."""
         names = {name for name, _ in self.old.named("unneeded collection")}
         for _, state in self.old.named("remote index"):
             names |= {state.get("collection"), state.get("building")}
@@ -188,7 +187,6 @@ class _Upgrade:
                 self._write(_add_staged, entry, crops)
 
     def _add_marks(self, transaction: Transaction, entry: GalleryRecord) -> None:
-        """Add the tombstones, requests, merges, groups and stray pictures of a gallery."""
         gallery_id = entry.gallery_id
         tombstones = [
             {"gallery_id": gallery_id, "crop_id": crop_id, "removed_at": _micros(moment)}
@@ -239,7 +237,6 @@ class _Upgrade:
         transaction.insert(MERGED_CROPS, *merged)
 
     def _write_desk(self, gallery_id: int) -> None:
-        """Write kept searches with their reviews, and cases."""
         kept = self.old.below("kept query", gallery_id)
         for bodies in batches(kept, SEARCHES_AT_ONCE):
             searches = [KEPT_QUERY.validate_json(body) for _, body in bodies]

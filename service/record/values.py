@@ -131,7 +131,6 @@ KEPT_CASE = TypeAdapter(Case)
 
 
 def count_by_case(searches: Sequence[KeptQuery]) -> dict[str, int]:
-    """Return how many of these searches each case holds, by its id."""
     return Counter(case_id for search in searches for case_id in search.cases)
 
 
@@ -205,12 +204,10 @@ class StoredCrop(CropLabel):
 
     @property
     def elsewhere(self) -> bool:
-        """True where its picture is kept outside the record."""
         return self.content_type is not None and not self.inside
 
     @property
     def label(self) -> CropLabel:
-        """Its labels alone."""
         return CropLabel(*LABEL(self))
 
 
@@ -268,7 +265,6 @@ class Removal:
 
     @property
     def count(self) -> int:
-        """The number of removed crops."""
         return len(self.row_ids)
 
 
@@ -289,7 +285,6 @@ class Relabelling:
 
     @property
     def count(self) -> int:
-        """The number of changed crops."""
         return len(self.labels)
 
 
@@ -403,11 +398,9 @@ class CropFilter:
 
     @property
     def of_time(self) -> bool:
-        """True where it bounds the time of capture."""
         return self.captured_after is not None or self.captured_before is not None
 
     def passes(self, crop: CropLabel) -> bool:
-        """Return whether a crop passes."""
         after = self.captured_after
         before = self.captured_before
         taken = crop.captured_at

@@ -109,7 +109,6 @@ class VectorFile:
             os.ftruncate(self._file, next_slot * self._vector_bytes)
 
     def copy_to(self, path: Path, next_slot: int) -> None:
-        """Copy what lies before a slot to a new file."""
         end = next_slot * self._vector_bytes
         with path.open("xb") as copy:
             os.fchmod(copy.fileno(), PRIVATE_FILE)
@@ -117,7 +116,6 @@ class VectorFile:
                 copy.write(body)
 
     def close(self) -> None:
-        """Close the file."""
         self._close()
 
     def _reserve(self, slots: int) -> None:
@@ -143,7 +141,6 @@ class VectorFiles:
         self._opened: dict[tuple[int, int, int], VectorFile] = {}
 
     def open(self, gallery_id: int, side: int, dimension: int) -> VectorFile:
-        """Return the file of a gallery and side, whose vectors have this dimension."""
         # The first vectors may have had another dimension, and not have been committed.
         key = (gallery_id, side, dimension)
         if key not in self._opened:
@@ -161,28 +158,23 @@ class VectorFiles:
         self.path(gallery_id, side).unlink(missing_ok=True)
 
     def there(self) -> list[tuple[int, int]]:
-        """Return gallery and side of every file in the folder."""
         names = [path.stem.split("-") for path in self.folder.glob("vectors-*-*.f32")]
         return sorted((int(gallery), int(side)) for _, gallery, side in names)
 
     def close(self) -> None:
-        """Close all files."""
         for opened in self._opened.values():
             opened.close()
         self._opened.clear()
 
     def path(self, gallery_id: int, side: int) -> Path:
-        """Return where the vectors of a gallery and side lie."""
         return self.folder / vectors_name(gallery_id, side)
 
 
 def vectors_name(gallery_id: int, side: int) -> str:
-    """Return the name of the file with the vectors of a gallery and side."""
     return f"vectors-{gallery_id}-{side}.f32"
 
 
 def _runs(slots: Sequence[int]) -> Iterator[Sequence[int]]:
-    """Split slots into runs of consecutive ones."""
     start = 0
     for end in range(1, len(slots) + 1):
         if end == len(slots) or slots[end] != slots[end - 1] + 1:
@@ -191,7 +183,6 @@ def _runs(slots: Sequence[int]) -> Iterator[Sequence[int]]:
 
 
 def _places(slots: Sequence[int]) -> Iterator[tuple[int, Sequence[int]]]:
-    """Split slots into runs, each with the place of its first slot."""
     place = 0
     for run in _runs(slots):
         yield place, run

@@ -55,12 +55,10 @@ class RecordFound:
 
     @property
     def damage(self) -> list[str]:
-        """Every problem, those of galleries after those of the whole."""
         of_galleries = [line for gallery in self.galleries.values() for line in gallery.damage]
         return self.problems + of_galleries
 
     def require_whole(self, path: Path, remedy: str) -> None:
-        """Raise `InputProblem` where there is any damage."""
         if self.damage:
             raise InputProblem(f"{path}: is damaged ({self.damage[0]}); {remedy}")
 
@@ -126,7 +124,6 @@ class Inspection:
         self._stored.close()
 
     def rows(self, table: Table) -> Iterator[Values]:
-        """Read the rows that hold, from the first on, and then from the last back to a bad page."""
         names = table.columns
         last: list[Any] = []
         for direction in ("ASC", "DESC"):
@@ -150,7 +147,6 @@ class Inspection:
                 self.found.note(None, f"{table.name} cannot be read through: {error}")
 
     def read_through(self, table: Table) -> None:
-        """Read a table, and count what galleries count of it."""
         for row in self.rows(table):
             gallery = self.found.galleries.get(row.get("gallery_id", 0))
             if gallery and table is SEARCHES:
@@ -169,7 +165,6 @@ class Inspection:
             heartbeat()
 
     def check_pages(self) -> None:
-        """Note what SQLite finds wrong with pages, indexes and references."""
         with self._noting_errors("the file"):
             for (line,) in self._connection.execute(f"PRAGMA integrity_check({PAGE_PROBLEMS})"):
                 if line != "ok":

@@ -298,7 +298,6 @@ class GalleryCalibrations:
             self._published[gallery.gallery_id] = read
 
     def forget(self, gallery: Gallery) -> None:
-        """Drop the calibrations and searches of a gallery from memory, not from the record."""
         number = gallery.gallery_id
         with self._lock:
             for by_gallery in (self._published, self._stored, self._recent):

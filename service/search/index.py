@@ -96,7 +96,6 @@ class GalleryIndex:
 
     @property
     def count(self) -> int:
-        """The number of crops."""
         return self.table.valid_count
 
     @property
@@ -118,7 +117,6 @@ class GalleryIndex:
             self.table.append(crops.at(np.flatnonzero(new)), file)
 
     def remove(self, row_ids: Iterable[int]) -> None:
-        """Make crops unfindable, at once."""
         found = self.table.mark_deleted(row_ids)
         if self._segment:
             self._segment.mark_deleted(found)
@@ -224,7 +222,6 @@ class GalleryIndex:
     def _nearest(
         self, passing: NDArray[np.int64], query: NDArray[np.float32], limit: int, everything: bool
     ) -> NDArray[np.int64]:
-        """Return rows that include the nearest ones."""
         if len(passing) <= limit:
             return passing
         segment = self._segment
@@ -249,7 +246,6 @@ class GalleryIndex:
         return np.asarray(passing[scores >= last - TOLERANCE], np.int64)
 
     def _cosines(self, rows: Rows, query: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return the cosines of rows with a query of unit length, `(n,)`."""
         table = self.table
         return inner_products(table.vectors, table.row_ids[rows], query) / table.norms[rows]
 

@@ -66,7 +66,6 @@ async def search_left_out_outside(
 
 
 def _sample(runtime: Runtime, gallery_id: int) -> tuple[int, list[_Asking]]:
-    """The number of identities, and crops of a sample of them, each one's first crop first."""
     crops = runtime.record.crops
     names = runtime.record.people.names(gallery_id)
     if not runtime.outside or not names:

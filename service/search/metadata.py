@@ -31,11 +31,9 @@ class MetadataRows:
         self._codes = np.zeros(0, np.uint64)
 
     def anew(self) -> MetadataRows:
-        """Return one that knows nothing, for other rows of the same gallery."""
         return MetadataRows(self._secret, self._read)
 
     def outdate(self, rows: NDArray[np.int64]) -> None:
-        """Have rows read again, whose labels have changed."""
         self._is_read[rows[rows < len(self._is_read)]] = False
 
     def bearing(self, pairs: Iterable[str], slots: NDArray[np.int64]) -> NDArray[np.bool_]:

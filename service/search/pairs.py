@@ -155,7 +155,6 @@ async def explain_pair(
 
 
 async def _embed_variants(runtime: Runtime, model: LoadedModel, crop: NDArray[np.uint8]) -> Array:
-    """Return the features `(VARIANTS, d)` of one crop's variants."""
     size = min(VARIANTS_PER_PASS, runtime.settings.max_batch)
     parts: list[Array] = []
     for start in range(0, VARIANTS, size):

@@ -337,7 +337,6 @@ def _with_nine_people(
     searches: Sequence[Callable[[], Candidates]],
     joins_at: float,
 ) -> Candidates:
-    """Add the nearest crop of each further person, from the first search that shows nine people."""
     people = _leading_scores(scored, scored.cosines, joins_at)
     if len(people) == RANKS or len(scored.row_ids) == scored.searched:
         return scored

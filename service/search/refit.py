@@ -187,7 +187,6 @@ class _Stored:
 
 
 def _outgrown(runtime: Runtime, places: Sequence[Place]) -> GalleryRecord | None:
-    """Return the gallery if it has 18 named identities and has outgrown a calibration."""
     entry = runtime.record.galleries.get(places[0][0])
     if entry is None or entry.identities < FEW_IDENTITIES:
         return None
@@ -269,7 +268,6 @@ def _store(runtime: Runtime, recorded: Mapping[Place, Sequence[tuple[str, bytes]
 
 
 def _gallery_at(runtime: Runtime, place: Place) -> Gallery | None:
-    """Return the gallery of a place if its searches still count for this calibration."""
     gallery = runtime.galleries.by_id(place[0])
     if gallery is None or gallery.needs_reindex or gallery.settings.calibration != "on":
         return None

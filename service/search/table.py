@@ -32,7 +32,6 @@ COLUMNS = {
 
 
 def no_metadata(_: Sequence[int]) -> Iterable[tuple[int, str]]:
-    """Read the metadata of crops that have none."""
     return ()
 
 
@@ -183,7 +182,6 @@ class RowTable:
         return rows
 
     def taken(self, rows: Rows) -> RowTable:
-        """Return a table of some rows alone, ascending, which may be deleted ones."""
         new = RowTable(self.dimension, self.secret)
         new.vectors = self.vectors
         new.size = len(rows)
@@ -212,7 +210,6 @@ class RowTable:
         self.captured[rows] = crops.captured
 
     def _number(self, rows: Rows) -> None:
-        """Number the groups of rows, from 0."""
         known = self._group_numbers
         codes, places = np.unique(self.groups[rows], return_inverse=True)
         numbers = [
@@ -222,7 +219,6 @@ class RowTable:
 
 
 def _norms(vectors: Vector, slots: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Return the Euclidean lengths of vectors by ascending slots, at least `SHORTEST`."""
     first = int(slots[0])
     end = int(slots[-1]) + 1
     # A run of slots is read in place.

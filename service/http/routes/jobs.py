@@ -185,7 +185,6 @@ def _job(runtime: Runtime, job: JobRecord) -> Job:
 
 
 async def _find_job(call: Call, job_id: str, any_of: Collection[Scope]) -> Job:
-    """Return a job that the caller's key began, or any job with one of these scopes."""
     found = await runner.find_job(call.runtime, job_id)
     job = _job(call.runtime, found)
     call.caller.require_gallery(job.gallery)
