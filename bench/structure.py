@@ -25,12 +25,12 @@ from bench.ways import request_ways, summary, training_ways
 ROOT = Path(__file__).resolve().parent.parent
 # A commit that raises a bound or a ceiling gives the reason.
 BOUNDS = {
-    "tokens of service and gmn_client": 171_500,
-    "files of service and gmn_client": 153,
+    "tokens of service and gmn_client": 167_500,
+    "files of service and gmn_client": 152,
     "functions of a query": 172,
     "files of a query": 39,
     "functions of an enrolment": 245,
-    "files of an enrolment": 45,
+    "files of an enrolment": 44,
     "tokens of training": 117_865,
     "files of training": 110,
     "tokens of model": 31_893,
@@ -43,14 +43,14 @@ BOUNDS = {
 CEILINGS = {
     "service": Legibility(
         packed=2,
-        terse=46,
-        opening=35,
-        noun=29,
-        clause=118,
-        vague=31,
+        terse=44,
+        opening=5,
+        noun=5,
+        clause=30,
+        vague=9,
         long=0,
         tokens_per_line=8.2,
-        documented=63,
+        documented=45,
     ),
     "gmn_client": Legibility(
         packed=0,

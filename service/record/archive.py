@@ -41,7 +41,7 @@ from service.record.schema import (
     PICTURES,
     Table,
 )
-from service.record.transaction import Reader, Transaction, batches
+from service.record.transaction import AMONG, Reader, Transaction, as_json, batches
 from service.record.values import ArchivedCrop, Snapshot
 from service.record.verify import verify
 
@@ -361,9 +361,8 @@ def _remove_gone(copy: Database, source: Database) -> None:
             (gallery_id, mark.seq),
         )
         slots = {slot for (text,) in removed.fetchall() for slot in slots_of(text)}
-        found = Reader(copy).rows_in(
-            CROPS, "WHERE gallery_id = ? AND slot IN ({})", [gallery_id], sorted(slots)
-        )
+        of_slots = f"WHERE gallery_id = ? AND slot IN {AMONG}"
+        found = Reader(copy).rows(CROPS, of_slots, (gallery_id, as_json(slots)))
         for some in batches([row["crop_id"] for row in found], ROWS_AT_ONCE):
             Crops(copy).remove(gallery_id, some)
 

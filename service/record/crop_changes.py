@@ -12,7 +12,7 @@ from pydantic_core import from_json, to_json
 
 from gmn_client.models import EnrolledImage
 from service.errors import CropConflict, NeedsReindex, RequestConflict
-from service.record.crop_rows import find_vectors, read_crops_in
+from service.record.crop_rows import find_vectors, read_crops
 from service.record.files import forget_strays, note_strays
 from service.record.galleries import drop_checksums, drop_vectors, next_version
 from service.record.schema import (
@@ -24,7 +24,7 @@ from service.record.schema import (
     as_micros,
     natural_order,
 )
-from service.record.transaction import VALUES_AT_ONCE, Reader, Transaction, batches, marks_of
+from service.record.transaction import AMONG, Reader, Transaction, as_json, batches, marks_of
 from service.record.values import (
     ArchivedCrop,
     CropLabel,
@@ -39,6 +39,7 @@ from service.record.values import (
 REQUESTS_KEPT_FOR = timedelta(days=1)
 # Each request that is kept removes some that are older.
 REQUESTS_REMOVED_AT_ONCE = 3
+HASHES_AT_ONCE = 500
 
 
 def put_crops(
@@ -147,14 +148,11 @@ def relabel_crops(
 
 def drop_people(transaction: Transaction, gallery_id: int, crops: Iterable[StoredCrop]) -> int:
     """Remove the people of these crops who have no crop any more, and return how many they were."""
-    dropped = 0
-    for names in batches(_names(crops), VALUES_AT_ONCE):
-        dropped += transaction.change(
-            f"DELETE FROM people WHERE gallery_id = ? AND name IN ({marks_of(names)}) "
-            "AND NOT EXISTS (SELECT 1 FROM crops WHERE crops.person_id = people.person_id)",
-            (gallery_id, *names),
-        )
-    return dropped
+    return transaction.change(
+        f"DELETE FROM people WHERE gallery_id = ? AND name IN {AMONG} "
+        "AND NOT EXISTS (SELECT 1 FROM crops WHERE crops.person_id = people.person_id)",
+        (gallery_id, as_json(_names(crops))),
+    )
 
 
 def require_unlike(
@@ -201,10 +199,12 @@ def read_same_images(
 ) -> defaultdict[str, list[StoredCrop]]:
     """Return for the SHA-256 of each crop's image the crops that have it, oldest first."""
     found: defaultdict[str, list[StoredCrop]] = defaultdict(list)
-    rest = "WHERE crops.gallery_id = ? AND sha256 IN ({}) ORDER BY slot"
-    hashes = [bytes.fromhex(crop.sha256) for crop in crops]
-    for crop in read_crops_in(reader, rest, [gallery_id], hashes):
-        found[crop.sha256].append(crop)
+    hashes = dict.fromkeys(bytes.fromhex(crop.sha256) for crop in crops)
+    # JSON has no bytes, and a statement no more than some thousand placeholders.
+    for some in batches(hashes, HASHES_AT_ONCE):
+        rest = f"WHERE crops.gallery_id = ? AND sha256 IN ({marks_of(some)}) ORDER BY slot"
+        for crop in read_crops(reader, rest, (gallery_id, *some)):
+            found[crop.sha256].append(crop)
     return found
 
 
@@ -284,8 +284,8 @@ def require_people(
 ) -> tuple[dict[str, int], int]:
     """Return the ids of the crops' people by name, and how many of them are new."""
     names = _names(crops)
-    rest = "WHERE gallery_id = ? AND name IN ({})"
-    rows = transaction.rows_in(PEOPLE, rest, [gallery_id], names)
+    rest = f"WHERE gallery_id = ? AND name IN {AMONG}"
+    rows = transaction.rows(PEOPLE, rest, (gallery_id, as_json(names)))
     people = {row["name"]: row["person_id"] for row in rows}
     new_names = [name for name in names if name not in people]
     if new_names:

@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic_core import from_json, to_json
+from pydantic_core import from_json
 
 from service.ops.health import heartbeat
 from service.record.schema import CROPS, PEOPLE, as_moment
-from service.record.transaction import VALUES_AT_ONCE, Reader, batches, marks_of
+from service.record.transaction import AMONG, Reader, as_json, batches
 from service.record.values import IndexedCrop, StoredCrop, identity_code
 from service.record.vectors import vector_crc
 
@@ -71,12 +71,12 @@ def read_columns(
         secret: the record's, under which names become group codes.
     """
     codes = _PeopleCodes(reader, gallery_id, secret)
-    among = "" if slots is None else "AND slot IN (SELECT value FROM json_each(?)) "
+    among = "" if slots is None else f"AND slot IN {AMONG} "
     asked = (
         f"SELECT slot, person_id, camera, captured_at FROM crops WHERE gallery_id = ? {among}"
         "AND slot > ? ORDER BY slot LIMIT ?"
     )
-    given = [gallery_id] if slots is None else [gallery_id, to_json(list(slots)).decode()]
+    given = [gallery_id] if slots is None else [gallery_id, as_json(slots)]
     after = 0
     while rows := reader.execute(asked, (*given, after, COLUMNS_AT_ONCE)).fetchall():
         heartbeat()
@@ -99,11 +99,8 @@ class _PeopleCodes:
 
     def of(self, slots: NDArray[np.int64], people: Sequence[int | None]) -> NDArray[np.int64]:
         new = set(people) - self._known.keys() - {None}
-        asked = (
-            "SELECT person_id, name FROM people WHERE gallery_id = ? "
-            "AND person_id IN (SELECT value FROM json_each(?))"
-        )
-        values = (self._gallery_id, to_json(list(new)).decode())
+        asked = f"SELECT person_id, name FROM people WHERE gallery_id = ? AND person_id IN {AMONG}"
+        values = (self._gallery_id, as_json(person for person in new if person is not None))
         for person_id, name in self._reader.execute(asked, values) if new else ():
             self._known[person_id] = identity_code(name, self._secret)
         # A person who was removed meanwhile is none: the crops have changed too.
@@ -117,11 +114,11 @@ def read_metadata(
     """Read the metadata of those of these crops that have any, as JSON, by slot."""
     asked = (
         "SELECT slot, metadata FROM crops WHERE gallery_id = ? AND metadata IS NOT NULL "
-        "AND slot IN (SELECT value FROM json_each(?)) ORDER BY slot"
+        f"AND slot IN {AMONG} ORDER BY slot"
     )
     for some in batches(slots, COLUMNS_AT_ONCE):
         heartbeat()
-        yield from reader.execute(asked, (gallery_id, to_json(some).decode())).fetchall()
+        yield from reader.execute(asked, (gallery_id, as_json(some))).fetchall()
 
 
 def read_crops(reader: Reader, rest: str, values: Sequence[Any] = ()) -> list[StoredCrop]:
@@ -141,29 +138,14 @@ def read_crops(reader: Reader, rest: str, values: Sequence[Any] = ()) -> list[St
     return [crop_of(row) for row in rows]
 
 
-def read_crops_in(
-    reader: Reader, rest: str, before: Sequence[Any], keys: Iterable[Any]
-) -> list[StoredCrop]:
-    """Read crops as `read_crops` does whose key is one of many, some hundred at once.
-
-    Args:
-        rest: with `{}` in the place of the keys' placeholders: `IN ({})`.
-        before: the values of the placeholders that come before the keys.
-    """
-    found: list[StoredCrop] = []
-    for some in batches(dict.fromkeys(keys), VALUES_AT_ONCE):
-        found += read_crops(reader, rest.format(marks_of(some)), [*before, *some])
-    return found
-
-
 def read_by_id(reader: Reader, gallery_id: int, crop_ids: Iterable[str]) -> list[StoredCrop]:
-    rest = "WHERE crops.gallery_id = ? AND crop_id IN ({}) ORDER BY slot"
-    return read_crops_in(reader, rest, [gallery_id], crop_ids)
+    rest = f"WHERE crops.gallery_id = ? AND crop_id IN {AMONG} ORDER BY slot"
+    return read_crops(reader, rest, (gallery_id, as_json(crop_ids)))
 
 
 def read_by_slot(reader: Reader, gallery_id: int, slots: Iterable[int]) -> list[StoredCrop]:
-    rest = "WHERE crops.gallery_id = ? AND slot IN ({}) ORDER BY slot"
-    return read_crops_in(reader, rest, [gallery_id], sorted(slots))
+    rest = f"WHERE crops.gallery_id = ? AND slot IN {AMONG} ORDER BY slot"
+    return read_crops(reader, rest, (gallery_id, as_json(slots)))
 
 
 def find_vectors(reader: Reader, gallery_id: int) -> VectorPlace | None:
@@ -208,13 +190,10 @@ def read_checksums(
 ) -> dict[int, int]:
     """Read the checksums of vectors by slot; a vector that was removed has none."""
     asked = (
-        "SELECT slot, checksum FROM checksums WHERE gallery_id = ? AND side = ? AND slot IN ({})"
+        "SELECT slot, checksum FROM checksums WHERE gallery_id = ? AND side = ? "
+        f"AND slot IN {AMONG}"
     )
-    found: dict[int, int] = {}
-    for some in batches(slots, VALUES_AT_ONCE):
-        values = (gallery_id, side, *some)
-        found.update(reader.execute(asked.format(marks_of(some)), values).fetchall())
-    return found
+    return dict(reader.execute(asked, (gallery_id, side, as_json(slots))).fetchall())
 
 
 def crop_of(row: sqlite3.Row) -> StoredCrop:

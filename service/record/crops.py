@@ -41,7 +41,7 @@ from service.record.galleries import next_version, read_entry, require_entry
 from service.record.reading import StoredRecord, read_contents
 from service.record.replacing import replace_crops
 from service.record.schema import PICTURES, TOMBSTONES, as_micros
-from service.record.transaction import Transaction
+from service.record.transaction import AMONG, Transaction, as_json
 from service.record.values import (
     Archive,
     ArchivedCrop,
@@ -281,8 +281,8 @@ class Crops(RecordPart):
         return {crop.crop_id: crop for crop in read_by_id(self._reader, gallery_id, crop_ids)}
 
     def removed_among(self, gallery_id: int, crop_ids: Sequence[str]) -> list[str]:
-        rest = "WHERE gallery_id = ? AND crop_id IN ({})"
-        found = self._reader.rows_in(TOMBSTONES, rest, [gallery_id], crop_ids)
+        rest = f"WHERE gallery_id = ? AND crop_id IN {AMONG}"
+        found = self._reader.rows(TOMBSTONES, rest, (gallery_id, as_json(crop_ids)))
         removed = {row["crop_id"] for row in found}
         return [crop_id for crop_id in crop_ids if crop_id in removed]
 

@@ -25,7 +25,7 @@ from service.record.schema import (
     as_micros,
     as_moment,
 )
-from service.record.transaction import VALUES_AT_ONCE, Reader, Transaction, batches, marks_of
+from service.record.transaction import AMONG, Reader, Transaction, as_json, batches
 from service.record.values import (
     MOST_CASES,
     MOST_CASES_OF_KEY,
@@ -319,16 +319,17 @@ class Cases(RecordPart):
 
 
 def read_searches(reader: Reader, gallery_id: int, query_ids: Collection[str]) -> list[KeptQuery]:
-    rest = "WHERE gallery_id = ? AND query_id IN ({})"
-    rows = reader.rows_in(SEARCHES, rest, [gallery_id], query_ids)
+    rest = f"WHERE gallery_id = ? AND query_id IN {AMONG}"
+    rows = reader.rows(SEARCHES, rest, (gallery_id, as_json(query_ids)))
     found = {row["query_id"]: row for row in rows}
-    of_search = "WHERE query_id IN ({})"
+    of_search = f"WHERE query_id IN {AMONG}"
+    ids = (as_json(found),)
     reviews: defaultdict[str, dict[str, Review]] = defaultdict(dict)
-    for row in reader.rows_in(REVIEWS, of_search, [], found):
+    for row in reader.rows(REVIEWS, of_search, ids):
         made = Review(row["decision"], as_moment(row["reviewed_at"]), row["key_id"])
         reviews[row["query_id"]][row["crop_id"]] = made
     cases: defaultdict[str, list[str]] = defaultdict(list)
-    for row in reader.rows_in(CASE_SEARCHES, f"{of_search} ORDER BY added_at", [], found):
+    for row in reader.rows(CASE_SEARCHES, f"{of_search} ORDER BY added_at", ids):
         cases[row["query_id"]].append(row["case_id"])
     return [
         _as_search(found[query_id], reviews[query_id], cases[query_id])
@@ -339,7 +340,7 @@ def read_searches(reader: Reader, gallery_id: int, query_ids: Collection[str]) -
 
 def find_shown(reader: Reader, gallery_id: int, crop_ids: Sequence[str]) -> list[KeptQuery]:
     """Return the searches for a person whose crops these are, with whom they are forgotten."""
-    shown = reader.rows_in(SHOWN, "WHERE crop_id IN ({})", [], crop_ids)
+    shown = reader.rows(SHOWN, f"WHERE crop_id IN {AMONG}", (as_json(crop_ids),))
     return read_searches(reader, gallery_id, sorted({row["query_id"] for row in shown}))
 
 
@@ -385,27 +386,25 @@ def _insert_shown(transaction: Transaction, search: KeptQuery) -> None:
 
 
 def _drop(transaction: Transaction, gallery_id: int, query_ids: Collection[str]) -> int:
-    dropped = 0
+    if not query_ids:
+        return 0
+    transaction.removes = True
+    values = (gallery_id, as_json(query_ids))
+    held = transaction.execute(
+        "SELECT case_id, count(*) FROM case_searches JOIN searches USING (query_id) "
+        f"WHERE gallery_id = ? AND query_id IN {AMONG} GROUP BY case_id",
+        values,
+    ).fetchall()
     today = datetime.now(UTC).date().isoformat()
-    for some in batches(dict.fromkeys(query_ids), VALUES_AT_ONCE):
-        transaction.removes = True
-        held = transaction.execute(
-            "SELECT case_id, count(*) FROM case_searches JOIN searches USING (query_id) "
-            f"WHERE gallery_id = ? AND query_id IN ({marks_of(some)}) GROUP BY case_id",
-            [gallery_id, *some],
-        ).fetchall()
-        for case_id, searches in held:
-            transaction.change(
-                "INSERT INTO case_deletions (case_id, day, searches) VALUES (?, ?, ?) "
-                "ON CONFLICT DO UPDATE SET searches = searches + excluded.searches",
-                (case_id, today, searches),
-            )
-            _touch(transaction, case_id)
-        dropped += transaction.change(
-            f"DELETE FROM searches WHERE gallery_id = ? AND query_id IN ({marks_of(some)})",
-            [gallery_id, *some],
+    for case_id, searches in held:
+        transaction.change(
+            "INSERT INTO case_deletions (case_id, day, searches) VALUES (?, ?, ?) "
+            "ON CONFLICT DO UPDATE SET searches = searches + excluded.searches",
+            (case_id, today, searches),
         )
-    return dropped
+        _touch(transaction, case_id)
+    delete = f"DELETE FROM searches WHERE gallery_id = ? AND query_id IN {AMONG}"
+    return transaction.change(delete, values)
 
 
 def _touch(transaction: Transaction, case_id: str) -> None:
@@ -430,13 +429,9 @@ def _lost(reader: Reader, gallery_id: int, searches: Sequence[KeptQuery]) -> lis
 
 
 def _crops_there(reader: Reader, gallery_id: int, crop_ids: Collection[str]) -> list[str]:
-    found: set[str] = set()
-    for some in batches(crop_ids, VALUES_AT_ONCE):
-        rows = reader.execute(
-            f"SELECT crop_id FROM crops WHERE gallery_id = ? AND crop_id IN ({marks_of(some)})",
-            [gallery_id, *some],
-        )
-        found.update(crop_id for (crop_id,) in rows)
+    asked = f"SELECT crop_id FROM crops WHERE gallery_id = ? AND crop_id IN {AMONG}"
+    rows = reader.execute(asked, (gallery_id, as_json(crop_ids))).fetchall()
+    found = {crop_id for (crop_id,) in rows}
     return [crop_id for crop_id in dict.fromkeys(crop_ids) if crop_id in found]
 
 

@@ -9,12 +9,12 @@ from datetime import UTC, datetime, timedelta
 
 from gmn_client.models import Merge
 from service.record.crop_changes import relabel_crops, remove_crops, require_people
-from service.record.crop_rows import read_crops, read_crops_in
+from service.record.crop_rows import read_crops
 from service.record.database import RecordPart, transactional
 from service.record.desk import forget_searches
 from service.record.galleries import next_version, require_entry
 from service.record.schema import MERGED_CROPS, MERGES, PEOPLE, as_micros, as_moment, natural_order
-from service.record.transaction import Reader, Transaction
+from service.record.transaction import AMONG, Reader, Transaction, as_json
 from service.record.values import CropLabel, Relabelling, Removal, StoredCrop, new_crop_id
 
 MERGES_KEPT_FOR = timedelta(days=30)
@@ -169,9 +169,11 @@ def _merge(
 
 def _crops_of_merge(transaction: Transaction, merge: sqlite3.Row) -> list[StoredCrop]:
     rows = transaction.rows(MERGED_CROPS, "WHERE merge_id = ?", (merge["merge_id"],))
-    rest = "WHERE crops.gallery_id = ? AND crops.person_id = ? AND crop_id IN ({}) ORDER BY slot"
-    into = [merge["gallery_id"], merge["into_person"]]
-    return read_crops_in(transaction, rest, into, [row["crop_id"] for row in rows])
+    ids = as_json(row["crop_id"] for row in rows)
+    rest = (
+        f"WHERE crops.gallery_id = ? AND crops.person_id = ? AND crop_id IN {AMONG} ORDER BY slot"
+    )
+    return read_crops(transaction, rest, (merge["gallery_id"], merge["into_person"], ids))
 
 
 def _retarget_earlier(transaction: Transaction, merge: sqlite3.Row, person_id: int) -> None:

@@ -19,7 +19,7 @@ from service.record.database import RecordPart, transactional
 from service.record.files import forget_unneeded, note_unneeded
 from service.record.galleries import require_entry
 from service.record.schema import JOB_PROBLEMS, JOBS, as_micros, as_moment
-from service.record.transaction import Reader, Transaction, marks_of
+from service.record.transaction import AMONG, Reader, Transaction, as_json, marks_of
 
 UNFINISHED = "state IN ('queued', 'running')"
 NEWEST_FIRST = "ORDER BY created_at DESC, job_id DESC LIMIT ?"
@@ -135,9 +135,8 @@ class Jobs(RecordPart):
         if job.finished and state not in FINISHED:
             return None
         positions = [problem.position for problem in problems]
-        known = transaction.rows_in(
-            JOB_PROBLEMS, "WHERE job_id = ? AND number IN ({})", [job_id], positions
-        )
+        of_positions = f"WHERE job_id = ? AND number IN {AMONG}"
+        known = transaction.rows(JOB_PROBLEMS, of_positions, (job_id, as_json(positions)))
         _put_problems(transaction, job_id, problems)
         return _change(
             transaction,

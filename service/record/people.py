@@ -16,7 +16,7 @@ from pydantic_core import to_json
 
 from gmn_client.models import IdentityOrder
 from service.errors import InvalidField
-from service.record.crop_rows import read_crops_in
+from service.record.crop_rows import read_by_slot
 from service.record.database import Database, RecordPart, transactional
 from service.record.desk import find_shown
 from service.record.galleries import read_entry, require_entry
@@ -180,8 +180,7 @@ class Groups(RecordPart):
             return None, {}
         grouping = GROUPING.validate_json(row["grouping"])
         slots = [slot for group, _ in grouping.groups for slot in group]
-        rest = "WHERE crops.gallery_id = ? AND slot IN ({})"
-        crops = read_crops_in(self._reader, rest, [gallery_id], slots)
+        crops = read_by_slot(self._reader, gallery_id, slots)
         return grouping, {crop.row_id: crop for crop in crops if crop.identity is None}
 
 

@@ -15,7 +15,7 @@ from service.ops.health import heartbeat
 from service.record.crop_rows import read_checksums, read_crops
 from service.record.database import FILE, STEPS_PER_BEAT, Database
 from service.record.schema import GALLERIES, PICTURES, row_crc
-from service.record.transaction import Reader, Source
+from service.record.transaction import AMONG, Reader, Source, as_json
 from service.record.values import ArchivedCrop, StoredCrop
 from service.record.vectors import VectorFile, VectorFiles, vector_crc
 
@@ -89,8 +89,8 @@ def read_contents(reader: Reader, gallery_id: int) -> Iterator[ArchivedCrop]:
     while crops := read_crops(reader, rest, (gallery_id, after, CROPS_AT_ONCE)):
         slots = [crop.row_id for crop in crops]
         after = slots[-1]
-        of_slots = "WHERE gallery_id = ? AND slot IN ({})"
-        rows = reader.rows_in(PICTURES, of_slots, [gallery_id], slots)
+        of_slots = f"WHERE gallery_id = ? AND slot IN {AMONG}"
+        rows = reader.rows(PICTURES, of_slots, (gallery_id, as_json(slots)))
         pictures = {row["slot"]: row["content"] for row in rows}
         checksums = read_checksums(reader, gallery_id, gallery["side"], slots)
         for crop, vector in zip(crops, side.read(slots), strict=True):

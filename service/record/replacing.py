@@ -34,7 +34,7 @@ from service.record.schema import (
     as_micros,
     natural_order,
 )
-from service.record.transaction import Reader, Transaction, marks_of
+from service.record.transaction import AMONG, Reader, Transaction, as_json
 from service.record.values import ArchivedCrop
 from service.record.vectors import vector_crc
 
@@ -320,9 +320,8 @@ def _hold(transaction: Transaction, restore: Restore) -> Any:
 
 def _removed(transaction: Transaction, gallery_id: int, crop_ids: Sequence[str]) -> set[str]:
     found = transaction.execute(
-        "SELECT crop_id FROM tombstones WHERE gallery_id = ? "
-        f"AND crop_id IN ({marks_of(crop_ids)})",
-        (gallery_id, *crop_ids),
+        f"SELECT crop_id FROM tombstones WHERE gallery_id = ? AND crop_id IN {AMONG}",
+        (gallery_id, as_json(crop_ids)),
     )
     return {crop_id for (crop_id,) in found.fetchall()}
 
@@ -341,9 +340,9 @@ def _unchanged_slots(
     ids = [crop.record.crop_id for crop in crops]
     found = transaction.execute(
         "SELECT crops.crop_id, crops.slot FROM crops LEFT JOIN pictures USING (gallery_id, slot) "
-        f"WHERE crops.gallery_id = ? AND crops.crop_id IN ({marks_of(ids)}) "
+        f"WHERE crops.gallery_id = ? AND crops.crop_id IN {AMONG} "
         f"AND {CROPS.is_intact} AND (NOT crops.inside OR {PICTURES.is_intact})",
-        (gallery_id, *ids),
+        (gallery_id, as_json(ids)),
     )
     slots = dict(found.fetchall())
     side = transaction.database.vectors.open(gallery_id, restore.side, row["dimension"])

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
 
+from pydantic_core import to_json
+
 from service.errors import ServiceError
 from service.record.schema import CHECKSUMS, Table
 from service.record.vectors import Vector, VectorFiles, vector_crc
@@ -29,7 +31,8 @@ ChangeKind = Literal[
     "keys",
 ]
 
-VALUES_AT_ONCE = 500
+# Compares a column with many texts or numbers, which `as_json` writes for its placeholder.
+AMONG = "(SELECT value FROM json_each(?))"
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,11 @@ def batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
     left = iter(items)
     while batch := list(itertools.islice(left, size)):
         yield batch
+
+
+def as_json(values: Iterable[str | int]) -> str:
+    """Write values as the JSON that `AMONG` compares with."""
+    return to_json(list(values)).decode()
 
 
 def marks_of(values: Sequence[object]) -> str:
@@ -147,20 +155,6 @@ class Reader:
     def row(self, table: Table, rest: str = "", values: Sequence[Any] = ()) -> sqlite3.Row | None:
         """Read the first of the rows; None where there is none."""
         return next(iter(self.rows(table, f"{rest} LIMIT 1", values)), None)
-
-    def rows_in(
-        self, table: Table, rest: str, before: Sequence[Any], keys: Iterable[Any]
-    ) -> list[sqlite3.Row]:
-        """Read rows whose key is one of many, some hundred at once.
-
-        Args:
-            rest: as of `rows`, with `{}` in the place of the keys' placeholders: `IN ({})`.
-            before: the values of the placeholders that come before the keys.
-        """
-        found: list[sqlite3.Row] = []
-        for some in batches(dict.fromkeys(keys), VALUES_AT_ONCE):
-            found += self.rows(table, rest.format(marks_of(some)), [*before, *some])
-        return found
 
 
 @dataclass
