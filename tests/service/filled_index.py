@@ -19,7 +19,7 @@ CROPS_AT_ONCE = 1000
 
 
 class FilledIndex(GalleryIndex):
-    """An index that a test fills."""
+    """Index crops that a test makes."""
 
     def __init__(self, dimension: int, secret: bytes = b"") -> None:
         # The open file is enough, and leaves nothing behind.

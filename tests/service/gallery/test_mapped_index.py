@@ -27,7 +27,7 @@ EVERYTHING = np.ones((1, 4), np.float32)
 
 
 class Service:
-    """One process on a record: its galleries and what they show."""
+    """Serve the galleries of a record, as one process does."""
 
     def __init__(self, folder):
         self.record = Record(folder)
