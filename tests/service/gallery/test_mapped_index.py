@@ -57,7 +57,7 @@ class Service:
         return found, self.device.submit(found.vectors).result()
 
     def shown(self, **wanted):
-        """The vector and the group of each crop that a search finds, by its id."""
+        """Return the group and the vector of each crop that a search finds, by its id."""
         found, vectors = self.search(Filter(**wanted))
         crops = self.record.crops.by_row(self.gallery.gallery_id, found.row_ids.tolist())
         columns = zip(found.row_ids.tolist(), found.groups.tolist(), vectors.tolist(), strict=True)
@@ -83,7 +83,7 @@ def serve(tmp_path):
 
 @pytest.fixture
 def filled(serve):
-    """A service with 40 crops of seven people."""
+    """Serve 40 crops of seven people."""
     service = serve()
     service.enroll(*(new_crop(number, f"person {number % 7}") for number in range(40)))
     return service

@@ -24,7 +24,7 @@ def _marker(number):
 
 @pytest.fixture
 def connection(tmp_path):
-    """A file whose rows were inserted in any order, and of which some were deleted."""
+    """Insert rows into a file in any order, and delete some."""
     with contextlib.closing(sqlite3.connect(tmp_path / "file", isolation_level=None)) as opened:
         for pragma in ("page_size = 4096", *database.PRAGMAS):
             opened.execute(f"PRAGMA {pragma}")
