@@ -38,7 +38,6 @@ COMMANDS = {
     "embed": "training.commands.features",
     "score": "training.commands.features",
     "bench": "bench.command",
-    "plan": "bench.plan",
     "model-card": "bench.model_card",
     "demo": "demo.command",
     "serve": "service.commands.serve",

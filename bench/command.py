@@ -8,7 +8,6 @@ from typing import Annotated
 
 import typer
 
-from bench.units import keep_units, read_units
 from service.commands.common import JsonOption, output, plain_table
 
 Name = StrEnum("Name", ["embed", "enroll", "query", "serve", "pairs", "scale"])
@@ -22,9 +21,6 @@ def bench(
             help="What all but scale run with: a file, or a shipped name. Without it it is "
             "bundled, with small beside it but in pairs.",
         ),
-    ] = None,
-    units: Annotated[
-        Path | None, typer.Option(help="Adds measured unit costs to this file, for gmn plan.")
     ] = None,
     crops: Annotated[int, typer.Option(min=1, help="The largest gallery of scale.")] = 100_000,
     data: Annotated[str, typer.Option(help="What scale enrolls: people or clusters.")] = "people",
@@ -40,9 +36,6 @@ def bench(
 
     Example: gmn bench serve --json
     """
-    if units is not None and units.exists():
-        # Refuse a damaged file before hours of measuring.
-        read_units(units)
     results = []
     for name in names:
         # These imports take seconds, which the help does not need. Pairs alone need PyTorch.
@@ -58,10 +51,6 @@ def bench(
             from bench.serve import bench_serving
 
             results.append(bench_serving(name, artefact))
-        if units is not None:
-            measured = results[-1].details.get("units", {})
-            more = f" --crops {crops}" if name is Name.scale else ""
-            keep_units(units, f"gmn bench {name}{more}", measured, results[-1].machine)
     if as_json:
         answers = [result.model_dump(mode="json") for result in results]
         output().print_json(data=answers[0] if len(answers) == 1 else answers)

@@ -7,8 +7,7 @@ of `bench.few_people --out`, the output of `gmn enroll`, `gmn query --data` and 
 `--json`, and the `benchmark.json` of `gmn benchmark` with the folders of its runs.
 
 `premise` shows the gaps of a report, and draws the two spaces. `scale` shows and draws the curves
-of `gmn bench scale`, and writes the table `planned`, which compares `gmn plan` with the largest
-size. `plan`, `sizes` and `origins` need no file: they show the shipped unit costs and artefacts.
+of `gmn bench scale`. `origins` needs no file: it shows the shipped artefacts.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench import benchmark_tables, plan_tables, service_tables
+from bench import benchmark_tables, service_tables
 from bench.tables import ends, percent, publish, save_drawing
 from model.provenance import Provenance
 from training.evaluation.charts import projection
@@ -200,13 +199,8 @@ def _rows(label: str, content: Any) -> Iterator[dict[str, Any]]:
 
 def main(arguments: list[str]) -> None:
     name, *sources = arguments
-    tables = {
-        "plan": plan_tables.costs_table,
-        "sizes": plan_tables.sizes_table,
-        "origins": benchmark_tables.origins_table,
-    }
-    if name in tables:
-        publish(name, tables[name]())
+    if name == "origins":
+        publish(name, benchmark_tables.origins_table())
         return
     read = {}
     for source in sources:
@@ -229,7 +223,6 @@ def main(arguments: list[str]) -> None:
         }
 
         save_drawing("scale", service_tables.drawing(kept))
-        publish("planned", plan_tables.planned_table(next(iter(kept.values()))))
     else:
         kept = [row for label, content in read.values() for row in _rows(label, content)]
         if "people" in kept[0]:

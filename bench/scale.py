@@ -84,7 +84,6 @@ def bench_scale(
         "features": str(features) if features else "drawn",
         "queries": QUERIES,
         "sizes": sizes,
-        "units": unit_costs(last | {"dimension": drawn.dimension}),
     }
     return compare("scale", [last["read_seconds"]], [ready], REACH, details)
 
@@ -277,20 +276,3 @@ def _memory() -> dict[str, int]:
         name: int(re.findall(rf"{field}:\s+(\d+) kB", status)[0]) * 1024
         for name, field in (("anonymous", "RssAnon"), ("mapped", "RssFile"))
     }
-
-
-def unit_costs(size: dict[str, Any]) -> dict[str, float]:
-    """Compute the costs for `gmn plan` from one size, whose crops share all fixed costs."""
-    crops = size["crops"]
-    units = {
-        "dimension": size["dimension"],
-        "crop_anon_bytes": size["anonymous_bytes"] / crops,
-        "flat_ms_per_million": 1e6 * size["flat_ms"]["all"]["p50"] / crops,
-        "start_seconds_per_million": 1e6 * size["start_seconds"] / crops,
-        "record_bytes_per_crop": size["disk_bytes"] / crops,
-    }
-    if size["enrolled_per_second"]:
-        units["enroll_crops_per_second"] = size["enrolled_per_second"]
-    if "ann_ms" in size:
-        units["ann_ms_per_million"] = 1e6 * size["ann_ms"]["p50"] / crops
-    return units

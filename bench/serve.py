@@ -31,7 +31,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.result import ROUNDS, BenchResult, compare
-from bench.units import ARTEFACTS
 from demo.service import own_service
 from demo.story import draw_cast, enroll_all
 from gmn_client import Client
@@ -53,8 +52,7 @@ LOAD = Path(__file__).with_name("load.lua")
 BOUNDARY = "gmn-bench"
 FORM_HEADERS = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
 END = f"\r\n--{BOUNDARY}--\r\n".encode()
-# Unit costs of a request, in ms of the service's processor time.
-UNIT_COSTS = {"enroll": "enroll_ms", "serve": "query_ms"}
+ARTEFACTS = ("bundled", "small")
 STAGES = ("decode", "queue", "embed", "search", "rerank")
 
 
@@ -100,8 +98,7 @@ def bench_serving(name: str, artefact: str | None = None) -> BenchResult:
         artefact: a file or a shipped name; without it `bundled`, with `small` beside it.
 
     Returns:
-        The ratio; `details["small"]` has that of the artefact beside it, and `details["units"]`
-        what `gmn plan` computes with.
+        The ratio; `details["small"]` has that of the artefact beside it.
 
     Raises:
         InputProblem: without wrk, and where a request fails.
@@ -109,23 +106,10 @@ def bench_serving(name: str, artefact: str | None = None) -> BenchResult:
     if shutil.which("wrk") is None:
         raise InputProblem("wrk, which makes the load, is not installed; apt-get install wrk")
     result, *beside = [_measure(name, one) for one in ((artefact,) if artefact else ARTEFACTS)]
-    units = _units_of(name, [one.details for one in (result, *beside)])
     for one in beside:
         ratio = one.model_dump(include={"ratio", "spread", "reach", "reached"})
         result.details[one.details["artefact"]] = ratio | one.details
-    result.details["units"] = units
     return result
-
-
-def _units_of(name: str, measured: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """Unit costs of what was measured with the artefacts that have some."""
-    known = [one for one in measured if one["artefact"] in ARTEFACTS and name in UNIT_COSTS]
-    units = {
-        f"{UNIT_COSTS[name]}_{one['artefact']}": one["service_cpu_ms_per_image"] for one in known
-    }
-    if known:
-        units["process_bytes"] = max(one["service_resident_bytes"] for one in known)
-    return units
 
 
 def _measure(name: str, artefact: str) -> BenchResult:

@@ -70,7 +70,6 @@ def condense_bench(printed: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the rows of a serving bench: `bundled` and `small`, or the artefact that was named."""
     details = dict(printed["details"])
     small = details.pop("small", None)
-    details.pop("units", None)
     first = details | {name: printed[name] for name in ("ratio", "spread", "reach")}
     return [{"bench": printed["bench"]} | row for row in (first, small) if row]
 

@@ -10,8 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from bench.plan_tables import sizes_table
-from bench.tables import replace_table
 from service.commands.serve import DRAIN_SECONDS
 from service.settings import Settings
 from tests.docker.conftest import ROOT, text_of
@@ -79,7 +77,3 @@ def test_both_proxies_have_the_limits_of_the_service_and_keep_metrics_inside() -
         assert {int(size) * units[unit] for size, unit in re.findall(limit, text)} == wanted
         assert "/metrics" in text
         assert "127.0.0.1:8000" in text
-
-
-def test_the_table_of_sizes_is_what_the_plan_computes() -> None:
-    assert replace_table(PAGE, "sizes", sizes_table()) == PAGE, "run python -m bench.figures sizes"

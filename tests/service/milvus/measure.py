@@ -2,7 +2,7 @@
 
 `python -m tests.service.milvus.measure --crops 100000` starts a Milvus 2.3.5, enrols
 crops without pictures by the record, and prints one JSON object. Nothing of HTTP or embedding is in
-it. With `--units FILE` it adds the unit costs of Milvus to a file of `gmn plan`.
+it.
 """
 
 from __future__ import annotations
@@ -21,9 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.result import describe_machine
 from bench.scale_crops import Array, ScaleCrops
-from bench.units import REFERENCE, keep_units, read_units
 from service.errors import IndexUnavailable
 from service.milvus.index import MilvusIndexes
 from service.search.filters import Filter
@@ -150,7 +148,6 @@ def main() -> None:
     parser.add_argument("--crops", type=int, default=100_000)
     parser.add_argument("--features", type=Path)
     parser.add_argument("--dimension", type=int, default=512)
-    parser.add_argument("--units", type=Path)
     asked = parser.parse_args()
     source = ScaleCrops("people", asked.features, asked.dimension)
     with tempfile.TemporaryDirectory() as folder, milvus_server("real") as server:
@@ -158,18 +155,6 @@ def main() -> None:
         with contextlib.closing(Lab(Path(folder), server.url, "one", source.dimension)) as one:
             found = measure(one, server, source, asked.crops)
     conditions = {"crops": asked.crops, "dimension": source.dimension, "load": os.getloadavg()[0]}
-    if asked.units:
-        # All costs of the file are of features of one dimension.
-        width = read_units(REFERENCE)["dimension"].value / source.dimension
-        per_million = 1e6 * found["milvus, all"]["p50_ms"] / asked.crops
-        units = {
-            "milvus_bytes_per_crop": width * found["milvus_bytes_per_crop"],
-            "milvus_ms_per_million": width * per_million,
-            "indexer_crops_per_second": found["indexed_per_second"],
-        }
-        command = f"python -m tests.service.milvus.measure --crops {asked.crops}"
-        command += f" --dimension {source.dimension}"
-        keep_units(asked.units, command, units, describe_machine())
     sys.stdout.write(json.dumps(conditions | found, indent=1) + "\n")
 
 
