@@ -62,8 +62,7 @@ COMMANDS = {
 }
 # Packages of the extra `train` that the extra `serve` lacks.
 TRAINER_PACKAGES = (
-    *("h5py", "imagehash", "matplotlib", "pandas", "scipy", "sklearn", "tensorboard", "torch"),
-    "torchvision",
+    *("matplotlib", "pandas", "scipy", "sklearn", "tensorboard", "torch", "torchvision"),
 )
 
 

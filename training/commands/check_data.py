@@ -39,11 +39,11 @@ def check_data(
     """Reads data sets, counts them, and reports their faults.
 
     Found are files that cannot be read, crops that are too small, blurred, dark, overexposed or
-    not person-shaped, counts that are not the published ones, people under one camera only, files
-    with the same bytes, and among them and among pictures that were stored again those under
-    several labels, both to train on and to test on, or in several of the sets given. Every finding
-    is counted, --examples of each kind are named. Exits with 1 if a file cannot be read. Notes and
-    poor crops alone are no failure. docs/datasets.md lists every KIND and where to get it.
+    not person-shaped, counts that are not the published ones, people under one camera only, and
+    files with the same pixels, also under several labels, both to train on and to test on, or in
+    several of the sets given. Every finding is counted, --examples of each kind are named. Exits
+    with 1 if a file cannot be read. Notes and poor crops alone are no failure. docs/datasets.md
+    lists every KIND and where to get it.
 
     Example: gmn check-data market1501:/data/Market-1501-v15.09.15 /data/people.csv
     """
@@ -80,16 +80,16 @@ def _print_report(report: Report, console: Console) -> None:
         rows = [
             (
                 ("within " if len(one["places"]) == 1 else "") + " and ".join(one["places"]),
-                *(one[count] for count in ("exact", "crossing", "near")),
+                one["pictures"],
+                one["crossing"],
             )
             for one in shared
         ]
-        columns = ["pictures in several files", "same bytes", "label differs", "stored again"]
+        columns = ["pictures in several files", "same pixels", "label differs"]
         _print_table(columns, rows, console)
     for key, title in (
-        ("crossing_duplicates", "Same bytes, different label or split"),
-        ("near_duplicates", "Same picture stored again, different label or split"),
-        ("duplicates", "Same bytes, same label and split"),
+        ("crossing_duplicates", "Same pixels, different label or split"),
+        ("duplicates", "Same pixels, same label and split"),
     ):
         _print_findings(f"\n[yellow]{title}", report[key], _duplicate, console)
 

@@ -9,10 +9,9 @@ may have several), `one_camera_identities` (who cannot be searched for across ca
 `height` of the readable files in pixels (None where there are none), and `notes`, a sentence each.
 Junk and distractors are no identities.
 
-`duplicates`: pictures in several files with the same bytes, under one label and in one split;
-`crossing_duplicates`: those under several labels or in several splits or sets; `near_duplicates`:
-the latter, stored in another way, with a `distance` in bits of 256. Each has its number of `files`,
-the first `sources`, the `people` that the labels name, the `places` (`data set` or
+`duplicates`: pictures in several files with the same pixels, under one label and in one split;
+`crossing_duplicates`: those under several labels or in several splits or sets. Each has its number
+of `files`, the first `sources`, the `people` that the labels name, the `places` (`data set` or
 `data set/split`), and what `crosses`: `data set` and `split` are leaks, what is trained on is also
 tested on. `shared`: all of them counted by place. `notes`: what is known of the sets together.
 """
@@ -28,10 +27,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from model.crops.decode import CropProblem, decode_crop
+from model.crops.decode import CropProblem
 from model.crops.quality import QualityLimits, measure_quality, quality_faults
 from model.problems import InputProblem
-from training.datasets.duplicates import count_by_places, find_duplicates, perceptual_hash
+from training.datasets.duplicates import count_by_places, describe_duplicates
 from training.datasets.kind import DatasetKind
 from training.datasets.record import CropRecord, Dataset
 from training.datasets.registry import kind_of, overlapping
@@ -59,36 +58,33 @@ def check_datasets(
         examples: how many findings of a kind are named; all of them are counted.
         on_file: called after each file, to show progress.
     """
-    by_content: dict[bytes, list[CropRecord]] = defaultdict(list)
-    hashes: list[NDArray[np.uint64]] = []
+    by_pixels: dict[bytes, list[CropRecord]] = defaultdict(list)
     reports = []
     for dataset in datasets:
         faults: dict[str, list[Report]] = defaultdict(list, unreadable=[])
         sizes: list[tuple[int, int]] = []
         for record in dataset.records:
             try:
-                content, pixels = _read(record)
+                pixels = record.decode()
             except (InputProblem, OSError) as problem:
                 faults["unreadable"].append({"source": record.source} | _cause(problem))
             else:
-                crops = by_content[hashlib.sha256(content).digest()]
-                if not crops:
-                    hashes.append(perceptual_hash(pixels))
-                crops.append(record)
+                by_pixels[_digest(pixels)].append(record)
                 sizes.append(pixels.shape[:2])
                 for fault in quality_faults(measure_quality(pixels), QUALITY_LIMITS):
                     poor = {"source": record.source, "code": fault.code, "detail": fault.detail}
                     faults[fault.code].append(poor)
             on_file()
         reports.append(_report(dataset, faults, sizes, examples))
-    exact, near = find_duplicates(by_content.values(), hashes, examples)
+    duplicates = describe_duplicates(by_pixels.values(), examples)
+    crossing = [duplicate for duplicate in duplicates if duplicate["crosses"]]
+    others = [duplicate for duplicate in duplicates if not duplicate["crosses"]]
     names = [dataset.name for dataset in datasets]
     return {
         "datasets": reports,
-        "crossing_duplicates": _findings([each for each in exact if each["crosses"]], examples),
-        "duplicates": _findings([each for each in exact if not each["crosses"]], examples),
-        "near_duplicates": _findings(near, examples),
-        "shared": count_by_places(exact, near),
+        "crossing_duplicates": _findings(crossing, examples),
+        "duplicates": _findings(others, examples),
+        "shared": count_by_places(duplicates),
         "notes": [
             f"{a} and {b} show some of the same people: never train on one and test on the other"
             for a, b in overlapping(names, names)
@@ -101,13 +97,10 @@ def _findings(found: Sequence[Any], most: int) -> Report:
     return {"count": len(found), "examples": list(found[:most])}
 
 
-def _read(record: CropRecord) -> tuple[bytes, NDArray[np.uint8]]:
-    """The bytes of a crop's file, or of its pixels where it has none, and the pixels."""
-    if record.path is None:
-        pixels = record.decode()
-        return pixels.tobytes(), pixels
-    content = record.path.read_bytes()
-    return content, decode_crop(content)
+def _digest(pixels: NDArray[np.uint8]) -> bytes:
+    digest = hashlib.sha256(str(pixels.shape).encode())
+    digest.update(pixels.tobytes())
+    return digest.digest()
 
 
 def _cause(problem: Exception) -> Report:

@@ -12,7 +12,6 @@ from training.datasets.archives import (
     CUHK03_LAYOUT,
     SYSU_LAYOUT,
     looks_like_cuhk03,
-    looks_like_cuhksysu,
     read_cuhk03,
     read_cuhksysu,
     read_grid,
@@ -78,7 +77,7 @@ CODE: dict[str, dict[str, Any]] = {
     "market1501": {"read": _read_market1501},
     "msmt17": {"read": read_msmt17, "looks_like": looks_like_msmt17},
     "cuhk03np": {"layout": CUHK03_LAYOUT, "read": read_cuhk03, "looks_like": looks_like_cuhk03},
-    "cuhksysu": {"layout": SYSU_LAYOUT, "read": read_cuhksysu, "looks_like": looks_like_cuhksysu},
+    "cuhksysu": {"layout": SYSU_LAYOUT, "read": read_cuhksysu},
     "grid": {"read": read_grid},
 }
 """The fields of a `DatasetKind` that are code."""

@@ -186,12 +186,22 @@ def test_every_identical_file_is_counted_and_those_of_two_people_are_marked(
             "crosses": [],
         },
     ]
-    assert report["shared"] == [{"places": ["cuhk01"], "exact": 2, "crossing": 1, "near": 0}]
+    assert report["shared"] == [{"places": ["cuhk01"], "pictures": 2, "crossing": 1}]
     page = CliRunner().invoke(command, [spec]).stdout
-    assert re.search(r"within cuhk01 +2 +1 +0\b", page)
-    assert "Same bytes, different label or split: 1" in page
-    assert "Same bytes, same label and split: 1" in page
+    assert re.search(r"within cuhk01 +2 +1\b", page)
+    assert "Same pixels, different label or split: 1" in page
+    assert "Same pixels, same label and split: 1" in page
     assert f"cuhk01/0010: {campus / '0010001.png'}, {campus / '0010002.png'}" in page
+
+
+def test_a_picture_that_was_stored_again_is_found_where_its_pixels_are_the_same(
+    command: typer.Typer, cuhk01_folder: Path
+) -> None:
+    first = cuhk01_folder / "campus" / "0001001.png"
+    with Image.open(first) as image:
+        image.save(cuhk01_folder / "campus" / "0002003.png", compress_level=0)
+    (picture,) = as_json(command, f"cuhk01:{cuhk01_folder}")["crossing_duplicates"]["examples"]
+    assert picture["people"] == ["cuhk01/0001", "cuhk01/0002"]
 
 
 def test_one_image_in_two_sets_or_two_splits_is_found(
@@ -212,13 +222,8 @@ def test_one_image_in_two_sets_or_two_splits_is_found(
         (["market1501/0001"], ["split"]),
     ]
     assert report["shared"] == [
-        {"places": ["cuhk01", "people"], "exact": 1, "crossing": 1, "near": 0},
-        {
-            "places": ["market1501/gallery", "market1501/query"],
-            "exact": 1,
-            "crossing": 1,
-            "near": 0,
-        },
+        {"places": ["cuhk01", "people"], "pictures": 1, "crossing": 1},
+        {"places": ["market1501/gallery", "market1501/query"], "pictures": 1, "crossing": 1},
     ]
     page = CliRunner().invoke(command, list(specs)).stdout
     assert "cuhk01 and people" in page
@@ -300,7 +305,7 @@ def test_two_sets_that_are_known_to_show_the_same_people_are_noted(
         "cuhk01 and cuhk02 show some of the same people: never train on one and test on the other"
     ]
     assert report["shared"] == [
-        {"places": ["cuhk01", "cuhk02"], "exact": 1, "crossing": 1, "near": 0}
+        {"places": ["cuhk01", "cuhk02"], "pictures": 1, "crossing": 1}
     ]
     assert report["notes"][0] in CliRunner().invoke(command, list(specs)).stdout
 

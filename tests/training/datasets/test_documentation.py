@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from training.datasets import registry
-from training.datasets.duplicates import THRESHOLD
 from training.datasets.kind import DatasetKind
 from training.datasets.registry import KINDS
 
@@ -36,10 +35,6 @@ def test_both_tables_have_a_row_of_every_kind(kind: DatasetKind) -> None:
         assert count.images is None or f"{count.images:,}" in layout
         assert f"{count.identities:,}" in layout
     assert kind.obtain.split(";")[0].split(",")[0] in source
-
-
-def test_the_threshold_of_the_page_is_the_one_in_use() -> None:
-    assert f"at most {THRESHOLD} bits" in PAGE
 
 
 def test_the_kind_of_one_s_own_on_the_page_is_read(
