@@ -120,10 +120,7 @@ class Embedder(nn.Module):
         return feature
 
     def before_neck(
-        self,
-        crops: torch.Tensor,
-        stages: Sequence[int] = (),
-        perturbations: Sequence[torch.Tensor] = (),
+        self, crops: torch.Tensor, stages: Sequence[int] = ()
     ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
         """Features before the BNNeck, `(B, d)`, and the outputs of some stages.
 
@@ -133,9 +130,7 @@ class Embedder(nn.Module):
         Args:
             crops: `(B, 3, H, W)`.
             stages: whose outputs to return: 0 is the input, 1 to 4 the backbone's stages.
-            perturbations: one for each of `stages`, added to its output.
         """
-        added = dict(zip(sorted(stages), perturbations, strict=bool(perturbations)))
         requested: list[torch.Tensor] = []
         outputs: list[torch.Tensor] = []
         maps = crops
@@ -144,7 +139,7 @@ class Embedder(nn.Module):
                 for name in names:
                     maps = self.backbone.get_submodule(name)(maps)
             if stage in stages:
-                maps = _differentiable(maps) + added[stage] if added else _differentiable(maps)
+                maps = _differentiable(maps)
                 requested.append(maps)
             outputs.append(maps)
         with _float32_if(bool(requested), crops.device):

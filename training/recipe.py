@@ -185,7 +185,7 @@ class Recipe(Section):
     def _minimises_something(self) -> Recipe:
         taught = ("features", "start", *(("teachers",) if self.distillation.teachers else ()))
         kinds = [LOSSES[name] for name in self.losses.on]
-        if not any(kind.needs in taught and not kind.perturbs for kind in kinds):
+        if not any(kind.needs in taught for kind in kinds):
             raise ValueError(
                 "no loss is on that learns from the batch; give one a weight, such as "
                 "losses.identity=1 or losses.triplet=1"
@@ -198,11 +198,6 @@ class Recipe(Section):
             raise ValueError(
                 "what works on the outputs of stages, as MSGR does, needs the whole batch's graph "
                 "at once; set optimisation.micro_batch=none or, as for MSGR, losses.msgr=0"
-            )
-        if self.losses.on.keys() >= {"msgr", "adversarial"}:
-            raise ValueError(
-                "MSGR and the adversary are two forms of one regulariser; set losses.msgr=0 or "
-                "losses.adversarial=0"
             )
         return self
 

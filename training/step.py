@@ -56,12 +56,9 @@ class TrainingStep:
         self._recipe = run.recipe
         self._trunk = Trunk(run.networks.embedder, run.recipe, run.device)
         self._losses: list[tuple[str, float, Callable[[Features], torch.Tensor]]] = []
-        self._perturbing: list[Callable[[Features], tuple[torch.Tensor, ...]]] = []
         for name, settings in run.recipe.losses.on.items():
             kind = LOSSES[name]
-            if kind.perturbs:
-                self._perturbing.append(partial(kind.build, settings))
-            elif kind.needs != "teachers" or run.teachers:
+            if kind.needs != "teachers" or run.teachers:
                 built = run.networks.losses
                 loss = built[name] if name in built else partial(kind.build, settings)
                 self._losses.append((name, settings.weight, loss))
@@ -122,16 +119,8 @@ class TrainingStep:
         self, images: torch.Tensor, batch: Batch, seed: int, with_norms: bool
     ) -> tuple[Terms, dict[str, float]]:
         network = self._shared or self._trunk
-        perturbations: tuple[torch.Tensor, ...] = ()
-        for perturb in self._perturbing:
-            with kept_statistics(self._networks), self._unshared():
-                torch.manual_seed(seed)
-                before, stages = network(images)
-                features = self._features(before, stages, batch, [images])
-                self._add_terms(features)
-                perturbations = perturb(features)
         torch.manual_seed(seed)
-        before, stages = network(images, perturbations)
+        before, stages = network(images)
         features = self._features(before, stages, batch, [images])
         self._add_terms(features)
         norms = self._norms(features) if with_norms else {}
@@ -236,13 +225,11 @@ class Trunk(nn.Module):
         self._device = device
         self.stages = recipe.losses.stages
 
-    def forward(
-        self, images: torch.Tensor, perturbations: tuple[torch.Tensor, ...] = ()
-    ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
         """Features `(b, d)` float32 before the BNNeck, and the stages that a loss reads."""
         cast = self._type is not torch.float32
         with torch.autocast(self._device.type, dtype=self._type, enabled=cast):
-            before, stages = self.embedder.before_neck(images, self.stages, perturbations)
+            before, stages = self.embedder.before_neck(images, self.stages)
         return before.float(), stages
 
     def names_without_gradient(self) -> list[str]:

@@ -66,14 +66,6 @@ VARIANTS = {
         "small-msfl",
         (*MULTISCALE, "losses.msgr=1e-2", "losses.gmn=1", "losses.pic=0.1"),
     ),
-    "msfl on perturbed features": (
-        "small-msfl",
-        (
-            *MULTISCALE,
-            "embedder.multiscale.stages=[1, 2, 3]",
-            "losses.adversarial=0.1",
-        ),
-    ),
 }
 
 

@@ -37,12 +37,9 @@ class LossKind(Kind):
         needs: beside features: `terms`, the other losses' values, after which it is computed;
             `teachers`, without which it is left out, and of whose features it is given the
             dimensions; `start`, the embedder before the first step.
-        perturbs: whether it is no term, but gives what is added to the stages' outputs when the
-            batch is embedded once more.
     """
 
     needs: Need = "features"
-    perturbs: bool = False
 
 
 LOSSES = Kinds("loss", "gmn.losses", LossKind, LossSettings)

@@ -14,18 +14,20 @@ from training.losses.base import Features, LossSettings, register_loss
 GradientNorm = Literal[1, 2, "inf"]
 
 
-class StageSettings(LossSettings):
-    """Of what works on the outputs of stages.
+class RegulariserSettings(LossSettings):
+    """Settings of MSGR.
 
     Attributes:
-        weight: of MSGR λ, of the adversary σ.
-        stages: whose outputs: 0 is the input, 1 to 4 the backbone's stages.
+        weight: λ.
+        stages: those whose outputs are regularised: 0 is the input, 1 to 4 the backbone's stages.
         norm: q, of a crop's gradient: 1, 2 or inf.
+        exponent: r; 1 is the first-order bound on the loss under perturbation.
     """
 
     weight: float = Field(1e-2, ge=0)
     stages: tuple[Annotated[int, Field(ge=0, le=4)], ...] = Field((1, 2), min_length=1)
     norm: GradientNorm = 2
+    exponent: float = Field(2.0, ge=1)
 
     @field_validator("norm", mode="before")
     @classmethod
@@ -38,24 +40,11 @@ class StageSettings(LossSettings):
         return tuple(sorted(set(stages)))
 
 
-class RegulariserSettings(StageSettings):
-    """Of MSGR: also r, the exponent; 1 is the first-order bound on the loss under perturbation."""
-
-    exponent: float = Field(2.0, ge=1)
-
-
 @register_loss("msgr", RegulariserSettings, needs="terms")
 def msgr(settings: RegulariserSettings, features: Features) -> torch.Tensor:
-    """MSGR of the sum of all other terms."""
+    """Compute MSGR of the sum of all other terms."""
     stages = [features.stages[stage] for stage in settings.stages]
     return gradient_regulariser(features.total, stages, settings.norm, settings.exponent)
-
-
-@register_loss("adversarial", StageSettings, perturbs=True)
-def adversarial(settings: StageSettings, features: Features) -> tuple[torch.Tensor, ...]:
-    """The perturbations of the stages under which the sum of all other terms is then minimised."""
-    stages = list(features.stages.values())
-    return adversarial_perturbations(features.total, stages, settings.norm, settings.weight)
 
 
 def gradient_regulariser(
@@ -93,45 +82,3 @@ def _norms(gradient: torch.Tensor, norm: GradientNorm) -> torch.Tensor:
     """‖·‖_q of each crop's gradient `(B, …)`: `(B,)`; vector_norm's own gradient at 0 is 0."""
     lengths: torch.Tensor = torch.linalg.vector_norm(gradient.flatten(1), ord=float(norm), dim=1)
     return lengths
-
-
-def adversarial_perturbations(
-    loss: torch.Tensor,
-    stages: Sequence[torch.Tensor],
-    norm: GradientNorm = 2,
-    size: float = 1.0,
-) -> tuple[torch.Tensor, ...]:
-    """The two-step alternative to MSGR: ε that raises the loss most within ‖ε_i‖_p ≤ σ.
-
-    It does so to first order, on each stage i.
-
-    p is dual to q, the norm in which the regulariser measures the gradient: q = 2 moves along the
-    gradient (p = 2), q = 1 every entry by σ (p = ∞), q = ∞ the steepest entry alone (p = 1).
-
-    In a training step the perturbed features take the place of the others.
-
-    Args:
-        loss: a scalar that depends on `stages`; its graph is used up.
-        stages: outputs h, `(B, …)` each.
-        norm: q.
-        size: σ, in the units of h.
-
-    Returns:
-        For each stage ε in its shape, detached; 0 for a crop whose gradient is 0.
-    """
-    gradients = torch.autograd.grad(loss, list(stages))
-    return tuple(size * _steepest(gradient, norm) for gradient in gradients)
-
-
-def _steepest(gradient: torch.Tensor, norm: GradientNorm) -> torch.Tensor:
-    """The unit perturbation along which a gradient `(B, …)` grows fastest."""
-    flat = gradient.flatten(1)
-    if norm == 1:
-        steepest = flat.sign()
-    elif norm == 2:
-        lengths = torch.linalg.vector_norm(flat, dim=1, keepdim=True)
-        steepest = flat / lengths.clamp(min=torch.finfo(flat.dtype).tiny)
-    else:
-        largest = flat.abs().argmax(dim=1, keepdim=True)
-        steepest = torch.zeros_like(flat).scatter(1, largest, flat.gather(1, largest).sign())
-    return steepest.view_as(gradient)

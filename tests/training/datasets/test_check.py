@@ -304,9 +304,7 @@ def test_two_sets_that_are_known_to_show_the_same_people_are_noted(
     assert report["notes"] == [
         "cuhk01 and cuhk02 show some of the same people: never train on one and test on the other"
     ]
-    assert report["shared"] == [
-        {"places": ["cuhk01", "cuhk02"], "pictures": 1, "crossing": 1}
-    ]
+    assert report["shared"] == [{"places": ["cuhk01", "cuhk02"], "pictures": 1, "crossing": 1}]
     assert report["notes"][0] in CliRunner().invoke(command, list(specs)).stdout
 
 

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from model.architecture import EmbedderConfig, HeadConfig, MultiscaleConfig
 from model.embedder import Embedder
-from training.losses.msgr import adversarial_perturbations, gradient_regulariser
+from training.losses.msgr import gradient_regulariser
 
 LABELS = torch.tensor([0, 1, 2, 0])
 NORMS: list[Any] = [1, 2, "inf"]
@@ -173,36 +173,3 @@ def test_asking_for_stages_does_not_change_the_features() -> None:
     crops = torch.rand(2, 3, 64, 32)
     plain = embedder.features(crops).after_neck
     assert torch.equal(plain, embedder.features(crops, (0, 1, 2, 3, 4)).after_neck)
-
-
-@pytest.mark.parametrize(("norm", "dual"), [(1, float("inf")), (2, 2.0), ("inf", 1.0)])
-def test_the_adversary_moves_each_crop_as_far_as_it_may_and_raises_the_loss_the_most(
-    crops: torch.Tensor, norm: Any, dual: float
-) -> None:
-    network = Small()
-    loss, (first, _) = network.loss(crops, LABELS)
-    bound = gradient_regulariser(loss, [first], norm, exponent=1.0)
-    (moved,) = adversarial_perturbations(loss, [first], norm, size=1e-5)
-    lengths = torch.linalg.vector_norm(moved.flatten(1), ord=dual, dim=1)
-    assert torch.allclose(lengths, torch.full_like(lengths, 1e-5))
-    rise = (network.loss(crops, LABELS, moved)[0] - loss).item()
-    assert rise == pytest.approx(1e-5 * bound.item(), rel=1e-3)
-
-
-def test_the_embedder_adds_a_perturbation_where_it_was_asked_to() -> None:
-    torch.manual_seed(1)
-    embedder = Embedder(small_msfl())
-    crops = torch.rand(4, 3, 64, 32)
-    features = embedder.features(crops, (1, 2))
-    loss = functional.cross_entropy(features.after_neck[:, :3], LABELS)
-    moved = adversarial_perturbations(loss, features.stages, size=0.1)
-    before, stages = embedder.before_neck(crops, (1, 2), moved)
-    assert torch.allclose(stages[0], features.stages[0] + moved[0], atol=1e-5)
-    assert functional.cross_entropy(embedder.after_neck(before)[:, :3], LABELS) > loss
-
-
-@pytest.mark.parametrize("norm", NORMS)
-def test_the_adversary_leaves_a_crop_alone_whose_loss_does_not_move(norm: Any) -> None:
-    stage = torch.rand(2, 3, requires_grad=True)
-    (moved,) = adversarial_perturbations((0.0 * stage).sum(), [stage], norm)
-    assert torch.equal(moved, torch.zeros(2, 3))
