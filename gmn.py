@@ -36,7 +36,6 @@ COMMANDS = {
     "import-weights": "training.commands.import_weights",
     "export": "training.commands.export",
     "embed": "training.commands.features",
-    "score": "training.commands.features",
     "bench": "bench.command",
     "model-card": "bench.model_card",
     "demo": "demo.command",

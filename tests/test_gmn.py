@@ -183,7 +183,6 @@ DRAWN = ["--data", "synthetic:7"]
         ["finish", "run"],
         ["import-weights", "osnet.pth", *OUTPUT],
         ["report", "run"],
-        ["score", "bundled", "--query", "a.h5", "--gallery", "b.h5", *OUTPUT],
         ["train", "demo", *DRAWN, *OUTPUT],
     ],
     ids=" ".join,

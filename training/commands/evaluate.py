@@ -55,25 +55,9 @@ Scorings = Annotated[
         show_default=False,
     ),
 ]
-Pooling = Annotated[
-    Literal["mean", "max"] | None,
-    typer.Option(
-        help="Measure all crops of a person under one camera as one query, too: the mean or "
-        "the highest of their scores (cosine: their mean feature).",
-        show_default=False,
-    ),
-]
 PeerFiles = Annotated[
     list[Path] | None,
     typer.Option(metavar="FILE", help="A model to stand beside, .xml or .onnx; repeatable."),
-]
-FeaturePlaces = Annotated[
-    list[Path] | None,
-    typer.Option(
-        metavar="PATH",
-        help="A file or folder of gmn embed to read the features from, of one artefact; "
-        "repeatable.",
-    ),
 ]
 OutFolder = Annotated[
     Path | None, typer.Option(metavar="DIR", help="Write report.html and report.json here.")
@@ -110,9 +94,7 @@ def evaluate(
     protocol: Protocol = "single",
     split: SplitOption = "all",
     scoring: Scorings = None,
-    multi_shot: Pooling = None,
     peer: PeerFiles = None,
-    features: FeaturePlaces = None,
     out: OutFolder = None,
     premise: Premise = None,
     no_pictures: NoPictures = False,
@@ -144,14 +126,12 @@ def evaluate(
     settings = EvaluationSettings(
         scorings=None if scoring is None else _scorings(scoring),
         held_out=split == "held-out",
-        multi_shot=multi_shot,
         peers=[Peer(file) for file in peer or []],
         premise=premise,
         page=out is not None,
         pictures=out is not None and not no_pictures,
         device=choose_device(device),
         people=people,
-        features=features or (),
     )
     files = _files(artefacts, plugins)
     _check(protocol, files, settings)
@@ -191,13 +171,11 @@ def _check(protocol: ProtocolName, files: dict[str, Path], settings: EvaluationS
             f"{', '.join(files)}: {len(files)} artefacts; name one, or let --protocol lodo choose "
             "for every set"
         )
-    asked = (("--features", settings.features), ("--split held-out", settings.held_out))
-    for option, given in asked:
-        if protocol != "single" and given:
-            raise InputProblem(
-                f"--protocol {protocol}: measures every set by the artefact that has not seen "
-                f"it; leave out {option}"
-            )
+    if protocol != "single" and settings.held_out:
+        raise InputProblem(
+            f"--protocol {protocol}: measures every set by the artefact that has not seen it; "
+            "leave out --split held-out"
+        )
 
 
 def _by_protocol(

@@ -120,25 +120,6 @@ def detection(result: DatasetResult) -> Chart:
     )
 
 
-def depths(result: DatasetResult) -> Chart:
-    """mAP against the number of candidates that M-Net re-ranks."""
-    known = {own.depth: own.mAP for own in result.rerank_depths}
-    lines = {"re-ranked by M-Net": ([*known], [*known.values()])}
-    if "cosine" in result.scorings:
-        alone = result.scorings["cosine"].metrics["mAP"].mean
-        lines["cosine alone"] = ([min(known), max(known)], [alone, alone])
-    caption = ", ".join(f"{depth}: {100 * value:.1f}%" for depth, value in known.items())
-    return curves(
-        "M-Net over the nearest k by cosine",
-        "re-rank depth k",
-        "mAP",
-        lines,
-        f"mAP by re-rank depth. {caption}",
-        logarithmic="x",
-        shares="y",
-    )
-
-
 def distribution(name: str, scoring: ScoringResult, found: ScoreDistribution) -> Chart:
     """Scores of one person's and of two people's pairs, and where the operating points lie."""
     points = scoring.operating_points

@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
-from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from model.artefact import Artefact
 from model.embedder import Embedder
-from model.feature_file import read_features
 from model.preprocessing import Preprocessing
 from model.problems import InputProblem
 from training.datasets.record import CropRecord
@@ -129,40 +126,6 @@ def embed_searches(
         with progress_bar(f"Embedding {name}", len(search.records)) as progress:
             found[name] = embed_search(embedder, preprocessing, search, progress)
     return found
-
-
-def stored_features(
-    places: Sequence[Path], artefact: Artefact
-) -> Callable[[Search], SearchFeatures]:
-    """The features that `gmn embed` has written, looked up by the names of a search's crops.
-
-    Args:
-        places: files or folders, all of this artefact.
-        artefact: whose features they must be.
-
-    Returns:
-        From a search to its features; an InputProblem names a crop that has none.
-
-    Raises:
-        InputProblem: for a file that cannot be read, or was embedded by another artefact.
-    """
-    files = [read_features(place, ["paths"]) for place in places]
-    for file in files:
-        file.check_against(artefact)
-    features = np.concatenate([file.features for file in files])
-    names = [name for file in files for name in file.paths]
-    row_of = {name: row for row, name in enumerate(names)}
-
-    def of_search(search: Search) -> SearchFeatures:
-        missing = [one.source for one in search.records if one.source not in row_of]
-        if missing:
-            raise InputProblem(
-                f"{', '.join(map(str, places))}: has no features of {len(missing):,} crops, such "
-                f"as {missing[0]}; run gmn embed with this data, named alike"
-            )
-        return SearchFeatures.of(search, features[[row_of[one.source] for one in search.records]])
-
-    return of_search
 
 
 def decoded_batches(

@@ -7,7 +7,6 @@ import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 
 import torch
 
@@ -16,8 +15,8 @@ from training.cost import embedder_cost, pair_cost
 from training.datasets.protocols import limit_test_identities
 from training.datasets.record import CropRecord, Dataset
 from training.datasets.registry import showing_people
-from training.evaluation.embedding import ProgressBar, no_bar, stored_features
-from training.evaluation.evaluate_search import Pooling, evaluate_search, needs_metric_network
+from training.evaluation.embedding import ProgressBar, no_bar
+from training.evaluation.evaluate_search import evaluate_search, needs_metric_network
 from training.evaluation.peers import Peer
 from training.evaluation.premise import measure_premise, sample_identity_pairs
 from training.evaluation.results import (
@@ -36,27 +35,22 @@ class EvaluationSettings:
     Attributes:
         scorings: which rankings, of `RANKINGS`; None for those that the artefact offers.
         held_out: search for the people that the artefact's training held out, not for all.
-        multi_shot: how multi-shot queries pool their scores; None measures single crops alone.
         peers: models to stand beside.
         premise: measure the domain gap; None does where a page shows it and the data suffice.
         page: a page will be written.
         pictures: it shows crops.
         device: where the networks run.
         people: search for at most so many people of each set; None is all.
-        features: files and folders of `gmn embed` to read them from; without any, crops are
-            embedded.
     """
 
     scorings: Sequence[str] | None = None
     held_out: bool = False
-    multi_shot: Pooling | None = None
     peers: Sequence[Peer] = ()
     premise: bool | None = False
     page: bool = False
     pictures: bool = False
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     people: int | None = None
-    features: Sequence[Path] = ()
 
 
 def evaluate(
@@ -85,7 +79,6 @@ def evaluate(
         loaded.require_metric_network(name)
     searches = [_search(loaded, dataset, settings) for dataset in datasets]
     artefact = loaded.on(settings.device)
-    known = stored_features(settings.features, artefact) if settings.features else None
     results = [
         evaluate_search(
             artefact,
@@ -94,8 +87,6 @@ def evaluate(
             scorings,
             progress_bar,
             peers=settings.peers,
-            features=known(search) if known else None,
-            multi_shot=settings.multi_shot,
         )
         for dataset, search in zip(datasets, searches, strict=True)
     ]

@@ -7,10 +7,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
 from model.artefact import Artefact
 from model.calibration import SCORINGS, Scoring, ScoringCalibration
@@ -30,16 +29,12 @@ from training.evaluation.query_values import query_values
 from training.evaluation.rank_lists import rank_lists
 from training.evaluation.results import (
     DatasetResult,
-    DepthResult,
-    MultiShotResult,
     ScoringResult,
 )
 from training.evaluation.scoring import (
     SearchScores,
     cosine_rows,
     open_scores,
-    reranked_rows,
-    unit_length,
 )
 from training.evaluation.searches import RandomSplit, Search
 from training.evaluation.verification import (
@@ -55,9 +50,6 @@ NOTE = (
     "A distance that depends on the other candidates is no pair score: it has no probability and "
     "no operating points."
 )
-RERANK_DEPTHS = (10, 20, 50, 100, 200, 500, 1000)
-
-Pooling = Literal["mean", "max"]
 RowsOf = Callable[[RandomSplit | None], ScoreRows]
 """The scores of a whole search, or of one split of it."""
 
@@ -74,7 +66,6 @@ def evaluate_search(
     scorings: Sequence[str],
     progress_bar: ProgressBar,
     peers: Sequence[Peer] = (),
-    multi_shot: Pooling | None = None,
     features: SearchFeatures | None = None,
     scores: SearchScores | None = None,
 ) -> DatasetResult:
@@ -86,7 +77,6 @@ def evaluate_search(
         scorings: which rankings to measure, of `RANKINGS`.
         progress_bar: shows how far the long steps are.
         peers: other models to rank the same searches with, by cosine.
-        multi_shot: measure multi-shot queries too, their scores pooled so.
         features: of the search by this artefact's embedder, where they are known already.
         scores: of the search by this artefact's networks, where they are known already.
 
@@ -116,11 +106,7 @@ def evaluate_search(
             **_described(artefact, dataset, search),
             not_counted=next(iter(metrics.values())).not_counted,
             scorings=results,
-            rerank_depths=_by_depth(search, scores, metrics["mnet"]) if "mnet" in rows else [],
             rank_lists=rank_lists(search, rows, {name: metrics[name] for name in rows}),
-            multi_shot=multi_shot_result(labels, features, rows, multi_shot)
-            if multi_shot and rows and not search.splits
-            else None,
         )
     beside: dict[str, ScoringResult] = {}
     for peer in peers:
@@ -272,23 +258,6 @@ def _measure_peer(
     return metrics, plain_result(metrics, labels).model_copy(update={"half_enrolled": found})
 
 
-def _by_depth(search: Search, scores: SearchScores, whole: QueryMetrics) -> list[DepthResult]:
-    """M-Net over the nearest `depth` by cosine, at ever larger depths up to the whole gallery."""
-
-    def reranked(depth: int, split: RandomSplit | None) -> ScoreRows:
-        cosine, mnet = (rows_of_split(rows, split) for rows in scores.by_scoring.values())
-        return reranked_rows(cosine, mnet, depth)
-
-    gallery = len((search.splits or (search,))[0].gallery)
-    depths = [depth for depth in RERANK_DEPTHS if depth < gallery]
-    found = {depth: rank_search(search, partial(reranked, depth)) for depth in depths}
-    means = {depth: own.means() for depth, own in {**found, gallery: whole}.items()}
-    return [
-        DepthResult(depth=depth, mAP=own["mAP"], rank_1=own["rank_1"])
-        for depth, own in means.items()
-    ]
-
-
 def paired_differences(
     metrics: dict[str, QueryMetrics],
     labels: PairLabels,
@@ -317,39 +286,3 @@ def paired_differences(
             people = labels.query_identities[metrics[name].queries]
             found[f"{name} - {base}"] = mean_intervals(apart, people)
     return found
-
-
-def multi_shot_result(
-    labels: PairLabels, features: SearchFeatures, rows: dict[str, ScoreRows], how: Pooling
-) -> MultiShotResult:
-    """Ranks the gallery for multi-shot queries: all crops of a person under one camera are one.
-
-    Cosine compares the mean of a query's unit features; every other pair score is pooled over the
-    query's crops. Re-ranking by neighbours is left to single crops.
-
-    Args:
-        labels, features: of the single-shot search.
-        rows: the pair scores to be measured, by name.
-        how: the `mean` or the `max` of a query's scores.
-    """
-    people = np.stack([labels.query_identities, labels.query_cameras])
-    _, first, member = np.unique(people, axis=1, return_index=True, return_inverse=True)
-    groups = [np.flatnonzero(member.reshape(-1) == group) for group in range(len(first))]
-
-    def pooled(own: ScoreRows, asked: slice) -> NDArray[np.float32]:
-        scores = (np.concatenate([own(slice(row, row + 1)) for row in g]) for g in groups[asked])
-        return np.stack([one.mean(axis=0) if how == "mean" else one.max(axis=0) for one in scores])
-
-    pooled_rows: dict[str, ScoreRows] = {name: partial(pooled, own) for name, own in rows.items()}
-    if "cosine" in rows:
-        means = [unit_length(features.queries[group]).mean(axis=0) for group in groups]
-        pooled_rows["cosine"] = cosine_rows(np.stack(means), features.gallery)
-    asked = labels.part(first, np.arange(len(labels.gallery_identities)))
-    return MultiShotResult(
-        how=how,
-        queries=len(groups),
-        crops_per_query=round(float(np.mean([len(group) for group in groups])), 2),
-        scorings={
-            name: plain_result(rank_queries(own, asked), asked) for name, own in pooled_rows.items()
-        },
-    )

@@ -202,8 +202,6 @@ def _dataset_part(result: DatasetResult, search: Search | None) -> dict[str, Any
     drawn = [charts.cmc(result)]
     if result.scorings:
         drawn.append(charts.detection(result))
-    if result.rerank_depths:
-        drawn.append(charts.depths(result))
     drawn += [
         charts.distribution(name, own, own.distribution)
         for name, own in result.scorings.items()

@@ -47,9 +47,6 @@ def dataset_tables(result: DatasetResult) -> list[Table]:
         ),
         _verification(result.scorings),
     ]
-    if shot := result.multi_shot:
-        note = f"{shot.queries:,} queries of {shot.crops_per_query:.1f} crops on average"
-        tables.append(ranking(f"Several crops a query ({shot.how}), %", shot.scorings, note))
     return [table for table in tables if table.rows]
 
 

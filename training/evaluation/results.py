@@ -97,29 +97,6 @@ class ScoringResult(Result):
     note: str = ""
 
 
-class DepthResult(Result):
-    """Ranking by M-Net of the nearest `depth` by cosine; the others follow in cosine order."""
-
-    depth: int
-    mAP: float  # noqa: N815 - the field's name for it
-    rank_1: float
-
-
-class MultiShotResult(Result):
-    """The same search with all crops of a person under one camera as one query.
-
-    Attributes:
-        how: `mean` or `max`, of a person's scores; cosine compares their mean feature.
-        queries: number of such queries.
-        crops_per_query: on average.
-    """
-
-    how: str
-    queries: int
-    crops_per_query: float
-    scorings: dict[str, ScoringResult]
-
-
 class RankedCrop(Result):
     """One line of a rank list: a crop by its row in the gallery; `right` if it is the person's."""
 
@@ -238,7 +215,6 @@ class DatasetResult(Result):
             scoring to each peer.
         seconds: wall-clock time by step; `embedding` and `scoring` hold what their names say,
             `ranking` the rest up to the metrics, cosine similarities included.
-        multi_shot: beside the single-shot figures, where it was asked for.
         splits: over how many random splits the ranking metrics are pooled; 1 is the set itself.
         version: which version of the set was read; empty where there is one only.
         rank_lists: some queries, from the hardest to the easiest.
@@ -258,10 +234,8 @@ class DatasetResult(Result):
     not_counted: int
     scorings: dict[str, ScoringResult]
     differences: dict[str, dict[str, Estimate]] = {}
-    rerank_depths: list[DepthResult] = []
     peers: dict[str, ScoringResult] = {}
     seconds: dict[str, float] = {}
-    multi_shot: MultiShotResult | None = None
     splits: int = 1
     version: str = ""
     crops: int = 0

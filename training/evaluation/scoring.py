@@ -53,34 +53,6 @@ def unit_length(features: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(features / lengths(features)[:, None], dtype=np.float32)
 
 
-def reranked_rows(cosine: ScoreRows, mnet: ScoreRows, depth: int) -> ScoreRows:
-    """The nearest `depth` by cosine in M-Net's order, then all others in cosine order.
-
-    The scores only order: 2, 3, … for what was re-ranked, the cosine, at most 1, for the rest.
-    """
-
-    def rows_of(rows: slice) -> NDArray[np.float32]:
-        scores = cosine(rows).copy()
-        for row, learnt in zip(scores, mnet(rows), strict=True):
-            nearest = _highest(row, depth)
-            # Reversed, so that of two equal scores the earlier gallery row gets the higher number.
-            ascending = np.argsort(learnt[nearest][::-1], kind="stable")
-            row[nearest[::-1][ascending]] = np.arange(2, 2 + len(nearest))
-        return scores
-
-    return rows_of
-
-
-def _highest(scores: NDArray[np.float32], count: int) -> NDArray[np.int64]:
-    """Places of the highest scores, ascending; of equal ones the first are taken. No full sort."""
-    if count >= len(scores):
-        return np.arange(len(scores))
-    lowest = np.partition(scores, len(scores) - count)[len(scores) - count]
-    above = np.flatnonzero(scores > lowest)
-    equal = np.flatnonzero(scores == lowest)[: count - len(above)]
-    return np.sort(np.concatenate([above, equal]))
-
-
 def write_mnet_scores(
     path: Path,
     metric_network: MetricNetwork,

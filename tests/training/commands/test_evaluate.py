@@ -11,7 +11,6 @@ from typer.testing import CliRunner
 from model.artefact import load_artefact
 from model.problems import InputProblem
 from training.commands.evaluate import evaluate
-from training.commands.features import embed
 
 
 @pytest.fixture(scope="module")
@@ -62,19 +61,12 @@ def test_the_json_holds_every_scoring_with_intervals(report):
     assert list(result["differences"]) == ["mnet - cosine", "fused - cosine"]
 
 
-def test_re_ranking_everything_is_ranking_by_mnet(report):
-    result = report[0]["datasets"][0]
-    assert [depth["depth"] for depth in result["rerank_depths"]] == [10, 12]
-    everything = result["rerank_depths"][-1]
-    assert everything["mAP"] == pytest.approx(result["scorings"]["mnet"]["metrics"]["mAP"]["mean"])
-
-
 def test_the_page_stands_alone_and_says_what_the_weights_may_be_used_for(report):
     page = report[1]
     assert "every person is drawn" in page
     assert not re.search(r'(?:src|href)="(?!#)|url\((?!#)', page)
     assert "<img" not in page
-    assert page.count("<svg") == 6
+    assert page.count("<svg") == 5
 
 
 def test_the_first_figure_of_a_page_is_of_the_artefacts_default_ranking(
@@ -119,7 +111,7 @@ def test_without_json_a_table_is_printed(app, tiny_artefact, manifest):
 
 
 def test_tables_are_whole_at_80_columns(app, tiny_artefact, manifest):
-    words = [str(tiny_artefact), "--data", f"manifest:{manifest}", "--multi-shot", "mean"]
+    words = [str(tiny_artefact), "--data", f"manifest:{manifest}"]
     answer = CliRunner().invoke(app, words, env={"COLUMNS": "80"})
     tables = answer.stdout[answer.stdout.index("Ranking, %") :]
     assert "fused - cosine" in tables
@@ -163,23 +155,6 @@ def report_app() -> typer.Typer:
     single = typer.Typer(pretty_exceptions_enable=False)
     single.command()(report)
     return single
-
-
-def test_stored_features_are_measured_as_those_that_are_computed(
-    app, report, tiny_artefact, manifest, tmp_path
-):
-    embed(str(tiny_artefact), spec := f"manifest:{manifest}", tmp_path / "stored")
-    options = ("--data", spec, "--features", tmp_path / "stored", "--json")
-    answer = run(app, tiny_artefact, *options)
-    assert answer.exit_code == 0, answer.output
-    stored = json.loads(answer.stdout)["datasets"][0]
-    computed = report[0]["datasets"][0]
-    assert "embedding" not in stored["seconds"]
-    for scoring, result in stored["scorings"].items():
-        expected = computed["scorings"][scoring]["metrics"]["mAP"]["mean"]
-        assert result["metrics"]["mAP"]["mean"] == pytest.approx(expected, abs=0.02)
-    refused = run(app, tiny_artefact, *options, "--protocol", "lodo")
-    assert "leave out --features" in str(refused.exception)
 
 
 def test_the_documented_call_measures_what_the_command_does(

@@ -75,7 +75,7 @@ def report(runs, manifests, tmp_path_factory) -> tuple[dict, Path]:
     out = tmp_path_factory.mktemp("report")
     answer = run(
         *(runs, "--protocol", "lodo", *specs(manifests), "--out", out, "--json"),
-        *("--scoring", "cosine,mnet,k_reciprocal", "--multi-shot", "max"),
+        *("--scoring", "cosine,mnet,k_reciprocal"),
     )
     assert answer.exit_code == 0, answer.output
     return json.loads(answer.stdout), out
@@ -106,14 +106,6 @@ def test_a_re_ranking_has_metrics_and_says_why_it_has_no_operating_points(report
     assert 0.0 < again["metrics"]["mAP"]["mean"] <= 1.0
     assert again["operating_points"] == again["verification"] == []
     assert "no pair score" in again["note"]
-
-
-def test_multi_shot_figures_stand_beside_the_single_shot_ones(report):
-    result = report[0]["reports"][0]["datasets"][0]
-    shots = result["multi_shot"]
-    assert (shots["how"], shots["queries"], shots["crops_per_query"]) == ("max", 6, 2.0)
-    assert list(shots["scorings"]) == ["cosine", "mnet"]
-    assert result["queries"] == 12
 
 
 def test_pair_scores_have_intervals_over_people_and_tar_at_far(report):

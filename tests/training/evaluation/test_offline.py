@@ -22,7 +22,7 @@ from model.shards import shards_in
 from tests.forked import run_forked
 from training.datasets.record import CropRecord
 from training.evaluation import offline
-from training.evaluation.embedding import embed_records, stored_features
+from training.evaluation.embedding import embed_records
 from training.evaluation.offline import Network, Part, embed_to_file, embed_to_folder, network_of
 
 WHOLE = Part()
@@ -231,17 +231,3 @@ def test_a_damaged_shard_is_named(records, tmp_path) -> None:
     for again in (lambda: _embed(records, tmp_path), lambda: read_features(tmp_path)):
         with pytest.raises(InputProblem, match=rf"{shard.name}: is not a readable \.npz"):
             again()
-
-
-def test_features_of_a_crop_that_has_none_are_asked_for_by_name(tiny_artefact, tmp_path) -> None:
-    from training.datasets.registry import read_dataset
-    from training.evaluation.searches import standard_search
-
-    artefact = load_artefact(tiny_artefact)
-    made_by = artefact.description.embedding_fingerprint
-    dataset = read_dataset("synthetic:7,identities=3,domains=1")
-    own = network(lambda crops: np.ones((len(crops), 1280), np.float32), made_by)
-    embed_to_file(own, dataset.records[1:], tmp_path / "few.npz", no_bar)
-    stored = stored_features([tmp_path / "few.npz"], artefact)
-    with pytest.raises(InputProblem, match=rf"few\.npz: .* such as {dataset.records[0].source};"):
-        stored(standard_search(dataset))

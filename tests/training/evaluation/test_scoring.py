@@ -1,14 +1,12 @@
 import tracemalloc
 
 import numpy as np
-from hypothesis import given
-from hypothesis import strategies as st
 
 from model.artefact import load_artefact
 from model.metric_network import cosine_similarities, score_pairs
 from training.evaluation.embedding import SearchFeatures
 from training.evaluation.metrics import PairLabels
-from training.evaluation.scoring import cosine_rows, open_scores, reranked_rows
+from training.evaluation.scoring import cosine_rows, open_scores
 
 
 def test_stored_scores_equal_the_reference(tiny_artefact):
@@ -29,21 +27,6 @@ def test_stored_scores_equal_the_reference(tiny_artefact):
         cosine_similarities(queries[3:9], gallery).numpy(),
         atol=1e-6,
     )
-
-
-@given(st.integers(0, 2**32), st.integers(1, 40), st.integers(1, 40))
-def test_what_was_re_ranked_stays_ahead_of_the_tail(seed, gallery, depth):
-    random = np.random.default_rng(seed)
-    cosine = random.choice([-1.0, -0.5, 0.0, 0.5, 1.0], (3, gallery)).astype(np.float32)
-    mnet = random.integers(-3, 3, (3, gallery)).astype(np.float32)
-    scores = reranked_rows(lambda rows: cosine[rows], lambda rows: mnet[rows], depth)(slice(0, 3))
-    for query in range(3):
-        order = np.argsort(-scores[query], kind="stable")
-        nearest = np.argsort(-cosine[query], kind="stable")
-        assert set(order[:depth]) == set(nearest[:depth])
-        assert order[depth:].tolist() == nearest[depth:].tolist()
-        expected = sorted(nearest[:depth], key=lambda column: (-mnet[query, column], column))
-        assert order[:depth].tolist() == expected
 
 
 def test_cosine_copies_no_features():

@@ -8,9 +8,9 @@ import pytest
 import typer
 
 from model.artefact import load_artefact
-from model.metric_network import score_pairs
+from model.feature_file import FeatureFile, read_features
 from model.problems import InputProblem
-from training.commands.features import embed, score
+from training.commands.features import embed
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +31,12 @@ def features(tiny_artefact: Path, manifest: Path, tmp_path_factory) -> Path:
     out: Path = tmp_path_factory.mktemp("features") / "features.npz"
     embed(str(tiny_artefact), f"manifest:{manifest}", out)
     return out
+
+
+def _read(place: Path, artefact: Path) -> FeatureFile:
+    found = read_features(place, ["paths"]) if place.name != "short.npz" else read_features(place)
+    found.check_against(load_artefact(artefact))
+    return found
 
 
 @pytest.fixture
@@ -54,21 +60,8 @@ def test_stored_features_are_not_of_unit_length(features):
     assert not np.allclose(lengths, 1.0)
 
 
-def test_scores_are_the_reference_scorers(features, tiny_artefact, tmp_path):
-    import torch
-
-    out = tmp_path / "deep" / "scores.npy"
-    score(str(tiny_artefact), features, features, out)
-    scores = np.load(out, allow_pickle=False)
-    with np.load(features) as arrays:
-        own = torch.from_numpy(arrays["features"])
-    reference = score_pairs(load_artefact(tiny_artefact).metric_network, own, own)
-    assert scores.dtype == np.float32
-    np.testing.assert_allclose(scores, reference.numpy(), rtol=1e-4, atol=1e-4)
-
-
 @pytest.mark.usefixtures("_in_pytorch")
-def test_a_folder_of_shards_is_scored_as_the_file_is(
+def test_a_folder_of_shards_is_read_as_the_file_is(
     features, tiny_artefact, manifest, tmp_path, monkeypatch
 ):
     monkeypatch.setattr("training.evaluation.offline.SHARD_CROPS", 7)
@@ -76,11 +69,9 @@ def test_a_folder_of_shards_is_scored_as_the_file_is(
     for part in ("2/2", "1/2"):
         embed(str(tiny_artefact), f"manifest:{manifest}", tmp_path / "shards", part)
     assert len(list((tmp_path / "shards").iterdir())) == 4
-    scores = []
-    for place in (features, tmp_path / "shards"):
-        score(str(tiny_artefact), features, place, tmp_path / "scores.npy")
-        scores.append(np.load(tmp_path / "scores.npy"))
-    np.testing.assert_allclose(*scores, rtol=1e-3, atol=1e-4)
+    one, many = (_read(place, tiny_artefact) for place in (features, tmp_path / "shards"))
+    assert many.paths == one.paths
+    np.testing.assert_allclose(many.features, one.features, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("part", ["0/2", "3/2", "1", "a/b", "1/2"])
@@ -111,14 +102,13 @@ def test_features_of_another_embedder_are_refused(features, tiny_artefact, tmp_p
         changed = dict(arrays) | {"embedding_fingerprint": np.array("0" * 64)}
     np.savez(tmp_path / "other.npz", **changed)
     with pytest.raises(InputProblem, match=r"other\.npz: was embedded by 000000000000"):
-        score(str(tiny_artefact), features, tmp_path / "other.npz", tmp_path / "scores.npy")
-    assert not (tmp_path / "scores.npy").exists()
+        _read(tmp_path / "other.npz", tiny_artefact)
 
 
-def test_features_of_another_dimension_are_refused(features, tiny_artefact, tmp_path):
+def test_features_of_another_dimension_are_refused(tiny_artefact, tmp_path):
     np.savez(tmp_path / "short.npz", features=np.ones((3, 512), dtype=np.float32))
     with pytest.raises(InputProblem, match="512 dimensions"):
-        score(str(tiny_artefact), tmp_path / "short.npz", features, tmp_path / "scores.npy")
+        _read(tmp_path / "short.npz", tiny_artefact)
 
 
 @pytest.mark.parametrize(
@@ -129,7 +119,7 @@ def test_a_file_that_is_no_feature_file_is_named(content, said, tiny_artefact, t
     if content is not None:
         wrong.write_bytes(content)
     with pytest.raises(InputProblem, match=f"wrong.npz.*{said}"):
-        score(str(tiny_artefact), wrong, wrong, tmp_path / "scores.npy")
+        _read(wrong, tiny_artefact)
 
 
 @pytest.mark.usefixtures("_in_pytorch")
@@ -137,8 +127,3 @@ def test_a_place_that_cannot_be_written_is_named(tiny_artefact, manifest, tmp_pa
     (tmp_path / "file").write_text("")
     with pytest.raises(InputProblem, match="cannot be written"):
         embed(str(tiny_artefact), f"manifest:{manifest}", tmp_path / "file" / "features.npz")
-
-
-def test_an_artefact_without_a_metric_network_scores_no_pairs(features, cosine_artefact, tmp_path):
-    with pytest.raises(InputProblem, match=r"cosine\.safetensors has no M-Net and offers"):
-        score(str(cosine_artefact), features, features, tmp_path / "scores.npy")
