@@ -104,7 +104,7 @@ def _served_ms(artefact: Artefact) -> float:
 
 
 def _peak_mib(network: MetricNetwork, queries: int, gallery: int) -> float:
-    """The peak of this process's memory while it scores, above what it held before."""
+    """Return the peak of this process's memory while it scores, above what it held before."""
     scorer = PairScorer(network)
     drawn = torch.randn(queries + gallery, network.dimension)
     # Resets the peak.
@@ -115,6 +115,6 @@ def _peak_mib(network: MetricNetwork, queries: int, gallery: int) -> float:
 
 
 def _memory(name: str) -> float:
-    """A line of this process's memory, in MiB."""
+    """Return a line of this process's memory, in MiB."""
     status = Path("/proc/self/status").read_text(encoding="ascii")
     return int(re.findall(rf"^{name}:\s+(\d+) kB$", status, re.MULTILINE)[0]) / 1024

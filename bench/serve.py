@@ -85,7 +85,7 @@ class Answered:
     times_ms: Counter[float] = field(default_factory=Counter)
 
     def percentile(self, share: float) -> float:
-        """The time in ms that a share of the answers did not exceed."""
+        """Return the time in ms that a share of the answers did not exceed."""
         times = np.sort(np.fromiter(self.times_ms.elements(), float))
         return round(float(times[min(len(times) - 1, int(share * len(times)))]), 2)
 
@@ -188,7 +188,7 @@ def write_bodies(folder: Path, load: Load, crops: Sequence[SourceCrop]) -> list[
 
 
 def press(url: str, load: Load, files: Sequence[Path], number: int) -> Answered:
-    """One round of requests; raises `InputProblem` where one is not answered with 2xx."""
+    """Return one round of requests; raises `InputProblem` where one is not answered with 2xx."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     options = ["-t1", f"-c{load.in_flight}", f"-d{ROUND_SECONDS}s", "--timeout=60s"]
     given = [load.call, BOUNDARY, str(number), *map(str, files)]
@@ -227,7 +227,7 @@ def stages_of(url: str, load: Load, files: Sequence[Path]) -> dict[str, Any]:
 
 
 def _of_service(url: str, name: str) -> float:
-    """A figure of the service's process, by its metrics."""
+    """Return a figure of the service's process, by its metrics."""
     with urllib.request.urlopen(f"{url}/metrics", timeout=60) as answer:
         found = re.search(rf"^process_{name} (\S+)$", answer.read().decode(), re.MULTILINE)
     assert found is not None

@@ -139,7 +139,7 @@ def import_timm(name: str) -> ModuleType:
 
 
 def build_timm(name: str, **weights: Any) -> nn.Sequential:
-    """The network of a name, as children that run one after the other.
+    """Return the network of a name, as children that run one after the other.
 
     Args:
         weights: settings of `timm.create_model` that give it other than random weights.
@@ -166,7 +166,7 @@ def _staged(timm: ModuleType, name: str) -> Any:
 
 
 def _whole(timm: ModuleType, name: str, **weights: Any) -> Any:
-    """The network as one piece that gives its last map in a list."""
+    """Return the network as one piece that gives its last map in a list."""
     from timm.models._features import FeatureGetterNet
 
     def last_map(network: nn.Module, **_: Any) -> nn.Module:

@@ -96,7 +96,7 @@ class ScoringCalibration(Stored):
         )
 
     def log_likelihood_ratios(self, scores: NDArray[np.floating]) -> NDArray[np.float64]:
-        """The log of genuine over impostor likelihood of each score, same shape."""
+        """Return the log of genuine over impostor likelihood of each score, same shape."""
         if self.isotonic is None:
             return np.asarray(self.slope * scores + self.intercept, dtype=np.float64)
         places, ratios = zip(*((one.score, one.log_ratio) for one in self.isotonic), strict=True)
@@ -108,7 +108,7 @@ class ScoringCalibration(Stored):
         return 1.0 / (1.0 + math.exp(-max(-60.0, min(60.0, logit))))
 
     def pair_threshold(self, far: float) -> float:
-        """The score that a share `far` of different-person pairs reaches.
+        """Return the score that a share `far` of different-person pairs reaches.
 
         Beyond the rarest pair seen the tail is continued exponentially, from its last decade.
         """
@@ -162,5 +162,5 @@ class Calibration(Stored):
 
 
 def _rises(points: Iterable[tuple[float, float]]) -> bool:
-    """Whether both coordinates rise, or stay, from each point to the next."""
+    """Return whether both coordinates rise, or stay, from each point to the next."""
     return all(a <= c and b <= d for (a, b), (c, d) in pairwise(points))

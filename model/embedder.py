@@ -101,7 +101,7 @@ class Embedder(nn.Module):
             self.neck.bias.requires_grad_(False)
 
     def stages(self) -> list[list[nn.Module]]:
-        """The modules of the backbone's four stages; the first has the stem with it."""
+        """Return the modules of the backbone's four stages; the first has the stem with it."""
         return [[self.backbone.get_submodule(name) for name in names] for names in self._stages]
 
     def forward(self, crops: torch.Tensor) -> torch.Tensor:
@@ -114,7 +114,7 @@ class Embedder(nn.Module):
         return Features(before, self.after_neck(before), requested)
 
     def after_neck(self, before: torch.Tensor) -> torch.Tensor:
-        """The BNNeck, `(B, d)` to `(B, d)` float32."""
+        """Return the BNNeck, `(B, d)` to `(B, d)` float32."""
         with torch.autocast(before.device.type, enabled=False):
             feature: torch.Tensor = self.neck(before.float())
         return feature
@@ -176,7 +176,7 @@ def _head(inputs: int, config: HeadConfig) -> nn.Sequential:
 
 
 def _differentiable(maps: torch.Tensor) -> torch.Tensor:
-    """The maps as float32, as a leaf where no gradient reaches them, such as crops."""
+    """Return the maps as float32, as a leaf where no gradient reaches them, such as crops."""
     maps = maps.float()
     if torch.is_grad_enabled() and not maps.requires_grad:
         return maps.detach().requires_grad_()

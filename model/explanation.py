@@ -41,7 +41,7 @@ class PairExplanation:
 
 
 def variants(crop: NDArray[np.uint8], numbers: range) -> NDArray[np.uint8]:
-    """A crop as it is and with one cell hidden.
+    """Return a crop as it is and with one cell hidden.
 
     A hidden cell has the crop's mean colour and fades into its neighbours; the weights with which
     all cells hide a pixel add up to one, so that none counts for more than another.

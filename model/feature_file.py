@@ -147,7 +147,7 @@ def read_features(path: Path, columns: Collection[str] = ()) -> FeatureFile:
 
 
 def read_origin(path: Path) -> Origin:
-    """What made a feature file, without its features; raises as `read_features`."""
+    """Return what made a feature file, without its features; raises as `read_features`."""
     with _opened(path) as arrays:
         return _origin(arrays)
 
@@ -159,7 +159,7 @@ def read_unreadable(path: Path) -> list[str]:
 
 
 def is_feature_file(path: Path) -> bool:
-    """Whether a file begins as `write_features` begins it, with the features."""
+    """Return whether a file begins as `write_features` begins it, with the features."""
     with path.open("rb") as file:
         return file.read(42)[30:] == b"features.npy"
 

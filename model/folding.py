@@ -50,7 +50,7 @@ def folded(network: Network, size: Preprocessing) -> Network:
 
 
 def _pairs(network: nn.Module, example: torch.Tensor) -> dict[str, str]:
-    """The name of each convolution whose output a BatchNorm reads, with the BatchNorm's."""
+    """Return the name of each convolution whose output a BatchNorm reads, with the BatchNorm's."""
     names = {module: name for name, module in network.named_modules()}
     # The outputs are held: another tensor could else have the same id.
     outputs: list[tuple[torch.Tensor, nn.Module]] = []

@@ -71,11 +71,11 @@ class GalleryThresholds(Stored):
     crops: int = Field(ge=0)
 
     def tail(self, identities: int) -> StrangerTail:
-        """The strangers' heights among K identities, interpolated along ln K."""
+        """Return the strangers' heights among K identities, interpolated along ln K."""
         return _tail_of(self.tails, max(1, identities))
 
     def threshold(self, far: float, level: float, identities: int) -> float:
-        """The score that the best of `identities` other people reaches in a share `far`.
+        """Return the score that the best of `identities` other people reaches in a share `far`.
 
         Args:
             far: 0 < far < 1.
@@ -100,7 +100,7 @@ class GalleryThresholds(Stored):
         return bounded_probability(_evidence(rarity))
 
     def extrapolated(self, identities: int) -> bool:
-        """Whether K lies beyond ten times the identities that were searched."""
+        """Return whether K lies beyond ten times the identities that were searched."""
         return identities > FAR_EXTRAPOLATION * self.tails[0].identities
 
 
@@ -154,7 +154,7 @@ def fit_gallery(
 
 
 def fit_ratio(thresholds: GalleryThresholds, searches: Sequence[SearchScores]) -> GalleryThresholds:
-    """The same tails with ρ of these searches, by expectation maximisation.
+    """Return the same tails with ρ of these searches, by expectation maximisation.
 
     The searches need no labels: each is weighted by the probability that its best score is the
     right identity's.
@@ -243,7 +243,7 @@ def hide_known(
 
 
 def leaders_by_name(scores: NDArray[np.floating], names: NDArray[np.int64]) -> NDArray[np.float64]:
-    """The nine best identity scores of every row, `(n, 9)`, −∞ where there are fewer.
+    """Return the nine best identity scores of every row, `(n, 9)`, −∞ where there are fewer.
 
     Args:
         scores: of candidates, `(n, c)`; −∞ is no candidate.

@@ -227,7 +227,7 @@ def score_pairs(
 
 
 def pairs_in_a_chunk(device: torch.device) -> int:
-    """How many pairs are scored at once on a device unless a number is given."""
+    """Return how many pairs are scored at once on a device unless a number is given."""
     return PAIRS_PER_THREAD * torch.get_num_threads() if device.type == "cpu" else PAIRS_ON_GPU
 
 

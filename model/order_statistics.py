@@ -125,12 +125,12 @@ def fit_mixture(
 
 
 def sigmoid(logits: Array, bound: float) -> Array:
-    """The logistic function of logits cut off at ±bound, same shape."""
+    """Return the logistic function of logits cut off at ±bound, same shape."""
     return np.asarray(1.0 / (1.0 + np.exp(-np.clip(logits, -bound, bound))))
 
 
 def bounded_probability(logits: Array) -> Array:
-    """The logistic function of logits that approach ±30, same shape; strictly increasing."""
+    """Return the logistic function of logits that approach ±30, same shape; strictly increasing."""
     return np.asarray(1.0 / (1.0 + np.exp(-30.0 * np.tanh(logits / 30.0))))
 
 
@@ -160,12 +160,12 @@ def survival(fitted: Mixture, thresholds: Array, levels: Array) -> Array:
 
 
 def shifted(fitted: Mixture, levels: Array, ratios: Array) -> Array:
-    """The levels expected where `ratios` times as many identities are searched."""
+    """Return the levels expected where `ratios` times as many identities are searched."""
     return np.asarray(levels + fitted.scale(levels) * (ratios**fitted.shape - 1.0) / fitted.shape)
 
 
 def solve(fitted: Mixture, second: Array, third: Array, rates: Array) -> Array:
-    """The thresholds, one for each rate, that the best impostor exceeds in that share.
+    """Return the thresholds, one for each rate, that the best impostor exceeds in that share.
 
     Args:
         fitted: the mixture.

@@ -22,7 +22,7 @@ CONTEXT_GROUPS = 16
 
 
 def build_osnet(form: OSNetForm, _last_stride: int = 1) -> nn.Sequential:
-    """An OSNet without its pooling and head, with random weights; its last stride is 1.
+    """Return an OSNet without its pooling and head, with random weights; its last stride is 1.
 
     Returns:
         Crops `(B, 3, H, W)` to maps `(B, 512 × width, H / 16, W / 16)`. Its children `conv2`,
@@ -75,7 +75,7 @@ def _convolution(
 
 
 def _light_convolution(channels: int, folded: bool) -> nn.Sequential:
-    """A 1×1 convolution and a depthwise 3×3 one."""
+    """Return a 1×1 convolution and a depthwise 3×3 one."""
     parts: OrderedDict[str, nn.Module] = OrderedDict()
     parts["pointwise"] = nn.Conv2d(channels, channels, 1, bias=False)
     parts["depthwise"] = nn.Conv2d(channels, channels, 3, 1, 1, groups=channels, bias=folded)
@@ -115,7 +115,7 @@ class OSBlock(nn.Module):
             self.sum_norm = nn.InstanceNorm2d(outputs, affine=True)
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
-        """One block's output."""
+        """Return one block's output."""
         reduced = self.reduce(maps)
         streams = [self.gate(stream(reduced)) for stream in self.streams]
         mixed = streams[0] + streams[1] + streams[2] + streams[3]

@@ -46,7 +46,7 @@ class Registry(dict[str, Part]):
                     loaded()
 
     def find(self, name: str, others: str = "") -> Part:
-        """The part of a name.
+        """Return the part of a name.
 
         Args:
             name: of the part.

@@ -167,7 +167,7 @@ class SearchCalibration(Stored):
     searches: int = Field(ge=0)
 
     def threshold(self, far: float, identities: int) -> float:
-        """The score that the best of `identities` other people reaches in a share `far`.
+        """Return the score that the best of `identities` other people reaches in a share `far`.
 
         Between the operating points, and beyond them, the score follows −ln(far) on straight lines.
         """
@@ -182,7 +182,7 @@ class SearchCalibration(Stored):
         )
 
     def extrapolated(self, identities: int) -> bool:
-        """Whether K lies beyond a factor of 10 of all that its searches covered."""
+        """Return whether K lies beyond a factor of 10 of all that its searches covered."""
         if self.fitted is None:
             return False
         fewest, most = self.fitted
@@ -209,7 +209,7 @@ def few_identities(identities: int) -> bool:
 
 
 def artefact_search_calibration(one: ScoringCalibration) -> SearchCalibration:
-    """The artefact's own calibration, for searches that cover K identities.
+    """Return the artefact's own calibration, for searches that cover K identities.
 
     The probability is that of the pair against the best impostor of 100 identities.
     """

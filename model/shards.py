@@ -12,17 +12,17 @@ SHARD = re.compile(r"shard-(\d{5,})-of-(\d{5,})\.npz")
 
 
 def shard_name(number: int, count: int) -> str:
-    """What one of `count` shards is called, counted from 0."""
+    """Return what one of `count` shards is called, counted from 0."""
     return f"shard-{number:05d}-of-{count:05d}.npz"
 
 
 def holds_shards(folder: Path) -> bool:
-    """Whether there is a shard in a folder."""
+    """Return whether there is a shard in a folder."""
     return folder.is_dir() and any(SHARD.fullmatch(file.name) for file in folder.iterdir())
 
 
 def shards_in(folder: Path) -> list[Path]:
-    """The shards of a folder, in order.
+    """Return the shards of a folder, in order.
 
     Raises:
         InputProblem: where there is none, one is missing, or there are those of several runs.

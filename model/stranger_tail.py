@@ -53,7 +53,7 @@ def level(leaders: Array) -> Array:
 
 
 def spacing(leaders: Array, genuine: bool = False) -> Array:
-    """The mean over ranks 3 to 8 of i·(Mᵢ − Mᵢ₊₁), of searches `(n, 9)`.
+    """Return the mean over ranks 3 to 8 of i·(Mᵢ − Mᵢ₊₁), of searches `(n, 9)`.
 
     With `genuine` M₁ is of the person searched for, so that the others have one rank less.
     """
@@ -114,7 +114,7 @@ class StrangerTail(Stored):
 
 
 def fit_tail(searches: LeftOutSearches) -> StrangerTail:
-    """The tail of the strangers' heights, every identity with a weight of one.
+    """Return the tail of the strangers' heights, every identity with a weight of one.
 
     Raises:
         InputProblem: for fewer than 18 identities, or scores without spread.

@@ -109,7 +109,7 @@ class Draws(NamedTuple):
     numbers: dict[str, Tensor]
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Draws:
-        """The same with each tensor replaced, such as by those of some of the crops."""
+        """Return the same with each tensor replaced, such as by those of some of the crops."""
         numbers = dict(zip(self.numbers, map(change, self.numbers.values()), strict=True))
         return Draws(change(self.flip), change(self.top), change(self.left), numbers)
 
@@ -329,7 +329,7 @@ def erasing(settings: Probability, pixels: Tensor, drawn: Tensor, size: Preproce
 
 
 def _each(pixels: Tensor, drawn: Tensor) -> Tensor:
-    """A number for each crop, beside its pixels."""
+    """Return a number for each crop, beside its pixels."""
     return drawn.to(pixels.device, non_blocking=True).view(-1, 1, 1, 1)
 
 

@@ -198,7 +198,7 @@ def _timm(name: str, initial_weights: str) -> Tensors:
 
 
 def timm_weights(name: str) -> tuple[str, str]:
-    """The name, with its tag, and the licence of timm's pretrained weights for a backbone.
+    """Return the name, with its tag, and the licence of timm's pretrained weights for a backbone.
 
     The tag abbreviates the recipe and the data; the licence may be empty.
     """
@@ -209,7 +209,7 @@ def timm_weights(name: str) -> tuple[str, str]:
 
 
 def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a PyTorch state dict.
+    """Return the tensors of a PyTorch state dict.
 
     Raises:
         InputProblem: where there is no such file, or where it is something else.

@@ -100,7 +100,7 @@ class CropCache:
         self._lock = threading.Lock()
 
     def crop(self, row: int) -> NDArray[np.uint8]:
-        """The crop of one record, `(H, W, 3)` uint8, before augmentation."""
+        """Return the crop of one record, `(H, W, 3)` uint8, before augmentation."""
         kept = self._kept.get(row)
         if kept is not None:
             return kept
@@ -113,12 +113,12 @@ class CropCache:
 
 
 def step_seed(seed: int, epoch: int, step: int) -> int:
-    """The seed of everything random in one step."""
+    """Return the seed of everything random in one step."""
     return int(np.random.SeedSequence((seed, epoch, step)).generate_state(1, np.uint32)[0])
 
 
 def worker_count(workers: int | None, device: torch.device, processes: Processes) -> int:
-    """How many threads make batches ahead.
+    """Return how many threads make batches ahead.
 
     Args:
         workers: of the recipe; None is 0 on a CPU, which has no time to spare, and for a GPU this
@@ -140,7 +140,7 @@ def load_batches(
     first: int = 0,
     processes: Processes | None = None,
 ) -> Iterator[Batch]:
-    """The batches of an epoch from number `first` on, in order.
+    """Yield the batches of an epoch from number `first` on, in order.
 
     Args:
         maker: makes them.

@@ -96,7 +96,7 @@ class Benchmark:
     out: Path
 
     def run_folder(self, recipe: Recipe, training: Training, seed: int) -> Path:
-        """Where a run lies; tables that share a row share its runs."""
+        """Return where a run lies; tables that share a row share its runs."""
         settings = json.dumps(deciding(recipe.model_dump(mode="json")), sort_keys=True)
         digest = hashlib.sha256(settings.encode()).hexdigest()[:8]
         return self.out / f"{recipe.name}-{digest}" / training.folder / f"seed-{seed}"
@@ -137,7 +137,7 @@ def plan_benchmark(
     command: str,
     plugins: Sequence[Path] = (),
 ) -> Benchmark:
-    """What of a table can be run on the sets that are there.
+    """Return what of a table can be run on the sets that are there.
 
     Raises:
         InputProblem: where a setting cannot be, or nothing of the table can be run.
@@ -258,7 +258,7 @@ def run_benchmark(
 
 
 def estimate_benchmark(benchmark: Benchmark) -> list[tuple[PaperRow, Training, RunEstimate | None]]:
-    """What one run of each row would take; None where an earlier row's run serves it, too.
+    """Return what one run of each row would take; None where an earlier row's run serves it, too.
 
     Steps are timed once for each recipe, and no initial weights are read.
     """
@@ -286,7 +286,7 @@ def estimate_benchmark(benchmark: Benchmark) -> list[tuple[PaperRow, Training, R
 
 
 def _measured_part(recipe: Recipe) -> int | None:
-    """How many identities of a batch a dry run measures; None is the whole batch."""
+    """Return how many identities of a batch a dry run measures; None is the whole batch."""
     crop = embedder_cost(recipe.embedder, recipe.preprocessing).multiply_adds
     identities = max(2, int(MEASURED_MULTIPLY_ADDS / crop / recipe.sampling.images))
     whole = choose_device("auto").type == "cuda" or identities >= recipe.sampling.identities
@@ -294,7 +294,7 @@ def _measured_part(recipe: Recipe) -> int | None:
 
 
 def result_tables(report: BenchmarkReport) -> list[Table]:
-    """A table for each test set, rows as the paper's, and one of their average."""
+    """Return a table for each test set, rows as the paper's, and one of their average."""
     scorings = {row.name: row.scoring for row in report.table.rows}
     seeds = f"{len(report.seeds)} seeds" if len(report.seeds) > 1 else "1 seed"
     tables = []

@@ -34,7 +34,7 @@ class Stateful(Protocol):
     """What has a state that can be saved and given back."""
 
     def state_dict(self) -> Any:
-        """What it holds."""
+        """Return what it holds."""
 
     def load_state_dict(self, state_dict: Any, /) -> Any:
         """Takes over what another one held."""
@@ -84,7 +84,7 @@ class RunIdentity(BaseModel):
 
 
 def run_identity(recipe: Recipe, records: Sequence[CropRecord]) -> RunIdentity:
-    """What a run on these training crops has in common with its continuation.
+    """Return what a run on these training crops has in common with its continuation.
 
     Raises:
         InputProblem: naming starting weights or a teacher that cannot be read.
@@ -189,7 +189,7 @@ class SavedWeights:
     validation: Mapping[str, Any]
 
     def part(self, name: str) -> dict[str, torch.Tensor]:
-        """One network's tensors, such as those of `embedder`, by its own names."""
+        """Return one network's tensors, such as those of `embedder`, by its own names."""
         return part_of(self.networks, name)
 
 

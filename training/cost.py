@@ -34,7 +34,7 @@ class Cost:
 
 
 def embedder_cost(config: EmbedderConfig, preprocessing: Preprocessing) -> Cost:
-    """The cost of embedding one crop at the input size; nothing is computed or allocated."""
+    """Return the cost of embedding one crop at the input size; nothing is computed or allocated."""
     with torch.device("meta"):
         embedder = Embedder(config).eval()
     with FakeTensorMode(allow_non_fake_inputs=True):
@@ -45,7 +45,7 @@ def embedder_cost(config: EmbedderConfig, preprocessing: Preprocessing) -> Cost:
 
 
 def pair_cost(dimension: int, config: MetricNetworkConfig) -> Cost:
-    """The cost of M-Net on one pair of features of size `dimension`."""
+    """Return the cost of M-Net on one pair of features of size `dimension`."""
     with FakeTensorMode():
         metric_network = MetricNetwork(dimension, config).eval()
         pair = torch.empty(1, dimension)

@@ -41,7 +41,7 @@ class Processes:
         return self.rank == 0
 
     def local_slice(self, size: int) -> slice:
-        """Which of a batch's crops this process embeds.
+        """Return which of a batch's crops this process embeds.
 
         Raises:
             InputProblem: when a batch cannot be shared out evenly.
@@ -55,7 +55,7 @@ class Processes:
         return slice(self.rank * each, (self.rank + 1) * each)
 
     def gather(self, own: torch.Tensor) -> torch.Tensor:
-        """All processes' rows `(n, …)`, by rank: `(count·n, …)`; differentiable."""
+        """Return all processes' rows `(n, …)`, by rank: `(count·n, …)`; differentiable."""
         if self.count == 1:
             return own
         rows = collectives.all_gather(own.contiguous())  # type: ignore[no-untyped-call]
@@ -105,7 +105,7 @@ def joined_processes() -> Iterator[Processes]:
 
 
 def mean_over_processes(value: torch.Tensor) -> torch.Tensor:
-    """The mean of a tensor over all processes; differentiable."""
+    """Return the mean of a tensor over all processes; differentiable."""
     if not distributed.is_initialized():
         return value
     total: torch.Tensor = collectives.all_reduce(value)  # type: ignore[no-untyped-call]

@@ -230,7 +230,7 @@ def choose_weights(folder: Path, checkpoint: str | None) -> SavedWeights:
 
 
 def describe_checkpoint(recipe: Recipe, weights: SavedWeights) -> str:
-    """Which of a run's weights they are, in a sentence."""
+    """Return which of a run's weights they are, in a sentence."""
     epochs = recipe.optimisation.epochs
     found = weights.validation
     if not found:
@@ -246,7 +246,7 @@ def describe_checkpoint(recipe: Recipe, weights: SavedWeights) -> str:
 def _load_networks(
     run: TrainedRun, weights: SavedWeights, device: torch.device, progress_bar: ProgressBar
 ) -> tuple[Embedder, MetricNetwork | None]:
-    """The networks as an artefact stores them, M-Net fitted or its statistics estimated.
+    """Return the networks as an artefact stores them, M-Net fitted or its statistics estimated.
 
     There is no M-Net where nothing trained it: its scores would be noise.
     """

@@ -68,7 +68,7 @@ class HardSampler(PKSampler):
             self._find_neighbours(embed)
 
     def epoch(self, number: int) -> list[list[int]]:
-        """All batches of one epoch."""
+        """Return all batches of one epoch."""
         batches = self._inner.epoch(number)
         if len(self._neighbours):
             random = np.random.default_rng((self.seed, number, 1))
@@ -78,7 +78,7 @@ class HardSampler(PKSampler):
         return batches
 
     def state_dict(self) -> dict[str, torch.Tensor]:
-        """Each person's nearest others, for a checkpoint."""
+        """Return each person's nearest others, for a checkpoint."""
         return {"neighbours": torch.from_numpy(self._neighbours), **self._inner.state_dict()}
 
     def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:

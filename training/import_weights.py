@@ -89,7 +89,7 @@ def import_weights(
 
 
 def read_embedder(file: Path) -> tuple[Embedder, Preprocessing]:
-    """The embedder of published weights, in evaluation mode, and what its input is."""
+    """Return the embedder of published weights, in evaluation mode, and what its input is."""
     if not file.is_file():
         raise InputProblem(
             f"{file}: no such file; name a torchreid state dict, an OpenVINO .xml or an .onnx"

@@ -89,7 +89,7 @@ def _refuse_another_embedder(start: Start, recipe: Recipe) -> None:
 
 
 def _differences(section: str, held: BaseModel, wanted: BaseModel) -> Iterator[tuple[str, str]]:
-    """Each differing setting as `--set` would take it from there, and in words."""
+    """Yield each differing setting as `--set` would take it from there, and in words."""
     there = held.model_dump(mode="json")
     here = wanted.model_dump(mode="json")
     for name in type(held).model_fields:
@@ -100,7 +100,7 @@ def _differences(section: str, held: BaseModel, wanted: BaseModel) -> Iterator[t
 
 
 def _written(value: object) -> str:
-    """A setting's value as TOML writes it."""
+    """Return a setting's value as TOML writes it."""
     if isinstance(value, dict):
         return "{" + ", ".join(f"{name}={_written(part)}" for name, part in value.items()) + "}"
     return "none" if value is None else json.dumps(value)

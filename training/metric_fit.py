@@ -80,7 +80,7 @@ def fit_metric_network(
     recipe: Recipe,
     progress_bar: ProgressBar,
 ) -> MetricNetwork:
-    """An M-Net fitted to an embedder's features of training crops.
+    """Return an M-Net fitted to an embedder's features of training crops.
 
     Args:
         embedder: as the artefact stores it, in evaluation mode, on any device.
@@ -132,7 +132,7 @@ def fit_to_views(views: Sequence[Views], recipe: Recipe) -> MetricNetwork:
 
 
 def chosen_records(records: Sequence[CropRecord], recipe: Recipe) -> list[CropRecord]:
-    """The crops that take part: whole people of each data set, a seed's choice."""
+    """Return the crops that take part: whole people of each data set, a seed's choice."""
     kept: list[CropRecord] = []
     for dataset in sorted({record.dataset for record in records}):
         own = [record for record in records if record.dataset == dataset]
@@ -172,7 +172,7 @@ def _numbers(labels: Sequence[object]) -> torch.Tensor:
 
 
 def with_nearest(units: torch.Tensor, people: torch.Tensor, cameras: torch.Tensor) -> Views:
-    """The views of a domain, each with those that a search would find first."""
+    """Return the views of a domain, each with those that a search would find first."""
     nearest = []
     for start in range(0, len(units), ROWS_AT_ONCE):
         rows = slice(start, start + ROWS_AT_ONCE)

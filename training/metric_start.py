@@ -99,7 +99,7 @@ def add_cosine(metric_network: MetricNetwork, slope: float) -> None:
 
 
 def can_start_at_cosine(config: MetricNetworkConfig) -> bool:
-    """Whether the score can be a function of the cosine."""
+    """Return whether the score can be a function of the cosine."""
     return config.pair_feature == "square" and config.layers != "bn-linear"
 
 

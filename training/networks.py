@@ -92,7 +92,7 @@ class TrainedNetworks(nn.Module):
 
 
 def starting_embedder(recipe: Recipe, start: StartingNetworks, device: torch.device) -> nn.Module:
-    """The embedder as it starts, made to be run only, for `losses.anchor`.
+    """Return the embedder as it starts, made to be run only, for `losses.anchor`.
 
     Raises:
         InputProblem: where the initial weights are of no whole embedder.
@@ -109,7 +109,7 @@ def starting_embedder(recipe: Recipe, start: StartingNetworks, device: torch.dev
 
 
 def averaged_networks(networks: TrainedNetworks, decay: float) -> AveragedModel:
-    """The exponential moving average of weights and of BatchNorm statistics over the steps.
+    """Return the exponential moving average of weights and of BatchNorm statistics over the steps.
 
     Its decay grows to its value as n / (9 + n) over the n weights taken in, the initial ones first,
     so that the weights of the beginning are soon forgotten (as TensorFlow's

@@ -61,7 +61,7 @@ class Parity:
     scores: dict[Scoring, float]
 
     def summary(self) -> str:
-        """The differences in words."""
+        """Return the differences in words."""
         scores = ", ".join(f"{name} {apart:.0e}" for name, apart in self.scores.items())
         return f"features differ by {self.features:.0e} of their length, scores by {scores}"
 
@@ -112,7 +112,7 @@ class ExactInstanceNorm(nn.Module):
 
 
 def for_export(embedder: Embedder) -> Embedder:
-    """A copy of an embedder whose steps ONNX Runtime computes as PyTorch does."""
+    """Return a copy of an embedder whose steps ONNX Runtime computes as PyTorch does."""
     copied = copy.deepcopy(embedder)
     for name, module in embedder.named_modules():
         if isinstance(module, nn.InstanceNorm2d) and module.affine:
@@ -236,7 +236,7 @@ def _write_graph(
 
 
 def _about(artefact: Artefact, name: str, folder: Path, parity: Parity) -> dict[str, Any]:
-    """What a program has to know to use the graphs; written as JSON."""
+    """Return what a program has to know to use the graphs; written as JSON."""
     description = artefact.description
     provenance = description.provenance
     scorings = description.calibration.scorings

@@ -131,7 +131,7 @@ def cosine(settings: Optimisation, epoch: float) -> float:
 
 
 def learning_rate(settings: Optimisation, epoch: float) -> float:
-    """The rate at a moment of the run, `epoch` counted from 0 with its fraction."""
+    """Return the rate at a moment of the run, `epoch` counted from 0 with its fraction."""
     if epoch < settings.warm_up_epochs:
         start = 0.01
         return settings.learning_rate * (start + (1 - start) * epoch / settings.warm_up_epochs)

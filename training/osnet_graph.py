@@ -48,7 +48,7 @@ class Layer(NamedTuple):
 
 
 def read_graph(file: Path) -> tuple[Embedder, Preprocessing]:
-    """The embedder of an IR's `.xml`, or an `.onnx`, of an OSNet, and what its input is.
+    """Return the embedder of an IR's `.xml`, or an `.onnx`, of an OSNet, and what its input is.
 
     Args:
         file: with or without the normalisation of its input as layers; it becomes the
@@ -100,7 +100,7 @@ def _layers(model: Any) -> list[Layer]:
 
 
 def _preprocessing(layers: list[Layer]) -> Preprocessing:
-    """What a graph does to a crop before its first layer of an OSNet."""
+    """Return what a graph does to a crop before its first layer of an OSNet."""
     if not layers:
         return Preprocessing()
     scale, shift = _affine(layers)
@@ -159,7 +159,7 @@ def _folded_head(file: Path, layers: list[Layer]) -> tuple[list[Layer], list[Lay
 
 
 def _config(file: Path, body: list[Layer], head: list[Layer]) -> EmbedderConfig:
-    """The form of OSNet that a few layers show; all of them are compared later."""
+    """Return the form of OSNet that a few layers show; all of them are compared later."""
     kernels = [layer.weights[0] for layer in body if layer.kind == "Convolution" and layer.weights]
     shown = len(kernels[0]) if kernels else 0, body[0].kind == "MVN"
     forms = {
@@ -188,7 +188,7 @@ def _config(file: Path, body: list[Layer], head: list[Layer]) -> EmbedderConfig:
 
 
 def _tensors(file: Path, layers: list[Layer], embedder: Embedder) -> dict[str, torch.Tensor]:
-    """The embedder's tensors out of a file's layers; the embedder's own weights are lost."""
+    """Return the embedder's tensors out of a file's layers; the embedder's own weights are lost."""
     state = embedder.state_dict()
     names = dict(enumerate(state, start=2))
     # The embedder's graph holds in every tensor's place its number: from 2 on, as adding 0 or

@@ -64,7 +64,7 @@ class PaperRow(BaseModel):
     figures: dict[str, PaperFigures] = {}
 
     def resolved(self, settings: Sequence[str] = (), plugins: Sequence[Path | str] = ()) -> Recipe:
-        """The row's recipe, with further settings, and with plug-ins that these may name.
+        """Return the row's recipe, with further settings, and with plug-ins that these may name.
 
         What is set of a section that the row has not, such as the pyramid's channels for a
         baseline, leaves the row as it is.
@@ -110,7 +110,7 @@ class PaperTable(BaseModel):
 
 @cache
 def paper_tables() -> dict[str, PaperTable]:
-    """Every table by its name."""
+    """Return every table by its name."""
     content = tomllib.loads(TABLES.read_text(encoding="utf-8"))
     found = {}
     for table in content["table"]:
@@ -121,7 +121,7 @@ def paper_tables() -> dict[str, PaperTable]:
 
 
 def read_table(name: str) -> PaperTable:
-    """The table of a name.
+    """Return the table of a name.
 
     Raises:
         InputProblem: naming the tables there are.
@@ -133,7 +133,7 @@ def read_table(name: str) -> PaperTable:
 
 
 def paper_rows() -> list[PaperRow]:
-    """Every row of which a paper reports figures."""
+    """Return every row of which a paper reports figures."""
     return [row for table in paper_tables().values() for row in table.rows if row.figures]
 
 

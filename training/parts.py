@@ -119,7 +119,7 @@ class Table(Section):
 
 
 def first_setting(settings: type[BaseModel]) -> str:
-    """The setting that a bare value stands for."""
+    """Return the setting that a bare value stands for."""
     return next(iter(settings.model_fields))
 
 
@@ -142,7 +142,7 @@ class ChoiceOf:
     usual: str
 
     def settings_of(self, value: Any) -> type[Section]:
-        """The type of the settings of the part that a value names.
+        """Return the type of the settings of the part that a value names.
 
         Raises:
             InputProblem: for an unknown part.
@@ -166,7 +166,7 @@ class ChoiceOf:
 
 
 def typed(kinds: Registry[Any], name: str, value: Any, place: tuple[str, ...] = ()) -> Any:
-    """A part's settings, of the part's own type.
+    """Return a part's settings, of the part's own type.
 
     Args:
         kinds: the parts that there are.

@@ -33,7 +33,7 @@ def describe_training(
     records: Sequence[CropRecord],
     command: str,
 ) -> tuple[Provenance, TrainingFingerprints]:
-    """Where an artefact comes from; its metrics are measured later.
+    """Return where an artefact comes from; its metrics are measured later.
 
     The `records` are the training crops of the `datasets`; the command line's paths are cut.
 
@@ -121,7 +121,7 @@ def inherited_weights(
     terms: str = "",
     backbone: str = "",
 ) -> tuple[tuple[WeightSource, ...], TrainingFingerprints]:
-    """What is inherited from one file of weights.
+    """Return what is inherited from one file of weights.
 
     Args:
         role: what it is to the artefact.
@@ -185,7 +185,7 @@ def fingerprints_of(
 
 
 def fingerprint(content: bytes) -> int:
-    """The first 8 bytes of the SHA-256, as a signed integer."""
+    """Return the first 8 bytes of the SHA-256, as a signed integer."""
     return int.from_bytes(hashlib.sha256(content).digest()[:8], "big", signed=True)
 
 
@@ -218,7 +218,7 @@ def person_fingerprints(dataset: Dataset, identities: Iterable[str]) -> dict[int
 
 
 def known_source(spec: str) -> str | None:
-    """What names a data set's people everywhere: its kind, and the seed of drawn people.
+    """Return what names a data set's people everywhere: its kind, and the seed of drawn people.
 
     None for a set that its owner named.
     """
@@ -229,7 +229,7 @@ def known_source(spec: str) -> str | None:
 
 
 def joined_terms(terms: Iterable[str]) -> str:
-    """Several terms as one text, each once."""
+    """Return several terms as one text, each once."""
     found = ""
     for one in terms:
         if one not in found:
@@ -258,12 +258,12 @@ def file_digest(file: Path, remedy: str = "name the weights' own file") -> str:
 
 
 def command_line() -> str:
-    """The command line of this process as an artefact stores it, its paths cut."""
+    """Return the command line of this process as an artefact stores it, its paths cut."""
     return "gmn " + shlex.join(without_folders(word) for word in sys.argv[1:])
 
 
 def without_folders(word: str) -> str:
-    """A word of a command line with paths cut to their last two names.
+    """Return a word of a command line with paths cut to their last two names.
 
     An artefact is passed on, and the folders of the machine that made it are private.
     """

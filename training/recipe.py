@@ -307,7 +307,7 @@ def read_recipe(
 
 
 def _known_setting(place: Sequence[int | str], content: Any) -> str:
-    """The setting nearest to one that a recipe has not, or all that its section has.
+    """Return the setting nearest to one that a recipe has not, or all that its section has.
 
     Args:
         place: the unknown setting's keys, from the recipe down.
@@ -325,7 +325,7 @@ def _known_setting(place: Sequence[int | str], content: Any) -> str:
 
 
 def _section_at(place: Sequence[str], content: Any) -> type[BaseModel]:
-    """The type of a recipe's section, from its keys; no fields where it is none."""
+    """Return the type of a recipe's section, from its keys; no fields where it is none."""
     section: type[BaseModel] = Recipe
     for name in place:
         content = content.get(name) if isinstance(content, dict) else None

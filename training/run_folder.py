@@ -65,7 +65,7 @@ class RunData(BaseModel):
 
 
 def protocol_runs(source: RunData, datasets: Sequence[Dataset]) -> list[RunData]:
-    """Every run of a protocol: one, or one for each set that it leaves out in turn.
+    """Return every run of a protocol: one, or one for each set that it leaves out in turn.
 
     Args:
         source: with the protocol, and what is left out where no protocol decides it.
@@ -96,7 +96,7 @@ def write_run(folder: Path, recipe: Recipe, data: RunData) -> None:
 def read_run(
     folder: Path, plugins: Sequence[Path | str] = ()
 ) -> tuple[Recipe, RunData, list[Dataset]]:
-    """The recipe of a run, and the data sets that it was trained on, read anew.
+    """Return the recipe of a run, and the data sets that it was trained on, read anew.
 
     Args:
         folder: the run's.
@@ -141,7 +141,7 @@ def read_run(
 def split_people(
     recipe: Recipe, datasets: Sequence[Dataset]
 ) -> tuple[list[CropRecord], list[CropRecord]]:
-    """The crops that a recipe trains on, and those that it holds out."""
+    """Return the crops that a recipe trains on, and those that it holds out."""
     chosen = recipe.held_out
     sampling = recipe.sampling
     records, held_out = split_held_out(datasets, chosen.fraction, chosen.seed)

@@ -89,22 +89,22 @@ class PKSampler:
             )
 
     def batches(self, random: np.random.Generator) -> Iterable[list[int]]:
-        """The batches of one epoch, each P·K row numbers, an identity's K side by side."""
+        """Yield the batches of one epoch, each P·K row numbers, an identity's K side by side."""
         raise NotImplementedError
 
     def prepare(self, epoch: int, embed: Embed) -> None:
         """Is called before each epoch, counted from 0; `embed` takes the networks as they are."""
 
     def epoch(self, number: int) -> list[list[int]]:
-        """All batches of one epoch."""
+        """Return all batches of one epoch."""
         return list(self.batches(np.random.default_rng((self.seed, number))))
 
     def crops_per_epoch(self, number: int) -> int:
-        """How many different crops an epoch shows."""
+        """Return how many different crops an epoch shows."""
         return len({row for batch in self.epoch(number) for row in batch})
 
     def state_dict(self) -> dict[str, torch.Tensor]:
-        """What `prepare` found, for a checkpoint."""
+        """Return what `prepare` found, for a checkpoint."""
         return {}
 
     def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
@@ -274,7 +274,7 @@ class DomainSampler(CropSampler):
 
 
 def build_sampler(records: Sequence[CropRecord], settings: Sampling, seed: int = 0) -> PKSampler:
-    """The sampler that a recipe names.
+    """Return the sampler that a recipe names.
 
     Raises:
         InputProblem: when fewer than P identities have two crops.
@@ -284,7 +284,7 @@ def build_sampler(records: Sequence[CropRecord], settings: Sampling, seed: int =
 
 
 def describe_epoch(crops: int, in_epoch: int, alone: int) -> str:
-    """How much of the training crops an epoch shows, a sentence.
+    """Return how much of the training crops an epoch shows, a sentence.
 
     Args:
         crops: the training crops.

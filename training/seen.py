@@ -35,7 +35,7 @@ class Candidate(NamedTuple):
 
 
 def artefact_files(names: Sequence[str]) -> dict[str, Path]:
-    """The artefacts that words of a command line name, by what to call them.
+    """Return the artefacts that words of a command line name, by what to call them.
 
     A word is the name of a shipped artefact, a file, a run's folder, or a folder of runs such as
     `gmn train … --protocol lodo` writes.
@@ -73,14 +73,14 @@ class SeenPeople(NamedTuple):
     reasons: tuple[str, ...]
 
     def of(self, search: Search) -> frozenset[str]:
-        """The people among the queries of a search."""
+        """Return the people among the queries of a search."""
         return self.identities & {record.identity for record in search.queries}
 
 
 def seen_people(
     provenance: Provenance, training: TrainingFingerprints, dataset: Dataset
 ) -> SeenPeople:
-    """Which people of a data set an artefact, or a source of its weights, was trained on.
+    """Return which people of a data set an artefact, or a source of its weights, was trained on.
 
     Crops decide: a person counts as seen where one of the person's crops was trained on. People of
     a public set are compared by their identities, too. Everybody counts as seen in a set that was
@@ -133,7 +133,7 @@ def _reasons_of_everyone(provenance: Provenance, dataset: Dataset) -> list[str]:
 
 
 def _all_data(provenance: Provenance) -> list[TrainingData]:
-    """Every data set that went into the weights or their sources."""
+    """Return every data set that went into the weights or their sources."""
     return [*provenance.data, *(data for source in provenance.all_sources for data in source.data)]
 
 
@@ -144,7 +144,7 @@ def _is_same_set(known: TrainingData, dataset: Dataset) -> bool:
 
 
 def _same_name(documented: str, dataset: Dataset) -> bool:
-    """Whether a publisher's name of a set, such as Market-1501, is that of a data set."""
+    """Return whether a publisher's name of a set, such as Market-1501, is that of a data set."""
     one, other = (re.sub(r"[^a-z0-9]", "", name.lower()) for name in (documented, dataset.name))
     return bool(one and other) and (one.startswith(other) or other.startswith(one))
 
@@ -152,7 +152,7 @@ def _same_name(documented: str, dataset: Dataset) -> bool:
 def unseen_people(
     dataset: Dataset, provenance: Provenance, training: TrainingFingerprints
 ) -> Search:
-    """A search for people of a data set that an artefact was not trained on.
+    """Return a search for people of a data set that an artefact was not trained on.
 
     Args:
         dataset: to be measured or calibrated on.
@@ -188,7 +188,7 @@ def trained_on(
 
 
 def choose_unseen(candidates: Sequence[Candidate], dataset: Dataset) -> Candidate:
-    """The one artefact that was trained without a data set's people.
+    """Return the one artefact that was trained without a data set's people.
 
     Raises:
         InputProblem: where every artefact was trained on them, or several were not.

@@ -43,12 +43,12 @@ class Start:
 
 
 def names_no_file(initial_weights: str) -> bool:
-    """Whether these are no weights or a download, such as `torchvision:IMAGENET1K_V1`."""
+    """Return whether these are no weights or a download, such as `torchvision:IMAGENET1K_V1`."""
     return initial_weights.partition(":")[0] in WORDS
 
 
 def read_start(initial_weights: str) -> Start | None:
-    """The networks that a recipe's `initial_weights` names.
+    """Return the networks that a recipe's `initial_weights` names.
 
     Args:
         initial_weights: an artefact by its name or file, or a run's checkpoint; anything else is
@@ -67,7 +67,7 @@ def read_start(initial_weights: str) -> Start | None:
 
 
 def sections_of(initial_weights: str) -> dict[str, dict[str, Any]]:
-    """The sections of a recipe that continues from an artefact or a checkpoint.
+    """Return the sections of a recipe that continues from an artefact or a checkpoint.
 
     Empty for what is of a backbone, and for a file that is not there: a recipe can be read without
     the files that its run needs.
@@ -145,7 +145,7 @@ def artefact_weights(checkpoint: Mapping[str, Any]) -> dict[str, torch.Tensor]:
 
 
 def part_of(networks: Mapping[str, torch.Tensor], name: str) -> dict[str, torch.Tensor]:
-    """One network's tensors, such as those of `embedder`, by its own names."""
+    """Return one network's tensors, such as those of `embedder`, by its own names."""
     start = f"{name}."
     return {
         key.removeprefix(start): tensor for key, tensor in networks.items() if key.startswith(start)

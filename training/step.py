@@ -130,7 +130,7 @@ class TrainingStep:
     def _in_parts(
         self, images: torch.Tensor, batch: Batch, seed: int, with_norms: bool, micro: int
     ) -> tuple[Terms, dict[str, float]]:
-        """The whole batch's loss in the memory of a part (GradCache, Gao et al., 2021).
+        """Return the whole batch's loss in the memory of a part (GradCache, Gao et al., 2021).
 
         All parts are embedded without a graph, the loss is taken by their features, and each part
         is embedded again to carry its features' gradients on to the weights.
@@ -157,7 +157,7 @@ class TrainingStep:
     def _features_without_graph(
         self, parts: Sequence[torch.Tensor], seed: int
     ) -> list[torch.Tensor]:
-        """What each part will be embedded to when it is seeded by its number, from 1."""
+        """Return what each part will be embedded to when it is seeded by its number, from 1."""
         found = []
         with torch.no_grad(), kept_statistics(self._networks):
             for number, part in enumerate(parts, start=1):
@@ -189,7 +189,7 @@ class TrainingStep:
         )
 
     def _at_start(self, embedder: nn.Module, parts: Sequence[torch.Tensor]) -> torch.Tensor:
-        """What the embedder made of the whole batch before the first step."""
+        """Return what the embedder made of the whole batch before the first step."""
         device = self._run.device
         number_format = autocast_type(self._recipe, device)
         cast = number_format is not torch.float32
@@ -281,7 +281,7 @@ def _divergence(what: str, sources: Sequence[str]) -> InputProblem:
 
 
 def autocast_type(recipe: Recipe, device: torch.device) -> torch.dtype:
-    """The number format of a recipe on a device."""
+    """Return the number format of a recipe on a device."""
     if recipe.precision == "float16":
         return torch.float16
     return choose_dtype(device, recipe.precision)

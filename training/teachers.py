@@ -24,7 +24,7 @@ REMEDY = "name a teacher's .xml, .onnx or .safetensors file in distillation.teac
 def load_teacher_features(
     models: Sequence[str], records: Sequence[CropRecord], cache: Path, processes: Processes
 ) -> list[torch.Tensor]:
-    """Every teacher's features of the training crops; each crop is shown to it once.
+    """Return every teacher's features of the training crops; each crop is shown to it once.
 
     Args:
         models: files of ready-made models (`.xml`, `.onnx`) or artefacts (`.safetensors`).

@@ -285,7 +285,7 @@ def _log_step(
 
 
 def _state(run: Run, step: TrainingStep) -> dict[str, Stateful]:
-    """What changes from step to step."""
+    """Return what changes from step to step."""
     state: dict[str, Stateful] = {
         "networks": run.networks,
         "optimiser": run.optimiser,

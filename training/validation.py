@@ -70,13 +70,13 @@ def _search(recipe: Recipe, dataset: Dataset) -> Search:
 
 
 def photographed(datasets: Iterable[str]) -> list[str]:
-    """The names of photographed data sets; all of them where there are drawn people only."""
+    """Return the names of photographed data sets; all of them where there are drawn people only."""
     names = list(datasets)
     return [name for name in names if name != DRAWN] or names
 
 
 def best_scoring(figures: Figures) -> tuple[str, float]:
-    """The scoring with the highest mean mAP over the photographed data sets, and that mean.
+    """Return the scoring with the highest mean mAP over the photographed data sets, and that mean.
 
     Drawn people are easier, and count only where there is no other data set.
     """
@@ -111,7 +111,7 @@ class Validation:
         self._best = self._kept_score()
 
     def due(self, now: Position) -> bool:
-        """Whether to measure before a step, in the process that leads."""
+        """Return whether to measure before a step, in the process that leads."""
         settings = self._run.recipe.validation
         epochs = self._run.recipe.optimisation.epochs
         if not self._searches or not self._run.processes.is_main:

@@ -140,7 +140,7 @@ def decode_crop(data: bytes, limits: CropLimits | None = None) -> NDArray[np.uin
 
 
 def _open(data: bytes, limits: CropLimits) -> Image.Image:
-    """The image, of which the header is read, of a size within the limits."""
+    """Return the image, of which the header is read, of a size within the limits."""
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:

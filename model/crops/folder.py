@@ -18,7 +18,7 @@ def read_folder(
     root: Path | None = None,
     within: Path | None = None,
 ) -> list[CropFile]:
-    """The images below a folder, in the same order every time.
+    """Return the images below a folder, in the same order every time.
 
     A manifest names the images to take, and their labels. Without one every image is taken, and
     where none lies directly in `root`, the sub-folders of `root` name the people on theirs.

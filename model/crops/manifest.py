@@ -109,7 +109,7 @@ def read_manifest(
 
 
 def _bounded(manifest: Path, file: IO[str]) -> Iterator[str]:
-    """The lines of a file, of bounded length."""
+    """Yield the lines of a file, of bounded length."""
     number = 0
     while line := file.readline(MAX_LINE):
         number += 1

@@ -45,7 +45,7 @@ class Ignored:
 
 
 def is_image_name(name: str) -> bool:
-    """Whether a path names an image that is neither hidden nor a by-product of packing."""
+    """Return whether a path names an image that is neither hidden nor a by-product of packing."""
     return PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES and not is_hidden(name)
 
 
@@ -56,7 +56,7 @@ def is_hidden(name: str) -> bool:
 
 
 def file_names(folder: Path, ignored: Ignored) -> Iterator[str]:
-    """Every file below a folder that is not hidden, by its path from there.
+    """Yield every file below a folder that is not hidden, by its path from there.
 
     Links to folders are not followed; these and devices are ignored.
 
@@ -94,6 +94,6 @@ def _may_be_a_file(entry: os.DirEntry[str]) -> bool:
 
 
 def shown(name: str, length: int = 200) -> str:
-    """A name from outside, bounded and without control characters, for logs and reports."""
+    """Return a name from outside, bounded and without control characters, for logs and reports."""
     printable = "".join(letter if letter.isprintable() else "�" for letter in name[: length + 1])
     return printable if len(printable) <= length else f"{printable[:length]}…"

@@ -107,7 +107,7 @@ def measure_quality(pixels: NDArray[np.uint8]) -> CropQuality:
 
 
 def quality_faults(quality: CropQuality, limits: QualityLimits) -> tuple[QualityFault, ...]:
-    """Every limit that a crop is beyond, one fault per code; none where it is fit."""
+    """Return every limit that a crop is beyond, one fault per code; none where it is fit."""
     faults: list[QualityFault] = []
     if quality.height < limits.min_height or quality.width < limits.min_width:
         detail = (

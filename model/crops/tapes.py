@@ -48,7 +48,7 @@ class Tape:
         return self._position
 
     def read(self, size: int) -> bytes:
-        """The next bytes; raises `InputProblem` where they are not allowed."""
+        """Return the next bytes; raises `InputProblem` where they are not allowed."""
         if size > self._allowed:
             raise InputProblem("has a header that is longer than any file's; pack it anew")
         self.last = self._take(size)
@@ -74,7 +74,7 @@ class Tape:
 
 
 def read_tape(archive: Path, max_bytes: int) -> Iterator[tuple[tarfile.TarInfo, IO[bytes] | None]]:
-    """The entries of a tar archive in their order, with the content of those that are files.
+    """Yield the entries of a tar archive in their order, with the content of those that are files.
 
     Args:
         archive: `.tar`, `.tar.gz`, `.tar.bz2` or `.tar.xz`, recognised by its bytes.

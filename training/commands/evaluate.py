@@ -184,7 +184,7 @@ def _by_protocol(
     datasets: Sequence[Dataset],
     settings: EvaluationSettings,
 ) -> tuple[ProtocolReport, list[Search]]:
-    """Every set by the artefact that has not seen it."""
+    """Return every set by the artefact that has not seen it."""
     from model.artefact import load_artefact, shipped_artefacts
     from training.datasets.protocols import PROTOCOLS
     from training.evaluation.evaluate import evaluate as measure

@@ -132,7 +132,7 @@ def train(
 def _runs(
     data: list[str], out: Path, left_out: str | None, protocol: ProtocolName | None
 ) -> list[tuple[Path, RunData, list[Dataset]]]:
-    """Each run's folder, where its data come from, and what it trains on."""
+    """Return each run's folder, where its data come from, and what it trains on."""
     from training.datasets.registry import read_datasets
     from training.provenance import command_line
     from training.run_folder import RunData, protocol_runs

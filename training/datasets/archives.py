@@ -149,7 +149,7 @@ def read_cuhksysu(kind: DatasetKind, path: Path) -> Dataset:
 
 
 def _boxes(folder: Path) -> list[tuple[str, str, Box]]:
-    """Every annotated box: person, file of the scene, and where in it."""
+    """Return every annotated box: person, file of the scene, and where in it."""
     persons = _read_mat(folder / PERSONS, "Person")
     with _name_damage(folder / PERSONS, "lists no people with boxes"):
         return [
@@ -160,7 +160,7 @@ def _boxes(folder: Path) -> list[tuple[str, str, Box]]:
 
 
 def _splits(folder: Path, boxes: list[tuple[str, str, Box]]) -> dict[tuple[str, str], str]:
-    """The authors' own split of each identity in each scene."""
+    """Return the authors' own split of each identity in each scene."""
     files = ("Train", "TestG50")
     training, queries = (_read_mat(folder / SPLITS / f"{name}.mat", name) for name in files)
     with _name_damage(
@@ -177,7 +177,7 @@ def _splits(folder: Path, boxes: list[tuple[str, str, Box]]) -> dict[tuple[str, 
 
 
 def _place(box: Any) -> tuple[str, Box]:
-    """The scene's file and where in it, as a struct of the annotation states both."""
+    """Return the scene's file and where in it, as a struct of the annotation states both."""
     return str(box.imname), tuple(int(side) for side in box.idlocate)
 
 

@@ -37,7 +37,7 @@ class Layout:
     label: Callable[[Parts], tuple[str, str]] = lambda parts: (parts["identity"], parts["camera"])
 
     def records(self, kind: DatasetKind, path: Path) -> list[CropRecord]:
-        """Every crop below a root or the folder above it, in the order of folders and names.
+        """Return every crop below a root or the folder above it, in the order of folders and names.
 
         Of identities that label no person only a gallery keeps crops.
 
@@ -63,7 +63,7 @@ class Layout:
         return found
 
     def fits(self, path: Path) -> bool:
-        """Whether the first image of some folder is named so."""
+        """Return whether the first image of some folder is named so."""
         root = descend(path, *self.within)
         for folder in self.folders:
             with suppress(DatasetProblem):
@@ -116,7 +116,7 @@ class RandomSplits:
     def eligible_identities(
         self, records: Iterable[CropRecord], not_people: frozenset[str] = frozenset()
     ) -> list[str]:
-        """The people that a split draws from, sorted: those with a crop on either side."""
+        """Return the people that a split draws from, sorted: those with a crop on either side."""
         sides: dict[str, set[object]] = defaultdict(set)
         for number, record in enumerate(records):
             side = {"splits": record.split, "cameras": record.camera, "crops": number}[self.sides]
@@ -171,13 +171,13 @@ class DatasetKind:
     is_path: bool = True
 
     def fits(self, path: Path) -> bool:
-        """Whether a path is laid out as this kind."""
+        """Return whether a path is laid out as this kind."""
         if self.looks_like is not None:
             return self.looks_like(path)
         return self.layout is not None and self.layout.fits(path)
 
     def dataset(self, records: Iterable[CropRecord], version: str = "") -> Dataset:
-        """The data set of these crops; the registry writes its spec."""
+        """Return the data set of these crops; the registry writes its spec."""
         return Dataset(self.name, "", self.terms, tuple(records), version)
 
 
@@ -190,7 +190,7 @@ def descend(folder: Path, *names: str) -> Path:
 
 
 def image_files(folder: Path) -> list[Path]:
-    """Every image file directly in `folder`, sorted by name.
+    """Return every image file directly in `folder`, sorted by name.
 
     Passed over are hidden files (`.DS_Store`, `._0001.jpg`) and what is no image by its suffix,
     such as the `Thumbs.db` and `readme.txt` of the official releases.
@@ -207,7 +207,7 @@ def image_files(folder: Path) -> list[Path]:
 
 
 def listed(folder: Path) -> list[Path]:
-    """What lies in `folder`, sorted by name, without what is hidden.
+    """Return what lies in `folder`, sorted by name, without what is hidden.
 
     Raises:
         DatasetProblem: if the folder is missing, is a file or cannot be read.

@@ -63,7 +63,7 @@ def _read_people(kind: DatasetKind, folder: Path) -> Dataset:
 
 
 def _stated_terms(folder: Path, unstated: str) -> str:
-    """The first line of the `TERMS.txt` in a folder; `unstated` where there is none."""
+    """Return the first line of the `TERMS.txt` in a folder; `unstated` where there is none."""
     file = folder / TERMS_FILE
     if not file.is_file():
         return unstated

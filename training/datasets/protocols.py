@@ -98,7 +98,7 @@ def training_sets(
 
 
 def _as_training(dataset: Dataset, test_images: bool) -> Dataset:
-    """The set with what is trained on as its training split, and nothing else."""
+    """Return the set with what is trained on as its training split, and nothing else."""
     no_people = kind_of(dataset.spec).not_people
     used = ("train", "query", "gallery") if test_images else ("train",)
     records = tuple(
@@ -112,7 +112,7 @@ def _as_training(dataset: Dataset, test_images: bool) -> Dataset:
 
 
 def is_held_out(dataset: str, identity: str, fraction: float, seed: int) -> bool:
-    """Whether a person is kept away from training.
+    """Return whether a person is kept away from training.
 
     The answer depends on nothing but the arguments: not on the other people of the set, on their
     order, nor on the machine. `fraction` of all people are held out, 0 to 1.
@@ -171,7 +171,7 @@ def some_identities(
 def limit_test_identities(
     dataset: Dataset, most: int | None, held_out: Mapping[str, float] | None = None
 ) -> Dataset:
-    """The set with at most so many of the people who have queries.
+    """Return the set with at most so many of the people who have queries.
 
     Where a set has a query split, these are the people of that split. Crops of no
     person, such as distractors, stay. A set that papers split at random stays whole: a split draws
@@ -198,7 +198,7 @@ def limit_test_identities(
 
 
 def leave_out(datasets: Sequence[Dataset], name: str) -> list[Dataset]:
-    """All data sets but the named one; a drawn set with several domains counts as one.
+    """Return all data sets but the named one; a drawn set with several domains counts as one.
 
     Raises:
         InputProblem: naming the sets there are, when it is none of them or the only one.

@@ -84,7 +84,7 @@ CODE: dict[str, dict[str, Any]] = {
 
 
 def _kind(name: str, row: Mapping[str, Any]) -> DatasetKind:
-    """A set of the table."""
+    """Return a set of the table."""
     fields = {**row, **CODE.get(name, {})}
     if "file_name" in row:
         layout = ("form", "folders", "within")

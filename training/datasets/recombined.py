@@ -85,7 +85,7 @@ def _new_person(
 
 
 def put_together(top: CropRecord, bottom: CropRecord, waist: float) -> NDArray[np.uint8]:
-    """The upper part of one crop over the lower part of another, at the first one's size.
+    """Return the upper part of one crop over the lower part of another, at the first one's size.
 
     Args:
         top, bottom: the two crops.

@@ -60,7 +60,7 @@ class CropRecord:
         return (self.dataset, self.identity)
 
     def decode(self) -> NDArray[np.uint8]:
-        """The crop's pixels, `(h, w, 3)` uint8 RGB.
+        """Return the crop's pixels, `(h, w, 3)` uint8 RGB.
 
         Raises:
             InputProblem: naming the file that cannot be read.
@@ -97,7 +97,7 @@ def crop_in_file(
     split: str | None = None,
     captured_at: datetime | None = None,
 ) -> CropRecord:
-    """The record of a crop that is an image file, in a set that is one domain."""
+    """Return the record of a crop that is an image file, in a set that is one domain."""
     labels = (dataset, identity, camera, dataset)
     return CropRecord(str(file), *labels, path=file, split=split, captured_at=captured_at)
 

@@ -48,7 +48,7 @@ for _kind in (*PUBLIC_SETS, MANIFEST, PEOPLE_FOLDER, SYNTHETIC):
 
 
 def kind_of(spec: str) -> DatasetKind:
-    """The row of the table that a `KIND:PATH` names.
+    """Return the row of the table that a `KIND:PATH` names.
 
     Raises:
         DatasetProblem: naming the kinds there are.
@@ -69,7 +69,7 @@ def kind_of(spec: str) -> DatasetKind:
 
 
 def showing_people(spec: str, records: Iterable[CropRecord]) -> list[CropRecord]:
-    """The crops of a set that show a person: neither junk nor distractors."""
+    """Return the crops of a set that show a person: neither junk nor distractors."""
     no_people = kind_of(spec).not_people | {JUNK}
     return [record for record in records if record.identity not in no_people]
 
@@ -115,7 +115,7 @@ def read_datasets(specs: Sequence[str]) -> list[Dataset]:
 
 
 def absolute_spec(spec: str) -> str:
-    """The spec with an absolute path, which means the same data in every working folder."""
+    """Return the spec with an absolute path, which means the same data in every working folder."""
     spec = _full(spec)
     kind, path, _ = _parse(spec)
     written = f"{kind.name}:{path}"
@@ -133,13 +133,13 @@ def overlapping(names_a: Iterable[str], names_b: Iterable[str]) -> list[tuple[st
 
 
 def _full(spec: str) -> str:
-    """The spec with its KIND, which the path of a CSV file alone does not have."""
+    """Return the spec with its KIND, which the path of a CSV file alone does not have."""
     is_manifest = Path(spec).suffix.lower() == ".csv" and Path(spec).is_file()
     return f"{MANIFEST.name}:{spec}" if is_manifest else spec
 
 
 def _parse(spec: str) -> tuple[DatasetKind, str, dict[str, str]]:
-    """The kind of a spec, its PATH, and the options behind that.
+    """Return the kind of a spec, its PATH, and the options behind that.
 
     A path that exists as it is written, comma and all, is a path.
 
@@ -170,7 +170,7 @@ def _parse(spec: str) -> tuple[DatasetKind, str, dict[str, str]]:
 
 
 def _named_path(text: str) -> Path:
-    """The PATH of a spec, with `~` expanded, since no shell expands it behind a colon."""
+    """Return the PATH of a spec, with `~` expanded, since no shell expands it behind a colon."""
     try:
         return Path(text).expanduser()
     except RuntimeError as error:

@@ -29,7 +29,7 @@ OPACITY = 0.6
 
 
 def choose_crops(dataset: Dataset, crops: int = CROPS) -> list[CropRecord]:
-    """One crop each of people spaced evenly over a data set: the same ones every time.
+    """Return one crop each of people spaced evenly over a data set: the same ones every time.
 
     Raises:
         InputProblem: for a data set without anybody.
@@ -73,7 +73,7 @@ def stage_maps(embedder: Embedder, batch: torch.Tensor) -> dict[str, torch.Tenso
 def draw_maps(
     artefact: Artefact, records: Sequence[CropRecord]
 ) -> list[Mapping[str, NDArray[np.uint8]]]:
-    """Every crop with its maps laid over it.
+    """Return every crop with its maps laid over it.
 
     Args:
         artefact: on any device.
@@ -103,7 +103,7 @@ def draw_maps(
 
 
 def overlay(crop: NDArray[np.uint8], energy: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """A map `(h, w)` in colours over its crop `(H, W, 3)` uint8 RGB, which turns grey."""
+    """Return a map `(h, w)` in colours over its crop `(H, W, 3)` uint8 RGB, which turns grey."""
     height, width = crop.shape[:2]
     low = float(energy.min())
     high = float(energy.max())

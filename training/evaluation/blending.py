@@ -53,7 +53,7 @@ def blended(
     before: Mapping[Scoring, Moments],
     people: int,
 ) -> Calibration:
-    """The new calibration with weight n / (n + 50) for n people, and else the start's.
+    """Return the new calibration with weight n / (n + 50) for n people, and else the start's.
 
     Args:
         new: fitted to the people held out.

@@ -135,7 +135,7 @@ def calibrate_searches(domains: Sequence[SearchScores], data: str) -> Calibratio
 def _fit_scoring(
     scores: LabelledScores, tails: Sequence[tuple[TailPoint, ...]], shape: float | None
 ) -> ScoringCalibration:
-    """One scoring's ratio, Platt's or isotonic, beside its tails."""
+    """Return one scoring's ratio, Platt's or isotonic, beside its tails."""
     slopes, intercept = fit_logistic(scores.genuine[:, None], scores.impostors[:, None])
     points = fit_isotonic(scores.genuine, scores.impostors) if slopes[0] > 0.0 else ()
     # Scores that are all the same make a single point, which is no line.
@@ -215,7 +215,7 @@ def fit_isotonic(
 
 
 def isotonic_generalises_better(scores: LabelledScores) -> bool:
-    """Whether isotonic regression gives people who are not in the fit the higher likelihood.
+    """Return whether isotonic regression gives people who are not in the fit the higher likelihood.
 
     Five folds of people: a fit sees the pairs of four, and is judged on those within the fifth.
     Platt scaling, of two parameters, keeps a tie and what is too small to fold. At most some

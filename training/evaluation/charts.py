@@ -35,7 +35,7 @@ def curves(
     points: Lines | None = None,
     marks: Iterable[float] = (),
 ) -> Chart:
-    """A line for each name.
+    """Return a line for each name.
 
     Args:
         title: the caption.
@@ -86,7 +86,7 @@ def cmc(result: DatasetResult) -> Chart:
 
 
 def detection(result: DatasetResult) -> Chart:
-    """The DIR/FAR curve, with the operating points as they came out."""
+    """Return the DIR/FAR curve, with the operating points as they came out."""
     known = {name: own for name, own in result.scorings.items() if own.detection_curve}
     caption = "; ".join(
         f"{name} {point.name}: {100 * point.false_alarm_rate.mean:.2g}% false alarms, "
@@ -158,7 +158,7 @@ def distribution(name: str, scoring: ScoringResult, found: ScoreDistribution) ->
 
 
 def projection(found: Projection) -> Chart:
-    """A space as t-SNE draws it, a colour for each domain (Figure 1 of GMN)."""
+    """Return a space as t-SNE draws it, a colour for each domain (Figure 1 of GMN)."""
     with chart(
         f"{found.space.capitalize()} space, t-SNE",
         "",
@@ -241,6 +241,6 @@ def intervals(title: str, rows: Sequence[tuple[str, str, Estimate, Sequence[floa
 
 
 def _at_most_one(low: float, high: float) -> tuple[float, float]:
-    """The limits of an axis of shares, which must not promise more than all."""
+    """Return the limits of an axis of shares, which must not promise more than all."""
     # A hair above, so that a dot at 1 is whole.
     return low, 1.0 + 0.03 * (1.0 - low) if high > 1.0 else high

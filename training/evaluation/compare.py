@@ -103,7 +103,7 @@ class Comparison(BaseModel):
 
 
 def compare(groups: Sequence[Group]) -> Comparison:
-    """All numbers of a comparison; the first group is what others differ from."""
+    """Return all numbers of a comparison; the first group is what others differ from."""
     return Comparison(
         runs=[_run_name(group.name, model) for group in groups for model in group.models],
         settings=differing_settings(groups),
@@ -117,7 +117,7 @@ def average(groups: Sequence[Group]) -> ComparedDataset:
 
 
 def _answers(groups: Sequence[Group]) -> pd.DataFrame:
-    """A row for each model on each data set that was searched."""
+    """Return a row for each model on each data set that was searched."""
     return pd.DataFrame(
         {
             "group": group.name,
@@ -162,7 +162,7 @@ def _run_name(group: str, model: Sequence[RunFolder]) -> RunName:
 
 
 def _compared(answers: pd.DataFrame) -> ComparedDataset:
-    """What the groups made of a data set, or of several on average."""
+    """Return what the groups made of a data set, or of several on average."""
     groups = [(str(name), own) for name, own in answers.groupby("group", sort=False)]
     base_name, base = groups[0]
     rankings = []
@@ -233,7 +233,7 @@ def _difference(ranking: str, answers: pd.DataFrame, base: pd.DataFrame) -> dict
 
 
 def _intervals(ours: Sequence[Values], theirs: Sequence[Values]) -> dict[str, Estimate]:
-    """Every metric's mean, or its difference to what others have, with its interval."""
+    """Return every metric's mean, or its difference to what others have, with its interval."""
     return {
         metric: people_and_seeds_interval(
             [
@@ -246,7 +246,7 @@ def _intervals(ours: Sequence[Values], theirs: Sequence[Values]) -> dict[str, Es
 
 
 def _searches(answers: pd.DataFrame, ranking: str) -> list[Values]:
-    """What all seeds kept of a ranking on each data set; empty unless of the same search."""
+    """Return what all seeds kept of a ranking on each data set; empty unless of the same search."""
     found = []
     for _, own in answers.groupby(PLACE, sort=False):
         known = [one for one in own["values"] if one is not None and ranking in one.rankings]
@@ -263,7 +263,7 @@ def _searches(answers: pd.DataFrame, ranking: str) -> list[Values]:
 
 
 def _mean_of_ends(results: Sequence[ScoringResult]) -> dict[str, Estimate]:
-    """The reports' own estimates; of several, their means and the means of their ends."""
+    """Return the reports' own estimates; of several, their means and the means of their ends."""
     return {
         metric: Estimate(
             **pd.DataFrame(result.metrics[metric].model_dump() for result in results).mean()

@@ -47,7 +47,7 @@ def write_comparison(
 def comparison_page(
     comparison: Comparison, groups: Sequence[Group], maps: ActivationMaps | None = None
 ) -> str:
-    """The page as HTML text; it loads nothing from elsewhere."""
+    """Return the page as HTML text; it loads nothing from elsewhere."""
     names = [group.name for group in groups]
     models = sum(len(group.models) for group in groups)
     seeds = f", {models} runs" if models > len(groups) else ""
@@ -142,7 +142,7 @@ def ranking_table(
 
 
 def _delta(row: ComparedRanking, metric: str) -> Value:
-    """A ranking's difference to the baseline, marked where several seeds decide it."""
+    """Return a ranking's difference to the baseline, marked where several seeds decide it."""
     if metric not in row.differences:
         return None
     cell = difference(row.differences[metric])
@@ -150,7 +150,7 @@ def _delta(row: ComparedRanking, metric: str) -> Value:
 
 
 def control(baseline: str, rows: Sequence[ComparedRanking]) -> str:
-    """What the differences of some rankings are to."""
+    """Return what the differences of some rankings are to."""
     own = sorted({row.ranking for row in rows if row.against not in ("", row.ranking)})
     others = f" ({', '.join(own)} less its {FALLBACK})" if own else ""
     return f"Δ: less {baseline}{others}, the same queries"
@@ -252,7 +252,7 @@ def _cost(groups: Sequence[Group]) -> Table:
 
 
 def _curves(groups: Sequence[Group]) -> list[Chart]:
-    """Every loss term and gradient norm, a line for each run that has it."""
+    """Return every loss term and gradient norm, a line for each run that has it."""
     logs = {
         model[0].name: run.log
         for group in groups

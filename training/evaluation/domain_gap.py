@@ -101,7 +101,7 @@ def domain_classifier(
 
 
 def halves(features: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """A domain's groups dealt alternately into two: what a gap of none looks like."""
+    """Return a domain's groups dealt alternately into two: what a gap of none looks like."""
     half = len(features) // 2
     return features[: 2 * half : 2], features[1 : 2 * half : 2]
 

@@ -60,7 +60,7 @@ def evaluate(
     name: str = "artefact",
     progress_bar: ProgressBar = no_bar,
 ) -> tuple[EvaluationReport, list[Search]]:
-    """One artefact on some sets: its report, and the searches whose crops a page shows.
+    """Return one artefact on some sets: its report, and the searches whose crops a page shows.
 
     Args:
         loaded: as `load_artefact` reads it; its networks are moved to the device.
@@ -112,7 +112,7 @@ def build_report(
     checkpoint: str = "",
     premise: PremiseResult | None = None,
 ) -> EvaluationReport:
-    """The report of one evaluation; `split` is `all` or `held-out`."""
+    """Return the report of one evaluation; `split` is `all` or `held-out`."""
     return EvaluationReport(
         artefact=name,
         artefact_fingerprint=description.artefact_fingerprint,
@@ -160,7 +160,7 @@ def _cost(description: Description, results: Sequence[DatasetResult]) -> CostRes
 
 
 def _search(artefact: Artefact, dataset: Dataset, settings: EvaluationSettings) -> Search:
-    """The search of the chosen people.
+    """Return the search of the chosen people.
 
     Raises:
         InputProblem: where a set cannot be searched, or none of its people is held out.

@@ -55,7 +55,7 @@ RowsOf = Callable[[RandomSplit | None], ScoreRows]
 
 
 def needs_metric_network(scorings: Sequence[str]) -> bool:
-    """Whether any of these rankings is of M-Net's scores."""
+    """Return whether any of these rankings is of M-Net's scores."""
     return bool({"mnet", "fused"} & set(scorings))
 
 
@@ -69,7 +69,7 @@ def evaluate_search(
     features: SearchFeatures | None = None,
     scores: SearchScores | None = None,
 ) -> DatasetResult:
-    """Everything there is to say about an artefact on one data set.
+    """Return everything there is to say about an artefact on one data set.
 
     Args:
         artefact: its networks may be on any device.
@@ -149,7 +149,7 @@ def _measure_rankings(
 
 
 def _described(artefact: Artefact, dataset: Dataset, search: Search) -> dict[str, Any]:
-    """What is searched, and which of its people the artefact has seen."""
+    """Return what is searched, and which of its people the artefact has seen."""
     seen = seen_people(artefact.description.provenance, artefact.training, dataset)
     own = {name: getattr(dataset, name) for name in ("name", "spec", "terms", "version")}
     return own | {
@@ -191,7 +191,7 @@ def rank_search(search: Search, rows_of: RowsOf) -> QueryMetrics:
 
 
 def rows_of_split(rows: ScoreRows, split: RandomSplit | None) -> ScoreRows:
-    """The rows and columns of one split; sets that are split at random are small ones."""
+    """Return the rows and columns of one split; sets that are split at random are small ones."""
     if split is None:
         return rows
     scores = rows(slice(0, int(split.queries.max()) + 1))[np.ix_(split.queries, split.gallery)]
@@ -199,7 +199,7 @@ def rows_of_split(rows: ScoreRows, split: RandomSplit | None) -> ScoreRows:
 
 
 def _re_ranked(search: Search, features: SearchFeatures, split: RandomSplit | None) -> ScoreRows:
-    """The scores of k-reciprocal re-ranking, which order one search and no more."""
+    """Return the scores of k-reciprocal re-ranking, which order one search and no more."""
     queries, gallery = features
     if split is not None:
         queries = queries[split.queries]
@@ -228,7 +228,7 @@ def plain_result(metrics: QueryMetrics, labels: PairLabels, note: str = "") -> S
 def _calibrated_figures(
     rows: ScoreRows, search: Search, calibration: ScoringCalibration
 ) -> dict[str, Any]:
-    """What the calibration of a pair score promises against what it holds."""
+    """Return what the calibration of a pair score promises against what it holds."""
     labels = search.labels()
     extremes = search_extremes(rows, labels)
     return {
@@ -244,7 +244,7 @@ def _calibrated_figures(
 def _measure_peer(
     peer: Peer, search: Search, progress_bar: ProgressBar, seconds: dict[str, float]
 ) -> tuple[QueryMetrics, ScoringResult]:
-    """The ranking of another model, by cosine."""
+    """Return the ranking of another model, by cosine."""
     records = search.records
     labels = search.labels()
     with (

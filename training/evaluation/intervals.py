@@ -34,7 +34,7 @@ class Estimate(BaseModel):
 def mean_interval(
     values: NDArray[np.float64], clusters: NDArray[np.int64] | None = None
 ) -> Estimate:
-    """The mean of per-query values and its 95% percentile bootstrap interval.
+    """Return the mean of per-query values and its 95% percentile bootstrap interval.
 
     Args:
         values: one per query, `(N,)`.
@@ -90,7 +90,7 @@ def average_intervals(
 def people_and_seeds_interval(
     sets: Sequence[tuple[Runs, Runs | None, NDArray[np.int64]]],
 ) -> Estimate:
-    """The interval of a mean, or of a paired difference, over other people and other seeds.
+    """Return the interval of a mean, or of a paired difference, over other people and other seeds.
 
     People are resampled. Seeds are too few for that: their part is Student's t interval, with the
     variance of a run's mean pooled over both sides. The two parts' half-widths add in quadrature.

@@ -82,7 +82,7 @@ def nearest(similarities: NDArray[np.float32], count: int) -> NDArray[np.int64]:
 def _neighbours(
     images: NDArray[np.float32], count: int, rows: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Each image's nearest, itself first, `(N, count)`; and its largest distance, `(N,)`."""
+    """Return each image's nearest, itself first, `(N, count)`; and its largest distance, `(N,)`."""
     found = []
     furthest = []
     for start in range(0, len(images), rows):

@@ -79,12 +79,12 @@ class PairLabels:
             yield rows, genuine, impostor
 
     def count_pairs(self) -> tuple[int, int]:
-        """How many pairs across cameras show one person, and how many two."""
+        """Return how many pairs across cameras show one person, and how many two."""
         counts = [(int(own.sum()), int(others.sum())) for _, own, others in self.pairs()]
         return sum(own for own, _ in counts), sum(others for _, others in counts)
 
     def part(self, queries: NDArray[np.int64], gallery: NDArray[np.int64]) -> PairLabels:
-        """The labels of some queries and gallery images, by their rows."""
+        """Return the labels of some queries and gallery images, by their rows."""
         return replace(
             self,
             query_identities=self.query_identities[queries],
@@ -119,7 +119,7 @@ class QueryMetrics:
 
     @classmethod
     def pooled(cls, parts: Sequence[QueryMetrics]) -> QueryMetrics:
-        """All queries of several searches, one after the other."""
+        """Return all queries of several searches, one after the other."""
         arrays: dict[str, Any] = {
             field.name: np.concatenate([getattr(one, field.name) for one in parts])
             for field in fields(cls)[:-1]

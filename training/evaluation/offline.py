@@ -145,7 +145,7 @@ def embed_to_folder(
 
 
 def _origin(network: Network, records: Sequence[CropRecord]) -> Origin:
-    """What features are made of; the digest is of the crops' names and labels, in order."""
+    """Return what features are made of; the digest is of the crops' names and labels, in order."""
     if not records:
         raise InputProblem("there is no crop to embed; name data with images in it")
     digest = hashlib.sha256()
@@ -162,7 +162,7 @@ def _other(shard: Path, what: str) -> InputProblem:
 
 
 def _labels(record: CropRecord) -> dict[str, str]:
-    """The columns of a feature file that are known without the crop's file."""
+    """Return the columns of a feature file that are known without the crop's file."""
     moment = record.captured_at.isoformat() if record.captured_at else ""
     named = {"paths": record.source, "identities": record.identity, "cameras": record.camera}
     return {**named, "captured_at": moment}
@@ -218,7 +218,7 @@ def _no_features(network: Network) -> NDArray[np.float32]:
 def _read(
     record: CropRecord, size: Preprocessing
 ) -> tuple[NDArray[np.uint8], dict[str, str]] | str:
-    """A crop's resized pixels and its row of a feature file; or why it cannot be read."""
+    """Return a crop's resized pixels and its row of a feature file; or why it cannot be read."""
     try:
         content = record.content()
         pixels = size.resize(decode_crop(content))

@@ -73,7 +73,7 @@ def data_differences(protocol: str, target: str, provenance: Provenance) -> list
 
 
 def people_differences(provenance: Provenance) -> list[str]:
-    """Where an artefact was trained on fewer people than its data hold, in clauses."""
+    """Return where an artefact was trained on fewer people than its data hold, in clauses."""
     found = []
     if share := provenance.held_out.get("fraction", 0.0):
         found.append(f"on {1 - share:.0%} of the people; the protocol trains on all")

@@ -25,7 +25,7 @@ INPUT = Preprocessing(height=256, width=128)
 
 
 def read_model(file: Path) -> Any:
-    """The `openvino.Model` of an IR's `.xml` or an `.onnx`.
+    """Return the `openvino.Model` of an IR's `.xml` or an `.onnx`.
 
     Raises:
         InputProblem: where OpenVINO is not installed, or cannot read the file.

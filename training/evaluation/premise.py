@@ -72,7 +72,7 @@ def measure_premise(
     couples: Mapping[str, Sequence[IdentityPair]],
     progress: Advance = lambda _: None,
 ) -> PremiseResult:
-    """The gap of every two domains in both spaces, and both spaces as pictures.
+    """Return the gap of every two domains in both spaces, and both spaces as pictures.
 
     Args:
         artefact: its embedder makes the instances; its M-Net decides the kind of the pair features;

@@ -162,7 +162,7 @@ def _averages(values: Sequence[QueryValues], less: str = "") -> dict[str, dict[s
 
 
 def _remarks(protocol: Protocol, candidate: Candidate, dataset: Dataset) -> list[str]:
-    """Where an artefact's training data are not the protocol's."""
+    """Return where an artefact's training data are not the protocol's."""
     if not protocol.sources:
         return []
     provenance = candidate.description.provenance

@@ -48,7 +48,7 @@ def query_values(search: Search, metrics: Mapping[str, QueryMetrics]) -> QueryVa
 
 
 def search_digest(search: Search) -> str:
-    """The same for the same queries and gallery, wherever on a disk the data lie."""
+    """Return the same for the same queries and gallery, wherever on a disk the data lie."""
     digest = hashlib.sha256(str(search.other_cameras_only).encode())
     for part in (search.queries, search.gallery):
         digest.update(b"\0\0")

@@ -21,7 +21,7 @@ def rank_lists(
     rows: Mapping[str, ScoreRows],
     metrics: Mapping[str, QueryMetrics],
 ) -> list[RankList]:
-    """The rank lists of queries spaced evenly by their average precision.
+    """Return the rank lists of queries spaced evenly by their average precision.
 
     Args:
         search: the queries and the gallery.

@@ -34,7 +34,7 @@ QUALITY = 80
 
 
 def jpeg(pixels: NDArray[np.uint8]) -> str:
-    """A crop `(h, w, 3)` uint8 RGB as a JPEG of a page's size, in base64."""
+    """Return a crop `(h, w, 3)` uint8 RGB as a JPEG of a page's size, in base64."""
     file = io.BytesIO()
     small = Image.fromarray(pixels).resize(PICTURE, Image.Resampling.LANCZOS)
     small.save(file, "JPEG", quality=QUALITY)
@@ -70,7 +70,7 @@ class ActivationMaps(NamedTuple):
 
 
 def render(template: str, title: str, summary: str, footer: str, **content: Any) -> str:
-    """A page as HTML text, which loads nothing from elsewhere; every text in it is escaped.
+    """Return a page as HTML text, which loads nothing from elsewhere; every text in it is escaped.
 
     Args:
         template: a file in `templates`.
@@ -117,7 +117,7 @@ def report_page(
     log: TrainingLog | None = None,
     maps: ActivationMaps | None = None,
 ) -> str:
-    """The page as HTML text.
+    """Return the page as HTML text.
 
     Args:
         report: what to show.
@@ -184,7 +184,7 @@ def write_protocol_report(
 
 
 def protocol_page(report: ProtocolReport) -> str:
-    """The page as HTML text; every set's name leads to its own report."""
+    """Return the page as HTML text; every set's name leads to its own report."""
     return render(
         "protocol.html",
         f"Protocol {report.protocol}",
@@ -197,7 +197,7 @@ def protocol_page(report: ProtocolReport) -> str:
 
 
 def _dataset_part(result: DatasetResult, search: Search | None) -> dict[str, Any]:
-    """What a page shows of one data set, as its template names it."""
+    """Return what a page shows of one data set, as its template names it."""
     rankings = {**result.scorings, **result.peers}
     drawn = [charts.cmc(result)]
     if result.scorings:

@@ -22,7 +22,7 @@ METRICS = {
 
 
 def dataset_tables(result: DatasetResult) -> list[Table]:
-    """Every figure of one data set, for its page and for a terminal."""
+    """Return every figure of one data set, for its page and for a terminal."""
     tables = [
         ranking("Ranking, %", with_peers(result), "with 95% intervals"),
         Table(
@@ -89,7 +89,7 @@ def _verification(scorings: Mapping[str, ScoringResult]) -> Table:
 
 
 def ranking(title: str, rows: Mapping[str, ScoringResult], note: str) -> Table:
-    """Every metric of some rankings."""
+    """Return every metric of some rankings."""
     return Table(
         title,
         ["ranking", *METRICS.values(), "mAP over people", "calibration error"],
@@ -112,12 +112,12 @@ def ranking(title: str, rows: Mapping[str, ScoringResult], note: str) -> Table:
 
 
 def obtained(rate: Estimate, asked: float) -> Cell:
-    """A false-alarm rate, marked where its whole interval lies above the one asked for."""
+    """Return a false-alarm rate, marked where its whole interval lies above the one asked for."""
     return percent(rate, ".2f")._replace(mark="bad" if rate.low > asked else "")
 
 
 def premise(found: PremiseResult) -> Table:
-    """The gap of every two domains in both spaces."""
+    """Return the gap of every two domains in both spaces."""
     return Table(
         "Domain gap",
         [
@@ -172,7 +172,7 @@ def networks(models: Mapping[str, tuple[CostResult, float | None]]) -> Table:
 
 
 def rounded(number: float) -> str:
-    """A large number in thousands, millions or billions, three digits of it."""
+    """Return a large number in thousands, millions or billions, three digits of it."""
     for size, name in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if number >= size:
             return f"{number / size:.3g} {name}"
@@ -180,7 +180,7 @@ def rounded(number: float) -> str:
 
 
 def validation(log: TrainingLog) -> Table:
-    """The figures of every epoch that was measured."""
+    """Return the figures of every epoch that was measured."""
     curves = {
         f"{name} {metric}": values
         for name in log.mean_average_precision
@@ -202,7 +202,7 @@ def validation(log: TrainingLog) -> Table:
 
 
 def training_data(models: Mapping[str, Provenance]) -> Table:
-    """What went into some artefacts, by their names; a single one may have none."""
+    """Return what went into some artefacts, by their names; a single one may have none."""
     return Table(
         "Training data",
         ["model", "set", "crops", "identities", "cameras", "terms"],
@@ -235,7 +235,7 @@ def sources(provenance: Provenance) -> Table:
 
 
 def settings(recipe: Mapping[str, Any]) -> Table:
-    """A recipe's every setting by its dotted name."""
+    """Return a recipe's every setting by its dotted name."""
     rows = [[name, str(value)] for name, value in dotted(recipe).items()]
     return Table("Every setting", ["setting", "value"], rows, words=True)
 
@@ -252,5 +252,5 @@ def dotted(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def with_peers(result: DatasetResult) -> dict[str, ScoringResult]:
-    """The artefact's rankings, and those of ready-made models."""
+    """Return the artefact's rankings, and those of ready-made models."""
     return result.scorings | {f"{name} (peer, cosine)": peer for name, peer in result.peers.items()}

@@ -51,7 +51,7 @@ class RunFolder:
         return self.report.provenance.recipe or self.report.architecture
 
     def load_artefact(self) -> Artefact:
-        """The artefact that the report is about.
+        """Return the artefact that the report is about.
 
         Raises:
             InputProblem: where it is in none of the usual places, or is another one by now.
@@ -142,7 +142,7 @@ def group_runs(runs: Sequence[RunFolder]) -> list[Group]:
 
 
 def deciding(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that an artefact depends on, but the seed.
+    """Return the settings that an artefact depends on, but the seed.
 
     Args:
         recipe: resolved, as an artefact stores it.
@@ -159,6 +159,6 @@ def _recipe_key(report: EvaluationReport) -> str:
 
 
 def _common_name(names: Sequence[str]) -> str:
-    """The name without the number of its seed, where the runs differ in nothing else."""
+    """Return the name without the number of its seed, where the runs differ in nothing else."""
     bare = {SEED_NUMBER.sub("", name) or name for name in names}
     return bare.pop() if len(bare) == 1 else ", ".join(names)

@@ -113,7 +113,7 @@ class SearchScores:
         return known
 
     def rows(self, fusion: Fusion | None, scoring: Scoring) -> ScoreRows:
-        """One scoring's scores; without M-Net the cosine stands in its place."""
+        """Return one scoring's scores; without M-Net the cosine stands in its place."""
         cosine = self.cosine
         mnet = self.mnet
         if scoring == "cosine" or mnet is None:
@@ -125,7 +125,7 @@ class SearchScores:
     def impostor_scores(
         self, fusion: Fusion | None, scoring: Scoring
     ) -> Iterator[NDArray[np.float32]]:
-        """One scoring's scores of all pairs of two people, a block at a time."""
+        """Yield one scoring's scores of all pairs of two people, a block at a time."""
         scores = self.rows(fusion, scoring)
         return (scores(rows)[impostor] for rows, _, impostor in self.labels.pairs())
 
@@ -147,7 +147,7 @@ class LabelledScores(NamedTuple):
 
 
 def labelled_scores(domains: Sequence[SearchScores], impostors: int) -> LabelledScores:
-    """The scores of all genuine pairs and of at most 200,000 impostor pairs.
+    """Return the scores of all genuine pairs and of at most 200,000 impostor pairs.
 
     Args:
         domains: one after the other; with M-Net's scores for all of them, or they are left out.
@@ -234,7 +234,7 @@ def score_searches(
 
 
 def folder_on_disk() -> str | None:
-    """A folder for large temporary files; None is the system's choice."""
+    """Return a folder for large temporary files; None is the system's choice."""
     on_disk = "/var/tmp"
     usable = "TMPDIR" not in os.environ and os.access(on_disk, os.W_OK)
     return on_disk if usable else None

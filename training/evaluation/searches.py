@@ -70,12 +70,12 @@ class Search:
 
 
 def camera_name(record: CropRecord) -> str:
-    """A camera's name across the domains of a set, each of which may have a camera "1"."""
+    """Return a camera's name across the domains of a set, each of which may have a camera "1"."""
     return f"{record.domain}\0{record.camera}"
 
 
 def whole_set(dataset: Dataset) -> Search:
-    """The set's own query and gallery splits; without them, all its crops across cameras.
+    """Return the set's own query and gallery splits; without them, all its crops across cameras.
 
     Raises:
         InputProblem: where a split lacks its counterpart or there is one camera only.
@@ -125,7 +125,7 @@ def held_out_people(dataset: Dataset, held_out: Mapping[str, float]) -> Search:
 
 
 def across_cameras(spec: str, records: Sequence[CropRecord]) -> Search:
-    """Two cameras: the first against the second. More: every crop against all other cameras.
+    """Return two cameras: the first against the second. More: every crop against all other cameras.
 
     Raises:
         InputProblem: where there is one camera only.
@@ -167,7 +167,7 @@ def search_in_random_splits(
     not_people: frozenset[str] = frozenset(),
     most: int | None = None,
 ) -> Search:
-    """The search of everybody who takes part, and which of it each split is.
+    """Return the search of everybody who takes part, and which of it each split is.
 
     Where the set's authors ship their own splits, these are taken; else people are drawn.
 
@@ -232,7 +232,7 @@ def _sides(
 def _one_crop_each(
     records: tuple[CropRecord, ...], drawn: list[str], random: np.random.Generator
 ) -> RandomSplit:
-    """One crop of every person drawn as the query, another one as the gallery."""
+    """Return one crop of every person drawn as the query, another one as the gallery."""
     pairs = [random.choice(_rows(records, {person}), 2, replace=False) for person in drawn]
     queries, gallery = np.stack(pairs).T
     return RandomSplit(queries.astype(np.int64), gallery.astype(np.int64))

@@ -111,12 +111,12 @@ def chart(
 
 
 def colour_of(number: int) -> str:
-    """A series' colour; they repeat after eight."""
+    """Return a series' colour; they repeat after eight."""
     return SERIES[number % len(SERIES)]
 
 
 def dash_of(number: int) -> str | tuple[int, Sequence[float]]:
-    """A series' line style: neighbours differ in more than colour."""
+    """Return a series' line style: neighbours differ in more than colour."""
     return DASHES[number % len(DASHES)]
 
 

@@ -113,7 +113,7 @@ class Table:
         return "\n".join([written[0], "|" + "---|" * len(self.columns), *written[1:]])
 
     def _least(self, number: int, rows: Sequence[Sequence[Text]], wrapped: bool) -> int:
-        """The width, with the gap, at which a column breaks no value but a text."""
+        """Return the width, with the gap, at which a column breaks no value but a text."""
         own = [row[number].plain for row in rows]
         if self.words or (wrapped and number < self.labels):
             return GAP + _longest_word([self.columns[number], *own])
@@ -123,7 +123,7 @@ class Table:
     def _part(
         self, columns: Sequence[int], rows: Sequence[Sequence[Text]], least: list[int], width: int
     ) -> RichTable:
-        """Some columns, as wide as they need to be or as the terminal lets them."""
+        """Return some columns, as wide as they need to be or as the terminal lets them."""
         widths = {number: least[number] - GAP for number in columns}
         full = {
             number: max(
@@ -149,7 +149,7 @@ class Table:
 
 
 def percent(estimate: Estimate, form: str = ".1f") -> Cell:
-    """A share in per cent, and its interval."""
+    """Return a share in per cent, and its interval."""
     mean, low, high = (
         format(100 * value, form) for value in (estimate.mean, estimate.low, estimate.high)
     )
@@ -157,7 +157,7 @@ def percent(estimate: Estimate, form: str = ".1f") -> Cell:
 
 
 def difference(estimate: Estimate, better: int = 1) -> Cell:
-    """A difference of shares in percentage points, marked where its interval leaves out 0.
+    """Return a difference of shares in percentage points, marked where its interval leaves out 0.
 
     Args:
         estimate: the difference.
@@ -188,10 +188,10 @@ def _text(cell: Cell, between: str) -> Text:
 
 
 def _joined(cell: Cell, ends: str) -> str:
-    """What is small in a cell, with another sign between the ends of an interval."""
+    """Return what is small in a cell, with another sign between the ends of an interval."""
     return cell.small.replace(" … ", ends)
 
 
 def _longest_word(texts: Sequence[str]) -> int:
-    """The length of the longest word, which a line must hold."""
+    """Return the length of the longest word, which a line must hold."""
     return max((min(len(word), LONGEST_WORD) for text in texts for word in text.split()), default=0)

@@ -37,7 +37,7 @@ def combined_tail(
 
 
 def impostor_tail(scores: Iterable[NDArray[np.float32]], count: int) -> tuple[TailPoint, ...]:
-    """The tail of n impostor scores, at shares spaced evenly in their logarithm, 1 to 1/n.
+    """Return the tail of n impostor scores, at shares spaced evenly in their logarithm, 1 to 1/n.
 
     Args:
         scores: all of them, in parts.
@@ -54,7 +54,7 @@ def impostor_tail(scores: Iterable[NDArray[np.float32]], count: int) -> tuple[Ta
 def ordered_scores(
     scores: Iterable[NDArray[np.float32]], places: NDArray[np.int64]
 ) -> NDArray[np.float32]:
-    """The scores at some places of the ascending order of all, exactly; all lie in a file.
+    """Return the scores at some places of the ascending order of all, exactly; all lie in a file.
 
     Args:
         scores: all of them, in parts.
@@ -92,7 +92,7 @@ def fit_tail_shape(domains: Sequence[tuple[ScoreRows, PairLabels]]) -> float | N
 def other_peoples_best(
     score_rows: ScoreRows, labels: PairLabels
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """The best scores of other people in every search, in bounded memory.
+    """Return the best scores of other people in every search, in bounded memory.
 
     Crops under the query's camera are in no gallery.
 

@@ -64,7 +64,7 @@ def expected_calibration_error(
 def true_accept_rates(
     score_rows: ScoreRows, labels: PairLabels, rates: tuple[float, ...] = FALSE_ACCEPT_RATES
 ) -> list[VerificationResult]:
-    """The share of genuine pairs accepted at each false accept rate, with its interval.
+    """Return the share of genuine pairs accepted at each false accept rate, with its interval.
 
     The threshold is the lowest that accepts no more impostor pairs than asked. A rate that is less
     than one of the impostor pairs cannot be measured and is left out.

@@ -73,11 +73,11 @@ class Losses(Table):
         return tuple(sorted(read))
 
     def need(self, what: Need) -> bool:
-        """Whether a loss that is on needs it."""
+        """Return whether a loss that is on needs it."""
         return what in [LOSSES[name].needs for name in self.on]
 
     def perturbs(self, epoch: int) -> bool:
-        """Whether DP is on in an epoch, counted from 0."""
+        """Return whether DP is on in an epoch, counted from 0."""
         start = self.on["gmn"].perturbation_from_epoch if "gmn" in self.on else None
         return start is not None and epoch >= start
 

@@ -32,7 +32,7 @@ class DistilledFeature(nn.Module):
         )
 
     def forward(self, features: Features) -> torch.Tensor:
-        """The mean over teachers."""
+        """Return the mean over teachers."""
         each = [
             feature_distillation_loss(project(features.after_neck), teacher)
             for project, teacher in zip(self.projections, features.teachers, strict=True)
@@ -101,7 +101,7 @@ def relation_distillation_loss(
 def pair_distillation_loss(
     scores: torch.Tensor, teacher: torch.Tensor, temperature: float = 0.1
 ) -> torch.Tensor:
-    """The same divergence, where the student's resemblances are M-Net's scores.
+    """Return the same divergence, where the student's resemblances are M-Net's scores.
 
     Args:
         scores: s(p, q) of all pairs of the batch, ordered as by `torch.triu_indices`,

@@ -116,7 +116,7 @@ def _image(pixels: Plane) -> Image.Image:
 
 
 def _develop(rng: np.random.Generator, pixels: Plane, camera: Camera) -> Plane:
-    """The camera's colour response and its darker corners."""
+    """Return the camera's colour response and its darker corners."""
     height, width = pixels.shape[:2]
     down = np.linspace(-1, 1, height, dtype=np.float32)[:, None]
     right = np.linspace(-1, 1, width, dtype=np.float32)[None, :]

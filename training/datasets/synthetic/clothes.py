@@ -111,14 +111,14 @@ class Appearance:
 
 
 def pick(rng: np.random.Generator, shares: Mapping[Key, float]) -> Key:
-    """One key, drawn with a probability in proportion to its share."""
+    """Return one key, drawn with a probability in proportion to its share."""
     keys = list(shares)
     sums = list(accumulate(shares.values()))
     return keys[min(bisect_left(sums, rng.random() * sums[-1]), len(keys) - 1)]
 
 
 def draw_colour(rng: np.random.Generator, name: str, spread: float = 0.05) -> Colour:
-    """A shade near one of the named colours."""
+    """Return a shade near one of the named colours."""
     colours = {tuple(colour): share for *colour, share in LOOKS["colours"][name]}
     colour = np.asarray(pick(rng, colours))
     lightness = rng.normal(1.0, 2.2 * spread)
@@ -126,7 +126,7 @@ def draw_colour(rng: np.random.Generator, name: str, spread: float = 0.05) -> Co
 
 
 def cloth_colour(rng: np.random.Generator, vividness: float, muted: str = "muted") -> Colour:
-    """A garment's colour; `vividness` is the share of saturated ones."""
+    """Return a garment's colour; `vividness` is the share of saturated ones."""
     return draw_colour(rng, "vivid" if rng.random() < vividness else muted)
 
 

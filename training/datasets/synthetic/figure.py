@@ -178,7 +178,7 @@ def _flared(body: Body, length: float, paint: Paint) -> None:
 
 
 def _upper_paint(body: Body, start: float, stop: float) -> Paint:
-    """The upper garment: pattern, open front, zip or collar, straps."""
+    """Return the upper garment: pattern, open front, zip or collar, straps."""
     person = body.person
 
     def paint(sideways: Plane, along: Plane) -> Plane:

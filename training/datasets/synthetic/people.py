@@ -73,7 +73,7 @@ def draw_people(
 def _draw_domain(
     seed: int, domain: int, identities: int, cameras: int, crops: int, height: int, width: int
 ) -> Iterator[CropRecord]:
-    """The crops of one domain, person by person; beyond the styles there are they repeat."""
+    """Yield the crops of one domain, person by person; beyond the styles there are they repeat."""
 
     def generator(*place: int) -> np.random.Generator:
         return np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=place)))
@@ -105,7 +105,7 @@ def _draw_domain(
 def _paint_crop(
     rng: np.random.Generator, person: Appearance, passer_by: Appearance, camera: Camera
 ) -> Plane:
-    """The person at a moment before the camera; the passer-by is in some of the pictures."""
+    """Return the person at a moment before the camera; the passer-by is in some of the pictures."""
     rows = camera.scene.shape[0]
     columns = camera.scene.shape[1] // 4
     start = int(rng.integers(0, camera.scene.shape[1] - columns + 1))
@@ -147,7 +147,7 @@ def _paint_person(rng: np.random.Generator, canvas: Canvas, person: Appearance, 
 
 
 def _aside(rng: np.random.Generator, canvas: Canvas, view: View, behind: bool) -> View:
-    """A view of a person at the crop's edge."""
+    """Return a view of a person at the crop's edge."""
     side = 1.0 if rng.random() < 0.5 else -1.0
     scale = view.scale * (rng.uniform(0.75, 0.98) if behind else rng.uniform(1.0, 1.15))
     away = rng.uniform(0.3, 0.55) if behind else rng.uniform(0.45, 0.62)

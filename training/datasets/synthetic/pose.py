@@ -24,7 +24,7 @@ GESTURES = {
 
 
 def move(point: Point, left: float = 0.0, forward: float = 0.0, up: float = 0.0) -> Point:
-    """The point so far from another one, body heights."""
+    """Return the point so far from another one, body heights."""
     return (point[0] + left, point[1] + forward, point[2] + up)
 
 
@@ -47,15 +47,15 @@ class View:
     stretch: float
 
     def depth(self, point: Point) -> float:
-        """How much nearer the camera than the body's axis, body heights."""
+        """Return how much nearer the camera than the body's axis, body heights."""
         return -point[0] * sin(self.yaw) + point[1] * cos(self.yaw)
 
     def zoom(self, up: float) -> float:
-        """A camera above is nearer to the head than to the feet."""
+        """Return a camera above is nearer to the head than to the feet."""
         return 1.0 + 0.35 * self.pitch * (up - 0.6)
 
     def pixel(self, point: Point) -> Pixel:
-        """Where `point` falls."""
+        """Return where `point` falls."""
         right = point[0] * cos(self.yaw) + point[1] * sin(self.yaw)
         up = point[2] * cos(self.pitch) - self.depth(point) * sin(self.pitch)
         return (
@@ -110,7 +110,7 @@ class Body:
         self.canvas.tube(*ends, half_widths, paint, **form)
 
     def angle(self, sideways: Plane) -> Plane:
-        """Where on the body a point lies, radians from its front, -pi to pi."""
+        """Return where on the body a point lies, radians from its front, -pi to pi."""
         angle = np.arcsin(sideways) - self.view.yaw
         wrapped: Plane = angle - (2 * np.pi) * np.rint(angle * (0.5 / np.pi))
         return wrapped
@@ -166,7 +166,7 @@ def draw_pose(rng: np.random.Generator, shoulders: float, build: float) -> Skele
 
 
 def _reach(root: Point, length: float, swing: float, out: float) -> Point:
-    """The end of a bone that hangs down, swung forward and out by these angles."""
+    """Return the end of a bone that hangs down, swung forward and out by these angles."""
     return (
         root[0] + length * sin(out),
         root[1] + length * sin(swing) * cos(out),

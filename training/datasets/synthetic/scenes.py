@@ -54,7 +54,7 @@ class _Sketch:
     horizon: int
 
     def ink(self, colour: ArrayLike, spread: float = 0.06) -> Ink:
-        """A shade near `colour`."""
+        """Return a shade near `colour`."""
         lighter = self.rng.normal(0, spread)
         shade = np.asarray(colour) + lighter + self.rng.normal(0, spread / 3, 3)
         return tuple((255 * np.clip(shade, 0, 1)).astype(int).tolist())
