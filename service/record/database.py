@@ -46,7 +46,7 @@ from service.record.schema import (
 )
 from service.record.transaction import Change, Reader, Transaction
 from service.record.vectors import Vector, VectorFile, VectorFiles
-from service.record.wiping import changed_pages, wipe_pages
+from service.record.wiping import PageFile, changed_pages
 
 Given = ParamSpec("Given")
 Result = TypeVar("Result")
@@ -117,6 +117,7 @@ class Database:
         self._waiting: deque[_Work] = deque()
         self._writing = threading.Lock()
         self._log_has_deleted = False
+        self._pages: PageFile | None = None
         self._lock = (folder / "record.lock").open("ab")
         try:
             with self._exclusive():
@@ -217,6 +218,9 @@ class Database:
             for connection in self._opened:
                 connection.close()
             self._opened.clear()
+            if self._pages is not None:
+                self._pages.close()
+                self._pages = None
         self.vectors.close()
         self._lock.close()
 
@@ -481,7 +485,9 @@ class Database:
         with contextlib.suppress(sqlite3.DatabaseError, OSError):
             connection.execute(f"PRAGMA busy_timeout = {busy_ms}")
             connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
-            wipe_pages(self.path, changed_pages(self._log))
+            if self._pages is None:
+                self._pages = PageFile(self.path)
+            self._pages.wipe(changed_pages(self._log))
             busy = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
             self._log_has_deleted = bool(busy)
         connection.execute(f"PRAGMA busy_timeout = {int(BUSY_SECONDS * 1000)}")

@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import os
 import struct
+import threading
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 PAGE_BYTES = 4096
@@ -43,29 +45,65 @@ def changed_pages(log: Path) -> list[int]:
     return sorted(numbers)
 
 
-def wipe_pages(path: Path, numbers: list[int]) -> int:
-    """Overwrite the free space in pages of a file, on the disk too, and return how many had some.
+class PageFile:
+    """An SQLite file whose free space is overwritten.
 
-    The caller keeps others from writing the file.
-
-    Raises:
-        OSError: the disk fails.
+    It stays open as long as the record: a process that closes any descriptor of a file loses all
+    of its locks on it, SQLite's own too. Another process would then take itself for the last one
+    that has the record open, and delete the log. So several objects for one file share one
+    descriptor, which the last of them closes.
     """
-    wiped = 0
-    with path.open("r+b", buffering=0) as file:
-        descriptor = file.fileno()
-        if os.fstat(descriptor).st_size > MOST_PAGES * PAGE_BYTES:
+
+    def __init__(self, path: Path) -> None:
+        """Open the file; raises `OSError`."""
+        found = path.stat()
+        self._key = (found.st_dev, found.st_ino)
+        with _SHARING:
+            if self._key not in _OPENED:
+                _OPENED[self._key] = _Descriptor(os.open(path, os.O_RDWR | os.O_CLOEXEC))
+            self._descriptor = _OPENED[self._key]
+            self._descriptor.users += 1
+
+    def wipe(self, numbers: list[int]) -> int:
+        """Overwrite the free space in pages, on the disk too, and return how many had some.
+
+        The caller keeps others from writing the file.
+
+        Raises:
+            OSError: the disk fails.
+        """
+        file = self._descriptor.number
+        if os.fstat(file).st_size > MOST_PAGES * PAGE_BYTES:
             return 0
+        wiped = 0
         for number in numbers:
             place = (number - 1) * PAGE_BYTES
-            page = os.pread(descriptor, PAGE_BYTES, place)
+            page = os.pread(file, PAGE_BYTES, place)
             used = [span for span in free_spans(page, number == 1) if any(page[slice(*span)])]
             for start, end in used:
-                os.pwrite(descriptor, bytes(end - start), place + start)
+                os.pwrite(file, bytes(end - start), place + start)
             wiped += bool(used)
         if wiped:
-            os.fdatasync(descriptor)
-    return wiped
+            os.fdatasync(file)
+        return wiped
+
+    def close(self) -> None:
+        """Close the file; SQLite must have closed it before."""
+        with _SHARING:
+            self._descriptor.users -= 1
+            if not self._descriptor.users:
+                os.close(_OPENED.pop(self._key).number)
+
+
+@dataclass
+class _Descriptor:
+    number: int
+    users: int = 0
+
+
+# By device and inode.
+_OPENED: dict[tuple[int, int], _Descriptor] = {}
+_SHARING = threading.Lock()
 
 
 def free_spans(page: bytes, is_first: bool = False) -> Iterator[tuple[int, int]]:

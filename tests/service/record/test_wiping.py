@@ -5,13 +5,15 @@ from __future__ import annotations
 import contextlib
 import random
 import sqlite3
+import subprocess
+import sys
 
 import pytest
 
 from service.record import database
 from service.record.record import Record
-from service.record.values import GallerySettings
-from service.record.wiping import PAGE_BYTES, changed_pages, free_spans, wipe_pages
+from service.record.values import CropFilter, GallerySettings
+from service.record.wiping import PAGE_BYTES, PageFile, changed_pages, free_spans
 from tests.service.gallery.new_crops import EMBEDDER, new_crop
 
 ROWS = 6000
@@ -54,9 +56,10 @@ def test_copies_of_deleted_rows_are_overwritten_and_all_others_stay(tmp_path, co
     opened.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     assert len(changed) == path.stat().st_size // PAGE_BYTES
     assert _left(path, deleted) > 0, "SQLite leaves no copies any more: this is needed no longer"
-    assert wipe_pages(path, changed) > 0
+    file = PageFile(path)
+    assert file.wipe(changed) > 0
     assert _left(path, deleted) == 0
-    assert wipe_pages(path, changed) == 0
+    assert file.wipe(changed) == 0
     with contextlib.closing(sqlite3.connect(path)) as fresh:
         assert fresh.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
         assert fresh.execute("SELECT * FROM t ORDER BY key").fetchall() == rows
@@ -71,7 +74,8 @@ def test_pages_that_are_no_trees_are_left_as_they_are(tmp_path):
     content = bytes([0, 0, 0, 7]) + b"overflow" * 511 + b"tail"
     path.write_bytes(content)
     assert list(free_spans(content)) == []
-    assert wipe_pages(path, [1, 2]) == 0
+    with contextlib.closing(PageFile(path)) as file:
+        assert file.wipe([1, 2]) == 0
     assert path.read_bytes() == content
 
 
@@ -99,7 +103,7 @@ def test_a_log_is_emptied_once_it_is_large_and_when_the_record_is_closed(tmp_pat
         record.crops.enroll(gallery, EMBEDDER, [new_crop(40)])
         assert log.stat().st_size > 0
         wiped = []
-        monkeypatch.setattr(database, "wipe_pages", lambda _, pages: wiped.extend(pages))
+        monkeypatch.setattr(PageFile, "wipe", lambda _, pages: wiped.extend(pages))
     assert wiped
 
 
@@ -110,6 +114,37 @@ def test_a_kill_before_the_wiping_is_made_up_for_by_the_next_start(tmp_path, mon
             killed.setattr(database.Database, "_empty_log", lambda _: None)
             other.crops.enroll(1, EMBEDDER, [new_crop(1)])
         wiped = []
-        monkeypatch.setattr(database, "wipe_pages", lambda _, pages: wiped.extend(pages))
+        monkeypatch.setattr(PageFile, "wipe", lambda _, pages: wiped.extend(pages))
         with contextlib.closing(Record(tmp_path)):
             assert wiped
+
+
+READS = """
+import sqlite3, sys
+connection = sqlite3.connect(sys.argv[1])
+print(connection.execute("SELECT count(*) FROM crops").fetchone()[0])
+connection.close()
+"""
+
+
+def test_another_process_that_ends_leaves_the_log_of_an_open_record(tmp_path):
+    """It would delete the log if this process had lost its locks by closing a file."""
+
+    def count_elsewhere():
+        command = [sys.executable, "-c", READS, str(tmp_path / "record.sqlite3")]
+        return int(subprocess.check_output(command))
+
+    log = tmp_path / "record.sqlite3-wal"
+    with contextlib.closing(Record(tmp_path)) as record:
+        gallery = record.galleries.create("default", EMBEDDER, GallerySettings()).gallery_id
+        landed = record.crops.enroll(gallery, EMBEDDER, [new_crop(1), new_crop(2)]).landed
+        record.crops.remove(gallery, [landed[0].crop_id])
+        with contextlib.closing(Record(tmp_path)) as other:
+            other.crops.enroll(gallery, EMBEDDER, [new_crop(3)])
+        before = log.stat().st_ino
+        assert count_elsewhere() == 2
+        assert log.exists()
+        assert log.stat().st_ino == before
+        record.crops.enroll(gallery, EMBEDDER, [new_crop(4)])
+        assert count_elsewhere() == 3
+        assert record.crops.page(gallery, CropFilter()).crops[-1].crop_id
