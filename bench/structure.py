@@ -66,9 +66,9 @@ CEILINGS = {
     "model": Legibility(
         packed=0,
         terse=8,
-        opening=20,
+        opening=0,
         noun=19,
-        clause=24,
+        clause=16,
         vague=21,
         long=0,
         tokens_per_line=9.2,
@@ -77,9 +77,9 @@ CEILINGS = {
     "training": Legibility(
         packed=1,
         terse=28,
-        opening=101,
+        opening=33,
         noun=74,
-        clause=188,
+        clause=162,
         vague=175,
         long=0,
         tokens_per_line=9.1,

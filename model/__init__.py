@@ -1,4 +1,4 @@
-"""What a crop and a checkpoint are: decoding, embedding, pair scoring, the artefact."""
+"""The parts that service and trainer share: decoding, embedding, pair scoring, the artefact."""
 
 import os
 

@@ -51,7 +51,7 @@ class LikelihoodPoint(Stored):
 
 
 class ScoringCalibration(Stored):
-    """What one scoring's numbers mean.
+    """The meaning of one scoring's numbers.
 
     Attributes:
         slope, intercept: slope·score + intercept is the log of genuine over impostor likelihood,

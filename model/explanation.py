@@ -1,4 +1,4 @@
-"""Which regions of two crops a pair's score rests on, by hiding one after another.
+"""The regions of two crops that a pair's score rests on, found by hiding one after another.
 
 Occlusion (Zeiler and Fergus, ECCV 2014): a region's contribution is the score less the score with
 the region hidden. It needs the network's outputs alone, and it is of one region at a time:
@@ -18,7 +18,7 @@ ROWS = 8
 COLUMNS = 4
 """Cells of one size, numbered row by row from the top left."""
 CELLS = ROWS * COLUMNS
-# Of a cell's side: how wide a band it fades over. A hard edge would be a pattern of its own.
+# Share of a cell's side: how wide a band it fades over. A hard edge would be a pattern of its own.
 FADE = 0.5
 Scores = Callable[[NDArray[np.float32], NDArray[np.float32]], NDArray[np.float32]]
 """The scores `(n,)` of one feature `(d,)` with some others `(n, d)`."""

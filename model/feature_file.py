@@ -36,7 +36,7 @@ SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 class Origin(NamedTuple):
-    """What a feature file was made of; empty texts where that is unknown.
+    """The origin of a feature file; empty texts where that is unknown.
 
     Attributes:
         embedder: fingerprint of the embedder, or a ready-made model's name.
@@ -51,7 +51,7 @@ class Origin(NamedTuple):
 
 @dataclass(frozen=True)
 class FeatureFile:
-    """What was read of a feature file, or of a folder of them.
+    """The content of a feature file, or of a folder of them.
 
     Attributes:
         path: where it was read from.
@@ -67,7 +67,7 @@ class FeatureFile:
 
     @property
     def paths(self) -> tuple[str, ...]:
-        """What each crop is called; empty where the file has no names or they were not read."""
+        """The name of each crop; empty where the file has no names or they were not read."""
         return self.columns.get("paths", ())
 
     def check_against(self, artefact: Artefact) -> None:
@@ -252,7 +252,7 @@ def _opened(path: Path) -> Iterator[Any]:
     except InputProblem:
         raise
     except Exception as error:
-        # Of many kinds, by what is damaged in it.
+        # The error depends on the damage.
         raise InputProblem(
             f"{path}: is not a readable .npz ({error}); run gmn embed again"
         ) from error

@@ -29,7 +29,7 @@ def unit_features(features: torch.Tensor) -> torch.Tensor:
 
 
 def comparable_features(features: torch.Tensor, kind: PairFeatureKind) -> torch.Tensor:
-    """What a kind's pair features are formed of, `(…, d)` float32: z, or f itself for `raw`."""
+    """Return the input of a kind's pair features, `(…, d)` float32: z, or f for `raw`."""
     return features.float() if kind == "raw" else unit_features(features)
 
 
@@ -73,7 +73,7 @@ class MetricNetwork(nn.Module):
         self.classifier = nn.Sequential(*layers)
 
     def comparable(self, features: torch.Tensor) -> torch.Tensor:
-        """What `pair_features` takes, of features `(…, d)`: of unit length, but for `raw`."""
+        """Return features `(…, d)` as `pair_features` takes them: unit length, but for `raw`."""
         return comparable_features(features, self.config.pair_feature)
 
     def pair_features(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:

@@ -147,7 +147,7 @@ def _bounded(normal: Array, target: Array) -> tuple[float, float, float]:
 
 
 def _log_density(gaps: Array, scale: Array, number: Array, shape: float) -> Array:
-    """Of the least of `number` exceedances of a generalised Pareto tail."""
+    """Return that of the least of `number` exceedances of a generalised Pareto tail."""
     inside = np.log(np.maximum(1.0 + shape * gaps / scale, 1e-12))
     return np.asarray(np.log(number / scale) - (number / shape + 1.0) * inside)
 

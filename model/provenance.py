@@ -56,7 +56,7 @@ class WeightSource(Stored):
 
     @property
     def is_documented(self) -> bool:
-        """Whether it is known what the weights were trained on."""
+        """True if it is known what the weights were trained on."""
         return bool(self.data or self.documented_data)
 
 

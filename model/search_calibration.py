@@ -61,7 +61,7 @@ Table = tuple[tuple[float, ...], ...]
 
 @dataclass(frozen=True)
 class SearchScores:
-    """What is kept of one search: no image, no feature and no name.
+    """The scores of one search: no image, no feature and no name.
 
     Attributes:
         scores: the nine best identity scores, descending, in the gallery's scoring.
@@ -204,7 +204,7 @@ class SearchCalibration(Stored):
 
 
 def few_identities(identities: int) -> bool:
-    """Whether so few identities' best scores are no tail: the artefact's thresholds decide."""
+    """Return whether these are too few for a tail, so that the artefact's thresholds decide."""
     return identities < FEW_IDENTITIES
 
 

@@ -70,7 +70,7 @@ register_augmentation = AUGMENTATIONS.register
 
 
 class Augmentation(Table):
-    """What a training crop goes through: a window is cut out of it, and changes by their names.
+    """The changes of a training crop: a window is cut out of it, and changes by their names.
 
     Attributes:
         resize: height and width that a crop is resized to before one of the input's size is cut out
@@ -95,7 +95,7 @@ class Augmentation(Table):
 
 
 class Draws(NamedTuple):
-    """What is drawn for each crop of a batch, on the CPU.
+    """Random draws for each crop of a batch, on the CPU.
 
     Attributes:
         flip: whether, `(B,)`.

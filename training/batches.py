@@ -73,7 +73,7 @@ class BatchMaker:
         crops = self._augmenter.cut(list(map(self._cache.crop, rows[part])), draws)
         labels = torch.from_numpy(self._labels[rows])
         if self.device.type == "cuda":
-            # What is copied from ordinary memory makes the processor wait for the GPU.
+            # A copy from ordinary memory makes the processor wait for the GPU.
             crops = crops.pin_memory()
             labels = labels.pin_memory()
             draws = draws.map(torch.Tensor.pin_memory)

@@ -50,7 +50,7 @@ TrainRun = Callable[[Recipe, RunData, Sequence[Dataset], Path, bool], None]
 
 @dataclass(frozen=True)
 class Training:
-    """What one artefact of every row is trained on, and what it is tested on.
+    """The data that one artefact of every row is trained and tested on.
 
     Attributes:
         source: where the data come from, as `gmn finish` reads it.
@@ -103,7 +103,7 @@ class Benchmark:
 
 
 class BenchmarkReport(BaseModel):
-    """What a table's runs gave, as it is written to `benchmark.json`.
+    """The outcome of a table's runs, as it is written to `benchmark.json`.
 
     Attributes:
         settings: of the command line, for every row.
@@ -163,7 +163,7 @@ def plan_benchmark(
         else f"protocol {table.protocol} names its sets; gmn/lodo takes any"
     )
     left_out += [f"{name} is in no row of this table: {why}" for name in known if name not in used]
-    # Of each run its source, the sets that it trains on, and those that it tests.
+    # Each run has its source, the sets that it trains on, and those that it tests.
     runs: list[tuple[RunData, list[str], list[str]]] = []
     if protocol is None:
         for name in there:

@@ -31,7 +31,7 @@ DAMAGES = (
 
 
 class Stateful(Protocol):
-    """What has a state that can be saved and given back."""
+    """An object with a state that can be saved and given back."""
 
     def state_dict(self) -> Any:
         """Return what it holds."""
@@ -55,7 +55,7 @@ class Position:
 
 
 class RunIdentity(BaseModel):
-    """What a resumed run must have in common with its checkpoint.
+    """The settings and data that a resumed run must have in common with its checkpoint.
 
     Attributes:
         recipe: of which only what the weights depend on counts.
@@ -70,7 +70,7 @@ class RunIdentity(BaseModel):
     files: dict[str, str]
 
     def differs_by(self, other: RunIdentity) -> str | None:
-        """Whether another run has another `recipe` or other `data`; None where it is the same."""
+        """Return the first of `recipe` and `data` in which another run differs; None for none."""
         if (self._settings(), self.files) != (other._settings(), other.files):
             return "recipe"
         return "data" if self.data != other.data else None
@@ -100,7 +100,7 @@ def run_identity(recipe: Recipe, records: Sequence[CropRecord]) -> RunIdentity:
 
 
 def _digest(records: Sequence[CropRecord]) -> str:
-    """Of names and labels, not of pixels, nor of the folder that a data set's files lie in."""
+    """Digest names and labels, not pixels, nor of the folder that a data set's files lie in."""
     places: dict[str, set[str]] = defaultdict(set)
     for record in records:
         if record.path is not None or record.load is not None:

@@ -1,4 +1,4 @@
-"""What an embedder and M-Net cost: parameters, and multiply-adds as the papers count FLOPs."""
+"""The cost of an embedder and of M-Net: parameters, and multiply-adds as the papers count FLOPs."""
 
 from __future__ import annotations
 

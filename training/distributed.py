@@ -37,7 +37,7 @@ class Processes:
 
     @property
     def is_main(self) -> bool:
-        """Whether this is the one that writes files and talks."""
+        """True if this is the one that writes files and talks."""
         return self.rank == 0
 
     def local_slice(self, size: int) -> slice:
@@ -62,7 +62,7 @@ class Processes:
         return torch.cat(rows)
 
     def any(self, flag: bool) -> bool:
-        """Whether the flag is up in any process; all of them wait for the last one to ask."""
+        """Return whether the flag is up in any process; all wait for the last one to ask."""
         if self.count == 1:
             return flag
         flags = torch.tensor(int(flag))

@@ -1,4 +1,4 @@
-"""What a run would take, estimated from a few of its steps; nothing is written."""
+"""The cost of a run, estimated from a few of its steps; nothing is written."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class DomainSize(BaseModel):
 
 
 class RunEstimate(BaseModel):
-    """What a run would take.
+    """The estimated cost of a run.
 
     Attributes:
         recipe: its name.

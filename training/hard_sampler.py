@@ -21,7 +21,7 @@ ROWS_AT_ONCE = 1024
 
 
 class HardSettings(Choice):
-    """Of batches of people who look alike.
+    """Settings of batches of people who look alike.
 
     Attributes:
         share: of the batches that are of such people.
@@ -51,7 +51,7 @@ class HardSampler(PKSampler):
         inner = settings.model_copy(update={"order": settings.order.of})
         self._inner = build_sampler(records, inner, seed)
         self._person_of_row = [record.person for record in records]
-        # Of each person the others, nearest first, by their place in `_names`; −1 for none.
+        # Return for each person the others, nearest first, by their place in `_names`; −1 for none.
         self._names = sorted(self.people)
         self._neighbours: NDArray[np.int64] = np.empty((0, 0), np.int64)
 

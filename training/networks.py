@@ -1,4 +1,4 @@
-"""What a run trains, the average of its weights, and M-Net's BatchNorm statistics at its end."""
+"""The networks of a run, the average of their weights, and M-Net's statistics at its end."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Tensors = tuple[torch.Tensor, ...] | list[torch.Tensor]
 
 
 class TrainedNetworks(nn.Module):
-    """What a run trains: embedder and M-Net, and the losses with what they learn themselves.
+    """The networks of a run: embedder, M-Net, and the losses with parameters of their own.
 
     Attributes:
         losses: those that are on, by name.

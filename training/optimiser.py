@@ -14,7 +14,7 @@ Groups = list[dict[str, Any]]
 
 
 class OptimiserSettings(Choice):
-    """What every optimiser has.
+    """The settings of every optimiser.
 
     Attributes:
         decays_vectors: whether weight decay is for norms and biases, too.
@@ -74,7 +74,7 @@ def adam(groups: Groups, settings: Optimisation) -> torch.optim.Optimizer:
 
 
 class AdamWSettings(OptimiserSettings):
-    """Of AdamW, which decays neither norms nor biases."""
+    """Settings of AdamW, which decays neither norms nor biases."""
 
     decays_vectors: ClassVar[bool] = False
 
@@ -88,7 +88,7 @@ def adamw(groups: Groups, settings: Optimisation) -> torch.optim.Optimizer:
 
 
 class SGDSettings(OptimiserSettings):
-    """Of stochastic gradient descent."""
+    """Settings of stochastic gradient descent."""
 
     momentum: float = Field(0.9, ge=0, lt=1)
 
@@ -103,7 +103,7 @@ def sgd(groups: Groups, settings: Optimisation) -> torch.optim.Optimizer:
 
 
 class StepsSettings(Choice):
-    """Of a rate that falls at some epochs.
+    """Settings of a rate that falls at some epochs.
 
     Attributes:
         milestones: these epochs.

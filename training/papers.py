@@ -74,7 +74,7 @@ class PaperRow(BaseModel):
         return read_recipe(self.recipe, [*self.settings, *applied], plugins)
 
     def is_of(self, recipe: Mapping[str, Any]) -> bool:
-        """Whether a recipe, as an artefact stores it, is the row's in every setting that decides.
+        """Return whether a stored recipe is the row's in every setting that decides.
 
         How many people are held out is stated beside the figures.
         """

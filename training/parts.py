@@ -1,4 +1,4 @@
-"""What a recipe names: a part by its name, with settings of the part's own type."""
+"""The parts that a recipe names: each by its name, with settings of the part's own type."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ class Table(Section):
             if getattr(own, first):
                 found[name] = own
             elif name in cls.usual:
-                # What is off is its first setting alone: the rest decides nothing.
+                # A part that is off is its first setting alone: the rest decides nothing.
                 found[name] = type(own).model_validate({first: 0})
         return found
 

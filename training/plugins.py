@@ -1,4 +1,4 @@
-"""What a plug-in imports: one call for each part that recipes, or `--data`, can then name."""
+"""The interface of plug-ins: one call for each part that recipes, or `--data`, can then name."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def _load(file: Path) -> PluginFile:
     # Annotations in it are looked up there.
     sys.modules[module.__name__] = module
     try:
-        # What is hashed is what runs, also where the file changes meanwhile.
+        # The code that is hashed is the one that runs, also where the file changes meanwhile.
         exec(compile(content, str(place), "exec"), module.__dict__)
     except Exception as error:
         frames = traceback.extract_tb(error.__traceback__)

@@ -1,4 +1,4 @@
-"""What an artefact stores of its origin: data, terms, inherited weights, fingerprints of crops."""
+"""The origin that an artefact stores: data, terms, inherited weights, fingerprints of crops."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def _training_data(
 def weight_sources(
     recipe: Recipe,
 ) -> tuple[tuple[WeightSource, ...], tuple[TrainingFingerprints, ...]]:
-    """What a run's weights come from: its starting weights and teachers, and their own sources.
+    """Return the sources of a run's weights: starting weights and teachers, and their sources.
 
     Returns:
         The sources, and the fingerprints of the crops that each artefact among them was trained on.
@@ -190,7 +190,7 @@ def fingerprint(content: bytes) -> int:
 
 
 def crop_fingerprint(record: CropRecord) -> int:
-    """Of the file's bytes; of the pixels where the crop has no file of its own.
+    """Digest the file's bytes, or the pixels where the crop has no file of its own.
 
     Raises:
         InputProblem: naming the file that cannot be read.

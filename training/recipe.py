@@ -300,7 +300,7 @@ def read_recipe(
         if first["type"] == "extra_forbidden":
             message = f"there is no such setting; {_known_setting(first['loc'], content)}"
         else:
-            # What concerns several keys at once has no one value to show.
+            # A problem of several keys at once has no single value to show.
             got = "" if isinstance(first["input"], dict) else f", got {first['input']!r}"
             message = first["msg"].removeprefix("Value error, ") + got
         raise InputProblem(f"recipe {name}: {key or 'as a whole'}: {message}") from error

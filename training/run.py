@@ -52,7 +52,7 @@ class Run:
 
     @cached_property
     def identity(self) -> RunIdentity:
-        """What a resumed run must have in common with its checkpoint."""
+        """Return what a resumed run must have in common with its checkpoint."""
         return run_identity(self.recipe, self.records)
 
 

@@ -18,7 +18,7 @@ from model.problems import InputProblem
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
 
-# What Pillow raises on damaged bytes, found by fuzzing it; UnidentifiedImageError is an OSError.
+# Errors of Pillow on damaged bytes, found by fuzzing. UnidentifiedImageError is an OSError.
 DAMAGE = (
     OSError,
     SyntaxError,
@@ -243,7 +243,7 @@ def _product(header: bytes, layout: str, mask: int = -1) -> int:
 
 
 def _too_many_parts(data: bytes) -> str | None:
-    """Which parts a file has too many of, with the limit; None where it is fit to be decoded."""
+    """Return the parts that a file has too many of, and their limit; None if it can be decoded."""
     if data.startswith(JPEG):
         scans = 0
         for segments, marker in enumerate(_jpeg_markers(data), 1):

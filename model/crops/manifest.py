@@ -197,5 +197,5 @@ def _read_time(within: Path | None, where: str, text: str | None) -> datetime | 
 
 
 def _shown(value: str | None, within: Path | None) -> str:
-    """What a problem shows of a value: nothing where others than the manifest's author read it."""
+    """Return a value as a problem shows it: not at all if others than its author may read it."""
     return shown(value or "") if within is None else "…"

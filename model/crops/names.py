@@ -1,4 +1,4 @@
-"""Which files are images by their names, and what else a source holds; no file is opened."""
+"""Images told from other files by their names; no file is opened."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Ignored:
             self._named.append(LeftOut(shown(name), reason))
 
     def lines(self) -> list[LeftOut]:
-        """Those that are named, and the number of the others."""
+        """Join the first names, and count the others."""
         others = self.count - len(self._named)
         more = [LeftOut("…", f"{others:,} more are not named here")] if others else []
         return self._named + more
@@ -50,7 +50,7 @@ def is_image_name(name: str) -> bool:
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a path is hidden, or a by-product of packing; such a file is ignored unnamed."""
+    """Return whether a path is hidden or a by-product of packing; such files are ignored."""
     names = [part for part in PurePosixPath(name).parts if part not in (".", "..")]
     return any(part.startswith(".") or part in BY_PRODUCTS for part in names)
 

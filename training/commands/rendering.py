@@ -1,4 +1,4 @@
-"""What an evaluation, a protocol and a dry run found, on a terminal."""
+"""The outcome of an evaluation, a protocol or a dry run, printed on a terminal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `check-data` finds out: every file read once, counted, measured and compared.
+"""The findings of `check-data`: every file read once, counted, measured and compared.
 
 The report becomes JSON as it is; a kind of finding is `{"count": all, "examples": the first}`.
 

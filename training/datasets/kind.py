@@ -78,7 +78,7 @@ class Layout:
 
 
 class PublishedCount(NamedTuple):
-    """What the authors published about one split.
+    """The published counts of one split.
 
     Attributes:
         identities: number of people, junk and distractors not counted.

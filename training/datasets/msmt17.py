@@ -20,7 +20,7 @@ def _folder_of_lists(folder: Path) -> Path:
 
 
 def looks_like_msmt17(path: Path) -> bool:
-    """Whether the folder, or the one in it, holds the lists and the crops of either version."""
+    """Return whether the folder, or the one in it, holds lists and crops of either version."""
     folder = _folder_of_lists(path)
     return (folder / "list_train.txt").is_file() and any(
         (folder / train).is_dir() for train, _ in VERSIONS.values()

@@ -1,4 +1,4 @@
-"""Which people and which crops are trained on and which are tested: protocols, splits, limits."""
+"""The choice of people and crops to train on and to test: protocols, splits, limits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every reader returns: crops with a label, and where they come from."""
+"""The result of every reader: crops with a label, and where they come from."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ def maximum_mean_discrepancy(
 def domain_classifier(
     first: NDArray[np.float32], second: NDArray[np.float32]
 ) -> NDArray[np.float64]:
-    """Whether a logistic regression names each feature's domain, cross-validated over groups.
+    """Return if a logistic regression names each feature's domain, cross-validated over groups.
 
     No group is in training and test at once. As the domains are of one size, the mean is the
     balanced accuracy, one half by chance.

@@ -150,7 +150,7 @@ def decoded_batches(
 def read_ahead(
     read: Callable[[CropRecord], Read], batches: Iterable[Sequence[CropRecord]]
 ) -> Iterator[list[Read]]:
-    """What is read of each crop of a batch, in a few threads; the next while one is in use."""
+    """Yield what `read` returns of each crop, by batch; the next one is read in some threads."""
     with ThreadPoolExecutor(DECODING_THREADS, "decode") as pool:
         ahead: list[Future[Read]] = []
         for batch in (*batches, ()):

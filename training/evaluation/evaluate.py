@@ -30,7 +30,7 @@ from training.evaluation.searches import Search, held_out_people, standard_searc
 
 @dataclass(frozen=True)
 class EvaluationSettings:
-    """What to measure of an artefact on data sets.
+    """The measurements of an artefact on data sets.
 
     Attributes:
         scorings: which rankings, of `RANKINGS`; None for those that the artefact offers.

@@ -209,7 +209,7 @@ def _re_ranked(search: Search, features: SearchFeatures, split: RandomSplit | No
 
 
 def plain_result(metrics: QueryMetrics, labels: PairLabels, note: str = "") -> ScoringResult:
-    """What any ranking has: its metrics, their intervals over queries and people, and the CMC.
+    """Return the metrics of a ranking, their intervals over queries and people, and the CMC.
 
     A query that is in several random splits counts several times, so these have no interval over
     queries: both are over people.

@@ -27,7 +27,7 @@ ScoreRows = Callable[[slice], NDArray[np.float32]]
 
 @dataclass(frozen=True)
 class PairLabels:
-    """Who and which camera every query and gallery image is, as integers.
+    """The person and camera of every query and gallery image, as integers.
 
     Attributes:
         query_identities, query_cameras: `(Q,)` int64.

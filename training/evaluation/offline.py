@@ -35,7 +35,7 @@ BATCH_CROPS = 128
 
 
 class Network(NamedTuple):
-    """What computes features.
+    """A network that computes features.
 
     Attributes:
         preprocessing: of its input.
@@ -61,7 +61,7 @@ class Part(NamedTuple):
 
 @dataclass
 class Outcome:
-    """What a run has done.
+    """The outcome of a run.
 
     Attributes:
         features: how many it has computed.

@@ -43,7 +43,7 @@ class SearchExtremes(NamedTuple):
 
     @property
     def present(self) -> NDArray[np.bool_]:
-        """Whether the person is in the gallery, `(Q,)`."""
+        """True if the person is in the gallery, `(Q,)`."""
         return np.asarray(np.isfinite(self.best_genuine))
 
     def thresholds(self, calibration: ScoringCalibration, asked: float) -> NDArray[np.float64]:

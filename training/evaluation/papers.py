@@ -39,7 +39,7 @@ def papers_table(models: Iterable[Measured]) -> Table:
 
 
 def trained_as(row: PaperRow, target: str, provenance: Provenance) -> bool:
-    """Whether an artefact has a row's recipe, and the data by which it is tested on a set."""
+    """Return whether an artefact has a row's recipe, and the data that it is tested by."""
     return row.is_of(provenance.recipe) and not data_differences(row.protocol, target, provenance)
 
 

@@ -1,4 +1,4 @@
-"""What a protocol found: a report for every domain, their average, and papers' figures beside."""
+"""The outcome of a protocol: a report for every domain, their average, and papers' figures."""
 
 from __future__ import annotations
 

@@ -207,7 +207,7 @@ def _dataset_part(result: DatasetResult, search: Search | None) -> dict[str, Any
         for name, own in result.scorings.items()
         if own.distribution
     ]
-    # Of several rankings with one note the last is named.
+    # If several rankings have one note, the last one is named.
     notes = {own.note: name for name, own in rankings.items() if own.note}
     tables = report_tables.dataset_tables(result)
     shown = {"tables": tables, "charts": drawn, "search": search}

@@ -1,4 +1,4 @@
-"""What an evaluation found, as it is written to `report.json` and printed by `--json`."""
+"""The outcome of an evaluation, as it is written to `report.json` and printed by `--json`."""
 
 from __future__ import annotations
 
@@ -180,7 +180,7 @@ class PremiseResult(Result):
 
 
 class CostResult(Result):
-    """What the networks cost.
+    """The cost of the networks.
 
     Attributes:
         embedder_parameters, metric_network_parameters: numbers that an artefact holds.

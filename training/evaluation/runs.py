@@ -29,7 +29,7 @@ NOT_DECIDING = (INDECISIVE - {"metric_fit"}) | {"seed", "published"}
 
 @dataclass(frozen=True)
 class RunFolder:
-    """What lies in one run's folder.
+    """The content of one run's folder.
 
     Attributes:
         name: what a page calls its artefact.

@@ -1,4 +1,4 @@
-"""Which crops of a data set are queries, and which are the gallery they are searched in.
+"""Searches of a data set: its crops that ask, and the gallery that they are searched in.
 
 Small sets are searched in random splits: ten times some people are drawn, and the figures pooled.
 """

@@ -21,7 +21,7 @@ LONGEST_WORD = 24
 
 
 class Cell(NamedTuple):
-    """What stands in one place of a table.
+    """One place of a table.
 
     Attributes:
         text: the value.

@@ -17,7 +17,7 @@ Curve = tuple[list[float], list[float]]
 
 @dataclass(frozen=True)
 class TrainingLog:
-    """What a run logged.
+    """The log of a run.
 
     Attributes:
         losses: by term, its value over the epochs.

@@ -1,4 +1,4 @@
-"""What a loss is: a class or a function under a name, its settings, and what it is computed of."""
+"""Losses: a class or a function under a name, its settings, and what it is computed of."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Need = Literal["features", "terms", "teachers", "start"]
 
 
 class LossSettings(Section):
-    """What every loss has; `losses.NAME = 0.3` sets the weight alone, and 0 switches it off.
+    """The settings of every loss; `losses.NAME = 0.3` sets the weight alone, and 0 switches it off.
 
     A loss whose settings have `stages`, numbers of the backbone's stages, reads their outputs.
     """
@@ -138,7 +138,7 @@ class Features:
 def build_losses(
     losses: Losses, dimension: int, classes: int, teachers: Sequence[int] = ()
 ) -> nn.ModuleDict:
-    """Of the losses of a recipe those that have parameters of their own, by name.
+    """Return the losses of a recipe that have parameters of their own, by name.
 
     Args:
         losses: of the recipe.

@@ -41,7 +41,7 @@ class DistilledFeature(nn.Module):
 
 
 class ResemblanceSettings(LossSettings):
-    """Of what compares whom a crop resembles: the temperature of these resemblances."""
+    """Settings of a comparison of whom a crop resembles: the temperature of these resemblances."""
 
     temperature: float = Field(0.1, gt=0)
 

@@ -10,7 +10,7 @@ from training.losses.base import Features, LossSettings, register_loss
 
 
 class MetricSettings(LossSettings):
-    """Of L_gmn.
+    """Settings of L_gmn.
 
     Attributes:
         perturbation_from_epoch: the epoch, counted from 0, from which DP is on; null is never.
@@ -37,7 +37,7 @@ def generalizable_metric_loss(_: MetricSettings, features: Features) -> torch.Te
 
 
 class CenterSettings(LossSettings):
-    """Of L_pic: its weight is λ."""
+    """Settings of L_pic: its weight is λ."""
 
     weight: float = Field(0.1, ge=0)
 

@@ -13,7 +13,7 @@ from training.losses.base import Features, LossSettings, register_loss
 
 
 class IdentitySettings(LossSettings):
-    """Of L_cls: how much of each label is spread over all people."""
+    """Settings of L_cls: how much of each label is spread over all people."""
 
     label_smoothing: float = Field(0.1, ge=0, lt=1)
 
@@ -29,14 +29,14 @@ class IdentityLoss(nn.Module):
         nn.init.normal_(self.classifier.weight, std=0.001)
 
     def forward(self, features: Features) -> torch.Tensor:
-        """Of the features after the neck."""
+        """Compute it of the features after the neck."""
         logits = self.classifier(features.after_neck).float()
         smoothing = self.settings.label_smoothing
         return functional.cross_entropy(logits, features.labels, label_smoothing=smoothing)
 
 
 class CosFaceSettings(LossSettings):
-    """Of CosFace.
+    """Settings of CosFace.
 
     Attributes:
         scale: of all cosines.
@@ -59,7 +59,7 @@ class CosFace(nn.Module):
         nn.init.normal_(self.classifier.weight, std=0.01)
 
     def forward(self, features: Features) -> torch.Tensor:
-        """Of the features after the neck."""
+        """Compute it of the features after the neck."""
         units = functional.normalize(features.after_neck.float())
         cosines = units @ functional.normalize(self.classifier.weight.float()).T
         labels = features.labels
@@ -68,7 +68,7 @@ class CosFace(nn.Module):
 
 
 class TripletSettings(LossSettings):
-    """Of L_tri.
+    """Settings of L_tri.
 
     Attributes:
         margin: in units of the distance.
