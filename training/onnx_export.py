@@ -223,8 +223,8 @@ def _write_graph(
                 verbose=False,
             )
     except Exception as error:
-        # The error depends on the step that ONNX does not know; the first line of the exporter's own
-        # error is the same for all.
+        # The error depends on the step that ONNX does not know; the first line of the exporter's
+        # own error is the same for all.
         reason = error.__cause__ or error
         lines = str(reason).strip().splitlines() or [type(reason).__name__]
         raise InputProblem(
