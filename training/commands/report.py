@@ -39,11 +39,11 @@ def report(
 ) -> None:
     """Shows one run on a page, or compares several.
 
-    A comparison has every figure with its interval, paired differences over the same queries, the
-    settings that differ, and learning curves. Folders of one artefact count as one model, and
-    models whose recipes differ in the seed alone as one with a spread. The first model is what the
-    others differ from. The page loads nothing from elsewhere; the numbers are in the JSON beside
-    it. With --maps it shows people of that set.
+    A comparison has every figure with its interval, paired differences over the same queries, and
+    the settings that differ. Folders of one artefact count as one model, and models whose recipes
+    differ in the seed alone as one with a spread. The first model is what the others differ from.
+    The page loads nothing from elsewhere; the numbers are in the JSON beside it. With --maps it
+    shows people of that set.
 
     Example: gmn report baseline=runs/baseline full=runs/full --out runs/compared
     """
@@ -60,7 +60,7 @@ def report(
         write_comparison(out, groups, drawn)
     else:
         only = folders[0]
-        page = report_page(only.report, log=only.log, maps=drawn)
+        page = report_page(only.report, maps=drawn)
         numbers = only.report.model_dump_json(indent=2) + "\n"
         write_texts(out, {"report.json": numbers, "report.html": page})
     Console().print(f"Report: {out / 'report.html'}", markup=False, soft_wrap=True)

@@ -190,18 +190,6 @@ def projection(found: Projection) -> Chart:
     return drawn
 
 
-def training(title: str, up: str, lines: Lines) -> Chart:
-    """Losses or norms over epochs, on a logarithmic axis."""
-    return curves(title, "epoch", up, lines, f"{title} over the epochs", logarithmic="y")
-
-
-def validation(name: str, lines: Lines) -> Chart:
-    """mAP or Rank-1 on held-out people over the epochs, by data set and scoring."""
-    last = ", ".join(f"{one} {100 * values[-1]:.1f}%" for one, (_, values) in lines.items())
-    alt = f"{name} while training; at the end: {last}"
-    return curves(f"{name} on held-out people", "epoch", name, lines, alt, shares="y")
-
-
 def intervals(title: str, rows: Sequence[tuple[str, str, Estimate, Sequence[float]]]) -> Chart:
     """Estimates with their intervals, a line each, seeds as small dots.
 

@@ -80,7 +80,6 @@ def comparison_page(
             for group in groups
         ),
         cost_table=_cost(groups),
-        curves=_curves(groups),
         origin_tables=[
             report_tables.training_data(
                 {group.name: group.first.report.provenance for group in groups}
@@ -245,29 +244,9 @@ def _cost(groups: Sequence[Group]) -> Table:
     for group in groups:
         runs = [run for model in group.models for run in model]
         costs = [run.report.cost for run in runs if run.report.cost]
-        speeds = [run.log.crops_per_second for run in runs if run.log.crops_per_second]
         if costs:
-            found[group.name] = (costs[-1], speeds[-1] if speeds else None)
+            found[group.name] = costs[-1]
     return report_tables.networks(found)
-
-
-def _curves(groups: Sequence[Group]) -> list[Chart]:
-    """Return every loss term and gradient norm, a line for each run that has it."""
-    logs = {
-        model[0].name: run.log
-        for group in groups
-        for model in group.models
-        for run in reversed(model)
-        if run.log.losses
-    }
-    drawn = []
-    for kind, what in (("losses", "loss"), ("gradient_norms", "gradient norm")):
-        curves = {name: getattr(log, kind) for name, log in logs.items()}
-        for term in dict.fromkeys(term for own in curves.values() for term in own):
-            lines = {name: own[term] for name, own in curves.items() if term in own}
-            title = f"{term}: {what}"
-            drawn.append(charts.training(title, what, lines))
-    return drawn
 
 
 def _artefacts(comparison: Comparison) -> Table:

@@ -24,10 +24,7 @@ from training.evaluation.query_values import FILE_NAME as QUERY_VALUES
 from training.evaluation.query_values import write_query_values
 from training.evaluation.results import DatasetResult, EvaluationReport
 from training.evaluation.searches import Search
-from training.evaluation.svg import Chart
 from training.evaluation.tables import difference
-from training.evaluation.training_log import FILE_NAME as TRAINING_LOG
-from training.evaluation.training_log import TrainingLog, read_training_log
 
 PICTURE = (64, 128)
 QUALITY = 80
@@ -96,25 +93,23 @@ def write_report(folder: Path, report: EvaluationReport, pictures: Sequence[Sear
     """Writes `report.json`, `queries.npz` and `report.html` into a folder.
 
     Args:
-        folder: made where it is missing; a training log that lies in it is drawn too.
+        folder: made where it is missing.
         report: what to write.
         pictures: each data set's search, to show crops of; without them the page shows no person.
 
     Raises:
         InputProblem: where the folder cannot be written.
     """
-    log = read_training_log(folder / TRAINING_LOG)
     values = [result.query_values for result in report.datasets]
     if any(own is not None for own in values):
         write_query_values(folder / QUERY_VALUES, values)
-    page = report_page(report, pictures, log)
+    page = report_page(report, pictures)
     write_texts(folder, {"report.json": _json(report), "report.html": page})
 
 
 def report_page(
     report: EvaluationReport,
     pictures: Sequence[Search] = (),
-    log: TrainingLog | None = None,
     maps: ActivationMaps | None = None,
 ) -> str:
     """Return the page as HTML text.
@@ -122,11 +117,9 @@ def report_page(
     Args:
         report: what to show.
         pictures: each data set's search, to show crops of; without them no person is shown.
-        log: of the training, where it is known.
         maps: activation maps to show, too.
     """
     provenance = report.provenance
-    log = log or TrainingLog({}, {})
     machine = ", ".join(f"{name} {value}" for name, value in report.machine.items())
     about = {
         "artefact_fingerprint": report.artefact_fingerprint,
@@ -150,10 +143,7 @@ def report_page(
         premise_charts=[charts.projection(one) for one in premise.projections] if premise else [],
         maps=maps,
         beside_papers=papers_table([(report.artefact, provenance, report.datasets)]),
-        cost_table=report_tables.networks({"": (cost, log.crops_per_second)} if cost else {}),
-        log=log,
-        training_charts=_training_charts(log),
-        validation_table=report_tables.validation(log),
+        cost_table=report_tables.networks({"": cost} if cost else {}),
         artefact_tables=[
             report_tables.training_data({"": provenance}),
             report_tables.sources(provenance),
@@ -226,18 +216,6 @@ def _headline(report: EvaluationReport) -> list[tuple[str, str]]:
                     for metric, title in (("mAP", "mAP"), ("rank_1", "Rank-1"))
                 ]
                 break
-    return found
-
-
-def _training_charts(log: TrainingLog) -> list[Chart]:
-    terms = (
-        ("Loss terms", "loss", log.losses),
-        ("Gradient norms at the embedding", "norm", log.gradient_norms),
-    )
-    found = [charts.training(*one) for one in terms if one[2]]
-    for name, lines in (("mAP", log.mean_average_precision), ("Rank-1", log.rank_1)):
-        if lines:
-            found.append(charts.validation(name, lines))
     return found
 
 

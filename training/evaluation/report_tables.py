@@ -9,7 +9,6 @@ from model.provenance import Provenance
 from training.evaluation.intervals import Estimate
 from training.evaluation.results import CostResult, DatasetResult, PremiseResult, ScoringResult
 from training.evaluation.tables import Cell, Table, Value, difference, percent
-from training.evaluation.training_log import TrainingLog
 
 METRICS = {
     "mAP": "mAP step",
@@ -143,27 +142,26 @@ def premise(found: PremiseResult) -> Table:
     )
 
 
-def networks(models: Mapping[str, tuple[CostResult, float | None]]) -> Table:
-    """Size, work and speed.
+def networks(costs: Mapping[str, CostResult]) -> Table:
+    """Return a row for each network of some models: size, work and speed.
 
     Args:
-        models: by a model's name, which may be empty, its cost and the crops a second of its
-            training, where that is known.
+        costs: by the name of a model, which may be empty.
     """
     rows: list[list[Value]] = []
-    for model, (cost, training) in models.items():
+    for model, cost in costs.items():
         embedder = (cost.embedder_parameters, cost.embedder_multiply_adds, cost.crops_per_second)
         pair = (cost.metric_network_parameters, cost.pair_multiply_adds, cost.pairs_per_second)
-        for name, (size, work, rate), trained in (
-            ("embedder, one crop", embedder, training),
-            ("M-Net, one pair", pair, None),
+        for name, (size, work, rate) in (
+            ("embedder, one crop", embedder),
+            ("M-Net, one pair", pair),
         ):
-            speeds = (None if one is None else f"{one:,.0f}" for one in (rate, trained))
+            speed = None if rate is None else f"{rate:,.0f}"
             if size:
-                rows.append([model or None, name, rounded(size), rounded(work), *speeds])
+                rows.append([model or None, name, rounded(size), rounded(work), speed])
     return Table(
         "Networks",
-        ["model", "network", "parameters", "multiply-adds", "a second", "a second in training"],
+        ["model", "network", "parameters", "multiply-adds", "a second"],
         rows,
         "a multiplication with its addition counts once, as the papers count FLOPs; speeds as "
         "measured in each run, of crops with their decoding",
@@ -177,28 +175,6 @@ def rounded(number: float) -> str:
         if number >= size:
             return f"{number / size:.3g} {name}"
     return f"{number:.3g}"
-
-
-def validation(log: TrainingLog) -> Table:
-    """Return the figures of every epoch that was measured."""
-    curves = {
-        f"{name} {metric}": values
-        for name in log.mean_average_precision
-        for metric, (_, values) in (
-            ("mAP", log.mean_average_precision[name]),
-            ("Rank-1", log.rank_1[name]),
-        )
-    }
-    epochs = next(iter(log.mean_average_precision.values()), ((), ()))[0]
-    return Table(
-        "Held-out people while training, %",
-        ["epoch", *curves],
-        [
-            [f"{epoch:g}", *(f"{100 * values[row]:.1f}" for values in curves.values())]
-            for row, epoch in enumerate(epochs)
-        ],
-        "a part of the people held out",
-    )
 
 
 def training_data(models: Mapping[str, Provenance]) -> Table:

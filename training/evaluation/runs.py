@@ -13,10 +13,9 @@ from pydantic import ValidationError
 
 from model.artefact import Artefact, load_artefact, resolve_artefact
 from model.problems import InputProblem
-from training.evaluation import query_values, training_log
+from training.evaluation import query_values
 from training.evaluation.query_values import QueryValues, read_query_values
 from training.evaluation.results import EvaluationReport
-from training.evaluation.training_log import TrainingLog, read_training_log
 from training.recipe import INDECISIVE
 from training.run_folder import ARTEFACT_NAME
 
@@ -36,14 +35,12 @@ class RunFolder:
         path: the folder.
         report: its `report.json`.
         values: every query's own figures, by a data set's number; empty for older runs.
-        log: of its training, empty where the folder is an evaluation's.
     """
 
     name: str
     path: Path
     report: EvaluationReport
     values: Mapping[int, QueryValues]
-    log: TrainingLog
 
     @property
     def recipe(self) -> Mapping[str, Any]:
@@ -117,7 +114,6 @@ def read_run(word: str) -> RunFolder:
         path=path,
         report=report,
         values=read_query_values(path / query_values.FILE_NAME),
-        log=read_training_log(path / training_log.FILE_NAME),
     )
 
 
