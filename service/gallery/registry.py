@@ -43,6 +43,8 @@ CAUGHT_UP_WITHIN_SECONDS = 2.0
 VERSION_WITHIN_SECONDS = 2.0
 VERSION_POLL_SECONDS = 0.01
 CROPS_PER_EVENT = 1000
+# Vectors that are read from the disk while the rows of those before them are.
+READ_AHEAD_SLOTS = 32_768
 Result = TypeVar("Result")
 Show = Callable[[], None]
 
@@ -268,6 +270,7 @@ class GalleryRegistry:
             file = crops.vector_file(gallery.gallery_id)
             # None where the gallery was deleted meanwhile.
             if file is not None:
+                file.prefetch(int(columns.slots[-1]) + 1, READ_AHEAD_SLOTS)
                 index.add(columns, file)
 
     def _require_whole(self, gallery: Gallery, record: GalleryRecord) -> None:

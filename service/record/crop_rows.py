@@ -75,19 +75,21 @@ def read_columns(
     codes = _PeopleCodes(reader, gallery_id, secret)
     among = "" if slots is None else f"AND slot IN {AMONG} "
     asked = (
-        f"SELECT slot, person_id, camera, captured_at FROM crops WHERE gallery_id = ? {among}"
+        "SELECT slot, coalesce(person_id, 0), camera, captured_at FROM crops "
+        f"WHERE gallery_id = ? {among}"
         "AND slot > ? ORDER BY slot LIMIT ?"
     )
     given = [gallery_id] if slots is None else [gallery_id, as_json(slots)]
     after = 0
-    while rows := reader.execute(asked, (*given, after, COLUMNS_AT_ONCE)).fetchall():
+    while rows := reader.tuples(asked, (*given, after, COLUMNS_AT_ONCE)):
         heartbeat()
         numbers, people, cameras, captured = zip(*rows, strict=True)
         after = numbers[-1]
         in_order = np.array(numbers, np.int64)
         # NaN where it is unknown.
         moments = np.array(captured, np.float64) / MICROSECONDS
-        yield CropColumns(in_order, codes.of(in_order, people), cameras, moments)
+        groups = codes.of(in_order, np.array(people, np.int64))
+        yield CropColumns(in_order, groups, cameras, moments)
 
 
 class _PeopleCodes:
@@ -97,17 +99,18 @@ class _PeopleCodes:
         self._reader = reader
         self._gallery_id = gallery_id
         self._secret = secret
-        self._known: dict[int | None, int] = {}
+        # Person 0 stands for none.
+        self._known = {0: -1}
 
-    def of(self, slots: NDArray[np.int64], people: Sequence[int | None]) -> NDArray[np.int64]:
-        new = set(people) - self._known.keys() - {None}
+    def of(self, slots: NDArray[np.int64], people: NDArray[np.int64]) -> NDArray[np.int64]:
+        distinct, places = np.unique(people, return_inverse=True)
+        new = [person for person in distinct.tolist() if person not in self._known]
         asked = f"SELECT person_id, name FROM people WHERE gallery_id = ? AND person_id IN {AMONG}"
-        values = (self._gallery_id, as_json(person for person in new if person is not None))
-        for person_id, name in self._reader.execute(asked, values) if new else ():
+        for person_id, name in self._reader.tuples(asked, (self._gallery_id, as_json(new))):
             self._known[person_id] = identity_code(name, self._secret)
         # A person who was removed meanwhile is none: the crops have changed too.
-        codes = np.array([self._known.get(person, -1) for person in people], np.int64)
-        return np.where(codes < 0, -1 - slots, codes)
+        codes = np.array([self._known.get(person, -1) for person in distinct.tolist()], np.int64)
+        return np.where(codes[places] < 0, -1 - slots, codes[places])
 
 
 def read_metadata(

@@ -289,6 +289,9 @@ class Database:
         self._cut_vectors()
         # A process that was killed may have left deleted contents in the log.
         self._empty_log()
+        if self._pages is not None:
+            # A start reads the rows of every crop, which lie all over the file.
+            self._pages.prefetch()
 
     @property
     def _log(self) -> Path:

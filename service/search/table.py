@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from service.record.crop_rows import CropColumns
 from service.record.values import identity_code
 from service.record.vectors import Vector, VectorFile
+from service.search import arrays
 from service.search.arrays import FIRST_CAPACITY, Rows, grown
 from service.search.filters import Filter
 from service.search.metadata import MetadataRows, ReadMetadata
@@ -139,6 +140,18 @@ class RowTable:
         """Return copies of the vectors of rows as the embedder gave them, `(n, d)`."""
         return self.vectors[self.row_ids[rows]]
 
+    def cosines(self, rows: Rows, query: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the cosines of rows with a query of unit length, `(n,)`, in float32.
+
+        Nothing but they has the length of the rows: a gallery of millions would take that often.
+        """
+        found = np.empty(len(rows), np.float32)
+        for start in range(0, len(rows), arrays.ROWS_AT_ONCE):
+            part = rows[start : start + arrays.ROWS_AT_ONCE]
+            products = arrays.inner_products(self.vectors, self.row_ids[part], query)
+            found[start : start + len(part)] = products / self.norms[part]
+        return found
+
     def units(self, rows: Rows) -> NDArray[np.float32]:
         """Return copies of the vectors of rows at unit length, `(n, d)`."""
         vectors = self.vectors_at(rows)
@@ -200,13 +213,14 @@ class RowTable:
             vars(self).update({name: grown(getattr(self, name), capacity) for name in COLUMNS})
 
     def _set_labels(self, rows: Rows, crops: CropColumns) -> None:
-        codes = self.cameras_known
         self.groups[rows] = crops.groups
         self._number(rows)
-        self.cameras[rows] = [
-            UNKNOWN if camera is None else codes.setdefault(camera, len(codes))
-            for camera in crops.cameras
-        ]
+        for camera in crops.cameras:
+            if camera is not None and camera not in self.cameras_known:
+                self.cameras_known[camera] = len(self.cameras_known)
+        codes: dict[str | None, int] = {None: UNKNOWN}
+        codes.update(self.cameras_known.items())
+        self.cameras[rows] = [codes[camera] for camera in crops.cameras]
         self.captured[rows] = crops.captured
 
     def _number(self, rows: Rows) -> None:
