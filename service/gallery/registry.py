@@ -224,7 +224,7 @@ class GalleryRegistry:
             secret = self.record.galleries.group_secret()
             metadata = partial(self.record.crops.metadata, gallery_id)
             gallery = Gallery(record, self.embedders, secret, self.outside, metadata)
-            self._fill(gallery, secret)
+            self._fill(gallery, secret, record.crops)
             now = self.record.galleries.get(gallery_id)
             if now is not None and now.version == record.version:
                 self._require_whole(gallery, now)
@@ -261,10 +261,12 @@ class GalleryRegistry:
         self._follower.close()
         self._readers.shutdown()
 
-    def _fill(self, gallery: Gallery, secret: bytes) -> None:
+    def _fill(self, gallery: Gallery, secret: bytes, count: int) -> None:
         index = gallery.own_index
         if index is None:
             return
+        # Columns that grow step by step leave holes in the memory.
+        index.table.reserve(count)
         crops = self.record.crops
         for columns in crops.columns(gallery.gallery_id, secret):
             file = crops.vector_file(gallery.gallery_id)

@@ -98,7 +98,7 @@ class RowTable:
     def append(self, crops: CropColumns, file: VectorFile) -> None:
         """Add crops with higher slots than all others; `file` has their vectors."""
         count = len(crops.slots)
-        self._reserve(self.size + count)
+        self.reserve(self.size + count)
         rows = np.arange(self.size, self.size + count)
         if crops.slots[-1] >= len(self.vectors):
             self.vectors = file.mapped()
@@ -206,7 +206,8 @@ class RowTable:
         new._metadata = self._metadata.anew()
         return new
 
-    def _reserve(self, size: int) -> None:
+    def reserve(self, size: int) -> None:
+        """Make room for so many rows in all, which takes memory as they are filled."""
         capacity = len(self.row_ids)
         if size > capacity:
             capacity = max(size, 2 * capacity, FIRST_CAPACITY)
