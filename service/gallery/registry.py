@@ -8,7 +8,7 @@ import logging
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from operator import attrgetter
@@ -44,7 +44,7 @@ VERSION_WITHIN_SECONDS = 2.0
 VERSION_POLL_SECONDS = 0.01
 CROPS_PER_EVENT = 1000
 # Vectors that are read from the disk while the rows of those before them are.
-READ_AHEAD_SLOTS = 32_768
+READ_AHEAD_SLOTS = 65536
 Result = TypeVar("Result")
 Show = Callable[[], None]
 
@@ -268,12 +268,17 @@ class GalleryRegistry:
         # Columns that grow step by step leave holes in the memory.
         index.table.reserve(count)
         crops = self.record.crops
-        for columns in crops.columns(gallery.gallery_id, secret):
-            file = crops.vector_file(gallery.gallery_id)
-            # None where the gallery was deleted meanwhile.
-            if file is not None:
-                file.prefetch(int(columns.slots[-1]) + 1, READ_AHEAD_SLOTS)
-                index.add(columns, file)
+        parts = crops.columns(gallery.gallery_id, secret)
+        # The next rows are read while vectors come from the disk.
+        with ThreadPoolExecutor(1) as reader:
+            reading = reader.submit(next, parts, None)
+            while (columns := reading.result()) is not None:
+                reading = reader.submit(next, parts, None)
+                file = crops.vector_file(gallery.gallery_id)
+                # None where the gallery was deleted meanwhile.
+                if file is not None:
+                    file.prefetch(int(columns.slots[-1]) + 1, READ_AHEAD_SLOTS)
+                    index.add(columns, file)
 
     def _require_whole(self, gallery: Gallery, record: GalleryRecord) -> None:
         index = gallery.own_index

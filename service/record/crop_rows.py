@@ -74,22 +74,28 @@ def read_columns(
     """
     codes = _PeopleCodes(reader, gallery_id, secret)
     among = "" if slots is None else f"AND slot IN {AMONG} "
+    # SQLite writes each column as one JSON array, which Python reads in a third of the time that so
+    # many rows take.
     asked = (
-        "SELECT slot, coalesce(person_id, 0), camera, captured_at FROM crops "
-        f"WHERE gallery_id = ? {among}"
-        "AND slot > ? ORDER BY slot LIMIT ?"
+        "SELECT json_group_array(slot), json_group_array(coalesce(person_id, 0)), "
+        "json_group_array(camera), json_group_array(captured_at) FROM (SELECT slot, person_id, "
+        f"camera, captured_at FROM crops WHERE gallery_id = ? {among}"
+        "AND slot > ? ORDER BY slot LIMIT ?)"
     )
     given = [gallery_id] if slots is None else [gallery_id, as_json(slots)]
     after = 0
-    while rows := reader.tuples(asked, (*given, after, COLUMNS_AT_ONCE)):
+    while True:
+        (texts,) = reader.tuples(asked, (*given, after, COLUMNS_AT_ONCE))
+        numbers, people, cameras, captured = (from_json(text) for text in texts)
+        if not numbers:
+            return
         heartbeat()
-        numbers, people, cameras, captured = zip(*rows, strict=True)
         after = numbers[-1]
         in_order = np.array(numbers, np.int64)
+        groups = codes.of(in_order, np.array(people, np.int64))
         # NaN where it is unknown.
         moments = np.array(captured, np.float64) / MICROSECONDS
-        groups = codes.of(in_order, np.array(people, np.int64))
-        yield CropColumns(in_order, groups, cameras, moments)
+        yield CropColumns(in_order, groups, tuple(cameras), moments)
 
 
 class _PeopleCodes:
