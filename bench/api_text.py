@@ -14,32 +14,46 @@ Schema = Mapping[str, Any]
 
 def api_text(document: Mapping[str, Any]) -> str:
     """Write an OpenAPI document as calls with their statuses and inputs, and models with fields."""
-    lines = [f"version {document['info']['version']}"]
+    version = document["info"]["version"]
+    lines = [f"version {version}"]
     for path, calls in document["paths"].items():
         for method, call in calls.items():
-            lines += ["", f"{method.upper()} {path}: {' '.join(call['responses'])}"]
-            lines += [f"  {line}" for line in _input_lines(call)]
-            lines += [f"  {line}" for line in _answer_lines(call)]
+            statuses = " ".join(call["responses"])
+            lines.append("")
+            lines.append(f"{method.upper()} {path}: {statuses}")
+            for line in _input_lines(call):
+                lines.append(f"  {line}")
+            for line in _answer_lines(call):
+                lines.append(f"  {line}")
     for name, schema in document["components"]["schemas"].items():
-        lines += ["", f"{name}: {_type(schema)}"]
-        lines += [f"  {line}" for line in _field_lines(schema)]
-    return "\n".join(lines) + "\n"
+        lines.append("")
+        lines.append(f"{name}: {_type(schema)}")
+        for line in _field_lines(schema):
+            lines.append(f"  {line}")
+    lines.append("")
+    return "\n".join(lines)
 
 
 def _input_lines(call: Mapping[str, Any]) -> Iterator[str]:
     for parameter in call.get("parameters", ()):
-        needed = " required" if parameter.get("required") else ""
+        place = parameter["in"]
+        name = parameter["name"]
         shown = _described(parameter["schema"])
-        yield f"{parameter['in']} {parameter['name']}: {shown}{needed}"
-    for media, content in call.get("requestBody", {}).get("content", {}).items():
-        yield f"body {media}: {_described(content['schema'])}"
+        needed = " required" if parameter.get("required") else ""
+        yield f"{place} {name}: {shown}{needed}"
+    body = call.get("requestBody", {})
+    for media, content in body.get("content", {}).items():
+        shown = _described(content["schema"])
+        yield f"body {media}: {shown}"
 
 
 def _answer_lines(call: Mapping[str, Any]) -> Iterator[str]:
     for status, answer in call["responses"].items():
+        if not status.startswith("2"):
+            continue
         for media, content in answer.get("content", {}).items():
-            if status.startswith("2"):
-                yield f"answer {status} {media}: {_described(content.get('schema', {}))}"
+            shown = _described(content.get("schema", {}))
+            yield f"answer {status} {media}: {shown}"
 
 
 def _field_lines(schema: Schema) -> Iterator[str]:
@@ -51,8 +65,11 @@ def _field_lines(schema: Schema) -> Iterator[str]:
 
 def _described(schema: Schema) -> str:
     """Return a schema's type with its limits."""
-    limits = [f"{name}={schema[name]!r}" for name in LIMITS if name in schema]
-    return " ".join([_type(schema), *limits])
+    parts = [_type(schema)]
+    for name in LIMITS:
+        if name in schema:
+            parts.append(f"{name}={schema[name]!r}")
+    return " ".join(parts)
 
 
 def _type(schema: Schema) -> str:

@@ -196,7 +196,7 @@ class Runtime:
             Whether it was read; else that takes too long for a start.
 
         Raises:
-            DamagedRecord: it is not what was written.
+            DamagedRecord: a crop is damaged or gone.
         """
         damaged = self.settings.data_dir / DAMAGED
         crops = sum(gallery.crops for gallery in self.record.galleries.all())

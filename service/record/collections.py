@@ -62,7 +62,6 @@ class RemoteIndexes(RecordPart):
     """The states of all galleries' indexes; a gallery's deletion removes its own."""
 
     def state(self, gallery_id: int) -> IndexState | None:
-        """Return a gallery's state; None where no process has begun."""
         return _read(self._reader, gallery_id)
 
     @transactional

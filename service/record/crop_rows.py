@@ -24,7 +24,7 @@ CROPS_AND_NAMES = (
 
 COLUMNS_AT_ONCE = 8192
 MICROSECONDS = 1e6
-# Slots are read in one pass where they span no more than so many times their number.
+# Upper bound on the range of slots, as a multiple of their number, that is read in one pass.
 DENSE = 4
 
 STILL_THERE = (
@@ -74,8 +74,8 @@ def read_columns(
     """
     codes = _PeopleCodes(reader, gallery_id, secret)
     among = "" if slots is None else f"AND slot IN {AMONG} "
-    # SQLite writes each column as one JSON array, which Python reads in a third of the time that so
-    # many rows take.
+    # SQLite writes each column as one JSON array, which Python reads in a third of the time of
+    # the rows.
     asked = (
         "SELECT json_group_array(slot), json_group_array(coalesce(person_id, 0)), "
         "json_group_array(camera), json_group_array(captured_at) FROM (SELECT slot, person_id, "

@@ -199,7 +199,6 @@ class Crops(RecordPart):
         return relabel_crops(transaction, gallery_id, differing, changed)
 
     def get(self, gallery_id: int, crop_id: str) -> StoredCrop | None:
-        """Return one crop's record; None where it is not there."""
         return next(iter(read_by_id(self._reader, gallery_id, [crop_id])), None)
 
     def page(

@@ -68,7 +68,7 @@ PRIVATE_FILE = 0o600
 # Writers wait for the lock file; SQLite's own waiting is for readers that recover a log.
 BUSY_SECONDS = 30.0
 LOG_BUSY_MS = 1000
-# A log of so many bytes, some thousand pages, is emptied after a commit.
+# Size of the log, some thousand pages, from which it is emptied after a commit.
 LOG_BYTES = 4 * 1024**2
 # Steps of SQLite's machine, some tenths of a second.
 STEPS_PER_BEAT = 1_000_000

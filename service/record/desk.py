@@ -226,7 +226,6 @@ class Cases(RecordPart):
         )
 
     def get(self, gallery_id: int, case_id: str) -> Case | None:
-        """Return one case; None where it is not there."""
         return _read_case(self._reader, gallery_id, case_id)
 
     def page(self, gallery_id: int, before: str | None, limit: int) -> list[Case]:

@@ -41,7 +41,6 @@ class Galleries(RecordPart):
         return [as_entry(row) for row in rows]
 
     def get(self, gallery_id: int) -> GalleryRecord | None:
-        """Return one gallery; None where it was deleted."""
         return read_entry(self._reader, gallery_id)
 
     def group_secret(self) -> bytes:
@@ -219,7 +218,6 @@ def deleted_name(entry: GalleryRecord) -> str:
 
 
 def read_entry(reader: Reader, gallery_id: int) -> GalleryRecord | None:
-    """Return a gallery; None where it was deleted."""
     row = reader.row(GALLERIES, "WHERE gallery_id = ? AND name IS NOT NULL", (gallery_id,))
     return as_entry(row) if row else None
 

@@ -23,7 +23,7 @@ from service.ops.data_directory import sync
 PRIVATE_FILE = 0o600
 FLOAT_BYTES = 4
 COPIED_BYTES = 4 * 1024**2
-# The file grows to twice its slots, and by no more than so many. They take no space on the disk.
+# Upper bound on the slots by which the file grows ahead; they take no space on the disk.
 SLOTS_AHEAD = 65_536
 
 Vector = NDArray[np.float32]
@@ -92,14 +92,13 @@ class VectorFile:
         return found
 
     def prefetch(self, slot: int, count: int) -> None:
-        """Have the system read vectors from a slot on beside this process."""
         place = slot * self._vector_bytes
         os.posix_fadvise(self._file, place, count * self._vector_bytes, os.POSIX_FADV_WILLNEED)
 
     def mapped(self) -> Vector:
         """Map the file into memory: vectors `(slots, d)` by slot, for reading alone.
 
-        It shows what is written later, and stays readable when the file is removed or closed. Only
+        It shows later writes, and stays readable when the file is removed or closed. Only
         committed slots may be read: the file can be cut after the last of them.
         """
         slots = os.fstat(self._file).st_size // self._vector_bytes

@@ -17,7 +17,7 @@ Item = TypeVar("Item", bound=np.generic)
 
 
 def grown(array: NDArray[Item], capacity: int) -> NDArray[Item]:
-    """A copy with room for more; what is not written yet takes no memory."""
+    """Return a copy with room for more, which takes no memory before it is written."""
     more = np.zeros((capacity, *array.shape[1:]), array.dtype)
     more[: len(array)] = array
     return more
@@ -26,7 +26,7 @@ def grown(array: NDArray[Item], capacity: int) -> NDArray[Item]:
 def inner_products(
     vectors: NDArray[np.float32], rows: NDArray[np.int64], query: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    """Inner products `(n,)` of rows of `(m, d)`, ascending, with a query `(d,)`."""
+    """Compute inner products `(n,)` of rows of `(m, d)`, ascending, with a query `(d,)`."""
     products = np.empty(len(rows), np.float32)
     for start in range(0, len(rows), ROWS_AT_ONCE):
         wanted = rows[start : start + ROWS_AT_ONCE]

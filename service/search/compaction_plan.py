@@ -27,7 +27,7 @@ class Compaction:
     Attributes:
         table: the index's own, read without being changed.
         size: the number of its rows.
-        rows: those that stay, ascending, and that the segment covers in this order.
+        rows: the rows that stay, ascending; the segment covers them in this order.
         rewrite: whether to make a table without the others.
         cover: makes the segment over the rows of a table.
         segment: the outcome.

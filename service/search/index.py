@@ -37,14 +37,14 @@ log = logging.getLogger(__name__)
 TOLERANCE = 1e-5
 # Of a larger share of its rows an exact search is as quick.
 PROPOSED_SHARE = 0.1
-# Product codes are asked for so many crops for each group that is wanted.
+# Number of crops that product codes are asked for, for each wanted group.
 CROPS_PER_GROUP = 100
 # From so many valid crops on a processor proposes from product codes, where these save time, and
 # the copy of a device is float16.
 CODED_ROWS = 500_000
 FLOAT16_ROWS = 1_000_000
-# A table is rewritten for so many deleted rows, above this share of all, and a segment for so many
-# rows that it does not cover, above this share of those that it does.
+# A table is rewritten once this number and this share of its rows are deleted, and a segment once
+# as many rows lie beyond it.
 DELETED_ROWS = 64
 DELETED_SHARE = 0.2
 DELTA_ROWS = 1024
@@ -204,9 +204,9 @@ class GalleryIndex:
         return Compaction(table, table.size, rows, rewrite, cover)
 
     def replace(self, built: Compaction) -> None:
-        """Replace what was rewritten, in one step, with all that has changed since.
+        """Search the rewritten parts from now on, with all later changes.
 
-        What was planned of a table that is no longer searched is left out.
+        A plan of a table that is no longer searched is ignored.
         """
         table = self.table
         if built.table is not table:

@@ -122,7 +122,7 @@ class RowTable:
         self.changes += int(np.count_nonzero(there))
 
     def mark_deleted(self, row_ids: Iterable[int]) -> Rows:
-        """Delete crops, and return the rows of those that were there."""
+        """Delete crops, and return the rows that they had; others are ignored."""
         found = {row for one in row_ids if (row := self.row(one)) is not None}
         rows = np.array(sorted(found), np.int64)
         self.valid[rows] = False
@@ -207,7 +207,7 @@ class RowTable:
         return new
 
     def reserve(self, size: int) -> None:
-        """Make room for so many rows in all, which takes memory as they are filled."""
+        """Make room for `size` rows in all, which takes memory as they are filled."""
         capacity = len(self.row_ids)
         if size > capacity:
             capacity = max(size, 2 * capacity, FIRST_CAPACITY)
