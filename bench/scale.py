@@ -41,8 +41,8 @@ CROPS_PER_COMMIT = 1000
 QUERIES = 200
 UNCOUNTED = 10
 DIMENSION = 512
-# The start may take three times as long as reading the bytes of the vectors.
-REACH = 1 / 3
+# The start may take twice as long as reading the bytes of the vectors.
+REACH = 1 / 2
 CHUNK_BYTES = 1 << 23
 STARTS = 3
 FILTERS = {
