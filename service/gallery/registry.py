@@ -7,7 +7,7 @@ import contextlib
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -22,6 +22,7 @@ from service.gallery.gallery import CropChanges, Gallery, MakeIndex
 from service.ops.failpoints import failpoint
 from service.ops.health import HealthCheck, MonitoredThreadPool
 from service.ops.shared import SharedRedis
+from service.record.crop_rows import COLUMNS_AT_ONCE, CropColumns
 from service.record.feeds import ALL_GALLERIES
 from service.record.record import Record
 from service.record.transaction import Change
@@ -44,7 +45,7 @@ VERSION_WITHIN_SECONDS = 2.0
 VERSION_POLL_SECONDS = 0.01
 CROPS_PER_EVENT = 1000
 # Vectors that are read from the disk while the rows of those before them are.
-READ_AHEAD_SLOTS = 65536
+READ_AHEAD_SLOTS = 65_536
 Result = TypeVar("Result")
 Show = Callable[[], None]
 
@@ -269,16 +270,23 @@ class GalleryRegistry:
         index.table.reserve(count)
         crops = self.record.crops
         parts = crops.columns(gallery.gallery_id, secret)
-        # The next rows are read while vectors come from the disk.
+        for columns in parts if count <= COLUMNS_AT_ONCE else self._read_ahead(parts):
+            file = crops.vector_file(gallery.gallery_id)
+            # None where the gallery was deleted meanwhile.
+            if file is not None:
+                file.prefetch(int(columns.slots[-1]) + 1, READ_AHEAD_SLOTS)
+                index.add(columns, file)
+
+    def _read_ahead(self, parts: Iterator[CropColumns]) -> Iterator[CropColumns]:
+        """Yield parts, the next of which is read while the caller reads vectors from the disk."""
         with ThreadPoolExecutor(1) as reader:
-            reading = reader.submit(next, parts, None)
-            while (columns := reading.result()) is not None:
+            try:
                 reading = reader.submit(next, parts, None)
-                file = crops.vector_file(gallery.gallery_id)
-                # None where the gallery was deleted meanwhile.
-                if file is not None:
-                    file.prefetch(int(columns.slots[-1]) + 1, READ_AHEAD_SLOTS)
-                    index.add(columns, file)
+                while (columns := reading.result()) is not None:
+                    reading = reader.submit(next, parts, None)
+                    yield columns
+            finally:
+                reader.submit(self.record.database.close_connection).result()
 
     def _require_whole(self, gallery: Gallery, record: GalleryRecord) -> None:
         index = gallery.own_index

@@ -208,6 +208,15 @@ class Database:
             connection = self._local.connection = self._connect()
         return connection
 
+    def close_connection(self) -> None:
+        """Close this thread's connection, before the thread ends."""
+        connection = getattr(self._local, "connection", None)
+        if connection is not None:
+            self._local.connection = None
+            with self._opening:
+                self._opened.remove(connection)
+            connection.close()
+
     def close(self) -> None:
         """Close every connection and file; it may be called again."""
         if self._opened and not self._lock.closed:

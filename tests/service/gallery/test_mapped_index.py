@@ -117,6 +117,18 @@ def test_a_start_shows_what_was_shown_before(serve, filled):
     assert service.shown(identities=("late",)).keys() == {*late[:3], *late[5:]}
 
 
+def test_a_large_gallery_is_read_ahead_and_leaves_no_connection(serve, filled, monkeypatch):
+    before = filled.shown()
+    monkeypatch.setattr("service.gallery.registry.COLUMNS_AT_ONCE", 4)
+    monkeypatch.setattr("service.record.crop_rows.COLUMNS_AT_ONCE", 4)
+    opened = filled.record.database._opened
+    count = len(opened)
+    for _ in range(3):
+        filled.galleries._read(filled.gallery.gallery_id)
+    assert len(opened) == count
+    assert filled.shown() == before
+
+
 def test_a_filter_by_metadata_follows_every_change(filled):
     night = {"metadata": frozenset(['["shift", "night"]'])}
     one, other, third = list(filled.shown())[:3]
