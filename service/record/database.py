@@ -46,7 +46,7 @@ from service.record.schema import (
 )
 from service.record.transaction import Change, Reader, Transaction
 from service.record.vectors import Vector, VectorFile, VectorFiles
-from service.record.wiping import PageFile, changed_pages
+from service.record.wiping import CopiedFrames, PageFile
 
 Given = ParamSpec("Given")
 Result = TypeVar("Result")
@@ -118,6 +118,7 @@ class Database:
         self._writing = threading.Lock()
         self._log_has_deleted = False
         self._pages: PageFile | None = None
+        self._frames = CopiedFrames(self._log)
         self._lock = (folder / "record.lock").open("ab")
         try:
             with self._exclusive():
@@ -496,12 +497,15 @@ class Database:
         self._log_has_deleted = True
         with contextlib.suppress(sqlite3.DatabaseError, OSError):
             connection.execute(f"PRAGMA busy_timeout = {busy_ms}")
-            connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+            _, frames, copied = connection.execute("PRAGMA wal_checkpoint(FULL)").fetchone()
             if self._pages is None:
                 self._pages = PageFile(self.path)
-            self._pages.wipe(changed_pages(self._log))
-            busy = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
-            self._log_has_deleted = bool(busy)
+            self._pages.wipe(self._frames.new_pages(copied))
+            self._frames.note_wiped(copied)
+            # Emptying the log would copy pages that a read has held up, and not wipe them.
+            if copied == frames:
+                busy = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+                self._log_has_deleted = bool(busy)
         connection.execute(f"PRAGMA busy_timeout = {int(BUSY_SECONDS * 1000)}")
 
 

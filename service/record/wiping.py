@@ -34,17 +34,41 @@ FREE_BLOCK = struct.Struct(">HH")
 PREFETCHED_BYTES = 2 * 1024**3
 
 
-def changed_pages(log: Path) -> list[int]:
-    """Return the numbers of the pages in a write-ahead log, ascending from 1."""
-    if not log.exists():
-        return []
-    numbers = set()
-    with log.open("rb", buffering=0) as file:
-        end = os.fstat(file.fileno()).st_size
-        for place in range(LOG_HEADER_BYTES, end - FRAME_BYTES + 1, FRAME_BYTES):
-            (number,) = FRAME_HEADER.unpack(os.pread(file.fileno(), FRAME_HEADER.size, place))
-            numbers.add(number)
-    return sorted(numbers)
+class CopiedFrames:
+    """The frames of a write-ahead log whose pages were wiped after they were copied.
+
+    A long read keeps the log from being emptied, and every commit meanwhile copies some more.
+    """
+
+    def __init__(self, log: Path) -> None:
+        self._log = log
+        self._header = b""
+        self._done = 0
+
+    def new_pages(self, copied: int) -> list[int]:
+        """Return the numbers of pages, ascending from 1, in the frames that were not done yet.
+
+        Args:
+            copied: number of the log's frames that are copied into the file by now.
+        """
+        if not self._log.exists():
+            return []
+        numbers = set()
+        with self._log.open("rb", buffering=0) as file:
+            header = file.read(LOG_HEADER_BYTES)
+            # A log that begins anew has another header.
+            if header != self._header:
+                self._header = header
+                self._done = 0
+            for frame in range(self._done, copied):
+                place = LOG_HEADER_BYTES + frame * FRAME_BYTES
+                body = os.pread(file.fileno(), FRAME_HEADER.size, place)
+                if len(body) == FRAME_HEADER.size:
+                    numbers.add(FRAME_HEADER.unpack(body)[0])
+        return sorted(numbers)
+
+    def note_wiped(self, copied: int) -> None:
+        self._done = copied
 
 
 class PageFile:

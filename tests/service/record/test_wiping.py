@@ -13,7 +13,7 @@ import pytest
 from service.record import database
 from service.record.record import Record
 from service.record.values import CropFilter, GallerySettings
-from service.record.wiping import PAGE_BYTES, PageFile, changed_pages, free_spans
+from service.record.wiping import PAGE_BYTES, CopiedFrames, PageFile, free_spans
 from tests.service.gallery.new_crops import EMBEDDER, new_crop
 
 ROWS = 6000
@@ -52,7 +52,8 @@ def test_copies_of_deleted_rows_are_overwritten_and_all_others_stay(tmp_path, co
     opened, deleted = connection
     path = tmp_path / "file"
     rows = opened.execute("SELECT * FROM t ORDER BY key").fetchall()
-    changed = changed_pages(tmp_path / "file-wal")
+    _, _, copied = opened.execute("PRAGMA wal_checkpoint(FULL)").fetchone()
+    changed = CopiedFrames(tmp_path / "file-wal").new_pages(copied)
     opened.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     assert len(changed) == path.stat().st_size // PAGE_BYTES
     assert _left(path, deleted) > 0, "SQLite leaves no copies any more: this is needed no longer"
@@ -117,6 +118,33 @@ def test_a_kill_before_the_wiping_is_made_up_for_by_the_next_start(tmp_path, mon
         monkeypatch.setattr(PageFile, "wipe", lambda _, pages: wiped.extend(pages))
         with contextlib.closing(Record(tmp_path)):
             assert wiped
+
+
+def test_a_long_read_makes_no_commit_look_at_all_of_the_log_again(tmp_path, monkeypatch):
+    wiped = []
+    wipe = PageFile.wipe
+    monkeypatch.setattr(
+        PageFile, "wipe", lambda file, pages: wiped.append(len(pages)) or wipe(file, pages)
+    )
+    log = tmp_path / "record.sqlite3-wal"
+    with contextlib.closing(Record(tmp_path)) as record:
+        gallery = record.galleries.create("default", EMBEDDER, GallerySettings()).gallery_id
+        landed = [
+            record.crops.enroll(gallery, EMBEDDER, [new_crop(number)]).landed[0].crop_id
+            for number in range(40)
+        ]
+        with contextlib.closing(Record(tmp_path)) as other, other.database.read() as reader:
+            assert reader.value("SELECT count(*) FROM crops") == 40
+            wiped.clear()
+            for crop_id in landed[:20]:
+                record.crops.remove(gallery, [crop_id])
+            assert log.stat().st_size > 0
+            held_up = sum(wiped)
+        record.crops.remove(gallery, [landed[30]])
+        assert log.stat().st_size == 0
+        # The pages that the read held up are wiped, each frame of the log once.
+        assert sum(wiped) > held_up
+        assert max(wiped[1:-1]) < 30
 
 
 READS = """
