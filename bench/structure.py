@@ -25,7 +25,7 @@ from bench.ways import request_ways, summary, training_ways
 ROOT = Path(__file__).resolve().parent.parent
 # A commit that raises a bound or a ceiling gives the reason.
 BOUNDS = {
-    "tokens of service and gmn_client": 168_420,
+    "tokens of service and gmn_client": 168_340,
     "files of service and gmn_client": 152,
     "functions of a query": 181,
     "files of a query": 43,
