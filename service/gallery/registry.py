@@ -81,6 +81,7 @@ class GalleryRegistry:
 
     def load(self) -> None:
         """Read every gallery into memory and create `default` where it is missing; blocks."""
+        self.record.database.prefetch()
         names = [gallery.name for gallery in self.record.galleries.all()]
         if DEFAULT_GALLERY not in names:
             # Another process may begin at the same moment.
@@ -127,9 +128,9 @@ class GalleryRegistry:
         """Return those of these crops that are there, by slot.
 
         Raises:
-            UnknownGallery: the gallery was deleted.
+            UnknownGallery: the gallery was deleted, and crops were asked for.
         """
-        return await self.read(self._find_crops, gallery, row_ids)
+        return await self.read(self._find_crops, gallery, row_ids) if row_ids else {}
 
     async def catch_up(self) -> None:
         """Wait a moment until earlier commits of this and other processes are shown."""
@@ -219,6 +220,9 @@ class GalleryRegistry:
 
         Returns:
             A call for the device thread, which makes it the searched one, or drops a deleted one.
+
+        Raises:
+            DamagedRecord: rows of crops are gone without a trace.
         """
         record = self.record.galleries.get(gallery_id)
         while record is not None:
@@ -227,11 +231,14 @@ class GalleryRegistry:
             gallery = Gallery(record, self.embedders, secret, self.outside, metadata)
             self._fill(gallery, secret, record.crops)
             now = self.record.galleries.get(gallery_id)
-            if now is not None and now.version == record.version:
-                self._require_whole(gallery, now)
             # Vectors of two embedders must not come together in one index.
             if now is not None and gallery.can_go_on_as(now):
                 gallery.follow_record(now)
+                if now.version == record.version and gallery.crops != now.crops:
+                    raise self.record.database.damage(
+                        f"gallery {now.name} has {gallery.crops} crops, and {now.crops} were "
+                        "written"
+                    )
                 self.refresh_calibration(gallery)
                 return partial(self._switch, gallery_id, gallery)
             record = now
@@ -287,13 +294,6 @@ class GalleryRegistry:
                     yield columns
             finally:
                 reader.submit(self.record.database.close_connection).result()
-
-    def _require_whole(self, gallery: Gallery, record: GalleryRecord) -> None:
-        index = gallery.own_index
-        if index is not None and index.count != record.crops:
-            raise self.record.database.damage(
-                f"gallery {record.name} has {index.count} crops, and {record.crops} were written"
-            )
 
     def _shown(self, gallery_id: int) -> Future[Any]:
         """Return a future that is done once a commit is shown; called on a writer thread."""

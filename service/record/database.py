@@ -200,6 +200,14 @@ class Database:
     def damage(self, what: str) -> ServiceError:
         return DamagedRecord(self.path, what)
 
+    def prefetch(self) -> None:
+        """Have the system read the file, unless it is large, beside this process.
+
+        For who reads the rows of every crop, which lie all over it.
+        """
+        if self._pages is not None:
+            self._pages.prefetch()
+
     def stored_bytes(self) -> int:
         return _size(self.path) + _size(self._log)
 
@@ -299,9 +307,6 @@ class Database:
         self._cut_vectors()
         # A process that was killed may have left deleted contents in the log.
         self._empty_log()
-        if self._pages is not None:
-            # A start reads the rows of every crop, which lie all over the file.
-            self._pages.prefetch()
 
     @property
     def _log(self) -> Path:

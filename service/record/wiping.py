@@ -91,7 +91,6 @@ class PageFile:
             self._descriptor.users += 1
 
     def prefetch(self) -> None:
-        """Have the system read the file, unless it is large, beside this process."""
         size = os.fstat(self._descriptor.number).st_size
         if size <= PREFETCHED_BYTES:
             os.posix_fadvise(self._descriptor.number, 0, size, os.POSIX_FADV_WILLNEED)

@@ -23,7 +23,7 @@ from service.engine.images import PicturePolicy, results
 from service.engine.networks import LoadedModel
 from service.errors import InvalidField, UnknownCrop, UnknownGallery, UnusableImages, refused_image
 from service.gallery.gallery import Gallery
-from service.record.values import CropLabel
+from service.record.values import StoredCrop
 from service.runtime import Runtime
 from service.search.options import QueryOptions
 from service.search.ranking import EmbedderChanged, Proposal, Ranking, Search
@@ -120,11 +120,14 @@ async def _search_by_crop(runtime: Runtime, search: Search, crop_id: str) -> Sea
     """
     gallery = search.gallery
     crops = runtime.record.crops
-    read = runtime.galleries.read
-    crop = await read(crops.get, gallery.gallery_id, crop_id)
-    if crop is None:
-        raise UnknownCrop(gallery.name, crop_id)
-    embedder, vectors = await read(crops.vectors_of, gallery.gallery_id, [crop])
+
+    def read() -> tuple[StoredCrop, str, Mapping[int, NDArray[np.float32]]]:
+        crop = crops.get(gallery.gallery_id, crop_id)
+        if crop is None:
+            raise UnknownCrop(gallery.name, crop_id)
+        return crop, *crops.vectors_of(gallery.gallery_id, [crop])
+
+    crop, embedder, vectors = await runtime.galleries.read(read)
     if embedder != search.current.model.embedder:
         await runtime.galleries.catch_up()
         raise EmbedderChanged
@@ -274,10 +277,8 @@ async def run_search(
         ranking = await _rank(runtime, search, ranked)
         ranked = None
         row_ids = ranking.best.row_ids.tolist()
-        labels: Mapping[int, CropLabel] = {}
-        if row_ids:
-            labels = await runtime.galleries.find_crops(search.gallery, row_ids + asked)
-        if query_crop and labels and query_crop.row_id not in labels:
+        labels = await runtime.galleries.find_crops(search.gallery, row_ids + asked)
+        if query_crop and query_crop.row_id not in labels:
             raise UnknownCrop(search.gallery.name, query_crop.crop_id)
         deleted = frozenset(row_ids) - labels.keys()
         gone |= deleted

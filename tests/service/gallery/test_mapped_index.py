@@ -10,9 +10,7 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 
-from service.engine.device import DeviceThread
 from service.errors import DamagedRecord
-from service.gallery.registry import DEFAULT_GALLERY, GalleryRegistry
 from service.lifecycle.background import check_record
 from service.ops.health import BlockingPools
 from service.record.record import Record
@@ -20,34 +18,15 @@ from service.record.transaction import Change
 from service.record.vectors import SLOTS_AHEAD, VectorFile
 from service.runtime import DAMAGED
 from service.search.filters import Filter
-from tests.service.gallery.new_crops import EMBEDDER, new_crop
+from tests.service.gallery.new_crops import new_crop
+from tests.service.gallery.served_process import ServedProcess
 
 VECTOR_BYTES = 16
 EVERYTHING = np.ones((1, 4), np.float32)
 
 
-class Service:
+class Service(ServedProcess):
     """Serve the galleries of a record, as one process does."""
-
-    def __init__(self, folder):
-        self.record = Record(folder)
-        self.device = DeviceThread()
-        self.galleries = GalleryRegistry(self.record, self.device, {EMBEDDER: 4}, lambda _: None)
-        self.galleries.load()
-
-    @property
-    def gallery(self):
-        return self.galleries.get(DEFAULT_GALLERY)
-
-    def change(self, write, *args):
-        return asyncio.run(self.galleries.change("enroll", self.gallery, write, *args))
-
-    def enroll(self, *crops):
-        landed = self.change(self.record.crops.enroll, EMBEDDER, crops).landed
-        return [one.crop_id for one in landed]
-
-    def remove(self, *crop_ids):
-        self.change(self.record.crops.remove, crop_ids)
 
     def label(self, crop_id, **fields):
         self.change(self.record.crops.change, [crop_id], fields)
@@ -62,11 +41,6 @@ class Service:
         crops = self.record.crops.by_row(self.gallery.gallery_id, found.row_ids.tolist())
         columns = zip(found.row_ids.tolist(), found.groups.tolist(), vectors.tolist(), strict=True)
         return {crops[row].crop_id: (group, tuple(vector)) for row, group, vector in columns}
-
-    def close(self):
-        self.galleries.close()
-        self.device.shutdown()
-        self.record.close()
 
 
 @pytest.fixture
