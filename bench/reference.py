@@ -10,8 +10,8 @@ from typing import Any
 
 from bench.api_text import api_text
 from bench.tables import ROOT, replace_table
+from service.gallery.forget import ALWAYS_REMAINS
 from service.http.app import create_app
-from service.lifecycle.forget import ALWAYS_REMAINS
 from service.settings import PREFIX, Settings
 from training.evaluation.tables import Table
 

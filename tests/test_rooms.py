@@ -22,7 +22,7 @@ INSIDE_THE_SERVICE = tuple(
         "gallery",
         "http",
         "jobs",
-        "lifecycle",
+        "maintenance",
         "milvus",
         "ops",
         "record",
@@ -61,7 +61,6 @@ KNOWS_NOTHING_OF = {
     "service/gallery": (*HTTP, *STORAGE, *MODELS, "service.http"),
     "service/desk": (*HTTP, *STORAGE, *MODELS, "service.http"),
     "service/jobs": (*HTTP, *STORAGE, "torch", "service.http"),
-    "service/lifecycle": (*HTTP, *STORAGE, "torch", "service.http"),
     "service/http": (*STORAGE, "torch", "service.engine", "service.search.index"),
     **{
         f"service/commands/{name}.py": (*MODELS, "numpy", "fastapi", *INSIDE_THE_SERVICE)

@@ -9,7 +9,7 @@ from typing import Any
 from gmn_client import models
 from service.errors import UnknownCrop, UnknownGallery, UnknownIdentity, UnknownPicture
 from service.gallery.gallery import Gallery
-from service.lifecycle.pictures import stored_picture
+from service.gallery.pictures import stored_picture
 from service.record.people import Person
 from service.record.values import CropFilter, GalleryRecord, Picture, StoredCrop, count_by_case
 from service.runtime import Runtime

@@ -16,7 +16,7 @@ from service.engine.batcher import Embedded, EmbeddedImage
 from service.engine.images import PicturePolicy
 from service.errors import InvalidField, NeedsReindex, refused_image
 from service.gallery.gallery import Gallery
-from service.lifecycle.pictures import keep_elsewhere
+from service.gallery.pictures import keep_elsewhere
 from service.ops.data_directory import require_free_disk
 from service.ops.failpoints import failpoint
 from service.record.values import (

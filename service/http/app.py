@@ -26,7 +26,7 @@ from service.http.routes import (
     model,
     queries,
 )
-from service.lifecycle.background import background_work
+from service.maintenance import background_work
 from service.ops.logs import LoopErrorLog
 from service.runtime import Runtime
 from service.settings import Settings

@@ -13,8 +13,8 @@ from model.crops.decode import CropProblem
 from service.engine.batcher import EmbeddedImage
 from service.errors import GalleryConflict, ServiceError
 from service.gallery.gallery import Gallery
+from service.gallery.pictures import stored_picture
 from service.jobs.runner import RETRYABLE, create_job, new_job_id, save_job, wait_while_busy
-from service.lifecycle.pictures import stored_picture
 from service.ops.failpoints import failpoint
 from service.record.jobs import Job
 from service.record.values import StoredCrop

@@ -17,20 +17,21 @@ from uuid import uuid4
 
 import pytest
 
+from service import maintenance
 from service.errors import StorageFailed
-from service.gallery.changes import change_gallery, create_gallery, delete_gallery, relabel_identity
-from service.gallery.enroll import ImageToEnroll, enroll
-from service.jobs import runner
-from service.jobs.imports import begin_import
-from service.lifecycle import background, snapshots
-from service.lifecycle.forget import forget_crop, forget_expired, forget_identity
-from service.lifecycle.snapshots import (
+from service.gallery import archives
+from service.gallery.archives import (
+    clear_files,
     delete_snapshot,
     restore_snapshot,
     snapshot_path,
     take_snapshot,
 )
-from service.lifecycle.strays import clear_files
+from service.gallery.changes import change_gallery, create_gallery, delete_gallery, relabel_identity
+from service.gallery.enroll import ImageToEnroll, enroll
+from service.gallery.forget import forget_crop, forget_expired, forget_identity
+from service.jobs import runner
+from service.jobs.imports import begin_import
 from service.ops.health import MonitoredThreadPool
 from service.record import archive, crop_changes
 from service.record.archive import DESCRIPTION, check_archive, describe_snapshot, read_archive
@@ -191,7 +192,7 @@ SECTIONS = {
     ),
     "change gallery": _change,
     "delete gallery": lambda case: delete_gallery(case.runtime, case.gallery),
-    "maintenance": lambda case: background._run_once(case.runtime),
+    "maintenance": lambda case: maintenance._run_once(case.runtime),
     "files of nothing": lambda case: clear_files(case.runtime),
 }
 
@@ -328,13 +329,13 @@ def test_a_snapshot_that_was_rewritten_before_a_crash_is_described_as_it_is(
         case = Prepared(runtime, drawn_crops)
         await case.prepare()
         with monkeypatch.context() as patched:
-            patched.setattr(snapshots, "failpoint", crash)
+            patched.setattr(archives, "failpoint", crash)
             with pytest.raises(OSError, match=r"snapshot-rewrite\.written"):
                 await forget_identity(runtime, case.gallery, "Ann")
         # As maintenance does.
-        await snapshots.remove_deleted_from_snapshots(runtime, case.gallery)
-        (shown,) = await snapshots.list_snapshots(runtime, case.gallery)
-        path = snapshots.snapshot_path(runtime, case.gallery, case.snapshot_id)
+        await archives.remove_deleted_from_snapshots(runtime, case.gallery)
+        (shown,) = await archives.list_snapshots(runtime, case.gallery)
+        path = archives.snapshot_path(runtime, case.gallery, case.snapshot_id)
         check_archive(path)
         content = describe_snapshot(path, shown.created_at)
         assert (shown.crops, shown.sha256, shown.bytes) == (1, content.sha256, content.bytes)
@@ -359,17 +360,17 @@ def test_ids_of_deleted_crops_are_kept_while_a_snapshot_cannot_be_rewritten(
             with monkeypatch.context() as patched:
                 patched.setattr(crop_changes, "datetime", NineDaysBehind)
                 await forget_crop(runtime, one.gallery, one.crop_id)
-        path = snapshots.snapshot_path(runtime, damaged.gallery, damaged.snapshot_id)
+        path = archives.snapshot_path(runtime, damaged.gallery, damaged.snapshot_id)
         description = path / DESCRIPTION
         whole = description.read_bytes()
         description.write_bytes(b"damaged")
-        await background._run_once(runtime)
+        await maintenance._run_once(runtime)
         left = [
             runtime.record.crops.removed_among(one.gallery.gallery_id, [one.crop_id])
             for one in (damaged, case)
         ]
         assert left == [[damaged.crop_id], []]
-        (described,) = await snapshots.list_snapshots(runtime, case.gallery)
+        (described,) = await archives.list_snapshots(runtime, case.gallery)
         assert described.crops == 1
         description.write_bytes(whole)
         await restore_snapshot(runtime, damaged.gallery, damaged.snapshot_id)
@@ -435,10 +436,10 @@ def test_the_archive_of_a_waiting_import_goes_with_its_gallery(runtime, drawn_cr
         case = Prepared(runtime, drawn_crops)
         await case.prepare()
         spool = runtime.settings.data_dir / "imports" / (await _import(case)).job_id
-        await background._run_once(runtime)
+        await maintenance._run_once(runtime)
         assert spool.exists()
         await delete_gallery(runtime, case.gallery)
-        await background._run_once(runtime)
+        await maintenance._run_once(runtime)
         assert not spool.exists()
 
     asyncio.run(delete())

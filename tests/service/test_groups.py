@@ -135,7 +135,7 @@ def test_groups_are_joined_while_their_mean_score_is_above_the_cut(scores):
 @pytest.mark.slow
 def test_a_start_imports_no_scikit_learn():
     program = (
-        "import sys; import service.commands.serve, service.lifecycle.background; "
+        "import sys; import service.commands.serve, service.maintenance; "
         "sys.exit('sklearn' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

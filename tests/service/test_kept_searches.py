@@ -24,7 +24,7 @@ from model.search_calibration import (
 )
 from service.gallery.browse import describe_gallery, list_galleries
 from service.gallery.enroll import ImageToEnroll, enroll
-from service.lifecycle.forget import forget_identity
+from service.gallery.forget import forget_identity
 from service.record.database import FILE
 from service.record.values import GallerySettings
 from service.runtime import Runtime

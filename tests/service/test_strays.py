@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from service.lifecycle.strays import clear_files, remove_unneeded_files
+from service.gallery.archives import clear_files, remove_unneeded_files
 from service.ops.critical_sections import CriticalSections
 from service.ops.data_directory import hold_folder, snapshot_name
 from service.ops.health import BlockingPools

@@ -19,7 +19,7 @@ from service.gallery.gallery import Gallery
 from service.jobs import imports, runner
 from service.jobs.imports import begin_import
 from service.jobs.runner import work_on_jobs
-from service.lifecycle.background import JOBS
+from service.maintenance import JOBS
 from service.record.values import GallerySettings
 from service.runtime import Runtime
 from service.search.options import QueryOptions

@@ -12,9 +12,9 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
+from service import maintenance
 from service.errors import StorageFailed
 from service.http.routes.health import router
-from service.lifecycle import background
 from service.ops import health
 from service.ops.health import (
     EXIT_STATUS,
@@ -200,13 +200,13 @@ def _background(monkeypatch, watchdog, **replaced):
     work |= {"refit_calibrations": wait, "fit_galleries": wait, "compact_indexes": wait}
     work |= {"read_keys": wait, **replaced}
     for name, one in work.items():
-        monkeypatch.setattr(background, name, one)
+        monkeypatch.setattr(maintenance, name, one)
     settings = SimpleNamespace(stall_seconds=STALL, backup_dir=None)
     keys = SimpleNamespace(threads=MonitoredThreadPool(1, "keys"))
     runtime: Any = SimpleNamespace(watchdog=watchdog, settings=settings, keys=keys, checked=True)
 
     async def serve():
-        async with background.background_work(runtime):
+        async with maintenance.background_work(runtime):
             await asyncio.sleep(1.5)
 
     asyncio.run(serve())
@@ -263,8 +263,8 @@ def test_an_event_loop_that_hangs_ends_the_process(monkeypatch, watchdog, ended)
 
 @pytest.mark.parametrize("error", [StorageFailed("full"), RuntimeError("a bug")])
 def test_what_fails_in_maintenance_or_a_job_does_not_end_it(monkeypatch, error, tmp_path):
+    from service import maintenance
     from service.jobs import runner
-    from service.lifecycle import background
 
     rounds = []
 
@@ -272,7 +272,7 @@ def test_what_fails_in_maintenance_or_a_job_does_not_end_it(monkeypatch, error, 
         rounds.append(1)
         raise error
 
-    monkeypatch.setattr(background, "_run_once", fail)
+    monkeypatch.setattr(maintenance, "_run_once", fail)
     monkeypatch.setattr(runner, "_work_on", fail)
     monkeypatch.setattr(runner, "IDLE_SECONDS", 0.02)
 
@@ -296,5 +296,5 @@ def test_what_fails_in_maintenance_or_a_job_does_not_end_it(monkeypatch, error, 
         assert not working.done()
         working.cancel()
 
-    asyncio.run(run(background.run_maintenance(runtime)))
+    asyncio.run(run(maintenance.run_maintenance(runtime)))
     asyncio.run(run(runner.work_on_jobs(runtime, {})))

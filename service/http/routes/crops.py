@@ -9,6 +9,7 @@ from fastapi import Header, Path, Query, Request, Response
 from gmn_client import models
 from service.gallery import browse, changes
 from service.gallery.enroll import enroll
+from service.gallery.forget import forget_crop, forget_matching
 from service.http.crop_forms import (
     CropsChanges,
     CropsChosen,
@@ -20,7 +21,6 @@ from service.http.forms import MULTIPART
 from service.http.guard import Admin, Deleter, Enroller, Searcher, guarded_router
 from service.http.problems import Responses, answer_each, example, problems, write_list
 from service.http.thumbnails import PICTURE, Width, answer_picture
-from service.lifecycle.forget import forget_crop, forget_matching
 from service.ops.failpoints import failpoint
 from service.search.options import Id
 

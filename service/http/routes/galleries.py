@@ -8,11 +8,10 @@ from fastapi import Path, Response
 from pydantic import Field
 
 from gmn_client import models
-from service.gallery import browse, changes
+from service.gallery import archives, browse, changes
 from service.http.forms import MULTIPART, Form, GalleryName
 from service.http.guard import Admin, guarded_router, needs
 from service.http.problems import problems
-from service.lifecycle import snapshots
 from service.record.values import CalibrationMode, GallerySettings, SettingsChanges
 from service.runtime import Call, GalleryCall
 from service.search.options import Id
@@ -103,7 +102,7 @@ async def delete_gallery(call: Admin) -> models.GalleryRemoval:
 @snapshot_router.post("", status_code=201)
 async def take_snapshot(call: Admin, response: Response) -> models.Snapshot:
     """Takes a snapshot of the gallery while reads and writes continue."""
-    taken = await snapshots.take_snapshot(call.runtime, call.gallery)
+    taken = await archives.take_snapshot(call.runtime, call.gallery)
     response.headers["Location"] = (
         f"/v1/galleries/{call.gallery.name}/snapshots/{taken.snapshot_id}"
     )
@@ -113,7 +112,7 @@ async def take_snapshot(call: Admin, response: Response) -> models.Snapshot:
 @snapshot_router.get("")
 async def list_snapshots(call: Admin) -> models.Snapshots:
     """Lists the snapshots of the gallery, oldest first."""
-    found = await snapshots.list_snapshots(call.runtime, call.gallery)
+    found = await archives.list_snapshots(call.runtime, call.gallery)
     return models.Snapshots(
         results=[models.Snapshot.model_validate(snapshot) for snapshot in found]
     )
@@ -122,14 +121,14 @@ async def list_snapshots(call: Admin) -> models.Snapshots:
 @snapshot_router.get("/{snapshot_id}")
 async def read_snapshot(call: Admin, snapshot_id: SnapshotId) -> models.Snapshot:
     """Reads one snapshot."""
-    found = await snapshots.find_snapshot(call.runtime, call.gallery, snapshot_id)
+    found = await archives.find_snapshot(call.runtime, call.gallery, snapshot_id)
     return models.Snapshot.model_validate(found)
 
 
 @snapshot_router.delete("/{snapshot_id}", status_code=204)
 async def delete_snapshot(call: Admin, snapshot_id: SnapshotId) -> None:
     """Removes a snapshot."""
-    await snapshots.delete_snapshot(call.runtime, call.gallery, snapshot_id)
+    await archives.delete_snapshot(call.runtime, call.gallery, snapshot_id)
 
 
 @snapshot_router.post("/{snapshot_id}/restore", responses=problems("damaged_snapshot"))
@@ -138,4 +137,4 @@ async def restore_snapshot(call: Admin, snapshot_id: SnapshotId) -> models.Resto
 
     Every crop is checked first: a damaged snapshot is 409 and changes nothing.
     """
-    return await snapshots.restore_snapshot(call.runtime, call.gallery, snapshot_id)
+    return await archives.restore_snapshot(call.runtime, call.gallery, snapshot_id)

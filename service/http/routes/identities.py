@@ -7,11 +7,10 @@ from typing import Annotated
 from fastapi import Path, Query
 
 from gmn_client import models
-from service.gallery import browse, changes
+from service.gallery import browse, changes, forget
 from service.http.forms import CURSOR_TEXT, MULTIPART, Form, Limit, Name
 from service.http.guard import Admin, Searcher, guarded_router
 from service.http.problems import problems
-from service.lifecycle import forget
 from service.search.options import Id, Text
 from service.search.similar import find_similar
 

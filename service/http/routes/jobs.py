@@ -14,6 +14,7 @@ from starlette.types import Scope as ASGIScope
 
 from gmn_client.models import CropGroups, Job, Jobs, Scope
 from service.errors import InvalidField, TooManyRequests, Unauthorised, UnknownJob
+from service.gallery.archives import remove_unneeded
 from service.gallery.enroll import checked_camera
 from service.http.crop_forms import GroupingForm
 from service.http.forms import FILE, MULTIPART, Form, Name
@@ -23,7 +24,6 @@ from service.jobs import runner
 from service.jobs.grouping import begin_grouping, read_groups
 from service.jobs.imports import begin_import
 from service.jobs.reindex import begin_reindex
-from service.lifecycle.strays import remove_unneeded
 from service.ops.csv_lines import csv_line
 from service.ops.data_directory import IMPORTS
 from service.record.jobs import Job as JobRecord

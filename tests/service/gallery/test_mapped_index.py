@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from service.errors import DamagedRecord
-from service.lifecycle.background import check_record
+from service.maintenance import check_record
 from service.ops.health import BlockingPools
 from service.record.record import Record
 from service.record.transaction import Change

@@ -9,11 +9,10 @@ from typing import Any
 from gmn_client.models import ForgottenIdentity, Remainder, Removal, RemovedCrops
 from service.desk.searches import expire_searches
 from service.errors import UnknownCrop, UnknownIdentity
+from service.gallery.archives import backups_with, remove_deleted_from_snapshots
 from service.gallery.changes import change_crops, change_matched
 from service.gallery.gallery import Gallery
-from service.lifecycle.backups import backups_with
-from service.lifecycle.pictures import remove_pictures
-from service.lifecycle.snapshots import remove_deleted_from_snapshots
+from service.gallery.pictures import remove_pictures
 from service.ops.data_directory import IMPORTS, SNAPSHOTS, STRAY
 from service.ops.failpoints import failpoint
 from service.record import values

@@ -1,11 +1,14 @@
-"""Snapshots: copies of a gallery that are made while it is served, and restored."""
+"""Snapshots of a gallery, made while it is served, backups, and files without a record."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import logging
+import shutil
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from secrets import token_hex
 from typing import Any
@@ -19,8 +22,17 @@ from service.errors import (
     UnknownSnapshot,
 )
 from service.gallery.gallery import Gallery
-from service.lifecycle.strays import remove_unneeded
-from service.ops.data_directory import require_free_disk, snapshot_name
+from service.ops.data_directory import (
+    IMPORTS,
+    INDEXES,
+    SNAPSHOTS,
+    STRAY,
+    hold_folder,
+    move_aside,
+    require_free_disk,
+    snapshot_name,
+    sync,
+)
 from service.ops.failpoints import failpoint
 from service.record.archive import (
     archived_ids,
@@ -29,8 +41,14 @@ from service.record.archive import (
     remove_from_archive,
     write_archive,
 )
+from service.record.database import UNFINISHED
+from service.record.restoring import Backup, kept_backups
 from service.record.values import ArchivedCrop, Snapshot
 from service.runtime import Runtime
+from service.settings import Settings
+
+log = logging.getLogger(__name__)
+ID_MILLISECONDS_DIGITS = 12
 
 
 @dataclass
@@ -206,3 +224,97 @@ async def _remove_deleted(
     if kept != snapshot:
         await runtime.galleries.write(store.snapshots.keep, kept)
     return kept, removed, theirs
+
+
+def backups_with(settings: Settings, crop_ids: Sequence[str]) -> list[tuple[Backup, datetime]]:
+    """Find the backups that hold one of these crops, and when newer ones replace them; blocks."""
+    if not settings.backup_dir or not crop_ids:
+        return []
+    # An id begins with the time at which its crop was enrolled.
+    first = min(int(crop_id[:ID_MILLISECONDS_DIGITS], 16) for crop_id in crop_ids) / 1000
+    kept = kept_backups(settings.backup_dir)
+    every = timedelta(hours=settings.backup_every)
+    return [
+        (backup, kept[-1].taken_at + every * (place + 1 + settings.backup_keep - len(kept)))
+        for place, backup in enumerate(kept)
+        if backup.taken_at.timestamp() + 1 >= first
+    ]
+
+
+async def clear_files(runtime: Runtime) -> None:
+    """Remove unneeded files, and move strays into a folder `stray` beside them.
+
+    To be called before the first request, since a file comes before its record; other processes
+    hold the lock of snapshots in between.
+    """
+    try:
+        await remove_unneeded_files(runtime)
+        data_dir = runtime.settings.data_dir
+        for folder in (data_dir / SNAPSHOTS).glob("*"):
+            if folder.name.isdecimal():
+                move = partial(runtime.pools.files.run, _move_stray_snapshots, runtime, folder)
+                await runtime.sections.run(move, runtime.snapshot_lock(int(folder.name)))
+        record = runtime.record
+        run = runtime.pools.files.run
+        await run(_move_stray_folders, runtime, IMPORTS, record.jobs.get)
+        # Index files of version 0.5.0: vectors are searched where the record keeps them.
+        await run(partial(shutil.rmtree, ignore_errors=True), data_dir / INDEXES)
+    except (OSError, ServiceError) as error:
+        log.error("files of which there is no record: %s", error)
+
+
+async def remove_unneeded_files(runtime: Runtime) -> None:
+    """Remove files that the record knows to be unneeded.
+
+    A snapshot that is being written is one of them, and its writer holds its gallery's lock.
+    """
+    for name in await runtime.pools.files.run(runtime.record.unneeded_files.all):
+        gallery = Path(name).parent.name
+        lock = runtime.snapshot_lock(int(gallery)) if gallery.isdecimal() else None
+        remove = partial(runtime.pools.files.run, remove_unneeded, runtime, name)
+        await runtime.sections.run(remove, lock)
+
+
+def remove_unneeded(runtime: Runtime, name: str) -> None:
+    """Remove a file or folder, unless an upload holds it or a record names it by now."""
+    files = runtime.record.unneeded_files
+    path = runtime.settings.data_dir / name
+    try:
+        with hold_folder(path) if path.is_dir() else contextlib.nullcontext():
+            if name not in files.all():
+                return
+            if path.is_dir():
+                shutil.rmtree(path)
+            path.unlink(missing_ok=True)
+        if path.parent.is_dir():
+            sync(path.parent)
+        files.forget([name])
+    except BlockingIOError:
+        log.debug("%s is being received", path)
+    except OSError as error:
+        log.error("%s is unneeded, and cannot be removed: %s", path, error)
+
+
+def _move_stray_folders(runtime: Runtime, kind: str, find: Callable[[str], object]) -> None:
+    folder = runtime.settings.data_dir / kind
+    unneeded = runtime.record.unneeded_files.all
+    # First, as another process may note or fill one meanwhile. An upload has a file once noted.
+    found = [path for path in folder.glob("*") if path.name != STRAY and any(path.iterdir())]
+    for path in found:
+        name = f"{kind}/{path.name}"
+        # Asked again, as its job or its gallery may be deleted in between.
+        if not (name in unneeded() or find(path.name) or name in unneeded()):
+            move_aside(path, folder / STRAY, path.name)
+
+
+def _move_stray_snapshots(runtime: Runtime, folder: Path) -> None:
+    data_dir = runtime.settings.data_dir
+    gallery_id = int(folder.name)
+    snapshots = runtime.record.snapshots.all(gallery_id)
+    known = {snapshot_name(gallery_id, snapshot.snapshot_id) for snapshot in snapshots}
+    for path in folder.glob("*"):
+        if path.name.endswith(UNFINISHED):
+            log.warning("removed %s, a copy that was cut off", path.name)
+            shutil.rmtree(path)
+        elif str(path.relative_to(data_dir)) not in known:
+            move_aside(path, data_dir / SNAPSHOTS / STRAY, f"{path.parent.name}-{path.name}")

@@ -3,35 +3,43 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from filelock import Timeout
 
 from gmn_client.models import JobKind
 from service.desk.searches import expire_searches
-from service.errors import DamagedRecord, ServiceError
+from service.errors import DamagedRecord, RecordUnavailable, ServiceError
+from service.gallery.archives import (
+    clear_files,
+    list_snapshots,
+    remove_deleted_from_snapshots,
+    remove_unneeded_files,
+)
+from service.gallery.forget import forget_expired
 from service.gallery.gallery import Gallery
+from service.gallery.pictures import remove_stray_pictures
 from service.jobs.grouping import run_grouping
 from service.jobs.imports import run_import
 from service.jobs.reindex import run_reindex
 from service.jobs.runner import DoJob, work_on_jobs
-from service.lifecycle.backups import run_backups
-from service.lifecycle.forget import forget_expired
-from service.lifecycle.pictures import remove_stray_pictures
-from service.lifecycle.snapshots import list_snapshots, remove_deleted_from_snapshots
-from service.lifecycle.strays import clear_files, remove_unneeded_files
 from service.ops.critical_sections import file_lock
 from service.ops.data_directory import hold_reserve
 from service.ops.health import STOPPED, HealthCheck, Heartbeat
+from service.record.restoring import own_backups
 from service.runtime import DAMAGED, Runtime
 from service.search.compaction import compact_indexes
 from service.search.refit import fit_galleries, refit_calibrations
+from service.settings import Settings
 
 log = logging.getLogger(__name__)
 KEPT_TOMBSTONES = timedelta(days=1)
@@ -48,6 +56,9 @@ KEYS_PAUSE_SECONDS = 0.8
 CHECK_PAUSE_SECONDS = 0.05
 # A record that does not answer is given up after less.
 READING_SECONDS = 45.0
+BACKUP_POLL_SECONDS = 10.0
+# After one that failed, as where the disk is full.
+BACKUP_PAUSE_SECONDS = 600.0
 
 
 async def run_maintenance(runtime: Runtime) -> None:
@@ -191,3 +202,40 @@ async def _send_heartbeats(runtime: Runtime, loop: Heartbeat) -> None:
     while True:
         loop.beat()
         await asyncio.sleep(min(LONGEST_BEAT_SECONDS, runtime.settings.stall_seconds / 8))
+
+
+async def run_backups(runtime: Runtime) -> None:
+    """Make backups until cancelled; one of the processes that share a data directory makes each."""
+    settings = runtime.settings
+    folder = settings.backup_dir
+    every = timedelta(hours=settings.backup_every)
+    while folder:
+        pause = BACKUP_POLL_SECONDS
+        with contextlib.suppress(Timeout, RecordUnavailable):
+            async with file_lock(settings.data_dir / "backup.lock", blocking=False):
+                backups = own_backups(folder, runtime.record.database)
+                newest = await runtime.pools.files.run(next, backups, None)
+                is_due = newest is None or datetime.now(UTC) - newest.taken_at >= every
+                if is_due and not await _make_backup(settings, folder):
+                    pause = BACKUP_PAUSE_SECONDS
+        await asyncio.sleep(pause)
+
+
+async def _make_backup(settings: Settings, folder: Path) -> bool:
+    # Reading a copy through would hold the interpreter, and with it every answer.
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "gmn", "backup", str(folder)),
+        *("--keep", str(settings.backup_keep), "--data-dir", str(settings.data_dir)),
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        _, why = await process.communicate()
+    except asyncio.CancelledError:
+        with contextlib.suppress(ProcessLookupError):
+            process.terminate()
+        await process.wait()
+        raise
+    if process.returncode:
+        log.error("no backup was made: %s", why.decode(errors="replace").strip())
+    return process.returncode == 0

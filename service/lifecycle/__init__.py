@@ -1,1 +1,0 @@
-"""Forgetting, retention, snapshots, maintenance."""
