@@ -34,7 +34,7 @@ test-all: test test-slow
 torture: .venv/ready
 	$(BIN)/python -m tests.torture.run --cycles $(CYCLES) $(if $(SEED),--seed $(SEED))
 
-# Deploys by docs/operations.md, kills, upgrades, backs up and restores; COMPOSE names another compose
+# Deploys by docs/operations.md and its neighbours, kills, upgrades, backs up and restores; COMPOSE names another compose
 # command than `docker compose`.
 compose-test: .venv/ready
 	$(BIN)/python -m tests.compose.run

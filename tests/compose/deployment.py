@@ -91,6 +91,7 @@ class Deployment:
         self.folder = Path(tempfile.mkdtemp(prefix="gmn-compose-"))
         self._blocks = blocks()
         self._began = time.monotonic()
+        self.log: list[str] = []
         self._environment = os.environ | {
             "COMPOSE_PROJECT_NAME": PROJECT,
             "COMPOSE_FILE": os.environ.get(
@@ -135,8 +136,10 @@ class Deployment:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def say(self, what: str) -> None:
-        """A line of the record that this run leaves."""
-        sys.stdout.write(f"{time.monotonic() - self._began:7.1f} s  {what}\n")
+        """Print a line of the run's log and keep it."""
+        line = f"{time.monotonic() - self._began:7.1f} s  {what}\n"
+        self.log.append(line)
+        sys.stdout.write(line)
         sys.stdout.flush()
 
     def do(self, name: str) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-GUIDES = [Path(__file__).parents[2] / "docs" / f"{name}.md" for name in ("operations", "milvus")]
+PAGES = ("operations", "backups", "audit", "monitoring", "milvus")
+GUIDES = [Path(__file__).parents[2] / "docs" / f"{name}.md" for name in PAGES]
 _BLOCK = re.compile(r"^```sh([^\n]*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
 

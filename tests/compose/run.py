@@ -1,4 +1,6 @@
-"""`make compose-test`: what docs/operations.md and docs/milvus.md say, done to a deployment.
+"""`make compose-test` does to a deployment what docs/operations.md and its neighbours say.
+
+The log of a run that lost nothing is written to docs/figures/compose-test.txt.
 
 Needs the compose command and openssl. `COMPOSE` names another compose command, `ENGINE` another
 command for its containers than `docker`, and `COMPOSE_STAND_IN` one that makes an image under a
@@ -28,6 +30,7 @@ from tests.compose.deployment import ROOT, Deployment, Failed, now, read_json
 from tests.compose.load import Kept
 from tests.compose.milvus import search_in_milvus
 
+LOG = ROOT / "docs" / "figures" / "compose-test.txt"
 STAND_INS = {
     "haproxy:2.6-bookworm": "haproxy",
     "prom/prometheus:v3.5.0": "prometheus",
@@ -44,6 +47,7 @@ def main() -> int:
         _make_stand_ins()
         with Deployment() as deployment:
             _tell(deployment)
+            LOG.write_text("".join(deployment.log), encoding="utf-8")
     except Failed as failure:
         sys.stdout.write(f"FAILED: {failure}\n")
         return 1

@@ -43,3 +43,8 @@ def dockerfile() -> str:
 @pytest.fixture(scope="session")
 def guide() -> str:
     return text_of("docs/operations.md")
+
+
+@pytest.fixture(scope="session")
+def monitoring() -> str:
+    return text_of("docs/monitoring.md")
