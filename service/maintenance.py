@@ -85,6 +85,8 @@ async def _run_once(runtime: Runtime) -> None:
         )
         await _attempt(f"merges of gallery {name}", expire)
         await _attempt(f"snapshots of gallery {name}", _clean_snapshots(runtime, gallery))
+        release = runtime.pools.files.run(record.crops.release_space, gallery.gallery_id)
+        await _attempt(f"disk space of gallery {name}", release)
     # A killed process may have left rows of a deleted gallery.
     in_thread = runtime.pools.files.run
     await _attempt("deleted galleries", in_thread(record.galleries.finish_deletions))

@@ -36,7 +36,7 @@ from service.record.crop_rows import (
     read_metadata,
     read_vectors,
 )
-from service.record.database import RecordPart, transactional
+from service.record.database import Database, RecordPart, transactional
 from service.record.galleries import next_version, read_entry, require_entry
 from service.record.reading import StoredRecord, read_contents
 from service.record.replacing import replace_crops
@@ -62,11 +62,18 @@ from service.record.vectors import VectorFile
 SAME_IMAGE = "the same image is already enrolled under another identity or camera"
 CROPS_AT_ONCE = 500
 EVERY_CROP = CropFilter()
+# Upper bound on the slots that are looked at while other writers wait.
+SLOTS_AT_ONCE = 100_000
 AGES = {"captured": "seen_at", "enrolled": "created_at"}
 
 
 class Crops(RecordPart):
     """Crops with their vectors and pictures."""
+
+    def __init__(self, database: Database) -> None:
+        super().__init__(database)
+        # The number of removals after which the space of a gallery was released.
+        self._released: dict[int, int] = {}
 
     @transactional
     def enroll(
@@ -314,6 +321,30 @@ class Crops(RecordPart):
         ).fetchall()
         if dropped:
             self._database.deleted.drop({crop_id for (crop_id,) in dropped})
+
+    def release_space(self, gallery_id: int) -> None:
+        """Give the disk back the space of removed vectors, some of them while no other write runs.
+
+        Raises:
+            OSError: the file system cannot do it.
+        """
+        entry = read_entry(self._reader, gallery_id)
+        if entry is None or entry.removals == self._released.get(gallery_id, 0):
+            return
+        for first in range(0, entry.rows + 1, SLOTS_AT_ONCE):
+            self._release_some(gallery_id, first, min(first + SLOTS_AT_ONCE, entry.rows + 1))
+        self._released[gallery_id] = entry.removals
+
+    @transactional
+    def _release_some(
+        self, transaction: Transaction, gallery_id: int, first: int, end: int
+    ) -> None:
+        among = "WHERE gallery_id = ? AND slot BETWEEN ? AND ?"
+        asked = f"SELECT slot FROM crops {among} UNION SELECT slot FROM incoming {among}"
+        place = (gallery_id, first, end - 1)
+        used = [slot for (slot,) in transaction.tuples(f"{asked} ORDER BY slot", place * 2)]
+        for file in self._database.sides(gallery_id):
+            file.release(used, first, end)
 
     def _pages(self, gallery_id: int) -> Iterator[list[StoredCrop]]:
         rest = "WHERE crops.gallery_id = ? AND slot > ? ORDER BY slot LIMIT ?"

@@ -381,10 +381,11 @@ class Database:
         self.marks.note(feeds)
 
     def _clear(self, gallery_id: int, slots: Sequence[int]) -> None:
-        for side in self._sides(gallery_id) if slots else ():
+        for side in self.sides(gallery_id) if slots else ():
             side.clear(slots)
 
-    def _sides(self, gallery_id: int) -> list[VectorFile]:
+    def sides(self, gallery_id: int) -> list[VectorFile]:
+        """Open the vector files of a gallery: of those searched, and of those prepared."""
         asked = (
             "SELECT side, dimension, staged_side, staged_dimension FROM galleries "
             "WHERE gallery_id = ?"

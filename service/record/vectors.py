@@ -1,13 +1,15 @@
 """The vectors of the galleries, in a flat file for each gallery and side.
 
 A writer writes vectors and syncs them before the rows that name their slots are committed, so a row
-never names a vector that is not there. A slot is never given out twice; a removal leaves zeros. The
-file may end beyond the last slot: it grows ahead of the writes, so that a process which searches it
-rarely has to map it anew.
+never names a vector that is not there. A slot is never given out twice. A removal leaves zeros, and
+maintenance gives the disk back the blocks that hold nothing else. The file may end beyond the last
+slot: it grows ahead of the writes, so that a process which searches it rarely has to map it anew.
 """
 
 from __future__ import annotations
 
+import ctypes
+import itertools
 import mmap
 import os
 import weakref
@@ -23,6 +25,9 @@ from service.ops.data_directory import sync
 PRIVATE_FILE = 0o600
 FLOAT_BYTES = 4
 COPIED_BYTES = 4 * 1024**2
+# A file system allocates a file in blocks of this size, or in parts of it.
+BLOCK_BYTES = 4096
+KEEP_SIZE_AND_PUNCH_HOLE = 3
 # Upper bound on the slots by which the file grows ahead; they take no space on the disk.
 SLOTS_AHEAD = 65_536
 
@@ -112,6 +117,22 @@ class VectorFile:
         if os.fstat(self._file).st_size > next_slot * self._vector_bytes:
             os.ftruncate(self._file, next_slot * self._vector_bytes)
 
+    def release(self, used: Sequence[int], first: int, end: int) -> None:
+        """Give the disk back whole blocks of zeros; to be called where no slot of them is written.
+
+        Args:
+            used: the slots from `first` up to `end`, exclusive, that hold a vector; ascending.
+
+        Raises:
+            OSError: the file system cannot do it.
+        """
+        edges = [first - 1, *used, end]
+        for before, after in itertools.pairwise(edges):
+            start = -(-(before + 1) * self._vector_bytes // BLOCK_BYTES) * BLOCK_BYTES
+            stop = after * self._vector_bytes // BLOCK_BYTES * BLOCK_BYTES
+            if start < stop:
+                _punch_hole(self._file, start, stop - start)
+
     def copy_to(self, path: Path, next_slot: int) -> None:
         end = next_slot * self._vector_bytes
         with path.open("xb") as copy:
@@ -172,6 +193,13 @@ class VectorFiles:
 
     def path(self, gallery_id: int, side: int) -> Path:
         return self.folder / vectors_name(gallery_id, side)
+
+
+def _punch_hole(file: int, offset: int, size: int) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    place = (ctypes.c_int64(offset), ctypes.c_int64(size))
+    if libc.fallocate(file, KEEP_SIZE_AND_PUNCH_HOLE, *place):
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
 def vectors_name(gallery_id: int, side: int) -> str:

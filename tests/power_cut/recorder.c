@@ -300,14 +300,34 @@ static int allocated(int file, int result, off64_t end) {
 ALLOCATE(posix_fallocate, off_t)
 ALLOCATE(posix_fallocate64, off64_t)
 
-/* A mode that punches holes or keeps the size is not told. */
+/* A hole reads as zeros: it is told as a write of them, up to the file's end. */
+static void punched(int file, int result, off64_t from, off64_t size) {
+  int error = errno;
+  struct stat found;
+  if (!result && !fstat(file, &found) && from < found.st_size) {
+    size_t written = from + size < found.st_size ? (size_t)size : (size_t)(found.st_size - from);
+    void *zeros = calloc(1, written);
+    if (!zeros) abort();
+    note('w', found.st_ino, (uint64_t)from, NULL, NULL, zeros, written);
+    free(zeros);
+  }
+  errno = error;
+}
+
+#define HOLE 3
+/* Another mode, such as one that keeps the size, is not told. */
 #define FALLOCATE(name, offset_type)                                             \
   int name(int file, int mode, offset_type from, offset_type size) {             \
     if (!is_held(file))                                                          \
       return REAL(int, name, int, int, offset_type, offset_type)(file, mode, from, size); \
     lock();                                                                      \
-    if (mode) note('x', 0, 0, #name, NULL, NULL, 0);                             \
+    if (mode && mode != HOLE) note('x', 0, 0, #name, NULL, NULL, 0);             \
     int result = REAL(int, name, int, int, offset_type, offset_type)(file, mode, from, size); \
+    if (mode == HOLE) {                                                          \
+      punched(file, result, (off64_t)from, (off64_t)size);                       \
+      unlock();                                                                  \
+      return result;                                                             \
+    }                                                                            \
     return allocated(file, result, (off64_t)from + size);                        \
   }
 FALLOCATE(fallocate, off_t)

@@ -14,6 +14,7 @@ from service.errors import KeyConflict, UnknownGallery
 from service.ops.data_directory import hold_worker
 from service.record.keys import ApiKey
 from service.record.values import GallerySettings, Snapshot
+from service.record.vectors import BLOCK_BYTES
 from tests.service.gallery.new_crops import EMBEDDER, NOON, OTHER_EMBEDDER, new_crop
 from tests.service.gallery.new_jobs import new_job
 
@@ -173,6 +174,38 @@ def test_the_vectors_of_a_deleted_gallery_leave_the_disk_at_once(record, gallery
     assert len(list(folder.glob(f"vectors-{gallery}-*"))) == 2
     record.galleries.delete(gallery)
     assert list(folder.glob(f"vectors-{gallery}-*")) == []
+
+
+def test_the_disk_gets_back_the_space_of_removed_vectors(record, gallery):
+    vector = np.full(256, 0.5, np.float32)
+    crops = [replace(new_crop(n), vector=vector) for n in range(64)]
+    ids = [crop.crop_id for crop in record.crops.enroll(gallery, EMBEDDER, crops).landed]
+    file = record.crops.vector_file(gallery)
+    before = file.path.stat()
+    # Vectors of a kilobyte: four blocks hold those that are left, and one the file's end.
+    left = {*ids[2:8], ids[40]}
+    record.crops.remove(gallery, [crop_id for crop_id in ids if crop_id not in left])
+    record.crops.release_space(gallery)
+    after = file.path.stat()
+    assert after.st_size == before.st_size
+    assert after.st_blocks == 5 * BLOCK_BYTES // 512 < before.st_blocks
+    found = {crop.label.crop_id: crop.vector for crop in record.crops.vectors(gallery)}
+    assert found.keys() == left
+    assert all(np.array_equal(found[crop_id], vector) for crop_id in left)
+
+
+def test_a_gallery_with_a_restore_under_way_keeps_the_vectors_of_both(record, gallery):
+    crops = [new_crop(n) for n in range(3000)]
+    ids = [crop.crop_id for crop in record.crops.enroll(gallery, EMBEDDER, crops[:1500]).landed]
+    record.crops.remove(gallery, ids[:700])
+
+    def archived():
+        yield from crops[800:]
+        record.crops.release_space(gallery)
+
+    record.crops.replace(gallery, EMBEDDER, archived())
+    record.check()
+    assert record.galleries.get(gallery).crops == 2200
 
 
 def test_an_index_outside_is_written_by_one_process_until_its_lease_ends(record, gallery):
