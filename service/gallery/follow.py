@@ -7,12 +7,12 @@ import math
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from typing import Literal
 
 from gmn_client.wire import RecordState
 from service.errors import ServiceStopping
-from service.ops.health import STOPPED, HealthCheck, Heartbeat
+from service.ops.health import HealthCheck, MonitoredThreadPool, heartbeat
 from service.record.database import Database
 from service.record.feeds import ChangesLost
 from service.record.marks import Mark
@@ -49,9 +49,8 @@ class Follower:
         self._apply = apply
         self._reread = reread
         self._seen: dict[int, Mark] = {}
-        # Galleries to be read again, and from when on by `time.monotonic`.
-        self._lost: dict[int, float] = {}
-        self._pauses: dict[int, float] = {}
+        # Galleries to be read again: from when on by `time.monotonic`, and the pause before it.
+        self._lost: dict[int, tuple[float, float]] = {}
         self._waiting: dict[int, list[tuple[float, Future[None]]]] = {}
         self._lock = threading.Lock()
         self._woken = threading.Event()
@@ -61,12 +60,12 @@ class Follower:
         self._lag = 0
         self._lags_since = 0.0
         self._is_reachable = True
-        self._heartbeat = Heartbeat()
-        self._thread = threading.Thread(target=self._run, name="follower", daemon=True)
+        self._pool = MonitoredThreadPool(1, "follower")
+        self._following: list[Future[None]] = []
 
     @property
     def health_check(self) -> HealthCheck:
-        return HealthCheck("follower", self._silent_seconds, STALL_SECONDS)
+        return HealthCheck("follower", self._pool.silent_seconds, STALL_SECONDS)
 
     def state(self) -> RecordState:
         """Return how far the galleries in memory are behind the record."""
@@ -91,7 +90,7 @@ class Follower:
         for gallery_id, newest in self._database.feeds().items():
             self._reread(gallery_id)
             self._show(gallery_id, newest)
-        self._thread.start()
+        self._following.append(self._pool.submit(self._run))
 
     def wake(self) -> None:
         """Look for changes now instead of at the next poll; called after a commit."""
@@ -111,29 +110,24 @@ class Follower:
     def close(self) -> None:
         self._closing.set()
         self._woken.set()
-        if self._thread.is_alive():
-            self._thread.join(CLOSING_SECONDS)
+        wait(self._following, CLOSING_SECONDS)
+        self._pool.shutdown(wait=False)
         stopping = ServiceStopping("the service is shutting down; send it again later")
         for gallery_id in list(self._waiting):
             self._release(gallery_id, math.inf, stopping)
 
-    def _silent_seconds(self) -> float:
-        return self._heartbeat.silent_seconds() if self._thread.is_alive() else STOPPED
-
     def _run(self) -> None:
-        with self._heartbeat.working():
-            while not self._closing.is_set():
-                self._heartbeat.beat()
-                try:
-                    self._follow_if_changed()
-                    self._is_reachable = True
-                except Exception:
-                    log.exception("the record could not be followed; it is tried again")
-                    if self._is_reachable:
-                        self._lags_since = time.monotonic()
-                    self._is_reachable = False
-                    with self._heartbeat.paused():
-                        self._closing.wait(FIRST_PAUSE_SECONDS)
+        while not self._closing.is_set():
+            heartbeat()
+            try:
+                self._follow_if_changed()
+                self._is_reachable = True
+            except Exception:
+                log.exception("the record could not be followed; it is tried again")
+                if self._is_reachable:
+                    self._lags_since = time.monotonic()
+                self._is_reachable = False
+                self._closing.wait(FIRST_PAUSE_SECONDS)
 
     def _follow_if_changed(self) -> None:
         woken = self._woken.wait(POLL_SECONDS)
@@ -165,28 +159,29 @@ class Follower:
         self._lag = max(0, lag)
 
     def _catch_up(self, gallery_id: int, newest: Mark) -> None:
+        retry_at, pause = self._lost.get(gallery_id, (0.0, 0.0))
+        if time.monotonic() < retry_at:
+            return
         try:
-            if gallery_id in self._seen and gallery_id not in self._lost:
-                self._apply_changes(gallery_id)
-            elif time.monotonic() >= self._lost.get(gallery_id, 0.0):
+            if gallery_id not in self._seen or gallery_id in self._lost:
                 self._reread(gallery_id)
-                self._lost.pop(gallery_id, None)
-                self._pauses.pop(gallery_id, None)
                 self._show(gallery_id, newest)
+                self._lost.pop(gallery_id, None)
+            else:
+                self._apply_changes(gallery_id)
         except ChangesLost as lost:
             log.warning("gallery %d is read again: %s", gallery_id, lost.detail)
-            self._lost[gallery_id] = 0.0
+            self._lost[gallery_id] = (0.0, 0.0)
             self.wake()
         except Exception:
-            pause = self._pauses.get(gallery_id, FIRST_PAUSE_SECONDS)
-            self._pauses[gallery_id] = min(2 * pause, LONGEST_PAUSE_SECONDS)
-            self._lost[gallery_id] = time.monotonic() + pause
+            pause = min(max(2 * pause, FIRST_PAUSE_SECONDS), LONGEST_PAUSE_SECONDS)
+            self._lost[gallery_id] = (time.monotonic() + pause, pause)
             log.exception("gallery %d is read again in %.2f s", gallery_id, pause)
 
     def _apply_changes(self, gallery_id: int) -> None:
         seen = self._seen[gallery_id]
         while changes := self._database.changes(gallery_id, seen, CHANGES_AT_ONCE):
-            self._heartbeat.beat()
+            heartbeat()
             self._apply(gallery_id, changes)
             seen = Mark(changes[-1].sequence, changes[-1].token)
             self._show(gallery_id, seen)
@@ -198,10 +193,10 @@ class Follower:
 
     def _forget(self, gallery_id: int) -> None:
         """Drop a gallery that was deleted; nothing of it will be shown any more."""
+        self._reread(gallery_id)
         with self._lock:
             del self._seen[gallery_id]
         self._lost.pop(gallery_id, None)
-        self._reread(gallery_id)
         self._release(gallery_id, math.inf)
 
     def _release(self, gallery_id: int, seq: float, error: Exception | None = None) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 from service.errors import NeedsReindex
 from service.milvus.index import MilvusIndex
@@ -12,31 +11,10 @@ from service.record.values import GalleryRecord, GallerySettings
 from service.record.vectors import VectorFile
 from service.search.index import GalleryIndex
 from service.search.metadata import ReadMetadata
-from service.search.table import no_metadata
 
 SearchedIndex = GalleryIndex | MilvusIndex
 MakeIndex = Callable[[int, str], MilvusIndex]
 """Finds the index of a gallery, by its number and the embedder's fingerprint."""
-
-
-@dataclass(frozen=True)
-class CropChanges:
-    """Committed changes of a gallery, read from the record to be applied together.
-
-    Attributes:
-        record: the gallery's, read after the crops.
-        version: of the gallery after these changes.
-        added, relabelled: the labels of the crops that are still there.
-        removed: slots.
-        file: holds the vectors of the added crops; None where there is none.
-    """
-
-    record: GalleryRecord
-    version: int
-    added: Sequence[CropColumns]
-    relabelled: Sequence[CropColumns]
-    removed: Sequence[int]
-    file: VectorFile | None
 
 
 class Gallery:
@@ -58,9 +36,9 @@ class Gallery:
         self,
         record: GalleryRecord,
         embedders: Mapping[str, int],
-        secret: bytes = b"",
-        outside: MakeIndex | None = None,
-        metadata: ReadMetadata = no_metadata,
+        secret: bytes,
+        outside: MakeIndex | None,
+        metadata: ReadMetadata,
     ) -> None:
         """Make a gallery with an empty index.
 
@@ -136,24 +114,39 @@ class Gallery:
     def replace(self, read: Gallery) -> None:
         self.__dict__.update(read.__dict__)
 
-    def apply(self, changes: CropChanges) -> None:
+    def apply(
+        self,
+        record: GalleryRecord,
+        version: int,
+        added: Sequence[CropColumns],
+        relabelled: Sequence[CropColumns],
+        removed: Sequence[int],
+        file: VectorFile | None,
+    ) -> None:
         """Apply committed changes to the index, which must be able to hold the record's vectors.
 
         Crops that were added already stay, and unknown ones are ignored.
+
+        Args:
+            record: the gallery's, read after the crops.
+            version: of the gallery after these changes.
+            added, relabelled: the labels of the crops that are still there.
+            removed: slots.
+            file: holds the vectors of the added crops; None where there is none.
         """
         index = self.own_index
         if index is not None:
-            for crops in changes.added:
-                if changes.file is not None:
-                    index.add(crops, changes.file)
-            for crops in changes.relabelled:
+            if file is not None:
+                for crops in added:
+                    index.add(crops, file)
+            for crops in relabelled:
                 index.table.relabel(crops)
-            index.remove(changes.removed)
-        self.follow_record(changes.record)
+            index.remove(removed)
+        self.follow_record(record)
         if self.crops == 0:
             self._make_index_for(self.newest_embedder)
         # The version comes last: where a part fails, it is not one that the index shows.
-        self.version = max(self.version, changes.version)
+        self.version = max(self.version, version)
 
     def _embedder_of(self, record: GalleryRecord, vectors: bool = False) -> str:
         """Return the embedder of a record's vectors; an empty gallery takes the newest."""

@@ -18,7 +18,7 @@ from gmn_client.models import RecordState
 from service.engine.device import DeviceThread
 from service.errors import GalleryConflict, RecordUnavailable, UnknownGallery, VersionNotReached
 from service.gallery.follow import Follower
-from service.gallery.gallery import CropChanges, Gallery, MakeIndex
+from service.gallery.gallery import Gallery, MakeIndex
 from service.ops.failpoints import failpoint
 from service.ops.health import HealthCheck, MonitoredThreadPool
 from service.ops.shared import SharedRedis
@@ -47,7 +47,7 @@ CROPS_PER_EVENT = 1000
 # Vectors that are read from the disk while the rows of those before them are.
 READ_AHEAD_SLOTS = 65_536
 Result = TypeVar("Result")
-Show = Callable[[], None]
+Apply = Callable[[], None]
 
 
 @dataclass(eq=False)
@@ -130,14 +130,25 @@ class GalleryRegistry:
         Raises:
             UnknownGallery: the gallery was deleted, and crops were asked for.
         """
-        return await self.read(self._find_crops, gallery, row_ids) if row_ids else {}
+
+        def find() -> dict[int, StoredCrop]:
+            found = self.record.crops.by_row(gallery.gallery_id, row_ids)
+            gone = len(found) < len(row_ids)
+            if gone and self.record.galleries.get(gallery.gallery_id) is None:
+                raise UnknownGallery(gallery.name)
+            return found
+
+        return await self.read(find) if row_ids else {}
 
     async def catch_up(self) -> None:
         """Wait a moment until earlier commits of this and other processes are shown."""
         with contextlib.suppress(RecordUnavailable, TimeoutError):
             async with asyncio.timeout(CAUGHT_UP_WITHIN_SECONDS):
-                caught_up = await self.read(self._caught_up)
-                await asyncio.wrap_future(caught_up)
+                feeds = await self.read(self.record.database.feeds)
+                self._follower.wake()
+                for gallery_id, newest in feeds.items():
+                    shown = self._follower.wait_for(gallery_id, newest.seq)
+                    await asyncio.wrap_future(shown)
 
     async def wait_for_version(self, gallery: Gallery, version: int) -> None:
         """Return once a gallery shows a version or a later one.
@@ -159,18 +170,8 @@ class GalleryRegistry:
 
     async def create(self, name: str, settings: GallerySettings) -> GalleryRecord:
         newest = next(iter(self.embedders))
-
-        def create() -> tuple[GalleryRecord, Future[Any]]:
-            failpoint("create-gallery.before-commit")
-            created = self.record.galleries.create(name, newest, settings)
-            failpoint("create-gallery.committed")
-            return created, self._shown(created.gallery_id)
-
-        created, shown = await self.write(create)
-        await asyncio.shield(asyncio.wrap_future(shown))
-        failpoint("create-gallery.shown")
-        self._announce(name, "create-gallery", created)
-        return created
+        create = self.record.galleries.create
+        return await self._commit("create-gallery", name, create, name, newest, settings)
 
     async def change(
         self, steps: str, gallery: Gallery, write: Callable[..., Result], *args: Any
@@ -188,21 +189,32 @@ class GalleryRegistry:
             UnknownGallery: the gallery was deleted before.
         """
 
-        def commit() -> tuple[Result, Future[Any]]:
-            failpoint(f"{steps}.before-commit")
-            committed = write(gallery.gallery_id, *args)
-            failpoint(f"{steps}.committed")
-            return committed, self._shown(gallery.gallery_id)
-
         try:
-            committed, shown = await self.write(commit)
+            return await self._commit(steps, gallery.name, write, gallery.gallery_id, *args)
         except UnknownGallery as error:
             # The record knows it by its number.
             raise UnknownGallery(gallery.name) from error
-        # Shielded: a committed change is shown also where its request is cancelled.
-        await asyncio.shield(asyncio.wrap_future(shown))
+
+    async def _commit(
+        self, steps: str, name: str, write: Callable[..., Result], *args: Any
+    ) -> Result:
+        def commit() -> tuple[Result, Future[None]]:
+            failpoint(f"{steps}.before-commit")
+            committed = write(*args)
+            failpoint(f"{steps}.committed")
+            feeds = self.record.database.feeds()
+            feed = committed.gallery_id if isinstance(committed, GalleryRecord) else args[0]
+            if feed not in feeds:
+                # The gallery was deleted, which is a change of the feed of all galleries.
+                feed = ALL_GALLERIES
+            self._follower.wake()
+            return committed, self._follower.wait_for(feed, feeds[feed].seq)
+
+        committed, shown = await self.write(commit)
+        # The follower shows a committed change also where its request is cancelled.
+        await asyncio.wrap_future(shown)
         failpoint(f"{steps}.shown")
-        self._announce(gallery.name, steps, committed)
+        self._announce(name, steps, committed)
         return committed
 
     async def write(self, call: Callable[..., Result], *args: Any) -> Result:
@@ -213,21 +225,22 @@ class GalleryRegistry:
         """Run a call that reads the record on a thread of its own."""
         return await self._readers.run(call, *args)
 
-    def read_gallery(self, gallery_id: int) -> Show:
-        """Read a gallery with its calibration into an index of its own; blocks.
-
-        It shows the record's version at least; later writes may be in it.
-
-        Returns:
-            A call for the device thread, which makes it the searched one, or drops a deleted one.
+    def _read(self, gallery_id: int) -> None:
+        """Read a gallery again, or drop one that was deleted; blocks until searches see it.
 
         Raises:
             DamagedRecord: rows of crops are gone without a trace.
         """
+        if gallery_id != ALL_GALLERIES:
+            gallery = self._loaded(gallery_id)
+            self.device.change(partial(self._switch, gallery_id, gallery)).result()
+
+    def _loaded(self, gallery_id: int) -> Gallery | None:
+        """Read a gallery with its calibration; later writes than its version may be in it."""
         record = self.record.galleries.get(gallery_id)
+        secret = self.record.galleries.group_secret()
+        metadata = partial(self.record.crops.metadata, gallery_id)
         while record is not None:
-            secret = self.record.galleries.group_secret()
-            metadata = partial(self.record.crops.metadata, gallery_id)
             gallery = Gallery(record, self.embedders, secret, self.outside, metadata)
             self._fill(gallery, secret, record.crops)
             now = self.record.galleries.get(gallery_id)
@@ -239,23 +252,23 @@ class GalleryRegistry:
                         f"gallery {now.name} has {gallery.crops} crops, and {now.crops} were "
                         "written"
                     )
-                self.refresh_calibration(gallery)
-                return partial(self._switch, gallery_id, gallery)
+                self._refresh_calibration(gallery)
+                return gallery
             record = now
-        return partial(self._switch, gallery_id)
+        return None
 
-    def _switch(self, gallery_id: int, read: Gallery | None = None) -> None:
+    def _switch(self, gallery_id: int, read: Gallery | None) -> None:
         """Make a gallery that was read the searched one; None forgets a deleted one."""
         held = self.by_id(gallery_id)
+        if held is not None and read is not None and held.name == read.name:
+            held.replace(read)
+            return
         if held is not None:
-            if read is not None and held.name == read.name:
-                held.replace(read)
-                return
             del self._by_name[held.name]
         if read is not None:
             self._by_name[read.name] = read
 
-    def refresh_calibration(self, gallery: Gallery) -> None:
+    def _refresh_calibration(self, gallery: Gallery) -> None:
         """Read a gallery's published calibration; verdicts go on by the old one on failure."""
         try:
             self.read_calibration(gallery)
@@ -295,41 +308,20 @@ class GalleryRegistry:
             finally:
                 reader.submit(self.record.database.close_connection).result()
 
-    def _shown(self, gallery_id: int) -> Future[Any]:
-        """Return a future that is done once a commit is shown; called on a writer thread."""
-        newest = self.record.database.feeds().get(gallery_id)
-        if newest is None:
-            # The gallery was deleted.
-            return self._caught_up()
-        self._follower.wake()
-        return self._follower.wait_for(gallery_id, newest.seq)
-
-    def _caught_up(self) -> Future[None]:
-        feeds = self.record.database.feeds()
-        self._follower.wake()
-        waits = [self._follower.wait_for(gallery, mark.seq) for gallery, mark in feeds.items()]
-
-        def wait() -> None:
-            for shown in waits:
-                shown.result()
-
-        return self._readers.submit(wait)
-
-    def _find_crops(self, gallery: Gallery, row_ids: Sequence[int]) -> dict[int, StoredCrop]:
-        found = self.record.crops.by_row(gallery.gallery_id, row_ids)
-        gone = len(found) < len(row_ids)
-        if gone and self.record.galleries.get(gallery.gallery_id) is None:
-            raise UnknownGallery(gallery.name)
-        return found
-
     def _announce(self, gallery: str, steps: str, committed: object) -> None:
         """Tell other programs by Redis what this process has committed; None is no change."""
         if self.shared is None or committed is None:
             return
-        if not isinstance(committed, Enrolment | Removal | Relabelling):
-            self.shared.announce(gallery, steps)
-            return
-        crop_ids = _changed_crops(committed)
+        match committed:
+            case Enrolment():
+                crop_ids = [crop.crop_id for crop in committed.added]
+            case Removal():
+                crop_ids = list(committed.crop_ids)
+            case Relabelling():
+                crop_ids = [label.crop_id for label in committed.labels]
+            case _:
+                self.shared.announce(gallery, steps)
+                return
         for first in range(0, len(crop_ids), CROPS_PER_EVENT):
             named = crop_ids[first : first + CROPS_PER_EVENT]
             self.shared.announce(gallery, steps, version=committed.version, crop_ids=named)
@@ -340,16 +332,16 @@ class GalleryRegistry:
             # The feed of all galleries, or one that is being deleted: there is nothing to show.
             return
         if any(change.kind == "calibration" for change in changes):
-            self.refresh_calibration(gallery)
-        read = self._read_changes(gallery, changes)
+            self._refresh_calibration(gallery)
+        apply = self._read_changes(gallery, changes)
         failpoint("follower.changes-read")
-        if read is None:
+        if apply is None:
             self._read(gallery_id)
         else:
-            self.device.change(partial(gallery.apply, read)).result()
+            self.device.change(apply).result()
         failpoint("follower.changes-applied")
 
-    def _read_changes(self, gallery: Gallery, changes: Sequence[Change]) -> CropChanges | None:
+    def _read_changes(self, gallery: Gallery, changes: Sequence[Change]) -> Apply | None:
         """Read what changes of a gallery need; None where it has to be read again.
 
         A slot is never given out twice, and crops are read after the changes: those that are there
@@ -362,29 +354,16 @@ class GalleryRegistry:
         if "replaced" in slots:
             return None
         crops = self.record.crops
-        secret = self.record.galleries.group_secret()
-        added, relabelled = (
-            list(crops.columns(number, secret, slots[kind])) if gallery.own_index else []
-            for kind in ("added", "relabelled")
-        )
+        added: list[CropColumns] = []
+        relabelled: list[CropColumns] = []
+        if gallery.own_index:
+            secret = self.record.galleries.group_secret()
+            added += crops.columns(number, secret, slots["added"])
+            relabelled += crops.columns(number, secret, slots["relabelled"])
         file = crops.vector_file(number) if added else None
+        # After the crops, which its embedder may not fit any more.
         now = self.record.galleries.get(number)
         if now is None or not gallery.can_go_on_as(now, vectors=bool(added)):
             return None
         version = max(change.version for change in changes)
-        return CropChanges(now, version, added, relabelled, slots["removed"], file)
-
-    def _read(self, gallery_id: int) -> None:
-        """Read a gallery again, or drop one that was deleted; blocks until searches see it."""
-        if gallery_id != ALL_GALLERIES:
-            self.device.change(self.read_gallery(gallery_id)).result()
-
-
-def _changed_crops(change: Enrolment | Removal | Relabelling) -> list[str]:
-    match change:
-        case Enrolment():
-            return [crop.crop_id for crop in change.added]
-        case Removal():
-            return list(change.crop_ids)
-        case Relabelling():
-            return [label.crop_id for label in change.labels]
+        return partial(gallery.apply, now, version, added, relabelled, slots["removed"], file)

@@ -29,9 +29,13 @@ PLACES = {
     "follower.changes-read": (
         "gallery/registry.py",
         "_read_changes(gallery, changes)",
-        "gallery.apply",
+        "device.change(apply)",
     ),
-    "follower.changes-applied": ("gallery/registry.py", "gallery.apply", "def _read_changes("),
+    "follower.changes-applied": (
+        "gallery/registry.py",
+        "device.change(apply)",
+        "def _read_changes(",
+    ),
     "enroll.body-read": ("http/routes/crops.py", "form.read_crops(", "await enroll("),
     "enroll.embedded": ("gallery/enroll.py", "await pipeline.embed(", "await _store("),
     "enroll.pictures-kept": ("gallery/enroll.py", "keep_elsewhere(", "galleries.change("),
@@ -119,12 +123,13 @@ def test_every_failpoint_stands_in_one_place_and_is_passed_nowhere_else():
     placed = Counter(
         name for text in SOURCES.values() for name in re.findall(r'failpoint\("([a-z.-]+)"\)', text)
     )
-    created = {f"create-gallery.{step}" for step in STEPS}
-    assert placed == dict.fromkeys([*PLACES, *created], 1)
+    assert placed == dict.fromkeys(PLACES, 1)
     assert {name for name in SCENARIOS if not _is_of_a_commit(name)} == set(PLACES)
     written = "".join(SOURCES.values())
-    named = re.compile(r'(?:change|change_crops)\(\s*(?:runtime,\s*gallery,\s*)?"([a-z-]+)"')
-    assert set(WRITES) <= {"create-gallery", *named.findall(written)}
+    named = re.compile(
+        r'(?:change|change_crops|_commit)\(\s*(?:runtime,\s*gallery,\s*)?"([a-z-]+)"'
+    )
+    assert set(WRITES) <= set(named.findall(written))
 
 
 @pytest.mark.parametrize("name", PLACES)
@@ -140,10 +145,10 @@ def test_every_write_passes_its_three_steps_around_its_commit():
     text = SOURCES["gallery/registry.py"]
     steps = [
         'failpoint(f"{steps}.before-commit")',
-        "committed = write(gallery.gallery_id, *args)",
+        "committed = write(*args)",
         'failpoint(f"{steps}.committed")',
-        "self._shown(gallery.gallery_id)",
-        "await asyncio.shield(asyncio.wrap_future(shown))\n        failpoint(f",
+        "self._follower.wait_for(feed",
+        "await asyncio.wrap_future(shown)\n        failpoint(f",
         'failpoint(f"{steps}.shown")',
         "return committed\n",
     ]
