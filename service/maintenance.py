@@ -7,7 +7,6 @@ import contextlib
 import logging
 import sys
 import threading
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -124,7 +123,7 @@ async def background_work(runtime: Runtime) -> AsyncIterator[None]:
     Work that is cut off goes on at the next start.
     """
     await clear_files(runtime)
-    loop = Heartbeat(time.monotonic())
+    loop = Heartbeat()
     keys = runtime.keys.threads
     tasks = [
         _watched(runtime, "event loop", _send_heartbeats(runtime, loop), loop.silent_seconds),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -85,25 +85,25 @@ async def take_snapshot(runtime: Runtime, gallery: Gallery) -> Snapshot:
     snapshot_id = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{token_hex(4)}"
     path = snapshot_path(runtime, gallery, snapshot_id)
 
+    name = snapshot_name(gallery_id, snapshot_id)
+
     def copy() -> Snapshot:
+        store.unneeded_files.add([name])
         write_archive(store.database, path, gallery_id)
         failpoint("snapshot.in-place")
         return describe_snapshot(path, datetime.now(UTC))
 
     async def take(result: dict[str, Any]) -> Snapshot:
         try:
-            name = snapshot_name(gallery_id, snapshot_id)
-            await runtime.galleries.write(store.unneeded_files.add, [name])
             snapshot = await runtime.pools.files.run(copy)
             result["snapshot_id"] = snapshot_id
-            try:
-                await runtime.galleries.write(store.snapshots.keep, snapshot)
-            except (UnknownGallery, StorageFailed):
-                with contextlib.suppress(ServiceError):
-                    await runtime.pools.files.run(remove_unneeded, runtime, name)
-                raise
-        except UnknownGallery as error:
-            raise UnknownGallery(gallery.name) from error
+            await runtime.galleries.write(store.snapshots.keep, snapshot)
+        except (UnknownGallery, StorageFailed) as error:
+            with contextlib.suppress(ServiceError):
+                await runtime.pools.files.run(remove_unneeded, runtime, name)
+            if isinstance(error, UnknownGallery):
+                raise UnknownGallery(gallery.name) from error
+            raise
         failpoint("snapshot.registered")
         # A person may have been forgotten while the gallery was copied.
         return (await _remove_deleted(runtime, gallery, snapshot))[0]
@@ -254,11 +254,9 @@ async def clear_files(runtime: Runtime) -> None:
             if folder.name.isdecimal():
                 move = partial(runtime.pools.files.run, _move_stray_snapshots, runtime, folder)
                 await runtime.sections.run(move, runtime.snapshot_lock(int(folder.name)))
-        record = runtime.record
-        run = runtime.pools.files.run
-        await run(_move_stray_folders, runtime, IMPORTS, record.jobs.get)
+        await runtime.pools.files.run(_move_stray_imports, runtime)
         # Index files of version 0.5.0: vectors are searched where the record keeps them.
-        await run(partial(shutil.rmtree, ignore_errors=True), data_dir / INDEXES)
+        await runtime.pools.files.run(shutil.rmtree, data_dir / INDEXES, ignore_errors=True)
     except (OSError, ServiceError) as error:
         log.error("files of which there is no record: %s", error)
 
@@ -295,15 +293,15 @@ def remove_unneeded(runtime: Runtime, name: str) -> None:
         log.error("%s is unneeded, and cannot be removed: %s", path, error)
 
 
-def _move_stray_folders(runtime: Runtime, kind: str, find: Callable[[str], object]) -> None:
-    folder = runtime.settings.data_dir / kind
+def _move_stray_imports(runtime: Runtime) -> None:
+    folder = runtime.settings.data_dir / IMPORTS
     unneeded = runtime.record.unneeded_files.all
     # First, as another process may note or fill one meanwhile. An upload has a file once noted.
     found = [path for path in folder.glob("*") if path.name != STRAY and any(path.iterdir())]
     for path in found:
-        name = f"{kind}/{path.name}"
-        # Asked again, as its job or its gallery may be deleted in between.
-        if not (name in unneeded() or find(path.name) or name in unneeded()):
+        name = f"{IMPORTS}/{path.name}"
+        # Asked again, as its job may be deleted in between.
+        if not (name in unneeded() or runtime.record.jobs.get(path.name) or name in unneeded()):
             move_aside(path, folder / STRAY, path.name)
 
 

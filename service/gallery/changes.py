@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import fields as fields_of
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -40,17 +40,18 @@ async def change_crops(
     runtime: Runtime,
     gallery: Gallery,
     steps: str,
-    rule: Callable[[int], Changed | None],
-    unknown: ServiceError,
     event: str,
+    unknown: ServiceError,
+    rule: Callable[..., Changed | None],
+    *args: Any,
     **details: Any,
 ) -> Changed:
     """Commit a change of a gallery's crops with its audit trail, and apply it to the index.
 
     Args:
-        steps, rule: arguments of `GalleryRegistry.change`.
-        unknown: raised if there is nothing to change.
+        steps, rule, args: arguments of `GalleryRegistry.change`.
         event, details: arguments of `AuditLog.record`.
+        unknown: raised if there is nothing to change.
 
     Raises:
         UnknownGallery: the gallery was deleted.
@@ -58,7 +59,7 @@ async def change_crops(
     """
 
     async def commit(result: dict[str, Any]) -> Changed:
-        change = await runtime.galleries.change(steps, gallery, rule)
+        change = await runtime.galleries.change(steps, gallery, rule, *args)
         if change is None:
             raise unknown
         result["count"] = change.count
@@ -84,9 +85,11 @@ async def relabel_identity(
         runtime,
         gallery,
         "relabel",
-        lambda number: runtime.record.identities.rename(number, identity, new_identity),
-        UnknownIdentity(gallery.name, identity),
         "relabel_identity",
+        UnknownIdentity(gallery.name, identity),
+        runtime.record.identities.rename,
+        identity,
+        new_identity,
         identity=identity,
         new_identity=new_identity,
     )
@@ -110,9 +113,10 @@ async def undo_merge(runtime: Runtime, gallery: Gallery, merge_id: str) -> Renam
         runtime,
         gallery,
         "relabel",
-        lambda number: runtime.record.identities.undo_merge(number, merge_id),
-        UnknownMerge(gallery.name, merge_id),
         "undo_merge",
+        UnknownMerge(gallery.name, merge_id),
+        runtime.record.identities.undo_merge,
+        merge_id,
         merge_id=merge_id,
     )
     return RenamedIdentity(
@@ -149,9 +153,11 @@ async def change_crop(
         runtime,
         gallery,
         "relabel",
-        lambda number: runtime.record.crops.change(number, [crop_id], fields),
-        UnknownCrop(gallery.name, crop_id),
         "change_crop",
+        UnknownCrop(gallery.name, crop_id),
+        runtime.record.crops.change,
+        [crop_id],
+        fields,
         crop_ids=[crop_id],
         identity=fields.get("identity"),
         external_id=fields.get("external_id"),
@@ -177,17 +183,15 @@ async def change_matching(
             "new_identity: nothing is to be changed; send new_identity, new_camera or "
             "new_metadata, empty for unknown"
         )
-
-    def change(gallery_id: int, crop_ids: Sequence[str]) -> Relabelling | None:
-        return runtime.record.crops.change(gallery_id, crop_ids, fields, wanted)
-
     matched, relabelling = await change_matched(
         runtime,
         gallery,
         wanted,
-        None if dry_run else "relabel",
-        change,
+        dry_run,
+        "relabel",
         "change_crops",
+        runtime.record.crops.change,
+        fields,
         new_identity=fields.get("identity"),
         fields=",".join(sorted(fields)),
     )
@@ -200,16 +204,20 @@ async def change_matched(
     runtime: Runtime,
     gallery: Gallery,
     wanted: CropFilter,
-    steps: str | None,
-    rule: Callable[..., Changed | None],
+    dry_run: bool,
+    steps: str,
     event: str,
+    rule: Callable[..., Changed | None],
+    *args: Any,
     **details: Any,
 ) -> tuple[int, Changed | None]:
     """Change every crop that passes a filter in one commit, with its audit trail.
 
     Args:
-        steps: argument of `GalleryRegistry.change`; None to change nothing and note a search.
-        rule: commits a change of crops by their ids, except of those that no longer pass `wanted`.
+        dry_run: change nothing, and note a search.
+        steps: argument of `GalleryRegistry.change`.
+        rule: called with the gallery's number, ids of crops, `args` and `wanted`; commits a change
+            of these crops, except of those that no longer pass `wanted`.
         event, details: arguments of `AuditLog.record`.
 
     Returns:
@@ -222,12 +230,14 @@ async def change_matched(
         if value and field.name != "crop_ids":
             filters[field.name] = str(value)
     details |= {"gallery": gallery.name, "crop_ids": sorted(wanted.crop_ids), "filters": filters}
-    if steps is None:
+    if dry_run:
         runtime.audit.note_view("query", count=len(ids), **details)
         return len(ids), None
 
     async def commit(result: dict[str, Any]) -> Changed | None:
-        changed = await runtime.galleries.change(steps, gallery, rule, ids) if ids else None
+        changed = None
+        if ids:
+            changed = await runtime.galleries.change(steps, gallery, rule, ids, *args, wanted)
         result["count"] = changed.count if changed else 0
         return changed
 

@@ -101,12 +101,15 @@ async def enroll(
             if request_name is not None:
                 digest = _digest(images, embedded)
                 request = RequestKey(request_name, digest, json.dumps(outcomes, default=vars))
-            if not crops:
-                enrolment = await _find_enrolment(runtime, gallery, request)
-                return _answer(images, outcomes, enrolment)
+            enrolment: Enrolment | None = None
             try:
-                enrolment = await _store(runtime, gallery, embedder, crops, request)
-                return _answer(images, outcomes, enrolment)
+                if crops:
+                    enrolment = await _store(runtime, gallery, embedder, crops, request)
+                elif request:
+                    happened = runtime.record.crops.happened
+                    enrolment = await runtime.galleries.read(happened, gallery.gallery_id, request)
+                nothing = Enrolment(gallery.version, (), ())
+                return _answer(images, outcomes, enrolment or nothing)
             except NeedsReindex:
                 await runtime.galleries.catch_up()
                 if gallery.embedder == embedder:
@@ -198,16 +201,6 @@ def _digest(images: Iterable[ImageToEnroll], embedded: Iterable[Embedded]) -> st
         }
         digest.update(json.dumps(fields, sort_keys=True).encode())
     return digest.hexdigest()
-
-
-async def _find_enrolment(
-    runtime: Runtime, gallery: Gallery, request: RequestKey | None
-) -> Enrolment:
-    past = None
-    if request:
-        happened = runtime.record.crops.happened
-        past = await runtime.galleries.read(happened, gallery.gallery_id, request)
-    return past or Enrolment(gallery.version, (), ())
 
 
 async def _store(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -31,17 +30,15 @@ async def forget_crop(runtime: Runtime, gallery: Gallery, crop_id: str) -> Remov
         StorageFailed: the crop is still there.
     """
 
-    def remove(gallery_id: int) -> values.Removal | None:
-        return runtime.record.crops.remove(gallery_id, [crop_id])
-
     async def section() -> Removal:
         removal = await change_crops(
             runtime,
             gallery,
             "delete-crop",
-            remove,
-            UnknownCrop(gallery.name, crop_id),
             "delete_crop",
+            UnknownCrop(gallery.name, crop_id),
+            runtime.record.crops.remove,
+            [crop_id],
             crop_ids=[crop_id],
         )
         # After the audit log: the crop is deleted, also where a picture elsewhere stays for now.
@@ -61,13 +58,10 @@ async def forget_matching(
         StorageFailed: some of the crops, or a picture elsewhere, are still there.
     """
 
-    def remove(gallery_id: int, crop_ids: Sequence[str]) -> values.Removal | None:
-        return runtime.record.crops.remove(gallery_id, crop_ids, wanted)
-
     async def section() -> RemovedCrops:
-        steps = None if dry_run else "delete-crop"
+        remove = runtime.record.crops.remove
         matched, removal = await change_matched(
-            runtime, gallery, wanted, steps, remove, "delete_crops"
+            runtime, gallery, wanted, dry_run, "delete-crop", "delete_crops", remove
         )
         if removal is None:
             return RemovedCrops(gallery_version=gallery.version, matched=matched, removed=0)

@@ -20,7 +20,8 @@ from service.runtime import Runtime
 # A picture whose crop has not landed after this long is swept up.
 SETTLED = timedelta(hours=1)
 LOOKED_AT_AGAIN = timedelta(days=1)
-STRAYS_AT_ONCE = 10_000
+# Others wait for the removal of so many.
+STRAYS_AT_ONCE = 1000
 REMOVED_PER_CALL = 100
 
 
@@ -64,10 +65,9 @@ async def remove_stray_pictures(runtime: Runtime) -> None:
         for gallery_id, name in strays:
             names[gallery_id].append(name)
         for gallery_id, of_gallery in names.items():
-            for some in batches(of_gallery, REMOVED_PER_CALL):
-                remove = partial(_remove_strays, runtime, gallery_id, some)
-                # No restore brings crops back meanwhile; others wait for one call at most.
-                left |= await runtime.sections.run(remove, runtime.snapshot_lock(gallery_id))
+            remove = partial(_remove_strays, runtime, gallery_id, of_gallery)
+            # No restore brings crops back meanwhile.
+            left |= await runtime.sections.run(remove, runtime.snapshot_lock(gallery_id))
         if left:
             raise StorageFailed(f"{len(left)} images of deleted crops could not be removed")
 
@@ -97,7 +97,8 @@ def _needed_by_snapshots(runtime: Runtime, gallery_id: int, names: Sequence[str]
     needed: set[str] = set()
     for snapshot in record.snapshots.all(gallery_id):
         path = runtime.settings.data_dir / snapshot_name(gallery_id, snapshot.snapshot_id)
-        needed |= set(archived_ids(path)).intersection(names)
+        needed.update(archived_ids(path))
+    needed.intersection_update(names)
     return needed.difference(record.crops.removed_among(gallery_id, sorted(needed)))
 
 
@@ -108,17 +109,12 @@ async def _remove(runtime: Runtime, gallery_id: int, names: Sequence[str]) -> di
         The error of each picture that could not be removed, by name.
     """
     folder = runtime.pictures
-    record = runtime.record
     left: dict[str, Exception] = {}
     if folder is None or not names:
         return left
-
-    def find_gone() -> list[str]:
-        # A restore may have brought a crop back, also with its picture inside the record.
-        there = record.crops.by_id(gallery_id, names)
-        return [name for name in names if name not in there or not there[name].elsewhere]
-
-    gone = await runtime.galleries.read(find_gone)
+    # A restore may have brought a crop back, also with its picture inside the record.
+    there = await runtime.galleries.read(runtime.record.crops.by_id, gallery_id, names)
+    gone = [name for name in names if name not in there or not there[name].elsewhere]
     for some in batches(gone, REMOVED_PER_CALL):
         try:
             left |= await folder.changes.run(folder.remove, gallery_id, some)

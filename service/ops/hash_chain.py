@@ -182,12 +182,9 @@ class HashChainLog:
         """Note the last line, which is on the disk; never raises, as it has happened."""
         note = {"sequence": self._last.number, "sha256": self._last.sha256}
         try:
-            file = os.open(self._note_path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            # Written over, as it never becomes shorter: a note is there at every moment.
-            try:
-                os.write(file, _signed(json.dumps(note), self._key))
-            finally:
-                os.close(file)
+            with open(self._note_path, "r+b", buffering=0, opener=_open_private) as file:
+                # Written over, as it never becomes shorter: a note is there at every moment.
+                file.write(_signed(json.dumps(note), self._key))
         except OSError as error:
             log.warning("%s could not be written: %s", self._note_path, error)
 
@@ -213,7 +210,7 @@ class HashChainLog:
 
 
 def _open_private(path: str, flags: int) -> int:
-    return os.open(path, flags, mode=0o600)
+    return os.open(path, flags | os.O_CREAT, mode=0o600)
 
 
 def _last_line(file: FileIO, size: int, reach: int = 65_536) -> tuple[int, _Link | None]:

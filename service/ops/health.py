@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import faulthandler
 import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import ContextVar, copy_context
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 Result = TypeVar("Result")
@@ -32,35 +31,15 @@ STDERR = 2
 
 @dataclass(eq=False)
 class Heartbeat:
-    """The time of a work's last progress, by `time.monotonic`; None while there is no work."""
+    """The time of a work's last progress, by `time.monotonic`."""
 
-    last: float | None = None
+    last: float = field(default_factory=time.monotonic)
 
     def beat(self) -> None:
         self.last = time.monotonic()
 
     def silent_seconds(self) -> float:
-        """Return the seconds since the last beat; 0 while there is no work."""
-        last = self.last
-        return 0.0 if last is None else time.monotonic() - last
-
-    @contextlib.contextmanager
-    def working(self) -> Iterator[None]:
-        _current.set(self)
-        self.beat()
-        try:
-            yield
-        finally:
-            self.last = None
-
-    @contextlib.contextmanager
-    def paused(self) -> Iterator[None]:
-        """Run a block that waits for an event that may never come, or for a checked thread."""
-        self.last = None
-        try:
-            yield
-        finally:
-            self.beat()
+        return time.monotonic() - self.last
 
 
 _current: ContextVar[Heartbeat | None] = ContextVar("heartbeat", default=None)
@@ -88,7 +67,6 @@ class MonitoredThreadPool(ThreadPoolExecutor):
 
     def _run(self, call: Callable[[], Result]) -> Result:
         work = Heartbeat()
-        work.beat()
         _current.set(work)
         self._under_way.add(work)
         try:

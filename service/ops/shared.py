@@ -14,7 +14,6 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -55,16 +54,6 @@ OLD_RECORD = (
 )
 
 
-@dataclass(frozen=True)
-class _Take:
-    """Requests or images that a key wants to send; `wait` is answered as `SharedRedis.take`."""
-
-    key_id: str
-    rate: int
-    count: int
-    wait: Future[float | None] = field(default_factory=Future)
-
-
 class SharedRedis:
     """Rates and events in Redis, sent by one thread so that the event loop is not held up.
 
@@ -81,7 +70,8 @@ class SharedRedis:
         """
         self.is_up = True
         self._redis = _client(url, password_file)
-        self._takes: deque[_Take] = deque()
+        # The answer to each call of `take`, the key in Redis, the rate, and how many to take.
+        self._takes: deque[tuple[Future[float | None], str, int, int]] = deque()
         self._events: deque[tuple[str, dict[str, Any]]] = deque(maxlen=EVENTS_WAITING)
         self._wanted = threading.Event()
         self._closing = threading.Event()
@@ -107,10 +97,10 @@ class SharedRedis:
         """
         if not self.is_up:
             return None
-        take = _Take(key_id, rate, count)
-        self._takes.append(take)
+        wait: Future[float | None] = Future()
+        self._takes.append((wait, f"gmn:rate:{key_id}", rate, count))
         self._wanted.set()
-        return await asyncio.wrap_future(take.wait)
+        return await asyncio.wrap_future(wait)
 
     def announce(self, gallery: str, event: str, **what: Any) -> None:
         """Append an event to a gallery's stream; of many that wait for Redis the oldest go."""
@@ -132,25 +122,25 @@ class SharedRedis:
             self._wanted.clear()
             closing = self._closing.is_set()
             takes = [self._takes.popleft() for _ in range(len(self._takes))]
-            waits: Sequence[float | None] = [None] * len(takes)
+            seconds: Sequence[float | None] = [None] * len(takes)
             try:
                 if self.is_up:
-                    waits = self._send(takes)
+                    seconds = self._send([args for _, *args in takes])
                 elif not takes:
                     self._connect()
             except Exception as error:
                 self._note_away(error)
-            for take, wait in zip(takes, waits, strict=True):
-                if take.wait.set_running_or_notify_cancel():
-                    take.wait.set_result(wait)
+            for (wait, *_), answer in zip(takes, seconds, strict=True):
+                if wait.set_running_or_notify_cancel():
+                    wait.set_result(answer)
             if closing:
                 return
 
-    def _send(self, takes: Sequence[_Take]) -> list[float]:
+    def _send(self, takes: Sequence[Sequence[Any]]) -> list[float]:
         """Send everything that waits, or ask whether Redis is there; return the waits of takes."""
         pipeline = self._redis.pipeline(transaction=False)
         for take in takes:
-            pipeline.eval(TAKE, 1, f"gmn:rate:{take.key_id}", take.rate, take.count)
+            pipeline.eval(TAKE, 1, *take)
         for _ in range(min(len(self._events), EVENTS_AT_ONCE)):
             gallery, event = self._events.popleft()
             pipeline.xadd(f"gmn:events:{gallery}", {"json": json.dumps(event)}, maxlen=EVENTS_KEPT)

@@ -258,9 +258,10 @@ def test_a_crop_that_was_deleted_since_takes_no_place(runtimes, third, drawn_cro
             one,
             gallery,
             "delete-crop",
-            lambda number: one.record.crops.remove(number, ids[:3]),
-            UnknownCrop("left", ids[0]),
             "delete_crop",
+            UnknownCrop("left", ids[0]),
+            one.record.crops.remove,
+            ids[:3],
         )
         assert behind.crops == 8
         (answered,) = await run_query(

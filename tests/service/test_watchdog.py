@@ -20,7 +20,6 @@ from service.ops.health import (
     EXIT_STATUS,
     STOPPED,
     HealthCheck,
-    Heartbeat,
     MonitoredThreadPool,
     Watchdog,
     heartbeat,
@@ -70,15 +69,14 @@ def pool():
     one.shutdown()
 
 
-def test_a_stage_that_hangs_is_named_and_ends_the_process(watchdog, ended, caplog, capfd):
-    writer = Heartbeat()
+def test_a_stage_that_hangs_is_named_and_ends_the_process(watchdog, ended, pool, caplog):
     watchdog.checks += [
         HealthCheck("well", lambda: 0.0),
-        HealthCheck("record writer", writer.silent_seconds),
+        HealthCheck("record writer", pool.silent_seconds),
     ]
     watchdog.start()
     assert not ended.within(0.6)
-    writer.beat()
+    pool.submit(pool.gate.wait, 20)
     assert ended.within(3)
     assert ended.status == EXIT_STATUS
     assert watchdog.trouble.partition(":")[0] == "record writer"
