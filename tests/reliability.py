@@ -1,15 +1,15 @@
-"""The tables of docs/reliability.md, from what the long runs wrote and never by hand.
+"""The tables of docs/reliability.md, from the figures that the long runs wrote.
 
-`python -m tests.reliability torture=runs/torture.json …` keeps what a run wrote in
-`docs/figures/reliability/` and writes it between the page's markers `<!-- torture -->` and
-`<!-- /torture -->`.
+`python -m tests.reliability torture=runs/torture.json …` keeps the figures of a run in
+`docs/figures/reliability/` and writes the page's tables between their markers.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,49 +17,98 @@ from bench.tables import FIGURES, publish
 from training.evaluation.tables import Table
 
 RUNS = FIGURES / "reliability"
-NAMED = 12
+Figures = dict[str, Any]
 
 
-def markdown(kept: dict[str, Any]) -> str:
-    """A run's figures as a table; of what was broken on purpose, a row for each."""
-    if "broken" not in kept:
-        return Table("", ("figure", "measured"), list(_rows(kept))).markdown()
+def _describe_torture(run: Figures) -> tuple[str, str]:
+    writes = run["writes"]
+    extent = f"{run['cycles']} kills, seed {run['seed']}, {len(run['failpoints'])} failpoints; "
+    extent += f"{writes['acknowledged']:,} acknowledged writes, {writes['unknown']} without answer"
+    return extent, f"{run['broken_promises']} broken promises"
+
+
+def _describe_power_cut(run: Figures) -> tuple[str, str]:
+    extent = f"{run['cuts']} cuts in {run['entries']:,} recorded operations, seed {run['seed']}"
+    return extent, f"{len(run['wrong'])} wrong"
+
+
+def _describe_load(run: Figures) -> tuple[str, str]:
+    refused = sum(number for name, number in run["answers"].items() if name.endswith("429"))
+    accepted = sum(run["answers"].values()) - refused
+    extent = f"{run['clients']} clients for {run['seconds']:.0f} s, {run['requests']:,} requests"
+    outcome = f"{accepted:,} accepted in {_seconds(run['accepted, ms'])}; {refused:,} refused in"
+    return extent, f"{outcome} {_seconds(run['refused, ms'])}; {len(run['wrong'])} wrong"
+
+
+def _seconds(milliseconds: Figures) -> str:
+    return f"{milliseconds['p50'] / 1000:.2f} s (p99 {milliseconds['p99'] / 1000:.2f} s)"
+
+
+def _describe_soak(run: Figures) -> tuple[str, str]:
+    extent = (
+        f"{run['minutes']:.0f} minutes, {run['requests']:,} requests, {run['pace']:.0f} a second"
+    )
+    memory = _slope(run["resident_mib"])
+    files = _slope(run["open_files"])
+    return extent, f"an hour {memory} MiB and {files} open files; {len(run['wrong'])} wrong"
+
+
+def _slope(fitted: Figures) -> str:
+    return f"{fitted['slope']:+.1f} [{fitted['low']:+.1f}, {fitted['high']:+.1f}]"
+
+
+DESCRIBED: dict[str, Callable[[Figures], tuple[str, str]]] = {
+    "torture": _describe_torture,
+    "power_cut": _describe_power_cut,
+    "load": _describe_load,
+    "soak": _describe_soak,
+}
+
+
+def runs_table() -> str:
+    """Format a row for each long run: its extent, its outcome and the file of its figures."""
     rows = []
-    for one in kept["broken"]:
-        found = ", ".join(f"`{name}`" for name in one["tests"]) if one["failed"] else "nothing"
-        rows.append((one["promise"] or None, one["says"], found))
-    return Table("", ("promise", "what was broken", "found by"), rows).markdown()
+    for name, describe in DESCRIBED.items():
+        extent, outcome = describe(_read(name))
+        rows.append((f"[{name}](figures/reliability/{name}.json)", extent, outcome))
+    return Table("", ("run", "extent", "outcome"), rows).markdown()
 
 
-def _rows(kept: dict[str, Any], *of: str) -> Iterator[tuple[str, str]]:
-    for name, value in kept.items():
-        path = (*of, name.replace("_", " "))
-        if isinstance(value, dict):
-            yield from _rows(value, *path)
-        else:
-            yield ", ".join(path), _shown(value)
+def mutations_table() -> str:
+    """Format a row for each promise: how often it was broken on purpose, and how often found."""
+    mutants: Counter[int] = Counter()
+    found: Counter[int] = Counter()
+    for mutant in _read("mutations")["broken"]:
+        mutants[mutant["promise"]] += 1
+        found[mutant["promise"]] += mutant["failed"]
+    # Promise 0 stands for the behaviours that the page lists without a number.
+    numbered = sorted(promise for promise in mutants if promise)
+    rows = [
+        (str(promise or "others"), f"{mutants[promise]}", f"{found[promise]}")
+        for promise in [*numbered, 0]
+    ]
+    return Table("", ("promise", "broken on purpose", "found"), rows).markdown()
 
 
-def _shown(value: Any) -> str:
-    if isinstance(value, bool) or value is None:
-        return {True: "yes", False: "no", None: "–"}[value]
-    if isinstance(value, int | float):
-        return f"{value:,.2f}" if isinstance(value, float) else f"{value:,}"
-    if isinstance(value, list) and len(value) > NAMED:
-        return f"{len(value)} of them"
-    if isinstance(value, list):
-        return "; ".join(map(_shown, value)) or "none"
-    return str(value)
+TABLES = {"runs": runs_table, "mutations": mutations_table}
 
 
-def keep(name: str, run: dict[str, Any]) -> None:
-    """Keeps what a run wrote, but for its single samples, and writes its table.
+def _read(name: str) -> Figures:
+    figures: Figures = json.loads((RUNS / f"{name}.json").read_text(encoding="utf-8"))
+    return figures
+
+
+def keep(name: str, run: Figures) -> None:
+    """Keep the figures of a run without its single samples, and write the page's tables.
 
     Raises:
-        InputProblem: where no page has a place for it.
+        InputProblem: no page has the markers of a table.
     """
-    run = {key: value for key, value in run.items() if key != "samples"}
-    publish(name, markdown(run), run, RUNS)
+    kept = {key: value for key, value in run.items() if key != "samples"}
+    file = RUNS / f"{name}.json"
+    file.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+    for title, table in TABLES.items():
+        publish(title, table())
 
 
 if __name__ == "__main__":
