@@ -9,8 +9,8 @@ from service.milvus.index import MilvusIndex
 from service.record.crop_rows import CropColumns
 from service.record.values import GalleryRecord, GallerySettings
 from service.record.vectors import VectorFile
+from service.search.filters import ReadMetadata
 from service.search.index import GalleryIndex
-from service.search.metadata import ReadMetadata
 
 SearchedIndex = GalleryIndex | MilvusIndex
 MakeIndex = Callable[[int, str], MilvusIndex]
@@ -138,9 +138,9 @@ class Gallery:
         if index is not None:
             if file is not None:
                 for crops in added:
-                    index.add(crops, file)
+                    index.columns.add(crops, file)
             for crops in relabelled:
-                index.table.relabel(crops)
+                index.columns.relabel(crops)
             index.remove(removed)
         self.follow_record(record)
         if self.crops == 0:

@@ -34,6 +34,7 @@ from service.record.values import (
     Removal,
     StoredCrop,
 )
+from service.search.columns import Columns
 
 log = logging.getLogger(__name__)
 DEFAULT_GALLERY = "default"
@@ -242,7 +243,8 @@ class GalleryRegistry:
         metadata = partial(self.record.crops.metadata, gallery_id)
         while record is not None:
             gallery = Gallery(record, self.embedders, secret, self.outside, metadata)
-            self._fill(gallery, secret, record.crops)
+            if gallery.own_index is not None:
+                self.fill(gallery.own_index.columns, gallery_id, record.crops)
             now = self.record.galleries.get(gallery_id)
             # Vectors of two embedders must not come together in one index.
             if now is not None and gallery.can_go_on_as(now):
@@ -282,20 +284,16 @@ class GalleryRegistry:
         self._follower.close()
         self._readers.shutdown()
 
-    def _fill(self, gallery: Gallery, secret: bytes, count: int) -> None:
-        index = gallery.own_index
-        if index is None:
-            return
-        # Columns that grow step by step leave holes in the memory.
-        index.table.reserve(count)
+    def fill(self, columns: Columns, gallery_id: int, count: int) -> None:
+        """Add the crops of a gallery, about `count`, to empty columns; blocks."""
         crops = self.record.crops
-        parts = crops.columns(gallery.gallery_id, secret)
-        for columns in parts if count <= COLUMNS_AT_ONCE else self._read_ahead(parts):
-            file = crops.vector_file(gallery.gallery_id)
+        parts = crops.columns(gallery_id, columns.secret)
+        for part in parts if count <= COLUMNS_AT_ONCE else self._read_ahead(parts):
+            file = crops.vector_file(gallery_id)
             # None where the gallery was deleted meanwhile.
             if file is not None:
-                file.prefetch(int(columns.slots[-1]) + 1, READ_AHEAD_SLOTS)
-                index.add(columns, file)
+                file.prefetch(int(part.slots[-1]) + 1, READ_AHEAD_SLOTS)
+                columns.add(part, file)
 
     def _read_ahead(self, parts: Iterator[CropColumns]) -> Iterator[CropColumns]:
         """Yield parts, the next of which is read while the caller reads vectors from the disk."""

@@ -26,7 +26,7 @@ from service.ops.health import HealthCheck, MonitoredThreadPool
 from service.record.collections import IndexState
 from service.record.record import Record
 from service.record.values import CropLabel
-from service.search.candidates import Candidates, FetchedCrops, mean_direction, scored
+from service.search.candidates import Candidates, best_candidates, mean_direction
 from service.search.filters import EVERY_CROP, Filter
 
 if TYPE_CHECKING:
@@ -209,11 +209,10 @@ class MilvusIndex:
         vectors = np.array([vector for vector, _ in found.values()], np.float32)
         groups = np.array([self._codes.group(label) for label in labels], np.int64)
         vectors = vectors.reshape(len(found), queries.shape[1])
-        source = FetchedCrops(row_ids, groups, vectors)
         searched = crops if full or grouped else len(found)
-        best = scored(source, np.arange(len(found)), direction, searched)
-        best = best[best.first_of_groups()] if grouped else best
-        return replace(best[:limit], version=state.version)
+        rows = np.arange(len(found))
+        best = best_candidates(row_ids, groups, vectors, rows, direction, limit, searched, grouped)
+        return replace(best, version=state.version)
 
     def _confirm(
         self,

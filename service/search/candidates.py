@@ -7,38 +7,22 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from service.search.table import RowTable
-
 Floats = NDArray[np.float32]
 Integers = NDArray[np.int64]
 EXACT_ROWS = 1024
-COLUMNS = ("row_ids", "cosines", "groups", "logits", "scores", "_rows")
-
-
-@dataclass(frozen=True)
-class FetchedCrops:
-    """Crops that were copied from an index; the fields are parallel."""
-
-    row_ids: Integers
-    groups: Integers
-    vectors: Floats
-
-    def vectors_at(self, rows: Integers) -> Floats:
-        """Return the features of rows as the embedder gave them, `(n, d)`."""
-        return self.vectors[rows]
+COLUMNS = ("row_ids", "cosines", "groups", "vectors", "logits", "scores")
 
 
 @dataclass(frozen=True)
 class Candidates:
     """The best crops of a search, by descending cosine, then by age.
 
-    Vectors are read from the index, on the device thread, unless they were copied.
-
     Attributes:
-        row_ids: the record's ids, `(n,)` int64.
+        row_ids: the record's slots, `(n,)` int64.
         cosines: mean cosine to the queries, `(n,)` float32.
         groups: `(n,)` int64, equal for the crops of one identity and not negative; a crop without
             an identity has a negative value of its own.
+        vectors: copies of the features as the embedder gave them, `(n, d)`.
         searched: number of crops that passed the filter, or of all crops if an index outside this
             process does not count those.
         logits, scores: M-Net's logits, and scores by the scoring of the search, `(n,)` float32; NaN
@@ -49,11 +33,10 @@ class Candidates:
     row_ids: Integers
     cosines: Floats
     groups: Integers
+    vectors: Floats
     searched: int
     logits: Floats
     scores: Floats
-    _source: RowTable | FetchedCrops
-    _rows: Integers
     version: int | None = None
 
     def __getitem__(self, places: slice | Integers | NDArray[np.bool_]) -> Candidates:
@@ -67,71 +50,57 @@ class Candidates:
             column: np.concatenate([getattr(self, column), getattr(new, column)])
             for column in COLUMNS
         }
-        if new._source is self._source:
-            return replace(self, **columns)
-        # Each answer of an index outside this process brings its own vectors.
-        source = FetchedCrops(
-            row_ids=columns["row_ids"],
-            groups=columns["groups"],
-            vectors=np.concatenate([self.vectors(), new.vectors()]),
-        )
-        columns["_rows"] = np.arange(len(source.row_ids))
-        return replace(self, **columns, _source=source)
-
-    def copied(self, version: int) -> Candidates:
-        """Return candidates that no longer read the index, which may change.
-
-        Args:
-            version: current version of the gallery, for candidates without a version.
-        """
-        source = FetchedCrops(self.row_ids, self.groups, self.vectors())
-        version = version if self.version is None else self.version
-        return replace(self, _source=source, _rows=np.arange(len(self.row_ids)), version=version)
+        return replace(self, **columns)
 
     def first_of_groups(self) -> Integers:
         """Return the positions `(g,)`, ascending, at which each group first occurs."""
         return np.sort(np.unique(self.groups, return_index=True)[1])
 
-    def vectors(self) -> Floats:
-        """Return the features `(n, d)` as the embedder gave them."""
-        return self._source.vectors_at(self._rows)
 
-
-def scored(
-    source: RowTable | FetchedCrops,
+def best_candidates(
+    row_ids: Integers,
+    groups: Integers,
+    vectors: Floats,
     rows: Integers,
     query: NDArray[np.float64],
+    limit: int,
     searched: int,
+    grouped: bool = False,
 ) -> Candidates:
-    """Compute exact cosines of crops, and return the crops in order.
+    """Compute the exact cosines of some crops, and return the best of them in order.
 
     Args:
-        rows: rows of the source, `(n,)`.
+        row_ids, groups: of the crops, `(n,)`; see `Candidates`.
+        vectors: features `(m, d)`, in which `rows` `(n,)` are those of the crops.
         query: mean direction of the queries, `(d,)`.
+        limit: number of crops at most.
         searched: see `Candidates`.
+        grouped: whether to return the best crop of each group alone.
     """
-    row_ids = source.row_ids[rows]
-    groups = source.groups[rows]
     cosines = np.empty(len(rows), np.float32)
     for start in range(0, len(rows), EXACT_ROWS):
         part = slice(start, start + EXACT_ROWS)
-        vectors = source.vectors_at(rows[part]).astype(np.float64)
+        exact = vectors[rows[part]].astype(np.float64)
         # einsum sums each row by itself. The last digits of a matrix product depend on its height.
-        products = np.einsum("rd,d->r", vectors, query)
-        norms = np.sqrt(np.einsum("rd,rd->r", vectors, vectors))
+        products = np.einsum("rd,d->r", exact, query)
+        norms = np.sqrt(np.einsum("rd,rd->r", exact, exact))
         cosines[part] = products / np.maximum(norms, 1e-12)
-    unscored = np.full_like(cosines, np.nan)
-    candidates = Candidates(
-        row_ids=row_ids,
-        cosines=np.clip(cosines, -1.0, 1.0),
-        groups=groups,
+    cosines = np.clip(cosines, -1.0, 1.0)
+    best = np.lexsort((row_ids, -cosines))
+    if grouped:
+        first = np.unique(groups[best], return_index=True)[1]
+        best = best[np.sort(first)]
+    best = best[:limit]
+    unscored = np.full(len(best), np.nan, np.float32)
+    return Candidates(
+        row_ids=row_ids[best],
+        cosines=cosines[best],
+        groups=groups[best],
+        vectors=vectors[rows[best]],
         searched=searched,
         logits=unscored,
         scores=unscored,
-        _source=source,
-        _rows=rows,
     )
-    return candidates[np.lexsort((row_ids, -candidates.cosines))]
 
 
 def mean_direction(queries: Floats) -> NDArray[np.float64]:

@@ -1,28 +1,31 @@
-"""Compaction: indexes are rewritten while they serve.
+"""Compaction: indexes get new segments, without deleted crops, while they serve.
 
-A rewrite is planned on the device thread, built on a thread of its own, and replaced on the device
-thread. A plan stays readable meanwhile: rows are appended and vectors erased in place, never moved,
-so that building works on the live table.
+A segment is planned on the device thread, made on a thread of its own, and adopted on the device
+thread. The columns stay readable meanwhile: crops are appended and vectors erased in place, never
+moved.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import time
+from concurrent.futures import CancelledError
 
-from service.ops.failpoints import failpoint
+from service.engine.device import retry_out_of_memory
+from service.ops.health import heartbeat
 from service.runtime import Runtime
 from service.search.index import GalleryIndex
 
 log = logging.getLogger(__name__)
 LOOK_EVERY_SECONDS = 2.0
-# After a failure: trying again at once would cost more than a compaction gains.
+# After a failure: trying again at once would cost more than a segment gains.
 REST_SECONDS = 300.0
 
 
 async def compact_indexes(runtime: Runtime) -> None:
-    """Rewrites indexes that need it, one at a time, until it is cancelled.
+    """Renew the segments of indexes that need it, one at a time, until it is cancelled.
 
     A failure leaves an index as it is, masked and right.
     """
@@ -41,16 +44,19 @@ async def compact_indexes(runtime: Runtime) -> None:
 
 
 async def _compact(runtime: Runtime, index: GalleryIndex) -> None:
-    threads = runtime.pools.compaction
     device = runtime.model.networks.device
-    plan = await runtime.device.run(index.compaction, device if device != "cpu" else None)
-    if plan is None:
+    make = await runtime.device.run(index.next_segment, device if device != "cpu" else None)
+    if make is None:
         return
-    failpoint("compaction.planned")
+    stopped = threading.Event()
+
+    def between() -> None:
+        heartbeat()
+        if stopped.is_set():
+            raise CancelledError
+
     try:
-        await threads.run(plan.build)
-        failpoint("compaction.built")
-        await runtime.device.run(index.replace, plan)
-        failpoint("compaction.adopted")
+        segment = await runtime.pools.compaction.run(retry_out_of_memory, make, between)
+        await runtime.device.run(index.adopt, segment)
     finally:
-        plan.stopped = True
+        stopped.set()

@@ -1,14 +1,22 @@
-"""Filters that choose the crops that a search may return."""
+"""Filters that choose the crops that a search may return, and which crops bear which metadata."""
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+from pydantic_core import from_json, to_json
+
 from service.record.values import CropLabel
+
+ReadMetadata = Callable[[Sequence[int]], Iterable[tuple[int, str]]]
+"""Reads the metadata of those crops of these slots that have any, as JSON, by slot."""
 
 
 @dataclass(frozen=True)
@@ -67,3 +75,68 @@ def pairs_of(metadata: Mapping[str, Any] | None) -> frozenset[str]:
 def pair_text(pair: tuple[str, Any]) -> str:
     """Return a text that is equal for equal keys with equal values."""
     return json.dumps(pair, sort_keys=True)
+
+
+def no_metadata(_: Sequence[int]) -> Iterable[tuple[int, str]]:
+    return ()
+
+
+class MetadataRows:
+    """Pairs of keys and values as 64-bit codes, each with the slot of a crop that bears it.
+
+    Nothing is kept before the first search that filters by metadata. Each one then reads the
+    metadata of the crops that are new or have changed since the one before, so that a gallery which
+    is never filtered so pays nothing.
+    """
+
+    def __init__(self, secret: bytes, read: ReadMetadata) -> None:
+        """Know nothing yet; `secret` is what codes are keyed by."""
+        self._secret = secret
+        self._read = read
+        self._is_read = np.zeros(0, np.bool_)
+        self._slots = np.zeros(0, np.int64)
+        self._codes = np.zeros(0, np.uint64)
+
+    def outdate(self, slots: NDArray[np.int64]) -> None:
+        self._is_read[slots[slots < len(self._is_read)]] = False
+
+    def bearing(self, pairs: Iterable[str], valid: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Return which crops bear every pair, `(size,)`.
+
+        Args:
+            pairs: as by `pairs_of`.
+            valid: True where there is a living crop, `(size,)`.
+        """
+        self._catch_up(valid)
+        bearing = np.ones(len(valid), np.bool_)
+        for pair in pairs:
+            bears = np.zeros(len(valid), np.bool_)
+            bears[self._slots[self._codes == np.uint64(self._code(pair))]] = True
+            bearing &= bears
+        return bearing
+
+    def _catch_up(self, valid: NDArray[np.bool_]) -> None:
+        unread = valid.copy()
+        unread[: len(self._is_read)] &= ~self._is_read
+        stale = np.flatnonzero(unread)
+        if not len(stale):
+            return
+        slots: list[int] = []
+        codes: list[int] = []
+        # Most pairs are those of many crops.
+        known: dict[bytes, int] = {}
+        for slot, metadata in self._read(stale.tolist()):
+            for pair in from_json(metadata).items():
+                body = to_json(pair)
+                if body not in known:
+                    known[body] = self._code(pair_text(pair))
+                slots.append(slot)
+                codes.append(known[body])
+        kept = ~np.isin(self._slots, stale)
+        self._slots = np.concatenate([self._slots[kept], np.array(slots, np.int64)])
+        self._codes = np.concatenate([self._codes[kept], np.array(codes, np.uint64)])
+        self._is_read = np.ones(len(valid), np.bool_)
+
+    def _code(self, pair: str) -> int:
+        digest = hashlib.blake2b(pair.encode(), key=self._secret, digest_size=8).digest()
+        return int.from_bytes(digest, "big")

@@ -15,9 +15,10 @@ from model.stranger_tail import LeftOutSearches
 from service.engine.device import DeviceThread
 from service.engine.networks import LoadedModel
 from service.ops.health import MonitoredThreadPool
+from service.search.columns import Columns
+from service.search.filters import Filter
 from service.search.options import RERANK_DEPTH
 from service.search.ranking import every_score
-from service.search.table import RowTable
 
 Integers = NDArray[np.int64]
 # Pairs of crops compared by cosine: fewer crops search a gallery of more than 100,000.
@@ -27,7 +28,6 @@ FEWEST_CROPS = 200
 CROPS_OF_A_PART = 300
 # One step holds about four arrays of this many scores.
 SCORES_PER_STEP = 2**22
-ROWS_PER_STEP = 4096
 CROPS_PER_STEP = 64
 
 
@@ -36,45 +36,29 @@ class NamedCrops:
     """Named crops of a gallery at one moment.
 
     Attributes:
-        table: holds their vectors.
-        rows: rows of the table, `(n,)`.
+        columns: holds their vectors.
+        slots: `(n,)`.
         names, cameras: codes, `(n,)`; -1 for an unknown camera.
     """
 
-    table: RowTable
-    rows: Integers
+    columns: Columns
+    slots: Integers
     names: Integers
     cameras: Integers
 
     @classmethod
-    def of(cls, table: RowTable) -> NamedCrops:
-        """Select the valid rows with an identity.
+    def of(cls, columns: Columns) -> NamedCrops:
+        """Select the living crops with an identity.
 
-        This runs on the device thread; any thread may then read the vectors.
+        This runs on the thread that writes the columns; any thread may then read the vectors.
         """
-        groups = table.groups[: table.size]
-        rows = np.flatnonzero(table.valid[: table.size] & (groups >= 0))
-        cameras = table.cameras[rows].astype(np.int64)
-        return cls(table, rows, groups[rows], cameras)
+        slots = columns.select(Filter(named=True))
+        cameras = columns.cameras[slots].astype(np.int64) - 1
+        return cls(columns, slots, columns.groups[slots], cameras)
 
-    def at(self, positions: Integers) -> NamedCrops:
-        rows = self.rows[positions]
-        return NamedCrops(self.table, rows, self.names[positions], self.cameras[positions])
-
-
-@dataclass(frozen=True)
-class _Searches:
-    """Searches of a gallery, or of a part of it, by crops of other identities.
-
-    Attributes:
-        asking: the crops that search.
-        shown: the crops that are searched, ordered by name.
-        identities: number of identities among these.
-    """
-
-    asking: NamedCrops
-    shown: NamedCrops
-    identities: int
+    def at(self, positions: Integers | slice) -> NamedCrops:
+        slots = self.slots[positions]
+        return NamedCrops(self.columns, slots, self.names[positions], self.cameras[positions])
 
 
 async def search_left_out(
@@ -86,18 +70,17 @@ async def search_left_out(
     that a query waits for no more than that.
     """
     results: dict[Scoring, list[LeftOutSearches]] = {}
-    for searches in await threads.run(_plan_searches, crops):
-        asking = searches.asking
+    for asking, shown in await threads.run(_plan_searches, crops):
         leaders = dict[Scoring, list[Array]]()
-        step = max(1, min(CROPS_PER_STEP, SCORES_PER_STEP // len(searches.shown.rows)))
-        for start in range(0, len(asking.rows), step):
-            positions = np.arange(start, min(start + step, len(asking.rows)))
-            part = asking.at(positions)
-            best = await _search_part(part, searches.shown, model, device, threads)
+        step = max(1, min(CROPS_PER_STEP, SCORES_PER_STEP // len(shown.slots)))
+        for start in range(0, len(asking.slots), step):
+            part = asking.at(slice(start, start + step))
+            best = await _search_part(part, shown, model, device, threads)
             for scoring, scores in best.items():
                 leaders.setdefault(scoring, []).append(scores)
+        identities = len(np.unique(shown.names))
         for scoring, parts in leaders.items():
-            left_out = LeftOutSearches(np.concatenate(parts), asking.names, searches.identities)
+            left_out = LeftOutSearches(np.concatenate(parts), asking.names, identities)
             results.setdefault(scoring, []).append(left_out)
     return results
 
@@ -114,28 +97,28 @@ async def _search_part(
     logits = np.empty_like(cosines)
     if "mnet" in model.description.scorings:
         for row in range(len(places)):
-            query = asking.table.vectors_at(asking.rows[[row]])
-            others = shown.table.vectors_at(shown.rows[places[row]])
+            query = asking.columns.vectors[asking.slots[[row]]]
+            others = shown.columns.vectors[shown.slots[places[row]]]
             logits[row] = await device.run(model.networks.pair_scores, query, others)
     scores = every_score(model, cosines, logits)
     return await threads.run(_leaders, shown.names[places], scores)
 
 
-def _plan_searches(crops: NamedCrops) -> list[_Searches]:
+def _plan_searches(crops: NamedCrops) -> list[tuple[NamedCrops, NamedCrops]]:
+    """Return crops that search, and the crops of other identities that each of them searches.
+
+    The first are searches of the whole gallery, the others of parts of it. Searched crops are
+    ordered by name.
+    """
     crops = crops.at(np.argsort(crops.names, kind="stable"))
-    random = np.random.default_rng(len(crops.rows))
+    random = np.random.default_rng(len(crops.slots))
     sample = sampled_crops(crops.names, random)
-    sample = sample[: max(FEWEST_CROPS, MOST_COMPARISONS // max(1, len(crops.rows)))]
-    plan: list[_Searches] = []
+    sample = sample[: max(FEWEST_CROPS, MOST_COMPARISONS // max(1, len(crops.slots)))]
+    plan: list[tuple[NamedCrops, NamedCrops]] = []
     for identities in subgalleries(crops.names, random):
-        if plan:
-            shown = crops.at(np.flatnonzero(np.isin(crops.names, identities)))
-            asking = crops.at(sample[:CROPS_OF_A_PART])
-        else:
-            # The first part is the whole gallery.
-            shown = crops
-            asking = crops.at(sample)
-        plan.append(_Searches(asking, shown, len(identities)))
+        asking = crops.at(sample[:CROPS_OF_A_PART] if plan else sample)
+        shown = crops.at(np.flatnonzero(np.isin(crops.names, identities)))
+        plan.append((asking, shown))
     return plan
 
 
@@ -161,15 +144,14 @@ def _nearest(asking: NamedCrops, shown: NamedCrops) -> tuple[Integers, NDArray[n
     Returns:
         Positions in `shown`, and cosines, `(n, c)`.
     """
-    units = asking.table.units(asking.rows)
-    cosines = np.empty((len(units), len(shown.rows)), np.float32)
-    for start in range(0, len(shown.rows), ROWS_PER_STEP):
-        part = slice(start, start + ROWS_PER_STEP)
-        cosines[:, part] = units @ shown.table.units(shown.rows[part]).T
+    units = asking.columns.units(asking.slots)
+    cosines = np.empty((len(units), len(shown.slots)), np.float32)
+    for part, others in shown.columns.unit_parts(shown.slots):
+        cosines[:, part] = units @ others.T
     cosines = hide_known(cosines, (asking.names, asking.cameras), (shown.names, shown.cameras))
     starts = np.flatnonzero(np.diff(shown.names, prepend=-1))
     best = np.maximum.reduceat(cosines, starts, axis=1)
-    lengths = np.diff(np.append(starts, len(shown.rows)))
+    lengths = np.diff(np.append(starts, len(shown.slots)))
     first = np.where(cosines == np.repeat(best, lengths, axis=1), cosines, -np.inf)
     places = np.concatenate([_largest(cosines, RERANK_DEPTH), _largest(first, RANKS)], axis=1)
     return places, np.take_along_axis(cosines, places, axis=1)

@@ -1,8 +1,8 @@
-"""Rows of a table as product codes of 4 bits, which are scanned to propose the nearest.
+"""Vectors as product codes of 4 bits, which are scanned to propose the nearest crops.
 
 Two components share one of 16 codes, a sixteenth of their bytes, and FAISS scans 32 rows at once.
 It suits any distribution of the vectors: there are no lists or graphs to search in part. Many more
-rows are proposed than are wanted, to be scored once more exactly.
+crops are proposed than are wanted, to be scored once more exactly.
 """
 
 from __future__ import annotations
@@ -15,14 +15,13 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from service.search.table import RowTable
+from service.search.columns import Columns, Slots
 
-Rows = NDArray[np.int64]
 BITS = 4
-# Number of rows that the codes are learnt from, and of rounds.
+# Number of crops that the codes are learnt from, and of rounds.
 TRAINING_SAMPLE = 4096
 TRAINING_ROUNDS = 8
-# For n wanted rows, PROPOSED_SHARE * n + PROPOSED_MORE rows are proposed.
+# For n wanted crops, PROPOSED_SHARE * n + PROPOSED_MORE are proposed.
 PROPOSED_SHARE = 2
 PROPOSED_MORE = 3800
 # The codes are worth their memory at this recall, and below this share of an exact scan's time.
@@ -36,40 +35,37 @@ TOLERANCE = 1e-5
 
 
 class ProductCodes:
-    """Product codes of rows of a table; their positions are its rows from now on.
-
-    They never change, except that codes of deleted rows are overwritten to leave the memory.
+    """Product codes of some crops, which are only overwritten, once a crop is deleted.
 
     Attributes:
-        size: number of rows that are covered, deleted ones included.
+        slots: of the crops that are covered, ascending, deleted ones included.
         recall: measured mean share of the 100 nearest other crops that is found, 0 to 1; None if
             it is too low, or an exact scan is no slower. No codes are kept then.
     """
 
-    def __init__(self, table: RowTable, rows: Rows, between: Callable[[], None]) -> None:
-        """Code rows, then measure recall and time on them.
+    def __init__(self, columns: Columns, slots: Slots, between: Callable[[], None]) -> None:
+        """Code crops, then measure recall and time on them.
 
         Args:
-            rows: to be covered, ascending; the samples are drawn from the valid ones.
+            slots: of the crops, ascending; the samples are drawn from these.
             between: called now and then; its errors are raised.
         """
-        self.size = len(rows)
-        valid = np.flatnonzero(table.valid[rows])
-        dimension = table.dimension
+        self.slots = slots
         self.recall: float | None = None
+        dimension = columns.dimension
         parts = dimension if dimension % 2 else dimension // 2
         self._index: Any = faiss.IndexPQFastScan(dimension, parts, BITS, faiss.METRIC_INNER_PRODUCT)
         random = np.random.default_rng(0)
         learnt, asked = (
-            np.sort(random.choice(valid, min(len(valid), count), replace=False, shuffle=False))
+            np.sort(random.choice(slots, min(len(slots), count), replace=False, shuffle=False))
             for count in (TRAINING_SAMPLE, RECALL_SAMPLE)
         )
         self._index.pq.cp.niter = TRAINING_ROUNDS
-        self._index.train(table.units(rows[learnt]))
-        for _, units in table.unit_parts(rows):
+        self._index.train(columns.units(learnt))
+        for _, units in columns.unit_parts(slots):
             between()
             self._index.add(units)
-        recall, share_of_time = self._measure(table, rows, asked, valid, between)
+        recall, share_of_time = self._measure(columns, asked, between)
         if recall >= LEAST_RECALL and share_of_time < MOST_TIME:
             self.recall = recall
         else:
@@ -83,8 +79,8 @@ class ProductCodes:
     def bytes(self) -> int:
         return int(self._index.codes.size()) if self._index else 0
 
-    def nearest(self, query: NDArray[np.float32], limit: int) -> Rows:
-        """Return rows that include nearly all of the `limit` nearest, and maybe deleted ones.
+    def nearest(self, query: NDArray[np.float32], limit: int) -> Slots:
+        """Return crops that include nearly all of the `limit` nearest, and maybe deleted ones.
 
         Args:
             query: `(d,)`, of any length.
@@ -92,12 +88,12 @@ class ProductCodes:
         Returns:
             Many more than `limit`, ascending.
         """
-        proposed = min(int(PROPOSED_SHARE * limit) + PROPOSED_MORE, self.size)
+        proposed = min(int(PROPOSED_SHARE * limit) + PROPOSED_MORE, len(self.slots))
         _, (found,) = self._index.search(query[None], proposed)
-        return np.sort(found[found >= 0])
+        return np.asarray(self.slots[np.sort(found[found >= 0])], np.int64)
 
-    def mark_deleted(self, rows: Rows) -> None:
-        """Overwrite the codes of rows; rows beyond `size` are ignored."""
+    def remove(self, slots: Slots) -> None:
+        """Overwrite the codes of covered crops."""
         if self._index is None:
             return
         packer = self._index.get_CodePacker()
@@ -105,46 +101,34 @@ class ProductCodes:
         blocks = faiss.rev_swig_ptr(codes.get(), codes.size()).reshape(-1, packer.block_size)
         # Zeros are near to no query.
         nothing = self._index.pq.compute_codes(np.zeros((1, self._index.d), np.float32))[0]
-        for row in rows[rows < self.size].tolist():
+        for row in np.searchsorted(self.slots, slots).tolist():
             block, place = divmod(row, packer.nvec)
             # FAISS's wrapper takes a single block; of several it refuses those far in.
             packer.pack_1(nothing, place, blocks[block : block + 1])
 
     def _measure(
-        self,
-        table: RowTable,
-        rows: Rows,
-        asked: Rows,
-        valid: Rows,
-        between: Callable[[], None],
+        self, columns: Columns, asked: Slots, between: Callable[[], None]
     ) -> tuple[float, float]:
-        """Return the recall on stored crops as queries, and the share of an exact scan's time.
-
-        Args:
-            rows: the covered rows of the table.
-            asked, valid: positions among these.
-        """
-        wanted = min(RECALL_DEPTH, len(valid) - 1)
+        """Return the recall for crops as queries, and the share of an exact scan's time."""
+        wanted = min(RECALL_DEPTH, len(self.slots) - 1)
         if wanted <= 0:
             return 0.0, 1.0
-        is_valid = np.zeros(self.size, np.bool_)
-        is_valid[valid] = True
         hits = 0
         exact_seconds = list[float]()
         seconds = list[float]()
-        for place, unit in zip(asked.tolist(), table.units(rows[asked]), strict=True):
+        for slot, unit in zip(asked.tolist(), columns.units(asked), strict=True):
             between()
             began = time.perf_counter()
-            cosines = table.cosines(rows[valid], unit)
+            cosines = columns.cosines(self.slots, unit)
             # The nearest crop is the query itself, or equals it, and does not count.
             last = np.partition(cosines, -wanted - 1)[-wanted - 1]
             scanned = time.perf_counter()
             found = self.nearest(unit, wanted + 1)
-            cosines = table.cosines(rows[found], unit)
+            cosines = columns.cosines(found, unit)
             ended = time.perf_counter()
             exact_seconds.append(scanned - began)
             seconds.append(ended - scanned)
-            nearer = (cosines >= last - TOLERANCE) & (found != place) & is_valid[found]
+            nearer = (cosines >= last - TOLERANCE) & (found != slot)
             hits += min(int(np.count_nonzero(nearer)), wanted)
         share_of_time = float(np.median(seconds) / np.median(exact_seconds))
         return hits / (wanted * len(asked)), share_of_time

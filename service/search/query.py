@@ -193,8 +193,8 @@ async def _answer(
 
     answer = QueryAnswer(
         gallery_version=ranking.gallery_version,
-        calibration_version=str(ranking.calibration.version),
-        calibration=ranking.calibration,
+        calibration_version=str(ranking.judge.state.version),
+        calibration=ranking.judge.state,
         model=search.current.model.description.artefact_fingerprint,
         scoring=search.current.scoring,
         verdict=verdict,
@@ -305,7 +305,7 @@ async def _rank(runtime: Runtime, search: Search, ranked: Ranking | Proposal | N
     # Many pairs are scored in slices, between which others have their turn.
     began = time.perf_counter()
     logits = await search.current.model.networks.pair_scores_in_slices(
-        runtime.device, ranked.queries, ranked.scored.vectors()
+        runtime.device, ranked.queries, ranked.scored.vectors
     )
     return await runtime.device.run(search.finish, ranked, logits, began)
 

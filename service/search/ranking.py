@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from gmn_client.models import CalibrationState, RankedCrop
+from gmn_client.models import RankedCrop
 from model.calibration import SCORINGS, Scoring
 from model.pair_scores import unit_rows
 from model.problems import InputProblem
@@ -46,9 +46,7 @@ class Ranking:
 
     Attributes:
         best: crops of the gallery, best first, whose labels are not read yet.
-        vectors: features of these crops `(n, d)`; None unless they are asked for.
         judge: judges them.
-        calibration: state of the calibration behind `judge`.
         gallery_version: version of the gallery that was searched.
         candidates_scored: number of candidates.
         began: when the search began, by `time.perf_counter`.
@@ -58,9 +56,7 @@ class Ranking:
     """
 
     best: Candidates
-    vectors: Array | None
     judge: Judge
-    calibration: CalibrationState
     gallery_version: int
     candidates_scored: int
     began: float
@@ -83,6 +79,7 @@ class Proposal:
         identities: number of identities that the search covers.
         counts_all: whether `identities` counts the whole gallery in spite of a filter.
         shallow: whether `scored` may miss some of the gallery's best crops.
+        gallery_version: version of the gallery that was searched.
         began, ended: by `time.perf_counter`.
     """
 
@@ -94,6 +91,7 @@ class Proposal:
     identities: int
     counts_all: bool
     shallow: bool
+    gallery_version: int
     began: float
     ended: float
 
@@ -169,6 +167,7 @@ class Search:
             groups = index.search_groups(queries, self.top_k, wanted)
             candidates = candidates[:head].extended(groups)
 
+        version = self.gallery.version if near.version is None else near.version
         return Proposal(
             queries=queries,
             candidates=candidates,
@@ -178,6 +177,7 @@ class Search:
             identities=identities,
             counts_all=not index.counts_filtered and wanted != Filter(without=wanted.without),
             shallow=shallow,
+            gallery_version=version,
             began=began,
             ended=time.perf_counter(),
         )
@@ -189,8 +189,8 @@ class Search:
             proposal: result of `propose`, if it was called on another thread.
 
         Returns:
-            A proposal that is independent of the index, if scoring its pairs would keep the device
-            thread from others: score it in slices and call `finish`.
+            A proposal, if scoring its pairs would keep the device thread from others: score it in
+            slices and call `finish`.
 
         Raises:
             EmbedderChanged: the gallery has another embedder than `current`.
@@ -204,13 +204,8 @@ class Search:
             unscored = np.full(len(scored.row_ids), np.nan, np.float32)
             return self.finish(proposal, unscored, began)
         if passes_of(len(proposal.queries), len(scored.row_ids)) > PASSES_PER_SLICE:
-            version = self.gallery.version
-            return replace(
-                proposal,
-                candidates=proposal.candidates.copied(version),
-                scored=scored.copied(version),
-            )
-        logits = self.current.model.networks.pair_scores(proposal.queries, scored.vectors())
+            return proposal
+        logits = self.current.model.networks.pair_scores(proposal.queries, scored.vectors)
         return self.finish(proposal, logits, began)
 
     def finish(self, proposal: Proposal, logits: Array, scoring_began: float) -> Ranking:
@@ -230,25 +225,20 @@ class Search:
         judge = current.judge(
             self.options.operating_point, proposal.identities, level, proposal.shallow
         )
-        calibration = judge.state
         if proposal.counts_all:
-            basis = f"{calibration.basis} {COUNTS_ALL}"
-            calibration = calibration.model_copy(update={"basis": basis})
+            basis = f"{judge.state.basis} {COUNTS_ALL}"
+            judge = replace(judge, state=judge.state.model_copy(update={"basis": basis}))
 
-        candidates = proposal.candidates
-        # Crops beyond the head were scored only to estimate the level and are no results.
-        best = self._best(candidates, logits[: proposal.head])
-        version = candidates.version
-        by_cosine = current.scoring == "cosine"
         sample = None
         if self.sample and level is not None and not proposal.counts_all:
             sample = SearchScores(people_scores, proposal.identities, time.time())
+        candidates = proposal.candidates
+        by_cosine = current.scoring == "cosine"
         return Ranking(
-            best=best,
-            vectors=best.vectors() if self.options.include_vector else None,
+            # Crops beyond the head were scored only to estimate the level and are no results.
+            best=self._best(candidates, logits[: proposal.head]),
             judge=judge,
-            calibration=calibration,
-            gallery_version=self.gallery.version if version is None else version,
+            gallery_version=proposal.gallery_version,
             candidates_scored=candidates.searched if by_cosine else proposal.head,
             began=proposal.began,
             search_seconds=proposal.ended - proposal.began,
@@ -282,8 +272,8 @@ class Search:
         judge = ranking.judge
         vectors: list[list[float] | None] = [None] * len(best.row_ids)
         embedder = None
-        if ranking.vectors is not None:
-            vectors = ranking.vectors.tolist()
+        if self.options.include_vector:
+            vectors = best.vectors.tolist()
             embedder = self.current.model.embedder
         numbers = zip(
             best.row_ids.tolist(),
@@ -364,5 +354,5 @@ def _leading_scores(crops: Candidates, scores: Array, joins_at: float) -> tuple[
     units = np.empty((len(codes), 0), np.float32)
     if UNNAMED in codes:
         # Only a crop without a name is compared by its vector: it may show a person with a name.
-        units = unit_rows(crops[scored].vectors())
+        units = unit_rows(crops.vectors[scored])
     return leading_scores(scores[scored], codes, units, joins_at)

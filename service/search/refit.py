@@ -31,8 +31,8 @@ from service.gallery.gallery import Gallery
 from service.record.values import GalleryRecord
 from service.runtime import Runtime
 from service.search.calibration import Place, Publication
+from service.search.columns import Columns
 from service.search.leave_one_out import NamedCrops, search_left_out
-from service.search.leave_one_out_outside import search_left_out_outside
 
 log = logging.getLogger(__name__)
 STORED_WITHIN_SECONDS = 2.0
@@ -137,10 +137,11 @@ async def fit_if_due(runtime: Runtime, gallery: Gallery) -> bool:
     await runtime.galleries.wait_for_version(gallery, entry.version)
     threads = runtime.pools.calibration
     if gallery.own_index:
-        crops = await runtime.device.run(NamedCrops.of, gallery.own_index.table)
-        left_out = await search_left_out(crops, model, runtime.device, threads)
+        crops = await runtime.device.run(NamedCrops.of, gallery.own_index.columns)
     else:
-        left_out = await search_left_out_outside(runtime, gallery, model)
+        columns = await threads.run(_read_columns, runtime, entry, model.networks.dimension)
+        crops = NamedCrops.of(columns)
+    left_out = await search_left_out(crops, model, runtime.device, threads)
     published = True
     vectors = (entry.at, entry.side)
     for scoring, searches in left_out.items():
@@ -150,6 +151,13 @@ async def fit_if_due(runtime: Runtime, gallery: Gallery) -> bool:
         write = runtime.galleries.write
         published &= await write(_publish, runtime, gallery, place, fitted, stored, vectors)
     return published
+
+
+def _read_columns(runtime: Runtime, entry: GalleryRecord, dimension: int) -> Columns:
+    """Read a gallery from the record, whose index outside this process gives out no vectors."""
+    columns = Columns(dimension, runtime.record.galleries.group_secret())
+    runtime.galleries.fill(columns, entry.gallery_id, entry.crops)
+    return columns
 
 
 @dataclass(frozen=True)

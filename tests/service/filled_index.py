@@ -32,17 +32,23 @@ class FilledIndex(GalleryIndex):
         arriving = iter(crops)
         while some := list(itertools.islice(arriving, CROPS_AT_ONCE)):
             self.file.write({crop.label.row_id: crop.vector for crop in some})
-            self.add(self._columns([crop.label for crop in some]), self.file)
+            self.columns.add(self._columns([crop.label for crop in some]), self.file)
 
     def relabel(self, labels: Iterable[CropLabel]) -> None:
         labels = sorted(labels, key=lambda label: label.row_id)
-        self.table.relabel(self._columns(labels))
+        self.columns.relabel(self._columns(labels))
 
     def remove(self, row_ids: Iterable[int]) -> None:
         """Remove crops, and erase their vectors as the record does."""
-        there = [row_id for row_id in row_ids if self.table.row(row_id) is not None]
+        there = list(row_ids)
         super().remove(there)
         self.file.clear(there)
+
+    def renew_segment(self, device: str | None = None) -> None:
+        """Adopt the segment that is due."""
+        make = self.next_segment(device)
+        assert make is not None
+        self.adopt(make(lambda: None))
 
     def _columns(self, labels: Sequence[CropLabel]) -> CropColumns:
         for label in labels:
@@ -52,7 +58,7 @@ class FilledIndex(GalleryIndex):
         ]
         return CropColumns(
             np.array([label.row_id for label in labels], np.int64),
-            np.array([group_code(label, self.table.secret) for label in labels], np.int64),
+            np.array([group_code(label, self.columns.secret) for label in labels], np.int64),
             tuple(label.camera for label in labels),
             np.array(moments, np.float64),
         )

@@ -81,7 +81,7 @@ def _clustered():
     )
     everyone = Filter(exclude_cameras=("none",))
     exact = [set(index.search(vectors[[row]], 100, everyone).row_ids) for row in range(0, 4000, 40)]
-    index.replace(index.compaction().build())
+    index.renew_segment()
     proposed = [set(index.search(vectors[[row]], 100).row_ids) for row in range(0, 4000, 40)]
     assert index.kind == "pq4"
     assert proposed != exact

@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import partial
 from uuid import uuid4
 
-import numpy as np
-
-from model.artefact import load_artefact
-from service.record.values import ArchivedCrop, StoredCrop, new_crop_id
 from tests.torture.operations import Caller
 from tests.torture.world import World
 
-CHURNED = 100
-CHURN_KEPT = 20
 LONG_AGO = "2001-01-01T00:00:00Z"
 
 
@@ -134,48 +126,6 @@ def _fill_and_change(world: World, caller: Caller) -> None:
     caller.enroll("lobby", 2)
 
 
-def _churn(world: World, caller: Caller) -> None:
-    """Crops that nobody embedded, enough of them to be worth a compaction once they are gone."""
-    gallery = f"churn-{uuid4().hex[:8]}"
-    caller.create_gallery(gallery)
-    world.kill()
-    artefact = load_artefact(world.artefacts[0]).description
-    chance = np.random.default_rng(world.chance.randrange(2**31))
-    with world.open_record() as record:
-        number = next(one.gallery_id for one in record.galleries.all() if one.name == gallery)
-        crops = []
-        operations = []
-        for identity, count in (("churned", CHURNED), ("kept", CHURN_KEPT)):
-            states = {}
-            for _ in range(count):
-                sha256 = hashlib.sha256(uuid4().bytes).hexdigest()
-                crop = caller.ledger.new_crop(gallery, caller.name, None, sha256)
-                states[crop.number] = identity
-                vector = chance.normal(size=artefact.embedder.dimension).astype(np.float32)
-                stored = StoredCrop(
-                    row_id=0,
-                    crop_id=new_crop_id(),
-                    identity=identity,
-                    sha256=sha256,
-                    created_at=datetime.now(UTC),
-                )
-                crops.append(ArchivedCrop(stored, vector, None))
-            operations.append(caller.ledger.begin("churn", gallery, states))
-        record.crops.enroll(number, artefact.embedding_fingerprint, crops)
-    for operation in operations:
-        caller.ledger.acknowledge(operation)
-
-
-def _compact(world: World, caller: Caller) -> None:
-    gallery = [name for name in caller.ledger.galleries if name.startswith("churn-")][-1]
-    gone = [
-        crop.number
-        for crop in caller.ledger.crops.values()
-        if crop.gallery == gallery and caller.ledger.now[crop.number] == "churned"
-    ]
-    caller.forget(gallery, "churned", gone)
-
-
 def _gallery_of_this_model(world: World, caller: Caller) -> None:
     gallery = f"former-{uuid4().hex[:8]}"
     caller.create_gallery(gallery)
@@ -204,7 +154,6 @@ _ENROLLING = partial(Scenario, _enroll)
 _FORGETTING = Scenario(_forget, _fill)
 _RESTORING = Scenario(_restore, _fill_and_change)
 _REINDEXING = Scenario(_reindex, _gallery_of_this_model, new_model=True)
-_COMPACTING = Scenario(_compact, _churn)
 _IMPORTING = partial(Scenario, _import)
 _STARTING = Scenario(_nothing, _fill)
 
@@ -247,9 +196,6 @@ SCENARIOS: Mapping[str, Scenario] = {
     "restore.file-read": Scenario(_restore, _fill_and_change, happened=False),
     "restore.crops-added": Scenario(_restore, _fill_and_change, happened=False),
     **_at_commit("restore", _RESTORING),
-    "compaction.planned": _COMPACTING,
-    "compaction.built": _COMPACTING,
-    "compaction.adopted": _COMPACTING,
     "reindex.begun": _REINDEXING,
     "reindex.batch-embedded": _REINDEXING,
     "reindex.batch-kept": _REINDEXING,

@@ -333,7 +333,7 @@ def test_a_search_that_the_device_has_no_room_for_is_done_in_the_hosts_memory(mo
         IndexedCrop(CropLabel(number, f"{number}", None, None, None), vector)
         for number, vector in enumerate(vectors, 1)
     )
-    index.replace(index.compaction("cpu").build())
+    index.renew_segment("cpu")
     on_device = index.search(vectors[:1], 10)
 
     def fails(*_):

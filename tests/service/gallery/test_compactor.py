@@ -1,4 +1,4 @@
-"""Indexes are kept in shape while they serve, and nothing waits for that."""
+"""Indexes get new segments while they serve, and nothing waits for that."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ from service.record.values import CropLabel, IndexedCrop
 from service.search import compaction
 from service.search.compaction import compact_indexes
 from service.search.gpu import DeviceVectors
-from service.search.index import Compaction
 from tests.service.filled_index import FilledIndex
 
 DIMENSION = 4
+VECTOR_BYTES = 4 * DIMENSION
+COPY = DeviceVectors.__init__
 
 
 class Service:
     """Some galleries and the threads that compaction uses."""
 
-    def __init__(self, galleries, device="cpu"):
+    def __init__(self, galleries, device="meta"):
         indexes = [_index() for _ in range(galleries)]
         held = [
             SimpleNamespace(gallery_id=number, name=str(number), own_index=index)
@@ -61,8 +62,9 @@ class Service:
 @pytest.fixture
 def open_service(monkeypatch):
     monkeypatch.setattr(compaction, "LOOK_EVERY_SECONDS", 0.01)
-    for name in ("DELETED_ROWS", "DELTA_ROWS"):
-        monkeypatch.setattr(f"service.search.index.{name}", 8)
+    monkeypatch.setattr("service.search.index.DELTA_ROWS", 8)
+    # No test machine has a device.
+    _copy_by(monkeypatch, COPY)
     opened = []
 
     def open_one(*args):
@@ -72,6 +74,16 @@ def open_service(monkeypatch):
     yield open_one
     for one in opened:
         one.close()
+
+
+def _copy_by(monkeypatch, copy):
+    monkeypatch.setattr(
+        DeviceVectors, "__init__", lambda segment, _, *args: copy(segment, "cpu", *args)
+    )
+
+
+def _copied(index):
+    return index.bytes // VECTOR_BYTES - index.count
 
 
 def _index() -> FilledIndex:
@@ -84,99 +96,67 @@ def _index() -> FilledIndex:
     return index
 
 
-def test_indexes_with_many_deleted_crops_are_rewritten(open_service):
+def test_segments_with_many_deleted_crops_are_made_anew(open_service):
     service = open_service(3)
 
     async def remove_twice():
-        for removed, left in ((range(1, 31), 20), (range(31, 46), 5)):
+        for removed, left in (((), 50), (range(1, 31), 20), (range(31, 46), 5)):
             for index in service.indexes:
                 await service.device.run(index.remove, removed)
             await service.compact_until(
-                lambda left=left: all(index.table.size == left for index in service.indexes)
+                lambda left=left: all(_copied(index) == left for index in service.indexes)
             )
 
     asyncio.run(remove_twice())
 
 
-def test_work_goes_on_and_the_service_closes_while_an_index_is_being_rewritten(
-    open_service, monkeypatch
-):
+def test_work_goes_on_and_the_service_closes_while_a_segment_is_made(open_service, monkeypatch):
     service = open_service(1)
     (index,) = service.indexes
     begun = threading.Event()
     release = threading.Event()
-    build = Compaction.build
 
-    def slow(plan):
+    def slow(*args):
         begun.set()
         release.wait(20)
-        return build(plan)
+        COPY(*args)
 
-    # A gallery that takes seconds to rewrite would make this test as slow.
-    monkeypatch.setattr(Compaction, "build", slow)
-    index.remove(range(1, 31))
+    # A gallery that takes seconds to copy would make this test as slow.
+    _copy_by(monkeypatch, slow)
     asyncio.run(service.compact_until(begun.is_set))
+    index.remove(range(1, 31))
     assert len(service.search(index)) == 20
     release.set()
     service.close()
-    assert index.table.size == 50
+    assert _copied(index) == 0
 
 
-def test_an_index_that_cannot_be_rewritten_goes_on_as_it_is_and_holds_up_no_other(
+def test_an_index_without_room_on_the_device_is_searched_on_the_host_and_holds_up_no_other(
     open_service, monkeypatch, caplog
 ):
     service = open_service(2)
-    one, other = service.indexes
-    build = Compaction.build
-
-    def full(plan):
-        if plan.table is one.table:
-            raise MemoryError
-        return build(plan)
-
-    # Running out of memory for real would take the machine along.
-    monkeypatch.setattr(Compaction, "build", full)
-    for index in service.indexes:
-        index.remove(range(1, 31))
-    again = []
-
-    def rewritten_twice():
-        if other.table.size == 20 and not again:
-            again.append(service.device.submit(other.remove, range(31, 46)).result(5))
-        return other.table.size == 5
-
-    asyncio.run(service.compact_until(rewritten_twice))
-    assert "gallery 0: its index stays as it is" in caplog.text
-    assert service.search(one) == list(range(31, 51))
-
-
-def test_vectors_are_copied_to_the_device_and_without_room_are_searched_on_the_host(
-    open_service, monkeypatch, caplog
-):
-    service = open_service(1, "meta")
-    (index,) = service.indexes
-    before = service.search(index, 10)
+    first, second = service.indexes
+    before = service.search(first, 10)
     room = []
 
-    def copy(self, _, *args):
-        if not room:
+    def copy(segment, device, columns, *args):
+        if columns is first.columns and not room:
             raise torch.OutOfMemoryError
-        whole(self, "cpu", *args)
+        COPY(segment, device, columns, *args)
 
-    whole = DeviceVectors.__init__
-    # No test machine has a device.
-    monkeypatch.setattr(DeviceVectors, "__init__", copy)
-    asyncio.run(service.compact_until(lambda: "its index stays as it is" in caplog.text))
-    assert service.search(index, 10) == before
+    _copy_by(monkeypatch, copy)
+    asyncio.run(service.compact_until(lambda: _copied(second) == 50))
+    assert "gallery 0: its index stays as it is" in caplog.text
+    assert service.search(first, 10) == before
     room.append(True)
-    copied = index.bytes + 50 * DIMENSION * 4
-    asyncio.run(service.compact_until(lambda: index.bytes == copied))
-    assert service.search(index, 10) == before
+    asyncio.run(service.compact_until(lambda: _copied(first) == 50))
+    assert service.search(first, 10) == before
 
 
-def test_on_a_processor_vectors_stay_in_the_one_memory_there_is(open_service):
-    service = open_service(2)
-    before = service.indexes[0].bytes
-    service.indexes[1].remove(range(1, 31))
-    asyncio.run(service.compact_until(lambda: service.indexes[1].table.size == 20))
-    assert service.indexes[0].bytes == before
+def test_on_a_processor_vectors_stay_in_the_one_memory_there_is(open_service, monkeypatch):
+    service = open_service(1, "cpu")
+    looked = []
+    look = FilledIndex.next_segment
+    monkeypatch.setattr(FilledIndex, "next_segment", lambda *args: looked.append(1) or look(*args))
+    asyncio.run(service.compact_until(lambda: len(looked) > 2))
+    assert _copied(service.indexes[0]) == 0

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from bench.scale_crops import KINDS, ScaleCrops
 from service.record.values import CropLabel, IndexedCrop
-from service.search import arrays, product_codes
+from service.search import columns, gpu, product_codes
 from service.search import index as indexes
 from service.search.filters import EVERY_CROP, Filter, pairs_of
 from tests.service.filled_index import FilledIndex
@@ -36,10 +36,10 @@ LATE = datetime.fromtimestamp(1_000_030, UTC)
 def _as_of_many_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     """So few rows are scanned exactly as quickly, and all at once."""
     monkeypatch.setattr(product_codes, "MOST_TIME", math.inf)
-    monkeypatch.setattr(arrays, "ROWS_AT_ONCE", 16)
-    smaller = {"CODED_ROWS": math.inf, "FLOAT16_ROWS": 60, "DELETED_ROWS": 8, "DELTA_ROWS": 16}
-    for name, rows in smaller.items():
-        monkeypatch.setattr(indexes, name, rows)
+    monkeypatch.setattr(columns, "SLOTS_AT_ONCE", 16)
+    monkeypatch.setattr(gpu, "FLOAT16_ROWS", 60)
+    monkeypatch.setattr(indexes, "CODED_ROWS", math.inf)
+    monkeypatch.setattr(indexes, "DELTA_ROWS", 16)
 
 
 def _crop(row_id: int, seed: int, camera: str | None = "east") -> IndexedCrop:
@@ -55,7 +55,11 @@ def _index(path: str) -> FilledIndex:
 
 
 def _plan(index: FilledIndex, path: str):
-    return index.compaction("cpu" if path == "device" else None)
+    return index.next_segment("cpu" if path == "device" else None)
+
+
+def _build(plan):
+    return plan(lambda: None) if plan else None
 
 
 def _plain_search(crops, query, limit, wanted):
@@ -106,12 +110,6 @@ def _scores(index, query):
     return zip(found.row_ids.tolist(), found.cosines.tolist(), strict=True)
 
 
-def _compact(index, path="host"):
-    plan = _plan(index, path)
-    assert plan is not None
-    index.replace(plan.build())
-
-
 steps = st.lists(
     st.one_of(
         st.tuples(st.just("add"), st.integers(0, 30), st.sampled_from(CAMERAS)),
@@ -152,10 +150,10 @@ def test_whatever_is_added_removed_and_compacted_a_search_finds_the_nearest_livi
         elif what == "plan":
             plan = _plan(index, path)
         elif what == "build":
-            built = plan.build() if plan else None
+            built = _build(plan)
         elif what == "replace":
             if built:
-                index.replace(built)
+                index.adopt(built)
         else:
             query = _crop(0, number).vector[None] + np.float32(0.01)
             for wanted in (Filter(), Filter(cameras=("west",)), Filter(exclude_cameras=("west",))):
@@ -188,8 +186,7 @@ def test_a_search_for_groups_finds_the_nearest_crop_of_each_identity(path, peopl
     for wanted in asked:
         # What was counted once is counted on with every change.
         assert index.identities(wanted) == _plain_identities(crops, wanted)
-    plan = _plan(index, path)
-    built = plan.build() if plan else None
+    built = _build(_plan(index, path))
     for row_id in data.draw(st.sets(st.sampled_from(sorted(crops)))):
         if row_id % 2:
             index.remove([row_id])
@@ -200,7 +197,7 @@ def test_a_search_for_groups_finds_the_nearest_crop_of_each_identity(path, peopl
             index.relabel([named])
             crops[row_id] = replace(crops[row_id], label=named)
     if built:
-        index.replace(built)
+        index.adopt(built)
     query = _crop(0, 3).vector[None] + np.float32(0.01)
     cameras = (Filter(), Filter(cameras=("west",)), Filter(cameras=("nowhere",)))
     for wanted in (*cameras, *OF_LABELS):
@@ -221,21 +218,19 @@ def test_many_equal_vectors_are_cut_by_age(path):
     index = _index(path)
     index.fill(_crop(row_id, seed=1, camera=CAMERAS[row_id % 2]) for row_id in range(1, 301))
     if path == "device":
-        _compact(index, path)
+        index.renew_segment("cpu")
     query = _crop(0, 1).vector[None]
     assert _found(index, query, 10) == list(range(1, 11))
     assert _found(index, query, 10, Filter(cameras=("west",))) == list(range(1, 20, 2))
 
 
-@pytest.mark.parametrize("path", ["host", "device"])
-def test_scores_stay_what_they_were_through_a_compaction(path):
-    index = _index(path)
+def test_scores_stay_what_they_were_through_a_compaction():
+    index = _index("device")
     index.fill(_crop(row_id, seed=row_id) for row_id in range(1, 401))
     query = _crop(0, 999).vector[None]
     before = dict(_scores(index, query))
     index.remove(range(1, 201))
-    _compact(index, path)
-    assert index.table.size == 200
+    index.renew_segment("cpu")
     after = dict(_scores(index, query))
     assert after == {row_id: before[row_id] for row_id in range(201, 401)}
 
@@ -247,7 +242,7 @@ def test_host_and_device_give_the_same_rows_and_cosines_in_either_dtype():
     for rows in (range(1, 50), range(50, 120)):
         for index in (host, device):
             index.fill(_crop(row_id, seed=row_id) for row_id in rows)
-        _compact(device, "device")
+        device.renew_segment("cpu")
         found = host.search(query, 20)
         same = device.search(query, 20)
         assert found.row_ids.tolist() == same.row_ids.tolist()
@@ -255,49 +250,35 @@ def test_host_and_device_give_the_same_rows_and_cosines_in_either_dtype():
     assert (host.dtype, device.dtype) == ("float32", "float16")
 
 
-@pytest.mark.parametrize("path", ["host", "device", "coded"])
+@pytest.mark.parametrize("path", ["device", "coded"])
 def test_what_is_removed_added_or_relabelled_while_an_index_is_rewritten_shows_after_it(path):
     index = _index(path)
     index.fill(_crop(row_id, seed=row_id) for row_id in range(1, 201))
     index.remove(range(1, 101))
     plan = _plan(index, path)
     index.remove([150])
-    built = plan.build()
+    built = _build(plan)
     index.remove([151])
     index.fill([_crop(201, seed=7)])
     index.relabel([CropLabel(152, "crop-152", "anna", "north")])
-    index.replace(built)
+    index.adopt(built)
     assert _found(index, _crop(0, 150).vector[None], 150) == _found(
         index, _crop(0, 150).vector[None], 150, Filter(exclude_cameras=("none",))
     )
     for row_id in (150, 151):
         assert row_id not in _found(index, _crop(0, row_id).vector[None], 150)
-        assert index.table.row(row_id) is None
     assert _found(index, _crop(0, 7).vector[None], 1) == [201]
     assert _found(index, _crop(0, 7).vector[None], 9, Filter(identities=("anna",))) == [152]
     north = Filter(cameras=("north",))
     assert _found(index, _crop(0, 152).vector[None], 9, north) == [152]
 
 
-def test_an_outcome_that_another_has_overtaken_is_left_out():
-    index = _index("host")
-    index.fill(_crop(row_id, seed=row_id) for row_id in range(1, 101))
-    index.remove(range(1, 51))
-    first = index.compaction()
-    second = index.compaction()
-    index.replace(first.build())
-    index.remove([60])
-    index.replace(second.build())
-    assert index.table.size == 50
-    assert index.count == 49
-
-
 def test_an_index_that_needs_nothing_plans_nothing():
     index = _index("coded")
-    assert index.compaction() is None
+    assert index.next_segment() is None
     index.fill(_crop(row_id, seed=row_id) for row_id in range(1, 30))
     index.remove([1, 2])
-    assert index.compaction() is None
+    assert index.next_segment() is None
 
 
 def test_a_large_gallery_is_searched_through_product_codes_whose_recall_was_measured():
@@ -305,7 +286,7 @@ def test_a_large_gallery_is_searched_through_product_codes_whose_recall_was_meas
     index.fill(_crop(row_id, seed=row_id) for row_id in range(1, 201))
     assert (index.kind, index.recall) == ("flat_ip", None)
     before = index.bytes
-    _compact(index)
+    index.renew_segment()
     assert (index.kind, index.dtype) == ("pq4", "pq4")
     assert 0.99 <= index.recall <= 1.0
     assert index.bytes > before
@@ -313,7 +294,7 @@ def test_a_large_gallery_is_searched_through_product_codes_whose_recall_was_meas
     index.fill([_crop(201, seed=500)])
     assert _found(index, _crop(0, 500).vector[None], 1) == [201]
     index.remove(range(20, 201))
-    _compact(index)
+    assert index.next_segment() is None
     assert (index.kind, index.recall) == ("flat_ip", None)
 
 
@@ -328,9 +309,9 @@ def test_the_owner_goes_on_while_another_thread_rewrites():
     index.remove(doomed)
     for row_id in doomed:
         del crops[row_id]
-    plan = index.compaction()
+    plan = index.next_segment()
     outcome = []
-    builder = threading.Thread(target=lambda: outcome.append(plan.build()))
+    builder = threading.Thread(target=lambda: outcome.append(_build(plan)))
     builder.start()
     while builder.is_alive() or next_id < 3020:
         row_id = min(crops)
@@ -342,7 +323,7 @@ def test_the_owner_goes_on_while_another_thread_rewrites():
         # The recall is measured on crops that are there still.
         time.sleep(1e-3)
     builder.join()
-    index.replace(outcome[0])
+    index.adopt(outcome[0])
     assert index.recall is not None
     assert index.count == len(crops)
     wanted = Filter(exclude_cameras=("east",))
@@ -358,7 +339,7 @@ def test_a_large_gallery_stays_exact_where_product_codes_save_no_time(monkeypatc
     index.fill(_crop(row_id, seed=row_id) for row_id in range(1, 201))
     exact = _found(index, _crop(0, 7).vector[None], 50)
     before = index.bytes
-    _compact(index)
+    index.renew_segment()
     assert (index.kind, index.dtype, index.bytes) == ("flat_ip", "float32", before)
     assert _found(index, _crop(0, 7).vector[None], 50) == exact
     # Nor is it measured again before the gallery has grown.
@@ -371,7 +352,7 @@ def test_a_large_gallery_stays_exact_where_product_codes_miss_too_many(monkeypat
     index = _index("coded")
     index.fill(_crop(row_id, row_id) for row_id in range(1, 1001))
     before = index.bytes
-    _compact(index)
+    index.renew_segment()
     assert (index.kind, index.recall, index.bytes) == ("flat_ip", None, before)
     index.remove([1])
 
@@ -379,7 +360,7 @@ def test_a_large_gallery_stays_exact_where_product_codes_miss_too_many(monkeypat
 def test_a_deleted_crop_leaves_the_product_codes():
     index = _index("coded")
     index.fill(_crop(row_id, seed=row_id) for row_id in range(1, 201))
-    _compact(index)
+    index.renew_segment()
 
     def codes():
         scanned = index._segment._index
@@ -399,9 +380,9 @@ def test_a_deleted_crop_leaves_the_product_codes():
 def test_any_row_can_be_deleted_from_product_codes():
     index = _index("coded")
     index.fill(_crop(row_id, row_id) for row_id in range(1, 2200))
-    index.replace(index.compaction().build())
+    index.renew_segment()
     assert index.recall is not None
-    query = index.table.vectors[[2191]]
+    query = index.columns.vectors[[2191]]
     assert index.search(query, 1).row_ids.tolist() == [2191]
     index.remove([2191])
     assert index.search(query, 1).row_ids.tolist() != [2191]
@@ -416,7 +397,7 @@ def test_product_codes_find_the_nearest_of_people_and_of_isolated_clusters(kind)
         IndexedCrop(replace(crop.record.label, row_id=row), crop.vector)
         for row, crop in enumerate(drawn.crops(0, 4000), start=1)
     )
-    _compact(index)
+    index.renew_segment()
     assert index.recall == pytest.approx(1.0, abs=0.005)
     for query in drawn.queries(16, 4000):
         found, exact = (

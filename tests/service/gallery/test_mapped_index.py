@@ -17,7 +17,9 @@ from service.record.record import Record
 from service.record.transaction import Change
 from service.record.vectors import SLOTS_AHEAD, VectorFile
 from service.runtime import DAMAGED
+from service.search.columns import Columns
 from service.search.filters import Filter
+from service.search.leave_one_out import NamedCrops
 from tests.service.gallery.new_crops import new_crop
 from tests.service.gallery.served_process import ServedProcess
 
@@ -33,7 +35,7 @@ class Service(ServedProcess):
 
     def search(self, wanted):
         found = self.device.submit(self.gallery.index.search, EVERYTHING, 1000, wanted).result()
-        return found, self.device.submit(found.vectors).result()
+        return found, found.vectors
 
     def shown(self, **wanted):
         """Return the group and the vector of each crop that a search finds, by its id."""
@@ -119,10 +121,10 @@ def test_a_filter_by_metadata_follows_every_change(filled):
 def test_a_removed_crop_has_no_vector_in_memory(filled):
     one = next(iter(filled.shown()))
     row = _row(filled, one)
-    table = filled.gallery.own_index.table
-    assert table.vectors[row].any()
+    vectors = filled.gallery.own_index.columns.vectors
+    assert vectors[row].any()
     filled.remove(one)
-    assert not table.vectors[row].any()
+    assert not vectors[row].any()
 
 
 def test_a_file_that_grows_ahead_is_rarely_mapped_anew(tmp_path):
@@ -209,3 +211,16 @@ def test_a_change_that_is_applied_in_part_is_not_shown_as_a_version(filled, monk
     apply()
     assert gallery.version == version + 1
     assert one not in filled.shown()
+
+
+def test_a_fit_without_an_index_of_its_own_reads_the_named_crops_that_are_searched(filled):
+    filled.remove(*list(filled.shown())[3:9])
+    columns = filled.gallery.own_index.columns
+    again = Columns(4, columns.secret)
+    filled.galleries.fill(again, filled.gallery.gallery_id, 34)
+    searched = NamedCrops.of(columns)
+    read = NamedCrops.of(again)
+    assert len(read.slots) == 34
+    for name in ("slots", "names", "cameras"):
+        assert getattr(read, name).tolist() == getattr(searched, name).tolist()
+    assert again.units(read.slots).tolist() == columns.units(searched.slots).tolist()

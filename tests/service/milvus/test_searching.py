@@ -102,8 +102,8 @@ class Lab:
             assert found.row_ids.tolist() == expected.row_ids.tolist(), ask
             np.testing.assert_allclose(found.cosines, expected.cosines, atol=1e-6)
             assert found.groups.tolist() == expected.groups.tolist()
-            units = expected.vectors() / np.linalg.norm(expected.vectors(), axis=1, keepdims=True)
-            np.testing.assert_allclose(found.vectors(), units, atol=1e-6)
+            units = expected.vectors / np.linalg.norm(expected.vectors, axis=1, keepdims=True)
+            np.testing.assert_allclose(found.vectors, units, atol=1e-6)
         return found
 
 
@@ -188,7 +188,7 @@ def test_candidates_of_two_searches_are_read_together(lab):
     first = lab.index_outside.search(QUERIES, 5)
     both = first.extended(lab.index_outside.search_groups(QUERIES, 30))
     assert both[:5].row_ids.tolist() == first.row_ids.tolist()
-    cosines = [float(np.mean(_units(QUERIES) @ one)) for one in both.vectors()]
+    cosines = [float(np.mean(_units(QUERIES) @ one)) for one in both.vectors]
     np.testing.assert_allclose(both.cosines, cosines, atol=1e-6)
     inside = lab.inside()
     same = inside.search(QUERIES, 5).extended(inside.search_groups(QUERIES, 30))
@@ -223,7 +223,7 @@ def test_of_an_empty_gallery_the_server_is_not_asked(lab):
     lab.server.dead = True
     lab.remove(*range(1, 61))
     found = lab.index_outside.search(QUERIES, 10)
-    assert (len(found.row_ids), found.searched, found.vectors().shape) == (0, 0, (0, DIMENSION))
+    assert (len(found.row_ids), found.searched, found.vectors.shape) == (0, 0, (0, DIMENSION))
     assert found.version == lab.record.galleries.get(lab.number).version
     lab.record.crops.enroll(lab.number, EMBEDDER, [_crop(99)])
     with pytest.raises(IndexUnavailable):
