@@ -26,16 +26,16 @@ BAD_INPUT = 2
 INTERRUPTED = 130
 # Each sub-command or group of them is a function or a Typer of this module, named alike.
 COMMANDS = {
-    "check-data": "training.commands.check_data",
+    "check-data": "training.commands.data",
     "train": "training.commands.train",
-    "finish": "training.commands.finish",
+    "finish": "training.commands.train",
     "evaluate": "training.commands.evaluate",
-    "report": "training.commands.report",
+    "report": "training.commands.evaluate",
     "benchmark": "training.commands.benchmark",
-    "calibrate": "training.commands.calibrate",
-    "import-weights": "training.commands.import_weights",
-    "export": "training.commands.export",
-    "embed": "training.commands.features",
+    "calibrate": "training.commands.artefacts",
+    "import-weights": "training.commands.artefacts",
+    "export": "training.commands.artefacts",
+    "embed": "training.commands.data",
     "bench": "bench.command",
     "model-card": "bench.model_card",
     "demo": "demo.command",
@@ -57,7 +57,14 @@ COMMANDS = {
     "store": "service.commands.store",
     "index": "service.commands.index",
     "audit": "service.commands.store",
-    "artefact": "training.commands.artefact",
+    "artefact": "training.commands.artefacts",
+}
+# Options of earlier versions, and what does the same.
+WITHDRAWN = {
+    "--protocol": "gmn benchmark gmn/lodo or gmn benchmark FILE.toml leaves each set out in turn; "
+    "gmn train --leave-out NAME leaves out one",
+    "--peer": "gmn evaluate MODEL.xml --out DIR measures a ready-made model, and gmn report "
+    "compares it with the others' folders",
 }
 # Packages of the extra `train` that the extra `serve` lacks.
 TRAINER_PACKAGES = (
@@ -183,6 +190,10 @@ def _report(error: Exception) -> int:
     if usage is not None:
         context = getattr(error, "ctx", None)
         command = context.command_path if context is not None else "gmn"
+        option = getattr(error, "option_name", "")
+        if option in WITHDRAWN:
+            console.print(f"gmn: {option} is withdrawn: {WITHDRAWN[option]}")
+            return BAD_INPUT
         if usage():
             # A suggestion ends with a question mark.
             message = usage() + " See" if usage().endswith("?") else usage().rstrip(".") + "; see"

@@ -13,7 +13,8 @@ import numpy as np
 from bench.tables import ends, percent
 from model.artefact import load_artefact, shipped_artefacts
 from training.evaluation.intervals import people_and_seeds_interval
-from training.evaluation.query_values import FILE_NAME, QueryValues, read_query_values
+from training.evaluation.results import QueryValues
+from training.evaluation.runs import QUERY_VALUES, read_query_values
 from training.evaluation.tables import Table
 
 METRICS = {"mAP": "mAP", "Rank-1": "rank_1"}
@@ -41,7 +42,7 @@ def condense_rows(report: Mapping[str, Any]) -> dict[str, Any]:
             folders = [Path(run) / "tests" / dataset["name"] for run in report["runs"][group]]
             # A report on one data set numbers it 0.
             tests = [
-                read_query_values(folder / FILE_NAME)[0] for folder in folders if folder.is_dir()
+                read_query_values(folder / QUERY_VALUES)[0] for folder in folders if folder.is_dir()
             ]
             searches[dataset["name"]] = tests[0].search
             rows.append(

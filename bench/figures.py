@@ -2,8 +2,8 @@
 
 `python -m bench.figures NAME [LABEL=]FILE…` keeps the figures of these files in
 `docs/figures/NAME.json`, and writes the table between the page's markers `<!-- NAME -->` and
-`<!-- /NAME -->`. It reads the files of `gmn evaluate --out` (`report.json`, or `protocol.json`) and
-of `bench.few_people --out`, the output of `gmn enroll`, `gmn query --data` and `gmn bench` with
+`<!-- /NAME -->`. It reads the `report.json` of `gmn evaluate --out`, the file of
+`bench.few_people --out`, the output of `gmn enroll`, `gmn query --data` and `gmn bench` with
 `--json`, and the `benchmark.json` of `gmn benchmark` with the folders of its runs.
 
 `premise` shows the gaps of a report, and draws the two spaces. `scale` shows and draws the curves
@@ -22,6 +22,7 @@ from bench import benchmark_tables, service_tables
 from bench.tables import ends, percent, publish, save_drawing
 from model.provenance import Provenance
 from training.evaluation.charts import projection
+from training.evaluation.peers import SUFFIXES
 from training.evaluation.report_tables import premise
 from training.evaluation.results import PremiseResult, Projection
 from training.evaluation.tables import Table
@@ -31,7 +32,7 @@ FOUND = "found at 1%"
 UNSEEN = "unseen domain"
 HELD_OUT = "held-out identities"
 SEEN = "seen in training"
-# The publisher of a ready-made peer may not state its training data.
+# The publisher of a ready-made model may not state its training data.
 READY_MADE = "ready-made model"
 # Weights with undocumented data may have been trained on the domain; so may their students.
 UNSEEN_BUT_START = "left out, starting weights' training data unknown"
@@ -40,14 +41,13 @@ UNSEEN_BUT_TEACHERS = "left out, teachers' training data unknown"
 
 
 def condense(label: str, report: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the rows of a report, one for each data set and ranking or ready-made peer.
+    """Return the rows of a report, one for each data set and ranking.
 
     A row of another ranking than the cosine keeps `differences`: its metrics minus the cosine's,
-    paired over the queries, as mean and ends of the 95% interval. A peer's row keeps the artefact's
-    default scoring minus the peer's, by the artefact's label, as `ahead`.
+    paired over the queries, as mean and ends of the 95% interval.
 
     Args:
-        label: the name of the report's artefact in the table.
+        label: the name of the report's model in the table.
         report: the content of the `report.json` of `gmn evaluate --out`.
     """
     rows = []
@@ -57,13 +57,6 @@ def condense(label: str, report: dict[str, Any]) -> list[dict[str, Any]]:
             row = _row(label, scoring, result, dataset) | {"people": _people(report, dataset)}
             if paired := differences.get(f"{scoring} - cosine"):
                 row["differences"] = _with_interval(paired)
-            rows.append(row)
-        for name, result in dataset["peers"].items():
-            row = _row(name, "cosine", result, dataset) | {"people": READY_MADE}
-            for pair, values in differences.items():
-                if pair.endswith(f" - {name}"):
-                    ahead = f"{label}, {pair.removesuffix(f' - {name}')}"
-                    row.setdefault("ahead", {})[ahead] = _with_interval(values)
             rows.append(row)
     return rows
 
@@ -86,7 +79,9 @@ def _row(
 
 
 def _people(report: dict[str, Any], dataset: dict[str, Any]) -> str:
-    """Say how far the artefact knows the people of a data set."""
+    """Say how far the model knows the people of a data set."""
+    if Path(report["artefact"]).suffix in SUFFIXES:
+        return READY_MADE
     if dataset["seen_because"]:
         held_out = report["split"] == "held-out" or not dataset["seen_in_training"]
         return HELD_OUT if held_out else SEEN
@@ -168,25 +163,13 @@ def _cell(row: dict[str, Any] | None, title: str) -> str | None:
 
 
 def joined(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Order rows by data set, artefacts before peers, and merge the rows of the same peer.
-
-    A peer that was measured beside several artefacts has the same figures each time.
-    """
-    merged: dict[tuple[object, ...], dict[str, Any]] = {}
-    for row in rows:
-        key = tuple(row[name] for name in ("data", "queries", "gallery", "model", "scoring"))
-        first = merged.setdefault(key, row)
-        if first is not row and "ahead" in first:
-            first["ahead"] = first["ahead"] | row.get("ahead", {})
+    """Order rows by data set, artefacts before ready-made models."""
     data = list(dict.fromkeys(row["data"] for row in rows))
-    return sorted(
-        merged.values(), key=lambda row: (data.index(row["data"]), row["people"] == READY_MADE)
-    )
+    return sorted(rows, key=lambda row: (data.index(row["data"]), row["people"] == READY_MADE))
 
 
 def _rows(label: str, content: Any) -> Iterator[dict[str, Any]]:
-    results = content if isinstance(content, list) else content.get("reports", [content])
-    for result in results:
+    for result in content if isinstance(content, list) else [content]:
         if "datasets" in result:
             yield from condense(label, result)
         elif "galleries" in result:

@@ -7,7 +7,6 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import chain
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
@@ -15,35 +14,41 @@ from pydantic import BaseModel, ConfigDict
 from model.artefact import load_artefact
 from model.precision import choose_device
 from model.problems import InputProblem
-from training.cost import embedder_cost
-from training.datasets.protocols import PROTOCOLS
+from training.datasets.protocols import PROTOCOLS, Protocol
 from training.datasets.record import Dataset
 from training.datasets.registry import absolute_spec
 from training.dry_run import RunEstimate, estimate_run
-from training.evaluation.compare import ComparedDataset, average, compare
-from training.evaluation.comparison_page import control, ranking_table
+from training.evaluation.compare import (
+    ComparedDataset,
+    average,
+    compare,
+    control,
+    ranking_table,
+)
 from training.evaluation.embedding import ProgressBar
 from training.evaluation.evaluate import EvaluationSettings, evaluate
 from training.evaluation.evaluate_search import RANKINGS
 from training.evaluation.files import make_folder
-from training.evaluation.papers import people_differences
-from training.evaluation.report import render, write_report, write_texts
+from training.evaluation.report import write_report, write_tables
 from training.evaluation.runs import REPORT, Group, RunFolder, deciding, read_run
 from training.evaluation.tables import Table
-from training.papers import AVERAGE, PaperFigures, PaperRow, PaperTable
+from training.papers import (
+    AVERAGE,
+    PaperFigures,
+    PaperRow,
+    PaperTable,
+    people_differences,
+)
 from training.recipe import Distillation, Recipe
 from training.run import prepare_run
 from training.run_folder import (
     ARTEFACT_NAME,
     DATA_NAME,
     RunData,
-    protocol_runs,
     split_people,
 )
 from training.sampler import build_sampler
 
-MEASURED_MULTIPLY_ADDS = 50e9
-"""About so many of an embedder make up a step that a dry run measures on a CPU: some seconds."""
 TrainRun = Callable[[Recipe, RunData, Sequence[Dataset], Path, bool], None]
 """`gmn train` of a recipe into a folder, resumed where the last word is true."""
 
@@ -143,8 +148,7 @@ def plan_benchmark(
         InputProblem: where a setting cannot be, or nothing of the table can be run.
     """
     recipes = tuple(row.resolved(settings, plugins) for row in table.rows)
-    known = {one.name: one for one in datasets}
-    by_spec = {one.spec: one for one in datasets}
+    known = {dataset.name: dataset for dataset in datasets}
     protocol = PROTOCOLS.get(table.protocol)
     tests = table.tests or (protocol.targets if protocol else ()) or tuple(known)
     sources = table.sources or (protocol.sources if protocol else ()) or tuple(known)
@@ -163,33 +167,38 @@ def plan_benchmark(
         else f"protocol {table.protocol} names its sets; gmn/lodo takes any"
     )
     left_out += [f"{name} is in no row of this table: {why}" for name in known if name not in used]
-    # Each run has its source, the sets that it trains on, and those that it tests.
-    runs: list[tuple[RunData, list[str], list[str]]] = []
-    if protocol is None:
-        for name in there:
-            runs.append((RunData(specs=(known[name].spec,), command=command), [name], [name]))
-    else:
-        given = [known[name] for name in sources if name in known]
-        specs = tuple(one.spec for one in given)
-        whole = RunData(specs=specs, protocol=protocol.name, command=command)
-        for source in protocol_runs(whole, given):
-            trained = [name for name in sources if name != source.left_out]
-            tested = [name for name in there if source.left_out in (None, name)]
-            runs.append((source, trained, tested))
     trainings = []
-    for source, trained, tested in runs:
+    for left, trained, tested in _runs(protocol, sources, there):
         absent = [name for name in trained if name not in known]
-        if tested and (absent or not trained):
+        if absent or not trained:
             takes = ", ".join(absent) or "another set"
             left_out.append(f"{', '.join(tested)}: to test on it takes {takes}, which is not given")
-        elif tested:
-            sets = source.training_sets([by_spec[spec] for spec in source.specs])
-            trainings.append(Training(source, tuple(sets), tuple(known[name] for name in tested)))
+            continue
+        given = [known[name] for name in (sources if protocol else trained) if name in known]
+        source = RunData(
+            specs=tuple(dataset.spec for dataset in given),
+            left_out=left,
+            protocol=protocol and protocol.name,
+            command=command,
+        )
+        sets = tuple(source.training_sets(given))
+        trainings.append(Training(source, sets, tuple(known[name] for name in tested)))
     if not trainings:
         raise InputProblem(f"{table.name}: nothing of it can be run: {'; '.join(left_out)}")
     return Benchmark(
         table, recipes, tuple(trainings), tuple(left_out), tuple(settings), tuple(seeds), out
     )
+
+
+def _runs(
+    protocol: Protocol | None, sources: Sequence[str], tests: Sequence[str]
+) -> list[tuple[str | None, list[str], list[str]]]:
+    """Return for each run the set that it leaves out, those trained on, and those tested."""
+    if protocol is None:
+        return [(None, [name], [name]) for name in tests]
+    if not protocol.leave_one_out:
+        return [(None, list(sources), list(tests))] if tests else []
+    return [(name, [other for other in sources if other != name], [name]) for name in tests]
 
 
 def run_benchmark(
@@ -211,49 +220,37 @@ def run_benchmark(
     """
     table = benchmark.table
     groups = []
-    runs: dict[str, list[str]] = {}
     for row, recipe in zip(table.rows, benchmark.recipes, strict=True):
         models = []
-        runs[row.name] = []
         for training in benchmark.trainings:
             for seed in benchmark.seeds:
                 folder = benchmark.run_folder(recipe, training, seed)
-                own = recipe.model_copy(update={"seed": seed})
                 _refuse_other_data(folder, training)
                 if not (folder / REPORT).exists():
                     resume = folder.is_dir() and any(folder.iterdir())
-                    train_run(own, training.source, training.sets, folder, resume)
-                runs[row.name].append(str(folder))
+                    seeded = recipe.model_copy(update={"seed": seed})
+                    train_run(seeded, training.source, training.sets, folder, resume)
                 if is_main:
                     models.append(
                         [
-                            _measure(
-                                folder,
-                                dataset,
-                                row,
-                                progress_bar,
-                                training.tests_held_out_people(dataset),
-                            )
+                            _measure(folder, dataset, row, training, progress_bar)
                             for dataset in training.tests
                         ]
                     )
         groups.append(Group(row.name, models))
     if not is_main:
         return None
-    report = _report(benchmark, groups, runs)
-    place = benchmark.out / table.name
-    make_folder(place)
-    page = render(
-        "benchmark.html",
+    report = _report(benchmark, groups)
+    write_tables(
+        benchmark.out / table.name,
+        "benchmark",
+        report,
+        result_tables(report),
         f"Benchmark {table.name}",
         f"{table.title}; {report.created_at}",
-        "Every figure comes from the runs named above.",
         remarks=report.remarks,
-        tables=result_tables(report),
         runs=report.runs,
     )
-    numbers = report.model_dump_json(indent=2) + "\n"
-    write_texts(place, {"benchmark.json": numbers, "benchmark.html": page})
     return report
 
 
@@ -262,7 +259,7 @@ def estimate_benchmark(benchmark: Benchmark) -> list[tuple[PaperRow, Training, R
 
     Steps are timed once for each recipe, and no initial weights are read.
     """
-    found: list[tuple[PaperRow, Training, RunEstimate | None]] = []
+    estimates: list[tuple[PaperRow, Training, RunEstimate | None]] = []
     known: set[Path] = set()
     for row, recipe in zip(benchmark.table.rows, benchmark.recipes, strict=True):
         bare = {"initial_weights": "none", "distillation": Distillation()}
@@ -271,26 +268,18 @@ def estimate_benchmark(benchmark: Benchmark) -> list[tuple[PaperRow, Training, R
         for training in benchmark.trainings:
             folder = benchmark.run_folder(recipe, training, 0)
             if folder in known:
-                found.append((row, training, None))
+                estimates.append((row, training, None))
                 continue
             known.add(folder)
             records, _ = split_people(drawn, training.sets)
             if timed is None:
-                timed = estimate_run(prepare_run(drawn, records, folder), _measured_part(recipe))
+                timed = estimate_run(prepare_run(drawn, records, folder))
                 crops = len(records)
             steps = len(build_sampler(records, drawn.sampling).epoch(0)) * timed.epochs
             seconds = timed.seconds_per_step * steps + timed.seconds_to_read * len(records) / crops
             estimate = timed.model_copy(update={"steps": steps, "seconds": seconds})
-            found.append((row, training, estimate))
-    return found
-
-
-def _measured_part(recipe: Recipe) -> int | None:
-    """Return how many identities of a batch a dry run measures; None is the whole batch."""
-    crop = embedder_cost(recipe.embedder, recipe.preprocessing).multiply_adds
-    identities = max(2, int(MEASURED_MULTIPLY_ADDS / crop / recipe.sampling.images))
-    whole = choose_device("auto").type == "cuda" or identities >= recipe.sampling.identities
-    return None if whole else identities
+            estimates.append((row, training, estimate))
+    return estimates
 
 
 def result_tables(report: BenchmarkReport) -> list[Table]:
@@ -325,22 +314,22 @@ def _refuse_other_data(folder: Path, training: Training) -> None:
 
 
 def _measure(
-    folder: Path, dataset: Dataset, row: PaperRow, progress_bar: ProgressBar, held_out: bool
+    folder: Path, dataset: Dataset, row: PaperRow, training: Training, progress_bar: ProgressBar
 ) -> RunFolder:
-    """The report of a run's artefact on a set, measured unless it is there with the ranking."""
+    """Return a run's report on a set, measured unless it is there with the row's ranking."""
     place = folder / "tests" / dataset.name
     path = folder / ARTEFACT_NAME
     known: set[str] = set()
     if (place / REPORT).exists():
-        found = read_run(str(place))
-        known = set(found.report.datasets[0].scorings)
+        measured = read_run(str(place))
+        known = set(measured.report.datasets[0].scorings)
         if row.scoring in known:
-            return found
+            return measured
     artefact = load_artefact(path)
     asked = known | {row.scoring, *artefact.description.scorings}
     settings = EvaluationSettings(
         scorings=[name for name in RANKINGS if name in asked],
-        held_out=held_out,
+        held_out=training.tests_held_out_people(dataset),
         device=choose_device("auto"),
     )
     report, _ = evaluate(artefact, [dataset], settings, str(path), progress_bar)
@@ -349,13 +338,12 @@ def _measure(
     return read_run(str(place))
 
 
-def _report(
-    benchmark: Benchmark, groups: Sequence[Group], runs: dict[str, list[str]]
-) -> BenchmarkReport:
+def _report(benchmark: Benchmark, groups: Sequence[Group]) -> BenchmarkReport:
     table = benchmark.table
     remarks = list(benchmark.left_out)
     papers: dict[str, dict[str, PaperFigures]] = {}
-    tested = {one.name for training in benchmark.trainings for one in training.tests}
+    runs: dict[str, list[str]] = {}
+    tested = {dataset.name for training in benchmark.trainings for dataset in training.tests}
     for row, recipe, group in zip(table.rows, benchmark.recipes, groups, strict=True):
         reported = row.on(tested).figures
         if row.figures and not row.is_of(recipe.model_dump(mode="json")):
@@ -363,9 +351,13 @@ def _report(
             remarks.append(f"{row.name}: no figure of the paper is shown, since {changed} is set")
             reported = {}
         papers[row.name] = {name: own for name, own in reported.items() if name == AVERAGE}
-        for run in chain(*group.models):
+        runs[row.name] = [
+            str(benchmark.run_folder(recipe, training, seed))
+            for training in benchmark.trainings
+            for seed in benchmark.seeds
+        ]
+        for run in (run for model in group.models for run in model):
             result = run.report.datasets[0]
-            of = f"{row.name}, {result.name}"
             found = []
             if result.seen_in_training:
                 found.append(result.seen_sentence)
@@ -380,8 +372,11 @@ def _report(
             elif figures:
                 name = ", ".join(filter(None, (result.name, result.version)))
                 papers[row.name][name] = figures
-                found += [f"trained {one}" for one in people_differences(run.report.provenance)]
-            remarks += [f"{of}: {one}" for one in found]
+                found += [
+                    f"trained {difference}"
+                    for difference in people_differences(run.report.provenance)
+                ]
+            remarks += [f"{row.name}, {result.name}: {remark}" for remark in found]
     datasets = compare(groups).datasets
     return BenchmarkReport(
         table=table,

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import resource
 import statistics
-import sys
 import time
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
-from functools import partial
+from collections.abc import Sequence
 
 import torch
 from pydantic import BaseModel, ConfigDict
-from torch.autograd.graph import saved_tensors_hooks
 
 from training.batches import worker_count
 from training.cost import Cost, embedder_cost, pair_cost
@@ -25,7 +20,7 @@ TIMED_STEPS = 3
 
 
 class DomainSize(BaseModel):
-    """How much of one domain is trained on."""
+    """The number of crops and people that are trained on in one domain."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -40,7 +35,7 @@ class RunEstimate(BaseModel):
         recipe: its name.
         device, precision: where and in what the steps were computed.
         processes: how many train together.
-        domains: what is trained on.
+        domains: the training data.
         steps_per_epoch, epochs, steps: the run's length.
         crops_in_epoch: how many of the crops an epoch shows; the next one shows others.
         single_crop_identities: people with one crop; they are left out.
@@ -49,9 +44,6 @@ class RunEstimate(BaseModel):
         seconds_per_step: the median of a few steps after a first one, whose memory is set up.
         seconds_to_read: for reading all crops once, or as often as they do not fit into memory.
         seconds: of the whole run, without the measurement at its end.
-        memory_bytes: the largest amount this process has had, and the crops it is to keep; measured
-            with a part of a batch, what the whole one's tensors take.
-        gpu_memory_bytes: the largest amount allocated on the GPU; None without one.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -72,18 +64,13 @@ class RunEstimate(BaseModel):
     seconds_per_step: float
     seconds_to_read: float
     seconds: float
-    memory_bytes: int
-    gpu_memory_bytes: int | None
 
 
-def estimate_run(run: Run, identities: int | None = None) -> RunEstimate:
-    """Trains a few steps in memory and estimates the whole run's cost.
+def estimate_run(run: Run) -> RunEstimate:
+    """Train a few steps in memory and estimate the whole run's cost.
 
     Args:
-        run: what `prepare_run` built; its networks are spent.
-        identities: how many of a batch's identities the steps are measured with, where a whole
-            batch takes minutes or more memory than there is; time and memory are then taken to
-            grow with the crops. None measures whole batches.
+        run: as `prepare_run` built it; its networks are spent.
 
     Raises:
         InputProblem: as the run itself would.
@@ -92,34 +79,26 @@ def estimate_run(run: Run, identities: int | None = None) -> RunEstimate:
     order = run.sampler.epoch(0)
     step = TrainingStep(run)
     run.networks.train()
-    crops = (identities or recipe.sampling.identities) * recipe.sampling.images
-    scale = max(1.0, len(order[0]) / crops)
-    seconds = []
-    reading = []
-    if run.device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-    had = _largest_memory()
-    saved = _SavedTensors()
+    training_seconds = []
+    reading_seconds = []
     for number in range(1 + TIMED_STEPS):
-        rows = order[number % len(order)][:crops]
         began = time.perf_counter()
-        batch = run.batches.make(0, number, rows, run.processes)
+        batch = run.batches.make(0, number, order[number % len(order)], run.processes)
+        read = time.perf_counter()
         if number < len(order):
-            reading.append((time.perf_counter() - began) / len(batch.crops))
-        with saved if identities and number == 0 else nullcontext():
-            seconds.append(_time(partial(step.train, batch, number), run.device))
-    per_step = scale * statistics.median(seconds[1:])
-    memory = _largest_memory()
-    if identities:
-        numbers = sum(one.nbytes for one in run.networks.parameters())
-        # Gradients and two moments of Adam; what backward needs grows with the crops.
-        memory = had + 3 * numbers + int(scale * saved.bytes)
+            reading_seconds.append((read - began) / len(batch.crops))
+        step.train(batch, number)
+        if run.device.type == "cuda":
+            torch.cuda.synchronize()
+        training_seconds.append(time.perf_counter() - read)
+    per_step = statistics.median(training_seconds[1:])
     epochs = recipe.optimisation.epochs
     crop_bytes = 3 * recipe.decoded.height * recipe.decoded.width
-    kept = min(len(run.records), recipe.cache_megabytes * 1_000_000 // crop_bytes)
-    read = kept + (len(run.records) - kept) * epochs
+    cached = min(len(run.records), recipe.cache_megabytes * 1_000_000 // crop_bytes)
+    crops_read = cached + (len(run.records) - cached) * epochs
     workers = worker_count(recipe.workers, run.device, run.processes)
-    to_read = statistics.median(reading) * read / max(workers, 1) / run.processes.count
+    readers = max(workers, 1) * run.processes.count
+    to_read = statistics.median(reading_seconds) * crops_read / readers
     return RunEstimate(
         recipe=recipe.name,
         device=str(run.device),
@@ -141,49 +120,15 @@ def estimate_run(run: Run, identities: int | None = None) -> RunEstimate:
         seconds_per_step=per_step,
         seconds_to_read=to_read,
         seconds=per_step * len(order) * epochs + to_read,
-        memory_bytes=memory + kept * crop_bytes,
-        gpu_memory_bytes=(torch.cuda.max_memory_allocated() if run.device.type == "cuda" else None),
     )
 
 
-class _SavedTensors(saved_tensors_hooks):
-    """Counts the bytes of all tensors that autograd keeps for the backward pass."""
-
-    def __init__(self) -> None:
-        self._storages: dict[int, int] = {}
-        super().__init__(self._keep, lambda tensor: tensor)
-
-    @property
-    def bytes(self) -> int:
-        return sum(self._storages.values())
-
-    def _keep(self, tensor: torch.Tensor) -> torch.Tensor:
-        if not tensor.is_leaf:
-            storage = tensor.untyped_storage()
-            self._storages[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-
 def domain_sizes(records: Sequence[CropRecord]) -> dict[str, DomainSize]:
-    """Crops and identities by domain."""
-    found: dict[str, list[CropRecord]] = {}
+    """Count crops and identities by domain."""
+    domains: dict[str, list[CropRecord]] = {}
     for record in records:
-        found.setdefault(record.domain, []).append(record)
+        domains.setdefault(record.domain, []).append(record)
     return {
-        name: DomainSize(crops=len(own), identities=len({record.person for record in own}))
-        for name, own in sorted(found.items())
+        name: DomainSize(crops=len(crops), identities=len({crop.person for crop in crops}))
+        for name, crops in sorted(domains.items())
     }
-
-
-def _time(work: Callable[[], object], device: torch.device) -> float:
-    began = time.perf_counter()
-    work()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - began
-
-
-def _largest_memory() -> int:
-    largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    # macOS counts bytes, Linux KiB.
-    return largest if sys.platform == "darwin" else 1024 * largest

@@ -138,9 +138,8 @@ def finish_run(
                 dataset,
                 searches[dataset.name],
                 description.scorings,
-                progress_bar,
-                features=features[dataset.name],
-                scores=scores[dataset.name],
+                features[dataset.name],
+                scores[dataset.name],
             )
             for dataset in measured
         ]

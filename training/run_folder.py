@@ -42,7 +42,7 @@ class RunData(BaseModel):
     Attributes:
         specs: as `--data` names them, with absolute paths.
         left_out: of --leave-out, or the set that a protocol leaves out of this run.
-        protocol: as --protocol names it.
+        protocol: the table's that `gmn benchmark` trains.
         command: the command line of the training, for the provenance.
     """
 
@@ -62,28 +62,6 @@ class RunData(BaseModel):
         if self.protocol is not None:
             return training_sets(datasets, PROTOCOLS[self.protocol], self.left_out)
         return leave_out(datasets, self.left_out) if self.left_out else list(datasets)
-
-
-def protocol_runs(source: RunData, datasets: Sequence[Dataset]) -> list[RunData]:
-    """Return every run of a protocol: one, or one for each set that it leaves out in turn.
-
-    Args:
-        source: with the protocol, and what is left out where no protocol decides it.
-        datasets: those given.
-
-    Raises:
-        InputProblem: where the protocol tests none of them.
-    """
-    protocol = PROTOCOLS.get(source.protocol or "")
-    if protocol is None or not protocol.leave_one_out:
-        return [source]
-    names = [one.name for one in datasets if one.name in (protocol.targets or (one.name,))]
-    if not names:
-        raise InputProblem(
-            f"--protocol {protocol.name}: tests on none of --data; give one of "
-            f"{', '.join(protocol.targets)}; the protocol lodo takes any sets"
-        )
-    return [source.model_copy(update={"left_out": name}) for name in names]
 
 
 def write_run(folder: Path, recipe: Recipe, data: RunData) -> None:

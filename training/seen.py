@@ -1,16 +1,13 @@
-"""Which artefact may be measured on which data set: one that was trained without its people."""
+"""The people of a data set that an artefact may have been trained on, and those it was not."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from model.artefact import Description, resolve_artefact, shipped_artefacts
 from model.problems import InputProblem
 from model.provenance import Provenance, TrainingData, TrainingFingerprints
 from training.datasets.record import Dataset
@@ -22,47 +19,10 @@ from training.provenance import (
     known_source,
     person_fingerprints,
 )
-from training.run_folder import ARTEFACT_NAME
-
-
-class Candidate(NamedTuple):
-    """An artefact that a protocol may choose, named as it was given or after its run's folder."""
-
-    name: str
-    path: Path
-    description: Description
-    training: TrainingFingerprints
-
-
-def artefact_files(names: Sequence[str]) -> dict[str, Path]:
-    """Return the artefacts that words of a command line name, by what to call them.
-
-    A word is the name of a shipped artefact, a file, a run's folder, or a folder of runs such as
-    `gmn train … --protocol lodo` writes.
-
-    Raises:
-        InputProblem: for a folder without a run in it.
-    """
-    files: dict[str, Path] = {}
-    for name in names:
-        place = Path(name)
-        if name in shipped_artefacts() or not place.is_dir():
-            files[name] = resolve_artefact(name)
-        elif (place / ARTEFACT_NAME).is_file():
-            files[name] = place / ARTEFACT_NAME
-        else:
-            found = sorted(place.glob(f"*/{ARTEFACT_NAME}"))
-            if not found:
-                raise InputProblem(
-                    f"{name}: no run in it has a {ARTEFACT_NAME}; name an artefact, a run's folder "
-                    "or the --out of gmn train --protocol lodo"
-                )
-            files |= {file.parent.name: file for file in found}
-    return files
 
 
 class SeenPeople(NamedTuple):
-    """Which people of a data set an artefact may have been trained on.
+    """The people of a data set that an artefact may have been trained on.
 
     Attributes:
         identities: of the data set.
@@ -114,7 +74,7 @@ def seen_people(
 
 
 def _reasons_of_everyone(provenance: Provenance, dataset: Dataset) -> list[str]:
-    """Why all people of a data set count as seen; empty where crops and identities decide."""
+    """Return why everybody counts as seen; nothing where crops and identities decide."""
     reasons = []
     for known in _all_data(provenance):
         if known.name != dataset.name and overlapping([known.name], [dataset.name]):
@@ -138,7 +98,7 @@ def _all_data(provenance: Provenance) -> list[TrainingData]:
 
 
 def _is_same_set(known: TrainingData, dataset: Dataset) -> bool:
-    """Whether a set that was trained on is this one, by its kind or its owner's name for it."""
+    """Return whether a set trained on is this one, by its kind or its owner's name for it."""
     source = known_source(dataset.spec)
     return known_source(known.spec) == source and (source is not None or known.name == dataset.name)
 
@@ -175,39 +135,3 @@ def unseen_people(
             "to calibrate on; name a set that it was not trained on"
         )
     return replace(across_cameras(dataset.spec, others), held_out=True)
-
-
-def trained_on(
-    provenance: Provenance, training: TrainingFingerprints, dataset: Dataset
-) -> str | None:
-    """Why a data set's people or cameras may have been trained on; None where they were not."""
-    for known in _all_data(provenance):
-        if known_source(dataset.spec) is not None and _is_same_set(known, dataset):
-            return f"was trained on {known.name}"
-    return "; it ".join(seen_people(provenance, training, dataset).reasons) or None
-
-
-def choose_unseen(candidates: Sequence[Candidate], dataset: Dataset) -> Candidate:
-    """Return the one artefact that was trained without a data set's people.
-
-    Raises:
-        InputProblem: where every artefact was trained on them, or several were not.
-    """
-    reasons = {
-        own.name: trained_on(own.description.provenance, own.training, dataset)
-        for own in candidates
-    }
-    unseen = [own for own in candidates if reasons[own.name] is None]
-    if not unseen:
-        reported = "; ".join(f"{name} {reason}" for name, reason in reasons.items())
-        raise InputProblem(
-            f"{dataset.spec}: no artefact was trained without it ({reported}); train one with "
-            f"gmn train … --leave-out {dataset.name}, or leave this set out of --data"
-        )
-    named = [own for own in unseen if own.name == f"without-{dataset.name}"]
-    if len(unseen) > 1 and len(named) != 1:
-        raise InputProblem(
-            f"{dataset.spec}: {', '.join(own.name for own in unseen)} were all trained without it; "
-            "give one of them"
-        )
-    return named[0] if len(unseen) > 1 else unseen[0]

@@ -35,7 +35,6 @@ def report(split: str = "all", teachers: tuple[str, ...] = ()) -> dict[str, obje
         "gallery": 20,
         "identities": 5,
         "scorings": {"cosine": found, "mnet": found},
-        "peers": {"elsewhere": found},
         "seen_because": [],
         "seen_in_training": False,
         "differences": {"mnet - cosine": {"rank_1": figure, "mAP": figure | {"mean": 0.55}}},
@@ -43,12 +42,26 @@ def report(split: str = "all", teachers: tuple[str, ...] = ()) -> dict[str, obje
     recipe = {"distillation": {"teachers": list(teachers)}}
     provenance = {"data": [], "terms": "", "recipe": recipe, "command": "", "commit": None}
     provenance |= {"created_at": "", "held_out": {}, "initial_weights": "none", "metrics": {}}
-    return {"split": split, "provenance": provenance, "datasets": [dataset]}
+    return {
+        "artefact": "bundled",
+        "split": split,
+        "provenance": provenance,
+        "datasets": [dataset],
+    }
+
+
+def ready_made(name: str) -> dict[str, object]:
+    given = report()
+    (dataset,) = given["datasets"]
+    scorings = {"cosine": dataset["scorings"]["cosine"]}
+    measured = dataset | {"scorings": scorings, "differences": {}}
+    return given | {"artefact": f"models/{name}.xml", "datasets": [measured]}
 
 
 def test_a_set_of_which_no_crop_was_trained_on_is_an_unseen_domain() -> None:
     rows = condense("ours", report())
-    assert [row["people"] for row in rows] == ["unseen domain"] * 2 + ["ready-made model"]
+    assert [row["people"] for row in rows] == ["unseen domain"] * 2
+    assert condense("elsewhere", ready_made("elsewhere"))[0]["people"] == "ready-made model"
 
 
 def test_a_student_of_a_ready_made_model_names_what_its_teachers_may_have_seen() -> None:
@@ -56,7 +69,6 @@ def test_a_student_of_a_ready_made_model_names_what_its_teachers_may_have_seen()
     assert [row["people"] for row in rows] == [
         "left out, teachers' training data unknown",
         "left out, teachers' training data unknown",
-        "ready-made model",
     ]
 
 
@@ -79,15 +91,12 @@ def test_starting_weights_without_documented_data_are_named() -> None:
     assert condense("ours", given)[0]["people"] == "unseen domain"
 
 
-def test_a_peer_keeps_how_far_the_artefact_is_ahead_and_whom_it_finds() -> None:
-    given = report()
-    figure = {"mean": 0.5, "low": 0.4, "high": 0.6}
-    given["datasets"][0]["differences"]["mnet - elsewhere"] = {"rank_1": figure, "mAP": figure}
-    half = {"enrolled": 2, "false_alarm_rate": 0.01, "detection_rate": figure}
-    peers = given["datasets"][0]["peers"]
-    given["datasets"][0]["peers"] = {"elsewhere": peers["elsewhere"] | {"half_enrolled": half}}
-    *_, peer = rows = condense("ours", given)
-    assert peer["ahead"] == {"ours, mnet": {"Rank-1": [0.5, 0.4, 0.6], "mAP": [0.5, 0.4, 0.6]}}
+def test_whom_a_ready_made_model_finds_stands_beside_the_artefact() -> None:
+    half = {"enrolled": 2, "false_alarm_rate": 0.01}
+    half["detection_rate"] = {"mean": 0.5, "low": 0.4, "high": 0.6}
+    given = ready_made("elsewhere")
+    given["datasets"][0]["scorings"]["cosine"]["half_enrolled"] = half
+    rows = [*condense("ours", report()), *condense("elsewhere", given)]
     lines = markdown(rows).splitlines()
     assert lines[0].endswith("| found at 1% cosine | found at 1% mnet |")
     assert lines[2].endswith("| – | – |")
@@ -95,14 +104,14 @@ def test_a_peer_keeps_how_far_the_artefact_is_ahead_and_whom_it_finds() -> None:
 
 
 def test_the_paired_difference_to_the_cosine_is_kept_beside_a_rankings_figures() -> None:
-    cosine, mnet, peer = condense("ours", report())
+    cosine, mnet = condense("ours", report())
     assert mnet["differences"] == {"Rank-1": [0.5, 0.4, 0.6], "mAP": [0.55, 0.4, 0.6]}
     assert "differences" not in cosine
-    assert "differences" not in peer
 
 
 def test_a_table_has_a_row_per_model_and_a_column_per_metric_and_scoring() -> None:
-    lines = markdown(condense("ours", report())).splitlines()
+    rows = [*condense("ours", report()), *condense("elsewhere", ready_made("elsewhere"))]
+    lines = markdown(rows).splitlines()
     assert lines[0] == "| data | model | Rank-1 cosine | Rank-1 mnet | mAP cosine | mAP mnet |"
     assert lines[2].startswith("| street, unseen domain | ours | 50.0 [40.0, 60.0] |")
     assert lines[3].endswith("| 50.0 [40.0, 60.0] | – | 41.0 [40.0, 60.0] | – |")
@@ -160,14 +169,10 @@ def test_a_gap_is_shown_in_both_spaces_beside_what_chance_shows() -> None:
     ]
 
 
-def test_a_peer_of_several_artefacts_has_one_row_after_them() -> None:
-    figure = {"mean": 0.5, "low": 0.4, "high": 0.6}
-    given = report()
-    differences = given["datasets"][0]["differences"]
-    differences["mnet - elsewhere"] = {"rank_1": figure, "mAP": figure}
-    rows = joined([*condense("one", given), *condense("two", given)])
+def test_ready_made_models_stand_after_the_artefacts() -> None:
+    elsewhere = condense("elsewhere", ready_made("elsewhere"))
+    rows = joined([*elsewhere, *condense("one", report()), *condense("two", report())])
     assert [row["model"] for row in rows] == ["one", "one", "two", "two", "elsewhere"]
-    assert set(rows[-1]["ahead"]) == {"one, mnet", "two, mnet"}
 
 
 @pytest.fixture
@@ -178,12 +183,12 @@ def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "README.md"
 
 
-def test_reports_and_protocols_become_one_table_of_a_page(page: Path, tmp_path: Path) -> None:
+def test_reports_become_one_table_of_a_page(page: Path, tmp_path: Path) -> None:
     (tmp_path / "report.json").write_text(json.dumps(report()))
-    (tmp_path / "protocol.json").write_text(json.dumps({"reports": [report()]}))
-    figures.main(["all", f"ours={tmp_path}/report.json", f"twin={tmp_path}/protocol.json"])
+    (tmp_path / "other.json").write_text(json.dumps(ready_made("elsewhere")))
+    figures.main(["all", f"elsewhere={tmp_path}/other.json", f"ours={tmp_path}/report.json"])
     kept = json.loads((tmp_path / "all.json").read_text())
-    assert [row["model"] for row in kept] == ["ours", "ours", "twin", "twin", "elsewhere"]
+    assert [row["model"] for row in kept] == ["ours", "ours", "elsewhere"]
     assert page.read_text() == f"before\n<!-- all -->\n{markdown(kept)}\n<!-- /all -->\nafter\n"
 
 

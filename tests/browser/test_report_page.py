@@ -4,8 +4,7 @@ import csv
 from typing import Any
 
 from tests.conftest import draw_crops
-from training.commands.evaluate import evaluate
-from training.commands.report import report
+from training.commands.evaluate import evaluate, report
 
 
 def test_no_table_is_cut_off_on_a_page_of_1280_pixels(browser: Any, tiny_artefact, tmp_path):
@@ -17,7 +16,7 @@ def test_no_table_is_cut_off_on_a_page_of_1280_pixels(browser: Any, tiny_artefac
     data = [f"manifest:{tmp_path}/people.csv"]
     out = tmp_path / "page"
     scorings = "cosine,mnet,fused,k_reciprocal"
-    evaluate([str(tiny_artefact)], data, scoring=scorings, out=out)
+    evaluate(str(tiny_artefact), data, scoring=scorings, out=out)
     report([f"first={out}", f"second={out}"], out=tmp_path / "compared")
     page = browser.new_page(viewport={"width": 1280, "height": 900})
     for place in (out, tmp_path / "compared"):

@@ -1,11 +1,5 @@
 """An artefact is measured on people that it was not trained on, or is refused."""
 
-from pathlib import Path
-from types import SimpleNamespace
-
-import pytest
-
-from model.problems import InputProblem
 from model.provenance import (
     Provenance,
     TrainingData,
@@ -15,13 +9,7 @@ from model.provenance import (
 from training.datasets.record import CropRecord, Dataset
 from training.evaluation.searches import whole_set
 from training.provenance import MOST_FINGERPRINTS, fingerprints_of
-from training.seen import (
-    Candidate,
-    artefact_files,
-    choose_unseen,
-    seen_people,
-    trained_on,
-)
+from training.seen import seen_people
 
 NOTHING_STORED = TrainingFingerprints()
 
@@ -62,19 +50,13 @@ def provenance(
 
 
 def why_known(data: TrainingData, tested: Dataset) -> str | None:
-    """Of an artefact that stores no fingerprints."""
-    return trained_on(provenance(data), NOTHING_STORED, tested)
+    """Return the reasons of an artefact that stores no fingerprints."""
+    return "; it ".join(seen_people(provenance(data), NOTHING_STORED, tested).reasons) or None
 
 
 def is_seen(data: TrainingData, tested: Dataset) -> bool:
     found = seen_people(provenance(data), NOTHING_STORED, tested)
     return bool(found.of(whole_set(tested)))
-
-
-def candidate(name: str, *data: TrainingData) -> Candidate:
-    """Only the provenance of a description is read."""
-    description = SimpleNamespace(provenance=provenance(*data))
-    return Candidate(name, Path(name), description, NOTHING_STORED)  # type: ignore[arg-type]
 
 
 def test_a_set_that_shows_the_same_people_counts_as_trained_on():
@@ -99,41 +81,6 @@ def test_drawn_people_of_another_seed_are_other_people():
     assert not is_seen(known, dataset("synthetic:9,identities=16"))
 
 
-def test_of_several_artefacts_the_one_that_was_trained_without_the_set_is_chosen():
-    market = training_data("market1501:x")
-    viper = training_data("viper:x")
-    chosen = choose_unseen(
-        [candidate("one", market), candidate("other", viper)], dataset("viper:y")
-    )
-    assert chosen.name == "one"
-
-
-def test_an_artefact_that_was_trained_on_the_set_is_refused_with_the_remedy():
-    with pytest.raises(InputProblem, match=r"one was trained on cuhk02.*--leave-out cuhk01"):
-        choose_unseen([candidate("one", training_data("cuhk02:x"))], dataset("cuhk01:y"))
-
-
-def test_where_several_fit_the_run_named_for_the_set_is_taken():
-    market = training_data("market1501:x")
-    two = [candidate("without-cuhk01", market), candidate("without-viper", market)]
-    assert choose_unseen(two, dataset("viper:y")).name == "without-viper"
-    with pytest.raises(InputProblem, match="give one of them"):
-        choose_unseen(two, dataset("grid:y"))
-
-
-def test_a_folder_of_runs_stands_for_its_artefacts(tmp_path):
-    for name in ("without-a", "without-b"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "model.safetensors").touch()
-    assert list(artefact_files([str(tmp_path)])) == ["without-a", "without-b"]
-    run = tmp_path / "without-a"
-    assert artefact_files([str(run)]) == {str(run): run / "model.safetensors"}
-    empty = tmp_path / "empty"
-    empty.mkdir()
-    with pytest.raises(InputProblem, match=r"no run in it has a model\.safetensors"):
-        artefact_files([str(empty)])
-
-
 def test_a_set_that_was_trained_on_without_fingerprints_is_seen():
     plain = dataset("cuhk01:x")
     assert is_seen(training_data("cuhk01:y", crops=2), plain)
@@ -146,8 +93,8 @@ def test_data_that_a_publisher_names_count_as_trained_on():
     )
     known = provenance(sources=(weights,))
     why = "has weights from osnet.pth, which was trained on Market-1501"
-    assert trained_on(known, NOTHING_STORED, dataset("market1501:x")) == why
-    assert trained_on(known, NOTHING_STORED, dataset("cuhk01:x")) is None
+    assert seen_people(known, NOTHING_STORED, dataset("market1501:x")).reasons == (why,)
+    assert seen_people(known, NOTHING_STORED, dataset("cuhk01:x")).reasons == ()
 
 
 def test_an_older_student_names_the_teachers_of_its_recipe():

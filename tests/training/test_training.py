@@ -191,31 +191,6 @@ def test_a_killed_command_resumes_to_the_artefact_of_an_unkilled_one(
     assert str(tmp_path) not in provenance.model_dump_json()
 
 
-@pytest.mark.slow
-def test_every_set_is_left_out_by_turns(tmp_path: Path, tiny_artefact: Path, drawn_crops) -> None:
-    rows = ["path,identity,camera"]
-    for number, crop in enumerate(drawn_crops):
-        (tmp_path / f"{number}.png").write_bytes(crop.png)
-        rows.append(f"{number}.png,{crop.identity},{crop.camera}")
-    (tmp_path / "people.csv").write_text("\n".join(rows))
-    more = ("--data", f"manifest:{tmp_path / 'people.csv'}", "--protocol", "lodo")
-    more += ("--set", "optimisation.epochs=1", "--set", "sampling.identities=2")
-    more += ("--set", "sampling.identities_per_set=3", "--set", "held_out.fraction=0.5")
-    out = tmp_path / "lodo"
-    run_gmn(*gmn_train(out, tiny_artefact, *more)).check_returncode()
-    trained = {
-        folder.name: load_artefact(folder / "model.safetensors").description.provenance.data
-        for folder in out.iterdir()
-    }
-    assert {name: [data.name for data in used] for name, used in trained.items()} == {
-        "without-people": ["synthetic"],
-        "without-synthetic": ["people"],
-    }
-    assert all(data.identities <= 3 for used in trained.values() for data in used)
-    resumed = run_gmn(*gmn_train(out, tiny_artefact, *more, "--resume"))
-    assert resumed.stderr.count("is finished already") == 2
-
-
 @pytest.mark.parametrize(
     ("word", "kept"),
     [

@@ -1,4 +1,4 @@
-"""`gmn evaluate`: measures an artefact on labelled crops."""
+"""`gmn evaluate` and `gmn report`: measures a model, and shows or compares runs."""
 
 from __future__ import annotations
 
@@ -7,205 +7,117 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from rich.console import Console
 
 from model.problems import InputProblem
-from training.commands.progress import progress_bar
-from training.commands.train import PluginOption
+from training.commands.common import (
+    DataSpecs,
+    DeviceOption,
+    JsonOption,
+    PluginOption,
+    progress_bar,
+)
 
 if TYPE_CHECKING:
-    from training.datasets.record import Dataset
-    from training.evaluation.evaluate import EvaluationSettings
-    from training.evaluation.protocol_report import ProtocolReport
-    from training.evaluation.results import EvaluationReport
-    from training.evaluation.searches import Search
-    from training.seen import Candidate
-
-
-ProtocolName = Literal["single", "lodo", "P1", "P2", "P3"]
-
-ArtefactNames = Annotated[
-    list[str],
-    typer.Argument(
-        metavar="ARTEFACT",
-        help="A .safetensors file, a run's folder, or a name such as bundled; for a protocol "
-        "several, or the folder that gmn train --protocol lodo wrote.",
-    ),
-]
-DataSpecs = Annotated[
-    list[str],
-    typer.Option(metavar="SPEC", help="KIND:PATH, such as cuhk01:/data/cuhk01; repeatable."),
-]
-Protocol = Annotated[
-    ProtocolName,
-    typer.Option(
-        help="single: one artefact on every set. lodo: every set by the artefact that was not "
-        "trained on it, and the average. P1, P2, P3: the same on the sets of these protocols.",
-    ),
-]
-SplitOption = Annotated[
-    Literal["all", "held-out"],
-    typer.Option(help="All people, or those that the artefact's training held out."),
-]
-Scorings = Annotated[
-    str | None,
-    typer.Option(
-        help="Comma-separated: cosine, mnet, fused; k_reciprocal re-ranks cosine by common "
-        "neighbours. Without it those of the artefact.",
-        show_default=False,
-    ),
-]
-PeerFiles = Annotated[
-    list[Path] | None,
-    typer.Option(metavar="FILE", help="A model to stand beside, .xml or .onnx; repeatable."),
-]
-OutFolder = Annotated[
-    Path | None, typer.Option(metavar="DIR", help="Write report.html and report.json here.")
-]
-Premise = Annotated[
-    bool | None,
-    typer.Option(
-        "--premise/--no-premise",
-        help="Measure the domain gap in instance and in pair space; without a word it is "
-        "measured for --out where two domains have 20 people each.",
-        show_default=False,
-    ),
-]
-NoPictures = Annotated[
-    bool, typer.Option("--no-pictures", help="Leave people out of the page's rank lists.")
-]
-People = Annotated[
-    int | None,
-    typer.Option(
-        "--people",
-        min=2,
-        help="Search for at most so many people of each set, or of each of its random splits; "
-        "always the same ones.",
-        show_default=False,
-    ),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
-Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+    from training.evaluation.report import ActivationMaps
+    from training.evaluation.runs import Group
 
 
 def evaluate(
-    artefacts: ArtefactNames,
+    artefact: Annotated[
+        str,
+        typer.Argument(
+            metavar="ARTEFACT",
+            help="A .safetensors file, a run's folder, a name such as bundled, or a ready-made "
+            "model, .xml or .onnx, which ranks by cosine.",
+        ),
+    ],
     data: DataSpecs,
-    protocol: Protocol = "single",
-    split: SplitOption = "all",
-    scoring: Scorings = None,
-    peer: PeerFiles = None,
-    out: OutFolder = None,
-    premise: Premise = None,
-    no_pictures: NoPictures = False,
-    people: People = None,
-    as_json: AsJson = False,
-    device: Device = "auto",
+    split: Annotated[
+        Literal["all", "held-out"],
+        typer.Option(
+            help="All people, or those that the artefact's training held out; for a ready-made "
+            "model those that recipes hold out by default."
+        ),
+    ] = "all",
+    scoring: Annotated[
+        str | None,
+        typer.Option(
+            help="Comma-separated: cosine, mnet, fused; k_reciprocal re-ranks cosine by common "
+            "neighbours. Without it those of the artefact.",
+            show_default=False,
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Write report.html and report.json here.")
+    ] = None,
+    premise: Annotated[
+        bool | None,
+        typer.Option(
+            "--premise/--no-premise",
+            help="Measure the domain gap in instance and in pair space; without a word it is "
+            "measured for --out where two domains have 20 people each.",
+            show_default=False,
+        ),
+    ] = None,
+    no_pictures: Annotated[
+        bool, typer.Option("--no-pictures", help="Leave people out of the page's rank lists.")
+    ] = False,
+    people: Annotated[
+        int | None,
+        typer.Option(
+            "--people",
+            min=2,
+            help="Search for at most so many people of each set, or of each of its random splits; "
+            "always the same ones.",
+            show_default=False,
+        ),
+    ] = None,
+    as_json: JsonOption = False,
+    device: DeviceOption = "auto",
     plugins: PluginOption = None,
 ) -> None:
     """Measures an artefact on labelled crops: ranking, false alarms, calibration.
 
     A set with query and gallery splits is searched in them, a small one in the random splits
     that papers draw, any other across its cameras. Every figure has a 95% bootstrap interval. The
-    page in --out shows crops of the data, unless --no-pictures; the JSON never does.
+    page in --out shows crops of the data, unless --no-pictures; the JSON never does. gmn report
+    compares the folders of several --out.
 
     Example: gmn evaluate bundled --data cuhk01:/data/cuhk01 --out report
-
-    Example: gmn evaluate runs/all --protocol lodo --data cuhk01:/data/cuhk01 --data synthetic:7
     """
-    from model.artefact import load_artefact
+    from model.artefact import load_artefact, resolve_artefact
     from model.precision import choose_device
-    from training.commands.rendering import render_protocol, render_report
+    from training.commands.rendering import render_report
     from training.datasets.registry import read_datasets
     from training.evaluation.evaluate import EvaluationSettings
     from training.evaluation.evaluate import evaluate as measure
     from training.evaluation.files import make_folder
-    from training.evaluation.peers import Peer
-    from training.evaluation.report import write_protocol_report, write_report
+    from training.evaluation.peers import SUFFIXES, Peer
+    from training.evaluation.report import write_report
+    from training.plugins import load_plugins
+    from training.run_folder import ARTEFACT_NAME
 
     settings = EvaluationSettings(
         scorings=None if scoring is None else _scorings(scoring),
         held_out=split == "held-out",
-        peers=[Peer(file) for file in peer or []],
-        premise=premise,
-        page=out is not None,
-        pictures=out is not None and not no_pictures,
+        premise=False if premise is None and out is None else premise,
         device=choose_device(device),
         people=people,
     )
-    files = _files(artefacts, plugins)
-    _check(protocol, files, settings)
+    load_plugins(plugins or ())
+    file = resolve_artefact(artefact)
+    if file.is_dir():
+        file = file / ARTEFACT_NAME
+    model = Peer(file) if file.suffix in SUFFIXES else load_artefact(file)
     if out is not None:
         make_folder(out)
-    datasets = read_datasets(data)
-    console = Console(quiet=as_json)
-    report: EvaluationReport | ProtocolReport
-    if protocol == "single":
-        ((name, file),) = files.items()
-        report, pictures = measure(load_artefact(file), datasets, settings, name, progress_bar)
-        if out is not None:
-            write_report(out, report, pictures)
-        render_report(report, console, out)
-    else:
-        report, pictures = _by_protocol(protocol, files, datasets, settings)
-        if out is not None:
-            write_protocol_report(out, report, pictures)
-        render_protocol(report, console, out)
+    report, searches = measure(model, read_datasets(data), settings, artefact, progress_bar)
+    if out is not None:
+        write_report(out, report, () if no_pictures else searches)
     if as_json:
         typer.echo(report.model_dump_json(indent=2))
-
-
-def _files(artefacts: list[str], plugins: list[Path] | None) -> dict[str, Path]:
-    """Artefacts by name, after the plug-ins that their backbones are of."""
-    from training.plugins import load_plugins
-    from training.seen import artefact_files
-
-    load_plugins(plugins or ())
-    return artefact_files(artefacts)
-
-
-def _check(protocol: ProtocolName, files: dict[str, Path], settings: EvaluationSettings) -> None:
-    """Refuses several artefacts for one measurement, and what a protocol decides itself."""
-    if protocol == "single" and len(files) > 1:
-        raise InputProblem(
-            f"{', '.join(files)}: {len(files)} artefacts; name one, or let --protocol lodo choose "
-            "for every set"
-        )
-    if protocol != "single" and settings.held_out:
-        raise InputProblem(
-            f"--protocol {protocol}: measures every set by the artefact that has not seen it; "
-            "leave out --split held-out"
-        )
-
-
-def _by_protocol(
-    protocol: ProtocolName,
-    files: dict[str, Path],
-    datasets: Sequence[Dataset],
-    settings: EvaluationSettings,
-) -> tuple[ProtocolReport, list[Search]]:
-    """Return every set by the artefact that has not seen it."""
-    from model.artefact import load_artefact, shipped_artefacts
-    from training.datasets.protocols import PROTOCOLS
-    from training.evaluation.evaluate import evaluate as measure
-    from training.evaluation.protocol_report import run_protocol
-    from training.seen import Candidate
-
-    loaded = {name: load_artefact(file) for name, file in files.items()}
-    candidates = [
-        Candidate(name, files[name], own.description, own.training) for name, own in loaded.items()
-    ]
-    pictures: list[Search] = []
-
-    def measure_one(candidate: Candidate, dataset: Dataset) -> EvaluationReport:
-        # By its file's name a report finds its artefact again.
-        named = candidate.name if candidate.name in shipped_artefacts() else candidate.path
-        artefact = loaded[candidate.name]
-        report, own = measure(artefact, [dataset], settings, str(named), progress_bar)
-        pictures.extend(own)
-        return report
-
-    return run_protocol(PROTOCOLS[protocol], candidates, datasets, measure_one), pictures
+    else:
+        render_report(report, out)
 
 
 def _scorings(asked: str) -> list[str]:
@@ -217,3 +129,87 @@ def _scorings(asked: str) -> list[str]:
         wrong = unknown[0] if unknown else "nothing"
         raise InputProblem(f"--scoring names {wrong}; choose of {', '.join(RANKINGS)}")
     return [scoring for scoring in RANKINGS if scoring in names]
+
+
+def report(
+    runs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RUN…",
+            help="A folder made by gmn train or gmn evaluate --out, or NAME=FOLDER.",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where to write the page.")] = Path(
+        "report"
+    ),
+    maps: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SPEC",
+            help="Draw every model's activation maps over crops of this data set.",
+            show_default=False,
+        ),
+    ] = None,
+    crops: Annotated[int, typer.Option(min=1, max=100, help="How many crops to draw over.")] = 8,
+    device: DeviceOption = "auto",
+) -> None:
+    """Shows one run on a page, or compares several.
+
+    A comparison has every figure with its interval, paired differences over the same queries, and
+    the settings that differ. Folders of one artefact count as one model, and models whose recipes
+    differ in the seed alone as one with a spread. The first model is what the others differ from.
+    The page loads nothing from elsewhere; the numbers are in the JSON beside it. With --maps it
+    shows people of that set.
+
+    Example: gmn report baseline=runs/baseline full=runs/full --out runs/compared
+    """
+    from training.commands.common import print_tables
+    from training.evaluation.compare import compare, comparison_tables
+    from training.evaluation.files import make_folder
+    from training.evaluation.report import write_report, write_tables
+    from training.evaluation.runs import group_runs, read_run
+
+    folders = [read_run(run) for run in runs]
+    groups = group_runs(folders)
+    make_folder(out)
+    drawn = _maps(groups, maps, crops, device) if maps else None
+    if len(folders) > 1:
+        comparison = compare(groups)
+        tables = comparison_tables(comparison)
+        by_group: dict[str, list[str]] = {}
+        for run in comparison.runs:
+            by_group.setdefault(run.group, []).extend(run.folders)
+        write_tables(
+            out,
+            "comparison",
+            comparison,
+            tables,
+            " · ".join(by_group),
+            "The first model is what the others differ from.",
+            by_group,
+            page="report",
+            maps=drawn,
+        )
+        print_tables(tables)
+    else:
+        write_report(out, folders[0].report, maps=drawn)
+    typer.echo(f"Report: {out / 'report.html'}")
+
+
+def _maps(groups: Sequence[Group], spec: str, crops: int, device: str) -> ActivationMaps:
+    from model.precision import choose_device
+    from training.datasets.registry import read_dataset
+    from training.evaluation.activation_maps import choose_crops, draw_maps
+    from training.evaluation.report import ActivationMaps
+
+    records = choose_crops(read_dataset(spec), crops)
+    chosen = choose_device(device)
+    return ActivationMaps(
+        records,
+        # Seeds of one recipe look alike; the first stands for them.
+        {
+            group.name: draw_maps(group.first.load_artefact().on(chosen), records)
+            for group in groups
+        },
+    )

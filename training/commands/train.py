@@ -1,11 +1,9 @@
-"""`gmn train`: a recipe and data sets in, a run's folder with an artefact out."""
+"""`gmn train` and `gmn finish`: a recipe and data sets in, a run's folder with an artefact out."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from enum import StrEnum
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from model.problems import InputProblem
-from training.commands.progress import progress_bar
+from training.commands.common import DeviceOption, PluginOption, SettingsOption, progress_bar
 
 if TYPE_CHECKING:
     from training.datasets.record import Dataset
@@ -22,44 +20,6 @@ if TYPE_CHECKING:
     from training.recipe import Recipe
     from training.run_folder import RunData
     from training.train import Report
-
-REPORT_FILE = "report.html"
-
-
-class ProtocolName(StrEnum):
-    """Which sets are trained on, and which are left out."""
-
-    LODO = "lodo"
-    P1 = "P1"
-    P2 = "P2"
-    P3 = "P3"
-
-
-PluginOption = Annotated[
-    list[Path] | None,
-    typer.Option(
-        "--plugin",
-        metavar="FILE",
-        help="A Python file that registers losses, samplers and other parts; repeatable.",
-        show_default=False,
-    ),
-]
-LeaveOutOption = Annotated[
-    str | None,
-    typer.Option(
-        "--leave-out", help="Train on every --data but the one of this name.", show_default=False
-    ),
-]
-ProtocolOption = Annotated[
-    ProtocolName | None,
-    typer.Option(
-        "--protocol",
-        help="One run per set that the protocol tests on, trained on the others, in "
-        "OUT/without-NAME. lodo: every --data by turns. P2, P3: the papers' sets; P1 is one "
-        "run, in OUT.",
-        show_default=False,
-    ),
-]
 
 
 def train(
@@ -73,13 +33,16 @@ def train(
         Path | None,
         typer.Option("--out", help="The run's folder, made by the run.", show_default=False),
     ] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="KEY=VALUE of the recipe, repeatable.", show_default=False),
-    ] = None,
+    settings: SettingsOption = None,
     plugins: PluginOption = None,
-    left_out: LeaveOutOption = None,
-    protocol: ProtocolOption = None,
+    left_out: Annotated[
+        str | None,
+        typer.Option(
+            "--leave-out",
+            help="Train on every --data but the one of this name.",
+            show_default=False,
+        ),
+    ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue the run that is in --out.")
     ] = False,
@@ -99,66 +62,30 @@ def train(
 
     On several GPUs: torchrun --nproc-per-node=4 -m gmn train gmn-r50 --data … --out …
     """
+    from training.datasets.registry import read_datasets
     from training.distributed import joined_processes
+    from training.provenance import command_line
     from training.recipe import read_recipe
+    from training.run_folder import RunData
 
-    if left_out and protocol:
-        raise InputProblem(
-            f"--leave-out {left_out}: --protocol {protocol} sets what is left out itself; give one "
-            "of the two"
-        )
     if as_json and not dry_run:
         raise InputProblem("--json: answers --dry-run only; a run's figures are in its report.json")
     if out is None and not dry_run:
         raise InputProblem("--out is missing: name the folder that the run is to make")
     resolved = read_recipe(recipe, settings, plugins or ())
+    source = RunData(specs=tuple(data), left_out=left_out, command=command_line())
     with joined_processes() as processes:
-        console = Console(stderr=True, quiet=not processes.is_main)
-        if out is None or dry_run:
-            runs = _runs(data, Path(), left_out, protocol)
-            _estimate(resolved, runs, as_json, processes)
-            return
-        if processes.is_main:
+        if out is not None and not dry_run and processes.is_main:
             _open_folder(out, resume)
-        for folder, source, datasets in _runs(data, out, left_out, protocol):
-            if folder != out:
-                console.rule(folder.name, align="left")
-            if folder != out and (folder / REPORT_FILE).exists():
-                console.print(f"{folder}: is finished already", markup=False)
-                continue
-            train_one(resolved, source, datasets, folder, resume, console, processes)
-
-
-def _runs(
-    data: list[str], out: Path, left_out: str | None, protocol: ProtocolName | None
-) -> list[tuple[Path, RunData, list[Dataset]]]:
-    """Return each run's folder, where its data come from, and what it trains on."""
-    from training.datasets.registry import read_datasets
-    from training.provenance import command_line
-    from training.run_folder import RunData, protocol_runs
-
-    datasets = read_datasets(data)
-    source = RunData(
-        specs=tuple(data),
-        left_out=left_out,
-        protocol=protocol.value if protocol else None,
-        command=command_line(),
-    )
-    return [
-        (
-            out / f"without-{own.left_out}" if own.left_out and protocol else out,
-            own,
-            own.training_sets(datasets),
-        )
-        for own in protocol_runs(source, datasets)
-    ]
+        datasets = source.training_sets(read_datasets(data))
+        if out is None or dry_run:
+            _estimate(resolved, datasets, as_json, processes)
+        else:
+            train_one(resolved, source, datasets, out, resume, processes)
 
 
 def _estimate(
-    recipe: Recipe,
-    runs: list[tuple[Path, RunData, list[Dataset]]],
-    as_json: bool,
-    processes: Processes,
+    recipe: Recipe, datasets: Sequence[Dataset], as_json: bool, processes: Processes
 ) -> None:
     from training.commands.rendering import render_estimate
     from training.dry_run import estimate_run
@@ -169,24 +96,16 @@ def _estimate(
 
     # Teachers are asked once, and their features would be written: the steps go without them.
     recipe = recipe.model_copy(update={"distillation": Distillation()})
-    for _, _, datasets in runs:
-        if recipe.held_out.fraction:
-            held_out_searches(recipe, datasets)
-    estimates = {
-        folder.name: estimate_run(
-            prepare_run(recipe, split_people(recipe, datasets)[0], folder, processes)
-        )
-        for folder, _, datasets in runs
-    }
-    console = Console(quiet=not processes.is_main)
-    if as_json:
-        answers = {name: found.model_dump(mode="json") for name, found in estimates.items()}
-        console.print_json(data=answers.get("", answers))
+    if recipe.held_out.fraction:
+        held_out_searches(recipe, datasets)
+    records, _ = split_people(recipe, datasets)
+    estimate = estimate_run(prepare_run(recipe, records, Path(), processes))
+    if not processes.is_main:
         return
-    for name, estimate in estimates.items():
-        if name:
-            console.rule(name, align="left")
-        render_estimate(estimate, console)
+    if as_json:
+        typer.echo(estimate.model_dump_json(indent=2))
+    else:
+        render_estimate(estimate)
 
 
 def train_one(
@@ -195,20 +114,20 @@ def train_one(
     datasets: Sequence[Dataset],
     out: Path,
     resume: bool,
-    console: Console,
     processes: Processes,
 ) -> None:
-    """Trains a run in a folder and prints its figures; a signal ends the command."""
+    """Train a run in a folder and print its figures; a signal ends the command."""
     from training.commands.rendering import render_report
     from training.run_folder import ARTEFACT_NAME
-    from training.train import TrainingStopped
+    from training.train import TrainingStopped, no_report
     from training.train import train as train_run
 
     def notice(text: str) -> None:
-        console.print(text, markup=False, highlight=False, soft_wrap=True)
+        if processes.is_main:
+            typer.echo(text, err=True)
 
     try:
-        measured = train_run(
+        report = train_run(
             recipe,
             datasets,
             out,
@@ -217,18 +136,20 @@ def train_one(
             source=source,
             processes=processes,
             progress_bar=progress_bar,
-            training_bar=partial(_training_bar, console),
+            training_bar=training_bar if processes.is_main else no_report,
         )
     except TrainingStopped as stopped:
-        console.print(f"{out}: {stopped}", markup=False, soft_wrap=True)
+        notice(f"{out}: {stopped}")
         raise typer.Exit(128 + stopped.signal_number) from stopped
-    if measured is not None:
-        render_report(measured, Console(), out)
-        console.print(f"Artefact: {out / ARTEFACT_NAME}", markup=False)
+    if report is not None:
+        render_report(report, out)
+        notice(f"Artefact: {out / ARTEFACT_NAME}")
 
 
 @contextmanager
-def _training_bar(console: Console) -> Iterator[Report]:
+def training_bar() -> Iterator[Report]:
+    """Show steps and loss on standard error, if that is a terminal."""
+    console = Console(stderr=True)
     with Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -254,8 +175,49 @@ def _open_folder(out: Path, resume: bool) -> None:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputProblem(f"--out {out}: cannot be made ({error.strerror})") from error
-    held = ("checkpoint*.pt", "recipe.json", "without-*/recipe.json")
-    if resume and not any(list(out.glob(name)) for name in held):
+    run_files = [file for name in ("checkpoint*.pt", "recipe.json") for file in out.glob(name)]
+    if resume and not run_files:
         raise InputProblem(f"--out {out}: holds no run to resume; leave --resume out to start one")
-    if not resume and any(not one.match("reviews-*") for one in out.iterdir()):
+    if not resume and any(not file.match("reviews-*") for file in out.iterdir()):
         raise InputProblem(f"--out {out}: is not empty; name a new folder, or add --resume")
+
+
+def finish(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A folder that gmn train made.")],
+    checkpoint: Annotated[
+        str | None,
+        typer.Option(
+            metavar="best|last|FILE",
+            help="Which weights: the best of the validations, the last, or those of a file; "
+            "without it the best where there are any.",
+            show_default=False,
+        ),
+    ] = None,
+    data: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--data",
+            metavar="SPEC",
+            help="Measure and calibrate on these people, not on those held out; KIND:PATH, "
+            "repeatable.",
+            show_default=False,
+        ),
+    ] = None,
+    plugins: PluginOption = None,
+    device: DeviceOption = "auto",
+) -> None:
+    """Makes an artefact and its report from a checkpoint of a run, finished or not.
+
+    Example: gmn finish runs/mine --checkpoint last
+    """
+    from training.commands.rendering import render_report
+    from training.datasets.registry import read_datasets
+    from training.finish import TrainedRun, choose_weights, finish_run
+    from training.run_folder import ARTEFACT_NAME, read_run
+
+    recipe, source, datasets = read_run(run, plugins or ())
+    weights = choose_weights(run, checkpoint)
+    finished = TrainedRun(recipe, run, datasets, source.command)
+    report = finish_run(finished, weights, read_datasets(data or []), progress_bar, device)
+    render_report(report, run)
+    typer.echo(f"Artefact: {run / ARTEFACT_NAME}", err=True)

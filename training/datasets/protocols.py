@@ -17,7 +17,7 @@ LARGE_SETS = ("market1501", "msmt17", "cuhksysu", "cuhk03np")
 
 @dataclass(frozen=True)
 class Protocol:
-    """One protocol, named as `--protocol` takes it.
+    """One protocol, by which tables of `gmn benchmark` are trained and tested.
 
     Attributes:
         sources: names of the sets that may be trained on; empty is whichever are given.

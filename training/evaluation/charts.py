@@ -1,20 +1,18 @@
-"""The charts of an evaluation, of a training and of a comparison."""
+"""The charts of an evaluation."""
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
 from matplotlib.ticker import FuncFormatter, LogLocator
 
-from training.evaluation.intervals import Estimate
 from training.evaluation.results import (
     DatasetResult,
     Projection,
     ScoreDistribution,
     ScoringResult,
 )
-from training.evaluation.svg import INK, SERIES, SOFT, WIDTH, Chart, chart, colour_of, dash_of
+from training.evaluation.svg import SERIES, SOFT, Chart, chart, colour_of, dash_of
 
 PERCENT = FuncFormatter(lambda value, _: f"{100 * value:.5g}%")
 PLAIN = FuncFormatter(lambda value, _: f"{value:g}")
@@ -72,7 +70,7 @@ def curves(
 
 def cmc(result: DatasetResult) -> Chart:
     """Share of queries whose first true match is at rank k or better."""
-    known = {name: own.cmc for name, own in (result.scorings | result.peers).items()}
+    known = {name: own.cmc for name, own in result.scorings.items()}
     caption = ", ".join(f"{name} {100 * own[0]:.1f}%" for name, own in known.items())
     return curves(
         "First true match at rank k or better",
@@ -187,44 +185,6 @@ def projection(found: Projection) -> Chart:
         drawn.axes.grid(False)
         drawn.axes.spines[:].set_visible(False)
         drawn.figure.legend(loc="outside lower center", ncols=3)
-    return drawn
-
-
-def intervals(title: str, rows: Sequence[tuple[str, str, Estimate, Sequence[float]]]) -> Chart:
-    """Estimates with their intervals, a line each, seeds as small dots.
-
-    Args:
-        title: the caption.
-        rows: group, ranking, the estimate, and each seed's own value where there are several.
-    """
-    groups = list(dict.fromkeys(group for group, *_ in rows))
-    rankings = list(dict.fromkeys(ranking for _, ranking, *_ in rows))
-    caption = ", ".join(
-        f"{group} {ranking} {100 * own.mean:.1f}%" for group, ranking, own, _ in rows
-    )
-    height = 0.75 + 0.2 * len(rows) + 0.12 * len(groups)
-    with chart(title, "", "", caption, size=(WIDTH, height)) as drawn:
-        axes = drawn.axes
-        places = defaultdict[str, list[float]](list)
-        for line, (group, ranking, own, seeds) in enumerate(
-            sorted(rows, key=lambda row: groups.index(row[0]))
-        ):
-            # A space stands between two groups.
-            place = line + 0.6 * groups.index(group)
-            colour = colour_of(rankings.index(ranking))
-            first = ranking not in axes.get_legend_handles_labels()[1]
-            axes.plot([own.low, own.high], [place, place], color=colour, lw=1.6)
-            axes.plot(own.mean, place, "o", color=colour, label=ranking if first else None)
-            axes.plot(seeds, [place] * len(seeds), "|", color=colour, markersize=8)
-            places[group].append(place)
-        axes.set_yticks([sum(own) / len(own) for own in places.values()], groups)
-        axes.tick_params(axis="y", length=0, labelcolor=INK)
-        axes.spines["left"].set_visible(False)
-        axes.grid(False, axis="y")
-        axes.set_ylim(place + 0.7, -0.7)
-        axes.set_xlim(*_at_most_one(*axes.get_xlim()))
-        axes.xaxis.set_major_formatter(PERCENT)
-        drawn.figure.legend(loc="outside lower center", ncols=4)
     return drawn
 
 

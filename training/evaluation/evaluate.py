@@ -1,22 +1,30 @@
-"""Measures an artefact on data sets, and reports what was found."""
+"""Measures artefacts and ready-made models on data sets, and reports the figures."""
 
 from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Any
 
 import torch
 
 from model.artefact import Artefact, Description
+from model.problems import InputProblem
 from training.cost import embedder_cost, pair_cost
 from training.datasets.protocols import limit_test_identities
 from training.datasets.record import CropRecord, Dataset
 from training.datasets.registry import showing_people
-from training.evaluation.embedding import ProgressBar, no_bar
-from training.evaluation.evaluate_search import evaluate_search, needs_metric_network
+from training.evaluation.embedding import ProgressBar, SearchFeatures, embed_searches, no_bar
+from training.evaluation.evaluate_search import (
+    RE_RANKED,
+    evaluate_search,
+    needs_metric_network,
+    timed,
+)
 from training.evaluation.peers import Peer
 from training.evaluation.premise import measure_premise, sample_identity_pairs
 from training.evaluation.results import (
@@ -25,82 +33,92 @@ from training.evaluation.results import (
     EvaluationReport,
     PremiseResult,
 )
+from training.evaluation.scoring import SearchScores, cosine_rows, open_scores
 from training.evaluation.searches import Search, held_out_people, standard_search
 
 
 @dataclass(frozen=True)
 class EvaluationSettings:
-    """The measurements of an artefact on data sets.
+    """The measurements of a model on data sets.
 
     Attributes:
-        scorings: which rankings, of `RANKINGS`; None for those that the artefact offers.
-        held_out: search for the people that the artefact's training held out, not for all.
-        peers: models to stand beside.
-        premise: measure the domain gap; None does where a page shows it and the data suffice.
-        page: a page will be written.
-        pictures: it shows crops.
+        scorings: which rankings, of `RANKINGS`; None for those that the model offers.
+        held_out: search for the people that the artefact's training held out, not for all. Of a
+            ready-made model they are the people that recipes hold out by default.
+        premise: measure the domain gap; None measures it where the data suffice.
         device: where the networks run.
         people: search for at most so many people of each set; None is all.
     """
 
     scorings: Sequence[str] | None = None
     held_out: bool = False
-    peers: Sequence[Peer] = ()
     premise: bool | None = False
-    page: bool = False
-    pictures: bool = False
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     people: int | None = None
 
 
 def evaluate(
-    loaded: Artefact,
+    model: Artefact | Peer,
     datasets: Sequence[Dataset],
     settings: EvaluationSettings | None = None,
     name: str = "artefact",
     progress_bar: ProgressBar = no_bar,
 ) -> tuple[EvaluationReport, list[Search]]:
-    """Return one artefact on some sets: its report, and the searches whose crops a page shows.
+    """Return one model's report on some data sets, and the search of each set.
 
     Args:
-        loaded: as `load_artefact` reads it; its networks are moved to the device.
+        model: as `load_artefact` reads it, whose networks are moved to the device; or a ready-made
+            one, which ranks by cosine.
         datasets: as `read_datasets` reads them.
-        settings: what to measure; None is all rankings that the artefact offers.
-        name: what a report calls the artefact.
+        settings: what to measure; None is all rankings that the model offers.
+        name: the name of the model in the report.
         progress_bar: shows how far the long steps are.
 
     Raises:
         InputProblem: where a set cannot be searched, or none of its people is held out, or
-            where the artefact has no M-Net for a scoring that needs it, or a crop no feature.
+            where the model has no M-Net for a scoring that needs it, or a crop no feature.
     """
     settings = settings or EvaluationSettings()
-    scorings = settings.scorings or loaded.description.scorings
-    if needs_metric_network(scorings):
-        loaded.require_metric_network(name)
-    searches = [_search(loaded, dataset, settings) for dataset in datasets]
-    artefact = loaded.on(settings.device)
-    results = [
-        evaluate_search(
-            artefact,
-            dataset,
-            search,
-            scorings,
-            progress_bar,
-            peers=settings.peers,
-        )
-        for dataset, search in zip(datasets, searches, strict=True)
-    ]
+    if isinstance(model, Peer):
+        scorings = settings.scorings or ["cosine"]
+        held_out = model.provenance.held_out
+        if settings.premise or needs_metric_network(scorings):
+            raise InputProblem(
+                f"{name}: a ready-made model has no M-Net; leave out --premise, and of --scoring "
+                f"all but cosine and {RE_RANKED}"
+            )
+    else:
+        scorings = settings.scorings or model.description.scorings
+        held_out = model.description.provenance.held_out
+        if needs_metric_network(scorings):
+            model.require_metric_network(name)
+    searches = [_search(dataset, held_out, settings) for dataset in datasets]
     split = "held-out" if settings.held_out else "all"
-    records = [
-        record
-        for dataset, search in zip(datasets, searches, strict=True)
-        for record in showing_people(dataset.spec, search.records)
-    ]
-    premise = _domain_gap(artefact, records, settings, progress_bar)
-    report = build_report(
-        name, loaded.description, split, results, settings.device, premise=premise
-    )
-    return report, searches if settings.pictures else []
+    pairs = list(zip(datasets, searches, strict=True))
+    if isinstance(model, Peer):
+        results = [_measure_peer(model, *pair, scorings, progress_bar) for pair in pairs]
+        report = _report(
+            name,
+            split,
+            results,
+            settings.device,
+            artefact_fingerprint=model.fingerprint,
+            embedding_fingerprint=model.fingerprint,
+            provenance=model.provenance,
+        )
+        return report, searches
+    artefact = model.on(settings.device)
+    results = [_measure_artefact(artefact, *pair, scorings, progress_bar) for pair in pairs]
+    report = build_report(name, artefact.description, split, results, settings.device)
+    if settings.premise is not False:
+        records = [
+            record
+            for dataset, search in pairs
+            for record in showing_people(dataset.spec, search.records)
+        ]
+        premise = _domain_gap(artefact, records, bool(settings.premise), progress_bar)
+        report = report.model_copy(update={"premise": premise})
+    return report, searches
 
 
 def build_report(
@@ -110,11 +128,13 @@ def build_report(
     results: list[DatasetResult],
     device: torch.device,
     checkpoint: str = "",
-    premise: PremiseResult | None = None,
 ) -> EvaluationReport:
-    """Return the report of one evaluation; `split` is `all` or `held-out`."""
-    return EvaluationReport(
-        artefact=name,
+    """Return the report of an artefact; `split` is `all` or `held-out`."""
+    return _report(
+        name,
+        split,
+        results,
+        device,
         artefact_fingerprint=description.artefact_fingerprint,
         embedding_fingerprint=description.embedding_fingerprint,
         architecture=description.model_dump(
@@ -122,6 +142,17 @@ def build_report(
         ),
         calibration_data=description.calibration.data,
         provenance=description.provenance,
+        cost=_cost(description, results),
+        default_scoring=description.default_scoring,
+        checkpoint=checkpoint,
+    )
+
+
+def _report(
+    name: str, split: str, results: list[DatasetResult], device: torch.device, **about: Any
+) -> EvaluationReport:
+    return EvaluationReport(
+        artefact=name,
         split=split,
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         machine={
@@ -131,58 +162,88 @@ def build_report(
             "torch": torch.__version__,
         },
         datasets=results,
-        cost=_cost(description, results),
-        default_scoring=description.default_scoring,
-        checkpoint=checkpoint,
-        premise=premise,
+        **about,
     )
 
 
 def _cost(description: Description, results: Sequence[DatasetResult]) -> CostResult:
-    """Size and work of an artefact's networks, with the speed that an evaluation had."""
     embedder = embedder_cost(description.embedder, description.preprocessing)
     network = description.metric_network
     pair = None if network is None else pair_cost(description.embedder.dimension, network)
-
-    def rate(step: str, things: Callable[[DatasetResult], int]) -> float | None:
-        own = [result for result in results if step in result.seconds]
-        seconds = sum(result.seconds[step] for result in own)
-        return round(sum(map(things, own)) / seconds, 1) if seconds > 0 else None
-
+    crops = sum(result.crops for result in results)
+    pairs = sum(result.queries * result.gallery for result in results)
     return CostResult(
         embedder_parameters=embedder.parameters,
         embedder_multiply_adds=embedder.multiply_adds,
         metric_network_parameters=pair.parameters if pair else 0,
         pair_multiply_adds=pair.multiply_adds if pair else 0,
-        crops_per_second=rate("embedding", lambda own: own.crops),
-        pairs_per_second=rate("scoring", lambda own: own.queries * own.gallery),
+        crops_per_second=_rate(crops, "embedding", results),
+        pairs_per_second=_rate(pairs, "scoring", results),
     )
 
 
-def _search(artefact: Artefact, dataset: Dataset, settings: EvaluationSettings) -> Search:
-    """Return the search of the chosen people.
+def _rate(count: int, step: str, results: Sequence[DatasetResult]) -> float | None:
+    seconds = sum(result.seconds.get(step, 0.0) for result in results)
+    return round(count / seconds, 1) if seconds > 0 else None
 
-    Raises:
-        InputProblem: where a set cannot be searched, or none of its people is held out.
-    """
-    held_out = artefact.description.provenance.held_out
+
+def _search(
+    dataset: Dataset, held_out: Mapping[str, float], settings: EvaluationSettings
+) -> Search:
     fewer = limit_test_identities(dataset, settings.people, held_out if settings.held_out else None)
     if settings.held_out:
         return held_out_people(fewer, held_out)
     return standard_search(fewer, settings.people)
 
 
+def _measure_artefact(
+    artefact: Artefact,
+    dataset: Dataset,
+    search: Search,
+    scorings: Sequence[str],
+    progress_bar: ProgressBar,
+) -> DatasetResult:
+    seconds: dict[str, float] = {}
+    preprocessing = artefact.description.preprocessing
+    only = {dataset.name: search}
+    with timed(seconds, "embedding"):
+        embedded = embed_searches(artefact.embedder, preprocessing, only, progress_bar)
+    features = embedded[dataset.name]
+    network = artefact.metric_network if needs_metric_network(scorings) else None
+    with ExitStack() as opened:
+        with timed(seconds, "scoring") if network else nullcontext():
+            scores = opened.enter_context(
+                open_scores(network, features, search.labels(), progress_bar)
+            )
+        return evaluate_search(artefact, dataset, search, scorings, features, scores, seconds)
+
+
+def _measure_peer(
+    peer: Peer,
+    dataset: Dataset,
+    search: Search,
+    scorings: Sequence[str],
+    progress_bar: ProgressBar,
+) -> DatasetResult:
+    seconds: dict[str, float] = {}
+    with (
+        timed(seconds, "embedding"),
+        progress_bar(f"Embedding {dataset.name}", len(search.records)) as progress,
+    ):
+        features = SearchFeatures.of(search, peer.embed(search.records, progress))
+    scores = SearchScores(cosine_rows(*features), None, search.labels())
+    return evaluate_search(None, dataset, search, scorings, features, scores, seconds)
+
+
 def _domain_gap(
     artefact: Artefact,
     records: Sequence[CropRecord],
-    settings: EvaluationSettings,
+    required: bool,
     progress_bar: ProgressBar,
 ) -> PremiseResult | None:
-    """The premise, where requested; by default where a page is written and the data suffice."""
-    if settings.premise is False or (settings.premise is None and not settings.page):
+    couples = sample_identity_pairs(records)
+    if not couples and not required:
         return None
-    pairs = sample_identity_pairs(records)
-    if settings.premise is None and not pairs:
-        return None
-    with progress_bar("Measuring the domain gap", 4 * sum(map(len, pairs.values()))) as bar:
-        return measure_premise(artefact, pairs, progress=bar)
+    total = 4 * sum(len(own) for own in couples.values())
+    with progress_bar("Measuring the domain gap", total) as progress:
+        return measure_premise(artefact, couples, progress=progress)

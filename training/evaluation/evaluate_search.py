@@ -1,10 +1,10 @@
-"""Everything that is measured of an artefact, and of any peers, on one data set."""
+"""All figures of a model on one data set."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any, cast
@@ -14,7 +14,7 @@ import numpy as np
 from model.artefact import Artefact
 from model.calibration import SCORINGS, Scoring, ScoringCalibration
 from training.datasets.record import Dataset
-from training.evaluation.embedding import ProgressBar, SearchFeatures, embed_searches
+from training.evaluation.embedding import SearchFeatures
 from training.evaluation.intervals import Estimate, mean_intervals
 from training.evaluation.k_reciprocal import k_reciprocal_rows
 from training.evaluation.metrics import PairLabels, QueryMetrics, ScoreRows, rank_queries
@@ -24,18 +24,13 @@ from training.evaluation.open_set import (
     operating_points,
     search_extremes,
 )
-from training.evaluation.peers import Peer
-from training.evaluation.query_values import query_values
 from training.evaluation.rank_lists import rank_lists
 from training.evaluation.results import (
     DatasetResult,
     ScoringResult,
 )
-from training.evaluation.scoring import (
-    SearchScores,
-    cosine_rows,
-    open_scores,
-)
+from training.evaluation.runs import query_values
+from training.evaluation.scoring import SearchScores
 from training.evaluation.searches import RandomSplit, Search
 from training.evaluation.verification import (
     expected_calibration_error,
@@ -60,105 +55,77 @@ def needs_metric_network(scorings: Sequence[str]) -> bool:
 
 
 def evaluate_search(
-    artefact: Artefact,
+    artefact: Artefact | None,
     dataset: Dataset,
     search: Search,
     scorings: Sequence[str],
-    progress_bar: ProgressBar,
-    peers: Sequence[Peer] = (),
-    features: SearchFeatures | None = None,
-    scores: SearchScores | None = None,
+    features: SearchFeatures,
+    scores: SearchScores,
+    seconds: Mapping[str, float] | None = None,
 ) -> DatasetResult:
-    """Return everything there is to say about an artefact on one data set.
+    """Return all figures of a model on one data set.
 
     Args:
-        artefact: its networks may be on any device.
+        artefact: its calibration is held against the scores; None for a ready-made model, which has
+            none.
         dataset, search: what is searched.
         scorings: which rankings to measure, of `RANKINGS`.
-        progress_bar: shows how far the long steps are.
-        peers: other models to rank the same searches with, by cosine.
-        features: of the search by this artefact's embedder, where they are known already.
-        scores: of the search by this artefact's networks, where they are known already.
+        features, scores: of the search by this model.
+        seconds: of the steps before, to be reported.
 
     Raises:
-        InputProblem: naming a crop that cannot be read, or where no query has a true match.
+        InputProblem: where no query has a true match.
     """
-    seconds: dict[str, float] = {}
-    if features is None:
-        preprocessing = artefact.description.preprocessing
-        only = {dataset.name: search}
-        with timed(seconds, "embedding"):
-            found = embed_searches(artefact.embedder, preprocessing, only, progress_bar)
-        features = found[dataset.name]
+    spent = dict(seconds or {})
     labels = search.labels()
-    with ExitStack() as opened:
-        if scores is None:
-            network = artefact.require_metric_network() if needs_metric_network(scorings) else None
-            with timed(seconds, "scoring") if network else nullcontext():
-                scores = opened.enter_context(open_scores(network, features, labels, progress_bar))
-        rows = {
-            name: scores.rows(artefact.description.calibration.fusion, cast(Scoring, name))
-            for name in scorings
-            if name != RE_RANKED
-        }
-        metrics, results = _measure_rankings(artefact, search, features, rows, scorings, seconds)
-        own = DatasetResult(
-            **_described(artefact, dataset, search),
-            not_counted=next(iter(metrics.values())).not_counted,
-            scorings=results,
-            rank_lists=rank_lists(search, rows, {name: metrics[name] for name in rows}),
-        )
-    beside: dict[str, ScoringResult] = {}
-    for peer in peers:
-        metrics[peer.name], beside[peer.name] = _measure_peer(peer, search, progress_bar, seconds)
-    return own.model_copy(
-        update={
-            "peers": beside,
-            "differences": paired_differences(
-                metrics, labels, list(beside), artefact.description.default_scoring
-            ),
-            "seconds": {step: round(value, 3) for step, value in seconds.items()},
-            "query_values": query_values(search, metrics),
-        }
+    metrics: dict[str, QueryMetrics] = {}
+    results: dict[str, ScoringResult] = {}
+    rows: dict[str, ScoreRows] = {}
+    for name in scorings:
+        if name == RE_RANKED:
+            with timed(spent, "re-ranking"):
+                metrics[name] = rank_search(search, partial(_re_ranked, search, features))
+            results[name] = plain_result(metrics[name], labels, NOTE)
+            continue
+        scoring = cast(Scoring, name)
+        fusion = fitted = None
+        if artefact is not None:
+            fusion = artefact.description.calibration.fusion
+            fitted = artefact.description.calibration.scorings[scoring]
+        rows[name] = scores.rows(fusion, scoring)
+        with timed(spent, "ranking"):
+            metrics[name] = rank_search(search, partial(rows_of_split, rows[name]))
+        figures = _pair_figures(rows[name], search, fitted)
+        results[name] = plain_result(metrics[name], labels).model_copy(update=figures)
+    return DatasetResult(
+        **_described(artefact, dataset, search),
+        not_counted=next(iter(metrics.values())).not_counted,
+        scorings=results,
+        differences=paired_differences(metrics, labels),
+        rank_lists=rank_lists(search, rows, {name: metrics[name] for name in rows}),
+        seconds={step: round(value, 3) for step, value in spent.items()},
+        query_values=query_values(search, metrics),
     )
 
 
-def _measure_rankings(
-    artefact: Artefact,
-    search: Search,
-    features: SearchFeatures,
-    rows: Mapping[str, ScoreRows],
-    scorings: Sequence[str],
-    seconds: dict[str, float],
-) -> tuple[dict[str, QueryMetrics], dict[str, ScoringResult]]:
-    """Every ranking's metrics; pair scores are the ones with rows, and have a calibration."""
-    metrics: dict[str, QueryMetrics] = {}
-    results: dict[str, ScoringResult] = {}
-    labels = search.labels()
-    re_ranked = partial(_re_ranked, search, features)
-    for name in scorings:
-        of_split = partial(rows_of_split, rows[name]) if name in rows else re_ranked
-        with timed(seconds, "ranking" if name in rows else "re-ranking"):
-            metrics[name] = rank_search(search, of_split)
-        results[name] = plain_result(metrics[name], labels, "" if name in rows else NOTE)
-        if name in rows:
-            fitted = artefact.description.calibration.scorings[cast(Scoring, name)]
-            figures = _calibrated_figures(rows[name], search, fitted)
-            results[name] = results[name].model_copy(update=figures)
-    return metrics, results
-
-
-def _described(artefact: Artefact, dataset: Dataset, search: Search) -> dict[str, Any]:
-    """Return what is searched, and which of its people the artefact has seen."""
-    seen = seen_people(artefact.description.provenance, artefact.training, dataset)
-    own = {name: getattr(dataset, name) for name in ("name", "spec", "terms", "version")}
-    return own | {
+def _described(artefact: Artefact | None, dataset: Dataset, search: Search) -> dict[str, Any]:
+    """Describe a search, and which of its people the artefact has seen."""
+    described: dict[str, Any] = {
+        "name": dataset.name,
+        "spec": dataset.spec,
+        "terms": dataset.terms,
+        "version": dataset.version,
         "protocol": search.protocol,
         "queries": len(search.queries),
         "gallery": len(search.gallery),
         "identities": len({record.identity for record in search.records}),
         "crops": len(search.records),
         "splits": max(1, len(search.splits)),
+    }
+    if artefact is None:
+        return described
+    seen = seen_people(artefact.description.provenance, artefact.training, dataset)
+    return described | {
         "seen_in_training": bool(seen.of(search)),
         "seen_identities": len(seen.of(search)),
         "seen_because": list(seen.reasons),
@@ -225,64 +192,37 @@ def plain_result(metrics: QueryMetrics, labels: PairLabels, note: str = "") -> S
     )
 
 
-def _calibrated_figures(
-    rows: ScoreRows, search: Search, calibration: ScoringCalibration
+def _pair_figures(
+    rows: ScoreRows, search: Search, calibration: ScoringCalibration | None
 ) -> dict[str, Any]:
-    """Return what the calibration of a pair score promises against what it holds."""
+    """Return the figures of a pair score beside its ranking; most are of its calibration."""
     labels = search.labels()
+    figures: dict[str, Any] = {
+        "half_enrolled": None if search.splits else half_enrolled(rows, labels)
+    }
+    if calibration is None:
+        return figures
     extremes = search_extremes(rows, labels)
-    return {
+    return figures | {
         "operating_points": operating_points(extremes, calibration),
         "detection_curve": detection_curve(extremes),
         "distribution": score_distribution(rows, labels),
         "expected_calibration_error": expected_calibration_error(rows, labels, calibration),
         "verification": true_accept_rates(rows, labels),
-        "half_enrolled": None if search.splits else half_enrolled(rows, labels),
     }
 
 
-def _measure_peer(
-    peer: Peer, search: Search, progress_bar: ProgressBar, seconds: dict[str, float]
-) -> tuple[QueryMetrics, ScoringResult]:
-    """Return the ranking of another model, by cosine."""
-    records = search.records
-    labels = search.labels()
-    with (
-        timed(seconds, f"embedding {peer.name}"),
-        progress_bar(f"Embedding with {peer.name}", len(records)) as bar,
-    ):
-        features = peer.embed(records, bar)
-    cosine = cosine_rows(*SearchFeatures.of(search, features))
-    metrics = rank_search(search, partial(rows_of_split, cosine))
-    found = None if search.splits else half_enrolled(cosine, labels)
-    return metrics, plain_result(metrics, labels).model_copy(update={"half_enrolled": found})
-
-
 def paired_differences(
-    metrics: dict[str, QueryMetrics],
-    labels: PairLabels,
-    peers: Sequence[str] = (),
-    best: str = "cosine",
+    metrics: Mapping[str, QueryMetrics], labels: PairLabels
 ) -> dict[str, dict[str, Estimate]]:
-    """The artefact's rankings less its cosine one, and `best` less every peer, by "one - other".
-
-    The differences are over the same queries, their intervals over people.
-
-    Args:
-        metrics: of every ranking of one search, by its name.
-        labels: of the search.
-        peers: names of the rankings by ready-made models.
-        best: the artefact's ranking that each peer is compared with, chosen on other people than
-            these; where it is not measured, the cosine is.
-    """
-    pairs = [(name, "cosine") for name in metrics if name != "cosine" and name not in peers]
-    pairs += [(best if best in metrics else "cosine", peer) for peer in peers]
-    found = {}
-    for name, base in pairs:
-        if name in metrics and base in metrics:
-            ours = metrics[name].values()
-            theirs = metrics[base].values()
-            apart = {metric: values - theirs[metric] for metric, values in ours.items()}
-            people = labels.query_identities[metrics[name].queries]
-            found[f"{name} - {base}"] = mean_intervals(apart, people)
-    return found
+    """Return each ranking less the cosine over the same queries, with intervals over people."""
+    if "cosine" not in metrics:
+        return {}
+    cosine = metrics["cosine"].values()
+    differences = {}
+    for name, ranked in metrics.items():
+        if name != "cosine":
+            people = labels.query_identities[ranked.queries]
+            apart = {metric: values - cosine[metric] for metric, values in ranked.values().items()}
+            differences[f"{name} - cosine"] = mean_intervals(apart, people)
+    return differences

@@ -1,6 +1,6 @@
-"""Ready-made models to stand beside: OpenVINO IR and ONNX, ranked by cosine with our own metrics.
+"""Ready-made models: OpenVINO IR and ONNX, ranked by cosine with our own metrics.
 
-How a peer wants its input is guessed from the file's suffix: an `.xml` (Open Model Zoo) takes BGR
+The form of the input is guessed from the file's suffix: an `.xml` (Open Model Zoo) takes BGR
 0 to 255, an `.onnx` (torchreid) RGB with ImageNet's mean and standard deviation; both float32
 `(1, 3, 256, 128)`.
 """
@@ -17,8 +17,11 @@ from numpy.typing import NDArray
 from model.openvino_loading import compiled, load_openvino
 from model.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from model.problems import InputProblem
+from model.provenance import Provenance
 from training.datasets.record import CropRecord
 from training.evaluation.embedding import Advance, decoded_batches
+from training.provenance import file_digest
+from training.recipe import HeldOut
 
 SUFFIXES = (".xml", ".onnx")
 INPUT = Preprocessing(height=256, width=128)
@@ -46,6 +49,12 @@ def read_model(file: Path) -> Any:
 class Peer:
     """A model from a file, run by OpenVINO on the CPU.
 
+    Attributes:
+        name: the file's, without its suffix.
+        fingerprint: SHA-256 of its file, or files.
+        provenance: nothing is known of its training; `held_out` has the people that recipes hold
+            out by default, so that it is measured beside their artefacts.
+
     Raises:
         InputProblem: where OpenVINO is not installed, or the file is no model of the shape above.
     """
@@ -54,8 +63,22 @@ class Peer:
         self.name = file.stem
         self._bgr = file.suffix == ".xml"
         if file.suffix not in SUFFIXES or not file.is_file():
-            raise InputProblem(f"{file}: is no peer; name an OpenVINO .xml or an .onnx file")
+            raise InputProblem(
+                f"{file}: is no ready-made model; name an OpenVINO .xml or an .onnx file"
+            )
         model = read_model(file)
+        self.fingerprint = file_digest(file)
+        self.provenance = Provenance(
+            data=(),
+            terms="",
+            recipe={},
+            command="",
+            commit=None,
+            created_at="",
+            held_out=HeldOut().model_dump(include={"fraction", "seed"}),
+            initial_weights=file.name,
+            metrics={},
+        )
         try:
             model.reshape([1, 3, INPUT.height, INPUT.width])
             # OpenVINO takes bfloat16 where the CPU has it; a comparison wants the stored weights.

@@ -14,17 +14,16 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from numpy.typing import NDArray
 from PIL import Image
+from pydantic import BaseModel
 
 from training.datasets.record import CropRecord
 from training.evaluation import charts, report_tables
 from training.evaluation.files import make_folder, replacing
-from training.evaluation.papers import papers_table
-from training.evaluation.protocol_report import ProtocolReport, metric_tables
-from training.evaluation.query_values import FILE_NAME as QUERY_VALUES
-from training.evaluation.query_values import write_query_values
 from training.evaluation.results import DatasetResult, EvaluationReport
+from training.evaluation.runs import QUERY_VALUES, REPORT, write_query_values
 from training.evaluation.searches import Search
-from training.evaluation.tables import difference
+from training.evaluation.tables import Table, difference
+from training.papers import papers_table
 
 PICTURE = (64, 128)
 QUALITY = 80
@@ -89,22 +88,29 @@ def write_texts(folder: Path, texts: Mapping[str, str]) -> None:
             beside.write_text(content, encoding="utf-8")
 
 
-def write_report(folder: Path, report: EvaluationReport, pictures: Sequence[Search] = ()) -> None:
-    """Writes `report.json`, `queries.npz` and `report.html` into a folder.
+def write_report(
+    folder: Path,
+    report: EvaluationReport,
+    pictures: Sequence[Search] = (),
+    maps: ActivationMaps | None = None,
+) -> None:
+    """Write `report.json`, `queries.npz` and `report.html` into a folder.
 
     Args:
         folder: made where it is missing.
         report: what to write.
         pictures: each data set's search, to show crops of; without them the page shows no person.
+        maps: activation maps to show, too.
 
     Raises:
         InputProblem: where the folder cannot be written.
     """
     values = [result.query_values for result in report.datasets]
-    if any(own is not None for own in values):
+    if any(values):
         write_query_values(folder / QUERY_VALUES, values)
-    page = report_page(report, pictures)
-    write_texts(folder, {"report.json": _json(report), "report.html": page})
+    page = report_page(report, pictures, maps)
+    numbers = report.model_dump_json(indent=2) + "\n"
+    write_texts(folder, {REPORT: numbers, "report.html": page})
 
 
 def report_page(
@@ -112,13 +118,7 @@ def report_page(
     pictures: Sequence[Search] = (),
     maps: ActivationMaps | None = None,
 ) -> str:
-    """Return the page as HTML text.
-
-    Args:
-        report: what to show.
-        pictures: each data set's search, to show crops of; without them no person is shown.
-        maps: activation maps to show, too.
-    """
+    """Return the page of `write_report` as HTML text."""
     provenance = report.provenance
     machine = ", ".join(f"{name} {value}" for name, value in report.machine.items())
     about = {
@@ -126,7 +126,6 @@ def report_page(
         "embedding_fingerprint": report.embedding_fingerprint,
         "calibrated_on": report.calibration_data,
     } | provenance.model_dump(mode="json", exclude={"data", "recipe", "metrics"})
-    cost = report.cost
     premise = report.premise
     return render(
         "evaluation.html",
@@ -142,10 +141,10 @@ def report_page(
         premise_table=report_tables.premise(premise) if premise else None,
         premise_charts=[charts.projection(one) for one in premise.projections] if premise else [],
         maps=maps,
-        beside_papers=papers_table([(report.artefact, provenance, report.datasets)]),
-        cost_table=report_tables.networks({"": cost} if cost else {}),
+        beside_papers=papers_table(provenance, report.datasets),
+        cost_table=report_tables.networks(report.cost) if report.cost else None,
         artefact_tables=[
-            report_tables.training_data({"": provenance}),
+            report_tables.training_data(provenance),
             report_tables.sources(provenance),
         ],
         settings_table=report_tables.settings(provenance.recipe or report.architecture),
@@ -153,55 +152,62 @@ def report_page(
     )
 
 
-def write_protocol_report(
-    folder: Path, report: ProtocolReport, pictures: Sequence[Search] = ()
+def write_tables(
+    folder: Path,
+    name: str,
+    content: BaseModel,
+    tables: Sequence[Table],
+    title: str,
+    summary: str,
+    runs: Mapping[str, Sequence[str]],
+    page: str = "",
+    remarks: Sequence[str] = (),
+    maps: ActivationMaps | None = None,
 ) -> None:
-    """Writes `protocol.html`, `protocol.json`, and each set's report into a folder of its name.
+    """Write the figures of several runs as JSON, and a page with their tables.
 
     Args:
         folder: made where it is missing.
-        report: what to write.
-        pictures: each set's search, to show crops of; without them no page shows a person.
+        name: of the JSON, without its suffix.
+        content: goes into the JSON.
+        tables, title, summary, remarks, runs, maps: of the page; the folders of runs by row.
+        page: its name without its suffix; the JSON's where none is given.
 
     Raises:
         InputProblem: where the folder cannot be written.
     """
-    for number, own in enumerate(report.reports):
-        place = folder / own.datasets[0].name
-        make_folder(place)
-        write_report(place, own, pictures[number : number + 1])
-    write_texts(folder, {"protocol.json": _json(report), "protocol.html": protocol_page(report)})
-
-
-def protocol_page(report: ProtocolReport) -> str:
-    """Return the page as HTML text; every set's name leads to its own report."""
-    return render(
-        "protocol.html",
-        f"Protocol {report.protocol}",
-        f"{report.title}; {report.created_at}",
-        "An average weighs every set the same; its interval resamples people within each.",
-        remarks=report.remarks,
-        tables=metric_tables(report),
-        measured=[(own.artefact, result) for own in report.reports for result in own.datasets],
+    make_folder(folder)
+    html = render(
+        "tables.html",
+        title,
+        summary,
+        "Every figure comes from the runs named above.",
+        tables=tables,
+        remarks=remarks,
+        runs=runs,
+        maps=maps,
     )
+    numbers = content.model_dump_json(indent=2) + "\n"
+    write_texts(folder, {f"{name}.json": numbers, f"{page or name}.html": html})
 
 
 def _dataset_part(result: DatasetResult, search: Search | None) -> dict[str, Any]:
     """Return what a page shows of one data set, as its template names it."""
-    rankings = {**result.scorings, **result.peers}
     drawn = [charts.cmc(result)]
-    if result.scorings:
+    if any(scoring.detection_curve for scoring in result.scorings.values()):
         drawn.append(charts.detection(result))
     drawn += [
-        charts.distribution(name, own, own.distribution)
-        for name, own in result.scorings.items()
-        if own.distribution
+        charts.distribution(name, scoring, scoring.distribution)
+        for name, scoring in result.scorings.items()
+        if scoring.distribution
     ]
-    # If several rankings have one note, the last one is named.
-    notes = {own.note: name for name, own in rankings.items() if own.note}
-    tables = report_tables.dataset_tables(result)
-    shown = {"tables": tables, "charts": drawn, "search": search}
-    return {"result": result, "notes": notes, **shown}
+    return {
+        "result": result,
+        "notes": {name: scoring.note for name, scoring in result.scorings.items() if scoring.note},
+        "tables": report_tables.dataset_tables(result),
+        "charts": drawn,
+        "search": search,
+    }
 
 
 def _headline(report: EvaluationReport) -> list[tuple[str, str]]:
@@ -217,7 +223,3 @@ def _headline(report: EvaluationReport) -> list[tuple[str, str]]:
                 ]
                 break
     return found
-
-
-def _json(report: EvaluationReport | ProtocolReport) -> str:
-    return report.model_dump_json(indent=2) + "\n"

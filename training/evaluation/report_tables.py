@@ -23,7 +23,7 @@ METRICS = {
 def dataset_tables(result: DatasetResult) -> list[Table]:
     """Return every figure of one data set, for its page and for a terminal."""
     tables = [
-        ranking("Ranking, %", with_peers(result), "with 95% intervals"),
+        ranking("Ranking, %", result.scorings, "with 95% intervals"),
         Table(
             "Differences over the same queries, percentage points",
             ["", *METRICS.values()],
@@ -39,7 +39,7 @@ def dataset_tables(result: DatasetResult) -> list[Table]:
             ["ranking", "people enrolled", "people found"],
             [
                 [name, own.half_enrolled.enrolled, own.half_enrolled.detection_rate]
-                for name, own in with_peers(result).items()
+                for name, own in result.scorings.items()
                 if own.half_enrolled
             ],
             "at the best threshold for 1 false alarm in 100 searches; intervals over people",
@@ -142,30 +142,32 @@ def premise(found: PremiseResult) -> Table:
     )
 
 
-def networks(costs: Mapping[str, CostResult]) -> Table:
-    """Return a row for each network of some models: size, work and speed.
-
-    Args:
-        costs: by the name of a model, which may be empty.
-    """
+def networks(cost: CostResult) -> Table:
+    """Return a row for each network of an artefact: size, work and speed."""
     rows: list[list[Value]] = []
-    for model, cost in costs.items():
-        embedder = (cost.embedder_parameters, cost.embedder_multiply_adds, cost.crops_per_second)
-        pair = (cost.metric_network_parameters, cost.pair_multiply_adds, cost.pairs_per_second)
-        for name, (size, work, rate) in (
-            ("embedder, one crop", embedder),
-            ("M-Net, one pair", pair),
-        ):
-            speed = None if rate is None else f"{rate:,.0f}"
-            if size:
-                rows.append([model or None, name, rounded(size), rounded(work), speed])
+    for name, size, work, rate in (
+        (
+            "embedder, one crop",
+            cost.embedder_parameters,
+            cost.embedder_multiply_adds,
+            cost.crops_per_second,
+        ),
+        (
+            "M-Net, one pair",
+            cost.metric_network_parameters,
+            cost.pair_multiply_adds,
+            cost.pairs_per_second,
+        ),
+    ):
+        speed = None if rate is None else f"{rate:,.0f}"
+        if size:
+            rows.append([name, rounded(size), rounded(work), speed])
     return Table(
         "Networks",
-        ["model", "network", "parameters", "multiply-adds", "a second"],
+        ["network", "parameters", "multiply-adds", "a second"],
         rows,
         "a multiplication with its addition counts once, as the papers count FLOPs; speeds as "
-        "measured in each run, of crops with their decoding",
-        labels=2,
+        "measured in this run, of crops with their decoding",
     )
 
 
@@ -177,14 +179,13 @@ def rounded(number: float) -> str:
     return f"{number:.3g}"
 
 
-def training_data(models: Mapping[str, Provenance]) -> Table:
-    """Return what went into some artefacts, by their names; a single one may have none."""
+def training_data(provenance: Provenance) -> Table:
+    """Return the data sets that went into an artefact."""
     return Table(
         "Training data",
-        ["model", "set", "crops", "identities", "cameras", "terms"],
+        ["set", "crops", "identities", "cameras", "terms"],
         [
-            [name or None, data.name, data.crops, data.identities, data.cameras, data.terms]
-            for name, provenance in models.items()
+            [data.name, data.crops, data.identities, data.cameras, data.terms]
             for data in provenance.data
         ],
         words=True,
@@ -225,8 +226,3 @@ def dotted(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             found[f"{prefix}{key}"] = value
     return found
-
-
-def with_peers(result: DatasetResult) -> dict[str, ScoringResult]:
-    """Return the artefact's rankings, and those of ready-made models."""
-    return result.scorings | {f"{name} (peer, cosine)": peer for name, peer in result.peers.items()}

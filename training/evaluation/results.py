@@ -2,13 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, InstanceOf
 
 from model.provenance import Provenance
 from training.evaluation.intervals import Estimate
-from training.evaluation.query_values import QueryValues
+
+
+@dataclass(frozen=True)
+class QueryValues:
+    """One data set's queries, those that count, as several rankings answered them.
+
+    Attributes:
+        search: a digest of queries and gallery; runs with the same one answered the same searches.
+        identities: whose query it is, `(N,)`, numbered from 0.
+        rankings: by ranking and metric, `(N,)` values 0 to 1.
+    """
+
+    search: str
+    identities: NDArray[np.int64]
+    rankings: Mapping[str, Mapping[str, NDArray[np.float64]]]
 
 
 class Result(BaseModel):
@@ -73,11 +91,12 @@ class ScoringResult(Result):
         metrics: mAP (step), mAP_trapezoid, mINP, rank_1, rank_5, rank_10; 0 to 1. Their intervals
             are over queries; over people where the set is searched in random splits.
         cmc: share of queries with a true match at rank 1, 2, … or better.
-        operating_points: of searches; empty for a peer, which has no calibration.
+        operating_points: of searches; empty for a ready-made model, which has no calibration, as
+            are the next four.
         detection_curve: pairs of false-alarm rate and detection rate.
-        distribution: of scores; None for a peer.
+        distribution: of scores.
         expected_calibration_error: of the pair probability, genuine and impostor pairs weighing
-            one half each; None for a peer.
+            one half each.
         over_identities: the metrics again, their intervals over identities, whose queries are
             alike: the wider and more honest ones.
         verification: TAR@FAR, at every rate that the number of impostor pairs can show.
@@ -211,8 +230,7 @@ class DatasetResult(Result):
             chosen by them.
         not_counted: queries without a true match under another camera.
         differences: by `mnet - cosine`, the paired difference of each metric over the queries, its
-            interval over people: of the artefact's rankings to its cosine, and of its default
-            scoring to each peer.
+            interval over people.
         seconds: wall-clock time by step; `embedding` and `scoring` hold what their names say,
             `ranking` the rest up to the metrics, cosine similarities included.
         splits: over how many random splits the ranking metrics are pooled; 1 is the set itself.
@@ -229,12 +247,11 @@ class DatasetResult(Result):
     queries: int
     gallery: int
     identities: int
-    seen_in_training: bool
-    used_to_calibrate: bool
     not_counted: int
     scorings: dict[str, ScoringResult]
+    seen_in_training: bool = False
+    used_to_calibrate: bool = False
     differences: dict[str, dict[str, Estimate]] = {}
-    peers: dict[str, ScoringResult] = {}
     seconds: dict[str, float] = {}
     splits: int = 1
     version: str = ""
@@ -258,22 +275,22 @@ class EvaluationReport(Result):
     """One run of `gmn evaluate`.
 
     Attributes:
-        cost: None in reports of older versions.
+        architecture, calibration_data, cost: empty for a ready-made model.
         premise: where it was measured.
         checkpoint: which weights of its run were measured; empty for an evaluation.
-        default_scoring: the ranking that the artefact answers by; empty in older reports.
+        default_scoring: the ranking that the artefact answers by; empty for a ready-made model.
     """
 
     artefact: str
     artefact_fingerprint: str
     embedding_fingerprint: str
-    architecture: dict[str, Any]
-    calibration_data: str
     provenance: Provenance
     split: str
     created_at: str
     machine: dict[str, str]
     datasets: list[DatasetResult]
+    architecture: dict[str, Any] = {}
+    calibration_data: str = ""
     cost: CostResult | None = None
     premise: PremiseResult | None = None
     checkpoint: str = ""

@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from model.artefact import Artefact, load_artefact, resolve_artefact
 from model.problems import InputProblem
-from training.evaluation import query_values
-from training.evaluation.query_values import QueryValues, read_query_values
-from training.evaluation.results import EvaluationReport
+from training.evaluation.files import replacing
+from training.evaluation.metrics import QueryMetrics
+from training.evaluation.results import EvaluationReport, QueryValues
+from training.evaluation.searches import Search
 from training.recipe import INDECISIVE
 from training.run_folder import ARTEFACT_NAME
 
 REPORT = "report.json"
+QUERY_VALUES = "queries.npz"
+DIGEST = "search"
+IDENTITIES = "identities"
 SEED_NUMBER = re.compile(r"[-_ .=]*(seed|s)?[-_ .=]*\d+$")
 # M-Net is fitted after training, and goes into the artefact.
 # Recipes of earlier artefacts hold the figures of papers, too.
@@ -31,7 +39,7 @@ class RunFolder:
     """The content of one run's folder.
 
     Attributes:
-        name: what a page calls its artefact.
+        name: the artefact's in a comparison.
         path: the folder.
         report: its `report.json`.
         values: every query's own figures, by a data set's number; empty for older runs.
@@ -84,7 +92,7 @@ class Group:
 
 
 def read_run(word: str) -> RunFolder:
-    """Reads a folder, or `NAME=FOLDER` to have it shown under a name.
+    """Read a folder, or `NAME=FOLDER` to have it shown under a name.
 
     Raises:
         InputProblem: naming the folder and what is missing or damaged in it.
@@ -109,16 +117,11 @@ def read_run(word: str) -> RunFolder:
         # The folder that a training made is a better name than `model.safetensors`.
         trained = artefact.parent.name or path.resolve().name
         name = trained if artefact.name == ARTEFACT_NAME else artefact.stem
-    return RunFolder(
-        name=name,
-        path=path,
-        report=report,
-        values=read_query_values(path / query_values.FILE_NAME),
-    )
+    return RunFolder(name, path, report, read_query_values(path / QUERY_VALUES))
 
 
 def group_runs(runs: Sequence[RunFolder]) -> list[Group]:
-    """Folders of one artefact become a model, models of one recipe but for the seed a group.
+    """Make folders of one artefact a model, and models of one recipe but for the seed a group.
 
     Both stay in the order of the runs.
     """
@@ -128,21 +131,17 @@ def group_runs(runs: Sequence[RunFolder]) -> list[Group]:
     groups: dict[str, list[list[RunFolder]]] = {}
     for model in models.values():
         groups.setdefault(_recipe_key(model[0].report), []).append(model)
-    names = [_common_name([model[0].name for model in own]) for own in groups.values()]
+    names = [_common_name([model[0].name for model in group]) for group in groups.values()]
     # Two groups of one name are distinguished by their first artefacts.
     return [
-        Group(name if names.count(name) == 1 else f"{name} ({fingerprint[:6]})", own)
-        for name, own in zip(names, groups.values(), strict=True)
-        for fingerprint in [own[0][0].report.artefact_fingerprint]
+        Group(name if names.count(name) == 1 else f"{name} ({fingerprint[:6]})", group)
+        for name, group in zip(names, groups.values(), strict=True)
+        for fingerprint in [group[0][0].report.artefact_fingerprint]
     ]
 
 
 def deciding(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings that an artefact depends on, but the seed.
-
-    Args:
-        recipe: resolved, as an artefact stores it.
-    """
+    """Return the settings of a stored recipe that an artefact depends on, but the seed."""
     return {name: value for name, value in recipe.items() if name not in NOT_DECIDING}
 
 
@@ -150,7 +149,7 @@ def _recipe_key(report: EvaluationReport) -> str:
     provenance = report.provenance
     if not provenance.recipe:
         return report.artefact_fingerprint
-    data = [(one.name, one.crops) for one in provenance.data]
+    data = [(dataset.name, dataset.crops) for dataset in provenance.data]
     return json.dumps([deciding(provenance.recipe), data], sort_keys=True)
 
 
@@ -158,3 +157,78 @@ def _common_name(names: Sequence[str]) -> str:
     """Return the name without the number of its seed, where the runs differ in nothing else."""
     bare = {SEED_NUMBER.sub("", name) or name for name in names}
     return bare.pop() if len(bare) == 1 else ", ".join(names)
+
+
+def query_values(search: Search, metrics: Mapping[str, QueryMetrics]) -> QueryValues:
+    """Return the values of a search's queries by every ranking, which all counted the same ones."""
+    counted = next(iter(metrics.values())).queries
+    return QueryValues(
+        search=search_digest(search),
+        identities=search.labels().query_identities[counted],
+        rankings={name: ranked.values() for name, ranked in metrics.items()},
+    )
+
+
+def search_digest(search: Search) -> str:
+    """Return the same for the same queries and gallery, wherever on a disk the data lie."""
+    digest = hashlib.sha256(str(search.other_cameras_only).encode())
+    for part in (search.queries, search.gallery):
+        digest.update(b"\0\0")
+        for record in part:
+            # A name that is the same on every disk.
+            folder = "/".join(Path(record.source).parts[-2:])
+            name = f"{folder}\0{record.identity}\0{record.domain}\0{record.camera}\n"
+            digest.update(name.encode())
+    for split in search.splits:
+        digest.update(split.queries.tobytes() + b"\0\0" + split.gallery.tobytes())
+    return digest.hexdigest()
+
+
+def write_query_values(path: Path, values: Sequence[QueryValues | None]) -> None:
+    """Write one report's values, a data set after the other, without a pickle.
+
+    Raises:
+        InputProblem: where the file cannot be written.
+    """
+    arrays: dict[str, NDArray[np.generic]] = {}
+    for number, dataset in enumerate(values):
+        if dataset is None:
+            continue
+        arrays[f"{number}/{DIGEST}"] = np.array(dataset.search)
+        arrays[f"{number}/{IDENTITIES}"] = dataset.identities.astype(np.int32)
+        for ranking, metrics in dataset.rankings.items():
+            for metric, numbers in metrics.items():
+                # Half of a float's digits are more than any table shows, and a quarter of a file.
+                arrays[f"{number}/{ranking}/{metric}"] = numbers.astype(np.float32)
+    with replacing(path) as beside, beside.open("wb") as file:
+        np.savez_compressed(file, allow_pickle=False, **arrays)
+
+
+def read_query_values(path: Path) -> dict[int, QueryValues]:
+    """Read values by a data set's number in its report; none where there is no such file.
+
+    Raises:
+        InputProblem: for a file that is damaged.
+    """
+    if not path.is_file():
+        return {}
+    try:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise InputProblem(
+            f"{path}: is not a readable .npz ({error}); evaluate again, or delete it"
+        ) from error
+    found = {}
+    for name, digest in arrays.items():
+        number, _, entry = name.partition("/")
+        if entry != DIGEST:
+            continue
+        rankings: dict[str, dict[str, NDArray[np.float64]]] = {}
+        for place, values in arrays.items():
+            if place.startswith(f"{number}/") and place.count("/") == 2:
+                _, ranking, metric = place.split("/")
+                rankings.setdefault(ranking, {})[metric] = values.astype(np.float64)
+        identities = arrays[f"{number}/{IDENTITIES}"].astype(np.int64)
+        found[int(number)] = QueryValues(str(digest), identities, rankings)
+    return found

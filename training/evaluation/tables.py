@@ -27,13 +27,11 @@ class Cell(NamedTuple):
         text: the value.
         small: beside or below it in a softer colour, such as its interval.
         mark: `good` or `bad`, as its interval decides; empty where it decides nothing.
-        link: where the text leads on a page.
     """
 
     text: str
     small: str = ""
     mark: str = ""
-    link: str = ""
 
 
 Value = Cell | Estimate | str | int | None

@@ -180,6 +180,25 @@ def test_a_dry_run_times_a_recipe_once_and_scales_it_to_each_training_set(
     assert len(set(steps)) == 2, baseline
 
 
+def test_a_table_of_ones_own_recipes_leaves_each_set_out_in_turn(
+    sets: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "mine.toml"
+    row = 'name = "{}"\nrecipe = "small-gmn"\nsettings = ["losses.pic={}"]\n'
+    rows = [f"[[row]]\n{row.format(*one)}" for one in (("plain", 0), ("with PIC", 0.1))]
+    file.write_text("\n".join(['protocol = "lodo"', *rows]))
+    words = command(str(file), [sets["cuhk01"], sets["viper"]], tmp_path / "out", "--dry-run")
+    assert gmn.run(words) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert sorted(line.split()[1:3] for line in lines if line.startswith("plain")) == [
+        ["cuhk01", "viper"],
+        ["viper", "cuhk01"],
+    ]
+    file.write_text("\n".join(rows).replace("recipe =", "recipes ="))
+    assert gmn.run(words) == 2
+    assert "mine.toml: is no table of recipes" in capsys.readouterr().err
+
+
 def test_a_table_that_there_is_not_lists_those_there_are(
     sets: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from model.artefact import load_artefact, replace_calibration
 from model.metric_network import score_pairs
 from model.problems import InputProblem
-from training.commands.calibrate import calibrate
+from training.commands.artefacts import calibrate
 
 PEOPLE = "synthetic:3,identities=12,domains=1,cameras=2,crops=2"
 

@@ -10,7 +10,7 @@ import typer
 from model.artefact import load_artefact
 from model.feature_file import FeatureFile, read_features
 from model.problems import InputProblem
-from training.commands.features import embed
+from training.commands.data import embed
 
 
 @pytest.fixture(scope="module")

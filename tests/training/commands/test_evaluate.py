@@ -8,6 +8,7 @@ import typer
 from PIL import Image
 from typer.testing import CliRunner
 
+import gmn
 from model.artefact import load_artefact
 from model.problems import InputProblem
 from training.commands.evaluate import evaluate
@@ -120,12 +121,39 @@ def test_tables_are_whole_at_80_columns(app, tiny_artefact, manifest):
 
 def test_an_unknown_scoring_is_refused(tiny_artefact, manifest):
     with pytest.raises(InputProblem, match="--scoring names euclid"):
-        evaluate([str(tiny_artefact)], [f"manifest:{manifest}"], scoring="cosine,euclid")
+        evaluate(str(tiny_artefact), [f"manifest:{manifest}"], scoring="cosine,euclid")
 
 
-def test_a_peer_of_another_kind_is_refused(tiny_artefact, manifest, tmp_path):
-    with pytest.raises(InputProblem, match=r"peer\.pt: is no peer"):
-        evaluate([str(tiny_artefact)], [f"manifest:{manifest}"], peer=[tmp_path / "peer.pt"])
+def test_a_re_ranking_has_metrics_and_says_why_it_has_no_operating_points(
+    app, tiny_artefact, manifest
+):
+    words = ["--data", f"manifest:{manifest}", "--scoring", "cosine,mnet,k_reciprocal", "--json"]
+    scorings = json.loads(run(app, tiny_artefact, *words).stdout)["datasets"][0]["scorings"]
+    assert list(scorings) == ["cosine", "mnet", "k_reciprocal"]
+    again = scorings["k_reciprocal"]
+    assert 0.0 < again["metrics"]["mAP"]["mean"] <= 1.0
+    assert again["operating_points"] == again["verification"] == []
+    assert "no pair score" in again["note"]
+    cosine = scorings["cosine"]
+    assert cosine["over_identities"]["mAP"]["mean"] == cosine["metrics"]["mAP"]["mean"]
+    # 120 impostor pairs show one rate only.
+    (point,) = cosine["verification"]
+    assert point["asked"] == 0.01
+    assert point["false_accept_rate"] <= 0.01
+
+
+def test_the_folder_of_a_run_stands_for_its_artefact(app, tiny_artefact, manifest, tmp_path):
+    (tmp_path / "model.safetensors").write_bytes(tiny_artefact.read_bytes())
+    words = ["--data", f"manifest:{manifest}", "--scoring", "cosine", "--json"]
+    found = [json.loads(run(app, one, *words).stdout) for one in (tmp_path, tiny_artefact)]
+    assert found[0]["artefact_fingerprint"] == found[1]["artefact_fingerprint"]
+
+
+@pytest.mark.parametrize("option", ["--protocol", "--peer"])
+def test_a_withdrawn_option_names_what_does_the_same(option, capsys):
+    assert gmn.run(["evaluate", "bundled", "--data", "synthetic:7", option, "lodo"]) == 2
+    said = capsys.readouterr().err
+    assert f"{option} is withdrawn: gmn " in said
 
 
 def test_an_artefact_without_a_metric_network_is_measured_by_cosine(
@@ -150,7 +178,7 @@ def test_an_artefact_without_a_metric_network_is_measured_by_cosine(
 
 
 def report_app() -> typer.Typer:
-    from training.commands.report import report
+    from training.commands.evaluate import report
 
     single = typer.Typer(pretty_exceptions_enable=False)
     single.command()(report)

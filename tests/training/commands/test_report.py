@@ -14,8 +14,7 @@ from typer.testing import CliRunner
 
 from model.artefact import load_artefact, save_artefact
 from model.problems import InputProblem
-from training.commands.evaluate import evaluate
-from training.commands.report import report
+from training.commands.evaluate import evaluate, report
 
 VOID = {"meta", "img", "br", "path", "use"}
 
@@ -103,6 +102,7 @@ def compared(runs, manifest, tmp_path_factory) -> tuple[dict, str]:
     words += ["--maps", f"manifest:{manifest}", "--crops", 2]
     answer = invoke(report, words)
     assert answer.exit_code == 0, answer.output
+    assert "Δ mAP" in answer.stdout
     assert str(out / "report.html") in answer.stdout.replace("\n", "")
     return json.loads((out / "comparison.json").read_text()), (out / "report.html").read_text()
 
@@ -125,7 +125,7 @@ def test_seeds_of_one_recipe_are_one_model_with_a_spread(compared):
     assert len(seeds) == 2
     assert rows[0]["metrics"]["mAP"]["mean"] == pytest.approx(np.mean(seeds), abs=1e-6)
     assert rows[1]["seeds"] == {}
-    assert "spread: one standard deviation over seeds" in page
+    assert "95% intervals over people and seeds; Δ: less plain" in page
 
 
 def test_differences_are_of_the_same_queries(compared):
@@ -144,18 +144,12 @@ def test_two_single_runs_get_no_verdict_since_a_seed_may_be_the_difference(runs,
     report([str(runs / "plain-1"), str(runs / "other")], out=tmp_path)
     found = json.loads((tmp_path / "comparison.json").read_text())["datasets"][0]["rankings"]
     assert [row["over_seeds"] for row in found] == [False] * len(found)
-    page = (tmp_path / "report.html").read_text()
-    assert "another seed may change it" in page
-    ranking = page[page.index("Ranking, %") : page.index("</table>", page.index("Ranking, %"))]
-    assert 'class="good"' not in ranking
-    assert 'class="bad"' not in ranking
+    assert '<span class="' not in (tmp_path / "report.html").read_text()
 
 
-def test_only_what_an_interval_decides_is_marked(runs, compared, tmp_path):
+def test_only_what_an_interval_decides_is_marked(compared):
     page = compared[1]
     assert "Green is better and red worse" in page
-    assert 'class="best"' not in page
-    ranking = page[page.index("Ranking, %") : page.index("</table>", page.index("Ranking, %"))]
     rows = compared[0]["datasets"][0]["rankings"]
     decided = [
         "good" if one["mean"] > 0 else "bad"
@@ -163,43 +157,38 @@ def test_only_what_an_interval_decides_is_marked(runs, compared, tmp_path):
         for metric in ("mAP", "rank_1")
         if (one := row["differences"].get(metric)) and not one["low"] <= 0 <= one["high"]
     ]
-    assert re.findall(r'<span class="(\w+)">', ranking) == decided
-    # Certainly more false alarms than the one in a hundred that was asked for.
-    found = json.loads((runs / "plain-1" / "report.json").read_text())
-    for point in found["datasets"][0]["scorings"]["cosine"]["operating_points"]:
-        point["false_alarm_rate"] = {"mean": 0.25, "low": 0.125, "high": 0.375}
-    (tmp_path / "alarms").mkdir()
-    (tmp_path / "alarms" / "report.json").write_text(json.dumps(found))
-    report([str(tmp_path / "alarms"), str(runs / "other")], out=tmp_path / "page")
-    assert '<span class="bad">25.00' in (tmp_path / "page" / "report.html").read_text()
+    assert re.findall(r'<span class="(\w+)">', page) == decided
 
 
 def test_only_settings_that_differ_are_listed(compared):
     assert compared[0]["settings"] == {"embedder.backbone": ["mobilenet_v2", "something_else"]}
 
 
-def test_the_page_is_whole_loads_nothing_and_can_be_read_without_eyes(compared):
-    page = Page(compared[1])
+@pytest.mark.parametrize("kind", ["of one run", "of several"])
+def test_the_page_is_whole_loads_nothing_and_can_be_read_without_eyes(compared, runs, kind):
+    text = compared[1] if kind == "of several" else (runs / "other" / "report.html").read_text()
+    page = Page(text)
     assert page.unbalanced == []
     assert page.open == []
     assert {tag for tag, _ in page.tags}.isdisjoint({"script", "link", "iframe"})
     for tag, attributes in page.tags:
         for name in ("src", "href", "xlink:href"):
             assert (attributes.get(name) or "#").startswith(("#", "data:image/jpeg;")), tag
-    assert not re.search(r"url\((?!#)|@import", compared[1])
+    assert not re.search(r"url\((?!#)|@import", text)
     assert len(page.all("table")) == len(page.all("caption"))
     assert all(attributes.get("alt") for attributes in page.all("img"))
     assert all(attributes.get("aria-label") for attributes in page.all("svg"))
     names = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
     assert len(names) == len(set(names))
-    for name in re.findall(r'(?:href="|url\()#([\w-]+)', compared[1]):
+    for name in re.findall(r'(?:href="|url\()#([\w-]+)', text):
         assert name in names
 
 
-def test_the_page_turns_dark_and_prints(compared):
-    assert "@media (prefers-color-scheme: dark)" in compared[1]
-    assert "@media print" in compared[1]
-    assert "var(--series-1, #1f5fa8)" in compared[1]
+def test_the_page_turns_dark_and_prints(runs):
+    page = (runs / "other" / "report.html").read_text()
+    assert "@media (prefers-color-scheme: dark)" in page
+    assert "@media print" in page
+    assert "var(--series-1, #1f5fa8)" in page
 
 
 def test_models_look_at_the_same_crops_side_by_side(compared):

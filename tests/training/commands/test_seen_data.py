@@ -13,7 +13,7 @@ from model.artefact import load_artefact, save_artefact
 from model.problems import InputProblem
 from tests.conftest import draw_crops
 from tests.forked import run_gmn
-from training.commands.calibrate import calibrate
+from training.commands.artefacts import calibrate
 from training.commands.evaluate import evaluate
 from training.datasets.protocols import PROTOCOLS, training_sets
 from training.datasets.record import Dataset

@@ -42,7 +42,6 @@ def test_a_dry_run_says_what_the_run_takes_and_writes_nothing(tmp_path: Path) ->
     assert sum(domain["identities"] for domain in answer["domains"].values()) < 20
     assert answer["embedder"]["parameters"] == pytest.approx(2.2e6, rel=0.05)
     assert answer["seconds"] > answer["steps"] * answer["seconds_per_step"] > 0
-    assert answer["memory_bytes"] > 100e6
 
 
 def test_a_dry_run_and_a_run_report_what_an_epoch_leaves_out(
@@ -80,9 +79,7 @@ def test_a_dry_run_shows_the_cost_beside_the_papers() -> None:
     [
         ((), "--out is missing: name the folder"),
         (("--out", "run", "--json"), "--json: answers --dry-run only"),
-        (("--out", "run", "--leave-out", "a", "--protocol", "lodo"), "give one of the two"),
-        (("--out", "run", "--protocol", "P2"), "--protocol P2: tests on none of --data"),
-        (("--out", "run", "--protocol", "P1"), "protocol P1 does not train on it; give some of"),
+        (("--out", "run", "--protocol", "P2"), "--protocol is withdrawn: gmn benchmark gmn/lodo"),
     ],
 )
 def test_what_does_not_go_together_is_refused_with_the_remedy(

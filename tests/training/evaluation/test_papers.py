@@ -4,8 +4,7 @@ import pytest
 
 from model.provenance import Provenance, TrainingData
 from training.datasets.protocols import PROTOCOLS
-from training.evaluation.papers import papers_table
-from training.papers import paper_rows, paper_tables
+from training.papers import paper_rows, paper_tables, papers_table
 from training.recipe import read_recipe
 
 # What ends the source, and the row.
@@ -38,7 +37,7 @@ def provenance(stored: dict, *names: str, splits=("train",), share: float = 0.0)
 
 
 def beside(origin: Provenance, *results: object) -> str:
-    return papers_table([("ours", origin, results)]).markdown()
+    return papers_table(origin, results).markdown()
 
 
 @pytest.mark.parametrize(
@@ -73,7 +72,7 @@ def test_a_papers_row_stands_beside_the_recipe_that_is_the_row_in_every_setting(
 
 def test_an_artefact_without_a_recipe_is_no_papers_row():
     assert not any(row.is_of({}) for row in paper_rows())
-    assert papers_table([("ours", provenance({}), [])]).rows == []
+    assert papers_table(provenance({}), []).rows == []
 
 
 def test_a_row_needs_the_data_that_its_paper_trains_on():
@@ -126,7 +125,7 @@ def test_msfls_table_names_the_boxes_of_its_figures():
 
 def test_a_figure_that_several_tables_repeat_stands_there_once_with_all_of_them():
     result = SimpleNamespace(name="market1501", version="", scorings={})
-    table = papers_table([("ours", provenance(recipe("msfl-r50"), "market1501"), [result])])
+    table = papers_table(provenance(recipe("msfl-r50"), "market1501"), [result])
     (line,) = table.rows
     assert line[-1].count("Table I; ") == line[-1].count("Table II; ") == 1
     assert line[-1].endswith("Table IV")
@@ -137,6 +136,6 @@ def test_a_figure_stands_beside_the_ranking_that_the_row_is_measured_by():
     scorings = {"cosine": SimpleNamespace(metrics=metrics)}
     result = SimpleNamespace(name="market1501", version="", scorings=scorings)
     origin = provenance(recipe("msfl-msgr-r50"), "market1501")
-    plain, re_ranked = papers_table([("ours", origin, [result])]).rows
-    assert plain[3:5] == ["83.6 / 93.7", "cosine 77.7 / 88.8"]
-    assert re_ranked[3:5] == ["89.5 / 94.4", "not measured by k_reciprocal"]
+    plain, re_ranked = papers_table(origin, [result]).rows
+    assert plain[2:4] == ["83.6 / 93.7", "cosine 77.7 / 88.8"]
+    assert re_ranked[2:4] == ["89.5 / 94.4", "not measured by k_reciprocal"]

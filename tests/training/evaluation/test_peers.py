@@ -1,3 +1,4 @@
+import json
 import sys
 from pathlib import Path
 
@@ -6,7 +7,8 @@ import pytest
 
 from model.feature_file import read_features
 from model.problems import InputProblem
-from training.commands.features import embed
+from training.commands.data import embed
+from training.commands.evaluate import evaluate, report
 from training.datasets.record import CropRecord
 from training.datasets.registry import read_dataset
 from training.evaluation.peers import Peer
@@ -99,3 +101,35 @@ def test_gmn_embed_writes_a_peers_features_under_its_name(averaging_model, tmp_p
     assert stored.origin.embedder == "averaging"
     assert stored.paths == tuple(record.source for record in records)
     np.testing.assert_array_equal(stored.features, Peer(averaging_model).embed(records))
+
+
+def test_a_ready_made_model_is_measured_by_cosine_and_compared_over_the_same_queries(
+    averaging_model, tiny_artefact, drawn_crops, tmp_path
+):
+    rows = ["path,identity,camera"]
+    for number, one in enumerate(drawn_crops):
+        (tmp_path / f"{number}.png").write_bytes(one.png)
+        rows.append(f"{number}.png,{one.identity},{one.camera}")
+    (tmp_path / "people.csv").write_text("\n".join(rows))
+    data = [f"manifest:{tmp_path / 'people.csv'}"]
+    for model in (averaging_model, tiny_artefact):
+        evaluate(str(model), data, out=tmp_path / model.stem)
+    found = json.loads((tmp_path / "averaging" / "report.json").read_text())
+    (dataset,) = found["datasets"]
+    assert list(dataset["scorings"]) == ["cosine"]
+    assert dataset["scorings"]["cosine"]["operating_points"] == []
+    assert not dataset["seen_in_training"]
+    places = [str(tmp_path / model.stem) for model in (averaging_model, tiny_artefact)]
+    report(places, out=tmp_path / "compared")
+    compared = json.loads((tmp_path / "compared" / "comparison.json").read_text())
+    base, *others = compared["datasets"][0]["rankings"]
+    assert {one["against"] for one in others} == {"cosine"}
+    for one in others:
+        apart = one["metrics"]["mAP"]["mean"] - base["metrics"]["mAP"]["mean"]
+        assert one["differences"]["mAP"]["mean"] == pytest.approx(apart, abs=1e-6)
+
+
+@pytest.mark.parametrize("asked", [{"scoring": "mnet"}, {"premise": True}])
+def test_a_ready_made_model_has_no_mnet(averaging_model, asked):
+    with pytest.raises(InputProblem, match=r"averaging\.xml: a ready-made model has no M-Net"):
+        evaluate(str(averaging_model), ["synthetic:7,identities=2,domains=1"], **asked)

@@ -6,13 +6,13 @@ import pytest
 from model.problems import InputProblem
 from training.datasets.record import CropRecord
 from training.evaluation.metrics import rank_queries
-from training.evaluation.query_values import (
+from training.evaluation.rank_lists import rank_lists
+from training.evaluation.runs import (
     query_values,
     read_query_values,
     search_digest,
     write_query_values,
 )
-from training.evaluation.rank_lists import rank_lists
 from training.evaluation.searches import Search
 
 

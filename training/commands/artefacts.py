@@ -1,0 +1,230 @@
+"""`gmn artefact`, `calibrate`, `export` and `import-weights`: files of artefacts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from model.problems import InputProblem
+from training.commands.common import (
+    ArtefactName,
+    DataSpecs,
+    DeviceOption,
+    JsonOption,
+    PluginOption,
+    print_tables,
+    progress_bar,
+)
+
+GALLERY_SIZES = (100, 1_000, 10_000)
+SHOWN = ("far_1e-2", "far_1e-3")
+
+artefact = typer.Typer(
+    no_args_is_help=True,
+    help="""Looks after the file of an artefact.
+
+    Example: gmn artefact add-graph mine.safetensors
+    """,
+)
+
+
+@artefact.command("add-graph")
+def add_graph(
+    file: Annotated[Path, typer.Argument(help="The artefact's file, which is replaced.")],
+) -> None:
+    """Adds the graph with which a service computes without PyTorch; fingerprints stay.
+
+    An artefact that this version trains or imports has it already.
+
+    Example: gmn artefact add-graph mine.safetensors
+    """
+    from model.artefact import add_graph
+
+    add_graph(file)
+    typer.echo(f"{file}: holds a graph for services without PyTorch")
+
+
+def calibrate(
+    artefact: ArtefactName,
+    data: DataSpecs,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Where to write; without it the new calibration replaces the artefact's.",
+            show_default=False,
+        ),
+    ] = None,
+    as_json: JsonOption = False,
+    device: DeviceOption = "auto",
+) -> None:
+    """Fits an artefact's probabilities and operating points anew, and writes them into it.
+
+    People that the artefact was trained on are left out, as their crops show. The weights and the
+    embedding fingerprint stay, so that galleries stay usable.
+
+    Example: gmn calibrate bundled --data cuhk01:/data/cuhk01 --out mine.safetensors
+    """
+    from model.artefact import (
+        load_artefact,
+        replace_calibration,
+        resolve_artefact,
+        shipped_artefacts,
+    )
+    from model.collapse import refuse_collapse
+    from model.metric_network import TorchPairScores
+    from model.precision import choose_device
+    from training.datasets.registry import read_datasets
+    from training.evaluation.calibration import calibrated_scores
+    from training.evaluation.embedding import embed_searches, gallery_samples
+    from training.evaluation.files import make_folder
+    from training.evaluation.tables import Table
+    from training.seen import unseen_people
+
+    source = resolve_artefact(artefact)
+    if out is None and artefact in shipped_artefacts():
+        raise InputProblem(f"{artefact} stays as it ships; name a file with --out")
+    loaded = load_artefact(source)
+    target = out or source
+    make_folder(target.parent)
+    loaded.on(choose_device(device))
+    searches = {}
+    people = []
+    for dataset in read_datasets(data):
+        search = unseen_people(dataset, loaded.description.provenance, loaded.training)
+        searches[dataset.name] = search
+        people.append(f"{'held-out ' if search.held_out else ''}identities of {dataset.name}")
+        if search.held_out:
+            others = len({record.identity for record in search.records})
+            typer.echo(
+                f"{dataset.name}: the artefact was trained on some of these people, so only the "
+                f"other {others:,} are used",
+                err=True,
+            )
+    network = loaded.metric_network
+    features = embed_searches(
+        loaded.embedder, loaded.description.preprocessing, searches, progress_bar
+    )
+    pair_scores = TorchPairScores(network) if network else None
+    refuse_collapse(str(source), gallery_samples(features.values()), pair_scores)
+    with calibrated_scores(
+        network,
+        features,
+        searches,
+        list(searches),
+        ", ".join(people),
+        progress_bar,
+        target.parent,
+    ) as (calibration, _):
+        description = replace_calibration(source, target, calibration, network)
+    calibration = description.calibration
+    if as_json:
+        typer.echo(calibration.model_dump_json(indent=2))
+        return
+    rows = []
+    for name in calibration.scorings:
+        by_size = [calibration.operating_points(name, size) for size in GALLERY_SIZES]
+        rows += [
+            [name, point, *(f"{thresholds[point]:.3f}" for thresholds in by_size)]
+            for point in SHOWN
+        ]
+    columns = ["scoring", "operating point", *(f"N = {size:,}" for size in GALLERY_SIZES)]
+    print_tables([Table("Thresholds in galleries of N crops", columns, rows, labels=2)])
+    typer.echo(
+        f"{target}: calibrated on {calibration.data}; embedding fingerprint "
+        f"{description.embedding_fingerprint[:12]}… as before"
+    )
+
+
+def export(
+    artefact: ArtefactName,
+    onnx: Annotated[
+        Path,
+        typer.Option(
+            metavar="DIR",
+            help="Where to write embedder.onnx, pair_scorer.onnx and preprocessing.json.",
+        ),
+    ],
+    plugins: PluginOption = None,
+) -> None:
+    """Writes an artefact's networks as ONNX graphs, for programs without PyTorch.
+
+    The graphs are run by ONNX Runtime and compared with PyTorch before they are kept.
+
+    Example: gmn export bundled --onnx runs/bundled-onnx
+    """
+    from model.artefact import resolve_artefact
+    from training.onnx_export import export_onnx
+    from training.plugins import load_plugins
+
+    load_plugins(plugins or ())
+    parity = export_onnx(resolve_artefact(artefact), onnx)
+    typer.echo(
+        f"{onnx}: embedder.onnx, pair_scorer.onnx and preprocessing.json\n"
+        f"compared with PyTorch on {parity.crops} drawn crops and {parity.pairs} pairs of them: "
+        f"{parity.summary()}"
+    )
+
+
+def import_weights(
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE",
+            help="An OSNet: torchreid state dict (.pth), OpenVINO IR (.xml) or ONNX (.onnx).",
+        ),
+    ],
+    out: Annotated[Path, typer.Option(metavar="ARTEFACT", help="Where to write.")],
+    trained_on: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="A data set that the publisher of the weights names, such as MSMT17; repeatable.",
+        ),
+    ] = None,
+    terms: Annotated[
+        str, typer.Option(help="The weights' terms, such as 'Apache License 2.0'.")
+    ] = "",
+    reference: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="An .xml or .onnx of the same weights, to compare a state dict with.",
+        ),
+    ] = None,
+) -> None:
+    """Makes an artefact of published OSNet weights, without M-Net.
+
+    It ranks by cosine; gmn train with initial_weights=ARTEFACT adds M-Net, and gmn calibrate
+    replaces its calibration, which is of drawn people.
+
+    Example: gmn import-weights osnet_x0_25_msmt17.pth --trained-on MSMT17 --out osnet.safetensors
+    """
+    from training.import_weights import import_weights
+    from training.provenance import command_line
+
+    if out.suffix != ".safetensors":
+        raise InputProblem(f"--out {out}: an artefact's name ends in .safetensors")
+    description = import_weights(
+        file,
+        out,
+        documented_data=trained_on or (),
+        terms=terms,
+        reference=reference,
+        command=command_line(),
+    )
+    compared = "not compared: a state dict holds no graph; name one with --reference"
+    if parity := description.provenance.metrics.get("parity"):
+        compared = (
+            f"features of {parity['crops']} drawn crops against {parity['reference']}: cosine at "
+            f"least {parity['least_cosine']:.6f}, largest difference "
+            f"{parity['largest_difference']:.1e} of the largest entry"
+        )
+    config = description.embedder
+    size = description.preprocessing
+    typer.echo(
+        f"{out}: {config.backbone}, {config.dimension} numbers a crop of "
+        f"{size.height}×{size.width}\n{compared}"
+    )

@@ -1,0 +1,60 @@
+"""Options that several commands share, and their progress bar and tables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import Progress
+
+if TYPE_CHECKING:
+    from training.evaluation.tables import Table
+
+ArtefactName = Annotated[
+    str,
+    typer.Argument(metavar="ARTEFACT", help="A .safetensors file, or a name such as bundled."),
+]
+DataSpecs = Annotated[
+    list[str],
+    typer.Option(
+        "--data", metavar="SPEC", help="KIND:PATH, such as cuhk01:/data/cuhk01; repeatable."
+    ),
+]
+PluginOption = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--plugin",
+        metavar="FILE",
+        help="A Python file that registers losses, samplers and other parts; repeatable.",
+        show_default=False,
+    ),
+]
+SettingsOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="KEY=VALUE of the recipe, repeatable.", show_default=False),
+]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+@contextmanager
+def progress_bar(description: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Show a bar on standard error, if that is a terminal, while the block runs.
+
+    Call the yielded function with the number newly done.
+    """
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task(description, total=total)
+        yield lambda done: progress.advance(task, done)
+
+
+def print_tables(tables: Sequence[Table]) -> None:
+    """Print tables as wide as the terminal lets them be."""
+    console = Console()
+    for table in tables:
+        console.print(table.rich(console.width))
