@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar, cast
 
 from gmn_client.models import Problem, RefusedImage
@@ -92,120 +92,174 @@ class CollectionUnavailable(IndexUnavailable):
 
 
 def _kind(
-    code: str, status: int, retry_after_s: int | None = None
-) -> Callable[[str], type[ServiceError]]:
-    def with_sentence(sentence: str) -> type[ServiceError]:
-        values = {"code": code, "status": status, "retry_after_s": retry_after_s}
-        name = code.title().replace("_", "")
-        made = type(name, (ServiceError,), {**values, "sentence": sentence})
-        return cast("type[ServiceError]", made)
+    code: str, status: int, sentence: str = "{}", retry_after_s: int | None = None
+) -> type[ServiceError]:
+    values = {
+        "code": code,
+        "status": status,
+        "sentence": sentence,
+        "retry_after_s": retry_after_s,
+    }
+    name = code.title().replace("_", "")
+    return cast("type[ServiceError]", type(name, (ServiceError,), values))
 
-    return with_sentence
 
-
-Unauthorised = _kind("unauthorised", 401)("{}")
-Forbidden = _kind("forbidden", 403)("{}")
-UnknownGallery = _kind("unknown_gallery", 404)(
+Unauthorised = _kind("unauthorised", 401)
+Forbidden = _kind("forbidden", 403)
+UnknownGallery = _kind(
+    "unknown_gallery",
+    404,
     "there is no gallery {0!r}; create it with POST /v1/galleries or list those there are with GET "
-    "/v1/galleries"
+    "/v1/galleries",
 )
-UnknownCrop = _kind("unknown_crop", 404)(
-    "gallery {0!r} holds no crop {1!r}; it was never enrolled there or has been deleted"
+UnknownCrop = _kind(
+    "unknown_crop",
+    404,
+    "gallery {0!r} holds no crop {1!r}; it was never enrolled there or has been deleted",
 )
-UnknownPicture = _kind("unknown_picture", 404)(
-    "the picture of {1} {2!r} in gallery {0!r} was not kept; {3}"
+UnknownPicture = _kind(
+    "unknown_picture", 404, "the picture of {1} {2!r} in gallery {0!r} was not kept; {3}"
 )
-UnknownQuery = _kind("unknown_query", 404)(
+UnknownQuery = _kind(
+    "unknown_query",
+    404,
     "gallery {0!r} keeps no search {1!r}: its days are over, it was deleted, or a person it showed "
-    "was forgotten; list those there are with GET /v1/galleries/{0}/queries"
+    "was forgotten; list those there are with GET /v1/galleries/{0}/queries",
 )
-UnknownCase = _kind("unknown_case", 404)(
-    "gallery {0!r} has no case {1!r}; list those there are with GET /v1/galleries/{0}/cases"
+UnknownCase = _kind(
+    "unknown_case",
+    404,
+    "gallery {0!r} has no case {1!r}; list those there are with GET /v1/galleries/{0}/cases",
 )
-UnknownIdentity = _kind("unknown_identity", 404)(
+UnknownIdentity = _kind(
+    "unknown_identity",
+    404,
     "gallery {0!r} holds no crop of identity {1!r}; list those there are with GET "
-    "/v1/galleries/{0}/identities"
+    "/v1/galleries/{0}/identities",
 )
-UnknownJob = _kind("unknown_job", 404)(
-    "there is no job {0!r}; it belonged to a gallery that was deleted, or never was"
+UnknownJob = _kind(
+    "unknown_job",
+    404,
+    "there is no job {0!r}; it belonged to a gallery that was deleted, or never was",
 )
-UnknownKey = _kind("unknown_key", 404)(
+UnknownKey = _kind(
+    "unknown_key",
+    404,
     "there is no such key {0!r} in the record; see GET /v1/keys or gmn keys list, and remove one "
-    "of GMN_API_KEYS_FILE from that file"
+    "of GMN_API_KEYS_FILE from that file",
 )
-UnknownSnapshot = _kind("unknown_snapshot", 404)(
-    "gallery {0!r} has no snapshot {1!r}; list those there are with GET /v1/galleries/{0}/snapshots"
+UnknownSnapshot = _kind(
+    "unknown_snapshot",
+    404,
+    "gallery {0!r} has no snapshot {1!r}; list those there are with GET "
+    "/v1/galleries/{0}/snapshots",
 )
-UnknownMerge = _kind("unknown_merge", 404)(
+UnknownMerge = _kind(
+    "unknown_merge",
+    404,
     "gallery {0!r} has no merge {1!r} that can be undone: it is undone already, older than 30 "
     "days, or one of its identities was forgotten; list those there are with GET "
-    "/v1/galleries/{0}/merges"
+    "/v1/galleries/{0}/merges",
 )
-RequestConflict = _kind("request_conflict", 422)(
+RequestConflict = _kind(
+    "request_conflict",
+    422,
     "Idempotency-Key {0!r} came with another request within the last day; send a new key with a "
-    "new request"
+    "new request",
 )
-CropConflict = _kind("crop_conflict", 409)(
+CropConflict = _kind(
+    "crop_conflict",
+    409,
     "crop {0} has the same image as crop {1}, which bears this identity and camera already; delete "
-    "one of the two"
+    "one of the two",
 )
-GalleryConflict = _kind("gallery_conflict", 409)("{}")
-KeyConflict = _kind("key_conflict", 409)(
+GalleryConflict = _kind("gallery_conflict", 409)
+KeyConflict = _kind(
+    "key_conflict",
+    409,
     "{0}: no valid key would have the scope admin for every gallery, so that no call could make a "
-    "gallery or a key; make one that has it first, or use gmn keys on the machine"
+    "gallery or a key; make one that has it first, or use gmn keys on the machine",
 )
-NeedsReindex = _kind("needs_reindex", 409)(
+NeedsReindex = _kind(
+    "needs_reindex",
+    409,
     "gallery {0!r} was filled by the embedder {1:.12}, but {2:.12} is loaded and their vectors "
     "cannot be compared; POST /v1/galleries/{0}/reindex embeds its kept images anew, or serve with "
-    "the artefact that filled it; its crops can still be read and deleted"
+    "the artefact that filled it; its crops can still be read and deleted",
 )
-QueueFull = _kind("queue_full", 429, 1)(
+QueueFull = _kind(
+    "queue_full",
+    429,
     "the service has no room for this request yet, and {0} others wait; send it again in "
-    "{seconds} s, or raise GMN_MAX_COST"
+    "{seconds} s, or raise GMN_MAX_COST",
+    retry_after_s=1,
 )
-TooCostly = _kind("too_costly", 422)(
+TooCostly = _kind(
+    "too_costly",
+    422,
     "{0}: cost {1:,.1f} together, and one request may cost {2:,.1f} (a megapixel costs 1, see "
-    "docs/reference.md); send {3}, or raise GMN_MAX_COST"
+    "docs/reference.md); send {3}, or raise GMN_MAX_COST",
 )
-TooManyRequests = _kind("too_many_requests", 429)(
-    "the key {0} may {1}; send the request again in {seconds} s, or {2}"
+TooManyRequests = _kind(
+    "too_many_requests", 429, "the key {0} may {1}; send the request again in {seconds} s, or {2}"
 )
-TooManyExports = _kind("too_many_exports", 429, 5)(
+TooManyExports = _kind(
+    "too_many_exports",
+    429,
     "exports of cases are under way: at most {0} run at once, of which one key has {1}; send the "
-    "request again in {seconds} s, or end another export"
+    "request again in {seconds} s, or end another export",
+    retry_after_s=5,
 )
-VersionNotReached = _kind("version_not_reached", 503, 1)(
+VersionNotReached = _kind(
+    "version_not_reached",
+    503,
     "gallery {0!r} shows version {1} and not {2} yet; ask again in {seconds} s, or send a "
-    "min_version that a write has answered"
+    "min_version that a write has answered",
+    retry_after_s=1,
 )
 # A full disk, mostly; nothing was stored.
-StorageFailed = _kind("storage_failed", 507)("{}")
-RecordUnavailable = _kind("record_unavailable", 503, 2)(
+StorageFailed = _kind("storage_failed", 507)
+RecordUnavailable = _kind(
+    "record_unavailable",
+    503,
     "the record store cannot be used at the moment: {0}; ask again in {seconds} s, a write best "
-    "under an Idempotency-Key, as it may have happened"
+    "under an Idempotency-Key, as it may have happened",
+    retry_after_s=2,
 )
-DamagedSnapshot = _kind("damaged_snapshot", 409)(
+DamagedSnapshot = _kind(
+    "damaged_snapshot",
+    409,
     "snapshot {0.stem} is damaged or gone: {1}; nothing was changed, restore another snapshot, or "
-    "put a copy of {0.name} back in its place"
+    "put a copy of {0.name} back in its place",
 )
-SnapshotsNotRewritten = _kind("snapshots_not_rewritten", 409)(
+SnapshotsNotRewritten = _kind(
+    "snapshots_not_rewritten",
+    409,
     "{1} crops were deleted from gallery {0!r} and {2} of its snapshots were rewritten without "
     "what is deleted; these were not and may still hold it: {3}; delete each with DELETE "
-    "/v1/galleries/{0}/snapshots/ID, or mend what is named, then send the request again"
+    "/v1/galleries/{0}/snapshots/ID, or mend what is named, then send the request again",
 )
-DamagedRecord = _kind("damaged_record", 500)(
+DamagedRecord = _kind(
+    "damaged_record",
+    500,
     "{0} is damaged: {1}; stop the service, see what is whole with gmn store verify --data-dir "
-    "{0.parent}, and get it back with gmn store recover --data-dir {0.parent} --into NEW"
+    "{0.parent}, and get it back with gmn store recover --data-dir {0.parent} --into NEW",
 )
-DeviceFull = _kind("device_full", 503, 5)(
+DeviceFull = _kind(
+    "device_full",
+    503,
     "the device has too little memory left for {0}; send the request again in {seconds} s, lower "
-    "GMN_MAX_BATCH, or see what else runs on the device"
+    "GMN_MAX_BATCH, or see what else runs on the device",
+    retry_after_s=5,
 )
-DeviceLost = _kind("device_lost", 503, 10)(
+DeviceLost = _kind(
+    "device_lost",
+    503,
     "the device failed and the service restarts; send the request again in {seconds} s, a write "
-    "best under an Idempotency-Key"
+    "best under an Idempotency-Key",
+    retry_after_s=10,
 )
-ServiceStopping = _kind("service_stopping", 503)("{}")
+ServiceStopping = _kind("service_stopping", 503)
 
 
 def problem(code: str, detail: str, status: int = 422, **more: Any) -> Problem:

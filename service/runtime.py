@@ -18,7 +18,6 @@ from service.engine.networks import LoadedModel, load_model, shipped_fillers
 from service.gallery.gallery import Gallery
 from service.gallery.registry import GalleryRegistry
 from service.http.keys import KeyRing, is_loopback
-from service.http.limits import BodyLimits
 from service.milvus.index import MilvusIndexes
 from service.milvus.rows import Codes
 from service.ops.audit import AuditLog
@@ -59,7 +58,7 @@ class Runtime:
             one of `gallery.embedder` makes the features that are compared with a gallery's.
         model: the served one, which answers for every gallery that no older one filled.
         record: of everything; asked in `galleries.read` and `galleries.write`.
-        admission, body_limits: live on the event loop.
+        admission: lives on the event loop.
         calibrations: the thresholds of verdicts, and the scores of searches for them.
         shared: Redis, for rates and events of all processes; None where none is named.
         keys: who may do what; lives on the event loop.
@@ -73,6 +72,7 @@ class Runtime:
         checked: whether the start has read all of the record; else it is read beside the requests.
         worker: the name of this process where it works on a job.
         exports: how many exports of cases each API key has under way.
+        held_bytes: of the bodies of requests in memory, by API key.
         jobs_wanted: set when there may be work for the job runner.
         streams: how many event streams each key holds.
     """
@@ -137,7 +137,7 @@ class Runtime:
             failpoint("start.galleries-loaded")
             self.watchdog.checks += self._health_checks()
             self.admission = Admission(settings.max_cost, self.metrics)
-            self.body_limits = BodyLimits(settings)
+            self.held_bytes: Counter[str] = Counter()
             self.jobs_wanted = asyncio.Event()
             self.exports: Counter[str | None] = Counter()
             self.streams: Counter[str] = Counter()

@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import io
 import zipfile
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -69,7 +69,8 @@ async def create_case(call: GalleryCall, name: str, notes: str) -> CaseDetail:
 async def list_cases(call: GalleryCall, before: str | None, limit: int) -> Cases:
     cases = await call.read(call.runtime.record.cases.page, before, limit + 1)
     more = cases[limit - 1].case_id if len(cases) > limit else None
-    return Cases(results=[Case(**_fields(case)) for case in cases[:limit]], next_cursor=more)
+    results = [Case.model_validate(_fields(case)) for case in cases[:limit]]
+    return Cases(results=results, next_cursor=more)
 
 
 async def change_case(call: GalleryCall, case_id: str, fields: CaseFields) -> CaseDetail:
@@ -140,20 +141,11 @@ def detailed(case: records.Case) -> CaseDetail:
     queries = [
         CaseSearch(query_id=query_id, **entry._asdict()) for query_id, entry in case.queries.items()
     ]
-    return CaseDetail(**_fields(case), queries=queries)
+    return CaseDetail.model_validate(_fields(case) | {"queries": queries})
 
 
 def _fields(case: records.Case) -> dict[str, Any]:
-    return {
-        "case_id": case.case_id,
-        "name": case.name,
-        "notes": case.notes,
-        "created_at": case.created_at,
-        "changed_at": case.changed_at,
-        "key_id": case.key_id,
-        "count": len(case.queries),
-        "deleted_searches": case.deleted_searches,
-    }
+    return {**vars(case), "count": len(case.queries)}
 
 
 class CaseArchive:
@@ -207,7 +199,7 @@ def export_place(call: GalleryCall) -> Iterator[None]:
         under_way[key_id] -= 1
 
 
-async def stream_case(call: GalleryCall, case: CaseDetail) -> AsyncGenerator[bytes, None]:
+async def stream_case(call: GalleryCall, case: CaseDetail) -> AsyncIterator[bytes]:
     """Make the ZIP of a case as it is sent, with one picture in memory.
 
     Searches and pictures that are deleted meanwhile are left out.
@@ -220,50 +212,46 @@ async def stream_case(call: GalleryCall, case: CaseDetail) -> AsyncGenerator[byt
             opened = await open_search(call, entry.query_id)
         except UnknownQuery:
             continue
-        names: dict[str, str] = {}
-        async for shown_as, picture in _pictures(call, opened):
+        decisions = {review.crop_id: review.decision for review in opened.reviews}
+        shown = [
+            result
+            for result in opened.answer.results
+            if result.rank <= SHOWN or result.crop_id in decisions
+        ]
+        pictures: dict[str, str] = {}
+        async for picture_id, name, picture in _pictures(call, opened, shown):
             suffix = EXTENSIONS.get(picture.content_type, "image")
-            names[shown_as] = f"pictures/{shown_as}.{suffix}"
-            await run(archive.add, names[shown_as], picture.content)
+            pictures[picture_id] = f"pictures/{name}.{suffix}"
+            await run(archive.add, pictures[picture_id], picture.content)
             yield archive.take()
-        searches.append(_described(opened, entry.note, names))
+        searches.append(
+            {
+                "opened": opened,
+                "note": entry.note,
+                "shown": shown,
+                "decisions": decisions,
+                "pictures": pictures,
+            }
+        )
     about = {"case": case, "gallery": call.gallery.name, "searches": searches}
     await run(_finish, archive, about)
     yield archive.take()
 
 
-async def _pictures(call: GalleryCall, opened: OpenedSearch) -> AsyncIterator[tuple[str, Picture]]:
+async def _pictures(
+    call: GalleryCall, opened: OpenedSearch, shown: Sequence[RankedCrop]
+) -> AsyncIterator[tuple[str, str, Picture]]:
+    """Yield ids, file names and content of the pictures of a search and its shown results."""
     missing = contextlib.suppress(UnknownPicture, UnknownQuery, UnknownCrop)
+    query_id = opened.query_id
     if opened.image_url:
         with missing:
-            picture = await read_search_picture(call, opened.query_id)
-            yield f"search-{opened.query_id}", picture
-    for result, _ in _shown_results(opened):
+            picture = await read_search_picture(call, query_id)
+            yield query_id, f"search-{query_id}", picture
+    for result in shown:
         with missing:
             picture = await read_picture(call.runtime, call.gallery, result.crop_id)
-            yield f"crop-{result.crop_id}", picture
-
-
-def _described(opened: OpenedSearch, note: str, names: dict[str, str]) -> dict[str, Any]:
-    shown = [
-        {
-            "result": result,
-            "decision": decision,
-            "picture": names.get(f"crop-{result.crop_id}"),
-        }
-        for result, decision in _shown_results(opened)
-    ]
-    picture = names.get(f"search-{opened.query_id}")
-    return {"opened": opened, "note": note, "picture": picture, "shown": shown}
-
-
-def _shown_results(opened: OpenedSearch) -> list[tuple[RankedCrop, str]]:
-    decisions = {review.crop_id: review.decision for review in opened.reviews}
-    return [
-        (result, decisions.get(result.crop_id, ""))
-        for result in opened.answer.results
-        if result.rank <= SHOWN or result.crop_id in decisions
-    ]
+            yield result.crop_id, f"crop-{result.crop_id}", picture
 
 
 def _finish(archive: CaseArchive, about: dict[str, Any]) -> None:
@@ -280,13 +268,11 @@ def _lines(searches: list[dict[str, Any]]) -> Iterator[str]:
     for search in searches:
         opened = search["opened"].model_dump(mode="json")
         reviews = {review["crop_id"]: review for review in opened["reviews"]}
-        pictures = {shown["result"].crop_id: shown["picture"] for shown in search["shown"]}
         for result in opened["answer"]["results"]:
-            crop_id = result["crop_id"]
-            review = reviews.get(crop_id, {})
+            review = reviews.get(result["crop_id"], {})
             yield csv_line(
                 *(opened["query_id"], opened["created_at"]),
                 *(result[name] for name in RESULT_COLUMNS),
                 *(review.get(name) for name in ("decision", "reviewed_at")),
-                pictures.get(crop_id),
+                search["pictures"].get(result["crop_id"]),
             )

@@ -171,13 +171,12 @@ def _rows(call: GalleryCall, searches: Sequence[KeptQuery]) -> Iterator[models.R
         url = search_picture_url(gallery, search)
         for crop_id, review in search.reviews.items():
             if crop := crops.get(crop_id):
-                yield models.Review(
-                    query_id=search.query_id,
-                    crop_id=crop_id,
-                    identity=crop.identity,
-                    decision=review.decision,
-                    reviewed_at=review.reviewed_at,
-                    key_id=review.key_id,
-                    query_image_url=url,
-                    image_url=gallery.image_url(crop_id),
-                )
+                fields = {
+                    **vars(review),
+                    "query_id": search.query_id,
+                    "crop_id": crop_id,
+                    "identity": crop.identity,
+                    "query_image_url": url,
+                    "image_url": gallery.image_url(crop_id),
+                }
+                yield models.Review.model_validate(fields)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -13,8 +14,6 @@ from gmn_client.models import (
     KeptSearches,
     OpenedSearch,
     QueryAnswer,
-    RankedCrop,
-    ReviewedResult,
 )
 from service.errors import (
     InvalidField,
@@ -119,7 +118,7 @@ async def list_searches(
         searches = searches[:limit]
         best = {search.results[0].crop_id for search in searches if search.results}
         crops = record.crops.by_id(gallery_id, best)
-        results = [KeptSearch(**_summary(call, search, crops)) for search in searches]
+        results = [KeptSearch.model_validate(_summary(call, search, crops)) for search in searches]
         return KeptSearches(results=results, next_cursor=more)
 
     return await call.read(read)
@@ -187,42 +186,27 @@ def search_picture_url(gallery: Gallery, kept: KeptQuery) -> str | None:
 def _opened(call: GalleryCall, kept: KeptQuery) -> OpenedSearch:
     ids = {result.crop_id for result in kept.results} | set(kept.reviews)
     crops = call.runtime.record.crops.by_id(call.gallery.gallery_id, ids)
-    results = list(_results(call.gallery, kept, crops))
+    results = [
+        {
+            **asdict(crops[result.crop_id]),
+            **result._asdict(),
+            "rank": rank,
+            "image_url": call.gallery.image_url(result.crop_id),
+        }
+        for rank, result in enumerate(kept.results, 1)
+        if result.crop_id in crops
+    ]
     reviews = [
-        ReviewedResult(
-            crop_id=crop_id,
-            identity=_name(crops, crop_id),
-            decision=review.decision,
-            reviewed_at=review.reviewed_at,
-            key_id=review.key_id,
-        )
+        {**vars(review), "crop_id": crop_id, "identity": _name(crops, crop_id)}
         for crop_id, review in kept.reviews.items()
     ]
-    answer = {**kept.answer, "results": results, "query_id": kept.query_id}
-    return OpenedSearch(
+    fields = {
         **_summary(call, kept, crops),
-        request=kept.request,
-        answer=QueryAnswer.model_validate(answer),
-        removed=len(kept.results) - len(results),
-        reviews=reviews,
-    )
-
-
-def _results(
-    gallery: Gallery, kept: KeptQuery, crops: Mapping[str, StoredCrop]
-) -> Iterable[RankedCrop]:
-    for rank, result in enumerate(kept.results, 1):
-        if crop := crops.get(result.crop_id):
-            yield RankedCrop(
-                rank=rank,
-                identity=crop.identity,
-                camera=crop.camera,
-                captured_at=crop.captured_at,
-                external_id=crop.external_id,
-                metadata=crop.metadata,
-                image_url=gallery.image_url(result.crop_id),
-                **result._asdict(),
-            )
+        "answer": {**kept.answer, "results": results, "query_id": kept.query_id},
+        "removed": len(kept.results) - len(results),
+        "reviews": reviews,
+    }
+    return OpenedSearch.model_validate(fields)
 
 
 def _summary(call: GalleryCall, kept: KeptQuery, crops: Mapping[str, StoredCrop]) -> dict[str, Any]:
@@ -237,21 +221,17 @@ def _summary(call: GalleryCall, kept: KeptQuery, crops: Mapping[str, StoredCrop]
             image_url=gallery.image_url(first.crop_id),
         )
     decisions = [review.decision for review in kept.reviews.values()]
-    ends = None if kept.cases else kept.created_at + _kept_for(call.runtime, gallery)
     return {
-        "query_id": kept.query_id,
-        "created_at": kept.created_at,
-        "expires_at": ends,
-        "key_id": kept.key_id,
+        **vars(kept),
+        "expires_at": None if kept.cases else kept.created_at + _kept_for(call.runtime, gallery),
         "purpose": kept.request.get("purpose"),
         "verdict": kept.answer["verdict"],
         "count": len(kept.results),
         "best": best,
         "image_url": search_picture_url(gallery, kept),
-        "crop_id": kept.crop_id,
         "confirmed": decisions.count("confirmed"),
         "rejected": decisions.count("rejected"),
-        "case_ids": list(kept.cases),
+        "case_ids": kept.cases,
     }
 
 

@@ -15,17 +15,7 @@ from starlette.staticfiles import StaticFiles
 
 from service.http.middleware import PAGE_ASSETS_PATH, RequestContext
 from service.http.problems import handle_errors
-from service.http.routes import (
-    crops,
-    desk,
-    galleries,
-    health,
-    identities,
-    jobs,
-    keys,
-    model,
-    queries,
-)
+from service.http.routes import crops, desk, galleries, jobs, operation, queries
 from service.maintenance import background_work
 from service.ops.logs import LoopErrorLog
 from service.runtime import Runtime
@@ -34,16 +24,16 @@ from service.settings import Settings
 ROUTERS = (
     galleries.router,
     crops.router,
-    identities.router,
+    crops.identity_router,
     queries.router,
     desk.router,
     desk.case_router,
     jobs.router,
-    keys.router,
+    operation.key_router,
     galleries.snapshot_router,
-    model.comparison_router,
-    model.router,
-    health.router,
+    queries.comparison_router,
+    queries.model_router,
+    operation.router,
 )
 EXPOSED_HEADERS = ("GMN-Stale", "Idempotent-Replayed", "Location", "Retry-After", "X-Request-ID")
 VERSION = "0.5.0"

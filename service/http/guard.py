@@ -7,26 +7,21 @@ checks it before the body is read, which the framework does before it asks the d
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import re
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from tempfile import gettempdir
 from typing import Annotated, Any, cast
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Depends, Request, Response, Security
 from fastapi.routing import APIRoute
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
-from starlette.datastructures import FormData
-from starlette.exceptions import HTTPException
-from starlette.formparsers import MultiPartException
 
 from gmn_client.models import Scope
-from service.errors import InvalidField, StorageFailed, Unauthorised
+from service.errors import InvalidField, Unauthorised
 from service.http.forms import SomeImagesForm
 from service.http.keys import is_loopback
-from service.http.limits import Body, WholeForm, require_short_text
+from service.http.limits import FormRequest
 from service.http.middleware import CLIENT_LEFT
 from service.http.problems import names_of, problems, unknown_name
 from service.ops.audit import act_as
@@ -35,7 +30,6 @@ from service.search.options import MAX_ID
 
 # Paths that name no gallery and need no key.
 OPEN = frozenset({"/livez", "/readyz"})
-FORMS = ("multipart/form-data", "application/x-www-form-urlencoded")
 # Behind a proxy on this machine every request comes from loopback. Most proxies add one of these,
 # and nginx before 1.30 speaks HTTP/1.0; one that does neither cannot be told from a local program.
 FORWARDED = re.compile("forwarded|x-real-ip|via|x-forwarded-.*")
@@ -201,76 +195,19 @@ def guarded_router(prefix: str, tag: str) -> APIRouter:
     )
 
 
-class _FormRequest(Request):
-    """A request whose form is received within the limits of its body."""
-
-    def __init__(
-        self, request: Request, call: Call, body: Body, never_empty: frozenset[str]
-    ) -> None:
-        super().__init__(request.scope, body.receive)
-        self._call = call
-        self._received = body
-        self._never_empty = never_empty
-        content_type = self.headers.get("content-type", "")
-        self._is_multipart = content_type.lower().startswith(FORMS[0])
-
-    async def stream(self) -> AsyncGenerator[bytes]:
-        """Yield the body in pieces; raise `InvalidField` for too long a one of texts alone."""
-        size = 0
-        async for chunk in super().stream():
-            if not self._is_multipart:
-                size += len(chunk)
-                require_short_text("body", size)
-            yield chunk
-
-    async def form(self, **_: Any) -> FormData:  # type: ignore[override]
-        """Return the fields that were sent; raise `InvalidField` for an empty filter."""
-        if self._is_multipart:
-            # The base class parses no form that is set here.
-            try:
-                async with contextlib.aclosing(self.stream()) as stream:
-                    self._form = await WholeForm(self.headers, stream, self._received).parse()
-            except MultiPartException as error:
-                raise HTTPException(400, error.message) from error
-            except OSError as error:
-                raise StorageFailed(
-                    f"the body could not be written to {gettempdir()} ({error.strerror}); nothing "
-                    "was stored, free space there, or set TMPDIR, and send it again"
-                ) from error
-        form = await super().form(**self._received.parts)
-        if self._call.caller.rate_images:
-            # The boxes of a frame are images, too.
-            images = max(len(form.getlist(name)) for name in ("images", "boxes"))
-            await self._call.runtime.keys.require_rate(self._call.caller, images)
-        # `/docs` sends all fields of a form, the omitted ones empty. In other forms an empty field
-        # is a mistake, such as a variable that is not set.
-        if not self._never_empty <= form.keys():
-            for name, value in form.multi_items():
-                if value == "" and name in self._never_empty:
-                    raise InvalidField(f"{name}: is empty; send a value, or leave the field out")
-        return form
-
-
 async def _answer_form(answer: Handler, request: Request, call: Call, form: Any) -> Response:
-    content_type = request.headers.get("content-type", "").lower()
-    kind, _, parameters = content_type.partition(";")
-    # The framework would take text in another encoding for UTF-8 or Latin-1.
-    in_other_encoding = "charset" in parameters and "utf-8" not in parameters
-    if content_type and (kind.strip() not in FORMS or in_other_encoding):
-        sent_as = f"the body is {content_type[:80]!r}"
-        raise HTTPException(415, f"{sent_as}; send multipart/form-data in UTF-8, images as files")
     if issubclass(form, SomeImagesForm):
         call.runtime.admission.require_place()
-    body = Body(request, call.runtime.body_limits, form.to_disk, call.caller.key_id)
+    received = FormRequest(request, call, form.to_disk, form.never_empty)
     working = cast("asyncio.Task[Response]", asyncio.current_task())
 
     async def cancel_when_left() -> None:
-        await body.disconnected()
+        await received.disconnected()
         working.cancel()
 
     leaving = asyncio.create_task(cancel_when_left())
     try:
-        return await answer(_FormRequest(request, call, body, form.never_empty))
+        return await answer(received)
     except asyncio.CancelledError:
         if not leaving.done():
             raise
@@ -278,4 +215,4 @@ async def _answer_form(answer: Handler, request: Request, call: Call, form: Any)
         return Response(status_code=CLIENT_LEFT)
     finally:
         leaving.cancel()
-        body.release()
+        received.release()

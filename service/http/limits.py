@@ -1,28 +1,33 @@
-"""Limits of connections and of request bodies.
+"""Limits of connections and of the forms that requests send.
 
-Of connections: how many are answered, and how long one may stay silent. Of bodies: the size of one,
-the bytes in memory of all, a minimum rate, a whole form.
+Of connections: how many are answered, and how long one may stay silent. Of forms: the size of one,
+the bytes in memory of all, a minimum rate, and that it is whole.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import resource
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator
+from collections.abc import Set
+from tempfile import gettempdir
+from typing import Any
 
-from starlette.datastructures import FormData, Headers
+from starlette.datastructures import FormData
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 from starlette.types import Message
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
-from service.errors import InvalidField
+from service.errors import InvalidField, StorageFailed
 from service.ops.data_directory import MEBIBYTE, require_free_disk
-from service.settings import Settings
+from service.runtime import Call
 
+MULTIPART = "multipart/form-data"
+FORMS = (MULTIPART, "application/x-www-form-urlencoded")
 # Limits of a form whose one file goes to the disk as it arrives, but for its first MiB.
 ARCHIVE_PARTS = {"max_files": 1, "max_fields": 8, "max_part_size": 16 * 1024}
 ARCHIVE_MEMORY_BYTES = MEBIBYTE + ARCHIVE_PARTS["max_fields"] * ARCHIVE_PARTS["max_part_size"]
@@ -36,96 +41,86 @@ REFUSED_PER_SERVED = 3
 CROWDED = "crowded"
 
 
-class BodyLimits:
-    """The limits of all bodies, and the bytes of them in memory; lives on the event loop.
+class FormRequest(Request):
+    """A request whose form is received within its limits: some of it every `body_timeout_s`.
 
-    Bytes count from their arrival until the answer begins, for all callers together and for each:
-    one caller holds half of them at most, or one whole body if that is more.
+    The bytes of it in memory count from their arrival until they are released, for all callers
+    together and for each: one caller holds half of them at most, or one whole body if that is more.
     """
 
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
-        self._max_bytes_of_caller = max(settings.max_body_bytes, settings.max_queued_bytes // 2)
-        self._held: Counter[str] = Counter()
+    def __init__(self, request: Request, call: Call, to_disk: bool, never_empty: Set[str]) -> None:
+        """Begin to receive; raises 415, and where the announced length suffices 413 and 429.
 
-    def require_room(self, caller: str, more: int) -> None:
-        """Raise 429 where `more` bytes of a caller do not fit into memory."""
-        most = self.settings.max_queued_bytes
-        own = self._held[caller] + more
-        if self._held.total() + more > most or own > self._max_bytes_of_caller:
+        Args:
+            to_disk: whether its one file goes to the disk as it arrives; else all is in memory.
+            never_empty: fields that are an error where they are empty.
+        """
+        super().__init__(request.scope, self._receive_in_time)
+        self._source = request.receive
+        self._call = call
+        self._settings = call.runtime.settings
+        self._to_disk = to_disk
+        self._never_empty = never_empty
+        content_type = request.headers.get("content-type", "").lower()
+        kind, _, parameters = content_type.partition(";")
+        # The framework would take text in another encoding for UTF-8 or Latin-1.
+        in_other_encoding = "charset" in parameters and "utf-8" not in parameters
+        if content_type and (kind.strip() not in FORMS or in_other_encoding):
+            sent_as = f"the body is {content_type[:80]!r}"
+            raise HTTPException(415, f"{sent_as}; send {MULTIPART} in UTF-8, images as files")
+        self._is_multipart = kind.strip() == MULTIPART
+        self._waited = 0.0
+        self._received = 0
+        self._held = 0
+        self._whole = asyncio.Event()
+        length = request.headers.get("content-length", "")
+        announced = int(length) if length.isdecimal() else 0
+        self._require_size(announced)
+        self._require_room(self._in_memory(announced))
+
+    def _require_size(self, size: int) -> None:
+        most = self._settings.max_body_bytes
+        what = "request's body"
+        remedy = "fewer images in one request, or raise GMN_MAX_BODY_BYTES"
+        if self._to_disk:
+            most = self._settings.max_import_bytes
+            what = "archive"
+            remedy = "several, or raise GMN_MAX_IMPORT_BYTES"
+        if size > most:
+            detail = f"the {what} is over the limit of {most:,} bytes; send {remedy}"
+            raise HTTPException(413, detail)
+
+    def _in_memory(self, size: int) -> int:
+        most = self._settings.max_body_bytes
+        return min(size, most, ARCHIVE_MEMORY_BYTES) if self._to_disk else size
+
+    def _require_room(self, more: int) -> None:
+        """Raise 429 where `more` bytes of the caller do not fit into memory."""
+        held = self._call.runtime.held_bytes
+        most = self._settings.max_queued_bytes
+        most_of_caller = max(self._settings.max_body_bytes, most // 2)
+        of_caller = held[self._call.caller.key_id] + more
+        if held.total() + more > most or of_caller > most_of_caller:
             raise HTTPException(
                 429,
                 f"this body and those being received would exceed {most:,} bytes, or "
-                f"{self._max_bytes_of_caller:,} of one caller; send it again in 1 s, or raise "
+                f"{most_of_caller:,} of one caller; send it again in 1 s, or raise "
                 "GMN_MAX_QUEUED_BYTES",
                 {"Retry-After": "1"},
             )
 
-    def hold(self, caller: str, more: int) -> None:
-        """Count bytes that have arrived, or are released if `more` is negative; may raise 429."""
-        if more > 0:
-            self.require_room(caller, more)
-        self._held[caller] += more
-        # Forget callers that hold nothing.
-        self._held = +self._held
-
-
-class Body:
-    """One body, received within its limits: some of it every `body_timeout_s`, later at a rate.
-
-    Attributes:
-        parts: limits of the parts of a form, as `Request.form` takes them.
-        spool_bytes: a file of a form is in memory up to this size.
-    """
-
-    def __init__(self, request: Request, limits: BodyLimits, to_disk: bool, caller: str) -> None:
-        """Begin to receive; 413 and 429 are raised where the announced length suffices for it.
-
-        Args:
-            to_disk: whether its one file goes to the disk as it arrives; else all is in memory.
-        """
-        self._receive = request.receive
-        self._state = request.state
-        self._limits = limits
-        self._to_disk = to_disk
-        self._caller = caller
-        self._waited = 0.0
-        self._received = self._held = 0
-        self._whole = asyncio.Event()
-        settings = limits.settings
-        self._max_bytes = settings.max_import_bytes if to_disk else settings.max_body_bytes
-        in_memory = ARCHIVE_MEMORY_BYTES if to_disk else self._max_bytes
-        self._max_memory_bytes = min(in_memory, settings.max_body_bytes)
-        self.parts = ARCHIVE_PARTS if to_disk else {}
-        self.spool_bytes = MEBIBYTE if to_disk else self._max_bytes
-        length = request.headers.get("content-length", "")
-        announced = int(length) if length.isdecimal() else 0
-        self._require_size(announced)
-        limits.require_room(caller, min(announced, self._max_memory_bytes))
-
-    def _require_size(self, size: int) -> None:
-        if size > self._max_bytes:
-            what = "request's body"
-            remedy = "fewer images in one request, or raise GMN_MAX_BODY_BYTES"
-            if self._to_disk:
-                what = "archive"
-                remedy = "several, or raise GMN_MAX_IMPORT_BYTES"
-            detail = f"the {what} is over the limit of {self._max_bytes:,} bytes; send {remedy}"
-            raise HTTPException(413, detail)
-
-    async def receive(self) -> Message:
+    async def _receive_in_time(self) -> Message:
         """Return the next piece; 408, 413, 429 and 507 are raised where the body is awaited."""
         if self._whole.is_set():
-            return await self._receive()
+            return await self._source()
         # Only waiting counts, not the time in which the service works on the received bytes.
-        settings = self._limits.settings
-        timeout_s = settings.body_timeout_s
-        rate = settings.min_body_rate
+        timeout_s = self._settings.body_timeout_s
+        rate = self._settings.min_body_rate
         left = timeout_s + self._received / rate - self._waited
         began = time.monotonic()
         try:
             async with asyncio.timeout(max(0.0, min(timeout_s, left))):
-                message = await self._receive()
+                message = await self._source()
         except TimeoutError as error:
             detail = (
                 f"nothing more of the request's body arrived for {timeout_s:g} s, or less than "
@@ -136,26 +131,62 @@ class Body:
         self._waited += time.monotonic() - began
         if not message.get("more_body", False):
             self._whole.set()
-            self._state.received = time.perf_counter()
+            self.state.received = time.perf_counter()
         before = self._received
-        self._received = self._received + len(message.get("body", b""))
+        self._received += len(message.get("body", b""))
         self._require_size(self._received)
+        if not self._is_multipart:
+            require_short_text("body", self._received)
         if self._to_disk and before // MEBIBYTE < self._received // MEBIBYTE:
             # The folder for uploads may be on the disk whose rest is kept for deletions.
-            require_free_disk(settings)
-        more = min(self._received, self._max_memory_bytes) - self._held
-        self._limits.hold(self._caller, more)
+            require_free_disk(self._settings)
+        more = self._in_memory(self._received) - self._held
+        self._require_room(more)
+        self._call.runtime.held_bytes[self._call.caller.key_id] += more
         self._held += more
         return message
 
     async def disconnected(self) -> None:
         await self._whole.wait()
-        while (await self._receive())["type"] != "http.disconnect":
+        while (await self._source())["type"] != "http.disconnect":
             pass
 
     def release(self) -> None:
-        self._limits.hold(self._caller, -self._held)
-        self._held = 0
+        held = self._call.runtime.held_bytes
+        held[self._call.caller.key_id] -= self._held
+        # Forget callers that hold nothing.
+        held += Counter()
+
+    async def form(self, **_: Any) -> FormData:  # type: ignore[override]
+        """Return the fields that were sent; raise `InvalidField` for an empty filter."""
+        limits = ARCHIVE_PARTS if self._to_disk else {}
+        if self._is_multipart:
+            # The base class parses no form that is set here.
+            try:
+                async with contextlib.aclosing(self.stream()) as stream:
+                    parser = WholeForm(self.headers, stream, **limits)
+                    in_memory = MEBIBYTE if self._to_disk else self._settings.max_body_bytes
+                    parser.spool_max_size = in_memory
+                    self._form = await parser.parse()
+            except MultiPartException as error:
+                raise HTTPException(400, error.message) from error
+            except OSError as error:
+                raise StorageFailed(
+                    f"the body could not be written to {gettempdir()} ({error.strerror}); nothing "
+                    "was stored, free space there, or set TMPDIR, and send it again"
+                ) from error
+        form = await super().form(**limits)
+        if self._call.caller.rate_images:
+            # The boxes of a frame are images, too.
+            images = max(len(form.getlist(name)) for name in ("images", "boxes"))
+            await self._call.runtime.keys.require_rate(self._call.caller, images)
+        # `/docs` sends all fields of a form, the omitted ones empty. In other forms an empty field
+        # is a mistake, such as a variable that is not set.
+        if not self._never_empty <= form.keys():
+            for name, value in form.multi_items():
+                if value == "" and name in self._never_empty:
+                    raise InvalidField(f"{name}: is empty; send a value, or leave the field out")
+        return form
 
 
 def require_short_text(field: str, size: int) -> None:
@@ -176,10 +207,6 @@ class WholeForm(MultiPartParser):
 
     _ended = False
     _text_bytes = 0
-
-    def __init__(self, headers: Headers, stream: AsyncGenerator[bytes], body: Body) -> None:
-        super().__init__(headers, stream, **body.parts)
-        self.spool_max_size = body.spool_bytes
 
     def on_part_data(self, data: bytes, start: int, end: int) -> None:
         """Take a piece of a part; raises `InvalidField` for texts that are too long together."""

@@ -9,7 +9,6 @@ import logging
 import re
 import secrets
 import time
-from urllib.parse import urlsplit
 
 import h11
 from starlette.datastructures import Headers, MutableHeaders
@@ -25,6 +24,7 @@ from service.settings import Settings
 log = logging.getLogger("service.requests")
 ACCEPTABLE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 CLIENT_LEFT = 499
+PORT = re.compile(r":\d*$")
 # Client input is not used as a metric label: invented methods would exhaust memory.
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
@@ -86,7 +86,7 @@ class RequestContext:
             await send(message)
 
         try:
-            app = self._refusal(Request(scope), received) or self._app
+            app = self._refusal(Request(scope)) or self._app
             await app(scope, receive, send_with_headers)
         except h11.LocalProtocolError as error:
             # The server has answered a broken body with 400 itself, and closed the connection.
@@ -103,7 +103,7 @@ class RequestContext:
         finally:
             _record(scope, request_id, status, time.perf_counter() - began)
 
-    def _refusal(self, request: Request, headers: Headers) -> ASGIApp | None:
+    def _refusal(self, request: Request) -> ASGIApp | None:
         """Return the answer to a request that is refused for its connection or its headers.
 
         Browsers name the page's origin, which has to be the service's own. On a loopback address
@@ -111,7 +111,9 @@ class RequestContext:
         to it would otherwise pass as the service's own origin.
         """
         close = {"Connection": "close"}
-        if request.scope["state"].get(CROWDED) and request.scope["path"] != "/livez":
+        headers = request.headers
+        path = request.scope["path"]
+        if request.scope["state"].get(CROWDED) and path != "/livez":
             detail = (
                 "too many connections are open; send it again in 1 s, or raise GMN_MAX_CONNECTIONS"
             )
@@ -124,37 +126,29 @@ class RequestContext:
                 "of the two"
             )
             return answer_problem(request, problem("bad_request", detail, 400), close)
-        host = headers.get("host", "")
+        host = headers.get("host", "").lower()
         origin = headers.get("origin")
-        if self._only_loopback and not is_loopback(_part("hostname", f"//{host}")):
+        if origin is None:
+            # A GET for a picture or a link has none. Links may lead to the service's own pages.
+            asks_for_data = path.startswith(("/v1/", "/metrics"))
+            foreign = asks_for_data and headers.get("sec-fetch-site") == "cross-site"
+        else:
+            foreign = origin not in self._origins and origin.partition("://")[2].lower() != host
+        if self._only_loopback and not is_loopback(PORT.sub("", host).strip("[]")):
             detail = (
                 f"this service answers on this machine only and was asked for as {host[:80]!r}; "
                 "ask for it as localhost, or, behind a proxy, make a key with gmn keys create and "
                 "set GMN_HOST to the address that the proxy connects to"
             )
-        elif self._permits(request, host, origin):
-            return None
-        else:
+        elif foreign:
             page = repr(origin[:80]) if origin else "another site, or a link on it,"
             detail = (
                 f"a page of {page} may not use this service; open its own pages, or name that "
                 "origin in GMN_CORS_ORIGINS and ask by CORS"
             )
+        else:
+            return None
         return answer_problem(request, problem("cross_origin", detail, 403))
-
-    def _permits(self, request: Request, host: str, origin: str | None) -> bool:
-        if origin is not None:
-            return origin in self._origins or _part("netloc", origin) == host.lower()
-        # A GET for a picture or a link has no Origin. Links may lead to the service's own pages.
-        asks_for_data = request.scope["path"].startswith(("/v1/", "/metrics"))
-        return not asks_for_data or request.headers.get("sec-fetch-site") != "cross-site"
-
-
-def _part(name: str, url: str) -> str:
-    try:
-        return str(getattr(urlsplit(url), name) or "").lower()
-    except ValueError:
-        return ""
 
 
 def _protect(headers: MutableHeaders, path: str) -> None:

@@ -14,7 +14,7 @@ from model.pair_scores import unit_rows
 from service.errors import InvalidField, UnknownGallery
 from service.gallery.browse import matching
 from service.gallery.gallery import Gallery
-from service.jobs.runner import create_job, new_job_id, save_job
+from service.jobs.runner import create_job, save_job
 from service.record.jobs import Job
 from service.record.people import Grouping
 from service.record.values import CropFilter, IndexedCrop
@@ -50,7 +50,7 @@ async def begin_grouping(
     if entry and wanted == CropFilter(unnamed=True) and entry.unnamed > MOST_CROPS:
         raise _too_many()
     parameters = FILTER.dump_python(wanted, mode="json", exclude_defaults=True)
-    return await create_job(runtime, gallery, "grouping", parameters, new_job_id(), key_id)
+    return await create_job(runtime, gallery, "grouping", parameters, key_id)
 
 
 async def read_groups(runtime: Runtime, gallery: Gallery) -> CropGroups:

@@ -41,12 +41,14 @@ class ImportContent:
     Attributes:
         folder: the resolved folder of the images.
         items: the crops.
+        ignored: files and columns that are no part of it.
         left_out: files that could not be unpacked.
         vectors: vectors of the items, if they come from a feature file.
     """
 
     folder: Path
     items: list[CropFile]
+    ignored: Ignored
     left_out: list[LeftOut] = field(default_factory=list)
     vectors: enroll.ComputedVectors | None = None
 
@@ -55,17 +57,18 @@ class ImportContent:
         return shown(str(path if self.vectors is None else item.external_id or path))
 
 
-def read_import(runtime: Runtime, job: Job, spool: Path, ignored: Ignored) -> ImportContent:
+def read_import(runtime: Runtime, job: Job, spool: Path) -> ImportContent:
+    ignored = Ignored()
     if (mounted := job.parameters.get("folder")) is not None:
         folder = mounted_folder(runtime, mounted, job.parameters.get("gallery"))
-        return ImportContent(folder, _read_items(folder, folder, job.parameters, ignored))
+        return ImportContent(folder, _read_items(folder, folder, job.parameters, ignored), ignored)
     folder = (spool / "files").resolve()
     archive = spool / "archive"
     if archive.is_file() and is_feature_file(archive):
         return _read_vectors(runtime, archive, folder, job.parameters)
     left_out = [] if job.progress else _unpack(runtime, job, spool, folder, ignored)
     items = _read_items(folder, packed_root(folder), job.parameters, ignored)
-    return ImportContent(folder, items, left_out)
+    return ImportContent(folder, items, ignored, left_out)
 
 
 def _read_vectors(
@@ -91,7 +94,7 @@ def _read_vectors(
         for vector, sha256 in zip(sent.features, columns["sha256"], strict=True)
     ]
     vectors = enroll.ComputedVectors(sent.origin.embedder, embedded)
-    return ImportContent(folder, items, [], vectors)
+    return ImportContent(folder, items, Ignored(), vectors=vectors)
 
 
 def _unpack(
@@ -100,16 +103,13 @@ def _unpack(
     archive = spool / "archive"
     settings = runtime.settings
     if not archive.is_file():
-        if folder.is_dir():
-            # An earlier process unpacked it. Where another has the lease, no progress is saved.
-            return []
         raise InvalidField(
             "archive: could not be used, and its files were removed before the service ended "
             "amid saying why; send it again"
         )
-    # A process that lost its lease may still be unpacking: each has a folder of its own.
-    part = spool / f"part-{runtime.worker}"
-    shutil.rmtree(part, ignore_errors=True)
+    part = spool / "part"
+    for unfinished in (part, folder):
+        shutil.rmtree(unfinished, ignore_errors=True)
     limits = UnpackLimits(settings.max_import_bytes, settings.max_image_bytes)
 
     looked_at = time.monotonic()
@@ -135,12 +135,7 @@ def _unpack(
             raise
         raise StorageFailed(f"the archive cannot be unpacked ({error}); free space") from error
     failpoint("import.unpacked")
-    try:
-        part.rename(folder)
-    except OSError:
-        if not folder.is_dir():
-            raise
-        shutil.rmtree(part, ignore_errors=True)
+    part.rename(folder)
     data_directory.sync(spool)
     return left_out
 

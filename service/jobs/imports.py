@@ -8,7 +8,7 @@ import json
 import shutil
 import sys
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import BinaryIO
 from gmn_client.models import JobProblem, RefusedImage
 from model.crops.decode import CropProblem
 from model.crops.manifest import CropFile
-from model.crops.names import Ignored, LeftOut
+from model.crops.names import LeftOut
 from service.errors import InvalidField, StorageFailed
 from service.gallery import enroll
 from service.gallery.gallery import Gallery
@@ -32,7 +32,7 @@ from service.runtime import Runtime
 CROPS_PER_BATCH = 32
 VECTORS_PER_BATCH = 256
 # One batch is decoded while another is embedded and a third is stored.
-CONCURRENT_BATCHES = 3
+CONCURRENT_BATCHES = 4
 NumberedFile = tuple[int, CropFile]
 COUNTS = ("total", "done", "landed", "duplicates", "refused", "ignored")
 
@@ -70,7 +70,7 @@ async def begin_import(
             failpoint("import.archive-kept")
         # If this fails, maintenance removes the archive: it is noted, and not held any more.
         return await runtime.sections.run(
-            lambda: runner.create_job(runtime, gallery, "import", parameters, job_id, key_id)
+            lambda: runner.create_job(runtime, gallery, "import", parameters, key_id, job_id)
         )
 
 
@@ -114,43 +114,34 @@ async def _enroll_items(runtime: Runtime, gallery: Gallery, job: Job) -> Counter
     size = min(CROPS_PER_BATCH, runtime.settings.max_images_per_request)
     if content.vectors is not None:
         size = VECTORS_PER_BATCH
-    running: deque[asyncio.Task[tuple[Counter[str], list[JobProblem]]]] = deque()
     began = time.monotonic()
-
-    async def save_first() -> None:
-        added, problems = await running.popleft()
-        counts.update(added)
+    for first in range(0, len(waiting), size * CONCURRENT_BATCHES):
+        together = waiting[first : first + size * CONCURRENT_BATCHES]
+        batches = [
+            _enroll_batch(runtime, gallery, job, content, together[start : start + size])
+            for start in range(0, len(together), size)
+        ]
+        problems: list[JobProblem] = []
+        # All end before one of them fails the job.
+        for outcome in await asyncio.gather(*batches, return_exceptions=True):
+            if isinstance(outcome, BaseException):
+                raise outcome
+            added, found = outcome
+            counts.update(added)
+            problems += found
         await runner.save_job(runtime, job, dict(counts), problems)
         failpoint("import.progress-noted")
-        await runner.give_way(runtime, job, began)
-
-    try:
-        for start in range(0, len(waiting), size):
-            if len(running) == CONCURRENT_BATCHES:
-                await save_first()
-            batch = waiting[start : start + size]
-            work = _enroll_batch(runtime, gallery, job, content, batch)
-            running.append(asyncio.create_task(work))
-        while running:
-            await save_first()
-    except (runner.Cancelled, runner.TurnOver):
-        # Batches under way are still enrolled and counted.
-        while running:
-            with contextlib.suppress(runner.Cancelled, runner.TurnOver):
-                await save_first()
-        raise
-    finally:
-        for task in running:
-            task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
+        if time.monotonic() - began > runner.TURN_SECONDS:
+            others_wait = runtime.record.jobs.others_wait
+            if await runtime.galleries.read(others_wait, job, runtime.worker):
+                raise runner.TurnOver
     return counts
 
 
 async def _content(runtime: Runtime, job: Job, counts: Counter[str]) -> ImportContent:
     spool = runtime.settings.data_dir / IMPORTS / job.job_id
-    ignored = Ignored()
     content = await runtime.sections.run(
-        lambda: runtime.pools.imports.run(read_import, runtime, job, spool, ignored)
+        lambda: runtime.pools.imports.run(read_import, runtime, job, spool)
     )
     items = content.items
     left_out = content.left_out
@@ -162,9 +153,9 @@ async def _content(runtime: Runtime, job: Job, counts: Counter[str]) -> ImportCo
             )
         counts["refused"] = counts["done"] = len(left_out)
         counts["total"] = len(left_out) + len(items)
-        counts["ignored"] = ignored.count
+        counts["ignored"] = content.ignored.count
         problems = _lines("not_unpacked", left_out, 0)
-        problems += _lines("ignored", ignored.lines(), counts["total"])
+        problems += _lines("ignored", content.ignored.lines(), counts["total"])
         await runner.save_job(runtime, job, dict(counts), problems)
         if content.vectors is None:
             # Until now only the archive shows which of its files were left out.

@@ -14,7 +14,7 @@ from service.engine.batcher import EmbeddedImage
 from service.errors import GalleryConflict, ServiceError
 from service.gallery.gallery import Gallery
 from service.gallery.pictures import stored_picture
-from service.jobs.runner import RETRYABLE, create_job, new_job_id, save_job, wait_while_busy
+from service.jobs.runner import RETRYABLE, create_job, save_job, wait_while_busy
 from service.ops.failpoints import failpoint
 from service.record.jobs import Job
 from service.record.values import StoredCrop
@@ -44,7 +44,7 @@ async def begin_reindex(runtime: Runtime, gallery: Gallery, key_id: str) -> Job:
     parameters = {"from": gallery.embedding_fingerprint, "to": runtime.model.embedder}
     return await runtime.audited(
         "begin_reindex",
-        lambda _: create_job(runtime, gallery, "reindex", parameters, new_job_id(), key_id),
+        lambda _: create_job(runtime, gallery, "reindex", parameters, key_id),
         gallery=gallery.name,
     )
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from secrets import token_hex
@@ -46,14 +45,6 @@ class TakenOver(Exception):
 
 class TurnOver(Exception):
     """An import gives way to a job of another key and goes on in its next turn."""
-
-
-async def give_way(runtime: Runtime, job: Job, since: float) -> None:
-    """Raise `TurnOver` if a job, worked on `since`, has had its turn and another key's waits."""
-    if time.monotonic() - since > TURN_SECONDS:
-        others_wait = runtime.record.jobs.others_wait
-        if await runtime.galleries.read(others_wait, job, runtime.worker):
-            raise TurnOver
 
 
 # A job that ends in one of these keeps its files: this process or another one resumes it.
@@ -107,13 +98,19 @@ async def create_job(
     gallery: Gallery,
     kind: JobKind,
     parameters: Mapping[str, Any],
-    job_id: str,
     key_id: str | None = None,
+    job_id: str | None = None,
 ) -> Job:
     """Store a job that an API key begins, and wake the runner; raise `UnknownGallery`."""
     now = datetime.now(UTC)
     job = Job(
-        job_id, gallery.gallery_id, kind, dict(parameters), now, updated_at=now, key_id=key_id
+        job_id=job_id or new_job_id(),
+        gallery_id=gallery.gallery_id,
+        kind=kind,
+        parameters=dict(parameters),
+        created_at=now,
+        updated_at=now,
+        key_id=key_id,
     )
     try:
         await runtime.galleries.write(runtime.record.jobs.create, job)

@@ -10,13 +10,11 @@ import asyncio
 
 import atheris
 
-with atheris.instrument_imports(
-    include=["python_multipart", "starlette", "service.http.crop_forms"]
-):
+with atheris.instrument_imports(include=["python_multipart", "starlette", "service.http.forms"]):
     from starlette.formparsers import MultiPartException
     from starlette.requests import Request
 
-    from service.http.crop_forms import EnrollForm
+    from service.http.forms import EnrollForm
     from service.http.routes.queries import QueryForm
 
 from pydantic import ValidationError

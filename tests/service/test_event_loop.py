@@ -17,12 +17,11 @@ import pytest
 from service.engine.batcher import EmbeddedImage
 from service.engine.images import Pipeline
 from service.http.app import create_app
-from service.http.crop_forms import CropsQuery
-from service.http.forms import SomeImagesForm
+from service.http.forms import CropsQuery, SomeImagesForm
 from service.http.keys import LOCAL_ADMIN
-from service.http.routes import crops, jobs, model
+from service.http.routes import crops, jobs, queries
 from service.jobs.imports import begin_import
-from service.jobs.runner import create_job, new_job_id
+from service.jobs.runner import create_job
 from service.record.crop_lists import CropPage
 from service.record.database import Database
 from service.record.values import StoredCrop
@@ -81,7 +80,7 @@ def test_the_loop_does_other_work_while_a_hundred_embeddings_are_written(runtime
     request = SimpleNamespace(headers={})
     call = Call(runtime, LOCAL_ADMIN)
     form = SomeImagesForm.model_construct()
-    turns = asyncio.run(_turns_meanwhile(model.embed_images(request, call, form)))
+    turns = asyncio.run(_turns_meanwhile(queries.embed_images(request, call, form)))
     assert turns > 10
 
 
@@ -150,7 +149,7 @@ def test_a_stream_of_events_is_kept_alive_while_nothing_happens(runtime, monkeyp
 
     async def watch() -> bytes:
         gallery = runtime.galleries.get("default")
-        job = await create_job(runtime, gallery, "import", {}, new_job_id())
+        job = await create_job(runtime, gallery, "import", {})
         response = await jobs.watch_job(Call(runtime, LOCAL_ADMIN), job.job_id)
         sent = b""
         kept_alive = asyncio.Event()

@@ -85,7 +85,7 @@ PLACES = {
     "import.progress-noted": (
         "jobs/imports.py",
         "save_job(runtime, job, dict(counts), problems)",
-        "runner.give_way(",
+        "jobs.others_wait",
     ),
     "import.files-removed": (
         "jobs/imports.py",

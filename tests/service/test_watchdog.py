@@ -14,7 +14,7 @@ from fastapi.testclient import TestClient
 
 from service import maintenance
 from service.errors import StorageFailed
-from service.http.routes.health import router
+from service.http.routes.operation import router
 from service.ops import health
 from service.ops.health import (
     EXIT_STATUS,

@@ -1,4 +1,4 @@
-"""`/v1/galleries/{gallery}/crops`: enroll, list, read, delete."""
+"""`/v1/galleries/{gallery}/crops` and `/identities`: enroll, list, read, change, delete; forget."""
 
 from __future__ import annotations
 
@@ -7,24 +7,29 @@ from typing import Annotated
 from fastapi import Header, Path, Query, Request, Response
 
 from gmn_client import models
-from service.gallery import browse, changes
+from service.gallery import browse, changes, forget
 from service.gallery.enroll import enroll
-from service.gallery.forget import forget_crop, forget_matching
-from service.http.crop_forms import (
+from service.http.forms import (
+    CURSOR_TEXT,
+    MULTIPART,
     CropsChanges,
     CropsChosen,
     CropsQuery,
     EnrollFields,
     EnrollForm,
+    Form,
+    Limit,
+    Name,
 )
-from service.http.forms import MULTIPART
 from service.http.guard import Admin, Deleter, Enroller, Searcher, guarded_router
 from service.http.problems import Responses, answer_each, example, problems, write_list
 from service.http.thumbnails import PICTURE, Width, answer_picture
 from service.ops.failpoints import failpoint
-from service.search.options import Id
+from service.search.options import Id, Text
+from service.search.similar import find_similar
 
 router = guarded_router("/v1/galleries/{gallery}", "crops")
+identity_router = guarded_router("/v1/galleries/{gallery}", "identities")
 CropId = Annotated[Id, Path(description="A crop's id, as answered by the enrollment.")]
 IncludeVector = Annotated[bool, Query(description="Answer the crop's vector too.")]
 IdempotencyKey = Annotated[
@@ -143,7 +148,7 @@ async def change_crops(
 @router.delete("/crops")
 async def delete_crops(call: Admin, form: Annotated[CropsChosen, MULTIPART]) -> models.RemovedCrops:
     """Deletes every crop that passes a filter, with vectors and pictures; as a change of them."""
-    return await forget_matching(call.runtime, call.gallery, form.filter(), form.dry_run)
+    return await forget.forget_matching(call.runtime, call.gallery, form.filter(), form.dry_run)
 
 
 @router.get("/crops/{crop_id}")
@@ -168,7 +173,7 @@ async def change_crop(
 @router.delete("/crops/{crop_id}")
 async def delete_crop(call: Deleter, crop_id: CropId) -> models.Removal:
     """Deletes one crop with its vector and picture; a second time it is 404."""
-    return await forget_crop(call.runtime, call.gallery, crop_id)
+    return await forget.forget_crop(call.runtime, call.gallery, crop_id)
 
 
 @router.get(
@@ -195,3 +200,108 @@ async def read_crop_image(
     )
     call.note_view("view", crop_ids=[crop_id])
     return answer
+
+
+# Characters of a cursor: a name, and the number that it is sorted by.
+MAX_PLACE = 512
+OF_SEARCH = ("needs_reindex", "queue_full", "device_full", "device_lost", "index_unavailable")
+Identity = Annotated[Text, Path(description="An identity, as enrolled.", examples=["0042"])]
+
+
+Part = Annotated[Text, Query(description="Only identities that contain this text, in any case.")]
+Order = Annotated[
+    models.IdentityOrder,
+    Query(
+        description="In natural order (7 before 10), the last seen first, or those with the most "
+        "crops first."
+    ),
+]
+
+
+class IdentityFields(Form):
+    """An identity's new name."""
+
+    new_identity: Name
+    """The new name; an existing identity of that name is merged with."""
+
+
+@identity_router.get("/identities")
+async def list_identities(
+    call: Searcher,
+    cursor: Annotated[str | None, Query(max_length=MAX_PLACE, description=CURSOR_TEXT)] = None,
+    limit: Limit = 100,
+    query: Part = "",
+    sort: Order = "name",
+) -> models.Identities:
+    """Lists identities, by name unless `sort` names another order; unnamed crops are not counted.
+
+    Each has the crop with its best picture: the sharpest and highest, as measured when it was
+    enrolled; of crops that were not measured it is the one with the largest file.
+    """
+    page = await browse.list_identities(call.runtime, call.gallery, cursor, limit, query, sort)
+    event = "query" if query else "list_identities"
+    call.note_view(event, count=len(page.results), filters={"identity": query})
+    return page
+
+
+@identity_router.get("/identities/{identity:path}")
+async def read_identity(call: Searcher, identity: Identity) -> models.IdentityDetail:
+    """Reads the crops, cameras and times of one identity, and which crop shows it best."""
+    found = await browse.read_identity(call.runtime, call.gallery, identity)
+    call.note_view("query", count=1, filters={"identity": identity})
+    return found
+
+
+@identity_router.get("/similar", responses=problems("unknown_identity", *OF_SEARCH))
+async def list_similar(
+    call: Searcher,
+    identity: Annotated[Name, Query(description="The identity.")],
+    limit: Annotated[int, Query(ge=1, le=100, description="How many at most.")] = 10,
+) -> models.SimilarIdentities:
+    """Lists identities that may be the same person as one, the most alike first.
+
+    They are found by a search with its best crops, eight at most, among the named crops of others;
+    probabilities and verdicts are those of such a search.
+    """
+    call.runtime.audit.require_room()
+    found = await find_similar(call.runtime, call.gallery, identity, limit)
+    call.note_view("query", count=len(found.results), filters={"identity": identity})
+    return found
+
+
+@identity_router.patch("/identities/{identity:path}")
+async def rename_identity(
+    call: Admin, identity: Identity, form: Annotated[IdentityFields, MULTIPART]
+) -> models.RenamedIdentity:
+    """Renames an identity, or merges it into an existing one."""
+    return await changes.relabel_identity(call.runtime, call.gallery, identity, form.new_identity)
+
+
+@identity_router.delete(
+    "/identities/{identity:path}", responses=problems("snapshots_not_rewritten")
+)
+async def forget_identity(call: Admin, identity: Identity) -> models.ForgottenIdentity:
+    """Forgets a person: deletes every crop, vector and image, in snapshots too.
+
+    The answer lists the removed data, and the places and times of the remaining copies.
+    """
+    return await forget.forget_identity(call.runtime, call.gallery, identity)
+
+
+@identity_router.get("/merges")
+async def list_merges(call: Searcher) -> models.Merges:
+    """Lists the merges of identities of the last 30 days that can be undone, newest first."""
+    merges = await call.read(call.runtime.record.identities.merges)
+    call.note_view("list_merges", count=len(merges))
+    return models.Merges(results=merges)
+
+
+@identity_router.post("/merges/{merge_id}/undo")
+async def undo_merge(
+    call: Admin, merge_id: Annotated[Id, Path(description="A merge's id, as its answer has it.")]
+) -> models.RenamedIdentity:
+    """Undoes a merge: its crops get their former identity again.
+
+    Crops that were deleted or got another identity since the merge do not change.
+    """
+    return await changes.undo_merge(call.runtime, call.gallery, merge_id)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
+from collections.abc import AsyncIterator
 from typing import Annotated
 
-from fastapi import Path, Query, Request, Response
+from fastapi import Depends, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import Field
 from starlette.types import Message, Receive, Scope, Send
@@ -228,10 +228,17 @@ async def release_search(call: Searcher, case_id: CaseId, query_id: QueryId) -> 
     return await cases.hold_search(call, case_id, query_id, None)
 
 
+async def _export_place(call: Searcher) -> AsyncIterator[None]:
+    with cases.export_place(call):
+        yield
+
+
 @case_router.get(
     "/{case_id}/export",
     response_class=StreamingResponse,
     responses=problems("too_many_exports") | content("application/zip", "The case."),
+    # Held until the client has the answer, or has left.
+    dependencies=[Depends(_export_place)],
 )
 async def export_case(call: Searcher, case_id: CaseId) -> StreamingResponse:
     """Export a case as ZIP: index.html, the pictures, results.csv, and SHA256SUMS of each file.
@@ -239,27 +246,20 @@ async def export_case(call: Searcher, case_id: CaseId) -> StreamingResponse:
     At most four exports run at once, two of one key; one whose client takes nothing for a minute
     ends.
     """
-    return _CaseExport(call, cases.detailed(await searches.find_case(call, case_id)))
+    case = cases.detailed(await searches.find_case(call, case_id))
+    await call.done("export_case", case_id=case_id)
+    name = f'attachment; filename="case-{case_id}.zip"'
+    return _Export(
+        cases.stream_case(call, case),
+        media_type="application/zip",
+        headers={"Content-Disposition": name},
+    )
 
 
-class _CaseExport(StreamingResponse):
-    """The ZIP of a case, which has a place among the exports until its client has it or left."""
-
-    def __init__(self, call: GalleryCall, case: models.CaseDetail) -> None:
-        self._call = call
-        self._case_id = case.case_id
-        self._pieces = cases.stream_case(call, case)
-        name = f'attachment; filename="case-{case.case_id}.zip"'
-        super().__init__(
-            self._pieces, media_type="application/zip", headers={"Content-Disposition": name}
-        )
-
+class _Export(StreamingResponse):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def send_in_time(message: Message) -> None:
             async with asyncio.timeout(SEND_SECONDS):
                 await send(message)
 
-        with cases.export_place(self._call):
-            await self._call.done("export_case", case_id=self._case_id)
-            async with contextlib.aclosing(self._pieces):
-                await super().__call__(scope, receive, send_in_time)
+        await super().__call__(scope, receive, send_in_time)

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Collection
 from typing import Annotated
 
-from fastapi import Path, Query, Response, UploadFile
+from fastapi import Depends, Path, Query, Response, UploadFile
 from fastapi.responses import StreamingResponse
 from pydantic import AfterValidator, Field, WithJsonSchema
 from sse_starlette import EventSourceResponse
-from starlette.types import Receive, Send
-from starlette.types import Scope as ASGIScope
 
 from gmn_client.models import CropGroups, Job, Jobs, Scope
 from service.errors import InvalidField, TooManyRequests, Unauthorised, UnknownJob
 from service.gallery.archives import remove_unneeded
 from service.gallery.enroll import checked_camera
-from service.http.crop_forms import GroupingForm
-from service.http.forms import FILE, MULTIPART, Form, Name
+from service.http.forms import FILE, MULTIPART, Form, GroupingForm, Name
 from service.http.guard import Admin, Enroller, Searcher, guarded_router, needs
 from service.http.problems import content, problems
 from service.jobs import runner
@@ -42,18 +39,6 @@ MAX_FOLDER = 1024
 # One key holds at most this many in one process.
 MOST_STREAMS = 8
 REPORT_COLUMNS = ("position", "source", "code", "detail")
-
-
-class _EventStream(EventSourceResponse):
-    def __init__(self, events: AsyncIterator[dict[str, str]], ended: Callable[[], None]) -> None:
-        super().__init__(events, ping=KEEP_ALIVE_SECONDS, sep="\n")
-        self._ended = ended
-
-    async def __call__(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
-        try:
-            await super().__call__(scope, receive, send)
-        finally:
-            self._ended()
 
 
 class ImportForm(Form):
@@ -105,10 +90,26 @@ async def read_job(call: Reader, job_id: JobId) -> Job:
     return await _find_job(call, job_id, SEE_ALL)
 
 
+async def _stream_place(call: Reader, job_id: JobId) -> AsyncIterator[None]:
+    streams = call.runtime.streams
+    key_id = call.caller.key_id
+    if streams[key_id] >= MOST_STREAMS:
+        may = f"hold {MOST_STREAMS} event streams of this process"
+        remedy = f"ask GET /v1/jobs/{job_id}"
+        raise TooManyRequests(key_id, may, remedy, retry_after_s=1)
+    streams[key_id] += 1
+    try:
+        yield
+    finally:
+        streams[key_id] -= 1
+
+
 @router.get(
     "/jobs/{job_id}/events",
     response_class=StreamingResponse,
     responses=content("text/event-stream", "The job, at every change."),
+    # Held until the client has all events, or has left.
+    dependencies=[Depends(_stream_place)],
 )
 async def watch_job(call: Reader, job_id: JobId) -> EventSourceResponse:
     """Sends server-sent events named `progress`, each the job as JSON, until it has ended.
@@ -117,13 +118,6 @@ async def watch_job(call: Reader, job_id: JobId) -> EventSourceResponse:
     eight at once.
     """
     await _find_job(call, job_id, SEE_ALL)
-    streams = call.runtime.streams
-    key_id = call.caller.key_id
-    if streams[key_id] >= MOST_STREAMS:
-        may = f"hold {MOST_STREAMS} event streams of this process"
-        remedy = f"ask GET /v1/jobs/{job_id}"
-        raise TooManyRequests(key_id, may, remedy, retry_after_s=1)
-    streams[key_id] += 1
 
     async def events() -> AsyncIterator[dict[str, str]]:
         try:
@@ -132,7 +126,7 @@ async def watch_job(call: Reader, job_id: JobId) -> EventSourceResponse:
         except (UnknownJob, Unauthorised) as error:
             yield {"event": "gone", "data": error.detail}
 
-    return _EventStream(events(), lambda: streams.subtract([key_id]))
+    return EventSourceResponse(events(), ping=KEEP_ALIVE_SECONDS, sep="\n")
 
 
 @router.get(

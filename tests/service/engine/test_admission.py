@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import Counter
 from types import SimpleNamespace
 from typing import Annotated, Any
 
@@ -17,7 +18,6 @@ from service.errors import QueueFull, TooCostly
 from service.http.forms import MULTIPART, SomeImagesForm
 from service.http.guard import guarded_router
 from service.http.keys import LOCAL_ADMIN
-from service.http.limits import BodyLimits
 from service.http.problems import handle_errors
 from service.http.routes.galleries import GallerySettingsFields
 from service.ops.metrics import Metrics
@@ -171,7 +171,8 @@ def ask(admission):
     handle_errors(app)
     app.state.runtime = SimpleNamespace(
         admission=admission,
-        body_limits=BodyLimits(Settings()),
+        settings=Settings(),
+        held_bytes=Counter(),
         keys=SimpleNamespace(caller=caller),
     )
 

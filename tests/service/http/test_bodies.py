@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from types import SimpleNamespace
 
@@ -15,7 +16,6 @@ from fastapi import Request
 from service.errors import StorageFailed
 from service.http import guard
 from service.http.keys import LOCAL_ADMIN
-from service.http.limits import BodyLimits
 from service.http.routes.jobs import ImportForm
 from service.ops.critical_sections import CriticalSections
 from service.settings import Settings
@@ -101,7 +101,7 @@ def test_what_a_client_that_left_had_sent_is_free_again(guarded):
 
 def test_the_bytes_of_a_body_count_until_the_work_on_it_has_ended(tmp_path):
     """The client leaves amid a critical section, and then the service stops."""
-    limits = BodyLimits(Settings(data_dir=tmp_path))
+    runtime = SimpleNamespace(settings=Settings(data_dir=tmp_path), held_bytes=Counter())
     sections = CriticalSections()
 
     async def leave_and_stop() -> list[int]:
@@ -118,16 +118,16 @@ def test_the_bytes_of_a_body_count_until_the_work_on_it_has_ended(tmp_path):
             await sent.form()
             await sections.run(section)
 
-        asked = asyncio.create_task(_answered(limits, answer, left))
+        asked = asyncio.create_task(_answered(runtime, answer, left))
         await begun.wait()
         left.set()
         await asyncio.sleep(0.05)
         asked.cancel()
         await asyncio.sleep(0.05)
-        held = [limits._held.total()]
+        held = [runtime.held_bytes.total()]
         may_end.set()
         await asyncio.wait([asked])
-        return [*held, limits._held.total()]
+        return [*held, runtime.held_bytes.total()]
 
     assert asyncio.run(leave_and_stop()) == [9, 0]
 
@@ -143,11 +143,12 @@ def test_an_error_after_the_client_has_left_is_the_requests_own(tmp_path):
         finally:
             raise StorageFailed("the disk is full")
 
+    runtime = SimpleNamespace(settings=Settings(data_dir=tmp_path), held_bytes=Counter())
     with pytest.raises(StorageFailed):
-        asyncio.run(_answered(BodyLimits(Settings(data_dir=tmp_path)), answer, left))
+        asyncio.run(_answered(runtime, answer, left))
 
 
-async def _answered(limits, answer, left):
+async def _answered(runtime, answer, left):
     body = [{"type": "http.request", "body": b"folder=in"}]
 
     async def receive():
@@ -158,7 +159,6 @@ async def _answered(limits, answer, left):
 
     kind = (b"content-type", b"application/x-www-form-urlencoded")
     scope = {"type": "http", "method": "POST", "path": "/", "headers": [kind], "query_string": b""}
-    runtime = SimpleNamespace(body_limits=limits)
     call = SimpleNamespace(runtime=runtime, caller=LOCAL_ADMIN)
     return await guard._answer_form(answer, Request(scope, receive), call, ImportForm)
 
