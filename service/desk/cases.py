@@ -1,4 +1,4 @@
-"""Cases: kept searches that are held together with notes, and the ZIP that one is exported as."""
+"""Cases: the description of one, and the ZIP that it is exported as."""
 
 from __future__ import annotations
 
@@ -14,19 +14,14 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader
 
 from gmn_client.models import (
-    Case,
     CaseDetail,
-    CaseRemoval,
-    Cases,
     CaseSearch,
     OpenedSearch,
     RankedCrop,
 )
-from service.desk.searches import find_case, open_search, read_search_picture
+from service.desk.searches import open_search, read_search_picture
 from service.errors import (
-    InvalidField,
     TooManyExports,
-    UnknownCase,
     UnknownCrop,
     UnknownPicture,
     UnknownQuery,
@@ -34,7 +29,7 @@ from service.errors import (
 from service.gallery.browse import read_picture
 from service.ops.csv_lines import csv_line
 from service.record import values as records
-from service.record.values import MOST_CASES, MOST_CASES_OF_KEY, CaseFields, Picture, new_crop_id
+from service.record.values import Picture
 from service.runtime import GalleryCall
 
 EXPORTS_AT_ONCE = 4
@@ -49,103 +44,12 @@ RESULT_COLUMNS = (
 COLUMNS = ("query_id", "searched_at", *RESULT_COLUMNS, "decision", "reviewed_at", "picture")
 
 
-async def create_case(call: GalleryCall, name: str, notes: str) -> CaseDetail:
-    """Create a case; raise `InvalidField` if the gallery has as many as it may."""
-    now = datetime.now(UTC)
-    case = records.Case(
-        case_id=new_crop_id(),
-        name=name,
-        notes=notes,
-        created_at=now,
-        changed_at=now,
-        key_id=call.caller.key_id,
-    )
-    most = MOST_CASES if call.caller.may() else MOST_CASES_OF_KEY
-    await call.write(call.runtime.record.cases.create, case, most)
-    await call.done("create_case", case_id=case.case_id)
-    return detailed(case)
-
-
-async def list_cases(call: GalleryCall, before: str | None, limit: int) -> Cases:
-    cases = await call.read(call.runtime.record.cases.page, before, limit + 1)
-    more = cases[limit - 1].case_id if len(cases) > limit else None
-    results = [Case.model_validate(_fields(case)) for case in cases[:limit]]
-    return Cases(results=results, next_cursor=more)
-
-
-async def change_case(call: GalleryCall, case_id: str, fields: CaseFields) -> CaseDetail:
-    """Change the name or the notes of a case.
-
-    Raises:
-        UnknownCase: there is no such case.
-        Forbidden: another key made it.
-        InvalidField: there is nothing to change.
-    """
-    if not fields:
-        raise InvalidField("name, notes: nothing is to be changed; send one of them")
-    call.caller.require_own((await find_case(call, case_id)).key_id)
-    case = await call.write(call.runtime.record.cases.change, case_id, fields)
-    if case is None:
-        raise UnknownCase(call.gallery.name, case_id)
-    await call.done("change_case", case_id=case_id)
-    return detailed(case)
-
-
-async def hold_search(
-    call: GalleryCall, case_id: str, query_id: str, note: str | None
-) -> CaseDetail:
-    """Put a kept search into a case, or change its note; a note of None takes it out of the case.
-
-    Raises:
-        UnknownCase, UnknownQuery: there is none, or the case does not hold the search.
-        Forbidden: another key made the case, which holds the search already.
-        InvalidField: the case, or the cases of its key, hold as many searches as they may.
-    """
-    existing = await find_case(call, case_id)
-    held = existing.queries.get(query_id)
-    if note is None or (held and held.note != note):
-        call.caller.require_own(existing.key_id)
-    most = None if call.caller.may() else (call.runtime.settings.kept_queries + 1) // 2
-    case = await call.write(call.runtime.record.cases.hold, case_id, query_id, note, most)
-    if case is None:
-        raise UnknownQuery(call.gallery.name, query_id)
-    event = "release_search" if note is None else "hold_search"
-    await call.done(event, case_id=case_id, query_id=query_id)
-    return detailed(case)
-
-
-async def delete_case(call: GalleryCall, case_id: str) -> CaseRemoval:
-    """Delete a case with the caller's searches that no other case holds, and count these.
-
-    A caller with `admin` deletes the searches of every key.
-
-    Raises:
-        UnknownCase: there is no such case.
-        Forbidden: another key made it.
-    """
-    call.caller.require_own((await find_case(call, case_id)).key_id)
-
-    async def delete(result: dict[str, Any]) -> CaseRemoval:
-        key_id = None if call.caller.may() else call.caller.key_id
-        removed = await call.write(call.runtime.record.cases.delete, case_id, key_id)
-        if removed is None:
-            raise UnknownCase(call.gallery.name, case_id)
-        result["count"] = removed
-        return CaseRemoval(removed=removed)
-
-    name = call.gallery.name
-    return await call.runtime.audited("delete_case", delete, gallery=name, case_id=case_id)
-
-
 def detailed(case: records.Case) -> CaseDetail:
     queries = [
         CaseSearch(query_id=query_id, **entry._asdict()) for query_id, entry in case.queries.items()
     ]
-    return CaseDetail.model_validate(_fields(case) | {"queries": queries})
-
-
-def _fields(case: records.Case) -> dict[str, Any]:
-    return {**vars(case), "count": len(case.queries)}
+    fields = {**vars(case), "count": len(queries), "queries": queries}
+    return CaseDetail.model_validate(fields)
 
 
 class CaseArchive:

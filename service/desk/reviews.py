@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
-from functools import partial
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
-from pydantic import AfterValidator, BaseModel, Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 
 from gmn_client import models
 from service.desk.searches import (
@@ -19,11 +19,11 @@ from service.desk.searches import (
 )
 from service.errors import InvalidField, UnknownCrop, UnknownQuery
 from service.gallery.changes import change_matching
-from service.gallery.enroll import ImageToEnroll, checked_camera, checked_text, enroll
+from service.gallery.enroll import Camera, ImageToEnroll, Name, enroll
 from service.ops.csv_lines import csv_line
 from service.record.values import CropFilter, KeptQuery, Picture, Review
 from service.runtime import GalleryCall
-from service.search.options import Id, Moment, Text
+from service.search.options import Id, Moment
 
 COLUMNS = tuple(models.Review.model_fields)
 SEARCHES_AT_ONCE = 100
@@ -38,13 +38,13 @@ class ReviewOptions(BaseModel):
     decision: Literal["confirmed", "rejected", "open"] = Field(
         description="Whether they show the person that was searched for; `open` takes it back."
     )
-    identity: Annotated[Text, AfterValidator(partial(checked_text, "identity"))] | None = Field(
+    identity: Name | None = Field(
         None, description="With `confirmed`: these crops' name from now on; needs `admin`."
     )
     enroll: bool = Field(
         False, description="With `confirmed`: enroll the picture under it; needs `enroll`."
     )
-    camera: Annotated[Text, AfterValidator(partial(checked_camera, "camera"))] | None = Field(
+    camera: Camera | None = Field(
         None, description="With `enroll`: the camera that took the picture."
     )
     captured_at: Moment | None = Field(
@@ -172,7 +172,7 @@ def _rows(call: GalleryCall, searches: Sequence[KeptQuery]) -> Iterator[models.R
         for crop_id, review in search.reviews.items():
             if crop := crops.get(crop_id):
                 fields = {
-                    **vars(review),
+                    **asdict(review),
                     "query_id": search.query_id,
                     "crop_id": crop_id,
                     "identity": crop.identity,

@@ -92,36 +92,16 @@ async def find_case(call: GalleryCall, case_id: str) -> Case:
     return case
 
 
-async def list_searches(
-    call: GalleryCall, before: str | None, limit: int, key_id: str | None, case_id: str | None
+def described_searches(
+    call: GalleryCall, searches: Sequence[KeptQuery], limit: int
 ) -> KeptSearches:
-    """List searches, the newest first.
-
-    Args:
-        before: id of a search; only older ones are listed.
-        key_id: lists the searches of a key.
-        case_id: lists those of a case, in place of a key's.
-
-    Raises:
-        UnknownCase: there is no such case.
-    """
-    record = call.runtime.record
-    case = await find_case(call, case_id) if case_id is not None else None
-    found_by = ("key", key_id) if key_id is not None else ()
-
-    def read(gallery_id: int) -> KeptSearches:
-        if case is not None:
-            searches = record.cases.searches(gallery_id, case, before, limit + 1)
-        else:
-            searches = record.kept.page(gallery_id, before, limit + 1, *found_by)
-        more = searches[limit - 1].query_id if len(searches) > limit else None
-        searches = searches[:limit]
-        best = {search.results[0].crop_id for search in searches if search.results}
-        crops = record.crops.by_id(gallery_id, best)
-        results = [KeptSearch.model_validate(_summary(call, search, crops)) for search in searches]
-        return KeptSearches(results=results, next_cursor=more)
-
-    return await call.read(read)
+    """Describe a page of searches, of which one more than `limit` were read; blocks."""
+    more = searches[limit - 1].query_id if len(searches) > limit else None
+    searches = searches[:limit]
+    best = {search.results[0].crop_id for search in searches if search.results}
+    crops = call.runtime.record.crops.by_id(call.gallery.gallery_id, best)
+    results = [KeptSearch.model_validate(_summary(call, search, crops)) for search in searches]
+    return KeptSearches(results=results, next_cursor=more)
 
 
 async def find_search(call: GalleryCall, query_id: str) -> KeptQuery:
@@ -146,22 +126,6 @@ async def read_search_picture(call: GalleryCall, query_id: str) -> Picture:
         remedy = "send keep_picture=true with an image"
         raise UnknownPicture(call.gallery.name, "search", query_id, remedy)
     return picture
-
-
-async def delete_search(call: GalleryCall, query_id: str) -> None:
-    """Delete a kept search with its picture, from cases too.
-
-    Raises:
-        UnknownQuery: there is no such search.
-        Forbidden: another key made it.
-    """
-    call.caller.require_own((await find_search(call, query_id)).key_id)
-
-    async def delete(result: dict[str, Any]) -> None:
-        result["count"] = await call.write(call.runtime.record.kept.remove, [query_id])
-
-    name = call.gallery.name
-    await call.runtime.audited("delete_kept_search", delete, gallery=name, query_id=query_id)
 
 
 async def expire_searches(runtime: Runtime, gallery: Gallery) -> None:
@@ -197,7 +161,7 @@ def _opened(call: GalleryCall, kept: KeptQuery) -> OpenedSearch:
         if result.crop_id in crops
     ]
     reviews = [
-        {**vars(review), "crop_id": crop_id, "identity": _name(crops, crop_id)}
+        {**asdict(review), "crop_id": crop_id, "identity": _name(crops, crop_id)}
         for crop_id, review in kept.reviews.items()
     ]
     fields = {

@@ -7,7 +7,9 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, cast
+from typing import Annotated, Any, cast
+
+from pydantic import AfterValidator, ValidationInfo
 
 from gmn_client.models import EnrolledImage, Enrollment, RefusedImage
 from model.crops.decode import CropProblem
@@ -28,7 +30,7 @@ from service.record.values import (
     new_crop_id,
 )
 from service.runtime import Runtime
-from service.search.options import MAX_METADATA_BYTES, MAX_TEXT, read_moment
+from service.search.options import MAX_METADATA_BYTES, MAX_TEXT, Text, read_moment
 
 CLOCKS_DIFFER_BY = timedelta(hours=1)
 MAX_METADATA_DEPTH = 32
@@ -285,6 +287,19 @@ def checked_camera(field: str, value: str) -> str:
             "could name it; send it without"
         )
     return checked_text(field, value)
+
+
+def _checked_name(value: str, info: ValidationInfo) -> str:
+    return checked_text(info.field_name or "identity", value)
+
+
+def _checked_camera(value: str, info: ValidationInfo) -> str:
+    return checked_camera(info.field_name or "camera", value)
+
+
+# The name of an identity, a case, or the holder of a key; and a camera.
+Name = Annotated[Text, AfterValidator(_checked_name)]
+Camera = Annotated[Text, AfterValidator(_checked_camera)]
 
 
 def checked_metadata(name: str, value: str) -> dict[str, Any]:

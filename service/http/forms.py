@@ -25,7 +25,7 @@ from pydantic import (
 from gmn_client.models import Box, CropOrder
 from model.crops.frames import Frame, FrameCrop, ImageFile
 from service.errors import InvalidField
-from service.gallery.enroll import LABELS, ImageToEnroll, checked_text
+from service.gallery.enroll import LABELS, ImageToEnroll
 from service.record.crop_lists import CURSOR
 from service.record.values import CROP_ID, CropFields, CropFilter
 from service.search.options import (
@@ -65,10 +65,6 @@ Images = Annotated[
 ]
 # A box may hold the metadata of its crop, and JSON may escape each character with six.
 BoxText = Annotated[str, Field(max_length=8 * MAX_METADATA_BYTES)]
-# The name of an identity, a case, or the holder of a key.
-Name = Annotated[
-    Text, AfterValidator(lambda text, info: checked_text(info.field_name or "identity", text))
-]
 GalleryName = Annotated[
     str,
     AfterValidator(checked_name),

@@ -86,16 +86,31 @@ def create_key(
     key_id = secrets.token_hex(KEY_ID_BYTES)
     now = datetime.now(UTC)
     ends = None if expires_days is None else now + timedelta(expires_days)
-    key = ApiKey(key_id, NO_HASH, tuple(scopes), gallery, note, now, learn, ends, rate)
-    return with_new_secret(replace(key, rate_images=rate_images))
+    key = ApiKey(
+        key_id,
+        NO_HASH,
+        tuple(scopes),
+        gallery,
+        note,
+        now,
+        learn,
+        ends,
+        rate,
+        rate_images=rate_images,
+    )
+    return with_new_secret(key)
 
 
 def with_new_secret(key: ApiKey, former_until: datetime | None = None) -> tuple[ApiKey, str]:
     """Return a key with a new secret, and its text; the former secret is valid until a time."""
     secret = secrets.token_urlsafe(SECRET_BYTES)
-    former = key.secret_sha256 if former_until else None
-    key = replace(key, former_sha256=former, former_until=former_until)
-    return replace(key, secret_sha256=_sha256(secret)), f"gmn_{key.key_id}_{secret}"
+    changed = replace(
+        key,
+        secret_sha256=_sha256(secret),
+        former_sha256=key.secret_sha256 if former_until else None,
+        former_until=former_until,
+    )
+    return changed, f"gmn_{key.key_id}_{secret}"
 
 
 def warnings_about(
@@ -219,10 +234,6 @@ class KeyRing:
         if self.is_open:
             log.warning(NO_KEY)
 
-    @property
-    def is_open(self) -> bool:
-        return self._loopback and self._file is None and not (self._keys or self._asked_for)
-
     def caller(self, key: str | None, local: bool = True) -> ApiKey:
         """Return the key of a request, or `LOCAL_ADMIN` where none is asked for.
 
@@ -336,10 +347,7 @@ class KeyRing:
                 self._noted = time.monotonic()
                 used = self._used
                 self._used = {}
-                known = {key.key_id for key in self._recorded}
-                self._records.note_used(
-                    {key_id: at for key_id, at in used.items() if key_id in known}
-                )
+                self._records.note_used(used)
         except Exception as error:
             # SQLite raises an error of its own where no more files may be opened.
             if self._current:
@@ -349,3 +357,5 @@ class KeyRing:
 
     def _count(self) -> None:
         self._keys = {key.key_id: key for key in (*self._deployed, *self._recorded)}
+        asked_for = self._keys or self._asked_for
+        self.is_open = self._loopback and self._file is None and not asked_for

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from secrets import token_hex
 from typing import Any, TypeVar
@@ -18,7 +18,6 @@ from service.gallery.gallery import Gallery
 from service.ops.audit import act_as
 from service.ops.failpoints import failpoint
 from service.record.jobs import Job
-from service.record.keys import ApiKey
 from service.runtime import Runtime
 
 log = logging.getLogger(__name__)
@@ -26,9 +25,7 @@ log = logging.getLogger(__name__)
 IDLE_SECONDS = 5.0
 # An import gives way after this time if a job of another key waits.
 TURN_SECONDS = 5.0
-POLL_SECONDS = 0.25
 BUSY_SECONDS = 0.05
-PROBLEMS_PER_PAGE = 1000
 Result = TypeVar("Result")
 
 DoJob = Callable[[Runtime, Gallery, Job], Awaitable[str | None]]
@@ -134,51 +131,14 @@ async def find_job(runtime: Runtime, job_id: str) -> Job:
     job = await runtime.galleries.read(runtime.record.jobs.get, job_id)
     if job is None:
         raise errors.UnknownJob(job_id)
-    await _load_galleries(runtime, [job])
+    await load_galleries(runtime, [job])
     return job
 
 
-async def list_jobs(
-    runtime: Runtime, gallery: str | None, limit: int, key_id: str | None = None
-) -> list[Job]:
-    gallery_id = (await runtime.galleries.find(gallery)).gallery_id if gallery else None
-    jobs = await runtime.galleries.read(runtime.record.jobs.page, gallery_id, limit, key_id)
-    await _load_galleries(runtime, jobs)
-    return jobs
-
-
-async def _load_galleries(runtime: Runtime, jobs: Sequence[Job]) -> None:
+async def load_galleries(runtime: Runtime, jobs: Sequence[Job]) -> None:
     # Another process may have created one of the galleries just now.
     if any(runtime.galleries.by_id(job.gallery_id) is None for job in jobs):
         await runtime.galleries.catch_up()
-
-
-async def watch_job(runtime: Runtime, job_id: str, caller: ApiKey) -> AsyncIterator[Job]:
-    """Yield the job now and at every change, until it has ended.
-
-    Raises:
-        UnknownJob: the job is gone.
-        Unauthorised: the caller's key was revoked, or has expired.
-    """
-    seen = None
-    while True:
-        runtime.keys.require_valid(caller)
-        job = await find_job(runtime, job_id)
-        if job != seen:
-            yield job
-        if job.finished:
-            return
-        seen = job
-        await asyncio.sleep(POLL_SECONDS)
-
-
-async def read_problems(runtime: Runtime, job_id: str) -> AsyncIterator[JobProblem]:
-    problems = runtime.record.jobs.problems
-    after = -1
-    while page := await runtime.galleries.read(problems, job_id, after, PROBLEMS_PER_PAGE):
-        for problem in page:
-            yield problem
-        after = page[-1].position
 
 
 async def work_on_jobs(runtime: Runtime, kinds: Mapping[JobKind, DoJob]) -> None:
@@ -220,7 +180,7 @@ async def work_on_jobs(runtime: Runtime, kinds: Mapping[JobKind, DoJob]) -> None
 async def _work_on(runtime: Runtime, job: Job, kinds: Mapping[JobKind, DoJob]) -> None:
     """Work on a job to its end; raise one of `RETRYABLE` if it is cut off."""
     act_as(job.key_id or "service")
-    await _load_galleries(runtime, [job])
+    await load_galleries(runtime, [job])
     gallery = runtime.galleries.by_id(job.gallery_id)
     if gallery is None:
         raise Cancelled

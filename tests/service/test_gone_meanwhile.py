@@ -66,7 +66,7 @@ def test_what_is_begun_in_a_gallery_that_was_just_deleted_is_not_found(asked, ca
 def test_jobs_are_listed_without_those_of_a_gallery_that_is_deleted_amid_the_list(
     asked, monkeypatch
 ):
-    list_jobs = runner.list_jobs
+    load_galleries = runner.load_galleries
 
     async def calls(http, runtime):
         await http.post("/v1/galleries", data={"name": "lobby"})
@@ -75,13 +75,12 @@ def test_jobs_are_listed_without_those_of_a_gallery_that_is_deleted_amid_the_lis
             job = dataclasses.replace(new_job(job_id, gallery), state="done")
             await runtime.galleries.write(runtime.record.jobs.create, job)
 
-        async def deleted_meanwhile(*asked):
-            found = await list_jobs(*asked)
-            assert len(found) == 2
+        async def deleted_meanwhile(runtime, jobs):
+            await load_galleries(runtime, jobs)
+            assert len(jobs) == 2
             assert (await http.delete("/v1/galleries/lobby")).status_code == 200
-            return found
 
-        monkeypatch.setattr(runner, "list_jobs", deleted_meanwhile)
+        monkeypatch.setattr(runner, "load_galleries", deleted_meanwhile)
         return await http.get("/v1/jobs")
 
     listed = asked(calls)

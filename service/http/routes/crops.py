@@ -8,7 +8,7 @@ from fastapi import Header, Path, Query, Request, Response
 
 from gmn_client import models
 from service.gallery import browse, changes, forget
-from service.gallery.enroll import enroll
+from service.gallery.enroll import Name, enroll
 from service.http.forms import (
     CURSOR_TEXT,
     MULTIPART,
@@ -19,7 +19,6 @@ from service.http.forms import (
     EnrollForm,
     Form,
     Limit,
-    Name,
 )
 from service.http.guard import Admin, Deleter, Enroller, Searcher, guarded_router
 from service.http.problems import Responses, answer_each, example, problems, write_list

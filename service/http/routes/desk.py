@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Annotated
+from datetime import UTC, datetime
+from typing import Annotated, Any
 
 from fastapi import Depends, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
@@ -13,11 +14,13 @@ from starlette.types import Message, Receive, Scope, Send
 
 from gmn_client import models
 from service.desk import cases, reviews, searches
-from service.http.forms import MULTIPART, Cursor, Form, Limit, Name
+from service.errors import InvalidField, UnknownCase, UnknownQuery
+from service.gallery.enroll import Name
+from service.http.forms import MULTIPART, Cursor, Form, Limit
 from service.http.guard import Searcher, guarded_router
 from service.http.problems import content, problems, write_list
 from service.http.thumbnails import PICTURE, Width, answer_picture
-from service.record.values import CaseFields
+from service.record.values import MOST_CASES, MOST_CASES_OF_KEY, Case, CaseFields, new_crop_id
 from service.runtime import GalleryCall
 from service.search.options import Id
 
@@ -79,8 +82,19 @@ async def list_kept_searches(
     case_id: Annotated[Id | None, Query(description="Those of a case, of every key.")] = None,
 ) -> Response:
     """Lists the kept searches of the caller's key, the newest first; of all keys needs admin."""
-    key_id = None if case_id is not None else _key_of(call, everyone)
-    found = await searches.list_searches(call, cursor, limit, key_id, case_id)
+    record = call.runtime.record
+    case = None if case_id is None else await searches.find_case(call, case_id)
+    key_id = None if case else _key_of(call, everyone)
+    found_by = ("key", key_id) if key_id else ()
+
+    def read(gallery_id: int) -> models.KeptSearches:
+        if case:
+            kept = record.cases.searches(gallery_id, case, cursor, limit + 1)
+        else:
+            kept = record.kept.page(gallery_id, cursor, limit + 1, *found_by)
+        return searches.described_searches(call, kept, limit)
+
+    found = await call.read(read)
     call.note_view("list_kept_searches", count=len(found.results))
     return await write_list(found)
 
@@ -120,7 +134,13 @@ async def read_kept_image(
 @router.delete("/queries/{query_id}", status_code=204, responses=WRITES)
 async def delete_kept_search(call: Searcher, query_id: QueryId) -> None:
     """Deletes a kept search with its picture; that of another key needs admin."""
-    await searches.delete_search(call, query_id)
+    call.caller.require_own((await searches.find_search(call, query_id)).key_id)
+
+    async def delete(result: dict[str, Any]) -> None:
+        result["count"] = await call.write(call.runtime.record.kept.remove, [query_id])
+
+    name = call.gallery.name
+    await call.runtime.audited("delete_kept_search", delete, gallery=name, query_id=query_id)
 
 
 @router.post(
@@ -175,18 +195,33 @@ async def create_case(
     call: Searcher, response: Response, form: Annotated[NewCaseForm, MULTIPART]
 ) -> models.CaseDetail:
     """Begins a case."""
-    notes = form.changes().get("notes", "")
-    case = await cases.create_case(call, form.name, notes)
+    now = datetime.now(UTC)
+    case = Case(
+        case_id=new_crop_id(),
+        name=form.name,
+        notes=form.changes().get("notes", ""),
+        created_at=now,
+        changed_at=now,
+        key_id=call.caller.key_id,
+    )
+    most = MOST_CASES if call.caller.may() else MOST_CASES_OF_KEY
+    await call.write(call.runtime.record.cases.create, case, most)
+    await call.done("create_case", case_id=case.case_id)
     response.headers["Location"] = f"/v1/galleries/{call.gallery.name}/cases/{case.case_id}"
-    return case
+    return cases.detailed(case)
 
 
 @case_router.get("")
 async def list_cases(call: Searcher, cursor: Cursor = None, limit: Limit = 100) -> models.Cases:
     """Lists the cases of a gallery, the newest first."""
-    found = await cases.list_cases(call, cursor, limit)
-    call.note_view("list_cases", count=len(found.results))
-    return found
+    found = await call.read(call.runtime.record.cases.page, cursor, limit + 1)
+    more = found[limit - 1].case_id if len(found) > limit else None
+    results = [
+        models.Case.model_validate({**vars(case), "count": len(case.queries)})
+        for case in found[:limit]
+    ]
+    call.note_view("list_cases", count=len(results))
+    return models.Cases(results=results, next_cursor=more)
 
 
 @case_router.get("/{case_id}")
@@ -202,13 +237,34 @@ async def change_case(
     call: Searcher, case_id: CaseId, form: Annotated[CaseForm, MULTIPART] = UNCHANGED
 ) -> models.CaseDetail:
     """Changes the name or the notes; of a case of another key it needs admin."""
-    return await cases.change_case(call, case_id, form.changes())
+    changes = form.changes()
+    if not changes:
+        raise InvalidField("name, notes: nothing is to be changed; send one of them")
+    call.caller.require_own((await searches.find_case(call, case_id)).key_id)
+    case = await call.write(call.runtime.record.cases.change, case_id, changes)
+    if case is None:
+        raise UnknownCase(call.gallery.name, case_id)
+    await call.done("change_case", case_id=case_id)
+    return cases.detailed(case)
 
 
 @case_router.delete("/{case_id}", responses=WRITES)
 async def delete_case(call: Searcher, case_id: CaseId) -> models.CaseRemoval:
     """Deletes a case with the searches that no other case holds; one of another key needs admin."""
-    return await cases.delete_case(call, case_id)
+    caller = call.caller
+    caller.require_own((await searches.find_case(call, case_id)).key_id)
+
+    async def delete(result: dict[str, Any]) -> models.CaseRemoval:
+        # With admin the searches of every key are deleted.
+        key_id = None if caller.may() else caller.key_id
+        removed = await call.write(call.runtime.record.cases.delete, case_id, key_id)
+        if removed is None:
+            raise UnknownCase(call.gallery.name, case_id)
+        result["count"] = removed
+        return models.CaseRemoval(removed=removed)
+
+    name = call.gallery.name
+    return await call.runtime.audited("delete_case", delete, gallery=name, case_id=case_id)
 
 
 @case_router.put("/{case_id}/queries/{query_id}", responses=WRITES)
@@ -219,13 +275,33 @@ async def hold_search(
     form: Annotated[CaseSearchForm, MULTIPART] = WITHOUT_NOTE,
 ) -> models.CaseDetail:
     """Puts a kept search into a case with a note, or changes the note."""
-    return await cases.hold_search(call, case_id, query_id, form.note)
+    return await _hold(call, case_id, query_id, form.note)
 
 
 @case_router.delete("/{case_id}/queries/{query_id}", responses=WRITES)
 async def release_search(call: Searcher, case_id: CaseId, query_id: QueryId) -> models.CaseDetail:
     """Takes a kept search out of a case, so that its days count again."""
-    return await cases.hold_search(call, case_id, query_id, None)
+    return await _hold(call, case_id, query_id, None)
+
+
+async def _hold(
+    call: GalleryCall, case_id: str, query_id: str, note: str | None
+) -> models.CaseDetail:
+    """Put a search into a case, or change its note; with None take it out.
+
+    Changing what another key's case holds already needs admin.
+    """
+    existing = await searches.find_case(call, case_id)
+    held = existing.queries.get(query_id)
+    if note is None or (held and held.note != note):
+        call.caller.require_own(existing.key_id)
+    most = None if call.caller.may() else (call.runtime.settings.kept_queries + 1) // 2
+    case = await call.write(call.runtime.record.cases.hold, case_id, query_id, note, most)
+    if case is None:
+        raise UnknownQuery(call.gallery.name, query_id)
+    event = "release_search" if note is None else "hold_search"
+    await call.done(event, case_id=case_id, query_id=query_id)
+    return cases.detailed(case)
 
 
 async def _export_place(call: Searcher) -> AsyncIterator[None]:

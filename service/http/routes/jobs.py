@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Collection
 from typing import Annotated
 
 from fastapi import Depends, Path, Query, Response, UploadFile
 from fastapi.responses import StreamingResponse
-from pydantic import AfterValidator, Field, WithJsonSchema
+from pydantic import Field, WithJsonSchema
 from sse_starlette import EventSourceResponse
 
 from gmn_client.models import CropGroups, Job, Jobs, Scope
 from service.errors import InvalidField, TooManyRequests, Unauthorised, UnknownJob
 from service.gallery.archives import remove_unneeded
-from service.gallery.enroll import checked_camera
-from service.http.forms import FILE, MULTIPART, Form, GroupingForm, Name
+from service.gallery.enroll import Camera, Name
+from service.http.forms import FILE, MULTIPART, Form, GroupingForm
 from service.http.guard import Admin, Enroller, Searcher, guarded_router, needs
 from service.http.problems import content, problems
 from service.jobs import runner
@@ -25,7 +26,7 @@ from service.ops.csv_lines import csv_line
 from service.ops.data_directory import IMPORTS
 from service.record.jobs import Job as JobRecord
 from service.runtime import Call, GalleryCall, Runtime
-from service.search.options import Id, Text
+from service.search.options import Id
 
 EVERY_UNNAMED = GroupingForm()
 router = guarded_router("/v1", "jobs")
@@ -38,6 +39,8 @@ KEEP_ALIVE_SECONDS = 15.0
 MAX_FOLDER = 1024
 # One key holds at most this many in one process.
 MOST_STREAMS = 8
+POLL_SECONDS = 0.25
+PROBLEMS_PER_PAGE = 1000
 REPORT_COLUMNS = ("position", "source", "code", "detail")
 
 
@@ -58,9 +61,7 @@ class ImportForm(Form):
     identity: Name | None = None
     """Applies to every image; refused where the manifest, or without one the folder of each person,
     names people."""
-    camera: Annotated[Text, AfterValidator(lambda text: checked_camera("camera", text))] | None = (
-        None
-    )
+    camera: Camera | None = None
     """Applies to every image; refused where the manifest names cameras."""
 
 
@@ -78,7 +79,9 @@ async def list_jobs(
     caller = call.caller
     wanted = gallery or caller.gallery
     key_id = None if caller.may(*SEE_ALL) else caller.key_id
-    found = await runner.list_jobs(runtime, wanted, limit, key_id)
+    gallery_id = (await runtime.galleries.find(wanted)).gallery_id if wanted else None
+    found = await runtime.galleries.read(runtime.record.jobs.page, gallery_id, limit, key_id)
+    await runner.load_galleries(runtime, found)
     gallery_of = runtime.galleries.by_id
     jobs = [_job(runtime, job) for job in found if gallery_of(job.gallery_id)]
     return Jobs(results=[job for job in jobs if caller.may_see(job.gallery)])
@@ -118,11 +121,20 @@ async def watch_job(call: Reader, job_id: JobId) -> EventSourceResponse:
     eight at once.
     """
     await _find_job(call, job_id, SEE_ALL)
+    runtime = call.runtime
 
     async def events() -> AsyncIterator[dict[str, str]]:
+        seen = None
         try:
-            async for job in runner.watch_job(call.runtime, job_id, call.caller):
-                yield {"event": "progress", "data": _job(call.runtime, job).model_dump_json()}
+            while True:
+                runtime.keys.require_valid(call.caller)
+                job = await runner.find_job(runtime, job_id)
+                if job != seen:
+                    yield {"event": "progress", "data": _job(runtime, job).model_dump_json()}
+                if job.finished:
+                    return
+                seen = job
+                await asyncio.sleep(POLL_SECONDS)
         except (UnknownJob, Unauthorised) as error:
             yield {"event": "gone", "data": error.detail}
 
@@ -141,12 +153,17 @@ async def read_job_report(call: Reader, job_id: JobId) -> StreamingResponse:
     apostrophe before it.
     """
     job = await _find_job(call, job_id, SEE_ALL)
-    call.runtime.audit.note_view("read_job_report", gallery=job.gallery, job_id=job_id)
+    runtime = call.runtime
+    runtime.audit.note_view("read_job_report", gallery=job.gallery, job_id=job_id)
 
     async def lines() -> AsyncIterator[str]:
         yield csv_line(*REPORT_COLUMNS)
-        async for item in runner.read_problems(call.runtime, job_id):
-            yield csv_line(str(item.position), item.source, item.code, item.detail)
+        after = -1
+        read = runtime.record.jobs.problems
+        while page := await runtime.galleries.read(read, job_id, after, PROBLEMS_PER_PAGE):
+            for problem in page:
+                yield csv_line(problem.position, problem.source, problem.code, problem.detail)
+            after = page[-1].position
 
     name = f'attachment; filename="{job_id}.csv"'
     return StreamingResponse(lines(), media_type="text/csv", headers={"Content-Disposition": name})

@@ -15,8 +15,9 @@ from starlette.exceptions import HTTPException
 
 from gmn_client.models import Alive, Keys, NewKey, Ready, Scope
 from service.errors import ServiceError
+from service.gallery.enroll import Name
 from service.http import keys
-from service.http.forms import MULTIPART, Form, GalleryName, Name
+from service.http.forms import MULTIPART, Form, GalleryName
 from service.http.guard import guarded_router, needs
 from service.http.problems import problems
 from service.record.keys import ApiKey
