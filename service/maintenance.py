@@ -16,7 +16,6 @@ from typing import Any
 from filelock import Timeout
 
 from gmn_client.models import JobKind
-from service.desk.searches import expire_searches
 from service.errors import DamagedRecord, RecordUnavailable, ServiceError
 from service.gallery.archives import (
     clear_files,
@@ -26,6 +25,7 @@ from service.gallery.archives import (
 )
 from service.gallery.forget import forget_expired
 from service.gallery.gallery import Gallery
+from service.gallery.kept_searches import expire_searches
 from service.gallery.pictures import remove_stray_pictures
 from service.jobs.grouping import run_grouping
 from service.jobs.imports import run_import

@@ -209,9 +209,10 @@ class Settings(BaseSettings):
     @property
     def of_one_process(self) -> Settings:
         """The settings of one of the processes, with its share of the limits."""
-        limits = ("max_cost", "max_queued_bytes", "max_connections")
         shares = {
-            name: type(getattr(self, name))(getattr(self, name) / self.processes) for name in limits
+            "max_cost": self.max_cost / self.processes,
+            "max_queued_bytes": self.max_queued_bytes // self.processes,
+            "max_connections": self.max_connections // self.processes,
         }
         return self.model_copy(update=shares)
 

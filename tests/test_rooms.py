@@ -17,7 +17,6 @@ MODELS = ("torch", "torchvision", "model.artefact", "model.embedder", "model.met
 INSIDE_THE_SERVICE = tuple(
     f"service.{room}"
     for room in (
-        "desk",
         "engine",
         "gallery",
         "http",
@@ -59,7 +58,6 @@ KNOWS_NOTHING_OF = {
         "service.gallery",
     ),
     "service/gallery": (*HTTP, *STORAGE, *MODELS, "service.http"),
-    "service/desk": (*HTTP, *STORAGE, *MODELS, "service.http"),
     "service/jobs": (*HTTP, *STORAGE, "torch", "service.http"),
     "service/http": (*STORAGE, "torch", "service.engine", "service.search.index"),
     **{

@@ -6,11 +6,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from gmn_client.models import ForgottenIdentity, Remainder, Removal, RemovedCrops
-from service.desk.searches import expire_searches
 from service.errors import UnknownCrop, UnknownIdentity
 from service.gallery.archives import backups_with, remove_deleted_from_snapshots
 from service.gallery.changes import change_crops, change_matched
 from service.gallery.gallery import Gallery
+from service.gallery.kept_searches import expire_searches
 from service.gallery.pictures import remove_pictures
 from service.ops.data_directory import IMPORTS, SNAPSHOTS, STRAY
 from service.ops.failpoints import failpoint

@@ -15,7 +15,7 @@ from starlette.staticfiles import StaticFiles
 
 from service.http.middleware import PAGE_ASSETS_PATH, RequestContext
 from service.http.problems import handle_errors
-from service.http.routes import crops, desk, galleries, jobs, operation, queries
+from service.http.routes import cases, crops, galleries, jobs, operation, queries, searches
 from service.maintenance import background_work
 from service.ops.logs import LoopErrorLog
 from service.runtime import Runtime
@@ -26,8 +26,8 @@ ROUTERS = (
     crops.router,
     crops.identity_router,
     queries.router,
-    desk.router,
-    desk.case_router,
+    searches.router,
+    cases.router,
     jobs.router,
     operation.key_router,
     galleries.snapshot_router,

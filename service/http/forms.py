@@ -227,6 +227,12 @@ class LabelledBox(Box):
     external_id: Text | None = None
     metadata: dict[str, Any] | None = None
 
+    def labels(self) -> dict[str, str]:
+        labels = self.model_dump(include=set(LABELS), exclude_none=True)
+        if self.metadata is not None:
+            labels["metadata"] = json.dumps(self.metadata)
+        return labels
+
 
 class EnrollForm(EnrollFields, FrameForm):
     """One or many images to enroll, or the crops in the boxes of one."""
@@ -235,23 +241,24 @@ class EnrollForm(EnrollFields, FrameForm):
 
     def for_images(self, crops: Sequence[ImageFile]) -> list[ImageToEnroll]:
         """Return images, or crops of boxes, with their labels; raise `InvalidField` for a label."""
-        columns: list[Sequence[Any]] = []
         for name in LABELS:
-            values = getattr(self, name)
-            if len(values) not in (0, 1, len(crops)):
+            count = len(getattr(self, name))
+            if count not in (0, 1, len(crops)):
                 raise InvalidField(
-                    f"{name}: given {len(values)} times for {len(crops)} images; give it once for "
-                    "all of them, or once for each in their order, empty where unknown"
+                    f"{name}: given {count} times for {len(crops)} images; give it once for all of "
+                    "them, or once for each in their order, empty where unknown"
                 )
-            labels = [_label(name, value) for value in values] or [None]
-            columns.append(labels * len(crops) if len(labels) == 1 else labels)
-        images = [ImageToEnroll(crop, *row) for crop, *row in zip(crops, *columns, strict=True)]
-        for place, box in enumerate(self.read_boxes()):
-            given = box.model_dump(include=set(LABELS), exclude_none=True)
-            if "metadata" in given:
-                given["metadata"] = json.dumps(given["metadata"])
-            own_labels = {name: _label(name, value) for name, value in given.items()}
-            images[place] = replace(images[place], **own_labels)
+        boxes = self.read_boxes()
+        images = []
+        for place, crop in enumerate(crops):
+            labels = {}
+            for name in LABELS:
+                if texts := getattr(self, name):
+                    labels[name] = texts[place] if len(texts) > 1 else texts[0]
+            if boxes:
+                labels |= boxes[place].labels()
+            parsed = {name: _label(name, text) for name, text in labels.items()}
+            images.append(ImageToEnroll(crop, **parsed))
         return images
 
 

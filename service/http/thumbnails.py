@@ -41,7 +41,6 @@ async def answer_picture(
     picture_id: str,
     width: int | None,
     read: Callable[[], Awaitable[Picture]],
-    require: Callable[[], Awaitable[object]],
 ) -> Response:
     """Answer with a kept picture, or with a small JPEG of it.
 
@@ -49,15 +48,13 @@ async def answer_picture(
     a deleted picture is not shown again.
 
     Args:
-        picture_id: under it the picture is never another one.
+        picture_id: of what is there; under it the picture is never another one.
         width: as of `thumbnail`; None for the file itself.
         read: reads the kept file.
-        require: raises the error of a missing picture, without reading the file.
     """
     if width is None:
         picture = await read()
         return Response(picture.content, media_type=picture.content_type)
-    await require()
     tag = f'"{picture_id}.{width}"'
     headers = {"ETag": tag, "Cache-Control": "private, no-cache"}
     held = request.headers.get("if-none-match", "").split(",")

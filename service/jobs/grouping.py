@@ -17,6 +17,7 @@ from service.gallery.gallery import Gallery
 from service.jobs.runner import create_job, save_job
 from service.record.jobs import Job
 from service.record.people import Grouping
+from service.record.transaction import batches
 from service.record.values import CropFilter, IndexedCrop
 from service.runtime import Runtime
 from service.search.calibration import CurrentCalibration
@@ -117,8 +118,7 @@ async def _read_crops(
                 raise _too_many()
         rows.sort()
         crops: list[IndexedCrop] = []
-        for start in range(0, len(rows), CROPS_AT_ONCE):
-            some = rows[start : start + CROPS_AT_ONCE]
+        for some in batches(rows, CROPS_AT_ONCE):
             crops += await read(record.crops.indexed, number, some)
         after = await read(record.galleries.get, number)
         if before is None or after is None:

@@ -118,7 +118,12 @@ def _unpack(
         nonlocal looked_at
         heartbeat()
         if time.monotonic() - looked_at > CANCELLED_WITHIN_SECONDS:
-            _require_wanted(runtime, job)
+            with contextlib.suppress(RecordUnavailable):
+                current = runtime.record.jobs.get(job.job_id)
+                if current is None or current.cancelling:
+                    raise Cancelled
+            if runtime.galleries.by_id(job.gallery_id) is None:
+                raise Cancelled
             looked_at = time.monotonic()
         try:
             data_directory.require_free_disk(settings)
@@ -138,15 +143,6 @@ def _unpack(
     part.rename(folder)
     data_directory.sync(spool)
     return left_out
-
-
-def _require_wanted(runtime: Runtime, job: Job) -> None:
-    with contextlib.suppress(RecordUnavailable):
-        current = runtime.record.jobs.get(job.job_id)
-        if current is None or current.cancelling:
-            raise Cancelled
-    if runtime.galleries.by_id(job.gallery_id) is None:
-        raise Cancelled
 
 
 def _read_items(

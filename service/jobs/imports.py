@@ -27,6 +27,7 @@ from service.ops import data_directory
 from service.ops.data_directory import IMPORTS
 from service.ops.failpoints import failpoint
 from service.record.jobs import Job
+from service.record.transaction import batches
 from service.runtime import Runtime
 
 CROPS_PER_BATCH = 32
@@ -115,15 +116,11 @@ async def _enroll_items(runtime: Runtime, gallery: Gallery, job: Job) -> Counter
     if content.vectors is not None:
         size = VECTORS_PER_BATCH
     began = time.monotonic()
-    for first in range(0, len(waiting), size * CONCURRENT_BATCHES):
-        together = waiting[first : first + size * CONCURRENT_BATCHES]
-        batches = [
-            _enroll_batch(runtime, gallery, job, content, together[start : start + size])
-            for start in range(0, len(together), size)
-        ]
+    for together in batches(batches(waiting, size), CONCURRENT_BATCHES):
+        enrolling = [_enroll_batch(runtime, gallery, job, content, batch) for batch in together]
         problems: list[JobProblem] = []
         # All end before one of them fails the job.
-        for outcome in await asyncio.gather(*batches, return_exceptions=True):
+        for outcome in await asyncio.gather(*enrolling, return_exceptions=True):
             if isinstance(outcome, BaseException):
                 raise outcome
             added, found = outcome

@@ -189,13 +189,9 @@ async def read_crop_image(
     """
     runtime = call.runtime
     gallery = call.gallery
+    await browse.read_crop(runtime, gallery, crop_id)
     answer = await answer_picture(
-        request,
-        runtime,
-        crop_id,
-        width,
-        read=lambda: browse.read_picture(runtime, gallery, crop_id),
-        require=lambda: browse.read_crop(runtime, gallery, crop_id),
+        request, runtime, crop_id, width, lambda: browse.read_picture(runtime, gallery, crop_id)
     )
     call.note_view("view", crop_ids=[crop_id])
     return answer

@@ -20,9 +20,9 @@ from gmn_client.models import (
     SeparateAnswers,
 )
 from model.crops.decode import CropProblem
-from service.desk.searches import keep_answers
 from service.errors import AnswerTooLarge, InvalidField, UnusableImages, refused_image
 from service.gallery.enroll import checked_metadata
+from service.gallery.kept_searches import keep_answers
 from service.http.forms import MULTIPART, FrameForm, Images, SomeImagesForm
 from service.http.guard import Searcher, guarded_router, needs
 from service.http.problems import (

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from service.desk.searches import KEPT_REQUEST_BYTES
+from service.gallery.kept_searches import KEPT_REQUEST_BYTES
 from service.http.app import create_app
 from service.settings import Settings
 from tests.service.conftest import files

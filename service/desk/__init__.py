@@ -1,1 +1,0 @@
-"""Work after a search: keep and reopen it, review its results, collect searches in cases."""

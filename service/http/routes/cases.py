@@ -1,0 +1,380 @@
+"""`/v1/galleries/{gallery}/cases`: kept searches that are held together, and the ZIP of a case."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import io
+import zipfile
+from collections.abc import AsyncIterator, Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import fastapi
+from fastapi import Depends, Response
+from fastapi.responses import StreamingResponse
+from jinja2 import Environment, FileSystemLoader
+from pydantic import Field
+from starlette.types import Message, Receive, Scope, Send
+
+from gmn_client import models
+from service.errors import (
+    InvalidField,
+    TooManyExports,
+    UnknownCase,
+    UnknownCrop,
+    UnknownPicture,
+    UnknownQuery,
+)
+from service.gallery.browse import read_picture
+from service.gallery.enroll import Name
+from service.gallery.kept_searches import find_case, open_search, read_search_picture
+from service.http.forms import MULTIPART, Cursor, Form, Limit
+from service.http.guard import Searcher, guarded_router
+from service.http.problems import content, problems
+from service.http.routes.searches import QueryId
+from service.ops.csv_lines import csv_line
+from service.record.values import (
+    MOST_CASES,
+    MOST_CASES_OF_KEY,
+    Case,
+    CaseFields,
+    Picture,
+    new_crop_id,
+)
+from service.runtime import GalleryCall
+from service.search.options import Id
+
+router = guarded_router("/v1/galleries/{gallery}/cases", "cases")
+EXPORTS_AT_ONCE = 4
+EXPORTS_OF_ONE_KEY = 2
+# Number of first results of a search that are shown, beside all that are reviewed.
+SHOWN = 10
+EXTENSIONS = {"image/png": "png", "image/jpeg": "jpg", "image/webp": "webp", "image/bmp": "bmp"}
+RESULT_COLUMNS = (
+    *("rank", "crop_id", "identity", "camera", "captured_at", "external_id"),
+    *("cosine", "pair_logit", "probability", "verdict"),
+)
+COLUMNS = ("query_id", "searched_at", *RESULT_COLUMNS, "decision", "reviewed_at", "picture")
+# Characters of the notes on a case, and on a search in it.
+MOST_NOTES = 4000
+# A client of an export that takes nothing for so long has left.
+SEND_SECONDS = 60.0
+WRITES = problems("storage_failed")
+CaseId = Annotated[Id, fastapi.Path(description="A case's id.")]
+
+
+class CaseForm(Form):
+    """The name of a case, and notes on it; one that is left out stays as it is."""
+
+    name: Name | None = None
+    """The name."""
+    notes: list[Annotated[str, Field(max_length=MOST_NOTES)]] = Field([], max_length=1)
+    """Any text; empty for none."""
+
+    def changes(self) -> CaseFields:
+        changes: CaseFields = {} if self.name is None else {"name": self.name}
+        return changes | {"notes": self.notes[0]} if self.notes else changes
+
+
+class NewCaseForm(CaseForm):
+    """A new case."""
+
+    name: Name = Field(examples=["Bag at gate 3"])
+    """The name."""
+
+
+class CaseSearchForm(Form):
+    """A search in a case."""
+
+    note: str = Field("", max_length=MOST_NOTES)
+    """Any text on the search."""
+
+
+UNCHANGED = CaseForm()
+WITHOUT_NOTE = CaseSearchForm()
+
+
+@router.post("", status_code=201, responses=WRITES)
+async def create_case(
+    call: Searcher, response: Response, form: Annotated[NewCaseForm, MULTIPART]
+) -> models.CaseDetail:
+    """Begins a case."""
+    now = datetime.now(UTC)
+    case = Case(
+        case_id=new_crop_id(),
+        name=form.name,
+        notes=form.changes().get("notes", ""),
+        created_at=now,
+        changed_at=now,
+        key_id=call.caller.key_id,
+    )
+    most = MOST_CASES if call.caller.may() else MOST_CASES_OF_KEY
+    await call.write(call.runtime.record.cases.create, case, most)
+    await call.done("create_case", case_id=case.case_id)
+    response.headers["Location"] = f"/v1/galleries/{call.gallery.name}/cases/{case.case_id}"
+    return _detailed(case)
+
+
+@router.get("")
+async def list_cases(call: Searcher, cursor: Cursor = None, limit: Limit = 100) -> models.Cases:
+    """Lists the cases of a gallery, the newest first."""
+    found = await call.read(call.runtime.record.cases.page, cursor, limit + 1)
+    more = found[limit - 1].case_id if len(found) > limit else None
+    results = [
+        models.Case.model_validate({**vars(case), "count": len(case.queries)})
+        for case in found[:limit]
+    ]
+    call.note_view("list_cases", count=len(results))
+    return models.Cases(results=results, next_cursor=more)
+
+
+@router.get("/{case_id}")
+async def read_case(call: Searcher, case_id: CaseId) -> models.CaseDetail:
+    """Reads a case; `GET …/queries?case_id=` lists its searches."""
+    case = await find_case(call, case_id)
+    call.note_view("read_case", case_id=case_id)
+    return _detailed(case)
+
+
+@router.patch("/{case_id}", responses=WRITES)
+async def change_case(
+    call: Searcher, case_id: CaseId, form: Annotated[CaseForm, MULTIPART] = UNCHANGED
+) -> models.CaseDetail:
+    """Changes the name or the notes; of a case of another key it needs admin."""
+    changes = form.changes()
+    if not changes:
+        raise InvalidField("name, notes: nothing is to be changed; send one of them")
+    call.caller.require_own((await find_case(call, case_id)).key_id)
+    case = await call.write(call.runtime.record.cases.change, case_id, changes)
+    if case is None:
+        raise UnknownCase(call.gallery.name, case_id)
+    await call.done("change_case", case_id=case_id)
+    return _detailed(case)
+
+
+@router.delete("/{case_id}", responses=WRITES)
+async def delete_case(call: Searcher, case_id: CaseId) -> models.CaseRemoval:
+    """Deletes a case with the searches that no other case holds; one of another key needs admin."""
+    caller = call.caller
+    caller.require_own((await find_case(call, case_id)).key_id)
+
+    async def delete(result: dict[str, Any]) -> models.CaseRemoval:
+        # With admin the searches of every key are deleted.
+        key_id = None if caller.may() else caller.key_id
+        removed = await call.write(call.runtime.record.cases.delete, case_id, key_id)
+        if removed is None:
+            raise UnknownCase(call.gallery.name, case_id)
+        result["count"] = removed
+        return models.CaseRemoval(removed=removed)
+
+    name = call.gallery.name
+    return await call.runtime.audited("delete_case", delete, gallery=name, case_id=case_id)
+
+
+@router.put("/{case_id}/queries/{query_id}", responses=WRITES)
+async def hold_search(
+    call: Searcher,
+    case_id: CaseId,
+    query_id: QueryId,
+    form: Annotated[CaseSearchForm, MULTIPART] = WITHOUT_NOTE,
+) -> models.CaseDetail:
+    """Puts a kept search into a case with a note, or changes the note."""
+    return await _hold(call, case_id, query_id, form.note)
+
+
+@router.delete("/{case_id}/queries/{query_id}", responses=WRITES)
+async def release_search(call: Searcher, case_id: CaseId, query_id: QueryId) -> models.CaseDetail:
+    """Takes a kept search out of a case, so that its days count again."""
+    return await _hold(call, case_id, query_id, None)
+
+
+async def _hold(
+    call: GalleryCall, case_id: str, query_id: str, note: str | None
+) -> models.CaseDetail:
+    """Put a search into a case, or change its note; with None take it out.
+
+    Changing what another key's case holds already needs admin.
+    """
+    existing = await find_case(call, case_id)
+    held = existing.queries.get(query_id)
+    if note is None or (held and held.note != note):
+        call.caller.require_own(existing.key_id)
+    most = None if call.caller.may() else (call.runtime.settings.kept_queries + 1) // 2
+    case = await call.write(call.runtime.record.cases.hold, case_id, query_id, note, most)
+    if case is None:
+        raise UnknownQuery(call.gallery.name, query_id)
+    event = "release_search" if note is None else "hold_search"
+    await call.done(event, case_id=case_id, query_id=query_id)
+    return _detailed(case)
+
+
+async def _export_place(call: Searcher) -> AsyncIterator[None]:
+    under_way = call.runtime.exports
+    key_id = call.caller.key_id
+    if under_way.total() >= EXPORTS_AT_ONCE or under_way[key_id] >= EXPORTS_OF_ONE_KEY:
+        raise TooManyExports(EXPORTS_AT_ONCE, EXPORTS_OF_ONE_KEY)
+    under_way[key_id] += 1
+    try:
+        yield
+    finally:
+        under_way[key_id] -= 1
+
+
+@router.get(
+    "/{case_id}/export",
+    response_class=StreamingResponse,
+    responses=problems("too_many_exports") | content("application/zip", "The case."),
+    # Held until the client has the answer, or has left.
+    dependencies=[Depends(_export_place)],
+)
+async def export_case(call: Searcher, case_id: CaseId) -> StreamingResponse:
+    """Export a case as ZIP: index.html, the pictures, results.csv, and SHA256SUMS of each file.
+
+    At most four exports run at once, two of one key; one whose client takes nothing for a minute
+    ends.
+    """
+    case = _detailed(await find_case(call, case_id))
+    await call.done("export_case", case_id=case_id)
+    name = f'attachment; filename="case-{case_id}.zip"'
+    return _Export(
+        _stream_case(call, case),
+        media_type="application/zip",
+        headers={"Content-Disposition": name},
+    )
+
+
+class _Export(StreamingResponse):
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_in_time(message: Message) -> None:
+            async with asyncio.timeout(SEND_SECONDS):
+                await send(message)
+
+        await super().__call__(scope, receive, send_in_time)
+
+
+def _detailed(case: Case) -> models.CaseDetail:
+    queries = [
+        models.CaseSearch(query_id=query_id, **entry._asdict())
+        for query_id, entry in case.queries.items()
+    ]
+    fields = {**vars(case), "count": len(queries), "queries": queries}
+    return models.CaseDetail.model_validate(fields)
+
+
+class CaseArchive:
+    """A ZIP that is made piece by piece; its last file, `SHA256SUMS`, has the checksum of each."""
+
+    def __init__(self) -> None:
+        self._unsent = _Unsent()
+        # Pictures are compressed already.
+        self._zip = zipfile.ZipFile(self._unsent, "w", zipfile.ZIP_STORED)
+        self._sums: dict[str, str] = {}
+        self.take = self._unsent.take
+
+    def add(self, name: str, content: bytes) -> None:
+        if name not in self._sums:
+            self._zip.writestr(name, content)
+            self._sums[name] = hashlib.sha256(content).hexdigest()
+
+    def close(self) -> None:
+        lines = (f"{digest}  {name}\n" for name, digest in self._sums.items())
+        self._zip.writestr("SHA256SUMS", "".join(lines))
+        self._zip.close()
+
+
+class _Unsent(io.RawIOBase):
+    """The bytes of a ZIP since they were last taken; as it cannot seek, a ZIP only goes on."""
+
+    def __init__(self) -> None:
+        self._content = bytearray()
+
+    def write(self, content: Any) -> int:
+        self._content += content
+        return len(content)
+
+    def take(self) -> bytes:
+        content = bytes(self._content)
+        self._content.clear()
+        return content
+
+
+async def _stream_case(call: GalleryCall, case: models.CaseDetail) -> AsyncIterator[bytes]:
+    """Make the ZIP of a case as it is sent, with one picture in memory.
+
+    Searches and pictures that are deleted meanwhile are left out.
+    """
+    run = call.runtime.pools.files.run
+    archive = CaseArchive()
+    searches = []
+    for entry in case.queries:
+        try:
+            opened = await open_search(call, entry.query_id)
+        except UnknownQuery:
+            continue
+        decisions = {review.crop_id: review.decision for review in opened.reviews}
+        shown = [
+            result
+            for result in opened.answer.results
+            if result.rank <= SHOWN or result.crop_id in decisions
+        ]
+        pictures: dict[str, str] = {}
+        async for picture_id, name, picture in _pictures(call, opened, shown):
+            suffix = EXTENSIONS.get(picture.content_type, "image")
+            pictures[picture_id] = f"pictures/{name}.{suffix}"
+            await run(archive.add, pictures[picture_id], picture.content)
+            yield archive.take()
+        searches.append(
+            {
+                "opened": opened,
+                "note": entry.note,
+                "shown": shown,
+                "decisions": decisions,
+                "pictures": pictures,
+            }
+        )
+    about = {"case": case, "gallery": call.gallery.name, "searches": searches}
+    await run(_finish, archive, about)
+    yield archive.take()
+
+
+async def _pictures(
+    call: GalleryCall, opened: models.OpenedSearch, shown: Sequence[models.RankedCrop]
+) -> AsyncIterator[tuple[str, str, Picture]]:
+    """Yield ids, file names and content of the pictures of a search and its shown results."""
+    missing = contextlib.suppress(UnknownPicture, UnknownQuery, UnknownCrop)
+    query_id = opened.query_id
+    if opened.image_url:
+        with missing:
+            picture = await read_search_picture(call, query_id)
+            yield query_id, f"search-{query_id}", picture
+    for result in shown:
+        with missing:
+            picture = await read_picture(call.runtime, call.gallery, result.crop_id)
+            yield result.crop_id, f"crop-{result.crop_id}", picture
+
+
+def _finish(archive: CaseArchive, about: dict[str, Any]) -> None:
+    pages = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True)
+    pages.filters["moment"] = lambda moment: f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
+    page = pages.get_template("case.html").render(about, exported_at=datetime.now(UTC))
+    archive.add("index.html", page.encode())
+    archive.add("results.csv", "".join(_lines(about["searches"])).encode())
+    archive.close()
+
+
+def _lines(searches: list[dict[str, Any]]) -> Iterator[str]:
+    yield csv_line(*COLUMNS)
+    for search in searches:
+        opened = search["opened"].model_dump(mode="json")
+        reviews = {review["crop_id"]: review for review in opened["reviews"]}
+        for result in opened["answer"]["results"]:
+            review = reviews.get(result["crop_id"], {})
+            yield csv_line(
+                *(opened["query_id"], opened["created_at"]),
+                *(result[name] for name in RESULT_COLUMNS),
+                *(review.get(name) for name in ("decision", "reviewed_at")),
+                search["pictures"].get(result["crop_id"]),
+            )

@@ -1,0 +1,289 @@
+"""Searches of a gallery that are kept, and the reviews of their results.
+
+A review decides whether a result shows the person that was searched for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal, Self
+
+from fastapi import Path, Query, Request, Response
+from pydantic import Field, model_validator
+
+from gmn_client import models
+from service.errors import InvalidField, UnknownCrop, UnknownQuery
+from service.gallery import kept_searches
+from service.gallery.changes import change_matching
+from service.gallery.enroll import Camera, ImageToEnroll, Name, enroll
+from service.http.forms import MULTIPART, Cursor, Form, Limit
+from service.http.guard import Searcher, guarded_router
+from service.http.problems import content, problems, write_list
+from service.http.thumbnails import PICTURE, Width, answer_picture
+from service.ops.csv_lines import csv_line
+from service.record.values import CropFilter, KeptQuery, Picture, Review
+from service.runtime import GalleryCall
+from service.search.options import Id, Moment
+
+COLUMNS = tuple(models.Review.model_fields)
+SEARCHES_AT_ONCE = 100
+router = guarded_router("/v1/galleries/{gallery}", "kept searches")
+QueryId = Annotated[Id, Path(description="A kept search's id, as its answer has it.")]
+Everyone = Annotated[
+    bool, Query(description="Those of all keys, for scope admin; else of the caller's own.")
+]
+
+
+class ReviewForm(Form):
+    """A decision on results of a kept search."""
+
+    crop_ids: list[Id] = Field(
+        min_length=1, max_length=kept_searches.KEPT_RESULTS, description="Results of the search."
+    )
+    decision: Literal["confirmed", "rejected", "open"] = Field(
+        description="Whether they show the person that was searched for; `open` takes it back."
+    )
+    identity: Name | None = Field(
+        None, description="With `confirmed`: these crops' name from now on; needs `admin`."
+    )
+    enroll: bool = Field(
+        False, description="With `confirmed`: enroll the picture under it; needs `enroll`."
+    )
+    camera: Camera | None = Field(
+        None, description="With `enroll`: the camera that took the picture."
+    )
+    captured_at: Moment | None = Field(
+        None, description="With `enroll`: when it was taken; RFC 3339, with zone."
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.decision != "confirmed" and (self.identity is not None or self.enroll):
+            raise InvalidField("identity, enroll: go with decision=confirmed; leave them out")
+        if not self.enroll and (self.camera is not None or self.captured_at is not None):
+            raise InvalidField("camera, captured_at: go with enroll=true; send that too")
+        return self
+
+
+@router.get("/queries", response_model=models.KeptSearches, responses=problems("unknown_case"))
+async def list_kept_searches(
+    call: Searcher,
+    cursor: Cursor = None,
+    limit: Limit = 100,
+    everyone: Everyone = False,
+    case_id: Annotated[Id | None, Query(description="Those of a case, of every key.")] = None,
+) -> Response:
+    """Lists the kept searches of the caller's key, the newest first; of all keys needs admin."""
+    record = call.runtime.record
+    case = None if case_id is None else await kept_searches.find_case(call, case_id)
+    key_id = None if case else _key_of(call, everyone)
+    found_by = ("key", key_id) if key_id else ()
+
+    def read(gallery_id: int) -> models.KeptSearches:
+        if case:
+            kept = record.cases.searches(gallery_id, case, cursor, limit + 1)
+        else:
+            kept = record.kept.page(gallery_id, cursor, limit + 1, *found_by)
+        return kept_searches.described_searches(call, kept, limit)
+
+    found = await call.read(read)
+    call.note_view("list_kept_searches", count=len(found.results))
+    return await write_list(found)
+
+
+@router.get("/queries/{query_id}")
+async def open_kept_search(call: Searcher, query_id: QueryId) -> models.OpenedSearch:
+    """Opens a kept search: its answer under the labels of now, and its reviews.
+
+    Every key that may search the gallery can open it: the address can be passed on.
+    """
+    opened = await kept_searches.open_search(call, query_id)
+    call.note_view("open_kept_search", query_id=query_id, count=opened.count)
+    return opened
+
+
+@router.get(
+    "/queries/{query_id}/image",
+    response_class=Response,
+    responses=problems("unknown_picture") | PICTURE,
+)
+async def read_kept_image(
+    request: Request, call: Searcher, query_id: QueryId, width: Width = None
+) -> Response:
+    """Reads the kept picture of a search; with `width` a small JPEG, as of a crop."""
+    await kept_searches.find_search(call, query_id)
+    answer = await answer_picture(
+        request,
+        call.runtime,
+        query_id,
+        width,
+        lambda: kept_searches.read_search_picture(call, query_id),
+    )
+    call.note_view("view", query_id=query_id)
+    return answer
+
+
+@router.delete("/queries/{query_id}", status_code=204, responses=problems("storage_failed"))
+async def delete_kept_search(call: Searcher, query_id: QueryId) -> None:
+    """Deletes a kept search with its picture; that of another key needs admin."""
+    call.caller.require_own((await kept_searches.find_search(call, query_id)).key_id)
+
+    async def delete(result: dict[str, Any]) -> None:
+        result["count"] = await call.write(call.runtime.record.kept.remove, [query_id])
+
+    name = call.gallery.name
+    await call.runtime.audited("delete_kept_search", delete, gallery=name, query_id=query_id)
+
+
+@router.post(
+    "/queries/{query_id}/reviews",
+    responses=problems("unknown_crop", "unknown_picture", "crop_conflict", "storage_failed"),
+)
+async def review_results(
+    call: Searcher, query_id: QueryId, form: Annotated[ReviewForm, MULTIPART]
+) -> models.AnsweredReview:
+    """Confirms or rejects results of a kept search, or takes that back.
+
+    Confirmed crops are named with `identity`; with `enroll=true` the search's picture is enrolled
+    under the same name.
+    """
+    if form.identity is not None:
+        call.caller.require(["admin"])
+    if form.enroll:
+        call.caller.require(["enroll"])
+    runtime = call.runtime
+    gallery = call.gallery
+    kept = await kept_searches.find_search(call, query_id)
+    for crop_id in form.crop_ids:
+        if crop_id in kept.reviews:
+            call.caller.require_own(kept.reviews[crop_id].key_id)
+    names = await _names(call, kept, form)
+    picture = await kept_searches.read_search_picture(call, query_id) if form.enroll else None
+    if form.identity is not None:
+        chosen = CropFilter(crop_ids=frozenset(form.crop_ids))
+        await change_matching(runtime, gallery, chosen, {"identity": form.identity}, False)
+        names = {form.identity}
+    review = None
+    if form.decision != "open":
+        review = Review(form.decision, datetime.now(UTC), call.caller.key_id)
+    crop_ids = list(dict.fromkeys(form.crop_ids))
+    if await call.write(runtime.record.kept.review, query_id, crop_ids, review) is None:
+        raise UnknownQuery(gallery.name, query_id)
+    await call.done("review", query_id=query_id, crop_ids=crop_ids, decision=form.decision)
+    enrolled = await _enroll(call, picture, form, names) if picture else None
+    opened = await kept_searches.open_search(call, query_id)
+    return models.AnsweredReview(**dict(opened), enrolled_crop_id=enrolled)
+
+
+@router.get("/reviews", response_model=models.Reviews)
+async def list_reviews(
+    call: Searcher, cursor: Cursor = None, limit: Limit = 100, everyone: Everyone = False
+) -> Response:
+    """Lists the reviews of the searches of the caller's key; of all keys needs admin."""
+    found = await _read_reviews(call, cursor, limit, _key_of(call, everyone))
+    call.note_view("list_reviews", count=len(found.results))
+    return await write_list(found)
+
+
+@router.get(
+    "/reviews.csv",
+    response_class=Response,
+    responses=content("text/csv", "A line for every review."),
+)
+async def export_reviews(call: Searcher, everyone: Everyone = False) -> Response:
+    """Exports the reviews of the searches of the caller's key as CSV; of all keys needs admin."""
+    key_id = _key_of(call, everyone)
+    lines = [csv_line(*COLUMNS)]
+    before = None
+    while True:
+        page = await _read_reviews(call, before, SEARCHES_AT_ONCE, key_id)
+        for review in page.results:
+            lines.append(csv_line(*review.model_dump(mode="json").values()))
+        before = page.next_cursor
+        if before is None:
+            break
+    call.note_view("export_reviews")
+    return Response("".join(lines), media_type="text/csv")
+
+
+def _key_of(call: GalleryCall, everyone: bool) -> str | None:
+    key_id = None if everyone else call.caller.key_id
+    call.caller.require_own(key_id)
+    return key_id
+
+
+async def _read_reviews(
+    call: GalleryCall, before: str | None, limit: int, key_id: str | None
+) -> models.Reviews:
+    """List the reviews of searches, the newest search first.
+
+    Args:
+        before: id of a search; only older ones are read.
+        limit: number of searches. A key's searches without reviews count, too, so that a cursor
+            never names a search of another key.
+        key_id: lists the searches of one key; None for all.
+    """
+    found_by = ("reviewed", "") if key_id is None else ("key", key_id)
+
+    def read(number: int) -> models.Reviews:
+        searches = call.runtime.record.kept.page(number, before, limit + 1, *found_by)
+        more = searches[limit - 1].query_id if len(searches) > limit else None
+        rows = list(_rows(call, searches[:limit]))
+        return models.Reviews(results=rows, next_cursor=more)
+
+    return await call.read(read)
+
+
+async def _names(call: GalleryCall, kept: KeptQuery, new: ReviewForm) -> Collection[str]:
+    """Return the names of the crops; raise `InvalidField` or `UnknownCrop` for a wrong review."""
+    known = {result.crop_id for result in kept.results}
+    for crop_id in new.crop_ids:
+        if crop_id not in known:
+            raise InvalidField(
+                f"crop_ids: {crop_id[:40]!r} is no kept result of search {kept.query_id}; send ids "
+                "of its results"
+            )
+    crops = await call.read(call.runtime.record.crops.by_id, new.crop_ids)
+    for crop_id in new.crop_ids:
+        if crop_id not in crops and new.decision != "open":
+            raise UnknownCrop(call.gallery.name, crop_id)
+    names = {crop.identity for crop in crops.values() if crop.identity is not None}
+    if new.enroll and new.identity is None and len(names) != 1:
+        borne = f"bear {len(names)} names" if names else "have no name"
+        raise InvalidField(f"identity: the confirmed crops {borne}; send the person's name")
+    return names
+
+
+async def _enroll(
+    call: GalleryCall, picture: Picture, new: ReviewForm, names: Collection[str]
+) -> str | None:
+    (name,) = names
+    image = ImageToEnroll(picture.content, name, new.camera, new.captured_at)
+    (result,) = (await enroll(call.runtime, call.gallery, [image])).results
+    if isinstance(result, models.RefusedImage):
+        raise InvalidField(
+            f"enroll: the results are reviewed, and the picture cannot be enrolled: "
+            f"{result.problem.detail}"
+        )
+    return result.crop_id
+
+
+def _rows(call: GalleryCall, searches: Sequence[KeptQuery]) -> Iterator[models.Review]:
+    gallery = call.gallery
+    ids = {crop_id for search in searches for crop_id in search.reviews}
+    crops = call.runtime.record.crops.by_id(gallery.gallery_id, ids)
+    for search in searches:
+        url = kept_searches.search_picture_url(gallery, search)
+        for crop_id, review in search.reviews.items():
+            if crop := crops.get(crop_id):
+                fields = {
+                    **asdict(review),
+                    "query_id": search.query_id,
+                    "crop_id": crop_id,
+                    "identity": crop.identity,
+                    "query_image_url": url,
+                    "image_url": gallery.image_url(crop_id),
+                }
+                yield models.Review.model_validate(fields)
