@@ -11,7 +11,7 @@ CYCLES ?= 200
 SEED ?=
 CUTS ?= 600
 
-.PHONY: demo gpu test test-slow test-all compose-test mutations torture power-cut load soak fuzz milvus-env check lint format clean
+.PHONY: demo docs gpu test test-slow test-all compose-test mutations torture power-cut load soak fuzz milvus-env check lint format clean
 
 demo: $(DEMO)/ready
 	$(DEMO)/bin/gmn demo
@@ -75,6 +75,10 @@ lint: .venv/ready
 	$(BIN)/mypy
 	$(BIN)/mypy --python-version 3.10 -p gmn_client
 
+# The pages as a site in build/site; a link that leads nowhere is an error.
+docs: .venv-docs/ready
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict
+
 format: .venv/ready
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -87,6 +91,11 @@ format: .venv/ready
 	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
 	touch $@
 
+.venv-docs/ready: requirements-docs.txt
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	touch $@
+
 # The two Milvus servers of the tests: milvus-lite, and a real Milvus for slow tests, each in an
 # environment of its own below .milvus.
 milvus-env:
@@ -96,4 +105,4 @@ milvus-env:
 	done
 
 clean:
-	rm -rf .venv .venv-serve runs demo-output gmn-data .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-serve .venv-docs build/site runs demo-output gmn-data .pytest_cache .mypy_cache .ruff_cache .hypothesis

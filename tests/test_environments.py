@@ -47,7 +47,7 @@ def test_the_light_environment_is_without_the_packages_that_are_large() -> None:
     assert total / MEGABYTE < LIGHT_MEGABYTES
 
 
-@pytest.mark.parametrize("name", [REQUIREMENTS, LIGHT_REQUIREMENTS])
+@pytest.mark.parametrize("name", [REQUIREMENTS, LIGHT_REQUIREMENTS, "requirements-docs.txt"])
 def test_requirements_name_a_version_of_each_package_and_no_address(name: str) -> None:
     lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
     pins = [line for line in lines if line and not line.startswith("#")]
