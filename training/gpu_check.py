@@ -29,8 +29,8 @@ from model.metric_network import PairScorer
 from model.openvino_runtime import DtypeName
 from model.precision import choose_device
 from model.torch_runtime import TorchRuntime
+from training.datasets.drawn import draw_people
 from training.datasets.record import CropRecord
-from training.datasets.synthetic import draw_people
 from training.recipe import Recipe, read_recipe
 from training.run import prepare_run
 from training.step import TrainingStep

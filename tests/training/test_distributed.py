@@ -18,7 +18,7 @@ import torch
 from model.artefact import load_artefact
 from model.problems import InputProblem
 from tests.forked import Forked, run_forked
-from training.datasets.synthetic import draw_people
+from training.datasets.drawn import draw_people
 from training.distributed import Processes, joined_processes, synchronise_norms
 from training.recipe import Recipe, read_recipe
 from training.run import Run, prepare_run

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from training.datasets.drawn import draw_people
 from training.datasets.record import CropRecord
-from training.datasets.synthetic import draw_people
 from training.recipe import read_recipe
 from training.run import prepare_run
 from training.sampler import PKSampler, Sampling, build_sampler

@@ -9,7 +9,7 @@ import torch
 
 from model.artefact import Artefact, load_artefact
 from model.problems import InputProblem
-from training.datasets.synthetic import draw_people
+from training.datasets.drawn import draw_people
 from training.recipe import Recipe, read_recipe
 from training.run import prepare_run
 from training.train import train_networks

@@ -11,7 +11,7 @@ import torch
 from model.artefact import load_artefact
 from model.metric_network import MetricNetwork, unit_features
 from model.problems import InputProblem
-from training.datasets.synthetic import draw_people
+from training.datasets.drawn import draw_people
 from training.metric_fit import Views, chosen_records, compare, fit_to_views, with_nearest
 from training.recipe import Recipe, read_recipe
 from training.train import train

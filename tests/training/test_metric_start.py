@@ -11,7 +11,7 @@ from model.architecture import MetricNetworkConfig
 from model.artefact import load_artefact
 from model.metric_network import MetricNetwork, cosine_similarities, score_pairs, unit_features
 from model.problems import InputProblem
-from training.datasets.synthetic import draw_people
+from training.datasets.drawn import draw_people
 from training.metric_start import add_cosine, keep_cosine_unit, start_at_cosine
 from training.recipe import read_recipe
 from training.run import prepare_run

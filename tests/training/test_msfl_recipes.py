@@ -7,7 +7,7 @@ from model.problems import InputProblem
 from training.augmentation import Augmenter
 from training.batches import CropCache
 from training.cost import embedder_cost
-from training.datasets.synthetic import draw_people
+from training.datasets.drawn import draw_people
 from training.papers import PaperRow, paper_rows, paper_tables, read_table
 from training.recipe import Recipe, read_recipe
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.training.stopping import weights_whole_and_resumed
-from training.datasets.synthetic import draw_people
+from training.datasets.drawn import draw_people
 from training.recipe import Recipe, read_recipe
 from training.run import Run, prepare_run
 from training.train import train_networks

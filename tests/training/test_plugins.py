@@ -19,8 +19,8 @@ from tests.forked import run_gmn
 from tests.training.stopping import weights_whole_and_resumed
 from training import plugins
 from training.augmentation import AUGMENTATIONS
+from training.datasets.drawn import draw_people
 from training.datasets.registry import KINDS, read_dataset
-from training.datasets.synthetic import draw_people
 from training.losses.base import LOSSES
 from training.optimiser import OPTIMISERS, SCHEDULES, learning_rate
 from training.recipe import Recipe, read_recipe

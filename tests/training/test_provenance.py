@@ -8,7 +8,7 @@ import pytest
 
 from model.artefact import load_artefact, resolve_artefact, save_artefact
 from model.provenance import WeightSource
-from training.datasets.synthetic import draw_people
+from training.datasets.drawn import draw_people
 from training.provenance import (
     current_commit,
     describe_training,

@@ -17,10 +17,10 @@ from torchvision.models import mobilenet_v2
 
 from model.problems import InputProblem
 from tests.forked import Forked
+from training.datasets.drawn import draw_people
 from training.datasets.recombined import recombine
 from training.datasets.record import CropRecord
 from training.datasets.registry import read_dataset
-from training.datasets.synthetic import draw_people
 from training.recipe import Recipe, read_recipe
 from training.run import Run, prepare_run
 from training.train import TrainingStopped, train_networks

@@ -12,8 +12,8 @@ import torch
 import gmn
 from model.artefact import Artefact, load_artefact, save_artefact
 from model.problems import InputProblem
+from training.datasets.drawn import draw_people
 from training.datasets.registry import read_datasets
-from training.datasets.synthetic import draw_people
 from training.evaluation.calibration import calibrate_searches
 from training.evaluation.embedding import embed_search
 from training.evaluation.scoring import SearchScores, open_scores

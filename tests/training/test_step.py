@@ -11,7 +11,7 @@ from torch import nn
 from model.architecture import BACKBONES, BackboneKind
 from model.precision import choose_device
 from model.problems import InputProblem
-from training.datasets.synthetic import draw_people
+from training.datasets.drawn import draw_people
 from training.recipe import Recipe, read_recipe
 from training.run import Run, prepare_run
 from training.step import TrainingStep

@@ -10,7 +10,7 @@ import pytest
 
 from model.artefact import load_artefact
 from model.problems import InputProblem
-from training.datasets.synthetic import draw_people
+from training.datasets.drawn import draw_people
 from training.distributed import Processes
 from training.evaluation.embedding import embed_records
 from training.teachers import load_teacher_features

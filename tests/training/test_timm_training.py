@@ -9,7 +9,7 @@ import torch
 
 from model.problems import InputProblem
 from training.checkpoint import run_identity
-from training.datasets.synthetic import draw_people
+from training.datasets.drawn import draw_people
 from training.provenance import weight_sources
 from training.recipe import Recipe, read_recipe
 from training.run import prepare_run

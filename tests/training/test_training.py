@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 from model.artefact import load_artefact
 from model.problems import InputProblem
 from tests.forked import GMN, Forked, run_gmn
+from training.datasets.drawn import draw_people
 from training.datasets.record import CropRecord
-from training.datasets.synthetic import draw_people
 from training.provenance import without_folders
 from training.recipe import Recipe, read_recipe
 from training.run import Run, prepare_run

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from training.checkpoint import read_weights
+from training.datasets.drawn import draw_people
 from training.datasets.protocols import split_held_out
-from training.datasets.synthetic import draw_people
 from training.recipe import Recipe, read_recipe
 from training.run import prepare_run
 from training.train import TrainingStopped, train_networks

@@ -12,11 +12,11 @@ from pathlib import Path
 
 from model.problems import InputProblem
 from model.registry import Registry
+from training.datasets.drawn import SYNTHETIC
 from training.datasets.kind import DatasetKind, read_layout
 from training.datasets.manifests import MANIFEST, PEOPLE_FOLDER
 from training.datasets.public import JUNK, PUBLIC_SETS
 from training.datasets.record import CropRecord, Dataset, DatasetProblem
-from training.datasets.synthetic.people import SYNTHETIC
 
 KINDS: Registry[DatasetKind] = Registry("data set", "gmn.datasets")
 """Every kind by its name, in the order in which messages list them."""

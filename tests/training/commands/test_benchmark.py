@@ -13,7 +13,7 @@ from PIL import Image
 
 import gmn
 from tests.forked import GMN, Forked
-from training.datasets.synthetic import draw_people
+from training.datasets.drawn import draw_people
 from training.papers import paper_tables
 
 P1 = ("market1501", "cuhk02", "cuhk03np", "cuhksysu", "viper")

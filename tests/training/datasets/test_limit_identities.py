@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from model.problems import InputProblem
+from training.datasets.drawn import draw_people
 from training.datasets.protocols import leave_out, limit_identities
 from training.datasets.record import CropRecord, Dataset
-from training.datasets.synthetic import draw_people
 
 
 def crops(name: str, identities: int) -> list[CropRecord]:

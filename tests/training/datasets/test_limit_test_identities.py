@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 
+from training.datasets.drawn import draw_people
 from training.datasets.protocols import is_held_out, limit_test_identities
 from training.datasets.public import DISTRACTOR
-from training.datasets.synthetic import draw_people
 
 DRAWN = draw_people(seed=2, domains=1, identities_per_domain=6, crops_per_camera=1)
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from training.datasets.drawn import draw_people
 from training.datasets.recombined import put_together, recombine
 from training.datasets.record import CropRecord, crop_in_file
-from training.datasets.synthetic import draw_people
 
 
 @pytest.fixture

@@ -1,0 +1,122 @@
+"""Drawn people: the same seed gives the same bytes, and people differ as people do."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from model.problems import InputProblem
+from training.datasets.drawn import draw_people
+from training.datasets.record import CropRecord, Dataset
+from training.datasets.registry import read_dataset
+
+
+@pytest.fixture(scope="module")
+def people() -> Dataset:
+    return draw_people(7, domains=4, identities_per_domain=12, cameras_per_domain=3)
+
+
+def clothing(record: CropRecord) -> NDArray[np.float64]:
+    """Return mean colours of chest and legs, relative to the crop's mean."""
+    pixels = record.decode().astype(np.float64)
+    parts = (pixels[32:62, 24:40], pixels[74:108, 24:40])
+    colours: NDArray[np.float64] = np.concatenate([part.mean((0, 1)) for part in parts])
+    return colours - np.tile(pixels.mean((0, 1)), 2)
+
+
+def mean_colour(people: Dataset, camera: str) -> NDArray[np.float64]:
+    crops = [record.decode() for record in people.records if record.camera == camera]
+    colour: NDArray[np.float64] = np.mean(crops, axis=(0, 1, 2))
+    return colour
+
+
+def test_the_same_seed_draws_the_same_bytes_and_a_larger_set_holds_the_smaller_ones(
+    people: Dataset,
+) -> None:
+    drawn = {record.source: record.decode() for record in people.records}
+    assert len(drawn) == len(people.records) == 4 * 12 * 3 * 2
+    smaller = draw_people(7, 2, 3, cameras_per_domain=2, crops_per_camera=1)
+    for record in smaller.records:
+        np.testing.assert_array_equal(record.decode(), drawn[record.source])
+
+
+def test_another_seed_draws_other_people(people: Dataset) -> None:
+    other = draw_people(8, domains=1, identities_per_domain=1)
+    assert not np.array_equal(other.records[0].decode(), people.records[0].decode())
+
+
+def test_the_crops_have_the_size_asked_for() -> None:
+    records = draw_people(1, 1, 2, height=96, width=40).records
+    assert {record.decode().shape for record in records} == {(96, 40, 3)}
+    assert {record.decode().dtype for record in records} == {np.dtype(np.uint8)}
+
+
+def test_a_record_says_who_where_and_under_what_terms(people: Dataset) -> None:
+    record = next(r for r in people.records if r.source == "synthetic:7/d2/0011/c1/0")
+    assert (record.identity, record.camera) == ("d2-0011", "d2-c1")
+    assert (record.dataset, record.domain) == ("synthetic", "synthetic/domain2")
+    assert people.name == "synthetic"
+    assert people.terms == "Drawn by this project; no person is shown."
+
+
+def test_a_person_wears_the_same_clothes_before_every_camera(people: Dataset) -> None:
+    for domain in range(4):
+        records = [r for r in people.records if r.domain == f"synthetic/domain{domain}"]
+        colours = np.stack([clothing(record) for record in records])
+        apart = np.linalg.norm(colours[:, None] - colours[None], axis=2)
+        who = np.array([record.identity for record in records])
+        where = np.array([record.camera for record in records])
+        elsewhere = where[:, None] != where[None]
+        same = who[:, None] == who[None]
+        assert apart[same & elsewhere].mean() < 0.75 * apart[~same & elsewhere].mean()
+
+
+def test_no_two_crops_of_a_person_are_alike(people: Dataset) -> None:
+    crops = [r.decode().tobytes() for r in people.records if r.identity == "d1-0003"]
+    assert len(set(crops)) == len(crops) == 6
+
+
+def test_cameras_and_domains_see_in_different_colours(people: Dataset) -> None:
+    colours = np.array(
+        [
+            [mean_colour(people, f"d{domain}-c{camera}") for camera in range(3)]
+            for domain in range(4)
+        ]
+    )
+    assert np.ptp(colours, axis=1).max(axis=1).min() > 4.0
+    assert np.ptp(colours.mean(axis=1), axis=0).max() > 15.0
+
+
+def test_a_spec_names_a_seed_and_counts(people: Dataset) -> None:
+    spec = "synthetic:7,identities=2,domains=3,cameras=2,crops=1"
+    dataset = read_dataset(spec)
+    assert dataset.spec == spec
+    assert len(dataset.identities) == 2 * 3
+    assert dataset.cameras == [f"d{domain}-c{camera}" for domain in range(3) for camera in range(2)]
+    assert len(dataset.records) == 2 * 3 * 2
+    np.testing.assert_array_equal(dataset.records[0].decode(), people.records[0].decode())
+
+
+@pytest.mark.parametrize(
+    ("spec", "fault"),
+    [
+        ("seven", "the seed is 'seven'"),
+        ("-1", "the seed is '-1'"),
+        ("7,identities=0", "identities is '0'"),
+        ("7,identities", "identities is ''"),
+        ("7,people=3", "'people=3' is not one of identities, domains, cameras, crops"),
+        ("7,crops=2,crops=3", "crops is given twice"),
+        ("7,domains=1000000", "domains is '1000000'"),
+    ],
+)
+def test_a_wrong_spec_is_refused_with_a_remedy(spec: str, fault: str) -> None:
+    with pytest.raises(InputProblem) as refusal:
+        read_dataset(f"synthetic:{spec}")
+    assert str(refusal.value).startswith(f"synthetic:{spec}: {fault}")
+    assert "such as synthetic:7" in str(refusal.value)
+
+
+def test_counts_below_one_are_refused() -> None:
+    with pytest.raises(InputProblem, match="counts of at least 1"):
+        draw_people(7, domains=0)

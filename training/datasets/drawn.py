@@ -1,0 +1,337 @@
+"""Drawn people: a data set that shows nobody, for tests, demonstrations and first runs.
+
+A person is a figure of round limbs in the colours of clothes, skin and hair. Each camera has a
+scene, a tint, a light, a sharpness and noise of its own; the cameras of a domain share a tint.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageFilter
+
+from training.datasets.kind import DatasetKind
+from training.datasets.record import CropRecord, Dataset, DatasetProblem
+
+TERMS = "Drawn by this project; no person is shown."
+
+Plane = NDArray[np.floating[Any]]
+Place = Sequence[float] | NDArray[np.float64]
+Random = np.random.Generator
+
+LIMITS = {
+    "the seed": ("seed", 0, 2**63 - 1),
+    "identities": ("identities_per_domain", 1, 100_000),
+    "domains": ("domains", 1, 1_000),
+    "cameras": ("cameras_per_domain", 1, 1_000),
+    "crops": ("crops_per_camera", 1, 1_000),
+}
+"""Parts of a spec: the argument of `draw_people`, its least and its largest value."""
+
+
+def _palette(hexadecimal: str) -> Plane:
+    channels = np.frombuffer(bytes.fromhex(hexadecimal), np.uint8)
+    return channels.reshape(-1, 3).astype(np.float32) / 255
+
+
+CLOTHES = _palette(
+    "14141a 404047 8c8c8f d9d9d4 1a295c 33599e 801a1f bf3329 "
+    "295233 738040 6b4d33 b8996b d9b333 73407a cc808c 338085"
+)
+SKIN = _palette("edc7ad c79473 805740")
+HAIR = _palette("120f0f 472e1c 997a4d b0b0ad")
+
+
+@dataclass(frozen=True)
+class Cloth:
+    """A cloth of two colours; `stripes` counts them along x and y in a body height, 0 for none."""
+
+    first: Plane
+    second: Plane
+    stripes: Plane
+
+    def colours(self, x: Plane, y: Plane) -> Plane:
+        striped = np.sin(2 * np.pi * (x * self.stripes[0] + y * self.stripes[1])) > 0.3
+        return np.where(striped[..., None], self.second, self.first)
+
+
+@dataclass(frozen=True)
+class Person:
+    """The looks that no camera changes; widths are in body heights, sleeves a share of the arm."""
+
+    upper: Cloth
+    lower: Cloth
+    hair: Plane
+    skin: Plane
+    shoes: Plane
+    bag: Plane | None
+    has_skirt: bool
+    sleeves: float
+    shoulders: float
+    belly: float
+
+
+@dataclass(frozen=True)
+class Camera:
+    """A camera.
+
+    Attributes:
+        scene: `(48, 96, 3)` RGB from 0 to 1; a crop shows a third of its width.
+        tint: a factor for each channel.
+        gamma: of the exposure.
+        blur: radius in pixels.
+        noise: standard deviation, share of white.
+        light: from -1, where the left side is lit, to 1.
+        fill: height of a person, share of the crop's.
+        slack: standard deviation of a person's place, share of the crop's height.
+    """
+
+    scene: Plane
+    tint: Plane
+    gamma: float
+    blur: float
+    noise: float
+    light: float
+    fill: float
+    slack: float
+
+
+class Canvas:
+    """A crop being painted; places are (x, y) in body heights from the top of the head.
+
+    Attributes:
+        pixels: `(height, width, 3)` RGB from 0 to 1.
+        x, y: `(width)` and `(height, 1)`, the places of the pixels.
+        scale: pixels in a body height.
+        light: `(height, width, 1)`, a factor for all colours that are painted.
+    """
+
+    def __init__(self, random: Random, camera: Camera, height: int, width: int) -> None:
+        start = random.integers(65)
+        window = Image.fromarray((255 * camera.scene[:, start : start + 32]).astype(np.uint8))
+        self.pixels = np.asarray(window.resize((width, height)), np.float32) / 255
+        self.scale = height * camera.fill * random.uniform(0.93, 1.04)
+        left, top = random.normal(0, camera.slack, 2)
+        across = (np.arange(width, dtype=np.float32) + 0.5 - width / 2) / self.scale
+        down = (np.arange(height, dtype=np.float32)[:, None] + 0.5 - height / 2) / self.scale
+        self.x = across - left
+        self.y = down - top + 0.5
+        creases = np.sin(40 * self.y + 8 * self.x + random.uniform(0, 6))
+        lit = camera.light * np.clip(self.x / 0.1, -1, 1)
+        self.light = (1 + 0.25 * lit + random.uniform(0.03, 0.1) * creases)[..., None]
+
+    def limb(self, start: Place, end: Place, radius: float, colours: Plane) -> None:
+        """Paint everything within a radius of the line between two places."""
+        across = end[0] - start[0]
+        down = end[1] - start[1]
+        projection = (self.x - start[0]) * across + (self.y - start[1]) * down
+        share = np.clip(projection / (across**2 + down**2), 0, 1)
+        distance = np.hypot(self.x - start[0] - share * across, self.y - start[1] - share * down)
+        weight = np.clip(0.5 + (radius - distance) * self.scale, 0, 1)[..., None]
+        self.pixels += weight * (colours * self.light - self.pixels)
+
+
+def draw_people(
+    seed: int,
+    domains: int = 4,
+    identities_per_domain: int = 150,
+    cameras_per_domain: int = 3,
+    crops_per_camera: int = 2,
+    height: int = 128,
+    width: int = 64,
+) -> Dataset:
+    """Draw people into the `pixels` of a data set named `synthetic`.
+
+    The same arguments give the same bytes. A person, a camera or a crop depends on the seed and its
+    own numbers only: a larger set holds the smaller one's crops unchanged.
+
+    Args:
+        seed: 0 or more.
+        domains: number of drawn data sets, each with its own tint, cameras and people.
+        height, width: size of a crop in pixels.
+
+    Raises:
+        DatasetProblem: if the seed is negative or a count is less than 1.
+    """
+    counts = (identities_per_domain, cameras_per_domain, crops_per_camera)
+    if seed < 0 or min(domains, *counts, height, width) < 1:
+        raise DatasetProblem(
+            f"synthetic: seed {seed}, {domains} domains of {counts} and crops of {height} by "
+            f"{width} cannot be drawn; use a seed of 0 or more and counts of at least 1"
+        )
+    spec = (
+        f"synthetic:{seed},identities={identities_per_domain},domains={domains},"
+        f"cameras={cameras_per_domain},crops={crops_per_camera}"
+    )
+    records = [
+        record
+        for domain in range(domains)
+        for record in _draw_domain(seed, domain, counts, (height, width))
+    ]
+    return Dataset("synthetic", spec, TERMS, tuple(records))
+
+
+def _draw_domain(
+    seed: int, domain: int, counts: tuple[int, int, int], size: tuple[int, int]
+) -> Iterator[CropRecord]:
+    def random(*numbers: int) -> Random:
+        return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(domain, *numbers)))
+
+    identities, cameras, crops = counts
+    views = [_draw_camera(random(camera), domain) for camera in range(cameras)]
+    for number in range(identities):
+        person = _draw_person(random(number, 0))
+        for camera, crop in product(range(cameras), range(crops)):
+            yield CropRecord(
+                source=f"synthetic:{seed}/d{domain}/{number:04d}/c{camera}/{crop}",
+                dataset="synthetic",
+                identity=f"d{domain}-{number:04d}",
+                camera=f"d{domain}-c{camera}",
+                domain=f"synthetic/domain{domain}",
+                pixels=_draw_crop(random(number, camera, crop), person, views[camera], size),
+            )
+
+
+def _draw_person(random: Random) -> Person:
+    def shade(palette: Plane) -> Plane:
+        colour: Plane = random.choice(palette) * random.uniform(0.8, 1.2) + random.normal(
+            0, 0.03, 3
+        )
+        return colour.clip(0.02, 0.98)
+
+    def cloth(patterned: float) -> Cloth:
+        directions = random.random(2) < patterned
+        return Cloth(shade(CLOTHES), shade(CLOTHES), directions * random.uniform(8, 30))
+
+    return Person(
+        upper=cloth(0.25),
+        lower=cloth(0.06),
+        hair=shade(HAIR),
+        skin=shade(SKIN),
+        shoes=shade(CLOTHES),
+        bag=shade(CLOTHES) if random.random() < 0.35 else None,
+        has_skirt=random.random() < 0.15,
+        sleeves=random.choice([0.4, 0.9]),
+        shoulders=random.uniform(0.1, 0.135),
+        belly=random.uniform(0.08, 0.13),
+    )
+
+
+def _draw_camera(random: Random, domain: int) -> Camera:
+    rows = np.linspace(0, 1, 48)[:, None, None]
+    columns = np.linspace(0, 1, 96)[:, None]
+    wall, ground = random.uniform(0.2, 0.75, (2, 1)) + random.normal(0, 0.05, (2, 3))
+    scene = np.where(rows < random.uniform(0.3, 0.6), wall, ground * (0.8 + 0.3 * rows))
+    for _ in range(random.integers(4, 12)):
+        left, top = random.random(2) * (1, 0.6)
+        inside = (abs(columns - left) < random.uniform(0.02, 0.1)) & (abs(rows - top) < 0.3)
+        scene = np.where(inside, random.uniform(0.1, 0.9) + random.normal(0, 0.05, 3), scene)
+    # Neighbouring domains are as far apart in tint as two photographed sets.
+    warmth = (0.16 if domain % 2 else -0.16) + random.normal(0, 0.06)
+    exposure = (0.85, 1.1, 0.95, 1.2)[domain % 4] * random.uniform(0.85, 1.1)
+    return Camera(
+        scene=np.clip(scene, 0, 1),
+        tint=exposure * np.array([1 + warmth, 1 + random.normal(0, 0.03), 1 - warmth]),
+        gamma=random.uniform(0.8, 1.25),
+        blur=random.uniform(0.3, 1.2),
+        noise=random.uniform(0.008, 0.03),
+        light=random.uniform(-1, 1),
+        fill=random.uniform(0.86, 0.96),
+        slack=random.uniform(0.01, 0.05),
+    )
+
+
+def _draw_crop(
+    random: Random, person: Person, camera: Camera, size: tuple[int, int]
+) -> NDArray[np.uint8]:
+    """Return a person at one moment, `(height, width, 3)` uint8 RGB."""
+    canvas = Canvas(random, camera, *size)
+    turn = random.uniform(-1, 1)
+    _paint_person(random, canvas, person, turn)
+    if random.random() < 0.2:
+        x = random.uniform(-0.2, 0.2)
+        top = random.uniform(0, 0.8)
+        colour = random.uniform(0.2, 0.6) + random.normal(0, 0.06, 3)
+        canvas.limb((x, top), (x, 2), 0.04 + top / 8, colour)
+    exposed = np.clip(canvas.pixels * camera.tint * random.uniform(0.92, 1.08), 0, 1)
+    sharp = Image.fromarray((255 * exposed**camera.gamma).astype(np.uint8))
+    blurred = np.asarray(sharp.filter(ImageFilter.GaussianBlur(camera.blur)))
+    noisy = blurred + random.normal(0, 255 * camera.noise, blurred.shape)
+    return np.clip(noisy.round(), 0, 255).astype(np.uint8)
+
+
+def _paint_person(random: Random, canvas: Canvas, person: Person, turn: float) -> None:
+    """Paint a person whose `turn` is -1 with the back to the camera and 1 with the face to it."""
+    # A side view is narrower and shows longer steps.
+    sideways = 1 - abs(turn)
+    shoulders = person.shoulders * (1 - 0.35 * sideways)
+    belly = person.belly * (1 - 0.2 * sideways)
+    stride = random.uniform(0, 0.04 + 0.1 * sideways)
+    swing = random.uniform(-0.05, 0.12)
+    slant = random.normal(0, 0.015)
+    upper = person.upper.colours(canvas.x + 0.03 * turn, canvas.y)
+    lower = person.lower.colours(canvas.x, canvas.y)
+    for side in (-1, 1):
+        hip = (0.035 * side, 0.52)
+        foot = (side * (0.035 + stride), 0.95)
+        canvas.limb(hip, foot, 0.04, person.skin if person.has_skirt else lower)
+        canvas.limb(foot, (foot[0] + 0.03 * sideways, 0.97), 0.024, person.shoes)
+        shoulder = np.array([slant + side * (shoulders - 0.02), 0.21])
+        hand = np.array([side * (shoulders + swing), 0.52])
+        canvas.limb(shoulder, hand, 0.025, person.skin)
+        canvas.limb(shoulder, shoulder + person.sleeves * (hand - shoulder), 0.034, upper)
+    for side in (-1, 0, 1):
+        if person.has_skirt:
+            canvas.limb((0.05 * side, 0.5), (0.08 * side, 0.68), 0.05, lower)
+    for side in (-1, 0, 1):
+        chest = (slant + side * (shoulders - 0.05), 0.2)
+        canvas.limb(chest, (side * (belly - 0.05), 0.48), 0.05, upper)
+    if person.bag is not None:
+        canvas.limb((0.1, 0.36), (0.11, 0.46), 0.045, person.bag)
+    canvas.limb((slant, 0.1), (slant, 0.15), 0.028, person.skin)
+    canvas.limb((slant, 0.055), (slant, 0.085), 0.052, person.hair)
+    if turn > -0.4:
+        canvas.limb((slant, 0.08), (slant, 0.1), 0.04, person.skin)
+
+
+def _read_drawn(kind: DatasetKind, text: str) -> Dataset:
+    """Draw `SEED[,identities=60][,domains=4][,cameras=3][,crops=2]`, counts per domain and camera.
+
+    Raises:
+        DatasetProblem: if the text is anything else.
+    """
+    numbers: dict[str, int] = {}
+    for part in f"the seed={text}".split(","):
+        name, _, written = (word.strip() for word in part.partition("="))
+        argument, least, most = LIMITS.get(name, ("", 0, 0))
+        number = int(written) if re.fullmatch(r"[0-9]{1,19}", written) else -1
+        if not argument:
+            fault = f"{part.strip()!r} is not one of identities, domains, cameras, crops"
+        elif argument in numbers:
+            fault = f"{name} is given twice"
+        elif not least <= number <= most:
+            fault = f"{name} is {written!r}, not a whole number {least} to {most}"
+        else:
+            numbers[argument] = number
+            continue
+        raise DatasetProblem(
+            f"{kind.name}:{text}: {fault}; write a seed and, if wanted, counts, such as "
+            "synthetic:7 or synthetic:7,identities=60,domains=4,cameras=3,crops=2"
+        )
+    return replace(draw_people(**numbers), spec=f"{kind.name}:{text}")
+
+
+SYNTHETIC = DatasetKind(
+    name="synthetic",
+    path="a seed such as 7, with options such as 7,identities=60,domains=4",
+    terms=TERMS,
+    obtain="drawn on the spot",
+    read=_read_drawn,
+    is_path=False,
+)
