@@ -3,80 +3,68 @@
 The report becomes JSON as it is; a kind of finding is `{"count": all, "examples": the first}`.
 
 `datasets`: for each set its counts by split (`published_…` is None where the authors published
-nothing) and by camera, and the findings `unreadable` (what training and evaluation would stop at),
-`quality` (readable files too poor to recognise a person by, the most frequent fault first; a file
-may have several), `one_camera_identities` (who cannot be searched for across cameras), `width` and
+nothing) and by camera, and the findings `unreadable` (files that end a training), `quality`
+(readable files too poor to recognise a person by, the most frequent fault first; a file may have
+several), `one_camera_identities` (people who cannot be searched for across cameras), `width` and
 `height` of the readable files in pixels (None where there are none), and `notes`, a sentence each.
 Junk and distractors are no identities.
 
 `duplicates`: pictures in several files with the same pixels, under one label and in one split;
 `crossing_duplicates`: those under several labels or in several splits or sets. Each has its number
 of `files`, the first `sources`, the `people` that the labels name, the `places` (`data set` or
-`data set/split`), and what `crosses`: `data set` and `split` are leaks, what is trained on is also
-tested on. `shared`: all of them counted by place. `notes`: what is known of the sets together.
+`data set/split`), and the list `crosses`: `data set` and `split` are leaks between training and
+test. `shared`: all of them counted by place. `notes`: on the sets together.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import combinations
+from statistics import median
 from typing import Any
-
-import numpy as np
-import pandas as pd
-from numpy.typing import NDArray
 
 from model.crops.decode import CropProblem
 from model.crops.quality import QualityLimits, measure_quality, quality_faults
 from model.problems import InputProblem
-from training.datasets.duplicates import count_by_places, describe_duplicates
-from training.datasets.kind import DatasetKind
+from training.datasets.kind import DatasetKind, PublishedCount
 from training.datasets.record import CropRecord, Dataset
 from training.datasets.registry import kind_of, overlapping
 
 QUALITY_LIMITS = QualityLimits()
-"""What the service, too, holds a crop against that is enrolled, unless it is set otherwise."""
+"""The limits of the service for a crop that is enrolled, unless it is set otherwise."""
 
 CAMERA_IMBALANCE = 5.0
 """Above this ratio of the busiest camera's images to the quietest one's, a note is made."""
 
-SIZE_EDGES = (0, 16, 32, 48, 64, 96, 128, 160, 192, 256, 384, 512)
-"""Where the bins of a size histogram begin, pixels; the last has no end."""
-
 Report = dict[str, Any]
 """The report or a part of it."""
+
+Pictures = dict[bytes, list[CropRecord]]
+"""All crops with the same pixels, by a digest of these."""
 
 
 def check_datasets(
     datasets: Sequence[Dataset], examples: int = 10, on_file: Callable[[], None] = lambda: None
 ) -> Report:
-    """Reads every file of the sets.
+    """Read every file of the sets.
 
     Args:
         datasets: as read by the registry.
         examples: how many findings of a kind are named; all of them are counted.
         on_file: called after each file, to show progress.
     """
-    by_pixels: dict[bytes, list[CropRecord]] = defaultdict(list)
-    reports = []
-    for dataset in datasets:
-        faults: dict[str, list[Report]] = defaultdict(list, unreadable=[])
-        sizes: list[tuple[int, int]] = []
-        for record in dataset.records:
-            try:
-                pixels = record.decode()
-            except (InputProblem, OSError) as problem:
-                faults["unreadable"].append({"source": record.source} | _cause(problem))
-            else:
-                by_pixels[_digest(pixels)].append(record)
-                sizes.append(pixels.shape[:2])
-                for fault in quality_faults(measure_quality(pixels), QUALITY_LIMITS):
-                    poor = {"source": record.source, "code": fault.code, "detail": fault.detail}
-                    faults[fault.code].append(poor)
-            on_file()
-        reports.append(_report(dataset, faults, sizes, examples))
-    duplicates = describe_duplicates(by_pixels.values(), examples)
+    pictures: Pictures = defaultdict(list)
+    reports = [_check(dataset, pictures, examples, on_file) for dataset in datasets]
+    duplicates = [_duplicate(crops, examples) for crops in pictures.values() if len(crops) > 1]
+    by_places: Counter[tuple[str, ...]] = Counter()
+    crossing_by_places: Counter[tuple[str, ...]] = Counter()
+    for duplicate in duplicates:
+        places = duplicate["places"]
+        for pair in combinations(places, 2) if len(places) > 1 else [tuple(places)]:
+            by_places[pair] += 1
+            crossing_by_places[pair] += bool(duplicate["crosses"])
     crossing = [duplicate for duplicate in duplicates if duplicate["crosses"]]
     others = [duplicate for duplicate in duplicates if not duplicate["crosses"]]
     names = [dataset.name for dataset in datasets]
@@ -84,7 +72,10 @@ def check_datasets(
         "datasets": reports,
         "crossing_duplicates": _findings(crossing, examples),
         "duplicates": _findings(others, examples),
-        "shared": count_by_places(duplicates),
+        "shared": [
+            {"places": list(pair), "pictures": count, "crossing": crossing_by_places[pair]}
+            for pair, count in by_places.most_common()
+        ],
         "notes": [
             f"{a} and {b} show some of the same people: never train on one and test on the other"
             for a, b in overlapping(names, names)
@@ -93,43 +84,41 @@ def check_datasets(
     }
 
 
-def _findings(found: Sequence[Any], most: int) -> Report:
-    return {"count": len(found), "examples": list(found[:most])}
-
-
-def _digest(pixels: NDArray[np.uint8]) -> bytes:
-    digest = hashlib.sha256(str(pixels.shape).encode())
-    digest.update(pixels.tobytes())
-    return digest.digest()
-
-
-def _cause(problem: Exception) -> Report:
-    """Why a file cannot be read: a `code` for programs and a `detail` for people."""
-    cause = problem if isinstance(problem, CropProblem | OSError) else problem.__cause__
-    if isinstance(cause, CropProblem):
-        return {"code": cause.code, "detail": cause.detail}
-    if isinstance(cause, OSError):
-        detail = f"cannot be opened ({cause.strerror}); make it readable"
-        return {"code": "unopened", "detail": detail}
-    return {"code": "unreadable", "detail": str(problem)}
-
-
-def _report(
-    dataset: Dataset,
-    faults: dict[str, list[Report]],
-    sizes: Sequence[tuple[int, int]],
-    examples: int,
+def _check(
+    dataset: Dataset, pictures: Pictures, examples: int, on_file: Callable[[], None]
 ) -> Report:
     kind = kind_of(dataset.spec)
-    crops = pd.DataFrame(
-        [(one.split or "", one.identity, one.camera) for one in dataset.records],
-        columns=["split", "identity", "camera"],
-    )
-    people = crops[~crops.identity.isin(kind.not_people)]
-    cameras = crops.camera.value_counts()
-    cameras_of = people.groupby("identity").camera.nunique()
-    alone = sorted(cameras_of.index[cameras_of == 1])
-    splits = _splits(crops, people, kind, dataset.version)
+    images: Counter[str | None] = Counter()
+    cameras: Counter[str] = Counter()
+    people: dict[str | None, set[str]] = defaultdict(set)
+    cameras_of: dict[str, set[str]] = defaultdict(set)
+    faults: dict[str, list[Report]] = defaultdict(list, unreadable=[])
+    widths = []
+    heights = []
+    for record in dataset.records:
+        images[record.split] += 1
+        cameras[record.camera] += 1
+        if record.identity not in kind.not_people:
+            people[record.split].add(record.identity)
+            cameras_of[record.identity].add(record.camera)
+        try:
+            pixels = record.decode()
+        except InputProblem as problem:
+            faults["unreadable"].append({"source": record.source} | _cause(problem))
+        else:
+            height, width = pixels.shape[:2]
+            heights.append(height)
+            widths.append(width)
+            digest = hashlib.sha256(pixels.tobytes() + width.to_bytes(4, "big")).digest()
+            pictures[digest].append(record)
+            for fault in quality_faults(measure_quality(pixels), QUALITY_LIMITS):
+                poor = {"source": record.source, "code": fault.code, "detail": fault.detail}
+                faults[fault.code].append(poor)
+        on_file()
+
+    unreadable = faults.pop("unreadable")
+    alone = sorted(name for name, seen_by in cameras_of.items() if len(seen_by) == 1)
+    splits = _splits(images, people, kind, dataset.version)
     notes = [note for split in splits for note in _count_notes(split)]
     if kind.stands_for_camera:
         notes.append(f"the files state no camera: {kind.stands_for_camera}")
@@ -141,55 +130,57 @@ def _report(
         "version": dataset.version,
         "terms": dataset.terms,
         "obtain": kind.obtain,
-        "images": len(crops),
+        "images": len(dataset.records),
         "identities": len(cameras_of),
-        "images_by_camera": cameras.sort_index().to_dict(),
+        "images_by_camera": dict(sorted(cameras.items())),
         "splits": splits,
-        "unreadable": _findings(faults.pop("unreadable"), examples),
+        "unreadable": _findings(unreadable, examples),
         "quality": [
-            {"code": code, "files": _findings(own, examples)}
-            for code, own in sorted(faults.items(), key=lambda item: -len(item[1]))
+            {"code": code, "files": _findings(files, examples)}
+            for code, files in sorted(faults.items(), key=lambda fault: -len(fault[1]))
         ],
         "one_camera_identities": _findings(alone, examples),
-        "width": _size_range([width for _, width in sizes]),
-        "height": _size_range([height for height, _ in sizes]),
+        "width": _range(widths),
+        "height": _range(heights),
         "notes": notes,
     }
 
 
 def _splits(
-    crops: pd.DataFrame, people: pd.DataFrame, kind: DatasetKind, version: str
+    images: Counter[str | None],
+    people: Mapping[str | None, set[str]],
+    kind: DatasetKind,
+    version: str,
 ) -> list[Report]:
-    """Images and identities of each split beside the published counts."""
-    published = {one.split: one for one in kind.published if one.version in (None, version)}
-    identities = people.groupby("split").identity.nunique()
-    found = []
-    for split, images in crops.groupby("split", sort=False).size().items():
-        known = published.get(split or None)
-        found.append(
+    published = {count.split: count for count in kind.published if count.version in (None, version)}
+    splits = []
+    for split, count in images.items():
+        known = published.get(split, PublishedCount())
+        splits.append(
             {
-                "split": split or None,
-                "images": images,
-                "identities": int(identities.get(split, 0)),
-                "published_images": known and known.images,
-                "published_identities": known and known.identities,
+                "split": split,
+                "images": count,
+                "identities": len(people[split]),
+                "published_images": known.images,
+                "published_identities": known.identities,
             }
         )
-    return found
+    return splits
 
 
-def _count_notes(split: Report) -> list[str]:
+def _count_notes(split: Report) -> Iterator[str]:
     where = f"split {split['split']}: " if split["split"] else ""
-    counts = [(what, split[what], split[f"published_{what}"]) for what in ("images", "identities")]
-    return [
-        f"{where}{found:,} {what}, {published:,} were published "
-        f"({found - published:+,}): figures from here do not compare with papers"
-        for what, found, published in counts
-        if published is not None and found != published
-    ]
+    for name in ("images", "identities"):
+        count = split[name]
+        published = split[f"published_{name}"]
+        if published not in (None, count):
+            yield (
+                f"{where}{count:,} {name}, {published:,} were published "
+                f"({count - published:+,}): figures from here do not compare with papers"
+            )
 
 
-def _camera_notes(cameras: pd.Series[int], alone: int, identities: int) -> list[str]:
+def _camera_notes(cameras: Counter[str], alone: int, identities: int) -> list[str]:
     notes = []
     if len(cameras) == 1:
         notes.append("there is one camera: nobody can be searched for across cameras")
@@ -198,28 +189,51 @@ def _camera_notes(cameras: pd.Series[int], alone: int, identities: int) -> list[
             f"{alone:,} of {identities:,} identities are under one camera only: "
             "no query of theirs has an answer"
         )
-    most = cameras.iloc[0]
-    least = cameras.iloc[-1]
+    ranking = cameras.most_common()
+    busiest, most = ranking[0]
+    quietest, least = ranking[-1]
     if most > CAMERA_IMBALANCE * least:
         notes.append(
-            f"camera {cameras.index[0]} has {most / least:.1f} times the images of camera "
-            f"{cameras.index[-1]} ({most:,} and {least:,})"
+            f"camera {busiest} has {most / least:.1f} times the images of camera "
+            f"{quietest} ({most:,} and {least:,})"
         )
     return notes
 
 
-def _size_range(sides: Sequence[int]) -> Report | None:
+def _cause(problem: InputProblem) -> Report:
+    """Return why a file cannot be read: a `code` for programs and a `detail` for people."""
+    cause = problem.__cause__
+    if isinstance(cause, CropProblem):
+        return {"code": cause.code, "detail": cause.detail}
+    if isinstance(cause, OSError):
+        detail = f"cannot be opened ({cause.strerror}); make it readable"
+        return {"code": "unopened", "detail": detail}
+    return {"code": "unreadable", "detail": str(problem)}
+
+
+def _duplicate(crops: Sequence[CropRecord], examples: int) -> Report:
+    places = {f"{crop.dataset}/{crop.split}" if crop.split else crop.dataset for crop in crops}
+    people = {"/".join(crop.person) for crop in crops}
+    datasets = len({crop.dataset for crop in crops})
+    differs = {
+        "data set": datasets > 1,
+        "split": len(places) > datasets,
+        "identity": len(people) > datasets,
+    }
+    return {
+        "files": len(crops),
+        "sources": [crop.source for crop in crops[:examples]],
+        "people": sorted(people)[:examples],
+        "places": sorted(places),
+        "crosses": [name for name, crosses in differs.items() if crosses],
+    }
+
+
+def _findings(findings: Sequence[Any], examples: int) -> Report:
+    return {"count": len(findings), "examples": list(findings[:examples])}
+
+
+def _range(sides: Sequence[int]) -> Report | None:
     if not sides:
         return None
-    counts = np.histogram(sides, [*SIZE_EDGES, np.inf])[0].tolist()
-    bins = [
-        {"at_least": at_least, "below": below, "images": images}
-        for at_least, below, images in zip(SIZE_EDGES, (*SIZE_EDGES[1:], None), counts, strict=True)
-    ]
-    first, last = (np.searchsorted(SIZE_EDGES, end(sides), "right") for end in (min, max))
-    return {
-        "smallest": min(sides),
-        "median": float(np.median(sides)),
-        "largest": max(sides),
-        "histogram": bins[first - 1 : last],
-    }
+    return {"smallest": min(sides), "median": float(median(sides)), "largest": max(sides)}

@@ -128,11 +128,14 @@ class Canvas:
 
     def limb(self, start: Place, end: Place, radius: float, colours: Plane) -> None:
         """Paint everything within a radius of the line between two places."""
-        across = end[0] - start[0]
-        down = end[1] - start[1]
-        projection = (self.x - start[0]) * across + (self.y - start[1]) * down
-        share = np.clip(projection / (across**2 + down**2), 0, 1)
-        distance = np.hypot(self.x - start[0] - share * across, self.y - start[1] - share * down)
+        start_x, start_y = start
+        end_x, end_y = end
+        across = end_x - start_x
+        down = end_y - start_y
+        x = self.x - start_x
+        y = self.y - start_y
+        share = np.clip((x * across + y * down) / (across**2 + down**2), 0, 1)
+        distance = np.hypot(x - share * across, y - share * down)
         weight = np.clip(0.5 + (radius - distance) * self.scale, 0, 1)[..., None]
         self.pixels += weight * (colours * self.light - self.pixels)
 

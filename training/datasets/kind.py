@@ -1,4 +1,4 @@
-"""A kind of data set: how its crops lie in folders, its terms, what its authors published."""
+"""A kind of data set: the layout of its crops in folders, its terms, its published counts."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from training.datasets.record import CropRecord, Dataset, DatasetProblem, crop_i
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff"})
 
 Parts = Mapping[str, str]
-"""What the names of a file and its folder state, such as `identity`, `camera` and `split`."""
+"""Parts of the names of a file and its folder, such as `identity`, `camera` and `split`."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How a public set lays out its crops.
+    """The layout of a public set.
 
     Attributes:
-        file_name: what the whole name of a file must match; its groups are parts of the label.
+        file_name: matches the whole name of a file; its groups are parts of the label.
         form: the same for people, such as `like 000_45.bmp (identity, viewing angle)`.
         folders: the folders of the crops below the root, and the parts that each of them states.
         within: folders of the archive that may lie above the root, from the outside inwards.
-        label: identity and camera, from all parts of a crop.
+        label: returns identity and camera from all parts of a crop.
     """
 
     file_name: re.Pattern[str]
@@ -39,14 +39,14 @@ class Layout:
     def records(self, kind: DatasetKind, path: Path) -> list[CropRecord]:
         """Return every crop below a root or the folder above it, in the order of folders and names.
 
-        Of identities that label no person only a gallery keeps crops.
+        Identities that label no person are read in a gallery only.
 
         Raises:
             DatasetProblem: naming the first file or folder that is wrong.
         """
         root = descend(path, *self.within)
         listed(root)
-        found = []
+        records = []
         for folder, stated in self.folders.items():
             for file in image_files(root / folder):
                 match = self._match(file)
@@ -59,8 +59,8 @@ class Layout:
                 identity, camera = self.label(parts)
                 split = parts.get("split")
                 if split in (None, "gallery") or identity not in kind.not_people:
-                    found.append(crop_in_file(file, kind.name, identity, camera, split))
-        return found
+                    records.append(crop_in_file(file, kind.name, identity, camera, split))
+        return records
 
     def fits(self, path: Path) -> bool:
         """Return whether the first image of some folder is named so."""
@@ -78,16 +78,16 @@ class Layout:
 
 
 class PublishedCount(NamedTuple):
-    """The published counts of one split.
+    """The published counts of one split; None where the authors state none.
 
     Attributes:
         identities: number of people, junk and distractors not counted.
-        images: number of crops; None where they state none.
+        images: number of crops.
         split: `train`, `query`, `gallery`, or None where the set is not split.
-        version: the `Dataset.version` that was counted so; None where there is one version only.
+        version: the `Dataset.version` of these counts; None is every version.
     """
 
-    identities: int
+    identities: int | None = None
     images: int | None = None
     split: str | None = None
     version: str | None = None
@@ -95,16 +95,15 @@ class PublishedCount(NamedTuple):
 
 @dataclass(frozen=True)
 class RandomSplits:
-    """How papers split a small set at random, again and again, to average the figures.
+    """Random splits of a small set, over which papers average.
 
-    Each split searches for `test_people` of the `eligible_identities`; the other eligible people
-    may be trained on and are in neither query nor gallery. People who are not eligible but have
-    crops on the gallery's side stay in the gallery of every split.
+    Each split searches for `test_people` of the `eligible_identities`. The other eligible people
+    may be trained on and are in neither query nor gallery; all other people of the gallery's side
+    stay in the gallery of every split.
 
     Attributes:
-        test_people: how many people are searched for in a split.
-        sides: how queries and gallery crops differ. `cameras`: the first camera by name queries,
-            the second is the gallery. `splits`: the set's own `query` and `gallery` splits.
+        sides: the difference between queries and gallery. `cameras`: the first camera by name
+            queries, the second is the gallery. `splits`: the set's own `query` and `gallery`.
             `crops`: of every person's crops one at random queries, another one is the gallery.
         number: how many splits are averaged.
     """
@@ -125,7 +124,7 @@ class RandomSplits:
 
 
 def read_layout(kind: DatasetKind, path: Path) -> Dataset:
-    """Reads a set that is files in folders, by its layout alone."""
+    """Read a set by its layout alone."""
     assert kind.layout is not None
     return kind.dataset(kind.layout.records(kind, path), kind.version)
 
@@ -135,23 +134,20 @@ class DatasetKind:
     """One kind of data set, as `training.datasets.registry.register_dataset` takes it.
 
     Attributes:
-        name: the KIND of a spec; for a public set also the name of what is read.
-        path: what the PATH of a spec is, for people.
-        terms: under what terms it may be used, one sentence.
-        obtain: where it comes from.
-        layout: how a set of files in folders lays out its crops; None where `read` knows.
-        read: from this kind, the PATH and its options, as keywords, to the data set.
-        looks_like: whether a path is laid out as this kind, to suggest a remedy; None asks the
-            layout.
-        version: what a set with a layout alone is called beyond its name.
-        options: what may follow the PATH as `,name=value`, and the values of each.
-        published: the authors' counts.
+        name: the KIND of a spec; for a public set also the name of the data set.
+        path: describes the PATH of a spec to people.
+        terms: one sentence on how it may be used.
+        obtain: its source.
+        layout: the layout of a set of files in folders; None where `read` needs none.
+        read: reads the data set, from this kind, the PATH and its options as keywords.
+        looks_like: returns whether a path holds this kind; None asks the layout.
+        version: `Dataset.version` of a set with a layout alone.
+        options: names of options that may follow the PATH as `,name=value`, with their values.
         not_people: identities that label no person, such as junk.
-        stands_for_camera: what the reader takes for the camera where files state none, a clause;
-            empty where they state it.
-        random_splits: how papers split the set at random; None where it has a split, or no custom.
+        stands_for_camera: a clause on the substitute where files state no camera, else empty.
+        random_splits: None where the set has a split of its own, or papers do not split it.
         overlaps: the other kinds that show some of the same people.
-        is_path: False where what follows the colon is no path; `read` gets it as text.
+        is_path: False where `read` takes the text behind the colon as it is.
     """
 
     name: str
@@ -171,18 +167,18 @@ class DatasetKind:
     is_path: bool = True
 
     def fits(self, path: Path) -> bool:
-        """Return whether a path is laid out as this kind."""
+        """Return whether a path holds this kind."""
         if self.looks_like is not None:
             return self.looks_like(path)
         return self.layout is not None and self.layout.fits(path)
 
     def dataset(self, records: Iterable[CropRecord], version: str = "") -> Dataset:
-        """Return the data set of these crops; the registry writes its spec."""
+        """Return the data set of these crops; the registry adds its spec."""
         return Dataset(self.name, "", self.terms, tuple(records), version)
 
 
 def descend(folder: Path, *names: str) -> Path:
-    """Goes down into each named folder that is there: what an archive unpacks to, or inside it."""
+    """Return the innermost folder of these names; one that is missing is passed over."""
     for name in names:
         if (folder / name).is_dir():
             folder = folder / name
@@ -190,10 +186,7 @@ def descend(folder: Path, *names: str) -> Path:
 
 
 def image_files(folder: Path) -> list[Path]:
-    """Return every image file directly in `folder`, sorted by name.
-
-    Passed over are hidden files (`.DS_Store`, `._0001.jpg`) and what is no image by its suffix,
-    such as the `Thumbs.db` and `readme.txt` of the official releases.
+    """Return every image file directly in a folder, sorted by name, without hidden files.
 
     Raises:
         DatasetProblem: as `listed`, or if the folder holds no image.
@@ -207,7 +200,7 @@ def image_files(folder: Path) -> list[Path]:
 
 
 def listed(folder: Path) -> list[Path]:
-    """Return what lies in `folder`, sorted by name, without what is hidden.
+    """Return the files and folders in a folder, sorted by name, without hidden ones.
 
     Raises:
         DatasetProblem: if the folder is missing, is a file or cannot be read.

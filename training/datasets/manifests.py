@@ -14,7 +14,7 @@ ARCHIVE_FOLDERS = frozenset({"__macosx", "@eadir"})
 
 
 def _read_manifest(kind: DatasetKind, path: Path) -> Dataset:
-    """Reads `path,identity,camera[,captured_at,split]`, or the `manifest.csv` of a folder.
+    """Read `path,identity,camera[,captured_at,split]`, or the `manifest.csv` of a folder.
 
     The set is named after the file, or after its folder where the file is `manifest.csv`.
 
@@ -22,15 +22,15 @@ def _read_manifest(kind: DatasetKind, path: Path) -> Dataset:
         ManifestProblem: naming the first row that is wrong.
     """
     manifest = path / "manifest.csv" if path.is_dir() else path
-    rows = read_manifest(manifest)
-    named_by_folder = manifest.stem == "manifest"
-    name = manifest.resolve().parent.name if named_by_folder else manifest.stem
+    name = manifest.stem
+    if name == "manifest":
+        name = manifest.resolve().parent.name
     # Every row has an identity and a camera: `read_manifest` requires them.
-    records = tuple(
+    records = [
         crop_in_file(row.path, name, str(row.identity), str(row.camera), row.split, row.captured_at)
-        for row in rows
-    )
-    return Dataset(name, "", _stated_terms(manifest.parent, kind.terms), records)
+        for row in read_manifest(manifest)
+    ]
+    return Dataset(name, "", _terms(kind, manifest.parent), tuple(records))
 
 
 def _looks_like_manifest(path: Path) -> bool:
@@ -38,7 +38,7 @@ def _looks_like_manifest(path: Path) -> bool:
 
 
 def _read_people(kind: DatasetKind, folder: Path) -> Dataset:
-    """Reads a folder whose sub-folders are named after the people on their images.
+    """Read a folder whose sub-folders are named after the people on their images.
 
     No camera is stated, so every image of a person counts as another camera, `shot1`, `shot2` and
     so on: evaluation then drops the query itself from its gallery and nothing else. The set is
@@ -48,30 +48,30 @@ def _read_people(kind: DatasetKind, folder: Path) -> Dataset:
         DatasetProblem: for a folder without sub-folders, or a sub-folder without an image.
     """
     name = folder.resolve().name
-    records = tuple(
+    records = [
         crop_in_file(file, name, person.name, f"shot{number}")
         for person in listed(folder)
         if person.is_dir() and person.name.lower() not in ARCHIVE_FOLDERS
         for number, file in enumerate(image_files(person), start=1)
-    )
+    ]
     if not records:
         raise DatasetProblem(
             f"{folder}: has no sub-folder; put the images of each person into a sub-folder named "
             "after the person, or write a manifest"
         )
-    return Dataset(name, "", _stated_terms(folder, kind.terms), records)
+    return Dataset(name, "", _terms(kind, folder), tuple(records))
 
 
-def _stated_terms(folder: Path, unstated: str) -> str:
-    """Return the first line of the `TERMS.txt` in a folder; `unstated` where there is none."""
+def _terms(kind: DatasetKind, folder: Path) -> str:
+    """Return the first line of the `TERMS.txt` in a folder; the kind's terms without one."""
     file = folder / TERMS_FILE
     if not file.is_file():
-        return unstated
+        return kind.terms
     try:
         lines = file.read_text(encoding="utf-8-sig").strip().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ManifestProblem(f"{file}: cannot be read ({error}); save it as UTF-8 text") from error
-    return lines[0].strip() if lines else unstated
+    return lines[0].strip() if lines else kind.terms
 
 
 MANIFEST = DatasetKind(

@@ -20,8 +20,8 @@ class Protocol:
     """One protocol, by which tables of `gmn benchmark` are trained and tested.
 
     Attributes:
-        sources: names of the sets that may be trained on; empty is whichever are given.
-        targets: names of the sets that are tested; empty is whichever are given.
+        sources: names of the sets that may be trained on; empty allows any.
+        targets: names of the sets that are tested; empty allows any.
         leave_one_out: a target among the sources is left out of its own artefact's training.
         test_images: the sources' query and gallery images are trained on too.
     """
@@ -67,7 +67,7 @@ PROTOCOLS = {
 def training_sets(
     datasets: Sequence[Dataset], protocol: Protocol, target: str | None = None
 ) -> list[Dataset]:
-    """The sets that a protocol trains on, with the crops that it trains on as their `train` split.
+    """Return the sets that a protocol trains on, reduced to the crops that it trains on.
 
     Args:
         datasets: as read.
@@ -94,28 +94,27 @@ def training_sets(
             )
     if not sources:
         raise InputProblem(f"protocol {protocol.name}: no set is left to train on; give another")
-    return [_as_training(dataset, protocol.test_images) for dataset in sources]
+    splits = ("train", "query", "gallery") if protocol.test_images else ("train",)
+    return [_as_training(dataset, splits) for dataset in sources]
 
 
-def _as_training(dataset: Dataset, test_images: bool) -> Dataset:
-    """Return the set with what is trained on as its training split, and nothing else."""
+def _as_training(dataset: Dataset, splits: Sequence[str]) -> Dataset:
+    """Return the set with the people of these splits as its training split and nobody else."""
     no_people = kind_of(dataset.spec).not_people
-    used = ("train", "query", "gallery") if test_images else ("train",)
     records = tuple(
         replace(record, split=record.split and "train")
         for record in dataset.records
-        if record.identity not in no_people and record.split in (None, *used)
+        if record.identity not in no_people and record.split in (None, *splits)
     )
     present = {record.split for record in dataset.records}
-    splits = tuple(name for name in used if name in present)
-    return replace(dataset, records=records, training_splits=splits or None)
+    trained = tuple(split for split in splits if split in present)
+    return replace(dataset, records=records, training_splits=trained or None)
 
 
 def is_held_out(dataset: str, identity: str, fraction: float, seed: int) -> bool:
-    """Return whether a person is kept away from training.
+    """Return whether a person is kept away from training, as `fraction` (0 to 1) of people are.
 
-    The answer depends on nothing but the arguments: not on the other people of the set, on their
-    order, nor on the machine. `fraction` of all people are held out, 0 to 1.
+    The answer depends on the arguments alone, not on the other people of the set nor the machine.
     """
     uniform: float = (int.from_bytes(_digest(seed, dataset, identity)[:8], "big") >> 11) / 2**53
     return uniform < fraction
@@ -124,77 +123,78 @@ def is_held_out(dataset: str, identity: str, fraction: float, seed: int) -> bool
 def split_held_out(
     datasets: Iterable[Dataset], fraction: float, seed: int
 ) -> tuple[list[CropRecord], list[CropRecord]]:
-    """Splits the training crops of the sets by person, never by image.
-
-    Crops of the `query` and `gallery` splits are in neither part.
+    """Split the training crops of the sets by person, never by image.
 
     Returns:
-        The crops to train on and the crops held out, each in the order of the sets.
+        The crops to train on and the crops held out, each in the order of the sets. Crops of the
+        `query` and `gallery` splits are in neither part.
     """
     training: list[CropRecord] = []
     held_out: list[CropRecord] = []
     for dataset in datasets:
-        away = {
-            name for name in dataset.identities if is_held_out(dataset.name, name, fraction, seed)
-        }
         for record in dataset.records:
             if record.split in (None, "train"):
-                (held_out if record.identity in away else training).append(record)
+                away = is_held_out(dataset.name, record.identity, fraction, seed)
+                (held_out if away else training).append(record)
     return training, held_out
-
-
-def limit_identities(
-    records: Sequence[CropRecord], per_set: int | None, seed: int
-) -> list[CropRecord]:
-    """Keeps at most so many people of each data set, with all their crops.
-
-    Who stays depends on a hash of (seed, data set, identity) alone, so that the people of a lower
-    limit are among those of a higher one. The order of the records is kept.
-    """
-    if per_set is None:
-        return list(records)
-    people: dict[str, set[str]] = defaultdict(set)
-    for record in records:
-        people[record.dataset].add(record.identity)
-    kept = {name: some_identities(name, own, per_set, seed) for name, own in people.items()}
-    return [record for record in records if record.identity in kept[record.dataset]]
 
 
 def some_identities(
     dataset: str, identities: Iterable[str], most: int | None, seed: int
 ) -> set[str]:
-    """At most so many identities of a data set, chosen as `limit_identities` does; None is all."""
+    """Choose at most so many identities of a data set; None is all.
+
+    The choice is by a hash of (seed, data set, identity) alone, so that the people of a lower limit
+    are among those of a higher one.
+    """
+
     # The first word keeps the choice apart from that of the people held out.
-    return set(sorted(identities, key=lambda one: _digest("training", seed, dataset, one))[:most])
+    def rank(identity: str) -> bytes:
+        return _digest("training", seed, dataset, identity)
+
+    return set(sorted(identities, key=rank)[:most])
+
+
+def limit_identities(
+    records: Sequence[CropRecord], most: int | None, seed: int
+) -> list[CropRecord]:
+    """Keep the crops of `some_identities` of each data set, in their order."""
+    people: dict[str, set[str]] = defaultdict(set)
+    for record in records:
+        people[record.dataset].add(record.identity)
+    chosen = {
+        dataset: some_identities(dataset, identities, most, seed)
+        for dataset, identities in people.items()
+    }
+    return [record for record in records if record.identity in chosen[record.dataset]]
 
 
 def limit_test_identities(
     dataset: Dataset, most: int | None, held_out: Mapping[str, float] | None = None
 ) -> Dataset:
-    """Return the set with at most so many of the people who have queries.
+    """Return the set with `some_identities` of the people who have queries.
 
-    Where a set has a query split, these are the people of that split. Crops of no
-    person, such as distractors, stay. A set that papers split at random stays whole: a split draws
-    from all of its people, and the search limits each split.
+    Where a set has a query split, these are the people of that split. Crops of no person, such as
+    distractors, stay. A set that papers split at random stays whole: its search limits each split.
 
     Args:
         dataset: as read by the registry.
-        most: how many people stay, chosen as `limit_identities` does; None keeps all.
-        held_out: `fraction` and `seed` of a training, where only the people that it
-            held out have queries; None is all people.
+        most: number of people; None keeps all.
+        held_out: `fraction` and `seed` of a training, where only the people that it held out have
+            queries; None is all people.
     """
     kind = kind_of(dataset.spec)
     if most is None or (kind.random_splits is not None and held_out is None):
         return dataset
-    searched = [record for record in dataset.records if record.split == "query"] or dataset.records
+    searched = [record for record in dataset.records if record.split == "query"]
     if held_out is not None:
         fraction = held_out.get("fraction", 0.0)
-        seed = int(held_out.get("seed", 0))
-        _, searched = split_held_out([dataset], fraction, seed)
-    people = {record.identity for record in searched} - kind.not_people
-    kept = some_identities(dataset.name, people, most, seed=0) | kind.not_people
-    records = tuple(record for record in dataset.records if record.identity in kept)
-    return replace(dataset, records=records)
+        _, searched = split_held_out([dataset], fraction, int(held_out.get("seed", 0)))
+    people = {record.identity for record in searched or dataset.records} - kind.not_people
+    stay = some_identities(dataset.name, people, most, seed=0) | kind.not_people
+    return replace(
+        dataset, records=tuple(record for record in dataset.records if record.identity in stay)
+    )
 
 
 def leave_out(datasets: Sequence[Dataset], name: str) -> list[Dataset]:

@@ -4,28 +4,24 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from training.datasets.archives import (
-    CUHK03_LAYOUT,
-    SYSU_LAYOUT,
-    looks_like_cuhk03,
-    read_cuhk03,
-    read_cuhksysu,
-    read_grid,
-)
+import numpy as np
+
 from training.datasets.kind import (
     DatasetKind,
     Layout,
     Parts,
     PublishedCount,
     RandomSplits,
+    descend,
     read_layout,
 )
-from training.datasets.msmt17 import looks_like_msmt17, read_msmt17
-from training.datasets.record import Dataset
+from training.datasets.record import CropRecord, Dataset, DatasetProblem, crop_in_file
 
 JUNK = "-1"
 """A badly drawn box of some person: evaluation drops it, it counts neither for nor against."""
@@ -33,19 +29,18 @@ JUNK = "-1"
 DISTRACTOR = "0000"
 """A false detection or a person of no query: evaluation keeps it in the gallery, always wrong."""
 
+# Market-1501.
+
 FURTHER_DISTRACTORS = Layout(
     re.compile(r"(?P<identity>-1|0+)_(?P<camera>c[1-6]).*\.jpg"),
     "like 0000_c1s1_000151_01.jpg, as the 500k distractors are named",
     {"images": {"split": "gallery"}},
-    label=lambda of: (JUNK if of["identity"] == JUNK else DISTRACTOR, of["camera"]),
+    label=lambda parts: (JUNK if parts["identity"] == JUNK else DISTRACTOR, parts["camera"]),
 )
 
 
 def _read_market1501(kind: DatasetKind, path: Path, distractors: str = "none") -> Dataset:
-    """Reads the three splits; junk and distractors are in the gallery alone.
-
-    With `distractors=500k` the folder `images` of the 500,000 further distractors joins it.
-    """
+    """Read the three splits, with `distractors=500k` also the folder `images` into the gallery."""
     dataset = read_layout(kind, path)
     if distractors == "none":
         return dataset
@@ -53,55 +48,276 @@ def _read_market1501(kind: DatasetKind, path: Path, distractors: str = "none") -
     return kind.dataset([*dataset.records, *further], "with the 500k distractors")
 
 
-def _label_of_prid2011(of: Parts) -> tuple[str, str]:
-    both = int(of["person"]) <= 200
-    return (of["person"] if both else f"{of['camera']}-{of['person']}", of["camera"])
+# MSMT17, versions 1 and 2: crops listed in `list_train.txt`, `list_val.txt` and so on.
+
+MSMT17_NAME = re.compile(r"\d{4}_\d+_(?P<camera>\d{2})_\w+\.jpg")
+MSMT17_FORM = "like 0000_000_01_0303morning_0015_0.jpg (identity, image, camera, time, frame, box)"
+MSMT17_VERSIONS = {"V1": ("train", "test"), "V2": ("mask_train_v2", "mask_test_v2")}
 
 
-def _label_of_randperson(of: Parts) -> tuple[str, str]:
-    scene = of.get("scene") or of["scene_last"]
-    camera = of.get("camera") or of["camera_first"]
-    return (of["identity"], scene + camera)
+def _msmt17_version(path: Path) -> tuple[Path, str | None]:
+    """Return the folder of the lists, and the version of the crops beside them, if any."""
+    folder = descend(path, *(f"MSMT17_{version}" for version in MSMT17_VERSIONS))
+    for version, (train, _) in MSMT17_VERSIONS.items():
+        if (folder / train).is_dir():
+            return folder, version
+    return folder, None
+
+
+def _looks_like_msmt17(path: Path) -> bool:
+    folder, version = _msmt17_version(path)
+    return version is not None and (folder / "list_train.txt").is_file()
+
+
+def _read_msmt17(kind: DatasetKind, path: Path, validation: str = "train") -> Dataset:
+    """Read MSMT17 from the folder that holds its lists, or from the one above it.
+
+    Training and test people are both numbered from 0000, so an identity is `train-0000` or
+    `test-0000`. The validation list shows the training people; its crops are of the training split,
+    as papers count it, unless `validation=drop`.
+
+    Raises:
+        DatasetProblem: naming the first file, line or folder that is wrong.
+    """
+    folder, version = _msmt17_version(path)
+    if not folder.is_dir():
+        raise DatasetProblem(f"{folder}: no such folder; name the one that holds list_train.txt")
+    if version is None:
+        raise DatasetProblem(
+            f"{folder}: holds neither train (version 1) nor mask_train_v2 (version 2); name the "
+            "folder that holds list_train.txt"
+        )
+    train, test = MSMT17_VERSIONS[version]
+    records = list(_msmt17_list(kind, folder, "train", "train", train))
+    if validation == "drop":
+        version += " without its validation list"
+    else:
+        records += _msmt17_list(kind, folder, "val", "train", train)
+    for split in ("query", "gallery"):
+        records += _msmt17_list(kind, folder, split, split, test)
+    return kind.dataset(records, version)
+
+
+def _msmt17_list(
+    kind: DatasetKind, folder: Path, name: str, split: str, images: str
+) -> Iterator[CropRecord]:
+    file = folder / f"list_{name}.txt"
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DatasetProblem(
+            f"{file}: cannot be read ({error}); unpack it beside {images}"
+        ) from error
+    part = "train" if split == "train" else "test"
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        crop, _, identity = line.strip().rpartition(" ")
+        match = MSMT17_NAME.fullmatch(crop.rpartition("/")[2])
+        if match is None or not identity.isdecimal():
+            raise DatasetProblem(
+                f"{file}, line {number}: {line!r} is not a file {MSMT17_FORM}, a space and an "
+                "identity; unpack the list again"
+            )
+        path = folder / images / crop
+        if not path.is_file():
+            raise DatasetProblem(
+                f"{path}: no such file, yet {file}, line {number} lists it; unpack it again"
+            )
+        yield crop_in_file(path, kind.name, f"{part}-{int(identity):04d}", match["camera"], split)
+
+
+# CUHK03-NP: a folder for either kind of boxes.
+
+CUHK03_FOLDERS = {"labelled": ("labeled", "labelled"), "detected": ("detected",)}
+CUHK03_LAYOUT = Layout(
+    re.compile(r"(?P<identity>\d{4})_(?P<camera>c[12])_\d+\.(?:png|jpg)", re.IGNORECASE),
+    "like 0001_c1_1.png (identity, camera of its pair, image)",
+    {
+        "bounding_box_train": {"split": "train"},
+        "query": {"split": "query"},
+        "bounding_box_test": {"split": "gallery"},
+    },
+)
+
+
+def _looks_like_cuhk03(folder: Path) -> bool:
+    return any(
+        CUHK03_LAYOUT.fits(folder / name) for names in CUHK03_FOLDERS.values() for name in names
+    )
+
+
+def _read_cuhk03(kind: DatasetKind, folder: Path, boxes: str = "labelled") -> Dataset:
+    """Read the boxes drawn by hand, or with `boxes=detected` those of a detector."""
+    if CUHK03_LAYOUT.fits(folder):
+        place = folder.resolve()
+        drawn = "detected" if place.name.lower() == "detected" else "labelled"
+        raise DatasetProblem(
+            f"{folder}: holds one kind of boxes; name the folder above it, "
+            f"{kind.name}:{place.parent},boxes={drawn}"
+        )
+    names = CUHK03_FOLDERS[boxes]
+    crops = descend(folder, *names)
+    if crops == folder:
+        raise DatasetProblem(
+            f"{folder}: holds no folder {names[0]}; name the folder of CUHK03-NP, whose crops its "
+            "authors' page has ready (the archive cuhk-03.mat is not read)"
+        )
+    return kind.dataset(CUHK03_LAYOUT.records(kind, crops), f"{boxes} boxes")
+
+
+# Sets with MATLAB files beside their crops.
+
+
+@contextmanager
+def _matlab(file: Path, variable: str, remedy: str) -> Iterator[Any]:
+    """Yield a variable of a MATLAB file; structs have attributes, and lengths of 1 are gone.
+
+    Raises:
+        DatasetProblem: the file is missing, or anything was raised: damaged bytes may raise
+            nearly anything while the file is read and while its variable is used.
+    """
+    # Imported here, since only two of the readers need it and it is slow to import.
+    from scipy.io import loadmat
+
+    if not file.is_file():
+        raise DatasetProblem(f"{file}: no such file; unpack it there")
+    try:
+        variables = loadmat(
+            file, squeeze_me=True, struct_as_record=False, variable_names=[variable]
+        )
+        yield np.atleast_1d(variables[variable])
+    except Exception as error:
+        raise DatasetProblem(
+            f"{file}: cannot be read, or {variable} does not list people ({error!r}); {remedy}"
+        ) from error
+
+
+def _read_grid(kind: DatasetKind, path: Path) -> Dataset:
+    """Read GRID, with its ten partitions where their file lies beside the folders."""
+    dataset = read_layout(kind, path)
+    file = descend(path, "underground_reid") / "features_and_partitions.mat"
+    if not file.exists():
+        return dataset
+    remedy = "unpack it again, or remove it to draw splits at random"
+    training_people = []
+    with _matlab(file, "trainIdxAll", remedy) as partitions:
+        for partition in partitions:
+            # Rows of the probe features, rows of the gallery features, and the people.
+            _, _, people = partition._fieldnames
+            numbers = np.atleast_1d(getattr(partition, people))
+            training_people.append(frozenset(f"{int(number):04d}" for number in numbers))
+    return replace(dataset, training_people=tuple(training_people))
+
+
+def _read_cuhksysu(kind: DatasetKind, path: Path) -> Dataset:
+    """Read crops of CUHK-SYSU, every scene as a camera of its own.
+
+    Where `annotation/test/train_test/Train.mat` is there, its people are the training split, the
+    crops that `TestG50.mat` searches for are the queries, and all others are the gallery.
+
+    Raises:
+        DatasetProblem: naming the first file or folder that is wrong.
+    """
+    assert kind.layout is not None
+    records = kind.layout.records(kind, path)
+    version = f"ready crops, {descend(path, *kind.layout.within).name}"
+    lists = descend(path, "dataset") / "annotation" / "test" / "train_test"
+    if not (lists / "Train.mat").is_file():
+        return kind.dataset(records, version)
+    remedy = "unpack it again"
+    with _matlab(lists / "Train.mat", "Train", remedy) as people:
+        training = {_numbered(person.idname) for person in people}
+    with _matlab(lists / "TestG50.mat", "TestG50", remedy) as searches:
+        queries = {
+            (_numbered(search.Query.idname), _numbered(Path(search.Query.imname).stem))
+            for search in searches
+        }
+    split_records = []
+    for record in records:
+        if record.identity in training:
+            split = "train"
+        elif (record.identity, record.camera) in queries:
+            split = "query"
+        else:
+            split = "gallery"
+        split_records.append(replace(record, split=split))
+    return kind.dataset(split_records, f"{version}, in its own splits")
+
+
+def _numbered(name: str) -> str:
+    """Return `p00012` for `p12` and `p0000012`: the archive and ready crops pad differently."""
+    return f"{name[0]}{int(name[1:]):05d}"
+
+
+# The table.
+
+
+def _label_of_cuhk01(parts: Parts) -> tuple[str, str]:
+    return (parts["identity"], "A" if parts["shot"] in "12" else "B")
+
+
+def _label_of_cuhk02(parts: Parts) -> tuple[str, str]:
+    return (f"{parts['pair']}-{parts['person']}", parts["camera"])
+
+
+def _label_of_cuhksysu(parts: Parts) -> tuple[str, str]:
+    return (_numbered(f"p{parts['person']}"), _numbered(f"s{parts['scene']}"))
+
+
+def _label_of_ilids(parts: Parts) -> tuple[str, str]:
+    return (parts["identity"], f"shot{int(parts['shot'])}")
+
+
+def _label_of_prid2011(parts: Parts) -> tuple[str, str]:
+    person = parts["person"]
+    camera = parts["camera"]
+    return (person if int(person) <= 200 else f"{camera}-{person}", camera)
+
+
+def _label_of_randperson(parts: Parts) -> tuple[str, str]:
+    scene = parts.get("scene") or parts["scene_last"]
+    camera = parts.get("camera") or parts["camera_first"]
+    return (parts["identity"], scene + camera)
 
 
 LABELS: dict[str, Callable[[Parts], tuple[str, str]]] = {
-    "cuhk02": lambda of: (f"{of['pair']}-{of['person']}", of["camera"]),
-    "cuhk01": lambda of: (of["identity"], "A" if of["shot"] in "12" else "B"),
+    "cuhk01": _label_of_cuhk01,
+    "cuhk02": _label_of_cuhk02,
+    "cuhksysu": _label_of_cuhksysu,
+    "ilids": _label_of_ilids,
     "prid2011": _label_of_prid2011,
-    "ilids": lambda of: (of["identity"], f"shot{int(of['shot'])}"),
     "randperson": _label_of_randperson,
 }
 """Identity and camera, where a file's name and folder do not state just these two."""
 
 CODE: dict[str, dict[str, Any]] = {
     "market1501": {"read": _read_market1501},
-    "msmt17": {"read": read_msmt17, "looks_like": looks_like_msmt17},
-    "cuhk03np": {"layout": CUHK03_LAYOUT, "read": read_cuhk03, "looks_like": looks_like_cuhk03},
-    "cuhksysu": {"layout": SYSU_LAYOUT, "read": read_cuhksysu},
-    "grid": {"read": read_grid},
+    "msmt17": {"read": _read_msmt17, "looks_like": _looks_like_msmt17},
+    "cuhk03np": {"read": _read_cuhk03, "looks_like": _looks_like_cuhk03},
+    "cuhksysu": {"read": _read_cuhksysu},
+    "grid": {"read": _read_grid},
 }
 """The fields of a `DatasetKind` that are code."""
 
 
 def _kind(name: str, row: Mapping[str, Any]) -> DatasetKind:
-    """Return a set of the table."""
+    """Return the kind of a row of the table."""
     fields = {**row, **CODE.get(name, {})}
     if "file_name" in row:
-        layout = ("form", "folders", "within")
-        own = {key: fields.pop(key) for key in layout if key in row}
-        own |= {"label": LABELS[name]} if name in LABELS else {}
-        fields["layout"] = Layout(re.compile(fields.pop("file_name")), **own)
+        stated = {key: fields.pop(key) for key in ("form", "folders", "within") if key in row}
+        if name in LABELS:
+            stated["label"] = LABELS[name]
+        fields["layout"] = Layout(re.compile(fields.pop("file_name")), **stated)
     if "random_splits" in row:
         fields["random_splits"] = RandomSplits(**row["random_splits"])
-    fields["published"] = tuple(PublishedCount(**one) for one in row["published"])
+    fields["published"] = tuple(PublishedCount(**count) for count in row["published"])
     for key in ("not_people", "overlaps"):
         fields[key] = frozenset(row.get(key, ()))
     return DatasetKind(name, **fields)
 
 
+TABLE = Path(__file__).with_name("public.toml")
 PUBLIC_SETS = tuple(
-    _kind(name, row)
-    for name, row in tomllib.loads(
-        Path(__file__).with_name("public.toml").read_text("utf-8")
-    ).items()
+    _kind(name, row) for name, row in tomllib.loads(TABLE.read_text("utf-8")).items()
 )

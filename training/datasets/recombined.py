@@ -6,7 +6,6 @@ are seen by these cameras too, under the same light and in the same quality.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from functools import partial
 
@@ -17,62 +16,57 @@ from PIL import Image
 from training.datasets.record import CropRecord
 
 WAIST = (0.42, 0.56)
-"""Where one half ends and the other begins, share of the crop's height from its top."""
+"""Range of the border between the halves, share of the crop's height from its top."""
 
 SEAM = 0.05
-"""Over what share of the height one turns into the other."""
+"""Share of the height over which one half turns into the other."""
 
-Cameras = dict[str, list[CropRecord]]
+People = dict[str, dict[str, list[CropRecord]]]
+"""The crops of each identity by each camera."""
 
 
 def recombine(records: Sequence[CropRecord], per_set: int, seed: int) -> list[CropRecord]:
-    """New people of each photographed set, made of its people in these records and of nobody else.
+    """Make new people of each photographed set from its people in these records alone.
 
     Args:
         records: the training crops. Drawn ones are left alone: more people can be drawn.
-        per_set: how many new people of each set; fewer where too few pairs share two cameras.
+        per_set: number of new people of each set; fewer where too few pairs share two cameras.
         seed: another seed, other pairs.
 
     Returns:
         Their crops, which are put together when they are decoded. Their data set is named after
         the one they are of, so that no label is that of a real person.
     """
-    people: dict[tuple[str, str], dict[str, Cameras]] = defaultdict(
-        lambda: defaultdict(lambda: defaultdict(list))
-    )
+    sets: dict[tuple[str, str], People] = {}
     for record in records:
         if record.pixels is None:
-            people[record.dataset, record.domain][record.identity][record.camera].append(record)
+            people = sets.setdefault((record.dataset, record.domain), {})
+            people.setdefault(record.identity, {}).setdefault(record.camera, []).append(record)
     made: list[CropRecord] = []
-    for (dataset, domain), members in sorted(people.items()):
+    for (dataset, domain), people in sorted(sets.items()):
         random = np.random.default_rng((seed, *f"{dataset}/{domain}".encode()))
-        for upper, lower in _pairs(members, per_set, random):
-            made += _new_person(members, upper, lower, random)
+        for upper, lower in _pairs(people, per_set, random):
+            made += _new_person(people, upper, lower, float(random.uniform(*WAIST)))
     return made
 
 
-def _pairs(
-    members: dict[str, Cameras], most: int, random: np.random.Generator
-) -> Iterator[tuple[str, str]]:
-    """Ordered pairs of people who share two cameras or more, each once."""
-    names = sorted(members)
-    seen: set[tuple[str, str]] = set()
+def _pairs(people: People, most: int, random: np.random.Generator) -> Iterator[tuple[str, str]]:
+    """Yield ordered pairs of people who share two cameras or more, each once."""
+    names = sorted(people)
+    pairs: set[tuple[str, str]] = set()
     for _ in range(20 * most if len(names) > 1 else 0):
         first, second = (names[place] for place in random.choice(len(names), 2, replace=False))
-        shared = members[first].keys() & members[second].keys()
-        if len(shared) >= 2 and (first, second) not in seen:
-            seen.add((first, second))
+        shared = people[first].keys() & people[second].keys()
+        if len(shared) >= 2 and (first, second) not in pairs:
+            pairs.add((first, second))
             yield first, second
-        if len(seen) == most:
+        if len(pairs) == most:
             return
 
 
-def _new_person(
-    members: dict[str, Cameras], upper: str, lower: str, random: np.random.Generator
-) -> Iterator[CropRecord]:
-    waist = float(random.uniform(*WAIST))
-    for camera in sorted(members[upper].keys() & members[lower].keys()):
-        for top, bottom in zip(members[upper][camera], members[lower][camera], strict=False):
+def _new_person(people: People, upper: str, lower: str, waist: float) -> Iterator[CropRecord]:
+    for camera in sorted(people[upper].keys() & people[lower].keys()):
+        for top, bottom in zip(people[upper][camera], people[lower][camera], strict=False):
             yield CropRecord(
                 source=f"{top.source} over {bottom.source}",
                 dataset=f"{top.dataset}, recombined",

@@ -1,4 +1,4 @@
-"""The result of every reader: crops with a label, and where they come from."""
+"""Records of labelled crops and data sets, the result of every reader."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from model.crops.decode import CropProblem, decode_crop
 from model.problems import InputProblem
 
 UNREADABLE_NAMED = 5
-"""How many unreadable crops a message names."""
+"""Number of unreadable crops that a message names."""
 
 
 class DatasetProblem(InputProblem):
-    """A data set that cannot be read: the first file or folder that is wrong and what to do."""
+    """A data set that cannot be read: the first file or folder that is wrong, and the remedy."""
 
 
 @dataclass(frozen=True)
@@ -30,17 +30,12 @@ class CropRecord:
     """One labelled crop.
 
     Attributes:
-        source: what a message calls it: a path, or `synthetic:7/domain2/0031/c1/0`.
+        source: the crop's name in messages: a path, or `synthetic:7/d2/0031/c1/0`.
         dataset: name of its data set, such as `cuhk01`. Identities are unique within it only.
-        identity: who it shows.
-        camera: which camera took it.
-        domain: what the sampler mixes; the data set's name, or one drawn domain of `synthetic`.
-        path: the crop's own image file; None where it has none.
-        pixels: the drawn crop, `(h, w, 3)` uint8 RGB, or None.
-        load: reads the pixels of a crop that lies within a larger file, or None; it can be pickled,
-            since loading runs in other processes.
-        split: `train`, `query`, `gallery`, or None where the set does not say.
-        captured_at: when, or None.
+        domain: the group that the sampler mixes: the data set, or one drawn domain of it.
+        path, pixels, load: one of the three has the image: a file, `(h, w, 3)` uint8 RGB, or a
+            function that returns such pixels and can be pickled for other processes.
+        split: `train`, `query`, `gallery`, or None where the set has no splits.
     """
 
     source: str
@@ -56,7 +51,7 @@ class CropRecord:
 
     @property
     def person(self) -> tuple[str, str]:
-        """The label: (data set, identity), since "1" in two sets is two people."""
+        """The label (data set, identity), since "1" in two sets is two people."""
         return (self.dataset, self.identity)
 
     def decode(self) -> NDArray[np.uint8]:
@@ -77,7 +72,7 @@ class CropRecord:
         raise InputProblem(f"{self.source}: the record has neither a file nor pixels")
 
     def content(self) -> bytes:
-        """The bytes of the crop's image file, as `gmn enroll` sends them; a PNG where it has none.
+        """Return the bytes of the crop's image file; a PNG where it has none.
 
         Raises:
             InputProblem, OSError: where it cannot be read.
@@ -109,14 +104,12 @@ class Dataset:
     Attributes:
         name: such as `cuhk01`; part of every label.
         spec: the `KIND:PATH` it was read from.
-        terms: under what terms the data may be used, one sentence.
+        terms: one sentence on how the data may be used.
         records: every crop, in a stable order.
-        version: which of its versions was read, such as `V2` or `labelled boxes`, since figures of
-            two versions do not compare; empty where there is one only.
-        training_people: the identities that each of the authors' own random splits trains on
-            (`DatasetKind.random_splits`), one set a split; empty where the authors ship none.
-        training_splits: of which splits the crops are that a run may train on; None where the set
-            has none.
+        version: the version that was read, such as `V2` or `labelled boxes`, since figures of two
+            versions do not compare; empty where there is one only.
+        training_people: for each of the authors' own random splits the identities to train on.
+        training_splits: the splits that a run trains on; None where the set has none.
     """
 
     name: str
@@ -141,13 +134,11 @@ class Dataset:
 def refuse_unreadable(
     records: Sequence[CropRecord], on_crops: Callable[[int], None] = lambda _: None
 ) -> None:
-    """Decodes every crop once before a training, so that none ends it in the middle.
-
-    Reads in as many threads as there are processors, and keeps no pixels.
+    """Decode every crop once before a training, in as many threads as there are processors.
 
     Args:
         records: the crops; drawn ones are passed over.
-        on_crops: called with a number of crops whenever so many were read.
+        on_crops: called with a number of crops after they were read.
 
     Raises:
         DatasetProblem: with the number of crops that cannot be read, and the first of them.
@@ -161,16 +152,17 @@ def refuse_unreadable(
         return None
 
     files = [record for record in records if record.pixels is None]
-    found = []
-    with ThreadPoolExecutor(os.cpu_count() or 1, "reading") as pool:
+    problems = []
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         for problem in pool.map(problem_with, files):
-            found += [problem] if problem else []
+            if problem is not None:
+                problems.append(problem)
             on_crops(1)
-    if found:
-        unnamed = len(found) - UNREADABLE_NAMED
+    if problems:
+        unnamed = len(problems) - UNREADABLE_NAMED
         more = f", and {unnamed:,} more" if unnamed > 0 else ""
         raise DatasetProblem(
-            f"{len(found):,} of {len(files):,} crops cannot be read: "
-            f"{'; '.join(found[:UNREADABLE_NAMED])}{more}; repair, convert or remove them "
+            f"{len(problems):,} of {len(files):,} crops cannot be read: "
+            f"{'; '.join(problems[:UNREADABLE_NAMED])}{more}; repair, convert or remove them "
             "(gmn check-data lists them), then train again"
         )

@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
-from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 from model.problems import InputProblem
 from model.registry import Registry
@@ -24,11 +24,23 @@ KINDS: Registry[DatasetKind] = Registry("data set", "gmn.datasets")
 OPTION = re.compile(r"(?P<path>.*),\s*(?P<name>[a-z]+)\s*=\s*(?P<value>[^,/\\]*)", re.DOTALL)
 
 LOOKED_INTO = 20
-"""How many folders within a wrong path are looked at for the spec to suggest."""
+"""Number of folders within a wrong path that are looked at for the spec to suggest."""
+
+
+class Spec(NamedTuple):
+    """A parsed spec; path and tail, the options, are as written."""
+
+    kind: DatasetKind
+    path: str
+    options: dict[str, str]
+    tail: str
+
+    def __str__(self) -> str:
+        return f"{self.kind.name}:{self.path}{self.tail}"
 
 
 def register_dataset(kind: DatasetKind) -> None:
-    """Adds a kind of data set, so that specs can name it.
+    """Add a kind of data set, so that specs can name it.
 
     An installed package registers its kinds in every process by an entry point of the group
     `gmn.datasets`.
@@ -75,17 +87,19 @@ def showing_people(spec: str, records: Iterable[CropRecord]) -> list[CropRecord]
 
 
 def read_dataset(spec: str) -> Dataset:
-    """Reads the data set that a `KIND:PATH` or the path of a CSV manifest names.
+    """Read the data set that a `KIND:PATH` or the path of a CSV manifest names.
 
     Raises:
         InputProblem: naming the first file, row or folder that is wrong and, where the path holds
             another kind, the spec to write instead.
     """
-    kind, text, options = _parse(spec)
-    path = _named_path(text) if kind.is_path else text
+    parsed = _parse(spec)
+    kind = parsed.kind
+    path = _named_path(parsed.path) if kind.is_path else parsed.path
     try:
-        dataset = kind.read(kind, path, **options)
+        dataset = kind.read(kind, path, **parsed.options)
     except InputProblem as problem:
+        # A reader may have named the spec to write by itself.
         if isinstance(path, str) or kind.fits(path) or f"{kind.name}:" in str(problem):
             raise
         if suggestion := _suggestion(path):
@@ -93,11 +107,11 @@ def read_dataset(spec: str) -> Dataset:
         raise
     if not dataset.records:
         raise DatasetProblem(f"{spec}: lists no crop; unpack the data set again")
-    return replace(dataset, spec=_full(spec))
+    return replace(dataset, spec=str(parsed))
 
 
 def read_datasets(specs: Sequence[str]) -> list[Dataset]:
-    """Reads several data sets, each under a name of its own.
+    """Read several data sets, each under a name of its own.
 
     Raises:
         InputProblem: as `read_dataset`, or if two sets have one name, since their labels would mix.
@@ -116,15 +130,14 @@ def read_datasets(specs: Sequence[str]) -> list[Dataset]:
 
 def absolute_spec(spec: str) -> str:
     """Return the spec with an absolute path, which means the same data in every working folder."""
-    spec = _full(spec)
-    kind, path, _ = _parse(spec)
-    written = f"{kind.name}:{path}"
-    absolute = f"{kind.name}:{_named_path(path).absolute()}" if kind.is_path else written
-    return absolute + spec.removeprefix(written)
+    parsed = _parse(spec)
+    if parsed.kind.is_path:
+        parsed = parsed._replace(path=str(_named_path(parsed.path).absolute()))
+    return str(parsed)
 
 
 def overlapping(names_a: Iterable[str], names_b: Iterable[str]) -> list[tuple[str, str]]:
-    """Pairs of data sets, one of each, that show some of the same people under two names.
+    """Return pairs of data sets, one of each, that show some of the same people.
 
     Such a pair must not lie on both sides, one to train on and one to test on.
     """
@@ -132,41 +145,32 @@ def overlapping(names_a: Iterable[str], names_b: Iterable[str]) -> list[tuple[st
     return [(a, b) for a in names_a if a in KINDS for b in second if b in KINDS[a].overlaps]
 
 
-def _full(spec: str) -> str:
-    """Return the spec with its KIND, which the path of a CSV file alone does not have."""
-    is_manifest = Path(spec).suffix.lower() == ".csv" and Path(spec).is_file()
-    return f"{MANIFEST.name}:{spec}" if is_manifest else spec
-
-
-def _parse(spec: str) -> tuple[DatasetKind, str, dict[str, str]]:
-    """Return the kind of a spec, its PATH, and the options behind that.
-
-    A path that exists as it is written, comma and all, is a path.
+def _parse(spec: str) -> Spec:
+    """Parse a spec; a path that exists as it is written, comma and all, is a path.
 
     Raises:
         DatasetProblem: naming the option or value that there is none of, or that is given twice.
     """
-    spec = _full(spec)
+    if Path(spec).suffix.lower() == ".csv" and Path(spec).is_file():
+        spec = f"{MANIFEST.name}:{spec}"
     kind = kind_of(spec)
-    path = spec.partition(":")[2]
+    path = text = spec.partition(":")[2]
     options: dict[str, str] = {}
     while kind.is_path and (match := OPTION.fullmatch(path)) and not Path(path).exists():
         path = match["path"]
         name = match["name"]
         value = match["value"].strip()
-        values = kind.options.get(name)
-        if values is None:
-            there_are = (
-                f"its options are {', '.join(kind.options)}" if kind.options else "it takes none"
-            )
-            raise DatasetProblem(f"{spec}: there is no option {name}; {there_are}")
-        if value not in values:
-            allowed = " or ".join(f"{name}={value}" for value in values)
+        if name not in kind.options:
+            names = ", ".join(kind.options)
+            remedy = f"its options are {names}" if names else "it takes none"
+            raise DatasetProblem(f"{spec}: there is no option {name}; {remedy}")
+        if value not in kind.options[name]:
+            allowed = " or ".join(f"{name}={value}" for value in kind.options[name])
             raise DatasetProblem(f"{spec}: {name} is {value!r}; write {allowed}")
         if name in options:
             raise DatasetProblem(f"{spec}: {name} is given twice; write it once")
         options[name] = value
-    return kind, path, options
+    return Spec(kind, path, options, text.removeprefix(path))
 
 
 def _named_path(text: str) -> Path:
@@ -178,10 +182,11 @@ def _named_path(text: str) -> Path:
 
 
 def _suggestion(path: Path) -> str:
-    """The spec to write instead: for the path itself, a folder in it, or the folder it is in."""
-    inside = sorted(path.iterdir()) if path.is_dir() and os.access(path, os.R_OK) else []
-    folders = islice((place for place in inside if place.is_dir()), LOOKED_INTO)
-    for place in (path, *folders, path.parent):
+    """Suggest a spec for the path itself, a folder in it, or the folder it is in."""
+    folders = []
+    if path.is_dir() and os.access(path, os.R_OK):
+        folders = sorted(place for place in path.iterdir() if place.is_dir())
+    for place in (path, *folders[:LOOKED_INTO], path.parent):
         for kind in KINDS.values():
             if kind.fits(place):
                 return f"; it looks like {kind.name}:{place}"

@@ -1,0 +1,65 @@
+"""Data sets of one's own: a CSV manifest, or a folder with a sub-folder per person."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from model.problems import InputProblem
+from training.datasets.registry import read_dataset
+
+DrawImage = Callable[..., Path]
+
+
+def test_a_manifest_set_is_named_after_its_file_or_its_folder(manifest_folder: Path) -> None:
+    manifest = manifest_folder / "manifest.csv"
+    assert read_dataset(f"manifest:{manifest_folder}").name == "shop"
+    dataset = read_dataset(str(manifest))
+    assert (dataset.name, dataset.spec) == ("shop", f"manifest:{manifest}")
+    manifest.rename(manifest_folder / "people.csv")
+    assert read_dataset(f"manifest:{manifest_folder / 'people.csv'}").name == "people"
+
+
+def test_a_manifest_set_carries_time_split_and_identity(manifest_folder: Path) -> None:
+    record = read_dataset(f"manifest:{manifest_folder}").records[0]
+    assert record.captured_at == datetime(2024, 5, 1, 12, tzinfo=UTC)
+    assert (record.identity, record.camera, record.split) == ("007", "door", "train")
+    assert record.person == ("shop", "007")
+
+
+def test_terms_beside_a_manifest_become_the_set_s_terms(manifest_folder: Path) -> None:
+    assert read_dataset(f"manifest:{manifest_folder}").terms.startswith("Unknown")
+    terms = manifest_folder / "TERMS.txt"
+    terms.write_text("\nOurs; consent on file.\nMore.\n", encoding="utf-8")
+    assert read_dataset(f"manifest:{manifest_folder}").terms == "Ours; consent on file."
+    terms.write_bytes("façade".encode("latin-1"))
+    with pytest.raises(InputProblem, match=r"TERMS.txt: cannot be read .* save it as UTF-8"):
+        read_dataset(f"manifest:{manifest_folder}")
+
+
+def test_a_folder_with_a_sub_folder_per_person_is_a_data_set(
+    tmp_path: Path, draw_image: DrawImage
+) -> None:
+    folder = tmp_path / "shop"
+    for name in ("ann/1.png", "ann/2.png", "bob/a.png"):
+        draw_image(folder / name)
+    (folder / "TERMS.txt").write_text("Staff, by consent.")
+    # Archivers, network drives and version control add folders without a person.
+    for name in ("__MACOSX", "@eaDir", ".git"):
+        (folder / name).mkdir()
+        (folder / name / "._1.png").write_bytes(b"no crop")
+    dataset = read_dataset(f"folder:{folder}")
+    labels = [(record.identity, record.camera) for record in dataset.records]
+    assert labels == [("ann", "shot1"), ("ann", "shot2"), ("bob", "shot1")]
+    assert (dataset.name, dataset.terms) == ("shop", "Staff, by consent.")
+
+
+def test_a_folder_without_sub_folders_names_the_layout(
+    tmp_path: Path, draw_image: DrawImage
+) -> None:
+    draw_image(tmp_path / "1.png")
+    with pytest.raises(InputProblem, match="put the images of each person into a sub-folder"):
+        read_dataset(f"folder:{tmp_path}")
