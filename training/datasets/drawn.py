@@ -46,6 +46,7 @@ CLOTHES = _palette(
 )
 SKIN = _palette("edc7ad c79473 805740")
 HAIR = _palette("120f0f 472e1c 997a4d b0b0ad")
+EXPOSURES = (0.85, 1.1, 0.95, 1.2)
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,9 @@ class Cloth:
     stripes: Plane
 
     def colours(self, x: Plane, y: Plane) -> Plane:
-        striped = np.sin(2 * np.pi * (x * self.stripes[0] + y * self.stripes[1])) > 0.3
+        across, down = self.stripes
+        phase = 2 * np.pi * (x * across + y * down)
+        striped = np.sin(phase) > 0.3
         return np.where(striped[..., None], self.second, self.first)
 
 
@@ -114,17 +117,16 @@ class Canvas:
 
     def __init__(self, random: Random, camera: Camera, height: int, width: int) -> None:
         start = random.integers(65)
-        window = Image.fromarray((255 * camera.scene[:, start : start + 32]).astype(np.uint8))
+        window = _image(camera.scene[:, start : start + 32])
         self.pixels = np.asarray(window.resize((width, height)), np.float32) / 255
         self.scale = height * camera.fill * random.uniform(0.93, 1.04)
         left, top = random.normal(0, camera.slack, 2)
-        across = (np.arange(width, dtype=np.float32) + 0.5 - width / 2) / self.scale
-        down = (np.arange(height, dtype=np.float32)[:, None] + 0.5 - height / 2) / self.scale
-        self.x = across - left
-        self.y = down - top + 0.5
+        self.x = _centred(width) / self.scale - left
+        self.y = 0.5 + _centred(height)[:, None] / self.scale - top
         creases = np.sin(40 * self.y + 8 * self.x + random.uniform(0, 6))
-        lit = camera.light * np.clip(self.x / 0.1, -1, 1)
-        self.light = (1 + 0.25 * lit + random.uniform(0.03, 0.1) * creases)[..., None]
+        creases *= random.uniform(0.03, 0.1)
+        lit = 0.25 * camera.light * np.clip(self.x / 0.1, -1, 1)
+        self.light = (1 + lit + creases)[..., None]
 
     def limb(self, start: Place, end: Place, radius: float, colours: Plane) -> None:
         """Paint everything within a radius of the line between two places."""
@@ -134,10 +136,20 @@ class Canvas:
         down = end_y - start_y
         x = self.x - start_x
         y = self.y - start_y
-        share = np.clip((x * across + y * down) / (across**2 + down**2), 0, 1)
+        share = (x * across + y * down) / (across**2 + down**2)
+        share = np.clip(share, 0, 1)
         distance = np.hypot(x - share * across, y - share * down)
-        weight = np.clip(0.5 + (radius - distance) * self.scale, 0, 1)[..., None]
+        covered = 0.5 + (radius - distance) * self.scale
+        weight = np.clip(covered, 0, 1)[..., None]
         self.pixels += weight * (colours * self.light - self.pixels)
+
+
+def _image(pixels: Plane) -> Image.Image:
+    return Image.fromarray((255 * pixels).astype(np.uint8))
+
+
+def _centred(count: int) -> Plane:
+    return np.arange(count, dtype=np.float32) + 0.5 - count / 2
 
 
 def draw_people(
@@ -184,33 +196,35 @@ def _draw_domain(
     seed: int, domain: int, counts: tuple[int, int, int], size: tuple[int, int]
 ) -> Iterator[CropRecord]:
     def random(*numbers: int) -> Random:
-        return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(domain, *numbers)))
+        sequence = np.random.SeedSequence(seed, spawn_key=(domain, *numbers))
+        return np.random.default_rng(sequence)
 
     identities, cameras, crops = counts
     views = [_draw_camera(random(camera), domain) for camera in range(cameras)]
     for number in range(identities):
         person = _draw_person(random(number, 0))
         for camera, crop in product(range(cameras), range(crops)):
+            moment = random(number, camera, crop)
             yield CropRecord(
                 source=f"synthetic:{seed}/d{domain}/{number:04d}/c{camera}/{crop}",
                 dataset="synthetic",
                 identity=f"d{domain}-{number:04d}",
                 camera=f"d{domain}-c{camera}",
                 domain=f"synthetic/domain{domain}",
-                pixels=_draw_crop(random(number, camera, crop), person, views[camera], size),
+                pixels=_draw_crop(moment, person, views[camera], size),
             )
 
 
 def _draw_person(random: Random) -> Person:
     def shade(palette: Plane) -> Plane:
-        colour: Plane = random.choice(palette) * random.uniform(0.8, 1.2) + random.normal(
-            0, 0.03, 3
-        )
+        colour: Plane = random.choice(palette) * random.uniform(0.8, 1.2)
+        colour = colour + random.normal(0, 0.03, 3)
         return colour.clip(0.02, 0.98)
 
     def cloth(patterned: float) -> Cloth:
         directions = random.random(2) < patterned
-        return Cloth(shade(CLOTHES), shade(CLOTHES), directions * random.uniform(8, 30))
+        stripes = directions * random.uniform(8, 30)
+        return Cloth(shade(CLOTHES), shade(CLOTHES), stripes)
 
     return Person(
         upper=cloth(0.25),
@@ -229,18 +243,23 @@ def _draw_person(random: Random) -> Person:
 def _draw_camera(random: Random, domain: int) -> Camera:
     rows = np.linspace(0, 1, 48)[:, None, None]
     columns = np.linspace(0, 1, 96)[:, None]
-    wall, ground = random.uniform(0.2, 0.75, (2, 1)) + random.normal(0, 0.05, (2, 3))
-    scene = np.where(rows < random.uniform(0.3, 0.6), wall, ground * (0.8 + 0.3 * rows))
+    wall = random.uniform(0.2, 0.75) + random.normal(0, 0.05, 3)
+    ground = random.uniform(0.2, 0.75) + random.normal(0, 0.05, 3)
+    above = rows < random.uniform(0.3, 0.6)
+    scene = np.where(above, wall, ground * (0.8 + 0.3 * rows))
     for _ in range(random.integers(4, 12)):
-        left, top = random.random(2) * (1, 0.6)
-        inside = (abs(columns - left) < random.uniform(0.02, 0.1)) & (abs(rows - top) < 0.3)
-        scene = np.where(inside, random.uniform(0.1, 0.9) + random.normal(0, 0.05, 3), scene)
+        left, top = random.random(2)
+        beside = abs(columns - left) < random.uniform(0.02, 0.1)
+        inside = beside & (abs(rows - 0.6 * top) < 0.3)
+        colour = random.uniform(0.1, 0.9) + random.normal(0, 0.05, 3)
+        scene = np.where(inside, colour, scene)
     # Neighbouring domains are as far apart in tint as two photographed sets.
     warmth = (0.16 if domain % 2 else -0.16) + random.normal(0, 0.06)
-    exposure = (0.85, 1.1, 0.95, 1.2)[domain % 4] * random.uniform(0.85, 1.1)
+    exposure = EXPOSURES[domain % 4] * random.uniform(0.85, 1.1)
+    tint = np.array([1 + warmth, 1 + random.normal(0, 0.03), 1 - warmth])
     return Camera(
         scene=np.clip(scene, 0, 1),
-        tint=exposure * np.array([1 + warmth, 1 + random.normal(0, 0.03), 1 - warmth]),
+        tint=exposure * tint,
         gamma=random.uniform(0.8, 1.25),
         blur=random.uniform(0.3, 1.2),
         noise=random.uniform(0.008, 0.03),
@@ -262,11 +281,11 @@ def _draw_crop(
         top = random.uniform(0, 0.8)
         colour = random.uniform(0.2, 0.6) + random.normal(0, 0.06, 3)
         canvas.limb((x, top), (x, 2), 0.04 + top / 8, colour)
-    exposed = np.clip(canvas.pixels * camera.tint * random.uniform(0.92, 1.08), 0, 1)
-    sharp = Image.fromarray((255 * exposed**camera.gamma).astype(np.uint8))
-    blurred = np.asarray(sharp.filter(ImageFilter.GaussianBlur(camera.blur)))
+    exposed = canvas.pixels * camera.tint * random.uniform(0.92, 1.08)
+    developed = _image(exposed.clip(0, 1) ** camera.gamma)
+    blurred = np.asarray(developed.filter(ImageFilter.GaussianBlur(camera.blur)))
     noisy = blurred + random.normal(0, 255 * camera.noise, blurred.shape)
-    return np.clip(noisy.round(), 0, 255).astype(np.uint8)
+    return noisy.round().clip(0, 255).astype(np.uint8)
 
 
 def _paint_person(random: Random, canvas: Canvas, person: Person, turn: float) -> None:
@@ -284,17 +303,20 @@ def _paint_person(random: Random, canvas: Canvas, person: Person, turn: float) -
         hip = (0.035 * side, 0.52)
         foot = (side * (0.035 + stride), 0.95)
         canvas.limb(hip, foot, 0.04, person.skin if person.has_skirt else lower)
-        canvas.limb(foot, (foot[0] + 0.03 * sideways, 0.97), 0.024, person.shoes)
+        toes = (foot[0] + 0.03 * sideways, 0.97)
+        canvas.limb(foot, toes, 0.024, person.shoes)
         shoulder = np.array([slant + side * (shoulders - 0.02), 0.21])
         hand = np.array([side * (shoulders + swing), 0.52])
         canvas.limb(shoulder, hand, 0.025, person.skin)
-        canvas.limb(shoulder, shoulder + person.sleeves * (hand - shoulder), 0.034, upper)
+        cuff = shoulder + person.sleeves * (hand - shoulder)
+        canvas.limb(shoulder, cuff, 0.034, upper)
     for side in (-1, 0, 1):
         if person.has_skirt:
             canvas.limb((0.05 * side, 0.5), (0.08 * side, 0.68), 0.05, lower)
     for side in (-1, 0, 1):
         chest = (slant + side * (shoulders - 0.05), 0.2)
-        canvas.limb(chest, (side * (belly - 0.05), 0.48), 0.05, upper)
+        waist = (side * (belly - 0.05), 0.48)
+        canvas.limb(chest, waist, 0.05, upper)
     if person.bag is not None:
         canvas.limb((0.1, 0.36), (0.11, 0.46), 0.045, person.bag)
     canvas.limb((slant, 0.1), (slant, 0.15), 0.028, person.skin)

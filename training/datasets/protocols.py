@@ -142,7 +142,7 @@ def split_held_out(
 def some_identities(
     dataset: str, identities: Iterable[str], most: int | None, seed: int
 ) -> set[str]:
-    """Choose at most so many identities of a data set; None is all.
+    """Choose at most a number of identities of a data set; None is all.
 
     The choice is by a hash of (seed, data set, identity) alone, so that the people of a lower limit
     are among those of a higher one.

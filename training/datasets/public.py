@@ -1,4 +1,4 @@
-"""The public sets: the table `public.toml`, and the code of those that it cannot describe."""
+"""The public sets: the table `public.toml`, and the code that their layouts need beyond it."""
 
 from __future__ import annotations
 

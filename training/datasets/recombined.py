@@ -55,7 +55,8 @@ def _pairs(people: People, most: int, random: np.random.Generator) -> Iterator[t
     names = sorted(people)
     pairs: set[tuple[str, str]] = set()
     for _ in range(20 * most if len(names) > 1 else 0):
-        first, second = (names[place] for place in random.choice(len(names), 2, replace=False))
+        places = random.choice(len(names), 2, replace=False)
+        first, second = (names[place] for place in places)
         shared = people[first].keys() & people[second].keys()
         if len(shared) >= 2 and (first, second) not in pairs:
             pairs.add((first, second))
