@@ -146,6 +146,9 @@ def _ranking_table(rows: list[dict[str, Any]]) -> str:
     if any("found" in row for row in rows):
         titles.append(FOUND)
     scorings = dict.fromkeys(row["scoring"] for row in rows)
+    if {"cosine", "mnet"} <= scorings.keys():
+        # The fused score lies between the two, whose figures are kept with its own.
+        scorings.pop("fused", None)
     columns = [(title, scoring) for title in titles for scoring in scorings]
     lines = []
     for (data, _, model), by_scoring in sorted(groups.items(), key=lambda entry: entry[0][:2]):

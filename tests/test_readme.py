@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[1]
 README, TRAINING = (
     (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/training.md")
 )
-PAGES = [page.read_text(encoding="utf-8") for page in sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [page.read_text(encoding="utf-8") for page in sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```((?:sh|python)[^\n]*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 SECONDS = 600
 CHANCE = 0.10
