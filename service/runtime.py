@@ -243,20 +243,18 @@ class Runtime:
 
     def _health_checks(self) -> Iterator[HealthCheck]:
         yield HealthCheck("device thread", self.device.silent_seconds)
-        yield HealthCheck("audit log", self.audit.threads.silent_seconds)
-        yield from self.pools.health_checks
-        yield from self.galleries.health_checks
         for model in self.models.values():
             of = "" if model is self.model else f" of {model.name}"
             yield HealthCheck(f"decode threads{of}", model.pipeline.threads.silent_seconds)
             large = model.pipeline.large_threads
             yield HealthCheck(f"decode threads for large images{of}", large.silent_seconds)
+        threads = [self.audit.threads, *self.pools.all(), *self.galleries.threads]
         if self.outside and self.indexer:
-            yield self.outside.health_check
-            yield from self.indexer.health_checks
+            threads += [self.outside.threads, *self.indexer.threads]
         if self.pictures:
-            yield self.pictures.views.health_check
-            yield self.pictures.changes.health_check
+            threads += [self.pictures.views, self.pictures.changes]
+        for pool in threads:
+            yield pool.health_check
 
 
 def _require_upgraded(directory: Path) -> None:

@@ -27,7 +27,7 @@ from service.ops.data_directory import (
     INDEXES,
     SNAPSHOTS,
     STRAY,
-    hold_folder,
+    hold,
     move_aside,
     require_free_disk,
     snapshot_name,
@@ -278,7 +278,7 @@ def remove_unneeded(runtime: Runtime, name: str) -> None:
     files = runtime.record.unneeded_files
     path = runtime.settings.data_dir / name
     try:
-        with hold_folder(path) if path.is_dir() else contextlib.nullcontext():
+        with hold(path) if path.is_dir() else contextlib.nullcontext():
             if name not in files.all():
                 return
             if path.is_dir():

@@ -217,7 +217,7 @@ async def change_matched(
         dry_run: change nothing, and note a search.
         steps: argument of `GalleryRegistry.change`.
         rule: called with the gallery's number, ids of crops, `args` and `wanted`; commits a change
-            of these crops, except of those that no longer pass `wanted`.
+            of these crops, unless they no longer pass `wanted`.
         event, details: arguments of `AuditLog.record`.
 
     Returns:

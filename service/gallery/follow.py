@@ -12,7 +12,7 @@ from typing import Literal
 
 from gmn_client.wire import RecordState
 from service.errors import ServiceStopping
-from service.ops.health import HealthCheck, MonitoredThreadPool, heartbeat
+from service.ops.health import MonitoredThreadPool, heartbeat
 from service.record.database import Database
 from service.record.feeds import ChangesLost
 from service.record.marks import Mark
@@ -56,29 +56,28 @@ class Follower:
         self._woken = threading.Event()
         self._closing = threading.Event()
         self._data_version = -1
-        # Changes that are not shown yet, and since when, by `time.monotonic`.
-        self._lag = 0
-        self._lags_since = 0.0
+        self._feeds: Mapping[int, Mark] = {}
+        # When every change was shown last, by `time.monotonic`.
+        self._in_step_at = time.monotonic()
         self._is_reachable = True
-        self._pool = MonitoredThreadPool(1, "follower")
+        self.thread = MonitoredThreadPool(1, "follower", STALL_SECONDS)
         self._following: list[Future[None]] = []
-
-    @property
-    def health_check(self) -> HealthCheck:
-        return HealthCheck("follower", self._pool.silent_seconds, STALL_SECONDS)
 
     def state(self) -> RecordState:
         """Return how far the galleries in memory are behind the record."""
-        lag = self._lag
+        lag = 0
+        for gallery_id, newest in self._feeds.items():
+            seen = self._seen.get(gallery_id)
+            lag += newest.seq - (seen.seq if seen else 0)
         state: Literal["in_step", "catching_up", "reading_again", "unreachable"]
         if not self._is_reachable:
             state = "unreachable"
         elif self._lost:
             state = "reading_again"
         else:
-            state = "catching_up" if lag else "in_step"
-        seconds = 0.0 if state == "in_step" else time.monotonic() - self._lags_since
-        return RecordState(state=state, lag=lag, lag_seconds=seconds)
+            state = "catching_up" if lag > 0 else "in_step"
+        seconds = 0.0 if state == "in_step" else time.monotonic() - self._in_step_at
+        return RecordState(state=state, lag=max(0, lag), lag_seconds=seconds)
 
     def start(self) -> None:
         """Read every gallery, and follow the record from then on; blocks for the reading.
@@ -90,7 +89,7 @@ class Follower:
         for gallery_id, newest in self._database.feeds().items():
             self._reread(gallery_id)
             self._show(gallery_id, newest)
-        self._following.append(self._pool.submit(self._run))
+        self._following.append(self.thread.submit(self._run))
 
     def wake(self) -> None:
         """Look for changes now instead of at the next poll; called after a commit."""
@@ -111,7 +110,7 @@ class Follower:
         self._closing.set()
         self._woken.set()
         wait(self._following, CLOSING_SECONDS)
-        self._pool.shutdown(wait=False)
+        self.thread.shutdown(wait=False)
         stopping = ServiceStopping("the service is shutting down; send it again later")
         for gallery_id in list(self._waiting):
             self._release(gallery_id, math.inf, stopping)
@@ -119,44 +118,29 @@ class Follower:
     def _run(self) -> None:
         while not self._closing.is_set():
             heartbeat()
+            woken = self._woken.wait(POLL_SECONDS)
+            self._woken.clear()
             try:
-                self._follow_if_changed()
+                # Read before the changes, so that a commit that comes meanwhile is noticed later.
+                data_version = self._database.data_version()
+                if woken or self._lost or data_version != self._data_version:
+                    self._follow()
+                    self._data_version = data_version
+                if not self._lost:
+                    self._in_step_at = time.monotonic()
                 self._is_reachable = True
             except Exception:
                 log.exception("the record could not be followed; it is tried again")
-                if self._is_reachable:
-                    self._lags_since = time.monotonic()
                 self._is_reachable = False
                 self._closing.wait(FIRST_PAUSE_SECONDS)
 
-    def _follow_if_changed(self) -> None:
-        woken = self._woken.wait(POLL_SECONDS)
-        self._woken.clear()
-        # Read before the changes, so that a commit that comes meanwhile is noticed next time.
-        data_version = self._database.data_version()
-        if woken or self._lost or data_version != self._data_version:
-            self._follow(data_version)
-
-    def _follow(self, data_version: int) -> None:
-        feeds = self._database.feeds()
-        self._measure_lag(feeds)
+    def _follow(self) -> None:
+        feeds = self._feeds = self._database.feeds()
         for gallery_id in sorted(self._seen.keys() - feeds.keys()):
             self._forget(gallery_id)
         for gallery_id, newest in feeds.items():
             if self._seen.get(gallery_id) != newest or gallery_id in self._lost:
                 self._catch_up(gallery_id, newest)
-        self._measure_lag(feeds)
-        if not self._lost:
-            self._data_version = data_version
-
-    def _measure_lag(self, feeds: Mapping[int, Mark]) -> None:
-        lag = 0
-        for gallery_id, newest in feeds.items():
-            seen = self._seen.get(gallery_id)
-            lag += newest.seq - (seen.seq if seen else 0)
-        if lag and not self._lag:
-            self._lags_since = time.monotonic()
-        self._lag = max(0, lag)
 
     def _catch_up(self, gallery_id: int, newest: Mark) -> None:
         retry_at, pause = self._lost.get(gallery_id, (0.0, 0.0))

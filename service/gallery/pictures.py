@@ -20,7 +20,7 @@ from service.runtime import Runtime
 # A picture whose crop has not landed after this long is swept up.
 SETTLED = timedelta(hours=1)
 LOOKED_AT_AGAIN = timedelta(days=1)
-# Others wait for the removal of so many.
+# Upper bound on the images that are removed while a gallery's lock is held.
 STRAYS_AT_ONCE = 1000
 REMOVED_PER_CALL = 100
 

@@ -20,7 +20,7 @@ from service.errors import GalleryConflict, RecordUnavailable, UnknownGallery, V
 from service.gallery.follow import Follower
 from service.gallery.gallery import Gallery, MakeIndex
 from service.ops.failpoints import failpoint
-from service.ops.health import HealthCheck, MonitoredThreadPool
+from service.ops.health import MonitoredThreadPool
 from service.ops.shared import SharedRedis
 from service.record.crop_rows import COLUMNS_AT_ONCE, CropColumns
 from service.record.feeds import ALL_GALLERIES
@@ -75,8 +75,8 @@ class GalleryRegistry:
     shared: SharedRedis | None = None
 
     def __post_init__(self) -> None:
-        self._writers = MonitoredThreadPool(WRITE_THREADS, "writer")
-        self._readers = MonitoredThreadPool(READ_THREADS, "reader")
+        self._writers = MonitoredThreadPool(WRITE_THREADS, "record writers")
+        self._readers = MonitoredThreadPool(READ_THREADS, "record readers")
         self._by_name: dict[str, Gallery] = {}
         self._follower = Follower(self.record.database, self._apply, self._read)
 
@@ -96,12 +96,8 @@ class GalleryRegistry:
         return self._follower.state()
 
     @property
-    def health_checks(self) -> list[HealthCheck]:
-        return [
-            HealthCheck("record writers", self._writers.silent_seconds),
-            HealthCheck("record readers", self._readers.silent_seconds),
-            self._follower.health_check,
-        ]
+    def threads(self) -> list[MonitoredThreadPool]:
+        return [self._writers, self._readers, self._follower.thread]
 
     def by_id(self, gallery_id: int) -> Gallery | None:
         """Return a gallery by its number; None where it was deleted."""
@@ -215,7 +211,8 @@ class GalleryRegistry:
         # The follower shows a committed change also where its request is cancelled.
         await asyncio.wrap_future(shown)
         failpoint(f"{steps}.shown")
-        self._announce(name, steps, committed)
+        if self.shared is not None and committed is not None:
+            _announce(self.shared, name, steps, committed)
         return committed
 
     async def write(self, call: Callable[..., Result], *args: Any) -> Result:
@@ -260,7 +257,6 @@ class GalleryRegistry:
         return None
 
     def _switch(self, gallery_id: int, read: Gallery | None) -> None:
-        """Make a gallery that was read the searched one; None forgets a deleted one."""
         held = self.by_id(gallery_id)
         if held is not None and read is not None and held.name == read.name:
             held.replace(read)
@@ -306,24 +302,6 @@ class GalleryRegistry:
             finally:
                 reader.submit(self.record.database.close_connection).result()
 
-    def _announce(self, gallery: str, steps: str, committed: object) -> None:
-        """Tell other programs by Redis what this process has committed; None is no change."""
-        if self.shared is None or committed is None:
-            return
-        match committed:
-            case Enrolment():
-                crop_ids = [crop.crop_id for crop in committed.added]
-            case Removal():
-                crop_ids = list(committed.crop_ids)
-            case Relabelling():
-                crop_ids = [label.crop_id for label in committed.labels]
-            case _:
-                self.shared.announce(gallery, steps)
-                return
-        for first in range(0, len(crop_ids), CROPS_PER_EVENT):
-            named = crop_ids[first : first + CROPS_PER_EVENT]
-            self.shared.announce(gallery, steps, version=committed.version, crop_ids=named)
-
     def _apply(self, gallery_id: int, changes: Sequence[Change]) -> None:
         gallery = self.by_id(gallery_id)
         if gallery is None:
@@ -365,3 +343,20 @@ class GalleryRegistry:
             return None
         version = max(change.version for change in changes)
         return partial(gallery.apply, now, version, added, relabelled, slots["removed"], file)
+
+
+def _announce(shared: SharedRedis, gallery: str, steps: str, committed: object) -> None:
+    """Tell other programs by Redis what this process has committed."""
+    match committed:
+        case Enrolment():
+            crop_ids = [crop.crop_id for crop in committed.added]
+        case Removal():
+            crop_ids = list(committed.crop_ids)
+        case Relabelling():
+            crop_ids = [label.crop_id for label in committed.labels]
+        case _:
+            shared.announce(gallery, steps)
+            return
+    for first in range(0, len(crop_ids), CROPS_PER_EVENT):
+        named = crop_ids[first : first + CROPS_PER_EVENT]
+        shared.announce(gallery, steps, version=committed.version, crop_ids=named)

@@ -231,7 +231,7 @@ async def _keep_archive(
     note = runtime.record.unneeded_files.add
     try:
         await run(data_directory.make_folder, spool)
-        await run(held.enter_context, data_directory.hold_folder(spool))
+        await run(held.enter_context, data_directory.hold(spool))
         # Hold the folder before it is noted: one that is noted and not held was cut off.
         await runtime.galleries.write(note, [f"{IMPORTS}/{spool.name}"])
         await run(copy)

@@ -11,21 +11,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from service.errors import CollectionUnavailable, IndexUnavailable, InvalidField, UnknownGallery
-from service.milvus.rows import LARGEST_LIMIT, Codes, Hits
+from service.milvus.rows import LARGEST_LIMIT, Codes, Hit
 from service.milvus.writing import is_current
-from service.ops.health import HealthCheck, MonitoredThreadPool
+from service.ops.health import MonitoredThreadPool
 from service.record.collections import IndexState
 from service.record.record import Record
-from service.record.values import CropLabel
 from service.search.candidates import Candidates, best_candidates, mean_direction
 from service.search.filters import EVERY_CROP, Filter
 
@@ -52,21 +51,17 @@ class MilvusIndexes:
         self.record = record
         self.server = server
         self.codes = codes
-        self._threads = MonitoredThreadPool(SEARCH_THREADS, "index")
+        self.threads = MonitoredThreadPool(SEARCH_THREADS, "index searches")
         self._pings = MonitoredThreadPool(1, "index ping")
         self._why_down = ""
         self._retry_at = 0.0
 
     def of(self, gallery_id: int, embedder: str) -> MilvusIndex:
-        return MilvusIndex(self, gallery_id, embedder)
+        return MilvusIndex(self.record, self.server, self.codes, gallery_id, embedder)
 
     @property
     def up(self) -> bool:
         return not self._why_down
-
-    @property
-    def health_check(self) -> HealthCheck:
-        return HealthCheck("index searches", self._threads.silent_seconds)
 
     async def run(self, call: Callable[..., Result], *args: object) -> Result:
         """Run a call that searches, on a thread that may wait for the network.
@@ -77,7 +72,7 @@ class MilvusIndexes:
         if time.monotonic() < self._retry_at:
             raise IndexUnavailable(self._why_down)
         try:
-            result = await self._answer(self._threads.submit(call, *args))
+            result = await self._answer(self.threads.submit(call, *args))
         except CollectionUnavailable:
             raise
         except IndexUnavailable as error:
@@ -87,7 +82,7 @@ class MilvusIndexes:
         return result
 
     def close(self) -> None:
-        for threads in (self._threads, self._pings):
+        for threads in (self.threads, self._pings):
             threads.shutdown(wait=False, cancel_futures=True)
 
     async def _answer(self, begun: Future[Result]) -> Result:
@@ -124,24 +119,24 @@ def _watched(begun: Future[Result]) -> asyncio.Future[Result]:
     return asked
 
 
+@dataclass(frozen=True)
 class MilvusIndex:
     """One gallery's vectors of one embedder in Milvus; the indexer alone writes them.
 
     Its calls block.
     """
 
+    record: Record
+    server: MilvusServer
+    codes: Codes
+    gallery_id: int
+    embedder: str
+
     kind = "milvus"
     dtype = "float32"
     recall = None
     bytes = 0
     counts_filtered = False
-
-    def __init__(self, indexes: MilvusIndexes, gallery_id: int, embedder: str) -> None:
-        self._server = indexes.server
-        self._codes = indexes.codes
-        self._record = indexes.record
-        self._gallery_id = gallery_id
-        self._embedder = embedder
 
     def search(
         self, queries: NDArray[np.float32], limit: int, wanted: Filter = EVERY_CROP
@@ -155,7 +150,7 @@ class MilvusIndex:
 
     def identities(self, _: Filter = EVERY_CROP) -> int:
         """Count identities of the whole gallery: the record counts none by filter."""
-        entry = self._record.galleries.get(self._gallery_id)
+        entry = self.record.galleries.get(self.gallery_id)
         return entry.identities + entry.unnamed if entry else 0
 
     def version(self) -> int:
@@ -177,72 +172,75 @@ class MilvusIndex:
         state, crops = self._watermark()
         direction = mean_direction(queries)
         unit = (direction / max(float(np.linalg.norm(direction)), 1e-12)).astype(np.float32)
-        found: dict[int, tuple[NDArray[np.float32], CropLabel]] = {}
+        # The code of the group and the vector of each crop, by its row.
+        found: dict[int, tuple[int, NDArray[np.float32]]] = {}
         asked = limit + MARGIN
-        full = False
+        is_full = False
         without = wanted.without
         until = time.monotonic() + SEARCH_SECONDS
         while crops:
-            hits = self._server.search(
+            hits = self.server.search(
                 state.collection,
                 unit,
                 asked,
                 replace(wanted, without=without),
-                self._codes,
+                self.codes,
                 state.timestamp,
                 grouped,
             )
             outdated = self._confirm(hits, wanted, grouped, found)
-            full = hits.full
-            people = {self._codes.group(label) for _, label in found.values()}
-            few = grouped and full and len(people) < limit and asked < LARGEST_LIMIT
-            if not few and not (outdated and (full or grouped)):
+            is_full = len(hits) == min(asked, LARGEST_LIMIT)
+            people = {group for group, _ in found.values()}
+            few = grouped and is_full and len(people) < limit and asked < LARGEST_LIMIT
+            if not few and not (outdated and (is_full or grouped)):
                 break
             if time.monotonic() > until:
                 raise CollectionUnavailable("it still has many crops that were deleted or changed")
             without = without | outdated
             asked = DEEPER * asked
-        if not (full or grouped) and replace(wanted, without=frozenset()) == EVERY_CROP:
+        is_cut = is_full or grouped
+        if not is_cut and replace(wanted, without=frozenset()) == EVERY_CROP:
             self._require_whole(state, crops - len(wanted.without), len(found))
         row_ids = np.array(list(found), np.int64)
-        labels = [label for _, label in found.values()]
-        vectors = np.array([vector for vector, _ in found.values()], np.float32)
-        groups = np.array([self._codes.group(label) for label in labels], np.int64)
+        groups = np.array([group for group, _ in found.values()], np.int64)
+        vectors = np.array([vector for _, vector in found.values()], np.float32)
         vectors = vectors.reshape(len(found), queries.shape[1])
-        searched = crops if full or grouped else len(found)
+        searched = crops if is_cut else len(found)
         rows = np.arange(len(found))
         best = best_candidates(row_ids, groups, vectors, rows, direction, limit, searched, grouped)
         return replace(best, version=state.version)
 
     def _confirm(
         self,
-        hits: Hits,
+        hits: Sequence[Hit],
         wanted: Filter,
         grouped: bool,
-        found: dict[int, tuple[NDArray[np.float32], CropLabel]],
+        found: dict[int, tuple[int, NDArray[np.float32]]],
     ) -> set[int]:
         """Add the hits that the record has to those found.
 
         Returns:
             Rows that were deleted, fail the filter by now, or hide others of a former group.
         """
-        crops = self._record.crops.by_row(self._gallery_id, hits.row_ids.tolist())
+        crops = self.record.crops.by_row(self.gallery_id, [hit["id"] for hit in hits])
         outdated: set[int] = set()
-        for place, row_id in enumerate(hits.row_ids.tolist()):
+        for hit in hits:
+            row_id = hit["id"]
             label = crops[row_id].label if row_id in crops else None
             # After an older copy of the record its rows may have been given out again.
-            if label and self._codes.crop(label) == hits.crops[place] and wanted.passes(label):
-                found[row_id] = hits.vectors[place], label
-                if not grouped or self._codes.group(label) == hits.groups[place]:
+            if label and self.codes.crop(label) == hit["crop"] and wanted.passes(label):
+                group = self.codes.group(label)
+                found[row_id] = group, hit["v"]
+                if not grouped or group == hit["grp"]:
                     continue
             outdated.add(row_id)
         return outdated
 
     def _require_whole(self, state: IndexState, expected: int, found: int) -> None:
-        entry = self._record.galleries.get(self._gallery_id)
+        entry = self.record.galleries.get(self.gallery_id)
         # Crops that were enrolled since the watermark may be missing, and those deleted since.
         if entry and entry.version == state.version and found < expected:
-            self._record.remote_indexes.ask_sweep(self._gallery_id, lacks_rows=True)
+            self.record.remote_indexes.ask_sweep(self.gallery_id, lacks_rows=True)
             raise CollectionUnavailable(LACKS_ROWS)
 
     def _watermark(self) -> tuple[IndexState, int]:
@@ -251,13 +249,13 @@ class MilvusIndex:
         Raises:
             CollectionUnavailable: it has other vectors than the gallery, or too few rows.
         """
-        state = self._record.remote_indexes.state(self._gallery_id)
-        entry = self._record.galleries.get(self._gallery_id)
+        state = self.record.remote_indexes.state(self.gallery_id)
+        entry = self.record.galleries.get(self.gallery_id)
         if entry is None:
-            raise UnknownGallery(str(self._gallery_id))
+            raise UnknownGallery(str(self.gallery_id))
         if not entry.crops:
-            return replace(state or IndexState(self._gallery_id), version=entry.version), 0
-        if entry.embedding_fingerprint != self._embedder or not state or not state.collection:
+            return replace(state or IndexState(self.gallery_id), version=entry.version), 0
+        if entry.embedding_fingerprint != self.embedder or not state or not state.collection:
             raise CollectionUnavailable("the gallery's index is being built")
         if not is_current(state, entry):
             raise CollectionUnavailable("the gallery's index is being rebuilt")

@@ -19,7 +19,7 @@ from typing import Any
 
 from service.errors import CollectionUnavailable, IndexUnavailable, ServiceStopping
 from service.milvus.writing import CollectionWriter, Outdated, is_current
-from service.ops.health import HealthCheck, MonitoredThreadPool, heartbeat
+from service.ops.health import LONG_WORK_FACTOR, MonitoredThreadPool, heartbeat
 from service.record.collections import IndexState
 from service.record.feeds import ALL_GALLERIES, OF_CROPS, ChangesLost
 from service.record.marks import Mark
@@ -40,7 +40,6 @@ COUNT_SECONDS = 60.0
 DROP_AFTER_SECONDS = 10.0
 PAUSE_SECONDS = 1.0
 SILENT_SECONDS = 90.0
-LONG_WORK_FACTOR = 30.0
 CLOSING_SECONDS = 5.0
 
 
@@ -55,7 +54,6 @@ class _Held:
     Attributes:
         state: as in the record.
         work: a build, which returns the new collection's state, or a sweep, which returns rows.
-        follows: False if the changes cannot be followed until `work` has ended.
         sweep_at: when the collection is compared with the record, by `time.monotonic`.
         count_at: when its rows are counted.
         retry_at: nothing is tried earlier, after a failure.
@@ -63,7 +61,6 @@ class _Held:
 
     state: IndexState
     work: Future[IndexState | list[int]] | None = None
-    follows: bool = True
     sweep_at: float | None = None
     count_at: float = 0.0
     retry_at: float = 0.0
@@ -94,8 +91,8 @@ class Indexer:
         self._renew_at = 0.0
         self._data_version = -1
         self._closing = threading.Event()
-        self._follower = MonitoredThreadPool(1, "indexer")
-        self._builder = MonitoredThreadPool(1, "index builder")
+        self._follower = MonitoredThreadPool(1, "indexer", SILENT_SECONDS)
+        self._builder = MonitoredThreadPool(1, "index builder", SILENT_SECONDS, LONG_WORK_FACTOR)
         self._following: list[Future[None]] = []
 
     @property
@@ -104,13 +101,8 @@ class Indexer:
         return next(iter(list(self._failures.values())), "")
 
     @property
-    def health_checks(self) -> list[HealthCheck]:
-        following = self._follower.silent_seconds
-        building = self._builder.silent_seconds
-        return [
-            HealthCheck("indexer", following, SILENT_SECONDS),
-            HealthCheck("index builder", building, SILENT_SECONDS, LONG_WORK_FACTOR),
-        ]
+    def threads(self) -> list[MonitoredThreadPool]:
+        return [self._follower, self._builder]
 
     def start(self) -> None:
         self._following.append(self._follower.submit(self._run))
@@ -196,8 +188,7 @@ class Indexer:
         self._failures = {key: why for key, why in self._failures.items() if key[1] in known}
         for gallery_id, entry in galleries.items():
             self._attempt(gallery_id, self._claim, entry)
-        self._attempt(ALL_GALLERIES, self._look_for_lost_and_unknown)
-        self._attempt(ALL_GALLERIES, self._drop_unneeded)
+        self._attempt(ALL_GALLERIES, self._look_at_collections)
 
     def _claim(self, entry: GalleryRecord) -> None:
         gallery_id = entry.gallery_id
@@ -232,7 +223,7 @@ class Indexer:
             if self.writer.server.count(state.collection, state.timestamp) < entry.crops:
                 self._states.ask_sweep(entry.gallery_id, lacks_rows=True)
 
-    def _look_for_lost_and_unknown(self) -> None:
+    def _look_at_collections(self) -> None:
         there = set(self.writer.server.collections())
         for held in list(self._held.values()):
             if held.state.collection and held.state.collection not in there:
@@ -240,8 +231,6 @@ class Indexer:
         own = [name for name in there if self.writer.codes.has_named(name)]
         for name in self._states.note_unknown(own):
             log.warning("collection %s belongs to no gallery, and is dropped", name)
-
-    def _drop_unneeded(self) -> None:
         for collection in self._states.unneeded(DROP_AFTER_SECONDS):
             heartbeat()
             self.writer.server.drop(collection)
@@ -252,14 +241,13 @@ class Indexer:
         finished = False
         if held.work is not None and held.work.done():
             finished = self._attempt(held.state.gallery_id, self._finish, held)
-        return (held.follows and self._follow(held)) or finished
+        return self._follow(held) or finished
 
     def _follow(self, held: _Held) -> bool:
         try:
             followed = self._apply_changes(held.state)
         except (Outdated, ChangesLost) as why:
             self._begin_build(held, str(why))
-            held.follows = held.work is None
             return False
         if followed is held.state:
             return False
@@ -362,7 +350,6 @@ class Indexer:
     def _finish(self, held: _Held) -> bool:
         work = held.work
         held.work = None
-        held.follows = True
         assert work is not None
         try:
             result = work.result()

@@ -47,22 +47,13 @@ class Row(LabelRow):
     v: NDArray[np.float32]
 
 
-@dataclass(frozen=True)
-class Hits:
-    """The proposals of a search, nearest first.
+class Hit(TypedDict):
+    """A proposal of a search: a row as the server has it; an approximate index may miss some."""
 
-    Attributes:
-        row_ids, groups, crops: `(n,)` int64; the codes are those of `Codes`.
-        vectors: of unit length, `(n, d)` float32.
-        full: as many were found as were asked for; an approximate index may find fewer than are
-            there.
-    """
-
-    row_ids: NDArray[np.int64]
-    vectors: NDArray[np.float32]
-    groups: NDArray[np.int64]
-    crops: NDArray[np.int64]
-    full: bool
+    id: int
+    crop: int
+    grp: int
+    v: NDArray[np.float32]
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pymilvus import DataType, MilvusClient, MilvusException
 
 from service.errors import CollectionUnavailable, IndexUnavailable
-from service.milvus.rows import LARGEST_LIMIT, PREFIX, Codes, Hits, LabelRow, Row
+from service.milvus.rows import LARGEST_LIMIT, PREFIX, Codes, Hit, LabelRow, Row
 from service.search.filters import Filter
 
 # It logs every error with the request, which is raised anyway.
@@ -96,7 +96,7 @@ class MilvusServer:
         codes: Codes,
         timestamp: int,
         grouped: bool = False,
-    ) -> Hits:
+    ) -> list[Hit]:
         """Search the rows nearest to a query, as they were at a timestamp or later.
 
         Args:
@@ -106,52 +106,29 @@ class MilvusServer:
             grouped: only the nearest of each group; Milvus 2.3 answers several of one group from
                 rows that it has not indexed yet.
         """
-        limit = min(limit, LARGEST_LIMIT)
         with self._answering(collection) as client:
             (found,) = client.search(
                 collection,
                 data=[query],
                 anns_field="v",
                 filter=codes.expression(wanted),
-                limit=limit,
+                limit=min(limit, LARGEST_LIMIT),
                 search_params={"metric_type": "IP"},
-                output_fields=["v", "grp", "crop"],
+                output_fields=["crop", "grp", "v"],
                 # Where the server gives out no timestamps, 0 waits for everything.
                 consistency_level="Customized",
                 guarantee_timestamp=timestamp,
                 timeout=SEARCH_SECONDS,
                 **({"group_by_field": "grp"} if grouped else {}),
             )
-        return Hits(
-            np.array([hit["id"] for hit in found], np.int64),
-            np.array([hit["entity"]["v"] for hit in found], np.float32).reshape(-1, len(query)),
-            np.array([hit["entity"]["grp"] for hit in found], np.int64),
-            np.array([hit["entity"]["crop"] for hit in found], np.int64),
-            len(found) == limit,
-        )
+        return [hit["entity"] | {"id": hit["id"]} for hit in found]
 
     def rows(self, collection: str, first: int, end: int, timestamp: int) -> list[LabelRow]:
-        # Not by the client's iterator, which waits for a time of this machine's clock.
-        with self._answering(collection) as client:
-            found: list[LabelRow] = client.query(
-                collection,
-                filter=f"id >= {first} and id < {end}",
-                output_fields=["id", *NUMBERS, "captured"],
-                consistency_level="Customized",
-                guarantee_timestamp=timestamp,
-                timeout=WRITE_SECONDS,
-            )
-        return found
+        fields = ["id", *NUMBERS, "captured"]
+        return self._query(collection, f"id >= {first} and id < {end}", fields, timestamp)
 
     def count(self, collection: str, timestamp: int) -> int:
-        with self._answering(collection) as client:
-            (counted,) = client.query(
-                collection,
-                output_fields=["count(*)"],
-                consistency_level="Customized",
-                guarantee_timestamp=timestamp,
-                timeout=WRITE_SECONDS,
-            )
+        (counted,) = self._query(collection, "", ["count(*)"], timestamp)
         return int(counted["count(*)"])
 
     def compact(self, collection: str) -> int:
@@ -163,6 +140,21 @@ class MilvusServer:
     def is_compacted(self, number: int) -> bool:
         with self._answering() as client:
             return str(client.get_compaction_state(number, timeout=WRITE_SECONDS)) == "Completed"
+
+    def _query(
+        self, collection: str, expression: str, fields: list[str], timestamp: int
+    ) -> list[Any]:
+        # Not by the client's iterator, which waits for a time of this machine's clock.
+        with self._answering(collection) as client:
+            found: list[Any] = client.query(
+                collection,
+                filter=expression,
+                output_fields=fields,
+                consistency_level="Customized",
+                guarantee_timestamp=timestamp,
+                timeout=WRITE_SECONDS,
+            )
+        return found
 
     def close(self) -> None:
         with self._lock:

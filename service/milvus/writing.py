@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import islice, pairwise
 from typing import TYPE_CHECKING
@@ -14,7 +14,7 @@ from service.milvus.rows import FORMAT, IDS_PER_PAGE, Codes, LabelRow
 from service.ops.health import heartbeat
 from service.record.collections import IndexState
 from service.record.record import Record
-from service.record.values import CropFilter, CropLabel, GalleryRecord
+from service.record.values import GalleryRecord
 
 if TYPE_CHECKING:
     from service.milvus.server import MilvusServer
@@ -116,10 +116,12 @@ class CollectionWriter:
         found: list[int] = []
         for first, end in pairwise(bounds):
             between()
+            heartbeat()
             held = self.server.rows(state.collection, first, end, timestamp)
             here = {row["id"]: _codes(row) for row in held}
-            labels = self._labels(gallery_id, first, end)
-            there = {label.row_id: _codes(self.codes.label(label)) for label in labels}
+            slots = here.keys() | set(range(first, min(end, entry.rows + 1)))
+            crops = self.record.crops.by_row(gallery_id, sorted(slots)).values()
+            there = {crop.row_id: _codes(self.codes.label(crop.label)) for crop in crops}
             rows = here.keys() | there.keys()
             found += (row for row in sorted(rows) if here.get(row) != there.get(row))
         return found
@@ -145,14 +147,6 @@ class CollectionWriter:
                         return True
                 time.sleep(POLL_SECONDS)
         return False
-
-    def _labels(self, gallery_id: int, first: int, end: int) -> Iterator[CropLabel]:
-        after: str | None = str(max(0, first - 1))
-        while after is not None:
-            page = self.record.crops.page(gallery_id, CropFilter(), after, ROWS_PER_WRITE)
-            heartbeat()
-            yield from (crop for crop in page.crops if crop.row_id < end)
-            after = page.cursor if page.crops and page.crops[-1].row_id < end else None
 
     def _require(self, state: IndexState) -> None:
         if not is_current(state, self.record.galleries.get(state.gallery_id)):

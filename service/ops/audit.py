@@ -102,7 +102,7 @@ class AuditLog(contextlib.AbstractContextManager["AuditLog"]):
         self._data_dir = data_dir
         self._reserved_bytes = reserved_bytes
         # One: each line continues the one before.
-        self.threads = MonitoredThreadPool(1, "audit")
+        self.threads = MonitoredThreadPool(1, "audit log")
         path = data_dir / LOG_NAME
         try:
             self._key = _key(data_dir / KEY_NAME)
@@ -151,7 +151,8 @@ class AuditLog(contextlib.AbstractContextManager["AuditLog"]):
         memory, `BUFFER_BYTES` of them; how many more there were is noted with the next.
         """
         if self.queries:
-            self._wait_for_flush(event, what)
+            self._buffer_line(event, what)
+            self._start_flusher()
 
     def require_room(self) -> None:
         """Raise `StorageFailed` where a search could not be noted: they stop before deletions."""
@@ -182,14 +183,21 @@ class AuditLog(contextlib.AbstractContextManager["AuditLog"]):
             self._refused[refusal] += 1
             return
         self._refused[refusal] = 0
-        self._wait_for_flush("refused", _refused(refusal, 1))
+        self._buffer_refusal(refusal, 1)
+        self._start_flusher()
         asyncio.get_running_loop().call_later(REFUSAL_SECONDS, self._count_refused, refusal)
 
     def _count_refused(self, refusal: tuple[str, str, int]) -> None:
-        if count := self._refused.pop(refusal, 0):
-            self._wait_for_flush("refused", _refused(refusal, count))
+        self._buffer_refusal(refusal, self._refused.pop(refusal, 0))
+        self._start_flusher()
 
-    def _wait_for_flush(self, event: str, what: Mapping[str, Any]) -> None:
+    def _buffer_refusal(self, refusal: tuple[str, str, int], count: int) -> None:
+        actor, address, status = refusal
+        line = {"actor": actor, "request_id": None, "address": address, "status": status}
+        if count:
+            self._buffer_line("refused", {**line, "count": count})
+
+    def _buffer_line(self, event: str, what: Mapping[str, Any]) -> None:
         line = self._line(event, "done", what, VIEW_BYTES)
         if self._buffered_bytes + len(line) <= BUFFER_BYTES:
             self._buffer.append(line)
@@ -197,7 +205,6 @@ class AuditLog(contextlib.AbstractContextManager["AuditLog"]):
         else:
             self._dropped += 1
             self._on_drop()
-        self._start_flusher()
 
     def _start_flusher(self) -> None:
         if self._flusher is None or self._flusher.done():
@@ -303,23 +310,10 @@ class AuditLog(contextlib.AbstractContextManager["AuditLog"]):
         self._noted = -NOTE_SECONDS
         try:
             for refusal, count in self._refused.items():
-                if count:
-                    line = _refused(refusal, count)
-                    self._buffer.append(self._line("refused", "done", line, VIEW_BYTES))
+                self._buffer_refusal(refusal, count)
             self.flush()
         except StorageFailed as error:
             log.error("audit log: %d lines are lost: %s", len(self._buffer), error.detail)
-
-
-def _refused(refusal: tuple[str, str, int], count: int) -> dict[str, Any]:
-    actor, address, status = refusal
-    return {
-        "actor": actor,
-        "request_id": None,
-        "address": address,
-        "status": status,
-        "count": count,
-    }
 
 
 def _shortened(fields: Mapping[str, Any], shown: int) -> dict[str, Any]:

@@ -118,16 +118,16 @@ def lock_data_directory(path: Path, shared: bool = False) -> Iterator[None]:
     require_local_disk(path)
     try:
         make_folder(path)
-        lock = (path / "lock").open("ab")
+        (path / "lock").touch()
     except OSError as error:
         raise InputProblem(
             f"data directory {path}: cannot be used ({error.strerror}); name a directory that "
             "this user may write, with --data-dir or GMN_DATA_DIR"
         ) from error
-    with lock:
+    with contextlib.ExitStack() as held:
         try:
-            fcntl.flock(lock, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-        except OSError as error:
+            held.enter_context(hold(path / "lock", shared))
+        except BlockingIOError as error:
             raise InputProblem(
                 f"data directory {path}: another process is serving it; stop that one, or name "
                 "another directory with --data-dir"
@@ -157,8 +157,8 @@ def hold_worker(data_dir: Path, worker: str) -> Iterator[None]:
     """Show other processes that a worker lives; the operating system ends that with the process."""
     path = data_dir / WORKERS / worker
     make_folder(path.parent)
-    with path.open("ab") as file:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    path.touch()
+    with hold(path):
         yield
         path.unlink(missing_ok=True)
 
@@ -167,25 +167,24 @@ def is_alive(data_dir: Path, worker: str) -> bool:
     """Return whether the process of a worker is there, on this machine or in its containers."""
     path = data_dir / WORKERS / worker
     try:
-        with path.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        with hold(path, shared=True):
             path.unlink(missing_ok=True)
-    except FileNotFoundError:
-        return False
     except BlockingIOError:
         return True
+    except FileNotFoundError:
+        pass
     return False
 
 
 @contextlib.contextmanager
-def hold_folder(path: Path) -> Iterator[None]:
-    """Lock a folder, such as an upload's; raises `BlockingIOError` where it is locked."""
-    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+def hold(path: Path, shared: bool = False) -> Iterator[None]:
+    """Lock a file, or a folder such as an upload's; raises `BlockingIOError` where it is locked."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         yield
     finally:
-        os.close(folder)
+        os.close(descriptor)
 
 
 def snapshot_name(gallery_id: int | str, snapshot_id: str) -> str:

@@ -51,15 +51,6 @@ class _Line(BaseModel):
     sequence: int
     previous: str
     begins_file: bool = False
-    mac: str | None = None
-
-
-class _Note(BaseModel):
-    """The number and hash of the last line that was on the disk, and a keyed hash of both."""
-
-    sequence: int
-    sha256: str
-    mac: str
 
 
 @dataclass(frozen=True)
@@ -112,12 +103,12 @@ class HashChainLog:
             whole, hole, _ = file.read().partition(b"\0")
             end, self._last = self._end(file, start + whole.rfind(b"\n") + 1 if hole else size)
             note = _read_note(self._note_path, key)
-            if note and self._last.number < note.sequence:
+            if note and self._last.number < note.number:
                 raise CorruptLog(
-                    f"it has {self._last.number} lines, and {note.sequence} were acknowledged: its "
+                    f"it has {self._last.number} lines, and {note.number} were acknowledged: its "
                     f"end was cut off (remove {self._note_path} as well)"
                 )
-            if self._last.number and not (note and note.mac):
+            if self._last.number and not (note and note.sha256):
                 log.warning("%s: had no note of its last line, as after a power cut", path)
                 os.fsync(file)
                 self._note()
@@ -228,27 +219,22 @@ def _signed(text: str, key: bytes) -> bytes:
     return f'{text[:-1]}, "mac": "{mac}"}}'.encode()
 
 
-def _require_signed(line: bytes, key: bytes) -> None:
+def _is_signed(line: bytes, key: bytes) -> bool:
     text = line.rstrip(b"\n").decode(errors="replace")
     unsigned = text[: text.rfind(', "mac": "')] + "}"
-    if not hmac.compare_digest(_signed(unsigned, key), text.encode()):
-        raise CorruptLog("was not written under this audit.key: it was changed, added, or forged")
+    return hmac.compare_digest(_signed(unsigned, key), text.encode())
 
 
-def _read_note(path: Path, key: bytes) -> _Note | None:
-    """Read the note of a chain's last line; one of the former version has empty hashes."""
+def _read_note(path: Path, key: bytes) -> _Link | None:
+    """Read the note of a chain's last line; one of the former version has no hash."""
     content = path.read_bytes() if path.exists() else b""
-    try:
-        note = _Note.model_validate_json(content)
-        _require_signed(content, key)
-    except ValidationError:
-        body, _, checksum = content.rpartition(b" ")
-        if not body or checksum != b"%08x\n" % zlib.crc32(body):
-            return None
-        return _Note(sequence=int(body.split()[-1]), sha256="", mac="")
-    except CorruptLog:
-        return None
-    return note
+    if _is_signed(content, key):
+        note = json.loads(content)
+        return _Link(note["sequence"], note["sha256"])
+    body, _, checksum = content.rpartition(b" ")
+    if body and checksum == b"%08x\n" % zlib.crc32(body):
+        return _Link(int(body.split()[-1]), "")
+    return None
 
 
 def _link(line: bytes, last: _Link | None = None, begins_chain: bool = False) -> _Link:
@@ -278,7 +264,7 @@ def current_file(path: Path) -> Path:
     return path.with_stem(re.sub(r"\.\d{12}$", "", path.stem))
 
 
-def _read_state(path: Path, key: bytes) -> tuple[_Note | None, dict[Path, int]]:
+def _read_state(path: Path, key: bytes) -> tuple[_Link | None, dict[Path, int]]:
     with contextlib.ExitStack() as held:
         lock = path.with_suffix(LOCK)
         if lock.exists():
@@ -305,16 +291,19 @@ def check_chain(path: Path, key: bytes) -> Checked:
                 number += 1
                 link = _link(line, last, begins_chain=not lines)
                 if keyed_from or b', "mac": "' in line:
-                    _require_signed(line, key)
+                    if not _is_signed(line, key):
+                        raise CorruptLog(
+                            "was not written under this audit.key: it was changed, added, or forged"
+                        )
                     keyed_from = keyed_from or link.number
-                if note and link.number == note.sequence and note.sha256 not in ("", link.sha256):
+                if note and link.number == note.number and note.sha256 not in ("", link.sha256):
                     raise CorruptLog("is not the one that was noted: it was written anew")
                 last = link
                 lines += 1
         number += 1
-        if note and last.number < note.sequence:
-            raise CorruptLog(f"is gone: {note.sequence} lines were acknowledged")
-        if keyed_from and not (note and note.mac):
+        if note and last.number < note.number:
+            raise CorruptLog(f"is gone: {note.number} lines were acknowledged")
+        if keyed_from and not (note and note.sha256):
             raise CorruptLog(
                 f"may be gone: {path.with_suffix(ACKNOWLEDGED_SUFFIX).name}, which counts the "
                 "lines, is gone or was changed; after a power cut a start of the service mends it"

@@ -8,7 +8,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import ContextVar, copy_context
 from dataclasses import dataclass, field
@@ -51,12 +51,32 @@ def heartbeat() -> None:
         current.beat()
 
 
+@dataclass(frozen=True)
+class HealthCheck:
+    """A part of the service whose stall or end ends the process.
+
+    Attributes:
+        silent_seconds: time since its last heartbeat; 0 while idle, `STOPPED` once it has ended.
+        min_timeout_s: silence that is always allowed.
+        timeout_factor: multiplies `GMN_STALL_SECONDS`.
+    """
+
+    name: str
+    silent_seconds: Callable[[], float]
+    min_timeout_s: float = 0.0
+    timeout_factor: float = 1.0
+
+
 class MonitoredThreadPool(ThreadPoolExecutor):
     """A bounded thread pool with a heartbeat for each call; a call inherits context variables."""
 
-    def __init__(self, threads: int, name: str) -> None:
+    def __init__(
+        self, threads: int, name: str, min_timeout_s: float = 0.0, timeout_factor: float = 1.0
+    ) -> None:
+        """Start nothing; `name` and the limits are those of `health_check`."""
         super().__init__(threads, thread_name_prefix=name)
         self._under_way: set[Heartbeat] = set()
+        self.health_check = HealthCheck(name, self.silent_seconds, min_timeout_s, timeout_factor)
 
     def submit(self, call: Callable[..., Result], /, *args: Any, **kwargs: Any) -> Future[Result]:
         return super().submit(copy_context().run, self._run, lambda: call(*args, **kwargs))
@@ -87,41 +107,24 @@ class MonitoredThreadPool(ThreadPoolExecutor):
         return max((work.silent_seconds() for work in tuple(self._under_way)), default=0.0)
 
 
-@dataclass(frozen=True)
-class HealthCheck:
-    """A part of the service whose stall or end ends the process.
-
-    Attributes:
-        silent_seconds: time since its last heartbeat; 0 while idle, `STOPPED` once it has ended.
-        min_timeout_s: silence that is always allowed.
-        timeout_factor: multiplies `GMN_STALL_SECONDS`.
-    """
-
-    name: str
-    silent_seconds: Callable[[], float]
-    min_timeout_s: float = 0.0
-    timeout_factor: float = 1.0
-
-
 class BlockingPools:
     """Threads for long work that blocks; one kind of work that hangs delays no other."""
 
     def __init__(self) -> None:
         # Snapshots, and the maintenance of the data directory and the record.
-        self.files = MonitoredThreadPool(4, "files")
-        self.imports = MonitoredThreadPool(4, "imports")
-        self.calibration = MonitoredThreadPool(1, "calibration")
-        self.compaction = MonitoredThreadPool(1, "compaction")
+        self.files = self._pool(4, "files threads")
+        self.imports = self._pool(4, "imports threads")
+        self.calibration = self._pool(1, "calibration threads")
+        self.compaction = self._pool(1, "compaction threads")
 
-    @property
-    def health_checks(self) -> list[HealthCheck]:
-        return [
-            HealthCheck(f"{name} threads", pool.silent_seconds, timeout_factor=LONG_WORK_FACTOR)
-            for name, pool in vars(self).items()
-        ]
+    def _pool(self, threads: int, name: str) -> MonitoredThreadPool:
+        return MonitoredThreadPool(threads, name, timeout_factor=LONG_WORK_FACTOR)
+
+    def all(self) -> Iterator[MonitoredThreadPool]:
+        yield from vars(self).values()
 
     def shutdown(self) -> None:
-        for pool in vars(self).values():
+        for pool in self.all():
             pool.shutdown()
 
 

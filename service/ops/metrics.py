@@ -101,11 +101,6 @@ class Metrics:
             "gmn_follower_lag_seconds",
             "For how long searches have not shown everything that the record has.",
         )
-        self._add_operations()
-
-    def _add_operations(self) -> None:
-        counter = partial(prometheus.Counter, registry=self.counted)
-        gauge = partial(prometheus.Gauge, registry=self.state)
         self.verdicts = counter("gmn_verdicts_total", "Searches answered.", ("verdict",))
         for verdict in get_args(SearchVerdict):
             self.verdicts.labels(verdict)

@@ -15,7 +15,7 @@ from fsspec.implementations.local import LocalFileSystem
 from model.problems import InputProblem
 from service.errors import RecordUnavailable, StorageFailed
 from service.ops.data_directory import make_folder, sync
-from service.ops.health import HealthCheck, MonitoredThreadPool
+from service.ops.health import MonitoredThreadPool
 
 PICTURE_THREADS = 4
 WAITING_CALLS = 64
@@ -36,8 +36,7 @@ class PictureThreads(MonitoredThreadPool):
     """
 
     def __init__(self, name: str) -> None:
-        super().__init__(PICTURE_THREADS, name)
-        self.health_check = HealthCheck(name, self.silent_seconds, timeout_factor=math.inf)
+        super().__init__(PICTURE_THREADS, name, timeout_factor=math.inf)
 
     def submit(self, call: Callable[..., Result], /, *args: Any, **kwargs: Any) -> Future[Result]:
         """Queue a call; raises `RecordUnavailable` where too many wait, or every thread hangs."""

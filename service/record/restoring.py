@@ -24,7 +24,7 @@ from service.ops.data_directory import (
     MEBIBYTE,
     SNAPSHOTS,
     copy_file,
-    hold_folder,
+    hold,
     make_folder,
     snapshot_name,
     sync,
@@ -128,7 +128,7 @@ def write_backup(database: Database, folder: Path, reserved: int = 0) -> Backup:
     """
     try:
         make_folder(folder)
-        with hold_folder(folder):
+        with hold(folder):
             for unfinished in folder.glob(f"*{UNFINISHED}"):
                 shutil.rmtree(unfinished)
             _require_room(database, folder, reserved)

@@ -135,7 +135,7 @@ def test_an_import_writes_the_record_on_a_writer_thread_alone(runtime, monkeypat
     monkeypatch.setattr(Database, "write", noted)
     gallery = runtime.galleries.get("default")
     asyncio.run(begin_import(runtime, gallery, {}, io.BytesIO(b"an archive")))
-    assert writers == {"writer"}
+    assert writers == {"record writers"}
 
 
 def test_health_checks_of_two_models_have_names_of_their_own(runtime):

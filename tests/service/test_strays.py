@@ -12,7 +12,7 @@ import pytest
 
 from service.gallery.archives import clear_files, remove_unneeded_files
 from service.ops.critical_sections import CriticalSections
-from service.ops.data_directory import hold_folder, snapshot_name
+from service.ops.data_directory import hold, snapshot_name
 from service.ops.health import BlockingPools
 from service.record.record import Record
 from service.record.values import GallerySettings, Snapshot
@@ -97,7 +97,7 @@ def test_the_files_of_what_was_deleted_are_removed_by_maintenance_however_that_e
 def test_an_upload_under_way_is_left_alone_and_one_that_was_cut_off_is_removed(runtime, tmp_path):
     upload = _written(tmp_path / "imports" / "one" / "archive")
     runtime.record.unneeded_files.add(["imports/one"])
-    with hold_folder(upload.parent):
+    with hold(upload.parent):
         asyncio.run(clear_files(runtime))
         assert upload.exists()
     asyncio.run(clear_files(runtime))

@@ -241,7 +241,7 @@ def test_a_job_that_hangs_in_a_thread_ends_the_process(monkeypatch, watchdog, en
     # An hour, else.
     monkeypatch.setattr(health, "LONG_WORK_FACTOR", 1.0)
     pools = health.BlockingPools()
-    watchdog.checks += pools.health_checks
+    watchdog.checks += [pool.health_check for pool in pools.all()]
 
     async def hang(*_):
         await pools.imports.run(time.sleep, 1.2)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.errors import CollectionUnavailable, IndexUnavailable
-from service.milvus.rows import EARLIEST_TIME, Codes, Hits, LabelRow, Row
+from service.milvus.rows import EARLIEST_TIME, Codes, Hit, LabelRow, Row
 from service.record.values import identity_code
 from service.search.filters import Filter
 
@@ -92,7 +92,7 @@ class FakeServer:
         codes: Codes,
         _: int,
         grouped: bool = False,
-    ) -> Hits:
+    ) -> list[Hit]:
         self.searches += 1
         self._ask(self._slow if limit > LARGE else None)
         passing = [row for row in self._rows(collection).values() if _passes(row, wanted, codes)]
@@ -102,14 +102,7 @@ class FakeServer:
         if grouped:
             passing = list({row["grp"]: row for row in reversed(passing)}.values())[::-1]
             passing.sort(key=lambda row: -float(row["v"] @ query))
-        found = passing[:limit]
-        return Hits(
-            np.array([row["id"] for row in found], np.int64),
-            np.array([row["v"] for row in found], np.float32).reshape(len(found), len(query)),
-            np.array([row["grp"] for row in found], np.int64),
-            np.array([row["crop"] for row in found], np.int64),
-            len(found) == limit,
-        )
+        return [{name: row[name] for name in Hit.__annotations__} for row in passing[:limit]]
 
     def rows(self, collection: str, first: int, end: int, _: int) -> list[Any]:
         self._ask()

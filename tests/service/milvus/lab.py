@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from service.milvus.index import MilvusIndex, MilvusIndexes
 from service.milvus.indexer import Indexer
-from service.milvus.rows import Codes, Hits
+from service.milvus.rows import Codes, Hit
 from service.milvus.writing import CollectionWriter
 from service.record.collections import IndexState
 from service.record.record import Record
@@ -116,7 +116,7 @@ class Lab:
         query: NDArray[np.float32],
         limit: int = 1000,
         wanted: Filter | None = None,
-    ) -> Hits:
+    ) -> list[Hit]:
         """What Milvus proposes at the watermark."""
         state = self.state(gallery)
         unit = query / np.linalg.norm(query)
@@ -125,7 +125,7 @@ class Lab:
 
     def found(self, gallery: GalleryRecord, *args: Any, **more: Any) -> list[int]:
         """The rows of `hits`."""
-        return self.hits(gallery, *args, **more).row_ids.tolist()
+        return [hit["id"] for hit in self.hits(gallery, *args, **more)]
 
     def index(self, gallery: GalleryRecord) -> MilvusIndex:
         """The gallery's index, as searches ask it."""

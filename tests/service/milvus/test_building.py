@@ -42,28 +42,6 @@ def test_changes_that_are_kept_no_more_at_its_end_are_in_it(one, filling):
     assert sorted(one.found(gallery, drawn(1))) == rows[1:]
 
 
-def test_what_cannot_be_followed_is_not_read_again_until_another_one_is_filled(one, filling):
-    gallery, rows, *_ = filling
-    reads = []
-    follow = one.indexer._follow
-    apply_changes = one.indexer._apply_changes
-
-    def outdated(*_):
-        one.indexer._apply_changes = apply_changes
-        raise writing.Outdated
-
-    one.indexer._follow = lambda held: reads.append(held) or follow(held)
-    one.indexer._apply_changes = outdated
-    rows += one.enroll(gallery, drawn_crop(20))
-    eventually(lambda: reads and not reads[-1].follows)
-    asked = len(reads)
-    time.sleep(0.4)
-    assert (len(reads), bool(one.state(gallery).building)) == (asked, True)
-    eventually(lambda: not one.state(gallery).building)
-    one.caught_up(gallery)
-    assert sorted(one.found(gallery, drawn(1))) == rows
-
-
 def test_another_rebuild_that_is_asked_for_meanwhile_is_done_too(one, filling):
     gallery, _, before, _ = filling
     one.record.remote_indexes.ask_rebuild(gallery.gallery_id)
