@@ -24,7 +24,7 @@ from model.precision import HAS_TORCH
 from model.preprocessing import Preprocessing
 from model.problems import ArtefactProblem, InputProblem
 from model.provenance import Provenance, TrainingFingerprints
-from model.stored import Stored, is_absent
+from model.stored import Metadata, is_absent
 
 if TYPE_CHECKING:
     import torch
@@ -40,10 +40,13 @@ SHIPPED = Path(__file__).parent / "artefacts"
 FIRST_BUNDLED = "bundled@1"
 # The graph in OpenVINO and the features that it must give; see model/openvino_graph.py.
 GRAPH = "graph."
+FINGERPRINTS = ("embedding_fingerprint", "artefact_fingerprint", "graph_fingerprint")
 Tensors = dict[str, NDArray[Any]]
+Header = dict[str, Any]
+"""An artefact's description as it is stored."""
 
 
-class Description(Stored):
+class Description(Metadata):
     """The metadata of an artefact: everything in it but the tensors.
 
     Attributes:
@@ -206,7 +209,7 @@ def save_artefact(
         tensors = tensors | _graph_tensors(stored)
     except ArtefactProblem as problem:
         log.warning("%s: %s", path, problem)
-    return _write(path, description, tensors)
+    return _write(path, description.model_dump(mode="json"), tensors)
 
 
 def add_graph(path: Path) -> Description:
@@ -217,7 +220,8 @@ def add_graph(path: Path) -> Description:
             run the embedder.
     """
     artefact = load_artefact(path)
-    return _write(path, artefact.description, artefact.tensors | _graph_tensors(artefact))
+    header, tensors = _read(path)
+    return _write(path, header, tensors | _graph_tensors(artefact))
 
 
 def _graph_tensors(artefact: Artefact) -> Tensors:
@@ -246,17 +250,19 @@ def replace_calibration(
     Raises:
         ArtefactProblem: for a source that is not a usable artefact.
     """
-    description, tensors = _read(source)
+    header, tensors = _read(source)
     if metric_network is not None:
         from model.weights import stored_tensors
 
         tensors |= stored_tensors("metric_network", metric_network)
-    return _write(path, description.model_copy(update={"calibration": calibration}), tensors)
+    return _write(path, header | {"calibration": calibration.model_dump(mode="json")}, tensors)
 
 
-def _write(path: Path, description: Description, tensors: Tensors) -> Description:
-    description = _fingerprinted(description, tensors)
-    content = save(tensors, metadata={HEADER_KEY: description.model_dump_json()})
+def _write(path: Path, header: Header, tensors: Tensors) -> Description:
+    header = {name: value for name, value in header.items() if name not in FINGERPRINTS}
+    header |= _fingerprints(header, tensors)
+    description = _parse(path, header)
+    content = save(tensors, metadata={HEADER_KEY: json.dumps(header)})
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with beside.open("wb") as file:
@@ -302,7 +308,8 @@ def read_description(path: Path) -> Description:
     Raises:
         ArtefactProblem: for a file that is missing, foreign or of another format version.
     """
-    return _read(path, with_tensors=False)[0]
+    header, _ = _read(path, with_tensors=False)
+    return _parse(path, header)
 
 
 def load_artefact(path: Path) -> Artefact:
@@ -312,13 +319,10 @@ def load_artefact(path: Path) -> Artefact:
         ArtefactProblem: for a file that is missing, corrupt, truncated, foreign, of another format
             version.
     """
-    description, tensors = _read(path)
-    # The artefact's fingerprint covers the embedder's, too.
-    expected = _fingerprinted(description, tensors)
-    if (
-        expected.artefact_fingerprint != description.artefact_fingerprint
-        or expected.graph_fingerprint != description.graph_fingerprint
-    ):
+    header, tensors = _read(path)
+    description = _parse(path, header)
+    expected = _fingerprints(header, tensors)
+    if any(header.get(name) != expected.get(name) for name in FINGERPRINTS):
         raise ArtefactProblem(
             f"{path}: its fingerprint does not match its content; the file is damaged or was "
             "edited, copy or train it again"
@@ -326,12 +330,12 @@ def load_artefact(path: Path) -> Artefact:
     return Artefact(description, tensors, TrainingFingerprints.from_tensors(tensors), str(path))
 
 
-def _read(path: Path, with_tensors: bool = True) -> tuple[Description, Tensors]:
+def _read(path: Path, with_tensors: bool = True) -> tuple[Header, Tensors]:
     try:
         with safe_open(str(path), framework="numpy") as file:
-            description = _parse_header(path, file.metadata())
+            header = _header(path, file.metadata())
             names = file.keys() if with_tensors else ()
-            return description, {name: file.get_tensor(name) for name in names}
+            return header, {name: file.get_tensor(name) for name in names}
     except (SafetensorError, OSError, struct.error) as error:
         if path.is_file():
             raise ArtefactProblem(
@@ -344,7 +348,7 @@ def _read(path: Path, with_tensors: bool = True) -> tuple[Description, Tensors]:
         ) from error
 
 
-def _parse_header(path: Path, metadata: dict[str, str] | None) -> Description:
+def _header(path: Path, metadata: dict[str, str] | None) -> Header:
     if not metadata or HEADER_KEY not in metadata:
         raise ArtefactProblem(
             f"{path}: a safetensors file, but not an artefact of this project; "
@@ -352,43 +356,56 @@ def _parse_header(path: Path, metadata: dict[str, str] | None) -> Description:
         )
     try:
         header = json.loads(metadata[HEADER_KEY])
-        version = header.get("format_version") if isinstance(header, dict) else None
-        if version != FORMAT_VERSION:
-            raise ArtefactProblem(
-                f"{path}: has artefact format {version}, this program reads {FORMAT_VERSION}; "
-                "use the program version that wrote it, or train it again"
-            )
-        return Description.model_validate(header)
-    except (json.JSONDecodeError, ValidationError) as error:
-        if isinstance(error, ValidationError):
-            for details in error.errors():
-                # Such as a backbone of a package that is not installed.
-                problem = details.get("ctx", {}).get("error")
-                if isinstance(problem, InputProblem):
-                    raise ArtefactProblem(f"{path}: {problem}") from error
+    except json.JSONDecodeError as error:
+        raise _damaged(path, error) from error
+    version = header.get("format_version") if isinstance(header, dict) else None
+    if version != FORMAT_VERSION:
         raise ArtefactProblem(
-            f"{path}: its description is damaged ({str(error).splitlines()[0]}); copy it again"
-        ) from error
+            f"{path}: has artefact format {version}, this program reads {FORMAT_VERSION}; "
+            "use the program version that wrote it, or train it again"
+        )
+    return dict(header)
 
 
-def _fingerprinted(description: Description, tensors: Tensors) -> Description:
-    """Return the description with the fingerprints of its content and of the tensors."""
-    about = description.model_dump(mode="json", include={"embedder", "preprocessing"})
+def _parse(path: Path, header: Header) -> Description:
+    try:
+        return Description.model_validate(header)
+    except ValidationError as error:
+        for details in error.errors():
+            # Such as a backbone of a package that is not installed.
+            problem = details.get("ctx", {}).get("error")
+            if isinstance(problem, InputProblem):
+                raise ArtefactProblem(f"{path}: {problem}") from error
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: ValueError) -> ArtefactProblem:
+    return ArtefactProblem(
+        f"{path}: its description is damaged ({str(error).splitlines()[0]}); copy it again"
+    )
+
+
+def _fingerprints(header: Header, tensors: Tensors) -> dict[str, str]:
+    """Return the digests of a header as it is stored, and of the tensors.
+
+    They do not depend on the fields that this version knows.
+    """
+    about = {name: header[name] for name in ("embedder", "preprocessing")}
     weights = {name: tensor for name, tensor in tensors.items() if name.startswith("embedder.")}
     embedding = _digest(about, weights)
-    described = description.model_copy(update={"embedding_fingerprint": embedding})
-
     graph = {name: tensor for name, tensor in tensors.items() if name.startswith(GRAPH)}
     others = {name: tensor for name, tensor in tensors.items() if not name.startswith(GRAPH)}
-    about = described.model_dump(mode="json", exclude={"artefact_fingerprint", "graph_fingerprint"})
+    about = {name: value for name, value in header.items() if name not in FINGERPRINTS}
     fingerprints = {
-        "artefact_fingerprint": _digest(about, others),
-        "graph_fingerprint": _digest({"embedder": embedding}, graph) if graph else None,
+        "embedding_fingerprint": embedding,
+        "artefact_fingerprint": _digest(about | {"embedding_fingerprint": embedding}, others),
     }
-    return described.model_copy(update=fingerprints)
+    if graph:
+        fingerprints["graph_fingerprint"] = _digest({"embedder": embedding}, graph)
+    return fingerprints
 
 
-def _digest(about: dict[str, Any], tensors: Tensors) -> str:
+def _digest(about: Header, tensors: Tensors) -> str:
     digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(f"\0{name}\0torch.{tensor.dtype}\0{tensor.shape}\0".encode())

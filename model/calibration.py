@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Iterable
 from itertools import pairwise
 from typing import Literal
 
@@ -12,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from model.stored import Stored, is_absent
+from model.stored import Metadata, is_absent
 
 Scoring = Literal["cosine", "mnet", "fused"]
 SCORINGS: tuple[Scoring, ...] = ("cosine", "mnet", "fused")
@@ -22,7 +21,7 @@ DEFAULT_TAIL_SHAPE = -0.05
 PAIR_OPERATING_POINTS = {"pair_far_1e-2": 1e-2, "pair_far_1e-3": 1e-3, "pair_far_1e-4": 1e-4}
 
 
-class Fusion(Stored):
+class Fusion(Metadata):
     """The fused score a·cosine + b·s + c, a logistic regression on held-out source identities."""
 
     cosine_weight: float
@@ -36,29 +35,20 @@ class Fusion(Stored):
         )
 
 
-class TailPoint(Stored):
+class TailPoint(Metadata):
     """One point of the impostor tail: `share` of different-person pairs score at least `score`."""
 
     share: float = Field(gt=0.0, le=1.0)
     score: float
 
 
-class LikelihoodPoint(Stored):
-    """One point of a likelihood ratio: at `score` its logarithm is `log_ratio`."""
-
-    score: float
-    log_ratio: float
-
-
-class ScoringCalibration(Stored):
+class ScoringCalibration(Metadata):
     """The meaning of one scoring's numbers.
 
     Attributes:
         slope, intercept: slope·score + intercept is the log of genuine over impostor likelihood,
             by Platt scaling.
         impostor_tail: the upper tail of the scores of different people, rarest last.
-        isotonic: the same logarithm as a rising line through points, where that predicted held-out
-            people better; None where Platt scaling did.
         tail_shape: ξ of the tail of a search's best scores of other people, which the thresholds
             of a gallery without names rest on; None in older artefacts, and where too few people
             showed it: `DEFAULT_TAIL_SHAPE` then.
@@ -67,40 +57,34 @@ class ScoringCalibration(Stored):
     slope: float
     intercept: float
     impostor_tail: tuple[TailPoint, ...] = Field(min_length=2)
-    isotonic: tuple[LikelihoodPoint, ...] | None = Field(None, min_length=2, exclude_if=is_absent)
     tail_shape: float | None = Field(None, ge=-0.5, le=0.5, exclude_if=is_absent)
 
     @model_validator(mode="after")
     def _points_in_order(self) -> ScoringCalibration:
-        if not _rises((-point.share, point.score) for point in self.impostor_tail):
-            raise ValueError("impostor_tail must run from common, low scores to rare, high ones")
-        if not _rises((point.score, point.log_ratio) for point in self.isotonic or ()):
-            raise ValueError("isotonic must rise from low scores to high ones")
+        for common, rare in pairwise(self.impostor_tail):
+            if common.share < rare.share or common.score > rare.score:
+                raise ValueError(
+                    "impostor_tail must run from common, low scores to rare, high ones"
+                )
         return self
 
     def rescaled(self, scale: float, offset: float) -> ScoringCalibration:
-        """The same calibration of scores scale·s + offset in place of s, with a scale above 0."""
-        tail, isotonic = (
-            tuple(
-                point.model_copy(update={"score": scale * point.score + offset}) for point in line
-            )
-            for line in (self.impostor_tail, self.isotonic or ())
+        """Return the calibration of scores scale·s + offset in place of s, with a scale above 0."""
+        tail = tuple(
+            TailPoint(share=point.share, score=scale * point.score + offset)
+            for point in self.impostor_tail
         )
         return self.model_copy(
             update={
                 "slope": self.slope / scale,
                 "intercept": self.intercept - self.slope * offset / scale,
                 "impostor_tail": tail,
-                "isotonic": isotonic or None,
             }
         )
 
     def log_likelihood_ratios(self, scores: NDArray[np.floating]) -> NDArray[np.float64]:
         """Return the log of genuine over impostor likelihood of each score, same shape."""
-        if self.isotonic is None:
-            return np.asarray(self.slope * scores + self.intercept, dtype=np.float64)
-        places, ratios = zip(*((one.score, one.log_ratio) for one in self.isotonic), strict=True)
-        return np.asarray(np.interp(scores, places, ratios), dtype=np.float64)
+        return np.asarray(self.slope * scores + self.intercept, dtype=np.float64)
 
     def probability(self, score: float) -> float:
         """Probability that a pair with this score shows one person, 0 to 1, at even odds."""
@@ -133,7 +117,7 @@ class ScoringCalibration(Stored):
         return self.pair_threshold(per_pair)
 
 
-class Calibration(Stored):
+class Calibration(Metadata):
     """Every scoring's calibration, the fusion, and the data; without M-Net cosine alone."""
 
     scorings: dict[Scoring, ScoringCalibration]
@@ -159,8 +143,3 @@ class Calibration(Stored):
             name: one.search_threshold(far, gallery_size)
             for name, far in SEARCH_OPERATING_POINTS.items()
         } | thresholds
-
-
-def _rises(points: Iterable[tuple[float, float]]) -> bool:
-    """Return whether both coordinates rise, or stay, from each point to the next."""
-    return all(a <= c and b <= d for (a, b), (c, d) in pairwise(points))

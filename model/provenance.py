@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from model.stored import Stored, is_absent
+from model.stored import Metadata, is_absent
 
 CROPS_TENSOR = "training.crops"
 PEOPLE_TENSOR = "training.people"
 
 
-class TrainingData(Stored):
+class TrainingData(Metadata):
     """One data set that went into the weights or the calibration.
 
     Attributes:
@@ -36,7 +36,7 @@ class TrainingData(Stored):
     fingerprints: int | None = Field(None, exclude_if=is_absent)
 
 
-class WeightSource(Stored):
+class WeightSource(Metadata):
     """Initial weights or a teacher of an artefact, or of another source of it.
 
     Attributes:
@@ -60,7 +60,7 @@ class WeightSource(Stored):
         return bool(self.data or self.documented_data)
 
 
-class Provenance(Stored):
+class Provenance(Metadata):
     """Where an artefact comes from.
 
     Attributes:

@@ -51,8 +51,6 @@ RATES = tuple(sorted(SEARCH_OPERATING_POINTS.values(), reverse=True))
 RARITIES = tuple(-math.log(rate) for rate in RATES)
 SIZES = tuple(float(size) for size in np.geomspace(1.0, 1e6, 25))
 LOG_SIZES = np.log(SIZES)
-# A level part of an isotonic ratio rises by this share of Platt's slope.
-LEAST_SLOPE = 0.1
 _FORMAT = 1
 _LAYOUT = struct.Struct(f"<BI{RANKS}fd")
 
@@ -218,10 +216,6 @@ def artefact_search_calibration(one: ScoringCalibration) -> SearchCalibration:
     )
     places = np.linspace(one.impostor_tail[0].score, table[-1][-1], 25)
     logits = one.log_likelihood_ratios(places) - math.log(REFERENCE_IDENTITIES)
-    # Isotonic ratios have level parts; the probability has none.
-    step = LEAST_SLOPE * one.slope * (places[1] - places[0])
-    logits = np.maximum.accumulate(logits - step * np.arange(len(places)))
-    logits = logits + step * np.arange(len(places))
     return SearchCalibration(
         artefact=table,
         scale=_pair_scale(one, REFERENCE_IDENTITIES),

@@ -11,10 +11,18 @@ class Stored(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class Metadata(Stored):
+    """A part of which fields that this version does not know are read past.
+
+    No weight and no input of a network depends on it.
+    """
+
+    model_config = ConfigDict(extra="ignore")
+
+
 def is_absent(value: object) -> bool:
     """Given as `exclude_if` to fields that older artefacts lack.
 
-    An artefact's fingerprint covers its description as written: fields that an older version did
-    not write must not appear in it.
+    An older version refuses fields that it does not know, so that absent ones are not written.
     """
     return value is None

@@ -204,7 +204,7 @@ def test_the_light_environment_says_in_one_line_how_to_install_the_trainer(
         finished.stderr,
     )
     assert said, finished.stderr
-    assert said[1] in ("matplotlib", "pandas", "torch")
+    assert said[1] in ("matplotlib", "pandas", "scipy", "torch")
     assert finished.returncode == 2
     assert finished.stdout == ""
 

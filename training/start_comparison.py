@@ -18,9 +18,9 @@ from training.evaluation.blending import PEOPLE_OF_START, Moments, blended, impo
 from training.evaluation.embedding import embed_searches
 from training.evaluation.intervals import Estimate, average_intervals
 from training.evaluation.metrics import rank_queries
-from training.evaluation.open_set import search_extremes
 from training.evaluation.scoring import SearchScores, score_searches
 from training.evaluation.searches import Search
+from training.evaluation.sweep import sweep
 from training.recipe import Recipe
 from training.start import Start, read_start
 from training.validation import photographed
@@ -81,7 +81,7 @@ def held_out_scores(
             people = one.labels.query_identities[ranked.queries]
             own["mAP"].append((ranked.average_precision, people))
             if calibration is not None:
-                extremes = search_extremes(rows, one.labels)
+                extremes = sweep(rows, one.labels)
                 asked = SEARCH_OPERATING_POINTS[OPERATING_POINT]
                 thresholds = extremes.thresholds(calibration.scorings[scoring], asked)
                 alarms = extremes.false_alarms(thresholds)

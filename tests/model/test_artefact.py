@@ -14,6 +14,7 @@ from model.artefact import (
     HEADER_KEY,
     Artefact,
     Description,
+    _fingerprints,
     add_graph,
     load_artefact,
     read_description,
@@ -167,6 +168,25 @@ def test_an_edited_file_does_not_match_its_fingerprint(tiny_artefact: Path, tmp_
     content[-1] ^= 0x40
     path.write_bytes(content)
     with pytest.raises(ArtefactProblem, match="fingerprint does not match"):
+        load_artefact(path)
+
+
+def test_fields_of_other_versions_are_read_past_and_stay(
+    tiny_artefact: Path, tmp_path: Path
+) -> None:
+    header, tensors = read_parts(tiny_artefact)
+    points = [{"score": 0.0, "log_ratio": -2.0}, {"score": 1.0, "log_ratio": 2.0}]
+    header["calibration"]["scorings"]["cosine"]["isotonic"] = points
+    fingerprints = _fingerprints(header, tensors)
+    path = write_parts(tmp_path / "older.safetensors", header | fingerprints, tensors)
+    older = load_artefact(path).description
+    assert older.embedding_fingerprint == header["embedding_fingerprint"]
+    assert older.artefact_fingerprint != header["artefact_fingerprint"]
+    assert older.calibration == load_artefact(tiny_artefact).description.calibration
+    assert add_graph(path).artefact_fingerprint == older.artefact_fingerprint
+    header["embedder"]["unheard_of"] = 1
+    write_parts(path, header | _fingerprints(header, tensors), tensors)
+    with pytest.raises(ArtefactProblem, match="description is damaged"):
         load_artefact(path)
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from model.calibration import DEFAULT_TAIL_SHAPE, LikelihoodPoint, ScoringCalibration, TailPoint
+from model.calibration import DEFAULT_TAIL_SHAPE, ScoringCalibration, TailPoint
 from model.problems import InputProblem
 from model.search_calibration import (
     RANKS,
@@ -109,18 +109,8 @@ def test_an_answer_far_beyond_the_searches_is_extrapolated():
 
 def test_probability_rises_strictly_with_the_score():
     scores = np.linspace(-1.0, 2.0, 500)
-    isotonic = ARTEFACT.model_copy(
-        update={
-            "isotonic": (
-                LikelihoodPoint(score=0.1, log_ratio=-3.0),
-                LikelihoodPoint(score=0.3, log_ratio=2.0),
-                LikelihoodPoint(score=0.5, log_ratio=2.0),
-            )
-        }
-    )
     for calibration in (
         artefact_search_calibration(ARTEFACT),
-        artefact_search_calibration(isotonic),
         fit_searches(searches(60, 0.5), ARTEFACT),
     ):
         probability = calibration.probability(scores)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from model.calibration import Calibration, LikelihoodPoint, Scoring, ScoringCalibration
+from model.calibration import Calibration, Scoring, ScoringCalibration
 from training.evaluation.scoring import SearchScores
 from training.evaluation.tails import combined_tail
 
@@ -82,17 +82,10 @@ def _mixed(new: ScoringCalibration, start: ScoringCalibration, weight: float) ->
     def mean(both: list[float]) -> float:
         return weight * both[0] + (1.0 - weight) * both[1]
 
-    points = sorted({point.score for one in (new, start) for point in one.isotonic or ()})
-    ratios = [one.log_likelihood_ratios(np.array(points, np.float64)) for one in (new, start)]
     shapes = [one.tail_shape for one in (new, start) if one.tail_shape is not None]
     return ScoringCalibration(
         slope=mean([new.slope, start.slope]),
         intercept=mean([new.intercept, start.intercept]),
         impostor_tail=combined_tail([new, start], mean),
-        isotonic=tuple(
-            LikelihoodPoint(score=score, log_ratio=mean([float(ours), float(theirs)]))
-            for score, ours, theirs in zip(points, *ratios, strict=True)
-        )
-        or None,
         tail_shape=mean([shapes[0], shapes[-1]]) if shapes else None,
     )

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.special import logit
-from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -21,10 +20,8 @@ from sklearn.preprocessing import StandardScaler
 from model.calibration import (
     Calibration,
     Fusion,
-    LikelihoodPoint,
     Scoring,
     ScoringCalibration,
-    TailPoint,
 )
 from model.metric_network import MetricNetwork
 from model.problems import InputProblem
@@ -32,7 +29,6 @@ from training.evaluation.embedding import ProgressBar, SearchFeatures
 from training.evaluation.metrics import PairLabels
 from training.evaluation.scoring import (
     IMPOSTORS_TO_FIT,
-    LabelledScores,
     SearchScores,
     labelled_scores,
     score_searches,
@@ -40,9 +36,6 @@ from training.evaluation.scoring import (
 from training.evaluation.searches import Search
 from training.evaluation.tails import combined_tail, fit_tail_shape, impostor_tail
 
-ISOTONIC_POINTS = 64
-FOLDS = 5
-IMPOSTORS_TO_CHOOSE = 50_000
 PAIRS_AT_ONCE = 2048
 
 
@@ -80,8 +73,7 @@ def calibrate_searches(domains: Sequence[SearchScores], data: str) -> Calibratio
 
     The fusion and the likelihood ratio are maximum likelihood with genuine and impostor pairs
     weighing one half each: `probability` is that of a pair that was as likely to be one person as
-    two. They see all genuine pairs and at most 200,000 impostor pairs. The ratio is Platt's, or
-    isotonic where that is the likelier on people who are not in the fit.
+    two. They see all genuine pairs and at most 200,000 impostor pairs.
 
     Without M-Net's scores there is no fusion, and the calibration is of the cosine alone.
 
@@ -103,14 +95,14 @@ def calibrate_searches(domains: Sequence[SearchScores], data: str) -> Calibratio
             f"a calibration needs pairs across cameras of one person and of two; {data} has "
             f"{genuine} and {impostors}; name data with more people under two cameras or more"
         )
-    pairs = labelled_scores(domains, impostors)
-    ours = pairs.genuine.T
-    others = pairs.impostors.T
+    one_person, two_people = labelled_scores(domains, impostors)
+    ours = one_person.T
+    others = two_people.T
     scores: dict[Scoring, tuple[NDArray[np.floating], NDArray[np.floating]]]
     scores = {"cosine": (ours[0], others[0])}
     fusion = None
     if len(ours) > 1:
-        weights, offset = fit_logistic(pairs.genuine, pairs.impostors)
+        weights, offset = fit_logistic(one_person, two_people)
         fusion = Fusion(cosine_weight=weights[0], mnet_weight=weights[1], offset=offset)
         scores["mnet"] = (ours[1], others[1])
         scores["fused"] = (fusion.fuse(*ours), fusion.fuse(*others))
@@ -121,8 +113,17 @@ def calibrate_searches(domains: Sequence[SearchScores], data: str) -> Calibratio
             for one, (_, count) in zip(domains, counts, strict=True)
         ]
         shape = fit_tail_shape([(one.rows(fusion, scoring), one.labels) for one in domains])
-        chosen = pairs._replace(genuine=same.astype(float), impostors=different.astype(float))
-        fitted[scoring] = _fit_scoring(chosen, tails, shape)
+        (slope,), intercept = fit_logistic(same[:, None], different[:, None])
+        each = [
+            ScoringCalibration(
+                slope=slope, intercept=intercept, impostor_tail=tail, tail_shape=shape
+            )
+            for tail in tails
+        ]
+        if len(each) > 1:
+            tail = combined_tail(each, max)
+            each[0] = each[0].model_copy(update={"impostor_tail": tail})
+        fitted[scoring] = each[0]
     return Calibration(
         scorings=fitted,
         fusion=fusion,
@@ -130,29 +131,6 @@ def calibrate_searches(domains: Sequence[SearchScores], data: str) -> Calibratio
         impostor_pairs=impostors,
         data=data,
     )
-
-
-def _fit_scoring(
-    scores: LabelledScores, tails: Sequence[tuple[TailPoint, ...]], shape: float | None
-) -> ScoringCalibration:
-    """Return one scoring's ratio, Platt's or isotonic, beside its tails."""
-    slopes, intercept = fit_logistic(scores.genuine[:, None], scores.impostors[:, None])
-    points = fit_isotonic(scores.genuine, scores.impostors) if slopes[0] > 0.0 else ()
-    # Scores that are all the same make a single point, which is no line.
-    better = len(points) > 1 and isotonic_generalises_better(scores)
-    each = [
-        ScoringCalibration(
-            slope=slopes[0],
-            intercept=intercept,
-            impostor_tail=tail,
-            isotonic=points if better else None,
-            tail_shape=shape,
-        )
-        for tail in tails
-    ]
-    if len(each) == 1:
-        return each[0]
-    return each[0].model_copy(update={"impostor_tail": combined_tail(each, max)})
 
 
 def fit_logistic(
@@ -189,67 +167,6 @@ def fit_logistic(
             return weights.tolist(), float(scaled[1].intercept_[0] - found @ scaled[0].mean_)
         free[free] = found >= 0.0
     return weights.tolist(), float(logit((high + low) / 2.0))
-
-
-def fit_isotonic(
-    genuine: NDArray[np.floating], impostors: NDArray[np.floating]
-) -> tuple[LikelihoodPoint, ...]:
-    """The log of genuine over impostor likelihood as a line that rises through at most 64 points.
-
-    Either class weighs one half. Probabilities stay within Platt's targets, (n+1)/(n+2) and
-    1/(m+2): no number of pairs shows that a score is impossible.
-    """
-    n = len(genuine)
-    m = len(impostors)
-    fitted = IsotonicRegression(
-        y_min=1.0 / (m + 2.0), y_max=(n + 1.0) / (n + 2.0), out_of_bounds="clip"
-    ).fit(
-        np.concatenate([genuine, impostors]),
-        np.repeat([1.0, 0.0], [n, m]),
-        np.repeat([0.5 / n, 0.5 / m], [n, m]),
-    )
-    last = len(fitted.X_thresholds_) - 1
-    kept = np.unique(np.linspace(0, last, ISOTONIC_POINTS).round().astype(int))
-    points = zip(fitted.X_thresholds_[kept], logit(fitted.y_thresholds_[kept]), strict=True)
-    return tuple(LikelihoodPoint(score=float(x), log_ratio=float(y)) for x, y in points)
-
-
-def isotonic_generalises_better(scores: LabelledScores) -> bool:
-    """Return whether isotonic regression gives people who are not in the fit the higher likelihood.
-
-    Five folds of people: a fit sees the pairs of four, and is judged on those within the fifth.
-    Platt scaling, of two parameters, keeps a tie and what is too small to fold. At most some
-    50,000 impostors are looked at.
-    """
-    some = slice(None, None, max(1, len(scores.impostors) // IMPOSTORS_TO_CHOOSE))
-    impostors = scores.impostors[some]
-    impostor_people = scores.impostor_people[some]
-    people = np.unique(np.concatenate([scores.genuine_people, impostor_people.ravel()]))
-    fold = np.random.default_rng(0).permutation(len(people)) % FOLDS
-    genuine_fold = fold[np.searchsorted(people, scores.genuine_people)]
-    impostor_folds = fold[np.searchsorted(people, impostor_people)]
-    gain = 0.0
-    for number in range(FOLDS):
-        seen = scores.genuine[genuine_fold != number]
-        seen_others = impostors[(impostor_folds != number).all(axis=1)]
-        new = scores.genuine[genuine_fold == number]
-        new_others = impostors[(impostor_folds == number).all(axis=1)]
-        if min(len(seen), len(seen_others), len(new), len(new_others)) < 2:
-            return False
-        slopes, intercept = fit_logistic(seen[:, None], seen_others[:, None])
-        points = fit_isotonic(seen, seen_others)
-        places = [point.score for point in points]
-        ratios = [point.log_ratio for point in points]
-        gain += _likelihood(np.interp(new, places, ratios), np.interp(new_others, places, ratios))
-        gain -= _likelihood(slopes[0] * new + intercept, slopes[0] * new_others + intercept)
-    return gain > 0.0
-
-
-def _likelihood(genuine: NDArray[np.floating], impostors: NDArray[np.floating]) -> float:
-    """Mean log-likelihood of the truth, either class weighing one half."""
-    return float(
-        -0.5 * np.logaddexp(0.0, -genuine).mean() - 0.5 * np.logaddexp(0.0, impostors).mean()
-    )
 
 
 def settle_zero(

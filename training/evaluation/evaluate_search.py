@@ -18,12 +18,6 @@ from training.evaluation.embedding import SearchFeatures
 from training.evaluation.intervals import Estimate, mean_intervals
 from training.evaluation.k_reciprocal import k_reciprocal_rows
 from training.evaluation.metrics import PairLabels, QueryMetrics, ScoreRows, rank_queries
-from training.evaluation.open_set import (
-    detection_curve,
-    half_enrolled,
-    operating_points,
-    search_extremes,
-)
 from training.evaluation.rank_lists import rank_lists
 from training.evaluation.results import (
     DatasetResult,
@@ -32,9 +26,12 @@ from training.evaluation.results import (
 from training.evaluation.runs import query_values
 from training.evaluation.scoring import SearchScores
 from training.evaluation.searches import RandomSplit, Search
-from training.evaluation.verification import (
-    expected_calibration_error,
-    score_distribution,
+from training.evaluation.sweep import (
+    detection_curve,
+    half_enrolled,
+    histograms,
+    operating_points,
+    sweep,
     true_accept_rates,
 )
 from training.seen import seen_people
@@ -197,18 +194,18 @@ def _pair_figures(
 ) -> dict[str, Any]:
     """Return the figures of a pair score beside its ranking; most are of its calibration."""
     labels = search.labels()
-    figures: dict[str, Any] = {
-        "half_enrolled": None if search.splits else half_enrolled(rows, labels)
-    }
+    found = sweep(rows, labels)
+    half = {"half_enrolled": None if search.splits else half_enrolled(found)}
     if calibration is None:
-        return figures
-    extremes = search_extremes(rows, labels)
-    return figures | {
-        "operating_points": operating_points(extremes, calibration),
-        "detection_curve": detection_curve(extremes),
-        "distribution": score_distribution(rows, labels),
-        "expected_calibration_error": expected_calibration_error(rows, labels, calibration),
-        "verification": true_accept_rates(rows, labels),
+        return half
+    distribution, error = histograms(rows, labels, found, calibration)
+    return {
+        **half,
+        "operating_points": operating_points(found, calibration),
+        "detection_curve": detection_curve(found),
+        "distribution": distribution,
+        "expected_calibration_error": error,
+        "verification": true_accept_rates(found),
     }
 
 

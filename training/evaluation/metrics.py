@@ -170,16 +170,6 @@ def integer_labels(
     )
 
 
-def scored_pairs(
-    score_rows: ScoreRows, labels: PairLabels
-) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]:
-    """Scores of genuine and of impostor pairs, a block of queries at a time."""
-    for rows in labels.blocks():
-        scores = score_rows(rows)
-        genuine, impostor = labels.across_cameras(rows)
-        yield scores[genuine], scores[impostor]
-
-
 def rank_queries(score_rows: ScoreRows, labels: PairLabels) -> QueryMetrics:
     """Ranks every query's true matches among the valid gallery images.
 

@@ -8,7 +8,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -130,51 +129,35 @@ class SearchScores:
         return (scores(rows)[impostor] for rows, _, impostor in self.labels.pairs())
 
 
-class LabelledScores(NamedTuple):
-    """Scores of pairs, one or several of each, and whose they are.
-
-    Attributes:
-        genuine: of pairs of one person, `(n,)` or `(n, k)`.
-        impostors: of pairs of two, `(m,)` or `(m, k)`.
-        genuine_people: whose, `(n,)`; person 1 of two data sets is two people.
-        impostor_people: the two of every pair, `(m, 2)`.
-    """
-
-    genuine: NDArray[np.floating]
-    impostors: NDArray[np.floating]
-    genuine_people: NDArray[np.int64]
-    impostor_people: NDArray[np.int64]
-
-
-def labelled_scores(domains: Sequence[SearchScores], impostors: int) -> LabelledScores:
+def labelled_scores(
+    domains: Sequence[SearchScores], impostors: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return the scores of all genuine pairs and of at most 200,000 impostor pairs.
 
     Args:
         domains: one after the other; with M-Net's scores for all of them, or they are left out.
         impostors: how many impostor pairs they have together.
+
+    Returns:
+        Of pairs of one person `(n, k)`, and of pairs of two `(m, k)`: the cosine, and M-Net's.
     """
     random = np.random.default_rng(0)
     some = np.sort(random.choice(impostors, min(impostors, IMPOSTORS_TO_FIT), replace=False))
     scored = min(len(domain.by_scoring) for domain in domains)
-    parts = []
-    seen = people = 0
+    of_one = []
+    of_two = []
+    seen = 0
     for domain in domains:
-        labels = domain.labels
-        for rows, genuine, impostor in labels.pairs():
+        for rows, genuine, impostor in domain.labels.pairs():
             inside = np.flatnonzero(impostor)
             first, last = np.searchsorted(some, (seen, seen + len(inside)))
             query, other = np.divmod(inside[some[first:last] - seen], impostor.shape[1])
             seen += len(inside)
-            asked = labels.query_identities[rows]
-            scores = np.stack([own(rows) for own in domain.by_scoring.values()][:scored], axis=-1)
-            two_people = np.stack([asked[query], labels.gallery_identities[other]], axis=1)
-            one_person = asked[np.nonzero(genuine)[0]]
-            parts.append(
-                (scores[genuine], scores[query, other], one_person + people, two_people + people)
-            )
-        both_sides = (labels.query_identities, labels.gallery_identities)
-        people += 1 + max(int(side.max(initial=0)) for side in both_sides)
-    return LabelledScores(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+            by_scoring = [scores(rows) for scores in domain.by_scoring.values()]
+            scores = np.stack(by_scoring[:scored], axis=-1)
+            of_one.append(scores[genuine])
+            of_two.append(scores[query, other])
+    return np.concatenate(of_one), np.concatenate(of_two)
 
 
 @contextmanager

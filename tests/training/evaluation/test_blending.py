@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from model.calibration import Calibration, LikelihoodPoint, ScoringCalibration
+from model.calibration import Calibration
 from training.evaluation.blending import Moments, blended, impostor_moments
 from training.evaluation.calibration import calibrate_searches
 from training.evaluation.metrics import PairLabels
-from training.evaluation.open_set import search_extremes
 from training.evaluation.scoring import SearchScores
+from training.evaluation.sweep import sweep
 
 CROPS = 4
 
@@ -28,16 +28,10 @@ def drawn_search(people: int, seed: int, scale: float = 1.0, offset: float = 0.0
 
 
 def false_alarms(calibration: Calibration, judged: SearchScores) -> float:
-    extremes = search_extremes(judged.cosine, judged.labels)
+    extremes = sweep(judged.cosine, judged.labels)
     size = int(extremes.impostors[0])
     threshold = calibration.scorings["cosine"].search_threshold(1e-2, size)
     return float(extremes.false_alarms(threshold).mean())
-
-
-def bent(one: ScoringCalibration, *points: tuple[float, float]) -> ScoringCalibration:
-    """With an isotonic ratio through these scores and logarithms."""
-    line = tuple(LikelihoodPoint(score=score, log_ratio=ratio) for score, ratio in points)
-    return one.model_copy(update={"isotonic": line})
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +76,7 @@ def test_many_people_decide_by_themselves(start: Calibration) -> None:
 def test_a_rescaled_calibration_gives_the_same_probabilities_and_shares(
     start: Calibration,
 ) -> None:
-    for one in (start.scorings["cosine"], bent(start.scorings["mnet"], (5.0, -3.0), (9.0, 4.0))):
+    for one in (start.scorings["cosine"], start.scorings["mnet"]):
         other = one.rescaled(0.3, -40.0)
         for score in (0.0, 1.7, 6.0):
             assert other.probability(0.3 * score - 40.0) == pytest.approx(one.probability(score))
@@ -91,17 +85,12 @@ def test_a_rescaled_calibration_gives_the_same_probabilities_and_shares(
             assert other.pair_threshold(far) == pytest.approx(expected)
 
 
-def test_probabilities_are_blended_also_where_one_is_isotonic(start: Calibration) -> None:
+def test_probabilities_are_blended(start: Calibration) -> None:
     new = calibrate_searches([drawn_search(20, seed=5)], "20 people")
-    bend = bent(start.scorings["cosine"], (0.0, -4.0), (1.0, 0.0), (3.0, 5.0))
     moments = {name: Moments(0.0, 1.0) for name in new.scorings}
-    theirs = start.model_copy(update={"scorings": start.scorings | {"cosine": bend}})
-    mixed = blended(new, moments, theirs, moments, 50).scorings["cosine"]
-
-    for score in (0.0, 1.0, 3.0):
-        at = np.array([score])
-        both = [one.log_likelihood_ratios(at)[0] for one in (new.scorings["cosine"], bend)]
-        assert mixed.log_likelihood_ratios(at)[0] == pytest.approx(np.mean(both))
+    mixed = blended(new, moments, start, moments, 50).scorings["cosine"]
+    both = [one.scorings["cosine"].log_likelihood_ratios(np.array([1.0])) for one in (new, start)]
+    assert mixed.log_likelihood_ratios(np.array([1.0])) == pytest.approx(np.mean(both))
 
 
 def test_a_start_without_mnet_lends_its_cosine(start: Calibration) -> None:

@@ -6,12 +6,8 @@ import pytest
 from model.problems import InputProblem
 from training.evaluation.calibration import calibrate_searches
 from training.evaluation.metrics import PairLabels
-from training.evaluation.open_set import (
-    detection_curve,
-    operating_points,
-    search_extremes,
-)
 from training.evaluation.scoring import SearchScores
+from training.evaluation.sweep import detection_curve, operating_points, sweep
 from training.evaluation.tails import impostor_tail, ordered_scores
 
 
@@ -63,7 +59,7 @@ def test_searches_for_absent_people_raise_about_as_many_alarms_as_asked():
     cosine, mnet, labels = gaussian_search(1500, seed=4)
     calibration = fit_calibration(cosine, mnet, labels, "drawn")
     fresh, _, _ = gaussian_search(1500, seed=5)
-    extremes = search_extremes(lambda rows: fresh[rows], labels)
+    extremes = sweep(lambda rows: fresh[rows], labels)
     figures = operating_points(extremes, calibration.scorings["cosine"])
     assert [figure.name for figure in figures] == ["far_1e-1", "far_1e-2", "far_1e-3"]
     assert figures[0].false_alarm_rate.mean == pytest.approx(0.1, rel=0.4)
@@ -132,32 +128,10 @@ def test_the_tail_says_what_share_reaches_each_of_its_scores():
 
 def test_more_alarms_never_detect_fewer_people():
     cosine, _, labels = gaussian_search(200, seed=12)
-    curve = detection_curve(search_extremes(lambda rows: cosine[rows], labels))
+    curve = detection_curve(sweep(lambda rows: cosine[rows], labels))
     rates, detected = zip(*curve, strict=True)
     assert rates[-1] == 1.0
     assert (np.diff(detected) >= 0).all()
-
-
-def test_isotonic_takes_over_where_the_ratio_is_no_straight_line():
-    random = np.random.default_rng(6)
-    people = np.arange(300)
-    labels = PairLabels(people, np.zeros_like(people), people, np.ones_like(people))
-    # Genuine scores lie in a band: above 1 nothing more is learnt from a score.
-    scores = np.where(
-        np.eye(300, dtype=bool),
-        random.uniform(1.0, 6.0, (300, 300)),
-        np.minimum(random.exponential(0.6, (300, 300)), 5.9),
-    ).astype(np.float32)
-    calibration = fit_calibration(scores, scores, labels, "drawn").scorings["cosine"]
-    assert calibration.isotonic is not None
-    assert calibration.probability(0.2) < 0.1 < 0.5 < calibration.probability(2.0)
-
-
-def test_platt_stays_where_the_ratio_is_a_straight_line():
-    cosine, mnet, labels = gaussian_search(300, seed=7)
-    calibration = fit_calibration(cosine, mnet, labels, "drawn")
-    assert calibration.scorings["cosine"].isotonic is None
-    assert "isotonic" not in calibration.scorings["cosine"].model_dump()
 
 
 def test_of_two_domains_neither_gets_more_false_alarms_than_asked():

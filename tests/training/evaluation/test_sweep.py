@@ -1,0 +1,177 @@
+"""Figures of thresholds count what they say: searches, pairs, and people enrolled by halves."""
+
+from unittest.mock import patch
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from model.calibration import ScoringCalibration, TailPoint
+from training.evaluation.metrics import PairLabels, integer_labels
+from training.evaluation.results import ScoreDistribution
+from training.evaluation.sweep import half_enrolled, histograms, sweep, true_accept_rates
+
+PEOPLE = 1200
+
+
+@given(st.integers(0, 2**32), st.booleans(), st.integers(1, 60))
+def test_the_best_scores_are_those_of_a_search_written_out(seed, other_cameras_only, block):
+    random = np.random.default_rng(seed)
+    labels = PairLabels(
+        random.integers(0, 4, 5),
+        random.integers(0, 3, 5),
+        random.integers(-1, 4, 12),
+        random.integers(0, 3, 12),
+        other_cameras_only,
+    )
+    scores = random.normal(size=(5, 12)).astype(np.float32)
+    with patch("training.evaluation.metrics.SCORES_PER_BLOCK", block):
+        found = sweep(lambda rows: scores[rows], labels)
+    for query in range(5):
+        genuine = []
+        impostor = []
+        for column in range(12):
+            own = labels.gallery_identities[column] == labels.query_identities[query]
+            same_camera = labels.gallery_cameras[column] == labels.query_cameras[query]
+            if own and not same_camera:
+                genuine.append(scores[query, column])
+            absent = labels.gallery_identities[column] < 0 or (other_cameras_only and same_camera)
+            if not own and not absent:
+                impostor.append(scores[query, column])
+        assert found.best_genuine[query] == max(genuine, default=-np.inf)
+        assert found.best_impostor[query] == max(impostor, default=-np.inf)
+        assert found.impostors[query] == len(impostor)
+
+
+def test_a_person_who_is_outranked_or_below_the_threshold_is_not_detected():
+    labels = PairLabels(
+        np.array([0, 1, 2]), np.array([0, 0, 0]), np.array([0, 1, 2]), np.array([1, 1, 1])
+    )
+    scores = np.array([[0.9, 0.1, 0.0], [0.8, 0.7, 0.0], [0.1, 0.0, 0.3]], dtype=np.float32)
+    extremes = sweep(lambda rows: scores[rows], labels)
+    assert extremes.detections(0.5).tolist() == [1.0, 0.0, 0.0]
+    assert extremes.false_alarms(0.5).tolist() == [0.0, 1.0, 0.0]
+
+
+def one_crop_each(people: int, extra: tuple[str, ...] = ()) -> PairLabels:
+    names = [f"{number:04d}" for number in range(people)]
+    gallery = [*names, *extra]
+    return integer_labels(names, ["a"] * people, gallery, ["b"] * len(gallery))
+
+
+def rows(scores: np.ndarray):
+    return lambda block: scores[block].astype(np.float32)
+
+
+def test_a_scoring_that_keeps_people_apart_finds_everybody() -> None:
+    found = half_enrolled(sweep(rows(np.eye(40)), one_crop_each(40)))
+    assert found.enrolled == 20
+    assert (found.detection_rate.mean, found.detection_rate.low) == (1.0, 1.0)
+
+
+def test_a_scoring_that_knows_nothing_finds_about_as_many_as_it_alarms() -> None:
+    scores = np.random.default_rng(0).normal(size=(400, 400))
+    found = half_enrolled(sweep(rows(scores), one_crop_each(400)))
+    assert found.detection_rate.mean < 0.02
+
+
+def test_the_share_found_is_that_above_the_hundredth_false_alarm() -> None:
+    """Strangers reach 0.5 but for three in a thousand; a tenth of the people exceed that."""
+    people = 1000
+    scores = np.full((people, people), 0.1)
+    np.fill_diagonal(scores, np.where(np.arange(people) % 10 == 0, 0.9, 0.4))
+    scores[1:4] = np.where(np.eye(people, dtype=bool)[1:4], scores[1:4], 0.95)
+    scores[4:400] = np.where(np.eye(people, dtype=bool)[4:400], scores[4:400], 0.5)
+    found = half_enrolled(sweep(rows(scores), one_crop_each(people))).detection_rate
+    assert found.mean == pytest.approx(0.1, abs=0.02)
+    assert found.low < found.mean < found.high
+
+
+def test_junk_and_people_who_are_not_searched_for_are_not_enrolled() -> None:
+    scores = np.hstack([np.eye(40), np.full((40, 2), 5.0)])
+    found = half_enrolled(sweep(rows(scores), one_crop_each(40, ("-1", "other"))))
+    assert found.detection_rate.mean == 1.0
+
+
+def test_too_few_people_have_no_figure() -> None:
+    assert half_enrolled(sweep(rows(np.eye(3)), one_crop_each(3))) is None
+
+
+def drawn_labels(random: np.random.Generator, queries: int, gallery: int) -> PairLabels:
+    return PairLabels(
+        random.integers(0, 5, queries),
+        random.integers(0, 3, queries),
+        random.integers(-1, 5, gallery),
+        random.integers(0, 3, gallery),
+    )
+
+
+@given(st.integers(0, 2**32), st.booleans(), st.integers(1, 200))
+def test_the_threshold_is_the_lowest_that_keeps_to_the_rate(seed, ties, block):
+    random = np.random.default_rng(seed)
+    labels = drawn_labels(random, 15, 30)
+    scores = random.normal(size=(15, 30)).astype(np.float32)
+    if ties:
+        scores = np.round(scores)
+    genuine, impostor = labels.across_cameras(slice(0, 15))
+    with (
+        patch("training.evaluation.metrics.SCORES_PER_BLOCK", block),
+        patch("training.evaluation.sweep.FALSE_ACCEPT_RATES", (0.3, 0.1, 0.001)),
+    ):
+        results = true_accept_rates(sweep(lambda rows: scores[rows], labels))
+    measurable = [rate for rate in (0.3, 0.1, 0.001) if rate * impostor.sum() >= 1]
+    assert [result.asked for result in results] == (measurable if genuine.any() else [])
+    for result in results:
+        accepted = scores >= result.threshold
+        assert result.true_accept_rate.mean == pytest.approx(accepted[genuine].mean())
+        assert result.false_accept_rate == pytest.approx(accepted[impostor].mean())
+        assert result.false_accept_rate <= result.asked
+        lower = scores[impostor][~accepted[impostor]].max()
+        assert (scores[impostor] >= lower).mean() > result.asked
+
+
+def test_genuine_pairs_are_the_positives():
+    labels = PairLabels(
+        np.array([0, 1]), np.array([0, 0]), np.repeat([0, 1], 50), np.ones(100, dtype=np.int64)
+    )
+    scores = np.where(labels.across_cameras(slice(0, 2))[0], 1.0, 0.0).astype(np.float32)
+    (result,) = true_accept_rates(sweep(lambda rows: scores[rows], labels))
+    assert result.true_accept_rate.mean == 1.0
+    assert result.false_accept_rate == 0.0
+
+
+@pytest.fixture(scope="module")
+def search() -> tuple[np.ndarray, PairLabels]:
+    """Scores N(0, 1) of two people and N(3, 1) of one, whose posterior is known."""
+    people = np.arange(PEOPLE)
+    labels = PairLabels(people, np.zeros_like(people), people, np.ones_like(people))
+    scores = np.random.default_rng(1).normal(size=(PEOPLE, PEOPLE)) + 3.0 * np.eye(PEOPLE)
+    return scores.astype(np.float32), labels
+
+
+def calibrated(slope: float, intercept: float) -> ScoringCalibration:
+    tail = (TailPoint(share=1.0, score=-5.0), TailPoint(share=0.1, score=5.0))
+    return ScoringCalibration(slope=slope, intercept=intercept, impostor_tail=tail)
+
+
+def measured(
+    search: tuple[np.ndarray, PairLabels], slope: float, intercept: float
+) -> tuple[ScoreDistribution, float]:
+    scores, labels = search
+    rows_of = scores.__getitem__
+    fitted = calibrated(slope, intercept)
+    return histograms(rows_of, labels, sweep(rows_of, labels), fitted)
+
+
+def test_true_probabilities_have_nearly_no_calibration_error_and_too_sure_ones_a_large_one(search):
+    assert measured(search, 3.0, -4.5)[1] < 0.02
+    assert measured(search, 3.0, 0.0)[1] > 0.1
+
+
+def test_the_distribution_holds_every_pair_across_cameras_once(search):
+    distribution, _ = measured(search, 3.0, -4.5)
+    assert sum(distribution.genuine) == PEOPLE
+    assert sum(distribution.impostor) == PEOPLE * (PEOPLE - 1)
+    assert distribution.edges[0] == pytest.approx(search[0].min())
+    assert distribution.edges[-1] == pytest.approx(search[0].max())

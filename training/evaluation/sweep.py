@@ -1,0 +1,296 @@
+"""One pass over the scores of a search, and the figures of thresholds that it gives.
+
+FPIR is the share of searches for an absent person that are answered with a match; DIR the share of
+searches for a present one whose best answer is that person and reaches the threshold (ISO 19795).
+TAR@FAR and the histograms are of pairs under different cameras, and exact: of the impostor scores
+only the highest are kept, one in a hundred.
+
+Thresholds are an artefact's own; or the best there is, the lowest at which the searches of people
+who are not enrolled raise no more false alarms than asked, so that a ready-made model, which has no
+calibration, is measured as an artefact is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.calibration import SEARCH_OPERATING_POINTS, ScoringCalibration
+from training.evaluation.intervals import LEVEL, Estimate, mean_interval
+from training.evaluation.metrics import PairLabels, ScoreRows
+from training.evaluation.results import (
+    HalfEnrolledResult,
+    OperatingPointResult,
+    ScoreDistribution,
+    VerificationResult,
+)
+
+FALSE_ALARM_RATE = 0.01
+FALSE_ACCEPT_RATES = (1e-2, 1e-3, 1e-4)
+DRAWS = 10
+RESAMPLES = 200
+CURVE_POINTS = 100
+BINS = 80
+CALIBRATION_BINS = 15
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """The scores of a search that its figures need.
+
+    Attributes:
+        best_genuine: the best score of the person under another camera, `(Q,)`; −inf where there
+            is none.
+        best_impostor: the best score of anyone else, `(Q,)`; −inf where there is none.
+        half_impostor: the same where a random half of the people is enrolled, `(DRAWS, Q)`.
+        impostors: number of gallery images of anyone else, `(Q,)`.
+        identities: whose query it is, `(Q,)`, for an interval over people.
+        genuine, genuine_people: scores of all genuine pairs under different cameras, and whose
+            they are, `(n,)`.
+        highest_impostors: the highest scores of such pairs of two people, descending.
+        impostor_pairs: how many of these there are.
+        lowest, highest: of all scores of such pairs.
+    """
+
+    best_genuine: NDArray[np.float32]
+    best_impostor: NDArray[np.float32]
+    half_impostor: NDArray[np.float32]
+    impostors: NDArray[np.int64]
+    identities: NDArray[np.int64]
+    genuine: NDArray[np.float32]
+    genuine_people: NDArray[np.int64]
+    highest_impostors: NDArray[np.float32]
+    impostor_pairs: int
+    lowest: float
+    highest: float
+
+    @property
+    def present(self) -> NDArray[np.bool_]:
+        """True if the person is in the gallery, `(Q,)`."""
+        return np.asarray(np.isfinite(self.best_genuine))
+
+    def thresholds(self, calibration: ScoringCalibration, asked: float) -> NDArray[np.float64]:
+        """Return each search's threshold of a false-alarm rate, by its gallery's size, `(Q,)`."""
+        distinct, which = np.unique(self.impostors, return_inverse=True)
+        return np.array([calibration.search_threshold(asked, int(n)) for n in distinct])[which]
+
+    def false_alarms(self, thresholds: NDArray[np.float64] | float) -> NDArray[np.float64]:
+        """Return 1 where a search without the person is answered with a match, `(Q,)`."""
+        return np.asarray(self.best_impostor >= thresholds, dtype=np.float64)
+
+    def detections(self, thresholds: NDArray[np.float64] | float) -> NDArray[np.float64]:
+        """Return 1 where a search of a person present has the right match first, `(N,)`."""
+        found = (self.best_genuine > self.best_impostor) & (self.best_genuine >= thresholds)
+        return np.asarray(found[self.present], dtype=np.float64)
+
+
+def sweep(score_rows: ScoreRows, labels: PairLabels) -> Sweep:
+    """Read off the scores that the figures of a search need, in bounded memory.
+
+    Junk and images of the query's own identity and camera are in no gallery; images of others
+    under the query's own camera are, unless the labels say that only other cameras count. Of half
+    of the people only those with queries are enrolled: junk and distractors are not.
+    """
+    queries = len(labels.query_identities)
+    gallery = labels.gallery_identities
+    people = np.unique(labels.query_identities)
+    place = np.searchsorted(people, gallery).clip(max=len(people) - 1)
+    halves = _halves(len(people), np.random.default_rng(0))
+    enrolled = np.vstack([gallery >= 0, halves[:, place] & (people[place] == gallery)])
+    best_genuine = np.empty(queries, dtype=np.float32)
+    best_impostor = np.empty((len(enrolled), queries), dtype=np.float32)
+    impostors = np.empty(queries, dtype=np.int64)
+    genuine: list[NDArray[np.float32]] = []
+    whose: list[NDArray[np.int64]] = []
+    highest = np.empty(0, np.float32)
+    kept = int(max(FALSE_ACCEPT_RATES) * queries * len(gallery)) + 1
+    impostor_pairs = 0
+    lowest = np.inf
+    nothing = np.float32(-np.inf)
+    for block in labels.blocks():
+        scores = score_rows(block)
+        own = labels.query_identities[block, None] == gallery[None, :]
+        across = labels.query_cameras[block, None] != labels.gallery_cameras[None, :]
+        best_genuine[block] = np.max(scores, axis=1, where=own & across, initial=nothing)
+        others = ~own & across if labels.other_cameras_only else ~own
+        impostors[block] = (others & enrolled[0]).sum(axis=1)
+        for number, held in enumerate(enrolled):
+            columns = np.flatnonzero(held)
+            best_impostor[number, block] = np.max(
+                scores[:, columns], axis=1, where=others[:, columns], initial=nothing
+            )
+        same, other = labels.across_cameras(block)
+        genuine.append(scores[same])
+        whose.append(np.repeat(labels.query_identities[block], same.sum(axis=1)))
+        different = scores[other]
+        impostor_pairs += len(different)
+        lowest = min(lowest, different.min(initial=np.inf), genuine[-1].min(initial=np.inf))
+        highest = np.concatenate([highest, different])
+        if len(highest) > kept:
+            highest = np.partition(highest, len(highest) - kept)[-kept:]
+    all_genuine = np.concatenate(genuine)
+    return Sweep(
+        best_genuine=best_genuine,
+        best_impostor=best_impostor[0],
+        half_impostor=best_impostor[1:],
+        impostors=impostors,
+        identities=labels.query_identities,
+        genuine=all_genuine,
+        genuine_people=np.concatenate(whose),
+        highest_impostors=np.sort(highest)[::-1],
+        impostor_pairs=impostor_pairs,
+        lowest=float(lowest),
+        highest=float(max(all_genuine.max(initial=nothing), highest.max(initial=nothing))),
+    )
+
+
+def _halves(people: int, random: np.random.Generator) -> NDArray[np.bool_]:
+    """Draw half of the people several times, `(DRAWS, people)`."""
+    chosen = np.zeros((DRAWS, people), dtype=bool)
+    for draw in chosen:
+        draw[random.choice(people, people // 2, replace=False)] = True
+    return chosen
+
+
+def operating_points(found: Sweep, calibration: ScoringCalibration) -> list[OperatingPointResult]:
+    """Return asked and obtained false-alarm rates with detection rates at the operating points.
+
+    The intervals are over people, since the searches for one person are alike.
+    """
+    usual_size = int(np.median(found.impostors))
+    points = []
+    for name, asked in SEARCH_OPERATING_POINTS.items():
+        thresholds = found.thresholds(calibration, asked)
+        detections = found.detections(thresholds)
+        points.append(
+            OperatingPointResult(
+                name=name,
+                asked=asked,
+                threshold=calibration.search_threshold(asked, usual_size),
+                false_alarm_rate=mean_interval(found.false_alarms(thresholds), found.identities),
+                detection_rate=mean_interval(detections, found.identities[found.present]),
+            )
+        )
+    return points
+
+
+def detection_curve(found: Sweep) -> list[tuple[float, float]]:
+    """Return false-alarm rates from 1/Q to 1, ascending, each with the detection rate."""
+    rates = np.geomspace(1.0 / len(found.best_impostor), 1.0, CURVE_POINTS)
+    alarms = np.sort(found.best_impostor)[::-1].astype(np.float64)
+    counts = np.clip((rates * len(alarms)).round().astype(int), 1, len(alarms))
+    detected = [float(found.detections(alarms[count - 1]).mean()) for count in counts]
+    return list(zip(rates.tolist(), detected, strict=True))
+
+
+def half_enrolled(found: Sweep) -> HalfEnrolledResult | None:
+    """Return the detection at `FALSE_ALARM_RATE` obtained, half of the people being enrolled.
+
+    Returns:
+        None where there are fewer than four people, or too few searches of each kind.
+    """
+    people, owner = np.unique(found.identities, return_inverse=True)
+    if len(people) < 4:
+        return None
+    random = np.random.default_rng(0)
+    enrolled = _halves(len(people), random)[:, owner]
+    means = []
+    for resample in range(RESAMPLES + 1):
+        drawn = random.integers(0, len(people), len(people))
+        counts = np.bincount(drawn, minlength=len(people)).astype(np.float64)
+        weights = counts if resample else np.ones(len(people))
+        rates = [
+            _detection(found.best_genuine, impostor, is_enrolled, weights[owner])
+            for impostor, is_enrolled in zip(found.half_impostor, enrolled, strict=True)
+        ]
+        # With few people a draw may lack enrolled people with a query, or strangers.
+        means += [float(np.nanmean(rates))] if np.isfinite(rates).any() else []
+    if len(means) < RESAMPLES // 2:
+        return None
+    low, high = np.quantile(means[1:], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return HalfEnrolledResult(
+        enrolled=len(people) // 2,
+        false_alarm_rate=FALSE_ALARM_RATE,
+        detection_rate=Estimate(mean=means[0], low=float(low), high=float(high)),
+    )
+
+
+def _detection(
+    genuine: NDArray[np.float32],
+    impostor: NDArray[np.float32],
+    is_enrolled: NDArray[np.bool_],
+    weights: NDArray[np.float64],
+) -> float:
+    """Return the detection rate of one draw at the best threshold; NaN without searches."""
+    alarms = impostor[~is_enrolled]
+    alarm_weights = weights[~is_enrolled]
+    present = is_enrolled & np.isfinite(genuine)
+    searches = float(weights[present].sum())
+    if not alarm_weights.sum() or not searches:
+        return float("nan")
+    order = np.argsort(-alarms, kind="stable")
+    above = np.cumsum(alarm_weights[order]) > FALSE_ALARM_RATE * alarm_weights.sum()
+    # The highest score that must not alarm.
+    limit = alarms[order][int(np.argmax(above))]
+    detected = present & (genuine > impostor) & (genuine > limit)
+    return float(weights[detected].sum()) / searches
+
+
+def true_accept_rates(found: Sweep) -> list[VerificationResult]:
+    """Return the share of genuine pairs accepted at each false accept rate, with its interval.
+
+    The threshold is the lowest that accepts no more impostor pairs than asked. A rate that is less
+    than one of the impostor pairs cannot be measured and is left out.
+    """
+    results = []
+    for rate in FALSE_ACCEPT_RATES:
+        # A share such as 0.01 is a little under its decimal in binary.
+        allowed = int(rate * found.impostor_pairs * (1.0 + 1e-9))
+        if allowed < 1 or not len(found.genuine):
+            continue
+        refused = found.highest_impostors[allowed]
+        accepted = (found.genuine > refused).astype(np.float64)
+        wrong = np.count_nonzero(found.highest_impostors > refused)
+        results.append(
+            VerificationResult(
+                asked=rate,
+                threshold=float(np.nextafter(refused, np.float32(np.inf))),
+                false_accept_rate=float(wrong / found.impostor_pairs),
+                true_accept_rate=mean_interval(accepted, found.genuine_people),
+            )
+        )
+    return results
+
+
+def histograms(
+    score_rows: ScoreRows, labels: PairLabels, found: Sweep, calibration: ScoringCalibration
+) -> tuple[ScoreDistribution, float]:
+    """Return the distribution of scores, and the error of the probabilities made of them, 0 to 1.
+
+    The error is the mean distance between the predicted probability and the share that came true,
+    over 15 equal bins of probability (Guo et al., ICML 2017), with genuine and impostor pairs
+    weighing one half each, as the probability is defined.
+    """
+    high = found.highest if found.highest > found.lowest else found.lowest + 1.0
+    edges = np.linspace(found.lowest, high, BINS + 1)
+    counts = np.zeros((2, BINS), dtype=np.int64)
+    bin_counts = np.zeros((2, CALIBRATION_BINS))
+    predicted = np.zeros((2, CALIBRATION_BINS))
+    for block in labels.blocks():
+        scores = score_rows(block)
+        for row, mask in enumerate(labels.across_cameras(block)):
+            of_kind = scores[mask]
+            counts[row] += np.histogram(of_kind.astype(np.float64), edges)[0]
+            logits = np.clip(calibration.log_likelihood_ratios(of_kind), -60.0, 60.0)
+            probability = 1.0 / (1.0 + np.exp(-logits))
+            bins = np.minimum((probability * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
+            bin_counts[row] += np.bincount(bins, minlength=CALIBRATION_BINS)
+            predicted[row] += np.bincount(bins, weights=probability, minlength=CALIBRATION_BINS)
+    totals = np.maximum(bin_counts.sum(axis=1, keepdims=True), 1.0)
+    true_share = 0.5 * bin_counts / totals
+    predicted_share = 0.5 * predicted / totals
+    error = float(np.abs(predicted_share.sum(axis=0) - true_share[0]).sum())
+    genuine, impostor = counts.tolist()
+    return ScoreDistribution(edges=edges.tolist(), genuine=genuine, impostor=impostor), error
