@@ -61,15 +61,19 @@ class AnswerTooLarge(InvalidField):
 
 
 class UnusableImages(ServiceError):
-    """Images without which the question cannot be answered; `outcomes` has an entry for each."""
+    """Images without which the question cannot be answered; `outcomes` has an entry for each.
+
+    Attributes:
+        first: the problem of the first of them.
+    """
 
     code = "unusable_images"
     sentence = "{0} of {1} images cannot be used; image {2}: {3}"
 
     def __init__(self, outcomes: Sequence[CropProblem | None]) -> None:
         refused = [(number, problem) for number, problem in enumerate(outcomes, 1) if problem]
-        number, first = refused[0]
-        super().__init__(len(refused), len(outcomes), number, first.detail)
+        number, self.first = refused[0]
+        super().__init__(len(refused), len(outcomes), number, self.first.detail)
         images = [refused_image(problem) if problem else None for problem in outcomes]
         self.status = status_of([image.problem for image in images if image])
         self.more["results"] = [image.model_dump(mode="json") if image else {} for image in images]

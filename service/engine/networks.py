@@ -81,39 +81,22 @@ class Networks:
             DeviceFull: there is no memory for one pass.
             Exception: M-Net fails on every candidate.
         """
-        sums = np.zeros(len(candidates))
-        self.add_pair_scores(sums, queries, candidates)
-        return np.asarray(sums / len(queries), np.float32)
-
-    def add_pair_scores(
-        self,
-        sums: NDArray[np.float64],
-        queries: NDArray[np.float32],
-        candidates: NDArray[np.float32],
-    ) -> None:
-        """Add M-Net's scores with each query, in their order, to sums `(n,)`; see `pair_scores`.
-
-        Scores are equal to the last digit however queries are divided over several calls, and
-        candidates at multiples of `PAIRS_PER_PASS`.
-        """
-        before = sums.copy()
-        sums.fill(np.nan)
+        scores = np.full(len(candidates), np.nan, np.float32)
 
         def score(rows: Sequence[int]) -> None:
             for start in range(0, len(rows), PAIRS_PER_PASS):
                 part = rows[start : start + PAIRS_PER_PASS]
-                found = slice(part[0], part[-1] + 1)
+                places = slice(part[0], part[-1] + 1)
                 padded = np.ones((PAIRS_PER_PASS, candidates.shape[1]), np.float32)
-                padded[: len(part)] = candidates[found]
-                totals = np.zeros(PAIRS_PER_PASS)
-                totals[: len(part)] = before[found]
-                sums[found] = self._score_pass(totals, queries, padded)[: len(part)]
+                padded[: len(part)] = candidates[places]
+                scores[places] = self._score_pass(queries, padded)[: len(part)]
 
         if failures := bisect_failures(range(len(candidates)), score):
             error = failures[0][1]
             if len(failures) == len(candidates) or isinstance(error, DeviceFull):
                 raise error
             log.error("%d candidates cannot be scored", len(failures), exc_info=error)
+        return scores
 
     async def pair_scores_in_slices(
         self, device: DeviceThread, queries: NDArray[np.float32], candidates: NDArray[np.float32]
@@ -123,31 +106,24 @@ class Networks:
         Other callers have their turn between two slices, and a slice that has not begun is skipped
         once the task is cancelled.
         """
-        rows = PAIRS_PER_PASS * PASSES_PER_SLICE
+        size = PAIRS_PER_PASS * max(1, PASSES_PER_SLICE // len(queries))
         scores = []
-        for start in range(0, len(candidates), rows):
-            part = candidates[start : start + rows]
-            sums = np.zeros(len(part))
-            passes = -(-len(part) // PAIRS_PER_PASS)
-            at_once = max(1, PASSES_PER_SLICE // passes)
-            for first in range(0, len(queries), at_once):
-                await device.run(self.add_pair_scores, sums, queries[first : first + at_once], part)
-            scores.append(np.asarray(sums / len(queries), np.float32))
+        for start in range(0, len(candidates), size):
+            part = candidates[start : start + size]
+            scores.append(await device.run(self.pair_scores, queries, part))
         return np.concatenate(scores)
 
     def _score_pass(
-        self,
-        totals: NDArray[np.float64],
-        queries: NDArray[np.float32],
-        padded: NDArray[np.float32],
+        self, queries: NDArray[np.float32], candidates: NDArray[np.float32]
     ) -> NDArray[np.float64]:
         if self._pair_scores is None:
             raise RuntimeError("an artefact without M-Net scores no pairs")
         comparable = np.asarray if self._pair_scores.kind == "raw" else unit_rows
-        gallery = comparable(padded)
+        gallery = comparable(candidates)
+        totals = np.zeros(len(candidates))
         for query in comparable(queries):
             totals += self._pair_scores.scores_of(gallery - query)
-        return totals
+        return totals / len(queries)
 
     def probe(self) -> None:
         """Embed a grey crop, and score it where there is M-Net.

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from gmn_client.models import CalibrationReason, CalibrationState, Verdict
 from model.calibration import SEARCH_OPERATING_POINTS, Scoring
@@ -38,9 +38,9 @@ log = logging.getLogger(__name__)
 VERSION_DIGITS = 8
 # Queries at least this similar are taken for pictures of one passage of one person.
 REPEATED_COSINE = 0.9
-# The last queries of the galleries that were searched last are held.
+# The last queries of the places that were searched last are held.
 RECENT_QUERIES = 64
-RECENT_GALLERIES = 64
+RECENT_PLACES = 64
 KEY_BYTES = 16
 # A gallery's number and a subject: a scoring and the artefact whose scores they are.
 Place = tuple[int, str]
@@ -63,6 +63,7 @@ class Publication(BaseModel):
         counted: number of searches that had ever been stored when it was fitted.
         identities, crops: counts of the gallery when it was fitted to the named crops.
         level: mean score level of strangers among them; judges a pair, which has no level.
+        version: digest of the stored text, which does not contain it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -73,12 +74,17 @@ class Publication(BaseModel):
     identities: int = 0
     crops: int = 0
     level: float = 0.0
+    version: str = Field("", exclude=True)
 
     @classmethod
     def read(cls, stored: PublishedCalibration | None) -> Publication | None:
         """Parse a stored calibration; None if there is none or another program version wrote it."""
+        if stored is None:
+            return None
+        digest = hashlib.sha256(stored.body.encode()).hexdigest()
         with contextlib.suppress(ValidationError):
-            return cls.model_validate_json(stored.body) if stored else None
+            publication = cls.model_validate_json(stored.body)
+            return publication.model_copy(update={"version": digest[:VERSION_DIGITS]})
         return None
 
 
@@ -116,7 +122,6 @@ class CurrentCalibration:
         joins_at: cosine from which on a crop without a name is taken for the same person.
         setting: calibration setting of the gallery.
         stored: number of its searches that are stored.
-        version: version of the published calibration.
         published: None if the artefact judges.
     """
 
@@ -128,7 +133,6 @@ class CurrentCalibration:
     joins_at: float
     setting: CalibrationMode = "on"
     stored: int = 0
-    version: str = ""
     published: Publication | None = None
 
     @property
@@ -207,7 +211,7 @@ class CurrentCalibration:
             identities=fitted.identities,
             crops=fitted.crops,
             searches=fitted.calibration.searches,
-            version=f"{own_version}+{self.version}",
+            version=f"{own_version}+{fitted.version}",
             date=datetime.fromtimestamp(fitted.fitted_at, UTC),
         )
 
@@ -252,10 +256,11 @@ class GalleryCalibrations:
                     joins_at=joins_at,
                 )
         self._lock = threading.Lock()
-        self._published: dict[int, dict[str, tuple[str, Publication]]] = {}
-        self._stored: dict[int, dict[str, int]] = {}
+        self._published: dict[int, dict[str, Publication]] = {}
+        self._stored: dict[Place, int] = {}
         self._waiting: dict[Place, dict[str, bytes]] = {}
-        self._recent: dict[int, _RecentQueries] = {}
+        # The last queries at unit length by their keys, of the places that were searched last.
+        self._recent: dict[Place, dict[str, NDArray[np.float32]]] = {}
 
     def current(self, gallery: Gallery, scoring: Scoring | None) -> CurrentCalibration:
         """Return the calibration that judges a search of a gallery from its beginning to its end.
@@ -270,26 +275,23 @@ class GalleryCalibrations:
         embedder = gallery.embedder
         number = gallery.gallery_id
         artefact = self._artefacts[embedder, self._models[embedder].chosen_scoring(scoring)]
-        version, published = self._published.get(number, {}).get(artefact.subject, ("", None))
         return replace(
             artefact,
             setting=gallery.settings.calibration,
-            stored=self._stored.get(number, {}).get(artefact.subject, 0),
-            version=version,
-            published=published,
+            stored=self._stored.get((number, artefact.subject), 0),
+            published=self._published.get(number, {}).get(artefact.subject),
         )
 
     def reload(self, gallery: Gallery) -> None:
         """Read the calibrations that any process has published for a gallery; blocks."""
-        read: dict[str, tuple[str, Publication]] = {}
+        read: dict[str, Publication] = {}
         published = self._record.calibrations.published(gallery.gallery_id)
         for subject, stored in published.items():
             publication = Publication.read(stored)
             if publication is None:
                 log.warning("gallery %s: its calibration is unreadable, fit again", gallery.name)
             else:
-                digest = hashlib.sha256(stored.body.encode()).hexdigest()
-                read[subject] = digest[:VERSION_DIGITS], publication
+                read[subject] = publication
         if not read:
             # The calibration was dropped with its searches. Searches that wait here are older, too.
             self.forget(gallery)
@@ -300,14 +302,14 @@ class GalleryCalibrations:
     def forget(self, gallery: Gallery) -> None:
         number = gallery.gallery_id
         with self._lock:
-            for by_gallery in (self._published, self._stored, self._recent):
-                by_gallery.pop(number, None)
-            for place in [place for place in self._waiting if place[0] == number]:
-                del self._waiting[place]
+            self._published.pop(number, None)
+            for by_place in (self._stored, self._recent, self._waiting):
+                for place in [place for place in by_place if place[0] == number]:
+                    del by_place[place]
 
     def note_stored(self, place: Place, searches: int) -> None:
         with self._lock:
-            self._stored.setdefault(place[0], {})[place[1]] = searches
+            self._stored[place] = searches
 
     def record_search_scores(
         self, place: Place, query: NDArray[np.float32], scores: SearchScores
@@ -320,7 +322,7 @@ class GalleryCalibrations:
             query: feature `(d,)`.
         """
         with self._lock:
-            key = self._key_of(place[0], query)
+            key = self._key_of(place, query)
             waiting = self._waiting.setdefault(place, {})
             waiting.pop(key, None)
             waiting[key] = scores.to_bytes()
@@ -333,35 +335,20 @@ class GalleryCalibrations:
             self._waiting = {}
         return {place: list(rows.items()) for place, rows in taken.items()}
 
-    def _key_of(self, gallery_id: int, query: NDArray[np.float32]) -> str:
-        recent = self._recent.pop(gallery_id, None)
-        if recent is None or recent.units.shape[1] != len(query):
-            # The features of an earlier model may have another size.
-            recent = _RecentQueries(len(query))
-        self._recent[gallery_id] = recent
-        _keep_last(self._recent, RECENT_GALLERIES)
-        return recent.key_of(query / max(float(np.linalg.norm(query)), 1e-12))
-
-
-class _RecentQueries:
-    """The last queries of a gallery: features of unit length `(n, d)`, each with a key."""
-
-    def __init__(self, dimension: int) -> None:
-        self.units = np.zeros((RECENT_QUERIES, dimension), np.float32)
-        self._keys = [""] * RECENT_QUERIES
-        self._used_at = np.zeros(RECENT_QUERIES, np.int64)
-        self._queries = 0
-
-    def key_of(self, unit: NDArray[np.float32]) -> str:
-        cosines = self.units @ unit
-        place = int(cosines.argmax())
-        if cosines[place] < REPEATED_COSINE:
-            place = int(self._used_at.argmin())
-            self._keys[place] = secrets.token_hex(KEY_BYTES)
-        self.units[place] = unit
-        self._queries += 1
-        self._used_at[place] = self._queries
-        return self._keys[place]
+    def _key_of(self, place: Place, query: NDArray[np.float32]) -> str:
+        """Return the key of the most similar recent query, or a new one if none is similar."""
+        unit = query / max(float(np.linalg.norm(query)), 1e-12)
+        recent = self._recent.pop(place, {})
+        self._recent[place] = recent
+        _keep_last(self._recent, RECENT_PLACES)
+        cosines = {key: float(earlier @ unit) for key, earlier in recent.items()}
+        key = max(cosines, key=cosines.__getitem__, default="")
+        if cosines.get(key, 0.0) < REPEATED_COSINE:
+            key = secrets.token_hex(KEY_BYTES)
+        recent.pop(key, None)
+        recent[key] = unit
+        _keep_last(recent, RECENT_QUERIES)
+        return key
 
 
 def _keep_last(held: dict[Any, Any], limit: int) -> None:

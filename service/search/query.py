@@ -31,8 +31,6 @@ from service.settings import QualityPolicy
 
 # Rounds of a search that finds deleted crops, each of which looks at more crops.
 ROUNDS = 6
-# Ten times the length of the largest features. Parsing a longer text would block the event loop.
-MOST_CHARACTERS = 512 * 1024
 # A larger file is kept as its thumbnail, so that kept pictures have a bound.
 KEPT_PICTURE_BYTES = 256 * 1024
 
@@ -49,10 +47,6 @@ class AnsweredQuery:
     answer: QueryAnswer
     images: int
     prepared: PreparedImage | None = None
-
-
-Answered = AnsweredQuery | list[CropProblem]
-"""An answered query, or the problems of all its images."""
 
 
 async def run_query(
@@ -91,8 +85,7 @@ async def run_query(
     calibrates = sample and (separate or len(images) == 1) and gallery.settings.calibration == "on"
     async with runtime.admission.admit(cost):
         await model.pipeline.open_frame(images)
-        answers: list[Answered] | None = None
-        while answers is None:
+        while True:
             current = runtime.calibrations.current(gallery, options.scoring)
             search = Search(gallery, current, options, sample=calibrates)
             # If the gallery changes its embedder, all queries are asked again: one answers all.
@@ -103,12 +96,8 @@ async def run_query(
                 elif options.crop_id is not None:
                     search = await _search_by_crop(runtime, search, options.crop_id)
                 if separate:
-                    answers = await _answer_each(runtime, search, images, began)
-                else:
-                    answers = [await _answer(runtime, search, images, began)]
-    if not separate and isinstance(answers[0], list):
-        raise UnusableImages(answers[0])
-    return [refused_image(answer[0]) if isinstance(answer, list) else answer for answer in answers]
+                    return await _answer_each(runtime, search, images, began)
+                return [await _answer(runtime, search, images, began)]
 
 
 async def _search_by_crop(runtime: Runtime, search: Search, crop_id: str) -> Search:
@@ -148,12 +137,16 @@ def _search_cost(
 
 async def _answer_each(
     runtime: Runtime, search: Search, images: Sequence[ImageFile], began: float
-) -> list[Answered]:
+) -> list[AnsweredQuery | RefusedImage]:
+    async def answer(image: ImageFile) -> AnsweredQuery | RefusedImage:
+        try:
+            return await _answer(runtime, search, [image], began)
+        except UnusableImages as error:
+            return refused_image(error.first)
+
     try:
         async with asyncio.TaskGroup() as group:
-            tasks = [
-                group.create_task(_answer(runtime, search, [image], began)) for image in images
-            ]
+            tasks = [group.create_task(answer(image)) for image in images]
     except ExceptionGroup as errors:
         # The HTTP layer answers a service's error, but no group of them.
         raise errors.exceptions[0] from None
@@ -162,7 +155,7 @@ async def _answer_each(
 
 async def _answer(
     runtime: Runtime, search: Search, images: Sequence[ImageFile], began: float
-) -> Answered:
+) -> AnsweredQuery:
     arrived = time.perf_counter()
     embedding = _submit(runtime, search, images)
     ranked = None
@@ -176,7 +169,7 @@ async def _answer(
     usable = [outcome for outcome in outcomes if isinstance(outcome, EmbeddedImage)]
     problems = [outcome for outcome in outcomes if isinstance(outcome, CropProblem)]
     if problems and not usable:
-        return problems
+        raise UnusableImages(problems)
     if usable:
         search = replace(search, queries=np.stack([image.vector for image in usable]))
 
@@ -192,7 +185,7 @@ async def _answer(
         runtime.calibrations.record_search_scores(place, usable[0].vector, ranking.sample)
 
     answer = QueryAnswer(
-        gallery_version=ranking.gallery_version,
+        gallery_version=ranking.proposal.gallery_version,
         calibration_version=str(ranking.judge.state.version),
         calibration=ranking.judge.state,
         model=search.current.model.description.artefact_fingerprint,
@@ -232,15 +225,16 @@ def _warnings(outcomes: Sequence[Embedded]) -> list[str]:
 def _timing(
     began: float, arrived: float, images: Sequence[EmbeddedImage], ranking: Ranking
 ) -> Timing:
+    proposal = ranking.proposal
     # Images are decoded and embedded side by side: the slowest one counts.
     decode = max((image.decode for image in images), default=0.0)
     embed = max((image.embed for image in images), default=0.0)
     return Timing(
         decode=(arrived - began + decode) * 1e3,
         # All other time before the search was spent waiting for a thread.
-        queue=max(0.0, ranking.began - arrived - decode - embed) * 1e3,
+        queue=max(0.0, proposal.began - arrived - decode - embed) * 1e3,
         embed=embed * 1e3,
-        search=ranking.search_seconds * 1e3,
+        search=(proposal.ended - proposal.began) * 1e3,
         rerank=ranking.rerank_seconds * 1e3,
         total=(time.perf_counter() - began) * 1e3,
     )
@@ -336,7 +330,12 @@ def _sent_vector(options: QueryOptions, gallery: str, model: LoadedModel) -> NDA
 
 def _read_vector(text: str) -> NDArray[np.float32]:
     try:
-        vector = _parse_vector(text)
+        if text.lstrip().startswith("["):
+            # A number beyond float32 becomes infinite.
+            with np.errstate(over="ignore"):
+                vector = np.array(json.loads(text), np.float32)
+        else:
+            vector = np.frombuffer(base64.b64decode(text, validate=True), "<f4")
     except (ValueError, TypeError, RecursionError):
         vector = np.zeros(0, np.float32)
     if vector.ndim != 1 or not np.isfinite(vector).all() or not vector.any():
@@ -345,13 +344,3 @@ def _read_vector(text: str) -> NDArray[np.float32]:
             "all 0, or their float32 bytes, little-endian, in base64"
         )
     return vector.astype(np.float32)
-
-
-def _parse_vector(text: str) -> NDArray[np.float32]:
-    if len(text) > MOST_CHARACTERS:
-        raise ValueError
-    if not text.lstrip().startswith("["):
-        return np.frombuffer(base64.b64decode(text, validate=True), "<f4")
-    # A number beyond float32 becomes infinite, which the caller refuses.
-    with np.errstate(over="ignore"):
-        return np.array(json.loads(text), np.float32)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -41,31 +41,6 @@ class EmbedderChanged(InputProblem):
 
 
 @dataclass(frozen=True)
-class Ranking:
-    """Result of one search.
-
-    Attributes:
-        best: crops of the gallery, best first, whose labels are not read yet.
-        judge: judges them.
-        gallery_version: version of the gallery that was searched.
-        candidates_scored: number of candidates.
-        began: when the search began, by `time.perf_counter`.
-        search_seconds, rerank_seconds: durations of its two stages.
-        sample: the nine best scores of different people; None if the search does not serve the
-            calibration.
-    """
-
-    best: Candidates
-    judge: Judge
-    gallery_version: int
-    candidates_scored: int
-    began: float
-    search_seconds: float
-    rerank_seconds: float
-    sample: SearchScores | None
-
-
-@dataclass(frozen=True)
 class Proposal:
     """Candidates that a search found by cosine, to be scored and ordered.
 
@@ -94,6 +69,28 @@ class Proposal:
     gallery_version: int
     began: float
     ended: float
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Result of one search.
+
+    Attributes:
+        proposal: the candidates.
+        best: crops of the gallery, best first, whose labels are not read yet.
+        judge: judges them.
+        candidates_scored: number of candidates that were scored.
+        rerank_seconds: duration of the scoring.
+        sample: the nine best scores of different people; None if the search does not serve the
+            calibration.
+    """
+
+    proposal: Proposal
+    best: Candidates
+    judge: Judge
+    candidates_scored: int
+    rerank_seconds: float
+    sample: SearchScores | None
 
 
 @dataclass(frozen=True)
@@ -156,8 +153,7 @@ class Search:
         # The level is that of the gallery's best crops, which a shallow search may not score.
         needs_level = needs_level and not shallow and not few_identities(identities)
         if needs_level:
-            searches = (lambda: near, lambda: index.search(queries, DEEPEST, wanted))
-            scored = _with_nine_people(scored, searches, self.current.joins_at)
+            scored = self._with_nine_people(scored, near, queries, wanted)
 
         places = len(candidates.row_ids)
         if options.group_by == "identity":
@@ -235,13 +231,11 @@ class Search:
         candidates = proposal.candidates
         by_cosine = current.scoring == "cosine"
         return Ranking(
+            proposal=proposal,
             # Crops beyond the head were scored only to estimate the level and are no results.
             best=self._best(candidates, logits[: proposal.head]),
             judge=judge,
-            gallery_version=proposal.gallery_version,
             candidates_scored=candidates.searched if by_cosine else proposal.head,
-            began=proposal.began,
-            search_seconds=proposal.ended - proposal.began,
             rerank_seconds=time.perf_counter() - scoring_began,
             sample=sample,
         )
@@ -270,42 +264,58 @@ class Search:
         """
         best = ranking.best
         judge = ranking.judge
-        vectors: list[list[float] | None] = [None] * len(best.row_ids)
-        embedder = None
-        if self.options.include_vector:
-            vectors = best.vectors.tolist()
-            embedder = self.current.model.embedder
-        numbers = zip(
-            best.row_ids.tolist(),
-            vectors,
-            best.cosines.tolist(),
-            best.logits.tolist(),
-            best.scores.tolist(),
-            judge.probability(best.scores).tolist(),
-            strict=True,
-        )
-        there = [row for row in numbers if row[0] in labels][: self.options.top_k]
-        results = []
-        for rank, (row_id, vector, cosine, logit, score, probability) in enumerate(there, 1):
-            label = labels[row_id]
+        with_vectors = self.options.include_vector
+        probabilities = judge.probability(best.scores)
+        results: list[RankedCrop] = []
+        for place, row_id in enumerate(best.row_ids.tolist()):
+            label = labels.get(row_id)
+            if label is None or len(results) == self.options.top_k:
+                continue
+            score = float(best.scores[place])
+            logit = float(best.logits[place])
             result = RankedCrop(
-                rank=rank,
+                rank=len(results) + 1,
                 crop_id=label.crop_id,
                 identity=label.identity,
                 camera=label.camera,
                 captured_at=label.captured_at,
                 external_id=label.external_id,
                 metadata=label.metadata,
-                cosine=cosine,
+                cosine=float(best.cosines[place]),
                 pair_logit=None if math.isnan(logit) else logit,
-                probability=None if math.isnan(score) else probability,
+                probability=None if math.isnan(score) else float(probabilities[place]),
                 verdict=None if math.isnan(score) else judge.verdict(score),
                 image_url=self.gallery.image_url(label.crop_id),
-                vector=vector,
-                embedding_fingerprint=embedder,
+                vector=best.vectors[place].tolist() if with_vectors else None,
+                embedding_fingerprint=self.current.model.embedder if with_vectors else None,
             )
             results.append(result)
         return results
+
+    def _with_nine_people(
+        self, scored: Candidates, near: Candidates, queries: Array, wanted: Filter
+    ) -> Candidates:
+        """Add the crops that are scored only to estimate the level.
+
+        Args:
+            near: the `NEAR` nearest crops at least.
+        """
+        joins_at = self.current.joins_at
+        people = _leading_scores(scored, scored.cosines, joins_at)
+        if len(people) == RANKS or len(scored.row_ids) == scored.searched:
+            return scored
+        for depth in (NEAR, DEEPEST):
+            if depth == DEEPEST:
+                near = self.gallery.index.search(queries, DEEPEST, wanted)
+            extended = scored.extended(near[near.first_of_groups()], MORE_PAIRS)
+            people = _leading_scores(extended, extended.cosines, joins_at)
+            if len(people) == RANKS:
+                # Crops farther than the ninth person are not worth a pair score.
+                kept = extended.cosines >= np.float32(people[-1])
+                kept[: len(scored.row_ids)] = True
+                return extended[kept]
+        # Fewer people give no level, so that a score for each would be wasted.
+        return scored
 
 
 def scores_by(scoring: Scoring, model: LoadedModel, cosines: Array, logits: Array) -> Array:
@@ -320,27 +330,6 @@ def every_score(model: LoadedModel, cosines: Array, logits: Array) -> dict[Scori
     """Compute every scoring the model offers from cosines and M-Net logits of the same shape."""
     scorings = SCORINGS if model.description.calibration.fusion else SCORINGS[:1]
     return {scoring: scores_by(scoring, model, cosines, logits) for scoring in scorings}
-
-
-def _with_nine_people(
-    scored: Candidates,
-    searches: Sequence[Callable[[], Candidates]],
-    joins_at: float,
-) -> Candidates:
-    people = _leading_scores(scored, scored.cosines, joins_at)
-    if len(people) == RANKS or len(scored.row_ids) == scored.searched:
-        return scored
-    for search in searches:
-        found = search()
-        extended = scored.extended(found[found.first_of_groups()], MORE_PAIRS)
-        people = _leading_scores(extended, extended.cosines, joins_at)
-        if len(people) == RANKS:
-            # Crops farther than the ninth person are not worth a pair score.
-            kept = extended.cosines >= np.float32(people[-1])
-            kept[: len(scored.row_ids)] = True
-            return extended[kept]
-    # Fewer people give no level, so that a score for each would be wasted.
-    return scored
 
 
 def _leading_scores(crops: Candidates, scores: Array, joins_at: float) -> tuple[float, ...]:

@@ -112,8 +112,8 @@ def _state_of(runtime: Runtime, gallery: Gallery) -> object:
     if gallery.needs_reindex or gallery.settings.calibration != "on":
         return None
     scorings = runtime.models[gallery.embedder].description.scorings
-    versions = [runtime.calibrations.current(gallery, scoring).version for scoring in scorings]
-    return gallery.version, gallery.embedder, versions
+    published = [runtime.calibrations.current(gallery, scoring).published for scoring in scorings]
+    return gallery.version, gallery.embedder, published
 
 
 async def fit_if_due(runtime: Runtime, gallery: Gallery) -> bool:
