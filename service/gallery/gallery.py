@@ -9,6 +9,7 @@ from service.milvus.index import MilvusIndex
 from service.record.crop_rows import CropColumns
 from service.record.values import GalleryRecord, GallerySettings
 from service.record.vectors import VectorFile
+from service.search.columns import Columns
 from service.search.filters import ReadMetadata
 from service.search.index import GalleryIndex
 
@@ -161,4 +162,4 @@ class Gallery:
             if size is not None and self._outside:
                 self.outside_index = self._outside(self.gallery_id, embedder)
             elif size is not None:
-                self.own_index = GalleryIndex(size, secret=self._secret, metadata=self._metadata)
+                self.own_index = GalleryIndex(Columns(size, self._secret, self._metadata))

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float32]
 Integers = NDArray[np.int64]
 EXACT_ROWS = 1024
-COLUMNS = ("row_ids", "cosines", "groups", "vectors", "logits", "scores")
+COLUMNS = ("row_ids", "cosines", "groups", "vectors")
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,6 @@ class Candidates:
         vectors: copies of the features as the embedder gave them, `(n, d)`.
         searched: number of crops that passed the filter, or of all crops if an index outside this
             process does not count those.
-        logits, scores: M-Net's logits, and scores by the scoring of the search, `(n,)` float32; NaN
-            for a crop that was not scored.
         version: version of the gallery in an index outside this process; None for one inside.
     """
 
@@ -35,8 +33,6 @@ class Candidates:
     groups: Integers
     vectors: Floats
     searched: int
-    logits: Floats
-    scores: Floats
     version: int | None = None
 
     def __getitem__(self, places: slice | Integers | NDArray[np.bool_]) -> Candidates:
@@ -91,15 +87,12 @@ def best_candidates(
         first = np.unique(groups[best], return_index=True)[1]
         best = best[np.sort(first)]
     best = best[:limit]
-    unscored = np.full(len(best), np.nan, np.float32)
     return Candidates(
         row_ids=row_ids[best],
         cosines=cosines[best],
         groups=groups[best],
         vectors=vectors[rows[best]],
         searched=searched,
-        logits=unscored,
-        scores=unscored,
     )
 
 

@@ -70,7 +70,7 @@ class Columns:
         self._group_numbers: dict[int, int] = {}
         # The slots that the last filter passed, with the filter and `changes`.
         self._selected: tuple[Filter, int, Slots] | None = None
-        self._metadata = MetadataRows(secret, metadata)
+        self._metadata = MetadataRows(metadata)
 
     def add(self, crops: CropColumns, file: VectorFile) -> None:
         """Add crops, of which those with slots below `size` are there already.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -89,13 +88,12 @@ class MetadataRows:
     is never filtered so pays nothing.
     """
 
-    def __init__(self, secret: bytes, read: ReadMetadata) -> None:
-        """Know nothing yet; `secret` is what codes are keyed by."""
-        self._secret = secret
+    def __init__(self, read: ReadMetadata) -> None:
         self._read = read
         self._is_read = np.zeros(0, np.bool_)
         self._slots = np.zeros(0, np.int64)
-        self._codes = np.zeros(0, np.uint64)
+        # Python keys the hashes of texts in each process, so that nobody can make two equal.
+        self._codes = np.zeros(0, np.int64)
 
     def outdate(self, slots: NDArray[np.int64]) -> None:
         self._is_read[slots[slots < len(self._is_read)]] = False
@@ -111,7 +109,7 @@ class MetadataRows:
         bearing = np.ones(len(valid), np.bool_)
         for pair in pairs:
             bears = np.zeros(len(valid), np.bool_)
-            bears[self._slots[self._codes == np.uint64(self._code(pair))]] = True
+            bears[self._slots[self._codes == hash(pair)]] = True
             bearing &= bears
         return bearing
 
@@ -129,14 +127,10 @@ class MetadataRows:
             for pair in from_json(metadata).items():
                 body = to_json(pair)
                 if body not in known:
-                    known[body] = self._code(pair_text(pair))
+                    known[body] = hash(pair_text(pair))
                 slots.append(slot)
                 codes.append(known[body])
         kept = ~np.isin(self._slots, stale)
         self._slots = np.concatenate([self._slots[kept], np.array(slots, np.int64)])
-        self._codes = np.concatenate([self._codes[kept], np.array(codes, np.uint64)])
+        self._codes = np.concatenate([self._codes[kept], np.array(codes, np.int64)])
         self._is_read = np.ones(len(valid), np.bool_)
-
-    def _code(self, pair: str) -> int:
-        digest = hashlib.blake2b(pair.encode(), key=self._secret, digest_size=8).digest()
-        return int.from_bytes(digest, "big")

@@ -25,7 +25,7 @@ from service.engine.device import retry_out_of_memory
 from service.errors import DeviceFull
 from service.search.candidates import Candidates, best_candidates, mean_direction
 from service.search.columns import Columns, Slots
-from service.search.filters import EVERY_CROP, Filter, ReadMetadata, no_metadata
+from service.search.filters import EVERY_CROP, Filter
 from service.search.product_codes import ProductCodes
 
 if TYPE_CHECKING:
@@ -64,19 +64,8 @@ class GalleryIndex:
     # Whether `identities` follows a filter.
     counts_filtered = True
 
-    def __init__(
-        self,
-        dimension: int,
-        secret: bytes = b"",
-        metadata: ReadMetadata = no_metadata,
-    ) -> None:
-        """Make an empty index of features `(d,)`.
-
-        Args:
-            secret: the record's, under which identities become group codes.
-            metadata: reads the metadata of crops by slot, for filters.
-        """
-        self.columns = Columns(dimension, secret, metadata)
+    def __init__(self, columns: Columns) -> None:
+        self.columns = columns
         self._segment: Segment | None = None
         # A filter, the changes of the columns, and how many identities passed it then.
         self._counted = Filter(), -1, 0

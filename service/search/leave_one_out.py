@@ -12,9 +12,8 @@ from model.gallery_thresholds import hide_known, leaders_by_name, sampled_crops,
 from model.order_statistics import Array
 from model.search_calibration import RANKS
 from model.stranger_tail import LeftOutSearches
-from service.engine.device import DeviceThread
 from service.engine.networks import LoadedModel
-from service.ops.health import MonitoredThreadPool
+from service.runtime import Runtime
 from service.search.columns import Columns
 from service.search.filters import Filter
 from service.search.options import RERANK_DEPTH
@@ -62,20 +61,20 @@ class NamedCrops:
 
 
 async def search_left_out(
-    crops: NamedCrops, model: LoadedModel, device: DeviceThread, threads: MonitoredThreadPool
+    runtime: Runtime, model: LoadedModel, crops: NamedCrops
 ) -> dict[Scoring, list[LeftOutSearches]]:
     """Search with a sample of the crops, by every scoring, in the gallery and in parts of it.
 
-    Cosines are computed on `threads`. The device thread scores the pairs of one crop at a time, so
-    that a query waits for no more than that.
+    Cosines are computed on the calibration's thread. The device thread scores the pairs of one crop
+    at a time, so that a query waits for no more than that.
     """
     results: dict[Scoring, list[LeftOutSearches]] = {}
-    for asking, shown in await threads.run(_plan_searches, crops):
+    for asking, shown in await runtime.pools.calibration.run(_plan_searches, crops):
         leaders = dict[Scoring, list[Array]]()
         step = max(1, min(CROPS_PER_STEP, SCORES_PER_STEP // len(shown.slots)))
         for start in range(0, len(asking.slots), step):
             part = asking.at(slice(start, start + step))
-            best = await _search_part(part, shown, model, device, threads)
+            best = await _search_part(runtime, model, part, shown)
             for scoring, scores in best.items():
                 leaders.setdefault(scoring, []).append(scores)
         identities = len(np.unique(shown.names))
@@ -86,20 +85,17 @@ async def search_left_out(
 
 
 async def _search_part(
-    asking: NamedCrops,
-    shown: NamedCrops,
-    model: LoadedModel,
-    device: DeviceThread,
-    threads: MonitoredThreadPool,
+    runtime: Runtime, model: LoadedModel, asking: NamedCrops, shown: NamedCrops
 ) -> dict[Scoring, Array]:
     """Return the nine best identity scores of each asking crop by every scoring, `(n, 9)`."""
+    threads = runtime.pools.calibration
     places, cosines = await threads.run(_nearest, asking, shown)
     logits = np.empty_like(cosines)
     if "mnet" in model.description.scorings:
         for row in range(len(places)):
             query = asking.columns.vectors[asking.slots[[row]]]
             others = shown.columns.vectors[shown.slots[places[row]]]
-            logits[row] = await device.run(model.networks.pair_scores, query, others)
+            logits[row] = await runtime.device.run(model.networks.pair_scores, query, others)
     scores = every_score(model, cosines, logits)
     return await threads.run(_leaders, shown.names[places], scores)
 

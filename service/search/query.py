@@ -1,4 +1,4 @@
-"""Queries: rank a gallery by images of one person, by a crop that it holds or by a vector."""
+"""Queries: rank a gallery by images of one person, by its crops or by a vector."""
 
 from __future__ import annotations
 
@@ -8,29 +8,46 @@ import contextlib
 import json
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gmn_client.models import QueryAnswer, RankedCrop, RefusedImage, SearchVerdict, Timing
+from gmn_client.models import (
+    QueryAnswer,
+    RankedCrop,
+    RefusedImage,
+    SearchVerdict,
+    SimilarIdentities,
+    SimilarIdentity,
+    Timing,
+)
 from model.crops.decode import CropProblem
 from model.crops.frames import ImageFile
 from service.engine.batcher import Embedded, EmbeddedImage, PreparedImage
 from service.engine.cost import search_cost
 from service.engine.images import PicturePolicy, results
 from service.engine.networks import LoadedModel
-from service.errors import InvalidField, UnknownCrop, UnknownGallery, UnusableImages, refused_image
+from service.errors import (
+    InvalidField,
+    UnknownCrop,
+    UnknownGallery,
+    UnknownIdentity,
+    UnusableImages,
+    refused_image,
+)
 from service.gallery.gallery import Gallery
 from service.record.values import StoredCrop
 from service.runtime import Runtime
-from service.search.options import QueryOptions
+from service.search.filters import Filter
+from service.search.options import RERANK_DEPTH, QueryOptions
 from service.search.ranking import EmbedderChanged, Proposal, Ranking, Search
 from service.settings import QualityPolicy
 
 # Rounds of a search that finds deleted crops, each of which looks at more crops.
 ROUNDS = 6
+# Number of crops of an identity that search the others; the mean of their scores counts.
+BEST_CROPS = 8
 # A larger file is kept as its thumbnail, so that kept pictures have a bound.
 KEPT_PICTURE_BYTES = 256 * 1024
 
@@ -157,13 +174,16 @@ async def _answer(
     runtime: Runtime, search: Search, images: Sequence[ImageFile], began: float
 ) -> AnsweredQuery:
     arrived = time.perf_counter()
-    embedding = _submit(runtime, search, images)
+    # Poor images are worth a search, too: their faults become warnings.
+    quality: QualityPolicy = "off" if runtime.settings.quality == "off" else "warn"
+    pictures = None
+    if search.options.keep_picture:
+        pictures = PicturePolicy(runtime.settings.keep_images, KEPT_PICTURE_BYTES)
+    embedding = search.current.model.pipeline.submit(images, quality, pictures)
     ranked = None
     if len(embedding) == 1 and search.gallery.outside_index is None:
         # The thread that embeds the image queues the search, without the event loop.
-        ranking_image = runtime.device.submit_after(
-            embedding[0], lambda embedded: _rank_image(search, embedded)
-        )
+        ranking_image = runtime.device.submit_after(embedding[0], search.rank_embedded)
         (ranked,) = await results([ranking_image])
     outcomes = await results(embedding)
     usable = [outcome for outcome in outcomes if isinstance(outcome, EmbeddedImage)]
@@ -200,17 +220,6 @@ async def _answer(
     return AnsweredQuery(answer, len(images), next(prepared, None))
 
 
-def _submit(
-    runtime: Runtime, search: Search, images: Sequence[ImageFile]
-) -> list[Future[Embedded]]:
-    # Poor images are worth a search, too: their faults become warnings.
-    quality: QualityPolicy = "off" if runtime.settings.quality == "off" else "warn"
-    pictures = None
-    if search.options.keep_picture:
-        pictures = PicturePolicy(runtime.settings.keep_images, KEPT_PICTURE_BYTES)
-    return search.current.model.pipeline.submit(images, quality, pictures)
-
-
 def _warnings(outcomes: Sequence[Embedded]) -> list[str]:
     warnings = []
     for number, outcome in enumerate(outcomes, 1):
@@ -238,13 +247,6 @@ def _timing(
         rerank=ranking.rerank_seconds * 1e3,
         total=(time.perf_counter() - began) * 1e3,
     )
-
-
-def _rank_image(search: Search, embedded: Future[Embedded]) -> Ranking | Proposal | None:
-    outcome = embedded.result()
-    if isinstance(outcome, CropProblem):
-        return None
-    return replace(search, queries=outcome.vector[None]).rank()
 
 
 async def run_search(
@@ -344,3 +346,54 @@ def _read_vector(text: str) -> NDArray[np.float32]:
             "all 0, or their float32 bytes, little-endian, in base64"
         )
     return vector.astype(np.float32)
+
+
+class OfOthers(QueryOptions):
+    """Options of a search of named crops of other identities; `own` are the rows to leave out."""
+
+    own: frozenset[int]
+
+    def filter(self, camera: str | None, without: frozenset[int]) -> Filter:
+        return replace(super().filter(camera, without | self.own), named=True)
+
+
+async def find_similar(
+    runtime: Runtime, gallery: Gallery, identity: str, limit: int
+) -> SimilarIdentities:
+    """Rank other identities by likeness to one, judged as a search by its best crops.
+
+    Each has the score of its most similar crop. The search does not serve the calibration.
+
+    Raises:
+        UnknownIdentity: no crop bears the identity.
+        NeedsReindex, QueueFull, IndexUnavailable: nothing was searched.
+    """
+    people = runtime.record.people
+    crops = runtime.record.crops
+    number = gallery.gallery_id
+    read = runtime.galleries.read
+    own, best = await read(people.rows, number, identity, BEST_CROPS)
+    queries = await read(crops.indexed, number, best)
+    if not queries:
+        raise UnknownIdentity(gallery.name, identity)
+    options = OfOthers(own=frozenset(own), group_by="identity", top_k=limit)
+    cost = search_cost(BEST_CROPS, RERANK_DEPTH, limit, False)
+    results = None
+    async with runtime.admission.admit(cost):
+        while results is None:
+            current = runtime.calibrations.current(gallery, None)
+            features = np.stack([crop.vector for crop in queries])
+            try:
+                search = Search(gallery, current, options, features)
+                _, results = await run_search(runtime, search)
+            except EmbedderChanged:
+                queries = await read(crops.indexed, number, best)
+    similar = {result.identity: result for result in results if result.identity and result.verdict}
+    counts = await read(people.counts, number, list(similar))
+    return SimilarIdentities(
+        results=[
+            SimilarIdentity.model_validate({**dict(result), "crops": counts[name]})
+            for name, result in similar.items()
+            if name in counts
+        ]
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,9 +13,11 @@ from numpy.typing import NDArray
 
 from gmn_client.models import RankedCrop
 from model.calibration import SCORINGS, Scoring
+from model.crops.decode import CropProblem
 from model.pair_scores import unit_rows
 from model.problems import InputProblem
 from model.search_calibration import RANKS, UNNAMED, SearchScores, few_identities, leading_scores
+from service.engine.batcher import Embedded
 from service.engine.networks import PASSES_PER_SLICE, LoadedModel, passes_of
 from service.gallery.gallery import Gallery
 from service.record.values import CropLabel
@@ -78,6 +81,8 @@ class Ranking:
     Attributes:
         proposal: the candidates.
         best: crops of the gallery, best first, whose labels are not read yet.
+        logits, scores: of these crops by M-Net, and by the scoring of the search, `(n,)`; NaN for a
+            crop that was not scored.
         judge: judges them.
         candidates_scored: number of candidates that were scored.
         rerank_seconds: duration of the scoring.
@@ -87,6 +92,8 @@ class Ranking:
 
     proposal: Proposal
     best: Candidates
+    logits: Array
+    scores: Array
     judge: Judge
     candidates_scored: int
     rerank_seconds: float
@@ -204,6 +211,13 @@ class Search:
         logits = self.current.model.networks.pair_scores(proposal.queries, scored.vectors)
         return self.finish(proposal, logits, began)
 
+    def rank_embedded(self, embedded: Future[Embedded]) -> Ranking | Proposal | None:
+        """Return `rank` by one image; None if that cannot be used."""
+        outcome = embedded.result()
+        if isinstance(outcome, CropProblem):
+            return None
+        return replace(self, queries=outcome.vector[None]).rank()
+
     def finish(self, proposal: Proposal, logits: Array, scoring_began: float) -> Ranking:
         """Order, group and judge scored candidates, on the device thread.
 
@@ -228,24 +242,14 @@ class Search:
         sample = None
         if self.sample and level is not None and not proposal.counts_all:
             sample = SearchScores(people_scores, proposal.identities, time.time())
-        candidates = proposal.candidates
-        by_cosine = current.scoring == "cosine"
-        return Ranking(
-            proposal=proposal,
-            # Crops beyond the head were scored only to estimate the level and are no results.
-            best=self._best(candidates, logits[: proposal.head]),
-            judge=judge,
-            candidates_scored=candidates.searched if by_cosine else proposal.head,
-            rerank_seconds=time.perf_counter() - scoring_began,
-            sample=sample,
-        )
 
-    def _best(self, candidates: Candidates, head_logits: Array) -> Candidates:
-        head = slice(len(head_logits))
-        logits = candidates.logits.copy()
+        candidates = proposal.candidates
+        head = slice(proposal.head)
+        # Crops beyond the head were scored only to estimate the level and are no results.
+        head_logits = logits[head]
+        logits = np.full(len(candidates.row_ids), np.nan, np.float32)
         logits[head] = head_logits
-        scores = scores_by(self.current.scoring, self.current.model, candidates.cosines, logits)
-        scored = replace(candidates, logits=logits, scores=scores)
+        scores = scores_by(current.scoring, current.model, candidates.cosines, logits)
         order = np.arange(len(candidates.row_ids))
         # Only the head is ordered anew: the score of a pair and a bare cosine cannot be compared.
         # M-Net saturates on near duplicates. Break ties by cosine, then by age.
@@ -254,7 +258,18 @@ class Search:
         )
         if self.options.group_by == "identity":
             order = order[candidates[order].first_of_groups()]
-        return scored[order[: self.top_k]]
+        order = order[: self.top_k]
+        by_cosine = current.scoring == "cosine"
+        return Ranking(
+            proposal=proposal,
+            best=candidates[order],
+            logits=logits[order],
+            scores=scores[order],
+            judge=judge,
+            candidates_scored=candidates.searched if by_cosine else proposal.head,
+            rerank_seconds=time.perf_counter() - scoring_began,
+            sample=sample,
+        )
 
     def results(self, ranking: Ranking, labels: Mapping[int, CropLabel]) -> list[RankedCrop]:
         """Return the results of a ranking, best first, `top_k` at most.
@@ -265,14 +280,14 @@ class Search:
         best = ranking.best
         judge = ranking.judge
         with_vectors = self.options.include_vector
-        probabilities = judge.probability(best.scores)
+        probabilities = judge.probability(ranking.scores)
         results: list[RankedCrop] = []
         for place, row_id in enumerate(best.row_ids.tolist()):
             label = labels.get(row_id)
             if label is None or len(results) == self.options.top_k:
                 continue
-            score = float(best.scores[place])
-            logit = float(best.logits[place])
+            score = float(ranking.scores[place])
+            logit = float(ranking.logits[place])
             result = RankedCrop(
                 rank=len(results) + 1,
                 crop_id=label.crop_id,

@@ -141,7 +141,7 @@ async def fit_if_due(runtime: Runtime, gallery: Gallery) -> bool:
     else:
         columns = await threads.run(_read_columns, runtime, entry, model.networks.dimension)
         crops = NamedCrops.of(columns)
-    left_out = await search_left_out(crops, model, runtime.device, threads)
+    left_out = await search_left_out(runtime, model, crops)
     published = True
     vectors = (entry.at, entry.side)
     for scoring, searches in left_out.items():

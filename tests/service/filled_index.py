@@ -13,6 +13,7 @@ from pydantic_core import to_json
 from service.record.crop_rows import CropColumns
 from service.record.values import CropLabel, IndexedCrop, group_code
 from service.record.vectors import VectorFile
+from service.search.columns import Columns
 from service.search.index import GalleryIndex
 
 CROPS_AT_ONCE = 1000
@@ -26,7 +27,7 @@ class FilledIndex(GalleryIndex):
         with tempfile.TemporaryDirectory() as folder:
             self.file = VectorFile(Path(folder) / "vectors.f32", dimension)
         self._metadata: dict[int, str] = {}
-        super().__init__(dimension, secret, self._read)
+        super().__init__(Columns(dimension, secret, self._read))
 
     def fill(self, crops: Iterable[IndexedCrop]) -> None:
         arriving = iter(crops)

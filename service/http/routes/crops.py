@@ -25,7 +25,7 @@ from service.http.problems import Responses, answer_each, example, problems, wri
 from service.http.thumbnails import PICTURE, Width, answer_picture
 from service.ops.failpoints import failpoint
 from service.search.options import Id, Text
-from service.search.similar import find_similar
+from service.search.query import find_similar
 
 router = guarded_router("/v1/galleries/{gallery}", "crops")
 identity_router = guarded_router("/v1/galleries/{gallery}", "identities")
