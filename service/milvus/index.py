@@ -139,30 +139,13 @@ class MilvusIndex:
     counts_filtered = False
 
     def search(
-        self, queries: NDArray[np.float32], limit: int, wanted: Filter = EVERY_CROP
+        self,
+        queries: NDArray[np.float32],
+        limit: int,
+        wanted: Filter = EVERY_CROP,
+        grouped: bool = False,
     ) -> Candidates:
-        return self._search(queries, limit, wanted, grouped=False)
-
-    def search_groups(
-        self, queries: NDArray[np.float32], limit: int, wanted: Filter = EVERY_CROP
-    ) -> Candidates:
-        return self._search(queries, limit, wanted, grouped=True)
-
-    def identities(self, _: Filter = EVERY_CROP) -> int:
-        """Count identities of the whole gallery: the record counts none by filter."""
-        entry = self.record.galleries.get(self.gallery_id)
-        return entry.identities + entry.unnamed if entry else 0
-
-    def version(self) -> int:
-        """Return the gallery's version that searches show; 0 while its collection is built."""
-        try:
-            return self._watermark()[0].version
-        except CollectionUnavailable:
-            return 0
-
-    def _search(
-        self, queries: NDArray[np.float32], limit: int, wanted: Filter, grouped: bool
-    ) -> Candidates:
+        """As of an index in this process; see `GalleryIndex.search`."""
         if wanted.metadata:
             raise InvalidField(
                 "metadata: this service searches in Milvus, which holds no metadata; leave the "
@@ -209,6 +192,18 @@ class MilvusIndex:
         rows = np.arange(len(found))
         best = best_candidates(row_ids, groups, vectors, rows, direction, limit, searched, grouped)
         return replace(best, version=state.version)
+
+    def identities(self, _: Filter = EVERY_CROP) -> int:
+        """Count identities of the whole gallery: the record counts none by filter."""
+        entry = self.record.galleries.get(self.gallery_id)
+        return entry.identities + entry.unnamed if entry else 0
+
+    def version(self) -> int:
+        """Return the gallery's version that searches show; 0 while its collection is built."""
+        try:
+            return self._watermark()[0].version
+        except CollectionUnavailable:
+            return 0
 
     def _confirm(
         self,

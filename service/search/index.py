@@ -101,7 +101,11 @@ class GalleryIndex:
             self._segment.remove(removed[removed < _end(self._segment)])
 
     def search(
-        self, queries: NDArray[np.float32], limit: int, wanted: Filter = EVERY_CROP
+        self,
+        queries: NDArray[np.float32],
+        limit: int,
+        wanted: Filter = EVERY_CROP,
+        grouped: bool = False,
     ) -> Candidates:
         """The `limit` crops with the highest mean cosine to the queries.
 
@@ -109,35 +113,27 @@ class GalleryIndex:
             queries: features `(m, d)` of one person, not of unit length.
             limit: the number of crops at most.
             wanted: which crops may be returned, all by default.
-        """
-        query = mean_direction(queries)
-        passing = self.columns.select(wanted)
-        slots = self._nearest(passing, query.astype(np.float32), limit, wanted == EVERY_CROP)
-        return self._best(slots, query, limit, len(passing))
-
-    def search_groups(
-        self, queries: NDArray[np.float32], limit: int, wanted: Filter = EVERY_CROP
-    ) -> Candidates:
-        """The nearest crop of each of the `limit` nearest identities, in one pass.
-
-        A crop without an identity is a group of its own. The arguments are those of `search`. It is
-        exact, but where product codes propose enough crops of as many identities.
+            grouped: whether to return the nearest crop of each of the `limit` nearest identities
+                instead; a crop without one is a group of its own. That is exact, but where product
+                codes propose enough crops of as many identities.
         """
         proposed = limit * CROPS_PER_GROUP
-        if wanted == EVERY_CROP and self._proposes_codes(proposed):
-            found = self.search(queries, proposed)
-            first = found.first_of_groups()
+        if grouped and wanted == EVERY_CROP and self._proposes_codes(proposed):
+            nearest = self.search(queries, proposed)
+            first = nearest.first_of_groups()
             if len(first) >= limit:
-                return found[first[:limit]]
+                return nearest[first[:limit]]
         query = mean_direction(queries)
+        direction = query.astype(np.float32)
         passing = self.columns.select(wanted)
-        scores = self.columns.cosines(passing, query.astype(np.float32))
-        _, group = np.unique(self.columns.groups[passing], return_inverse=True)
-        best = np.full(group.max(initial=-1) + 1, -np.inf, np.float32)
-        np.maximum.at(best, group, scores)
-        last = np.partition(best, -limit)[-limit] if len(best) > limit else -np.inf
-        slots = passing[scores >= np.maximum(best[group], last) - TOLERANCE]
-        return self._best(slots, query, limit, len(passing), grouped=True)
+        if grouped:
+            slots = self._nearest_of_groups(passing, direction, limit)
+        else:
+            slots = self._nearest(passing, direction, limit, wanted == EVERY_CROP)
+        groups = self.columns.groups[slots]
+        vectors = self.columns.vectors
+        searched = len(passing)
+        return best_candidates(slots, groups, vectors, slots, query, limit, searched, grouped)
 
     def identities(self, wanted: Filter = EVERY_CROP) -> int:
         """The number of identities that a search covers; a crop without one counts by itself.
@@ -185,19 +181,13 @@ class GalleryIndex:
         segment.remove(segment.slots[~self.columns.valid[segment.slots]])
         self._segment = segment
 
-    def _best(
-        self,
-        slots: Slots,
-        query: NDArray[np.float64],
-        limit: int,
-        searched: int,
-        grouped: bool = False,
-    ) -> Candidates:
-        columns = self.columns
-        groups = columns.groups[slots]
-        return best_candidates(
-            slots, groups, columns.vectors, slots, query, limit, searched, grouped
-        )
+    def _nearest_of_groups(self, passing: Slots, query: NDArray[np.float32], limit: int) -> Slots:
+        scores = self.columns.cosines(passing, query)
+        _, group = np.unique(self.columns.groups[passing], return_inverse=True)
+        best = np.full(group.max(initial=-1) + 1, -np.inf, np.float32)
+        np.maximum.at(best, group, scores)
+        last = np.partition(best, -limit)[-limit] if len(best) > limit else -np.inf
+        return passing[scores >= np.maximum(best[group], last) - TOLERANCE]
 
     def _nearest(
         self, passing: Slots, query: NDArray[np.float32], limit: int, everything: bool

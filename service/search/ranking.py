@@ -167,7 +167,7 @@ class Search:
             places = len(candidates.first_of_groups())
         if places < self.top_k and len(candidates.row_ids) < candidates.searched:
             # The head has too few identities. The nearest crops of others follow it.
-            groups = index.search_groups(queries, self.top_k, wanted)
+            groups = index.search(queries, self.top_k, wanted, grouped=True)
             candidates = candidates[:head].extended(groups)
 
         version = self.gallery.version if near.version is None else near.version

@@ -153,7 +153,7 @@ def test_more_groups_than_there_are_name_each_once(clustered):
 def test_the_nearest_groups_of_proposed_crops_are_as_many_as_asked(clustered):
     index, vectors = clustered
     for row in range(0, len(vectors), 500):
-        found = index.search_groups(vectors[[row]], 4)
+        found = index.search(vectors[[row]], 4, grouped=True)
         people = found.row_ids // CROPS_EACH
         assert found.row_ids[0] == row
         assert len(set(people.tolist())) == 4

@@ -65,14 +65,6 @@ def test_what_is_ready_together_shares_forward_passes(device):
     assert model.batches == [4, 4, 2]
 
 
-def test_an_image_that_breaks_its_batch_fails_alone(device):
-    model = StandInModel()
-    batcher = MicroBatcher(device, model.embed, 8, Metrics())
-    first, poisoned, last = _submit_together(device, batcher, [1, POISON, 2])
-    assert (first.result(5).vector[0], last.result(5).vector[0]) == (1, 2)
-    assert isinstance(poisoned.result(5), CropProblem)
-
-
 def test_an_image_without_a_usable_vector_fails_alone(device):
     batcher = MicroBatcher(device, StandInModel().embed, 8, Metrics())
     zero, good = _submit_together(device, batcher, [0, 5])

@@ -261,9 +261,9 @@ def _failing_pass(monkeypatch, networks, fails):
     """M-Net's real pass, but for what a test wants to raise."""
     whole = networks._score_pass
 
-    def run(totals, queries, padded):
-        fails(padded)
-        return whole(totals, queries, padded)
+    def run(queries, candidates):
+        fails(candidates)
+        return whole(queries, candidates)
 
     monkeypatch.setattr(networks, "_score_pass", run)
 

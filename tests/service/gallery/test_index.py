@@ -207,7 +207,7 @@ def test_a_search_for_groups_finds_the_nearest_crop_of_each_identity(path, peopl
         assert index.identities(wanted) == len(leaders)
         if wanted not in cameras:
             assert _found(index, query, limit, wanted) == _plain_search(crops, query, limit, wanted)
-        found = index.search_groups(query, limit, wanted)
+        found = index.search(query, limit, wanted, grouped=True)
         assert found.row_ids.tolist() == list(leaders.values())[:limit]
     for wanted in asked:
         assert index.identities(wanted) == _plain_identities(crops, wanted)

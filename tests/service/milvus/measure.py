@@ -111,7 +111,9 @@ def measure(one: Lab, server: Real, source: ScaleCrops, crops: int) -> dict[str,
         ),
         queries,
     )
-    found["milvus, 10 groups"] = _times(lambda query: index.search_groups(query, GROUPS), queries)
+    found["milvus, 10 groups"] = _times(
+        lambda query: index.search(query, GROUPS, grouped=True), queries
+    )
     same = [
         len(
             np.intersect1d(

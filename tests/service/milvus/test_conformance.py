@@ -73,8 +73,8 @@ def test_every_filter_passes_what_it_passes_in_faiss(filled):
 def test_groups_are_those_of_faiss(filled):
     one, gallery, index = filled
     for wanted in (Filter(), FILTERS["since"]):
-        expected = index.search_groups(drawn(5001)[None], 12, wanted)
-        found = one.index(gallery).search_groups(drawn(5001)[None], 12, wanted)
+        expected = index.search(drawn(5001)[None], 12, wanted, grouped=True)
+        found = one.index(gallery).search(drawn(5001)[None], 12, wanted, grouped=True)
         assert found.row_ids.tolist() == expected.row_ids.tolist()
         assert len(set(found.groups.tolist())) == 12
 
@@ -105,7 +105,7 @@ def test_a_changed_label_moves_a_crop_to_other_filters_and_groups(one):
     one.record.identities.rename(gallery.gallery_id, "b", "a")
     one.caught_up(gallery)
     assert one.found(gallery, drawn(1), wanted=Filter(cameras=("west",))) == [first]
-    groups = one.index(gallery).search_groups(drawn(1)[None], 10)
+    groups = one.index(gallery).search(drawn(1)[None], 10, grouped=True)
     assert groups.row_ids.tolist() == [first]
 
 

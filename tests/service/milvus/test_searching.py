@@ -96,10 +96,10 @@ class Lab:
 
     def same(self, queries, limit, wanted=EVERY_CROP):
         """Asserts that both indexes find the same; answers what was found."""
-        for ask in ("search", "search_groups"):
-            expected = getattr(self.inside(), ask)(queries, limit, wanted)
-            found = getattr(self.index_outside, ask)(queries, limit, wanted)
-            assert found.row_ids.tolist() == expected.row_ids.tolist(), ask
+        for grouped in (False, True):
+            expected = self.inside().search(queries, limit, wanted, grouped)
+            found = self.index_outside.search(queries, limit, wanted, grouped)
+            assert found.row_ids.tolist() == expected.row_ids.tolist(), grouped
             np.testing.assert_allclose(found.cosines, expected.cosines, atol=1e-6)
             assert found.groups.tolist() == expected.groups.tolist()
             units = expected.vectors / np.linalg.norm(expected.vectors, axis=1, keepdims=True)
@@ -186,12 +186,12 @@ def test_many_deletions_that_the_server_does_not_know_yet_end_in_a_refusal(lab, 
 
 def test_candidates_of_two_searches_are_read_together(lab):
     first = lab.index_outside.search(QUERIES, 5)
-    both = first.extended(lab.index_outside.search_groups(QUERIES, 30))
+    both = first.extended(lab.index_outside.search(QUERIES, 30, grouped=True))
     assert both[:5].row_ids.tolist() == first.row_ids.tolist()
     cosines = [float(np.mean(_units(QUERIES) @ one)) for one in both.vectors]
     np.testing.assert_allclose(both.cosines, cosines, atol=1e-6)
     inside = lab.inside()
-    same = inside.search(QUERIES, 5).extended(inside.search_groups(QUERIES, 30))
+    same = inside.search(QUERIES, 5).extended(inside.search(QUERIES, 30, grouped=True))
     assert both.row_ids.tolist() == same.row_ids.tolist()
 
 
