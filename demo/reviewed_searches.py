@@ -1,6 +1,6 @@
 """`gmn train --reviews GALLERY`: a service's reviewed searches as a data set, in the run's folder.
 
-It is here since the trainer knows no client, and the client no data set.
+The trainer knows no client, and the client no data set.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ DataOption = Annotated[
 
 
 def with_reviews(train: Callable[..., None]) -> Callable[..., None]:
-    """The command `train` with the option `--reviews`, beside which `--data` may be left out."""
+    """Add the option `--reviews` to the command `train`; `--data` may be left out beside it."""
 
     def command(*, reviews: ReviewsOption = None, data: DataOption = None, **given: Any) -> None:
         specs = list(data or ())
@@ -63,26 +63,25 @@ def with_reviews(train: Callable[..., None]) -> Callable[..., None]:
         train(data=specs, **given)
 
     # Typer reads the options of a function's signature.
-    own, added = (
-        {name: one.replace(kind=one.KEYWORD_ONLY) for name, one in parameters.items()}
-        for parameters in (signature(one, eval_str=True).parameters for one in (train, command))
-    )
-    options = own | {"data": added["data"], "reviews": added["reviews"]}
+    options = dict(signature(train, eval_str=True).parameters)
+    for name in ("data", "reviews"):
+        options[name] = signature(command, eval_str=True).parameters[name]
+    parameters = [option.replace(kind=option.KEYWORD_ONLY) for option in options.values()]
     functools.update_wrapper(command, train)
-    command.__annotations__ = {name: one.annotation for name, one in options.items()}
-    vars(command)["__signature__"] = Signature(list(options.values()))
+    command.__annotations__ = {option.name: option.annotation for option in parameters}
+    vars(command)["__signature__"] = Signature(parameters)
     return command
 
 
 def fetch_reviews(gallery: str, folder: Path) -> str:
-    """Writes the reviewed pictures of a gallery with a manifest into a new folder.
+    """Write the reviewed pictures of a gallery with a manifest into a new folder.
 
     A search's picture and its confirmed crops are one person, named as the crops are. Rejected
     crops with a name are that person's. Where decisions and names contradict each other the search
     is left out.
 
     Returns:
-        A sentence on what was written.
+        A sentence on the pictures and people.
 
     Raises:
         InputProblem: there is nothing to train on, or the folder is there already.
@@ -99,7 +98,7 @@ def fetch_reviews(gallery: str, folder: Path) -> str:
                 "or with gmn api review"
             )
         folder.parent.mkdir(parents=True, exist_ok=True)
-        # Its owner alone can read it, and it has its name once it is whole.
+        # Its owner alone can read the folder, which gets its name once it is whole.
         with TemporaryDirectory(dir=folder.parent, ignore_cleanup_errors=True) as part:
             counts = _write(client, people, Path(part))
             Path(part).rename(folder)
@@ -111,54 +110,58 @@ def fetch_reviews(gallery: str, folder: Path) -> str:
 
 
 def people_of(reviews: list[Review]) -> tuple[dict[Node, str], set[str]]:
-    """Who is on which picture, by ("query" or "crop", id); and the searches that are left out.
+    """Name the person on each picture, by ("query" or "crop", id), and the searches left out.
 
     Decisions and names that join pictures make them one person's, over any number of searches.
+    Where they contradict each other, the search is left out.
     """
     names: dict[str, set[str]] = defaultdict(set)
-    for one in reviews:
-        if one.decision == "confirmed" and one.identity:
-            names[one.query_id].add(one.identity)
-    left_out = {query_id for query_id, own in names.items() if len(own) > 1}
+    for review in reviews:
+        if review.decision == "confirmed" and review.identity:
+            names[review.query_id].add(review.identity)
+    left_out = {query_id for query_id, identities in names.items() if len(identities) > 1}
     # A crop without a name that several searches confirm may join two names.
-    while wrong := {one.query_id for one in _contradictory(reviews, left_out)}:
+    while wrong := {review.query_id for review in _contradictory(reviews, left_out)}:
         left_out |= wrong
     people: dict[Node, str] = {}
     for group in _groups(reviews, left_out).subsets():
         name = next((name for kind, name in group if kind == "name"), "")
         name = name or f"reviewed {'-'.join(min(group))}"
         people |= {node: name for node in sorted(group) if node[0] != "name"}
-    for one in reviews:
-        if one.decision == "rejected" and one.identity and one.query_id not in left_out:
-            people["crop", one.crop_id] = one.identity
+    for review in reviews:
+        if review.decision == "rejected" and review.identity and review.query_id not in left_out:
+            people["crop", review.crop_id] = review.identity
     return people, left_out
 
 
 def _contradictory(reviews: list[Review], left_out: set[str]) -> Iterator[Review]:
-    """Decisions of a person of two names, and rejected crops that show the search's person."""
+    """Yield decisions of a person of two names, and rejected crops of the search's person."""
     groups = _groups(reviews, left_out)
-    for one in reviews:
-        query = "query", one.query_id
-        if one.query_id in left_out or query not in groups:
+    for review in reviews:
+        query = ("query", review.query_id)
+        if review.query_id in left_out or query not in groups:
             continue
         group = groups.subset(query)
-        same = {("crop", one.crop_id), ("name", one.identity)} & group
-        if sum(kind == "name" for kind, _ in group) > 1 or (one.decision == "rejected" and same):
-            yield one
+        names = [name for kind, name in group if kind == "name"]
+        is_same = ("crop", review.crop_id) in group or review.identity in names
+        if len(names) > 1 or (review.decision == "rejected" and is_same):
+            yield review
 
 
 def _groups(reviews: list[Review], left_out: set[str]) -> DisjointSet:
-    """Searches, confirmed crops and their names; what shows one person is one subset."""
+    """Return sets of confirmed crops, their searches and names, each set of one person."""
     from scipy.cluster.hierarchy import DisjointSet
 
     groups = DisjointSet()
-    for one in reviews:
-        if one.decision == "confirmed" and one.query_id not in left_out:
-            joined = [("query", one.query_id), ("crop", one.crop_id)]
-            joined += [("name", one.identity)] if one.identity else []
-            for node in joined:
+    for review in reviews:
+        if review.decision == "confirmed" and review.query_id not in left_out:
+            query = ("query", review.query_id)
+            nodes = [query, ("crop", review.crop_id)]
+            if review.identity:
+                nodes.append(("name", review.identity))
+            for node in nodes:
                 groups.add(node)
-                groups.merge(joined[0], node)
+                groups.merge(query, node)
     return groups
 
 

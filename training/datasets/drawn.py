@@ -227,12 +227,12 @@ def _draw_person(random: Random) -> Person:
         return Cloth(shade(CLOTHES), shade(CLOTHES), stripes)
 
     return Person(
-        upper=cloth(0.25),
-        lower=cloth(0.06),
+        upper=cloth(0.4),
+        lower=cloth(0.12),
         hair=shade(HAIR),
         skin=shade(SKIN),
         shoes=shade(CLOTHES),
-        bag=shade(CLOTHES) if random.random() < 0.35 else None,
+        bag=shade(CLOTHES) if random.random() < 0.5 else None,
         has_skirt=random.random() < 0.15,
         sleeves=random.choice([0.4, 0.9]),
         shoulders=random.uniform(0.1, 0.135),
@@ -255,13 +255,13 @@ def _draw_camera(random: Random, domain: int) -> Camera:
         scene = np.where(inside, colour, scene)
     # Neighbouring domains are as far apart in tint as two photographed sets.
     warmth = (0.16 if domain % 2 else -0.16) + random.normal(0, 0.06)
-    exposure = EXPOSURES[domain % 4] * random.uniform(0.85, 1.1)
+    exposure = EXPOSURES[domain % 4] * random.uniform(0.9, 1.1)
     tint = np.array([1 + warmth, 1 + random.normal(0, 0.03), 1 - warmth])
     return Camera(
         scene=np.clip(scene, 0, 1),
         tint=exposure * tint,
         gamma=random.uniform(0.8, 1.25),
-        blur=random.uniform(0.3, 1.2),
+        blur=random.uniform(0.3, 0.9),
         noise=random.uniform(0.008, 0.03),
         light=random.uniform(-1, 1),
         fill=random.uniform(0.86, 0.96),
@@ -276,7 +276,7 @@ def _draw_crop(
     canvas = Canvas(random, camera, *size)
     turn = random.uniform(-1, 1)
     _paint_person(random, canvas, person, turn)
-    if random.random() < 0.2:
+    if random.random() < 0.1:
         x = random.uniform(-0.2, 0.2)
         top = random.uniform(0, 0.8)
         colour = random.uniform(0.2, 0.6) + random.normal(0, 0.06, 3)
@@ -292,7 +292,7 @@ def _paint_person(random: Random, canvas: Canvas, person: Person, turn: float) -
     """Paint a person whose `turn` is -1 with the back to the camera and 1 with the face to it."""
     # A side view is narrower and shows longer steps.
     sideways = 1 - abs(turn)
-    shoulders = person.shoulders * (1 - 0.35 * sideways)
+    shoulders = person.shoulders * (1 - 0.25 * sideways)
     belly = person.belly * (1 - 0.2 * sideways)
     stride = random.uniform(0, 0.04 + 0.1 * sideways)
     swing = random.uniform(-0.05, 0.12)

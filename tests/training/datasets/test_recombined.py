@@ -37,21 +37,15 @@ def test_a_new_person_is_seen_by_the_cameras_that_both_were_seen_by(records) -> 
         assert tuple(pixels[2, 5]) == (40 * int(upper), 0, tint)
         assert tuple(pixels[-2, 5]) == (40 * int(lower), 0, tint)
     assert {record.camera for record in made} == {"a", "b"}
-
-
-def test_no_label_is_that_of_a_real_person(records) -> None:
-    people = {record.person for record in records}
-    assert not people & {record.person for record in recombine(records, 6, seed=0)}
+    # No label is that of a real person, and there are no more new people than pairs.
+    assert {record.person for record in made}.isdisjoint(record.person for record in records)
+    assert len({record.person for record in recombine(records, 100, seed=0)}) == 4 * 3
 
 
 def test_the_same_seed_makes_the_same_people_and_another_others(records) -> None:
     first, again, other = (recombine(records, 4, seed) for seed in (0, 0, 1))
     assert [record.source for record in first] == [record.source for record in again]
     assert [record.source for record in first] != [record.source for record in other]
-
-
-def test_there_are_no_more_new_people_than_pairs(records) -> None:
-    assert len({record.person for record in recombine(records, 100, seed=0)}) == 4 * 3
 
 
 def test_drawn_people_are_left_alone() -> None:
