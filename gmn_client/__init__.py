@@ -19,7 +19,7 @@ from gmn_client.errors import ProblemError as ProblemError
 from gmn_client.errors import RequestRefused as RequestRefused
 from gmn_client.errors import ServiceFailed as ServiceFailed
 from gmn_client.errors import ServiceUnreachable as ServiceUnreachable
-from gmn_client.search_calls import QueryOptions as QueryOptions
+from gmn_client.methods import QueryOptions as QueryOptions
 from gmn_client.uploads import DEFAULT_GALLERY as DEFAULT_GALLERY
 from gmn_client.uploads import DEFAULT_URL as DEFAULT_URL
 from gmn_client.uploads import Image as Image

@@ -6,7 +6,7 @@ import functools
 import inspect
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from os import PathLike
 from types import MethodType, NoneType
 from typing import (
     Any,
@@ -16,11 +16,13 @@ from typing import (
     TypeAlias,
     TypeVar,
     get_args,
+    get_origin,
     get_type_hints,
     overload,
 )
 
 import httpx
+from pydantic import TypeAdapter
 
 from gmn_client import models
 from gmn_client.errors import checked, parse
@@ -31,7 +33,6 @@ Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 Answer_co = TypeVar("Answer_co", covariant=True)
 Awaited_co = TypeVar("Awaited_co", covariant=True)
-Model = TypeVar("Model", bound=models.WireModel)
 
 PAGE = 1000
 
@@ -42,7 +43,7 @@ class Call(Generic[Answer_co]):
 
     Attributes:
         read: makes the answer of a response, or raises the exception for its status.
-        params, fields: of the query string and the form; None is left out.
+        values: parameters of a GET, else fields of the form; None is left out.
         images: the form's files, read before the first attempt.
         archive: the form's one file instead, read as it is sent.
         repeatable: whether it may be sent again where it may have arrived; GET always may.
@@ -53,11 +54,10 @@ class Call(Generic[Answer_co]):
     read: Callable[[httpx.Response], Answer_co]
     method: str
     path: str
-    params: Mapping[str, object] = field(default_factory=dict)
-    fields: Mapping[str, object] = field(default_factory=dict)
+    values: Mapping[str, object] = field(default_factory=dict)
     headers: Mapping[str, str] | None = None
     images: Sequence[ImageSource] | None = None
-    archive: Path | None = None
+    archive: str | PathLike[str] | None = None
     repeatable: bool = False
     long: bool = False
     patience: float | None = None
@@ -124,18 +124,14 @@ def listed(
     return Method(build, "_items")
 
 
-def parsed(model: type[Model]) -> Callable[[httpx.Response], Model]:
-    """Return a function that reads a model from a response."""
-    return lambda response: parse(model, response)
-
-
 @dataclass(frozen=True)
 class Request:
     """Decorates a method without a body, whose signature declares one request and its answer.
 
-    An argument that `path` names is a segment of it; None is the client's own gallery. The others
-    are parameters of a GET, else fields of the form. None is left out, but of `**options` it is
-    sent as an empty text: unknown. The answer is of the return type, of a list its only page.
+    An argument that `path` names is a segment of it; None is the client's own gallery. Arguments
+    `images` or `archive` are sent as files. The others are parameters of a GET, else fields of the
+    form. None is left out, but of `**options` it is sent as an empty text: unknown. The answer is
+    of the return type, of a list its only page.
 
     Attributes:
         path: below `/v1`, with the names of arguments in braces.
@@ -151,41 +147,71 @@ class Request:
         self, declared: Callable[Concatenate[Any, Asked], Answer]
     ) -> Method[Asked, Answer, Awaited[Answer]]:
         """Make the method, which returns the answer."""
+        return Method(self.builder(declared), "_answer")
+
+    def builder(self, declared: Callable[..., Any], **added: object) -> Callable[..., Call[Any]]:
+        """Return a function with the same arguments, which builds the request.
+
+        Args:
+            added: further parameters or fields.
+        """
         signature = inspect.signature(declared)
-        read = _reader(get_type_hints(declared)["return"])
+        read = reader(get_type_hints(declared)["return"])
 
         @functools.wraps(declared)
         def build(client: Calls, *args: object, **options: object) -> Call[Any]:
             bound = signature.bind(client, *args, **options)
             bound.apply_defaults()
             _, *given = bound.arguments.items()
-            values = dict(given)
+            values = dict(given) | added
             values |= whole_fields(values.pop("options", {}))
             segments = [
                 values.pop(part.strip("{}")) if part.startswith("{") else part
                 for part in self.path.split("/")
             ]
-            names = [client.gallery_name if part is None else part for part in segments]
-            params, fields = (values, {}) if self.method == "GET" else ({}, values)
             return Call(
                 read,
                 self.method,
-                path_to(*names),
-                params,
-                fields,
+                path_to(*(client.gallery_name if part is None else part for part in segments)),
+                images=values.pop("images", None),
+                archive=values.pop("archive", None),
+                values=values,
                 repeatable=self.repeatable,
                 long=self.long,
             )
 
-        return Method(build, "_answer")
+        return build
 
 
-def _reader(answer: Any) -> Callable[[httpx.Response], Any]:
+@dataclass(frozen=True)
+class PagedRequest:
+    """Decorates a method as `Request` does, which returns an iterator over a list.
+
+    Attributes:
+        path: as of `Request`.
+        limit: how many are fetched at a time; None where the service answers all at once.
+    """
+
+    path: str
+    limit: int | None = PAGE
+
+    def __call__(
+        self, declared: Callable[Concatenate[Any, Asked], Iterator[Item]]
+    ) -> Method[Asked, Iterator[Item], AsyncIterator[Item]]:
+        """Make the method, which fetches page by page as the iterator moves on."""
+        return Method(Request("GET", self.path).builder(declared, limit=self.limit), "_items")
+
+
+def reader(answer: Any) -> Callable[[httpx.Response], Any]:
+    """Return a function that reads an answer of this type from a response."""
     if answer is bytes:
         return lambda response: checked(response).content
     if answer is NoneType:
         return lambda response: checked(response) and None
-    if items := get_args(answer):
-        page: Any = models.Page[items]  # type: ignore[valid-type]
-        return lambda response: parse(page, response).results
-    return parsed(answer)
+    is_page = get_origin(answer) is list
+    if is_page or get_origin(answer) is Iterator:
+        answer = models.Page[get_args(answer)]  # type: ignore[misc]
+    adapter = TypeAdapter(answer)
+    if is_page:
+        return lambda response: parse(adapter, response).results
+    return lambda response: parse(adapter, response)

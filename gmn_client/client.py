@@ -17,11 +17,10 @@ import tenacity
 from typing_extensions import Self
 
 from gmn_client import calls, errors, uploads
-from gmn_client.calls import Asking, Awaited, Awaits, Blocks, Call, Listing, parsed
+from gmn_client.calls import Asking, Awaited, Awaits, Blocks, Call, Listing, reader
 from gmn_client.errors import InvalidInput, RequestRefused, ServiceFailed, ServiceUnreachable
-from gmn_client.gallery_calls import GalleryCalls
+from gmn_client.methods import Methods, Query
 from gmn_client.models import Enrollment, Job, Page, QueryAnswer, RefusedImage, SeparateAnswers
-from gmn_client.search_calls import Query, SearchCalls
 from gmn_client.uploads import DEFAULT_GALLERY, DEFAULT_URL, Image, ImageSource
 
 Answer = TypeVar("Answer")
@@ -61,7 +60,7 @@ class Retries:
         return min(max(seconds, 0.0), self.longest_wait)
 
 
-class Connection(GalleryCalls, SearchCalls):
+class Connection(Methods):
     """One service; what both clients do, as coroutines; several tasks or threads may share it.
 
     Use it as a context manager, or call `close()`. Where a call names no gallery it is for the
@@ -114,14 +113,13 @@ class Connection(GalleryCalls, SearchCalls):
     def _request(self, call: Call[object], archive: IO[bytes] | None) -> dict[str, Any]:
         read = max(self._timeout, LONG_SECONDS) if call.long else self._timeout
         files: object = None if call.images is None else uploads.image_files(call.images)
-        if call.archive is not None:
-            files = [("archive", (call.archive.name, archive))]
+        if archive is not None:
+            files = {"archive": archive}
         return {
             "method": call.method,
             "url": call.path,
-            "params": uploads.form_fields(call.params),
+            "params" if call.method == "GET" else "data": uploads.form_fields(call.values),
             "headers": call.headers,
-            "data": uploads.form_fields(call.fields),
             "files": files,
             "timeout": httpx.Timeout(self._timeout, read=read),
         }
@@ -176,7 +174,7 @@ class Connection(GalleryCalls, SearchCalls):
                 yield item
             if page.next_cursor is None:
                 return
-            call = replace(call, params={**call.params, "cursor": page.next_cursor})
+            call = replace(call, values={**call.values, "cursor": page.next_cursor})
 
     @calls.answered
     async def enroll(
@@ -219,7 +217,7 @@ class Connection(GalleryCalls, SearchCalls):
             fields = uploads.enrollment_fields(batch)
             headers = uploads.idempotency_header(name)
             call = Call(
-                errors.parse_enrollment, "POST", path, {}, fields, headers, batch, repeatable=True
+                errors.parse_enrollment, "POST", path, fields, headers, batch, repeatable=True
             )
             try:
                 answer = await self._send(call)
@@ -277,7 +275,7 @@ class Connection(GalleryCalls, SearchCalls):
         path = uploads.path_to("jobs", job_id)
         while True:
             patience = min(AWAY_SECONDS, end - time.monotonic())
-            job = await self._send(Call(parsed(Job), "GET", path, patience=patience))
+            job = await self._send(Call(reader(Job), "GET", path, patience=patience))
             if job != last:
                 yield job
             if job.finished:

@@ -8,11 +8,12 @@ import io
 from typing import TypeVar
 
 import httpx
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
-from gmn_client.models import Enrollment, JobProblem, Problem, WireModel
+from gmn_client.models import Enrollment, JobProblem, Problem
 
-Answer = TypeVar("Answer", bound=WireModel)
+Answer = TypeVar("Answer")
+ENROLLMENT = TypeAdapter(Enrollment)
 
 
 class GmnError(Exception):
@@ -98,10 +99,10 @@ def unreachable(url: str, error: httpx.TransportError | httpx.InvalidURL) -> Ser
     )
 
 
-def parse(model: type[Answer], response: httpx.Response) -> Answer:
+def parse(adapter: TypeAdapter[Answer], response: httpx.Response) -> Answer:
     """Parses a JSON answer; raises `ServiceUnreachable` where it is not of this service."""
     try:
-        return model.model_validate_json(checked(response).content)
+        return adapter.validate_json(checked(response).content)
     except ValidationError as error:
         raise ServiceUnreachable(
             f"{response.request.url}: answers, but not as this service does "
@@ -113,7 +114,7 @@ def parse(model: type[Answer], response: httpx.Response) -> Answer:
 def parse_enrollment(response: httpx.Response) -> Enrollment:
     """Parse the outcome of each image, also where none of them was usable."""
     try:
-        enrolled = parse(Enrollment, response)
+        enrolled = parse(ENROLLMENT, response)
     except RequestRefused as refusal:
         if not refusal.problem.results:
             raise

@@ -1,34 +1,636 @@
 """The models of the wire: the service returns these models, the client parses them.
 
 Fields that a newer service adds are ignored. The OpenAPI document is generated from these models.
-Those of searches, reviews and cases are here; all others can be imported from here too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import date
+from datetime import date, datetime, timezone
 from functools import partial
-from typing import Annotated, Any, ClassVar, Literal
+from operator import is_
+from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar
 
-from pydantic import AfterValidator, ConfigDict, Field
-
-from gmn_client.gallery_models import *  # noqa: F403
-from gmn_client.gallery_models import CalibrationState
-from gmn_client.wire import *  # noqa: F403
-from gmn_client.wire import (
-    Moment,
-    Page,
-    RefusedImage,
-    Scoring,
-    Verdict,
-    WireModel,
-    absent,
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    SerializerFunctionWrapHandler,
+    WithJsonSchema,
+    model_serializer,
 )
+from pydantic.json_schema import SkipJsonSchema
 
+Item = TypeVar("Item")
+Scoring = Literal["cosine", "mnet", "fused"]
+JobKind = Literal["import", "reindex", "grouping"]
+JobState = Literal["queued", "running", "done", "failed", "cancelled"]
+Verdict = Literal["match", "uncertain", "no_match"]
+Scope = Literal["query", "enroll", "delete", "metrics", "admin"]
+CalibrationSource = Literal["artefact", "own", "frozen", "off"]
+CalibrationReason = Literal[
+    "not_fitted", "few_identities", "few_scored", "shallow_search", "extrapolated"
+]
+CropOrder = Literal["enrolled", "captured", "-captured"]
+RetentionFrom = Literal["captured", "enrolled"]
+IdentityOrder = Literal["name", "last_seen", "crops"]
+Pixels = Annotated[int, Field(ge=-1_000_000, le=1_000_000)]
 SearchVerdict = Literal["match", "uncertain", "no_match", "nothing_searched"]
 Decision = Literal["confirmed", "rejected"]
 Milliseconds = Annotated[float, AfterValidator(partial(round, ndigits=2))]
+# Codes of problems, of refused images, and of the lines of a job's report.
+PROBLEM_CODES = (
+    "answer_too_large",
+    "bad_request",
+    "blurred",
+    "body_too_large",
+    "body_too_slow",
+    "box_outside",
+    "captured_in_future",
+    "crop_conflict",
+    "cross_origin",
+    "damaged_record",
+    "damaged_snapshot",
+    "dark",
+    "device_full",
+    "device_lost",
+    "empty",
+    "file_too_large",
+    "forbidden",
+    "gallery_conflict",
+    "ignored",
+    "index_unavailable",
+    "internal_error",
+    "invalid_field",
+    "key_conflict",
+    "low_resolution",
+    "method_not_allowed",
+    "needs_reindex",
+    "not_an_image",
+    "not_embedded",
+    "not_found",
+    "not_person_shaped",
+    "not_ready",
+    "not_unpacked",
+    "overexposed",
+    "queue_full",
+    "record_unavailable",
+    "request_conflict",
+    "service_stopping",
+    "snapshots_not_rewritten",
+    "storage_failed",
+    "too_costly",
+    "too_many_exports",
+    "too_many_parts",
+    "too_many_pixels",
+    "too_many_requests",
+    "too_small",
+    "truncated",
+    "unauthorised",
+    "unknown_case",
+    "unknown_crop",
+    "unknown_gallery",
+    "unknown_identity",
+    "unknown_job",
+    "unknown_key",
+    "unknown_merge",
+    "unknown_picture",
+    "unknown_query",
+    "unknown_snapshot",
+    "unreadable",
+    "unsupported_media_type",
+    "unusable_images",
+    "version_not_reached",
+)
+PROBLEM_TYPE = {"type": "string", "enum": [f"urn:gmn:problem:{code}" for code in PROBLEM_CODES]}
+FINISHED: tuple[JobState, ...] = ("done", "failed", "cancelled")
+
+
+def _rfc3339(moment: datetime) -> str:
+    return moment.astimezone(timezone.utc).isoformat().replace("+00:00", "Z")
+
+
+Moment = Annotated[datetime, PlainSerializer(_rfc3339, return_type=str)]
+absent = partial(is_, None)
+
+
+class WireModel(BaseModel):
+    """Base of every answer."""
+
+    model_config = ConfigDict(
+        frozen=True, from_attributes=True, json_schema_serialization_defaults_required=True
+    )
+
+
+class Page(WireModel, Generic[Item]):
+    """One page of a list; `next_cursor` is null on the last."""
+
+    results: list[Item]
+    next_cursor: str | None = None
+
+
+class FieldProblem(WireModel):
+    """A problem of one field of a request, which `detail` contains too."""
+
+    field: str
+    message: str
+
+
+class Problem(WireModel):
+    """An RFC 9457 problem document: `detail` names the input, the reason and the remedy.
+
+    `type` is one of the listed ones; a newer service may have others. `errors` names the
+    fields that cannot be used, and `results` has an entry for each image where none could be.
+    """
+
+    model_config = ConfigDict(
+        extra="allow",
+        json_schema_serialization_defaults_required=False,
+        json_schema_extra={"required": ["type", "title", "status", "detail"]},
+    )
+
+    type: Annotated[str, WithJsonSchema({"anyOf": [PROBLEM_TYPE, {"type": "string"}]})] = (
+        "about:blank"
+    )
+    title: str = ""
+    status: int = 0
+    detail: str = ""
+    request_id: str | None = Field(default=None, exclude_if=absent)
+    errors: list[FieldProblem] | None = Field(default=None, exclude_if=absent)
+    results: list[dict[str, Any]] | None = Field(default=None, exclude_if=absent)
+
+    @property
+    def code(self) -> str:
+        """The last part of `type`, such as `unknown_gallery`."""
+        return self.type.rpartition(":")[2]
+
+
+class RefusedImage(WireModel):
+    """An image that could not be used; the attributes of a usable one are empty."""
+
+    crop_id: ClassVar[None] = None
+    identity: ClassVar[None] = None
+    camera: ClassVar[None] = None
+    duplicate: ClassVar[bool] = False
+    warnings: ClassVar[tuple[str, ...]] = ()
+    embedding: ClassVar[None] = None
+
+    problem: Problem
+
+
+class JobProgress(WireModel):
+    """How far a job is, in items: `total` is 0 until they are counted.
+
+    `done` counts the items that were handled; of an import `landed`, `duplicates` and `refused` are
+    its parts. `ignored` counts other files, images that the manifest does not name, and columns of
+    it that have no meaning.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    total: int = 0
+    done: int = 0
+    landed: int = 0
+    duplicates: int = 0
+    refused: int = 0
+    ignored: int = 0
+
+    @model_serializer(mode="wrap")
+    def _noted(self, serialize: SerializerFunctionWrapHandler) -> dict[str, int]:
+        """Omit the counts that this kind of job does not have."""
+        return {name: n for name, n in serialize(self).items() if name in self.model_fields_set}
+
+
+class Job(WireModel):
+    """An import, a reindex or a grouping, and how far it is.
+
+    `problems` counts the lines of its report. `detail` is why it failed, or a remark on its
+    outcome.
+    """
+
+    job_id: str
+    gallery: str
+    kind: JobKind
+    state: JobState
+    progress: JobProgress
+    problems: int
+    detail: str | None
+    created_at: Moment
+    updated_at: Moment
+
+    @property
+    def finished(self) -> bool:
+        """True once the job has ended."""
+        return self.state in FINISHED
+
+
+class Jobs(Page[Job]):
+    """The newest jobs first."""
+
+
+class CropGroup(WireModel):
+    """Crops without a name that may be of one person; `cohesion`: the probability of their mean.
+
+    The crop that is least like the others comes first.
+    """
+
+    crop_ids: list[str]
+    cohesion: float
+
+
+class CropGroups(WireModel):
+    """The groups of the last grouping, without crops that were named or deleted since.
+
+    The largest group comes first; `single` is the number of crops in no group. `job_id`,
+    `created_at` and `gallery_version` are null before the first grouping.
+    """
+
+    job_id: str | None = None
+    created_at: Moment | None = None
+    gallery_version: int | None = None
+    results: list[CropGroup] = []
+    single: int = 0
+
+
+class JobProblem(WireModel):
+    """A problem of one item of a job: its `position` from 0, its name and the reason."""
+
+    position: int
+    source: str
+    code: str
+    detail: str
+
+
+class Key(WireModel):
+    """An API key without its secret; `gallery` is the only one that it is for, null for all.
+
+    From `expires_at` on it is refused; until `former_until` the secret before its rotation is valid
+    too. `learn`: whether its searches count for calibrations. `rate` is in requests a minute to
+    each process, null for any number, and with `rate_images` in images a minute. A key with
+    `in_file` is of GMN_API_KEYS_FILE: it is revoked there, its `created_at` is the time of the
+    file, and its last use is not noted.
+    """
+
+    key_id: str
+    scopes: list[Scope]
+    gallery: str | None
+    note: str
+    learn: bool
+    rate: int | None
+    rate_images: bool = False
+    created_at: Moment
+    expires_at: Moment | None
+    former_until: Moment | None
+    last_used_at: Moment | None = None
+    in_file: bool = False
+
+
+class Keys(Page[Key]):
+    """Every key, oldest first."""
+
+
+class NewKey(Key):
+    """A new key: `key` is its text, answered this once; `warnings` has what its maker must know."""
+
+    key: str = Field(repr=False)
+    warnings: list[str]
+
+
+class Alive(WireModel):
+    """Every stage of the process makes progress."""
+
+    status: Literal["alive"] = "alive"
+
+
+class RecordState(WireModel):
+    """How far the index is behind the record.
+
+    `state` is `in_step`; `catching_up` where changes of another process are not shown yet;
+    `reading_again` where everything is read anew; `unreachable` where the record does not answer:
+    searches are answered from memory, and a call that needs the record is 503. `lag` counts changes
+    that are known and not shown, `lag_seconds` the time since they are known.
+    """
+
+    state: Literal["in_step", "catching_up", "reading_again", "unreachable"] = "in_step"
+    lag: int = 0
+    lag_seconds: Annotated[float, AfterValidator(partial(round, ndigits=3))] = 0.0
+
+    @property
+    def up(self) -> bool:
+        """True while the record answers."""
+        return self.state != "unreachable"
+
+
+class Ready(WireModel):
+    """The model answered a probe and every gallery is loaded, or known to need a reindex.
+
+    `galleries` is how many are in each state; callers without a key see no names. `index` is
+    `unavailable` where the last search found no Milvus, and the others are answered with 503.
+    """
+
+    status: Literal["ready"] = "ready"
+    galleries: dict[Literal["ready", "needs_reindex"], int]
+    record: RecordState
+    index: Literal["ready", "unavailable"] = "ready"
+
+
+class Box(BaseModel):
+    """The box of one person in a frame, in pixels; `x` and `y` are of its left upper corner."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    x: Pixels
+    y: Pixels
+    width: Pixels
+    height: Pixels
+
+
+class EnrolledImage(WireModel):
+    """An image that is in the gallery; with `duplicate` it was there before, as `crop_id`.
+
+    The `crop_id` of a duplicate is null for a key that has none of `query`, `delete` and `admin`.
+    """
+
+    problem: ClassVar[None] = None
+
+    crop_id: str | None
+    identity: str | None
+    camera: str | None
+    duplicate: bool
+    warnings: list[str]
+
+
+class Enrollment(WireModel):
+    """One entry per image, in order."""
+
+    # None where no image landed: that answer is a problem document, which has no version.
+    # A factory, since the schema would show a default.
+    gallery_version: int | SkipJsonSchema[None] = Field(default_factory=lambda: None)
+    results: list[EnrolledImage | RefusedImage]
+    # Sent as the header Idempotent-Replayed: the request happened before, with this answer.
+    replayed: SkipJsonSchema[bool] = Field(default=False, exclude=True)
+
+
+class Crop(WireModel):
+    """A stored crop; its picture is at `image_url`, `sha256` is of the file that was sent.
+
+    `vector`, with the `embedding_fingerprint` of its embedder, is there with `include_vector`, but
+    of a crop that is removed at this moment.
+    """
+
+    crop_id: str
+    identity: str | None
+    camera: str | None
+    captured_at: Moment | None
+    external_id: str | None
+    metadata: Mapping[str, Any] | None
+    sha256: str
+    content_type: str | None
+    created_at: Moment
+    image_url: str | None
+    vector: list[float] | None = Field(default=None, exclude_if=absent)
+    embedding_fingerprint: str | None = Field(default=None, exclude_if=absent)
+
+
+class Crops(Page[Crop]):
+    """One page of crops; one that is not the last may have fewer than `limit`, also none."""
+
+
+class Removal(WireModel):
+    """The number of removed crops; from `gallery_version` on they are never returned again."""
+
+    gallery_version: int
+    removed: int
+
+
+class RemovedCrops(Removal):
+    """How many crops passed the filter, and how many were removed: none by a `dry_run`."""
+
+    matched: int
+
+
+class ChangedCrops(WireModel):
+    """How many crops passed the filter, and how many are others from `gallery_version` on.
+
+    None change by a `dry_run`, nor crops that were so before.
+    """
+
+    gallery_version: int
+    matched: int
+    changed: int
+
+
+class GalleryRemoval(WireModel):
+    """The number of crops that were deleted with the gallery."""
+
+    removed: int
+
+
+class CalibrationState(WireModel):
+    """The calibration behind verdicts and probabilities.
+
+    `state`: `artefact`, its thresholds for the number of identities searched; `own`, fitted to this
+    gallery; `frozen`, fitted, and no longer changed; `off`, the artefact's, and no search is kept.
+    `basis` is one sentence for people: the basis of the thresholds. `reason` is why they are the
+    artefact's: `not_fitted` (the first fit comes a few seconds after the 18th named identity),
+    `few_identities` (the search covers fewer than 18), `few_scored` (it scored fewer than nine
+    identities), `shallow_search` (a `rerank_depth` below the default); or that they are
+    `extrapolated` to more than ten times as many identities as the fit covered. `identities` and
+    `crops` are the numbers that the gallery held at the fit to its named crops, 0 without such a
+    fit; `searches` is the number that the fit uses, or that is kept before the first fit. Equal
+    `version`s give equal verdicts; null where no loaded model answers. `date` is that of the fit.
+    """
+
+    # A pair's answer leaves out null.
+    model_config = ConfigDict(json_schema_serialization_defaults_required=False)
+
+    state: CalibrationSource
+    reason: CalibrationReason | None = None
+    basis: str = ""
+    identities: int = 0
+    crops: int = 0
+    searches: int = 0
+    version: str | None = None
+    date: Moment | None = None
+
+
+class GalleryCalibration(CalibrationState):
+    """The calibration of a search of a whole gallery, by the default `scoring`.
+
+    `scorings` has that of each scoring which the gallery's artefact offers.
+    """
+
+    scoring: Scoring
+    scorings: dict[Scoring, CalibrationState]
+
+
+class Gallery(WireModel):
+    """A gallery: its size, its settings, and whether it can be searched.
+
+    `version` grows with every change; a query's `min_version` refers to it. `state` is
+    `previous_model` where the model before answers for it and `needs_reindex` where no loaded one
+    does. `recall` is the measured share of the true nearest that its index finds, null where the
+    index is exact. `index_bytes` are of the vectors in memory, `image_bytes` of the kept images.
+    Crops older than `retention_days` are deleted, counted from `retention_from`; null keeps all.
+    """
+
+    name: str
+    crops: int
+    identities: int
+    embedding_fingerprint: str
+    version: int
+    index_kind: str
+    dtype: str
+    index_bytes: int
+    image_bytes: int
+    recall: float | None
+    state: Literal["ready", "previous_model", "needs_reindex"]
+    retention_days: int | None
+    retention_from: RetentionFrom
+    calibration: GalleryCalibration
+    created_at: Moment
+
+
+class Galleries(Page[Gallery]):
+    """Every gallery; `audit_queries`: whether searches and views are in the audit log."""
+
+    audit_queries: bool
+
+
+class Identity(WireModel):
+    """The number of crops of one identity, and of the cameras that took them.
+
+    `crop_id` has its best picture, whose file is at `image_url`, null where none is kept.
+    `last_seen` is the last capture of a crop, or enrollment where the time of capture is unknown.
+    """
+
+    identity: str
+    crops: int
+    cameras: int
+    crop_id: str
+    image_url: str | None
+    last_seen: Moment
+
+
+class Identities(Page[Identity]):
+    """One page of identities, in the order of their names unless another one was asked for."""
+
+
+class IdentityDetail(WireModel):
+    """The number of crops of one identity, and the cameras that took them; see `Identity`.
+
+    Forgetting the identity deletes `kept_searches` searches; `cases` counts them by case.
+    """
+
+    identity: str
+    crops: int
+    cameras: list[str]
+    crop_id: str
+    image_url: str | None
+    first_seen: Moment
+    last_seen: Moment
+    kept_searches: int = 0
+    cases: dict[str, int] = Field(default_factory=dict)
+
+
+class SimilarIdentity(WireModel):
+    """An identity that may be the same person: the result of a search by another one's best crops.
+
+    `crop_id` is its crop with the highest score; `probability` and `verdict` are of that.
+    """
+
+    identity: str
+    probability: float
+    verdict: Verdict
+    crop_id: str
+    image_url: str
+    crops: int
+
+
+class SimilarIdentities(Page[SimilarIdentity]):
+    """The most alike first."""
+
+
+class RenamedIdentity(WireModel):
+    """The number of crops with the new name; `merged` where others had it before.
+
+    A merge can be undone for 30 days under its `merge_id`, null for none.
+    """
+
+    gallery_version: int
+    identity: str
+    changed: int
+    merged: bool
+    merge_id: str | None = None
+
+
+class Merge(WireModel):
+    """Two identities that were made one: `crops` of `identity` became crops of `into`."""
+
+    merge_id: str
+    identity: str
+    into: str
+    crops: int
+    merged_at: Moment
+    undo_until: Moment
+
+
+class Merges(Page[Merge]):
+    """The merges of the last 30 days, newest first."""
+
+
+class ChangedCrop(WireModel):
+    """A crop as it is known from `gallery_version` on."""
+
+    gallery_version: int
+    crop: Crop
+
+
+class Remainder(WireModel):
+    """A trace of a forgotten person that is still kept: where, what, and until when."""
+
+    where: str
+    what: str
+    until: str
+
+
+class ForgottenIdentity(Removal):
+    """The removed data of a person, `snapshots` by their ids, and the remaining copies.
+
+    `kept_searches` counts the searches whose picture showed the person; `cases` counts them by the
+    id of the case that held them.
+    """
+
+    snapshots: dict[str, int]
+    kept_searches: int = 0
+    cases: dict[str, int] = Field(default_factory=dict)
+    remaining: list[Remainder]
+
+
+class Snapshot(WireModel):
+    """A copy of a gallery as of `version`; `sha256` is over its crops' checksums."""
+
+    snapshot_id: str
+    version: int
+    embedding_fingerprint: str
+    crops: int
+    bytes: int
+    sha256: str
+    created_at: Moment
+
+
+class Snapshots(Page[Snapshot]):
+    """Every snapshot of a gallery, oldest first."""
+
+
+class RestoredSnapshot(WireModel):
+    """The content of a gallery after a restore."""
+
+    gallery_version: int
+    snapshot_id: str
+    crops: int
 
 
 class RankedCrop(WireModel):

@@ -19,8 +19,10 @@ from gmn_client.errors import InvalidInput
 from gmn_client.models import RetentionFrom
 
 if TYPE_CHECKING:
-    # Pillow is not needed otherwise.
     from PIL.Image import Image as PilImage
+else:
+    # Pillow is not needed otherwise.
+    PilImage = Any
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 DEFAULT_GALLERY = "default"
@@ -34,7 +36,7 @@ ACCEPTED = (
     "gmn_client.Image; for an array PIL.Image.fromarray(array)"
 )
 
-ImageData: TypeAlias = "bytes | str | os.PathLike[str] | IO[bytes] | PilImage"
+ImageData: TypeAlias = bytes | str | os.PathLike[str] | IO[bytes] | PilImage
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ class Image:
     metadata: Mapping[str, Any] | None = None
 
 
-ImageSource: TypeAlias = "ImageData | Image"
+ImageSource: TypeAlias = ImageData | Image
 
 
 class Box(TypedDict):
@@ -180,11 +182,7 @@ def _field(value: object) -> object:
         return value.isoformat()
     if isinstance(value, Mapping):
         try:
-            plain = {
-                name: item.isoformat() if isinstance(item, datetime) else item
-                for name, item in value.items()
-            }
-            return json.dumps(plain, allow_nan=False)
+            return json.dumps(dict(value), allow_nan=False, default=datetime.isoformat)
         except (TypeError, ValueError) as error:
             raise InvalidInput(f"metadata: is not what JSON can hold ({error})") from error
     if isinstance(value, Iterable) and not isinstance(value, bytes):
@@ -257,10 +255,10 @@ def image_files(sources: Sequence[ImageSource]) -> list[tuple[str, tuple[str, by
     return [("images", _file(source)) for source in sources]
 
 
-def open_archive(path: Path | None) -> AbstractContextManager[IO[bytes] | None]:
+def open_archive(path: str | os.PathLike[str] | None) -> AbstractContextManager[IO[bytes] | None]:
     """Open a file to send, where there is one; raises `InvalidInput` where it cannot be read."""
     try:
-        return path.open("rb") if path else nullcontext()
+        return nullcontext() if path is None else Path(path).open("rb")
     except OSError as error:
         raise InvalidInput(
             f"{path}: cannot be read ({error.strerror}); name a zip or tar file"

@@ -62,7 +62,7 @@ KNOWS_NOTHING_OF = {
     "service/http": (*STORAGE, "torch", "service.engine", "service.search.index"),
     **{
         f"service/commands/{name}.py": (*MODELS, "numpy", "fastapi", *INSIDE_THE_SERVICE)
-        for name in ("api", "bulk", "common", "enroll", "lifecycle", "query")
+        for name in ("api", "browse", "bulk", "common", "enroll", "query")
     },
     "service/web": INSIDE_THE_SERVICE,
 }

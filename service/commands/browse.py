@@ -1,18 +1,21 @@
-"""`gmn gallery`, `identities`, `crops`, `group` and `rename`: a served gallery over HTTP."""
+"""Commands on a served gallery over HTTP: what it holds, its settings, renames and removals."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import islice
 from typing import Annotated, Unpack
 
+from rich.console import Group
+from rich.markup import escape
 from typer import Argument, BadParameter, Option
 
 from gmn_client import DEFAULT_GALLERY, Client
-from gmn_client.models import CropOrder, Gallery, IdentityOrder
+from gmn_client.models import CropOrder, Gallery, IdentityOrder, Job
 from gmn_client.uploads import GalleryOptions
 from model.problems import InputProblem
 from service.commands.common import (
-    Column,
+    Columns,
     LimitOption,
     Shown,
     YesOption,
@@ -22,11 +25,13 @@ from service.commands.common import (
     follow,
     listed,
     plain_table,
+    shortened,
     table_of,
     with_client,
 )
 from service.commands.query import TimeOptions
 
+PROBLEMS_SHOWN = 20
 NameArgument = Annotated[str, Argument(metavar="NAME", help="Which gallery.")]
 
 
@@ -36,14 +41,14 @@ def _retention(gallery: Gallery) -> str:
     return f"{gallery.retention_days} ({gallery.retention_from})"
 
 
-GALLERY_COLUMNS: tuple[Column, ...] = (
-    ("gallery", "name"),
-    "crops",
-    "identities",
-    "state",
-    ("keeps days", _retention),
-    ("calibration", "calibration.state"),
-)
+GALLERY_COLUMNS: Columns = {
+    "gallery": "name",
+    "crops": "crops",
+    "identities": "identities",
+    "state": "state",
+    "keeps days": _retention,
+    "calibration": "calibration.state",
+}
 
 
 class GroupOptions(TimeOptions, total=False):
@@ -120,7 +125,8 @@ def identities(
     Example: gmn identities ann --sort last_seen
     """
     people = islice(client.identities(query=query, sort=sort), limit)
-    return listed(people, ["identity", "crops", "cameras", ("last seen (UTC)", "last_seen")])
+    columns = {"identity": "identity", "crops": "crops", "cameras": "cameras"}
+    return listed(people, {**columns, "last seen (UTC)": "last_seen"})
 
 
 @with_client
@@ -150,13 +156,13 @@ def crops(client: Client, limit: LimitOption = 1000, **chosen: Unpack[CropOption
 
     Example: gmn crops --unnamed --order=-captured --limit 20
     """
-    columns = (
-        ("crop", "crop_id"),
-        "identity",
-        "camera",
-        ("captured (UTC)", "captured_at"),
-        ("external id", "external_id"),
-    )
+    columns = {
+        "crop": "crop_id",
+        "identity": "identity",
+        "camera": "camera",
+        "captured (UTC)": "captured_at",
+        "external id": "external_id",
+    }
     return listed(islice(client.crops(**chosen), limit), columns)
 
 
@@ -183,3 +189,70 @@ def rename(
     if renamed.merge_id:
         text += f" This was a merge; gmn rename --undo {renamed.merge_id} undoes it."
     return Shown(renamed, text)
+
+
+@with_client
+def forget(
+    client: Client,
+    identity: Annotated[str, Argument(help="The identity, as enrolled.")],
+    yes: YesOption = False,
+) -> Shown:
+    """Removes a person from a gallery and its snapshots, and lists what remains.
+
+    It cannot be undone: no restore brings them back. On a terminal the command asks first; without
+    one it needs --yes. The key needs the scope admin.
+
+    Example: gmn forget 0042 --gallery entrance --yes
+    """
+    gallery = f"gallery {client.gallery_name}"
+    confirmed(yes, f"forget {identity}", f"Remove {identity} from {gallery} and its snapshots?")
+    forgotten = client.forget(identity)
+    places = {gallery: forgotten.removed}
+    places |= {f"snapshot {name}": crops for name, crops in forgotten.snapshots.items()}
+    lines = [f"{crops:,} crops removed from {place}" for place, crops in places.items()]
+    if forgotten.kept_searches:
+        lines.append(f"Kept searches removed: {forgotten.kept_searches:,}")
+    remaining = table_of(
+        forgotten.remaining, {"what remains": "what", "where": "where", "until": "until"}
+    )
+    return Shown(forgotten, Group(*(escape(line) for line in lines), remaining))
+
+
+@with_client
+def reindex(
+    client: Client,
+    wait: Annotated[bool, Option("--wait", help="Until it is done; 1 if it fails.")] = False,
+    everything: Annotated[bool, Option("--all", help="All that another model filled.")] = False,
+) -> Shown:
+    """Embeds a gallery anew with the model that is served, or every one that needs it.
+
+    The service does it by itself; a reindex under way is continued. Until it is done the model
+    before answers, where it is a shipped one or the service was started with --previous.
+
+    Example: gmn reindex --gallery entrance --wait
+
+    Example: gmn reindex --all --wait
+    """
+    names = [client.gallery_name]
+    if everything:
+        names = [gallery.name for gallery in client.galleries() if gallery.state != "ready"]
+    jobs = [client.reindex(name) for name in names]
+    if wait:
+        jobs = [follow(client, job, job.gallery) for job in jobs]
+    text = "\n".join(line for job in jobs for line in _job_lines(client, job))
+    nothing = "every gallery holds vectors of the served model already"
+    ok = not wait or all(job.state == "done" for job in jobs)
+    return Shown(jobs if everything else jobs[0], text or nothing, ok)
+
+
+def _job_lines(client: Client, job: Job) -> Iterator[str]:
+    progress = job.progress
+    ending = f": {job.detail}" if job.detail else ""
+    yield (
+        f"gallery {job.gallery}: {progress.done:,} of {progress.total:,} crops, "
+        f"job {job.job_id} is {job.state}{ending}"
+    )
+    if job.finished and job.problems:
+        problems = client.job_problems(job.job_id)
+        lines = [f"{problem.source}: {problem.detail}" for problem in problems]
+        yield from shortened(lines, PROBLEMS_SHOWN)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import ctypes
 import functools
 import inspect
-import os
 import re
 import sys
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from operator import attrgetter
 from pathlib import Path
@@ -36,8 +34,8 @@ from gmn_client.models import Job
 from model.problems import InputProblem
 
 Result = TypeVar("Result")
-Column = str | tuple[str, str | Callable[[Any], object]]
-"""An attribute of the objects in a table; or a title, and the attribute or a function of them."""
+Columns = Mapping[str, str | Callable[[Any], object]]
+"""The titles of a table, and of each the attribute of the objects in it, or a function of them."""
 # An entry of a docstring's `Args:` or `Attributes:`, with the lines that continue it.
 ENTRY = re.compile(r"^ {4}(\w+(?:, \w+)*): (.*(?:\n {8}.*)*)", re.MULTILINE)
 WIDTH_WITHOUT_TERMINAL = 160
@@ -49,8 +47,6 @@ DataDirOption = Annotated[
 JsonOption = Annotated[bool, Option("--json", help="Print one JSON object.")]
 YesOption = Annotated[bool, Option("--yes", help="Do not ask; needed without a terminal.")]
 LimitOption = Annotated[int, Option(min=1, help="How many at most.")]
-# From malloc.h.
-M_ARENA_MAX = -8
 
 
 class Shown(NamedTuple):
@@ -71,7 +67,7 @@ def printed(run: Callable[..., Shown]) -> Callable[..., None]:
     """Make a command that prints what `run` returns, with the option `--json` beside its own."""
 
     def command(*, as_json: JsonOption = False, **given: Any) -> None:
-        _finish(run(**given), as_json)
+        show(run(**given), as_json)
 
     return _with_parameters(command, run, inspect.signature(run, eval_str=True).parameters.values())
 
@@ -95,13 +91,12 @@ def with_client(run: Callable[..., Shown]) -> Callable[..., None]:
         as_json: JsonOption = False,
         **given: Any,
     ) -> None:
-        arguments = {
-            name: value for name, value in given.items() if name in named or value is not None
-        }
+        # Each option that may be omitted is None, and the default of the function then.
+        arguments = {name: value for name, value in given.items() if value is not None}
         if "gallery" in named:
             arguments["gallery"] = gallery
         with Client(url, api_key, gallery=gallery or DEFAULT_GALLERY) as client:
-            _finish(run(client, **arguments), as_json)
+            show(run(client, **arguments), as_json)
 
     _, *parameters = inspect.signature(run, eval_str=True).parameters.values()
     named = {parameter.name for parameter in parameters}
@@ -143,12 +138,6 @@ def annotated(hint: Any, place: Any) -> Any:
     elif hint not in (bool, int, float) and get_origin(hint) is not Literal:
         hint = str
     return Annotated[hint, place]
-
-
-def _finish(shown: Shown, as_json: bool) -> None:
-    show(shown.answer, as_json, shown.text)
-    if not shown.ok:
-        raise Exit(1)
 
 
 def _with_parameters(
@@ -193,8 +182,9 @@ def output() -> Console:
     return console if console.is_terminal else Console(width=WIDTH_WITHOUT_TERMINAL)
 
 
-def show(answer: Any, as_json: bool, text: RenderableType | Iterator[str]) -> None:
-    """Print an answer as JSON (a list or an iterator as `results`), or the text instead."""
+def show(shown: Shown, as_json: bool) -> None:
+    """Print a result as JSON (a list or an iterator as `results`), or its text instead."""
+    answer, text, ok = shown
     if as_json:
         several = isinstance(answer, list | Iterator)
         data = {"results": list(answer)} if several else answer
@@ -206,19 +196,19 @@ def show(answer: Any, as_json: bool, text: RenderableType | Iterator[str]) -> No
             echo(line)
     else:
         output().print(text)
+    if not ok:
+        raise Exit(1)
 
 
-def listed(answers: Iterable[Any], columns: Sequence[Column]) -> Shown:
+def listed(answers: Iterable[Any], columns: Columns) -> Shown:
     results = list(answers)
     return Shown(results, table_of(results, columns))
 
 
-def table_of(rows: Iterable[Any], columns: Sequence[Column]) -> Table:
-    titled = [(column, column) if isinstance(column, str) else column for column in columns]
-    cells = [attrgetter(source) if isinstance(source, str) else source for _, source in titled]
-    return plain_table(
-        [title for title, _ in titled], ([cell(row) for cell in cells] for row in rows)
-    )
+def table_of(objects: Iterable[Any], columns: Columns) -> Table:
+    sources = columns.values()
+    cells = [attrgetter(source) if isinstance(source, str) else source for source in sources]
+    return plain_table(list(columns), ([cell(row) for cell in cells] for row in objects))
 
 
 def shortened(lines: Sequence[str], most: int) -> list[str]:
@@ -243,11 +233,6 @@ def _cell(value: object) -> Text:
     if isinstance(value, datetime):
         return Text(f"{value.astimezone(UTC):%Y-%m-%d %H:%M}")
     return value if isinstance(value, Text) else Text("–" if value is None else str(value))
-
-
-def percent(share: float) -> str:
-    """Return a probability as text; above 99.9% as a bound, since no score is certain."""
-    return "> 99.9%" if share > 0.999 else f"{share:.1%}"
 
 
 def progress_bar() -> Progress:
@@ -276,14 +261,3 @@ def follow(client: Client, job: Job, title: str) -> Job:
             echo(f"Job {job.job_id} goes on in the service.", err=True)
             raise
     return latest
-
-
-def bound_arenas() -> None:
-    """Let all threads share two of glibc's memory pools, unless `MALLOC_ARENA_MAX` is set.
-
-    Memory that one thread frees cannot be used by the pool of another: with a pool for each thread
-    a service under steady load grew by 70 MiB in half an hour.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None and "MALLOC_ARENA_MAX" not in os.environ:
-        mallopt(M_ARENA_MAX, 2)

@@ -57,7 +57,7 @@ def doctor(
     findings = list(_examine(data_dir))
     failing = {"error", "warning"} if strict else {"error"}
     ok = not any(finding.state in failing for finding in findings)
-    table = table_of(findings, (("", "state"), "part", ("finding", "text")))
+    table = table_of(findings, {"": "state", "part": "part", "finding": "text"})
     return Shown({"ok": ok, "findings": findings}, table, ok)
 
 

@@ -134,7 +134,7 @@ def _writer(data_dir: Path) -> Iterator[CollectionWriter]:
     from service.milvus.writing import CollectionWriter
 
     with (
-        contextlib.closing(open_record(data_dir)) as record,
+        open_record(data_dir) as record,
         contextlib.closing(MilvusServer(url)) as server,
     ):
         yield CollectionWriter(record, server, Codes(record.galleries.group_secret()))

@@ -17,16 +17,16 @@ from model.problems import InputProblem
 from service.commands.common import (
     DEFAULT_DATA_DIR,
     DataDirOption,
-    JsonOption,
+    Shown,
     command_group,
     plain_table,
-    show,
+    printed,
 )
-from service.commands.store import open_record
+from service.commands.store import open_audit, open_record
 
 if TYPE_CHECKING:
     from gmn_client.models import Key
-    from service.ops.audit import AuditLog
+    from service.ops.audit import Phase
     from service.record.record import Record
 
 keys = command_group(
@@ -66,18 +66,18 @@ def create(
     Example: gmn keys create --scope query --gallery entrance --note "front desk"
     """
     from service.http import keys as ring
+    from service.ops.data_directory import make_folder
 
     scopes = ring.chosen_scopes(scope)
     key, text = ring.create_key(scopes, gallery, note, learn, expires_days, rate, rate_images)
-    with _opened(data_dir) as (record, audit):
+    make_folder(data_dir)
+    about = {"key_id": key.key_id, "scopes": ",".join(scopes), "gallery": gallery}
+    with _audited(data_dir, "create_key", **about) as record:
         others = record.keys.all()
         # A service that reads the file reports its faults.
         with contextlib.suppress(KeyError, InputProblem):
             others += ring.read_key_file(Path(os.environ["GMN_API_KEYS_FILE"]))[0]
-        log: dict[str, Any] = {"key_id": key.key_id, "scopes": ",".join(scopes), "gallery": gallery}
-        audit.record("create_key", "asked", **log)
         record.keys.add(key)
-        audit.record("create_key", **log)
         galleries = {gallery.name for gallery in record.galleries.all()}
     for warning in ring.warnings_about(key, others, galleries):
         echo(warning, err=True)
@@ -91,7 +91,8 @@ def create(
 
 
 @keys.command("list")
-def list_keys(data_dir: DataDirOption = DEFAULT_DATA_DIR, as_json: JsonOption = False) -> None:
+@printed
+def list_keys(data_dir: DataDirOption = DEFAULT_DATA_DIR) -> Shown:
     """Lists the keys, without their secrets, oldest first.
 
     A running service notes within a minute when a key was used.
@@ -100,7 +101,8 @@ def list_keys(data_dir: DataDirOption = DEFAULT_DATA_DIR, as_json: JsonOption = 
     """
     from gmn_client.models import Key
 
-    with _opened(data_dir, create=False) as (record, _):
+    _require_record(data_dir)
+    with open_record(data_dir) as record:
         used = record.keys.last_used()
         kept = [Key(**vars(key), last_used_at=used.get(key.key_id)) for key in record.keys.all()]
     titles = ("key", "scopes", "gallery", "learns", "rate", "created", "expires", "last used")
@@ -119,7 +121,7 @@ def list_keys(data_dir: DataDirOption = DEFAULT_DATA_DIR, as_json: JsonOption = 
         for key in kept
     )
     nothing = "There is no key; the service answers on loopback only, and asks for none."
-    show(kept, as_json, plain_table((*titles, "note"), rows) if kept else nothing)
+    return Shown(kept, plain_table((*titles, "note"), rows) if kept else nothing)
 
 
 def _rate(key: Key) -> str:
@@ -153,16 +155,15 @@ def rotate(
     now = datetime.now(UTC)
     public_id = _public_id(key_id)
     until = now + timedelta(hours=grace) if grace else None
-    with _opened(data_dir, create=False) as (record, audit):
+    _require_record(data_dir)
+    with _audited(data_dir, "rotate_key", key_id=public_id) as record:
         former = {key.key_id: key for key in record.keys.all()}.get(public_id)
         if former is None:
             raise UnknownKey(public_id)
         key, text = with_new_secret(former, until)
         if expires_days:
             key = replace(key, expires_at=now + timedelta(expires_days))
-        audit.record("rotate_key", "asked", key_id=public_id)
         record.keys.add(key)
-        audit.record("rotate_key", key_id=public_id)
     end = f"is valid until {_minute(until)}" if until else "is refused from now on"
     echo(f"Key {public_id}: the former secret {end}. The new one is shown this once: {text}")
 
@@ -179,13 +180,11 @@ def revoke(
     from service.errors import UnknownKey
 
     public_id = _public_id(key_id)
-    with _opened(data_dir, create=False) as (record, audit):
-        audit.record("revoke_key", "asked", key_id=public_id)
-        revoked = record.keys.revoke(public_id)
-        audit.record("revoke_key", "done" if revoked else "failed", key_id=public_id)
+    _require_record(data_dir)
+    with _audited(data_dir, "revoke_key", key_id=public_id) as record:
+        if not record.keys.revoke(public_id):
+            raise UnknownKey(public_id)
         left = len(record.keys.all())
-    if not revoked:
-        raise UnknownKey(public_id)
     echo(f"Key {public_id} is revoked; {left} left.")
     if not left:
         echo(
@@ -209,19 +208,24 @@ def _public_id(given: str) -> str:
     return public_id
 
 
-@contextlib.contextmanager
-def _opened(data_dir: Path, create: bool = True) -> Iterator[tuple[Record, AuditLog]]:
-    # Imported here: help is shown without these packages.
-    from service.ops.audit import AuditLog, act_as
-    from service.ops.data_directory import make_folder
+def _require_record(data_dir: Path) -> None:
     from service.record.database import FILE
 
-    if not (create or (data_dir / FILE).is_file()):
+    if not (data_dir / FILE).is_file():
         raise InputProblem(
             f"{data_dir}: no service has kept data there; name its data directory with --data-dir "
             "or GMN_DATA_DIR"
         )
-    make_folder(data_dir)
-    with AuditLog(data_dir) as audit, contextlib.closing(open_record(data_dir)) as record:
-        act_as(f"uid:{os.getuid()}")
-        yield record, audit
+
+
+@contextlib.contextmanager
+def _audited(data_dir: Path, event: str, **about: Any) -> Iterator[Record]:
+    """Open the record for a change, which has a line in the audit log before and after it."""
+    with open_audit(data_dir) as audit, open_record(data_dir) as record:
+        audit.record(event, "asked", **about)
+        phase: Phase = "failed"
+        try:
+            yield record
+            phase = "done"
+        finally:
+            audit.record(event, phase, **about)

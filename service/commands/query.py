@@ -12,9 +12,9 @@ from rich.text import Text
 from typer import Argument, BadParameter, Context, Option
 
 from gmn_client import Client, QueryOptions
-from gmn_client.models import QueryAnswer, Scoring
+from gmn_client.models import QueryAnswer, RankedCrop, Scoring
 from service.commands.bulk import FrameOptions, find_source
-from service.commands.common import Column, Shown, percent, table_of, with_client
+from service.commands.common import Columns, Shown, table_of, with_client
 
 RESULTS_SHOWN = 10
 VERDICT_STYLES = {
@@ -22,6 +22,29 @@ VERDICT_STYLES = {
     "uncertain": "yellow",
     "no_match": "red",
     "nothing_searched": "yellow",
+}
+
+
+def _probability(row: RankedCrop) -> str | None:
+    if row.probability is None:
+        return None
+    # No score is certain.
+    return "> 99.9%" if row.probability > 0.999 else f"{row.probability:.1%}"
+
+
+def _verdict(row: RankedCrop) -> Text | None:
+    return row.verdict and Text(row.verdict, VERDICT_STYLES[row.verdict])
+
+
+RESULT_COLUMNS: Columns = {
+    "rank": "rank",
+    "crop": "crop_id",
+    "identity": "identity",
+    "camera": "camera",
+    "cosine": "cosine",
+    "logit": "pair_logit",
+    "probability": _probability,
+    "verdict": _verdict,
 }
 
 
@@ -155,13 +178,9 @@ def _answer_view(title: str, answer: QueryAnswer) -> Group:
     if answer.verdict == "nothing_searched":
         lines.append("[yellow]the gallery is empty, or none of its crops passes the filters[/]")
     lines += [f"[yellow]warning:[/] {escape(warning)}" for warning in answer.warnings]
-    columns: list[Column] = [
-        *("rank", ("crop", "crop_id"), "identity", "camera", "cosine", ("logit", "pair_logit")),
-        ("probability", lambda row: row.probability and percent(row.probability)),
-        ("verdict", lambda row: row.verdict and Text(row.verdict, VERDICT_STYLES[row.verdict])),
-    ]
+    columns = RESULT_COLUMNS
     if any(row.external_id is not None for row in answer.results):
-        columns.append(("external id", "external_id"))
+        columns = {**columns, "external id": "external_id"}
     ends = [
         f"{answer.candidates_scored:,} candidates scored, {answer.timing_ms.total:.1f} ms",
         f"{answer.calibration.basis}\n",

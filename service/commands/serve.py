@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import signal
@@ -14,17 +13,11 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Option, echo
 
-from service.commands.common import bound_arenas
-
 if TYPE_CHECKING:
     from service.runtime import Runtime
     from service.settings import Settings
 
 log = logging.getLogger(__name__)
-DRAIN_SECONDS = 25
-# Connections accepted in one turn of the event loop, before the first of them is counted.
-ACCEPTED_AT_ONCE = 16
-BACKLOG = 2048
 OPEN = "open"
 """The shipped artefact for products of companies."""
 ARTEFACT_HELP = "The model to serve: bundled, another shipped name, or a file."
@@ -50,6 +43,8 @@ def serve(
 
     Example: gmn serve --port 8000 --data-dir ./gmn-data
     """
+    # Here and not above: the help is shown without uvicorn.
+    from service.commands.processes import listen, serve_processes
     from service.settings import read_settings
 
     settings = read_settings(
@@ -60,33 +55,24 @@ def serve(
         data_dir=data_dir,
         processes=processes,
     )
-    with _listen(settings) as listening:
+    with listen(settings) as listening:
         if settings.processes == 1:
             _run(settings, listening)
-            return
-        from service.commands.processes import serve_processes
-
-        serve_processes(settings, listening, DRAIN_SECONDS, (ACCEPTED_AT_ONCE, BACKLOG))
+        else:
+            serve_processes(settings, listening)
 
 
 def _run(settings: Settings, listening: socket.socket) -> None:
-    # Must be set before the imports below start threads.
-    bound_arenas()
-    # Here and not above: the client's commands load neither torch nor FastAPI.
     import uvicorn
 
-    from service.http.app import create_app
-    from service.http.limits import bounded_connections
-    from service.ops.failpoints import arm_failpoint
-    from service.ops.logs import configure_logging
-    from service.runtime import Runtime
+    from service.commands.processes import BACKLOG, ServiceConfig
 
-    configure_logging(settings.log_level)
-    arm_failpoint()
+    is_new = not settings.data_dir.exists()
+    config = ServiceConfig(settings)
+    config.build()
+    runtime = config.runtime
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     address = f"http://{host}:{listening.getsockname()[1]}"
-    is_new = not settings.data_dir.exists()
-    runtime = Runtime(settings)
     if is_new:
         place = settings.data_dir.resolve()
         echo(f"made a new data directory {place}; nothing is enrolled", err=True)
@@ -94,7 +80,7 @@ def _run(settings: Settings, listening: socket.socket) -> None:
     class AnnouncingServer(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
-            # The server has shortened the kernel's queue to ACCEPTED_AT_ONCE.
+            # The server has shortened the kernel's queue to the number that it accepts at once.
             listening.listen(BACKLOG)
             if self.started:
                 echo(f"Serving on {address} (docs at {address}/docs)")
@@ -107,15 +93,6 @@ def _run(settings: Settings, listening: socket.socket) -> None:
             self.force_exit = self.should_exit and sig == signal.SIGINT
             self.should_exit = True
 
-    config = uvicorn.Config(
-        create_app(settings, runtime),
-        log_config=None,
-        access_log=False,
-        timeout_graceful_shutdown=DRAIN_SECONDS,
-        server_header=False,
-        http=bounded_connections(settings.max_connections, settings.body_timeout_s),
-        backlog=ACCEPTED_AT_ONCE,
-    )
     server = AnnouncingServer(config)
     server.run(sockets=[listening])
     if runtime.pictures is not None and runtime.pictures.hangs:
@@ -151,25 +128,3 @@ def _about(runtime: Runtime, address: str) -> Iterator[str]:
     if filled or unloaded:
         url = "" if address == DEFAULT_URL else f" --url {address}"
         yield f"To go over to {model.name}: gmn reindex --all --wait{url}"
-
-
-def _listen(settings: Settings) -> socket.socket:
-    from model.problems import InputProblem
-
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    # asyncio switches Nagle's algorithm off, which costs 40 ms an answer, only where the protocol
-    # is named.
-    listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    try:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind((settings.host, settings.port))
-        listening.listen(BACKLOG)
-    except OSError as error:
-        listening.close()
-        taken = error.errno == errno.EADDRINUSE
-        remedy = "stop what listens there, or choose" if taken else "choose"
-        raise InputProblem(
-            f"{settings.host}:{settings.port}: cannot listen ({error.strerror}); {remedy} another "
-            "with --port or --host; port 0 takes a free one"
-        ) from error
-    return listening

@@ -1,9 +1,10 @@
-"""`gmn store` and `gmn audit`: checks of a data directory, and recovery of a damaged record."""
+"""`gmn store`, `audit`, `backup` and `restore`: checks and copies of a data directory."""
 
 from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 from collections import Counter
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from typer import Argument, Option, echo
 
 from model.problems import InputProblem
 from service.commands.common import (
@@ -24,6 +25,7 @@ from service.commands.common import (
 )
 
 if TYPE_CHECKING:
+    from service.ops.audit import AuditLog
     from service.record.reading import StoredRecord
     from service.record.record import Record
     from service.record.verify import RecordFound
@@ -45,7 +47,7 @@ store = command_group(
 )
 
 
-def open_record(data_dir: Path) -> Record:
+def open_record(data_dir: Path) -> contextlib.closing[Record]:
     """Open the record of a data directory, also beside its service; creates what is missing.
 
     Raises:
@@ -53,7 +55,7 @@ def open_record(data_dir: Path) -> Record:
     """
     from service.record.record import Record
 
-    return Record(data_dir)
+    return contextlib.closing(Record(data_dir))
 
 
 def open_database(data_dir: Path) -> StoredRecord | None:
@@ -62,6 +64,14 @@ def open_database(data_dir: Path) -> StoredRecord | None:
     from service.record.reading import StoredRecord
 
     return StoredRecord(data_dir) if (data_dir / FILE).is_file() else None
+
+
+def open_audit(data_dir: Path) -> AuditLog:
+    """Open the audit log for lines of the user of this command; raises `InputProblem`."""
+    from service.ops.audit import AuditLog, act_as
+
+    act_as(f"uid:{os.getuid()}")
+    return AuditLog(data_dir)
 
 
 @audit.command("verify")
@@ -133,7 +143,7 @@ def verify(data_dir: DataDirOption = DEFAULT_DATA_DIR) -> Shown:
 
 @store.command("recover")
 def recover(
-    into: Annotated[Path, typer.Option("--into", help="A new directory.")],
+    into: Annotated[Path, Option("--into", help="A new directory.")],
     data_dir: DataDirOption = DEFAULT_DATA_DIR,
 ) -> None:
     """Makes a new data directory: what is whole of a damaged record, the rest from snapshots.
@@ -145,32 +155,32 @@ def recover(
     """
     from service.record.recovery import recover as recover_record
 
-    if into.exists() and any(into.iterdir()):
-        raise InputProblem(f"{into}: holds something already; name a new directory with --into")
-    with _stopped(data_dir, into):
+    _require_directory(data_dir)
+    _require_new(into, "--into")
+    with _locked(data_dir, into):
         for path in sorted(data_dir.glob("audit*")):
             shutil.copyfile(path, into / path.name)
-        done = recover_record(data_dir, into, deleted_by_audit(data_dir))
+        done = recover_record(data_dir, into, _deleted_by_audit(data_dir))
     for gallery in done.galleries:
-        typer.echo(
+        echo(
             f"{gallery.name}: {gallery.whole} crops from the record, "
             f"{gallery.from_snapshots} from snapshots"
         )
         for line in gallery.damage:
-            typer.echo(f"  {'not recovered: ' if line in gallery.lost else ''}{line}")
+            echo(f"  {'not recovered: ' if line in gallery.lost else ''}{line}")
     if done.unread:
-        typer.echo(
+        echo(
             f"Not all of {', '.join(done.unread)} could be read: crops deleted since a snapshot "
             "may be back where the audit log does not name them, and keys may be missing."
         )
-    typer.echo(f"{len(done.snapshots)} snapshots")
-    typer.echo(f"Serve it with gmn serve --data-dir {into}")
+    echo(f"{len(done.snapshots)} snapshots")
+    echo(f"Serve it with gmn serve --data-dir {into}")
 
 
 @store.command("upgrade")
 def upgrade(
-    old: Annotated[Path, typer.Argument(help="A data directory of a version before 0.5.")],
-    into: Annotated[Path, typer.Option("--into", help="The new data directory.")],
+    old: Annotated[Path, Argument(help="A data directory of a version before 0.5.")],
+    into: Annotated[Path, Option("--into", help="The new data directory.")],
 ) -> None:
     """Makes a data directory of one that a version before 0.5 wrote, or of its backup.
 
@@ -181,13 +191,14 @@ def upgrade(
     """
     from service.record.upgrade import upgrade as upgrade_record
 
-    with _stopped(old):
+    _require_directory(old)
+    with _locked(old):
         done = upgrade_record(old, into)
     for name, crops in done.crops.items():
-        typer.echo(f"{name}: {crops:,} crops")
+        echo(f"{name}: {crops:,} crops")
     for line in done.left_out:
-        typer.echo(f"left out: {line}")
-    typer.echo(f"Serve it with gmn serve --data-dir {into}")
+        echo(f"left out: {line}")
+    echo(f"Serve it with gmn serve --data-dir {into}")
 
 
 @store.command("forget-runtime")
@@ -198,9 +209,102 @@ def forget_runtime(data_dir: DataDirOption = DEFAULT_DATA_DIR) -> None:
     must be stopped. Features of another runtime are compared with those that are stored: they agree
     to a cosine of 0.999 or better; a reindex embeds all of them alike.
     """
-    with _stopped(data_dir), contextlib.closing(open_record(data_dir)) as record:
+    _require_directory(data_dir)
+    with _locked(data_dir), open_record(data_dir) as record:
         forgotten = record.runtimes.forget()
-    typer.echo(f"{forgotten} forgotten; the next start chooses again")
+    echo(f"{forgotten} forgotten; the next start chooses again")
+
+
+@printed
+def backup(
+    folder: Annotated[
+        Path, Argument(envvar="GMN_BACKUP_DIR", help="Of the backups; better on another disk.")
+    ],
+    keep: Annotated[
+        int | None, Option(min=1, help="Then remove the oldest ones; all are kept if unset.")
+    ] = None,
+    data_dir: DataDirOption = DEFAULT_DATA_DIR,
+) -> Shown:
+    """Copies the record and its data directory, also while served, and reads the copy through.
+
+    The backup is a new folder named by its time, the last word of the output. It holds the record
+    at one moment with its images, snapshots and the audit log; images at GMN_IMAGES_URL are copied
+    after it, by the tools of that place. Where less than GMN_RESERVED_DISK_BYTES would stay free,
+    nothing is written.
+
+    Example: gmn backup /mnt/backups --keep 7 --data-dir ./gmn-data
+    """
+    from service.record.restoring import remove_oldest, write_backup
+    from service.settings import read_settings
+
+    reserved = read_settings(data_dir=data_dir).reserved_disk_bytes
+    database = open_database(data_dir)
+    if database is None:
+        raise InputProblem(f"{data_dir}: there is no record; name the service's with --data-dir")
+    with contextlib.closing(database), open_audit(data_dir) as audit:
+        audit.record("backup", "asked", folder=str(folder))
+        written = write_backup(database, folder, reserved)
+        audit.record("backup", folder=str(written.path))
+        old = remove_oldest(folder, keep, database) if keep else []
+    removed = [str(backup.path) for backup in old]
+    size = sum(file.stat().st_size for file in written.path.rglob("*") if file.is_file())
+    lines = [f"removed {path}" for path in removed]
+    lines.append(f"{size:,} bytes, all as written, in {written.path}")
+    answer = {"path": str(written.path), "bytes": size, "removed": removed}
+    return Shown(answer, "\n".join(lines))
+
+
+@printed
+def restore(
+    folder: Annotated[Path, Argument(help="The backup, a folder that gmn backup wrote.")],
+    data_dir: Annotated[
+        Path, Option("--data-dir", envvar="GMN_DATA_DIR", help="The new data directory to make.")
+    ] = DEFAULT_DATA_DIR,
+    replaces: Annotated[
+        Path, Option("--replaces", envvar="GMN_DATA_DIR", help="The data directory before it.")
+    ] = DEFAULT_DATA_DIR,
+) -> Shown:
+    """Makes a new data directory of a backup; crops deleted since stay deleted.
+
+    Deleted crops are those that the data directory which it replaces lacks: its service has to be
+    stopped, and it is not changed. Where it is lost or damaged, the newest backup beside
+    this one shows it, and the audit log. Jobs that had not ended are cancelled.
+
+    Example: gmn restore /mnt/backups/20260301T020000Z --data-dir ./restored --replaces ./gmn-data
+    """
+    from service.record.restoring import Backup, kept_backups, restore_backup
+
+    taken = Backup(folder.resolve())
+    if taken not in kept_backups(taken.path.parent):
+        there = ", ".join(str(backup.path) for backup in kept_backups(folder))
+        hint = f"it holds {there}" if there else "gmn backup names one as the last word"
+        raise InputProblem(f"{folder}: is no backup; {hint}")
+    _require_new(data_dir, "--data-dir")
+    is_other = replaces.is_dir() and replaces.resolve() != data_dir.resolve()
+    with _locked(*([replaces] if is_other else []), data_dir):
+        try:
+            removed = _deleted_by_audit(replaces)
+            restored = restore_backup(taken, data_dir, replaces, removed)
+        except BaseException:
+            # It was empty, and is to be named again; a volume itself stays.
+            shutil.rmtree(data_dir, ignore_errors=True)
+            raise
+        with open_audit(data_dir) as audit:
+            audit.record("restore_backup", folder=str(taken.path))
+    lines = [
+        f"{name}: {crops:,} crops, {restored.left_out.get(name, 0):,} left out as deleted since"
+        for name, crops in restored.crops.items()
+    ]
+    lines += [f"{name}: left out, as it was deleted since" for name in restored.galleries]
+    lines += [f"key {key_id}: left out, as it was revoked since" for key_id in restored.keys]
+    if restored.by != replaces:
+        lines.append(
+            f"No later record than {restored.by or 'this backup'} can be read: what was deleted "
+            "after it is back, but for single crops that an audit log names. Forget these people "
+            "again."
+        )
+    lines.append(f"Serve it with gmn serve --data-dir {data_dir}")
+    return Shown(restored, "\n".join(lines))
 
 
 def _require_directory(data_dir: Path) -> None:
@@ -210,13 +314,18 @@ def _require_directory(data_dir: Path) -> None:
         )
 
 
+def _require_new(directory: Path, option: str) -> None:
+    if directory.exists() and any(directory.iterdir()):
+        raise InputProblem(f"{directory}: holds something already; name a new one with {option}")
+
+
 @contextlib.contextmanager
-def _stopped(data_dir: Path, *others: Path) -> Iterator[None]:
+def _locked(*directories: Path) -> Iterator[None]:
+    """Lock data directories, which no service may use meanwhile; makes missing ones."""
     from service.ops.data_directory import lock_data_directory
 
-    _require_directory(data_dir)
     with contextlib.ExitStack() as held:
-        for directory in (data_dir, *others):
+        for directory in directories:
             held.enter_context(lock_data_directory(directory))
         yield
 
@@ -233,7 +342,7 @@ def _lines(data_dir: Path, found: RecordFound) -> Iterator[str]:
             yield f"  {line}"
 
 
-def deleted_by_audit(data_dir: Path) -> list[str]:
+def _deleted_by_audit(data_dir: Path) -> list[str]:
     """Ids of the crops that were asked to be deleted by their ids, by the audit log.
 
     Those that were not there are left out; any other error may have come after the deletion.

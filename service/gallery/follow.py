@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, wait
 from typing import Literal
 
-from gmn_client.wire import RecordState
+from gmn_client.models import RecordState
 from service.errors import ServiceStopping
 from service.ops.health import MonitoredThreadPool, heartbeat
 from service.record.database import Database

@@ -7,7 +7,7 @@ import tomllib
 
 import pytest
 
-from service.commands.serve import DRAIN_SECONDS
+from service.commands.processes import DRAIN_SECONDS
 from service.settings import PREFIX, Settings, read_settings
 from tests.docker.conftest import ROOT, VARIABLE, read_compose, text_of
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from service.commands.serve import DRAIN_SECONDS
+from service.commands.processes import DRAIN_SECONDS
 from service.settings import Settings
 from tests.docker.conftest import ROOT, text_of
 

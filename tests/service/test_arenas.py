@@ -10,7 +10,7 @@ import pytest
 
 COUNTED = """
 import ctypes, re, sys, tempfile, threading
-from service.commands.serve import bound_arenas
+from service.commands.processes import bound_arenas
 bound_arenas()
 libc = ctypes.CDLL(None)
 libc.malloc.restype = ctypes.c_void_p

@@ -11,7 +11,7 @@ import typer
 from typer.testing import CliRunner
 
 from model.artefact import load_artefact, resolve_artefact
-from service.commands.lifecycle import reindex
+from service.commands.browse import reindex
 from tests.service.conftest import START, Served
 
 pytestmark = pytest.mark.slow

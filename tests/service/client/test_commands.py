@@ -30,17 +30,6 @@ def test_a_broken_file_is_named_and_the_rest_is_enrolled(
     assert {(crop.identity, crop.camera) for crop in crops} == {(None, "door")}
 
 
-def test_a_folder_with_a_manifest_is_enrolled_by_it(
-    manifest: Path, service_url: str, gallery: str, drawn_crops
-) -> None:
-    manifest.rename(manifest.with_name("manifest.csv"))
-    folder = str(manifest.parent)
-    assert run_gmn(service_url, gallery, "enroll", folder).returncode == 0
-    with Client(service_url, gallery=gallery) as client:
-        labels = sorted((crop.identity, crop.camera) for crop in client.crops())
-    assert labels == sorted((crop.identity, crop.camera) for crop in drawn_crops)
-
-
 def test_a_manifest_brings_its_labels_and_enrols_nothing_twice(
     manifest: Path, service_url: str, gallery: str, drawn_crops
 ) -> None:
@@ -210,17 +199,6 @@ def test_a_folder_is_enrolled_as_one_person(
     assert finished.returncode == 0, finished.stderr
     with Client(service_url, gallery=gallery) as client:
         assert [crop.identity for crop in client.crops()] == ["Ann"] * len(drawn_crops)
-
-
-@pytest.mark.slow
-def test_a_folder_with_a_sub_folder_per_person_names_the_people(
-    people_folder: Path, service_url: str, gallery: str, drawn_crops
-) -> None:
-    finished = run_gmn(service_url, gallery, "enroll", str(people_folder), "--camera", "door")
-    assert finished.returncode == 0, finished.stderr
-    with Client(service_url, gallery=gallery) as client:
-        labels = sorted((crop.identity, crop.camera) for crop in client.crops())
-    assert labels == sorted((crop.identity, "door") for crop in drawn_crops)
 
 
 def test_an_identity_for_a_source_that_names_people_is_refused(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime
 
 import httpx
 import pytest
@@ -58,14 +59,22 @@ def test_a_request_that_its_caller_named_happens_once_however_often_it_is_sent(
         client.enroll(images, idempotency_key="night 1")
 
 
-def test_what_else_is_known_of_an_image_is_kept_and_found_by_its_own_id(
+def test_what_is_known_of_an_image_is_kept_and_found_by_its_own_id(
     client: Client, drawn_crops
 ) -> None:
-    known = Image(drawn_crops[0].png, "a.png", external_id="cam1/77", metadata={"shift": "night"})
-    client.enroll([known, Image(drawn_crops[1].png, "b.png")])
+    moment = datetime(2024, 5, 1, 12, tzinfo=UTC)
+    labels = {"external_id": "cam1/77", "metadata": {"shift": "night", "since": moment}}
+    known = Image(drawn_crops[0].png, "a.png", "007", "door", moment, **labels)
+    _, second = client.enroll([known, Image(drawn_crops[1].png, "b.png")]).results
     (crop,) = client.crops(external_id="cam1/77")
-    assert (crop.external_id, crop.metadata) == ("cam1/77", {"shift": "night"})
+    assert (crop.identity, crop.camera, crop.captured_at) == ("007", "door", moment)
+    assert crop.metadata == {"shift": "night", "since": moment.isoformat()}
     assert (crop.content_type, len(crop.sha256 or "")) == ("image/png", 64)
+    assert client.image(crop.crop_id) == drawn_crops[0].png
+    unknown = client.crop(second.crop_id or "")
+    assert (unknown.identity, unknown.camera, unknown.captured_at) == (None, None, None)
+    with pytest.raises(InvalidInput, match="metadata: is not what JSON can hold"):
+        client.enroll([Image(drawn_crops[2].png, metadata={"shift": {1, 2}})])
 
 
 def test_a_gallery_is_made_changed_and_deleted(client: Client) -> None:

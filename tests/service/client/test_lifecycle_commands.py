@@ -51,17 +51,6 @@ def test_a_manifest_as_a_job_brings_the_labels_of_the_camera_that_was_asked_for(
     )
 
 
-def test_a_folder_of_people_as_a_job_keeps_their_names(
-    people_folder: Path, service_url: str, gallery: str, drawn_crops
-) -> None:
-    for camera, options in ((None, []), ("door", ["--camera", "door"])):
-        finished = run_gmn(service_url, gallery, "enroll", str(people_folder), "--job", *options)
-        assert finished.returncode == 0, finished.stderr
-        with Client(service_url, gallery=gallery) as client:
-            labels = {(crop.identity, crop.camera) for crop in client.crops()}
-        assert {(crop.identity, camera) for crop in drawn_crops} <= labels
-
-
 def test_what_is_packed_is_as_long_as_an_archive_may_be(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

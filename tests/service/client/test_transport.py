@@ -190,16 +190,6 @@ def test_the_key_and_odd_names_arrive_as_they_were_given(
     assert path == "/v1/galleries/ground%20floor/crops/a%2Fb%20%C3%BC%3F"
 
 
-def test_an_enrolment_in_which_no_image_was_usable_answers_each_of_them(
-    server: ScriptedServer, client: Client
-) -> None:
-    results = [{"problem": {"type": "empty", "detail": "the file has 0 bytes"}}]
-    server.script = [(422, {}, {"title": "Nothing enrolled", "results": results})]
-    enrolment = client.enroll([Image(b"", "a.png")])
-    assert enrolment.results[0].problem is not None
-    assert enrolment.results[0].problem.detail == "the file has 0 bytes"
-
-
 def test_a_body_that_is_too_large_is_halved_until_it_fits(
     server: ScriptedServer, client: Client
 ) -> None:

@@ -23,7 +23,7 @@ CROPS = "/v1/galleries/lobby/crops"
 def test_an_address_that_others_reach_is_refused_without_keys(host, tmp_path, monkeypatch):
     monkeypatch.setenv("GMN_DEVICE", "cpu")
     # The port is opened before keys are looked for; 192.168.0.7 is no address of this machine.
-    monkeypatch.setattr("service.commands.serve._listen", lambda _: open_socket())
+    monkeypatch.setattr("service.commands.processes.listen", lambda _: open_socket())
     # A service that starts all the same would serve until the test is ended.
     monkeypatch.setattr("uvicorn.Server.run", lambda *_, **__: None)
     with pytest.raises(InputProblem, match=r"gmn keys create.*GMN_API_KEYS_FILE"):

@@ -1,21 +1,33 @@
-"""The calls of galleries: of their crops, identities and snapshots, and of the jobs on them."""
+"""One method for each call of the service; most only declare their request."""
 
 # mypy: disable-error-code="empty-body"
 # The methods that only declare a request have none.
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from os import PathLike
-from pathlib import Path
+from typing import Any, Literal, Protocol, TypeVar, overload
 from uuid import uuid4
 
-from typing_extensions import Unpack
+from typing_extensions import TypedDict, Unpack
 
 from gmn_client import models
-from gmn_client.calls import PAGE, Call, Calls, Request, answered, listed, parsed
+from gmn_client.calls import (
+    PAGE,
+    Answer_co,
+    Call,
+    Calls,
+    PagedRequest,
+    Request,
+    answered,
+    listed,
+    reader,
+)
 from gmn_client.errors import parse_enrollment, parse_report
 from gmn_client.uploads import (
+    Box,
     CropFields,
     CropsChanges,
     CropsChosen,
@@ -28,8 +40,76 @@ from gmn_client.uploads import (
 )
 
 
-class GalleryCalls(Calls):
-    """One method for each call on what galleries hold, and on jobs."""
+class QueryOptions(TypedDict, total=False):
+    """Options of a query; the service's defaults hold for those left out.
+
+    Attributes:
+        top_k: number of results.
+        rerank_depth: number of results, from the top, that M-Net scores.
+        scoring: one that the artefact offers.
+        group_by: `crop`, or `identity` to count each person once.
+        cameras, exclude_cameras: only, or not, crops of these cameras.
+        captured_after, captured_before: only crops of this time, with time zone.
+        identities: only crops of these.
+        unnamed: only crops without an identity.
+        metadata: only crops whose metadata has each of these keys with its value.
+        operating_point: such as `far_1e-2`.
+        camera: the camera that took the images that are sent.
+        camera_disjoint: whether to leave out the query's own camera.
+        min_version: the gallery's version that the answer must show at least.
+        include_vector: whether to answer the vector of each result too.
+        purpose: the reason for the query, kept in the service's audit log; up to 256 characters.
+        boxes: of one image, a frame: the crops in these are searched by, in its place.
+        keep, keep_picture: keep the search, and its first image, under the answer's `query_id`.
+    """
+
+    top_k: int
+    rerank_depth: int
+    scoring: models.Scoring
+    group_by: Literal["crop", "identity"]
+    cameras: Sequence[str]
+    exclude_cameras: Sequence[str]
+    captured_after: datetime
+    captured_before: datetime
+    identities: Sequence[str]
+    unnamed: bool
+    metadata: Mapping[str, object]
+    operating_point: str
+    boxes: Sequence[Box]
+    camera: str
+    camera_disjoint: bool
+    min_version: int
+    include_vector: bool
+    purpose: str
+    keep: bool
+    keep_picture: bool
+
+
+class SeparateOptions(QueryOptions):
+    """Options of several queries, one for each image."""
+
+    mode: Literal["separate"]
+
+
+Answers_co = TypeVar("Answers_co", covariant=True)
+
+
+class Query(Protocol[Answer_co, Answers_co]):
+    """A query; its answer's type depends on `mode`."""
+
+    @overload
+    def __call__(
+        self, *images: ImageSource, gallery: str | None = None, **options: Unpack[QueryOptions]
+    ) -> Answer_co: ...
+
+    @overload
+    def __call__(
+        self, *images: ImageSource, gallery: str | None = None, **options: Unpack[SeparateOptions]
+    ) -> Answers_co: ...
+
+
+class Methods(Calls):
+    """The calls of both clients that are one request each."""
 
     @answered
     def enroll_frame(
@@ -55,9 +135,7 @@ class GalleryCalls(Calls):
         headers = idempotency_header(uuid4().hex if idempotency_key is None else idempotency_key)
         path = self._path(gallery, "crops")
         fields = {**labels, "boxes": boxes}
-        return Call(
-            parse_enrollment, "POST", path, {}, fields, headers, images=[frame], repeatable=True
-        )
+        return Call(parse_enrollment, "POST", path, fields, headers, [frame], repeatable=True)
 
     @listed
     def crops(
@@ -82,12 +160,12 @@ class GalleryCalls(Calls):
                 by its enrollment.
             include_vector: with the vector of each, and the fingerprint of its embedder.
         """
-        wanted = {"identity": identity, "camera": camera, "external_id": external_id}
+        filters = {"identity": identity, "camera": camera, "external_id": external_id}
         times = {"captured_after": captured_after, "captured_before": captured_before}
-        params = {**wanted, **times, "unnamed": unnamed or None, "order": order, "limit": PAGE}
-        if include_vector:
-            params |= {"include_vector": True, "limit": PAGE // 10}
-        return Call(parsed(models.Crops), "GET", self._path(gallery, "crops"), params)
+        limit = PAGE // 10 if include_vector else PAGE
+        shown = {"order": order, "include_vector": include_vector, "limit": limit}
+        values = {**filters, **times, **shown, "unnamed": unnamed}
+        return Call(reader(models.Crops), "GET", self._path(gallery, "crops"), values)
 
     @Request("GET", "galleries/{gallery}/crops/{crop_id}")
     def crop(
@@ -125,10 +203,9 @@ class GalleryCalls(Calls):
             width: in pixels, 16 to 512.
         """
 
-    @listed
-    def galleries(self) -> Call[models.Galleries]:
+    @PagedRequest("galleries", limit=None)
+    def galleries(self) -> Iterator[models.Gallery]:
         """Lists every gallery that the key is for."""
-        return Call(parsed(models.Galleries), "GET", path_to("galleries"))
 
     @Request("GET", "galleries/{name}")
     def gallery(self, name: str | None = None) -> models.Gallery:
@@ -151,18 +228,16 @@ class GalleryCalls(Calls):
     def delete_gallery(self, name: str) -> models.GalleryRemoval:
         """Deletes a gallery, every crop in it, and its snapshots; `default` cannot be deleted."""
 
-    @listed
+    @PagedRequest("galleries/{gallery}/identities")
     def identities(
         self, gallery: str | None = None, *, query: str = "", sort: models.IdentityOrder = "name"
-    ) -> Call[models.Identities]:
+    ) -> Iterator[models.Identity]:
         """Identities that contain `query`, in any case, fetched page by page.
 
         Args:
             query: a part of the name.
             sort: in natural order of the names, the last seen first, or most crops first.
         """
-        params = {"query": query or None, "sort": sort, "limit": PAGE}
-        return Call(parsed(models.Identities), "GET", self._path(gallery, "identities"), params)
 
     @Request("GET", "galleries/{gallery}/identities/{identity}")
     def identity(self, identity: str, gallery: str | None = None) -> models.IdentityDetail:
@@ -199,10 +274,9 @@ class GalleryCalls(Calls):
     def take_snapshot(self, gallery: str | None = None) -> models.Snapshot:
         """Copies a gallery as it is now, while it is served."""
 
-    @listed
-    def snapshots(self, gallery: str | None = None) -> Call[models.Snapshots]:
+    @PagedRequest("galleries/{gallery}/snapshots", limit=None)
+    def snapshots(self, gallery: str | None = None) -> Iterator[models.Snapshot]:
         """Lists every snapshot of a gallery, oldest first."""
-        return Call(parsed(models.Snapshots), "GET", self._path(gallery, "snapshots"))
 
     @Request("GET", "galleries/{gallery}/snapshots/{snapshot_id}")
     def snapshot(self, snapshot_id: str, gallery: str | None = None) -> models.Snapshot:
@@ -222,19 +296,15 @@ class GalleryCalls(Calls):
             RequestRefused: status 409 for a damaged snapshot, which changes nothing.
         """
 
-    @answered
+    @Request("POST", "galleries/{gallery}/imports", long=True)
     def import_archive(
         self,
         archive: str | PathLike[str],
         *,
         gallery: str | None = None,
         **options: Unpack[ImportOptions],
-    ) -> Call[models.Job]:
+    ) -> models.Job:
         """Sends a zip or tar of images as it is read, and begins to enroll them."""
-        job = parsed(models.Job)
-        path = self._path(gallery, "imports")
-        file = Path(archive)
-        return Call(job, "POST", path, fields=options, archive=file, long=True)
 
     @Request("POST", "galleries/{gallery}/imports")
     def import_folder(
@@ -290,10 +360,9 @@ class GalleryCalls(Calls):
         """Reads the problem of each item of a job that had one."""
         return Call(parse_report, "GET", path_to("jobs", job_id, "report"))
 
-    @listed
-    def keys(self) -> Call[models.Keys]:
+    @PagedRequest("keys", limit=None)
+    def keys(self) -> Iterator[models.Key]:
         """Lists every API key without its secret, oldest first."""
-        return Call(parsed(models.Keys), "GET", path_to("keys"))
 
     @Request("POST", "keys")
     def create_key(
@@ -323,3 +392,176 @@ class GalleryCalls(Calls):
     @Request("DELETE", "keys/{key_id}")
     def delete_key(self, key_id: str) -> None:
         """Revokes an API key, which is refused from now on; the last administrator's is kept."""
+
+    @answered
+    def _query(
+        self,
+        /,
+        *images: ImageSource,
+        gallery: str | None = None,
+        mode: Literal["separate"] | None = None,
+        **options: Unpack[QueryOptions],
+    ) -> Call[models.QueryAnswer | models.SeparateAnswers]:
+        """Ranks the gallery by likeness to one person, of whom several images may be given.
+
+        With `mode="separate"` each image is a query of its own, answered in order.
+        """
+        read = reader(models.SeparateAnswers if mode else models.QueryAnswer)
+        path = self._path(gallery, "queries")
+        fields = {**options, "mode": mode}
+        return Call(read, "POST", path, fields, images=images, repeatable=True)
+
+    query: Any = _query
+
+    @Request("POST", "galleries/{gallery}/queries", repeatable=True)
+    def query_like(
+        self, crop_id: str, gallery: str | None = None, **options: Unpack[QueryOptions]
+    ) -> models.QueryAnswer:
+        """Ranks the gallery by likeness to one of its own crops."""
+
+    @answered
+    def query_vector(
+        self,
+        vector: Sequence[float],
+        embedding_fingerprint: str,
+        gallery: str | None = None,
+        **options: Unpack[QueryOptions],
+    ) -> Call[models.QueryAnswer]:
+        """Ranks the gallery by likeness to a vector, as `embeddings` or `include_vector` gave it.
+
+        Raises:
+            RequestRefused: status 422 where another embedder made the gallery's vectors.
+        """
+        text = json.dumps([float(value) for value in vector])
+        fields = {**options, "vector": text, "embedding_fingerprint": embedding_fingerprint}
+        path = self._path(gallery, "queries")
+        return Call(reader(models.QueryAnswer), "POST", path, fields, repeatable=True)
+
+    @answered
+    def pairs(
+        self,
+        first: ImageSource,
+        second: ImageSource,
+        explain: bool = False,
+        *,
+        scoring: models.Scoring | None = None,
+        operating_point: str | None = None,
+        gallery: str | None = None,
+    ) -> Call[models.PairScore]:
+        """Compares two images; with `explain` the answer has the contribution of each region.
+
+        Args:
+            scoring: the score behind probability and verdict; the artefact's default unless given.
+            operating_point: such as `pair_far_1e-3`, or with `gallery` `far_1e-2`.
+            gallery: judge as a result of a search of it; as a pair by default.
+        """
+        fields = {"explain": explain, "scoring": scoring, "gallery": gallery}
+        fields["operating_point"] = operating_point
+        read = reader(models.PairScore)
+        path = path_to("pairs")
+        return Call(read, "POST", path, fields, images=[first, second], repeatable=True)
+
+    @Request("POST", "embeddings", repeatable=True)
+    def embeddings(self, *images: ImageSource) -> models.Embeddings:
+        """Computes the features of images; one that cannot be used is an entry with `problem`."""
+
+    @Request("GET", "model")
+    def model(self) -> models.ModelInfo:
+        """Reads the served artefact's own description."""
+
+    @PagedRequest("galleries/{gallery}/queries")
+    def kept_searches(
+        self, gallery: str | None = None, *, everyone: bool = False
+    ) -> Iterator[models.KeptSearch]:
+        """Lists the kept searches of the client's key, newest first; all with `everyone`."""
+
+    @Request("GET", "galleries/{gallery}/queries/{query_id}")
+    def kept_search(self, query_id: str, gallery: str | None = None) -> models.OpenedSearch:
+        """Opens a kept search with its answer, under the labels of now, and its reviews."""
+
+    @Request("GET", "galleries/{gallery}/queries/{query_id}/image")
+    def kept_image(
+        self, query_id: str, gallery: str | None = None, *, width: int | None = None
+    ) -> bytes:
+        """Reads the kept picture of a search, as the bytes of an image file; see `image`."""
+
+    @Request("DELETE", "galleries/{gallery}/queries/{query_id}")
+    def delete_kept_search(self, query_id: str, gallery: str | None = None) -> None:
+        """Deletes a kept search with its picture, from cases too."""
+
+    @Request("POST", "galleries/{gallery}/queries/{query_id}/reviews", repeatable=True)
+    def review(
+        self,
+        query_id: str,
+        *crop_ids: str,
+        decision: Literal["confirmed", "rejected", "open"],
+        gallery: str | None = None,
+        identity: str | None = None,
+        enroll: bool = False,
+        camera: str | None = None,
+        captured_at: datetime | None = None,
+    ) -> models.AnsweredReview:
+        """Confirms or rejects results of a kept search; `open` takes a decision back.
+
+        Args:
+            identity: with `confirmed`, the crops' name from now on.
+            enroll: with `confirmed`, whether the search's picture is enrolled under their name.
+            camera, captured_at: of the picture.
+        """
+
+    @PagedRequest("galleries/{gallery}/reviews")
+    def reviews(
+        self, gallery: str | None = None, *, everyone: bool = False
+    ) -> Iterator[models.Review]:
+        """Lists the reviews of the searches of the client's key; of all keys with `everyone`."""
+
+    @PagedRequest("galleries/{gallery}/queries")
+    def case_searches(
+        self, case_id: str, gallery: str | None = None
+    ) -> Iterator[models.KeptSearch]:
+        """Lists the kept searches of a case, the newest first."""
+
+    @PagedRequest("galleries/{gallery}/cases")
+    def cases(self, gallery: str | None = None) -> Iterator[models.Case]:
+        """Lists the cases of a gallery, the newest first."""
+
+    @Request("GET", "galleries/{gallery}/cases/{case_id}")
+    def case(self, case_id: str, gallery: str | None = None) -> models.CaseDetail:
+        """Reads one case, with the ids of its searches and the notes on them."""
+
+    @Request("POST", "galleries/{gallery}/cases")
+    def create_case(
+        self, name: str, notes: str = "", gallery: str | None = None
+    ) -> models.CaseDetail:
+        """Begins a case."""
+
+    @Request("PATCH", "galleries/{gallery}/cases/{case_id}")
+    def change_case(
+        self,
+        case_id: str,
+        gallery: str | None = None,
+        *,
+        name: str | None = None,
+        notes: str | None = None,
+    ) -> models.CaseDetail:
+        """Changes a case's name or notes; one that is not given stays."""
+
+    @Request("DELETE", "galleries/{gallery}/cases/{case_id}")
+    def delete_case(self, case_id: str, gallery: str | None = None) -> models.CaseRemoval:
+        """Deletes a case with the searches that no other case holds."""
+
+    @Request("PUT", "galleries/{gallery}/cases/{case_id}/queries/{query_id}", repeatable=True)
+    def hold_search(
+        self, case_id: str, query_id: str, note: str = "", gallery: str | None = None
+    ) -> models.CaseDetail:
+        """Puts a kept search into a case with a note, or changes the note."""
+
+    @Request("DELETE", "galleries/{gallery}/cases/{case_id}/queries/{query_id}")
+    def release_search(
+        self, case_id: str, query_id: str, gallery: str | None = None
+    ) -> models.CaseDetail:
+        """Takes a kept search out of a case, so that its days count again."""
+
+    @Request("GET", "galleries/{gallery}/cases/{case_id}/export", long=True)
+    def export_case(self, case_id: str, gallery: str | None = None) -> bytes:
+        """Exports a case as the bytes of a ZIP: a page, pictures, a table and checksums."""
