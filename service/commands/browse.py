@@ -1,4 +1,4 @@
-"""Commands on a served gallery over HTTP: what it holds, its settings, renames and removals."""
+"""Commands on served galleries over HTTP: listings, settings, renames and removals."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ def with_client(run: Callable[..., Shown]) -> Callable[..., None]:
 
     The options that the client needs are added to those of the function. If it has an argument
     `gallery`, that one takes the place of the common option. Each field of `**options:
-    Unpack[Options]` is an option too, and the function receives those that are given. A field
+    Unpack[Options]` is an option too, and the function receives the given ones. A field
     without an `Option` of its own gets one of its type and the text of the docstring.
     """
 

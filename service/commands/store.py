@@ -48,7 +48,7 @@ store = command_group(
 
 
 def open_record(data_dir: Path) -> contextlib.closing[Record]:
-    """Open the record of a data directory, also beside its service; creates what is missing.
+    """Open the record of a data directory, also beside its service; creates missing files.
 
     Raises:
         InputProblem: it cannot be used.
@@ -343,9 +343,9 @@ def _lines(data_dir: Path, found: RecordFound) -> Iterator[str]:
 
 
 def _deleted_by_audit(data_dir: Path) -> list[str]:
-    """Ids of the crops that were asked to be deleted by their ids, by the audit log.
+    """Return the ids of the crops whose deletion by id is in the audit log.
 
-    Those that were not there are left out; any other error may have come after the deletion.
+    Crops that were not there are left out; any other error may have come after the deletion.
     """
     from service.errors import UnknownCrop
     from service.ops.audit import audit_files
