@@ -119,7 +119,11 @@ def described_crops(
     runtime: Runtime, gallery: Gallery, crops: Sequence[StoredCrop], vectors: bool
 ) -> list[models.Crop]:
     """Describe crops, with their vectors if these are asked for; blocks."""
-    described = [described_crop(gallery, crop) for crop in crops]
+    described = []
+    for crop in crops:
+        columns = {field.name: getattr(crop, field.name) for field in fields(crop)}
+        url = gallery.image_url(crop.crop_id) if crop.content_type else None
+        described.append(models.Crop.model_validate(columns | {"image_url": url}))
     if vectors and crops:
         embedder, by_row = runtime.record.crops.vectors_of(gallery.gallery_id, crops)
         for place, crop in enumerate(crops):
@@ -128,12 +132,6 @@ def described_crops(
                 changes = {"vector": vector, "embedding_fingerprint": embedder}
                 described[place] = described[place].model_copy(update=changes)
     return described
-
-
-def described_crop(gallery: Gallery, crop: StoredCrop) -> models.Crop:
-    url = gallery.image_url(crop.crop_id) if crop.content_type else None
-    columns = {field.name: getattr(crop, field.name) for field in fields(crop)}
-    return models.Crop.model_validate(columns | {"image_url": url})
 
 
 def _described(gallery: Gallery, person: Person) -> dict[str, Any]:

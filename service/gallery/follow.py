@@ -176,7 +176,6 @@ class Follower:
         self._release(gallery_id, newest.seq)
 
     def _forget(self, gallery_id: int) -> None:
-        """Drop a gallery that was deleted; nothing of it will be shown any more."""
         self._reread(gallery_id)
         with self._lock:
             del self._seen[gallery_id]

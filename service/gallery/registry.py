@@ -267,12 +267,12 @@ class GalleryRegistry:
             self._by_name[read.name] = read
 
     def _refresh_calibration(self, gallery: Gallery) -> None:
-        """Read a gallery's published calibration; verdicts go on by the old one on failure."""
         try:
             self.read_calibration(gallery)
         except RecordUnavailable:
             raise
         except Exception:
+            # Verdicts go on by the former calibration.
             log.exception("the calibration of gallery %s cannot be read", gallery.name)
 
     def close(self) -> None:
@@ -320,8 +320,8 @@ class GalleryRegistry:
     def _read_changes(self, gallery: Gallery, changes: Sequence[Change]) -> Apply | None:
         """Read what changes of a gallery need; None where it has to be read again.
 
-        A slot is never given out twice, and crops are read after the changes: those that are there
-        are added with their last labels, the others were removed.
+        A slot is never given out twice, and crops are read after the changes: living crops are
+        added with their last labels, the others were removed.
         """
         number = gallery.gallery_id
         slots: dict[str, list[int]] = defaultdict(list)
@@ -346,7 +346,6 @@ class GalleryRegistry:
 
 
 def _announce(shared: SharedRedis, gallery: str, steps: str, committed: object) -> None:
-    """Tell other programs by Redis what this process has committed."""
     match committed:
         case Enrolment():
             crop_ids = [crop.crop_id for crop in committed.added]

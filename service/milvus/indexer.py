@@ -237,7 +237,6 @@ class Indexer:
             self._states.forget_unneeded(collection)
 
     def _serve(self, held: _Held) -> bool:
-        """Finish the work on one gallery and follow it; return whether there was any."""
         finished = False
         if held.work is not None and held.work.done():
             finished = self._attempt(held.state.gallery_id, self._finish, held)

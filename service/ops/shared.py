@@ -137,7 +137,7 @@ class SharedRedis:
                 return
 
     def _send(self, takes: Sequence[Sequence[Any]]) -> list[float]:
-        """Send everything that waits, or ask whether Redis is there; return the waits of takes."""
+        # The ping asks whether Redis is there where nothing waits.
         pipeline = self._redis.pipeline(transaction=False)
         for take in takes:
             pipeline.eval(TAKE, 1, *take)

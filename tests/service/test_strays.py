@@ -104,20 +104,6 @@ def test_an_upload_under_way_is_left_alone_and_one_that_was_cut_off_is_removed(r
     assert not upload.parent.exists()
 
 
-def test_the_index_of_a_gallery_that_is_deleted_meanwhile_is_removed(
-    runtime, gallery, tmp_path, monkeypatch
-):
-    index = _written(tmp_path / "indexes" / str(gallery) / "own" / "vectors")
-    get = runtime.record.galleries.get
-    delete = runtime.record.galleries.delete
-    # As another process does it.
-    monkeypatch.setattr(runtime.record.galleries, "get", lambda one: [delete(one), get(one)][1])
-    asyncio.run(clear_files(runtime))
-    asyncio.run(remove_unneeded_files(runtime))
-    assert not index.exists()
-    assert not (tmp_path / "indexes" / "stray").exists()
-
-
 def test_an_upload_that_got_its_job_meanwhile_is_left_alone(
     runtime, gallery, tmp_path, monkeypatch
 ):
