@@ -49,7 +49,11 @@ def read_spec(spec: str) -> Iterator[SourceCrop]:
         )
 
 
-def rank_figures(identity: str, camera: str, ranking: Sequence[Label]) -> dict[str, float] | None:
+def rank_figures(
+    identity: str,
+    camera: str,
+    ranking: Sequence[Label],
+) -> dict[str, float] | None:
     """Compute the ranking metrics of one query, by their names in the evaluation.
 
     Args:
@@ -118,7 +122,9 @@ def summarize(
 
 
 def query_crops(
-    client: Client, crops: Iterable[SourceCrop], options: QueryOptions
+    client: Client,
+    crops: Iterable[SourceCrop],
+    options: QueryOptions,
 ) -> Iterator[tuple[SourceCrop, QueryAnswer, float]]:
     """Query with each crop, and yield crop, answer and milliseconds until the answer was read.
 
@@ -141,7 +147,11 @@ def query_crops(
         yield from threads.map(query, crops)
 
 
-def measure(client: Client, crops: Sequence[SourceCrop], options: QueryOptions) -> Shown:
+def measure(
+    client: Client,
+    crops: Sequence[SourceCrop],
+    options: QueryOptions,
+) -> Shown:
     """Query with labelled crops, and report ranking metrics, verdicts and times of the answers."""
     enrolled = client.gallery().crops
     if enrolled == 0:

@@ -82,7 +82,11 @@ class Findings:
     def strangers(self) -> list[Finding]:
         return [finding for finding in self.findings if not finding.enrolled]
 
-    def sample(self, known: int = SHOWN_KNOWN, strangers: int = SHOWN_STRANGERS) -> list[Finding]:
+    def sample(
+        self,
+        known: int = SHOWN_KNOWN,
+        strangers: int = SHOWN_STRANGERS,
+    ) -> list[Finding]:
         """Draw a sample by the seed, without regard to the answers, known people first."""
         draw = random.Random(self.seed)
         sampled = []

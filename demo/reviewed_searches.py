@@ -45,7 +45,12 @@ DataOption = Annotated[
 def with_reviews(train: Callable[..., None]) -> Callable[..., None]:
     """Add the option `--reviews` to the command `train`; `--data` may be left out beside it."""
 
-    def command(*, reviews: ReviewsOption = None, data: DataOption = None, **given: Any) -> None:
+    def command(
+        *,
+        reviews: ReviewsOption = None,
+        data: DataOption = None,
+        **given: Any,
+    ) -> None:
         specs = list(data or ())
         several = int(os.environ.get("WORLD_SIZE", "1")) > 1
         if reviews and (given["out"] is None or given["dry_run"] or several):
@@ -165,7 +170,11 @@ def _groups(reviews: list[Review], left_out: set[str]) -> DisjointSet:
     return groups
 
 
-def _write(client: Client, people: dict[Node, str], folder: Path) -> Counter[str]:
+def _write(
+    client: Client,
+    people: dict[Node, str],
+    folder: Path,
+) -> Counter[str]:
     counts: Counter[str] = Counter()
     with (folder / MANIFEST).open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file)

@@ -42,7 +42,12 @@ class Cast:
         return queries
 
 
-def draw_cast(seed: int, people: int, strangers: int, cameras: int) -> Cast:
+def draw_cast(
+    seed: int,
+    people: int,
+    strangers: int,
+    cameras: int,
+) -> Cast:
     """Draw the cast; the same arguments give the same pictures.
 
     The first of at least two cameras asks, and the others fill the gallery.
@@ -77,7 +82,11 @@ def enroll_all(client: Client, crops: Sequence[SourceCrop]) -> dict[str, SourceC
     return enrolled
 
 
-def play(client: Client, cast: Cast, seed: int) -> Findings:
+def play(
+    client: Client,
+    cast: Cast,
+    seed: int,
+) -> Findings:
     """Enroll the gallery and ask for everyone, known people and strangers mixed.
 
     Args:
@@ -110,7 +119,10 @@ def play(client: Client, cast: Cast, seed: int) -> Findings:
 
 
 def _ask(
-    client: Client, crop: SourceCrop, known: bool, enrolled: Mapping[str, SourceCrop]
+    client: Client,
+    crop: SourceCrop,
+    known: bool,
+    enrolled: Mapping[str, SourceCrop],
 ) -> Finding:
     answer = client.query(crop.read(), top_k=len(enrolled), operating_point=OPERATING_POINT)
     shown = [(row, enrolled[row.crop_id]) for row in answer.results[:PICTURES]]

@@ -46,7 +46,9 @@ Pictures = dict[bytes, list[CropRecord]]
 
 
 def check_datasets(
-    datasets: Sequence[Dataset], examples: int = 10, on_file: Callable[[], None] = lambda: None
+    datasets: Sequence[Dataset],
+    examples: int = 10,
+    on_file: Callable[[], None] = lambda: None,
 ) -> Report:
     """Read every file of the sets.
 
@@ -57,12 +59,14 @@ def check_datasets(
     """
     pictures: Pictures = defaultdict(list)
     reports = [_check(dataset, pictures, examples, on_file) for dataset in datasets]
-    duplicates = [_duplicate(crops, examples) for crops in pictures.values() if len(crops) > 1]
+    repeated = [crops for crops in pictures.values() if len(crops) > 1]
+    duplicates = [_duplicate(crops, examples) for crops in repeated]
     by_places: Counter[tuple[str, ...]] = Counter()
     crossing_by_places: Counter[tuple[str, ...]] = Counter()
     for duplicate in duplicates:
         places = duplicate["places"]
-        for pair in combinations(places, 2) if len(places) > 1 else [tuple(places)]:
+        pairs = list(combinations(places, 2)) or [tuple(places)]
+        for pair in pairs:
             by_places[pair] += 1
             crossing_by_places[pair] += bool(duplicate["crosses"])
     crossing = [duplicate for duplicate in duplicates if duplicate["crosses"]]
@@ -85,7 +89,10 @@ def check_datasets(
 
 
 def _check(
-    dataset: Dataset, pictures: Pictures, examples: int, on_file: Callable[[], None]
+    dataset: Dataset,
+    pictures: Pictures,
+    examples: int,
+    on_file: Callable[[], None],
 ) -> Report:
     kind = kind_of(dataset.spec)
     images: Counter[str | None] = Counter()
@@ -101,19 +108,9 @@ def _check(
         if record.identity not in kind.not_people:
             people[record.split].add(record.identity)
             cameras_of[record.identity].add(record.camera)
-        try:
-            pixels = record.decode()
-        except InputProblem as problem:
-            faults["unreadable"].append({"source": record.source} | _cause(problem))
-        else:
-            height, width = pixels.shape[:2]
-            heights.append(height)
-            widths.append(width)
-            digest = hashlib.sha256(pixels.tobytes() + width.to_bytes(4, "big")).digest()
-            pictures[digest].append(record)
-            for fault in quality_faults(measure_quality(pixels), QUALITY_LIMITS):
-                poor = {"source": record.source, "code": fault.code, "detail": fault.detail}
-                faults[fault.code].append(poor)
+        if size := _examine(record, pictures, faults):
+            heights.append(size[0])
+            widths.append(size[1])
         on_file()
 
     unreadable = faults.pop("unreadable")
@@ -136,14 +133,35 @@ def _check(
         "splits": splits,
         "unreadable": _findings(unreadable, examples),
         "quality": [
-            {"code": code, "files": _findings(files, examples)}
-            for code, files in sorted(faults.items(), key=lambda fault: -len(fault[1]))
+            {"code": code, "files": _findings(faults[code], examples)}
+            for code in sorted(faults, key=lambda code: -len(faults[code]))
         ],
         "one_camera_identities": _findings(alone, examples),
         "width": _range(widths),
         "height": _range(heights),
         "notes": notes,
     }
+
+
+def _examine(
+    record: CropRecord,
+    pictures: Pictures,
+    faults: dict[str, list[Report]],
+) -> tuple[int, int] | None:
+    """Add a crop to the pictures, and its faults by their codes; return its height and width."""
+    try:
+        pixels = record.decode()
+    except InputProblem as problem:
+        faults["unreadable"].append({"source": record.source} | _cause(problem))
+        return None
+    height, width = pixels.shape[:2]
+    digest = hashlib.sha256(pixels.tobytes())
+    digest.update(str(width).encode())
+    pictures[digest.digest()].append(record)
+    for fault in quality_faults(measure_quality(pixels), QUALITY_LIMITS):
+        poor = {"source": record.source, "code": fault.code, "detail": fault.detail}
+        faults[fault.code].append(poor)
+    return height, width
 
 
 def _splits(
@@ -180,7 +198,11 @@ def _count_notes(split: Report) -> Iterator[str]:
             )
 
 
-def _camera_notes(cameras: Counter[str], alone: int, identities: int) -> list[str]:
+def _camera_notes(
+    cameras: Counter[str],
+    alone: int,
+    identities: int,
+) -> list[str]:
     notes = []
     if len(cameras) == 1:
         notes.append("there is one camera: nobody can be searched for across cameras")

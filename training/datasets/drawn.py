@@ -57,7 +57,11 @@ class Cloth:
     second: Plane
     stripes: Plane
 
-    def colours(self, x: Plane, y: Plane) -> Plane:
+    def colours(
+        self,
+        x: Plane,
+        y: Plane,
+    ) -> Plane:
         across, down = self.stripes
         phase = 2 * np.pi * (x * across + y * down)
         striped = np.sin(phase) > 0.3
@@ -115,7 +119,13 @@ class Canvas:
         light: `(height, width, 1)`, a factor for all colours that are painted.
     """
 
-    def __init__(self, random: Random, camera: Camera, height: int, width: int) -> None:
+    def __init__(
+        self,
+        random: Random,
+        camera: Camera,
+        height: int,
+        width: int,
+    ) -> None:
         start = random.integers(65)
         window = _image(camera.scene[:, start : start + 32])
         self.pixels = np.asarray(window.resize((width, height)), np.float32) / 255
@@ -128,7 +138,13 @@ class Canvas:
         lit = 0.25 * camera.light * np.clip(self.x / 0.1, -1, 1)
         self.light = (1 + lit + creases)[..., None]
 
-    def limb(self, start: Place, end: Place, radius: float, colours: Plane) -> None:
+    def limb(
+        self,
+        start: Place,
+        end: Place,
+        radius: float,
+        colours: Plane,
+    ) -> None:
         """Paint everything within a radius of the line between two places."""
         start_x, start_y = start
         end_x, end_y = end
@@ -193,7 +209,10 @@ def draw_people(
 
 
 def _draw_domain(
-    seed: int, domain: int, counts: tuple[int, int, int], size: tuple[int, int]
+    seed: int,
+    domain: int,
+    counts: tuple[int, int, int],
+    size: tuple[int, int],
 ) -> Iterator[CropRecord]:
     def random(*numbers: int) -> Random:
         sequence = np.random.SeedSequence(seed, spawn_key=(domain, *numbers))
@@ -270,7 +289,10 @@ def _draw_camera(random: Random, domain: int) -> Camera:
 
 
 def _draw_crop(
-    random: Random, person: Person, camera: Camera, size: tuple[int, int]
+    random: Random,
+    person: Person,
+    camera: Camera,
+    size: tuple[int, int],
 ) -> NDArray[np.uint8]:
     """Return a person at one moment, `(height, width, 3)` uint8 RGB."""
     canvas = Canvas(random, camera, *size)
@@ -288,7 +310,12 @@ def _draw_crop(
     return noisy.round().clip(0, 255).astype(np.uint8)
 
 
-def _paint_person(random: Random, canvas: Canvas, person: Person, turn: float) -> None:
+def _paint_person(
+    random: Random,
+    canvas: Canvas,
+    person: Person,
+    turn: float,
+) -> None:
     """Paint a person whose `turn` is -1 with the back to the camera and 1 with the face to it."""
     # A side view is narrower and shows longer steps.
     sideways = 1 - abs(turn)

@@ -18,6 +18,10 @@ Parts = Mapping[str, str]
 """Parts of the names of a file and its folder, such as `identity`, `camera` and `split`."""
 
 
+def _stated_label(parts: Parts) -> tuple[str, str]:
+    return (parts["identity"], parts["camera"])
+
+
 @dataclass(frozen=True)
 class Layout:
     """The layout of a public set.
@@ -34,9 +38,13 @@ class Layout:
     form: str
     folders: Mapping[str, Parts] = field(default_factory=lambda: {"": {}})
     within: Sequence[str] = ()
-    label: Callable[[Parts], tuple[str, str]] = lambda parts: (parts["identity"], parts["camera"])
+    label: Callable[[Parts], tuple[str, str]] = _stated_label
 
-    def records(self, kind: DatasetKind, path: Path) -> list[CropRecord]:
+    def records(
+        self,
+        kind: DatasetKind,
+        path: Path,
+    ) -> list[CropRecord]:
         """Return every crop below a root or the folder above it, in the order of folders and names.
 
         Identities that label no person are read in a gallery only.
@@ -113,14 +121,22 @@ class RandomSplits:
     number: int = 10
 
     def eligible_identities(
-        self, records: Iterable[CropRecord], not_people: frozenset[str] = frozenset()
+        self,
+        records: Iterable[CropRecord],
+        not_people: frozenset[str] = frozenset(),
     ) -> list[str]:
         """Return the people that a split draws from, sorted: those with a crop on either side."""
         sides: dict[str, set[object]] = defaultdict(set)
         for number, record in enumerate(records):
-            side = {"splits": record.split, "cameras": record.camera, "crops": number}[self.sides]
+            if self.sides == "splits":
+                side: object = record.split
+            elif self.sides == "cameras":
+                side = record.camera
+            else:
+                side = number
             sides[record.identity].add(side)
-        return sorted(name for name in sides.keys() - not_people if len(sides[name]) > 1)
+        people = sides.keys() - not_people
+        return sorted(name for name in people if len(sides[name]) > 1)
 
 
 def read_layout(kind: DatasetKind, path: Path) -> Dataset:
@@ -172,7 +188,11 @@ class DatasetKind:
             return self.looks_like(path)
         return self.layout is not None and self.layout.fits(path)
 
-    def dataset(self, records: Iterable[CropRecord], version: str = "") -> Dataset:
+    def dataset(
+        self,
+        records: Iterable[CropRecord],
+        version: str = "",
+    ) -> Dataset:
         """Return the data set of these crops; the registry adds its spec."""
         return Dataset(self.name, "", self.terms, tuple(records), version)
 

@@ -50,7 +50,9 @@ PROTOCOLS = {
 
 
 def training_sets(
-    datasets: Sequence[Dataset], protocol: Protocol, target: str | None = None
+    datasets: Sequence[Dataset],
+    protocol: Protocol,
+    target: str | None = None,
 ) -> list[Dataset]:
     """Return the sets that a protocol trains on, reduced to the crops that it trains on.
 
@@ -92,17 +94,25 @@ def _as_training(dataset: Dataset, splits: Sequence[str]) -> Dataset:
     return replace(dataset, records=records, training_splits=trained or None)
 
 
-def is_held_out(dataset: str, identity: str, fraction: float, seed: int) -> bool:
+def is_held_out(
+    dataset: str,
+    identity: str,
+    fraction: float,
+    seed: int,
+) -> bool:
     """Return whether a person is kept away from training, as `fraction` (0 to 1) of people are.
 
     The answer depends on the arguments alone, not on the other people of the set nor the machine.
     """
-    uniform: float = (int.from_bytes(_digest(seed, dataset, identity)[:8], "big") >> 11) / 2**53
-    return uniform < fraction
+    digest = _digest(seed, dataset, identity)
+    number = int.from_bytes(digest[:8], "big") >> 11
+    return number / 2**53 < fraction
 
 
 def split_held_out(
-    datasets: Iterable[Dataset], fraction: float, seed: int
+    datasets: Iterable[Dataset],
+    fraction: float,
+    seed: int,
 ) -> tuple[list[CropRecord], list[CropRecord]]:
     """Split the training crops of the sets by person, never by image.
 
@@ -121,7 +131,10 @@ def split_held_out(
 
 
 def some_identities(
-    dataset: str, identities: Iterable[str], most: int | None, seed: int
+    dataset: str,
+    identities: Iterable[str],
+    most: int | None,
+    seed: int,
 ) -> set[str]:
     """Choose at most a number of identities of a data set; None is all.
 
@@ -137,7 +150,9 @@ def some_identities(
 
 
 def limit_identities(
-    records: Sequence[CropRecord], most: int | None, seed: int
+    records: Sequence[CropRecord],
+    most: int | None,
+    seed: int,
 ) -> list[CropRecord]:
     """Keep the crops of `some_identities` of each data set, in their order."""
     people: dict[str, set[str]] = defaultdict(set)
@@ -151,7 +166,9 @@ def limit_identities(
 
 
 def limit_test_identities(
-    dataset: Dataset, most: int | None, held_out: Mapping[str, float] | None = None
+    dataset: Dataset,
+    most: int | None,
+    held_out: Mapping[str, float] | None = None,
 ) -> Dataset:
     """Return the set with `some_identities` of the people who have queries.
 
@@ -170,12 +187,12 @@ def limit_test_identities(
     searched = [record for record in dataset.records if record.split == "query"]
     if held_out is not None:
         fraction = held_out.get("fraction", 0.0)
-        _, searched = split_held_out([dataset], fraction, int(held_out.get("seed", 0)))
+        seed = int(held_out.get("seed", 0))
+        _, searched = split_held_out([dataset], fraction, seed)
     people = {record.identity for record in searched or dataset.records} - kind.not_people
     stay = some_identities(dataset.name, people, most, seed=0) | kind.not_people
-    return replace(
-        dataset, records=tuple(record for record in dataset.records if record.identity in stay)
-    )
+    records = [record for record in dataset.records if record.identity in stay]
+    return replace(dataset, records=tuple(records))
 
 
 def leave_out(datasets: Sequence[Dataset], name: str) -> list[Dataset]:
@@ -194,4 +211,5 @@ def leave_out(datasets: Sequence[Dataset], name: str) -> list[Dataset]:
 
 def _digest(*words: str | int) -> bytes:
     # JSON keeps ("a", "b1") and ("ab", "1") apart, with any characters in a name.
-    return hashlib.sha256(json.dumps(words).encode("ascii")).digest()
+    text = json.dumps(words)
+    return hashlib.sha256(text.encode("ascii")).digest()

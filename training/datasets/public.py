@@ -39,7 +39,11 @@ FURTHER_DISTRACTORS = Layout(
 )
 
 
-def _read_market1501(kind: DatasetKind, path: Path, distractors: str = "none") -> Dataset:
+def _read_market1501(
+    kind: DatasetKind,
+    path: Path,
+    distractors: str = "none",
+) -> Dataset:
     """Read the three splits, with `distractors=500k` also the folder `images` into the gallery."""
     dataset = read_layout(kind, path)
     if distractors == "none":
@@ -69,7 +73,11 @@ def _looks_like_msmt17(path: Path) -> bool:
     return version is not None and (folder / "list_train.txt").is_file()
 
 
-def _read_msmt17(kind: DatasetKind, path: Path, validation: str = "train") -> Dataset:
+def _read_msmt17(
+    kind: DatasetKind,
+    path: Path,
+    validation: str = "train",
+) -> Dataset:
     """Read MSMT17 from the folder that holds its lists, or from the one above it.
 
     Training and test people are both numbered from 0000, so an identity is `train-0000` or
@@ -99,7 +107,11 @@ def _read_msmt17(kind: DatasetKind, path: Path, validation: str = "train") -> Da
 
 
 def _msmt17_list(
-    kind: DatasetKind, folder: Path, name: str, split: str, images: str
+    kind: DatasetKind,
+    folder: Path,
+    name: str,
+    split: str,
+    images: str,
 ) -> Iterator[CropRecord]:
     file = folder / f"list_{name}.txt"
     try:
@@ -147,7 +159,11 @@ def _looks_like_cuhk03(folder: Path) -> bool:
     )
 
 
-def _read_cuhk03(kind: DatasetKind, folder: Path, boxes: str = "labelled") -> Dataset:
+def _read_cuhk03(
+    kind: DatasetKind,
+    folder: Path,
+    boxes: str = "labelled",
+) -> Dataset:
     """Read the boxes drawn by hand, or with `boxes=detected` those of a detector."""
     if CUHK03_LAYOUT.fits(folder):
         place = folder.resolve()
@@ -170,7 +186,11 @@ def _read_cuhk03(kind: DatasetKind, folder: Path, boxes: str = "labelled") -> Da
 
 
 @contextmanager
-def _matlab(file: Path, variable: str, remedy: str) -> Iterator[Any]:
+def _matlab(
+    file: Path,
+    variable: str,
+    remedy: str,
+) -> Iterator[Any]:
     """Yield a variable of a MATLAB file; structs have attributes, and lengths of 1 are gone.
 
     Raises:
@@ -228,11 +248,11 @@ def _read_cuhksysu(kind: DatasetKind, path: Path) -> Dataset:
     remedy = "unpack it again"
     with _matlab(lists / "Train.mat", "Train", remedy) as people:
         training = {_numbered(person.idname) for person in people}
+    queries = set()
     with _matlab(lists / "TestG50.mat", "TestG50", remedy) as searches:
-        queries = {
-            (_numbered(search.Query.idname), _numbered(Path(search.Query.imname).stem))
-            for search in searches
-        }
+        for search in searches:
+            scene = Path(search.Query.imname).stem
+            queries.add((_numbered(search.Query.idname), _numbered(scene)))
     split_records = []
     for record in records:
         if record.identity in training:
@@ -305,7 +325,8 @@ def _kind(name: str, row: Mapping[str, Any]) -> DatasetKind:
     """Return the kind of a row of the table."""
     fields = {**row, **CODE.get(name, {})}
     if "file_name" in row:
-        stated = {key: fields.pop(key) for key in ("form", "folders", "within") if key in row}
+        keys = ("form", "folders", "within")
+        stated = {key: fields.pop(key) for key in keys if key in row}
         if name in LABELS:
             stated["label"] = LABELS[name]
         fields["layout"] = Layout(re.compile(fields.pop("file_name")), **stated)
@@ -318,6 +339,5 @@ def _kind(name: str, row: Mapping[str, Any]) -> DatasetKind:
 
 
 TABLE = Path(__file__).with_name("public.toml")
-PUBLIC_SETS = tuple(
-    _kind(name, row) for name, row in tomllib.loads(TABLE.read_text("utf-8")).items()
-)
+ROWS = tomllib.loads(TABLE.read_text("utf-8"))
+PUBLIC_SETS = tuple(_kind(name, row) for name, row in ROWS.items())

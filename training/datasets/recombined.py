@@ -25,7 +25,11 @@ People = dict[str, dict[str, list[CropRecord]]]
 """The crops of each identity by each camera."""
 
 
-def recombine(records: Sequence[CropRecord], per_set: int, seed: int) -> list[CropRecord]:
+def recombine(
+    records: Sequence[CropRecord],
+    per_set: int,
+    seed: int,
+) -> list[CropRecord]:
     """Make new people of each photographed set from its people in these records alone.
 
     Args:
@@ -41,16 +45,22 @@ def recombine(records: Sequence[CropRecord], per_set: int, seed: int) -> list[Cr
     for record in records:
         if record.pixels is None:
             people = sets.setdefault((record.dataset, record.domain), {})
-            people.setdefault(record.identity, {}).setdefault(record.camera, []).append(record)
+            cameras = people.setdefault(record.identity, {})
+            cameras.setdefault(record.camera, []).append(record)
     made: list[CropRecord] = []
     for (dataset, domain), people in sorted(sets.items()):
         random = np.random.default_rng((seed, *f"{dataset}/{domain}".encode()))
         for upper, lower in _pairs(people, per_set, random):
-            made += _new_person(people, upper, lower, float(random.uniform(*WAIST)))
+            waist = float(random.uniform(*WAIST))
+            made += _new_person(people, upper, lower, waist)
     return made
 
 
-def _pairs(people: People, most: int, random: np.random.Generator) -> Iterator[tuple[str, str]]:
+def _pairs(
+    people: People,
+    most: int,
+    random: np.random.Generator,
+) -> Iterator[tuple[str, str]]:
     """Yield ordered pairs of people who share two cameras or more, each once."""
     names = sorted(people)
     pairs: set[tuple[str, str]] = set()
@@ -65,9 +75,16 @@ def _pairs(people: People, most: int, random: np.random.Generator) -> Iterator[t
             return
 
 
-def _new_person(people: People, upper: str, lower: str, waist: float) -> Iterator[CropRecord]:
-    for camera in sorted(people[upper].keys() & people[lower].keys()):
-        for top, bottom in zip(people[upper][camera], people[lower][camera], strict=False):
+def _new_person(
+    people: People,
+    upper: str,
+    lower: str,
+    waist: float,
+) -> Iterator[CropRecord]:
+    tops = people[upper]
+    bottoms = people[lower]
+    for camera in sorted(tops.keys() & bottoms.keys()):
+        for top, bottom in zip(tops[camera], bottoms[camera], strict=False):
             yield CropRecord(
                 source=f"{top.source} over {bottom.source}",
                 dataset=f"{top.dataset}, recombined",
@@ -79,7 +96,11 @@ def _new_person(people: People, upper: str, lower: str, waist: float) -> Iterato
             )
 
 
-def put_together(top: CropRecord, bottom: CropRecord, waist: float) -> NDArray[np.uint8]:
+def put_together(
+    top: CropRecord,
+    bottom: CropRecord,
+    waist: float,
+) -> NDArray[np.uint8]:
     """Return the upper part of one crop over the lower part of another, at the first one's size.
 
     Args:
@@ -91,8 +112,10 @@ def put_together(top: CropRecord, bottom: CropRecord, waist: float) -> NDArray[n
     """
     upper = top.decode()
     height, width = upper.shape[:2]
-    resized = Image.fromarray(bottom.decode()).resize((width, height), Image.Resampling.BILINEAR)
+    lower = Image.fromarray(bottom.decode())
+    resized = lower.resize((width, height), Image.Resampling.BILINEAR)
     rows = (np.arange(height) + 0.5) / height
-    share = np.clip((waist - rows) / SEAM + 0.5, 0.0, 1.0)[:, None, None]
+    above = (waist - rows) / SEAM + 0.5
+    share = np.clip(above, 0.0, 1.0)[:, None, None]
     mixed = share * upper + (1.0 - share) * np.asarray(resized)
     return np.asarray(np.round(mixed), dtype=np.uint8)

@@ -132,7 +132,8 @@ def absolute_spec(spec: str) -> str:
     """Return the spec with an absolute path, which means the same data in every working folder."""
     parsed = _parse(spec)
     if parsed.kind.is_path:
-        parsed = parsed._replace(path=str(_named_path(parsed.path).absolute()))
+        absolute = _named_path(parsed.path).absolute()
+        parsed = parsed._replace(path=str(absolute))
     return str(parsed)
 
 
@@ -142,7 +143,13 @@ def overlapping(names_a: Iterable[str], names_b: Iterable[str]) -> list[tuple[st
     Such a pair must not lie on both sides, one to train on and one to test on.
     """
     second = list(names_b)
-    return [(a, b) for a in names_a if a in KINDS for b in second if b in KINDS[a].overlaps]
+    return [
+        (name, other)
+        for name in names_a
+        if name in KINDS
+        for other in second
+        if other in KINDS[name].overlaps
+    ]
 
 
 def _parse(spec: str) -> Spec:
