@@ -57,7 +57,7 @@ class Retries:
         error = state.outcome.exception() if state.outcome else None
         asked = error.retry_after if isinstance(error, ServiceFailed) else None
         seconds = tenacity.wait_exponential(0.25)(state) if asked is None else asked
-        return min(max(seconds, 0.0), self.longest_wait)
+        return min(seconds, self.longest_wait)
 
 
 class Connection(Methods):
@@ -297,7 +297,7 @@ def _joined(answers: list[Enrollment]) -> Enrollment:
         results=[result for batch in answers for result in batch.results],
         # An answer without a version stored nothing.
         replayed=bool(versions)
-        and all(batch.replayed or not batch.gallery_version for batch in answers),
+        and all(batch.replayed for batch in answers if batch.gallery_version),
     )
 
 

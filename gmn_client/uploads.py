@@ -281,7 +281,7 @@ def _file(source: Any) -> tuple[str, bytes]:
     if hasattr(source, "read"):
         read = source.read()
         if isinstance(read, bytes):
-            return _name_of(source, "name"), read
+            return _name_of(source), read
         raise TypeError(f"an open file reads {type(read).__name__}, not bytes; {ACCEPTED}")
     if hasattr(source, "getexif"):
         # To RGB, 16-bit grey would be clipped and not scaled.
@@ -290,10 +290,11 @@ def _file(source: Any) -> tuple[str, bytes]:
         encoded = io.BytesIO()
         # With its EXIF data, so that the service turns it as it would have turned the file.
         writable.save(encoded, format="PNG", exif=source.getexif())
-        return _name_of(source, "filename"), encoded.getvalue()
+        return _name_of(source), encoded.getvalue()
     raise TypeError(f"{type(source).__name__} is no image; {ACCEPTED}")
 
 
-def _name_of(source: object, attribute: str) -> str:
-    name = getattr(source, attribute, None)
-    return Path(name).name or UNNAMED if isinstance(name, str) else UNNAMED
+def _name_of(source: object) -> str:
+    # PIL images have a `filename`.
+    name = getattr(source, "name", getattr(source, "filename", None))
+    return (Path(name).name if isinstance(name, str) else "") or UNNAMED

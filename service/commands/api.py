@@ -62,7 +62,7 @@ def _is_argument(parameter: Parameter) -> bool:
 
 
 def _command_parameters(method: Any, declared: Sequence[Parameter]) -> Iterator[Parameter]:
-    hints = get_type_hints(method, localns={"ImageSource": str})
+    hints = get_type_hints(method)
     texts = read_entries(method)
     if hints["return"] is bytes:
         yield Parameter("out", Parameter.KEYWORD_ONLY, annotation=OutOption)

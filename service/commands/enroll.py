@@ -47,8 +47,6 @@ IDENTITY_HELP = "Whom all images show; for images, folders and zips."
 CAMERA_HELP = (
     "Enroll this camera's images only; for images, a folder or zip, the camera that took them."
 )
-Problem = dict[str, str]
-"""The `name` of a crop or file, and `code` and `problem` of what is wrong with it."""
 
 
 @with_client
@@ -234,11 +232,11 @@ def _archives(path: Path, split: str | None) -> list[Path]:
 
 @contextmanager
 def pack(
-    crops: Sequence[SourceCrop], problems: list[Problem]
+    crops: Sequence[SourceCrop], problems: list[dict[str, str]]
 ) -> Iterator[tuple[Path, dict[str, str]]]:
     """Pack crops into a temporary tar file, with a manifest of their labels.
 
-    Crops that cannot be read are added to the problems.
+    Crops that cannot be read are added to the problems, with their `name`, a `code` and `problem`.
 
     Yields:
         The file, and the crops' names by their names in it.

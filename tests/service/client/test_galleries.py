@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from datetime import UTC, datetime
 
 import httpx
 import pytest
 
-from gmn_client import AsyncClient, Client, Image, InvalidInput, RequestRefused, Retries
+from gmn_client import Client, Image, InvalidInput, RequestRefused, Retries
 
 
 @pytest.fixture
@@ -148,20 +147,3 @@ def test_a_name_that_would_lead_elsewhere_is_sent_nowhere(client: Client, name: 
     with pytest.raises(InvalidInput):
         client.delete_gallery(name)
     assert client.gallery().name == client.gallery_name
-
-
-def test_the_asynchronous_client_manages_galleries_too(
-    service_url: str, gallery: str, drawn_crops
-) -> None:
-    async def talk() -> None:
-        async with AsyncClient(service_url, gallery=gallery) as client:
-            await client.enroll([Image(drawn_crops[0].png, "a.png", "7")], idempotency_key="k")
-            taken = await client.take_snapshot()
-            assert [one async for one in client.snapshots()] == [taken]
-            assert (await client.rename_identity("7", "8")).changed == 1
-            assert [one.identity async for one in client.identities()] == ["8"]
-            assert (await client.restore_snapshot(taken.snapshot_id)).crops == 1
-            assert (await client.change_gallery(retention_days=9)).retention_days == 9
-            assert (await client.forget("7")).removed == 1
-
-    asyncio.run(talk())

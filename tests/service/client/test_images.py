@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import io
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image as PillowImage
 
-from gmn_client import AsyncClient, Client, Image, InvalidInput
+from gmn_client import Client, Image, InvalidInput
 from gmn_client.uploads import image_files
 from model.crops.decode import decode_crop
 
@@ -44,21 +43,6 @@ def test_enroll_query_and_pairs_take_every_kind_of_image(client: Client, kinds) 
         if hasattr(kind, "seek"):
             kind.seek(0)
         assert client.pairs(kind, kinds[0]).cosine == pytest.approx(1.0, abs=0.02)
-
-
-def test_the_asynchronous_client_takes_them_too(service_url, gallery, kinds) -> None:
-    async def enroll_and_compare():
-        async with AsyncClient(service_url, gallery=gallery) as client:
-            enrolled = await client.enroll(kinds)
-            kinds[4].seek(0)
-            pair = await client.pairs(
-                kinds[4], kinds[6], scoring="cosine", operating_point="pair_far_1e-2"
-            )
-            return enrolled, pair
-
-    enrolled, pair = asyncio.run(enroll_and_compare())
-    assert all(one.crop_id for one in enrolled.results)
-    assert pair.verdict == "match"
 
 
 def test_a_turned_picture_is_turned_as_its_file_would_be(client: Client, drawn_crops) -> None:
