@@ -145,7 +145,6 @@ class MilvusIndex:
         wanted: Filter = EVERY_CROP,
         grouped: bool = False,
     ) -> Candidates:
-        """As of an index in this process; see `GalleryIndex.search`."""
         if wanted.metadata:
             raise InvalidField(
                 "metadata: this service searches in Milvus, which holds no metadata; leave the "

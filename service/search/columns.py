@@ -49,11 +49,6 @@ class Columns:
     def __init__(
         self, dimension: int, secret: bytes = b"", metadata: ReadMetadata = no_metadata
     ) -> None:
-        """Make columns without crops.
-
-        Args:
-            metadata: reads the metadata of crops by slot.
-        """
         self.dimension = dimension
         self.secret = secret
         self.size = 0
@@ -99,7 +94,7 @@ class Columns:
         self.changes += len(crops.slots)
 
     def remove(self, slots: Iterable[int]) -> Slots:
-        """Remove crops, and return the slots of those that were there."""
+        """Remove crops, and return the slots of the removed ones."""
         removed = [slot for slot in set(slots) if slot < self.size and self.valid[slot]]
         self.valid[removed] = False
         self.count -= len(removed)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from service.search.columns import Columns, Slots
 
-# From so many crops on the copy is float16.
+# Minimum number of crops whose copy is float16.
 FLOAT16_ROWS = 1_000_000
 # How far below the last place a row may score and still belong above it: twice the error of a
 # score. In float16 the rows, the query and the sum are each rounded by up to 2⁻¹¹ of it.

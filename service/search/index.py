@@ -43,7 +43,7 @@ TOLERANCE = 1e-5
 PROPOSED_SHARE = 0.1
 # Number of crops that product codes are asked for, for each wanted group.
 CROPS_PER_GROUP = 100
-# From so many crops on a processor proposes from product codes, where these save time.
+# Minimum number of crops for product codes on a processor, where these save time.
 CODED_ROWS = 500_000
 # A segment is made anew once this number and this share of its crops were added or deleted.
 DELTA_ROWS = 1024
@@ -98,7 +98,7 @@ class GalleryIndex:
     def remove(self, slots: Iterable[int]) -> None:
         removed = self.columns.remove(slots)
         if self._segment:
-            self._segment.remove(removed[removed < _end(self._segment)])
+            self._segment.remove(removed[removed < _covered_end(self._segment)])
 
     def search(
         self,
@@ -161,7 +161,7 @@ class GalleryIndex:
         """
         columns = self.columns
         covered = len(self._segment.slots) if self._segment else 0
-        end = _end(self._segment) if self._segment else 0
+        end = _covered_end(self._segment) if self._segment else 0
         added = int(np.count_nonzero(columns.valid[end : columns.size]))
         deleted = covered - (columns.count - added)
         if added + deleted <= max(DELTA_ROWS, DELTA_SHARE * covered):
@@ -177,7 +177,7 @@ class GalleryIndex:
         return None
 
     def adopt(self, segment: Segment) -> None:
-        """Let searches go through a segment from now on."""
+        # Crops may have been deleted while it was made.
         segment.remove(segment.slots[~self.columns.valid[segment.slots]])
         self._segment = segment
 
@@ -196,7 +196,7 @@ class GalleryIndex:
             return passing
         segment = self._segment
         if segment:
-            covered = np.searchsorted(passing, _end(segment))
+            covered = np.searchsorted(passing, _covered_end(segment))
             proposed = passing[:covered]
             if not isinstance(segment, ProductCodes):
                 try:
@@ -221,6 +221,5 @@ class GalleryIndex:
         return limit <= PROPOSED_SHARE * len(segment.slots)
 
 
-def _end(segment: Segment) -> int:
-    """Return the slot from which on a segment covers no crop."""
+def _covered_end(segment: Segment) -> int:
     return int(segment.slots[-1]) + 1

@@ -139,6 +139,7 @@ async def fit_if_due(runtime: Runtime, gallery: Gallery) -> bool:
     if gallery.own_index:
         crops = await runtime.device.run(NamedCrops.of, gallery.own_index.columns)
     else:
+        # An index outside this process gives out no vectors: the record has them too.
         columns = await threads.run(_read_columns, runtime, entry, model.networks.dimension)
         crops = NamedCrops.of(columns)
     left_out = await search_left_out(runtime, model, crops)
@@ -154,7 +155,6 @@ async def fit_if_due(runtime: Runtime, gallery: Gallery) -> bool:
 
 
 def _read_columns(runtime: Runtime, entry: GalleryRecord, dimension: int) -> Columns:
-    """Read a gallery from the record, whose index outside this process gives out no vectors."""
     columns = Columns(dimension, runtime.record.galleries.group_secret())
     runtime.galleries.fill(columns, entry.gallery_id, entry.crops)
     return columns
