@@ -18,7 +18,7 @@ from model.provenance import Provenance
 from training.backbone_weights import load_tensors, read_state_dict, torchreid_tensors
 from training.datasets.registry import read_datasets
 from training.evaluation.calibration import calibrate_searches
-from training.evaluation.embedding import embed_records, embed_search
+from training.evaluation.embedding import SearchFeatures, embed_records
 from training.evaluation.peers import SUFFIXES, Peer
 from training.evaluation.scoring import SearchScores, cosine_rows, unit_length
 from training.evaluation.searches import whole_set
@@ -62,7 +62,8 @@ def import_weights(
     metrics = {} if graph is None else {"parity": compare(embedder, preprocessing, graph)}
     (people,) = read_datasets([CALIBRATION])
     search = whole_set(people)
-    cosine = cosine_rows(*embed_search(embedder, preprocessing, search))
+    features = embed_records(embedder, preprocessing, search.records)
+    cosine = cosine_rows(*SearchFeatures.of(search, features))
     scores = SearchScores(cosine, None, search.labels())
     sources, _ = inherited_weights("initial weights", str(file), tuple(documented_data), terms)
     provenance = Provenance(

@@ -15,7 +15,7 @@ from model.problems import InputProblem
 from training.datasets.drawn import draw_people
 from training.datasets.registry import read_datasets
 from training.evaluation.calibration import calibrate_searches
-from training.evaluation.embedding import embed_search
+from training.evaluation.embedding import embed_searches
 from training.evaluation.scoring import SearchScores, open_scores
 from training.evaluation.searches import Search, across_cameras
 from training.recipe import Recipe, read_recipe
@@ -56,7 +56,7 @@ def answering(name: str, alarms: list[int], found: list[int]) -> HeldOutScores:
 def scores_of(artefact: Artefact) -> dict[str, SearchScores]:
     search = SEARCHES["shop"]
     preprocessing = artefact.description.preprocessing
-    features = embed_search(artefact.embedder, preprocessing, search)
+    features = embed_searches(artefact.embedder, preprocessing, {"": search})[""]
     labels = search.labels()
     with open_scores(artefact.metric_network, features, labels) as scores:
         kept = {name: rows(slice(0, None)) for name, rows in scores.by_scoring.items()}

@@ -46,7 +46,7 @@ def choose_crops(dataset: Dataset, crops: int = CROPS) -> list[CropRecord]:
 
 @torch.inference_mode()
 def stage_maps(embedder: Embedder, batch: torch.Tensor) -> dict[str, torch.Tensor]:
-    """The map of every stage C_i, and of every scale P_i of MSFL before and after it is fused.
+    """Return the map of every stage C_i, and of every scale P_i of MSFL before and after fusion.
 
     Args:
         embedder: in evaluation mode.

@@ -29,14 +29,14 @@ class Moments(NamedTuple):
 def impostor_moments(
     domains: Collection[SearchScores], calibration: Calibration
 ) -> dict[Scoring, Moments]:
-    """Of each scoring that a calibration has, over all domains' pairs under different cameras."""
+    """Return moments of each scoring of a calibration, over all domains' cross-camera pairs."""
     found: dict[Scoring, Moments] = {}
     for scoring in calibration.scorings:
         count = 0
         total = 0.0
         squares = 0.0
-        for one in domains:
-            for scores in one.impostor_scores(calibration.fusion, scoring):
+        for domain in domains:
+            for scores in domain.impostor_scores(calibration.fusion, scoring):
                 values = scores.astype(np.float64)
                 count = count + len(values)
                 total = total + float(values.sum())
@@ -64,13 +64,15 @@ def blended(
     """
     weight = people / (people + PEOPLE_OF_START)
     scorings: dict[Scoring, ScoringCalibration] = {}
-    for scoring, one in new.scorings.items():
+    for scoring, fitted in new.scorings.items():
         source: Scoring = scoring if scoring in before else "cosine"
         scale = after[scoring].deviation / max(before[source].deviation, 1e-9)
         offset = after[scoring].mean - scale * before[source].mean
-        scorings[scoring] = one
+        scorings[scoring] = fitted
         if scale > 0.0:
-            scorings[scoring] = _mixed(one, start.scorings[source].rescaled(scale, offset), weight)
+            scorings[scoring] = _mixed(
+                fitted, start.scorings[source].rescaled(scale, offset), weight
+            )
     shares = f"{round(100 * weight)}% of {people}"
     data = f"{new.data} ({shares} people, else the start's: {start.data})"
     return new.model_copy(update={"scorings": scorings, "data": data})
@@ -82,7 +84,7 @@ def _mixed(new: ScoringCalibration, start: ScoringCalibration, weight: float) ->
     def mean(both: list[float]) -> float:
         return weight * both[0] + (1.0 - weight) * both[1]
 
-    shapes = [one.tail_shape for one in (new, start) if one.tail_shape is not None]
+    shapes = [shape for shape in (new.tail_shape, start.tail_shape) if shape is not None]
     return ScoringCalibration(
         slope=mean([new.slope, start.slope]),
         intercept=mean([new.intercept, start.intercept]),

@@ -55,8 +55,8 @@ def calibrated_scores(
         metric_network: in evaluation mode, on any device; changed in place. None where there is
             none.
         features, searches: of each data set, by its name.
-        fitted_on: the names of those that zero and calibration are fitted to.
-        data: what these are, for people; stored in the calibration.
+        fitted_on: the names of the data sets that zero and calibration are fitted to.
+        data: describes these sets; stored in the calibration.
         progress_bar: shows how far M-Net's scores are.
         folder: for the file of these scores.
     """
@@ -83,12 +83,12 @@ def calibrate_searches(domains: Sequence[SearchScores], data: str) -> Calibratio
 
     Args:
         domains: one for each data set; with M-Net's scores for all of them or for none.
-        data: what they are of, for people; stored in the calibration.
+        data: describes these sets; stored in the calibration.
 
     Raises:
         InputProblem: without a genuine pair or two impostor pairs under different cameras.
     """
-    counts = [one.labels.count_pairs() for one in domains]
+    counts = [domain.labels.count_pairs() for domain in domains]
     genuine, impostors = (sum(column) for column in zip((0, 0), *counts, strict=True))
     if genuine < 1 or min((count for _, count in counts), default=0) < 2:
         raise InputProblem(
@@ -109,10 +109,12 @@ def calibrate_searches(domains: Sequence[SearchScores], data: str) -> Calibratio
     fitted: dict[Scoring, ScoringCalibration] = {}
     for scoring, (same, different) in scores.items():
         tails = [
-            impostor_tail(one.impostor_scores(fusion, scoring), count)
-            for one, (_, count) in zip(domains, counts, strict=True)
+            impostor_tail(domain.impostor_scores(fusion, scoring), count)
+            for domain, (_, count) in zip(domains, counts, strict=True)
         ]
-        shape = fit_tail_shape([(one.rows(fusion, scoring), one.labels) for one in domains])
+        shape = fit_tail_shape(
+            [(domain.rows(fusion, scoring), domain.labels) for domain in domains]
+        )
         (slope,), intercept = fit_logistic(same[:, None], different[:, None])
         each = [
             ScoringCalibration(
@@ -199,7 +201,7 @@ def settle_zero(
 
 
 def equal_error_score(genuine: NDArray[np.floating], impostors: NDArray[np.floating]) -> float:
-    """The score at which as large a share of genuine pairs is refused as of impostors accepted."""
+    """Return the score that refuses as large a share of genuine pairs as it accepts impostors."""
     places = np.unique(np.concatenate([genuine, impostors]).astype(np.float64))
     refused = np.searchsorted(np.sort(genuine), places) / len(genuine)
     accepted = 1.0 - np.searchsorted(np.sort(impostors), places) / len(impostors)
@@ -214,15 +216,15 @@ def _mnet_scores(
     queries: NDArray[np.int64],
     gallery: NDArray[np.int64],
 ) -> NDArray[np.float32]:
-    """Of the pairs of a query and a gallery crop, by their rows, `(n,)`."""
+    """Score pairs of a query and a gallery crop, given by their rows, `(n,)`."""
     device = next(metric_network.parameters()).device
     scores = np.empty(len(queries), np.float32)
     for start in range(0, len(queries), PAIRS_AT_ONCE):
         some = slice(start, start + PAIRS_AT_ONCE)
-        first, second = (
-            metric_network.comparable(torch.from_numpy(own[rows[some]]).to(device))
-            for own, rows in ((features.queries, queries), (features.gallery, gallery))
+        first = torch.from_numpy(features.queries[queries[some]]).to(device)
+        second = torch.from_numpy(features.gallery[gallery[some]]).to(device)
+        pairs = metric_network.pair_features(
+            metric_network.comparable(first), metric_network.comparable(second)
         )
-        pairs = metric_network.pair_features(first, second)
         scores[some] = metric_network.scores(pairs).cpu().numpy()
     return scores

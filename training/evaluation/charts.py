@@ -69,14 +69,14 @@ def curves(
 
 
 def cmc(result: DatasetResult) -> Chart:
-    """Share of queries whose first true match is at rank k or better."""
-    known = {name: own.cmc for name, own in result.scorings.items()}
-    caption = ", ".join(f"{name} {100 * own[0]:.1f}%" for name, own in known.items())
+    """Draw the share of queries whose first true match is at rank k or better."""
+    shares = {name: scoring.cmc for name, scoring in result.scorings.items()}
+    caption = ", ".join(f"{name} {100 * share[0]:.1f}%" for name, share in shares.items())
     return curves(
         "First true match at rank k or better",
         "rank k",
         "share of queries",
-        {name: (range(1, len(own) + 1), own) for name, own in known.items()},
+        {name: (range(1, len(share) + 1), share) for name, share in shares.items()},
         f"Cumulative matching curves; at rank 1: {caption}",
         logarithmic="x",
         shares="y",
@@ -85,41 +85,40 @@ def cmc(result: DatasetResult) -> Chart:
 
 def detection(result: DatasetResult) -> Chart:
     """Return the DIR/FAR curve, with the operating points as they came out."""
-    known = {name: own for name, own in result.scorings.items() if own.detection_curve}
-    caption = "; ".join(
-        f"{name} {point.name}: {100 * point.false_alarm_rate.mean:.2g}% false alarms, "
-        f"{100 * point.detection_rate.mean:.1f}% found"
-        for name, own in known.items()
-        for point in own.operating_points
-    )
+    lines = {}
+    dots = {}
+    captions = []
+    asked = set()
+    for name, scoring in result.scorings.items():
+        if not scoring.detection_curve:
+            continue
+        rates, detected = zip(*scoring.detection_curve, strict=True)
+        lines[name] = (rates, detected)
+        points = scoring.operating_points
+        alarms = [max(point.false_alarm_rate.mean, rates[0]) for point in points]
+        dots[name] = (alarms, [point.detection_rate.mean for point in points])
+        asked |= {point.asked for point in points}
+        captions += [
+            f"{name} {point.name}: {100 * point.false_alarm_rate.mean:.2g}% false alarms, "
+            f"{100 * point.detection_rate.mean:.1f}% found"
+            for point in points
+        ]
     return curves(
         "Open-set search",
         "false-alarm rate (person absent)",
         "detection rate (person present)",
-        {
-            name: ([rate for rate, _ in own.detection_curve], [up for _, up in own.detection_curve])
-            for name, own in known.items()
-        },
-        f"Detection against false alarms. {caption}",
+        lines,
+        f"Detection against false alarms. {'; '.join(captions)}",
         "Dots: the operating points, as they came out. Dotted: the rates they were set for.",
         logarithmic="x",
         shares="xy",
-        points={
-            name: (
-                [
-                    max(point.false_alarm_rate.mean, own.detection_curve[0][0])
-                    for point in own.operating_points
-                ],
-                [point.detection_rate.mean for point in own.operating_points],
-            )
-            for name, own in known.items()
-        },
-        marks=sorted({point.asked for own in known.values() for point in own.operating_points}),
+        points=dots,
+        marks=sorted(asked),
     )
 
 
 def distribution(name: str, scoring: ScoringResult, found: ScoreDistribution) -> Chart:
-    """Scores of one person's and of two people's pairs, and where the operating points lie."""
+    """Draw histograms of one person's and of two people's pairs with the operating points."""
     points = scoring.operating_points
     caption = ", ".join(f"{point.name} at {point.threshold:.3g}" for point in points)
     with chart(

@@ -25,12 +25,12 @@ Advance = Callable[[int], None]
 """Called with the number that was done since the last call."""
 
 ProgressBar = Callable[[str, int], AbstractContextManager[Advance]]
-"""From a description and a total to a bar; see `training.commands.progress`."""
+"""From a description and a total to a bar; see `training.commands.common`."""
 
 
 @contextmanager
 def no_bar(description: str, total: int) -> Iterator[Advance]:  # noqa: ARG001
-    """Shows nothing of how far a long step is."""
+    """Show nothing of how far a long step is."""
     yield lambda _: None
 
 
@@ -42,7 +42,7 @@ def embed_records(
     bfloat16: bool = False,
     progress: Advance = lambda _: None,
 ) -> NDArray[np.float32]:
-    """Features of crops, as the embedder gives them.
+    """Return features of crops, as the embedder gives them.
 
     Args:
         embedder: on any device; it runs in evaluation mode and is left in the mode it came in.
@@ -88,30 +88,17 @@ class SearchFeatures(NamedTuple):
 
     @classmethod
     def of(cls, search: Search, features: NDArray[np.float32]) -> SearchFeatures:
-        """From those of `search.records`, in which one list of crops is there once."""
+        """Split those of `search.records`, in which one list of crops is there once."""
         return cls(features[: len(search.queries)], features[-len(search.gallery) :])
 
 
 def gallery_samples(searches: Iterable[SearchFeatures]) -> NDArray[np.float32]:
-    """At most 100 features of each gallery, evenly spaced, `(n, d)`: enough to see a collapse."""
-    galleries = [features.gallery for features in searches]
-    places = [np.linspace(0, len(own) - 1, min(100, len(own))).astype(int) for own in galleries]
-    return np.concatenate([own[some] for own, some in zip(galleries, places, strict=True)])
-
-
-def embed_search(
-    embedder: Embedder,
-    preprocessing: Preprocessing,
-    search: Search,
-    progress: Advance = lambda _: None,
-) -> SearchFeatures:
-    """Embeds every crop of a search once, also where the queries are the gallery.
-
-    Raises:
-        InputProblem: naming the crop that cannot be read.
-    """
-    features = embed_records(embedder, preprocessing, search.records, progress=progress)
-    return SearchFeatures.of(search, features)
+    """Return at most 100 features of each gallery, `(n, d)`: enough to see a collapse."""
+    samples = []
+    for _, gallery in searches:
+        places = np.linspace(0, len(gallery) - 1, min(100, len(gallery))).astype(int)
+        samples.append(gallery[places])
+    return np.concatenate(samples)
 
 
 def embed_searches(
@@ -120,18 +107,23 @@ def embed_searches(
     searches: Mapping[str, Search],
     progress_bar: ProgressBar = no_bar,
 ) -> dict[str, SearchFeatures]:
-    """`embed_search` of several searches, by the names of their data sets."""
-    found = {}
+    """Embed every crop of several searches once, by the names of their data sets.
+
+    Raises:
+        InputProblem: naming the crop that cannot be read.
+    """
+    features = {}
     for name, search in searches.items():
         with progress_bar(f"Embedding {name}", len(search.records)) as progress:
-            found[name] = embed_search(embedder, preprocessing, search, progress)
-    return found
+            embedded = embed_records(embedder, preprocessing, search.records, progress=progress)
+        features[name] = SearchFeatures.of(search, embedded)
+    return features
 
 
 def decoded_batches(
     records: Sequence[CropRecord], preprocessing: Preprocessing, batch_size: int = BATCH_SIZE
 ) -> Iterator[NDArray[np.uint8]]:
-    """Decoded and resized crops, `(B, height, width, 3)` uint8 RGB, in the records' order.
+    """Yield decoded and resized crops, `(B, height, width, 3)` uint8 RGB, in the records' order.
 
     While one batch is in use the next is being decoded; no more than these two are in memory.
 

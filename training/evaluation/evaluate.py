@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
 
 import torch
 
@@ -18,7 +17,7 @@ from training.cost import embedder_cost, pair_cost
 from training.datasets.protocols import limit_test_identities
 from training.datasets.record import CropRecord, Dataset
 from training.datasets.registry import showing_people
-from training.evaluation.embedding import ProgressBar, SearchFeatures, embed_searches, no_bar
+from training.evaluation.embedding import ProgressBar, SearchFeatures, embed_records, no_bar
 from training.evaluation.evaluate_search import (
     RE_RANKED,
     evaluate_search,
@@ -33,7 +32,7 @@ from training.evaluation.results import (
     EvaluationReport,
     PremiseResult,
 )
-from training.evaluation.scoring import SearchScores, cosine_rows, open_scores
+from training.evaluation.scoring import open_scores
 from training.evaluation.searches import Search, held_out_people, standard_search
 
 
@@ -79,43 +78,29 @@ def evaluate(
             where the model has no M-Net for a scoring that needs it, or a crop no feature.
     """
     settings = settings or EvaluationSettings()
-    if isinstance(model, Peer):
-        scorings = settings.scorings or ["cosine"]
-        held_out = model.provenance.held_out
-        if settings.premise or needs_metric_network(scorings):
-            raise InputProblem(
-                f"{name}: a ready-made model has no M-Net; leave out --premise, and of --scoring "
-                f"all but cosine and {RE_RANKED}"
-            )
-    else:
-        scorings = settings.scorings or model.description.scorings
-        held_out = model.description.provenance.held_out
-        if needs_metric_network(scorings):
-            model.require_metric_network(name)
-    searches = [_search(dataset, held_out, settings) for dataset in datasets]
-    split = "held-out" if settings.held_out else "all"
-    pairs = list(zip(datasets, searches, strict=True))
-    if isinstance(model, Peer):
-        results = [_measure_peer(model, *pair, scorings, progress_bar) for pair in pairs]
-        report = _report(
-            name,
-            split,
-            results,
-            settings.device,
-            artefact_fingerprint=model.fingerprint,
-            embedding_fingerprint=model.fingerprint,
-            provenance=model.provenance,
+    artefact = None if isinstance(model, Peer) else model
+    about = model if isinstance(model, Peer) else model.description
+    scorings = settings.scorings or (artefact.description.scorings if artefact else ["cosine"])
+    if artefact is None and (settings.premise or needs_metric_network(scorings)):
+        raise InputProblem(
+            f"{name}: a ready-made model has no M-Net; leave out --premise, and of --scoring all "
+            f"but cosine and {RE_RANKED}"
         )
-        return report, searches
-    artefact = model.on(settings.device)
-    results = [_measure_artefact(artefact, *pair, scorings, progress_bar) for pair in pairs]
-    report = build_report(name, artefact.description, split, results, settings.device)
-    if settings.premise is not False:
-        records = [
-            record
-            for dataset, search in pairs
-            for record in showing_people(dataset.spec, search.records)
-        ]
+    if artefact is not None and needs_metric_network(scorings):
+        artefact.require_metric_network(name)
+    searches = [_search(dataset, about.provenance.held_out, settings) for dataset in datasets]
+    if artefact is not None:
+        artefact.on(settings.device)
+    results = [
+        _measure(model, dataset, search, scorings, progress_bar)
+        for dataset, search in zip(datasets, searches, strict=True)
+    ]
+    split = "held-out" if settings.held_out else "all"
+    report = build_report(name, about, split, results, settings.device)
+    if artefact is not None and settings.premise is not False:
+        records = []
+        for dataset, search in zip(datasets, searches, strict=True):
+            records += showing_people(dataset.spec, search.records)
         premise = _domain_gap(artefact, records, bool(settings.premise), progress_bar)
         report = report.model_copy(update={"premise": premise})
     return report, searches
@@ -123,36 +108,18 @@ def evaluate(
 
 def build_report(
     name: str,
-    description: Description,
+    about: Description | Peer,
     split: str,
     results: list[DatasetResult],
     device: torch.device,
     checkpoint: str = "",
 ) -> EvaluationReport:
-    """Return the report of an artefact; `split` is `all` or `held-out`."""
-    return _report(
-        name,
-        split,
-        results,
-        device,
-        artefact_fingerprint=description.artefact_fingerprint,
-        embedding_fingerprint=description.embedding_fingerprint,
-        architecture=description.model_dump(
-            mode="json", include={"embedder", "metric_network", "preprocessing"}
-        ),
-        calibration_data=description.calibration.data,
-        provenance=description.provenance,
-        cost=_cost(description, results),
-        default_scoring=description.default_scoring,
-        checkpoint=checkpoint,
-    )
-
-
-def _report(
-    name: str, split: str, results: list[DatasetResult], device: torch.device, **about: Any
-) -> EvaluationReport:
-    return EvaluationReport(
+    """Return the report of an artefact, or a ready-made model; `split` is `all` or `held-out`."""
+    report = EvaluationReport(
         artefact=name,
+        artefact_fingerprint=about.artefact_fingerprint,
+        embedding_fingerprint=about.embedding_fingerprint,
+        provenance=about.provenance,
         split=split,
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         machine={
@@ -162,7 +129,18 @@ def _report(
             "torch": torch.__version__,
         },
         datasets=results,
-        **about,
+        checkpoint=checkpoint,
+    )
+    if isinstance(about, Peer):
+        return report
+    architecture = {"embedder", "metric_network", "preprocessing"}
+    return report.model_copy(
+        update={
+            "architecture": about.model_dump(mode="json", include=architecture),
+            "calibration_data": about.calibration.data,
+            "cost": _cost(about, results),
+            "default_scoring": about.default_scoring,
+        }
     )
 
 
@@ -196,43 +174,36 @@ def _search(
     return standard_search(fewer, settings.people)
 
 
-def _measure_artefact(
-    artefact: Artefact,
+def _measure(
+    model: Artefact | Peer,
     dataset: Dataset,
     search: Search,
     scorings: Sequence[str],
     progress_bar: ProgressBar,
 ) -> DatasetResult:
+    artefact = None if isinstance(model, Peer) else model
     seconds: dict[str, float] = {}
-    preprocessing = artefact.description.preprocessing
-    only = {dataset.name: search}
-    with timed(seconds, "embedding"):
-        embedded = embed_searches(artefact.embedder, preprocessing, only, progress_bar)
-    features = embedded[dataset.name]
-    network = artefact.metric_network if needs_metric_network(scorings) else None
+    with (
+        timed(seconds, "embedding"),
+        progress_bar(f"Embedding {dataset.name}", len(search.records)) as progress,
+    ):
+        if isinstance(model, Peer):
+            embedded = model.embed(search.records, progress)
+        else:
+            preprocessing = model.description.preprocessing
+            embedded = embed_records(
+                model.embedder, preprocessing, search.records, progress=progress
+            )
+    features = SearchFeatures.of(search, embedded)
+    network = None
+    if artefact is not None and needs_metric_network(scorings):
+        network = artefact.metric_network
     with ExitStack() as opened:
         with timed(seconds, "scoring") if network else nullcontext():
             scores = opened.enter_context(
                 open_scores(network, features, search.labels(), progress_bar)
             )
         return evaluate_search(artefact, dataset, search, scorings, features, scores, seconds)
-
-
-def _measure_peer(
-    peer: Peer,
-    dataset: Dataset,
-    search: Search,
-    scorings: Sequence[str],
-    progress_bar: ProgressBar,
-) -> DatasetResult:
-    seconds: dict[str, float] = {}
-    with (
-        timed(seconds, "embedding"),
-        progress_bar(f"Embedding {dataset.name}", len(search.records)) as progress,
-    ):
-        features = SearchFeatures.of(search, peer.embed(search.records, progress))
-    scores = SearchScores(cosine_rows(*features), None, search.labels())
-    return evaluate_search(None, dataset, search, scorings, features, scores, seconds)
 
 
 def _domain_gap(
@@ -244,6 +215,6 @@ def _domain_gap(
     couples = sample_identity_pairs(records)
     if not couples and not required:
         return None
-    total = 4 * sum(len(own) for own in couples.values())
+    total = 4 * sum(len(of_domain) for of_domain in couples.values())
     with progress_bar("Measuring the domain gap", total) as progress:
         return measure_premise(artefact, couples, progress=progress)

@@ -18,9 +18,10 @@ from training.evaluation.embedding import SearchFeatures
 from training.evaluation.intervals import Estimate, mean_intervals
 from training.evaluation.k_reciprocal import k_reciprocal_rows
 from training.evaluation.metrics import PairLabels, QueryMetrics, ScoreRows, rank_queries
-from training.evaluation.rank_lists import rank_lists
 from training.evaluation.results import (
     DatasetResult,
+    RankedCrop,
+    RankList,
     ScoringResult,
 )
 from training.evaluation.runs import query_values
@@ -36,6 +37,10 @@ from training.evaluation.sweep import (
 )
 from training.seen import seen_people
 
+LISTED_QUERIES = 8
+LISTED_CROPS = 10
+LISTED_RANKINGS = 2
+"""How many queries are shown, crops of each, and rankings side by side."""
 RE_RANKED = "k_reciprocal"
 RANKINGS: tuple[str, ...] = (*SCORINGS, RE_RANKED)
 NOTE = (
@@ -99,7 +104,7 @@ def evaluate_search(
         not_counted=next(iter(metrics.values())).not_counted,
         scorings=results,
         differences=paired_differences(metrics, labels),
-        rank_lists=rank_lists(search, rows, {name: metrics[name] for name in rows}),
+        rank_lists=rank_lists(search, rows, metrics),
         seconds={step: round(value, 3) for step, value in spent.items()},
         query_values=query_values(search, metrics),
     )
@@ -223,3 +228,62 @@ def paired_differences(
             apart = {metric: values - cosine[metric] for metric, values in ranked.values().items()}
             differences[f"{name} - cosine"] = mean_intervals(apart, people)
     return differences
+
+
+def rank_lists(
+    search: Search, rows: Mapping[str, ScoreRows], metrics: Mapping[str, QueryMetrics]
+) -> list[RankList]:
+    """Return the rank lists of queries spaced evenly by their average precision.
+
+    Args:
+        search: the queries and the gallery.
+        rows: the scores of every ranking.
+        metrics: of every ranking; the first two with rows are shown, and the second one's average
+            precision orders the queries.
+
+    Returns:
+        Nothing for a search of random splits, each of which has a gallery of its own.
+    """
+    shown = list(rows)[:LISTED_RANKINGS]
+    if not shown or search.splits:
+        return []
+    labels = search.labels()
+    judge = metrics[shown[-1]]
+    order = np.argsort(judge.average_precision, kind="stable")
+    places = np.linspace(0, len(order) - 1, min(LISTED_QUERIES, len(order))).round().astype(int)
+    lists = []
+    for place in order[places]:
+        query = int(judge.queries[place])
+        record = search.queries[query]
+        own = labels.gallery_identities == labels.query_identities[query]
+        dropped = labels.gallery_cameras == labels.query_cameras[query]
+        if not labels.other_cameras_only:
+            dropped &= own
+        valid = np.flatnonzero(~dropped & (labels.gallery_identities >= 0))
+        ranked = {}
+        for name in shown:
+            scores = rows[name](slice(query, query + 1))[0]
+            best = valid[np.argsort(-scores[valid], kind="stable")[:LISTED_CROPS]].tolist()
+            ranked[name] = [
+                RankedCrop(
+                    row=row,
+                    identity=search.gallery[row].identity,
+                    camera=search.gallery[row].camera,
+                    score=round(float(scores[row]), 4),
+                    right=bool(own[row]),
+                )
+                for row in best
+            ]
+        precision = {
+            name: round(float(metrics[name].average_precision[place]), 4) for name in shown
+        }
+        lists.append(
+            RankList(
+                row=query,
+                identity=record.identity,
+                camera=record.camera,
+                average_precision=precision,
+                ranked=ranked,
+            )
+        )
+    return lists

@@ -12,7 +12,7 @@ from model.problems import InputProblem
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Gives a path to write to; once that is on disk it takes the place of `path`.
+    """Give a path to write to; once that is on disk it takes the place of `path`.
 
     Raises:
         InputProblem: where `path` cannot be written.
@@ -36,7 +36,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def make_folder(folder: Path) -> None:
-    """Makes a folder for results where it is missing.
+    """Make a folder for results where it is missing.
 
     Raises:
         InputProblem: where it cannot be made.

@@ -49,14 +49,14 @@ def mean_interval(
 def mean_intervals(
     values: Mapping[str, NDArray[np.float64]], clusters: NDArray[np.int64] | None = None
 ) -> dict[str, Estimate]:
-    """`mean_interval` of several figures of the same queries, resampled together, each `(N,)`."""
+    """Return `mean_interval` of several figures of the same queries, resampled together."""
     return average_intervals([(values, clusters)])
 
 
 def average_intervals(
     sets: Sequence[tuple[Mapping[str, NDArray[np.float64]], NDArray[np.int64] | None]],
 ) -> dict[str, Estimate]:
-    """The average of several data sets' means, each set weighing the same, with its interval.
+    """Average several data sets' means, each set weighing the same, with an interval.
 
     Queries or people are resampled within every set: the interval is that of these sets, not
     of others. The same values give the same interval.
@@ -99,8 +99,8 @@ def people_and_seeds_interval(
     its runs on all of them.
 
     Args:
-        sets: of each data set a value per seed and query, `(S, N)`; what is subtracted, `(T, N)`,
-            of the same queries, or None for the mean itself; and whose queries they are, `(N,)`.
+        sets: of each data set a value per seed and query, `(S, N)`; the subtracted values of the
+            same queries, `(T, N)`, or None for the mean itself; and whose queries they are, `(N,)`.
             S and T are the same in every set.
     """
     values = [
@@ -108,8 +108,10 @@ def people_and_seeds_interval(
         for ours, theirs, clusters in sets
     ]
     over_people = average_intervals(values)[""]
-    sides = ([ours for ours, _, _ in sets], [theirs for _, theirs, _ in sets if theirs is not None])
-    runs = [np.mean([own.mean(axis=1) for own in side], axis=0) for side in sides if side]
+    runs = [np.mean([ours.mean(axis=1) for ours, _, _ in sets], axis=0)]
+    subtracted = [theirs.mean(axis=1) for _, theirs, _ in sets if theirs is not None]
+    if subtracted:
+        runs.append(np.mean(subtracted, axis=0))
     freedom = sum(len(run) - 1 for run in runs)
     if freedom == 0:
         return over_people
@@ -127,7 +129,7 @@ def people_and_seeds_interval(
 def _resampled_means(
     table: NDArray[np.float64], clusters: NDArray[np.int64] | None, random: np.random.Generator
 ) -> NDArray[np.float64]:
-    """Means of every figure over resampled queries or people, `(resamples, M)`."""
+    """Return means of every figure over resampled queries or people, `(resamples, M)`."""
     sums = table
     counts = np.ones(table.shape[1])
     if clusters is not None:

@@ -70,7 +70,7 @@ def k_reciprocal_rows(
 
 
 def nearest(similarities: NDArray[np.float32], count: int) -> NDArray[np.int64]:
-    """The `count` most similar of each row, `(rows, count)`; of equal ones the earlier first."""
+    """Return the `count` most similar of each row, `(rows, count)`; of equals the earlier first."""
     kept = torch.from_numpy(similarities).topk(count, dim=1, sorted=False).values
     threshold = kept.amin(dim=1, keepdim=True).numpy()
     row, column = np.divmod(np.flatnonzero(similarities >= threshold), similarities.shape[1])
@@ -97,7 +97,7 @@ def _neighbours(
 def _cosine_of_pairs(
     images: NDArray[np.float32], first: NDArray[np.int64], second: NDArray[np.int64]
 ) -> NDArray[np.float32]:
-    """Of unit features by their rows, `(n,)`."""
+    """Return cosines of pairs of unit features, given by their rows, `(n,)`."""
     cosine = np.empty(len(first), dtype=np.float32)
     for start in range(0, len(first), PAIRS_PER_CHUNK):
         chunk = slice(start, start + PAIRS_PER_CHUNK)

@@ -8,8 +8,7 @@ not counted.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,7 +41,7 @@ class PairLabels:
     other_cameras_only: bool = False
 
     def across_cameras(self, rows: slice) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        """Genuine and impostor pairs of some queries with the gallery, two `(rows, G)`.
+        """Return genuine and impostor pairs of some queries with the gallery, two `(rows, G)`.
 
         Pairs under one camera are neither: a search across cameras never meets the easy genuine
         ones, and its impostors are those of other cameras.
@@ -54,7 +53,7 @@ class PairLabels:
         return same & valid, ~same & valid
 
     def blocks(self, scores: int | None = None) -> Iterator[slice]:
-        """Slices of the queries, one after the other, of which so many scores exist at once."""
+        """Yield slices of the queries of at most this many scores, one after the other."""
         queries = len(self.query_identities)
         gallery = len(self.gallery_identities)
         rows = max(1, (scores or SCORES_PER_BLOCK) // max(1, gallery))
@@ -62,7 +61,7 @@ class PairLabels:
             yield slice(start, min(start + rows, queries))
 
     def pairs(self) -> Iterator[tuple[slice, NDArray[np.bool_], NDArray[np.bool_]]]:
-        """Every cross-camera pair once: some queries, and masks `(rows, G)` of one's and of two's.
+        """Yield every cross-camera pair once: queries, and masks `(rows, G)` of one's and two's.
 
         Where queries and gallery are one list, as when every crop queries all others, a pair is
         there twice and is given once.
@@ -80,8 +79,12 @@ class PairLabels:
 
     def count_pairs(self) -> tuple[int, int]:
         """Return how many pairs across cameras show one person, and how many two."""
-        counts = [(int(own.sum()), int(others.sum())) for _, own, others in self.pairs()]
-        return sum(own for own, _ in counts), sum(others for _, others in counts)
+        one_person = 0
+        two_people = 0
+        for _, genuine, impostor in self.pairs():
+            one_person += int(genuine.sum())
+            two_people += int(impostor.sum())
+        return one_person, two_people
 
     def part(self, queries: NDArray[np.int64], gallery: NDArray[np.int64]) -> PairLabels:
         """Return the labels of some queries and gallery images, by their rows."""
@@ -120,14 +123,17 @@ class QueryMetrics:
     @classmethod
     def pooled(cls, parts: Sequence[QueryMetrics]) -> QueryMetrics:
         """Return all queries of several searches, one after the other."""
-        arrays: dict[str, Any] = {
-            field.name: np.concatenate([getattr(one, field.name) for one in parts])
-            for field in fields(cls)[:-1]
-        }
-        return cls(**arrays, not_counted=sum(one.not_counted for one in parts))
+        return cls(
+            np.concatenate([part.queries for part in parts]),
+            np.concatenate([part.average_precision for part in parts]),
+            np.concatenate([part.average_precision_trapezoid for part in parts]),
+            np.concatenate([part.inverse_negative_penalty for part in parts]),
+            np.concatenate([part.first_rank for part in parts]),
+            sum(part.not_counted for part in parts),
+        )
 
     def values(self) -> dict[str, NDArray[np.float64]]:
-        """Per-query values by the name of the metric that is their mean, each `(N,)`, 0 to 1."""
+        """Return per-query values by the metric that is their mean, each `(N,)`, 0 to 1."""
         at_rank = {f"rank_{k}": (self.first_rank <= k).astype(np.float64) for k in (1, 5, 10)}
         return {
             "mAP": self.average_precision,
@@ -136,11 +142,11 @@ class QueryMetrics:
         } | at_rank
 
     def means(self) -> dict[str, float]:
-        """mAP in both definitions, mINP, and Rank-1/5/10, each 0 to 1."""
+        """Return mAP in both definitions, mINP, and Rank-1/5/10, each 0 to 1."""
         return {name: float(value.mean()) for name, value in self.values().items()}
 
     def cmc(self, depth: int = 50) -> NDArray[np.float64]:
-        """Share of queries whose first true match is at rank 1…depth or better, `(depth,)`."""
+        """Return the share of queries with a true match at rank 1…depth or better, `(depth,)`."""
         hits = np.bincount(np.minimum(self.first_rank, depth + 1), minlength=depth + 2)
         return np.cumsum(hits[1 : depth + 1]) / len(self.first_rank)
 
@@ -152,7 +158,7 @@ def integer_labels(
     gallery_cameras: Sequence[str],
     other_cameras_only: bool = False,
 ) -> PairLabels:
-    """Numbers the identities and cameras of one data set, of which junk becomes −1.
+    """Number the identities and cameras of one data set; junk becomes −1.
 
     Args:
         query_identities, query_cameras: one per query.
@@ -171,7 +177,7 @@ def integer_labels(
 
 
 def rank_queries(score_rows: ScoreRows, labels: PairLabels) -> QueryMetrics:
-    """Ranks every query's true matches among the valid gallery images.
+    """Rank every query's true matches among the valid gallery images.
 
     Equal scores rank in gallery order, so that the result is one and the same everywhere.
 
@@ -224,7 +230,7 @@ def rank_queries(score_rows: ScoreRows, labels: PairLabels) -> QueryMetrics:
 def positive_ranks(
     scores: NDArray[np.float32], positives: NDArray[np.int64], dropped: NDArray[np.int64]
 ) -> NDArray[np.int64]:
-    """Ranks, from 1 and ascending, of some gallery images among those that are not dropped.
+    """Return ranks, from 1 and ascending, of some gallery images among all not dropped.
 
     Args:
         scores: of one query against the gallery, `(G,)`.
@@ -243,11 +249,11 @@ def positive_ranks(
 
 
 def _figures(ranks: list[NDArray[np.int64]]) -> tuple[NDArray[np.float64], ...]:
-    """Both average precisions, the inverse negative penalty and the first rank of every query.
+    """Return average precisions, inverse negative penalty and first rank of every query.
 
     The ranks of each query's true matches are ascending.
     """
-    sizes = np.array([len(own) for own in ranks])
+    sizes = np.array([len(of_query) for of_query in ranks])
     starts = np.cumsum(sizes) - sizes
     rank = np.concatenate(ranks)
     hits = np.arange(1, len(rank) + 1) - np.repeat(starts, sizes)
@@ -260,7 +266,7 @@ def _figures(ranks: list[NDArray[np.int64]]) -> tuple[NDArray[np.float64], ...]:
 
 
 def _members(labels: NDArray[np.int64]) -> dict[int, NDArray[np.int64]]:
-    """Gallery rows of every label, ascending."""
+    """Return the gallery rows of every label, ascending."""
     order = np.argsort(labels, kind="stable")
     people, starts = np.unique(labels[order], return_index=True)
     return {

@@ -7,7 +7,6 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -77,7 +76,7 @@ class Outcome:
 
 
 def network_of(artefact: Artefact, device: torch.device, bfloat16: bool) -> Network:
-    """An artefact's embedder: in OpenVINO on a CPU, in PyTorch elsewhere and where that cannot."""
+    """Return an artefact's embedder: in OpenVINO on a CPU where it can, else in PyTorch."""
     dtype: DtypeName = "bfloat16" if bfloat16 else "float32"
     runtime: EmbeddingRuntime | None = None
     if device.type == "cpu":
@@ -97,7 +96,7 @@ def network_of(artefact: Artefact, device: torch.device, bfloat16: bool) -> Netw
 def embed_to_file(
     network: Network, records: Sequence[CropRecord], path: Path, progress_bar: ProgressBar
 ) -> Outcome:
-    """Writes the features of all crops to one file.
+    """Write the features of all crops to one file.
 
     Raises:
         InputProblem: where no crop can be read, or the file cannot be written.
@@ -114,7 +113,7 @@ def embed_to_folder(
     part: Part,
     progress_bar: ProgressBar,
 ) -> Outcome:
-    """Writes the shards of a part that are not in the folder yet, each whole or not at all.
+    """Write the shards of a part that are not in the folder yet, each whole or not at all.
 
     Raises:
         InputProblem: where the folder has shards of another artefact, of other crops or of another
@@ -135,9 +134,9 @@ def embed_to_folder(
             missing[shard] = records[number * SHARD_CROPS : (number + 1) * SHARD_CROPS]
             continue
         kinds = ("artefact", "precision", "crops")
-        for what, found, own in zip(kinds, read_origin(shard), origin, strict=True):
-            if found != own:
-                raise _other(shard, what)
+        for kind, stored, asked in zip(kinds, read_origin(shard), origin, strict=True):
+            if stored != asked:
+                raise _other(shard, kind)
         outcome.unreadable += read_unreadable(shard)
         outcome.skipped += 1
     _write(network, origin, missing, outcome, progress_bar)
@@ -176,13 +175,14 @@ def _write(
     progress_bar: ProgressBar,
     least: int = 0,
 ) -> None:
-    """Writes the features of the readable ones of each file's crops; `least` of them, or none.
+    """Write the features of the readable crops of each file; `least` of them, or none.
 
     Batches are decoded ahead, over the ends of files too.
     """
-    batches = [batch for own in files.values() for batch in _batches(own)]
-    read = read_ahead(partial(_read, size=network.preprocessing), batches)
-    with progress_bar("Embedding", sum(map(len, files.values()))) as progress:
+    batches = [batch for records in files.values() for batch in _batches(records)]
+    read = read_ahead(lambda record: _read(record, network.preprocessing), batches)
+    total = sum(len(records) for records in files.values())
+    with progress_bar("Embedding", total) as progress:
         for path, records in files.items():
             parts: list[NDArray[np.float32]] = []
             rows: list[dict[str, str]] = []
@@ -197,7 +197,12 @@ def _write(
                     progress(len(crops))
                 if len(rows) < least:
                     raise InputProblem(f"no crop can be read; the first: {unreadable[0]}")
-                features = np.concatenate(parts or [_no_features(network)])
+                if not parts:
+                    # Tells the dimension of no feature.
+                    size = network.preprocessing
+                    blank = np.zeros((1, size.height, size.width, 3), np.uint8)
+                    parts = [network.embed(blank)[:0]]
+                features = np.concatenate(parts)
                 columns = {name: [row[name] for row in rows] for name in (rows[0] if rows else ())}
                 write_features(beside, features, columns, origin, unreadable)
             outcome.features += len(features)
@@ -207,12 +212,6 @@ def _write(
 
 def _batches(records: Sequence[CropRecord]) -> list[Sequence[CropRecord]]:
     return [records[at : at + BATCH_CROPS] for at in range(0, len(records), BATCH_CROPS)]
-
-
-def _no_features(network: Network) -> NDArray[np.float32]:
-    """Features of no crop, `(0, d)`."""
-    size = network.preprocessing
-    return network.embed(np.zeros((1, size.height, size.width, 3), np.uint8))[:0]
 
 
 def _read(

@@ -51,7 +51,7 @@ class Peer:
 
     Attributes:
         name: the file's, without its suffix.
-        fingerprint: SHA-256 of its file, or files.
+        artefact_fingerprint, embedding_fingerprint: SHA-256 of its file, or files.
         provenance: nothing is known of its training; `held_out` has the people that recipes hold
             out by default, so that it is measured beside their artefacts.
 
@@ -67,7 +67,7 @@ class Peer:
                 f"{file}: is no ready-made model; name an OpenVINO .xml or an .onnx file"
             )
         model = read_model(file)
-        self.fingerprint = file_digest(file)
+        self.artefact_fingerprint = self.embedding_fingerprint = file_digest(file)
         self.provenance = Provenance(
             data=(),
             terms="",
@@ -92,7 +92,7 @@ class Peer:
     def embed(
         self, records: Sequence[CropRecord], progress: Advance = lambda _: None
     ) -> NDArray[np.float32]:
-        """Features of crops, `(n, d)` float32, in the order of the records."""
+        """Return features of crops, `(n, d)` float32, in the order of the records."""
         features = []
         for crops in decoded_batches(records, INPUT):
             features.append(self.embed_crops(crops))
@@ -100,12 +100,12 @@ class Peer:
         return np.concatenate(features)
 
     def embed_crops(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Features `(B, d)` float32 of crops `(B, 256, 128, 3)` uint8 RGB, of one at least."""
+        """Return features `(B, d)` float32 of one or more crops `(B, 256, 128, 3)` uint8 RGB."""
         outputs = [self._network(crop[None])[0] for crop in self._inputs(crops)]
-        return np.stack([np.asarray(one, dtype=np.float32).reshape(-1) for one in outputs])
+        return np.stack([np.asarray(output, np.float32).reshape(-1) for output in outputs])
 
     def _inputs(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Network input `(B, 3, 256, 128)` of crops `(B, 256, 128, 3)`."""
+        """Return the network's input `(B, 3, 256, 128)` of crops `(B, 256, 128, 3)`."""
         if self._bgr:
             values = crops[..., ::-1].astype(np.float32)
         else:

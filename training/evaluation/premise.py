@@ -51,7 +51,7 @@ IdentityPair = tuple[CropRecord, CropRecord, CropRecord, CropRecord]
 
 
 def sample_identity_pairs(records: Sequence[CropRecord]) -> dict[str, list[IdentityPair]]:
-    """At most 75 couples of every domain, as many in each; people under one camera are left out.
+    """Draw at most 75 couples of every domain, as many in each, of people under two cameras.
 
     Returns:
         By domain, in alphabetical order; empty where fewer than two domains have ten couples.
@@ -59,12 +59,14 @@ def sample_identity_pairs(records: Sequence[CropRecord]) -> dict[str, list[Ident
     people: dict[str, dict[tuple[str, str], list[CropRecord]]] = {}
     for record in records:
         people.setdefault(record.domain, {}).setdefault(record.person, []).append(record)
-    drawn = {domain: _couples(own) for domain, own in sorted(people.items())}
-    enough = {domain: own for domain, own in drawn.items() if len(own) >= FEWEST_COUPLES}
+    drawn = {domain: _couples(crops) for domain, crops in sorted(people.items())}
+    enough = {
+        domain: couples for domain, couples in drawn.items() if len(couples) >= FEWEST_COUPLES
+    }
     if len(enough) < 2:
         return {}
-    size = min(len(own) for own in enough.values())
-    return {domain: own[:size] for domain, own in enough.items()}
+    size = min(len(couples) for couples in enough.values())
+    return {domain: couples[:size] for domain, couples in enough.items()}
 
 
 def measure_premise(
@@ -90,12 +92,12 @@ def measure_premise(
         )
     kind = (artefact.description.metric_network or MetricNetworkConfig()).pair_feature
     spaces: dict[str, dict[str, NDArray[np.float32]]] = {INSTANCES: {}, PAIRS: {}}
-    for domain, own in couples.items():
-        records = [record for couple in own for record in couple]
+    for domain, of_domain in couples.items():
+        records = [record for couple in of_domain for record in couple]
         features = embed_records(
             artefact.embedder, artefact.description.preprocessing, records, progress=progress
         )
-        instances = unit_length(features).reshape(len(own), 4, -1)
+        instances = unit_length(features).reshape(len(of_domain), 4, -1)
         spaces[INSTANCES][domain] = instances
         compared = features.reshape(instances.shape) if kind == "raw" else instances
         spaces[PAIRS][domain] = _pairs(compared, kind)
@@ -111,13 +113,13 @@ def measure_premise(
 def _couples(people: Mapping[tuple[str, str], Sequence[CropRecord]]) -> list[IdentityPair]:
     random = np.random.default_rng(0)
     seen_twice: list[tuple[CropRecord, CropRecord]] = []
-    for _, own in sorted(people.items()):
-        cameras = sorted({camera_name(record) for record in own})
+    for _, records in sorted(people.items()):
+        cameras = sorted({camera_name(record) for record in records})
         if len(cameras) < 2:
             continue
         chosen = random.choice(len(cameras), 2, replace=False)
         first, second = (
-            [record for record in own if camera_name(record) == cameras[number]]
+            [record for record in records if camera_name(record) == cameras[number]]
             for number in chosen
         )
         seen_twice.append(
@@ -136,9 +138,9 @@ def _pairs(instances: NDArray[np.float32], kind: PairFeatureKind) -> NDArray[np.
 
 
 def _gaps(spaces: Mapping[str, Mapping[str, NDArray[np.float32]]]) -> list[DomainGap]:
-    """The gap of every two domains in both spaces, beside that of each domain's own halves."""
+    """Measure the gap of every two domains in both spaces, beside that of a domain's halves."""
     same = {
-        name: {domain: _separation(*halves(own)) for domain, own in space.items()}
+        name: {domain: _separation(*halves(features)) for domain, features in space.items()}
         for name, space in spaces.items()
     }
     found = []
@@ -152,9 +154,9 @@ def _gaps(spaces: Mapping[str, Mapping[str, NDArray[np.float32]]]) -> list[Domai
                 mmd=gap.squared,
                 mmd_by_chance=gap.by_chance,
                 mmd_p_value=gap.p_value,
-                mmd_same_domain=sum(own.squared for own, _ in halved) / 2,
+                mmd_same_domain=sum(discrepancy.squared for discrepancy, _ in halved) / 2,
                 classifier=mean_interval(right[name]),
-                classifier_same_domain=sum(float(own.mean()) for _, own in halved) / 2,
+                classifier_same_domain=sum(float(named.mean()) for _, named in halved) / 2,
             )
         found.append(
             DomainGap(
@@ -170,12 +172,12 @@ def _gaps(spaces: Mapping[str, Mapping[str, NDArray[np.float32]]]) -> list[Domai
 def _separation(
     first: NDArray[np.float32], second: NDArray[np.float32]
 ) -> tuple[Discrepancy, NDArray[np.float64]]:
-    """MMD of two domains, and the share of each group that a classifier names right."""
+    """Return the MMD of two domains, and the share of each group that a classifier names right."""
     return maximum_mean_discrepancy(first, second), domain_classifier(first, second)
 
 
 def _projection(name: str, space: Mapping[str, NDArray[np.float32]]) -> Projection:
-    flat = [own.reshape(-1, own.shape[-1]) for own in space.values()]
+    flat = [features.reshape(-1, features.shape[-1]) for features in space.values()]
     parts = np.split(project(np.concatenate(flat)), len(space))
     return Projection(
         space=name,

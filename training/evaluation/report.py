@@ -57,7 +57,7 @@ class ActivationMaps(NamedTuple):
     """Activation maps of several models over the same crops.
 
     Attributes:
-        crops: what they are drawn over.
+        crops: the crops.
         models: by a model's name, what `draw_maps` gave of these crops.
     """
 
@@ -71,7 +71,7 @@ def render(template: str, title: str, summary: str, footer: str, **content: Any)
     Args:
         template: a file in `templates`.
         title, summary, footer: of the page.
-        content: what the template names.
+        content: the variables of the template.
     """
     page = PAGES.get_template(template)
     return page.render(title=title, summary=summary, footer=footer, **content)
@@ -139,7 +139,9 @@ def report_page(
             for result, search in zip_longest(report.datasets, pictures)
         ],
         premise_table=report_tables.premise(premise) if premise else None,
-        premise_charts=[charts.projection(one) for one in premise.projections] if premise else [],
+        premise_charts=[charts.projection(space) for space in premise.projections]
+        if premise
+        else [],
         maps=maps,
         beside_papers=papers_table(provenance, report.datasets),
         cost_table=report_tables.networks(report.cost) if report.cost else None,
@@ -192,7 +194,7 @@ def write_tables(
 
 
 def _dataset_part(result: DatasetResult, search: Search | None) -> dict[str, Any]:
-    """Return what a page shows of one data set, as its template names it."""
+    """Return the content of one data set's part of a page, as its template names it."""
     drawn = [charts.cmc(result)]
     if any(scoring.detection_curve for scoring in result.scorings.values()):
         drawn.append(charts.detection(result))
@@ -211,7 +213,7 @@ def _dataset_part(result: DatasetResult, search: Search | None) -> dict[str, Any
 
 
 def _headline(report: EvaluationReport) -> list[tuple[str, str]]:
-    """Each data set's main figures by the artefact's own default, or what was asked first."""
+    """Return each data set's main figures by the artefact's default, or the first ranking."""
     found = []
     for result in report.datasets[:HEADLINES]:
         for name in [report.default_scoring, *result.scorings]:

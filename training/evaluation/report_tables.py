@@ -23,7 +23,7 @@ METRICS = {
 def dataset_tables(result: DatasetResult) -> list[Table]:
     """Return every figure of one data set, for its page and for a terminal."""
     tables = [
-        ranking("Ranking, %", result.scorings, "with 95% intervals"),
+        _ranking(result.scorings),
         Table(
             "Differences over the same queries, percentage points",
             ["", *METRICS.values()],
@@ -38,9 +38,9 @@ def dataset_tables(result: DatasetResult) -> list[Table]:
             "Searches with half of the people enrolled, %",
             ["ranking", "people enrolled", "people found"],
             [
-                [name, own.half_enrolled.enrolled, own.half_enrolled.detection_rate]
-                for name, own in result.scorings.items()
-                if own.half_enrolled
+                [name, scoring.half_enrolled.enrolled, scoring.half_enrolled.detection_rate]
+                for name, scoring in result.scorings.items()
+                if scoring.half_enrolled
             ],
             "at the best threshold for 1 false alarm in 100 searches; intervals over people",
         ),
@@ -61,8 +61,8 @@ def _operating_points(scorings: Mapping[str, ScoringResult]) -> Table:
                 point.detection_rate,
                 f"{point.threshold:.4g}",
             ]
-            for name, own in scorings.items()
-            for point in own.operating_points
+            for name, scoring in scorings.items()
+            for point in scoring.operating_points
         ],
         "intervals over people; red where the whole interval lies above what was asked",
     )
@@ -80,33 +80,32 @@ def _verification(scorings: Mapping[str, ScoringResult]) -> Table:
                 point.true_accept_rate,
                 f"{point.threshold:.4g}",
             ]
-            for name, own in scorings.items()
-            for point in own.verification
+            for name, scoring in scorings.items()
+            for point in scoring.verification
         ],
         "intervals over people",
     )
 
 
-def ranking(title: str, rows: Mapping[str, ScoringResult], note: str) -> Table:
-    """Return every metric of some rankings."""
+def _ranking(scorings: Mapping[str, ScoringResult]) -> Table:
     return Table(
-        title,
+        "Ranking, %",
         ["ranking", *METRICS.values(), "mAP over people", "calibration error"],
         [
             [
                 name,
-                *(own.metrics[metric] for metric in METRICS),
+                *(scoring.metrics[metric] for metric in METRICS),
                 # Its mean stands beside it already.
-                Cell("", percent(own.over_identities["mAP"]).small)
-                if own.over_identities
+                Cell("", percent(scoring.over_identities["mAP"]).small)
+                if scoring.over_identities
                 else None,
                 None
-                if own.expected_calibration_error is None
-                else f"{100 * own.expected_calibration_error:.1f}",
+                if scoring.expected_calibration_error is None
+                else f"{100 * scoring.expected_calibration_error:.1f}",
             ]
-            for name, own in rows.items()
+            for name, scoring in scorings.items()
         ],
-        note,
+        "with 95% intervals",
     )
 
 
@@ -193,7 +192,7 @@ def training_data(provenance: Provenance) -> Table:
 
 
 def sources(provenance: Provenance) -> Table:
-    """Initial weights and teachers."""
+    """Return initial weights and teachers."""
     return Table(
         "Weights from elsewhere",
         ["weights", "role", "trained on", "terms"],
@@ -218,7 +217,7 @@ def settings(recipe: Mapping[str, Any]) -> Table:
 
 
 def dotted(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings by their dotted names, as `--set` takes them."""
+    """Return nested settings by their dotted names, as `--set` takes them."""
     found: dict[str, Any] = {}
     for key, value in settings.items():
         if isinstance(value, Mapping):

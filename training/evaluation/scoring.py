@@ -27,7 +27,7 @@ IMPOSTORS_TO_FIT = 200_000
 
 
 def cosine_rows(queries: NDArray[np.float32], gallery: NDArray[np.float32]) -> ScoreRows:
-    """Cosine similarity of features `(Q, d)` and `(G, d)`, computed when asked for.
+    """Return cosine similarities of features `(Q, d)` and `(G, d)`, computed when asked for.
 
     The features are not copied: a large gallery's lengths divide its scores instead.
     """
@@ -42,13 +42,13 @@ def cosine_rows(queries: NDArray[np.float32], gallery: NDArray[np.float32]) -> S
 
 
 def lengths(features: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Euclidean length of each of features `(n, d)`, `(n,)`; that of a zero feature is tiny."""
+    """Return the length of each of features `(n, d)`, `(n,)`; that of a zero feature is tiny."""
     squares = np.einsum("nd,nd->n", features, features)
     return np.asarray(np.maximum(np.sqrt(squares), 1e-12), dtype=np.float32)
 
 
 def unit_length(features: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Features `(n, d)` divided by their length; a zero feature stays zero."""
+    """Divide features `(n, d)` by their length; a zero feature stays zero."""
     return np.asarray(features / lengths(features)[:, None], dtype=np.float32)
 
 
@@ -59,7 +59,7 @@ def write_mnet_scores(
     gallery: NDArray[np.float32],
     progress: Advance = lambda _: None,
 ) -> None:
-    """Writes s(p, q) of every pair to a `.npy` file, `(Q, G)` float32, a block of rows at a time.
+    """Write s(p, q) of every pair to a `.npy` file, `(Q, G)` float32, a block of rows at a time.
 
     Args:
         path: a new or existing file; it is overwritten.
@@ -168,7 +168,7 @@ def open_scores(
     progress_bar: ProgressBar = no_bar,
     folder: Path | None = None,
 ) -> Iterator[SearchScores]:
-    """The scores of a search; M-Net's are computed once, and lie in a file while they are read.
+    """Score a search; M-Net's scores are computed once, and lie in a file while they are read.
 
     Args:
         metric_network: in evaluation mode, on any device; None where there is none.
@@ -178,7 +178,7 @@ def open_scores(
             large sets have gigabytes of scores.
     """
     cosine = cosine_rows(*features)
-    (queries, gallery) = features
+    queries, gallery = features
     if metric_network is None:
         yield SearchScores(cosine, None, labels)
         return
@@ -206,18 +206,17 @@ def score_searches(
     progress_bar: ProgressBar = no_bar,
     folder: Path | None = None,
 ) -> Iterator[dict[str, SearchScores]]:
-    """`open_scores` of several searches, by the names of their data sets."""
+    """Score several searches, by the names of their data sets, as `open_scores` does."""
     with ExitStack() as opened:
-        yield {
-            name: opened.enter_context(
-                open_scores(metric_network, own, searches[name].labels(), progress_bar, folder)
-            )
-            for name, own in features.items()
-        }
+        scores = {}
+        for name, embedded in features.items():
+            labels = searches[name].labels()
+            scored = open_scores(metric_network, embedded, labels, progress_bar, folder)
+            scores[name] = opened.enter_context(scored)
+        yield scores
 
 
 def folder_on_disk() -> str | None:
     """Return a folder for large temporary files; None is the system's choice."""
-    on_disk = "/var/tmp"
-    usable = "TMPDIR" not in os.environ and os.access(on_disk, os.W_OK)
-    return on_disk if usable else None
+    usable = "TMPDIR" not in os.environ and os.access("/var/tmp", os.W_OK)
+    return "/var/tmp" if usable else None

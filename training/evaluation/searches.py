@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from operator import attrgetter
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,7 +58,7 @@ class Search:
         return self.queries if self.gallery is self.queries else self.queries + self.gallery
 
     def labels(self) -> PairLabels:
-        """Identities and cameras as integers; junk is −1."""
+        """Return identities and cameras as integers; junk is −1."""
         return integer_labels(
             [record.identity for record in self.queries],
             [camera_name(record) for record in self.queries],
@@ -94,7 +93,7 @@ def whole_set(dataset: Dataset) -> Search:
 
 
 def held_out_people(dataset: Dataset, held_out: Mapping[str, float]) -> Search:
-    """The people of the training split that an artefact's training never saw, across cameras.
+    """Search for the people that an artefact's training held out, across cameras.
 
     Args:
         dataset: as it was read for training.
@@ -146,7 +145,7 @@ def across_cameras(spec: str, records: Sequence[CropRecord]) -> Search:
 
 
 def standard_search(dataset: Dataset, most: int | None = None) -> Search:
-    """How papers search a set: in random splits where that is the custom, else in its own splits.
+    """Search a set as papers do: in random splits by custom, else in its own splits.
 
     Args:
         dataset: as read; without a split of its own, after `limit_test_identities`.
@@ -213,19 +212,19 @@ def search_in_random_splits(
 def _sides(
     dataset: Dataset, trials: RandomSplits, people: Collection[str]
 ) -> tuple[tuple[CropRecord, ...], tuple[CropRecord, ...]]:
-    """Everybody's queries, and everything that is in some split's gallery."""
+    """Return everybody's queries, and all crops of some split's gallery."""
     if trials.sides == "crops":
         everyone = tuple(record for record in dataset.records if record.identity in people)
         return everyone, everyone
-    side = attrgetter("split" if trials.sides == "splits" else "camera")
+    sides = [(record.split, record) for record in dataset.records]
     query = "query"
     other = "gallery"
     if trials.sides == "cameras":
+        sides = [(record.camera, record) for record in dataset.records]
         query, other = sorted({record.camera for record in dataset.records})[:2]
-    queries = (record for record in dataset.records if side(record) == query)
     return (
-        tuple(record for record in queries if record.identity in people),
-        tuple(record for record in dataset.records if side(record) == other),
+        tuple(record for side, record in sides if side == query and record.identity in people),
+        tuple(record for side, record in sides if side == other),
     )
 
 

@@ -90,7 +90,7 @@ def chart(
     note: str = "",
     size: tuple[float, float] = (WIDTH, HEIGHT),
 ) -> Iterator[Chart]:
-    """A chart in the report's style; draw on `axes` inside the block.
+    """Draw a chart in the report's style, on `axes` inside the block.
 
     Args:
         title: its caption.

@@ -77,7 +77,7 @@ class Table:
         return [[_cell(value) for value in row] for row in self.rows]
 
     def rich(self, width: int = 80) -> RenderableType:
-        """For a terminal, which breaks no word that it has room for and shows no empty column.
+        """Lay the table out for a terminal, without breaking words or showing empty columns.
 
         Where it is too narrow for lines, intervals stand below their means, then names of rows
         wrap, and at last some columns stand below the others.
@@ -94,7 +94,8 @@ class Table:
         names = [*range(table.labels)]
         parts = [[*range(table.labels)]]
         for number in range(table.labels, len(table.columns)):
-            if sum(least[one] for one in (*parts[-1], number)) > width + GAP and parts[-1] != names:
+            needed = sum(least[column] for column in (*parts[-1], number))
+            if needed > width + GAP and parts[-1] != names:
                 parts.append([*names])
             parts[-1].append(number)
         shown = [table._part(part, rows, least, width) for part in parts]
@@ -102,7 +103,7 @@ class Table:
         return Group(*title, *shown, *([Text(self.note, style="dim")] if self.note else []))
 
     def markdown(self) -> str:
-        """For a document."""
+        """Return the table as Markdown."""
         rows = [
             [f"{cell.text} [{_joined(cell, ', ')}]" if cell.small else cell.text for cell in row]
             for row in self.cells
@@ -186,7 +187,7 @@ def _text(cell: Cell, between: str) -> Text:
 
 
 def _joined(cell: Cell, ends: str) -> str:
-    """Return what is small in a cell, with another sign between the ends of an interval."""
+    """Return the small text of a cell, with another sign between the ends of an interval."""
     return cell.small.replace(" … ", ends)
 
 

@@ -26,14 +26,15 @@ ROUNDS = 40
 
 
 def combined_tail(
-    ones: Sequence[ScoringCalibration], combine: Callable[[list[float]], float]
+    calibrations: Sequence[ScoringCalibration], combine: Callable[[list[float]], float]
 ) -> tuple[TailPoint, ...]:
-    """At every share one score made of several tails' scores, each continued where it ends."""
-    shares = np.geomspace(1.0, min(one.impostor_tail[-1].share for one in ones), TAIL_POINTS)
-    return tuple(
-        TailPoint(share=share, score=combine([one.pair_threshold(share) for one in ones]))
-        for share in shares.tolist()
-    )
+    """Return one tail of several, whose scores are combined at every share."""
+    rarest = min(fitted.impostor_tail[-1].share for fitted in calibrations)
+    points = []
+    for share in np.geomspace(1.0, rarest, TAIL_POINTS).tolist():
+        scores = [fitted.pair_threshold(share) for fitted in calibrations]
+        points.append(TailPoint(share=share, score=combine(scores)))
+    return tuple(points)
 
 
 def impostor_tail(scores: Iterable[NDArray[np.float32]], count: int) -> tuple[TailPoint, ...]:
@@ -69,7 +70,7 @@ def ordered_scores(
 
 
 def fit_tail_shape(domains: Sequence[tuple[ScoreRows, PairLabels]]) -> float | None:
-    """ξ of one scoring's searches, the highest of several domains'.
+    """Fit ξ of one scoring's searches, the highest of several domains'.
 
     Each domain's is a mean of its fitted one, weighted by its people, and `DEFAULT_TAIL_SHAPE` with
     the weight of 50 people.
@@ -117,7 +118,7 @@ def other_peoples_best(
 
 
 def _fit(best: NDArray[np.float64], identities: NDArray[np.int64]) -> float | None:
-    """Weighted least squares for b, ξ and c, again with the weights that these give."""
+    """Fit b, ξ and c by least squares, weighted anew by each result."""
     rank = np.arange(1, RANKS, dtype=np.float64)
     count = np.minimum(RANKS - 1, identities // IDENTITIES_PER_SPACING)
     used = rank <= count[:, None]

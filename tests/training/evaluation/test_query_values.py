@@ -5,8 +5,8 @@ import pytest
 
 from model.problems import InputProblem
 from training.datasets.record import CropRecord
+from training.evaluation.evaluate_search import rank_lists
 from training.evaluation.metrics import rank_queries
-from training.evaluation.rank_lists import rank_lists
 from training.evaluation.runs import (
     query_values,
     read_query_values,
