@@ -114,10 +114,13 @@ def markdown(kept: Any) -> str:
 
 
 def few_people_table(rows: list[dict[str, Any]]) -> str:
-    """Return a row for each set and scoring of `bench.few_people`, and a column for each size."""
+    """Return the cosine's row for each set of `bench.few_people`, and a column for each size."""
     sizes = list(dict.fromkeys(row["size"] for row in rows))
     groups: dict[tuple[str, ...], dict[int, dict[str, Any]]] = {}
     for row in rows:
+        if row["scoring"] != "cosine":
+            # M-Net's figures hardly differ; they are kept beside the cosine's.
+            continue
         part = f"{row['data']}, {'test part' if row['test'] else 'held out'}"
         groups.setdefault((row["artefact"], part, row["scoring"]), {})[row["size"]] = row
     lines: list[list[str | None]] = []
