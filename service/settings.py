@@ -208,7 +208,6 @@ class Settings(BaseSettings):
 
     @property
     def of_one_process(self) -> Settings:
-        """The settings of one of the processes, with its share of the limits."""
         shares = {
             "max_cost": self.max_cost / self.processes,
             "max_queued_bytes": self.max_queued_bytes // self.processes,

@@ -58,12 +58,8 @@ async def keep_answers(
                 f"one has at most {KEPT_REQUEST_BYTES:,}; name fewer cameras"
             )
         searches = [_kept(call.caller, request, options, query) for query in queries]
-        pairs = [
-            (search, query.prepared.picture if query.prepared else None)
-            for search, query in zip(searches, queries, strict=True)
-        ]
         kept, gone = await call.write(
-            runtime.record.kept.keep, pairs, runtime.settings.kept_queries
+            runtime.record.kept.keep, searches, runtime.settings.kept_queries
         )
         if gone:
             await call.done("delete_oldest_searches", count=gone)
@@ -72,7 +68,7 @@ async def keep_answers(
         return [_warned(query.answer, warning) for query in queries]
 
     answers = []
-    for query, search in zip(queries, searches, strict=True):
+    for query, (search, _) in zip(queries, searches, strict=True):
         answer = query.answer
         if search.query_id not in kept:
             why = "cases hold all searches that GMN_KEPT_QUERIES allows, or its result is deleted"
@@ -85,7 +81,6 @@ async def keep_answers(
 
 
 async def find_case(call: GalleryCall, case_id: str) -> Case:
-    """Return a case; raise `UnknownCase`."""
     case = await call.read(call.runtime.record.cases.get, case_id)
     if case is None:
         raise UnknownCase(call.gallery.name, case_id)
@@ -105,7 +100,6 @@ def described_searches(
 
 
 async def find_search(call: GalleryCall, query_id: str) -> KeptQuery:
-    """Return a kept search; raise `UnknownQuery`."""
     search = await call.read(call.runtime.record.kept.get, query_id)
     if search is None:
         raise UnknownQuery(call.gallery.name, query_id)
@@ -119,8 +113,7 @@ async def open_search(call: GalleryCall, query_id: str) -> OpenedSearch:
 
 
 async def read_search_picture(call: GalleryCall, query_id: str) -> Picture:
-    """Return the picture of a kept search; raise `UnknownQuery` or `UnknownPicture`."""
-    await find_search(call, query_id)
+    """Return the picture of a kept search; raise `UnknownPicture`."""
     picture = await call.read(call.runtime.record.kept.picture, query_id)
     if picture is None:
         remedy = "send keep_picture=true with an image"
@@ -214,9 +207,8 @@ def _kept(
     request: Mapping[str, Any],
     options: QueryOptions,
     query: AnsweredQuery,
-) -> KeptQuery:
-    results = query.answer.results[:KEPT_RESULTS]
-    return KeptQuery(
+) -> tuple[KeptQuery, bytes | None]:
+    search = KeptQuery(
         query_id=new_crop_id(),
         created_at=datetime.now(UTC),
         key_id=caller.key_id,
@@ -224,11 +216,12 @@ def _kept(
         answer=query.answer.model_dump(mode="json", exclude={"results", "query_id"}),
         results=[
             KeptResult(crop.crop_id, crop.cosine, crop.pair_logit, crop.probability, crop.verdict)
-            for crop in results
+            for crop in query.answer.results[:KEPT_RESULTS]
         ],
         crop_id=options.crop_id,
         content_type=query.prepared.content_type if query.prepared else None,
     )
+    return search, query.prepared.picture if query.prepared else None
 
 
 def _warned(answer: QueryAnswer, warning: str) -> QueryAnswer:

@@ -80,7 +80,10 @@ class Needs:
         runtime: Runtime = request.app.state.runtime
         sent = await BEARER(request)
         key = sent.credentials if sent else None
-        caller = runtime.keys.caller(key, _is_local(request))
+        forwarded = any(FORWARDED.fullmatch(name) for name in request.headers)
+        near = request.client is not None and is_loopback(request.client.host)
+        local = near and not forwarded and request.scope["http_version"] != "1.0"
+        caller = runtime.keys.caller(key, local)
         # For the log, also where the caller may not do this.
         request.state.caller = caller
         if caller.rate is not None and not caller.rate_images:
@@ -98,14 +101,6 @@ class Needs:
     async def __call__(self, request: Request, _: Bearer) -> Call:
         """Return the call that the guard let in; there is none where no guard stands."""
         return cast("Call", request.state.call)
-
-
-def _is_local(request: Request) -> bool:
-    if request.scope["http_version"] == "1.0" or request.client is None:
-        return False
-    if any(FORWARDED.fullmatch(name) for name in request.headers):
-        return False
-    return is_loopback(request.client.host)
 
 
 # The requirements of a route without a declaration.

@@ -75,39 +75,36 @@ class FormRequest(Request):
         self._whole = asyncio.Event()
         length = request.headers.get("content-length", "")
         announced = int(length) if length.isdecimal() else 0
-        self._require_size(announced)
-        self._require_room(self._in_memory(announced))
+        self._require_room(announced)
 
-    def _require_size(self, size: int) -> None:
+    def _require_room(self, size: int) -> int:
+        """Return the bytes that a body of this size adds to memory; 413 and 429 are raised."""
         most = self._settings.max_body_bytes
+        in_memory = size
         what = "request's body"
         remedy = "fewer images in one request, or raise GMN_MAX_BODY_BYTES"
         if self._to_disk:
+            in_memory = min(size, most, ARCHIVE_MEMORY_BYTES)
             most = self._settings.max_import_bytes
             what = "archive"
             remedy = "several, or raise GMN_MAX_IMPORT_BYTES"
         if size > most:
             detail = f"the {what} is over the limit of {most:,} bytes; send {remedy}"
             raise HTTPException(413, detail)
-
-    def _in_memory(self, size: int) -> int:
-        most = self._settings.max_body_bytes
-        return min(size, most, ARCHIVE_MEMORY_BYTES) if self._to_disk else size
-
-    def _require_room(self, more: int) -> None:
-        """Raise 429 where `more` bytes of the caller do not fit into memory."""
+        more = in_memory - self._held
         held = self._call.runtime.held_bytes
-        most = self._settings.max_queued_bytes
-        most_of_caller = max(self._settings.max_body_bytes, most // 2)
+        most_held = self._settings.max_queued_bytes
+        most_of_caller = max(self._settings.max_body_bytes, most_held // 2)
         of_caller = held[self._call.caller.key_id] + more
-        if held.total() + more > most or of_caller > most_of_caller:
+        if held.total() + more > most_held or of_caller > most_of_caller:
             raise HTTPException(
                 429,
-                f"this body and those being received would exceed {most:,} bytes, or "
+                f"this body and those being received would exceed {most_held:,} bytes, or "
                 f"{most_of_caller:,} of one caller; send it again in 1 s, or raise "
                 "GMN_MAX_QUEUED_BYTES",
                 {"Retry-After": "1"},
             )
+        return more
 
     async def _receive_in_time(self) -> Message:
         """Return the next piece; 408, 413, 429 and 507 are raised where the body is awaited."""
@@ -134,14 +131,12 @@ class FormRequest(Request):
             self.state.received = time.perf_counter()
         before = self._received
         self._received += len(message.get("body", b""))
-        self._require_size(self._received)
+        more = self._require_room(self._received)
         if not self._is_multipart:
             require_short_text("body", self._received)
         if self._to_disk and before // MEBIBYTE < self._received // MEBIBYTE:
             # The folder for uploads may be on the disk whose rest is kept for deletions.
             require_free_disk(self._settings)
-        more = self._in_memory(self._received) - self._held
-        self._require_room(more)
         self._call.runtime.held_bytes[self._call.caller.key_id] += more
         self._held += more
         return message
@@ -209,7 +204,6 @@ class WholeForm(MultiPartParser):
     _text_bytes = 0
 
     def on_part_data(self, data: bytes, start: int, end: int) -> None:
-        """Take a piece of a part; raises `InvalidField` for texts that are too long together."""
         if self._current_part.file is None:
             self._text_bytes += end - start
             require_short_text(self._current_part.field_name, self._text_bytes)
@@ -219,7 +213,6 @@ class WholeForm(MultiPartParser):
         self._ended = True
 
     def on_part_end(self) -> None:
-        """End a part; raises `MultiPartException` for text that is not UTF-8."""
         part = self._current_part
         try:
             if part.file is None:
@@ -229,7 +222,6 @@ class WholeForm(MultiPartParser):
         super().on_part_end()
 
     async def parse(self) -> FormData:
-        """Return the form; raises `MultiPartException` for one that is damaged or not whole."""
         form = await super().parse()
         if not self._ended:
             await form.close()

@@ -48,7 +48,7 @@ async def answer_picture(
     a deleted picture is not shown again.
 
     Args:
-        picture_id: of what is there; under it the picture is never another one.
+        picture_id: names a picture that is there; under it there is never another one.
         width: as of `thumbnail`; None for the file itself.
         read: reads the kept file.
     """

@@ -21,7 +21,7 @@ from service.record.transaction import batches
 from service.record.values import CropFilter, IndexedCrop
 from service.runtime import Runtime
 from service.search.calibration import CurrentCalibration
-from service.search.ranking import Array, every_score
+from service.search.ranking import Array, scores_by
 
 # Their scores and the clustering take about 0.6 GB.
 MOST_CROPS = 5000
@@ -141,7 +141,7 @@ async def _score_pairs(
     scores = np.empty((count, count), np.float32)
 
     def keep(start: int, cosines: Array, logits: Array) -> None:
-        some = every_score(current.model, cosines, logits)[current.scoring]
+        some = scores_by(current.scoring, current.model, cosines, logits)
         # A pair that M-Net fails on is not of one person.
         some = np.where(np.isfinite(some), some, np.float32(-np.finfo(np.float32).max / 4))
         scores[start : start + len(some), start:] = some
@@ -180,11 +180,9 @@ def _cluster(scores: Array, cut: float) -> list[tuple[NDArray[np.int64], float]]
     for first, second, distance, _ in fastcluster.linkage(distances, "average"):
         if distance >= top - cut:
             break
-        merged = []
-        for cluster in (int(first), int(second)):
-            merged += clusters[cluster]
-            clusters[cluster] = []
-        clusters.append(sorted(merged))
+        merged = sorted(clusters[int(first)] + clusters[int(second)])
+        clusters[int(first)] = clusters[int(second)] = []
+        clusters.append(merged)
 
     groups = []
     for places in clusters:

@@ -127,7 +127,6 @@ def announce_job(runtime: Runtime, gallery: str, job: Job, state: JobState) -> N
 
 
 async def find_job(runtime: Runtime, job_id: str) -> Job:
-    """Return a job; raise `UnknownJob`."""
     job = await runtime.galleries.read(runtime.record.jobs.get, job_id)
     if job is None:
         raise errors.UnknownJob(job_id)

@@ -264,41 +264,33 @@ def _detailed(case: Case) -> models.CaseDetail:
     return models.CaseDetail.model_validate(fields)
 
 
-class CaseArchive:
+class _CaseArchive(io.RawIOBase):
     """A ZIP that is made piece by piece; its last file, `SHA256SUMS`, has the checksum of each."""
 
     def __init__(self) -> None:
-        self._unsent = _Unsent()
-        # Pictures are compressed already.
-        self._zip = zipfile.ZipFile(self._unsent, "w", zipfile.ZIP_STORED)
+        self._unsent = bytearray()
         self._sums: dict[str, str] = {}
-        self.take = self._unsent.take
+        # Pictures are compressed already. As this file cannot seek, the ZIP only goes on.
+        self._zip = zipfile.ZipFile(self, "w", zipfile.ZIP_STORED)
+
+    def write(self, content: Any) -> int:
+        self._unsent += content
+        return len(content)
+
+    def take(self) -> bytes:
+        content = bytes(self._unsent)
+        self._unsent.clear()
+        return content
 
     def add(self, name: str, content: bytes) -> None:
         if name not in self._sums:
             self._zip.writestr(name, content)
             self._sums[name] = hashlib.sha256(content).hexdigest()
 
-    def close(self) -> None:
+    def finish(self) -> None:
         lines = (f"{digest}  {name}\n" for name, digest in self._sums.items())
         self._zip.writestr("SHA256SUMS", "".join(lines))
         self._zip.close()
-
-
-class _Unsent(io.RawIOBase):
-    """The bytes of a ZIP since they were last taken; as it cannot seek, a ZIP only goes on."""
-
-    def __init__(self) -> None:
-        self._content = bytearray()
-
-    def write(self, content: Any) -> int:
-        self._content += content
-        return len(content)
-
-    def take(self) -> bytes:
-        content = bytes(self._content)
-        self._content.clear()
-        return content
 
 
 async def _stream_case(call: GalleryCall, case: models.CaseDetail) -> AsyncIterator[bytes]:
@@ -307,7 +299,7 @@ async def _stream_case(call: GalleryCall, case: models.CaseDetail) -> AsyncItera
     Searches and pictures that are deleted meanwhile are left out.
     """
     run = call.runtime.pools.files.run
-    archive = CaseArchive()
+    archive = _CaseArchive()
     searches = []
     for entry in case.queries:
         try:
@@ -321,10 +313,10 @@ async def _stream_case(call: GalleryCall, case: models.CaseDetail) -> AsyncItera
             if result.rank <= SHOWN or result.crop_id in decisions
         ]
         pictures: dict[str, str] = {}
-        async for picture_id, name, picture in _pictures(call, opened, shown):
+        async for name, picture in _pictures(call, opened, shown):
             suffix = EXTENSIONS.get(picture.content_type, "image")
-            pictures[picture_id] = f"pictures/{name}.{suffix}"
-            await run(archive.add, pictures[picture_id], picture.content)
+            pictures[name] = f"pictures/{name}.{suffix}"
+            await run(archive.add, pictures[name], picture.content)
             yield archive.take()
         searches.append(
             {
@@ -342,27 +334,26 @@ async def _stream_case(call: GalleryCall, case: models.CaseDetail) -> AsyncItera
 
 async def _pictures(
     call: GalleryCall, opened: models.OpenedSearch, shown: Sequence[models.RankedCrop]
-) -> AsyncIterator[tuple[str, str, Picture]]:
-    """Yield ids, file names and content of the pictures of a search and its shown results."""
-    missing = contextlib.suppress(UnknownPicture, UnknownQuery, UnknownCrop)
-    query_id = opened.query_id
+) -> AsyncIterator[tuple[str, Picture]]:
+    """Yield the pictures of a search and of its shown results, each with a name for it."""
+    missing = contextlib.suppress(UnknownPicture, UnknownCrop)
     if opened.image_url:
         with missing:
-            picture = await read_search_picture(call, query_id)
-            yield query_id, f"search-{query_id}", picture
+            picture = await read_search_picture(call, opened.query_id)
+            yield f"search-{opened.query_id}", picture
     for result in shown:
         with missing:
             picture = await read_picture(call.runtime, call.gallery, result.crop_id)
-            yield result.crop_id, f"crop-{result.crop_id}", picture
+            yield f"crop-{result.crop_id}", picture
 
 
-def _finish(archive: CaseArchive, about: dict[str, Any]) -> None:
+def _finish(archive: _CaseArchive, about: dict[str, Any]) -> None:
     pages = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True)
     pages.filters["moment"] = lambda moment: f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
     page = pages.get_template("case.html").render(about, exported_at=datetime.now(UTC))
     archive.add("index.html", page.encode())
     archive.add("results.csv", "".join(_lines(about["searches"])).encode())
-    archive.close()
+    archive.finish()
 
 
 def _lines(searches: list[dict[str, Any]]) -> Iterator[str]:
@@ -376,5 +367,5 @@ def _lines(searches: list[dict[str, Any]]) -> Iterator[str]:
                 *(opened["query_id"], opened["created_at"]),
                 *(result[name] for name in RESULT_COLUMNS),
                 *(review.get(name) for name in ("decision", "reviewed_at")),
-                search["pictures"].get(result["crop_id"]),
+                search["pictures"].get(f"crop-{result['crop_id']}"),
             )

@@ -40,6 +40,8 @@ IdempotencyKey = Annotated[
         description="A name for this request; repeated under this name, it happens once.",
     ),
 ]
+# Fields of a listing that the audit log has.
+NAMED = {"identity", "external_id", "include_vector"}
 ENROLLED: Responses = {
     201: example("Enrollment"),
     207: {"model": models.Enrollment, "description": "Some images landed, some did not."},
@@ -123,12 +125,7 @@ async def list_crops(call: Searcher, asked: Annotated[CropsQuery, Query()]) -> R
         return models.Crops(results=results, next_cursor=found.cursor)
 
     page = await call.read(read)
-    named: dict[str, object] = {
-        "identity": asked.identity,
-        "external_id": asked.external_id,
-        "include_vector": asked.include_vector or None,
-    }
-    filters = {name: value for name, value in named.items() if value is not None}
+    filters = asked.model_dump(include=NAMED, exclude_defaults=True)
     # A listing of one identity's crops is a search, by name.
     call.note_view("query" if filters else "list_crops", count=len(page.results), filters=filters)
     return await write_list(page)

@@ -83,8 +83,7 @@ async def list_jobs(
     found = await runtime.galleries.read(runtime.record.jobs.page, gallery_id, limit, key_id)
     await runner.load_galleries(runtime, found)
     gallery_of = runtime.galleries.by_id
-    jobs = [_job(runtime, job) for job in found if gallery_of(job.gallery_id)]
-    return Jobs(results=[job for job in jobs if caller.may_see(job.gallery)])
+    return Jobs(results=[_job(runtime, job) for job in found if gallery_of(job.gallery_id)])
 
 
 @router.get("/jobs/{job_id}")
