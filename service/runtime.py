@@ -183,7 +183,11 @@ class Runtime:
         settings = self.settings
         directory = settings.data_dir
         held.enter_context(lock_data_directory(directory, shared=True))
-        _require_upgraded(directory)
+        if (directory / DATABASE_NAME).exists() and not (directory / FILE).exists():
+            raise InputProblem(
+                f"data directory {directory}: was written by a version before 0.5; make one of "
+                f"this version by gmn store upgrade {directory} --into NEW, and serve that"
+            )
         record = Record(directory)
         held.callback(record.close)
         failpoint("start.record-opened")
@@ -255,14 +259,6 @@ class Runtime:
             threads += [self.pictures.views, self.pictures.changes]
         for pool in threads:
             yield pool.health_check
-
-
-def _require_upgraded(directory: Path) -> None:
-    if (directory / DATABASE_NAME).exists() and not (directory / FILE).exists():
-        raise InputProblem(
-            f"data directory {directory}: was written by a version before 0.5; make one of this "
-            f"version by gmn store upgrade {directory} --into NEW, and serve that"
-        )
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from gmn_client.models import Scope
 from service.errors import InvalidField
-from service.http.forms import SomeImagesForm
+from service.http.forms import Form, SomeImagesForm
 from service.http.keys import is_loopback
 from service.http.limits import FormRequest
 from service.http.middleware import CLIENT_LEFT
@@ -140,14 +140,16 @@ class GuardedRoute(APIRoute):
         if "unknown_gallery" in codes:
             self.openapi_extra = {"parameters": [GALLERY]}
         needed = needs_of(self)
-        # A call writes unless it reads or searches.
-        if needed and needed.any_of != ("query",) and self.methods != {"GET"}:
+        form: Any = self.body_field.field_info.annotation if self.body_field else Form
+        of_images = issubclass(form, SomeImagesForm)
+        # A call writes unless it reads, or searches by images.
+        searches = of_images and needed and needed.any_of == ("query",)
+        if self.methods != {"GET"} and not searches:
             codes.append("storage_failed")
         if self.body_field:
-            form: Any = self.body_field.field_info.annotation
             codes += OF_FORM
-            if issubclass(form, SomeImagesForm):
-                codes += OF_IMAGES
+        if of_images:
+            codes += OF_IMAGES
         codes += OF_ANY
         if path not in OPEN:
             codes += OF_KEYED

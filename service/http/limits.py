@@ -203,22 +203,18 @@ class WholeForm(MultiPartParser):
     _ended = False
     _text_bytes = 0
 
-    def on_part_data(self, data: bytes, start: int, end: int) -> None:
-        if self._current_part.file is None:
-            self._text_bytes += end - start
-            require_short_text(self._current_part.field_name, self._text_bytes)
-        super().on_part_data(data, start, end)
-
     def on_end(self) -> None:
         self._ended = True
 
     def on_part_end(self) -> None:
         part = self._current_part
-        try:
-            if part.file is None:
+        if part.file is None:
+            self._text_bytes += len(part.data)
+            require_short_text(part.field_name, self._text_bytes)
+            try:
                 part.data.decode()
-        except UnicodeDecodeError as error:
-            raise MultiPartException(f"{part.field_name[:40]}: is not UTF-8") from error
+            except UnicodeDecodeError as error:
+                raise MultiPartException(f"{part.field_name[:40]}: is not UTF-8") from error
         super().on_part_end()
 
     async def parse(self) -> FormData:

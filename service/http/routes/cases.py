@@ -62,7 +62,6 @@ COLUMNS = ("query_id", "searched_at", *RESULT_COLUMNS, "decision", "reviewed_at"
 MOST_NOTES = 4000
 # A client of an export that takes nothing for so long has left.
 SEND_SECONDS = 60.0
-WRITES = problems("storage_failed")
 CaseId = Annotated[Id, fastapi.Path(description="A case's id.")]
 
 
@@ -97,7 +96,7 @@ UNCHANGED = CaseForm()
 WITHOUT_NOTE = CaseSearchForm()
 
 
-@router.post("", status_code=201, responses=WRITES)
+@router.post("", status_code=201)
 async def create_case(
     call: Searcher, response: Response, form: Annotated[NewCaseForm, MULTIPART]
 ) -> models.CaseDetail:
@@ -139,7 +138,7 @@ async def read_case(call: Searcher, case_id: CaseId) -> models.CaseDetail:
     return _detailed(case)
 
 
-@router.patch("/{case_id}", responses=WRITES)
+@router.patch("/{case_id}")
 async def change_case(
     call: Searcher, case_id: CaseId, form: Annotated[CaseForm, MULTIPART] = UNCHANGED
 ) -> models.CaseDetail:
@@ -155,7 +154,7 @@ async def change_case(
     return _detailed(case)
 
 
-@router.delete("/{case_id}", responses=WRITES)
+@router.delete("/{case_id}")
 async def delete_case(call: Searcher, case_id: CaseId) -> models.CaseRemoval:
     """Deletes a case with the searches that no other case holds; one of another key needs admin."""
     caller = call.caller
@@ -174,7 +173,7 @@ async def delete_case(call: Searcher, case_id: CaseId) -> models.CaseRemoval:
     return await call.runtime.audited("delete_case", delete, gallery=name, case_id=case_id)
 
 
-@router.put("/{case_id}/queries/{query_id}", responses=WRITES)
+@router.put("/{case_id}/queries/{query_id}")
 async def hold_search(
     call: Searcher,
     case_id: CaseId,
@@ -185,7 +184,7 @@ async def hold_search(
     return await _hold(call, case_id, query_id, form.note)
 
 
-@router.delete("/{case_id}/queries/{query_id}", responses=WRITES)
+@router.delete("/{case_id}/queries/{query_id}")
 async def release_search(call: Searcher, case_id: CaseId, query_id: QueryId) -> models.CaseDetail:
     """Takes a kept search out of a case, so that its days count again."""
     return await _hold(call, case_id, query_id, None)

@@ -125,7 +125,7 @@ async def read_kept_image(
     return answer
 
 
-@router.delete("/queries/{query_id}", status_code=204, responses=problems("storage_failed"))
+@router.delete("/queries/{query_id}", status_code=204)
 async def delete_kept_search(call: Searcher, query_id: QueryId) -> None:
     """Deletes a kept search with its picture; that of another key needs admin."""
     call.caller.require_own((await kept_searches.find_search(call, query_id)).key_id)
@@ -139,7 +139,7 @@ async def delete_kept_search(call: Searcher, query_id: QueryId) -> None:
 
 @router.post(
     "/queries/{query_id}/reviews",
-    responses=problems("unknown_crop", "unknown_picture", "crop_conflict", "storage_failed"),
+    responses=problems("unknown_crop", "unknown_picture", "crop_conflict"),
 )
 async def review_results(
     call: Searcher, query_id: QueryId, form: Annotated[ReviewForm, MULTIPART]
