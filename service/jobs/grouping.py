@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from datetime import UTC, datetime
 
 import numpy as np
@@ -26,7 +25,7 @@ from service.search.ranking import Array, scores_by
 # Their scores and the clustering take about 0.6 GB.
 MOST_CROPS = 5000
 CROPS_AT_ONCE = 500
-ROWS_AT_ONCE = 64
+ROWS_PER_SAVE = 64
 OPERATING_POINT = "far_1e-2"
 FILTER = TypeAdapter(CropFilter)
 
@@ -133,32 +132,24 @@ async def _score_pairs(
     runtime: Runtime, job: Job, current: CurrentCalibration, vectors: Array
 ) -> Array:
     """Score each pair of crops by the default scoring, `(n, n)` float32, symmetric."""
-    pool = runtime.pools.calibration
-    device = runtime.device
-    networks = current.model.networks
-    count = len(vectors)
+    run = runtime.pools.calibration.run
     units = unit_rows(vectors)
-    scores = np.empty((count, count), np.float32)
-
-    def keep(start: int, cosines: Array, logits: Array) -> None:
-        some = scores_by(current.scoring, current.model, cosines, logits)
-        # A pair that M-Net fails on is not of one person.
-        some = np.where(np.isfinite(some), some, np.float32(-np.finfo(np.float32).max / 4))
-        scores[start : start + len(some), start:] = some
-        scores[start:, start : start + len(some)] = some.T
-
-    for start in range(0, count, ROWS_AT_ONCE):
-        part = slice(start, start + ROWS_AT_ONCE)
-        cosines = await pool.run(np.matmul, units[part], units[start:].T)
-        logits = np.full_like(cosines, np.nan)
+    cosines = await run(np.matmul, units, units.T)
+    logits = await run(np.full_like, cosines, np.nan)
+    score = current.model.networks.pair_scores_in_slices
+    for row, query in enumerate(vectors):
+        if row % ROWS_PER_SAVE == 0:
+            await save_job(runtime, job, {"total": len(vectors), "done": row})
         if current.scoring != "cosine":
-            for row in range(len(cosines)):
-                query = vectors[start + row][None]
-                logits[row] = await networks.pair_scores_in_slices(device, query, vectors[start:])
-        await pool.run(keep, start, cosines, logits)
-        await save_job(runtime, job, {"total": count, "done": start})
-        await asyncio.sleep(0)
-    return scores
+            logits[row, row:] = await score(runtime.device, query[None], vectors[row:])
+            logits[row:, row] = logits[row, row:]
+    return await run(_usable_scores, current, cosines, logits)
+
+
+def _usable_scores(current: CurrentCalibration, cosines: Array, logits: Array) -> Array:
+    scores = scores_by(current.scoring, current.model, cosines, logits)
+    # A pair that M-Net fails on is not of one person.
+    return np.where(np.isfinite(scores), scores, np.float32(-np.finfo(np.float32).max / 4))
 
 
 def _cluster(scores: Array, cut: float) -> list[tuple[NDArray[np.int64], float]]:

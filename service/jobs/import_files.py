@@ -107,9 +107,8 @@ def _unpack(
             "archive: could not be used, and its files were removed before the service ended "
             "amid saying why; send it again"
         )
-    part = spool / "part"
-    for unfinished in (part, folder):
-        shutil.rmtree(unfinished, ignore_errors=True)
+    # Until the job has progress, no crop of a former attempt counts.
+    shutil.rmtree(folder, ignore_errors=True)
     limits = UnpackLimits(settings.max_import_bytes, settings.max_image_bytes)
 
     looked_at = time.monotonic()
@@ -131,17 +130,15 @@ def _unpack(
             raise DiskFull(error.detail) from error
 
     try:
-        part.mkdir()
-        left_out = unpack_crops(archive, part, limits, between, ignored)
-        # Under its final name the folder must be complete, also after a power cut.
-        data_directory.sync_disk(part)
+        folder.mkdir()
+        left_out = unpack_crops(archive, folder, limits, between, ignored)
+        # Once progress is saved the folder must be complete, also after a power cut.
+        data_directory.sync_disk(folder)
     except (DiskFull, OSError) as error:
         if isinstance(error, OSError) and error.errno not in FULL:
             raise
         raise StorageFailed(f"the archive cannot be unpacked ({error}); free space") from error
     failpoint("import.unpacked")
-    part.rename(folder)
-    data_directory.sync(spool)
     return left_out
 
 

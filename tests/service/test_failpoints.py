@@ -75,7 +75,7 @@ PLACES = {
     "job.created": ("jobs/runner.py", "record.jobs.create,", "jobs_wanted.set()"),
     "job.ended": ("jobs/runner.py", "await save_job(", "audit.done("),
     "import.archive-kept": ("jobs/imports.py", "_keep_archive(runtime", "runner.create_job("),
-    "import.unpacked": ("jobs/import_files.py", "sync_disk(part)", "part.rename(folder)"),
+    "import.unpacked": ("jobs/import_files.py", "sync_disk(folder)", "return left_out"),
     "import.files-read": ("jobs/imports.py", "read_file(folder, item", "wait_while_busy("),
     "import.batch-landed": (
         "jobs/imports.py",

@@ -96,7 +96,7 @@ def test_an_archive_of_many_files_is_cancelled_while_it_is_unpacked(
     served, one, _ = two_galleries()
     job = begun(served, one, "one", {f"{number:x}.jpg": b"x" for number in range(60_000)})
     spool = tmp_path / "data" / "imports" / job["job_id"]
-    eventually(lambda: list(spool.glob("part-*")))
+    eventually(lambda: list(spool.glob("files")))
     cancelled = served.http.delete(f"/v1/jobs/{job['job_id']}").json()
     assert cancelled["state"] == "running"
     ended = served.ended_job(cancelled, 10)
