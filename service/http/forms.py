@@ -37,6 +37,7 @@ from service.search.options import (
     Text,
     Texts,
     require_order,
+    without_empty,
 )
 from service.settings import MAX_IMAGES, NAME, checked_name
 
@@ -48,17 +49,14 @@ Cursor = Annotated[
 Limit = Annotated[int, Query(ge=1, le=1000, description="Results on one page.")]
 
 
-def _without_empty(value: Any) -> Any:
-    # `/docs` sends an empty text for a picker in which no file was chosen, and for a list without
-    # an entry.
-    return [item for item in value if item] if isinstance(value, list) else value
-
-
+# `/docs` sends an empty text for a picker in which no file was chosen, and for a list without an
+# entry.
+NoEmpty = BeforeValidator(without_empty)
 # `/docs` shows a file picker for this format.
 FILE: dict[str, Any] = {"type": "string", "format": "binary"}
 Images = Annotated[
     list[UploadFile],
-    BeforeValidator(_without_empty),
+    NoEmpty,
     Field(max_length=MAX_IMAGES),
     WithJsonSchema({"type": "array", "items": FILE, "maxItems": MAX_IMAGES, "examples": [[""]]}),
     Field(description="Image files: JPEG, PNG, WebP or BMP, recognised by their bytes."),
@@ -132,7 +130,7 @@ class SomeImagesForm(Form):
 class FrameForm(SomeImagesForm):
     """One or many images, or one frame with boxes."""
 
-    boxes: Annotated[list[BoxText], BeforeValidator(_without_empty)] = Field(
+    boxes: Annotated[list[BoxText], NoEmpty] = Field(
         [], max_length=MAX_IMAGES, examples=[['{"x": 40, "y": 60, "width": 64, "height": 160}']]
     )
     """Of one image, a frame: a JSON object with x, y, width and height in pixels for each crop that

@@ -192,7 +192,7 @@ def guarded_router(prefix: str, tag: str) -> APIRouter:
 async def _answer_form(answer: Handler, request: Request, call: Call, form: Any) -> Response:
     if issubclass(form, SomeImagesForm):
         call.runtime.admission.require_place()
-    received = FormRequest(request, call, form.to_disk, form.never_empty)
+    received = FormRequest(request, call, form)
     working = cast("asyncio.Task[Response]", asyncio.current_task())
 
     async def cancel_when_left() -> None:

@@ -11,7 +11,6 @@ import contextlib
 import resource
 import time
 from collections import Counter
-from collections.abc import Set
 from tempfile import gettempdir
 from typing import Any
 
@@ -23,6 +22,7 @@ from starlette.types import Message
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from service.errors import InvalidField, StorageFailed
+from service.http.forms import Form
 from service.ops.data_directory import MEBIBYTE, require_free_disk
 from service.runtime import Call
 
@@ -48,19 +48,15 @@ class FormRequest(Request):
     together and for each: one caller holds half of them at most, or one whole body if that is more.
     """
 
-    def __init__(self, request: Request, call: Call, to_disk: bool, never_empty: Set[str]) -> None:
-        """Begin to receive; raises 415, and where the announced length suffices 413 and 429.
-
-        Args:
-            to_disk: whether its one file goes to the disk as it arrives; else all is in memory.
-            never_empty: fields that are an error where they are empty.
-        """
+    def __init__(self, request: Request, call: Call, form: type[Form]) -> None:
+        """Begin to receive; raises 415, and where the announced length suffices 413 and 429."""
         super().__init__(request.scope, self._receive_in_time)
         self._source = request.receive
         self._call = call
         self._settings = call.runtime.settings
-        self._to_disk = to_disk
-        self._never_empty = never_empty
+        # Where its one file goes to the disk as it arrives not all is in memory.
+        self._to_disk = form.to_disk
+        self._never_empty = form.never_empty
         content_type = request.headers.get("content-type", "").lower()
         kind, _, parameters = content_type.partition(";")
         # The framework would take text in another encoding for UTF-8 or Latin-1.

@@ -71,11 +71,10 @@ def handle_errors(app: FastAPI) -> None:
 
 
 async def _service_error(request: Request, error: ServiceError) -> Response:
-    runtime = getattr(request.app.state, "runtime", None)
-    if runtime is not None and error.status in (401, 403):
+    if error.status in (401, 403):
         actor = getattr(getattr(request.state, "caller", None), "key_id", "unknown")
         address = request.client.host if request.client else "unknown"
-        runtime.audit.note_refusal(actor, address, error.status)
+        request.app.state.runtime.audit.note_refusal(actor, address, error.status)
     headers = {"WWW-Authenticate": "Bearer"} if error.status == 401 else None
     if error.retry_after_s is not None:
         headers = {"Retry-After": str(error.retry_after_s)}

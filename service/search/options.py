@@ -53,8 +53,8 @@ def split_names(value: Any, info: ValidationInfo) -> Any:
     return [name for name in names if name]
 
 
-def _without_empty(value: Any) -> Any:
-    return [text for text in value if text != ""] if isinstance(value, list) else value
+def without_empty(value: Any) -> Any:
+    return [item for item in value if item != ""] if isinstance(value, list) else value
 
 
 def read_moment(value: Any) -> Any:
@@ -93,7 +93,7 @@ Text = Annotated[str, Field(max_length=MAX_TEXT)]
 Id = Annotated[str, Field(max_length=MAX_ID)]
 Names = Annotated[tuple[Text, ...], Field(max_length=MAX_NAMES), BeforeValidator(split_names)]
 # Each text may contain a comma.
-Texts = Annotated[tuple[Text, ...], Field(max_length=MAX_NAMES), BeforeValidator(_without_empty)]
+Texts = Annotated[tuple[Text, ...], Field(max_length=MAX_NAMES), BeforeValidator(without_empty)]
 
 
 class QueryOptions(BaseModel):

@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute, iter_route_contexts
 
 from service.http.app import create_app
-from service.http.guard import OPEN, GuardedRoute, needs, needs_of
+from service.http.guard import OPEN, GuardedRoute, needs_of
 from service.http.keys import create_key
 from service.http.problems import handle_errors
 from service.settings import Settings
@@ -51,13 +51,6 @@ def status_of(app: FastAPI, path: str, key: str | None = None) -> int:
             return (await client.get(path, headers=headers)).status_code
 
     return asyncio.run(ask())
-
-
-def test_a_route_lets_nobody_in_whom_the_guard_has_not() -> None:
-    app = FastAPI()
-    app.get("/secret", dependencies=[needs("query")])(answer)
-    with pytest.raises(AttributeError):
-        status_of(app, "/secret")
 
 
 def test_a_route_that_declares_nothing_needs_admin(store, ring_of) -> None:
