@@ -154,7 +154,11 @@ def _opened(call: GalleryCall, kept: KeptQuery) -> OpenedSearch:
         if result.crop_id in crops
     ]
     reviews = [
-        {**asdict(review), "crop_id": crop_id, "identity": _name(crops, crop_id)}
+        {
+            **asdict(review),
+            "crop_id": crop_id,
+            "identity": crops[crop_id].identity if crop_id in crops else None,
+        }
         for crop_id, review in kept.reviews.items()
     ]
     fields = {
@@ -173,7 +177,7 @@ def _summary(call: GalleryCall, kept: KeptQuery, crops: Mapping[str, StoredCrop]
     if first and first.crop_id in crops:
         best = BestResult(
             crop_id=first.crop_id,
-            identity=_name(crops, first.crop_id),
+            identity=crops[first.crop_id].identity,
             probability=first.probability,
             image_url=gallery.image_url(first.crop_id),
         )
@@ -190,11 +194,6 @@ def _summary(call: GalleryCall, kept: KeptQuery, crops: Mapping[str, StoredCrop]
         "rejected": decisions.count("rejected"),
         "case_ids": kept.cases,
     }
-
-
-def _name(crops: Mapping[str, StoredCrop], crop_id: str) -> str | None:
-    crop = crops.get(crop_id)
-    return crop.identity if crop else None
 
 
 def _kept_for(runtime: Runtime, gallery: Gallery) -> timedelta:

@@ -140,7 +140,18 @@ class FrameForm(SomeImagesForm):
 
     def read_boxes(self) -> list[Any]:
         """Return the boxes, each a `box_model`; raise `InvalidField` for one that is none."""
-        return [self._box(number, text) for number, text in enumerate(self.boxes, 1)]
+        boxes = []
+        for number, text in enumerate(self.boxes, 1):
+            try:
+                boxes.append(self.box_model.model_validate_json(text))
+            except ValidationError as error:
+                first = error.errors()[0]
+                field = ".".join(str(part) for part in first["loc"]) or text[:40]
+                raise InvalidField(
+                    f"boxes: box {number}, {field}: {first['msg']}; write it like "
+                    '{"x": 40, "y": 60, "width": 64, "height": 160}, in whole pixels'
+                ) from error
+        return boxes
 
     async def read_crops(self, limit: int) -> Sequence[ImageFile]:
         """Return the images, or the crops in the boxes of the one image, which are not cut yet.
@@ -159,17 +170,6 @@ class FrameForm(SomeImagesForm):
             )
         frame = Frame(images[0])
         return [FrameCrop(frame, box.x, box.y, box.width, box.height) for box in boxes]
-
-    def _box(self, number: int, text: str) -> Box:
-        try:
-            return self.box_model.model_validate_json(text)
-        except ValidationError as error:
-            first = error.errors()[0]
-            field = ".".join(str(part) for part in first["loc"]) or text[:40]
-            raise InvalidField(
-                f"boxes: box {number}, {field}: {first['msg']}; write it like "
-                '{"x": 40, "y": 60, "width": 64, "height": 160}, in whole pixels'
-            ) from error
 
 
 MOST_LABELS = Field(max_length=MAX_IMAGES)

@@ -82,7 +82,18 @@ class RequestContext:
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
                 headers["X-Request-ID"] = request_id
-                _protect(headers, scope["path"])
+                path = scope["path"]
+                policy = PAGE if path == "/" else DOCS if path.startswith(DOCS_PATH) else NOTHING
+                headers.setdefault("X-Content-Type-Options", "nosniff")
+                headers.setdefault("Referrer-Policy", "no-referrer")
+                headers.setdefault("Cross-Origin-Resource-Policy", "same-origin")
+                headers.setdefault("Content-Security-Policy", policy)
+                if path.startswith(PAGE_ASSETS_PATH):
+                    # Asked for again each time, sent again only when another version serves.
+                    headers.setdefault("Cache-Control", "no-cache")
+                elif not path.startswith(DOCS_ASSETS_PATH):
+                    # Deleted data must not live on in a browser or proxy.
+                    headers.setdefault("Cache-Control", "no-store")
             await send(message)
 
         try:
@@ -149,20 +160,6 @@ class RequestContext:
         else:
             return None
         return answer_problem(request, problem("cross_origin", detail, 403))
-
-
-def _protect(headers: MutableHeaders, path: str) -> None:
-    policy = PAGE if path == "/" else DOCS if path.startswith(DOCS_PATH) else NOTHING
-    headers.setdefault("X-Content-Type-Options", "nosniff")
-    headers.setdefault("Referrer-Policy", "no-referrer")
-    headers.setdefault("Cross-Origin-Resource-Policy", "same-origin")
-    headers.setdefault("Content-Security-Policy", policy)
-    if path.startswith(PAGE_ASSETS_PATH):
-        # Asked for again each time, and sent again only when another version serves.
-        headers.setdefault("Cache-Control", "no-cache")
-    elif not path.startswith(DOCS_ASSETS_PATH):
-        # Deleted data must not live on in a browser or proxy.
-        headers.setdefault("Cache-Control", "no-store")
 
 
 def _record(scope: Scope, request_id: str, status: int, seconds: float) -> None:
