@@ -75,7 +75,9 @@ def test_a_key_is_made_used_listed_and_revoked_at_once_without_a_trace_of_its_se
             admin.delete_key(second.key)
     secrets = [one.key.split("_", 2)[2] for one in (first, second)]
     (log,) = settings["data_dir"].glob("audit*.jsonl")
-    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    written = [json.loads(line) for line in log.read_text().splitlines()]
+    # Refusals are written within a second, which may be after this.
+    lines = [line for line in written if line["event"] != "refused"]
     assert [(one["event"], one["phase"], one["actor"]) for one in lines] == [
         *[("create_key", "asked", "loopback"), ("create_key", "failed", "loopback")] * 2,
         *[("create_key", phase, "loopback") for phase in ("asked", "done")],
