@@ -1,4 +1,4 @@
-"""Checkpoints that are either whole or absent, and the run that each one is of."""
+"""Checkpoints that are either whole or absent, and the run that each one belongs to."""
 
 from __future__ import annotations
 
@@ -19,46 +19,60 @@ from model.artefact import resolve_artefact
 from model.problems import InputProblem
 from training.datasets.record import CropRecord
 from training.distributed import Processes
+from training.initial_weights import Tensors, artefact_weights, names_no_file, part_of
 from training.provenance import file_digest
 from training.recipe import Recipe
 from training.run_folder import BEST_NAME, CHECKPOINT_NAME, PREVIOUS_NAME
-from training.start import artefact_weights, names_no_file, part_of
 
+# Errors of torch and zipfile on damaged files.
 DAMAGES = (
-    *(pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError),
-    *(zipfile.BadZipFile, AttributeError, TypeError),
+    pickle.UnpicklingError,
+    RuntimeError,
+    EOFError,
+    OSError,
+    ValueError,
+    KeyError,
+    zipfile.BadZipFile,
+    AttributeError,
+    TypeError,
 )
 
 
 class Stateful(Protocol):
-    """An object with a state that can be saved and given back."""
+    """An object with a state that can be saved and restored."""
 
     def state_dict(self) -> Any:
-        """Return what it holds."""
+        """Return the state."""
 
     def load_state_dict(self, state_dict: Any, /) -> Any:
-        """Takes over what another one held."""
+        """Restore a state."""
 
 
 @dataclass(frozen=True)
 class Position:
-    """Where a run stands, counted from 0.
+    """A place in a run, counted from 0.
 
     Attributes:
         epoch, step: the next step to do, `step` within `epoch`.
-        done: steps done in all; epochs differ by a few.
+        done: all steps that were done; epochs differ by a few.
     """
 
     epoch: int = 0
     step: int = 0
     done: int = 0
 
+    def next(self, steps: int) -> Position:
+        """Return the position after one more step, in an epoch of `steps`."""
+        if self.step + 1 == steps:
+            return Position(self.epoch + 1, 0, self.done + 1)
+        return Position(self.epoch, self.step + 1, self.done + 1)
+
 
 class RunIdentity(BaseModel):
     """The settings and data that a resumed run must have in common with its checkpoint.
 
     Attributes:
-        recipe: of which only what the weights depend on counts.
+        recipe: compared by the settings that the weights depend on.
         data: a digest of the training crops.
         files: a digest of each file that the recipe names, by its setting; a download's name.
     """
@@ -84,7 +98,7 @@ class RunIdentity(BaseModel):
 
 
 def run_identity(recipe: Recipe, records: Sequence[CropRecord]) -> RunIdentity:
-    """Return what a run on these training crops has in common with its continuation.
+    """Return the identity of a run on these training crops.
 
     Raises:
         InputProblem: naming starting weights or a teacher that cannot be read.
@@ -100,12 +114,12 @@ def run_identity(recipe: Recipe, records: Sequence[CropRecord]) -> RunIdentity:
 
 
 def _digest(records: Sequence[CropRecord]) -> str:
-    """Digest names and labels, not pixels, nor of the folder that a data set's files lie in."""
+    """Digest names and labels; leave out pixels and the folder of a data set's files."""
     places: dict[str, set[str]] = defaultdict(set)
     for record in records:
         if record.path is not None or record.load is not None:
             places[record.dataset].add(str(Path(record.source).parent))
-    folders = {os.path.commonpath(list(found)) for found in places.values()} - {"", ".", os.sep}
+    folders = {os.path.commonpath(list(paths)) for paths in places.values()} - {"", ".", os.sep}
     # A longer folder may lie within a shorter one.
     ordered = sorted(folders, key=len, reverse=True)
     digest = hashlib.sha256()
@@ -120,46 +134,46 @@ def _digest(records: Sequence[CropRecord]) -> str:
 def save_checkpoint(
     run: Path,
     parts: Mapping[str, Stateful],
-    now: Position,
+    position: Position,
     identity: RunIdentity,
     processes: Processes,
 ) -> None:
-    """Replaces the checkpoint in a run's folder once the new one is on disk; the old one is kept.
+    """Replace the checkpoint in a run's folder once the new one is on disk; keep the old one.
 
-    `parts` are what changes from step to step. The process that leads writes; the others wait.
+    `parts` are the objects that change from step to step. The process that leads writes; the others
+    wait.
 
     Raises:
-        InputProblem: when it cannot be written; those that were there still are.
+        InputProblem: it cannot be written; the earlier checkpoints are still there.
     """
     state = {name: part.state_dict() for name, part in parts.items()}
     if processes.is_main:
-        _write(run / CHECKPOINT_NAME, state, now, identity)
+        _write(run / CHECKPOINT_NAME, state, position, identity)
     processes.barrier()
 
 
 def save_best(
     run: Path,
     networks: Stateful,
-    now: Position,
+    position: Position,
     validation: Mapping[str, Any],
     identity: RunIdentity,
 ) -> None:
-    """Replaces the best weights in a run's folder by these, of a validation with these figures.
+    """Replace the best weights in a run's folder by these, with the figures of their validation.
 
     Raises:
-        InputProblem: when they cannot be written; those that were there still are.
+        InputProblem: they cannot be written; the earlier ones are still there.
     """
     state = {"networks": networks.state_dict(), "validation": dict(validation)}
-    _write(run / BEST_NAME, state, now, identity)
+    _write(run / BEST_NAME, state, position, identity)
 
 
-def _write(file: Path, state: dict[str, Any], now: Position, identity: RunIdentity) -> None:
+def _write(file: Path, state: dict[str, Any], position: Position, identity: RunIdentity) -> None:
+    content = {**state, **asdict(position), "identity": identity.model_dump(mode="json")}
     beside = file.with_name(f".{file.name}.tmp")
     try:
         with beside.open("wb") as written:
-            torch.save(
-                {**state, **asdict(now), "identity": identity.model_dump(mode="json")}, written
-            )
+            torch.save(content, written)
             written.flush()
             os.fsync(written.fileno())
         if file.name == CHECKPOINT_NAME and file.exists():
@@ -173,31 +187,31 @@ def _write(file: Path, state: dict[str, Any], now: Position, identity: RunIdenti
 
 @dataclass(frozen=True)
 class SavedWeights:
-    """The weights in a checkpoint or in `best.pt`, averaged ones where the recipe averages.
+    """The weights in a checkpoint or in `best.pt`, averaged ones if the recipe averages.
 
     Attributes:
         networks: tensors by the names of `TrainedNetworks`.
         done: steps that were done.
-        identity: of the run that they are of.
+        identity: the identity of their run.
         validation: the figures in `best.pt`; empty for another checkpoint.
     """
 
     path: Path
-    networks: Mapping[str, torch.Tensor]
+    networks: Tensors
     done: int
     identity: RunIdentity
     validation: Mapping[str, Any]
 
-    def part(self, name: str) -> dict[str, torch.Tensor]:
+    def part(self, name: str) -> Tensors:
         """Return one network's tensors, such as those of `embedder`, by its own names."""
         return part_of(self.networks, name)
 
 
 def read_weights(path: Path) -> SavedWeights:
-    """Reads the weights of a checkpoint.
+    """Read the weights of a checkpoint.
 
     Raises:
-        InputProblem: when there is no such file, or it is damaged or no checkpoint.
+        InputProblem: there is no such file, or it is damaged or no checkpoint.
     """
     if not path.is_file():
         raise InputProblem(f"{path}: no such checkpoint; name best, last or a file of the run")
@@ -219,14 +233,14 @@ def load_checkpoint(
     identity: RunIdentity,
     notice: Callable[[str], None],
 ) -> Position:
-    """Continues where the run stopped; a run without a checkpoint starts from the beginning.
+    """Continue where the run stopped; a run without a checkpoint starts from the beginning.
 
-    Each of the `parts` is given its state. Where the newest checkpoint is damaged or was not put in
-    its place, the one before it serves, and `notice` is given a line about it.
+    Restores the state of each of the `parts`. If the newest checkpoint is damaged or missing, the
+    one before it serves, and `notice` is called with a line about it.
 
     Raises:
-        InputProblem: when no checkpoint is whole, or when it belongs to another recipe, to other
-            data or to another version of the program.
+        InputProblem: no checkpoint is whole, or it belongs to another recipe, to other data or to
+            another version of the program.
     """
     damaged: list[str] = []
     for path in (run / CHECKPOINT_NAME, run / PREVIOUS_NAME):
@@ -268,7 +282,7 @@ def _refuse_another_run(path: Path, state: Mapping[str, Any], identity: RunIdent
 
 def _read(path: Path) -> dict[str, Any]:
     with zipfile.ZipFile(path) as archive:
-        # torch does not look at the checksums of what it reads.
+        # torch does not look at the checksums of the archive.
         broken = archive.testzip()
     if broken is not None:
         raise zipfile.BadZipFile(broken)

@@ -1,106 +1,149 @@
-"""The networks before a run's first step, with what is taken over of its initial weights."""
+"""Trained networks that a run starts from: those of an artefact or of a run's checkpoint."""
 
 from __future__ import annotations
 
-import json
-import shlex
-from collections.abc import Iterator
+import pickle
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-from pydantic import BaseModel
+import torch
+from pydantic import ValidationError
 
+from model.architecture import EmbedderConfig, MetricNetworkConfig
+from model.artefact import load_artefact, resolve_artefact
+from model.calibration import Calibration
 from model.embedder import Embedder
 from model.metric_network import MetricNetwork
+from model.preprocessing import Preprocessing
 from model.problems import InputProblem
-from training.backbone_weights import load_backbone_weights
-from training.metric_start import can_start_at_cosine, start_at_cosine
-from training.recipe import Recipe
-from training.start import Start, read_start
+
+WORDS = ("none", "torchvision", "timm")
+Tensors = dict[str, torch.Tensor]
 
 
 @dataclass(frozen=True)
-class StartingNetworks:
-    """The networks before the first step.
+class Start:
+    """Trained networks that a run starts from.
 
     Attributes:
-        embedder, metric_network: with what weights the run starts.
-        is_whole: whether the initial weights are of the whole embedder, not of its backbone.
-        notes: what was taken over and what was not, a line each.
+        name: the name of the file.
+        preprocessing: the preprocessing of the embedder's input.
+        embedder, metric_network: in evaluation mode; no M-Net if the file has none.
+        left_behind: the parts of the file that no other run can use, or nothing.
+        calibration: the calibration of an artefact's scores; None for a checkpoint.
     """
 
+    name: str
+    preprocessing: Preprocessing
     embedder: Embedder
-    metric_network: MetricNetwork
-    is_whole: bool = False
-    notes: tuple[str, ...] = ()
+    metric_network: MetricNetwork | None
+    left_behind: str = ""
+    calibration: Calibration | None = None
 
 
-def starting_networks(recipe: Recipe) -> StartingNetworks:
-    """Builds embedder and M-Net and gives them the recipe's initial weights.
+def names_no_file(initial_weights: str) -> bool:
+    """Return whether these are no weights or a download, such as `torchvision:IMAGENET1K_V1`."""
+    return initial_weights.partition(":")[0] in WORDS
+
+
+def read_start(initial_weights: str) -> Start | None:
+    """Read the networks that a recipe's `initial_weights` names.
+
+    Args:
+        initial_weights: an artefact by its name or file, or a run's checkpoint; anything else names
+            weights of a backbone.
+
+    Returns:
+        The networks, or None for weights of a backbone.
 
     Raises:
-        InputProblem: when the weights cannot be had or are of other networks.
+        InputProblem: for an artefact or a checkpoint that cannot be read.
     """
-    start = read_start(recipe.initial_weights)
-    embedder = Embedder(recipe.embedder)
-    metric_network = MetricNetwork(recipe.embedder.dimension, recipe.metric_network)
-    if recipe.metric_network_start == "cosine":
-        start_at_cosine(metric_network)
+    if names_no_file(initial_weights):
+        return None
+    path = resolve_artefact(initial_weights)
+    if path.suffix != ".safetensors":
+        return _read_checkpoint(path)
+    artefact = load_artefact(path)
+    return Start(
+        path.name,
+        artefact.description.preprocessing,
+        artefact.embedder,
+        artefact.metric_network,
+        calibration=artefact.description.calibration,
+    )
+
+
+def sections_of(initial_weights: str) -> dict[str, dict[str, Any]]:
+    """Return the sections of a recipe that continues from an artefact or a checkpoint.
+
+    Empty for weights of a backbone, and for a file that does not exist: a recipe can be read
+    without the files that its run needs.
+
+    Raises:
+        InputProblem: for an artefact or a checkpoint that cannot be read.
+    """
+    if names_no_file(initial_weights) or not resolve_artefact(initial_weights).exists():
+        return {}
+    start = read_start(initial_weights)
     if start is None:
-        load_backbone_weights(recipe.embedder.backbone, embedder.backbone, recipe.initial_weights)
-        return StartingNetworks(embedder, metric_network)
-    _refuse_another_embedder(start, recipe)
-    embedder.load_state_dict(start.embedder.state_dict())
-    taken = ["embedder"]
-    left = list(start.left_behind)
-    held = start.metric_network
-    if recipe.metric_network_start != "initial":
-        left.append(f"M-Net: metric_network_start is {recipe.metric_network_start}")
-    elif held is not None and held.config == recipe.metric_network:
-        metric_network.load_state_dict(held.state_dict())
-        taken.append("M-Net")
-    else:
-        left.append(f"M-Net: {_why_another(held, recipe)}")
-        if can_start_at_cosine(recipe.metric_network):
-            start_at_cosine(metric_network)
-    notes = [f"initial weights from {start.name}: {' and '.join(taken)}"]
-    notes += [f"not taken over from {start.name}: {part}" for part in left]
-    return StartingNetworks(embedder, metric_network, True, tuple(notes))
+        return {}
+    sections = {
+        "embedder": start.embedder.config.model_dump(mode="json"),
+        "preprocessing": start.preprocessing.model_dump(mode="json"),
+    }
+    if start.metric_network:
+        sections["metric_network"] = start.metric_network.config.model_dump(mode="json")
+    return sections
 
 
-def _why_another(held: MetricNetwork | None, recipe: Recipe) -> str:
-    if held is None:
-        return "there is none"
-    differing = _differences("metric_network", held.config, recipe.metric_network)
-    return "; ".join(text for _, text in differing)
-
-
-def _refuse_another_embedder(start: Start, recipe: Recipe) -> None:
-    differing = [
-        *_differences("embedder", start.embedder.config, recipe.embedder),
-        *_differences("preprocessing", start.preprocessing, recipe.preprocessing),
-    ]
-    if differing:
-        remedy = " ".join(f"--set {setting}" for setting, _ in differing)
+def _read_checkpoint(path: Path) -> Start | None:
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError):
+        # Loading the file as weights of a backbone then reports the error.
+        return None
+    if not isinstance(state, dict) or not {"networks", "identity"} <= state.keys():
+        return None
+    recipe = state["identity"]["recipe"]
+    networks = artefact_weights(state)
+    try:
+        # The random weights that are replaced must not change the draws of the run.
+        with torch.random.fork_rng(devices=[]):
+            embedder = Embedder(EmbedderConfig.model_validate(recipe["embedder"]))
+            config = MetricNetworkConfig.model_validate(recipe["metric_network"])
+            metric_network = MetricNetwork(embedder.config.dimension, config)
+        embedder.load_state_dict(part_of(networks, "embedder"))
+        metric_network.load_state_dict(part_of(networks, "metric_network"))
+        preprocessing = Preprocessing.model_validate(recipe["preprocessing"])
+    except (ValidationError, RuntimeError) as error:
         raise InputProblem(
-            f"initial_weights {start.name}: an embedder of another kind: "
-            f"{'; '.join(text for _, text in differing)}; add {remedy}, or leave [embedder] and "
-            "[preprocessing] out of the recipe, which takes them from there"
-        )
+            f"{path}: is of another version of this program ({str(error).splitlines()[0]}); start "
+            "from the artefact of that run"
+        ) from error
+    left_behind = ""
+    if part_of(networks, "losses"):
+        left_behind = "losses, which are of the people or the teachers of that run"
+    name = f"{path.parent.name}/{path.name}"
+    return Start(name, preprocessing, embedder.eval(), metric_network.eval(), left_behind)
 
 
-def _differences(section: str, held: BaseModel, wanted: BaseModel) -> Iterator[tuple[str, str]]:
-    """Yield each differing setting as `--set` would take it from there, and in words."""
-    there = held.model_dump(mode="json")
-    here = wanted.model_dump(mode="json")
-    for name in type(held).model_fields:
-        values = _written(there.get(name)), _written(here.get(name))
-        if values[0] != values[1]:
-            key = f"{section}.{name}"
-            yield shlex.quote(f"{key}={values[0]}"), f"{key} is {values[0]} there, {values[1]} here"
+def artefact_weights(checkpoint: Mapping[str, Any]) -> Tensors:
+    """Return the weights in a checkpoint that an artefact of its run has: averaged ones if any.
+
+    Raises:
+        KeyError: for a file that is no checkpoint.
+    """
+    return {**checkpoint["networks"], **part_of(checkpoint.get("average", {}), "module")}
 
 
-def _written(value: object) -> str:
-    """Return a setting's value as TOML writes it."""
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{name}={_written(part)}" for name, part in value.items()) + "}"
-    return "none" if value is None else json.dumps(value)
+def part_of(networks: Mapping[str, torch.Tensor], name: str) -> Tensors:
+    """Return one network's tensors, such as those of `embedder`, by its own names."""
+    prefix = f"{name}."
+    return {
+        key.removeprefix(prefix): tensor
+        for key, tensor in networks.items()
+        if key.startswith(prefix)
+    }

@@ -1,12 +1,15 @@
-"""The networks of a run, the average of their weights, and M-Net's statistics at its end."""
+"""The networks of a run: how they start, the average of their weights, and M-Net's statistics."""
 
 from __future__ import annotations
 
 import copy
+import json
+import shlex
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain
+from dataclasses import dataclass
 
 import torch
+from pydantic import BaseModel
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, update_bn
 
@@ -14,19 +17,114 @@ from model.embedder import Embedder
 from model.folding import folded
 from model.metric_network import MetricNetwork
 from model.problems import InputProblem
-from training.initial_weights import StartingNetworks
+from training.backbone_weights import load_backbone_weights
+from training.initial_weights import Start, read_start
 from training.losses.base import build_losses
+from training.metric_start import can_start_at_cosine, start_at_cosine
 from training.optimiser import Groups, Optimisation
 from training.recipe import Recipe
 
 Tensors = tuple[torch.Tensor, ...] | list[torch.Tensor]
 
 
+@dataclass(frozen=True)
+class StartingNetworks:
+    """The networks before the first step.
+
+    Attributes:
+        embedder, metric_network: with the weights that the run starts from.
+        is_whole: whether the initial weights are of the whole embedder, not of its backbone.
+        notes: the parts that were taken over, and the parts that were not, a line each.
+    """
+
+    embedder: Embedder
+    metric_network: MetricNetwork
+    is_whole: bool = False
+    notes: tuple[str, ...] = ()
+
+
+def starting_networks(recipe: Recipe) -> StartingNetworks:
+    """Build embedder and M-Net with the recipe's initial weights.
+
+    Raises:
+        InputProblem: the weights cannot be had or are of other networks.
+    """
+    start = read_start(recipe.initial_weights)
+    embedder = Embedder(recipe.embedder)
+    metric_network = MetricNetwork(recipe.embedder.dimension, recipe.metric_network)
+    if recipe.metric_network_start == "cosine":
+        start_at_cosine(metric_network)
+    if start is None:
+        load_backbone_weights(recipe.embedder.backbone, embedder.backbone, recipe.initial_weights)
+        return StartingNetworks(embedder, metric_network)
+    _refuse_another_embedder(start, recipe)
+    embedder.load_state_dict(start.embedder.state_dict())
+    taken = "embedder"
+    left = [start.left_behind] if start.left_behind else []
+    held = start.metric_network
+    if recipe.metric_network_start != "initial":
+        left.append(f"M-Net: metric_network_start is {recipe.metric_network_start}")
+    elif held is not None and held.config == recipe.metric_network:
+        metric_network.load_state_dict(held.state_dict())
+        taken = "embedder and M-Net"
+    else:
+        reason = "there is none"
+        if held is not None:
+            reason = _misfits("metric_network", held.config, recipe.metric_network)[1]
+        left.append(f"M-Net: {reason}")
+        if can_start_at_cosine(recipe.metric_network):
+            start_at_cosine(metric_network)
+    notes = [f"initial weights from {start.name}: {taken}"]
+    notes += [f"not taken over from {start.name}: {part}" for part in left]
+    return StartingNetworks(embedder, metric_network, True, tuple(notes))
+
+
+def _refuse_another_embedder(start: Start, recipe: Recipe) -> None:
+    remedies = []
+    misfits = []
+    for section, there, here in (
+        ("embedder", start.embedder.config, recipe.embedder),
+        ("preprocessing", start.preprocessing, recipe.preprocessing),
+    ):
+        remedy, misfit = _misfits(section, there, here)
+        if misfit:
+            remedies.append(remedy)
+            misfits.append(misfit)
+    if misfits:
+        raise InputProblem(
+            f"initial_weights {start.name}: an embedder of another kind: {'; '.join(misfits)}; add "
+            f"{' '.join(remedies)}, or leave [embedder] and [preprocessing] out of the recipe, "
+            "which takes them from there"
+        )
+
+
+def _misfits(section: str, held: BaseModel, wanted: BaseModel) -> tuple[str, str]:
+    """Return the `--set` options that would take all differing settings, and these in words."""
+    there = held.model_dump(mode="json")
+    here = wanted.model_dump(mode="json")
+    options = []
+    misfits = []
+    for name in type(held).model_fields:
+        theirs = _as_toml(there.get(name))
+        ours = _as_toml(here.get(name))
+        if theirs != ours:
+            options.append(f"--set {shlex.quote(f'{section}.{name}={theirs}')}")
+            misfits.append(f"{section}.{name} is {theirs} there, {ours} here")
+    return " ".join(options), "; ".join(misfits)
+
+
+def _as_toml(value: object) -> str:
+    if isinstance(value, dict):
+        settings = [f"{name}={_as_toml(setting)}" for name, setting in value.items()]
+        return "{" + ", ".join(settings) + "}"
+    return "none" if value is None else json.dumps(value)
+
+
 class TrainedNetworks(nn.Module):
     """The networks of a run: embedder, M-Net, and the losses with parameters of their own.
 
     Attributes:
-        losses: those that are on, by name.
+        losses: the losses that are on, by name.
         frozen_stages: how many of the backbone's stages are not trained, from the first on; they
             stay in evaluation mode, so that their BatchNorm statistics stay, too.
         starts_learnt: whether the initial weights are of the whole embedder, not of its backbone.
@@ -51,51 +149,51 @@ class TrainedNetworks(nn.Module):
             module.requires_grad_(False)
 
     def parameter_groups(self, settings: Optimisation) -> Groups:
-        """Parameters by the multiplier of their rate and by whether weight decay is for them."""
+        """Group the parameters by the multiplier of their rate, and by whether they decay."""
         stages = self.embedder.stages()
         depths = {}
         for number, modules in enumerate(stages, start=1):
             for parameter in nn.ModuleList(modules).parameters():
                 depths[id(parameter)] = len(stages) - number
         learnt = self.embedder if self.starts_learnt else self.embedder.backbone
-        own = set(map(id, learnt.parameters()))
+        learnt_parameters = {id(parameter) for parameter in learnt.parameters()}
         groups: dict[tuple[bool, float, bool], list[nn.Parameter]] = {}
-        backbone_first = chain(self.embedder.backbone.parameters(), self.parameters())
+        backbone_first = [*self.embedder.backbone.parameters(), *self.parameters()]
         for parameter in dict.fromkeys(backbone_first):
             if not parameter.requires_grad:
                 continue
+            is_learnt = id(parameter) in learnt_parameters
             multiplier = settings.head_multiplier
-            if id(parameter) in own:
+            if is_learnt:
                 decay = settings.layer_decay ** depths.get(id(parameter), 0)
                 multiplier = settings.backbone_multiplier * decay
             decays = settings.optimiser.decays_vectors or parameter.ndim > 1
-            groups.setdefault((id(parameter) in own, multiplier, decays), []).append(parameter)
-        found: Groups = []
+            groups.setdefault((is_learnt, multiplier, decays), []).append(parameter)
+        options: Groups = []
         for (_, multiplier, decays), parameters in groups.items():
-            found.append({"params": parameters, "multiplier": multiplier})
+            options.append({"params": parameters, "multiplier": multiplier})
             if not decays:
-                found[-1]["weight_decay"] = 0.0
-        return found
+                options[-1]["weight_decay"] = 0.0
+        return options
 
     def train(self, mode: bool = True) -> TrainedNetworks:
-        """Puts everything but the frozen stages into training mode."""
+        """Put everything but the frozen stages into training mode."""
         super().train(mode)
         for module in self._frozen():
             module.eval()
         return self
 
     def _frozen(self) -> list[nn.Module]:
-        # Asked for anew: several processes replace a backbone's BatchNorms by their own.
-        return [
-            module for stage in self.embedder.stages()[: self.frozen_stages] for module in stage
-        ]
+        # Listed each time: several processes replace a backbone's BatchNorms by their own.
+        stages = self.embedder.stages()[: self.frozen_stages]
+        return [module for stage in stages for module in stage]
 
 
 def starting_embedder(recipe: Recipe, start: StartingNetworks, device: torch.device) -> nn.Module:
-    """Return the embedder as it starts, made to be run only, for `losses.anchor`.
+    """Copy the embedder as it starts, only to be run, for `losses.anchor`.
 
     Raises:
-        InputProblem: where the initial weights are of no whole embedder.
+        InputProblem: the initial weights are of no whole embedder.
     """
     if not start.is_whole:
         raise InputProblem(
@@ -111,19 +209,19 @@ def starting_embedder(recipe: Recipe, start: StartingNetworks, device: torch.dev
 def averaged_networks(networks: TrainedNetworks, decay: float) -> AveragedModel:
     """Return the exponential moving average of weights and of BatchNorm statistics over the steps.
 
-    Its decay grows to its value as n / (9 + n) over the n weights taken in, the initial ones first,
+    Its decay grows to its value as n / (9 + n) over the n averaged weights, the initial ones first,
     so that the weights of the beginning are soon forgotten (as TensorFlow's
     ExponentialMovingAverage does).
     """
 
-    def take_in(averages: Tensors, current: Tensors, _: object) -> None:
+    def update(averages: Tensors, current: Tensors, _: object) -> None:
         if averages[0].is_floating_point():
             count = int(average.n_averaged)
             torch._foreach_lerp_(averages, current, 1.0 - min(decay, count / (9 + count)))
         else:
             torch._foreach_copy_(averages, current)
 
-    average = AveragedModel(networks, multi_avg_fn=take_in, use_buffers=True)
+    average = AveragedModel(networks, multi_avg_fn=update, use_buffers=True)
     average.n_averaged.fill_(1)
     return average
 
@@ -132,7 +230,7 @@ def averaged_networks(networks: TrainedNetworks, decay: float) -> AveragedModel:
 def reestimate_batch_norm(
     embedder: Embedder, metric_network: MetricNetwork, batches: Iterable[torch.Tensor]
 ) -> None:
-    """Averages M-Net's BatchNorm statistics over the pairs of some batches, without DP.
+    """Average M-Net's BatchNorm statistics over the pairs of some batches, without DP.
 
     While DP is on, the statistics are of perturbed pair features; a test pair is not perturbed, its
     variance is lower, and every score would shift.
@@ -145,9 +243,8 @@ def reestimate_batch_norm(
     def pairs() -> Iterator[torch.Tensor]:
         for images in batches:
             units = metric_network.comparable(embedder(images))
-            first, second = torch.triu_indices(
-                len(units), len(units), offset=1, device=units.device
-            )
+            size = len(units)
+            first, second = torch.triu_indices(size, size, offset=1, device=units.device)
             yield metric_network.pair_features(units[first], units[second])
 
     embedder.eval()

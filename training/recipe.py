@@ -24,7 +24,7 @@ from training.optimiser import Optimisation
 from training.parts import Choice, ChoiceOf, Section, Table, first_setting
 from training.plugins import PluginFile, load_plugins
 from training.sampler import Sampling
-from training.start import sections_of
+from training.initial_weights import sections_of
 
 TrainingPrecision = Precision | Literal["float16"]
 # What may differ between a run and its continuation, since no weight depends on it.

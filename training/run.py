@@ -1,4 +1,4 @@
-"""A run: what its recipe and its data make, and what its steps share."""
+"""A run: the parts that its recipe and its data make, and that its steps share."""
 
 from __future__ import annotations
 
@@ -17,8 +17,12 @@ from training.batches import BatchMaker
 from training.checkpoint import RunIdentity, run_identity
 from training.datasets.record import CropRecord
 from training.distributed import Processes, synchronise_norms
-from training.initial_weights import starting_networks
-from training.networks import TrainedNetworks, averaged_networks, starting_embedder
+from training.networks import (
+    TrainedNetworks,
+    averaged_networks,
+    starting_embedder,
+    starting_networks,
+)
 from training.optimiser import OPTIMISERS
 from training.recipe import Recipe
 from training.sampler import PKSampler, build_sampler
@@ -30,10 +34,10 @@ class Run:
     """One training run and everything that its steps share.
 
     Attributes:
-        average: of the weights over the steps; None where the recipe averages none.
-        teachers: features of the training crops, `(n, t)` of unit length each.
-        notes: what was taken over from the initial weights and what was not, a line each.
-        anchor: the embedder as it starts, in evaluation mode; None where no loss compares with it.
+        average: average of the weights over the steps; None unless the recipe asks for one.
+        teachers: each teacher's features of the training crops, `(n, t)` of unit length.
+        notes: the parts of the initial weights that were taken over, or not, a line each.
+        anchor: the embedder as it starts, in evaluation mode; None unless a loss compares with it.
     """
 
     recipe: Recipe
@@ -52,7 +56,7 @@ class Run:
 
     @cached_property
     def identity(self) -> RunIdentity:
-        """Return what a resumed run must have in common with its checkpoint."""
+        """The settings and data that a resumed run must share with its checkpoint."""
         return run_identity(self.recipe, self.records)
 
 
@@ -63,13 +67,13 @@ def prepare_run(
     processes: Processes | None = None,
     device_name: str = "auto",
 ) -> Run:
-    """Builds networks, optimiser and sampler; writes nothing.
+    """Build networks, optimiser and sampler; write nothing.
 
     Args:
         recipe: decides everything but the data.
         records: the training crops.
         folder: where the run will write.
-        processes: those that train together; None is this one alone.
+        processes: the processes that train together; None is this one alone.
         device_name: `auto`, `cpu` or `cuda`.
 
     Raises:
@@ -93,7 +97,7 @@ def prepare_run(
     anchor = starting_embedder(recipe, start, device) if recipe.losses.need("start") else None
     networks = networks.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if together.count > 1:
-        # But for the neck, which sees the whole batch anyway.
+        # The neck stays as it is: it sees the whole batch anyway.
         neck = networks.embedder.neck
         twice = recipe.losses.need("terms")
         synchronise_norms(networks.embedder, together, twice, device)

@@ -22,7 +22,7 @@ from training.evaluation.scoring import SearchScores, score_searches
 from training.evaluation.searches import Search
 from training.evaluation.sweep import sweep
 from training.recipe import Recipe
-from training.start import Start, read_start
+from training.initial_weights import Start, read_start
 from training.validation import photographed
 
 OPERATING_POINT = "far_1e-2"

@@ -1,15 +1,14 @@
-"""One training step: from a batch to loss terms, to gradients, and to other weights."""
+"""The training step: compute the gradients of a batch, and update the weights by them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import partial
 from math import ceil, isfinite
 from typing import NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 from torch.nn.parallel import DistributedDataParallel
 
@@ -23,265 +22,308 @@ from training.recipe import Recipe
 from training.run import Run
 from training.run_folder import LOG_NAME, RunLog
 
-Terms = dict[str, torch.Tensor]
+Terms = dict[str, Tensor]
+Norms = dict[str, float]
+# The outputs of the backbone's stages that a loss reads.
+Maps = tuple[Tensor, ...]
 NAMED_CROPS = 4
+# The scaler halves its scale at every overflow: below this, no gradient fits into float16.
 SMALLEST_SCALE = 1e-6
 
 
 class Gradients(NamedTuple):
-    """What a batch's gradients came from.
+    """Loss terms of a batch whose gradients were computed.
 
     Attributes:
         terms: the weighted loss terms, detached, on the device.
-        norms: of each term's gradient at the pooled feature; empty where they were not asked for.
-        finite: whether the loss is finite and, but for float16's scaled ones, every gradient; a
-            scalar on the device, so that a GPU need not be waited for.
+        norms: norm of each term's gradient at the pooled feature; empty unless asked for.
+        finite: whether the loss and the gradients are finite (float16: the loss alone); a scalar on
+            the device, so that a GPU need not be waited for.
     """
 
     terms: Terms
-    norms: dict[str, float]
-    finite: torch.Tensor
+    norms: Norms
+    finite: Tensor
 
 
 class TrainingStep:
-    """Computes the gradients of a batch, alone or together with other processes, and applies them.
+    """Computation of a batch's gradients, alone or together with other processes, and the update.
 
     Attributes:
-        scaler: of the loss where the recipe computes in float16; switched off elsewhere.
+        scaler: scaler of the loss; disabled unless the recipe computes in float16.
     """
 
     def __init__(self, run: Run) -> None:
         self._run = run
-        self._networks = run.networks
-        self._recipe = run.recipe
-        self._trunk = Trunk(run.networks.embedder, run.recipe, run.device)
-        self._losses: list[tuple[str, float, Callable[[Features], torch.Tensor]]] = []
-        for name, settings in run.recipe.losses.on.items():
-            kind = LOSSES[name]
-            if kind.needs != "teachers" or run.teachers:
-                built = run.networks.losses
-                loss = built[name] if name in built else partial(kind.build, settings)
-                self._losses.append((name, settings.weight, loss))
-        self._shared: DistributedDataParallel | None = None
-        averaged: set[int] = set()
-        if run.processes.count > 1:
-            ignored = self._trunk.names_without_gradient()
-            DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(  # type: ignore[no-untyped-call]
-                self._trunk, ignored
-            )
-            # BatchNorm has one and the same statistics in all processes: nothing to broadcast.
-            self._shared = DistributedDataParallel(self._trunk, broadcast_buffers=False)
-            averaged = {id(p) for name, p in self._trunk.named_parameters() if name not in ignored}
-        self._heads = [p for p in run.networks.parameters() if id(p) not in averaged]
-        scaled = autocast_type(run.recipe, run.device) is torch.float16
-        self.scaler = GradScaler(run.device.type, enabled=scaled)
+        self._trunk = SharedTrunk(run)
+        self._losses = {
+            name: settings
+            for name, settings in run.recipe.losses.on.items()
+            if run.teachers or LOSSES[name].needs != "teachers"
+        }
+        in_float16 = autocast_type(run.recipe, run.device) is torch.float16
+        self.scaler = GradScaler(run.device.type, enabled=in_float16)
 
     def gradients(self, batch: Batch, seed: int, with_norms: bool = False) -> Gradients:
-        """Replaces the parameters' gradients by those of a batch.
+        """Replace the gradients of the parameters by those of a batch.
 
         Args:
             batch: the batch, of which this process embeds its share.
-            seed: of what is random in the networks.
-            with_norms: whether to measure each term's gradient, which takes time.
+            seed: seed of the random draws in the networks, such as dropout.
+            with_norms: whether to measure the gradient of each term, which takes time.
         """
         run = self._run
         run.optimiser.zero_grad(set_to_none=True)
         images = run.batches.images(batch)
-        micro = self._recipe.optimisation.micro_batch
-        if micro is not None and micro < len(images):
-            terms, norms = self._in_parts(images, batch, seed, with_norms, micro)
-        else:
+        micro_batch = run.recipe.optimisation.micro_batch
+        if micro_batch is None or micro_batch >= len(images):
             terms, norms = self._at_once(images, batch, seed, with_norms)
-        if self._shared is not None:
-            # Every process has the same gradients here but for the order in which a GPU adds.
-            run.processes.average([p.grad for p in self._heads if p.grad is not None])
+        else:
+            terms, norms = self._in_parts(images, batch, seed, with_norms, micro_batch)
+        self._trunk.average_others()
+
         values = torch.stack(list(terms.values())).detach()
-        watched = values.sum()
-        # Scaled gradients may overflow: the scaler skips such a step and scales less.
+        checked = values.sum()
+        # Scaled gradients may overflow. The scaler then skips the step and lowers its scale.
         if not self.scaler.is_enabled():
-            gradients = [p.grad for p in run.networks.parameters() if p.grad is not None]
-            watched = watched + torch.stack(torch._foreach_norm(gradients)).sum()
-        return Gradients(dict(zip(terms, values, strict=True)), norms, watched.isfinite())
+            gradients = _gradients(run.networks.parameters())
+            checked = checked + torch.stack(torch._foreach_norm(gradients)).sum()
+        return Gradients(dict(zip(terms, values, strict=True)), norms, checked.isfinite())
 
     def update(self) -> None:
-        """Changes the weights by their gradients, and takes them into their average."""
+        """Change the weights by their gradients, and add them to the average of the weights."""
         self.scaler.step(self._run.optimiser)
         self.scaler.update()
         if self._run.average is not None:
-            self._run.average.update_parameters(self._networks)
+            self._run.average.update_parameters(self._run.networks)
 
     def train(self, batch: Batch, seed: int) -> None:
-        """A whole step, for those that measure its cost."""
+        """Do a whole step, to measure its cost."""
         self.gradients(batch, seed)
         self.update()
 
     def _at_once(
-        self, images: torch.Tensor, batch: Batch, seed: int, with_norms: bool
-    ) -> tuple[Terms, dict[str, float]]:
-        network = self._shared or self._trunk
+        self,
+        images: Tensor,
+        batch: Batch,
+        seed: int,
+        with_norms: bool,
+    ) -> tuple[Terms, Norms]:
         torch.manual_seed(seed)
-        before, stages = network(images)
-        features = self._features(before, stages, batch, [images])
-        self._add_terms(features)
-        norms = self._norms(features) if with_norms else {}
-        torch.autograd.backward(self.scaler.scale(features.total))
+        before_neck, stages = self._trunk.embed(images)
+        features = self._features(before_neck, stages, batch, [images])
+        norms = self._backward(features, with_norms)
         return features.terms, norms
 
     def _in_parts(
-        self, images: torch.Tensor, batch: Batch, seed: int, with_norms: bool, micro: int
-    ) -> tuple[Terms, dict[str, float]]:
-        """Return the whole batch's loss in the memory of a part (GradCache, Gao et al., 2021).
+        self,
+        images: Tensor,
+        batch: Batch,
+        seed: int,
+        with_norms: bool,
+        micro_batch: int,
+    ) -> tuple[Terms, Norms]:
+        """Compute a batch's gradients in the memory of a part (GradCache, Gao et al., 2021).
 
-        All parts are embedded without a graph, the loss is taken by their features, and each part
-        is embedded again to carry its features' gradients on to the weights.
+        All parts are embedded without a graph, and the loss is differentiated by their features.
+        Each part is then embedded again, to carry the gradients of its features to the weights.
         """
-        # Of about one size: a BatchNorm cannot train on the one crop that might be left over.
-        count = min(ceil(len(images) / micro), max(1, len(images) // 2))
+        # Parts are of about one size: BatchNorm cannot train on a single crop that is left over.
+        count = min(ceil(len(images) / micro_batch), max(1, len(images) // 2))
         parts = torch.tensor_split(images, count)
-        found = torch.cat(self._features_without_graph(parts, seed)).requires_grad_()
+        before_neck = self._features_without_graph(parts, seed).requires_grad_()
         torch.manual_seed(seed)
-        features = self._features(found, (), batch, parts)
-        self._add_terms(features)
-        norms = self._norms(features) if with_norms else {}
-        torch.autograd.backward(self.scaler.scale(features.total))
-        gradients = torch.zeros_like(found) if found.grad is None else found.grad
-        for number, (part, gradient) in enumerate(
-            zip(parts, torch.tensor_split(gradients, count), strict=True), start=1
-        ):
-            with nullcontext() if number == len(parts) else self._unshared():
+        features = self._features(before_neck, (), batch, parts)
+        norms = self._backward(features, with_norms)
+
+        gradient = before_neck.grad
+        if gradient is None:
+            gradient = torch.zeros_like(before_neck)
+        gradients = torch.tensor_split(gradient, count)
+        for number, (part, part_gradient) in enumerate(zip(parts, gradients, strict=True), 1):
+            # The sum over the parts is averaged over the processes once, with the last part.
+            with nullcontext() if number == count else self._trunk.without_average():
                 torch.manual_seed(seed + number)
-                own, _ = (self._shared or self._trunk)(part)
-                torch.autograd.backward(own, gradient)
+                part_features, _ = self._trunk.embed(part)
+                torch.autograd.backward(part_features, part_gradient)
         return features.terms, norms
 
-    def _features_without_graph(
-        self, parts: Sequence[torch.Tensor], seed: int
-    ) -> list[torch.Tensor]:
-        """Return what each part will be embedded to when it is seeded by its number, from 1."""
-        found = []
-        with torch.no_grad(), kept_statistics(self._networks):
-            for number, part in enumerate(parts, start=1):
+    @torch.no_grad()
+    def _features_without_graph(self, parts: Sequence[Tensor], seed: int) -> Tensor:
+        features = []
+        with kept_statistics(self._run.networks):
+            for number, part in enumerate(parts, 1):
                 # Dropout and drop path draw the same masks when the part is embedded again.
                 torch.manual_seed(seed + number)
-                found.append(self._trunk(part)[0])
-        return found
+                before_neck, _ = self._trunk.local(part)
+                features.append(before_neck)
+        return torch.cat(features)
 
     def _features(
         self,
-        before: torch.Tensor,
-        stages: tuple[torch.Tensor, ...],
+        before_neck: Tensor,
+        stages: Maps,
         batch: Batch,
-        parts: Sequence[torch.Tensor],
+        parts: Sequence[Tensor],
     ) -> Features:
-        """What the losses compare: the whole batch, but for the stages of this process's share."""
-        device = self._run.device
-        networks = self._networks
-        if self._shared is not None:
-            before = self._run.processes.gather(before)
-        return Features(
-            before,
-            networks.embedder.after_neck(before),
-            batch.labels.to(device, non_blocking=True),
-            networks.metric_network,
-            dict(zip(self._trunk.stages, stages, strict=False)),
-            tuple(known[batch.rows].to(device) for known in self._run.teachers),
-            None if self._run.anchor is None else self._at_start(self._run.anchor, parts),
+        """Gather the whole batch's features, and compute the weighted loss terms by them.
+
+        The outputs of stages are those of this process's share.
+        """
+        run = self._run
+        before_neck = run.processes.gather(before_neck)
+        features = Features(
+            before_neck,
+            run.networks.embedder.after_neck(before_neck),
+            batch.labels.to(run.device, non_blocking=True),
+            run.networks.metric_network,
+            dict(zip(run.recipe.losses.stages, stages, strict=False)),
+            tuple(teacher[batch.rows].to(run.device) for teacher in run.teachers),
+            None if run.anchor is None else self._at_start(run.anchor, parts),
         )
+        built = run.networks.losses
+        # A regulariser, which comes last, reads the terms before it.
+        for name, settings in self._losses.items():
+            if name in built:
+                loss = built[name](features)
+            else:
+                loss = LOSSES[name].build(settings, features)
+            features.terms[name] = settings.weight * loss
+        return features
 
-    def _at_start(self, embedder: nn.Module, parts: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Return what the embedder made of the whole batch before the first step."""
+    def _at_start(self, embedder: nn.Module, parts: Sequence[Tensor]) -> Tensor:
+        """Embed the whole batch by the embedder as it was before the first step."""
         device = self._run.device
-        number_format = autocast_type(self._recipe, device)
-        cast = number_format is not torch.float32
-        with torch.no_grad(), torch.autocast(device.type, dtype=number_format, enabled=cast):
-            own = torch.cat([embedder(part) for part in parts])
-        return self._run.processes.gather(own.float())
+        dtype = autocast_type(self._run.recipe, device)
+        cast = dtype is not torch.float32
+        with torch.no_grad(), torch.autocast(device.type, dtype=dtype, enabled=cast):
+            share = torch.cat([embedder(part) for part in parts])
+        return self._run.processes.gather(share.float())
 
-    def _add_terms(self, features: Features) -> None:
-        """Adds the weighted terms of L to the features' own; a regulariser sees those before it."""
-        for name, weight, loss in self._losses:
-            features.terms[name] = weight * loss(features)
-
-    def _norms(self, features: Features) -> dict[str, float]:
-        """The norm of each term's gradient at the pooled feature `(B, d)`; keeps the graph."""
+    def _backward(self, features: Features, with_norms: bool) -> Norms:
         norms = {}
-        for name, term in features.terms.items():
-            (gradient,) = torch.autograd.grad(term, features.before_neck, retain_graph=True)
-            self._run.processes.average([gradient])
-            norms[name] = float(gradient.norm())
+        if with_norms:
+            for name, term in features.terms.items():
+                (gradient,) = torch.autograd.grad(term, features.before_neck, retain_graph=True)
+                self._run.processes.average([gradient])
+                norms[name] = float(gradient.norm())
+        torch.autograd.backward(self.scaler.scale(features.total))
         return norms
 
-    def _unshared(self) -> AbstractContextManager[None]:
-        return nullcontext() if self._shared is None else self._shared.no_sync()
+
+def _gradients(parameters: Iterable[nn.Parameter]) -> list[Tensor]:
+    return [parameter.grad for parameter in parameters if parameter.grad is not None]
 
 
 class Trunk(nn.Module):
-    """The part that each process runs on its own crops: the embedder up to its BNNeck."""
+    """The embedder up to its BNNeck, which each process runs on its own share of the crops."""
 
     def __init__(self, embedder: Embedder, recipe: Recipe, device: torch.device) -> None:
         super().__init__()
         self.embedder = embedder
-        self._type = autocast_type(recipe, device)
+        self._stages = recipe.losses.stages
+        self._dtype = autocast_type(recipe, device)
         self._device = device
-        self.stages = recipe.losses.stages
 
-    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
-        """Features `(b, d)` float32 before the BNNeck, and the stages that a loss reads."""
-        cast = self._type is not torch.float32
-        with torch.autocast(self._device.type, dtype=self._type, enabled=cast):
-            before, stages = self.embedder.before_neck(images, self.stages)
-        return before.float(), stages
+    def forward(self, images: Tensor) -> tuple[Tensor, Maps]:
+        """Return features `(b, d)` float32 before the BNNeck, and the stages that a loss reads."""
+        cast = self._dtype is not torch.float32
+        with torch.autocast(self._device.type, dtype=self._dtype, enabled=cast):
+            before_neck, stages = self.embedder.before_neck(images, self._stages)
+        return before_neck.float(), stages
 
     def names_without_gradient(self) -> list[str]:
-        """Parameters that no feature depends on: the neck's, and those of stages not fused."""
+        """Name the parameters that no feature depends on: of the neck and of stages not fused."""
         config = self.embedder.config
         unread: list[nn.Module] = [self.embedder.neck]
         if config.multiscale is not None:
-            stages = self.embedder.stages()
-            unread += [part for stage in stages[max(config.multiscale.stages) :] for part in stage]
-        unread_parameters = {id(p) for module in unread for p in module.parameters()}
-        return [name for name, p in self.named_parameters() if id(p) in unread_parameters]
+            deepest = max(config.multiscale.stages)
+            for stage in self.embedder.stages()[deepest:]:
+                unread += stage
+        parameters = {id(p) for module in unread for p in module.parameters()}
+        return [name for name, p in self.named_parameters() if id(p) in parameters]
 
 
+class SharedTrunk:
+    """The trunk, whose gradients are averaged over the processes that train together.
+
+    Attributes:
+        local: the trunk itself, which averages nothing.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self.local = Trunk(run.networks.embedder, run.recipe, run.device)
+        self._processes = run.processes
+        self._parallel: DistributedDataParallel | None = None
+        averaged: set[int] = set()
+        if run.processes.count > 1:
+            ignored = self.local.names_without_gradient()
+            DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(  # type: ignore[no-untyped-call]
+                self.local, ignored
+            )
+            # The statistics of synchronised BatchNorms are equal: there is nothing to broadcast.
+            self._parallel = DistributedDataParallel(self.local, broadcast_buffers=False)
+            averaged = {id(p) for name, p in self.local.named_parameters() if name not in ignored}
+        self._others = [p for p in run.networks.parameters() if id(p) not in averaged]
+
+    def embed(self, images: Tensor) -> tuple[Tensor, Maps]:
+        """Run the trunk on this process's crops; its backward pass averages the gradients."""
+        network = self._parallel or self.local
+        before_neck, stages = network(images)
+        return before_neck, stages
+
+    def without_average(self) -> AbstractContextManager[None]:
+        """Keep the backward passes in the block from averaging gradients."""
+        return nullcontext() if self._parallel is None else self._parallel.no_sync()
+
+    def average_others(self) -> None:
+        """Average the gradients of all other parameters.
+
+        They are equal in all processes, but for the order in which a GPU adds.
+        """
+        self._processes.average(_gradients(self._others))
+
+
+# Steps whose `finite` was not read yet, each with the sources of its batch.
 Unread = list[tuple[Position, Sequence[str], Gradients]]
-"""Steps that were not looked at yet, each with the sources of its batch."""
 
 
 def refuse_divergence(unread: Unread, log: RunLog, scaler: GradScaler) -> None:
-    """Looks at steps, and forgets them where their losses and gradients are finite.
+    """Check that the losses and gradients of steps are finite, and clear the list.
 
-    A CPU's steps are looked at before they change a weight; a GPU's when a step is logged, and
-    before weights are measured or saved, so that the GPU need not be waited for at every step.
+    A CPU's steps are checked before they change a weight; a GPU's when a step is logged, and before
+    weights are measured or saved, so that the GPU need not be waited for at every step.
 
     Raises:
         InputProblem: naming the terms that are not finite, and crops of the batch.
     """
-    for now, sources, found in unread:
-        if not bool(found.finite):
-            terms = {name: float(term) for name, term in found.terms.items()}
-            texts = {name: str(value) for name, value in terms.items()}
-            log.write("diverged", now.done, loss=texts, batch=list(sources))
-            lost = [f"{name} is {value}" for name, value in terms.items() if not isfinite(value)]
-            what = (
-                f"the loss is not finite: {', '.join(lost)}" if lost else "a gradient is not finite"
-            )
-            raise _divergence(what, sources)
+    for position, sources, gradients in unread:
+        if gradients.finite:
+            continue
+        terms = {name: float(term) for name, term in gradients.terms.items()}
+        # JSON has no infinity.
+        texts = {name: str(value) for name, value in terms.items()}
+        log.write("diverged", position.done, loss=texts, batch=list(sources))
+        infinite = [f"{name} is {value}" for name, value in terms.items() if not isfinite(value)]
+        if infinite:
+            raise _divergence(f"the loss is not finite: {', '.join(infinite)}", sources)
+        raise _divergence("a gradient is not finite", sources)
     if unread and scaler.get_scale() < SMALLEST_SCALE:
         raise _divergence("every gradient overflows float16", unread[-1][1])
     unread.clear()
 
 
-def _divergence(what: str, sources: Sequence[str]) -> InputProblem:
+def _divergence(problem: str, sources: Sequence[str]) -> InputProblem:
     named = ", ".join(sources[:NAMED_CROPS])
     return InputProblem(
-        f"{what}, on the batch of {named}, … (all {len(sources)} are in {LOG_NAME}); train anew "
+        f"{problem}, on the batch of {named}, … (all {len(sources)} are in {LOG_NAME}); train anew "
         "with a lower optimisation.learning_rate or precision=float32; checkpoint.pt, where there "
         "is one, has finite weights from before this step"
     )
 
 
 def autocast_type(recipe: Recipe, device: torch.device) -> torch.dtype:
-    """Return the number format of a recipe on a device."""
+    """Return the number format that a recipe computes in on a device."""
     if recipe.precision == "float16":
         return torch.float16
     return choose_dtype(device, recipe.precision)
@@ -289,12 +331,12 @@ def autocast_type(recipe: Recipe, device: torch.device) -> torch.dtype:
 
 @contextmanager
 def kept_statistics(networks: nn.Module) -> Iterator[None]:
-    """Undoes what forward passes in the block do to the BatchNorm statistics.
+    """Restore the BatchNorm statistics after forward passes in the block.
 
-    Gradients of these passes are to be taken in the block: they were computed with the statistics.
+    Differentiate these passes within the block, because they were computed with the statistics.
     """
     buffers = list(networks.buffers())
-    before = [buffer.clone() for buffer in buffers]
+    saved = [buffer.clone() for buffer in buffers]
     yield
-    for buffer, kept in zip(buffers, before, strict=True):
-        buffer.copy_(kept)
+    for buffer, value in zip(buffers, saved, strict=True):
+        buffer.copy_(value)

@@ -1,4 +1,4 @@
-"""A run from its data to its artefact, and its loop, resumable at any step."""
+"""A training run, from its data to its artefact, and its loop, which can resume at any step."""
 
 from __future__ import annotations
 
@@ -34,18 +34,19 @@ from training.step import TrainingStep, Unread, refuse_divergence
 from training.validation import Validation, validation_searches
 
 Notice = Callable[[str], None]
+# Called after every step with the steps done, all steps, and the loss terms as last logged: reading
+# them at every step would make a GPU wait.
 Report = Callable[[int, int, dict[str, float]], None]
-"""Called after every step with steps done, steps in all, and the loss terms as they were last
-logged: to read them at every step would make a GPU wait."""
-POINTS = 20
-"""At least so many steps are logged of every run that has as many."""
+# Every run logs this many steps, or all that it has.
+LEAST_LOGGED_STEPS = 20
+# A term whose gradient is below this share of the gradient of L_gmn trains nothing.
 INACTIVE_SHARE = 0.01
 NO_SEARCHES: Mapping[str, Search] = MappingProxyType({})
 
 
 @contextmanager
 def no_report() -> Iterator[Report]:
-    """Shows nothing of how far the training is."""
+    """Show no progress of the training."""
     yield lambda *_: None
 
 
@@ -53,14 +54,14 @@ class TrainingStopped(Exception):
     """A run that was asked to stop, and that can be resumed.
 
     Attributes:
-        signal_number: of the signal that asked.
+        signal_number: the signal that asked it to stop.
     """
 
-    def __init__(self, now: Position, received: Sequence[int]) -> None:
-        # Where several processes train, the signal may have come to another one.
+    def __init__(self, position: Position, received: Sequence[int]) -> None:
+        # Where several processes train, another one may have received the signal.
         self.signal_number = received[0] if received else signal.SIGTERM
         name = signal.Signals(self.signal_number).name
-        super().__init__(f"stopped by {name} after step {now.done}; continue with --resume")
+        super().__init__(f"stopped by {name} after step {position.done}; continue with --resume")
 
 
 def train(
@@ -75,36 +76,36 @@ def train(
     progress_bar: ProgressBar = no_bar,
     training_bar: Callable[[], AbstractContextManager[Report]] = no_report,
 ) -> EvaluationReport | None:
-    """Trains by a recipe and writes the artefact and its report into a folder.
+    """Train by a recipe, and write the artefact and its report into a folder.
 
     Args:
         recipe: from `training.recipe.read_recipe`.
         datasets: from `training.datasets.registry.read_datasets`.
-        folder: the run's; it is made where it is missing.
-        resume: continue the run that is in it.
-        notice: is given a line at a time of what the run does.
-        source: where the data come from, for `gmn finish`; None is from the data sets' specs.
-        processes: those that train together; None is this one alone.
-        progress_bar: shows how far a long step before or after the training is.
-        training_bar: shows how far the training is.
+        folder: the run's folder; it is created if it does not exist.
+        resume: continue the run in this folder.
+        notice: called with each line that the run reports.
+        source: where the data come from, for `gmn finish`; None takes the data sets' specs.
+        processes: the processes that train together; None is this one alone.
+        progress_bar: shows the progress of a long step before or after the training.
+        training_bar: shows the progress of the training.
 
     Returns:
         The figures on the people held out; the artefact is `folder / "model.safetensors"`. None
         where no people are held out, and in the processes that do not lead.
 
     Raises:
-        InputProblem: where data, initial weights or a setting do not fit, or training diverged.
-        TrainingStopped: when SIGINT or SIGTERM stopped it; it can be resumed.
+        InputProblem: data, initial weights or a setting do not fit, or training diverged.
+        TrainingStopped: SIGINT or SIGTERM stopped it; it can be resumed.
     """
     together = processes or Processes()
-    held = folder.is_dir() and any(not one.match("reviews-*") for one in folder.iterdir())
-    if together.is_main and not resume and held:
+    used = folder.is_dir() and any(not file.match("reviews-*") for file in folder.iterdir())
+    if together.is_main and not resume and used:
         raise InputProblem(f"{folder}: is not empty; name a new folder, or resume its run")
     if source is None:
         specs = tuple(dataset.spec for dataset in datasets)
         source = RunData(specs=specs, command="training.train.train")
     folder.mkdir(parents=True, exist_ok=True)
-    run, searches = begin_run(recipe, source, datasets, folder, together, notice, progress_bar)
+    run, searches = _begin(recipe, source, datasets, folder, together, notice, progress_bar)
     with training_bar() as report:
         train_networks(run, report, notice, searches)
     if not together.is_main:
@@ -115,36 +116,32 @@ def train(
             "artefact, calibrated on people whom it was not trained on"
         )
         return None
-    finished = TrainedRun(recipe, folder, datasets, source.command)
-    return finish_run(finished, choose_weights(folder, None), (), progress_bar)
+    trained = TrainedRun(recipe, folder, datasets, source.command)
+    return finish_run(trained, choose_weights(folder, None), (), progress_bar)
 
 
-def begin_run(
+def _begin(
     recipe: Recipe,
     source: RunData,
     datasets: Sequence[Dataset],
     folder: Path,
     processes: Processes,
     notice: Notice,
-    progress_bar: ProgressBar = no_bar,
+    progress_bar: ProgressBar,
 ) -> tuple[Run, dict[str, Search]]:
-    """Checks what the run needs, from its first step to its artefact, and prepares it.
+    """Check everything the run needs, from its first step to its artefact, and prepare it.
 
     Returns:
         The run, and by data set the held-out people that are measured while it trains.
-
-    Raises:
-        InputProblem: where data, initial weights or a setting do not fit.
     """
     records, held_out = split_people(recipe, datasets)
     notice(f"{len(records):,} crops to train on, {len(held_out):,} held out")
-    # What the end of the run needs is asked for before its first step.
-    known = held_out_searches(recipe, datasets) if recipe.held_out.fraction else {}
+    final_searches = held_out_searches(recipe, datasets) if recipe.held_out.fraction else {}
     searches = validation_searches(recipe, datasets)
     if processes.is_main and not any(folder.glob("checkpoint*.pt")):
         # Recombined people are made of crops that are read already.
-        sets = {dataset.name for dataset in datasets}
-        crops = [record for record in records if record.dataset in sets] + held_out
+        names = {dataset.name for dataset in datasets}
+        crops = [record for record in records if record.dataset in names] + held_out
         with progress_bar("Reading every crop once", len(crops)) as advance:
             refuse_unreadable(crops, advance)
     processes.barrier()
@@ -153,8 +150,8 @@ def begin_run(
         notice(note)
     if processes.is_main:
         write_run(folder, recipe, source)
-        if recipe.refuse_worse and known:
-            start = measure_start(recipe, known, run.device)
+        if recipe.refuse_worse and final_searches:
+            start = measure_start(recipe, final_searches, run.device)
             mean = 100 * start.mean(start.best, "mAP")
             notice(f"{start.name}: held-out people mAP {mean:.1f} by {start.best}")
     shown = run.sampler.crops_per_epoch(0)
@@ -169,79 +166,106 @@ def train_networks(
     notice: Notice = lambda _: None,
     searches: Mapping[str, Search] = NO_SEARCHES,
 ) -> None:
-    """Trains to the recipe's last epoch, from the run's checkpoint where there is one.
+    """Train to the recipe's last epoch, from the run's checkpoint if there is one.
 
     Args:
-        run: what `prepare_run` built; its networks are trained in place, and hold the averaged
+        run: built by `prepare_run`; its networks are trained in place, and hold the averaged
             weights at the end where the recipe asks for an average.
         report: called before each epoch and after every step.
-        notice: is given a line for each event, such as a damaged checkpoint, and the figures of
-            each validation.
+        notice: called with a line for each event, such as a damaged checkpoint, and with the
+            figures of each validation.
         searches: the held-out people that are measured while training; may be empty.
 
     Raises:
-        InputProblem: when the loss or a gradient is not finite, naming crops of the batch.
-        TrainingStopped: when SIGINT or SIGTERM asked for it; the run can be resumed.
+        InputProblem: the loss or a gradient is not finite; names crops of the batch.
+        TrainingStopped: SIGINT or SIGTERM asked for it; the run can be resumed.
     """
     recipe = run.recipe
-    epochs = run.recipe.optimisation.epochs
+    epochs = recipe.optimisation.epochs
     on_cpu = run.device.type == "cpu"
     step = TrainingStep(run)
     validation = Validation(run, searches, notice)
     state = _state(run, step)
-    now = load_checkpoint(run.folder, state, run.identity, notice)
+    position = load_checkpoint(run.folder, state, run.identity, notice)
     log_folder = run.folder if run.processes.is_main else None
-    with RunLog(log_folder, now.done) as log, stop_signals() as received:
-        unread: Unread = []
-        for epoch in range(now.epoch, epochs):
-            if now.step == 0:
-                run.sampler.prepare(epoch, lambda rows: _embed(run, rows))
-            order = run.sampler.epoch(epoch)
-            every = max(1, min(recipe.log_every_steps, epochs * len(order) // POINTS))
-            run.networks.train()
-            run.networks.metric_network.perturbing = recipe.losses.perturbs(epoch)
-            values: dict[str, float] = {}
-            steps = now.done + (epochs - now.epoch) * len(order) - now.step
-            report(now.done, steps, values)
+    unread: Unread = []
+    with RunLog(log_folder, position.done) as log, stop_signals() as received:
+        while (epoch := position.epoch) < epochs:
+            order = _begin_epoch(run, position)
+            steps = len(order)
+            log_every = max(1, min(recipe.log_every_steps, epochs * steps // LEAST_LOGGED_STEPS))
+            all_steps = position.done + (epochs - epoch) * steps - position.step
+            first_step = position.step
             began = time.perf_counter()
-            first = now.step
-            for batch in load_batches(run.batches, epoch, order, now.step, run.processes):
-                moment = epoch + now.step / len(order)
+            terms: dict[str, float] = {}
+            report(position.done, all_steps, terms)
+            for batch in load_batches(run.batches, epoch, order, first_step, run.processes):
+                moment = epoch + position.step / steps
                 rate = learning_rate(recipe.optimisation, moment)
                 set_learning_rate(run.optimiser, rate)
-                logged = now.done % every == 0
-                seed = step_seed(recipe.seed, epoch, now.step) ^ 0x5EED
-                found = step.gradients(batch, seed, with_norms=logged)
-                unread.append((now, batch.sources, found))
+                logged = position.done % log_every == 0
+                seed = step_seed(recipe.seed, epoch, position.step) ^ 0x5EED
+                gradients = step.gradients(batch, seed, with_norms=logged)
+                unread.append((position, batch.sources, gradients))
                 if logged or on_cpu:
                     refuse_divergence(unread, log, step.scaler)
                 step.update()
                 if logged:
-                    values = {name: float(term) for name, term in found.terms.items()}
-                    crops = (now.step + 1 - first) * len(batch.labels)
+                    terms = {name: float(term) for name, term in gradients.terms.items()}
+                    crops = (position.step + 1 - first_step) * len(batch.labels)
                     pace = crops / (time.perf_counter() - began)
-                    _log_step(log, now.done, moment, rate, values, found.norms, pace)
-                now = Position(epoch, now.step + 1, now.done + 1)
-                ends = now.step == len(order)
-                if ends:
-                    now = Position(epoch + 1, 0, now.done)
-                report(now.done, steps, values)
-                if (ends or recipe.validation.every_steps) and validation.due(now):
+                    _log_step(log, position.done, moment, rate, terms, gradients.norms, pace)
+
+                position = position.next(steps)
+                report(position.done, all_steps, terms)
+                if validation.due(position):
                     refuse_divergence(unread, log, step.scaler)
-                    validation.measure(now, len(order), log)
+                    validation.measure(position, steps, log)
                 stops = run.processes.any(bool(received))
-                if stops or ends or now.step % recipe.checkpoint_every_steps == 0:
+                # At the end of an epoch the next step is 0.
+                if stops or position.step % recipe.checkpoint_every_steps == 0:
                     refuse_divergence(unread, log, step.scaler)
-                    save_checkpoint(run.folder, state, now, run.identity, run.processes)
+                    save_checkpoint(run.folder, state, position, run.identity, run.processes)
                 if stops:
-                    raise TrainingStopped(now, received)
+                    raise TrainingStopped(position, received)
     if run.average is not None:
         run.networks.load_state_dict(run.average.module.state_dict())
 
 
+def _begin_epoch(run: Run, position: Position) -> list[list[int]]:
+    """Put the networks into their mode for the epoch, and return the rows of its batches."""
+    if position.step == 0:
+        run.sampler.prepare(position.epoch, lambda rows: _embed(run, rows))
+    run.networks.train()
+    run.networks.metric_network.perturbing = run.recipe.losses.perturbs(position.epoch)
+    return run.sampler.epoch(position.epoch)
+
+
+def _log_step(
+    log: RunLog,
+    done: int,
+    moment: float,
+    rate: float,
+    terms: dict[str, float],
+    norms: dict[str, float],
+    pace: float,
+) -> None:
+    least = INACTIVE_SHARE * norms.get("gmn", 0.0)
+    log.write(
+        "step",
+        done,
+        epoch=round(moment, 4),
+        learning_rate=rate,
+        loss=terms,
+        gradient_norm=norms,
+        inactive=[name for name, norm in norms.items() if norm < least],
+        crops_per_second=round(pace, 1),
+    )
+
+
 @contextmanager
 def stop_signals() -> Iterator[list[int]]:
-    """Collects SIGINT and SIGTERM while the run trains; only a program's main thread can."""
+    """Collect SIGINT and SIGTERM in the block; only a program's main thread can."""
     received: list[int] = []
 
     def receive(number: int, _: FrameType | None) -> None:
@@ -261,31 +285,8 @@ def stop_signals() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def _log_step(
-    log: RunLog,
-    done: int,
-    moment: float,
-    rate: float,
-    values: dict[str, float],
-    norms: dict[str, float],
-    pace: float,
-) -> None:
-    # Terms whose gradient is under 1% of L_gmn's train nothing.
-    least = INACTIVE_SHARE * norms.get("gmn", 0.0)
-    log.write(
-        "step",
-        done,
-        epoch=round(moment, 4),
-        learning_rate=rate,
-        loss=values,
-        gradient_norm=norms,
-        inactive=[name for name, norm in norms.items() if norm < least],
-        crops_per_second=round(pace, 1),
-    )
-
-
 def _state(run: Run, step: TrainingStep) -> dict[str, Stateful]:
-    """Return what changes from step to step."""
+    """Return the parts that change from step to step, by their names in a checkpoint."""
     state: dict[str, Stateful] = {
         "networks": run.networks,
         "optimiser": run.optimiser,
@@ -296,7 +297,7 @@ def _state(run: Run, step: TrainingStep) -> dict[str, Stateful]:
 
 
 def _embed(run: Run, rows: Sequence[int]) -> NDArray[np.float32]:
-    """Features of training crops, of which each process embeds its share.
+    """Embed training crops, of which each process embeds its share.
 
     Leaves the networks in evaluation mode.
 
@@ -304,12 +305,15 @@ def _embed(run: Run, rows: Sequence[int]) -> NDArray[np.float32]:
         InputProblem: naming the crop that cannot be read.
     """
     run.networks.eval()
-    count = run.processes.count
-    padded = [*rows, *[rows[0]] * (-len(rows) % count)]
-    own = [run.records[row] for row in padded[run.processes.local_slice(len(padded))]]
+    padded = [*rows, *[rows[0]] * (-len(rows) % run.processes.count)]
+    share = padded[run.processes.local_slice(len(padded))]
     precision = run.recipe.precision
     half = precision != "float16" and choose_dtype(run.device, precision) is torch.bfloat16
-    size = run.recipe.preprocessing
-    features = embed_records(run.networks.embedder, size, own, bfloat16=half)
+    features = embed_records(
+        run.networks.embedder,
+        run.recipe.preprocessing,
+        [run.records[row] for row in share],
+        bfloat16=half,
+    )
     gathered = run.processes.gather(torch.from_numpy(features).to(run.device))
     return np.asarray(gathered[: len(rows)].cpu().numpy())

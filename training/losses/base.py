@@ -1,4 +1,4 @@
-"""Losses: a class or a function under a name, its settings, and what it is computed of."""
+"""Losses: each a class or a function under a name, with its settings and its inputs."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ class LossKind(Kind):
     feature and the number of training people, and called with `Features`.
 
     Attributes:
-        needs: beside features: `terms`, the other losses' values, after which it is computed;
-            `teachers`, without which it is left out, and of whose features it is given the
-            dimensions; `start`, the embedder before the first step.
+        needs: inputs beside the features: `terms`, the other losses' values, after which it is
+            computed; `teachers`, without which it is left out, and whose dimensions it is built
+            with; `start`, the embedder before the first step.
     """
 
     needs: Need = "features"
@@ -51,35 +51,39 @@ class Losses(Table):
 
     kinds: ClassVar[Kinds[Any]] = LOSSES
     usual: ClassVar[Mapping[str, Any]] = {
-        **{"identity": {}, "triplet": {}, "gmn": {}, "pic": {}},
-        **{"distilled_feature": {}, "distilled_relation": {}},
+        "identity": {},
+        "triplet": {},
+        "gmn": {},
+        "pic": {},
+        "distilled_feature": {},
+        "distilled_relation": {},
     }
 
     @property
     def on(self) -> dict[str, Any]:
-        """The settings of those that have a weight, which `terms` need last."""
-        first: dict[str, Any] = {}
-        last: dict[str, Any] = {}
-        for name, own in super().on.items():
-            (last if LOSSES[name].needs == "terms" else first)[name] = own
-        return first | last
+        """The settings of the losses that have a weight; a loss that needs `terms` comes last."""
+        return dict(sorted(super().on.items(), key=_comes_last))
 
     @property
     def stages(self) -> tuple[int, ...]:
         """The backbone's stages whose outputs some loss reads, from shallow to deep."""
-        read: set[int] = set()
-        for own in self.on.values():
-            read.update(getattr(own, "stages", ()))
-        return tuple(sorted(read))
+        stages: set[int] = set()
+        for settings in self.on.values():
+            stages.update(getattr(settings, "stages", ()))
+        return tuple(sorted(stages))
 
-    def need(self, what: Need) -> bool:
-        """Return whether a loss that is on needs it."""
-        return what in [LOSSES[name].needs for name in self.on]
+    def need(self, need: Need) -> bool:
+        """Return whether a loss that is on needs this input."""
+        return any(LOSSES[name].needs == need for name in self.on)
 
     def perturbs(self, epoch: int) -> bool:
         """Return whether DP is on in an epoch, counted from 0."""
         start = self.on["gmn"].perturbation_from_epoch if "gmn" in self.on else None
         return start is not None and epoch >= start
+
+
+def _comes_last(loss: tuple[str, Any]) -> bool:
+    return LOSSES[loss[0]].needs == "terms"
 
 
 @dataclass
@@ -88,13 +92,13 @@ class Features:
 
     Attributes:
         before_neck, after_neck: both sides of the BNNeck, `(B, d)` float32: L_tri reads the first,
-            all else the second; the same tensor where there is no neck.
+            every other loss the second; the same tensor if there is no neck.
         labels: `(B,)` int64, from 0.
         metric_network: M-Net.
         stages: by number, the outputs of the stages that a loss reads, float32; of the crops of
             this process.
         teachers: each teacher's features of the crops, `(B, t)`, of unit length.
-        start: what the embedder made of the crops before the first step, `(B, d)`.
+        start: the features of the crops by the embedder before the first step, `(B, d)`.
         terms: the weighted terms of the losses computed so far.
     """
 
@@ -136,21 +140,26 @@ class Features:
 
 
 def build_losses(
-    losses: Losses, dimension: int, classes: int, teachers: Sequence[int] = ()
+    losses: Losses,
+    dimension: int,
+    classes: int,
+    teachers: Sequence[int] = (),
 ) -> nn.ModuleDict:
-    """Return the losses of a recipe that have parameters of their own, by name.
+    """Build the losses of a recipe that have parameters of their own, by name.
 
     Args:
-        losses: of the recipe.
-        dimension: of a feature.
+        losses: the recipe's losses.
+        dimension: the dimension of a feature.
         classes: the number of training people.
         teachers: the dimension of each teacher's features.
     """
-    found: dict[str, nn.Module] = {}
+    modules: dict[str, nn.Module] = {}
     for name, settings in losses.on.items():
         kind = LOSSES[name]
-        taught = kind.needs == "teachers"
-        if isinstance(kind.build, type) and (teachers or not taught):
-            sizes = (teachers,) if taught else ()
-            found[name] = kind.build(settings, dimension, classes, *sizes)
-    return nn.ModuleDict(found)
+        if not isinstance(kind.build, type):
+            continue
+        if kind.needs != "teachers":
+            modules[name] = kind.build(settings, dimension, classes)
+        elif teachers:
+            modules[name] = kind.build(settings, dimension, classes, teachers)
+    return nn.ModuleDict(modules)
