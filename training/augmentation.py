@@ -1,7 +1,7 @@
-"""Random changes to training crops: drawn for a whole batch, applied to many crops at once.
+"""Random changes of training crops: drawn for a whole batch, applied to many crops at once.
 
-What happens to a crop is drawn from the batch's seed on the CPU and depends on its place in the
-batch alone, not on the device that applies it nor on which process does.
+The changes of a crop are drawn from the batch's seed on the CPU. They depend on its place in the
+batch alone, not on the device that applies them nor on the process that does.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 import zlib
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -29,13 +29,31 @@ ERASED_AREA = (0.02, 0.2)
 ERASED_ASPECT = (0.3, 3.3)
 COARSENESS = (0.3, 0.7)
 CROPS_IN_CACHE = 1
+FLIP = "flip"
 WINDOW = "window"
+# The order in which a batch's numbers are drawn, including those of changes that are off: switching
+# one on leaves the others as they are. A change of a plug-in draws from a generator of its own.
 DRAWN = (
-    *("flip", "grayscale", "blur", "erasing", WINDOW, "brightness", "contrast", "saturation"),
-    *("hue", "blur", *["erasing"] * 4, *["white_balance"] * 3, "gamma", "coarse", "coarse"),
+    FLIP,
+    "grayscale",
+    "blur",
+    "erasing",
+    WINDOW,
+    "brightness",
+    "contrast",
+    "saturation",
+    "hue",
+    "blur",
+    *["erasing"] * 4,
+    *["white_balance"] * 3,
+    "gamma",
+    "coarse",
+    "coarse",
 )
-"""In what order a batch's numbers are drawn, also of changes that are off: one that is switched on
-leaves the others as they are. A change of a plug-in draws from a generator of its own."""
+# The numbers drawn for each crop of a batch, on the CPU, by the name of the change: `(B, draws)`,
+# uniform from 0 to 1. Also `flip` `(B, 1)`, and `window`, its top and left `(B, 2)` in pixels of
+# the padded crop, from 0.
+Draws = dict[str, Tensor]
 
 
 class Strength(Section):
@@ -87,80 +105,55 @@ class Augmentation(Table):
     pad: int = Field(10, ge=0)
 
     def decoded(self, size: Preprocessing) -> Preprocessing:
-        """How a crop is decoded: at the size out of which the input's is cut."""
+        """Return the size that a crop is decoded at, out of which the input's is cut."""
         if self.resize is None:
             return size
         height, width = self.resize
         return size.model_copy(update={"height": height, "width": width})
 
 
-class Draws(NamedTuple):
-    """Random draws for each crop of a batch, on the CPU.
-
-    Attributes:
-        flip: whether, `(B,)`.
-        top, left: of the window that is cut out, from 0, in pixels of the padded crop, `(B,)`.
-        numbers: by the name of each change, uniform from 0 to 1, `(B, draws)`.
-    """
-
-    flip: Tensor
-    top: Tensor
-    left: Tensor
-    numbers: dict[str, Tensor]
-
-    def map(self, change: Callable[[Tensor], Tensor]) -> Draws:
-        """Return the same with each tensor replaced, such as by those of some of the crops."""
-        numbers = dict(zip(self.numbers, map(change, self.numbers.values()), strict=True))
-        return Draws(change(self.flip), change(self.top), change(self.left), numbers)
-
-
 class Augmenter:
-    """Draws and applies the changes of a recipe.
+    """The changes of a recipe, drawn and applied.
 
     Attributes:
-        settings: the recipe's; what is switched off there costs nothing.
-        size: of what size crops leave.
+        settings: the recipe's settings; a change that is off there costs nothing.
+        size: the size of the changed crops.
     """
 
     def __init__(self, settings: Augmentation, size: Preprocessing) -> None:
         self.settings = settings
         self.size = size
-        decoded = settings.decoded(size)
-        self._room = (
-            decoded.height + 2 * settings.pad - size.height,
-            decoded.width + 2 * settings.pad - size.width,
-        )
-        self._changes: list[tuple[str, ChangeKind, Section]] = []
-        for name, own in settings.on.items():
-            self._changes.append((name, AUGMENTATIONS[name], own))
+        self._changes = settings.on
 
-    def draw(self, count: int, seed: int) -> Draws:
-        """Draws what happens to each crop of a batch; the seed decides everything."""
+    def draw(self, count: int, seed: int, part: slice = slice(None)) -> Draws:
+        """Draw the changes of a batch of `count` crops, and return those of a part of the batch."""
         random = torch.Generator().manual_seed(seed)
+        decoded = self.settings.decoded(self.size)
+        pad = 2 * self.settings.pad
         drawn: dict[str, list[Tensor]] = defaultdict(list)
         for name in DRAWN:
             if name == WINDOW:
-                for room in self._room:
-                    place = torch.randint(0, room + 1, (count,), generator=random)
+                for room in (decoded.height - self.size.height, decoded.width - self.size.width):
+                    place = torch.randint(0, room + pad + 1, (count,), generator=random)
                     drawn[name].append(place)
             else:
                 drawn[name].append(torch.rand(count, generator=random))
-        numbers = {}
-        for name, kind, _ in self._changes:
+        draws = {}
+        for name in (FLIP, WINDOW, *self._changes):
             if name in drawn:
-                numbers[name] = torch.stack(drawn[name], dim=1)
+                numbers = torch.stack(drawn[name], dim=1)
             else:
                 own = torch.Generator().manual_seed(seed ^ zlib.crc32(name.encode()))
-                numbers[name] = torch.rand((count, kind.draws), generator=own)
-        top, left = drawn[WINDOW]
-        return Draws(drawn["flip"][0] < self.settings.flip, top, left, numbers)
+                numbers = torch.rand((count, AUGMENTATIONS[name].draws), generator=own)
+            draws[name] = numbers[part]
+        return draws
 
     def cut(self, crops: Sequence[NDArray[np.uint8]], draws: Draws) -> Tensor:
-        """Cuts the drawn window out of each padded crop, mirrored before where that was drawn.
+        """Cut the drawn window out of each padded crop, mirrored before if that was drawn.
 
         Args:
             crops: `(H, W, 3)` each, all of one size.
-            draws: of each crop.
+            draws: numbers of each crop.
 
         Returns:
             `(B, h, w, 3)` uint8.
@@ -170,19 +163,21 @@ class Augmenter:
         height, width = crops[0].shape[:2]
         padded = np.zeros((height + 2 * pad, width + 2 * pad, 3), dtype=np.uint8)
         windows = np.empty((len(crops), size.height, size.width, 3), dtype=np.uint8)
-        places = zip(draws.flip.tolist(), draws.top.tolist(), draws.left.tolist(), strict=True)
-        for crop, window, (flip, top, left) in zip(crops, windows, places, strict=True):
+        flips = (draws[FLIP][:, 0] < self.settings.flip).tolist()
+        places = draws[WINDOW].tolist()
+        for crop, window, flip, place in zip(crops, windows, flips, places, strict=True):
             padded[pad : pad + height, pad : pad + width] = crop
+            top, left = place
             whole = padded[:, ::-1] if flip else padded
             window[:] = whole[top : top + size.height, left : left + size.width]
         return torch.from_numpy(windows)
 
-    def recolour(self, crops: Tensor, numbers: Mapping[str, Tensor]) -> Tensor:
-        """Applies the changes by their names, on the device where the crops are.
+    def recolour(self, crops: Tensor, draws: Draws) -> Tensor:
+        """Apply the changes by their names, on the device where the crops are.
 
         Args:
             crops: `(B, h, w, 3)` uint8.
-            numbers: of each crop.
+            draws: numbers of each crop.
 
         Returns:
             `(B, h, w, 3)` uint8.
@@ -196,29 +191,32 @@ class Augmenter:
             part = slice(start, start + few)
             pixels = crops[part].permute(0, 3, 1, 2)
             pixels = pixels.to(torch.float32, memory_format=torch.contiguous_format)
-            for name, kind, own in self._changes:
-                pixels = kind.build(own, pixels, numbers[name][part], self.size)
+            for name, settings in self._changes.items():
+                change = AUGMENTATIONS[name].build
+                pixels = change(settings, pixels, draws[name][part], self.size)
             parts.append(pixels.round_().permute(0, 2, 3, 1).to(torch.uint8))
         return torch.cat(parts)
 
 
 @register_augmentation("brightness")
 def brightness(settings: Strength, pixels: Tensor, drawn: Tensor, _: Preprocessing) -> Tensor:
-    """Multiplies all channels by one factor."""
-    return pixels.mul_(_each(pixels, _factor(settings.strength, drawn[:, 0]))).clamp_(0, 255)
+    """Multiply all channels by one factor."""
+    factor = _beside(pixels, _factor(settings.strength, drawn[:, 0]))
+    return pixels.mul_(factor).clamp_(0, 255)
 
 
 @register_augmentation("contrast")
 def contrast(settings: Strength, pixels: Tensor, drawn: Tensor, _: Preprocessing) -> Tensor:
-    """Moves pixels away from the crop's mean luminance, or towards it."""
+    """Move pixels away from the crop's mean luminance, or towards it."""
+    factor = _beside(pixels, _factor(settings.strength, drawn[:, 0]))
     mean = _luminance(pixels).mean(dim=(2, 3), keepdim=True)
-    return _blend(pixels, mean, _each(pixels, _factor(settings.strength, drawn[:, 0])))
+    return _blend(pixels, mean, factor)
 
 
 @register_augmentation("saturation")
 def saturation(settings: Strength, pixels: Tensor, drawn: Tensor, _: Preprocessing) -> Tensor:
-    """Moves pixels away from their luminance, or towards it."""
-    factor = _each(pixels, _factor(settings.strength, drawn[:, 0]))
+    """Move pixels away from their luminance, or towards it."""
+    factor = _beside(pixels, _factor(settings.strength, drawn[:, 0]))
     return _blend(pixels, _luminance(pixels), factor)
 
 
@@ -230,18 +228,18 @@ class Turn(Strength):
 
 @register_augmentation("hue", Turn)
 def hue(settings: Turn, pixels: Tensor, drawn: Tensor, _: Preprocessing) -> Tensor:
-    """Moves each colour around the colour circle (HSV)."""
-    turns = _each(pixels, _between(-settings.strength, settings.strength, drawn[:, 0]))[:, 0]
+    """Move each colour around the colour circle (HSV)."""
+    turns = _between(-settings.strength, settings.strength, drawn[:, 0])
+    turns = _beside(pixels, turns)[:, 0]
     red, green, blue = pixels.unbind(1)
     value = pixels.amax(1)
     lowest = pixels.amin(1)
     chroma = value - lowest
     divisor = chroma.clamp(min=1e-6)
-    sixths = torch.where(
-        value == red,
-        (green - blue) / divisor,
-        torch.where(value == green, (blue - red) / divisor + 2.0, (red - green) / divisor + 4.0),
-    )
+    most_green = (blue - red) / divisor + 2.0
+    most_blue = (red - green) / divisor + 4.0
+    sixths = torch.where(value == green, most_green, most_blue)
+    sixths = torch.where(value == red, (green - blue) / divisor, sixths)
     sixths = sixths + 6.0 * turns
     channels = []
     for offset in (5.0, 3.0, 1.0):
@@ -252,8 +250,8 @@ def hue(settings: Turn, pixels: Tensor, drawn: Tensor, _: Preprocessing) -> Tens
 
 @register_augmentation("grayscale", Probability)
 def grayscale(settings: Probability, pixels: Tensor, drawn: Tensor, _: Preprocessing) -> Tensor:
-    """Takes the colours away."""
-    chosen = _each(pixels, drawn[:, 0] < settings.probability)
+    """Take the colours away."""
+    chosen = _beside(pixels, drawn[:, 0] < settings.probability)
     return torch.where(chosen, _luminance(pixels), pixels)
 
 
@@ -265,21 +263,21 @@ class Gain(Strength):
 
 @register_augmentation("white_balance", Gain, draws=3)
 def white_balance(settings: Gain, pixels: Tensor, drawn: Tensor, _: Preprocessing) -> Tensor:
-    """Multiplies each colour channel by a factor of its own."""
+    """Multiply each colour channel by a factor of its own."""
     gains = _factor(settings.strength, drawn).to(pixels.device, non_blocking=True)
     return (pixels * gains[:, :, None, None]).clamp_(0, 255)
 
 
 @register_augmentation("gamma")
 def gamma(settings: Strength, pixels: Tensor, drawn: Tensor, _: Preprocessing) -> Tensor:
-    """Raises pixels, as shares of white, to an exponent of 1 / (1 + strength) to 1 + strength."""
+    """Raise pixels, as shares of white, to an exponent of 1 / (1 + strength) to 1 + strength."""
     exponent = (math.log1p(settings.strength) * _between(-1.0, 1.0, drawn[:, 0])).exp()
-    return 255.0 * (pixels / 255.0).pow(_each(pixels, exponent))
+    return 255.0 * (pixels / 255.0).pow(_beside(pixels, exponent))
 
 
 @register_augmentation("blur", Probability, draws=2)
 def blur(settings: Probability, pixels: Tensor, drawn: Tensor, _: Preprocessing) -> Tensor:
-    """A 5×5 Gaussian over the crops that drew one."""
+    """Blur the crops that drew it by a 5×5 Gaussian."""
     sigma = _between(*BLUR_SIGMA, drawn[:, 1])
     chosen = (drawn[:, 0] < settings.probability).nonzero().flatten()
     if len(chosen) == 0:
@@ -299,7 +297,7 @@ def blur(settings: Probability, pixels: Tensor, drawn: Tensor, _: Preprocessing)
 
 @register_augmentation("coarse", Probability, draws=2)
 def coarse(settings: Probability, pixels: Tensor, drawn: Tensor, _: Preprocessing) -> Tensor:
-    """Reduces crops to a third to two thirds of their size and back, as if farther away."""
+    """Reduce crops to a third to two thirds of their size and back, as if farther away."""
     scales = _between(*COARSENESS, drawn[:, 1])
     for row in (drawn[:, 0] < settings.probability).nonzero().flatten().tolist():
         crop = pixels[row : row + 1]
@@ -312,13 +310,12 @@ def coarse(settings: Probability, pixels: Tensor, drawn: Tensor, _: Preprocessin
 
 @register_augmentation("erasing", Probability, draws=5)
 def erasing(settings: Probability, pixels: Tensor, drawn: Tensor, size: Preprocessing) -> Tensor:
-    """Paints a box in the mean colour of the input."""
+    """Paint a box in the mean colour of the input."""
     top, left, height, width = _boxes(drawn[:, 1:], size)[:, :, None].unbind(1)
     rows = torch.arange(pixels.shape[2])
     columns = torch.arange(pixels.shape[3])
-    inside_rows = (
-        (rows >= top) & (rows < top + height) & (drawn[:, 0] < settings.probability)[:, None]
-    )
+    chosen = (drawn[:, 0] < settings.probability)[:, None]
+    inside_rows = (rows >= top) & (rows < top + height) & chosen
     inside_columns = (columns >= left) & (columns < left + width)
     inside_rows = inside_rows.to(pixels.device, non_blocking=True)
     inside_columns = inside_columns.to(pixels.device, non_blocking=True)
@@ -328,8 +325,8 @@ def erasing(settings: Probability, pixels: Tensor, drawn: Tensor, size: Preproce
     return pixels
 
 
-def _each(pixels: Tensor, drawn: Tensor) -> Tensor:
-    """Return a number for each crop, beside its pixels."""
+def _beside(pixels: Tensor, drawn: Tensor) -> Tensor:
+    """Move a number `(B,)` of each crop to the device of the pixels, `(B, 1, 1, 1)`."""
     return drawn.to(pixels.device, non_blocking=True).view(-1, 1, 1, 1)
 
 
@@ -346,18 +343,18 @@ def _blend(pixels: Tensor, other: Tensor, factor: Tensor) -> Tensor:
 
 
 def _luminance(pixels: Tensor) -> Tensor:
-    """`(B, 3, h, w)` to `(B, 1, h, w)`."""
+    """Return the luminance `(B, 1, h, w)` of pixels `(B, 3, h, w)`."""
     red, green, blue = torch.split(pixels, 1, dim=1)
     luminance: Tensor = red * LUMINANCE[0]
     return luminance.add_(green, alpha=LUMINANCE[1]).add_(blue, alpha=LUMINANCE[2])
 
 
 def _boxes(drawn: Tensor, size: Preprocessing) -> Tensor:
-    """Top, left, height and width of what is erased, `(B, 4)` pixels."""
+    """Return top, left, height and width of the erased boxes, `(B, 4)` pixels."""
     area, aspect, down, right = drawn.unbind(1)
     area = _between(*ERASED_AREA, area)
-    low, high = map(math.log, ERASED_ASPECT)
-    root = (low + (high - low) * aspect).exp().sqrt()
+    lowest, highest = ERASED_ASPECT
+    root = _between(math.log(lowest), math.log(highest), aspect).exp().sqrt()
     side = (area * size.height * size.width).sqrt()
     height = (side * root).round().clamp(1, size.height)
     width = (side / root).round().clamp(1, size.width)

@@ -1,4 +1,4 @@
-"""Batches of augmented crops, decoded once and kept as far as memory is given for it."""
+"""Batches of augmented crops, which are decoded once and kept as far as memory allows."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from operator import itemgetter
 from typing import NamedTuple
 
 import numpy as np
@@ -15,14 +14,14 @@ import torch
 from numpy.typing import NDArray
 
 from model.preprocessing import Preprocessing
-from training.augmentation import Augmenter
+from training.augmentation import Augmenter, Draws
 from training.datasets.record import CropRecord
 from training.distributed import Processes
 from training.recipe import Recipe
 from training.sampler import CropSampler, Sampling
 
+# Threads beyond these wait for the interpreter's lock.
 MOST_WORKERS = 16
-"""Threads beyond these wait for the interpreter's lock."""
 
 
 class Batch(NamedTuple):
@@ -30,24 +29,24 @@ class Batch(NamedTuple):
 
     Attributes:
         crops: the windows of this process's share, `(b, h, w, 3)` uint8, on the CPU.
-        numbers: what augmentation drew for each of the share, by the name of the change.
-        labels: of the whole batch, `(B,)` int64.
-        rows: of the whole batch, among the records, `(B,)` int64.
-        sources: of the whole batch.
+        draws: the numbers that augmentation drew for the share.
+        labels: labels of the whole batch, `(B,)` int64.
+        rows: rows of the whole batch among the records, `(B,)` int64.
+        sources: sources of the whole batch.
     """
 
     crops: torch.Tensor
-    numbers: dict[str, torch.Tensor]
+    draws: Draws
     labels: torch.Tensor
     rows: torch.Tensor
     sources: list[str]
 
 
 class BatchMaker:
-    """Makes the batches of a run.
+    """The batches of a run.
 
-    A batch is a function of (recipe seed, epoch, number of the batch), so that a resumed run sees
-    what the uninterrupted one would have, and so do several processes together.
+    A batch is a function of (recipe seed, epoch, number of the batch): a resumed run sees the
+    batches of an uninterrupted one, and so do several processes together.
     """
 
     def __init__(
@@ -59,31 +58,31 @@ class BatchMaker:
     ) -> None:
         self._labels = labels
         self._recipe = recipe
-        self._sources = np.array([record.source for record in records], dtype=object)
+        self._sources = [record.source for record in records]
         self._augmenter = Augmenter(recipe.augmentation, recipe.preprocessing)
         self._cache = CropCache(records, recipe.decoded, recipe.cache_megabytes)
         self.device = device
         self.workers = recipe.workers
 
     def make(self, epoch: int, number: int, rows: list[int], processes: Processes) -> Batch:
-        """Decodes a process's share of a batch, draws its changes and cuts its windows."""
-        part = processes.local_slice(len(rows))
+        """Decode a process's share of a batch, draw its changes and cut its windows."""
+        share = processes.local_slice(len(rows))
         seed = step_seed(self._recipe.seed, epoch, number)
-        draws = self._augmenter.draw(len(rows), seed).map(itemgetter(part))
-        crops = self._augmenter.cut(list(map(self._cache.crop, rows[part])), draws)
+        draws = self._augmenter.draw(len(rows), seed, share)
+        crops = self._augmenter.cut([self._cache.crop(row) for row in rows[share]], draws)
         labels = torch.from_numpy(self._labels[rows])
         if self.device.type == "cuda":
             # A copy from ordinary memory makes the processor wait for the GPU.
             crops = crops.pin_memory()
             labels = labels.pin_memory()
-            draws = draws.map(torch.Tensor.pin_memory)
-        sources = self._sources[rows].tolist()
-        return Batch(crops, draws.numbers, labels, torch.tensor(rows), sources)
+            draws = {name: numbers.pin_memory() for name, numbers in draws.items()}
+        sources = [self._sources[row] for row in rows]
+        return Batch(crops, draws, labels, torch.tensor(rows), sources)
 
     def images(self, batch: Batch) -> torch.Tensor:
-        """The share as the network's input, `(b, 3, h, w)` float32; recoloured on the device."""
+        """Return the share as the network's input, `(b, 3, h, w)` float32, on the device."""
         crops = batch.crops.to(self.device, non_blocking=True)
-        changed = self._augmenter.recolour(crops, batch.numbers)
+        changed = self._augmenter.recolour(crops, batch.draws)
         return self._recipe.preprocessing.normalise(changed)
 
 
@@ -96,19 +95,19 @@ class CropCache:
         self._records = records
         self._preprocessing = decoded
         self._room = megabytes * 1_000_000
-        self._kept: dict[int, NDArray[np.uint8]] = {}
+        self._crops: dict[int, NDArray[np.uint8]] = {}
         self._lock = threading.Lock()
 
     def crop(self, row: int) -> NDArray[np.uint8]:
         """Return the crop of one record, `(H, W, 3)` uint8, before augmentation."""
-        kept = self._kept.get(row)
-        if kept is not None:
-            return kept
+        crop = self._crops.get(row)
+        if crop is not None:
+            return crop
         crop = self._preprocessing.resize(self._records[row].decode())
         with self._lock:
-            if crop.nbytes <= self._room and row not in self._kept:
+            if crop.nbytes <= self._room and row not in self._crops:
                 self._room -= crop.nbytes
-                self._kept[row] = crop
+                self._crops[row] = crop
         return crop
 
 
@@ -121,10 +120,10 @@ def worker_count(workers: int | None, device: torch.device, processes: Processes
     """Return how many threads make batches ahead.
 
     Args:
-        workers: of the recipe; None is 0 on a CPU, which has no time to spare, and for a GPU this
-            process's share of the processors, `MOST_WORKERS` at most.
-        device: where the networks are.
-        processes: those that train together.
+        workers: the recipe's number; None is 0 on a CPU, which has no time to spare, and for a GPU
+            this process's share of the processors, `MOST_WORKERS` at most.
+        device: the device of the networks.
+        processes: the processes that train together.
     """
     if workers is not None:
         return workers
@@ -143,11 +142,11 @@ def load_batches(
     """Yield the batches of an epoch from number `first` on, in order.
 
     Args:
-        maker: makes them.
-        epoch: which.
+        maker: makes the batches.
+        epoch: number of the epoch.
         batches: the rows of every batch of the epoch.
-        first: number of the first one to make.
-        processes: who shares a batch; None makes whole ones.
+        first: number of the first batch to make.
+        processes: the processes that share a batch; None makes whole ones.
     """
     sharing = processes or Processes()
     workers = worker_count(maker.workers, maker.device, sharing)
@@ -173,13 +172,13 @@ def load_batches(
 def training_images(
     maker: BatchMaker, records: Sequence[CropRecord], recipe: Recipe, count: int
 ) -> Iterator[torch.Tensor]:
-    """The first batches of P × K crops of the epoch after the last one, as the network takes them.
+    """Yield the first batches of P × K crops of the epoch after the last one, on the device.
 
     Args:
-        maker: of the records' batches.
+        maker: makes the batches of the records.
         records: the training crops.
-        recipe: of the run.
-        count: at most so many batches.
+        recipe: the run's recipe.
+        count: the largest number of batches.
     """
     epoch = recipe.optimisation.epochs
     plain = Sampling(identities=recipe.sampling.identities, images=recipe.sampling.images)

@@ -1,22 +1,24 @@
 """M-Net fitted over a trained embedder: a correction of the cosine that holds under other cameras.
 
-The embedder ranks its own training people almost without an error, and what an M-Net learns from
+The embedder ranks its own training people almost without an error, and an M-Net that learns from
 their features as they are helps under the cameras they were taken by alone. So each crop is
 embedded as several other cameras might show it, and M-Net learns to rank these features, beginning
 at the cosine. In the end the cosine is added once more: people under other cameras lose by a large
-correction what people under known ones gain. The features are computed once, which lets each query
-be compared with its nearest crops of the whole data set, where a search goes wrong.
+correction as much as people under known ones gain. The features are computed once, which lets each
+query be compared with its nearest crops of the whole data set, where a search goes wrong.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
 from torch.optim.swa_utils import update_bn
 
 from model.embedder import Embedder
@@ -26,14 +28,13 @@ from model.weights import round_as_stored
 from training.batches import BatchMaker
 from training.datasets.record import CropRecord
 from training.distributed import Processes
-from training.evaluation.embedding import Advance, ProgressBar
-from training.losses.pair_ranking import cosine_anchor_loss, pair_ranking_loss
+from training.evaluation.embedding import ProgressBar
 from training.metric_start import add_cosine, keep_cosine_unit, start_at_cosine
 from training.recipe import MetricFit, Recipe
 
 BATCH = 32
 ROWS_AT_ONCE = 1024
-# Of a step: so many queries, each with some of its nearest crops and some of its own person.
+# Each of the queries of a step is compared with crops near it and crops of its own person.
 QUERIES = 48
 NEAREST = 60
 CANDIDATES = 12
@@ -52,10 +53,10 @@ class Views(NamedTuple):
         nearest: rows of the nearest others `(n, k)`, but none of the same person and camera.
     """
 
-    units: torch.Tensor
-    people: torch.Tensor
-    cameras: torch.Tensor
-    nearest: torch.Tensor
+    units: Tensor
+    people: Tensor
+    cameras: Tensor
+    nearest: Tensor
 
 
 class Comparisons(NamedTuple):
@@ -63,15 +64,15 @@ class Comparisons(NamedTuple):
 
     Attributes:
         pairs: pair features `(Q, C, d)`.
-        cosines: of the same pairs, `(Q, C)`.
+        cosines: cosines of the same pairs, `(Q, C)`.
         same: whether a pair is of one person, `(Q, C)`.
-        counted: whether it is judged: not of one camera, where it is of one person.
+        counted: whether a pair is judged: not if it is of one person under one camera.
     """
 
-    pairs: torch.Tensor
-    cosines: torch.Tensor
-    same: torch.Tensor
-    counted: torch.Tensor
+    pairs: Tensor
+    cosines: Tensor
+    same: Tensor
+    counted: Tensor
 
 
 def fit_metric_network(
@@ -80,13 +81,13 @@ def fit_metric_network(
     recipe: Recipe,
     progress_bar: ProgressBar,
 ) -> MetricNetwork:
-    """Return an M-Net fitted to an embedder's features of training crops.
+    """Fit an M-Net to an embedder's features of training crops.
 
     Args:
         embedder: as the artefact stores it, in evaluation mode, on any device.
         records: the training crops, of which `chosen_records` take part.
         recipe: its `metric_fit.steps` is above 0.
-        progress_bar: shows how far the embedding is.
+        progress_bar: shows the progress of the embedding.
 
     Returns:
         M-Net on the embedder's device, in evaluation mode.
@@ -94,24 +95,28 @@ def fit_metric_network(
     Raises:
         InputProblem: naming a crop that cannot be read.
     """
-    settings = recipe.metric_fit
+    views = recipe.metric_fit.views
     device = next(embedder.parameters()).device
     records = chosen_records(records, recipe)
-    with progress_bar("Embedding crops for M-Net", settings.views * len(records)) as progress:
-        features = _embed(embedder, records, recipe, progress)
-    domains = [record.domain for record in records] * settings.views
-    people = _numbers([record.person for record in records] * settings.views)
-    cameras = _numbers([record.camera for record in records] * settings.views)
-    views = []
-    for domain in sorted(set(domains)):
-        rows = torch.tensor([row for row, one in enumerate(domains) if one == domain])
+    with progress_bar("Embedding crops for M-Net", views * len(records)) as progress:
+        parts = []
+        for features in _embedded(embedder, records, recipe, device):
+            parts.append(features)
+            progress(len(features))
+    features = torch.cat(parts)
+    domains = [record.domain for record in records] * views
+    people = _numbers([record.person for record in records] * views)
+    cameras = _numbers([record.camera for record in records] * views)
+    domain_views = []
+    for name in sorted(set(domains)):
+        rows = torch.tensor([row for row, domain in enumerate(domains) if domain == name])
         units = unit_features(features[rows].to(device))
-        views.append(with_nearest(units, people[rows].to(device), cameras[rows].to(device)))
-    return fit_to_views(views, recipe)
+        domain_views.append(with_nearest(units, people[rows].to(device), cameras[rows].to(device)))
+    return fit_to_views(domain_views, recipe)
 
 
 def fit_to_views(views: Sequence[Views], recipe: Recipe) -> MetricNetwork:
-    """An M-Net fitted to the views of each domain in turn, in evaluation mode, on their device."""
+    """Fit an M-Net to the views of each domain in turn; it is in evaluation mode, on their device."""
     settings = recipe.metric_fit
     device = views[0].units.device
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
@@ -121,58 +126,57 @@ def fit_to_views(views: Sequence[Views], recipe: Recipe) -> MetricNetwork:
     metric_network.to(device).train()
     _train(metric_network, views, settings, recipe.seed)
     round_as_stored(metric_network)
-    steps = range(min(settings.steps, STATISTICS_STEPS))
-    each = (
-        compare(metric_network, views[step % len(views)], (recipe.seed, step)) for step in steps
-    )
-    update_bn((compared.pairs.flatten(0, 1) for compared in each), metric_network.eval())
+    pairs = []
+    for step in range(min(settings.steps, STATISTICS_STEPS)):
+        compared = compare(metric_network, views[step % len(views)], (recipe.seed, step))
+        pairs.append(compared.pairs.flatten(0, 1))
+    update_bn(pairs, metric_network.eval())
     add_cosine(metric_network, settings.cosine_weight * _spread_ratio(metric_network, views))
     round_as_stored(metric_network)
     return metric_network
 
 
 def chosen_records(records: Sequence[CropRecord], recipe: Recipe) -> list[CropRecord]:
-    """Return the crops that take part: whole people of each data set, a seed's choice."""
-    kept: list[CropRecord] = []
+    """Choose the crops that take part: whole people of each data set, by the recipe's seed."""
+    chosen: list[CropRecord] = []
     for dataset in sorted({record.dataset for record in records}):
-        own = [record for record in records if record.dataset == dataset]
-        people = sorted({record.identity for record in own})
-        count = math.ceil(min(1.0, recipe.metric_fit.crops / len(own)) * len(people))
+        crops = [record for record in records if record.dataset == dataset]
+        people = sorted({record.identity for record in crops})
+        count = math.ceil(min(1.0, recipe.metric_fit.crops / len(crops)) * len(people))
         order = np.random.default_rng(recipe.seed).permutation(len(people))
         some = {people[number] for number in order[:count]}
-        kept += [record for record in own if record.identity in some]
-    return kept
+        chosen += [record for record in crops if record.identity in some]
+    return chosen
 
 
-def _embed(
-    embedder: Embedder, records: Sequence[CropRecord], recipe: Recipe, progress: Advance
-) -> torch.Tensor:
-    """Features `(views · n, d)` float32 on the CPU, one view of all crops after another."""
-    device = next(embedder.parameters()).device
-    settings = recipe.metric_fit
-    viewed = recipe.model_copy(update={"augmentation": settings.augmentation})
+def _embedded(
+    embedder: Embedder,
+    records: Sequence[CropRecord],
+    recipe: Recipe,
+    device: torch.device,
+) -> Iterator[Tensor]:
+    """Yield features `(n, d)` float32 on the CPU, one view of all crops after another."""
+    viewed = recipe.model_copy(update={"augmentation": recipe.metric_fit.augmentation})
     batches = BatchMaker(records, np.zeros(len(records), np.int64), viewed, device)
     network = folded(embedder, recipe.preprocessing)
-    found = []
-    for view in range(settings.views):
+    for view in range(recipe.metric_fit.views):
         epoch = recipe.optimisation.epochs + 1 + view
         for number, first in enumerate(range(0, len(records), BATCH)):
             rows = list(range(first, min(first + BATCH, len(records))))
             images = batches.images(batches.make(epoch, number, rows, Processes()))
             with torch.inference_mode():
                 layout = images.contiguous(memory_format=torch.channels_last)
-                found.append(network(layout).float().cpu())
-            progress(len(rows))
-    return torch.cat(found)
+                features = network(layout).float().cpu()
+            yield features
 
 
-def _numbers(labels: Sequence[object]) -> torch.Tensor:
+def _numbers(labels: Sequence[object]) -> Tensor:
     numbers = {label: number for number, label in enumerate(dict.fromkeys(labels))}
     return torch.tensor([numbers[label] for label in labels])
 
 
-def with_nearest(units: torch.Tensor, people: torch.Tensor, cameras: torch.Tensor) -> Views:
-    """Return the views of a domain, each with those that a search would find first."""
+def with_nearest(units: Tensor, people: Tensor, cameras: Tensor) -> Views:
+    """Find for each view of a domain the others that a search would find first."""
     nearest = []
     for start in range(0, len(units), ROWS_AT_ONCE):
         rows = slice(start, start + ROWS_AT_ONCE)
@@ -184,7 +188,7 @@ def with_nearest(units: torch.Tensor, people: torch.Tensor, cameras: torch.Tenso
 
 
 def compare(metric_network: MetricNetwork, views: Views, seed: tuple[int, int]) -> Comparisons:
-    """Draws queries, and for each some of its nearest crops and some of its own person."""
+    """Draw queries, and for each some of its nearest crops and some of its own person."""
     random = np.random.default_rng(seed)
     queries = random.integers(0, len(views.units), min(QUERIES, len(views.units)))
     candidates = np.stack([_candidates(views, int(query), random) for query in queries])
@@ -206,49 +210,87 @@ def compare(metric_network: MetricNetwork, views: Views, seed: tuple[int, int]) 
 def _candidates(views: Views, query: int, random: np.random.Generator) -> NDArray[np.int64]:
     nearest = views.nearest[query].cpu().numpy()
     near = random.choice(nearest, min(CANDIDATES, len(nearest)), replace=False)
-    own = (views.people == views.people[query]) & (views.cameras != views.cameras[query])
-    positives = own.nonzero().flatten().cpu().numpy()
+    elsewhere = (views.people == views.people[query]) & (views.cameras != views.cameras[query])
+    positives = elsewhere.nonzero().flatten().cpu().numpy()
     # A person under one camera has none: the query itself stands in, and is not counted.
     drawn = random.choice(positives if len(positives) else np.array([query]), POSITIVES)
     return np.concatenate((near, drawn))
 
 
 def _train(
-    metric_network: MetricNetwork, views: Sequence[Views], settings: MetricFit, seed: int
+    metric_network: MetricNetwork,
+    views: Sequence[Views],
+    settings: MetricFit,
+    seed: int,
 ) -> None:
-    kept = keep_cosine_unit(metric_network)
+    hooks = keep_cosine_unit(metric_network)
     optimiser = torch.optim.AdamW(metric_network.parameters(), weight_decay=0.0)
     for step in range(settings.steps):
+        # The learning rate falls to 0 along a cosine.
+        share = 0.5 * (1.0 + math.cos(math.pi * step / settings.steps))
         for group in optimiser.param_groups:
-            group["lr"] = settings.learning_rate * _share(step, settings.steps)
+            group["lr"] = settings.learning_rate * share
         compared = compare(metric_network, views[step % len(views)], (seed, step))
-        scores = metric_network.scores(compared.pairs.flatten(0, 1)).view(compared.same.shape)
-        loss = pair_ranking_loss(scores, compared.same, compared.counted)
-        loss = loss + settings.cosine_anchor * cosine_anchor_loss(
-            scores[compared.counted], compared.cosines[compared.counted]
-        )
+        counted = compared.counted
+        scores = metric_network.scores(compared.pairs.flatten(0, 1)).view(counted.shape)
+        ranking = pair_ranking_loss(scores, compared.same, counted)
+        anchor = cosine_anchor_loss(scores[counted], compared.cosines[counted])
         optimiser.zero_grad(set_to_none=True)
-        torch.autograd.backward(loss)
+        torch.autograd.backward(ranking + settings.cosine_anchor * anchor)
         optimiser.step()
-    for handle in kept:
-        handle.remove()
+    for hook in hooks:
+        hook.remove()
 
 
-def _share(step: int, steps: int) -> float:
-    """Of the learning rate: from 1 to 0 along a cosine."""
-    return 0.5 * (1.0 + math.cos(math.pi * step / steps))
+def pair_ranking_loss(scores: Tensor, same: Tensor, counted: Tensor) -> Tensor:
+    """Compute the mean over positive pairs of log(1 + Σ over negatives of exp(s_negative − s)).
+
+    The negatives are those of the pair's query. A search ranks candidates by their scores: how far
+    each crop of the person lies above all of other people counts, not the scores themselves.
+
+    Args:
+        scores: s(p, q) of Q queries and C candidates each, `(Q, C)`.
+        same: whether a pair is of one person, `(Q, C)` bool.
+        counted: which pairs take part, `(Q, C)` bool.
+
+    Returns:
+        A scalar; 0 where no positive pair is counted.
+    """
+    negatives = scores.masked_fill(same | ~counted, float("-inf")).logsumexp(dim=1, keepdim=True)
+    positive = (same & counted).to(scores.dtype)
+    # softplus(x) is log(1 + e^x); a query without negatives, at −∞, has nothing to learn.
+    losses = functional.softplus(negatives.clamp(min=-1e4) - scores)
+    return (positive * losses).sum() / positive.sum().clamp(min=1)
+
+
+def cosine_anchor_loss(scores: Tensor, cosines: Tensor) -> Tensor:
+    """Compute the mean squared difference of standardised scores and standardised cosines.
+
+    It keeps M-Net's correction of the cosine small beside it. No gradient passes through the
+    scores' standard deviation: they may grow.
+
+    Args:
+        scores: s(p, q) of pairs, `(N,)`.
+        cosines: cosines of the same pairs, `(N,)`.
+
+    Returns:
+        A scalar.
+    """
+    least = torch.finfo(scores.dtype).eps
+    standardised = (scores - scores.mean()) / scores.std().detach().clamp(min=least)
+    wanted = (cosines - cosines.mean()) / cosines.std().clamp(min=least)
+    return (standardised - wanted).square().mean()
 
 
 @torch.no_grad()
 def _spread_ratio(metric_network: MetricNetwork, views: Sequence[Views]) -> float:
-    """How much wider M-Net's scores spread than cosines, over pairs of a domain drawn at random."""
+    """Compute how much wider M-Net's scores spread than cosines, over random pairs of a domain."""
     ratios = []
-    device = views[0].units.device
     for domain in views:
         random = torch.Generator().manual_seed(0)
         first, second = torch.randint(len(domain.units), (2, RANDOM_PAIRS), generator=random)
-        one = domain.units[first.to(device)]
-        other = domain.units[second.to(device)]
-        scores = metric_network.scores(metric_network.pair_features(one, other))
-        ratios.append(float(scores.std() / (one * other).sum(dim=-1).std()))
+        firsts = domain.units[first.to(domain.units.device)]
+        seconds = domain.units[second.to(domain.units.device)]
+        scores = metric_network.scores(metric_network.pair_features(firsts, seconds))
+        ratios.append(float(scores.std() / (firsts * seconds).sum(dim=-1).std()))
     return sum(ratios) / len(ratios)

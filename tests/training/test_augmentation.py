@@ -27,12 +27,12 @@ def augmenter(**settings: float) -> Augmenter:
 def changed(crops: torch.Tensor, **settings: float) -> tuple[torch.Tensor, Draws]:
     chosen = augmenter(**(NOTHING | settings))
     draws = chosen.draw(len(crops), seed=5)
-    return chosen.recolour(chosen.cut(list(crops.numpy()), draws), draws.numbers), draws
+    return chosen.recolour(chosen.cut(list(crops.numpy()), draws), draws), draws
 
 
 def between(low: float, high: float, draws: Draws, name: str, column: int = 0) -> torch.Tensor:
     """What the numbers of a change stand for."""
-    return low + (high - low) * draws.numbers[name][:, column]
+    return low + (high - low) * draws[name][:, column]
 
 
 def expect_close(found: torch.Tensor, expected: list[torch.Tensor]) -> None:
@@ -66,7 +66,7 @@ def test_grayscale_and_blur_are_torchvisions_on_the_crops_that_drew_them(
 ) -> None:
     images = list(crops.permute(0, 3, 1, 2))
     gray, draws = changed(crops, grayscale=0.5)
-    drew = draws.numbers["grayscale"][:, 0] < 0.5
+    drew = draws["grayscale"][:, 0] < 0.5
     assert 0 < int(drew.sum()) < len(crops)
     expect_close(
         gray,
@@ -76,7 +76,7 @@ def test_grayscale_and_blur_are_torchvisions_on_the_crops_that_drew_them(
         ],
     )
     blurred, draws = changed(crops, blur=0.5)
-    drew = draws.numbers["blur"][:, 0] < 0.5
+    drew = draws["blur"][:, 0] < 0.5
     sigmas = between(0.3, 1.5, draws, "blur", 1)
     assert 0 < int(drew.sum()) < len(crops)
     expect_close(
@@ -90,9 +90,8 @@ def test_grayscale_and_blur_are_torchvisions_on_the_crops_that_drew_them(
 
 def test_a_flipped_and_shifted_crop_is_a_window_of_its_mirror_image(crops: torch.Tensor) -> None:
     found, draws = changed(crops, flip=0.5, pad=3)
-    for crop, one, flip, top, left in zip(
-        crops, found, draws.flip, draws.top, draws.left, strict=True
-    ):
+    flips = draws["flip"][:, 0] < 0.5
+    for crop, one, flip, (top, left) in zip(crops, found, flips, draws["window"], strict=True):
         padded = torch.nn.functional.pad(crop, (0, 0, 3, 3, 3, 3))
         mirrored = padded.flip(1) if flip else padded
         assert torch.equal(one, mirrored[top : top + 32, left : left + 16])
@@ -115,29 +114,26 @@ def test_a_share_of_the_batch_is_augmented_as_in_the_whole_batch(crops: torch.Te
     chosen = augmenter(hue=0.1, grayscale=0.3, blur=0.5, erasing=0.5)
     draws = chosen.draw(len(crops), seed=9)
     part = slice(2, 5)
-    whole = chosen.recolour(crops, draws.numbers)
-    share = draws.map(lambda drawn: drawn[part])
-    assert torch.equal(chosen.recolour(crops[part], share.numbers), whole[part])
+    whole = chosen.recolour(crops, draws)
+    share = chosen.draw(len(crops), seed=9, part=part)
+    assert torch.equal(chosen.recolour(crops[part], share), whole[part])
 
 
 def test_another_seed_is_another_augmentation() -> None:
     one, other = (augmenter().draw(6, seed) for seed in (1, 2))
-    assert not torch.equal(one.top, other.top)
-    assert not torch.equal(one.left, other.left)
-    assert set(one.numbers) == {"brightness", "contrast", "saturation"}
-    assert not any(torch.equal(one.numbers[name], other.numbers[name]) for name in one.numbers)
+    assert set(one) == {"flip", "window", "brightness", "contrast", "saturation"}
+    assert not any(torch.equal(one[name], other[name]) for name in one)
 
 
 def test_a_change_that_is_switched_on_leaves_the_draws_of_the_others() -> None:
     plain = augmenter().draw(6, 1)
     more = augmenter(gamma=0.5, blur=0.5, flip=0.1).draw(6, 1)
-    assert torch.equal(plain.top, more.top)
-    assert all(torch.equal(drawn, more.numbers[name]) for name, drawn in plain.numbers.items())
+    assert all(torch.equal(drawn, more[name]) for name, drawn in plain.items())
 
 
 def test_white_balance_multiplies_each_channel_by_its_own_factor(crops: torch.Tensor) -> None:
     found, draws = changed(crops, white_balance=0.3)
-    gains = 0.7 + 0.6 * draws.numbers["white_balance"]
+    gains = 0.7 + 0.6 * draws["white_balance"]
     assert len(set(gains.flatten().tolist())) == 3 * len(crops)
     expected = (crops.float() * gains[:, None, None, :]).clamp(0, 255)
     assert (found.float() - expected).abs().max() <= 0.5
@@ -163,7 +159,7 @@ def test_a_coarse_crop_loses_its_fine_structure_and_keeps_its_mean() -> None:
     rows = 255 * (torch.arange(32) % 2).byte()
     striped = rows.view(1, 32, 1, 1).expand(40, 32, 16, 3).contiguous()
     found, draws = changed(striped, coarse=0.5)
-    drew = draws.numbers["coarse"][:, 0] < 0.5
+    drew = draws["coarse"][:, 0] < 0.5
     assert 0 < int(drew.sum()) < len(striped)
     assert torch.equal(found[~drew], striped[~drew])
     coarse = found[drew].float()

@@ -252,7 +252,7 @@ def test_an_installed_package_adds_a_part_of_every_kind(tmp_path: Path) -> None:
     assert learning_rate(chosen.optimisation, 7.0) == chosen.optimisation.learning_rate
     assert len(run.sampler.epoch(0)) == 3
     batch = run.batches.make(0, 0, run.sampler.epoch(0)[0], run.processes)
-    assert batch.numbers["invert"].shape == (8, 1)
+    assert batch.draws["invert"].shape == (8, 1)
     run.networks.train()
     terms = TrainingStep(run).gradients(batch, seed=1).terms
     assert set(terms) == {"identity", "triplet", "gmn", "pic", "spread"}

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from training.losses.pair_ranking import cosine_anchor_loss, pair_ranking_loss
+from training.metric_fit import cosine_anchor_loss, pair_ranking_loss
 
 
 def test_each_positive_pair_is_compared_with_its_query_s_negatives() -> None:
