@@ -43,10 +43,10 @@ Tensors = dict[str, torch.Tensor]
 
 
 def load_backbone_weights(name: str, backbone: nn.Module, initial_weights: str) -> None:
-    """Gives a backbone its initial weights.
+    """Load the initial weights of a backbone.
 
     Args:
-        name: of the backbone, as `build_backbone` takes it.
+        name: name of the backbone, as `build_backbone` takes it.
         backbone: with random weights, which are replaced.
         initial_weights: `none`, `torchvision` or `timm` for their own downloads, `torchvision:NAME`
             for others of torchvision's weights, such as `IMAGENET1K_V1`, or a file holding a state
@@ -54,7 +54,7 @@ def load_backbone_weights(name: str, backbone: nn.Module, initial_weights: str) 
             file of torchvision's may lack the last stage, and every one the classifier.
 
     Raises:
-        InputProblem: where the weights cannot be read or do not fit.
+        InputProblem: the weights cannot be read or do not fit.
     """
     if initial_weights == "none":
         return
@@ -94,7 +94,7 @@ def _torchvision(name: str, initial_weights: str) -> Tensors:
     if chosen not in known:
         raise InputProblem(
             f"torchvision has no weights {chosen} for {name}; set initial_weights to "
-            f"{' or '.join(f'torchvision:{one}' for one in known)}"
+            f"{' or '.join(f'torchvision:{name}' for name in known)}"
         )
     try:
         state: Tensors = known[chosen].get_state_dict(progress=False)
@@ -122,7 +122,7 @@ def _osnet(name: str, initial_weights: str) -> Tensors:
 
 
 def torchreid_tensors(state: dict[str, Any], source: str) -> tuple[str, Tensors]:
-    """The name of the OSNet that a state dict is of, and its tensors under this project's names.
+    """Recognise the OSNet of a state dict, and rename its tensors to this project's names.
 
     Args:
         state: as torchreid saves it, bare or as the `state_dict` of a checkpoint.
@@ -209,10 +209,10 @@ def timm_weights(name: str) -> tuple[str, str]:
 
 
 def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
-    """Return the tensors of a PyTorch state dict.
+    """Read the tensors of a PyTorch state dict.
 
     Raises:
-        InputProblem: where there is no such file, or where it is something else.
+        InputProblem: there is no such file, or it is something else.
     """
     if not path.is_file():
         raise InputProblem(f"{path}: no such file; set initial_weights to a weights file")
@@ -231,7 +231,7 @@ def load_tensors(
     source: str,
     optional: tuple[str, ...] = (),
 ) -> None:
-    """Fills a network with tensors of its own names; those that begin as `optional` may be missing.
+    """Fill a network with tensors of its own names; some may be missing, by their `optional` start.
 
     Raises:
         InputProblem: as `refuse_misfits` does.
@@ -246,7 +246,7 @@ def refuse_misfits(
     source: str,
     optional: tuple[str, ...] = (),
 ) -> None:
-    """Refuses weights that do not fit a network's `own` tensors.
+    """Refuse weights that do not fit a network's `own` tensors.
 
     Raises:
         InputProblem: naming `source` and the first unknown, misshapen or missing tensors.

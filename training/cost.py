@@ -21,7 +21,7 @@ class Cost:
     """The cost of one network on one input.
 
     Attributes:
-        parameters: all that an artefact holds; the classifier of training is not among them.
+        parameters: all parameters in an artefact, without the classifier of training.
         multiply_adds: of convolutions and matrix products, one multiplication with its addition
             counted once. The re-identification papers call this number FLOPs.
     """
@@ -38,7 +38,7 @@ def embedder_cost(config: EmbedderConfig, preprocessing: Preprocessing) -> Cost:
     with torch.device("meta"):
         embedder = Embedder(config).eval()
     with FakeTensorMode(allow_non_fake_inputs=True):
-        # Constructors may compute with numbers, which are not to be had of fake tensors.
+        # Constructors may compute with numbers, which fake tensors do not have.
         embedder = embedder.to_empty(device="cpu")
         crop = torch.empty(1, 3, preprocessing.height, preprocessing.width)
         return _count(embedder, lambda: embedder(crop))

@@ -1,11 +1,11 @@
-"""Several processes that train one network on one batch: who each is, and what they exchange.
+"""Several processes that train one network on one batch, and their exchanges.
 
 Every process embeds its share of the batch and has the features of all the others by `gather`. It
 then computes the whole batch's loss, the same number as every other process, so that the pair
-losses, the neck and M-Net see what one process would have seen. The gradient of a parameter is the
-mean over the processes, as DistributedDataParallel takes it. What passes gradients between them is
-therefore differentiated as if the processes' losses were added up, and any number of times over:
-a gradient regulariser differentiates twice.
+losses, the neck and M-Net see the batch that one process would have seen. The gradient of a
+parameter is the mean over the processes, as DistributedDataParallel takes it. Functions that pass
+gradients between them are therefore differentiated as if the processes' losses were added up, and
+any number of times over: a gradient regulariser differentiates twice.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ COLLECTIVE_TIMEOUT = timedelta(hours=2)
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among those that train together; by itself where there is but one."""
+    """This process among those that train together, or alone."""
 
     rank: int = 0
     count: int = 1
@@ -41,10 +41,10 @@ class Processes:
         return self.rank == 0
 
     def local_slice(self, size: int) -> slice:
-        """Return which of a batch's crops this process embeds.
+        """Return this process's share of a batch's crops.
 
         Raises:
-            InputProblem: when a batch cannot be shared out evenly.
+            InputProblem: a batch cannot be shared out evenly.
         """
         if size % self.count:
             raise InputProblem(
@@ -70,12 +70,12 @@ class Processes:
         return bool(flags)
 
     def barrier(self) -> None:
-        """Waits for all of them."""
+        """Wait for all processes."""
         self.any(False)
 
     @torch.no_grad()
     def average(self, tensors: Sequence[torch.Tensor]) -> None:
-        """Replaces each tensor by its mean over the processes, in one exchange."""
+        """Replace each tensor by its mean over the processes, in one exchange."""
         if self.count == 1 or not tensors:
             return
         flat = torch.cat([tensor.flatten() for tensor in tensors])
@@ -87,9 +87,9 @@ class Processes:
 
 @contextmanager
 def joined_processes() -> Iterator[Processes]:
-    """Joins the processes that `torchrun` started; without it, there is this one alone.
+    """Join the processes that `torchrun` started; without it, this one is alone.
 
-    An error is not waited out together: torchrun ends the others.
+    After an error no process waits for the others: torchrun ends them.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield Processes()
@@ -116,7 +116,7 @@ class SynchronisedBatchNorm(_BatchNorm):
     """A BatchNorm whose statistics in training are of every process's batch, of equal sizes.
 
     torch's own SyncBatchNorm needs a GPU and cannot be differentiated twice. This one runs on every
-    device and can, at the price of some speed: it is taken on a CPU, and under a gradient
+    device and can, at the price of some speed: it is used on a CPU, and under a gradient
     regulariser.
     """
 
@@ -126,7 +126,7 @@ class SynchronisedBatchNorm(_BatchNorm):
         pass
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
-        """Normalises `(B, C, …)`; statistics are taken in float32, the type stays."""
+        """Normalise `(B, C, …)`; statistics are computed in float32, the type stays."""
         if not self.training:
             return functional.batch_norm(
                 maps, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
@@ -152,15 +152,15 @@ class SynchronisedBatchNorm(_BatchNorm):
 def synchronise_norms(
     module: nn.Module, processes: Processes, differentiated_twice: bool, device: torch.device
 ) -> None:
-    """Replaces every BatchNorm in a module; the names and tensors of its state stay."""
+    """Replace every BatchNorm in a module; the names and tensors of its state stay."""
     for name, child in module.named_children():
         if not isinstance(child, nn.BatchNorm1d | nn.BatchNorm2d):
             synchronise_norms(child, processes, differentiated_twice, device)
         elif device.type == "cuda" and not differentiated_twice:
             setattr(module, name, nn.SyncBatchNorm.convert_sync_batchnorm(child))  # type: ignore[no-untyped-call]
         else:
-            own = SynchronisedBatchNorm(child.num_features, child.eps, child.momentum)
-            own.processes = processes
+            norm = SynchronisedBatchNorm(child.num_features, child.eps, child.momentum)
+            norm.processes = processes
             for tensor in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked"):
-                setattr(own, tensor, getattr(child, tensor))
-            setattr(module, name, own)
+                setattr(norm, tensor, getattr(child, tensor))
+            setattr(module, name, norm)

@@ -42,8 +42,8 @@ from training.seen import unseen_people
 from training.start_comparison import compare_with_start
 from training.validation import best_scoring, photographed
 
+# Training batches that M-Net's BatchNorm statistics are estimated on.
 STATISTICS_BATCHES = 50
-"""Training batches that M-Net's BatchNorm statistics are estimated on."""
 HELD_OUT_REMEDY = (
     "give more people, raise held_out.fraction, choose another held_out.seed, or set "
     "held_out.fraction=0 and calibrate the run by gmn finish --data"
@@ -55,9 +55,9 @@ class TrainedRun:
     """A run that has trained, and the data that its artefact is made with.
 
     Attributes:
-        recipe: of the run.
+        recipe: the run's recipe.
         folder: gets the artefact and its report.
-        datasets: what it was trained on, with the people that were held out.
+        datasets: the data sets that it was trained on, with the people that were held out.
         command: the command line, for the provenance.
     """
 
@@ -79,22 +79,22 @@ def finish_run(
     progress_bar: ProgressBar,
     device_name: str = "auto",
 ) -> EvaluationReport:
-    """Settles M-Net, calibrates, measures, writes the artefact and its report.
+    """Settle M-Net, calibrate, measure, and write the artefact and its report.
 
-    The calibration is fitted on photographed people where there are any: drawn ones are easier.
+    The calibration is fitted on photographed people if there are any: drawn ones are easier.
     Figures and calibration are of the weights as the artefact stores them.
 
     Args:
-        run: what was trained.
-        weights: of one of its checkpoints.
+        run: the trained run.
+        weights: weights of one of its checkpoints.
         others: data sets to measure and calibrate on in place of the people held out.
-        progress_bar: shows how far the long steps are.
+        progress_bar: shows the progress of the long steps.
         device_name: `auto`, `cpu` or `cuda`.
 
     Raises:
-        InputProblem: where the weights are of another run, there are no people to measure on, a
-            crop, starting weights or a teacher can no longer be read, or the weights are worse than
-            those that the run started from and its recipe refuses them.
+        InputProblem: the weights are of another run, there are no people to measure on, a crop,
+            starting weights or a teacher can no longer be read, or the weights are worse than those
+            that the run started from and its recipe refuses them.
     """
     recipe = run.recipe
     device = choose_device(device_name)
@@ -104,11 +104,13 @@ def finish_run(
             "on with gmn finish --data"
         )
     provenance, fingerprints = describe_training(recipe, run.datasets, run.records, run.command)
-    searches = {
+    searches: dict[str, Search] = {}
+    for dataset in others:
+        unseen = unseen_people(dataset, provenance, fingerprints)
         # Thresholds, fusion and default ranking are fitted on these people below.
-        one.name: replace(unseen_people(one, provenance, fingerprints), held_out=True)
-        for one in others
-    } or held_out_searches(recipe, run.datasets)
+        searches[dataset.name] = replace(unseen, held_out=True)
+    if not others:
+        searches = held_out_searches(recipe, run.datasets)
     measured = others or run.datasets
     embedder, metric_network = _load_networks(run, weights, device, progress_bar)
     features = embed_searches(embedder, recipe.preprocessing, searches, progress_bar)
@@ -157,10 +159,10 @@ def _refuse_collapse(
     features: Mapping[str, SearchFeatures],
     metric_network: MetricNetwork | None,
 ) -> None:
-    some = gallery_samples(features.values())
+    samples = gallery_samples(features.values())
     try:
         scores = TorchPairScores(metric_network) if metric_network else None
-        refuse_collapse(f"{weights.path}: no artefact is written", some, scores)
+        refuse_collapse(f"{weights.path}: no artefact is written", samples, scores)
     except CollapsedModel as problem:
         if weights.path.name == CHECKPOINT_NAME:
             raise
@@ -170,7 +172,7 @@ def _refuse_collapse(
 
 
 def _save(path: Path, artefact: Artefact, results: list[DatasetResult]) -> Description:
-    """Writes the artefact with its figures and the scoring that was best by them."""
+    """Write the artefact with its figures and the scoring that was best by them."""
     figures = {
         result.name: {
             name: {"mAP": scoring.metrics["mAP"].mean} for name, scoring in result.scorings.items()
@@ -189,10 +191,10 @@ def _save(path: Path, artefact: Artefact, results: list[DatasetResult]) -> Descr
 
 
 def held_out_searches(recipe: Recipe, datasets: Sequence[Dataset]) -> dict[str, Search]:
-    """By data set, the people held out, of whom an artefact can be measured and calibrated.
+    """Return by data set the people held out, to measure and calibrate an artefact on.
 
     Raises:
-        InputProblem: where none of a set's people is held out, or too few under two cameras.
+        InputProblem: none of a set's people is held out, or too few under two cameras.
     """
     searches = {}
     for dataset in datasets:
@@ -212,42 +214,42 @@ def held_out_searches(recipe: Recipe, datasets: Sequence[Dataset]) -> dict[str, 
 
 
 def choose_weights(folder: Path, checkpoint: str | None) -> SavedWeights:
-    """Reads the weights of a run's checkpoint.
+    """Read the weights of a run's checkpoint.
 
     Args:
-        folder: the run's.
-        checkpoint: `best`, `last` or a file; None is the best where the run was validated, else
-            the last.
+        folder: the run's folder.
+        checkpoint: `best`, `last` or a file; None is the best if the run was validated, else the
+            last.
 
     Raises:
-        InputProblem: when there is no such checkpoint, or it is damaged.
+        InputProblem: there is no such checkpoint, or it is damaged.
     """
+    best = folder / BEST_NAME
     if checkpoint is None:
-        checkpoint = "best" if (folder / BEST_NAME).exists() else "last"
-    named = {"best": folder / BEST_NAME, "last": folder / CHECKPOINT_NAME}
-    return read_weights(named.get(checkpoint, Path(checkpoint)))
+        checkpoint = "best" if best.exists() else "last"
+    files = {"best": best, "last": folder / CHECKPOINT_NAME}
+    return read_weights(files.get(checkpoint, Path(checkpoint)))
 
 
 def describe_checkpoint(recipe: Recipe, weights: SavedWeights) -> str:
-    """Return which of a run's weights they are, in a sentence."""
+    """Describe the choice of the weights in a sentence."""
     epochs = recipe.optimisation.epochs
-    found = weights.validation
-    if not found:
+    best = weights.validation
+    if not best:
         return f"The weights of {weights.path.name}, after {weights.done:,} steps."
     return (
         f"The best weights of {epochs} {'epoch' if epochs == 1 else 'epochs'}, after epoch "
-        f"{found['epoch']:g}: "
-        f"{found['scoring']} has mAP {100 * found['score']:.1f}% in the validation. They were "
-        "chosen by held-out people, whose figures are a little better for it."
+        f"{best['epoch']:g}: {best['scoring']} has mAP {100 * best['score']:.1f}% in the "
+        "validation. They were chosen by held-out people, whose figures are a little better for it."
     )
 
 
 def _load_networks(
     run: TrainedRun, weights: SavedWeights, device: torch.device, progress_bar: ProgressBar
 ) -> tuple[Embedder, MetricNetwork | None]:
-    """Return the networks as an artefact stores them, M-Net fitted or its statistics estimated.
+    """Load the networks as an artefact stores them, M-Net fitted or its statistics estimated.
 
-    There is no M-Net where nothing trained it: its scores would be noise.
+    There is no M-Net if nothing trained it: its scores would be noise.
     """
     recipe = run.recipe
     difference = weights.identity.differs_by(run_identity(recipe, run.records))
@@ -281,20 +283,19 @@ def _load_networks(
 
 
 def brief_metrics(results: Sequence[DatasetResult]) -> dict[str, Any]:
-    """By data set and scoring, each metric's mean and the ends of its 95% interval."""
-    return {
-        result.name: {
+    """Return by data set and scoring each metric's mean and the ends of its 95% interval."""
+    datasets = {}
+    for result in results:
+        figures: dict[str, Any] = {
             "protocol": result.protocol,
             "queries": result.queries,
             "gallery": result.gallery,
             "identities": result.identities,
-            **{
-                scoring: {
-                    name: [round(value, 4) for value in (figure.mean, figure.low, figure.high)]
-                    for name, figure in found.metrics.items()
-                }
-                for scoring, found in result.scorings.items()
-            },
         }
-        for result in results
-    }
+        for scoring, measured in result.scorings.items():
+            figures[scoring] = {
+                name: [round(value, 4) for value in (figure.mean, figure.low, figure.high)]
+                for name, figure in measured.metrics.items()
+            }
+        datasets[result.name] = figures
+    return datasets

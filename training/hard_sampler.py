@@ -15,8 +15,8 @@ from training.evaluation.scoring import unit_length
 from training.parts import Choice
 from training.sampler import Embed, Order, PKSampler, Sampling, build_sampler, register_sampler
 
+# The mean feature of this many crops of a person is compared with other people's.
 SEEN_CROPS = 4
-"""Crops of a person whose mean feature is compared with other people's."""
 ROWS_AT_ONCE = 1024
 
 
@@ -24,9 +24,9 @@ class HardSettings(Choice):
     """Settings of batches of people who look alike.
 
     Attributes:
-        share: of the batches that are of such people.
-        every: after how many epochs the features are taken anew; with 0 those of the starting
-            networks decide throughout.
+        share: share of the batches that are of such people.
+        every: epochs after which the features are computed anew; with 0 the features of the
+            starting networks decide throughout.
         of: the order whose batches are replaced.
     """
 
@@ -51,12 +51,12 @@ class HardSampler(PKSampler):
         inner = settings.model_copy(update={"order": settings.order.of})
         self._inner = build_sampler(records, inner, seed)
         self._person_of_row = [record.person for record in records]
-        # Return for each person the others, nearest first, by their place in `_names`; −1 for none.
+        # For each person the places of the others in `_names`, nearest first; −1 for none.
         self._names = sorted(self.people)
         self._neighbours: NDArray[np.int64] = np.empty((0, 0), np.int64)
 
     def prepare(self, epoch: int, embed: Embed) -> None:
-        """Finds each person's nearest others, where the recipe asks for it before this epoch.
+        """Find each person's nearest others, if the recipe asks for it before this epoch.
 
         Args:
             epoch: counted from 0.
@@ -82,19 +82,18 @@ class HardSampler(PKSampler):
         return {"neighbours": torch.from_numpy(self._neighbours), **self._inner.state_dict()}
 
     def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
-        """Continues with what a checkpoint holds."""
+        """Restore the state in a checkpoint."""
         self._neighbours = state["neighbours"].numpy().copy()
         self._inner.load_state_dict(state)
 
     def _find_neighbours(self, embed: Embed) -> None:
-        """Finds each person's nearest others by the cosine of mean features."""
+        """Find each person's nearest others by the cosine of mean features."""
         random = np.random.default_rng(self.seed)
         seen = {
             person: self.shuffled(self.people[person], random)[:SEEN_CROPS]
             for person in self._names
         }
-        features = embed([row for rows in seen.values() for row in rows])
-        features = unit_length(features)
+        features = unit_length(embed([row for rows in seen.values() for row in rows]))
         ends = np.cumsum([len(rows) for rows in seen.values()])
         parts = np.split(features, ends[:-1])
         means = unit_length(np.stack([part.mean(axis=0) for part in parts]))
@@ -104,16 +103,17 @@ class HardSampler(PKSampler):
         for number, person in enumerate(self._names):
             domains[self.domain_of[person]].append(number)
         for members in domains.values():
-            own = np.array(members)
-            count = min(wanted, len(own) - 1)
-            for start in range(0, len(own), ROWS_AT_ONCE):
-                rows = own[start : start + ROWS_AT_ONCE]
-                order = np.argsort(-(means[rows] @ means[own].T), axis=1, kind="stable")
-                for row, others in zip(rows, own[order], strict=True):
+            numbers = np.array(members)
+            count = min(wanted, len(numbers) - 1)
+            for start in range(0, len(numbers), ROWS_AT_ONCE):
+                rows = numbers[start : start + ROWS_AT_ONCE]
+                cosines = means[rows] @ means[numbers].T
+                order = np.argsort(-cosines, axis=1, kind="stable")
+                for row, others in zip(rows, numbers[order], strict=True):
                     self._neighbours[row, :count] = others[others != row][:count]
 
     def _alike(self, batch: list[int], random: np.random.Generator) -> list[int]:
-        """P − 1 of the 2(P − 1) people of the domain who are nearest to a batch's first person."""
+        """Replace a batch by its first person and P − 1 of the 2(P − 1) nearest of the domain."""
         people = [self._person_of_row[row] for row in batch[:: self.images]]
         near = self._neighbours[self._names.index(people[0])]
         near = near[near >= 0]

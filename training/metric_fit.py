@@ -116,7 +116,7 @@ def fit_metric_network(
 
 
 def fit_to_views(views: Sequence[Views], recipe: Recipe) -> MetricNetwork:
-    """Fit an M-Net to the views of each domain in turn; it is in evaluation mode, on their device."""
+    """Fit an M-Net to the views of each domain in turn, on their device, in evaluation mode."""
     settings = recipe.metric_fit
     device = views[0].units.device
     with torch.random.fork_rng([device] if device.type == "cuda" else []):

@@ -17,8 +17,9 @@ from model.architecture import MetricNetworkConfig
 from model.metric_network import MetricNetwork
 from model.problems import InputProblem
 
-# Of the hidden unit's BatchNorm. ReLU passes a pair while it lies less than BIAS / SCALE standard
-# deviations under the mean; the mean itself is some 7 of them away from the sum's least value, 0.
+# Scale and bias of the hidden unit's BatchNorm. ReLU passes a pair while it lies less than BIAS /
+# SCALE standard deviations under the mean; the mean itself is some 7 of them above the sum's least
+# value, 0.
 SCALE = 0.25
 BIAS = 10.0
 # The score of a pair n standard deviations above the mean is −n − OFFSET: most pairs of a batch are
@@ -30,9 +31,9 @@ AT_ONE = 4.0
 
 @torch.no_grad()
 def start_at_cosine(metric_network: MetricNetwork) -> None:
-    """Sets an M-Net's weights so that its score is an increasing affine function of the cosine.
+    """Set an M-Net's weights so that its score is an increasing affine function of the cosine.
 
-    One hidden unit sums a pair feature, and is all that the output reads; the other units keep
+    One hidden unit sums a pair feature, and the output reads this unit alone; the other units keep
     their weights, from which they learn.
 
     Raises:
@@ -60,7 +61,7 @@ def start_at_cosine(metric_network: MetricNetwork) -> None:
 
 
 def keep_cosine_unit(metric_network: MetricNetwork) -> list[RemovableHandle]:
-    """Keeps the hidden unit of `start_at_cosine` from being trained, until the handles are removed.
+    """Keep the hidden unit of `start_at_cosine` from being trained, until the handles are removed.
 
     A linear M-Net has none: the list is empty.
     """
@@ -77,11 +78,11 @@ def keep_cosine_unit(metric_network: MetricNetwork) -> list[RemovableHandle]:
 
 @torch.no_grad()
 def add_cosine(metric_network: MetricNetwork, slope: float) -> None:
-    """Adds slope · cosine, and a constant, to an M-Net's score.
+    """Add slope · cosine, and a constant, to an M-Net's score.
 
     Args:
         metric_network: in evaluation mode; its cosine unit is as `start_at_cosine` made it.
-        slope: of the score by the cosine.
+        slope: slope of the score by the cosine.
     """
     layers = metric_network.classifier
     dimension = metric_network.dimension
@@ -104,7 +105,7 @@ def can_start_at_cosine(config: MetricNetworkConfig) -> bool:
 
 
 def _set_score(output: nn.Linear, units: int | slice, slope: float, offset: float) -> None:
-    """Lets logit₁ − logit₀ be slope · (sum of units) + offset."""
+    """Let logit₁ − logit₀ be slope · (sum of units) + offset."""
     output.weight.zero_()
     for row, sign in ((0, -0.5), (1, 0.5)):
         output.weight[row, units] = sign * slope

@@ -18,11 +18,7 @@ from torch import nn
 from model.artefact import Artefact, artefact_name, load_artefact
 from model.calibration import PAIR_OPERATING_POINTS, Scoring
 from model.embedder import Embedder
-from model.metric_network import (
-    PairScorer,
-    comparable_features,
-    unit_features,
-)
+from model.metric_network import PairScorer, comparable_features, unit_features
 from model.probes import drawn_patterns
 from model.problems import InputProblem
 from training.evaluation.files import make_folder
@@ -50,9 +46,9 @@ class Parity:
     Attributes:
         crops: how many patterns were embedded, at once and one alone.
         pairs: how many pairs of their features were scored.
-        features: of any entry of a feature, divided by the feature's length.
-        scores: of each scoring, divided by its largest absolute score where that is above 1: the
-            scores of an M-Net reach 60, of which float32 has no more than five decimals.
+        features: difference of any entry of a feature, divided by the feature's length.
+        scores: difference of each scoring, divided by its largest absolute score if that is above
+            1: the scores of an M-Net reach 60, of which float32 has no more than five decimals.
     """
 
     crops: int
@@ -67,7 +63,7 @@ class Parity:
 
 
 class PairScores(nn.Module):
-    """Every score that an artefact offers, of pairs of its features, as the service computes it."""
+    """All scores that an artefact offers for pairs of features, as the service computes them."""
 
     def __init__(self, artefact: Artefact) -> None:
         super().__init__()
@@ -78,18 +74,16 @@ class PairScores(nn.Module):
             self.scorer = PairScorer(artefact.metric_network)
 
     def forward(self, first: torch.Tensor, second: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Features `(B, d)` and `(B, d)` to a score `(B,)` for each scoring, not calibrated."""
+        """Score features `(B, d)` and `(B, d)`: `(B,)` for each scoring, not calibrated."""
         cosine = (unit_features(first) * unit_features(second)).sum(dim=1)
         if self.fusion is None:
             return (cosine,)
-        first, second = (comparable_features(own, self.scorer.kind) for own in (first, second))
-        mnet = self.scorer.scores_of(first - second)
+        kind = self.scorer.kind
+        difference = comparable_features(first, kind) - comparable_features(second, kind)
+        mnet = self.scorer.scores_of(difference)
         weights = self.fusion
-        return (
-            cosine,
-            mnet,
-            weights.cosine_weight * cosine + weights.mnet_weight * mnet + weights.offset,
-        )
+        fused = weights.cosine_weight * cosine + weights.mnet_weight * mnet + weights.offset
+        return cosine, mnet, fused
 
 
 class ExactInstanceNorm(nn.Module):
@@ -103,7 +97,7 @@ class ExactInstanceNorm(nn.Module):
         self.norm = norm
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
-        """`(B, C, h, w)` to the same."""
+        """Normalise maps `(B, C, h, w)`."""
         centred = maps - maps.mean((2, 3), keepdim=True)
         centred = centred - centred.mean((2, 3), keepdim=True)
         variance = centred.square().mean((2, 3), keepdim=True)
@@ -121,34 +115,32 @@ def for_export(embedder: Embedder) -> Embedder:
 
 
 def export_onnx(file: Path, folder: Path) -> Parity:
-    """Writes `embedder.onnx`, `pair_scorer.onnx` and `preprocessing.json`.
+    """Write `embedder.onnx`, `pair_scorer.onnx` and `preprocessing.json`.
 
     Both graphs take a batch of any size. Files of these names in the folder are replaced, once the
     new ones are written and agree with PyTorch.
 
     Args:
         file: an artefact.
-        folder: where to write; made where it is missing.
+        folder: where to write; created if it does not exist.
 
     Raises:
-        InputProblem: where there is no usable artefact, the packages of the extra `export` are
-            missing, the folder cannot be written, the networks cannot be exported, or ONNX Runtime
-            gives other features or scores than PyTorch.
+        InputProblem: there is no usable artefact, the packages of the extra `export` are missing,
+            the folder cannot be written, the networks cannot be exported, or ONNX Runtime gives
+            other features or scores than PyTorch.
     """
     artefact = load_artefact(file)
-    size = artefact.description.preprocessing
-    dimension = artefact.description.embedder.dimension
+    description = artefact.description
+    size = description.preprocessing
     _require_packages()
     make_folder(folder)
     with tempfile.TemporaryDirectory(prefix=".export-", dir=folder) as beside:
         written = Path(beside)
-        example = torch.zeros(2, 3, size.height, size.width)
-        _write_graph(
-            written / EMBEDDER, for_export(artefact.embedder), {CROPS: example}, (FEATURES,)
-        )
-        features = {name: torch.rand(2, dimension) for name in PAIR}
-        scorings = artefact.description.scorings
-        _write_graph(written / PAIR_SCORER, PairScores(artefact).eval(), features, scorings)
+        crops = {CROPS: torch.zeros(2, 3, size.height, size.width)}
+        _write_graph(written / EMBEDDER, for_export(artefact.embedder), crops, (FEATURES,))
+        features = {name: torch.rand(2, description.embedder.dimension) for name in PAIR}
+        scorer = PairScores(artefact).eval()
+        _write_graph(written / PAIR_SCORER, scorer, features, description.scorings)
         parity = compare_with_torch(artefact, written)
         if not all(apart <= TOLERANCE for apart in (parity.features, *parity.scores.values())):
             raise InputProblem(
@@ -163,32 +155,34 @@ def export_onnx(file: Path, folder: Path) -> Parity:
 
 
 def compare_with_torch(artefact: Artefact, folder: Path) -> Parity:
-    """Compares the graphs of a folder with the artefact's networks, on drawn patterns."""
-    import onnxruntime
-
-    embedder, pair_scorer = (
-        onnxruntime.InferenceSession(folder / name, providers=["CPUExecutionProvider"])
-        for name in (EMBEDDER, PAIR_SCORER)
-    )
+    """Compare the graphs of a folder with the artefact's networks, on drawn patterns."""
+    embedder = _session(folder / EMBEDDER)
+    pair_scorer = _session(folder / PAIR_SCORER)
     preprocessing = artefact.description.preprocessing
     with torch.inference_mode():
         crops = preprocessing.normalise(torch.from_numpy(drawn_patterns(preprocessing)))
         expected = artefact.embedder(crops)
-    together, alone = (
+    outputs = [
         embedder.run(None, {CROPS: part.contiguous().numpy()})[0] for part in (crops, crops[:1])
-    )
-    found = torch.from_numpy(np.concatenate([together, alone]))
+    ]
     wanted = torch.cat([expected, expected[:1]])
-    apart = (found - wanted).abs() / wanted.norm(dim=1, keepdim=True).clamp(min=1e-12)
+    apart = (torch.from_numpy(np.concatenate(outputs)) - wanted).abs()
+    apart = apart / wanted.norm(dim=1, keepdim=True).clamp(min=1e-12)
     rows, columns = torch.triu_indices(len(expected), len(expected))
     pairs = {PAIR[0]: expected[rows].numpy(), PAIR[1]: expected[columns].numpy()}
     reference = PairScores(artefact)(expected[rows], expected[columns])
     scorings = artefact.description.scorings
     scores = {}
-    for scoring, own in zip(scorings, reference, strict=True):
-        other = torch.from_numpy(pair_scorer.run([scoring], pairs)[0])
-        scores[scoring] = float((other - own).abs().max() / own.abs().max().clamp(min=1.0))
+    for scoring, ours in zip(scorings, reference, strict=True):
+        theirs = torch.from_numpy(pair_scorer.run([scoring], pairs)[0])
+        scores[scoring] = float((theirs - ours).abs().max() / ours.abs().max().clamp(min=1.0))
     return Parity(len(crops), len(rows), float(apart.max()), scores)
+
+
+def _session(graph: Path) -> Any:
+    import onnxruntime
+
+    return onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
 
 
 def _require_packages() -> None:
@@ -200,14 +194,17 @@ def _require_packages() -> None:
             f"gmn export needs {error.name}, which is not installed; run "
             "pip install 'gmn-reid[export]'"
         ) from error
-    # Else it warns of every device that it looks for and does not find.
+    # Otherwise it warns of every device that it looks for and does not find.
     onnxruntime.set_default_logger_severity(3)
 
 
 def _write_graph(
-    file: Path, network: nn.Module, examples: dict[str, torch.Tensor], outputs: tuple[str, ...]
+    file: Path,
+    network: nn.Module,
+    examples: dict[str, torch.Tensor],
+    outputs: tuple[str, ...],
 ) -> None:
-    """Writes one graph; the first dimension of its inputs and outputs is the batch."""
+    """Write one graph; the first dimension of its inputs and outputs is the batch."""
     batch = torch.export.Dim("batch")
     try:
         with warnings.catch_warnings():
@@ -236,7 +233,7 @@ def _write_graph(
 
 
 def _about(artefact: Artefact, name: str, folder: Path, parity: Parity) -> dict[str, Any]:
-    """Return what a program has to know to use the graphs; written as JSON."""
+    """Describe the graphs for a program that uses them, as JSON."""
     description = artefact.description
     provenance = description.provenance
     scorings = description.calibration.scorings
@@ -282,10 +279,10 @@ def _about(artefact: Artefact, name: str, folder: Path, parity: Parity) -> dict[
         },
         "provenance": {
             "terms": provenance.terms,
-            "data": [one.model_dump(include={"name", "terms"}) for one in provenance.data],
+            "data": [data.model_dump(include={"name", "terms"}) for data in provenance.data],
             "sources": [
-                one.model_dump(include={"role", "name", "sha256", "documented_data", "terms"})
-                for one in provenance.all_sources
+                source.model_dump(include={"role", "name", "sha256", "documented_data", "terms"})
+                for source in provenance.all_sources
             ],
             "commit": provenance.commit,
         },

@@ -25,9 +25,11 @@ class OptimiserSettings(Choice):
 
 OPTIMISERS = Kinds("optimiser", "gmn.optimisers", Kind, OptimiserSettings)
 SCHEDULES = Kinds("schedule", "gmn.schedules", Kind, Choice)
-# Of torch's parameter groups, each with the `multiplier` of its rate, and `Optimisation`.
+# An optimiser is built of torch's parameter groups, each with the `multiplier` of its rate, and of
+# `Optimisation`.
 register_optimiser = OPTIMISERS.register
-# Of `Optimisation` and the epoch: the rate after the warm-up as a share of `learning_rate`.
+# A schedule returns the rate after the warm-up, as a share of `learning_rate`, from `Optimisation`
+# and the epoch.
 register_schedule = SCHEDULES.register
 
 
@@ -35,18 +37,18 @@ class Optimisation(Section):
     """Optimiser and schedule; epochs are counted from 0, the warm-up is linear from 1%.
 
     Attributes:
-        optimiser: what changes the weights, with settings of its own.
+        optimiser: the optimiser, with settings of its own.
         schedule: the rate after the warm-up, with settings of its own.
-        head_multiplier: of the rate of what starts from random weights.
-        backbone_multiplier: of the rate of the backbone, and of the embedder's other parts where
-            the initial weights hold them.
+        head_multiplier: factor on the rate of the parts that start from random weights.
+        backbone_multiplier: factor on the rate of the backbone, and of the embedder's other parts
+            if the initial weights hold them.
         layer_decay: stage k of the backbone (1 to 4, the stem counts to 1) has the last stage's
             rate times layer_decay^(4 − k).
         frozen_stages: how many of the backbone's stages keep their weights and BatchNorm
             statistics, from the first on.
-        micro_batch: how many crops go through the network at a time, so that a batch fits into less
-            memory; null takes all. Every loss still sees the whole batch. The network embeds each
-            crop twice, and its BatchNorm has the statistics of a micro-batch.
+        micro_batch: number of crops that go through the network at a time, so that a batch fits
+            into less memory; null takes all. Every loss still sees the whole batch. The network
+            embeds each crop twice, and its BatchNorm has the statistics of a micro-batch.
         weight_average: decay of an average of the weights over the steps, which the artefact is
             then written from; 0 switches it off.
     """
@@ -67,10 +69,13 @@ class Optimisation(Section):
 
 @register_optimiser("adam")
 def adam(groups: Groups, settings: Optimisation) -> torch.optim.Optimizer:
-    """Adam; the decay of a weight is added to its gradient."""
-    rate = settings.learning_rate
-    decay = settings.weight_decay
-    return torch.optim.Adam(groups, lr=rate, weight_decay=decay, fused=True)
+    """Build Adam; the decay of a weight is added to its gradient."""
+    return torch.optim.Adam(
+        groups,
+        lr=settings.learning_rate,
+        weight_decay=settings.weight_decay,
+        fused=True,
+    )
 
 
 class AdamWSettings(OptimiserSettings):
@@ -81,10 +86,13 @@ class AdamWSettings(OptimiserSettings):
 
 @register_optimiser("adamw", AdamWSettings)
 def adamw(groups: Groups, settings: Optimisation) -> torch.optim.Optimizer:
-    """AdamW, which decays weights beside the gradient."""
-    rate = settings.learning_rate
-    decay = settings.weight_decay
-    return torch.optim.AdamW(groups, lr=rate, weight_decay=decay, fused=True)
+    """Build AdamW, which decays weights beside the gradient."""
+    return torch.optim.AdamW(
+        groups,
+        lr=settings.learning_rate,
+        weight_decay=settings.weight_decay,
+        fused=True,
+    )
 
 
 class SGDSettings(OptimiserSettings):
@@ -95,11 +103,13 @@ class SGDSettings(OptimiserSettings):
 
 @register_optimiser("sgd", SGDSettings)
 def sgd(groups: Groups, settings: Optimisation) -> torch.optim.Optimizer:
-    """SGD with momentum; the decay of a weight is added to its gradient."""
-    rate = settings.learning_rate
-    decay = settings.weight_decay
-    momentum = settings.optimiser.momentum
-    return torch.optim.SGD(groups, lr=rate, momentum=momentum, weight_decay=decay)
+    """Build SGD with momentum; the decay of a weight is added to its gradient."""
+    return torch.optim.SGD(
+        groups,
+        lr=settings.learning_rate,
+        momentum=settings.optimiser.momentum,
+        weight_decay=settings.weight_decay,
+    )
 
 
 class StepsSettings(Choice):
@@ -107,7 +117,7 @@ class StepsSettings(Choice):
 
     Attributes:
         milestones: these epochs.
-        gamma: by what the rate is multiplied at each.
+        gamma: factor on the rate at each of them.
     """
 
     milestones: tuple[int, ...] = (30, 50)
@@ -116,7 +126,7 @@ class StepsSettings(Choice):
 
 @register_schedule("steps", StepsSettings)
 def steps(settings: Optimisation, epoch: float) -> float:
-    """γ to the number of milestones that have passed."""
+    """Return γ to the power of the number of milestones that have passed."""
     schedule: StepsSettings = settings.schedule
     passed = sum(epoch >= milestone for milestone in schedule.milestones)
     return float(schedule.gamma**passed)
@@ -124,7 +134,7 @@ def steps(settings: Optimisation, epoch: float) -> float:
 
 @register_schedule("cosine")
 def cosine(settings: Optimisation, epoch: float) -> float:
-    """Half a cosine from 1 at the end of the warm-up to 0 at that of the run."""
+    """Follow half a cosine from 1 at the end of the warm-up to 0 at the end of the run."""
     span = max(settings.epochs - settings.warm_up_epochs, 1e-9)
     progress = min(1.0, (epoch - settings.warm_up_epochs) / span)
     return 0.5 * (1 + math.cos(math.pi * progress))
@@ -140,6 +150,6 @@ def learning_rate(settings: Optimisation, epoch: float) -> float:
 
 
 def set_learning_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
-    """Applies a rate to every group, times the group's multiplier."""
+    """Set the rate of every group, times the group's multiplier."""
     for group in optimiser.param_groups:
         group["lr"] = rate * group["multiplier"]

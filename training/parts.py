@@ -46,15 +46,15 @@ class Kinds(Registry[AnyKind]):
     def register(
         self, name: str, settings: type[Section] | None = None, **others: Any
     ) -> Callable[[Registered], Registered]:
-        """Adds a part, so that recipes can name it; a decorator of a class or a function.
+        """Decorate a class or a function, to add it as a part that recipes can name.
 
         Args:
-            name: of the part.
-            settings: the type of its settings; None is that of a part without any of its own.
-            others: of the sort's `Kind`.
+            name: name of the part.
+            settings: the type of its settings; None if it has only those of every part of the sort.
+            others: further fields of the sort's `Kind`.
 
         Raises:
-            ValueError: where another part has the name.
+            ValueError: another part has the name.
         """
 
         def register(build: Registered) -> Registered:
@@ -70,8 +70,8 @@ class Table(Section):
     A bare value stands for the first setting of its part: `pic = 0.1` for `pic = {weight = 0.1}`.
 
     Attributes:
-        kinds: the parts that there are.
-        usual: parts, with their settings, that take part where a recipe does not name them.
+        kinds: the known parts.
+        usual: parts, with their settings, that take part unless a recipe names them.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -82,40 +82,37 @@ class Table(Section):
     @property
     def parts(self) -> dict[str, Any]:
         """The settings of each part, in the order in which the parts were registered."""
-        held = self.model_extra or {}
-        found = {}
-        for name in self.kinds:
-            if name in held:
-                found[name] = held[name]
-        return found
+        settings = self.model_extra or {}
+        return {name: settings[name] for name in self.kinds if name in settings}
 
     @property
     def on(self) -> dict[str, Any]:
         """The settings of the parts whose first setting, such as a weight, is not 0."""
-        found = {}
-        for name, own in self.parts.items():
-            if getattr(own, first_setting(type(own))):
-                found[name] = own
-        return found
+        return {name: settings for name, settings in self.parts.items() if is_on(settings)}
 
     @model_validator(mode="before")
     @classmethod
     def _by_type(cls, values: Any) -> Any:
         if not isinstance(values, Mapping):
             return values
-        found = {}
+        content = {}
         for name, value in {**cls.usual, **values}.items():
             if name in cls.model_fields:
-                found[name] = value
+                content[name] = value
                 continue
-            own = typed(cls.kinds, name, value, (name,))
-            first = first_setting(type(own))
-            if getattr(own, first):
-                found[name] = own
+            settings = typed(cls.kinds, name, value, (name,))
+            if is_on(settings):
+                content[name] = settings
             elif name in cls.usual:
                 # A part that is off is its first setting alone: the rest decides nothing.
-                found[name] = type(own).model_validate({first: 0})
-        return found
+                kind = type(settings)
+                content[name] = kind.model_validate({first_setting(kind): 0})
+        return content
+
+
+def is_on(settings: BaseModel) -> bool:
+    """Return whether the first setting of a part, such as a weight, is not 0."""
+    return bool(getattr(settings, first_setting(type(settings))))
 
 
 def first_setting(settings: type[BaseModel]) -> str:
@@ -134,8 +131,8 @@ class ChoiceOf:
     """Annotates a setting that names a part: `"steps"`, or `{name="steps", milestones=[5]}`.
 
     Attributes:
-        kinds: the parts that there are.
-        usual: the name of the one that is taken where none is named.
+        kinds: the known parts.
+        usual: the name of the part that is taken if none is named.
     """
 
     kinds: Registry[Any]
@@ -148,8 +145,8 @@ class ChoiceOf:
             InputProblem: for an unknown part.
         """
         named = value.get("name") if isinstance(value, Mapping) else value
-        found: type[Section] = self.kinds.find(named or self.usual).settings
-        return found
+        settings: type[Section] = self.kinds.find(named or self.usual).settings
+        return settings
 
     def _settled(self, value: Any) -> Any:
         if isinstance(value, Choice):
@@ -169,13 +166,13 @@ def typed(kinds: Registry[Any], name: str, value: Any, place: tuple[str, ...] = 
     """Return a part's settings, of the part's own type.
 
     Args:
-        kinds: the parts that there are.
-        name: of the part.
+        kinds: the known parts.
+        name: name of the part.
         value: its settings by name, or the first one alone.
-        place: where in the section they are, for errors.
+        place: their place in the section, for errors.
 
     Raises:
-        ValidationError: for an unknown part or setting, or a value that cannot be.
+        ValidationError: for an unknown part or setting, or a value that is out of bounds.
     """
     try:
         settings: type[Section] = kinds.find(name).settings
@@ -187,12 +184,12 @@ def typed(kinds: Registry[Any], name: str, value: Any, place: tuple[str, ...] = 
     except ValidationError as error:
         details = [
             InitErrorDetails(
-                type=one["type"],
-                loc=(*place, *one["loc"]),
-                input=one["input"],
-                ctx=one.get("ctx", {}),
+                type=detail["type"],
+                loc=(*place, *detail["loc"]),
+                input=detail["input"],
+                ctx=detail.get("ctx", {}),
             )
-            for one in error.errors()
+            for detail in error.errors()
         ]
     except InputProblem:
         details = [InitErrorDetails(type="extra_forbidden", loc=place, input=value)]

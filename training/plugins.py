@@ -47,12 +47,12 @@ _LOADED: dict[Path, PluginFile] = {}
 
 
 def load_plugins(files: Sequence[Path | str]) -> tuple[PluginFile, ...]:
-    """Imports plug-in files, each once in a process; what they register can then be named.
+    """Import plug-in files, each once in a process; the parts they register can then be named.
 
     Raises:
         InputProblem: naming the file that cannot be read or imported, and the error.
     """
-    return tuple(map(_load, map(Path, files)))
+    return tuple(_load(Path(file)) for file in files)
 
 
 def _load(file: Path) -> PluginFile:
@@ -61,17 +61,17 @@ def _load(file: Path) -> PluginFile:
         content = place.read_bytes()
     except OSError as error:
         raise InputProblem(f"--plugin {file}: cannot be read ({error.strerror})") from error
-    found = PluginFile(file=file.name, sha256=hashlib.sha256(content).hexdigest())
+    plugin = PluginFile(file=file.name, sha256=hashlib.sha256(content).hexdigest())
     if place in _LOADED:
-        if _LOADED[place] != found:
+        if _LOADED[place] != plugin:
             raise InputProblem(f"--plugin {file}: has changed since it was imported; start anew")
-        return found
+        return plugin
     module = ModuleType(f"gmn_plugin_{place.stem}")
     module.__file__ = str(place)
     # Annotations in it are looked up there.
     sys.modules[module.__name__] = module
     try:
-        # The code that is hashed is the one that runs, also where the file changes meanwhile.
+        # The code that is hashed is the code that runs, even if the file changes meanwhile.
         exec(compile(content, str(place), "exec"), module.__dict__)
     except Exception as error:
         frames = traceback.extract_tb(error.__traceback__)
@@ -80,5 +80,5 @@ def _load(file: Path) -> PluginFile:
         raise InputProblem(
             f"--plugin {file}: cannot be imported: {type(error).__name__}{where}: {error}"
         ) from error
-    _LOADED[place] = found
-    return found
+    _LOADED[place] = plugin
+    return plugin

@@ -21,10 +21,10 @@ from training.datasets.record import CropRecord, Dataset
 from training.recipe import Recipe
 from training.run_folder import ARTEFACT_NAME, BEST_NAME, CHECKPOINT_NAME, PREVIOUS_NAME
 
+# An artefact holds at most this many fingerprints of crops, 8 bytes each: a random sample.
 MOST_FINGERPRINTS = 65_536
-"""How many fingerprints of crops an artefact holds at most, 8 bytes each; a random sample."""
+# Names and identities of these kinds mean something within one site only.
 NAMED_BY_THEIR_OWNER = ("manifest", "folder")
-"""Kinds whose names and identities mean something within one site only."""
 
 
 def describe_training(
@@ -33,7 +33,7 @@ def describe_training(
     records: Sequence[CropRecord],
     command: str,
 ) -> tuple[Provenance, TrainingFingerprints]:
-    """Return where an artefact comes from; its metrics are measured later.
+    """Describe where an artefact comes from; its metrics are measured later.
 
     The `records` are the training crops of the `datasets`; the command line's paths are cut.
 
@@ -45,20 +45,20 @@ def describe_training(
     crops: set[int] = set()
     people: set[int] = set()
     for dataset in datasets:
-        own = [record for record in records if record.dataset == dataset.name]
-        found = {crop_fingerprint(record) for record in own}
-        crops |= found
-        people |= person_fingerprints(dataset, {record.identity for record in own}).keys()
-        data.append(_training_data(dataset, own, len(found)))
+        used = [record for record in records if record.dataset == dataset.name]
+        fingerprints = {crop_fingerprint(record) for record in used}
+        crops |= fingerprints
+        people |= person_fingerprints(dataset, {record.identity for record in used}).keys()
+        data.append(_training_data(dataset, used, len(fingerprints)))
     stored = recipe.model_dump(mode="json")
     # The folder of a file is of one machine; its name is kept.
     stored["initial_weights"] = Path(recipe.initial_weights).name
     stored["distillation"]["teachers"] = [Path(file).name for file in recipe.distillation.teachers]
     stored["distillation"]["cache"] = ""
-    own_terms = [recipe.terms] if recipe.terms else [dataset.terms for dataset in datasets]
+    terms = [recipe.terms] if recipe.terms else [dataset.terms for dataset in datasets]
     provenance = Provenance(
         data=tuple(data),
-        terms=joined_terms([*own_terms, *(source.terms for source in sources)]),
+        terms=joined_terms(terms + [source.terms for source in sources]),
         recipe=stored,
         command=command,
         commit=current_commit(),
@@ -100,18 +100,20 @@ def weight_sources(
     Raises:
         InputProblem: naming starting weights or a teacher that cannot be read.
     """
-    found = [inherited_weights("teacher", word) for word in recipe.distillation.teachers]
+    inherited = []
     if recipe.initial_weights != "none":
-        started = inherited_weights(
+        start = inherited_weights(
             "initial weights",
             recipe.initial_weights,
             recipe.initial_weights_data,
             recipe.initial_weights_terms,
             recipe.embedder.backbone,
         )
-        found.insert(0, started)
-    sources = [source for own, _ in found for source in own]
-    return tuple(dict.fromkeys(sources)), tuple(fingerprints for _, fingerprints in found)
+        inherited.append(start)
+    for word in recipe.distillation.teachers:
+        inherited.append(inherited_weights("teacher", word))
+    sources = {source: None for weights, _ in inherited for source in weights}
+    return tuple(sources), tuple(fingerprints for _, fingerprints in inherited)
 
 
 def inherited_weights(
@@ -121,16 +123,15 @@ def inherited_weights(
     terms: str = "",
     backbone: str = "",
 ) -> tuple[tuple[WeightSource, ...], TrainingFingerprints]:
-    """Return what is inherited from one file of weights.
+    """Return the sources and fingerprints that are inherited from one file of weights.
 
     Args:
-        role: what it is to the artefact.
+        role: its role for the artefact.
         word: `torchvision`, also with the name of its weights, `timm`, an artefact's name or file,
-            or any other file of weights; a checkpoint inherits what the artefact in its folder
-            does.
+            or any other file of weights; a checkpoint inherits from the artefact in its folder.
         documented_data: data sets that the publisher of the weights names.
-        terms: of the weights, where they are no artefact, which states its own.
-        backbone: that the weights are of; timm's weights are known by it.
+        terms: terms of use of the weights; an artefact states further ones.
+        backbone: the backbone of the weights, by which timm's are known.
 
     Returns:
         The source and, of an artefact, the sources that it names; and the fingerprints of the
@@ -139,34 +140,35 @@ def inherited_weights(
     Raises:
         InputProblem: naming a file that cannot be read.
     """
-    own = WeightSource(role=role, name=word, documented_data=documented_data, terms=terms)
+    source = WeightSource(role=role, name=word, documented_data=documented_data, terms=terms)
     if word.partition(":")[0] == "torchvision":
         data = documented_data or ("ImageNet",)
-        return (own.model_copy(update={"documented_data": data}),), TrainingFingerprints()
+        return (source.model_copy(update={"documented_data": data}),), TrainingFingerprints()
     if word == "timm":
         # Its tag abbreviates the data, which are not always ImageNet's alone: no documentation.
         name, licence = timm_weights(backbone)
-        tagged = own.model_copy(update={"name": name, "terms": terms or licence})
+        tagged = source.model_copy(update={"name": name, "terms": terms or licence})
         return (tagged,), TrainingFingerprints()
     file = resolve_artefact(word)
-    own = own.model_copy(update={"name": file.name, "sha256": file_digest(file)})
+    source = source.model_copy(update={"name": file.name, "sha256": file_digest(file)})
     of_run = file.with_name(ARTEFACT_NAME)
     if file.name in (CHECKPOINT_NAME, PREVIOUS_NAME, BEST_NAME) and of_run.is_file():
         file = of_run
     if file.suffix != ".safetensors":
-        return (own,), TrainingFingerprints()
+        return (source,), TrainingFingerprints()
     artefact = load_artefact(file)
     known = artefact.description.provenance
-    documented = list(documented_data)
-    if not known.data and all(source.is_documented for source in known.all_sources):
+    documented = dict.fromkeys(documented_data)
+    if not known.data and all(earlier.is_documented for earlier in known.all_sources):
         # Imported, not trained: its weights were trained on the data of its sources.
-        documented += [name for source in known.all_sources for name in source.documented_data]
-    found = {
+        for earlier in known.all_sources:
+            documented |= dict.fromkeys(earlier.documented_data)
+    update = {
         "data": known.data,
-        "documented_data": tuple(dict.fromkeys(documented)),
+        "documented_data": tuple(documented),
         "terms": joined_terms([known.terms, terms]),
     }
-    return (own.model_copy(update=found), *known.all_sources), artefact.training
+    return (source.model_copy(update=update), *known.all_sources), artefact.training
 
 
 def fingerprints_of(
@@ -174,14 +176,14 @@ def fingerprints_of(
     people: Iterable[int] = (),
     inherited: Sequence[TrainingFingerprints] = (),
 ) -> TrainingFingerprints:
-    """Fingerprints in any order, with other artefacts'; `MOST_FINGERPRINTS` of each are kept."""
-    own = (np.fromiter(crops, np.int64), np.fromiter(people, np.int64))
-    # The lowest are a random sample, and stay one where samples are joined.
-    lowest = (
-        np.unique(np.concatenate(every))[:MOST_FINGERPRINTS]
-        for every in zip(own, *((one.crops, one.people) for one in inherited), strict=True)
+    """Join fingerprints with other artefacts', and keep `MOST_FINGERPRINTS` of each sort."""
+    all_crops = [np.fromiter(crops, np.int64), *(source.crops for source in inherited)]
+    all_people = [np.fromiter(people, np.int64), *(source.people for source in inherited)]
+    # The lowest are a random sample, and stay one when samples are joined.
+    return TrainingFingerprints(
+        np.unique(np.concatenate(all_crops))[:MOST_FINGERPRINTS],
+        np.unique(np.concatenate(all_people))[:MOST_FINGERPRINTS],
     )
-    return TrainingFingerprints(*lowest)
 
 
 def fingerprint(content: bytes) -> int:
@@ -190,7 +192,7 @@ def fingerprint(content: bytes) -> int:
 
 
 def crop_fingerprint(record: CropRecord) -> int:
-    """Digest the file's bytes, or the pixels where the crop has no file of its own.
+    """Digest the file's bytes, or the pixels if the crop has no file of its own.
 
     Raises:
         InputProblem: naming the file that cannot be read.
@@ -207,7 +209,7 @@ def crop_fingerprint(record: CropRecord) -> int:
 
 
 def person_fingerprints(dataset: Dataset, identities: Iterable[str]) -> dict[int, str]:
-    """Fingerprints of people by what their data set calls them, and the identity of each.
+    """Return the identity of each person by the fingerprint of it and of the data set.
 
     Empty for a data set that its owner named: its identities mean other people elsewhere.
     """
@@ -218,7 +220,7 @@ def person_fingerprints(dataset: Dataset, identities: Iterable[str]) -> dict[int
 
 
 def known_source(spec: str) -> str | None:
-    """Return what names a data set's people everywhere: its kind, and the seed of drawn people.
+    """Return the name of a data set's people everywhere: its kind, and the seed of drawn people.
 
     None for a set that its owner named.
     """
@@ -230,27 +232,27 @@ def known_source(spec: str) -> str | None:
 
 def joined_terms(terms: Iterable[str]) -> str:
     """Return several terms as one text, each once."""
-    found = ""
-    for one in terms:
-        if one not in found:
-            found = f"{found} {one}".strip()
-    return found
+    joined = ""
+    for text in terms:
+        if text not in joined:
+            joined = f"{joined} {text}".strip()
+    return joined
 
 
 def file_digest(file: Path, remedy: str = "name the weights' own file") -> str:
-    """SHA-256 of a file of weights; an OpenVINO model's is over its `.xml` and `.bin`.
+    """Return the SHA-256 of a file of weights; an OpenVINO model's is over `.xml` and `.bin`.
 
     Args:
-        file: of weights.
+        file: the file of weights.
         remedy: the end of the error.
 
     Raises:
         InputProblem: naming the file that cannot be read.
     """
-    weights = [file.with_suffix(".bin")] if file.suffix == ".xml" else []
+    parts = [file, file.with_suffix(".bin")] if file.suffix == ".xml" else [file]
     digest = hashlib.sha256()
     try:
-        for part in (file, *weights):
+        for part in parts:
             digest.update(part.read_bytes())
     except OSError as error:
         raise InputProblem(f"{part}: cannot be read ({error.strerror}); {remedy}") from error
@@ -263,7 +265,7 @@ def command_line() -> str:
 
 
 def without_folders(word: str) -> str:
-    """Return a word of a command line with paths cut to their last two names.
+    """Cut the paths in a word of a command line to their last two names.
 
     An artefact is passed on, and the folders of the machine that made it are private.
     """
@@ -276,10 +278,14 @@ def without_folders(word: str) -> str:
 
 
 def current_commit(folder: Path = Path(__file__).parent) -> str | None:
-    """The commit of a checkout, with `-dirty` where tracked files differ; None outside one."""
+    """Return the commit of a checkout, with `-dirty` if tracked files differ; None outside one."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
-        found = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
+        return subprocess.check_output(
+            command,
+            cwd=folder,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        ).strip()
     except (OSError, subprocess.CalledProcessError):
         return None
-    return found.stdout.strip()

@@ -17,11 +17,10 @@ from training.datasets.record import CropRecord
 from training.parts import Choice, ChoiceOf, Kind, Kinds, Section
 
 Person = tuple[str, str]
+# From row numbers to features `(n, d)`.
 Embed = Callable[[Sequence[int]], NDArray[np.float32]]
-"""From row numbers to features `(n, d)`."""
-
+# An epoch may grow by this factor to show the person with the most crops whole.
 MAX_EPOCH_GROWTH = 2
-"""By how many times an epoch may grow so that the person with the most crops is shown whole."""
 
 SAMPLERS = Kinds("sampler", "gmn.samplers", Kind, Choice)
 register_sampler = SAMPLERS.register
@@ -32,10 +31,10 @@ class Sampling(Section):
     """PK sampling: `identities` (P) × `images` (K) crops a batch, domains mixed.
 
     Attributes:
-        order: the sampler, which decides what an epoch is made of, with settings of its own.
+        order: the sampler, which decides the batches of an epoch, with settings of its own.
         across_cameras: whether a person's K crops are of as many cameras as there are.
-        identities_per_set: how many people of each data set take part in training at most, chosen
-            by a hash with the seed of `held_out`; null takes all. People held out are not counted.
+        identities_per_set: the largest number of people of each data set in training, chosen by a
+            hash with the seed of `held_out`; null takes all. People held out are not counted.
         recombined: how many people are added to each photographed set, put together of the upper
             half of one training person and the lower half of another.
     """
@@ -55,21 +54,21 @@ class PKSampler:
     pair and is left out.
 
     Attributes:
-        settings: of the batches; those of the sampler itself are `settings.order`.
+        settings: settings of the batches; `settings.order` has those of the sampler itself.
         people: the rows of each person's crops.
         domain_of: each person's domain.
     """
 
     def __init__(self, records: Sequence[CropRecord], settings: Sampling, seed: int = 0) -> None:
-        """Prepares the sampler.
+        """Find the people that can be sampled.
 
         Args:
             records: the training crops; batches hold indices into them.
-            settings: of the batches.
-            seed: of the order.
+            settings: settings of the batches.
+            seed: seed of the order.
 
         Raises:
-            InputProblem: when fewer than P identities have two crops.
+            InputProblem: fewer than P identities have two crops.
         """
         self.settings = settings
         self.seed = seed
@@ -93,7 +92,7 @@ class PKSampler:
         raise NotImplementedError
 
     def prepare(self, epoch: int, embed: Embed) -> None:
-        """Is called before each epoch, counted from 0; `embed` takes the networks as they are."""
+        """Prepare an epoch, counted from 0; `embed` computes features by the current networks."""
 
     def epoch(self, number: int) -> list[list[int]]:
         """Return all batches of one epoch."""
@@ -104,22 +103,26 @@ class PKSampler:
         return len({row for batch in self.epoch(number) for row in batch})
 
     def state_dict(self) -> dict[str, torch.Tensor]:
-        """Return what `prepare` found, for a checkpoint."""
+        """Return the result of `prepare`, for a checkpoint."""
         return {}
 
     def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
-        """Continues with what a checkpoint holds."""
+        """Restore the state in a checkpoint."""
 
     def crops_of(self, people: Sequence[Person], random: np.random.Generator) -> list[int]:
-        """K crops of each person."""
-        return [
-            row for person in people for row in next(self._chunks(self.people[person], 1, random))
-        ]
+        """Draw K crops of each person."""
+        crops: list[int] = []
+        for person in people:
+            crops += next(self._chunks(self.people[person], 1, random))
+        return crops
 
     def _chunks(
         self, rows: list[int], count: int, random: np.random.Generator
     ) -> Iterator[list[int]]:
-        """K crops for each turn; none twice before all were shown, nor in one turn if they last."""
+        """Yield K crops for each turn.
+
+        No crop comes twice before all were shown, nor in one turn if the person has K.
+        """
         order: list[int] = []
         for _ in range(count):
             if len(order) < self.images:
@@ -131,32 +134,34 @@ class PKSampler:
             order = order[self.images :]
 
     def shuffled(self, rows: list[int], random: np.random.Generator) -> list[int]:
-        """Rows in random order; the cameras take turns where the recipe asks for it."""
+        """Return rows in random order; the cameras take turns if the recipe asks for it."""
         order = [rows[index] for index in random.permutation(len(rows))]
         if not self.settings.across_cameras:
             return order
-        turns = Counter[str]()
-        placed = []
+        turns: list[list[int]] = []
+        shown = Counter[str]()
         for row in order:
-            placed.append((turns[self._cameras[row]], row))
-            turns[self._cameras[row]] += 1
-        return [row for _, row in sorted(placed, key=lambda entry: entry[0])]
+            camera = self._cameras[row]
+            if shown[camera] == len(turns):
+                turns.append([])
+            turns[shown[camera]].append(row)
+            shown[camera] += 1
+        return [row for turn in turns for row in turn]
 
 
 @register_sampler("crops")
 class CropSampler(PKSampler):
-    """An identity comes up once for every K crops it has (at least once), spread over the epoch.
+    """Batches in which an identity comes up once for every K crops it has, spread over the epoch.
 
-    Each time it shows other crops; one with fewer than K crops gives some twice. The crops
-    that do not fill a K are others in every epoch. Where a batch would lack people, some come up
-    once more. A person with more crops than the epoch has room for shows others of them in the
-    next one. Domains are interleaved in proportion to these turns, so a batch mixes them; one whose
-    people have fewer than K crops has more places than its share of the crops, and one with less
-    than a place per batch is in some batches only.
+    It comes up at least once. Each time it shows other crops; one with fewer than K crops gives
+    some twice. The crops that do not fill a K are others in every epoch. If a batch would lack
+    people, some come up once more. A person with more crops than the epoch has room for shows
+    others of them in the next one. Domains are interleaved in proportion to these turns, so a batch
+    mixes them; one whose people have fewer than K crops has more places than its share of the
+    crops, and one with less than a place per batch is in some batches only.
     """
 
     def batches(self, random: np.random.Generator) -> Iterable[list[int]]:
-        """Those of one epoch."""
         turns, batches = self._turns(random)
         chunks = {
             person: self._chunks(self.people[person], count, random)
@@ -166,41 +171,38 @@ class CropSampler(PKSampler):
             yield [row for person in batch for row in next(chunks[person])]
 
     def _turns(self, random: np.random.Generator) -> tuple[dict[Person, int], int]:
-        """How often each person comes up, and in how many batches; together they fill them."""
+        """Return how often each person comes up, and the number of batches that they fill."""
         wanted = {person: max(len(rows) // self.images, 1) for person, rows in self.people.items()}
         needed = ceil(sum(wanted.values()) / self.identities)
         batches = min(max(needed, *wanted.values()), MAX_EPOCH_GROWTH * needed)
         turns = {person: min(count, batches) for person, count in wanted.items()}
         missing = batches * self.identities - sum(turns.values())
         while missing:
-            people = [person for person, count in turns.items() if count < batches]
-            fewest = min(turns[person] for person in people)
-            people = [person for person in people if turns[person] == fewest]
+            fewest = min(count for count in turns.values() if count < batches)
+            people = [person for person, count in turns.items() if count == fewest]
             for pick in random.permutation(len(people))[:missing]:
                 turns[people[pick]] += 1
             missing -= min(missing, len(people))
         return turns, batches
 
     def _interleaved(self, turns: dict[Person, int], random: np.random.Generator) -> list[Person]:
-        """Every turn of every person, each person's and each domain's spread over the epoch."""
+        """Order the turns, so that each person's and each domain's spread over the epoch."""
         domains: dict[str, list[tuple[float, Person]]] = defaultdict(list)
         for person, count in turns.items():
             for index, offset in enumerate(random.random(count)):
                 domains[self.domain_of[person]].append(((index + offset) / count, person))
         placed: list[tuple[float, Person]] = []
         for domain in sorted(domains):
-            own = sorted(domains[domain])
-            offsets = random.random(len(own))
-            placed += [
-                ((index + offset) / len(own), person)
-                for index, (offset, (_, person)) in enumerate(zip(offsets, own, strict=True))
-            ]
+            ordered = sorted(domains[domain])
+            offsets = random.random(len(ordered))
+            for index, (_, person) in enumerate(ordered):
+                placed.append(((index + offsets[index]) / len(ordered), person))
         return [person for _, person in sorted(placed)]
 
     def _fill(
         self, waiting: list[Person], turns: dict[Person, int], batches: int
     ) -> Iterator[list[Person]]:
-        """Batches of P people each, in the order they wait; none is in one twice.
+        """Yield batches of P different people each, in the order they wait.
 
         A person with as many turns left as there are batches is in every one of them.
         """
@@ -234,7 +236,6 @@ class IdentitySampler(PKSampler):
     """
 
     def batches(self, random: np.random.Generator) -> Iterable[list[int]]:
-        """Those of one epoch."""
         people = list(self.people)
         for pick in random.permutation(len(people)):
             others = random.choice(len(people) - 1, self.identities - 1, replace=False)
@@ -251,7 +252,6 @@ class DomainSampler(CropSampler):
     """
 
     def batches(self, random: np.random.Generator) -> Iterable[list[int]]:
-        """Those of one epoch."""
         _, batches = self._turns(random)
         domains: dict[str, list[Person]] = defaultdict(list)
         for person, domain in self.domain_of.items():
@@ -274,22 +274,22 @@ class DomainSampler(CropSampler):
 
 
 def build_sampler(records: Sequence[CropRecord], settings: Sampling, seed: int = 0) -> PKSampler:
-    """Return the sampler that a recipe names.
+    """Build the sampler that a recipe names.
 
     Raises:
-        InputProblem: when fewer than P identities have two crops.
+        InputProblem: fewer than P identities have two crops.
     """
     sampler: PKSampler = SAMPLERS.find(settings.order.name).build(records, settings, seed)
     return sampler
 
 
 def describe_epoch(crops: int, in_epoch: int, alone: int) -> str:
-    """Return how much of the training crops an epoch shows, a sentence.
+    """Return a clause on how many of the training crops an epoch shows.
 
     Args:
-        crops: the training crops.
+        crops: number of training crops.
         in_epoch: how many of them an epoch shows.
-        alone: people who have one crop only.
+        alone: number of people who have one crop only.
     """
     shown = f"all {crops:,} crops"
     if in_epoch < crops:

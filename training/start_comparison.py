@@ -1,12 +1,14 @@
-"""Whether a run's weights are better than those it started from, on the people held out.
+"""The comparison of a run's weights with those it started from, on the people held out.
 
 Both rank the same queries, and both answer them by the thresholds of their artefacts.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,31 +23,32 @@ from training.evaluation.metrics import rank_queries
 from training.evaluation.scoring import SearchScores, score_searches
 from training.evaluation.searches import Search
 from training.evaluation.sweep import sweep
-from training.recipe import Recipe
 from training.initial_weights import Start, read_start
+from training.recipe import Recipe
 from training.validation import photographed
 
 OPERATING_POINT = "far_1e-2"
+ASKED_RATE = SEARCH_OPERATING_POINTS[OPERATING_POINT]
 REMEDY = (
     "Train anew with a lower optimisation.learning_rate, fewer optimisation.epochs, a higher "
     "losses.anchor or more people. gmn finish tries another checkpoint of this run; --resume --set "
     "refuse_worse=false writes the artefact in any case"
 )
 
+# For each data set the value of every query, and the number of the person it shows.
 Samples = Sequence[tuple[NDArray[np.float64], NDArray[np.int64]]]
-"""Of each data set one value per query, and whose query it is, numbered."""
 
 
 @dataclass(frozen=True)
 class HeldOutScores:
-    """What networks obtain on the people held out.
+    """The figures of networks on the people held out.
 
     Attributes:
-        name: whose networks these are.
-        figures: by scoring, `mAP`: the average precision of each query. Where there is a
-            calibration also, at `OPERATING_POINT`, `alarms`: whether a search without its person in
-            the gallery would be answered `match`; and `found`: whether the person is first and a
-            `match`, of the searches whose person is there.
+        name: the name of the run or of its start.
+        figures: by scoring, `mAP`: the average precision of each query. If there is a calibration
+            also, at `OPERATING_POINT`, `alarms`: whether a search without its person in the gallery
+            would be answered `match`; and `found`: whether the person is first and a `match`, of
+            the searches whose person is there.
         impostors: by scoring, moments of the scores of different people.
     """
 
@@ -54,7 +57,7 @@ class HeldOutScores:
     impostors: Mapping[Scoring, Moments] = field(default_factory=dict)
 
     def mean(self, scoring: Scoring, figure: str) -> float:
-        """Over the data sets, each of which weighs the same."""
+        """Return the mean over the data sets, each of which weighs the same."""
         return float(np.mean([values.mean() for values, _ in self.figures[scoring][figure]]))
 
     @property
@@ -66,47 +69,47 @@ class HeldOutScores:
 def held_out_scores(
     name: str, domains: Sequence[SearchScores], calibration: Calibration | None
 ) -> HeldOutScores:
-    """Measures by cosine and, where there is an M-Net, by its scores.
+    """Measure by cosine and, if there is an M-Net, by its scores.
 
     Args:
-        name: whose networks these are.
+        name: the name of the run or of its start.
         domains: the scores of each data set's search.
-        calibration: gives the thresholds; None where there is none.
+        calibration: gives the thresholds; None if there is none.
     """
-    figures: dict[Scoring, dict[str, list[tuple[NDArray[np.float64], NDArray[np.int64]]]]] = {}
-    for one in domains:
-        for scoring, rows in one.by_scoring.items():
-            own = figures.setdefault(scoring, {"mAP": []})
-            ranked = rank_queries(rows, one.labels)
-            people = one.labels.query_identities[ranked.queries]
-            own["mAP"].append((ranked.average_precision, people))
+    figures: dict[Scoring, dict[str, list[Any]]] = {}
+    for domain in domains:
+        labels = domain.labels
+        for scoring, rows in domain.by_scoring.items():
+            samples = figures.setdefault(scoring, defaultdict(list))
+            ranked = rank_queries(rows, labels)
+            people = labels.query_identities[ranked.queries]
+            samples["mAP"].append((ranked.average_precision, people))
             if calibration is not None:
-                extremes = sweep(rows, one.labels)
-                asked = SEARCH_OPERATING_POINTS[OPERATING_POINT]
-                thresholds = extremes.thresholds(calibration.scorings[scoring], asked)
+                extremes = sweep(rows, labels)
+                thresholds = extremes.thresholds(calibration.scorings[scoring], ASKED_RATE)
                 alarms = extremes.false_alarms(thresholds)
-                found = extremes.detections(thresholds)
+                samples["alarms"].append((alarms, extremes.identities))
+                detections = extremes.detections(thresholds)
                 present = extremes.identities[extremes.present]
-                own.setdefault("alarms", []).append((alarms, extremes.identities))
-                own.setdefault("found", []).append((found, present))
-    return HeldOutScores(
-        name, figures, impostor_moments(domains, calibration) if calibration else {}
-    )
+                samples["found"].append((detections, present))
+    if calibration is None:
+        return HeldOutScores(name, figures)
+    return HeldOutScores(name, figures, impostor_moments(domains, calibration))
 
 
 def measure_start(
     recipe: Recipe, searches: Mapping[str, Search], device: torch.device
 ) -> HeldOutScores:
-    """Measures what a run starts from.
+    """Measure the networks that a run starts from.
 
     Args:
-        recipe: of the run.
-        searches: by data set, the held-out people; photographed ones alone count where there are
-            any, since drawn ones are easier.
-        device: for the networks.
+        recipe: the run's recipe.
+        searches: by data set, the held-out people; if there are photographed ones, these alone
+            count, since drawn ones are easier.
+        device: the device of the networks.
 
     Raises:
-        InputProblem: where the recipe starts from no whole embedder.
+        InputProblem: the recipe starts from no whole embedder.
     """
     start = _start_of(recipe)
     embedder = start.embedder
@@ -128,29 +131,28 @@ def compare_with_start(
     calibration: Calibration,
     device: torch.device,
 ) -> tuple[Calibration, str]:
-    """The calibration that the artefact gets, and how it compares with its start in sentences.
+    """Return the calibration of the artefact, and sentences that compare it with its start.
 
     Args:
-        recipe: of the run, which has set `refuse_worse`.
-        name: of the run.
+        recipe: the run's recipe, which has set `refuse_worse`.
+        name: the name of the run.
         searches: by data set, the held-out people.
-        scores: of the trained networks, by data set.
+        scores: the scores of the trained networks, by data set.
         calibration: fitted to these scores alone.
-        device: where the start's networks run.
+        device: the device of the start's networks.
 
     Raises:
-        InputProblem: where the trained networks are worse.
+        InputProblem: the trained networks are worse.
     """
     start = measure_start(recipe, searches, device)
-    theirs = _start_of(recipe).calibration
-    own = [scores[one] for one in photographed(searches)]
-    if theirs is None:
-        return calibration, require_improvement(start, held_out_scores(name, own, calibration))
+    domains = [scores[dataset] for dataset in photographed(searches)]
+    earlier = _start_of(recipe).calibration
     people = sum(len(np.unique(whose)) for _, whose in start.figures["cosine"]["mAP"])
-    moments = impostor_moments(own, calibration)
-    calibration = blended(calibration, moments, theirs, start.impostors, people)
-    sentence = require_improvement(start, held_out_scores(name, own, calibration))
-    if people < PEOPLE_OF_START:
+    if earlier is not None:
+        moments = impostor_moments(domains, calibration)
+        calibration = blended(calibration, moments, earlier, start.impostors, people)
+    sentence = require_improvement(start, held_out_scores(name, domains, calibration))
+    if earlier is not None and people < PEOPLE_OF_START:
         sentence += (
             f" Only {people} people were held out: the thresholds rest mostly on those of "
             f"{start.name}, and may find fewer people than the weights could; for thresholds of "
@@ -160,29 +162,31 @@ def compare_with_start(
 
 
 def require_improvement(start: HeldOutScores, trained: HeldOutScores) -> str:
-    """Compares the best scoring of both, each data set weighing the same.
+    """Compare the best scoring of both, each data set weighing the same.
 
-    Worse is a lower mAP; and, where both have thresholds, more false alarms than asked for or
-    fewer people found, when the 95% interval of the difference over people excludes none.
+    Worse is a lower mAP; and, if both have thresholds, more false alarms than asked for or fewer
+    people found, when the 95% interval of the difference over people excludes none.
 
     Args:
-        start: of what a run started from.
-        trained: of its weights, measured on the same people, by the name of its folder.
+        start: the figures of the networks that a run started from.
+        trained: the figures of its weights on the same people, by the name of its folder.
 
     Returns:
-        How the trained networks compare, with 95% intervals over people, in sentences.
+        The comparison in sentences, with 95% intervals over people.
 
     Raises:
-        InputProblem: where the trained networks are worse.
+        InputProblem: the trained networks are worse.
     """
 
     def change(figure: str) -> tuple[Estimate, str]:
         ours = trained.figures[after][figure]
         theirs = start.figures[before][figure]
-        pairs = zip(ours, theirs, strict=True)
-        found = average_intervals([({"": one - base}, own) for (one, own), (base, _) in pairs])[""]
-        mean, low, high = (100 * value for value in (found.mean, found.low, found.high))
-        return found, f"{mean:+.1f} points [{low:+.1f}, {high:+.1f}]"
+        differences = []
+        for (values, people), (earlier, _) in zip(ours, theirs, strict=True):
+            differences.append(({figure: values - earlier}, people))
+        estimate = average_intervals(differences)[figure]
+        interval = f"[{100 * estimate.low:+.1f}, {100 * estimate.high:+.1f}]"
+        return estimate, f"{100 * estimate.mean:+.1f} points {interval}"
 
     def refuse(figures: str) -> InputProblem:
         return InputProblem(
@@ -202,15 +206,14 @@ def require_improvement(start: HeldOutScores, trained: HeldOutScores) -> str:
     sentence = f"On the held-out people mAP is {figures}."
     if "alarms" not in start.figures[before] or "alarms" not in trained.figures[after]:
         return sentence
-    (rise, risen) = change("alarms")
-    (gain, gained) = change("found")
+    rise, risen = change("alarms")
+    gain, gained = change("found")
     alarms = trained.mean(after, "alarms")
     figures = (
         f"{100 * alarms:.1f}% false alarms at {OPERATING_POINT} ({risen}) and find "
         f"{100 * trained.mean(after, 'found'):.1f}% of the people ({gained})"
     )
-    asked = SEARCH_OPERATING_POINTS[OPERATING_POINT]
-    if (alarms > asked and rise.low > 0) or gain.high < 0:
+    if (alarms > ASKED_RATE and rise.low > 0) or gain.high < 0:
         raise refuse(figures)
     return f"{sentence} By the artefact's own thresholds they have {figures}."
 

@@ -30,7 +30,7 @@ def load_teacher_features(
         models: files of ready-made models (`.xml`, `.onnx`) or artefacts (`.safetensors`).
         records: the training crops.
         cache: a folder where features are kept by the crops' contents, for the next run.
-        processes: those that train together; the leading one asks.
+        processes: the processes that train together; the leading one asks the teachers.
 
     Returns:
         For each model `(n, t)` float32 of unit length, in the order of the crops.
@@ -38,28 +38,30 @@ def load_teacher_features(
     Raises:
         InputProblem: for a model that cannot be read, or a crop.
     """
-    # By content: a file that has changed is another crop.
+    # Crops are named by content: a file that has changed is another crop.
     names = [str(crop_fingerprint(record)) for record in records] if models else []
-    found = []
+    teachers = []
     for model in models:
         file = resolve_artefact(model)
-        # The digest, so that features of another model with this name are not taken for its own.
-        kept = cache / f"{file.stem}-{file_digest(file, REMEDY)[:12]}.npz"
+        # The digest tells another model with the same name apart.
+        cached = cache / f"{file.stem}-{file_digest(file, REMEDY)[:12]}.npz"
         if processes.is_main:
-            _ask(file, dict(zip(names, records, strict=True)), kept)
+            _ask(file, dict(zip(names, records, strict=True)), cached)
         processes.barrier()
-        known = read_features(kept, ["paths"])
+        known = read_features(cached, ["paths"])
         place = {crop: row for row, crop in enumerate(known.paths)}
         features = known.features[[place[name] for name in names]]
-        found.append(torch.nn.functional.normalize(torch.from_numpy(features), dim=1))
-    return found
+        teachers.append(torch.nn.functional.normalize(torch.from_numpy(features), dim=1))
+    return teachers
 
 
-def _ask(model: Path, crops: Mapping[str, CropRecord], kept: Path) -> None:
-    """Adds to the kept features those of the crops that are not among them, by their names."""
-    known = read_features(kept, ["paths"]) if kept.exists() else None
-    have = set(known.paths) if known else set()
-    new = {name: record for name, record in crops.items() if name not in have}
+def _ask(model: Path, crops: Mapping[str, CropRecord], cached: Path) -> None:
+    """Add the features of crops that are not cached yet, by the crops' names."""
+    new = dict(crops)
+    known = read_features(cached, ["paths"]) if cached.exists() else None
+    if known:
+        for name in known.paths:
+            new.pop(name, None)
     if not new:
         return
     features = _embed(model, list(new.values()))
@@ -67,8 +69,8 @@ def _ask(model: Path, crops: Mapping[str, CropRecord], kept: Path) -> None:
     if known:
         features = np.concatenate([known.features, features])
         names = [*known.paths, *names]
-    make_folder(kept.parent)
-    with replacing(kept) as beside:
+    make_folder(cached.parent)
+    with replacing(cached) as beside:
         write_features(beside, features, {"paths": names}, Origin(model.stem))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import cast
 
@@ -28,18 +28,17 @@ from training.run import Run
 from training.run_folder import BEST_NAME, RunLog
 
 DRAWN = "synthetic"
+# Training batches that M-Net's BatchNorm statistics are estimated on for a validation.
 BATCHES = 8
-"""Training batches that M-Net's BatchNorm statistics are estimated on for a validation."""
-
+# By data set and scoring, `mAP` and `rank_1`, 0 to 1.
 Figures = dict[str, dict[str, dict[str, float]]]
-"""By data set and scoring, `mAP` and `rank_1`, 0 to 1."""
 
 
 def validation_searches(recipe: Recipe, datasets: Sequence[Dataset]) -> dict[str, Search]:
-    """By data set, the held-out people to measure on; empty where the recipe does not validate.
+    """Choose by data set the held-out people to measure on; none if the recipe does not validate.
 
     Raises:
-        InputProblem: where no held-out person of a data set is seen by two cameras.
+        InputProblem: no held-out person of a data set is seen by two cameras.
     """
     if not recipe.validation.every_epochs or not recipe.held_out.fraction:
         return {}
@@ -47,7 +46,7 @@ def validation_searches(recipe: Recipe, datasets: Sequence[Dataset]) -> dict[str
 
 
 def _search(recipe: Recipe, dataset: Dataset) -> Search:
-    """At most so many people who are seen by two cameras, and so many crops of each in one."""
+    """Choose people who are seen by two cameras, and some of their crops under each camera."""
     settings = recipe.validation
     held_out = held_out_people(dataset, recipe.held_out.model_dump()).records
     cameras: dict[str, set[str]] = defaultdict(set)
@@ -59,18 +58,18 @@ def _search(recipe: Recipe, dataset: Dataset) -> Search:
             f"{dataset.spec}: none of the held-out people is seen by two cameras; raise "
             "held_out.fraction, or set validation.every_epochs=0"
         )
-    taken: Counter[tuple[str, str]] = Counter()
+    crops: dict[tuple[str, str], int] = defaultdict(int)
     chosen: list[CropRecord] = []
     for record in limit_identities(seen_twice, settings.identities, recipe.held_out.seed):
         place = (record.identity, camera_name(record))
-        taken[place] += 1
-        if taken[place] <= settings.crops:
+        crops[place] += 1
+        if crops[place] <= settings.crops:
             chosen.append(record)
     return across_cameras(dataset.spec, chosen)
 
 
 def photographed(datasets: Iterable[str]) -> list[str]:
-    """Return the names of photographed data sets; all of them where there are drawn people only."""
+    """Return the names of photographed data sets; all names if there are drawn people only."""
     names = list(datasets)
     return [name for name in names if name != DRAWN] or names
 
@@ -78,13 +77,12 @@ def photographed(datasets: Iterable[str]) -> list[str]:
 def best_scoring(figures: Figures) -> tuple[str, float]:
     """Return the scoring with the highest mean mAP over the photographed data sets, and that mean.
 
-    Drawn people are easier, and count only where there is no other data set.
+    Drawn people are easier, and count only if there is no other data set.
     """
-    counted = photographed(figures)
-    means = {
-        scoring: float(np.mean([figures[name][scoring]["mAP"] for name in counted]))
-        for scoring in figures[counted[0]]
-    }
+    counted = [figures[name] for name in photographed(figures)]
+    means = {}
+    for scoring in counted[0]:
+        means[scoring] = float(np.mean([scorings[scoring]["mAP"] for scorings in counted]))
     best = max(means, key=lambda scoring: means[scoring])
     return best, means[best]
 
@@ -98,56 +96,60 @@ class Validation:
         searches: Mapping[str, Search],
         notice: Callable[[str], None],
     ) -> None:
-        """Reads which score the best weights in the run's folder have.
+        """Read the score of the best weights in the run's folder.
 
         Args:
             run: its recipe has the interval.
-            searches: as `validation_searches` chose them; with none nothing is measured.
-            notice: is given a line for every validation.
+            searches: chosen by `validation_searches`; with none nothing is measured.
+            notice: called with a line for every validation.
         """
         self._run = run
         self._notice = notice
-        self._searches, self._people = searches, _digest(searches)
+        self._searches = searches
+        self._people = _digest(searches)
         self._best = self._kept_score()
 
-    def due(self, now: Position) -> bool:
+    def due(self, position: Position) -> bool:
         """Return whether to measure before a step, in the process that leads."""
         settings = self._run.recipe.validation
         epochs = self._run.recipe.optimisation.epochs
         if not self._searches or not self._run.processes.is_main:
             return False
-        if now.step == 0:
-            return now.epoch % settings.every_epochs == 0 or now.epoch == epochs
-        return settings.every_steps is not None and now.done % settings.every_steps == 0
+        if position.step == 0:
+            return position.epoch % settings.every_epochs == 0 or position.epoch == epochs
+        return settings.every_steps is not None and position.done % settings.every_steps == 0
 
-    def measure(self, now: Position, steps: int, log: RunLog) -> None:
-        """Measures, logs and keeps the weights if they are the best; the run stays as it is.
+    def measure(self, position: Position, steps: int, log: RunLog) -> None:
+        """Measure, log and keep the weights if they are the best; the run stays as it is.
 
         Args:
-            now: the next step.
-            steps: of this epoch.
-            log: of the run.
+            position: the next step.
+            steps: number of steps of this epoch.
+            log: log of the run.
         """
         began = time.perf_counter()
         # A copy: neither statistics nor modes of the networks that train may change.
         average = self._run.average
-        networks = cast(
-            TrainedNetworks,
-            copy.deepcopy(self._run.networks if average is None else average.module),
-        )
+        measured = self._run.networks if average is None else average.module
+        networks = cast(TrainedNetworks, copy.deepcopy(measured))
         figures, collapsed = self._figures(networks)
         scoring, score = best_scoring(figures)
         best = not collapsed and (self._best is None or score > self._best)
-        epoch = round(now.epoch + now.step / steps, 4)
+        epoch = round(position.epoch + position.step / steps, 4)
         if best:
             self._best = score
-            kept = {"epoch": epoch, "scoring": scoring, "score": score, "figures": figures}
-            kept["people"] = self._people
-            save_best(self._run.folder, networks, now, kept, self._run.identity)
-        # By the step that it follows: a resumed run drops what it logged of steps it does again.
+            validation = {
+                "epoch": epoch,
+                "scoring": scoring,
+                "score": score,
+                "figures": figures,
+                "people": self._people,
+            }
+            save_best(self._run.folder, networks, position, validation, self._run.identity)
+        # Logged under the step before: a resumed run drops the lines of steps that it does again.
         log.write(
             "validation",
-            now.done - 1,
+            position.done - 1,
             epoch=epoch,
             mAP=_flat(figures, "mAP"),
             rank_1=_flat(figures, "rank_1"),
@@ -161,11 +163,11 @@ class Validation:
         self._notice(f"epoch {epoch:g}: {summary(figures)}{'; the best' if best else remark}")
 
     def _figures(self, networks: TrainedNetworks) -> tuple[Figures, bool]:
-        """The figures, and whether the networks have collapsed: they then rank by rounding."""
+        """Return the figures, and whether the networks have collapsed and rank by rounding."""
         recipe = self._run.recipe
         metric_network = None
         networks.eval()
-        # The artefact has another M-Net where the recipe fits one when training is over.
+        # If the recipe fits an M-Net when training is over, the artefact has that one.
         if "gmn" in recipe.losses.on and not recipe.metric_fit.steps:
             metric_network = networks.metric_network
             images = training_images(self._run.batches, self._run.records, recipe, BATCHES)
@@ -174,10 +176,10 @@ class Validation:
         figures: Figures = {}
         with score_searches(metric_network, features, self._searches) as scored:
             for name, scores in scored.items():
+                figures[name] = {}
                 for scoring, rows in scores.by_scoring.items():
-                    found = rank_queries(rows, scores.labels).means()
-                    kept = {metric: found[metric] for metric in ("mAP", "rank_1")}
-                    figures.setdefault(name, {})[scoring] = kept
+                    means = rank_queries(rows, scores.labels).means()
+                    figures[name][scoring] = {"mAP": means["mAP"], "rank_1": means["rank_1"]}
         try:
             pair_scores = TorchPairScores(metric_network) if metric_network else None
             refuse_collapse("these weights", gallery_samples(features.values()), pair_scores)
@@ -186,32 +188,32 @@ class Validation:
         return figures, False
 
     def _kept_score(self) -> float | None:
-        """That of the best weights an earlier start of this run kept, on the same people."""
+        """Return the best score on the same people before this run was resumed."""
         path = self._run.folder / BEST_NAME
         if not self._searches or not self._run.processes.is_main or not path.exists():
             return None
         try:
-            kept = read_weights(path).validation
+            validation = read_weights(path).validation
         except InputProblem as problem:
             self._notice(f"{problem}; the next validation replaces it")
             return None
-        return float(kept["score"]) if kept.get("people") == self._people else None
+        return float(validation["score"]) if validation.get("people") == self._people else None
 
 
 def summary(figures: Figures) -> str:
-    """Figures in a line: `cuhk01 cosine mAP 71.2 Rank-1 69.0, mnet mAP 72.0 Rank-1 70.1`."""
-    return "; ".join(
-        f"{name} "
-        + ", ".join(
-            f"{scoring} mAP {100 * found['mAP']:.1f} Rank-1 {100 * found['rank_1']:.1f}"
-            for scoring, found in scorings.items()
-        )
-        for name, scorings in figures.items()
-    )
+    """Return figures in a line: `cuhk01 cosine mAP 71.2 Rank-1 69.0, mnet mAP 72.0 Rank-1 70.1`."""
+    datasets = []
+    for name, scorings in figures.items():
+        shown = [
+            f"{scoring} mAP {100 * means['mAP']:.1f} Rank-1 {100 * means['rank_1']:.1f}"
+            for scoring, means in scorings.items()
+        ]
+        datasets.append(f"{name} {', '.join(shown)}")
+    return "; ".join(datasets)
 
 
 def _digest(searches: Mapping[str, Search]) -> str:
-    """Of the crops: figures on other crops do not compare."""
+    # Figures on other crops do not compare.
     digest = hashlib.sha256()
     for name, search in sorted(searches.items()):
         for record in search.records:
@@ -222,7 +224,7 @@ def _digest(searches: Mapping[str, Search]) -> str:
 
 def _flat(figures: Figures, metric: str) -> dict[str, float]:
     return {
-        f"{name}/{scoring}": round(found[metric], 4)
+        f"{name}/{scoring}": round(means[metric], 4)
         for name, scorings in figures.items()
-        for scoring, found in scorings.items()
+        for scoring, means in scorings.items()
     }

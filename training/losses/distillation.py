@@ -14,7 +14,7 @@ from training.losses.base import Features, LossSettings, register_loss
 
 @register_loss("anchor", needs="start")
 def anchor(_: LossSettings, features: Features) -> torch.Tensor:
-    """1 − cosine between a crop's feature and the one that the initial weights give it."""
+    """Compute 1 − cosine between a crop's feature and the one by the initial weights."""
     assert features.start is not None
     return feature_distillation_loss(features.after_neck, features.start)
 
@@ -33,11 +33,11 @@ class DistilledFeature(nn.Module):
 
     def forward(self, features: Features) -> torch.Tensor:
         """Return the mean over teachers."""
-        each = [
+        losses = [
             feature_distillation_loss(project(features.after_neck), teacher)
             for project, teacher in zip(self.projections, features.teachers, strict=True)
         ]
-        return torch.stack(each).mean()
+        return torch.stack(losses).mean()
 
 
 class ResemblanceSettings(LossSettings):
@@ -48,7 +48,7 @@ class ResemblanceSettings(LossSettings):
 
 @register_loss("distilled_relation", ResemblanceSettings, needs="teachers")
 def distilled_relation(settings: ResemblanceSettings, features: Features) -> torch.Tensor:
-    """The divergence between whom a crop resembles in its batch for teachers and student."""
+    """Compare whom a crop resembles in its batch for teachers and student."""
     return relation_distillation_loss(
         features.after_neck, _together(features.teachers), settings.temperature
     )
@@ -56,18 +56,18 @@ def distilled_relation(settings: ResemblanceSettings, features: Features) -> tor
 
 @register_loss("distilled_pair", ResemblanceSettings, needs="teachers")
 def distilled_pair(settings: ResemblanceSettings, features: Features) -> torch.Tensor:
-    """The same for M-Net's scores."""
+    """Compare whom a crop resembles in its batch for teachers and by M-Net's scores."""
     scores = features.logits[:, 1] - features.logits[:, 0]
     return pair_distillation_loss(scores, _together(features.teachers), settings.temperature)
 
 
 def _together(teachers: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Unit features side by side: a cosine of them is the mean of the teachers' cosines."""
+    """Put unit features side by side: a cosine of them is the mean of the teachers' cosines."""
     return torch.cat(list(teachers), dim=1)
 
 
 def feature_distillation_loss(projected: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
-    """mean over crops of 1 − cos(student, teacher).
+    """Compute the mean over crops of 1 − cos(student, teacher).
 
     Args:
         projected: the student's features, mapped to the teacher's size, `(B, t)`.
@@ -82,7 +82,7 @@ def feature_distillation_loss(projected: torch.Tensor, teacher: torch.Tensor) ->
 def relation_distillation_loss(
     student: torch.Tensor, teacher: torch.Tensor, temperature: float = 0.1
 ) -> torch.Tensor:
-    """mean over crops of KL(teacher ‖ student) of whom a crop resembles in its batch.
+    """Compute the mean over crops of KL(teacher ‖ student) of whom a crop resembles in its batch.
 
     A crop's resemblances are the softmax of its cosine similarities to the batch's other crops,
     divided by the temperature (the similarity of probabilities, Passalis and Tefas, ECCV 2018).
@@ -90,10 +90,10 @@ def relation_distillation_loss(
     Args:
         student: features `(B, d)`.
         teacher: features of the same crops `(B, t)`.
-        temperature: of both; a low one looks at the nearest only.
+        temperature: temperature of both; a low one looks at the nearest only.
 
     Returns:
-        A scalar, 0 where both order and space the batch alike.
+        A scalar, 0 if both order and space the batch alike.
     """
     return _divergence(_cosines(student) / temperature, _cosines(teacher) / temperature)
 
@@ -101,13 +101,13 @@ def relation_distillation_loss(
 def pair_distillation_loss(
     scores: torch.Tensor, teacher: torch.Tensor, temperature: float = 0.1
 ) -> torch.Tensor:
-    """Return the same divergence, where the student's resemblances are M-Net's scores.
+    """Compute the same divergence, with M-Net's scores as the student's resemblances.
 
     Args:
         scores: s(p, q) of all pairs of the batch, ordered as by `torch.triu_indices`,
             `(B(B−1)/2,)`; logits already, so they know no temperature.
         teacher: features of the batch's crops `(B, t)`.
-        temperature: of the teacher's cosine similarities.
+        temperature: temperature of the teacher's cosine similarities.
 
     Returns:
         A scalar.
@@ -124,7 +124,7 @@ def _cosines(features: torch.Tensor) -> torch.Tensor:
 
 
 def _divergence(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
-    """mean over rows of KL(teacher ‖ student) of similarities `(B, B)` to all others."""
+    """Compute the mean over rows of KL(teacher ‖ student) of similarities `(B, B)` to others."""
     others = ~torch.eye(len(student), dtype=torch.bool, device=student.device)
 
     def log_shares(similarities: torch.Tensor) -> torch.Tensor:

@@ -21,7 +21,7 @@ class MetricSettings(LossSettings):
 
 @register_loss("gmn", MetricSettings)
 def generalizable_metric_loss(_: MetricSettings, features: Features) -> torch.Tensor:
-    """L_gmn: ½·mean over positive pairs + ½·mean over negative pairs.
+    """Compute L_gmn: ½·mean over positive pairs + ½·mean over negative pairs.
 
     Averaged apart, so that the few positive pairs of a batch are not drowned by the negatives; a
     scalar. A batch with pairs of one sort only is averaged over these.
@@ -29,7 +29,7 @@ def generalizable_metric_loss(_: MetricSettings, features: Features) -> torch.Te
     first, second = features.labels[features.pair_rows]
     same = first == second
     per_pair = functional.cross_entropy(features.logits.float(), same.long(), reduction="none")
-    # No row is picked out: a GPU would have to be waited for to know how many there are.
+    # Masks, and no selected rows, whose number a GPU would have to be waited for.
     sorts = torch.stack((same, ~same)).to(per_pair.dtype)
     counts = sorts.sum(dim=1)
     means = (sorts * per_pair).sum(dim=1) / counts.clamp(min=1)
@@ -44,7 +44,7 @@ class CenterSettings(LossSettings):
 
 @register_loss("pic", CenterSettings)
 def pair_identity_center_loss(_: CenterSettings, features: Features) -> torch.Tensor:
-    """L_pic: mean squared difference of each pair feature and the centre of its pair identity.
+    """Compute L_pic: mean squared difference of pair features and centres of pair identities.
 
     A pair identity is the unordered pair of its two labels; its centre is the mean of this batch's
     pair features that share it. A pair identity seen once is its own centre and adds 0. A scalar,

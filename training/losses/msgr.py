@@ -19,7 +19,7 @@ class RegulariserSettings(LossSettings):
 
     Attributes:
         weight: λ.
-        stages: those whose outputs are regularised: 0 is the input, 1 to 4 the backbone's stages.
+        stages: the stages to regularise by their outputs: 0 is the input, 1 to 4 the backbone's.
         norm: q, of a crop's gradient: 1, 2 or inf.
         exponent: r; 1 is the first-order bound on the loss under perturbation.
     """
@@ -53,7 +53,7 @@ def gradient_regulariser(
     norm: GradientNorm = 2,
     exponent: float = 2.0,
 ) -> torch.Tensor:
-    """Σ over stages of mean_i ‖g_i‖_q^r, with g_i = B·∂L/∂h_i; its weight is the caller's.
+    """Compute Σ over stages of mean_i ‖g_i‖_q^r, with g_i = B·∂L/∂h_i, without a weight.
 
     A perturbation of a stage's output within a ball of radius σ raises the loss, to first order, by
     at most σ‖g‖_q, q being dual to the ball's norm: that is r = 1. B undoes the batch mean in L, so
@@ -70,15 +70,12 @@ def gradient_regulariser(
         exponent: r, from 1.
 
     Returns:
-        A scalar; 0, with a gradient of 0, where the loss does not move.
+        A scalar; 0, with a gradient of 0, if the loss does not move.
     """
-    gradients = torch.autograd.grad(loss, list(stages), create_graph=True)
-    return torch.stack(
-        [_norms(len(one) * one, norm).pow(exponent).mean() for one in gradients]
-    ).sum()
-
-
-def _norms(gradient: torch.Tensor, norm: GradientNorm) -> torch.Tensor:
-    """‖·‖_q of each crop's gradient `(B, …)`: `(B,)`; vector_norm's own gradient at 0 is 0."""
-    lengths: torch.Tensor = torch.linalg.vector_norm(gradient.flatten(1), ord=float(norm), dim=1)
-    return lengths
+    terms = []
+    for gradient in torch.autograd.grad(loss, list(stages), create_graph=True):
+        per_crop = (len(gradient) * gradient).flatten(1)
+        # The gradient of vector_norm itself is 0 at 0.
+        norms = torch.linalg.vector_norm(per_crop, ord=float(norm), dim=1)
+        terms.append(norms.pow(exponent).mean())
+    return torch.stack(terms).sum()

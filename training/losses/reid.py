@@ -39,8 +39,8 @@ class CosFaceSettings(LossSettings):
     """Settings of CosFace.
 
     Attributes:
-        scale: of all cosines.
-        margin: taken from the cosine to the crop's own identity.
+        scale: factor on all cosines.
+        margin: subtracted from the cosine to the crop's own identity.
     """
 
     scale: float = Field(30.0, gt=0)
@@ -81,10 +81,10 @@ class TripletSettings(LossSettings):
 
 @register_loss("triplet", TripletSettings)
 def triplet_loss(settings: TripletSettings, features: Features) -> torch.Tensor:
-    """L_tri: mean over anchors of max(0, farthest positive − nearest negative + margin).
+    """Compute L_tri: mean over anchors of max(0, farthest positive − nearest negative + margin).
 
-    Of the features before the BNNeck; a scalar. An anchor without a positive or without a negative
-    counts 0.
+    It reads the features before the BNNeck; a scalar. An anchor without a positive or without a
+    negative counts 0.
     """
     labels = features.labels
     if settings.distance == "cosine":
