@@ -1,4 +1,4 @@
-"""Backbones by name: torchvision's, OSNet, timm's, and what other packages register.
+"""Backbones by name: torchvision's, OSNet, timm's, and those of other packages.
 
 timm's are called by its own names, `timm:resnet50`, `timm:convnext_tiny.fb_in22k`, …; timm is
 imported when such a name is used, and installed with the extra `timm`.
@@ -31,7 +31,7 @@ NOT_SUPPORTED = (TypeError, AttributeError, RuntimeError, NotImplementedError)
 
 
 def build_backbone(name: str, last_stride: LastStride = 1) -> nn.Sequential:
-    """Builds a backbone with random weights and without its classifier.
+    """Build a backbone with random weights and without its classifier.
 
     Args:
         last_stride: 2 as torchvision has it (output stride 32), or 1 in the last stage (16).
@@ -43,7 +43,7 @@ def build_backbone(name: str, last_stride: LastStride = 1) -> nn.Sequential:
 
 
 def stage_children(name: str, backbone: nn.Sequential) -> list[list[str]]:
-    """The names of the children of a backbone's four stages; the first has the stem with it."""
+    """Name the children of a backbone's four stages; the first has the stem with it."""
     names = [child for child, _ in backbone.named_children()]
     stage_ends = find_backbone(name).stage_ends
     if stage_ends is None:
@@ -81,20 +81,20 @@ class LastMap(nn.Module):
         self.network = network
 
     def forward(self, crops: torch.Tensor) -> torch.Tensor:
-        """`(B, 3, H, W)` to `(B, C, h, w)`."""
+        """Return the last map `(B, C, h, w)` of crops `(B, 3, H, W)`."""
         maps: torch.Tensor = self.network(crops)[-1]
         return maps
 
 
 @cache
 def timm_backbone(name: str) -> BackboneKind:
-    """The backbone of a name such as `timm:resnet50` or, with a tag, `timm:resnet50.a1_in1k`.
+    """Return the backbone of a name such as `timm:resnet50` or `timm:resnet50.a1_in1k`.
 
     A network whose modules run one after the other and give four or more maps has the four stages
     that end at the last four of these. Any other is one piece.
 
     Raises:
-        InputProblem: where timm is not installed, has no such name, or gives no maps of it.
+        InputProblem: timm is not installed, has no such name, or gives no maps of it.
     """
     timm = import_timm(name)
     own = name.removeprefix(PREFIX)
@@ -103,9 +103,9 @@ def timm_backbone(name: str) -> BackboneKind:
     if not timm.is_model(architecture) or (tag and own not in tagged):
         known = tagged or timm.list_models()
         near = difflib.get_close_matches(own, known, n=3) or known[:3]
+        shown = ", ".join(f"{PREFIX}{close}" for close in near)
         raise InputProblem(
-            f"there is no backbone {name}; near are {', '.join(PREFIX + one for one in near)}; "
-            "timm.list_models() has them all"
+            f"there is no backbone {name}; near are {shown}; timm.list_models() has them all"
         )
 
     with torch.device("meta"):
@@ -127,7 +127,7 @@ def timm_backbone(name: str) -> BackboneKind:
 
 
 def import_timm(name: str) -> ModuleType:
-    """The package timm, for the backbone `name`; `InputProblem` where it is not installed."""
+    """Import the package timm, for the backbone `name`; `InputProblem` if it is not installed."""
     try:
         import timm
     except ImportError as error:
@@ -154,7 +154,7 @@ def build_timm(name: str, **weights: Any) -> nn.Sequential:
 
 
 def _staged(timm: ModuleType, name: str) -> Any:
-    """The network as children that run one after the other; None where it is no such network."""
+    """Return the network as children that run one after the other; None if it is another kind."""
     from timm.models import FeatureListNet
 
     try:

@@ -22,7 +22,7 @@ class GeneralizedMeanPooling(nn.Module):
         self.exponent = nn.Parameter(torch.tensor(exponent))
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
-        """Pools `(B, C, h, w)` to `(B, C)` in float32, under any autocast type."""
+        """Pool `(B, C, h, w)` to `(B, C)` in float32, under any autocast type."""
         with torch.autocast(maps.device.type, enabled=False):
             powers = maps.float().clamp(min=1e-6).pow(self.exponent)
             return powers.mean(dim=(2, 3)).pow(1.0 / self.exponent)
@@ -32,7 +32,7 @@ class AveragePooling(nn.Module):
     """The mean over space."""
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
-        """Pools `(B, C, h, w)` to `(B, C)` in float32."""
+        """Pool `(B, C, h, w)` to `(B, C)` in float32."""
         return maps.float().mean(dim=(2, 3))
 
 
@@ -49,7 +49,7 @@ class DepthwisePooling(nn.Module):
         nn.init.zeros_(self.weight.bias)  # type: ignore[arg-type]
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
-        """Pools `(B, C, h, w)` of that size to `(B, C)` in float32."""
+        """Pool `(B, C, h, w)` of that size to `(B, C)` in float32."""
         with torch.autocast(maps.device.type, enabled=False):
             pooled: torch.Tensor = self.weight(maps.float()).flatten(1)
             return pooled
@@ -60,7 +60,7 @@ class Features(NamedTuple):
 
     Attributes:
         before_neck, after_neck: both sides of the BNNeck, `(B, d)` float32: L_tri reads the first,
-            all else the second; the same tensor where there is no neck.
+            every other loss the second; the same tensor if there is no neck.
         stages: the outputs of the requested stages, from shallow to deep, float32.
     """
 
@@ -70,7 +70,7 @@ class Features(NamedTuple):
 
 
 class Embedder(nn.Module):
-    """Normalised crops `(B, 3, H, W)` to features `(B, d)`.
+    """The network from normalised crops `(B, 3, H, W)` to features `(B, d)`.
 
     BNNeck is a BatchNorm without shift between the feature that the triplet loss reads and the one
     that everything else reads (Luo et al., CVPR Workshops 2019).
@@ -105,16 +105,16 @@ class Embedder(nn.Module):
         return [[self.backbone.get_submodule(name) for name in names] for names in self._stages]
 
     def forward(self, crops: torch.Tensor) -> torch.Tensor:
-        """The feature `(B, d)` float32 that is stored, compared and scored; not of unit length."""
+        """Embed crops: features `(B, d)` float32 to store, compare and score, of any length."""
         return self.features(crops).after_neck
 
     def features(self, crops: torch.Tensor, stages: Sequence[int] = ()) -> Features:
-        """Features on both sides of the BNNeck; the arguments are those of `before_neck`."""
+        """Return features on both sides of the BNNeck; `before_neck` explains the arguments."""
         before, requested = self.before_neck(crops, stages)
         return Features(before, self.after_neck(before), requested)
 
     def after_neck(self, before: torch.Tensor) -> torch.Tensor:
-        """Return the BNNeck, `(B, d)` to `(B, d)` float32."""
+        """Apply the BNNeck, `(B, d)` to `(B, d)` float32."""
         with torch.autocast(before.device.type, enabled=False):
             feature: torch.Tensor = self.neck(before.float())
         return feature
@@ -122,14 +122,14 @@ class Embedder(nn.Module):
     def before_neck(
         self, crops: torch.Tensor, stages: Sequence[int] = ()
     ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
-        """Features before the BNNeck, `(B, d)`, and the outputs of some stages.
+        """Return features before the BNNeck, `(B, d)`, and the outputs of some stages.
 
         From the shallowest requested stage on, everything is computed in float32 under any
         autocast type: MSGR differentiates the loss twice there.
 
         Args:
             crops: `(B, 3, H, W)`.
-            stages: whose outputs to return: 0 is the input, 1 to 4 the backbone's stages.
+            stages: the stages to return: 0 is the input, 1 to 4 the backbone's stages.
         """
         requested: list[torch.Tensor] = []
         outputs: list[torch.Tensor] = []
@@ -147,7 +147,7 @@ class Embedder(nn.Module):
         return before, tuple(requested)
 
     def _pool(self, outputs: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Pooling and head, from the input and the outputs of the four stages."""
+        """Apply pooling and head, to the input and the outputs of the four stages."""
         pooled: torch.Tensor
         if self.config.multiscale is None:
             pooled = self.pooling(outputs[-1])
@@ -176,7 +176,7 @@ def _head(inputs: int, config: HeadConfig) -> nn.Sequential:
 
 
 def _differentiable(maps: torch.Tensor) -> torch.Tensor:
-    """Return the maps as float32, as a leaf where no gradient reaches them, such as crops."""
+    """Return the maps as float32, as a leaf if no gradient reaches them, such as crops."""
     maps = maps.float()
     if torch.is_grad_enabled() and not maps.requires_grad:
         return maps.detach().requires_grad_()

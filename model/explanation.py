@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 
 ROWS = 8
 COLUMNS = 4
-"""Cells of one size, numbered row by row from the top left."""
+# Cells of one size, numbered row by row from the top left.
 CELLS = ROWS * COLUMNS
-# Share of a cell's side: how wide a band it fades over. A hard edge would be a pattern of its own.
+# A cell fades over this share of its side. A hard edge would be a pattern of its own.
 FADE = 0.5
+# The scores `(n,)` of one feature `(d,)` with some others `(n, d)`.
 Scores = Callable[[NDArray[np.float32], NDArray[np.float32]], NDArray[np.float32]]
-"""The scores `(n,)` of one feature `(d,)` with some others `(n, d)`."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class PairExplanation:
     """The contribution of each region of two crops to their score.
 
     Attributes:
-        score: of the pair, nothing hidden.
+        score: score of the pair, nothing hidden.
         first, second: contributions `(ROWS, COLUMNS)` in units of the score: how much higher it is
             than with this cell of that crop hidden. Positive is evidence for one person, negative
             for two.
@@ -69,7 +69,7 @@ def variants(crop: NDArray[np.uint8], numbers: range) -> NDArray[np.uint8]:
 def explain(
     first: NDArray[np.float32], second: NDArray[np.float32], scores: Scores
 ) -> PairExplanation:
-    """Contributions from the features of two crops' variants.
+    """Compute contributions from the features of two crops' variants.
 
     One crop's cells are hidden while the other is whole: exchanging the crops exchanges the grids
     where the score is symmetric.
@@ -80,12 +80,16 @@ def explain(
     """
     of_first = scores(second[0], first)
     of_second = scores(first[0], second)
-    lost = [(one[0] - one[1:]).reshape(ROWS, COLUMNS) for one in (of_first, of_second)]
-    return PairExplanation(float(of_first[0]), *(np.asarray(one, np.float32) for one in lost))
+    return PairExplanation(float(of_first[0]), _contributions(of_first), _contributions(of_second))
+
+
+def _contributions(scores: NDArray[np.float32]) -> NDArray[np.float32]:
+    lost = (scores[0] - scores[1:]).reshape(ROWS, COLUMNS)
+    return np.asarray(lost, np.float32)
 
 
 def _weights(pixels: int, cells: int) -> NDArray[np.float32]:
-    """How far each cell of one axis hides each pixel, `(cells, pixels)`; columns add up to 1."""
+    """Return how far each cell of an axis hides each pixel, `(cells, pixels)`; columns sum to 1."""
     places = (np.arange(pixels, dtype=np.float32) + 0.5) * cells / pixels
     inner = np.arange(1, cells, dtype=np.float32)[:, None]
     # The share of a pixel that lies behind each boundary: 1 behind the first edge, 0 at the last.

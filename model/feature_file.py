@@ -1,7 +1,6 @@
 """Files of features, `.npz` without pickle: one of a whole data set, or a folder of shards.
 
-`gmn embed` writes them; `gmn score` and `gmn evaluate` read them, and so does a service that
-imports vectors.
+`gmn embed` writes them; a service that imports vectors reads them.
 """
 
 from __future__ import annotations
@@ -56,8 +55,8 @@ class FeatureFile:
     Attributes:
         path: where it was read from.
         features: `(n, d)` float32, as the embedder gave them.
-        origin: what made them.
-        columns: of `COLUMNS` those that were asked for and are there, n texts each.
+        origin: their origin.
+        columns: the requested `COLUMNS` that the file has, n texts each.
     """
 
     path: Path
@@ -67,11 +66,11 @@ class FeatureFile:
 
     @property
     def paths(self) -> tuple[str, ...]:
-        """The name of each crop; empty where the file has no names or they were not read."""
+        """The name of each crop; empty if the file has no names or they were not read."""
         return self.columns.get("paths", ())
 
     def check_against(self, artefact: Artefact) -> None:
-        """Refuses features of another embedder.
+        """Refuse features of another embedder.
 
         Raises:
             InputProblem: naming the file and both sides of the disagreement.
@@ -98,13 +97,13 @@ def write_features(
     origin: Origin,
     unreadable: Sequence[str] = (),
 ) -> None:
-    """Writes features, what is known of their crops, and what made them.
+    """Write features, labels of their crops, and their origin.
 
     Args:
-        path: where to; an existing file is overwritten.
+        path: the file; an existing one is overwritten.
         features: `(n, d)` float32.
-        columns: of `COLUMNS` some, n texts each.
-        origin: what made them.
+        columns: some of `COLUMNS`, n texts each.
+        origin: origin of the features.
         unreadable: names and reasons of crops that are left out.
     """
     texts = {**columns, **dict(zip(ABOUT, origin, strict=True)), UNREADABLE: unreadable}
@@ -114,11 +113,11 @@ def write_features(
 
 
 def read_features(path: Path, columns: Collection[str] = ()) -> FeatureFile:
-    """Reads a feature file, or a whole folder of shards as if it were one file.
+    """Read a feature file, or a whole folder of shards as if it were one file.
 
     Args:
         path: the file or folder.
-        columns: of `COLUMNS` those to read.
+        columns: the `COLUMNS` to read.
 
     Raises:
         InputProblem: for a file that is missing, damaged, or holds no `(n, d)` array `features`,
@@ -143,17 +142,18 @@ def read_features(path: Path, columns: Collection[str] = ()) -> FeatureFile:
         done += rows
         for name in columns:
             read[name] += shard.columns.get(name, ())
-    return FeatureFile(path, features, origin, {name: tuple(own) for name, own in read.items()})
+    texts = {name: tuple(column) for name, column in read.items()}
+    return FeatureFile(path, features, origin, texts)
 
 
 def read_origin(path: Path) -> Origin:
-    """Return what made a feature file, without its features; raises as `read_features`."""
+    """Read the origin of a feature file, without its features; raises as `read_features`."""
     with _opened(path) as arrays:
         return _origin(arrays)
 
 
 def read_unreadable(path: Path) -> list[str]:
-    """Names and reasons of the crops that a feature file leaves out; raises as `read_features`."""
+    """Read names and reasons of the crops that a file leaves out; raises as `read_features`."""
     with _opened(path) as arrays:
         return _texts(arrays, UNREADABLE)
 
@@ -165,7 +165,7 @@ def is_feature_file(path: Path) -> bool:
 
 
 def read_sent(path: Path, most_bytes: int) -> FeatureFile:
-    """Reads one feature file that others have sent, with all `COLUMNS`, in bounded memory.
+    """Read one feature file that others have sent, with all `COLUMNS`, in bounded memory.
 
     Raises:
         InputProblem: for a file that is damaged, larger than `most_bytes`, compressed, or lacks a
@@ -178,10 +178,9 @@ def read_sent(path: Path, most_bytes: int) -> FeatureFile:
             "folder as --out, which then holds smaller files"
         )
     with _opened(path) as arrays:
-        if any(one.compress_type != zipfile.ZIP_STORED for one in arrays.zip.infolist()):
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in arrays.zip.infolist()):
             raise InputProblem(f"{path}: is compressed; send it as gmn embed wrote it")
         features = _features(path, arrays)
-        columns = {}
         rows = len(features)
         if rows > MOST_ROWS:
             raise InputProblem(f"{path}: has {rows:,} features, over the limit of {MOST_ROWS:,}")
@@ -190,11 +189,12 @@ def read_sent(path: Path, most_bytes: int) -> FeatureFile:
             raise InputProblem(
                 f"{path}: has a feature that is not finite or has no length; run gmn embed again"
             )
+        columns = {}
         for name in COLUMNS:
             if name not in arrays or arrays[name].shape != (rows,):
                 raise InputProblem(f"{path}: lacks {name} of its crops; run gmn embed again")
             columns[name] = tuple(_texts(arrays, name))
-        if not all(map(SHA256.fullmatch, columns["sha256"])):
+        if not all(SHA256.fullmatch(digest) for digest in columns["sha256"]):
             raise InputProblem(f"{path}: has a sha256 that is none; run gmn embed again")
         return FeatureFile(path, features, _origin(arrays), columns)
 
@@ -216,7 +216,7 @@ def _features(path: Path, arrays: Any) -> NDArray[np.float32]:
 
 
 def _shape(path: Path) -> tuple[int, int]:
-    """Rows and dimensions of a file's features, read from their header."""
+    """Read the rows and dimensions of a file's features from their header."""
     with _opened(path) as arrays, arrays.zip.open("features.npy") as file:
         major, _ = np.lib.format.read_magic(file)  # type: ignore[no-untyped-call]
         read = getattr(np.lib.format, f"read_array_header_{major}_0")
@@ -231,12 +231,12 @@ def _origin(arrays: Any) -> Origin:
 
 def _texts(arrays: Any, name: str) -> list[str]:
     texts = np.atleast_1d(arrays[name]) if name in arrays else np.empty(0)
-    return list(map(str, texts.tolist()))
+    return [str(text) for text in texts.tolist()]
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    """The arrays of a feature file, by name; raises `InputProblem` where they cannot be read."""
+    """Open the arrays of a feature file, by name; raises `InputProblem` for an unreadable file."""
     if not path.is_file():
         raise InputProblem(f"{path}: no such file; name one that gmn embed wrote")
     try:

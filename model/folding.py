@@ -22,7 +22,7 @@ TOLERANCE = 1e-4
 
 @torch.no_grad()
 def folded(network: Network, size: Preprocessing) -> Network:
-    """A copy of a network with the same outputs and fewer steps, or the network where none is.
+    """Copy a network with the same outputs and fewer steps; return itself if there is no such copy.
 
     A random crop shows which BatchNorm follows which convolution, and compares the two networks.
     The network is in evaluation mode, on any device.
@@ -40,21 +40,22 @@ def folded(network: Network, size: Preprocessing) -> Network:
         shorter.set_submodule(convolution, fuse_conv_bn_eval(fused, batch_norm))
         # timm's BatchNorms have an activation of their own.
         activation = getattr(batch_norm, "act", None)
-        kept = activation if isinstance(activation, nn.Module) else nn.Identity()
-        shorter.set_submodule(norm, kept)
+        if not isinstance(activation, nn.Module):
+            activation = nn.Identity()
+        shorter.set_submodule(norm, activation)
     before = network(example)
     after = shorter(example)
-    # They differ where another module reads the convolution's output, too.
+    # They differ if another module reads the convolution's output, too.
     same = bool((after - before).abs().max() <= TOLERANCE * before.abs().max())
     return shorter if same else network
 
 
 def _pairs(network: nn.Module, example: torch.Tensor) -> dict[str, str]:
-    """Return the name of each convolution whose output a BatchNorm reads, with the BatchNorm's."""
+    """Pair each convolution with the BatchNorm that reads its output, by their names."""
     names = {module: name for name, module in network.named_modules()}
-    # The outputs are held: another tensor could else have the same id.
+    # The outputs are kept: a later tensor could have the place of one in memory.
     outputs: list[tuple[torch.Tensor, nn.Module]] = []
-    found: dict[str, str] = {}
+    pairs: dict[str, str] = {}
 
     def keep(module: nn.Module, _: Any, output: torch.Tensor) -> None:
         outputs.append((output, module))
@@ -62,7 +63,7 @@ def _pairs(network: nn.Module, example: torch.Tensor) -> dict[str, str]:
     def look(module: nn.Module, inputs: tuple[torch.Tensor]) -> None:
         for output, convolution in outputs:
             if output is inputs[0]:
-                found[names[convolution]] = names[module]
+                pairs[names[convolution]] = names[module]
 
     hooks = []
     for module in names:
@@ -75,4 +76,4 @@ def _pairs(network: nn.Module, example: torch.Tensor) -> dict[str, str]:
     finally:
         for hook in hooks:
             hook.remove()
-    return found
+    return pairs

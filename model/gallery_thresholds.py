@@ -21,10 +21,9 @@ from model.order_statistics import LEAST_SHARE, Array, bounded_probability, sigm
 from model.search_calibration import (
     FAR_EXTRAPOLATION,
     FEW_IDENTITIES,
-    KEPT_SEARCHES,
     RANKS,
     SearchScores,
-    few_identities,
+    latest_searches,
 )
 from model.stored import Stored
 from model.stranger_tail import (
@@ -40,7 +39,7 @@ MOST_CROPS = 1000
 CROPS_PER_IDENTITY = 3
 # Tables for filters: K identities, a third of them, a tenth …
 FEWER = (1, 3, 10, 30, 100)
-# ρ before any search, with the weight of so many searches.
+# ρ before any search, with the weight of this number of searches.
 RATIO_PRIOR = 0.92
 RATIO_WEIGHT = 20.0
 # The rarity of the right identity's score is taken as Gamma(2, 3): with a fixed 3, a probability is
@@ -86,7 +85,7 @@ class GalleryThresholds(Stored):
         return level + self.ratio * tail.scale * tail.height(-math.log(far))
 
     def probability(self, scores: NDArray[np.floating], level: float, identities: int) -> Array:
-        """Probability at even odds that each score is the right identity's, same shape.
+        """Compute the probability at even odds that each score is the right identity's, same shape.
 
         With t the rarity of the score, −ln of the share of strangers' searches whose best score is
         as high above its level: Gamma(2, 3) against Exp(1), the logit ln t + 2t/3 − 2 ln 3. It
@@ -129,14 +128,15 @@ def _tail_of(tails: tuple[StrangerTail, ...], identities: int) -> StrangerTail:
     tails = tails[::-1]
     sizes = np.log([tail.identities for tail in tails])
     columns = np.array([(tail.scale, *tail.heights) for tail in tails]).T
-    scale, *heights = (float(np.interp(math.log(identities), sizes, one)) for one in columns)
+    place = math.log(identities)
+    scale, *heights = [float(np.interp(place, sizes, column)) for column in columns]
     return StrangerTail(identities=identities, scale=scale, heights=tuple(heights))
 
 
 def fit_gallery(
     left_out: Sequence[LeftOutSearches], searches: Sequence[SearchScores] = ()
 ) -> GalleryThresholds:
-    """Thresholds from leave-one-identity-out searches.
+    """Fit thresholds to leave-one-identity-out searches.
 
     Args:
         left_out: one for each size of `subgalleries`, the whole gallery first.
@@ -145,7 +145,8 @@ def fit_gallery(
     Raises:
         InputProblem: for fewer than 18 named identities, or scores without spread.
     """
-    tails = sorted((fit_tail(one) for one in left_out), key=lambda tail: -tail.identities)
+    tails = [fit_tail(part) for part in left_out]
+    tails.sort(key=lambda tail: -tail.identities)
     first = left_out[0]
     fitted = GalleryThresholds(
         tails=tuple(tails), identities=len(np.unique(first.names)), crops=len(first.names)
@@ -163,11 +164,11 @@ def fit_ratio(thresholds: GalleryThresholds, searches: Sequence[SearchScores]) -
         thresholds: those of the gallery, with any ρ.
         searches: the latest last; of more than 256 the latest count.
     """
-    kept = [one for one in searches if not few_identities(one.identities)][-KEPT_SEARCHES:]
-    if not kept:
+    latest = latest_searches(searches)
+    if not latest:
         return thresholds.model_copy(update={"ratio": RATIO_PRIOR, "searches": 0})
-    leaders = np.array([one.scores for one in kept])
-    sizes = np.array([one.identities for one in kept])
+    leaders = np.array([search.scores for search in latest])
+    sizes = np.array([search.identities for search in latest])
     tails = {size: thresholds.tail(size) for size in np.unique(sizes).tolist()}
     scales = np.array([tails[size].scale for size in sizes.tolist()])
     strangers = spacing(leaders) / scales
@@ -175,7 +176,7 @@ def fit_ratio(thresholds: GalleryThresholds, searches: Sequence[SearchScores]) -
     heights = (leaders[:, 0] - level(leaders)) / scales
     ratio = RATIO_PRIOR
     share = 0.5
-    rarity = np.empty(len(kept))
+    rarity = np.empty(len(latest))
     for _ in range(ROUNDS):
         for size, tail in tails.items():
             here = sizes == size
@@ -184,17 +185,17 @@ def fit_ratio(thresholds: GalleryThresholds, searches: Sequence[SearchScores]) -
         right = sigmoid(logits, 50.0)
         share = float(np.clip(right.mean(), LEAST_SHARE, 1.0 - LEAST_SHARE))
         total = float(((1.0 - right) * strangers + right * enrolled).sum())
-        ratio = (RATIO_WEIGHT * RATIO_PRIOR + total) / (RATIO_WEIGHT + len(kept))
-    return thresholds.model_copy(update={"ratio": round(ratio, 4), "searches": len(kept)})
+        ratio = (RATIO_WEIGHT * RATIO_PRIOR + total) / (RATIO_WEIGHT + len(latest))
+    return thresholds.model_copy(update={"ratio": round(ratio, 4), "searches": len(latest)})
 
 
 def _evidence(rarity: Array) -> Array:
-    """ln of Gamma(2, 3)'s density over Exp(1)'s, strictly increasing."""
+    """Compute ln of Gamma(2, 3)'s density over Exp(1)'s, strictly increasing."""
     return np.asarray(np.log(rarity) + rarity * (1.0 - 1.0 / GENUINE) - 2.0 * math.log(GENUINE))
 
 
 def sampled_crops(names: NDArray[np.int64], random: np.random.Generator) -> NDArray[np.int64]:
-    """Places of the crops that play strangers: at most 3 an identity, and 1,000.
+    """Choose the places of the crops that play strangers: at most 3 an identity, and 1,000.
 
     Args:
         names: codes of the identities, `(n,)`; -1 for a crop without a name, which plays none.
@@ -208,7 +209,7 @@ def sampled_crops(names: NDArray[np.int64], random: np.random.Generator) -> NDAr
 
 
 def subgalleries(names: NDArray[np.int64], random: np.random.Generator) -> list[NDArray[np.int64]]:
-    """Random parts of the identities, for the tables by size: all, a third, a tenth … 18 at least.
+    """Draw parts of the identities, for the tables by size: all, a third, a tenth … 18 at least.
 
     Args:
         names: codes of the named identities, each once or more.
@@ -223,13 +224,13 @@ def hide_known(
     asking: tuple[NDArray[np.int64], NDArray[np.int64]],
     shown: tuple[NDArray[np.int64], NDArray[np.int64]],
 ) -> NDArray[np.float32]:
-    """Scores `(n, N)` with −∞ where the asking crop does not play a stranger.
+    """Return scores `(n, N)` with −∞ where the asking crop does not play a stranger.
 
-    Hidden are its own identity, crops without a name and, where it has 18 identities under other
+    Hidden are its own identity, crops without a name and, if it has 18 identities under other
     cameras, all crops under its own camera.
 
     Args:
-        scores: of the asking crops against the shown ones.
+        scores: scores of the asking crops against the shown ones.
         asking, shown: codes of names and cameras, `(n,)` and `(N,)`; -1 is unknown.
     """
     names, cameras = shown
@@ -246,7 +247,7 @@ def leaders_by_name(scores: NDArray[np.floating], names: NDArray[np.int64]) -> N
     """Return the nine best identity scores of every row, `(n, 9)`, −∞ where there are fewer.
 
     Args:
-        scores: of candidates, `(n, c)`; −∞ is no candidate.
+        scores: scores of candidates, `(n, c)`; −∞ is no candidate.
         names: codes of their identities, `(c,)` or `(n, c)`.
     """
     codes = np.broadcast_to(names, scores.shape)

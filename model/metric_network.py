@@ -24,7 +24,7 @@ QUERIES_PER_CHUNK = 16
 
 
 def unit_features(features: torch.Tensor) -> torch.Tensor:
-    """z = f/‖f‖₂ of features `(…, d)`, float32."""
+    """Compute z = f/‖f‖₂ of features `(…, d)`, float32."""
     return functional.normalize(features.float(), dim=-1)
 
 
@@ -36,7 +36,7 @@ def comparable_features(features: torch.Tensor, kind: PairFeatureKind) -> torch.
 def pair_features(
     first: torch.Tensor, second: torch.Tensor, kind: PairFeatureKind = "square"
 ) -> torch.Tensor:
-    """Pair features `(…, d)` float32 of comparable features that broadcast against each other.
+    """Compute pair features `(…, d)` float32 of comparable features that broadcast.
 
     `square` is d·(z_p − z_q)², `abs` is √d·|z_p − z_q| ("Squ" and "Abs" of Figure 3), `raw` is
     (f_p − f_q)², as the paper writes it.
@@ -77,11 +77,11 @@ class MetricNetwork(nn.Module):
         return comparable_features(features, self.config.pair_feature)
 
     def pair_features(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-        """Pair features `(…, d)` of the kind this network was built for, of comparable ones."""
+        """Compute pair features `(…, d)` of this network's kind, of comparable features."""
         return pair_features(first, second, self.config.pair_feature)
 
     def forward(self, pairs: torch.Tensor) -> torch.Tensor:
-        """Logits `(N, 2)` float32 of pair features `(N, d)`; column 1 is "the same person"."""
+        """Compute logits `(N, 2)` float32 of pair features `(N, d)`; column 1: the same person."""
         if self.perturbing:
             pairs = functional.dropout(pairs, self.config.dropout, self.training)
         with torch.autocast(pairs.device.type, enabled=False):
@@ -89,13 +89,13 @@ class MetricNetwork(nn.Module):
         return logits
 
     def scores(self, pairs: torch.Tensor) -> torch.Tensor:
-        """s(p, q) = logit₁ − logit₀, `(N,)`: higher means the same person."""
+        """Compute s(p, q) = logit₁ − logit₀, `(N,)`: higher means the same person."""
         logits = self.forward(pairs)
         return logits[:, 1] - logits[:, 0]
 
     @torch.no_grad()
     def move_scores(self, by: float) -> None:
-        """Adds `by` to the score of every pair, in the bias of the last layer."""
+        """Add `by` to the score of every pair, in the bias of the last layer."""
         bias = self.get_parameter(f"classifier.{len(self.classifier) - 1}.bias")
         bias.add_(bias.new_tensor([-by / 2.0, by / 2.0]))
 
@@ -108,8 +108,8 @@ class PairScorer:
     vector, and three elementwise passes over buffers that all chunks share.
 
     Attributes:
-        kind: of the pair feature.
-        kernel: `(d, hidden)`, of squares or absolute values of differences of comparable features;
+        kind: kind of the pair feature.
+        kernel: `(d, hidden)`, for squares or absolute values of differences of comparable features;
             None for a linear M-Net.
         negative_shift: `(hidden,)`; the hidden values are max(differences · kernel, shift).
         weights, bias: the score is hidden · weights + bias.
@@ -117,11 +117,11 @@ class PairScorer:
 
     @torch.inference_mode()
     def __init__(self, metric_network: MetricNetwork, dtype: torch.dtype = torch.float32) -> None:
-        """Copies the weights, on their device; later changes of the network have no effect.
+        """Copy the weights, on their device; later changes of the network have no effect.
 
         Args:
             metric_network: in evaluation mode.
-            dtype: of the first layer's matrix product, its inputs and its outputs.
+            dtype: type of the first layer's matrix product, its inputs and its outputs.
 
         Raises:
             InputProblem: the network is in training mode.
@@ -152,20 +152,21 @@ class PairScorer:
     def scores(
         self, queries: torch.Tensor, gallery: torch.Tensor, pairs_per_chunk: int | None = None
     ) -> torch.Tensor:
-        """M-Net's score s(p, q) of every pair; see `score_pairs`."""
+        """Compute M-Net's score s(p, q) of every pair; see `score_pairs`."""
         for name, features in (("queries", queries), ("gallery", gallery)):
             if features.ndim != 2 or features.shape[1] != self.dimension:
                 raise InputProblem(
                     f"{name} have shape {tuple(features.shape)}, but this M-Net compares features "
                     f"(n, {self.dimension}); embed them with the same artefact"
                 )
-        queries, gallery = (comparable_features(own, self.kind) for own in (queries, gallery))
+        queries = comparable_features(queries, self.kind)
+        gallery = comparable_features(gallery, self.kind)
         scores = queries.new_empty((len(queries), len(gallery)))
         size = pairs_per_chunk or pairs_in_a_chunk(scores.device)
         columns = max(1, min(len(gallery), size))
         rows = max(1, min(len(queries), size // columns))
         if len(gallery) > size:
-            # A part of the gallery is read from memory once for some queries.
+            # A part of the gallery is read from memory once for several queries.
             rows = max(1, min(len(queries), size, QUERIES_PER_CHUNK))
             columns = size // rows
         pairs = queries.new_empty((rows * columns, self.dimension))
@@ -186,7 +187,7 @@ class PairScorer:
 
     @torch.inference_mode()
     def scores_of(self, differences: torch.Tensor) -> torch.Tensor:
-        """Scores `(n,)` of pairs whose comparable features differ by `(n, d)`; overwrites these.
+        """Score pairs `(n,)` whose comparable features differ by `(n, d)`; overwrites these.
 
         Few operations, for few pairs: each gives other threads of Python their turn.
         """
@@ -196,7 +197,7 @@ class PairScorer:
         return self._score(differences, hidden).add_(self.bias)
 
     def _score(self, pairs: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
-        """Scores `(n,)` float32, without the bias, of differences; overwrites both arguments."""
+        """Score differences `(n,)` float32, without the bias; overwrites both arguments."""
         pairs = pairs.abs_() if self.kind == "abs" else pairs.square_()
         if self.kernel is None:
             return torch.mv(pairs, self.weights)
@@ -211,7 +212,7 @@ def score_pairs(
     gallery: torch.Tensor,
     pairs_per_chunk: int | None = None,
 ) -> torch.Tensor:
-    """M-Net's score s(p, q) of every pair, `(Q, G)` float32 on the features' device.
+    """Compute M-Net's score s(p, q) of every pair, `(Q, G)` float32 on the features' device.
 
     A pair's score depends on its two features alone, never on the other candidates.
 
@@ -221,7 +222,7 @@ def score_pairs(
         pairs_per_chunk: how many pairs are in memory at once, each with 4·(d + hidden) bytes.
 
     Raises:
-        InputProblem: when the features are not `(n, d)` with this network's d, or it is training.
+        InputProblem: the features are not `(n, d)` with this network's d, or it is training.
     """
     return PairScorer(metric_network).scores(queries, gallery, pairs_per_chunk)
 
@@ -233,7 +234,7 @@ def pairs_in_a_chunk(device: torch.device) -> int:
 
 @torch.inference_mode()
 def cosine_similarities(queries: torch.Tensor, gallery: torch.Tensor) -> torch.Tensor:
-    """Cosine of every pair, `(Q, G)` float32, of features `(Q, d)` and `(G, d)`."""
+    """Compute the cosine of every pair, `(Q, G)` float32, of features `(Q, d)` and `(G, d)`."""
     return unit_features(queries) @ unit_features(gallery).T
 
 
@@ -241,7 +242,7 @@ class TorchPairScores:
     """M-Net in PyTorch, on the device of the network, for `model.pair_scores.PairScores`."""
 
     def __init__(self, metric_network: MetricNetwork) -> None:
-        """Copies the weights of a network in evaluation mode."""
+        """Copy the weights of a network in evaluation mode."""
         self._scorer = PairScorer(metric_network)
         self.kind = self._scorer.kind
 

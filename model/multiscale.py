@@ -13,7 +13,7 @@ from model.architecture import MultiscaleConfig, TopDown
 
 
 class MSFL(nn.Module):
-    """The backbone's stage outputs to one vector: CSIP, MSFF, average pooling, concatenation."""
+    """The path from stage outputs to one vector: CSIP, MSFF, average pooling, concatenation."""
 
     def __init__(self, stage_channels: Sequence[int], config: MultiscaleConfig) -> None:
         super().__init__()
@@ -31,20 +31,19 @@ class MSFL(nn.Module):
         )
 
     def pyramid(self, stage_outputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        """The maps that are pooled, P2 to P5 after MSFF, from the outputs of all four stages."""
+        """Return the maps to pool, P2 to P5 after MSFF, from the outputs of all four stages."""
         scales = self.scales(stage_outputs)
         return [blocks(scale) for blocks, scale in zip(self.msff, scales, strict=True)]
 
     def scales(self, stage_outputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        """P2 to P5 before MSFF; without CSIP these are the stages' own outputs."""
+        """Return P2 to P5 before MSFF; without CSIP these are the stages' own outputs."""
         maps = [stage_outputs[stage - 1] for stage in self.config.stages]
         return maps if self.csip is None else list(self.csip(maps))
 
     def forward(self, stage_outputs: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Fuses the outputs of stages 1 to 4, `(B, C, h, w)` each, to `(B, Σ widths)` float32."""
-        return torch.cat(
-            [scale.float().mean(dim=(2, 3)) for scale in self.pyramid(stage_outputs)], dim=1
-        )
+        """Fuse the outputs of stages 1 to 4, `(B, C, h, w)` each, to `(B, Σ widths)` float32."""
+        pooled = [scale.float().mean(dim=(2, 3)) for scale in self.pyramid(stage_outputs)]
+        return torch.cat(pooled, dim=1)
 
 
 class CSIP(nn.Module):
@@ -65,11 +64,11 @@ class CSIP(nn.Module):
                     nn.init.zeros_(part.bias)
 
     def forward(self, maps: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        """Maps from shallow to deep to as many of `channels` each, at the same sizes."""
+        """Connect maps from shallow to deep: as many of `channels` each, at the same sizes."""
         pyramid = [self.laterals[-1](maps[-1])]
         for place in reversed(range(len(maps) - 1)):
-            # To the map's own size, which is not twice the deeper one's where a crop's size is no
-            # multiple of 32 or the last stride is 1.
+            # The map's own size is not twice the deeper one's if a crop's size is no multiple of 32
+            # or the last stride is 1.
             raised = functional.interpolate(pyramid[0], size=maps[place].shape[2:], mode="nearest")
             scale = self.top_down[place](raised)
             if len(self.laterals) == len(maps):
@@ -90,7 +89,7 @@ def _top_down(kind: TopDown, channels: int) -> nn.Module:
 
 
 def _bottleneck(channels: int) -> nn.Module:
-    """channels-channels/4-channels with its shortcut, initialised as torchvision's ResNet is."""
+    """Build channels-channels/4-channels with a shortcut, initialised as in torchvision."""
     # Takes seconds to import, and few artefacts have several scales.
     from torchvision.models.resnet import Bottleneck
 

@@ -2,7 +2,7 @@
 
 A search for a stranger has the spacings i·(Mᵢ − Mᵢ₊₁) of the scores of other people. One for an
 enrolled person has M₁ − M₂ ~ Exp(γ), and below it (i − 1)·(Mᵢ − Mᵢ₊₁). Each is distributed as the
-least of so many exceedances of a generalised Pareto tail over Mᵢ₊₁.
+least of that number of exceedances of a generalised Pareto tail over Mᵢ₊₁.
 """
 
 from __future__ import annotations

@@ -61,7 +61,7 @@ def _convolution(
     instance: bool = False,
     activated: bool = True,
 ) -> nn.Sequential:
-    """A convolution, its BatchNorm, folded BatchNorm or instance normalisation, and a ReLU."""
+    """Build a convolution, its BatchNorm, folded BatchNorm or instance norm, and a ReLU."""
     biased = folded and not instance
     parts: OrderedDict[str, nn.Module] = OrderedDict()
     parts["conv"] = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=biased)
@@ -75,7 +75,7 @@ def _convolution(
 
 
 def _light_convolution(channels: int, folded: bool) -> nn.Sequential:
-    """Return a 1×1 convolution and a depthwise 3×3 one."""
+    """Build a 1×1 convolution and a depthwise 3×3 one."""
     parts: OrderedDict[str, nn.Module] = OrderedDict()
     parts["pointwise"] = nn.Conv2d(channels, channels, 1, bias=False)
     parts["depthwise"] = nn.Conv2d(channels, channels, 3, 1, 1, groups=channels, bias=folded)
@@ -115,7 +115,7 @@ class OSBlock(nn.Module):
             self.sum_norm = nn.InstanceNorm2d(outputs, affine=True)
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
-        """Return one block's output."""
+        """Compute the block's output."""
         reduced = self.reduce(maps)
         streams = [self.gate(stream(reduced)) for stream in self.streams]
         mixed = streams[0] + streams[1] + streams[2] + streams[3]
@@ -124,7 +124,7 @@ class OSBlock(nn.Module):
 
 
 class SqueezeGate(nn.Module):
-    """Weighs channels by a small network of their means (squeeze and excitation)."""
+    """A gate that weighs channels by a small network of their means (squeeze and excitation)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -133,7 +133,7 @@ class SqueezeGate(nn.Module):
         self.excite = nn.Conv2d(hidden, channels, 1)
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
-        """`(B, C, H, W)` to the same, weighed."""
+        """Weigh the channels of maps `(B, C, H, W)`."""
         context = maps.mean((2, 3), keepdim=True)
         return maps * torch.sigmoid(self.excite(torch.relu(self.squeeze(context))))
 
@@ -148,7 +148,7 @@ class GroupedNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels))
 
     def forward(self, context: torch.Tensor) -> torch.Tensor:
-        """`(B, C, 1, 1)` to the same."""
+        """Normalise `(B, C, 1, 1)`."""
         channels = context.shape[1]
         grouped = context.reshape(-1, self.groups, channels // self.groups)
         normed = nn.functional.layer_norm(grouped, grouped.shape[2:]).reshape(context.shape)
@@ -156,12 +156,12 @@ class GroupedNorm(nn.Module):
 
 
 class ContextGate(nn.Module):
-    """Weighs channels by their means, normalised in groups, times a learnt factor each."""
+    """A gate that weighs channels by their means, normalised in groups, times learnt factors."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.norm = GroupedNorm(channels)
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
-        """`(B, C, H, W)` to the same, weighed."""
+        """Weigh the channels of maps `(B, C, H, W)`."""
         return maps * torch.sigmoid(self.norm(maps.mean((2, 3), keepdim=True)))

@@ -12,4 +12,4 @@ class InputProblem(ValueError):
 
 
 class ArtefactProblem(InputProblem):
-    """A file that is not a usable artefact: names the file, what is wrong, what to do."""
+    """A file that is not a usable artefact: names the file, the fault and the remedy."""

@@ -56,7 +56,7 @@ class WeightSource(Metadata):
 
     @property
     def is_documented(self) -> bool:
-        """True if it is known what the weights were trained on."""
+        """True if the data that the weights were trained on are known."""
         return bool(self.data or self.documented_data)
 
 
@@ -87,7 +87,7 @@ class Provenance(Metadata):
 
     @property
     def all_sources(self) -> tuple[WeightSource, ...]:
-        """The sources; of an older artefact those that its recipe names."""
+        """The sources; for an older artefact the sources that its recipe names."""
         if self.sources is not None:
             return self.sources
         sources = []

@@ -14,13 +14,13 @@ Part = TypeVar("Part")
 class Registry(dict[str, Part]):
     """Every part of a sort by its name, in the order in which messages list them.
 
-    An installed package adds its own in every process by an entry point of the registry's group:
-    what it names registers the part when it is imported, or is a function that does so when it is
-    called without arguments.
+    An installed package adds its own in every process by an entry point of the registry's group,
+    which names a module that registers the part when it is imported, or a function that does so
+    when it is called without arguments.
 
     Attributes:
-        sort: what messages call a part, such as `loss`.
-        group: of the entry points, such as `gmn.losses`.
+        sort: the word for a part in messages, such as `loss`.
+        group: group of the entry points, such as `gmn.losses`.
     """
 
     def __init__(self, sort: str, group: str) -> None:
@@ -29,16 +29,16 @@ class Registry(dict[str, Part]):
         self.group = group
 
     def add(self, name: str, part: Part) -> None:
-        """Adds a part.
+        """Add a part.
 
         Raises:
-            ValueError: where another one has the name.
+            ValueError: another one has the name.
         """
         if self.setdefault(name, part) is not part:
             raise ValueError(f"there is a {self.sort} {name} already")
 
     def load_packages(self) -> None:
-        """Adds the parts of installed packages."""
+        """Add the parts of installed packages."""
         for point in entry_points(group=self.group):
             if point.name not in self:
                 loaded = point.load()
@@ -49,8 +49,8 @@ class Registry(dict[str, Part]):
         """Return the part of a name.
 
         Args:
-            name: of the part.
-            others: what else may be named, for the message.
+            name: name of the part.
+            others: other possible names, for the message.
 
         Raises:
             InputProblem: for an unknown name; it lists the known ones.

@@ -32,8 +32,8 @@ from model.stored import Stored
 
 RANKS = 9
 UNNAMED = -1
+# Share of different people's pairs whose cosine reaches τ (docs/calibration.md).
 JOINING_SHARE = 1e-3
-"""Share of different people's pairs whose cosine reaches τ (docs/calibration.md)."""
 KEPT_SEARCHES = 256
 LEAST_SEARCHES = 20
 REFIT_AFTER_SEARCHES = 16
@@ -76,7 +76,7 @@ class SearchScores:
 
     def __post_init__(self) -> None:
         falling = sorted(self.scores, reverse=True) == list(self.scores)
-        finite = all(map(math.isfinite, (*self.scores, self.at)))
+        finite = all(math.isfinite(number) for number in (*self.scores, self.at))
         if len(self.scores) != RANKS or not falling or not finite:
             raise InputProblem(
                 f"a kept search has {RANKS} finite scores, descending, not {self.scores}; leave a "
@@ -88,12 +88,12 @@ class SearchScores:
             )
 
     def to_bytes(self) -> bytes:
-        """49 bytes: a format version, K, the scores as float32, the time."""
+        """Pack 49 bytes: a format version, K, the scores as float32, the time."""
         return _LAYOUT.pack(_FORMAT, self.identities, *self.scores, self.at)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> SearchScores:
-        """The reverse of `to_bytes`; `InputProblem` for another length, version or content."""
+        """Reverse `to_bytes`; `InputProblem` for another length, version or content."""
         if len(data) != _LAYOUT.size or data[0] != _FORMAT:
             raise InputProblem(
                 f"a kept search of {len(data)} bytes is not of format {_FORMAT}; drop it, the "
@@ -109,13 +109,13 @@ def leading_scores(
     units: NDArray[np.floating],
     joins_at: float,
 ) -> tuple[float, ...]:
-    """The best scores of different people among a search's candidates, nine at most, descending.
+    """Find the best scores of different people among a search's candidates: nine, descending.
 
     Greedy, from the top: the best remaining crop leads, and takes every crop of its own name and
     every crop whose cosine with it is at least `joins_at` where either has no name.
 
     Args:
-        scores: of the candidates, `(n,)`, in any order.
+        scores: scores of the candidates, `(n,)`, in any order.
         identities: a code for each name, `(n,)`; -1 for a crop without one.
         units: features of unit length, `(n, d)`.
         joins_at: τ, the pair threshold of the cosine at `JOINING_SHARE`.
@@ -187,9 +187,10 @@ class SearchCalibration(Stored):
         return not fewest / FAR_EXTRAPOLATION <= identities <= most * FAR_EXTRAPOLATION
 
     def probability(self, scores: NDArray[np.floating]) -> Array:
-        """Probability at even odds that each score is genuine, same shape, strictly increasing.
+        """Compute the probability at even odds that each score is genuine, same shape.
 
-        Even odds: as likely the pair is genuine as it is the best impostor of a search.
+        It is strictly increasing. Even odds: the pair is as likely genuine as it is the best
+        impostor of a search.
         """
         places = np.array(self.places)
         logits = np.array(self.logits)
@@ -204,6 +205,12 @@ class SearchCalibration(Stored):
 def few_identities(identities: int) -> bool:
     """Return whether these are too few for a tail, so that the artefact's thresholds decide."""
     return identities < FEW_IDENTITIES
+
+
+def latest_searches(searches: Sequence[SearchScores]) -> list[SearchScores]:
+    """Return the latest 256 searches that cover enough identities for a tail."""
+    wide = [search for search in searches if not few_identities(search.identities)]
+    return wide[-KEPT_SEARCHES:]
 
 
 def artefact_search_calibration(one: ScoringCalibration) -> SearchCalibration:
@@ -226,20 +233,21 @@ def artefact_search_calibration(one: ScoringCalibration) -> SearchCalibration:
 
 
 def _pair_scale(one: ScoringCalibration, identities: int) -> float:
-    """β that the artefact's tail has at the level of the best of K."""
+    """Compute β of the artefact's tail at the level of the best of K."""
     low = one.pair_threshold(min(1.0, 4.0 / identities))
     return max((one.pair_threshold(0.25 / identities) - low) / math.log(16.0), 1e-9)
 
 
 def _genuine_excess(one: ScoringCalibration, identities: int) -> float:
-    """γ that the artefact expects: how far genuine scores exceed the best impostor of K."""
+    """Compute γ by the artefact: how far genuine scores exceed the best impostor of K."""
     points = one.impostor_tail
     shares, places = np.array([(point.share, point.score) for point in points]).T
     middles = (places[:-1] + places[1:]) / 2.0
     weights = -np.diff(shares) * np.exp(np.minimum(one.log_likelihood_ratios(middles), 30.0))
     above = middles - one.pair_threshold(min(1.0, 1.0 / identities))
     weights = np.where(above > 0.0, weights, 0.0)
-    return float((weights * above).sum() / total) if (total := weights.sum()) > 0.0 else 0.0
+    total = weights.sum()
+    return float((weights * above).sum() / total) if total > 0.0 else 0.0
 
 
 def fit_searches(
@@ -247,7 +255,7 @@ def fit_searches(
     artefact: ScoringCalibration,
     previous: SearchCalibration | None = None,
 ) -> SearchCalibration:
-    """Thresholds and probability from unlabelled searches.
+    """Fit thresholds and probability to unlabelled searches.
 
     Args:
         searches: 20 at least, the latest last; of more than 256 the latest count.
@@ -259,14 +267,14 @@ def fit_searches(
         InputProblem: for too few searches, searches that cover too few identities, or scores
             without spread.
     """
-    kept = [one for one in searches if not few_identities(one.identities)][-KEPT_SEARCHES:]
-    if len(kept) < LEAST_SEARCHES:
+    latest = latest_searches(searches)
+    if len(latest) < LEAST_SEARCHES:
         raise InputProblem(
-            f"{len(kept)} searches that cover {FEW_IDENTITIES} identities or more show no tail; it "
+            f"{len(latest)} searches that cover {FEW_IDENTITIES} identities or more show no tail; it "
             f"takes {LEAST_SEARCHES}, until then keep the artefact's own calibration"
         )
-    scores = np.array([one.scores for one in kept])
-    sizes = np.array([one.identities for one in kept], dtype=np.float64)
+    scores = np.array([search.scores for search in latest])
+    sizes = np.array([search.identities for search in latest], dtype=np.float64)
     typical = round(float(np.exp(np.log(sizes).mean())))
     fitted = fit_mixture(
         scores,
@@ -290,12 +298,12 @@ def fit_searches(
         scale=scale,
         places=places,
         logits=logits,
-        searches=len(kept),
+        searches=len(latest),
     )
 
 
 def _table(fitted: Mixture, scores: Array, sizes: Array, artefact: SearchCalibration) -> Array:
-    """Thresholds for every rate and size; beyond a factor of 10 they grow as the artefact's do."""
+    """Compute thresholds by rate and size; beyond a factor of 10 they grow as the artefact's."""
     fewest = sizes.min() / FAR_EXTRAPOLATION
     most = sizes.max() * FAR_EXTRAPOLATION
     columns: dict[float, Array] = {}

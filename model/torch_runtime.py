@@ -18,7 +18,7 @@ class TorchRuntime:
     name: RuntimeName = "torch"
 
     def __init__(self, artefact: Artefact, dtype: DtypeName, device: str = "cpu") -> None:
-        """Copies the embedder to a device, such as `cuda:0`; the artefact's own is not changed."""
+        """Copy the embedder to a device, such as `cuda:0`; the artefact's own is not changed."""
         self.dtype = dtype
         self.device = device
         self._preprocessing = artefact.description.preprocessing

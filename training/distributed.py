@@ -30,7 +30,7 @@ COLLECTIVE_TIMEOUT = timedelta(hours=2)
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among those that train together, or alone."""
+    """This process among all that train together, or alone."""
 
     rank: int = 0
     count: int = 1

@@ -93,8 +93,8 @@ def finish_run(
 
     Raises:
         InputProblem: the weights are of another run, there are no people to measure on, a crop,
-            starting weights or a teacher can no longer be read, or the weights are worse than those
-            that the run started from and its recipe refuses them.
+            starting weights or a teacher can no longer be read, or the weights are worse than the
+            initial ones and the recipe refuses them.
     """
     recipe = run.recipe
     device = choose_device(device_name)

@@ -39,14 +39,14 @@ DTYPES: dict[DtypeName, torch.dtype] = {"float32": torch.float32, "bfloat16": to
 
 
 class Sizes(NamedTuple):
-    """How much is computed.
+    """The size of the check.
 
     Attributes:
-        crops: of a forward pass.
+        crops: crops of a forward pass.
         compared: crops, or gallery features, that the CPU computes as well.
         queries, gallery: features whose pairs are scored.
-        seconds: that each figure is measured for.
-        recipe, settings: of the trainer's step.
+        seconds: duration of the measurement of each figure.
+        recipe, settings: recipe of the trainer's step.
     """
 
     crops: int
@@ -59,8 +59,10 @@ class Sizes(NamedTuple):
 
 
 SMALL_STEP = (
-    *("preprocessing.height=64", "preprocessing.width=32"),
-    *("sampling.identities=4", "sampling.images=2"),
+    "preprocessing.height=64",
+    "preprocessing.width=32",
+    "sampling.identities=4",
+    "sampling.images=2",
 )
 GPU_SIZES = Sizes(256, 64, 64, 65_536, 3.0, "gmn-r50", ())
 CPU_SIZES = Sizes(4, 4, 16, 256, 0.1, "small-gmn", SMALL_STEP)
@@ -81,8 +83,8 @@ class Row(NamedTuple):
 
     Attributes:
         per_second: crops or pairs.
-        peak_mib: of the device's memory; None on a CPU.
-        difference: from the CPU's result in float32; its name has what it is.
+        peak_mib: peak of the device's memory; None on a CPU.
+        difference: differences from the CPU's result in float32, by their names.
     """
 
     what: str
@@ -93,7 +95,7 @@ class Row(NamedTuple):
 
 
 def check(device: torch.device, sizes: Sizes, artefact: str = "bundled") -> Iterator[Row]:
-    """Compares with the CPU and measures, each in float32 and bfloat16.
+    """Compare with the CPU and measure, each in float32 and bfloat16.
 
     Args:
         artefact: with M-Net; on a GPU its embedder has the papers' ResNet-50 with random weights
@@ -107,11 +109,8 @@ def check(device: torch.device, sizes: Sizes, artefact: str = "bundled") -> Iter
     if on_gpu:
         torch.manual_seed(0)
         resnet = Embedder(EmbedderConfig(backbone="resnet50")).eval()
-        parts.append(
-            _embedding(
-                device, sizes, Artefact.of_networks(loaded.description, resnet, None), records
-            )
-        )
+        untrained = Artefact.of_networks(loaded.description, resnet, None)
+        parts.append(_embedding(device, sizes, untrained, records))
     parts += [_pairs(device, sizes, loaded), _steps(device, recipe, records)]
     for work in itertools.chain(*parts):
         if on_gpu:
@@ -125,10 +124,10 @@ def check(device: torch.device, sizes: Sizes, artefact: str = "bundled") -> Iter
 def _embedding(
     device: torch.device, sizes: Sizes, artefact: Artefact, records: Sequence[CropRecord]
 ) -> Iterator[Work]:
-    """Crops as the service embeds them, and the least cosine with the CPU's features."""
+    """Embed crops as the service does; compare by the least cosine with the CPU's features."""
     preprocessing = artefact.description.preprocessing
     compared = records[: sizes.compared]
-    crops = np.stack([preprocessing.resize(one.decode()) for one in compared])
+    crops = np.stack([preprocessing.resize(record.decode()) for record in compared])
     with torch.inference_mode():
         expected = artefact.embedder(preprocessing.normalise(torch.from_numpy(crops)))
     many = crops[np.arange(sizes.crops) % len(crops)]
@@ -136,12 +135,12 @@ def _embedding(
     for precision in DTYPES:
         runtime = TorchRuntime(artefact, precision, str(device))
         cosines = functional.cosine_similarity(torch.from_numpy(runtime.embed(crops)), expected)
-        found = {"least cosine": float(cosines.min())}
-        yield Work(what, precision, sizes.crops, partial(runtime.embed, many), found)
+        difference = {"least cosine": float(cosines.min())}
+        yield Work(what, precision, sizes.crops, partial(runtime.embed, many), difference)
 
 
 def _pairs(device: torch.device, sizes: Sizes, artefact: Artefact) -> Iterator[Work]:
-    """Pairs by M-Net, and the largest difference from the CPU's scores."""
+    """Score pairs by M-Net; compare by the largest difference from the CPU's scores."""
     network = artefact.require_metric_network()
     torch.manual_seed(0)
     queries = torch.randn(sizes.queries, network.dimension)
@@ -156,16 +155,17 @@ def _pairs(device: torch.device, sizes: Sizes, artefact: Artefact) -> Iterator[W
     for precision, dtype in DTYPES.items():
         scorer = PairScorer(network, dtype)
         scores = scorer.scores(queries, gallery[: sizes.compared]).cpu()
-        found = {
+        difference = {
             "largest difference": float((scores - expected).abs().max()),
             "standard deviation of scores": float(expected.std()),
         }
+        pairs = sizes.queries * sizes.gallery
         call = partial(scorer.scores, queries, gallery)
-        yield Work(what, precision, sizes.queries * sizes.gallery, call, found)
+        yield Work(what, precision, pairs, call, difference)
 
 
 def _steps(device: torch.device, recipe: Recipe, records: Sequence[CropRecord]) -> Iterator[Work]:
-    """Crops of whole steps on one batch that is at hand, and the first step's gradient."""
+    """Do whole steps on one batch that is at hand; compare the first step's gradient."""
     expected, gradient, _ = _first_step(recipe, records, "float32", "cpu")
     for precision in DTYPES:
         loss, found, step = _first_step(recipe, records, precision, device.type)
@@ -180,7 +180,7 @@ def _steps(device: torch.device, recipe: Recipe, records: Sequence[CropRecord]) 
 def _first_step(
     recipe: Recipe, records: Sequence[CropRecord], precision: str, device: str
 ) -> tuple[float, torch.Tensor, Callable[[], None]]:
-    """Loss and gradient, one vector on the CPU, of a run's first batch, and a whole step on it."""
+    """Return loss and gradient (a vector on the CPU) of a run's first batch, and a step on it."""
     # The folder is for teachers, of which there are none.
     chosen = recipe.model_copy(update={"precision": precision})
     run = prepare_run(chosen, records, Path(), device_name=device)
@@ -189,7 +189,9 @@ def _first_step(
     step = TrainingStep(run)
     terms = step.gradients(batch, seed=1).terms
     gradients = [
-        one.grad.flatten().cpu() for one in run.networks.parameters() if one.grad is not None
+        parameter.grad.flatten().cpu()
+        for parameter in run.networks.parameters()
+        if parameter.grad is not None
     ]
     return float(sum(terms.values())), torch.cat(gradients), partial(step.train, batch, 0)
 
@@ -198,7 +200,7 @@ def main(
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     out: Annotated[Path | None, typer.Option(help="Writes the figures there as JSON.")] = None,
 ) -> None:
-    """Prints the figures as rows of a Markdown table."""
+    """Print the figures as rows of a Markdown table."""
     chosen = choose_device(device)
     on_gpu = chosen.type == "cuda"
     name = torch.cuda.get_device_name(chosen) if on_gpu else f"CPU, {platform.machine()}"
@@ -209,9 +211,9 @@ def main(
     typer.echo("|---|---|---|---|---|")
     rows = []
     for row in check(chosen, GPU_SIZES if on_gpu else CPU_SIZES):
-        found = ", ".join(f"{name} {value:.3g}" for name, value in row.difference.items())
+        shown = ", ".join(f"{name} {value:.3g}" for name, value in row.difference.items())
         peak = "–" if row.peak_mib is None else f"{row.peak_mib:,.0f}"
-        cells = (row.what, row.precision, f"{row.per_second:,.0f}", peak, found)
+        cells = (row.what, row.precision, f"{row.per_second:,.0f}", peak, shown)
         typer.echo("| " + " | ".join(cells) + " |")
         rows.append(row._asdict())
     if out is not None:

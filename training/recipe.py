@@ -274,7 +274,7 @@ def read_recipe(
     `metric_network` that the file leaves out are taken from there.
 
     Raises:
-        InputProblem: naming the recipe, the key and what it may be.
+        InputProblem: naming the recipe, the key and its possible values.
     """
     loaded = load_plugins(plugins)
     path = Path(name) if Path(name).suffix == ".toml" else RECIPES / f"{name}.toml"

@@ -107,7 +107,7 @@ class CropProblem(InputProblem):
 
 
 def decode_crop(data: bytes, limits: CropLimits | None = None) -> NDArray[np.uint8]:
-    """Decodes one image file to pixels `(height, width, 3)` uint8 RGB.
+    """Decode one image file to pixels `(height, width, 3)` uint8 RGB.
 
     The type is read from the bytes. EXIF orientation is applied, transparency is laid over white,
     CMYK and palette images become RGB, 16-bit grey is scaled to 8 bits, and of an animated image
@@ -140,7 +140,7 @@ def decode_crop(data: bytes, limits: CropLimits | None = None) -> NDArray[np.uin
 
 
 def _open(data: bytes, limits: CropLimits) -> Image.Image:
-    """Return the image, of which the header is read, of a size within the limits."""
+    """Open an image by its header, and check its size."""
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -162,7 +162,7 @@ def _open(data: bytes, limits: CropLimits) -> Image.Image:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """Applies the EXIF orientation; metadata that cannot be read is ignored."""
+    """Apply the EXIF orientation; metadata that cannot be read is ignored."""
     try:
         transpose = UPRIGHT_BY.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     except DAMAGE:
@@ -260,7 +260,7 @@ def _too_many_parts(data: bytes) -> str | None:
 
 
 def _check_whole(data: bytes, image_format: str | None) -> None:
-    """Checks what the decoder does not: every checksum of a PNG, the end marker of a JPEG.
+    """Check every checksum of a PNG and the end marker of a JPEG, which the decoder does not.
 
     Bytes after the end are allowed. A JPEG whose last scan was cut and closed with an end marker
     passes. WebP checks its own length; BMP carries nothing to check.
@@ -285,7 +285,7 @@ def _is_webp(data: bytes) -> bool:
 
 
 def _jpeg_markers(data: bytes) -> Iterator[int]:
-    """The markers of the segments in their order, up to the end marker; a thumbnail's are not."""
+    """Yield the markers of the segments in their order, up to the end marker, without a thumbnail's."""
     position = 2
     while found := MARKER.search(data, position):
         position = found.end()
@@ -298,7 +298,7 @@ def _jpeg_markers(data: bytes) -> Iterator[int]:
 
 
 def _too_many_chunks(data: bytes, position: int, order: Literal["big", "little"]) -> str | None:
-    """PNG, big-endian: length, kind, content, checksum. RIFF: kind, length, content, even end."""
+    """Count chunks. PNG: length, kind, content, checksum. RIFF: kind, length, content, even end."""
     for _ in range(MAX_CHUNKS):
         if position + 8 > len(data):
             return None

@@ -24,9 +24,9 @@ def read_folder(
     where none lies directly in `root`, the sub-folders of `root` name the people on theirs.
 
     Args:
-        folder: of images, and of anything else.
-        ignored: takes what is not used: other files, images that the manifest does not name, and
-            its unknown columns.
+        folder: a folder of images, and of anything else.
+        ignored: takes the files and columns that are not used: other files, images that the
+            manifest does not name, and its unknown columns.
         manifest: a CSV file; no label but `path` is required.
         root: the folder itself unless given; of an archive `packed_root`.
         within: see `read_manifest`.
@@ -52,7 +52,7 @@ def read_folder(
 
 
 def packed_root(folder: Path) -> Path:
-    """The folder of an unpacked archive that counts: the one folder in it, where it has no more.
+    """Return the root of an unpacked archive: the one folder in it, if it holds nothing else.
 
     Packing a folder puts its name before every path; the name is no person's.
     """
@@ -61,9 +61,9 @@ def packed_root(folder: Path) -> Path:
 
 
 def _by_folders(folder: Path, names: Sequence[str], depth: int) -> list[CropFile]:
-    parts = [Path(name).parts[depth:] for name in names]
-    named = all(len(one) > 1 for one in parts)
+    places = [Path(name).parts[depth:] for name in names]
+    named = all(len(place) > 1 for place in places)
     return [
-        CropFile(folder / name, one[0] if named else None)
-        for name, one in zip(names, parts, strict=True)
+        CropFile(folder / name, place[0] if named else None)
+        for name, place in zip(names, places, strict=True)
     ]

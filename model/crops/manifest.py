@@ -54,7 +54,7 @@ def read_manifest(
     required: Collection[str] = LABELLED,
     ignored: Ignored | None = None,
 ) -> list[CropFile]:
-    """Reads a manifest; relative paths are relative to the manifest's folder.
+    """Read a manifest; relative paths are relative to the manifest's folder.
 
     Args:
         manifest: the file.

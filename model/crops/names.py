@@ -32,7 +32,7 @@ class Ignored:
         self._named: list[LeftOut] = []
 
     def add(self, name: str, reason: str) -> None:
-        """Counts one; the first 1,000 are named."""
+        """Count a name; the first 1,000 are listed."""
         self.count += 1
         if self.count <= MAX_NAMED:
             self._named.append(LeftOut(shown(name), reason))

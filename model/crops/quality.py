@@ -63,7 +63,7 @@ class QualityLimits:
         min_height, min_width: pixels.
         min_sharpness, min_brightness, max_shadow: as in `CropQuality`.
         min_aspect, max_aspect: height by width. Walking people are 1.6 to 4.5 times as high as
-            wide; what is wider than high is a frame, a lying picture or several people.
+            wide; a crop wider than high is a frame, a lying picture or several people.
     """
 
     min_height: int = 48
@@ -81,7 +81,7 @@ class QualityFault:
 
     Attributes:
         code: `low_resolution`, `not_person_shaped`, `dark`, `overexposed` or `blurred`.
-        detail: what was measured and the limit in words, and what to do.
+        detail: the measure, the limit and the remedy in words.
     """
 
     code: str
@@ -89,7 +89,7 @@ class QualityFault:
 
 
 def measure_quality(pixels: NDArray[np.uint8]) -> CropQuality:
-    """Measures a crop, in 0.2 ms at 128×64 pixels, 0.5 ms at 1,000×500, 1 ms at 4,000×4,000.
+    """Measure a crop, in 0.2 ms at 128×64 pixels, 0.5 ms at 1,000×500, 1 ms at 4,000×4,000.
 
     Args:
         pixels: `(height, width, 3)` uint8 RGB of any size, as decoded and not yet resized.
@@ -107,7 +107,7 @@ def measure_quality(pixels: NDArray[np.uint8]) -> CropQuality:
 
 
 def quality_faults(quality: CropQuality, limits: QualityLimits) -> tuple[QualityFault, ...]:
-    """Return every limit that a crop is beyond, one fault per code; none where it is fit."""
+    """Return every limit that a crop is beyond, one fault per code; none if it is fit."""
     faults: list[QualityFault] = []
     if quality.height < limits.min_height or quality.width < limits.min_width:
         detail = (
@@ -146,7 +146,7 @@ def quality_faults(quality: CropQuality, limits: QualityLimits) -> tuple[Quality
 
 
 def _luma(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """`(rows, columns)` float32 from 0 to 1, of at most `ROWS` rows and `MAX_COLUMNS` columns."""
+    """Return luma `(rows, columns)` float32, at most `ROWS` rows and `MAX_COLUMNS` columns."""
     height, width = pixels.shape[:2]
     sampled = pixels[:: max(1, height // SAMPLED), :: max(1, width // SAMPLED)]
     rows = min(height, ROWS)
@@ -157,9 +157,9 @@ def _luma(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def _change(luma: NDArray[np.float32], lag: int) -> float:
-    """Mean squared change over `lag` rows plus that over `lag` columns.
+    """Compute the mean squared change over `lag` rows plus that over `lag` columns.
 
     A side too short for the far change counts for no lag, so that near stays a share of far.
     """
-    sides = [one for one in (luma, luma.T) if len(one) > FAR]
-    return sum(float(np.square(one[lag:] - one[:-lag]).mean()) for one in sides)
+    sides = [side for side in (luma, luma.T) if len(side) > FAR]
+    return sum(float(np.square(side[lag:] - side[:-lag]).mean()) for side in sides)

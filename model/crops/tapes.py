@@ -39,16 +39,16 @@ class Tape:
         self.allow(MAX_HEADER_BYTES, header=True)
 
     def allow(self, size: int, header: bool) -> None:
-        """Allows `size` bytes of a header or of content."""
+        """Allow `size` bytes of a header or of content."""
         self._allowed = size
         self._in_header = header
 
     def tell(self) -> int:
-        """Bytes from the beginning."""
+        """Return the number of bytes from the beginning."""
         return self._position
 
     def read(self, size: int) -> bytes:
-        """Return the next bytes; raises `InputProblem` where they are not allowed."""
+        """Return the next bytes; raises `InputProblem` if they are not allowed."""
         if size > self._allowed:
             raise InputProblem("has a header that is longer than any file's; pack it anew")
         self.last = self._take(size)
@@ -58,7 +58,7 @@ class Tape:
         return self.last
 
     def seek(self, position: int) -> None:
-        """Skips to a later position."""
+        """Skip to a later position."""
         if position < self._position:
             raise InputProblem("leads back to its own beginning; pack it anew")
         while self._position < position:
@@ -74,11 +74,11 @@ class Tape:
 
 
 def read_tape(archive: Path, max_bytes: int) -> Iterator[tuple[tarfile.TarInfo, IO[bytes] | None]]:
-    """Yield the entries of a tar archive in their order, with the content of those that are files.
+    """Yield the entries of a tar archive in their order, with the content of its files.
 
     Args:
         archive: `.tar`, `.tar.gz`, `.tar.bz2` or `.tar.xz`, recognised by its bytes.
-        max_bytes: of the unpacked archive, with its headers.
+        max_bytes: size of the unpacked archive, with its headers.
 
     Raises:
         InputProblem: for no archive, or one that exceeds the bounds.

@@ -45,9 +45,9 @@ class UnpackLimits:
     """Limits of one archive.
 
     Attributes:
-        max_bytes: of all entries together.
-        max_entry_bytes: of one; a larger one is left out, since it would be refused later.
-        max_entries: of any kind.
+        max_bytes: size of all entries together.
+        max_entry_bytes: size of one; a larger one is left out, since it would be refused later.
+        max_entries: number of entries of any kind.
     """
 
     max_bytes: int
@@ -78,10 +78,10 @@ def unpack_crops(
     between: Callable[[], object] = lambda: None,
     ignored: Ignored | None = None,
 ) -> list[LeftOut]:
-    """Unpacks the images and CSV files of a zip or tar archive.
+    """Unpack the images and CSV files of a zip or tar archive.
 
-    Every entry stays below `into`: absolute paths and those that climb are left out, and so are
-    links, devices, and what is damaged or encrypted in a zip.
+    Every entry stays below `into`: absolute paths and climbing ones are left out, and so are links,
+    devices, and damaged or encrypted entries of a zip.
 
     Args:
         archive: `.zip`, `.tar`, `.tar.gz`, `.tar.bz2` or `.tar.xz`, recognised by its bytes.
@@ -143,14 +143,15 @@ def _of_zip(archive: Path, limits: UnpackLimits) -> Iterator[_Entry]:
     ):
         if len(packed.infolist()) > limits.max_entries:
             raise _too_many(limits)
-        for one in packed.infolist():
-            name = one.filename
-            yield _Entry(name, one.file_size, name.endswith("/"), partial(_open, packed, one))
+        for entry in packed.infolist():
+            name = entry.filename
+            yield _Entry(name, entry.file_size, name.endswith("/"), partial(_open, packed, entry))
 
 
 def _of_tar(archive: Path, limits: UnpackLimits) -> Iterator[_Entry]:
-    for one, content in read_tape(archive, limits.max_bytes + HEADER_BYTES * limits.max_entries):
-        yield _Entry(one.name, one.size, one.isdir(), partial(_existing, content))
+    most_bytes = limits.max_bytes + HEADER_BYTES * limits.max_entries
+    for entry, content in read_tape(archive, most_bytes):
+        yield _Entry(entry.name, entry.size, entry.isdir(), partial(_existing, content))
 
 
 class BoundedReads(io.BufferedReader):
@@ -161,7 +162,7 @@ class BoundedReads(io.BufferedReader):
         self._most = most
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """As of any file; raises `InputProblem` for more than `most` bytes at once."""
+        """Read as of any file; raises `InputProblem` for more than `most` bytes at once."""
         if size is not None and size > self._most:
             raise InputProblem("has a list of files that is too long; pack fewer, or a tar")
         return super().read(size)
@@ -183,7 +184,7 @@ def _existing(content: IO[bytes] | None) -> IO[bytes]:
 
 
 def _unpack(entry: _Entry, into: Path, limits: UnpackLimits, allowed: int) -> int:
-    """Bytes that were written; raises `_Unfit`, leaving nothing, where this entry cannot be."""
+    """Write one entry and return its bytes; raises `_Unfit`, leaving nothing, if it cannot be."""
     place = _place(into, entry.name)
     if entry.size > limits.max_entry_bytes:
         raise _Unfit(f"unpacks to {entry.size:,} bytes; send the person's crop")
