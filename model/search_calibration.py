@@ -270,8 +270,8 @@ def fit_searches(
     latest = latest_searches(searches)
     if len(latest) < LEAST_SEARCHES:
         raise InputProblem(
-            f"{len(latest)} searches that cover {FEW_IDENTITIES} identities or more show no tail; it "
-            f"takes {LEAST_SEARCHES}, until then keep the artefact's own calibration"
+            f"{len(latest)} searches that cover {FEW_IDENTITIES} identities or more show no tail; "
+            f"it takes {LEAST_SEARCHES}, until then keep the artefact's own calibration"
         )
     scores = np.array([search.scores for search in latest])
     sizes = np.array([search.identities for search in latest], dtype=np.float64)

@@ -7,7 +7,6 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
 from typing import Any, TextIO
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -37,7 +36,7 @@ ARTEFACT_NAME = "model.safetensors"
 
 
 class RunData(BaseModel):
-    """Which data sets a run trains on.
+    """The data sets that a run trains on.
 
     Attributes:
         specs: as `--data` names them, with absolute paths.
@@ -54,7 +53,7 @@ class RunData(BaseModel):
     command: str = ""
 
     def training_sets(self, datasets: Sequence[Dataset]) -> list[Dataset]:
-        """Of the data sets that `specs` name, those trained on.
+        """Choose the data sets to train on among all that `specs` name.
 
         Raises:
             InputProblem: where nothing is left, or the protocol does not train on one.
@@ -65,7 +64,7 @@ class RunData(BaseModel):
 
 
 def write_run(folder: Path, recipe: Recipe, data: RunData) -> None:
-    """Writes what `read_run` reads into a run's folder."""
+    """Write the files that `read_run` reads into a run's folder."""
     stored = data.model_copy(update={"specs": tuple(absolute_spec(spec) for spec in data.specs)})
     (folder / RECIPE_NAME).write_text(recipe.model_dump_json(indent=1), encoding="utf-8")
     (folder / DATA_NAME).write_text(stored.model_dump_json(indent=1), encoding="utf-8")
@@ -74,10 +73,10 @@ def write_run(folder: Path, recipe: Recipe, data: RunData) -> None:
 def read_run(
     folder: Path, plugins: Sequence[Path | str] = ()
 ) -> tuple[Recipe, RunData, list[Dataset]]:
-    """Return the recipe of a run, and the data sets that it was trained on, read anew.
+    """Read the recipe of a run, and anew the data sets that it was trained on.
 
     Args:
-        folder: the run's.
+        folder: the run's folder.
         plugins: the files that it was trained with.
 
     Raises:
@@ -92,20 +91,22 @@ def read_run(
         texts.append(file.read_text(encoding="utf-8"))
     try:
         stored = tuple(
-            PluginFile.model_validate(one) for one in json.loads(texts[0]).get("plugins", ())
+            PluginFile.model_validate(plugin) for plugin in json.loads(texts[0]).get("plugins", ())
         )
         if stored != loaded:
-            names = " ".join(f"--plugin {one.file} (SHA-256 {one.sha256[:12]}…)" for one in stored)
+            names = " ".join(
+                f"--plugin {plugin.file} (SHA-256 {plugin.sha256[:12]}…)" for plugin in stored
+            )
             raise InputProblem(
                 f"{folder}: was trained with {names or 'no plug-in'}; give the same files"
             )
         recipe = Recipe.model_validate_json(texts[0])
         data = RunData.model_validate_json(texts[1])
     except ValidationError as error:
-        what = " ".join(" ".join(str(error).splitlines()[1:3]).split())
+        problem = " ".join(" ".join(str(error).splitlines()[1:3]).split())
         raise InputProblem(
             f"{folder}: its recipe.json or data.json is damaged or of an earlier version of this "
-            f"program ({what}); use the version that trained it, or train anew"
+            f"program ({problem}); use the version that trained it, or train anew"
         ) from error
     try:
         datasets = data.training_sets(read_datasets(data.specs))
@@ -119,16 +120,16 @@ def read_run(
 def split_people(
     recipe: Recipe, datasets: Sequence[Dataset]
 ) -> tuple[list[CropRecord], list[CropRecord]]:
-    """Return the crops that a recipe trains on, and those that it holds out."""
-    chosen = recipe.held_out
+    """Return the crops that a recipe trains on, and the crops that it holds out."""
+    seed = recipe.held_out.seed
     sampling = recipe.sampling
-    records, held_out = split_held_out(datasets, chosen.fraction, chosen.seed)
-    records = limit_identities(records, sampling.identities_per_set, chosen.seed)
-    return records + recombine(records, sampling.recombined, chosen.seed), held_out
+    records, held_out = split_held_out(datasets, recipe.held_out.fraction, seed)
+    records = limit_identities(records, sampling.identities_per_set, seed)
+    return records + recombine(records, sampling.recombined, seed), held_out
 
 
 class RunLog:
-    """Appends one JSON object a line to `log.jsonl` and the numbers in it to TensorBoard.
+    """The log of a run: one JSON object a line in `log.jsonl`, and the numbers in TensorBoard.
 
     Lines of steps that are about to be done again, because the run was killed after its last
     checkpoint, are taken out first: every step is in the log once. Without a folder, as in a
@@ -145,7 +146,7 @@ class RunLog:
             self._board = self._opened.enter_context(board)
 
     def write(self, event: str, step: int, **values: Any) -> None:
-        """Writes one line; nested numbers become TensorBoard scalars `event/outer/inner`."""
+        """Write one line; nested numbers become TensorBoard scalars `event/outer/inner`."""
         if self._file is None:
             return
         line = {"event": event, "time": round(time.time(), 3), "step": step, **values}
@@ -161,28 +162,23 @@ class RunLog:
     def __enter__(self) -> RunLog:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._opened.close()
 
 
 def _drop_from(path: Path, step: int) -> None:
-    """Keeps the whole lines of earlier steps; a killed run may have left half a line."""
+    """Drop the lines of a step and of later ones; a killed run may have left half a line."""
     if not path.exists():
         return
-    kept = [line for line in path.read_text(encoding="utf-8").splitlines() if _step(line) < step]
+    lines = path.read_text(encoding="utf-8").splitlines()
+    earlier = [f"{line}\n" for line in lines if _step(line) < step]
     beside = path.with_name(f".{path.name}.tmp")
-    beside.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+    beside.write_text("".join(earlier), encoding="utf-8")
     beside.replace(path)
 
 
 def _step(line: str) -> float:
     try:
-        found: float = json.loads(line)["step"]
+        return float(json.loads(line)["step"])
     except (ValueError, KeyError):
         return float("inf")
-    return found

@@ -42,14 +42,14 @@ def seen_people(
 ) -> SeenPeople:
     """Return which people of a data set an artefact, or a source of its weights, was trained on.
 
-    Crops decide: a person counts as seen where one of the person's crops was trained on. People of
-    a public set are compared by their identities, too. Everybody counts as seen in a set that was
+    Crops decide: a person counts as seen if one of the person's crops was trained on. People of a
+    public set are compared by their identities, too. Everybody counts as seen in a set that was
     trained on without a stored fingerprint, that is known to show the same people, or that the
     publisher of the weights names.
 
     Args:
-        provenance, training: the artefact's.
-        dataset: to be tested on or calibrated on, with all its crops.
+        provenance, training: the artefact's provenance and fingerprints.
+        dataset: the data set to test or calibrate on, with all its crops.
 
     Raises:
         InputProblem: naming a crop that cannot be read.
@@ -57,9 +57,10 @@ def seen_people(
     identities: set[str] = set()
     reasons = []
     if len(training.crops):
-        held = np.isin([crop_fingerprint(record) for record in dataset.records], training.crops)
-        identities = {dataset.records[row].identity for row in np.flatnonzero(held)}
-        if crops := int(held.sum()):
+        fingerprints = [crop_fingerprint(record) for record in dataset.records]
+        seen = np.isin(fingerprints, training.crops)
+        identities = {dataset.records[row].identity for row in np.flatnonzero(seen)}
+        if crops := int(seen.sum()):
             least = "at least " if len(training.crops) == MOST_FINGERPRINTS else ""
             reasons.append(f"was trained on {least}{crops:,} of its {len(dataset.records):,} crops")
         by_name = person_fingerprints(dataset, dataset.identities)
@@ -105,8 +106,9 @@ def _is_same_set(known: TrainingData, dataset: Dataset) -> bool:
 
 def _same_name(documented: str, dataset: Dataset) -> bool:
     """Return whether a publisher's name of a set, such as Market-1501, is that of a data set."""
-    one, other = (re.sub(r"[^a-z0-9]", "", name.lower()) for name in (documented, dataset.name))
-    return bool(one and other) and (one.startswith(other) or other.startswith(one))
+    theirs = re.sub(r"[^a-z0-9]", "", documented.lower())
+    ours = re.sub(r"[^a-z0-9]", "", dataset.name.lower())
+    return bool(theirs and ours) and (theirs.startswith(ours) or ours.startswith(theirs))
 
 
 def unseen_people(
@@ -115,11 +117,11 @@ def unseen_people(
     """Return a search for people of a data set that an artefact was not trained on.
 
     Args:
-        dataset: to be measured or calibrated on.
-        provenance, training: the artefact's.
+        dataset: the data set to measure or calibrate on.
+        provenance, training: the artefact's provenance and fingerprints.
 
     Raises:
-        InputProblem: where it was trained on all of them.
+        InputProblem: it was trained on all of them.
     """
     seen = seen_people(provenance, training, dataset)
     if not seen.identities:

@@ -285,7 +285,7 @@ def _is_webp(data: bytes) -> bool:
 
 
 def _jpeg_markers(data: bytes) -> Iterator[int]:
-    """Yield the markers of the segments in their order, up to the end marker, without a thumbnail's."""
+    """Yield the markers of the segments in their order, up to the end, without a thumbnail's."""
     position = 2
     while found := MARKER.search(data, position):
         position = found.end()
